@@ -176,6 +176,40 @@ class ManyPortsTests(_Case):
             sorted(said), sorted(_PORTS * ["you are 10.1.0.1"] + _PORTS * ["you are 10.1.0.2"])
         )
 
+    def test_without_source(self) -> None:
+        """Where no source is named and all ports are in use, the log says what has more, whichever relay, and over UDP."""
+        self.serve(self.network, "10.1.0.9 9001")
+        told = "more addresses in source have more ports"
+        for settings in (_AT_ONCE, f"{_AT_ONCE}\nrelay = portable"):
+            rules = "[listen public]\nendpoint = :7000\ndefault = 10.1.0.9:9001\n"
+            mux = self.own(Mux(self.folder, rules, settings, before=self.network.command))
+            asked, sources = str(_PORTS + 1), ("10.1.0.1", "10.1.0.2")
+            run(
+                *self.network.command,
+                *(sys.executable, "-c", _CLIENTS, "10.1.0.9", str(mux.port), asked, *sources),
+            )
+            mux.child.wait_for(f"cannot connect to 10.1.0.9:9001: .*{told}")
+            self.assertEqual(mux.take(1)[0]["reason"], "error")
+            mux.stop()
+        rules = "[listen public]\nendpoint = udp:7000\ndefault = udp:10.1.0.9:9001\n"
+        mux = self.own(Mux(self.folder, rules, _AT_ONCE, before=self.network.command))
+        talkers = self.network.python(_TALKERS, str(_PORTS + 1))
+        self.own(talkers).wait_for("said")
+        mux.child.wait_for(f"no way to udp:10.1.0.9:9001: .*{told}")
+
+
+# Sends a datagram from each of as many ports as it is told, which are not those that the system hands out, and is the server, too.
+_TALKERS = """
+import socket, sys
+server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+server.bind(("10.1.0.9", 9001))
+for number in range(int(sys.argv[1])):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.bind(("10.1.0.1", 20000 + number))
+        client.sendto(b"hello", ("10.1.0.9", 7000))
+print("said", flush=True)
+sys.stdin.read()
+"""
 
 _RULES = """
 [listen public]

@@ -10,7 +10,7 @@ from twisted.internet.error import ConnectBindError
 from twisted.logger import Logger
 
 from txmux.backends.connect.connector import proxy_header
-from txmux.backends.connect.dial import OWN_TROUBLE, no_address
+from txmux.backends.connect.dial import NO_PORT, OWN_TROUBLE, no_address
 from txmux.backends.pool.member import Member
 from txmux.backends.pool.pool import Unavailable
 from txmux.datagrams import ancillary
@@ -185,12 +185,17 @@ class Way:
         except (OSError, ConnectBindError) as problem:
             if server is not None:
                 server.close()
-            is_own = isinstance(problem, ConnectBindError) or problem.errno in OWN_TROUBLE
+            why = str(problem) if isinstance(problem, ConnectBindError) else problem.strerror
+            # The system says EAGAIN where it has no port left for a socket of UDP.
+            lacks_port = isinstance(problem, BlockingIOError)
+            is_own = (
+                isinstance(problem, ConnectBindError) or lacks_port or problem.errno in OWN_TROUBLE
+            )
             (_log.warn if is_own else _log.debug)(
                 "backend {backend}: no way to {server}: {why}",
                 backend=self.upstream.backend.name,
                 server=target.text,
-                why=str(problem) if isinstance(problem, ConnectBindError) else problem.strerror,
+                why=NO_PORT if lacks_port else why,
             )
             return "error" if is_own else "connect-refused"
         self._member, self._server = member, server

@@ -21,3 +21,13 @@ class ReasonTest(SynchronousTestCase):
         """Of others it is what Twisted says."""
         refused = Failure(ConnectError(113, "No route to host"))
         self.assertEqual(reason_of(refused), refused.getErrorMessage())
+
+    def test_no_port(self) -> None:
+        """Where this machine has no port left, it is told what has more of them."""
+        for problem in (
+            ConnectError(99, "Cannot assign requested address"),
+            OSError(99, "Cannot assign requested address"),
+        ):
+            self.assertIn("more addresses in source have more ports", reason_of(Failure(problem)))
+        gone = Failure(ConnectError(99, "10.0.0.1 is not an address of this machine"))
+        self.assertIn("is not an address of this machine", reason_of(gone))

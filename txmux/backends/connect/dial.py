@@ -5,6 +5,7 @@ from __future__ import annotations
 import encodings.idna  # noqa: F401 - host names need it, and without free descriptors it cannot be imported
 import errno
 import functools
+import os
 import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -28,6 +29,12 @@ if TYPE_CHECKING:
     from txmux.backends.connect.source import Source
     from txmux.rules.model import Server
     from txmux.sockets.options import SocketOption
+
+NO_PORT = (
+    "all ports of this machine are in use towards this server, or it has no address of that family; "
+    "more addresses in source have more ports"
+)
+"""Why there is no connection where the system says EADDRNOTAVAIL although no address was asked for, or EAGAIN for UDP."""
 
 Dial = Callable[..., Callable[[], None]]
 """Starts to connect: takes a server, a client factory and seconds; returns what cancels the attempt. See `dial`."""
@@ -124,7 +131,8 @@ def reason_of(failure: Failure) -> str:
     """Say why a server could not be reached. Where a connection is lost as it is made, Twisted's error has another failure for its text."""
     said = getattr(failure.value, "args", ())
     inner = said[0] if said and isinstance(said[0], Failure) else failure
-    return inner.getErrorMessage()
+    message = inner.getErrorMessage()
+    return NO_PORT if os.strerror(errno.EADDRNOTAVAIL) in message else message
 
 
 def _break_off(connector: Any) -> None:
