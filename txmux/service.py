@@ -293,6 +293,8 @@ class MuxService(Steering, Service):
         )
         attention = [problem.message for problem in readable_token(self.rules)]
         attention += present.troubles
+        for (backend, server), why in present.stale_told().items():
+            attention.append(f"backend {backend}: {server}: {why}")
         return {**told, **present.told(), "attention": attention}
 
     async def missing(self) -> list[str]:

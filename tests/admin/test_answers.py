@@ -24,7 +24,9 @@ class HealthTest(AdminCase):
         await self.start(rules=LED.replace("PORT", "1"))
         up, ready = await self.get("/healthz"), await self.get("/readyz")
         self.assertEqual((up.status, up.json), (200, {"ok": True}))
-        self.assertEqual((ready.status, ready.json), (200, {"ready": True, "missing": []}))
+        self.assertEqual(
+            (ready.status, ready.json), (200, {"ready": True, "missing": [], "stale": []})
+        )
 
     async def test_no_server(self) -> None:
         """A backend that clients are led to without a server that is up is named; one that nobody is led to is not."""
@@ -32,7 +34,10 @@ class HealthTest(AdminCase):
         await self.start(rules=f"{LED.replace('PORT', '1 down')}{unused}")
         ready = await self.get("/readyz")
         self.assertEqual(ready.status, 503)
-        self.assertEqual(ready.json, {"ready": False, "missing": ["[backend b]: no server is up"]})
+        self.assertEqual(
+            ready.json,
+            {"ready": False, "missing": ["[backend b]: no server is up"], "stale": []},
+        )
 
     async def test_not_accepting(self) -> None:
         """A listener that does not accept is named."""

@@ -204,13 +204,22 @@ class NamesTest(ReloadCase):
             await self.begin()
             for client in await self.refused_clients():
                 self.assertEqual(client.received, b"")
+            self.assertEqual(len(await self.stale()), 1)
             self.dns.zone[HOST] = a(_HOSTS[0])
             self.time.advance(1)
             await self.known(f"{_HOSTS[0]}:{self.server}")
             await self.all_lead_to(self.first)
+            self.assertEqual(await self.stale(), [])
         said = [eventAsText(event) for event in events if "log_format" in event]
         for text in ("cannot find the addresses of", "are found again"):
             self.assertEqual(len([one for one in said if text in one]), 1, said)
+
+    async def stale(self) -> list[str]:
+        """Give what the status and the backends tell of names that cannot be found; it is the same."""
+        status, listing = await self.running.status(), await self.running.backends()
+        found = [one["why"] for backend in listing for one in backend["servers"] if one["why"]]
+        self.assertEqual([one.split(": ", 2)[2] for one in status["attention"]], found)
+        return found
 
     async def refused_clients(self) -> list[Peer]:
         """Connect a client to each of the workers, neither of which leads it anywhere."""

@@ -164,6 +164,15 @@ def _backends(counts: Counts) -> Iterator[Metric]:
     check = _gauge(
         "backend_check_seconds", "How long the last check of a server took.", "backend", "server"
     )
+    stale = _gauge(
+        "backend_addresses_stale_seconds",
+        "For how long the name of a server could not be looked up again.",
+        "backend",
+        "server",
+    )
+    for key, (age, _) in counts.present.stale.items():
+        if age is not None:
+            stale.add_metric(key, age)
     for one in counts.servers:
         labels = [one.backend, one.server]
         active.add_metric(labels, one.active)
@@ -172,7 +181,7 @@ def _backends(counts: Counts) -> Iterator[Metric]:
         is_up.add_metric(labels, (one.backend, one.server) in counts.present.up)
         if one.check_seconds is not None:
             check.add_metric(labels, one.check_seconds)
-    yield from (connect, active, failures, is_up, check)
+    yield from (connect, active, failures, is_up, check, stale)
 
 
 def _service(counts: Counts) -> Iterator[Metric]:

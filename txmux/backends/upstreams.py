@@ -294,6 +294,10 @@ class Upstreams:
         for upstream in [one for one in named if one.has(key)][:1] or named:
             upstream.apply(key, ok=ok, why=why)
 
+    def stale(self) -> dict[tuple[str, str], tuple[float | None, str]]:
+        """Tell of which servers the names cannot be found now; see `Names.stale`."""
+        return self._names.stale()
+
     def first_names(self) -> Deferred[None] | None:
         """Give what fires when all names have been looked up once; ``None`` if they have."""
         return self._names.first_answer() if self._names.unanswered else None

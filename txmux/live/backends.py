@@ -82,6 +82,7 @@ def backends_told(
         if one["check"] is not None
     }
     totals = {(one.backend, one.server): one for one in counts.servers}
+    stale = counts.present.stale_told()
     listed = []
     for backend in {one.name: one for one in backends_of(_outcomes(rules))}.values():
         servers = []
@@ -91,7 +92,7 @@ def backends_told(
                 {**_worst(address, seen), "check": checks.get((*key, address))}
                 for address, seen in addresses.get(key, {}).items()
             ]
-            servers.append(_server(server, here, totals.get(key), wanted, key))
+            servers.append(_server(server, here, totals.get(key), wanted, key, stale.get(key, "")))
         listed.append({"name": backend.name, "servers": servers})
     return listed
 
@@ -122,6 +123,7 @@ def _server(
     totals: ServerTotals | None,
     wanted: Wanted,
     key: tuple[str, str],
+    stale: str,
 ) -> dict[str, Any]:
     order = wanted.servers.get(key, AS_RULED)
     # Of several addresses one that is up is enough.
@@ -137,7 +139,7 @@ def _server(
     return {
         "server": server.text,
         "state": told["state"],
-        "why": told["why"],
+        "why": "; ".join(filter(None, [told["why"] if best or not stale else "", stale])),
         "since": since,
         "weight": order.weight or server.weight,
         "backup": server.backup,

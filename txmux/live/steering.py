@@ -5,7 +5,9 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any, Protocol
 
+import attrs
 from twisted.internet.defer import Deferred
+from typing_extensions import override
 
 from txmux.control import Report
 from txmux.detection.explain import explain_flow_in_steps, explain_in_steps
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from txmux.backends.upstreams import Upstreams
     from txmux.live.events import Hub
     from txmux.live.wanted import ServerState
+    from txmux.observe.counting.present import Present
     from txmux.observe.counting.snapshot import Counts
     from txmux.rules.model import Rules, Server
     from txmux.rules.model.networks import IPAddress
@@ -75,6 +78,11 @@ class Steering(Banning, CountingControl, LiveControl):
     def checking(self) -> Upstreams | None:
         """Give the backends whose servers this process checks, if it runs."""
         return None if self.running_now is None else self.running_now.upstreams
+
+    @override
+    async def _present(self) -> Present:
+        present, upstreams = await super()._present(), self.checking()
+        return present if upstreams is None else attrs.evolve(present, stale=upstreams.stale())
 
     @property
     def running_now(self) -> Running | None:

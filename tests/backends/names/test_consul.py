@@ -19,7 +19,7 @@ from tests.support.peers import reactor
 from txmux.backends.names.lookup import Lookup
 from txmux.backends.names.resolve import Names
 from txmux.backends.pool.pool import Pool
-from txmux.rules.model import Backend
+from txmux.rules.model import Backend, Resolve
 from txmux.rules.reading.endpoints import server
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ class QuestionTests(ConsulCase):
     async def test_nothing_changes(self) -> None:
         """A question for which nothing changes is answered when its time is over, and changes nothing."""
         self.consul.register("web", [Instance(80)])
-        pool = self.pool(resolve=2.0)
+        pool = self.pool(resolve=Resolve(2.0))
         await self.found(pool, "127.0.0.1:80")
         [member] = pool.members
         for _ in range(3):
@@ -301,7 +301,7 @@ class TroubleTests(ConsulCase):
 
     async def test_silent(self) -> None:
         """A Consul that never answers is given up when the question's time and some seconds are over."""
-        pool = await self.known(resolve=16.0)
+        pool = await self.known(resolve=Resolve(16.0))
         self.consul.hangs = True
         await self.asks_again()
         self.time.advance(26.9)

@@ -12,6 +12,7 @@ from tests.backends.pool.pools import servers
 from txmux.backends.names.addresses import MOST_ADDRESSES
 from txmux.backends.pool.pool import Unavailable
 from txmux.backends.pool.standing import State
+from txmux.rules.model import Resolve
 
 if TYPE_CHECKING:
     from txmux.rules.model import Server
@@ -114,7 +115,7 @@ class AnswerTests(NamesTestCase):
         """Backends that look names up more or less often do not."""
         self.zone[HOST] = a("10.0.0.1", ttl=FAR)
         for resolve in (10, 20):
-            await self.found(self.pool(resolve=resolve), "10.0.0.1:80")
+            await self.found(self.pool(resolve=Resolve(resolve)), "10.0.0.1:80")
         self.assertEqual(self.server.asked[HOST, dns.A], 2)
         await self.until(lambda: len(self.time.clock.getDelayedCalls()) == 2)
         times = [call.getTime() for call in self.time.clock.getDelayedCalls()]
@@ -192,6 +193,38 @@ class FailureTests(NamesTestCase):
             await self.found(pool, f"{address}:80")
             await self.next_look_up()
             self.assertEqual(self.said(), [f"info: the addresses of {HOST} are found again"])
+
+    async def test_other_reason(self) -> None:
+        """Each new reason is logged once, whatever came between; how old the addresses are is told, until they are found again."""
+        pool = await self.start()
+        key = pool.backend.name, pool.backend.servers[0].text
+        self.assertEqual(self.names.stale(), {})
+        for code, said in ((dns.ESERVER, 1), (dns.EREFUSED, 1), (dns.ESERVER, 0)):
+            self.server.fail(HOST, code)
+            await self.next_look_up()
+            await self.next_look_up()
+            self.assertEqual(len(self.said()), said)
+        age, why = self.names.stale()[key]
+        self.assertEqual((age, why), (36, "the name server 127.0.0.1: SERVFAIL"))
+        self.server.codes.clear()
+        await self.next_look_up()
+        await self.next_look_up()
+        self.assertEqual(self.names.stale(), {})
+
+    async def test_too_old(self) -> None:
+        """Addresses that cannot be found again are given up when they are older than ``keep``; that is logged, too."""
+        self.zone[HOST] = a("10.0.0.1", ttl=5)
+        pool = self.pool(resolve=Resolve(30, keep=10))
+        await self.found(pool, "10.0.0.1:80")
+        self.zone.clear()
+        for _ in range(4):
+            self.assertEqual(self.texts(pool), ["10.0.0.1:80"])
+            await self.next_look_up()
+        await self.until(lambda: not self.lookup.open)
+        self.assertEqual(self.texts(pool), [])
+        (first, last) = self.said()
+        self.assertIn("it keeps those it had: 1; there is no such name", first)
+        self.assertIn("gives up those it had, which are 12 s old; there is no such name", last)
 
     async def test_never_found(self) -> None:
         """A name that never had an address is told so."""

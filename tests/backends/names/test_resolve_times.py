@@ -9,6 +9,7 @@ from twisted.names import dns
 from tests.backends.names.nameserver import SILENCE, a, srv
 from tests.backends.names.resolve_case import FAR, HOST, SERVICE, NamesTestCase, service
 from tests.backends.pool.pools import servers
+from txmux.rules.model import Resolve
 
 if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
@@ -62,7 +63,7 @@ class TimeTests(NamesTestCase):
 
     async def test_bounds(self) -> None:
         """That is after the time the answer gives, but not before 1 s, and not after `resolve`."""
-        pool = self.pool(resolve=30)
+        pool = self.pool(resolve=Resolve(30))
         for ttl, seconds in ((0, 1), (1, 1), (7, 7), (30, 30), (31, 30), (2**31, 30)):
             self.zone[HOST] = a("10.0.0.1", ttl=ttl)
             if not pool.members:
@@ -73,7 +74,7 @@ class TimeTests(NamesTestCase):
     async def test_back_off(self) -> None:
         """After a failure that is after 1, 2, 4, … seconds, up to `resolve`; after an answer as before."""
         self.server.fail(HOST, dns.ESERVER)
-        self.pool(resolve=10)
+        self.pool(resolve=Resolve(10))
         self.assertEqual([await self.next_look_up() for _ in range(6)], [1, 2, 4, 8, 10, 10])
         self.server.codes.clear()
         self.zone[HOST] = a("10.0.0.1", ttl=9)
@@ -84,7 +85,7 @@ class TimeTests(NamesTestCase):
     async def test_nobody_to_ask(self) -> None:
         """Neither does anything spin when there is no name server."""
         await self.server.stop()
-        self.pool(resolve=10)
+        self.pool(resolve=Resolve(10))
         self.assertEqual([await self.next_look_up() for _ in range(5)], [1, 2, 4, 8, 10])
 
 

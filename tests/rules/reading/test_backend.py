@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tests.rules.reading.cases import BackendTestCase, ReadingTestCase
 from txmux.rules.lint.warnings import lint
-from txmux.rules.model import Backend, Check, Ejection, Refusal, Server, ServerTLS
+from txmux.rules.model import Backend, Check, Ejection, Refusal, Resolve, Server, ServerTLS
 from txmux.rules.problems import InvalidValueError
 from txmux.rules.reading.endpoints import name_server
 
@@ -24,7 +24,7 @@ class MeaningTests(BackendTestCase):
         self.assertEqual(backend, Backend("b", (Server("10.0.0.1:80", "tcp", "10.0.0.1", 80),)))
         self.assertEqual((backend.balance, backend.source), ("round-robin", ()))
         self.assertEqual((backend.check, backend.eject), (None, Ejection(3, 10.0, 10.0)))
-        self.assertEqual((backend.resolve, backend.tls), (30.0, None))
+        self.assertEqual((backend.resolve, backend.tls), (Resolve(), None))
         self.assertEqual(
             (backend.max_connections, backend.queue, backend.queue_timeout), (0, 0, 5.0)
         )
@@ -50,7 +50,7 @@ class MeaningTests(BackendTestCase):
                 source=("192.0.2.1", "192.0.2.2", "2001:db8::1"),
                 check=Check("tcp"),
                 eject=None,
-                resolve=60.0,
+                resolve=Resolve(60.0),
                 tls=ServerTLS(
                     "www.example.com",
                     Path("etc/ca.pem"),
@@ -161,6 +161,9 @@ class MistakeTests(BackendTestCase):
             ],
             "eject = off for=1s": [
                 "6 eject: off goes with nothing else; keep it alone, or remove it"
+            ],
+            "resolve = 30s keep=0s": [
+                "6 resolve: keep: must be more than 0; write a duration as 250ms, 5s, 1.5s, 10m, 1h or 2d"
             ],
             "resolve = 999ms": [
                 "6 resolve: must be at least 1s; name servers should not be asked more often"

@@ -11,7 +11,10 @@ async def _is_up(_: Query) -> Answer:
 
 async def _is_ready(query: Query) -> Answer:
     missing = await query.control.missing()
-    return Answer.json({"ready": not missing, "missing": missing}, 503 if missing else 200)
+    stale = (await query.control.counters()).present.stale_told()
+    told = [f"backend {backend}: {server}: {why}" for (backend, server), why in stale.items()]
+    answer = {"ready": not missing, "missing": missing, "stale": told}
+    return Answer.json(answer, 503 if missing else 200)
 
 
 RESOURCES = (

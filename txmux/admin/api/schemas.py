@@ -250,5 +250,5 @@ SCHEMAS: dict[str, Schema] = {
         certificates=array_of(_object(route=TEXT, file=TEXT, expires=NUMBER)),
         attention=array_of(TEXT),
     ),
-    "Ready": _object(ready=TRUTH, missing=array_of(TEXT)),
+    "Ready": _object(ready=TRUTH, missing=array_of(TEXT), stale=array_of(TEXT)),
 }

@@ -56,7 +56,7 @@ class ConsulFinder:
         self._lookup = lookup
         self._url = backend.consul
         self._token = backend.consul_token
-        self._wait = min(backend.resolve, _MOST_WAIT)
+        self._wait = min(backend.resolve.interval, _MOST_WAIT)
         self._service = service
         self._random = random or Random()  # nosec B311  # noqa: S311 - not for secrets
         self._index = 0

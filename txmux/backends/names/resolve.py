@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from txmux.backends.names.lookup import Lookup
     from txmux.backends.names.question import Place
     from txmux.backends.pool.pool import Pool
-    from txmux.rules.model import Backend, Server
+    from txmux.rules.model import Backend, Resolve, Server
 
 _Addresses = tuple[ResolvedAddress, ...]
 
@@ -36,8 +36,8 @@ class Names:
     """Keeps the members of pools up to date with the addresses of their servers' names, and with the services of Consul.
 
     A name is looked up again when its answer is out of date, at the earliest after 1 s and at the latest after the
-    backend's ``resolve``. When that fails, what was known stays, and the next attempt comes after 1, 2, 4, … seconds,
-    up to ``resolve``. Pools whose servers have the same name share its look-ups. A service of Consul is as a name whose
+    backend's ``resolve``. When that fails, what was known stays for as long as its ``keep`` says, and the next attempt
+    comes after 1, 2, 4, … seconds, up to ``resolve``. Pools whose servers have the same name share its look-ups. A service of Consul is as a name whose
     look-up waits for a change.
 
     Args:
@@ -156,6 +156,20 @@ class Names:
         """Give what is known of the names that are looked up here, as values of JSON."""
         return {key: _as_json(self._known[key]) for key in self._asked if key in self._known}
 
+    def stale(self) -> dict[tuple[str, str], tuple[float | None, str]]:
+        """Tell of which servers the names cannot be found now.
+
+        Returns:
+            By the backend's name and the server's text: for how many seconds its addresses have not been confirmed, ``None``
+            if they never were, and why.
+        """
+        return {
+            (pool.backend.name, server.text): name.stale()
+            for key, name in self._asked.items()
+            if name.why
+            for pool, server in self._users.get(key, ())
+        }
+
     def take(self, told: Mapping[str, Any]) -> None:
         """Take in what another process has found, but for names that are looked up here by now.
 
@@ -231,7 +245,7 @@ class _Name:
         reactor: Any,
         finder: Finder,
         server: Server,
-        resolve: float,
+        resolve: Resolve,
         addresses: _Addresses,
         on_end: Callable[[_Addresses], None],
     ) -> None:
@@ -246,6 +260,15 @@ class _Name:
         self._finding: Deferred[Any]
         self._failures = 0
         self._state = _State.FOUND
+        self._reasons: set[str] = set()
+        # Those of another process are taken for as good as new.
+        self._found_at: float | None = reactor.seconds() if addresses else None
+        self.why = ""
+
+    def stale(self) -> tuple[float | None, str]:
+        """Tell for how long nothing has been found, and why."""
+        at = self._found_at
+        return None if at is None else self._reactor.seconds() - at, self.why
 
     def begin(self) -> None:
         """Look it up now, and again from time to time."""
@@ -275,6 +298,7 @@ class _Name:
             )
         self._on_end(self._addresses)
         self._failures = 0
+        self._found_at, self.why = self._reactor.seconds(), ""
         self._note(_State.IN_PART if found.trouble else _State.FOUND, found.trouble)
         return self._bounded(found.ttl)
 
@@ -284,24 +308,42 @@ class _Name:
         # Whatever else it is, the name is looked up again.
         if not failure.check(MuxError) and not self._failures:
             self._log.failure("looking up {name} went wrong", failure, name=self._label)
-        count = len(self._addresses)
-        known = f"it keeps those it had: {count}" if count else "it has none yet"
-        why = failure.getErrorMessage()
-        self._note(_State.FAILED, f"cannot find the addresses of {self._label}, {known}; {why}")
+        self.why = why = failure.getErrorMessage()
+        self._note(
+            _State.FAILED,
+            f"cannot find the addresses of {self._label}, {self._keeps()}; {why}",
+            why,
+        )
         self._failures += 1
         self._on_end(self._addresses)
         return self._bounded(2 ** min(self._failures - 1, 30)) * self._finder.spread()
 
-    def _bounded(self, seconds: float) -> float:
-        return max(_SHORTEST, min(seconds, self._resolve))
+    def _keeps(self) -> str:
+        """Part with addresses that are too old, and tell what there is."""
+        age, _ = self.stale()
+        if self._addresses and age is not None and age >= self._resolve.keep:
+            self._addresses = ()
+            self._reasons.clear()
+            return f"gives up those it had, which are {age:.0f} s old"
+        count = len(self._addresses)
+        none = "it has none yet" if age is None else "it has none"
+        return f"it keeps those it had: {count}" if count else none
 
-    def _note(self, state: _State, trouble: str) -> None:
-        if state is self._state:
+    def _bounded(self, seconds: float) -> float:
+        return max(_SHORTEST, min(seconds, self._resolve.interval))
+
+    def _note(self, state: _State, trouble: str, why: str = "") -> None:
+        """Log a change, and each new reason once."""
+        if state is self._state and why in self._reasons:
             return
+        is_new = state is not self._state
         self._state = state
+        if state is not _State.FAILED:
+            self._reasons.clear()
+        self._reasons.add(why)
         if trouble:
             self._log.warn("{trouble}", trouble=trouble)
-        else:
+        elif is_new:
             self._log.info("the addresses of {name} are found again", name=self._label)
 
 

@@ -23,6 +23,8 @@ class Present:
         certificates: The route, the file and when it is not valid any more, in seconds since 1970.
         cluster: Whether every process is answered by the Redis of ``shared_limits``; ``None`` if there is none.
         troubles: What needs a person, a sentence each.
+        stale: By backend and server, for how many seconds the addresses of a name have not been confirmed, and why; ``None``
+            if there never were any.
         up: The backend and the server of each server that connections are led to.
     """
 
@@ -33,6 +35,14 @@ class Present:
     up: frozenset[tuple[str, str]] = frozenset()
     cluster: bool | None = None
     troubles: Sequence[str] = ()
+    stale: Mapping[tuple[str, str], tuple[float | None, str]] = attrs.field(factory=dict)
+
+    def stale_told(self) -> dict[tuple[str, str], str]:
+        """Say in words how old the addresses are that cannot be found again, by backend and server."""
+        return {
+            key: f"addresses {_length(age)} old: {why}" if age is not None else f"no address: {why}"
+            for key, (age, why) in self.stale.items()
+        }
 
     def told(self) -> dict[str, Any]:
         """Give what ``/api/status`` tells of it."""
@@ -75,3 +85,11 @@ class Present:
 
 def _all(told: Iterable[Mapping[str, Any]], name: str) -> list[Any]:
     return [one[name] for one in told if name in one]
+
+
+def _length(seconds: float) -> str:
+    """Give a length of time by the largest unit of which there are two."""
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds // length:.0f} {unit}"
+    return f"{seconds:.0f} s"

@@ -27,6 +27,7 @@ __all__ = [
     "ConsulService",
     "Ejection",
     "Outcome",
+    "Resolve",
     "Server",
     "ServerTLS",
     "backends_of",
@@ -162,6 +163,19 @@ class Ejection:
 
 
 @attrs.frozen
+class Resolve:
+    """How names of servers are looked up again. Times are seconds.
+
+    Attributes:
+        interval: The longest time until a host name is looked up again, or Consul is asked again.
+        keep: How long addresses are kept that cannot be found again (RFC 8767, section 5); infinite if there is no end.
+    """
+
+    interval: float = 30.0
+    keep: float = 86400.0
+
+
+@attrs.frozen
 class ServerTLS:
     """TLS to the servers of a backend.
 
@@ -188,7 +202,7 @@ class Backend:
         source: Local addresses to connect from, in turn, or only ``client``: the client's own address.
         check: ``None`` means no check.
         eject: ``None`` is never.
-        resolve: The longest time until a host name is looked up again, or Consul is asked again.
+        resolve: How their names are looked up again.
         resolvers: The IP addresses and ports of the name servers that are asked; none is those of the system.
         consul: The URL of Consul's HTTP API: ``http:``, ``https:`` or ``unix:``.
         consul_token: The file with the token for that; ``None`` is without.
@@ -222,7 +236,7 @@ class Backend:
     max_duration: float | None = None
     check: Check | None = None
     eject: Ejection | None = attrs.field(factory=partial(Ejection, lone=False))
-    resolve: float = 30.0
+    resolve: Resolve = attrs.field(factory=Resolve)
     resolvers: tuple[tuple[str, int], ...] = ()
     consul: str = "http://127.0.0.1:8500"
     consul_token: Path | None = None

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import ipaddress
+import math
 from typing import TYPE_CHECKING, Any
 
-from txmux.rules.model import Backend, Handover, ServerTLS
+from txmux.rules.model import Backend, Handover, Resolve, ServerTLS
 from txmux.rules.model.source import split_source
 from txmux.rules.problems import InvalidValueError, did_you_mean
 from txmux.rules.reading import datagrams, endpoints, values
@@ -22,6 +23,8 @@ from txmux.rules.reading.key import (
     number,
     words,
 )
+from txmux.rules.reading.options import read_options
+from txmux.rules.reading.values import positive_duration_or_none, split_words
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -244,6 +247,14 @@ def _bracketed(address: IPAddress) -> str:
     return f"[{address}]" if address.version == 6 else str(address)
 
 
+def _resolve(text: str) -> Resolve:
+    """Read how names are looked up again: ``DURATION [keep=DURATION|none]``."""
+    interval, *rest = split_words(text) or [""]
+    options = read_options(rest, {"keep": positive_duration_or_none}, of="resolve")
+    keep = options.get("keep", Resolve().keep)
+    return Resolve(_at_least_a_second(interval), math.inf if keep is None else keep)
+
+
 def _at_least_a_second(text: str) -> float:
     seconds = values.duration(text)
     if seconds < 1:
@@ -260,7 +271,7 @@ _SOURCE = Kind(
 _MAX_DURATION = Kind(values.positive_duration_or_none, "duration or `none`")
 _CHECK = Kind(check, "[check](#checks)")
 _EJECT = Kind(ejection, "`failures=` `within=` `for=` `unanswered=` in any order, or `off`")
-_RESOLVE = Kind(_at_least_a_second, "duration, at least `1s`")
+_RESOLVE = Kind(_resolve, "duration, at least `1s`, and `keep=` a duration or `none`")
 _TLS_NAME = Kind(host_name, "host name or address")
 _RATE = Kind(values.rate, "rate")
 
@@ -293,9 +304,9 @@ KEYS: Mapping[str, Key] = {
     "check": Key(_CHECK, None, example="http path=/health", meaning=
         "how each server's health is checked, at regular intervals"),
     "eject": Key(_EJECT, "failures=3 within=10s for=10s", meaning=
-        "after this many failed connections to a server `within` this time, it gets none `for` this time, [see below](#when-servers-fail). For UDP, `unanswered=5` does the same after five flows in a row that it has not answered"),
-    "resolve": Key(_RESOLVE, "30s", meaning=
-        "the longest time until a host name is looked up again, or until a question to Consul is asked again for which nothing has changed"),
+        "after this many failed connections to a server `within` this time, or in a row, it gets none `for` this time, [see below](#when-servers-fail). For UDP, `unanswered=5` does the same after five flows in a row that it has not answered"),
+    "resolve": Key(_RESOLVE, "30s keep=1d", meaning=
+        "the longest time until a host name is looked up again, or until a question to Consul is asked again for which nothing has changed; addresses that cannot be found again are used for as long as `keep` says"),
     "resolvers": Key(RESOLVERS, None, example="127.0.0.1:8600", meaning=
         "the name servers for the addresses of this backend's servers, in this order, [see below](#how-names-are-looked-up). Without it those of `[txmux]`"),
     "consul": Key(CONSUL, "http://127.0.0.1:8500", meaning=
