@@ -12,6 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from txmux.detection.detector import Decision, Detector, is_enough
 from txmux.detection.explain import explain_flow
+from txmux.embedding import route
 from txmux.interfaces import MOST_DATAGRAMS, Datagrams, Key, Transport, Verdict
 from txmux.rules.model import Alternative, Refusal, Route
 from txmux.rules.model.clients import Clients
@@ -109,6 +110,28 @@ class FlowTests(SynchronousTestCase):
         self.assertEqual(decision, Decision(None, {}))
         detection = Detector([asks("a", Nth(3))]).begin_flow()
         self.assertEqual(name_of(detection.feed([b"y", b"", b"x"])), "a")
+
+    def test_facts(self) -> None:
+        """Each protocol tells what it saw, though its predicates are of the class of another's."""
+        names = ("kcp", "sip", "coap", "tftp", "radius", "ike", "rtp", "syslog", "dns")
+        routes = [route(name, "close").over(Transport.UDP) for name in names]
+        detector = Detector([one for one in routes if one is not None])
+        radius = bytes.fromhex("0100001b") + bytes(16) + b"\x01\x07alice"
+        for datagram, facts in (
+            (b"\0\x01boot/pxe\0octet\0", {"path": "boot/pxe"}),
+            (b"\x40\x01\0\x01\xb4temp", {"method": "GET", "path": "/temp"}),
+            (radius, {"user": "alice"}),
+        ):
+            decision = detector.begin_flow().feed([datagram])
+            assert decision is not None
+            self.assertEqual(decision.facts, facts)
+
+    def test_kinds(self) -> None:
+        """Many routes of one matcher read a datagram once for their facts."""
+        names = (f"dns name=h{n}.example.com" for n in range(50))
+        routes = [route(name, "close").over(Transport.UDP) for name in (*names, "stun", "snmp")]
+        detector = Detector([one for one in routes if one is not None])
+        self.assertEqual(len(detector.plan(0).learners), 2)
 
     def test_names(self) -> None:
         """Of many routes that differ by a name, the name finds its own; others keep their place."""

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
-from txmux.detection.transports import WholeDatagram
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
     from ipaddress import IPv4Address, IPv6Address
@@ -239,14 +237,18 @@ def _next_false(flags: Sequence[bool]) -> list[int]:
 
 
 def _learners(routes: Iterable[RouteLike]) -> Iterator[Predicate]:
-    kinds = set()
+    kinds: dict[object, object] = {}
     for route in routes:
         for alternative in route.alternatives:
-            predicate = alternative.predicate
-            kind = type(predicate.of if isinstance(predicate, WholeDatagram) else predicate)
-            if _told(predicate, "learnt") is not None and kind not in kinds:
-                kinds.add(kind)
-                yield predicate
+            learnt = _told(alternative.predicate, "learnt")
+            if learnt is None:
+                continue
+            # Of a method there is one for each class; matchers may share a class whose functions differ.
+            function = getattr(learnt, "__func__", None)
+            kind = (type(learnt.__self__), function) if function else id(learnt)
+            if kind not in kinds:
+                kinds[kind] = learnt  # kept, so that no other gets its id
+                yield alternative.predicate
 
 
 def _conversing(

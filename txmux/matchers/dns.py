@@ -25,7 +25,7 @@ from txmux.wire.messages import Message, message_in, wanted_of
 from txmux.wire.sizes import option_size
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 _HEADER = 12
 _LONGEST_NAME = 255
@@ -188,11 +188,16 @@ def _name(peeked: Peeked) -> str | None:
 class _DatagramPredicate(Message):
     """Learns the name as it is written for people: in lower case, the root as a dot."""
 
-    def learnt(self, peeked: Peeked, /) -> dict[str, str]:
-        found = message_in(peeked, _read_datagram)
-        if found is None:
-            return {}
-        return {"name": printable(found["name"].lower() or "."), "type": found["type"]}
+    @property
+    def learnt(self) -> Callable[[Peeked], dict[str, str]]:
+        return _learnt_of_datagram
+
+
+def _learnt_of_datagram(peeked: Peeked, /) -> dict[str, str]:
+    found = message_in(peeked, _read_datagram)
+    if found is None:
+        return {}
+    return {"name": printable(found["name"].lower() or "."), "type": found["type"]}
 
 
 def _datagram_name(peeked: Peeked) -> str:

@@ -56,10 +56,10 @@ class Message:
                 return Verdict.NO
         return Verdict.MATCH
 
-    def learnt(self, peeked: Peeked, /) -> dict[str, str]:
-        """Give the facts, made safe for the log."""
-        found = message_in(peeked, self.read) or {}
-        return {name: printable(found[name]) for name in self.facts if name in found}
+    @property
+    def learnt(self) -> Callable[[Peeked], dict[str, str]]:
+        """Gives the facts, made safe for the log; the same function for all that read the same."""
+        return _learner(self.read, tuple(self.facts))
 
 
 def message_in(
@@ -89,6 +89,17 @@ def _parser(
             return None
 
     return parse
+
+
+@cache
+def _learner(
+    read: Callable[[Cursor], Mapping[str, str]], names: tuple[str, ...]
+) -> Callable[[Peeked], dict[str, str]]:
+    def learnt(peeked: Peeked, /) -> dict[str, str]:
+        found = message_in(peeked, read) or {}
+        return {name: printable(found[name]) for name in names if name in found}
+
+    return learnt
 
 
 @cache
