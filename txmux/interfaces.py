@@ -116,7 +116,7 @@ class Datagrams(Peeked):
     What `Peeked` has is about the first datagram, which is whole: no byte of it will come later.
 
     Args:
-        datagrams: In the order in which they came, at least one. Any but the first may be empty.
+        datagrams: In the order in which they came, at least one. Any of them may be empty.
         earlier: Fewer datagrams of the same flow that were seen before, if any.
 
     Attributes:
@@ -168,7 +168,7 @@ class Predicate(Protocol):
     - *bounded*: never ``NEED_MORE`` once it has seen `longest` bytes;
     - it never raises, whatever the bytes, and it never keeps them.
 
-    It is never asked before the first byte is there.
+    It is never asked before the first byte is there; a datagram may be empty.
 
     For UDP the same holds of the first datagrams of a flow. It is asked about `Datagrams`, and counts them instead of
     bytes: a datagram never grows, so only protocols whose first message spans several may say ``NEED_MORE``.

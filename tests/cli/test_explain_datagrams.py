@@ -131,12 +131,15 @@ class ExplainTests(ExplainTestCase):
         self.assertIn("deadline  after 0.3s: default, to backend any-vpn", out)
 
     def test_empty(self) -> None:
-        """An empty datagram matches nothing."""
+        """An empty datagram, or one that keeps an address open, decides nothing; what comes behind it does."""
         out = self.explain("--listener", "flow", "--text", "")
         self.assertIn("listener flow: a datagram of 0 bytes\n", out)
+        self.assertIn("with these datagrams: undecided, since they say nothing", out)
+        self.assertIn("after 0.3s: forgotten", out)
+        self.assertNotIn("match at", out)
+        out = self.explain("--listener", "flow", "--hex", "0d0a", "--hex", "ff")
         self.assertIn("default, to backend any-vpn", out)
         self.assertNotIn("undecided", out)
-        self.assertNotIn("match at", out)
 
     def test_no_listener(self) -> None:
         """Without a listener for UDP, several datagrams are an error."""

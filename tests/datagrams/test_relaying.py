@@ -185,6 +185,58 @@ class RelayingTests(FlowCase):
         self.assertEqual((line["datagrams_in"], line["bytes_out"], client.heard), (5, 0, []))
 
 
+class KeepAliveTests(FlowCase):
+    """Clients that keep their address open before they say anything."""
+
+    _SIP = (
+        "[txmux]\naccess_log = LOG\naccess_log_format = json\n"
+        "[listen u]\nendpoint = udp:127.0.0.1:0\ndetect_timeout = %s\ndefault = udp:127.0.0.1:%d\n"
+        "[route sip]\nmatch = sip\nbackend = udp:127.0.0.1:%d\n"
+    )
+    _NOISE = (b"\r\n\r\n", b"\r\n", bytes(4), b"")
+
+    async def test_phones(self) -> None:
+        """A phone that registers behind keep-alives is led as it would be without them, and the rest is dropped."""
+        server, other = Talker.listening(self, answer=_reversed), Talker.listening(self)
+        [port] = self.run_service(self._SIP % ("1m", other.port, server.port))
+        for noise in self._NOISE:
+            phone = Talker.listening(self)
+            for _ in range(6):
+                phone.say(noise, port)
+            register = b"REGISTER sip:example.com SIP/2.0\r\n\r\n"
+            self.assertEqual(await phone.asks(register, port), register[::-1])
+        self.assertEqual((len(server.heard), other.heard), (4, []))
+
+    async def test_forgotten(self) -> None:
+        """One that says nothing else is forgotten at the deadline, without an answer, and begins another flow later."""
+        server, other = Talker.listening(self, answer=_reversed), Talker.listening(self)
+        [port] = self.run_service(self._SIP % ("10ms", other.port, server.port))
+        phone = Talker.listening(self)
+        phone.say(b"\r\n", port)
+        [line] = await self.ended()
+        self.assertEqual((line["reason"], line["route"], other.heard), ("no-route", None, []))
+        self.assertEqual(len(self.running.factories[0].connections), 0)
+        self.assertEqual(await phone.asks(b"BYE sip:b SIP/2.0\r\n", port), b"\n\r0.2/PIS b:pis EYB")
+
+    async def test_default_alone(self) -> None:
+        """Without routes, all of it goes to the default's server, an empty datagram, too."""
+        server = Talker.listening(self)
+        client, port = Talker.listening(self), self.begin(server.port)
+        client.say(b"", port)
+        client.say(b"\r\n", port)
+        self.assertEqual(await server.hears(2), [b"", b"\r\n"])
+
+    async def test_any(self) -> None:
+        """An empty first datagram, as clients of RFC 868 send it, goes where `any` leads."""
+        server = Talker.listening(self)
+        [port] = self.run_service(
+            "[txmux]\n[listen u]\nendpoint = udp:127.0.0.1:0\n[route dns]\nmatch = dns\nbackend = close\n"
+            f"[route time]\nmatch = any\nbackend = udp:127.0.0.1:{server.port}\n"
+        )
+        Talker.listening(self).say(b"", port)
+        self.assertEqual(await server.hears(1), [b""])
+
+
 class RefusedTests(FlowCase):
     """Servers that have no such port."""
 

@@ -105,11 +105,45 @@ class FlowTests(SynchronousTestCase):
         self.assertEqual(name_of(Detector([route], 10).begin_flow().feed([b"x" * 30])), "a")
 
     def test_empty(self) -> None:
-        """An empty first datagram belongs to no route; a later one is seen."""
-        decision = Detector([asks("a", Nth(1))]).begin_flow().feed([b""])
-        self.assertEqual(decision, Decision(None, {}))
+        """An empty first datagram leads to a route that takes anything; others are asked, and a later one is seen."""
+        routes = [route(text, "close", name=text).over(Transport.UDP) for text in ("sip", "any")]
+        detector = Detector([one for one in routes if one is not None])
+        self.assertEqual(name_of(detector.begin_flow().feed([b""])), "any")
         detection = Detector([asks("a", Nth(3))]).begin_flow()
         self.assertEqual(name_of(detection.feed([b"y", b"", b"x"])), "a")
+
+    def test_keep_alive(self) -> None:
+        """What keeps an address open decides nothing if no route takes it: what comes next does."""
+        register = b"REGISTER sip:example.com SIP/2.0\r\n"
+        sip, dns = (route(text, "close").over(Transport.UDP) for text in ("sip", "dns"))
+        assert sip is not None
+        assert dns is not None
+        for noise in (b"\r\n\r\n", b"\r\n", b"\0\0\0\0", b""):
+            detection = Detector([dns, sip]).begin_flow()
+            self.assertIsNone(detection.feed([noise]))
+            self.assertEqual(detection.ignored, 1)
+            self.assertIsNone(detection.feed([noise, noise]))
+            decision = detection.feed([noise, noise, register])
+            self.assertIs(decision and decision.route, sip)
+            at_once = Detector([dns, sip]).begin_flow()
+            decision = at_once.feed([*[noise] * 9, register])
+            self.assertIs(decision and decision.route, sip)
+            self.assertIsNone(Detector([dns, sip]).begin_flow().finish().route)
+
+    def test_keep_alive_that_is_taken(self) -> None:
+        """A route that takes it has it; other bytes that nobody takes are decided about."""
+        takes = route("payload hex=00000000", "close", name="zeros").over(Transport.UDP)
+        assert takes is not None
+        self.assertEqual(name_of(Detector([takes]).begin_flow().feed([bytes(4)])), "zeros")
+        for data in (b"\r\nx", b" ", b"\xff"):
+            decision = Detector([takes]).begin_flow().feed([data])
+            self.assertEqual(decision, Decision(None, {}))
+
+    def test_keep_alive_that_nobody_looks_at(self) -> None:
+        """Where no route looks at what this client says, it is decided about at once."""
+        takes = asks("a", Nth(1), clients=Clients(NetworkSet([ip_network("10.0.0.0/8")])))
+        detection = Detector([takes]).begin_flow(ip_address("192.0.2.1"))
+        self.assertIsNotNone(detection.feed([b"\r\n"]))
 
     def test_facts(self) -> None:
         """Each protocol tells what it saw, though its predicates are of the class of another's."""

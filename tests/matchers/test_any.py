@@ -21,4 +21,4 @@ class DatagramTests(SynchronousTestCase):
 
     def test_contract(self) -> None:
         """Whatever the first datagram is, it is a match."""
-        check_datagrams(any_client, [b"\0", b"a" * 1500])
+        check_datagrams(any_client, [b"", b"\0", b"a" * 1500])

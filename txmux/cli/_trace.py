@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from txmux.cli._output import Output, Row
     from txmux.detection.explain import Answer, RouteAnswer
-    from txmux.rules.model import Route
+    from txmux.rules.model import Listener, Route, Silence
     from txmux.tracing import Sample, Trace
 
 _STYLES = {Verdict.MATCH: "green", Verdict.NO: "dim", Verdict.NEED_MORE: "yellow"}
@@ -104,6 +104,21 @@ def _waiting(sample: Sample, trace: Trace, leads: Leads) -> Iterator[tuple[str, 
     yield "deadline", f"after {trace.listener.detect_timeout:g}s{end}: {leads}"
 
 
+def _silent(
+    sample: Sample, listener: Listener, silence: Silence, then: str, leads: Leads
+) -> Iterator[tuple[str, str]]:
+    """Give what comes of a client that has said nothing yet."""
+    if sample.datagrams is not None:
+        yield "decision", "with these datagrams: undecided, since they say nothing"
+        yield "deadline", f"{then}forgotten; what the client says next decides"
+        return
+    yield "decision", "no byte: undecided, waits for more"
+    yield "deadline", f"{then}{leads}"
+    yield "", "if the client finishes sending before that: close"
+    if listener.race and isinstance(silence.outcome, Backend):
+        yield "race", "its server is connected at once; what that says is held back until then"
+
+
 def _lacking(sample: Sample) -> str:
     if sample.datagrams is not None:
         return "the end of a datagram"
@@ -127,11 +142,7 @@ def _conclusion(sample: Sample, trace: Trace) -> Iterator[tuple[str, str]]:
         return
     silent_for = f"{silence.after or listener.detect_timeout:g}s"
     if leads.by == "silent":
-        yield "decision", "no byte: undecided, waits for more"
-        yield "deadline", f"after {silent_for}: {leads}"
-        yield "", "if the client finishes sending before that: close"
-        if listener.race and isinstance(silence.outcome, Backend):
-            yield "race", "its server is connected at once; what that says is held back until then"
+        yield from _silent(sample, listener, silence, f"after {silent_for}: ", leads)
     elif found.decided_at is not None:
         is_limit = sample.datagrams is None and found.decided_at == listener.peek_limit
         limit = ", which is peek_limit" if is_limit else ""

@@ -9,6 +9,7 @@ from txmux.datagrams import ancillary, tunnels
 from txmux.datagrams.introduced import behind_headers
 from txmux.datagrams.moving import Movable, remembered_for
 from txmux.datagrams.way import Way
+from txmux.detection.detector import says_nothing
 from txmux.frontend.served import note_decision
 from txmux.observe.recent import CAPTURED
 from txmux.rules.model import fewer
@@ -86,9 +87,8 @@ class Flow(Movable):
         self._counted_before: tuple[int, ...] = (0, 0, 0, 0)
         self.introduction: Header | None = None
         self.held: tuple[bytes, ...] = ()
-        self._level = level = generation.top
-        host = client.host if level.asks_who else None
-        detection = level.detector.begin_flow(host, record.time)
+        self._level = generation.top
+        detection = self._begin_detection()
         looks = detection.can_decide() or detection.can_look()
         self._detection: FlowDetection[Branch] | None = detection if looks else None
         self._nowhere: EndReason = "no-route"
@@ -198,6 +198,10 @@ class Flow(Movable):
 
     # The decision.
 
+    def _begin_detection(self) -> FlowDetection[Branch]:
+        host = self._client.host if self._level.asks_who else None
+        return self._level.detector.begin_flow(host, self.record.time)
+
     def _look(self) -> None:
         detection = self._detection
         try:
@@ -205,6 +209,11 @@ class Flow(Movable):
                 self._lead(self._level.default, "no-route")
             elif (decision := detection.feed(self.held)) is not None:
                 self._decided(decision)
+            elif detection.ignored == len(self.held):
+                # A phone keeps its address open before it registers, and what it says then has to decide.
+                self.lost(len(self.held))
+                self.held = ()
+                self._detection = self._begin_detection()
         finally:
             # Most flows are decided at once, and have another time by now.
             if self.lane is None and self.record.reason is None:
@@ -316,10 +325,12 @@ class Flow(Movable):
 
     def time_is_over(self) -> None:
         """End it, or decide about it, since nothing was heard for as long as it had."""
-        if self.state == "peeking" and self._detection is not None:
-            self._decided(self._detection.finish())
-        else:
+        if self.state != "peeking" or self._detection is None:
             self._too_late()
+        elif (decision := self._detection.finish()).route is None and says_nothing(self.held):
+            self.over("no-route")
+        else:
+            self._decided(decision)
 
     def _too_late(self) -> None:
         heard_at = self.heard_at

@@ -72,7 +72,7 @@ class Detector(Generic[R]):
             not (route.dry_run or route.clients.limited or route.during) for route in self.routes
         )
         self.would_have_taken = {route.name: 0 for route in self.routes if route.dry_run}
-        self._plans: dict[int, Plan[R]] = {}
+        self._plans: dict[int | None, Plan[R]] = {}
         self._plans_by_routes: dict[bytes, Plan[R]] = {}
         self._first_bytes: list[frozenset[int] | None] | None = None
         self._reported: set[str] = set()
@@ -100,8 +100,8 @@ class Detector(Generic[R]):
         """
         return FlowDetection(self, client, now)
 
-    def plan(self, first_byte: int) -> Plan[R]:
-        """Give the routes that a stream, or a flow, with this first byte can match."""
+    def plan(self, first_byte: int | None) -> Plan[R]:
+        """Give the routes that a stream, or a flow, with this first byte can match; ``None`` is an empty datagram."""
         plan = self._plans.get(first_byte)
         if plan is None:
             if self._first_bytes is None:
@@ -325,9 +325,10 @@ class FlowDetection(_Way[R]):
 
     Attributes:
         answered: Empty.
+        ignored: How many datagrams said nothing, and do not count for the decision.
     """
 
-    __slots__ = ("_seen",)
+    __slots__ = ("_seen", "ignored")
 
     def __init__(
         self,
@@ -336,13 +337,14 @@ class FlowDetection(_Way[R]):
         now: float | None = None,
     ) -> None:
         super().__init__(detector, client, now)
-        self._seen = 0
+        self._seen = self.ignored = 0
 
     def feed(self, datagrams: Sequence[bytes]) -> Decision[R] | None:
         """Look at what the client has sent, one datagram after the other, however many have come at once.
 
-        A first datagram that is empty says nothing, so no route takes it. With `MOST_DATAGRAMS`, or with as many bytes
-        as the limit, there is a decision.
+        An empty first datagram leads to a route that takes anything (RFC 867 and 868 ask so). If no route takes what a
+        client says to keep its address open, the next datagram is looked at as if it were the first. Otherwise, with
+        `MOST_DATAGRAMS`, or with as many bytes as the limit, there is a decision.
 
         Args:
             datagrams: All of them so far, at least one.
@@ -352,16 +354,18 @@ class FlowDetection(_Way[R]):
         """
         for count in range(self._seen + 1, len(datagrams) + 1):
             self._seen = count
-            decision = self._see(tuple(datagrams[:count]))
-            if decision is not None:
+            heard = tuple(datagrams[self.ignored : count])
+            decision = self._see(heard)
+            if decision is None:
+                continue
+            if decision.route is not None or not says_nothing(heard) or not self.can_look():
                 return decision
+            self.ignored, self._plan, self._peeked, self._position = count, None, None, 0
         return None
 
     def _see(self, datagrams: tuple[bytes, ...]) -> Decision[R] | None:
         if self._plan is None:
-            if not datagrams[0]:
-                return Decision(None, {})
-            self._plan = self._detector.plan(datagrams[0][0])
+            self._plan = self._detector.plan(datagrams[0][0] if datagrams[0] else None)
         earlier = self._peeked
         assert earlier is None or isinstance(earlier, Datagrams)  # noqa: S101
         self._peeked = peeked = Datagrams(datagrams, earlier)
@@ -377,6 +381,11 @@ def is_enough(datagrams: Sequence[bytes], peek_limit: int) -> bool:
         peek_limit: The most bytes; a datagram that goes beyond is still seen whole.
     """
     return len(datagrams) >= MOST_DATAGRAMS or sum(map(len, datagrams)) >= peek_limit
+
+
+def says_nothing(datagrams: Iterable[bytes]) -> bool:
+    """Tell whether datagrams only keep an address open: empty ones, or of CR, LF and NUL, as SIP phones send them."""
+    return not any(datagram.strip(b"\r\n\0") for datagram in datagrams)
 
 
 _MATCH, _NO, _NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Generic, Literal
 
 import attrs
 
-from txmux.detection.detector import Decision, Detector, is_enough, serves_at
+from txmux.detection.detector import Decision, Detector, is_enough, says_nothing, serves_at
 from txmux.detection.plan import R
 from txmux.interfaces import MOST_DATAGRAMS, Datagrams, Peeked, Verdict
 
@@ -150,11 +150,11 @@ def explain_flow_in_steps(
     def known(count: int) -> bool:
         return detector.begin_flow(client, now).feed(held[:count]) is not None
 
+    while len(held) > 1 and says_nothing(held[:1]) and not known(1):
+        held = held[1:]
     detection = detector.begin_flow(client, now)
     decision = (detection.feed(held) if held else None) or detection.finish()
-    # No route takes a flow that begins with an empty datagram, so none is asked.
-    is_asked = bool(held and held[0])
-    seen = _Seen(cache(lambda count: Datagrams(held[:count])), len(held), MOST_DATAGRAMS, is_asked)
+    seen = _Seen(cache(lambda count: Datagrams(held[:count])), len(held), MOST_DATAGRAMS)
     return (
         yield from _answers(detector.routes, _first(known, len(held)), decision, seen, client, now)
     )
@@ -192,13 +192,11 @@ class _Seen:
         prefix: Gives the first of them, by their number. The same object each time, since many lines ask the same parsers.
         length: How many there are.
         limit: The most that matchers see.
-        is_asked: Whether routes are asked about them at all.
     """
 
     prefix: Callable[[int], Peeked]
     length: int
     limit: int
-    is_asked: bool = True
 
 
 def _first(known: Callable[[int], bool], length: int) -> int | None:
@@ -229,8 +227,6 @@ def excluded_by(
 
 def _answer(alternative: AlternativeLike, seen: _Seen) -> Answer:
     needs = min(alternative.predicate.longest, seen.limit)
-    if not seen.is_asked:
-        return Answer(Verdict.NO, 1, needs)
     at = _first(
         lambda length: _ask(alternative, seen.prefix(length))[0] is not Verdict.NEED_MORE,
         seen.length,

@@ -1,11 +1,17 @@
-"""Matches every client at its first byte; one that says nothing is the listener's ``silent``."""
+"""Matches every client at its first byte, or with its first datagram; one that says nothing is the listener's ``silent``."""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import attrs
 
 from txmux.interfaces import Peeked, Transport, Verdict
+from txmux.wire.datagrams import DatagramFields
 from txmux.wire.plain import PlainMatcher
+
+if TYPE_CHECKING:
+    from txmux.wire.cursor import Cursor
 
 
 @attrs.frozen
@@ -16,6 +22,14 @@ class _FirstByte:
         return Verdict.MATCH if peeked.data else Verdict.NEED_MORE
 
 
+def _read_nothing(_: Cursor) -> None:
+    """Ask nothing of a datagram, which may be empty (RFC 867 and 868)."""
+
+
 any_client = PlainMatcher(
-    "any", "anything at all, from its first byte", _FirstByte(), transports=tuple(Transport)
+    "any",
+    "anything at all, from its first byte",
+    _FirstByte(),
+    transports=tuple(Transport),
+    datagrams=DatagramFields(_read_nothing),
 )
