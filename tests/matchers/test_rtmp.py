@@ -24,7 +24,12 @@ class ContractTests(SynchronousTestCase):
         """What begins like this, and at which byte it is decided."""
         check_matcher(
             rtmp,
-            samples=[*((sample, 9) for sample in SAMPLES)],
+            samples=[
+                *((sample, 9) for sample in SAMPLES),
+                (bytes.fromhex("03 00000001 00000000"), 9),
+                (bytes.fromhex("03 01000100 00000000"), 9),
+                (bytes.fromhex("03 0150a37e 00000000"), 9),
+            ],
             not_samples=[
                 (b"\x06", 1),
                 (b"\x03\0\0\0\0\x01", 6),
@@ -37,6 +42,16 @@ class ContractTests(SynchronousTestCase):
                 (bytes.fromhex("03000016 11e0 0000000100"), 6),
                 (bytes.fromhex("03000031 0270 0106000881"), 6),
                 (bytes.fromhex("0300000101 00000016"), 9),
+                # Hellos of MongoDB with 259 and 515 bytes, a CONNECT of Oracle, and a request of Modbus: a length is not a time.
+                *(
+                    (bytes.fromhex(f"03{n:02x}0000 01000000 00000000 d4070000"), 4)
+                    for n in (1, 2, 3)
+                ),
+                (bytes.fromhex("03c60000 0100 0000 013f012c"), 4),
+                (bytes.fromhex("03db0000 0006 0103 0000 0001"), 4),
+                # An OpenVPN client with --tls-crypt-v2; no player has such a version.
+                (bytes.fromhex("031950 a1b20900c3d4e5f6 00000001"), 6),
+                (bytes.fromhex("03 00000000 091f7c02"), 7),
             ],
             undecided=[*(sample[:8] for sample in SAMPLES)],
         )
