@@ -54,6 +54,9 @@ class ContractTests(SynchronousTestCase):
                 (fits, 16384),
                 # All 24 bytes are needed.
                 (PREFACE + b"\x00\x00\x12\x04", 24),
+                # A source of Icecast has another word for the version.
+                (b"SOURCE /live.ogg ICE/1.0\r\n", 26),
+                (b"SOURCE /live.ogg HTTP/1.0\r\n", 27),
                 # A method with the same first letters is still HTTP/1.
                 (b"PROPFIND / HTTP/1.1\r\n", 21),
             ],
@@ -80,6 +83,11 @@ class ContractTests(SynchronousTestCase):
                 (b"GET / HTTP/1.10\r\n", 15),
                 (b"GET / HTTP/1.1 \r\n", 15),
                 (b"GET / HTTP/1.1\rX", 16),
+                (b"GET / HTTP/1.0.8\r\n", 15),
+                (b"GET / ICE/1.0\r\n", 7),
+                (b"SOURCE /x ICX/1.0\r\n", 13),
+                (b"SOURCE /x ICE/2.0\r\n", 15),
+                (b"SOURCE /x ICE/1.0\rX", 19),
                 (b"OPTIONS rtsp://example.com RTSP/1.0\r\n", 28),
                 (b"OPTIONS sip:a@example.com SIP/2.0\r\n", 27),
                 (b"OPTIONS icap://example.com ICAP/1.0\r\n", 28),

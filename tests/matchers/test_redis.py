@@ -18,6 +18,7 @@ SAMPLES = (
     b"INFO server\r\n",
     b"AUTH secret\r\n",
     b"QUIT\r\n",
+    b"client list\r\n",
 )
 
 
@@ -37,8 +38,14 @@ class ContractTests(SynchronousTestCase):
                 (b"ping\n", 5),
                 (b"GET foo\r\nGET bar\r\n", 9),
                 ("set café 1\n".encode(), 12),
-                # The request lines of HTTP and its likes are a no when the line ends.
-                (b"GET HTTP/1.1x\n", 14),
+                # Up to two empty lines may come before an array.
+                (b"\r\n*1\r\n$4\r\nPING\r\n", 10),
+                (b"\r\n\r\n" + CLI, 12),
+                # A key may be anything else.
+                (b"GET https:x\n", 12),
+                (b"get /key\n", 9),
+                (b"SET sip/2 1\n", 12),
+                (b"CLIENT KILL 1\r\n", 15),
                 # A line has at most 1024 bytes.
                 (b"GET " + b"a" * 1019 + b"\n", 1024),
             ],
@@ -59,7 +66,10 @@ class ContractTests(SynchronousTestCase):
                 (b"GETX foo\r\n", 4),
                 (b"PIN 1\r\n", 4),
                 (b"PINGS", 5),
-                (b"\r\n", 1),
+                (b"\r\nP", 3),
+                (b"\rX", 2),
+                (b"\r\n\r\n\r", 5),
+                (b"\r\n\r\n\0\r\nQUIT\n", 5),
                 (b"\n", 1),
                 (b" PING\r\n", 1),
                 (b"SSH-2.0-x\r\n", 3),
@@ -70,18 +80,23 @@ class ContractTests(SynchronousTestCase):
                 (b"GET a\x7f\n", 6),
                 (b"GET a\rb\n", 7),
                 (b"GET a\r\r\n", 7),
-                # The request lines of HTTP and its likes are a no when the line ends.
-                *(
-                    (line + end, len(line) + 1)
-                    for line in (
-                        b"GET / HTTP/1.1",
-                        b"GET / HTTP/2.0 ",
-                        b"SUBSCRIBE sip:a@example.com SIP/2.0",
-                        b"INFO rtsp://example.com RTSP/1.0",
-                        b"COPY icap://example.com ICAP/1.0",
-                    )
-                    for end in (b"\r\n", b"\n")
-                ),
+                # What begins as a request of HTTP, or has its name and a slash, is a no at that byte, whatever follows.
+                (b"GET /weather HTTP/1.0.8\r\n", 5),
+                (b"GET /", 5),
+                (b"GET / HTTP/1.", 5),
+                (b"GET http://example.com/ HTTP/1.1\r\n", 11),
+                (b"COPY https://example.com/ HTTP/1.1\r\n", 13),
+                (b"GET * HTTP/1.1\r\n", 11),
+                (b"ECHO x HTTP/", 12),
+                (b"ECHO xHTTP/1\r\n", 11),
+                (b"SUBSCRIBE sip:a@example.com SIP/2.0\r\n", 32),
+                (b"INFO rtsp://example.com RTSP/1.0\r\n", 29),
+                (b"COPY icap://example.com ICAP/1.0\r\n", 29),
+                (b"MOVE x ICE/1.0\r\n", 11),
+                # A client of DICT, as `curl dict://` is.
+                (b"CLIENT libcurl 7.88.1\r\nDEFINE ! x\r\nQUIT\r\n", 10),
+                (b"CLIENT LI\r\n", 10),
+                (b"CLIENT\r\n", 7),
                 # A line has at most 1024 bytes.
                 (b"GET " + b"a" * 1020 + b"\n", 1024),
             ],
@@ -89,5 +104,9 @@ class ContractTests(SynchronousTestCase):
                 CLI[:7],
                 b"GET foo",
                 b"GET foo\r",
+                b"\r",
+                b"\r\n",
+                b"\r\n\r",
+                b"CLIENT LI",
             ],
         )

@@ -1,8 +1,10 @@
 """Matches the first command of a Redis client.
 
-That is an array of bulk strings, known by the header of the array and of its first string, or an inline command: a
-line of text of at most 1024 bytes that begins with the name of a command in any case. Lines that end with a version,
-as those of HTTP do (``GET / HTTP/1.1``), are none.
+That is an array of bulk strings, known by the header of the array and of its first string, behind up to two empty lines; or
+an inline command: a line of text of at most 1024 bytes that begins with the name of a command in any case. A line that
+begins as one of HTTP does (``GET /``), or has the name of such a protocol and a slash in it, is none, so that no web
+client is led to Redis, whatever version it has. ``CLIENT`` is followed by one of its own commands; in DICT
+(RFC 2229, section 3.6), it is followed by any text.
 """
 
 from __future__ import annotations
@@ -42,12 +44,23 @@ _BEGINNINGS = frozenset(
     command[:length] for command in _COMMANDS for length in range(len(command) + 1)
 )
 _LONGEST_LINE = 1024
-_ARRAY = re.compile(rb"\*[0-9]{1,7}\r\n\$[0-9]{1,9}\r\n")
-_ARRAY_BEGINNING = re.compile(rb"\*(?:[0-9]{1,7}(?:\r(?:\n(?:\$(?:[0-9]{1,9}\r?)?)?)?)?)?")
+_ARRAY = re.compile(rb"(?:\r\n){0,2}\*[0-9]{1,7}\r\n\$[0-9]{1,9}\r\n")
+_ARRAY_BEGINNING = re.compile(
+    rb"(?:\r\n)?\r|(?:\r\n){1,2}|(?:\r\n){0,2}\*(?:[0-9]{1,7}(?:\r(?:\n(?:\$(?:[0-9]{1,9}\r?)?)?)?)?)?"
+)
 _CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
-_VERSION_AT_END = re.compile(rb" (?:HTTP|RTSP|SIP|ICAP)/[0-9]+\.[0-9]+ *\Z")
+_OF_HTTP = re.compile(rb"[A-Z]+ (?:/|https?://)|.*(?:HTTP| (?:RTSP|SIP|ICAP|ICE))/")
+_OF_CLIENT = frozenset(
+    b"""
+    CACHING CAPA GETNAME GETREDIR HELP ID IMPORT-SOURCE INFO KILL LIST NO-EVICT NO-TOUCH PAUSE REPLY SETINFO SETNAME
+    TRACKING TRACKINGINFO UNBLOCK UNPAUSE
+    """.split()
+)
+_BEGINNINGS_OF_CLIENT = frozenset(
+    command[:length] for command in _OF_CLIENT for length in range(len(command) + 1)
+)
 _FIRST_BYTES = frozenset(
-    b"*" + bytes(b for command in _COMMANDS for b in command[:1] + command[:1].lower())
+    b"*\r" + bytes(b for command in _COMMANDS for b in command[:1] + command[:1].lower())
 )
 
 
@@ -64,7 +77,7 @@ def _verdict(data: bytes, earlier: Verdict | None) -> Verdict:
     if earlier in {Verdict.MATCH, Verdict.NO}:
         return earlier
     data = data[:_LONGEST_LINE]
-    return _array(data) if data.startswith(b"*") else _inline(data)
+    return _array(data) if data.startswith((b"*", b"\r")) else _inline(data)
 
 
 def _array(data: bytes) -> Verdict:
@@ -77,11 +90,16 @@ def _inline(data: bytes) -> Verdict:
     line, newline, _ = data.partition(b"\n")
     text = line.removesuffix(b"\r")
     line_ends = newline or text != line
-    word, space, _ = text.partition(b" ")
-    if word.upper() not in (_COMMANDS if space or line_ends else _BEGINNINGS):
+    word, space, rest = text.partition(b" ")
+    word = word.upper()
+    if word not in (_COMMANDS if space or line_ends else _BEGINNINGS):
         return Verdict.NO
-    if _CONTROL.search(text) or (line_ends and _VERSION_AT_END.search(text)):
+    if _CONTROL.search(text) or _OF_HTTP.match(text):
         return Verdict.NO
+    if word == b"CLIENT" and (space or line_ends):
+        word, space, _ = rest.partition(b" ")
+        if word.upper() not in (_OF_CLIENT if space or line_ends else _BEGINNINGS_OF_CLIENT):
+            return Verdict.NO
     if newline:
         return Verdict.MATCH
     return Verdict.NO if len(data) == _LONGEST_LINE else Verdict.NEED_MORE

@@ -46,8 +46,10 @@ _BEGINNINGS = frozenset(method[:length] for method in METHODS for length in rang
 _METHOD = re.compile(rb"(?:\r\n){0,2}([A-Z_-]+) ")
 _METHOD_BEGINNING = re.compile(rb"(?:\r\n)?\r|(?:\r\n){0,2}([A-Z_-]*)")
 _TARGET_END = re.compile(rb"[\x00-\x20\x7f]")
-_VERSION = re.compile(rb"HTTP/1\.([0-9])(?:\r?(\n)|\r?\Z)")
-_VERSION_BEGINNING = b"HTTP/1."
+_VERSION = re.compile(rb"(?:HTTP|ICE)/1\.([0-9])(?:\r?(\n)|\r?\Z)")
+_HTTP = b"HTTP/1."
+_SOURCE, _ICE = "SOURCE", b"ICE/1."
+"""The method of Icecast's sources, and what they may write for ``HTTP/1.`` (``http_connect`` of libshout)."""
 _ABSOLUTE_FORM = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://([^/?#]*)([^?#]*)")
 # What nearly all clients send, in one packet; anything else takes the long way.
 _USUAL = re.compile(
@@ -181,9 +183,10 @@ class Request:
 
     def _read_version(self, line: bytes) -> None:
         rest = line[self._at : self._at + len("HTTP/1.1\r\n")]
+        beginning = _ICE if self.method == _SOURCE and rest[:1] == _ICE[:1] else _HTTP
         found = _VERSION.match(rest)
-        if found is None:
-            if not _VERSION_BEGINNING.startswith(rest):
+        if found is None or not rest.startswith(beginning):
+            if not beginning.startswith(rest):
                 self.stage = Stage.REFUSED
             return
         self.version = f"1.{found[1].decode()}"
