@@ -53,6 +53,12 @@ class ContractTests(SynchronousTestCase):
                 bytes.fromhex("4001 0001 51 00"),  # If-None-Match with a value
                 bytes.fromhex("4001 0001 30"),  # Uri-Host without one
                 bytes.fromhex("4001 0001 e0 ffff e0 ffff"),
+                # What GX Works and melsecq-discover-udp.nse send to controllers of Mitsubishi.
+                bytes.fromhex(
+                    "57010000001111070000ffff030000fe0300001e001c0a1614"
+                    "00000000000000000000000000000000000000000b2001000000"
+                ),
+                bytes.fromhex("57020000001111070000ffff030000fe03000014001c080a08"),
             ],
         )
 

@@ -30,6 +30,20 @@ SRTP = bytes.fromhex("90ef 0101 0a0b0c0d 11223344 bede 0001 10310000") + bytes(r
 ZRTP = bytes.fromhex("1000 0001 5a525450 11223344 505a 0003") + b"Hello   " + bytes(60)
 
 
+# Queries of DNS with such a number; the SRT handshake after draft-sharabayko-srt-01; then from nDPI's fins.pcap and iax.pcap.
+OTHERS = (
+    *(bytes.fromhex(f"80{n:02x} 0100 0001 0000 0000 0000 0161 00 0001 0001") for n in range(256)),
+    bytes.fromhex("80fb 0120 0001 0000 0000 0001 0161 00 0001 0001 00 0029 04d0 00000000 0000"),
+    bytes.fromhex("8000000000000000 00001388 00000000 00000004 00000002") + bytes(40),
+    bytes.fromhex("8000020000000000007a010100cccccc0001"),
+    bytes.fromhex("800002000000006300ef050100"),
+    bytes.fromhex(
+        "8004000000000001000006010b020002010c343432303838323035313535020c3434373738323236"
+        "3739343904000a02656eff04000000020c0200001f040b0c55d6"
+    ),
+)
+
+
 class ContractTests(SynchronousTestCase):
     """Packets of RTP and RTCP, and the greeting of ZRTP."""
 
@@ -62,6 +76,7 @@ class ContractTests(SynchronousTestCase):
                 bytes.fromhex("80ca 0001 11223344"),
                 ZRTP[:27],
                 b"\x10\0\0\1ZRTX" + ZRTP[8:],
+                *OTHERS,
             ],
         )
 

@@ -33,6 +33,25 @@ DATAGRAMS = (
         "000300202112a442fd28596ae18fd552388ce8d90019000411000000000d00040000030900180001"
         "800000008028000477c65b1a"
     ),
+    # From nDPI's tests/cfgs/default/pcap, teams.pcap, wa_voice.pcap and zoom.pcap: attributes that are not filled up, and one
+    # that only Zoom has, without the magic cookie.
+    bytes.fromhex(
+        "000300c22112a442222fefc7f3924bd1b99727e4000f000472c64bc6803700040000000280080004"
+        "0000000680060004000000010010000400002ee08055000400020002809500087f20c4dd4f848dfa"
+        "00140014024ecbf8827a60d65306debfa77d87d14402dd5d0015000a227274636d65646961220006"
+        "00380200002490a0dbdb01d6194de21537bfc992a00332731af1bedc569ae83bd5ab00000000bf71"
+        "b276c97813a8ddefeb5cbc793a277a4ce63c000800207e44e6521f4710a5540f6290a67d69f95fa8"
+        "f2f071c7a858a17775c39fdb730d"
+    ),
+    bytes.fromhex(
+        "0003006a2112a442a6674f75f0ad2c001315b3364000006605030826d884ea2ea4c4944ba39f2986"
+        "7bf241bc1d1f5228195ff7602f3302e61e3ef4de0deb97989fa132933e675e3981c454d16a5a8caa"
+        "e9521d0421dba60b3b329f858a72e5dd741369a6808d8481672dade584a273d399fe31d3f91e4545"
+        "549b729bd734"
+    ),
+    bytes.fromhex(
+        "00010018c15dae63585d14392e582c260403bf30010100143132333435363738393031323334353637383900"
+    ),
 )
 
 
@@ -51,6 +70,19 @@ def request(kind: int, *attributes: tuple[int, bytes], fingerprint: bool = False
 
 ICE = request(1, (6, b"a7Xq:Zk3w"), (0x24, b"\0\1\2\3"), (8, bytes(20)), fingerprint=True)
 CHANNEL = bytes.fromhex("4001 0005") + b"hello"
+# The echo with which peers of GTP version 2 begin, after 3GPP TS 29.274, section 7.1.1; then from nDPI's gtp_c.pcap.
+GTP = (
+    bytes.fromhex("4001 0009 00000100 03 0001 00 2a"),
+    bytes.fromhex(
+        "482000f3000000004b5462000100080089674511223344f54c0006009876541234564b0008003456"
+        "7890120102f356000d00189876541234987654123456785300030089475652000100064d00020000"
+        "005700090086355292040a6500024700090008696e7465726e6574800001000063000100014f0005"
+        "0001211717017f00010002480008000000270f0000270f49000100055d003d00490001000554000d"
+        "002131010910c0a80101ffffff005700090284355292050a65000250001600180700000000000000"
+        "000000000000000000000000008400070001ac106b7100018400070101ac106b7200017200020000"
+        "005f0002000001"
+    ),
+)
 
 
 class ContractTests(SynchronousTestCase):
@@ -134,6 +166,8 @@ class DatagramTests(SynchronousTestCase):
                 request(0x200),
                 CHANNEL,
                 CHANNEL + bytes(3),
+                GTP[0][:7] + b"\1" + GTP[0][8:],
+                GTP[0][:10] + b"\2" + GTP[0][11:],
             ],
             not_samples=[
                 ICE[:-1],
@@ -152,6 +186,11 @@ class DatagramTests(SynchronousTestCase):
                 b"\x50" + CHANNEL[1:],
                 b"\x40\0\0\0",
                 b"\0",
+                *GTP,
+                DATAGRAMS[-1][:-1],
+                DATAGRAMS[-2][:-1],
+                DATAGRAMS[-3][:-1],
+                DATAGRAMS[-1].replace(b"\x01\x01\0\x14", b"\x01\x02\0\x14"),
             ],
         )
 
@@ -169,7 +208,7 @@ class DatagramTests(SynchronousTestCase):
         self.assertIs(verdict_of(CHANNEL, method="channel-*"), Verdict.MATCH)
         learn = datagram_facts_of(stun)
         self.assertEqual(
-            [learn(one)["method"] for one in (*DATAGRAMS, CHANNEL, request(0x200))],
+            [learn(one)["method"] for one in (*DATAGRAMS[:3], CHANNEL, request(0x200))],
             ["binding", "binding", "allocate", "channel-data", "0x080"],
         )
 

@@ -2,6 +2,7 @@
 
 Version 1, confirmable or not, with the code of a method, a token of at most eight bytes, and options that fill the rest up
 to the payload. Options that a server may not ignore have to be known, and options have the lengths that they may have.
+What programs for Mitsubishi's controllers (MELSOFT) begin with would be a request with a payload: its header is a *no*.
 """
 
 from __future__ import annotations
@@ -40,12 +41,16 @@ _LENGTHS = {
 }
 """The numbers of the IANA registry, with the least and the most bytes that each has."""
 _PRIVATE = 2048
+_MELSOFT = bytes.fromhex("0000001111070000ffff0300")
+"""Behind the first two bytes, as GX Works and ``melsecq-discover-udp.nse`` send it."""
 _MOST_OPTIONS = 64
 
 
 def _read_request(cursor: Cursor) -> dict[str, str]:
     token = cursor.one_of(_FIRST) & 0x0F
     method = _METHODS[cursor.number(1, 1, len(_METHODS)) - 1]
+    if cursor.data.startswith(_MELSOFT, cursor.at):
+        raise MalformedError
     cursor.take(2 + token)
     path = []
     option = 0

@@ -33,7 +33,7 @@ _LONGEST_LABEL = 63
 _TYPE_AND_CLASS = 4
 _SHORTEST_RECORD = 11
 _BEFORE_NAME = 2 + _HEADER
-_LONGEST = _BEFORE_NAME + _LONGEST_NAME + _TYPE_AND_CLASS
+_LONGEST = _BEFORE_NAME + _LONGEST_NAME + _TYPE_AND_CLASS + 2
 _SHORTEST_MESSAGE = _HEADER + 1 + _TYPE_AND_CLASS
 _DEFAULT_WITHIN = 1024
 _LARGEST_WITHIN = 0xFFFF
@@ -47,6 +47,9 @@ _header = Struct(">BBHHHH").unpack_from
 _two_numbers = Struct(">HH").unpack_from
 _AD_AND_CD = 0x30
 _CLASSES = frozenset({1, 3, 4, 254, 255})
+_AXFR = 252
+_OF_WINDOWS = b"MS"
+"""What Windows' DNS servers put behind the question when they ask for a zone; no document tells of it."""
 _CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
 _PLAIN_NAME = re.compile(rb"[!-\[\]-~]*")
 _COMPRESSED = 0xC0
@@ -113,15 +116,17 @@ class _Message:
         """Read the header and the question, and give the number of records behind them."""
         cursor.take(2)
         records = _read_header(cursor, length)
-        self._read_name(cursor, length - _HEADER - _TYPE_AND_CLASS, records)
-        kind = cursor.number(2, 1, 0xFFFF)
+        left = self._read_name(cursor, length - _HEADER - _TYPE_AND_CLASS, records)
+        kind = cursor.number(2, *((1, 0xFFFF) if records or not left else (_AXFR, _AXFR)))
         self.type = _TYPE_NAMES.get(kind, f"TYPE{kind}")
         if cursor.number(2, 1, 0xFF) not in _CLASSES:
             raise MalformedError
+        if left and not records:
+            cursor.literal(_OF_WINDOWS)
         return records
 
-    def _read_name(self, cursor: Cursor, room: int, records: int) -> None:
-        """Read the labels.
+    def _read_name(self, cursor: Cursor, room: int, records: int) -> int:
+        """Read the labels, and give how many bytes are left behind the question.
 
         Args:
             cursor: Where the name begins.
@@ -140,8 +145,9 @@ class _Message:
             labels.append(_presented(cursor.take(size)))
             self.name = ".".join(labels)
         left = room - (cursor.at - start)
-        if left < records * _SHORTEST_RECORD or (left and not records):
+        if left < records * _SHORTEST_RECORD or (not records and left not in {0, len(_OF_WINDOWS)}):
             raise MalformedError
+        return left
 
 
 @attrs.frozen
@@ -270,7 +276,8 @@ class DnsMatcher:
 
     That is, over TCP, its length in two bytes; a header that is not a response, with the opcode QUERY, NOTIFY (RFC 1996) or UPDATE
     (RFC 2136) and the flags that these may have, with AD and CD (RFC 4035); and one question, whose name is not
-    compressed. The counts of the other records have to fit in the length. Over TCP, the end of the question decides; over
+    compressed. The counts of the other records have to fit in the length; behind a request for a zone without records, Windows
+    puts two bytes. Over TCP, the end of the question decides; over
     UDP, the other records have to fill the datagram.
 
     The length is bounded, so that few other protocols are held until the sixth byte shows that they are others. A query

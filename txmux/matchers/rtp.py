@@ -3,9 +3,14 @@
 A packet of RTP has little to know it by: version 2, no padding and no contributing sources, as the first ones have it, a
 type of payload that is in use, and a header extension that fits in it if it says that there is one. RTCP begins with a
 report, whose length fits. One datagram in 600 of random bytes is taken for one.
+
+So what others begin with is left to them, where it is no likely beginning of a call: queries of DNS, commands of FINS, full
+frames of IAX2, and the handshake of SRT.
 """
 
 from __future__ import annotations
+
+import re
 
 from txmux.wire.cursor import Cursor, MalformedError
 from txmux.wire.messages import MessageMatcher
@@ -19,6 +24,17 @@ _FEEDBACK = (205, 206)
 _EXTENSIONS = frozenset({0xBEDE, *range(0x1000, 0x1010)})
 _ZRTP, _ZRTP_COOKIE = 0x10, b"ZRTP"
 _SHORTEST_ZRTP = 12 + 12 + 4
+_OF_OTHERS = re.compile(
+    rb"""
+      .{4} \x00\x01 \x00{4}                            # DNS: one question, nothing else but additional records
+    | \x80\x00 [\x02\x07] [\x00-\x7f]..[\x00-\x7f]..  # FINS: a command that wants an answer, and how far it may go
+      . (?: [\x01-\x08\x0c\x20-\x23\x26\x28] [\x01-\x0f] )
+    | [\x80-\xff]. \x00\x00 .{4} [\x00-\x0f] \x00 \x06 [\x01-\x2d]  # IAX2: a call's first frame, of IAX, that answers none
+    | \x80\x00 \x00{6} .{4} \x00{4} \x00{3}[\x04\x05]  # SRT: the handshake, to nobody yet
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+"""RFC 1035, section 4.1.1; ``packet-omron-fins.c`` of Wireshark; RFC 5456, section 8.1.1; draft-sharabayko-srt-01, section 3.2.1."""
 
 
 def _read_packet(cursor: Cursor) -> dict[str, str]:
@@ -34,6 +50,8 @@ def _read_packet(cursor: Cursor) -> dict[str, str]:
         _read_report(cursor, second, first & 0x1F)
         return {}
     if first not in {_PLAIN, _EXTENDED} or second & 0x7F not in _PAYLOADS:
+        raise MalformedError
+    if _OF_OTHERS.match(cursor.data):
         raise MalformedError
     cursor.take(2 + 4 + 4)
     if first == _EXTENDED:

@@ -43,7 +43,12 @@ _LONGEST_USERNAME = 513
 _MOST_ATTRIBUTES = 64
 _SHAPE = 0x5354554E
 """With this the sum of a FINGERPRINT is turned, so that it is not one that the payload has."""
-_CLASSIC_ATTRIBUTES = range(1, 12)
+_CLASSIC_ATTRIBUTES = {**dict.fromkeys(range(1, 12), (0, 0xFFFF)), 0x0101: (20, 20)}
+"""Those of RFC 3489, and the one of Zoom, with the lengths that they have."""
+_MOST_CLASSIC = 11
+_GTP = frozenset({0x40, 0x44, 0x48, 0x4C})
+"""How GTP version 2 begins, by which mobile networks speak (3GPP TS 29.274, section 5.1): it looks like the data of a channel."""
+_GTP_TUNNEL = 0x08
 
 
 def _read_header(cursor: Cursor) -> tuple[str, int]:
@@ -157,7 +162,7 @@ def _read_datagram(cursor: Cursor) -> dict[str, str]:
     if first in _CHANNELS:
         cursor.take(1)
         size = cursor.number(2, 1, 0xFFFF)
-        if not size <= cursor.left <= size + -size % 4:
+        if not size <= cursor.left <= size + -size % 4 or _is_gtp(cursor.data):
             raise MalformedError
         return {"method": _CHANNEL_DATA}
     cursor.at = 0
@@ -165,17 +170,24 @@ def _read_datagram(cursor: Cursor) -> dict[str, str]:
     if kind & _CLASS not in {0, _INDICATION}:
         raise MalformedError
     length = cursor.number(2, 0, 0xFFFF)
-    if length % 4 or length != len(cursor.data) - _HEADER:
+    if length != len(cursor.data) - _HEADER:
         raise MalformedError
     if int.from_bytes(cursor.take(4), "big") == _MAGIC_COOKIE:
         cursor.take(_TRANSACTION)
-        return {"method": _method(kind), **_read_attributes(cursor)}
+        begin = cursor.at
+        try:
+            found = _read_attributes(cursor, 4)
+        except (MalformedError, ShortError):  # Teams and WhatsApp do not fill them up
+            cursor.at = begin
+            found = _read_attributes(cursor, 1)
+        return {"method": _method(kind), **found}
     cursor.take(_TRANSACTION)
     _read_classic(cursor, kind)
     return {"method": _method(kind)}
 
 
-def _read_attributes(cursor: Cursor) -> dict[str, str]:
+def _read_attributes(cursor: Cursor, unit: int) -> dict[str, str]:
+    """Read attributes to the end of the datagram, each filled up to a multiple of some bytes."""
     found: dict[str, str] = {}
     for _ in range(_MOST_ATTRIBUTES):
         if not cursor.left:
@@ -183,7 +195,7 @@ def _read_attributes(cursor: Cursor) -> dict[str, str]:
         start = cursor.at
         kind = cursor.number(2, 0, 0xFFFF)
         value = cursor.take(cursor.number(2, 0, 0xFFFF))
-        cursor.take(-len(value) % 4)
+        cursor.take(-len(value) % unit)
         if kind == _USERNAME and len(value) <= _LONGEST_USERNAME:
             found.setdefault("username", value.decode("latin-1"))
         if kind == _FINGERPRINT:
@@ -199,13 +211,27 @@ def _read_classic(cursor: Cursor, kind: int) -> None:
     """Read the attributes of a Binding request of RFC 3489, which has no magic cookie; there has to be one."""
     if kind != _BINDING or not cursor.left:
         raise MalformedError
-    for _ in _CLASSIC_ATTRIBUTES:
+    for _ in range(_MOST_CLASSIC):
         if not cursor.left:
             break
-        if cursor.number(2, 0, 0xFFFF) not in _CLASSIC_ATTRIBUTES:
+        lengths = _CLASSIC_ATTRIBUTES.get(cursor.number(2, 0, 0xFFFF))
+        if lengths is None:
             raise MalformedError
-        cursor.take(cursor.number(2, 0, 0xFFFF))
+        cursor.take(cursor.number(2, *lengths))
     cursor.end()
+
+
+def _is_gtp(data: bytes) -> bool:
+    """Tell whether all of it is a message of GTP version 2: the numbers, a spare byte, and elements that fill it."""
+    if data[0] not in _GTP or int.from_bytes(data[2:4], "big") != len(data) - 4:
+        return False
+    spare = 11 if data[0] & _GTP_TUNNEL else 7
+    at = spare + 1
+    if len(data) <= at or (data[spare] and not data[0] & 0x04):
+        return False
+    while at < len(data):
+        at += 4 + int.from_bytes(data[at + 1 : at + 3], "big")
+    return at == len(data)
 
 
 def _method(kind: int) -> str:
