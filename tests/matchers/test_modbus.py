@@ -23,8 +23,13 @@ SAMPLES: tuple[bytes, ...] = (
     bytes.fromhex("0000 0000 000a 01 14 07 06 0004 0001 0002"),
     bytes.fromhex("0000 0000 000e 01 15 0b 06 0004 0007 0002 06af04be"),
     bytes.fromhex("0501 0000 0006 01 03 0000 0001"),
+    # The shortest of pymodbus: what a device is, coil 0 off, register 0 to 0.
+    bytes.fromhex("0001 0000 0002 01 11"),
+    bytes.fromhex("0001 0000 0006 01 05 0000 0000"),
+    bytes.fromhex("0001 0000 0006 01 06 0000 0000"),
+    bytes.fromhex("0001 0000 0002 00 11"),
 )
-ENDS = (12, 12, 12, 13, 9, 13, 8, 17, 8, 12, 9, 9, 12)
+ENDS = (12, 12, 12, 13, 9, 13, 8, 17, 8, 12, 9, 9, 12, 8, 12, 8, 8)
 
 
 class ContractTests(SynchronousTestCase):
