@@ -6,7 +6,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.matchers.asking import datagram_facts_of
 from txmux.matchers.coap import coap
-from txmux.testing import check_datagrams
+from txmux.testing import check_datagrams, check_matcher
 
 facts_of = datagram_facts_of(coap)
 
@@ -17,6 +17,41 @@ DATAGRAMS = (
     bytes.fromhex("44034a0e746f6b32b56c69676874ff6f6e"),
     bytes.fromhex("5101a39801605b74656d7065726174757265"),
 )
+
+# Recorded from coap-client of libcoap 4.3.1, and from aiocoap 0.4.14, which goes on with a request; the last is made by hand, with
+# more options than twelve bytes.
+SAMPLES: tuple[bytes, ...] = (
+    bytes.fromhex("50e1 23800100 20"),
+    bytes.fromhex("50e1 23100000 20 2201219db178"),
+    bytes.fromhex("20e1 40 60"),
+    bytes.fromhex("d002 e1 23100000 20 e9 0100 0000000000000000"),
+)
+
+
+class StreamTests(SynchronousTestCase):
+    """Connections over TCP."""
+
+    def test_contract(self) -> None:
+        """What begins like this, and at which byte it is decided."""
+        check_matcher(
+            coap,
+            samples=[*zip(SAMPLES, (3, 3, 3, 4), strict=True)],
+            not_samples=[
+                # A token, a length of two bytes, and no options or one byte of them.
+                (b"\x51", 1),
+                (b"\xe0", 1),
+                (b"\x00\xe1", 1),
+                (b"\x10\xe1\x40", 1),
+                # A request, and a length that is too short.
+                (b"\x50\x01", 2),
+                (b"\x50\xe1\x20", 3),
+                (b"\x50\xe1\x25", 3),
+                (b"\x50\xe1\x41", 3),
+                (b"\x20\xe1\x22", 3),
+                (b"PUT / HTTP/1.1", 2),
+            ],
+            undecided=[b"\x50\xe1", b"\xd0\x02\xe1"],
+        )
 
 
 class ContractTests(SynchronousTestCase):

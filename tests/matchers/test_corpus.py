@@ -33,6 +33,7 @@ _CAME_LATER = {
     "unclaimed:Mining": "jsonrpc",
     "unclaimed:Zabbix": "zabbix",
     "unclaimed:dcerpc": "dcerpc",
+    "unclaimed:dnp3": "dnp3",
     "unclaimed:elasticsearch": "elasticsearch",
 }
 _GRPC = "suricata-verify@10a45e4b:tests/http2-errorcode/input.pcap"

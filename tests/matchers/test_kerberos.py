@@ -5,7 +5,7 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from txmux.matchers.kerberos import kerberos
-from txmux.testing import check_matcher
+from txmux.testing import check_datagrams, check_matcher
 
 # Recorded from kinit of MIT Kerberos 1.20.1; the second is made of it, as a TGS-REQ with lengths of two bytes begins.
 SAMPLES: tuple[bytes, ...] = (
@@ -14,6 +14,32 @@ SAMPLES: tuple[bytes, ...] = (
         "a48188308185a00703050000008010a1123010a003020101a10930071b05616c696365a20d1b0b4558414d504c452e434f4d"
     ),
     bytes.fromhex("000005dc 6c8205d8 308205d4 a103020105 a20302010c a38205603082055c"),
+)
+
+
+def der(tag: int, *parts: bytes) -> bytes:
+    """Write an element with a short length."""
+    return bytes([tag, len(b"".join(parts))]) + b"".join(parts)
+
+
+TGS = der(
+    0x6C,
+    der(
+        0x30,
+        bytes.fromhex("a103020105 a20302010c"),
+        der(0xA4, der(0x30, bytes.fromhex("a00703050000810000 a20d1b0b4558414d504c452e434f4d"))),
+    ),
+)
+# Recorded from kinit of MIT Kerberos 1.20.1; the second is made by hand as a TGS-REQ is built, with nothing to prove who asks.
+DATAGRAMS = (
+    bytes.fromhex(
+        "6a81b43081b1a103020105a20302010aa31a3018300aa10402020096a2020400300aa104020200"
+        "95a2020400a48188308185a00703050000000010a1123010a003020101a10930071b05616c6963"
+        "65a20d1b0b4558414d504c452e434f4da320301ea003020102a11730151b066b72627467741b0b"
+        "4558414d504c452e434f4da511180f32303236313132333130303932375aa706020455890509a8"
+        "1a301802011202011102011402011302011002011702011902011a"
+    ),
+    TGS,
 )
 
 
@@ -44,4 +70,21 @@ class ContractTests(SynchronousTestCase):
                 (bytes.fromhex("00000008 04d2162f"), 4),
             ],
             undecided=[SAMPLES[0][:19], SAMPLES[1][:21]],
+        )
+
+    def test_datagrams(self) -> None:
+        """Over UDP the lengths agree with that of the datagram, and there is none in front."""
+        first = DATAGRAMS[0]
+        check_datagrams(
+            kerberos,
+            samples=DATAGRAMS,
+            not_samples=[
+                first[:-1],
+                first + b"\0",
+                SAMPLES[0],
+                b"\x6b" + first[1:],
+                first[:15] + b"\x0c" + first[16:],
+                first.replace(b"\xa1\3\2\1\5", b"\xa1\3\2\1\4"),
+                first[:6],
+            ],
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from txmux.matchers.ldap import ldap
-from txmux.testing import check_matcher
+from txmux.testing import check_datagrams, check_matcher
 
 BIND = b"\x30\x0c\x02\x01\x01\x60\x07\x02\x01\x03\x04\x00\x80\x00"
 LONG_BIND = (
@@ -21,6 +21,20 @@ SAMPLES: tuple[bytes, ...] = (
     START_TLS,
     b"\x30\x82\x01\x0a\x02\x02\x03\xe8\x63\x82\x01\x02\x04\x00\x0a\x01\x00",
     b"\x30\x05\x02\x01\x02\x42\x00",
+)
+
+# Made by hand as Windows looks for a domain controller ([MS-ADTS], section 6.3.3.2), and with short lengths.
+DATAGRAMS = (
+    bytes.fromhex(
+        "30840000007202010163840000006904000a01000a0100020100020100010100a08400000042a3"
+        "84000000180409446e73446f6d61696e040b6578616d706c652e636f6da3840000000b0404486f"
+        "73740403504331a3840000000d04054e7456657204040600000030840000000a04084e65746c6f"
+        "676f6e"
+    ),
+    bytes.fromhex(
+        "302f020102632a04000a01000a0100020100020100010100870b6f626a656374436c617373300a"
+        "04084e65746c6f676f6e"
+    ),
 )
 
 
@@ -61,5 +75,22 @@ class ContractTests(SynchronousTestCase):
             ],
             undecided=[
                 *(sample[: at - 1] for sample, at in zip(SAMPLES, (7, 15, 7, 12, 7), strict=True)),
+            ],
+        )
+
+    def test_datagrams(self) -> None:
+        """Over UDP it is a search, whole, and nothing comes behind it."""
+        first, second = DATAGRAMS
+        check_datagrams(
+            ldap,
+            samples=[*DATAGRAMS],
+            not_samples=[
+                first[:-1],
+                first + b"\0",
+                BIND,
+                START_TLS,
+                second[:5] + b"\x04" + second[6:],
+                second[:6] + b"\x7f" + second[7:],
+                second[:3],
             ],
         )

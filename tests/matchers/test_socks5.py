@@ -20,21 +20,21 @@ class ContractTests(SynchronousTestCase):
 
     def test_contract(self) -> None:
         """What begins like this, and at which byte it is decided."""
-        methods = bytes([0, 1, 2, 3, 5, 6, 7, 8, 9, *range(0x80, 0xFF)])
+        methods = bytes([0, 1, 2, 3, 5, 6, 7, 8, 9, 0x80, 0xA0, 0xFE])
         check_matcher(
             socks5,
             samples=[
                 # The last method decides, whatever follows it.
                 *((sample, len(sample)) for sample in SAMPLES),
                 *((sample + b"\x05\x01\x00", len(sample)) for sample in SAMPLES),
-                # All assigned and private methods can be offered at once.
-                (b"\x05\x88" + methods, 138),
+                # All assigned methods and some private ones can be offered at once.
+                (b"\x05\x0c" + methods, 14),
             ],
             not_samples=[
                 # No methods, too many, unknown ones and the same one again are a no.
                 (b"\x04\x01", 1),
                 (b"\x05\x00", 2),
-                (b"\x05\x89", 2),
+                (b"\x05\x0d", 2),
                 (b"\x05\x01\x04", 3),
                 (b"\x05\x02\x00\x0a", 4),
                 (b"\x05\x01\xff", 3),
@@ -42,8 +42,9 @@ class ContractTests(SynchronousTestCase):
                 # Requests of Cassandra's version 5, with and without the flag of a beta
                 # version.
                 (bytes.fromhex("05 00 0000 05 00000000"), 2),
-                (bytes.fromhex("05 10 0000 05 00000000"), 4),
-                (bytes.fromhex("05 10 0001 05 00000000"), 6),
+                (bytes.fromhex("05 10 0000 05 00000000"), 2),
+                # DNP3.
+                (bytes.fromhex("0564 05c9"), 2),
             ],
             undecided=[
                 *(sample[:-1] for sample in SAMPLES),

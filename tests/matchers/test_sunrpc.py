@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.matchers.asking import datagram_facts_of, datagram_verdicts_of
 from txmux.errors import OptionError
-from txmux.interfaces import Peeked
+from txmux.interfaces import Peeked, Verdict
 from txmux.matchers.sunrpc import sunrpc
-from txmux.testing import check_matcher, facts
+from txmux.testing import check_datagrams, check_matcher, facts
 
 # Recorded from nfs-ls of libnfs 4.0.0, with NFS 4 and with NFS 3, whose first call is to mountd; and from rpcinfo -p of rpcbind
 # 1.2.6.
@@ -24,6 +25,22 @@ PORTMAPPER = bytes.fromhex(
     "000186a00000000200000003746370000000000f3132372e302e302e312e302e31313100000000086c69627469727063"
 )
 SAMPLES: tuple[bytes, ...] = (NFS, MOUNTD, PORTMAPPER)
+# From nDPI's tests/cfgs/default/pcap/nfsv3.pcap: the port of mountd is asked for, NFS is tried, and called.
+DATAGRAMS = (
+    bytes.fromhex(
+        "38434f690000000000000002000186a00000000300000003000000000000000000000000000000"
+        "00000186a50000000300000003756470000000000000000000"
+    ),
+    bytes.fromhex(
+        "38438a190000000000000002000186a3000000030000000000000000000000000000000000000000"
+    ),
+    bytes.fromhex(
+        "5e1d0bdc0000000000000002000186a3000000030000000100000001000000343847760b000000"
+        "09776572726d736368650000000000000000000001000000050000000100000000000000020000"
+        "00030000001100000000000000000000002000101085000003e7000a00000000b25a0000002900"
+        "0a00000000b25a00000029"
+    ),
+)
 
 
 class ContractTests(SynchronousTestCase):
@@ -80,3 +97,34 @@ class ProgramTests(SynchronousTestCase):
         for data, program in ((NFS, "nfs"), (MOUNTD, "mountd"), (other, "100011")):
             self.assertEqual(facts(predicate, Peeked(data)), {"program": program})
         self.assertEqual(facts(predicate, Peeked(NFS[:19])), {})
+
+
+class DatagramTests(SynchronousTestCase):
+    """Calls over UDP."""
+
+    def test_contract(self) -> None:
+        """There is no mark, and what proves who calls has to fit."""
+        first = DATAGRAMS[0]
+        check_datagrams(
+            sunrpc,
+            samples=DATAGRAMS,
+            not_samples=[
+                NFS,
+                first[:7] + b"\1" + first[8:],
+                first[:11] + b"\3" + first[12:],
+                first[:12] + bytes(4) + first[16:],
+                first[:27] + b"\4" + first[28:],
+                first[:31] + b"\xff" + first[32:],
+                first[:35] + b"\1" + first[36:],
+                first[:39],
+            ],
+        )
+
+    def test_program(self) -> None:
+        """Programs are wanted by their names or numbers, and learnt."""
+        verdict_of = datagram_verdicts_of(sunrpc)
+        learn = datagram_facts_of(sunrpc)
+        self.assertEqual([learn(one)["program"] for one in DATAGRAMS], ["portmapper", "nfs", "nfs"])
+        self.assertIs(verdict_of(DATAGRAMS[1], program="100003"), Verdict.MATCH)
+        self.assertIs(verdict_of(DATAGRAMS[1], program="mountd,nfs"), Verdict.MATCH)
+        self.assertIs(verdict_of(DATAGRAMS[1], program="mountd"), Verdict.NO)

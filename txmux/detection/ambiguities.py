@@ -37,6 +37,11 @@ AMBIGUITIES = (
         "http takes HTTP/2 with its preface, too; behind http, an http2 route would never be asked.",
     ),
     Ambiguity(
+        "icecast",
+        "http",
+        "A source of Icecast sends a request of HTTP; behind http, an icecast route would never be asked.",
+    ),
+    Ambiguity(
         "cassandra",
         "rtmp",
         "The OPTIONS with which a client of Cassandra begins in version 3 is a possible time of RTMP; behind rtmp, such a "

@@ -1,14 +1,20 @@
-"""Matches the request of a CoAP client.
+"""Matches the request of a CoAP client; over TCP, the message with which a connection begins.
 
-Version 1, confirmable or not, with the code of a method, a token of at most eight bytes, and options that fill the rest up
+Over UDP version 1, confirmable or not, with the code of a method, a token of at most eight bytes, and options that fill the rest up
 to the payload. Options that a server may not ignore have to be known, and options have the lengths that they may have.
 What programs for Mitsubishi's controllers (MELSOFT) begin with would be a request with a payload: its header is a *no*.
+
+Over TCP each side begins with its Capabilities and Settings Message (CSM): the length, no token, code 7.01, and options, of
+which there has to be one. One byte of options is a *no*, as clients of MQTT begin so.
 """
 
 from __future__ import annotations
 
+from txmux.interfaces import Transport
 from txmux.wire.cursor import Cursor, MalformedError
-from txmux.wire.messages import MessageMatcher
+from txmux.wire.messages import Message
+from txmux.wire.plain import PlainMatcher
+from txmux.wire.predicates import Fields
 
 _FIRST = frozenset(kind | size for kind in (0x40, 0x50) for size in range(9))
 _METHODS = ("GET", "POST", "PUT", "DELETE", "FETCH", "PATCH", "iPATCH")
@@ -44,6 +50,11 @@ _PRIVATE = 2048
 _MELSOFT = bytes.fromhex("0000001111070000ffff0300")
 """Behind the first two bytes, as GX Works and ``melsecq-discover-udp.nse`` send it."""
 _MOST_OPTIONS = 64
+_EXTENDED = 13
+_FIRST_OF_SETTINGS = frozenset(size << 4 for size in range(2, _EXTENDED + 1))
+_SETTINGS = 0xE1
+_OPTIONS_OF_SETTINGS = frozenset({0x21, 0x22, 0x23, 0x24, 0x40})
+"""Max-Message-Size, in one to four bytes, and Block-Wise-Transfer."""
 
 
 def _read_request(cursor: Cursor) -> dict[str, str]:
@@ -72,6 +83,15 @@ def _read_request(cursor: Cursor) -> dict[str, str]:
     return {"method": method, "path": "/" + "/".join(path)}
 
 
+def _read_settings(cursor: Cursor) -> None:
+    size = cursor.one_of(_FIRST_OF_SETTINGS) >> 4
+    if size == _EXTENDED:
+        size += cursor.number(1, 0, 0xFF)
+    cursor.number(1, _SETTINGS, _SETTINGS)
+    if cursor.one_of(_OPTIONS_OF_SETTINGS) & 0x0F >= size:
+        raise MalformedError
+
+
 def _extended(cursor: Cursor, nibble: int) -> int:
     """Read what four bits say, or the bytes that they announce."""
     if nibble < 13:
@@ -94,10 +114,11 @@ def _check_option(number: int, size: int) -> None:
         raise MalformedError
 
 
-coap = MessageMatcher(
+coap = PlainMatcher(
     "coap",
-    "CoAP without DTLS",
-    _read_request,
-    facts=("method", "path"),
-    source="RFC 7252, sections 3 and 5.10; the registry of CoAP option numbers",
+    "CoAP without TLS and DTLS",
+    Fields(_read_settings, longest=4),
+    transports=tuple(Transport),
+    datagrams=Message(_read_request, facts=("method", "path")),
+    source="RFC 7252, sections 3 and 5.10; RFC 8323, sections 3.2 and 5.3; the registry of CoAP option numbers",
 )

@@ -1,15 +1,18 @@
-"""Matches the first request of a Kerberos client over TCP, for a ticket from the KDC.
+"""Matches the first request of a Kerberos client, for a ticket from the KDC.
 
-The length, four bytes, and an AS-REQ or a TGS-REQ in DER: its tag and the sequence in it, whose lengths agree with that
-in front, version 5, and the type of the message once more. Changes of a password (RFC 3244) are a *no*.
+Over TCP the length, four bytes; and an AS-REQ or a TGS-REQ in DER: its tag and the sequence in it, whose lengths agree with
+that in front, or that of the datagram, version 5, and the type of the message once more. Changes of a password (RFC 3244)
+are a *no*.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from txmux.interfaces import Transport
 from txmux.wire.ber import read_length
 from txmux.wire.cursor import MalformedError
+from txmux.wire.messages import Message
 from txmux.wire.plain import PlainMatcher
 from txmux.wire.predicates import Fields
 
@@ -23,8 +26,16 @@ _BEFORE_BODY = bytes.fromhex("a103 020105 a203 0201")
 _SHORTEST, _LONGEST = 64, 1 << 20
 
 
-def _read_request(cursor: Cursor) -> None:
-    end = cursor.number(4, _SHORTEST, _LONGEST) + cursor.at
+def _read_stream(cursor: Cursor) -> None:
+    _read_request(cursor, cursor.number(4, _SHORTEST, _LONGEST) + cursor.at)
+
+
+def _read_datagram(cursor: Cursor) -> dict[str, str]:
+    _read_request(cursor, len(cursor.data))
+    return {}
+
+
+def _read_request(cursor: Cursor, end: int) -> None:
     message_type = _TYPES[cursor.one_of(_TYPES)]
     _read_length_up_to(cursor, end)
     cursor.number(1, _SEQUENCE, _SEQUENCE)
@@ -40,7 +51,9 @@ def _read_length_up_to(cursor: Cursor, end: int) -> None:
 
 kerberos = PlainMatcher(
     "kerberos",
-    "Kerberos 5 over TCP, by the first request to the KDC",
-    Fields(_read_request, longest=4 + 2 * (1 + 5) + len(_BEFORE_BODY) + 1),
-    source="RFC 4120, sections 5.4.1 and 7.2.2",
+    "Kerberos 5, by the first request to the KDC",
+    Fields(_read_stream, longest=4 + 2 * (1 + 5) + len(_BEFORE_BODY) + 1),
+    transports=tuple(Transport),
+    datagrams=Message(_read_datagram),
+    source="RFC 4120, sections 5.4.1, 7.2.1 and 7.2.2",
 )

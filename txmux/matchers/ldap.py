@@ -2,25 +2,30 @@
 
 A SEQUENCE with definite length, short or long, that begins with the message's number, 1 to 2147483647, and goes on
 with the tag and the length of a request. A message has at most 10 MiB, which is what Active Directory takes.
+
+Over UDP (CLDAP), by which Windows looks for a domain controller, it is a search that fills the datagram.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from txmux.interfaces import Transport
 from txmux.wire.ber import read_length
+from txmux.wire.cursor import MalformedError
+from txmux.wire.messages import Message
 from txmux.wire.plain import PlainMatcher
 from txmux.wire.predicates import Fields
 
 if TYPE_CHECKING:
     from txmux.wire.cursor import Cursor
 
-_SEQUENCE, _INTEGER = 0x30, 0x02
+_SEQUENCE, _INTEGER, _SEARCH = 0x30, 0x02, 0x63
 _REQUESTS = frozenset(
     {
         0x60,  # bind
         0x42,  # unbind
-        0x63,  # search
+        _SEARCH,
         0x66,  # modify
         0x68,  # add
         0x4A,  # delete
@@ -36,18 +41,34 @@ _LONGEST_HEADER = 1 + 5 + 2 + 4 + 1 + 5
 
 
 def _read_message(cursor: Cursor) -> None:
+    end = _read_number(cursor, _LONGEST_MESSAGE)
+    cursor.one_of(_REQUESTS)
+    read_length(cursor, 0, end)
+
+
+def _read_number(cursor: Cursor, longest: int) -> int:
+    """Read up to the number of the message, and give where the message ends."""
     cursor.number(1, _SEQUENCE, _SEQUENCE)
-    end = read_length(cursor, _SHORTEST_MESSAGE, _LONGEST_MESSAGE) + cursor.at
+    end = read_length(cursor, _SHORTEST_MESSAGE, longest) + cursor.at
     cursor.number(1, _INTEGER, _INTEGER)
     size = cursor.number(1, 1, 4)
     cursor.number(size, 1, (1 << 8 * size - 1) - 1)
-    cursor.one_of(_REQUESTS)
-    read_length(cursor, 0, end)
+    return end
+
+
+def _read_datagram(cursor: Cursor) -> dict[str, str]:
+    if _read_number(cursor, len(cursor.data)) != len(cursor.data):
+        raise MalformedError
+    cursor.number(1, _SEARCH, _SEARCH)
+    cursor.take(read_length(cursor, 0, len(cursor.data)))
+    return {}
 
 
 ldap = PlainMatcher(
     "ldap",
     "LDAP, by the beginning of the first request",
     Fields(_read_message, longest=_LONGEST_HEADER),
-    source="RFC 4511, sections 4.1.1 and 5.1",
+    transports=tuple(Transport),
+    datagrams=Message(_read_datagram),
+    source="RFC 4511, sections 4.1.1 and 5.1; [MS-ADTS], section 6.3.3",
 )

@@ -8,8 +8,10 @@ import attrs
 from zope.interface import implementer
 
 from txmux.errors import OptionError
-from txmux.interfaces import IProtocolMatcher, Option, Peeked, Predicate, Verdict
+from txmux.interfaces import IProtocolMatcher, Option, Peeked, Predicate, Transport, Verdict
 from txmux.wire.cursor import Cursor, MalformedError
+from txmux.wire.globs import names
+from txmux.wire.messages import Message
 from txmux.wire.predicates import verdict_of
 
 if TYPE_CHECKING:
@@ -29,6 +31,9 @@ _PROGRAMS = {
     "nlockmgr": 100021,
     "status": 100024,
 }
+_CREDENTIALS, _VERIFIERS = frozenset({0, 1, 2, 3, 6, 7}), frozenset({0, 2, 3, 6})
+"""Flavors: none, of the system, of a session, by DES and by GSS, and TLS (RFC 9289) in the place of credentials."""
+_LONGEST_OF_FLAVOR = 400
 _NAMES = {number: name for name, number in _PROGRAMS.items()}
 
 
@@ -52,19 +57,34 @@ class _SunrpcPredicate:
         if verdict_of(peeked.data, self._read) is not Verdict.MATCH:
             return {}
         cursor.take(_PROGRAM_AT)
-        program = cursor.number(4, 0, _LAST_PROGRAM)
-        return {"program": _NAMES.get(program, str(program))}
+        return {"program": _named(cursor.number(4, 1, _LAST_PROGRAM))}
+
+
+def _read_datagram(cursor: Cursor) -> dict[str, str]:
+    cursor.take(4)
+    cursor.number(4, _CALL, _CALL)
+    cursor.number(4, _VERSION, _VERSION)
+    program = cursor.number(4, 1, _LAST_PROGRAM)
+    cursor.take(4 + 4)  # its version, and the procedure
+    for flavors in (_CREDENTIALS, _VERIFIERS):
+        if cursor.number(4, 0, max(flavors)) not in flavors:
+            raise MalformedError
+        size = cursor.number(4, 0, _LONGEST_OF_FLAVOR)
+        cursor.take(size + -size % 4)
+    return {"program": _named(program)}
 
 
 @implementer(IProtocolMatcher)
 class SunrpcMatcher:
-    """Matches the first call of a client of ONC RPC over TCP (RFC 5531, sections 9 and 11).
+    """Matches the first call of a client of ONC RPC (RFC 5531, sections 8.2, 9 and 11).
 
-    The mark of a record in one fragment, the number of the call, that it is a call, version 2, and the program.
+    Over TCP the mark of a record in one fragment, the number of the call, that it is a call, version 2, and the program.
+    Over UDP the same without the mark, and what proves who calls: kinds that are in use, with lengths that fit.
     """
 
     name = "sunrpc"
-    summary = "ONC RPC over TCP, as NFS and the port mapper, by the first call"
+    summary = "ONC RPC, as NFS and the port mapper, by the first call"
+    transports = tuple(Transport)
     options = (
         Option(
             "program",
@@ -77,7 +97,14 @@ class SunrpcMatcher:
         """Make the predicate."""
         if "program" not in options:
             return _SunrpcPredicate(None)
-        return _SunrpcPredicate(frozenset(map(_program, options["program"].split(","))))
+        return _SunrpcPredicate(frozenset(_programs(options)))
+
+    def datagram_predicate(self, options: Mapping[str, str]) -> Predicate:
+        """Make the predicate for UDP."""
+        wanted = {}
+        if "program" in options:
+            wanted["program"] = names(",".join(map(_named, _programs(options))))
+        return Message(_read_datagram, wanted, ("program",))
 
 
 sunrpc = SunrpcMatcher()
@@ -88,6 +115,14 @@ def _read_beginning(cursor: Cursor) -> None:
     cursor.take(4)
     cursor.number(4, _CALL, _CALL)
     cursor.number(4, _VERSION, _VERSION)
+
+
+def _programs(options: Mapping[str, str]) -> list[int]:
+    return [_program(text) for text in options["program"].split(",")]
+
+
+def _named(program: int) -> str:
+    return _NAMES.get(program, str(program))
 
 
 def _program(text: str) -> int:
