@@ -22,6 +22,7 @@ WHOLE = (
     "campaign/",
     "cli/top/test_terminal.py",
     "interop/",
+    "matchers/test_overlaps.py::SearchTests",
     "packaging/",
     "service/test_privileges.py",
     "test_benchmarks.py::RunTests",

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from tests.interop.children import Child, InteropTestCase, eventually
 from tests.interop.mux import Mux
-from tests.matchers.test_corpus import order
+from tests.matchers.searching import order
 
 if TYPE_CHECKING:
     from pathlib import Path

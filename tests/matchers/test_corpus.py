@@ -10,6 +10,7 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.matchers.all_samples import all_samples, for_streams
+from tests.matchers.searching import order
 from tests.support.mux import MuxTestCase
 from txmux.detection.ambiguities import AMBIGUITIES
 from txmux.detection.detector import Decision, Detector
@@ -19,7 +20,6 @@ from txmux.interfaces import Peeked, Verdict
 from txmux.rules.model import Refusal, Route
 
 _TESTS = Path(__file__).parent.parent
-_PAGE = _TESTS.parent / "docs/reference/matchers.md"
 _CONFIGURED = {"payload", "regex"}
 """These match what their line says, not a protocol."""
 _TAKES_ALL = {"random", "any"}
@@ -45,13 +45,6 @@ def streams() -> tuple[dict[str, Any], ...]:
     """Read the corpus; its ``about`` says what is in it."""
     found = json.loads((_TESTS / "corpus/streams.json").read_text())["streams"]
     return tuple({**stream, "data": bytes.fromhex(stream["hex"])} for stream in found)
-
-
-@functools.cache
-def order() -> tuple[str, ...]:
-    """Give the matchers in the order that the reference recommends."""
-    section = _PAGE.read_text().partition("\n## Ambiguities\n")[2]
-    return tuple(section.partition("```text\n")[2].partition("```")[0].split())
 
 
 def routes() -> list[Route]:

@@ -10,6 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.matchers.all_samples import all_samples
 from tests.matchers.asking import over_udp
+from tests.matchers.searching import order
 from tests.matchers.test_collisions import shown
 from txmux.detection.ambiguities import DATAGRAM_AMBIGUITIES
 from txmux.detection.registry import installed_matchers
@@ -17,6 +18,7 @@ from txmux.detection.transports import transports_of
 from txmux.interfaces import Datagrams, Transport, Verdict
 
 _PAGE = Path(__file__).parents[2] / "docs/reference/matchers.md"
+_ORDER = "Order over UDP"
 _CONFIGURED = frozenset({"any", "payload", "regex"})
 """These match what their line says, not a protocol."""
 
@@ -37,12 +39,6 @@ def matched() -> dict[tuple[str, str], Verdict]:
             found = any(predicate(Datagrams((one,))) is Verdict.MATCH for one in datagrams)
             table[name, protocol] = Verdict.MATCH if found else Verdict.NO
     return table
-
-
-def order() -> list[str]:
-    """Give the matchers in the order that the reference recommends for UDP."""
-    section = _PAGE.read_text().partition("\n## Order over UDP\n")[2]
-    return section.partition("```text\n")[2].partition("```")[0].split()
 
 
 class DatagramCollisionTests(SynchronousTestCase):
@@ -76,9 +72,9 @@ class DatagramCollisionTests(SynchronousTestCase):
         """The order of the reference has every matcher once, and none takes the datagrams of a later one."""
         names = {name for name, _ in matched()}
         duty = "each matcher for UDP has its place in the order under *Order over UDP* of docs/reference/matchers.md"
-        self.assertEqual(sorted(order()), sorted(names | {"any"}), duty)
-        for place, name in enumerate(order()[:-1]):
-            for later in order()[place + 1 : -1]:
+        self.assertEqual(sorted(order(_ORDER)), sorted(names | {"any"}), duty)
+        for place, name in enumerate(order(_ORDER)[:-1]):
+            for later in order(_ORDER)[place + 1 : -1]:
                 self.assertIs(matched()[name, later], Verdict.NO, (name, later))
 
     def test_listed(self) -> None:

@@ -21,6 +21,21 @@ def document(elements: bytes) -> bytes:
 
 IS_MASTER = document(b"\x10ismaster\x00\x01\x00\x00\x00\x08helloOk\x00\x01")
 HELLO = document(b"\x10hello\x00\x01\x00\x00\x00\x02$db\x00\x06\x00\x00\x00admin\x00")
+
+
+def hello_of(size: int) -> bytes:
+    """Write the hello of a client that tells enough of itself to have this many bytes."""
+    rest = len(message(2004, bytes(4) + b"admin.$cmd\x00" + bytes(8) + _with_platform(0)))
+    return message(
+        2004, bytes(4) + b"admin.$cmd\x00" + bytes(4) + b"\xff" * 4 + _with_platform(size - rest)
+    )
+
+
+def _with_platform(size: int) -> bytes:
+    platform = b"\x02platform\x00" + (size + 1).to_bytes(4, "little") + b"x" * size + b"\x00"
+    return document(b"\x10ismaster\x00\x01\x00\x00\x00\x03client\x00" + document(platform))
+
+
 QUERY = message(2004, bytes(4) + b"admin.$cmd\x00" + bytes(4) + b"\xff\xff\xff\xff" + IS_MASTER)
 
 # Written after the specification: the handshake of drivers without and with serverApi.
@@ -28,6 +43,10 @@ SAMPLES: tuple[bytes, ...] = (
     QUERY,
     message(2013, bytes(4) + b"\x00" + HELLO, request=0x6B8B4567),
     message(2013, b"\x00\x00\x01\x00\x00" + HELLO, request=0),
+    # Of the lengths with which SOCKS 5 and RTMP begin, too.
+    hello_of(261),
+    hello_of(259),
+    hello_of(515),
     # The beginnings of what PyMongo 4.20.0 sends, without and with a version of the API.
     b"J\x01\x00\x00gE\x8bk\x00\x00\x00\x00\xdd\x07\x00\x00\x00\x00\x00\x00\x005\x01\x00\x00\x10ismaster\x00\x01",
     b"O\x01\x00\x00gE\x8bk\x00\x00\x00\x00\xdd\x07\x00\x00\x00\x00\x00\x00\x00:\x01\x00\x00\x10hello\x00\x01",
@@ -49,6 +68,8 @@ class ContractTests(SynchronousTestCase):
                 # The first field that is off is a no.
                 (b"\x19\x00\x00\x00", 2),
                 (b"\x40\x00\x01", 3),
+                (b"\x00\x80\x00\x00", 2),
+                (b"\xff\xfd\x00", 2),
                 (b"\x40\x00\x00\x01", 4),
                 (message(2013, bytes(30), answered=1), 9),
                 (message(2013, bytes(30), answered=1 << 31), 12),

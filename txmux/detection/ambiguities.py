@@ -1,8 +1,15 @@
-"""Pairs of protocols whose first bytes or datagrams can be the same, so that the order of the routes decides."""
+"""Pairs of protocols whose first bytes or datagrams can be the same, so that the order of the routes decides.
+
+Those with a reason share clients that there are. Of the others a search has found bytes that nobody is known to send.
+"""
 
 from __future__ import annotations
 
 import attrs
+
+from txmux.detection.overlaps import DATAGRAM_OVERLAPS, OVERLAPS
+
+_SHOWN = 32
 
 
 @attrs.frozen
@@ -13,11 +20,13 @@ class Ambiguity:
         first: The name of the one whose route should come first.
         second: The name of the other.
         why: What they share, and what the order means for it; one sentence or two.
+        always: What goes astray in the right order, too, for deployments that can do something about it.
     """
 
     first: str
     second: str
     why: str
+    always: str = ""
 
 
 AMBIGUITIES = (
@@ -60,6 +69,14 @@ AMBIGUITIES = (
         "would wait for more.",
     ),
     Ambiguity(
+        "socks5",
+        "mongodb",
+        "The hello of a MongoDB client begins as a whole greeting of SOCKS 5 if it has exactly 261 bytes; behind mongodb, each client "
+        "of SOCKS 5 that offers no password would wait.",
+        always="MongoDB clients whose hello has exactly 261 bytes, which their appName and platform decide, go to socks5; "
+        "give them another appName, or a listener of their own.",
+    ),
+    Ambiguity(
         "memcached",
         "redis",
         "Text commands such as `get key` belong to both; most clients of Redis send arrays, which memcached leaves to "
@@ -81,3 +98,13 @@ DATAGRAM_AMBIGUITIES = (
     ),
 )
 """The pairs over UDP; those above are over TCP."""
+
+
+def all_ambiguities() -> list[Ambiguity]:
+    """Give those above, and those that a search has found besides."""
+    told = {(pair.first, pair.second): pair for pair in (*AMBIGUITIES, *DATAGRAM_AMBIGUITIES)}
+    for (first, second), data in (*OVERLAPS.items(), *DATAGRAM_OVERLAPS.items()):
+        shown = f"{data[:_SHOWN]}…" if len(data) > _SHOWN else data
+        why = f"Both match what begins with {shown}, in hexadecimal digits, and this is the order that the reference recommends."
+        told.setdefault((first, second), Ambiguity(first, second, why))
+    return [*told.values()]

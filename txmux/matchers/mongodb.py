@@ -2,7 +2,8 @@
 
 All numbers have the least significant byte first: the length, a number of the client's, 0 as it answers nothing, and
 OP_MSG or OP_QUERY. The first message is the handshake ("MongoDB Handshake" of the driver specifications), which is
-never compressed and has at most 512 bytes of metadata; so less than 64 KiB are expected.
+never compressed and has at most 512 bytes of metadata, and maybe a token; so less than 32 KiB are expected, which leaves
+Telnet to others at the second byte.
 """
 
 from __future__ import annotations
@@ -18,11 +19,12 @@ if TYPE_CHECKING:
 
 _HEADER = 4 * 4
 _SHORTEST_MESSAGE = _HEADER + 4 + 1 + 5
+_LONGEST_MESSAGE = 0x7FFF
 _OP_QUERY, _OP_MSG = 2004, 2013
 
 
 def _read_message_header(cursor: Cursor) -> None:
-    if int.from_bytes(cursor.take(2), "little") < _SHORTEST_MESSAGE:
+    if not _SHORTEST_MESSAGE <= int.from_bytes(cursor.take(2), "little") <= _LONGEST_MESSAGE:
         raise MalformedError
     cursor.literal(b"\x00\x00")
     cursor.take(4)

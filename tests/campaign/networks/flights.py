@@ -14,7 +14,8 @@ from tests.campaign.networks.conditions import CONDITIONS
 from tests.campaign.networks.path import CLIENT, MUX, Path
 from tests.interop.children import eventually, output_of
 from tests.interop.mux import Mux
-from tests.matchers.test_corpus import order, routes, streams, taker
+from tests.matchers.searching import order
+from tests.matchers.test_corpus import routes, streams, taker
 from tests.programs import require_program
 from tests.support.undone import Undone
 from txmux.detection.detector import Detector

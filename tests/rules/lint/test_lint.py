@@ -9,7 +9,12 @@ from textwrap import dedent
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.folders import make_folder
-from txmux.detection.ambiguities import AMBIGUITIES, DATAGRAM_AMBIGUITIES
+from txmux.detection.ambiguities import (
+    AMBIGUITIES,
+    DATAGRAM_AMBIGUITIES,
+    all_ambiguities,
+)
+from txmux.detection.overlaps import DATAGRAM_OVERLAPS, OVERLAPS
 from txmux.rules.lint.warnings import lint
 from txmux.rules.model import Rules, Settings
 from txmux.rules.reading.parser import load, parse
@@ -250,19 +255,40 @@ class LintTests(SynchronousTestCase):
             self.assertEqual((text, self.found(text)), (text, []))
 
     def test_ambiguities(self) -> None:
-        """Of each pair the wrong order is told, and the right one is not."""
+        """Of each pair the wrong order is told, and the right one only where it loses clients, too."""
         route = "[route {0}]\nmatch = {0}\nbackend = h:{1}\n"
-        for pair in AMBIGUITIES:
+        pairs = [pair for pair in all_ambiguities() if (pair.first, pair.second) in OVERLAPS]
+        self.assertGreater(len(pairs), len(AMBIGUITIES))
+        for pair in pairs:
             first, second = route.format(pair.first, 1), route.format(pair.second, 2)
-            self.assertEqual(self.found("{listen}" + first + second), [])
+            told = self.found("{listen}" + first + second)
+            self.assertEqual(
+                [line.endswith(pair.always) for line in told], [True] * bool(pair.always)
+            )
             (warning,) = self.found("{listen}" + second + first)
             self.assertIn(pair.why, warning)
+
+    def test_in_either_order(self) -> None:
+        """Some clients of MongoDB go to `socks5` in the right order, and clients of SOCKS wait in the other."""
+        socks = "[route s]\nmatch = socks5\nbackend = h:1\n"
+        mongo = "[route m]\nmatch = mongodb\nbackend = h:2\n"
+        (told,) = self.found("{listen}" + socks + mongo)
+        self.assertIn(
+            "'mongodb' shares clients with the 'socks5' of [route s] (x.ini:4): MongoDB", told
+        )
+        self.assertIn("exactly 261 bytes", told)
+        (told,) = self.found("{listen}" + mongo + socks)
+        self.assertIn("'socks5' should come before the 'mongodb' of [route m] (x.ini:4): ", told)
 
     def test_datagram_ambiguities(self) -> None:
         """The same holds over UDP."""
         listener = "[listen l]\nendpoint = udp:1\n"
         route = "[route {0}]\nmatch = {0}\nbackend = udp:h:{1}\n"
-        for pair in DATAGRAM_AMBIGUITIES:
+        pairs = [
+            pair for pair in all_ambiguities() if (pair.first, pair.second) in DATAGRAM_OVERLAPS
+        ]
+        self.assertGreater(len(pairs), len(DATAGRAM_AMBIGUITIES))
+        for pair in pairs:
             first, second = route.format(pair.first, 1), route.format(pair.second, 2)
             self.assertEqual(self.found(listener + first + second), [])
             (warning,) = self.found(listener + second + first)

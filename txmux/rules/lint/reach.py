@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from functools import cache
 from typing import TYPE_CHECKING
 
 import attrs
 
-from txmux.detection.ambiguities import AMBIGUITIES, DATAGRAM_AMBIGUITIES
+from txmux.detection.ambiguities import all_ambiguities
 from txmux.interfaces import Transport
 from txmux.rules.lint.coverage import Index, read_line
 from txmux.rules.lint.scopes import scopes
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from txmux.rules.problems import Problem
 
 _MOST_NAMED = 5
-_PAIRS = (*AMBIGUITIES, *DATAGRAM_AMBIGUITIES)
 _NOBODY: dict[str, Route] = {}  # one for the many lines that nobody takes all clients of
 
 
@@ -129,13 +129,12 @@ class _Reach:
                     plain[owner.line.name].append(owner)
 
     def _find_misplaced(self, plain: dict[str, list[_Owner]], later: _Owner) -> None:
-        for pair in _PAIRS if not later.line.negated else ():
-            for owner in plain[pair.second] if pair.first == later.line.name else ():
+        for other, before, why in (
+            _pairs().get(later.line.name, ()) if not later.line.negated else ()
+        ):
+            for owner in plain[other]:
                 if _leads(owner.route) != _leads(later.route) and owner.clients & later.clients:
-                    message = (
-                        f"'{pair.first}' should come before the '{pair.second}' of "
-                        f"{_at(owner.route, owner.number)}: {pair.why}"
-                    )
+                    message = f"'{later.line.name}' {before} the '{other}' of {_at(owner.route, owner.number)}: {why}"
                     self._misplaced.setdefault((later.route.name, later.number), message)
 
     def _all_takers(self, route: Route, number: int) -> dict[str, Route]:
@@ -170,6 +169,17 @@ class _Reach:
         else:
             return  # Scopes to which nobody comes at all are told of by themselves.
         yield section.problem(message, key)
+
+
+@cache
+def _pairs() -> dict[str, list[tuple[str, str, str]]]:
+    """Give, by the name of the later matcher, earlier ones that share clients with it, in what order, and why."""
+    found: dict[str, list[tuple[str, str, str]]] = defaultdict(list)
+    for pair in all_ambiguities():
+        found[pair.first].append((pair.second, "should come before", pair.why))
+        if pair.always:
+            found[pair.second].append((pair.first, "shares clients with", pair.always))
+    return found
 
 
 def _at(route: Route, number: int) -> str:

@@ -1,0 +1,259 @@
+"""Finds first bytes that two matchers both match, and clients that a matcher holds though they are another's.
+
+    python -m tests.matchers.searching
+
+writes `txmux/detection/overlaps.py`, by which ``txmux check`` warns. It takes a minute or two: a test of `script/test --all`
+does the same and compares.
+
+Matchers are only asked, so the search knows nothing of protocols. Two of them are asked about the same bytes, one byte more
+each time, of those that both allow: any byte at first, later bytes of samples and others that often matter. Then their
+samples finish what has begun so. As a datagram is whole, datagrams of one protocol are put together with those of the other.
+"""
+
+from __future__ import annotations
+
+import random
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tests.matchers.all_samples import all_samples, for_streams
+from tests.matchers.asking import over_udp
+from txmux.detection.registry import installed_matchers
+from txmux.detection.transports import transports_of
+from txmux.interfaces import Datagrams, Peeked, Transport, Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from txmux.interfaces import Predicate
+
+    Pair = tuple[str, str]
+
+CONFIGURED = frozenset({"any", "payload", "regex"})
+"""These match what their line says, not a protocol."""
+TABLE = Path(__file__).parents[2] / "txmux/detection/overlaps.py"
+_PAGE = Path(__file__).parents[2] / "docs/reference/matchers.md"
+_SEEDS = 8
+_KEPT = 48
+_LONGEST = 80
+_OFTEN = bytes((0, 1, 2, 3, 4, 5, 6, 8, 10, 13, 16, 32, 47, 48, 49, 58, 65, 97, 127, 128, 255))
+_CHANGED = 16
+_NEAR = 24
+_MATCH, _NO, _NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
+
+
+_MODULE = '''"""Pairs of matchers that both match some first bytes, with such bytes; who comes first in the reference's order stands first.
+
+``python -m tests.matchers.searching`` has found them, and has written this file.
+"""
+
+from __future__ import annotations
+
+# fmt: off
+OVERLAPS: dict[tuple[str, str], str] = {
+%s}
+"""Of streams; in hexadecimal digits."""
+
+DATAGRAM_OVERLAPS: dict[tuple[str, str], str] = {
+%s}
+"""Of datagrams, whole."""
+# fmt: on
+'''
+
+
+@cache
+def order(heading: str = "Ambiguities") -> tuple[str, ...]:
+    """Give the matchers in the order that the reference recommends: over TCP, or under ``Order over UDP``."""
+    section = _PAGE.read_text().partition(f"\n## {heading}\n")[2]
+    return tuple(section.partition("```text\n")[2].partition("```")[0].split())
+
+
+@cache
+def streams() -> dict[str, Asked]:
+    """Give the matchers for TCP that have samples, in the order of the reference."""
+    matchers, samples = for_streams(), all_samples()
+    return {
+        name: Asked(matchers[name].predicate({}), samples[name])
+        for name in order()
+        if name in samples and name != "random"
+    }
+
+
+@cache
+def flows() -> dict[str, Asked]:
+    """Give the matchers for UDP, in the order of the reference."""
+    matchers, samples = installed_matchers(), all_samples("DATAGRAMS")
+    return {
+        name: Asked(over_udp(matchers[name]), samples[name])
+        for name in order("Order over UDP")
+        if name not in CONFIGURED and Transport.UDP in transports_of(matchers[name])
+    }
+
+
+class Asked:
+    """A matcher without options, and what it has to match.
+
+    Args:
+        predicate: What it made of no options.
+        samples: First bytes, or first datagrams, of its clients.
+    """
+
+    def __init__(self, predicate: Predicate, samples: Sequence[bytes]) -> None:
+        self.samples = samples
+        self.first = getattr(predicate, "first_bytes", None) or frozenset(range(256))
+        self._predicate = predicate
+
+    def about(self, data: bytes) -> Verdict:
+        """Ask about the first bytes of a stream."""
+        return self._predicate(Peeked(data))
+
+    def takes(self, datagram: bytes) -> bool:
+        """Tell whether a first datagram is one of its own."""
+        if datagram[0] not in self.first:
+            return False
+        return self._predicate(Datagrams((datagram,))) is _MATCH
+
+    def decides_at(self, data: bytes) -> int:
+        """Find after how many of some bytes it has decided."""
+        low, high = 1, len(data)
+        while low < high:
+            middle = (low + high) // 2
+            if self.about(data[:middle]) is _NEED_MORE:
+                low = middle + 1
+            else:
+                high = middle
+        return low
+
+
+def overlap(one: Asked, other: Asked, kept: int = _KEPT, seed: int = 0) -> bytes | None:
+    """Look for a stream that two matchers both match.
+
+    Args:
+        one: One of them.
+        other: The other.
+        kept: How many beginnings are followed at a time.
+        seed: By which these are chosen.
+    """
+    firsts = one.first & other.first
+    chance = random.Random(seed)
+    begun = [(b"", _NEED_MORE, _NEED_MORE)] if firsts else []
+    while begun and len(begun[0][0]) < _LONGEST:
+        found = _finished(one, other, begun)
+        if found is not None:
+            return found
+        longer = []
+        for data, is_one, is_other in begun:
+            for byte in sorted(_following(one, other, data) if data else firsts):
+                more = data + bytes([byte])
+                if (first := is_one if is_one is _MATCH else one.about(more)) is _NO:
+                    continue
+                if (second := is_other if is_other is _MATCH else other.about(more)) is _NO:
+                    continue
+                longer.append((more, first, second))
+        chance.shuffle(longer)
+        # Those that one of them has matched are the nearest.
+        longer.sort(key=lambda state: _MATCH not in state)
+        half = sum(_MATCH in state for state in longer[: kept // 2])
+        begun = [*longer[:half], *[s for s in longer if _MATCH not in s][: kept - half]]
+        begun = begun if len(longer) > kept else longer
+    return None
+
+
+def _finished(
+    one: Asked, other: Asked, begun: Iterable[tuple[bytes, Verdict, Verdict]]
+) -> bytes | None:
+    """Find a beginning that the end of a sample, or nothing, makes a match of both; as much of it as that takes."""
+    for data, is_one, is_other in begun:
+        for sample in (*one.samples, *other.samples):
+            whole = data + sample[len(data) :]
+            if (is_one is _MATCH or one.about(whole) is _MATCH) and (
+                is_other is _MATCH or other.about(whole) is _MATCH
+            ):
+                return whole[: max(one.decides_at(whole), other.decides_at(whole))]
+    return None
+
+
+def _following(one: Asked, other: Asked, data: bytes) -> Iterable[int]:
+    """Give the bytes that are worth trying behind others."""
+    at = len(data)
+    if at < 2:
+        return range(256)
+    found = set(_OFTEN)
+    for sample in (*one.samples, *other.samples):
+        found.update(sample[at : at + 1])
+        again = sample.find(data[-2:])
+        if again >= 0:
+            found.update(sample[again + 2 : again + 3])
+    return found
+
+
+def overlaps(kept: int = _KEPT, seeds: int = _SEEDS) -> dict[Pair, bytes]:
+    """Find the pairs of matchers for TCP that both match some stream, in the order of the reference."""
+    asked = streams()
+    found: dict[Pair, bytes] = {}
+    for seed in range(seeds):
+        for one, other in _pairs(asked):
+            if (one, other) not in found:
+                data = overlap(asked[one], asked[other], kept, seed)
+                if data is not None:
+                    found[one, other] = data
+    return {pair: found[pair] for pair in _pairs(asked) if pair in found}
+
+
+def datagram_overlaps() -> dict[Pair, bytes]:
+    """Find the pairs of matchers for UDP that both match some datagram, in the order of the reference."""
+    asked = flows()
+    found = {}
+    for one, other in _pairs(asked):
+        firsts = asked[one].first & asked[other].first
+        mixed = (data for data in _mixed(asked[one], asked[other]) if data and data[0] in firsts)
+        both = (data for data in mixed if asked[one].takes(data) and asked[other].takes(data))
+        shortest = min(both, key=len, default=None) if firsts else None
+        if shortest is not None:
+            found[one, other] = shortest
+    return found
+
+
+def _mixed(one: Asked, other: Asked) -> Iterator[bytes]:
+    """Put together a datagram of one with another of the other, in all ways that change its beginning."""
+    for first in one.samples:
+        for second in other.samples:
+            for left, right in ((first, second), (second, first)):
+                yield left
+                for end in range(1, min(len(left), _NEAR) + 1):
+                    for start in range(end):
+                        yield right[:start] + left[start:end] + right[end:]
+                    yield left[:end] + right[end:][: len(left) - end]
+
+
+def _pairs(asked: Mapping[str, Asked]) -> Iterator[Pair]:
+    names = list(asked)
+    return ((one, other) for at, one in enumerate(names) for other in names[at + 1 :])
+
+
+def neighbours(sample: bytes) -> Iterator[bytes]:
+    """Give a sample with one of its first bytes changed, left out, or one more between them."""
+    yield sample
+    for at, byte in enumerate(sample[:_CHANGED]):
+        before, behind = sample[:at], sample[at + 1 :]
+        yield before + behind
+        for other in {*_OFTEN, *(byte ^ 1 << bit for bit in range(8))}:
+            yield before + bytes([other]) + behind
+        for more in (0, 1, 32, 255):
+            yield before + bytes([more, byte]) + behind
+
+
+def table() -> str:
+    """Give the source of the module with the tables."""
+    rows = [
+        "".join(
+            f'    ("{one}", "{other}"): "{data.hex()}",\n' for (one, other), data in found.items()
+        )
+        for found in (overlaps(), datagram_overlaps())
+    ]
+    return _MODULE % tuple(rows)
+
+
+if __name__ == "__main__":
+    TABLE.write_text(table(), encoding="ascii")

@@ -1,0 +1,136 @@
+"""Which streams and datagrams two matchers match, and whom a matcher holds though it is another's, by search."""
+
+from __future__ import annotations
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.matchers.searching import (
+    datagram_overlaps,
+    flows,
+    neighbours,
+    overlap,
+    overlaps,
+    streams,
+)
+from txmux.detection.ambiguities import AMBIGUITIES, DATAGRAM_AMBIGUITIES, all_ambiguities
+from txmux.detection.overlaps import DATAGRAM_OVERLAPS, OVERLAPS
+from txmux.interfaces import Verdict
+
+_AGAIN = "python -m tests.matchers.searching writes the table again; see whether one of the two can be narrowed instead"
+_WAITS_FOR_MORE = {("grpc", "http2"), ("grpc", "http")}
+"""HTTP/2 behind gRPC, as the reference says."""
+_GOES_ON = frozenset({"http", "memcached", "rtmp"})
+"""Whose first message is longer than what decides: a head, a header of 24 bytes, and 1537 bytes."""
+
+
+def _held(name: str, data: bytes) -> list[str]:
+    """Name the matchers before one, in the order of the reference, that are undecided about its client."""
+    asked = streams()
+    own = asked[name]
+    if not data or data[0] not in own.first or own.about(data) is not Verdict.MATCH:
+        return []
+    heard = data if name in _GOES_ON else data[: own.decides_at(data)]
+    names = list(asked)
+    return [
+        before
+        for before in names[: names.index(name)]
+        if data[0] in asked[before].first
+        and asked[before].about(heard) is Verdict.NEED_MORE
+        and (before, name) not in _WAITS_FOR_MORE
+    ]
+
+
+class TableTests(SynchronousTestCase):
+    """What `txmux check` knows."""
+
+    def test_streams(self) -> None:
+        """Both matchers of a pair match the bytes beside it, and are in the order of the reference."""
+        asked = streams()
+        names = list(asked)
+        for (one, other), digits in OVERLAPS.items():
+            data = bytes.fromhex(digits)
+            self.assertLess(names.index(one), names.index(other), (one, other))
+            for name in (one, other):
+                self.assertIs(asked[name].about(data), Verdict.MATCH, (name, digits, _AGAIN))
+
+    def test_datagrams(self) -> None:
+        """The same of datagrams."""
+        asked = flows()
+        names = list(asked)
+        for (one, other), digits in DATAGRAM_OVERLAPS.items():
+            self.assertLess(names.index(one), names.index(other), (one, other))
+            for name in (one, other):
+                self.assertTrue(asked[name].takes(bytes.fromhex(digits)), (name, digits, _AGAIN))
+
+    def test_reasons(self) -> None:
+        """Pairs with a reason are among them, each once."""
+        for told, found in (
+            (AMBIGUITIES, OVERLAPS),
+            (DATAGRAM_AMBIGUITIES, DATAGRAM_OVERLAPS),
+        ):
+            for pair in told:
+                self.assertIn((pair.first, pair.second), found)
+        every = [(pair.first, pair.second) for pair in all_ambiguities()]
+        self.assertEqual(sorted(every), sorted({*OVERLAPS, *DATAGRAM_OVERLAPS}))
+
+    def test_quickly(self) -> None:
+        """A short search finds no other pairs, of streams."""
+        self.assertEqual(overlaps(kept=4, seeds=1).keys() - OVERLAPS.keys(), set(), _AGAIN)
+
+    def test_finds(self) -> None:
+        """The search finds what two matchers share, and nothing where they share only the first byte."""
+        asked = streams()
+        shared = bytes.fromhex(OVERLAPS["http2", "http"])
+        self.assertEqual(overlap(asked["http2"], asked["http"]), shared)
+        self.assertIsNone(overlap(asked["rdp"], asked["rtmp"]))
+
+
+class HeldTests(SynchronousTestCase):
+    """Clients of a later matcher, in the order of the reference."""
+
+    def test_neighbours(self) -> None:
+        """None is held that has sent what its own needs, be it a sample, or one with a byte changed, added or left out."""
+        for name, own in streams().items():
+            for sample in own.samples:
+                for data in dict.fromkeys(neighbours(sample)):
+                    self.assertEqual((name, data, _held(name, data)), (name, data, []))
+
+
+class SearchTests(SynchronousTestCase):
+    """The whole search."""
+
+    def test_streams(self) -> None:
+        """It finds no pair of matchers for TCP that is not in the table."""
+        self.assertEqual(overlaps().keys() - OVERLAPS.keys(), set(), _AGAIN)
+
+    def test_datagrams(self) -> None:
+        """Nor of matchers for UDP."""
+        self.assertEqual(datagram_overlaps().keys() - DATAGRAM_OVERLAPS.keys(), set(), _AGAIN)
+
+    @settings(max_examples=3000)
+    @given(st.data())
+    def test_spliced(self, data: st.DataObject) -> None:
+        """A sample with bytes of another in it, or any bytes, is matched by no pair that is not known, and holds nobody."""
+        asked = streams()
+        name = data.draw(st.sampled_from(sorted(asked)))
+        sample = data.draw(st.sampled_from(asked[name].samples))
+        other = data.draw(st.sampled_from(asked[data.draw(st.sampled_from(sorted(asked)))].samples))
+        start = data.draw(st.integers(0, min(len(sample), 40)))
+        piece = data.draw(
+            st.binary(max_size=4)
+            | st.builds(lambda length: other[start : start + length], st.integers(0, 8))
+        )
+        skipped = data.draw(st.sampled_from((len(piece), 0)))
+        spliced = sample[:start] + piece + sample[start + skipped :]
+        taken = [
+            one
+            for one, its in asked.items()
+            if spliced and spliced[0] in its.first and its.about(spliced) is Verdict.MATCH
+        ]
+        for at, first in enumerate(taken):
+            for second in taken[at + 1 :]:
+                self.assertIn((first, second), OVERLAPS, _AGAIN)
+        if len(taken) == 1:
+            self.assertEqual((spliced, _held(taken[0], spliced)), (spliced, []))
