@@ -190,8 +190,8 @@ class Learns(Protocol):
     def learnt(self, peeked: Any, /) -> Mapping[str, str]:
         """Give the facts (``sni``, ``host``, …) that are in the bytes so far.
 
-        Asked once the decision is made, of one predicate of each kind: those of a class whose method this is are of one
-        kind, and so are those that give the same function here.
+        Asked once the decision is made, of one predicate of each kind up to the winning route: those of a class whose method
+        this is are of one kind, and so are those that give the same function here.
         """
         ...
 

@@ -229,6 +229,14 @@ class FactsTest(SynchronousTestCase):
         assert decision is not None
         self.assertEqual(decision.facts, {"software": "x"})
 
+    def test_up_to_the_winner(self) -> None:
+        """So do the routes before it, and none behind it."""
+        data = b"GET / HTTP/1.1\r\nHost: c\r\n\r\n"
+        for matches, told in ((("http host=a", "any"), True), (("any", "http host=a"), False)):
+            decision = Detector([route(match, "close") for match in matches]).begin().feed(data)
+            assert decision is not None
+            self.assertEqual(decision.facts.get("host"), "c" if told else None)
+
     def test_of_nobody(self) -> None:
         """Without a winner each kind of predicate is asked once."""
         routes = [route(f"http host={name}", "close") for name in ("a", "b")]

@@ -217,7 +217,8 @@ class _Way(Generic[R]):
 
     def _facts(self, plan: Plan[R], decided: int, peeked: Peeked) -> dict[str, str]:
         """Collect what was learnt, and which of the dry-run routes would have been first."""
-        facts = _learnt(plan.learners, peeked)
+        # What later routes would see is not read, for the log alone.
+        facts = _learnt(plan.learners, decided, peeked)
         for position in plan.dry_runs:
             route = plan.routes[position]
             if position >= decided:
@@ -405,14 +406,18 @@ def serves_at(route: RouteLike, now: float | None) -> bool:
     return now is not None and any(period.covers(now) for period in route.during)
 
 
-def _learnt(predicates: Iterable[Predicate], peeked: Peeked) -> dict[str, str]:
-    """Collect the facts that predicates see."""
+def _learnt(
+    learners: Iterable[tuple[int, Predicate]], decided: int, peeked: Peeked
+) -> dict[str, str]:
+    """Collect the facts that predicates see, up to the position of the route that won."""
     facts: dict[str, str] = {}
-    for predicate in predicates:
+    for position, predicate in learners:
+        if position > decided:
+            break
         try:
             learnt: Mapping[object, object] = predicate.learnt(peeked)  # type: ignore[attr-defined]
             for name, value in learnt.items():
                 facts[_fact_name(str(name))] = str(value)
-        except Exception:  # nosec B110  # noqa: BLE001, PERF203, S110 - facts are worth no connection
+        except Exception:  # nosec B110  # noqa: BLE001, S110 - facts are worth no connection
             pass
     return facts

@@ -94,7 +94,7 @@ class Plan(Generic[R]):
     """The routes that streams with the same first byte can match, in their order.
 
     Attributes:
-        learners: One predicate of each kind that can tell what it saw.
+        learners: One predicate of each kind that can tell what it saw, behind the position of its first route.
         dry_runs: The positions of those that decide nothing.
         conversing: What finds the requests that a route may want to be answered, by its position.
         exchanges: The same, each once.
@@ -236,9 +236,9 @@ def _next_false(flags: Sequence[bool]) -> list[int]:
     return found
 
 
-def _learners(routes: Iterable[RouteLike]) -> Iterator[Predicate]:
+def _learners(routes: Iterable[RouteLike]) -> Iterator[tuple[int, Predicate]]:
     kinds: dict[object, object] = {}
-    for route in routes:
+    for position, route in enumerate(routes):
         for alternative in route.alternatives:
             learnt = _told(alternative.predicate, "learnt")
             if learnt is None:
@@ -248,7 +248,7 @@ def _learners(routes: Iterable[RouteLike]) -> Iterator[Predicate]:
             kind = (type(learnt.__self__), function) if function else id(learnt)
             if kind not in kinds:
                 kinds[kind] = learnt  # kept, so that no other gets its id
-                yield alternative.predicate
+                yield position, alternative.predicate
 
 
 def _conversing(

@@ -57,9 +57,9 @@ class Message:
         return Verdict.MATCH
 
     @property
-    def learnt(self) -> Callable[[Peeked], dict[str, str]]:
-        """Gives the facts, made safe for the log; the same function for all that read the same."""
-        return _learner(self.read, tuple(self.facts))
+    def learnt(self) -> Callable[[Peeked], dict[str, str]] | None:
+        """Gives the facts, if there are some, made safe for the log; the same function for all that read the same."""
+        return _learner(self.read, tuple(self.facts)) if self.facts else None
 
 
 def message_in(
@@ -95,8 +95,12 @@ def _parser(
 def _learner(
     read: Callable[[Cursor], Mapping[str, str]], names: tuple[str, ...]
 ) -> Callable[[Peeked], dict[str, str]]:
+    parse = _parser(read)
+
     def learnt(peeked: Peeked, /) -> dict[str, str]:
-        found = message_in(peeked, read) or {}
+        found = peeked.parsed(parse)
+        if not found:
+            return {}
         return {name: printable(found[name]) for name in names if name in found}
 
     return learnt
