@@ -10,7 +10,9 @@ import attrs
 
 from txmux.detection.registry import installed_matchers
 from txmux.rules.lint.closed import closed_listeners
+from txmux.rules.lint.coverage import forget_lines
 from txmux.rules.lint.privileges import missing_privileges, own_privileges
+from txmux.rules.lint.signatures import cut_signatures
 from txmux.rules.lint.warnings import lint, warnings
 from txmux.rules.problems import RulesError
 from txmux.rules.reading.parser import load
@@ -117,8 +119,10 @@ def _check(path: str, matchers: Mapping[str, IProtocolMatcher]) -> _Checked:
         *lint(rules),
         *closed_listeners(rules),
         *missing_privileges(rules, own_privileges()),
+        *cut_signatures(rules, matchers),
         *unread,
     ]
+    forget_lines()
     return _Checked(path, rules, warnings(rules, found), _hints(rules))
 
 

@@ -23,6 +23,7 @@ __all__ = [
     "with_advice",
 ]
 
+_MOST_LIKE, _MOST_MEANT = 8, 3
 _MOST_LISTED = 30
 
 
@@ -82,20 +83,45 @@ class InvalidValueError(MuxError):
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
-    """Find the known word that is nearest to another one, whatever its case."""
-    by_folded = {name.casefold(): name for name in known}
-    near = get_close_matches(word.casefold(), by_folded, n=1)
-    return by_folded[near[0]] if near else None
+    """Find the known word that is nearest to another one, whatever its case; of several the first."""
+    return next(iter(_all_nearest(word, known)), None)
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Suggest the known word that is nearest to a wrong one.
+    """Suggest the known word that is nearest to a wrong one, or those that are equally near.
+
+    Args:
+        word: The wrong word.
+        known: The words that would be right, those that are meant most often first.
 
     Returns:
         ``; did you mean 'ssh'?`` to end a message with, or nothing when none is near.
     """
-    near = nearest(word, known)
-    return f"; did you mean {near!r}?" if near else ""
+    near = _all_nearest(word, known)[:_MOST_MEANT]
+    return f"; did you mean {joined([repr(name) for name in near])}?" if near else ""
+
+
+def _all_nearest(word: str, known: Iterable[str]) -> list[str]:
+    word = word.casefold()
+    by_folded = {name.casefold(): name for name in known}
+    alike = set(get_close_matches(word, by_folded, n=_MOST_LIKE))
+    distances = {name: _distance(word, name) for name in by_folded if name in alike}
+    least = min(distances.values(), default=0)
+    return [by_folded[name] for name, distance in distances.items() if distance == least]
+
+
+def _distance(word: str, other: str) -> int:
+    """Count the letters to be changed, added or left out, or swapped with the next one, to make one word of another."""
+    before: list[int] = []
+    row = list(range(len(other) + 1))
+    for at, letter in enumerate(word, 1):
+        two_before, before, row = before, row, [at]
+        for place, its in enumerate(other, 1):
+            costs = [before[place] + 1, row[place - 1] + 1, before[place - 1] + (letter != its)]
+            if place > 1 and at > 1 and (letter, word[at - 2]) == (other[place - 2], its):
+                costs.append(two_before[place - 2] + 1)
+            row.append(min(costs))
+    return row[-1]
 
 
 def suggestion(word: str, known: Iterable[str], there_are: str = "there are") -> str:
@@ -123,6 +149,6 @@ def with_advice(message: str, advice: str) -> str:
     return f"{message}; {advice}"
 
 
-def joined(words: Sequence[str]) -> str:
+def joined(words: Sequence[str], by: str = "or") -> str:
     """Join words as ``a``, ``a or b`` or ``a, b or c``."""
-    return " or ".join(filter(None, (", ".join(words[:-1]), words[-1])))
+    return f" {by} ".join(filter(None, (", ".join(words[:-1]), words[-1])))

@@ -134,17 +134,26 @@ class DatagramTests(ReadingTestCase):
 
     def test_matchers_that_cannot_be_there(self) -> None:
         """A route needs a matcher for what comes in by its listeners."""
-        told = (
-            "for UDP, and none of these matchers is: 'txmux matchers' says what each is for; "
-            "write another one, or put the route under another listener"
-        )
+        told = "for UDP; put the route under a listener with 'endpoint = :PORT' and lead it to a server of TCP"
         for keys, where in (
             ("backend = udp:h:2", "its backend is"),
             ("backend = close", "every [listen] is"),
             ("backend = close\nunder = u", "[listen u] is"),
         ):
             said = self.complaints(f"{_UDP}[route r]\nmatch = ssh\n{keys}\n")
-            self.assertEqual(said, [f"4 match: {where} {told}"])
+            self.assertEqual(said, [f"4 match: 'ssh' is for TCP, but {where} {told}"])
+        listener = "[listen t]\nendpoint = :1\n"
+        wrong = (
+            "4 match: 'wireguard' is for UDP, but its backend is for TCP; put the route under a listener with "
+            "'endpoint = udp:PORT' and lead it to a server of UDP"
+        )
+        route = "[route r]\nmatch = wireguard\nbackend = 127.0.0.1:2\n"
+        self.assertEqual(self.complaints(listener + route), [wrong])
+        route = "[route r]\nmatch = wireguard\n    not quic\nbackend = close\n"
+        [both] = self.complaints(listener + route)
+        self.assertIn(
+            "'wireguard' and 'not quic' are for UDP, but every [listen] is for TCP;", both
+        )
 
     def test_tls_ends_over_tcp(self) -> None:
         """No listener for UDP has a route that ends TLS, and inside of TLS no route leads to a server of UDP."""

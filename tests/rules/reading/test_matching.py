@@ -9,10 +9,11 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from tests.rules.fakes import MATCHERS, FakeMatcher, FakePredicate
-from txmux.detection.registry import PluginProblem, Registry
+from txmux.detection.registry import PluginProblem, Registry, installed_matchers
 from txmux.interfaces import IProtocolMatcher, Option
 from txmux.rules.model import Alternative
 from txmux.rules.problems import InvalidValueError
+from txmux.rules.reading.matchhints import MEANT, SERVER_FIRST
 from txmux.rules.reading.matching import read_alternative
 
 if TYPE_CHECKING:
@@ -112,12 +113,43 @@ class ProblemTests(SynchronousTestCase):
             "ssl sni=x": "unknown matcher 'ssl'; write 'tls sni=x'",
             "HTTPS": "unknown matcher 'HTTPS'; write 'tls'",
             "websocket": "unknown matcher 'websocket'; write 'http upgrade=websocket'",
+            "tsl": f"unknown matcher 'tsl'; did you mean 'tls'? {there_are}",
+            "jabber": "unknown matcher 'jabber'; write 'xmpp'",
+            "h2": "unknown matcher 'h2'; write 'tls alpn=h2'",
             "http3": "unknown matcher 'http3'; write 'quic alpn=h3'",
             "not udp": "unknown matcher 'udp'; write 'any'",
             "ssh, tls": "unknown matcher 'ssh,'; write one matcher a line, without commas",
             "''": f"unknown matcher '' {there_are}",
         }.items():
             self.assertEqual(self.complaints(line), (message,))
+
+    def test_near(self) -> None:
+        """Swapped letters count one, and of names that are equally near all are told, the commoner first."""
+        known = installed_matchers()
+        for name, meant in {
+            "tsl": "'tls'",
+            "htpt": "'http'",
+            "rtp": "'rdp', 'rtmp' or 'rtsp'",
+            "dtl": "'dtls'",
+            "shs": "'ssh'",
+            "rediss2": "'redis'",
+            "sock5": "'socks5'",
+        }.items():
+            error = self.assertRaises(
+                InvalidValueError,
+                read_alternative,
+                name,
+                {one: known[one] for one in known if one != name},
+            )
+            self.assertIn(f"unknown matcher '{name}'; did you mean {meant}?", str(error))
+
+    def test_what_others_write(self) -> None:
+        """What is named instead of another word is a line that can be written, and the word is no matcher."""
+        known = installed_matchers()
+        for word, meant in MEANT.items():
+            self.assertNotIn(word, known)
+            read_alternative(meant, known)
+        self.assertEqual([*SERVER_FIRST & known.keys()], [])
 
     def test_no_matchers(self) -> None:
         """Without any plugin the message still reads well."""
@@ -126,7 +158,7 @@ class ProblemTests(SynchronousTestCase):
 
     def test_server_speaks_first(self) -> None:
         """For protocols whose clients wait, the way that works is named."""
-        for name in ("mysql", "smtp", "imap", "pop3", "FTP", "vnc", "nats"):
+        for name in ("mysql", "smtp", "imap", "pop3", "FTP", "vnc", "nats", "mariadb", "lmtp"):
             (message,) = self.complaints(name)
             self.assertIn("'silent =' in [listen]", message)
 

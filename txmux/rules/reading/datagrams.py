@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from txmux.interfaces import Transport
 from txmux.rules.model import Backend, Server
 from txmux.rules.model.networks import is_address
-from txmux.rules.problems import InvalidValueError
+from txmux.rules.problems import InvalidValueError, joined
 from txmux.rules.reading.endpointstrings import link_scope, server_host
 from txmux.rules.reading.values import whole_number
 
@@ -205,11 +205,14 @@ def _of_route(
             f"its backend is for {word}" if own else f"every [listen] is for {word}",
         )
         where = f"{where} for {word}" if where.endswith(" is") else where
+        theirs = Transport.UDP if missing[0] is Transport.TCP else Transport.TCP
+        lines = joined([repr(line.text) for line in route.alternatives], "and")
+        endpoint = "udp:PORT" if theirs is Transport.UDP else ":PORT"
         yield (
             "match",
             (
-                f"{where}, and none of these matchers is: 'txmux matchers' says what each is for; "
-                "write another one, or put the route under another listener"
+                f"{lines} {'is' if len(route.alternatives) == 1 else 'are'} for {_word(theirs)}, but {where}; "
+                f"put the route under a listener with 'endpoint = {endpoint}' and lead it to a server of {_word(theirs)}"
             ),
         )
 

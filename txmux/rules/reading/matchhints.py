@@ -10,7 +10,12 @@ from txmux.rules.problems import did_you_mean, with_advice
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
 
-SERVER_FIRST = frozenset({"mysql", "smtp", "imap", "pop3", "ftp", "vnc", "nats"})
+SERVER_FIRST = frozenset(
+    {
+        *("mysql", "mariadb", "smtp", "lmtp", "imap", "pop3", "nntp", "managesieve", "ftp", "vnc"),
+        "nats",
+    }
+)
 """Protocols in which the client waits for the server, so that nothing of it can be recognised."""
 
 MEANT = {
@@ -41,12 +46,96 @@ MEANT = {
     "h3": "quic alpn=h3",
     "doq": "quic alpn=doq",
     "coaps": "dtls alpn=coap",
-    "mssql": "tds",
-    "msrdp": "rdp",
-    "oracle": "tns",
-    "rabbitmq": "amqp",
+    "h2": "tls alpn=h2",
+    "h2c": "http2",
+    "grpcs": "tls alpn=h2",
+    "dot": "tls alpn=dot",
+    **dict.fromkeys(
+        ("amqps", "ftps", "ircs", "nntps", "pop3s", "rediss", "rtmps", "sips", "xmpps"), "tls"
+    ),
+    **dict.fromkeys(
+        ("acme", "doh", "tls1.2", "tls1.3", "tlsv1.2", "tlsv1.3", "trojan", "vless"), "tls"
+    ),
+    **dict.fromkeys(
+        ("http1", "http/1.1", "web", "www", "rest", "webdav", "docker", "upnp"), "http"
+    ),
+    **dict.fromkeys(("openssh", "sshd", "sftp", "scp"), "ssh"),
+    **dict.fromkeys(("msrdp", "mstsc", "remote-desktop", "ms-wbt-server"), "rdp"),
+    **dict.fromkeys(("mssql", "sqlserver", "sql-server"), "tds"),
+    **dict.fromkeys(("oracle", "oracledb"), "tns"),
+    **dict.fromkeys(("postgresql", "psql", "pgsql", "cockroachdb"), "postgres"),
+    **dict.fromkeys(("mongo", "documentdb"), "mongodb"),
+    **dict.fromkeys(("valkey", "keydb", "resp"), "redis"),
+    **dict.fromkeys(("cql", "scylla", "scylladb"), "cassandra"),
+    **dict.fromkeys(("neo4j", "memgraph"), "bolt"),
+    "memcache": "memcached",
+    "opensearch": "elasticsearch",
+    **dict.fromkeys(("rabbitmq", "amqp091"), "amqp"),
+    **dict.fromkeys(("zmq", "zmtp", "0mq"), "zeromq"),
+    **dict.fromkeys(("mosquitto", "hivemq"), "mqtt"),
+    "jabber": "xmpp",
+    **dict.fromkeys(("icecast2", "shoutcast"), "icecast"),
+    **dict.fromkeys(("cifs", "samba"), "smb"),
+    **dict.fromkeys(("rpc", "oncrpc"), "sunrpc"),
+    "nfs": "sunrpc program=nfs",
+    **dict.fromkeys(("portmap", "portmapper", "rpcbind"), "sunrpc program=portmapper"),
+    **dict.fromkeys(("msrpc", "epmap"), "dcerpc"),
+    **dict.fromkeys(("krb5", "krb", "kdc"), "kerberos"),
+    **dict.fromkeys(("cldap", "activedirectory"), "ldap"),
+    **dict.fromkeys(("torrent", "utp", "dht"), "bittorrent"),
+    **dict.fromkeys(("socks", "socks5h"), "socks5"),
+    "socks4a": "socks4",
+    **dict.fromkeys(("proxyprotocol", "proxy_protocol", "haproxy"), "proxy"),
+    **dict.fromkeys(("shadowsocks", "vmess", "obfs4", "hysteria"), "random"),
+    "wg": "wireguard",
+    "ovpn": "openvpn",
+    **dict.fromkeys(("ipsec", "isakmp", "ikev2"), "ike"),
+    **dict.fromkeys(("turn", "webrtc"), "stun"),
+    "domain": "dns",
+    "epmd": "erlang",
+    **dict.fromkeys(("bedrock", "mcpe"), "raknet"),
+    **dict.fromkeys(("steam", "a2s", "srcds"), "source-engine"),
+    **dict.fromkeys(("ts3", "teamspeak3"), "teamspeak"),
+    "stratum": "jsonrpc",
+    **dict.fromkeys(("s7comm", "iso-tsap"), "s7"),
+    **dict.fromkeys(("ethernetip", "ethernet-ip", "ethernet/ip", "cip"), "enip"),
+    **dict.fromkeys(("iec-104", "iec60870", "iec60870-5-104"), "iec104"),
+    **dict.fromkeys(("modbus-tcp", "modbustcp", "mbap"), "modbus"),
+    "opc-ua": "opcua",
 }
 """What others call a matcher."""
+
+_COMMON = (
+    *(
+        "tls",
+        "http",
+        "ssh",
+        "quic",
+        "dns",
+        "postgres",
+        "redis",
+        "rdp",
+        "openvpn",
+        "mqtt",
+        "socks5",
+        "http2",
+    ),
+    *(
+        "grpc",
+        "wireguard",
+        "stun",
+        "sip",
+        "smb",
+        "ldap",
+        "mongodb",
+        "xmpp",
+        "git",
+        "rtmp",
+        "rtsp",
+        "dtls",
+    ),
+)
+"""What is meant most often, in that order: of names that are equally near, it is named first."""
 
 _FIRST_OPTIONS = {
     "http": "host",
@@ -81,7 +170,8 @@ def unknown(
     hint = _hint(name, rest, options, known)
     if hint:
         return f"{message}; {hint}"
-    message += did_you_mean(name, known)
+    common = [one for one in _COMMON if one in known]
+    message += did_you_mean(name, dict.fromkeys((*common, *known)))
     if len(known) > _MOST_LISTED:
         return with_advice(message, "'txmux matchers' lists those there are")
     return f"{message} (there are {', '.join(sorted(known)) or 'none'})"
