@@ -101,6 +101,10 @@ class HeldTests(SynchronousTestCase):
 class SearchTests(SynchronousTestCase):
     """The whole search."""
 
+    def setUp(self) -> None:
+        """Import all tests that have samples, which hypothesis has to do outside of its own."""
+        streams()
+
     def test_streams(self) -> None:
         """It finds no pair of matchers for TCP that is not in the table."""
         self.assertEqual(overlaps().keys() - OVERLAPS.keys(), set(), _AGAIN)
@@ -133,4 +137,5 @@ class SearchTests(SynchronousTestCase):
             for second in taken[at + 1 :]:
                 self.assertIn((first, second), OVERLAPS, _AGAIN)
         if len(taken) == 1:
-            self.assertEqual((spliced, _held(taken[0], spliced)), (spliced, []))
+            held = [by for by in _held(taken[0], spliced) if (by, taken[0]) not in OVERLAPS]
+            self.assertEqual((spliced, held), (spliced, []))
