@@ -33,6 +33,8 @@ ZRTP = bytes.fromhex("1000 0001 5a525450 11223344 505a 0003") + b"Hello   " + by
 # Queries of DNS with such a number; the SRT handshake after draft-sharabayko-srt-01; then from nDPI's fins.pcap and iax.pcap.
 OTHERS = (
     *(bytes.fromhex(f"80{n:02x} 0100 0001 0000 0000 0000 0161 00 0001 0001") for n in range(256)),
+    bytes.fromhex("80fb 2400 0001 0001 0000 0000 0161 00 0006 0001"),
+    bytes.fromhex("80fb 2800 0001 0000 0003 0001 0161 00 0006 0001"),
     bytes.fromhex("80fb 0120 0001 0000 0000 0001 0161 00 0001 0001 00 0029 04d0 00000000 0000"),
     bytes.fromhex("8000000000000000 00001388 00000000 00000004 00000002") + bytes(40),
     bytes.fromhex("8000020000000000007a010100cccccc0001"),

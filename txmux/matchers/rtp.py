@@ -26,7 +26,8 @@ _ZRTP, _ZRTP_COOKIE = 0x10, b"ZRTP"
 _SHORTEST_ZRTP = 12 + 12 + 4
 _OF_OTHERS = re.compile(
     rb"""
-      .{4} \x00\x01 \x00{4}                            # DNS: one question, nothing else but additional records
+      .{2} [\x00\x01\x20\x21\x24\x25\x28] [\x00\x10\x20\x30]  # DNS: the flags of a client, one question, few other records
+      \x00\x01 (?:\x00.){3}
     | \x80\x00 [\x02\x07] [\x00-\x7f]..[\x00-\x7f]..  # FINS: a command that wants an answer, and how far it may go
       . (?: [\x01-\x08\x0c\x20-\x23\x26\x28] [\x01-\x0f] )
     | [\x80-\xff]. \x00\x00 .{4} [\x00-\x0f] \x00 \x06 [\x01-\x2d]  # IAX2: a call's first frame, of IAX, that answers none
