@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ipaddress import IPv4Address, IPv6Address
 
     from txmux.detection.plan import AlternativeLike, RouteLike
-    from txmux.interfaces import Exchange, Predicate
+    from txmux.interfaces import Exchange
 
 
 @attrs.frozen
@@ -407,16 +407,17 @@ def serves_at(route: RouteLike, now: float | None) -> bool:
 
 
 def _learnt(
-    learners: Iterable[tuple[int, Predicate]], decided: int, peeked: Peeked
+    learners: Iterable[tuple[int, Callable[[Peeked], Mapping[object, object]]]],
+    decided: int,
+    peeked: Peeked,
 ) -> dict[str, str]:
     """Collect the facts that predicates see, up to the position of the route that won."""
     facts: dict[str, str] = {}
-    for position, predicate in learners:
+    for position, learnt in learners:
         if position > decided:
             break
         try:
-            learnt: Mapping[object, object] = predicate.learnt(peeked)  # type: ignore[attr-defined]
-            for name, value in learnt.items():
+            for name, value in learnt(peeked).items():
                 facts[_fact_name(str(name))] = str(value)
         except Exception:  # nosec B110  # noqa: BLE001, S110 - facts are worth no connection
             pass

@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
     from ipaddress import IPv4Address, IPv6Address
 
     from txmux.interfaces import Exchange, Key, Peeked, Predicate
@@ -94,7 +94,7 @@ class Plan(Generic[R]):
     """The routes that streams with the same first byte can match, in their order.
 
     Attributes:
-        learners: One predicate of each kind that can tell what it saw, behind the position of its first route.
+        learners: What gives the facts of each kind of predicate, behind the position of its first route.
         dry_runs: The positions of those that decide nothing.
         conversing: What finds the requests that a route may want to be answered, by its position.
         exchanges: The same, each once.
@@ -236,7 +236,9 @@ def _next_false(flags: Sequence[bool]) -> list[int]:
     return found
 
 
-def _learners(routes: Iterable[RouteLike]) -> Iterator[tuple[int, Predicate]]:
+def _learners(
+    routes: Iterable[RouteLike],
+) -> Iterator[tuple[int, Callable[[Peeked], Mapping[object, object]]]]:
     kinds: dict[object, object] = {}
     for position, route in enumerate(routes):
         for alternative in route.alternatives:
@@ -248,7 +250,7 @@ def _learners(routes: Iterable[RouteLike]) -> Iterator[tuple[int, Predicate]]:
             kind = (type(learnt.__self__), function) if function else id(learnt)
             if kind not in kinds:
                 kinds[kind] = learnt  # kept, so that no other gets its id
-                yield position, alternative.predicate
+                yield position, learnt
 
 
 def _conversing(
