@@ -86,15 +86,20 @@ class CrowdSecTests(TestCase):
         self.assertEqual(self.played.asked[:2], ["true", "true"])
 
     async def test_bad_answers(self) -> None:
-        """Whatever it answers, nobody is let in for that; the line says what is wrong."""
+        """Whatever it, or something before it, answers in its place, nobody is let in for that; the line says what is wrong."""
         self.played.new = [decision("192.0.2.1")]
         self.assertEqual(await self.look(), ["192.0.2.1/32"])
         for wrong, expected in (
             (500, "it answers 500"),
             ("<html>", "its answer is not JSON"),
             ("[" * 100_000, "its answer is not JSON"),
-            ("[]", "there is no list of new decisions in it"),
-            ('{"new": 5}', "there is no list of new decisions in it"),
+            ("[]", "its answer is not an object of JSON"),
+            ("{}", "there is no list of new decisions in its answer"),
+            ('{"status": "maintenance"}', "there is no list of new decisions in its answer"),
+            ('{"new": 5, "deleted": null}', "there is no list of new decisions in its answer"),
+            ('{"new": null}', "there is no list of deleted decisions in its answer"),
+            ('{"new": null, "deleted": {}}', "there is no list of deleted decisions in its answer"),
+            ('{"new": ["x"], "deleted": []}', "there is no list of new decisions in its answer"),
         ):
             self.asking._is_away, self.asking._skip = False, 0
             self.played.wrong = wrong

@@ -52,6 +52,11 @@ class DurationTests(SynchronousTestCase):
         self.assertRegex(text, r"\A-?([0-9]+(\.[0-9]+)?(h|m|s|ms|us|µs|ns))+\Z")
 
 
+def _new(*decisions: Any) -> dict[str, Any]:
+    """Make an answer that tells of new decisions alone."""
+    return {"new": [*decisions], "deleted": None}
+
+
 class DecisionsTests(SynchronousTestCase):
     """Who is banned."""
 
@@ -62,7 +67,7 @@ class DecisionsTests(SynchronousTestCase):
     def test_stream(self) -> None:
         """The first answer has all; later ones add and take away, and a new one of the same address stays."""
         decisions = Decisions()
-        decisions.replace({"new": [decision("192.0.2.1"), decision("10.0.0.0/8")]}, 0)
+        decisions.replace(_new(decision("192.0.2.1"), decision("10.0.0.0/8")), 0)
         self.assertEqual(self.banned(decisions), ["10.0.0.0/8", "192.0.2.1/32"])
         decisions.change({"new": None, "deleted": [decision("10.0.0.0/8", "-3s")]}, 1)
         decisions.change({"new": [decision("2001:db8::1")], "deleted": None}, 1)
@@ -75,7 +80,7 @@ class DecisionsTests(SynchronousTestCase):
     def test_time(self) -> None:
         """A ban is over when its duration is, whether CrowdSec tells that or not."""
         decisions = Decisions()
-        decisions.replace({"new": [decision("192.0.2.1", "1m"), decision("192.0.2.2", "2m")]}, 100)
+        decisions.replace(_new(decision("192.0.2.1", "1m"), decision("192.0.2.2", "2m")), 100)
         self.assertEqual(len(self.banned(decisions, 159.9)), 2)
         self.assertEqual(self.banned(decisions, 160), ["192.0.2.2/32"])
 
@@ -88,11 +93,11 @@ class DecisionsTests(SynchronousTestCase):
             decision("x"),
             decision("192.0.2.2", "soon"),
             {"type": "ban"},
-            None,
+            {"type": None, "scope": 5},
             decision("192.0.2.9/24"),
             decision("::ffff:198.51.100.1", scope="ip", type="BAN"),
         ]
-        decisions.replace({"new": odd}, 0)
+        decisions.replace(_new(*odd), 0)
         self.assertEqual(self.banned(decisions), ["192.0.2.0/24", "198.51.100.1/32"])
         self.assertIn(ip_address("192.0.2.200"), decisions.networks(0))
 
@@ -108,7 +113,7 @@ class DecisionsTests(SynchronousTestCase):
     def test_any(self, told: Any) -> None:
         """Any other answer bans nobody, or is refused as a whole."""
         decisions = Decisions()
-        decisions.replace({"new": [decision("192.0.2.1")]}, 0)
+        decisions.replace(_new(decision("192.0.2.1")), 0)
         with contextlib.suppress(ValueError):
             decisions.change(told, 0)
         self.assertEqual(self.banned(decisions), ["192.0.2.1/32"])

@@ -14,7 +14,7 @@ from txmux.networks.bans import banned_network
 from txmux.rules.model import NetworkSet
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from txmux.rules.model import IPNetwork
 
@@ -43,25 +43,25 @@ class Decisions:
     def __init__(self) -> None:
         self._until: dict[IPNetwork, float] = {}
 
-    def replace(self, told: Mapping[str, Any], now: float) -> None:
+    def replace(self, told: object, now: float) -> None:
         """Take in the answer to ``startup=true``, which has all that hold.
 
         Args:
-            told: The answer.
+            told: The answer, whatever it may be.
             now: The time, in seconds.
 
         Raises:
-            ValueError: It is not one.
+            ValueError: It is not one; all is as before.
         """
-        found = dict(_bans(_listed(told, "new"), now))
-        self._until = found
+        new, _ = _listed(told)
+        self._until = dict(_bans(new, now))
 
-    def change(self, told: Mapping[str, Any], now: float) -> None:
+    def change(self, told: object, now: float) -> None:
         """Take in an answer that tells what has changed since the last one; the arguments are those of `replace`."""
-        new = dict(_bans(_listed(told, "new"), now))
-        for network, _ in _bans(_listed(told, "deleted"), now):
+        new, deleted = _listed(told)
+        for network, _ in _bans(deleted, now):
             self._until.pop(network, None)
-        self._until.update(new)
+        self._until.update(_bans(new, now))
 
     def networks(self, now: float) -> NetworkSet:
         """Give who is banned, and forget whose time is over."""
@@ -69,16 +69,26 @@ class Decisions:
         return NetworkSet(self._until)
 
 
-def _listed(told: Mapping[str, Any], name: str) -> Iterable[Any]:
-    found = told.get(name, ()) if isinstance(told, dict) else None
-    if found is None and isinstance(told, dict):
+def _listed(told: object) -> tuple[Sequence[Mapping[str, Any]], Sequence[Mapping[str, Any]]]:
+    """Give the new decisions of an answer, and the deleted ones.
+
+    CrowdSec always tells both, if only as ``null``. What something before it answers in its place may be JSON, too, and must let nobody in.
+    """
+    if not isinstance(told, dict):
+        raise ValueError("its answer is not an object of JSON")  # noqa: TRY004 - it came in as text
+    return _list_of(told, "new"), _list_of(told, "deleted")
+
+
+def _list_of(told: dict[str, Any], name: str) -> Sequence[Mapping[str, Any]]:
+    found = told.get(name, ...)
+    if found is None:
         return ()
-    if not isinstance(found, (list, tuple)):
-        raise ValueError(f"there is no list of {name} decisions in it")  # noqa: TRY004 - it came in as text
+    if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
+        raise ValueError(f"there is no list of {name} decisions in its answer")
     return found
 
 
-def _bans(decisions: Iterable[Any], now: float) -> Iterator[tuple[IPNetwork, float]]:
+def _bans(decisions: Iterable[Mapping[str, Any]], now: float) -> Iterator[tuple[IPNetwork, float]]:
     """Give whom decisions ban; others than bans, and of other things than addresses, are left out."""
     for one in decisions:
         # One that cannot be read must not save the others.

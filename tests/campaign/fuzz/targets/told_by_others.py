@@ -36,7 +36,7 @@ def _crowdsec(data: bytes) -> None:
     for take_in in ("replace", "change"):
         decisions = Decisions()
         with suppress(ValueError):
-            decisions.replace({"new": [_DECISION]}, _NOW)
+            decisions.replace({"new": [_DECISION], "deleted": None}, _NOW)
             getattr(decisions, take_in)(parse_json(data), _NOW)
         pack(decisions.networks(_NOW))
 
@@ -93,7 +93,7 @@ def _seeds() -> list[bytes]:
     records = [_record(network, ban, _NOW) for ban in (None, Ban(network, 10.0, 20.0, "x"))]
     return [
         b"c" + json.dumps({"new": [_DECISION], "deleted": [deleted]}).encode(),
-        b'c{"new": null}',
+        b'c{"new": null, "deleted": null}',
         b"k" + json.dumps([instance]).encode(),
         b"k12",
         b"r" + b"\n".join(json.dumps(one).encode() for one in records),
