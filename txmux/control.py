@@ -120,7 +120,7 @@ class Control(Protocol):
         """Accept the clients of a listener, or leave them in the queue of its socket."""
         ...
 
-    def bans(self) -> list[dict[str, Any]]:
+    def bans(self) -> list[Ban]:
         """List the bans that hold."""
         ...
 

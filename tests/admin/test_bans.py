@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 
+from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import deferLater
 
 from tests.admin.test_live import LiveCase
 from tests.support.peers import connect, reactor
+from txmux.networks.bans import Ban, banned_network
 
 
 class BansTest(LiveCase):
@@ -53,6 +55,23 @@ class BansTest(LiveCase):
         self.assertTrue(await self.is_let_in())
         (told,) = (await self.get("/api/bans")).json
         self.assertEqual((told["network"], told["until"]), ("127.0.0.9", None))
+
+    async def test_early(self) -> None:
+        """A ban that is told while a worker is being started holds there, too, and so does one that is taken back then."""
+        await self.ban("127.0.0.2")
+        pool = self.supervisor.pool
+        (before,) = pool.workers
+        pool.replace(before)
+        ban = Ban(banned_network("127.0.0.1"), time.time())
+        telling = [
+            Deferred.fromCoroutine(self.running.ban(ban)),
+            Deferred.fromCoroutine(self.running.unban(banned_network("127.0.0.2"))),
+        ]
+        self.assertFalse(all(worker.ready for worker in pool.all()))
+        await gatherResults(telling)
+        while before in pool.all():
+            await deferLater(reactor, 0)
+        self.assertFalse(await self.is_let_in())
 
     async def test_reload(self) -> None:
         """Other rules change nothing about bans."""

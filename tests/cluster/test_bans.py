@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from txmux.cluster.bans import _changes, _record
-from txmux.networks.bans import Ban
+from txmux.networks.bans import Ban, Bans
 
 _NETWORK = ip_network("192.0.2.7")
 _VALUES = st.recursive(
@@ -41,7 +41,7 @@ class ReadTests(SynchronousTestCase):
     def test_any(self, text: str | None) -> None:
         """Whatever somebody has written there, the records beside it count."""
         told = json.dumps(_record(_NETWORK, Ban(_NETWORK, 5.0), 5.0))
-        changes = dict(_changes([text, told], {}))
+        changes = dict(_changes([text, told], Bans()))
         self.assertEqual(changes[_NETWORK], Ban(_NETWORK, 5.0))
         self.assertLessEqual(len(changes), 2)
 
@@ -51,4 +51,4 @@ class ReadTests(SynchronousTestCase):
         for wrong in (math.nan, math.inf, -math.inf):
             for name, is_ban in (("since", True), ("since", False), ("until", True)):
                 told = json.dumps({**record, name: wrong, "ban": is_ban})
-                self.assertEqual(_changes([told], {_NETWORK: Ban(_NETWORK, 1.0)}), [])
+                self.assertEqual(_changes([told], Bans([Ban(_NETWORK, 1.0)])), [])

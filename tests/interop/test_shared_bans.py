@@ -16,7 +16,7 @@ from tests.interop.servers import start_redis
 from tests.processes.running import halted
 from tests.support.peers import reactor
 from tests.support.supervised import SupervisedTestCase
-from txmux.networks.bans import Ban, banned_network
+from txmux.networks.bans import Ban, banned_network, written
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -57,7 +57,7 @@ class SharedBansTest(SupervisedTestCase):
 
     def banned(self, machine: MuxService) -> list[str]:
         """Give who is banned there."""
-        return [one["network"] for one in machine.bans()]
+        return [written(one.network) for one in machine.bans()]
 
     async def ban(self, machine: MuxService, network: str, seconds: float = 600) -> None:
         """Ban somebody there."""
@@ -83,8 +83,8 @@ class SharedBansTest(SupervisedTestCase):
         begun = time.monotonic()
         await self.ban(one, "192.0.2.7", 600)
         self.assertLess(await self.until(lambda: "192.0.2.7" in self.banned(other)), _SOON)
-        (told,) = [ban for ban in other.bans() if ban["network"] == "192.0.2.7"]
-        self.assertEqual(told["reason"], "a test")
+        (told,) = [ban for ban in other.bans() if written(ban.network) == "192.0.2.7"]
+        self.assertEqual(told.reason, "a test")
         left = int(self.cli("ttl", "txmux:ban:192.0.2.7"))
         self.assertTrue(598 - (time.monotonic() - begun) <= left <= 600, left)
         report = await other.unban(banned_network("192.0.2.7"))

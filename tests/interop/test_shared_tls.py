@@ -15,7 +15,7 @@ from tests.support.certificates import make_authority
 from tests.support.peers import PeerFactory, connect, listen, reactor
 from tests.support.supervised import SupervisedTestCase
 from txmux import MuxService, load
-from txmux.networks.bans import Ban, banned_network
+from txmux.networks.bans import Ban, banned_network, written
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -95,7 +95,7 @@ class SharedByTlsTest(SupervisedTestCase):
             while not await self.is_up(machine):
                 await deferLater(reactor, 0.005)
         await self.ban(one, "192.0.2.7")
-        await self.until(lambda: "192.0.2.7" in [ban["network"] for ban in other.bans()])
+        await self.until(lambda: "192.0.2.7" in [written(ban.network) for ban in other.bans()])
         command = ("redis-cli", "-s", self.redis.socket, "-a", "secret", "--no-auth-warning")
         self.assertEqual(output_of(*command, "exists", "txmux:ban:192.0.2.7").split(), [b"1"])
 
@@ -120,7 +120,7 @@ class SharedByTlsTest(SupervisedTestCase):
             if "bans and limits are this machine's own" in one["log_format"]
         ]
         self.assertEqual(told, [why])
-        self.assertEqual([ban["network"] for ban in machine.bans()], ["192.0.2.7"])
+        self.assertEqual([written(ban.network) for ban in machine.bans()], ["192.0.2.7"])
 
     async def test_other_authority(self) -> None:
         """A Redis whose certificate is of an authority that this machine does not trust is told nothing, and nobody is refused for that."""

@@ -32,7 +32,7 @@ def answer(**answer):
 _READY = f"{_READS}answer(value={{'version': 1}})\n"
 
 
-async def nothing_known() -> dict[str, Any]:
+async def nothing_known(*, again: bool = False) -> dict[str, Any]:  # noqa: ARG001 - as a service is asked
     """Give what there is to tell of servers and sources."""
     return {}
 

@@ -52,10 +52,10 @@ if "txmux" in sys.orig_argv:
 
     state = Supervisor.state
 
-    async def broken(self):
+    async def broken(self, **told):
         if not self.exchange.accepting:
             raise RuntimeError("what nobody thought of")
-        return await state(self)
+        return await state(self, **told)
 
     Supervisor.state = broken
 """

@@ -27,10 +27,10 @@ if TYPE_CHECKING:
     from twisted.python.failure import Failure
 
     from txmux.live.banning import Banning
+    from txmux.networks.bans import Bans, Change
     from txmux.rules.model import IPNetwork
     from txmux.rules.model.store import Store
 
-    Changes = Iterable[tuple[IPNetwork, Ban | None]]
 
 __all__ = ["SharedBans"]
 
@@ -133,7 +133,7 @@ class SharedBans:
         return _Listener(self._heard, **arguments)
 
     def _heard(self, text: Any) -> None:
-        changes = _changes([text], self._control.banned())
+        changes = _changes([text], self._control.kept_bans())
         if changes:
             self._do(self._control.have_bans(changes))
 
@@ -167,14 +167,14 @@ class SharedBans:
             texts = await redis.mget(keys) if keys else []
             records = [record for record in map(_read, texts) if record is not None]
             known.update(record["network"] for record in records)
-            changes = _changes(texts, self._control.banned())
+            changes = _changes(texts, self._control.kept_bans())
             if changes:
                 await self._control.have_bans(changes)
             if not int(cursor):
                 break
-        for network, ban in self._control.banned().items():
-            if network not in known:
-                await self._write(redis, _record(network, ban, ban.since), only_new=True)
+        for ban in self._control.bans():
+            if ban.network not in known:
+                await self._write(redis, _record(ban.network, ban, ban.since), only_new=True)
 
     def _do(self, work: Any) -> None:
         done = Deferred.fromCoroutine(work)
@@ -227,11 +227,9 @@ def _read(text: Any) -> dict[str, Any] | None:
     return {"network": network, "since": since, "ban": ban}
 
 
-def _changes(
-    texts: Iterable[Any], bans: dict[IPNetwork, Ban]
-) -> list[tuple[IPNetwork, Ban | None]]:
+def _changes(texts: Iterable[Any], bans: Bans) -> list[Change]:
     """Give what is new in records: of the same network, the later one counts."""
-    changes: list[tuple[IPNetwork, Ban | None]] = []
+    changes: list[Change] = []
     for record in map(_read, texts):
         if record is None or not record["network"].prefixlen:
             continue

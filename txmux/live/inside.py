@@ -51,6 +51,7 @@ class Inside:
             "recent": self._serving.engine.recent.told,
             "close_server": self.close_server,
             "obey": self._serving.obey,
+            "ban": self._serving.ban,
             "feed": self._serving.feed,
             "count": self.count,
         }

@@ -22,16 +22,19 @@ from txmux.live.routes import routes_told
 from txmux.live.sections import rules_as_read
 from txmux.live.turns import Turns
 from txmux.live.wanted import Wanted
+from txmux.networks.bans import Bans
 from txmux.rules.model import backends_of
 from txmux.rules.problems import suggestion
 from txmux.tracing import Sample, Trace, as_json
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from txmux.backends.upstreams import Upstreams
     from txmux.live.events import Hub
     from txmux.live.wanted import ServerState
+    from txmux.networks.banned import Row
+    from txmux.networks.bans import Change
     from txmux.observe.counting.present import Present
     from txmux.observe.counting.snapshot import Counts
     from txmux.rules.model import Rules, Server
@@ -45,9 +48,15 @@ _ENDING = 20.0
 
 
 class Running(Protocol):
-    """What serves."""
+    """What serves.
+
+    Attributes:
+        wanted: What an operator wants beside the rules.
+        bans: Who may not come in.
+    """
 
     wanted: Mapping[str, Any]
+    bans: Bans
 
     @property
     def upstreams(self) -> Upstreams:
@@ -58,6 +67,9 @@ class Running(Protocol):
 
     def feed(self, told: Mapping[str, Any], /) -> None:
         """Exchange what is in networks, here, and in processes that are started later."""
+
+    def change_bans(self, changes: Iterable[Change], /) -> Sequence[Row]:
+        """Change bans, here, and in processes that are started later; give what others are to be told."""
 
 
 class Steering(Banning, CountingControl, LiveControl):
@@ -229,6 +241,19 @@ class Steering(Banning, CountingControl, LiveControl):
             running.feed(told)
             # Who does not answer is replaced, and the next one is told at its start.
             Deferred.fromCoroutine(ask_all(self.processes(), "feed", told=told))
+
+    def kept_bans(self) -> Bans:
+        """Give all bans, of which some may be over."""
+        running = self.running_now
+        return Bans() if running is None else running.bans
+
+    async def _change_bans(self, changes: Sequence[Change]) -> list[str]:
+        """Tell all processes, and name those that have not answered."""
+        running = self.running_now
+        if running is None:
+            return ["the service does not run"]
+        rows = running.change_bans(changes)
+        return [*(await ask_all(self.processes(), "ban", rows=rows)).missing] if rows else []
 
     async def _want(self, wanted: Wanted) -> list[str]:
         """Have all processes do what is wanted, and name those that have not answered."""

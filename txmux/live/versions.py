@@ -25,7 +25,14 @@ if TYPE_CHECKING:
 __all__ = ["last_reload_in", "number_in", "state_of"]
 
 
-async def state_of(opened: Supervisor, rules: Rules, last_reload: LastReload, rates: Rates) -> Told:
+async def state_of(
+    opened: Supervisor,
+    rules: Rules,
+    last_reload: LastReload,
+    rates: Rates,
+    *,
+    again: bool = False,
+) -> Told:
     """Give what the next process goes on with; see `txmux.serving.state`.
 
     Args:
@@ -33,6 +40,7 @@ async def state_of(opened: Supervisor, rules: Rules, last_reload: LastReload, ra
         rules: Those that hold.
         last_reload: When they were last asked to be read again, in seconds since 1970, and what came of it.
         rates: What was measured until now.
+        again: See `Supervisor.state`.
     """
     when, report = last_reload or (0.0, None)
     told = {
@@ -40,7 +48,7 @@ async def state_of(opened: Supervisor, rules: Rules, last_reload: LastReload, ra
         "digest": _digest(rules),
         "last_reload": None if report is None else {"time": when, **attrs.asdict(report)},
     }
-    state = await opened.state()
+    state = await opened.state(again=again)
     # The next process reads files by itself.
     networks = {
         name: one for name, one in state["networks"].items() if name.partition(":")[0] != "file"

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, Literal
 import attrs
 
 from txmux.backends.pool.orders import AS_RULED, Orders, as_json, from_json
-from txmux.networks.bans import Bans
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,26 +23,19 @@ class Wanted:
     Attributes:
         servers: See `txmux.backends.pool.orders`.
         shut: Names of listeners whose clients are left in the queues of their sockets.
-        bans: Who may not come in.
     """
 
     servers: Orders = attrs.field(factory=Orders)
     shut: frozenset[str] = frozenset()
-    bans: Bans = attrs.field(factory=Bans)
 
     @classmethod
     def read(cls, told: Mapping[str, Any]) -> Wanted:
         """Read what `as_json` gave, in this version of txmux or in another."""
-        servers, bans = from_json(told.get("servers", ())), Bans.read(told.get("bans", ()))
-        return cls(servers, frozenset(told.get("shut", ())), bans)
+        return cls(from_json(told.get("servers", ())), frozenset(told.get("shut", ())))
 
     def as_json(self) -> dict[str, Any]:
         """Give it as values of JSON."""
-        return {
-            "servers": as_json(self.servers),
-            "shut": sorted(self.shut),
-            "bans": self.bans.as_json(),
-        }
+        return {"servers": as_json(self.servers), "shut": sorted(self.shut)}
 
     def with_server(
         self,

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from heapq import heapify, heappop, heappush
 from ipaddress import ip_network
-from typing import TYPE_CHECKING, Any
+from itertools import count
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import attrs
 
@@ -12,11 +14,17 @@ from txmux.jsontext import time_of
 from txmux.rules.model.networks import unmapped
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from txmux.rules.model import IPNetwork
 
-__all__ = ["Ban", "Bans", "banned_network", "written"]
+__all__ = ["Ban", "Bans", "Change", "banned_network", "written"]
+
+_AT_ONCE = 1000
+"""Bans that are forgotten in one go: about a millisecond."""
+
+_FORGOTTEN = 1000
+"""Ends that may be noted of bans that are no more, beside as many as there are bans."""
 
 
 def banned_network(text: str) -> IPNetwork:
@@ -74,40 +82,107 @@ class Ban:
         )
 
 
+Change: TypeAlias = "tuple[IPNetwork, Ban | None]"
+"""A network, and its ban from now on, if it has any."""
+
+
 def written(network: IPNetwork) -> str:
     """Write an address without the length of its prefix."""
     is_address = network.prefixlen == network.max_prefixlen
     return str(network.network_address if is_address else network)
 
 
-@attrs.frozen
 class Bans:
-    """All of them, one for each network."""
+    """All of them, one for each network, in the order in which these were banned.
 
-    by_network: Mapping[IPNetwork, Ban] = attrs.field(factory=dict)
+    There may be a hundred thousand. So they are changed in place, and whoever has to know is told what has changed.
+    """
 
-    @classmethod
-    def read(cls, told: Iterable[Mapping[str, Any]]) -> Bans:
-        """Read what `as_json` gave."""
-        bans = (Ban.read(one) for one in told)
-        return cls({ban.network: ban for ban in bans})
+    def __init__(self, bans: Iterable[Ban] = ()) -> None:
+        self._by_network: dict[IPNetwork, Ban] = {}
+        self._ends: list[tuple[float, int, IPNetwork]] = []
+        self._numbers = count()
+        self._told: dict[IPNetwork, Ban] = {}
+        self.change((ban.network, ban) for ban in bans)
 
-    def as_json(self) -> list[dict[str, Any]]:
-        """Give them as values of JSON."""
-        return [ban.as_json() for ban in self.by_network.values()]
+    def __len__(self) -> int:
+        return len(self._by_network)
 
-    def at(self, now: float) -> Bans:
+    def __iter__(self) -> Iterator[Ban]:
+        return iter(self._by_network.values())
+
+    def get(self, network: IPNetwork) -> Ban | None:
+        """Give the ban of this very network."""
+        return self._by_network.get(network)
+
+    def wider(self, network: IPNetwork) -> IPNetwork | None:
+        """Give the smallest banned network that has another one in it."""
+        for length in reversed(range(network.prefixlen)):
+            around = network.supernet(new_prefix=length)
+            if around in self._by_network:
+                return around
+        return None
+
+    def at(self, now: float) -> list[Ban]:
         """Give those that are not over."""
-        return Bans({network: ban for network, ban in self.by_network.items() if ban.until > now})
+        return [ban for ban in self if ban.until > now]
 
-    def with_ban(self, ban: Ban) -> Bans:
-        """Add one, in the place of an older one of the same network."""
-        return Bans({**self.by_network, ban.network: ban})
+    def change(self, changes: Iterable[Change]) -> list[Change]:
+        """Ban networks, each in the place of an older ban of it, or with ``None`` no more; give what is different now."""
+        made = []
+        for network, ban in changes:
+            if ban == self._by_network.get(network):
+                continue
+            made.append((network, ban))
+            if ban is None:
+                del self._by_network[network]
+                continue
+            self._by_network[network] = ban
+            if ban.until != math.inf:
+                heappush(self._ends, (ban.until, next(self._numbers), network))
+        if len(self._ends) > 2 * len(self) + _FORGOTTEN:
+            self._ends = [one for one in self._ends if self._is_end(one)]
+            heapify(self._ends)
+        return made
 
-    def without(self, network: IPNetwork) -> Bans:
-        """Take one away, if it is there."""
-        return Bans({one: ban for one, ban in self.by_network.items() if one != network})
+    def replace(self, bans: Iterable[Ban]) -> list[Change]:
+        """Have these, and no others; give what is different now."""
+        wanted = {ban.network: ban for ban in bans}
+        gone = [network for network in self._by_network if network not in wanted]
+        return self.change([*((network, None) for network in gone), *wanted.items()])
 
-    def until(self) -> dict[IPNetwork, float]:
-        """Give until when each is banned."""
-        return {network: ban.until for network, ban in self.by_network.items()}
+    def expire(self, now: float) -> list[Change]:
+        """Forget some of those that are over, and give them; who asks again each second forgets all."""
+        gone: list[Change] = []
+        while self._ends and self._ends[0][0] <= now and len(gone) < _AT_ONCE:
+            one = heappop(self._ends)
+            if self._is_end(one):
+                del self._by_network[one[2]]
+                gone.append((one[2], None))
+        return gone
+
+    def _is_end(self, one: tuple[float, int, IPNetwork]) -> bool:
+        """Tell whether a ban still ends as it was noted."""
+        ban = self._by_network.get(one[2])
+        return ban is not None and ban.until == one[0]
+
+    def told(self, *, again: bool = False) -> dict[str, Any]:
+        """Give them as values of JSON, for another process.
+
+        Args:
+            again: Whether only what is different since this was called before.
+        """
+        before, self._told = self._told, {} if again else {**self._by_network}
+        if not again:
+            return {"all": [ban.as_json() for ban in self]}
+        changed = [ban for ban in self if before.pop(ban.network, None) is not ban]
+        return {"changed": [ban.as_json() for ban in changed], "gone": [*map(written, before)]}
+
+    def recall(self, told: Mapping[str, Any]) -> list[Change]:
+        """Take in what another process has told; give what is different now."""
+        if "all" in told:
+            return self.replace(map(Ban.read, told["all"]))
+        bans = map(Ban.read, told.get("changed", ()))
+        gone: Iterable[str] = told.get("gone", ())
+        changes: list[Change] = [(ban.network, ban) for ban in bans]
+        return self.change([*changes, *((banned_network(network), None) for network in gone)])

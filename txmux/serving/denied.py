@@ -19,6 +19,9 @@ __all__ = ["Denied"]
 _AT_ONCE = 200
 """Connections that are looked at before others have their turn: about a millisecond."""
 
+_PAUSE = 0.2
+"""Seconds between two looks at all: under attack, somebody is banned all the time."""
+
 
 class Denied:
     """Looks through the connections of the listeners that want that, a few at a time.
@@ -32,12 +35,19 @@ class Denied:
         self._reactor = reactor
         self._factories = factories
         self._call: IDelayedCall | None = None
+        self._is_due = False
 
     def look(self) -> None:
-        """Begin, since it may have changed who is let in. What was begun before begins anew."""
-        self.stop()
-        if any(one.generation.settings.end_denied for one in self._factories()):
+        """Look at all, since it may have changed who is let in: at once, or again after what is looked at just now."""
+        self._is_due = True
+        if self._call is None:
+            self._begin()
+
+    def _begin(self) -> None:
+        self._call = None
+        if self._is_due and any(one.generation.settings.end_denied for one in self._factories()):
             self._call = self._reactor.callLater(0, self._go_on, self._each())
+        self._is_due = False
 
     def _each(self) -> Iterator[None]:
         for factory in self._factories():
@@ -54,13 +64,15 @@ class Denied:
                 yield
 
     def _go_on(self, each: Iterator[None]) -> None:
-        self._call = None
         done = sum(1 for _ in islice(each, _AT_ONCE))
         if done == _AT_ONCE:
             self._call = self._reactor.callLater(0, self._go_on, each)
+        else:
+            self._call = self._reactor.callLater(_PAUSE, self._begin)
 
     def stop(self) -> None:
         """Look no further."""
+        self._is_due = False
         if self._call is not None:
             self._call.cancel()
             self._call = None

@@ -14,7 +14,6 @@ from txmux.frontend.engine import Engine
 from txmux.frontend.generation import Generation
 from txmux.frontend.limits.admission import Admission
 from txmux.frontend.listener import MuxFactory
-from txmux.networks.bans import Bans
 from txmux.rules.model import Listener
 from txmux.serving.denied import Denied
 from txmux.serving.door import Door
@@ -25,19 +24,20 @@ from txmux.serving.leading import door_at
 from txmux.serving.places import places_of
 from txmux.serving.prepared import Prepared
 from txmux.serving.removed import removed
-from txmux.serving.state import recall_sources, sources_of, state_of
+from txmux.serving.state import recall_sources, sources_of
 from txmux.serving.telling import counted, missing_in, tell_of_draining, tell_of_dry_runs
 from txmux.tls.terminations import Terminations
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping
 
     from twisted.internet.interfaces import IListeningPort
 
     from txmux.backends.names.resolve import Names
     from txmux.frontend.hops import Hops
     from txmux.frontend.served import Served
+    from txmux.networks.banned import Row
     from txmux.observe.access_log import AccessLog
     from txmux.observe.counting.column import Column
     from txmux.rules.model import Rules
@@ -406,11 +406,6 @@ class Serving:
         if self._access_log is not None:
             self._access_log.close()
 
-    async def state(self) -> Told:
-        """Give what the next process goes on with; see `txmux.serving.state`."""
-        sources, networks = sources_of(self.factories), self.engine.lists.told
-        return state_of(self.servers(), sources, self.wanted, networks)
-
     def servers(self) -> list[dict[str, Any]]:
         """Give the part of the state that is of servers."""
         return self._upstreams.told()
@@ -427,7 +422,10 @@ class Serving:
         self.wanted = wanted
         self._upstreams.obey(from_json(wanted.get("servers", ())))
         self.doors.shut(wanted.get("shut", ()))
-        if self.engine.banned.use(Bans.read(wanted.get("bans", ())).until()):
+
+    def ban(self, rows: Iterable[Row]) -> None:
+        """Ban networks, or no more; see `Banned.change`."""
+        if self.engine.banned.change(rows):
             self._denied.look()
 
     def feed(self, told: Mapping[str, Any]) -> None:

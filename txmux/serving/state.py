@@ -11,6 +11,7 @@ rules        which version there is, and the last reload: see `txmux.live.versio
 servers      how each server is: see `txmux.backends.pool.standing.Standing.told`
 names        the addresses of names: see `txmux.backends.names.resolve.Names.told`
 wanted       what an operator wants beside the rules: see `txmux.live.wanted`
+bans         who may not come in: see `txmux.networks.bans.Bans.told`; a worker is told of them by ``banned``, see `txmux.networks.banned`
 networks     what is in networks that change while the rules hold: see `txmux.networks.lists.Lists.told`
 connections  those that limits count, which will be handed over: see `txmux.processes.supervisor.limits.SharedLimits.told`
 history      what was measured in the last minutes: see `txmux.live.rates.Rates.told`

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from txmux.admin.fields import check_names, report_of, text, whole_number
 from txmux.admin.refused import RefusedError
 from txmux.admin.resource import Answer, Query, Resource
+from txmux.live.turns import Turns
 from txmux.networks.bans import Ban, banned_network
 
 if TYPE_CHECKING:
@@ -18,10 +20,16 @@ if TYPE_CHECKING:
 
 _LONGEST = 10 * 366 * 86400  # seconds
 _LONGEST_REASON = 200
+_OFTEN = 100  # bans that are written between two looks at the clock
 
 
 async def _list(query: Query) -> Answer:
-    return Answer.json(query.control.bans())
+    turns, texts = Turns(), []
+    for number, ban in enumerate(query.control.bans()):
+        texts.append(json.dumps(ban.as_json()))
+        if not number % _OFTEN:
+            await turns.pause()
+    return Answer(b"[%b]\n" % ", ".join(texts).encode())
 
 
 async def _ban(query: Query) -> Answer:

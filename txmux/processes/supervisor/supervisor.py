@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from base64 import b64encode
 from contextlib import ExitStack
 from socket import SOCK_DGRAM
@@ -17,6 +18,8 @@ from txmux.backends.pool.orders import from_json
 from txmux.backends.upstreams import Upstreams
 from txmux.errors import MuxError
 from txmux.frontend.engine import Engine
+from txmux.networks.banned import rows_of
+from txmux.networks.bans import Bans
 from txmux.networks.lists import Lists
 from txmux.observe.access_log import open_log
 from txmux.observe.counting.counters import OWN
@@ -42,6 +45,8 @@ if TYPE_CHECKING:
     from twisted.python.failure import Failure
 
     from txmux.backends.upstreams import PreparedUpstreams
+    from txmux.networks.banned import Row
+    from txmux.networks.bans import Change
     from txmux.observe.counting.counters import Counters
     from txmux.processes.privilege.privilege import Privilege
     from txmux.processes.privilege.sandbox import Sandbox
@@ -82,6 +87,7 @@ class Supervisor:
         starter: As above.
         generation: The number of the version of the rules, counted from 1.
         wanted: What an operator wants beside the rules.
+        bans: Who may not come in, whatever the rules.
         upstreams: The backends, of which this process only checks the servers and looks up the names.
         is_changing: Whether workers get ready for other rules; until they have, none that could serve again ends.
     """
@@ -124,6 +130,7 @@ class Supervisor:
         self._catching_up: set[Deferred[None]] = set()
         self.generation = 1
         self.wanted: Mapping[str, Any] = {}
+        self.bans = Bans()
         self._lists = Lists()
         self._deadline: IDelayedCall | None = None
         engine = Engine(reactor, rules.settings.relay)
@@ -195,8 +202,12 @@ class Supervisor:
         """Give what a worker has to know at its start; see `txmux.processes.workers.messages.Start`."""
         following = self._next
         if following is not None and worker in self.pool.added:
-            return self._message(following.rules, following.sockets, following.generation)
-        return self._message(self._rules, self._sockets.sockets(), self.generation)
+            message = self._message(following.rules, following.sockets, following.generation)
+        else:
+            message = self._message(self._rules, self._sockets.sockets(), self.generation)
+        banned = rows_of((ban.network, ban) for ban in self.bans)
+        state = {**self._known(self._servers()), "names": self._names.told(), "banned": banned}
+        return {**message, "state": state}
 
     def _message(
         self, rules: Rules, sockets: Mapping[str, socket.socket], generation: int
@@ -206,7 +217,6 @@ class Supervisor:
             "generation": generation,
             "limits": attrs.asdict(self._limits.layout),
             "sockets": list(sockets),
-            "state": {**self._known(self._servers()), "names": self._names.told()},
             "descriptors": [
                 self._limits.descriptor,
                 *(opened.fileno() for opened in sockets.values()),
@@ -219,15 +229,19 @@ class Supervisor:
     def _servers(self) -> list[dict[str, Any]]:
         return found_by_checks(self.upstreams.told())
 
-    async def state(self) -> Told:
-        """Give what the next process goes on with; see `txmux.serving.state`."""
+    async def state(self, *, again: bool = False) -> Told:
+        """Give what the next process goes on with; see `txmux.serving.state`.
+
+        Args:
+            again: Whether it has been told before, and of bans wants only what has changed.
+        """
         # Once none accepts, clients wait: so for no worker that hangs.
         workers = self.pool.all() if self.exchange.accepting else self.exchange.able
         found = await ask_all(workers, "servers")
         servers = merged([*found, self._servers()])
         sources = self._limits.sources(self._seconds)
-        state = state_of(servers, sources, self.wanted, self._lists.told)
-        return {**state, "names": self._names.told()}
+        told = state_of(servers, sources, self.wanted, self._lists.told)
+        return {**told, "names": self._names.told(), "bans": self.bans.told(again=again)}
 
     def recall(self, state: Told) -> None:
         """Go on with what another process has told, in all workers that there are."""
@@ -236,14 +250,20 @@ class Supervisor:
         self.feed(state.get("networks", {}))
         self.upstreams.recall(found_by_checks(servers))
         self._names.take(state.get("names", {}))
+        rows = rows_of(self.bans.recall(state.get("bans", {})))
         if self._is_started:
             self.pool.tell("recall", state=self._known(servers))
+            self.pool.tell("ban", rows=rows)
             recall_sources(state, self._limits.sources(self._seconds))
 
     def obey(self, wanted: Mapping[str, Any]) -> None:
         """Do what an operator wants beside the rules, and tell it to workers that are started later; others are asked."""
         self.wanted = wanted
         self.upstreams.obey(from_json(wanted.get("servers", ())))
+
+    def change_bans(self, changes: Iterable[Change]) -> Sequence[Row]:
+        """Change bans, and tell them to workers that are started later; others are to be told what this gives."""
+        return rows_of(self.bans.change(changes))
 
     def feed(self, told: Mapping[str, Any]) -> None:
         """Note what is in networks, for workers that are started later; others are asked."""
@@ -360,6 +380,8 @@ class Supervisor:
     def _look_after(self) -> None:
         """Do what is due each second."""
         self.starter.ping()
+        if gone := self.bans.expire(time.time()):
+            self.pool.tell("ban", rows=rows_of(gone))
         if self.pool.workers:  # or all are to end
             Deferred.fromCoroutine(self.close_unused())
 
@@ -510,7 +532,6 @@ class Supervisor:
 
     async def _catch_up(self, worker: Worker) -> None:
         message = self._message(self._rules, self._sockets.sockets(), self.generation)
-        del message["state"]
         descriptors = message.pop("descriptors")[1:]
         asked = worker.ask("prepare", afresh=True, descriptors=descriptors, **message)
         problems = await failures([asked])

@@ -296,14 +296,14 @@ class Changeover:
         self,
         listeners: Iterable[Listener],
         exchange: Exchange,
-        state: Callable[[], Awaitable[Told]],
+        state: Callable[..., Awaitable[Told]],
     ) -> str:
         """Have this program started again, and hand it all that can be; then this process may end.
 
         Args:
             listeners: What clients come in by.
             exchange: The workers.
-            state: Gives what the new process is to know.
+            state: Gives what the new process is to know; see `Supervisor.state`.
 
         Returns:
             What is different now.
@@ -323,8 +323,8 @@ class Changeover:
             )
         self._upgrade = upgrade = Upgrade(exchange, self._endpoints, self._reactor)
 
-        async def told() -> Told:
-            return {**await state(), "connections": self._counting.told()}
+        async def told(*, again: bool = False) -> Told:
+            return {**await state(again=again), "connections": self._counting.told()}
 
         try:
             _check(listeners)

@@ -66,7 +66,7 @@ class Upgrade:
     async def run(
         self,
         sockets: Mapping[str, socket.socket],
-        state: Callable[[], Awaitable[Told]],
+        state: Callable[..., Awaitable[Told]],
         counters: Counters | None = None,
     ) -> str:
         """Let a new process serve.
@@ -92,7 +92,7 @@ class Upgrade:
                 await self._count_on(counters)
             self._endpoints.pause()
             await self._exchange.pause()
-            await successor.channel.ask("accept", seconds=_ACCEPTS, state=await state())
+            await successor.channel.ask("accept", seconds=_ACCEPTS, state=await state(again=True))
         except BaseException as problem:
             successor.end()
             await self._accept_again()

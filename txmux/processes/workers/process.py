@@ -213,6 +213,9 @@ class WorkerProcess:
                 hops=limits.hops,
                 column=self._column,
             )
+            # What is told from now on is of later, however long ports take to be opened.
+            serving.ban(start.state.get("banned", ()))
+            self.channel.handlers["ban"] = serving.ban
             serving.number = start.generation
             serving.admission = admission
             ports = await open_ports(self._reactor, rules.listeners)

@@ -27,13 +27,17 @@ from txmux.live.inside import Inside
 from txmux.live.overview import overview
 from txmux.live.rates import Rates
 from txmux.live.steering import Steering
+from txmux.networks.banned import rows_of
+from txmux.networks.bans import Bans
 from txmux.observe.counting.counters import OWN, Counters
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from tests.campaign.fuzz.served import Reactor
     from txmux.live.asking import Askable
+    from txmux.networks.banned import Row
+    from txmux.networks.bans import Change
     from txmux.serving.serving import Serving
 
 _CALLER = Caller("uid 0", "UID 0")
@@ -60,6 +64,23 @@ class _Worker:
         return await answer if isawaitable(answer) else answer
 
 
+class _Running:
+    """A supervisor whose only worker is in this process."""
+
+    def __init__(self, serving: Serving) -> None:
+        self._serving = serving
+        self.bans = Bans()
+        self.wanted: Mapping[str, Any] = {}
+        self.upstreams = serving.upstreams
+        self.feed = serving.feed
+
+    def obey(self, wanted: Mapping[str, Any]) -> None:
+        self.wanted = wanted
+
+    def change_bans(self, changes: Iterable[Change]) -> Sequence[Row]:
+        return rows_of(self.bans.change(changes))
+
+
 class Administered(Steering):
     """What an operator can do to a service, but for what ends it."""
 
@@ -70,6 +91,7 @@ class Administered(Steering):
         self.last_reload = None
         self.started = 0.0
         self._serving = running
+        self._running = _Running(running)
         self.events = Hub(reactor, self.processes, self.checking)
 
     @override
@@ -78,8 +100,8 @@ class Administered(Steering):
 
     @property
     @override
-    def running_now(self) -> Serving:
-        return self._serving
+    def running_now(self) -> _Running:
+        return self._running
 
     async def status(self, counts: Any = None) -> dict[str, Any]:
         traffic, present = await self.traffic(counts)

@@ -22,7 +22,7 @@ from txmux.backends.names.instances import (
 from txmux.cluster.bans import _changes, _record
 from txmux.feeds.decisions import Decisions
 from txmux.jsontext import parse_json
-from txmux.networks.bans import Ban
+from txmux.networks.bans import Ban, Bans
 from txmux.networks.packing import pack
 
 _NOW = 1000.0
@@ -54,12 +54,12 @@ def _consul(data: bytes) -> None:
 
 def _redis(data: bytes) -> None:
     texts = data.split(b"\n")
-    for network, ban in _changes([*texts, None], {}):
+    for network, ban in _changes([*texts, None], Bans()):
         see(network.prefixlen > 0)
         if ban is not None:
             record = _record(network, ban, _NOW)
             json.dumps(record, allow_nan=False)  # it is told again
-            see(_changes([json.dumps(record)], {}) == [(network, ban)], record)
+            see(_changes([json.dumps(record)], Bans()) == [(network, ban)], record)
 
 
 def _txmux(data: bytes) -> None:

@@ -80,8 +80,9 @@ def _seeds() -> list[bytes]:
         + line("close_server", ask=2, backend="web", server="x"),
         line(
             "obey",
-            wanted={"servers": [{"backend": "web", "server": "x", "state": "drain"}], "bans": []},
+            wanted={"servers": [{"backend": "web", "server": "x", "state": "drain"}]},
         ),
+        line("ban", ask=1, rows=[[4, 8, 12, None], [6, 0, 1, 5.0], [4, 8, 12, 0]]),
         line("feed", told={"x": {"4": {"0": "AAAA"}}}) + line("count", ask=1, gauges=True),
         line("hand_over", ask=1, descriptors=2) + line("take_over", ask=2, descriptors=2),
         line("listen", on=True)

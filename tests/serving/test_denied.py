@@ -1,0 +1,85 @@
+"""Tests of ending the connections of clients that may not come in any more."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Any
+
+import attrs
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from txmux.serving.denied import Denied
+
+if TYPE_CHECKING:
+    from txmux.proxyprotocol.header import Address
+
+_MANY = 1000
+"""Connections: more than are looked at in one turn."""
+
+
+@attrs.define
+class _Record:
+    client: str
+    facts: dict[str, str] = attrs.field(factory=dict)
+    reason: str | None = None
+
+
+class _Connection:
+    admitted = True
+
+    def __init__(self, number: int) -> None:
+        self.record = _Record(f"192.0.{number >> 8}.{number & 255}:5")
+
+    def end(self, reason: str) -> None:
+        """End."""
+        self.record.reason = reason
+
+
+class DeniedTests(SynchronousTestCase):
+    """A listener with many connections."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.denied: set[str] = set()
+        self.connections = [_Connection(number) for number in range(_MANY)]
+        self.asked = 0
+        self.settings = self
+        self.end_denied = True
+        self.generation = self.admission = self
+        factories: Any = [self]
+        self.looking = Denied(self.clock, lambda: factories)
+
+    def serves(self, client: Address) -> bool:
+        """Tell whether a client may come in."""
+        self.asked += 1
+        return str(client.host) not in self.denied
+
+    def ended(self) -> set[str]:
+        """Give the clients whose connections were ended."""
+        found = [one.record for one in self.connections if one.record.reason == "denied"]
+        return {one.client.rpartition(":")[0] for one in found}
+
+    def test_under_attack(self) -> None:
+        """While somebody else is banned all the time, each is ended soon; one after another is not looked at for each."""
+        for moment in range(1000):
+            self.denied.add(str(ip_address(int(ip_address("192.0.0.0")) + moment)))
+            self.looking.look()
+            self.clock.advance(0.005)
+        self.assertGreater(len(self.ended()), 800)
+        self.assertLess(self.asked, 30 * _MANY)
+        self.clock.advance(0.2)
+        for _ in range(10):
+            self.clock.advance(0)
+        self.assertEqual(self.ended(), self.denied)
+        self.clock.advance(1)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_stopped(self) -> None:
+        """After the end nothing is looked at; where no listener wants it, neither."""
+        self.looking.look()
+        self.looking.stop()
+        self.end_denied = False
+        self.looking.look()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.assertEqual(self.asked, 0)
