@@ -295,7 +295,9 @@ class MuxService(Steering, Service):
         attention += present.troubles
         for (backend, server), why in present.stale_told().items():
             attention.append(f"backend {backend}: {server}: {why}")
-        return {**told, **present.told(), "attention": attention}
+        attention += filter(None, [self._sharing.problem])
+        bans = {"active": len(self.kept_bans()), "shared": self._sharing.state}
+        return {**told, **present.told(), "bans": bans, "attention": attention}
 
     async def missing(self) -> list[str]:
         """Tell what is missing for all clients to be served, one line each; nothing if all is there."""

@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import os
 import time
+from typing import Any
 
 from twisted.logger import capturedLogs
 
 from tests.admin.asking import JSON, LISTEN, AdminCase
 from tests.support.peers import PeerFactory, connect, listen
+from tests.support.ports import free_port
 from txmux.processes.privilege import landlock
 from txmux.version import __version__
 
@@ -94,11 +96,24 @@ class StatusTest(AdminCase):
                 }
             ],
             "last_reload": None,
+            "bans": {"active": 0, "shared": None},
             "draining": False,
             "rules_path": str(self.file),
             "rules_sha256": hashlib.sha256(self.file.read_bytes()).hexdigest(),
         }
         self.assertEqual({name: status[name] for name in wanted}, wanted)
+
+    async def test_lost(self) -> None:
+        """A Redis that has been away for more than a minute needs a person."""
+        await self.start(f"shared_limits = redis://127.0.0.1:{free_port('127.0.0.1')}")
+        status = (await self.get("/api/status")).json
+        while status["bans"]["shared"] != "lost":
+            status = (await self.get("/api/status")).json
+        self.assertEqual(status["attention"], [])
+        sharing: Any = self.running._sharing._bans
+        sharing._lost_at -= 60
+        (told,) = (await self.get("/api/status")).json["attention"]
+        self.assertIn("not all bans of other machines hold here", told)
 
     async def test_connections(self) -> None:
         """Connections are counted, and those that no route has taken yet."""

@@ -41,6 +41,7 @@ class BansTest(LiveCase):
         self.assertFalse(await self.is_let_in())
         self.assertFalse(client.finished)
         (told,) = (await self.get("/api/bans")).json
+        self.assertEqual((await self.get("/api/status")).json["bans"]["active"], 1)
         self.assertEqual((told["network"], told["reason"]), ("127.0.0.0/8", "a test"))
         self.assertTrue(begun <= told["since"] <= time.time())
         self.assertEqual(round(told["until"] - told["since"]), 3600)

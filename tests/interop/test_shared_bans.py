@@ -4,23 +4,32 @@ from __future__ import annotations
 
 import gc
 import os
+import re
 import signal
 import time
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.task import deferLater
 from twisted.logger import capturedLogs
+from twisted.trial.unittest import TestCase
 
+from tests.cluster.machine import Machine
 from tests.interop.children import output_of
+from tests.interop.namespaces import Namespace
 from tests.interop.servers import start_redis
 from tests.processes.running import halted
+from tests.programs import require_program
+from tests.support.folders import make_folder
 from tests.support.peers import reactor
 from tests.support.supervised import SupervisedTestCase
+from txmux.cluster.bans import SharedBans, Times
 from txmux.networks.bans import Ban, banned_network, written
+from txmux.rules.model.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from tests.interop.servers import RedisServer
     from txmux import MuxService
 
 _RULES = "[txmux]\nadmin = off\naccess_log = off\nshared_limits = %s\n%s[listen x]\nendpoint = 127.0.0.1:0\n"
@@ -172,6 +181,133 @@ class SharedBansTest(SupervisedTestCase):
             await self.until(lambda: bool(_told(events)))
         (why,) = _told(events)
         self.assertIn("NOAUTH", why)
+
+
+class MachinesCase(TestCase):
+    """Machines that are in this process, and share by one Redis."""
+
+    timeout = 600
+
+    def setUp(self) -> None:
+        self.folder = make_folder(self)
+        self.redis = self.start_redis()
+        self.times = Times(pings=0.2, patience=0.5, compared=3600.0, lost=1.0)
+
+    def start_redis(self, port: int | None = None) -> RedisServer:
+        """Start it, again on its port."""
+        started = start_redis(self.folder, port)
+        self.addCleanup(started.end)
+        return started
+
+    async def machine(self, ahead: float = 0.0) -> tuple[Machine, SharedBans]:
+        """Let a machine share its bans."""
+        machine = Machine(ahead)
+        store = Store(f"redis://127.0.0.1:{self.redis.port}", "127.0.0.1", self.redis.port)
+        shared = SharedBans(reactor, store, None, machine, machine.now, self.times)
+        machine.tell_others = shared.tell
+        shared.start()
+        self.addCleanup(shared.stop)
+        await self.until(lambda: shared.state == "complete")
+        return machine, shared
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Wait until something is so."""
+        while not condition():
+            await deferLater(reactor, 0.005)
+
+
+class ClocksTest(MachinesCase):
+    """Machines whose clocks are apart."""
+
+    async def test_apart(self) -> None:
+        """Whoever takes a ban back last has it so for all, and a ban lasts as long everywhere, whatever the clocks."""
+        (ahead, _), (behind, _) = await self.machine(3600), await self.machine(-3600)
+        await ahead.say("192.0.2.7", 600)
+        await self.until(lambda: behind.banned() == ["192.0.2.7"])
+        (ban,) = behind.bans()
+        self.assertLess(abs(ban.until - behind.now() - 600), 20)
+        await behind.take_back("192.0.2.7")
+        await self.until(lambda: not ahead.banned())
+        await ahead.say("192.0.2.7", 500)
+        await behind.say("192.0.2.8", 600)
+        await self.until(lambda: len(behind.banned()) == len(ahead.banned()) == 2)
+        late, _ = await self.machine()
+        self.assertEqual(sorted(late.banned()), ["192.0.2.7", "192.0.2.8"])
+
+    async def test_meanwhile(self) -> None:
+        """What machines change while there is no Redis counts in the order of these changes, not in that of their return or their clocks."""
+        (ahead, first), (behind, second) = await self.machine(3600), await self.machine(-3600)
+        for network in ("192.0.2.7", "192.0.2.8"):
+            await behind.say(network)
+        await self.until(lambda: len(ahead.banned()) == 2)
+        self.redis.end()
+        await self.until(lambda: first.state == second.state == "lost")
+        await ahead.say("192.0.2.7", 500)
+        await deferLater(reactor, 0.01)  # time that the machines can tell
+        await behind.take_back("192.0.2.7")
+        await behind.take_back("192.0.2.8")
+        self.redis = self.start_redis(self.redis.port)
+        await self.until(lambda: not behind.banned() and not ahead.banned())
+        await self.until(lambda: first.state == second.state == "complete")
+        self.assertEqual([ahead.banned(), behind.banned()], [[], []])
+
+    async def test_compared(self) -> None:
+        """What was never published is found by a comparison of all; one that Redis has lost is written there again."""
+        self.times = Times(pings=0.1, compared=0.2)
+        one, _ = await self.machine()
+        await one.say("192.0.2.8")
+        by = ("redis-cli", "-s", str(self.redis.socket))
+        record = '{"network": "192.0.2.7", "since": 5, "until": null, "ban": true, "reason": ""}'
+        output_of(*by, "set", "txmux:ban:192.0.2.7", record)
+        await self.until(lambda: "192.0.2.7" in one.banned())
+        output_of(*by, "flushall")
+        await self.until(lambda: output_of(*by, "exists", "txmux:ban:192.0.2.8").strip() == b"1")
+
+
+class ForgottenTest(MachinesCase):
+    """Machines in a network of their own, whose firewall forgets connections."""
+
+    def setUp(self) -> None:
+        require_program("nft")
+        Namespace(self).enter()
+        output_of("nft", "add table inet wall")
+        output_of("nft", "add chain inet wall in { type filter hook input priority 0 ; }")
+        super().setUp()
+
+    def forget(self, connections: str) -> None:
+        """Drop what belongs to connections, and tell nobody."""
+        for ends in ("tcp sport {} tcp dport {}", "tcp dport {} tcp sport {}"):
+            rule = ends.format(self.redis.port, connections)
+            output_of("nft", f"add rule inet wall in {rule} drop")
+
+    def listeners(self) -> list[str]:
+        """Give the ports of all who listen."""
+        told = output_of("redis-cli", "-s", str(self.redis.socket), "client", "list").decode()
+        return re.findall(r"addr=127\.0\.0\.1:(\d+) .* sub=1 ", told)
+
+    async def test_listener(self) -> None:
+        """Who has a connection that brings nothing any more finds out, makes another one, and has what was told meanwhile."""
+        one, _ = await self.machine()
+        (known,) = self.listeners()
+        other, shared = await self.machine()
+        (forgotten,) = {*self.listeners()} - {known}
+        self.forget(forgotten)
+        await one.say("192.0.2.7")
+        await self.until(lambda: other.banned() == ["192.0.2.7"])
+        await self.until(lambda: shared.state == "complete")
+        await one.take_back("192.0.2.7")
+        await self.until(lambda: not other.banned())
+
+    async def test_lost(self) -> None:
+        """Who does not reach Redis for long says so, until it does again."""
+        _, shared = await self.machine()
+        with capturedLogs() as events:
+            self.forget("1-65535")
+            await self.until(lambda: bool(shared.problem))
+            await self.until(lambda: any(event.get("problem") for event in events))
+            output_of("nft", "flush chain inet wall in")
+            await self.until(lambda: shared.state == "complete")
+        self.assertEqual(shared.problem, "")
 
 
 def _told(events: Sequence[Any]) -> list[str]:

@@ -89,6 +89,10 @@ def _lines(status: Mapping[str, Any], now: float) -> Iterator[tuple[str, str, st
     told = [f"{name.replace('_', ' ')} {short(value)}/s" for name, value in rates.items()]
     if told:
         yield "rates", ", ".join(told), ""
+    bans = status.get("bans", {})
+    if bans.get("active") or bans.get("shared"):
+        shared = f", shared with other machines: {bans['shared']}" if bans["shared"] else ""
+        yield "bans", f"{bans['active']}{shared}", "yellow" if bans["shared"] == "lost" else ""
 
 
 def _listeners(status: Mapping[str, Any]) -> tuple[tuple[str, ...], list[Row]]:

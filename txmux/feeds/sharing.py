@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.defer import Deferred, succeed
 
 if TYPE_CHECKING:
+    from txmux.cluster.bans import SharedBans
     from txmux.live.banning import Banning
     from txmux.rules.model import Rules
 
@@ -25,7 +26,17 @@ class Sharing:
         self._reactor = reactor
         self._control = control
         self._place: object = None
-        self._bans: Any = None
+        self._bans: SharedBans | None = None
+
+    @property
+    def state(self) -> str | None:
+        """How far all bans of other machines are known: see `SharedBans.state`; ``None`` if there are no others."""
+        return None if self._bans is None else self._bans.state
+
+    @property
+    def problem(self) -> str:
+        """What needs a person, if anything."""
+        return "" if self._bans is None else self._bans.problem
 
     def use(self, rules: Rules) -> None:
         """Share by the Redis of these rules."""

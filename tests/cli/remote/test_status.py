@@ -30,6 +30,7 @@ _STATUS = {
         {"name": "other", "addresses": ["unix:/run/x.sock"], "accepting": False},
     ],
     "connections": {"active": 12, "undecided": 1, "total": 4711, "limit": 10000},
+    "bans": {"active": 1500, "shared": "complete"},
     "rates": {"connections": 12.34, "bytes_in": 1234567.0, "bytes_out": 0.0},
     "last_reload": {"time": _STARTED + 60, "ok": True, "changes": "2 routes new (a, b), 1 changed (c), 1 gone (d); listener x opened; 31 connections go on under older rules", "errors": []},
     "draining": False,
@@ -45,6 +46,7 @@ reload       2026-11-20 19:41:07 UTC: 2 routes new (a, b), 1 changed (c), 1 gone
              (d); listener x opened; 31 connections go on under older rules
 connections  12 active, 1 undecided, 4711 so far, at most 10000
 rates        connections 12.3/s, bytes in 1.23 M/s, bytes out 0/s
+bans         1500, shared with other machines: complete
 
 listener  address
 public    0.0.0.0:443       accepts

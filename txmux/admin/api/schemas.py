@@ -248,6 +248,7 @@ SCHEMAS: dict[str, Schema] = {
         rules_sha256=TEXT,
         descriptors=_object(open=COUNT, max=COUNT),
         certificates=array_of(_object(route=TEXT, file=TEXT, expires=NUMBER)),
+        bans=_object(active=COUNT, shared=_or_null(TEXT)),
         attention=array_of(TEXT),
     ),
     "Ready": _object(ready=TRUTH, missing=array_of(TEXT), stale=array_of(TEXT)),

@@ -10,7 +10,10 @@ import json
 import math
 from contextlib import suppress
 
+from twisted.internet.task import Clock
+
 from tests.campaign.fuzz.target import Target, see
+from tests.cluster.machine import Machine
 from txmux.adopt.receiving import NotGivenError
 from txmux.adopt.receiving import read as read_handed_over
 from txmux.backends.names.instances import (
@@ -19,11 +22,12 @@ from txmux.backends.names.instances import (
     instances_in,
     next_index,
 )
-from txmux.cluster.bans import _changes, _record
+from txmux.cluster.bans import SharedBans
 from txmux.feeds.decisions import Decisions
 from txmux.jsontext import parse_json
-from txmux.networks.bans import Ban, Bans
+from txmux.networks.bans import Ban
 from txmux.networks.packing import pack
+from txmux.rules.model.store import Store
 
 _NOW = 1000.0
 
@@ -53,13 +57,14 @@ def _consul(data: bytes) -> None:
 
 
 def _redis(data: bytes) -> None:
-    texts = data.split(b"\n")
-    for network, ban in _changes([*texts, None], Bans()):
+    machine = Machine()
+    shared = SharedBans(Clock(), Store("redis://192.0.2.1", "192.0.2.1"), None, machine)
+    for network, ban in shared._changes([*data.split(b"\n"), None]):
         see(network.prefixlen > 0)
         if ban is not None:
-            record = _record(network, ban, _NOW)
-            json.dumps(record, allow_nan=False)  # it is told again
-            see(_changes([json.dumps(record)], Bans()) == [(network, ban)], record)
+            told = ban.as_json()
+            json.dumps(told, allow_nan=False)
+            see(Ban.read(told) == ban, told)
 
 
 def _txmux(data: bytes) -> None:
@@ -90,7 +95,8 @@ def _seeds() -> list[bytes]:
         "facts": {"sni": "a.example"},
     }
     network = ipaddress.ip_network("192.0.2.0/24")
-    records = [_record(network, ban, _NOW) for ban in (None, Ban(network, 10.0, 20.0, "x"))]
+    ban = Ban(network, 10.0, 20.0, "x").as_json()
+    records = [{**ban, "ban": is_ban} for is_ban in (True, False)]
     return [
         b"c" + json.dumps({"new": [_DECISION], "deleted": [deleted]}).encode(),
         b'c{"new": null, "deleted": null}',
