@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 from twisted.logger import Logger
 
+from txmux.errors import printable
+
 if TYPE_CHECKING:
     from txmux.admin.caller import Caller
 
@@ -25,12 +27,6 @@ def audit(caller: Caller, what: str, status: int, result: str) -> None:
     level(
         "admin: {caller} asked for {what}: {result}",
         caller=caller.name,
-        what=_printable(what),
-        result=_printable("; ".join(result.splitlines())),
+        what=printable(what),
+        result=printable("; ".join(result.splitlines())),
     )
-
-
-def _printable(text: str) -> str:
-    if text.isprintable():
-        return text
-    return "".join(sign if sign.isprintable() else "?" for sign in text)

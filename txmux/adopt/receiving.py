@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from txmux.errors import MuxError
+from txmux.errors import MuxError, printable
 from txmux.jsontext import MISSHAPEN, parse_json, time_of
 from txmux.sockets.giving import MOST
 
@@ -24,6 +24,7 @@ __all__ = ["HandedOver", "NotGivenError", "receive"]
 _MOST_DESCRIPTORS = (
     253  # that one message can have (unix(7)), so that none stays in the system unseen
 )
+_LONGEST_WHY = 200  # characters
 _VERSION = 1
 _CREDENTIALS = struct.Struct("3i")  # struct ucred: process, user and group
 _INTERNET = {socket.AF_INET, socket.AF_INET6}
@@ -126,7 +127,8 @@ def read(data: bytes) -> HandedOver:
             },
         )
     except MISSHAPEN as problem:
-        raise NotGivenError(f"the message cannot be read: {problem!r}") from None
+        why = printable(repr(problem), _LONGEST_WHY)
+        raise NotGivenError(f"the message cannot be read: {why}") from None
 
 
 def _is(wanted: object, value: object) -> None:

@@ -6,6 +6,8 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from txmux.errors import printable
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -64,8 +66,3 @@ def _console() -> Console | None:
     except ModuleNotFoundError:
         return None
     return Console(highlight=False)
-
-
-def printable(text: str) -> str:
-    """Replace control characters: what a client or a plugin says must not reach the terminal as a control sequence."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

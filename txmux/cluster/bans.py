@@ -19,6 +19,7 @@ from twisted.logger import Logger
 from txredisapi import RedisProtocol, SubscriberProtocol  # type: ignore[import-untyped]
 
 from txmux.cluster.link import Link
+from txmux.errors import printable
 from txmux.jsontext import MISSHAPEN, parse_json, time_of
 from txmux.networks.bans import Ban, banned_network, written
 
@@ -41,6 +42,7 @@ _PREFIX = "txmux:ban:"
 _REMEMBERED = 30 * 86400
 """Seconds in which it is known that a ban was taken back."""
 
+_LONGEST_WHY = 200  # characters
 _AT_ONCE = 200
 _GATHERED = 0.02
 """Seconds in which changes that are heard are gathered: under attack there are many."""
@@ -216,7 +218,7 @@ class SharedBans:
         if not self._is_told:
             self._is_told = True
             told = "{store}: {why}; bans and limits are this machine's own until it is back"
-            self._log.error(told, store=self._store.text, why=why)
+            self._log.error(told, store=self._store.text, why=printable(why, _LONGEST_WHY))
         for link in self._links:
             link.drop()  # what was told meanwhile is caught up with after the next connection
 

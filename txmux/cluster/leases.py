@@ -20,6 +20,7 @@ from txredisapi import RedisProtocol, ScriptDoesNotExist  # type: ignore[import-
 from txmux.cluster import held
 from txmux.cluster.held import Held
 from txmux.cluster.link import Link
+from txmux.errors import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,6 +43,7 @@ _MOST_TOKENS = 10
 _WORTH, _GOOD = 0.1, 1.0
 """Seconds for which tokens are leased ahead, and in which they have to be used."""
 
+_LONGEST_WHY = 200  # characters
 _MOST_KEPT = 100_000
 _MICROSECONDS = 1000  # a microsecond, in nanoseconds
 
@@ -316,7 +318,7 @@ class SharedRates:
         if not self._is_told:
             self._is_told = True
             told = "{store}: {why}; limits are this machine's own until it does"
-            self._log.warn(told, store=self._text(), why=why)
+            self._log.warn(told, store=self._text(), why=printable(why, _LONGEST_WHY))
         self._again = self._reactor.callLater(self._wait, self._try)
         self._wait = min(2 * self._wait, _LONGEST)
 

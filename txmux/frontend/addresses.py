@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from twisted.internet import address
 
+from txmux.errors import printable
 from txmux.proxyprotocol.header import Address
 from txmux.rules.model.networks import unmapped
 
@@ -64,5 +65,5 @@ def text_of(peer: IAddress) -> str:
         return str(ip)
     if isinstance(peer, address.UNIXAddress):
         name = peer.name
-        return f"unix:{name.decode('utf-8', 'backslashreplace')}" if name else "unix"
+        return f"unix:{printable(name.decode('utf-8', 'backslashreplace'))}" if name else "unix"
     return type(peer).__name__

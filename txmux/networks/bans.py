@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import attrs
 
+from txmux.errors import printable
 from txmux.jsontext import time_of
 from txmux.rules.model.networks import unmapped
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Ban", "Bans", "Change", "banned_network", "written"]
 
+_LONGEST_REASON = 200
 _AT_ONCE = 1000
 """Bans that are forgotten in one go: about a millisecond."""
 
@@ -78,7 +80,7 @@ class Ban:
             banned_network(told["network"]),
             time_of(told["since"]),
             math.inf if until is None else time_of(until),
-            str(told.get("reason", "")),
+            printable(str(told.get("reason", "")), _LONGEST_REASON),
         )
 
 

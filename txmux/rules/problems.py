@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from txmux.errors import MuxError
+from txmux.errors import MuxError, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -55,7 +55,7 @@ class Problem:
         subject = " ".join(filter(None, (self.section and f"[{self.section}]", self.key)))
         kind = "warning" if self.warning else ""
         text = ": ".join(filter(None, (place, kind, subject, self.message)))
-        return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+        return printable(text)
 
 
 class RulesError(MuxError):

@@ -28,7 +28,7 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgentEndpointFactory
 from zope.interface import implementer
 
-from txmux.errors import MuxError
+from txmux.errors import MuxError, printable
 from txmux.version import __version__
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from twisted.python.failure import Failure
 
 _TO_CONNECT = 5.0  # seconds
+_LONGEST_REASON = 200
 
 
 class RequestFailedError(MuxError):
@@ -144,7 +145,8 @@ async def _ask(
 
 def _reason(error: ResponseFailed | RequestTransmissionFailed) -> str:
     reasons = [reason for reason in error.reasons if not reason.check(ResponseDone)]
-    return reasons[0].getErrorMessage().rstrip(".") if reasons else "it has ended early"
+    text = reasons[0].getErrorMessage().rstrip(".") if reasons else "it has ended early"
+    return printable(text, _LONGEST_REASON)
 
 
 class _Body(Protocol):

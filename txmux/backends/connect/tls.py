@@ -25,6 +25,7 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from txmux.errors import printable
 from txmux.rules.model.networks import is_address
 from txmux.tls.errors import HandshakeError
 from txmux.tls.pem import read_authorities, read_identity
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
     from txmux.rules.model import ServerTLS
 
+_LONGEST_NAMES = 500  # characters, of all names in a certificate
 _MOST_OPTIONS = 256  # names times protocols; more than any backend has, unless names come and go
 
 _NOT_YET_VALID, _EXPIRED, _SELF_SIGNED = 9, 10, 18  # X509_V_ERR_* of OpenSSL
@@ -271,9 +273,9 @@ def _names_in(chain: Sequence[crypto.X509]) -> str:
     try:
         found = extract_patterns(chain[0]) if chain else ()
     except CertificateError as problem:
-        return f"unreadable ({problem})"
+        return f"unreadable ({printable(str(problem), _LONGEST_NAMES)})"
     names = [_pattern_text(pattern) for pattern in found]
-    return f"for {', '.join(names)}" if names else "for no name at all"
+    return f"for {printable(', '.join(names), _LONGEST_NAMES)}" if names else "for no name at all"
 
 
 def _pattern_text(pattern: Any) -> str:

@@ -10,6 +10,7 @@ from urllib.parse import quote, urlencode, urlsplit
 from txmux.backends.names.addresses import Found
 from txmux.backends.names.instances import Instances, NotConsulError, instances_in, next_index
 from txmux.backends.names.question import LookupFailedError
+from txmux.errors import printable
 from txmux.files import read_secret
 from txmux.rules.model.networks import is_address
 from txmux.web.get import RequestFailedError, get
@@ -142,8 +143,8 @@ def _is_filtered(answer: Answer) -> bool:
 
 
 def _refusal(answer: Answer) -> str:
-    said = " ".join(answer.body[: 4 * _FIRST].decode("utf-8", "replace").split())[:_FIRST]
-    said = "".join(char if char.isprintable() else "?" for char in said)
+    text = answer.body[: 4 * _FIRST].decode("utf-8", "replace")
+    said = printable(" ".join(text.split()), _FIRST)
     hint = "; see 'consul_token'" if answer.status == _NOT_ALLOWED else ""
     return f"answers {answer.status}{f' ({said})' if said else ''}{hint}"
 

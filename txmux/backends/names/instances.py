@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import attrs
 
 from txmux.backends.pool.member import ResolvedAddress
-from txmux.errors import MuxError
+from txmux.errors import MuxError, printable
 from txmux.jsontext import MISSHAPEN, parse_json
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 MOST_INSTANCES = 10_000
 """Of one service; which of more are taken, is the same each time."""
 
+_LONGEST_NAME = 255
 _WARNING, _PASSING = "warning", "passing"
 _PORTS_END = 1 << 16
 
@@ -58,7 +59,8 @@ def instances_in(body: bytes, *, passing: bool) -> Instances:
         entries = parse_json(body)
         found = [_instance(entry) for entry in _listed(entries)]
     except MISSHAPEN as error:
-        raise NotConsulError(f"its answer is not a list of instances: {error!r}") from None
+        why = printable(repr(error), _LONGEST_NAME)
+        raise NotConsulError(f"its answer is not a list of instances: {why}") from None
     wanted = {_PASSING} if passing else {_PASSING, _WARNING}
     places: dict[tuple[str, int], ResolvedAddress] = {}
     named = set()
@@ -66,7 +68,7 @@ def instances_in(body: bytes, *, passing: bool) -> Instances:
         if status not in wanted or not 0 < one.port < _PORTS_END:
             continue
         if order is None:
-            named.add(one.host)
+            named.add(printable(one.host, _LONGEST_NAME))
         else:
             places.setdefault((one.host, one.port), one)
     return Instances(tuple(places.values())[:MOST_INSTANCES], tuple(sorted(named)))

@@ -9,10 +9,10 @@ import sys
 from http.client import HTTPConnection, HTTPException
 from typing import TYPE_CHECKING, Any
 
-from txmux.cli._output import printable
 from txmux.cli.remote.address import Unix
 from txmux.cli.remote.errors import LateError, NobodyError, RefusedError
 from txmux.cli.remote.find import is_for_group, whose
+from txmux.errors import printable
 from txmux.jsontext import parse_json
 
 if TYPE_CHECKING:

@@ -10,10 +10,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from txmux.cli._output import printable
 from txmux.cli.remote.ask import ask
 from txmux.cli.remote.errors import NobodyError, RefusedError, UsageError, of_txmux
 from txmux.cli.remote.find import find
+from txmux.errors import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable

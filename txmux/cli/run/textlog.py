@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Protocol
 from twisted.logger import ILogObserver, LogLevel, eventAsText
 from zope.interface import implementer
 
+from txmux.errors import printable
+
 if TYPE_CHECKING:
     from twisted.logger import LogEvent
 
@@ -50,7 +52,7 @@ def as_text(event: LogEvent) -> str:
     """Give the lines of an event, each with its end."""
     before = f"{_moment(event['log_time'])} {event['log_level'].name:5} "
     text = eventAsText(event, includeTimestamp=False, includeSystem=False)
-    first, *others = text.splitlines() or [""]
+    first, *others = map(printable, text.splitlines() or [""])
     return "".join([f"{before}{first}\n", *(f"{before}  {line}\n" for line in others)])
 
 

@@ -7,11 +7,11 @@ from urllib.parse import quote
 
 import attrs
 
-from txmux.cli._output import printable
 from txmux.cli.remote import filters
 from txmux.cli.remote.errors import UsageError
 from txmux.cli.top.panes import TABLES, lines_of, position
 from txmux.cli.top.state import PANES, Ask, Explain, Sent, State, Told
+from txmux.errors import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from txmux.cli._output import printable
 from txmux.cli.remote.amounts import brief, short
+from txmux.errors import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

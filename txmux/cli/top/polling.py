@@ -11,9 +11,9 @@ from urllib.parse import quote, urlencode
 
 import attrs
 
-from txmux.cli._output import printable
 from txmux.cli.remote.errors import NobodyError, RefusedError, of_txmux
 from txmux.cli.top.state import Explain, Sent, Snapshot, Told
+from txmux.errors import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

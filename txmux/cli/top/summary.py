@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from txmux.cli._output import printable
 from txmux.cli.remote.amounts import duration
+from txmux.errors import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 from rich.cells import cell_len, set_cell_size
 from rich.text import Text
 
-from txmux.cli._output import printable
 from txmux.cli.remote.amounts import short
 from txmux.cli.remote.explanation import HEAD, explanation_of
 from txmux.cli.top.keys import HELP
 from txmux.cli.top.panes import TABLES, lines_of, position
 from txmux.cli.top.state import PANES
 from txmux.cli.top.summary import attention_of, counts_of, title_of
+from txmux.errors import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

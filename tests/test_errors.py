@@ -1,0 +1,169 @@
+"""What others have written is told in lines of ours, and commands no terminal."""
+
+from __future__ import annotations
+
+import io
+import json
+from contextlib import redirect_stdout
+from typing import TYPE_CHECKING, Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+from OpenSSL import crypto
+from twisted.internet.address import UNIXAddress
+from twisted.internet.task import Clock
+from twisted.logger import LogLevel, capturedLogs, formatEvent
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+from twisted.web.client import ResponseFailed
+
+from tests.cluster.machine import Machine
+from tests.support.certificates import make_authority
+from tests.support.consul import Instance
+from txmux.admin.audit import audit
+from txmux.admin.caller import Caller
+from txmux.adopt.receiving import read as read_handed_over
+from txmux.backends.connect.tls import _names_in
+from txmux.backends.health.probes import shown as answer_shown
+from txmux.backends.names.consul import _refusal
+from txmux.backends.names.instances import instances_in, next_index
+from txmux.backends.names.lookup import _shown as name_shown
+from txmux.cli._output import Output
+from txmux.cli.run.textlog import as_text
+from txmux.cluster.bans import SharedBans
+from txmux.cluster.leases import SharedRates
+from txmux.errors import MuxError, printable
+from txmux.feeds.decisions import Decisions
+from txmux.frontend.addresses import text_of
+from txmux.networks.bans import Ban
+from txmux.rules.model.store import Store
+from txmux.rules.problems import Problem
+from txmux.rules.reading.networks import read_lines
+from txmux.web.get import Answer, _reason
+from txmux.wire.facts import printable as fact
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+_EVIL = (
+    "x\r\n2026-11-22T00:00:00.000Z info  all is well\x1b[2J\x1b]0;mine\x07\x9b1m\u202e\u2028\x00"
+)
+_LONG = _EVIL + 100_000 * "y"
+_MOST = 1000
+_STORE = Store("redis://192.0.2.1", "192.0.2.1")
+
+
+def _refused(work: Callable[..., object], *arguments: Any, **named: Any) -> Iterator[str]:
+    try:
+        work(*arguments, **named)
+    except (MuxError, ValueError) as problem:
+        yield str(problem)
+
+
+def _logged(work: Callable[..., object], *arguments: Any) -> Iterator[str]:
+    with capturedLogs() as events:
+        work(*arguments)
+    yield from map(formatEvent, events)
+
+
+def _consul(text: str) -> Iterator[str]:
+    instance = Instance(5, address=text).told("web")
+    yield from instances_in(json.dumps([instance]).encode(), passing=False).named
+    yield _refusal(Answer(500, {}, text.encode()))
+    for name in ("Port", "Weights"):
+        service = {**instance["Service"], name: text}
+        told = json.dumps([{**instance, "Service": service}])
+        yield from _refused(instances_in, told.encode(), passing=False)
+    yield from _refused(instances_in, json.dumps(text).encode(), passing=False)
+    yield from _refused(next_index, 0, text)
+
+
+def _crowdsec(text: str) -> Iterator[str]:
+    for told in (text, {text: text}, {"new": text, "deleted": None}):
+        yield from _refused(Decisions().replace, told, 0.0)
+
+
+def _http(text: str) -> Iterator[str]:
+    yield _reason(ResponseFailed([Failure(ValueError(text))]))
+
+
+def _redis(text: str) -> Iterator[str]:
+    shared = SharedBans(Clock(), _STORE, None, Machine())
+    yield from _logged(shared._is_away, text)
+    clock = Clock()
+    rates = SharedRates(clock, clock.seconds)
+    rates._redis = object()
+    yield from _logged(rates._pause, text)
+    yield Ban.read({"network": "192.0.2.7", "since": 1, "reason": text}).reason
+
+
+def _certificate(text: str) -> Iterator[str]:
+    name = text.encode("ascii", "ignore").decode()
+    certificate = make_authority("a", name, f"{name}.example").certificate
+    yield _names_in([crypto.X509.from_cryptography(certificate)])
+
+
+def _peers(text: str) -> Iterator[str]:
+    yield answer_shown(text.encode())
+    yield name_shown(text.encode()[:255])
+    yield fact(text.encode().decode("latin-1"))
+    yield text_of(UNIXAddress(text.replace("\x00", "")[:107]))
+
+
+def _programs(text: str) -> Iterator[str]:
+    told = {"version": 1, "id": text, "time": text}
+    yield from _refused(read_handed_over, json.dumps(told).encode())
+    for _, found in read_lines(text.replace("\n", "")):
+        yield str(found)
+
+
+_OTHERS = {
+    "Consul": _consul,
+    "CrowdSec": _crowdsec,
+    "what speaks HTTP": _http,
+    "Redis, and other machines by it": _redis,
+    "the certificate of a server": _certificate,
+    "clients, servers and name servers": _peers,
+    "programs on this machine, and lists": _programs,
+}
+
+
+class NamedTests(SynchronousTestCase):
+    """All that others name."""
+
+    def test_all(self) -> None:
+        """Whatever they name, it is told on one line, commands no terminal, and does not fill the disk."""
+        for who, tell in _OTHERS.items():
+            for text in (_EVIL, _LONG):
+                told = [*tell(text)]
+                self.assertTrue(told, who)
+                for line in told:
+                    self.assertTrue(line.isprintable(), (who, line[:200]))
+                    self.assertLess(len(line), _MOST, (who, line[:200]))
+
+    def test_last(self) -> None:
+        """What nobody has escaped is escaped by the log and by the commands; each line of it has a beginning of ours."""
+        event = {"log_level": LogLevel.info, "log_time": 0.0, "log_format": "{text}", "text": _EVIL}
+        lines = as_text(event).removesuffix("\n").split("\n")
+        self.assertEqual(len(lines), 3)
+        for line in lines:
+            self.assertTrue(line.startswith("1970-01-01T00:00:00.000Z info "), line)
+            self.assertTrue(line.isprintable(), line)
+        output = io.StringIO()
+        with redirect_stdout(output):
+            Output().line(_EVIL)
+        self.assertTrue(output.getvalue().removesuffix("\n").isprintable())
+        [line] = _logged(audit, Caller("a", "a"), _EVIL, 200, _EVIL)
+        self.assertTrue(line.isprintable(), line)
+        self.assertTrue(str(Problem(_EVIL, 1, _EVIL, _EVIL, _EVIL)).isprintable())
+
+    @given(st.text(), st.none() | st.integers(1, 50))
+    def test_printable(self, text: str, most: int | None) -> None:
+        """What is printable stays, all else is as Python escapes it, and no more is given than was wanted."""
+        found = printable(text, most)
+        self.assertTrue(found.isprintable())
+        whole = "".join(one if one.isprintable() else repr(one)[1:-1] for one in text)
+        if most is None or len(whole) <= most:
+            self.assertEqual(found, whole)
+        else:
+            self.assertEqual(found, f"{whole[:most]}…")
