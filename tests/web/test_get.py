@@ -78,6 +78,23 @@ class GetTests(TestCase):
         said = b"HTTP/1.1 200 OK\r\nContent-Length: 999\r\n\r\n" + b"x" * 101
         await self.fails(said, "longer than 100 bytes", closes=False)
 
+    async def test_endless_headers(self) -> None:
+        """Headers without end, or answers before the answer, are broken off; as many as anybody has are not."""
+        many = b"X: " + b"y" * 1000 + b"\r\n"
+        for endless in (
+            b"HTTP/1.1 200 OK\r\n" + 70 * many,
+            3000 * b"HTTP/1.1 103 Y\r\nZ: z\r\n\r\n",
+        ):
+            self.server = PeerFactory()
+            await self.fails(endless, "headers are longer than 65536 bytes", closes=False)
+        self.server = PeerFactory()
+        length = b"Content-Length: 70000\r\n\r\n"
+        said = b"HTTP/1.1 200 OK\r\n" + 60 * many + length + 70_000 * b"x"
+        self.assertEqual(len((await self.answer(said, most=70_000)).body), 70_000)
+        self.server = PeerFactory()
+        trailers = b"Transfer-Encoding: chunked\r\n\r\n0\r\n" + 70 * many
+        await self.fails(b"HTTP/1.1 200 OK\r\n" + trailers, "not whole", closes=False)
+
     async def test_too_late(self) -> None:
         """An answer that does not come in its time is given up, with its connection, at whichever byte."""
         for said in (b"", b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nx"):

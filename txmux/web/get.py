@@ -39,6 +39,9 @@ if TYPE_CHECKING:
     from twisted.python.failure import Failure
 
 _TO_CONNECT = 5.0  # seconds
+_LONGEST_HEAD = 1 << 16
+"""Bytes before the body: interim answers, the status line and all headers."""
+
 _LONGEST_REASON = 200
 
 
@@ -101,6 +104,7 @@ async def get(
     sent = Headers({"User-Agent": [f"txmux/{__version__}"], **{k: [v] for k, v in headers.items()}})
 
     def begins() -> None:
+        endpoints.is_in_body = True
         if body_seconds is not None:
             deadline.reset(body_seconds)
 
@@ -114,6 +118,10 @@ async def get(
         raise TooLateError(f"no answer within {seconds:g} s") from None
     except (ConnectError, DNSLookupError) as error:
         raise NotConnectedError(str(error).rstrip(".")) from None
+    except RequestFailedError:
+        if endpoints.is_too_long:
+            raise RequestFailedError(f"its headers are longer than {_LONGEST_HEAD} bytes") from None
+        raise
     finally:
         if deadline.active():
             deadline.cancel()
@@ -181,6 +189,21 @@ class _Endpoints:
         self._reactor = reactor
         self._address = address
         self._ends: list[_End] = []
+        self._heard = 0
+        self.is_in_body = False
+
+    @property
+    def is_too_long(self) -> bool:
+        """Whether more has come before the body than may."""
+        return self._heard > _LONGEST_HEAD
+
+    def hear(self, count: int) -> None:
+        """Count bytes that have come, and break off if there are too many."""
+        if not self.is_in_body:
+            self._heard += count
+            if self.is_too_long:
+                for end in self._ends:
+                    end.abortConnection()
 
     def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:
         """Give where the connection goes."""
@@ -194,7 +217,7 @@ class _Endpoints:
             endpoint = TCP4ClientEndpoint(self._reactor, self._address, uri.port, _TO_CONNECT)
         if uri.scheme == b"https":
             endpoint = wrapClientTLS(optionsForClientTLS(uri.host.decode("ascii")), endpoint)
-        return _Watched(endpoint, self._ends)
+        return _Watched(endpoint, self._ends, self.hear)
 
     async def left(self) -> None:
         """Break off the connection that there still is, and wait until it is gone."""
@@ -204,9 +227,10 @@ class _Endpoints:
 
 @implementer(IStreamClientEndpoint)
 class _Watched:
-    def __init__(self, endpoint: Any, ends: list[_End]) -> None:
+    def __init__(self, endpoint: Any, ends: list[_End], hear: Callable[[int], object]) -> None:
         self._endpoint = endpoint
         self._ends = ends
+        self._hear = hear
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[Any]:
         """Connect."""
@@ -217,7 +241,7 @@ class _Watched:
         return connecting.addCallback(lambda wrapper: wrapper.wrappedProtocol)
 
     def _end(self, factory: Factory, wrapped: Protocol) -> _End:
-        end = _End(factory, wrapped)
+        end = _End(factory, wrapped, self._hear)
         self._ends.append(end)
         return end
 
@@ -225,9 +249,14 @@ class _Watched:
 class _End(ProtocolWrapper):
     """This end of the connection."""
 
-    def __init__(self, factory: Any, wrapped: Any) -> None:
+    def __init__(self, factory: Any, wrapped: Any, hear: Callable[[int], object]) -> None:
         super().__init__(factory, wrapped)
+        self._hear = hear
         self._gone: Deferred[None] = Deferred()
+
+    def dataReceived(self, data: bytes) -> None:
+        super().dataReceived(data)
+        self._hear(len(data))
 
     def connectionLost(self, reason: Failure | None = None) -> None:
         super().connectionLost(reason)
