@@ -73,9 +73,19 @@ class InstancesTests(SynchronousTestCase):
         self.assertEqual(_texts(body, passing=True), [("127.0.0.1", 1, 9)])
 
     def test_weights(self) -> None:
-        """Without weights, as from old agents, and with 0, it is 1."""
-        body = _answer(Instance(1, weights=None), Instance(2, weights=(0, 0)))
-        self.assertEqual([weight for _, _, weight in _texts(body)], [1, 1])
+        """Without weights, as from old agents, it is 1."""
+        body = _answer(Instance(1, weights=None), Instance(2, weights=(3, 1)))
+        self.assertEqual([weight for _, _, weight in _texts(body)], [1, 3])
+
+    def test_weight_0(self) -> None:
+        """0 is 0: such an instance is for when no other one is left."""
+        warned = Instance(1, weights=(5, 0), status="warning")
+        body = _answer(warned, Instance(2, weights=(5, 0)), Instance(3, weights=(0, 0)))
+        found = instances_in(body, passing=False).addresses
+        self.assertEqual(
+            [(one.port, one.weight, one.priority) for one in found],
+            [(1, 0, 1), (2, 5, 0), (3, 0, 1)],
+        )
 
     def test_no_place(self) -> None:
         """Instances without a port are left out, and those with a name are told."""
@@ -119,5 +129,6 @@ class IndexTests(SynchronousTestCase):
 
     def test_none(self) -> None:
         """An answer without one is not Consul's."""
-        for told in (None, "", "-1", "x", "\u0664"):
+        for told in (None, "", "-1", "x", "\u0664", "7" * 21, "7" * 6000):
             self.assertRaises(NotConsulError, next_index, 0, told)
+        self.assertEqual(next_index(0, str(2**64 - 1)), 2**64 - 1)

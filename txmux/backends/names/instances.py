@@ -19,6 +19,7 @@ MOST_INSTANCES = 10_000
 """Of one service; which of more are taken, is the same each time."""
 
 _LONGEST_NAME = 255
+_LONGEST_INDEX = 20  # digits of a number of 64 bits
 _WARNING, _PASSING = "warning", "passing"
 _PORTS_END = 1 << 16
 
@@ -91,8 +92,10 @@ def _instance(entry: Any) -> _Found:
     if not statuses <= {_PASSING}:
         status = _WARNING if statuses <= {_PASSING, _WARNING} else "critical"
     weights = service.get("Weights") or {}
-    weight = int(weights.get("Warning" if status == _WARNING else "Passing") or 1)
-    address = ResolvedAddress(host, int(service["Port"]), min(max(1, weight), 65535))
+    told = weights.get("Warning" if status == _WARNING else "Passing")
+    weight = min(max(0, 1 if told is None else int(told)), 65535)
+    # One that is to have nobody is for when all others are gone.
+    address = ResolvedAddress(host, int(service["Port"]), weight, priority=int(not weight))
     return status, order, address
 
 
@@ -115,7 +118,8 @@ def next_index(before: int, told: str | None) -> int:
     Raises:
         NotConsulError: There is no index.
     """
-    if told is None or not told.isdecimal() or not told.isascii():
+    is_number = told is not None and told.isdecimal() and told.isascii()
+    if told is None or not is_number or len(told) > _LONGEST_INDEX:
         raise NotConsulError("its answer has no X-Consul-Index, so it is not Consul's API")
     index = int(told)
     return 0 if index < before else max(1, index)

@@ -51,7 +51,7 @@ def _consul(data: bytes) -> None:
         see(len(found.addresses) <= MOST_INSTANCES)
         for one in found.addresses:
             ipaddress.ip_address(one.host)
-            see(0 < one.port < 1 << 16 and 0 < one.weight < 1 << 16, one)
+            see(0 < one.port < 1 << 16 and 0 <= one.weight < 1 << 16, one)
     with suppress(NotConsulError):
         see(next_index(1, data.decode("latin-1")) >= 0)
 
