@@ -65,7 +65,7 @@ class _Factory(Factory):
 
 
 class Link:
-    """Connects, and connects again: the first time at once, then after times that double.
+    """Connects, and connects again: the first time at once, then after times that double, until a connection has lasted.
 
     Args:
         reactor: Connects, and tells the time.
@@ -92,6 +92,7 @@ class Link:
         self._up = up
         self._down = down
         self._wait = _SHORTEST
+        self._up_at = 0.0
         self._is_told = False
         self._again: IDelayedCall | None = None
         self._trying: Deferred[Any] | None = None
@@ -120,7 +121,7 @@ class Link:
         if not await first:
             raise StoreError(factory.problem or "it closes the connection")
         self._protocol, self._trying = protocol, None
-        self._wait, self._is_told = _SHORTEST, False
+        self._up_at, self._is_told = self._reactor.seconds(), False
         protocol.whenDisconnected().addCallback(lambda _: self._lost())
         self._up(protocol)
 
@@ -182,7 +183,11 @@ class Link:
         if not self._stopped:
             self._is_told = True
             self._down("the connection is gone")
-            self._again = self._reactor.callLater(random.uniform(0, self._wait), self.start)  # nosec B311  # noqa: S311 - not for secrets
+            # Who is left again and again is not asked for everything several times in a second.
+            lasted = self._reactor.seconds() - self._up_at
+            wait = _SHORTEST if lasted > _LONGEST else self._wait
+            self._wait = min(2 * wait, _LONGEST)
+            self._again = self._reactor.callLater(random.uniform(0, wait), self.start)  # nosec B311  # noqa: S311 - not for secrets
 
     def drop(self) -> None:
         """Break the connection off, and connect again."""
