@@ -75,10 +75,12 @@ class WorkersTest(AdminProcessCase):
     def test_ready(self) -> None:
         """The service is ready if the workers are; one that does not answer is not waited for long, and the status shows it."""
         mux = self.service("workers = 2", self.led(self.backend()))
-        self.assertEqual(get(self.socket, "/readyz"), {"ready": True, "missing": []})
+        self.assertEqual(get(self.socket, "/readyz"), {"ready": True, "missing": [], "stale": []})
         before = get(self.socket, "/api/status")["workers"]
         with halted([before[0]["pid"]]):
-            self.assertEqual(get(self.socket, "/readyz"), {"ready": True, "missing": []})
+            self.assertEqual(
+                get(self.socket, "/readyz"), {"ready": True, "missing": [], "stale": []}
+            )
             late, _ = get(self.socket, "/api/status")["workers"]
         self.assertEqual((late["connections"], late["sandbox"]), (None, before[0]["sandbox"]))
         mux.stop()
@@ -129,7 +131,7 @@ class UpgradeTest(AdminProcessCase):
             self.assertEqual(get(self.socket, "/api/status")["pid"], mux.pid)
             eventually(partial(is_gone, old), "the old process has ended")
             self.assertEqual(get(self.socket, "/api/status")["pid"], mux.pid)
-            self.assertEqual(get(port, "/readyz"), {"ready": True, "missing": []})
+            self.assertEqual(get(port, "/readyz"), {"ready": True, "missing": [], "stale": []})
         self.assertEqual(inode_of(self.socket), inode)
         self.assertTrue(post(self.socket, "/api/reload")["ok"])
         mux.stop()
