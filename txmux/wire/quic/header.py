@@ -12,11 +12,15 @@ from txmux.wire.cursor import MalformedError
 
 __all__ = [
     "LEAST_TO_NEGOTIATE",
+    "LONGEST_ID",
+    "LONG_HEADER",
+    "SHORTEST_FIRST_ID",
     "VERSIONS",
     "LongHeader",
     "Packet",
     "Version",
     "may_open",
+    "opens_connection",
     "read_long_header",
     "varint",
 ]
@@ -24,9 +28,15 @@ __all__ = [
 LEAST_TO_NEGOTIATE = 1200
 """Bytes of a datagram of a version that a server does not know, for it to offer others (RFC 9000, section 6.1)."""
 
-_LONG, _FIXED = 0x80, 0x40
-_LEAST_LONG = bytes([_LONG])
-_LONGEST_ID = 20  # in all known versions (RFC 9000, section 17.2)
+LONG_HEADER = 0x80
+"""The bit of the first byte that only packets with a long header have (RFC 8999, section 5.1)."""
+LONGEST_ID = 20
+"""Bytes of a connection ID in all known versions (RFC 9000, section 17.2)."""
+SHORTEST_FIRST_ID = 8
+"""Bytes of the connection ID that a client makes up for its first packet (RFC 9000, section 7.2)."""
+
+_FIXED = 0x40
+_LEAST_LONG = bytes([LONG_HEADER])
 _two_bytes = Struct(">H").unpack_from
 _four_bytes = Struct(">I").unpack_from
 _eight_bytes = Struct(">Q").unpack_from
@@ -118,6 +128,31 @@ def may_open(datagram: bytes) -> bool:
     return len(datagram) >= LEAST_TO_NEGOTIATE or int.from_bytes(datagram[1:5], "big") in VERSIONS
 
 
+def opens_connection(datagram: bytes, *, is_known: bool = True) -> bool:
+    """Tell whether a client may open a connection with a datagram, if the connection ID that it is sent to is new.
+
+    Packets of type 0-RTT may overtake the Initial packet that they follow, and have its connection ID.
+
+    Args:
+        datagram: From an address that has said something before.
+        is_known: Whether it has to be of a version in `VERSIONS`. Of others the type of a packet cannot be read, so
+            another protocol's datagram is more easily taken for one.
+    """
+    if not may_open(datagram):
+        return False
+    try:
+        header = read_long_header(datagram)
+    except MalformedError:
+        return False
+    if not SHORTEST_FIRST_ID <= len(header.destination) <= LONGEST_ID:
+        return False
+    if header.kind is None:
+        return not is_known and header.version != 0 and header.fixed
+    if header.kind is Packet.INITIAL:  # servers drop shorter datagrams (RFC 9000, section 14.1)
+        return len(datagram) >= LEAST_TO_NEGOTIATE and (header.fixed or header.has_token)
+    return header.kind is Packet.ZERO_RTT and header.fixed
+
+
 def read_long_header(data: bytes, at: int = 0) -> LongHeader:
     """Read the header of a packet that begins at some place of a datagram.
 
@@ -131,14 +166,14 @@ def read_long_header(data: bytes, at: int = 0) -> LongHeader:
         ids_end = source_at + 1 + data[source_at]
     except (IndexError, StructError) as error:
         raise MalformedError from error
-    if not first & _LONG or ids_end > len(data):
+    if not first & LONG_HEADER or ids_end > len(data):
         raise MalformedError
     destination, source = data[at + 6 : source_at], data[source_at + 1 : ids_end]
     fixed = bool(first & _FIXED)
     known = VERSIONS.get(version)
     if known is None:
         return LongHeader(version, destination, source, None, fixed, ids_end, len(data))
-    if len(destination) > _LONGEST_ID or len(source) > _LONGEST_ID:
+    if len(destination) > LONGEST_ID or len(source) > LONGEST_ID:
         raise MalformedError
     kind = known.kinds[first >> 4 & 3]
     if kind is Packet.RETRY:

@@ -13,6 +13,9 @@ from txmux.wire.pieces import LONGEST_STREAM, MOST_PIECES, Piece, joined
 from txmux.wire.quic.frames import read_frames
 from txmux.wire.quic.header import (
     LEAST_TO_NEGOTIATE,
+    LONG_HEADER,
+    LONGEST_ID,
+    SHORTEST_FIRST_ID,
     VERSIONS,
     LongHeader,
     Packet,
@@ -28,13 +31,10 @@ __all__ = ["OTHER_VERSION", "Opening", "parse_opening"]
 OTHER_VERSION = "other"
 """The name of all versions whose Initial packets cannot be read."""
 
-_SHORTEST_ID = 8  # which a client chooses for its first packet (RFC 9000, section 7.2)
-_LONGEST_ID = 20
 _MOST_PACKETS = 16
 _MOST_PIECES_EVER = (
     64  # browsers cut the hello anew, into a dozen pieces or so, each time they send it again
 )
-_LONG = 0x80
 
 
 @attrs.define(slots=False)
@@ -97,7 +97,7 @@ class Opening:
     def _read_packets(self, datagram: bytes, pieces: list[Piece]) -> None:
         at = 0
         # Behind the last packet there may be padding, which has no header.
-        while at < len(datagram) and (at == 0 or datagram[at] & _LONG):
+        while at < len(datagram) and (at == 0 or datagram[at] & LONG_HEADER):
             header = read_long_header(datagram, at)
             if self._destination is None:
                 self._begin(header, datagram)
@@ -118,12 +118,12 @@ class Opening:
 
     def _begin(self, header: LongHeader, datagram: bytes) -> None:
         """Look at the first packet of all."""
-        if not _SHORTEST_ID <= len(header.destination) <= _LONGEST_ID or not header.version:
+        if not SHORTEST_FIRST_ID <= len(header.destination) <= LONGEST_ID or not header.version:
             raise MalformedError
         known = VERSIONS.get(header.version)
         if known is None:
             too_short = len(datagram) < LEAST_TO_NEGOTIATE
-            if too_short or not header.fixed or len(header.source) > _LONGEST_ID:
+            if too_short or not header.fixed or len(header.source) > LONGEST_ID:
                 raise MalformedError
             self.certain = True
             self.hello = HelloReader(malformed=True)

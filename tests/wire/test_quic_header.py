@@ -1,0 +1,79 @@
+"""Which datagrams may open a QUIC connection at an address that has said something before."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.wire.quic_builder import DESTINATION, V1, V2, V29, initial
+from tests.wire.quic_vectors import RETRY_1, SERVER_1, VERSION_1, VERSION_2
+from txmux.wire.quic.header import opens_connection
+
+UNKNOWN = 0x1A2A3A4A
+
+
+def packet(
+    kind: int, *, version: int = V1, destination: bytes = DESTINATION, size: int = 1200
+) -> bytes:
+    """Make a packet with a long header, of a type as it is on the wire, that fills a datagram."""
+    ids = bytes([len(destination)]) + destination + b"\6client"
+    head = bytes([0xC0 | kind << 4]) + version.to_bytes(4, "big") + ids
+    length = (0x4000 | size - len(head) - 2).to_bytes(2, "big")
+    return (head + length).ljust(size, b"\x55")
+
+
+class OpensTests(SynchronousTestCase):
+    """Datagrams of a client that is known."""
+
+    def test_initial(self) -> None:
+        """An Initial packet of each version, in a datagram that a server would not drop."""
+        for version in (V1, V2, V29):
+            self.assertTrue(opens_connection(initial(b"\1", version=version)), version)
+        self.assertTrue(opens_connection(VERSION_1))
+        self.assertTrue(opens_connection(VERSION_2))
+        self.assertFalse(opens_connection(initial(b"\1", pad=1199)))
+
+    def test_early_data(self) -> None:
+        """Packets of type 0-RTT that have overtaken it, of any length."""
+        for kind, version in ((1, V1), (2, V2)):
+            self.assertTrue(opens_connection(packet(kind, version=version, size=100)), version)
+
+    def test_later_packets(self) -> None:
+        """None that belongs to a connection: Handshake packets, short headers, and those of servers."""
+        for datagram in (
+            packet(2),
+            packet(3, version=V2),
+            b"\x41".ljust(1200, b"\x55"),
+            SERVER_1,
+            RETRY_1,
+            b"",
+            b"\xc0",
+        ):
+            self.assertFalse(opens_connection(datagram))
+
+    def test_lengths(self) -> None:
+        """A client makes up an ID of at least 8 bytes; a shorter one is that of a server."""
+        for length in range(25):
+            opens = opens_connection(initial(b"\1", destination=bytes(length)))
+            self.assertEqual(opens, 8 <= length <= 20, length)
+
+    def test_fixed_bit(self) -> None:
+        """Only who has a token may clear the fixed bit (RFC 9287)."""
+        self.assertFalse(opens_connection(initial(b"\1", fixed=False)))
+        self.assertTrue(opens_connection(initial(b"\1", fixed=False, token=b"token")))
+
+    def test_other_versions(self) -> None:
+        """Of other versions a long datagram does, but only where the client speaks QUIC already: it may be one of RTP."""
+        datagram = packet(0, version=UNKNOWN)
+        self.assertFalse(opens_connection(datagram))
+        self.assertTrue(opens_connection(datagram, is_known=False))
+        self.assertFalse(opens_connection(datagram[:1199], is_known=False))
+        negotiation = packet(0, version=0)
+        self.assertFalse(opens_connection(negotiation, is_known=False))
+
+    @given(datagram=st.binary(max_size=40), is_known=st.booleans())
+    def test_any(self, *, datagram: bytes, is_known: bool) -> None:
+        """Any bytes can come."""
+        opens_connection(datagram, is_known=is_known)
+        opens_connection(b"\xc0\0\0\0\1" + datagram, is_known=is_known)

@@ -1,0 +1,149 @@
+"""The connection IDs by which a QUIC client's datagrams tell to which of its connections they belong (RFC 9000, section 5.1).
+
+A client sends to an ID that it has made up until the server answers, and then to the one that the server has chosen, which
+all packets with a long header tell. A server gives further IDs in encrypted frames: these are only seen in use.
+"""
+
+from __future__ import annotations
+
+import functools
+from struct import Struct
+from typing import TYPE_CHECKING, Any
+
+from txmux.wire.cursor import MalformedError
+from txmux.wire.quic.header import LONG_HEADER, LONGEST_ID, Packet, may_open, read_long_header
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+__all__ = ["HEAD", "ConnectionIds", "destination_of"]
+
+HEAD = 1 + 4 + 1 + LONGEST_ID
+"""Bytes of a datagram by which its connection is known."""
+
+_LEAST_LONG = bytes([LONG_HEADER])
+_MOST_KNOWN = 4
+_ID_AT = 6
+
+
+@functools.lru_cache(maxsize=LONGEST_ID + 1)
+def _reader(length: int) -> Callable[[Any], tuple[Any, ...]]:
+    """Make what reads the first byte and an ID behind it."""
+    return Struct(f"=B{length}s").unpack_from
+
+
+def destination_of(head: bytes) -> bytes | None:
+    """Give the ID that a datagram with a long header is sent to; ``None`` if that is not there in full.
+
+    Args:
+        head: Its first `HEAD` bytes.
+    """
+    end = _ID_AT + head[_ID_AT - 1] if len(head) >= _ID_AT else len(head) + 1
+    return head[_ID_AT:end] if end <= len(head) else None
+
+
+class ConnectionIds:
+    """The IDs of one connection. All packets in a datagram have the same (RFC 9000, section 12.2).
+
+    Args:
+        own: The ID that the client has chosen for itself.
+        known: Those that it sends to, as far as they are certain, the first one first.
+
+    Attributes:
+        known: As above, with those that the server has chosen, in a Retry, too.
+        served: The last one that the server has chosen, if it has.
+        current: The one of the last short header, or the last long one to `served`; ``None`` before. Who has one has heard
+            the server's answer, so its address is no forged one.
+        read: Reads the first byte and `current` of a datagram with a short header; another ID before there is one.
+    """
+
+    __slots__ = ("_own", "current", "known", "read", "served")
+
+    def __init__(self, own: bytes, known: tuple[bytes, ...]) -> None:
+        self._own = own
+        self.known = known
+        self.served: bytes | None = None
+        self.current: bytes | None = None
+        self.read = _reader(0)
+
+    @classmethod
+    def of(cls, first: bytes) -> ConnectionIds | None:
+        """Make those of a flow, by its first datagram; ``None`` if that is not one of QUIC, or has a short header."""
+        if not may_open(first):
+            return None
+        try:
+            header = read_long_header(first)
+        except MalformedError:
+            return None
+        return cls(header.source, (header.destination,))
+
+    @classmethod
+    def recalled(cls, told: Mapping[str, Any]) -> ConnectionIds:
+        """Make those of a flow of another process; see `told`.
+
+        Raises:
+            ValueError: It makes no sense.
+        """
+        known = tuple(bytes.fromhex(one) for one in told["known"][:_MOST_KNOWN])
+        if not known:
+            raise ValueError("a QUIC connection without an ID")
+        made = cls(bytes.fromhex(told["own"]), known)
+        if told.get("served") is not None:
+            made.served = bytes.fromhex(told["served"])
+        if told.get("current") is not None:
+            made.use(bytes.fromhex(told["current"]))
+        return made
+
+    def told(self) -> dict[str, Any]:
+        """Give what another process needs to know them, as values of JSON."""
+        return {
+            "own": self._own.hex(),
+            "known": [one.hex() for one in self.known],
+            "served": None if self.served is None else self.served.hex(),
+            "current": None if self.current is None else self.current.hex(),
+        }
+
+    def learn(self, answer: bytes) -> bool:
+        """Learn from a datagram of the server; tell whether there is another ID."""
+        if not answer or not answer[0] & LONG_HEADER:
+            return False
+        try:
+            header = read_long_header(answer)
+        except MalformedError:
+            return False
+        source = header.source
+        tells = header.version and header.kind is not Packet.ZERO_RTT and len(source) <= LONGEST_ID
+        if not tells or header.destination != self._own or source == self.served:
+            return False
+        self.served = source
+        if source not in self.known:
+            latest = self.known[1:][2 - _MOST_KNOWN :]
+            self.known = (self.known[0], *latest, source)
+        return True
+
+    def use(self, name: bytes) -> None:
+        """Note that the client uses an ID that the server has given it."""
+        self.current = name
+        self.read = _reader(len(name))
+
+    def take(self, head: bytes, *, is_alone: bool = False) -> bool:
+        """Note a datagram, if it is sent to one of these; tell whether it is.
+
+        Args:
+            head: Its first `HEAD` bytes.
+            is_alone: Whether it can be of no other connection, so that the ID of a short header is one of these, too, once the
+                client has used that of its server.
+        """
+        if head[:1] >= _LEAST_LONG:
+            name = destination_of(head)
+            if name is not None and name == self.served and self.current is None:
+                self.use(name)
+            return name in self.known
+        if self.served is None or not head:
+            return False
+        name = head[1 : 1 + len(self.served)]
+        is_own = is_alone and self.current is not None
+        if not is_own and name not in {self.served, self.current}:
+            return False
+        self.use(name)
+        return True
