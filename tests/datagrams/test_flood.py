@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unittest import skipUnless
@@ -54,6 +55,8 @@ def _burst() -> int:
 
 class _Listener:
     """A listener that lets nobody in, and counts."""
+
+    seconds = staticmethod(time.monotonic)
 
     def __init__(self) -> None:
         self.begun = self.dropped = self.shed_count = 0

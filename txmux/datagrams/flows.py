@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from txmux.datagrams import ancillary
+from txmux.datagrams.connection_ids import ConnectionIds
 from txmux.datagrams.flow import Flow
 from txmux.datagrams.following import Following
 from txmux.datagrams.moving import client_of
@@ -89,6 +90,11 @@ def _host_of(text: str) -> tuple[IPAddress, str]:
     """Give a client's address, and how it is written before a port."""
     host = unmapped(ip_address(text))
     return host, f"[{host}]" if host.version == 6 else str(host)
+
+
+def _ids_of(introduction: Header | None, data: memoryview, size: int) -> ConnectionIds | None:
+    """Give the connection IDs of a new flow; one that a proxy in front tells of is known by the proxy's address alone."""
+    return None if introduction else ConnectionIds.of(bytes(ancillary.split(data, size)[0]))
 
 
 class Flows:
@@ -184,12 +190,13 @@ class Flows:
             record.facts = {name: printable(text) for name, text in told_by(introduction).items()}
         flow = Flow(self, port, key, generation, record, client, permit)
         flow.introduction = introduction
+        flow.ids = _ids_of(introduction, data, size)
         generation.counts.accepted()
         self._factory.opened(flow)
         if refused is not None:
             flow.refuse(refused.reason, len(data), ancillary.datagrams_in(len(data), size))
             return None
-        port.flows[key] = flow
+        port.enter(key, flow)
         return flow
 
     def _let_in(self, generation: Generation, client: Address, port: DatagramPort) -> Permit | None:
@@ -229,7 +236,12 @@ class Flows:
         return Following.recalled(self._roaming, flow, (port, key), told, self.seconds, port_of)
 
     def adopt(
-        self, port: DatagramPort, key: Key, record: ConnectionRecord, told: Mapping[str, Any]
+        self,
+        port: DatagramPort,
+        key: Key,
+        record: ConnectionRecord,
+        told: Mapping[str, Any],
+        ids: ConnectionIds | None,
     ) -> Flow:
         """Have a flow of another process, with which `Flow.go_on` is next.
 
@@ -238,6 +250,7 @@ class Flows:
             key: Its own there.
             record: What is known of it.
             told: What else the other process has told.
+            ids: Its connection IDs, if its client speaks QUIC.
 
         Raises:
             ValueError: The client's address cannot be read.
@@ -250,7 +263,8 @@ class Flows:
             generation = attrs.evolve(generation, number=told["generation"])
         permit = generation.admission.adopt(client)
         flow = Flow(self, port, key, generation, record, client, permit)
-        port.flows[key] = flow
+        flow.ids = ids
+        port.enter(key, flow)
         self._factory.opened(flow)
         return flow
 

@@ -40,8 +40,11 @@ if TYPE_CHECKING:
         def move_to(self, port: DatagramPort, key: Key, client: Address, /) -> None:
             """Have its answers go elsewhere."""
 
-        def from_client(self, data: memoryview, size: int, /, *, is_home: bool) -> bool:
+        def take(self, data: memoryview, size: int, /, *, is_home: bool) -> bool:
             """Take datagrams of the client."""
+
+        def learn(self, answer: bytes, /) -> None:
+            """Learn connection IDs from a datagram of the server."""
 
         def from_server(self, data: memoryview, size: int, /) -> None:
             """Send datagrams of the server."""
@@ -161,7 +164,7 @@ class Following:
         if trail.from_elsewhere(source, len(data), count, now, is_near=is_near):
             self._follow()
             self._give_kept()
-            self._flow.from_client(data, size, is_home=False)
+            self._flow.take(data, size, is_home=False)
         else:
             if is_new:
                 self._give_back()
@@ -172,7 +175,9 @@ class Following:
         """Learn from what the server says, and tell whether it goes out."""
         trail, length = self.trail, len(data)
         if length and trail.may_tell(data[0]):
-            trail.from_server(bytes(data[:size] if 0 < size < length else data))
+            first = bytes(data[:size] if 0 < size < length else data)
+            trail.from_server(first)
+            self._flow.learn(first)
         if not trail.watches:
             return True
         goes = trail.to_client(length, self._seconds())

@@ -14,11 +14,13 @@ from __future__ import annotations
 
 import os
 import socket
+from base64 import b64decode
 from typing import TYPE_CHECKING, Any, Protocol
 
 import attrs
 from twisted.logger import Logger
 
+from txmux.datagrams.connection_ids import ConnectionIds
 from txmux.datagrams.flow import Flow
 from txmux.datagrams.flows import flows_of
 from txmux.observe.reasons import understood
@@ -182,10 +184,11 @@ def _adopt(told: Mapping[str, Any], server: socket.socket | None, find: Find) ->
     if record.reason is not None:
         raise ValueError(f"a flow that has ended: {record.reason!r}")
     key = (tuple(told["peer"]), bytes.fromhex(told["local"]))
+    ids = _ids_of(told)
     led_to = _led_to(factory, record, told, server)
     if led_to is None and _is_led(told):
         return False
-    _make_way(port, key, record)
+    _make_way(port, key, record, ids)
     if server is not None:
         factory.engine.descriptors.let_in()
 
@@ -195,7 +198,7 @@ def _adopt(told: Mapping[str, Any], server: socket.socket | None, find: Find) ->
 
     flow: Flow | None = None
     try:
-        flow = flows_of(factory).adopt(port, key, record, told)
+        flow = flows_of(factory).adopt(port, key, record, told, ids)
         flow.go_on(told, led_to, server, port_of)
     except BaseException:
         has_way = flow is not None and flow.server_socket is not None
@@ -210,13 +213,33 @@ def _adopt(told: Mapping[str, Any], server: socket.socket | None, find: Find) ->
     return True
 
 
-def _make_way(port: DatagramPort, key: Key, record: ConnectionRecord) -> None:
+def _make_way(
+    port: DatagramPort, key: Key, record: ConnectionRecord, ids: ConnectionIds | None
+) -> None:
     """Have no other flow in the place of one that comes."""
-    newer = port.flows.get(key)
-    if isinstance(newer, Flow) and newer.record.id == record.id:
-        newer.comes_back()
-    elif isinstance(newer, Flow):  # it has begun while this one was on its way
-        newer.over("limit")
+    known = set() if ids is None else {*ids.known}
+    for newer in port.at(key):
+        its = set() if newer.ids is None else {*newer.ids.known}
+        if newer.record.id == record.id:
+            newer.comes_back()
+            port.forget(key, newer)
+        elif its & known or not (its or known):  # it has begun while this one was on its way
+            newer.over("limit")
+
+
+def _ids_of(told: Mapping[str, Any]) -> ConnectionIds | None:
+    """Give the connection IDs of a flow; one that tells of none may tell of its first datagram, or of those by which it moves."""
+    if "ids" in told or told.get("introduction") is not None:
+        return None if told.get("ids") is None else ConnectionIds.recalled(told["ids"])
+    if told.get("held"):
+        return ConnectionIds.of(b64decode(told["held"][0]))
+    trail = told.get("trail") or {}
+    if trail.get("kind") != "q" or not trail.get("ids"):
+        return None
+    last = trail["ids"][-1]
+    return ConnectionIds.recalled(
+        {"own": trail["own_id"], "known": [last], "served": last, "current": last}
+    )
 
 
 def _is_led(told: Mapping[str, Any]) -> bool:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from txmux.backends.pool.member import Member
     from txmux.backends.upstream import Destination, Upstream
+    from txmux.datagrams.connection_ids import ConnectionIds
     from txmux.datagrams.following import Following
     from txmux.datagrams.port import DatagramPort
     from txmux.datagrams.table import Lane
@@ -69,6 +70,7 @@ class Movable(Asked):
         "_still_in",
         "_way",
         "admitted",
+        "beside",
         "bytes_in",
         "bytes_out",
         "datagrams_in",
@@ -78,6 +80,7 @@ class Movable(Asked):
         "generation",
         "heard_at",
         "held",
+        "ids",
         "introduction",
         "lane",
         "led_for",
@@ -91,6 +94,7 @@ class Movable(Asked):
     state: ConnectionState
     generation: Generation
     permit: Permit | None
+    ids: ConnectionIds | None
     introduction: Header | None
     unrecognised: bytes | None
     led_for: EndReason | None
@@ -172,6 +176,7 @@ class Movable(Asked):
             "decided_after": self.decided_after,
             "unrecognised": None if self.unrecognised is None else _text(self.unrecognised),
             "introduction": self._introduction_told(),
+            "ids": None if self.ids is None else self.ids.told(),
             "trail": None if self._following is None else self._following.told(),
         }
 

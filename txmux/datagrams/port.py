@@ -14,25 +14,38 @@ from typing_extensions import override
 from zope.interface import implementer
 
 from txmux.datagrams import ancillary
+from txmux.datagrams.connection_ids import HEAD
+from txmux.datagrams.shared_address import SharedAddress
 from txmux.datagrams.waiting import Waiting
 from txmux.sockets.watched import WatchedPort
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
     from typing import Protocol
 
     from twisted.internet.defer import Deferred
     from twisted.internet.interfaces import IAddress
 
+    from txmux.datagrams.shared_address import Beside
     from txmux.sockets.poller import Poller
 
-    class Receiver(Protocol):
+    class Receiver(Beside, Protocol):
         """A flow, as its port sees it."""
 
         def from_client(self, data: memoryview, size: int, /) -> bool:
-            """Take datagrams of the client; tell whether the flow has taken them and is not over."""
+            """Take datagrams of the client, if they are certainly of this flow; tell whether they are, and it is not over."""
 
-        def port_is_shut(self) -> None:
-            """Note that no flow begins any more where this one has."""
+        def find(self, head: bytes, /) -> Receiver | None:
+            """Give itself, if a datagram tells that it is of this flow; see `txmux.datagrams.connection_ids.HEAD`."""
+
+        def may_open(self, datagram: bytes, /) -> bool:
+            """Tell whether a datagram that tells of no flow begins another one."""
+
+        def otherwise(self, head: bytes, /) -> Receiver:
+            """Give itself for a datagram that tells of no flow, and begins none."""
+
+        def take(self, data: memoryview, size: int, /) -> bool:
+            """Take datagrams of the client; tell whether it is not over."""
 
     class Beginning(Protocol):
         """A listener, as its port sees it."""
@@ -45,6 +58,10 @@ if TYPE_CHECKING:
 
         def take_over(self, port: Any, key: Key, data: memoryview, size: int, /) -> bool:
             """Take datagrams of an unknown address, if they belong to a flow that may have moved; tell whether they do."""
+
+        @property
+        def seconds(self) -> Callable[[], float]:
+            """Tells the time."""
 
         def begin(self, port: Any, key: Key, data: memoryview, size: int, /) -> Receiver | None:
             """Begin the flow of a client that has none, and says this; ``None`` if it is not let in."""
@@ -86,7 +103,7 @@ class DatagramPort(WatchedPort):
         to: The listener, which begins flows.
 
     Attributes:
-        flows: By their keys.
+        flows: By their keys; several of one address by one key.
         is_accepting: Whether it is there for clients that have no flow.
         lets_in: Whether they get one now.
         place: The key of its place, by which other processes know it.
@@ -115,9 +132,10 @@ class DatagramPort(WatchedPort):
         self._buffer = memoryview(bytearray(ancillary.LARGEST))
         self._has_more = False
         self.is_accepting = self.lets_in = True
-        self.flows: dict[Key, Receiver] = {}
+        self.flows: dict[Key, Receiver | SharedAddress[Receiver]] = {}
         self.place = ""
         self._waiting: Waiting | None = None
+        self._newcomers = self._shed = 0  # flows that may still begin; datagrams that were dropped
 
     def startListening(self) -> None:
         """Begin to read."""
@@ -172,10 +190,33 @@ class DatagramPort(WatchedPort):
         """Give the address and port that were asked, by the second part of a key."""
         return ancillary.address_text(local) or self._name[0], self._name[1]
 
-    def forget(self, key: Key) -> None:
-        """Note that a flow is over."""
-        self.flows.pop(key, None)
+    def enter(self, key: Key, flow: Receiver) -> None:
+        """Have one more flow at an address."""
+        at = self.flows.get(key)
+        if isinstance(at, SharedAddress):
+            at.add(flow)
+        elif at is None:
+            self.flows[key] = flow
+        else:
+            self.flows[key] = SharedAddress(self._to.seconds, at, flow)
+
+    def forget(self, key: Key, flow: Receiver) -> None:
+        """Note that a flow is over, or comes from another address now."""
+        shared = flow.beside
+        if self.flows.get(key) is flow:
+            del self.flows[key]
+        elif shared is not None and self.flows.get(key) is shared:
+            shared.remove(flow)
+            if len(shared) == 1:
+                [left] = shared.flows
+                shared.remove(left)
+                self.flows[key] = left
         self._close_if_unused()
+
+    def at(self, key: Key) -> list[Any]:
+        """Give the flows of an address."""
+        at = self.flows.get(key)
+        return at.flows if isinstance(at, SharedAddress) else [] if at is None else [at]
 
     @override
     def _ready(self, events: int) -> None:
@@ -184,11 +225,12 @@ class DatagramPort(WatchedPort):
         # only wait.
         had_more, self._has_more = self._has_more, False
         is_long = had_more and self._look() > self._long_queue and self._waiting is None
-        shed = self._read(_NEWCOMERS if is_long else _AT_ONCE)
+        self._newcomers, self._shed = _NEWCOMERS if is_long else _AT_ONCE, 0
+        self._read()
         if had_more and not self._has_more and self._is_open:
             self._look()
-        if shed:
-            self._to.shed(shed)
+        if self._shed:
+            self._to.shed(self._shed)
 
     def _look(self) -> int:
         """Tell how many bytes wait, and count what the system has dropped since the last look."""
@@ -198,23 +240,15 @@ class DatagramPort(WatchedPort):
             self._to.lost(lost)
         return waiting
 
-    def _read(self, newcomers: int) -> int:
-        """Read what waits.
-
-        Args:
-            newcomers: The datagrams of those who have no flow that are taken; any others are dropped.
-
-        Returns:
-            How many were dropped.
-        """
+    def _read(self) -> None:
+        """Read what waits."""
         receive, buffer, flows = self._socket.recvmsg_into, self._buffer, self.flows
         buffers, space = [buffer], ancillary.SPACE
-        shed = 0
         for _ in range(_AT_ONCE):
             try:
                 length, told, flags, peer = receive(buffers, space)
             except BlockingIOError:
-                return shed
+                return
             except OSError as problem:
                 # What the system tells of datagrams that were sent; their flows hear of it by their silence.
                 _log.debug("a port for datagrams: {why}", why=problem)
@@ -226,17 +260,11 @@ class DatagramPort(WatchedPort):
             key = (peer, local)
             flow = flows.get(key)
             data = buffer[:length]
-            if flow is not None and flow.from_client(data, size):
-                pass
-            elif newcomers:
-                newcomers -= 1
-                self._first(key, data, size)
-            elif not self._to.take_over(self, key, data, size):
-                shed += ancillary.datagrams_in(length, size)
+            if flow is None or not flow.from_client(data, size):
+                self._sort(key, data, size)
             if not self._is_reading:
-                return shed
+                return
         self._has_more = True
-        return shed
 
     def await_flows(self) -> None:
         """Keep what unknown clients say: they may have flows that are on their way from another process."""
@@ -246,25 +274,63 @@ class DatagramPort(WatchedPort):
     def await_no_more(self) -> None:
         """Begin the flows of those who are still unknown: no other process has them."""
         waiting, self._waiting = self._waiting, None
-        for key, data, size in () if waiting is None else waiting.end():
+        kept = () if waiting is None else waiting.end()
+        self._newcomers = sum(ancillary.datagrams_in(len(data), size) for _, data, size in kept)
+        for key, data, size in kept:
             flow = self.flows.get(key)
             if flow is None or not flow.from_client(data, size):
-                self._first(key, data, size)
+                self._sort(key, data, size)
 
     def arrived(self, key: Key, flow: Receiver) -> None:
         """Note that a flow has come from another process; it gets what has come before it."""
-        if self._waiting is not None:
-            self._waiting.arrived(key, flow)
+        for data, size in () if self._waiting is None else self._waiting.take(key):
+            if not flow.from_client(data, size):
+                self._sort(key, data, size)
+
+    def _sort(self, key: Key, data: memoryview, size: int) -> None:
+        """Find whose datagrams are, if they are not certainly of the only flow of their address."""
+        at = self.flows.get(key)
+        if at is None:
+            self._first(key, data, size)
+            return
+        for flow, run in _runs(at.find, data, size):
+            if flow is None or not flow.take(run, size):
+                for part in ancillary.split(run, size):
+                    self._unknown(key, part)
+
+    def _unknown(self, key: Key, datagram: memoryview) -> None:
+        """Take a datagram that does not tell of a flow of its address."""
+        at = self.flows.get(key)
+        if at is None:
+            self._first(key, datagram, 0)
+        elif self._waiting is not None:
+            self._waiting.keep(key, datagram, 0, 1)
+        elif not self._to.take_over(self, key, datagram, 0) and (
+            at.may_open(bytes(datagram))
+            or not at.otherwise(bytes(datagram[:HEAD])).take(datagram, 0)
+        ):
+            self._begin(key, datagram, 0)
 
     def _first(self, key: Key, data: memoryview, size: int) -> None:
+        """Take datagrams of an address that has no flow."""
         if self._waiting is not None:
             self._waiting.keep(key, data, size, ancillary.datagrams_in(len(data), size))
+        elif not self._to.take_over(self, key, data, size):
+            self._begin(key, data, size)
+
+    def _begin(self, key: Key, data: memoryview, size: int) -> None:
+        """Begin a flow, unless too many of them begin, or may begin."""
+        count = ancillary.datagrams_in(len(data), size)
+        if not self._newcomers:
+            self._shed += count
             return
-        if self._to.take_over(self, key, data, size):
-            return
+        self._newcomers -= 1
         flow = self._to.begin(self, key, data, size) if self.is_accepting and self.lets_in else None
-        if flow is None or not flow.from_client(data, size):
-            self._to.lost(ancillary.datagrams_in(len(data), size))
+        first, rest = (data, data[:0]) if count == 1 else (data[:size], data[size:])
+        if flow is None or not flow.take(first, 0):
+            self._to.lost(count)
+        elif rest:
+            self._sort(key, rest, size)
 
     def send(self, key: Key, data: Any, size: int) -> int:
         """Send datagrams to the client of a flow, from the address that it asked.
@@ -280,6 +346,21 @@ class DatagramPort(WatchedPort):
         peer, local = key
         control = ancillary.answer_from(local)
         return send(self._socket, data, size, control, peer)
+
+
+def _runs(
+    find: Callable[[bytes], Receiver | None], data: memoryview, size: int
+) -> Iterator[tuple[Receiver | None, memoryview]]:
+    """Give the flow of each datagram; of several of one flow, one after another, together."""
+    length = len(data)
+    step = size if 0 < size < length else length
+    flow, start = find(bytes(data[:HEAD])), 0
+    for at in range(step, length, step or 1):
+        other = find(bytes(data[at : at + HEAD]))
+        if other is not flow:
+            yield flow, data[start:at]
+            flow, start = other, at
+    yield flow, data[start:]
 
 
 def send(

@@ -6,14 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Protocol
-
-    class Receiver(Protocol):
-        """A flow, as this sees it."""
-
-        def from_client(self, data: memoryview, size: int, /) -> bool:
-            """Take datagrams of the client."""
-
 
 __all__ = ["LONGEST", "Waiting"]
 
@@ -57,11 +49,11 @@ class Waiting:
         self._room -= needed
         self._kept.setdefault(key, []).append((bytes(data), size))
 
-    def arrived(self, key: Any, flow: Receiver) -> None:
-        """Give a flow what has come for it."""
-        for data, size in self._kept.pop(key, ()):
-            self._room += len(data) + _EACH
-            flow.from_client(memoryview(data), size)
+    def take(self, key: Any) -> list[tuple[memoryview, int]]:
+        """Give what has come from a client, and keep it no more."""
+        kept = self._kept.pop(key, [])
+        self._room += sum(len(data) + _EACH for data, _ in kept)
+        return [(memoryview(data), size) for data, size in kept]
 
     def end(self) -> list[tuple[Any, memoryview, int]]:
         """Keep nothing any more, and give what nobody has taken."""
