@@ -9,21 +9,24 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import attrs
+from aioquic._buffer import Buffer
 from aioquic.asyncio.client import connect
 from aioquic.asyncio.protocol import QuicConnectionProtocol
 from aioquic.h3.connection import H3Connection
 from aioquic.h3.events import DataReceived, HeadersReceived
 from aioquic.quic.configuration import QuicConfiguration
+from aioquic.quic.connection import QuicConnection
 from aioquic.quic.events import ConnectionTerminated, HandshakeCompleted, QuicEvent
+from aioquic.quic.packet import pull_quic_header
 from aioquic.tls import Epoch
 
+from tests.interop.quic.h3_server import have_no_more_ids
 from tests.wire.quic_builder import cut, initial
 
 if TYPE_CHECKING:
     import random
     from collections.abc import AsyncIterator
 
-    from aioquic.quic.connection import QuicConnection
     from aioquic.tls import SessionTicket
 
 PATIENCE = 60.0
@@ -196,6 +199,78 @@ async def client(
             await asyncio.wait_for(made.wait_connected(), PATIENCE)
         yield made
     made.leave()
+
+
+class OneSocket(asyncio.DatagramProtocol):
+    """A UDP socket with several connections, which are told apart by the IDs that they have chosen (RFC 9000, section 5.2).
+
+    Args:
+        port: Where they connect to.
+    """
+
+    def __init__(self, port: int) -> None:
+        self._to = ("127.0.0.1", port)
+        self._clients: list[H3Client] = []
+        self._transport: Any = None
+
+    def connection_made(self, transport: Any) -> None:
+        """Note the socket."""
+        self._transport = transport
+
+    def datagram_received(self, data: bytes, addr: Any) -> None:
+        """Give a datagram to its connection; the last one has what has no ID."""
+        asked = pull_quic_header(Buffer(data=data), host_cid_length=8).destination_cid
+        for one in reversed(self._clients):
+            if {asked, b""} & {connection_id.cid for connection_id in one._quic._host_cids}:
+                one.datagram_received(data, addr)
+                return
+
+    async def connect(
+        self,
+        settings: QuicConfiguration,
+        *,
+        tickets: list[SessionTicket] | None = None,
+        waits: bool = True,
+    ) -> H3Client:
+        """Connect; the arguments are as for `client`."""
+        is_nameless, settings.connection_id_length = not settings.connection_id_length, 8
+        connection = QuicConnection(
+            configuration=settings,
+            session_ticket_handler=None if tickets is None else tickets.append,
+        )
+        if is_nameless:
+            have_no_id(connection)
+        made = H3Client(connection, None)
+        self._clients.append(made)
+        made.connection_made(self._transport)
+        made.connect(self._to)
+        if waits:
+            await asyncio.wait_for(made.wait_connected(), PATIENCE)
+        return made
+
+
+def have_no_id(connection: Any) -> None:
+    """Have an end of a connection use no IDs, which aioquic knows only by half."""
+    connection.host_cid = connection._local_initial_source_connection_id = b""
+    connection._host_cids[0].cid = b""
+    connection._configuration.connection_id_length = 0
+    have_no_more_ids(connection)
+
+
+@asynccontextmanager
+async def one_socket(port: int) -> AsyncIterator[OneSocket]:
+    """Have a socket for several connections to a port."""
+    loop = asyncio.get_running_loop()
+    transport, made = await loop.create_datagram_endpoint(
+        lambda: OneSocket(port), local_addr=("127.0.0.1", 0)
+    )
+    try:
+        yield made
+    finally:
+        for one in made._clients:
+            one.close()
+            one.transmit()
+        transport.close()
 
 
 def _scrambled(quic: Any, chance: random.Random, send: Any, now: float) -> Any:

@@ -28,11 +28,18 @@ if TYPE_CHECKING:
 _LONG_WINDOW = 16 * 1024 * 1024
 
 
+def have_no_more_ids(connection: Any) -> None:
+    """Have an end without connection IDs give no others, which aioquic would do."""
+    connection._replenish_connection_ids = lambda: None
+
+
 class _Served(QuicConnectionProtocol):
     """A connection."""
 
     def __init__(self, connection: QuicConnection, stream_handler: Any, name: str) -> None:
         super().__init__(connection, stream_handler)
+        if not connection.configuration.connection_id_length:
+            have_no_more_ids(connection)
         self._name = name
         self._http: H3Connection | None = None
         self._peers: set[Any] = set()
@@ -92,6 +99,7 @@ def _parsed(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("key")
     parser.add_argument("--at", default="127.0.0.1:0")
     parser.add_argument("--retry", action="store_true")
+    parser.add_argument("--nameless", action="store_true")
     parser.add_argument("--versions", default="1,6b3343cf")
     return parser.parse_args(arguments)
 
@@ -104,6 +112,8 @@ async def _main(wanted: argparse.Namespace) -> None:
         max_data=_LONG_WINDOW,
         max_stream_data=_LONG_WINDOW,
     )
+    if wanted.nameless:
+        configuration.connection_id_length = 0
     configuration.load_cert_chain(wanted.certificate, wanted.key)
     tickets: dict[bytes, SessionTicket] = {}
     host, _, port = wanted.at.rpartition(":")

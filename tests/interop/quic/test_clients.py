@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509 import load_pem_x509_certificate
 from typing_extensions import override
 
-from tests.interop.children import output_of, run
+from tests.interop.children import Child, output_of, run
 from tests.interop.quic.case import QuicCase, Server, require_curl
 from tests.interop.quic.content import content
 from tests.programs import require_program
@@ -127,6 +127,15 @@ class ClientTests(QuicCase):
             self.assertEqual(got, content(name, 2 * _MIB))
         self.routes()
 
+    def test_port_given_again(self) -> None:
+        """A NAT gives the port of one client of ngtcp2 to the next one: that comes to the server of its name, too."""
+        command = (sys.executable, "-m", "tests.interop.quic.one_port", str(self.mux.port))
+        child = self.own(Child(*command))
+        port = int(child.wait_for(r"port (\d+)")[1])
+        for name in ("site", "shop"):
+            self.assertEqual(self._download(name, _MIB, port=port), content(name, _MIB))
+        self.assertEqual(len({line["client"] for line in self.routes()}), 1)
+
     def test_another_network(self) -> None:
         """It changes its network on purpose, and takes another connection ID: it goes on if the default is its server."""
         default = f"endpoint = udp:127.0.0.1:0\ndefault = udp:127.0.0.1:{self.servers['site'].port}"
@@ -139,7 +148,7 @@ class ClientTests(QuicCase):
         self.assertEqual([line["route"] for line in lines], ["site", None])
         self.assertEqual({line["server"] for line in lines}, {lines[0]["server"]})
 
-    def _download(self, name: str, count: int, *options: str) -> bytes:
+    def _download(self, name: str, count: int, *options: str, port: int = 0) -> bytes:
         """Have the client of ngtcp2 get a file, and give what it gets."""
         if os.geteuid():
             raise SkipTest("only root can give a program a file of hosts")
@@ -153,7 +162,7 @@ class ClientTests(QuicCase):
             *("unshare", "--mount", "sh", "-c", script, "sh", program),
             *("--quiet", "--no-quic-dump", "--no-http-dump", "--exit-on-all-streams-close"),
             *(f"--download={folder}", *options),
-            *(host, str(self.mux.port), f"https://{host}/{count}"),
+            *(host, str(port or self.mux.port), f"https://{host}/{count}"),
         )
         self.assertEqual(done.returncode, 0, done.stderr.decode(errors="replace"))
         return (folder / str(count)).read_bytes()

@@ -1,0 +1,193 @@
+"""Several connections of aioquic on one UDP socket, each to the server that it names."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, ClassVar
+
+from typing_extensions import override
+
+from tests.interop.quic.case import QuicCase, Server
+from tests.interop.quic.content import content
+from tests.interop.quic.h3_client import H3Client, configuration, one_socket
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from aioquic.tls import SessionTicket
+
+V1, V2, NOT_KNOWN = 1, 0x6B3343CF, 0x1A2A3A4A
+NAMES = ("site", "shop", "blog")
+
+# Some hellos take two datagrams. On a busy machine the second one may come later than 300 ms after the first.
+_RULES = """
+[listen u]
+endpoint = udp:127.0.0.1:0
+detect_timeout = 20s
+[route others]
+match = quic version=other
+backend = udp:127.0.0.1:{site}
+"""
+_ROUTE = """
+[route {name}]
+match = quic sni={name}.example.com
+backend = udp:127.0.0.1:{port}
+"""
+
+
+class OneSocketTests(QuicCase):
+    """Servers for some names."""
+
+    servers: ClassVar[dict[str, Server]]
+
+    @override
+    @classmethod
+    def setUpClass(cls) -> None:
+        super().setUpClass()
+        options = {"careful": ["--retry"], "nameless": ["--nameless"]}
+        cls.servers = {
+            name: cls.share(Server(name, cls.certificate, *options.get(name, ())))
+            for name in (*NAMES, "careful", "nameless")
+        }
+
+    @override
+    def setUp(self) -> None:
+        routes = [_ROUTE.format(name=name, port=one.port) for name, one in self.servers.items()]
+        rules = _RULES.format(site=self.servers["site"].port)
+        self.mux = self.run_mux(rules + "".join(routes))
+
+    async def assert_served(self, one: H3Client, name: str, count: int = 20_000) -> None:
+        """Have a connection get something of the server of its name."""
+        answer = await one.get(f"/{count}")
+        self.assertEqual((answer.server, answer.body), (name, content(name, count)))
+
+    def assert_routes(self, *names: str) -> None:
+        """Check the routes of the access log, and that all its connections have come from one port."""
+        lines = self.logged(self.mux)
+        self.assertEqual(sorted(line["route"] for line in lines), sorted(names))
+        self.assertEqual(len({line["client"] for line in lines}), 1)
+
+    def test_one_after_another(self) -> None:
+        """Each gets what is its own, while all of them are there."""
+
+        async def run() -> None:
+            async with one_socket(self.mux.port) as here:
+                made: list[H3Client] = []
+                for name in NAMES:
+                    made.append(await here.connect(configuration(f"{name}.example.com")))
+                    for one, its_name in zip(made, NAMES, strict=False):
+                        await self.assert_served(one, its_name)
+
+        asyncio.run(run())
+        self.assert_routes(*NAMES)
+
+    async def at_once(self, port: int, names: Sequence[str]) -> None:
+        """Connect to all at once, and get some from each."""
+        async with one_socket(port) as here:
+            settings = [
+                configuration(f"{name}.example.com", versions=(version,), protocols=protocols)
+                for name, version, protocols in zip(names, (V1, V2, V1), (0, 36, 36), strict=True)
+            ]
+            made = await asyncio.gather(*(here.connect(one) for one in settings))
+            for _ in range(3):
+                served = zip(made, names, strict=True)
+                await asyncio.gather(*(self.assert_served(one, name) for one, name in served))
+
+    def test_at_once(self) -> None:
+        """So it is if all begin at once, in both versions, with hellos in one datagram or in two."""
+        asyncio.run(self.at_once(self.mux.port, NAMES))
+        self.assert_routes(*NAMES)
+
+    def test_changed_ids(self) -> None:
+        """So it is if they take IDs that were told in secret, again and again."""
+
+        async def run() -> None:
+            async with one_socket(self.mux.port) as here:
+                settings = [configuration(f"{name}.example.com") for name in NAMES]
+                made = await asyncio.gather(*(here.connect(one) for one in settings))
+                for _ in range(3):
+                    for one, name in zip(made, NAMES, strict=True):
+                        one.change_connection_id()
+                        await self.assert_served(one, name)
+                    for one, name in zip(made, NAMES, strict=True):
+                        await self.assert_served(one, name)
+
+        asyncio.run(run())
+        self.assert_routes(*NAMES)
+
+    def test_same_name(self) -> None:
+        """Connections to one server have a flow each."""
+        names = ("site", "site", "site")
+        asyncio.run(self.at_once(self.mux.port, names))
+        self.assert_routes(*names)
+
+    def test_retry(self) -> None:
+        """A server that sends a Retry gets the answer to it, and no other one does."""
+
+        async def run() -> None:
+            async with one_socket(self.mux.port) as here:
+                for name in ("site", "careful", "shop"):
+                    one = await here.connect(configuration(f"{name}.example.com"))
+                    await self.assert_served(one, name)
+
+        asyncio.run(run())
+        self.assert_routes("site", "careful", "shop")
+
+    def test_negotiation(self) -> None:
+        """A version that nobody knows leads to a server that offers others; aioquic keeps its ID, and stays there."""
+
+        async def run() -> None:
+            async with one_socket(self.mux.port) as here:
+                shop = await here.connect(configuration("shop.example.com"))
+                settings = configuration("site.example.com", versions=(NOT_KNOWN, V1))
+                other = await here.connect(settings)
+                await self.assert_served(other, "site")
+                self.assertEqual(other.version, V1)
+                await self.assert_served(shop, "shop")
+
+        asyncio.run(run())
+        self.assert_routes("shop", "others")
+
+    def test_early_data(self) -> None:
+        """A request that comes with the hello goes where that leads."""
+        tickets: list[SessionTicket] = []
+
+        async def run() -> None:
+            async with one_socket(self.mux.port) as here:
+                one = await here.connect(configuration("blog.example.com"), tickets=tickets)
+                await self.assert_served(one, "blog")
+                shop = await here.connect(configuration("shop.example.com"))
+                again = configuration("blog.example.com", session_ticket=tickets[-1])
+                early = await here.connect(again, waits=False)
+                await self.assert_served(early, "blog")
+                assert early.established is not None
+                self.assertTrue(early.established.early_data_accepted)
+                await self.assert_served(shop, "shop")
+
+        asyncio.run(run())
+        self.assert_routes("blog", "blog", "shop")
+
+    def test_nameless_server(self) -> None:
+        """A server without IDs, beside others."""
+
+        async def run() -> None:
+            async with one_socket(self.mux.port) as here:
+                names = ("site", "nameless", "shop")
+                made = [await here.connect(configuration(f"{one}.example.com")) for one in names]
+                for one, name in zip(made, names, strict=True):
+                    await self.assert_served(one, name)
+
+        asyncio.run(run())
+        self.assert_routes("site", "nameless", "shop")
+
+    def test_nameless_clients(self) -> None:
+        """A NAT gives the port of a client to the next one; both have chosen no ID, as browsers do."""
+
+        async def run() -> None:
+            async with one_socket(self.mux.port) as here:
+                for name in NAMES:
+                    settings = configuration(f"{name}.example.com", connection_id_length=0)
+                    await self.assert_served(await here.connect(settings), name)
+
+        asyncio.run(run())
+        self.assert_routes(*NAMES)
