@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from typing_extensions import override
 
-from tests.interop.children import InteropTestCase, output_of
+from tests.interop.children import InteropTestCase, eventually, output_of
 from tests.interop.datagrams import answering, lookups, secured, tunnels
 from tests.interop.datagrams.program import PORT
 from tests.interop.mux import Mux
@@ -63,14 +63,23 @@ class ProgramTests(InteropTestCase):
 
     def ended(self) -> list[Record]:
         """End all flows, and give their lines of the access log."""
-        output_of(
+        told = output_of(
             *("curl", "--silent", "--fail", "--unix-socket", self.folder / "admin"),
             *("--json", json.dumps({"listener": "port"}), "http://localhost/api/connections/close"),
         )
-        lines = self.mux.lines("port")
-        new = lines[self.seen :]
-        type(self).seen = len(lines)
-        return new
+        count = json.loads(told)["closed"]
+
+        def new() -> list[Record]:
+            return self.mux.lines("port")[self.seen :]
+
+        # They are written at the end of a turn, which may be after the answer.
+        eventually(
+            lambda: sum(line["reason"] == "killed" for line in new()) >= count,
+            "all that were ended have their lines",
+        )
+        lines = new()
+        type(self).seen += len(lines)
+        return lines
 
     def assert_works(self, *names: str) -> None:
         """Have programs do what they do, all at once, and check their lines in the access log."""

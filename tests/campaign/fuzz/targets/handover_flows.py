@@ -75,12 +75,11 @@ def _told() -> dict[str, Any]:
 def _seeds() -> list[bytes]:
     unanswered = {**_told(), "has_socket": True, "held": []}
     relayed = {**unanswered, "answered": True}
-    trail = relayed["trail"]
     data = base64.b64encode(b"\x40hello").decode()
     peeking = {"state": "peeking", "held": [data], "way": None, "trail": None, "has_socket": False}
     remembered = {"state": "closing", "nowhere": "denied", "way": None, "has_socket": False}
     ways = {"state": "relaying", "has_socket": True, "trail": None}
-    own_id = {**trail, "ids": ["00" * 8]}
+    own_id = {"kind": "q", "own_id": "00" * 8, "ids": ["00" * 8]}
     return [
         _flows(1, relayed) + line("end_flows", reasons={"1-1": "done"}) + line("flows_done"),
         _flows(2, {**relayed, **ways}, {**unanswered, **ways, "peer": ["127.0.0.1", 10]}),
