@@ -10,7 +10,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.task import deferLater
-from twisted.logger import capturedLogs
+from twisted.logger import capturedLogs, eventAsText
 from twisted.trial.unittest import TestCase
 
 from tests.cluster.machine import Machine
@@ -250,6 +250,24 @@ class ClocksTest(MachinesCase):
         await self.until(lambda: not behind.banned() and not ahead.banned())
         await self.until(lambda: first.state == second.state == "complete")
         self.assertEqual([ahead.banned(), behind.banned()], [[], []])
+
+    async def test_refused(self) -> None:
+        """A Redis that refuses what it is told is lost, and the log has each reason once."""
+        self.times = Times(pings=0.1, compared=0.2)
+        one, shared = await self.machine()
+        for number in range(50):
+            await one.say(f"192.0.2.{number}")
+        by = ("redis-cli", "-s", str(self.redis.socket))
+        with capturedLogs() as logged:
+            both = b"MULTI\nFLUSHALL\nCONFIG SET min-replicas-to-write 1\nEXEC\n"
+            output_of(*by, stdin=both)
+            await self.until(lambda: shared.state == "lost")
+            output_of(*by, "config", "set", "min-replicas-to-write", "0")
+            await self.until(lambda: shared.state == "complete")
+            gc.collect()  # of what nobody has handled, the log hears at its end
+        said = [eventAsText(event) for event in logged if event["log_level"].name == "error"]
+        self.assertEqual(len(said), len({*said}))
+        self.assertFalse([one for one in logged if "log_failure" in one])
 
     async def test_compared(self) -> None:
         """What was never published is found by a comparison of all; one that Redis has lost is written there again."""

@@ -13,7 +13,7 @@ import time
 from typing import TYPE_CHECKING, Any, Literal
 
 import attrs
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import Deferred, FirstError, gatherResults
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from txredisapi import RedisProtocol, SubscriberProtocol  # type: ignore[import-untyped]
@@ -42,6 +42,10 @@ _PREFIX = "txmux:ban:"
 _REMEMBERED = 30 * 86400
 """Seconds in which it is known that a ban was taken back."""
 
+_MOST_REASONS = 10
+"""Of one outage, so many reasons are logged, each once."""
+_MOST_REASONS = 10
+"""Of one outage, so many are logged, each once."""
 _LONGEST_WHY = 200  # characters
 _AT_ONCE = 200
 _GATHERED = 0.02
@@ -154,7 +158,8 @@ class SharedBans:
         self._heard: list[Any] = []
         self._hearing: IDelayedCall | None = None
         self._lost_at = self._compared_at = reactor.seconds()
-        self._is_told = self._is_told_again = False
+        self._told: set[str] = set()
+        self._is_told_again = False
         self._busy: set[Deferred[Any]] = set()
         self._stopped = False
         self._looking = LoopingCall(self._look)
@@ -205,7 +210,8 @@ class SharedBans:
         await listener.subscribe([_CHANNEL])
         await self._ask_time(redis)
         await self._compare(redis)
-        self.state, self._is_told, self._is_told_again = "complete", False, False
+        self.state, self._is_told_again = "complete", False
+        self._told.clear()
         count = len(self._control.kept_bans())
         self._log.info("{store}: bans are shared: {count}", store=self._store.text, count=count)
 
@@ -215,8 +221,8 @@ class SharedBans:
         self.state = "lost"
         self._speaking = self._listening = None
         self._hear_no_more()
-        if not self._is_told:
-            self._is_told = True
+        if why not in self._told and len(self._told) < _MOST_REASONS:
+            self._told.add(why)
             told = "{store}: {why}; bans and limits are this machine's own until it is back"
             self._log.error(told, store=self._store.text, why=printable(why, _LONGEST_WHY))
         for link in self._links:
@@ -317,7 +323,9 @@ class SharedBans:
         for first in range(0, len(missing), _AT_ONCE):
             some = missing[first : first + _AT_ONCE]
             writing = [self._write(redis, ban.network, ban, self._age(ban)) for ban in some]
-            await gatherResults([Deferred.fromCoroutine(one) for one in writing])
+            await gatherResults(
+                [Deferred.fromCoroutine(one) for one in writing], consumeErrors=True
+            )
         bans = self._control.kept_bans()
         self._at = {
             network: at for network, at in self._at.items() if network in known or bans.get(network)
@@ -365,6 +373,8 @@ class SharedBans:
         done.addBoth(lambda _: self._busy.discard(done))
 
     def _broken(self, failure: Failure) -> None:
+        if isinstance(failure.value, FirstError):
+            failure = failure.value.subFailure
         if not self._stopped:
             self._is_away(failure.getErrorMessage() or type(failure.value).__name__)
 
