@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +20,10 @@ _LOG = os.O_WRONLY | os.O_APPEND | os.O_CREAT
 _LINKS = 40  # as the kernel has it
 _FOLDER = getattr(os, "O_PATH", os.O_RDONLY)  # which may be one that cannot be read
 _MODE = 0o640  # who came and what they asked for is nobody else's business
+
+_UNHEARD = 60.0
+"""Seconds for which a helper that does not answer is not asked for the state of a file."""
+_unheard_until = 0.0
 
 _helper: Callable[[Path, int], int] | None = None
 _remover: Callable[[Path], object] | None = None
@@ -192,20 +197,32 @@ def make_by_helper(path: Path) -> None:
         os.close(_helper(path, os.O_RDONLY))
 
 
-def state_at(path: Path) -> FileState:
+def state_at(path: Path) -> tuple[FileState, bool]:
     """Give the state of a file, as somebody may see it who may read it.
 
+    Returns:
+        The state, and whether the helper was asked, for whom everybody waits.
+
     Raises:
-        OSError: It cannot be looked at, by the helper neither.
+        OSError: It cannot be looked at, by the helper neither; with ``EPIPE``, the helper does not answer, and is not asked
+            again for a minute.
     """
+    global _unheard_until  # noqa: PLW0603 - there is one helper
     try:
-        return state_of(path.stat())
+        return state_of(path.stat()), False
     except PermissionError:
         if _helper is None:
             raise
-    descriptor = _helper(path, os.O_RDONLY)
+    if time.monotonic() < _unheard_until:
+        raise OSError(errno.EPIPE, "the helper that opens files does not answer")
     try:
-        return state_of(os.fstat(descriptor))
+        descriptor = _helper(path, os.O_RDONLY)
+    except OSError as problem:
+        if problem.errno == errno.EPIPE:
+            _unheard_until = time.monotonic() + _UNHEARD
+        raise
+    try:
+        return state_of(os.fstat(descriptor)), True
     finally:
         os.close(descriptor)
 

@@ -16,7 +16,7 @@ from unittest import SkipTest
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.interop.children import eventually, leave_unmeasured, run
-from tests.processes.running import workers_of
+from tests.processes.running import family_of, halted, workers_of
 from tests.processes.upgrading import Running
 from tests.support.certificates import make_authority
 from txmux.cli.remote.address import Unix
@@ -200,6 +200,17 @@ class SandboxTests(SandboxCase):
         eventually(lambda: any("is not root's" in one for one in attention()), "it is told of")
         self.assertEqual(mux.child.output.count("is not root's"), 1)
         self.assertEqual(self.subject(mux), "new.example")
+        helper = next(
+            pid
+            for pid in family_of(mux.pid)
+            if Path(f"/proc/{pid}/comm").read_text().startswith("txmux: helper")
+        )
+        with halted([helper]):
+            eventually(
+                lambda: bool(self.subject(mux)) and "does not answer" in mux.child.output,
+                "the worker goes on without it",
+            )
+        self.assertNotIn("is killed", mux.child.output)
 
     def test_off(self) -> None:
         """It can be switched off, but not while the service runs."""

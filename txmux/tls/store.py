@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from typing import TYPE_CHECKING
 
 import attrs
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 _PAUSE = 1.0
 """Seconds between two looks at the files, at least."""
+_PAUSE_OF_HELPER = 5.0
+"""The same where the helper has to look at them, for whom all clients wait."""
 
 
 @attrs.frozen
@@ -59,6 +62,7 @@ class CertificateStore:
         self._route = route
         self._files = [*end.files, *filter(None, (end.client_ca, end.client_crl))]
         self.trouble = ""
+        self._pause, self._is_unheard = _PAUSE, False
         # Asked before they are read, so that a change meanwhile is seen as one.
         self._seen = self._states()
         self._contexts = Contexts(end)
@@ -67,10 +71,10 @@ class CertificateStore:
     def context(self) -> SSL.Context:
         """Give what the next client is served with."""
         now = self._seconds()
-        if now - self._looked_at >= _PAUSE:
+        if now - self._looked_at >= self._pause:
             self._looked_at = now
             states = self._states()
-            if states != self._seen:
+            if states != self._seen and not self._is_unheard:
                 self._read(states)
         return self._contexts.default
 
@@ -119,11 +123,23 @@ class CertificateStore:
             self._log.error("{trouble}", trouble=self.trouble)
 
     def _states(self) -> object:
-        return [_state_at(path) for path in self._files]
+        self._pause, before, self._is_unheard = _PAUSE, self._is_unheard, False
+        states = [self._state_at(path) for path in self._files]
+        if self._is_unheard and not before:
+            self.trouble = f"[route {self._route}] terminate_tls: the helper that looks at the files does not answer"
+            self._log.error("{trouble}", trouble=self.trouble)
+        elif before and not self._is_unheard:
+            self.trouble = ""
+        return states
 
-
-def _state_at(path: Path) -> object:
-    try:
-        return state_at(path)
-    except OSError as problem:  # reading it tells
-        return problem.errno
+    def _state_at(self, path: Path) -> object:
+        try:
+            state, is_helped = state_at(path)
+        except (
+            OSError
+        ) as problem:  # reading it tells, but who does not answer now would not do so then
+            self._is_unheard |= problem.errno == errno.EPIPE
+            return problem.errno
+        if is_helped:
+            self._pause = _PAUSE_OF_HELPER
+        return state
