@@ -116,8 +116,8 @@ class AnswerTests(NamesTestCase):
         self.zone[HOST] = a("10.0.0.1", ttl=FAR)
         for resolve in (10, 20):
             await self.found(self.pool(resolve=Resolve(resolve)), "10.0.0.1:80")
-        self.assertEqual(self.server.asked[HOST, dns.A], 2)
-        await self.until(lambda: len(self.time.clock.getDelayedCalls()) == 2)
+        await self.asked(HOST, dns.A, 2)
+        await self.until(lambda: not self.lookup.open)
         times = [call.getTime() for call in self.time.clock.getDelayedCalls()]
         self.assertEqual(times, [10, 20])
 
@@ -210,6 +210,17 @@ class FailureTests(NamesTestCase):
         await self.next_look_up()
         await self.next_look_up()
         self.assertEqual(self.names.stale(), {})
+
+    async def test_looked_up_otherwise(self) -> None:
+        """A name that is looked up otherwise from now on keeps its addresses, and their age, if there is no answer."""
+        await self.start()
+        self.server.fail(HOST, dns.ESERVER)
+        await self.next_look_up()
+        other = self.pool(resolve=Resolve(30, keep=10))
+        self.assertEqual(self.texts(other), ["10.0.0.1:80"])
+        await self.until(lambda: not self.lookup.open)
+        age, _ = self.names.stale()[other.backend.name, other.backend.servers[0].text]
+        self.assertEqual(age, 5)
 
     async def test_too_old(self) -> None:
         """Addresses that cannot be found again are given up when they are older than ``keep``; that is logged, too."""

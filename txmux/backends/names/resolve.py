@@ -106,6 +106,10 @@ class Names:
         self._ending.remove(ending)
 
     def _begin(self, key: str, server: Server, backend: Backend) -> None:
+        # The same name may be looked up otherwise now: what was found goes on until there is an answer.
+        before = next((one for one in self._asked.values() if one.is_of(server)), None)
+        if before is not None and before.addresses:
+            self._known.setdefault(key, before.addresses)
         if key in self._known:
             self._publish({key: _as_json(self._known[key])})
         else:
@@ -113,6 +117,8 @@ class Names:
         finder = self._finder(server, backend)
         known, found = self._known.get(key, ()), partial(self._found, key)
         name = _Name(self._reactor, finder, server, backend.resolve, known, found)
+        if before is not None:
+            name.found_at = before.found_at
         self._asked[key] = name
         name.begin()
 
@@ -236,6 +242,11 @@ class _Name:
     Args:
         addresses: What is known already.
         on_end: Is given the addresses at the end of each look-up, be they other ones or not.
+
+    Attributes:
+        addresses: What is known.
+        found_at: When they were found last, in the reactor's seconds; ``None`` if there never were any.
+        why: Why they cannot be found now; empty if they can.
     """
 
     _log = Logger()
@@ -251,9 +262,10 @@ class _Name:
     ) -> None:
         self._reactor = reactor
         self._finder = finder
+        self._server = server
         self._label = server.text if server.consul else server.host
         self._resolve = resolve
-        self._addresses = addresses
+        self.addresses = addresses
         self._on_end = on_end
         self._stopped = False
         self._due: IDelayedCall | None = None
@@ -262,12 +274,21 @@ class _Name:
         self._state = _State.FOUND
         self._reasons: set[str] = set()
         # Those of another process are taken for as good as new.
-        self._found_at: float | None = reactor.seconds() if addresses else None
+        self.found_at: float | None = reactor.seconds() if addresses else None
         self.why = ""
+
+    def is_of(self, server: Server) -> bool:
+        """Tell whether it is the name of a server, however it is looked up."""
+        own = self._server
+        return (own.kind, own.host.lower(), own.consul) == (
+            server.kind,
+            server.host.lower(),
+            server.consul,
+        )
 
     def stale(self) -> tuple[float | None, str]:
         """Tell for how long nothing has been found, and why."""
-        at = self._found_at
+        at = self.found_at
         return None if at is None else self._reactor.seconds() - at, self.why
 
     def begin(self) -> None:
@@ -289,16 +310,16 @@ class _Name:
             self._due = self._reactor.callLater(seconds, self.begin)
 
     def _found(self, found: Found) -> float:
-        if found.addresses != self._addresses:
-            self._addresses = found.addresses
+        if found.addresses != self.addresses:
+            self.addresses = found.addresses
             self._log.debug(
                 "addresses of {name}: {addresses}",
                 name=self._label,
                 addresses=", ".join(address.host for address in found.addresses),
             )
-        self._on_end(self._addresses)
+        self._on_end(self.addresses)
         self._failures = 0
-        self._found_at, self.why = self._reactor.seconds(), ""
+        self.found_at, self.why = self._reactor.seconds(), ""
         self._note(_State.IN_PART if found.trouble else _State.FOUND, found.trouble)
         return self._bounded(found.ttl)
 
@@ -315,17 +336,17 @@ class _Name:
             why,
         )
         self._failures += 1
-        self._on_end(self._addresses)
+        self._on_end(self.addresses)
         return self._bounded(2 ** min(self._failures - 1, 30)) * self._finder.spread()
 
     def _keeps(self) -> str:
         """Part with addresses that are too old, and tell what there is."""
         age, _ = self.stale()
-        if self._addresses and age is not None and age >= self._resolve.keep:
-            self._addresses = ()
+        if self.addresses and age is not None and age >= self._resolve.keep:
+            self.addresses = ()
             self._reasons.clear()
             return f"gives up those it had, which are {age:.0f} s old"
-        count = len(self._addresses)
+        count = len(self.addresses)
         none = "it has none yet" if age is None else "it has none"
         return f"it keeps those it had: {count}" if count else none
 
