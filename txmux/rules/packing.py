@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copyreg
 import io
-import pickle
+import pickle  # nosec B403 - see `unpack`
 
 from txmux.detection.registry import installed_matchers
 from txmux.rules.model import Alternative, Rules
@@ -32,7 +32,7 @@ def unpack(packed: bytes) -> Rules:
     Raises:
         InvalidValueError: A matcher refuses a line that it took in the other process.
     """
-    rules: Rules = pickle.loads(packed)  # noqa: S301 - as above
+    rules: Rules = pickle.loads(packed)  # nosec B301  # noqa: S301 - as above
     return rules
 
 

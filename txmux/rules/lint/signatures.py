@@ -60,7 +60,7 @@ def _undecided(data: bytes, matchers: Mapping[str, IProtocolMatcher]) -> str | N
             continue
         try:
             verdict = matcher.predicate({})(Peeked(data))
-        except Exception:  # noqa: BLE001, S112 - a plugin may need options, or raise anything
+        except Exception:  # nosec B112  # noqa: BLE001, S112 - a plugin may need options, or raise anything
             continue
         if verdict is Verdict.NO:
             continue
