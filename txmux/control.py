@@ -136,6 +136,10 @@ class Control(Protocol):
         """Give the numbers of all processes, with what live connections have moved until now."""
         ...
 
+    def stale(self) -> list[str]:
+        """Tell of which servers the names cannot be looked up now, and how old their addresses are, a sentence each."""
+        ...
+
     async def missing(self) -> list[str]:
         """Tell what is missing for clients to be served, one line each; nothing if all is there."""
         ...

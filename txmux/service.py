@@ -293,8 +293,7 @@ class MuxService(Steering, Service):
         )
         attention = [problem.message for problem in readable_token(self.rules)]
         attention += present.troubles
-        for (backend, server), why in present.stale_told().items():
-            attention.append(f"backend {backend}: {server}: {why}")
+        attention += present.stale_sentences()
         attention += filter(None, [self._sharing.problem])
         bans = {"active": len(self.kept_bans()), "shared": self._sharing.state}
         return {**told, **present.told(), "bans": bans, "attention": attention}

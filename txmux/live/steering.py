@@ -23,6 +23,7 @@ from txmux.live.sections import rules_as_read
 from txmux.live.turns import Turns
 from txmux.live.wanted import Wanted
 from txmux.networks.bans import Bans
+from txmux.observe.counting.present import Present
 from txmux.rules.model import backends_of
 from txmux.rules.problems import suggestion
 from txmux.tracing import Sample, Trace, as_json
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from txmux.live.wanted import ServerState
     from txmux.networks.banned import Row
     from txmux.networks.bans import Change
-    from txmux.observe.counting.present import Present
     from txmux.observe.counting.snapshot import Counts
     from txmux.rules.model import Rules, Server
     from txmux.rules.model.networks import IPAddress
@@ -93,8 +93,15 @@ class Steering(Banning, CountingControl, LiveControl):
 
     @override
     async def _present(self) -> Present:
-        present, upstreams = await super()._present(), self.checking()
-        return present if upstreams is None else attrs.evolve(present, stale=upstreams.stale())
+        return attrs.evolve(await super()._present(), stale=self._stale())
+
+    def _stale(self) -> Mapping[tuple[str, str], tuple[float | None, str]]:
+        upstreams = self.checking()
+        return {} if upstreams is None else upstreams.stale()
+
+    def stale(self) -> list[str]:
+        """Tell of which servers the names cannot be looked up now; no process is asked for it."""
+        return Present(stale=self._stale()).stale_sentences()
 
     @property
     def running_now(self) -> Running | None:

@@ -37,8 +37,8 @@ class Names:
 
     A name is looked up again when its answer is out of date, at the earliest after 1 s and at the latest after the
     backend's ``resolve``. When that fails, what was known stays for as long as its ``keep`` says, and the next attempt
-    comes after 1, 2, 4, … seconds, up to ``resolve``. Pools whose servers have the same name share its look-ups. A service of Consul is as a name whose
-    look-up waits for a change.
+    comes after 1, 2, 4, … seconds, up to ``resolve``. Pools whose servers have the same name share its look-ups. A
+    service of Consul is as a name whose look-up waits for a change.
 
     Args:
         reactor: Sends, receives and tells the time.

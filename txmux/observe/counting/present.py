@@ -44,6 +44,11 @@ class Present:
             for key, (age, why) in self.stale.items()
         }
 
+    def stale_sentences(self) -> list[str]:
+        """Give the same, a sentence each."""
+        told = self.stale_told().items()
+        return [f"backend {backend}: {server}: {why}" for (backend, server), why in told]
+
     def told(self) -> dict[str, Any]:
         """Give what ``/api/status`` tells of it."""
         opened, most = self.descriptors
