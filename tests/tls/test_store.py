@@ -78,6 +78,23 @@ class StoreCase(SynchronousTestCase):
         return path
 
 
+def shake_hands(
+    client: ssl.SSLObject, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO, server: SSL.Connection
+) -> None:
+    """Take a client and a server a step further; what the server says reaches the client even if it raises."""
+    with contextlib.suppress(ssl.SSLWantReadError):
+        client.do_handshake()
+        client.read(1)
+    if outgoing.pending:
+        server.bio_write(outgoing.read())
+    try:
+        with contextlib.suppress(SSL.WantReadError):
+            server.do_handshake()
+    finally:
+        with contextlib.suppress(SSL.WantReadError):
+            incoming.write(server.bio_read(2**16))
+
+
 def is_resumed(before: SSL.Context, after: SSL.Context, own: Path | None = None) -> bool:
     """Tell whether a client's session with one context goes on with another; it may have a certificate."""
     wanted = ssl.create_default_context()
@@ -92,15 +109,7 @@ def is_resumed(before: SSL.Context, after: SSL.Context, own: Path | None = None)
         incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         client = wanted.wrap_bio(incoming, outgoing, session=session)
         for _ in range(3):
-            with contextlib.suppress(ssl.SSLWantReadError):
-                client.do_handshake()
-                client.read(1)
-            if outgoing.pending:
-                server.bio_write(outgoing.read())
-            with contextlib.suppress(SSL.WantReadError):
-                server.do_handshake()
-            with contextlib.suppress(SSL.WantReadError):
-                incoming.write(server.bio_read(2**16))
+            shake_hands(client, incoming, outgoing, server)
         session = client.session
     return bool(client.session_reused)
 
@@ -234,20 +243,12 @@ class ClientTests(StoreCase):
         wanted.load_cert_chain(self.bob)
         incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         client = wanted.wrap_bio(incoming, outgoing)
-        for _ in range(4):
-            try:
-                client.do_handshake()
-                client.read(1)
-            except ssl.SSLWantReadError:
-                pass
-            except ssl.SSLError as problem:
-                return problem.reason
-            if outgoing.pending:
-                server.bio_write(outgoing.read())
-            with contextlib.suppress(SSL.Error):
-                server.do_handshake()
-            with contextlib.suppress(SSL.WantReadError):
-                incoming.write(server.bio_read(2**16))
+        try:
+            for _ in range(4):
+                with contextlib.suppress(SSL.Error):  # the client is told why
+                    shake_hands(client, incoming, outgoing, server)
+        except ssl.SSLError as problem:
+            return problem.reason
         return ""
 
     def test_sessions(self) -> None:
