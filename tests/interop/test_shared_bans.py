@@ -258,6 +258,8 @@ class ClocksTest(MachinesCase):
         for number in range(50):
             await one.say(f"192.0.2.{number}")
         by = ("redis-cli", "-s", str(self.redis.socket))
+        # What Redis has not confirmed is written one by one; what it has lost is written at once.
+        await self.until(lambda: not shared._unsaid)
         with capturedLogs() as logged:
             both = b"MULTI\nFLUSHALL\nCONFIG SET min-replicas-to-write 1\nEXEC\n"
             output_of(*by, stdin=both)
