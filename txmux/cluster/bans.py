@@ -44,8 +44,7 @@ _REMEMBERED = 30 * 86400
 
 _MOST_REASONS = 10
 """Of one outage, so many reasons are logged, each once."""
-_MOST_REASONS = 10
-"""Of one outage, so many are logged, each once."""
+
 _LONGEST_WHY = 200  # characters
 _AT_ONCE = 200
 _GATHERED = 0.02
