@@ -15,6 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.cluster.machine import Machine
 from txmux.cluster.bans import SharedBans
+from txmux.live import banning
 from txmux.networks.bans import Ban
 from txmux.rules.model.store import Store
 
@@ -106,8 +107,30 @@ class LostTests(SynchronousTestCase):
         with capturedLogs() as events:
             shared._is_away("refused")
             clock.pump([10.0] * 5)
-            self.assertEqual(shared.problem, "")
+            self.assertEqual(shared.problems, [])
             clock.pump([10.0] * 20)
-        self.assertIn("not all bans of other machines hold here", shared.problem)
-        self.assertIn("for 4 min", shared.problem)
+        (told,) = shared.problems
+        self.assertIn("not all bans of other machines hold here", told)
+        self.assertIn("for 4 min", told)
         self.assertEqual([event["log_level"].name for event in events], ["error", "warn"])
+
+
+class FullTests(SynchronousTestCase):
+    """More bans than a machine keeps."""
+
+    def test_told(self) -> None:
+        """How many bans do not hold is told, however often they are heard; the log has it once."""
+        self.patch(banning, "_MOST", 2)
+        clock, machine = Clock(), Machine()
+        shared = SharedBans(clock, _STORE, None, machine)
+        shared._looking.start(10.0, now=False)
+        self.addCleanup(shared.stop)
+        with capturedLogs() as events:
+            for _ in range(2):
+                for number in range(5):
+                    shared._hear(record(5.0, network=f"192.0.2.{number}"))
+                clock.pump([1.0, 10.0])
+        self.assertEqual(machine.banned(), ["192.0.2.0", "192.0.2.1"])
+        (told,) = shared.problems
+        self.assertIn("do not hold here: 3; there are 100000 bans already", told)
+        self.assertEqual([event["problem"] for event in events], [told])

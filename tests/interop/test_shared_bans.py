@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import os
 import re
 import signal
@@ -23,6 +24,7 @@ from tests.support.folders import make_folder
 from tests.support.peers import reactor
 from tests.support.supervised import SupervisedTestCase
 from txmux.cluster.bans import SharedBans, Times
+from txmux.live import banning
 from txmux.networks.bans import Ban, banned_network, written
 from txmux.rules.model.store import Store
 
@@ -168,6 +170,19 @@ class SharedBansTest(SupervisedTestCase):
         await self.shared(other)
         self.assertEqual([self.banned(other), self.banned(one)], [before, before])
 
+    async def test_full(self) -> None:
+        """A machine that has no room for all bans says in its status how many do not hold there."""
+        self.patch(banning, "_MOST", 1)
+        for number in range(3):
+            record = {"network": f"192.0.2.{number}", "since": 5, "until": None, "ban": True}
+            self.cli("set", f"txmux:ban:192.0.2.{number}", json.dumps(record))
+        one = self.machine()
+        await self.until(lambda: bool(one._sharing.problems))
+        status = await one.status()
+        self.assertEqual(status["bans"], {"active": 1, "shared": "partial"})
+        (told,) = status["attention"]
+        self.assertIn(f"{self.url}: bans of other machines that do not hold here: 2; ", told)
+
     async def test_password(self) -> None:
         """With a password from a file, and by a UNIX socket; without it, one line says what Redis says."""
         self.cli("config", "set", "requirepass", "secret")
@@ -283,6 +298,29 @@ class ClocksTest(MachinesCase):
         output_of(*by, "flushall")
         await self.until(lambda: output_of(*by, "exists", "txmux:ban:192.0.2.8").strip() == b"1")
 
+    async def test_full(self) -> None:
+        """Bans that there is no room for hold after the next comparison, if there is some by then."""
+        self.times = Times(pings=0.1, compared=0.2)
+        self.patch(banning, "_MOST", 2)
+        one, shared = await self.machine()
+        await one.say("192.0.2.1")
+        await one.say("192.0.2.2")
+        by = ("redis-cli", "-s", str(self.redis.socket))
+        record = '{"network": "192.0.2.7", "since": 5, "until": null, "ban": true, "reason": ""}'
+        output_of(*by, "set", "txmux:ban:192.0.2.7", record)
+        await self.until(lambda: shared.state == "partial")
+        self.assertNotIn("192.0.2.7", one.banned())
+        await one.take_back("192.0.2.1")
+        await self.until(lambda: shared.state == "complete")
+        self.assertEqual(one.banned(), ["192.0.2.2", "192.0.2.7"])
+        self.assertEqual(shared.problems, [])
+        await one.take_back("192.0.2.7")
+        await one.say("192.0.2.1")
+        output_of(*by, "set", "txmux:ban:192.0.2.8", record.replace("2.7", "2.8"))
+        await self.until(lambda: shared.state == "partial")
+        output_of(*by, "del", "txmux:ban:192.0.2.8")
+        await self.until(lambda: shared.state == "complete")
+
 
 class ForgottenTest(MachinesCase):
     """Machines in a network of their own, whose firewall forgets connections."""
@@ -323,11 +361,11 @@ class ForgottenTest(MachinesCase):
         _, shared = await self.machine()
         with capturedLogs() as events:
             self.forget("1-65535")
-            await self.until(lambda: bool(shared.problem))
+            await self.until(lambda: bool(shared.problems))
             await self.until(lambda: any(event.get("problem") for event in events))
             output_of("nft", "flush chain inet wall in")
             await self.until(lambda: shared.state == "complete")
-        self.assertEqual(shared.problem, "")
+        self.assertEqual(shared.problems, [])
 
 
 def _told(events: Sequence[Any]) -> list[str]:

@@ -92,7 +92,8 @@ def _lines(status: Mapping[str, Any], now: float) -> Iterator[tuple[str, str, st
     bans = status.get("bans", {})
     if bans.get("active") or bans.get("shared"):
         shared = f", shared with other machines: {bans['shared']}" if bans["shared"] else ""
-        yield "bans", f"{bans['active']}{shared}", "yellow" if bans["shared"] == "lost" else ""
+        style = "yellow" if bans["shared"] in {"lost", "partial"} else ""
+        yield "bans", f"{bans['active']}{shared}", style
 
 
 def _listeners(status: Mapping[str, Any]) -> tuple[tuple[str, ...], list[Row]]:

@@ -21,6 +21,7 @@ from txredisapi import RedisProtocol, SubscriberProtocol  # type: ignore[import-
 from txmux.cluster.link import Link
 from txmux.errors import printable
 from txmux.jsontext import MISSHAPEN, parse_json, time_of
+from txmux.live.banning import FULL
 from txmux.networks.bans import Ban, banned_network, written
 
 if TYPE_CHECKING:
@@ -127,9 +128,6 @@ class SharedBans:
         control: Has the bans of this machine.
         now: Tells the time of day, in seconds since 1970.
         times: How long what may take.
-
-    Attributes:
-        state: Whether all bans of other machines are known, are being read, or cannot be.
     """
 
     _log = Logger()
@@ -148,7 +146,7 @@ class SharedBans:
         self._control = control
         self._now = now
         self._times = times
-        self.state: Literal["complete", "reading", "lost"] = "reading"
+        self._state: Literal["complete", "reading", "lost"] = "reading"
         self._speaking: Any = None
         self._listening: Any = None
         self._ahead = 0.0  # of this machine's clock, to that of Redis
@@ -158,7 +156,8 @@ class SharedBans:
         self._hearing: IDelayedCall | None = None
         self._lost_at = self._compared_at = reactor.seconds()
         self._told: set[str] = set()
-        self._is_told_again = False
+        self._known_problems: set[str] = set()
+        self._left_out: set[IPNetwork] = set()
         self._busy: set[Deferred[Any]] = set()
         self._stopped = False
         self._looking = LoopingCall(self._look)
@@ -205,19 +204,19 @@ class SharedBans:
             self._do(self._share(self._speaking, self._listening))
 
     async def _share(self, redis: Any, listener: Any) -> None:
-        self.state = "reading"
+        self._state = "reading"
         await listener.subscribe([_CHANNEL])
         await self._ask_time(redis)
         await self._compare(redis)
-        self.state, self._is_told_again = "complete", False
+        self._state = "complete"
         self._told.clear()
         count = len(self._control.kept_bans())
         self._log.info("{store}: bans are shared: {count}", store=self._store.text, count=count)
 
     def _is_away(self, why: str) -> None:
-        if self.state == "complete":
+        if self._state == "complete":
             self._lost_at = self._reactor.seconds()
-        self.state = "lost"
+        self._state = "lost"
         self._speaking = self._listening = None
         self._hear_no_more()
         if why not in self._told and len(self._told) < _MOST_REASONS:
@@ -234,22 +233,36 @@ class SharedBans:
             self._do(self._ask_time(self._speaking))
         if self._listening is not None:
             self._do(_pinged(self._listening))
-        if self.state == "complete" and seconds - self._compared_at >= self._times.compared:
+        if self._state == "complete" and seconds - self._compared_at >= self._times.compared:
             self._do(self._compare(self._speaking))
-        if self.problem and not self._is_told_again:
-            self._is_told_again = True
-            self._log.warn("{problem}", problem=self.problem)
+        problems = self._problems()
+        for kind in problems.keys() - self._known_problems:
+            self._log.warn("{problem}", problem=problems[kind])
+        self._known_problems = {*problems}
 
     @property
-    def problem(self) -> str:
+    def state(self) -> Literal["complete", "partial", "reading", "lost"]:
+        """Whether all bans of other machines hold here, some have no room, they are being read, or cannot be."""
+        return "partial" if self._state == "complete" and self._left_out else self._state
+
+    @property
+    def problems(self) -> list[str]:
         """What needs a person; nothing while all is well, or has not been otherwise for long."""
+        return [*self._problems().values()]
+
+    def _problems(self) -> dict[str, str]:
+        """Give them by kinds, since their numbers change."""
+        problems, store = {}, self._store.text
         seconds = self._reactor.seconds() - self._lost_at
-        if self.state == "complete" or seconds < self._times.lost:
-            return ""
-        return (
-            f"{self._store.text}: not all bans of other machines hold here, since it cannot be reached"
-            f" for {seconds / 60:.0f} min; see the log for why"
-        )
+        if self._state != "complete" and seconds >= self._times.lost:
+            problems["lost"] = (
+                f"{store}: not all bans of other machines hold here, since it cannot be reached"
+                f" for {seconds / 60:.0f} min; see the log for why"
+            )
+        if count := len(self._left_out):
+            told = f"bans of other machines that do not hold here: {count}"
+            problems["full"] = f"{store}: {told}; {FULL}"
+        return problems
 
     async def _ask_time(self, redis: Any) -> None:
         before = self._now()
@@ -273,7 +286,7 @@ class SharedBans:
         record = await self._write(redis, network, unsaid.ban, age)
         if self._unsaid.get(network) is unsaid:  # and nothing was changed meanwhile
             del self._unsaid[network]
-            await self._control.have_bans(self._changes([record, *unsaid.heard]))
+            await self._have([record, *unsaid.heard])
 
     async def _write(self, redis: Any, network: IPNetwork, ban: Ban | None, age: float) -> Any:
         told: dict[str, Any] = {"network": written(network), "ban": ban is not None}
@@ -297,7 +310,10 @@ class SharedBans:
     def _take_in(self) -> None:
         self._hearing = None
         heard, self._heard = self._heard, []
-        self._do(self._control.have_bans(self._changes(heard)))
+        self._do(self._have(heard))
+
+    async def _have(self, texts: Iterable[Any]) -> None:
+        self._left_out.update(await self._control.have_bans(self._changes(texts)))
 
     def _hear_no_more(self) -> None:
         self._heard.clear()
@@ -311,13 +327,17 @@ class SharedBans:
         for network, unsaid in [*self._unsaid.items()]:
             await self._say(redis, network, unsaid, max(_AGED, seconds - unsaid.at))
         known: set[IPNetwork] = set()
+        left_out: set[IPNetwork] = set()
+        before = {*self._left_out}
         cursor = "0"
         while True:
             cursor, found = await redis.eval(_READ, [], [cursor, f"{_PREFIX}*", _AT_ONCE])
             text = found.decode(errors="replace") if isinstance(found, bytes) else found
-            await self._control.have_bans(self._changes(text.split("\n"), known))
+            left_out.update(await self._control.have_bans(self._changes(text.split("\n"), known)))
             if cursor == "0":
                 break
+        # Those that were heard meanwhile may not have been among what was read.
+        self._left_out = left_out | (self._left_out - before)
         missing = [ban for ban in self._control.bans() if ban.network not in known]
         for first in range(0, len(missing), _AT_ONCE):
             some = missing[first : first + _AT_ONCE]

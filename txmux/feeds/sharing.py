@@ -34,9 +34,9 @@ class Sharing:
         return None if self._bans is None else self._bans.state
 
     @property
-    def problem(self) -> str:
-        """What needs a person, if anything."""
-        return "" if self._bans is None else self._bans.problem
+    def problems(self) -> list[str]:
+        """What needs a person, a sentence each."""
+        return [] if self._bans is None else self._bans.problems
 
     def use(self, rules: Rules) -> None:
         """Share by the Redis of these rules."""

@@ -14,10 +14,12 @@ if TYPE_CHECKING:
     from txmux.networks.bans import Ban, Bans, Change
     from txmux.rules.model import IPNetwork
 
-__all__ = ["Banning"]
+__all__ = ["FULL", "Banning"]
 
 _MOST = 100_000
 """Bans that are kept, in each process."""
+
+FULL = f"there are {_MOST} bans already; ban networks, or use a file"
 
 
 class Banning:
@@ -46,7 +48,7 @@ class Banning:
         bans = self.kept_bans()
         gone = bans.expire(time.time()) if len(bans) >= _MOST else []
         if len(bans) >= _MOST and bans.get(ban.network) is None:
-            return Report.refused(f"there are {_MOST} bans already; ban networks, or use a file")
+            return Report.refused(FULL)
         late = await self._change_bans([*gone, (ban.network, ban)])
         if self.tell_others is not None:
             self.tell_others(ban.network, ban)
@@ -65,18 +67,25 @@ class Banning:
             self.tell_others(network, None)
         return _report(f"{written(network)} is not banned any more", late)
 
-    async def have_bans(self, changes: Iterable[Change]) -> None:
-        """Take in changes that another machine has told: of each network its ban, or ``None``."""
+    async def have_bans(self, changes: Iterable[Change]) -> list[IPNetwork]:
+        """Take in changes of another machine: of each network its ban, or ``None``.
+
+        Returns:
+            The networks whose bans there is no room for.
+        """
         bans = self.kept_bans()
         room = _MOST - len(bans)
         taken: list[Change] = []
+        left_out: list[IPNetwork] = []
         for network, ban in changes:
             if bans.get(network) is None and ban is not None:
                 room -= 1
                 if room < 0:
+                    left_out.append(network)
                     continue
             taken.append((network, ban))
         await self._change_bans(taken)
+        return left_out
 
 
 def _report(changes: str, late: Sequence[str]) -> Report:
