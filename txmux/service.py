@@ -294,7 +294,7 @@ class MuxService(Steering, Service):
         attention = [problem.message for problem in readable_token(self.rules)]
         attention += present.troubles
         attention += present.stale_sentences()
-        attention += self._sharing.problems
+        attention += [*self._sharing.problems, *self._feeding.problems]
         bans = {"active": len(self.kept_bans()), "shared": self._sharing.state}
         return {**told, **present.told(), "bans": bans, "attention": attention}
 

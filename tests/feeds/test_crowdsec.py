@@ -101,7 +101,7 @@ class CrowdSecTests(TestCase):
             ('{"new": null, "deleted": {}}', "there is no list of deleted decisions in its answer"),
             ('{"new": ["x"], "deleted": []}', "there is no list of new decisions in its answer"),
         ):
-            self.asking._is_away, self.asking._skip = False, 0
+            self.asking.problem, self.asking._skip = "", 0
             self.played.wrong = wrong
             self.assertEqual(await self.told(), [expected])
         self.asking._skip = 0
@@ -129,10 +129,10 @@ class CrowdSecTests(TestCase):
             ("", f"there is no key in '{self.key}'; write it as the only line"),
             ("a\nb", f"there is no key in '{self.key}'; write it as the only line"),
         ):
-            self.asking._is_away, self.asking._skip = False, 0
+            self.asking.problem, self.asking._skip = "", 0
             self.key.write_text(content)
             self.assertEqual(await self.told(), [expected])
-        self.asking._is_away, self.asking._skip = False, 0
+        self.asking.problem, self.asking._skip = "", 0
         self.key.unlink()
         self.assertEqual(
             await self.told(), [f"cannot read '{self.key}': No such file or directory"]

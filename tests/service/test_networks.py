@@ -64,7 +64,7 @@ class NetworksCase(ReloadCase):
 
     def _is_looking(self) -> bool:
         """Tell whether somebody has been asked who has not answered."""
-        return any(looking.call is None for _, looking in self.running._feeding._looking.values())
+        return any(one.looking.call is None for one in self.running._feeding._looking.values())
 
     async def is_let_in(self, port: int) -> bool:
         """Tell whether a client comes to the server."""
@@ -234,6 +234,21 @@ class CrowdSecTest(NetworksCase):
         await self.after(11, lambda: not self.denies())
         self.assertTrue(await self.is_let_in(port))
         self.assertEqual(played.asked.count("true"), 1)
+
+    async def test_away(self) -> None:
+        """One that has been away for a minute needs a person, with what is wrong, until it is back."""
+        played = CrowdSecPlayed(self)
+        (self.folder / "key").write_text(KEY)
+        await self.begin(f"deny = crowdsec:{played.url}\n", settings="crowdsec_key = key\n")
+        await self.after(11, lambda: len(played.asked) == 2)
+        played.wrong = 500
+        await self.after(71, lambda: bool(self.running._feeding.problems))
+        (told,) = (await self.running.status())["attention"]
+        self.assertIn(f"crowdsec:{played.url} have not been up to date for ", told)
+        self.assertIn(": it answers 500", told)
+        played.wrong = None
+        await self.after(81, lambda: not self.running._feeding.problems)
+        self.assertEqual((await self.running.status())["attention"], [])
 
 
 class PlaceTest(NetworksCase):

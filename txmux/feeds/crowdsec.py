@@ -42,6 +42,9 @@ class CrowdSec:
         reactor: Connects, and tells the time.
         url: Where it is.
         key: The file with its key.
+
+    Attributes:
+        problem: Why it cannot be asked; nothing if it can.
     """
 
     _log = Logger()
@@ -52,7 +55,7 @@ class CrowdSec:
         self._key = key
         self._decisions = Decisions()
         self._is_known = False
-        self._is_away = False
+        self.problem = ""
         self._skip = self._failed = 0
         self._last: Packed | None = None
 
@@ -81,14 +84,14 @@ class CrowdSec:
             self._is_known = False
             self._failed += 1
             self._skip = min(2**self._failed // 2, _LONGEST_WAIT) - 1
-            if not self._is_away:
-                self._is_away = True
+            is_told, self.problem = bool(self.problem), str(problem)
+            if not is_told:
                 told_of = "CrowdSec at {url}: {problem}; who is banned stays so, it is asked again"
                 self._log.error(told_of, url=self._url, problem=problem)
             return
-        if self._is_away or not self._is_known:
+        if self.problem or not self._is_known:
             self._log.info("CrowdSec at {url} tells who is banned", url=self._url)
-        self._is_known, self._is_away = True, False
+        self._is_known, self.problem = True, ""
         self._failed = self._skip = 0
 
     async def _answer(self) -> Any:

@@ -13,6 +13,8 @@ from twisted.logger import Logger
 
 from txmux.feeds.files import NetworksFile, Watched
 from txmux.networks.lists import PLACES, varying_of
+from txmux.networks.places import PlacesError, read_places
+from txmux.observe.counting.present import length
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -28,9 +30,18 @@ _FILES = 4.0
 
 _CROWDSEC = 10.0
 
+_LOST = 60.0
+"""Seconds after which somebody should know that networks are not up to date."""
+
 
 class Feed(Protocol):
-    """What networks are from."""
+    """What networks are from.
+
+    Attributes:
+        problem: Why the networks that hold are not up to date; nothing if they are.
+    """
+
+    problem: str
 
     async def look(self) -> Any:
         """Give what is told to all processes, if it has changed; otherwise ``None``."""
@@ -43,16 +54,41 @@ class _Database:
     _watched: Watched
     _number: int = 0
     _is_known: bool = False
+    problem: str = attrs.field(default="", init=False)
 
     async def look(self) -> Any:
+        path = self._watched.path
         try:
             data = self._watched.read()
-        except OSError:  # it is being exchanged, or it is missed when it is read
+        except OSError as error:  # it is being exchanged, or it is missed when it is read
+            self.problem = f"cannot read '{path}': {error.strerror}"
             return None
         if data is None:
             return None
+        try:
+            read_places(path, data)
+            self.problem = ""
+        except PlacesError as error:  # each process finds that out by itself
+            self.problem = str(error)
         known, self._is_known = self._is_known, True
         return hash(data) if known else None
+
+
+@attrs.define
+class _Looking:
+    """A feed that is looked at.
+
+    Attributes:
+        what: What tells it from one that is like it.
+        since: When it was first found not to be up to date, by the reactor's time; ``None`` if it is.
+        why: Why it is not.
+    """
+
+    what: object
+    feed: Feed
+    looking: LoopingCall
+    since: float | None = None
+    why: str = ""
 
 
 class Feeding:
@@ -68,21 +104,21 @@ class Feeding:
     def __init__(self, reactor: Any, publish: Callable[[dict[str, Any]], object]) -> None:
         self._reactor = reactor
         self._publish = publish
-        self._looking: dict[str, tuple[object, LoopingCall]] = {}
+        self._looking: dict[str, _Looking] = {}
 
     def use(self, rules: Rules) -> None:
         """Look at what these rules name, and at nothing else any more. Files were read just now."""
         wanted = dict(self._wanted(rules))
         for name in [*self._looking]:
-            what, looking = self._looking[name]
-            if name not in wanted or wanted[name][0] != what:
+            one = self._looking[name]
+            if name not in wanted or wanted[name][0] != one.what:
                 del self._looking[name]
-                looking.stop()
+                one.looking.stop()
         for name, (what, make, seconds) in wanted.items():
             if name not in self._looking:
-                looking = LoopingCall(self._look, name, make())
+                looking = LoopingCall(self._look, name)
                 looking.clock = self._reactor
-                self._looking[name] = (what, looking)
+                self._looking[name] = _Looking(what, make(), looking)
                 looking.start(seconds).addErrback(partial(self._log.failure, "networks"))
 
     def _wanted(
@@ -110,21 +146,42 @@ class Feeding:
 
         return CrowdSec(self._reactor, url, key)
 
-    def _look(self, name: str, feed: Feed) -> Deferred[None]:
+    @property
+    def problems(self) -> list[str]:
+        """What needs a person: a sentence for each of which the networks have not been up to date for long."""
+        now = self._reactor.seconds()
+        return [
+            f"networks of {name} have not been up to date for {length(now - one.since)}: {one.why}"
+            for name, one in self._looking.items()
+            if one.since is not None and now - one.since > _LOST
+        ]
+
+    def _look(self, name: str) -> Deferred[None]:
+        one = self._looking[name]
+
         async def look() -> None:
-            told = await feed.look()
+            told = await one.feed.look()
+            self._note(one, one.feed.problem)
             if told is not None and name in self._looking:
                 is_place = name.startswith(f"{PLACES}:")
                 self._publish({PLACES if is_place else name: told})
 
         looked = Deferred.fromCoroutine(look())
-        return looked.addErrback(self._failed, name)
+        return looked.addErrback(self._failed, name, one)
 
-    def _failed(self, failure: Failure, name: str) -> None:
+    def _note(self, one: _Looking, why: str) -> None:
+        one.why = why
+        if not why:
+            one.since = None
+        elif one.since is None:
+            one.since = self._reactor.seconds()
+
+    def _failed(self, failure: Failure, name: str, one: _Looking) -> None:
+        self._note(one, failure.getErrorMessage() or type(failure.value).__name__)
         self._log.failure("networks of {name} cannot be brought up to date", failure, name=name)
 
     def stop(self) -> None:
         """Look at nothing any more."""
-        for _, looking in self._looking.values():
-            looking.stop()
+        for one in self._looking.values():
+            one.looking.stop()
         self._looking.clear()

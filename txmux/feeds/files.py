@@ -47,12 +47,15 @@ class Watched:
         Raises:
             OSError: It cannot be read.
         """
+        # If it cannot be read now, it is read when it is back, even if it is the same then.
+        known, self._state = self._state, None
         try:
             status = self.path.stat()
         except PermissionError:  # whoever may read it is asked
             return read_bytes(self.path)
         state = state_of(status)
-        if state == self._state:
+        if state == known:
+            self._state = known
             return None
         data = read_bytes(self.path)
         is_settled = time.time_ns() - status.st_mtime_ns > _UNSURE
@@ -71,12 +74,13 @@ class NetworksFile:
     Attributes:
         path: Its path.
         text: What is in the networks that hold.
+        problem: Why these are not what is in the file; nothing if they are.
     """
 
     path: Path
     text: str | None
     _watched: Watched = attrs.field(init=False)
-    _problem: str = attrs.field(default="", init=False)
+    problem: str = attrs.field(default="", init=False)
 
     _log = Logger()
 
@@ -107,13 +111,13 @@ class NetworksFile:
         return pack(networks)
 
     def _is_wrong(self, problem: str) -> None:
-        if problem != self._problem:
-            self._problem = problem
+        if problem != self.problem:
+            self.problem = problem
             told = "{problem}; its networks are as before, correct it"
             self._log.error(told, problem=problem)
 
     def _is_right(self) -> None:
-        self._problem = ""
+        self.problem = ""
 
 
 def _networks(text: str) -> Generator[None, None, NetworkSet]:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     Found = frozenset[tuple[str, str | int]]
 
-__all__ = ["Places"]
+__all__ = ["Places", "PlacesError", "read_places"]
 
 _MOST_KEPT = 10_000
 
@@ -88,6 +88,22 @@ def _known(reader: Any, address: IPAddress) -> list[tuple[str, str | int]]:
 
 def _reader(path: Path) -> Any:
     try:
+        return read_places(path, read_bytes(path))
+    except OSError as error:
+        raise PlacesError(f"cannot read '{path}': {error.strerror}") from None
+
+
+def read_places(path: Path, data: bytes) -> Any:
+    """Give what looks addresses up in a database.
+
+    Args:
+        path: Its path, for messages.
+        data: What is in it.
+
+    Raises:
+        PlacesError: It is no database.
+    """
+    try:
         import maxminddb  # noqa: PLC0415 - only who needs it has it
     except ImportError:
         raise PlacesError(
@@ -95,9 +111,7 @@ def _reader(path: Path) -> Any:
         ) from None
     try:
         # Read as a whole: a mapped file that somebody cuts short would end the process.
-        return maxminddb.open_database(io.BytesIO(read_bytes(path)), maxminddb.MODE_FD)
-    except OSError as error:
-        raise PlacesError(f"cannot read '{path}': {error.strerror}") from None
+        return maxminddb.open_database(io.BytesIO(data), maxminddb.MODE_FD)
     except (ValueError, maxminddb.InvalidDatabaseError):
         raise PlacesError(
             f"'{path}' is not a database in MaxMind's format; write the path of a file ending in .mmdb"

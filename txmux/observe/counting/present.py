@@ -9,7 +9,7 @@ import attrs
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-__all__ = ["Present"]
+__all__ = ["Present", "length"]
 
 
 @attrs.frozen
@@ -40,7 +40,7 @@ class Present:
     def stale_told(self) -> dict[tuple[str, str], str]:
         """Say in words how old the addresses are that cannot be found again, by backend and server."""
         return {
-            key: f"addresses {_length(age)} old: {why}" if age is not None else f"no address: {why}"
+            key: f"addresses {length(age)} old: {why}" if age is not None else f"no address: {why}"
             for key, (age, why) in self.stale.items()
         }
 
@@ -92,9 +92,9 @@ def _all(told: Iterable[Mapping[str, Any]], name: str) -> list[Any]:
     return [one[name] for one in told if name in one]
 
 
-def _length(seconds: float) -> str:
+def length(seconds: float) -> str:
     """Give a length of time by the largest unit of which there are two."""
-    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= 2 * length:
-            return f"{seconds // length:.0f} {unit}"
+    for unit, one in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * one:
+            return f"{seconds // one:.0f} {unit}"
     return f"{seconds:.0f} s"
