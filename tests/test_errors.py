@@ -88,7 +88,7 @@ def _http(text: str) -> Iterator[str]:
 
 
 def _redis(text: str) -> Iterator[str]:
-    shared = SharedBans(Clock(), _STORE, None, Machine())
+    shared = SharedBans(Clock(), _STORE, None, Machine().bans)
     yield from _logged(shared._is_away, text)
     clock = Clock()
     rates = SharedRates(clock, clock.seconds)

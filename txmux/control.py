@@ -10,12 +10,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from txmux.live.asking import Listing
+    from txmux.live.banning import ServiceBans
     from txmux.live.filters import Filters, Page
     from txmux.live.rates import Moment
     from txmux.live.wanted import ServerState
-    from txmux.networks.bans import Ban
     from txmux.observe.counting.snapshot import Counts
-    from txmux.rules.model.networks import IPAddress, IPNetwork
+    from txmux.rules.model.networks import IPAddress
 
 __all__ = ["Control", "Report"]
 
@@ -42,6 +42,8 @@ class Report:
 
 class Control(Protocol):
     """A service that runs, in one process or with workers."""
+
+    bans: ServiceBans
 
     async def reload(self) -> Report:
         """Read the rules again, and go on under them."""
@@ -118,18 +120,6 @@ class Control(Protocol):
 
     async def set_listener(self, name: str, *, accepting: bool) -> Report:
         """Accept the clients of a listener, or leave them in the queue of its socket."""
-        ...
-
-    def bans(self) -> list[Ban]:
-        """List the bans that hold."""
-        ...
-
-    async def ban(self, ban: Ban) -> Report:
-        """Let nobody of a network come in."""
-        ...
-
-    async def unban(self, network: IPNetwork) -> Report:
-        """Take a ban back."""
         ...
 
     async def counters(self) -> Counts:

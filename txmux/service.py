@@ -96,6 +96,7 @@ class MuxService(Steering, Service):
         if reactor is None:
             from twisted.internet import reactor  # noqa: PLC0415 - importing it installs it
         self._reactor = reactor
+        super().__init__()
         self.rules = rules
         self.failure: MuxError | None = None
         self._sockets = ListeningSockets(reactor)
@@ -115,7 +116,7 @@ class MuxService(Steering, Service):
         self.last_reload: tuple[float, Report] | None = None
         self.events = Hub(reactor, self.processes, self.checking)
         self._feeding = Feeding(reactor, self.feed)
-        self._sharing = Sharing(reactor, self)
+        self._sharing = Sharing(reactor, self.bans)
         self._watch = RulesWatch(reactor, self._rules_changed)
         self._stop_signals = StopSignals(reactor)
         self._notifier = Notifier(os.environ if notifies else {}, reactor)
@@ -295,7 +296,7 @@ class MuxService(Steering, Service):
         attention += present.troubles
         attention += present.stale_sentences()
         attention += [*self._sharing.problems, *self._feeding.problems]
-        bans = {"active": len(self.kept_bans()), "shared": self._sharing.state}
+        bans = {"active": len(self.bans), "shared": self._sharing.state}
         return {**told, **present.told(), "bans": bans, "attention": attention}
 
     async def missing(self) -> list[str]:

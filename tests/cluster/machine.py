@@ -5,9 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from typing_extensions import override
-
-from txmux.live.banning import Banning
+from txmux.live.banning import ServiceBans
 from txmux.networks.bans import Ban, Bans, banned_network, written
 
 if TYPE_CHECKING:
@@ -16,45 +14,41 @@ if TYPE_CHECKING:
     from txmux.networks.bans import Change
 
 
-class Machine(Banning):
+class Machine:
     """What a service has of bans.
 
     Args:
         ahead: Seconds by which its clock is.
+
+    Attributes:
+        kept: The bans, of which some may be over.
+        bans: What changes them.
     """
 
     def __init__(self, ahead: float = 0.0) -> None:
-        self._bans = Bans()
         self._ahead = ahead
+        self.kept = Bans()
+        self.bans = ServiceBans(lambda: self.kept, self._change, self.now)
 
     def now(self) -> float:
         """Tell the time of day, as this machine has it."""
         return time.time() + self._ahead
 
-    @override
-    def kept_bans(self) -> Bans:
-        return self._bans
-
-    @override
-    async def _change_bans(self, changes: Sequence[Change]) -> list[str]:
-        self._bans.change(changes)
+    async def _change(self, changes: Sequence[Change]) -> list[str]:
+        self.kept.change(changes)
         return []
-
-    @override
-    def bans(self) -> list[Ban]:
-        return self._bans.at(self.now())
 
     def banned(self) -> list[str]:
         """Give who is banned."""
-        return [written(ban.network) for ban in self.bans()]
+        return [written(ban.network) for ban in self.bans.current()]
 
-    async def say(self, network: str, seconds: float = 600.0) -> None:
-        """Ban somebody, as its operator does."""
+    async def ban(self, network: str, seconds: float = 600.0) -> None:
+        """Ban a network, as its operator does."""
         now = self.now()
-        await self.ban(Ban(banned_network(network), now, now + seconds, "a test"))
+        await self.bans.add(Ban(banned_network(network), now, now + seconds, "a test"))
 
-    async def take_back(self, network: str) -> None:
-        """Ban somebody no more; to be called of a network that is banned here."""
-        self._bans.change([(banned_network(network), None)])
-        assert self.tell_others is not None
-        self.tell_others(banned_network(network), None)
+    async def lift(self, network: str) -> None:
+        """Lift the ban of a network that is banned here."""
+        self.kept.change([(banned_network(network), None)])
+        assert self.bans.publish is not None
+        self.bans.publish(banned_network(network), None)

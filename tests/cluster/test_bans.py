@@ -50,11 +50,11 @@ class ReadTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.machine = Machine()
-        self.shared = SharedBans(Clock(), _STORE, None, self.machine)
+        self.shared = SharedBans(Clock(), _STORE, None, self.machine.bans)
 
     def hear(self, *texts: str | None) -> list[str]:
         """Have it hear records, and give who is banned there then."""
-        self.machine.kept_bans().change(self.shared._changes(texts))
+        self.machine.kept.change(self.shared._changes(texts))
         return self.machine.banned()
 
     @given(st.text() | (_RECORDS | _VALUES).map(json.dumps) | st.none())
@@ -63,7 +63,7 @@ class ReadTests(SynchronousTestCase):
     @example(json.dumps({"network": "192.0.2.9", "since": 10**400, "ban": True}))
     def test_any(self, text: str | None) -> None:
         """Whatever somebody has written there, the records beside it count."""
-        shared = SharedBans(Clock(), _STORE, None, Machine())
+        shared = SharedBans(Clock(), _STORE, None, Machine().bans)
         changes = dict(shared._changes([text, record(5.0)]))
         self.assertEqual(changes[_NETWORK], Ban(_NETWORK, 5.0))
         self.assertLessEqual(len(changes), 2)
@@ -101,7 +101,7 @@ class LostTests(SynchronousTestCase):
     def test_minute(self) -> None:
         """Nobody is called for a moment, but after a minute: by the log once, and for as long as it lasts."""
         clock = Clock()
-        shared = SharedBans(clock, _STORE, None, Machine())
+        shared = SharedBans(clock, _STORE, None, Machine().bans)
         shared._looking.start(10.0, now=False)
         self.addCleanup(shared.stop)
         with capturedLogs() as events:
@@ -122,7 +122,7 @@ class FullTests(SynchronousTestCase):
         """How many bans do not hold is told, however often they are heard; the log has it once."""
         self.patch(banning, "_MOST", 2)
         clock, machine = Clock(), Machine()
-        shared = SharedBans(clock, _STORE, None, machine)
+        shared = SharedBans(clock, _STORE, None, machine.bans)
         shared._looking.start(10.0, now=False)
         self.addCleanup(shared.stop)
         with capturedLogs() as events:

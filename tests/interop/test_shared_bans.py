@@ -68,13 +68,12 @@ class SharedBansTest(SupervisedTestCase):
 
     def banned(self, machine: MuxService) -> list[str]:
         """Give who is banned there."""
-        return [written(one.network) for one in machine.bans()]
+        return [written(one.network) for one in machine.bans.current()]
 
     async def ban(self, machine: MuxService, network: str, seconds: float = 600) -> None:
         """Ban somebody there."""
         now = time.time()
-        report = await machine.ban(Ban(banned_network(network), now, now + seconds, "a test"))
-        self.assertTrue(report.ok)
+        await machine.bans.add(Ban(banned_network(network), now, now + seconds, "a test"))
 
     async def shared(self, *machines: MuxService) -> None:
         """Wait until bans of one machine reach the other ones."""
@@ -94,12 +93,11 @@ class SharedBansTest(SupervisedTestCase):
         begun = time.monotonic()
         await self.ban(one, "192.0.2.7", 600)
         self.assertLess(await self.until(lambda: "192.0.2.7" in self.banned(other)), _SOON)
-        (told,) = [ban for ban in other.bans() if written(ban.network) == "192.0.2.7"]
+        (told,) = [ban for ban in other.bans.current() if written(ban.network) == "192.0.2.7"]
         self.assertEqual(told.reason, "a test")
         left = int(self.cli("ttl", "txmux:ban:192.0.2.7"))
         self.assertTrue(598 - (time.monotonic() - begun) <= left <= 600, left)
-        report = await other.unban(banned_network("192.0.2.7"))
-        self.assertTrue(report.ok)
+        await other.bans.lift(banned_network("192.0.2.7"))
         self.assertLess(await self.until(lambda: "192.0.2.7" not in self.banned(one)), _SOON)
 
     async def test_new_machine(self) -> None:
@@ -109,7 +107,7 @@ class SharedBansTest(SupervisedTestCase):
             await self.ban(one, f"2001:db8:{number:x}::/48", float("inf"))
         await self.until(lambda: self.cli("dbsize").split() == ["50"])
         other = self.machine()
-        await self.until(lambda: len(other.bans()) == 50)
+        await self.until(lambda: len(other.bans.current()) == 50)
         self.assertEqual(self.cli("ttl", "txmux:ban:2001:db8::/48").strip(), "-1")
 
     async def test_away(self) -> None:
@@ -122,7 +120,7 @@ class SharedBansTest(SupervisedTestCase):
             self.redis.end()
             await self.until(lambda: len(_told(events)) == 2)
             await self.ban(one, "192.0.2.7")
-            await one.unban(banned_network("192.0.2.9"))
+            await one.bans.lift(banned_network("192.0.2.9"))
             self.assertIn("203.0.113.1", self.banned(one))
             self.redis = start_redis(self.folder, self.redis.port)
             self.addCleanup(self.redis.end)
@@ -218,8 +216,8 @@ class MachinesCase(TestCase):
         """Let a machine share its bans."""
         machine = Machine(ahead)
         store = Store(f"redis://127.0.0.1:{self.redis.port}", "127.0.0.1", self.redis.port)
-        shared = SharedBans(reactor, store, None, machine, machine.now, self.times)
-        machine.tell_others = shared.tell
+        shared = SharedBans(reactor, store, None, machine.bans, machine.now, self.times)
+        machine.bans.publish = shared.tell
         shared.start()
         self.addCleanup(shared.stop)
         await self.until(lambda: shared.state == "complete")
@@ -237,14 +235,14 @@ class ClocksTest(MachinesCase):
     async def test_apart(self) -> None:
         """Whoever takes a ban back last has it so for all, and a ban lasts as long everywhere, whatever the clocks."""
         (ahead, _), (behind, _) = await self.machine(3600), await self.machine(-3600)
-        await ahead.say("192.0.2.7", 600)
+        await ahead.ban("192.0.2.7", 600)
         await self.until(lambda: behind.banned() == ["192.0.2.7"])
-        (ban,) = behind.bans()
+        (ban,) = behind.bans.current()
         self.assertLess(abs(ban.until - behind.now() - 600), 20)
-        await behind.take_back("192.0.2.7")
+        await behind.lift("192.0.2.7")
         await self.until(lambda: not ahead.banned())
-        await ahead.say("192.0.2.7", 500)
-        await behind.say("192.0.2.8", 600)
+        await ahead.ban("192.0.2.7", 500)
+        await behind.ban("192.0.2.8", 600)
         await self.until(lambda: len(behind.banned()) == len(ahead.banned()) == 2)
         late, _ = await self.machine()
         self.assertEqual(sorted(late.banned()), ["192.0.2.7", "192.0.2.8"])
@@ -253,14 +251,14 @@ class ClocksTest(MachinesCase):
         """What machines change while there is no Redis counts in the order of these changes, not in that of their return or their clocks."""
         (ahead, first), (behind, second) = await self.machine(3600), await self.machine(-3600)
         for network in ("192.0.2.7", "192.0.2.8"):
-            await behind.say(network)
+            await behind.ban(network)
         await self.until(lambda: len(ahead.banned()) == 2)
         self.redis.end()
         await self.until(lambda: first.state == second.state == "lost")
-        await ahead.say("192.0.2.7", 500)
+        await ahead.ban("192.0.2.7", 500)
         await deferLater(reactor, 0.5)  # more than they can be wrong about the time of Redis
-        await behind.take_back("192.0.2.7")
-        await behind.take_back("192.0.2.8")
+        await behind.lift("192.0.2.7")
+        await behind.lift("192.0.2.8")
         self.redis = self.start_redis(self.redis.port)
         await self.until(lambda: not behind.banned() and not ahead.banned())
         await self.until(lambda: first.state == second.state == "complete")
@@ -271,7 +269,7 @@ class ClocksTest(MachinesCase):
         self.times = Times(pings=0.1, compared=0.2)
         one, shared = await self.machine()
         for number in range(50):
-            await one.say(f"192.0.2.{number}")
+            await one.ban(f"192.0.2.{number}")
         by = ("redis-cli", "-s", str(self.redis.socket))
         # What Redis has not confirmed is written one by one; what it has lost is written at once.
         await self.until(lambda: not shared._unsaid)
@@ -290,7 +288,7 @@ class ClocksTest(MachinesCase):
         """What was never published is found by a comparison of all; one that Redis has lost is written there again."""
         self.times = Times(pings=0.1, compared=0.2)
         one, _ = await self.machine()
-        await one.say("192.0.2.8")
+        await one.ban("192.0.2.8")
         by = ("redis-cli", "-s", str(self.redis.socket))
         record = '{"network": "192.0.2.7", "since": 5, "until": null, "ban": true, "reason": ""}'
         output_of(*by, "set", "txmux:ban:192.0.2.7", record)
@@ -303,19 +301,19 @@ class ClocksTest(MachinesCase):
         self.times = Times(pings=0.1, compared=0.2)
         self.patch(banning, "_MOST", 2)
         one, shared = await self.machine()
-        await one.say("192.0.2.1")
-        await one.say("192.0.2.2")
+        await one.ban("192.0.2.1")
+        await one.ban("192.0.2.2")
         by = ("redis-cli", "-s", str(self.redis.socket))
         record = '{"network": "192.0.2.7", "since": 5, "until": null, "ban": true, "reason": ""}'
         output_of(*by, "set", "txmux:ban:192.0.2.7", record)
         await self.until(lambda: shared.state == "partial")
         self.assertNotIn("192.0.2.7", one.banned())
-        await one.take_back("192.0.2.1")
+        await one.lift("192.0.2.1")
         await self.until(lambda: shared.state == "complete")
         self.assertEqual(one.banned(), ["192.0.2.2", "192.0.2.7"])
         self.assertEqual(shared.problems, [])
-        await one.take_back("192.0.2.7")
-        await one.say("192.0.2.1")
+        await one.lift("192.0.2.7")
+        await one.ban("192.0.2.1")
         output_of(*by, "set", "txmux:ban:192.0.2.8", record.replace("2.7", "2.8"))
         await self.until(lambda: shared.state == "partial")
         output_of(*by, "del", "txmux:ban:192.0.2.8")
@@ -350,10 +348,10 @@ class ForgottenTest(MachinesCase):
         other, shared = await self.machine()
         (forgotten,) = {*self.listeners()} - {known}
         self.forget(forgotten)
-        await one.say("192.0.2.7")
+        await one.ban("192.0.2.7")
         await self.until(lambda: other.banned() == ["192.0.2.7"])
         await self.until(lambda: shared.state == "complete")
-        await one.take_back("192.0.2.7")
+        await one.lift("192.0.2.7")
         await self.until(lambda: not other.banned())
 
     async def test_lost(self) -> None:

@@ -84,8 +84,7 @@ class SharedByTlsTest(SupervisedTestCase):
     async def ban(self, machine: MuxService, network: str) -> None:
         """Ban somebody there."""
         now = time.time()
-        report = await machine.ban(Ban(banned_network(network), now, now + 600, "a test"))
-        self.assertTrue(report.ok)
+        await machine.bans.add(Ban(banned_network(network), now, now + 600, "a test"))
 
     async def test_shared(self) -> None:
         """Bans and rates are shared; the password is that of the file."""
@@ -95,7 +94,9 @@ class SharedByTlsTest(SupervisedTestCase):
             while not await self.is_up(machine):
                 await deferLater(reactor, 0.005)
         await self.ban(one, "192.0.2.7")
-        await self.until(lambda: "192.0.2.7" in [written(ban.network) for ban in other.bans()])
+        await self.until(
+            lambda: "192.0.2.7" in [written(ban.network) for ban in other.bans.current()]
+        )
         command = ("redis-cli", "-s", self.redis.socket, "-a", "secret", "--no-auth-warning")
         self.assertEqual(output_of(*command, "exists", "txmux:ban:192.0.2.7").split(), [b"1"])
 
@@ -120,7 +121,7 @@ class SharedByTlsTest(SupervisedTestCase):
             if "bans and limits are this machine's own" in one["log_format"]
         ]
         self.assertEqual(told, [why])
-        self.assertEqual([written(ban.network) for ban in machine.bans()], ["192.0.2.7"])
+        self.assertEqual([written(ban.network) for ban in machine.bans.current()], ["192.0.2.7"])
 
     async def test_other_authority(self) -> None:
         """A Redis whose certificate is of an authority that this machine does not trust is told nothing, and nobody is refused for that."""

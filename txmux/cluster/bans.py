@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IDelayedCall
     from twisted.python.failure import Failure
 
-    from txmux.live.banning import Banning
+    from txmux.live.banning import ServiceBans
     from txmux.networks.bans import Change
     from txmux.rules.model import IPNetwork
     from txmux.rules.model.store import Store
@@ -125,7 +125,7 @@ class SharedBans:
         reactor: Connects, and tells the time.
         store: Where.
         password: The file with the password.
-        control: Has the bans of this machine.
+        bans: Those of this machine.
         now: Tells the time of day, in seconds since 1970.
         times: How long what may take.
     """
@@ -137,13 +137,13 @@ class SharedBans:
         reactor: Any,
         store: Store,
         password: Path | None,
-        control: Banning,
+        bans: ServiceBans,
         now: Callable[[], float] = time.time,
         times: Times = Times(),
     ) -> None:
         self._reactor = reactor
         self._store = store
-        self._control = control
+        self._bans = bans
         self._now = now
         self._times = times
         self._state: Literal["complete", "reading", "lost"] = "reading"
@@ -210,7 +210,7 @@ class SharedBans:
         await self._compare(redis)
         self._state = "complete"
         self._told.clear()
-        count = len(self._control.kept_bans())
+        count = len(self._bans)
         self._log.info("{store}: bans are shared: {count}", store=self._store.text, count=count)
 
     def _is_away(self, why: str) -> None:
@@ -313,7 +313,7 @@ class SharedBans:
         self._do(self._have(heard))
 
     async def _have(self, texts: Iterable[Any]) -> None:
-        self._left_out.update(await self._control.have_bans(self._changes(texts)))
+        self._left_out.update(await self._bans.merge(self._changes(texts)))
 
     def _hear_no_more(self) -> None:
         self._heard.clear()
@@ -333,21 +333,22 @@ class SharedBans:
         while True:
             cursor, found = await redis.eval(_READ, [], [cursor, f"{_PREFIX}*", _AT_ONCE])
             text = found.decode(errors="replace") if isinstance(found, bytes) else found
-            left_out.update(await self._control.have_bans(self._changes(text.split("\n"), known)))
+            left_out.update(await self._bans.merge(self._changes(text.split("\n"), known)))
             if cursor == "0":
                 break
         # Those that were heard meanwhile may not have been among what was read.
         self._left_out = left_out | (self._left_out - before)
-        missing = [ban for ban in self._control.bans() if ban.network not in known]
+        missing = [ban for ban in self._bans.current() if ban.network not in known]
         for first in range(0, len(missing), _AT_ONCE):
             some = missing[first : first + _AT_ONCE]
             writing = [self._write(redis, ban.network, ban, self._age(ban)) for ban in some]
             await gatherResults(
                 [Deferred.fromCoroutine(one) for one in writing], consumeErrors=True
             )
-        bans = self._control.kept_bans()
         self._at = {
-            network: at for network, at in self._at.items() if network in known or bans.get(network)
+            network: at
+            for network, at in self._at.items()
+            if network in known or self._bans.get(network)
         }
 
     def _age(self, ban: Ban) -> float:
@@ -356,7 +357,7 @@ class SharedBans:
 
     def _known_at(self, network: IPNetwork) -> float:
         """Give the time of what is known of a network, by the clock of Redis; of a ban from before about that."""
-        at, ban = self._at.get(network), self._control.kept_bans().get(network)
+        at, ban = self._at.get(network), self._bans.get(network)
         return at if at is not None else 0.0 if ban is None else ban.since - self._ahead - _SURE
 
     def _changes(self, texts: Iterable[Any], known: set[IPNetwork] | None = None) -> list[Change]:
@@ -382,8 +383,9 @@ class SharedBans:
                 found[network] = ban
                 if known is not None:
                     known.add(network)
-        bans = self._control.kept_bans()
-        return [change for change in found.items() if not _is_like(change[1], bans.get(change[0]))]
+        return [
+            change for change in found.items() if not _is_like(change[1], self._bans.get(change[0]))
+        ]
 
     def _do(self, work: Any) -> None:
         done = Deferred.fromCoroutine(work)

@@ -8,7 +8,7 @@ from twisted.internet.defer import Deferred, succeed
 
 if TYPE_CHECKING:
     from txmux.cluster.bans import SharedBans
-    from txmux.live.banning import Banning
+    from txmux.live.banning import ServiceBans
     from txmux.rules.model import Rules
 
 __all__ = ["Sharing"]
@@ -19,24 +19,24 @@ class Sharing:
 
     Args:
         reactor: Connects, and tells the time.
-        control: Has the bans.
+        bans: Those of this machine.
     """
 
-    def __init__(self, reactor: Any, control: Banning) -> None:
+    def __init__(self, reactor: Any, bans: ServiceBans) -> None:
         self._reactor = reactor
-        self._control = control
+        self._bans = bans
         self._place: object = None
-        self._bans: SharedBans | None = None
+        self._shared: SharedBans | None = None
 
     @property
     def state(self) -> str | None:
         """How far all bans of other machines are known: see `SharedBans.state`; ``None`` if there are no others."""
-        return None if self._bans is None else self._bans.state
+        return None if self._shared is None else self._shared.state
 
     @property
     def problems(self) -> list[str]:
         """What needs a person, a sentence each."""
-        return [] if self._bans is None else self._bans.problems
+        return [] if self._shared is None else self._shared.problems
 
     def use(self, rules: Rules) -> None:
         """Share by the Redis of these rules."""
@@ -50,15 +50,15 @@ class Sharing:
             from txmux.cluster.bans import SharedBans  # noqa: PLC0415 - few machines share
 
             store, password = settings.shared_limits, settings.shared_limits_password
-            self._bans = SharedBans(self._reactor, store, password, self._control)
-            self._control.tell_others = self._bans.tell
-            self._bans.start()
+            self._shared = SharedBans(self._reactor, store, password, self._bans)
+            self._bans.publish = self._shared.tell
+            self._shared.start()
 
     def stop(self) -> Deferred[Any]:
         """Share no more."""
-        bans, self._bans, self._place = self._bans, None, None
-        self._control.tell_others = None
-        if bans is None:
+        shared, self._shared, self._place = self._shared, None, None
+        self._bans.publish = None
+        if shared is None:
             return succeed(None)
-        stopped: Deferred[Any] = bans.stop()
+        stopped: Deferred[Any] = shared.stop()
         return stopped

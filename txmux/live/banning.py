@@ -1,79 +1,111 @@
-"""Bans that an operator makes of a running service, for all its processes."""
+"""The bans of a running service, in all its processes."""
 
 from __future__ import annotations
 
 import time
 from typing import TYPE_CHECKING
 
-from txmux.control import Report
+from txmux.errors import MuxError
 from txmux.networks.bans import written
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
 
     from txmux.networks.bans import Ban, Bans, Change
     from txmux.rules.model import IPNetwork
 
-__all__ = ["FULL", "Banning"]
+__all__ = ["FULL", "BanError", "ServiceBans"]
 
 _MOST = 100_000
-"""Bans that are kept, in each process."""
+"""Bans that each process keeps."""
 
 FULL = f"there are {_MOST} bans already; ban networks, or use a file"
 
 
-class Banning:
-    """The part of `txmux.control.Control` that is about bans.
+class BanError(MuxError):
+    """A ban cannot be added or lifted."""
+
+
+class ServiceBans:
+    """Adds and lifts bans in every process of a service.
+
+    Args:
+        kept: Returns the bans, of which some may be over.
+        change: Sends changes to every process, and returns those that have not answered.
+        now: Tells the time of day, in seconds since 1970.
 
     Attributes:
-        tell_others: Is told of each change here: the network, and its ban, or ``None``. Whatever it does, nobody waits for it.
+        publish: Is called for each change here with the network and its ban, or ``None``. Nobody waits for what it does.
     """
 
-    tell_others: Callable[[IPNetwork, Ban | None], object] | None = None
+    def __init__(
+        self,
+        kept: Callable[[], Bans],
+        change: Callable[[Sequence[Change]], Awaitable[list[str]]],
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._kept = kept
+        self._change = change
+        self._now = now
+        self.publish: Callable[[IPNetwork, Ban | None], object] | None = None
 
-    def kept_bans(self) -> Bans:
-        """Give all bans, of which some may be over."""
-        raise NotImplementedError
+    def __len__(self) -> int:
+        return len(self._kept())
 
-    async def _change_bans(self, changes: Sequence[Change]) -> list[str]:
-        """Tell all processes, and name those that have not answered."""
-        raise NotImplementedError
+    def get(self, network: IPNetwork) -> Ban | None:
+        """Return the ban of this very network, which may be over."""
+        return self._kept().get(network)
 
-    def bans(self) -> list[Ban]:
-        """List the bans that hold, in their order."""
-        return self.kept_bans().at(time.time())
+    def current(self) -> list[Ban]:
+        """List the bans that hold, in the order of their networks."""
+        return self._kept().at(self._now())
 
-    async def ban(self, ban: Ban) -> Report:
-        """Let nobody of a network come in, by any listener; in the place of an older ban of the same network."""
-        bans = self.kept_bans()
-        gone = bans.expire(time.time()) if len(bans) >= _MOST else []
+    async def add(self, ban: Ban) -> str:
+        """Ban a network on every listener; replaces an earlier ban of the same network.
+
+        Returns:
+            What has changed.
+
+        Raises:
+            BanError: There are too many.
+        """
+        bans = self._kept()
+        gone = bans.expire(self._now()) if len(bans) >= _MOST else []
         if len(bans) >= _MOST and bans.get(ban.network) is None:
-            return Report.refused(FULL)
-        late = await self._change_bans([*gone, (ban.network, ban)])
-        if self.tell_others is not None:
-            self.tell_others(ban.network, ban)
-        return _report(f"{written(ban.network)} is banned", late)
+            raise BanError(FULL)
+        late = await self._change([*gone, (ban.network, ban)])
+        return self._changed(ban.network, ban, "is banned", late)
 
-    async def unban(self, network: IPNetwork) -> Report:
-        """Take a ban back; it has to be of this very network."""
-        bans = self.kept_bans()
+    async def lift(self, network: IPNetwork) -> str:
+        """Lift the ban of this very network.
+
+        Returns:
+            What has changed.
+
+        Raises:
+            BanError: There is none.
+        """
+        bans = self._kept()
         ban = bans.get(network)
-        if ban is None or ban.until <= time.time():
+        if ban is None or ban.until <= self._now():
             wider = bans.wider(network)
             hint = "" if wider is None else f"; {written(wider)} is, unban that"
-            return Report.refused(f"{written(network)} is not banned{hint}")
-        late = await self._change_bans([(network, None)])
-        if self.tell_others is not None:
-            self.tell_others(network, None)
-        return _report(f"{written(network)} is not banned any more", late)
+            raise BanError(f"{written(network)} is not banned{hint}")
+        late = await self._change([(network, None)])
+        return self._changed(network, None, "is not banned any more", late)
 
-    async def have_bans(self, changes: Iterable[Change]) -> list[IPNetwork]:
-        """Take in changes of another machine: of each network its ban, or ``None``.
+    def _changed(self, network: IPNetwork, ban: Ban | None, how: str, late: Sequence[str]) -> str:
+        if self.publish is not None:
+            self.publish(network, ban)
+        return "; ".join([f"{written(network)} {how}", *(f"not yet: {one}" for one in late)])
+
+    async def merge(self, changes: Iterable[Change]) -> list[IPNetwork]:
+        """Apply changes of another machine: of each network its ban, or ``None``.
 
         Returns:
             The networks whose bans there is no room for.
         """
-        bans = self.kept_bans()
+        bans = self._kept()
         room = _MOST - len(bans)
         taken: list[Change] = []
         left_out: list[IPNetwork] = []
@@ -84,9 +116,5 @@ class Banning:
                     left_out.append(network)
                     continue
             taken.append((network, ban))
-        await self._change_bans(taken)
+        await self._change(taken)
         return left_out
-
-
-def _report(changes: str, late: Sequence[str]) -> Report:
-    return Report(ok=True, changes="; ".join([changes, *(f"not yet: {one}" for one in late)]))

@@ -14,7 +14,7 @@ from txmux.detection.explain import explain_flow_in_steps, explain_in_steps
 from txmux.interfaces import Transport
 from txmux.live.asking import Listing, ask_all
 from txmux.live.backends import addresses_told, backends_told
-from txmux.live.banning import Banning
+from txmux.live.banning import ServiceBans
 from txmux.live.control import LiveControl
 from txmux.live.counting import CountingControl
 from txmux.live.problems import UnknownError
@@ -72,16 +72,20 @@ class Running(Protocol):
         """Change bans, here, and in processes that are started later; give what others are to be told."""
 
 
-class Steering(Banning, CountingControl, LiveControl):
+class Steering(CountingControl, LiveControl):
     """The part of `txmux.control.Control` that changes what is not in the rules.
 
     Attributes:
         rules: Those that hold.
         events: What happens.
+        bans: Clients that may not connect, beside the rules.
     """
 
     rules: Rules
     events: Hub
+
+    def __init__(self) -> None:
+        self.bans = ServiceBans(self._kept_bans, self._change_bans)
 
     def subscribe(self, follower: Callable[[dict[str, Any] | None], object]) -> Callable[[], None]:
         """Follow what happens in all processes; see `Hub.subscribe`."""
@@ -249,8 +253,7 @@ class Steering(Banning, CountingControl, LiveControl):
             # Who does not answer is replaced, and the next one is told at its start.
             Deferred.fromCoroutine(ask_all(self.processes(), "feed", told=told))
 
-    def kept_bans(self) -> Bans:
-        """Give all bans, of which some may be over."""
+    def _kept_bans(self) -> Bans:
         running = self.running_now
         return Bans() if running is None else running.bans
 

@@ -7,14 +7,15 @@ import math
 import time
 from typing import TYPE_CHECKING, Any
 
-from txmux.admin.fields import check_names, report_of, text, whole_number
+from txmux.admin.fields import check_names, text, whole_number
 from txmux.admin.refused import RefusedError
 from txmux.admin.resource import Answer, Query, Resource
+from txmux.live.banning import BanError
 from txmux.live.turns import Turns
 from txmux.networks.bans import Ban, banned_network
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Awaitable, Mapping
 
     from txmux.rules.model import IPNetwork
 
@@ -25,7 +26,7 @@ _OFTEN = 100  # bans that are written between two looks at the clock
 
 async def _list(query: Query) -> Answer:
     turns, texts = Turns(), []
-    for number, ban in enumerate(query.control.bans()):
+    for number, ban in enumerate(query.control.bans.current()):
         texts.append(json.dumps(ban.as_json()))
         if not number % _OFTEN:
             await turns.pause()
@@ -44,15 +45,19 @@ async def _ban(query: Query) -> Answer:
         raise RefusedError(400, f"reason: must be one line of up to {_LONGEST_REASON} characters")
     now = time.time()
     until = math.inf if seconds is None else now + seconds
-    return _told(report_of(await query.control.ban(Ban(network, now, until, reason))))
+    return await _changed(query.control.bans.add(Ban(network, now, until, reason)), 409)
 
 
 async def _unban(query: Query) -> Answer:
     check_names(query.body, ("network",))
-    return _told(report_of(await query.control.unban(_network(query.body)), 404))
+    return await _changed(query.control.bans.lift(_network(query.body)), 404)
 
 
-def _told(changes: str) -> Answer:
+async def _changed(change: Awaitable[str], refused: int) -> Answer:
+    try:
+        changes = await change
+    except BanError as problem:
+        raise RefusedError(refused, str(problem)) from None
     return Answer.json({"ok": True, "changes": changes}, result=changes)
 
 

@@ -85,6 +85,7 @@ class Administered(Steering):
     """What an operator can do to a service, but for what ends it."""
 
     def __init__(self, running: Serving, reactor: Reactor) -> None:
+        super().__init__()
         self.rules = RULES
         self.counted = _counters()
         self.rates = Rates(reactor.seconds)
