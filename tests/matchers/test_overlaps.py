@@ -14,9 +14,9 @@ from tests.matchers.searching import (
     overlaps,
     streams,
 )
-from txmux.detection.ambiguities import AMBIGUITIES, DATAGRAM_AMBIGUITIES, all_ambiguities
+from txmux.detection.ambiguities import AMBIGUITIES, DATAGRAM_AMBIGUITIES, ambiguities_over
 from txmux.detection.overlaps import DATAGRAM_OVERLAPS, OVERLAPS
-from txmux.interfaces import Verdict
+from txmux.interfaces import Transport, Verdict
 
 _AGAIN = "python -m tests.matchers.searching writes the table again; see whether one of the two can be narrowed instead"
 _WAITS_FOR_MORE = {("grpc", "http2"), ("grpc", "http")}
@@ -66,14 +66,14 @@ class TableTests(SynchronousTestCase):
 
     def test_reasons(self) -> None:
         """Pairs with a reason are among them, each once."""
-        for told, found in (
-            (AMBIGUITIES, OVERLAPS),
-            (DATAGRAM_AMBIGUITIES, DATAGRAM_OVERLAPS),
+        for transport, told, found in (
+            (Transport.TCP, AMBIGUITIES, OVERLAPS),
+            (Transport.UDP, DATAGRAM_AMBIGUITIES, DATAGRAM_OVERLAPS),
         ):
             for pair in told:
                 self.assertIn((pair.first, pair.second), found)
-        every = [(pair.first, pair.second) for pair in all_ambiguities()]
-        self.assertEqual(sorted(every), sorted({*OVERLAPS, *DATAGRAM_OVERLAPS}))
+            every = [(pair.first, pair.second) for pair in ambiguities_over(transport)]
+            self.assertEqual(sorted(every), sorted(found))
 
     def test_quickly(self) -> None:
         """A short search finds no other pairs, of streams."""

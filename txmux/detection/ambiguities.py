@@ -8,6 +8,7 @@ from __future__ import annotations
 import attrs
 
 from txmux.detection.overlaps import DATAGRAM_OVERLAPS, OVERLAPS
+from txmux.interfaces import Transport
 
 _SHOWN = 32
 
@@ -100,11 +101,18 @@ DATAGRAM_AMBIGUITIES = (
 """The pairs over UDP; those above are over TCP."""
 
 
-def all_ambiguities() -> list[Ambiguity]:
-    """Give those above, and those that a search has found besides."""
-    told = {(pair.first, pair.second): pair for pair in (*AMBIGUITIES, *DATAGRAM_AMBIGUITIES)}
-    for (first, second), data in (*OVERLAPS.items(), *DATAGRAM_OVERLAPS.items()):
+_OVER = {
+    Transport.TCP: (AMBIGUITIES, OVERLAPS),
+    Transport.UDP: (DATAGRAM_AMBIGUITIES, DATAGRAM_OVERLAPS),
+}
+
+
+def ambiguities_over(transport: Transport) -> list[Ambiguity]:
+    """List the pairs over a transport: those above, and those that a search has found besides."""
+    explained, overlaps = _OVER[transport]
+    pairs = {(pair.first, pair.second): pair for pair in explained}
+    for (first, second), data in overlaps.items():
         shown = f"{data[:_SHOWN]}…" if len(data) > _SHOWN else data
         why = f"Both match what begins with {shown}, in hexadecimal digits, and this is the order that the reference recommends."
-        told.setdefault((first, second), Ambiguity(first, second, why))
-    return [*told.values()]
+        pairs.setdefault((first, second), Ambiguity(first, second, why))
+    return [*pairs.values()]

@@ -8,13 +8,14 @@ from textwrap import dedent
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.matchers.searching import order
 from tests.support.folders import make_folder
 from txmux.detection.ambiguities import (
     AMBIGUITIES,
     DATAGRAM_AMBIGUITIES,
-    all_ambiguities,
+    ambiguities_over,
 )
-from txmux.detection.overlaps import DATAGRAM_OVERLAPS, OVERLAPS
+from txmux.interfaces import Transport
 from txmux.rules.lint.warnings import lint
 from txmux.rules.model import Rules, Settings
 from txmux.rules.reading.parser import load, parse
@@ -257,7 +258,7 @@ class LintTests(SynchronousTestCase):
     def test_ambiguities(self) -> None:
         """Of each pair the wrong order is told, and the right one only where it loses clients, too."""
         route = "[route {0}]\nmatch = {0}\nbackend = h:{1}\n"
-        pairs = [pair for pair in all_ambiguities() if (pair.first, pair.second) in OVERLAPS]
+        pairs = ambiguities_over(Transport.TCP)
         self.assertGreater(len(pairs), len(AMBIGUITIES))
         for pair in pairs:
             first, second = route.format(pair.first, 1), route.format(pair.second, 2)
@@ -284,15 +285,26 @@ class LintTests(SynchronousTestCase):
         """The same holds over UDP."""
         listener = "[listen l]\nendpoint = udp:1\n"
         route = "[route {0}]\nmatch = {0}\nbackend = udp:h:{1}\n"
-        pairs = [
-            pair for pair in all_ambiguities() if (pair.first, pair.second) in DATAGRAM_OVERLAPS
-        ]
+        pairs = ambiguities_over(Transport.UDP)
         self.assertGreater(len(pairs), len(DATAGRAM_AMBIGUITIES))
         for pair in pairs:
             first, second = route.format(pair.first, 1), route.format(pair.second, 2)
             self.assertEqual(self.found(listener + first + second), [])
             (warning,) = self.found(listener + second + first)
             self.assertIn(pair.why, warning)
+
+    def test_recommended_order(self) -> None:
+        """In the order of the reference, only what loses clients there, too, is told: pairs are those of the transport."""
+        for heading, endpoint, server, told in (
+            ("Ambiguities", ":1", "h", [pair.always for pair in AMBIGUITIES if pair.always]),
+            ("Order over UDP", "udp:1", "udp:h", []),
+        ):
+            routes = "".join(
+                f"[route {name}]\nmatch = {name}\nbackend = {server}:{number}\n"
+                for number, name in enumerate(order(heading), 1)
+            )
+            found = self.found(f"[listen l]\nendpoint = {endpoint}\n{routes}")
+            self.assertEqual([line.rpartition(": ")[2] for line in found], told)
 
     def test_transports(self) -> None:
         """A line takes clients of its transports only, and is of use if it is for any of them."""

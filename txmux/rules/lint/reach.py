@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from txmux.detection.ambiguities import all_ambiguities
+from txmux.detection.ambiguities import ambiguities_over
 from txmux.interfaces import Transport
 from txmux.rules.lint.coverage import Index, read_line
 from txmux.rules.lint.scopes import scopes
@@ -122,15 +122,17 @@ class _Reach:
             ]
             for owner in owners:
                 self._takers[route.name, owner.number].append(_takers(index, owner))
-                self._find_misplaced(plain, owner)
+                self._find_misplaced(plain, owner, over)
             for owner in owners if not route.dry_run else ():
                 index.add(owner.line, owner)
                 if not owner.line.options and not owner.line.negated:
                     plain[owner.line.name].append(owner)
 
-    def _find_misplaced(self, plain: dict[str, list[_Owner]], later: _Owner) -> None:
+    def _find_misplaced(
+        self, plain: dict[str, list[_Owner]], later: _Owner, over: Transport
+    ) -> None:
         for other, before, why in (
-            _pairs().get(later.line.name, ()) if not later.line.negated else ()
+            _pairs(over).get(later.line.name, ()) if not later.line.negated else ()
         ):
             for owner in plain[other]:
                 if _leads(owner.route) != _leads(later.route) and owner.clients & later.clients:
@@ -172,10 +174,10 @@ class _Reach:
 
 
 @cache
-def _pairs() -> dict[str, list[tuple[str, str, str]]]:
+def _pairs(over: Transport) -> dict[str, list[tuple[str, str, str]]]:
     """Give, by the name of the later matcher, earlier ones that share clients with it, in what order, and why."""
     found: dict[str, list[tuple[str, str, str]]] = defaultdict(list)
-    for pair in all_ambiguities():
+    for pair in ambiguities_over(over):
         found[pair.first].append((pair.second, "should come before", pair.why))
         if pair.always:
             found[pair.second].append((pair.first, "shares clients with", pair.always))
