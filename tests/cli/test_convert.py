@@ -141,8 +141,23 @@ class ConvertTests(SynchronousTestCase):
         self.assertIn("unknown service name 'no-such-service'; write its number", err)
         with patch("socket.getservbyname", side_effect=OSError("service/proto not found")):
             code, out, _ = self.convert("sslh.cfg", _SSLH)
-        self.assertEqual(code, 0)
-        self.assertIn("endpoint = 127.0.0.1:443\n", out)
+            self.assertEqual(code, 0)
+            self.assertIn("endpoint = 127.0.0.1:443\n", out)
+            for name, number in (("www", 80), ("ntp", 123), ("tftp", 69)):
+                _, out, _ = self.convert("sslh.cfg", _SSLH.replace("https", name))
+                self.assertIn(f"endpoint = 127.0.0.1:{number}\n", out)
+
+    def test_service_of_datagrams(self) -> None:
+        """A service that only UDP has is known by its name."""
+
+        def number_of(_name: str, protocol: str = "udp", /) -> int:
+            if protocol != "udp":
+                raise OSError("service/proto not found")
+            return 4242
+
+        with patch("socket.getservbyname", side_effect=number_of):
+            _, out, _ = self.convert("sslh.cfg", _SSLH.replace("https", "of-udp"))
+        self.assertIn("endpoint = 127.0.0.1:4242\n", out)
 
     def test_guarded(self) -> None:
         """A service that hosts.allow and hosts.deny of this machine cannot concern needs nobody to look."""

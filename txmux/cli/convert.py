@@ -101,7 +101,7 @@ def _written(found: Conversion) -> int:
 
 def _port_of(service: str) -> int | None:
     try:
-        return socket.getservbyname(service, "tcp")
+        return socket.getservbyname(service)
     except (OSError, ValueError):
         return None
 
