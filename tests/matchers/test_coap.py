@@ -94,6 +94,9 @@ class ContractTests(SynchronousTestCase):
                     "00000000000000000000000000000000000000000b2001000000"
                 ),
                 bytes.fromhex("57020000001111070000ffff030000fe03000014001c080a08"),
+                # The echo of GTP version 2, after 3GPP TS 29.274, section 7.1.1, with a number that makes it options.
+                bytes.fromhex("4001 0009 10072b 00 03 0001 00 05"),
+                bytes.fromhex("4001 000e 10072b 00 03 0001 00 05 98 0001 00 01"),
             ],
         )
 

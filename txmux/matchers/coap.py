@@ -2,7 +2,8 @@
 
 Over UDP version 1, confirmable or not, with the code of a method, a token of at most eight bytes, and options that fill the rest up
 to the payload. Options that a server may not ignore have to be known, and options have the lengths that they may have.
-What programs for Mitsubishi's controllers (MELSOFT) begin with would be a request with a payload: its header is a *no*.
+What programs for Mitsubishi's controllers (MELSOFT) begin with would be a request with a payload: its header is a *no*. So
+is the echo of GTP version 2, which one number in twenty makes a request.
 
 Over TCP each side begins with its Capabilities and Settings Message (CSM): the length, no token, code 7.01, and options, of
 which there has to be one. One byte of options is a *no*, as clients of MQTT begin so.
@@ -49,6 +50,8 @@ _LENGTHS = {
 _PRIVATE = 2048
 _MELSOFT = bytes.fromhex("0000001111070000ffff0300")
 """Behind the first two bytes, as GX Works and ``melsecq-discover-udp.nse`` send it."""
+_GTP_ECHO, _AT_GTP_ECHO = bytes.fromhex("00 03 0001 00"), 7
+"""A spare byte and the first element of an echo (3GPP TS 29.274, section 7.1.1), behind the length and a number."""
 _MOST_OPTIONS = 64
 _EXTENDED = 13
 _FIRST_OF_SETTINGS = frozenset(size << 4 for size in range(2, _EXTENDED + 1))
@@ -60,7 +63,9 @@ _OPTIONS_OF_SETTINGS = frozenset({0x21, 0x22, 0x23, 0x24, 0x40})
 def _read_request(cursor: Cursor) -> dict[str, str]:
     token = cursor.one_of(_FIRST) & 0x0F
     method = _METHODS[cursor.number(1, 1, len(_METHODS)) - 1]
-    if cursor.data.startswith(_MELSOFT, cursor.at):
+    if cursor.data.startswith(_MELSOFT, cursor.at) or (
+        not token and cursor.data.startswith(_GTP_ECHO, _AT_GTP_ECHO)
+    ):
         raise MalformedError
     cursor.take(2 + token)
     path = []
