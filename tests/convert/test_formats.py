@@ -54,3 +54,22 @@ class TypographyTests(SynchronousTestCase):
     def test_others(self) -> None:
         """Other letters are nobody's business."""
         self.assertEqual(looks(converted(f"{_LISTEN}id 3\n    description \u00e9\u4e2d\n")), [])
+
+
+class RefusedTests(SynchronousTestCase):
+    """What the reader of rules refuses in what has been made."""
+
+    def test_positions(self) -> None:
+        """A message that names another place names its line in the configuration, not in the rules."""
+        text = _LISTEN + "\nlisten y\n    server s 127.0.0.1:8\n\n    bind :1\n"
+        self.assertIn(
+            "line 7: endpoint = 0.0.0.0:1: '0.0.0.0:1' is taken by '0.0.0.0:1' at line 2; "
+            "remove one of the two, or change its port or path",
+            looks(converted(text)),
+        )
+
+    def test_nothing_left(self) -> None:
+        """Where no listener is left, the error says what was wrong with it."""
+        error = self.assertRaises(ConvertError, converted, _LISTEN.replace(":1\n", ":99999\n"))
+        self.assertIn("no listener that txmux could have; line 2: endpoint = ", str(error))
+        self.assertIn("99999", str(error))

@@ -194,8 +194,14 @@ class Draft:
         numbered = dict(enumerate(places, 1))
         found = [(place, p) for p in problems if (place := numbered.get(p.line))]
         if not left or not found:
+            looks = [
+                f"; {self.where(line)}: {message.removeprefix('LOOK: ')}"
+                for line, message in sorted(self._warnings)
+                if message.startswith("LOOK: endpoint = ")
+            ]
             raise ConvertError(
                 f"{self._path}: nothing in it can be converted: there is no listener that txmux could have"
+                + "".join(looks)
             )
         # One key of each section: what is wrong with it may be what is wrong with its others.
         keys: dict[str, str] = {}
@@ -203,7 +209,16 @@ class Draft:
             if item is None:
                 self._leave_out(section, problem.key)
             elif not section.dropped and keys.setdefault(section.header, key) == key:
-                self._take_out(section, key, item, problem.message)
+                self._take_out(section, key, item, self._with_positions(problem.message, numbered))
+
+    def _with_positions(self, message: str, numbered: Mapping[int, _Place | None]) -> str:
+        """Name lines of the configuration in place of those of the rules that were read."""
+
+        def position(found: re.Match[str]) -> str:
+            place = numbered.get(int(found[1]))
+            return f" at {self.where(place[2].line)}" if place and place[2] else found[0]
+
+        return re.sub(rf" at {re.escape(self._path)}:(\d+)", position, message)
 
     def _take_out(self, section: Section, key: str, item: Item, why: str) -> None:
         entry = section.entries.get(key, [])
