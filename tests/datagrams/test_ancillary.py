@@ -55,6 +55,7 @@ class AncillaryTests(SynchronousTestCase):
         for info, size in ((link, 20), (plain, 16)):
             local, _ = ancillary.read([(socket.IPPROTO_IPV6, 50, info)])
             self.assertEqual(local, info[:size])
+            self.assertEqual(ancillary.link_of(local), 7 if size == 20 else 0)
             [(_, _, back)] = ancillary.answer_from(local)
             self.assertEqual(back, info if size == 20 else info[:16] + b"\0\0\0\0")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from hypothesis import given
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 from twisted.internet import address
 from twisted.trial.unittest import SynchronousTestCase
 
-from txmux.frontend.addresses import ip_address_of, text_of
+from txmux.frontend.addresses import asked_host, ip_address_of, text_of
 
 
 class AddressTest(SynchronousTestCase):
@@ -41,6 +42,19 @@ class AddressTest(SynchronousTestCase):
         """A link-local address has no zone in rules and logs."""
         self.assertEqual(self.read("fe80::1%eth0"), ip_address("fe80::1"))
         self.assertEqual(text_of(address.IPv6Address("TCP", "fe80::1%eth0", 1)), "[fe80::1]:1")
+
+    def test_asked(self) -> None:
+        """A link-local address that a client has asked for keeps its zone; one without a zone, and any other, is as it is."""
+        loopback = socket.if_nametoindex("lo")
+        for host, zone, asked in (
+            ("fe80::1", loopback, "fe80::1%lo"),
+            ("fe80::1", 0, "fe80::1"),
+            ("::1", 0, "::1"),
+            ("::ffff:192.0.2.1", 0, "192.0.2.1"),
+        ):
+            self.assertEqual(asked_host(address.IPv6Address("TCP", host, 443, 0, zone)), asked)
+        self.assertEqual(asked_host(address.IPv4Address("TCP", "192.0.2.1", 443)), "192.0.2.1")
+        self.assertEqual(asked_host(address.UNIXAddress(b"/run/x.sock")), "")
 
     def test_none(self) -> None:
         """A UNIX socket has no address, and what is none is not taken for one."""

@@ -1,11 +1,11 @@
-"""Servers at addresses of one link, which their interface belongs to."""
+"""Addresses of one link, which their interface belongs to: of servers, and that clients ask for."""
 
 from __future__ import annotations
 
 import socket
 
 from tests.interop.children import PATIENCE, InteropTestCase
-from tests.interop.mux import Mux
+from tests.interop.mux import Mux, Record
 from tests.interop.namespaces import Namespace
 
 _RULES = """
@@ -22,12 +22,34 @@ endpoint = 127.0.0.1:0
 default  = [fe80::5%no-link]:{port}
 """
 
+_ASKED = """
+[listen any]
+endpoint = :0
+default  = {{local}}:{port}
 
-class LinkLocalTest(InteropTestCase):
+[listen one]
+endpoint = [fe80::5%here]:0
+default  = {{local}}:{port}
+
+[listen datagrams-any]
+endpoint = udp::0
+default  = once
+
+[listen datagrams-one]
+endpoint = udp:[fe80::5%here]:0
+default  = once
+
+[backend once]
+server  = udp:{{local}}:{port}
+answers = 1
+"""
+
+
+class LinkCase(InteropTestCase):
     """One server for TCP and one for UDP, at an address of a link."""
 
     def setUp(self) -> None:
-        """Start them, and a service, in a network of their own."""
+        """Start them in a network of their own."""
         network = Namespace(self)
         network.ip("link add here type veth peer name there")
         network.ip("link set here up")
@@ -37,15 +59,25 @@ class LinkLocalTest(InteropTestCase):
         place = ("fe80::5", 0, 0, socket.if_nametoindex("here"))
         self.listening = socket.create_server(place, family=socket.AF_INET6)
         self.addCleanup(self.listening.close)
-        port = self.listening.getsockname()[1]
+        self.listening.settimeout(PATIENCE)
+        self.port = port = self.listening.getsockname()[1]
         self.datagrams = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
         self.addCleanup(self.datagrams.close)
+        self.datagrams.settimeout(PATIENCE)
         self.datagrams.bind((place[0], port, *place[2:]))
-        self.mux = self.own(Mux(self.folder, _RULES.format(server="fe80::5%here", port=port)))
+
+
+class LinkLocalTest(LinkCase):
+    """Servers that the rules name."""
+
+    def setUp(self) -> None:
+        """Start a service."""
+        super().setUp()
+        rules = _RULES.format(server="fe80::5%here", port=self.port)
+        self.mux = self.own(Mux(self.folder, rules))
 
     def test_streams(self) -> None:
         """TCP, by the kernel relay."""
-        self.listening.settimeout(PATIENCE)
         with socket.create_connection(("127.0.0.1", self.mux.ports["kernel"])) as client:
             client.sendall(b"hello")
             server, _ = self.listening.accept()
@@ -55,7 +87,6 @@ class LinkLocalTest(InteropTestCase):
 
     def test_datagrams(self) -> None:
         """UDP."""
-        self.datagrams.settimeout(PATIENCE)
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
             client.settimeout(PATIENCE)
             client.sendto(b"hello", ("127.0.0.1", self.mux.ports["datagrams"]))
@@ -70,3 +101,43 @@ class LinkLocalTest(InteropTestCase):
             line = self.mux.take_one()
         self.assertEqual(line["reason"], "error")
         self.assertIn("this machine has no interface 'no-link'", self.mux.child.output)
+
+
+class AskedTest(LinkCase):
+    """Servers at the address of a link that a client has asked for."""
+
+    def serve(self, settings: str = "") -> Mux:
+        """Start a service."""
+        return self.own(Mux(self.folder, _ASKED.format(port=self.port), settings))
+
+    def assert_logged(self, line: Record) -> None:
+        """See that the log names the server with its interface, and the address that was asked without it, as in rules."""
+        self.assertEqual(line["reason"], "done")
+        self.assertEqual(line["server"].removeprefix("udp:"), f"[fe80::5%here]:{self.port}")
+        self.assertEqual(line["local"].rpartition(":")[0], "[fe80::5]")
+
+    def test_streams(self) -> None:
+        """TCP, by both relays, to listeners of every address and of this one."""
+        for relay in ("kernel", "portable"):
+            mux = self.serve(f"relay = {relay}")
+            for listener in ("any", "one"):
+                place = ("fe80::5%here", mux.ports[listener])
+                with socket.create_connection(place, PATIENCE) as client:
+                    client.sendall(b"hello")
+                    server, _ = self.listening.accept()
+                    with server:
+                        self.assertEqual(server.recv(100), b"hello")
+                self.assert_logged(mux.take_one())
+            mux.stop()
+
+    def test_datagrams(self) -> None:
+        """UDP, the same."""
+        mux = self.serve()
+        for listener in ("datagrams-any", "datagrams-one"):
+            with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as client:
+                client.settimeout(PATIENCE)
+                client.sendto(b"hello", ("fe80::5%here", mux.ports[listener]))
+                data, peer = self.datagrams.recvfrom(100)
+                self.datagrams.sendto(data, peer)
+                self.assertEqual(client.recv(100), b"hello")
+            self.assert_logged(mux.take_one())

@@ -127,6 +127,12 @@ def address_text(local: bytes) -> str:
     return socket.inet_ntop(socket.AF_INET6, local[:16]) if local else ""
 
 
+def link_of(local: bytes) -> int:
+    """Give the number of the interface of a link-local address that was asked; 0 for any other."""
+    link: int = _ADDRESS_AND_LINK.unpack(local)[1] if len(local) == 20 else 0
+    return link
+
+
 @functools.lru_cache(maxsize=1024)
 def endpoint_text(host: str, port: int) -> str:
     """Write an address with its port."""

@@ -124,6 +124,14 @@ class Asked:
         return address_in(self.record.local or "")
 
     @property
+    def local_host(self) -> str:
+        """The IP address that the client asked, a link-local one with its interface."""
+        host = "" if self.local is None else str(self.local.host)
+        asked = self._port.local_host(self._key[1])
+        # A PROXY header may tell of another one, and of no interface.
+        return asked if asked.partition("%")[0] == host else host
+
+    @property
     def facts(self) -> Mapping[str, str]:
         """What is known of the client."""
         return self.record.facts

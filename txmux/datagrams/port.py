@@ -17,6 +17,7 @@ from txmux.datagrams import ancillary
 from txmux.datagrams.connection_ids import HEAD
 from txmux.datagrams.shared_address import SharedAddress
 from txmux.datagrams.waiting import Waiting
+from txmux.sockets.transport import host_of
 from txmux.sockets.watched import WatchedPort
 
 if TYPE_CHECKING:
@@ -189,6 +190,12 @@ class DatagramPort(WatchedPort):
     def local_address(self, local: bytes) -> tuple[str, int]:
         """Give the address and port that were asked, by the second part of a key."""
         return ancillary.address_text(local) or self._name[0], self._name[1]
+
+    def local_host(self, local: bytes) -> str:
+        """Give the address that was asked, a link-local one with its interface, by the second part of a key."""
+        if not local:
+            return host_of(self._name)
+        return host_of((*self.local_address(local), 0, ancillary.link_of(local)))
 
     def enter(self, key: Key, flow: Receiver) -> None:
         """Have one more flow at an address."""

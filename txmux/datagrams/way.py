@@ -61,6 +61,10 @@ if TYPE_CHECKING:
         def local(self) -> Address | None:
             """The address that the client asked."""
 
+        @property
+        def local_host(self) -> str:
+            """The same without its port, a link-local one with its interface."""
+
         def waits_for_names(self) -> None:
             """Note that there is no server before names have been looked up."""
 
@@ -204,7 +208,7 @@ class Way:
 
     def _target(self, member: Member) -> Server:
         """Give what is connected to for this client."""
-        return member.target_for(self._flow.local if self.upstream.asks_where else None)
+        return member.target_for(self._flow.local_host if self.upstream.asks_where else "")
 
     def _introduce(self) -> None:
         """Have the next datagram, or each, tell the server of the client, if that is wanted."""

@@ -11,6 +11,7 @@ from twisted.internet import address
 from txmux.errors import printable
 from txmux.proxyprotocol.header import Address
 from txmux.rules.model.networks import unmapped
+from txmux.sockets.transport import host_of
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IAddress
@@ -29,6 +30,14 @@ def ip_address_of(peer: IAddress) -> Address | None:
     if not isinstance(peer, (address.IPv4Address, address.IPv6Address)):
         return None
     return Address(_read(peer.host), peer.port)
+
+
+def asked_host(local: IAddress) -> str:
+    """Give the IP address that a client has asked for, a link-local one with its interface; empty if it is none."""
+    end = ip_address_of(local)
+    if end is None:
+        return ""
+    return host_of((str(end.host), end.port, 0, getattr(local, "scopeID", 0)))
 
 
 def _read(host: str) -> IPAddress:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from txmux.backends.connect.connector import BackendConnector
+from txmux.frontend.addresses import asked_host
 from txmux.frontend.announcing import header_for
 from txmux.frontend.race import Race
 from txmux.proxyprotocol.header import TlvType
@@ -51,7 +52,7 @@ def connector_for(
     )
     connector.affinity = affinity
     if upstream.asks_where:
-        connector.local = client.local
+        connector.local = asked_host(client.host())
     connector.on_open = client.note_server
     if client.asked:
         connector.requests = client.asked

@@ -19,7 +19,7 @@ from txmux.sockets.lean import LeanSocket
 from txmux.sockets.memory import MEMORY
 from txmux.sockets.options import set_options
 from txmux.sockets.shortage import Pause
-from txmux.sockets.transport import SocketTransport, address_of
+from txmux.sockets.transport import SocketTransport, address_of, host_of
 from txmux.sockets.watched import WatchedPort
 
 if TYPE_CHECKING:
@@ -146,7 +146,8 @@ class SocketPort(WatchedPort):
     def _begin(self, accepted: socket.socket, name: Any) -> None:
         accepted.setblocking(False)  # noqa: FBT003
         peer = address_of(
-            self._family, _with_zone(name) if self._family == socket.AF_INET6 else name
+            self._family,
+            (host_of(name), *name[1:]) if self._family == socket.AF_INET6 else name,
         )
         try:
             protocol = self._factory.buildProtocol(peer)
@@ -165,11 +166,3 @@ class SocketPort(WatchedPort):
         """Leave clients in the queue until there is room for them again."""
         self._pause.begin(shortage)
         super().stopReading()
-
-
-def _with_zone(peer: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Write the zone into a link-local IPv6 address: ``fe80::1%eth0``."""
-    if not peer[3]:
-        return peer
-    host, _ = socket.getnameinfo(peer, socket.NI_NUMERICHOST | socket.NI_NUMERICSERV)
-    return (host, *peer[1:])

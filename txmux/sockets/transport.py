@@ -67,6 +67,13 @@ def place_of(host: str, port: int) -> tuple[Any, ...]:
         raise OSError(errno.ENODEV, f"this machine has no interface {zone!r}") from None
 
 
+def host_of(name: tuple[Any, ...]) -> str:
+    """Give the host of a socket's name as `place_of` takes it: a link-local IPv6 address with its interface, ``fe80::1%eth0``."""
+    if len(name) < 4 or not name[3]:
+        return str(name[0])
+    return socket.getnameinfo(name, socket.NI_NUMERICHOST | socket.NI_NUMERICSERV)[0]
+
+
 def leave(transport: tcp.Connection) -> bytes:
     """Have a transport leave its socket to somebody else, who asks the poller for it next.
 

@@ -54,7 +54,7 @@ class BackendConnector:
     Attributes:
         tried: The servers that could not be reached, and why.
         affinity: What the client is led by where that is a hash; see `txmux.backends.pool.affinity`.
-        local: The address that the client has asked for, where servers depend on that; ``None`` if it has asked for none.
+        local: The IP address that the client has asked for, where servers depend on that; empty if it has asked for none.
         alpn: The protocols to offer to a server by TLS, if the rules name none.
         on_open: Given the transport of each attempt that has led to a connection, before anything is sent.
         requests: What the client has been answered already, and a server is asked again before anything else.
@@ -113,7 +113,7 @@ class BackendConnector:
         self._missing = ""
         self.affinity = ""
         self.alpn: tuple[bytes, ...] = ()
-        self.local: Address | None = None
+        self.local = ""
         self.on_open: Callable[[Any], object] | None = None
         self.requests: tuple[Exchange, ...] = ()
         self.tried: dict[Member, ConnectFailure] = {}

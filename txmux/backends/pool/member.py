@@ -12,7 +12,6 @@ from txmux.observe.counting.column import Column
 
 if TYPE_CHECKING:
     from txmux.observe.counting.counts import ServerCounts
-    from txmux.proxyprotocol.header import Address
     from txmux.rules.model import Server
 
 
@@ -89,11 +88,11 @@ class Member:
         """Have the weight that the rules and operators want."""
         self.weight = (self.standing.weight or self.server.weight) * self.share
 
-    def target_for(self, local: Address | None) -> Server:
-        """Give what a client is connected to that has asked for this address; without one, `target` as it is."""
-        if local is None or not self.server.depends_on_client:
+    def target_for(self, local: str) -> Server:
+        """Give what a client is connected to that has asked for this IP address; without one, `target` as it is."""
+        if not local or not self.server.depends_on_client:
             return self.target
-        return self.server.at(str(local.host))
+        return self.server.at(local)
 
     def is_at(self, place: str) -> bool:
         """Tell whether a connection to this address, which is written as in the access log, goes to it."""

@@ -91,7 +91,8 @@ class Connecting(Stage):
     def _connected(self, server: ProxyClient, member: Member) -> None:
         client = self._client
         record = client.record
-        record.server = member.target_for(client.local).text
+        assert self._connector is not None  # noqa: S101 - it has connected
+        record.server = member.target_for(self._connector.local).text
         record.server_local = _local_end(server.transport)
         record.connect_ms = client.elapsed_ms() - (record.detect_ms or 0.0)
         self._upstream.counts.connected(record.connect_ms)
