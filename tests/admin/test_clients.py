@@ -323,6 +323,20 @@ class BurstTest(AdminCase):
             self.addCleanup(client.close)
         self.assertEqual((await self.ask("GET", "/healthz", to=port)).status, 200)
 
+    async def test_asked_before_a_burst(self) -> None:
+        """Who has asked is answered, however many come behind that say nothing."""
+        await self.start("metrics = 127.0.0.1:0")
+        port = self.port_of("metrics")
+        asking = socket.create_connection(("127.0.0.1", port), timeout=60)
+        self.addCleanup(asking.close)
+        asking.sendall(request("GET", "/healthz"))
+        for _ in range(150):  # none is accepted meanwhile
+            client = socket.create_connection(("127.0.0.1", port), timeout=60)
+            self.addCleanup(client.close)
+        self.assertEqual((await self.ask("GET", "/healthz", to=port)).status, 200)
+        with asking.makefile("rb") as answer:
+            self.assertEqual(Told.of(answer.read()).status, 200)
+
 
 class StalledTest(AdminCase):
     """Five hundred clients of the API that say nothing, or half a request."""

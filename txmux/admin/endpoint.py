@@ -34,6 +34,8 @@ _SAMPLING = 5.0
 """Seconds between two looks at what has been counted, for the rates."""
 _ANSWERING = 5.0
 """Seconds that clients have, at the end, to take their answers."""
+_AT_ONCE = 16
+"""Connections accepted before those that there are are read. Of more than 64 the oldest ends, and it may have asked already."""
 
 
 class Endpoints:
@@ -143,9 +145,11 @@ class Endpoints:
             site = make_site(setting, self._control, self._reactor.seconds)
             clients = self._clients[setting] = Clients(site, self._reactor)
         if opened.family != socket.AF_UNIX:
-            return self._reactor.adoptStreamPort(opened.fileno(), opened.family, clients)
-        port = SharedUNIXPort(opened, clients, self._reactor)
-        port.startListening()
+            port = self._reactor.adoptStreamPort(opened.fileno(), opened.family, clients)
+        else:
+            port = SharedUNIXPort(opened, clients, self._reactor)
+            port.startListening()
+        _accept_few(port)
         return port
 
     def _close_unneeded(self) -> None:
@@ -194,6 +198,17 @@ class PreparedEndpoints:
     def abandon(self) -> None:
         """Close what was opened for it."""
         self.sockets.abandon()
+
+
+def _accept_few(port: Any) -> None:
+    """Have a port of Twisted's, which accepts the more at once the more clients come, accept few."""
+    read = port.doRead
+
+    def read_few() -> Any:
+        port.numberAccepts = min(port.numberAccepts, _AT_ONCE)
+        return read()
+
+    port.doRead = read_few
 
 
 def _load() -> tuple[Any, Any]:
