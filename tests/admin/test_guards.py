@@ -340,6 +340,20 @@ class GuardTest(SynchronousTestCase):
         self.clock.advance(61)
         self.assertEqual(self.tried("2001:db8::ffff", "x"), 401)
 
+    def test_logged(self) -> None:
+        """Wrong tokens are a line in the log once a minute, with their number; right ones are none."""
+        with capturedLogs() as events:
+            for second in range(150):
+                for source in ("192.0.2.1", "192.0.2.2"):
+                    self.tried(source, f"{TOKEN}x")
+                self.tried("192.0.2.1", TOKEN)
+                self.clock.rightNow = float(second + 1)
+        self.assertEqual(
+            [(event["count"], event["caller"]) for event in events],
+            [(1, "192.0.2.1"), (120, "192.0.2.1"), (120, "192.0.2.1")],
+        )
+        self.assertNotIn(TOKEN, repr(events))
+
     def test_many_sources(self) -> None:
         """Whoever has many addresses fills no memory."""
         for number in range(3000):

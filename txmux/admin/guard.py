@@ -5,8 +5,11 @@ from __future__ import annotations
 import hashlib
 import hmac
 import ipaddress
+import math
 from collections import OrderedDict, deque
 from typing import TYPE_CHECKING
+
+from twisted.logger import Logger
 
 from txmux.admin.caller import network_of
 from txmux.admin.refused import RefusedError
@@ -21,8 +24,14 @@ _PERIOD = 60.0  # seconds
 _MOST_SOURCES = 1000
 
 
+_log = Logger()
+
+
 class Tries:
-    """Counts what sources have got wrong.
+    """Counts what sources have got wrong, and logs it, one line in a minute.
+
+    That refuses nobody and delays no check: who has the right token may come from the same address as who guesses, as on loopback,
+    and only the token tells them apart. So guesses are as many as there can be requests, and the token's length is what protects it.
 
     Args:
         seconds: Gives the time.
@@ -31,14 +40,24 @@ class Tries:
     def __init__(self, seconds: Callable[[], float]) -> None:
         self._seconds = seconds
         self._failures: OrderedDict[str, deque[float]] = OrderedDict()
+        self._unlogged = 0
+        self._logged_at = -math.inf
 
-    def failed(self, source: str) -> None:
-        """Note that a source has got it wrong.
+    def failed(self, caller: Caller) -> None:
+        """Note that somebody has got it wrong.
 
         Raises:
-            RefusedError: It has done so too often.
+            RefusedError: Those of the same source have done so too often.
         """
-        network, now = network_of(source), self._seconds()
+        network, now = network_of(caller.source), self._seconds()
+        self._unlogged += 1
+        if now - self._logged_at >= _PERIOD:
+            _log.warn(
+                "admin: wrong tokens: {count}, the last one from {caller}; this is logged once a minute",
+                count=self._unlogged,
+                caller=caller.name,
+            )
+            self._unlogged, self._logged_at = 0, now
         failures = self._failures.setdefault(network, deque(maxlen=_MOST_FAILURES))
         wait = failures[0] + _PERIOD - now if len(failures) == _MOST_FAILURES else 0
         if wait > 0:
@@ -104,7 +123,7 @@ class Guard:
                 return
         else:
             raise _unauthorized("send the token of 'admin_token' as 'Authorization: Bearer TOKEN'")
-        self._tries.failed(caller.source)
+        self._tries.failed(caller)
         raise _unauthorized("that is not the token of 'admin_token'")
 
     @staticmethod
@@ -139,7 +158,7 @@ class Guard:
             RefusedError: It is not the token.
         """
         if not self._is_token(token.strip()):
-            self._tries.failed(caller.source)
+            self._tries.failed(caller)
             raise RefusedError(403, "that is not the token of 'admin_token'")
         return f"{self.cookie_name}={self._cookie()}; Path=/; HttpOnly; SameSite=Strict"
 

@@ -29,7 +29,7 @@ _MOST_CONNECTIONS = 64
 _LONGEST_BODY = 65536  # bytes
 _TOO_MANY = 429
 _SLOWED = 1.0
-"""Seconds that an answer takes to one who sends wrong tokens again and again."""
+"""Seconds that an answer takes to one who sends wrong tokens again and again. It saves work; who hangs up does not wait for it."""
 _IDLE = 30
 """Seconds that a connection may be quiet between two requests, or not take an answer."""
 _ARRIVING = 10.0
