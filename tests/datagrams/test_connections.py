@@ -246,6 +246,18 @@ class ConnectionTests(ConnectionsCase):
         self.assertEqual((await self.a.hears(5))[2:], [long] * 3)
         self.assertEqual(await self.b.hears(1), [opening("b")])
 
+    async def test_bulk_of_one_hello(self) -> None:
+        """A hello in two datagrams that the system has put together is of one connection, at a port that has another one, too."""
+        client, port = Talker.listening(self), self.serve()
+        await self.connect(client, port, "b")
+        halves = [
+            initial(frame, number=number, destination=_destination("a", 0))
+            for number, frame in enumerate(cut(hello("a"), 40))
+        ]
+        client.bulk(b"".join(halves), 1200, port)
+        self.assertEqual(await self.a.hears(2), halves)
+        self.assertEqual(len({*self.a.senders}), 1)
+
 
 class EndTests(ConnectionsCase):
     """What is left when one ends, and what counts."""

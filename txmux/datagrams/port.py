@@ -303,7 +303,10 @@ class DatagramPort(WatchedPort):
         for flow, run in _runs(at.find, data, size):
             if flow is None or not flow.take(run, size):
                 for part in ancillary.split(run, size):
-                    self._unknown(key, part)
+                    if len(part) == len(data):
+                        self._unknown(key, part)
+                    else:  # one that came before may have begun its flow
+                        self._sort(key, part, 0)
 
     def _unknown(self, key: Key, datagram: memoryview) -> None:
         """Take a datagram that does not tell of a flow of its address."""
