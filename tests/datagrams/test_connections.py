@@ -103,6 +103,12 @@ class ConnectionsCase(FlowCase):
         port: Any = self.running.ports[0]
         return len(port.flows)
 
+    def here(self, client: Talker) -> list[str]:
+        """Name the routes of the flows at a client's port."""
+        port: Any = self.running.ports[0]
+        keys = [key for key in port.flows if key[0][1] == client.port]
+        return sorted(str(flow.record.route) for key in keys for flow in port.at(key))
+
     async def connect(self, client: Talker, port: int, *names: str) -> None:
         """Open connections, and end their handshakes."""
         for name in names:
@@ -367,3 +373,14 @@ class MoveTests(ConnectionsCase):
             self.assertEqual(await new.asks(short(name), port), short(name))
         self.assertEqual([len({*host.senders}) for host in (self.a, self.b)], [1, 1])
         self.assertEqual(self.addresses(), 1)
+
+    async def test_some_of_several(self) -> None:
+        """Those that move together leave nothing where they were, where another one stays."""
+        old, new, port = Talker.listening(self), Talker.listening(self), self.serve()
+        await self.connect(old, port, "a", "b")
+        self.assertEqual(await old.asks(other_version(), port), answering(served("c")))
+        await self.moved(new, port, "ab")
+        self.assertEqual(self.here(old), ["others"])
+        self.assertEqual(self.here(new), ["a", "b"])
+        for name in "ab":
+            self.assertEqual(await new.asks(short(name), port), short(name))

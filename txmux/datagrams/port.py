@@ -209,14 +209,14 @@ class DatagramPort(WatchedPort):
 
     def forget(self, key: Key, flow: Receiver) -> None:
         """Note that a flow is over, or comes from another address now."""
-        shared = flow.beside
-        if self.flows.get(key) is flow:
+        at = self.flows.get(key)
+        if at is flow:
             del self.flows[key]
-        elif shared is not None and self.flows.get(key) is shared:
-            shared.remove(flow)
-            if len(shared) == 1:
-                [left] = shared.flows
-                shared.remove(left)
+        elif isinstance(at, SharedAddress) and flow in at:
+            at.remove(flow)
+            if len(at) == 1:
+                [left] = at.flows
+                at.remove(left)
                 self.flows[key] = left
         self._close_if_unused()
 

@@ -124,6 +124,10 @@ class SharedAddress(Generic[F]):
         """Tell how many there are."""
         return len(self._flows)
 
+    def __contains__(self, flow: object) -> bool:
+        """Tell whether a flow is one of them."""
+        return flow in self._flows
+
     @property
     def flows(self) -> list[F]:
         """All of them, the first one first."""
@@ -141,7 +145,8 @@ class SharedAddress(Generic[F]):
         """Forget a flow."""
         for name in self._flows.pop(flow):
             self._forget(flow, name)
-        flow.beside = None
+        if flow.beside is self:
+            flow.beside = None
         self._heard.pop(flow, None)
         self._spoke.pop(flow, None)
         self._guessed.pop(flow, None)
