@@ -66,7 +66,7 @@ def finished(name: str) -> bytes:
     return answering(SOURCE, destination=served(name))
 
 
-def _nameless(data: bytes) -> bytes:
+def nameless(data: bytes) -> bytes:
     """Answer as a server that wants no ID."""
     return data if data[0] < 0x80 else answering(b"") if data[0] & 0xF0 == 0xC0 else b""
 
@@ -208,7 +208,7 @@ class ConnectionTests(ConnectionsCase):
     async def test_nameless_server(self) -> None:
         """A server that wants no ID gets all that has none that is known."""
         client, port = Talker.listening(self), self.serve()
-        self.a._answer = _nameless
+        self.a._answer = nameless
         await client.asks(opening("a"), port)
         client.say(answering(SOURCE, destination=b""), port)
         await self.connect(client, port, "b")
@@ -219,6 +219,23 @@ class ConnectionTests(ConnectionsCase):
         ):
             self.assertEqual(await client.asks(data, port), data)
             self.assertEqual(host.heard[-1], data)
+
+    async def test_nameless_servers(self) -> None:
+        """Of two servers that want no ID, the newest gets what has none; when it ends, the other one does."""
+        client, port = Talker.listening(self), self.serve()
+        self.a._answer = self.others._answer = nameless
+        await client.asks(opening("a"), port)
+        client.say(answering(SOURCE, destination=b""), port)
+        await self.connect(client, port, "b")
+        await client.asks(other_version(), port)
+        client.say(b"\xc0\x1a\x2a\x3a\x4a\0\6client", port)
+        await client.asks(b"\x41to the newest", port)
+        self.assertEqual(self.others.heard[-1], b"\x41to the newest")
+        [factory] = self.running.factories
+        next(one for one in factory.connections if one.record.route == "others").end("killed")
+        await client.asks(short("b"), port)
+        await client.asks(b"\x41to the other", port)
+        self.assertEqual(self.a.heard[-1], b"\x41to the other")
 
     async def test_bulk(self) -> None:
         """Datagrams that the system has put together go each to its own server, in their order."""

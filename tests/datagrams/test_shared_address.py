@@ -130,9 +130,10 @@ class KnownTests(SharedAddressTestCase):
             flow.served = b"same"
             flow.answer(self.shared)
             self.assertIs(self.shared.find(flow.finished()), flow)
+        self.connect("c")
         self.assertIs(self.shared.find(a.short()), b)
         self.shared.remove(b)
-        self.assertEqual(self.whose(a.short()), "a")
+        self.assertIs(self.shared.find(a.short()), a)
 
     def test_other_protocols(self) -> None:
         """What is neither a packet of a known connection nor like a short header goes to the flow that is known by its address."""

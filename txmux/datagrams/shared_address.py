@@ -107,7 +107,8 @@ class SharedAddress(Generic[F]):
     def __init__(self, seconds: Callable[[], float], *flows: F) -> None:
         self._seconds = seconds
         self._flows: dict[F, tuple[bytes, ...]] = {}  # with the IDs by which they are found
-        self._names: dict[bytes, F] = {}
+        self._names: dict[bytes, dict[F, None]] = {}
+        """The flows that have an ID, the newest one at the end, which gets what is sent to it."""
         self._lengths: dict[int, int] = {}  # of them, the longest first, and how many there are
         self._heard: OrderedDict[F, float] = OrderedDict()
         """Those that may have IDs which are not known, and when each has used a known one; the last one at the end."""
@@ -166,13 +167,16 @@ class SharedAddress(Generic[F]):
         for name in before:
             if name not in names:
                 self._forget(flow, name)
-        for name in names:
+        for name in names.difference(before):
             if name not in self._names:
+                self._names[name] = {}
                 self._count(len(name), 1)
-            self._names[name] = flow
+            self._names[name][flow] = None
 
     def _forget(self, flow: F, name: bytes) -> None:
-        if self._names.get(name) is flow:
+        flows = self._names[name]
+        del flows[flow]
+        if not flows:
             del self._names[name]
             self._count(len(name), -1)
 
@@ -208,7 +212,8 @@ class SharedAddress(Generic[F]):
 
     def _used(self, name: bytes | None) -> F | None:
         """Note that an ID is used, if it is known."""
-        flow = None if name is None else self._names.get(name)
+        flows = None if name is None else self._names.get(name)
+        flow = None if flows is None else next(reversed(flows))
         if flow is not None:
             ids = flow.ids
             now = self._seconds()
