@@ -308,6 +308,21 @@ class ChangedTests(SharedAddressTestCase):
             self.assertEqual(a.ids.current, name)
         self.assertIsNone(self.shared.find(a.short(b"changed2")))
 
+    def test_of_one_that_is_over(self) -> None:
+        """What a client says to a connection that has ended takes no ID from one that goes on."""
+        a, b, c = self.connect("abc")
+        self.clock.advance(RECENT)
+        while self.shared.find(b.short(b"changed!")) is None:
+            self.whose(a.short())
+            self.whose(c.short())
+            self.says(b, b"changed!", after=0.1)
+        self.shared.remove(a)
+        for _ in range(30):
+            self.says(c, c.served, after=0.1)
+            self.says(b, b"changed!", after=0.05)
+            self.whose(a.short())
+        self.assertIs(self.shared.find(b.short(b"changed!")), b)
+
     def test_soon_again(self) -> None:
         """All of them may change again, before it is certain what they have changed to; clients wait longer and longer."""
         flows = self.connect("abc")

@@ -256,7 +256,8 @@ class SharedAddress(Generic[F]):
         self._weigh(guess, quiet, now)
         flow = self._choose(guess, quiet, now)
         self._guessed[flow], guess.flow, guess.used_at = guess, flow, now
-        if guess.votes_for(flow) >= _SURE and now - guess.since > RECENT:
+        is_sure = guess.votes_for(flow) >= _SURE and now - guess.since > RECENT
+        if is_sure and self._heard[flow] <= guess.since + REORDERED:  # else it has another one
             self._settle(guess, head, now)
         return flow
 
