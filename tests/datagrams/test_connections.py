@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tests.datagrams.test_relaying import FlowCase
-from tests.datagrams.test_roaming import WG_DATA, WG_FIRST
+from tests.datagrams.test_roaming import WG_ANSWER, WG_DATA, WG_FIRST
 from tests.datagrams.test_roaming import answer as answering
 from tests.support.datagrams import Talker, turn
 from tests.wire.hello_builder import client_hello, extension, server_name, versions
@@ -401,3 +401,19 @@ class MoveTests(ConnectionsCase):
         self.assertEqual(self.here(new), ["a", "b"])
         for name in "ab":
             self.assertEqual(await new.asks(short(name), port), short(name))
+
+    async def test_tunnel_beside_connections(self) -> None:
+        """A tunnel may move to the port of a connection, and goes on there."""
+        old, new, port = Talker.listening(self), Talker.listening(self), self.serve()
+        self.others._answer = lambda data: WG_ANSWER if data == WG_FIRST else data
+        await self.connect(new, port, "a")
+        self.assertEqual(await old.asks(WG_FIRST, port), WG_ANSWER)
+        await old.asks(WG_DATA, port)
+        while WG_DATA not in new.heard:
+            new.say(WG_DATA, port)
+            await turn()
+        for _ in range(20):
+            new.heard.clear()
+            self.assertEqual(await new.asks(WG_DATA, port), WG_DATA)
+            await turn()
+        self.assertEqual(await new.asks(short("a"), port), short("a"))

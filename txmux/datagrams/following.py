@@ -150,12 +150,14 @@ class Following:
         self._give_kept()
 
     def from_elsewhere(self, port: DatagramPort, key: Key, data: memoryview, size: int) -> bool:
-        """Take datagrams of another address that belong to the flow.
+        """Take datagrams that belong to the flow, and are not known to do so at their address.
 
         Returns:
             Whether they do: the address may be one that is not let in.
         """
         trail, source, client = self.trail, (port, key), _address(key)
+        if source == trail.home:  # which is another flow's, too
+            return self._flow.take(data, size, is_home=True)
         is_new = not trail.knows(source)
         if is_new and not (self._may_be_at(client) and self._reserve(source, client)):
             return False
