@@ -5,9 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 from tests.datagrams.handover_case import HandoverCase
-from tests.datagrams.test_connections import ConnectionsCase, finished, opening, served, short
+from tests.datagrams.test_connections import (
+    ConnectionsCase,
+    finished,
+    nameless,
+    opening,
+    served,
+    short,
+)
 from tests.datagrams.test_roaming import answer as answering
 from tests.support.datagrams import Talker, turn
+from tests.wire.quic_builder import SOURCE, other_version
 from txmux.datagrams import roaming
 from txmux.datagrams.handover import hand_over_flows
 
@@ -119,6 +127,28 @@ class ConnectionHandoverTests(HandoverCase, ConnectionsCase):
         client.say(opening("a", 1), port)
         await self.a.hears(6)
         self.assertEqual((len({*self.a.senders}), len(self.new.connections)), (2, 3))
+
+    async def test_nameless(self) -> None:
+        """Connections whose servers want no ID go on all, and take nothing from one that comes later."""
+        client, port = Talker.listening(self), self.serve()
+        self.a._answer = nameless
+        for number in (0, 1):
+            await client.asks(opening("a", number), port)
+            client.say(answering(SOURCE, destination=b""), port)
+        await self.connect(client, port, "b")
+        await client.asks(other_version(), port)
+        there = self.there()
+        client.say(short("b"), port)
+        waiting = self.port_there._waiting
+        assert waiting is not None
+        while not waiting._kept:
+            await turn()
+        order = ["others", "a", "b"]
+        for flow in sorted(self.old.connections, key=lambda one: order.index(one.record.route)):
+            await hand_over_flows([flow], there)
+        self.port_there.await_no_more()
+        self.assertEqual((await self.b.hears(3))[-1], short("b"))
+        self.assertEqual(len(self.new.connections), 4)
 
     async def test_moves(self) -> None:
         """One of them moves there, the other one stays."""

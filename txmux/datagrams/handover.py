@@ -217,14 +217,20 @@ def _make_way(
     port: DatagramPort, key: Key, record: ConnectionRecord, ids: ConnectionIds | None
 ) -> None:
     """Have no other flow in the place of one that comes."""
-    known = set() if ids is None else {*ids.known}
     for newer in port.at(key):
-        its = set() if newer.ids is None else {*newer.ids.known}
         if newer.record.id == record.id:
             newer.comes_back()
             port.forget(key, newer)
-        elif its & known or not (its or known):  # it has begun while this one was on its way
+        elif _is_same(newer.ids, ids):  # it has begun while this one was on its way
             newer.over("limit")
+
+
+def _is_same(newer: ConnectionIds | None, ids: ConnectionIds | None) -> bool:
+    """Tell whether a flow began with a datagram of another one; servers may want no ID for one connection and the next."""
+    if newer is None or ids is None:
+        return newer is ids
+    first = newer.known[0]
+    return first != b"" and first in ids.known
 
 
 def _ids_of(told: Mapping[str, Any]) -> ConnectionIds | None:

@@ -290,8 +290,9 @@ class DatagramPort(WatchedPort):
 
     def arrived(self, key: Key, flow: Receiver) -> None:
         """Note that a flow has come from another process; it gets what has come before it."""
+        at = self.flows.get(key, flow)  # several connections may be there already
         for data, size in () if self._waiting is None else self._waiting.take(key):
-            if not flow.from_client(data, size):
+            if not at.from_client(data, size):
                 self._sort(key, data, size)
 
     def _sort(self, key: Key, data: memoryview, size: int) -> None:
