@@ -171,8 +171,8 @@ class Site(FileServers):
         self.share(start_dnsmasq(hosts))
         self.share(EchoServer())
         site = self.share(Server("site", self.certificate))
-        self.wireguard = WireGuard(self.folder / "wireguard", path.clients)
-        self.openvpn = OpenVpn(self.folder / "openvpn", path.clients)
+        self.wireguard = WireGuard(self.folder / "wireguard", path.clients, SERVER)
+        self.openvpn = OpenVpn(self.folder / "openvpn", path.clients, SERVER)
         for server in self.wireguard.start():
             self.share(server)
         rules = _RULES.format(

@@ -78,7 +78,7 @@ backend = udp:127.0.0.1:1812
         """Ask with the right password and with a wrong one."""
         for password, answer in (("right", "Access-Accept"), ("wrong", "Access-Reject")):
             asked = f"User-Name=me,User-Password={password}\n".encode()
-            done = run("radclient", "-x", f"127.0.0.1:{PORT}", "auth", "shared", stdin=asked)
+            done = run("radclient", "-x", f"{self.host}:{PORT}", "auth", "shared", stdin=asked)
             assert_in(f"Received {answer}", done.stdout.decode())
 
 
@@ -111,7 +111,7 @@ backend = udp:127.0.0.1:161
 
     def use(self) -> None:
         """Ask for one thing, and for all that are under a node."""
-        of = ("-m", "", "-M", "/nonexistent", "-c", "secret", f"127.0.0.1:{PORT}")
+        of = ("-m", "", "-M", "/nonexistent", "-c", "secret", f"{self.host}:{PORT}")
         location = "1.3.6.1.2.1.1.6.0"
         for version in ("-v1", "-v2c"):
             assert_in('"behind the port"', say("snmpget", version, *of, location))
@@ -149,7 +149,7 @@ backend = udp:127.0.0.1:5683
         """Write and read."""
         sent, got = self.folder / "sent", self.folder / "got"
         sent.write_bytes(bytes(range(256)) * 20)
-        to = f"coap://127.0.0.1:{PORT}/document"
+        to = f"coap://{self.host}:{PORT}/document"
         say("coap-client-notls", "-m", "put", "-f", sent, "-b", "512", to)
         say("coap-client-notls", "-m", "get", "-o", got, to)
         assert_same(got.read_bytes(), sent.read_bytes())
@@ -171,7 +171,7 @@ backend = udp:127.0.0.1:10123
 
     def use(self) -> None:
         """Ask."""
-        said = say("ntpdig", "--timeout=180", "127.0.0.1")
+        said = say("ntpdig", "--timeout=180", self.host)
         found = re.search(r"\+(\d+)\.\d+ ", said)
         if found is None or abs(int(found[1]) - _FAST) > 30:
             raise AssertionError(said)
@@ -204,7 +204,7 @@ backend = udp:127.0.0.1:5060
 
     def use(self) -> None:
         """Ask."""
-        said = say("sipsak", "-vv", "-s", f"sip:me@127.0.0.1:{PORT}")
+        said = say("sipsak", "-vv", "-s", f"sip:me@{self.host}:{PORT}")
         assert_in("SIP/2.0 200 OK", said)
 
 
@@ -234,7 +234,7 @@ backend = udp:127.0.0.1:514
         """Send two messages."""
         before = len(self._server.heard)
         for version in ("--rfc3164", "--rfc5424"):
-            to = ("--udp", "--server", "127.0.0.1", "--port", str(PORT))
+            to = ("--udp", "--server", self.host, "--port", str(PORT))
             say("logger", *to, version, "--tag", "here", "a message")
         eventually(lambda: len(self._server.heard) == before + 2, "both messages have come")
         for heard in self._server.heard[before:]:

@@ -42,7 +42,7 @@ answers = 1
 
     def use(self) -> None:
         """Ask once, and many times at once."""
-        for host, number in (("127.0.0.1", 7), ("::1", 8)):
+        for host, number in ((self.host, 7), ("::1", 8)):
             found = say("dig", f"@{host}", "-p", str(PORT), "+short", f"n{number}.test")
             assert_same(found.encode(), b"192.0.2.%d\n" % number)
         questions = self.folder / "questions"
@@ -50,7 +50,7 @@ answers = 1
             "".join(f"n{number % 100 + 1}.test A\n" for number in range(_QUESTIONS))
         )
         said = say(
-            *("dnsperf", "-s", "127.0.0.1", "-p", str(PORT), "-d", questions),
+            *("dnsperf", "-s", self.host, "-p", str(PORT), "-d", questions),
             *("-n", "1", "-c", "20", "-q", "20", "-t", "180"),
         )
         assert_in(f"NOERROR {_QUESTIONS} (100.00%)", re.sub(" +", " ", said))
@@ -86,7 +86,7 @@ backend = udp:127.0.0.1:69
         wanted = (self.folder / "served" / "image").read_bytes()
         for size in ("512", "1468"):
             got = self.folder / f"got-{size}"
-            url = f"tftp://127.0.0.1:{PORT}/image"
+            url = f"tftp://{self.host}:{PORT}/image"
             say("curl", "--silent", "--show-error", "--tftp-blksize", size, "-o", got, url)
             assert_same(got.read_bytes(), wanted)
 

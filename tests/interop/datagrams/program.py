@@ -25,6 +25,8 @@ class Program(ABC):
     Args:
         folder: For its files; it is made.
         there: A namespace with a cable to this one, for clients that need a network of their own.
+        host: Where its clients in this one come to. It is no other program's: the system may give a client the port of one
+            that has just ended, whose flow is still there.
 
     Attributes:
         routes: Sections of the rules that lead to its servers.
@@ -36,9 +38,10 @@ class Program(ABC):
     names: ClassVar[tuple[str, ...]]
     least: tuple[int, int] = (1, 1)
 
-    def __init__(self, folder: Path, there: Namespace) -> None:
+    def __init__(self, folder: Path, there: Namespace, host: str) -> None:
         self.folder = folder
         self.there = there
+        self.host = host
         folder.mkdir()
 
     @abstractmethod

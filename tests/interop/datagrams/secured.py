@@ -49,7 +49,7 @@ backend = udp:127.0.0.1:4432
                 ends.callback(server.end)
                 server.wait_for("ACCEPT")
                 client = Child(
-                    *("openssl", "s_client", "-dtls", "-connect", f"127.0.0.1:{PORT}", "-quiet"),
+                    *("openssl", "s_client", "-dtls", "-connect", f"{self.host}:{PORT}", "-quiet"),
                     *("-servername", f"{name}.test", "-verify_hostname", f"{name}.test"),
                     *("-CAfile", files.chain, "-verify_return_error"),
                     stdin=True,
@@ -97,11 +97,11 @@ backend = udp:127.0.0.1:3478
         """Ask, and relay."""
         assert_in(
             "UDP reflexive addr: 127.0.0.1:",
-            say("turnutils_stunclient", "-p", str(PORT), "127.0.0.1"),
+            say("turnutils_stunclient", "-p", str(PORT), self.host),
         )
         said = say(
             *("turnutils_uclient", "-y", "-u", "me", "-w", "secret", "-p", str(PORT)),
-            *("-n", "5", "-z", "5", "127.0.0.1"),
+            *("-n", "5", "-z", "5", self.host),
         )
         assert_in("tot_send_msgs=20, tot_recv_msgs=20", said)
 
@@ -115,7 +115,7 @@ class Streams(Program):
 
     routes = f"""
 [listen control]
-endpoint = 127.0.0.1:{PORT}
+endpoint = :{PORT}
 [route control]
 match = iperf3
 backend = 127.0.0.1:5201
@@ -143,7 +143,7 @@ backend = udp:127.0.0.1:5201
             self._tests += 1
             self._server.wait_for(rf"Server listening on 5201 \(test #{self._tests}\)")
             done = run(
-                *("iperf3", "--client", "127.0.0.1", "-p", str(PORT), "-u", "--json"),
+                *("iperf3", "--client", self.host, "-p", str(PORT), "-u", "--json"),
                 *("--length", "1200", "--bytes", str(1200 * _STREAM), "--bitrate", "10M", *reverse),
             )
             told = json.loads(done.stdout)

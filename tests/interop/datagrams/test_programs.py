@@ -51,7 +51,10 @@ class ProgramTests(InteropTestCase):
         cable(here, [f"{tunnels.HERE}/24"], there, [f"{tunnels.THERE}/24"])
         here.enter()
         cls.share(tunnels.EchoServer())
-        cls.programs = {name: made(cls.folder / name, there) for name, made in _PROGRAMS.items()}
+        cls.programs = {
+            name: made(cls.folder / name, there, f"127.0.1.{number}")
+            for number, (name, made) in enumerate(_PROGRAMS.items(), 1)
+        }
         for program in cls.programs.values():
             for server in program.start():
                 cls.share(server)

@@ -319,6 +319,6 @@ backend = udp:127.0.0.1:500
     @override
     def use(self) -> None:
         """Ask in both versions."""
-        to = ("--sport=0", "--timeout=60000", f"--dport={PORT}", "127.0.0.1")
+        to = ("--sport=0", "--timeout=60000", f"--dport={PORT}", self.host)
         assert_in("1 returned handshake", say("ike-scan", "--trans=7/128,2,1,2", *to))
         assert_in("IKEv2", say("ike-scan", "--ikev2", *to))
