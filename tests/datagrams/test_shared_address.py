@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import TYPE_CHECKING, Any
 
 from hypothesis import given
@@ -15,7 +16,6 @@ from txmux.datagrams.connection_ids import HEAD, ConnectionIds
 from txmux.datagrams.shared_address import RECENT, REORDERED, SharedAddress
 
 if TYPE_CHECKING:
-    import random
     from collections.abc import Sequence
 
 _PATIENCE = 0.03
@@ -307,6 +307,20 @@ class ChangedTests(SharedAddressTestCase):
             assert a.ids is not None
             self.assertEqual(a.ids.current, name)
         self.assertIsNone(self.shared.find(a.short(b"changed2")))
+
+    def test_beside_nameless_server(self) -> None:
+        """An ID that comes again is none of what a client says to a server that wants none, which is never the same."""
+        a, b = self.connect("ab")
+        [z] = self.connect("z", 0)
+        chance = random.Random(1)
+        for number in range(40):
+            for _ in range(20):
+                name = chance.randbytes(HEAD)
+                self.assertEqual(self.says(z, name, after=0.001, answers=False), "z")
+                self.shared.answered(z)
+            got = [self.says(flow, flow.name.encode() * 7 + b"1", after=0.1) for flow in (a, b)]
+            if number > 20:
+                self.assertEqual(got, ["a", "b"])
 
     def test_of_one_that_is_over(self) -> None:
         """What a client says to a connection that has ended takes no ID from one that goes on."""

@@ -40,6 +40,7 @@ _LONGEST_DELAY = 0.5
 _UNUSED = 0.25  # seconds after which another ID may have taken the place of one
 _MOST_CANDIDATES = 8
 _MOST_GUESSES = 64
+_MOST_ONCE = 256
 _CLEAR, _SURE = 2, 4  # votes
 _LEAST_NAME, _NAME = 4, 8  # bytes by which IDs of unknown length are told apart
 
@@ -118,6 +119,7 @@ class SharedAddress(Generic[F]):
         )
         self._guesses: OrderedDict[bytes, _Guess[F]] = OrderedDict()
         self._guessed: dict[F, _Guess[F]] = {}
+        self._once: OrderedDict[bytes, bool] = OrderedDict()  # what may be an ID, and has come once
         for flow in flows:
             self.add(flow)
 
@@ -239,19 +241,38 @@ class SharedAddress(Generic[F]):
             return first
         if not is_short:
             return next(reversed(self._heard))
-        return self._used(b"") or self._guess(head)
-
-    def _guess(self, head: bytes) -> F:
-        """Guess whose ID it is that a short header has."""
-        now = self._seconds()
         length = next((one for one in reversed(self._lengths) if one >= _LEAST_NAME), _NAME)
         name = head[1 : 1 + length]
+        nameless = self._names.get(b"", {})
+        named = (one for one in reversed(self._heard) if one not in nameless)
+        latest = [*islice(named, _MOST_CANDIDATES)]
+        if not nameless or (latest and self._comes_again(name)):
+            return self._guess(name, head, latest)
+        return self._used(b"") or first
+
+    def _comes_again(self, name: bytes) -> bool:
+        """Tell whether this has come before, so that it is an ID: what is said to a server that wants none is encrypted there."""
+        if name in self._guesses or self._once.pop(name, False):
+            return True
+        self._once[name] = True
+        if len(self._once) > _MOST_ONCE:
+            self._once.popitem(last=False)
+        return False
+
+    def _guess(self, name: bytes, head: bytes, latest: Sequence[F]) -> F:
+        """Guess whose ID it is that a short header has.
+
+        Args:
+            name: The ID, or the beginning of it.
+            head: Where it is.
+            latest: Those that it may be of, the one that was heard of last first.
+        """
+        now = self._seconds()
         guess = self._guesses.get(name)
         if guess is None:
             guess = self._guesses[name] = _Guess(name, now)
             if len(self._guesses) > _MOST_GUESSES:
                 self._give_up(next(iter(self._guesses.values())))
-        latest = [*islice(reversed(self._heard), _MOST_CANDIDATES)]
         quiet = [one for one in latest if self._heard[one] <= guess.since + REORDERED] or latest
         self._weigh(guess, quiet, now)
         flow = self._choose(guess, quiet, now)

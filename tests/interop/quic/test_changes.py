@@ -9,7 +9,7 @@ import signal
 from tests.interop.children import eventually
 from tests.interop.quic.case import QuicCase, Server
 from tests.interop.quic.content import content
-from tests.interop.quic.h3_client import H3Client, client, configuration
+from tests.interop.quic.h3_client import H3Client, client, configuration, one_socket
 from tests.processes.upgrading import Upgrading
 
 _COUNT = 100_000
@@ -22,6 +22,12 @@ backend = udp:127.0.0.1:{port}
 """
 
 
+_NAMES = ("site", "shop", "nameless")
+_ROUTE = """
+[route {name}]
+match = quic sni={name}.example.com
+backend = udp:127.0.0.1:{port}
+"""
 _SETTINGS = """
 workers = 1
 drain_timeout = 0s
@@ -69,3 +75,49 @@ class ChangeTests(QuicCase):
         [line] = self.mux.lines()
         self.assertEqual((line["route"], line["facts"]["sni"]), ("site", "site.example.com"))
         self.assertIn("moved_to", line["facts"])
+
+
+class SeveralTests(QuicCase):
+    """Several connections on one socket, and what happens in their middle."""
+
+    def setUp(self) -> None:
+        options = {"nameless": ["--nameless"]}
+        servers = {
+            name: self.own(Server(name, self.certificate, *options.get(name, ())))
+            for name in _NAMES
+        }
+        routes = [_ROUTE.format(name=name, port=one.port) for name, one in servers.items()]
+        rules = "[listen u]\nendpoint = udp:127.0.0.1:0\n" + "".join(routes)
+        self.mux = Upgrading(self.folder, rules, _SETTINGS)
+        self.addCleanup(self.mux.kill)
+
+    def reload(self) -> None:
+        """Have other rules read."""
+        text = self.mux.file.read_text()
+        self.mux.file.write_text(text.replace("[route shop]", "[route renamed]"))
+        os.kill(self.mux.pid, signal.SIGHUP)
+        eventually(lambda: "rules reloaded: " in self.mux.child.output, "the rules are reloaded")
+
+    async def assert_served(self, one: H3Client, name: str) -> None:
+        """Have a connection get something of the server of its name."""
+        answer = await one.get(f"/{_COUNT}")
+        self.assertEqual((answer.server, answer.body), (name, content(name, _COUNT)))
+
+    def test_changes(self) -> None:
+        """Each goes on through a reload and two upgrades, with IDs of its own or none, and new ones begin beside them."""
+
+        async def run() -> None:
+            async with one_socket(self.mux.port) as here:
+                made = [(n, await here.connect(configuration(f"{n}.example.com"))) for n in _NAMES]
+                for change in (self.mux.upgrade, self.reload, self.mux.upgrade):
+                    made[0][1].change_connection_id()
+                    await asyncio.to_thread(change)
+                    for name, one in made:
+                        await self.assert_served(one, name)
+                    made.append(("shop", await here.connect(configuration("shop.example.com"))))
+
+        asyncio.run(run())
+        self.mux.stop()
+        lines = self.mux.lines()
+        self.assertEqual(len(lines), 6)
+        self.assertEqual(len({line["client"] for line in lines}), 1)
