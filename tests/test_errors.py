@@ -35,7 +35,7 @@ from txmux.cluster.leases import SharedRates
 from txmux.errors import MuxError, printable
 from txmux.feeds.decisions import Decisions
 from txmux.frontend.addresses import text_of
-from txmux.networks.bans import Ban
+from txmux.networks.bans import Ban, banned_network, written
 from txmux.rules.model.store import Store
 from txmux.rules.problems import Problem
 from txmux.rules.reading.networks import read_lines
@@ -68,7 +68,10 @@ def _logged(work: Callable[..., object], *arguments: Any) -> Iterator[str]:
 
 def _consul(text: str) -> Iterator[str]:
     instance = Instance(5, address=text).told("web")
-    yield from instances_in(json.dumps([instance]).encode(), passing=False).named
+    zone = Instance(5, address=f"fe80::1%{text}").told("web")
+    for one in (instance, zone):
+        found = instances_in(json.dumps([one]).encode(), passing=False)
+        yield from (*found.named, *(address.host for address in found.addresses))
     yield _refusal(Answer(500, {}, text.encode()))
     for name in ("Port", "Weights"):
         service = {**instance["Service"], name: text}
@@ -81,6 +84,7 @@ def _consul(text: str) -> Iterator[str]:
 def _crowdsec(text: str) -> Iterator[str]:
     for told in (text, {text: text}, {"new": text, "deleted": None}):
         yield from _refused(Decisions().replace, told, 0.0)
+    yield written(banned_network(f"fe80::1%{text}"))
 
 
 def _http(text: str) -> Iterator[str]:

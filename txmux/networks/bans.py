@@ -30,7 +30,7 @@ _FORGOTTEN = 1000
 
 
 def banned_network(text: str) -> IPNetwork:
-    """Read an address or a network.
+    """Read an address or a network; the interface of an address (RFC 4007) is left out.
 
     Raises:
         ValueError: It is neither.
@@ -39,6 +39,8 @@ def banned_network(text: str) -> IPNetwork:
     first = unmapped(network.network_address)
     if first.version != network.version and network.prefixlen >= 96:  # ::ffff:0:0/96, RFC 4291
         return ip_network((first, network.prefixlen - 96))
+    if "%" in text:  # any text may be the name of an interface, which no set of networks looks at
+        return type(network)((int(network.network_address), network.prefixlen))
     return network
 
 

@@ -85,7 +85,7 @@ def _instance(entry: Any) -> _Found:
     service = entry["Service"]
     host, order = str(service.get("Address") or entry["Node"]["Address"]), None
     with suppress(ValueError):  # a name
-        ip = ipaddress.ip_address(host)
+        ip = ipaddress.ip_address(printable(host, _LONGEST_NAME))  # whose interface may be any text
         host, order = str(ip), (ip.version, int(ip))
     statuses = {check["Status"] for check in entry.get("Checks") or ()}
     status = _PASSING
