@@ -342,14 +342,30 @@ class TroubleTests(ConsulCase):
         self.assertEqual(self.texts(pool), ["127.0.0.1:80"])
 
     async def test_empty(self) -> None:
-        """A service without instances has no servers, which is told once."""
+        """A service without instances has no servers, which is logged once, and told until there is one."""
         pool = await self.known()
+        self.assertEqual(self.names.stale(), {})
         await self.asks_again()
         await self.until(lambda: self.consul.waiting)
         self.consul.register("web", [Instance(80, status="critical")])
         await self.found(pool)
         await self.rests()
-        self.assertEqual(self.said(), ["Consul has no instance of web to lead clients to"])
+        why = "Consul has no instance of web to lead clients to"
+        self.assertEqual(self.said(), [why])
+        self.assertEqual([*self.names.stale().values()], [(None, why)])
+        self.consul.register("web", [Instance(80)])
+        await self.asks_again()
+        await self.found(pool, "127.0.0.1:80")
+        self.assertEqual(self.names.stale(), {})
+
+    async def test_many_reasons(self) -> None:
+        """Of reasons that are others each time, as those of a proxy that numbers its answers, no more than ten are logged."""
+        await self.known()
+        for number in range(15):
+            self.consul.broken = 502, f"request {number}"
+            await self.asks_again()
+            await self.rests()
+        self.assertEqual(len(self.said()), 10)
 
     async def test_named_instance(self) -> None:
         """Instances that have a name in place of an address are left out, and told."""

@@ -30,6 +30,8 @@ _Addresses = tuple[ResolvedAddress, ...]
 
 _SHORTEST = 1.0
 """Seconds between two look-ups of a name, at least."""
+_MOST_REASONS = 10
+"""Of one outage, so many reasons are logged, each once: a proxy may number its answers."""
 
 
 class Names:
@@ -246,7 +248,7 @@ class _Name:
     Attributes:
         addresses: What is known.
         found_at: When they were found last, in the reactor's seconds; ``None`` if there never were any.
-        why: Why they cannot be found now; empty if they can.
+        why: Why they cannot be found now, or why there are none; empty if there are.
     """
 
     _log = Logger()
@@ -287,9 +289,11 @@ class _Name:
         )
 
     def stale(self) -> tuple[float | None, str]:
-        """Tell for how long nothing has been found, and why."""
-        at = self.found_at
-        return None if at is None else self._reactor.seconds() - at, self.why
+        """Tell for how long nothing has been found, and why; nothing is the age of addresses that are known not to be."""
+        return self._age() if self._failures else None, self.why
+
+    def _age(self) -> float | None:
+        return None if self.found_at is None else self._reactor.seconds() - self.found_at
 
     def begin(self) -> None:
         """Look it up now, and again from time to time."""
@@ -319,7 +323,8 @@ class _Name:
             )
         self._on_end(self.addresses)
         self._failures = 0
-        self.found_at, self.why = self._reactor.seconds(), ""
+        self.found_at = self._reactor.seconds()
+        self.why = "" if self.addresses else found.trouble
         self._note(_State.IN_PART if found.trouble else _State.FOUND, found.trouble)
         return self._bounded(found.ttl)
 
@@ -341,7 +346,7 @@ class _Name:
 
     def _keeps(self) -> str:
         """Part with addresses that are too old, and tell what there is."""
-        age, _ = self.stale()
+        age = self._age()
         if self.addresses and age is not None and age >= self._resolve.keep:
             self.addresses = ()
             self._reasons.clear()
@@ -355,11 +360,11 @@ class _Name:
 
     def _note(self, state: _State, trouble: str, why: str = "") -> None:
         """Log a change, and each new reason once."""
-        if state is self._state and why in self._reasons:
+        if state is self._state and (why in self._reasons or len(self._reasons) >= _MOST_REASONS):
             return
         is_new = state is not self._state
         self._state = state
-        if state is not _State.FAILED:
+        if is_new:
             self._reasons.clear()
         self._reasons.add(why)
         if trouble:
