@@ -16,8 +16,9 @@ from tests.interop.mux import Mux
 from tests.service.test_privileges import require_root
 from tests.support.folders import make_folder
 from tests.support.leaks import added_since, look
+from txmux.feeds.files import Watched
 from txmux.files import open_log, open_safely, read_bytes, read_secret
-from txmux.processes.privilege.opener import Opener
+from txmux.processes.privilege.opener import Opener, OpenerError
 
 _NOBODY = 65534
 _RULES = "[listen public]\nendpoint = 127.0.0.1:0\n"
@@ -114,6 +115,28 @@ class LinksTest(SynchronousTestCase):
         key.unlink()
         os.mkfifo(key)
         os.close(opener.open_file(key))
+
+    def test_lists(self) -> None:
+        """A list of networks is not read by such a link: its errors would tell everybody what is in the file."""
+        listed = self.theirs / "list"
+        listed.write_text("192.0.2.1\n")
+        rules = self.folder / "rules.ini"
+        rules.write_text(f"{_RULES}deny = @{listed}\n")
+        opener = Opener.start(rules)
+        self.addCleanup(opener.close)
+        opener.read_rules()
+        watched = Watched(listed)
+        self.assertEqual(watched.read(), b"192.0.2.1\n")
+        listed.unlink()
+        self.link(listed, self.secret)
+        refused = self.assertRaises(OpenerError, opener.read_rules)
+        self.assertIn("'list', is not root's", str(refused))
+        self.assertRaises(OSError, watched.read)
+        self.link(self.folder / "way", listed, 0)
+        listed.unlink()
+        listed.write_text("192.0.2.2\n")
+        rules.write_text(f"{_RULES}deny = @{self.folder / 'way'}\n")
+        opener.read_rules()
 
     def test_service(self) -> None:
         """When the service's user puts a link where the log is, and asks for it to be opened again, nothing is made by it."""

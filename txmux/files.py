@@ -187,6 +187,21 @@ def read_bytes(path: Path) -> bytes:
         return file.read()
 
 
+def read_list(path: Path) -> bytes:
+    """Read all of a file that others than root may write, as a list of networks.
+
+    What is wrong in it is told with its text, so for root no link on the way is followed that is somebody else's.
+
+    Raises:
+        OSError: It cannot be read, by the helper neither, or there is such a link (``ELOOP``).
+    """
+    if os.geteuid():
+        return read_bytes(path)
+    with open(path, "rb", opener=_open_by_own_links) as file:
+        os.set_blocking(file.fileno(), True)
+        return file.read()
+
+
 def make_by_helper(path: Path) -> None:
     """Have the helper make a file that is not there, which it does if the rules want it to be made.
 
@@ -257,6 +272,10 @@ def read_own(path: Path) -> bytes:
     with open(path, "rb", opener=_open_at_once) as file:
         os.set_blocking(file.fileno(), True)
         return file.read()
+
+
+def _open_by_own_links(path: str, flags: int) -> int:
+    return open_safely(Path(path), flags)[0]
 
 
 def _open_at_once(path: str, flags: int) -> int:

@@ -9,7 +9,7 @@ import attrs
 from twisted.logger import Logger
 
 from txmux.errors import MuxError
-from txmux.files import read_bytes, state_of
+from txmux.files import read_list, state_of
 from txmux.live.turns import Turns
 from txmux.networks.packing import pack
 from txmux.rules.model import NetworkSet
@@ -52,12 +52,12 @@ class Watched:
         try:
             status = self.path.stat()
         except PermissionError:  # whoever may read it is asked
-            return read_bytes(self.path)
+            return read_list(self.path)
         state = state_of(status)
         if state == known:
             self._state = known
             return None
-        data = read_bytes(self.path)
+        data = read_list(self.path)
         is_settled = time.time_ns() - status.st_mtime_ns > _UNSURE
         self._state = state if is_settled else None
         return data

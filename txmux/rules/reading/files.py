@@ -9,7 +9,7 @@ from pathlib import Path
 
 import attrs
 
-from txmux.files import read_own
+from txmux.files import read_list, read_own
 from txmux.rules.model import Files
 from txmux.rules.problems import InvalidValueError, Problem
 
@@ -153,7 +153,7 @@ class FileReader:
         """
         name = str(path)
         if name not in self._texts:
-            self._texts[name] = self._known.texts[name] if self._known else text_of(read_own(path))
+            self._texts[name] = self._known.texts[name] if self._known else text_of(read_list(path))
         return self._texts[name]
 
     def include(self, pattern: str) -> list[Source]:
