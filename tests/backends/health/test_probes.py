@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from copy import deepcopy
 from typing import Any
 
@@ -199,6 +200,15 @@ class SshTests(ProbeTestCase):
 
 class OtherTests(ProbeTestCase):
     """``tcp``, and ``send=`` with ``expect=``."""
+
+    def test_endless_line(self) -> None:
+        """A line without an end that comes byte by byte is looked at once, and not again with each byte."""
+        judge = probe(Check("ssh"), "h", 22, tls=False).is_healthy
+        answer, began = bytes(65536), time.process_time()
+        for count in range(30_000, len(answer)):
+            self.assertFalse(judge(answer[:count]))
+        self.assertLess(time.process_time() - began, 3)
+        self.assertTrue(judge(answer + b"\nSSH-"))
 
     def test_tcp(self) -> None:
         """Nothing is asked, and nothing need be answered."""

@@ -198,7 +198,7 @@ class _SshJudge:
         self._start = 0
 
     def __call__(self, answer: bytes) -> bool:
-        start, self._start = self._start, answer.rfind(b"\n") + 1
+        start, self._start = self._start, max(0, len(answer) - len(b"SSH-"))
         return _SSH_BANNER.search(answer, start) is not None
 
 
