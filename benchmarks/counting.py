@@ -39,9 +39,9 @@ from benchmarks.children import (
     name_of,
 )
 from benchmarks.flood import process
-from txmux.observe.counting import counts
-from txmux.observe.counting.column import Column
-from txmux.observe.record import ConnectionRecord
+from txmux.telemetry.counting import counts
+from txmux.telemetry.counting.column import Column
+from txmux.telemetry.record import ConnectionRecord
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -16,16 +16,16 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from txmux import MuxError
 from txmux.cli import COMMANDS
+from txmux.cli.twist import Options
 from txmux.detection.registry import installed_matchers
 from txmux.detection.transports import transports_of
 from txmux.interfaces import IProtocolMatcher, Transport
-from txmux.observe.access_log import as_json, as_text
-from txmux.observe.reasons import EndReason
-from txmux.observe.record import ConnectionRecord
-from txmux.proxyprotocol import clouds, fields
 from txmux.rules.reading import datagrams, sections
 from txmux.rules.reading.parser import parse
-from txmux.tap import Options
+from txmux.telemetry.access_log import as_json, as_text
+from txmux.telemetry.reasons import EndReason
+from txmux.telemetry.record import ConnectionRecord
+from txmux.wire.proxyprotocol import clouds, fields
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -289,7 +289,7 @@ class AccessLogTests(PageTestCase):
         """It has every reason, and those that nothing in the code gives are said to be reserved."""
         rows = _rows(_section(self.page, "Reasons"))
         self.assert_told(rows, get_args(EndReason), "Reasons")
-        folders = ("backends", "datagrams", "frontend", "live", "relay", "serving")
+        folders = ("backends", "control", "net/relay", "serving", "tcp", "udp")
         files = [file for folder in folders for file in (_ROOT / "txmux" / folder).rglob("*.py")]
         code = "".join(file.read_text() for file in (*files, _ROOT / "txmux/service.py"))
         uses = re.sub(r"Literal\[[^\]]*\]", "", code)
@@ -316,7 +316,7 @@ class AccessLogTests(PageTestCase):
     def test_connecting_facts(self) -> None:
         """It has those that stages add."""
         stages = ("stages/connecting.py", "stages/giving.py", "connection.py")
-        code = "".join((_ROOT / "txmux/frontend" / path).read_text() for path in stages)
+        code = "".join((_ROOT / "txmux/tcp" / path).read_text() for path in stages)
         section = "Facts from connecting"
         rows = _rows(_section(self.page, section))
         self.assert_told(rows, set(re.findall(r'facts\["(\w+)"\]', code)), section)

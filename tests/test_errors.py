@@ -17,9 +17,13 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.client import ResponseFailed
 
-from tests.cluster.machine import Machine
+from tests.access.shared.machine import Machine
 from tests.support.certificates import make_authority
 from tests.support.consul import Instance
+from txmux.access.bans import Ban, banned_network, written
+from txmux.access.lists.decisions import Decisions
+from txmux.access.shared.bans import SharedBans
+from txmux.access.shared.leases import SharedRates
 from txmux.admin.audit import audit
 from txmux.admin.caller import Caller
 from txmux.adopt.receiving import read as read_handed_over
@@ -30,16 +34,12 @@ from txmux.backends.names.instances import instances_in, next_index
 from txmux.backends.names.lookup import _shown as name_shown
 from txmux.cli._output import Output
 from txmux.cli.run.textlog import as_text
-from txmux.cluster.bans import SharedBans
-from txmux.cluster.leases import SharedRates
 from txmux.errors import MuxError, printable
-from txmux.feeds.decisions import Decisions
-from txmux.frontend.addresses import text_of
-from txmux.networks.bans import Ban, banned_network, written
+from txmux.net.addresses import text_of
+from txmux.net.http import Answer, _reason
 from txmux.rules.model.store import Store
 from txmux.rules.problems import Problem
 from txmux.rules.reading.networks import read_lines
-from txmux.web.get import Answer, _reason
 from txmux.wire.facts import printable as fact
 
 if TYPE_CHECKING:

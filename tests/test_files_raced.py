@@ -17,8 +17,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.service.test_privileges import require_root
 from txmux.admin.token import make_token
 from txmux.files import open_log, remove_own_socket
+from txmux.net.sockets.unixpath import bind
 from txmux.processes.systemd.pidfile import name_process, unname_process
-from txmux.sockets.unixpath import bind
 
 if TYPE_CHECKING:
     from collections.abc import Callable

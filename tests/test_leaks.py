@@ -12,10 +12,10 @@ from twisted.internet.protocol import connectionDone
 
 from tests.support.mux import MuxTestCase, backend_at
 from tests.support.peers import Peer, PeerFactory, connect, make_stalled_port, reactor
-from txmux.embedding import outcome, route
-from txmux.frontend.connection import MuxProtocol
-from txmux.relay.relay import Relay
-from txmux.sockets.descriptors import DESCRIPTORS
+from txmux.net.relay.relay import Relay
+from txmux.net.sockets.descriptors import DESCRIPTORS
+from txmux.rules.embedding import outcome, route
+from txmux.tcp.connection import MuxProtocol
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

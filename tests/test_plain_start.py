@@ -57,13 +57,13 @@ _FORBIDDEN = {
     "txmux.backends.connect.tls": "no server is spoken to by TLS",
     "txmux.cli.check": "it is another command",
     "txmux.convert": "it is another command's",
-    "txmux.datagrams": "no endpoint is one of UDP",
-    "txmux.cluster": "no limits are shared",
-    "txmux.feeds.crowdsec": "no networks are told by one, and it imports twisted.web",
-    "txmux.demo": "this is not the demo",
+    "txmux.udp": "no endpoint is one of UDP",
+    "txmux.access.shared": "no limits are shared",
+    "txmux.access.lists.crowdsec": "no networks are told by one, and it imports twisted.web",
+    "txmux.cli.demo": "this is not the demo",
     "txmux.matchers.http": "no rule names it; that all matchers are imported is what this would show",
     "txmux.testing": "it is for tests",
-    "txmux.tls.termination": "no TLS ends here",
+    "txmux.net.tls.termination": "no TLS ends here",
 }
 """Modules that take long to import, and why a plain start has no use for them; those in them are meant, too."""
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, ClassVar
 from tests.interop.children import Child, InteropTestCase, eventually
 from tests.interop.mux import Mux, Twist, twist_command
 from tests.interop.pools_case import pool_rules
-from txmux.relay.kernel import is_supported
+from txmux.net.relay.kernel import is_supported
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

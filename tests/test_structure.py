@@ -16,26 +16,20 @@ if TYPE_CHECKING:
 PACKAGE = Path(txmux.__file__).parent
 
 PURE = (
-    "automaton",
     "convert",
     "detection",
-    "embedding",
     "errors",
-    "frontend/answers.py",
     "interfaces",
-    "jsontext",
     "matchers",
-    "proxyprotocol",
     "rules",
-    "tracing",
+    "tcp/answers.py",
     "wire",
 )
 """Rooms, and single files of others, without sockets, clocks and reactors."""
 
 IMPURE_BUT = {
-    "proxyprotocol/wrappers.py": "stands between a transport and its protocol",
     "rules/reading/endpoints.py": "asks Twisted which kinds of endpoint there are",
-    "embedding.py": "tells a protocol factory by its interface",
+    "rules/embedding.py": "tells a protocol factory by its interface",
 }
 """Files in pure rooms that may name Twisted's interfaces, and why."""
 
@@ -94,7 +88,7 @@ class StructureTest(SynchronousTestCase):
     def test_no_circles(self) -> None:
         """No module imports itself by way of others, not even for type checkers."""
         left = imports()
-        self.assertIn("txmux.frontend.stage", left["txmux.frontend.connection"])
+        self.assertIn("txmux.tcp.stage", left["txmux.tcp.connection"])
         while free := [name for name, names in left.items() if not names & left.keys()]:
             for name in free:
                 del left[name]
@@ -102,10 +96,10 @@ class StructureTest(SynchronousTestCase):
 
     def test_stages(self) -> None:
         """A stage of a connection knows neither the connection nor another stage."""
-        stages = {name: names for name, names in imports().items() if "frontend.stages." in name}
-        self.assertIn("txmux.frontend.stages.peeking", stages)
+        stages = {name: names for name, names in imports().items() if "tcp.stages." in name}
+        self.assertIn("txmux.tcp.stages.peeking", stages)
         for name, names in stages.items():
-            known = {other for other in names if other in {*stages, "txmux.frontend.connection"}}
+            known = {other for other in names if other in {*stages, "txmux.tcp.connection"}}
             self.assertEqual((name, known), (name, set()))
 
     def test_convert_is_an_extra(self) -> None:

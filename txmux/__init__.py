@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 from txmux.version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from txmux.embedding import outcome, route
     from txmux.errors import MuxError
-    from txmux.frontend.listener import MuxFactory
+    from txmux.rules.embedding import outcome, route
     from txmux.rules.model import Backend, Listener, Refusal, Server
     from txmux.rules.reading.parser import load
     from txmux.service import MuxService
     from txmux.serving.embedded import EmbeddedService
+    from txmux.tcp.listener import MuxFactory
 
 __all__ = [
     "Backend",
@@ -35,13 +35,13 @@ _HOMES = {
     "EmbeddedService": "txmux.serving.embedded",
     "Listener": "txmux.rules.model",
     "MuxError": "txmux.errors",
-    "MuxFactory": "txmux.frontend.listener",
+    "MuxFactory": "txmux.tcp.listener",
     "MuxService": "txmux.service",
     "Refusal": "txmux.rules.model",
     "Server": "txmux.rules.model",
     "load": "txmux.rules.reading.parser",
-    "outcome": "txmux.embedding",
-    "route": "txmux.embedding",
+    "outcome": "txmux.rules.embedding",
+    "route": "txmux.rules.embedding",
 }
 
 

@@ -16,18 +16,16 @@ from twisted.internet.error import ReactorNotRunning
 from twisted.logger import Logger
 from typing_extensions import override
 
+from txmux.access.lists.feeding import Feeding
+from txmux.access.shared.sharing import Sharing
 from txmux.admin.endpoint import Endpoints
-from txmux.control import Report
+from txmux.control.events import Hub
+from txmux.control.interface import Report
+from txmux.control.overview import overview
+from txmux.control.rates import Rates
+from txmux.control.steering import Steering
+from txmux.control.watching import RulesWatch
 from txmux.errors import MuxError
-from txmux.feeds.feeding import Feeding
-from txmux.feeds.rules import RulesWatch
-from txmux.feeds.sharing import Sharing
-from txmux.live.events import Hub
-from txmux.live.overview import overview
-from txmux.live.rates import Rates
-from txmux.live.steering import Steering
-from txmux.live.versions import last_reload_in, number_in, state_of
-from txmux.observe.counting.counters import Counters
 from txmux.processes.privilege.account import account_of
 from txmux.processes.privilege.opener import OpenerError
 from txmux.processes.privilege.privilege import Privilege
@@ -37,6 +35,7 @@ from txmux.processes.supervisor.supervisor import Supervisor
 from txmux.processes.systemd.notify import Notifier
 from txmux.processes.systemd.pidfile import PidFile
 from txmux.processes.upgrade.changeover import Changeover
+from txmux.processes.upgrade.record import last_reload_in, number_in, state_of
 from txmux.processes.upgrade.successor import UpgradeError
 from txmux.processes.workers.starting import Starter
 from txmux.rules.changes import changes, unchangeable
@@ -47,15 +46,16 @@ from txmux.rules.reading.parser import load
 from txmux.serving.coalescing import Coalescing
 from txmux.serving.endpoints import check_servers
 from txmux.serving.store import ListeningSockets
+from txmux.telemetry.counting.counters import Counters
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from txmux.live.asking import Askable
-    from txmux.observe.counting.snapshot import Counts
+    from txmux.control.asking import Askable
     from txmux.processes.forking import Child
     from txmux.processes.privilege.account import Account
     from txmux.rules.model import Rules
+    from txmux.telemetry.counting.snapshot import Counts
 
 __all__ = ["MuxService"]
 

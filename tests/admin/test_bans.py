@@ -9,7 +9,7 @@ from twisted.internet.task import deferLater
 
 from tests.admin.test_live import LiveCase
 from tests.support.peers import connect, reactor
-from txmux.networks.bans import Ban, banned_network
+from txmux.access.bans import Ban, banned_network
 
 
 class BansTest(LiveCase):

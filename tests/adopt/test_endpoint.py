@@ -16,15 +16,15 @@ from twisted.logger import capturedLogs
 from twisted.protocols.tls import TLSMemoryBIOFactory
 
 from tests.adopt.test_receiving import descriptors
-from tests.frontend.introduction_case import LINE, SENDERS
 from tests.support.certificates import make_authority
 from tests.support.folders import make_folder
 from tests.support.mux import MuxTestCase, backend_at
 from tests.support.peers import Peer, PeerFactory, reactor
+from tests.tcp.introduction_case import LINE, SENDERS
 from txmux.adopt import AdoptedTransport, AdoptingEndpoint
-from txmux.embedding import route
-from txmux.frontend.listener import MuxFactory
+from txmux.rules.embedding import route
 from txmux.rules.model import Listener
+from txmux.tcp.listener import MuxFactory
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IAddress

@@ -20,7 +20,7 @@ from txmux.cli import explain
 from txmux.interfaces import IProtocolMatcher
 from txmux.rules.model import InProcess
 from txmux.rules.reading.parser import load
-from txmux.tracing import Leads
+from txmux.rules.tracing import Leads
 
 if TYPE_CHECKING:
     from txmux.interfaces import Peeked, Predicate, Verdict

@@ -14,7 +14,7 @@ from tests.matchers.test_dtls import DATAGRAMS as DTLS
 from tests.matchers.test_openvpn import DATAGRAMS as OPENVPN
 from txmux.cli.pcap import Datagram, read_packets
 from txmux.cli.pcapflows import client_flows
-from txmux.proxyprotocol.header import Address
+from txmux.wire.proxyprotocol.header import Address
 
 RULES = """
 [listen stream]

@@ -18,7 +18,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.cli.support import CommandTestCase
 from txmux.cli.pcap import Segment, Stream, client_streams, read_packets
 from txmux.errors import MuxError
-from txmux.proxyprotocol.header import Address
+from txmux.wire.proxyprotocol.header import Address
 
 CLIENT = Address(ip_address("192.0.2.1"), 40000)
 SERVER = Address(ip_address("198.51.100.1"), 443)

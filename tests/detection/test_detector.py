@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from txmux.detection.detector import Detector
-from txmux.embedding import route
 from txmux.interfaces import Peeked, Verdict
+from txmux.rules.embedding import route
 from txmux.rules.model import Alternative, Refusal, Route
 from txmux.rules.reading.during import period
 

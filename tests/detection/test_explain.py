@@ -12,8 +12,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.detection.test_detector import LINES, SAMPLES, Raises, asks, no, yes
 from txmux.detection.detector import Decision, Detector
 from txmux.detection.explain import Answer, Explanation, explain
-from txmux.embedding import route
 from txmux.interfaces import Verdict
+from txmux.rules.embedding import route
 from txmux.rules.model import Alternative, Route
 
 CLIENT = IPv4Address("192.0.2.1")

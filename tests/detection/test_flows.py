@@ -12,8 +12,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from txmux.detection.detector import Decision, Detector, is_enough
 from txmux.detection.explain import explain_flow
-from txmux.embedding import route
 from txmux.interfaces import MOST_DATAGRAMS, Datagrams, Key, Transport, Verdict
+from txmux.rules.embedding import route
 from txmux.rules.model import Alternative, Refusal, Route
 from txmux.rules.model.clients import Clients
 from txmux.rules.model.networks import NetworkSet

@@ -10,7 +10,7 @@ from tests.detection.test_detector import decide
 from tests.wire.hello_builder import alpn, client_hello, records, server_name
 from txmux.detection.detector import Detector
 from txmux.detection.plan import can_begin_with
-from txmux.embedding import route
+from txmux.rules.embedding import route
 from txmux.testing import calls_in
 
 NAMES = ["a.test", "b.test", "x.a.test", "y.x.a.test", "test", "c.other", "other", "~a.*"]

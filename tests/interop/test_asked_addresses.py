@@ -12,8 +12,8 @@ from tests.interop.children import PATIENCE, InteropTestCase, eventually, output
 from tests.interop.mux import Mux
 from tests.interop.originals import Named
 from tests.support.ports import free_port
-from txmux.proxyprotocol.encode import encode_v2
-from txmux.proxyprotocol.header import Address, Command, Header
+from txmux.wire.proxyprotocol.encode import encode_v2
+from txmux.wire.proxyprotocol.header import Address, Command, Header
 
 _RULES = """
 [listen public]

@@ -23,9 +23,9 @@ from tests.support.ports import free_port
 from txmux.backends.connect.tls import BackendTLS
 from txmux.backends.health.checking import Checking, Finding, with_header
 from txmux.backends.health.probes import probe
-from txmux.frontend.engine import Engine
 from txmux.rules.model import ServerTLS
 from txmux.rules.reading.checks import check as read_check
+from txmux.tcp.engine import Engine
 
 if TYPE_CHECKING:
     from tests.interop.servers import Certificate, RedisServer, SshServer

@@ -8,9 +8,9 @@ import sys
 
 from tests.interop.children import PATIENCE, InteropTestCase, output_of
 from tests.interop.mux import Mux
-from txmux.proxyprotocol.decode import Decoded, decode
-from txmux.proxyprotocol.encode import encode_v2
-from txmux.proxyprotocol.header import Header, Tlv
+from txmux.wire.proxyprotocol.decode import Decoded, decode
+from txmux.wire.proxyprotocol.encode import encode_v2
+from txmux.wire.proxyprotocol.header import Header, Tlv
 
 _RULES = """
 [listen public]

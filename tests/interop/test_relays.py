@@ -12,7 +12,7 @@ from tests.interop.children import Child, InteropTestCase, output_of
 from tests.interop.mux import Mux
 from tests.interop.servers import start_redis, start_sshd
 from tests.support.ports import free_port
-from txmux.relay.kernel import is_supported
+from txmux.net.relay.kernel import is_supported
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -14,7 +14,7 @@ from twisted.internet.task import deferLater
 from twisted.logger import capturedLogs, eventAsText
 from twisted.trial.unittest import TestCase
 
-from tests.cluster.machine import Machine
+from tests.access.shared.machine import Machine
 from tests.interop.children import output_of
 from tests.interop.namespaces import Namespace
 from tests.interop.servers import start_redis
@@ -23,9 +23,9 @@ from tests.programs import require_program
 from tests.support.folders import make_folder
 from tests.support.peers import reactor
 from tests.support.supervised import SupervisedTestCase
-from txmux.cluster.bans import SharedBans, Times
-from txmux.live import banning
-from txmux.networks.bans import Ban, banned_network, written
+from txmux.access import banning
+from txmux.access.bans import Ban, banned_network, written
+from txmux.access.shared.bans import SharedBans, Times
 from txmux.rules.model.store import Store
 
 if TYPE_CHECKING:

@@ -19,8 +19,8 @@ from tests.interop.servers import start_redis
 from tests.support.folders import make_folder
 from tests.support.peers import PeerFactory, connect, reactor
 from txmux import EmbeddedService
-from txmux.cluster import leases
-from txmux.live.gauges import gauges_of
+from txmux.access.shared import leases
+from txmux.control.gauges import gauges_of
 from txmux.rules.reading.parser import parse
 
 if TYPE_CHECKING:

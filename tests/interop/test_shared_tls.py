@@ -15,7 +15,7 @@ from tests.support.certificates import make_authority
 from tests.support.peers import PeerFactory, connect, listen, reactor
 from tests.support.supervised import SupervisedTestCase
 from txmux import MuxService, load
-from txmux.networks.bans import Ban, banned_network, written
+from txmux.access.bans import Ban, banned_network, written
 
 if TYPE_CHECKING:
     from collections.abc import Callable

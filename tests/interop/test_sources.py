@@ -46,7 +46,7 @@ from twisted.internet.task import react
 from txmux.backends.connect.client import ProxyClientFactory
 from txmux.backends.connect.dial import dial
 from txmux.backends.connect.source import Sources
-from txmux.proxyprotocol.header import Address
+from txmux.wire.proxyprotocol.header import Address
 from txmux.rules.reading.endpoints import server
 
 def attempt(sources, target, client):

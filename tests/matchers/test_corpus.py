@@ -15,8 +15,8 @@ from tests.support.mux import MuxTestCase
 from txmux.detection.ambiguities import AMBIGUITIES
 from txmux.detection.detector import Decision, Detector
 from txmux.detection.registry import installed_matchers
-from txmux.embedding import route
 from txmux.interfaces import Peeked, Verdict
+from txmux.rules.embedding import route
 from txmux.rules.model import Refusal, Route
 
 _TESTS = Path(__file__).parent.parent

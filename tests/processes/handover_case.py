@@ -13,19 +13,19 @@ from typing_extensions import override
 
 from tests.support.mux import MuxTestCase, server_at
 from tests.support.peers import connect, reactor
-from txmux.embedding import route
-from txmux.frontend.listener import MuxFactory
-from txmux.processes.channel.channel import Channel, attach
+from txmux.net.channel.channel import Channel, attach
+from txmux.net.relay.kernel import is_supported
 from txmux.processes.upgrade.handover import Adopting, hand_over
 from txmux.processes.upgrade.keeping import Keeping
-from txmux.relay.kernel import is_supported
+from txmux.rules.embedding import route
 from txmux.rules.model import Backend
+from txmux.tcp.listener import MuxFactory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
 
     from tests.support.peers import Peer
-    from txmux.frontend.connection import MuxProtocol
+    from txmux.tcp.connection import MuxProtocol
 
 
 def descriptors() -> int:

@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import TestCase
 
 from tests.support.mux import VirtualTime
-from txmux.processes.channel.channel import Channel, attach
+from txmux.net.channel.channel import Channel, attach
 from txmux.processes.upgrade.changeover import Changeover
 
 

@@ -19,7 +19,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests.support.peers import reactor
 from txmux.errors import MuxError
-from txmux.processes.channel.channel import Channel, ChannelError, GoneError, attach
+from txmux.net.channel.channel import Channel, ChannelError, GoneError, attach
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -15,12 +15,12 @@ from tests.processes.running import halted
 from tests.support.peers import Peer, PeerFactory, connect, listen, reactor
 from tests.support.supervised import SupervisedTestCase
 from txmux.admin.metrics import exposition
-from txmux.observe.counting.snapshot import counts_of
+from txmux.telemetry.counting.snapshot import counts_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
-    from txmux.observe.counting.snapshot import Counts
+    from txmux.telemetry.counting.snapshot import Counts
 
 RULES = """
 [txmux]

@@ -13,8 +13,8 @@ from twisted.logger import Logger
 from twisted.trial.unittest import TestCase
 
 from tests.support.peers import reactor
-from txmux.processes.channel.channel import Channel, attach
-from txmux.processes.channel.forwarding import Forwarding
+from txmux.net.channel.channel import Channel, attach
+from txmux.net.channel.forwarding import Forwarding
 
 
 class ForwardingTest(TestCase):

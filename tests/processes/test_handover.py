@@ -13,16 +13,16 @@ from twisted.internet.task import deferLater
 
 from tests.processes.handover_case import HandoverCase, descriptors
 from tests.support.peers import reactor
-from txmux.frontend.engine import Engine
-from txmux.frontend.listener import MuxFactory
-from txmux.processes.channel.channel import Channel, attach
+from txmux.net.channel.channel import Channel, attach
+from txmux.net.relay.relay import Relay
 from txmux.processes.upgrade import handover
 from txmux.processes.upgrade.transfer import ConnectionTransfer
-from txmux.relay.relay import Relay
+from txmux.tcp.engine import Engine
+from txmux.tcp.listener import MuxFactory
 
 if TYPE_CHECKING:
     from tests.support.peers import Peer
-    from txmux.frontend.connection import MuxProtocol
+    from txmux.tcp.connection import MuxProtocol
 
 
 class HandoverTest(HandoverCase):

@@ -8,11 +8,11 @@ import attrs
 from typing_extensions import override
 
 from tests.processes.handover_case import HandoverCase
-from txmux.processes.supervisor.limits import SharedLimits
+from txmux.access.across_processes import SharedLimits
 from txmux.rules.reading.parser import parse
 
 if TYPE_CHECKING:
-    from txmux.frontend.listener import MuxFactory
+    from txmux.tcp.listener import MuxFactory
 
 _RULES = "[listen public]\nendpoint = 127.0.0.1:0\n"
 

@@ -18,20 +18,20 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from txmux.frontend.limits.admission import Admission
-from txmux.frontend.moving import MovedConnection
-from txmux.observe.record import ConnectionRecord
-from txmux.processes.channel.channel import Channel
+from txmux.access.admission import Admission
+from txmux.net.channel.channel import Channel
+from txmux.net.relay.interface import RelayState, SideState, Timeouts
 from txmux.processes.upgrade import handover
 from txmux.processes.upgrade.handover import Adopting, hand_over
 from txmux.processes.upgrade.keeping import Keeping
-from txmux.relay.interface import RelayState, SideState, Timeouts
 from txmux.rules.model import Listener
+from txmux.tcp.moving import MovedConnection
+from txmux.telemetry.record import ConnectionRecord
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from txmux.frontend.moving import GiveBack, Sockets
+    from txmux.tcp.moving import GiveBack, Sockets
 
 _ADMISSION = Admission(Listener("public"), lambda: 0.0)
 _BATCH = 3

@@ -20,7 +20,7 @@ from tests.processes.timed import TimedTestCase
 from tests.support.folders import make_folder
 from tests.support.peers import reactor
 from txmux import load
-from txmux.processes.channel.channel import Channel
+from txmux.net.channel.channel import Channel
 from txmux.processes.privilege.broker import open_for_worker
 from txmux.processes.privilege.helper import Helper
 from txmux.processes.privilege.opener import Opener

@@ -11,8 +11,8 @@ from txmux.serving.listening import listen_address, open_socket
 
 if TYPE_CHECKING:
     from tests.support.peers import Peer
-    from txmux.frontend.listener import MuxFactory
-    from txmux.processes.channel.channel import Channel
+    from txmux.net.channel.channel import Channel
+    from txmux.tcp.listener import MuxFactory
 
 
 class KeepingTest(HandoverCase):

@@ -19,18 +19,18 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.interop.children import Child
-from txmux.frontend.limits.admission import Refused
-from txmux.frontend.limits.per_source import source_of
-from txmux.processes.supervisor import limits
-from txmux.processes.supervisor.limits import SharedLimits
-from txmux.proxyprotocol.header import Address
+from txmux.access import across_processes
+from txmux.access.across_processes import SharedLimits
+from txmux.access.admission import Refused
+from txmux.access.per_source import source_of
 from txmux.rules.reading.parser import parse
+from txmux.wire.proxyprotocol.header import Address
 
 if TYPE_CHECKING:
-    from txmux.frontend.limits.admission import Admission, Tally
-    from txmux.frontend.limits.per_source import Permit
-    from txmux.observe.reasons import LimitName
+    from txmux.access.admission import Admission, Tally
+    from txmux.access.per_source import Permit
     from txmux.rules.model import Listener, Rules
+    from txmux.telemetry.reasons import LimitName
 
 CLIENT = IPv4Address("TCP", "192.0.2.1", 40000)
 
@@ -102,7 +102,7 @@ limits.none_come()
 
 RACER = """
 import os, random, sys, time
-from txmux.processes.supervisor.limits import Layout, SharedLimits
+from txmux.access.across_processes import Layout, SharedLimits
 from txmux.rules.reading.parser import parse
 rules = parse({rules!r}, "x")
 (listener,) = rules.listeners
@@ -447,7 +447,7 @@ class SparseTest(SynchronousTestCase):
     def test_all(self) -> None:
         """Where the system does not tell what was used, all is looked at, with the same outcome."""
         sources = self.enter(10)
-        self.patch(limits, "os", SimpleNamespace(lseek=os.lseek, close=os.close))
+        self.patch(across_processes, "os", SimpleNamespace(lseek=os.lseek, close=os.close))
         per_source = self.timed.per_source
         assert per_source is not None
         told = array("Q")

@@ -15,14 +15,14 @@ from twisted.internet.testing import StringTransport
 from twisted.logger import capturedLogs, eventAsText
 from twisted.trial.unittest import SynchronousTestCase
 
+from txmux.access.across_processes import SharedLimits
 from txmux.errors import MuxError
-from txmux.observe.counting.column import Layout as CountersLayout
-from txmux.processes.supervisor.limits import SharedLimits
 from txmux.processes.workers.messages import Opened, Prepare, Start, ToldError, read, sockets_of
 from txmux.processes.workers.process import WorkerProcess
 from txmux.rules.packing import pack
 from txmux.rules.reading.parser import parse
 from txmux.serving.places import places_of
+from txmux.telemetry.counting.column import Layout as CountersLayout
 
 _RULES = "[listen a]\nendpoint = 127.0.0.1:1\nmax_connections_per_source = 5\n"
 

@@ -9,7 +9,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from typing_extensions import override
 
-from txmux.processes.channel.channel import GoneError
+from txmux.net.channel.channel import GoneError
 from txmux.processes.upgrade.exchange import Exchange
 from txmux.processes.workers.pool import Pool
 

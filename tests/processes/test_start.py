@@ -25,16 +25,17 @@ from tests.processes.running import WorkersTestCase
 from tests.support.peers import reactor
 from tests.support.starters import starter
 from tests.support.supervised import SupervisedTestCase
-from txmux import MuxService, load, tap
+from txmux import MuxService, load
+from txmux.access.across_processes import SharedLimits
+from txmux.cli import twist
 from txmux.errors import ListenError
-from txmux.observe.access_log import AccessLogError
-from txmux.processes.supervisor.limits import SharedLimits
 from txmux.processes.workers import process
 from txmux.processes.workers import worker as worker_module
 from txmux.processes.workers.shareable import WorkersError
 from txmux.rules.model import Listener, Rules, Settings
 from txmux.rules.packing import pack
 from txmux.rules.reading.parser import parse
+from txmux.telemetry.access_log import AccessLogError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -156,7 +157,7 @@ class ServiceTest(SupervisedTestCase):
 
     async def test_status(self) -> None:
         """Then the process ends with a status that says so."""
-        top = tap._StoppingService()
+        top = twist._StoppingService()
         registered: list[object] = []
         self.patch(atexit, "register", lambda *call: registered.append(call))
         service = self.service("[listen x]\nendpoint = 127.0.0.1:0\n")

@@ -14,7 +14,7 @@ from twisted.trial.unittest import TestCase
 
 from tests.support.mux import VirtualTime
 from tests.support.peers import reactor
-from txmux.processes.channel.channel import LateError
+from txmux.net.channel.channel import LateError
 from txmux.processes.upgrade.successor import Successor, UpgradeError
 from txmux.processes.upgrade.upgrade import Upgrade
 

@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import TestCase
 
 from tests.support.peers import reactor
-from txmux.processes.channel.channel import Channel, attach
+from txmux.net.channel.channel import Channel, attach
 from txmux.processes.upgrade.transfer import ConnectionTransfer
 from txmux.serving.door import Door
 from txmux.serving.doors import Doors

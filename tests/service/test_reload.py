@@ -18,7 +18,7 @@ from tests.support.secure import SecurePeer, client_context, connect_tls
 from tests.support.service import ServiceTestCase
 from tests.support.starters import starter
 from txmux import MuxService, load
-from txmux.embedding import outcome
+from txmux.rules.embedding import outcome
 from txmux.rules.model import Listener, Rules, Settings
 
 _DRAIN = "[txmux]\ndrain_removed = yes\ndrain_timeout = 5s\n"

@@ -12,10 +12,10 @@ from tests.support.peers import connect
 from tests.support.service import ServiceTestCase
 from txmux import MuxService
 from txmux.errors import ListenError
-from txmux.observe.access_log import AccessLogError
 from txmux.rules.problems import RulesError
 from txmux.serving import listening
 from txmux.serving.endpoints import _with_backlog
+from txmux.telemetry.access_log import AccessLogError
 
 
 class StartTest(ServiceTestCase):

@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from txmux.serving.denied import Denied
 
 if TYPE_CHECKING:
-    from txmux.proxyprotocol.header import Address
+    from txmux.wire.proxyprotocol.header import Address
 
 _MANY = 1000
 """Connections: more than are looked at in one turn."""

@@ -6,7 +6,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from txmux.frontend.limits.per_source import PerSource, SourceLimits
+from txmux.access.per_source import PerSource, SourceLimits
 from txmux.serving.state import found_by_checks, merged, recall_sources, state_of
 
 

@@ -9,7 +9,7 @@ from twisted.internet.protocol import DatagramProtocol
 from twisted.internet.task import deferLater
 
 from tests.support.peers import reactor
-from txmux.datagrams import ancillary
+from txmux.udp import ancillary
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -25,7 +25,7 @@ from twisted.logger import globalLogBeginner
 from twisted.trial.unittest import TestCase
 
 from tests.support.ports import listen_tcp
-from txmux.sockets.descriptors import DESCRIPTORS
+from txmux.net.sockets.descriptors import DESCRIPTORS
 
 _reactor: Any = any_reactor
 _NAMESPACES = Path("/run/netns")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.internet.base import DelayedCall
 
-from txmux.relay.relay import Relay
+from txmux.net.relay.relay import Relay
 
 if TYPE_CHECKING:
     from twisted.internet.task import Clock

@@ -11,18 +11,18 @@ from twisted.trial.unittest import TestCase
 
 from tests.support.looks import is_looked_for, look_again
 from tests.support.peers import PeerFactory, connect, listen, reactor
-from txmux.embedding import route
-from txmux.frontend.engine import Engine
-from txmux.frontend.listener import MuxFactory
+from txmux.rules.embedding import route
 from txmux.rules.model import Backend, Listener, Refusal, Server
 from txmux.serving.listening import listen_address, open_socket
+from txmux.tcp.engine import Engine
+from txmux.tcp.listener import MuxFactory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
 
     from tests.support.peers import Peer
-    from txmux.observe.record import ConnectionRecord
     from txmux.rules.model import Route
+    from txmux.telemetry.record import ConnectionRecord
 
 
 _PATIENCE = 50.0  # seconds

@@ -34,7 +34,7 @@ def _start() -> socket.socket:
 
 def _main(connection: socket.socket) -> None:
     """Fork starters until the tests have ended."""
-    from txmux.tls.deferred import import_reactor_without_tls  # noqa: PLC0415 - not in the tests
+    from txmux.net.tls.deferred import import_reactor_without_tls  # noqa: PLC0415 - not in the tests
 
     import_reactor_without_tls()
     from txmux.processes.workers import starter as module  # noqa: PLC0415 - as above

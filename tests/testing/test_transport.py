@@ -17,9 +17,9 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from txmux.relay.ends import End
-from txmux.relay.interface import RelayResult, Timeouts
-from txmux.relay.portable import portable_relay
+from txmux.net.relay.ends import End
+from txmux.net.relay.interface import RelayResult, Timeouts
+from txmux.net.relay.portable import portable_relay
 from txmux.testing import WaterMarkTransport
 
 if TYPE_CHECKING:

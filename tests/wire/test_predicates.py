@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from txmux.automaton import PatternError, compile_pattern
+from txmux.detection.regex import PatternError, compile_pattern
 from txmux.testing import check_matcher, check_predicate
 from txmux.wire.plain import PlainMatcher
 from txmux.wire.predicates import Either, Fields, Pattern, Prefix

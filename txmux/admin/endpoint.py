@@ -12,16 +12,16 @@ from twisted.logger import Logger
 
 from txmux.admin.places import can_hold, control_places, folders, socket_name
 from txmux.admin.token import read_token
+from txmux.net.sockets.unixport import SharedUNIXPort
 from txmux.rules.reading.control import is_by_tcp
 from txmux.serving.endpoints import stop_listening
 from txmux.serving.store import ListeningSockets, close_socket
-from txmux.sockets.unixport import SharedUNIXPort
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from txmux.admin.http import Clients
-    from txmux.control import Control
+    from txmux.control.interface import Control
     from txmux.rules.model import Rules
     from txmux.serving.places import Place
     from txmux.serving.store import PreparedSockets

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from prometheus_client.core import Metric
 
-    from txmux.observe.counting.snapshot import Counts, Observed
+    from txmux.telemetry.counting.snapshot import Counts, Observed
 
 __all__ = ["CONTENT_TYPE", "exposition"]
 

@@ -35,14 +35,14 @@ from txmux.admin.audit import audit
 from txmux.admin.guard import Guard
 from txmux.admin.refused import RefusedError
 from txmux.admin.resource import FORM, JSON, Answer, Query
-from txmux.jsontext import parse_json
+from txmux.wire.jsontext import parse_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from txmux.admin.caller import Caller
     from txmux.admin.resource import Resource
-    from txmux.control import Control
+    from txmux.control.interface import Control
 
 METRICS: Sequence[Resource] = (
     *health.RESOURCES,

@@ -19,8 +19,8 @@ from zope.interface import implementer
 
 from txmux.adopt.receiving import NotGivenError, receive
 from txmux.files import remove_own_socket
-from txmux.sockets.giving import TAKEN
-from txmux.sockets.unixpath import bind
+from txmux.net.sockets.giving import TAKEN
+from txmux.net.sockets.unixpath import bind
 
 if TYPE_CHECKING:
     from collections.abc import Collection

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from txmux.errors import MuxError, printable
-from txmux.jsontext import MISSHAPEN, parse_json, time_of
-from txmux.sockets.giving import MOST
+from txmux.net.sockets.giving import MOST
+from txmux.wire.jsontext import MISSHAPEN, parse_json, time_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from twisted.logger import Logger
 
 from txmux.backends.pool.standing import State
-from txmux.observe.events import server_event
+from txmux.telemetry.events import server_event
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -11,10 +11,10 @@ from txmux.backends.pool.affinity import affinity_of
 from txmux.backends.pool.pool import Pool
 from txmux.backends.pool.queue import Queue
 from txmux.backends.telling import Telling
-from txmux.observe.counting.column import Column
-from txmux.relay.interface import Timeouts
-from txmux.relay.rates import Rates
+from txmux.net.relay.interface import Timeouts
+from txmux.net.relay.rates import Rates
 from txmux.rules.model import Backend, Handover, InProcess, Refusal
+from txmux.telemetry.counting.column import Column
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from txmux.backends.connect.tls import BackendTLS
     from txmux.backends.pool.standing import Standings
-    from txmux.proxyprotocol.header import Address
+    from txmux.wire.proxyprotocol.header import Address
 
 _MOST_EARLY = 1000  # servers; names that change and change must not fill the memory
 
@@ -39,7 +39,7 @@ class Upstream:
         first_names: Gives what fires when names have been looked up for the first time; ``None`` if they have.
         checking: Whether its servers are checked in this process, which then tells of what is found.
         standings: How its servers are, under whichever rules.
-        tell: Is told of servers that have changed their state; see `txmux.observe.events.server_event`.
+        tell: Is told of servers that have changed their state; see `txmux.telemetry.events.server_event`.
         column: What this process counts.
 
     Raises:

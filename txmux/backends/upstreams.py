@@ -13,9 +13,9 @@ from txmux.backends.names.resolve import Names
 from txmux.backends.pool.known import Known
 from txmux.backends.upstream import Upstream
 from txmux.errors import MuxError
-from txmux.observe.counting.column import Column
 from txmux.rules.model import Backend, backends_of
 from txmux.rules.problems import RulesError
+from txmux.telemetry.counting.column import Column
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

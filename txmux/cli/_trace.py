@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from txmux.interfaces import Verdict
 from txmux.rules.model import Backend
-from txmux.tracing import SAYS, Leads, leads_of, silence_of
+from txmux.rules.tracing import SAYS, Leads, leads_of, silence_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from txmux.cli._output import Output, Row
     from txmux.detection.explain import Answer, RouteAnswer
     from txmux.rules.model import Listener, Route, Silence
-    from txmux.tracing import Sample, Trace
+    from txmux.rules.tracing import Sample, Trace
 
 _STYLES = {Verdict.MATCH: "green", Verdict.NO: "dim", Verdict.NEED_MORE: "yellow"}
 _SHOWN_BYTES = 48

@@ -130,7 +130,7 @@ def _unusable_files(rules: Rules) -> tuple[list[Problem], list[Problem]]:
     ends = any(route.terminate_tls is not None for route in rules.routes)
     if not ends and all(backend.tls is None for backend in rules.backends.values()):
         return [], []
-    from txmux.tls.check import unusable_files  # noqa: PLC0415 - OpenSSL takes a while
+    from txmux.net.tls.check import unusable_files  # noqa: PLC0415 - OpenSSL takes a while
 
     return unusable_files(rules)
 

@@ -25,7 +25,7 @@ from txmux.matchers.payload import bytes_from_hex, bytes_from_text
 from txmux.rules.model.networks import unmapped
 from txmux.rules.problems import did_you_mean
 from txmux.rules.reading.parser import load
-from txmux.tracing import Sample, Trace, as_json
+from txmux.rules.tracing import Sample, Trace, as_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import attrs
 
 from txmux.errors import MuxError
-from txmux.proxyprotocol.header import Address
+from txmux.wire.proxyprotocol.header import Address
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

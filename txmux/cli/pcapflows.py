@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from txmux.cli.pcap import Datagram
-    from txmux.proxyprotocol.header import Address
+    from txmux.wire.proxyprotocol.header import Address
 
 
 @attrs.define

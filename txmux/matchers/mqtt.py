@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import attrs
 from zope.interface import implementer
 
-from txmux.automaton import compile_pattern
+from txmux.detection.regex import compile_pattern
 from txmux.interfaces import IProtocolMatcher, Option, Peeked, Predicate, Verdict
 from txmux.wire.cursor import Cursor, MalformedError, ShortError
 from txmux.wire.facts import printable

@@ -9,9 +9,9 @@ from __future__ import annotations
 import attrs
 
 from txmux.interfaces import Peeked, Verdict
-from txmux.proxyprotocol.decode import Decoded, Incomplete, decode
-from txmux.proxyprotocol.header import InvalidHeader
 from txmux.wire.plain import PlainMatcher
+from txmux.wire.proxyprotocol.decode import Decoded, Incomplete, decode
+from txmux.wire.proxyprotocol.header import InvalidHeader
 
 _LONGEST_LINE = 107
 _START_OF_V2 = 16

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from zope.interface import implementer
 
-from txmux.automaton import PatternError
+from txmux.detection.regex import PatternError
 from txmux.errors import OptionError
 from txmux.interfaces import IProtocolMatcher, Option, Predicate, Transport
 from txmux.wire.predicates import Pattern

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import attrs
 from zope.interface import implementer
 
-from txmux.automaton import Progress, compile_pattern
+from txmux.detection.regex import Progress, compile_pattern
 from txmux.interfaces import IProtocolMatcher, Key, Option, Peeked, Predicate, Verdict
 from txmux.wire.facts import printable
 from txmux.wire.globs import Globs, hosts, option_globs

@@ -16,8 +16,8 @@ from contextlib import suppress
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from txmux.net.tls.deferred import import_reactor_without_tls
 from txmux.processes.environment import environment
-from txmux.tls.deferred import import_reactor_without_tls
 
 if TYPE_CHECKING:
     from collections.abc import Callable

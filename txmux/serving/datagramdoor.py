@@ -6,19 +6,19 @@ from typing import TYPE_CHECKING
 
 from typing_extensions import override
 
-import txmux.datagrams.handover  # noqa: F401 - when it is needed, a newer version may have been installed
-from txmux.datagrams.flows import flows_of, listen
+import txmux.udp.handover  # noqa: F401 - when it is needed, a newer version may have been installed
 from txmux.serving.door import Door
 from txmux.serving.endpoints import stop_listening
+from txmux.udp.flows import flows_of, listen
 
 if TYPE_CHECKING:
     import socket
 
     from twisted.internet.defer import Deferred
 
-    from txmux.datagrams.port import DatagramPort
-    from txmux.frontend.listener import MuxFactory
     from txmux.rules.model import Listener
+    from txmux.tcp.listener import MuxFactory
+    from txmux.udp.port import DatagramPort
 
 
 class DatagramDoor(Door):

@@ -5,14 +5,14 @@ from __future__ import annotations
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from txmux.frontend.addresses import address_in
+from txmux.net.addresses import address_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from twisted.internet.interfaces import IDelayedCall
 
-    from txmux.frontend.listener import MuxFactory
+    from txmux.tcp.listener import MuxFactory
 
 __all__ = ["Denied"]
 

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
     from twisted.internet.interfaces import IAddress
 
-    from txmux.frontend.connection import MuxProtocol
-    from txmux.frontend.listener import MuxFactory
     from txmux.rules.model import Keepalive, Listener
+    from txmux.tcp.connection import MuxProtocol
+    from txmux.tcp.listener import MuxFactory
 
 
 class Forwarding(ServerFactory):

@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
     from twisted.internet.interfaces import IListeningPort
 
-    from txmux.datagrams.port import DatagramPort
-    from txmux.frontend.listener import MuxFactory
     from txmux.serving.door import Door
+    from txmux.tcp.listener import MuxFactory
+    from txmux.udp.port import DatagramPort
 
 __all__ = ["Doors"]
 

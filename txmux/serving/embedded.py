@@ -7,26 +7,26 @@ from typing import TYPE_CHECKING, Any
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 
+from txmux.access.admission import Admission, Counter, Tally
+from txmux.access.per_source import SourceLimits
 from txmux.errors import ListenError
-from txmux.frontend.limits.admission import Admission, Counter, Tally
-from txmux.frontend.limits.per_source import SourceLimits
-from txmux.observe.access_log import open_log
+from txmux.net.sockets.poller import after_turn
 from txmux.rules.changes import changes, unchangeable
 from txmux.rules.problems import RulesError
 from txmux.serving.endpoints import check_servers
 from txmux.serving.places import places_of
 from txmux.serving.serving import Serving
 from txmux.serving.store import ListeningSockets, close_socket
-from txmux.sockets.poller import after_turn
+from txmux.telemetry.access_log import open_log
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from twisted.internet.interfaces import IListeningPort
 
-    from txmux.frontend.limits.per_source import PerSource
-    from txmux.frontend.listener import MuxFactory
+    from txmux.access.per_source import PerSource
     from txmux.rules.model import Listener, Rules
+    from txmux.tcp.listener import MuxFactory
 
 __all__ = ["EmbeddedService"]
 

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     from twisted.internet.interfaces import IDelayedCall
 
-    from txmux.frontend.served import Served
+    from txmux.tcp.served import Served
 
 _STEPS = 100
 """The most moments at which some are ended."""

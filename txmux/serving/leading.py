@@ -10,7 +10,7 @@ from txmux.serving.door import Door
 if TYPE_CHECKING:
     import socket
 
-    from txmux.frontend.listener import MuxFactory
+    from txmux.tcp.listener import MuxFactory
 
 
 def door_at(opened: socket.socket, factory: MuxFactory) -> Door:

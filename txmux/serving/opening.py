@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from twisted.logger import Logger
 
-from txmux.frontend.addresses import text_of
+from txmux.net.addresses import text_of
 from txmux.serving.door import Forwarding
 from txmux.serving.endpoints import listen_error, server_endpoint, stop_listening
 from txmux.serving.places import places_of

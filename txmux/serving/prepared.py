@@ -11,12 +11,12 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from txmux.backends.upstreams import PreparedUpstreams
-    from txmux.frontend.generation import Generation
-    from txmux.frontend.listener import MuxFactory
-    from txmux.observe.access_log import AccessLog
+    from txmux.net.tls.terminations import PreparedTerminations
     from txmux.rules.model import Rules
     from txmux.serving.opening import OpenedPorts
-    from txmux.tls.terminations import PreparedTerminations
+    from txmux.tcp.generation import Generation
+    from txmux.tcp.listener import MuxFactory
+    from txmux.telemetry.access_log import AccessLog
 
 __all__ = ["Prepared"]
 

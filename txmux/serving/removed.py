@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
-    from txmux.frontend.served import Served
     from txmux.rules.model import Rules
+    from txmux.tcp.served import Served
 
 
 def removed(

@@ -7,13 +7,11 @@ from typing import TYPE_CHECKING, Any
 import attrs
 from twisted.internet.defer import Deferred, gatherResults
 
+from txmux.access.admission import Admission
 from txmux.backends.pool.orders import from_json
 from txmux.backends.upstreams import Upstreams
 from txmux.errors import MuxError
-from txmux.frontend.engine import Engine
-from txmux.frontend.generation import Generation
-from txmux.frontend.limits.admission import Admission
-from txmux.frontend.listener import MuxFactory
+from txmux.net.tls.terminations import Terminations
 from txmux.rules.model import Listener
 from txmux.serving.denied import Denied
 from txmux.serving.door import Door
@@ -26,7 +24,9 @@ from txmux.serving.prepared import Prepared
 from txmux.serving.removed import removed
 from txmux.serving.state import recall_sources, sources_of
 from txmux.serving.telling import counted, missing_in, tell_of_draining, tell_of_dry_runs
-from txmux.tls.terminations import Terminations
+from txmux.tcp.engine import Engine
+from txmux.tcp.generation import Generation
+from txmux.tcp.listener import MuxFactory
 
 if TYPE_CHECKING:
     import socket
@@ -34,16 +34,16 @@ if TYPE_CHECKING:
 
     from twisted.internet.interfaces import IListeningPort
 
+    from txmux.access.banned import Row
+    from txmux.access.loops import Hops
     from txmux.backends.names.resolve import Names
-    from txmux.frontend.hops import Hops
-    from txmux.frontend.served import Served
-    from txmux.networks.banned import Row
-    from txmux.observe.access_log import AccessLog
-    from txmux.observe.counting.column import Column
     from txmux.rules.model import Rules
     from txmux.serving.door import Forwarding
     from txmux.serving.opening import OpenedPorts
     from txmux.serving.state import Told
+    from txmux.tcp.served import Served
+    from txmux.telemetry.access_log import AccessLog
+    from txmux.telemetry.counting.column import Column
 
 __all__ = ["Serving"]
 
@@ -418,7 +418,7 @@ class Serving:
         recall_sources(state, sources_of(self.factories))
 
     def obey(self, wanted: Mapping[str, Any]) -> None:
-        """Do what an operator wants beside the rules, as `txmux.live.wanted` tells it."""
+        """Do what an operator wants beside the rules, as `txmux.control.wanted` tells it."""
         self.wanted = wanted
         self._upstreams.obey(from_json(wanted.get("servers", ())))
         self.doors.shut(wanted.get("shut", ()))

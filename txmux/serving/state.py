@@ -7,14 +7,14 @@ is missing is as at a start. So each version can add some, and processes of diff
 section      what is in it
 ===========  ================================================================================================
 version      of the whole; it changes only if overlooking is not enough
-rules        which version there is, and the last reload: see `txmux.live.versions`
+rules        which version there is, and the last reload: see `txmux.processes.upgrade.record`
 servers      how each server is: see `txmux.backends.pool.standing.Standing.told`
 names        the addresses of names: see `txmux.backends.names.resolve.Names.told`
-wanted       what an operator wants beside the rules: see `txmux.live.wanted`
-bans         who may not come in: see `txmux.networks.bans.Bans.told`; a worker is told of them by ``banned``, see `txmux.networks.banned`
-networks     what is in networks that change while the rules hold: see `txmux.networks.lists.Lists.told`
-connections  those that limits count, which will be handed over: see `txmux.processes.supervisor.limits.SharedLimits.told`
-history      what was measured in the last minutes: see `txmux.live.rates.Rates.told`
+wanted       what an operator wants beside the rules: see `txmux.control.wanted`
+bans         who may not come in: see `txmux.access.bans.Bans.told`; a worker is told of them by ``banned``, see `txmux.access.banned`
+networks     what is in networks that change while the rules hold: see `txmux.access.lists.current.Lists.told`
+connections  those that limits count, which will be handed over: see `txmux.access.across_processes.SharedLimits.told`
+history      what was measured in the last minutes: see `txmux.control.rates.Rates.told`
 sources      by listeners, the buckets of rates: see `SourceTable.buckets`; in base64
 ===========  ================================================================================================
 """
@@ -29,8 +29,8 @@ from txmux.backends.pool.standing import State
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from txmux.frontend.limits.per_source import PerSource
-    from txmux.frontend.listener import MuxFactory
+    from txmux.access.per_source import PerSource
+    from txmux.tcp.listener import MuxFactory
 
 __all__ = ["Told", "found_by_checks", "merged", "recall_sources", "sources_of", "state_of"]
 

@@ -12,10 +12,10 @@ from twisted.logger import Logger
 
 from txmux.errors import ListenError
 from txmux.files import remove_socket
-from txmux.frontend.addresses import text_of
+from txmux.net.addresses import text_of
+from txmux.net.sockets.transport import address_of
 from txmux.serving.endpoints import listen_error
 from txmux.serving.places import open_place, places_of
-from txmux.sockets.transport import address_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping

@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
 
     from txmux.backends.upstreams import Upstreams
-    from txmux.frontend.listener import MuxFactory
-    from txmux.frontend.served import Served
     from txmux.rules.model import Outcome, Rules
+    from txmux.tcp.listener import MuxFactory
+    from txmux.tcp.served import Served
 
 __all__ = [
     "counted",

@@ -5,8 +5,8 @@ from __future__ import annotations
 import socket
 from pathlib import Path
 
+from txmux.net.sockets.unixpath import bind
 from txmux.rules.reading.endpointstrings import SERVER, Arguments
-from txmux.sockets.unixpath import bind
 
 _MODE = "666"
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from txmux.automaton import PatternError, StreamPattern, compile_pattern
+from txmux.detection.regex import PatternError, StreamPattern, compile_pattern
 from txmux.errors import OptionError
 from txmux.interfaces import Key
 

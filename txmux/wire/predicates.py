@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from txmux.automaton import Progress, StreamPattern, compile_pattern
+from txmux.detection.regex import Progress, StreamPattern, compile_pattern
 from txmux.interfaces import Peeked, Predicate, Verdict
 from txmux.wire.cursor import Cursor, MalformedError, ShortError
 
@@ -38,7 +38,7 @@ class Prefix:
 class Pattern:
     """Whether a stream begins with a match of a regular expression.
 
-    It is compiled when it is first asked for; one that cannot be used raises `txmux.automaton.PatternError` then. Every
+    It is compiled when it is first asked for; one that cannot be used raises `txmux.detection.regex.PatternError` then. Every
     byte is read once.
 
     Args:

@@ -13,7 +13,7 @@ from twisted.trial.unittest import TestCase
 from tests.support.peers import reactor
 from tests.support.ports import free_port
 from txmux.backends.connect.client import ProxyClientFactory
-from txmux.proxyprotocol.wrappers import HeaderFirst
+from txmux.net.header_first import HeaderFirst
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -21,10 +21,10 @@ from txmux.backends.connect.client import ProxyClientFactory
 from txmux.backends.connect.dial import OWN_TROUBLE, dial
 from txmux.backends.connect.source import Source, Sources, check_transparent, transparent_hints
 from txmux.errors import MuxError
-from txmux.proxyprotocol.header import Address
+from txmux.net.sockets.poller import Poller
 from txmux.rules.model import Backend
 from txmux.rules.reading.endpoints import server
-from txmux.sockets.poller import Poller
+from txmux.wire.proxyprotocol.header import Address
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

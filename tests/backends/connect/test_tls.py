@@ -21,9 +21,9 @@ from tests.support.certificates import Identity, make_authority
 from tests.support.peers import PeerFactory, listen, reactor
 from tests.support.ports import free_port
 from txmux.backends.connect.client import ProxyClientFactory
-from txmux.sockets.client import SocketConnector
-from txmux.sockets.poller import Poller
-from txmux.tls.errors import HandshakeError
+from txmux.net.sockets.client import SocketConnector
+from txmux.net.sockets.poller import Poller
+from txmux.net.tls.errors import HandshakeError
 
 
 class _Greeter(Protocol):

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from tests.backends.connect.tls_case import TLSCase, authority
 from txmux.backends.connect.tls import BackendTLS
+from txmux.net.tls.errors import TLSFileError
 from txmux.rules.model import ServerTLS
-from txmux.tls.errors import TLSFileError
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -14,11 +14,11 @@ from tests.support.folders import make_folder
 from tests.support.peers import reactor
 from txmux.backends.connect.client import ProxyClient, ProxyClientFactory
 from txmux.backends.connect.tls import BackendTLS
-from txmux.proxyprotocol.wrappers import HeaderFirst
+from txmux.net.header_first import HeaderFirst
+from txmux.net.sockets.client import SocketConnector
+from txmux.net.sockets.poller import Poller
+from txmux.net.tls.errors import HandshakeError
 from txmux.rules.model import ServerTLS
-from txmux.sockets.client import SocketConnector
-from txmux.sockets.poller import Poller
-from txmux.tls.errors import HandshakeError
 
 if TYPE_CHECKING:
     from twisted.python.failure import Failure

@@ -11,8 +11,8 @@ from tests.support.mux import VirtualTime, server_at
 from tests.support.peers import PeerFactory, listen, reactor
 from txmux.backends.health.checking import Checking, Finding
 from txmux.backends.health.probes import probe
-from txmux.frontend.engine import Engine
 from txmux.rules.model import Check
+from txmux.tcp.engine import Engine
 
 if TYPE_CHECKING:
     from collections.abc import Callable

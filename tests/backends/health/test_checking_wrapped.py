@@ -15,10 +15,10 @@ from tests.support.mux import server_at
 from tests.support.peers import Peer, PeerFactory, listen, reactor
 from txmux.backends.connect.tls import BackendTLS
 from txmux.backends.health.checking import Checking, with_header
-from txmux.proxyprotocol.encode import encode_v2
-from txmux.proxyprotocol.header import Command, Header
 from txmux.rules.model import ServerTLS
 from txmux.rules.reading.endpoints import server
+from txmux.wire.proxyprotocol.encode import encode_v2
+from txmux.wire.proxyprotocol.header import Command, Header
 
 
 class HeaderTests(CheckingTestCase):

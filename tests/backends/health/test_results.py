@@ -14,8 +14,8 @@ from tests.support.mux import VirtualTime, server_at
 from tests.support.peers import PeerFactory, listen, reactor
 from txmux.backends.health.checks import HealthChecks, apply_result, key_of
 from txmux.backends.pool.member import ResolvedAddress
-from txmux.frontend.engine import Engine
 from txmux.rules.model import Check
+from txmux.tcp.engine import Engine
 
 
 class ResultTests(SynchronousTestCase):

@@ -8,7 +8,7 @@ from twisted.names import dns
 
 from tests.backends.names.lookup_case import HOST, LookupTestCase
 from tests.backends.names.nameserver import GARBAGE, HANG_UP, SILENCE, a, aaaa
-from tests.relay.reactors import PrivateReactor
+from tests.net.relay.reactors import PrivateReactor
 from tests.support.peers import reactor
 from txmux.backends.names.lookup import Lookup
 

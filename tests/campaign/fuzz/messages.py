@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Iterator
 
-    from txmux.processes.channel.channel import Channel
+    from txmux.net.channel.channel import Channel
 
 _MOST = 8  # descriptors of a message
 

@@ -10,11 +10,11 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.python.failure import Failure
 
 from tests.convert.converting import matchers
+from txmux.access.admission import Admission
 from txmux.backends.names.resolve import Names
-from txmux.frontend.limits.admission import Admission
+from txmux.net.sockets import poller
 from txmux.rules.reading.parser import parse
 from txmux.serving.serving import Serving
-from txmux.sockets import poller
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

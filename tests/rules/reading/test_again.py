@@ -8,8 +8,8 @@ import attrs
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.folders import make_folder
-from txmux.embedding import route
 from txmux.interfaces import Peeked
+from txmux.rules.embedding import route
 from txmux.rules.model import Files
 from txmux.rules.packing import pack, unpack
 from txmux.rules.reading.parser import is_as_read, load, read_again

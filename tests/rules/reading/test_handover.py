@@ -12,12 +12,12 @@ from tests.rules.reading.cases import ReadingTestCase
 from tests.support.certificates import make_authority
 from tests.support.folders import make_folder
 from txmux.detection.registry import installed_matchers
-from txmux.embedding import outcome, route
 from txmux.errors import MuxError
-from txmux.frontend.engine import Engine
-from txmux.frontend.listener import MuxFactory
+from txmux.rules.embedding import outcome, route
 from txmux.rules.model import Backend, Handover, Listener, TlsEnd
 from txmux.rules.reading.parser import parse
+from txmux.tcp.engine import Engine
+from txmux.tcp.listener import MuxFactory
 
 if TYPE_CHECKING:
     from txmux.rules.model import Rules

@@ -7,12 +7,12 @@ import math
 import time
 from typing import TYPE_CHECKING, Any
 
+from txmux.access.banning import BanError
+from txmux.access.bans import Ban, banned_network
 from txmux.admin.fields import check_names, text, whole_number
 from txmux.admin.refused import RefusedError
 from txmux.admin.resource import Answer, Query, Resource
-from txmux.live.banning import BanError
-from txmux.live.turns import Turns
-from txmux.networks.bans import Ban, banned_network
+from txmux.net.turns import Turns
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Mapping

@@ -8,7 +8,7 @@ from txmux.admin.refused import RefusedError
 from txmux.admin.resource import Answer, Query, Resource
 
 if TYPE_CHECKING:
-    from txmux.control import Report
+    from txmux.control.interface import Report
 
 
 async def _reload(query: Query) -> Answer:

@@ -9,8 +9,8 @@ from urllib.parse import urlencode
 from txmux.admin.fields import only_values
 from txmux.admin.refused import RefusedError
 from txmux.admin.resource import JSON, Answer, Query, Resource
-from txmux.live.filters import EVERY, FilterError, Filters, Page, is_identity
-from txmux.live.turns import Turns
+from txmux.control.filters import EVERY, FilterError, Filters, Page, is_identity
+from txmux.net.turns import Turns
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from txmux.admin.fields import check_names, text
 from txmux.admin.refused import RefusedError
 from txmux.admin.resource import Answer, Query, Resource
+from txmux.control.problems import UnknownError
 from txmux.errors import OptionError
-from txmux.live.problems import UnknownError
 from txmux.matchers.payload import bytes_from_hex, bytes_from_text
 from txmux.rules.model.networks import unmapped
 

@@ -12,7 +12,7 @@ from txmux.admin.resource import Answer, Query, Resource
 from txmux.admin.shared import Shared
 
 if TYPE_CHECKING:
-    from txmux.control import Control
+    from txmux.control.interface import Control
 
 _shared: WeakKeyDictionary[Any, Shared] = WeakKeyDictionary()
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from txmux.admin.api.schemas import COUNT, SCHEMAS, TEXT, TRUTH, array_of, ref
 from txmux.admin.resource import Answer, Query, Resource
-from txmux.observe.states import STATES
+from txmux.telemetry.states import STATES
 from txmux.version import __version__
 
 __all__ = ["description"]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, get_args
 
-from txmux.observe.reasons import EndReason
-from txmux.observe.states import STATES
+from txmux.telemetry.reasons import EndReason
+from txmux.telemetry.states import STATES
 
 __all__ = ["SCHEMAS", "array_of", "ref"]
 

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 from txmux.admin.fields import boolean, check_names, choice, report_of, whole_number
 from txmux.admin.refused import RefusedError
 from txmux.admin.resource import Answer, Query, Resource
-from txmux.live.problems import UnknownError
+from txmux.control.problems import UnknownError
 
 if TYPE_CHECKING:
-    from txmux.live.wanted import ServerState
+    from txmux.control.wanted import ServerState
 
 _STATES: tuple[ServerState, ...] = ("ready", "drain", "maintenance")
 _MOST_WEIGHT = 65535

@@ -13,17 +13,17 @@ from txmux.admin.page.snapshot import History, Snapshot
 from txmux.admin.page.table import PER_PAGE
 from txmux.admin.page.told import bytes_told, connection_told
 from txmux.admin.page.traffic import Traffic
+from txmux.control.asking import Listing
+from txmux.control.filters import FilterError, Filters, Page
+from txmux.control.problems import UnknownError
 from txmux.errors import OptionError
-from txmux.live.asking import Listing
-from txmux.live.filters import FilterError, Filters, Page
-from txmux.live.problems import UnknownError
 from txmux.matchers.payload import bytes_from_hex
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
     from txmux.admin.page.query import PageQuery
-    from txmux.control import Control
+    from txmux.control.interface import Control
 
 _MOST_SORTED = 1000
 """Connections that are put into another order than theirs; of more, the first ones."""

@@ -12,7 +12,7 @@ def connection_told(told: Mapping[str, Any]) -> str:
     """Write how the decision on a live connection came about.
 
     Args:
-        told: As `txmux.live.explaining.explain_connection` gives it.
+        told: As `txmux.control.explaining.explain_connection` gives it.
     """
     return "\n".join([*_routes(told), _winner(told)])
 

@@ -13,9 +13,9 @@ from twisted.python.failure import Failure
 from zope.interface import alsoProvides, implementer
 
 from txmux.backends.connect.replay import Replay
-from txmux.relay.ends import NOBODY, End
-from txmux.sockets.client import OWN_PEER
-from txmux.sockets.transport import SocketTransport
+from txmux.net.relay.ends import NOBODY, End
+from txmux.net.sockets.client import OWN_PEER
+from txmux.net.sockets.transport import SocketTransport
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -58,7 +58,7 @@ class ProxyClient(End):
             self._established()
 
     def _is_own_peer(self) -> bool:
-        """Tell whether the connection is to itself, which `txmux.sockets.client` finds out before."""
+        """Tell whether the connection is to itself, which `txmux.net.sockets.client` finds out before."""
         host = self.transport.getHost()
         return isinstance(host, IPv4Address | IPv6Address) and host == self.transport.getPeer()
 

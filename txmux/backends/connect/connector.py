@@ -13,10 +13,10 @@ from txmux.backends.connect.dial import OWN_TROUBLE, no_address, reason_of
 from txmux.backends.connect.replay import RequestRefusedError
 from txmux.backends.pool.member import Member
 from txmux.backends.pool.pool import Unavailable
-from txmux.proxyprotocol.encode import encode_v1, encode_v2
-from txmux.proxyprotocol.header import Header
-from txmux.proxyprotocol.wrappers import HeaderFirst
-from txmux.tls.errors import HandshakeError
+from txmux.net.header_first import HeaderFirst
+from txmux.net.tls.errors import HandshakeError
+from txmux.wire.proxyprotocol.encode import encode_v1, encode_v2
+from txmux.wire.proxyprotocol.header import Header
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     from txmux.backends.pool.queue import Waiter
     from txmux.backends.upstream import Upstream
     from txmux.interfaces import Exchange
-    from txmux.observe.reasons import ConnectFailure
-    from txmux.proxyprotocol.header import Address, Tlv
     from txmux.rules.model import Backend
+    from txmux.telemetry.reasons import ConnectFailure
+    from txmux.wire.proxyprotocol.header import Address, Tlv
 
 _log = Logger()  # of the module: an event must not keep a connection's objects alive
 

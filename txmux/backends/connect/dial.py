@@ -14,12 +14,12 @@ from twisted.internet import error
 from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.python.failure import Failure
 
-from txmux.sockets.client import SocketConnector, reset_on_close
-from txmux.sockets.datagramclient import DatagramClient
-from txmux.sockets.descriptors import SHORTAGE
-from txmux.sockets.poller import Poller, is_available
-from txmux.sockets.spare import connect_tcp, connect_unix
-from txmux.sockets.transport import place_of
+from txmux.net.sockets.client import SocketConnector, reset_on_close
+from txmux.net.sockets.datagramclient import DatagramClient
+from txmux.net.sockets.descriptors import SHORTAGE
+from txmux.net.sockets.poller import Poller, is_available
+from txmux.net.sockets.spare import connect_tcp, connect_unix
+from txmux.net.sockets.transport import place_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IReactorTime
 
     from txmux.backends.connect.source import Source
+    from txmux.net.sockets.options import SocketOption
     from txmux.rules.model import Server
-    from txmux.sockets.options import SocketOption
 
 NO_PORT = (
     "all ports of this machine are in use towards this server, or it has no address of that family; "

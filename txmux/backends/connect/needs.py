@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from txmux.backends.connect.source import check_transparent
 from txmux.errors import MuxError
+from txmux.net.tls.errors import TLSFileError
 from txmux.rules.model import NOWHERE
 from txmux.rules.problems import RulesError
-from txmux.tls.errors import TLSFileError
 
 if TYPE_CHECKING:
     from txmux.backends.connect.tls import BackendTLS

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from txmux.interfaces import Exchange
-    from txmux.relay.ends import IRelayTransport
+    from txmux.net.relay.ends import IRelayTransport
 
 _SHOWN = 40  # bytes
 

@@ -16,15 +16,15 @@ import attrs
 from twisted.internet.error import ConnectBindError
 
 from txmux.errors import MuxError
+from txmux.net.sockets.transport import place_of
 from txmux.rules.model.networks import is_address
 from txmux.rules.model.source import split_source
-from txmux.sockets.transport import place_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from txmux.proxyprotocol.header import Address
     from txmux.rules.model import Backend, Server
+    from txmux.wire.proxyprotocol.header import Address
 
 _IP_TRANSPARENT, _IPV6_TRANSPARENT = 19, 75  # ip(7), ipv6(7)
 _IP_BIND_ADDRESS_NO_PORT = 24  # ip(7); Python knows it only since 3.12

@@ -26,10 +26,10 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from txmux.errors import printable
+from txmux.net.tls.errors import HandshakeError
+from txmux.net.tls.pem import read_authorities, read_identity
+from txmux.net.tls.transport import TLSTransport
 from txmux.rules.model.networks import is_address
-from txmux.tls.errors import HandshakeError
-from txmux.tls.pem import read_authorities, read_identity
-from txmux.tls.transport import TLSTransport
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -8,9 +8,9 @@ import attrs
 
 from txmux.backends.health.checking import Checking, with_header
 from txmux.backends.health.probes import probe
-from txmux.proxyprotocol.encode import encode_v2
-from txmux.proxyprotocol.header import Command, Header
 from txmux.rules.model import ServerTLS
+from txmux.wire.proxyprotocol.encode import encode_v2
+from txmux.wire.proxyprotocol.header import Command, Header
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -14,9 +14,9 @@ from twisted.python.failure import Failure
 from txmux.backends.connect.client import ProxyClientFactory
 from txmux.backends.connect.dial import OWN_TROUBLE
 from txmux.backends.health.probes import UnhealthyError, shown
-from txmux.proxyprotocol.encode import encode_v1, encode_v2
-from txmux.proxyprotocol.header import Address, Command, Header
-from txmux.proxyprotocol.wrappers import HeaderFirst
+from txmux.net.header_first import HeaderFirst
+from txmux.wire.proxyprotocol.encode import encode_v1, encode_v2
+from txmux.wire.proxyprotocol.header import Address, Command, Header
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,7 +47,7 @@ class Finding:
 
 
 class Checking:
-    """One check of one server. Implements `txmux.relay.ends.Receiver`.
+    """One check of one server. Implements `txmux.net.relay.ends.Receiver`.
 
     When it has found something, it is not over: the connection is closed cleanly, for which it gives the server
     what is left of the time.

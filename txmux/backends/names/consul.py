@@ -12,15 +12,15 @@ from txmux.backends.names.instances import Instances, NotConsulError, instances_
 from txmux.backends.names.question import LookupFailedError
 from txmux.errors import printable
 from txmux.files import read_secret
+from txmux.net.http import RequestFailedError, get
 from txmux.rules.model.networks import is_address
-from txmux.web.get import RequestFailedError, get
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from txmux.backends.names.lookup import Lookup
+    from txmux.net.http import Answer
     from txmux.rules.model import Backend, ConsulService
-    from txmux.web.get import Answer
 
 _MOST_WAIT = 600.0
 """Seconds that Consul lets a question wait at most."""

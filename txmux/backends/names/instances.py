@@ -10,7 +10,7 @@ import attrs
 
 from txmux.backends.pool.member import ResolvedAddress
 from txmux.errors import MuxError, printable
-from txmux.jsontext import MISSHAPEN, parse_json
+from txmux.wire.jsontext import MISSHAPEN, parse_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import attrs
 
 from txmux.backends.pool.standing import Standing, State
-from txmux.observe.counting.column import Column
+from txmux.telemetry.counting.column import Column
 
 if TYPE_CHECKING:
-    from txmux.observe.counting.counts import ServerCounts
     from txmux.rules.model import Server
+    from txmux.telemetry.counting.counts import ServerCounts
 
 
 @attrs.frozen

@@ -13,9 +13,9 @@ from txmux.backends.pool.balance import balancer
 from txmux.backends.pool.member import Member
 from txmux.backends.pool.standing import Standings, State
 from txmux.backends.pool.tiers import Tiers, is_due
-from txmux.observe.counting.column import Column
 from txmux.rules.model import Refusal
 from txmux.rules.model.networks import is_address
+from txmux.telemetry.counting.column import Column
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence

@@ -13,7 +13,7 @@ from txmux.cli.remote.address import Unix
 from txmux.cli.remote.errors import LateError, NobodyError, RefusedError
 from txmux.cli.remote.find import is_for_group, whose
 from txmux.errors import printable
-from txmux.jsontext import parse_json
+from txmux.wire.jsontext import parse_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from txmux.errors import MuxError
-from txmux.jsontext import MISSHAPEN
+from txmux.wire.jsontext import MISSHAPEN
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -12,15 +12,15 @@ from twisted.logger import Logger, globalLogBeginner
 
 from txmux.cli.run.textlog import TextLog
 from txmux.detection.registry import installed_matchers
-from txmux.observe.servicelog import ServiceLog
+from txmux.net.sockets.clock import use_monotonic_time
+from txmux.net.sockets.memory import keep_running
+from txmux.net.tls.deferred import import_reactor_without_tls
 from txmux.processes.forking import name_process
 from txmux.processes.privilege.privilege import read_by_helper
 from txmux.processes.workers.starting import start_early
 from txmux.rules.problems import RulesError
 from txmux.rules.reading.parser import load
-from txmux.sockets.clock import use_monotonic_time
-from txmux.sockets.memory import keep_running
-from txmux.tls.deferred import import_reactor_without_tls
+from txmux.telemetry.servicelog import ServiceLog
 from txmux.version import __version__
 
 if TYPE_CHECKING:

@@ -21,12 +21,12 @@ import attrs
 from txmux.admin.token import make_token
 from txmux.errors import MuxError
 from txmux.files import open_log, open_safely, remove_own_socket
-from txmux.jsontext import parse_json
 from txmux.processes.privilege.named import Named
 from txmux.processes.systemd.pidfile import name_process, unname_process
 from txmux.rules.model import Files
 from txmux.rules.reading.parser import load
 from txmux.serving.places import open_place
+from txmux.wire.jsontext import parse_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from txmux.processes.supervisor.limits import SharedLimits
+from txmux.access.across_processes import SharedLimits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
 
-    from txmux.observe.counting.counters import Counters
     from txmux.rules.model import Rules
+    from txmux.telemetry.counting.counters import Counters
 
 __all__ = ["Counting"]
 

@@ -13,17 +13,15 @@ from twisted.internet import defer
 from twisted.internet.defer import Deferred, DeferredList, gatherResults, succeed
 from twisted.logger import Logger
 
+from txmux.access.banned import rows_of
+from txmux.access.bans import Bans
+from txmux.access.lists.current import Lists
 from txmux.backends.names.resolve import Names
 from txmux.backends.pool.orders import from_json
 from txmux.backends.upstreams import Upstreams
 from txmux.errors import MuxError
-from txmux.frontend.engine import Engine
-from txmux.networks.banned import rows_of
-from txmux.networks.bans import Bans
-from txmux.networks.lists import Lists
-from txmux.observe.access_log import open_log
-from txmux.observe.counting.counters import OWN
-from txmux.processes.channel.channel import GoneError
+from txmux.net.channel.channel import GoneError
+from txmux.net.tls.terminations import Terminations
 from txmux.processes.privilege.broker import open_for_worker
 from txmux.processes.privilege.helper import Helper
 from txmux.processes.privilege.sandbox import sandbox_of
@@ -35,7 +33,9 @@ from txmux.rules.packing import pack
 from txmux.serving.places import are_plain
 from txmux.serving.state import found_by_checks, merged, recall_sources, state_of
 from txmux.serving.store import close_socket
-from txmux.tls.terminations import Terminations
+from txmux.tcp.engine import Engine
+from txmux.telemetry.access_log import open_log
+from txmux.telemetry.counting.counters import OWN
 
 if TYPE_CHECKING:
     import socket
@@ -44,17 +44,17 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IDelayedCall
     from twisted.python.failure import Failure
 
+    from txmux.access.across_processes import SharedLimits
+    from txmux.access.banned import Row
+    from txmux.access.bans import Change
     from txmux.backends.upstreams import PreparedUpstreams
-    from txmux.networks.banned import Row
-    from txmux.networks.bans import Change
-    from txmux.observe.counting.counters import Counters
     from txmux.processes.privilege.privilege import Privilege
     from txmux.processes.privilege.sandbox import Sandbox
-    from txmux.processes.supervisor.limits import SharedLimits
     from txmux.processes.workers.starting import Starter
     from txmux.rules.model import Rules
     from txmux.serving.state import Told
     from txmux.serving.store import ListeningSockets, PreparedSockets
+    from txmux.telemetry.counting.counters import Counters
 
 __all__ = ["Supervisor", "WorkersError"]
 

@@ -11,8 +11,8 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from txmux.admin.endpoint import PREFIX
-from txmux.control import Report
-from txmux.processes.channel.channel import ChannelError
+from txmux.control.interface import Report
+from txmux.net.channel.channel import ChannelError
 from txmux.processes.privilege.privilege import KEY, Privilege
 from txmux.processes.systemd.notify import Notifier, sockets_from_store
 from txmux.processes.systemd.pidfile import PidFile, PidFileError
@@ -31,13 +31,13 @@ if TYPE_CHECKING:
 
     from txmux.admin.endpoint import Endpoints
     from txmux.errors import MuxError
-    from txmux.observe.counting.counters import Counters
     from txmux.processes.supervisor.counting import Counting
     from txmux.processes.upgrade.exchange import Exchange
     from txmux.processes.upgrade.successor import Successor
     from txmux.rules.model import Listener, Rules
     from txmux.serving.state import Told
     from txmux.serving.store import ListeningSockets
+    from txmux.telemetry.counting.counters import Counters
 
 __all__ = ["Changeover"]
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.logger import Logger
 
-from txmux.processes.channel.channel import ChannelError, GoneError
+from txmux.net.channel.channel import ChannelError, GoneError
 
 if TYPE_CHECKING:
     import socket

@@ -26,22 +26,22 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.logger import Logger
 
 from txmux.errors import MuxError
-from txmux.frontend.moving import Unpacking, packed
-from txmux.processes.channel.channel import ChannelError
-from txmux.processes.channel.liveness import Liveness
+from txmux.net.channel.channel import ChannelError
+from txmux.net.channel.liveness import Liveness
 from txmux.processes.workers.messages import sockets_of
+from txmux.tcp.moving import Unpacking, packed
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Iterable, Iterator, Sequence
     from contextlib import AbstractContextManager
 
-    from txmux.frontend.connection import MuxProtocol
-    from txmux.frontend.limits.admission import Admission
-    from txmux.frontend.listener import MuxFactory
-    from txmux.frontend.moving import GiveBack, MovedConnection, Sockets
-    from txmux.processes.channel.channel import Channel
+    from txmux.access.admission import Admission
+    from txmux.net.channel.channel import Channel
     from txmux.processes.upgrade.keeping import Keeping
+    from txmux.tcp.connection import MuxProtocol
+    from txmux.tcp.listener import MuxFactory
+    from txmux.tcp.moving import GiveBack, MovedConnection, Sockets
 
     _Suspended: TypeAlias = tuple[MuxProtocol, MovedConnection, Sockets]
     _Taken: TypeAlias = tuple[set[int], bool]

@@ -14,8 +14,8 @@ from twisted.internet.defer import Deferred
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from txmux.frontend.moving import GiveBack
-    from txmux.processes.channel.channel import Channel
+    from txmux.net.channel.channel import Channel
+    from txmux.tcp.moving import GiveBack
 
 __all__ = ["Keeping"]
 

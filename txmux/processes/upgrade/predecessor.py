@@ -9,9 +9,9 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from txmux.errors import MuxError
-from txmux.jsontext import parse_json
-from txmux.processes.channel.channel import Channel, ChannelError, attach
+from txmux.net.channel.channel import Channel, ChannelError, attach
 from txmux.processes.upgrade.successor import ENDS, VERSION
+from txmux.wire.jsontext import parse_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -14,7 +14,7 @@ from twisted.internet.error import ProcessExitedAlready
 from twisted.internet.protocol import ProcessProtocol
 
 from txmux.errors import MuxError
-from txmux.processes.channel.channel import Channel, ChannelError, GoneError, attach
+from txmux.net.channel.channel import Channel, ChannelError, GoneError, attach
 from txmux.processes.privilege.privilege import KEY, READS_BY
 from txmux.processes.workers.ending import how_ended
 

@@ -11,20 +11,20 @@ from twisted.internet import defer
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from txmux.frontend.connection import MuxProtocol
-from txmux.processes.channel.channel import Channel, ChannelError, attach
+from txmux.net.channel.channel import Channel, ChannelError, attach
 from txmux.processes.upgrade.collecting import UNCOLLECTED
 from txmux.processes.upgrade.handover import Adopting, hand_over
 from txmux.processes.upgrade.keeping import Keeping
 from txmux.processes.workers.messages import sockets_of
+from txmux.tcp.connection import MuxProtocol
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Sequence
 
-    from txmux.datagrams.port import DatagramPort
-    from txmux.frontend.listener import MuxFactory
     from txmux.serving.serving import Serving
+    from txmux.tcp.listener import MuxFactory
+    from txmux.udp.port import DatagramPort
 
 __all__ = ["ConnectionTransfer"]
 
@@ -85,7 +85,7 @@ class ConnectionTransfer:
         moved = 0
         for keeping in to:
             if flows:
-                from txmux.datagrams.handover import hand_over_flows  # noqa: PLC0415 - only who has flows has imported it
+                from txmux.udp.handover import hand_over_flows  # noqa: PLC0415 - only who has flows has imported it
 
                 # One may be of a version that knows no flows.
                 with suppress(ChannelError, KeyError, TypeError):
@@ -155,7 +155,7 @@ class ConnectionTransfer:
         self, descriptors: Sequence[int] = (), flows: Sequence[dict[str, Any]] = ()
     ) -> dict[str, Any]:
         """Go on with flows of datagrams, if this is the process that reads them."""
-        from txmux.datagrams.handover import adopt_flows  # noqa: PLC0415 - only who has a port for them has imported it
+        from txmux.udp.handover import adopt_flows  # noqa: PLC0415 - only who has a port for them has imported it
 
         serving = self._serving
         if self._is_closed:
@@ -170,7 +170,7 @@ class ConnectionTransfer:
         return adopt_flows(descriptors, flows, find)
 
     def _end_flows(self, reasons: dict[str, Any]) -> None:
-        from txmux.datagrams.handover import end_flows  # noqa: PLC0415 - as above
+        from txmux.udp.handover import end_flows  # noqa: PLC0415 - as above
 
         end_flows(self._serving.connections(), reasons)
 

@@ -15,16 +15,16 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.logger import Logger
 
-from txmux.processes.channel.channel import ChannelError
+from txmux.net.channel.channel import ChannelError
 from txmux.processes.upgrade.successor import VERSION, Successor, UpgradeError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from txmux.admin.endpoint import Endpoints
-    from txmux.observe.counting.counters import Counters
     from txmux.processes.upgrade.exchange import Exchange
     from txmux.serving.state import Told
+    from txmux.telemetry.counting.counters import Counters
 
 _READY = 60.0
 """Seconds that the new process has to get ready to serve."""

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import attrs
 from attrs.validators import deep_iterable, ge, instance_of
 
+from txmux.access.across_processes import Layout, SharedLimits
 from txmux.errors import MuxError
-from txmux.processes.supervisor.limits import Layout, SharedLimits
 from txmux.rules.packing import unpack
 from txmux.serving.places import places_of
 

@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred, DeferredList, succeed
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
-from txmux.processes.channel.channel import ChannelError
+from txmux.net.channel.channel import ChannelError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -272,7 +272,7 @@ class Pool:
         Args:
             able: Workers that answer; no other is waited for.
         """
-        from txmux.datagrams.waiting import LONGEST  # noqa: PLC0415 - as few modules as can be
+        from txmux.udp.waiting import LONGEST  # noqa: PLC0415 - as few modules as can be
 
         reader = self._reads
         if reader is not None and reader in able:

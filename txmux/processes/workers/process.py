@@ -14,15 +14,14 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger, globalLogBeginner
 
 from txmux.backends.names.resolve import Names
+from txmux.control.inside import Inside
 from txmux.errors import MuxError
 from txmux.files import use_helper
-from txmux.live.inside import Inside
-from txmux.observe.access_log import open_log
-from txmux.observe.counting.column import Column
-from txmux.observe.counting.column import Layout as CountersLayout
-from txmux.observe.servicelog import ServiceLog
-from txmux.processes.channel.channel import Channel, attach
-from txmux.processes.channel.forwarding import Forwarding
+from txmux.net.channel.channel import Channel, attach
+from txmux.net.channel.forwarding import Forwarding
+from txmux.net.sockets.clock import use_monotonic_time
+from txmux.net.sockets.memory import keep_running
+from txmux.net.sockets.poller import after_turn
 from txmux.processes.privilege.account import account_of
 from txmux.processes.privilege.opener import Opener
 from txmux.processes.privilege.sandbox import SandboxError, confine
@@ -31,17 +30,18 @@ from txmux.processes.upgrade.transfer import ConnectionTransfer
 from txmux.processes.workers.messages import Opened, Prepare, Start, close, named, read, sockets_of
 from txmux.serving.opening import open_ports
 from txmux.serving.serving import Serving
-from txmux.sockets.clock import use_monotonic_time
-from txmux.sockets.memory import keep_running
-from txmux.sockets.poller import after_turn
+from txmux.telemetry.access_log import open_log
+from txmux.telemetry.counting.column import Column
+from txmux.telemetry.counting.column import Layout as CountersLayout
+from txmux.telemetry.servicelog import ServiceLog
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Mapping, Sequence
 
-    from txmux.frontend.limits.admission import Admission
+    from txmux.access.across_processes import SharedLimits
+    from txmux.access.admission import Admission
     from txmux.processes.privilege.sandbox import Sandbox
-    from txmux.processes.supervisor.limits import SharedLimits
     from txmux.rules.model import Listener, Rules
     from txmux.serving.prepared import Prepared
 

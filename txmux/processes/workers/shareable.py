@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.defer import DeferredList
 
 from txmux.errors import ListenError, MuxError
-from txmux.processes.channel.channel import GoneError
+from txmux.net.channel.channel import GoneError
 from txmux.rules.reading.parser import is_as_read
 from txmux.serving.places import places_of
 

@@ -20,12 +20,12 @@ from twisted.python.failure import Failure
 
 from txmux.errors import MuxError
 from txmux.interfaces import Transport
-from txmux.jsontext import parse_json
 from txmux.processes.forking import spawn
 from txmux.processes.privilege.account import account_of
 from txmux.processes.workers.backoff import BackOff
 from txmux.rules.model import Backend
 from txmux.serving.places import are_plain
+from txmux.wire.jsontext import parse_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -299,7 +299,7 @@ def _modules_for(rules: Rules) -> Iterator[str]:
         one for one in (*rules.backends.values(), *rules.outcomes()) if isinstance(one, Backend)
     ]
     if any(route.terminate_tls is not None for route in rules.routes):
-        yield from ("txmux.tls.store", "txmux.tls.termination")
+        yield from ("txmux.net.tls.store", "txmux.net.tls.termination")
     if any(one.tls is not None for one in backends):
         yield "txmux.backends.connect.tls"
     if any(one.transport is Transport.UDP for one in rules.listeners):

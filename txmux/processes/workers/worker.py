@@ -13,10 +13,10 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import deferLater
 from twisted.logger import Logger, LogLevel
 
-from txmux.observe.counting.counters import OWN
-from txmux.processes.channel.channel import Channel, ChannelError, GoneError, attach
+from txmux.net.channel.channel import Channel, ChannelError, GoneError, attach
 from txmux.processes.workers.backoff import BackOff
 from txmux.processes.workers.ending import how_ended
+from txmux.telemetry.counting.counters import OWN
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IDelayedCall
     from twisted.python.failure import Failure
 
-    from txmux.observe.counting.column import Column
-    from txmux.observe.counting.counters import Counters
     from txmux.processes.privilege.sandbox import Sandbox
     from txmux.processes.workers.starting import Starter
+    from txmux.telemetry.counting.column import Column
+    from txmux.telemetry.counting.counters import Counters
 
 __all__ = ["Worker"]
 

@@ -16,28 +16,28 @@ from typing_extensions import override
 
 from tests.campaign.fuzz.served import RULES, serving
 from tests.campaign.fuzz.target import Target
+from txmux.access.banned import rows_of
+from txmux.access.bans import Bans
 from txmux.admin.caller import Caller
 from txmux.admin.guard import Guard
 from txmux.admin.resource import FORM, JSON
 from txmux.admin.site import ADMIN, Site
-from txmux.control import Report
-from txmux.live import turns
-from txmux.live.events import Hub
-from txmux.live.inside import Inside
-from txmux.live.overview import overview
-from txmux.live.rates import Rates
-from txmux.live.steering import Steering
-from txmux.networks.banned import rows_of
-from txmux.networks.bans import Bans
-from txmux.observe.counting.counters import OWN, Counters
+from txmux.control.events import Hub
+from txmux.control.inside import Inside
+from txmux.control.interface import Report
+from txmux.control.overview import overview
+from txmux.control.rates import Rates
+from txmux.control.steering import Steering
+from txmux.net import turns
+from txmux.telemetry.counting.counters import OWN, Counters
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from tests.campaign.fuzz.served import Reactor
-    from txmux.live.asking import Askable
-    from txmux.networks.banned import Row
-    from txmux.networks.bans import Change
+    from txmux.access.banned import Row
+    from txmux.access.bans import Change
+    from txmux.control.asking import Askable
     from txmux.serving.serving import Serving
 
 _CALLER = Caller("uid 0", "UID 0")

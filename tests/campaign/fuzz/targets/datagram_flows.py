@@ -6,11 +6,11 @@ from typing import Any
 
 from tests.campaign.fuzz.target import Target, joined, see, split
 from tests.matchers.all_samples import all_samples
-from txmux.datagrams import flow_ids, tunnels
-from txmux.datagrams.introduced import behind_headers
 from txmux.interfaces import MOST_DATAGRAMS
-from txmux.proxyprotocol.decode import decode_datagram
+from txmux.udp import flow_ids, tunnels
+from txmux.udp.introduced import behind_headers
 from txmux.wire.dtls import DtlsOpening, parse_dtls
+from txmux.wire.proxyprotocol.decode import decode_datagram
 
 _LONGEST_ID = 21  # with the letter of its protocol
 

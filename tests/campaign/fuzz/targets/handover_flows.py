@@ -17,8 +17,8 @@ from tests.campaign.fuzz.messages import hear, line
 from tests.campaign.fuzz.served import serving
 from tests.campaign.fuzz.target import Target
 from tests.wire.quic_builder import HELLO, crypto, initial
-from txmux.datagrams.flows import flows_of
 from txmux.processes.upgrade.transfer import ConnectionTransfer
+from txmux.udp.flows import flows_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -18,13 +18,13 @@ from tests.campaign.fuzz.messages import hear, line
 from tests.campaign.fuzz.served import Reactor, serving
 from tests.campaign.fuzz.target import Target
 from txmux.backends.pool.known import Known
+from txmux.control.rates import Rates
 from txmux.errors import MuxError
-from txmux.frontend.moving import MovedConnection, packed
-from txmux.live.rates import Rates
-from txmux.observe.record import ConnectionRecord
+from txmux.net.relay.interface import RelayState, SideState, Timeouts
 from txmux.processes.upgrade.predecessor import Predecessor
 from txmux.processes.upgrade.transfer import ConnectionTransfer
-from txmux.relay.interface import RelayState, SideState, Timeouts
+from txmux.tcp.moving import MovedConnection, packed
+from txmux.telemetry.record import ConnectionRecord
 
 
 def _adopt(stream: bytes) -> None:

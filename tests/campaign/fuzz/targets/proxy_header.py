@@ -6,11 +6,11 @@ from contextlib import suppress
 from itertools import chain
 
 from tests.campaign.fuzz.target import Target, cuttings, see
-from tests.proxyprotocol.vectors import V1, V2, V2_WITH_CHECKSUM
-from txmux.proxyprotocol.decode import Decoded, Incomplete, decode, decode_datagram, parse_ssl
-from txmux.proxyprotocol.encode import SIGNATURE, encode_ssl, encode_v1, encode_v2
-from txmux.proxyprotocol.fields import carried, told_by
-from txmux.proxyprotocol.header import Header, InvalidHeader, TlvType
+from tests.wire.proxyprotocol.vectors import V1, V2, V2_WITH_CHECKSUM
+from txmux.wire.proxyprotocol.decode import Decoded, Incomplete, decode, decode_datagram, parse_ssl
+from txmux.wire.proxyprotocol.encode import SIGNATURE, encode_ssl, encode_v1, encode_v2
+from txmux.wire.proxyprotocol.fields import carried, told_by
+from txmux.wire.proxyprotocol.header import Header, InvalidHeader, TlvType
 
 
 def _answer(data: bytes) -> Decoded | Incomplete | str:

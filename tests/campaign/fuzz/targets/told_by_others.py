@@ -12,8 +12,12 @@ from contextlib import suppress
 
 from twisted.internet.task import Clock
 
+from tests.access.shared.machine import Machine
 from tests.campaign.fuzz.target import Target, see
-from tests.cluster.machine import Machine
+from txmux.access.bans import Ban
+from txmux.access.lists.decisions import Decisions
+from txmux.access.lists.packing import pack
+from txmux.access.shared.bans import SharedBans
 from txmux.adopt.receiving import NotGivenError
 from txmux.adopt.receiving import read as read_handed_over
 from txmux.backends.names.instances import (
@@ -22,12 +26,8 @@ from txmux.backends.names.instances import (
     instances_in,
     next_index,
 )
-from txmux.cluster.bans import SharedBans
-from txmux.feeds.decisions import Decisions
-from txmux.jsontext import parse_json
-from txmux.networks.bans import Ban
-from txmux.networks.packing import pack
 from txmux.rules.model.store import Store
+from txmux.wire.jsontext import parse_json
 
 _NOW = 1000.0
 

@@ -15,7 +15,7 @@ from tests.campaign.fuzz.files import no_files
 from tests.campaign.fuzz.messages import hear, line
 from tests.campaign.fuzz.served import RULES, serving
 from tests.campaign.fuzz.target import Target
-from txmux.processes.channel.channel import Channel
+from txmux.net.channel.channel import Channel
 from txmux.processes.upgrade.transfer import ConnectionTransfer
 from txmux.processes.workers.process import WorkerProcess
 from txmux.processes.workers.worker import Worker

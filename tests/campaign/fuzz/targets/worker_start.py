@@ -23,14 +23,14 @@ from tests.campaign.fuzz.messages import hear, line
 from tests.campaign.fuzz.served import RULES, TEXT, Reactor, end
 from tests.campaign.fuzz.target import Target
 from txmux import files
-from txmux.observe.counting.column import Layout as CountersLayout
-from txmux.observe.counting.column import keys_of
+from txmux.access.across_processes import Layout
 from txmux.processes.privilege.account import Account
-from txmux.processes.supervisor.limits import Layout
 from txmux.processes.workers.process import WorkerProcess
 from txmux.rules.reading.parser import parse
 from txmux.serving.places import places_of
-from txmux.sharedmemory import make
+from txmux.telemetry.counting.column import Layout as CountersLayout
+from txmux.telemetry.counting.column import keys_of
+from txmux.telemetry.sharedmemory import make
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -17,7 +17,7 @@ _PLACES, _SIZE = 512, 64
 
 def _tell(*_: object) -> None:
     reactor: Any = sys.modules.get("twisted.internet.reactor")
-    timers: Any = sys.modules.get("txmux.sockets.timers")
+    timers: Any = sys.modules.get("txmux.net.sockets.timers")
     told = {"timers": 0, "readers": 0}
     if reactor is not None:
         told["timers"] = len(reactor.getDelayedCalls())

@@ -1,0 +1,142 @@
+"""Tests of asking CrowdSec, with one that the test plays."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
+from twisted.logger import capturedLogs
+from twisted.trial.unittest import TestCase
+
+from tests.access.lists.test_decisions import decision
+from tests.support.crowdsec import KEY, CrowdSecPlayed
+from tests.support.folders import make_folder
+from tests.support.mux import VirtualTime
+from tests.support.peers import reactor
+from txmux.access.lists.crowdsec import CrowdSec
+from txmux.access.lists.packing import unpack
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+class CrowdSecTests(TestCase):
+    """One that is there, or not."""
+
+    timeout = 180
+
+    def setUp(self) -> None:
+        self.played = CrowdSecPlayed(self)
+        self.key: Path = make_folder(self) / "key"
+        self.key.write_text(f"{KEY}\n")
+        self.time = VirtualTime()
+        self.asking = CrowdSec(self.time, self.played.url, self.key)
+
+    async def look(self) -> list[str] | None:
+        """Give who is banned, if these are others."""
+        looking = Deferred.fromCoroutine(self.asking.look())
+        while not looking.called:
+            await deferLater(reactor, 0)
+            self.time.let_connect()
+        packed = await looking
+        return None if packed is None else [*map(str, unpack(packed))]
+
+    async def told(self) -> list[str]:
+        """Look, and give what is logged."""
+        with capturedLogs() as events:
+            self.assertIsNone(await self.look())
+        return [str(event["problem"]) for event in events if "problem" in event]
+
+    async def test_stream(self) -> None:
+        """All is asked for once, then what has changed; the same again is not told."""
+        self.played.new = [decision("192.0.2.1"), decision("10.0.0.0/8")]
+        self.assertEqual(await self.look(), ["10.0.0.0/8", "192.0.2.1/32"])
+        self.played.new = None
+        self.assertIsNone(await self.look())
+        self.played.deleted = [decision("10.0.0.0/8")]
+        self.assertEqual(await self.look(), ["192.0.2.1/32"])
+        self.assertEqual(self.played.asked, ["true", "false", "false"])
+
+    async def test_over(self) -> None:
+        """Bans are over by themselves, also while nobody answers."""
+        self.played.new = [decision("192.0.2.1", "1m")]
+        self.assertEqual(await self.look(), ["192.0.2.1/32"])
+        self.played.wrong = 500
+        await self.told()
+        self.time.advance(60)
+        self.assertEqual(await self.look(), [])
+
+    async def test_away(self) -> None:
+        """While it is away, who is banned stays so; that is told of once, it is asked more and more seldom, and then for all."""
+        self.played.new = [decision("192.0.2.1")]
+        self.assertEqual(await self.look(), ["192.0.2.1/32"])
+        await self.played.leave()
+        told = await self.told()
+        self.assertEqual(len(told), 1)
+        self.assertIn("cannot connect", told[0])
+        self.assertEqual([await self.told() for _ in range(3)], [[], [], []])
+        self.played.come_back()
+        self.played.new = [decision("192.0.2.2")]
+        self.assertIsNone(await self.look())  # not asked yet, after three failures
+        found = None
+        for _ in range(4):
+            found = found or await self.look()
+        self.assertEqual(found, ["192.0.2.2/32"])
+        self.assertEqual(self.played.asked[:2], ["true", "true"])
+
+    async def test_bad_answers(self) -> None:
+        """Whatever it, or something before it, answers in its place, nobody is let in for that; the line says what is wrong."""
+        self.played.new = [decision("192.0.2.1")]
+        self.assertEqual(await self.look(), ["192.0.2.1/32"])
+        for wrong, expected in (
+            (500, "it answers 500"),
+            ("<html>", "its answer is not JSON"),
+            ("[" * 100_000, "its answer is not JSON"),
+            ("[]", "its answer is not an object of JSON"),
+            ("{}", "there is no list of new decisions in its answer"),
+            ('{"status": "maintenance"}', "there is no list of new decisions in its answer"),
+            ('{"new": 5, "deleted": null}', "there is no list of new decisions in its answer"),
+            ('{"new": null}', "there is no list of deleted decisions in its answer"),
+            ('{"new": null, "deleted": {}}', "there is no list of deleted decisions in its answer"),
+            ('{"new": ["x"], "deleted": []}', "there is no list of new decisions in its answer"),
+        ):
+            self.asking.problem, self.asking._skip = "", 0
+            self.played.wrong = wrong
+            self.assertEqual(await self.told(), [expected])
+        self.asking._skip = 0
+        self.played.wrong = None
+        self.assertIsNone(await self.look())
+
+    async def test_silent(self) -> None:
+        """One that takes the question and says nothing is waited for ten seconds."""
+        self.played.wrong = "silent"
+        looking = Deferred.fromCoroutine(self.told())
+        while not self.played.asked:
+            self.assertNoResult(looking)
+            await deferLater(reactor, 0)
+        self.time.advance(10)
+        self.assertEqual(await looking, ["no answer in 10 s"])
+
+    async def test_key(self) -> None:
+        """A key that is refused, missing or no key is told of, with what to do; a new one in the file is taken."""
+        self.key.write_text("other\n")
+        self.assertEqual(
+            await self.told(),
+            [f"it refuses the key in '{self.key}'; make one by 'cscli bouncers add'"],
+        )
+        for content, expected in (
+            ("", f"there is no key in '{self.key}'; write it as the only line"),
+            ("a\nb", f"there is no key in '{self.key}'; write it as the only line"),
+        ):
+            self.asking.problem, self.asking._skip = "", 0
+            self.key.write_text(content)
+            self.assertEqual(await self.told(), [expected])
+        self.asking.problem, self.asking._skip = "", 0
+        self.key.unlink()
+        self.assertEqual(
+            await self.told(), [f"cannot read '{self.key}': No such file or directory"]
+        )
+        self.asking._skip = 0
+        self.key.write_text(KEY)
+        self.assertEqual(await self.look(), [])

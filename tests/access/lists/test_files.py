@@ -1,0 +1,105 @@
+"""Tests of files that are read again."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING, Any
+
+from twisted.logger import capturedLogs
+from twisted.trial.unittest import TestCase
+
+from tests.support.folders import make_folder
+from txmux.access.lists.files import NetworksFile, Watched
+from txmux.access.lists.packing import unpack
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_LONG_AGO = 1_000_000_000
+_HOUR = 3600.0
+
+
+class FilesTests(TestCase):
+    """A file of networks."""
+
+    def setUp(self) -> None:
+        self.folder = make_folder(self)
+        self.path = self.folder / "list.txt"
+
+    def write(self, text: str, name: str = "list.txt") -> None:
+        """Write a file that looks as old as any other."""
+        path = self.folder / name
+        path.write_text(text)
+        os.utime(path, (_LONG_AGO, _LONG_AGO))
+
+    async def found(self, file: NetworksFile) -> list[str] | None:
+        """Give what is new in it."""
+        packed = await file.look()
+        return None if packed is None else [*map(str, unpack(packed))]
+
+    async def test_change(self) -> None:
+        """What is in it now is told when it has changed, and only then; comments alone are no change of the networks."""
+        self.write("192.0.2.1\n")
+        file = NetworksFile(self.path, "192.0.2.1\n")
+        self.assertIsNone(await self.found(file))
+        self.write("192.0.2.2 # one\n10.0.0.0/8\n")
+        self.assertEqual(await self.found(file), ["10.0.0.0/8", "192.0.2.2/32"])
+        self.assertIsNone(await self.found(file))
+
+    async def test_link(self) -> None:
+        """A link that leads to another file of the same size and time is a change."""
+        self.write("192.0.2.1\n", "a")
+        self.write("192.0.2.2\n", "b")
+        self.path.symlink_to("a")
+        file = NetworksFile(self.path, "192.0.2.1\n")
+        self.assertIsNone(await self.found(file))
+        (self.folder / "new").symlink_to("b")
+        (self.folder / "new").rename(self.path)
+        self.assertEqual(await self.found(file), ["192.0.2.2/32"])
+
+    async def test_twice(self) -> None:
+        """A file that is written twice in a moment is not taken for what it was, however alike it looks."""
+        # However long it takes until it is read, it has only just been written.
+        just_now = time.time() + _HOUR
+        self.path.write_text("192.0.2.1\n")
+        os.utime(self.path, (just_now, just_now))
+        file = NetworksFile(self.path, "192.0.2.1\n")
+        self.assertIsNone(await self.found(file))
+        self.path.write_text("192.0.2.2\n")
+        os.utime(self.path, (just_now, just_now))
+        self.assertEqual(await self.found(file), ["192.0.2.2/32"])
+
+    async def test_unchanged(self) -> None:
+        """One that looks as it did is not read."""
+        self.write("192.0.2.1\n")
+        watched = Watched(self.path)
+        self.assertEqual(watched.read(), b"192.0.2.1\n")
+        self.assertIsNone(watched.read())
+
+    async def test_bad(self) -> None:
+        """One that is wrong, or gone, changes nothing and is told of once; when it is right again, it counts."""
+        file = NetworksFile(self.path, "192.0.2.1\n")
+        with capturedLogs() as events:
+            for text in ("192.0.2.1\nx\n", "192.0.2.1\nx\n\n"):
+                self.write(text)
+                self.assertIsNone(await self.found(file))
+            self.path.unlink()
+            self.assertIsNone(await self.found(file))
+            self.assertIsNone(await self.found(file))
+        told = [str(event["problem"]) for event in events]
+        self.assertEqual(
+            told,
+            [
+                f"{self.path}:2: 'x' is not a network; write it as 10.0.0.0/8, 192.0.2.1 or 2001:db8::/32",
+                f"cannot read '{self.path}': No such file or directory",
+            ],
+        )
+        self.write("192.0.2.3\n")
+        with capturedLogs() as events:
+            self.assertEqual(await self.found(file), ["192.0.2.3/32"])
+        self.assertEqual([event["count"] for event in _of_files(events)], [1])
+
+
+def _of_files(events: Sequence[Any]) -> list[Any]:
+    return [event for event in events if event["log_namespace"].startswith("txmux.access.lists")]

@@ -1,0 +1,54 @@
+"""Machines that share bans, in one process, each with a clock of its own."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from txmux.access.banning import ServiceBans
+from txmux.access.bans import Ban, Bans, banned_network, written
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from txmux.access.bans import Change
+
+
+class Machine:
+    """What a service has of bans.
+
+    Args:
+        ahead: Seconds by which its clock is.
+
+    Attributes:
+        kept: The bans, of which some may be over.
+        bans: What changes them.
+    """
+
+    def __init__(self, ahead: float = 0.0) -> None:
+        self._ahead = ahead
+        self.kept = Bans()
+        self.bans = ServiceBans(lambda: self.kept, self._change, self.now)
+
+    def now(self) -> float:
+        """Tell the time of day, as this machine has it."""
+        return time.time() + self._ahead
+
+    async def _change(self, changes: Sequence[Change]) -> list[str]:
+        self.kept.change(changes)
+        return []
+
+    def banned(self) -> list[str]:
+        """Give who is banned."""
+        return [written(ban.network) for ban in self.bans.current()]
+
+    async def ban(self, network: str, seconds: float = 600.0) -> None:
+        """Ban a network, as its operator does."""
+        now = self.now()
+        await self.bans.add(Ban(banned_network(network), now, now + seconds, "a test"))
+
+    async def lift(self, network: str) -> None:
+        """Lift the ban of a network that is banned here."""
+        self.kept.change([(banned_network(network), None)])
+        assert self.bans.publish is not None
+        self.bans.publish(banned_network(network), None)

@@ -1,0 +1,136 @@
+"""Tests of what other machines tell of bans, whatever stands in the store."""
+
+from __future__ import annotations
+
+import json
+import math
+from ipaddress import ip_network
+from typing import Any
+
+from hypothesis import example, given
+from hypothesis import strategies as st
+from twisted.internet.task import Clock
+from twisted.logger import capturedLogs
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.access.shared.machine import Machine
+from txmux.access import banning
+from txmux.access.bans import Ban
+from txmux.access.shared.bans import SharedBans
+from txmux.rules.model.store import Store
+
+_NETWORK = ip_network("192.0.2.7")
+_STORE = Store("redis://192.0.2.1", "192.0.2.1")
+_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inside: st.lists(inside) | st.dictionaries(st.text(), inside),
+    max_leaves=4,
+)
+_RECORDS = st.fixed_dictionaries(
+    {},
+    optional={
+        "network": st.just("192.0.2.9") | _VALUES,
+        "since": st.floats() | _VALUES,
+        "until": st.floats() | _VALUES,
+        "ban": st.booleans() | _VALUES,
+        "reason": _VALUES,
+    },
+)
+
+
+def record(at: float, *, ban: bool = True, **others: Any) -> str:
+    """Write one, as it is in Redis."""
+    return json.dumps(
+        {"network": "192.0.2.7", "since": at, "until": None, "ban": ban, "reason": "", **others}
+    )
+
+
+class ReadTests(SynchronousTestCase):
+    """Records of other machines, for one whose clock is right."""
+
+    def setUp(self) -> None:
+        self.machine = Machine()
+        self.shared = SharedBans(Clock(), _STORE, None, self.machine.bans)
+
+    def hear(self, *texts: str | None) -> list[str]:
+        """Have it hear records, and give who is banned there then."""
+        self.machine.kept.change(self.shared._changes(texts))
+        return self.machine.banned()
+
+    @given(st.text() | (_RECORDS | _VALUES).map(json.dumps) | st.none())
+    @example("[" * 100_000)
+    @example(json.dumps({"network": 7, "since": 1, "ban": False}))
+    @example(json.dumps({"network": "192.0.2.9", "since": 10**400, "ban": True}))
+    def test_any(self, text: str | None) -> None:
+        """Whatever somebody has written there, the records beside it count."""
+        shared = SharedBans(Clock(), _STORE, None, Machine().bans)
+        changes = dict(shared._changes([text, record(5.0)]))
+        self.assertEqual(changes[_NETWORK], Ban(_NETWORK, 5.0))
+        self.assertLessEqual(len(changes), 2)
+
+    def test_times(self) -> None:
+        """A record of no time is no record: it would count for ever, and could not be told again."""
+        for wrong in (math.nan, math.inf, -math.inf):
+            self.assertEqual(self.hear(record(wrong), record(5.0, until=wrong)), [])
+        self.assertEqual(self.hear(record(1.0), record(math.inf, ban=False)), ["192.0.2.7"])
+
+    def test_order(self) -> None:
+        """The later record counts, in whichever order they come, at once or one after another."""
+        for texts in (
+            [record(5.0), record(7.0, ban=False)],
+            [record(7.0, ban=False), record(5.0)],
+            [record(5.0), record(7.0, ban=False), record(6.0)],
+        ):
+            for pieces in ([texts], [[text] for text in texts]):
+                self.setUp()
+                for piece in pieces:
+                    found = self.hear(*piece)
+                self.assertEqual(found, [])
+        self.assertEqual(self.hear(record(8.0), record(7.0, ban=False)), ["192.0.2.7"])
+
+    def test_everybody(self) -> None:
+        """Nobody bans everybody."""
+        self.assertEqual(
+            self.hear(record(5.0, network="0.0.0.0/0"), record(5.0, network="::/0")), []
+        )
+
+
+class LostTests(SynchronousTestCase):
+    """A Redis that is not reached."""
+
+    def test_minute(self) -> None:
+        """Nobody is called for a moment, but after a minute: by the log once, and for as long as it lasts."""
+        clock = Clock()
+        shared = SharedBans(clock, _STORE, None, Machine().bans)
+        shared._looking.start(10.0, now=False)
+        self.addCleanup(shared.stop)
+        with capturedLogs() as events:
+            shared._is_away("refused")
+            clock.pump([10.0] * 5)
+            self.assertEqual(shared.problems, [])
+            clock.pump([10.0] * 20)
+        (told,) = shared.problems
+        self.assertIn("not all bans of other machines hold here", told)
+        self.assertIn("for 4 min", told)
+        self.assertEqual([event["log_level"].name for event in events], ["error", "warn"])
+
+
+class FullTests(SynchronousTestCase):
+    """More bans than a machine keeps."""
+
+    def test_told(self) -> None:
+        """How many bans do not hold is told, however often they are heard; the log has it once."""
+        self.patch(banning, "_MOST", 2)
+        clock, machine = Clock(), Machine()
+        shared = SharedBans(clock, _STORE, None, machine.bans)
+        shared._looking.start(10.0, now=False)
+        self.addCleanup(shared.stop)
+        with capturedLogs() as events:
+            for _ in range(2):
+                for number in range(5):
+                    shared._hear(record(5.0, network=f"192.0.2.{number}"))
+                clock.pump([1.0, 10.0])
+        self.assertEqual(machine.banned(), ["192.0.2.0", "192.0.2.1"])
+        (told,) = shared.problems
+        self.assertIn("do not hold here: 3; there are 100000 bans already", told)
+        self.assertEqual([event["problem"] for event in events], [told])

@@ -1,0 +1,105 @@
+"""Tests of connections that machines count together, with a Redis that the test plays, and a clock that it moves."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from txmux.access.shared.held import Held
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class _Rates:
+    """Keeps what it is told, and answers at once what others have."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.is_up = True
+        self.seconds = clock.seconds
+        self.later = clock.callLater
+        self.told: list[tuple[Any, ...]] = []
+        self.others = 0
+        self.answers = True
+
+    def ask(
+        self,
+        key: str,
+        arguments: tuple[Any, ...],
+        answered: Callable[[int, float], None],
+        script: str = "",
+    ) -> bool:
+        self.told.append(arguments)
+        if self.answers:
+            answered(self.others, 0)
+        return True
+
+
+class _Counted:
+    """Counts the connections of this machine."""
+
+    machine = "m"
+
+    def __init__(self) -> None:
+        self.here = 0
+
+    def count(self, source: int) -> int:
+        return self.here
+
+
+class HeldTests(SynchronousTestCase):
+    """What a machine tells of a source, and what it knows."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.rates: Any = _Rates(self.clock)
+        self.counted = _Counted()
+        self.held = Held(self.rates, "x")
+
+    def elsewhere(self) -> int:
+        """Ask as a client comes, of ten that may."""
+        return self.held.elsewhere(1, self.counted.here, 10, self.counted)
+
+    def test_few(self) -> None:
+        """Who has less than half of what it may is not told of."""
+        self.rates.others = 9
+        self.counted.here = 3
+        self.assertEqual(self.elsewhere(), 0)
+        self.assertEqual(self.rates.told, [])
+
+    def test_many(self) -> None:
+        """Who has more is told of each second, until nothing is left; then nothing waits any more."""
+        self.rates.others = 3
+        self.counted.here = 4
+        self.elsewhere()
+        self.assertEqual(self.elsewhere(), 3)
+        self.counted.here = 8
+        self.clock.advance(1)
+        self.counted.here = 0
+        self.clock.advance(1)
+        self.assertEqual([one[:2] for one in self.rates.told], [("m", 5), ("m", 8), ("m", 0)])
+        self.clock.advance(1)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_no_answer(self) -> None:
+        """What others have is good for fifteen seconds after the last answer, and for no longer."""
+        self.rates.others = 3
+        self.counted.here = 4
+        self.elsewhere()
+        self.rates.answers = False
+        self.clock.pump([1] * 14)
+        self.assertEqual(self.elsewhere(), 3)
+        self.clock.advance(1)
+        self.assertEqual(self.elsewhere(), 0)
+
+    def test_away(self) -> None:
+        """Without Redis others have none, and nothing is left running."""
+        self.rates.others = 9
+        self.counted.here = 9
+        self.elsewhere()
+        self.rates.is_up = False
+        self.held.forget()
+        self.assertEqual(self.elsewhere(), 0)
+        self.assertEqual(self.clock.getDelayedCalls(), [])

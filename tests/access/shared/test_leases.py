@@ -1,0 +1,124 @@
+"""Tests of leases of tokens, with a Redis that the test plays by the same rule, and a clock that it moves."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from txmux.access.shared.leases import Leases
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_RATE, _BURST = 20, 40
+_INTERVAL = 1_000_000_000 // _RATE  # nanoseconds
+
+
+class _Rates:
+    """Answers as the script does, after a while.
+
+    Args:
+        clock: Tells the time.
+        delay: Seconds until an answer is there.
+    """
+
+    def __init__(self, clock: Clock, delay: float) -> None:
+        self.is_up = True
+        self.questions = 0
+        self.seconds = clock.seconds
+        self._clock = clock
+        self._delay = delay
+        self._full: dict[str, float] = {}
+
+    def ask(
+        self,
+        key: str,
+        arguments: tuple[Any, ...],
+        answered: Callable[[int, float], None],
+        script: str = "",
+    ) -> bool:
+        self.questions += 1
+        interval, burst, want, spent = arguments
+        now = self.seconds() * 1e6
+        full = max(self._full.get(key, 0), now) + spent * interval
+        granted = max(0, min(want, math.floor((now + burst * interval - full) / interval)))
+        full += granted * interval
+        self._full[key] = full
+        wait = max(0, full + interval - burst * interval - now) / 1e6
+        self._clock.callLater(self._delay, answered, granted, wait)
+        return True
+
+
+class _Machine:
+    """Has a bucket of its own beside its leases, as `PerSource` has."""
+
+    def __init__(self, rates: Any) -> None:
+        self._leases = Leases(rates, "x")
+        self._seconds = rates.seconds
+        self._full = 0
+
+    def come(self, source: int = 1) -> bool:
+        """Tell whether a client is let in."""
+        now = int(self._seconds() * 1e9)
+        full = max(self._full, now)
+        if full + _INTERVAL > now + _INTERVAL * _BURST:
+            return False
+        used = (full - now) // _INTERVAL
+        if not self._leases.take(source, used, _INTERVAL, _BURST):
+            return False
+        self._full = full + _INTERVAL
+        return True
+
+
+class LeasesTests(SynchronousTestCase):
+    """What several machines let in."""
+
+    def begin(self, count: int, delay: float = 0.001) -> None:
+        """Make machines."""
+        self.clock = Clock()
+        self.clock.advance(1)
+        self.rates = _Rates(self.clock, delay)
+        self.machines = [_Machine(self.rates) for _ in range(count)]
+
+    def come(self, per_second: float, seconds: float) -> int:
+        """Have clients come by the machines in turn, and count those that are let in."""
+        count = 0
+        for number in range(int(per_second * seconds)):
+            self.clock.advance(1 / per_second)
+            count += self.machines[number % len(self.machines)].come()
+        return count
+
+    @given(st.integers(1, 6), st.floats(12, 100), st.floats(0.0001, 0.019))
+    def test_sum(self, machines: int, each: float, delay: float) -> None:
+        """However many machines there are, and however fast they are answered, they let in the rate in sum, when the burst is over."""
+        self.begin(machines, delay)
+        assume(machines * each > 1.2 * _RATE)
+        self.come(machines * each, 12)
+        let_in = self.come(machines * each, 20)
+        self.assertTrue(18 * 20 <= let_in <= 22 * 20, let_in)
+
+    @given(st.integers(1, 6), st.floats(1, 15))
+    def test_nobody_wrongly(self, machines: int, per_second: float) -> None:
+        """Who makes less than the rate is always let in."""
+        self.begin(machines)
+        self.assertEqual(self.come(per_second, 60), int(per_second * 60))
+
+    def test_quiet(self) -> None:
+        """Who makes less than half of the burst in its time is never asked about."""
+        self.begin(1)
+        self.come(9, 60)
+        self.assertEqual(self.rates.questions, 0)
+
+    def test_away(self) -> None:
+        """Without an answer a machine lets in what it may by itself, from one moment to the next."""
+        self.begin(2)
+        self.come(200, 10)
+        self.rates.is_up = False
+        self.come(200, 5)  # the bursts of both
+        let_in = self.come(200, 10)
+        self.assertTrue(2 * 18 * 10 <= let_in <= 2 * 22 * 10, let_in)

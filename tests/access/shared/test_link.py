@@ -1,0 +1,64 @@
+"""Tests of a connection that is made again whenever it is gone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
+from twisted.trial.unittest import TestCase
+from txredisapi import RedisProtocol  # type: ignore[import-untyped]
+
+from tests.support.mux import VirtualTime
+from tests.support.peers import PeerFactory, listen, reactor
+from txmux.access.shared.link import Link
+from txmux.rules.model.store import Store
+
+
+class LinkTest(TestCase):
+    """A Redis that the test plays."""
+
+    timeout = 120
+
+    def setUp(self) -> None:
+        self.time = VirtualTime()
+        self.redis = PeerFactory()
+        port = listen(self, self.redis)
+        self.came: list[float] = []
+        self.up: list[Any] = []
+        store = Store(f"redis://127.0.0.1:{port}", "127.0.0.1", port)
+        self.link = Link(self.time, store, None, RedisProtocol, self.is_up, lambda _: None)
+        self.addCleanup(lambda: Deferred.fromCoroutine(self.stop()))
+        self.link.start()
+
+    async def stop(self) -> None:
+        """Have no connection any more."""
+        stopping = self.link.stop()
+        while not stopping.called:
+            self.time.advance(0)
+            await deferLater(reactor, 0)
+
+    def is_up(self, redis: Any) -> None:
+        """Note a connection."""
+        self.came.append(self.time.seconds())
+        self.up.append(redis)
+
+    async def again(self) -> float:
+        """Break the connection off, and give the seconds until there is another one."""
+        count, begun = len(self.came), self.time.seconds()
+        if self.up:
+            self.link.drop()
+        while len(self.came) == count:
+            await deferLater(reactor, 0)
+            if self.link._again is not None:
+                self.time.advance(0.1)
+        return self.time.seconds() - begun
+
+    async def test_again(self) -> None:
+        """It is made again at once; one that is lost as soon as it is there, less and less often, until one has lasted."""
+        await self.again()
+        self.assertLess(await self.again(), 1)
+        waited = sum([await self.again() for _ in range(40)])
+        self.assertGreater(waited, 100)
+        self.time.advance(20)
+        self.assertLess(await self.again(), 1)

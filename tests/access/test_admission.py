@@ -1,0 +1,135 @@
+"""Who is let in."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address, ip_network
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from txmux.access.admission import Admission, Refused, Tally
+from txmux.rules.model import Clients, Listener, NetworkSet, Rate
+from txmux.wire.proxyprotocol.header import Address
+
+if TYPE_CHECKING:
+    from twisted.internet.interfaces import IAddress
+
+    from txmux.access.per_source import Permit
+
+CLIENT = IPv4Address("TCP", "192.0.2.1", 40000)
+OTHER = IPv4Address("TCP", "192.0.2.2", 40000)
+LOCAL = UNIXAddress(b"")
+
+
+class AdmissionTest(SynchronousTestCase):
+    """`Admission`."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+
+    def admission(self, *, service: Tally | None = None, **settings: Any) -> Admission:
+        """Make the admission of a listener."""
+        return Admission(Listener("x", **settings), self.clock.seconds, service=service)
+
+    def enter(self, admission: Admission, peer: IAddress, client: str = "") -> Permit | None:
+        """Let somebody in."""
+        told = Address(ip_address(client), 1) if client else None
+        return admission.enter(told, peer)
+
+    def assert_refused(
+        self, reason: str, admission: Admission, peer: IAddress, client: str = ""
+    ) -> None:
+        """Find that somebody is not let in."""
+        refused = self.assertRaises(Refused, self.enter, admission, peer, client)
+        self.assertEqual(refused.reason, reason)
+
+    def test_both_limits(self) -> None:
+        """Who is refused by one limit does not count for the other."""
+        service, listener = Tally(2), Tally(1)
+        admission = Admission(Listener("x"), self.clock.seconds, service=service, listener=listener)
+        self.enter(admission, CLIENT)
+        self.assert_refused("limit", admission, CLIENT)
+        self.assertEqual((service.count, listener.count), (1, 1))
+        admission.leave(None)
+        self.assertEqual((service.count, listener.count), (0, 0))
+
+    def test_denied_do_not_count(self) -> None:
+        """Who is kept out by a network does not count at all."""
+        service = Tally(1)
+        networks = NetworkSet([ip_network("192.0.2.0/24")])
+        admission = self.admission(
+            service=service, clients=Clients(excluded=networks), max_connections_per_source=1
+        )
+        self.assert_refused("denied", admission, CLIENT)
+        self.assertEqual(service.count, 0)
+
+    def test_allowed(self) -> None:
+        """Who comes from a network that is allowed comes in, and others do not."""
+        admission = self.admission(clients=Clients(NetworkSet([ip_network("192.0.2.1")])))
+        self.assertIsNone(self.enter(admission, CLIENT))
+        self.assert_refused("denied", admission, OTHER)
+
+    def test_told_address(self) -> None:
+        """Whoever a trusted proxy speaks for is asked about, not the proxy."""
+        networks = NetworkSet([ip_network("198.51.100.0/24")])
+        admission = self.admission(clients=Clients(networks), max_connections_per_source=1)
+        self.assert_refused("denied", admission, CLIENT)
+        self.enter(admission, CLIENT, "198.51.100.1")
+        self.enter(admission, CLIENT, "198.51.100.2")
+        self.assert_refused("limit", admission, OTHER, "198.51.100.1")
+
+    def test_without_address(self) -> None:
+        """Clients of UNIX sockets are outside of every network."""
+        networks = NetworkSet([ip_network("0.0.0.0/0"), ip_network("::/0")])
+        self.assert_refused("denied", self.admission(clients=Clients(networks)), LOCAL)
+        self.assertIsNone(self.enter(self.admission(clients=Clients(excluded=networks)), LOCAL))
+
+    def test_no_source(self) -> None:
+        """Clients of UNIX sockets have no source, so that no limit for sources concerns them."""
+        admission = self.admission(max_connections_per_source=1)
+        for _ in range(3):
+            self.assertIsNone(self.enter(admission, LOCAL))
+
+    def test_per_source(self) -> None:
+        """Each source has its own count; one that leaves makes room."""
+        admission = self.admission(max_connections_per_source=1)
+        permit = self.enter(admission, CLIENT)
+        self.enter(admission, OTHER)
+        self.assert_refused("limit", admission, CLIENT)
+        admission.leave(permit)
+        self.enter(admission, CLIENT)
+
+    def test_families(self) -> None:
+        """IPv4 is IPv4 on a listener for both families; IPv6 counts by networks."""
+        admission = self.admission(max_connections_per_source=1)
+        self.enter(admission, CLIENT)
+        self.assert_refused("limit", admission, IPv6Address("TCP", "::ffff:192.0.2.1", 1))
+        self.enter(admission, IPv6Address("TCP", "2001:db8::1", 1))
+        self.assert_refused("limit", admission, IPv6Address("TCP", "2001:db8::2", 1))
+        self.enter(admission, IPv6Address("TCP", "2001:db8:0:1::1", 1))
+
+    def test_zone(self) -> None:
+        """A link-local address is one in its network, whatever interface it is on."""
+        admission = self.admission(max_connections_per_source=1)
+        self.enter(admission, IPv6Address("TCP", "fe80::1%lo", 1))
+        self.assert_refused("limit", admission, IPv6Address("TCP", "fe80::2%lo", 1))
+
+    def test_one_source_beside_another_limit(self) -> None:
+        """Who is refused since the listener is full does not stay counted for his source."""
+        admission = self.admission(max_connections=1, max_connections_per_source=1)
+        permit = self.enter(admission, CLIENT)
+        self.assert_refused("limit", admission, OTHER)
+        admission.leave(permit)
+        self.enter(admission, OTHER)
+
+    def test_rate(self) -> None:
+        """Time brings back what a burst has used up."""
+        admission = self.admission(connection_rate_per_source=Rate(2.0, 2))
+        for _ in range(2):
+            admission.leave(self.enter(admission, CLIENT))
+        self.assert_refused("limit", admission, CLIENT)
+        self.clock.advance(0.5)
+        admission.leave(self.enter(admission, CLIENT))
+        self.assert_refused("limit", admission, CLIENT)

@@ -1,0 +1,157 @@
+"""Tests of bans: what is kept of them, and who is banned."""
+
+from __future__ import annotations
+
+import json
+import math
+from ipaddress import ip_address, ip_network
+from typing import TYPE_CHECKING
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from txmux.access.banned import Banned, rows_of
+from txmux.access.bans import Ban, Bans, banned_network
+
+if TYPE_CHECKING:
+    from txmux.access.bans import Change
+    from txmux.rules.model import IPNetwork
+
+_ADDRESSES = ("192.0.2.7", "192.0.2.8", "192.0.3.7", "2001:db8::7", "2001:db8:1::7")
+_SOME = [
+    *map(ip_network, ("192.0.2.7", "192.0.2.0/24", "192.0.2.0/23", "2001:db8::7", "2001:db8::/32"))
+]
+_ONE, _MANY = ip_network("192.0.2.7"), ip_network("198.51.100.0/24")
+
+
+def banning(network: IPNetwork, until: float = math.inf, reason: str = "") -> Change:
+    """Give the change by which a network is banned."""
+    return network, Ban(network, 1.0, until, reason)
+
+
+class BannedTests(SynchronousTestCase):
+    """Who is banned just now."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.banned = Banned(self.clock.seconds)
+
+    def change(self, *changes: Change) -> bool:
+        """Tell of changes as another process does, and give whether somebody is banned who was not."""
+        return self.banned.change(json.loads(json.dumps(rows_of(changes))))
+
+    def test_time(self) -> None:
+        """Each ban is over by itself at its time; one without lasts."""
+        self.assertTrue(self.change(banning(_ONE, 10.0), banning(_MANY)))
+        one, other = ip_address("192.0.2.7"), ip_address("198.51.100.9")
+        self.assertIn(one, self.banned)
+        self.clock.advance(10)
+        self.assertNotIn(one, self.banned)
+        self.assertIn(other, self.banned)
+        self.assertTrue(self.banned.any)
+
+    def test_new(self) -> None:
+        """It is told whether somebody is banned who was not, and not that somebody no longer is."""
+        self.assertFalse(self.change())
+        self.assertTrue(self.change(banning(_ONE, 5.0)))
+        self.assertFalse(self.change(banning(_ONE, 9.0)))
+        self.clock.advance(9)
+        self.assertTrue(self.change(banning(_ONE, 20.0)))
+        self.assertFalse(self.change(banning(_MANY, 9.0)))  # over already
+        self.assertFalse(self.change((_ONE, None), (_MANY, None), (_ONE, None)))
+        self.assertFalse(self.banned.any)
+        self.assertNotIn(ip_address("192.0.2.7"), self.banned)
+
+    @given(
+        st.lists(
+            st.tuples(
+                st.sampled_from(_SOME), st.none() | st.sampled_from([3.0, 7.0, 12.0, math.inf])
+            )
+        )
+    )
+    def test_any(self, told: list[tuple[IPNetwork, float | None]]) -> None:
+        """Whatever has changed in whichever order, just those are banned whose last ban holds; so it is for whoever was told all at once."""
+        bans = Bans()
+        self.banned = Banned(self.clock.seconds)
+        later = Banned(self.clock.seconds)
+        for network, until in told:
+            change = (network, None) if until is None else banning(network, until)
+            self.change(*bans.change([change]))
+        later.change(rows_of((ban.network, ban) for ban in bans))
+        last = dict(told)
+        for address in map(ip_address, _ADDRESSES):
+            expected = any(
+                until is not None and until > self.clock.seconds() and address in network
+                for network, until in last.items()
+            )
+            self.assertEqual(address in self.banned, expected)
+            self.assertEqual(address in later, expected)
+
+
+class BansTests(SynchronousTestCase):
+    """What is kept of bans."""
+
+    def test_told(self) -> None:
+        """Another process reads the same, whether a ban ends or not, and then what is different since."""
+        bans, other = Bans([Ban(_ONE, 1.0, 9.0, "scans"), Ban(_MANY, 2.0)]), Bans()
+        whole = json.loads(json.dumps(bans.told()))
+        self.assertEqual(len(other.recall(whole)), 2)
+        self.assertEqual([*other], [*bans])
+        self.assertEqual(whole["all"][0]["network"], "192.0.2.7")
+        self.assertIsNone(whole["all"][1]["until"])
+        bans.change([(_ONE, None), banning(_SOME[3])])
+        changes = json.loads(json.dumps(bans.told(again=True)))
+        self.assertEqual(changes["gone"], ["192.0.2.7"])
+        self.assertEqual(len(changes["changed"]), 1)
+        self.assertEqual(len(other.recall(changes)), 2)
+        self.assertEqual([*other], [*bans])
+
+    def test_recall(self) -> None:
+        """All that another process has told takes the place of what there was; one that tells nothing changes nothing."""
+        bans = Bans([Ban(_ONE, 1.0)])
+        self.assertEqual(bans.recall({}), [])
+        made = bans.recall(Bans([Ban(_MANY, 1.0)]).told())
+        self.assertEqual(made, [(_ONE, None), (_MANY, Ban(_MANY, 1.0))])
+
+    def test_changes(self) -> None:
+        """A new ban takes the place of the one of the same network; what is so already is no change."""
+        bans = Bans()
+        self.assertEqual(len(bans.change([banning(_ONE, 9.0), banning(_ONE, 5.0)])), 2)
+        self.assertEqual(bans.change([banning(_ONE, 5.0), (_MANY, None)]), [])
+        self.assertEqual([ban.until for ban in bans], [5.0])
+        self.assertEqual(bans.at(5.0), [])
+        self.assertEqual(bans.change([(_ONE, None)]), [(_ONE, None)])
+        self.assertEqual(len(bans), 0)
+
+    def test_expire(self) -> None:
+        """Those that are over are forgotten, however often they were changed; of many, some each time."""
+        bans = Bans()
+        for until in range(5000):
+            bans.change([banning(_ONE, float(until))])
+        self.assertLess(len(bans._ends), 2000)
+        self.assertEqual(bans.expire(4998.0), [])
+        self.assertEqual(bans.expire(4999.0), [(_ONE, None)])
+        many = [ip_network(number) for number in range(2500)]
+        bans.change([*(banning(network, 7.0) for network in many), banning(_MANY)])
+        found: list[Change] = []
+        while gone := bans.expire(7.0):
+            self.assertLessEqual(len(gone), 1000)
+            found += gone
+        self.assertEqual(found, [(network, None) for network in many])
+        self.assertEqual([ban.network for ban in bans], [_MANY])
+
+    def test_wider(self) -> None:
+        """Of the banned networks around one, the smallest is given."""
+        bans = Bans([Ban(_MANY, 1.0), Ban(ip_network("198.51.0.0/16"), 1.0)])
+        self.assertEqual(bans.wider(ip_network("198.51.100.7")), _MANY)
+        self.assertIsNone(bans.wider(ip_network("198.51.0.0/16")))
+        self.assertIsNone(bans.wider(ip_network("2001:db8::")))
+
+    def test_networks(self) -> None:
+        """An IPv4 address that is written as an IPv6 one is banned as what its clients come from."""
+        self.assertEqual(banned_network("::ffff:192.0.2.7"), _ONE)
+        self.assertEqual(banned_network(" 198.51.100.0/24"), _MANY)
+        for wrong in ("x", "192.0.2.7/24", ""):
+            self.assertRaises(ValueError, banned_network, wrong)

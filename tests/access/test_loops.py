@@ -1,0 +1,134 @@
+"""Connections to servers that turn out to be this very service."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.logger import capturedLogs
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.support.mux import MuxTestCase, backend_at
+from txmux.access.loops import MOST_HOPS, Hops
+from txmux.rules.embedding import route
+from txmux.rules.model import Listener, ServerTLS
+from txmux.serving.listening import listen_address, open_socket
+from txmux.tcp.engine import Engine
+from txmux.tcp.listener import MuxFactory
+
+
+@attrs.frozen
+class _Ends:
+    """A transport that knows its addresses."""
+
+    host: Any
+    peer: Any
+
+    def getHost(self) -> Any:
+        return self.host
+
+    def getPeer(self) -> Any:
+        return self.peer
+
+
+def _v4(port: int, host: str = "127.0.0.1") -> IPv4Address:
+    return IPv4Address("TCP", host, port)
+
+
+_OUTSIDE = _Ends(_v4(443, "192.0.2.1"), _v4(5000, "192.0.2.9"))
+
+
+class HopsTests(SynchronousTestCase):
+    """What is taken for a connection that comes back."""
+
+    def setUp(self) -> None:
+        self.hops = Hops()
+        self.hops.ports = {443}
+
+    def test_chain(self) -> None:
+        """Each time that a connection comes back counts, until it is over."""
+        noted, client = [], _OUTSIDE
+        for count in range(5):
+            self.assertEqual(self.hops.of(client), count)
+            noted.append(self.hops.note(_Ends(_v4(6000 + count), _v4(443)), client))
+            client = _Ends(_v4(443), _v4(6000 + count))
+        self.hops.forget(noted[-1])
+        self.assertEqual(self.hops.of(client), 0)
+
+    def test_others(self) -> None:
+        """Another address or port at either end is another connection."""
+        self.hops.note(_Ends(_v4(6000), _v4(443)), _OUTSIDE)
+        for other in (
+            _Ends(_v4(443), _v4(6001)),
+            _Ends(_v4(443), _v4(6000, "127.0.0.2")),
+            _Ends(_v4(443, "127.0.0.2"), _v4(6000)),
+            _Ends(_v4(444), _v4(6000)),
+            _Ends(UNIXAddress(b"/run/x.sock"), UNIXAddress(None)),
+        ):
+            self.assertEqual(self.hops.of(other), 0)
+
+    def test_mapped(self) -> None:
+        """One that comes to a listener on every address has IPv4 inside of IPv6."""
+        self.hops.note(_Ends(_v4(6000), _v4(443)), _OUTSIDE)
+        host, peer = (IPv6Address("TCP", "::ffff:127.0.0.1", port) for port in (443, 6000))
+        self.assertEqual(self.hops.of(_Ends(host, peer)), 1)
+
+    def test_not_noted(self) -> None:
+        """Servers at ports that are not ours are not noted; nor are UNIX sockets."""
+        self.assertEqual(self.hops.note(_Ends(_v4(6000), _v4(80)), _OUTSIDE), 0)
+        unix = _Ends(UNIXAddress(None), UNIXAddress(b"/run/x.sock"))
+        self.assertEqual(self.hops.note(unix, _OUTSIDE), 0)
+
+    def test_shared(self) -> None:
+        """What one process has noted, another one knows that shares its memory."""
+        memory = memoryview(bytearray(Hops.SIZE))
+        one, other = Hops(memory), Hops(memory)
+        one.ports = {443}
+        one.note(_Ends(_v4(6000), _v4(443)), _OUTSIDE)
+        self.assertEqual(other.of(_Ends(_v4(443), _v4(6000))), 1)
+
+
+class LoopTests(MuxTestCase):
+    """Routes that lead to their own listener."""
+
+    def looping(self, relay: Any = "auto", **backend: Any) -> int:
+        """Listen with a multiplexer that is its own server."""
+        address = listen_address("127.0.0.1:0", 1024)
+        assert address is not None
+        with open_socket(address) as opened:
+            number: int = opened.getsockname()[1]
+            self.factory = MuxFactory(
+                [route("any", backend_at(number, **backend))],
+                Listener("public"),
+                access_log=self.log,
+                engine=Engine(self.time, relay),
+            )
+            port: Any = self.factory.listen(opened)
+        self.addCleanup(port.stopListening)
+        return number
+
+    async def test_end(self) -> None:
+        """A client is broken off after a number of hops, by both relays, and nothing is left of it."""
+        for relay in ("auto", "portable"):
+            self.records.clear()
+            port = self.looping(relay=relay)
+            client = await self.connect(port)
+            with capturedLogs() as events:
+                client.send(b"x")
+                await self.until_so(lambda c=client: c.lost and not self.factory.connections)  # type: ignore[misc]
+            self.assertTrue(client.was_reset())
+            await self.logged(MOST_HOPS + 1)
+            reasons = [record.reason for record in self.records]
+            self.assertEqual(reasons, ["limit", *["server-reset"] * MOST_HOPS])
+            self.assertEqual(self.records[0].facts["hops"], str(MOST_HOPS))
+            said = [event for event in events if "come back" in event["log_format"]]
+            self.assertEqual(len(said), 1)
+            self.assertFalse(any(self.factory.engine.hops._slots))
+
+    async def test_through_tls(self) -> None:
+        """So it is where each time another TLS is begun, which nobody answers."""
+        await self.connect(self.looping(tls=ServerTLS("a.example")), b"x")
+        await self.logged(MOST_HOPS + 1)
+        reasons = [record.reason for record in self.records]
+        self.assertEqual(reasons, ["limit", *["tls-failed"] * MOST_HOPS])

@@ -1,0 +1,72 @@
+"""The demo's servers, over loopback sockets and with real clients."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from twisted.trial.unittest import TestCase
+
+from tests.programs import run_program
+from tests.support.peers import connect, listen
+from txmux.cli.demo.page import PageSite
+from txmux.cli.demo.servers import ECHO, GOODBYE, IDENTIFICATION, REDIS, SSH
+
+if TYPE_CHECKING:
+    from tests.support.peers import Peer
+
+_KEXINIT = (12).to_bytes(4, "big") + b"\x0a\x14" + bytes(10)
+
+
+class DemoServersTest(TestCase):
+    """What a first look at them shows."""
+
+    timeout = 60
+
+    async def ask(self, factory: Any, *pieces: bytes) -> bytes:
+        """Serve, send, finish, and give all that is answered."""
+        client = await connect(self, listen(self, factory))
+        for piece in pieces:
+            client.send(piece)
+        client.finish()
+        return bytes((await client.is_lost()).received)
+
+    async def test_echo(self) -> None:
+        """More than any buffer holds comes back whole, also to a client that has finished sending."""
+        data = bytes(range(256)) * 4 * 4096
+        self.assertTrue(await self.ask(ECHO, b"knock ", data) == b"knock " + data)
+
+    async def test_redis(self) -> None:
+        """PING is answered with PONG in either form and any case, and everything else with an error."""
+        self.assertEqual(await self.ask(REDIS, b"PING\r\npi", b"ng\n"), b"+PONG\r\n" * 2)
+        answer = await self.ask(
+            REDIS, b"*3\r\n$3\r\nSET\r\n$1\r\na\r\n$1\r\n1\r\n*1\r\n$4\r\nPiNG\r\n"
+        )
+        self.assertEqual(answer, b"-ERR the demo knows only PING\r\n+PONG\r\n")
+
+    async def test_ssh(self) -> None:
+        """A client is greeted, and told goodbye when its first packet is complete."""
+        self.assertEqual(await self.ask(SSH), IDENTIFICATION)
+        self.assertEqual(await self.ask(SSH, b"SSH-2.0-x\r\n", _KEXINIT[:-1]), IDENTIFICATION)
+        self.assertEqual(await self.ask(SSH, bytes(40_000)), IDENTIFICATION)
+        client = await self.greeted()
+        for byte in b"SSH-2.0-x\n" + _KEXINIT:
+            client.send(bytes([byte]))
+        self.assertIn(GOODBYE.encode(), (await client.is_lost()).received)
+
+    async def greeted(self) -> Peer:
+        """Connect a client to the SSH server."""
+        client = await connect(self, listen(self, SSH))
+        return await client.has(len(IDENTIFICATION))
+
+    async def test_page(self) -> None:
+        """The command from the hints shows a page that says what was seen, with the port it came to."""
+        port = listen(self, PageSite())
+        out, _, status = await run_program(
+            "curl", "-sSi", "--noproxy", "*", f"http://127.0.0.1:{port}/any/where"
+        )
+        self.assertEqual(status, 0)
+        head, _, page = out.decode().partition("\r\n\r\n")
+        self.assertIn("text/plain", head)
+        self.assertTrue(page.startswith("Your connection was recognised as HTTP."))
+        self.assertIn("the GET of HTTP/1.1", page)
+        self.assertIn(f"redis-cli -p {port} ping", page)

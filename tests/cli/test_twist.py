@@ -1,0 +1,153 @@
+"""What ``twist txmux`` takes, and what it says when that is wrong."""
+
+from __future__ import annotations
+
+import io
+import os
+import socket
+import sys
+from typing import TYPE_CHECKING
+
+from twisted.logger import LogLevel, capturedLogs
+from twisted.python.usage import UsageError
+from twisted.trial.unittest import TestCase
+
+from tests.support.folders import make_folder
+from tests.support.peers import connect
+from txmux.cli.demo.service import _has_ipv6_loopback, demo_service
+from txmux.cli.run import program
+from txmux.cli.twist import Options, makeService
+from txmux.detection.registry import PluginProblem, Registry
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class OptionsTest(TestCase):
+    """The options and the rules behind them."""
+
+    def setUp(self) -> None:
+        folder = make_folder(self)
+        self.rules = folder / "rules.ini"
+        self.said = io.StringIO()
+        self.patch(sys, "stderr", self.said)
+
+    def options(self, *words: str) -> Options:
+        """Parse options."""
+        options = Options()
+        options.parseOptions(words)
+        return options
+
+    def exits(self, run: Callable[[], object]) -> tuple[object, str]:
+        """Give the exit status and what was said."""
+        with self.assertRaises(SystemExit) as caught:
+            run()
+        return caught.exception.code, self.said.getvalue()
+
+    def test_one_of_both(self) -> None:
+        """Either rules or the demo."""
+        for words in ((), ("--demo", "--rules", "x")):
+            with self.assertRaisesRegex(UsageError, "either --rules FILE or --demo"):
+                self.options(*words)
+
+    def test_file_without_option(self) -> None:
+        """A rules file that is not named by its option is told how it is."""
+        with self.assertRaisesRegex(UsageError, r"write: twist txmux --rules rules\.ini$"):
+            self.options("rules.ini")
+
+    def test_command_of_the_other_program(self) -> None:
+        """A command of `txmux` is told to be one, and how it is run."""
+        with self.assertRaisesRegex(UsageError, r"write, without twist: txmux run rules\.ini$"):
+            self.options("run", "rules.ini")
+
+    def test_bad_rules(self) -> None:
+        """Every error of the file is said, and nothing else."""
+        self.rules.write_text("[listen x]\nendpiont = :443\n[route r]\n")
+        status, said = self.exits(lambda: self.options("--rules", str(self.rules)))
+        self.assertEqual(status, os.EX_CONFIG)
+        lines = said.splitlines()
+        self.assertEqual(len(lines), 3)
+        self.assertIn("did you mean 'endpoint'?", lines[0])
+
+    def test_problems_of_plugins(self) -> None:
+        """What is wrong with a plugin is a warning, and the rules are read all the same."""
+        registry = Registry({}, (PluginProblem("the plugin module x cannot be used"),))
+        self.patch(program, "installed_matchers", lambda: registry)
+        self.rules.write_text("[listen x]\nendpoint = 127.0.0.1:0\n")
+        self.assertEqual(len(self.options("--rules", str(self.rules)).rules.listeners), 1)
+        self.assertEqual(self.said.getvalue(), "warning: the plugin module x cannot be used\n")
+
+    async def test_serves(self) -> None:
+        """The service listens as the rules say."""
+        self.rules.write_text("[txmux]\naccess_log = off\n[listen x]\nendpoint = 127.0.0.1:0\n")
+        service = makeService(self.options("--rules", str(self.rules)))
+        service.privilegedStartService()
+        service.startService()
+        await service.stopService()
+
+    async def test_warnings(self) -> None:
+        """What is hardly meant is logged once."""
+        self.rules.write_text(
+            "[txmux]\naccess_log = off\n[listen x]\nendpoint = 127.0.0.1:0\n[backend b]\nserver = h:1\n"
+        )
+        service = makeService(self.options("--rules", str(self.rules)))
+        with capturedLogs() as events:
+            service.privilegedStartService()
+            service.startService()
+        await service.stopService()
+        warnings = [event["warning"] for event in events if event["log_level"] is LogLevel.warn]
+        message = "[backend b]: nothing uses it; name it in a route, or remove it"
+        self.assertEqual(warnings, [f"{self.rules}:5: warning: {message}"])
+
+    def test_cannot_listen(self) -> None:
+        """A port that cannot be had ends the process with one line."""
+        self.rules.write_text("[listen x]\nendpoint = 192.0.2.1:0\n")
+        for start in ("startService", "privilegedStartService"):
+            service = makeService(self.options("--rules", str(self.rules)))
+            status, said = self.exits(getattr(service, start))
+            self.assertEqual(status, 1)
+            self.assertTrue(said.splitlines()[-1].startswith("[listen x] endpoint 192.0.2.1:0: "))
+
+    def test_demo_port_is_taken(self) -> None:
+        """The line names the option that chooses another port."""
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            port = taken.getsockname()[1]
+            service = makeService(self.options("--demo", "--demo-port", str(port)))
+            status, said = self.exits(service.startService)
+        self.assertEqual(status, 1)
+        self.assertIn(f"127.0.0.1:{port}: cannot listen: Address already in use", said)
+        self.assertTrue(said.endswith("; the port is chosen by --demo-port\n"), said)
+
+    def test_rules_found_bad_late(self) -> None:
+        """Errors that only the start finds have the status of those that reading finds."""
+        self.rules.write_text(
+            "[listen x]\nendpoint = 127.0.0.1:0\n"
+            "[route r]\nmatch = tls\nterminate_tls = bad.pem\nbackend = close\n"
+        )
+        (self.rules.parent / "bad.pem").write_text("nothing")
+        service = makeService(self.options("--rules", str(self.rules)))
+        status, said = self.exits(service.startService)
+        self.assertEqual(status, os.EX_CONFIG)
+        self.assertIn("[route r] terminate_tls: ", said)
+
+    async def test_demo(self) -> None:
+        """The demo says what to try, and serves it."""
+        out = io.StringIO()
+        self.patch(sys, "stdout", out)
+        service = makeService(self.options("--demo", "--demo-port", "0"))
+        service.startService()
+        mux = next(iter(service))  # type: ignore[call-overload]
+        port = mux.ports[0].getHost().port
+        self.assertIn(f"curl http://localhost:{port}/", out.getvalue())
+        client = await connect(self, port)
+        client.send(b"PING\r\n")
+        await client.has(7)
+        client.close()
+        await client.is_lost()
+        await service.stopService()
+
+    def test_demo_addresses(self) -> None:
+        """The demo is for this machine only."""
+        (listener,) = demo_service(8443).rules.listeners
+        wanted = ("127.0.0.1:8443", "[::1]:8443")[: 1 + _has_ipv6_loopback()]
+        self.assertEqual(listener.endpoints, wanted)

@@ -1,0 +1,217 @@
+"""What a service tells of its connections, and how they are ended."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
+
+from twisted.internet.task import deferLater
+
+from tests.support.mux import VirtualTime
+from tests.support.peers import PeerFactory, connect, listen, reactor
+from tests.support.service import ServiceTestCase
+from tests.support.supervised import SupervisedTestCase
+from txmux.control.asking import ask_all
+from txmux.control.filters import EVERY, Filters, Page
+from txmux.control.inside import Inside
+from txmux.processes.workers import pool
+
+if TYPE_CHECKING:
+    from tests.support.peers import Peer
+
+
+class LiveCase(SupervisedTestCase):
+    """A service that leads SSH to a backend, with two relays to choose from."""
+
+    relay = "auto"
+    workers = 1
+    patience = 60.0
+    """Seconds that a worker has to answer; on a busy machine the usual ones are not enough."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.patch(pool, "_PATIENCE", self.patience)
+        patched = patch.dict(ask_all.__kwdefaults__, seconds=self.patience)
+        patched.start()
+        self.addCleanup(patched.stop)
+        self.backend = PeerFactory()
+        self.server = listen(self, self.backend)
+
+    def text(self, more: str = "", backend: str = "", settings: str = "") -> str:
+        """Give its rules."""
+        return (
+            f"[txmux]\naccess_log = LOG\nrelay = {self.relay}\nworkers = {self.workers}\n{settings}"
+            f"[listen public]\nendpoint = 127.0.0.1:0\n{more}"
+            f"[route ssh]\nmatch = ssh\nbackend = b\n[backend b]\nserver = 127.0.0.1:{self.server}\n{backend}"
+        )
+
+    async def begin(
+        self, more: str = "", backend: str = "", settings: str = "", *, use: Any = reactor
+    ) -> int:
+        """Start it, and give its port when its workers serve."""
+        (port,) = await self.run_service(self.text(more, backend, settings), use=use)
+        return port
+
+    async def listed(self, count: int, **words: str) -> list[dict[str, Any]]:
+        """Wait until the list has this many connections, and give it."""
+        while True:
+            await deferLater(reactor, 0)
+            found = await self.running.connections(Filters.read(words))
+            self.assertEqual(found.missing, [])
+            if len(found) == count:
+                return found
+
+    async def logged(self, count: int, reason: str = "killed") -> str:
+        """Wait until the log has this many lines of a reason, and give it."""
+        while (text := self.log.read_text()).count(f"reason={reason}") != count:
+            await deferLater(reactor, 0)
+        return text
+
+    async def client(self, port: int, said: bytes = b"SSH-2.0-a\r\n") -> Peer:
+        """Connect a client that speaks."""
+        client = await connect(self, port)
+        if said:
+            client.send(said)
+        return client
+
+
+class ListTest(LiveCase):
+    """The list."""
+
+    async def test_states(self) -> None:
+        """A connection is told with what it is at, and what is known of it until then."""
+        port = await self.begin()
+        await self.client(port, b"SSH")
+        while not (await self.listed(1))[0]["bytes_in"]:
+            await deferLater(reactor, 0)
+        (row,) = await self.listed(1)
+        self.assertEqual((row["state"], row["route"], row["bytes_in"]), ("peeking", None, 3))
+        await self.client(port)
+        (row,) = await self.listed(1, state="relaying")
+        self.assertEqual(
+            {name: row[name] for name in ("listener", "local", "route", "backend", "server")},
+            {
+                "listener": "public",
+                "local": f"127.0.0.1:{port}",
+                "route": "ssh",
+                "backend": "b",
+                "server": f"127.0.0.1:{self.server}",
+            },
+        )
+        self.assertEqual((row["generation"], row["worker"]), (1, 1))
+        self.assertEqual(row["facts"], {"software": "a"})
+
+    async def test_bytes(self) -> None:
+        """The bytes of a connection are told while it lives, those included that were only looked at."""
+        port = await self.begin()
+        client = await self.client(port)
+        server = await self.backend.peer()
+        await server.has(11)
+        client.send(b"more")
+        await server.has(15)
+        server.send(b"answer")
+        await client.has(6)
+        (row,) = await self.listed(1)
+        self.assertEqual((row["bytes_in"], row["bytes_out"]), (15, 6))
+
+    async def test_pages(self) -> None:
+        """A list can be read in pages, though connections end and come meanwhile."""
+        port = await self.begin()
+        clients = [await self.client(port) for _ in range(5)]
+        whole = [row["id"] for row in await self.listed(5, state="relaying")]
+        first = await self.running.connections(EVERY, Page(2))
+        self.assertEqual([row["id"] for row in first], whole[:2])
+        await self.running.close(EVERY, whole[1])
+        await self.listed(4)
+        clients.append(await self.client(port))
+        await self.listed(5, state="relaying")
+        rest = await self.running.connections(EVERY, Page(10, whole[1]))
+        self.assertEqual([row["id"] for row in rest][:3], whole[2:])
+        self.assertEqual(len(rest), 4)
+
+    async def test_one(self) -> None:
+        """One connection is found by its ID, as long as it is there."""
+        port = await self.begin()
+        await self.client(port)
+        (row,) = await self.listed(1, state="relaying")
+        found = await self.running.connection(row["id"])
+        assert found is not None
+        self.assertEqual(found.pop("explanation")["route"], "ssh")
+        for name in ("age_ms", "idle_ms"):
+            self.assertGreaterEqual(found.pop(name), row.pop(name))
+        self.assertEqual(found, row)
+        self.assertIsNone(await self.running.connection("5a9d7143-3"))
+
+
+class PortableListTest(ListTest):
+    """The same where bytes pass through Twisted's transports."""
+
+    relay = "portable"
+
+
+class TimesTest(ServiceTestCase):
+    """The list, while time goes by as the test wants."""
+
+    async def test_times(self) -> None:
+        """The age of a connection is told, and how long nothing has come either way."""
+        backend, clock = PeerFactory(), VirtualTime()
+        (port,) = self.run_service(
+            "[txmux]\naccess_log = off\n[listen public]\nendpoint = 127.0.0.1:0\n"
+            f"[route ssh]\nmatch = ssh\nbackend = 127.0.0.1:{listen(self, backend)}\n",
+            use=clock,
+        )
+        assert self.running.serving is not None
+        inside = Inside(self.running.serving)
+        client = await connect(self, port)
+        client.send(b"SSH-2.0-a\r\n")
+        server = await backend.peer()
+        await server.has(11)
+        clock.advance(5)
+        server.send(b"answer")
+        await client.has(6)
+        clock.advance(2)
+        (row,) = await inside.connections({}, 9)
+        self.assertEqual((row["age_ms"], row["idle_ms"]), (7000, 2000))
+        (await connect(self, port)).send(b"SSH")
+        peeking: list[dict[str, Any]] = []
+        while not (peeking and peeking[0]["bytes_in"]):
+            await deferLater(reactor, 0)
+            peeking = await inside.connections({"state": "peeking"}, 9)
+        clock.advance(1)
+        (undecided,) = await inside.connections({"state": "peeking"}, 9)
+        self.assertEqual(undecided["age_ms"], 1000)
+        self.assertEqual(len(await inside.connections({"older": "2s"}, 9)), 1)
+
+
+class CloseTest(LiveCase):
+    """Connections that an operator ends."""
+
+    async def test_one(self) -> None:
+        """One is ended by its ID, and the log says that it was killed."""
+        port = await self.begin()
+        client, other = await self.client(port), await self.client(port)
+        rows = await self.listed(2, state="relaying")
+        self.assertEqual(await self.running.close(EVERY, rows[0]["id"]), 1)
+        self.assertEqual(await self.running.close(EVERY, "5a9d7143-3"), 0)
+        await client.is_lost()
+        self.assertEqual([row["id"] for row in await self.listed(1)], [rows[1]["id"]])
+        other.send(b"still there")
+        await (await self.backend.peer(1)).has(22)
+        self.assertIn(f"id={rows[0]['id']} ", await self.logged(1))
+
+    async def test_every_state(self) -> None:
+        """Those that a filter means are ended and counted, whatever they are at; others are not."""
+        port = await self.begin()
+        undecided = [await self.client(port, b"SSH"), await self.client(port, b"")]
+        relayed = await self.client(port)
+        await self.listed(1, state="relaying")
+        await self.listed(3)
+        count = await self.running.close(Filters.read({"state": "peeking"}))
+        self.assertEqual(count, 2)
+        for client in undecided:
+            await client.is_lost()
+        await self.listed(1)
+        count = await self.running.close(Filters.read({"client": "127.0.0.0/8", "backend": "b"}))
+        self.assertEqual(count, 1)
+        await relayed.is_lost()
+        await self.logged(3)

@@ -1,0 +1,259 @@
+"""What happens in a service, as it is told to those who follow it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.task import Clock, deferLater
+from twisted.logger import capturedLogs
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.control.test_connections import LiveCase
+from tests.control.test_workers import WorkersCase
+from tests.support.mux import VirtualTime
+from tests.support.peers import connect, reactor
+from txmux.control.events import Hub
+from txmux.telemetry.events import MOST, Events, Sampling
+from txmux.telemetry.record import ConnectionRecord
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class Follower:
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.events: list[dict[str, Any]] = []
+        self.beats = 0
+
+    def __call__(self, event: dict[str, Any] | None) -> None:
+        if event is None:
+            self.beats += 1
+        else:
+            self.events.append(event)
+
+    async def kinds(self, count: int) -> list[str]:
+        """Wait for this many events, and give their kinds."""
+        while len(self.events) < count:
+            await deferLater(reactor, 0.01)
+        return [event["event"] for event in self.events]
+
+
+class EventsTest(LiveCase):
+    """One worker."""
+
+    def follow(self) -> tuple[Follower, Callable[[], None]]:
+        """Follow the service; gives what ends that, too."""
+        follower = Follower()
+        end = self.running.subscribe(follower)
+        self.addCleanup(end)
+        return follower, end
+
+    async def test_connection(self) -> None:
+        """A connection is told of when it begins, when it is decided, and when it ends, each time with its ID."""
+        port = await self.begin()
+        follower, _ = self.follow()
+        client = await self.client(port)
+        await self.listed(1, state="relaying")
+        client.reset()
+        self.assertEqual(await follower.kinds(3), ["begin", "decide", "end"])
+        begin, decide, end = follower.events
+        self.assertEqual(len({one["id"] for one in follower.events}), 1)
+        self.assertEqual(begin["listener"], "public")
+        self.assertEqual((decide["route"], decide["facts"]), ("ssh", {"software": "a"}))
+        self.assertEqual((end["reason"], end["bytes_in"], end["worker"]), ("client-reset", 11, 1))
+
+    async def test_nobody(self) -> None:
+        """Nothing is told while nobody follows, nor after the last one has gone."""
+        port = await self.begin()
+        first, end_first = self.follow()
+        second, end_second = self.follow()
+        (worker,) = self.supervisor.pool.workers
+        self.assertIsNotNone(worker._sink)
+        end_first()
+        await self.client(port)
+        self.assertEqual((await second.kinds(2), first.events), (["begin", "decide"], []))
+        end_second()
+        self.assertIsNone(worker._sink)
+        before = len(second.events)
+        await self.client(port)
+        await self.listed(2, state="relaying")
+        self.assertEqual(len(second.events), before)
+
+    async def test_server(self) -> None:
+        """A server that changes its state is told of, and a reload of the rules."""
+        await self.begin()
+        follower, _ = self.follow()
+        with capturedLogs():
+            await self.running.set_server("b", f"127.0.0.1:{self.server}", state="drain")
+            (event,) = follower.events
+            self.assertEqual(
+                (event["event"], event["before"], event["state"]), ("server", "up", "drain")
+            )
+            self.assertEqual((event["backend"], event["server"]), ("b", f"127.0.0.1:{self.server}"))
+            report = await self.running.reload(self.running.rules)
+        event = follower.events[-1]
+        self.assertEqual((event["event"], event["ok"]), ("reload", report.ok))
+
+    async def test_beats(self) -> None:
+        """Who follows hears something now and then, and when the service stops."""
+        clock = VirtualTime()
+        await self.begin(use=clock)
+        follower, _ = self.follow()
+        for _ in range(3):
+            clock.advance(5)
+        self.assertEqual(follower.beats, 4)
+        await self.running.stopService()
+        self.assertEqual(follower.events[-1]["event"], "stop")
+
+
+class SamplingTest(SynchronousTestCase):
+    """Too many events."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.told: list[dict[str, Any]] = []
+        self.sampling = Sampling(self.clock, self.told.append)
+        self.clock.advance(5)
+
+    def flood(self, more: int) -> None:
+        """Have this many more events than are passed on."""
+        for number in range(MOST + more):
+            self.sampling.pass_on({"event": "begin", "number": number})
+
+    def test_flood(self) -> None:
+        """Of each second the first hundred are passed on; then it is told how many were skipped."""
+        self.flood(7)
+        self.assertEqual([one["number"] for one in self.told], list(range(MOST)))
+        self.clock.rightNow += 1  # the timer is late
+        self.sampling.pass_on({"event": "end"})
+        self.assertEqual([one["event"] for one in self.told[MOST:]], ["skipped", "end"])
+        self.assertEqual(self.told[MOST]["count"], 7)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_quiet(self) -> None:
+        """What was skipped is told after a second in which nothing happens, and once."""
+        self.flood(7)
+        self.clock.advance(0.9)
+        self.assertEqual(len(self.told), MOST)
+        self.clock.advance(0.1)
+        self.assertEqual([one["event"] for one in self.told[MOST:]], ["skipped"])
+        self.assertEqual(self.told[MOST]["count"], 7)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.clock.advance(5)
+        self.sampling.pass_on({"event": "end"})
+        self.assertEqual([one["event"] for one in self.told[MOST:]], ["skipped", "end"])
+
+    def test_few(self) -> None:
+        """While nothing is skipped, there is no timer."""
+        self.flood(0)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+
+class ListenTest(SynchronousTestCase):
+    """The events of one process."""
+
+    def test_next_listener(self) -> None:
+        """Who begins to listen is not told what was skipped before, and no timer is left of that."""
+        clock = Clock()
+        events = Events(clock)
+        record = ConnectionRecord(0.0, "1", "m", "192.0.2.1:5")
+        first: list[dict[str, Any]] = []
+        second: list[dict[str, Any]] = []
+        events.listen(first.append)
+        for _ in range(MOST + 7):
+            events.begun(record)
+        events.listen(first.append)  # as with each beat
+        self.assertEqual(len(clock.getDelayedCalls()), 1)
+        events.listen(None)
+        self.assertEqual(clock.getDelayedCalls(), [])
+        events.listen(second.append)
+        clock.advance(5)
+        events.begun(record)
+        self.assertEqual([one["event"] for one in second], ["begin"])
+        self.assertEqual(len(first), MOST)
+
+
+class Process:
+    """Says what a test lets it say."""
+
+    number = 0
+    sink: Callable[[dict[str, Any]], object] | None = None
+
+    def listen(self, sink: Callable[[dict[str, Any]], object] | None) -> None:
+        """Tell events to somebody."""
+        self.sink = sink
+
+    async def ask(self, kind: str, *, seconds: float | None = None, **values: Any) -> Any:
+        """Know nothing."""
+
+
+class HubTest(SynchronousTestCase):
+    """The events of several processes."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.process = Process()
+        self.hub = Hub(self.clock, lambda: [self.process], lambda: None)
+
+    def flood(self) -> Callable[[dict[str, Any]], object]:
+        """Have too many events, and give where they were told."""
+        sink = self.process.sink
+        assert sink is not None
+        for _ in range(MOST + 7):
+            sink({"event": "begin"})
+        return sink
+
+    def test_skipped(self) -> None:
+        """What a worker skipped and what was skipped of all workers is each told once."""
+        follower = Follower()
+        end = self.hub.subscribe(follower)
+        self.flood()({"event": "skipped", "count": 3})
+        self.clock.advance(1)
+        self.clock.advance(5)
+        self.assertEqual(
+            [(one["event"], one["worker"], one["count"]) for one in follower.events[MOST:]],
+            [("skipped", 1, 3), ("skipped", None, 7)],
+        )
+        end()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_next_follower(self) -> None:
+        """Who follows when all others have left is not told what was skipped before."""
+        first, second = Follower(), Follower()
+        end = self.hub.subscribe(first)
+        late = self.flood()
+        end()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        for _ in range(MOST + 1):
+            late({"event": "end"})
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        end = self.hub.subscribe(second)
+        self.clock.advance(2)
+        late({"event": "end"})
+        self.assertEqual([one["event"] for one in second.events], ["end"])
+        self.hub.stop()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.assertEqual(len(first.events), MOST)
+
+
+class WorkersTest(WorkersCase):
+    """With workers."""
+
+    async def test_all(self) -> None:
+        """What happens in all workers is told, also in one that was started later."""
+        port = await self.begin()
+        follower = Follower()
+        end = self.running.subscribe(follower)
+        self.addCleanup(end)
+        clients = await self.spread(port)
+        while len(follower.events) < 2 * len(clients):
+            await deferLater(reactor, 0.01)
+        self.assertEqual({one["worker"] for one in follower.events}, {1, 2})
+        end()
+        told = len(follower.events)
+        client = await connect(self, port)
+        client.send(b"SSH-2.0-a\r\n")
+        await self.listed(len(clients) + 1, state="relaying")
+        self.assertEqual(len(follower.events), told)

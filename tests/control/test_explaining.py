@@ -1,0 +1,206 @@
+"""What is told of ends, of decisions, and of the rules."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from twisted.internet.task import deferLater
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.backends.connect.tls_case import authority
+from tests.control.test_connections import LiveCase
+from tests.support.peers import reactor
+from tests.support.secure import SecurePeer, client_context, connect_tls
+from txmux.control.filters import EVERY
+from txmux.control.problems import UnknownError
+from txmux.control.sections import rules_as_read, text_of
+from txmux.rules.reading.parser import parse
+
+PATH = Path("/etc/txmux/rules.ini")
+MORE = "[route first]\nmatch = http\nfrom = 192.0.2.0/24\nbackend = b\n[route web]\nmatch = http\nbackend = b\n"
+
+
+class RecentTest(LiveCase):
+    """The last connections that did not end as they should."""
+
+    async def recent(self, count: int) -> list[dict[str, Any]]:
+        """Wait for this many of them."""
+        while len(found := await self.running.recent()) < count:
+            await deferLater(reactor, 0)
+        self.assertEqual(found.missing, [])
+        self.assertEqual(len(found), count)
+        return found
+
+    async def test_unrecognised(self) -> None:
+        """What no route took is told with its first 64 bytes, and no more of them."""
+        port = await self.begin()
+        client = await self.client(port, b"\x00\xff" * 100)
+        await client.is_lost()
+        (row,) = await self.recent(1)
+        self.assertEqual((row["reason"], row["route"], row["bytes_in"]), ("no-route", None, 200))
+        self.assertEqual(row["first"], "00ff" * 32)
+        self.assertEqual(row["worker"], 1)
+
+    async def test_capture_off(self) -> None:
+        """No byte is kept if the listener forbids that."""
+        port = await self.begin("capture = no\n")
+        client = await self.client(port, b"secret")
+        await client.is_lost()
+        (row,) = await self.recent(1)
+        self.assertEqual((row["reason"], row["first"]), ("no-route", ""))
+
+    async def test_recognised(self) -> None:
+        """Nothing is kept of what a client said that a route took, and nothing at all of one that ended as it should."""
+        port = await self.begin()
+        done = await self.client(port)
+        await self.listed(1, state="relaying")  # so that its server is the first
+        killed = await self.client(port)
+        await self.listed(2, state="relaying")
+        done.finish()
+        (await self.backend.peer()).finish()
+        await done.is_lost()
+        await self.listed(1)
+        killed.reset()
+        (row,) = await self.recent(1)
+        self.assertEqual((row["reason"], row["route"]), ("client-reset", "ssh"))
+        self.assertNotIn("first", row)
+
+    async def test_last_ones(self) -> None:
+        """The last 200 are kept, the last one first."""
+        port = await self.begin()
+        for number in range(203):
+            client = await self.client(port, b"%d\n" % number)
+            await client.is_lost()
+        rows = await self.recent(200)
+        self.assertEqual(bytes.fromhex(rows[0]["first"]), b"202\n")
+        self.assertEqual(bytes.fromhex(rows[-1]["first"]), b"3\n")
+
+
+class ConnectionTest(LiveCase):
+    """How the decision on a live connection came about."""
+
+    async def told(self, state: str) -> dict[str, Any]:
+        """Wait for the connection, and give the explanation."""
+        while True:
+            (row,) = await self.listed(1, state=state)
+            found = await self.running.connection(row["id"])
+            if found and found["bytes_in"]:
+                explanation: dict[str, Any] = found["explanation"]
+                return explanation
+            await deferLater(reactor, 0)
+
+    async def test_undecided(self) -> None:
+        """While it is undecided, its bytes are explained, route by route."""
+        port = await self.begin(MORE)
+        await self.client(port, b"GET")
+        told = await self.told("peeking")
+        self.assertEqual((told["bytes"], told["by"], told["from"]), (3, None, "127.0.0.1"))
+        says = {
+            one["route"]: (one["says"], one["at"], one["excluded_by"]) for one in told["routes"]
+        }
+        self.assertEqual(
+            says,
+            {
+                "first": ("not asked", None, "from"),
+                "web": ("undecided", None, None),
+                "ssh": ("no", 1, None),
+            },
+        )
+
+    async def test_decided(self) -> None:
+        """Once it is decided, it is told which route took it, and what those before it said; not its bytes."""
+        port = await self.begin(MORE)
+        await self.client(port)
+        told = await self.told("relaying")
+        self.assertEqual((told["bytes"], told["by"], told["route"]), (11, "route", "ssh"))
+        says = {one["route"]: (one["says"], one["excluded_by"]) for one in told["routes"]}
+        wanted = {"first": ("not asked", "from"), "web": ("no", None), "ssh": ("match", None)}
+        self.assertEqual(says, wanted)
+        self.assertNotIn("5353482d", str(told))
+
+    async def test_default(self) -> None:
+        """A client that no route took is told so."""
+        port = await self.begin(f"default = 127.0.0.1:{self.server}\n{MORE}")
+        await self.client(port, b"\x00\x01")
+        told = await self.told("relaying")
+        self.assertEqual((told["bytes"], told["by"], told["route"]), (2, "default", None))
+        self.assertEqual([one["says"] for one in told["routes"]], ["not asked", "no", "no"])
+
+    async def test_explain(self) -> None:
+        """Bytes are explained as the command does, for one listener or all."""
+        await self.begin(MORE)
+        found = await self.running.explain(b"SSH-2.0-a\r\n", "public")
+        ((stream,),) = (found["streams"],)
+        (listener,) = stream["listeners"]
+        self.assertEqual(listener["decision"]["route"], "ssh")
+        with self.assertRaises(UnknownError):
+            await self.running.explain(b"", "publik")
+
+
+class SectionsTest(SynchronousTestCase):
+    """The rules as they were read."""
+
+    def test_text(self) -> None:
+        """Each section is told with its line and its text, comments and values of several lines included."""
+        text = (
+            "# all of it\n[listen x]\nendpoint =\n    127.0.0.1:1\n    [::1]:1\n\n; why\n"
+            "[route ssh]\nmatch = ssh\nbackend = b\n\n[backend b]\nserver = 127.0.0.1:2\n"
+        )
+        rules = parse(text, PATH)
+        (file,) = rules_as_read(rules)
+        self.assertEqual((file["file"], file["text"]), (str(PATH), text))
+        self.assertEqual(
+            [(one["name"], one["line"]) for one in file["sections"]],
+            [("listen x", 2), ("route ssh", 8), ("backend b", 12)],
+        )
+        self.assertEqual(
+            text_of(rules, rules.routes[0].section), "[route ssh]\nmatch = ssh\nbackend = b"
+        )
+        self.assertIn("    [::1]:1", file["sections"][0]["text"])
+
+
+class InsideTLSTest(LiveCase):
+    """A decision inside of TLS that ends here."""
+
+    def peer(self) -> SecurePeer:
+        """Make a client of TLS."""
+        return SecurePeer((client_context(None), "a.example"))
+
+    async def test_levels(self) -> None:
+        """The routes of both levels are told; what no route takes inside of TLS is not kept."""
+        pem = authority().issue("a.example").write(self.folder / "a.pem", key=True)
+        port = await self.begin(
+            "[route other]\nmatch = http\nbackend = b\n"
+            f"[route secure]\nmatch = tls\nterminate_tls = {pem}\nbackend = close\n"
+            "[route web]\nunder = secure\nmatch = http\nbackend = b\n"
+            "[route shell]\nunder = secure\nmatch = ssh\nbackend = b\n"
+        )
+        client = await connect_tls(self, port, self.peer())
+        await client.ready()
+        client.send(b"SSH-2.0-a\r\n")
+        (row,) = await self.listed(1, state="relaying")
+        found = await self.running.connection(row["id"])
+        assert found is not None
+        told = found["explanation"]
+        self.assertEqual(
+            [(one["route"], one["says"], one["inside"]) for one in told["routes"]],
+            [
+                ("other", "no", None),
+                ("secure", "match", None),
+                ("ssh", "not asked", None),
+                ("web", "no", "secure"),
+                ("shell", "match", "secure"),
+            ],
+        )
+        self.assertEqual(told["route"], "shell")
+        await self.running.close(EVERY)
+        unknown = await connect_tls(self, port, self.peer())
+        await unknown.ready()
+        unknown.send(b"\x00secret")
+        await unknown.until(lambda: unknown.told_close_notify)
+        unknown.reset()
+        while len(ends := await self.running.recent()) < 2:
+            await deferLater(reactor, 0)
+        self.assertEqual((ends[0]["route"], ends[0]["reason"]), ("secure", "no-route"))
+        self.assertNotIn("first", ends[0])

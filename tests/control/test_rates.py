@@ -1,0 +1,76 @@
+"""How fast numbers grow."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import TYPE_CHECKING
+
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from txmux.control.rates import Moment, Rates
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+class RatesTest(SynchronousTestCase):
+    """The last samples."""
+
+    def setUp(self) -> None:
+        """Make rates with a clock."""
+        self.clock = Clock()
+        self.rates = Rates(self.clock.seconds)
+
+    def of(self, totals: dict[str, int]) -> Mapping[str, float]:
+        """Tell of these totals."""
+        traffic = self.rates.until_now({"connections": 7, **totals})
+        self.assertEqual(traffic.total, 7)
+        return {name: rate for name, rate in traffic.rates.items() if name != "connections"}
+
+    def test_growth(self) -> None:
+        """Growth is told for a second, since the oldest of three samples."""
+        self.assertEqual(self.of({"a": 5}), {})
+        for number in range(10):
+            self.rates.note({"a": 100 * number})
+            self.clock.advance(5)
+        self.assertEqual(self.of({"a": 1000, "b": 15}), {"a": 20.0, "b": 1.0})
+
+    def test_no_time(self) -> None:
+        """Nothing is told of no time."""
+        self.rates.note({"a": 1})
+        self.assertEqual(self.of({"a": 2}), {})
+
+    def test_less(self) -> None:
+        """What a reload has removed makes no rate negative."""
+        self.rates.note({"a": 10})
+        self.clock.advance(1)
+        self.assertEqual(self.of({"a": 3}), {"a": 0.0})
+
+    def test_history(self) -> None:
+        """The last ten minutes are kept, and no more: what came in a second, and how many connections there were."""
+        for number in range(500):
+            self.rates.note({"connections": 10 * number, "bytes_in": 40 * number}, number)
+            self.clock.advance(5)
+        history = self.rates.history()
+        self.assertEqual(len(history), 120)
+        self.assertEqual(history[-1], Moment(5, 2.0, 499, 8.0))
+        self.assertEqual(history[0].ago, 120 * 5)
+
+    def test_handed_on(self) -> None:
+        """Another process goes on with the history, whatever its clock says; what it cannot read is left out."""
+        for number in range(200):
+            self.rates.note({"connections": 10 * number, "bytes_in": 0}, number)
+            self.clock.advance(5)
+        told = json.loads(json.dumps(self.rates.told()))
+        self.clock = Clock()
+        other = Rates(self.clock.seconds)
+        self.clock.advance(1)
+        odd = {"ago": 2, "totals": {"x": math.inf}, "active": 0}
+        other.recall([{"ago": 1}, {"ago": 2, "totals": 7, "active": 0}, odd, *told])
+        self.assertEqual(other.history(), self.rates.history())
+        self.assertEqual(other.until_now({"connections": 2000}).rates, {"connections": 2.0})
+        other.note({"connections": 2000, "bytes_in": 0}, 5)
+        self.assertEqual(other.history()[-1], Moment(0, 2.0, 5, 0.0))
+        self.assertEqual(len(other.history()), 120)

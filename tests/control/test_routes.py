@@ -1,0 +1,187 @@
+"""The routes and servers of a service with what has been counted of them."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.task import deferLater
+from twisted.logger import capturedLogs
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.control.test_connections import LiveCase
+from tests.control.test_workers import WorkersCase
+from tests.support.mux import VirtualTime
+from tests.support.peers import reactor
+from tests.support.taker import Taker
+from txmux.control.backends import _worst
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+DRY = "[route dry]\nmatch = ssh\ndry_run = yes\nbackend = b\n[route web]\nmatch = http\nbackend = close\n"
+
+
+class RoutesTest(LiveCase):
+    """``/api/routes``."""
+
+    async def test_counts(self) -> None:
+        """Each route is told in its order, with what it took, and its text."""
+        port = await self.begin(DRY)
+        client = await self.client(port)
+        server = await self.backend.peer()
+        await server.has(11)
+        server.send(b"answer")
+        await client.has(6)
+        dry, web, ssh = await self.running.routes()
+        self.assertEqual([one["name"] for one in (dry, web, ssh)], ["dry", "web", "ssh"])
+        self.assertEqual(
+            [(one["matches"], one["dry_run_matches"], one["active"]) for one in (dry, web, ssh)],
+            [(0, 1, 0), (0, 0, 0), (1, 0, 1)],
+        )
+        self.assertEqual((ssh["bytes_in"], ssh["bytes_out"]), (11, 6))
+        self.assertLess(abs(time.time() - ssh["last_match"]), 60)
+        self.assertEqual((web["last_match"], web["backend"], ssh["backend"]), (None, "close", "b"))
+        (only,) = ssh["listeners"]
+        self.assertEqual((only["listener"], only["matches"]), ("public", 1))
+        self.assertTrue(ssh["rule"].startswith("[route ssh]\nmatch = ssh"), ssh["rule"])
+
+
+class HandedOverTest(LiveCase):
+    """``/api/routes``, where sockets are handed over."""
+
+    async def turn(self) -> None:
+        """Let the reactor go on."""
+        await deferLater(reactor, 0)
+
+    async def test_counts(self) -> None:
+        """A client that was handed over is counted as taken by its route, but is not there any more, and has no bytes."""
+        taker = Taker(self, self.turn)
+        port = await self.begin(f"[route h]\nmatch = ssh\nbackend = {taker.outcome}\n")
+        await self.client(port)
+        given, told = await taker.taken()
+        self.assertEqual(await taker.heard(given, 11), b"SSH-2.0-a\r\n")
+        await self.logged(1, "handed-over")
+        route = (await self.running.routes())[0]
+        self.assertEqual((route["name"], route["backend"]), (told["route"], taker.outcome))
+        found = (route["matches"], route["active"], route["bytes_in"], route["bytes_out"])
+        self.assertEqual(found, (1, 0, 0, 0))
+
+
+class BackendsTest(LiveCase):
+    """``/api/backends``."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.time = VirtualTime()
+
+    async def begin_checked(self, check: str = "check = tcp interval=2s\n") -> int:
+        """Start with a backend whose server is checked, and one of which nobody listens."""
+        (port,) = await self.run_service(
+            "[txmux]\naccess_log = LOG\n[listen public]\nendpoint = 127.0.0.1:0\n"
+            "[route ssh]\nmatch = ssh\nbackend = b\n"
+            f"[backend b]\nserver =\n  127.0.0.1:{self.server}\n  127.0.0.1:1 weight=3\n{check}",
+            use=self.time,
+        )
+        return port
+
+    async def servers(self) -> list[dict[str, Any]]:
+        """Give the servers of the only backend."""
+        (backend,) = await self.running.backends()
+        self.assertEqual(backend["name"], "b")
+        servers: list[dict[str, Any]] = backend["servers"]
+        return servers
+
+    async def test_checks(self) -> None:
+        """A server is told with what its checks have found, and why it is down."""
+        with capturedLogs():
+            await self.begin_checked()
+            while (await self.servers())[1]["state"] != "down":
+                self.time.advance(0.5)
+                await deferLater(reactor, 0)
+            up, down = await self.servers()
+        self.assertEqual((up["state"], up["check"]["ok"]), ("up", True))
+        self.assertEqual(up["check"]["result"], "healthy")
+        self.assertTrue(all(up["check"]["history"]))
+        self.assertEqual((down["weight"], down["check"]["ok"]), (3, False))
+        self.assertIn("connection refused", down["check"]["result"])
+        self.assertIn("checks that failed", down["why"])
+        self.assertEqual(down["addresses"][0]["address"], "127.0.0.1:1")
+        self.assertLess(abs(time.time() - down["since"]), 60)
+
+    async def test_counts(self) -> None:
+        """It is told how many connections a server has, has had, and could not have."""
+        port = await self.begin_checked("eject = off\n")
+        with capturedLogs():
+            for number in range(4):
+                client = await self.client(port)
+                await (await self.backend.peer(number)).has(11)
+                del client
+        good, bad = await self.servers()
+        self.assertEqual((good["active"], good["total"], good["failed"]), (4, 4, 0))
+        self.assertEqual((bad["active"], bad["total"]), (0, 0))
+        self.assertEqual(bad["failures"], {"connect-refused": bad["failed"]})
+        self.assertGreater(bad["failed"], 0)
+        self.assertIsNone(good["check"])
+
+    async def test_drained(self) -> None:
+        """A server that an operator has taken out is told so, with the time."""
+        await self.begin_checked("")
+        server = f"127.0.0.1:{self.server}"
+        with capturedLogs():
+            await self.running.set_server("b", server, state="drain", weight=9)
+        first, _ = await self.servers()
+        self.assertEqual(
+            (first["state"], first["why"], first["weight"]),
+            ("drain", "an operator asked for it", 9),
+        )
+        self.assertLess(abs(time.time() - first["since"]), 60)
+        self.time.advance(1)
+        with capturedLogs():
+            await self.running.set_server("b", server, state="ready")
+        first, second = await self.servers()
+        self.assertEqual((first["state"], second["since"]), ("up", None))
+        self.assertLess(abs(time.time() - first["since"]), 60)
+
+    async def test_unresolved(self) -> None:
+        """A server whose name has no address yet is there."""
+        await self.run_service(
+            "[listen public]\nendpoint = 127.0.0.1:0\ndefault = name.invalid:1\n"
+        )
+        (backend,) = await self.running.backends()
+        (server,) = backend["servers"]
+        self.assertEqual((server["server"], server["state"]), ("name.invalid:1", "unresolved"))
+
+
+class WorkersTest(WorkersCase):
+    """With workers."""
+
+    async def test_sums(self) -> None:
+        """What the workers count is one number; a server is checked by the supervisor."""
+        port = await self.begin(backend="check = tcp interval=1s\n")
+        clients = await self.spread(port)
+        while (servers := (await self.running.backends())[0]["servers"])[0]["check"] is None:
+            await deferLater(reactor, 0.05)
+        (server,) = servers
+        self.assertEqual((server["active"], server["state"]), (len(clients), "up"))
+        self.assertTrue(server["check"]["ok"])
+        (route,) = await self.running.routes()
+        self.assertEqual((route["matches"], route["bytes_in"]), (len(clients), 11 * len(clients)))
+
+
+class WorstTest(SynchronousTestCase):
+    """Several processes that find a server differently."""
+
+    def found(self, *states: str) -> Sequence[tuple[int | None, dict[str, Any]]]:
+        """Give what workers say."""
+        return [
+            (number, {"state": state, "why": f"it is {state}", "since": 1.0, "weight": 1})
+            for number, state in enumerate(states, 1)
+        ]
+
+    def test_worst(self) -> None:
+        """The worst is told, with the workers that find it so if these are not all."""
+        self.assertEqual(_worst("a", self.found("up", "ejected"))["why"], "worker 2: it is ejected")
+        self.assertEqual(_worst("a", self.found("down", "down"))["why"], "it is down")
+        told = _worst("a", self.found("ejected", "up", "ejected"))
+        self.assertEqual((told["state"], told["why"]), ("ejected", "worker 1, 3: it is ejected"))

@@ -1,0 +1,253 @@
+"""Servers and listeners that an operator takes out of use, and back."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.internet.task import deferLater
+from twisted.logger import capturedLogs
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.control.test_workers import WorkersCase
+from tests.support.mux import VirtualTime
+from tests.support.peers import PeerFactory, connect, listen, reactor
+from tests.support.supervised import SupervisedTestCase
+from txmux.control.problems import UnknownError
+from txmux.control.wanted import Wanted
+
+if TYPE_CHECKING:
+    from tests.support.peers import Peer
+    from txmux.control.wanted import ServerState
+
+
+class SteeringTest(SupervisedTestCase):
+    """One worker with a backend of two servers."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.time = VirtualTime()
+        self.backends = [PeerFactory(), PeerFactory()]
+        self.servers = [f"127.0.0.1:{listen(self, one)}" for one in self.backends]
+
+    def text(self, more: str = "") -> str:
+        """Give the rules."""
+        first, second = self.servers
+        return (
+            f"[txmux]\naccess_log = LOG\n[listen public]\nendpoint = 127.0.0.1:0\n"
+            "[route ssh]\nmatch = ssh\nbackend = b\n"
+            f"[backend b]\nserver =\n    {first}\n    {second} weight=2\n{more}"
+        )
+
+    async def begin(self, more: str = "") -> int:
+        """Start the service, and give its port."""
+        (port,) = await self.run_service(self.text(more), use=self.time)
+        return port
+
+    async def led(self, port: int, times: int) -> list[int]:
+        """Connect clients one after the other, and give how many each server has had since."""
+        before = [len(one.peers) for one in self.backends]
+        for number in range(times):
+            client = await connect(self, port)
+            client.send(b"SSH-2.0-a\r\n")
+            while sum(len(one.peers) for one in self.backends) <= sum(before) + number:
+                await deferLater(reactor, 0)
+        return [len(one.peers) - was for one, was in zip(self.backends, before, strict=True)]
+
+    async def set_server(self, number: int, state: ServerState, **more: Any) -> str:
+        """Want something of a server, and give what is told of it."""
+        with capturedLogs():
+            report = await self.running.set_server("b", self.servers[number], state=state, **more)
+        self.assertTrue(report.ok)
+        return report.changes
+
+    async def test_drain(self) -> None:
+        """A server that drains has no new connections, keeps those it has, and has new ones when it is ready again."""
+        port = await self.begin()
+        self.assertEqual(await self.led(port, 3), [1, 2])
+        told = await self.set_server(1, "drain")
+        self.assertEqual(told, f"backend b: {self.servers[1]}: drain")
+        self.assertEqual(await self.led(port, 3), [3, 0])
+        self.assertEqual(len(await self.running.connections()), 6)
+        await self.set_server(1, "ready")
+        self.assertEqual(await self.led(port, 3), [1, 2])
+
+    async def test_close(self) -> None:
+        """Connections that it has are ended if that is wanted, and no others."""
+        port = await self.begin()
+        await self.led(port, 3)
+        told = await self.set_server(1, "maintenance", close_connections=True)
+        self.assertTrue(told.endswith("maintenance, 2 connections ended"), told)
+        while len(rows := await self.running.connections()) > 1:
+            await deferLater(reactor, 0)
+        self.assertEqual(rows[0]["server"], self.servers[0])
+
+    async def test_weight(self) -> None:
+        """A weight holds in place of that in the rules, until that is wanted again."""
+        port = await self.begin()
+        await self.running.set_server("b", self.servers[0], weight=5)
+        self.assertEqual(await self.led(port, 7), [5, 2])
+        await self.running.set_server("b", self.servers[0], weight=0)
+        self.assertEqual(await self.led(port, 3), [1, 2])
+
+    async def test_reload(self) -> None:
+        """It holds over a reload, also of a backend that is another one then, or was away in between."""
+        port = await self.begin()
+        await self.set_server(1, "drain")
+        with capturedLogs():
+            self.write(self.text("connect_timeout = 4s\n"))
+            self.assertTrue((await self.running.reload()).ok)
+            self.assertEqual(await self.led(port, 3), [3, 0])
+            self.write(
+                self.text().replace("backend = b", "backend = 127.0.0.1:1").partition("[backend")[0]
+            )
+            self.assertTrue((await self.running.reload()).ok)
+            self.write(self.text())
+            self.assertTrue((await self.running.reload()).ok)
+        self.assertEqual(await self.led(port, 3), [3, 0])
+
+    async def test_older_rules(self) -> None:
+        """It holds for clients that were accepted under older rules, too."""
+        port = await self.begin()
+        undecided = await connect(self, port)
+        undecided.send(b"SSH")
+        while not await self.running.connections():
+            await deferLater(reactor, 0)
+        self.write(self.text("connect_timeout = 4s\n"))
+        self.assertTrue((await self.running.reload()).ok)
+        await self.set_server(0, "drain")
+        await self.set_server(1, "drain")
+        undecided.send(b"-2.0-a\r\n")
+        await undecided.is_lost()
+        while "reason=no-server" not in self.log.read_text():
+            await deferLater(reactor, 0)
+
+    async def test_checks(self) -> None:
+        """A server that drains is still checked, one in maintenance is not."""
+        await self.begin("check = tcp interval=2s\n")
+        checks: dict[ServerState, bool] = {"drain": True, "maintenance": False, "ready": True}
+        for state, checked in checks.items():
+            for number in (0, 1):
+                await self.set_server(number, state)
+            await deferLater(reactor, 0.05)
+            before = [len(one.peers) for one in self.backends]
+            for _ in range(30):
+                self.time.advance(0.2)
+                await deferLater(reactor, 0)
+            while checked and not all(self.checked_since(before)):
+                self.time.advance(0.2)
+                await deferLater(reactor, 0)
+            self.assertEqual((state, self.checked_since(before)), (state, [checked, checked]))
+
+    def checked_since(self, before: list[int]) -> list[bool]:
+        """Tell of each server whether it has had connections since there were so many."""
+        return [len(one.peers) > was for one, was in zip(self.backends, before, strict=True)]
+
+    async def test_unknown(self) -> None:
+        """What the rules do not have is named, with what is near; a server that they call down stays so."""
+        await self.begin(
+            "[backend c]\nserver = 127.0.0.1:9 down\n[route c]\nmatch = http\nbackend = c\n"
+        )
+        for backend, server, message in (
+            ("bb", "x", "there is no backend 'bb'; did you mean 'b'?"),
+            ("b", "127.0.0.1", "backend b has no server '127.0.0.1'"),
+        ):
+            with self.assertRaises(UnknownError) as raised:
+                await self.running.set_server(backend, server, state="drain")
+            self.assertIn(message, str(raised.exception))
+        with self.assertRaises(UnknownError):
+            await self.running.set_listener("publik", accepting=False)
+        report = await self.running.set_server("c", "127.0.0.1:9", state="ready")
+        self.assertFalse(report.ok)
+        report = await self.running.set_server("b", self.servers[0], weight=65536)
+        self.assertEqual(report.errors, ["weight: must be from 1 to 65535, not 65536"])
+
+    async def test_listener(self) -> None:
+        """A listener that does not accept keeps its socket: who comes waits in its queue, and is served later."""
+        port = await self.begin()
+        await self.running.set_listener("public", accepting=False)
+        self.assertEqual(self.running.shut(), ["public"])
+        self.assertEqual(await self.running.missing(), ["[listen public]: no client is accepted"])
+        (told,) = (await self.running.status())["listeners"]
+        self.assertFalse(told["accepting"])
+        waiting = await connect(self, port)
+        waiting.send(b"SSH-2.0-a\r\n")
+        self.assertTrue((await self.running.reload()).ok)
+        for _ in range(20):
+            await deferLater(reactor, 0)
+        self.assertEqual(await self.running.connections(), [])
+        await self.running.set_listener("public", accepting=True)
+        while not any(one.peers for one in self.backends):
+            await deferLater(reactor, 0)
+        self.assertEqual(self.running.shut(), [])
+        self.assertEqual(await self.running.missing(), [])
+
+
+class WorkersTest(WorkersCase):
+    """The same with workers."""
+
+    async def refused(self, port: int) -> None:
+        """See that a client finds no server, whichever worker serves it."""
+        client: Peer = await connect(self, port)
+        client.send(b"SSH-2.0-a\r\n")
+        await client.is_lost()
+
+    async def test_drain(self) -> None:
+        """It holds in all workers, and in those that are started later, and when one serves alone."""
+        port = await self.begin()
+        server = f"127.0.0.1:{self.server}"
+        with capturedLogs():
+            report = await self.running.set_server("b", server, state="drain")
+            self.assertEqual((report.ok, report.changes), (True, f"backend b: {server}: drain"))
+            for _ in range(10):
+                await self.refused(port)
+            self.write(self.text().replace("workers = 2", "workers = 3"))
+            self.assertTrue((await self.running.reload()).ok)
+            for _ in range(10):
+                await self.refused(port)
+            self.write(self.text().replace("workers = 2", "workers = 1"))
+            self.assertTrue((await self.running.reload()).ok)
+            await self.refused(port)
+            await self.running.set_server("b", server, state="ready")
+            client = await connect(self, port)
+            client.send(b"SSH-2.0-a\r\n")
+            await (await self.backend.peer()).has(11)
+
+    async def test_listener(self) -> None:
+        """No worker accepts the clients of a listener that is not to, nor does one that is started later."""
+        port = await self.begin()
+        with capturedLogs():
+            await self.running.set_listener("public", accepting=False)
+            waiting = await connect(self, port)
+            waiting.send(b"SSH-2.0-a\r\n")
+            self.write(self.text().replace("workers = 2", "workers = 3"))
+            self.assertTrue((await self.running.reload()).ok)
+            await deferLater(reactor, 0.2)
+            self.assertEqual(await self.running.connections(), [])
+            await self.running.set_listener("public", accepting=True)
+            await (await self.backend.peer()).has(11)
+
+
+class WantedTest(SynchronousTestCase):
+    """What is wanted, as a value."""
+
+    @given(
+        st.lists(
+            st.tuples(
+                st.sampled_from(["a", "b"]),
+                st.sampled_from(["x", "y"]),
+                st.sampled_from([None, "ready", "drain", "maintenance"]),
+                st.sampled_from([None, 0, 1, 7]),
+            )
+        )
+    )
+    def test_json(self, changes: list[tuple[str, str, Any, int | None]]) -> None:
+        """What is told to another process is what it reads; what is as in the rules is not kept."""
+        wanted = Wanted()
+        for number, (backend, server, state, weight) in enumerate(changes):
+            wanted = wanted.with_server(backend, server, float(number), state, weight)
+            wanted = wanted.with_listener(server, accepting=state != "drain")
+        self.assertEqual(Wanted.read(wanted.as_json()), wanted)
+        for order in wanted.servers.values():
+            self.assertTrue(order.state != "ready" or order.weight)

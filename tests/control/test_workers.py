@@ -1,0 +1,192 @@
+"""What a service with workers tells of its connections, and how they are ended."""
+
+from __future__ import annotations
+
+import os
+import signal
+from functools import partial
+from ipaddress import ip_network
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.task import deferLater
+from twisted.logger import capturedLogs
+
+from tests.control.test_connections import LiveCase
+from tests.processes.running import halted
+from tests.support.peers import connect, reactor
+from txmux.access.lists.current import varying_of
+from txmux.access.lists.packing import pack
+from txmux.control.asking import PATIENCE
+from txmux.control.filters import EVERY, Filters, Page
+from txmux.rules.model import NetworkSet
+
+if TYPE_CHECKING:
+    from tests.support.peers import Peer
+
+
+class WorkersCase(LiveCase):
+    """A service with two workers."""
+
+    workers = 2
+
+    async def spread(self, port: int) -> list[Peer]:
+        """Connect two clients to each of two workers, while the other one is halted: which one accepts is chance otherwise."""
+        clients: list[Peer] = []
+        for worker in self.supervisor.pool.workers:
+            with halted([worker.pid]):
+                for _ in range(2):
+                    client = await connect(self, port)
+                    client.send(b"SSH-2.0-a\r\n")
+                    clients.append(client)
+                    while sum(b"SSH" in one.received for one in self.backend.peers) < len(clients):
+                        await deferLater(reactor, 0)
+        workers = [row["worker"] for row in await self.listed(len(clients), state="relaying")]
+        self.assertEqual(sorted(workers), [1, 1, 2, 2])
+        return clients
+
+    async def killed(self, *workers: Any) -> None:
+        """Kill workers, and wait until others serve in their places."""
+        old = {worker.pid for worker in workers}
+        for pid in old:
+            os.kill(pid, signal.SIGKILL)
+        serving = self.supervisor.pool
+        while not serving.are_ready() or old & {worker.pid for worker in serving.workers}:
+            await deferLater(reactor, 0.01)
+
+
+class WorkersTest(WorkersCase):
+    """Two workers."""
+
+    async def test_all(self) -> None:
+        """The list is that of all workers, in one order, and can be read in pages over all of them."""
+        port = await self.begin()
+        clients = await self.spread(port)
+        whole = [row["id"] for row in await self.listed(len(clients))]
+        paged: list[str] = []
+        while page := await self.running.connections(EVERY, Page(3, paged[-1] if paged else "")):
+            paged += [row["id"] for row in page]
+        self.assertEqual(paged, whole)
+        self.assertEqual(len(set(whole)), len(clients))
+        row = await self.running.connection(whole[-1])
+        assert row is not None
+        self.assertEqual(row["id"], whole[-1])
+
+    async def test_close(self) -> None:
+        """Connections are ended in whichever worker they are."""
+        port = await self.begin()
+        clients = await self.spread(port)
+        rows = await self.listed(len(clients))
+        self.assertEqual(await self.running.close(EVERY, rows[-1]["id"]), 1)
+        await self.listed(len(clients) - 1)
+        count = await self.running.close(Filters.read({"backend": "b"}))
+        self.assertEqual(count, len(clients) - 1)
+        for client in clients:
+            await client.is_lost()
+        while (lines := self.log.read_text().count("reason=killed")) < len(clients):
+            await deferLater(reactor, 0.01)
+        self.assertEqual(lines, len(clients))
+
+    async def test_networks(self) -> None:
+        """What is in a list of networks changes in all workers, also in one that is started later; those who are denied are ended."""
+        (self.folder / "list.txt").write_text("192.0.2.1\n")
+        port = await self.begin("deny = @list.txt\nend_denied = yes\n")
+        clients = await self.spread(port)
+        (name,) = {one.name for one in varying_of(self.running.rules)}
+        self.running.feed({name: pack(NetworkSet([ip_network("127.0.0.0/8")]))})
+        for client in clients:
+            await client.until(lambda client=client: client.finished)  # type: ignore[misc]
+        await self.listed(0)
+        await self.killed(*self.supervisor.pool.workers)
+        for _ in range(4):
+            client = await connect(self, port)
+            await client.until(lambda client=client: client.finished)  # type: ignore[misc]
+
+    async def test_stopping(self) -> None:
+        """While the service stops, a worker that has ended is not among them any more."""
+        port = await self.begin(settings="drain_timeout = 10m\n")
+        client = await connect(self, port)
+        client.send(b"SSH-2.0-a\r\n")
+        (row,) = await self.listed(1, state="relaying")
+        stopping = self.running.stopService()
+        while len(workers := (await self.running.status())["workers"]) > 1:
+            self.assertTrue(all(worker["ready"] for worker in workers), workers)
+        self.assertEqual([worker["worker"] for worker in workers], [row["worker"]])
+        self.assertEqual(workers[0]["active"], 1)
+        client.reset()
+        await stopping
+
+    async def test_crashed_worker(self) -> None:
+        """What a crashed worker had is gone, so that nothing is missing from the list without it."""
+        port = await self.begin()
+        clients = await self.spread(port)
+        rows = await self.listed(len(clients))
+        left = [row for row in rows if row["worker"] == 1]
+        with capturedLogs():
+            os.kill(self.supervisor.pool.workers[1].pid, signal.SIGKILL)
+            found = await self.listed(len(left))
+            self.assertEqual([row["id"] for row in found], [row["id"] for row in left])
+            while not self.supervisor.pool.are_ready():
+                await deferLater(reactor, 0.01)
+
+    async def test_generation(self) -> None:
+        """A worker that was started after a reload tells the same version of the rules as the others."""
+        port = await self.begin()
+        self.write(self.text() + "[route http]\nmatch = http\nbackend = b\n")
+        self.assertTrue((await self.running.reload()).ok)
+        with capturedLogs():
+            await self.killed(self.supervisor.pool.workers[1])
+        await self.spread(port)
+        rows = await self.running.connections()
+        self.assertEqual({(row["worker"], row["generation"]) for row in rows}, {(1, 2), (2, 2)})
+
+
+class LateWorkersTest(WorkersCase):
+    """A worker that does not answer in time."""
+
+    patience = PATIENCE
+
+    async def begun(self) -> int:
+        """Start it, connect clients, and tell which process is the second worker."""
+        self.port = await self.begin()
+        self.clients = await self.spread(self.port)
+        pid: int = self.supervisor.pool.workers[1].pid
+        return pid
+
+    async def test_named(self) -> None:
+        """It is named; what the other has is told."""
+        pid = await self.begun()
+        with halted([pid]):
+            found = await self.running.connections()
+        self.assertEqual({row["worker"] for row in found}, {1})
+        self.assertEqual(found.missing, ["worker 2: no answer to 'connections' in 2 s"])
+
+    async def test_patience(self) -> None:
+        """However much is asked of a worker that hangs, it is waited for once."""
+        pid = await self.begun()
+        rows = await self.running.connections()
+        channel = self.supervisor.pool.workers[1]._channel
+        assert channel is not None
+        happened: list[str] = []
+        ask, too_late = channel.ask, channel._too_late
+
+        def asked(kind: str, *, seconds: float | None = None, **more: Any) -> Any:
+            if seconds is not None:  # else it is not waited for
+                happened.append("asked")
+            return ask(kind, seconds=seconds, **more)
+
+        def was_too_late(*what: Any) -> None:
+            happened.append("too late")
+            too_late(*what)
+
+        self.patch(channel, "ask", asked)
+        self.patch(channel, "_too_late", was_too_late)
+        for question in (
+            self.running.backends,
+            partial(self.running.connection, rows[0]["id"]),
+            self.running.routes,
+        ):
+            happened.clear()
+            with halted([pid]):
+                await question()
+            self.assertIn("too late", happened)
+            self.assertEqual(happened, sorted(happened))  # nothing is asked after that

@@ -1,0 +1,263 @@
+"""Two plain sockets that play a schedule through a relay, and what must be so whatever they do."""
+
+from __future__ import annotations
+
+import socket
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.protocol import ServerFactory
+from twisted.internet.task import Clock
+
+from tests.net.relay.peer_socket import PeerSocket
+from tests.support.ports import free_port
+from txmux.backends.connect.client import ProxyClientFactory
+from txmux.net.relay.ends import End
+from txmux.net.relay.interface import RelayResult, Timeouts
+from txmux.net.sockets.poller import Poller
+from txmux.net.sockets.transport import SocketTransport
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.net.relay.reactors import PrivateReactor
+    from tests.net.relay.schedules import Schedule, Step, Who
+    from tests.net.relay.wiring import Wiring
+    from txmux.net.relay.relay import Relay
+
+    RelayMaker = Callable[[Any, Timeouts, Callable[[RelayResult], None]], Relay]
+
+_STILL = 5.0
+"""Seconds without anything, after which a story is taken to have come to a standstill."""
+_STILL_TURNS = 1000
+"""Turns without anything that there must have been by then: on a busy machine, seconds may go by without one."""
+_TICK = 0.01
+_MOST_UNDER_WAY = 2**21
+"""Bytes that a relay and four sockets with small buffers may hold in one direction."""
+
+
+class _Server(ServerFactory):
+    """Accepts the client's end; it is paused until the relay starts."""
+
+    noisy = False
+    end: End | None = None
+    buffers: int | None = None
+
+    def buildProtocol(self, addr: Any) -> _ClientEnd:
+        return _ClientEnd(self)
+
+
+class _ClientEnd(End):
+    class receiver:  # noqa: N801
+        lost = staticmethod(lambda _reason: None)
+
+    def __init__(self, factory: _Server) -> None:
+        self._factory = factory
+
+    def connectionMade(self) -> None:
+        self._factory.end = self
+        _limit(self.transport.getHandle(), self._factory.buffers)
+        self.transport.pauseProducing()
+
+
+class Player:
+    """Plays schedules, one after the other, on one reactor.
+
+    Args:
+        private: The reactor.
+        wiring: How ends are made on it.
+        make_relay: Given a clock, time-outs, and whom to tell of the end.
+        tidy_up: Gives back what relays keep for those that follow.
+
+    Attributes:
+        peers: Of the last schedule, as they were in the end.
+        drained: Whether its relay was told to end.
+    """
+
+    def __init__(
+        self,
+        private: PrivateReactor,
+        wiring: Wiring,
+        make_relay: RelayMaker,
+        tidy_up: Callable[[], None],
+    ) -> None:
+        self._tidy_up = tidy_up
+        self._private = private
+        self._wiring = wiring
+        self._make_relay = make_relay
+        self._accepting = _Server()
+        self._port, self._address = wiring.listen(self._accepting)
+        self._server_socket = socket.socket(wiring.family)
+        server_address: Any = ("127.0.0.1", free_port("127.0.0.1"))
+        if wiring.family == socket.AF_UNIX:
+            server_address = f"{self._address}-server"
+        self._server_socket.bind(server_address)
+        self._server_socket.listen()
+        self._server_socket.setblocking(False)  # noqa: FBT003 - the socket module's signature
+        self._left: dict[str, int] | None = None
+
+    def close(self) -> None:
+        """Stop listening."""
+        self._port.stopListening()
+        self._server_socket.close()
+        self._private.turn()
+
+    def play(self, schedule: Schedule) -> RelayResult:
+        """Play one schedule to its end, and check all that can be checked without knowing which it was."""
+        self._results: list[RelayResult] = []
+        self._clock = Clock()
+        self._bounded = schedule.buffers is not None
+        self.drained = False
+        self._accepting.end, self._accepting.buffers = None, schedule.buffers
+        self.peers: dict[Who, PeerSocket] = {"client": self._client(schedule.buffers)}
+        try:
+            while self._accepting.end is None:
+                self._private.turn()
+            self._start(schedule)
+            for step in schedule.steps[schedule.before :]:
+                self._do(step)
+            for peer in self.peers.values():
+                peer.stalled, peer.wants_to_finish = False, True
+            self._until(lambda: bool(self._results) and all(map(_is_over, self.peers.values())))
+        except BaseException:
+            self._left = None  # who knows what is
+            raise
+        finally:
+            for peer in self.peers.values():
+                peer.socket.close()
+        self._check_nothing_is_left()
+        (result,) = self._results
+        return result
+
+    def _client(self, buffers: int | None) -> PeerSocket:
+        plain = socket.socket(self._wiring.family)
+        _limit(plain, buffers)
+        plain.connect(self._address)
+        plain.setblocking(False)  # noqa: FBT003
+        return PeerSocket(plain, "client")
+
+    def _start(self, schedule: Schedule) -> None:
+        plain_client = self.peers["client"]
+        pending = plain_client.first(schedule.pending)
+        plain_client.wants_to_finish = schedule.finished
+        plain_client.move()
+        for step in schedule.steps[: schedule.before]:
+            if step.who == "client":
+                self._do(step)
+        client = self._accepting.end
+        assert client is not None
+
+        started: list[End] = []
+
+        def connected(server: End) -> None:
+            started.append(server)
+            _limit(server.transport.getHandle(), schedule.buffers)
+            timeouts = Timeouts(idle=1e6, half_close=1e6)
+            self._relay = self._make_relay(self._clock, timeouts, self._results.append)
+            self._ends = [client, server]
+            self._relay.start(client, server, pending, client_finished=schedule.finished)
+
+        def failed(failure: Any) -> None:
+            failure.raiseException()
+
+        factory = ProxyClientFactory(connected, failed)
+        self._wiring.connect(self._server_socket.getsockname(), factory)
+        while not started:
+            self._private.turn()
+        plain, _ = self._server_socket.accept()
+        _limit(plain, schedule.buffers)
+        plain.setblocking(False)  # noqa: FBT003
+        self.peers["server"] = PeerSocket(plain, "server")
+
+    def _do(self, step: Step) -> None:
+        if step.act == "wait":
+            for _ in range(step.amount):
+                self._turn()
+        elif step.act == "move":
+            if len(self.peers) > 1 and not self._results:
+                self._move(really=step.who == "client")
+        elif step.act == "drain":
+            if len(self.peers) > 1 and not self._results:
+                self.drained = True
+                self._relay.abort("drained")
+        else:
+            self.peers[step.who].act(step)
+            self._turn()
+
+    def _move(self, *, really: bool) -> None:
+        """Let another relay go on with other descriptors of the same sockets, or the same one after all."""
+        relay = self._relay
+        state = relay.suspend()
+        if state is None:
+            return
+        if not really:
+            relay.resume(state)
+            return
+        client, server = self._ends = [self._moved(end) for end in self._ends]
+        relay.let_go()
+        timeouts = Timeouts(idle=1e6, half_close=1e6)
+        self._relay = self._make_relay(self._clock, timeouts, self._results.append)
+        self._relay.adopt(client, server, state)
+
+    def _moved(self, end: End) -> End:
+        handle: Any = end.transport.getHandle()
+        copy = handle.dup()
+        copy.setblocking(False)  # noqa: FBT003 - the socket module's signature
+        poller = Poller.of(self._private.reactor)
+        moved = End()
+        SocketTransport(poller, copy, int(handle.family), handle.getsockname()).belong_to(moved)
+        return moved
+
+    def _turn(self) -> None:
+        for peer in self.peers.values():
+            peer.move()
+        self._private.turn()
+        self._clock.advance(_TICK)
+        if self._bounded and len(self.peers) > 1:
+            client, server = self.peers["client"], self.peers["server"]
+            for sender, reader in ((client, server), (server, client)):
+                if not reader.gone and sender.sent - reader.received > _MOST_UNDER_WAY:
+                    raise AssertionError(f"{sender.sent - reader.received} bytes are held")
+
+    def _until(self, condition: Callable[[], bool]) -> None:
+        before: Any = None
+        since, turns = 0.0, 0
+        while not condition():
+            self._turn()
+            now = [peer.state() for peer in self.peers.values()]
+            turns += 1
+            if now != before:
+                before, since, turns = now, time.monotonic(), 0
+            elif turns > _STILL_TURNS and time.monotonic() - since > _STILL:
+                raise AssertionError(f"standstill; {self.peers}, {self._results}")
+
+    def _check_nothing_is_left(self) -> None:
+        for _ in range(3):
+            self._private.turn()
+        self._tidy_up()
+        if timers := self._clock.getDelayedCalls():
+            raise AssertionError(f"timers are left: {timers}")
+        reactor = self._private.reactor
+        left = {
+            "descriptors": len(list(Path("/proc/self/fd").iterdir())),
+            "timers": len(reactor.getDelayedCalls()),
+            "readers": len(reactor.getReaders()),
+            "writers": len(reactor.getWriters()),
+        }
+        # What a first relay opens may serve all that follow; what earlier tests left may go meanwhile.
+        before = self._left or left
+        if any(left[name] > before[name] for name in left):
+            raise AssertionError(f"before there were {before}, and left are {left}")
+        self._left = left
+
+
+def _is_over(peer: PeerSocket) -> bool:
+    return peer.gone or peer.ended
+
+
+def _limit(plain: Any, buffers: int | None) -> None:
+    """Bound what the system keeps for a socket."""
+    if buffers is not None:
+        for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
+            plain.setsockopt(socket.SOL_SOCKET, option, buffers)

@@ -1,0 +1,147 @@
+"""The kernel relay keeps the relays' contract."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.task import Clock
+from twisted.trial.unittest import TestCase
+
+from tests.net.relay.contract import RelayCase
+from tests.net.relay.contract_order import OrderContract
+from tests.net.relay.contract_resets import ResetContract
+from tests.net.relay.wiring import LeanTcpWiring, LeanUnixWiring, UnixWiring
+from tests.net.sockets.scarcity import make_scarce
+from tests.support.peers import reactor
+from txmux.net.relay import kernel_side
+from txmux.net.relay.kernel import is_supported, kernel_relay
+from txmux.net.relay.kernel_side import KernelSide
+from txmux.net.sockets.memory import MEMORY
+from txmux.net.sockets.poller import Poller
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.net.relay.wiring import Wiring
+    from txmux.net.relay.interface import Timeouts
+    from txmux.net.relay.relay import Relay
+
+
+class _Kernel:
+    """Makes kernel relays."""
+
+    skip = None if is_supported() else "this system cannot"
+
+    def make_relay(self, clock: Any, timeouts: Timeouts, on_over: Any) -> Relay:
+        return kernel_relay(clock, timeouts, on_over, Poller.of(reactor))
+
+
+class KernelRelayTest(_Kernel, OrderContract, ResetContract, TestCase):
+    """Over TCP sockets of Twisted's."""
+
+
+class KernelUnixTest(_Kernel, OrderContract, TestCase):
+    """Over UNIX sockets of Twisted's."""
+
+    def make_wiring(self) -> Wiring:
+        return UnixWiring(reactor, self)
+
+
+class KernelLeanTest(_Kernel, OrderContract, ResetContract, TestCase):
+    """Over TCP sockets that the reactor does not serve."""
+
+    def make_wiring(self) -> Wiring:
+        return LeanTcpWiring(reactor)
+
+
+class KernelLeanUnixTest(_Kernel, OrderContract, TestCase):
+    """Over UNIX sockets that the reactor does not serve."""
+
+    def make_wiring(self) -> Wiring:
+        return LeanUnixWiring(reactor, self)
+
+
+class _After:
+    """A relay that starts after something else was done."""
+
+    def __init__(self, relay: Relay, before: Callable[[], object]) -> None:
+        self._relay = relay
+        self._before = before
+        self.abort = relay.abort
+
+    def start(self, *arguments: Any, **named: Any) -> None:
+        self._before()
+        self._relay.start(*arguments, **named)
+
+
+class KernelScarceTest(_Kernel, RelayCase, TestCase):
+    """Where the system lacks what it takes, or something goes wrong as a relay begins."""
+
+    def make_wiring(self) -> Wiring:
+        return LeanTcpWiring(reactor)
+
+    def make_relay(self, clock: Any, timeouts: Timeouts, on_over: Any) -> Relay:
+        relay: Any = _After(super().make_relay(clock, timeouts, on_over), self.before)
+        return relay  # type: ignore[no-any-return]
+
+    async def assert_ended(self) -> None:
+        """Find that a relay that cannot begin ends both connections, and leaves no timer."""
+        clock = Clock()
+        client, server = await self.start(b"pending", clock=clock)
+        result = await self.over(client, server)
+        self.assertEqual(result.reason, "error")
+        self.assertEqual(clock.getDelayedCalls(), [])
+
+    async def test_unwatchable(self) -> None:
+        """A side that cannot be watched ends the pair."""
+
+        def before() -> None:
+            make_scarce(
+                self, Poller.of(reactor)
+            ).room = 0  # the client's end is paused, and so not watched
+
+        self.before = before
+        await self.assert_ended()
+
+    async def test_raises(self) -> None:
+        """Whatever is raised as the relay begins ends the pair."""
+
+        def begin(_side: object, *, reading: bool) -> None:
+            raise MemoryError(reading)
+
+        self.before = lambda: self.patch(KernelSide, "begin", begin)
+        await self.assert_ended()
+        self.assertEqual(len(self.flushLoggedErrors(MemoryError)), 1)
+
+    async def test_out_of_memory(self) -> None:
+        """If bytes that were read cannot be kept, the pair is broken off: no stream goes on with a gap."""
+
+        def hold(_side: object, data: bytes) -> None:
+            raise MemoryError(len(data))
+
+        self.before = lambda: self.patch(KernelSide, "_hold", hold)
+        self.patch(kernel_side._pipes, "take", lambda: None)
+        self.addCleanup(setattr, MEMORY, "_since", None)
+        client, server = await self.start(small_buffers=True)
+        server.transport.pauseProducing()
+        client.send(bytes(2**22))
+        await client.is_lost()
+        server.transport.resumeProducing()
+        result = await self.over(client, server)
+        self.assertEqual(result.reason, "error")
+        self.assertTrue(client.was_reset())
+
+    async def test_out_of_memory_at_end(self) -> None:
+        """If there is no memory to pass an end on, the other side is ended all the same."""
+
+        def put_away(_side: object) -> None:
+            lacks.restore()
+            raise MemoryError
+
+        self.before = lambda: None
+        self.addCleanup(setattr, MEMORY, "_since", None)
+        client, server = await self.start()
+        lacks = self.patch(KernelSide, "_put_pipe_away", put_away)
+        client.reset()
+        result = await self.over(client, server)
+        self.assertEqual(result.reason, "error")

@@ -1,0 +1,365 @@
+"""A mark saves wake-ups, and nobody's bytes wait below it."""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING, Any
+
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase, TestCase
+
+from tests.net.relay import test_schedules
+from tests.net.relay.contract import RelayCase
+from tests.net.relay.playing import Player
+from tests.net.relay.reactors import PrivateReactor
+from tests.net.relay.schedules import Schedule, Step
+from tests.net.relay.wiring import LeanTcpWiring
+from tests.support.peers import reactor
+from txmux.net.relay import kernel_side, marks
+from txmux.net.relay.kernel import is_supported, kernel_relay
+from txmux.net.relay.marks import LEVEL, LONGEST_RUN, PAUSE, RUN, Guard, Mark
+from txmux.net.sockets.poller import Poller
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from hypothesis.strategies import SearchStrategy
+
+    from txmux.net.relay.interface import RelayResult, Timeouts
+    from txmux.net.relay.relay import Relay
+
+_SKIP = None if is_supported() else "these need Linux"
+_SMALL_LEVEL, _SMALL_RUN = 2**15, 2**17
+_BUFFERS = 2**17
+
+
+def _level(connected: socket.socket) -> int:
+    return connected.getsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT)
+
+
+def _room(connected: socket.socket) -> int:
+    return connected.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
+
+
+class MarkTest(SynchronousTestCase):
+    """When a socket has a mark."""
+
+    skip = _SKIP
+
+    def setUp(self) -> None:
+        """Make a mark for one end of a TCP connection."""
+        self.clock = Clock()
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            peer = socket.create_connection(listening.getsockname())
+            self.source, _ = listening.accept()
+        self.addCleanup(self.source.close)
+        self.addCleanup(peer.close)
+        self.patch(marks, "_LEAST", 1)  # the buffers of a new connection are small
+        self.mark = Mark(self.source, Guard(self.clock))
+
+    def set(self) -> None:
+        """Let as much come as there must be for a mark."""
+        self.mark.came(LONGEST_RUN, self.clock.seconds())
+        self.assertTrue(self.mark.is_set)
+
+    def assert_cleared(self) -> None:
+        """Find neither mark nor timer."""
+        self.assertFalse(self.mark.is_set)
+        self.assertEqual((_level(self.source), self.clock.getDelayedCalls()), (1, []))
+
+    def test_run(self) -> None:
+        """Much that comes at once sets the mark, at a share of the buffer, which stays as it is."""
+        room = _room(self.source)
+        self.mark.came(RUN - 1, 0.0)
+        self.assert_cleared()
+        self.mark.came(1, 0.0)
+        self.assertEqual((_level(self.source), _room(self.source)), (min(LEVEL, room // 4), room))
+        self.assertEqual(len(self.clock.getDelayedCalls()), 1)
+
+    def test_small_buffer(self) -> None:
+        """Where the buffer is so small that a mark would save nothing, there is none."""
+        self.patch(marks, "_LEAST", _room(self.source))
+        self.mark.came(LONGEST_RUN, 0.0)
+        self.assert_cleared()
+
+    def test_unix(self) -> None:
+        """A UNIX socket, whose kind heeds no mark, has none."""
+        ends = socket.socketpair()
+        for end in ends:
+            self.addCleanup(end.close)
+        mark = Mark(ends[0], Guard(self.clock))
+        mark.came(LONGEST_RUN, 0.0)
+        self.assertFalse(mark.is_set)
+        self.assertEqual((_level(ends[0]), self.clock.getDelayedCalls()), (1, []))
+
+    def test_slow(self) -> None:
+        """A sender that is slower than the guard would have it never gets a mark."""
+        for piece in range(100):
+            self.mark.came(RUN // 8, piece * 4 * PAUSE)
+        self.assert_cleared()
+
+    def test_pause(self) -> None:
+        """The mark of a sender that pauses is taken away after two looks at most."""
+        self.set()
+        self.clock.advance(PAUSE)
+        self.mark.came(1, self.clock.seconds())
+        self.clock.advance(PAUSE)
+        self.assertTrue(self.mark.is_set)
+        self.clock.advance(PAUSE)
+        self.assert_cleared()
+
+    def test_no_pause(self) -> None:
+        """The mark of one that goes on stays."""
+        self.set()
+        for _ in range(50):
+            self.mark.came(1, self.clock.seconds())
+            self.clock.advance(PAUSE)
+        self.assertTrue(self.mark.is_set)
+
+    def test_shared_timer(self) -> None:
+        """All marks have one timer, as long as there is one of them."""
+        self.set()
+        other = Mark(self.source, self.mark._guard)
+        other.came(RUN, 0.0)
+        self.assertEqual(len(self.clock.getDelayedCalls()), 1)
+        self.mark.forget()
+        self.assertEqual(len(self.clock.getDelayedCalls()), 1)
+        other.clear()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_no_memory(self) -> None:
+        """When there is no memory for the timer, no mark stays without it."""
+        self.set()
+
+        def call_later(*_arguments: object) -> None:
+            raise MemoryError
+
+        self.mark.came(1, 0.0)
+        self.patch(self.clock, "callLater", call_later)
+        self.clock.advance(PAUSE)
+        self.assert_cleared()
+        self.assertEqual(self.mark._guard._marks, {})
+
+    def test_answered(self) -> None:
+        """Who is answered while there is a mark loses it, and has to send twice as much for the next."""
+        for needed in (RUN, 2 * RUN, 4 * RUN, LONGEST_RUN, LONGEST_RUN):
+            self.mark.came(needed - 1, 0.0)
+            self.assertFalse(self.mark.is_set)
+            self.mark.came(1, 0.0)
+            self.assertTrue(self.mark.is_set)
+            self.mark.answered()
+            self.assert_cleared()
+
+    def test_answered_after_a_pause(self) -> None:
+        """The same holds for one whose last bytes had to wait for the guard."""
+        self.set()
+        self.clock.pump([PAUSE, PAUSE])
+        self.mark.answered()
+        self.mark.came(RUN, 0.0)
+        self.assert_cleared()
+
+    def test_conversation(self) -> None:
+        """However much comes, there is no mark while each message is answered before the run is long enough."""
+        for _ in range(100):
+            self.mark.came(RUN - 1, 0.0)
+            self.mark.answered()
+        self.assert_cleared()
+        self.mark.came(RUN, 0.0)
+        self.assertTrue(self.mark.is_set)
+
+    def test_closed(self) -> None:
+        """When the socket is closed there is no timer any more."""
+        self.set()
+        self.source.close()
+        self.mark.forget()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.mark.clear()
+
+
+class MarkedRelayTest(RelayCase, TestCase):
+    """Marks on the sockets of a relay."""
+
+    skip = _SKIP
+    ends: list[Any]
+
+    def make_wiring(self) -> LeanTcpWiring:
+        return LeanTcpWiring(reactor)
+
+    def make_relay(self, clock: Any, timeouts: Timeouts, on_over: Any) -> Relay:
+        return kernel_relay(clock, timeouts, on_over, Poller.of(reactor))
+
+    async def marked(self) -> tuple[Any, Any, socket.socket]:
+        """Give the peers of a relay whose client has sent so much that it has a mark, which no guard takes away."""
+        self.patch(marks, "RUN", _SMALL_RUN)
+        self.patch(marks, "LEVEL", _SMALL_LEVEL)
+        self.patch(marks, "_LEAST", 1)
+        self.patch(marks, "PAUSE", 1000.0)
+        client, server = await self.start()
+        source = self.ends[0].transport.getHandle()
+        while _level(source) == 1:
+            sent = len(server.received)
+            client.send(b"x" * 2**20)
+            await server.has(sent + 2**20 - _SMALL_LEVEL)
+        return client, server, source
+
+    async def test_end(self) -> None:
+        """An end comes through at once, with what is below the mark before it."""
+        client, server, source = await self.marked()
+        client.send(b"last")
+        client.finish()
+        await server.has_all()
+        self.assertTrue(server.received.endswith(b"xlast"))
+        self.assertEqual(_level(source), 1, "an end is few bytes")
+        server.send(b"and")
+        await client.has(3)
+
+    async def test_reset(self) -> None:
+        """A reset comes through at once."""
+        client, server, _ = await self.marked()
+        client.reset()
+        result = await self.over(server)
+        self.assertEqual(result.reason, "client-reset")
+        self.assertEqual(reactor.getDelayedCalls()[1:], [], "but for the time-out of the test")
+
+    async def test_answer(self) -> None:
+        """As soon as the other peer says something, every byte is told of again."""
+        client, server, source = await self.marked()
+        client.send(b"question")
+        server.send(b"answer")
+        await client.has(6)
+        self.assertEqual(_level(source), 1)
+        while not server.received.endswith(b"question"):
+            await self.turn()
+
+    async def test_suspended(self) -> None:
+        """A relay that is suspended leaves no mark on the socket, whoever goes on with it."""
+        client, server, source = await self.marked()
+        client.send(b"more")
+        state = self.relay.suspend()
+        assert state is not None
+        self.assertEqual(_level(source), 1)
+        self.relay.resume(state)
+        while not server.received.endswith(b"more"):
+            await self.turn()
+
+    async def test_few(self) -> None:
+        """The mark goes when few bytes come again and again, as where the window is small."""
+        client, server, source = await self.marked()
+        mark = self.ends[0].receiver._mark
+        source.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)  # as if it were told early
+        await self.standstill(client, server)
+        times = 0
+        while mark.is_set:
+            client.send(b"few")
+            await server.has(len(server.received) + 3)
+            times += 1
+        self.assertIn(times, range(2, kernel_side._MUCH + 1))
+
+
+class _Pausing(Player):
+    """Plays peers that send nothing more before all has come."""
+
+    def _do(self, step: Step) -> None:
+        super()._do(step)
+        client, server = self.peers["client"], self.peers["server"]
+        self._until(lambda: (client.received, server.received) == (server.wanted, client.wanted))
+
+
+def _make_small(test: SynchronousTestCase) -> list[Mark]:
+    """Have marks that are soon set and low, and give a list to which each is added when it is set."""
+    test.patch(marks, "LEVEL", _SMALL_LEVEL)
+    test.patch(marks, "RUN", _SMALL_RUN)
+    test.patch(marks, "LONGEST_RUN", 2 * _SMALL_RUN)
+    test.patch(marks, "_LEAST", 1)
+    was_set: list[Mark] = []
+
+    def noted(mark: Mark, plain: Callable[[Mark], None] = Mark._set) -> None:
+        plain(mark)
+        was_set.append(mark)
+
+    test.patch(Mark, "_set", noted)
+    return was_set
+
+
+def _pieces() -> SearchStrategy[int]:
+    """Make sizes of which many are about those of the mark and of the run."""
+    about = st.sampled_from([1, _SMALL_LEVEL, 2 * _SMALL_LEVEL, _SMALL_RUN, _SMALL_RUN * 2, 2**19])
+    return st.builds(lambda size, more: max(1, size + more), about, st.integers(-3, 3))
+
+
+class PauseTest(SynchronousTestCase):
+    """Senders that stop anywhere."""
+
+    skip = _SKIP
+
+    def setUp(self) -> None:
+        """Make a player, and marks that are soon set."""
+        self.was_set = _make_small(self)
+        private = PrivateReactor("epoll")
+        self.addCleanup(private.close)
+
+        def make_relay(
+            clock: Any, timeouts: Timeouts, on_over: Callable[[RelayResult], None]
+        ) -> Relay:
+            return kernel_relay(clock, timeouts, on_over, Poller.of(private.reactor))
+
+        self.player = _Pausing(private, LeanTcpWiring(private.reactor), make_relay, _clear_pipes)
+        self.addCleanup(self.player.close)
+
+    def play(self, steps: list[Step]) -> None:
+        """Play, and find that all has come, each piece before the next was sent."""
+        result = self.player.play(Schedule(tuple(steps), buffers=_BUFFERS))
+        self.assertEqual(result.reason, "done")
+
+    def test_about_the_mark(self) -> None:
+        """All that a sender has sent comes, however little it is short of the mark or beyond it."""
+        for more in (*range(-20, 21), 1 - _SMALL_LEVEL, _SMALL_LEVEL // 2):
+            sizes = (2**19, _SMALL_LEVEL + more, 2**19 + more)
+            self.play([Step("client", "write", size) for size in sizes])
+        self.assertGreater(len(self.was_set), 40, "there were marks")
+
+    def test_anywhere(self) -> None:
+        """The same is so for any sizes, and whoever sends next."""
+        step = st.builds(Step, st.sampled_from(["client", "server"]), st.just("write"), _pieces())
+        check = given(st.lists(step, min_size=1, max_size=8))(self.play)
+        # Chance alone may give too few that are large.
+        for more in range(-10, 11):
+            large = Step("server" if more % 2 else "client", "write", 2**19 + more)
+            check = example([large])(check)
+        settings(max_examples=60, deadline=None)(check)()
+        self.assertGreater(len(self.was_set), 10, "there were marks")
+
+
+def _clear_pipes() -> None:
+    kernel_side._pipes.clear()
+    kernel_side._large_pipes.clear()
+
+
+class MarkedScheduleTest(test_schedules.KernelTest):
+    """Whatever peers do, where marks are soon set."""
+
+    examples = 100
+
+    def setUp(self) -> None:
+        """Make marks that are soon set."""
+        self.was_set = _make_small(self)
+        super().setUp()
+
+    def tidy_up(self) -> None:
+        """Give back the large pipes, too, and see that no mark is left."""
+        self.assertEqual(Guard.of(self.private.reactor)._marks, {})
+        self.assertEqual(kernel_side._large_pipes._given, 0)
+        super().tidy_up()
+        kernel_side._large_pipes.clear()
+
+    def tearDown(self) -> None:
+        """Find that there were marks."""
+        self.assertNotEqual(self.was_set, [])
+
+
+class MarkedLeanScheduleTest(MarkedScheduleTest, test_schedules.KernelLeanTest):
+    """The same between sockets that the reactor does not serve."""
+
+    examples = 100

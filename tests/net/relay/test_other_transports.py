@@ -1,0 +1,125 @@
+"""The portable relay on transports other than plain TCP."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+from twisted.internet.endpoints import SSL4ClientEndpoint, connectProtocol
+from twisted.internet.ssl import CertificateOptions
+
+from tests.support.certificates import make_authority
+from tests.support.folders import make_folder
+from tests.support.mux import MuxTestCase
+from tests.support.peers import Peer, reactor
+from txmux.net.relay.progress import unsent
+from txmux.rules.embedding import route
+from txmux.rules.model import Backend
+from txmux.rules.reading.endpoints import server
+
+
+@cache
+def certificate() -> CertificateOptions:
+    """Make a certificate that nobody verifies."""
+    options: CertificateOptions = make_authority("localhost", "localhost").private().options()
+    return options
+
+
+class TlsServerTest(MuxTestCase):
+    """A server that is reached over TLS, by an endpoint string."""
+
+    async def relayed(self) -> tuple[Peer, Peer]:
+        port = reactor.listenSSL(0, self.backend, certificate(), interface="127.0.0.1")
+        self.addCleanup(port.stopListening)
+        text = f"ssl:127.0.0.1:{port.getHost().port}"
+        # Times of the real clock, in which nothing here must end.
+        times = {"connect_timeout": 600, "half_close_timeout": 600, "unanswered_timeout": 600}
+        backend = Backend("secure", (server(text),), **times)  # type: ignore[arg-type]
+        routes = [route("any", backend)]
+        client = await self.connect(
+            self.mux(routes, reactor=reactor, detect_timeout=600), b"question"
+        )
+        peer = await self.backend.heard(8)
+        peer.send(b"answer")
+        await client.has(6)
+        return client, peer
+
+    async def test_server_closes(self) -> None:
+        """Its close-notify ends the connection cleanly."""
+        client, peer = await self.relayed()
+        peer.close()
+        await client.is_lost()
+        self.assertFalse(client.was_reset())
+        self.assert_story(await self.logged(), reason="done", bytes_in=8, bytes_out=6)
+
+    async def test_client_finishes(self) -> None:
+        """The client's half-close is the close-notify."""
+        client, peer = await self.relayed()
+        client.finish()
+        await peer.is_lost()
+        self.assertFalse(peer.was_reset())
+        await client.is_lost()
+        self.assert_story(await self.logged(), reason="done")
+
+    async def test_server_resets(self) -> None:
+        """A broken TLS connection is a reset for the client."""
+        client, peer = await self.relayed()
+        peer.reset()
+        await self.is_gone(client)
+        self.assertTrue(client.was_reset())
+        self.assert_story(await self.logged(), reason="server-reset")
+
+    async def test_client_resets(self) -> None:
+        """When a client breaks off, the server gets no close-notify."""
+        client, peer = await self.relayed()
+        client.reset()
+        await self.is_gone(peer)
+        self.assertTrue(peer.was_reset())
+        self.assert_story(await self.logged(), reason="client-reset")
+
+    async def test_tls_on_both_sides(self) -> None:
+        """When one side sends a close-notify, the other is closed at once."""
+        plain, peer = await self.relayed()
+        peer.close()
+        await plain.is_lost()
+        await self.logged()
+        outer = reactor.listenSSL(0, self.factory, certificate(), interface="127.0.0.1")
+        self.addCleanup(outer.stopListening)
+        insecure = CertificateOptions()
+        endpoint = SSL4ClientEndpoint(reactor, "127.0.0.1", outer.getHost().port, insecure)
+        client: Peer = await connectProtocol(endpoint, Peer())
+        client.send(b"question")
+        peer = await self.backend.heard(8, 1)
+        peer.close()
+        await client.is_lost()
+        self.assertFalse(client.was_reset())
+        self.assert_story(await self.logged(2), reason="done")
+
+    async def test_what_is_unsent_cannot_be_known(self) -> None:
+        """A TLS transport does not tell how much its peer has yet to take."""
+        await self.relayed()
+        (connection,) = self.factory.connections
+        relay: Any = connection.stage
+        self.assertEqual(unsent(relay.relay._server.transport), 0)
+
+
+class UnixTest(MuxTestCase):
+    """UNIX sockets on both sides."""
+
+    async def test_half_close(self) -> None:
+        """Half-close works as it does on TCP."""
+        folder = make_folder(self)
+        path = str(folder / "backend")
+        port = reactor.listenUNIX(path, self.backend)
+        self.addCleanup(port.stopListening)
+        backend = Backend("unix", (server(f"unix:{path}"),))
+        client = await self.connect(self.mux([route("any", backend)]), b"question")
+        client.finish()
+        peer = await self.backend.peer()
+        await peer.has_all()
+        peer.send(b"answer")
+        peer.close()
+        await client.has_all()
+        self.assertEqual((bytes(peer.received), bytes(client.received)), (b"question", b"answer"))
+        client.close()
+        self.assert_story(await self.logged(), reason="done", server=f"unix:{path}")

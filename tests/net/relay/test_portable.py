@@ -1,0 +1,63 @@
+"""The portable relay keeps the relays' contract."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.task import deferLater
+from twisted.trial.unittest import TestCase
+
+from tests.net.relay.contract_order import OrderContract
+from tests.net.relay.contract_resets import ResetContract
+from tests.net.relay.wiring import LeanTcpWiring, UnixWiring
+from tests.support.peers import reactor
+from txmux.net.relay.portable import portable_relay
+
+if TYPE_CHECKING:
+    from tests.net.relay.wiring import Wiring
+    from txmux.net.relay.interface import Timeouts
+    from txmux.net.relay.relay import Relay
+
+
+class _Portable:
+    """Makes portable relays."""
+
+    def make_relay(self, clock: Any, timeouts: Timeouts, on_over: Any) -> Relay:
+        return portable_relay(clock, timeouts, on_over)
+
+
+class PortableRelayTest(_Portable, OrderContract, ResetContract, TestCase):
+    """Over TCP sockets of Twisted's."""
+
+    async def test_endings_in_one_turn(self) -> None:
+        """A server whose end is heard in the same turn as the client's reset still gets all."""
+        client, server = await self.start()
+        server.transport.pauseProducing()
+        size = 1024 * 1024
+        client.send(bytes(size))
+        relayed: Any = self.relay
+        while relayed._client.received < size:
+            await deferLater(reactor, 0)
+        client.reset()
+        while not relayed._client.gone:
+            await deferLater(reactor, 0)
+        self.ends[1].readConnectionLost()
+        server.transport.resumeProducing()
+        result = await self.over(server)
+        self.assertEqual(len(server.received), size)
+        self.assertTrue(server.was_reset())
+        self.assertEqual(result.reason, "client-reset")
+
+
+class PortableUnixTest(_Portable, OrderContract, TestCase):
+    """Over UNIX sockets of Twisted's."""
+
+    def make_wiring(self) -> Wiring:
+        return UnixWiring(reactor, self)
+
+
+class PortableLeanTest(_Portable, OrderContract, ResetContract, TestCase):
+    """Over TCP sockets that the reactor does not serve."""
+
+    def make_wiring(self) -> Wiring:
+        return LeanTcpWiring(reactor)

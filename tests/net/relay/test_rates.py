@@ -1,0 +1,290 @@
+"""Relays that are held to a rate."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.error import ConnectionDone
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase, TestCase
+
+from tests.net.relay.contract import RelayCase
+from tests.net.relay.contract_order import OrderContract
+from tests.net.relay.contract_resets import ResetContract
+from tests.net.relay.wiring import LeanTcpWiring, UnixWiring
+from tests.support.peers import reactor
+from txmux.net.relay.ends import End
+from txmux.net.relay.interface import RelayResult, Timeouts
+from txmux.net.relay.rates import Rates, paced_relay
+from txmux.testing import WaterMarkTransport
+
+if TYPE_CHECKING:
+    from tests.net.relay.wiring import Wiring
+    from txmux.net.relay.relay import Relay
+
+_FAST = Rates(1 << 30, 1 << 30)
+
+
+class _Fast:
+    """Makes relays whose limits are never met."""
+
+    def make_relay(self, clock: Any, timeouts: Timeouts, on_over: Any) -> Relay:
+        return paced_relay(clock, timeouts, on_over, _FAST)
+
+
+class PacedRelayTest(_Fast, OrderContract, ResetContract, TestCase):
+    """The contract, over TCP sockets of Twisted's."""
+
+
+class PacedUnixTest(_Fast, OrderContract, TestCase):
+    """The contract, over UNIX sockets."""
+
+    def make_wiring(self) -> Wiring:
+        return UnixWiring(reactor, self)
+
+
+class PacedLeanTest(_Fast, OrderContract, ResetContract, TestCase):
+    """The contract, over TCP sockets that the reactor does not serve."""
+
+    def make_wiring(self) -> Wiring:
+        return LeanTcpWiring(reactor)
+
+
+class _Waiting:
+    """Whom an end tells before there is a relay."""
+
+    def data(self, data: bytes) -> None: ...
+    def finished(self) -> None: ...
+    def lost(self, reason: object) -> None: ...
+
+
+class _Case(SynchronousTestCase):
+    """A relay between two transports without a network, in virtual time."""
+
+    def relay(
+        self,
+        rates: Rates,
+        pending: bytes = b"",
+        *,
+        timeouts: Timeouts = Timeouts(),  # noqa: B008
+    ) -> None:
+        """Start a relay."""
+        self.clock = Clock()
+        self.results: list[RelayResult] = []
+        self.client, self.server = WaterMarkTransport(), WaterMarkTransport()
+        client, server = End(), End()
+        for transport, end in ((self.client, client), (self.server, server)):
+            end.receiver = _Waiting()
+            transport.connect(end)
+        self.running = paced_relay(self.clock, timeouts, self.results.append, rates)
+        self.running.start(client, server, pending, client_finished=False)
+
+    def taken(self, transport: WaterMarkTransport, seconds: float, step: float = 0.01) -> int:
+        """Let time pass while a peer reads, and give how many bytes it got."""
+        count = 0
+        for _ in range(round(seconds / step)):
+            count += len(transport.take())
+            self.clock.advance(step)
+        return count + len(transport.take())
+
+    def assert_near(self, count: int, wanted: float, within: float) -> None:
+        """Find that a number is not far from another."""
+        self.assertLessEqual(abs(count - wanted), within, f"{count} is not {wanted}")
+
+    def assert_over(self, reason: str) -> RelayResult:
+        """Find that it is over and has left nothing behind."""
+        (result,) = self.results
+        self.assertEqual(result.reason, reason)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        return result
+
+
+class RateTests(_Case):
+    """How fast it is."""
+
+    def test_exact(self) -> None:
+        """Over ten seconds either limit is met within 5 per cent, whatever it is and however late timers are."""
+        for rate in (1, 7, 100, 5_000, 1_000_000, 20_000_000):
+            for step in (0.001, 0.05) if rate < 10_000_000 else (0.01,):
+                for rates in (Rates(upload=rate), Rates(download=rate)):
+                    self.relay(rates)
+                    self.client.high_water = self.server.high_water = rate
+                    source, target = (
+                        (self.client, self.server) if rates.upload else (self.server, self.client)
+                    )
+                    for _ in range(rate * 11 // 65536 + 1):
+                        source.deliver(bytes(65536))
+                    count = self.taken(target, 10, step)
+                    # Two bytes go at once, which is much if there are but ten of them.
+                    self.assert_near(count, 10 * rate, max(2, 0.05 * 10 * rate))
+
+    def test_other_direction(self) -> None:
+        """A direction without a limit is as fast as it can."""
+        self.relay(Rates(upload=1000))
+        self.server.deliver(bytes(50_000))
+        self.assertEqual(len(self.client.take()), 50_000)
+
+    def test_both(self) -> None:
+        """Each direction has its own limit."""
+        self.relay(Rates(1000, 2000))
+        self.client.deliver(bytes(65536))
+        self.server.deliver(bytes(65536))
+        self.clock.advance(0)
+        self.assertEqual((len(self.server.take()), len(self.client.take())), (100, 200))
+        for _ in range(100):
+            self.clock.advance(0.01)
+        for transport, rate in ((self.server, 1000), (self.client, 2000)):
+            self.assert_near(len(transport.take()), rate, 0.02 * rate)
+
+    def test_burst(self) -> None:
+        """After a silence, no more than a tenth of a second's worth goes at once."""
+        self.relay(Rates(upload=1000))
+        self.client.deliver(bytes(100))
+        self.assertEqual(len(self.server.take()), 100)
+        self.clock.advance(60)
+        self.client.deliver(bytes(5000))
+        self.assertEqual(len(self.server.take()), 100)
+
+    def test_pending(self) -> None:
+        """What came before the relay counts too, goes first, and nothing is lost or changed."""
+        sent = bytes(range(256)) * 40
+        self.relay(Rates(upload=2000), sent[:3000])
+        received = bytearray()
+        for at in range(3000, len(sent), 100):
+            self.client.deliver(sent[at : at + 100])
+        for _ in range(600):
+            received += self.server.take()
+            self.clock.advance(0.01)
+        self.assertEqual(bytes(received), sent)
+
+    def test_source_is_held_back(self) -> None:
+        """Nothing is read while there is something to be sent first, so little is held."""
+        self.relay(Rates(upload=1000))
+        for _ in range(10):
+            self.client.deliver(bytes(1000))
+        self.assertTrue(self.client.paused)
+        held = self.running._server.unsent()
+        self.assertLess(held, 1001)
+        self.taken(self.server, 11)
+        self.assertFalse(self.client.paused)
+
+    def test_slow_reader(self) -> None:
+        """A peer that is slower than the rate holds its source back as without a rate."""
+        self.relay(Rates(upload=1_000_000))
+        for _ in range(100):
+            self.client.deliver(bytes(10_000))
+        for _ in range(500):
+            self.clock.advance(0.01)
+        self.assertTrue(self.client.paused)
+        waiting = len(self.server.unsent)
+        self.assertLess(waiting, 3 * 65536)
+        self.assertEqual(self.taken(self.server, 2), 1_000_000)
+        self.assertFalse(self.client.paused)
+
+
+class EndTests(_Case):
+    """How such a connection ends: in all as any other does, only later."""
+
+    def test_half_close(self) -> None:
+        """A half-close comes after the bytes before it."""
+        self.relay(Rates(upload=1000))
+        self.client.deliver(bytes(600))
+        self.client.finish()
+        early = self.taken(self.server, 0.4)
+        self.assert_near(early, 500, 20)
+        self.assertFalse(self.server.finished)
+        self.assertEqual(early + self.taken(self.server, 0.2), 600)
+        self.assertTrue(self.server.finished)
+        self.server.deliver(b"answer")
+        self.server.finish()
+        self.assertEqual(self.client.take(), b"answer")
+        self.server.take()
+        self.assertEqual(self.assert_over("done"), RelayResult("done", 600, 6))
+
+    def test_both_finish(self) -> None:
+        """When both have finished, what is held is sent before the close."""
+        self.relay(Rates(1000, 1000))
+        for transport in (self.client, self.server):
+            transport.deliver(bytes(1100))
+            transport.finish()
+        self.assertEqual(self.taken(self.server, 2), 1100)
+        self.assertEqual(self.taken(self.client, 2), 1100)
+        self.assert_over("done")
+
+    def test_lost_source(self) -> None:
+        """What is held when its source goes away is still sent."""
+        self.relay(Rates(download=1000))
+        self.server.deliver(bytes(1100))
+        self.server._lose(ConnectionDone())
+        self.assertEqual(self.taken(self.client, 2), 1100)
+        self.assertTrue(self.client.finished or self.client.lost)
+        self.taken(self.client, 1)
+        self.assert_over("done")
+
+    def test_lost_target(self) -> None:
+        """What is held for a peer that goes away is forgotten."""
+        self.relay(Rates(upload=1000))
+        self.client.deliver(bytes(1100))
+        self.server.reset()
+        self.taken(self.client, 1)
+        self.assert_over("server-reset")
+
+    def test_nothing_after_the_end(self) -> None:
+        """As on any transport, what is written after a half-close is not sent."""
+        self.relay(Rates(upload=1000))
+        paced: Any = self.running._server
+        paced.write(bytes(150))
+        paced.half_close()
+        paced.write(b"more")
+        self.assertEqual(self.taken(self.server, 1), 150)
+        self.assertTrue(self.server.finished)
+        self.running.abort("killed")
+
+    def test_abort(self) -> None:
+        """So it is when the connection is ended from outside."""
+        self.relay(Rates(upload=1000))
+        self.client.deliver(bytes(1100))
+        self.running.abort("killed")
+        self.client.take()
+        self.server.take()
+        self.assert_over("killed")
+
+    def test_idle(self) -> None:
+        """It is not idle while it sends what is held, and is so afterwards."""
+        self.relay(Rates(upload=100), timeouts=Timeouts(idle=1.5))
+        self.client.deliver(bytes(1000))
+        early = self.taken(self.server, 9.5)
+        self.assert_near(early, 960, 2)
+        self.assertEqual(self.results, [])
+        self.assertEqual(early + self.taken(self.server, 4), 1000)
+        self.client.take()
+        self.assert_over("idle-timeout")
+
+    def test_half_close_timeout(self) -> None:
+        """Nor does the time for a half-close run while there is something to be sent before it."""
+        self.relay(Rates(upload=100), timeouts=Timeouts(half_close=1.5))
+        self.client.deliver(bytes(1000))
+        self.client.finish()
+        early = self.taken(self.server, 9.5)
+        self.assert_near(early, 960, 2)
+        self.assertEqual(self.results, [])
+        self.assertEqual(early + self.taken(self.server, 4), 1000)
+        self.client.take()
+        self.assert_over("half-close-timeout")
+
+
+class RealTests(RelayCase, TestCase):
+    """Over real sockets, in real time."""
+
+    def make_relay(self, clock: Any, timeouts: Timeouts, on_over: Any) -> Relay:
+        return paced_relay(clock, timeouts, on_over, Rates(download=2_000_000))
+
+    async def test_half_a_second(self) -> None:
+        """A megabyte at two megabytes in a second takes about half of one."""
+        client, server = await self.start()
+        began = reactor.seconds()
+        server.send(bytes(1_000_000))
+        server.close()
+        await client.has(1_000_000)
+        self.assertGreater(reactor.seconds() - began, 0.4)
+        self.assertEqual((await self.over(client, server)).reason, "done")

@@ -1,0 +1,237 @@
+"""Whatever two peers do and in whatever order, a relay carries every byte, and leaves nothing behind."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from hypothesis import given, settings
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.net.relay.playing import Player
+from tests.net.relay.reactors import PrivateReactor
+from tests.net.relay.schedules import Schedule, Step, schedules
+from tests.net.relay.wiring import LeanTcpWiring, LeanUnixWiring, TcpWiring, UnixWiring
+from txmux.net.relay import kernel_side
+from txmux.net.relay.interface import RelayResult
+from txmux.net.relay.kernel import is_supported, kernel_relay
+from txmux.net.relay.pipes import PipePool
+from txmux.net.relay.portable import portable_relay
+from txmux.net.sockets.poller import Poller
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.net.relay.wiring import Wiring
+    from txmux.net.relay.interface import Timeouts
+    from txmux.net.relay.relay import Relay
+
+    _Base = SynchronousTestCase
+else:
+    _Base = object
+
+_MiB = 2**20
+
+
+class ScheduleTests(_Base):
+    """The tests; a subclass names the relay, and how its ends are made."""
+
+    skip = None if is_supported() else "these need Linux"
+    reactor = "epoll"
+    examples: ClassVar = 200
+    moves: ClassVar = False
+
+    def make_relay(
+        self, clock: Any, timeouts: Timeouts, on_over: Callable[[RelayResult], None]
+    ) -> Relay:
+        raise NotImplementedError
+
+    def make_wiring(self) -> Wiring:
+        return TcpWiring(self.private.reactor)
+
+    def tidy_up(self) -> None:
+        """Give back what relays keep for those that follow."""
+
+    def setUp(self) -> None:
+        """Make the reactor, and let one relay open whatever it may share with others."""
+        self.private = PrivateReactor(self.reactor)
+        self.addCleanup(self.private.close)
+        self.wiring = self.make_wiring()
+        self.player = Player(self.private, self.wiring, self.make_relay, self.tidy_up)
+        self.addCleanup(self.player.close)
+        self.in_good_order(Schedule((Step("client", "write", _MiB),)))
+
+    def test_good_order(self) -> None:
+        """Peers that do not break off get all that was sent, and each other's end."""
+        check = given(schedules(endings=False, moves=self.moves))(self.in_good_order)
+        settings(max_examples=self.examples, deadline=None)(check)()
+
+    def test_breaking_off(self) -> None:
+        """Peers that break off leave a whole beginning of what they had sent."""
+        check = given(schedules(endings=True, moves=self.moves))(self.in_any_order)
+        settings(max_examples=self.examples, deadline=None)(check)()
+
+    def test_reset_beside_an_end(self) -> None:
+        """A reset that is heard when there is room again for what came before it is not a clean end."""
+        steps = (
+            Step("server", "write", 2**18),
+            Step("server", "reset"),
+            Step("client", "finish"),
+        )
+        self.in_any_order(Schedule(steps, buffers=2**16))
+
+    def in_good_order(self, schedule: Schedule) -> None:
+        """Play it, and find that all has come."""
+        result = self.player.play(schedule)
+        client, server = self.player.peers["client"], self.player.peers["server"]
+        self.assertEqual(
+            (server.received, client.received, client.broken, server.broken),
+            (client.wanted, server.wanted, False, False),
+        )
+        bytes_in = client.wanted - schedule.pending
+        self.assertEqual(result, RelayResult("done", bytes_in, server.wanted))
+
+    def in_any_order(self, schedule: Schedule) -> None:
+        """Play it, and find that what has come is what it ought to be."""
+        result = self.player.play(schedule)
+        client, server = self.player.peers["client"], self.player.peers["server"]
+        if not (client.gone or server.gone or self.player.drained):
+            self.assertEqual(
+                (server.received, client.received), (client.wanted, server.wanted), result
+            )
+            self.assertEqual(result.reason, "done")
+            return
+        ways = (
+            (client, server, schedule.pending + result.bytes_in),
+            (server, client, result.bytes_out),
+        )
+        for sender, reader, carried in ways:
+            self.assertLessEqual(reader.received, carried)
+            self.assertLessEqual(carried, sender.sent)
+            if not (reader.gone or self.player.drained):
+                # What was read of one who broke off is passed on before the end is.
+                self.assertEqual(reader.received, carried)
+        self.assert_reason(result)
+
+    def assert_reason(self, result: RelayResult) -> None:
+        """Find that the end is told as it was."""
+        peers = self.player.peers
+        gone = {who for who, peer in peers.items() if peer.gone}
+        # The end of a UNIX socket always looks as if all had been said.
+        said_all = all(peers[who].said_all or not self.wiring.breaks_off for who in gone)
+        possible = {f"{who}-reset" for who in gone} | ({"done"} if said_all else set())
+        if self.player.drained:
+            self.assertIn(result.reason, possible | {"drained"})
+            return
+        self.assertIn(result.reason, possible)
+        survivors = set(peers) - gone
+        if survivors and not said_all:
+            self.assertTrue(peers[survivors.pop()].broken, "a reset is passed on as a reset")
+
+
+class PortableTest(ScheduleTests, SynchronousTestCase):
+    """The portable relay."""
+
+    def make_relay(
+        self, clock: Any, timeouts: Timeouts, on_over: Callable[[RelayResult], None]
+    ) -> Relay:
+        return portable_relay(clock, timeouts, on_over)
+
+
+class PortableUnixTest(PortableTest):
+    """The portable relay between UNIX sockets."""
+
+    def make_wiring(self) -> Wiring:
+        return UnixWiring(self.private.reactor, self)
+
+
+class PortablePollTest(PortableTest):
+    """The portable relay, run by another reactor."""
+
+    reactor = "poll"
+    examples = 15
+
+
+class PortableSelectTest(PortablePollTest):
+    """The portable relay, run by the reactor of every system."""
+
+    reactor = "select"
+
+
+class PortableAsyncioTest(PortablePollTest):
+    """The portable relay, run by the loop of asyncio."""
+
+    reactor = "asyncio"
+
+
+class KernelTest(ScheduleTests, SynchronousTestCase):
+    """The kernel relay, which others take over from time to time."""
+
+    moves = True
+
+    def make_relay(
+        self, clock: Any, timeouts: Timeouts, on_over: Callable[[RelayResult], None]
+    ) -> Relay:
+        return kernel_relay(clock, timeouts, on_over, Poller.of(self.private.reactor))
+
+    def tidy_up(self) -> None:
+        """Give back the pipes that are kept; there must be no others."""
+        self.assertEqual(kernel_side._pipes._given, 0)
+        kernel_side._pipes.clear()
+
+
+class KernelUnixTest(KernelTest):
+    """The kernel relay between UNIX sockets."""
+
+    def make_wiring(self) -> Wiring:
+        return UnixWiring(self.private.reactor, self)
+
+
+class KernelLeanTest(KernelTest):
+    """The kernel relay between sockets that the reactor does not serve."""
+
+    def make_wiring(self) -> Wiring:
+        return LeanTcpWiring(self.private.reactor)
+
+
+class KernelLeanUnixTest(KernelTest):
+    """The kernel relay between UNIX sockets that the reactor does not serve."""
+
+    def make_wiring(self) -> Wiring:
+        return LeanUnixWiring(self.private.reactor, self)
+
+
+class PortableLeanTest(PortableTest):
+    """The portable relay between sockets that the reactor does not serve."""
+
+    def make_wiring(self) -> Wiring:
+        return LeanTcpWiring(self.private.reactor)
+
+
+class KernelWithoutPipesTest(KernelTest):
+    """The kernel relay when all pipes are in use."""
+
+    examples = 50
+
+    def setUp(self) -> None:
+        """Make no pipe available."""
+        self.patch(kernel_side, "_pipes", PipePool(in_use=0))
+        super().setUp()
+
+
+class KernelPollTest(KernelTest):
+    """The kernel relay, run by another reactor."""
+
+    reactor = "poll"
+    examples = 15
+
+
+class KernelSelectTest(KernelPollTest):
+    """The kernel relay, run by the reactor of every system."""
+
+    reactor = "select"
+
+
+class KernelAsyncioTest(KernelPollTest):
+    """The kernel relay, run by the loop of asyncio."""
+
+    reactor = "asyncio"

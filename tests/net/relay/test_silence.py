@@ -1,0 +1,238 @@
+"""Peers that bytes are on their way to, and that do not answer."""
+
+from __future__ import annotations
+
+import socket
+import struct
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.task import Clock, deferLater
+from twisted.trial.unittest import SynchronousTestCase, TestCase
+
+from tests.net.relay.contract import RelayCase
+from tests.support.peers import reactor
+from txmux.net.relay import kernel_side, portable
+from txmux.net.relay.interface import Timeouts
+from txmux.net.relay.kernel import is_supported, kernel_relay
+from txmux.net.relay.portable import portable_relay
+from txmux.net.relay.silence import QUIET, Silence, keepalive_of, patience, silence_of
+from txmux.net.sockets.options import NO_KEEPALIVE, keepalive_options, set_options
+from txmux.net.sockets.poller import Poller
+from txmux.rules.model import Keepalive
+
+if TYPE_CHECKING:
+    from txmux.net.relay.relay import Relay
+
+_KEEPALIVE = Keepalive(idle=60, interval=15, count=4)
+_SKIP = None if is_supported() else "these need Linux"
+
+
+def _since_heard(connected: socket.socket) -> float:
+    """Tell how many seconds ago anything came from a socket's peer."""
+    info = connected.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 60)
+    since_data, since_acknowledgement = struct.unpack_from("=II", info, 52)
+    return float(min(since_data, since_acknowledgement)) / 1000
+
+
+class SilenceTest(SynchronousTestCase):
+    """When a peer counts as gone."""
+
+    def test_when_it_is_over(self) -> None:
+        """A peer is gone if it has answered none of so many questions for so long, and not before."""
+        for silence, is_over in (
+            (QUIET, False),
+            (Silence(119.9, 9), False),
+            (Silence(120, 3), False),
+            (Silence(120, 4), True),
+            (Silence(9999, 0), False),
+        ):
+            self.assertEqual(silence.is_over(_KEEPALIVE), is_over, silence)
+
+    def test_one_question(self) -> None:
+        """One question alone may just be on its way."""
+        keepalive = Keepalive(idle=1, interval=1, count=1)
+        self.assertFalse(Silence(100, 1).is_over(keepalive))
+        self.assertTrue(Silence(2, 2).is_over(keepalive))
+
+    def test_pause(self) -> None:
+        """It is looked again when the peer may be gone, after whole intervals."""
+        for silence, pause in (
+            (QUIET, 120),
+            (Silence(0.1, 1), 120),
+            (Silence(16, 3), 105),
+            (Silence(119.9, 3), 15),
+            (Silence(500, 1), 15),
+        ):
+            self.assertEqual(silence.pause(_KEEPALIVE), pause, silence)
+
+    def test_no_keepalive(self) -> None:
+        """Without keepalive a peer has all the time that the system gives it."""
+        self.assertEqual(patience(None), float("inf"))
+
+
+class _Transport:
+    """What has a socket."""
+
+    def __init__(self, connected: object) -> None:
+        self.getHandle = lambda: connected
+
+
+class SocketTest(SynchronousTestCase):
+    """What sockets tell."""
+
+    skip = _SKIP
+
+    def setUp(self) -> None:
+        """Connect two of TCP, and two that are not."""
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            self.one = socket.create_connection(listening.getsockname())
+            self.other, _ = listening.accept()
+        self.plain, other = socket.socketpair()
+        for connected in (self.one, self.other, self.plain, other):
+            self.addCleanup(connected.close)
+
+    def test_keepalive(self) -> None:
+        """The keepalive of the first socket that has one, as it was set."""
+        one, plain = _Transport(self.one), _Transport(self.plain)
+        set_options(self.one, NO_KEEPALIVE)
+        self.assertIsNone(keepalive_of(plain, one, _Transport(None)))
+        set_options(self.one, keepalive_options(7, 8, 9))
+        found = keepalive_of(plain, one)
+        assert found is not None
+        self.assertEqual((found.idle, found.interval, found.count), (7, 8, 9))
+        self.one.close()
+        self.assertIsNone(keepalive_of(plain, one))
+
+    def test_nothing_to_answer(self) -> None:
+        """Whose peer has taken all is quiet, and so is what is no TCP connection, or none any more."""
+        self.one.send(b"hello")
+        self.other.recv(5)
+        for connected in (self.one, self.other, self.plain, None):
+            self.assertEqual(silence_of(connected), QUIET)
+        self.one.close()
+        self.assertEqual(silence_of(self.one), QUIET)
+
+
+class RelaySilenceCase(RelayCase):
+    """What a relay makes of them; the system's answer is the test's. Which relay is what a subclass adds."""
+
+    side: Any
+    keepalive: Keepalive | None = _KEEPALIVE
+
+    async def relayed(self, timeouts: Timeouts = Timeouts(idle=1000)) -> None:  # noqa: B008
+        """Put a relay between two peers."""
+        self.clock = Clock()
+        self.silences: dict[object, Silence] = {}
+        self.looks = 0
+
+        def tell(connected: object) -> Silence:
+            self.looks += 1
+            return self.silences.get(connected, QUIET)
+
+        self.patch(self.side, "silence_of", tell)
+        self.client, self.server = await self.start(timeouts=timeouts, clock=self.clock)
+
+    def silence(self, end: int, *silence: Any) -> None:
+        """Say how long the peer of an end has not answered."""
+        self.silences[self.ends[end].transport.getHandle()] = Silence(*silence)
+
+    async def test_client_gone(self) -> None:
+        """The silent side is broken off, as keepalive does it, and the other one with it."""
+        await self.relayed()
+        self.client.send(b"before")
+        await self.server.has(6)
+        self.silence(0, 50, 7)
+        self.clock.advance(120)
+        self.assertEqual(self.looks, 2)
+        self.silence(0, 119.9, 8)
+        self.clock.advance(75)
+        self.assertEqual((self.looks, self.results), (4, []))
+        self.silence(0, 135, 9)
+        self.clock.advance(15)
+        result = await self.over(self.client, self.server)
+        self.assertEqual((result.reason, result.bytes_in), ("client-reset", 6))
+        self.assert_broken_off(self.client, self.server)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    async def test_server_gone(self) -> None:
+        """The same, and the server is."""
+        await self.relayed()
+        self.silence(1, 120, 4)
+        self.clock.advance(120)
+        self.assertEqual((await self.over(self.client)).reason, "server-reset")
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    async def test_one_look_a_period(self) -> None:
+        """Where nothing waits there is one look in the time that keepalive takes, and the idle time holds."""
+        await self.relayed()
+        self.clock.pump([1] * 999)
+        self.assertEqual((self.looks, self.results), (16, []))
+        self.clock.advance(1)
+        self.assertEqual((await self.over(self.client, self.server)).reason, "idle-timeout")
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    async def test_gone_while_it_is_closed(self) -> None:
+        """Whoever is silent while both sides are being closed holds up neither."""
+        await self.relayed(Timeouts(idle=1000, half_close=500))
+        self.client.finish()
+        await self.server.has_all()
+        self.silence(0, 200, 9)
+        self.clock.advance(120)
+        while not self.results:  # the end that was passed on is acknowledged late
+            await self.turn()
+            self.clock.advance(0.1)
+        self.assertEqual((await self.over(self.server)).reason, "client-reset")
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    async def test_peer_that_does_not_read(self) -> None:
+        """Who is there and does not read stays, though it is asked ever more rarely and has not been heard of for long."""
+        self.keepalive = keepalive = Keepalive(idle=1, interval=1, count=2)
+        self.clock = Clock()
+        timeouts = Timeouts(idle=1e6)
+        client, server = await self.start(timeouts=timeouts, clock=self.clock, small_buffers=True)
+        await self.stall(client, server)
+        connected = self.ends[0].transport.getHandle()
+        while _since_heard(connected) < patience(keepalive):
+            await deferLater(reactor, 0.05)
+            self.clock.advance(0.05)
+        self.clock.pump([1] * 10)
+        await self.turn(10)
+        self.assertEqual(self.results, [])
+        self.assertEqual(silence_of(connected).asked // 2, 0)
+
+
+class KernelSilenceTest(RelaySilenceCase, TestCase):
+    """The kernel relay."""
+
+    skip = _SKIP
+    side = kernel_side
+
+    def make_relay(self, clock: Any, timeouts: Timeouts, on_over: Any) -> Relay:
+        return kernel_relay(clock, timeouts, on_over, Poller.of(reactor), self.keepalive)
+
+    async def test_adopted(self) -> None:
+        """A relay that goes on elsewhere finds in the sockets which keepalive they have."""
+        self.keepalive = None
+        await self.relayed()
+        for end in self.ends:
+            set_options(end.transport.getHandle(), keepalive_options(1, 2, 3))
+        state = self.relay.suspend()
+        assert state is not None
+        self.relay = self.make_relay(self.clock, Timeouts(idle=1000), self.results.append)
+        client, server = self.ends
+        self.relay.adopt(client, server, state)
+        self.clock.pump([0.5] * 28)
+        self.assertEqual(self.looks, 4)
+        self.silence(1, 8, 4)
+        self.clock.advance(7)
+        self.assertEqual((await self.over(self.client)).reason, "server-reset")
+
+
+class PortableSilenceTest(RelaySilenceCase, TestCase):
+    """The portable relay."""
+
+    skip = _SKIP
+    side = portable
+
+    def make_relay(self, clock: Any, timeouts: Timeouts, on_over: Any) -> Relay:
+        return portable_relay(clock, timeouts, on_over, self.keepalive)

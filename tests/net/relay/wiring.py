@@ -1,0 +1,127 @@
+"""The ways in which the two ends of a relay come to be: accepted by a port, and connected by a client."""
+
+from __future__ import annotations
+
+import itertools
+import socket
+from typing import TYPE_CHECKING, Any, Protocol
+
+from tests.support.folders import make_folder
+from tests.support.ports import free_port, listen_tcp
+from txmux.net.sockets.client import SocketConnector
+from txmux.net.sockets.poller import Poller
+from txmux.net.sockets.port import SocketPort
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from twisted.internet.interfaces import IListeningPort
+    from twisted.internet.protocol import ClientFactory, ServerFactory
+    from twisted.trial.unittest import SynchronousTestCase
+
+
+class Wiring(Protocol):
+    """One way, on one reactor.
+
+    Attributes:
+        family: The address family of its sockets.
+        breaks_off: Whether a peer can tell a connection that was broken off from one that ended cleanly.
+    """
+
+    family: socket.AddressFamily
+    breaks_off: bool
+
+    def listen(self, factory: ServerFactory) -> tuple[IListeningPort, Any]:
+        """Listen, and give the port and its address as sockets know it."""
+        ...
+
+    def connect(self, address: Any, factory: ClientFactory) -> None:
+        """Connect to such an address."""
+        ...
+
+
+class TcpWiring:
+    """Twisted's TCP transports."""
+
+    family = socket.AF_INET
+    breaks_off = True
+
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
+
+    def listen(self, factory: ServerFactory) -> tuple[IListeningPort, Any]:
+        port = listen_tcp(self._reactor, factory, interface="127.0.0.1")
+        return port, ("127.0.0.1", port.getHost().port)
+
+    def connect(self, address: Any, factory: ClientFactory) -> None:
+        self._reactor.connectTCP(*address, factory)
+
+
+class UnixWiring:
+    """Twisted's transports of UNIX sockets, which know no reset."""
+
+    family = socket.AF_UNIX
+    breaks_off = False
+
+    def __init__(self, reactor: Any, test: SynchronousTestCase) -> None:
+        self._reactor = reactor
+        self._paths = _paths(test)
+
+    def listen(self, factory: ServerFactory) -> tuple[IListeningPort, Any]:
+        path = next(self._paths)
+        return self._reactor.listenUNIX(path, factory), path
+
+    def connect(self, address: Any, factory: ClientFactory) -> None:
+        self._reactor.connectUNIX(address, factory)
+
+
+class _LeanWiring:
+    """Sockets that are served beside the reactor."""
+
+    family: socket.AddressFamily
+
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
+
+    def _listen_at(self, name: Any, factory: ServerFactory) -> tuple[IListeningPort, Any]:
+        listening = socket.socket(self.family)
+        listening.bind(name)
+        listening.listen()
+        port = SocketPort(Poller.of(self._reactor), listening, factory)
+        port.startListening()
+        return port, listening.getsockname()
+
+    def connect(self, address: Any, factory: ClientFactory) -> None:
+        poller = Poller.of(self._reactor)
+        connector = SocketConnector(poller, self._reactor, self.family, address, factory)
+        connector.connect(60)
+
+
+class LeanTcpWiring(_LeanWiring):
+    """TCP sockets that are served beside the reactor."""
+
+    family = socket.AF_INET
+    breaks_off = True
+
+    def listen(self, factory: ServerFactory) -> tuple[IListeningPort, Any]:
+        return self._listen_at(("127.0.0.1", free_port("127.0.0.1")), factory)
+
+
+class LeanUnixWiring(_LeanWiring):
+    """UNIX sockets that are served beside the reactor."""
+
+    family = socket.AF_UNIX
+    breaks_off = False
+
+    def __init__(self, reactor: Any, test: SynchronousTestCase) -> None:
+        super().__init__(reactor)
+        self._paths = _paths(test)
+
+    def listen(self, factory: ServerFactory) -> tuple[IListeningPort, Any]:
+        return self._listen_at(next(self._paths), factory)
+
+
+def _paths(test: SynchronousTestCase) -> Iterator[str]:
+    """Give paths that exist as long as a test takes."""
+    folder = make_folder(test)
+    return (str(folder / str(number)) for number in itertools.count())

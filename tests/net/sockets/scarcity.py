@@ -1,0 +1,53 @@
+"""An epoll object that takes only some descriptors more, as that of a system that lacks memory."""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from twisted.trial.unittest import SynchronousTestCase
+
+    from txmux.net.sockets.poller import Poller
+
+
+class ScarceEpoll:
+    """A real epoll object that takes no more descriptors when there is no room.
+
+    Args:
+        real: The object.
+
+    Attributes:
+        room: The number of those that it takes yet; ``None`` for any.
+    """
+
+    def __init__(self, real: Any) -> None:
+        self._real = real
+        self.room: int | None = None
+
+    def register(self, descriptor: int, events: int) -> None:
+        if self.room == 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        self._real.register(descriptor, events)
+        if self.room is not None:
+            self.room -= 1
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+
+def make_scarce(test: SynchronousTestCase, poller: Poller) -> ScarceEpoll:
+    """Let a poller, which watches something already, have such an object."""
+    real = poller._epoll
+    assert isinstance(real, select.epoll)
+    scarce = ScarceEpoll(real)
+    poller._epoll = scarce
+
+    def put_back() -> None:
+        if poller._epoll is scarce:
+            poller._epoll = real
+
+    test.addCleanup(put_back)
+    return scarce

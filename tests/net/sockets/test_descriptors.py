@@ -1,0 +1,82 @@
+"""How many clients may be accepted."""
+
+from __future__ import annotations
+
+import os
+import socket
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from txmux.net.relay.pipes import PipePool
+from txmux.net.sockets.descriptors import Descriptors, _count_open
+
+
+class DescriptorsTest(SynchronousTestCase):
+    """`Descriptors` itself."""
+
+    def test_counts(self) -> None:
+        """What is open is counted, and not how high the numbers are."""
+        before = _count_open()
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            high = 900
+            os.dup2(ours.fileno(), high)
+            self.addCleanup(os.close, high)
+            self.assertEqual(_count_open(), before + 3)
+
+    @given(st.integers(0, 300), st.integers(0, 300), st.integers(0, 40))
+    def test_never_too_many(self, limit: int, others: int, reserved: int) -> None:
+        """However many are let in, there is a descriptor for each, for its server, and for all that was reserved."""
+        clients = 0
+        descriptors = Descriptors(lambda: others + clients, lambda: limit)
+        descriptors.reserved = reserved
+        while descriptors.room():
+            clients += 1
+            descriptors.let_in()
+            descriptors.reserved += 1
+        if clients:
+            self.assertLessEqual(others + 2 * clients + reserved, limit)
+        self.assertGreaterEqual(others + 2 * (clients + 1) + reserved + 16, limit - 1)
+
+    def test_seldom(self) -> None:
+        """Far from the limit, it is counted once for many clients."""
+        counted: list[int] = []
+        descriptors = Descriptors(lambda: counted.append(1) or 20, lambda: 1024)  # type: ignore[func-returns-value]
+        for _ in range(100):
+            descriptors.room()
+            descriptors.let_in()
+        self.assertEqual(len(counted), 1)
+
+    def test_changed(self) -> None:
+        """A limit that somebody lowers meanwhile holds before the spare descriptors are used up."""
+        limits, clients = [1024], 0
+        descriptors = Descriptors(lambda: 20 + 2 * clients, lambda: limits[-1])
+        for _ in range(5):
+            self.assertGreater(descriptors.room(), 0)
+            descriptors.let_in()
+            clients += 1
+        limits.append(20 + 2 * clients + 16)
+        while descriptors.room():
+            descriptors.let_in()
+            clients += 1
+        self.assertLessEqual(20 + 2 * clients, limits[-1])
+        limits.append(1024)
+        self.assertGreater(descriptors.room(), 0)
+
+    def test_pipes(self) -> None:
+        """A pipe is made only where that leaves enough; those that are kept are given back first."""
+        open_now = [0]
+        descriptors = Descriptors(lambda: open_now[0], lambda: 20)
+        pool = PipePool(descriptors=descriptors)
+        descriptors.add_giver(pool.clear)
+        pipe = pool.take()
+        assert pipe is not None
+        open_now[0] = 2
+        pool.give_back(pipe)
+        before = _count_open()
+        open_now[0] = 19
+        self.assertEqual(descriptors.room(), 0)
+        self.assertEqual(_count_open(), before - 2)
+        self.assertIsNone(pool.take())

@@ -1,0 +1,259 @@
+"""What happens when memory runs out."""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.protocol import ClientFactory
+from twisted.internet.task import deferLater
+from twisted.logger import capturedLogs
+from twisted.trial.unittest import SynchronousTestCase, TestCase
+
+from tests.support.peers import Peer, PeerFactory, connect, reactor
+from txmux.net.sockets.descriptors import Descriptors
+from txmux.net.sockets.gate import gate
+from txmux.net.sockets.memory import MEMORY, Memory, OutOfMemory, keep_running
+from txmux.net.sockets.poller import Poller
+from txmux.net.sockets.port import SocketPort
+from txmux.net.sockets.spare import connect_tcp, connect_unix
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from twisted.internet.interfaces import IAddress
+    from twisted.logger import LogEvent
+
+
+class _System:
+    """Has some pieces of memory to give.
+
+    Attributes:
+        left: The pieces.
+        now: The time.
+    """
+
+    def __init__(self) -> None:
+        self.left = 100
+        self.now = 0.0
+
+    def give(self) -> object:
+        if not self.left:
+            raise MemoryError
+        self.left -= 1
+        return _Piece(self)
+
+
+class _Piece:
+    def __init__(self, system: _System) -> None:
+        self._system = system
+
+    def __del__(self) -> None:
+        self._system.left += 1
+
+
+class _Connecting(ClientFactory):
+    """Makes one connection.
+
+    Attributes:
+        connected: Fires with its protocol.
+    """
+
+    noisy = False
+
+    def __init__(self) -> None:
+        self.connected: Deferred[Peer] = Deferred()
+
+    def buildProtocol(self, addr: IAddress | None) -> Peer:
+        peer = Peer()
+        reactor.callLater(0, self.connected.callback, peer)
+        return peer
+
+
+def said(events: Sequence[LogEvent], words: str) -> int:
+    """Count the events that have some words."""
+    return sum(words in event["log_format"] for event in events)
+
+
+class MemoryTest(SynchronousTestCase):
+    """`Memory` itself."""
+
+    def setUp(self) -> None:
+        self.system = _System()
+        self.memory = Memory(self.system.give, lambda: self.system.now)
+
+    def test_reserve(self) -> None:
+        """The reserve is kept from the start, given back when memory lacks, and taken again."""
+        self.memory.keep()
+        kept = 100 - self.system.left
+        self.assertGreater(kept, 0)
+        self.memory.lacks()
+        self.assertEqual(self.system.left, 100)
+        self.assertTrue(self.memory.is_enough())
+        self.assertEqual(self.system.left, 100 - kept)
+
+    def test_not_enough(self) -> None:
+        """As long as most of the reserve cannot be taken, there is not enough, but nobody waits for longer than a second."""
+        self.memory.keep()
+        self.memory.lacks()
+        self.system.left = 1
+        self.assertFalse(self.memory.is_enough())
+        self.system.left = 6
+        self.assertTrue(self.memory.is_enough())
+        self.system.left = 0
+        with capturedLogs() as events:
+            self.memory.lacks()
+            self.system.left = 0
+            self.system.now += 0.9
+            self.assertFalse(self.memory.is_enough())
+            self.system.now += 0.2
+            self.assertTrue(self.memory.is_enough())
+            self.memory.lacks()
+            self.system.left = 0
+            self.assertFalse(self.memory.is_enough())
+        self.assertEqual(len(events), 0)  # it has been told, and is not over
+
+    def test_log(self) -> None:
+        """A shortage is told once, and so is its end, when there was none for a second."""
+        with capturedLogs() as events:
+            self.memory.keep()
+            for _ in range(3):
+                self.memory.lacks(ended=1)
+                self.assertTrue(self.memory.is_enough())
+                self.system.now += 0.5
+            self.assertEqual((said(events, "no memory"), said(events, "again")), (1, 0))
+            self.system.now += 0.5
+            self.memory.is_enough()
+            self.memory.is_enough()
+            self.assertEqual((said(events, "no memory"), said(events, "again")), (1, 1))
+            self.assertEqual(events[-1]["count"], 3)
+            self.memory.lacks()
+            self.assertEqual(said(events, "no memory"), 2)
+
+    def test_main_loop(self) -> None:
+        """A reactor whose main loop ends for want of memory goes on; other ends are ends."""
+        ends: list[BaseException | None] = [MemoryError(), MemoryError(), None, KeyError()]
+
+        class Reactor:
+            @staticmethod
+            def mainLoop() -> None:
+                end = ends.pop(0)
+                if end is not None:
+                    raise end
+
+        before = MEMORY._since
+        self.addCleanup(setattr, MEMORY, "_since", before)
+        loop: Any = Reactor()
+        keep_running(loop)
+        loop.mainLoop()
+        self.assertEqual(len(ends), 1)
+        self.assertRaises(KeyError, loop.mainLoop)
+
+
+class ShortTest(TestCase):
+    """Connections of Twisted's own transports while there is no memory."""
+
+    timeout = 180
+
+    def setUp(self) -> None:
+        self.system = _System()
+        self.patch(MEMORY, "_new_piece", self.system.give)
+        self.patch(MEMORY, "_seconds", lambda: self.system.now)
+        self.patch(MEMORY, "_pieces", [])
+        self.addCleanup(setattr, MEMORY, "_since", None)
+        self.factory = PeerFactory()
+        self.port: Any = reactor.listenTCP(0, self.factory, interface="127.0.0.1")
+        self.addCleanup(self.port.stopListening)
+        gate(self.port, reactor, Descriptors())
+        self.number: int = self.port.getHost().port
+
+    def run_out(self) -> None:
+        """Have no more memory from now on."""
+        MEMORY.lacks()
+        self.system.left = 0
+
+    async def test_client(self) -> None:
+        """A client that sends is broken off, one that does not stays, and a new one waits until there is memory."""
+        sending, silent = [await connect(self, self.number) for _ in range(2)]
+        first, second = await self.factory.peer(0), await self.factory.peer(1)
+        with capturedLogs() as events:
+            self.run_out()
+            sending.send(b"x")
+            await sending.is_lost()
+            self.assertTrue(sending.was_reset())
+            await first.is_lost()
+            assert first.lost is not None
+            self.assertIs(first.lost.type, OutOfMemory)
+            waiting = await connect(self, self.number)
+            await deferLater(reactor, 0.02)
+            self.assertEqual(len(self.factory.peers), 2)
+            self.system.left = 100
+            waiting.send(b"x")
+            await (await self.factory.peer(2)).has(1)
+            silent.send(b"x")
+            await second.has(1)
+            await self.port.stopListening()
+        self.assertEqual((said(events, "no memory"), said(events, "cannot accept")), (1, 0))
+
+    async def test_server(self) -> None:
+        """A connection to a server is broken off when its bytes cannot be held."""
+        client = _Connecting()
+        connect_tcp(reactor, "127.0.0.1", self.number, client, 5, None)
+        ours, theirs = await client.connected, await self.factory.peer()
+        self.patch(ours, "dataReceived", self.fail_to_keep)
+        theirs.send(b"x")
+        await theirs.is_lost()
+        self.assertTrue(theirs.was_reset())
+        assert ours.lost is not None
+        self.assertIs(ours.lost.type, OutOfMemory)
+
+    async def test_unix_server(self) -> None:
+        """A UNIX socket's connection is broken off, too, when it cannot be written to."""
+        name = self.mktemp()
+        factory = PeerFactory()
+        port = reactor.listenUNIX(name, factory)
+        self.addCleanup(port.stopListening)
+        client = _Connecting()
+        connect_unix(reactor, name, client, 5)
+        ours, theirs = await client.connected, await factory.peer()
+        self.patch(ours.transport, "writeSomeData", self.fail_to_keep)
+        ours.send(b"x")
+        await theirs.is_lost()
+        assert ours.lost is not None
+        self.assertIs(ours.lost.type, OutOfMemory)
+
+    async def test_end(self) -> None:
+        """If there is no memory to end a connection, either, it is ended with what was kept in reserve."""
+        client = await connect(self, self.number)
+        server = await self.factory.peer()
+        self.lack_once(server.transport, "stopWriting")
+        client.reset()
+        await server.is_lost()
+        self.assertFalse(hasattr(server.transport, "socket"))
+
+    async def test_plain_end(self) -> None:
+        """So is a socket that the reactor does not serve."""
+        poller = Poller.of(reactor)
+        port: Any = SocketPort(poller, socket.create_server(("127.0.0.1", 0)), self.factory)
+        port.startListening()
+        self.addCleanup(port.stopListening)
+        client = await connect(self, port.getHost().port)
+        server = await self.factory.peer()
+        self.lack_once(poller, "closing")
+        client.reset()
+        await server.is_lost()
+        self.assertFalse(hasattr(server.transport, "socket"))
+
+    def lack_once(self, owner: Any, name: str) -> None:
+        """Have a method do nothing for want of memory, the first time that it is called."""
+
+        def method(*arguments: Any) -> Any:
+            lacks.restore()
+            raise MemoryError(arguments)
+
+        lacks = self.patch(owner, name, method)
+
+    def fail_to_keep(self, _data: bytes) -> None:
+        """Do as what needs memory."""
+        raise MemoryError

@@ -1,0 +1,343 @@
+"""What happens to sockets that the system cannot watch, and how long a poller keeps its reactor."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import functools
+import socket
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectError
+from twisted.internet.protocol import ClientFactory
+from twisted.internet.task import Clock, deferLater
+from twisted.trial.unittest import SynchronousTestCase, TestCase
+
+from tests.net.sockets.scarcity import ScarceEpoll, make_scarce
+from tests.support.peers import Peer, PeerFactory, connect, make_stalled_port, reactor
+from txmux.net.sockets import poller as poller_module
+from txmux.net.sockets import shortage
+from txmux.net.sockets.client import SocketConnector
+from txmux.net.sockets.descriptors import DESCRIPTORS, Descriptors
+from txmux.net.sockets.gate import gate
+from txmux.net.sockets.memory import MEMORY, OutOfMemory
+from txmux.net.sockets.poller import READ, WRITE, Poller
+from txmux.net.sockets.port import SocketPort
+from txmux.net.sockets.transport import SocketTransport
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from twisted.python.failure import Failure
+
+
+class _Failing(ClientFactory):
+    """Waits for a failure."""
+
+    noisy = False
+
+    def __init__(self) -> None:
+        self.failed: Deferred[Failure] = Deferred()
+
+    def clientConnectionFailed(self, connector: Any, reason: Failure) -> None:
+        self.failed.callback(reason)
+
+
+class _Full(dict[int, Any]):
+    """A table that there is no memory for to grow."""
+
+    def __setitem__(self, key: int, value: Any) -> None:
+        raise MemoryError
+
+
+def descriptors() -> int:
+    """Count the sockets and epoll objects that this process has open."""
+    count = 0
+    for path in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):  # the one that the list is read with
+            count += str(path.readlink()).startswith(("socket:", "anon_inode:[eventpoll]"))
+    return count
+
+
+class ScarcityTest(TestCase):
+    """``epoll_ctl`` fails: ENOSPC."""
+
+    timeout = 180
+
+    def setUp(self) -> None:
+        self.poller = Poller.of(reactor)
+        self.factory = PeerFactory()
+        listening = socket.create_server(("127.0.0.1", 0))
+        port: Any = SocketPort(self.poller, listening, self.factory)
+        port.startListening()
+        self.addCleanup(port.stopListening)
+        self.number: int = port.getHost().port
+        self.epoll: ScarceEpoll = make_scarce(self, self.poller)
+
+    async def test_client(self) -> None:
+        """A client that cannot be watched is ended; those after it wait until there is room."""
+        handlers, before = len(self.poller._handlers), descriptors()
+        self.patch(shortage, "_BREATH", 600.0)  # it is not tried again before the test says so
+        self.epoll.room = 0
+        first, second = await connect(self, self.number), await connect(self, self.number)
+        await first.is_lost()
+        self.assertEqual(len(self.factory.peers), 1)
+        (await self.factory.peer(0)).transport = None
+        self.assertEqual(len(self.poller._handlers), handlers)
+        self.assertEqual(descriptors(), before + 1)  # the second client's own
+        self.epoll.room = None
+        DESCRIPTORS.freed()
+        second.send(b"x")
+        await (await self.factory.peer(1)).has(1)
+
+    async def test_last_of_a_turn(self) -> None:
+        """When the last client that waits is accepted as others have their turn, the port knows that nobody waits any more."""
+        cases: list[dict[str, Any]] = [{"longest": 0.0}, {"at_once": 1, "longest": 3600.0}]
+        for options in cases:
+            limit, factory = [100], PeerFactory()
+            scarce = Descriptors(lambda: 100, lambda n=limit: n[0])  # type: ignore[misc]
+            listening = socket.create_server(("127.0.0.1", 0))
+            port: Any = SocketPort(self.poller, listening, factory, descriptors=scarce, **options)
+            port.startListening()
+            self.addCleanup(port.stopListening)
+            await connect(self, port.getHost().port)
+            while not port._pause.is_short:
+                await deferLater(reactor, 0)
+            limit[0] = 1000
+            scarce.freed()
+            await factory.peer()
+            await deferLater(reactor, 0)
+            self.assertFalse(port._pause.is_short)
+
+    async def test_connecting(self) -> None:
+        """A connection that cannot be waited for fails at once, and leaves neither handler, timer nor descriptor."""
+        clock, failing = Clock(), _Failing()
+        name = ("127.0.0.1", make_stalled_port(self))
+        handlers, before = len(self.poller._handlers), descriptors()
+        self.epoll.room = 0
+        connector = SocketConnector(self.poller, clock, socket.AF_INET, name, failing)
+        connector.connect(5)
+        problem: Any = await self.assertFailure(failing.failed, ConnectError)
+        self.assertEqual(problem.osError, errno.ENOSPC)
+        self.assertEqual(clock.getDelayedCalls(), [])
+        self.assertEqual((len(self.poller._handlers), descriptors()), (handlers, before))
+
+    async def test_resumed(self) -> None:
+        """A connection that was paused, and cannot be watched again, is ended."""
+        client = await connect(self, self.number)
+        server = await self.factory.peer()
+        server.transport.pauseProducing()
+        self.epoll.room = 0
+        server.transport.resumeProducing()
+        await server.is_lost()
+        await client.is_lost()
+
+    async def test_raising_factory(self) -> None:
+        """When no protocol can be made for a connection, its maker is told, and nothing is left."""
+        failing = _Failing()
+        handlers = len(self.poller._handlers)
+        failing.buildProtocol = None  # type: ignore[assignment]
+        name = ("127.0.0.1", self.number)
+        SocketConnector(self.poller, Clock(), socket.AF_INET, name, failing).connect(5)
+        await self.assertFailure(failing.failed, TypeError)
+        await (await self.factory.peer()).is_lost()
+        self.assertEqual(len(self.poller._handlers), handlers)
+
+
+class FirstTest(SynchronousTestCase):
+    """A poller that watches nothing yet."""
+
+    def test_reader(self) -> None:
+        """If the reactor cannot watch the poller, nothing is left of the attempt, and the next one may succeed."""
+
+        class Full:
+            def __init__(self) -> None:
+                self.is_full = True
+
+            def addReader(self, _reader: object) -> None:
+                if self.is_full:
+                    raise OSError
+
+            def removeReader(self, _reader: object) -> None:
+                pass
+
+        full = Full()
+        poller = Poller(full)
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            before = descriptors()
+            self.assertRaises(OSError, poller.watch, ours.fileno(), READ, print)
+            self.assertEqual(descriptors(), before)
+            full.is_full = False
+            seen: list[int] = []
+            poller.watch(ours.fileno(), WRITE, seen.append)
+            poller.doRead()
+            poller.forget(ours.fileno())
+            self.assertEqual((set(seen), descriptors()), ({WRITE}, before))
+
+
+class BudgetTest(TestCase):
+    """How long a poller keeps the reactor."""
+
+    timeout = 180
+    sockets = 40
+    work = 0.002
+
+    async def test_turns(self) -> None:
+        """Sockets that make work without end leave the reactor its turn after some milliseconds, and all get theirs."""
+        poller = Poller.of(reactor)
+        calls: list[int] = []
+
+        def busy(number: int, _events: int) -> None:
+            calls.append(number)
+            until = time.perf_counter() + self.work
+            while time.perf_counter() < until:
+                pass
+
+        pairs = [socket.socketpair() for _ in range(self.sockets)]
+        for number, (ours, theirs) in enumerate(pairs):
+            self.addCleanup(ours.close)
+            self.addCleanup(theirs.close)
+            poller.watch(ours.fileno(), WRITE, functools.partial(busy, number))
+            self.addCleanup(poller.forget, ours.fileno())
+        most = turns = 0
+        while len(set(calls)) < self.sockets:
+            before = len(calls)
+            await deferLater(reactor, 0)
+            most = max(most, len(calls) - before)
+            turns += 1
+            self.assertLess(turns, 2 * self.sockets)
+        # In 5 ms three begin; a timer may see two turns of the poller.
+        self.assertLessEqual(most, 6)
+        self.assertLessEqual(max(map(calls.count, calls)), 2)
+
+
+class MemoryTest(TestCase):
+    """There is no memory left, not even to log that."""
+
+    timeout = 180
+
+    def run_short(self, *_: object, **__: object) -> None:
+        raise MemoryError
+
+    async def test_poller(self) -> None:
+        """The poller is asked again when there is some, and all that was ready is served then."""
+        poller = Poller.of(reactor)
+        factory = PeerFactory()
+        port: Any = SocketPort(poller, socket.create_server(("127.0.0.1", 0)), factory)
+        port.startListening()
+        self.addCleanup(port.stopListening)
+        with (
+            replaced(poller_module._log, "failure", self.run_short),
+            replaced(poller, "_finish", self.run_short),
+        ):
+            poller.call_soon(self.run_short)
+            client = await connect(self, port.getHost().port)
+            await deferLater(reactor, 0.01)
+        client.send(b"x")
+        await (await factory.peer()).has(1)
+
+    async def test_watch(self) -> None:
+        """A descriptor that there is no memory to note is not watched, and can be later."""
+        poller = Poller.of(reactor)
+        ours, theirs = socket.socketpair()
+        self.addCleanup(theirs.close)
+        self.addCleanup(ours.close)
+        for table in ("_handlers", "_events"):
+            full = self.patch(poller, table, _Full())
+            self.assertRaises(MemoryError, poller.watch, ours.fileno(), WRITE, self.run_short)
+            full.restore()
+            ready: Deferred[int] = Deferred()
+            poller.watch(ours.fileno(), WRITE, ready.callback)
+            await ready
+            poller.forget(ours.fileno())
+
+    async def test_connector(self) -> None:
+        """A connection for which there is none is broken off, and whoever wants it is told, at each step of it."""
+        listening = PeerFactory()
+        port = reactor.listenTCP(0, listening, interface="127.0.0.1")
+        self.addCleanup(port.stopListening)
+        there, full = port.getHost().port, make_stalled_port(self)
+        poller, clock = Poller.of(reactor), Clock()
+        self.addCleanup(setattr, MEMORY, "_since", None)
+        before = descriptors()
+        for owner, name, number in (
+            (clock, "callLater", full),
+            (poller, "watch", full),
+            (_Failing, "buildProtocol", there),
+        ):
+            factory = _Failing()
+            lacks = self.patch(owner, name, self.run_short)
+            connector = SocketConnector(
+                poller, clock, socket.AF_INET, ("127.0.0.1", number), factory
+            )
+            connector.connect(5)
+            failure = await self.assertFailure(factory.failed, OutOfMemory)
+            lacks.restore()
+            self.assertEqual(str(failure), "there is no memory left")
+        self.assertEqual(clock.getDelayedCalls(), [])
+        peer = await listening.peer()
+        await peer.is_lost()
+        self.assertTrue(peer.was_reset())
+        self.assertEqual(descriptors(), before)
+
+    async def test_connected(self) -> None:
+        """One that is established, and cannot be watched, is lost for its protocol."""
+        listening = PeerFactory()
+        port = reactor.listenTCP(0, listening, interface="127.0.0.1")
+        self.addCleanup(port.stopListening)
+        name = ("127.0.0.1", port.getHost().port)
+        self.addCleanup(setattr, MEMORY, "_since", None)
+        poller = Poller.of(reactor)
+        watch = poller.watch
+
+        def watch_no_transport(descriptor: int, events: int, handler: Any) -> None:
+            if isinstance(handler.__self__, SocketTransport):
+                self.run_short()
+            watch(descriptor, events, handler)
+
+        for method in ("watch", "makeConnection"):
+            ours = Peer()
+            owner, instead = (
+                (poller, watch_no_transport) if method == "watch" else (ours, self.run_short)
+            )
+            lacks = self.patch(owner, method, instead)
+            factory = ClientFactory.forProtocol(lambda: ours)  # noqa: B023
+            SocketConnector(poller, Clock(), socket.AF_INET, name, factory).connect(5)
+            await ours.until(lambda: ours.lost is not None)  # noqa: B023
+            lacks.restore()
+            assert ours.lost is not None
+            self.assertIs(ours.lost.type, OutOfMemory)
+        for index in range(2):
+            peer = await listening.peer(index)
+            await peer.is_lost()
+            self.assertTrue(peer.was_reset())
+
+    async def test_gate(self) -> None:
+        """A port of Twisted's is not closed, and accepts again later."""
+        factory = PeerFactory()
+        port: Any = reactor.listenTCP(0, factory, interface="127.0.0.1")
+        self.addCleanup(port.stopListening)
+        real = port.doRead
+        fails = [True]
+        port.doRead = lambda: self.run_short() if fails else real()
+        gate(port, reactor, Descriptors())
+        client = await connect(self, port.getHost().port)
+        await deferLater(reactor, 0.01)
+        self.assertEqual(factory.peers, [])
+        fails.clear()
+        client.send(b"x")
+        await (await factory.peer()).has(1)
+
+
+@contextlib.contextmanager
+def replaced(owner: Any, name: str, value: object) -> Iterator[None]:
+    """Replace an attribute for a while."""
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        delattr(owner, name)

@@ -1,0 +1,445 @@
+"""Ports, clients and transports on a poller."""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import os
+import socket
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionRefusedError as TwistedRefused
+from twisted.internet.error import TimeoutError as TwistedTimeout
+from twisted.internet.interfaces import IListeningPort, ITCPTransport
+from twisted.internet.protocol import ClientFactory
+from twisted.internet.task import Clock, deferLater
+from twisted.logger import capturedLogs
+from twisted.python.failure import Failure
+from twisted.trial.unittest import TestCase
+from zope.interface.verify import verifyObject
+
+from tests.support.peers import Peer, PeerFactory, make_stalled_port, reactor
+from tests.support.ports import free_port
+from tests.support.queues import until_queued
+from txmux.net.sockets.client import SocketConnector
+from txmux.net.sockets.descriptors import Descriptors
+from txmux.net.sockets.options import keepalive_options
+from txmux.net.sockets.poller import READ, Poller, after_turn
+from txmux.net.sockets.port import SocketPort
+
+
+class _Client(ClientFactory):
+    """Connects a peer."""
+
+    noisy = False
+
+    def __init__(self) -> None:
+        self.connected: Deferred[Peer] = Deferred()
+
+    def buildProtocol(self, addr: Any) -> Peer:
+        peer = Peer()
+        peer.connectionMade = lambda: self.connected.callback(peer)  # type: ignore[method-assign]
+        return peer
+
+    def clientConnectionFailed(self, connector: Any, reason: Failure) -> None:
+        self.connected.errback(reason)
+
+
+class _From:
+    """A local address and port to connect from."""
+
+    tries = 1
+
+    def __init__(self, host: str, port: int) -> None:
+        self.name = (host, port)
+
+    def bind(self, unbound: socket.socket) -> None:
+        unbound.bind(self.name)
+
+
+class SocketsTest(TestCase):
+    """Connections from a `SocketConnector` to a `SocketPort`."""
+
+    timeout = 180
+
+    def setUp(self) -> None:
+        self.poller = Poller.of(reactor)
+        self.factory = PeerFactory()
+
+    def listen(
+        self, family: int = socket.AF_INET, host: Any = ("127.0.0.1", 0), **options: Any
+    ) -> Any:
+        """Listen, and give the name of the socket."""
+        listening = socket.socket(family)
+        listening.bind(host)
+        listening.listen(64)
+        self.port = SocketPort(self.poller, listening, self.factory, **options)
+        self.port.startListening()
+        self.addCleanup(self.port.stopListening)
+        return listening.getsockname()
+
+    async def connect(
+        self, name: Any, family: int = socket.AF_INET, clock: Any = reactor, **options: Any
+    ) -> Peer:
+        """Connect."""
+        client = _Client()
+        self.connector = SocketConnector(self.poller, clock, family, name, client)
+        self.connector.connect(60, options=keepalive_options(60, 15, 4), **options)
+        peer = await client.connected
+
+        async def end() -> None:
+            if peer.lost is None:
+                peer.reset()
+                await peer.is_lost()
+
+        self.addCleanup(lambda: Deferred.fromCoroutine(end()))
+        return peer
+
+    async def test_turns(self) -> None:
+        """Many clients are accepted at once, unless that takes long: then others have their turn after each."""
+        cases: list[tuple[dict[str, Any], int]] = [
+            ({"longest": 3600.0}, 3),
+            ({"longest": 0.0}, 1),
+            ({"at_once": 2, "longest": 3600.0}, 2),
+        ]
+        for options, expected in cases:
+            self.factory = PeerFactory()
+            name = self.listen(**options)
+            for _ in range(3):
+                client = socket.create_connection(name)
+                self.addCleanup(client.close)
+            until_queued(self.port._socket, 3)
+            self.port._ready(READ)
+            self.assertEqual(len(self.factory.peers), expected)
+            await self.factory.peer(2)
+            for peer in self.factory.peers:
+                peer.reset()
+                await peer.is_lost()
+
+    async def test_both_ways(self) -> None:
+        """Bytes go both ways, and both ends know each other's addresses."""
+        name = self.listen()
+        client = await self.connect(name, eager=True)
+        server = await self.factory.peer()
+        client.send(b"question")
+        await server.has(8)
+        server.transport.writeSequence([b"an", b"swer"])
+        await client.has(6)
+        self.assertEqual((client.received, server.received), (b"answer", b"question"))
+        self.assertEqual(client.transport.getPeer(), server.transport.getHost())
+        self.assertEqual(client.transport.getHost(), server.transport.getPeer())
+        self.assertIn("127.0.0.1", repr(client.transport))
+        verifyObject(ITCPTransport, client.transport)
+        verifyObject(IListeningPort, self.port)
+        for end in (client, server):
+            self.assertTrue(end.transport.getTcpNoDelay())
+        self.assertTrue(client.transport.getTcpKeepAlive())
+
+    async def test_ipv6(self) -> None:
+        """IPv6 works the same."""
+        client = await self.connect(self.listen(socket.AF_INET6, ("::1", 0)), socket.AF_INET6)
+        server = await self.factory.peer()
+        client.close()
+        await server.is_lost()
+        self.assertEqual(server.transport and server.lost.type.__name__, "ConnectionDone")  # type: ignore[union-attr]
+
+    async def test_itself(self) -> None:
+        """A connection to itself, which a port can have that nobody listens at, is refused, and its port is free."""
+        for family, host in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
+            port = free_port(host, family)
+            with self.assertRaises(TwistedRefused) as caught:
+                await self.connect((host, port), family, sources=[_From(host, port)])
+            self.assertIn("nothing listens there", str(caught.exception))
+            with socket.socket(family) as other:
+                other.bind((host, port))
+
+    async def test_every_address(self) -> None:
+        """On every address, the one that a client came to is known."""
+        _, port = self.listen(host=("0.0.0.0", 0))
+        await self.connect(("127.0.0.2", port))
+        server = await self.factory.peer()
+        self.assertEqual(server.transport.getHost().host, "127.0.0.2")
+
+    async def test_unix(self) -> None:
+        """So do UNIX sockets, even while their queue is full."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = str(Path(folder) / "socket")
+            client = await self.connect(self.listen(socket.AF_UNIX, path), socket.AF_UNIX)
+            server = await self.factory.peer()
+            server.send(b"x" * 300_000)
+            server.close()
+            await client.has_all()
+            self.assertEqual(len(client.received), 300_000)
+            client.close()
+            await server.is_lost()
+
+    async def test_full_queue(self) -> None:
+        """A UNIX socket whose queue is full is tried again."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = str(Path(folder) / "socket")
+            full = socket.socket(socket.AF_UNIX)
+            self.addCleanup(full.close)
+            full.bind(path)
+            full.listen(0)
+            with socket.socket(socket.AF_UNIX) as first:
+                first.connect(path)
+                connecting = Deferred.fromCoroutine(self.connect(path, socket.AF_UNIX))
+                self.assertNoResult(connecting)
+                full.accept()[0].close()
+                await connecting
+
+    assertNoResult = lambda self, deferred: self.assertFalse(deferred.called)  # noqa: E731
+
+    async def test_refused(self) -> None:
+        """A port where nobody listens refuses."""
+        with socket.socket() as nobody:
+            nobody.bind(("127.0.0.1", 0))
+            with self.assertRaises(TwistedRefused):
+                await self.connect(nobody.getsockname())
+
+    async def test_no_route(self) -> None:
+        """What the system refuses at once is a failure like any other."""
+        with self.assertRaises(Exception) as caught:
+            await self.connect(("127.0.0.1", 70000 - 65536), socket.AF_INET6)
+        self.assertIn("Error", type(caught.exception).__name__)
+
+    async def test_too_late(self) -> None:
+        """A server that does not answer is given up in time, and nothing is left."""
+        clock = Clock()
+        connecting = Deferred.fromCoroutine(
+            self.connect(("127.0.0.1", make_stalled_port(self)), clock=clock)
+        )
+        clock.advance(60)
+        with self.assertRaises(TwistedTimeout):
+            await connecting
+        self.assertEqual(clock.getDelayedCalls(), [])
+
+    async def test_given_up(self) -> None:
+        """An attempt that is given up tells nobody."""
+        clock = Clock()
+        client = _Client()
+        name = ("127.0.0.1", make_stalled_port(self))
+        connector = SocketConnector(self.poller, clock, socket.AF_INET, name, client)
+        connector.connect(5)
+        connector.disconnect()
+        self.assertEqual(clock.getDelayedCalls(), [])
+        self.assertFalse(client.connected.called)
+
+    async def test_no_protocol(self) -> None:
+        """A client for whom there is no protocol is closed, and so is one for whom making it fails."""
+        name = self.listen()
+        self.factory.buildProtocol = lambda _addr: None  # type: ignore[assignment,method-assign,return-value]
+        client = await self.connect(name)
+        await client.is_lost()
+        self.factory.buildProtocol = lambda _addr: 1 // 0  # type: ignore[assignment,method-assign,return-value]
+        client = await self.connect(name)
+        await client.is_lost()
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    async def test_protocol_raises(self) -> None:
+        """A protocol that raises loses its connection, and no other."""
+        name = self.listen()
+        client, other = await self.connect(name), await self.connect(name)
+        server = await self.factory.peer(0)
+        server.dataReceived = lambda _data: 1 // 0  # type: ignore[assignment,method-assign]
+        client.send(b"x")
+        await client.is_lost()
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        other.send(b"y")
+        await (await self.factory.peer(1)).has(1)
+
+    async def test_abort(self) -> None:
+        """To break off is a reset, after whoever asks has gone on."""
+        client = await self.connect(self.listen())
+        server = await self.factory.peer()
+        server.transport.abortConnection()
+        server.transport.abortConnection()
+        self.assertIsNone(server.lost)
+        await client.is_lost()
+        self.assertTrue(client.was_reset())
+        server.transport.connectionLost(Failure(ValueError()))  # once is enough
+
+    async def test_close_after_all_is_written(self) -> None:
+        """To close waits for what was written, and for a producer."""
+        client = await self.connect(self.listen())
+        server = await self.factory.peer()
+        client.transport.pauseProducing()
+        server.send(b"x" * 10_000_000)
+        server.close()
+        client.transport.resumeProducing()
+        await client.has_all()
+        self.assertEqual(len(client.received), 10_000_000)
+
+    async def test_half_close(self) -> None:
+        """A direction is shut down after all that was written before it and right after it, and its protocol is told so once."""
+        for size in (0, 5, 3_000_000):
+            name = self.listen()
+            client = await self.connect(name)
+            server = await self.factory.peer(len(self.factory.peers))
+            told: list[int] = []
+            server.writeConnectionLost = lambda told=told: told.append(1)  # type: ignore[method-assign, misc]
+            server.send(bytes(size))
+            server.transport.loseWriteConnection()
+            server.transport.loseWriteConnection()
+            self.assertEqual(told, [])
+            server.send(b"then")
+            await client.has_all()
+            self.assertEqual(len(client.received), size + 4)
+            client.send(b"back")
+            await server.has(4)
+            self.assertEqual(told, [1])
+
+    async def test_half_close_of_what_ends(self) -> None:
+        """Who half-closes and then closes or breaks off gets the latter alone."""
+        for ending in ("loseConnection", "abortConnection"):
+            name = self.listen()
+            client = await self.connect(name)
+            server = await self.factory.peer(len(self.factory.peers))
+            server.writeConnectionLost = self.fail  # type: ignore[method-assign]
+            server.transport.loseWriteConnection()
+            getattr(server.transport, ending)()
+            await server.is_lost()
+            await client.is_lost()
+            self.assertEqual(client.was_reset(), ending == "abortConnection")
+
+    async def test_shortage(self) -> None:
+        """Where there is room for no more, clients wait, which is said once, and so is the end of it."""
+        limit = [100]
+        open_now = [100 - 16 - 4]  # what is spared, and two clients with their servers
+        scarce = Descriptors(lambda: open_now[0] + 2 * len(self.factory.peers), lambda: limit[0])
+        self.factory.build = lambda: scarce.let_in() or Peer()  # type: ignore[func-returns-value]
+        given_back: list[int] = []
+        scarce.add_giver(lambda: given_back.append(1))
+        with capturedLogs() as events:
+            name = self.listen(descriptors=scarce)
+            clients = [await self.connect(name) for _ in range(4)]
+            await self.factory.peer(1)
+            await deferLater(reactor, 0.15)
+            self.assertEqual(len(self.factory.peers), 2)
+            self.assertTrue(given_back)
+            limit[0] = 102
+            scarce.freed()
+            await self.factory.peer(2)
+            limit[0] = 200
+            await self.factory.peer(3)
+            self.assertEqual(len([e for e in events if "cannot accept" in e["log_format"]]), 1)
+            await self.port.stopListening()
+        self.assertEqual(len([e for e in events if "no client waits" in e["log_format"]]), 1)
+        del clients
+
+    async def test_stops(self) -> None:
+        """A port that has stopped may be told so again, also in a shortage."""
+        name = self.listen(descriptors=Descriptors(lambda: 100, lambda: 100))
+        await self.connect(name)
+        await deferLater(reactor, 0.01)
+        self.assertEqual(self.factory.peers, [])
+        await self.port.stopListening()
+        await self.port.stopListening()
+        with self.assertRaises(TwistedRefused):
+            await self.connect(name)
+
+    async def test_descriptors_that_are_not_there(self) -> None:
+        """When the system has no descriptors left, clients wait as well."""
+        name = self.listen()
+        self.port._wait(os.strerror(errno.ENFILE))
+        client = await self.connect(name)
+        client.send(b"x")
+        await (await self.factory.peer()).has(1)
+
+
+class PollerTest(TestCase):
+    """`Poller` itself."""
+
+    timeout = 180
+
+    def _raise(self) -> None:
+        raise ValueError
+
+    async def test_raises(self) -> None:
+        """Who raises is logged, and the others are told all the same."""
+        poller = Poller.of(reactor)
+        ours, theirs = socket.socketpair()
+        self.addCleanup(ours.close)
+        self.addCleanup(theirs.close)
+        seen: list[int] = []
+
+        def ready(events: int) -> None:
+            seen.append(events)
+            poller.call_soon(self._raise)
+            poller.call_soon(lambda: seen.append(-1))
+            poller.forget(ours.fileno())
+            raise ValueError
+
+        poller.watch(ours.fileno(), READ, ready)
+        self.assertIn(ours.fileno(), poller._handlers)
+        theirs.send(b"x")
+        while len(seen) < 2:
+            await deferLater(reactor, 0)
+        self.assertEqual(seen, [1, -1])
+        self.assertNotIn(ours.fileno(), poller._handlers)
+        self.assertEqual(len(self.flushLoggedErrors(ValueError)), 2)
+        self.assertEqual(poller.logPrefix(), "sockets")
+
+    async def test_at_last(self) -> None:
+        """What is to be done at last is done, also when nothing is ready."""
+        done: Deferred[None] = Deferred()
+        later = after_turn(reactor)
+        assert later is not None
+        later(lambda: done.callback(None))
+        await done
+
+    def test_descriptor_of_another(self) -> None:
+        """Who gets the descriptor of one that is closed in the same batch is not told what that one was ready for."""
+        poller = Poller(reactor)
+        fresh, its_peer = socket.socketpair()
+        gone = [socket.socketpair() for _ in range(2)]
+        for _, peer in gone:
+            peer.close()
+        ends = {end.fileno(): end for end, _ in gone}
+        served: list[int] = []
+        told: list[int] = []
+
+        def close_other(descriptor: int) -> None:
+            served.append(descriptor)
+            poller.forget(descriptor)
+            (other,) = ends.keys() - {descriptor}
+            poller.closing(other)
+            ends[other].close()
+            os.dup2(fresh.fileno(), other)
+            poller.watch(other, 0, told.append)
+
+        for descriptor in ends:
+            poller.watch(descriptor, 0, lambda _, which=descriptor: close_other(which))  # type: ignore[misc]
+        poller.doRead()
+        self.assertEqual(told, [])
+        (other,) = ends.keys() - {*served}
+        poller.closing(other)
+        os.close(other)
+        for one in (fresh, its_peer, ends[served[0]]):
+            one.close()
+
+    def test_stops_meanwhile(self) -> None:
+        """Who stops to read while others of the same batch are served is not told of what has come."""
+        poller = Poller(reactor)
+        pairs = [socket.socketpair() for _ in range(2)]
+        descriptors = {end.fileno() for end, _ in pairs}
+        served: list[int] = []
+
+        def stop_other(descriptor: int) -> None:
+            served.append(descriptor)
+            poller.forget(descriptor)
+            (other,) = descriptors - {descriptor}
+            poller.watch(other, 0, lambda _: served.append(other))
+
+        for end, peer in pairs:
+            which = end.fileno()
+            poller.watch(which, READ, lambda _, which=which: stop_other(which))  # type: ignore[misc]
+            peer.send(b"x")
+        poller.doRead()
+        self.assertEqual(len(served), 1)
+        poller.forget(*(descriptors - {*served}))
+        for end in itertools.chain(*pairs):
+            end.close()

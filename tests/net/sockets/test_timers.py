@@ -1,0 +1,183 @@
+"""Timers that share the reactor's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface.verify import verifyObject
+
+from txmux.net.sockets.memory import MEMORY
+from txmux.net.sockets.timers import Timers
+
+
+class TimersTest(SynchronousTestCase):
+    """`Timers`."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.timers = Timers(self.clock)
+        self.called: list[str] = []
+
+    def test_interfaces(self) -> None:
+        """They can stand in for a reactor's."""
+        verifyObject(IReactorTime, self.timers)
+        verifyObject(IDelayedCall, self.timers.callLater(1, self.called.append, "x"))
+
+    def test_in_time(self) -> None:
+        """Each calls at its moment, with its arguments, and is over then."""
+        timer = self.timers.callLater(5, self.called.append, "five")
+        self.timers.callLater(2, self.called.append, "two")
+        self.clock.advance(2)
+        self.assertEqual(self.called, ["two"])
+        self.clock.advance(2.9)
+        self.assertTrue(timer.active())
+        self.clock.advance(0.1)
+        self.assertEqual(self.called, ["two", "five"])
+        self.assertFalse(timer.active())
+        self.assertEqual(self.timers.getDelayedCalls(), [])
+
+    def test_cancel(self) -> None:
+        """One that is cancelled never calls, and others of its length do."""
+        first = self.timers.callLater(5, self.called.append, "first")
+        self.clock.advance(1)
+        self.timers.callLater(5, self.called.append, "second")
+        first.cancel()
+        self.clock.advance(4)
+        self.assertEqual(self.called, [])
+        self.clock.advance(1)
+        self.assertEqual(self.called, ["second"])
+
+    def test_no_memory(self) -> None:
+        """Where memory lacks to be rung again, those that wait are not forgotten, though no other timer follows."""
+        self.timers.callLater(1, self.called.append, "a")
+        self.clock.advance(0.5)
+        self.timers.callLater(1, self.called.append, "b")
+        self.lack_once()
+        self.clock.advance(0.5)
+        self.assertEqual(self.called, ["a"])
+        self.clock.pump([0.125] * 4)
+        self.assertEqual(self.called, ["a", "b"])
+
+    def test_no_memory_for_one(self) -> None:
+        """One that cannot be set for want of memory is not there."""
+        self.lack_once()
+        self.assertRaises(MemoryError, self.timers.callLater, 1, self.called.append, "a")
+        self.assertEqual(self.timers.getDelayedCalls(), [])
+
+    def lack_once(self) -> None:
+        """Have the clock set no timer for want of memory, once."""
+
+        def call_later(*arguments: Any) -> Any:
+            lacks.restore()
+            raise MemoryError(arguments)
+
+        self.addCleanup(setattr, MEMORY, "_since", None)
+        lacks = self.patch(self.clock, "callLater", call_later)
+
+    def test_reset(self) -> None:
+        """One that is reset begins again, with whatever length."""
+        timer = self.timers.callLater(5, self.called.append, "x")
+        self.clock.advance(4)
+        timer.reset(5)
+        self.assertEqual(timer.getTime(), 9)
+        timer.delay(1)
+        self.clock.advance(5.9)
+        self.assertEqual(self.called, [])
+        self.clock.advance(0.1)
+        self.assertEqual(self.called, ["x"])
+
+    def test_rest(self) -> None:
+        """Where nobody waits the reactor is let go of, and only there."""
+        one = self.timers.callLater(5, self.called.append, "x")
+        self.timers.callLater(6, self.called.append, "y")
+        one.cancel()
+        self.timers.drop_idle()
+        self.assertEqual([call.getTime() for call in self.clock.getDelayedCalls()], [6])
+        self.timers.callLater(5, self.called.append, "z")
+        self.clock.advance(6)
+        self.assertEqual(self.called, ["z", "y"])
+        self.timers.drop_idle()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_one_of_the_reactor(self) -> None:
+        """A thousand timers of one length are one for the reactor."""
+        for _ in range(1000):
+            self.timers.callLater(5, self.called.append, "x").cancel()
+            self.timers.callLater(5, self.called.append, "x")
+        self.assertEqual(len(self.clock.getDelayedCalls()), 1)
+        self.clock.advance(5)
+        self.assertEqual(len(self.called), 1000)
+
+    def test_many_lengths(self) -> None:
+        """However many lengths there are, what is kept of them is bounded."""
+        for number in range(10_000):
+            self.timers.callLater(5 + number / 1000, self.called.append, "x").cancel()
+        self.assertLess(len(self.timers._queues), 100)
+        for number in range(200):
+            self.timers.callLater(5 + number, self.called.append, "y")
+        self.clock.advance(300)
+        self.assertEqual(self.called, ["y"] * 200)
+
+    def test_raises(self) -> None:
+        """A call that raises is logged, and those after it are made."""
+        self.timers.callLater(5, lambda: 1 // 0)
+        self.timers.callLater(5, self.called.append, "x")
+        self.clock.advance(5)
+        self.assertEqual(self.called, ["x"])
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    def test_set_by_a_call(self) -> None:
+        """What a call sets runs out in its turn, and what it cancels does not run out."""
+        again = self.timers.callLater
+
+        def ring() -> None:
+            self.called.append("ring")
+            other.cancel()
+            again(5, self.called.append, "again")
+
+        again(5, ring)
+        other = again(5, self.called.append, "other")
+        self.clock.advance(5)
+        self.clock.advance(5)
+        self.assertEqual(self.called, ["ring", "again"])
+
+    @given(
+        st.lists(
+            st.tuples(
+                st.sampled_from(["set", "cancel", "reset", "advance", "rest"]),
+                st.integers(0, 5),
+                st.integers(0, 7),
+            )
+        )
+    )
+    def test_like_a_clock(self, steps: list[tuple[str, int, int]]) -> None:
+        """Whatever is done to them, they call what a clock's own timers would, at the same time."""
+        clocks = Clock(), Clock()
+        makers = clocks[0], Timers(clocks[1])
+        told: tuple[list[tuple[int, float]], ...] = ([], [])
+        calls: tuple[list[IDelayedCall], ...] = ([], [])
+        for what, length, which in steps:
+            for clock, maker, heard, made in zip(clocks, makers, told, calls, strict=True):
+                if what == "set":
+                    number = len(made)
+                    made.append(
+                        maker.callLater(
+                            length,
+                            lambda c=clock, h=heard, n=number: h.append((n, c.seconds())),
+                        )
+                    )
+                elif what == "advance":
+                    clock.pump([1] * length)
+                elif what == "rest":
+                    if isinstance(maker, Timers):
+                        maker.drop_idle()
+                elif which < len(made) and made[which].active():
+                    made[which].cancel() if what == "cancel" else made[which].reset(length)
+        for clock in clocks:
+            clock.pump([1] * 6)
+        self.assertEqual(sorted(told[0]), sorted(told[1]))

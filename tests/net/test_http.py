@@ -1,0 +1,170 @@
+"""Tests of one request over HTTP."""
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.task import deferLater
+from twisted.trial.unittest import TestCase
+
+from tests.support.certificates import make_authority
+from tests.support.mux import VirtualTime
+from tests.support.peers import PeerFactory, listen, make_stalled_port, reactor
+from txmux.net.http import Answer, NotConnectedError, RequestFailedError, TooLateError, get
+
+
+class GetTests(TestCase):
+    """A server that the test plays itself."""
+
+    timeout = 60
+
+    def setUp(self) -> None:
+        self.time = VirtualTime()
+        self.server = PeerFactory()
+
+    def ask(self, port: int, *, most: int = 100, scheme: str = "http", **more: Any) -> Any:
+        """Ask for something, and give what will have the answer."""
+        url = f"{scheme}://host.test:{port}/path?x=1"
+        options = {"address": "127.0.0.1", "seconds": 5.0, **more}
+        return Deferred.fromCoroutine(get(self.time, url, {"X-Y": "z"}, most=most, **options))
+
+    async def answer(self, said: bytes, *, most: int = 100, closes: bool = True) -> Answer:
+        """Give what is made of an answer."""
+        asking = self.ask(listen(self, self.server), most=most)
+        peer = await self.server.peer(0)
+        await peer.has(20)
+        peer.send(said)
+        if closes:
+            peer.close()
+        try:
+            answer: Answer = await asking
+            return answer
+        finally:
+            await peer.is_lost()
+            self.assertEqual(self.time.clock.getDelayedCalls(), [])
+
+    async def fails(self, said: bytes, why: str, **options: Any) -> None:
+        """Find that an answer is none, and why."""
+        with self.assertRaisesRegex(RequestFailedError, why):
+            await self.answer(said, **options)
+
+    async def test_answer(self) -> None:
+        """The whole answer is given, in pieces or not; the question names the host, and asks for the connection's end."""
+        said = b"HTTP/1.1 404 X\r\nA: 1\r\na: 2\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhe\r\n3\r\nllo\r\n0\r\n\r\n"
+        answer = await self.answer(said)
+        self.assertEqual((answer.status, answer.body), (404, b"hello"))
+        self.assertEqual(answer.headers["a"], "2")
+        [peer] = self.server.peers
+        head, *lines = bytes(peer.received).split(b"\r\n")
+        self.assertEqual(head, b"GET /path?x=1 HTTP/1.1")
+        self.assertIn(b"x-y: z", [line.lower() for line in lines])
+        self.assertIn(b"connection: close", [line.lower() for line in lines])
+        self.assertTrue(any(line.lower().startswith(b"host: host.test:") for line in lines))
+
+    async def test_not_whole(self) -> None:
+        """An answer that is cut off is none, and so is something else than HTTP."""
+        await self.fails(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhello", "not whole")
+        self.server = PeerFactory()
+        await self.fails(b"HTTP/1.1 200", "no whole answer")
+        self.server = PeerFactory()
+        await self.fails(b"SSH-2.0-x\r\n\r\n", "no whole answer")
+        self.server = PeerFactory()
+        await self.fails(b"", "no whole answer")
+
+    async def test_too_long(self) -> None:
+        """An answer beyond the bound is broken off, though its end is not there."""
+        said = b"HTTP/1.1 200 OK\r\nContent-Length: 999\r\n\r\n" + b"x" * 101
+        await self.fails(said, "longer than 100 bytes", closes=False)
+
+    async def test_endless_headers(self) -> None:
+        """Headers without end, or answers before the answer, are broken off; as many as anybody has are not."""
+        many = b"X: " + b"y" * 1000 + b"\r\n"
+        for endless in (
+            b"HTTP/1.1 200 OK\r\n" + 70 * many,
+            3000 * b"HTTP/1.1 103 Y\r\nZ: z\r\n\r\n",
+        ):
+            self.server = PeerFactory()
+            await self.fails(endless, "headers are longer than 65536 bytes", closes=False)
+        self.server = PeerFactory()
+        length = b"Content-Length: 70000\r\n\r\n"
+        said = b"HTTP/1.1 200 OK\r\n" + 60 * many + length + 70_000 * b"x"
+        self.assertEqual(len((await self.answer(said, most=70_000)).body), 70_000)
+        self.server = PeerFactory()
+        trailers = b"Transfer-Encoding: chunked\r\n\r\n0\r\n" + 70 * many
+        await self.fails(b"HTTP/1.1 200 OK\r\n" + trailers, "not whole", closes=False)
+
+    async def test_too_late(self) -> None:
+        """An answer that does not come in its time is given up, with its connection, at whichever byte."""
+        for said in (b"", b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nx"):
+            self.server = PeerFactory()
+            asking = self.ask(listen(self, self.server))
+            peer = await self.server.peer(0)
+            await peer.has(20)
+            peer.send(said)
+            for _ in range(5):
+                await deferLater(reactor, 0.001)
+            self.time.advance(5)
+            with self.assertRaisesRegex(TooLateError, "no answer within 5 s"):
+                await asking
+            await peer.is_lost()
+
+    async def test_body_seconds(self) -> None:
+        """The body may have a time of its own, from its beginning on, and is given up after that."""
+        for ends in (True, False):
+            self.server = PeerFactory()
+            asking = self.ask(listen(self, self.server), body_seconds=3.0)
+            peer = await self.server.peer(0)
+            await peer.has(20)
+            self.time.advance(4)
+            peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nx")
+            [deadline] = self.time.clock.getDelayedCalls()
+            while deadline.getTime() == 5:
+                await deferLater(reactor, 0)
+            self.time.advance(2)
+            self.assertNoResult(asking)
+            if ends:
+                peer.send(b"y")
+                self.assertEqual((await asking).body, b"xy")
+            else:
+                self.time.advance(1)
+                with self.assertRaises(TooLateError):
+                    await asking
+            await peer.is_lost()
+
+    async def test_not_connected(self) -> None:
+        """Without an address, the host of the URL is connected to; that this fails is an error of its own."""
+        with socket.socket() as closed:
+            closed.bind(("127.0.0.1", 0))
+            url = f"http://127.0.0.1:{closed.getsockname()[1]}/"
+            asking = Deferred.fromCoroutine(get(self.time, url, {}, seconds=5.0, most=100))
+            caught = self.assertFailure(asking, NotConnectedError)
+            while not caught.called:
+                await deferLater(reactor, 0)
+                self.time.let_connect()
+            self.assertIn("refused", str(await caught))
+
+    async def test_cancelled(self) -> None:
+        """When nobody waits any more, the connection is gone, one that is only being made, too."""
+        asking = self.ask(make_stalled_port(self))
+        asking.cancel()
+        with self.assertRaises(CancelledError):
+            await asking
+        asking = self.ask(listen(self, self.server))
+        peer = await self.server.peer(0)
+        await peer.has(20)
+        asking.cancel()
+        with self.assertRaises(CancelledError):
+            await asking
+        await peer.is_lost()
+
+    async def test_certificate(self) -> None:
+        """By `https`, a certificate that nobody vouches for ends it."""
+        identity = make_authority().issue("host.test")
+        port = reactor.listenSSL(
+            0, PeerFactory(), identity.private().options(), interface="127.0.0.1"
+        )
+        self.addCleanup(port.stopListening)
+        with self.assertRaisesRegex(RequestFailedError, "certificate verify failed"):
+            await self.ask(port.getHost().port, scheme="https")

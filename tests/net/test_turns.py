@@ -1,0 +1,35 @@
+"""Long work in pieces."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from twisted.trial.unittest import TestCase
+
+from tests.support.peers import reactor
+from txmux.net.turns import Turns
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+
+class TurnsTest(TestCase):
+    """What it gives to others, and when."""
+
+    async def test_run(self) -> None:
+        """Others have their turn again and again while something long runs, which gives its result in the end."""
+        turns: list[int] = []
+
+        def steps() -> Generator[None, None, str]:
+            for number in range(20):
+                until = time.perf_counter() + 0.002
+                while time.perf_counter() < until:
+                    pass
+                if not number % 5:
+                    reactor.callLater(0, turns.append, number)
+                yield
+            self.assertGreaterEqual(len(turns), 3)
+            return "done"
+
+        self.assertEqual(await Turns().run(steps()), "done")

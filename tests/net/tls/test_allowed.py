@@ -1,0 +1,111 @@
+"""Whose certificates ``allow_client`` lets in."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.backends.connect.tls_case import authority
+from txmux.net.tls.allowed import is_allowed
+from txmux.rules.problems import InvalidValueError
+from txmux.rules.reading.certificates import allowed_client
+
+if TYPE_CHECKING:
+    from tests.support.certificates import Identity
+
+_ID = "spiffe://example.org/ns/prod/sa/api"
+
+
+class AllowedTests(SynchronousTestCase):
+    """`is_allowed`."""
+
+    def fits(self, identity: Identity, *lines: str) -> bool:
+        """Ask of a certificate."""
+        return is_allowed(identity.certificate, [allowed_client(line) for line in lines])
+
+    def test_common_name(self) -> None:
+        """The common name counts as a whole, with its case, and patterns of it do."""
+        alice = authority().issue("alice")
+        for text, wanted in (
+            ("cn=alice", True),
+            ("cn=bob,alice", True),
+            ("cn=al*", True),
+            ("cn=~(alice|bob)", True),
+            ("cn=Alice", False),
+            ("cn=ali", False),
+            ("cn=~ali", False),
+            ("cn=alice?", False),
+        ):
+            self.assertEqual(self.fits(alice, text), wanted, text)
+
+    def test_units(self) -> None:
+        """Of several units one that fits is enough; a name with blanks is quoted."""
+        alice = authority().issue("alice", units=("ops", "Site Reliability"))
+        self.assertTrue(self.fits(alice, "ou=ops"))
+        self.assertTrue(self.fits(alice, '"ou=Site Reliability"'))
+        self.assertFalse(self.fits(alice, "ou=dev"))
+        self.assertFalse(self.fits(authority().issue("ops"), "ou=ops"))
+
+    def test_alternative_names(self) -> None:
+        """Host names, addresses and URIs are alternative names, without case; the common name is none."""
+        one = authority().issue("Host.Example", "192.0.2.7", "a@b.example", "https://x.example/Y")
+        for text in (
+            "host.example",
+            "192.0.2.7",
+            "A@b.example",
+            "https://x.example/y",
+            "*.EXAMPLE",
+        ):
+            self.assertTrue(self.fits(one, f"san={text}"), text)
+        self.assertFalse(self.fits(one, "san=example"))
+        self.assertFalse(self.fits(authority().issue(), "san=nobody"))
+
+    def test_spiffe(self) -> None:
+        """A SPIFFE ID is the only URI of a certificate, and has case."""
+        api = authority().issue("api", _ID)
+        self.assertTrue(self.fits(api, f"spiffe={_ID}"))
+        self.assertTrue(self.fits(api, "spiffe=spiffe://example.org/ns/prod/*"))
+        self.assertFalse(self.fits(api, f"spiffe={_ID.upper().replace('SPIFFE', 'spiffe')}"))
+        self.assertFalse(self.fits(api, "spiffe=spiffe://example.org/ns/prod"))
+        both = authority().issue("api", _ID, "https://x.example/")
+        self.assertFalse(self.fits(both, "spiffe=spiffe://*"))
+        self.assertFalse(self.fits(authority().issue("x", "https://x.example/"), "spiffe=~.*"))
+
+    def test_together(self) -> None:
+        """All words of a line have to fit, and one line that does so is enough."""
+        alice = authority().issue("alice", units=("ops",))
+        self.assertTrue(self.fits(alice, "cn=alice ou=ops"))
+        self.assertFalse(self.fits(alice, "cn=alice ou=dev"))
+        self.assertTrue(self.fits(alice, "cn=alice ou=dev", "ou=ops"))
+        self.assertFalse(self.fits(alice, "cn=bob", "ou=dev"))
+
+
+class LineTests(SynchronousTestCase):
+    """`allowed_client`."""
+
+    def test_errors(self) -> None:
+        """What is wrong with a line is told, all at once."""
+        for text, wanted in (
+            (
+                "alice",
+                "'alice' is not of the form KIND=PATTERN; write for example 'cn=alice ou=ops'",
+            ),
+            ("un=x", "unknown 'un' (possible are cn=, ou=, san=, spiffe=)"),
+            ("cn=", "cn='' has an empty item"),
+            ("cn=a cn=b", "'cn' is given twice; put commas between the patterns"),
+            (
+                "spiffe=example.org",
+                "'example.org' is no SPIFFE ID; write spiffe://TRUST-DOMAIN/PATH",
+            ),
+        ):
+            error = self.assertRaises(InvalidValueError, allowed_client, text)
+            self.assertIn(wanted, str(error).replace(": ", "="), text)
+        error = self.assertRaises(InvalidValueError, allowed_client, "a b")
+        self.assertEqual(len(error.messages), 2)
+
+    def test_same(self) -> None:
+        """What is written alike is the same, so that a reload keeps the sessions of clients."""
+        self.assertEqual(allowed_client("cn=~a|b"), allowed_client("cn=~a|b"))
+        self.assertEqual(hash(allowed_client("cn=~a|b")), hash(allowed_client("cn=~a|b")))
+        self.assertNotEqual(allowed_client("cn=a"), allowed_client("cn=b"))

@@ -1,0 +1,107 @@
+"""Files that cannot be used, told with their lines."""
+
+from __future__ import annotations
+
+from typing import Any
+from unittest import mock
+
+import attrs
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.backends.connect.tls_case import authority
+from tests.support.folders import make_folder
+from txmux.errors import MuxError
+from txmux.net.tls.check import unusable_files
+from txmux.net.tls.terminations import Terminations
+from txmux.rules.model import NOWHERE
+from txmux.rules.problems import RulesError
+from txmux.rules.reading.parser import parse
+
+_RULES = """\
+[listen public]
+endpoint = 127.0.0.1:0
+[route good]
+match = tls sni=a.example
+terminate_tls = good.pem
+[route bare]
+match = tls sni=b.example
+terminate_tls = good.pem,
+    bare.pem
+[route members]
+match = tls
+terminate_tls = good.pem
+tls_client_ca = empty.pem
+[route plain]
+match = any
+backend = close
+"""
+_CERTIFICATES = "name a PEM file with certificates"
+_PAIR = "name a PEM file with a certificate and its key"
+
+
+class FileTests(SynchronousTestCase):
+    """Of a whole file of rules."""
+
+    def setUp(self) -> None:
+        self.folder = make_folder(self)
+        identity = authority().issue("a.example")
+        identity.write(self.folder / "good.pem", key=True)
+        authority().issue("b.example").write(self.folder / "bare.pem")
+        (self.folder / "empty.pem").touch()
+        self.rules = parse(_RULES, self.folder / "rules.ini")
+
+    def told(self, problems: Any) -> list[str]:
+        """Write problems without the name of the folder."""
+        return [str(problem).replace(f"{self.folder}/", "") for problem in problems]
+
+    def test_wrong(self) -> None:
+        """All that is wrong is told, for each route."""
+        wrong, forbidden = unusable_files(self.rules)
+        lines = [
+            "rules.ini:8: [route bare] terminate_tls: 'bare.pem': no private key for its certificate; "
+            + _PAIR,
+            "rules.ini:13: [route members] tls_client_ca: 'empty.pem' has no certificate in it; "
+            + _CERTIFICATES,
+        ]
+        self.assertEqual((self.told(wrong), forbidden), (lines, []))
+        terminations = Terminations(Clock())
+        error = self.assertRaises(RulesError, terminations.add, self.rules)
+        self.assertEqual(self.told(error.problems), lines)
+
+    def test_endpoints(self) -> None:
+        """So is what `ssl:` endpoints name, of which the key may be in a file of its own."""
+        rules = parse(
+            f"[listen a]\nendpoint = ssl:1:{self.folder}/good.pem\n"
+            f"  ssl:2:privateKey={self.folder}/bare.pem\n"
+            f"  ssl:3:privateKey={self.folder}/empty.pem:certKey={self.folder}/bare.pem\n",
+            self.folder / "rules.ini",
+        )
+        self.assertEqual(
+            self.told(unusable_files(rules)[0]),
+            [
+                f"rules.ini:3: [listen a] endpoint: 'bare.pem': no private key in it; {_PAIR}",
+                f"rules.ini:4: [listen a] endpoint: 'bare.pem' and 'empty.pem': no private key in it; {_PAIR}",
+            ],
+        )
+
+    def test_forbidden(self) -> None:
+        """What only another user may read is told apart."""
+        denied = PermissionError(13, "Permission denied")
+        with mock.patch("txmux.files._open_at_once", side_effect=denied):
+            wrong, forbidden = unusable_files(self.rules)
+        self.assertEqual(wrong, [])
+        self.assertEqual(
+            self.told(forbidden)[0],
+            "rules.ini:5: [route good] terminate_tls: cannot read 'good.pem': Permission denied; "
+            "let the user that txmux runs as read it",
+        )
+
+    def test_from_python(self) -> None:
+        """Routes that come from no file are told by their names."""
+        routes = tuple(attrs.evolve(route, section=NOWHERE) for route in self.rules.routes)
+        wrong, _ = unusable_files(attrs.evolve(self.rules, routes=routes))
+        self.assertIn("rules.ini: [route bare] terminate_tls: ", self.told(wrong)[0])
+        bare = self.rules.routes[1]
+        error = self.assertRaises(MuxError, Terminations(Clock()).of, bare)
+        self.assertIn("[route bare] terminate_tls: '", str(error))

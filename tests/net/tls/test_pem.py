@@ -1,0 +1,171 @@
+"""What is read from PEM files, and what is wrong with them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+from unittest import mock
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.backends.connect.tls_case import authority
+from tests.support.certificates import make_authority
+from tests.support.folders import make_folder
+from txmux.net.tls.errors import TLSFileError
+from txmux.net.tls.pem import read_key_pairs, read_revocations
+
+if TYPE_CHECKING:
+    from tests.support.certificates import Identity
+
+_WANTED = "name a PEM file with a certificate and its key"
+
+
+class RevocationTests(SynchronousTestCase):
+    """`read_revocations`."""
+
+    def test_all(self) -> None:
+        """A file has one list or several; one that is damaged, empty or missing is told of."""
+        path = make_folder(self) / "crl.pem"
+        own, other = authority().revoke(), make_authority("Other").revoke()
+        path.write_bytes(own + other)
+        issuers = [one.issuer.rfc4514_string() for one in read_revocations(path)]
+        self.assertEqual(issuers, ["CN=Test Authority", "CN=Other"])
+        wanted = "name a PEM file with certificate revocation lists"
+        for data, told in (
+            (
+                b"-----BEGIN X509 CRL-----\nAAAA\n-----END X509 CRL-----\n",
+                f"'{path}': a list is damaged; {wanted}",
+            ),
+            (authority().pem, f"'{path}' has no list in it; {wanted}"),
+        ):
+            path.write_bytes(data)
+            self.assertEqual(str(self.assertRaises(TLSFileError, read_revocations, path)), told)
+        path.unlink()
+        error = self.assertRaises(TLSFileError, read_revocations, path)
+        self.assertEqual(
+            (error.key, str(error)),
+            ("tls_client_crl", f"cannot read '{path}': No such file or directory; {wanted}"),
+        )
+
+
+class KeyPairTests(SynchronousTestCase):
+    """`read_key_pairs`."""
+
+    def setUp(self) -> None:
+        self.folder = make_folder(self)
+        self.own = authority().issue("a.example")
+        self.other = authority().issue("b.example")
+
+    def file(self, name: str, *contents: bytes) -> Path:
+        """Write a file."""
+        path = self.folder / name
+        path.write_bytes(b"\n".join(contents))
+        return path
+
+    def read(self, *paths: Path) -> list[tuple[str, list[str], list[str]]]:
+        """Read pairs, and tell of each where it is from, whose it is and who leads to the authority."""
+        found = []
+        for pair in read_key_pairs("terminate_tls", paths):
+            self.assertEqual(
+                pair.certificate.to_cryptography().public_key(),
+                pair.key.to_cryptography_key().public_key(),  # type: ignore[union-attr]
+            )
+            names = [
+                str(certificate.get_subject().CN) for certificate in (pair.certificate, *pair.chain)
+            ]
+            found.append((pair.path.name, names[:1], names[1:]))
+        return found
+
+    def test_one_file(self) -> None:
+        """Certificate, chain and key can all be in one file, in any order."""
+        path = self.file("all.pem", self.own.key_pem(), authority().pem, self.own.pem)
+        self.assertEqual(self.read(path), [("all.pem", ["a.example"], ["Test Authority"])])
+
+    def test_two_files(self) -> None:
+        """The key can be in a file of its own, wherever that is."""
+        chain = self.file("chain.pem", self.own.pem, authority().pem)
+        key = self.file("key.pem", self.own.key_pem())
+        other = self.file("other.pem", self.other.pem, self.other.key_pem())
+        wanted = [
+            ("chain.pem", ["a.example"], ["Test Authority"]),
+            ("other.pem", ["b.example"], []),
+        ]
+        self.assertEqual(self.read(chain, other, key), wanted)
+        self.assertEqual(self.read(key, chain, other), wanted)
+
+    def test_two_in_one_file(self) -> None:
+        """A file can have more than one certificate with its key."""
+        path = self.file(
+            "all.pem", self.own.pem, self.own.key_pem(), self.other.pem, self.other.key_pem()
+        )
+        self.assertEqual(
+            self.read(path), [("all.pem", ["a.example"], []), ("all.pem", ["b.example"], [])]
+        )
+
+    def assert_refused(self, message: str, *paths: Path) -> None:
+        error = self.assertRaises(TLSFileError, read_key_pairs, "terminate_tls", paths)
+        self.assertEqual(
+            (error.key, str(error).replace(f"{self.folder}/", "")), ("terminate_tls", message)
+        )
+        self.assertFalse(error.forbidden)
+
+    def whole(self, identity: Identity) -> Path:
+        return self.file("good.pem", identity.pem, identity.key_pem())
+
+    def test_no_key(self) -> None:
+        """A certificate needs its key, somewhere."""
+        path = self.file("bare.pem", self.own.pem)
+        message = f"'bare.pem': no private key for its certificate; {_WANTED}"
+        self.assert_refused(message, path)
+        self.assert_refused(message, self.whole(self.other), path)
+
+    def test_no_certificate(self) -> None:
+        """A key needs its certificate, and a file needs something in it."""
+        key = self.file("key.pem", self.own.key_pem())
+        message = f"'key.pem': no certificate for its private key; {_WANTED}"
+        self.assert_refused(message, key)
+        self.assert_refused(message, self.whole(self.other), key)
+        self.assert_refused(
+            f"'text': no certificate in it; {_WANTED}", self.file("text", b"-----BEGIN nothing")
+        )
+
+    def test_strangers(self) -> None:
+        """Certificate and key of one file belong together."""
+        path = self.file("mixed.pem", self.own.pem, self.other.key_pem())
+        message = f"'mixed.pem': the private key does not belong to the certificate; {_WANTED}"
+        self.assert_refused(message, path)
+        more = self.file("mixed.pem", self.own.pem, self.own.key_pem(), self.other.key_pem())
+        self.assert_refused(message, more)
+
+    def test_unreadable(self) -> None:
+        """What cannot be read is told with its file."""
+        damaged = self.own.key_pem().replace(b"MIG", b"MIX", 1)
+        self.assert_refused(
+            f"'bad.pem': the private key is damaged; {_WANTED}",
+            self.file("bad.pem", self.own.pem, damaged),
+        )
+        self.assert_refused(
+            "'locked.pem': the private key is encrypted; write it without a passphrase",
+            self.file("locked.pem", self.own.pem, self.own.key_pem(b"secret")),
+        )
+        self.assert_refused(
+            f"'bad.pem': a certificate is damaged; {_WANTED}",
+            self.file("bad.pem", self.own.pem.replace(b"MII", b"MIX", 1), self.own.key_pem()),
+        )
+        self.assert_refused(
+            f"cannot read 'none.pem': No such file or directory; {_WANTED}",
+            self.folder / "none.pem",
+        )
+
+    def test_forbidden(self) -> None:
+        """A file that may not be read says who has to be let."""
+        denied = PermissionError(13, "Permission denied")
+        with mock.patch("txmux.files._open_at_once", side_effect=denied):
+            error = self.assertRaises(
+                TLSFileError, read_key_pairs, "terminate_tls", [Path("key.pem")]
+            )
+        self.assertTrue(error.forbidden)
+        self.assertEqual(
+            str(error),
+            "cannot read 'key.pem': Permission denied; let the user that txmux runs as read it",
+        )

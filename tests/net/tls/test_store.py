@@ -1,0 +1,384 @@
+"""Certificates that follow their files, and which is for whom."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import ssl
+from datetime import datetime, timedelta, timezone
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+from OpenSSL import SSL
+from twisted.internet.task import Clock
+from twisted.logger import globalLogPublisher
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.backends.connect.tls_case import authority
+from tests.support.certificates import make_authority
+from tests.support.folders import make_folder
+from txmux.net.tls.contexts import Contexts
+from txmux.net.tls.errors import TLSFileError
+from txmux.net.tls.store import CertificateStore
+from txmux.rules.model import TlsEnd
+from txmux.rules.reading.certificates import allowed_client
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+class StoreCase(SynchronousTestCase):
+    """Has a folder for files."""
+
+    def setUp(self) -> None:
+        self.folder = make_folder(self)
+        self.clock = Clock()
+        self._times = itertools.count(10**9)
+
+    def pem(self, *names: str, file: str = "") -> Path:
+        """Write a certificate with its key."""
+        identity = authority().issue(*names)
+        path = identity.write(self.folder / (file or f"{names[0]}.pem"), key=True)
+        # Older kernels would give what is written within some milliseconds the same time.
+        seconds = next(self._times)
+        os.utime(path, (seconds, seconds))
+        return path
+
+    def pem_rsa(self, name: str, bits: int = 2048, *, alternative: bool = True) -> Path:
+        """Write a certificate with a key of RSA, for an alternative name or only a common one."""
+        key = rsa.generate_private_key(65537, bits)
+        subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
+        now = datetime.now(timezone.utc)
+        builder = (
+            x509.CertificateBuilder()
+            .subject_name(subject)
+            .issuer_name(subject)
+            .public_key(key.public_key())
+            .serial_number(1)
+            .not_valid_before(now)
+            .not_valid_after(now + timedelta(days=1))
+        )
+        if alternative:
+            builder = builder.add_extension(
+                x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False
+            )
+        path = self.folder / f"rsa-{name}.pem"
+        path.write_bytes(
+            builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+            + key.private_bytes(
+                serialization.Encoding.PEM,
+                serialization.PrivateFormat.PKCS8,
+                serialization.NoEncryption(),
+            )
+        )
+        return path
+
+
+def shake_hands(
+    client: ssl.SSLObject, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO, server: SSL.Connection
+) -> None:
+    """Take a client and a server a step further; what the server says reaches the client even if it raises."""
+    with contextlib.suppress(ssl.SSLWantReadError):
+        client.do_handshake()
+        client.read(1)
+    if outgoing.pending:
+        server.bio_write(outgoing.read())
+    try:
+        with contextlib.suppress(SSL.WantReadError):
+            server.do_handshake()
+    finally:
+        with contextlib.suppress(SSL.WantReadError):
+            incoming.write(server.bio_read(2**16))
+
+
+def is_resumed(before: SSL.Context, after: SSL.Context, own: Path | None = None) -> bool:
+    """Tell whether a client's session with one context goes on with another; it may have a certificate."""
+    wanted = ssl.create_default_context()
+    wanted.check_hostname = False
+    wanted.verify_mode = ssl.CERT_NONE
+    if own is not None:
+        wanted.load_cert_chain(own)
+    session = None
+    for context in (before, after):
+        server = SSL.Connection(context, None)
+        server.set_accept_state()
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        client = wanted.wrap_bio(incoming, outgoing, session=session)
+        for _ in range(3):
+            shake_hands(client, incoming, outgoing, server)
+        session = client.session
+    return bool(client.session_reused)
+
+
+def shown(context: SSL.Context, name: str | None = None, ciphers: str = "") -> x509.Certificate:
+    """Shake hands in memory, and give the certificate that the client is shown."""
+    server = SSL.Connection(context, None)
+    server.set_accept_state()
+    wanted = ssl.create_default_context()
+    wanted.check_hostname = False
+    wanted.verify_mode = ssl.CERT_NONE
+    if ciphers:
+        wanted.maximum_version = ssl.TLSVersion.TLSv1_2
+        wanted.set_ciphers(ciphers)
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = wanted.wrap_bio(incoming, outgoing, server_hostname=name)
+    while True:
+        with contextlib.suppress(ssl.SSLWantReadError):
+            client.do_handshake()
+            return x509.load_der_x509_certificate(client.getpeercert(binary_form=True) or b"")
+        server.bio_write(outgoing.read())
+        with contextlib.suppress(SSL.WantReadError):
+            server.do_handshake()
+        incoming.write(server.bio_read(2**16))
+
+
+def name_of(certificate: x509.Certificate) -> str:
+    """Give a certificate's common name."""
+    return str(certificate.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)[0].value)
+
+
+class ContextTests(StoreCase):
+    """`Contexts`."""
+
+    def test_by_name(self) -> None:
+        """A name leads to its certificate, in any case and with a final dot; the first is for all others."""
+        files = tuple(map(self.pem, ("first.example", "*.example", "x.example")))
+        contexts = Contexts(TlsEnd(files))
+        for name, wanted in (
+            ("x.example", "x.example"),
+            ("X.Example.", "x.example"),
+            ("y.example", "*.example"),
+            ("a.y.example", "first.example"),
+            ("example", "first.example"),
+            ("", "first.example"),
+        ):
+            self.assertEqual(name_of(shown(contexts.of(name))), wanted, name)
+
+    def test_first_of_a_name(self) -> None:
+        """If two certificates are for one name, the first is shown."""
+        contexts = Contexts(TlsEnd((self.pem("a.example", "b.example"), self.pem("b.example"))))
+        self.assertEqual(name_of(shown(contexts.default, "b.example")), "a.example")
+
+    def test_common_name(self) -> None:
+        """A certificate without alternative names is for its common name."""
+        old = self.pem_rsa("old.example", alternative=False)
+        contexts = Contexts(TlsEnd((self.pem("a.example"), old)))
+        self.assertEqual(name_of(shown(contexts.default, "old.example")), "old.example")
+
+    def test_same_kind_again(self) -> None:
+        """Of two certificates for the same names with the same kind of key, the first is shown."""
+        first, second = self.pem("a.example", file="1.pem"), self.pem("a.example", file="2.pem")
+        found = shown(Contexts(TlsEnd((first, second))).default)
+        self.assertEqual(found, x509.load_pem_x509_certificate(first.read_bytes()))
+
+    def test_chain(self) -> None:
+        """What leads to the authority is shown as well."""
+        path = self.pem("a.example")
+        path.write_bytes(path.read_bytes() + authority().pem)
+        context = Contexts(TlsEnd((path,))).default
+        server = SSL.Connection(context, None)
+        server.set_accept_state()
+        client = SSL.Connection(SSL.Context(SSL.TLS_METHOD), None)
+        client.set_connect_state()
+        for _ in range(2):
+            for one, other in ((client, server), (server, client)):
+                with contextlib.suppress(SSL.WantReadError):
+                    one.do_handshake()
+                other.bio_write(one.bio_read(2**16))
+        self.assertEqual(len(client.get_peer_cert_chain() or ()), 2)
+
+    def test_kinds_of_keys(self) -> None:
+        """Of two certificates for the same names that differ in the kind of key, each client gets one it can take."""
+        files = (self.pem_rsa("a.example"), self.pem("a.example"))
+        contexts = Contexts(TlsEnd(files))
+        for ciphers, kind in (("aRSA", "RSA"), ("aECDSA", "EC")):
+            found = shown(contexts.default, "a.example", ciphers)
+            self.assertIn(kind, type(found.public_key()).__name__)
+
+    def test_weak(self) -> None:
+        """What OpenSSL takes no more is told with its file."""
+        path = self.pem_rsa("weak.example", 1024)
+        error = self.assertRaises(TLSFileError, Contexts, TlsEnd((path,)))
+        self.assertEqual(
+            str(error),
+            f"'{path}': OpenSSL does not take the certificate: ee key too small; "
+            "get one with a stronger key or signature",
+        )
+
+    def test_authorities(self) -> None:
+        """The file of tls_client_ca has to be as good as the others."""
+        path = self.folder / "none.pem"
+        end = TlsEnd((self.pem("a.example"),), client_ca=path)
+        error = self.assertRaises(TLSFileError, Contexts, end)
+        self.assertEqual(error.key, "tls_client_ca")
+
+
+class ClientTests(StoreCase):
+    """Certificates of clients."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.authority = make_authority()
+        self.bob = self.authority.issue("bob", usage=False).write(self.folder / "bob.pem", key=True)
+
+    def context(self, **settings: Any) -> SSL.Context:
+        """Make what asks for one."""
+        trusted = self.authority.write(self.folder / "ca.pem")
+        end = TlsEnd((self.pem("site.example"),), client_ca=trusted, **settings)
+        return Contexts(end).default
+
+    def refused(self, context: SSL.Context, version: ssl.TLSVersion) -> str:
+        """Shake hands as Bob, and give the alert that he gets."""
+        server = SSL.Connection(context, None)
+        server.set_accept_state()
+        server.set_app_data(SimpleNamespace())
+        wanted = ssl.create_default_context()
+        wanted.check_hostname = False
+        wanted.verify_mode = ssl.CERT_NONE
+        wanted.minimum_version = wanted.maximum_version = version
+        wanted.load_cert_chain(self.bob)
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        client = wanted.wrap_bio(incoming, outgoing)
+        try:
+            for _ in range(4):
+                with contextlib.suppress(SSL.Error):  # the client is told why
+                    shake_hands(client, incoming, outgoing, server)
+        except ssl.SSLError as problem:
+            return problem.reason
+        return ""
+
+    def test_sessions(self) -> None:
+        """Nobody comes back with a session, which would outlive the certificate and the list of revoked ones."""
+        context = self.context()
+        self.assertFalse(is_resumed(context, context, self.bob))
+
+    def test_alerts(self) -> None:
+        """A valid certificate that no line of `allow_client` fits is told so, as are others."""
+        others = (allowed_client("cn=alice"),)
+        revoked = self.folder / "crl.pem"
+        revoked.write_bytes(self.authority.revoke(ends=-1))
+        for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
+            for settings, alert in (
+                ({}, ""),
+                ({"allow_client": (allowed_client("cn=bob"),)}, ""),
+                ({"allow_client": others}, "SSLV3_ALERT_CERTIFICATE_UNKNOWN"),
+                ({"client_crl": revoked}, "SSLV3_ALERT_CERTIFICATE_EXPIRED"),
+            ):
+                self.assertEqual(self.refused(self.context(**settings), version), alert)
+
+
+class StoreTests(StoreCase):
+    """`CertificateStore`."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.events: list[Any] = []
+        observe: Any = self.events.append
+        globalLogPublisher.addObserver(observe)
+        self.addCleanup(globalLogPublisher.removeObserver, observe)
+
+    def logged(self) -> list[str]:
+        """Give the lines that the store has logged, and forget them."""
+        lines = [
+            event["log_format"].format(**event)
+            for event in self.events
+            if "CertificateStore" in event.get("log_namespace", "")
+        ]
+        self.events.clear()
+        self.flushLoggedErrors()
+        return lines
+
+    def store(self, *files: Path, **settings: Any) -> CertificateStore:
+        return CertificateStore(TlsEnd(files, **settings), self.clock.seconds, "site")
+
+    def test_unchanged(self) -> None:
+        """Nothing is read again without need."""
+        store = self.store(self.pem("a.example"))
+        before = store.context()
+        self.clock.advance(1000)
+        self.assertIs(store.context(), before)
+        self.assertEqual(self.logged(), [])
+
+    def test_written_again(self) -> None:
+        """A file with a new content is read by the next client, at most a second later."""
+        path = self.pem("a.example", file="site.pem")
+        store = self.store(path)
+        self.pem("b.example", file="site.pem")
+        self.assertEqual(name_of(shown(store.context())), "a.example")
+        self.clock.advance(1)
+        self.assertEqual(name_of(shown(store.context())), "b.example")
+        self.assertEqual(
+            self.logged(), ["[route site] terminate_tls: the certificates have been read again"]
+        )
+
+    def test_put_in_its_place(self) -> None:
+        """So is one that is put in its place, even by a link, with the time and the size of the old one."""
+        first, second = self.pem("a.example", file="1.pem"), self.pem("b.example", file="2.pem")
+        link, other = self.folder / "site.pem", self.folder / "new.pem"
+        link.symlink_to(first)
+        store = self.store(link)
+        os.utime(second, ns=(first.stat().st_atime_ns, first.stat().st_mtime_ns))
+        other.symlink_to(second)
+        other.replace(link)
+        self.clock.advance(1)
+        self.assertEqual(name_of(shown(store.context())), "b.example")
+
+    def test_bad_change(self) -> None:
+        """Files that cannot be used leave things as they were, and one line says so, once for each change."""
+        path = self.pem("a.example", file="site.pem")
+        store = self.store(path)
+        good = path.read_bytes()
+        path.write_bytes(authority().issue("b.example").pem)
+        for _ in range(3):
+            self.clock.advance(1)
+            self.assertEqual(name_of(shown(store.context())), "a.example")
+        (line,) = self.logged()
+        self.assertEqual(
+            line,
+            f"[route site] terminate_tls: '{path}': no private key for its certificate; name a PEM file with "
+            "a certificate and its key; clients get the certificates that were read before",
+        )
+        path.unlink()
+        self.clock.advance(1)
+        store.context()
+        (line,) = self.logged()
+        self.assertIn("No such file or directory", line)
+        path.write_bytes(good)
+        self.clock.advance(1)
+        store.context()
+        self.assertEqual(
+            self.logged(), ["[route site] terminate_tls: the certificates have been read again"]
+        )
+
+    def test_authorities(self) -> None:
+        """The authorities of clients are looked after as well."""
+        ca = authority().write(self.folder / "ca.pem")
+        store = self.store(self.pem("a.example"), client_ca=ca)
+        before = store.context()
+        make_authority("Other").write(ca)
+        self.clock.advance(1)
+        self.assertIsNot(store.context(), before)
+
+    def test_sessions(self) -> None:
+        """A client goes on with its session when the same certificates have been read again, and not when others have."""
+        path = self.pem("a.example", file="site.pem")
+        store = self.store(path, self.pem("b.example"))
+        before = store.context()
+        store.reread()
+        store.take(store.prepare())
+        self.assertTrue(is_resumed(before, store.context()))
+        self.pem("a.example", file="site.pem")
+        store.reread()
+        self.assertFalse(is_resumed(before, store.context()))
+
+    def test_on_demand(self) -> None:
+        """They can be read again at any time."""
+        path = self.pem("a.example", file="site.pem")
+        store = self.store(path)
+        self.pem("b.example", file="site.pem")
+        store.reread()
+        self.assertEqual(name_of(shown(store.context())), "b.example")

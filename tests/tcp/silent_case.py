@@ -1,0 +1,77 @@
+"""A test case with servers that speak first."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import attrs
+from twisted.internet.defer import Deferred
+
+from tests.support.mux import MuxTestCase, backend_at
+from tests.support.peers import Peer, PeerFactory, listen
+
+if TYPE_CHECKING:
+    from txmux.rules.model import Backend
+    from txmux.telemetry.record import ConnectionRecord
+
+GREETING = b"220 mail.example ESMTP\r\n"
+
+
+class Greeter(Peer):
+    """A server that greets."""
+
+    def connectionMade(self) -> None:
+        super().connectionMade()
+        self.send(GREETING)
+
+
+class ServerFirstCase(MuxTestCase):
+    """Has a server that greets."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.greeter = PeerFactory(Greeter)
+        self.addCleanup(lambda: Deferred.fromCoroutine(self.all_gone()))
+
+    async def all_gone(self) -> None:
+        """End what is left at the end of a test."""
+        for peer in (*self.greeter.peers, *self.backend.peers):
+            if peer.lost is None:
+                peer.reset()
+                await peer.is_lost()
+        while self.factory.connections:
+            await self.turn()
+
+    def greeting(self, **settings: Any) -> Backend:
+        """Give the backend of a server that greets."""
+        return attrs.evolve(backend_at(listen(self, self.greeter), **settings), name="greeter")
+
+    async def greeted(self, client: Peer, more: bytes = b"") -> None:
+        """Find that a client is greeted."""
+        await client.has(len(GREETING + more))
+        self.assertEqual(bytes(client.received), GREETING + more)
+
+    async def ended(self, client: Peer, server: Peer) -> ConnectionRecord:
+        """Close both ends, and give the only line of the log."""
+        client.close()
+        server.close()
+        return await self.logged()
+
+    async def held(self, count: int = len(GREETING)) -> None:
+        """Wait until a server has said so much that nobody has heard."""
+        while not self.factory.connections:
+            await self.turn()
+        (connection,) = self.factory.connections
+        while (
+            connection.race is None
+            or connection.race._held is None
+            or len(connection.race._held._said) < count
+        ):
+            await self.turn()
+
+    def assert_nobody_counted(self) -> None:
+        """Find that no pool counts anybody, and none has noted a failure."""
+        for upstream in self.factory.upstreams._upstreams.values():
+            for member in upstream.pool.members:
+                self.assertEqual((member.connections, list(member.standing.failed_at)), (0, []))
+            self.assertEqual(upstream.pool.connections, 0)

@@ -1,0 +1,251 @@
+"""What backends are told of clients beside their addresses."""
+
+from __future__ import annotations
+
+from ipaddress import ip_network
+from typing import TYPE_CHECKING, Any
+
+from tests.support.mux import MuxTestCase, backend_at
+from tests.wire.hello_builder import alpn, client_hello, extension, records, server_name
+from tests.wire.proxyprotocol.vectors import DESTINATION, SOURCE
+from txmux.rules.embedding import route
+from txmux.rules.model import NetworkSet
+from txmux.tcp.connection import MuxProtocol
+from txmux.wire.proxyprotocol.decode import Decoded, decode
+from txmux.wire.proxyprotocol.encode import encode_v2
+from txmux.wire.proxyprotocol.header import Header, Tlv, TlvType
+
+if TYPE_CHECKING:
+    from tests.support.peers import Peer
+
+SENDERS = NetworkSet([ip_network("127.0.0.1")])
+HELLO = records(client_hello(server_name("www.Example.com"), alpn(b"h2", b"http/1.1")))
+AUTHORITY = Tlv(TlvType.AUTHORITY, b"www.example.com")
+ALPN = Tlv(TlvType.ALPN, b"h2")
+
+
+class AnnouncedTestCase(MuxTestCase):
+    """Everything leads to a backend that reads the PROXY protocol."""
+
+    def announcing(
+        self, *tlvs: str, match: str = "any", version: str = "v2", **settings: Any
+    ) -> int:
+        """Listen with a multiplexer that tells these fields."""
+        port = self.backend_port()
+        backend: Any = backend_at(port, proxy_protocol=version, proxy_tlvs=tlvs)
+        return self.mux([route(match, backend)], default=backend, silent=backend, **settings)
+
+    async def heard(self, payload: bytes, index: int = 0) -> Header:
+        """Give the header that the backend got before this payload."""
+        server = await self.backend.peer(index)
+        await server.until(
+            lambda: bool(server.received) and bytes(server.received).endswith(payload)
+        )
+        answer = decode(bytes(server.received))
+        assert isinstance(answer, Decoded)
+        self.assertEqual(bytes(server.received[answer.length :]), payload)
+        return answer.header
+
+    async def told(self, port: int, *pieces: bytes, index: int = 0) -> tuple[Tlv, ...]:
+        """Send pieces, and give the fields that the backend was told."""
+        client = await self.connect(port)
+        for piece in pieces:
+            client.send(piece)
+            await self.turn(2)
+        payload = b"".join(pieces)
+        answer = decode(payload) if payload.startswith(b"\r\n\r\n\0") else None
+        rest = payload[answer.length :] if isinstance(answer, Decoded) else payload
+        return (await self.heard(rest, index)).tlvs
+
+
+class HelloTest(AnnouncedTestCase):
+    """Names out of the hello of TLS that passes through."""
+
+    async def test_asked_by_no_route(self) -> None:
+        """The name and the first protocol are told, whether a route asks for them or not."""
+        port = self.announcing("authority", "alpn")
+        self.assertEqual(await self.told(port, HELLO), (AUTHORITY, ALPN))
+
+    async def test_only_what_is_wanted(self) -> None:
+        """Nothing else is told."""
+        port = self.announcing("alpn")
+        self.assertEqual(await self.told(port, HELLO), (ALPN,))
+
+    async def test_every_cut(self) -> None:
+        """However the hello is cut, and however early the route is sure, the same is told."""
+        port = self.announcing("authority", "alpn", match="tls")
+        for index, cut in enumerate(range(1, len(HELLO))):
+            told = await self.told(port, HELLO[:cut], HELLO[cut:], index=index)
+            self.assertEqual(told, (AUTHORITY, ALPN))
+
+    async def test_byte_by_byte(self) -> None:
+        """One byte at a time, too; and detection lasts until all is known."""
+        port = self.announcing("authority", match="tls")
+        client = await self.connect(port)
+        for count, byte in enumerate(HELLO, 1):
+            client.send(bytes([byte]))
+            await self.seen(count)
+        client.send(b"more")
+        self.assertEqual((await self.heard(HELLO + b"more")).tlvs, (AUTHORITY,))
+
+    async def test_without_names(self) -> None:
+        """What a client does not say is not told."""
+        port = self.announcing("authority", "alpn")
+        odd = records(client_hello(server_name("b\xfccher.example")))
+        long = records(client_hello(server_name("a" * 256)))
+        for index, said in enumerate([records(client_hello()), odd, long, b"SSH-2.0-", b"\x16x"]):
+            self.assertEqual(await self.told(port, said, index=index), ())
+
+    async def test_silent(self) -> None:
+        """A client that says nothing is not waited for any longer."""
+        port = self.announcing("authority")
+        await self.connect(port)
+        while not self.factory.connections:
+            await self.turn()
+        self.time.advance(5)
+        self.assertEqual((await self.heard(b"")).tlvs, ())
+
+    async def test_too_slow(self) -> None:
+        """A hello that does not come to its end has its time, and then the backend is connected without."""
+        port = self.announcing("authority", match="tls")
+        await self.connect(port, HELLO[:20])
+        await self.seen(20)
+        self.time.advance(4.9)
+        await self.turn(3)
+        self.assertEqual(self.backend.peers, [])
+        self.time.advance(0.2)
+        self.assertEqual((await self.heard(HELLO[:20])).tlvs, ())
+
+    async def test_too_slow_in_all(self) -> None:
+        """It has what is left of the time for detection, and not all of it once more."""
+        port = self.announcing("authority", match="tls")
+        client = await self.connect(port)
+        while not self.factory.connections:
+            await self.turn()
+        self.time.advance(4)
+        client.send(HELLO[:20])
+        await self.seen(20)
+        self.time.advance(0.9)
+        await self.turn(3)
+        self.assertEqual(self.backend.peers, [])
+        self.time.advance(0.2)
+        self.assertEqual((await self.heard(HELLO[:20])).tlvs, ())
+
+    async def test_too_slow_already(self) -> None:
+        """One that was not recognised in time has had it."""
+        port = self.announcing("authority", match="tls sni=other")
+        await self.connect(port, HELLO[:20])
+        await self.seen(20)
+        self.time.advance(5)
+        self.assertEqual((await self.heard(HELLO[:20])).tlvs, ())
+
+    async def test_by_default(self) -> None:
+        """A client that no route takes is waited for as well."""
+        port = self.announcing("authority", match="ssh")
+        self.assertEqual(await self.told(port, HELLO[:20], HELLO[20:]), (AUTHORITY,))
+
+    async def test_too_long(self) -> None:
+        """A hello beyond the peek limit is not waited for."""
+        long = records(client_hello(extension(21, bytes(5000)), server_name("www.example.com")))
+        port = self.announcing("authority", match="tls", peek_limit=1000)
+        self.assertEqual(await self.told(port, long[:500], long[500:]), ())
+
+    async def test_finished(self) -> None:
+        """After the client's end nothing is waited for, and its bytes go on."""
+        port = self.announcing("authority", match="tls")
+        client = await self.connect(port, HELLO[:20])
+        await self.seen(20)
+        client.finish()
+        self.assertEqual((await self.heard(HELLO[:20])).tlvs, ())
+        server = await self.backend.peer()
+        await server.has_all()
+        server.close()
+        await client.is_lost()
+        await self.logged()
+
+    async def waiting(self) -> Peer:
+        """Give a client whose hello is being waited for."""
+        client = await self.connect(self.announcing("authority", match="tls"), HELLO[:20])
+        await self.seen(20)
+        return client
+
+    async def test_gone(self) -> None:
+        """Nobody is connected for a client that leaves."""
+        client = await self.waiting()
+        client.reset()
+        self.assert_story(await self.logged(), reason="client-gone", bytes_in=20)
+        self.assertEqual(self.backend.peers, [])
+
+    async def test_drained(self) -> None:
+        """At the end of a drain it is not waited for."""
+        client = await self.waiting()
+        self.factory.abort("drained")
+        await client.is_lost()
+        self.assert_story(await self.logged(), reason="drained")
+
+
+class OwnFieldsTest(AnnouncedTestCase):
+    """What txmux itself knows."""
+
+    async def test_unique_id(self) -> None:
+        """The unique ID is the one of the access log."""
+        told = await self.told(self.announcing("unique-id"), b"x")
+        (connection,) = self.factory.connections
+        self.assertEqual(told, (Tlv(TlvType.UNIQUE_ID, connection.record.id.encode()),))
+
+    async def test_checksum(self) -> None:
+        """A checksum is added, and right."""
+        await self.connect(self.announcing("crc32c"), b"x")
+        await self.heard(b"x")
+        received = bytes(self.backend.peers[0].received)
+        self.assertEqual(received[28:31], b"\x03\x00\x04")
+
+    async def test_ended_tls(self) -> None:
+        """What is known of TLS that is ended here goes before what is inside of it."""
+        name, spoken = Tlv(TlvType.AUTHORITY, b"outer"), Tlv(TlvType.ALPN, b"spoken")
+        ssl = Tlv(TlvType.SSL, bytes([1, 0, 0, 0, 0]))
+        self.patch(MuxProtocol, "ended_tls", (name, spoken, ssl))
+        port = self.announcing("ssl", "authority", match="tls")
+        self.assertEqual(await self.told(port, HELLO), (name, ssl))
+        port = self.announcing("alpn", match="tls")
+        self.assertEqual(await self.told(port, HELLO[:20], index=1), (spoken,))
+
+    async def test_v1(self) -> None:
+        """Version 1 has no room for any of it."""
+        port = self.announcing("authority", "unique-id", version="v1")
+        self.assertEqual(await self.told(port, HELLO), ())
+
+
+class ChainTest(AnnouncedTestCase):
+    """What came in goes on."""
+
+    async def passed_on(self, tlvs: tuple[Tlv, ...], *wanted: str) -> tuple[Tlv, ...]:
+        header = Header.between(SOURCE, DESTINATION, tlvs)
+        port = self.announcing(*wanted, accept_proxy_from=SENDERS)
+        await self.connect(port, encode_v2(header) + HELLO)
+        heard = await self.heard(HELLO)
+        self.assertEqual((heard.source, heard.destination), (SOURCE, DESTINATION))
+        return heard.tlvs
+
+    async def test_passed_on(self) -> None:
+        """Fields go on as they came in, those that nobody knows with them, but no padding."""
+        tlvs = (
+            Tlv(0xE3, b"custom"),
+            Tlv(TlvType.AUTHORITY, b"first"),
+            Tlv(TlvType.UNIQUE_ID, b"id"),
+        )
+        padded = (Tlv(TlvType.NOOP, b"..."), *tlvs, Tlv(TlvType.UNIQUE_ID, bytes(129)))
+        self.assertEqual(await self.passed_on(padded), tlvs)
+
+    async def test_replaced(self) -> None:
+        """What this one is to tell replaces what came in, if it knows it."""
+        ssl = Tlv(TlvType.SSL, bytes([1, 0, 0, 0, 0]))
+        came = (Tlv(TlvType.AUTHORITY, b"first"), ssl)
+        self.assertEqual(await self.passed_on(came, "authority", "ssl"), (AUTHORITY, ssl))
+
+    async def test_room(self) -> None:
+        """Where there is no room for all of them, what came in is left out."""
+        came = (Tlv(0xE0, bytes(4040)), Tlv(0xE1, b"small"))
+        self.assertEqual(
+            await self.passed_on(came, "authority", "crc32c"), (AUTHORITY, Tlv(0xE1, b"small"))
+        )

@@ -1,0 +1,181 @@
+"""What clients are told that are turned away, in their own protocols."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.wire.hello_builder import client_hello, records, server_name, sslv2_hello, versions
+from tests.wire.http2_builder import frame, request
+from txmux.interfaces import Peeked
+from txmux.tcp.answers import Answer, answer_to
+from txmux.wire.http2_opening import PREFACE
+
+NOTHING = Answer(b"", complete=True)
+NOT_YET = Answer(b"", complete=False)
+
+HELLO = records(client_hello(server_name("a.example"), versions(0x0304)))
+ALERT = bytes.fromhex("15 0303 0002 0270")
+GET = b"GET / HTTP/1.1\r\n"
+REQUEST = b"\x82\x84\x86"
+"""``GET / http`` by the static table of HPACK."""
+HTTP2 = PREFACE + frame(4) + request(REQUEST, stream=3)
+SSH = b"SSH-2.0-x\r\n"
+SPEAKING = (
+    HELLO,
+    sslv2_hello(),
+    GET,
+    b"HEAD / HTTP/1.0\r\n",
+    HTTP2,
+    SSH,
+    b"PING\r\n",
+    b"*1\r\n$4\r\n",
+)
+
+
+def answer(said: bytes, *, unavailable: bool = False) -> Answer:
+    """Give the answer to a client that has said this."""
+    return answer_to(Peeked(said), unavailable=unavailable)
+
+
+class TlsTests(SynchronousTestCase):
+    """The alert ``unrecognized_name``."""
+
+    def test_alert(self) -> None:
+        """It comes when the hello is there, in a record of the version that a server would use."""
+        self.assertEqual(answer(HELLO), Answer(ALERT, complete=True))
+        self.assertEqual(answer(HELLO, unavailable=True), Answer(ALERT, complete=True))
+        self.assertEqual(answer(records(HELLO[5:], 1)).data, ALERT)
+        self.assertEqual(answer(HELLO[:-1]), NOT_YET)
+        for version in (0x0300, 0x0301, 0x0302, 0x0303):
+            hello = records(client_hello(legacy_version=version))
+            self.assertEqual(answer(hello).data[1:3], version.to_bytes(2, "big"))
+
+    def test_sslv2(self) -> None:
+        """A client that begins as those of SSL 2.0 did is told if it knows TLS."""
+        self.assertEqual(answer(sslv2_hello()).data[:3], b"\x15\x03\x01")
+        self.assertEqual(answer(sslv2_hello(version=2)), NOTHING)
+
+    def test_garbage(self) -> None:
+        """Who sends only what looks like TLS at first is told nothing."""
+        self.assertEqual(answer(b"\x16\x03\x01\x00\x20\x01" + bytes(40)), NOTHING)
+
+
+class SshTests(SynchronousTestCase):
+    """A disconnect, which clients show."""
+
+    def packet(self, *, unavailable: bool) -> bytes:
+        """Give the packet behind the identification, without its padding."""
+        told = answer(SSH, unavailable=unavailable)
+        self.assertTrue(told.complete)
+        line, _, packet = told.data.partition(b"\r\n")
+        self.assertEqual(line, b"SSH-2.0-txmux")
+        size, padding = int.from_bytes(packet[:4], "big"), packet[4]
+        self.assertEqual(4 + size, len(packet))
+        self.assertEqual(len(packet) % 8, 0)
+        self.assertGreaterEqual(padding, 4)
+        return packet[5:-padding]
+
+    def test_disconnect(self) -> None:
+        """Its reason is one of those that RFC 4253 names, and it is said in words, too."""
+        self.assertEqual(
+            self.packet(unavailable=False),
+            b"\x01\x00\x00\x00\x01\x00\x00\x00\x10not allowed here\x00\x00\x00\x00",
+        )
+        self.assertEqual(
+            self.packet(unavailable=True),
+            b"\x01\x00\x00\x00\x07\x00\x00\x00\x18no server can be reached\x00\x00\x00\x00",
+        )
+
+
+class Http1Tests(SynchronousTestCase):
+    """A response."""
+
+    def test_response(self) -> None:
+        """It comes when the request line is there, and ends the connection."""
+        head, _, body = answer(GET).data.partition(b"\r\n\r\n")
+        lines = head.split(b"\r\n")
+        self.assertEqual(lines[0], b"HTTP/1.1 403 Forbidden")
+        self.assertIn(b"Connection: close", lines)
+        self.assertIn(b"Content-Length: %d" % len(body), lines)
+        self.assertEqual(body, b"403 Forbidden\n")
+        self.assertEqual(answer(GET[:-2]), NOT_YET)
+
+    def test_unavailable(self) -> None:
+        """Without a server it is 503."""
+        told = answer(GET, unavailable=True).data
+        self.assertTrue(told.startswith(b"HTTP/1.1 503 Service Unavailable\r\n"))
+
+    def test_head(self) -> None:
+        """The answer to HEAD has the length of the body, but not the body."""
+        head = answer(b"HEAD / HTTP/1.1\r\n").data
+        self.assertTrue(answer(GET).data.startswith(head))
+        self.assertTrue(head.endswith(b"\r\n\r\n"))
+
+    def test_no_request(self) -> None:
+        """What is not a request has no response."""
+        self.assertEqual(answer(b"GET / RTSP/1.0\r\n"), NOTHING)
+
+
+class Http2Tests(SynchronousTestCase):
+    """SETTINGS, and then a response."""
+
+    def test_settings(self) -> None:
+        """SETTINGS come at once, since a client may wait for them with its request."""
+        settings = frame(4)
+        self.assertEqual(answer(PREFACE[:10]), NOT_YET)
+        self.assertEqual(answer(PREFACE), Answer(settings, complete=False))
+        self.assertEqual(answer(HTTP2[:-1]), Answer(settings, complete=False))
+
+    def test_response(self) -> None:
+        """The response goes to the stream of the request, and no other stream will be served."""
+        for unavailable, status in ((False, b"403"), (True, b"503")):
+            self.assertEqual(
+                answer(HTTP2, unavailable=unavailable),
+                Answer(
+                    frame(4)
+                    + frame(4, flags=1)
+                    + request(b"\x08\x03" + status, stream=3)
+                    + frame(7, b"\x00\x00\x00\x03\x00\x00\x00\x00"),
+                    complete=True,
+                ),
+            )
+
+    def test_refused(self) -> None:
+        """An opening that leads to no request gets no response."""
+        self.assertEqual(answer(PREFACE + frame(0, stream=1)), Answer(frame(4), complete=True))
+
+
+class RedisTests(SynchronousTestCase):
+    """An error."""
+
+    def test_error(self) -> None:
+        """It is a simple error, whichever way the command comes."""
+        for command in (b"PING\r\n", b"*1\r\n$4\r\n"):
+            self.assertEqual(answer(command), Answer(b"-ERR not allowed here\r\n", complete=True))
+            self.assertEqual(
+                answer(command, unavailable=True).data, b"-ERR no server can be reached\r\n"
+            )
+
+
+class OtherTests(SynchronousTestCase):
+    """Anything else."""
+
+    def test_silence(self) -> None:
+        """Who speaks something else is told nothing."""
+        for said in (b"\x00\x00\x00\x08\x04\xd2\x16\x2f", b"\xff", b"howdy\r\n"):
+            self.assertEqual(answer(said), NOTHING)
+
+    @given(st.sampled_from(SPEAKING) | st.binary(min_size=1, max_size=30), st.booleans())
+    def test_any_cut(self, said: bytes, unavailable: bool) -> None:  # noqa: FBT001
+        """More bytes only add to an answer, so that it is the same however they were cut."""
+        before, peeked = NOT_YET, None
+        for length in range(1, len(said) + 1):
+            peeked = Peeked(said[:length], peeked)
+            now = answer_to(peeked, unavailable=unavailable)
+            self.assertEqual(now, answer(said[:length], unavailable=unavailable))
+            self.assertTrue(now.data.startswith(before.data))
+            if before.complete:
+                self.assertEqual(now, before)
+            before = now

@@ -1,0 +1,43 @@
+"""Routes that serve clients at some times only."""
+
+from __future__ import annotations
+
+import time
+from datetime import datetime
+
+import attrs
+
+from tests.support.mux import MuxTestCase, backend_at
+from txmux.rules.embedding import route
+from txmux.rules.reading.during import period
+
+
+class DuringTest(MuxTestCase):
+    """What the clock on the wall says when a client is accepted."""
+
+    def office_mux(self, moment: str) -> int:
+        """Listen at a moment with a route for office hours, and one that refuses."""
+        now = datetime.fromisoformat(moment).timestamp()
+        self.patch(time, "time", lambda: now)
+        office = route("ssh", backend_at(self.backend_port()), name="office")
+        hours = (period("mon-fri 08:00-18:00 Europe/Paris"),)
+        return self.mux([attrs.evolve(office, during=hours), route("ssh", "close", name="closed")])
+
+    async def test_inside(self) -> None:
+        """In time a client comes to the backend, and stays there when the time is over."""
+        client = await self.connect(self.office_mux("2026-11-20T17:59+01:00"), b"SSH-2.0-a\r\n")
+        server = await self.backend.peer()
+        self.patch(
+            time, "time", lambda: datetime.fromisoformat("2026-11-20T18:01+01:00").timestamp()
+        )
+        client.send(b"more")
+        await server.has(15)
+        client.close()
+        server.close()
+        self.assert_story(await self.logged(), route="office", reason="done")
+
+    async def test_outside(self) -> None:
+        """Out of time the next route takes it."""
+        client = await self.connect(self.office_mux("2026-11-20T18:00+01:00"), b"SSH-2.0-a\r\n")
+        await client.is_lost()
+        self.assert_story(await self.logged(), route="closed", reason="denied")

@@ -1,0 +1,118 @@
+"""What connections need of the rules, while these change."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import attrs
+from twisted.internet.protocol import Factory
+from twisted.internet.task import Clock
+
+from tests.support.mux import MuxTestCase, backend_at
+from tests.tcp.terminate_case import TerminationCase
+from txmux.net.tls.terminations import Terminations
+from txmux.rules.embedding import outcome, route
+from txmux.rules.model import Rules, Settings
+from txmux.tcp.generation import Generation
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from txmux.net.tls.terminations import PreparedTerminations
+    from txmux.rules.model import Route
+
+
+class GenerationTest(MuxTestCase):
+    """A listener that goes on under other rules."""
+
+    def change(self, routes: Iterable[Route]) -> None:
+        """Have the next clients accepted under other routes."""
+        factory = self.factory
+        now = factory.generation
+        terminations = Terminations(factory.engine.reactor)
+        factory.generation = Generation.make(
+            routes, now.settings, now.admission, factory.engine, factory.upstreams, terminations
+        )
+
+    async def test_undecided(self) -> None:
+        """A client is led by the rules under which it was accepted, even if it says all of it later."""
+        port = self.mux([route("ssh", backend_at(self.backend_port()), name="old")])
+        before = await self.connect(port, b"SSH")
+        await self.seen(3)
+        self.change([route("ssh", "close", name="new")])
+        after = await self.connect(port, b"SSH-2.0-a\r\n")
+        await after.is_lost()
+        self.assert_story(await self.logged(), route="new", reason="denied")
+        before.send(b"-2.0-a\r\n")
+        await (await self.backend.peer()).has(11)
+        before.close()
+        (await self.backend.peer()).close()
+        self.assert_story(await self.logged(2), route="old", reason="done")
+
+    async def test_same_backend(self) -> None:
+        """A backend keeps its servers' counters, and so does one of the same name that has changed."""
+        port = self.backend_port()
+        listener = self.mux([route("ssh", backend_at(port), name="old")])
+        await self.connect(listener, b"SSH-2.0-a\r\n")
+        await (await self.backend.peer()).has(11)
+        self.change([route("ssh", backend_at(port)), route("redis", backend_at(port, retries=7))])
+        same, other = (branch.destination for branch in self.factory.generation.top.detector.routes)
+        active = [
+            [member.connections for member in upstream.pool.members]  # type: ignore[union-attr]
+            for upstream in (same, other)
+        ]
+        self.assertEqual(active, [[1], [1]])
+
+    def test_fallback(self) -> None:
+        """Where a backend falls back to may be a factory that has no hash."""
+
+        @attrs.define
+        class Unhashable(Factory):
+            number: int = 0
+
+        backend = backend_at(1, fallback=outcome(Unhashable()))
+        self.mux([route("ssh", backend), route("redis", backend_at(1, fallback=backend.fallback))])
+        first, second = self.factory.generation.top.detector.routes
+        self.assertIs(first.destination, second.destination)
+
+
+class TerminationsTest(TerminationCase):
+    """What ends TLS, over several generations."""
+
+    def test_same(self) -> None:
+        """It is the same for a route of the same name with the same files, and only for that."""
+        terminations = Terminations(Clock())
+        made = terminations.of(self.tls_route())
+        self.assertIs(terminations.of(self.tls_route(match="any")), made)
+        self.assertIsNot(terminations.of(self.tls_route("other")), made)
+        self.assertIsNot(terminations.of(self.tls_route(alpn=("h2",))), made)
+
+    def prepared(self, *routes: Route) -> PreparedTerminations:
+        """Get ready for rules with these routes."""
+        return self.terminations.prepare(Rules(Path("rules"), Settings(), (), routes))
+
+    def test_change(self) -> None:
+        """A change of the rules keeps what ends TLS as before, and forgets what they do not have."""
+        self.terminations = Terminations(Clock())
+        kept, gone = self.tls_route("kept"), self.tls_route("gone")
+        self.prepared(kept, gone).commit()
+        made = self.terminations.of(kept)
+        self.prepared(kept, self.tls_route("new")).commit()
+        self.assertIs(self.terminations.of(kept), made)
+        self.assertEqual([name for name, _ in self.terminations._made], ["kept", "new"])
+
+    def test_abandoned(self) -> None:
+        """If one file cannot be used, clients are served as before, and the problem is told with its route."""
+        self.terminations = Terminations(Clock())
+        route = self.tls_route()
+        self.prepared(route).commit()
+        context = self.terminations.of(route).store.context()
+        assert route.terminate_tls is not None
+        missing = attrs.evolve(route.terminate_tls, files=(Path("missing.pem"),))
+        new = attrs.evolve(route, name="new")
+        prepared = self.prepared(route, new, attrs.evolve(route, name="bad", terminate_tls=missing))
+        self.assertEqual([problem.section for problem in prepared.problems], ["route bad"])
+        prepared.abandon()
+        self.assertEqual([name for name, _ in self.terminations._made], [route.name])
+        self.assertIs(self.terminations.of(route).store.context(), context)

@@ -1,0 +1,325 @@
+"""Clients whose sockets are handed over to another process."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import socket
+import weakref
+from pathlib import Path
+from typing import Any
+
+from tests.support.mux import MuxTestCase, backend_at
+from tests.support.taker import Taker
+from txmux.net.sockets.looking import Looking
+from txmux.rules.embedding import outcome, route
+from txmux.tcp.stages.giving import Giving
+
+SSH = b"SSH-2.0-test\r\n"
+LOWAT = socket.SOL_SOCKET, socket.SO_RCVLOWAT
+
+
+def descriptors() -> int:
+    """Count those of this process."""
+    return len([*Path("/proc/self/fd").iterdir()])
+
+
+class GivingCase(MuxTestCase):
+    """SSH is handed over; another route leads to an ordinary server."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.taker = Taker(self, self.turn)
+
+    def giving_mux(self, **settings: Any) -> int:
+        """Listen with a multiplexer that hands over SSH, and leads HTTP to the test's backend."""
+        return self.mux(
+            [
+                route("ssh", self.taker.outcome, name="ssh"),
+                route("http", backend_at(self.backend_port()), name="http"),
+            ],
+            **settings,
+        )
+
+    async def client(self, port: int, said: bytes = b"", host: str = "127.0.0.1") -> socket.socket:
+        """Connect a client."""
+        client = socket.create_connection((host, port))
+        client.settimeout(60)
+        self.addCleanup(client.close)
+        client.sendall(said)
+        return client
+
+    async def giving(self) -> None:
+        """Wait until a client is being handed over."""
+        while not any(one.stage.state == "handing-over" for one in self.factory.connections):
+            await self.turn()
+
+    def full(self) -> socket.socket:
+        """Fill the queue of the server; give what waits there."""
+        self.taker.listening.listen(0)
+        waiting = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        waiting.connect(self.taker.path)
+        self.addCleanup(waiting.close)
+        return waiting
+
+
+class GivingTest(GivingCase):
+    """Clients whose server takes their sockets."""
+
+    async def test_handed_over(self) -> None:
+        """The server gets the client's own socket, with all that it has said in it, and its facts."""
+        client = await self.client(self.giving_mux(), SSH)
+        given, told = await self.taker.taken()
+        record = await self.logged()
+        self.assertEqual(given.getpeername(), client.getsockname())
+        self.assertEqual(given.getsockname(), client.getpeername())
+        self.assertEqual(given.getsockopt(*LOWAT), 1)
+        self.assertEqual(given.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY), 1)
+        self.assertEqual(given.recv(100), SSH)
+        given.sendall(b"SSH-2.0-server\r\n")
+        self.assertEqual(client.recv(100), b"SSH-2.0-server\r\n")
+        client.close()
+        self.assertEqual(given.recv(100), b"")
+        self.assertEqual(
+            told,
+            {
+                "version": 1,
+                "id": record.id,
+                "time": record.time,
+                "listener": "public",
+                "route": "ssh",
+                "client": [*given.getpeername()],
+                "local": [*given.getsockname()],
+                "facts": {"software": "test"},
+            },
+        )
+        self.assert_story(
+            record,
+            reason="handed-over",
+            route="ssh",
+            backend=self.taker.outcome,
+            server=self.taker.outcome,
+            bytes_in=0,
+            bytes_out=0,
+            facts={"software": "test"},
+        )
+        self.assertTrue(record.is_clean)
+
+    async def test_another_route(self) -> None:
+        """A client of the same listener that is led to an ordinary server is relayed, each byte once."""
+        said = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+        client = await self.connect(self.giving_mux(), said[:5])
+        await self.seen(5)
+        client.send(said[5:])
+        server = await self.backend.heard(len(said))
+        client.send(b"more")
+        await server.has(len(said) + 4)
+        self.assertEqual(bytes(server.received), said + b"more")
+        server.send(b"answer")
+        await client.has(6)
+        client.close()
+        server.close()
+        story = self.assert_story
+        story(await self.logged(), reason="done", route="http", bytes_in=len(said) + 4, bytes_out=6)
+
+    async def test_silent(self) -> None:
+        """A silent client is handed over without a byte."""
+        port = self.mux(silent=outcome(self.taker.outcome), detect_timeout=3)
+        client = await self.client(port)
+        while not self.factory.connections:
+            await self.turn()
+        self.time.advance(3.1)
+        given, told = await self.taker.taken()
+        self.assertEqual((told["route"], told["facts"]), (None, {}))
+        given.sendall(b"220 mail\r\n")
+        self.assertEqual(client.recv(100), b"220 mail\r\n")
+        self.assert_story(await self.logged(), reason="handed-over", route=None, bytes_in=0)
+
+
+class LimitsTest(GivingCase):
+    """What still counts a client that was handed over."""
+
+    async def test_limits(self) -> None:
+        """A client does not count any more once it has been handed over, and does so until then."""
+        port = self.giving_mux(max_connections=1, max_connections_per_source=1)
+        await self.client(port, SSH)
+        given, _, giver = await self.taker.given()
+        early = await self.client(port, SSH)
+        self.assert_story(await self.logged(), reason="limit")
+        early.close()
+        giver.send(b"taken")
+        self.assert_story(await self.logged(2), reason="handed-over")
+        await self.client(port, SSH)
+        other, _ = await self.taker.taken()
+        self.assert_story(await self.logged(3), reason="handed-over")
+        self.assertEqual((given.recv(99), other.recv(99)), (SSH, SSH))
+
+
+class NotTakenTest(GivingCase):
+    """Sockets that nobody takes."""
+
+    async def refused(self, why: str, **wanted: str) -> None:
+        """Find that a client is closed cleanly, and that the log says why."""
+        client = await self.client(self.giving_mux(), SSH)
+        record = await self.logged()
+        self.assertEqual(client.recv(9), b"")
+        self.assert_story(
+            record,
+            server=self.taker.outcome,
+            bytes_in=len(SSH),
+            facts={"software": "test", "handover_error": why},
+            **wanted,
+        )
+        self.assertFalse(record.is_clean)
+
+    async def test_no_file(self) -> None:
+        """There is nothing at the path."""
+        self.taker.remove()
+        await self.refused("No such file or directory", reason="connect-refused")
+
+    async def test_nobody(self) -> None:
+        """Nobody listens there any more."""
+        self.taker.listening.close()
+        await self.refused("Connection refused", reason="connect-refused")
+
+    async def test_other_type(self) -> None:
+        """Whoever listens there expects a stream of bytes."""
+        self.taker.remove()
+        with socket.socket(socket.AF_UNIX) as stream:
+            stream.bind(self.taker.path)
+            stream.listen()
+            await self.refused("Protocol wrong type for socket", reason="connect-refused")
+
+    async def test_waits_for_room(self) -> None:
+        """A client waits while the queue is full, and is handed over when there is room; what it says meanwhile comes, too."""
+        port = self.giving_mux()
+        waiting = self.full()
+        client = await self.client(port, SSH)
+        await self.giving()
+        self.time.advance(0.02)
+        self.time.advance(0.02)
+        client.sendall(b"more")
+        waiting.close()
+        self.taker.listening.accept()[0].close()
+        self.time.advance(0.02)
+        given, _ = await self.taker.taken()
+        self.assertEqual(await self.taker.heard(given, len(SSH) + 4), SSH + b"more")
+        self.assert_story(await self.logged(), reason="handed-over")
+
+    async def test_no_room(self) -> None:
+        """After five seconds it waits no more."""
+        port = self.giving_mux()
+        self.full()
+        client = await self.client(port, SSH)
+        await self.giving()
+        for _ in range(251):
+            self.time.advance(0.02)
+        record = await self.logged()
+        self.assert_story(record, reason="connect-timeout", bytes_in=len(SSH))
+        self.assertEqual(record.facts["handover_error"], "its queue is full")
+        self.assertEqual(client.recv(9), b"")
+
+    async def test_no_answer(self) -> None:
+        """Of a server that does not answer the log tells so; the socket is the server's all the same."""
+        client = await self.client(self.giving_mux(), SSH)
+        given, _, giver = await self.taker.given()
+        self.time.advance(4.9)
+        self.assertEqual(self.records, [])
+        self.time.advance(0.2)
+        record = await self.logged()
+        self.assert_story(record, reason="not-taken", bytes_in=0)
+        self.assertEqual(record.facts["handover_error"], "its server did not answer")
+        self.assertEqual(giver.recv(9), b"")
+        given.sendall(b"here I am")
+        self.assertEqual((given.recv(99), client.recv(99)), (SSH, b"here I am"))
+
+    async def test_server_dies(self) -> None:
+        """A server that ends before it has answered lets go of the socket, and the client sees the end."""
+        client = await self.client(self.giving_mux(), SSH)
+        given, _, giver = await self.taker.given()
+        self.assertEqual(given.recv(99), SSH)
+        given.close()
+        giver.close()
+        record = await self.logged()
+        self.assert_story(record, reason="not-taken", server=self.taker.outcome)
+        why = "its server closed the connection"
+        self.assertEqual(record.facts["handover_error"], why)
+        self.assertEqual(client.recv(9), b"")
+
+    async def test_server_dies_with_its_queue(self) -> None:
+        """So does one that ends before it has looked at its queue."""
+        client = await self.client(self.giving_mux(), SSH)
+        await self.giving()
+        self.taker.listening.close()
+        self.assert_story(await self.logged(), reason="not-taken")
+        with contextlib.suppress(ConnectionResetError):  # what it has said was never read
+            self.assertEqual(client.recv(9), b"")
+
+    async def test_other_answer(self) -> None:
+        """Something else than the answer is none."""
+        await self.client(self.giving_mux(), SSH)
+        _, _, giver = await self.taker.given()
+        giver.send(b"takenly")
+        record = await self.logged()
+        self.assert_story(record, reason="not-taken")
+        self.assertEqual(record.facts["handover_error"], "its server answered something else")
+
+    async def test_killed(self) -> None:
+        """An operator can end a client that waits for room, and one that waits for the answer, which may be the server's."""
+        port = self.giving_mux()
+        client = await self.client(port, SSH)
+        given, _, _ = await self.taker.given()
+        (connection,) = self.factory.connections
+        self.assertEqual(connection.stage.state, "handing-over")
+        connection.end("killed")
+        self.assert_story(await self.logged(), reason="killed")
+        given.sendall(b"still here")
+        self.assertEqual(client.recv(99), b"still here")
+        self.full()
+        client = await self.client(port, SSH)
+        await self.giving()
+        self.factory.abort("drained")
+        self.assert_story(await self.logged(2), reason="drained")
+        self.assertRaises(ConnectionResetError, client.recv, 9)
+
+    async def test_descriptors(self) -> None:
+        """Whatever comes of it, no descriptor stays open."""
+        port = self.giving_mux()
+        before = {}
+        for number in range(1, 5):
+            client = await self.client(port, SSH)
+            given, _, giver = await self.taker.given()
+            if number % 2:
+                giver.send(b"taken")
+            else:
+                giver.close()
+            await self.logged(number)
+            for one in (client, given, giver):
+                one.close()
+            await self.turn(2)
+            before[number] = descriptors()
+        self.assertEqual(before[1], before[4])
+
+    async def test_let_go(self) -> None:
+        """Nothing of a client waits for the garbage collector, whatever comes of it."""
+        port = self.giving_mux()
+        gc.collect()
+        gc.disable()
+        self.addCleanup(gc.enable)
+        for number, answer in enumerate((b"taken", b"", b"taken"), 1):
+            await self.client(port, SSH)
+            given, _, giver = await self.taker.given()
+            (connection,) = self.factory.connections
+            known = weakref.ref(connection)
+            del connection
+            giver.send(answer) if answer else giver.close()
+            await self.logged(number)
+            await self.turn(2)
+            self.assertIsNone(known())
+            given.close()
+        self.taker.listening.close()
+        await self.client(port, SSH)
+        await self.logged(4)
+        await self.turn(2)
+        left = [one for one in gc.get_objects() if isinstance(one, Giving | Looking)]
+        self.assertEqual(left, [])

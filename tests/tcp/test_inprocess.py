@@ -1,0 +1,341 @@
+"""Protocols of this process as backends."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.interfaces import IPushProducer, ISSLTransport, ITCPTransport
+from twisted.internet.protocol import Protocol, ServerFactory
+from twisted.web.resource import Resource
+from twisted.web.server import Site
+from zope.interface import directlyProvides
+
+from tests.net.relay.test_other_transports import certificate
+from tests.support.mux import MuxTestCase, backend_at
+from tests.support.peers import Peer, PeerFactory, make_stalled_port
+from txmux.rules.embedding import outcome, route
+
+if TYPE_CHECKING:
+    from twisted.internet.interfaces import IAddress
+
+
+class _Factory(ServerFactory):
+    noisy = False
+
+    def __init__(self, protocol: type[Protocol] | None) -> None:
+        self._made = protocol
+
+    def buildProtocol(self, addr: IAddress | None) -> Any:
+        return self._made and self._made()
+
+
+class HandOverTest(MuxTestCase):
+    """A client's connection is handed over as it is."""
+
+    async def handed(self, factory: Any) -> Any:
+        return await self.connect(self.mux([route("any", factory, name="inside")]), b"first")
+
+    async def test_gets_all_bytes(self) -> None:
+        """The protocol gets what was peeked at, then the rest, and its answers are counted."""
+        client = await self.handed(self.backend)
+        server = await self.backend.heard(5)
+        client.send(b" second")
+        await server.has(12)
+        self.assertEqual(bytes(server.received), b"first second")
+        server.send(b"answer")
+        server.transport.writeSequence([b" and", b" more"])
+        await client.has(15)
+        client.close()
+        await server.has_all()
+        server.close()
+        self.assert_story(
+            await self.logged(),
+            route="inside",
+            backend="PeerFactory",
+            server=None,
+            reason="done",
+            bytes_in=12,
+            bytes_out=15,
+        )
+
+    async def test_as_a_fallback(self) -> None:
+        """As a fallback it gets all that the client sends, though that was more than is kept until a server is there."""
+        stalled = make_stalled_port(self)
+        backend = backend_at(stalled, fallback=outcome(self.backend), retries=0)
+        client = await self.connect(self.mux([route("any", backend)], peek_limit=1000))
+        client.send(b"x" * 1_000_000)
+        await self.seen(1000)
+        self.time.advance(5)
+        server = await self.backend.heard(1_000_000)
+        client.finish()
+        await server.has_all()
+        server.close()
+        self.assert_story(await self.logged(), reason="done", bytes_in=1_000_000)
+
+    async def test_transport(self) -> None:
+        """It sees a TCP transport with the client's address."""
+        client = await self.handed(self.backend)
+        server = await self.backend.peer()
+        self.assertTrue(ITCPTransport.providedBy(server.transport))
+        self.assertEqual(server.transport.getPeer(), client.transport.getHost())
+
+    async def test_half_close(self) -> None:
+        """It hears of a half-close if it knows of such."""
+        client = await self.handed(self.backend)
+        client.finish()
+        server = await self.backend.peer()
+        await server.has_all()
+        self.assertIsNone(server.lost)
+        server.send(b"late answer")
+        server.close()
+        await client.has_all()
+        self.assertEqual(bytes(client.received), b"late answer")
+
+    async def test_finished_before(self) -> None:
+        """A half-close that led to the decision is passed on as well."""
+        client = await self.connect(self.mux(default=outcome(self.backend)), b"x")
+        client.finish()
+        server = await self.backend.peer()
+        await server.has_all()
+        self.assertEqual(bytes(server.received), b"x")
+        server.close()
+        await client.has_all()
+
+    async def test_no_half_close(self) -> None:
+        """A protocol that knows of no half-close loses the connection, after what it wrote."""
+
+        class Answers(Protocol):
+            def dataReceived(self, data: bytes) -> None:
+                self.transport.write(b"answer")  # type: ignore[union-attr]
+
+        client = await self.handed(_Factory(Answers))
+        client.finish()
+        await client.has_all()
+        self.assertEqual(bytes(client.received), b"answer")
+        self.assert_story(await self.logged(), reason="done")
+
+    async def test_paused(self) -> None:
+        """A protocol that wants nothing yet is given nothing, not even what was peeked at."""
+
+        class Slow(Peer):
+            def connectionMade(self) -> None:
+                self.transport.pauseProducing()
+
+        self.backend = PeerFactory(Slow)
+        client = await self.handed(self.backend)
+        client.finish()
+        server = await self.backend.peer()
+        await self.turn(5)
+        self.assertEqual((bytes(server.received), server.finished), (b"", False))
+        server.transport.resumeProducing()
+        await server.has_all()
+        self.assertEqual(bytes(server.received), b"first")
+        server.close()
+
+    async def test_another_protocol_takes_over(self) -> None:
+        """A protocol may put another in its place, as some do to change to another language."""
+        client = await self.handed(self.backend)
+        first = await self.backend.heard(5)
+        second = Peer()
+        first.transport.protocol = second
+        second.makeConnection(first.transport)
+        self.assertIs(first.transport.protocol, second)
+        client.send(b"second")
+        await second.has(6)
+        self.assertEqual((bytes(first.received), bytes(second.received)), (b"first", b"second"))
+        client.reset()
+        await second.is_lost()
+
+    async def test_own_half_close(self) -> None:
+        """A protocol's half-close is carried out, and it is told so."""
+
+        class Told(Peer):
+            told = False
+
+            def writeConnectionLost(self) -> None:
+                self.told = True
+
+        self.backend = PeerFactory(Told)
+        client = await self.handed(self.backend)
+        server: Any = await self.backend.peer()
+        server.finish()
+        await client.has_all()
+        self.assertTrue(server.told)
+        client.close()
+        await server.has_all()
+        server.close()
+
+    async def test_finished_while_it_produces(self) -> None:
+        """A protocol that knows of no half-close is ended even while it produces for a client that does not read."""
+
+        class Produces(Protocol):
+            def connectionMade(self) -> None:
+                transport: Any = self.transport
+                directlyProvides(self, IPushProducer)
+                transport.registerProducer(self, streaming=True)
+                transport.write(bytes(16 * 1024 * 1024))
+
+            def pauseProducing(self) -> None:
+                pass
+
+            resumeProducing = stopProducing = pauseProducing
+
+        client = await self.handed(_Factory(Produces))
+        client.transport.pauseProducing()
+        client.finish()
+        while not self.factory.connections or not self._only().transport.disconnecting:
+            await self.turn()
+        client.transport.resumeProducing()
+        await client.is_lost()
+        self.assertEqual(len(client.received), 16 * 1024 * 1024)
+
+    def _only(self) -> Any:
+        (connection,) = self.factory.connections
+        return connection
+
+    async def test_tls_begins(self) -> None:
+        """After `startTLS` the transport is one of TLS, for the protocol as well."""
+        client = await self.handed(self.backend)
+        server = await self.backend.peer()
+        self.assertFalse(ISSLTransport.providedBy(server.transport))
+        server.transport.startTLS(certificate(), False)  # noqa: FBT003
+        self.assertTrue(ISSLTransport.providedBy(server.transport))
+        client.reset()
+        await server.is_lost()
+
+    async def test_ends_when_it_is_connected(self) -> None:
+        """A protocol that breaks off or raises when it is connected is sent nothing."""
+
+        class Aborts(Protocol):
+            def connectionMade(self) -> None:
+                self.transport.abortConnection()  # type: ignore[union-attr]
+                raise ZeroDivisionError
+
+            def dataReceived(self, data: bytes) -> None:
+                raise AssertionError(data)
+
+        client = await self.handed(_Factory(Aborts))
+        await client.is_lost()
+        self.assert_story(await self.logged(), reason="error")
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    async def test_client_reset(self) -> None:
+        """It hears that the client broke off."""
+        client = await self.handed(self.backend)
+        server = await self.backend.peer()
+        client.reset()
+        await server.is_lost()
+        self.assertTrue(server.was_reset())
+        self.assert_story(await self.logged(), reason="client-reset")
+
+    async def _reset_with_much_to_take(self, kind: type[Peer]) -> None:
+        self.backend = PeerFactory(kind)
+        client = await self.handed(self.backend)
+        client.transport.pauseProducing()
+        server = await self.backend.heard(5)
+        client.reset()
+        await server.has_all()
+        self.assertIsNotNone(server.lost)
+        self.assert_story(await self.logged(), reason="client-reset")
+
+    async def test_reset_while_it_closes(self) -> None:
+        """A client that breaks off is gone, though the protocol only waits until it has taken all."""
+
+        class Closes(Peer):
+            def dataReceived(self, data: bytes) -> None:
+                super().dataReceived(data)
+                self.transport.write(bytes(16 * 1024 * 1024))
+                self.transport.loseConnection()
+
+        await self._reset_with_much_to_take(Closes)
+
+    async def test_reset_while_it_pauses(self) -> None:
+        """A client that breaks off is gone, though the protocol does not read while it writes."""
+
+        class Pauses(Peer):
+            def dataReceived(self, data: bytes) -> None:
+                super().dataReceived(data)
+                self.transport.write(bytes(16 * 1024 * 1024))
+                self.transport.pauseProducing()
+
+        await self._reset_with_much_to_take(Pauses)
+
+    async def test_aborts(self) -> None:
+        """It may break the connection off itself."""
+        client = await self.handed(self.backend)
+        (await self.backend.peer()).reset()
+        await client.is_lost()
+        self.assert_story(await self.logged(), reason="server-reset")
+
+    async def test_drained(self) -> None:
+        """It is ended at the end of a drain."""
+        client = await self.handed(self.backend)
+        await self.backend.peer()
+        self.factory.abort("drained")
+        await client.is_lost()
+        self.assert_story(await self.logged(), reason="drained")
+
+    async def test_closes_at_once(self) -> None:
+        """A protocol that closes when it is connected is sent no bytes any more."""
+
+        class Closes(Protocol):
+            def connectionMade(self) -> None:
+                self.transport.loseConnection()  # type: ignore[union-attr]
+
+            def dataReceived(self, data: bytes) -> None:
+                raise AssertionError(data)
+
+        client = await self.handed(_Factory(Closes))
+        await client.is_lost()
+        self.assert_story(await self.logged(), reason="done")
+
+    async def test_builds_nothing(self) -> None:
+        """A factory that builds no protocol refuses the client."""
+        client = await self.handed(_Factory(None))
+        await client.is_lost()
+        self.assertTrue(client.was_reset())
+        self.assert_story(await self.logged(), reason="denied")
+
+    async def test_raises(self) -> None:
+        """A protocol's error ends its own connection, is logged, and no other is hurt."""
+
+        class Raises(Protocol):
+            def dataReceived(self, data: bytes) -> None:
+                raise ZeroDivisionError
+
+        port = self.mux([route("payload text=bad", _Factory(Raises)), route("any", self.backend)])
+        good = await self.connect(port, b"good")
+        server = await self.backend.peer()
+        bad = await self.connect(port, b"bad")
+        await bad.is_lost()
+        self.assert_story(await self.logged(), reason="error", backend="_Factory")
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        good.send(b"!")
+        await server.has(5)
+
+    async def test_factories_are_started(self) -> None:
+        """A factory is started and stopped with the listener, as if it listened itself."""
+        factory = PeerFactory()
+        self.mux([route("any", factory)], default=outcome(factory))
+        self.assertEqual(factory.numPorts, 2)
+        self.factory.doStop()
+        self.assertEqual(factory.numPorts, 0)
+        self.factory.doStart()
+
+    async def test_site(self) -> None:
+        """A web site of Twisted's answers, and keeps the connection for the next request."""
+
+        class Page(Resource):
+            isLeaf = True
+
+            def render_GET(self, request: Any) -> bytes:
+                return b"hello %s" % request.path
+
+        site = Site(Page())
+        client = await self.connect(self.mux([route("http", site)]))
+        for path in (b"/1", b"/2"):
+            client.received.clear()
+            client.send(b"GET %s HTTP/1.1\r\nHost: x\r\n\r\n" % path)
+            await client.until(lambda path=path: client.received.endswith(b"hello " + path))  # type: ignore[misc]
+        client.close()
+        self.assert_story(await self.logged(), reason="done", backend="Site")

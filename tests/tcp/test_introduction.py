@@ -1,0 +1,244 @@
+"""Connections that begin with a PROXY protocol header, as they should."""
+
+from __future__ import annotations
+
+from ipaddress import ip_network
+from typing import TYPE_CHECKING
+
+from twisted.internet.address import HostnameAddress, IPv4Address, IPv6Address, UNIXAddress
+from twisted.internet.protocol import Protocol, ServerFactory
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.tcp.introduction_case import LINE, SENDERS, IntroducedTestCase
+from tests.wire.proxyprotocol.vectors import (
+    DESTINATION,
+    IPV4,
+    SOURCE,
+    V1,
+    V2,
+    V2_WITH_CHECKSUM,
+    address,
+)
+from txmux.rules.embedding import route
+from txmux.rules.model import Clients, NetworkSet, Senders, Unix
+from txmux.tcp.stages.introduction import is_sender
+from txmux.wire.proxyprotocol.encode import encode_ssl, encode_v1, encode_v2
+from txmux.wire.proxyprotocol.header import Command, Header, SslClient, SslInfo, Tlv, TlvType
+
+if TYPE_CHECKING:
+    from twisted.internet.interfaces import IAddress
+
+
+class AcceptedTest(IntroducedTestCase):
+    """Headers as they should be."""
+
+    async def check(self, encoded: bytes, header: Header, port: int, number: int) -> None:
+        """Check each cut of a header, with the client's bytes right behind it."""
+        for cut in range(1, len(encoded) + 1):
+            client = await self.connect(port)
+            own = "127.0.0.1:" + str(client.transport.getHost().port)
+            client.send(encoded[:cut])
+            await self.turn(3)
+            client.send(encoded[cut:] + b"SSH-2.0-")
+            server = await self.backend.heard(8, number)
+            self.assertEqual(bytes(server.received), b"SSH-2.0-")
+            server.close()
+            await client.is_lost()
+            number += 1
+            record = await self.logged(number)
+            self.assert_story(
+                record,
+                client=str(header.source or own),
+                local=str(header.destination or f"127.0.0.1:{port}"),
+                bytes_in=8,
+                route="ssh",
+                reason="done",
+            )
+            self.assertEqual(record.facts["proxy_peer"], own)
+
+    async def test_every_cut(self) -> None:
+        """The examples of the specification are read however they are cut; what follows is the client's."""
+        port = self.introduced_mux()
+        number = 0
+        for encoded, header in [*V1.items(), *V2.items(), (V2_WITH_CHECKSUM, IPV4)]:
+            await self.check(encoded, header, port, number)
+            number += len(encoded)
+
+    async def test_byte_by_byte(self) -> None:
+        """A header may come one byte at a time, and so may what follows."""
+        port = self.introduced_mux()
+        client = await self.connect(port)
+        for byte in [*V2_WITH_CHECKSUM, *b"SSH-2.0-"]:
+            client.send(bytes([byte]))
+            await self.turn(2)
+        server = await self.backend.heard(8)
+        self.assertEqual(bytes(server.received), b"SSH-2.0-")
+
+    async def test_v4_mapped(self) -> None:
+        """A v4-mapped address is the IPv4 address that it stands for, for rules as for the log."""
+        routes = [route("any", "close", name="here", from_=["192.0.2.0/24"])]
+        port = self.introduced_mux(routes)
+        client = await self.connect(port)
+        header = Header.between(address("::ffff:192.0.2.7", 1000), address("::ffff:192.0.2.1", 443))
+        client.send(encode_v2(header) + b"x")
+        await client.is_lost()
+        record = await self.logged()
+        self.assert_story(record, client="192.0.2.7:1000", local="192.0.2.1:443", route="here")
+
+    async def test_from(self) -> None:
+        """Routes go by the real address, not by the sender's."""
+        routes = [
+            route("any", "close", name="sender", from_=["127.0.0.0/8"]),
+            route("any", "close", name="client", from_=["192.168.0.1"]),
+        ]
+        port = self.introduced_mux(routes)
+        client = await self.connect(port, LINE + b"x")
+        await client.is_lost()
+        self.assert_story(await self.logged(), route="client")
+
+    async def test_allow_and_deny(self) -> None:
+        """Admission goes by the real address, and asks no backend."""
+        for number, (clients, reason) in enumerate(
+            [
+                (Clients(excluded=NetworkSet([ip_network("192.168.0.0/24")])), "denied"),
+                (Clients(allowed=SENDERS), "denied"),
+                (Clients(excluded=SENDERS), "no-route"),
+                (Clients(allowed=NetworkSet([ip_network("192.168.0.1")])), "no-route"),
+            ],
+            1,
+        ):
+            port = self.introduced_mux(clients=clients)
+            client = await self.connect(port, LINE + b"xxx")
+            await client.is_lost()
+            self.assert_story(await self.logged(number), reason=reason, client=str(SOURCE))
+        self.assertEqual(self.backend.peers, [])
+
+    async def test_limit(self) -> None:
+        """A connection counts from its header on, and once."""
+        port = self.introduced_mux(max_connections=1)
+        first = await self.connect(port, LINE + b"SSH-2.0-")
+        await self.backend.peer()
+        second = await self.connect(port, LINE)
+        await second.is_lost()
+        self.assert_story(await self.logged(), reason="limit", client=str(SOURCE))
+        first.close()
+        (await self.backend.peer()).close()
+        await self.logged(2)
+        await self.connect(port, LINE + b"SSH-2.0-")
+        await self.backend.peer(1)
+
+    async def test_fields(self) -> None:
+        """What a header tells beside the addresses is in the facts, and as safe there as anything else."""
+        ssl = SslInfo(
+            SslClient.SSL | SslClient.CERT_CONN,
+            0,
+            (
+                Tlv(TlvType.SSL_VERSION, b"TLSv1.3"),
+                Tlv(TlvType.SSL_CN, b"J\xc3\xbcrgen"),
+                Tlv(TlvType.SSL_CIPHER, b"TLS_AES_128_GCM_SHA256"),
+            ),
+        )
+        tlvs = (
+            Tlv(TlvType.ALPN, b"h2"),
+            Tlv(TlvType.AUTHORITY, b"www.example.com"),
+            Tlv(TlvType.UNIQUE_ID, b"\x00id"),
+            Tlv(TlvType.NOOP, b"..."),
+            Tlv(0xE0, b"custom"),
+            encode_ssl(ssl),
+        )
+        port = self.introduced_mux([route("ssh", "close")])
+        client = await self.connect(port)
+        client.send(encode_v2(Header.between(SOURCE, DESTINATION, tlvs), checksum=True) + b"SSH-")
+        await client.is_lost()
+        facts = (await self.logged()).facts
+        del facts["proxy_peer"]
+        self.assertEqual(
+            facts,
+            {
+                "alpn": "h2",
+                "authority": "www.example.com",
+                "unique_id": r"\x00id",
+                "ssl_version": "TLSv1.3",
+                "ssl_cn": r"J\xc3\xbcrgen",
+                "ssl_cipher": "TLS_AES_128_GCM_SHA256",
+                "ssl_verified": "yes",
+            },
+        )
+
+    async def test_facts_of_detection(self) -> None:
+        """What detection learns stands beside what the header told."""
+        port = self.introduced_mux([route("http host=here", "close")])
+        client = await self.connect(port)
+        tlvs = (Tlv(TlvType.AUTHORITY, b"there"),)
+        header = Header.between(SOURCE, DESTINATION, tlvs)
+        client.send(encode_v2(header) + b"GET / HTTP/1.1\r\nHost: here\r\n\r\n")
+        await client.is_lost()
+        facts = (await self.logged()).facts
+        self.assertEqual((facts["authority"], facts["host"]), ("there", "here"))
+
+    async def test_local_tells_nothing(self) -> None:
+        """The fields of a LOCAL header do not count, since it is on no client's behalf."""
+        port = self.introduced_mux([route("ssh", "close")])
+        client = await self.connect(port)
+        header = Header(Command.LOCAL, tlvs=(Tlv(TlvType.AUTHORITY, b"there"),))
+        client.send(encode_v2(header) + b"SSH-")
+        await client.is_lost()
+        self.assertEqual([*(await self.logged()).facts], ["proxy_peer"])
+
+    async def test_in_process(self) -> None:
+        """A protocol of this process is told the client's real addresses."""
+        asked: list[IAddress] = []
+
+        class Tells(Protocol):
+            def connectionMade(self) -> None:
+                asked.extend([self.transport.getPeer(), self.transport.getHost()])  # type: ignore[union-attr]
+                self.transport.loseConnection()  # type: ignore[union-attr]
+
+        class Factory(ServerFactory):
+            noisy = False
+
+            def buildProtocol(self, addr: IAddress | None) -> Protocol:
+                asked.append(addr)  # type: ignore[arg-type]
+                return Tells()
+
+        port = self.introduced_mux([route("any", Factory())])
+        for header in (Header.between(SOURCE, DESTINATION), Header()):
+            client = await self.connect(port, encode_v1(header) + b"x")
+            own = ("127.0.0.1", client.transport.getHost().port)
+            await client.is_lost()
+        await self.logged(2)
+        seen = [(end.host, end.port) for end in asked]  # type: ignore[attr-defined]
+        real = (str(SOURCE.host), SOURCE.port)
+        self.assertEqual(
+            seen,
+            [real, real, (str(DESTINATION.host), DESTINATION.port), own, own, ("127.0.0.1", port)],
+        )
+
+    async def test_from_elsewhere(self) -> None:
+        """Who is in none of the networks is a plain client, and its header is bytes like any others."""
+        networks = NetworkSet([ip_network("192.0.2.0/24")])
+        routes = [route("proxy", "close", name="header"), route("ssh", "close", name="ssh")]
+        port = self.mux(routes, accept_proxy_from=networks)
+        for number, (said, name) in enumerate([(LINE, "header"), (b"SSH-", "ssh")], 1):
+            client = await self.connect(port, said)
+            await client.is_lost()
+            record = await self.logged(number)
+            self.assert_story(record, route=name, bytes_in=len(said))
+            self.assertTrue(record.client.startswith("127.0.0.1:"))
+
+
+class SenderTest(SynchronousTestCase):
+    """Who has to begin with a header."""
+
+    def test_networks(self) -> None:
+        """Whoever comes from the networks, by IPv4 or IPv6; who has no address comes from none."""
+        mapped = IPv6Address("TCP", "::ffff:127.0.0.1", 1)
+        self.assertTrue(is_sender(mapped, SENDERS))
+        self.assertFalse(is_sender(IPv4Address("TCP", "127.0.0.2", 1), SENDERS))
+        self.assertFalse(is_sender(UNIXAddress(None), SENDERS))
+        self.assertFalse(is_sender(UNIXAddress(None), Senders([ip_network("127.0.0.1")])))
+
+    def test_unix(self) -> None:
+        """Whoever comes by a UNIX socket, if these are meant, too."""
+        self.assertTrue(is_sender(UNIXAddress(None), Senders([Unix.UNIX])))
+        self.assertFalse(is_sender(HostnameAddress(b"x", 1), Senders([Unix.UNIX])))

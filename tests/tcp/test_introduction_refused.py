@@ -1,0 +1,179 @@
+"""PROXY protocol headers that are missing, wrong or late, and the time that detection has."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from tests.support.mux import backend_at
+from tests.tcp.introduction_case import LINE, IntroducedTestCase
+from tests.wire.proxyprotocol.vectors import SIGNATURE
+from txmux.rules.embedding import route
+
+if TYPE_CHECKING:
+    from txmux.telemetry.record import ConnectionRecord
+
+
+class RefusedTest(IntroducedTestCase):
+    """Headers that are missing, wrong or late: the connection is closed, and no backend hears of it."""
+
+    async def refused(self, *pieces: bytes, count: int = 1) -> ConnectionRecord:
+        """Send pieces, and give what is logged."""
+        client = await self.connect(self.port)
+        for piece in pieces:
+            client.send(piece)
+            await self.turn(2)
+        await client.is_lost()
+        record = await self.logged(count)
+        self.assertEqual(self.backend.peers, [])
+        return record
+
+    def setUp(self) -> None:
+        """Everything that is let in would reach the backend."""
+        super().setUp()
+        backend = backend_at(self.backend_port())
+        self.port = self.introduced_mux([route("any", backend)], silent=backend, default=backend)
+
+    async def test_malformed(self) -> None:
+        """What the specification calls malformed."""
+        addresses = "c0a80001c0a8000bdc0401bb"
+        wrong = [
+            b"SSH-2.0-test\r\n",
+            b"GET / HTTP/1.1\r\n\r\n",
+            b"PROXY TCP4 192.168.0.1 192.168.0.11 56324 443\n",
+            b"PROXY TCP4 192.168.0.1 192.168.0.11 56324 443\r\r\n",
+            b"PROXY TCP4  192.168.0.1 192.168.0.11 56324 443\r\n",
+            b"PROXY TCP4 192.168.0.01 192.168.0.11 56324 443\r\n",
+            b"PROXY TCP4 192.168.0.1 192.168.0.11 056324 443\r\n",
+            b"PROXY TCP4 192.168.0.1 192.168.0.11 65536 443\r\n",
+            b"PROXY TCP4 192.168.0.1 192.168.0.11 56324\r\n",
+            b"PROXY TCP4 ::1 ::1 56324 443\r\n",
+            b"PROXY TCP6 127.0.0.1 127.0.0.1 56324 443\r\n",
+            b"PROXY TCP6 1::2::3 ::1 56324 443\r\n",
+            b"PROXY UDP4 192.168.0.1 192.168.0.11 56324 443\r\n",
+            b"proxy TCP4 192.168.0.1 192.168.0.11 56324 443\r\n",
+            b"PROXY UNKNOWN" + b" " * 100,
+            SIGNATURE[:-1] + b"\r",
+            *(
+                SIGNATURE + bytes.fromhex(rest)
+                for rest in (
+                    f"1111000c{addresses}",  # version
+                    f"2211000c{addresses}",  # command
+                    f"2141000c{addresses}",  # family
+                    f"2113000c{addresses}",  # transport
+                    f"2111000b{addresses}",  # too short for its addresses
+                    "21110ff1",  # more than 4096 bytes
+                    f"2111000f{addresses}010001",  # a field that overruns
+                    f"2111000e{addresses}0100",  # half a field
+                    f"21110013{addresses}0300041c1ae9c7",  # a wrong checksum
+                    f"21110012{addresses}0300031c1ae9",  # a checksum that is too short
+                    f"21110011{addresses}2000020100",  # an SSL field that is too short
+                    f"21110017{addresses}2000080100000000210001",  # a field that overruns in it
+                )
+            ),
+        ]
+        for count, header in enumerate(wrong, 1):
+            record = await self.refused(header, b"SSH-2.0-", count=count)
+            self.assert_story(record, reason="proxy-header", bytes_in=0, route=None, backend=None)
+            self.assertIn("proxy_error", record.facts, header)
+
+    async def test_at_the_first_wrong_byte(self) -> None:
+        """It is refused as soon as it cannot become valid."""
+        for count, wrong in enumerate([b"S", b"PROXY TCP5", b"\r\n\r\r", SIGNATURE + b"\x11"], 1):
+            self.assert_story(await self.refused(wrong, count=count), reason="proxy-header")
+
+    async def test_late(self) -> None:
+        """A header has to be there in time, from accept, however much of it has come."""
+        for count, sent in enumerate([b"", LINE[:-1]], 1):
+            client = await self.connect(self.port, sent)
+            while not self.factory.connections:
+                await self.turn()
+            await self.turn(5)
+            self.time.advance(2.9)
+            await self.turn(3)
+            self.assertIsNone(client.lost)
+            self.time.advance(0.2)
+            await client.is_lost()
+            record = await self.logged(count)
+            self.assert_story(record, reason="proxy-header", duration_ms=3100.0)
+            self.assertIn("3 s", record.facts["proxy_error"])
+        self.assertEqual(self.backend.peers, [])
+
+    async def test_ended_inside(self) -> None:
+        """A stream that ends inside of the header has none."""
+        client = await self.connect(self.port, LINE[:-1])
+        client.finish()
+        await client.is_lost()
+        self.assert_story(await self.logged(), reason="proxy-header")
+
+    async def test_reset_inside(self) -> None:
+        """So has one that breaks there."""
+        client = await self.connect(self.port, LINE[:-1])
+        while not self.factory.connections:
+            await self.turn()
+        await self.turn(5)
+        client.reset()
+        self.assert_story(await self.logged(), reason="proxy-header")
+
+    async def test_port_scan(self) -> None:
+        """Who goes without a byte, as the health checks of many balancers do, has done nothing wrong."""
+        client = await self.connect(self.port)
+        client.finish()
+        await client.is_lost()
+        self.assert_story(await self.logged(), reason="client-gone")
+        client = await self.connect(self.port)
+        client.reset()
+        self.assert_story(await self.logged(2), reason="client-gone")
+        self.assertEqual(self.backend.peers, [])
+
+    async def test_drained(self) -> None:
+        """At the end of a drain it is not waited for."""
+        client = await self.connect(self.port)
+        while not self.factory.connections:
+            await self.turn()
+        self.factory.abort("drained")
+        await client.is_lost()
+        self.assertTrue(client.was_reset())
+        self.assert_story(await self.logged(), reason="drained")
+
+
+class DetectionTimeTest(IntroducedTestCase):
+    """How much time detection has."""
+
+    async def introduce_after(self, seconds: float, port: int, data: bytes = b"") -> Any:
+        client = await self.connect(port)
+        while not self.factory.connections:
+            await self.turn()
+        self.time.advance(seconds)
+        client.send(LINE + data)
+        await self.turn(5)
+        return client
+
+    async def test_counts_from_accept(self) -> None:
+        """The time that the header took is a part of it."""
+        port = self.introduced_mux(silent=backend_at(self.backend_port()))
+        client = await self.introduce_after(2, port)
+        self.time.advance(2.9)
+        await self.turn(3)
+        self.assertEqual(self.backend.peers, [])
+        self.time.advance(0.1)
+        server = await self.backend.peer()
+        server.send(b"220 welcome\r\n")
+        await client.has(13)
+        client.close()
+        server.close()
+        self.assert_story(await self.logged(), reason="done", detect_ms=5000.0)
+
+    async def test_silent_when_none_is_left(self) -> None:
+        """With a header later than that, a client that says nothing with it has said nothing in time."""
+        port = self.introduced_mux(detect_timeout=1, silent=backend_at(self.backend_port()))
+        await self.introduce_after(2, port)
+        await self.backend.peer()
+
+    async def test_decided_when_none_is_left(self) -> None:
+        """With a header later than that, what comes with it decides."""
+        routes = [route("payload text=ab", "close", name="ab"), route("any", "close", name="any")]
+        port = self.introduced_mux(routes, detect_timeout=1)
+        for count, (data, name) in enumerate([(b"ab", "ab"), (b"a", "any")], 1):
+            client = await self.introduce_after(2, port, data)
+            await client.is_lost()
+            self.assert_story(await self.logged(count), route=name)

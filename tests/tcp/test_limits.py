@@ -1,0 +1,154 @@
+"""Limits for each source of clients, over real sockets."""
+
+from __future__ import annotations
+
+from ipaddress import ip_network
+
+from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
+
+from tests.support.mux import MuxTestCase, backend_at
+from tests.support.peers import Peer, make_stalled_port, reactor
+from txmux.rules.embedding import route
+from txmux.rules.model import NetworkSet, Rate
+
+ONE, OTHER = "127.0.0.2", "127.0.0.3"
+
+
+class PerSourceTest(MuxTestCase):
+    """What one source does is no concern of another."""
+
+    async def client(self, port: int, source: str = ONE) -> Peer:
+        """Connect a client from an address of its own."""
+        endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", port, bindAddress=(source, 0))
+        peer: Peer = await connectProtocol(endpoint, Peer())
+        self.addCleanup(lambda: None if peer.lost else peer.reset())
+        return peer
+
+    async def assert_refused(self, port: int, source: str = ONE) -> None:
+        """Find that one more client is closed at once, and logged."""
+        count = len(self.records)
+        refused = await self.client(port, source)
+        await refused.is_lost()
+        self.assertEqual(bytes(refused.received), b"")
+        record = await self.logged(count + 1)
+        self.assert_story(record, reason="limit", route=None, bytes_in=0)
+        self.assertTrue(record.client.startswith(f"{source}:"))
+
+    async def admitted(self, count: int) -> None:
+        """Wait until this many connections are let in."""
+        while len(self.factory.connections) < count:
+            await self.turn()
+
+    async def gone(self, peer: Peer, lines: int) -> None:
+        """Let a client go, and wait for its line."""
+        peer.close()
+        await self.logged(lines)
+
+    async def test_connections(self) -> None:
+        """One more than the limit is refused until one leaves."""
+        port = self.mux(max_connections_per_source=2)
+        first, _ = await self.client(port), await self.client(port)
+        await self.admitted(2)
+        await self.assert_refused(port)
+        await self.client(port, OTHER)
+        await self.admitted(3)
+        await self.gone(first, 2)
+        await self.client(port)
+        await self.admitted(3)
+        await self.assert_refused(port)
+
+    async def test_undecided(self) -> None:
+        """Who has been recognised counts no longer, for as long as he may stay."""
+        backend = backend_at(self.backend_port())
+        port = self.mux([route("ssh", backend)], max_undecided_per_source=1)
+        first = await self.client(port)
+        await self.admitted(1)
+        await self.assert_refused(port)
+        first.send(b"SSH-2.0-x\r\n")
+        await (await self.backend.peer()).has(1)
+        silent = await self.client(port)
+        await self.admitted(2)
+        await self.assert_refused(port)
+        await self.gone(silent, 3)
+        await self.client(port)
+        await self.admitted(2)
+
+    async def test_recognised_before_connected(self) -> None:
+        """Who waits for a server has been recognised."""
+        backend = backend_at(make_stalled_port(self))
+        port = self.mux([route("ssh", backend)], max_undecided_per_source=1)
+        (await self.client(port)).send(b"SSH-2.0-x\r\n")
+        await self.seen(11)
+        (await self.client(port)).send(b"S")
+        await self.admitted(2)
+        await self.assert_refused(port)
+        self.factory.abort("drained")
+        await self.logged(3)
+
+    async def test_rate(self) -> None:
+        """A burst is let in, then one for each time that has gone by."""
+        port = self.mux(connection_rate_per_source=Rate(1.0, 2))
+        for count in (1, 2):
+            await self.gone(await self.client(port), count)
+        await self.assert_refused(port)
+        await self.gone(await self.client(port, OTHER), 4)
+        self.time.advance(1)
+        await self.gone(await self.client(port), 5)
+        await self.assert_refused(port)
+
+    async def test_behind_a_proxy(self) -> None:
+        """Those whose connections a proxy makes are counted by their own addresses, as soon as it has told them."""
+        port = self.mux(
+            max_connections_per_source=1,
+            accept_proxy_from=NetworkSet([ip_network("127.0.0.0/8")]),
+        )
+        for _ in range(3):  # as long as nobody has been told of, nobody is counted
+            await self.client(port)
+        await self.admitted(3)
+        for number, (source, reason) in enumerate(
+            [("192.0.2.1", None), ("192.0.2.2", None), ("192.0.2.1", "limit")], 4
+        ):
+            peer = await self.client(port)
+            peer.send(f"PROXY TCP4 {source} 192.0.2.9 1000 443\r\n".encode())
+            if reason is None:
+                await self.admitted(number)
+            else:
+                await peer.is_lost()
+        record = await self.logged()
+        self.assert_story(record, reason="limit", client="192.0.2.1:1000")
+        self.factory.abort("drained")
+        await self.logged(6)
+        again = await self.client(port)
+        again.send(b"PROXY TCP4 192.0.2.1 192.0.2.9 1000 443\r\nx")
+        await again.is_lost()
+        self.assert_story(await self.logged(7), reason="no-route")
+
+    async def test_ends_of_all_kinds(self) -> None:
+        """However a connection ends, its source may come again: silent, unknown, reset, ended by us."""
+        port = self.mux(max_connections_per_source=1, max_undecided_per_source=1)
+        for number, end in enumerate([Peer.close, Peer.reset, say, finish], 1):
+            peer = await self.client(port)
+            await self.admitted(1)
+            end(peer)
+            await self.logged(number)
+        silent = await self.client(port)
+        await self.admitted(1)
+        self.time.advance(5)
+        await silent.is_lost()
+        await self.logged(5)
+        await self.client(port)
+        await self.admitted(1)
+        self.factory.abort("drained")
+        await self.logged(6)
+        await self.client(port)
+        await self.admitted(1)
+
+
+def say(peer: Peer) -> None:
+    """Send what no route takes."""
+    peer.send(b"x")
+
+
+def finish(peer: Peer) -> None:
+    """Send nothing, and say that nothing comes."""
+    peer.finish()

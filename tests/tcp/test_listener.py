@@ -1,0 +1,185 @@
+"""Who is let in."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from ipaddress import ip_network
+from typing import Any
+
+from twisted.internet.address import HostnameAddress, IPv6Address, UNIXAddress
+from twisted.internet.threads import deferToThread
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.net.relay.test_other_transports import certificate
+from tests.support.mux import ListLog, MuxTestCase
+from tests.support.peers import connect, listen, reactor
+from txmux.access.admission import Admission, Tally
+from txmux.net.addresses import ip_address_of, text_of
+from txmux.rules.embedding import route
+from txmux.rules.model import Clients, Listener, NetworkSet
+from txmux.tcp.listener import MuxFactory
+from txmux.tcp.stages.closing import Closing
+
+
+def networks(*texts: str) -> NetworkSet:
+    """Make a set of networks."""
+    return NetworkSet(map(ip_network, texts))
+
+
+class AdmissionTest(MuxTestCase):
+    """Networks and limits."""
+
+    async def refused(self, reason: str, count: int = 1, **settings: Any) -> None:
+        client = await self.connect(self.mux(**settings))
+        await client.is_lost()
+        record = await self.logged(count)
+        self.assert_story(record, reason=reason, bytes_in=0)
+        self.assertTrue((record.local or "").startswith("127.0.0.1:"))
+        self.assertEqual(self.factory.connections, set())
+
+    async def test_denied(self) -> None:
+        """A client of a denied network is closed at once, and logged."""
+        await self.refused("denied", clients=Clients(excluded=networks("127.0.0.0/8")))
+
+    async def test_not_allowed(self) -> None:
+        """With `allow`, all others are refused."""
+        await self.refused("denied", clients=Clients(networks("10.0.0.0/8")))
+
+    async def test_deny_wins(self) -> None:
+        """A network that is both allowed and denied is denied."""
+        both = networks("127.0.0.0/8")
+        await self.refused("denied", clients=Clients(both, both))
+
+    async def test_allowed(self) -> None:
+        """Clients of an allowed network come in."""
+        client = await self.connect(
+            self.mux(clients=Clients(networks("127.0.0.0/8"), networks("10.0.0.0/8")))
+        )
+        client.send(b"x")
+        await client.is_lost()
+        self.assert_story(await self.logged(), reason="no-route")
+
+    async def test_limit_of_the_listener(self) -> None:
+        """One more than the limit is closed; when one leaves there is room again."""
+        port = self.mux(max_connections=1)
+        first = await self.connect(port)
+        await self.accepted()
+        second = await self.connect(port)
+        await second.is_lost()
+        self.assert_story(await self.logged(), reason="limit")
+        first.close()
+        await self.logged(2)
+        third = await self.connect(port, b"x")
+        await third.is_lost()
+        self.assert_story(await self.logged(3), reason="no-route")
+
+    async def test_limit_of_the_service(self) -> None:
+        """Listeners may share a limit."""
+        tally = Tally(1)
+        ports = [
+            listen(
+                self,
+                MuxFactory(
+                    (),
+                    Listener(name),
+                    access_log=self.log,
+                    admission=Admission(Listener(name), self.time.seconds, service=tally),
+                    reactor=self.time,
+                ),
+            )
+            for name in ("one", "two")
+        ]
+        first = await connect(self, ports[0])
+        while not tally.count:
+            await self.turn()
+        second = await connect(self, ports[1])
+        await second.is_lost()
+        self.assert_story(self.records[-1], reason="limit", listener="two")
+        first.close()
+        while tally.count:
+            await self.turn()
+
+    async def test_without_a_log(self) -> None:
+        """No log is needed."""
+        factory = MuxFactory((), Listener("x", clients=Clients(excluded=networks("127.0.0.0/8"))))
+        client = await connect(self, listen(self, factory))
+        await client.is_lost()
+        self.assertIs(factory.engine.reactor, reactor)
+
+
+class EndingTest(MuxTestCase):
+    """Whatever goes wrong with one connection, the others end."""
+
+    async def test_one_cannot_be_ended(self) -> None:
+        """A stage that raises when it is ended is broken off."""
+        port = self.mux([route("ssh", "close")])
+        for _ in range(2):
+            (await self.connect(port)).send(b"SS")
+        while sum(connection.record.bytes_in for connection in self.factory.connections) < 4:
+            await self.turn()
+        broken = min(self.factory.connections, key=lambda c: c.record.id)
+        stage: Any = broken.stage
+        self.patch(stage, "abort", None)
+        emptied = self.factory.emptied()
+        self.factory.abort("drained")
+        await emptied
+        self.assertEqual(len(self.flushLoggedErrors(TypeError)), 1)
+        await self.turn(5)
+        self.assertEqual(self.time.clock.getDelayedCalls(), [])
+
+    async def test_log_raises(self) -> None:
+        """An access log that raises costs its line, and nothing else."""
+
+        class Raises(ListLog):
+            def write(self, record: object) -> None:
+                raise ZeroDivisionError
+
+        self.log = Raises()
+        client = await self.connect(self.mux(), b"x")
+        await client.is_lost()
+        await self.factory.emptied()
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    async def test_tls_without_close_notify(self) -> None:
+        """A client over TLS that sends no close-notify is not waited for without end."""
+        self.mux()
+        port = reactor.listenSSL(0, self.factory, certificate(), interface="127.0.0.1")
+        self.addCleanup(port.stopListening)
+        context = ssl.create_default_context()
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        plain = socket.create_connection(("127.0.0.1", port.getHost().port))
+        secure = await deferToThread(context.wrap_socket, plain)
+        self.addCleanup(secure.close)
+        secure.sendall(b"x")
+        while not self._is_closing():
+            await self.turn()
+        self.time.advance(4.9)
+        await self.turn(5)
+        self.assertEqual(self.records, [])
+        self.time.advance(0.2)
+        self.assert_story(await self.logged(), reason="no-route")
+
+    def _is_closing(self) -> bool:
+        return any(isinstance(c.stage, Closing) for c in self.factory.connections)
+
+
+class AddressTest(SynchronousTestCase):
+    """How addresses are read and written."""
+
+    def test_mapped(self) -> None:
+        """An IPv4 client of an IPv6 socket is an IPv4 client."""
+        mapped = IPv6Address("TCP", "::ffff:192.0.2.1", 80)
+        self.assertEqual(text_of(mapped), "192.0.2.1:80")
+        address = ip_address_of(mapped)
+        assert address is not None
+        self.assertEqual(address.host.version, 4)
+
+    def test_texts(self) -> None:
+        """IPv6 is in brackets, UNIX sockets by their path, if they have one."""
+        self.assertEqual(text_of(IPv6Address("TCP", "2001:db8::1", 80)), "[2001:db8::1]:80")
+        self.assertEqual(text_of(UNIXAddress(b"/run/x")), "unix:/run/x")
+        self.assertEqual(text_of(UNIXAddress(None)), "unix")
+        self.assertEqual(text_of(HostnameAddress(b"x", 1)), "HostnameAddress")
+        self.assertIsNone(ip_address_of(UNIXAddress(b"/run/x")))

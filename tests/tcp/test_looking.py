@@ -1,0 +1,306 @@
+"""Listeners that only look at what clients say, since a socket may be handed over."""
+
+from __future__ import annotations
+
+import socket
+import struct
+from typing import TYPE_CHECKING, Any
+
+from tests.support.mux import MuxTestCase, backend_at
+from tests.support.peers import reactor
+from tests.support.queues import until_taken
+from tests.support.taker import Taker
+from tests.tcp import (
+    test_first_bytes,
+    test_introduction,
+    test_peeking,
+    test_race,
+    test_reject,
+    test_terminate_handshake,
+)
+from tests.tcp.introduction_case import LINE, SENDERS
+from tests.wire.proxyprotocol.vectors import V1, V2
+from txmux.rules.embedding import outcome, route
+from txmux.rules.model import Backend
+from txmux.rules.reading.endpoints import server as server_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from txmux.rules.model import Route
+
+SSH = b"SSH-2.0-test\r\n"
+HTTP = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+_RESET = struct.pack("ii", 1, 0)
+
+
+class LookingCase(MuxTestCase):
+    """Each listener also has a route that hands over, for clients that never come: what tests find is as without it."""
+
+    def mux(self, routes: Iterable[Route] = (), **settings: Any) -> int:
+        """Listen with a multiplexer."""
+        if self.relay == "auto":
+            routes = [*routes, route("ssh", "handover:/nowhere", from_=["192.0.2.1"])]
+        return super().mux(routes, **settings)
+
+
+class FirstBytesTest(LookingCase, test_first_bytes.FirstBytesTest):
+    """What is said before anybody accepts."""
+
+
+class DecidingTest(LookingCase, test_peeking.DecidingTest):
+    """Clients that a route takes."""
+
+
+class UndecidedTest(LookingCase, test_peeking.UndecidedTest):
+    """Clients that no route takes."""
+
+
+class LeavingTest(LookingCase, test_peeking.LeavingTest):
+    """Clients that leave early."""
+
+
+class RaceTest(LookingCase, test_race.RaceTest):
+    """Servers that are connected while nobody knows."""
+
+
+class AcceptedTest(LookingCase, test_introduction.AcceptedTest):
+    """Clients that begin with a header."""
+
+
+class RejectTest(LookingCase, test_reject.WhereTest):
+    """Clients that are answered, and turned away."""
+
+
+class HandshakeTests(LookingCase, test_terminate_handshake.HandshakeTests):
+    """Clients whose TLS ends here."""
+
+
+class WaitingTest(MuxTestCase):
+    """Clients whose bytes are left where they are."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.taker = Taker(self, self.turn)
+
+    def giving_mux(
+        self, *, host: str = "127.0.0.1", backend: Backend | None = None, **settings: Any
+    ) -> int:
+        """Listen with a multiplexer that hands over SSH, and leads HTTP to the test's backend, or to another one."""
+        if backend is None:
+            backend = backend_at(self.backend_port())
+        routes = [
+            route("ssh", self.taker.outcome, name="ssh"),
+            route("http host=a", backend, name="http"),
+        ]
+        return self.mux(routes, interface=host, **settings)
+
+    def ready(self) -> list[tuple[int, int]]:
+        """Give what the system tells of all sockets that are watched."""
+        poller: Any = self.factory.engine._poller
+        found: list[tuple[int, int]] = poller._epoll.poll(0)
+        return found
+
+    async def test_every_cut(self) -> None:
+        """However the network cuts what a client says, its server finds all of it, and nothing is told twice meanwhile."""
+        port = self.giving_mux()
+        for cut in range(1, len(SSH)):
+            client = await self.connect(port, SSH[:cut])
+            if cut < 4:  # then it is decided
+                await self.seen(cut)
+                self.assertEqual(self.ready(), [])
+            client.send(SSH[cut:])
+            given, _ = await self.taker.taken()
+            self.assertEqual(given.getsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT), 1)
+            self.assertEqual(await self.taker.heard(given, len(SSH)), SSH)
+            record = await self.logged(cut)
+            self.assert_story(record, reason="handed-over", bytes_in=0, bytes_out=0)
+            client.close()
+            given.close()
+
+    async def test_every_cut_of_another(self) -> None:
+        """So does an ordinary server."""
+        port = self.giving_mux()
+        for number, cut in enumerate(range(1, len(HTTP)), 1):
+            client = await self.connect(port, HTTP[:cut])
+            await self.seen(cut)
+            client.send(HTTP[cut:])
+            server = await self.backend.heard(len(HTTP), number - 1)
+            server.send(b"answer")
+            await client.has(6)
+            client.close()
+            server.close()
+            record = await self.logged(number)
+            self.assertEqual(bytes(server.received), HTTP)
+            self.assert_story(record, reason="done", bytes_in=len(HTTP), bytes_out=6)
+
+    async def test_finished(self) -> None:
+        """A client that has finished sending while it was looked at is handed over as it is."""
+        port = self.giving_mux(default=outcome(self.taker.outcome))
+        client = await self.connect(port, b"SS")
+        await self.seen(2)
+        client.finish()
+        given, told = await self.taker.taken()
+        self.assertEqual((told["route"], await self.taker.heard(given, 9)), (None, b"SS"))
+        given.sendall(b"late")
+        await client.has(4)
+        self.assert_story(await self.logged(), reason="handed-over")
+
+    async def test_finished_for_another(self) -> None:
+        """An ordinary server hears of the end, once, and can still answer."""
+        port = self.giving_mux(default=backend_at(self.backend_port()))
+        client = await self.connect(port, b"SS")
+        await self.seen(2)
+        client.finish()
+        server = await self.backend.heard(2)
+        await server.has_all()
+        server.send(b"late")
+        await client.has(4)
+        server.close()
+        self.assert_story(await self.logged(), reason="done", bytes_in=2, bytes_out=4)
+
+    async def test_too_late(self) -> None:
+        """A client that says too little goes where `default` leads, with what it has said."""
+        port = self.giving_mux(default=outcome(self.taker.outcome), detect_timeout=3)
+        client = await self.connect(port, b"SS")
+        await self.seen(2)
+        self.time.advance(3.1)
+        given, _ = await self.taker.taken()
+        client.send(b"H")
+        self.assertEqual(await self.taker.heard(given, 3), b"SSH")
+        self.assert_story(await self.logged(), reason="handed-over")
+
+    async def test_reset(self) -> None:
+        """A client that resets its connection while it is looked at is gone."""
+        client = await self.connect(self.giving_mux(), b"SS")
+        await self.seen(2)
+        client.reset()
+        self.assert_story(await self.logged(), reason="client-gone", bytes_in=2)
+
+    async def test_reset_behind_the_decision(self) -> None:
+        """What a client has said before it resets the connection reaches an ordinary server all the same."""
+        path = f"{self.taker.path}2"
+        listening = reactor.listenUNIX(path, self.backend)
+        self.addCleanup(listening.stopListening)
+        # It is connected at once. Of a client that has gone before, no server hears.
+        port = self.giving_mux(backend=Backend("b", (server_of(f"unix:{path}"),)))
+        client = socket.create_connection(("127.0.0.1", port))
+        client.sendall(HTTP[:5])
+        await self.seen(5)
+        client.sendall(HTTP[5:])
+        until_taken(client)  # a reset throws away what is still on its way
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        client.close()
+        server = await self.backend.heard(len(HTTP))
+        await self.is_gone(server)
+        self.assertEqual(bytes(server.received), HTTP)
+        self.assert_story(await self.logged(), reason="client-reset", bytes_in=len(HTTP))
+
+    async def test_full(self) -> None:
+        """Where the socket takes less than `peek_limit`, what it takes decides; nobody waits for more, and no byte is lost."""
+        port = self.giving_mux(default=backend_at(self.backend_port()))
+        listening: Any = self.listening
+        listening._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        said = b"GET / HTTP/1.1\r\nX: " + bytes(range(48, 98)) * 1000
+        client = await self.connect(port, said)
+        server = await self.backend.heard(len(said))
+        self.assertEqual(bytes(server.received), said)
+        client.close()
+        server.close()
+        self.assert_story(await self.logged(), route=None, reason="done", bytes_in=len(said))
+
+    async def test_full_and_handed_over(self) -> None:
+        """Such a socket is handed over with all that it has."""
+        port = self.giving_mux(default=outcome(self.taker.outcome))
+        listening: Any = self.listening
+        listening._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        said = b"GET / HTTP/1.1\r\nX: " + b"x" * 20000
+        client = await self.connect(port, said)
+        given, _ = await self.taker.taken()
+        self.assertEqual(await self.taker.heard(given, len(said)), said)
+        client.close()
+        self.assert_story(await self.logged(), reason="handed-over")
+
+    async def test_peek_limit(self) -> None:
+        """As many bytes as `peek_limit` decide, and more stay where they are."""
+        port = self.giving_mux(default=outcome(self.taker.outcome), peek_limit=64)
+        client = await self.connect(port, b"GET / HTTP/1.1\r\nX: " + b"x" * 200)
+        given, _ = await self.taker.taken()
+        self.assertEqual(len(await self.taker.heard(given, 219)), 219)
+        client.close()
+        self.assert_story(await self.logged(), reason="handed-over", bytes_in=0)
+
+    async def test_headers(self) -> None:
+        """A PROXY header is taken out of the socket, however it is cut, and what it says is told."""
+        port = self.giving_mux(accept_proxy_from=SENDERS)
+        number = 0
+        for encoded, header in [*V1.items(), *V2.items()]:
+            for cut in {1, len(encoded) // 2, len(encoded) - 1, len(encoded)}:
+                number += 1
+                client = await self.connect(port, encoded[:cut])
+                peer = client.transport.getHost()
+                await self.turn(2)
+                client.send(encoded[cut:] + SSH)
+                given, told = await self.taker.taken()
+                self.assertEqual(given.recv(99), SSH)
+                source = header.source
+                expected = [str(source.host), source.port] if source else [peer.host, peer.port]
+                self.assertEqual(told["client"], expected)
+                self.assertEqual(told["facts"]["proxy_peer"], f"{peer.host}:{peer.port}")
+                self.assert_story(
+                    await self.logged(number),
+                    reason="handed-over",
+                    client=f"{expected[0]}:{expected[1]}"
+                    if ":" not in str(expected[0])
+                    else str(source),
+                )
+                client.close()
+                given.close()
+
+    async def test_header_and_another_route(self) -> None:
+        """Behind a header, an ordinary server gets what comes after it, as does one with a header that is refused."""
+        port = self.giving_mux(accept_proxy_from=SENDERS)
+        client = await self.connect(port, LINE + HTTP[:3])
+        await self.seen(3)
+        client.send(HTTP[3:])
+        server = await self.backend.heard(len(HTTP))
+        self.assertEqual(bytes(server.received), HTTP)
+        client.close()
+        server.close()
+        self.assert_story(await self.logged(), reason="done", bytes_in=len(HTTP))
+        client = await self.connect(port, b"nothing like it\r\n")
+        await client.is_lost()
+        self.assert_story(await self.logged(2), reason="proxy-header")
+
+    async def test_ipv6(self) -> None:
+        """Clients by IPv6 are handed over, too."""
+        port = self.giving_mux(host="::1")
+        client = await self.connect(port, SSH, host="::1")
+        given, told = await self.taker.taken()
+        peer = client.transport.getHost()
+        self.assertEqual(told["client"], ["::1", peer.port])
+        self.assertEqual(given.family, socket.AF_INET6)
+        self.assertEqual(given.getpeername()[:2], ("::1", peer.port))
+        self.assertEqual(given.recv(99), SSH)
+        self.assert_story(await self.logged(), reason="handed-over", client=f"[::1]:{peer.port}")
+
+    async def test_unix(self) -> None:
+        """A client that has no TCP socket, as one of systemd's may not, is closed, and other routes serve it."""
+        self.giving_mux()
+        path = f"{self.taker.path}2"
+        with socket.socket(socket.AF_UNIX) as opened:
+            opened.bind(path)
+            opened.listen()
+            port: Any = self.factory.listen(opened)
+        self.addCleanup(port.stopListening)
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(path)
+            client.sendall(SSH)
+            client.settimeout(0)
+            self.assert_story(await self.logged(), reason="error", route="ssh")
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(path)
+            client.sendall(HTTP)
+            server = await self.backend.heard(len(HTTP))
+            server.close()
+        self.assert_story(await self.logged(2), reason="done", route="http")

@@ -1,0 +1,213 @@
+"""Connections that are relayed go on in another process; here, behind another listener."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import socket
+from typing import TYPE_CHECKING, Any
+
+from tests.support.mux import MuxTestCase, backend_at
+from txmux.errors import MuxError
+from txmux.net.relay.kernel import is_supported
+from txmux.rules.embedding import route
+from txmux.tcp.listener import MuxFactory
+from txmux.tcp.moving import Unpacking, packed
+
+if TYPE_CHECKING:
+    from tests.support.peers import Peer
+
+
+class MovingTest(MuxTestCase):
+    """Two listeners, as of an old process and a new one, with one access log."""
+
+    skip = None if is_supported() else "these need Linux"
+
+    async def relayed(self, **settings: Any) -> tuple[Peer, Peer]:
+        """Have a connection relayed, and give both peers."""
+        self.backend_settings = backend_at(self.backend_port(), idle_timeout=100.0)
+        port = self.mux([route("ssh", self.backend_settings, name="ssh")], **settings)
+        client = await self.connect(port, b"SSH-2.0-a\r\n")
+        server = await self.backend.heard(11)
+        self.old = self.factory
+        return client, server
+
+    on_the_way = 0.0
+
+    def move(self, **settings: Any) -> MuxFactory:
+        """Move the only connection to another listener."""
+        (connection,) = self.old.connections
+        suspended = connection.suspend()
+        assert suspended is not None
+        moved, sockets = suspended
+        message = json.loads(json.dumps(packed([moved])))
+        copies: Any = tuple(one.dup() for one in sockets)
+        self.time.advance(self.on_the_way)
+        self.mux([route("ssh", self.backend_settings, name="ssh")], **settings)
+        (row,) = message["rows"]
+        self.factory.adopt(Unpacking(message["names"]).read(row), copies)
+        connection.let_go()
+        return self.factory
+
+    async def test_goes_on(self) -> None:
+        """Bytes flow on both ways, and one line tells of the whole life."""
+        client, server = await self.relayed()
+        self.time.advance(3)
+        self.move()
+        client.send(b"more")
+        await server.has(15)
+        server.send(b"answer")
+        await client.has(6)
+        self.time.advance(2)
+        client.close()
+        await server.is_lost()
+        story = await self.logged()
+        self.assert_story(
+            story, route="ssh", backend="backend", bytes_in=15, bytes_out=6, reason="done"
+        )
+        self.assertEqual(story.duration_ms, 5000)
+        self.assertEqual(len(self.records), 1)
+        self.assertEqual(self.old.connections, set())
+
+    async def test_on_the_way(self) -> None:
+        """The time that it takes to move is a part of its life, unless the clock was set meanwhile."""
+        client, server = await self.relayed()
+        self.on_the_way = 0.5
+        self.move()
+        self.time.advance(1)
+        client.close()
+        await server.is_lost()
+        self.assertEqual((await self.logged()).duration_ms, 1500)
+
+    async def test_clock_was_set(self) -> None:
+        """If the clock was set meanwhile, the time that it takes is not known, and is not counted."""
+        client, server = await self.relayed()
+        (connection,) = self.old.connections
+        self.time.advance(3)
+        suspended = connection.suspend()
+        assert suspended is not None
+        moved, _ = suspended
+        now = self.time.seconds()
+        ages = [moved.age_at(then) for then in (now, now + 2, now + 86400, now - 2)]
+        self.assertEqual(ages, [3, 5, 3, 3])
+        connection.resume(moved)
+        client.close()
+        await server.is_lost()
+        await self.logged()
+
+    async def test_pools(self) -> None:
+        """The old pool has a connection less, the new one a connection more, until it is over."""
+        client, server = await self.relayed()
+
+        def counts() -> list[int]:
+            upstreams = (self.old.upstreams, self.factory.upstreams)
+            return [one.of(self.backend_settings).pool.connections for one in upstreams]
+
+        self.assertEqual(counts(), [1, 1])  # it is one pool yet
+        self.move()
+        self.assertEqual(counts(), [0, 1])
+        client.close()
+        await server.is_lost()
+        await self.logged()
+        self.assertEqual(counts(), [0, 0])
+
+    async def test_limits(self) -> None:
+        """It counts among those of the new listener and of its source, whatever the limit, until it is over."""
+        client, server = await self.relayed(max_connections=1, max_connections_per_source=1)
+        self.move(max_connections=1, max_connections_per_source=1)
+        admission = self.factory.generation.admission
+        self.assertEqual([tally.count for tally in admission._tallies], [1, 1])
+        self.assertEqual([tally.count for tally in self.old.generation.admission._tallies], [0, 0])
+        client.close()
+        await server.is_lost()
+        await self.logged()
+        self.assertEqual([tally.count for tally in admission._tallies], [0, 0])
+
+    async def test_time_outs_go_on(self) -> None:
+        """Quiet seconds before the move count, too."""
+        client, server = await self.relayed()
+        await self.taken()
+        self.time.advance(60)
+        self.move()
+        self.time.advance(39)
+        self.assertEqual(self.records, [])
+        self.time.advance(1)
+        await client.is_lost()
+        await server.is_lost()
+        self.assert_story(await self.logged(), reason="idle-timeout")
+
+    async def test_resumed(self) -> None:
+        """One that could not be moved goes on where it was."""
+        client, server = await self.relayed()
+        (connection,) = self.old.connections
+        suspended = connection.suspend()
+        assert suspended is not None
+        client.send(b"more")
+        connection.resume(suspended[0])
+        await server.has(15)
+        client.close()
+        await server.is_lost()
+        self.assert_story(await self.logged(), bytes_in=15, reason="done")
+
+    async def test_other_rules(self) -> None:
+        """Where the new rules have no such backend, the connection goes on all the same."""
+        client, server = await self.relayed()
+        self.backend_settings = backend_at(1)
+        self.move()
+        client.send(b"more")
+        await server.has(15)
+        client.close()
+        await server.is_lost()
+        self.assert_story(await self.logged(), backend="backend", bytes_in=15, reason="done")
+
+    async def test_undecided(self) -> None:
+        """One that is not relayed yet cannot be moved."""
+        port = self.mux([route("ssh", backend_at(1))])
+        client = await self.connect(port, b"SS")
+        await self.seen(2)
+        (connection,) = self.factory.connections
+        self.assertIsNone(connection.suspend())
+        client.close()
+        await self.logged()
+
+    async def test_portable(self) -> None:
+        """A process that serves no plain sockets takes none, and leaves them to the caller."""
+        from txmux.tcp.engine import Engine  # noqa: PLC0415 - of this test alone
+
+        client, server = await self.relayed()
+        (connection,) = self.old.connections
+        suspended = connection.suspend()
+        assert suspended is not None
+        moved, sockets = suspended
+        other = MuxFactory([], engine=Engine(self.time, "portable"))
+        self.assertRaises(MuxError, other.adopt, moved, sockets)
+        self.assertIsInstance(sockets[0], socket.socket)
+        connection.resume(moved)
+        client.close()
+        await server.is_lost()
+        await self.logged()
+
+    async def test_other_versions(self) -> None:
+        """Fields that are not known are left out, what is missing has its default, and a record with a value of another type is refused."""
+        client, server = await self.relayed()
+        (connection,) = self.old.connections
+        suspended = connection.suspend()
+        assert suspended is not None
+        moved, _ = suspended
+        message = packed([moved])
+        (row,) = message["rows"]
+        values = dict(zip(message["names"], row, strict=True))
+        values |= {"of": "tomorrow", "record.colour": "blue"}
+        del values["relay.client.is_unwritable"]
+        for name, value in itertools.product(
+            (one for one in message["names"] if one.startswith("record.")), ([None], {"x": None})
+        ):
+            changed = values | {name: value}
+            self.assertRaises(TypeError, Unpacking([*changed]).read, [*changed.values()])
+        self.assertEqual(Unpacking([*values]).read([*values.values()]), moved)
+        del values["relay.quiet"]
+        self.assertRaises(TypeError, Unpacking([*values]).read, [*values.values()])
+        connection.resume(moved)
+        client.close()
+        await server.is_lost()
+        await self.logged()

@@ -1,0 +1,326 @@
+"""Backends with several servers, of which some fail: real sockets, and a clock that the test moves."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+from twisted.internet.defer import maybeDeferred
+from twisted.logger import capturedLogs
+
+from tests.support.mux import RESET, backend_at, server_at
+from tests.support.peers import PeerFactory, listen, make_stalled_port
+from tests.support.ports import free_port
+from tests.tcp.pools_case import AT_ONCE, PoolCase, name
+from txmux.rules.model import Backend, ServerTLS
+
+
+class AttemptsTest(PoolCase):
+    """One client, and several servers that are tried for it."""
+
+    async def test_each_attempt(self) -> None:
+        """One refuses, one hangs, the third gets all bytes; the log tells all three."""
+        refusing, stalled, good = free_port(), make_stalled_port(self), self.backend_port()
+        self.serve(backend_at(refusing, stalled, good))
+        client = await self.client(b"first ")
+        await self.seen(6)
+        await self.tries(stalled)
+        client.send(b"second ")
+        await self.seen(13)
+        self.time.advance(5)
+        peer = await self.backend.peer()
+        client.send(b"third")
+        await peer.has(18)
+        self.assertEqual(bytes(peer.received), b"first second third")
+        await self.finish(client, peer)
+        self.assert_story(
+            await self.logged(),
+            reason="done",
+            server=name(good),
+            facts={"tried": f"{name(refusing)} connect-refused, {name(stalled)} connect-timeout"},
+        )
+
+    async def test_facts_are_of_one_connection(self) -> None:
+        """What was tried for one client is not told of the next one."""
+        refusing = free_port()
+        self.serve(backend_at(refusing, self.backend_port(), eject=AT_ONCE))
+        await self.served_by(self.backend)
+        await self.served_by(self.backend)
+        first, second = self.records
+        self.assertEqual(first.facts, {"tried": f"{name(refusing)} connect-refused"})
+        self.assertEqual(second.facts, {})
+
+    async def test_attempts_of_a_fallback(self) -> None:
+        """Those of the backend come first, then those of its fallback."""
+        ports = [free_port() for _ in range(3)]
+        fallback = Backend("other", (server_at(ports[1]), server_at(ports[2])))
+        self.serve(backend_at(ports[0], fallback=fallback))
+        await self.turned_away(
+            reason="connect-refused",
+            backend="other",
+            server=name(ports[2]),
+            facts={"tried": ", ".join(f"{name(port)} connect-refused" for port in ports)},
+        )
+
+    async def test_header_for_each(self) -> None:
+        """Each server that is tried gets the PROXY header, once, and the next ones as well."""
+        servers = [PeerFactory(), PeerFactory()]
+        ports = [listen(self, factory) for factory in servers]
+        self.serve(backend_at(*ports, proxy_protocol="v1", tls=ServerTLS("a.example")))
+        client = await self.client()
+        header = f"PROXY TCP4 127.0.0.1 127.0.0.1 {client.transport.getHost().port} {self.port}\r\n"
+        for factory in servers:
+            peer = await factory.peer()
+            await peer.has(len(header) + 5)
+            await self.finish(peer)
+            said = bytes(peer.received)
+            self.assertTrue(said.startswith(header.encode() + b"\x16\x03"))
+            self.assertEqual(said.count(b"PROXY"), 1)
+        await client.is_lost()
+        tried = ", ".join(f"{name(port)} tls-failed" for port in ports)
+        self.assert_story(await self.logged(), reason="tls-failed", facts={"tried": tried})
+
+    async def test_first_byte_later(self) -> None:
+        """A client whose bytes come only when the second server is tried loses none either."""
+        self.port = self.mux(silent=backend_at(make_stalled_port(self), self.backend_port()))
+        client = await self.connect(self.port)
+        await self.accepted()
+        self.time.advance(5)
+        client.send(b"late")
+        await self.seen(4)
+        self.time.advance(5)
+        peer = await self.backend.heard(4)
+        self.assertEqual(bytes(peer.received), b"late")
+        await self.finish(client, peer)
+        await self.logged()
+
+
+class FailingTest(PoolCase):
+    """Servers that stay away, and what becomes of the clients that come meanwhile."""
+
+    async def test_all_out(self) -> None:
+        """When all are known to be out, a client is led to the fallback at once, and no server is asked."""
+        stalled = [make_stalled_port(self), make_stalled_port(self)]
+        spare = Backend("spare", (server_at(free_port()),))
+        self.serve(backend_at(*stalled, eject=AT_ONCE, fallback=spare))
+        client = await self.client()
+        await self.seen(1)
+        for _ in stalled:
+            await self.turn(3)
+            self.time.advance(5)
+        await client.is_lost()
+        self.assert_story(await self.logged(), reason="connect-refused", backend="spare")
+        await self.turned_away(reason="connect-refused", backend="spare")
+        self.assertEqual(self.records[-1].duration_ms, 0.0)
+        self.assertNotIn(name(stalled[0]), str(self.records[-1].facts))
+
+    async def test_last_resort(self) -> None:
+        """Without a fallback those that are out are asked all the same: the first client after an outage is served."""
+        ports = [free_port(), free_port()]
+        server = PeerFactory()
+        self.serve(backend_at(*ports, eject=AT_ONCE))
+        with capturedLogs() as events:
+            for _ in range(3):
+                await self.turned_away(reason="connect-refused")
+                self.assertEqual(len(self.records[-1].facts["tried"].split(", ")), 2)
+            listening = await self.listen_again(server, ports[1])
+            self.addCleanup(listening.stopListening)
+            await self.served_by(server)
+            await self.served_by(server)
+        self.assertNotIn("tried", self.records[-1].facts)
+        said = [event["log_format"] for event in events if "no server is up" in event["log_format"]]
+        self.assertEqual(len(said), 1)
+
+    async def test_fallback(self) -> None:
+        """With a fallback it is led there, at once as well."""
+        fallback = Backend("spare", (server_at(self.backend_port()),))
+        self.serve(backend_at(free_port(), eject=AT_ONCE, fallback=fallback))
+        for _ in range(2):
+            await self.served_by(self.backend)
+        tried, at_once = self.records
+        self.assertIn("tried", tried.facts)
+        self.assert_story(at_once, backend="spare", reason="done", facts={})
+
+    async def test_fallback_reset(self) -> None:
+        """A fallback may be to break the connection off."""
+        self.serve(backend_at(free_port(), eject=AT_ONCE, fallback=RESET))
+        for count in (1, 2):
+            client = await self.client()
+            await client.is_lost()
+            self.assertTrue(client.was_reset())
+            self.assertEqual((await self.logged(count)).reason, "connect-refused")
+
+    async def test_flapping(self) -> None:
+        """A server that comes and goes is out for a while, is tried by one client, and is back."""
+        port = free_port()
+        spare = Backend("spare", (server_at(self.backend_port()),))
+        self.serve(backend_at(port, eject=AT_ONCE, fallback=spare))
+        server = PeerFactory()
+        with capturedLogs() as events:
+            for _ in range(3):
+                await self.served_by(self.backend)
+                listening = await self.listen_again(server, port)
+                self.time.advance(9.9)
+                await self.served_by(self.backend)
+                self.time.advance(0.1)
+                await self.served_by(server)
+                await self.served_by(server)
+                await maybeDeferred(listening.stopListening)
+        states = [event["state"] for event in events if "state" in event]
+        self.assertEqual(states, 3 * ["ejected", "probing", "up"])
+
+    async def test_one_client_tries(self) -> None:
+        """While one client tries whether a server is back, others are led to the fallback."""
+        stalled = make_stalled_port(self)
+        spare = Backend("spare", (server_at(free_port()),))
+        self.serve(backend_at(stalled, eject=AT_ONCE, fallback=spare))
+        first = await self.client()
+        await self.seen(1)
+        self.time.advance(5)
+        await first.is_lost()
+        self.time.advance(10)
+        second = await self.client()
+        await self.seen(1)
+        await self.turned_away_beside(1, reason="connect-refused", backend="spare")
+        self.time.advance(5)
+        await second.is_lost()
+        await self.logged(3)
+        self.time.advance(9.9)
+        await self.turned_away(reason="connect-refused", backend="spare")
+
+    async def test_several_try(self) -> None:
+        """Without one they are not refused, but try the server as well."""
+        stalled = make_stalled_port(self)
+        self.serve(backend_at(stalled, eject=AT_ONCE))
+        first = await self.client()
+        await self.seen(1)
+        self.time.advance(5)
+        await first.is_lost()
+        self.time.advance(10)
+        others = [await self.client() for _ in range(3)]
+        while sum(connection.record.bytes_in for connection in self.factory.connections) < 3:
+            await self.turn()
+        self.assertEqual(len(self.records), 1)
+        self.time.advance(5)
+        for other in others:
+            await other.is_lost()
+        await self.logged(4)
+        self.assertEqual({record.reason for record in self.records}, {"connect-timeout"})
+
+    async def turned_away_beside(self, before: int, **wanted: Any) -> None:
+        """Find the same while another client still waits."""
+        await (await self.client()).is_lost()
+        await self.until_logged(before + 1)
+        self.assert_story(self.records[-1], **wanted)
+
+    async def test_one_of_two(self) -> None:
+        """A server that is out costs its clients nothing; the others have them."""
+        stalled = make_stalled_port(self)
+        self.serve(backend_at(stalled, self.backend_port(), eject=AT_ONCE))
+        client = await self.client()
+        await self.seen(1)
+        await self.turn(3)
+        self.time.advance(5)
+        peer = await self.backend.peer()
+        await self.finish(client, peer)
+        await self.logged()
+        for _ in range(4):
+            await self.served_by(self.backend)
+        self.assertEqual([record.facts for record in self.records[1:]], 4 * [{}])
+
+    async def test_lone_server(self) -> None:
+        """The only server is asked for every client, unless the rules say otherwise."""
+        self.serve(backend_at(free_port()))
+        for _ in range(6):
+            await self.turned_away(reason="connect-refused")
+
+    async def test_backup(self) -> None:
+        """A backup server serves when no other is left."""
+        main, spare = PeerFactory(), PeerFactory()
+        port = free_port()
+
+        backup = attrs.evolve(server_at(listen(self, spare)), backup=True)
+        self.serve(Backend("b", (backup, server_at(port)), eject=AT_ONCE))
+        await self.served_by(spare)
+        listening = await self.listen_again(main, port)
+        self.addCleanup(listening.stopListening)
+        await self.served_by(spare)
+        self.time.advance(10)
+        await self.served_by(main)
+        await self.served_by(main)
+
+
+class BrokenTest(PoolCase):
+    """Servers that can be connected, and are of no use."""
+
+    async def test_never_answers(self) -> None:
+        """It holds its client until the idle time-out; the others are served meanwhile."""
+        mute = PeerFactory()
+        self.serve(backend_at(listen(self, mute), self.backend_port(), idle_timeout=60.0))
+        client = await self.client()
+        held = await mute.peer()
+        await held.has(1)
+        other = await self.client()
+        peer = await self.backend.peer()
+        peer.send(b"answer")
+        await other.has(6)
+        await self.finish(other, peer)
+        await self.logged()
+        await self.taken()
+        self.time.advance(60)
+        await client.is_lost()
+        self.assert_story(await self.logged(2), reason="idle-timeout")
+
+    async def test_breaks_off(self) -> None:
+        """One that breaks off in the middle costs that client, and nobody else."""
+        bad = PeerFactory()
+        self.serve(backend_at(listen(self, bad), self.backend_port()))
+        client = await self.client()
+        peer = await bad.peer()
+        peer.send(b"half an ans")
+        await client.has(11)
+        peer.reset()
+        await self.is_gone(client)
+        self.assertTrue(client.was_reset())
+        self.assert_story(await self.logged(), reason="server-reset", bytes_out=11)
+        await self.served_by(self.backend)
+
+
+class GoneTest(PoolCase):
+    """Clients that leave while a server is being connected."""
+
+    async def leave(self, backend: Backend, ready: Any) -> None:
+        """Come, wait for something, and break off."""
+        self.serve(backend)
+        client = await self.client()
+        await self.seen(1)
+        await ready()
+        client.reset()
+        self.assert_story(await self.logged(), reason="client-gone")
+
+    async def test_dialling(self) -> None:
+        """While it is being dialled."""
+        await self.leave(backend_at(make_stalled_port(self)), self.turn)
+
+    async def test_handshaking(self) -> None:
+        """While it shakes hands."""
+        mute = PeerFactory()
+        port = listen(self, mute)
+        await self.leave(backend_at(port, tls=ServerTLS("a.example")), mute.peer)
+        await mute.peers[0].is_lost()
+
+    async def test_probing(self) -> None:
+        """While it tries whether a server is back, which another client then does."""
+        port = free_port()
+        backend = backend_at(port, eject=AT_ONCE, tls=ServerTLS("a.example"))
+        self.serve(backend)
+        await self.turned_away(reason="connect-refused")
+        self.time.advance(10)
+        mute = PeerFactory()
+        listening = await self.listen_again(mute, port)
+        self.addCleanup(listening.stopListening)
+        for number in range(2):
+            client = await self.client()
+            await mute.peer(number)
+            client.reset()
+            self.assert_story(await self.logged(number + 2), reason="client-gone")

@@ -1,0 +1,115 @@
+"""Which of several servers gets a client: by shares, and by what checks have found."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+from twisted.logger import capturedLogs
+
+from tests.backends.pool.test_affinity import order
+from tests.support.mux import backend_at, server_at
+from tests.support.peers import PeerFactory, listen
+from tests.support.ports import free_port
+from tests.tcp.pools_case import Leaving, PoolCase, name
+from tests.wire.hello_builder import client_hello, records, server_name
+from txmux.backends.health.checking import Checking
+from txmux.rules.embedding import route
+from txmux.rules.model import Backend, Check
+
+
+class ShareTest(PoolCase):
+    """Who gets how many."""
+
+    async def test_weights(self) -> None:
+        """Weights of 3 and 1 are three connections and one, and all is evenly mixed."""
+        ports = [listen(self, PeerFactory(Leaving)) for _ in range(2)]
+        servers = (attrs.evolve(server_at(ports[0]), weight=3), server_at(ports[1]))
+        self.serve(Backend("b", servers))
+        for number in range(24):
+            client = await self.client()
+            await self.finish(client)
+            await self.logged(number + 1)
+        heavy = [record.server == name(ports[0]) for record in self.records]
+        for begin in range(0, 24, 4):
+            self.assertEqual(sum(heavy[begin : begin + 4]), 3)
+
+    async def test_source_hash(self) -> None:
+        """One client's address leads to one server."""
+        ports = [listen(self, PeerFactory(Leaving)) for _ in range(5)]
+        self.serve(backend_at(*ports, balance="source-hash"))
+        for number in range(6):
+            await self.finish(await self.client())
+            await self.logged(number + 1)
+        self.assertEqual(len({record.server for record in self.records}), 1)
+
+    async def test_names(self) -> None:
+        """The name that is asked for leads to the published server, whoever asks; without one the address does."""
+        ports = [listen(self, PeerFactory(Leaving)) for _ in range(5)]
+        servers = {name(port): 1 for port in ports}
+        hosts = [f"{letter}.example.com" for letter in "abcdefgh"]
+        web, tls, rest = (
+            backend_at(*ports, balance=way) for way in ("host-hash", "sni-hash", "sni-hash")
+        )
+        routes = [route("http", web), route("tls", tls), route("any", rest)]
+        self.port = self.mux(routes)
+        wanted: list[str] = []
+        for host in hosts:
+            hello = records(client_hello(server_name(host)))
+            for data in (f"GET / HTTP/1.1\r\nHost: {host.upper()}\r\n\r\n".encode(), hello):
+                await self.finish(await self.client(data))
+                await self.logged(len(wanted) + 1)
+                wanted.append(order("sni-hash", host, servers)[0])
+        await self.finish(await self.client(b"\0"))
+        await self.logged(len(wanted) + 1)
+        wanted.append(order("source-hash", "127.0.0.1", servers)[0])
+        self.assertEqual([record.server for record in self.records], wanted)
+        self.assertGreater(len(set(wanted)), 1)
+
+
+class CheckedTest(PoolCase):
+    """Servers that are checked."""
+
+    async def until(self, condition: Any, step: float = 0.1) -> None:
+        """Let time pass until something is so, but none while a check is made."""
+        while not condition():
+            while self.is_checking():
+                await self.turn()
+            self.time.advance(step)
+            await self.turn(3)
+
+    def is_checking(self) -> bool:
+        """Tell whether a check is being made."""
+        timers: Any = self.factory.engine.clock.getDelayedCalls()
+        late = Checking._too_late.__name__
+        return any(getattr(timer._call, "__name__", "") == late for timer in timers)
+
+    async def test_down_and_up(self) -> None:
+        """One that is gone gets nobody, comes back, and each change is told once."""
+        ports = free_port(), listen(self, PeerFactory(Leaving))
+        check = Check("tcp", interval=3.0, timeout=1.0, rise=2, fall=3)
+        self.serve(backend_at(*ports, check=check))
+        (upstream,) = self.factory.upstreams._upstreams.values()
+        with capturedLogs() as events:
+            await self.until(lambda: len(upstream.pool._tiers.usable[0]) == 1)
+            for _ in range(4):
+                count = len(self.records)
+                await self.finish(await self.client())
+                await self.until_logged(count + 1)
+            self.assertEqual([record.facts for record in self.records], 4 * [{}])
+            back = PeerFactory(Leaving)
+            listening = await self.listen_again(back, ports[0])
+            self.addCleanup(listening.stopListening)
+            await self.until(lambda: len(upstream.pool._tiers.usable[0]) == 2)
+        told = [(event["state"], event["server"]) for event in events if "state" in event]
+        self.assertEqual(told, [("down", name(ports[0])), ("up", name(ports[0]))])
+
+    async def test_all_down(self) -> None:
+        """When checks find no server healthy, clients are turned away at once."""
+        check = Check("tcp", interval=1.0, timeout=1.0, rise=2, fall=1)
+        self.serve(backend_at(free_port(), check=check))
+        (upstream,) = self.factory.upstreams._upstreams.values()
+        await self.until(lambda: not upstream.pool._tiers.usable)
+        await (await self.client()).is_lost()
+        await self.until_logged()
+        self.assert_story(self.records[0], reason="no-server", server=None)

@@ -1,0 +1,263 @@
+"""Backends that take only some clients at a time, or some data."""
+
+from __future__ import annotations
+
+import select
+from typing import Any
+
+import attrs
+
+from tests.support.mux import backend_at, server_at
+from tests.support.peers import Peer, PeerFactory, listen, reactor
+from tests.support.ports import free_port
+from tests.tcp.pools_case import AT_ONCE, PoolCase
+from txmux.rules.model import Backend, Check
+
+
+class QueueTest(PoolCase):
+    """A backend that takes only some at a time."""
+
+    async def full(self, **settings: Any) -> tuple[Peer, Peer]:
+        """Serve with room for one, and let it be taken."""
+        self.serve(backend_at(self.backend_port(), max_connections=1, **settings))
+        client = await self.client(b"0")
+        return client, await self.backend.peer()
+
+    async def waiting(self, data: bytes) -> Peer:
+        """Connect a client, which is heard, but not served."""
+        before, wanted = self.queued(), len(data)
+        client = await self.client(data)
+        while self.queued() <= before or not any(
+            c.record.bytes_in == wanted and c.record.server is None
+            for c in self.factory.connections
+        ):
+            await self.turn()
+        return client
+
+    def queued(self) -> int:
+        """Tell how many wait."""
+        return sum(len(one.queue or ()) for one in self.factory.upstreams._upstreams.values())
+
+    async def test_order(self) -> None:
+        """Who waits is served in the order of arrival, with all bytes, and whoever finds the queue full is not."""
+        client, peer = await self.full(queue=2)
+        second = await self.waiting(b"22")
+        third = await self.waiting(b"333")
+        fourth = await self.client(b"4")
+        await fourth.is_lost()
+        await self.until_logged()
+        self.assertEqual(self.records[-1].reason, "limit")
+        self.assertEqual(len(self.backend.peers), 1)
+        for number, (waiter, data) in enumerate(((second, b"22"), (third, b"333")), start=1):
+            await self.finish(client, peer)
+            peer, client = await self.backend.peer(number), waiter
+            await peer.has(len(data))
+            self.assertEqual(bytes(peer.received), data)
+        await self.finish(client, peer)
+        await self.logged(4)
+        self.assertEqual([record.reason for record in self.records], ["limit", *3 * ["done"]])
+
+    async def test_too_late(self) -> None:
+        """Who has waited for too long is turned away."""
+        client, peer = await self.full(queue=5)
+        late = await self.waiting(b"late")
+        self.time.advance(5)
+        await late.is_lost()
+        await self.finish(client, peer)
+        await self.logged(2)
+        self.assert_story(self.records[0], reason="limit", backend="backend", server=None)
+
+    async def test_fallback(self) -> None:
+        """Or is led to the fallback."""
+        spare = PeerFactory()
+        fallback = Backend("spare", (server_at(listen(self, spare)),))
+        client, peer = await self.full(queue=5, queue_timeout=1.0, fallback=fallback)
+        late = await self.waiting(b"late")
+        self.time.advance(1)
+        other = await spare.peer()
+        await other.has(4)
+        await self.finish(late, other)
+        await self.finish(client, peer)
+        await self.logged(2)
+        self.assert_story(self.records[0], reason="done", backend="spare")
+
+    async def test_no_queue(self) -> None:
+        """Without a queue nobody waits."""
+        client, peer = await self.full()
+        other = await self.client()
+        await other.is_lost()
+        await self.finish(client, peer)
+        await self.logged(2)
+        self.assertEqual(self.records[0].reason, "limit")
+
+    async def test_leaves(self) -> None:
+        """Who leaves the queue makes room in it, and is not served."""
+        client, peer = await self.full(queue=1)
+        gone = await self.waiting(b"gone")
+        gone.reset()
+        await self.until_logged()
+        self.assertEqual(self.records[0].reason, "client-gone")
+        waiter = await self.waiting(b"stays")
+        await self.finish(client, peer)
+        peer = await self.backend.heard(5, 1)
+        self.assertEqual(bytes(peer.received), b"stays")
+        await self.finish(waiter, peer)
+        await self.logged(3)
+
+    async def test_leaves_unheard(self) -> None:
+        """So does one that is not read at present: it has said as much as is kept, or that it will say no more."""
+        self.serve(backend_at(self.backend_port(), max_connections=1, queue=1), peek_limit=1000)
+        client = await self.client(b"0")
+        peer = await self.backend.peer()
+        for number, (said, finishes) in enumerate(((1000, False), (4, True), (1000, True)), 1):
+            gone = await self.waiting(b"x" * said)
+            if finishes:
+                gone.finish()
+                await self.turn(3)
+            gone.reset()
+            await self.until_logged(number)
+            self.assert_story(self.records[-1], reason="client-gone", bytes_in=said)
+        waiter = await self.waiting(b"s" * 1500)
+        await self.finish(client, peer)
+        peer = await self.backend.heard(1500, 1)
+        waiter.send(b"more")
+        await peer.has(1504)
+        await self.finish(waiter, peer)
+        await self.logged(5)
+
+    async def test_of_a_server(self) -> None:
+        """So it is with the limits of servers: one that is free again takes who waits."""
+        factories = [PeerFactory(), PeerFactory()]
+        servers = tuple(
+            attrs.evolve(server_at(listen(self, factory)), max_connections=1)
+            for factory in factories
+        )
+        self.serve(Backend("b", servers, queue=3))
+        clients = [await self.client(b"a"), await self.client(b"b")]
+        peers = [await factory.peer() for factory in factories]
+        waiter = await self.waiting(b"ccc")
+        await self.finish(clients[1], peers[1])
+        peer = await factories[1].peer(1)
+        await peer.has(3)
+        await self.finish(waiter, peer, clients[0], peers[0])
+        await self.logged(3)
+
+    async def test_one_that_has_tried(self) -> None:
+        """One that waits for another server than the free one, having tried that in vain, holds up nobody."""
+        main, other = PeerFactory(), PeerFactory()
+        port = free_port()
+        servers = (
+            attrs.evolve(server_at(port), max_connections=1),
+            attrs.evolve(server_at(listen(self, other)), max_connections=1),
+        )
+        self.serve(Backend("b", servers, balance="first", queue=9, eject=None))
+        holder = await self.client(b"h")  # tries the first in vain, and holds the second
+        held = await other.peer()
+        stuck = await self.client(b"stuck")  # tries the first in vain, and waits for the second
+        while not self.queued():
+            await self.turn()
+        listening = reactor.listenTCP(port, main, interface="127.0.0.1")
+        self.addCleanup(listening.stopListening)
+        first = await self.client(b"first")
+        peer = await main.peer()
+        waiter = await self.waiting(b"waits")
+        await self.finish(first, peer)
+        peer = await main.peer(1)
+        await peer.has(5)
+        self.assertEqual(bytes(peer.received), b"waits")
+        newcomer = await self.waiting(b"newcomer")
+        await self.finish(waiter, peer)
+        peer = await main.peer(2)
+        await peer.has(8)
+        await self.finish(holder, held)
+        last = await other.peer(1)
+        await last.has(5)
+        self.assertEqual(bytes(last.received), b"stuck")
+        await self.finish(newcomer, peer, stuck, last)
+        await self.logged(5)
+
+    async def test_ejection_is_over(self) -> None:
+        """A server whose ejection is over is tried by who waits, in that moment."""
+        waiter, main, others = await self.waiting_for_the_end_of_an_ejection()
+        self.time.advance(10)
+        peer = await main.peer()
+        await peer.has(5)
+        self.assertEqual(bytes(peer.received), b"waits")
+        await self.finish(waiter, peer, *others)
+        await self.logged(2)
+
+    async def test_newcomers(self) -> None:
+        """A newcomer in the same moment comes behind who waits."""
+        waiter, main, others = await self.waiting_for_the_end_of_an_ejection()
+        self.time.clock.rightNow += 10  # no timer has been run yet
+        newcomer = await self.client(b"newcomer")
+        for number, (client, data) in enumerate(((waiter, b"waits"), (newcomer, b"newcomer"))):
+            peer = await main.peer(number)
+            await peer.has(len(data))
+            self.assertEqual(bytes(peer.received), data)
+            await self.finish(client, peer)
+        await self.finish(*others)
+        await self.logged(3)
+
+    async def waiting_for_the_end_of_an_ejection(self) -> tuple[Peer, PeerFactory, list[Peer]]:
+        """Let a client wait while one server is full and another, which is back, is out for ten seconds."""
+        main, other = PeerFactory(), PeerFactory()
+        port = free_port()
+        servers = (
+            attrs.evolve(server_at(port), max_connections=1),
+            attrs.evolve(server_at(listen(self, other)), max_connections=1),
+        )
+        self.serve(
+            Backend("b", servers, balance="first", queue=9, queue_timeout=60.0, eject=AT_ONCE)
+        )
+        holder = await self.client(b"h")
+        held = await other.peer()
+        waiter = await self.waiting(b"waits")
+        listening = reactor.listenTCP(port, main, interface="127.0.0.1")
+        self.addCleanup(listening.stopListening)
+        return waiter, main, [holder, held]
+
+    async def test_all_go_down(self) -> None:
+        """Who waits hears at once that there is nothing to wait for any more."""
+        check = Check("tcp", interval=3.0, timeout=1.0, rise=1, fall=1)
+        client, peer = await self.full(queue=1, queue_timeout=500.0, check=check)
+        waiter = await self.waiting(b"waits")
+        backend = next(iter(self.factory.upstreams._upstreams.values())).backend
+        member = self.factory.upstreams.of(backend).pool.members[0]
+        self.factory.upstreams.of(backend).pool.check_result(member, ok=False, why="for the test")
+        await waiter.is_lost()
+        await self.finish(client, peer)
+        await self.until_logged(2)
+        self.assertEqual(self.records[0].reason, "no-server")
+
+
+class RatesTest(PoolCase):
+    """Connections that are held to a rate."""
+
+    async def test_exact(self) -> None:
+        """In ten seconds it is what the rules say, to 5 %, each way."""
+        up, down = 60_000, 100_000
+        self.serve(backend_at(self.backend_port(), upload_rate=up, download_rate=down))
+        client = await self.client(bytes(2 * 10 * up))
+        peer = await self.backend.peer()
+        peer.send(bytes(2 * 10 * down))
+        await peer.has(1)
+        await client.has(1)
+        (connection,) = self.factory.connections
+        relay: Any = connection.stage.relay
+        for _ in range(500):
+            for end in (connection.transport, relay._server.transport):
+                # What has not come yet would be more than the rate later.
+                while not select.select([end.getHandle()], (), (), 0)[0]:
+                    await self.turn()
+            self.time.advance(0.02)
+            await self.turn(4)
+        await peer.has(int(0.95 * 10 * up) + 1)
+        await client.has(int(0.95 * 10 * down) + 1)
+        await self.turn(50)
+        self.assertLess(abs(len(peer.received) - 10 * up), 0.05 * 10 * up)
+        self.assertLess(abs(len(client.received) - 10 * down), 0.05 * 10 * down)
+        self.factory.abort("drained")
+        await client.is_lost()
+        await peer.is_lost()
+        await self.logged()

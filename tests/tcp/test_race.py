@@ -1,0 +1,357 @@
+"""The race: the server that silence leads to is connected while the client has said nothing yet."""
+
+from __future__ import annotations
+
+import tempfile
+from ipaddress import ip_network
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.support.mux import CLOSE, backend_at
+from tests.support.peers import Peer, PeerFactory, listen, make_stalled_port, reactor
+from tests.support.ports import free_port
+from tests.tcp.introduction_case import LINE, SENDERS
+from tests.tcp.silent_case import GREETING, ServerFirstCase
+from tests.tcp.test_announcement import HELLO
+from txmux.backends.connect.client import ProxyClient
+from txmux.net.relay.ends import NOBODY
+from txmux.rules.embedding import route
+from txmux.rules.model import Backend, Clients, NetworkSet, Silence
+from txmux.rules.reading.endpoints import server
+from txmux.tcp.race import Held
+from txmux.wire.proxyprotocol.decode import Decoded, decode
+
+
+class HeldTest(SynchronousTestCase):
+    """What a server says that nobody hears yet."""
+
+    def heard(self, *, ends: bool) -> list[object]:
+        """Pass bytes and the end on to somebody for whom all may be over with the bytes, and give what that one has heard."""
+        server = ProxyClient()
+        heard: list[object] = []
+
+        def data(said: bytes) -> None:
+            heard.append(said)
+            if ends:
+                server.receiver = NOBODY
+
+        receiver: Any = SimpleNamespace(data=data, finished=lambda: heard.append("finished"))
+        held = Held(server, 100, lambda: None)
+        held.data(b"hello")
+        held.finished()
+        server.receiver = receiver
+        held.pass_to(receiver)
+        return heard
+
+    def test_passed_on(self) -> None:
+        """Whoever gets what a server has said hears of its end, too, unless the bytes have ended all already."""
+        self.assertEqual(self.heard(ends=False), [b"hello", "finished"])
+        self.assertEqual(self.heard(ends=True), [b"hello"])
+
+
+class RaceTest(ServerFirstCase):
+    """With the relay of the kernel."""
+
+    def race(self, silent: Any = None, **settings: Any) -> int:
+        """Listen with a multiplexer that leads SSH to the test's backend and silence to the one that greets."""
+        ssh = route("ssh", backend_at(self.backend_port()), name="ssh")
+        self.port = self.mux([ssh], race=True, silent=silent or self.greeting(), **settings)
+        return self.port
+
+    async def test_silent(self) -> None:
+        """The server is connected at accept; what it says is heard when the time is over, and goes on from there."""
+        client = await self.connect(self.race())
+        await self.held()
+        self.assertEqual(bytes(client.received), b"")
+        self.time.advance(5.1)
+        await self.greeted(client)
+        client.send(b"HELO x\r\n")
+        server = self.greeter.peers[0]
+        await server.has(8)
+        server.send(b"250 x\r\n")
+        await self.greeted(client, b"250 x\r\n")
+        server.close()
+        await client.is_lost()
+        record = await self.logged()
+        self.assert_story(
+            record, reason="done", bytes_in=8, bytes_out=len(GREETING) + 7, backend="greeter"
+        )
+        self.assertEqual(len(self.greeter.peers), 1)
+        self.assert_nobody_counted()
+
+    async def test_own_time(self) -> None:
+        """The time is that of the line."""
+        client = await self.connect(self.race((Silence(self.greeting(), after=0.3),)))
+        await self.held()
+        self.time.advance(0.4)
+        await self.greeted(client)
+
+    async def test_bytes_decide_otherwise(self) -> None:
+        """If bytes lead elsewhere, nobody sees that there was a race."""
+        client = await self.connect(self.race())
+        await self.held()
+        client.send(b"SSH-2.0-x\r\n")
+        peer = await self.backend.heard(11)
+        await self.greeter.peers[0].is_lost()
+        self.assert_nobody_counted_but_one()
+        peer.close()
+        await client.is_lost()
+        self.assertEqual(bytes(client.received), b"")
+        self.assert_story(
+            await self.logged(), route="ssh", bytes_out=0, facts={"software": "x"}, reason="done"
+        )
+        self.assert_nobody_counted()
+
+    def assert_nobody_counted_but_one(self) -> None:
+        """Find that only the connection that serves the client counts."""
+        pools = [upstream.pool for upstream in self.factory.upstreams._upstreams.values()]
+        self.assertEqual(sum(pool.connections for pool in pools), 1)
+
+    async def test_bytes_decide_otherwise_while_connecting(self) -> None:
+        """A connection that is being made is given up, which says nothing of the server."""
+        stalled = Backend("stalled", (server(f"127.0.0.1:{make_stalled_port(self)}"),))
+        client = await self.connect(self.race(stalled))
+        await self.accepted()
+        client.send(b"SSH-2.0-x\r\n")
+        peer = await self.backend.heard(11)
+        self.assert_nobody_counted_but_one()
+        peer.close()
+        await client.is_lost()
+        self.assert_story(await self.logged(), route="ssh", reason="done")
+        self.assert_nobody_counted()
+
+    async def test_bytes_decide_for_it(self) -> None:
+        """If bytes lead to the same backend, the connection that is there is used, and its greeting is passed on."""
+        greeting = self.greeting()
+        port = self.race(greeting, default=greeting)
+        client = await self.connect(port)
+        await self.held()
+        client.send(b"HELO x\r\n")
+        await self.greeted(client)
+        await self.greeter.peers[0].has(8)
+        record = await self.ended(client, self.greeter.peers[0])
+        self.assert_story(record, reason="done", bytes_out=len(GREETING))
+        self.assertEqual(len(self.greeter.peers), 1)
+        self.assert_nobody_counted()
+
+    async def test_client_gone(self) -> None:
+        """A client that leaves takes the connection with it, whether by a reset or as a port scan does."""
+        port = self.race()
+        for number, leave in enumerate((Peer.reset, Peer.close, Peer.finish)):
+            client = await self.connect(port)
+            await self.held()
+            leave(client)
+            await client.is_lost()
+            await self.greeter.peers[number].is_lost()
+            self.assert_story(await self.logged(number + 1), reason="client-gone", bytes_out=0)
+            self.assert_nobody_counted()
+
+    async def test_service_stops(self) -> None:
+        """What ends a connection ends its race."""
+        client = await self.connect(self.race())
+        await self.held()
+        self.factory.abort("drained")
+        await client.is_lost()
+        await self.greeter.peers[0].is_lost()
+        self.assert_story(await self.logged(), reason="drained")
+        self.assert_nobody_counted()
+
+    async def test_server_finishes_early(self) -> None:
+        """A server that says something and closes its side is heard out."""
+        client = await self.connect(self.race())
+        await self.held()
+        self.greeter.peers[0].finish()
+        await self.turn(5)
+        self.time.advance(5.1)
+        await client.has_all()
+        self.assertEqual(bytes(client.received), GREETING)
+        client.send(b"bye")
+        client.finish()
+        await self.greeter.peers[0].has(3)
+        self.greeter.peers[0].close()
+        await client.is_lost()
+        self.assert_story(await self.logged(), reason="done", bytes_in=3, bytes_out=len(GREETING))
+
+    async def test_server_lost_early(self) -> None:
+        """A server that is gone before the time is over is connected again."""
+        client = await self.connect(self.race())
+        await self.held()
+        self.greeter.peers[0].reset()
+        await self.greeter.peers[0].is_lost()
+        (connection,) = self.factory.connections
+        while connection.race._held is not None:
+            await self.turn()
+        self.assert_nobody_counted()
+        self.time.advance(5.1)
+        await self.greeted(client)
+        self.assertEqual(len(self.greeter.peers), 2)
+
+    async def refused(self) -> None:
+        """Wait until the server that is raced for has refused."""
+        await self.accepted()
+        (connection,) = self.factory.connections
+        while connection.race.connector is not None:
+            await self.turn()
+
+    async def test_refused(self) -> None:
+        """If the server cannot be connected, that is what silence leads to: the fallback, when the time is over."""
+        fallback = self.greeting()
+        refusing = Backend("refusing", (server(f"127.0.0.1:{free_port()}"),), fallback=fallback)
+        client = await self.connect(self.race(refusing))
+        await self.refused()
+        self.assertEqual(self.greeter.peers, [])
+        self.time.advance(5.1)
+        await self.greeted(client)
+        record = await self.ended(client, self.greeter.peers[0])
+        self.assert_story(record, reason="done", backend="greeter")
+
+    async def test_refused_and_not_wanted(self) -> None:
+        """A client that is not silent does not notice."""
+        refusing = Backend("refusing", (server(f"127.0.0.1:{free_port()}"),))
+        client = await self.connect(self.race(refusing))
+        await self.refused()
+        client.send(b"SSH-")
+        peer = await self.backend.heard(4)
+        self.assert_story(await self.ended(client, peer), reason="done", route="ssh", facts={})
+
+    async def test_still_connecting(self) -> None:
+        """When the time is over and the server is still being connected, the client waits for it on."""
+        full = self.greeting(max_connections=1, queue=5, queue_timeout=60.0)
+        port = self.race(full)
+        first = await self.connect(port)
+        await self.held()
+        self.time.advance(5.1)
+        await self.greeted(first)
+        second = await self.connect(port)
+        await self.accepted(2)
+        self.time.advance(5.1)
+        await self.turn(5)
+        self.assertEqual(len(self.greeter.peers), 1)
+        first.close()
+        self.greeter.peers[0].close()
+        await self.greeted(second)
+        second.close()
+        self.greeter.peers[1].close()
+        await self.logged(2)
+        self.assert_nobody_counted()
+
+    async def test_full(self) -> None:
+        """A backend that is full when the client comes may have room when the time is over."""
+        port = self.race(self.greeting(max_connections=1))
+        first = await self.connect(port)
+        await self.held()
+        self.time.advance(5.1)
+        await self.greeted(first)
+        second = await self.connect(port)
+        await self.accepted(2)
+        first.close()
+        self.greeter.peers[0].close()
+        await self.logged(1)
+        self.time.advance(5.1)
+        await self.greeted(second)
+
+    async def test_bounded(self) -> None:
+        """Of a server that says much, no more is read than `peek_limit` and what one read brings, and all of it arrives."""
+        much = bytes(range(256)) * 16384
+
+        class Talker(Peer):
+            def connectionMade(self) -> None:
+                super().connectionMade()
+                self.send(much)
+
+        talker = PeerFactory(Talker)
+        port = self.race(backend_at(listen(self, talker)), peek_limit=1000)
+        client = await self.connect(port)
+        await self.held(1000)
+        await self.turn(20)
+        (connection,) = self.factory.connections
+        assert connection.race is not None
+        assert connection.race._held is not None
+        self.assertLess(len(connection.race._held._said), 1000 + 65536 + 1)
+        self.time.advance(5.1)
+        await client.has(len(much))
+        self.assertEqual(bytes(client.received), much)
+        talker.peers[0].close()
+        await client.is_lost()
+        self.assert_story(await self.logged(), reason="done", bytes_out=len(much))
+
+    async def test_proxy_headers(self) -> None:
+        """Who the client is the header of a proxy says, and the raced server is told of it, once."""
+        real = NetworkSet([ip_network("192.168.0.1")])
+        silent = (Silence(self.greeting(proxy_protocol="v2"), Clients(real)),)
+        port = self.race(silent, accept_proxy_from=SENDERS)
+        client = await self.connect(port)
+        await self.turn(5)
+        self.assertEqual(self.greeter.peers, [])
+        client.send(LINE)
+        await self.held()
+        self.time.advance(5.1)
+        await self.greeted(client)
+        client.send(b"HELO")
+        peer = self.greeter.peers[0]
+        await peer.until(lambda: peer.received.endswith(b"HELO"))
+        answer = decode(bytes(peer.received))
+        assert isinstance(answer, Decoded)
+        self.assertEqual(str(answer.header.source), "192.168.0.1:56324")
+        self.assertEqual(bytes(peer.received[answer.length :]), b"HELO")
+
+    async def test_other_header(self) -> None:
+        """If bytes lead to the same backend, but it is to be told of them, it is connected anew."""
+        greeting = self.greeting(proxy_protocol="v2", proxy_tlvs=("authority",))
+        port = self.race(greeting, default=greeting)
+        client = await self.connect(port)
+        await self.held()
+        client.send(HELLO)
+        await (await self.greeter.peer(1)).has(len(HELLO))
+        await self.greeter.peers[0].is_lost()
+        self.assertIn(b"www.Example.com", bytes(self.greeter.peers[1].received[:200]))
+        client.close()
+        self.greeter.peers[1].close()
+        await self.logged()
+        self.assert_nobody_counted()
+
+    async def test_unix(self) -> None:
+        """The server may listen on a UNIX socket."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = str(Path(folder) / "socket")
+            port = reactor.listenUNIX(path, self.greeter)
+            try:
+                client = await self.connect(self.race(Backend("unix", (server(f"unix:{path}"),))))
+                await self.held()
+                self.time.advance(5.1)
+                await self.greeted(client)
+                client.close()
+                self.greeter.peers[0].close()
+                await self.logged()
+            finally:
+                await port.stopListening()
+
+    async def test_endpoint_string(self) -> None:
+        """The server may be any endpoint string, whose transport is Twisted's own."""
+        text = f"tcp:127.0.0.1:{listen(self, self.greeter)}:timeout=3"
+        client = await self.connect(self.race(Backend("string", (server(text),))))
+        await self.held()
+        self.time.advance(5.1)
+        await self.greeted(client)
+        other = await self.connect(self.port)
+        await self.accepted(2)
+        other.send(b"SSH-")
+        await (await self.backend.peer()).has(4)
+        await (await self.greeter.peer(1)).is_lost()
+
+    async def test_refusal_is_not_raced(self) -> None:
+        """Where silence is refused there is nothing to connect."""
+        client = await self.connect(self.race(CLOSE))
+        await self.accepted()
+        self.time.advance(5.1)
+        await client.is_lost()
+        self.assert_story(await self.logged(), reason="silent")
+
+
+class PortableRaceTest(RaceTest):
+    """With the relay of any transport."""
+
+    relay = "portable"

@@ -1,0 +1,195 @@
+"""Turning clients away with an answer in their own protocol."""
+
+from __future__ import annotations
+
+from tests.support.mux import MuxTestCase, backend_at
+from tests.support.ports import free_port
+from txmux.rules.embedding import route
+from txmux.rules.model import Refusal
+from txmux.wire.http2_opening import PREFACE
+
+REJECT = Refusal.REJECT
+GET = b"GET / HTTP/1.1\r\n\r\n"
+FORBIDDEN = b"HTTP/1.1 403 Forbidden\r\n"
+UNAVAILABLE = b"HTTP/1.1 503 Service Unavailable\r\n"
+
+
+class WhereTest(MuxTestCase):
+    """Wherever a client can be led, it can be rejected."""
+
+    async def test_route(self) -> None:
+        """A route may reject: the client is not allowed, and the log says which route denied it."""
+        client = await self.connect(self.mux([route("http", REJECT, name="no-web")]), GET)
+        await client.is_lost()
+        self.assertTrue(client.received.startswith(FORBIDDEN))
+        self.assertFalse(client.was_reset())
+        record = await self.logged()
+        self.assert_story(
+            record,
+            route="no-web",
+            backend=None,
+            reason="denied",
+            bytes_in=len(GET),
+            bytes_out=len(client.received),
+        )
+
+    async def test_default(self) -> None:
+        """So may what applies when no route matches."""
+        client = await self.connect(self.mux(default=REJECT), b"SSH-2.0-x\r\n")
+        await client.is_lost()
+        self.assertIn(b"not allowed here", client.received)
+        self.assert_story(await self.logged(), route=None, reason="no-route")
+
+    async def test_silent(self) -> None:
+        """A client that says nothing speaks no protocol in which it could be answered."""
+        client = await self.connect(self.mux([route("http", "close")], silent=REJECT))
+        await self.accepted()
+        self.time.advance(5)
+        await client.is_lost()
+        self.assertEqual(client.received, b"")
+        self.assertFalse(client.was_reset())
+        self.assert_story(await self.logged(), reason="silent")
+
+    async def test_fallback(self) -> None:
+        """A client for whom there is no server is told so, and the log has the cause."""
+        backend = backend_at(free_port(), fallback=REJECT)
+        client = await self.connect(self.mux([route("http", backend, name="web")]), GET)
+        await client.is_lost()
+        self.assertTrue(client.received.startswith(UNAVAILABLE))
+        record = await self.logged()
+        self.assert_story(record, route="web", backend="backend", reason="connect-refused")
+
+    async def test_second_fallback(self) -> None:
+        """The same behind another backend."""
+        backend = backend_at(free_port(), fallback=backend_at(free_port(), fallback=REJECT))
+        client = await self.connect(self.mux([route("http", backend, name="web")]), GET)
+        await client.is_lost()
+        self.assertTrue(client.received.startswith(UNAVAILABLE))
+
+    async def test_paused(self) -> None:
+        """A client that had to wait because it sends so much hears of it as well."""
+        backend = backend_at(free_port(), fallback=REJECT)
+        port = self.mux([route("http", backend)], peek_limit=100)
+        client = await self.connect(port, GET + bytes(20_000))
+        await client.is_lost()
+        self.assertTrue(client.received.startswith(UNAVAILABLE))
+        self.assertFalse(client.was_reset())
+        self.assert_story(await self.logged(), bytes_in=len(GET) + 20_000)
+
+    async def test_unknown_protocol(self) -> None:
+        """Who speaks what there is no answer for is only closed."""
+        client = await self.connect(self.mux(default=REJECT), b"\xff\xff")
+        await client.is_lost()
+        self.assertEqual(client.received, b"")
+        self.assertFalse(client.was_reset())
+        self.assert_story(await self.logged(), reason="no-route", bytes_out=0)
+
+
+class HowTest(MuxTestCase):
+    """That the answer arrives, and that nobody is waited for without end."""
+
+    async def rejected(self, said: bytes = GET) -> None:
+        """Connect a client that is rejected."""
+        self.client = await self.connect(self.mux(default=REJECT))
+        self.client.send(said)
+
+    async def test_uploads(self) -> None:
+        """A client that is busy sending gets the answer before the end, and no reset that would destroy it."""
+        await self.rejected(b"POST / HTTP/1.1\r\nContent-Length: 99999\r\n\r\n" + bytes(50_000))
+        await self.client.has_all()
+        self.client.send(bytes(49_999))
+        await self.client.is_lost()
+        self.assertTrue(self.client.received.startswith(FORBIDDEN))
+        self.assertFalse(self.client.was_reset())
+
+    async def test_too_much(self) -> None:
+        """One that does not stop sending is closed at last."""
+        await self.rejected()
+        # Who has nothing more to send does not hear of a reset here.
+        while self.client.lost is None:
+            self.client.send(bytes(50_000))
+            await self.turn()
+        record = await self.logged()
+        self.assertLess(record.bytes_in, 1_000_000)
+
+    async def test_stays(self) -> None:
+        """One that does not close its side is closed after a while."""
+        await self.rejected()
+        await self.client.has_all()
+        self.assertEqual(self.records, [])
+        self.time.advance(3)
+        self.client.close()
+        self.assert_story(await self.logged(), reason="no-route")
+
+    async def test_unfinished(self) -> None:
+        """One that does not say enough for an answer gets none."""
+        port = self.mux([route("any", REJECT)])
+        self.client = await self.connect(port)
+        self.client.send(b"GET /")
+        await self.seen(5)
+        self.assertEqual(self.records, [])
+        self.time.advance(3)
+        await self.client.is_lost()
+        self.assertEqual(self.client.received, b"")
+        self.assert_story(await self.logged(), reason="denied")
+
+    async def test_in_pieces(self) -> None:
+        """What the answer depends on may come after the decision."""
+        self.client = await self.connect(self.mux([route("any", REJECT)]))
+        for byte in GET:
+            self.client.send(bytes([byte]))
+            await self.turn()
+        await self.client.is_lost()
+        self.assertTrue(self.client.received.startswith(FORBIDDEN))
+
+    async def test_two_steps(self) -> None:
+        """An HTTP/2 client may wait for the first part of the answer before it goes on."""
+        await self.rejected(PREFACE)
+        await self.client.has(9)
+        self.client.send(bytes.fromhex("000000040000000000 000003010500000001 828486"))
+        await self.client.is_lost()
+        self.assertIn(b"\x08\x03403", self.client.received)
+        self.assert_story(await self.logged(), bytes_out=len(self.client.received))
+
+    async def test_finished(self) -> None:
+        """A client that has finished is answered, if it has said enough, and closed."""
+        await self.rejected(GET[:-2])
+        self.client.finish()
+        await self.client.is_lost()
+        self.assertTrue(self.client.received.startswith(FORBIDDEN))
+
+    async def test_finished_before(self) -> None:
+        """So is one that finished before the answer was due."""
+        backend = backend_at(free_port(), fallback=REJECT)
+        client = await self.connect(self.mux([route("http", backend)]), GET)
+        client.finish()
+        await client.is_lost()
+        self.assertTrue(client.received.startswith(UNAVAILABLE))
+
+    async def test_reset(self) -> None:
+        """A client that breaks off leaves nothing behind."""
+        await self.rejected()
+        await self.client.has_all()
+        self.client.reset()
+        self.assert_story(await self.logged(), reason="no-route")
+
+    async def test_abort(self) -> None:
+        """When the service ends it is not waited for."""
+        await self.rejected()
+        await self.client.has_all()
+        self.factory.abort("drained")
+        await self.client.is_lost()
+        self.assert_story(await self.logged(), reason="no-route")
+
+    async def test_answer_not_taken(self) -> None:
+        """A client that never reads is broken off when its time is over."""
+        await self.rejected(b"GET /")
+        await self.seen(5)
+        (connection,) = self.factory.connections
+        connection.transport.write(bytes(20_000_000))
+        self.client.transport.pauseProducing()
+        self.time.advance(3)
+        await self.turn(3)
+        self.assertEqual(self.records, [])
+        self.time.advance(3)
+        self.assert_story(await self.logged(), reason="no-route")

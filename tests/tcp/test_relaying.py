@@ -1,0 +1,184 @@
+"""How connections that have a server are relayed and logged."""
+
+from __future__ import annotations
+
+import gc
+import socket
+from typing import Any
+
+from twisted.internet.endpoints import TCP4ServerEndpoint
+
+from tests.support.mux import MuxTestCase, backend_at
+from tests.support.peers import PeerFactory, reactor
+from txmux.rules.embedding import route
+from txmux.rules.model import Keepalive
+from txmux.tcp.stages.closing import Closing
+from txmux.tcp.stages.connecting import Connecting
+from txmux.tcp.stages.peeking import Peeking
+from txmux.wire.proxyprotocol.decode import Decoded, decode
+
+
+class RelayedTest(MuxTestCase):
+    """How relayed connections are logged, and what their sockets are like."""
+
+    async def relayed(self, **settings: Any) -> Any:
+        backend = backend_at(self.backend_port(), **settings)
+        self.client = await self.connect(self.mux([route("any", backend)]))
+        self.client.send(b"x")
+        self.peer = await self.backend.peer()
+        await self.peer.has(1)
+        return self.client, self.peer
+
+    async def test_server_reset(self) -> None:
+        """A server that breaks off is told apart from one that closes."""
+        client, peer = await self.relayed()
+        peer.reset()
+        await self.is_gone(client)
+        self.assertTrue(client.was_reset())
+        self.assert_story(await self.logged(), reason="server-reset")
+
+    async def test_client_reset(self) -> None:
+        """So is a client."""
+        client, peer = await self.relayed()
+        client.reset()
+        await self.is_gone(peer)
+        self.assertTrue(peer.was_reset())
+        self.assert_story(await self.logged(), reason="client-reset")
+
+    async def test_server_closes_at_once(self) -> None:
+        """A server that closes without a word ends the connection cleanly."""
+        client, peer = await self.relayed()
+        peer.close()
+        await client.is_lost()
+        self.assert_story(await self.logged(), reason="done", bytes_in=1, bytes_out=0)
+
+    async def test_first_bytes_are_let_go(self) -> None:
+        """Nothing that was needed before the relay is kept while it lasts."""
+        await self.relayed()
+        gc.collect()
+        kept: list[Any] = [
+            thing for thing in gc.get_objects() if isinstance(thing, (Connecting, Peeking))
+        ]
+        self.assertEqual([k for k in kept if k._client._owner is self.factory], [])
+
+    async def test_timeouts(self) -> None:
+        """The backend's time-outs apply."""
+        for number, (settings, reason) in enumerate(
+            [({"idle_timeout": 7}, "idle-timeout"), ({"max_duration": 7}, "max-duration")]
+        ):
+            self.backend = PeerFactory()
+            client, peer = await self.relayed(**settings)
+            await self.taken()
+            self.time.advance(7)
+            await client.has_all()
+            client.close()
+            await peer.has_all()
+            peer.close()
+            self.assert_story(await self.logged(number + 1), reason=reason, duration_ms=7000)
+
+    async def test_drained(self) -> None:
+        """At the end of a drain relayed connections are ended."""
+        client, peer = await self.relayed()
+        self.factory.abort("drained")
+        await client.is_lost()
+        await peer.is_lost()
+        self.assert_story(await self.logged(), reason="drained", bytes_in=1)
+
+    async def options(self, **settings: Any) -> list[tuple[int, ...]]:
+        """Relay a connection, and give the options of keepalive of both sides; no small message waits for another."""
+        port = self.mux([route("any", backend_at(self.backend_port()))], **settings)
+        client = await self.connect(port, b"x")
+        server = await self.backend.heard(1)
+        (connection,) = self.factory.connections
+        transports: list[Any] = [connection.transport, connection.stage.relay._server.transport]
+        found = []
+        for transport in transports:
+            self.assertTrue(transport.getTcpNoDelay())
+            its = transport.getHandle()
+            names = (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+            times = [its.getsockopt(socket.IPPROTO_TCP, name) for name in names]
+            found.append((its.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE), *times))
+        client.close()
+        server.close()
+        await client.is_lost()
+        while self.factory.connections:
+            await self.turn()
+        self.backend.peers.clear()
+        return found
+
+    async def test_socket_options(self) -> None:
+        """Both sides have keepalive with the times of the rules, whichever transports they have."""
+        for self.relay in ("auto", "portable"):
+            self.assertEqual(await self.options(), [(1, 60, 15, 4)] * 2)
+            keepalive = Keepalive(7, 8, 9)
+            self.assertEqual(await self.options(keepalive=keepalive), [(1, 7, 8, 9)] * 2)
+            off = [options[0] for options in await self.options(keepalive=None)]
+            self.assertEqual(off, [0, 0])
+
+    async def test_proxy_header(self) -> None:
+        """The backend is told of its client before it gets the client's bytes."""
+        for version, host in [
+            ("v1", "127.0.0.1"),
+            ("v2", "127.0.0.1"),
+            ("v1", "::1"),
+            ("v2", "::1"),
+        ]:
+            self.backend = PeerFactory()
+            backend = backend_at(self.backend_port(), proxy_protocol=version)
+            port = self.mux([route("any", backend)], interface=host)
+            client = await self.connect(port, host=host)
+            client.send(b"payload")
+            peer = await self.backend.peer()
+            found = None
+            while not isinstance(found, Decoded):
+                await peer.has(len(peer.received) + 1)
+                found = decode(bytes(peer.received))
+            await peer.has(found.length + 7)
+            self.assertEqual(bytes(peer.received[found.length :]), b"payload")
+            address = client.transport.getHost()
+            source, destination = found.header.source, found.header.destination
+            assert source is not None
+            assert destination is not None
+            self.assertEqual((str(source.host), source.port), (address.host, address.port))
+            self.assertEqual((str(destination.host), destination.port), (host, port))
+
+
+class ClosingTest(MuxTestCase):
+    """Clients that are being closed, and have not gone yet."""
+
+    async def closing(self) -> Any:
+        """Refuse a client that the transport still has something to write to."""
+        client = await self.connect(self.mux([route("ssh", "close")]), b"SS")
+        await self.seen(2)
+        (connection,) = self.factory.connections
+        client.transport.pauseProducing()
+        connection.transport.write(bytes(8 * 1024 * 1024))
+        client.send(b"H-")
+        while not isinstance(connection.stage, Closing):
+            await self.turn()
+        return client, connection
+
+    async def test_abort(self) -> None:
+        """A drain that ends waits no longer for it."""
+        client, connection = await self.closing()
+        connection.receiver.data(b"more")
+        connection.receiver.finished()
+        self.factory.abort("drained")
+        client.transport.resumeProducing()
+        await client.is_lost()
+        self.assert_story(await self.logged(), reason="denied", bytes_in=8)
+
+
+class EndpointTest(MuxTestCase):
+    """A factory of txmux's is like any other to Twisted."""
+
+    async def test_endpoint(self) -> None:
+        """It can be given to a server endpoint."""
+        self.mux([route("any", "close")])
+        port = await TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1").listen(self.factory)
+        try:
+            client = await self.connect(port.getHost().port, b"x")
+            await client.is_lost()
+            await self.logged()
+        finally:
+            await port.stopListening()

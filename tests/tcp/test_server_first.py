@@ -1,0 +1,251 @@
+"""Listeners whose server speaks first: a plain TCP proxy, and what silence leads to by and by."""
+
+from __future__ import annotations
+
+from ipaddress import ip_network
+
+import attrs
+from twisted.internet.protocol import Protocol, ServerFactory
+
+from tests.support.mux import CLOSE, RESET, backend_at
+from tests.support.peers import PeerFactory, listen
+from tests.tcp.introduction_case import LINE, SENDERS
+from tests.tcp.silent_case import GREETING, Greeter, ServerFirstCase
+from tests.tcp.terminate_case import TerminationCase
+from txmux.rules.embedding import outcome, route
+from txmux.rules.model import Clients, NetworkSet, Period, Silence
+
+_HERE = NetworkSet([ip_network("127.0.0.0/8")])
+_ELSEWHERE = NetworkSet([ip_network("192.0.2.0/24")])
+_NEVER = Period(days=frozenset())
+
+
+class AtOnceTest(ServerFirstCase):
+    """Where no byte of the client's can matter, its server is connected as soon as it is accepted."""
+
+    async def test_no_routes(self) -> None:
+        """Without a route the greeting of `default` comes without any time that passes, and bytes go both ways."""
+        client = await self.connect(self.mux(default=self.greeting()))
+        await self.greeted(client)
+        client.send(b"HELO x\r\n")
+        server = await self.greeter.peer()
+        await server.has(8)
+        server.close()
+        await client.is_lost()
+        self.assert_story(
+            await self.logged(), backend="greeter", route=None, reason="done", bytes_in=8
+        )
+
+    async def test_from_excludes(self) -> None:
+        """Routes that are not for this client, or not for now, are not waited for."""
+        routes = [
+            route("ssh", CLOSE, from_=["192.0.2.0/24"]),
+            route("http", CLOSE, not_from=["127.0.0.0/8"], name="web"),
+            attrs.evolve(route("tls", CLOSE), during=(_NEVER,)),
+        ]
+        await self.greeted(await self.connect(self.mux(routes, default=self.greeting())))
+
+    async def test_route_for_this_client(self) -> None:
+        """One route that could take the client is waited for, and silence is closed."""
+        routes = [route("ssh", CLOSE, from_=["127.0.0.0/8"])]
+        client = await self.connect(self.mux(routes, default=self.greeting()))
+        await self.accepted()
+        await self.turn(5)
+        self.assertEqual(self.greeter.peers, [])
+        self.time.advance(5.1)
+        await client.is_lost()
+        self.assert_story(await self.logged(), reason="silent")
+
+    async def test_first_server(self) -> None:
+        """With `first = server` no route is asked, and a written `silent` means nothing."""
+        port = self.mux(
+            [route("any", CLOSE)], first="server", silent=RESET, default=self.greeting()
+        )
+        await self.greeted(await self.connect(port))
+
+    async def test_silent_elsewhere(self) -> None:
+        """If silence leads elsewhere than bytes do, the client's first byte counts."""
+        port = self.mux(silent=self.greeting(), default=backend_at(self.backend_port()))
+        client = await self.connect(port)
+        await self.accepted()
+        await self.turn(5)
+        self.assertEqual((self.greeter.peers, self.backend.peers), ([], []))
+        self.time.advance(5.1)
+        await self.greeted(client)
+        client = await self.connect(port, b"x")
+        await (await self.backend.peer()).has(1)
+
+    async def test_silent_is_the_same(self) -> None:
+        """If both lead to the same backend there is nothing to wait for."""
+        greeting = self.greeting()
+        await self.greeted(await self.connect(self.mux(silent=greeting, default=greeting)))
+
+    async def test_refusal(self) -> None:
+        """A refusal waits for the client, which may be answered in its own protocol, and an unwritten `silent` is it."""
+        client = await self.connect(self.mux(default=RESET))
+        await self.accepted()
+        self.time.advance(4.9)
+        await self.turn(3)
+        self.assertEqual(self.records, [])
+        self.time.advance(0.2)
+        await client.is_lost()
+        self.assertTrue(client.was_reset())
+        self.assert_story(await self.logged(), reason="silent")
+
+    async def test_dry_run(self) -> None:
+        """A route that runs dry still sees what the client says first, and who says nothing comes to `default`."""
+        dry = attrs.evolve(route("ssh", CLOSE), dry_run=True)
+        port = self.mux([dry], default=self.greeting())
+        client = await self.connect(port, b"SSH-")
+        await self.greeted(client)
+        record = await self.ended(client, self.greeter.peers[0])
+        self.assertEqual(record.facts["dry_run"], "ssh")
+        client = await self.connect(port)
+        await self.accepted()
+        self.time.advance(5.1)
+        await self.greeted(client)
+
+    async def test_in_process(self) -> None:
+        """A protocol of this process greets at once, too."""
+
+        class Hello(Protocol):
+            def connectionMade(self) -> None:
+                assert self.transport is not None
+                self.transport.write(GREETING)
+
+        port = self.mux(default=outcome(ServerFactory.forProtocol(Hello)))
+        await self.greeted(await self.connect(port))
+
+    async def test_finished_client(self) -> None:
+        """A client that has finished already hears the answer."""
+        client = await self.connect(self.mux(default=self.greeting()))
+        client.finish()
+        await self.greeted(client)
+        server = await self.greeter.peer()
+        await server.has_all()
+        server.close()
+        await client.is_lost()
+        self.assert_story(await self.logged(), reason="done")
+
+    async def test_introduced(self) -> None:
+        """Behind a proxy it is the header that says who the client is, and so that no route is for it."""
+        routes = [route("ssh", CLOSE, from_=["127.0.0.0/8"])]
+        port = self.mux(routes, accept_proxy_from=SENDERS, default=self.greeting())
+        client = await self.connect(port, LINE[:-1])
+        await self.turn(5)
+        self.assertEqual(self.greeter.peers, [])
+        client.send(LINE[-1:] + b"x")
+        await self.greeted(client)
+        await (await self.greeter.peer()).has(1)
+        client = await self.connect(port, LINE.replace(b"192.168.0.1 ", b"127.0.0.1 "))
+        await self.turn(5)
+        self.assertEqual(len(self.greeter.peers), 1)
+
+
+class InsideTLSTest(TerminationCase):
+    """What holds for a listener holds inside of TLS that ends here."""
+
+    async def test_no_routes(self) -> None:
+        """Without routes inside the server greets as soon as TLS is established."""
+        greeter = PeerFactory(Greeter)
+        ends = self.tls_route(outcome=backend_at(listen(self, greeter)))
+        client = await self.client(self.mux([ends]))
+        await client.has(len(GREETING))
+
+    async def test_race(self) -> None:
+        """With routes inside the server is connected once TLS is established, and greets when the time is over."""
+        greeter = PeerFactory(Greeter)
+        ends = self.tls_route(outcome=backend_at(listen(self, greeter)))
+        client = await self.client(self.mux([ends, self.inner()], race=True))
+        await greeter.peer()
+        await self.turn(5)
+        self.assertEqual(bytes(client.received), b"")
+        self.time.advance(5.1)
+        await client.has(len(GREETING))
+
+
+class LinesTest(ServerFirstCase):
+    """Several lines of `silent`, each with its networks and its time."""
+
+    ROUTES = (route("ssh", CLOSE),)
+
+    async def test_first_that_fits(self) -> None:
+        """The first line that fits the client leads it; others are for other clients."""
+        silent = (
+            Silence(RESET, Clients(_ELSEWHERE)),
+            Silence(self.greeting(), Clients(_HERE)),
+            Silence(RESET),
+        )
+        client = await self.connect(self.mux(self.ROUTES, silent=silent))
+        await self.accepted()
+        self.time.advance(5.1)
+        await self.greeted(client)
+
+    async def test_none_fits(self) -> None:
+        """A client that no line fits is closed."""
+        port = self.mux(self.ROUTES, silent=(Silence(self.greeting(), Clients(_ELSEWHERE)),))
+        client = await self.connect(port)
+        await self.accepted()
+        self.time.advance(5.1)
+        await client.is_lost()
+        self.assertFalse(client.was_reset())
+        self.assert_story(await self.logged(), reason="silent", backend=None)
+
+    async def test_none_fits_and_no_route(self) -> None:
+        """Where there is no route either, it comes to `default` at once."""
+        silent = (Silence(RESET, Clients(_ELSEWHERE)),)
+        await self.greeted(await self.connect(self.mux(silent=silent, default=self.greeting())))
+
+    async def test_sooner(self) -> None:
+        """A line's own time may be shorter than that of detection, which bytes still have."""
+        port = self.mux(self.ROUTES, silent=(Silence(self.greeting(), after=0.5),))
+        quiet, slow = await self.connect(port), await self.connect(port)
+        slow.send(b"S")
+        while not any(c.record.bytes_in for c in self.factory.connections):
+            await self.turn()
+        self.time.advance(0.6)
+        await self.greeted(quiet)
+        slow.send(b"SH-")
+        await slow.is_lost()
+        self.assert_story(await self.logged(), route="ssh", reason="denied")
+
+    async def test_later(self) -> None:
+        """It may be longer: whoever speaks until then is recognised, and has until then."""
+        port = self.mux(self.ROUTES, silent=(Silence(self.greeting(), after=20.0),), default=RESET)
+        quiet = await self.connect(port)
+        await self.accepted()
+        self.time.advance(19.0)
+        slow = quiet
+        slow.send(b"SS")
+        await self.seen(2)
+        self.assertEqual(self.records, [])
+        self.time.advance(1.1)
+        await slow.is_lost()
+        self.assertTrue(slow.was_reset())
+        self.assert_story(await self.logged(), reason="no-route")
+
+    async def test_later_and_silent(self) -> None:
+        """Who says nothing for all of that time is led by the line."""
+        port = self.mux(self.ROUTES, silent=(Silence(self.greeting(), after=20.0),))
+        client = await self.connect(port)
+        await self.accepted()
+        self.time.advance(19.9)
+        await self.turn(3)
+        self.assertEqual(self.greeter.peers, [])
+        self.time.advance(0.2)
+        await self.greeted(client)
+
+    async def test_introduced(self) -> None:
+        """Who the client is its header says; the time counts from accept all the same."""
+        real = NetworkSet([ip_network("192.168.0.1")])
+        silent = (Silence(RESET, Clients(_HERE)), Silence(self.greeting(), Clients(real), 2.0))
+        port = self.mux(self.ROUTES, silent=silent, accept_proxy_from=SENDERS)
+        client = await self.connect(port)
+        await self.accepted()
+        self.time.advance(1.5)
+        client.send(LINE)
+        await self.accepted()
+        await self.turn(5)
+        self.assertEqual(self.greeter.peers, [])
+        self.time.advance(0.6)
+        await self.greeted(client)

@@ -1,0 +1,326 @@
+"""The handshake of TLS that ends here: what is agreed on, and what can go wrong."""
+
+from __future__ import annotations
+
+import ssl
+from typing import Any
+
+from tests.backends.connect.tls_case import authority
+from tests.support.certificates import Identity, make_authority
+from tests.support.mux import CLOSE
+from tests.support.secure import SecurePeer, client_context, connect_tls
+from tests.tcp.terminate_case import SSH, TerminationCase
+from txmux.rules.embedding import route
+from txmux.rules.reading.certificates import allowed_client
+
+
+class AgreementTests(TerminationCase):
+    """What is agreed on."""
+
+    async def test_order_of_alpn(self) -> None:
+        """Of the protocols that a client offers, the first one here is taken; a client may offer none."""
+        port = self.mux([self.tls_route(alpn=("h2", "http/1.1"))])
+        for offered, agreed in (
+            (("http/1.1", "h2"), "h2"),
+            (("spdy/3", "http/1.1"), "http/1.1"),
+            ((), None),
+        ):
+            client = await self.client(port, alpn=offered)
+            self.assertEqual(client.tls.selected_alpn_protocol(), agreed)
+            client.reset()
+            record = await self.logged()
+            self.assertEqual(record.facts.get("tls_alpn"), agreed)
+            self.records.clear()
+
+    async def test_no_alpn(self) -> None:
+        """Without the key no protocol is agreed on."""
+        client = await self.client(self.mux([self.tls_route()]), alpn=("h2",))
+        self.assertIsNone(client.tls.selected_alpn_protocol())
+
+    async def test_certificate_by_name(self) -> None:
+        """The certificate goes by the name that is asked for; the first one is for all others."""
+        files = tuple(map(self.pem, ("first.example", "*.wild.example", "x.wild.example")))
+        port = self.mux([self.tls_route(files=files)])
+        for asked, shown in (
+            ("first.example", "first.example"),
+            ("a.wild.example", "*.wild.example"),
+            ("X.Wild.Example", "x.wild.example"),
+            ("a.b.wild.example", "first.example"),
+            ("wild.example", "first.example"),
+            ("other.example", "first.example"),
+            (None, "first.example"),
+        ):
+            context = client_context(self.ca)
+            context.check_hostname = False
+            client = await connect_tls(self, port, self.peer(asked, context=context))
+            await client.ready()
+            certificate: Any = client.tls.getpeercert()
+            self.assertEqual(certificate["subjectAltName"], (("DNS", shown),), asked)
+            client.reset()
+            await client.is_lost()
+
+    async def test_session_again(self) -> None:
+        """A client can come back with the session that it had, in TLS 1.2 and 1.3."""
+        port = self.mux([self.tls_route(), self.inner()])
+        for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
+            context = client_context(self.ca)
+            context.maximum_version = context.minimum_version = version
+            first = await connect_tls(self, port, self.peer(context=context))
+            await first.ready()
+            first.send(SSH)
+            server = await self.backend.peer(len(self.backend.peers))
+            server.send(b"hello")
+            await first.has(5)
+            session = first.tls.session
+            second = self.peer(context=context)
+            second.tls.session = session
+            await connect_tls(self, port, second)
+            await second.ready()
+            self.assertTrue(second.tls.session_reused)
+            second.send(SSH)
+            await (await self.backend.peer(len(self.backend.peers))).has(len(SSH))
+            for client in (first, second):
+                client.reset()
+        await self.until_logged(4)
+
+
+class HandshakeTests(TerminationCase):
+    """What can go wrong, and is logged."""
+
+    async def cause(self, peer: SecurePeer, port: int) -> str:
+        """Shake hands in vain, and give the logged cause."""
+        await connect_tls(self, port, peer)
+        await peer.failed()
+        if peer.lost is None:
+            peer.close()
+        record = await self.logged()
+        self.assert_story(record, reason="tls-failed", route="tls", backend=None)
+        return record.facts["tls_error"]
+
+    def trusting(self, **settings: Any) -> ssl.SSLContext:
+        """Make a client's context with some attributes set."""
+        context = client_context(self.ca)
+        for name, value in settings.items():
+            setattr(context, name, value)
+        return context
+
+    async def test_old_client(self) -> None:
+        """TLS older than tls_minimum is not spoken."""
+        port = self.mux([self.tls_route(minimum="1.3")])
+        context = self.trusting(maximum_version=ssl.TLSVersion.TLSv1_2)
+        self.assertEqual(
+            await self.cause(self.peer(context=context), port),
+            "the client speaks only older versions of TLS than tls_minimum",
+        )
+
+    async def test_distrusting_client(self) -> None:
+        """A client that does not know the authority says so."""
+        stranger = make_authority("Stranger").write(self.folder / "stranger.pem")
+        port = self.mux([self.tls_route()])
+        self.assertEqual(
+            await self.cause(self.peer(context=client_context(stranger)), port),
+            "the client ended the TLS handshake with the alert 'unknown ca'",
+        )
+
+    async def test_no_cipher(self) -> None:
+        """A client may know no cipher that is strong enough."""
+        context = self.trusting(maximum_version=ssl.TLSVersion.TLSv1_2)
+        context.set_ciphers("AES128-SHA:@SECLEVEL=0")
+        cause = await self.cause(self.peer(context=context), self.mux([self.tls_route()]))
+        self.assertEqual(cause, "the client and txmux have no cipher in common")
+
+    async def test_no_protocol(self) -> None:
+        """A client that offers protocols, but none of those that are spoken, is told so."""
+        port = self.mux([self.tls_route(alpn=("h2", "http/1.1"))])
+        peer = self.peer(alpn=("imap", "pop3"))
+        self.assertEqual(
+            await self.cause(peer, port),
+            "by ALPN the client offers only imap, pop3, which alpn does not name",
+        )
+        self.assertIn("no application protocol", str(peer.failure).lower().replace("_", " "))
+
+    async def test_no_certificate(self) -> None:
+        """With tls_client_ca a client without a certificate is turned away."""
+        port = self.mux([self.tls_route(client_ca=self.ca)])
+        peer = self.peer()
+        self.assertEqual(
+            await self.cause(peer, port),
+            "the client has sent no certificate, but tls_client_ca wants one",
+        )
+
+    def shown_by(self, identity: Identity) -> SecurePeer:
+        """Make a client with a certificate."""
+        context = client_context(self.ca)
+        context.load_cert_chain(identity.write(self.folder / "client.pem", key=True))
+        return self.peer(context=context)
+
+    async def test_bad_certificates(self) -> None:
+        """So is one whose certificate is none that is trusted, and the cause tells whose it was."""
+        stranger = make_authority("Stranger")
+        old = authority().issue("old.example", begins=-2, ends=-1, usage=False)
+        young = authority().issue("young.example", begins=1, usage=False)
+        begin = young.certificate.not_valid_before_utc
+        for identity, cause in (
+            (
+                stranger.issue("x.example", usage=False),
+                "the certificate of 'CN=x.example' is of an authority that is not in tls_client_ca, 'CN=Stranger'",
+            ),
+            (
+                old,
+                f"the certificate of 'CN=old.example' expired on {old.certificate.not_valid_after_utc:%Y-%m-%d %H:%M} UTC",
+            ),
+            (
+                young,
+                f"the certificate of 'CN=young.example' is valid only from {begin:%Y-%m-%d %H:%M} UTC on",
+            ),
+            (
+                authority().issue("server.example"),
+                "the certificate of 'CN=server.example' is not meant for clients",
+            ),
+            (
+                make_authority("Self"),
+                "the certificate of 'CN=Self' is self-signed, and not in tls_client_ca",
+            ),
+        ):
+            port = self.mux([self.tls_route(client_ca=self.ca)])
+            self.assertEqual(await self.cause(self.shown_by(identity), port), cause)
+            self.records.clear()
+
+    async def test_allowed(self) -> None:
+        """With allow_client only those of the certificates are let in that it names."""
+        allowed = (allowed_client("cn=alice ou=ops"),)
+        port = self.mux([self.tls_route(client_ca=self.ca, allow_client=allowed), self.inner()])
+        for units, cause in (
+            (("dev",), "the certificate of 'CN=alice,OU=dev' is not one of those in allow_client"),
+            ((), "the certificate of 'CN=alice' is not one of those in allow_client"),
+        ):
+            peer = self.shown_by(authority().issue("alice", usage=False, units=units))
+            self.assertEqual(await self.cause(peer, port), cause)
+            self.records.clear()
+        stranger = make_authority("Stranger").issue("alice", usage=False, units=("ops",))
+        self.assertIn("an authority that", await self.cause(self.shown_by(stranger), port))
+        self.records.clear()
+        identity = authority().issue("alice", usage=False, units=("ops",))
+        client = await connect_tls(self, port, self.shown_by(identity))
+        await client.ready()
+        client.send(SSH)
+        await (await self.backend.peer()).has(len(SSH))
+        client.reset()
+        facts = (await self.logged()).facts
+        self.assertEqual(
+            (facts["tls_client"], facts["tls_client_names"]), ("CN=alice,OU=ops", "DNS:alice")
+        )
+
+    async def test_revoked(self) -> None:
+        """A certificate that its authority has revoked is refused, and so are all while the list cannot be trusted."""
+        file = self.folder / "crl.pem"
+        good = authority().issue("good", usage=False)
+        bad = authority().issue("bad", usage=False)
+        of = "CN=Test Authority"
+        for revoked, identity, cause in (
+            (authority().revoke(bad), bad, f"was revoked by {of!r}"),
+            (
+                authority().revoke(ends=-1),
+                good,
+                f"cannot be checked: the list of {of!r} in tls_client_crl has expired",
+            ),
+            (
+                make_authority("Stranger").revoke(),
+                good,
+                f"is of an authority of which tls_client_crl has no list, {of!r}",
+            ),
+        ):
+            file.write_bytes(revoked)
+            port = self.mux([self.tls_route(client_ca=self.ca, client_crl=file), self.inner()])
+            told = await self.cause(self.shown_by(identity), port)
+            name = "bad" if identity is bad else "good"
+            self.assertEqual(told, f"the certificate of 'CN={name}' {cause}")
+            self.records.clear()
+        file.write_bytes(authority().revoke(bad))
+        port = self.mux([self.tls_route(client_ca=self.ca, client_crl=file), self.inner()])
+        client = await connect_tls(self, port, self.shown_by(good))
+        await client.ready()
+        client.send(SSH)
+        await (await self.backend.peer()).has(len(SSH))
+
+    async def test_revoked_later(self) -> None:
+        """A certificate that is revoked meanwhile is refused, also to a client that comes back with its session."""
+        file = self.folder / "crl.pem"
+        file.write_bytes(authority().revoke())
+        identity = authority().issue("alice", usage=False)
+        port = self.mux([self.tls_route(client_ca=self.ca, client_crl=file), self.inner()])
+        context = client_context(self.ca)
+        context.load_cert_chain(identity.write(self.folder / "client.pem", key=True))
+        first = await connect_tls(self, port, self.peer(context=context))
+        await first.ready()
+        first.send(SSH)
+        server = await self.backend.peer()
+        server.send(b"hello")
+        await first.has(5)
+        other = self.folder / "new.pem"
+        other.write_bytes(authority().revoke(identity))
+        other.replace(file)
+        self.time.advance(1.1)
+        second = self.peer(context=context)
+        second.tls.session = first.tls.session
+        told = await self.cause(second, port)
+        self.assertEqual(told, "the certificate of 'CN=alice' was revoked by 'CN=Test Authority'")
+
+    async def test_client_certificate(self) -> None:
+        """A client with a good one is let in, and the log tells who it is."""
+        identity = authority().issue("alice", usage=False)
+        port = self.mux([self.tls_route(client_ca=self.ca), self.inner()])
+        client = await connect_tls(self, port, self.shown_by(identity))
+        await client.ready()
+        client.send(SSH)
+        await (await self.backend.peer()).has(len(SSH))
+        client.reset()
+        record = await self.logged()
+        self.assertEqual(record.facts["tls_client"], "CN=alice")
+
+    async def test_garbage(self) -> None:
+        """Garbage records end the handshake at the first of them."""
+        port = self.mux([self.tls_route()])
+        client = await self.connect(port, b"\x16\x03\x01\x40\x00\x01" + b"\xff" * 100_000)
+        await client.is_lost()
+        record = await self.logged()
+        self.assert_story(record, reason="tls-failed", route="tls")
+        self.assertIn("tls_error", record.facts)
+
+    async def test_slow(self) -> None:
+        """A handshake has detect_timeout."""
+        port = self.mux([self.tls_route()])
+        client = await self.connect(port, b"\x16\x03\x01\x00\x80\x01\x00\x00\x7c\x03\x03")
+        await self.seen(11)
+        self.time.advance(4.9)
+        await self.turn(3)
+        self.assertEqual(self.records, [])
+        self.time.advance(0.2)
+        await client.is_lost()
+        record = await self.logged()
+        self.assert_story(record, reason="tls-failed")
+        self.assertEqual(
+            record.facts["tls_error"], "the TLS handshake took longer than detect_timeout"
+        )
+
+    async def test_gone(self) -> None:
+        """A client may leave in the middle of it, cleanly or not."""
+        for leave in ("finish", "close", "reset"):
+            port = self.mux([self.tls_route()])
+            client = await self.connect(port, b"\x16\x03\x01\x00\x80\x01\x00\x00\x7c\x03\x03")
+            await self.seen(11)
+            getattr(client, leave)()
+            record = await self.logged()
+            self.assert_story(record, reason="tls-failed")
+            self.assertEqual(
+                record.facts["tls_error"], "the client left in the middle of the TLS handshake"
+            )
+            self.records.clear()
+
+    async def test_finished_before(self) -> None:
+        """A client that is led here because it sends no more cannot shake hands."""
+        first = route(r"payload text=\x16\x03\x01never", CLOSE, name="first")
+        client = await self.connect(self.mux([first, self.tls_route(match="any")]), b"\x16\x03\x01")
+        client.finish()
+        await client.is_lost()
+        self.assert_story(await self.logged(), reason="tls-failed")

@@ -1,0 +1,238 @@
+"""Counters of several processes, without the processes."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from txmux.rules.reading.parser import parse
+from txmux.telemetry.counting.column import NO_ROUTE, Column, Layout
+from txmux.telemetry.counting.counters import Counters
+from txmux.telemetry.counting.snapshot import counts_of
+from txmux.telemetry.record import ConnectionRecord
+
+if TYPE_CHECKING:
+    from txmux.rules.model import Rules
+    from txmux.telemetry.counting.snapshot import Counts, RouteTotals
+
+PATH = Path("rules.ini")
+
+RULES = """
+[listen public]
+endpoint = 127.0.0.1:0
+
+[route a]
+match = ssh
+backend = 127.0.0.1:22
+"""
+
+MORE = """
+[listen other]
+endpoint = 127.0.0.1:0
+
+[route b]
+match = any
+backend = 127.0.0.1:80
+"""
+
+
+def worker_of(counters: Counters, number: int) -> Column:
+    """Give what another process counts in, with its own mapping of the memory."""
+    column = counters.column(number)
+    assert column.descriptor is not None
+    layout = Layout(dict(column.layout.places), column.layout.cells)
+    return Column(layout, os.dup(column.descriptor))
+
+
+def route_of(counts: Counts, route: str) -> RouteTotals:
+    """Find what is told of a route of the first listener."""
+    return next(one for one in counts.routes if (one.listener, one.route) == ("public", route))
+
+
+class CountersTest(SynchronousTestCase):
+    """Numbers of columns, added up."""
+
+    def setUp(self) -> None:
+        self.rules = parse(RULES, PATH)
+        self.counters = Counters()
+        self.counters.extend(self.rules)
+
+    def counts(self, rules: Rules | None = None) -> Counts:
+        """Give all numbers."""
+        return counts_of(self.counters, rules or self.rules)
+
+    def begin(self, column: Column, route: str = NO_ROUTE) -> None:
+        """Count a client that has come, and that a route takes, if one is named."""
+        record = ConnectionRecord(time=1000.5, id="x", listener="public", client="?", detect_ms=2.0)
+        listener = column.listener("public")
+        listener.accepted()
+        if route:
+            column.route("public", route).matched(record)
+            listener.decided(record)
+
+    def end(self, column: Column, route: str) -> None:
+        """Count the end of such a client."""
+        record = ConnectionRecord(
+            time=1000.5, id="x", listener="public", client="?", detect_ms=2.0, duration_ms=70.0
+        )
+        column.listener("public").over(column.route("public", route), record, "done")
+
+    def test_sums(self) -> None:
+        """What processes count is added up, and what they have is what has come less what has gone."""
+        first, second = (worker_of(self.counters, number) for number in (1, 2))
+        self.begin(first, "a")
+        self.begin(second, "a")
+        self.begin(second)
+        self.end(first, "a")
+        (listener,) = self.counts().listeners
+        self.assertEqual((listener.total, listener.active, listener.undecided), (3, 2, 1))
+        route = route_of(self.counts(), "a")
+        self.assertEqual((route.matches, route.active, route.ended["done"]), (2, 1, 1))
+        self.assertEqual(route.last_match, 1000.5)
+
+    def test_histogram(self) -> None:
+        """A histogram tells how many were no higher than each bound, in seconds."""
+        column = worker_of(self.counters, 1)
+        self.begin(column, "a")
+        (listener,) = self.counts().listeners
+        self.assertEqual(listener.detect.buckets[:3], [(0.001, 0), (0.0025, 1), (0.005, 1)])
+        self.assertEqual((listener.detect.count, listener.detect.sum), (1, 0.002))
+        self.assertEqual(self.counts().detect_bytes.buckets[0], (1, 1))
+        self.assertEqual(self.counts().detect_bytes.buckets[-1], (32768, 1))
+
+    def test_crash(self) -> None:
+        """The connections of a process that is gone have ended, under the route that they had; its successor counts on."""
+        column = worker_of(self.counters, 1)
+        column.server("127.0.0.1:22", "127.0.0.1:22").connected()
+        self.begin(column, "a")
+        self.begin(column, "a")
+        self.end(column, "a")
+        self.begin(column)
+        self.assertEqual(self.counters.ended(1), 2)
+        counts = self.counts()
+        (listener,) = counts.listeners
+        self.assertEqual((listener.total, listener.active, listener.undecided), (3, 0, 0))
+        self.assertEqual(route_of(counts, "a").ended["crashed"], 1)
+        self.assertEqual(route_of(counts, NO_ROUTE).ended["crashed"], 1)
+        self.assertEqual([(one.total, one.active) for one in counts.servers], [(1, 0)])
+        self.assertEqual(self.counters.ended(1), 0)
+        successor = worker_of(self.counters, 1)
+        self.begin(successor, "a")
+        self.assertEqual(route_of(self.counts(), "a").matches, 3)
+        self.assertEqual(route_of(self.counts(), "a").active, 1)
+
+    def test_moved(self) -> None:
+        """A connection that goes on in another process is counted once, also if either process crashes then."""
+        first, second = (worker_of(self.counters, number) for number in (1, 2))
+        self.begin(first, "a")
+        first.listener("public").moved_away(first.route("public", "a"))
+        second.listener("public").adopted(second.route("public", "a"))
+        self.assertEqual(self.counters.ended(1), 0)
+        self.assertEqual(route_of(self.counts(), "a").active, 1)
+        self.assertEqual(self.counts().listeners[0].total, 1)
+        self.assertEqual(self.counters.ended(2), 1)
+        self.assertEqual(route_of(self.counts(), "a").active, 0)
+
+    def test_other_rules(self) -> None:
+        """What only other rules have gets room in the same memory, and what they do not have is not told of."""
+        column = worker_of(self.counters, 1)
+        old = column.route("public", "a")
+        self.begin(column, "a")
+        more = parse(RULES.replace("route a", "route c") + MORE, PATH)
+        self.counters.extend(more)
+        layout = self.counters.layout
+        column.layout.places.update(layout.changes(column.layout.places)[0])
+        column.layout.cells = layout.cells
+        column.use()
+        self.begin(column, "b")
+        record = ConnectionRecord(time=2000.0, id="x", listener="public", client="?")
+        old.matched(record)  # a connection of older rules
+        told = self.counts(more)
+        self.assertEqual(
+            [(one.listener, one.route) for one in told.routes],
+            [(name, route) for name in ("public", "other") for route in ("c", "b", "")],
+        )
+        self.assertEqual(route_of(told, "b").matches, 1)
+        self.assertEqual(route_of(self.counts(), "a").matches, 2)
+
+    def test_many_routes(self) -> None:
+        """There is room for 20,000 routes that come with other rules."""
+        column = worker_of(self.counters, 1)
+        self.begin(column, "a")
+        names = [f"r{number}" for number in range(20_000)]
+        routes = "\n".join(
+            f"[route {name}]\nmatch = tls sni={name}.example\nbackend = 127.0.0.1:443\n"
+            for name in names
+        )
+        rules = parse(RULES + routes, PATH)
+        self.counters.extend(rules)
+        column.layout.places.update(self.counters.layout.changes(column.layout.places)[0])
+        column.layout.cells = self.counters.layout.cells
+        column.use()
+        self.begin(column, names[-1])
+        counts = self.counts(rules)
+        self.assertEqual(route_of(counts, names[-1]).matches, 1)
+        self.assertEqual(route_of(counts, "a").matches, 1)
+        self.assertEqual(len(counts.routes), 20_002)
+
+    def named(self, number: int) -> Rules:
+        """Give rules with a route of a name of its own."""
+        return parse(RULES.replace("route a", f"route r{number}"), PATH)
+
+    def test_forgotten(self) -> None:
+        """Rules whose routes get new names again and again take no more room, and each of them is counted from nothing."""
+        sizes = []
+        for number in range(1, 30):
+            rules = self.named(number)
+            self.counters.extend(rules, number)
+            column = worker_of(self.counters, 1)
+            self.assertEqual(route_of(self.counts(rules), f"r{number}").matches, 0)
+            self.begin(column, f"r{number}")
+            self.assertEqual(route_of(self.counts(rules), f"r{number}").matches, 1)
+            self.counters.forget({1, number + 1})  # a connection of the first ones goes on
+            sizes.append((self.counters.layout.cells, len(self.counters.layout.places)))
+        self.assertEqual(sizes[5], sizes[-1])
+
+    def test_kept_for_connections(self) -> None:
+        """What older rules have is counted as long as these hold for a connection, and so long its numbers go on if it comes back."""
+        column = worker_of(self.counters, 1)
+        self.begin(column, "a")
+        for number in range(1, 6):
+            self.counters.extend(self.named(number), number)
+            self.counters.forget({1, number + 1})
+        self.counters.extend(self.rules, 6)
+        self.assertEqual(route_of(self.counts(), "a").matches, 1)
+        for number in range(7, 9):
+            self.counters.extend(self.named(number), number)
+            self.counters.forget({number + 1})
+        self.counters.extend(self.rules, 9)
+        self.assertEqual(route_of(self.counts(), "a").matches, 0)
+
+    def test_seen_twice(self) -> None:
+        """A connection that is on its way to another process is seen by none of them for a moment, so one look is not enough."""
+        self.counters.extend(self.named(1), 1)
+        for versions, is_there in (({2}, True), ({1, 2}, True), ({2}, True), ({2}, False)):
+            self.counters.forget(versions)
+            self.assertEqual("route\npublic\na" in self.counters.layout.places, is_there)
+
+    def test_has_connections(self) -> None:
+        """A listener has connections from the first client to the last, whoever counts them and whether the rules have it still."""
+        self.assertFalse(self.counters.has_connections("public"))
+        column = worker_of(self.counters, 1)
+        self.begin(column, "a")
+        self.assertTrue(self.counters.has_connections("public"))
+        self.assertFalse(self.counters.has_connections("other"))
+        self.counters.ended(1)
+        self.assertFalse(self.counters.has_connections("public"))
+
+    def test_refused(self) -> None:
+        """What rules have that hold is counted on, whatever rules were refused."""
+        column = worker_of(self.counters, 1)
+        for number in range(3):
+            self.counters.extend(self.named(number), 1)
+            self.counters.forget({1})
+        self.begin(column, "a")
+        self.assertEqual(route_of(self.counts(), "a").matches, 1)

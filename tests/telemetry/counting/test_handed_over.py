@@ -1,0 +1,167 @@
+"""Counters that another program goes on with."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from txmux.rules.reading.parser import parse
+from txmux.telemetry.counting.counters import Counters
+from txmux.telemetry.counting.snapshot import counts_of
+from txmux.telemetry.record import ConnectionRecord
+
+if TYPE_CHECKING:
+    from txmux.telemetry.counting.column import Column
+    from txmux.telemetry.counting.snapshot import Counts
+
+RULES = """
+[listen public]
+endpoint = 127.0.0.1:0
+
+[route a]
+match = ssh
+backend = 127.0.0.1:22
+"""
+RECORD = ConnectionRecord(
+    time=1000.5, id="x", listener="public", client="?", detect_ms=2.0, duration_ms=70.0
+)
+
+
+def begin(column: Column) -> None:
+    """Count a client that the route has taken."""
+    column.listener("public").accepted()
+    column.route("public", "a").matched(RECORD)
+    column.listener("public").decided(RECORD)
+    column.server("127.0.0.1:22", "127.0.0.1:22").connected()
+
+
+def end(column: Column) -> None:
+    """Count its end."""
+    column.listener("public").over(column.route("public", "a"), RECORD, "done")
+    column.server("127.0.0.1:22", "127.0.0.1:22").released()
+
+
+def open_descriptors() -> int:
+    """Count what this process has open."""
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+class HandedOverTest(SynchronousTestCase):
+    """An old program, and a new one that goes on."""
+
+    def setUp(self) -> None:
+        self.rules = parse(RULES, Path("rules.ini"))
+        self.old, self.new = Counters(), Counters()
+        self.new.extend(self.rules)
+        self.old.extend(self.rules)
+        self.new.column(1)
+        self.column = self.old.column(1)
+
+    def hand_over(self, *, other_format: bool = False) -> None:
+        """Hand all over, as messages do."""
+        for number, (told, descriptors) in enumerate(self.old.handed_over()):
+            if other_format and not number:
+                told["format"] = "another"
+                told["all"][0]["unknown\nkind"] = {"x": 1}
+                told["all"][0]["listener\npublic"]["a new cell"] = 1
+            self.new.take_over([os.dup(one) for one in descriptors], **json.loads(json.dumps(told)))
+
+    def told(self) -> tuple[int, int, int, int, int]:
+        """Give what the new one tells: clients, connections, matches, ends that were done and connections to the server."""
+        counts: Counts = counts_of(self.new, self.rules)
+        route = counts.routes[0]
+        self.assertEqual(counts.servers[0].total, route.matches)
+        return (
+            counts.listeners[0].total,
+            counts.listeners[0].active,
+            route.matches,
+            route.ended["done"],
+            counts.servers[0].active,
+        )
+
+    def test_same_memory(self) -> None:
+        """What still happens in the old program is seen in the new one, which counts on."""
+        for _ in range(3):
+            begin(self.column)
+        self.hand_over()
+        self.assertEqual(self.told(), (3, 3, 3, 0, 3))
+        end(self.column)
+        begin(self.column)
+        begin(self.new.column(1))
+        self.assertEqual(self.told(), (5, 4, 5, 1, 4))
+
+    def test_ended(self) -> None:
+        """Connections that the old program had at its end have ended, and nothing that it counted is lost."""
+        begin(self.column)
+        begin(self.column)
+        end(self.column)
+        self.hand_over()
+        del self.old, self.column
+        self.assertEqual(self.told(), (2, 0, 2, 1, 0))
+        crashed = counts_of(self.new, self.rules).routes[0].ended["crashed"]
+        self.assertEqual(crashed, 1)
+
+    def test_again(self) -> None:
+        """A third program has what both before it have counted."""
+        begin(self.column)
+        end(self.column)
+        self.hand_over()
+        del self.column
+        begin(self.new.column(1))
+        self.old, self.new = self.new, Counters()
+        self.new.extend(self.rules)
+        self.new.column(1)
+        self.hand_over()
+        self.assertEqual(self.told(), (2, 1, 2, 1, 1))
+        del self.old
+        self.assertEqual(self.told(), (2, 0, 2, 1, 0))
+        self.assertEqual(counts_of(self.new, self.rules).routes[0].last_match, 1000.5)
+
+    def test_two_that_drain(self) -> None:
+        """A program whose place was taken twice is still seen, whichever ends first, and leaves nothing when it has ended."""
+        begin(self.column)
+        begin(self.column)
+        before = open_descriptors()
+        self.hand_over()
+        self.old, self.new, first = self.new, Counters(), self.old
+        self.new.extend(self.rules)
+        self.new.column(1)
+        begin(self.old.column(1))
+        self.hand_over()
+        self.assertEqual(self.told(), (3, 3, 3, 0, 3))
+        self.old = Counters()
+        self.assertEqual(self.told(), (3, 2, 3, 0, 2))
+        end(self.column)
+        self.assertEqual(self.told(), (3, 1, 3, 1, 1))
+        del self.column, first
+        self.assertEqual(self.told(), (3, 0, 3, 1, 0))
+        self.assertLessEqual(open_descriptors(), before)
+
+    def test_other_cells(self) -> None:
+        """A program with other cells goes on with the numbers that it knows; connections are counted where they are."""
+        begin(self.column)
+        begin(self.column)
+        end(self.column)
+        self.hand_over(other_format=True)
+        self.assertEqual(self.told(), (2, 0, 2, 1, 0))
+        self.new.column(1).listener("public").adopted(self.new.column(1).route("public", "a"))
+        self.assertEqual(self.told()[:2], (2, 1))
+
+    def test_forgotten(self) -> None:
+        """What no rules have any more is not told of, whichever program has counted it, and does not come back with its end."""
+        begin(self.column)
+        self.hand_over()
+        other = parse(RULES.replace("route a", "route b"), Path("rules.ini"))
+        for _ in range(3):
+            self.new.extend(other, 1)
+            self.new.forget({2})
+        self.assertNotIn("route\npublic\na", self.new.layout.places)
+        self.assertEqual(counts_of(self.new, other).listeners[0].total, 1)
+        del self.old, self.column
+        self.assertEqual(counts_of(self.new, other).listeners[0].total, 1)
+        self.new.extend(other, 2)
+        self.assertEqual([one.matches for one in counts_of(self.new, other).routes], [0, 0])

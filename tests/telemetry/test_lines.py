@@ -1,0 +1,190 @@
+"""Lines are written whole, without waiting, and those that are lost are counted."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import resource
+import select
+import socket
+from typing import TYPE_CHECKING
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.logger import capturedLogs
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.support.folders import make_folder
+from tests.telemetry.test_access_log import a_record
+from txmux.telemetry.access_log import FileAccessLog, as_text
+from txmux.telemetry.lines import LineWriter
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+class StalledTest(SynchronousTestCase):
+    """Readers that are slow, or do not read at all."""
+
+    def setUp(self) -> None:
+        self.said: list[object] = []
+
+    def writer(self, descriptor: int, limit: int = 10_000) -> LineWriter:
+        writer = LineWriter(descriptor, self.said.append, self.said.append, limit)
+        self.addCleanup(writer.close)
+        return writer
+
+    def check(self, reading: int, writing: int, chunks: list[tuple[int, int]]) -> None:
+        """Write lines of some lengths and read some bytes, in turn; then read all."""
+        os.set_blocking(reading, False)
+        writer = self.writer(writing)
+        received = b""
+        sent: list[bytes] = []
+        lost = 0
+        for length, count in chunks:
+            line = b"%d:" % len(sent) + b"x" * length + b"\n"
+            sent.append(line)
+            writer.write([line])
+            with contextlib.suppress(BlockingIOError):
+                received += os.read(reading, count)
+        while writer.is_holding or not _is_empty(reading):
+            with contextlib.suppress(BlockingIOError):
+                received += os.read(reading, 2**20)
+            writer.flush()
+        lines = received.splitlines(keepends=True)
+        lost = sum(told for told in self.said if isinstance(told, int))
+        self.assertEqual(len(lines) + lost, len(sent))
+        wanted = iter(sent)
+        self.assertTrue(all(line in wanted for line in lines))  # all whole, and in their order
+        self.assertEqual([*map(type, self.said)], [str, int] * (len(self.said) // 2))
+        self.said.clear()
+
+    lengths = st.lists(st.tuples(st.integers(0, 9000), st.integers(1, 5000)), max_size=60)
+
+    @given(lengths)
+    def test_pipe(self, chunks: list[tuple[int, int]]) -> None:
+        """A pipe."""
+        reading, writing = os.pipe()
+        try:
+            self.check(reading, writing, chunks)
+        finally:
+            os.close(reading)
+            os.close(writing)
+
+    @given(lengths)
+    def test_socket(self, chunks: list[tuple[int, int]]) -> None:
+        """A socket, as systemd gives it."""
+        reading, writing = socket.socketpair()
+        with reading, writing:
+            writing.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+            self.check(reading.fileno(), writing.fileno(), chunks)
+
+    def test_others_may_block(self) -> None:
+        """Whoever has the same pipe goes on to wait where they did."""
+        reading, writing = os.pipe()
+        self.addCleanup(os.close, reading)
+        self.addCleanup(os.close, writing)
+        self.writer(writing).write([b"x" * 100])
+        self.assertTrue(os.get_blocking(writing))
+
+    def test_reader_gone(self) -> None:
+        """When nobody is there to read, lines are lost, which is said once."""
+        reading, writing = os.pipe()
+        self.addCleanup(os.close, writing)
+        writer = self.writer(writing)
+        os.close(reading)
+        for _ in range(3):
+            writer.write([b"x\n"])
+        self.assertEqual((self.said, writer.lost), (["Broken pipe"], 3))
+
+    def test_told_when_full(self) -> None:
+        """What is said of lines that were lost is held, too, if the reader takes no more just then."""
+        reading, writing = os.pipe()
+        self.addCleanup(os.close, reading)
+        self.addCleanup(os.close, writing)
+        room = fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4096)
+        writer = LineWriter(
+            writing, lambda _: None, lambda lost: writer.write([b"lost: %d\n" % lost]), room
+        )
+        self.addCleanup(writer.close)
+        line = b"x" * (room - 1) + b"\n"
+        for _ in range(3):
+            writer.write([line])
+        self.assertEqual(os.read(reading, room), line)
+        self.assertFalse(writer.flush())
+        self.assertEqual(os.read(reading, room), line)
+        self.assertTrue(writer.flush())
+        self.assertEqual(os.read(reading, room), b"lost: 1\n")
+
+    def test_slow_at_the_end(self) -> None:
+        """At the end a reader has a moment, and no more."""
+        reading, writing = os.pipe()
+        self.addCleanup(os.close, reading)
+        self.addCleanup(os.close, writing)
+        writer = self.writer(writing, 2**20)
+        writer.write([b"x" * 1000 + b"\n"] * 100)
+        writer.finish(0.05)
+        self.assertTrue(writer.is_holding)
+
+
+class FullDiskTest(SynchronousTestCase):
+    """A file that takes no more: the limit on the size of files stands for a disk that is full."""
+
+    @contextlib.contextmanager
+    def full_after(self, size: int) -> Iterator[None]:
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    def test_mended(self) -> None:
+        """No line is torn, what was lost is counted, and it is said once that all goes well again."""
+        path = make_folder(self) / "access.log"
+        line = as_text(a_record())
+        with capturedLogs() as events:
+            log = FileAccessLog(path)
+            self.addCleanup(log.close)
+            log.write(a_record())
+            with self.full_after(int(2.5 * len(line))):
+                for _ in range(4):
+                    log.write(a_record())
+                    self.assertTrue(path.read_text().endswith(f"{line}\n"))
+            for _ in range(3):
+                log.write(a_record())
+        self.assertEqual(path.read_text().splitlines(), [line] * 5)
+        told = [event for event in events if "access log" in event.get("log_format", "")]
+        self.assertEqual(len(told), 2)
+        self.assertIn("until this is mended", told[0]["log_format"])
+        self.assertEqual(told[1]["count"], 3)
+
+    def test_elsewhere(self) -> None:
+        """A file that others write to as well is not cut under their lines; what is torn has a line of its own."""
+        path = make_folder(self) / "log"
+        said: list[object] = []
+        with path.open("ab", buffering=0) as file, path.open("ab", buffering=0) as other:
+            writer = LineWriter(file.fileno(), said.append, said.append)
+            put = writer._put
+
+            def interrupted(data: bytes) -> int:
+                if not data.startswith(b"abc"):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                written = put(data[:3])
+                other.write(b"other\n")
+                return written
+
+            writer._put = interrupted
+            writer.write([b"abcdef\n"])
+            writer._put = put
+            writer.write([b"next\n"])
+        self.assertEqual(path.read_bytes(), b"abcother\n\nnext\n")
+        self.assertEqual(said, ["No space left on device", 1])
+
+
+def _is_empty(reading: int) -> bool:
+    queue = select.poll()
+    queue.register(reading, select.POLLIN)
+    return not queue.poll(0)

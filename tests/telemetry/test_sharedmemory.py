@@ -1,0 +1,68 @@
+"""Memory that several processes share."""
+
+from __future__ import annotations
+
+import os
+import socket
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from txmux.telemetry import sharedmemory
+from txmux.telemetry.sharedmemory import SharedMemoryError, grow, make, mapped
+
+
+class SharedMemoryTests(SynchronousTestCase):
+    """A file of it."""
+
+    def setUp(self) -> None:
+        self.file = make("test")
+        self.addCleanup(os.close, self.file)
+
+    def test_shared(self) -> None:
+        """What one writes the other reads."""
+        os.ftruncate(self.file, 4096)
+        one, other = (mapped(self.file, 4096) for _ in range(2))
+        one[100] = 7
+        self.assertEqual(other[100], 7)
+
+    def test_only_grows(self) -> None:
+        """It may become larger, but no process that has it can make it smaller, which would end all others by SIGBUS."""
+        os.ftruncate(self.file, 4096)
+        self.assertRaises(PermissionError, os.ftruncate, self.file, 0)
+        os.ftruncate(self.file, 8192)
+        self.assertEqual(len(mapped(self.file, 8192)), 8192)
+
+    def test_grown_by_others(self) -> None:
+        """A process that makes it larger than it has to be does not keep others from making room."""
+        os.ftruncate(self.file, 8192)
+        grow(self.file, 4096)
+        self.assertEqual(os.fstat(self.file).st_size, 8192)
+        grow(self.file, 12288)
+        self.assertEqual(os.fstat(self.file).st_size, 12288)
+
+    def test_too_short(self) -> None:
+        """Less than is said is told of, and so is what is no memory."""
+        with socket.socket() as other:
+            for file in (self.file, other.fileno()):
+                self.assertRaises(SharedMemoryError, mapped, file, 1)
+        os.ftruncate(self.file, 4096)
+        for size in (4097, 1 << 80, -1):
+            self.assertRaises(SharedMemoryError, mapped, self.file, size)
+
+    def test_python_without(self) -> None:
+        """Python need not have the function of the C library: that of uv or conda may be built where there was none."""
+        self.addCleanup(setattr, os, "memfd_create", os.memfd_create)
+        del os.memfd_create
+        file = make("test")
+        self.addCleanup(os.close, file)
+        os.ftruncate(file, 4096)
+        self.assertRaises(PermissionError, os.ftruncate, file, 0)
+        self.assertFalse(os.get_inheritable(file))
+
+    def test_elsewhere(self) -> None:
+        """Where the system has no files in memory, one without a name does."""
+        self.patch(sharedmemory, "sys", type("Other", (), {"platform": "other"}))
+        file = make("test")
+        self.addCleanup(os.close, file)
+        os.ftruncate(file, 4096)
+        self.assertEqual(len(mapped(file, 4096)), 4096)

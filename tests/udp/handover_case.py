@@ -1,0 +1,111 @@
+"""A test case with a second process that takes flows over, as far as a test's own process can be one."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import Deferred, succeed
+
+from tests.support.peers import reactor
+from tests.udp.test_relaying import FlowCase
+from txmux.tcp.listener import MuxFactory
+from txmux.udp.flows import Flows, flows_of, listen
+from txmux.udp.handover import adopt_flows, end_flows, hand_over_flows
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from txmux.rules.model import Listener, Route
+    from txmux.udp.port import DatagramPort
+
+
+class There:
+    """Another process, which gets what goes through a channel: JSON, and duplicates of descriptors.
+
+    Args:
+        factory: What serves there; nothing takes flows if not given.
+        port: Where datagrams come in there.
+        edit: Changes what is told on its way.
+        meanwhile: Is called before the answer.
+    """
+
+    def __init__(
+        self,
+        factory: MuxFactory | None = None,
+        port: DatagramPort | None = None,
+        edit: Callable[[dict[str, Any]], object] = lambda _: None,
+        meanwhile: Callable[[], object] = lambda: None,
+    ) -> None:
+        self._taken = None if factory is None or port is None else (factory, port)
+        self._edit = edit
+        self._meanwhile = meanwhile
+
+    def ask(
+        self, kind: str, *, seconds: float, descriptors: Sequence[int], **values: Any
+    ) -> Deferred[Any]:
+        """Answer at once."""
+        assert (kind, seconds > 0) == ("adopt_flows", True)
+        flows = json.loads(json.dumps(values["flows"]))
+        for told in flows:
+            self._edit(told)
+        answer = adopt_flows([*map(os.dup, descriptors)], flows, lambda *_: self._taken)
+        self._meanwhile()
+        return succeed(json.loads(json.dumps(answer)))
+
+    def send(self, kind: str, **values: Any) -> None:
+        """Do what is told."""
+        assert (kind, self._taken is None) == ("end_flows", False)
+        assert self._taken is not None
+        end_flows(self._taken[0].connections, values["reasons"])
+
+
+class HandoverCase(FlowCase):
+    """A service, and another one that can take its flows."""
+
+    @property
+    def old(self) -> MuxFactory:
+        """The listener here."""
+        return self.running.factories[0]
+
+    def there(
+        self,
+        routes: Sequence[Route] | None = None,
+        settings: Listener | None = None,
+        **options: Any,
+    ) -> There:
+        """Make the other process, with the same rules if no others are given. It reads from now on, and nobody here does."""
+        old = self.old
+        new = self.new = MuxFactory(
+            self.running.rules.routes if routes is None else routes,
+            settings or old.generation.settings,
+            reactor=reactor,
+        )
+        new.log_to(old._access_log)
+        here: Any = self.running.ports[0]
+        here.stopReading()
+        port = self.port_there = listen(new, here._socket)
+        port.place = here.place
+        port.await_flows()
+        self.addCleanup(self._end, new, port)
+        return There(new, port, **options)
+
+    async def _end(self, new: MuxFactory, port: DatagramPort) -> None:
+        new.abort("killed")
+        port.stopListening()
+        await new.stopped()
+
+    async def hand_over(self, **options: Any) -> int:
+        """Let the other process go on with all flows."""
+        return await self.finish(self.there(**options))
+
+    async def finish(self, there: There) -> int:
+        """The same with another process that there is."""
+        count = await hand_over_flows([*self.old.connections], there)
+        self.port_there.await_no_more()
+        return count
+
+    def flows_there(self) -> Flows:
+        """Give what has the flows of the other process."""
+        return flows_of(self.new)

@@ -1,0 +1,75 @@
+"""What goes with a datagram beside its bytes."""
+
+from __future__ import annotations
+
+import socket
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from txmux.udp import ancillary
+
+
+class AncillaryTests(SynchronousTestCase):
+    """Reading it, and writing it."""
+
+    @given(st.binary(max_size=5000), st.integers(0, 2000))
+    def test_split(self, data: bytes, size: int) -> None:
+        """Datagrams that came at once are told apart, all of one length but the last."""
+        parts = ancillary.split(data, size)
+        self.assertEqual(b"".join(parts), data)
+        self.assertEqual(len(parts), ancillary.datagrams_in(len(data), size))
+        self.assertTrue(all(len(part) == size for part in parts[:-1]))
+
+    def test_answers_from_what_was_asked(self) -> None:
+        """An answer leaves from the address that a datagram came to, by whichever way the routes say."""
+        for family, host, name, ask in (
+            (socket.AF_INET, "127.0.0.5", "0.0.0.0", "127.0.0.5"),
+            (socket.AF_INET6, "::1", "::", "::1"),
+            (socket.AF_INET6, "127.0.0.7", "::", "127.0.0.7"),
+        ):
+            with (
+                socket.socket(family, socket.SOCK_DGRAM) as port,
+                socket.socket(
+                    socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM
+                ) as client,
+            ):
+                if family == socket.AF_INET6:
+                    port.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+                port.bind((name, 0))
+                ancillary.ask_for_addresses(port)
+                client.settimeout(60)
+                client.sendto(b"hello", (host, port.getsockname()[1]))
+                _, told, _, peer = port.recvmsg(100, ancillary.SPACE)
+                local, size = ancillary.read(told)
+                self.assertEqual((ancillary.address_text(local), size), (ask, 0))
+                port.sendmsg([b"answer"], ancillary.answer_from(local), 0, peer)
+                _, sender = client.recvfrom(100)
+                self.assertEqual(sender[0], host)
+
+    def test_link_local(self) -> None:
+        """An address of one link keeps its link, and no other address does."""
+        link = bytes.fromhex("fe80000000000000000000000000000107000000")
+        plain = bytes.fromhex("2001000000000000000000000000000107000000")
+        for info, size in ((link, 20), (plain, 16)):
+            local, _ = ancillary.read([(socket.IPPROTO_IPV6, 50, info)])
+            self.assertEqual(local, info[:size])
+            self.assertEqual(ancillary.link_of(local), 7 if size == 20 else 0)
+            [(_, _, back)] = ancillary.answer_from(local)
+            self.assertEqual(back, info if size == 20 else info[:16] + b"\0\0\0\0")
+
+    def test_many_at_once(self) -> None:
+        """The system cuts bytes into datagrams, and puts them together again."""
+        with (
+            socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as port,
+            socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client,
+        ):
+            port.bind(("127.0.0.1", 0))
+            port.settimeout(60)
+            self.assertTrue(ancillary.gather(port))
+            client.connect(port.getsockname())
+            data = bytes(range(250)) * 10
+            client.sendmsg([data], ancillary.cut_into(600))
+            came, told, _, _ = port.recvmsg(65535, ancillary.SPACE)
+            self.assertEqual((came, ancillary.read(told)), (data, (b"", 600)))

@@ -1,0 +1,100 @@
+"""Checks of servers of UDP."""
+
+from __future__ import annotations
+
+import socket
+
+from twisted.internet.protocol import Factory, Protocol
+
+from tests.rules.reading.cases import ReadingTestCase
+from tests.support.datagrams import Talker, turn
+from tests.support.peers import reactor
+from tests.support.ports import free_port
+from tests.udp.test_relaying import FlowCase
+from txmux.wire.proxyprotocol.decode import decode_datagram
+
+
+class CheckTests(FlowCase):
+    """What is asked, and what follows."""
+
+    async def until(self, state: str) -> None:
+        """Wait until the first server is in a state."""
+        pool = next(
+            one.pool for one in self.running.factories[0].upstreams.all() if one.backend.name == "b"
+        )
+        while pool.members[0].state.value != state:
+            await turn()
+
+    async def test_exchange(self) -> None:
+        """A server is asked by one datagram, with a header if it expects one, and is down without the right answer."""
+        says = [b"PONG"]
+
+        def answer(data: bytes) -> bytes:
+            found = decode_datagram(data)
+            assert found is not None
+            assert data[found.length :] == b"PING"
+            return says[0]
+
+        server = Talker.listening(self, answer=answer)
+        check = "check = send=PING expect=PONG interval=100ms timeout=100ms rise=1 fall=1"
+        self.begin(server.port, backend=f"proxy_protocol = v2\n{check}")
+        await server.hears(2)
+        await self.until("up")
+        says[0] = b"?"
+        await self.until("down")
+        says[0] = b"PONG!"
+        await self.until("up")
+
+    async def test_dns(self) -> None:
+        """A server of DNS is asked for a name; it is healthy if it knows, also that there is none."""
+        codes = [0]
+        server = Talker.listening(
+            self, answer=lambda data: data[:2] + bytes([0x81, 0x80 | codes[0]]) + data[4:]
+        )
+        check = "check = dns name=www.example.com interval=100ms rise=1 fall=1"
+        self.begin(server.port, backend=check)
+        self.assertIn(b"\3www\7example\3com\0\0\1\0\1", (await server.hears(1))[0])
+        codes[0] = 2
+        await self.until("down")
+        codes[0] = 3
+        await self.until("up")
+
+    async def test_refused(self) -> None:
+        """A server whose port is closed is down."""
+        check = "check = send=PING expect=PONG interval=100ms rise=1 fall=1"
+        self.begin(free_port(kind=socket.SOCK_DGRAM), backend=check)
+        await self.until("down")
+
+    async def test_beside(self) -> None:
+        """With `port=` a service beside it is asked by TCP."""
+        beside = reactor.listenTCP(0, Factory.forProtocol(Protocol), interface="127.0.0.1")
+        self.addCleanup(beside.stopListening)
+        check = f"check = tcp port={beside.getHost().port} interval=100ms rise=1 fall=1"
+        self.begin(free_port(kind=socket.SOCK_DGRAM), backend=check)
+        await self.until("up")
+        engine = self.running.factories[0].engine
+        stopped = beside.stopListening()
+        if stopped is not None:
+            await stopped
+        await self.until("down")
+        await self._stop()
+        engine.clock.drop_idle()
+
+
+class RuleTests(ReadingTestCase):
+    """Checks that cannot be."""
+
+    def test_messages(self) -> None:
+        """A check by TCP needs a port, and one of DNS a name."""
+        text = "[listen u]\nendpoint = udp:5000\n[backend b]\nserver = %s\ncheck = %s\n"
+        advice = "add the 'port=' of a service beside it, or write send= and expect=, or dns name="
+        for server, check, told in (
+            ("udp:h:1", "tcp", f"tcp is for TCP; {advice}"),
+            (
+                "udp:h:1",
+                "dns",
+                "needs a name to ask for; write for example dns name=www.example.com",
+            ),
+            ("udp:h:1", "dns name=a port=1", "dns asks a server at its own port; remove 'port='"),
+        ):
+            self.assertEqual(self.complaints(text % (server, check)), [f"5 check: {told}"])

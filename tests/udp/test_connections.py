@@ -1,0 +1,419 @@
+"""Several QUIC connections from one port of a client, through sockets: each is decided about, counted, and ended for itself."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from tests.support.datagrams import Talker, turn
+from tests.udp.test_relaying import FlowCase
+from tests.udp.test_roaming import WG_ANSWER, WG_DATA, WG_FIRST
+from tests.udp.test_roaming import answer as answering
+from tests.wire.hello_builder import client_hello, extension, server_name, versions
+from tests.wire.quic_builder import SOURCE, crypto, cut, initial, other_version, zero_rtt
+from txmux.udp import roaming
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_RULES = """
+[txmux]
+access_log = LOG
+access_log_format = json
+[listen u]
+endpoint = udp:127.0.0.1:0
+%s
+[route a]
+match = quic sni=a.example.com
+backend = udp:127.0.0.1:%d
+[route b]
+match = quic sni=b.example.com
+backend = udp:127.0.0.1:%d
+[route others]
+match = quic version=other
+    wireguard
+backend = udp:127.0.0.1:%d
+"""
+
+
+def hello(name: str) -> bytes:
+    """Make the hello of a client."""
+    return client_hello(
+        server_name(f"{name}.example.com"), versions(0x0304), extension(0x39, b"\4\4\x80\0\xff")
+    )
+
+
+def opening(name: str, number: int = 0) -> bytes:
+    """Make the first datagram of a connection, one of several for its name."""
+    return initial(crypto(0, hello(name)), destination=_destination(name, number))
+
+
+def _destination(name: str, number: int) -> bytes:
+    return f"{name}{number:07}".encode()
+
+
+def served(server: str) -> bytes:
+    """Give the ID that a server chooses."""
+    return f"server {server}".encode()
+
+
+def short(name: str, more: bytes = b"") -> bytes:
+    """Make a datagram with a short header for a server."""
+    return b"\x41" + served(name) + b"\xff" + more
+
+
+def finished(name: str) -> bytes:
+    """Make the end of a client's handshake with a server."""
+    return answering(SOURCE, destination=served(name))
+
+
+def nameless(data: bytes) -> bytes:
+    """Answer as a server that wants no ID."""
+    return data if data[0] < 0x80 else answering(b"") if data[0] & 0xF0 == 0xC0 else b""
+
+
+class Host(Talker):
+    """A server that answers what begins a connection with a handshake, and repeats all that has a short header."""
+
+    @classmethod
+    def named(cls, test: ConnectionsCase, name: str) -> Host:
+        """Make one whose IDs have its name."""
+        handshake = answering(served(name))
+        found = cls.listening(
+            test,
+            answer=lambda data: (
+                handshake if data[0] & 0xF0 == 0xC0 else b"" if data[0] & 0x80 else data
+            ),
+        )
+        assert isinstance(found, Host)
+        return found
+
+
+class ConnectionsCase(FlowCase):
+    """Servers for two names, and one for all else."""
+
+    def serve(self, listen: str = "") -> int:
+        """Start them, and give the service's port."""
+        self.a, self.b, self.others = (Host.named(self, name) for name in "abc")
+        hosts = (self.a.port, self.b.port, self.others.port)
+        [port] = self.run_service(_RULES % (listen, *hosts))
+        return port
+
+    def addresses(self) -> int:
+        """Give the number of addresses that have flows."""
+        port: Any = self.running.ports[0]
+        return len(port.flows)
+
+    def here(self, client: Talker) -> list[str]:
+        """Name the routes of the flows at a client's port."""
+        port: Any = self.running.ports[0]
+        keys = [key for key in port.flows if key[0][1] == client.port]
+        return sorted(str(flow.record.route) for key in keys for flow in port.at(key))
+
+    async def connect(self, client: Talker, port: int, *names: str) -> None:
+        """Open connections, and end their handshakes."""
+        for name in names:
+            self.assertEqual(await client.asks(opening(name), port), answering(served(name)))
+            client.say(finished(name), port)
+
+
+class ConnectionTests(ConnectionsCase):
+    """Which server gets what."""
+
+    async def test_names(self) -> None:
+        """Each connection goes to the server of its name, and has a socket to it and a line in the log."""
+        client, port = Talker.listening(self), self.serve()
+        await self.connect(client, port, "a", "b")
+        for name in "abbaab":
+            self.assertEqual(await client.asks(short(name), port), short(name))
+        self.assertEqual([len({*host.senders}) for host in (self.a, self.b)], [1, 1])
+        self.assertEqual([len(host.heard) for host in (self.a, self.b)], [5, 5])
+        await self._stop()
+        lines = await self.ended(2)
+        self.assertEqual({line["route"] for line in lines}, {"a", "b"})
+        self.assertEqual({line["client"] for line in lines}, {f"127.0.0.1:{client.port}"})
+        self.assertEqual([line["datagrams_in"] for line in lines], [5, 5])
+
+    async def test_again(self) -> None:
+        """Two connections for one name are two flows; an Initial packet that is said again is of the same one."""
+        client, port = Talker.listening(self), self.serve()
+        for number in (0, 1, 0, 1):
+            await client.asks(opening("a", number), port)
+        self.assertEqual(len({*self.a.senders}), 2)
+        self.assertEqual(self.a.senders[:2], self.a.senders[2:])
+
+    async def test_undecided(self) -> None:
+        """A hello in two datagrams is put together although another connection begins in between."""
+        client, port = Talker.listening(self), self.serve()
+        halves = [
+            initial(frame, number=number, destination=_destination("a", 0))
+            for number, frame in enumerate(cut(hello("a"), 40))
+        ]
+        client.say(halves[0], port)
+        await client.asks(opening("b"), port)
+        client.say(halves[1], port)
+        self.assertEqual(await self.a.hears(2), halves)
+        self.assertEqual(self.b.heard, [opening("b")])
+
+    async def test_refused(self) -> None:
+        """One that no route takes is remembered, and others from its port are not refused for that."""
+        client, port = Talker.listening(self), self.serve()
+        for _ in range(3):
+            client.say(opening("x"), port)
+        await self.connect(client, port, "b")
+        client.say(opening("x"), port)
+        self.assertEqual(await client.asks(short("b"), port), short("b"))
+        await self._stop()
+        lines = await self.ended(2)
+        self.assertEqual({line["route"]: line["datagrams_in"] for line in lines}, {None: 4, "b": 3})
+
+    async def test_after_another_protocol(self) -> None:
+        """A port that a NAT gives to another client after a tunnel: the tunnel's datagrams stay the tunnel's."""
+        client, port = Talker.listening(self), self.serve()
+        for data in (WG_FIRST, WG_DATA):
+            self.assertEqual(await client.asks(data, port), data)
+        await self.connect(client, port, "b")
+        self.assertEqual(await client.asks(short("b"), port), short("b"))
+        self.assertEqual(await client.asks(WG_DATA, port), WG_DATA)
+        self.assertEqual(self.others.heard, [WG_FIRST, WG_DATA, WG_DATA])
+
+    async def test_other_versions(self) -> None:
+        """A connection of a version that nobody knows is one for itself, too, and so is what follows its negotiation."""
+        client, port = Talker.listening(self), self.serve()
+        await self.connect(client, port, "a")
+        self.assertEqual(await client.asks(other_version(), port), answering(served("c")))
+        await self.connect(client, port, "b")
+        self.assertEqual([len(host.heard) for host in (self.a, self.b, self.others)], [2, 1, 1])
+
+    async def test_early_data(self) -> None:
+        """0-RTT that overtakes its Initial packet begins the connection; other long headers go to none that they do not name."""
+        client, port = Talker.listening(self), self.serve()
+        await self.connect(client, port, "a")
+        early = zero_rtt()
+        client.say(early, port)
+        client.say(initial(crypto(0, hello("b"))), port)
+        self.assertEqual(await self.b.hears(2), [early, initial(crypto(0, hello("b")))])
+        self.assertEqual(len(self.a.heard), 2)
+
+    async def test_retry(self) -> None:
+        """After a Retry the client sends to the ID in it: that is the same connection, and not decided about again."""
+        client, port = Talker.listening(self), self.serve()
+        await self.connect(client, port, "b")
+        retry = answering(b"retried!", kind=3)
+        self.a._answer = lambda data: retry if data == opening("a") else answering(served("a"))
+        self.assertEqual(await client.asks(opening("a"), port), retry)
+        again = initial(crypto(0, hello("a")), destination=b"retried!", token=b"token")
+        self.assertEqual(await client.asks(again, port), answering(served("a")))
+        self.assertEqual(len({*self.a.senders}), 1)
+
+    async def test_nameless_server(self) -> None:
+        """A server that wants no ID gets all that has none that is known."""
+        client, port = Talker.listening(self), self.serve()
+        self.a._answer = nameless
+        await client.asks(opening("a"), port)
+        client.say(answering(SOURCE, destination=b""), port)
+        await self.connect(client, port, "b")
+        for data, host in (
+            (b"\x41anything at all", self.a),
+            (short("b"), self.b),
+            (b"\x7fx", self.a),
+        ):
+            self.assertEqual(await client.asks(data, port), data)
+            self.assertEqual(host.heard[-1], data)
+
+    async def test_nameless_servers(self) -> None:
+        """Of two servers that want no ID, the newest gets what has none; when it ends, the other one does."""
+        client, port = Talker.listening(self), self.serve()
+        self.a._answer = self.others._answer = nameless
+        await client.asks(opening("a"), port)
+        client.say(answering(SOURCE, destination=b""), port)
+        await self.connect(client, port, "b")
+        await client.asks(other_version(), port)
+        client.say(b"\xc0\x1a\x2a\x3a\x4a\0\6client", port)
+        await client.asks(b"\x41to the newest", port)
+        self.assertEqual(self.others.heard[-1], b"\x41to the newest")
+        [factory] = self.running.factories
+        next(one for one in factory.connections if one.record.route == "others").end("killed")
+        await client.asks(short("b"), port)
+        await client.asks(b"\x41to the other", port)
+        self.assertEqual(self.a.heard[-1], b"\x41to the other")
+
+    async def test_bulk(self) -> None:
+        """Datagrams that the system has put together go each to its own server, in their order."""
+        client, port = Talker.listening(self), self.serve()
+        await self.connect(client, port, "a", "b")
+        sent = [
+            short(name, b"%02d" % number).ljust(60) for number, name in enumerate("aaabbaababbbba")
+        ]
+        client.bulk(b"".join(sent), 60, port)
+        self.assertEqual((await self.a.hears(9))[2:], [data for data in sent if data[8:9] == b"a"])
+        self.assertEqual((await self.b.hears(9))[2:], [data for data in sent if data[8:9] == b"b"])
+
+    async def test_bulk_that_opens(self) -> None:
+        """So do the first datagrams of several connections, at a port that is not known, and at one that is."""
+        client, port = Talker.listening(self), self.serve()
+        client.bulk(opening("a") + opening("b"), 1200, port)
+        await client.hears(2)
+        client.say(finished("a"), port)
+        client.say(finished("b"), port)
+        long = short("a").ljust(1200)
+        client.bulk(long + opening("b", 1) + long + opening("a", 1) + long, 1200, port)
+        self.assertEqual((await self.a.hears(6))[2:], [long, long, opening("a", 1), long])
+        self.assertEqual((await self.b.hears(3))[2:], [opening("b", 1)])
+
+    async def test_bulk_to_one(self) -> None:
+        """A connection may begin in the middle of what is said to the only other one."""
+        client, port = Talker.listening(self), self.serve()
+        await self.connect(client, port, "a")
+        long = short("a").ljust(1200)
+        client.bulk(long + long + opening("b") + long, 1200, port)
+        self.assertEqual((await self.a.hears(5))[2:], [long] * 3)
+        self.assertEqual(await self.b.hears(1), [opening("b")])
+
+    async def test_bulk_of_one_hello(self) -> None:
+        """A hello in two datagrams that the system has put together is of one connection, at a port that has another one, too."""
+        client, port = Talker.listening(self), self.serve()
+        await self.connect(client, port, "b")
+        halves = [
+            initial(frame, number=number, destination=_destination("a", 0))
+            for number, frame in enumerate(cut(hello("a"), 40))
+        ]
+        client.bulk(b"".join(halves), 1200, port)
+        self.assertEqual(await self.a.hears(2), halves)
+        self.assertEqual(len({*self.a.senders}), 1)
+
+
+class EndTests(ConnectionsCase):
+    """What is left when one ends, and what counts."""
+
+    async def test_end(self) -> None:
+        """A connection that ends leaves the others as they are, the one that is left alone too."""
+        client, port = Talker.listening(self), self.serve()
+        await self.connect(client, port, "a", "b")
+        [factory] = self.running.factories
+        for name in "ab":
+            chosen = next(one for one in factory.connections if one.record.route == name)
+            chosen.end("killed")
+            left = "b" if name == "a" else "a"
+            if name == "a":
+                self.assertEqual(await client.asks(short(left), port), short(left))
+        self.assertEqual(self.addresses(), 0)
+        await self.connect(client, port, "a")
+        self.assertEqual(await client.asks(short("a"), port), short("a"))
+
+    async def test_limit(self) -> None:
+        """Each counts for the limit of its source: made up Initial packets are no way around it."""
+        client, port = Talker.listening(self), self.serve("max_flows_per_source = 3")
+        for number in range(50):
+            client.say(opening("a", number), port)
+        await client.hears(3)
+        client.say(opening("a"), port)
+        await client.hears(4)
+        self.assertEqual(len({*self.a.senders}), 3)
+        [factory] = self.running.factories
+        self.assertEqual(len(factory.connections), 3)
+
+    async def test_forged(self) -> None:
+        """Who forges the address of a client takes nothing from it: what has an ID that nobody knows is still its own."""
+        client, port = Talker.listening(self), self.serve()
+        await self.connect(client, port, "a")
+        changed = b"\x41changed! and more"
+        self.assertEqual(await client.asks(changed, port), changed)
+        for number in range(20):
+            await client.asks(opening("b", number), port)
+        for data in (changed, b"\x41again, another one", short("a")):
+            self.assertEqual(await client.asks(data, port), data)
+        self.assertEqual(self.a.heard[-3:], [changed, b"\x41again, another one", short("a")])
+
+    async def test_many(self) -> None:
+        """What makes room goes from an address that has others."""
+        client, port = Talker.listening(self), self.serve("max_flows = 3")
+        await self.connect(client, port, "a")
+        for number in range(20):
+            client.say(opening("x", number), port)
+        await self.connect(client, port, "b")
+        for name in "ab":
+            self.assertEqual(await client.asks(short(name), port), short(name))
+
+    async def test_behind_a_proxy(self) -> None:
+        """What a proxy in front tells of is known by its address alone: it has a socket for each client."""
+        proxy, port = Talker.listening(self), self.serve("accept_proxy_from = 127.0.0.1")
+        header = b"\r\n\r\n\0\r\nQUIT\n\x21\x12\0\x0c" + bytes([9, 9, 9, 9, 8, 8, 8, 8, 0, 7, 0, 8])
+        await proxy.asks(header + opening("a"), port)
+        for data in (opening("a"), header + opening("b"), short("a")):
+            proxy.say(data, port)
+        self.assertEqual((await self.a.hears(4))[1:], [opening("a"), opening("b"), short("a")])
+        self.assertEqual(len({*self.a.senders}), 1)
+
+
+class MoveTests(ConnectionsCase):
+    """Clients whose NAT gives them another port."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.patch(roaming, "SILENCE", 0.05)
+
+    async def moved(self, client: Talker, port: int, names: Sequence[str]) -> None:
+        """Have some connections go on from a port, and see that they are answered there."""
+        for name in names:
+            while not client.heard or client.heard[-1] != short(name):
+                client.say(short(name), port)
+                await turn()
+
+    async def test_one(self) -> None:
+        """One connection moves, the other one stays."""
+        old, new, port = Talker.listening(self), Talker.listening(self), self.serve()
+        await self.connect(old, port, "a", "b")
+        await self.moved(new, port, "a")
+        self.assertEqual(await old.asks(short("b"), port), short("b"))
+        self.assertEqual(await new.asks(short("a"), port), short("a"))
+        self.assertEqual([len({*host.senders}) for host in (self.a, self.b)], [1, 1])
+        await self._stop()
+        moved = [line["route"] for line in await self.ended(2) if "moved_to" in str(line["facts"])]
+        self.assertEqual(moved, ["a"])
+
+    async def test_both(self) -> None:
+        """Both move to the same port, and are told apart there."""
+        old, new, port = Talker.listening(self), Talker.listening(self), self.serve()
+        await self.connect(old, port, "a", "b")
+        await self.moved(new, port, "ab")
+        for name in "abab":
+            self.assertEqual(await new.asks(short(name), port), short(name))
+        self.assertEqual([len({*host.senders}) for host in (self.a, self.b)], [1, 1])
+
+    async def test_to_the_place_of_another(self) -> None:
+        """A NAT may give a client the port that another client had, whose flow has not ended."""
+        old, new, port = Talker.listening(self), Talker.listening(self), self.serve()
+        await self.connect(old, port, "a")
+        await self.connect(new, port, "b")
+        await self.moved(new, port, "a")
+        for name in "ab":
+            self.assertEqual(await new.asks(short(name), port), short(name))
+        self.assertEqual([len({*host.senders}) for host in (self.a, self.b)], [1, 1])
+        self.assertEqual(self.addresses(), 1)
+
+    async def test_some_of_several(self) -> None:
+        """Those that move together leave nothing where they were, where another one stays."""
+        old, new, port = Talker.listening(self), Talker.listening(self), self.serve()
+        await self.connect(old, port, "a", "b")
+        self.assertEqual(await old.asks(other_version(), port), answering(served("c")))
+        await self.moved(new, port, "ab")
+        self.assertEqual(self.here(old), ["others"])
+        self.assertEqual(self.here(new), ["a", "b"])
+        for name in "ab":
+            self.assertEqual(await new.asks(short(name), port), short(name))
+
+    async def test_tunnel_beside_connections(self) -> None:
+        """A tunnel may move to the port of a connection, and goes on there."""
+        old, new, port = Talker.listening(self), Talker.listening(self), self.serve()
+        self.others._answer = lambda data: WG_ANSWER if data == WG_FIRST else data
+        await self.connect(new, port, "a")
+        self.assertEqual(await old.asks(WG_FIRST, port), WG_ANSWER)
+        await old.asks(WG_DATA, port)
+        while WG_DATA not in new.heard:
+            new.say(WG_DATA, port)
+            await turn()
+        for _ in range(20):
+            new.heard.clear()
+            self.assertEqual(await new.asks(WG_DATA, port), WG_DATA)
+            await turn()
+        self.assertEqual(await new.asks(short("a"), port), short("a"))

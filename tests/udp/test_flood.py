@@ -1,0 +1,228 @@
+"""Datagrams from very many addresses, of which nobody knows whether they are real."""
+
+from __future__ import annotations
+
+import socket
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from unittest import skipUnless
+
+from twisted.trial.unittest import TestCase
+
+from benchmarks.flood_datagrams import KNOWN, Flood
+from tests.interop.children import eventually
+from tests.support.datagrams import Talker, turn
+from tests.support.peers import reactor
+from tests.udp.test_relaying import FlowCase
+from txmux.net.sockets.poller import Poller
+from txmux.udp import ancillary
+from txmux.udp.port import DatagramPort
+
+if TYPE_CHECKING:
+    from txmux.udp.port import Key
+
+_SOURCES = 20_000
+_MOST = 300
+_BUFFER = 4 * 1024 * 1024
+
+
+def _known_alone(said: bytes) -> bytes:
+    return said if said.startswith(KNOWN) else b""
+
+
+def _open_descriptors() -> int:
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+
+def _measured() -> tuple[int, int]:
+    """Give what the buffer of a port has room for here, and what a datagram takes of it."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.bind(("127.0.0.1", 0))
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
+        room = probe.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
+        probe.sendto(b"forged", probe.getsockname())
+        probe.recv(1, socket.MSG_PEEK)  # it has come
+        each, _ = ancillary.queue_of(probe)
+    return room, each
+
+
+def _burst() -> int:
+    """Give a number of datagrams that take three quarters of the buffer of a port here."""
+    room, each = _measured()
+    return int(room * 3 // 4 // each)
+
+
+class _Listener:
+    """A listener that lets nobody in, and counts."""
+
+    seconds = staticmethod(time.monotonic)
+
+    def __init__(self) -> None:
+        self.begun = self.dropped = self.shed_count = 0
+
+    def attach(self) -> None:
+        """Do nothing."""
+
+    def detach(self) -> None:
+        """Do nothing."""
+
+    def take_over(self, _port: Any, _key: Key, _data: memoryview, _size: int) -> bool:
+        """No flow can have moved."""
+        return False
+
+    def begin(self, _port: Any, _key: Key, _data: memoryview, _size: int) -> None:
+        """Let nobody in."""
+        self.begun += 1
+
+    def lost(self, count: int) -> None:
+        """Count."""
+        self.dropped += count
+
+    def shed(self, count: int) -> None:
+        """Count."""
+        self.shed_count += count
+
+    cut = lost
+
+
+class QueueTests(TestCase):
+    """A port that alone is read, when the test says so."""
+
+    def setUp(self) -> None:
+        """Send a port more than it lets wait."""
+        bound = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        bound.bind(("127.0.0.1", 0))
+        self.listener = _Listener()
+        self.port = DatagramPort(Poller.of(reactor), bound, self.listener)
+        self.port.startListening()
+        self.addCleanup(self.port.stopListening)
+        self.flood = Flood(bound.getsockname()[1], b"forged")
+        self.addCleanup(self.flood.close)
+        self.count = _burst()
+        _, self.each = _measured()
+
+    def has_come(self) -> bool:
+        """Tell whether all that was sent waits."""
+        port: Any = self.port
+        return ancillary.queue_of(port._socket)[0] >= self.count * self.each
+
+    def read(self) -> None:
+        """Read all that waits."""
+        self.flood.send(self.count)
+        eventually(self.has_come, "all datagrams wait in the queue")
+        for _ in range(self.count // 64 + 2):
+            self.port.doRead()
+
+    def test_few_begin(self) -> None:
+        """While the queue is long, two of 64 newcomers may begin; each datagram is counted once."""
+        self.read()
+        self.assertGreater(self.listener.shed_count, 0)
+        self.assertEqual(self.listener.begun + self.listener.shed_count, self.count)
+        self.assertEqual(self.listener.dropped, self.listener.begun)
+
+    def test_flows_on_their_way(self) -> None:
+        """As long as flows may come from another process, nothing of unknown clients is dropped."""
+        self.port.await_flows()
+        self.read()
+        self.assertEqual((self.listener.shed_count, self.listener.dropped), (0, 0))
+        self.port.await_no_more()
+        self.assertEqual(self.listener.begun, self.count)
+
+
+@skipUnless(Path("/proc/self/fd").exists(), "descriptors cannot be counted here")
+class FloodTests(FlowCase):
+    """What a flood does to flows, and to the process."""
+
+    async def test_flows_are_kept(self) -> None:
+        """A flow is answered behind each burst of 20,000 forged addresses, which have no more flows than there may be, and are sent nothing."""
+        server = Talker.listening(self, answer=_known_alone)
+        server.transport.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)  # type: ignore[union-attr]
+        client = Talker.listening(self)
+        port = self.begin(server.port, listen=f"max_flows = {_MOST}")
+        await client.asks(KNOWN, port)
+        known = server.senders[0]
+        descriptors = _open_descriptors()
+        flood = Flood(port, b"forged")
+        self.addCleanup(flood.close)
+        count = _burst()
+        bursts = -(-_SOURCES // count)
+        for number in range(bursts):
+            # Nobody reads meanwhile, so the client's datagram is behind all of them.
+            flood.send(count)
+            said = KNOWN + b"%d" % number
+            self.assertEqual(await client.asks(said, port), said)
+            flows = _open_descriptors() - descriptors
+            self.assertLessEqual(flows, _MOST + 10)
+        heard = [
+            sender
+            for sender, said in zip(server.senders, server.heard, strict=True)
+            if said.startswith(KNOWN)
+        ]
+        self.assertEqual(set(heard), {known})
+        self.assertEqual(flood.answers(), 0)
+        # Where a burst is longer than a port lets wait, most of it begins no flow.
+        begun = len(server.heard) - len(heard)
+        self.assertLess(begun, _SOURCES)
+
+    async def test_overflow_is_counted(self) -> None:
+        """What finds no room in the queue of a port is counted as lost."""
+        server = Talker.listening(self, answer=_known_alone)
+        client = Talker.listening(self)
+        port = self.begin(server.port)
+        await client.asks(KNOWN, port)
+        count = 4 * _burst()
+        for _ in range(count):
+            client.say(b"x" * 1000, port)
+        self.assertEqual(await self.came(count + 1), count + 1)
+
+    async def test_overflow_behind_is_counted(self) -> None:
+        """What finds no room in the queue of a flow, on its way from the server, is counted when the flow is over."""
+        server, client = Talker.listening(self), Talker.listening(self)
+        port = self.begin(server.port, backend="idle_timeout = 2s")
+        client.say(KNOWN, port)
+        await server.hears(1)
+        flow = server.senders[0][1]
+        count = 40
+        for number in range(count):
+            server.say(b"%d" % number, flow)
+        await client.hears(count)
+        for _ in range(2000):
+            server.say(b"x" * 1000, flow)
+        [line] = await self.ended()
+        lost = self.datagrams("lost")
+        self.assertEqual(line["datagrams_out"], count + 2000 - lost)
+        self.assertGreater(lost, 0)
+
+    async def came(self, count: int) -> int:
+        """Wait until as many datagrams are counted, passed on or lost; give the number."""
+        while True:
+            found = self.datagrams("in") + self.datagrams("lost")
+            if found >= count:
+                return found
+            await turn()
+
+    async def test_newcomers_are_served(self) -> None:
+        """A client that comes behind a short burst of others has its flow at once."""
+        server = Talker.listening(self, answer=_known_alone)
+        client = Talker.listening(self)
+        port = self.begin(server.port)
+        flood = Flood(port, b"forged")
+        self.addCleanup(flood.close)
+        flood.send(200)
+        self.assertEqual(await client.asks(KNOWN, port), KNOWN)
+        self.assertEqual(len(server.heard), 201)
+
+    async def test_no_more_than_was_answered(self) -> None:
+        """Forged addresses get what their server answers, each datagram once, and nothing else."""
+        server = Talker.listening(self, answer=lambda said: said)
+        port = self.begin(server.port)
+        flood = Flood(port, b"forged")
+        self.addCleanup(flood.close)
+        flood.send(100)
+        await server.hears(100)
+        heard = 0
+        while heard < 100 * len(b"forged"):
+            await turn()
+            heard += flood.answers()
+        self.assertEqual((heard, len(server.heard)), (600, 100))

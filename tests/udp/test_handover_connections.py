@@ -1,0 +1,161 @@
+"""QUIC connections of one address that go on in another process, each for itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.support.datagrams import Talker, turn
+from tests.udp.handover_case import HandoverCase
+from tests.udp.test_connections import (
+    ConnectionsCase,
+    finished,
+    nameless,
+    opening,
+    served,
+    short,
+)
+from tests.udp.test_roaming import answer as answering
+from tests.wire.quic_builder import SOURCE, other_version
+from txmux.udp import roaming
+from txmux.udp.handover import hand_over_flows
+
+
+class ConnectionHandoverTests(HandoverCase, ConnectionsCase):
+    """Two connections of a client, and maybe one that is not answered."""
+
+    async def begin_two(self) -> tuple[Talker, int]:
+        """Have them."""
+        client, port = Talker.listening(self), self.serve()
+        await self.connect(client, port, "a", "b")
+        return client, port
+
+    async def assert_apart(self, client: Talker, port: int, *names: str) -> None:
+        """Check that each of them gets what is its own."""
+        for name in names:
+            self.assertEqual(await client.asks(short(name), port), short(name))
+        self.assertEqual([len({*host.senders}) for host in (self.a, self.b)], [1, 1])
+
+    async def test_go_on(self) -> None:
+        """They are told apart there, by what was learnt here; new ones begin, and what is said again begins none."""
+        client, port = await self.begin_two()
+        self.assertEqual(await self.hand_over(), 2)
+        await self.assert_apart(client, port, *"abba")
+        client.say(opening("a"), port)
+        await self.a.hears(5)
+        self.assertEqual(len(self.new.connections), 2)
+        await client.asks(opening("b", 1), port)
+        self.assertEqual(len(self.new.connections), 3)
+
+    async def test_in_the_handshake(self) -> None:
+        """So it is in the middle of a handshake: the server's answer is learnt there, or was here."""
+        client, port = Talker.listening(self), self.serve()
+        self.b._answer = lambda data: data if data[0] < 0x80 else b""
+        self.assertEqual(await client.asks(opening("a"), port), answering(served("a")))
+        client.say(opening("b"), port)
+        await self.b.hears(1)
+        self.assertEqual(await self.hand_over(), 2)
+        self.b.say(answering(served("b")), self.b.senders[0][1])
+        await client.hears(2)
+        for name in "ab":
+            client.say(finished(name), port)
+        await self.assert_apart(client, port, *"abab")
+        self.assertEqual(len(self.new.connections), 2)
+
+    async def test_changed(self) -> None:
+        """An ID that the only connection of an address has changed to is its own there, though another one begins."""
+        client, port = Talker.listening(self), self.serve()
+        await self.connect(client, port, "a")
+        changed = b"\x41changed! and more"
+        await client.asks(changed, port)
+        await self.hand_over()
+        await self.connect(client, port, "b")
+        self.assertEqual(await client.asks(changed, port), changed)
+        self.assertEqual(self.a.heard[-1], changed)
+
+    async def test_early(self) -> None:
+        """What comes before they are there waits for its own, and what tells of none until all of them are there."""
+        client, port = await self.begin_two()
+        there = self.there()
+        self.b._answer = lambda _: b""
+        early = [short("b"), short("a"), b"\x41unknown! and more", opening("b"), finished("b")]
+        for data in early:
+            client.say(data, port)
+        waiting = self.port_there._waiting
+        assert waiting is not None
+        while sum(map(len, waiting._kept.values())) < len(early):
+            await turn()
+        flows = sorted(self.old.connections, key=lambda one: str(one.record.route))
+        for flow in flows:
+            await hand_over_flows([flow], there)
+        self.assertEqual((await self.a.hears(3))[2:], [short("a")])
+        self.assertEqual((await self.b.hears(5))[2:], [short("b"), opening("b"), finished("b")])
+        self.port_there.await_no_more()
+        while b"\x41unknown! and more" not in (*self.a.heard, *self.b.heard):
+            await turn()
+        self.assertEqual(len(self.new.connections), 2)
+
+    async def test_returns(self) -> None:
+        """A flow that comes back, before it is known to have gone, takes no other one's place."""
+        client, port = await self.begin_two()
+        here: Any = self.running.ports[0]
+        await hand_over_flows([*self.old.connections], self.to_itself(here))
+        self.assertEqual(len(self.old.connections), 2)
+        self.assertEqual(len(here.at(*here.flows)), 2)
+        await self.assert_apart(client, port, *"abba")
+
+    def to_itself(self, port: Any) -> Any:
+        """Make another process that is this one."""
+        there = self.there()
+        self.port_there.stopReading()
+        there._taken = self.old, port
+        port.startReading()
+        return there
+
+    async def test_other_versions(self) -> None:
+        """A process that knows of no IDs tells enough: those by which flows move, or what has not been answered."""
+        client, port = await self.begin_two()
+        self.a._answer = lambda data: data if data[0] < 0x80 else b""
+        client.say(opening("a", 1), port)
+        await self.a.hears(3)
+
+        def edit(told: dict[str, Any]) -> None:
+            del told["ids"]
+
+        self.assertEqual(await self.hand_over(edit=edit), 3)
+        for name in "abba":
+            self.assertEqual(await client.asks(short(name), port), short(name))
+        client.say(opening("a", 1), port)
+        await self.a.hears(6)
+        self.assertEqual((len({*self.a.senders}), len(self.new.connections)), (2, 3))
+
+    async def test_nameless(self) -> None:
+        """Connections whose servers want no ID go on all, and take nothing from one that comes later."""
+        client, port = Talker.listening(self), self.serve()
+        self.a._answer = nameless
+        for number in (0, 1):
+            await client.asks(opening("a", number), port)
+            client.say(answering(SOURCE, destination=b""), port)
+        await self.connect(client, port, "b")
+        await client.asks(other_version(), port)
+        there = self.there()
+        client.say(short("b"), port)
+        waiting = self.port_there._waiting
+        assert waiting is not None
+        while not waiting._kept:
+            await turn()
+        order = ["others", "a", "b"]
+        for flow in sorted(self.old.connections, key=lambda one: order.index(one.record.route)):
+            await hand_over_flows([flow], there)
+        self.port_there.await_no_more()
+        self.assertEqual((await self.b.hears(3))[-1], short("b"))
+        self.assertEqual(len(self.new.connections), 4)
+
+    async def test_moves(self) -> None:
+        """One of them moves there, the other one stays."""
+        self.patch(roaming, "SILENCE", 0.05)
+        client, port = await self.begin_two()
+        await self.hand_over()
+        new = Talker.listening(self)
+        await new.insists(short("a"), port)
+        await self.assert_apart(client, port, "b")
+        await self.assert_apart(new, port, "a")

@@ -1,0 +1,194 @@
+"""Flows of which much is known, and that go on in another process."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.support.datagrams import Talker, turn
+from tests.udp.handover_case import HandoverCase
+from tests.udp.test_roaming import FIRST, ID, SHORT, WG_ANSWER, WG_DATA, WG_FIRST, answer
+from tests.wire.quic_builder import HELLO, crypto, initial
+from txmux.udp import roaming
+from txmux.wire.proxyprotocol.decode import decode_datagram
+
+V2 = b"\r\n\r\n\0\r\nQUIT\n\x21\x12\0\x0c" + bytes([9, 9, 9, 9, 8, 8, 8, 8, 0, 7, 0, 8])
+"""A header: 9.9.9.9:7 has asked 8.8.8.8:8."""
+
+
+class StateTests(HandoverCase):
+    """Flows of which something else is known."""
+
+    async def test_undecided(self) -> None:
+        """A flow that is not decided goes with what it has said, and is decided there; the server gets all in its order."""
+        server = Talker.listening(self, answer=lambda d: d)
+        [port] = self.run_service(
+            "[listen u]\nendpoint = udp:127.0.0.1:0\ndetect_timeout = 10m\n"
+            f"[route q]\nmatch = quic sni=www.example.com\nbackend = udp:127.0.0.1:{server.port}\n"
+        )
+        client = Talker.listening(self)
+        half = len(HELLO) // 2
+        first = initial(crypto(0, HELLO[:half]))
+        second = initial(crypto(half, HELLO[half:]), number=1)
+        client.say(first, port)
+        while not any(one.held for one in self.old.connections):
+            await turn()
+        self.assertEqual(await self.hand_over(), 1)
+        [flow] = self.new.connections
+        self.assertEqual((flow.state, flow.held, flow.lane.seconds), ("peeking", (first,), 600))
+        client.say(second, port)
+        self.assertEqual(await client.hears(2), [first, second])
+        self.assertEqual(server.heard, [first, second])
+        self.assertEqual((flow.record.route, flow.datagrams_in), ("q", 2))
+
+    async def test_unanswered(self) -> None:
+        """What was held for a server that has not answered goes to the next one, if that one refuses."""
+        quiet, server = Talker.listening(self), Talker.listening(self, answer=lambda d: d)
+        port = self.begin(quiet.port, server.port, backend="balance = first")
+        client = Talker.listening(self)
+        client.say(b"one", port)
+        await quiet.hears(1)
+        await self.hand_over()
+        transport: Any = quiet.transport
+        await transport.stopListening()
+        client.say(b"two", port)
+        self.assertEqual(sorted(await client.hears(2)), [b"one", b"two"])
+        self.assertEqual(server.heard, [b"one", b"two"])
+
+    async def test_led_nowhere(self) -> None:
+        """Who is led nowhere is so there, too, and is told of once."""
+        [port] = self.run_service(
+            "[txmux]\naccess_log = LOG\naccess_log_format = json\n"
+            "[listen u]\nendpoint = udp:127.0.0.1:0\n"
+        )
+        client = Talker.listening(self)
+        client.say(b"one", port)
+        while not (self.old.connections and next(iter(self.old.connections)).state == "closing"):
+            await turn()
+        await self.hand_over()
+        client.say(b"two", port)
+        [flow] = self.new.connections
+        while flow.datagrams_in < 2:
+            await turn()
+        flow.time_is_over()
+        [line] = await self.ended()
+        self.assertEqual((line["reason"], line["client"]), ("no-route", f"127.0.0.1:{client.port}"))
+
+    async def test_introduced(self) -> None:
+        """What a proxy in front has told of the client still holds: its header again is cut off, that of another one drops the datagram."""
+        server = Talker.listening(self, answer=lambda d: d)
+        proxy = Talker.listening(self)
+        port = self.begin(server.port, listen="accept_proxy_from = 127.0.0.1")
+        await proxy.asks(V2 + b"one", port)
+        await self.hand_over()
+        self.assertEqual(await proxy.asks(V2 + b"two", port), b"two")
+        proxy.say(V2[:-4] + bytes([0, 9, 0, 8]) + b"three", port)
+        self.assertEqual(await proxy.asks(b"four", port), b"four")
+        self.assertEqual(server.heard, [b"one", b"two", b"four"])
+        [flow] = self.new.connections
+        self.assertEqual(str(flow.client), "9.9.9.9:7")
+
+    async def test_introducing_each(self) -> None:
+        """A server that is told of the client in each datagram still is."""
+        server = Talker.listening(self, answer=lambda _: b"ok")
+        client = Talker.listening(self)
+        port = self.begin(server.port, backend="proxy_protocol = v2")
+        await client.asks(b"one", port)
+        await self.hand_over()
+        await client.asks(b"two", port)
+        for heard, data in zip(server.heard, (b"one", b"two"), strict=True):
+            found = decode_datagram(heard)
+            assert found is not None
+            assert found.header.source is not None
+            self.assertEqual((found.header.source.port, heard[found.length :]), (client.port, data))
+
+    async def test_introducing_first(self) -> None:
+        """A server that was told of the client in the first datagram is not told again."""
+        server = Talker.listening(self, answer=lambda _: b"ok")
+        client = Talker.listening(self)
+        port = self.begin(server.port, backend="proxy_protocol = v2\nproxy_every = first")
+        await client.asks(b"one", port)
+        await self.hand_over()
+        await client.asks(b"two", port)
+        self.assertEqual([decode_datagram(heard) is None for heard in server.heard], [False, True])
+
+
+class MovingTests(HandoverCase):
+    """The same through sockets."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.patch(roaming, "SILENCE", 0.05)
+
+    async def test_moves_afterwards(self) -> None:
+        """A client of QUIC or WireGuard may move after the change, by what was learnt before it."""
+        for first, said, data in ((FIRST, answer(), SHORT), (WG_FIRST, WG_ANSWER, WG_DATA)):
+            answers = {first: said}
+            server = Talker.listening(self, answer=lambda d, a=answers: a.get(d, d))
+            old, new = Talker.listening(self), Talker.listening(self)
+            port = self.begin(server.port)
+            await old.asks(first, port)
+            await self.hand_over()
+            await new.insists(data, port)
+            self.assertEqual(len(set(server.senders)), 1)
+            await self._stop()
+
+    async def test_moves_meanwhile(self) -> None:
+        """What comes from a new address before the flow is there finds it when it is."""
+        server = Talker.listening(self, answer=lambda data: answer() if data == FIRST else data)
+        old, new = Talker.listening(self), Talker.listening(self)
+        port = self.begin(server.port)
+        await old.asks(FIRST, port)
+        there = self.there()
+        new.say(SHORT, port)
+        while not (self.port_there._waiting and self.port_there._waiting._kept):
+            await turn()
+        await self.finish(there)
+        await new.insists(SHORT, port)
+        self.assertEqual(len(set(server.senders)), 1)
+
+    async def test_has_moved(self) -> None:
+        """A flow that has moved goes on where it is; when its first address speaks, that has the answers again, and nobody else."""
+        server = Talker.listening(self, answer=lambda data: answer() if data == FIRST else data)
+        old, thief = Talker.listening(self), Talker.listening(self)
+        port = self.begin(server.port)
+        await old.asks(FIRST, port)
+        await thief.insists(SHORT, port)
+        await self.hand_over()
+        [flow] = self.new.connections
+        self.assertEqual(str(flow.client), f"127.0.0.1:{thief.port}")
+        await thief.asks(SHORT, port)
+        self.assertEqual(await old.asks(SHORT, port), SHORT)
+        had = len(thief.heard)
+        for _ in range(10):
+            thief.say(SHORT, port)
+            self.assertEqual(await old.asks(SHORT, port), SHORT)
+        self.assertEqual(len(thief.heard), had)
+        self.assertEqual(len(set(server.senders)), 1)
+
+    async def test_two_with_one_id(self) -> None:
+        """A server of somebody's own that has chosen the same ID gets no flow of another, whichever of them comes first."""
+        server = Talker.listening(self, answer=lambda data: answer() if data == FIRST else data)
+        victim, thief, other = (Talker.listening(self) for _ in range(3))
+        port = self.begin(server.port)
+        await victim.asks(FIRST, port)
+        await thief.asks(FIRST, port)
+        await self.hand_over()
+        self.assertEqual(await other.asks(SHORT, port), SHORT)
+        self.assertEqual(len(set(server.senders)), 3)
+        self.assertIsNone(self.flows_there()._roaming._trails[b"q" + ID])
+
+    async def test_over(self) -> None:
+        """A flow that is over leaves nothing behind there."""
+        server = Talker.listening(self, answer=lambda data: answer() if data == FIRST else data)
+        old, new = Talker.listening(self), Talker.listening(self)
+        port = self.begin(server.port)
+        await old.asks(FIRST, port)
+        await new.insists(SHORT, port)
+        await self.hand_over()
+        for factory in (self.old, self.new):
+            factory.abort("killed")
+            flows = factory.flows
+            assert flows is not None
+            found = flows._roaming  # type: ignore[attr-defined]
+            self.assertEqual((found._trails, found._lengths), ({}, {}))
+        self.assertEqual(self.port_there.flows, {})

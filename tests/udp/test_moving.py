@@ -1,0 +1,312 @@
+"""Flows that follow their clients, through sockets."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from typing import TYPE_CHECKING
+
+from tests.support.datagrams import Talker, turn
+from tests.udp.test_relaying import FlowCase
+from tests.udp.test_roaming import FIRST, SHORT, WG_ANSWER, WG_DATA, WG_FIRST, answer
+from tests.wire.quic_builder import initial
+from txmux.udp import roaming
+from txmux.wire.proxyprotocol.decode import decode_datagram
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+def source_port(datagram: bytes) -> int:
+    """Give the client's port in a PROXY header."""
+    found = decode_datagram(datagram)
+    assert found is not None
+    assert found.header.source is not None
+    return found.header.source.port
+
+
+class MovingTests(FlowCase):
+    """A client, the same one at another port, and somebody else."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.patch(roaming, "SILENCE", 0.05)
+
+    async def test_quic(self) -> None:
+        """What comes from another port with a known connection ID goes to the same socket of the server, and answers follow."""
+        server = Talker.listening(self, answer=lambda data: answer() if data == FIRST else data)
+        old, new = Talker.listening(self), Talker.listening(self)
+        port = self.begin(server.port)
+        self.assertEqual(await old.asks(FIRST, port), answer())
+        await new.insists(SHORT, port)
+        self.assertEqual(len(set(server.senders)), 1)
+        await new.asks(SHORT, port)
+        await self._stop()
+        [line] = await self.ended()
+        self.assertEqual(line["client"], f"127.0.0.1:{old.port}")
+        self.assertEqual(line["facts"], {"moved_to": f"127.0.0.1:{new.port}"})
+
+    async def test_after_a_pause(self) -> None:
+        """A client that has been silent has the answer to the first thing that it says from another port."""
+        server = Talker.listening(self, answer=lambda data: answer() if data == FIRST else data)
+        old, new = Talker.listening(self), Talker.listening(self)
+        port = self.begin(server.port)
+        await old.asks(FIRST, port)
+        await old.asks(SHORT, port)
+        for _ in range(6):
+            await turn()
+        self.assertEqual(await new.asks(SHORT, port), SHORT)
+        self.assertEqual(len(new.heard), 1)
+
+    async def test_answers_wait(self) -> None:
+        """Long answers to another IP address wait until it has proved itself, and then come whole and in their order."""
+        answers = {
+            FIRST: answer(),
+            SHORT: SHORT,
+            SHORT + b"1": b"\x41" * 1200,
+            SHORT + b"2": b"\x42" * 9,
+        }
+        server = Talker.listening(self, answer=answers.__getitem__)
+        old, new = Talker.listening(self), Talker.listening(self, "127.0.0.2")
+        port = self.begin(server.port)
+        await old.asks(FIRST, port)
+        await old.asks(SHORT, port)
+        for _ in range(6):
+            await turn()
+        new.say(SHORT + b"1", port)
+        await server.hears(3)
+        await turn()
+        self.assertEqual(new.heard, [])
+        new.say(SHORT + b"2", port)
+        self.assertEqual(await new.hears(2), [answers[SHORT + b"1"], answers[SHORT + b"2"]])
+        await self._stop()
+        [line] = await self.ended()
+        self.assertEqual((line["datagrams_in"], line["datagrams_out"]), (4, 4))
+
+    async def test_wireguard(self) -> None:
+        """The same with WireGuard's index."""
+        server = Talker.listening(self, answer=lambda data: WG_ANSWER if data == WG_FIRST else data)
+        old, new = Talker.listening(self), Talker.listening(self)
+        port = self.begin(server.port)
+        self.assertEqual(await old.asks(WG_FIRST, port), WG_ANSWER)
+        await new.insists(WG_DATA, port)
+        self.assertEqual(len(set(server.senders)), 1)
+
+    async def test_back(self) -> None:
+        """As soon as the old port speaks, it has the answers again, and the other one has none."""
+        server = Talker.listening(self, answer=lambda data: answer() if data == FIRST else data)
+        old, thief = Talker.listening(self), Talker.listening(self)
+        port = self.begin(server.port)
+        await old.asks(FIRST, port)
+        await thief.insists(SHORT, port)
+        self.assertEqual(await old.asks(SHORT, port), SHORT)
+        had = len(thief.heard)
+        for _ in range(10):
+            thief.say(SHORT, port)
+            self.assertEqual(await old.asks(SHORT, port), SHORT)
+        self.assertEqual(len(thief.heard), had)
+        self.assertEqual(len(set(server.senders)), 1)
+
+    async def test_unknown(self) -> None:
+        """An ID that is not known is a new flow."""
+        server = Talker.listening(self, answer=lambda data: answer() if data == FIRST else data)
+        old, new = Talker.listening(self), Talker.listening(self)
+        port = self.begin(server.port)
+        await old.asks(FIRST, port)
+        other = b"\x41" + bytes(40)
+        self.assertEqual(await new.asks(other, port), other)
+        self.assertEqual(len(set(server.senders)), 2)
+
+    async def test_denied(self) -> None:
+        """A client does not move to an address that is not let in."""
+        server = Talker.listening(self, answer=lambda data: answer() if data == FIRST else data)
+        old, new = Talker.listening(self), Talker.listening(self, "127.0.0.2")
+        port = self.begin(server.port, listen="deny = 127.0.0.2")
+        await old.asks(FIRST, port)
+        for _ in range(10):
+            new.say(SHORT, port)
+            await turn()
+        self.assertEqual(await old.asks(SHORT, port), SHORT)
+        self.assertEqual((len(server.heard), new.heard), (2, []))
+
+    async def test_route(self) -> None:
+        """Nor to one that its route does not serve: there it is a new client, for another route."""
+        server = Talker.listening(self, answer=lambda data: answer() if data == FIRST else data)
+        other = Talker.listening(self, answer=lambda data: data[::-1])
+        old, new = Talker.listening(self), Talker.listening(self, "127.0.0.2")
+        [port] = self.run_service(
+            f"[listen u]\nendpoint = udp:127.0.0.1:0\ndefault = udp:127.0.0.1:{other.port}\n"
+            f"[route a]\nmatch = quic\nfrom = 127.0.0.1\nbackend = udp:127.0.0.1:{server.port}\n"
+        )
+        self.assertEqual(await old.asks(FIRST, port), answer())
+        self.assertEqual(await new.asks(SHORT, port), SHORT[::-1])
+        self.assertEqual(await old.asks(SHORT, port), SHORT)
+        self.assertEqual(len(set(server.senders)), 1)
+
+    async def test_header(self) -> None:
+        """A server that is told of the client in each datagram is told of its new address."""
+        server = Talker.listening(
+            self, answer=lambda data: answer() if data.endswith(FIRST) else data[-len(SHORT) :]
+        )
+        old, new = Talker.listening(self), Talker.listening(self)
+        port = self.begin(server.port, backend="proxy_protocol = v2")
+        await old.asks(FIRST, port)
+        await new.insists(SHORT, port)
+        await new.asks(SHORT, port)
+        self.assertEqual(source_port(server.heard[0]), old.port)
+        self.assertEqual(source_port(server.heard[-1]), new.port)
+
+    async def test_behind_a_proxy(self) -> None:
+        """A flow that a proxy in front tells of moves nowhere, and none moves to such a proxy."""
+        server = Talker.listening(self, answer=lambda data: answer() if data == FIRST else data)
+        proxy, direct = Talker.listening(self), Talker.listening(self, "127.0.0.2")
+        port = self.begin(server.port, listen="accept_proxy_from = 127.0.0.1")
+        header = b"\r\n\r\n\0\r\nQUIT\n\x21\x12\0\x0c" + bytes([9, 9, 9, 9, 8, 8, 8, 8, 0, 7, 0, 8])
+        await proxy.asks(header + FIRST, port)
+        self.assertEqual(await direct.asks(SHORT, port), SHORT)
+        self.assertEqual(len(set(server.senders)), 2)
+        other = initial(b"\1", destination=bytes(9))
+        server._answer = lambda data: answer(b"x" * 9) if data == other else data
+        again, silent = Talker.listening(self, "127.0.0.3"), Talker.listening(self)
+        await again.asks(other, port)
+        for _ in range(10):
+            silent.say(b"\x41" + b"x" * 9 + bytes(30), port)
+            await turn()
+        self.assertEqual(len(server.heard), 3)
+
+    async def test_over(self) -> None:
+        """A flow that has moved leaves nothing behind when it ends; its ID is that of nobody then."""
+        server = Talker.listening(self, answer=lambda data: answer() if data == FIRST else data)
+        old, new = Talker.listening(self), Talker.listening(self)
+        port = self.begin(server.port, backend="idle_timeout = 3s")
+        await old.asks(FIRST, port)
+        await new.insists(SHORT, port)
+        [line] = await self.ended()
+        self.assertEqual(line["reason"], "idle-timeout")
+        self.assertEqual(await new.asks(SHORT, port), SHORT)
+        self.assertEqual(len(set(server.senders)), 2)
+
+
+class SourceTests(FlowCase):
+    """What counts for a source, and who is let in, at the new address."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.patch(roaming, "SILENCE", 0.05)
+
+    async def moved(self, port: int, old: Talker, new: Talker, first: bytes = FIRST) -> bool:
+        """Begin a flow at one address, go on at another one, and tell whether that is answered."""
+        await old.asks(first, port)
+        for _ in range(20):
+            new.say(SHORT, port)
+            await turn()
+        return bool(new.heard)
+
+    async def test_limit(self) -> None:
+        """A flow that has moved counts for the new source, and no more for the old one."""
+        server = Talker.listening(self, answer=lambda data: answer() if data == FIRST else data)
+        old, new = Talker.listening(self), Talker.listening(self, "127.0.0.2")
+        port = self.begin(server.port, listen="max_flows_per_source = 1")
+        self.assertTrue(await self.moved(port, old, new))
+        again, other = Talker.listening(self, "127.0.0.2"), Talker.listening(self)
+        again.say(b"one", port)
+        await other.asks(b"two", port)
+        self.assertEqual((again.heard, server.heard[-1]), ([], b"two"))
+        self.running.factories[0].abort("killed")
+        await again.asks(b"three", port)
+        await Talker.listening(self).asks(b"four", port)
+
+    async def test_full_source(self) -> None:
+        """No flow moves to a source that has as many as it may; and it does not count there then."""
+        server = Talker.listening(self, answer=lambda data: answer() if data == FIRST else data)
+        old, new = Talker.listening(self), Talker.listening(self, "127.0.0.2")
+        first = Talker.listening(self, "127.0.0.2")
+        port = self.begin(server.port, listen="max_flows_per_source = 1")
+        await first.asks(b"one", port)
+        self.assertFalse(await self.moved(port, old, new))
+        self.assertEqual(await old.asks(SHORT, port), SHORT)
+        self.assertEqual(len(set(server.senders)), 2)
+        self.running.factories[0].abort("killed")
+        await self.ended(2)
+        self.assertTrue(await self.moved(port, old, new))
+
+    async def test_rate(self) -> None:
+        """A move to another source is as much for its rate as a new flow; one to another port of the same source is not."""
+        server = Talker.listening(self, answer=lambda data: answer() if data == FIRST else data)
+        old, near, far = (
+            Talker.listening(self),
+            Talker.listening(self),
+            Talker.listening(self, "127.0.0.2"),
+        )
+        port = self.begin(server.port, listen="connection_rate_per_source = 1/h")
+        self.assertTrue(await self.moved(port, old, near))
+        await self.say_until(far, port)
+        other = Talker.listening(self, "127.0.0.2")
+        for _ in range(5):
+            other.say(b"one", port)
+            await turn()
+        self.assertNotIn(b"one", server.heard)
+
+    async def say_until(self, client: Talker, port: int) -> None:
+        """Have a client say the same until there is an answer."""
+        while not client.heard:
+            client.say(SHORT, port)
+            await turn()
+
+    async def test_back(self) -> None:
+        """A flow that returns to its first address is counted there, whatever the limit, and only there."""
+        server = Talker.listening(self, answer=lambda data: answer() if data == FIRST else data)
+        old, new = Talker.listening(self), Talker.listening(self, "127.0.0.2")
+        port = self.begin(server.port, listen="max_flows_per_source = 1")
+        self.assertTrue(await self.moved(port, old, new))
+        other = Talker.listening(self)
+        await other.asks(b"one", port)
+        self.assertEqual(await old.asks(SHORT, port), SHORT)
+        await Talker.listening(self, "127.0.0.2").asks(b"two", port)
+        self.running.factories[0].abort("killed")
+        source = self.running.factories[0].generation.admission.per_source
+        assert source is not None
+        self.assertEqual(source.tracked(), 0)
+
+    async def test_denied_since(self) -> None:
+        """An address that newer rules do not let in is none to move to, though the flow is older than these."""
+        server = Talker.listening(self, answer=lambda data: answer() if data == FIRST else data)
+        old, new = Talker.listening(self), Talker.listening(self, "127.0.0.2")
+        text = "[listen u]\nendpoint = udp:127.0.0.1:0\n%sdefault = udp:127.0.0.1:%d\n"
+        [port] = self.run_service(text % ("", server.port))
+        await old.asks(FIRST, port)
+        self.reload(text % ("deny = 127.0.0.2\n", server.port))
+        for _ in range(20):
+            new.say(SHORT, port)
+            await turn()
+        self.assertEqual((server.heard, new.heard), ([FIRST], []))
+
+    async def test_source_of_client(self) -> None:
+        """With `source = client` the server sees the new address, and its answers to that go there."""
+        server = Talker.listening(self, answer=lambda data: answer() if data == FIRST else data)
+        port = self.begin(server.port, backend="source = client")
+        with self.sharing("127.0.0.66") as old, self.sharing("127.0.0.67") as new:
+            old.sendto(FIRST, ("127.0.0.1", port))
+            await server.hears(1)
+            self.assertEqual(await self.heard_by(old), answer())
+            while server.senders[-1] != new.getsockname():
+                new.sendto(SHORT, ("127.0.0.1", port))
+                await turn()
+            self.assertEqual(await self.heard_by(new), SHORT)
+            self.assertEqual({*server.senders}, {old.getsockname(), new.getsockname()})
+
+    @contextlib.contextmanager
+    def sharing(self, host: str) -> Iterator[socket.socket]:
+        """Have a client on this machine, which has to share its port with its flow."""
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            client.setblocking(False)  # noqa: FBT003 - the socket module's signature
+            client.bind((host, 0))
+            yield client
+
+    async def heard_by(self, client: socket.socket) -> bytes:
+        """Give what such a client hears next."""
+        while True:
+            with contextlib.suppress(BlockingIOError):
+                return client.recv(65535)
+            await turn()

@@ -1,0 +1,111 @@
+"""QUIC through a service, both ends by aioquic."""
+
+from __future__ import annotations
+
+import hashlib
+
+from tests.backends.pool.test_affinity import order
+from tests.support.datagrams import Talker, turn
+from tests.support.quic import QuicClient, QuicServer
+from tests.udp.test_relaying import FlowCase
+from txmux.udp import roaming
+
+_RULES = """
+[txmux]
+access_log = LOG
+access_log_format = json
+[listen u]
+endpoint = udp:127.0.0.1:0
+[route site]
+match = quic sni=*.example.com
+backend = udp:127.0.0.1:%d
+[route other]
+match = quic
+backend = udp:127.0.0.1:%d
+"""
+_HASHED = """
+[txmux]
+access_log = LOG
+access_log_format = json
+[listen u]
+endpoint = udp:127.0.0.1:0
+[route site]
+match = quic
+backend = b
+[backend b]
+server = %s
+balance = sni-hash
+"""
+_GIVEN = hashlib.shake_128(b"given").digest(600_000)
+
+
+class QuicTests(FlowCase):
+    """A client that gets some bytes by a stream."""
+
+    def begin_site(self) -> tuple[QuicServer, Talker, int]:
+        """Start a server, another one that never answers, and the service."""
+        server, other = QuicServer(self, _GIVEN), Talker.listening(self)
+        [port] = self.run_service(_RULES % (server.listen(), other.port))
+        return server, other, port
+
+    async def test_whole(self) -> None:
+        """It is led by its name, and what it gets is what the server has given."""
+        server, _, port = self.begin_site()
+        client = QuicClient(self)
+        client.ask(port)
+        self.assertEqual(await client.whole, _GIVEN)
+        self.assertEqual(len(set(server.senders)), 1)
+        await self._stop()
+        [line] = await self.ended()
+        facts = line["facts"]
+        assert isinstance(facts, dict)
+        self.assertEqual(
+            (line["route"], facts["sni"], facts["quic"]), ("site", "www.example.com", "1")
+        )
+
+    async def test_other_name(self) -> None:
+        """Another name leads elsewhere, with the datagram as it came."""
+        server, other, port = self.begin_site()
+        client = QuicClient(self)
+        client.ask(port, "www.example.org")
+        [first, *_] = await other.hears(1)
+        self.assertEqual((len(first), first[0] & 0xC0), (1200, 0xC0))
+        self.assertEqual(server.senders, [])
+
+    async def test_sni_hash(self) -> None:
+        """With `sni-hash` each name leads to the published server."""
+        servers = [Talker.listening(self) for _ in range(4)]
+        lines = "\n    ".join(f"udp:127.0.0.1:{server.port}" for server in servers)
+        [port] = self.run_service(_HASHED % lines)
+        texts = {f"udp:127.0.0.1:{server.port}": server for server in servers}
+        names = [f"{letter}.example.com" for letter in "abcdef"]
+        for name in names:
+            server = texts[order("sni-hash", name, dict.fromkeys(texts, 1))[0]]
+            before = {*server.senders}
+            QuicClient(self).ask(port, name)
+            while {*server.senders} == before:  # what others say again is not it
+                await turn()
+        await self._stop()
+        for line in await self.ended(len(names)):
+            facts = line["facts"]
+            assert isinstance(facts, dict)
+            wanted = order("sni-hash", facts["sni"], dict.fromkeys(texts, 1))[0]
+            self.assertEqual(line["server"], wanted)
+
+    async def test_moves(self) -> None:
+        """A client whose port changes twice in the middle gets the rest; the server notices nothing."""
+        self.patch(roaming, "SILENCE", 0.1)
+        server, other, port = self.begin_site()
+        client = QuicClient(self)
+        client.ask(port)
+        client.keep_alive()
+        for part in (1, 2):
+            await client.has(len(_GIVEN) * part // 3)
+            client.listen()
+        self.assertEqual(await client.whole, _GIVEN)
+        self.assertEqual((len(set(server.senders)), other.heard), (1, []))
+        await self._stop()
+        [line] = await self.ended()
+        facts = line["facts"]
+        assert isinstance(facts, dict)
+        self.assertIn("moved_to", facts)

@@ -1,0 +1,115 @@
+"""Clients that are not let in."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.task import Clock
+from twisted.logger import capturedLogs
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.support.datagrams import Talker
+from tests.udp.test_relaying import FlowCase
+from txmux.net.addresses import address_in
+from txmux.udp.refusals import Refusals
+
+if TYPE_CHECKING:
+    from txmux.telemetry.reasons import EndReason, LimitName
+    from txmux.wire.proxyprotocol.header import Address
+
+
+class LineTests(FlowCase):
+    """What the access log has of them."""
+
+    async def test_one_line(self) -> None:
+        """A source that is not let in has one line, however much it says, and gets no flow."""
+        server = Talker.listening(self, answer=lambda data: data)
+        port = self.begin(server.port, listen="deny = 127.0.0.9")
+        for _ in range(3):
+            Talker.listening(self, "127.0.0.9").say(b"abc", port)
+        await Talker.listening(self).asks(b"let in", port)
+        [line] = await self.ended()
+        self.assertEqual(
+            (line["reason"], line["bytes_in"], line["datagrams_in"], line["route"]),
+            ("denied", 3, 1, None),
+        )
+        self.assertTrue(str(line["client"]).startswith("127.0.0.9:"))
+        self.assertEqual(server.heard, [b"let in"])
+
+    async def test_reasons(self) -> None:
+        """A limit of the source, and a missing PROXY header, are told, too."""
+        server = Talker.listening(self, answer=lambda data: data)
+        port = self.begin(
+            server.port, listen="accept_proxy_from = 127.0.0.9\nmax_flows_per_source = 1"
+        )
+        await Talker.listening(self).asks(b"let in", port)
+        Talker.listening(self).say(b"one too many", port)
+        [line] = await self.ended()
+        self.assertEqual(line["reason"], "limit")
+        Talker.listening(self, "127.0.0.9").say(b"no header", port)
+        line = (await self.ended(2))[1]
+        self.assertEqual((line["reason"], line["datagrams_in"]), ("proxy-header", 1))
+
+    async def test_nobody_goes_for_them(self) -> None:
+        """Where there is no room, a client that is not let in takes none of an unanswered flow."""
+        server = Talker.listening(self)
+        port = self.begin(
+            server.port, listen="max_flows = 1\nmax_flows_per_source = 1\ndeny = 127.0.0.9"
+        )
+        client = Talker.listening(self)
+        client.say(b"one", port)
+        await server.hears(1)
+        for host in ("127.0.0.9", "127.0.0.1"):
+            Talker.listening(self, host).say(b"not let in", port)
+        await self.ended(2)
+        client.say(b"two", port)
+        self.assertEqual(await server.hears(2), [b"one", b"two"])
+        self.assertEqual(len(set(server.senders)), 1)
+        self.assertEqual([line["reason"] for line in await self.ended(2)], ["denied", "limit"])
+
+
+class RefusalsTests(SynchronousTestCase):
+    """`Refusals`."""
+
+    def setUp(self) -> None:
+        """Have a clock."""
+        self.clock = Clock()
+        self.clock.advance(1000)
+        self.refusals = Refusals(self.clock.seconds)
+        counts = SimpleNamespace(refused=lambda _: None)
+        self.generation: Any = SimpleNamespace(counts=counts, settings=SimpleNamespace(name="x"))
+
+    def count(
+        self, client: str, reason: EndReason = "denied", limit: LimitName | None = None
+    ) -> bool:
+        """Count one."""
+        address: Address | None = address_in(f"{client}:1")
+        assert address is not None
+        return self.refusals.count(self.generation, reason, limit, address)
+
+    def test_lines(self) -> None:
+        """The first of a source in a minute has a line, up to a thousand; who finds no room has none."""
+        self.assertEqual([self.count("192.0.2.1"), self.count("192.0.2.1")], [True, False])
+        self.assertEqual([self.count("[2001:db8::1]"), self.count("[2001:db8::2]")], [True, False])
+        self.assertFalse(self.count("192.0.2.2", "limit", "max_flows"))
+        lines = sum(self.count(f"198.51.{n // 250}.{n % 250}") for n in range(2000))
+        self.assertEqual(lines, 998)
+        self.clock.advance(60)
+        self.assertTrue(self.count("192.0.2.1"))
+
+    def test_told(self) -> None:
+        """The service's log tells of all together, at once and then once a minute."""
+        with capturedLogs() as told:
+            self.count("192.0.2.1")
+            for _ in range(5):
+                self.count("192.0.2.2")
+            self.count("192.0.2.3", "limit", "max_flows")
+            self.clock.advance(60)
+            self.count("192.0.2.4", "proxy-header")
+        self.assertEqual(told[0]["why"], "allow, deny or a ban: 1")
+        self.assertEqual(len(told), 2)
+        self.assertEqual(
+            told[1]["why"], "allow, deny or a ban: 5, max_flows: 1, no PROXY header: 1"
+        )
+        self.assertEqual(told[1]["whose"], ", the last one from 192.0.2.4")

@@ -1,0 +1,306 @@
+"""Datagrams of clients to servers, and back."""
+
+from __future__ import annotations
+
+import json
+import socket
+
+from tests.support.datagrams import Talker, turn
+from tests.support.ports import free_port
+from tests.support.service import ServiceTestCase
+from txmux.telemetry.counting.blocks import LISTENER
+from txmux.udp import ancillary, moving
+
+_RULES = """
+[txmux]
+access_log = LOG
+access_log_format = json
+[listen u]
+endpoint = udp:127.0.0.1:0
+default = b
+%s
+[backend b]
+server = udp:127.0.0.1:%s
+%s
+"""
+
+
+def _reversed(data: bytes) -> bytes:
+    return data[::-1]
+
+
+class FlowCase(ServiceTestCase):
+    """A service with one listener for datagrams."""
+
+    def begin(self, *servers: int, listen: str = "", backend: str = "") -> int:
+        """Start the service, and give its port."""
+        lines = "\n    udp:127.0.0.1:".join(map(str, servers))
+        [port] = self.run_service(_RULES % (listen, lines, backend))
+        return port
+
+    def datagrams(self, what: str) -> int:
+        """Give how many datagrams of the listener are counted as ``in``, ``out``, ``lost`` or ``cut``."""
+        [factory] = self.running.factories
+        for flow in factory.connections:
+            flow.count_bytes()
+        return factory.generation.counts.cells[LISTENER.at[f"datagrams {what}"]]
+
+    async def ended(self, count: int = 1) -> list[dict[str, object]]:
+        """Wait until the access log has lines, and give them."""
+        while True:
+            lines = self.log.read_text().splitlines() if self.log.exists() else []
+            if len(lines) >= count:
+                return [json.loads(line) for line in lines]
+            await turn()
+
+
+class RelayingTests(FlowCase):
+    """One flow, and several."""
+
+    async def test_both_ways(self) -> None:
+        """Datagrams go to the server as they are, the empty one too, and answers come from the address that was asked."""
+        server, client = Talker.listening(self, answer=_reversed), Talker.listening(self)
+        port = self.begin(server.port)
+        for data in (b"hello", b"x" * 60_000, b"world"):
+            self.assertEqual(await client.asks(data, port), data[::-1])
+        client.say(b"", port)
+        self.assertEqual((await server.hears(4))[3], b"")
+        self.assertEqual(set(client.senders), {("127.0.0.1", port)})
+        self.assertEqual(len(set(server.senders)), 1)
+        await self._stop()
+        [line] = await self.ended()
+        self.assertEqual(
+            (line["datagrams_in"], line["datagrams_out"], line["bytes_in"], line["bytes_out"]),
+            (4, 3, 60_010, 60_010),
+        )
+        self.assertEqual((line["reason"], line["backend"]), ("killed", "b"))
+
+    async def test_flows_are_told_apart(self) -> None:
+        """Each client has a flow, and a socket to the server, of its own."""
+        server = Talker.listening(self, answer=_reversed)
+        port = self.begin(server.port)
+        clients = [Talker.listening(self) for _ in range(20)]
+        for number, client in enumerate(clients):
+            client.say(b"%d" % number, port)
+        for number, client in enumerate(clients):
+            self.assertEqual(await client.hears(1), [(b"%d" % number)[::-1]])
+        self.assertEqual(len(set(server.senders)), 20)
+
+    async def test_every_address(self) -> None:
+        """A port on every address answers from the one that was asked, in both families."""
+        server = Talker.listening(self, answer=_reversed)
+        [port] = self.run_service(
+            f"[listen u]\nendpoint = udp:0\ndefault = udp:127.0.0.1:{server.port}\n"
+        )
+        for host, own in (("127.0.0.9", "127.0.0.1"), ("::1", "::1")):
+            client = Talker.listening(self, own)
+            self.assertEqual(await client.asks(b"abc", port, host), b"cba")
+            self.assertEqual(client.senders[0][0], host)
+
+    async def test_many_at_once(self) -> None:
+        """Datagrams that come in bulk arrive one by one, in their order, none joined and none cut."""
+        server, client = Talker.listening(self, answer=lambda data: data), Talker.listening(self)
+        port = self.begin(server.port)
+        for size, count, rest in ((1200, 40, 700), (50, 64, 1), (9000, 7, 0)):
+            data = bytes(number % 251 for number in range(size * count + rest))
+            sent = [bytes(part) for part in ancillary.split(data, size)]
+            client.heard.clear()
+            server.heard.clear()
+            client.bulk(data, size, port)
+            self.assertEqual(await server.hears(len(sent)), sent)
+            self.assertEqual(await client.hears(len(sent)), sent)
+            client.heard.clear()
+            server.bulk(data, size, server.senders[-1][1])
+            self.assertEqual(await client.hears(len(sent)), sent)
+
+    async def test_cut(self) -> None:
+        """A datagram that the system had to cut is counted, and never passed on."""
+        self.patch(ancillary, "LARGEST", 100)
+        server, client = Talker.listening(self, answer=_reversed), Talker.listening(self)
+        port = self.begin(server.port)
+        client.say(b"x" * 101, port)
+        self.assertEqual(await client.asks(b"ab", port), b"ba")
+        self.assertEqual(server.heard, [b"ab"])
+        self.assertEqual((self.datagrams("cut"), self.datagrams("in")), (1, 1))
+
+    async def test_answers(self) -> None:
+        """With `answers`, a flow is over after that many, and what comes then begins another one."""
+        server, client = Talker.listening(self, answer=_reversed), Talker.listening(self)
+        port = self.begin(server.port, backend="answers = 1")
+        for _ in range(2):
+            self.assertEqual(await client.asks(b"ab", port), b"ba")
+        lines = await self.ended(2)
+        self.assertEqual([line["reason"] for line in lines], ["done", "done"])
+        self.assertEqual(len(set(server.senders)), 2)
+
+    async def test_answers_to_all(self) -> None:
+        """A client that asks twice before it is answered gets both answers, with `answers = 1`, too."""
+        server, client = Talker.listening(self), Talker.listening(self)
+        port = self.begin(server.port, backend="answers = 1")
+        client.say(b"A?", port)
+        client.say(b"AAAA?", port)
+        await server.hears(2)
+        flow = server.senders[0][1]
+        for answer in (b"A", b"AAAA"):
+            server.say(answer, flow)
+        self.assertEqual(await client.hears(2), [b"A", b"AAAA"])
+        [line] = await self.ended()
+        self.assertEqual((line["reason"], line["datagrams_out"]), ("done", 2))
+
+    async def test_idle(self) -> None:
+        """A flow that is quiet for too long is over, and has its line."""
+        server, client = Talker.listening(self, answer=_reversed), Talker.listening(self)
+        port = self.begin(server.port, backend="idle_timeout = 50ms")
+        await client.asks(b"ab", port)
+        [line] = await self.ended()
+        self.assertEqual(line["reason"], "idle-timeout")
+
+    async def test_unanswered(self) -> None:
+        """A flow that the server does not answer has another time."""
+        server, client = Talker.listening(self), Talker.listening(self)
+        port = self.begin(server.port, backend="unanswered_timeout = 50ms")
+        client.say(b"ab", port)
+        self.assertEqual(await server.hears(1), [b"ab"])
+        [line] = await self.ended()
+        self.assertEqual((line["reason"], line["datagrams_in"]), ("unanswered", 1))
+
+    async def test_nowhere(self) -> None:
+        """A client that is led nowhere is never answered, and is one flow however much it says."""
+        client = Talker.listening(self)
+        [port] = self.run_service(
+            "[txmux]\naccess_log = LOG\naccess_log_format = json\n"
+            "[listen u]\nendpoint = udp:127.0.0.1:0\n"
+        )
+        for _ in range(5):
+            client.say(b"ab", port)
+        while not (self.running.factories and self.running.factories[0].connections):
+            await turn()
+        [flow] = self.running.factories[0].connections
+        while flow.stage.moved().bytes_in < 10:
+            await turn()
+        # It is only remembered, so a service that stops does not wait for it.
+        await self.running.stopService()
+        [line] = await self.ended()
+        self.assertEqual(line["reason"], "no-route")
+        self.assertEqual((line["datagrams_in"], line["bytes_out"], client.heard), (5, 0, []))
+
+
+class KeepAliveTests(FlowCase):
+    """Clients that keep their address open before they say anything."""
+
+    _SIP = (
+        "[txmux]\naccess_log = LOG\naccess_log_format = json\n"
+        "[listen u]\nendpoint = udp:127.0.0.1:0\ndetect_timeout = %s\ndefault = udp:127.0.0.1:%d\n"
+        "[route sip]\nmatch = sip\nbackend = udp:127.0.0.1:%d\n"
+    )
+    _NOISE = (b"\r\n\r\n", b"\r\n", bytes(4), b"")
+
+    async def test_phones(self) -> None:
+        """A phone that registers behind keep-alives is led as it would be without them, and the rest is dropped."""
+        server, other = Talker.listening(self, answer=_reversed), Talker.listening(self)
+        [port] = self.run_service(self._SIP % ("1m", other.port, server.port))
+        for noise in self._NOISE:
+            phone = Talker.listening(self)
+            for _ in range(6):
+                phone.say(noise, port)
+            register = b"REGISTER sip:example.com SIP/2.0\r\n\r\n"
+            self.assertEqual(await phone.asks(register, port), register[::-1])
+        self.assertEqual((len(server.heard), other.heard), (4, []))
+
+    async def test_forgotten(self) -> None:
+        """One that says nothing else is forgotten at the deadline, without an answer, and begins another flow later."""
+        server, other = Talker.listening(self, answer=_reversed), Talker.listening(self)
+        [port] = self.run_service(self._SIP % ("10ms", other.port, server.port))
+        phone = Talker.listening(self)
+        phone.say(b"\r\n", port)
+        [line] = await self.ended()
+        self.assertEqual((line["reason"], line["route"], other.heard), ("no-route", None, []))
+        self.assertEqual(len(self.running.factories[0].connections), 0)
+        self.assertEqual(await phone.asks(b"BYE sip:b SIP/2.0\r\n", port), b"\n\r0.2/PIS b:pis EYB")
+
+    async def test_default_alone(self) -> None:
+        """Without routes, all of it goes to the default's server, an empty datagram, too."""
+        server = Talker.listening(self)
+        client, port = Talker.listening(self), self.begin(server.port)
+        client.say(b"", port)
+        client.say(b"\r\n", port)
+        self.assertEqual(await server.hears(2), [b"", b"\r\n"])
+
+    async def test_any(self) -> None:
+        """An empty first datagram, as clients of RFC 868 send it, goes where `any` leads."""
+        server = Talker.listening(self)
+        [port] = self.run_service(
+            "[txmux]\n[listen u]\nendpoint = udp:127.0.0.1:0\n[route dns]\nmatch = dns\nbackend = close\n"
+            f"[route time]\nmatch = any\nbackend = udp:127.0.0.1:{server.port}\n"
+        )
+        Talker.listening(self).say(b"", port)
+        self.assertEqual(await server.hears(1), [b""])
+
+
+class RefusedTests(FlowCase):
+    """Servers that have no such port."""
+
+    async def test_next_server(self) -> None:
+        """What the first server refuses goes to the next one, in its order and once."""
+        server, client = Talker.listening(self, answer=_reversed), Talker.listening(self)
+        port = self.begin(free_port(kind=socket.SOCK_DGRAM), server.port, backend="balance = first")
+        client.say(b"one", port)
+        await server.hears(1)
+        client.say(b"two", port)
+        self.assertEqual(await client.hears(2), [b"eno", b"owt"])
+        self.assertEqual(server.heard, [b"one", b"two"])
+
+    async def test_server_returns(self) -> None:
+        """A client that found no server finds it soon after that is back, from the same port."""
+        self.patch(moving, "_TRIED_AGAIN", 0.05)
+        gone, client = free_port(kind=socket.SOCK_DGRAM), Talker.listening(self)
+        port = self.begin(gone, backend="eject = off")
+        client.say(b"one", port)
+        [line] = await self.ended()
+        self.assertEqual((line["reason"], line["datagrams_in"]), ("connect-refused", 1))
+        Talker.listening(self, port=gone, answer=_reversed)
+        self.assertEqual(await client.asks(b"two", port), b"owt")
+
+    async def test_no_server(self) -> None:
+        """With no server left, the reason is told."""
+        client = Talker.listening(self)
+        port = self.begin(free_port(kind=socket.SOCK_DGRAM), backend="eject = off")
+        client.say(b"one", port)
+        while not any(
+            one.stage.state == "closing"
+            for factory in self.running.factories
+            for one in factory.connections
+        ):
+            await turn()
+        await self.running.stopService()
+        [line] = await self.ended()
+        self.assertEqual((line["reason"], line["datagrams_out"]), ("connect-refused", 0))
+
+
+class LimitTests(FlowCase):
+    """How many flows there may be."""
+
+    async def test_room_is_made(self) -> None:
+        """Beyond `max_flows` the flow goes that no server has answered; those that were answered stay."""
+        answering = Talker.listening(self, answer=lambda data: data if data != b"quiet" else b"")
+        port = self.begin(answering.port, listen="max_flows = 2")
+        first, quiet, third, fourth = (Talker.listening(self) for _ in range(4))
+        await first.asks(b"a", port)
+        quiet.say(b"quiet", port)
+        await answering.hears(2)
+        await third.asks(b"c", port)  # the quiet one makes room
+        [line] = await self.ended()
+        self.assertEqual(line["reason"], "limit")
+        fourth.say(b"d", port)  # there is no room for it
+        self.assertEqual(await first.asks(b"again", port), b"again")
+        self.assertEqual(answering.heard, [b"a", b"quiet", b"c", b"again"])
+
+    async def test_per_source(self) -> None:
+        """One source may not have more flows than `max_flows_per_source`."""
+        server = Talker.listening(self, answer=_reversed)
+        port = self.begin(server.port, listen="max_flows_per_source = 1")
+        first, second = Talker.listening(self), Talker.listening(self)
+        await first.asks(b"ab", port)
+        second.say(b"cd", port)
+        await first.asks(b"ef", port)
+        self.assertEqual(server.heard, [b"ab", b"ef"])

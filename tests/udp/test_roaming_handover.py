@@ -1,0 +1,143 @@
+"""Flows that move, before and after another process goes on with them: nobody gains by the change."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.udp.test_roaming import (
+    HOME,
+    OTHER,
+    SHORT,
+    THIRD,
+    RoamingTestCase,
+    answer,
+)
+from txmux.udp import roaming
+from txmux.udp.roaming import LONGEST_ACK, MINUTE, PATIENCE, SILENCE, Roaming
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class RecallTests(RoamingTestCase):
+    """What one process tells another."""
+
+    def hand_over(self) -> None:
+        """Have another process go on, some time later by another clock."""
+        told = json.loads(json.dumps(self.trail.told(lambda source: source, self.clock.seconds())))
+        home = self.trail.home
+        self.trail.end()
+        self.assertEqual((self.roaming._trails, self.roaming._lengths), ({}, {}))
+        self.clock.rightNow += 12345.0
+        self.roaming = Roaming()
+        trail = self.roaming.recall("flow", home, told, lambda source: source, self.clock.seconds())
+        assert trail is not None
+        self.trail = trail
+
+    def test_found(self) -> None:
+        """A flow is found by its IDs, and learns more."""
+        self.hand_over()
+        self.assertEqual(self.found(SHORT), "flow")
+        self.trail.from_server(answer(b"another one"))
+        self.assertEqual(self.found(b"\x41another one" + bytes(30)), "flow")
+        self.trail.from_server(answer(b"not for it!", destination=b"someone"))
+        self.assertIsNone(self.found(b"\x41not for it!" + bytes(30)))
+
+    def test_shared(self) -> None:
+        """An ID that two flows had moves none there, either, whichever of them comes first."""
+        thief = self.begin("thief")
+        thief.from_server(answer())
+        thief.end()
+        self.hand_over()
+        self.assertIsNone(self.found(SHORT))
+        self.trail.end()
+        self.assertEqual((self.roaming._trails, self.roaming._lengths), ({}, {}))
+
+    def test_it_speaks_again(self) -> None:
+        """Who had the answers for a while loses them after the change, too, as soon as the old address speaks."""
+        self.move(THIRD)
+        self.hand_over()
+        self.assertEqual(self.trail.home, THIRD)
+        self.assertTrue(self.says(HOME))
+        self.assertEqual(self.trail.home, HOME)
+        self.hand_over()
+        self.assertFalse(self.says(THIRD))
+        self.clock.advance(MINUTE)
+        self.move(OTHER)
+
+    def test_amplification(self) -> None:
+        """An address that has not proved itself gets no more bytes, and none sooner, than without the change."""
+        self.says(THIRD, size=100)
+        self.clock.advance(SILENCE)
+        self.assertFalse(self.answered(LONGEST_ACK))
+        self.hand_over()
+        self.clock.advance(PATIENCE * 0.9)
+        self.hand_over()
+        self.assertFalse(self.answered(LONGEST_ACK))
+        self.clock.advance(PATIENCE)
+        sent = 0
+        for _ in range(10):
+            self.hand_over()
+            sent += sum(self.answered(90) for _ in range(5))
+        self.assertEqual((self.trail.home, sent), (THIRD, 3))
+
+    def test_moves(self) -> None:
+        """The moves of the last minute count."""
+        for number in range(roaming.MOST_MOVES):
+            self.move(f"192.0.2.1:{number}")
+            self.hand_over()
+        self.assertFalse(self.says(OTHER))
+
+    def test_silence(self) -> None:
+        """Nobody gets the answers sooner because of the change."""
+        self.says(THIRD)
+        for _ in range(9):
+            self.clock.advance(SILENCE / 10)
+            self.hand_over()
+            self.assertTrue(self.answered())
+            self.assertEqual(self.trail.home, HOME)
+        self.clock.advance(SILENCE / 9)
+        self.answered(10)
+        self.assertEqual(self.trail.home, THIRD)
+
+    @given(
+        st.lists(
+            st.tuples(
+                st.sampled_from([HOME, OTHER, THIRD, "server"]),
+                st.integers(1, 1200),
+                st.sampled_from([0.0, 0.0625, 0.25, 1.0, 30.0]),
+                st.booleans(),
+            ),
+            max_size=40,
+        )
+    )
+    def test_any_order(self, events: Sequence[tuple[str, int, float, bool]]) -> None:
+        """Whatever happens, it ends as it would have without the change."""
+        outcomes = []
+        for is_handed_over in (False, True):
+            self.setUp()
+            outcome = []
+            for who, size, after, now in events:
+                self.clock.advance(after)
+                if now and is_handed_over:
+                    self.hand_over()
+                said = self.answered(size) if who == "server" else self.says(who, size)
+                outcome.append((said, self.trail.home, self.trail.watches))
+            outcomes.append(outcome)
+        self.assertEqual(*outcomes)
+
+    @given(
+        st.dictionaries(
+            st.sampled_from(["kind", "own_id", "later"]), st.sampled_from(["q", "w", "", "00ff"])
+        )
+    )
+    def test_other_versions(self, told: dict[str, str]) -> None:
+        """What another version tells, or leaves out, is made the best of."""
+        if told.get("own_id") in {"q", "w"}:
+            del told["own_id"]
+        trail = Roaming[str]().recall("flow", HOME, told, lambda source: source, 1.0)
+        self.assertEqual(trail is None, told.get("kind") not in {"q", "w"})

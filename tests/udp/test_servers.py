@@ -1,0 +1,245 @@
+"""What servers see of clients, and which of them get flows."""
+
+from __future__ import annotations
+
+import select
+import socket
+from ipaddress import ip_address
+
+import attrs
+
+from tests.support.datagrams import Talker, turn
+from tests.support.ports import free_port
+from tests.udp.test_relaying import FlowCase
+from txmux.wire.proxyprotocol.decode import decode_datagram
+from txmux.wire.proxyprotocol.encode import encode_v2
+from txmux.wire.proxyprotocol.header import Address, Command, Header
+
+
+def _behind_header(data: bytes) -> bytes:
+    """Answer what is behind a header."""
+    found = decode_datagram(data)
+    return data if found is None else data[found.length :]
+
+
+class ProxyTests(FlowCase):
+    """PROXY protocol headers in datagrams."""
+
+    async def test_each(self) -> None:
+        """Each datagram begins with the header, those that came in bulk, too; answers have none."""
+        server, client = Talker.listening(self, answer=_behind_header), Talker.listening(self)
+        port = self.begin(server.port, backend="proxy_protocol = v2")
+        await client.asks(b"one", port)
+        client.bulk(b"abcdefgh" * 20, 50, port)
+        await client.hears(5)
+        self.assertEqual(
+            client.heard, [b"one", *((b"abcdefgh" * 20)[at : at + 50] for at in range(0, 160, 50))]
+        )
+        for data in server.heard:
+            found = decode_datagram(data)
+            assert found is not None
+            source, local = found.header.source, found.header.destination
+            self.assertEqual(
+                (str(source), str(local)), (f"127.0.0.1:{client.port}", f"127.0.0.1:{port}")
+            )
+            self.assertEqual((found.length, data[13]), (28, 0x12))
+
+    async def test_first(self) -> None:
+        """With `proxy_every = first` only the first one does."""
+        server, client = Talker.listening(self, answer=_behind_header), Talker.listening(self)
+        port = self.begin(server.port, backend="proxy_protocol = v2\nproxy_every = first")
+        await client.asks(b"one", port)
+        await client.asks(b"two", port)
+        self.assertEqual([len(data) for data in server.heard], [31, 3])
+
+    async def test_next_server_is_told(self) -> None:
+        """A server that takes the place of one that refuses hears the header, too."""
+        server, client = Talker.listening(self, answer=_behind_header), Talker.listening(self)
+        lines = "proxy_protocol = v2\nproxy_every = first\nbalance = first"
+        port = self.begin(free_port(kind=socket.SOCK_DGRAM), server.port, backend=lines)
+        client.say(b"one", port)
+        await server.hears(1)
+        self.assertEqual(len(server.heard[0]), 31)
+
+
+class AskedTests(FlowCase):
+    """Servers at the address that the client has asked for."""
+
+    async def test_each(self) -> None:
+        """Each flow goes to the address that its client has asked for, or that the proxy in front tells."""
+        five = Talker.listening(self, "127.0.0.5", answer=lambda _: b"five")
+        Talker.listening(self, "127.0.0.6", five.port, answer=lambda _: b"six")
+        client, proxy = Talker.listening(self), Talker.listening(self, "127.0.0.9")
+        [port] = self.run_service(
+            "[txmux]\naccess_log = LOG\naccess_log_format = json\n"
+            "[listen u]\nendpoint = udp:0\naccept_proxy_from = 127.0.0.9\n"
+            f"default = udp:{{local}}:{five.port}\n"
+        )
+        for host, name in (("127.0.0.5", b"five"), ("127.0.0.6", b"six"), ("127.0.0.5", b"five")):
+            self.assertEqual(await client.asks(b"x", port, host), name)
+        who, asked = (Address(ip_address(host), 53) for host in ("192.0.2.1", "127.0.0.6"))
+        header = encode_v2(Header(Command.PROXY, who, asked), datagrams=True)
+        self.assertEqual(await proxy.asks(header + b"x", port, "127.0.0.5"), b"six")
+        await self._stop()
+        lines = await self.ended(3)
+        told = {(line["local"], line["server"]) for line in lines}
+        self.assertEqual(
+            told,
+            {
+                (f"127.0.0.5:{port}", f"udp:127.0.0.5:{five.port}"),
+                ("127.0.0.6:53", f"udp:127.0.0.6:{five.port}"),
+                (f"127.0.0.6:{port}", f"udp:127.0.0.6:{five.port}"),
+            },
+        )
+
+
+class SenderTests(FlowCase):
+    """Proxies in front that tell the client's address."""
+
+    async def test_told(self) -> None:
+        """What a proxy tells in the first datagram counts for the flow; later ones may tell the same, or nothing."""
+        server, proxy = Talker.listening(self, answer=lambda d: d), Talker.listening(self)
+        port = self.begin(server.port, listen="accept_proxy_from = 127.0.0.1")
+        proxy.say(b"no header", port)
+        header, other = (
+            encode_v2(
+                Header(
+                    Command.PROXY,
+                    Address(ip_address(host), 4000),
+                    Address(ip_address("192.0.2.1"), 53),
+                ),
+                datagrams=True,
+            )
+            for host in ("198.51.100.7", "198.51.100.8")
+        )
+        self.assertEqual(await proxy.asks(header + b"one", port), b"one")
+        proxy.say(other + b"another", port)
+        self.assertEqual(await proxy.asks(b"two", port), b"two")
+        self.assertEqual(await proxy.asks(header + b"three", port), b"three")
+        self.assertEqual(server.heard, [b"one", b"two", b"three"])
+        await self._stop()
+        refused, line = await self.ended(2)
+        self.assertEqual(refused["reason"], "proxy-header")
+        self.assertEqual((line["client"], line["local"]), ("198.51.100.7:4000", "192.0.2.1:53"))
+
+
+class SourceTests(FlowCase):
+    """Where flows come from."""
+
+    async def test_address(self) -> None:
+        """A flow comes from an address of `source`."""
+        server, client = Talker.listening(self, answer=lambda d: d), Talker.listening(self)
+        port = self.begin(server.port, backend="source = 127.0.0.77")
+        await client.asks(b"one", port)
+        self.assertEqual(server.senders[0][0], "127.0.0.77")
+
+    async def test_client(self) -> None:
+        """With `source = client` the server sees the client's own address and port, and its answers go there."""
+        server = Talker.listening(self)
+        port = self.begin(server.port, backend="source = client")
+        client = _sharing(self)
+        client.sendto(b"one", ("127.0.0.1", port))
+        await server.hears(1)
+        self.assertEqual(server.senders, [client.getsockname()])
+
+    async def test_ports(self) -> None:
+        """No two flows have the same port of a range: each hears its own answers, and one for which there is none is an error."""
+        first = free_port("127.0.0.77", kind=socket.SOCK_DGRAM)
+        server = Talker.listening(self)
+        port = self.begin(server.port, backend=f"source = 127.0.0.77:{first}-{first + 2}")
+        clients = [Talker.listening(self) for _ in range(4)]
+        for client in clients:
+            client.say(b"from %d" % client.port, port)
+        [line] = await self.ended()
+        self.assertEqual(line["reason"], "error")
+        await server.hears(3)
+        self.assertEqual(
+            {flow[:2] for flow in server.senders},
+            {("127.0.0.77", number) for number in range(first, first + 3)},
+        )
+        for heard, sender in zip(server.heard, server.senders, strict=True):
+            server.say(heard, sender[1], sender[0])
+        told = line["client"]
+        for client in clients:
+            if told != f"127.0.0.1:{client.port}":
+                self.assertEqual(await client.hears(1), [b"from %d" % client.port])
+
+    async def test_port_is_skipped(self) -> None:
+        """A port that somebody else has is not taken."""
+        first = free_port("127.0.0.77", kind=socket.SOCK_DGRAM)
+        server = Talker.listening(self, answer=lambda d: d)
+        port = self.begin(server.port, backend=f"source = 127.0.0.77:{first}-{first + 1}")
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+            other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            other.bind(("127.0.0.77", first))
+            await Talker.listening(self).asks(b"one", port)
+        self.assertEqual(server.senders[0][:2], ("127.0.0.77", first + 1))
+
+    async def test_client_of_two_flows(self) -> None:
+        """A client that asks at two addresses is answered from the one that it has asked; only one flow has its port."""
+        server, client = Talker.listening(self, answer=lambda d: d), _sharing(self)
+        [port] = self.run_service(
+            "[listen u]\nendpoint = udp:0\ndefault = b\n"
+            f"[backend b]\nserver = udp:127.0.0.1:{server.port}\nsource = client\n"
+        )
+        for host in ("127.0.0.1", "127.0.0.2", "127.0.0.1", "127.0.0.2"):
+            client.sendto(host.encode(), (host, port))
+            data, sender = await self.hear(client)
+            self.assertEqual((data.decode(), sender), (host, (host, port)))
+        self.assertEqual([sender[0] for sender in server.senders], ["127.0.0.66"] * 4)
+        self.assertEqual(server.senders[0], client.getsockname())
+        self.assertNotEqual(server.senders[1], client.getsockname())
+
+    async def hear(self, client: socket.socket) -> tuple[bytes, tuple[str, int]]:
+        """Wait for a datagram."""
+        while not select.select([client], [], [], 0)[0]:
+            await turn()
+        return client.recvfrom(100)
+
+
+def _sharing(test: FlowCase) -> socket.socket:
+    """Give a client, which is on the same machine here, and has to share its port with the flow."""
+    client = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    test.addCleanup(client.close)
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    client.bind(("127.0.0.66", 0))
+    return client
+
+
+class UnansweredTests(FlowCase):
+    """Servers that do not answer."""
+
+    async def test_ejected(self) -> None:
+        """After as many flows in a row without an answer as `eject` says, a server gets no more of them."""
+        quiet, server = Talker.listening(self), Talker.listening(self, answer=lambda d: d)
+        port = self.begin(
+            quiet.port,
+            server.port,
+            backend="balance = first\nunanswered_timeout = 500ms\neject = unanswered=2 for=1m",
+        )
+        for count in (1, 2):
+            Talker.listening(self).say(b"one", port)
+            lines = await self.ended(count)
+            self.assertEqual(lines[-1]["reason"], "unanswered")
+        await Talker.listening(self).asks(b"three", port)
+        self.assertEqual((len(quiet.heard), server.heard), (2, [b"three"]))
+
+    def test_an_answer_counts(self) -> None:
+        """An answer begins the count anew."""
+        [port] = self.run_service(
+            "[listen u]\nendpoint = udp:127.0.0.1:0\ndefault = b\n[backend b]\n"
+            "server = udp:127.0.0.1:1\n  udp:127.0.0.1:2\neject = unanswered=2\n"
+        )
+        self.assertTrue(port)
+        pool = self.running.factories[0].upstreams.all()[0].pool
+        for what in ("unanswered", "answered", "unanswered"):
+            member = next(one for one in pool.members if one.target.port == 1)
+            while (picked := pool.pick()) is not member:
+                assert attrs.has(type(picked))
+                pool.abandoned(picked)  # type: ignore[arg-type]
+            if what == "answered":
+                pool.connected(member)
+                pool.released(member)
+            else:
+                pool.unanswered(member)
+        self.assertEqual([one.state.value for one in pool.members], ["up", "up"])

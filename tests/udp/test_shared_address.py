@@ -1,0 +1,412 @@
+"""Several flows of one address, and which of them a datagram belongs to."""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING, Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.udp.test_roaming import answer
+from tests.wire.quic_builder import SOURCE, initial
+from txmux.udp.connection_ids import HEAD, ConnectionIds
+from txmux.udp.shared_address import RECENT, REORDERED, SharedAddress
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_PATIENCE = 0.03
+
+
+class OneFlow:
+    """A flow of QUIC, or of something else.
+
+    Args:
+        name: The letter that its IDs are made of; not a lower one if it does not speak QUIC.
+        length: That of the IDs of its server.
+    """
+
+    patience = _PATIENCE
+
+    def __init__(self, name: str, length: int = 8) -> None:
+        self.name = name
+        self.is_shut = False
+        self.beside: Any = None
+        self.ids: ConnectionIds | None = None
+        self.first = name.encode() * 8
+        self.served = name.upper().encode() * length
+        if name.islower():
+            self.ids = ConnectionIds.of(initial(b"\1", destination=self.first))
+
+    def port_is_shut(self) -> None:
+        """Note it."""
+        self.is_shut = True
+
+    def short(self, name: bytes | None = None) -> bytes:
+        """Give a datagram with a short header."""
+        return (b"\x41" + (self.served if name is None else name)).ljust(HEAD, b"\xa5")
+
+    def answer(self, shared: SharedAddress[OneFlow], **options: Any) -> None:
+        """Have its server answer."""
+        assert self.ids is not None
+        self.ids.learn(answer(self.served, **options))
+        shared.learn(self)
+        shared.answered(self)
+
+    def finished(self) -> bytes:
+        """Give the end of its client's handshake."""
+        return answer(SOURCE, destination=self.served)[:HEAD]
+
+
+class SharedAddressTestCase(SynchronousTestCase):
+    """Some flows, and a clock."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.clock.advance(1000)
+        self.shared: SharedAddress[OneFlow] = SharedAddress(self.clock.seconds)
+
+    def begin(self, names: str, length: int = 8) -> list[OneFlow]:
+        """Begin flows."""
+        flows = [OneFlow(name, length) for name in names]
+        for flow in flows:
+            self.shared.add(flow)
+        return flows
+
+    def connect(self, names: str, length: int = 8) -> list[OneFlow]:
+        """Begin connections, and have them end their handshakes one after another."""
+        flows = self.begin(names, length)
+        for flow in flows:
+            flow.answer(self.shared)
+            self.clock.advance(0.001)
+            self.assertIs(self.shared.find(flow.finished()), flow)
+        return flows
+
+    def whose(self, head: bytes) -> str:
+        """Name the flow that gets a datagram."""
+        return (self.shared.find(head) or self.shared.otherwise(head)).name
+
+
+class KnownTests(SharedAddressTestCase):
+    """IDs that have been told."""
+
+    def test_initial(self) -> None:
+        """An Initial packet that is said again is its own connection's, one with a new ID is nobody's."""
+        self.begin("ab")
+        for name in "ab":
+            again = initial(b"\1", destination=name.encode() * 8)[:HEAD]
+            self.assertEqual(self.whose(again), name)
+        other = initial(b"\1", destination=b"c" * 8)
+        self.assertIsNone(self.shared.find(other[:HEAD]))
+        self.assertTrue(self.shared.may_open(other))
+
+    def test_served(self) -> None:
+        """IDs of servers are of any length, of different lengths too."""
+        flows = [
+            *self.connect("a", 8),
+            *self.connect("b", 20),
+            *self.connect("c", 4),
+            *self.connect("d", 1),
+        ]
+        for flow in flows:
+            self.assertIs(self.shared.find(flow.short()), flow)
+            self.assertIs(self.shared.find(flow.finished()), flow)
+
+    def test_nameless_server(self) -> None:
+        """What has no ID that is known goes to the newest flow whose server wants none."""
+        self.connect("a")
+        [_, z] = self.connect("yz", 0)
+        self.assertEqual(self.whose(z.short(b"anything")), "z")
+        self.assertEqual(self.whose(z.finished()), "z")
+        self.assertEqual(self.whose(OneFlow("a").short()), "a")
+
+    def test_same(self) -> None:
+        """Of two servers that choose the same ID the last one has it; when it ends, the other one goes on."""
+        a, b = self.begin("ab")
+        for flow in (a, b):
+            flow.served = b"same"
+            flow.answer(self.shared)
+            self.assertIs(self.shared.find(flow.finished()), flow)
+        self.connect("c")
+        self.assertIs(self.shared.find(a.short()), b)
+        self.shared.remove(b)
+        self.assertIs(self.shared.find(a.short()), a)
+
+    def test_other_protocols(self) -> None:
+        """What is neither a packet of a known connection nor like a short header goes to the flow that is known by its address."""
+        self.begin("W")
+        a, _ = self.connect("ab")
+        for head in (b"\4\0\0\0" + bytes(30), b"\x16\xfe\xfd", b"\x80" + bytes(30), b"", b"\xc0"):
+            self.assertEqual(self.whose(head[:HEAD]), "W", head)
+        self.assertEqual(self.whose(a.short()), "a")
+        self.assertFalse(self.shared.may_open(b"\x80" + bytes(1400)))
+
+    def test_other_long_header(self) -> None:
+        """A long header that is of none goes to the connection that was heard of last."""
+        a, _ = self.connect("ab")
+        self.shared.find(a.short())
+        self.assertEqual(self.whose(answer(SOURCE, destination=b"unknown")[:HEAD]), "a")
+
+    def test_remove(self) -> None:
+        """A flow that is over leaves nothing behind."""
+        flows = self.connect("abc")
+        self.whose(flows[0].short(b"changed!"))
+        for flow in flows:
+            self.assertIs(flow.beside, self.shared)
+            self.shared.remove(flow)
+            self.assertIsNone(flow.beside)
+        shared = self.shared
+        left = (shared._names, shared._lengths, shared._heard, shared._guesses, shared._guessed)
+        self.assertEqual((left, len(shared), shared.flows), (({}, {}, {}, {}, {}), 0, []))
+
+    def test_shut(self) -> None:
+        """All of them hear that their port is shut."""
+        flows = self.begin("abW")
+        self.shared.port_is_shut()
+        self.assertTrue(all(flow.is_shut for flow in flows))
+
+
+class ChangedTests(SharedAddressTestCase):
+    """IDs that are only seen in use."""
+
+    def says(
+        self, flow: OneFlow, name: bytes, *, after: float = 0.001, answers: bool = True
+    ) -> str:
+        """Have a client say something by an ID; if its server gets that, it answers, which the client acknowledges."""
+        self.clock.advance(after)
+        got = self.whose(flow.short(name))
+        if answers and got == flow.name:
+            for step in (lambda: self.shared.answered(flow), lambda: self.whose(flow.short(name))):
+                self.clock.advance(0.001)
+                step()
+        return got
+
+    def test_only_after_handshake(self) -> None:
+        """A connection whose client has not heard its server has none: so nobody takes what is another's by forged Initial packets."""
+        [a] = self.connect("a")
+        forged = self.begin("bcd")
+        for flow in forged:
+            flow.answer(self.shared)
+        for number in range(20):
+            self.assertEqual(self.says(a, b"%08d" % number, after=0.2, answers=False), "a")
+
+    def test_one_after_another(self) -> None:
+        """Clients that change after their handshakes, as those of quic-go do, are told apart at once."""
+        flows = self.connect("abc")
+        for flow in flows:
+            self.assertEqual(self.says(flow, flow.name.encode() * 7 + b"1"), flow.name)
+        for number in range(300):
+            flow = flows[number % 3]
+            self.assertEqual(self.says(flow, flow.name.encode() * 7 + b"1", after=0.1), flow.name)
+
+    def test_new_beside_old(self) -> None:
+        """A connection that has just begun is the one that changes, and not one that has changed before."""
+        [a] = self.connect("a")
+        self.says(a, b"another1")
+        [b] = self.connect("b")
+        self.assertEqual(self.says(b, b"another2"), "b")
+        self.assertEqual(self.says(a, b"another1"), "a")
+
+    def test_active(self) -> None:
+        """Of two, the one that was quiet for long does not change just now."""
+        a, b = self.connect("ab")
+        self.clock.advance(RECENT)
+        self.whose(b.short())
+        self.whose(a.short())
+        self.clock.advance(RECENT)
+        self.assertEqual(self.says(a, b"changed!"), "a")
+
+    def test_goes_on_with_the_one_before(self) -> None:
+        """If the connection uses the ID before, the new one is another's, whatever its server says."""
+        a, b = self.connect("ab")
+        self.clock.advance(RECENT)
+        self.whose(b.short())
+        self.assertEqual(self.says(a, b"changed!"), "b")
+        self.clock.advance(REORDERED)
+        for _ in range(2):
+            self.whose(b.short())
+            self.clock.advance(0.01)
+            self.shared.answered(b)
+        self.assertEqual(self.says(a, b"changed!"), "a")
+        for _ in range(50):
+            self.whose(b.short())
+            self.assertEqual(self.says(a, b"changed!", after=0.1), "a")
+
+    def test_reordered(self) -> None:
+        """A datagram with the ID before may be late."""
+        a, b = self.connect("ab")
+        self.clock.advance(RECENT)
+        self.whose(b.short())
+        self.whose(a.short())
+        self.clock.advance(RECENT)
+        self.assertEqual(self.says(a, b"changed!"), "a")
+        self.whose(a.short())
+        self.assertEqual(self.says(a, b"changed!", after=0.1), "a")
+
+    def test_silent_server(self) -> None:
+        """If its server says nothing to that, it is another's: the client says again what is lost."""
+        flows = self.connect("abc")
+        self.clock.advance(2 * RECENT)
+        for flow in flows:  # the last one is taken first
+            tries = [self.says(flow, flow.name.encode() * 7 + b"1", after=0.3) for _ in range(4)]
+            self.assertEqual(tries[-1], flow.name, tries)
+
+    def test_nothing_to_answer(self) -> None:
+        """A client may say something that needs no answer, such as its last acknowledgement."""
+        a, _ = self.connect("ab")
+        for after in (0.001, 5):
+            self.assertEqual(self.says(a, b"changed!", after=after), "a")
+        for _ in range(10):
+            self.assertEqual(self.says(a, b"changed!", after=5, answers=False), "a")
+            self.assertEqual(self.says(a, b"changed!", after=5), "a")
+
+    def test_answers_to_another(self) -> None:
+        """If it comes whenever another server has spoken, it is an answer to that: two that were taken for each other are set right."""
+        a, b = self.connect("ab")
+        for first, name in ((b, b"beta new"), (a, b"alphanew")):
+            self.assertNotEqual(self.whose(first.short(name)), first.name)
+        for _ in range(2):
+            for flow, name in ((a, b"alphanew"), (b, b"beta new")):
+                self.clock.advance(0.5)
+                self.shared.answered(flow)
+                self.clock.advance(0.025)
+                last = self.whose(flow.short(name))
+                self.clock.advance(0.2)
+        self.assertEqual(last, "b")
+        self.assertEqual(self.whose(a.short(b"alphanew")), "a")
+
+    def test_far_away(self) -> None:
+        """A client that is far away has more time to answer, as long as it took in its handshake."""
+        a, b = self.begin("ab")
+        for flow in (a, b):
+            flow.answer(self.shared)
+        self.clock.advance(0.3)
+        for flow in (a, b):
+            self.shared.find(flow.finished())
+        self.assertEqual(self.says(a, b"alphanew"), "a")
+        self.assertEqual(self.says(b, b"beta new"), "b")
+        for _ in range(20):
+            for flow, name in ((a, b"alphanew"), (b, b"beta new")):
+                self.clock.advance(0.1)
+                self.shared.answered(flow)
+                self.clock.advance(0.2)
+                self.assertEqual(self.whose(flow.short(name)), flow.name)
+
+    def test_settled(self) -> None:
+        """What was right for a while is as certain as what a server has told; and a later change is found, too."""
+        a, b = self.connect("ab")
+        for name in (b"changed1", b"changed2", b"changed3"):
+            for _ in range(30):
+                self.says(b, b.served, after=0.1)
+                last = self.says(a, name, after=0.1)
+            self.assertEqual(last, "a")
+            self.assertIs(self.shared.find(a.short(name)), a)
+            assert a.ids is not None
+            self.assertEqual(a.ids.current, name)
+        self.assertIsNone(self.shared.find(a.short(b"changed2")))
+
+    def test_beside_nameless_server(self) -> None:
+        """An ID that comes again is none of what a client says to a server that wants none, which is never the same."""
+        a, b = self.connect("ab")
+        [z] = self.connect("z", 0)
+        chance = random.Random(1)
+        for number in range(40):
+            for _ in range(20):
+                name = chance.randbytes(HEAD)
+                self.assertEqual(self.says(z, name, after=0.001, answers=False), "z")
+                self.shared.answered(z)
+            got = [self.says(flow, flow.name.encode() * 7 + b"1", after=0.1) for flow in (a, b)]
+            if number > 20:
+                self.assertEqual(got, ["a", "b"])
+
+    def test_of_one_that_is_over(self) -> None:
+        """What a client says to a connection that has ended takes no ID from one that goes on."""
+        a, b, c = self.connect("abc")
+        self.clock.advance(RECENT)
+        while self.shared.find(b.short(b"changed!")) is None:
+            self.whose(a.short())
+            self.whose(c.short())
+            self.says(b, b"changed!", after=0.1)
+        self.shared.remove(a)
+        for _ in range(30):
+            self.says(c, c.served, after=0.1)
+            self.says(b, b"changed!", after=0.05)
+            self.whose(a.short())
+        self.assertIs(self.shared.find(b.short(b"changed!")), b)
+
+    def test_soon_again(self) -> None:
+        """All of them may change again, before it is certain what they have changed to; clients wait longer and longer."""
+        flows = self.connect("abc")
+        for number in b"123":
+            wait, wrong = 0.05, flows[::-1]
+            names = {flow: flow.name.encode() * 7 + bytes([number]) for flow in flows}
+            while wrong:
+                self.clock.advance(wait)
+                wait *= 2
+                self.assertLess(wait, 10.0)
+                wrong = [flow for flow in wrong if self.says(flow, names[flow]) != flow.name]
+
+    def test_lengths(self) -> None:
+        """The servers' IDs need not be of one length."""
+        [a], [b] = self.connect("a", 20), self.connect("b", 4)
+        for flow, name in ((a, b"changed!" * 2 + b"1234"), (b, b"anot")):
+            self.assertEqual(self.says(flow, name), flow.name)
+        for _ in range(30):
+            self.says(a, b"changed!" * 2 + b"1234", after=0.1)
+            self.says(b, b"anot", after=0.1)
+        for flow, name in ((a, b"changed!" * 2 + b"1234"), (b, b"anot")):
+            self.assertIs(self.shared.find(flow.short(name)), flow)
+
+    def test_began_unseen(self) -> None:
+        """A flow whose first datagram had a short header already, as after a change of network, keeps its datagrams."""
+        [m] = self.begin("M")
+        [a] = self.connect("a")
+        m.served = b"unknown!"
+        for _ in range(30):
+            self.assertEqual(self.says(a, a.served, after=0.1), "a")
+            last = self.says(m, m.served, after=0.1)
+        self.assertEqual(last, "M")
+
+    def test_any_number(self) -> None:
+        """Of many IDs few are remembered."""
+        self.connect("abcdef")
+        for number in range(500):
+            self.clock.advance(0.0001)
+            self.whose(b"\x41" + number.to_bytes(8, "big") + bytes(30))
+        self.assertLessEqual(len(self.shared._guesses), 64)
+        self.assertLessEqual(len(self.shared._guessed), 6)
+        self.assertLessEqual(len(self.shared._names), 6 * 5)
+
+    @given(st.randoms(use_true_random=False), st.integers(2, 5))
+    def test_ends_well(self, chance: random.Random, count: int) -> None:
+        """Whoever changes when, in whatever order they speak: after some datagrams that are lost, all get what is theirs."""
+        self.setUp()
+        flows = self.connect("abcde"[:count])
+        self.clock.advance(chance.choice([0.0, 0.5, 5.0]))
+        for flow in flows:
+            if chance.random() < 0.7:
+                flow.served = flow.name.encode() * 7 + b"1"
+        for _ in range(25):
+            for flow in chance.sample(flows, count):
+                self.says(flow, flow.served, after=chance.choice([0.05, 0.2, 1.0]))
+        for flow in flows:
+            self.assertEqual(self.says(flow, flow.served, after=0.1), flow.name)
+
+    @given(st.lists(st.tuples(st.sampled_from("abW"), st.binary(max_size=HEAD)), max_size=40))
+    def test_any(self, events: Sequence[tuple[str, bytes]]) -> None:
+        """Any bytes can come from either side."""
+        self.setUp()
+        flows = {flow.name: flow for flow in self.begin("abW")}
+        for name, data in events:
+            flow = flows[name]
+            self.whose(data)
+            self.shared.answered(flow)
+            if flow.ids is not None:
+                flow.ids.learn(answer(data[:20]))
+                self.shared.learn(flow)
+        for flow in flows.values():
+            self.shared.remove(flow)
+        self.assertEqual((self.shared._names, self.shared._lengths), ({}, {}))

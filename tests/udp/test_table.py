@@ -1,0 +1,85 @@
+"""Which flows end next, and which makes room."""
+
+from __future__ import annotations
+
+import math
+
+import attrs
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from txmux.udp.table import FlowTable, Lane
+
+
+@attrs.define(eq=False)
+class Aged:
+    """A flow that does nothing."""
+
+    name: int
+    lane: Lane | None = None
+    entered_at: float = 0.0
+    heard_at: float = 0.0
+
+
+class TableTests(SynchronousTestCase):
+    """The flows of a listener."""
+
+    @given(
+        st.lists(
+            st.tuples(
+                st.sampled_from(["new", "answered", "heard", "leave", "wait"]),
+                st.integers(0, 12),
+                st.floats(0.0, 20.0),
+            ),
+            max_size=60,
+        )
+    )
+    def test_like_a_plain_list(self, steps: list[tuple[str, int, float]]) -> None:
+        """It gives what looking at all flows would give, whatever happens to them."""
+        table: FlowTable[Aged] = FlowTable()
+        flows: dict[int, Aged] = {}
+        now = 100.0
+        for what, name, seconds in steps:
+            flow = flows.get(name)
+            if what == "new" and flow is None:
+                flows[name] = Aged(name)
+                table.enter(flows[name], table.lane(10.0, is_spare=True, is_final=True), now)
+            elif what == "answered" and flow is not None:
+                table.enter(flow, table.lane(30.0, is_spare=False), now)
+            elif what == "heard" and flow is not None:
+                assert flow.lane is not None
+                has_time = not flow.lane.is_final or now - flow.entered_at < 10.0
+                self.assertEqual(table.heard(flow, now), has_time)
+            elif what == "leave" and flow is not None:
+                table.leave(flows.pop(name))
+            elif what == "wait":
+                now += seconds
+                due = {one for one in flows.values() if self.ends_at(one) <= now}
+                found = []
+                for one in table.over(now):
+                    found.append(one)
+                    table.leave(flows.pop(one.name))
+                self.assertEqual(set(found), due)
+            self.assertEqual(table.count, len(flows))
+            ends = [self.ends_at(one) for one in flows.values()]
+            self.assertEqual(table.next_at(), min(ends, default=math.inf))
+            spare = [one.heard_at for one in flows.values() if one.lane and one.lane.is_spare]
+            chosen = table.spare()
+            self.assertEqual(None if chosen is None else chosen.heard_at, min(spare, default=None))
+
+    @staticmethod
+    def ends_at(flow: Aged) -> float:
+        assert flow.lane is not None
+        return flow.heard_at + flow.lane.seconds
+
+    def test_who_stays_is_given_once(self) -> None:
+        """A flow that nobody takes away at its end does not hold up whoever asks."""
+        table: FlowTable[Aged] = FlowTable()
+        table.enter(Aged(1), table.lane(1.0, is_spare=True), 0.0)
+        self.assertEqual(len([*table.over(5.0)]), 1)
+
+    def test_heard_after_the_end(self) -> None:
+        """A flow that has left has no more time."""
+        table: FlowTable[Aged] = FlowTable()
+        self.assertFalse(table.heard(Aged(1), 0.0))

@@ -1,0 +1,106 @@
+"""Tunnels of WireGuard whose flow has been forgotten."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.matchers.test_wireguard import COOKIE, DATA, DATAGRAMS, RESPONSE, SERVER
+from tests.support.datagrams import Talker, turn
+from tests.udp.handover_case import HandoverCase
+from txmux.interfaces import Datagrams, Verdict
+from txmux.matchers.wireguard import wireguard
+from txmux.udp.tunnels import begins, goes_on
+
+_RULES = """
+[txmux]
+access_log = LOG
+access_log_format = json
+[listen u]
+endpoint = udp:127.0.0.1:0
+default = %s
+[route vpn]
+match = wireguard key=%s
+backend = udp:127.0.0.1:%d
+"""
+
+
+class FormTests(SynchronousTestCase):
+    """What tells that a tunnel has begun before, and that one begins."""
+
+    def test_messages(self) -> None:
+        """Data and cookies go on, initiations begin; responses are what servers say."""
+        goes = [goes_on(one) for one in (DATAGRAMS[0], RESPONSE, COOKIE, DATA, DATA[:-1], b"")]
+        self.assertEqual(goes, [False, False, True, True, False, False])
+        initiation, other = DATAGRAMS
+        self.assertTrue(begins(initiation, 0))
+        self.assertTrue(begins(initiation + other, len(initiation)))
+        self.assertFalse(begins(initiation + other, 0))
+        self.assertFalse(any(begins(one, 0) for one in (RESPONSE, COOKIE, DATA, b"")))
+
+    @given(
+        st.integers(0, 5),
+        st.sampled_from([4, 32, 33, 48, 64, 92, 148, 160]),
+        st.binary(min_size=160, max_size=160),
+    )
+    def test_any(self, kind: int, size: int, body: bytes) -> None:
+        """What the matcher takes for the first message of a tunnel is one here, and never what goes on."""
+        data = (bytes([kind, 0, 0, 0]) + body)[:size]
+        verdict = wireguard.predicate({})(Datagrams((data,)))
+        if verdict is Verdict.MATCH:
+            self.assertEqual((begins(data, 0), goes_on(data)), (data[0] == 1, data[0] in {3, 4}))
+
+
+class StrayTests(HandoverCase):
+    """A client that goes on with its tunnel, and then begins again, from the same port."""
+
+    def begin_with(self, default: str) -> tuple[Talker, int]:
+        """Start a service with a server of WireGuard."""
+        server = Talker.listening(self, answer=lambda _: RESPONSE)
+        [port] = self.run_service(_RULES % (default, SERVER, server.port))
+        return server, port
+
+    async def test_nowhere(self) -> None:
+        """Its data is dropped, in one flow; the first message of the new tunnel is decided about at once."""
+        server, port = self.begin_with("close")
+        client = Talker.listening(self)
+        for _ in range(3):
+            client.say(DATA, port)
+        self.assertEqual(await client.asks(DATAGRAMS[0], port), RESPONSE)
+        self.assertEqual(server.heard, [DATAGRAMS[0]])
+        [line] = await self.ended()
+        self.assertEqual((line["reason"], line["datagrams_in"]), ("no-route", 3))
+
+    async def test_default(self) -> None:
+        """If `default` leads to a server, the data goes there, as always; the first message of the new tunnel does not."""
+        for answer in (b"", b"what"):
+            other = Talker.listening(self, answer=lambda _, answer=answer: answer)
+            server, port = self.begin_with(f"udp:127.0.0.1:{other.port}")
+            client = Talker.listening(self)
+            client.say(DATA, port)
+            await other.hears(1)
+            if answer:
+                await client.hears(1)
+            self.assertEqual(await client.asks(DATAGRAMS[0], port), RESPONSE)
+            self.assertEqual((other.heard, server.heard), ([DATA], [DATAGRAMS[0]]))
+            await self._stop()
+
+    async def test_handed_over(self) -> None:
+        """The same if another process goes on in between."""
+        server, port = self.begin_with("close")
+        client = Talker.listening(self)
+        client.say(DATA, port)
+        while not any(one.state == "closing" for one in self.old.connections):
+            await turn()
+        self.assertEqual(await self.hand_over(), 1)
+        self.assertEqual(await client.asks(DATAGRAMS[0], port), RESPONSE)
+        self.assertEqual(server.heard, [DATAGRAMS[0]])
+
+    async def test_tunnel(self) -> None:
+        """A tunnel that a route has taken begins again, every two minutes, in the same flow."""
+        server, port = self.begin_with("close")
+        client = Talker.listening(self)
+        for data in (DATAGRAMS[0], DATA, DATAGRAMS[1], DATA):
+            self.assertEqual(await client.asks(data, port), RESPONSE)
+        self.assertEqual(len(set(server.senders)), 1)

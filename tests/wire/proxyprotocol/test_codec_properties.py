@@ -1,0 +1,168 @@
+"""What holds for any header, and for any bytes."""
+
+from __future__ import annotations
+
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.wire.proxyprotocol.vectors import V1, V2, V2_WITH_CHECKSUM
+from txmux.wire.proxyprotocol.decode import Decoded, Incomplete, decode, parse_ssl
+from txmux.wire.proxyprotocol.encode import encode_ssl, encode_v1, encode_v2
+from txmux.wire.proxyprotocol.header import (
+    Address,
+    Command,
+    Header,
+    InvalidHeader,
+    SslClient,
+    SslInfo,
+    Tlv,
+    TlvType,
+)
+
+# Every cut of a header is tried, which takes its time on a busy machine.
+every_cut = settings(deadline=None)
+
+PORTS = st.integers(0, 65535)
+IPV4 = st.builds(Address, st.ip_addresses(v=4), PORTS)
+IPV6 = st.builds(Address, st.ip_addresses(v=6), PORTS)
+MAPPED = IPV4.map(Address.as_ipv6)
+ANY = st.none() | IPV4 | IPV6 | MAPPED
+
+TYPES = st.integers(0, 255).filter(lambda kind: kind not in {TlvType.CRC32C, TlvType.UNIQUE_ID})
+TLVS = st.lists(
+    st.builds(Tlv, TYPES, st.binary(max_size=40))
+    | st.builds(Tlv, st.just(TlvType.UNIQUE_ID), st.binary(max_size=128)),
+    max_size=4,
+).map(tuple)
+
+V1_HEADERS = st.builds(Header.between, ANY, ANY)
+V2_HEADERS = st.builds(Header.between, ANY, ANY, TLVS) | st.builds(
+    Header, st.just(Command.LOCAL), tlvs=TLVS
+)
+SSL_INFOS = st.builds(SslInfo, st.integers(0, 255).map(SslClient), st.integers(0, 2**32 - 1), TLVS)
+PAYLOADS = st.binary(max_size=20)
+ENCODED = (
+    st.sampled_from([*V1, *V2, V2_WITH_CHECKSUM])
+    | V1_HEADERS.map(encode_v1)
+    | st.builds(encode_v2, V2_HEADERS, checksum=st.booleans())
+)
+
+
+@st.composite
+def damaged(draw: st.DrawFn, originals: st.SearchStrategy[bytes], bytes_in: bytes = b"") -> bytes:
+    """Draw headers in which a few bytes were replaced, put in or taken out."""
+    data = draw(originals)
+    new = (
+        st.sampled_from([bytes([byte]) for byte in bytes_in]) if bytes_in else st.binary(max_size=2)
+    )
+    for _ in range(draw(st.integers(1, 3))):
+        at = draw(st.integers(0, len(data)))
+        data = data[:at] + draw(new) + data[at + draw(st.integers(0, 2)) :]
+    return data
+
+
+def tails() -> list[bytes]:
+    """List what may complete a line of version 1, whatever has come of it."""
+    lines = (
+        b"PROXY TCP4 0.0.0.0 0.0.0.0 0 0\r\n",
+        b"PROXY TCP6 0::0.0.0.0 0::0.0.0.0 0 0\r\n",
+        b"PROXY TCP6 :: :: 0 0\r\n",
+        b"PROXY UNKNOWN\r\n",
+    )
+    return sorted({line[at:] for line in lines for at in range(len(line))}, key=len)
+
+
+TAILS = tails()
+
+
+class RoundTripTests(SynchronousTestCase):
+    """What is written is read again, in any number of pieces and with payload behind it."""
+
+    def check(self, header: Header, encoded: bytes, payload: bytes) -> None:
+        """Check every split of a header."""
+        for cut in range(len(encoded)):
+            answer = decode(encoded[:cut])
+            assert isinstance(answer, Incomplete)
+            self.assertTrue(1 <= answer.need <= len(encoded) - cut)
+        for cut in range(len(payload) + 1):
+            self.assertEqual(decode(encoded + payload[:cut]), Decoded(header, len(encoded)))
+
+    @every_cut
+    @given(V1_HEADERS, PAYLOADS)
+    def test_v1(self, header: Header, payload: bytes) -> None:
+        """Every header of version 1 is read as it was written."""
+        self.check(header, encode_v1(header), payload)
+
+    @every_cut
+    @given(V2_HEADERS, st.booleans(), PAYLOADS)
+    def test_v2(self, header: Header, checksum: bool, payload: bytes) -> None:  # noqa: FBT001  # drawn
+        """Every header of version 2 is read as it was written, with its fields and a checksum."""
+        self.check(header, encode_v2(header, checksum=checksum), payload)
+
+    @given(SSL_INFOS)
+    def test_ssl(self, info: SslInfo) -> None:
+        """So is the field about the client's TLS."""
+        self.assertEqual(parse_ssl(encode_ssl(info).value), info)
+
+
+class AnyBytesTests(SynchronousTestCase):
+    """Whatever comes from the network, there is an answer, and only one."""
+
+    def check(self, data: bytes) -> None:
+        """Check that the answer never changes once it is given, and that no other error is raised."""
+        last: Decoded | str | None = None
+        for cut in range(len(data) + 1):
+            try:
+                answer = decode(data[:cut])
+            except InvalidHeader as error:
+                self.assertIn(last, {None, str(error)})
+                last = str(error)
+                continue
+            if last is None:
+                last = answer if isinstance(answer, Decoded) else None
+            self.assertTrue(isinstance(answer, Incomplete) if last is None else answer == last)
+
+    @every_cut
+    @given(st.binary(max_size=200))
+    def test_arbitrary(self, data: bytes) -> None:
+        """Any bytes at all are refused or waited upon."""
+        self.check(data)
+
+    @every_cut
+    @given(damaged(ENCODED))
+    def test_damaged(self, data: bytes) -> None:
+        """A damaged header is refused, or is another header."""
+        self.check(data)
+
+    @given(st.binary(max_size=40))
+    def test_ssl(self, value: bytes) -> None:
+        """The field about the client's TLS is read or refused."""
+        try:
+            info = parse_ssl(value)
+        except InvalidHeader:
+            return
+        self.assertEqual(encode_ssl(info).value, value)
+
+    @every_cut
+    @given(damaged(V1_HEADERS.map(encode_v1), b"0159af.: \r\nPTCUN"))
+    def test_refused_at_the_first_wrong_byte(self, line: bytes) -> None:
+        """As long as a line is not refused, it can still become valid."""
+        # Near its greatest length a line may have no room for what it lacks; other first bytes are version 2's.
+        assume(len(line) < 80 and line.startswith(b"P"))
+        for cut in range(len(line) + 1):
+            try:
+                answer = decode(line[:cut])
+            except InvalidHeader:
+                return
+            if isinstance(answer, Decoded):
+                return
+            self.assertTrue(any(completes(line[:cut], tail) for tail in TAILS), line[:cut])
+
+
+def completes(line: bytes, tail: bytes) -> bool:
+    """Tell whether a tail makes a valid header of the beginning of a line."""
+    try:
+        return isinstance(decode(line + tail), Decoded)
+    except InvalidHeader:
+        return False

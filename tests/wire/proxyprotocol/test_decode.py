@@ -1,0 +1,298 @@
+"""Tests of reading headers: what is taken, what is refused and at which byte."""
+
+from __future__ import annotations
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.wire.proxyprotocol.vectors import (
+    IPV4,
+    SIGNATURE,
+    UNKNOWN,
+    V1,
+    V2,
+    V2_WITH_CHECKSUM,
+    address,
+)
+from txmux.wire.proxyprotocol.decode import Decoded, Incomplete, decode, parse_ssl
+from txmux.wire.proxyprotocol.header import (
+    Command,
+    Header,
+    InvalidHeader,
+    SslClient,
+    SslInfo,
+    Tlv,
+    TlvType,
+)
+
+IPV4_BLOCK = bytes.fromhex("c0a80001c0a8000bdc0401bb")
+
+
+def v2(start: str, block: bytes = b"", length: int | None = None) -> bytes:
+    """Make a version 2 header of bytes 13 and 14 in hexadecimal, and what follows its length."""
+    size = len(block) if length is None else length
+    return SIGNATURE + bytes.fromhex(start) + size.to_bytes(2, "big") + block
+
+
+class VectorTests(SynchronousTestCase):
+    """Headers as the specification has them, cut in any way."""
+
+    vectors = (V1 | V2 | {V2_WITH_CHECKSUM: IPV4}).items()
+
+    def test_whole(self) -> None:
+        """A header is read, and what follows it is left alone."""
+        for encoded, header in self.vectors:
+            for payload in (b"", b"\n", b"PROXY", encoded):
+                self.assertEqual(decode(encoded + payload), Decoded(header, len(encoded)))
+
+    def test_every_cut(self) -> None:
+        """A part of a header waits for more, and never for more than is missing."""
+        for encoded, _ in self.vectors:
+            for cut in range(len(encoded)):
+                answer = decode(encoded[:cut])
+                assert isinstance(answer, Incomplete), encoded[:cut]
+                self.assertTrue(1 <= answer.need <= len(encoded) - cut, encoded[:cut])
+
+
+class AcceptedV1Tests(SynchronousTestCase):
+    """Lines that are valid though not as txmux writes them."""
+
+    def test_forms_of_addresses(self) -> None:
+        """IPv6 addresses need not be in their shortest form, and may end as HAProxy writes mapped ones."""
+        for text, expected in (
+            (b"2001:DB8:0:0:0:0:0:1", "2001:db8::1"),
+            (b"0001:0002:0003:0004:0005:0006:0007::", "1:2:3:4:5:6:7:0"),
+            (b"::ffff:192.0.2.1", "::ffff:192.0.2.1"),
+            (b"::", "::"),
+        ):
+            line = b"PROXY TCP6 " + text + b" ::1 0 65535\r\n"
+            header = Header.between(address(expected, 0), address("::1", 65535))
+            self.assertEqual(decode(line), Decoded(header, len(line)))
+            for cut in range(len(line)):
+                self.assertIsInstance(decode(line[:cut]), Incomplete)
+
+    def test_unknown_with_a_tail(self) -> None:
+        """Whatever stands behind UNKNOWN is ignored up to the end of the line."""
+        for tail in (b" ", b" ::1 ::2 1 2", b"  \xff\0", b" " + b"f" * 91):
+            line = b"PROXY UNKNOWN" + tail + b"\r\n"
+            self.assertEqual(decode(line + b"\r\n"), Decoded(UNKNOWN, len(line)))
+        self.assertEqual(len(line), 107)
+
+
+class AcceptedV2Tests(SynchronousTestCase):
+    """Headers in binary form whose addresses do not count, or that hold more than addresses."""
+
+    def test_addresses_that_do_not_count(self) -> None:
+        """LOCAL, and families other than TCP over IP, are taken without addresses, and skipped whole."""
+        for start, block in (
+            ("20 00", b"junk that is no field"),
+            ("20 11", IPV4_BLOCK),
+            ("20 11", b"short"),
+            ("21 00", b"junk that is no field"),
+            ("21 01", b""),
+            ("21 10", IPV4_BLOCK),
+            ("21 12", IPV4_BLOCK),
+            ("21 22", bytes(36)),
+            ("21 31", b"/run/source".ljust(108, b"\0") + b"/run/destination".ljust(108, b"\0")),
+            ("21 32", bytes(216)),
+        ):
+            with self.subTest(start=start, block=block):
+                encoded = v2(start, block)
+                header = Header(Command.LOCAL if start.startswith("20") else Command.PROXY)
+                self.assertEqual(decode(encoded + b"payload"), Decoded(header, len(encoded)))
+                for cut in range(len(encoded)):
+                    self.assertIsInstance(decode(encoded[:cut]), Incomplete)
+
+    def test_fields_behind_addresses_that_do_not_count(self) -> None:
+        """Fields are kept all the same if they can be told."""
+        field = bytes.fromhex("010002") + b"h2"
+        for start, addresses in (("20 00", 0), ("21 00", 0), ("21 12", 12), ("21 31", 216)):
+            encoded = v2(start, bytes(addresses) + field)
+            answer = decode(encoded)
+            assert isinstance(answer, Decoded)
+            self.assertEqual(answer.header.tlvs, (Tlv(TlvType.ALPN, b"h2"),))
+
+    def test_unknown_fields(self) -> None:
+        """Fields that nobody has heard of do no harm; empty ones neither."""
+        encoded = v2("21 11", IPV4_BLOCK + bytes.fromhex("ff0001aa 040000"))
+        tlvs = (Tlv(0xFF, b"\xaa"), Tlv(TlvType.NOOP, b""))
+        expected = Header.between(IPV4.source, IPV4.destination, tlvs)
+        self.assertEqual(decode(encoded), Decoded(expected, len(encoded)))
+
+    def test_largest(self) -> None:
+        """A header of 4,096 bytes is taken."""
+        block = IPV4_BLOCK + bytes.fromhex("e00fe1") + bytes(4065)
+        self.assertEqual(len(v2("21 11", block)), 4096)
+        self.assertIsInstance(decode(v2("21 11", block)), Decoded)
+
+
+class RefusedTests(SynchronousTestCase):
+    """Bytes that are no header are refused at the first of them that rules one out."""
+
+    def check(self, encoded: bytes, message: str) -> None:
+        """Check that the last byte given, and no earlier one, is refused, whatever follows it."""
+        with self.subTest(encoded=encoded):
+            for cut in range(len(encoded)):
+                self.assertIsInstance(decode(encoded[:cut]), Incomplete, encoded[:cut])
+            for payload in (b"", b"\r\n", b" 0\r\n", bytes(5000)):
+                with self.assertRaisesRegex(InvalidHeader, message):
+                    decode(encoded + payload)
+
+    def test_neither_version(self) -> None:
+        """Other protocols are told by their first bytes."""
+        for encoded in (
+            b"G",
+            b"\x16",
+            b"\0",
+            b"p",
+            b"PO",
+            b"PROXY\t",
+            b"PROXY  ",
+            b"PROXY\r",
+            b"PROXY U\r",
+            b"PROXY t",
+            b"PROXY TCP5",
+            b"PROXY TCP44",
+            b"PROXY UD",
+            b"PROXY UNKNOWNS",
+            b"\r\r",
+            b"\r\n\r\n\r",
+            SIGNATURE[:-1] + b"\r",
+        ):
+            self.check(encoded, "must begin with")
+
+    def test_v1_addresses(self) -> None:
+        """An address must be one, of the family that was named, in its plain form."""
+        for start, message in ((b"PROXY TCP4 ", "source"), (b"PROXY TCP4 1.2.3.4 ", "destination")):
+            for text in (
+                b" ",
+                b".",
+                b"1..",
+                b"256",
+                b"01",
+                b"1.2.3.4.",
+                b"1.2.3.256",
+                b"1.2.3 ",
+                b"1.2.3. ",
+                b"1.2.3.4/",
+                b"-",
+                b":",
+                b"a",
+                b"\xb2",
+                b"1.2.3.4\t",
+            ):
+                self.check(start + text, f"the {message} address must be an IPv4")
+        for start, message in ((b"PROXY TCP6 ", "source"), (b"PROXY TCP6 :: ", "destination")):
+            for text in (
+                b" ",
+                b"1.",
+                b"g",
+                b"12345",
+                b": ",
+                b":1",
+                b":::",
+                b"1::2::",
+                b"1:2:3:4:5:6:7:8:",
+                b"1:2:3:4:5:6:7:8.",
+                b"1:2:3 ",
+                b"1::2:3:4:5:6:7:",
+                b"fe80::1%",
+                b"::1/",
+                b"[",
+                b"::ffff:01.",
+                b"::ffff:1.2.3.4.",
+                b"::ffff:1.2.3 ",
+            ):
+                self.check(start + text, f"the {message} address must be an IPv6")
+
+    def test_v1_ports(self) -> None:
+        """A port is a plain decimal number up to 65535."""
+        for start, message in (
+            (b"PROXY TCP4 1.2.3.4 5.6.7.8 ", "source port"),
+            (b"PROXY TCP6 :: ::1 80 ", "destination port"),
+        ):
+            for text in (b" ", b"00", b"01", b"65536", b"100000", b"-", b"+", b"a", b"\xb2"):
+                self.check(start + text, f"the {message} must be 0 to 65535")
+
+    def test_v1_end_of_line(self) -> None:
+        """A line ends behind its last field, and in CR LF."""
+        line = b"PROXY TCP4 1.2.3.4 5.6.7.8 80 443"
+        self.check(line + b" ", "must be the last")
+        self.check(line + b"\n", "CR LF")
+        self.check(line + b"\rX", "CR LF")
+        self.check(line + b"\r\r", "CR LF")
+        self.check(b"PROXY UNKNOWN\n", "CR LF")
+        self.check(b"PROXY UNKNOWN tail\n", "CR LF")
+        self.check(b"PROXY TCP4 1.2.3.4\r", "destination address is missing")
+        self.check(b"PROXY TCP4 1.2.3.4 5.6.7.8 80\r", "destination port is missing")
+        self.check(b"PROXY TCP6 :: :: \r", "source port must be")
+
+    def test_v1_too_long(self) -> None:
+        """When CR cannot be the last byte but one of 107 any more, the line is too long."""
+        self.check(b"PROXY UNKNOWN ".ljust(106, b"f"), "107 bytes")
+
+    def test_v2_start(self) -> None:
+        """Versions, commands, families and transports that the specification does not have are refused."""
+        for byte in ("00", "11", "22", "2f", "31"):
+            self.check(SIGNATURE + bytes.fromhex(byte), "byte 13")
+        for start in ("2140", "21f1", "2041"):
+            self.check(SIGNATURE + bytes.fromhex(start), "address family")
+        for start in ("2113", "212f", "2003"):
+            self.check(SIGNATURE + bytes.fromhex(start), "transport protocol")
+
+    def test_v2_too_long(self) -> None:
+        """A header of more than 4,096 bytes is refused as soon as its length is known."""
+        self.check(SIGNATURE + bytes.fromhex("2111 0ff1"), "at most 4096")
+        self.check(SIGNATURE + bytes.fromhex("2111 10"), "at most 4096")
+        self.check(SIGNATURE + bytes.fromhex("2000 ff"), "at most 4096")
+
+    def test_v2_too_short_for_its_addresses(self) -> None:
+        """A length that has no room for the addresses is refused at once."""
+        self.check(v2("21 11", length=11), "addresses do not fit")
+        self.check(v2("21 21", length=35), "addresses do not fit")
+
+    def test_v2_fields_that_overrun(self) -> None:
+        """A field that does not fit is refused as soon as that is known."""
+        self.check(v2("21 11", length=13), "longer than what holds it")
+        self.check(v2("21 11", IPV4_BLOCK + bytes.fromhex("010003"), length=17), "longer than")
+        self.check(v2("21 11", IPV4_BLOCK + bytes.fromhex("0101"), length=100), "longer than")
+        field = bytes.fromhex("010002 68 32")
+        self.check(v2("21 11", IPV4_BLOCK + field[:3], length=19), "longer than")
+        self.check(v2("21 11", IPV4_BLOCK + field + field[:3], length=21), "longer than")
+
+    def test_v2_checksum(self) -> None:
+        """A wrong checksum is refused, wherever in the header the damage is."""
+        for at in range(16, len(V2_WITH_CHECKSUM)):
+            if at in {28, 29, 30}:
+                continue  # the checksum's type and length: another field, or one that overruns
+            damaged = bytearray(V2_WITH_CHECKSUM)
+            damaged[at] ^= 0x10
+            self.check(bytes(damaged), "CRC32C is wrong")
+
+    def test_v2_checksum_of_another_size(self) -> None:
+        """A checksum has four bytes."""
+        for field in ("030000", "0300021c1a", "0300051c1ae9c600"):
+            self.check(v2("21 11", IPV4_BLOCK + bytes.fromhex(field)), "CRC32C is wrong")
+
+    def test_v2_checksum_where_addresses_do_not_count(self) -> None:
+        """A wrong checksum is refused in any header."""
+        for start in ("20 00", "21 00"):
+            self.check(v2(start, bytes.fromhex("03000400000000")), "CRC32C is wrong")
+
+
+class ParseSslTests(SynchronousTestCase):
+    """The field about the client's TLS."""
+
+    def test_sub_fields(self) -> None:
+        """The flags, the result of the verification and the sub-fields are read."""
+        value = bytes.fromhex("01 00000001 210007") + b"TLSv1.3" + bytes.fromhex("220000")
+        tlvs = (Tlv(TlvType.SSL_VERSION, b"TLSv1.3"), Tlv(TlvType.SSL_CN, b""))
+        self.assertEqual(parse_ssl(value), SslInfo(SslClient.SSL, 1, tlvs))
+
+    def test_no_sub_fields(self) -> None:
+        """Sub-fields may be missing, and flags may be set that nobody has heard of."""
+        self.assertEqual(parse_ssl(b"\xf1\0\0\0\0"), SslInfo(SslClient(0xF1), 0))
+
+    def test_cut(self) -> None:
+        """A value that is cut, in front or in a sub-field, is refused."""
+        for value in (b"", bytes(4), bytes(6), bytes.fromhex("0100000000 210002 61")):
+            self.assertRaises(InvalidHeader, parse_ssl, value)

@@ -1,0 +1,95 @@
+"""Tests of writing headers."""
+
+from __future__ import annotations
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.wire.proxyprotocol.vectors import (
+    DESTINATION6,
+    IPV4,
+    LOCAL,
+    SIGNATURE,
+    SOURCE,
+    V1,
+    V2,
+    V2_WITH_CHECKSUM,
+    WITH_TLVS,
+    address,
+)
+from txmux.wire.proxyprotocol.encode import encode_ssl, encode_v1, encode_v2
+from txmux.wire.proxyprotocol.header import Header, InvalidHeader, SslClient, SslInfo, Tlv, TlvType
+
+
+class EncodeV1Tests(SynchronousTestCase):
+    """The line of text."""
+
+    def test_vectors(self) -> None:
+        """Headers are written as the specification has them."""
+        for encoded, header in V1.items():
+            self.assertEqual(encode_v1(header), encoded)
+
+    def test_mapped_addresses_are_hexadecimal(self) -> None:
+        """A v4-mapped address is written in hexadecimal groups, which is all that the grammar has."""
+        self.assertEqual(
+            encode_v1(Header.between(SOURCE, DESTINATION6)),
+            b"PROXY TCP6 ::ffff:c0a8:1 2001:db8::11 56324 443\r\n",
+        )
+
+    def test_longest_line(self) -> None:
+        """The longest line has the 104 bytes that the specification reckons with."""
+        end = address("ffff:" * 7 + "ffff", 65535)
+        self.assertEqual(len(encode_v1(Header.between(end, end))), 104)
+
+    def test_local(self) -> None:
+        """Version 1 has no LOCAL, so such a header is UNKNOWN."""
+        self.assertEqual(encode_v1(LOCAL), b"PROXY UNKNOWN\r\n")
+
+    def test_fields_are_left_out(self) -> None:
+        """Version 1 has no place for further fields."""
+        self.assertEqual(encode_v1(WITH_TLVS), encode_v1(IPV4))
+
+
+class EncodeV2Tests(SynchronousTestCase):
+    """The binary form."""
+
+    def test_vectors(self) -> None:
+        """Headers are written as the specification has them."""
+        for encoded, header in V2.items():
+            self.assertEqual(encode_v2(header), encoded)
+
+    def test_checksum(self) -> None:
+        """A checksum is added as a last field, and covers the whole header."""
+        self.assertEqual(encode_v2(IPV4, checksum=True), V2_WITH_CHECKSUM)
+
+    def test_fields_without_addresses(self) -> None:
+        """Where no addresses are told, the fields come first."""
+        self.assertEqual(
+            encode_v2(Header(tlvs=(Tlv(TlvType.ALPN, b"h2"),))),
+            SIGNATURE + bytes.fromhex("21000005 010002 6832"),
+        )
+
+    def test_largest(self) -> None:
+        """A header has at most 4,096 bytes, so that receivers take it."""
+        room = 4096 - len(encode_v2(IPV4)) - 3
+        largest = Header.between(IPV4.source, IPV4.destination, (Tlv(0xE0, bytes(room)),))
+        self.assertEqual(len(encode_v2(largest)), 4096)
+        with self.assertRaisesRegex(InvalidHeader, "4103 bytes"):
+            encode_v2(largest, checksum=True)
+
+    def test_unique_id(self) -> None:
+        """A unique ID has at most 128 bytes."""
+        encode_v2(Header(tlvs=(Tlv(TlvType.UNIQUE_ID, bytes(128)),)))
+        with self.assertRaisesRegex(InvalidHeader, "128 bytes"):
+            encode_v2(Header(tlvs=(Tlv(TlvType.UNIQUE_ID, bytes(129)),)))
+
+
+class EncodeSslTests(SynchronousTestCase):
+    """The field about the client's TLS."""
+
+    def test_layout(self) -> None:
+        """It has the client's flags, the result of the verification, and the sub-fields."""
+        info = SslInfo(
+            SslClient.SSL | SslClient.CERT_CONN, 18, (Tlv(TlvType.SSL_VERSION, b"TLSv1.3"),)
+        )
+        value = bytes.fromhex("03 00000012 210007") + b"TLSv1.3"
+        self.assertEqual(encode_ssl(info), Tlv(TlvType.SSL, value))

@@ -1,0 +1,111 @@
+"""The fields of headers: what they tell, and which go on."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.wire.proxyprotocol.test_codec_properties import ANY, TLVS
+from tests.wire.proxyprotocol.vectors import IPV4, WITH_TLVS
+from txmux.wire.proxyprotocol.encode import encode_ssl, encode_v2
+from txmux.wire.proxyprotocol.fields import carried, told_by
+from txmux.wire.proxyprotocol.header import Header, InvalidHeader, SslClient, SslInfo, Tlv, TlvType
+
+OURS = Tlv(TlvType.AUTHORITY, b"ours")
+THEIRS = Tlv(TlvType.AUTHORITY, b"theirs")
+OTHER = Tlv(0xE0, b"other")
+
+
+class ToldTests(SynchronousTestCase):
+    """What a header tells beside the addresses."""
+
+    def test_nothing(self) -> None:
+        """A header without fields tells nothing."""
+        self.assertEqual(told_by(IPV4), {})
+
+    def test_names(self) -> None:
+        """Fields have names; those that are empty or that nobody knows have none."""
+        self.assertEqual(told_by(WITH_TLVS), {"alpn": "h2", "authority": "example.com"})
+        empty = Header(tlvs=(Tlv(TlvType.ALPN, b""), OTHER))
+        self.assertEqual(told_by(empty), {})
+
+    def test_clouds(self) -> None:
+        """The fields of the clouds have names and values; those of another form or subtype have none."""
+        aws, google, azure = (
+            Tlv(0xEA, b"\1vpce-08d2bf15fac5001c9"),
+            Tlv(0xE0, bytes.fromhex("0123456789abcdef")),
+            Tlv(0xEE, bytes.fromhex("0178563412")),
+        )
+        self.assertEqual(
+            told_by(Header(tlvs=(aws, google, azure))),
+            {
+                "vpc_endpoint": "vpce-08d2bf15fac5001c9",
+                "psc_connection": "81985529216486895",
+                "link_id": "305419896",
+            },
+        )
+        for wrong in (
+            Tlv(0xEA, b"\2vpce-1"),
+            Tlv(0xEA, b"\1"),
+            Tlv(0xE0, bytes(7)),
+            Tlv(0xEE, b"\1\0"),
+        ):
+            self.assertEqual(told_by(Header(tlvs=(wrong,))), {})
+
+    def test_clouds_go_on(self) -> None:
+        """The fields of the clouds go on to the server as they came, also those of another form."""
+        came = tuple(Tlv(kind, value) for kind in (0xEA, 0xE0, 0xEE) for value in (b"\1x", b""))
+        self.assertEqual(carried((), came), came)
+
+    def ssl(self, client: int, verify: int, *tlvs: Tlv) -> dict[str, str]:
+        return told_by(Header(tlvs=(encode_ssl(SslInfo(SslClient(client), verify, tlvs)),)))
+
+    def test_ssl(self) -> None:
+        """Only a certificate that was shown and verified counts as verified."""
+        self.assertEqual(self.ssl(1, 0), {"ssl_verified": "no"})
+        self.assertEqual(self.ssl(3, 1), {"ssl_verified": "no"})
+        self.assertEqual(self.ssl(3, 0), {"ssl_verified": "yes"})
+        self.assertEqual(self.ssl(5, 0), {"ssl_verified": "yes"})
+
+    def test_no_ssl(self) -> None:
+        """A client that used no TLS has no certificate to speak of."""
+        self.assertEqual(
+            self.ssl(0, 0, Tlv(TlvType.SSL_VERSION, b"TLSv1.3")), {"ssl_version": "TLSv1.3"}
+        )
+
+    def test_malformed(self) -> None:
+        """An SSL field that is cut short is an error."""
+        self.assertRaises(InvalidHeader, told_by, Header(tlvs=(Tlv(TlvType.SSL, b"\1"),)))
+
+
+class CarriedTests(SynchronousTestCase):
+    """Which fields go on."""
+
+    def test_ours_first(self) -> None:
+        """What is known here replaces what came in of its type, and goes first."""
+        self.assertEqual(carried([OURS], [OTHER, THEIRS]), (OURS, OTHER))
+        self.assertEqual(carried([], [OTHER, THEIRS]), (OTHER, THEIRS))
+
+    def test_padding(self) -> None:
+        """Padding was for the sender's header alone."""
+        self.assertEqual(carried([], [Tlv(TlvType.NOOP, b"..."), OTHER]), (OTHER,))
+
+    def test_long_id(self) -> None:
+        """An ID that is longer than receivers take is left out."""
+        kept = Tlv(TlvType.UNIQUE_ID, bytes(128))
+        self.assertEqual(carried([], [Tlv(TlvType.UNIQUE_ID, bytes(129)), kept]), (kept,))
+
+    @given(ANY, ANY, TLVS, TLVS, st.integers(0, 5000))
+    def test_fits(
+        self,
+        source: object,
+        destination: object,
+        own: tuple[Tlv, ...],
+        earlier: tuple[Tlv, ...],
+        size: int,
+    ) -> None:
+        """Whatever is known, and whatever came in, makes a header that can be written."""
+        tlvs = carried(own, (Tlv(0xE1, bytes(size)), *earlier))
+        header = Header.between(source, destination, tlvs)  # type: ignore[arg-type]
+        self.assertLessEqual(len(encode_v2(header, checksum=True)), 4096)

@@ -1,0 +1,111 @@
+"""Tests of the values that headers are made of."""
+
+from __future__ import annotations
+
+from ipaddress import IPv6Address
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.wire.proxyprotocol.vectors import (
+    DESTINATION,
+    DESTINATION6,
+    SOURCE,
+    SOURCE6,
+    WITH_TLVS,
+    address,
+)
+from txmux.wire.proxyprotocol.header import Command, Header, SslClient, SslInfo, Tlv, TlvType
+
+
+class AddressTests(SynchronousTestCase):
+    """One end of a connection."""
+
+    def test_text(self) -> None:
+        """It reads as addresses with ports do, IPv6 in brackets."""
+        self.assertEqual(str(SOURCE), "192.168.0.1:56324")
+        self.assertEqual(str(SOURCE6), "[2001:db8::1]:56324")
+
+    def test_ports(self) -> None:
+        """A port is a number of 16 bits."""
+        for port in (-1, 65536):
+            self.assertRaises(ValueError, address, "192.0.2.1", port)
+
+    def test_zone_is_dropped(self) -> None:
+        """The zone of a link-local address means nothing to the receiver."""
+        self.assertEqual(address("fe80::1%eth0", 1).host, IPv6Address("fe80::1"))
+
+    def test_as_ipv6(self) -> None:
+        """An IPv4 address becomes v4-mapped, and an IPv6 address stays what it is."""
+        self.assertEqual(address("192.0.2.1", 9).as_ipv6(), address("::ffff:192.0.2.1", 9))
+        self.assertIs(SOURCE6.as_ipv6(), SOURCE6)
+
+
+class HeaderTests(SynchronousTestCase):
+    """A header as a value."""
+
+    def test_between_addresses_of_one_family(self) -> None:
+        """Addresses of one family are taken as they are."""
+        for source, destination in ((SOURCE, DESTINATION), (SOURCE6, DESTINATION6)):
+            header = Header.between(source, destination)
+            self.assertEqual(header, Header(Command.PROXY, source, destination))
+
+    def test_between_families(self) -> None:
+        """If the families differ, both are IPv6."""
+        self.assertEqual(
+            Header.between(SOURCE, DESTINATION6),
+            Header(Command.PROXY, address("::ffff:192.168.0.1", 56324), DESTINATION6),
+        )
+        self.assertEqual(
+            Header.between(SOURCE6, DESTINATION),
+            Header(Command.PROXY, SOURCE6, address("::ffff:192.168.0.11", 443)),
+        )
+
+    def test_between_without_an_address(self) -> None:
+        """If one address is missing, neither is told, and the fields stay."""
+        tlvs = (Tlv(TlvType.ALPN, b"h2"),)
+        for source, destination in ((None, DESTINATION), (SOURCE, None), (None, None)):
+            self.assertEqual(Header.between(source, destination, tlvs), Header(tlvs=tlvs))
+
+    def test_value_of(self) -> None:
+        """A field is found by its type, the first of several."""
+        self.assertEqual(WITH_TLVS.value_of(TlvType.AUTHORITY), b"example.com")
+        self.assertIsNone(WITH_TLVS.value_of(TlvType.UNIQUE_ID))
+        self.assertEqual(Header(tlvs=(Tlv(0xE0, b"a"), Tlv(0xE0, b"b"))).value_of(0xE0), b"a")
+
+    def test_what_does_not_go_together(self) -> None:
+        """A header that could not be written cannot be made."""
+        for parts in (
+            {"source": SOURCE},
+            {"destination": DESTINATION},
+            {"source": SOURCE, "destination": DESTINATION6},
+            {"command": Command.LOCAL, "source": SOURCE, "destination": DESTINATION},
+            {"tlvs": (Tlv(TlvType.CRC32C, bytes(4)),)},
+        ):
+            with self.subTest(parts=parts):
+                self.assertRaises(ValueError, Header, **parts)
+
+    def test_tlv_bounds(self) -> None:
+        """A field has one byte of type and 65535 bytes of value at most."""
+        for kind, value in ((-1, b""), (256, b""), (1, bytes(65536))):
+            self.assertRaises(ValueError, Tlv, kind, value)
+
+
+class SslInfoTests(SynchronousTestCase):
+    """What a sender knows of the client's TLS."""
+
+    def test_verified(self) -> None:
+        """Only a certificate that was presented can have been verified; 0 alone says nothing."""
+        for client, verify, expected in (
+            (SslClient.SSL, 0, False),
+            (SslClient.SSL | SslClient.CERT_CONN, 0, True),
+            (SslClient.SSL | SslClient.CERT_SESS, 0, True),
+            (SslClient.SSL | SslClient.CERT_CONN, 18, False),
+        ):
+            with self.subTest(client=client, verify=verify):
+                self.assertEqual(SslInfo(client, verify).verified, expected)
+
+    def test_value_of(self) -> None:
+        """A sub-field is found by its type."""
+        info = SslInfo(SslClient.SSL, 0, (Tlv(TlvType.SSL_VERSION, b"TLSv1.3"),))
+        self.assertEqual(info.value_of(TlvType.SSL_VERSION), b"TLSv1.3")
+        self.assertIsNone(info.value_of(TlvType.SSL_CN))

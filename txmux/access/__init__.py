@@ -1,0 +1,1 @@
+"""Which clients are admitted: networks, bans and limits."""

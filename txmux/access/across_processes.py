@@ -1,0 +1,447 @@
+"""The limits of several processes together: what they count is in one file of memory, which has one lock."""
+
+from __future__ import annotations
+
+import base64
+import fcntl
+import os
+import time
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import attrs
+from attrs.validators import deep_mapping, instance_of
+from typing_extensions import override
+
+from txmux.access.admission import Admission, Counter, Tally
+from txmux.access.loops import Hops
+from txmux.access.per_source import PerSource, SourceLimits, SourceTable
+from txmux.errors import MuxError
+from txmux.telemetry.sharedmemory import grow, make, mapped
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+
+    from txmux.rules.model import Listener, Rules
+
+__all__ = ["FileLock", "Layout", "SharedLimits", "SharedTally"]
+
+_SIZE = 8  # of a number, in bytes
+_MOVING, _EXPECTED = -2, -1  # the columns that belong to no process
+_PATIENCE = 1.0
+"""Seconds that a process waits for another one to let the lock go."""
+_PAUSE = 0.0002
+"""Seconds from one attempt to the next."""
+_FEWEST = 3  # columns: these, and that of the process that makes the memory
+_PLACES = deep_mapping(instance_of(str), instance_of(int), instance_of(dict))
+
+
+class FileLock:
+    """Keeps other processes out; not the other threads of this one.
+
+    It belongs to the process, so it is gone with a process that ends while holding it. Nobody needs it for longer than some microseconds;
+    one that is halted meanwhile must not halt all others, the supervisor included, which ends it after a while. So they go on
+    without the lock when they have waited for long, and may then count a connection more or less.
+
+    Args:
+        descriptor: A file.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._patience = _PATIENCE
+
+    def __enter__(self) -> None:
+        """Wait for it, but not for ever."""
+        until = None
+        while not self._is_taken():
+            now = time.monotonic()
+            until = until or now + self._patience
+            if now >= until:
+                self._patience = 0.0  # until whoever has it lets it go, or has ended
+                return
+            time.sleep(_PAUSE)
+        self._patience = _PATIENCE
+
+    def _is_taken(self) -> bool:
+        try:
+            fcntl.lockf(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, 1)
+        except (BlockingIOError, PermissionError):  # it depends on the system which
+            return False
+        return True
+
+    def __exit__(self, *_: object) -> None:
+        """Let it go."""
+        fcntl.lockf(self._descriptor, fcntl.LOCK_UN, 1)
+
+
+class SharedTally(Tally):
+    """How many connections there are, in all workers together.
+
+    Args:
+        limit: The most; 0 means no limit.
+        counter: The number in this worker, under whichever rules.
+        counts: A number for each worker, which only that worker changes, and at last those of connections that are on their way
+            from one process to another, and of those that are expected from another service.
+        worker: Which this is; see `SharedLimits.admissions`.
+        lock: Is held while the others are compared with the limit.
+    """
+
+    def __init__(
+        self,
+        limit: int,
+        counter: Counter,
+        counts: memoryview[int],
+        worker: int,
+        lock: FileLock,
+    ) -> None:
+        super().__init__(limit, counter)
+        self._counts = counts
+        self._worker = worker
+        self._lock = lock
+
+    def take(self) -> bool:
+        """Count one more, unless the limit is reached; tell which."""
+        if not self.limit:
+            self.add()
+            return True
+        with self._lock:
+            free = sum(self._counts) < self.limit
+            if free:
+                self.add()
+            return free
+
+    def add(self) -> None:
+        """Count one more, whatever the limit."""
+        self._counter.count += 1
+        self._counts[self._worker] = self._counter.count
+
+    @override
+    def adopt(self) -> None:
+        """Count one that comes from another process, and was counted as on its way, or expected."""
+        with self._lock:
+            self.add()
+            for column in (_MOVING, _EXPECTED):
+                if self._counts[column]:
+                    self._counts[column] -= 1
+                    break
+
+    @override
+    def move_away(self) -> None:
+        """Count one less here, and one more that is on its way."""
+        with self._lock:
+            self._counts[_MOVING] += 1
+            self.give_back()
+
+    @override
+    def none_come(self) -> None:
+        """Count none that is on its way."""
+        with self._lock:
+            self._counts[_MOVING] = 0
+
+    def give_back(self) -> None:
+        """Count one less. For each `add`, `adopt`, and `take` that said yes, once."""
+        self._counter.count -= 1
+        self._counts[self._worker] = self._counter.count
+
+
+class LayoutError(MuxError):
+    """Something that is to be counted has no place in the memory."""
+
+
+@attrs.define
+class Layout:
+    """Where each number is in the memory. A listener keeps its place for as long as anything may count there.
+
+    Attributes:
+        columns: The highest number of processes, and two more.
+        rows: Where the counts of a listener begin; those of the service have no name.
+        tables: Where the `SourceTable` of a listener begins.
+        size: Of all, in bytes.
+    """
+
+    columns: int = attrs.field(validator=instance_of(int))
+    rows: dict[str, int] = attrs.field(factory=dict, validator=_PLACES)
+    tables: dict[str, int] = attrs.field(factory=dict, validator=_PLACES)
+    size: int = attrs.field(default=Hops.SIZE, validator=instance_of(int))
+
+    def extend(self, rules: Rules, unused: Collection[str] = ()) -> None:
+        """Allocate places for all that the listeners of rules count.
+
+        Args:
+            rules: Name the listeners; those that have a place keep it.
+            unused: Other listeners, whose places are taken before the memory grows.
+        """
+        names = ["", *(listener.name for listener in rules.listeners)]
+        limited = [one.name for one in rules.listeners if SourceLimits.of(one) is not None]
+        self._allocate(self.rows, names, self.columns * _SIZE, unused)
+        self._allocate(self.tables, limited, SourceTable.size(self.columns), unused)
+
+    def _allocate(
+        self, places: dict[str, int], names: Iterable[str], size: int, unused: Iterable[str]
+    ) -> None:
+        spare = iter([name for name in unused if name in places])
+        for name in names:
+            if name in places:
+                continue
+            former = next(spare, None)
+            if former is not None:
+                places[name] = places.pop(former)
+            else:
+                places[name] = self.size
+                self.size += size
+
+    def check(self) -> None:
+        """See that each has its place in the memory.
+
+        Raises:
+            LayoutError: One has not.
+        """
+        table = SourceTable.size(self.columns) if self.columns >= _FEWEST else 0
+        ends = [start + self.columns * _SIZE for start in self.rows.values()]
+        ends += [start + table for start in self.tables.values()]
+        starts = [*self.rows.values(), *self.tables.values()]
+        if (
+            not table
+            or self.size < max(Hops.SIZE, *ends, 0)
+            or any(start < Hops.SIZE or start % _SIZE for start in starts)
+        ):
+            raise LayoutError(f"not all that is counted has a place in {self.size} bytes of memory")
+
+
+class SharedLimits:
+    """All limits that the listeners of rules have.
+
+    The memory has `Hops`, a row of counts for the service and for each listener, with a column for each process, and a
+    `SourceTable` for each listener that limits sources. A process changes only its own column and the slots of sources, so
+    what a worker that ended by itself leaves behind can be cleared. The first column is that of the process that makes the
+    memory; the last one is that of connections that another service hands over, until they have come; the one before it is that of
+    connections that have left one process of this service for another; the others are those of its workers.
+
+    Args:
+        descriptor: Of the file that the parent has made; closed by `close`.
+        layout: Where everything is.
+
+    Attributes:
+        hops: Recognises connections that come back, to whichever worker.
+    """
+
+    def __init__(self, descriptor: int, layout: Layout) -> None:
+        self.descriptor = descriptor
+        self._lock = FileLock(descriptor)
+        # By worker and place, not by name: should a connection outlive its listener's place, both users of it write the same number.
+        self._counters: dict[tuple[int, int], Counter] = {}
+        self._in_use: Callable[[Collection[str]], Collection[str]] = set
+        self._memory = memoryview(b"")
+        self.use(layout)
+        self.hops = Hops(self._memory[: Hops.SIZE])
+
+    @classmethod
+    def make(
+        cls,
+        rules: Rules,
+        workers: int,
+        in_use: Callable[[Collection[str]], Collection[str]] = set,
+    ) -> SharedLimits:
+        """Make the memory, for this process and the workers that are given its descriptor.
+
+        Args:
+            rules: With which it begins.
+            workers: The highest number of them, also later.
+            in_use: Returns which of these listeners keep their places although nothing is counted there now; all if not given.
+        """
+        descriptor = make("txmux limits")
+        layout = Layout(1 + workers + 2)
+        layout.extend(rules)
+        _make_room(descriptor, layout)
+        made = cls(descriptor, layout)
+        made._in_use = in_use
+        return made
+
+    @property
+    def workers(self) -> int:
+        """The highest number of workers that can count here."""
+        return self.layout.columns - 3
+
+    def extend(self, rules: Rules) -> None:
+        """Make room for what other rules count, too. The places of removed listeners without connections are reused.
+
+        Raises:
+            OSError: There is none; all is as before.
+        """
+        known = self.layout
+        layout = attrs.evolve(known, rows={**known.rows}, tables={**known.tables})
+        layout.extend(rules, self._unused(rules))
+        if layout != known:
+            _make_room(self.descriptor, layout)
+            self.use(layout)
+            for name in layout.tables.keys() - known.tables.keys():
+                self._tables[name].refill()
+
+    def _unused(self, rules: Rules) -> list[str]:
+        """Return the removed listeners that count nothing any more."""
+        rows, tables = self.layout.rows, self.layout.tables
+        named = {"", *(listener.name for listener in rules.listeners)}
+        idle = [
+            name
+            for name in {**rows, **tables}
+            if name not in named and not (name in rows and any(self._row(name)))
+        ]
+        in_use = self._in_use(idle)
+        return [name for name in idle if name not in in_use]
+
+    def use(self, layout: Layout) -> None:
+        """Follow the parent, who has made room.
+
+        Raises:
+            MuxError: There is no such room.
+        """
+        layout.check()
+        if layout.size > len(self._memory):
+            # The mapping before is unmapped with the last connection that is counted there.
+            self._memory = mapped(self.descriptor, _room(layout))
+        self.layout = layout
+        size = SourceTable.size(layout.columns)
+        self._tables = {
+            name: SourceTable(
+                self._memory[start : start + size],
+                layout.columns,
+                partial(self._written, start, size - _SIZE),
+            )
+            for name, start in layout.tables.items()
+        }
+
+    def admissions(
+        self, worker: int, seconds: Callable[[], float], most: int
+    ) -> Callable[[Listener], Admission]:
+        """Give what makes the admission of a listener.
+
+        Args:
+            worker: Which process this is: a worker's number, counted from 1; 0 is the process that makes the memory.
+            seconds: Tells the time, the same in all processes.
+            most: Connections of all listeners together; 0 means no limit.
+        """
+
+        def admission(listener: Listener) -> Admission:
+            return Admission(
+                listener,
+                seconds,
+                service=self.tally(most, "", worker),
+                listener=self.tally(listener.max_connections, listener.name, worker),
+                per_source=self.per_source(listener, worker, seconds),
+            )
+
+        return admission
+
+    def tally(self, limit: int, name: str, worker: int) -> Tally:
+        """Make what counts the connections of a listener, or of the service, in one of the processes."""
+        if name not in self.layout.rows:  # one that the rules do not have, but older connections
+            return Tally(limit)
+        counter = self._counters.setdefault((worker, self.layout.rows[name]), Counter())
+        return SharedTally(limit, counter, self._row(name), worker, self._lock)
+
+    def _row(self, name: str) -> memoryview[int]:
+        start = self.layout.rows[name]
+        return self._memory[start : start + self.layout.columns * _SIZE].cast("Q")
+
+    def per_source(
+        self, listener: Listener, worker: int, seconds: Callable[[], float]
+    ) -> PerSource | None:
+        """Make what counts those of each source in one of the processes; ``None`` if there is no limit."""
+        limits = SourceLimits.of(listener)
+        if limits is None:
+            return None
+        table, expected = self._tables.get(listener.name), self.layout.columns - 1
+        if table is None:
+            raise LayoutError(
+                f"the sources of [listen {listener.name}] have no place in the memory"
+            )
+        return PerSource(limits, seconds, table, worker, self._lock, expected)
+
+    def sources(self, seconds: Callable[[], float]) -> dict[str, PerSource | None]:
+        """Give what counts sources, by listeners, to whoever knows the rates of all processes; it lets nobody in.
+
+        Args:
+            seconds: Tells the time, the same in all processes.
+        """
+        limits = SourceLimits()
+        return {
+            name: PerSource(limits, seconds, table, 0, self._lock)
+            for name, table in self._tables.items()
+        }
+
+    def told(self) -> dict[str, Any]:
+        """Give what another service is to expect, before this one hands its connections over, as values of JSON."""
+        return {
+            "counts": {name: sum(self._row(name)) for name in self.layout.rows},
+            "sources": {
+                name: base64.b64encode(table.held()).decode()
+                for name, table in self._tables.items()
+            },
+        }
+
+    def expect(self, told: Mapping[str, Any], now: float) -> None:
+        """Count connections that another service will hand over; each is counted where it comes to from then on.
+
+        Args:
+            told: As `told` of the other service gave it; the limits that this one has, too, count them.
+            now: The time.
+        """
+        column = self.layout.columns - 1
+        for name, count in told.get("counts", {}).items():
+            if name in self.layout.rows:
+                self._row(name)[column] = count
+        with self._lock:
+            for name, held in told.get("sources", {}).items():
+                if name in self._tables:
+                    self._tables[name].expect(base64.b64decode(held), column, int(now * 10**9))
+
+    def expect_no_more(self) -> None:
+        """Give back what has been expected and has not come: it ends where it is."""
+        with self._lock:
+            self.clear(self.layout.columns - 1)
+
+    def clear(self, worker: int) -> None:
+        """Forget the connections of a worker that has ended."""
+        for name in self.layout.rows:
+            self._row(name)[worker] = 0
+        for table in self._tables.values():
+            table.clear(worker)
+
+    def none_come(self) -> None:
+        """Forget the connections that are on their way: a worker has ended that they were of, or for. Others adopt theirs all the same."""
+        with self._lock:
+            for name in self.layout.rows:
+                self._row(name)[_MOVING] = 0
+
+    def _written(self, start: int, size: int) -> Iterator[tuple[int, int]]:
+        """Give the parts of a table that were ever written; see `SourceTable`."""
+        if not hasattr(os, "SEEK_DATA"):  # not every system tells
+            yield 0, size // _SIZE
+            return
+        at, end = start, start + size
+        while at < end:
+            try:
+                at = os.lseek(self.descriptor, at, os.SEEK_DATA)
+            except OSError:  # there are no more
+                return
+            stop = min(os.lseek(self.descriptor, at, os.SEEK_HOLE), end)
+            if at < end:
+                yield (at - start) // _SIZE, -((start - stop) // _SIZE)
+            at = stop
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self.descriptor)
+
+
+def _make_room(descriptor: int, layout: Layout) -> None:
+    grow(descriptor, _room(layout))
+
+
+def _room(layout: Layout) -> int:
+    """Return the size of the file: a power of two, since each growth maps it once more while older connections keep the old mapping.
+
+    Of what is not written, the system keeps nothing.
+    """
+    return 1 << (layout.size - 1).bit_length()

@@ -1,0 +1,237 @@
+"""Who is let in: by network, and by how many there are already."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import attrs
+
+from txmux.access.banned import Banned
+from txmux.access.per_source import PerSource, SourceLimits, source_of
+from txmux.net.addresses import ip_address_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from twisted.internet.interfaces import IAddress
+
+    from txmux.access.per_source import Permit
+    from txmux.rules.model import Listener
+    from txmux.telemetry.reasons import EndReason, LimitName
+    from txmux.wire.proxyprotocol.header import Address
+
+__all__ = ["Admission", "Counter", "Refused", "Tally"]
+
+
+_NOBODY = Banned(time.time)
+_TALLIES: tuple[LimitName, ...] = ("txmux.max_connections", "max_connections")
+
+
+class Refused(Exception):  # noqa: N818 - it is not an error
+    """A client is not let in.
+
+    Attributes:
+        reason: Why not.
+        limit: The limit that is reached; ``None`` if it was something else.
+    """
+
+    def __init__(self, reason: EndReason, limit: LimitName | None = None) -> None:
+        super().__init__(reason)
+        self.reason: EndReason = reason
+        self.limit = limit
+
+
+@attrs.define
+class Counter:
+    """The number of connections in this process, among listeners that share a limit."""
+
+    count: int = 0
+
+
+class Tally:
+    """How many connections there are, among listeners that share a limit.
+
+    Args:
+        limit: The highest number; 0 means no limit.
+        counter: Has the number; another one is made if not given.
+    """
+
+    def __init__(self, limit: int = 0, counter: Counter | None = None) -> None:
+        self.limit = limit
+        self._counter = counter or Counter()
+
+    @property
+    def count(self) -> int:
+        """The number in this process."""
+        return self._counter.count
+
+    def take(self) -> bool:
+        """Count one more, unless the limit is reached; tell which."""
+        if 0 < self.limit <= self._counter.count:
+            return False
+        self._counter.count += 1
+        return True
+
+    def add(self) -> None:
+        """Count one more, whatever the limit."""
+        self._counter.count += 1
+
+    def adopt(self) -> None:
+        """Count one that comes from another process, whatever the limit."""
+        self.add()
+
+    def move_away(self) -> None:
+        """Count one less, which another process adopts next."""
+        self.give_back()
+
+    def none_come(self) -> None:
+        """Note that what has moved away and was not adopted never will be."""
+
+    def give_back(self) -> None:
+        """Count one less. For each `add`, `adopt`, and `take` that said yes, once."""
+        self._counter.count -= 1
+
+
+class Admission:
+    """Decides who may come in by a listener.
+
+    Args:
+        settings: The listener's.
+        seconds: Tells the time.
+        service: Counts the connections of all listeners; there is no limit for them if it is not given.
+        listener: Counts those of this one, where other processes count with it.
+        per_source: Counts those of each source, where other processes count with it.
+
+    Attributes:
+        per_source: What counts those of each source; ``None`` if there is no limit for them.
+        banned: Who may not come in, whatever the settings.
+    """
+
+    banned: Banned = _NOBODY
+
+    def __init__(
+        self,
+        settings: Listener,
+        seconds: Callable[[], float],
+        *,
+        service: Tally | None = None,
+        listener: Tally | None = None,
+        per_source: PerSource | None = None,
+    ) -> None:
+        self._clients = settings.clients
+        limits = SourceLimits.of(settings)
+        if per_source is None and limits is not None:
+            per_source = PerSource(limits, seconds)
+        self.per_source = per_source
+        # Without a limit, too: the next rules may have one.
+        self._tallies = (service or Tally(), listener or Tally(settings.max_connections))
+        self._asks_who = self._clients.limited or per_source is not None
+
+    def enter(self, client: Address | None, peer: IAddress) -> Permit | None:
+        """Let a client in. One that was let in has to `leave`.
+
+        Args:
+            client: Its real address, if somebody who is trusted has told it.
+            peer: The address that its connection comes from.
+
+        Returns:
+            What counts it for its source, if that is counted; to be told when it has been recognised.
+
+        Raises:
+            Refused: It is not let in.
+        """
+        permit = None
+        if self._asks_who or self.banned.any:
+            permit = self._check(client or ip_address_of(peer))
+        for number, tally in enumerate(self._tallies):
+            if not tally.take():
+                for taken in self._tallies[:number]:
+                    taken.give_back()
+                if permit is not None:
+                    permit.release()
+                raise Refused("limit", _TALLIES[number])
+        return permit
+
+    def serves(self, client: Address) -> bool:
+        """Tell whether an address is one that may come in, whatever the limits."""
+        return self._clients.serves(client.host) and client.host not in self.banned
+
+    def _check(self, client: Address | None) -> Permit | None:
+        host = None if client is None else client.host
+        if not self._clients.serves(host) or (host is not None and host in self.banned):
+            raise Refused("denied")
+        if client is None or self.per_source is None:
+            return None
+        permit = self.per_source.enter(source_of(client.host))
+        if permit is None:
+            raise Refused("limit", self.per_source.reached)
+        return permit
+
+    def adopt(self, client: Address | None) -> Permit | None:
+        """Count a client that another process has let in. It has to `leave`, too.
+
+        Args:
+            client: Its real address, if it has one.
+
+        Returns:
+            As `enter` does.
+        """
+        for tally in self._tallies:
+            tally.adopt()
+        if client is None or self.per_source is None:
+            return None
+        return self.per_source.adopt(source_of(client.host))
+
+    def move(
+        self, permit: Permit | None, before: Address, after: Address, *, is_known: bool = False
+    ) -> Permit | None:
+        """Count a client that has another address now.
+
+        Args:
+            permit: What counts it so far, and has to be released if something else does from now on.
+            before: Its address so far.
+            after: Its address now.
+            is_known: Whether it was let in at that address before, so that it is counted there whatever the limits.
+
+        Returns:
+            What counts it now; `permit` if it is still of the same source.
+
+        Raises:
+            Refused: It may not be there, as too many are.
+        """
+        source = source_of(after.host)
+        if self.per_source is None or (permit is not None and source == source_of(before.host)):
+            return permit
+        found = self.per_source.adopt(source) if is_known else self.per_source.enter(source)
+        if found is None:
+            raise Refused("limit", self.per_source.reached)
+        found.settle()
+        return found
+
+    def leave(self, permit: Permit | None) -> None:
+        """Note that a client that was let in is gone.
+
+        Args:
+            permit: What `enter` gave.
+        """
+        if permit is not None:
+            permit.release()
+        for tally in self._tallies:
+            tally.give_back()
+
+    def move_away(self, permit: Permit | None) -> None:
+        """Note, instead of `leave`, that another process is about to `adopt` a client. Until then it still counts for the totals.
+
+        Args:
+            permit: What `enter` gave.
+        """
+        if permit is not None:
+            permit.release()
+        for tally in self._tallies:
+            tally.move_away()
+
+    def none_come(self) -> None:
+        """Note that clients that have moved away, and nobody has adopted yet, have ended with whoever was to do that."""
+        for tally in self._tallies:
+            tally.none_come()

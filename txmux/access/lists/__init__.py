@@ -1,0 +1,1 @@
+"""Networks that change while the rules hold: files, CrowdSec, countries."""

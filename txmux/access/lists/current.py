@@ -1,0 +1,98 @@
+"""The networks of the rules of one process that change while the rules hold."""
+
+from __future__ import annotations
+
+import weakref
+from typing import TYPE_CHECKING, Any
+
+from txmux.access.lists.geo import Places
+from txmux.access.lists.packing import unpack
+from txmux.rules.model.varying import Place, Varying
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from txmux.rules.model import Rules
+    from txmux.rules.model.networks import NetworkSet
+
+__all__ = ["PLACES", "Lists", "varying_of"]
+
+PLACES = "geo"
+"""The name of what is told of databases: anything that differs when they are to be read again."""
+
+
+def varying_of(rules: Rules) -> Iterator[Varying]:
+    """Give all in rules that varies; some of it several times."""
+    for networks in _networks_of(rules):
+        if networks is not None:
+            yield from networks.varying
+
+
+def _networks_of(rules: Rules) -> Iterator[NetworkSet | None]:
+    for listener in rules.listeners:
+        clients = [listener.clients, *(line.clients for line in listener.silent)]
+        for one in clients:
+            yield one.allowed
+            yield one.excluded
+        yield listener.accept_proxy_from
+    for route in rules.routes:
+        yield route.clients.allowed
+        yield route.clients.excluded
+
+
+class Lists:
+    """Exchanges the contents of all that varies in rules, those of older ones that are still in use included.
+
+    Attributes:
+        told: What `feed` was given, by names.
+    """
+
+    def __init__(self) -> None:
+        self.told: dict[str, Any] = {}
+        self._held: dict[str, list[weakref.ref[Varying]]] = {}
+        self._places = Places()
+
+    def hold(self, rules: Rules) -> None:
+        """Feed the networks of these rules, too. Those of a file are as they were read, until `feed` tells otherwise.
+
+        Raises:
+            MuxError: A database cannot be read.
+        """
+        found = {id(one): one for one in varying_of(rules)}
+        if any(one.kind == "geo" for one in found.values()):
+            self._places.read(rules.settings.geo_databases)
+        contents: dict[str, NetworkSet] = {}
+        for one in found.values():
+            if isinstance(one.contents, Place):
+                one.contents.find = self._places.find
+            elif one.kind == "file":
+                self.told.pop(one.name, None)
+            elif one.name in self.told:
+                if one.name not in contents:
+                    contents[one.name] = unpack(self.told[one.name])
+                one.contents = contents[one.name]
+            held = self._held.setdefault(one.name, [])
+            held[:] = [ref for ref in held if ref() is not None and ref() is not one]
+            held.append(weakref.ref(one))
+
+    def feed(self, told: Mapping[str, Any]) -> bool:
+        """Exchange contents.
+
+        Args:
+            told: By names, what is in them now, as `pack` gives it.
+
+        Returns:
+            Whether anything has changed.
+        """
+        changed = {name: value for name, value in told.items() if self.told.get(name) != value}
+        self.told.update(changed)
+        for name, value in changed.items():
+            if name == PLACES:
+                self._places.read_again()
+                continue
+            contents = unpack(value)
+            for ref in self._held.get(name, ()):
+                one = ref()
+                if one is not None:
+                    one.contents = contents
+        return bool(changed)

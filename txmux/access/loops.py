@@ -1,0 +1,89 @@
+"""Connections to servers that turn out to be this very service."""
+
+from __future__ import annotations
+
+import mmap
+from typing import TYPE_CHECKING, Any, Protocol
+from zlib import crc32
+
+from twisted.internet.address import IPv4Address, IPv6Address
+
+from txmux.net.addresses import text_of
+
+if TYPE_CHECKING:
+    from twisted.internet.interfaces import IAddress
+
+MOST_HOPS = 8
+"""How often a connection may come back. Rules that send it on to another listener of theirs do so once or twice."""
+
+_WITH_PORT = IPv4Address, IPv6Address
+_PORTS = 1 << 16
+_SIZE = 8  # bytes of a slot
+
+
+class Connection(Protocol):
+    """What is asked of a transport."""
+
+    def getHost(self) -> IAddress:
+        """Give this end's address."""
+
+    def getPeer(self) -> IAddress:
+        """Give the other end's address."""
+
+
+class Hops:
+    """Counts how often a connection has been through this service, by the addresses of its own connections to itself.
+
+    What comes in from the very address and port that a connection to a server goes out from, at the address that it goes
+    to, is that connection. There is a slot for each local port, with a checksum of the addresses and the count. Where
+    two connections want the same slot, the later one has it, and the other is not recognised.
+
+    Args:
+        memory: Zeros, `SIZE` bytes of them, which several processes may share; by default its own.
+
+    Attributes:
+        ports: Those that clients come in by, as far as is known.
+    """
+
+    SIZE = _PORTS * _SIZE
+
+    def __init__(self, memory: memoryview | None = None) -> None:
+        if memory is None:
+            memory = memoryview(mmap.mmap(-1, self.SIZE))  # costs nothing where nothing is written
+        self._slots = memory.cast("Q")
+        self.ports: set[int] = set()
+
+    def of(self, client: Connection) -> int:
+        """Tell how often a client's connection has come back."""
+        peer: Any = client.getPeer()
+        slot = self._slots[peer.port] if isinstance(peer, _WITH_PORT) else 0
+        if slot and slot >> 8 == _checksum(peer, client.getHost()):
+            return slot & 0xFF
+        return 0
+
+    def note(self, server: Connection, client: Connection) -> int:
+        """Note a connection to a server.
+
+        Args:
+            server: Leads to it.
+            client: Leads to the client on behalf of which it was made.
+
+        Returns:
+            What `forget` is to be given when it is over; 0 if it cannot come back.
+        """
+        peer: Any = server.getPeer()
+        if not isinstance(peer, _WITH_PORT) or peer.port not in self.ports:
+            return 0
+        host: Any = server.getHost()
+        count = min(self.of(client) + 1, 0xFF)
+        self._slots[host.port] = _checksum(host, peer) << 8 | count
+        return int(host.port)
+
+    def forget(self, noted: int) -> None:
+        """Let go of a connection to a server that is over."""
+        if noted:
+            self._slots[noted] = 0
+
+
+def _checksum(one: IAddress, other: IAddress) -> int:
+    return crc32(f"{text_of(one)} {text_of(other)}".encode())

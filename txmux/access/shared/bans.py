@@ -1,0 +1,453 @@
+"""Bans that several machines share: each has all of them, and decides by itself.
+
+A ban is a key with its time to live, ``txmux:ban:NETWORK``, and a message to all who listen, ``txmux:bans``. A ban that was taken back
+leaves a key that says so, for a machine that was away meanwhile. All times in them are Redis's own: of the same network the later record
+counts, however far the clocks of machines are apart. So what a Redis without its data does not know is written again.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from typing import TYPE_CHECKING, Any, Literal
+
+import attrs
+from twisted.internet.defer import Deferred, FirstError, gatherResults
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+from txredisapi import RedisProtocol, SubscriberProtocol  # type: ignore[import-untyped]
+
+from txmux.access.banning import FULL
+from txmux.access.bans import Ban, banned_network, written
+from txmux.access.shared.link import Link
+from txmux.errors import printable
+from txmux.wire.jsontext import MISSHAPEN, parse_json, time_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from pathlib import Path
+
+    from twisted.internet.interfaces import IDelayedCall
+    from twisted.python.failure import Failure
+
+    from txmux.access.banning import ServiceBans
+    from txmux.access.bans import Change
+    from txmux.rules.model import IPNetwork
+    from txmux.rules.model.store import Store
+
+__all__ = ["SharedBans", "Times"]
+
+_CHANNEL = "txmux:bans"
+_PREFIX = "txmux:ban:"
+_REMEMBERED = 30 * 86400
+"""Seconds in which it is known that a ban was taken back."""
+
+_MOST_REASONS = 10
+"""Of one outage, so many reasons are logged, each once."""
+
+_LONGEST_WHY = 200  # characters
+_AT_ONCE = 200
+_GATHERED = 0.02
+"""Seconds in which changes that are heard are gathered: under attack there are many."""
+
+_SURE = 1.0
+"""Seconds by which the end of a ban may differ between machines: an answer is on its way for some time."""
+
+_AGED = 1e-6
+"""The least age of a record that does not have to be later than all others."""
+
+_WRITE = """\
+local time = redis.call('TIME')
+local now, age = time[1] + time[2] / 1000000, tonumber(ARGV[1])
+local known = redis.call('MGET', KEYS[1])[1]
+local at, before = now - age, known and tonumber(string.match(known, '"since": ([%d.]+)')) or 0
+if before >= at then
+  if age > 0 then return known end
+  at = before + 0.000001
+end
+local till = ARGV[2] == '' and 'null' or string.format('%.6f', now + ARGV[2])
+local record = string.format('{"since": %.6f, "until": %s, ', at, till) .. ARGV[4]
+redis.call('SET', KEYS[1], record)
+if ARGV[3] ~= '' then redis.call('PEXPIRE', KEYS[1], ARGV[3]) end
+redis.call('PUBLISH', ARGV[5], record)
+return record
+"""
+"""Takes how many seconds ago something was said of a network, 0 for just now; in how many seconds that is over; the milliseconds for which
+it is kept; the rest of the record; and whom to tell. Gives the record that holds: an older one is not written."""
+
+_READ = """\
+local found, known = redis.call('SCAN', ARGV[1], 'MATCH', ARGV[2], 'COUNT', ARGV[3]), {}
+for _, record in ipairs(#found[2] > 0 and redis.call('MGET', unpack(found[2])) or {}) do
+  if record then known[#known + 1] = record end
+end
+return {found[1], table.concat(known, '\\n')}
+"""
+"""Takes and gives a cursor, with some of the records in one text, which a client reads much faster than many."""
+
+
+@attrs.define(eq=False)
+class _Unsaid:
+    """A change here that nobody has confirmed yet.
+
+    Attributes:
+        ban: What holds for the network.
+        at: When it was changed, by the reactor's time.
+        heard: Records of the network that came meanwhile: which of them is later is known with the answer.
+    """
+
+    ban: Ban | None
+    at: float
+    heard: list[Any] = attrs.field(factory=list)
+
+
+@attrs.frozen
+class Times:
+    """Seconds.
+
+    Attributes:
+        pings: Between two questions whether Redis is there.
+        patience: In which it has to answer.
+        compared: Between two comparisons of all bans.
+        lost: After which somebody should know that it is away.
+    """
+
+    pings: float = 10.0
+    patience: float = 5.0
+    compared: float = 300.0
+    lost: float = 60.0
+
+
+class SharedBans:
+    """Tells other machines of bans, and hears of theirs.
+
+    Args:
+        reactor: Connects, and tells the time.
+        store: Where.
+        password: The file with the password.
+        bans: Those of this machine.
+        now: Tells the time of day, in seconds since 1970.
+        times: How long what may take.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        reactor: Any,
+        store: Store,
+        password: Path | None,
+        bans: ServiceBans,
+        now: Callable[[], float] = time.time,
+        times: Times = Times(),
+    ) -> None:
+        self._reactor = reactor
+        self._store = store
+        self._bans = bans
+        self._now = now
+        self._times = times
+        self._state: Literal["complete", "reading", "lost"] = "reading"
+        self._speaking: Any = None
+        self._listening: Any = None
+        self._ahead = 0.0  # of this machine's clock, to that of Redis
+        self._at: dict[IPNetwork, float] = {}
+        self._unsaid: dict[IPNetwork, _Unsaid] = {}
+        self._heard: list[Any] = []
+        self._hearing: IDelayedCall | None = None
+        self._lost_at = self._compared_at = reactor.seconds()
+        self._told: set[str] = set()
+        self._known_problems: set[str] = set()
+        self._left_out: set[IPNetwork] = set()
+        self._busy: set[Deferred[Any]] = set()
+        self._stopped = False
+        self._looking = LoopingCall(self._look)
+        self._looking.clock = reactor
+        self._links = (
+            Link(reactor, store, password, self._speaker, self._can_speak, self._is_away),
+            Link(reactor, store, password, self._listener, self._can_listen, self._is_away),
+        )
+
+    def start(self) -> None:
+        """Connect."""
+        for link in self._links:
+            link.start()
+        self._looking.start(self._times.pings, now=False)
+
+    def stop(self) -> Deferred[Any]:
+        """Share no more."""
+        self._stopped = True
+        if self._looking.running:
+            self._looking.stop()
+        self._hear_no_more()
+        for one in [*self._busy]:
+            one.cancel()
+        return gatherResults([link.stop() for link in self._links])
+
+    # Whether Redis is there.
+
+    def _speaker(self, **arguments: Any) -> Any:
+        return RedisProtocol(replyTimeout=self._times.patience, **arguments)
+
+    def _listener(self, **arguments: Any) -> Any:
+        return _Listener(self._hear, replyTimeout=self._times.patience, **arguments)
+
+    def _can_speak(self, redis: Any) -> None:
+        self._speaking = redis
+        self._begin()
+
+    def _can_listen(self, listener: Any) -> None:
+        self._listening = listener
+        self._begin()
+
+    def _begin(self) -> None:
+        if self._speaking is not None and self._listening is not None:
+            self._do(self._share(self._speaking, self._listening))
+
+    async def _share(self, redis: Any, listener: Any) -> None:
+        self._state = "reading"
+        await listener.subscribe([_CHANNEL])
+        await self._ask_time(redis)
+        await self._compare(redis)
+        self._state = "complete"
+        self._told.clear()
+        count = len(self._bans)
+        self._log.info("{store}: bans are shared: {count}", store=self._store.text, count=count)
+
+    def _is_away(self, why: str) -> None:
+        if self._state == "complete":
+            self._lost_at = self._reactor.seconds()
+        self._state = "lost"
+        self._speaking = self._listening = None
+        self._hear_no_more()
+        if why not in self._told and len(self._told) < _MOST_REASONS:
+            self._told.add(why)
+            told = "{store}: {why}; bans and limits are this machine's own until it is back"
+            self._log.error(told, store=self._store.text, why=printable(why, _LONGEST_WHY))
+        for link in self._links:
+            link.drop()  # what was told meanwhile is caught up with after the next connection
+
+    def _look(self) -> None:
+        """Notice a Redis that takes what it is told and answers nothing, and a connection that somebody between has forgotten."""
+        seconds = self._reactor.seconds()
+        if self._speaking is not None:
+            self._do(self._ask_time(self._speaking))
+        if self._listening is not None:
+            self._do(_pinged(self._listening))
+        if self._state == "complete" and seconds - self._compared_at >= self._times.compared:
+            self._do(self._compare(self._speaking))
+        problems = self._problems()
+        for kind in problems.keys() - self._known_problems:
+            self._log.warn("{problem}", problem=problems[kind])
+        self._known_problems = {*problems}
+
+    @property
+    def state(self) -> Literal["complete", "partial", "reading", "lost"]:
+        """Whether all bans of other machines hold here, some have no room, they are being read, or cannot be."""
+        return "partial" if self._state == "complete" and self._left_out else self._state
+
+    @property
+    def problems(self) -> list[str]:
+        """What needs a person; nothing while all is well, or has not been otherwise for long."""
+        return [*self._problems().values()]
+
+    def _problems(self) -> dict[str, str]:
+        """Give them by kinds, since their numbers change."""
+        problems, store = {}, self._store.text
+        seconds = self._reactor.seconds() - self._lost_at
+        if self._state != "complete" and seconds >= self._times.lost:
+            problems["lost"] = (
+                f"{store}: not all bans of other machines hold here, since it cannot be reached"
+                f" for {seconds / 60:.0f} min; see the log for why"
+            )
+        if count := len(self._left_out):
+            told = f"bans of other machines that do not hold here: {count}"
+            problems["full"] = f"{store}: {told}; {FULL}"
+        return problems
+
+    async def _ask_time(self, redis: Any) -> None:
+        before = self._now()
+        seconds, microseconds = await redis.time()
+        # An answer that has waited here says little.
+        after = self._now()
+        if 0 <= after - before < _SURE:
+            self._ahead = (before + after) / 2 - int(seconds) - int(microseconds) / 1e6
+
+    # What this machine tells.
+
+    def tell(self, network: IPNetwork, ban: Ban | None) -> None:
+        """Tell the others of a change here, or as soon as that can be."""
+        before = self._unsaid.get(network)
+        heard = [] if before is None else before.heard
+        self._unsaid[network] = unsaid = _Unsaid(ban, self._reactor.seconds(), heard)
+        if self._speaking is not None:
+            self._do(self._say(self._speaking, network, unsaid, 0.0))
+
+    async def _say(self, redis: Any, network: IPNetwork, unsaid: _Unsaid, age: float) -> None:
+        record = await self._write(redis, network, unsaid.ban, age)
+        if self._unsaid.get(network) is unsaid:  # and nothing was changed meanwhile
+            del self._unsaid[network]
+            await self._have([record, *unsaid.heard])
+
+    async def _write(self, redis: Any, network: IPNetwork, ban: Ban | None, age: float) -> Any:
+        told: dict[str, Any] = {"network": written(network), "ban": ban is not None}
+        left: float | str = ""
+        kept: float | str = "" if ban is not None else 1000 * _REMEMBERED
+        if ban is not None:
+            told["reason"] = ban.reason
+            if ban.until != math.inf:
+                left = max(_SURE, ban.until - self._now())
+                kept = math.ceil(1000 * left)
+        arguments = [f"{age:.6f}", left, kept, json.dumps(told).removeprefix("{"), _CHANNEL]
+        return await redis.eval(_WRITE, [_PREFIX + written(network)], arguments)
+
+    # What others tell.
+
+    def _hear(self, text: Any) -> None:
+        self._heard.append(text)
+        if self._hearing is None:
+            self._hearing = self._reactor.callLater(_GATHERED, self._take_in)
+
+    def _take_in(self) -> None:
+        self._hearing = None
+        heard, self._heard = self._heard, []
+        self._do(self._have(heard))
+
+    async def _have(self, texts: Iterable[Any]) -> None:
+        self._left_out.update(await self._bans.merge(self._changes(texts)))
+
+    def _hear_no_more(self) -> None:
+        self._heard.clear()
+        if self._hearing is not None:
+            self._hearing.cancel()
+            self._hearing = None
+
+    async def _compare(self, redis: Any) -> None:
+        """Tell of what could not be told, take in all that Redis knows, and tell it of what it does not."""
+        self._compared_at = seconds = self._reactor.seconds()
+        for network, unsaid in [*self._unsaid.items()]:
+            await self._say(redis, network, unsaid, max(_AGED, seconds - unsaid.at))
+        known: set[IPNetwork] = set()
+        left_out: set[IPNetwork] = set()
+        before = {*self._left_out}
+        cursor = "0"
+        while True:
+            cursor, found = await redis.eval(_READ, [], [cursor, f"{_PREFIX}*", _AT_ONCE])
+            text = found.decode(errors="replace") if isinstance(found, bytes) else found
+            left_out.update(await self._bans.merge(self._changes(text.split("\n"), known)))
+            if cursor == "0":
+                break
+        # Those that were heard meanwhile may not have been among what was read.
+        self._left_out = left_out | (self._left_out - before)
+        missing = [ban for ban in self._bans.current() if ban.network not in known]
+        for first in range(0, len(missing), _AT_ONCE):
+            some = missing[first : first + _AT_ONCE]
+            writing = [self._write(redis, ban.network, ban, self._age(ban)) for ban in some]
+            await gatherResults(
+                [Deferred.fromCoroutine(one) for one in writing], consumeErrors=True
+            )
+        self._at = {
+            network: at
+            for network, at in self._at.items()
+            if network in known or self._bans.get(network)
+        }
+
+    def _age(self, ban: Ban) -> float:
+        """Tell how many seconds ago a ban was told."""
+        return max(_AGED, self._now() - self._ahead - self._known_at(ban.network))
+
+    def _known_at(self, network: IPNetwork) -> float:
+        """Give the time of what is known of a network, by the clock of Redis; of a ban from before about that."""
+        at, ban = self._at.get(network), self._bans.get(network)
+        return at if at is not None else 0.0 if ban is None else ban.since - self._ahead - _SURE
+
+    def _changes(self, texts: Iterable[Any], known: set[IPNetwork] | None = None) -> list[Change]:
+        """Give what is new in records: of the same network, the later one counts.
+
+        Args:
+            texts: The records.
+            known: Is told of whose network Redis knows the last.
+        """
+        found: dict[IPNetwork, Ban | None] = {}
+        for text in texts:
+            record = _read(text)
+            if record is None:
+                continue
+            network, ban = record.network, record.ban
+            if (unsaid := self._unsaid.get(network)) is not None:
+                unsaid.heard.append(text)
+            elif record.at >= self._known_at(network):
+                self._at[network] = record.at
+                if ban is not None:
+                    since, until = ban.since + self._ahead, ban.until + self._ahead
+                    ban = attrs.evolve(ban, since=since, until=until)
+                found[network] = ban
+                if known is not None:
+                    known.add(network)
+        return [
+            change for change in found.items() if not _is_like(change[1], self._bans.get(change[0]))
+        ]
+
+    def _do(self, work: Any) -> None:
+        done = Deferred.fromCoroutine(work)
+        self._busy.add(done)
+        done.addErrback(self._broken)
+        done.addBoth(lambda _: self._busy.discard(done))
+
+    def _broken(self, failure: Failure) -> None:
+        if isinstance(failure.value, FirstError):
+            failure = failure.value.subFailure
+        if not self._stopped:
+            self._is_away(failure.getErrorMessage() or type(failure.value).__name__)
+
+
+async def _pinged(redis: Any) -> None:
+    await redis.ping()
+
+
+class _Listener(SubscriberProtocol):  # type: ignore[misc]
+    """Hears what is published."""
+
+    def __init__(self, heard: Callable[[Any], object], **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self._heard = heard
+
+    def messageReceived(self, pattern: object, channel: object, message: Any) -> None:  # noqa: ARG002
+        """Pass it on."""
+        self._heard(message)
+
+
+@attrs.frozen
+class _Record:
+    """What was told of a network.
+
+    Attributes:
+        at: When, by the clock of Redis.
+        ban: By the same clock; ``None`` if there is none any more.
+    """
+
+    network: IPNetwork
+    at: float
+    ban: Ban | None
+
+
+def _read(text: Any) -> _Record | None:
+    """Read a record; ``None`` for anything else."""
+    try:
+        found = parse_json(text)
+        if found["ban"]:
+            ban = Ban.read(found)
+            record = _Record(ban.network, ban.since, ban)
+        else:
+            record = _Record(banned_network(found["network"]), time_of(found["since"]), None)
+    # One record that somebody else has written must not end the sharing of all others.
+    except MISSHAPEN:
+        return None
+    return record if record.network.prefixlen else None
+
+
+def _is_like(ban: Ban | None, other: Ban | None) -> bool:
+    """Tell whether two bans of a network are the same for clients, and for people."""
+    if ban is None or other is None:
+        return ban is other
+    is_until = ban.until == other.until or abs(ban.until - other.until) < _SURE
+    return is_until and ban.reason == other.reason

@@ -1,0 +1,64 @@
+"""Bans are shared with other machines, while the rules want that."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import Deferred, succeed
+
+if TYPE_CHECKING:
+    from txmux.access.banning import ServiceBans
+    from txmux.access.shared.bans import SharedBans
+    from txmux.rules.model import Rules
+
+__all__ = ["Sharing"]
+
+
+class Sharing:
+    """Has the connection to the Redis of the rules.
+
+    Args:
+        reactor: Connects, and tells the time.
+        bans: Those of this machine.
+    """
+
+    def __init__(self, reactor: Any, bans: ServiceBans) -> None:
+        self._reactor = reactor
+        self._bans = bans
+        self._place: object = None
+        self._shared: SharedBans | None = None
+
+    @property
+    def state(self) -> str | None:
+        """How far all bans of other machines are known: see `SharedBans.state`; ``None`` if there are no others."""
+        return None if self._shared is None else self._shared.state
+
+    @property
+    def problems(self) -> list[str]:
+        """What needs a person, a sentence each."""
+        return [] if self._shared is None else self._shared.problems
+
+    def use(self, rules: Rules) -> None:
+        """Share by the Redis of these rules."""
+        settings = rules.settings
+        place = (settings.shared_limits, settings.shared_limits_password)
+        if place == self._place:
+            return
+        self.stop()
+        self._place = place
+        if settings.shared_limits is not None:
+            from txmux.access.shared.bans import SharedBans  # noqa: PLC0415 - few machines share
+
+            store, password = settings.shared_limits, settings.shared_limits_password
+            self._shared = SharedBans(self._reactor, store, password, self._bans)
+            self._bans.publish = self._shared.tell
+            self._shared.start()
+
+    def stop(self) -> Deferred[Any]:
+        """Share no more."""
+        shared, self._shared, self._place = self._shared, None, None
+        self._bans.publish = None
+        if shared is None:
+            return succeed(None)
+        stopped: Deferred[Any] = shared.stop()
+        return stopped

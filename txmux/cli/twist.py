@@ -1,0 +1,194 @@
+"""``twist txmux``: its options and its service."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shlex
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, NoReturn
+
+from twisted.application.service import MultiService
+from twisted.application.twist._options import TwistOptions
+from twisted.logger import textFileLogObserver
+from twisted.python import usage
+
+from txmux.cli import COMMANDS, open_closed_streams
+from txmux.cli.run.program import read_rules, status_of
+from txmux.errors import MuxError
+from txmux.net.sockets.clock import use_monotonic_time
+from txmux.net.sockets.memory import keep_running
+from txmux.net.tls.deferred import import_reactor_without_tls
+from txmux.processes.forking import can_fork, name_process
+from txmux.processes.workers.starting import start_early
+from txmux.telemetry.servicelog import ServiceLog
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from twisted.application.service import IService
+    from twisted.internet.defer import Deferred
+
+__all__ = ["Options", "makeService"]
+
+_STDOUT = 1  # the descriptor
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or not 0 <= int(text) <= 65535:
+        raise ValueError("a port is a number from 0 to 65535")
+    return int(text)
+
+
+class Options(usage.Options):
+    """What ``twist txmux`` takes."""
+
+    synopsis = "--rules FILE | --demo"
+    longdesc = "Puts many protocols on one TCP port, told apart by what the client says first."
+    optParameters = [  # noqa: RUF012 - usage.Options reads it
+        ["rules", "r", None, "The rules file."],
+        ["pidfile", None, None, "A file that has the process ID while clients are served."],
+        ["demo-port", None, 8443, "The port of the demo; 0 is any that is free.", _port],
+    ]
+    optFlags = [  # noqa: RUF012
+        ["demo", None, "Run without a rules file, with small backends to try out."],
+    ]
+
+    def parseArgs(self, *words: str) -> None:
+        """Refuse what is not an option.
+
+        Raises:
+            UsageError: There is something.
+        """
+        if not words:
+            return
+        if words[0] in COMMANDS and not Path(words[0]).exists():
+            raise usage.UsageError(
+                f"{words[0]!r} is a command of the program txmux; write, without twist: txmux {shlex.join(words)}"
+            )
+        raise usage.UsageError(
+            f"{words[0]!r} is not an option; to run a rules file, write: twist txmux --rules {shlex.quote(words[0])}"
+        )
+
+    def postOptions(self) -> None:
+        """Read the rules.
+
+        Raises:
+            UsageError: The options do not go together.
+        """
+        program: Any = self.parent
+        is_twist = isinstance(program, TwistOptions)
+        if is_twist:
+            open_closed_streams()
+            program["logFile"] = program["logFile"] or sys.stdout or sys.stderr
+        if sys.stderr is None:  # the reactor is there already, and has the descriptor
+            _stop_unheard("the standard error stream is closed; start with 2>/dev/null instead")
+        import_reactor_without_tls()  # `twist` imports the reactor next
+        if bool(self["rules"]) == bool(self["demo"]):
+            raise usage.UsageError("give either --rules FILE or --demo")
+        if self["demo"]:
+            return
+        try:
+            self.rules = read_rules(self["rules"])
+        except MuxError as error:
+            _stop(error, os.EX_CONFIG)
+        # `twist` has no reactor yet, unless --reactor names one. `twistd` may change user, folder and more before it starts the service.
+        self.starter = start_early() if is_twist and can_fork() else None
+        name_process("supervisor")
+
+
+class _StoppingService(MultiService):
+    """Ends the process with one clear line when a service in it cannot start, and with a status that says so.
+
+    Args:
+        advice: What may help then, too.
+    """
+
+    def __init__(self, advice: str = "") -> None:
+        super().__init__()
+        self._advice = advice
+
+    def startService(self) -> None:
+        try:
+            super().startService()
+        except MuxError as error:
+            _stop(error, status_of(error), self._advice)
+
+    def privilegedStartService(self) -> None:
+        try:
+            super().privilegedStartService()
+        except MuxError as error:
+            _stop(error, status_of(error), self._advice)
+
+    def stopService(self) -> Deferred[Any]:
+        failure = next(filter(None, (getattr(service, "failure", None) for service in self)), None)
+        if failure is not None:
+            # What runs the reactor would end the process as if nothing had failed.
+            atexit.register(os._exit, status_of(failure))
+        stopped: Deferred[Any] = super().stopService()
+        return stopped
+
+
+def _stop(error: MuxError, status: int, advice: str = "") -> NoReturn:
+    sys.stderr.write(f"{error}{advice}\n")
+    sys.exit(status)
+
+
+def _stop_unheard(problem: str) -> NoReturn:
+    if sys.stdout is not None:
+        sys.stdout.write(f"{problem}\n")
+    sys.exit(os.EX_USAGE)
+
+
+def _wants_format(words: Sequence[str]) -> bool:
+    """Tell whether ``--log-format``, or what `twist` takes for it, is among its arguments.
+
+    Outside of a terminal `twist` chooses JSON by itself, in which each message is told three times over and none can be read. The
+    options themselves do not tell whether they were given.
+    """
+    return any(word.startswith("--log-fo") for word in words)
+
+
+def _log_file(options: Options, file: IO[str]) -> IO[str]:
+    """Choose where the service's own log goes: not where nothing but the lines of the access log is to be."""
+    bare = not options["demo"] and options.rules.settings.access_log == "stdout"
+    return sys.stderr if bare and file.fileno() == _STDOUT else file
+
+
+def makeService(options: Options) -> IService:
+    """Make the service that Twisted's runners run."""
+    # What is imported here installs the reactor, which --reactor chooses.
+    program = options.parent
+    if program is not None:
+        from twisted.internet import reactor  # noqa: PLC0415
+
+        # `twist` and `twistd` run nothing else; who runs a service in a program of their own keeps their clock and log.
+        use_monotonic_time(reactor)
+        keep_running(reactor)
+        if "logFile" in program:  # of `twist`
+            with suppress(OSError):  # it is none that has a descriptor
+                program["logFile"] = ServiceLog(_log_file(options, program["logFile"]), reactor)
+            if program.get("logFormat") == "json" and not _wants_format(sys.argv):
+                program["fileLogObserverFactory"] = textFileLogObserver
+    top = _StoppingService("; the port is chosen by --demo-port" if options["demo"] else "")
+    service: Any
+    if options["demo"]:
+        from txmux.cli.demo.service import demo_service  # noqa: PLC0415
+
+        service = demo_service(options["demo-port"])
+    else:
+        from txmux.service import MuxService  # noqa: PLC0415
+
+        service = MuxService(
+            options.rules,
+            pidfile=options["pidfile"],
+            upgrades=True,
+            notifies=True,
+            is_administered=True,
+            starter=options.starter,
+        )
+    service.setServiceParent(top)
+    made: IService = top
+    return made

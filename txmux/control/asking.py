@@ -1,0 +1,90 @@
+"""Asking all processes of a service the same, and putting their answers together."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+import attrs
+from twisted.internet.defer import Deferred, gatherResults
+
+from txmux.net.channel.channel import ChannelError, GoneError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
+
+__all__ = ["Answers", "Askable", "Listing", "ask_all"]
+
+PATIENCE = 2.0
+"""Seconds that a process has to answer."""
+
+
+class Askable(Protocol):
+    """A worker."""
+
+    @property
+    def number(self) -> int:
+        """Its number, counted from 0."""
+
+    def listen(self, sink: Callable[[dict[str, Any]], object] | None) -> None:
+        """Have its events told, or with ``None`` no more."""
+
+    def ask(self, kind: str, *, seconds: float | None, **values: Any) -> Awaitable[Any]:
+        """Ask it; see `txmux.control.inside.Inside.handlers` for what.
+
+        Raises:
+            ChannelError: It does not answer.
+        """
+
+
+@attrs.frozen
+class Answers:
+    """What all processes have answered.
+
+    Attributes:
+        told: The number of the worker, counted from 1, and its answer.
+        missing: Who has not answered, and why, one line each.
+    """
+
+    told: Sequence[tuple[int, Any]]
+    missing: Sequence[str] = ()
+
+
+class Listing(list[dict[str, Any]]):
+    """A list that may lack what some process has not told.
+
+    Args:
+        rows: What is in it.
+        missing: Who has not answered, and why, one line each.
+    """
+
+    def __init__(self, rows: Iterable[dict[str, Any]] = (), missing: Sequence[str] = ()) -> None:
+        super().__init__(rows)
+        self.missing = missing
+
+
+async def ask_all(
+    processes: Iterable[Askable], kind: str, *, seconds: float = PATIENCE, **values: Any
+) -> Answers:
+    """Ask all at once. Who is gone has nothing any more, so that nothing is missing.
+
+    Args:
+        processes: Whom.
+        kind: What.
+        seconds: How long each may take.
+        values: What goes with the question.
+    """
+    missing: list[str] = []
+
+    async def ask(one: Askable) -> tuple[int, Any] | None:
+        number = one.number + 1
+        try:
+            return number, await one.ask(kind, seconds=seconds, **values)
+        except GoneError:
+            return None
+        except ChannelError as problem:
+            missing.append(f"worker {number}: {problem}")
+            return None
+
+    asked = [Deferred.fromCoroutine(ask(one)) for one in processes]
+    told = await gatherResults(asked, consumeErrors=True)
+    return Answers([one for one in told if one is not None], missing)

@@ -1,0 +1,116 @@
+"""What happens in all processes of a service, for those who want to follow it."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from txmux.telemetry.events import Sampling
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from twisted.internet.interfaces import IDelayedCall
+
+    from txmux.backends.upstreams import Upstreams
+    from txmux.control.asking import Askable
+    from txmux.control.interface import Report
+
+    Follower = Callable[[dict[str, Any] | None], object]
+
+__all__ = ["Hub"]
+
+_BEAT = 5.0
+"""Seconds between two signs of life, with which processes that were started meanwhile are asked for their events, too."""
+
+
+class Hub:
+    """Hears of events while somebody wants them, and passes them on.
+
+    Args:
+        reactor: Tells the time.
+        processes: Gives those that have connections.
+        upstreams: Gives the backends whose servers this process checks, if it runs.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        processes: Callable[[], Sequence[Askable]],
+        upstreams: Callable[[], Upstreams | None],
+    ) -> None:
+        self._reactor = reactor
+        self._processes = processes
+        self._upstreams = upstreams
+        self._followers: dict[object, Follower] = {}
+        self._sampling = Sampling(reactor, self._sampled)
+        self._beat: IDelayedCall | None = None
+
+    def subscribe(self, follower: Follower) -> Callable[[], None]:
+        """Follow events.
+
+        Args:
+            follower: Is called with each of them, and now and then with ``None``. It must not raise.
+
+        Returns:
+            What ends that.
+        """
+        key = object()
+        self._followers[key] = follower
+        if self._beat is None:
+            self._begin()
+
+        def unsubscribe() -> None:
+            if self._followers.pop(key, None) is not None and not self._followers:
+                self._end()
+
+        return unsubscribe
+
+    def reloaded(self, report: Report) -> None:
+        """Tell of rules that were read again."""
+        told = {"ok": report.ok, "changes": report.changes, "errors": list(report.errors)}
+        self._tell({"event": "reload", "at": time.time(), **told})
+
+    def stop(self) -> None:
+        """Tell that the service stops, and no more."""
+        self._tell({"event": "stop", "at": time.time()})
+        self._followers.clear()
+        self._end()
+
+    def _end(self) -> None:
+        if self._beat is not None:
+            self._beat.cancel()
+            self._beat = None
+            self._listen(on=False)
+            self._sampling.forget()
+
+    def _begin(self) -> None:
+        self._beat = self._reactor.callLater(_BEAT, self._begin)
+        self._listen(on=True)
+        self._tell(None)
+
+    def _listen(self, *, on: bool) -> None:
+        for process in self._processes():
+            process.listen(self._heard_from(process.number + 1) if on else None)
+        upstreams = self._upstreams()
+        if upstreams is not None:
+            upstreams.tell = self._heard_from(None) if on else None
+
+    def _heard_from(self, worker: int | None) -> Callable[[dict[str, Any]], None]:
+        def heard(event: dict[str, Any]) -> None:
+            if self._beat is None:  # nobody follows, so nothing is to be counted
+                return
+            told = {**event, "worker": worker}
+            if event["event"] in {"begin", "decide", "end"}:
+                self._sampling.pass_on(told)
+            else:
+                self._tell(told)
+
+        return heard
+
+    def _sampled(self, event: dict[str, Any]) -> None:
+        self._tell({"worker": None, **event})  # what is skipped here may be of several workers
+
+    def _tell(self, event: dict[str, Any] | None) -> None:
+        for follower in [*self._followers.values()]:
+            follower(event)

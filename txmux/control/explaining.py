@@ -1,0 +1,144 @@
+"""How the decision on a live connection came about, as far as that can be told.
+
+While a connection is undecided, its bytes are there and are explained like those of a sample. Afterwards they belong to its server and are
+not kept here. What is left is which route took it, after how many bytes at most, and in which order routes were asked, from which it follows
+what those before it said.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from txmux.detection.explain import excluded_by, explain
+from txmux.rules.tracing import Sample, Trace, trace_json
+from txmux.tcp.stages.peeking import Peeking
+from txmux.tcp.stages.relaying import Adopted
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from ipaddress import IPv4Address, IPv6Address
+
+    from txmux.tcp.generation import Branch, Generation
+    from txmux.tcp.served import Served
+
+__all__ = ["explain_connection"]
+
+
+def explain_connection(one: Served) -> dict[str, Any]:
+    """Tell of a decision, as values of JSON.
+
+    Args:
+        one: The connection.
+    """
+    if isinstance(one.stage, Peeking):
+        return _undecided(one, one.stage)
+    record = one.record
+    told: dict[str, Any] = {
+        "listener": record.listener,
+        "from": _host(one),
+        "bytes": None if isinstance(one.stage, Adopted) else one.decided_after,
+        "by": _by(one),
+        "route": record.route,
+        "facts": dict(record.facts),
+        "routes": [],
+    }
+    if record.detect_ms is not None and not isinstance(one.stage, Adopted):
+        told["routes"] = list(_answers(one))
+    return told
+
+
+def _undecided(one: Served, stage: Peeking) -> dict[str, Any]:
+    listener, record = one.generation.settings, one.record
+    address = one.address
+    client = address.host if address else None
+    sample = Sample(one.said, client, now=record.time)
+    found = explain(stage.level.detector.routes, one.said, client, listener.peek_limit, record.time)
+    told = trace_json(sample, Trace(listener, found))
+    inside = _inside(one.generation, stage)
+    return {
+        "listener": record.listener,
+        "from": told["from"],
+        "bytes": len(one.said),
+        "by": None,
+        "route": None,
+        "facts": {**record.facts, **told["facts"]},
+        "routes": [{**answer, "inside": inside} for answer in told["routes"]],
+    }
+
+
+def _inside(generation: Generation, stage: Peeking) -> str | None:
+    return next((name for name, level in generation.inside.items() if level is stage.level), None)
+
+
+def _host(one: Served) -> str | None:
+    address = one.address
+    return str(address.host) if address else None
+
+
+def _by(one: Served) -> str | None:
+    """Say what led the connection where it is, in the words of ``txmux explain``."""
+    record = one.record
+    if record.detect_ms is None:
+        return None
+    if record.route is not None:
+        return "route"
+    return "silent" if one.led_for == "silent" else "default"
+
+
+def _answers(one: Served) -> Iterator[dict[str, Any]]:
+    """Tell what the routes said, level by level, down to the one that took the connection."""
+    record, generation = one.record, one.generation
+    address = one.address
+    client = address.host if address else None
+    levels = [(None, generation.top), *generation.inside.items()]
+    for inside, level in levels:
+        names = [route.name for route in level.detector.routes]
+        won = record.route if record.route in names else _outer(generation, record.route, names)
+        if won is None and inside is not None:
+            continue
+        is_asked = one.decided_after > 0
+        for route in level.detector.routes:
+            yield _answer(route, client, record.time, inside, route.name == won, is_asked=is_asked)
+            is_asked = is_asked and route.name != won
+
+
+def _outer(generation: Generation, route: str | None, names: list[str]) -> str | None:
+    """Find the route of a level in whose TLS another one is, at any depth."""
+    for name in names:
+        level = generation.inside.get(name)
+        if level is not None:
+            below = [inner.name for inner in level.detector.routes]
+            if route in below or _outer(generation, route, below):
+                return name
+    return None
+
+
+def _answer(
+    route: Branch,
+    client: IPv4Address | IPv6Address | None,
+    now: float,
+    inside: str | None,
+    is_won: bool,  # noqa: FBT001 - of the caller's making
+    *,
+    is_asked: bool,
+) -> dict[str, Any]:
+    excluded = excluded_by(route, client, now)
+    says = "not asked"
+    if is_won:
+        says = "match"
+    elif is_asked and excluded is None:
+        says = "unknown" if route.dry_run else "no"
+    return {
+        "route": route.name,
+        "says": says,
+        "at": None,
+        "needs_up_to": None,
+        "error": None,
+        "excluded_by": excluded,
+        "dry_run": route.dry_run,
+        "lines": [
+            {"match": line.text, "says": None, "at": None, "needs_up_to": None, "error": None}
+            for line in route.alternatives
+        ],
+        "inside": inside,
+    }

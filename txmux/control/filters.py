@@ -1,0 +1,201 @@
+"""Which connections are meant: read from the words of a query, and compared with what is known of each. Pure."""
+
+from __future__ import annotations
+
+import re
+import socket
+from typing import TYPE_CHECKING, Any, Literal
+
+import attrs
+
+from txmux.errors import MuxError
+from txmux.rules.problems import InvalidValueError, suggestion
+from txmux.rules.reading.values import network, positive_duration
+from txmux.telemetry.states import STATES, ConnectionState
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from txmux.rules.model import IPNetwork
+    from txmux.telemetry.record import ConnectionRecord
+
+__all__ = ["EVERY", "NONE", "FilterError", "Filters", "Page", "is_identity", "place_of"]
+
+NONE = "-"
+"""Stands for a value that is not there, as in the access log: ``route=-`` is whom no route took."""
+
+_MOST = 10_000
+_ID = re.compile(r"[0-9a-f]{1,32}-[0-9a-f]{1,32}")
+
+
+class FilterError(MuxError):
+    """A filter cannot be read; the message begins with its name."""
+
+
+@attrs.frozen
+class Filters:
+    """Which connections are meant: those that all of these fit. What is ``None`` fits every one.
+
+    Attributes:
+        listener: The listener's name.
+        route: The route's, or `NONE`.
+        backend: The backend's, or `NONE`.
+        server: The server's address, as in the access log, or `NONE`.
+        client: Where the client is: a network, or ``unix``.
+        state: What the connection is at.
+        older: Seconds since the client was accepted, at least.
+    """
+
+    listener: str | None = None
+    route: str | None = None
+    backend: str | None = None
+    server: str | None = None
+    client: IPNetwork | Literal["unix"] | None = None
+    state: ConnectionState | None = None
+    older: float | None = None
+    _inside: Callable[[str], bool] | None = attrs.field(init=False, repr=False, eq=False)
+
+    @_inside.default
+    def _prepare(self) -> Callable[[str], bool] | None:
+        return None if self.client is None else _membership(self.client)
+
+    @classmethod
+    def read(cls, words: Mapping[str, str]) -> Filters:
+        """Read filters as they are in a query.
+
+        Args:
+            words: By their names.
+
+        Raises:
+            FilterError: One is not known, or its value cannot be read.
+        """
+        found: dict[str, Any] = {}
+        for name, text in words.items():
+            if name not in _READERS:
+                known = suggestion(name, _READERS)
+                raise FilterError(f"{name}: there is no such filter{known}")
+            try:
+                found[name] = _READERS[name](text)
+            except InvalidValueError as problem:
+                raise FilterError(f"{name}: {problem}") from None
+        return cls(**found)
+
+    def words(self) -> dict[str, str]:
+        """Write them as `read` reads them."""
+        found = {
+            name: str(getattr(self, name))
+            for name in _READERS
+            if getattr(self, name) is not None and name != "older"
+        }
+        if self.older is not None:
+            found["older"] = f"{self.older:f}s"
+        return found
+
+    def fit(self, record: ConnectionRecord, state: ConnectionState, age: float) -> bool:
+        """Tell whether a connection is meant.
+
+        Args:
+            record: What is known of it.
+            state: What it is at.
+            age: Seconds since the client was accepted.
+        """
+        return (
+            (self.listener is None or record.listener == self.listener)
+            and (self.route is None or (record.route or NONE) == self.route)
+            and (self.backend is None or (record.backend or NONE) == self.backend)
+            and (self.server is None or (record.server or NONE) == self.server)
+            and (self.state is None or state == self.state)
+            and (self.older is None or age >= self.older)
+            and (self._inside is None or self._inside(record.client))
+        )
+
+
+EVERY = Filters()
+"""Fits every connection."""
+
+
+@attrs.frozen
+class Page:
+    """Which part of a list is wanted.
+
+    Attributes:
+        limit: The most connections.
+        after: The ID behind which it begins, whether that connection is still there or not; empty is the beginning.
+    """
+
+    limit: int = 1000
+    after: str = ""
+
+    @classmethod
+    def read(cls, words: Mapping[str, str]) -> Page:
+        """Read ``limit`` and ``after``, either of which may be missing.
+
+        Raises:
+            FilterError: One cannot be read.
+        """
+        limit, after = words.get("limit", "1000"), words.get("after", "")
+        if not limit.isdecimal() or not limit.isascii() or not 1 <= int(limit[:6]) <= _MOST:
+            raise FilterError(f"limit: must be a whole number from 1 to {_MOST}, not {limit!r}")
+        if after and not is_identity(after):
+            raise FilterError(f"after: {after!r} is not the ID of a connection")
+        return cls(int(limit[:6]), after)
+
+
+def is_identity(text: str) -> bool:
+    """Tell whether a text may be the ID of a connection."""
+    return _ID.fullmatch(text) is not None
+
+
+def place_of(identity: str) -> tuple[str, int, str]:
+    """Give what connections are ordered by: by the process that accepted them, and then as they were accepted.
+
+    Args:
+        identity: The ID of one.
+    """
+    process, _, number = identity.partition("-")
+    return process, len(number), number
+
+
+def _any_text(text: str) -> str:
+    if not text:
+        raise InvalidValueError(f"is empty; write {NONE!r} for connections that have none")
+    return text
+
+
+def _state(text: str) -> ConnectionState:
+    if text not in STATES:
+        raise InvalidValueError(f"{text!r} is not a state{suggestion(text, STATES)}")
+    return text
+
+
+def _client(text: str) -> IPNetwork | Literal["unix"]:
+    return "unix" if text == "unix" else network(text)
+
+
+_READERS: Mapping[str, Callable[[str], Any]] = {
+    "listener": _any_text,
+    "route": _any_text,
+    "backend": _any_text,
+    "server": _any_text,
+    "client": _client,
+    "state": _state,
+    "older": positive_duration,
+}
+
+
+def _membership(place: IPNetwork | Literal["unix"]) -> Callable[[str], bool]:
+    """Make what tells whether a client is there, by its address and port as the access log writes them."""
+    if place == "unix":
+        return lambda client: client.startswith("unix")
+    family = socket.AF_INET if place.version == 4 else socket.AF_INET6
+    first, mask = int(place.network_address), int(place.netmask)
+
+    def inside(client: str) -> bool:
+        host = client.rpartition(":")[0].strip("[]").partition("%")[0]
+        try:
+            # Much faster than `ipaddress`, for lists of thousands.
+            return int.from_bytes(socket.inet_pton(family, host), "big") & mask == first
+        except OSError:  # it is of the other family
+            return False
+
+    return inside

@@ -1,0 +1,183 @@
+"""What one process tells of its connections, and does with them. Plain data, since the asker may be another process."""
+
+from __future__ import annotations
+
+from heapq import nsmallest
+from typing import TYPE_CHECKING, Any
+
+from txmux.control.backends import addresses_told
+from txmux.control.explaining import explain_connection
+from txmux.control.filters import Filters, place_of
+from txmux.control.gauges import gauges_of
+from txmux.net.relay.pipes import SPLICED
+from txmux.net.turns import Turns
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+
+    from txmux.net.relay.interface import Moved
+    from txmux.serving.serving import Serving
+    from txmux.tcp.served import Served
+
+__all__ = ["Inside"]
+
+_OFTEN = 32  # connections looked at between two looks at the clock
+
+
+class Inside:
+    """Answers for a `Serving`, in a worker.
+
+    Args:
+        serving: Has the connections.
+    """
+
+    def __init__(self, serving: Serving) -> None:
+        self._serving = serving
+
+    def listen(self, sink: Callable[[dict[str, Any]], object] | None) -> None:
+        """Have events told to somebody, or with ``None`` to nobody any more."""
+        events = self._serving.engine.events
+        events.listen(sink)
+        self._serving.upstreams.tell = None if sink is None else events.server
+
+    @property
+    def handlers(self) -> Mapping[str, Callable[..., Any]]:
+        """What a worker's channel calls."""
+        return {
+            "connections": self.connections,
+            "addresses": lambda: addresses_told(self._serving.upstreams),
+            "close": self.close,
+            "explain_connection": self.explain_connection,
+            "recent": self._serving.engine.recent.told,
+            "close_server": self.close_server,
+            "obey": self._serving.obey,
+            "ban": self._serving.ban,
+            "feed": self._serving.feed,
+            "count": self.count,
+        }
+
+    async def connections(
+        self,
+        filters: Mapping[str, str],
+        limit: int,
+        after: str = "",
+        id: str = "",  # noqa: A002
+    ) -> list[dict[str, Any]]:
+        """List connections.
+
+        Args:
+            filters: Which, in the words of `Filters.read`.
+            limit: The most of them.
+            after: The ID behind which the list begins.
+            id: Of the only one that is wanted.
+        """
+        behind = place_of(after)
+        found = [
+            (place, one)
+            async for one in self._those(Filters.read(filters))
+            if (place := place_of(one.record.id)) > behind and id in {"", one.record.id}
+        ]
+        turns, listed = Turns(), []
+        for number, (_, one) in enumerate(nsmallest(limit, found, key=_place)):
+            listed.append(self._row(one))
+            if not number % _OFTEN:
+                await turns.pause()
+        return listed
+
+    def explain_connection(self, id: str) -> dict[str, Any] | None:  # noqa: A002
+        """Tell how the decision on a connection came about; ``None`` if there is none of that ID."""
+        for one in self._serving.connections():
+            if one.record.id == id:
+                return explain_connection(one)
+        return None
+
+    async def close(self, filters: Mapping[str, str], id: str = "") -> int:  # noqa: A002
+        """End connections, and count them; the arguments are those of `connections`."""
+        chosen = [
+            one async for one in self._those(Filters.read(filters)) if id in {"", one.record.id}
+        ]
+        return await _end(chosen)
+
+    async def close_server(self, backend: str, server: str) -> int:
+        """End the connections to one server, which is named as the rules write it, and count them."""
+        members = [
+            member
+            for upstream in self._serving.upstreams.all()
+            if upstream.backend.name == backend
+            for member in upstream.pool.members
+            if member.server.text == server
+        ]
+
+        def is_there(place: str) -> bool:
+            return place == server or any(member.is_at(place) for member in members)
+
+        these = self._those(Filters(backend=backend))
+        return await _end([one async for one in these if is_there(one.record.server or "")])
+
+    def count(self, *, gauges: bool = False) -> dict[str, Any]:
+        """Count what connections have moved until now, which they do not count themselves.
+
+        Args:
+            gauges: Whether to give what is not counted.
+        """
+        for one in self._serving.connections():
+            one.count_bytes()
+        self._serving.engine.column.process.spliced(SPLICED.take())
+        return gauges_of(self._serving) if gauges else {}
+
+    async def _those(self, filters: Filters) -> AsyncIterator[Served]:
+        turns = Turns()
+        for number, one in enumerate(self._serving.connections()):
+            if not number % _OFTEN:
+                await turns.pause()
+            if one.record.reason is None and filters.fit(
+                one.record, one.stage.state, one.elapsed_ms() / 1000
+            ):
+                yield one
+
+    @staticmethod
+    def _row(one: Served) -> dict[str, Any]:
+        record, moved, age = one.record, one.stage.moved(), one.elapsed_ms()
+        idle = age
+        if moved.last_at:
+            idle = min(age, (one.engine.clock.seconds() - moved.last_at) * 1000)
+        return {
+            "id": record.id,
+            "listener": record.listener,
+            "client": record.client,
+            "local": record.local,
+            "route": record.route,
+            "backend": record.backend,
+            "server": record.server,
+            "state": one.stage.state,
+            "age_ms": round(age, 1),
+            "idle_ms": round(max(0.0, idle), 1),
+            "bytes_in": moved.bytes_in,
+            "bytes_out": moved.bytes_out,
+            **_datagrams(moved),
+            "generation": one.generation.number,
+            "worker": None,
+            "facts": dict(record.facts),
+        }
+
+
+async def _end(chosen: Iterable[Served]) -> int:
+    """End connections, and count them."""
+    turns, count = Turns(), 0
+    for one in chosen:
+        if one.record.reason is None:  # yet
+            one.end("killed")
+            count += 1
+        await turns.pause()
+    return count
+
+
+def _datagrams(moved: Moved) -> dict[str, int]:
+    """Give the counts that only a flow of datagrams has."""
+    if moved.datagrams is None:
+        return {}
+    return dict(zip(("datagrams_in", "datagrams_out"), moved.datagrams, strict=True))
+
+
+def _place(found: tuple[tuple[str, int, str], Served]) -> tuple[str, int, str]:
+    return found[0]

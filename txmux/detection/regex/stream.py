@@ -1,0 +1,171 @@
+"""A pattern that is asked about the first bytes of a stream."""
+
+from __future__ import annotations
+
+import sys
+from math import inf
+from typing import TYPE_CHECKING
+
+import attrs
+
+from txmux.detection.regex.positions import build
+from txmux.detection.regex.syntax import PatternError, parse
+from txmux.interfaces import Verdict
+
+if TYPE_CHECKING:
+    from txmux.detection.regex.automaton import Automaton
+
+MAX_KEPT = 1_000
+"""How many deterministic states a pattern keeps before it begins anew: some could have billions."""
+
+
+class _State:
+    """A state of the deterministic automaton: a set of states of the other one.
+
+    Attributes:
+        states: That set.
+        shortest: The fewest bytes that lead to a match, 0 where it is one, `math.inf` where none do.
+        moves: The states that are known to follow, by the class of the next byte.
+    """
+
+    __slots__ = ("moves", "shortest", "states")
+
+    def __init__(self, states: int, shortest: float) -> None:
+        self.states = states
+        self.shortest = shortest
+        self.moves: dict[int, _State] = {}
+
+
+@attrs.frozen
+class Progress:
+    """How far a pattern has read a stream.
+
+    Attributes:
+        verdict: What it says of the bytes so far.
+        length: How many bytes it has read.
+    """
+
+    verdict: Verdict
+    length: int
+    _state: _State
+
+
+class StreamPattern:
+    """A compiled pattern, anchored at the first byte.
+
+    It can be shared: what it keeps between calls only saves time. Reading takes time in proportion to the bytes.
+
+    Args:
+        automaton: The pattern.
+        within: The most bytes a match may have; ``None`` for no limit.
+    """
+
+    def __init__(self, automaton: Automaton, within: int | None) -> None:
+        self._automaton = automaton
+        self._within = sys.maxsize if within is None else within
+        self._start = _State(automaton.start, automaton.shortest(automaton.start))
+        self._kept = {automaton.start: self._start}
+        self._begin = Progress(
+            Verdict.NEED_MORE if self._start.shortest else Verdict.MATCH, 0, self._start
+        )
+
+    @property
+    def size(self) -> int:
+        """How many states the pattern's automaton has: about one for each byte that it names."""
+        return self._automaton.size
+
+    @property
+    def longest(self) -> int | None:
+        """The most bytes that a match may have; ``None`` if there is no limit."""
+        if self._within < sys.maxsize:
+            return self._within
+        longest = self._automaton.longest()
+        return int(longest) if longest < inf else None
+
+    @property
+    def kept(self) -> int:
+        """How many sets of those states have come up and are kept; never more than `MAX_KEPT`."""
+        return len(self._kept)
+
+    def verdict(self, data: bytes) -> Verdict:
+        """Say what the pattern makes of the first bytes of a stream.
+
+        Args:
+            data: All bytes so far.
+
+        Returns:
+            ``MATCH`` if some prefix of `data` is a match in full, ``NO`` if no continuation can have one,
+            and ``NEED_MORE`` otherwise.
+        """
+        return self.scan(data).verdict
+
+    def scan(self, data: bytes, earlier: Progress | None = None) -> Progress:
+        """Read on where an earlier call has stopped; fit for `txmux.interfaces.Peeked.parsed`.
+
+        Args:
+            data: All bytes so far.
+            earlier: The result for a shorter prefix of the same stream, if there is one.
+        """
+        progress = earlier or self._begin
+        if progress.verdict is not Verdict.NEED_MORE:
+            return progress
+        state = progress._state
+        length = progress.length
+        for byte_class in data[length : self._within].translate(self._automaton.classes):
+            state = state.moves.get(byte_class) or self._move(state, byte_class)
+            length += 1
+            if not state.shortest:
+                return Progress(Verdict.MATCH, length, state)
+            if state.shortest > self._within - length:
+                return Progress(Verdict.NO, length, state)
+        return Progress(Verdict.NEED_MORE, length, state)
+
+    def fullmatch(self, data: bytes) -> bool:
+        """Tell whether the pattern matches the whole of `data`, and `data` is no longer than a match may be."""
+        state = self._start
+        for byte_class in data.translate(self._automaton.classes):
+            state = state.moves.get(byte_class) or self._move(state, byte_class)
+        return not state.shortest and len(data) <= self._within
+
+    def _move(self, state: _State, byte_class: int) -> _State:
+        states = self._automaton.step(state.states, byte_class)
+        reached = self._kept.get(states)
+        if reached is None:
+            if len(self._kept) >= MAX_KEPT:
+                self._forget()
+            reached = self._kept[states] = _State(states, self._automaton.shortest(states))
+        state.moves[byte_class] = reached
+        return reached
+
+    def _forget(self) -> None:
+        # Without the moves, nothing leads from the start to a state that is no longer kept.
+        for state in self._kept.values():
+            state.moves.clear()
+        self._kept = {self._start.states: self._start}
+
+
+def compile_pattern(pattern: bytes, *, within: int | None = None) -> StreamPattern:
+    """Compile a regular expression for a stream.
+
+    Args:
+        pattern: In the syntax of `re` for bytes.
+        within: The most bytes a match may have, at least 1; ``None`` for no limit.
+
+    Raises:
+        PatternError: It is not a regular expression; or it looks past its match, back, or at what a group took;
+            or nothing can match it; or it is too large.
+    """
+    try:
+        automaton = build(parse(pattern), within)
+    except RecursionError:
+        raise PatternError("nests its groups too deeply: take out parentheses") from None
+    shortest = automaton.shortest(automaton.start)
+    if within is not None and within < shortest < sys.maxsize:
+        raise PatternError(
+            f"needs at least {shortest} bytes for a match, more than within={within}"
+        )
+    if shortest > sys.maxsize:
+        raise PatternError(
+            r"can never match, whatever the bytes: correct the ^, \b, \B or empty class that rules all out"
+        )
+    return StreamPattern(automaton, within)

@@ -1,1 +1,0 @@
-"""What keeps the networks of rules up to date: it watches files, and asks CrowdSec. It also tells when the rules have changed."""

@@ -1,1 +1,0 @@
-"""Who is let in: by network, and within limits."""

@@ -1,1 +1,0 @@
-"""What a connection is at, one stage a file. None knows which comes next: see `txmux.frontend.connection`."""

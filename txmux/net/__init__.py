@@ -1,0 +1,1 @@
+"""Sockets, relays, TLS and messages between processes: bytes, whatever they mean."""

@@ -1,0 +1,78 @@
+"""Addresses of sockets as txmux shows and compares them."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from socket import AF_INET, AF_INET6, inet_pton
+from typing import TYPE_CHECKING
+
+from twisted.internet import address
+
+from txmux.errors import printable
+from txmux.net.sockets.transport import host_of
+from txmux.rules.model.networks import unmapped
+from txmux.wire.proxyprotocol.header import Address
+
+if TYPE_CHECKING:
+    from twisted.internet.interfaces import IAddress
+
+    from txmux.rules.model.networks import IPAddress
+
+
+def ip_address_of(peer: IAddress) -> Address | None:
+    """Read a Twisted address.
+
+    A v4-mapped IPv6 address, as a listener on every address gets from IPv4 clients, is the IPv4 address it maps.
+
+    Returns:
+        The IP address and port; ``None`` for a UNIX socket or anything else without them.
+    """
+    if not isinstance(peer, (address.IPv4Address, address.IPv6Address)):
+        return None
+    return Address(_read(peer.host), peer.port)
+
+
+def asked_host(local: IAddress) -> str:
+    """Give the IP address that a client has asked for, a link-local one with its interface; empty if it is none."""
+    end = ip_address_of(local)
+    if end is None:
+        return ""
+    return host_of((str(end.host), end.port, 0, getattr(local, "scopeID", 0)))
+
+
+def _read(host: str) -> IPAddress:
+    """Read an IP address by what the system has for it: of each new client, Python's own takes a good part of the time."""
+    try:
+        if ":" not in host:
+            return IPv4Address(inet_pton(AF_INET, host))
+        return unmapped(IPv6Address(inet_pton(AF_INET6, host)))
+    except OSError:  # as one with a zone
+        return unmapped(ip_address(host))
+
+
+def twisted_address(end: Address) -> IAddress:
+    """Give an address as Twisted has it."""
+    form = address.IPv4Address if end.host.version == 4 else address.IPv6Address
+    return form("TCP", str(end.host), end.port)
+
+
+def address_in(text: str) -> Address | None:
+    """Read what `text_of` has written; ``None`` if it is not an IP address and a port."""
+    host, _, port = text.rpartition(":")
+    try:
+        return Address(ip_address(host.strip("[]")), int(port))
+    except ValueError:
+        return None
+
+
+def text_of(peer: IAddress) -> str:
+    """Write an address for logs: ``192.0.2.1:443``, ``[2001:db8::1]:443``, ``unix:/run/x.sock``."""
+    if type(peer) is address.IPv4Address:
+        return f"{peer.host}:{peer.port}"
+    ip = ip_address_of(peer)
+    if ip is not None:
+        return str(ip)
+    if isinstance(peer, address.UNIXAddress):
+        name = peer.name
+        return f"unix:{printable(name.decode('utf-8', 'backslashreplace'))}" if name else "unix"
+    return type(peer).__name__

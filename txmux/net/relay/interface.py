@@ -1,0 +1,110 @@
+"""When a relay gives up, and how it went."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import attrs
+
+if TYPE_CHECKING:
+    from txmux.telemetry.reasons import RelayReason
+
+__all__ = ["RelayResult", "RelayState", "SideState", "Timeouts"]
+
+
+@attrs.frozen(slots=False)
+class Timeouts:
+    """How long a relay goes on, in seconds.
+
+    Attributes:
+        idle: Without a byte either way.
+        half_close: Without a byte either way, after one side has finished sending.
+        max_duration: In all; ``None`` for as long as it likes.
+        upload_idle: Without a byte from the client; ``None`` means no limit.
+        download_idle: Without a byte from the server; ``None`` means no limit.
+    """
+
+    idle: float = 3600.0
+    half_close: float = 60.0
+    max_duration: float | None = None
+    upload_idle: float | None = None
+    download_idle: float | None = None
+
+    @cached_property  # each relay asks for it
+    def shortest_idle(self) -> float:
+        """The time after which the first of them may apply."""
+        limits = (self.idle, self.upload_idle, self.download_idle)
+        return min(limit for limit in limits if limit is not None)
+
+
+@attrs.frozen
+class Moved:
+    """How much has gone each way until now.
+
+    Attributes:
+        bytes_in: Bytes that came from the client.
+        bytes_out: Bytes that came from the server.
+        last_at: When something moved last, by the relay's clock; 0 is never.
+        datagrams: Of a flow the datagrams each way, in the same order.
+    """
+
+    bytes_in: int
+    bytes_out: int
+    last_at: float
+    datagrams: tuple[int, int] | None = None
+
+
+@attrs.frozen
+class RelayResult:
+    """How a relay went.
+
+    Attributes:
+        reason: Why it ended.
+        bytes_in: Bytes that came from the client while it was relayed.
+        bytes_out: Bytes that came from the server.
+    """
+
+    reason: RelayReason
+    bytes_in: int
+    bytes_out: int
+
+
+@attrs.frozen
+class SideState:
+    """One side of a relay that is suspended.
+
+    Attributes:
+        received: Bytes that came from its peer and were passed on.
+        held: Bytes for its peer that it has not been sent.
+        has_finished: Whether its peer sends no more.
+        is_reading: Whether its peer may still send something that somebody takes.
+        is_half_closing: Whether its peer is to be told, after what is held, that the other sends no more.
+        is_unwritable: Whether its peer takes nothing any more.
+        quiet: Seconds since its peer's last byte; ``None`` if that is not known.
+    """
+
+    received: int
+    held: bytes
+    has_finished: bool = False
+    is_reading: bool = True
+    is_half_closing: bool = False
+    is_unwritable: bool = False
+    quiet: float | None = None
+
+
+@attrs.frozen
+class RelayState:
+    """All that another relay has to know to go on where one was suspended, besides the two sockets.
+
+    Attributes:
+        client: The client's side.
+        server: The server's side.
+        quiet: Seconds since the last byte.
+        left: Seconds until ``max_duration``; ``None`` if there is no such end.
+    """
+
+    client: SideState
+    server: SideState
+    quiet: float
+    left: float | None

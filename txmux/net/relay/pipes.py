@@ -1,0 +1,125 @@
+"""Pipes that bytes pass through on their way from one socket to another, inside the kernel (splice(2))."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+
+from txmux.net.sockets.descriptors import DESCRIPTORS, Descriptors
+
+PIPE_SIZE = 256 * 1024
+"""Bytes that a pipe may hold."""
+LARGE_SIZE = 2**20
+"""Bytes that a large one may hold: the most that Linux lets everybody have."""
+
+_ENDS = 2
+
+
+class Spliced:
+    """Counts what has passed through pipes in this process.
+
+    Attributes:
+        count: Bytes, since they were last taken.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def take(self) -> int:
+        """Give the count, and begin again."""
+        count, self.count = self.count, 0
+        return count
+
+
+SPLICED = Spliced()
+
+
+def can_splice() -> bool:
+    """Tell whether this system moves bytes between descriptors without copying them."""
+    return hasattr(os, "splice")
+
+
+class Pipe:
+    """A pipe that does not block.
+
+    Args:
+        size: Bytes that it may hold.
+
+    Attributes:
+        size: As above.
+        source: Its end to read from.
+        sink: Its end to write to.
+        level: Bytes in it.
+    """
+
+    __slots__ = ("level", "sink", "size", "source")
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.source, self.sink = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self.level = 0
+        with contextlib.suppress(
+            OSError
+        ):  # the user has many already; then it is as large as it is
+            fcntl.fcntl(self.sink, fcntl.F_SETPIPE_SZ, size)
+
+    def close(self) -> None:
+        """Close both ends."""
+        os.close(self.source)
+        os.close(self.sink)
+
+
+class PipePool:
+    """Keeps pipes for the next who needs one.
+
+    Args:
+        in_use: The most that are given out at a time: each takes two descriptors, which connections need too.
+        idle: The most that are kept.
+        descriptors: Tell whether there is room for a pipe.
+        size: Bytes that each may hold. Linux lets a user have 64 MiB of them.
+    """
+
+    def __init__(
+        self,
+        in_use: int = 192,
+        idle: int = 16,
+        descriptors: Descriptors = DESCRIPTORS,
+        size: int = PIPE_SIZE,
+    ) -> None:
+        self._size = size
+        self._in_use = in_use
+        self._idle_limit = idle
+        self._given = 0
+        self._idle: list[Pipe] = []
+        self._descriptors = descriptors
+
+    def take(self) -> Pipe | None:
+        """Give an empty pipe; ``None`` if there is none to be had at present."""
+        if self._given >= self._in_use:
+            return None
+        try:
+            pipe = self._idle.pop() if self._idle else self._make()
+        except OSError:
+            return None
+        if pipe is None:
+            return None
+        self._given += 1
+        return pipe
+
+    def _make(self) -> Pipe | None:
+        # Connections need descriptors, and do without a pipe.
+        return Pipe(self._size) if self._descriptors.can_spare(_ENDS) else None
+
+    def give_back(self, pipe: Pipe) -> None:
+        """Take a pipe back. One that is not empty must not carry a stranger's bytes, and is closed."""
+        self._given -= 1
+        if pipe.level or len(self._idle) >= self._idle_limit:
+            pipe.close()
+        else:
+            self._idle.append(pipe)
+
+    def clear(self) -> None:
+        """Close the pipes that are kept."""
+        while self._idle:
+            self._idle.pop().close()

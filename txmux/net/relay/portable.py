@@ -1,0 +1,141 @@
+"""A relay over any transport: each side is the other's streaming producer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from twisted.internet import interfaces
+from typing_extensions import override
+from zope.interface import implementer
+
+from txmux.net.relay.progress import unsent
+from txmux.net.relay.relay import Relay
+from txmux.net.relay.side import RelaySide
+from txmux.net.relay.silence import QUIET, silence_of
+from txmux.net.sockets.waiting import below_tls
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from twisted.internet.interfaces import IReactorTime
+
+    from txmux.net.relay.ends import End, IRelayTransport
+    from txmux.net.relay.interface import RelayResult, Timeouts
+    from txmux.net.relay.silence import Keepalive, Silence
+
+
+def portable_relay(
+    clock: IReactorTime,
+    timeouts: Timeouts,
+    on_over: Callable[[RelayResult], None],
+    keepalive: Keepalive | None = None,
+) -> Relay:
+    """Make a relay that works with every transport of Twisted.
+
+    Args:
+        clock: Gives the time and the timers.
+        timeouts: When to give up.
+        on_over: Called once, when both ends are gone.
+        keepalive: That of both ends' sockets.
+    """
+
+    def sides(relay: Relay, client: End, server: End) -> tuple[RelaySide, RelaySide]:
+        return PortableSide(relay, client), PortableSide(relay, server)
+
+    return Relay(clock, timeouts, on_over, sides, keepalive)
+
+
+class PortableSide(RelaySide):
+    """One end, and the other as the one that produces for it."""
+
+    __slots__ = ("transport",)
+
+    other: PortableSide
+
+    def __init__(self, relay: Relay, end: End) -> None:
+        super().__init__(relay)
+        self.transport: IRelayTransport = end.transport
+        # What came before a reset is still passed on; if there is no room for it, in the end the relay gives up.
+        below_tls(self.transport).reads_later = True
+
+    def begin(self, *, reading: bool) -> None:
+        """Let the other side be held back when this one's buffer is full."""
+        if reading:
+            self.transport.resumeProducing()
+        self.transport.registerProducer(_Throttle(self.other.transport), streaming=True)
+
+    @override
+    def data(self, data: bytes) -> None:
+        if not self.other.gone:
+            self.received += len(data)
+            relay = self._relay
+            if not relay.ending:
+                self.last_byte_at = relay.seconds()
+            self.other.transport.write(data)
+
+    @override
+    def write(self, data: bytes) -> None:
+        self.transport.write(data)
+
+    @override
+    def stop_reading(self) -> None:
+        self.transport.pauseProducing()
+
+    @override
+    def half_close(self) -> None:
+        self._expect_no_more()
+        if interfaces.ISSLTransport.providedBy(self.transport):
+            # TLS cannot shut one direction of the TCP connection: its close-notify is the half-close, and what
+            # the peer still sends is still delivered.
+            self.transport.loseConnection()
+        else:
+            self.transport.loseWriteConnection()
+
+    @override
+    def close(self) -> None:
+        self._expect_no_more()
+        if interfaces.ISSLTransport.providedBy(self.transport):
+            self.transport.resumeProducing()  # TLS waits for the close-notify of the other side
+        self.transport.loseConnection()
+
+    @override
+    def close_when_sent(self) -> None:
+        self._expect_no_more()
+        self.transport.loseConnection()
+
+    @override
+    def abort(self) -> None:
+        self._expect_no_more()
+        self.transport.abortConnection()
+
+    @override
+    def unsent(self) -> int:
+        return unsent(self.transport)
+
+    @override
+    def silence(self) -> Silence:
+        return QUIET if self.gone else silence_of(below_tls(self.transport).getHandle())
+
+    def _expect_no_more(self) -> None:
+        # With a producer registered a transport would not close once its buffer is full, and TLS
+        # would not even begin to.
+        self.transport.unregisterProducer()
+
+
+@implementer(interfaces.IPushProducer)
+class _Throttle:
+    """Slows one side down when the other cannot keep up; ending it is the relay's business alone."""
+
+    __slots__ = ("_transport",)
+
+    def __init__(self, transport: IRelayTransport) -> None:
+        self._transport = transport
+
+    def pauseProducing(self) -> None:
+        self._transport.pauseProducing()
+
+    def resumeProducing(self) -> None:
+        self._transport.resumeProducing()
+
+    def stopProducing(self) -> None:
+        """Do nothing: the relay hears of the loss itself, and by then knows its reason."""

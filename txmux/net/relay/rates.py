@@ -1,0 +1,237 @@
+"""A relay whose connections are no faster than they may be."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import attrs
+from twisted.internet import interfaces
+from zope.interface import directlyProvides, implementer, providedBy
+
+from txmux.net.relay.portable import PortableSide
+from txmux.net.relay.relay import Relay
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from twisted.internet.interfaces import IDelayedCall, IReactorTime
+    from twisted.python.failure import Failure
+
+    from txmux.net.relay.ends import End, IRelayTransport
+    from txmux.net.relay.interface import RelayResult, Timeouts
+    from txmux.net.relay.side import RelaySide
+    from txmux.net.relay.silence import Keepalive
+
+_BURST = 0.1  # seconds; what was not used in this time is lost
+_TICK = 0.02  # seconds; fewer would cost more, and more would be felt
+
+
+@attrs.frozen
+class Rates:
+    """How fast a connection may be, in bytes in a second; ``None`` is as fast as it can.
+
+    Attributes:
+        upload: From the client to the server.
+        download: From the server to the client.
+    """
+
+    upload: int | None = None
+    download: int | None = None
+
+
+def paced_relay(
+    clock: IReactorTime,
+    timeouts: Timeouts,
+    on_over: Callable[[RelayResult], None],
+    rates: Rates,
+    keepalive: Keepalive | None = None,
+) -> Relay:
+    """Make a portable relay with limits.
+
+    Args:
+        clock: Gives the time and the timers.
+        timeouts: When to give up.
+        on_over: Called once, when both ends are gone.
+        rates: The limits.
+        keepalive: That of both ends' sockets.
+    """
+
+    def side(relay: Relay, end: End, rate: int | None) -> RelaySide:
+        if rate is None:
+            return PortableSide(relay, end)
+        return _PacedSide(relay, end, Paced(clock, end.transport, rate))
+
+    def sides(relay: Relay, client: End, server: End) -> tuple[RelaySide, RelaySide]:
+        return side(relay, client, rates.download), side(relay, server, rates.upload)
+
+    return Relay(clock, timeouts, on_over, sides, keepalive)
+
+
+class _PacedSide(PortableSide):
+    """One end that is sent no more than its rate."""
+
+    __slots__ = ("_paced",)
+
+    def __init__(self, relay: Relay, end: End, paced: Any) -> None:
+        super().__init__(relay, end)
+        self.transport = self._paced = paced
+
+    def lost(self, reason: Failure) -> None:
+        self._paced.stop()
+        super().lost(reason)
+
+    def unsent(self) -> int:
+        held: int = self._paced.held
+        return held + super().unsent()
+
+
+class Paced:
+    """A transport that passes on what is written to it no faster than at a rate: a token bucket.
+
+    What is too fast is held, and the producer paused until all of that is passed on. As on any transport, what is
+    asked for after a write, a half-close or a close, is done after it.
+
+    Args:
+        clock: Gives the time and the timers.
+        transport: To which all is passed on.
+        rate: Bytes in a second.
+    """
+
+    def __init__(self, clock: IReactorTime, transport: IRelayTransport, rate: int) -> None:
+        self._clock = clock
+        self._transport: Any = transport
+        self._rate = rate
+        self._tick = max(_TICK, 1 / rate)
+        self._most = max(
+            2.0, _BURST * rate
+        )  # with less, what is earned while a timer is late would be lost
+        self._allowed = self._most
+        self._counted_at = clock.seconds()
+        self._held = bytearray()
+        self._producer: Any = None
+        self._producer_paused = False
+        self._full = False
+        self._timer: IDelayedCall | None = None
+        self._at_the_end: Callable[[], object] | None = None
+        directlyProvides(self, providedBy(transport))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    @property
+    def held(self) -> int:
+        """Count the bytes that have not been passed on."""
+        return len(self._held)
+
+    def stop(self) -> None:
+        """Pass on nothing more."""
+        self._held.clear()
+        self._producer = None
+        self._at_the_end = self._held.clear
+        self._stop_waiting()
+
+    # What is asked of a transport.
+
+    def write(self, data: bytes) -> None:
+        """Pass bytes on, or keep them until it is their time."""
+        if self._at_the_end is None:
+            self._held += data
+            self._go_on()
+
+    def registerProducer(self, producer: interfaces.IPushProducer, streaming: bool) -> None:  # noqa: FBT001 - Twisted's signature
+        """Name who is paused when there is too much."""
+        self._producer = producer
+        self._transport.registerProducer(_Below(self), streaming)
+
+    def unregisterProducer(self) -> None:
+        """Forget the producer."""
+        self._producer = None
+        self._full = False
+        self._transport.unregisterProducer()
+        self._go_on()
+
+    def loseWriteConnection(self) -> None:
+        """Send no more after what is held."""
+        self._end(self._transport.loseWriteConnection)
+
+    def loseConnection(self) -> None:
+        """Close after what is held."""
+        self._end(self._transport.loseConnection)
+
+    def abortConnection(self) -> None:
+        """Break the connection off."""
+        self.stop()
+        self._transport.abortConnection()
+
+    # What the transport below tells.
+
+    def filled(self) -> None:
+        """Pass on nothing: the transport has enough."""
+        self._full = True
+        self._steer()
+
+    def emptied(self) -> None:
+        """Go on."""
+        self._full = False
+        self._go_on()
+
+    def _end(self, end: Callable[[], object]) -> None:
+        self._at_the_end = end
+        if not self._held:
+            end()
+
+    def _go_on(self) -> None:
+        """Pass on as much as may be."""
+        if self._timer is not None or self._full:
+            return
+        if self._held:
+            now = self._clock.seconds()
+            earned = (now - self._counted_at) * self._rate
+            self._counted_at = now
+            self._allowed = min(self._most, self._allowed + earned)
+            count = min(len(self._held), int(self._allowed))
+            self._allowed -= count
+            due = bytes(self._held[:count])
+            del self._held[:count]
+            if self._held:
+                self._timer = self._clock.callLater(self._tick, self._ring)
+            if due:
+                self._transport.write(due)
+            if not self._held and self._at_the_end is not None:
+                self._at_the_end()
+        self._steer()
+
+    def _ring(self) -> None:
+        self._timer = None
+        self._go_on()
+
+    def _stop_waiting(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _steer(self) -> None:
+        """Pause the producer while there is too much, here or below."""
+        pause = self._full or bool(self._held)
+        if self._producer is not None and pause != self._producer_paused:
+            self._producer_paused = pause
+            (self._producer.pauseProducing if pause else self._producer.resumeProducing)()
+
+
+@implementer(interfaces.IPushProducer)
+class _Below:
+    """What produces for the transport; to pause the one above it would mean not to read from it."""
+
+    __slots__ = ("_paced",)
+
+    def __init__(self, paced: Paced) -> None:
+        self._paced = paced
+
+    def pauseProducing(self) -> None:
+        self._paced.filled()
+
+    def resumeProducing(self) -> None:
+        self._paced.emptied()
+
+    def stopProducing(self) -> None:
+        """Do nothing: whoever has the connection hears of its end."""

@@ -1,0 +1,446 @@
+"""A relay: how it goes on and comes to its end, whatever carries the bytes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.error import ConnectionClosed, ConnectionDone
+from twisted.logger import Logger
+
+from txmux.net.relay.interface import Moved, RelayResult, RelayState
+from txmux.net.relay.silence import keepalive_of, look, patience
+from txmux.net.sockets.memory import MEMORY, OutOfMemory
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from twisted.internet.interfaces import IDelayedCall, IReactorTime
+    from twisted.python.failure import Failure
+
+    from txmux.net.relay.ends import End
+    from txmux.net.relay.interface import Timeouts
+    from txmux.net.relay.side import RelaySide
+    from txmux.net.relay.silence import Keepalive
+    from txmux.telemetry.reasons import RelayReason
+
+    OnOver = Callable[[RelayResult], None]
+    MakeSides = Callable[["Relay", End, End], tuple[RelaySide, RelaySide]]
+
+__all__ = ["Relay"]
+
+_TAKEN_YET = 0.05  # seconds between two looks at whether a peer has taken all it was sent; at first
+_TAKEN_YET_AT_MOST = 1.0
+_STEPS = 32  # lengths of timers of connections that have been moved
+
+_log = Logger()
+
+
+class Relay:
+    """Carries bytes between two ends until both are gone, then tells its `RelayResult` once.
+
+    It sends ``pending`` first, then every byte that comes, each exactly once and in order; holds no more than a bounded
+    number of bytes for a side that does not read; passes a half-close on, and a reset as a reset, once the other peer
+    has taken the bytes that came before it; and leaves no timer and no open descriptor behind.
+
+    Args:
+        clock: Gives the time and the timers.
+        timeouts: When to give up.
+        on_over: Called once, when both ends are gone.
+        make_sides: Makes the sides of the client's and the server's end, which carry the bytes; nothing moves yet.
+        keepalive: When a peer counts as gone that leaves bytes unanswered; ``None`` is when the system says so.
+
+    Attributes:
+        seconds: Gives the clock's time.
+        ending: Whether one side is gone and the other being ended.
+    """
+
+    __slots__ = (
+        "_client",
+        "_clock",
+        "_due_at",
+        "_end",
+        "_keepalive",
+        "_make_sides",
+        "_on_over",
+        "_pause",
+        "_reason",
+        "_server",
+        "_since",
+        "_timeouts",
+        "_timer",
+        "_unsent",
+        "ending",
+        "seconds",
+    )
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        timeouts: Timeouts,
+        on_over: OnOver,
+        make_sides: MakeSides,
+        keepalive: Keepalive | None = None,
+    ) -> None:
+        self._clock = clock
+        self.seconds = clock.seconds
+        self._timeouts = timeouts
+        self._on_over = on_over
+        self._make_sides = make_sides
+        self._keepalive, self._pause = keepalive, patience(keepalive)
+        self._reason: RelayReason | None = None
+        self._timer: IDelayedCall | None = None
+        self._end: IDelayedCall | None = None
+        self._unsent: int | None = None
+        self.ending = False
+
+    def start(self, client: End, server: End, pending: bytes, *, client_finished: bool) -> None:
+        """Take both ends over.
+
+        Args:
+            client: The client's end; it may be paused.
+            server: The server's end.
+            pending: Bytes from the client that the server has not been sent.
+            client_finished: Whether the client has already finished sending.
+        """
+        self._since = self.seconds()
+        upstream, downstream = self._take(client, server)
+        try:
+            self._begin(upstream, downstream, pending, client_finished=client_finished)
+        except Exception:  # noqa: BLE001 - whatever it is, no pair may be left that nothing ends
+            _log.failure("a relay could not begin")
+            self.abort("error")
+
+    def _begin(
+        self, upstream: RelaySide, downstream: RelaySide, pending: bytes, *, client_finished: bool
+    ) -> None:
+        # Both can be held back before the first byte is forwarded: without that a transport's buffer has no bound.
+        upstream.begin(reading=not client_finished)
+        downstream.begin(reading=True)
+        if pending:
+            downstream.write(pending)
+        if downstream.gone:
+            return
+        self._set_timer(self._timeouts.shortest_idle)
+        if self._timeouts.max_duration is not None:
+            self._end = self._clock.callLater(self._timeouts.max_duration, self._lasted)
+        if client_finished:
+            upstream.finished()
+
+    def _take(self, client: End, server: End) -> tuple[RelaySide, RelaySide]:
+        self._client, self._server = upstream, downstream = self._make_sides(self, client, server)
+        del self._make_sides  # of no more use, and a connection may last
+        upstream.other, downstream.other = downstream, upstream
+        client.receiver, server.receiver = upstream, downstream
+        return upstream, downstream
+
+    # Moving to another relay, in this process or in another one.
+
+    @property
+    def timeouts(self) -> Timeouts:
+        """When it gives up."""
+        return self._timeouts
+
+    def suspend(self) -> RelayState | None:
+        """Touch neither socket any more, and give what another relay needs to go on with them.
+
+        Next is `resume`, or `let_go` when the other relay has them.
+
+        Returns:
+            ``None`` if it cannot be moved: its bytes pass through transports, or it is ending anyway.
+        """
+        if self.ending:
+            return None
+        now = self.seconds()
+        client, server = (
+            side.suspend(max(0.0, now - self._heard_at(side)))
+            for side in (self._client, self._server)
+        )
+        if client is None or server is None:
+            return None
+        left = None
+        if self._end is not None:
+            left = max(0.0, self._end.getTime() - now)
+            self._end.cancel()
+            self._end = None
+        self._stop_watching()
+        return RelayState(client, server, max(0.0, now - self._last_byte_at()), left)
+
+    def resume(self, state: RelayState) -> None:
+        """Go on after all.
+
+        Args:
+            state: As `suspend` gave it.
+        """
+        self._set_timers(state)
+        for side in (self._client, self._server):
+            side.resume()
+
+    def let_go(self) -> None:
+        """Forget both connections, which go on elsewhere; nobody is told of an end."""
+        client, server = self._client, self._server
+        for side in (client, server):
+            side.let_go()
+        self._untie()
+
+    def adopt(self, client: End, server: End, state: RelayState) -> None:
+        """Go on where another relay was suspended.
+
+        Args:
+            client: The client's end, on its socket.
+            server: The server's end, on its socket.
+            state: As `suspend` of the other relay gave it.
+        """
+        sides = self._take(client, server)
+        self._keepalive = keepalive = keepalive_of(client.transport, server.transport)
+        self._pause = patience(keepalive)
+        try:
+            for side, its in zip(sides, (state.client, state.server), strict=True):
+                side.adopt(its)
+            self._set_timers(state)
+            for side in sides:
+                side.resume()
+        except Exception:  # noqa: BLE001 - as in `start`
+            _log.failure("a relay could not go on")
+            self.abort("error")
+
+    def _set_timers(self, state: RelayState) -> None:
+        now = self.seconds()
+        self._since = now - state.quiet
+        sides = (self._client, state.client), (self._server, state.server)
+        for side, its in sides:
+            if its.quiet is not None:
+                side.last_byte_at = now - its.quiet
+                self._since = min(self._since, side.last_byte_at)
+        if state.left is not None:
+            self._end = self._clock.callLater(state.left, self._lasted)
+        # Thousands come at a time, and timers of few lengths cost less. One that rings too early is set again.
+        left, step = self._due() - now, self._patience() / _STEPS
+        self._set_timer(max(0.0, left // step * step or left))
+
+    def moved(self) -> Moved:
+        """Tell how much has gone each way until now, while it is relayed."""
+        return Moved(self._client.received, self._server.received, self._last_byte_at())
+
+    def abort(self, reason: RelayReason) -> None:
+        """End both connections at once; bytes still under way are lost."""
+        self._reason = self._reason or reason
+        self.ending = True
+        for side in (self._client, self._server):
+            if not side.gone:
+                side.abort()
+
+    # What the sides report.
+
+    def side_finished(self, side: RelaySide) -> None:
+        """Pass a half-close on, or end when both sides have finished."""
+        other = side.other
+        if other.gone:
+            return  # this side is being ended already
+        if other.has_finished:
+            self._close_both("done")
+            return
+        other.half_close()
+        if other.gone:
+            return
+        self._watch_from_now()
+
+    def side_lost(self, side: RelaySide, reason: Failure) -> None:
+        """End the other side too, once its peer has taken what is left for it."""
+        self._or_abort(self._side_lost, side, reason)
+
+    def _or_abort(self, do: Callable[..., None], *arguments: Any) -> None:
+        try:
+            do(*arguments)
+        except MemoryError:
+            MEMORY.lacks()
+            self.abort("error")  # or nothing might ever end what is left
+
+    def _side_lost(self, side: RelaySide, reason: Failure) -> None:
+        other = side.other
+        if reason.type is OutOfMemory and not other.gone:
+            self.abort("error")  # what is held for the other side's peer takes memory, too
+            return
+        clean = reason.type is ConnectionDone
+        if self._reason is None:
+            # Who resets after both have said all only wants to be rid of the connection.
+            clean_end = clean or (side.has_finished and other.has_finished)
+            self._reason = "done" if clean_end else self._reason_for(side, reason)
+        if other.gone:
+            self._over()
+        elif not self.ending:
+            self.ending = True
+            complete = clean or side.has_finished
+            if complete and not side.has_finished:
+                other.half_close()
+            # Nobody is left to read what the other side still sends.
+            other.stop_reading()
+            self._stop_watching()
+            self._end_when_taken(other, other.close if complete else other.abort)
+
+    def _end_when_taken(
+        self, side: RelaySide, end: Callable[[], None], paused: float = _TAKEN_YET / 2
+    ) -> None:
+        """End a side as soon as its peer has taken all that it was sent.
+
+        To reset a connection throws away what is still on its way, and so does to close one over unread bytes.
+        """
+        self._timer = None
+        self._or_abort(self._end_if_taken, side, end, paused)
+
+    def _end_if_taken(self, side: RelaySide, end: Callable[[], None], paused: float) -> None:
+        if side.gone:
+            return
+        moved = self._still_sending()
+        now = self.seconds()
+        pause = min(2 * paused, _TAKEN_YET_AT_MOST)
+        if moved:
+            self._since = now
+        if self._unsent == 0:
+            end()
+            self._watch()
+        elif not moved and now - self._last_byte_at() >= self._timeouts.half_close:
+            side.abort()
+        else:
+            self._timer = self._clock.callLater(pause, self._end_when_taken, side, end, pause)
+
+    def _close_both(self, reason: RelayReason) -> None:
+        """Close each side once its buffer is empty. Whoever does not read it empty in time is cut off."""
+        self._reason = self._reason or reason
+        self.ending = True
+        for side in (self._client, self._server):
+            if not side.gone:
+                side.close_when_sent()
+        self._watch_from_now()
+
+    def _reason_for(self, side: RelaySide, failure: Failure) -> RelayReason:
+        """Say why a side was lost, which was not closed cleanly."""
+        if failure.type is OutOfMemory:
+            return "error"
+        if failure.check(ConnectionClosed) or failure.type.__module__.startswith("OpenSSL"):
+            return "client-reset" if side is self._client else "server-reset"
+        return "error"
+
+    def _over(self) -> None:
+        self._stop_watching()
+        if self._end is not None:
+            self._end.cancel()
+            self._end = None
+        client, server = self._client, self._server
+        result = RelayResult(self._reason or "error", client.received, server.received)
+        on_over = self._on_over
+        self._untie()
+        on_over(result)
+
+    def _untie(self) -> None:
+        """Part what points at each other, and would stay until the garbage collector finds it."""
+        for side in (self._client, self._server):
+            del side.other, side._relay
+        del self._on_over
+
+    def _watch_from_now(self) -> None:
+        """Give the connection all the time again that it has without a byte."""
+        if self._client.gone and self._server.gone:
+            return
+        self._since = self.seconds()
+        # No sum and difference of times, so that all connections' timers are of one length.
+        self._set_timer(self._patience())
+
+    def _lasted(self) -> None:
+        self._end = None
+        self.abort("max-duration")
+
+    def _watch(self) -> None:
+        """Set the timer to the next moment at which something may have taken too long."""
+        if not (self._client.gone and self._server.gone):
+            self._set_timer(max(0.0, self._due() - self.seconds()))
+
+    def _set_timer(self, delay: float) -> None:
+        self._due_at = self.seconds() + delay
+        delay = min(delay, self._pause)
+        if self._timer is None:
+            self._timer = self._clock.callLater(delay, self._ring)
+        else:
+            self._timer.reset(delay)
+
+    def _stop_watching(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _patience(self) -> float:
+        return self._timeouts.half_close if self._is_closing() else self._timeouts.shortest_idle
+
+    def _is_closing(self) -> bool:
+        return self.ending or self._client.has_finished or self._server.has_finished
+
+    def _heard_at(self, side: RelaySide) -> float:
+        """Tell when a side's last byte came, or whatever else counts as one."""
+        return max(self._since, side.last_byte_at)
+
+    def _last_byte_at(self) -> float:
+        return max(self._since, self._client.last_byte_at, self._server.last_byte_at)
+
+    def _directions(self) -> list[tuple[RelaySide, float]]:
+        """Give the sides that have a limit of their own, while both may send."""
+        limits = self._timeouts.upload_idle, self._timeouts.download_idle
+        if limits == (None, None) or self._is_closing():
+            return []
+        sides = zip((self._client, self._server), limits, strict=True)
+        return [(side, limit) for side, limit in sides if limit is not None]
+
+    def _due(self) -> float:
+        """Tell when something has taken too long if nothing comes until then."""
+        limit = self._timeouts.half_close if self._is_closing() else self._timeouts.idle
+        dues = [self._heard_at(side) + own for side, own in self._directions()]
+        return min([self._last_byte_at() + limit, *dues])
+
+    def _ring(self) -> None:
+        self._timer = None
+        self._or_abort(self._look)
+
+    def _look(self) -> None:
+        if self._keepalive is not None:
+            gone, self._pause = look((self._client, self._server), self._keepalive)
+            if gone is not None:
+                gone.abort()
+                if self._timer is None:
+                    self._watch()
+                return
+        left = self._due_at - self.seconds()
+        if left > 0:
+            self._set_timer(left)
+        else:
+            self._check()
+
+    def _check(self) -> None:
+        now = self.seconds()
+        if self._due() > now:
+            self._still_sending()
+            self._watch()
+            return
+        for side, limit in self._directions():
+            if now - self._heard_at(side) >= limit:
+                if not side.other.is_taking():
+                    self._close_both("idle-timeout")
+                    return
+                # A slow reader has taken something meanwhile.
+                side.last_byte_at = now
+        limit = self._timeouts.half_close if self._is_closing() else self._timeouts.idle
+        moved = self._still_sending()
+        if now - self._last_byte_at() < limit:
+            self._watch()
+        elif moved:
+            self._since = now
+            self._watch()
+        elif self.ending:
+            self.abort(self._reason or "error")
+        elif self._client.has_finished or self._server.has_finished:
+            self._close_both("half-close-timeout")
+        else:
+            self._close_both("idle-timeout")
+
+    def _still_sending(self) -> bool:
+        """Tell whether the peers have something to take, and have taken some since this was last asked."""
+        before = self._unsent
+        self._unsent = sum(side.unsent() for side in (self._client, self._server) if not side.gone)
+        return self._unsent > 0 and self._unsent != before

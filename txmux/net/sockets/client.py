@@ -1,0 +1,285 @@
+"""Connecting to a literal address or a UNIX socket, without Deferreds or look-ups."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import functools
+import os
+import socket
+import struct
+from typing import TYPE_CHECKING, Any, Protocol
+
+from twisted.internet import error
+from twisted.python.failure import Failure
+
+from txmux.net.sockets.descriptors import DESCRIPTORS
+from txmux.net.sockets.lean import LeanSocket
+from txmux.net.sockets.memory import MEMORY, OUT_OF_MEMORY
+from txmux.net.sockets.poller import WRITE
+from txmux.net.sockets.transport import SocketTransport, address_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from twisted.internet.interfaces import IDelayedCall, IReactorTime
+
+    from txmux.net.sockets.options import SocketOption
+    from txmux.net.sockets.poller import Poller
+
+OWN_PEER = "nothing listens there, and the connection was to itself"
+"""Why a connection is refused whose local address is also that of its server.
+
+A port of the range from which the system takes local ports can be the local port of a connection to it. If nobody listens
+there, that is a simultaneous open (RFC 9293, section 3.5) with itself, and succeeds.
+"""
+
+IN_USE = "all ports of all addresses in source are in use towards this server"
+_NO_PORT = {errno.EADDRNOTAVAIL, errno.EADDRINUSE}
+_UNDER_WAY = {0, errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EALREADY}
+_AGAIN = 0.02  # seconds between two tries at a UNIX socket whose queue is full
+_RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # struct linger
+_KIND = int(socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+_QUICKACK = getattr(socket, "TCP_QUICKACK", None)  # of Linux
+
+_address_of = functools.lru_cache(maxsize=256)(address_of)  # servers are few
+
+
+def reset_on_close(connecting: socket.socket) -> None:
+    """Have closing a socket break its connection off, if it is established without our having noticed."""
+    with contextlib.suppress(OSError):
+        connecting.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+
+
+class Binding(Protocol):
+    """Where a connection comes from.
+
+    Attributes:
+        tries: How often it is worth binding anew because a port is in use.
+    """
+
+    @property
+    def tries(self) -> int:
+        """See above."""
+
+    def bind(self, unbound: socket.socket, /) -> None:
+        """Bind a socket that is to be connected; raises `OSError`."""
+        ...
+
+
+class SocketConnector:
+    """Makes one connection for a client factory, which is told of the end like by any reactor.
+
+    Args:
+        poller: Watches the socket.
+        clock: For the time limit.
+        family: ``AF_INET``, ``AF_INET6`` or ``AF_UNIX``.
+        name: Where to, as ``socket.connect()`` takes it.
+        factory: Builds the protocol; its ``clientConnectionFailed`` hears of a failure, with the exceptions of
+            `twisted.internet.error`.
+    """
+
+    def __init__(
+        self, poller: Poller, clock: IReactorTime, family: int, name: Any, factory: Any
+    ) -> None:
+        self._poller = poller
+        self._clock = clock
+        self._family = family
+        self._name = name
+        self._factory = factory
+        self._socket: Any = None
+        self._is_over = False
+        self._deadline: IDelayedCall | None = None
+        self._retry: IDelayedCall | None = None
+
+    def connect(
+        self,
+        timeout: float,
+        *,
+        options: Sequence[SocketOption] = (),
+        eager: bool = False,
+        sources: Sequence[Binding] = (),
+    ) -> None:
+        """Begin; may be over before it returns.
+
+        Args:
+            timeout: Seconds that it may take.
+            options: Of the socket, if it is one of TCP.
+            eager: Whether there are bytes to be sent as soon as the connection is established.
+            sources: Where it may come from; the next one is taken if one has no port left.
+
+        Raises:
+            OSError: No socket can be had.
+        """
+        try:
+            self._connect(timeout, options, sources, eager=eager)
+        except MemoryError:
+            if self._is_over or self._socket is None:
+                raise
+            MEMORY.lacks()
+            self._end(OUT_OF_MEMORY)
+
+    def _connect(
+        self,
+        timeout: float,
+        options: Sequence[SocketOption],
+        sources: Sequence[Binding],
+        *,
+        eager: bool,
+    ) -> None:
+        if sources:
+            for source in sources:
+                number, why = self._begin_from(source, options, eager=eager)
+                if number not in _NO_PORT:
+                    break
+        else:
+            self._socket = self._open()
+            number, why = self._begin(None, options, eager=eager)
+        if number not in _UNDER_WAY:
+            self._fail(number, why)
+        elif self._is_connected():
+            self._connected()
+        else:
+            self._wait(number, timeout)
+
+    def _open(self) -> socket.socket:
+        try:
+            return LeanSocket(self._family, _KIND)
+        except OSError:
+            DESCRIPTORS.reclaim()
+            return LeanSocket(self._family, _KIND)
+
+    def _begin_from(
+        self, source: Binding, options: Sequence[SocketOption], *, eager: bool
+    ) -> tuple[int, str]:
+        """Try to connect from each port of a source that may be free; the socket is closed if there is none."""
+        for _ in range(source.tries):
+            self._socket = self._open()
+            number, why = self._begin(source, options, eager=eager)
+            if number not in _NO_PORT:
+                break
+            self._socket.close()
+            if why != IN_USE:  # it is not an address of this machine
+                break
+        return number, why
+
+    def _begin(
+        self, source: Binding | None, options: Sequence[SocketOption], *, eager: bool
+    ) -> tuple[int, str]:
+        """Try to connect, and give the number of the error and what it means."""
+        try:
+            if self._family != socket.AF_UNIX:
+                self._set_options(options, eager=eager)
+            if source is not None:
+                source.bind(self._socket)
+            number = self._socket.connect_ex(self._name)
+        except OSError as problem:
+            if problem.errno == errno.EADDRINUSE:
+                return problem.errno, IN_USE
+            return problem.errno or errno.EINVAL, problem.strerror or str(problem)
+        if number in _UNDER_WAY:
+            return number, ""
+        if number == errno.EADDRNOTAVAIL and source is not None:
+            return number, IN_USE
+        return number, os.strerror(number)
+
+    def _set_options(self, options: Sequence[SocketOption], *, eager: bool) -> None:
+        set_option = self._socket.setsockopt
+        set_option(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for option in options:
+            set_option(*option)
+        if eager and _QUICKACK is not None:
+            # The acknowledgement that ends the handshake goes with the first bytes.
+            set_option(socket.IPPROTO_TCP, _QUICKACK, 0)
+
+    def disconnect(self) -> None:
+        """Give up; the factory is told nothing any more."""
+        self._stop_waiting()
+        reset_on_close(self._socket)
+        self._socket.close()
+
+    def _wait(self, number: int, timeout: float) -> None:
+        self._deadline = self._clock.callLater(timeout, self._too_late)
+        if number == errno.EAGAIN and self._family == socket.AF_UNIX:
+            self._retry = self._clock.callLater(_AGAIN, self._try_again)
+        else:
+            try:
+                self._poller.watch(self._socket.fileno(), WRITE, self._ready)
+            except OSError as problem:
+                self._fail(problem.errno or errno.ENOMEM, str(problem.strerror))
+
+    def _try_again(self) -> None:
+        self._retry = None
+        number = self._socket.connect_ex(self._name)
+        if number == errno.EAGAIN:
+            self._retry = self._clock.callLater(_AGAIN, self._try_again)
+        elif number:
+            self._fail(number, os.strerror(number))
+        else:
+            self._connected()
+
+    def _is_connected(self) -> bool:
+        # On this machine or one that is near, it often is by now, and needs not be waited for.
+        try:
+            self._peer = self._socket.getpeername()
+        except OSError:
+            return False
+        return True
+
+    def _ready(self, events: int) -> None:  # noqa: ARG002 - the socket is asked
+        number = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if number:
+            self._fail(number, os.strerror(number))
+        elif self._is_connected():
+            self._connected()
+
+    def _too_late(self) -> None:
+        self._deadline = None
+        self._end(Failure(error.TimeoutError()))
+
+    def _stop_waiting(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+            self._poller.forget(self._socket.fileno())
+        if self._retry is not None:
+            self._retry.cancel()
+            self._retry = None
+
+    def _fail(self, number: int, why: str) -> None:
+        self._end(Failure(error.getConnectError((number, why))))
+
+    def _end(self, why: Failure) -> None:
+        self._is_over = True
+        self._stop_waiting()
+        self._poller.closing(self._socket.fileno())
+        reset_on_close(self._socket)
+        self._socket.close()
+        self._factory.clientConnectionFailed(self, why)
+
+    def _connected(self) -> None:
+        host = None
+        if self._family != socket.AF_UNIX:
+            own = self._socket.getsockname()
+            if own == self._peer:
+                self._fail(errno.ECONNREFUSED, OWN_PEER)
+                return
+            host = address_of(self._family, own)
+        self._stop_waiting()
+        try:
+            peer = _address_of(self._family, self._name)
+            protocol = self._factory.buildProtocol(peer)
+            transport = SocketTransport(self._poller, self._socket, self._family, peer, host)
+        except MemoryError:
+            MEMORY.lacks()
+            self._end(OUT_OF_MEMORY)
+            return
+        except Exception:  # noqa: BLE001 - whatever it is, the attempt is over, and its maker is told
+            self._end(Failure())
+            return
+        self._is_over = True
+        try:
+            transport.begin(protocol)
+        except MemoryError:
+            MEMORY.lacks(ended=1)
+            transport.connectionLost(OUT_OF_MEMORY)

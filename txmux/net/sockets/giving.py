@@ -1,0 +1,160 @@
+"""Giving a connected socket to another process, with a message about it (unix(7), SCM_RIGHTS)."""
+
+from __future__ import annotations
+
+import array
+import errno
+import os
+import socket
+from typing import TYPE_CHECKING, Literal
+
+from txmux.net.sockets.descriptors import DESCRIPTORS
+from txmux.net.sockets.lean import LeanSocket
+from txmux.net.sockets.poller import READ
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from twisted.internet.interfaces import IDelayedCall, IReactorTime
+
+    from txmux.net.sockets.poller import Poller
+
+TAKEN = b"taken"
+"""What the other process answers when it has the socket."""
+
+MOST = 65536
+"""Bytes that a message has at most."""
+
+Failure = Literal["connect-refused", "connect-timeout", "not-taken"]
+"""Why a socket was not taken, in the words of the access log."""
+
+_AGAIN = 0.02  # seconds between two tries where a queue is full
+_KIND = int(socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
+_LATER = {
+    errno.EAGAIN,
+    errno.ETOOMANYREFS,
+}  # so many sockets are on their way that the system allows no more
+
+
+class Giver:
+    """Gives one socket to whoever listens at a path.
+
+    Args:
+        poller: Waits for the answer.
+        clock: For the time limit.
+        path: Where somebody listens, with ``SOCK_SEQPACKET``.
+        given: The socket; it stays the caller's to close, too.
+        message: Goes with it.
+        on_taken: Called when the other process has it.
+        on_failed: Called with the reason, and what the system says, if it has not.
+
+    Attributes:
+        is_sent: Whether the other process may have it, so that nothing of it may be read or changed here any more.
+    """
+
+    def __init__(
+        self,
+        poller: Poller,
+        clock: IReactorTime,
+        path: str,
+        given: socket.socket,
+        message: bytes,
+        on_taken: Callable[[], None],
+        on_failed: Callable[[Failure, str], None],
+    ) -> None:
+        self._poller = poller
+        self._clock = clock
+        self._path = path
+        self._given = given
+        self._message = message
+        self._on_taken = on_taken
+        self._on_failed = on_failed
+        self._deadline: IDelayedCall | None = None
+        self._retry: IDelayedCall | None = None
+        self._is_watched = False
+        self.is_sent = False
+
+    def start(self, timeout: float) -> None:
+        """Begin; may be over before it returns.
+
+        Args:
+            timeout: Seconds until the other process must have said that it has the socket.
+
+        Raises:
+            OSError: No socket can be had.
+        """
+        self._socket = _open()
+        self._deadline = self._clock.callLater(timeout, self._too_late)
+        self._connect()
+
+    def cancel(self) -> None:
+        """Give up, and call nobody. Once it `is_sent`, the other process may have the socket all the same."""
+        for timer in (self._deadline, self._retry):
+            if timer is not None:
+                timer.cancel()
+        self._deadline = self._retry = None
+        if self._is_watched:
+            self._is_watched = False
+            self._poller.closing(self._socket.fileno())
+        self._socket.close()
+
+    def _connect(self) -> None:
+        self._retry = None
+        number = self._socket.connect_ex(self._path)
+        if number == errno.EAGAIN:
+            self._retry = self._clock.callLater(_AGAIN, self._connect)
+        elif number:
+            self._fail("connect-refused", os.strerror(number))
+        else:
+            self._send()
+
+    def _send(self) -> None:
+        self._retry = None
+        rights = array.array("i", [self._given.fileno()])
+        try:
+            self._socket.sendmsg([self._message], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
+        except OSError as problem:
+            if problem.errno in _LATER:
+                self._retry = self._clock.callLater(_AGAIN, self._send)
+            else:
+                self._fail("connect-refused", problem.strerror or str(problem))
+            return
+        self.is_sent = True
+        try:
+            self._poller.watch(self._socket.fileno(), READ, self._ready)
+            self._is_watched = True
+        except OSError as problem:
+            self._fail("not-taken", problem.strerror or str(problem))
+
+    def _ready(self, events: int) -> None:  # noqa: ARG002 - the socket is asked
+        why = "its server closed the connection"
+        try:
+            answer = self._socket.recv(len(TAKEN) + 1)
+        except BlockingIOError:
+            return
+        except OSError as problem:
+            answer, why = b"", problem.strerror or str(problem)
+        if answer == TAKEN:
+            self.cancel()
+            self._on_taken()
+        else:
+            self._fail("not-taken", why if not answer else "its server answered something else")
+
+    def _too_late(self) -> None:
+        self._deadline = None
+        if self.is_sent:
+            self._fail("not-taken", "its server did not answer")
+        else:
+            self._fail("connect-timeout", "its queue is full")
+
+    def _fail(self, reason: Failure, why: str) -> None:
+        self.cancel()
+        self._on_failed(reason, why)
+
+
+def _open() -> socket.socket:
+    try:
+        return LeanSocket(socket.AF_UNIX, _KIND)
+    except OSError:
+        DESCRIPTORS.reclaim()
+        return LeanSocket(socket.AF_UNIX, _KIND)

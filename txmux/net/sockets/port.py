@@ -1,0 +1,168 @@
+"""A listening socket whose connections are watched by a `Poller`."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import succeed
+from twisted.internet.interfaces import IListeningPort
+from twisted.logger import Logger
+from typing_extensions import override
+from zope.interface import implementer
+
+from txmux.net.sockets.descriptors import DESCRIPTORS, SHORTAGE, Descriptors
+from txmux.net.sockets.lean import LeanSocket
+from txmux.net.sockets.memory import MEMORY
+from txmux.net.sockets.options import set_options
+from txmux.net.sockets.shortage import Pause
+from txmux.net.sockets.transport import SocketTransport, address_of, host_of
+from txmux.net.sockets.watched import WatchedPort
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from twisted.internet.defer import Deferred
+    from twisted.internet.interfaces import IAddress, IProtocolFactory
+
+    from txmux.net.sockets.options import SocketOption
+    from txmux.net.sockets.poller import Poller
+
+_EVERY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104 - only looked for
+
+_log = Logger()
+
+
+@implementer(IListeningPort)
+class SocketPort(WatchedPort):
+    """Accepts connections for a factory.
+
+    Options are set on the listening socket, from which those it accepts inherit them on Linux.
+
+    Args:
+        poller: Watches the socket and its connections.
+        listening: The socket, which the port closes when it stops.
+        factory: Makes the protocols.
+        options: Further options.
+        at_once: Connections accepted before others have their turn.
+        longest: Seconds after which they have it in any case: a client that has said much already is read as it is accepted.
+        descriptors: Tell whether there is room for a client.
+    """
+
+    def __init__(
+        self,
+        poller: Poller,
+        listening: socket.socket,
+        factory: IProtocolFactory,
+        *,
+        options: Iterable[SocketOption] = (),
+        at_once: int = 64,
+        longest: float = 0.005,
+        descriptors: Descriptors = DESCRIPTORS,
+    ) -> None:
+        super().__init__(poller, listening)
+        if listening.family != socket.AF_UNIX:
+            listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            set_options(listening, options)
+        self._family = int(listening.family)
+        self._kind = int(listening.type), listening.proto
+        # All that `accept()` does beyond this is to ask the listening socket each time of which kind it is.
+        self._accept = listening._accept  # type: ignore[attr-defined]
+        name = listening.getsockname()
+        # Which of several addresses a client came to is known to its own socket alone.
+        every = self._family != socket.AF_UNIX and name[0] in _EVERY_ADDRESS
+        self._host = None if every else address_of(self._family, name)
+        self._factory = factory
+        label = str(name) if self._family == socket.AF_UNIX else f"port {name[1]}"
+        self._pause = Pause(poller.reactor, descriptors, label, listening.fileno, self.startReading)
+        self._at_once = at_once
+        self._longest = longest
+        self._room = descriptors.room
+
+    def startListening(self) -> None:
+        """Begin to accept."""
+        self._open()
+        self._factory.doStart()
+
+    def stopListening(self) -> Deferred[None]:
+        """Accept no more, and close the socket."""
+        if self._is_open:
+            self._pause.end()
+            self._close()
+            self._factory.doStop()
+        return succeed(None)
+
+    @override
+    def stopReading(self) -> None:
+        self._pause.cancel()
+        super().stopReading()
+
+    @override
+    def startReading(self) -> None:
+        self._pause.cancel()
+        super().startReading()
+
+    def getHost(self) -> IAddress:
+        """Give the address it listens on."""
+        return address_of(self._family, self._socket.getsockname())
+
+    @override
+    def _ready(self, events: int) -> None:
+        self._accept_some()
+        # Nobody else would tell that the last client who waits has been accepted.
+        pause = self._pause
+        if pause.is_short and self._is_open and not pause.is_on and not pause.has_clients():
+            pause.enough()
+
+    def _accept_some(self) -> None:
+        room = self._room
+        until = monotonic() + self._longest
+        for _ in range(self._at_once):
+            if not room():
+                self._wait(os.strerror(errno.EMFILE))
+                return
+            if not MEMORY.is_enough():
+                self._wait(None)
+                return
+            try:
+                descriptor, peer = self._accept()
+                accepted = LeanSocket(self._family, *self._kind, descriptor)
+            except BlockingIOError:
+                return
+            except OSError as problem:
+                if problem.errno in SHORTAGE:
+                    self._wait(os.strerror(problem.errno))
+                # Anything else was the trouble of a client that has gone again.
+                return
+            self._begin(accepted, peer)
+            if not self._is_open or self._pause.is_on:  # as somebody who heard of the client wanted
+                return
+            if monotonic() >= until:
+                return
+
+    def _begin(self, accepted: socket.socket, name: Any) -> None:
+        accepted.setblocking(False)  # noqa: FBT003
+        peer = address_of(
+            self._family,
+            (host_of(name), *name[1:]) if self._family == socket.AF_INET6 else name,
+        )
+        try:
+            protocol = self._factory.buildProtocol(peer)
+        except Exception:  # noqa: BLE001 - one client's trouble is not that of the others
+            _log.failure("no protocol could be made for a client")
+            protocol = None
+        if protocol is None:
+            accepted.close()
+            return
+        transport = SocketTransport(self._poller, accepted, self._family, peer, self._host)
+        transport.begin(protocol)
+        if transport.trouble is not None and self._is_open:
+            self._wait(os.strerror(transport.trouble.errno or errno.ENOMEM))
+
+    def _wait(self, shortage: str | None) -> None:
+        """Leave clients in the queue until there is room for them again."""
+        self._pause.begin(shortage)
+        super().stopReading()

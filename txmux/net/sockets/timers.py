@@ -1,0 +1,220 @@
+"""Timers that cost next to nothing to set and to cancel, which most of them are."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from txmux.net.sockets.memory import MEMORY
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+_MOST_QUEUES = 64  # with more lengths a queue is not worth its while
+
+_SHORT_OF_MEMORY = 0.1  # seconds after which timers ring that could not for want of it
+
+_log = Logger()
+
+
+@implementer(IReactorTime)  # `seconds` is an attribute, since it is asked so often
+class Timers:
+    """A clock for many timers of few different lengths.
+
+    Timers of one length run out in the order in which they were set. So each length has a queue, of which only the
+    first is known to the reactor.
+
+    Args:
+        clock: The reactor.
+    """
+
+    def __init__(self, clock: IReactorTime) -> None:
+        self._clock = clock
+        self.seconds: Callable[[], float] = clock.seconds
+        self._queues: dict[float, _Queue] = {}
+        self._in_vain = 0
+
+    def callLater(
+        self,
+        delay: float,
+        callable: Callable[..., object],  # noqa: A002 - the interface's name
+        *args: Any,
+        **kw: Any,
+    ) -> IDelayedCall:
+        """Call something later.
+
+        Args:
+            delay: Seconds.
+            callable: What is called, once.
+            args: Its arguments.
+            kw: Those that are named.
+
+        Returns:
+            The timer.
+        """
+        if kw:
+            callable = partial(callable, **kw)  # noqa: A001
+        timer = Timer(self, callable, args)
+        queue = self._queues.get(delay) or self._another(delay)
+        queue.add(timer)
+        return timer
+
+    def _another(self, delay: float) -> _Queue | _Alone:
+        """Make the queue of a length; if there are too many, what serves one timer alone."""
+        if len(self._queues) >= _MOST_QUEUES:
+            self._in_vain += 1  # looking each time would cost more than it saves
+            if self._in_vain % _MOST_QUEUES == 1:
+                self.drop_idle()
+        if len(self._queues) >= _MOST_QUEUES:
+            return _Alone(self._clock, delay)
+        queue = self._queues[delay] = _Queue(self._clock, delay)
+        return queue
+
+    def getDelayedCalls(self) -> Sequence[IDelayedCall]:
+        """Give the timers that have neither run out nor been cancelled."""
+        return [timer for queue in self._queues.values() for timer in queue.waiting]
+
+    def drop_idle(self) -> None:
+        """Let go of the reactor where nobody waits. To be called when it is quiet.
+
+        It is not done by itself, since where one timer has been cancelled another is likely to be set soon.
+        """
+        for delay, queue in list(self._queues.items()):
+            if queue.is_idle():
+                del self._queues[delay]
+
+
+@implementer(IDelayedCall)
+class Timer:
+    """One timer. Made by `Timers.callLater`."""
+
+    __slots__ = ("_args", "_call", "_timers", "at", "queue")
+
+    def __init__(self, timers: Timers, call: Callable[..., object], args: tuple[Any, ...]) -> None:
+        self._timers = timers
+        self._call = call
+        self._args = args
+        self.queue: _Queue | _Alone | None = None
+        self.at = 0.0
+
+    def active(self) -> bool:
+        """Tell whether it has neither run out nor been cancelled."""
+        return self.queue is not None
+
+    def cancel(self) -> None:
+        """Never call."""
+        if self.queue is not None:
+            self.queue.remove(self)
+        self._call = _nothing
+        self._args = ()
+
+    def reset(self, delay: float) -> None:
+        """Run out this many seconds from now instead."""
+        if self.queue is not None:
+            self.queue.remove(self)
+        timers = self._timers
+        queue = timers._queues.get(delay) or timers._another(delay)
+        queue.add(self)
+
+    def delay(self, secondsLater: float) -> None:
+        """Run out this many seconds later than it would have."""
+        self.reset(self.at + secondsLater - self._timers.seconds())
+
+    def getTime(self) -> float:
+        """Tell when it runs out, in the clock's seconds."""
+        return self.at
+
+    def run_out(self) -> None:
+        """Call."""
+        self.queue = None
+        call, args = self._call, self._args
+        self._call, self._args = _nothing, ()
+        call(*args)
+
+
+def _nothing() -> None:
+    """What a timer calls that is over, so that it keeps no object alive."""
+
+
+class _Alone:
+    """One timer that the reactor knows itself."""
+
+    __slots__ = ("_alarm", "_clock", "_delay")
+
+    def __init__(self, clock: IReactorTime, delay: float) -> None:
+        self._clock = clock
+        self._delay = delay
+
+    def add(self, timer: Timer) -> None:
+        timer.at = self._clock.seconds() + self._delay
+        self._alarm = self._clock.callLater(self._delay, timer.run_out)
+        timer.queue = self
+
+    def remove(self, timer: Timer) -> None:
+        timer.queue = None
+        self._alarm.cancel()
+
+
+class _Queue:
+    """The timers of one length, in the order in which they run out."""
+
+    __slots__ = ("_alarm", "_clock", "_seconds", "delay", "waiting")
+
+    def __init__(self, clock: IReactorTime, delay: float) -> None:
+        self._clock = clock
+        self._seconds = clock.seconds
+        self.waiting: dict[Timer, None] = {}
+        self._alarm: IDelayedCall | None = None
+        self.delay = delay
+
+    def add(self, timer: Timer) -> None:
+        timer.at = self._seconds() + self.delay
+        self.waiting[timer] = None
+        timer.queue = self
+        if self._alarm is None:
+            try:
+                self._alarm = self._clock.callLater(self.delay, self._ring)
+            except MemoryError:
+                self.remove(timer)
+                raise
+
+    def remove(self, timer: Timer) -> None:
+        timer.queue = None
+        del self.waiting[timer]
+
+    def is_idle(self) -> bool:
+        """Tell whether nobody waits; then the reactor need not ring either."""
+        if self.waiting:
+            return False
+        if self._alarm is not None and self._alarm.active():
+            self._alarm.cancel()
+        self._alarm = None
+        return True
+
+    def _ring(self) -> None:
+        try:
+            self._run_out()
+        except MemoryError:
+            MEMORY.lacks()
+            # Those that have not run yet must not wait for the next timer of their length, which may never come.
+            self._alarm = None
+            self._alarm = self._clock.callLater(_SHORT_OF_MEMORY, self._ring)
+
+    def _run_out(self) -> None:
+        waiting = self.waiting
+        now = self._clock.seconds()
+        while waiting:
+            timer = next(iter(waiting))
+            if timer.at > now:
+                self._alarm = self._clock.callLater(timer.at - now, self._ring)
+                return
+            del waiting[timer]
+            try:
+                timer.run_out()
+            except Exception:  # noqa: BLE001 - the other timers must run all the same
+                _log.failure("a timer's function raised")
+        self._alarm = None

@@ -1,0 +1,422 @@
+"""A connected TCP or UNIX socket with all that Twisted's transports offer, watched by a `Poller`."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import functools
+import os
+import socket
+import struct
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet import abstract, address, error, main, tcp
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from txmux.net.sockets.looking import Looking
+from txmux.net.sockets.memory import MEMORY, OUT_OF_MEMORY
+from txmux.net.sockets.poller import FINISHED, READ, TROUBLE, WRITE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from twisted.internet.interfaces import IAddress, IProtocol
+
+    from txmux.net.sockets.poller import Poller
+
+CLOSED = Failure(main.CONNECTION_DONE)
+"""Why a connection is gone that ended cleanly. One object for all, as the reactor has it."""
+
+LOST = Failure(main.CONNECTION_LOST)
+"""Why a connection is gone that broke."""
+
+_ABORTED = Failure(error.ConnectionAborted())
+_NO_MEMORY = OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+_RESET = struct.pack("ii", 1, 0)  # linger, but for no time at all
+
+_log = Logger()
+
+
+def address_of(family: int, name: Any) -> IAddress:
+    """Make Twisted's address of what the socket module gives.
+
+    Args:
+        family: ``AF_INET``, ``AF_INET6`` or ``AF_UNIX``.
+        name: As ``getsockname()`` gives it.
+    """
+    if family == socket.AF_INET:
+        return address.IPv4Address("TCP", *name)
+    if family == socket.AF_INET6:
+        return address.IPv6Address("TCP", *name)
+    return address.UNIXAddress(name or None)
+
+
+def place_of(host: str, port: int) -> tuple[Any, ...]:
+    """Give what ``connect()`` takes for an IP address, which may name the interface of its link (RFC 4007, section 11).
+
+    Raises:
+        OSError: This machine has no such interface.
+    """
+    plain, _, zone = host.partition("%")
+    if not zone:
+        return host, port
+    try:
+        return plain, port, 0, int(zone) if zone.isdecimal() else socket.if_nametoindex(zone)
+    except OSError:
+        raise OSError(errno.ENODEV, f"this machine has no interface {zone!r}") from None
+
+
+def host_of(name: tuple[Any, ...]) -> str:
+    """Give the host of a socket's name as `place_of` takes it: a link-local IPv6 address with its interface, ``fe80::1%eth0``."""
+    if len(name) < 4 or not name[3]:
+        return str(name[0])
+    return socket.getnameinfo(name, socket.NI_NUMERICHOST | socket.NI_NUMERICSERV)[0]
+
+
+def leave(transport: tcp.Connection) -> bytes:
+    """Have a transport leave its socket to somebody else, who asks the poller for it next.
+
+    Returns:
+        What the transport was given to write and has not sent.
+    """
+    unsent = _take_unsent(transport)
+    if isinstance(transport, SocketTransport):
+        transport._events = 0  # the watch stays as it is until then
+    else:
+        transport.stopReading()
+        transport.stopWriting()
+    return unsent
+
+
+def _take_unsent(transport: tcp.Connection) -> bytes:
+    """Take from a transport what it was given to write and has not sent."""
+    if not transport.dataBuffer and not transport._tempDataBuffer:
+        return b""
+    unsent = (transport.dataBuffer[transport.offset :], *transport._tempDataBuffer)
+    transport.dataBuffer, transport.offset = b"", 0
+    transport._tempDataBuffer, transport._tempDataLen = [], 0
+    return b"".join(unsent)
+
+
+class SocketTransport(tcp.Connection):
+    """A transport of Twisted's, but for who watches its socket, and that it sends at once what it can.
+
+    Args:
+        poller: Watches the socket.
+        connected: The socket, not blocking.
+        family: Its family.
+        peer: The other end's address.
+        host: This end's; the socket is asked when somebody wants to know, if it is not given.
+
+    Attributes:
+        trouble: Why the socket cannot be watched, so that the connection is about to end.
+        reads_later: Whether somebody who does not read at present will do so, or end the connection. Otherwise a write that
+            fails ends it then.
+    """
+
+    trouble: OSError | None = None
+    reads_later = False
+    connected = 1
+
+    _tlsClientDefault = False
+    _events = 0
+    # To find out by a write takes the error away from whoever reads.
+    _broken = False
+    _read_to_end = False
+    _looking: Looking | None = None
+
+    def __init__(
+        self,
+        poller: Poller,
+        connected: socket.socket,
+        family: int,
+        peer: IAddress,
+        host: IAddress | None = None,
+    ) -> None:
+        abstract.FileDescriptor.__init__(self, poller.reactor)
+        self.socket = connected
+        self.fileno = connected.fileno
+        self._descriptor = connected.fileno()
+        self._family = family
+        self._peer = peer
+        self._host = host
+        self._poller = poller
+
+    def begin(self, protocol: IProtocol) -> None:
+        """Read for a protocol from now on."""
+        self.protocol = protocol
+        self._events = READ
+        self._watch(READ)
+        protocol.makeConnection(self)
+
+    def belong_to(self, protocol: IProtocol) -> None:
+        """Have a protocol whose connection was made elsewhere; nothing is read until somebody wants it."""
+        self.protocol = protocol
+        protocol.transport = self  # type: ignore[attr-defined]  # every protocol has one
+
+    def __repr__(self) -> str:
+        return f"<SocketTransport {self.getPeer()}>"
+
+    def getHost(self) -> IAddress:
+        """Give this end's address."""
+        if self._host is None:
+            self._host = address_of(self._family, self.socket.getsockname())
+        return self._host
+
+    def getPeer(self) -> IAddress:
+        """Give the other end's address."""
+        return self._peer
+
+    def take(self) -> bytes:
+        """Give what has come already, so that nobody need be woken for it; nothing, if that is the end or an error."""
+        try:
+            if self._looking is not None:
+                return self._looking.more()
+            return self.socket.recv(self.bufferSize)
+        except OSError:
+            return b""
+
+    # Seeing what comes without taking it.
+
+    def look(self, most: int, on_full: Callable[[], object]) -> bool:
+        """Tell the protocol what comes, and leave it in the socket, until `stop_looking`.
+
+        Args:
+            most: Bytes that are looked at.
+            on_full: Called when there can be no more of them before some are taken.
+
+        Returns:
+            Whether that can be done: only TCP can.
+        """
+        if self._family not in {socket.AF_INET, socket.AF_INET6}:
+            return False
+        self._looking = Looking(self.socket, most, on_full)
+        return True
+
+    def skip(self, count: int) -> None:
+        """Take the first bytes of what has been seen, and go on looking."""
+        if self._looking is not None:
+            with contextlib.suppress(OSError):  # whoever reads next hears of that
+                self._looking.take(count)
+
+    def leave_unread(self) -> None:
+        """Read no more for the time being; whoever else reads finds all, and is told of every byte."""
+        self.stopReading()
+        if self._looking is not None:
+            with contextlib.suppress(OSError):
+                self._looking.end()
+
+    def stop_looking(self) -> None:
+        """Take what has been seen, and read what comes from now on."""
+        looking, self._looking = self._looking, None
+        if looking is None or not self.connected:
+            return
+        with contextlib.suppress(OSError):  # as above
+            looking.take(looking.seen)
+
+    def _look(self, looking: Looking, events: int) -> object:
+        """Tell the protocol of what has come, and give why the connection is over, if it is."""
+        try:
+            new = looking.more()
+            if not new and not events & (FINISHED | TROUBLE) and looking.is_full():
+                new = looking.more()  # or it came meanwhile
+                if not new:
+                    looking.on_full()
+                    if self._looking is looking:
+                        self.stopReading()
+                    return None
+        except OSError:
+            return main.CONNECTION_LOST
+        if new:
+            self.protocol.dataReceived(new)
+            if self._looking is not looking or not self._events & READ:
+                # Whoever has it now is told of the rest.
+                return None
+        if events & TROUBLE:
+            return main.CONNECTION_LOST
+        return main.CONNECTION_DONE if events & FINISHED else None
+
+    # What Twisted's transports ask of the reactor.
+
+    def startReading(self) -> None:
+        """Read when there is something."""
+        self._want((self._events | READ) & ~TROUBLE)
+
+    def stopReading(self) -> None:
+        """Read no more for the time being."""
+        self._want(self._events & ~READ)
+
+    def stand_by(self) -> None:
+        """Read no more for the time being, but learn if the peer resets the connection."""
+        if self.connected:
+            self._want((self._events & ~READ) | TROUBLE)
+
+    def startWriting(self) -> None:
+        """Write when there is room."""
+        self._want(self._events | WRITE)
+
+    def stopWriting(self) -> None:
+        """Have nothing to write for the time being."""
+        self._want(self._events & ~WRITE)
+
+    def _want(self, events: int) -> None:
+        before = self._events
+        if events == before:
+            return
+        self._events = events
+        if not before:
+            self._watch(events)
+        elif events:
+            self._poller.change(self._descriptor, events)
+        else:
+            self._poller.forget(self._descriptor)
+
+    def _watch(self, events: int) -> None:
+        try:
+            self._poller.watch(self._descriptor, events, self._ready)
+        except MemoryError:
+            MEMORY.lacks(ended=1)
+            self._unwatched(_NO_MEMORY, OUT_OF_MEMORY)
+        except OSError as problem:
+            self._unwatched(problem, Failure(problem))
+
+    def _unwatched(self, problem: OSError, why: Failure) -> None:
+        # Nobody would ever hear of it again, so it ends: later, as whoever wants to read or write does not expect it.
+        self._events = 0
+        self.trouble = problem
+        self._poller.call_soon(functools.partial(self.connectionLost, why))
+
+    def _ready(self, events: int) -> None:
+        """Do what the reactor does for a descriptor that is ready."""
+        if self._aborting or (self.disconnecting and not self._events & WRITE):
+            return
+        try:
+            why = self._read_and_write(events)
+        except MemoryError:
+            MEMORY.lacks(ended=1)
+            self.connectionLost(OUT_OF_MEMORY)
+            return
+        except Exception as problem:  # noqa: BLE001 - whatever it is, it ends this connection alone
+            _log.failure("the protocol of {transport!r} raised", transport=self)
+            why = problem
+        if why is main.CONNECTION_DONE:
+            self.connectionLost(LOST if self._broken else CLOSED)
+        elif why is main.CONNECTION_LOST:
+            self.connectionLost(LOST)
+        elif isinstance(why, BaseException):
+            self.connectionLost(Failure(why))
+
+    def _read_and_write(self, events: int) -> object:
+        """Read or write or both, and give why the connection is over, if it is."""
+        if events & TROUBLE and self._events == TROUBLE:
+            return main.CONNECTION_LOST
+        if events & (READ | TROUBLE) and self._events & READ:
+            looking = self._looking
+            why = self.doRead() if looking is None else self._look(looking, events)
+            if why is main.CONNECTION_DONE and not self._broken:
+                self._read_to_end = True
+                self.stopReading()
+                self.readConnectionLost(CLOSED)
+                return None
+            if why:
+                return why
+        if events & (WRITE | TROUBLE) and self._events & WRITE:
+            why = self.doWrite()
+            return None if why is main.CONNECTION_LOST and self._is_broken() else why
+        return None
+
+    # What can be had for less.
+
+    def write(self, data: bytes) -> None:
+        """Send at once what the socket takes, if nothing waits before it."""
+        if (
+            not self._events & WRITE
+            and not self.TLS
+            and self.connected
+            and not self._writeDisconnected
+            and data
+        ):
+            sent = self.writeSomeData(data)
+            if sent == len(data):
+                return
+            if isinstance(sent, int):
+                data = data[sent:]
+            elif self._is_broken():
+                return
+        if not self._broken:
+            super().write(data)
+
+    def _is_broken(self) -> bool:
+        """Note that the peer takes nothing any more; tell whether what it sent before is still to be read."""
+        nobody_reads = self.disconnecting or not (self._events & READ or self.reads_later)
+        if self._read_to_end or nobody_reads:
+            return False
+        self._broken = True
+        _take_unsent(self)
+        self.stopWriting()
+        return True
+
+    def loseConnection(self) -> None:
+        """Close when all is written; if it is, as soon as whoever asks has gone on."""
+        if self._events & WRITE or self.TLS or self.producer is not None:
+            super().loseConnection()
+        elif self.connected and not self.disconnecting:
+            self.disconnecting = 1
+            self._poller.call_soon(self._close)
+
+    def _close(self) -> None:
+        self.connectionLost(CLOSED)
+
+    def loseWriteConnection(self) -> None:
+        """Shut down this direction when all is written; if it is, as soon as whoever asks has gone on."""
+        if self._events & WRITE or self.TLS or self.producer is not None:
+            super().loseWriteConnection()
+        elif self.connected and not self._writeDisconnecting:
+            self._writeDisconnecting = True
+            self._poller.call_soon(self._shut_down)
+
+    def _shut_down(self) -> None:
+        # What was written meanwhile is sent first. Whoever closes needs no half-close, and before a reset it would look like an end.
+        is_ending = self.disconnecting or self._aborting or not self.connected
+        if not is_ending and not self._events & WRITE:
+            self._writeDisconnected = True
+            self._closeWriteConnection()
+
+    def abortConnection(self) -> None:
+        """Break the connection off, as soon as whoever asks has gone on."""
+        if self.connected and not self._aborting:
+            self._aborting = True
+            self._poller.call_soon(self._abort)
+
+    def _abort(self) -> None:
+        self.connectionLost(_ABORTED)
+
+    def connectionLost(self, reason: Failure) -> None:
+        """Close the socket, and tell the protocol."""
+        if self.disconnected:
+            return
+        self.disconnected, self.connected = 1, 0
+        try:
+            self._close_socket(reason)
+        except MemoryError:
+            MEMORY.lacks()
+            self._close_socket(reason)
+        protocol = self.protocol
+        if self._looking is not None:
+            self._looking = None  # it knows the protocol, too
+        del self.protocol, self.socket, self.fileno
+        protocol.connectionLost(reason)
+
+    def _close_socket(self, reason: Failure) -> None:
+        """Let go of the socket, of which a part may have been done already."""
+        producer, self.producer = self.producer, None
+        if producer is not None:
+            producer.stopProducing()
+        if self._events:
+            self._poller.closing(self._descriptor)
+            self._events = 0
+        if isinstance(reason.value, error.ConnectionAborted):
+            # The peer is to be told by a reset that this was not a clean end.
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        self.socket.close()

@@ -1,0 +1,236 @@
+"""What OpenSSL needs to end the TLS of clients, and which certificate each client is shown."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+from OpenSSL import SSL, crypto
+
+from txmux.net.tls.allowed import is_allowed
+from txmux.net.tls.errors import TLSFileError
+from txmux.net.tls.pem import read_authorities, read_key_pairs, read_revocations
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from txmux.net.tls.pem import KeyPair
+    from txmux.rules.model import TlsEnd
+    from txmux.rules.model.tls import AllowedClient
+
+_CIPHERS = (
+    b"ECDHE+AESGCM:ECDHE+CHACHA20"  # of TLS 1.2; all have forward secrecy (RFC 9325, section 4.2)
+)
+_MINIMUM = {"1.2": SSL.TLS1_2_VERSION, "1.3": SSL.TLS1_3_VERSION}
+_OPTIONS = (
+    SSL.OP_NO_COMPRESSION | SSL.OP_NO_RENEGOTIATION | SSL.OP_CIPHER_SERVER_PREFERENCE
+)  # what a client could make the server work hard with, or choose badly
+
+
+_MODE = SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT
+_REFUSED = 47
+"""X509_V_ERR_PERMITTED_VIOLATION: OpenSSL has no alert of its own for it, and sends ``certificate_unknown`` (RFC 8446, section 6.2)."""
+
+NOT_ALLOWED = -1
+"""Told in place of a number of OpenSSL's: a certificate has been verified, but no line of ``allow_client`` fits it."""
+
+
+class NoCommonProtocolError(SSL.Error):
+    """A client offers by ALPN only what is not spoken; OpenSSL tells it so by an alert (RFC 7301, section 3.2)."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__([("", "", message)])  # as errors of OpenSSL's are
+
+
+class Contexts:
+    """The certificates that were read from files at one time, each in a context of OpenSSL's.
+
+    Raises:
+        TLSFileError: A file cannot be used.
+
+    Attributes:
+        default: For a client that asks for no name, or for one that nobody has; changes by itself to another
+            context when the client asks for the name of that.
+        valid_until: For each certificate its file, and when it is not valid any more, in seconds since 1970.
+        content: All certificates and lists of revoked ones, to compare them with others.
+    """
+
+    def __init__(self, end: TlsEnd) -> None:
+        authorities, revoked = [], []
+        if end.client_ca is not None:
+            authorities = read_authorities(end.client_ca, "tls_client_ca")
+        if end.client_crl is not None:
+            revoked = read_revocations(end.client_crl)
+        self._exact: dict[str, SSL.Context] = {}
+        self._under: dict[str, SSL.Context] = {}
+        made = []
+        found = read_key_pairs("terminate_tls", end.files)
+        self.valid_until = [
+            (str(pair.path), pair.certificate.to_cryptography().not_valid_after_utc.timestamp())
+            for pair in found
+        ]
+        self.content = [
+            (number, certificate.to_cryptography().public_bytes(Encoding.DER))
+            for number, group in enumerate(
+                [authorities, *([pair.certificate, *pair.chain] for pair in found)]
+            )
+            for certificate in group
+        ]
+        self.content += [(-1, one.public_bytes(Encoding.DER)) for one in revoked]
+        for names, pairs in _by_names(found).items():
+            context = _make_context(pairs, end, authorities, revoked)
+            made.append(context)
+            for name in names:
+                known = self._under if name.startswith("*.") else self._exact
+                known.setdefault(name.removeprefix("*."), context)
+        self.default = made[0]
+        self.default.set_tlsext_servername_callback(self._chosen_by_name)
+
+    def _chosen_by_name(self, connection: SSL.Connection) -> None:
+        asked = connection.get_servername()
+        if asked is not None:
+            connection.set_context(self.of(asked.decode("latin-1")))
+
+    def of(self, name: str) -> SSL.Context:
+        """Find the context for a host's name.
+
+        Args:
+            name: As the client writes it; only itself or a wildcard in place of its first label is right for it (RFC
+                9525, section 6.3).
+        """
+        name = name.lower().removesuffix(".")
+        parent = name.partition(".")[2]
+        return self._exact.get(name) or self._under.get(parent) or self.default
+
+
+def _by_names(pairs: Iterable[KeyPair]) -> dict[frozenset[str], list[KeyPair]]:
+    """Put certificates for the same names together, of which OpenSSL takes one that suits the client: RSA or ECDSA."""
+    found: dict[frozenset[str], list[KeyPair]] = {}
+    for pair in pairs:
+        group = found.setdefault(_names_of(pair.certificate.to_cryptography()), [])
+        if pair.key.type() not in {other.key.type() for other in group}:
+            group.append(pair)
+    return found
+
+
+def _names_of(certificate: x509.Certificate) -> frozenset[str]:
+    """Give the names of hosts that a certificate is for; its common name only where it has no better ones."""
+    names: list[Any]
+    try:
+        extension = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+        names = extension.value.get_values_for_type(x509.DNSName)
+    except (x509.ExtensionNotFound, ValueError):
+        common = certificate.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
+        names = [attribute.value for attribute in common]
+    return frozenset(str(name).lower().removesuffix(".") for name in names)
+
+
+def _make_context(
+    pairs: Sequence[KeyPair],
+    end: TlsEnd,
+    authorities: Iterable[crypto.X509],
+    revoked: Iterable[x509.CertificateRevocationList],
+) -> SSL.Context:
+    context = SSL.Context(SSL.TLS_SERVER_METHOD)
+    context.set_min_proto_version(_MINIMUM[end.minimum])
+    context.set_options(_OPTIONS)
+    context.set_mode(SSL.MODE_RELEASE_BUFFERS)
+    context.set_cipher_list(_CIPHERS)
+    # Sessions are kept by the clients, in tickets. Each context has keys of its own for these, which pyOpenSSL cannot set, so a
+    # client that meets another worker has to shake hands in full, as has one that comes after certificates have changed.
+    context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
+    context.set_session_id(b"txmux")
+    if end.alpn:
+        context.set_alpn_select_callback(_first_of([name.encode() for name in end.alpn]))
+    if end.client_ca is not None:
+        verify = partial(_verified, end.allow_client)
+        context.set_verify(_MODE, verify)
+        _have_refused_told(context)
+        # A session would let its client in after the certificate, or the list of revoked ones, has expired.
+        context.set_options(SSL.OP_NO_TICKET)
+        store: Any = context.get_cert_store()
+        # Whoever is in the file is trusted, be it an authority below another one.
+        flags = crypto.X509StoreFlags.PARTIAL_CHAIN
+        if end.client_crl is not None:
+            flags |= crypto.X509StoreFlags.CRL_CHECK | crypto.X509StoreFlags.CRL_CHECK_ALL
+        store.set_flags(flags)
+        for one in revoked:
+            store.add_crl(one)
+        for authority in authorities:
+            store.add_cert(authority)
+            context.add_client_ca(authority)
+    for pair in pairs:
+        _show(context, pair)
+    return context
+
+
+def _show(context: SSL.Context, pair: KeyPair) -> None:
+    """Have a certificate shown to the clients that it suits."""
+    try:
+        context.use_certificate(pair.certificate)
+        context.use_privatekey(pair.key)
+        for certificate in pair.chain:
+            context.add_extra_chain_cert(certificate)
+    except SSL.Error as problem:
+        why = problem.args[0][-1][-1] if problem.args and problem.args[0] else problem
+        raise TLSFileError(
+            "terminate_tls",
+            f"'{pair.path}': OpenSSL does not take the certificate: {why}; get one with a stronger key or signature",
+        ) from None
+
+
+def _first_of(wanted: Sequence[bytes]) -> Callable[[SSL.Connection, list[bytes]], bytes]:
+    def choose(_: SSL.Connection, offered: list[bytes]) -> bytes:
+        for protocol in wanted:
+            if protocol in offered:
+                return protocol
+        shown = ", ".join(protocol.decode("latin-1") for protocol in offered)
+        raise NoCommonProtocolError(
+            f"by ALPN the client offers only {shown}, which alpn does not name"
+        )
+
+    return choose
+
+
+def _verified(
+    allowed: Sequence[AllowedClient],
+    connection: SSL.Connection,
+    certificate: crypto.X509,
+    number: int,
+    depth: int,
+    ok: int,
+) -> bool:
+    """Say whether a client's certificate is accepted; if it is not, leave a note with the transport of why.
+
+    Every client is asked: with certificates of clients there are no sessions to come back with.
+    """
+    if ok and (depth or not allowed):
+        return True
+    shown = certificate.to_cryptography()
+    if ok and is_allowed(shown, allowed):
+        return True
+    connection.get_app_data().distrusted = (NOT_ALLOWED if ok else number, shown)
+    return False
+
+
+def _have_refused_told(context: SSL.Context) -> None:
+    """Have a client that is refused though its certificate is valid told so: OpenSSL would send ``internal_error``.
+
+    What the callback of pyOpenSSL answers has no place for a reason, so one is put around it.
+    """
+    openssl: Any = SSL
+    lib = openssl._lib
+    inner: Any = context._verify_callback
+
+    def verify(ok: int, store: Any) -> int:
+        accepted: int = inner(ok, store)
+        if not accepted and lib.X509_STORE_CTX_get_error(store) == lib.X509_V_OK:
+            lib.X509_STORE_CTX_set_error(store, _REFUSED)
+        return accepted
+
+    context._verify_callback = outer = openssl._ffi.callback(
+        "int (*)(int, X509_STORE_CTX *)", verify
+    )
+    lib.SSL_CTX_set_verify(context._context, _MODE, outer)

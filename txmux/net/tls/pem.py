@@ -1,0 +1,222 @@
+"""What PEM files hold (RFC 7468): certificates, and the keys of some."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+import attrs
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    PublicFormat,
+    load_pem_private_key,
+)
+from OpenSSL import crypto
+
+from txmux.files import read_bytes
+from txmux.net.tls.errors import TLSFileError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+_PAIR = "a certificate and its key"
+_STRANGERS = "the private key does not belong to the certificate"
+_BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----.+?-----END \1-----", re.DOTALL)
+
+
+@attrs.frozen
+class KeyPair:
+    """A certificate and its key.
+
+    Attributes:
+        path: Where the certificate is from.
+        chain: Those that lead from it to its authority.
+    """
+
+    path: Path
+    certificate: crypto.X509
+    chain: tuple[crypto.X509, ...]
+    key: crypto.PKey
+
+
+@attrs.frozen
+class _File:
+    """What one file holds, certificates and keys by the public key (SubjectPublicKeyInfo, RFC 5280)."""
+
+    path: Path
+    certificates: list[tuple[bytes, x509.Certificate]]
+    keys: dict[bytes, Any]
+
+
+def read_authorities(path: Path, key: str = "tls_ca") -> list[crypto.X509]:
+    """Read the certificates that are to be trusted.
+
+    Args:
+        path: The file.
+        key: The key that names it in the rules.
+
+    Raises:
+        TLSFileError: They cannot be read.
+    """
+    wanted = "certificates"
+    found = [found for _, found in _read(key, path, wanted, keys=False).certificates]
+    if not found:
+        raise TLSFileError(key, f"'{path}' has no certificate in it; {_name(wanted)}")
+    return [crypto.X509.from_cryptography(certificate) for certificate in found]
+
+
+def read_revocations(
+    path: Path, key: str = "tls_client_crl"
+) -> list[x509.CertificateRevocationList]:
+    """Read lists of certificates that were revoked (RFC 5280, section 5).
+
+    Args:
+        path: The file.
+        key: The key that names it in the rules.
+
+    Raises:
+        TLSFileError: They cannot be read.
+    """
+    wanted = "certificate revocation lists"
+    try:
+        found = [
+            x509.load_pem_x509_crl(block)
+            for kind, block in _blocks(key, path, wanted)
+            if kind == b"X509 CRL"
+        ]
+    except ValueError:
+        raise TLSFileError(key, f"'{path}': a list is damaged; {_name(wanted)}") from None
+    if not found:
+        raise TLSFileError(key, f"'{path}' has no list in it; {_name(wanted)}")
+    return found
+
+
+def read_identity(paths: Iterable[Path], key: str = "tls_client_certificate") -> dict[str, Any]:
+    """Read a client's certificate, those that lead from it to its authority, and its key.
+
+    Args:
+        paths: The files; together they hold all that.
+        key: The key that names them in the rules.
+
+    Returns:
+        Arguments of Twisted's `CertificateOptions`.
+
+    Raises:
+        TLSFileError: They cannot be read, or something is not in them.
+    """
+    files = [_read(key, path, _PAIR) for path in paths]
+    shown = " and ".join(f"'{file.path}'" for file in files)
+    certificates = [found for file in files for found in file.certificates]
+    keys = {public: private for file in files for public, private in file.keys.items()}
+    for found, what in ((certificates, "certificate"), (keys, "private key")):
+        if not found:
+            raise TLSFileError(key, f"{shown}: no {what} in it; {_name(_PAIR)}")
+    pairs = _pairs(_File(files[0].path, certificates, keys), keys)
+    if not pairs:
+        raise TLSFileError(key, f"{shown}: {_STRANGERS}; {_name(_PAIR)}")
+    return {
+        "certificate": pairs[0].certificate,
+        "privateKey": pairs[0].key,
+        "extraCertChain": list(pairs[0].chain),
+    }
+
+
+def read_key_pairs(key: str, paths: Iterable[Path]) -> list[KeyPair]:
+    """Read certificates with their keys, each of which is in the same file or in one without certificates.
+
+    Args:
+        key: The key that names the files in the rules.
+        paths: The files, at least one. Each that has certificates holds a chain of its own.
+
+    Returns:
+        At least one, in the order of the files.
+
+    Raises:
+        TLSFileError: Something cannot be read, or does not go with the rest.
+    """
+    files = [_read(key, path, _PAIR) for path in paths]
+    keys = {public: private for file in files for public, private in file.keys.items()}
+    known = {public for file in files for public, _ in file.certificates}
+    found = []
+    for file in files:
+        pairs = _pairs(file, keys)
+        found += pairs
+        if not file.certificates and not file.keys:
+            what = "no certificate in it"
+        elif file.certificates and not pairs:
+            what = _STRANGERS if file.keys else "no private key for its certificate"
+        elif not known.issuperset(file.keys):
+            what = _STRANGERS if file.certificates else "no certificate for its private key"
+        else:
+            continue
+        raise TLSFileError(key, f"'{file.path}': {what}; {_name(_PAIR)}")
+    return found
+
+
+def _pairs(file: _File, keys: dict[bytes, Any]) -> list[KeyPair]:
+    """Find the certificates of a file that have a key; the others are what leads to their authority."""
+    own = [found for found in file.certificates if found[0] in keys]
+    others = [found for found in file.certificates if found not in own]
+    chain = tuple(crypto.X509.from_cryptography(certificate) for _, certificate in others)
+    return [
+        KeyPair(
+            file.path,
+            crypto.X509.from_cryptography(certificate),
+            chain,
+            crypto.PKey.from_cryptography_key(keys[public]),
+        )
+        for public, certificate in own
+    ]
+
+
+def _blocks(key: str, path: Path, wanted: str) -> list[tuple[bytes, bytes]]:
+    """Give what the file holds: what each block is, and the block."""
+    try:
+        data = read_bytes(path)
+    except OSError as problem:
+        advice = _name(wanted)
+        if isinstance(problem, PermissionError):
+            advice = "let the user that txmux runs as read it"
+        message = f"cannot read '{path}': {problem.strerror}; {advice}"
+        raise TLSFileError(key, message, problem) from None
+    return [(found[1], found[0]) for found in _BLOCK.finditer(data)]
+
+
+def _read(key: str, path: Path, wanted: str, *, keys: bool = True) -> _File:
+    blocks = _blocks(key, path, wanted)
+    try:
+        certificates = [
+            (_public(certificate), certificate)
+            for kind, block in blocks
+            if kind == b"CERTIFICATE"
+            for certificate in [x509.load_pem_x509_certificate(block)]
+        ]
+    except Exception:  # noqa: BLE001 - what is raised depends on what is damaged
+        message = f"'{path}': a certificate is damaged; {_name(wanted)}"
+        raise TLSFileError(key, message) from None
+    private = [block for kind, block in blocks if keys and kind.endswith(b"PRIVATE KEY")]
+    loaded = [_private(key, path, block, wanted) for block in private]
+    return _File(path, certificates, {_public(found): found for found in loaded})
+
+
+def _private(key: str, path: Path, block: bytes, wanted: str) -> Any:
+    try:
+        return load_pem_private_key(block, None)
+    except TypeError:
+        message = f"'{path}': the private key is encrypted; write it without a passphrase"
+    except Exception:  # noqa: BLE001 - what a damaged key raises depends on its kind
+        message = f"'{path}': the private key is damaged; {_name(wanted)}"
+    raise TLSFileError(key, message)
+
+
+def _public(holder: Any) -> bytes:
+    encoded: bytes = holder.public_key().public_bytes(
+        Encoding.DER, PublicFormat.SubjectPublicKeyInfo
+    )
+    return encoded
+
+
+def _name(wanted: str) -> str:
+    return f"name a PEM file with {wanted}"

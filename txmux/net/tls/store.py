@@ -1,0 +1,145 @@
+"""The certificates of a route that ends TLS, kept up with their files."""
+
+from __future__ import annotations
+
+import errno
+from typing import TYPE_CHECKING
+
+import attrs
+from twisted.logger import Logger
+
+from txmux.files import state_at
+from txmux.net.tls.contexts import Contexts
+from txmux.net.tls.errors import TLSFileError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from OpenSSL import SSL
+
+    from txmux.rules.model import TlsEnd
+
+_PAUSE = 1.0
+"""Seconds between two looks at the files, at least."""
+_PAUSE_OF_HELPER = 5.0
+"""The same where the helper has to look at them, for whom all clients wait."""
+
+
+@attrs.frozen
+class PreparedContexts:
+    """What was read from the files of a route.
+
+    Attributes:
+        contexts: What clients are served with.
+        states: Of the files, when they were read.
+    """
+
+    contexts: Contexts
+    states: object
+
+
+class CertificateStore:
+    """Reads the files again when they have changed, which it finds out when a client comes.
+
+    Args:
+        end: What the rules say.
+        seconds: Tells the time.
+        route: The route's name, for the log.
+
+    Attributes:
+        trouble: Why clients do not get what is in the files now; empty if they do.
+
+    Raises:
+        TLSFileError: A file cannot be used.
+    """
+
+    _log = Logger()
+
+    def __init__(self, end: TlsEnd, seconds: Callable[[], float], route: str) -> None:
+        self._end = end
+        self._seconds = seconds
+        self._route = route
+        self._files = [*end.files, *filter(None, (end.client_ca, end.client_crl))]
+        self.trouble = ""
+        self._pause, self._is_unheard = _PAUSE, False
+        # Asked before they are read, so that a change meanwhile is seen as one.
+        self._seen = self._states()
+        self._contexts = Contexts(end)
+        self._looked_at = seconds()
+
+    def context(self) -> SSL.Context:
+        """Give what the next client is served with."""
+        now = self._seconds()
+        if now - self._looked_at >= self._pause:
+            self._looked_at = now
+            states = self._states()
+            if states != self._seen and not self._is_unheard:
+                self._read(states)
+        return self._contexts.default
+
+    def valid_until(self) -> list[tuple[str, float]]:
+        """Give for each certificate its file, and when it is not valid any more, in seconds since 1970."""
+        return self._contexts.valid_until
+
+    def reread(self) -> None:
+        """Read the files, changed or not."""
+        self._read(self._states())
+
+    def prepare(self) -> PreparedContexts:
+        """Read the files, changed or not, for `take`.
+
+        Files that this process may not read any more need not be read if nobody has changed them.
+
+        Raises:
+            TLSFileError: A file cannot be used.
+        """
+        states = self._states()
+        try:
+            return PreparedContexts(Contexts(self._end), states)
+        except TLSFileError as problem:
+            if problem.forbidden and states == self._seen:
+                return PreparedContexts(self._contexts, states)
+            raise
+
+    def take(self, prepared: PreparedContexts) -> None:
+        """Serve the next clients with what was read."""
+        self._seen = prepared.states
+        self.trouble = ""
+        # With the same certificates, clients go on with the sessions that they have.
+        if prepared.contexts.content != self._contexts.content:
+            self._contexts = prepared.contexts
+        self._log.info(
+            "[route {route}] terminate_tls: the certificates have been read again",
+            route=self._route,
+        )
+
+    def _read(self, states: object) -> None:
+        self._seen = states
+        try:
+            self.take(PreparedContexts(Contexts(self._end), states))
+        except TLSFileError as problem:
+            self.trouble = f"[route {self._route}] {problem.key}: {problem}; clients get the certificates that were read before"
+            self._log.error("{trouble}", trouble=self.trouble)
+
+    def _states(self) -> object:
+        self._pause, before, self._is_unheard = _PAUSE, self._is_unheard, False
+        states = [self._state_at(path) for path in self._files]
+        if self._is_unheard and not before:
+            self.trouble = f"[route {self._route}] terminate_tls: the helper that looks at the files does not answer"
+            self._log.error("{trouble}", trouble=self.trouble)
+        elif before and not self._is_unheard:
+            self.trouble = ""
+        return states
+
+    def _state_at(self, path: Path) -> object:
+        try:
+            state, is_helped = state_at(path)
+        except (
+            OSError
+        ) as problem:  # reading it tells, but who does not answer now would not do so then
+            self._is_unheard |= problem.errno == errno.EPIPE
+            return problem.errno
+        if is_helped:
+            self._pause = _PAUSE_OF_HELPER
+        return state

@@ -1,0 +1,181 @@
+"""A TLS transport that can be half-closed, and that never makes a broken stream look like a whole one."""
+
+from __future__ import annotations
+
+import contextlib
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from OpenSSL.SSL import SENT_SHUTDOWN, Error, WantReadError, ZeroReturnError
+from twisted.internet.interfaces import IHalfCloseableProtocol
+from twisted.internet.main import CONNECTION_LOST
+from twisted.internet.protocol import connectionDone
+from twisted.protocols.tls import TLSMemoryBIOProtocol
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from txmux.net.sockets.waiting import below_tls, waiting
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from txmux.net.tls.causes import Distrusted
+
+_RECORD = 2**14
+"""The most plaintext that a record has (RFC 8446, section 5.1)."""
+_PIECE = 2**15
+"""The most that is taken at once of what is encrypted: a record and more (section 5.2)."""
+_MOST_UNREAD = 2**16
+"""Bytes of answers that OpenSSL gives by itself, as to a KeyUpdate (section 4.6.3), while the client reads nothing."""
+
+
+@implementer(IHalfCloseableProtocol)
+class TLSTransport(TLSMemoryBIOProtocol):
+    """The TLS of a client, as the transport of whoever serves it. Made with that protocol, which can be half-closed.
+
+    Two things are otherwise than in Twisted's. The client's close-notify only tells that no more will come, as TLS 1.3
+    has it (RFC 8446, section 6.1), and what is left for the client is still sent; so it is with the end of the
+    TCP connection's one direction, since many clients send no close-notify, unless `strict`. And to break the connection
+    off sends no close-notify, since that would make a cut answer look complete.
+
+    Whoever it is made with is told by a method ``truncated()``, if it has one, when the client's direction of the TCP
+    connection ends without a close-notify before one was sent to the client: anybody on the way could have cut it.
+
+    Attributes:
+        strict: Whether such an end breaks the connection.
+        distrusted: What OpenSSL has against the client's certificate, if anything.
+    """
+
+    strict = False
+    distrusted: Distrusted | None = None
+    wrappedProtocol: Any
+    transport: Any
+    _tlsConnection: Any
+    _has_finished = False
+    _unread = 0
+
+    def _write(self, data: bytes) -> None:
+        """Encrypt all of it, and send it in one go. Twisted's sends each record by itself."""
+        if self._lostTLSConnection:
+            return
+        at, view, failure = 0, memoryview(data), None
+        pieces: list[bytes] = []
+        try:
+            while at < len(data):
+                at += self._tlsConnection.send(view[at : at + _RECORD])
+                # Taken at once, since OpenSSL keeps as much memory for a connection as ever waited there.
+                pieces.append(self._tlsConnection.bio_read(_PIECE))
+        except WantReadError:
+            self._bufferedWrite(data[at:])
+        except Error:
+            failure = Failure()
+        if pieces:
+            self.transport.write(b"".join(pieces))
+        if failure is not None:
+            self._tlsShutdownFinished(failure)
+
+    def _flushSendBIO(self) -> None:
+        """Send what is encrypted."""
+        data = self._encrypted()
+        if data:
+            self.transport.write(data)
+
+    def _encrypted(self) -> bytes:
+        data = b""
+        with contextlib.suppress(WantReadError):  # there is nothing
+            data = self._tlsConnection.bio_read(_PIECE)
+            while len(data) % _PIECE == 0:
+                data += self._tlsConnection.bio_read(_PIECE)
+        return data
+
+    def _answer(self) -> None:
+        """Send what OpenSSL has to say to what has come; to a client that reads none of it, not without a limit."""
+        data = self._encrypted()
+        if not data:
+            return
+        self._unread = self._unread + len(data) if waiting(below_tls(self.transport)) else 0
+        if self._unread > _MOST_UNREAD and not self._lostTLSConnection:
+            self._break_off()
+        else:
+            self.transport.write(data)
+
+    def _flushReceiveBIO(self) -> None:
+        """Pass on what has come, all records of it at once."""
+        if self._lostTLSConnection or self._has_finished:
+            return
+        pieces: list[bytes] = []
+        end: Callable[[], None] | None = None
+        try:
+            while True:
+                pieces.append(self._tlsConnection.recv(_RECORD))
+        except WantReadError:
+            pass
+        except ZeroReturnError:
+            end = self._finished
+        except Error:
+            end = partial(self._tlsShutdownFinished, Failure())
+        if pieces and not self._aborted:
+            self.wrappedProtocol.dataReceived(b"".join(pieces))
+        if end is not None and not self._lostTLSConnection:
+            end()
+        if self._tlsConnection is not None:  # nobody has let go of everything meanwhile
+            self._answer()
+
+    def _finished(self) -> None:
+        """Tell that the client will send no more, unless that is all that the end was waited for."""
+        self._has_finished = True
+        if self._tlsConnection.get_shutdown() & SENT_SHUTDOWN:
+            self._shutdownTLS()
+            # Both have said the end: with TLS inside of TLS, that outside may yet be broken off, which cuts nothing.
+            self._reason = self._reason or connectionDone
+            self._tlsShutdownFinished(None)
+        else:
+            self.wrappedProtocol.readConnectionLost()
+
+    def _shutdownTLS(self) -> None:
+        if not self._aborted:
+            super()._shutdownTLS()
+            if self._has_finished:
+                self.transport.loseConnection()  # there is no close-notify to be waited for
+
+    def _tlsShutdownFinished(self, reason: Failure | None) -> None:
+        if self._producer is not None:
+            # The connection below would not be closed while there is one, and it has nobody to write to any more.
+            producer = self._producer
+            self.unregisterProducer()
+            producer.stopProducing()
+        super()._tlsShutdownFinished(reason)
+
+    def readConnectionLost(self) -> None:
+        """Learn that the connection below sends no more."""
+        if self._has_finished or self._lostTLSConnection:
+            return
+        if not self._handshakeDone or (self._is_truncated() and self.strict):
+            self._break_off()
+        else:
+            self._finished()
+
+    def _break_off(self) -> None:
+        self._reason = Failure(CONNECTION_LOST)
+        self._lostTLSConnection = True
+        self.transport.abortConnection()
+
+    def _is_truncated(self) -> bool:
+        """Tell whether the client ends without a close-notify where there should be one, having told of it."""
+        inner = self.wrappedProtocol
+        # With TLS inside of TLS, the innermost one says whether all has come.
+        if isinstance(inner, TLSTransport) or self._tlsConnection.get_shutdown() & SENT_SHUTDOWN:
+            return False
+        tell = getattr(inner, "truncated", None)
+        if tell is not None:
+            tell()
+        return True
+
+    def writeConnectionLost(self) -> None:
+        """Learn that a half-close of the connection below was carried out, which nobody asks for."""
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """Tell the protocol that the connection is gone."""
+        # Nothing is left to be read: whatever came was passed on at once.
+        self._lostTLSConnection = True
+        super().connectionLost(reason)

@@ -1,0 +1,83 @@
+"""Which version of the rules a service has, and what came of the last reload: what it tells the next process of that."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from txmux.control.interface import Report
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from txmux.control.rates import Rates
+    from txmux.processes.supervisor.supervisor import Supervisor
+    from txmux.rules.model import Rules
+    from txmux.serving.state import Told
+
+    LastReload = tuple[float, Report] | None
+
+__all__ = ["last_reload_in", "number_in", "state_of"]
+
+
+async def state_of(
+    opened: Supervisor,
+    rules: Rules,
+    last_reload: LastReload,
+    rates: Rates,
+    *,
+    again: bool = False,
+) -> Told:
+    """Give what the next process goes on with; see `txmux.serving.state`.
+
+    Args:
+        opened: What serves.
+        rules: Those that hold.
+        last_reload: When they were last asked to be read again, in seconds since 1970, and what came of it.
+        rates: What was measured until now.
+        again: See `Supervisor.state`.
+    """
+    when, report = last_reload or (0.0, None)
+    told = {
+        "number": opened.number,
+        "digest": _digest(rules),
+        "last_reload": None if report is None else {"time": when, **attrs.asdict(report)},
+    }
+    state = await opened.state(again=again)
+    # The next process reads files by itself.
+    networks = {
+        name: one for name, one in state["networks"].items() if name.partition(":")[0] != "file"
+    }
+    return {**state, "networks": networks, "rules": told, "history": rates.told()}
+
+
+def number_in(state: Mapping[str, Any], rules: Rules) -> int:
+    """Give the number of the version of rules that a process has read, by what the old one has told: the next one if they are others."""
+    before: Mapping[str, Any] = state.get("rules", {})
+    number = int(before.get("number", 0))
+    return number + (not number or before.get("digest") != _digest(rules))
+
+
+def last_reload_in(state: Mapping[str, Any]) -> LastReload:
+    """Give what the old process has told of its last reload; ``None`` if it has not had any.
+
+    One that had failed is made good by now: whoever takes the place of another has read the rules, and serves by them.
+    """
+    reload = state.get("rules", {}).get("last_reload")
+    with suppress(KeyError, TypeError):  # there was none, or it is of another version
+        if not reload["ok"]:
+            return time.time(), Report(ok=True, changes="the rules were read by an upgrade")
+        report = Report(ok=True, changes=str(reload["changes"]))
+        return float(reload["time"]), report
+    return None
+
+
+def _digest(rules: Rules) -> str:
+    """Tell texts of rules apart."""
+    texts = json.dumps(attrs.asdict(rules.files), sort_keys=True)
+    return hashlib.sha256(texts.encode()).hexdigest()

@@ -1,0 +1,237 @@
+"""How the bytes of all connections are moved: whose ports, clients and relays are used."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import time
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
+
+from txmux.access.banned import Banned
+from txmux.access.lists.current import Lists
+from txmux.access.loops import Hops
+from txmux.backends.connect.dial import dial
+from txmux.errors import MuxError
+from txmux.net.relay.kernel import can_relay, is_supported, kernel_relay
+from txmux.net.relay.portable import portable_relay
+from txmux.net.relay.rates import paced_relay
+from txmux.net.sockets.descriptors import DESCRIPTORS
+from txmux.net.sockets.gate import gate
+from txmux.net.sockets.giving import Giver
+from txmux.net.sockets.options import set_options
+from txmux.net.sockets.poller import Poller
+from txmux.net.sockets.port import SocketPort
+from txmux.net.sockets.timers import Timers
+from txmux.net.sockets.transport import SocketTransport, address_of
+from txmux.net.sockets.unixport import SharedUNIXPort
+from txmux.telemetry.counting.column import Column
+from txmux.telemetry.events import Events
+from txmux.telemetry.recent import Recent
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from twisted.internet.interfaces import IListeningPort, IProtocolFactory
+
+    from txmux.access.shared.leases import SharedRates
+    from txmux.net.relay.ends import End, IRelayTransport
+    from txmux.net.relay.interface import RelayResult, Timeouts
+    from txmux.net.relay.rates import Rates
+    from txmux.net.relay.relay import Relay
+    from txmux.net.relay.silence import Keepalive
+    from txmux.net.sockets.giving import Failure as GivingFailure
+    from txmux.net.sockets.options import SocketOption
+    from txmux.rules.model import Rules
+
+_NOWHERE: dict[int, Any] = {
+    socket.AF_INET: ("0.0.0.0", 0),  # noqa: S104 - nobody listens there
+    socket.AF_INET6: ("::", 0),
+    socket.AF_UNIX: "",
+}
+_AT_ONCE = 64  # connections accepted before others have their turn
+_SHARED_AT_ONCE = 4  # the rest is for whichever process is free
+
+
+class Engine:
+    """What one process works with; all listeners may share one.
+
+    Args:
+        reactor: In which all runs.
+        relay: ``portable`` for Twisted's own transports and nothing else; otherwise plain sockets are served beside
+            the reactor, where the system can.
+        hops: Shared with other processes that serve the same; by default its own.
+        shared: Whether other processes accept from the same sockets.
+        column: What this process counts; nobody else sees it by default.
+
+    Attributes:
+        clock: Tells the time, and has the timers of connections.
+        dial: Starts to connect to a server: see `txmux.backends.connect.dial.dial`.
+        hops: Recognises connections that come back.
+        descriptors: Those of this process.
+        lists: Exchanges the networks of rules that change while these hold.
+        banned: Who may not come in, whatever the rules.
+        shared: What counts the rates of sources with other machines, if rules ever wanted that.
+        column: As above.
+        events: What happens to connections, for whoever listens.
+        recent: The last connections that did not end as they should.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        relay: Literal["auto", "portable", "kernel"] = "auto",
+        hops: Hops | None = None,
+        *,
+        shared: bool = False,
+        column: Column | None = None,
+    ) -> None:
+        self.reactor = reactor
+        self.column = column or Column()
+        self.hops = hops or Hops()
+        self.recent = Recent()
+        self.lists = Lists()
+        self.banned = Banned(time.time)
+        self.shared: SharedRates | None = None
+        self._shared = shared
+        self.clock = Timers(reactor)
+        self.events = Events(reactor)
+        self.descriptors = DESCRIPTORS
+        plain = relay != "portable" and is_supported()
+        self._poller = Poller.of(reactor) if plain else None
+        self.dial = partial(dial, reactor, clock=self.clock, poller=self._poller)
+
+    def listen(
+        self, opened: socket.socket, factory: IProtocolFactory, options: Sequence[SocketOption]
+    ) -> IListeningPort:
+        """Accept the connections of a socket.
+
+        Args:
+            opened: Listens already. The port works on a duplicate, so this one stays the caller's to close.
+            factory: Is told of each client.
+            options: Of the clients' sockets, if they are of TCP; see `prepare`.
+        """
+        if opened.family in {socket.AF_INET, socket.AF_INET6}:
+            self.hops.ports.add(opened.getsockname()[1])
+        if self._poller is None:
+            if opened.family == socket.AF_UNIX:
+                unix = SharedUNIXPort(opened, factory, self.reactor)
+                unix.startListening()
+                self.gate(unix)
+                return unix
+            adopted: IListeningPort = self.reactor.adoptStreamPort(
+                opened.fileno(), opened.family, factory
+            )
+            self.gate(adopted)
+            return adopted
+        port = SocketPort(
+            self._poller,
+            opened.dup(),
+            factory,
+            options=options,
+            at_once=_SHARED_AT_ONCE if self._shared else _AT_ONCE,
+            descriptors=self.descriptors,
+        )
+        port.startListening()
+        return port
+
+    def prepare_rules(self, rules: Rules, *, use: bool = False) -> None:
+        """Get ready for rules: keep their networks up to date, and have what they share.
+
+        Args:
+            rules: Which.
+            use: Whether to `use_rules`, too.
+
+        Raises:
+            MuxError: A database cannot be read.
+        """
+        self.lists.hold(rules)
+        if rules.settings.shared_limits is not None and self.shared is None:
+            from txmux.access.shared.leases import SharedRates  # noqa: PLC0415 - few machines share
+
+            self.shared = SharedRates(self.reactor, self.clock.seconds)
+        if use:
+            self.use_rules(rules)
+
+    def use_rules(self, rules: Rules) -> None:
+        """Share limits as rules want."""
+        if self.shared is not None:
+            settings = rules.settings
+            self.shared.use(settings.shared_limits, settings.shared_limits_password)
+
+    async def share_no_more(self) -> None:
+        """Have no connection any more by which limits are shared."""
+        if self.shared is not None:
+            await self.shared.stop()
+
+    def check_adopting(self) -> None:
+        """See whether this process can go on with connections of another.
+
+        Raises:
+            MuxError: It serves no plain sockets beside the reactor.
+        """
+        if self._poller is None:
+            raise MuxError("connections can be taken over by the kernel relay alone")
+
+    def check_giving(self) -> None:
+        """See whether this process can hand over sockets of clients.
+
+        Raises:
+            MuxError: It serves no plain sockets beside the reactor.
+        """
+        if self._poller is None:
+            raise MuxError(
+                "sockets can be handed over on Linux alone, and not with 'relay = portable'"
+            )
+
+    def give(
+        self,
+        path: str,
+        given: socket.socket,
+        message: bytes,
+        on_taken: Callable[[], None],
+        on_failed: Callable[[GivingFailure, str], None],
+    ) -> Giver:
+        """Make what gives a socket to another process; see `Giver` and `check_giving`."""
+        assert self._poller is not None  # noqa: S101 - it has been checked
+        return Giver(self._poller, self.clock, path, given, message, on_taken, on_failed)
+
+    def transport(self, connected: socket.socket) -> SocketTransport:
+        """Make a transport on a socket that another process has connected; see `check_adopting`."""
+        assert self._poller is not None  # noqa: S101 - it has been checked
+        try:
+            peer = connected.getpeername()
+        except OSError:  # it has been reset; whoever reads hears of that
+            peer = _NOWHERE[connected.family]
+        connected.setblocking(False)  # noqa: FBT003 - the socket module's signature
+        family = int(connected.family)
+        return SocketTransport(self._poller, connected, family, address_of(family, peer))
+
+    def gate(self, port: IListeningPort) -> None:
+        """Have a port that was opened elsewhere leave clients in its queue while there is no room for them."""
+        gate(port, self.reactor, self.descriptors)
+
+    @staticmethod
+    def prepare(transport: IRelayTransport, options: Sequence[SocketOption]) -> None:
+        """Set the options of a socket, whether a client's or a server's, that does not have them from its port."""
+        if not isinstance(transport, SocketTransport) and hasattr(transport, "setTcpNoDelay"):
+            transport.setTcpNoDelay(enabled=True)
+            below: Any = transport  # TLS passes on what it does not have
+            with contextlib.suppress(OSError):  # it is gone already
+                set_options(below.socket, options)
+
+    def relay(
+        self,
+        client: End,
+        server: End,
+        timeouts: Timeouts,
+        on_over: Callable[[RelayResult], None],
+        rates: Rates | None = None,
+        keepalive: Keepalive | None = None,
+    ) -> Relay:
+        """Make the best relay for two ends, and for how fast they may be."""
+        if rates is not None:
+            return paced_relay(self.clock, timeouts, on_over, rates, keepalive)
+        if self._poller is not None and can_relay(client) and can_relay(server):
+            return kernel_relay(self.clock, timeouts, on_over, self._poller, keepalive)
+        return portable_relay(self.clock, timeouts, on_over, keepalive)

@@ -1,0 +1,220 @@
+"""What connections need of the rules under which they were accepted."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from txmux.detection.detector import Detector
+from txmux.errors import MuxError
+from txmux.net.sockets.options import NO_KEEPALIVE, keepalive_options
+from txmux.rules.model import InProcess, Route
+from txmux.rules.model.clients import EVERY_CLIENT, Clients
+from txmux.rules.reading.handover import is_led_to, misplaced
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from ipaddress import IPv4Address, IPv6Address
+
+    from txmux.access.admission import Admission
+    from txmux.backends.connect.dial import Dial
+    from txmux.backends.upstream import Destination
+    from txmux.backends.upstreams import Upstreams
+    from txmux.net.sockets.options import SocketOption
+    from txmux.net.tls.termination import Termination
+    from txmux.net.tls.terminations import Terminations
+    from txmux.rules.model import Keepalive, Listener
+    from txmux.tcp.engine import Engine
+    from txmux.telemetry.counting.counts import ListenerCounts, RouteCounts
+
+
+@attrs.frozen(eq=False)
+class Branch(Route):
+    """A route, with the backend and the TLS of this process that it names.
+
+    Attributes:
+        destination: Where it leads; ``None`` if it says nothing of that.
+        termination: What ends its TLS.
+        counts: Counts the clients that it takes.
+    """
+
+    destination: Destination | None = None
+    termination: Termination | None = None
+    counts: RouteCounts = attrs.field(kw_only=True)
+
+
+@attrs.frozen
+class Silent:
+    """Where clients are led that say nothing, and when.
+
+    Attributes:
+        after: Seconds without a byte; ``None`` is ``detect_timeout``.
+    """
+
+    destination: Destination
+    clients: Clients = EVERY_CLIENT
+    after: float | None = None
+
+
+@attrs.frozen(eq=False)
+class Level:
+    """The routes that clients are told apart by, before any TLS is ended, or inside of TLS that a route has ended.
+
+    Attributes:
+        detector: Has them.
+        silent: Where clients are led that say nothing; the first that fits counts.
+        default: Where a client is led that none of them takes.
+        server_first: Whether all are led to `default` at once.
+        race: Whether the server that silence leads to is connected before that is certain.
+        asks_who: Whether anything depends on the client's address.
+    """
+
+    detector: Detector[Branch]
+    silent: tuple[Silent, ...]
+    default: Destination
+    server_first: bool = False
+    race: bool = False
+    asks_who: bool = attrs.field(init=False)
+
+    @asks_who.default
+    def _asks_who(self) -> bool:
+        return self.detector.asks_who or any(one.clients.limited for one in self.silent)
+
+    def silent_for(self, address: IPv4Address | IPv6Address | None) -> Silent | None:
+        """Find where a client is led that says nothing; ``None`` if the rules do not say."""
+        for silent in self.silent:
+            if silent.clients.serves(address):
+                return silent
+        return None
+
+
+@attrs.frozen(eq=False)
+class Generation:
+    """What one listener is under one version of the rules. A connection keeps the one it was accepted under.
+
+    All look-ups are made when the generation is: upstreams and terminations are found by what the rules say of them,
+    so that the next generation finds those that have not changed.
+
+    Attributes:
+        admission: Decides who may come in.
+        options: Of the sockets of clients and servers.
+        dial: Connects to a server.
+        top: Where detection begins.
+        inside: Where it goes on inside of TLS, by the name of the route that has ended that.
+        counts: Counts the listener's connections.
+        number: Of the version of the rules, counted from 1.
+        hands_over: Whether sockets of clients may be handed over.
+    """
+
+    settings: Listener
+    admission: Admission
+    options: Sequence[SocketOption]
+    dial: Dial
+    top: Level
+    inside: Mapping[str, Level]
+    counts: ListenerCounts
+    number: int = 1
+    hands_over: bool = False
+
+    @classmethod
+    def make(
+        cls,
+        routes: Iterable[Route],
+        settings: Listener,
+        admission: Admission,
+        engine: Engine,
+        upstreams: Upstreams,
+        terminations: Terminations,
+        number: int = 1,
+    ) -> Generation:
+        """Make one.
+
+        Args:
+            routes: At least those that belong to the listener, and to routes of its own that end TLS, to any depth.
+            settings: The listener's.
+            admission: Decides who may come in.
+            engine: Connects.
+            upstreams: Has the backends.
+            terminations: Ends TLS.
+            number: Of the version of the rules.
+
+        Raises:
+            MuxError: A backend cannot be used, or files for TLS.
+        """
+        known, column = tuple(routes), engine.column
+        admission.banned = engine.banned
+        if engine.shared is not None and admission.per_source is not None:
+            admission.per_source.shared = engine.shared.of(settings.name)
+
+        def branch(route: Route) -> Branch:
+            words: dict[str, Any] = attrs.asdict(route, recurse=False)
+            return Branch(
+                **words,
+                destination=None if route.outcome is None else upstreams.to(route.outcome),
+                termination=terminations.of(route) if route.terminate_tls else None,
+                counts=column.route(settings.name, route.name),
+            )
+
+        def detector(place: Listener | Route) -> Detector[Branch]:
+            under = (route for route in known if route.stands_under(place))
+            own = [branch(found) for one in under if (found := one.over(settings.transport))]
+            return Detector(own, settings.peek_limit, _would_have_taken)
+
+        silent = tuple(
+            Silent(upstreams.to(line.outcome), line.clients, line.after) for line in settings.silent
+        )
+        default, race = upstreams.to(settings.default), settings.race
+        top = Level(detector(settings), silent, default, settings.first == "server", race)
+        inside: dict[str, Level] = {}
+        waiting = [top]
+        for level in waiting:
+            for route in level.detector.routes:
+                if route.termination is not None and route.name not in inside:
+                    to = route.destination
+                    inside[route.name] = Level(
+                        detector(route), (Silent(to),) if to else silent, to or default, race=race
+                    )
+                    waiting.append(inside[route.name])
+        options = _options_of(settings.keepalive)
+        dial = partial(engine.dial, options=options)
+        counts = column.listener(settings.name)
+        led_to = [top.default, *(line.destination for line in top.silent)]
+        led_to += [route.destination for route in top.detector.routes if route.destination]
+        hands_over = is_led_to(led_to)
+        if hands_over:
+            engine.check_giving()
+            for problem in misplaced([settings], known):  # of rules that no file has
+                raise MuxError(f"[{settings.name}] {problem.message}")
+        return cls(settings, admission, options, dial, top, inside, counts, number, hands_over)
+
+    @property
+    def levels(self) -> list[Level]:
+        """All levels that a client can come to, the first one first."""
+        return [self.top, *self.inside.values()]
+
+    @property
+    def in_process(self) -> list[InProcess]:
+        """What routes lead to that is in this process; each as often as it is led to."""
+        to: list[object] = [
+            route.outcome for level in self.levels for route in level.detector.routes
+        ]
+        to += [line.outcome for line in self.settings.silent]
+        to.append(self.settings.default)
+        return [outcome for outcome in to if isinstance(outcome, InProcess)]
+
+    @property
+    def dry_runs(self) -> list[tuple[str, int]]:
+        """The routes that only tell what they would have taken, and how many connections that is."""
+        return [found for level in self.levels for found in level.detector.would_have_taken.items()]
+
+
+def _would_have_taken(branch: Branch) -> None:
+    branch.counts.would_have_matched()
+
+
+def _options_of(keepalive: Keepalive | None) -> Sequence[SocketOption]:
+    if keepalive is None:
+        return NO_KEEPALIVE
+    return keepalive_options(keepalive.idle, keepalive.interval, keepalive.count)

@@ -1,0 +1,258 @@
+"""What serves a listening port: the rules for the next client, and the connections there are."""
+
+from __future__ import annotations
+
+import itertools
+import secrets
+import time
+from typing import TYPE_CHECKING, Any
+
+import attrs
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.protocol import ServerFactory
+from twisted.logger import Logger
+
+from txmux.access.admission import Admission
+from txmux.backends.upstreams import Upstreams
+from txmux.net.addresses import text_of
+from txmux.net.tls.terminations import Terminations
+from txmux.rules.model import Listener
+from txmux.tcp.connection import MuxProtocol
+from txmux.tcp.engine import Engine
+from txmux.tcp.generation import Generation
+from txmux.tcp.stage import OVER
+from txmux.telemetry.access_log import is_wanted
+from txmux.telemetry.record import ConnectionRecord
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Iterable, Iterator
+
+    from twisted.internet.interfaces import IAddress, IListeningPort
+
+    from txmux.rules.model import Route
+    from txmux.tcp.moving import GiveBack, MovedConnection, Sockets
+    from txmux.tcp.served import Served
+    from txmux.telemetry.access_log import AccessLog
+    from txmux.telemetry.reasons import AbortReason
+
+_log = Logger()
+
+
+def _make_ids() -> Iterator[str]:
+    # Not at import: workers are forked from a process that has imported this.
+    prefix = secrets.token_hex(4)
+    for number in itertools.count(1):
+        yield f"{prefix}-{number:x}"
+
+
+_ids = _make_ids()
+
+
+def new_id() -> str:
+    """Give an ID that no other connection of any process has."""
+    return next(_ids)
+
+
+class MuxFactory(ServerFactory):
+    """Tells apart what the clients of one port speak, and leads each to its backend.
+
+    It can be given to any Twisted server endpoint. `txmux.MuxService` makes one for each ``[listen]`` section.
+
+    Args:
+        routes: In the order of their priority; `txmux.route` makes them in Python. Those ``under`` others are there too.
+        settings: As in a ``[listen]`` section; its ``endpoints`` and ``backlog`` mean nothing here.
+        access_log: Is told of each connection when it has ended.
+        admission: Decides who may come in; without it the settings do.
+        engine: Moves the bytes; one for this listener alone if not given.
+        upstreams: The backends of this process; those of this listener alone if not given.
+        terminations: The TLS that this process ends; that of this listener alone if not given.
+        reactor: For that; the process's own if not given.
+
+    Raises:
+        MuxError: A backend cannot be used, or files for TLS: one is missing, say.
+
+    Attributes:
+        generation: What the next clients are accepted under.
+        engine: As above.
+        upstreams: As above.
+        connections: Those that are not over, each a `Served`.
+        flows: What has them, if they are flows of datagrams.
+    """
+
+    noisy = False
+
+    def __init__(
+        self,
+        routes: Iterable[Route],
+        settings: Listener = Listener("mux"),  # noqa: B008 - it is frozen
+        *,
+        access_log: AccessLog | None = None,
+        admission: Admission | None = None,
+        engine: Engine | None = None,
+        upstreams: Upstreams | None = None,
+        terminations: Terminations | None = None,
+        reactor: Any = None,
+    ) -> None:
+        if engine is None:
+            if reactor is None:
+                from twisted.internet import reactor  # noqa: PLC0415 - importing it installs it
+            engine = Engine(reactor)
+        self.engine = engine
+        self.upstreams = upstreams or Upstreams(
+            engine.reactor, engine.clock, engine.dial, column=engine.column
+        )
+        self.generation = Generation.make(
+            routes,
+            settings,
+            admission or Admission(settings, engine.clock.seconds),
+            engine,
+            self.upstreams,
+            terminations or Terminations(engine.reactor),
+        )
+        self.connections: set[Any] = set()
+        self.flows: object = None
+        self._access_log = access_log
+        self._left: list[tuple[Generation, int]] = []
+        self._emptied: Deferred[None] | None = None
+        self._stopping: Deferred[None] = succeed(None)
+
+    def buildProtocol(self, addr: IAddress | None) -> MuxProtocol:
+        """Make the end of a client's connection, which lets it in or refuses it."""
+        assert addr is not None  # noqa: S101 - accepted connections have one
+        self.engine.descriptors.let_in()
+        generation = self.generation
+        name = generation.settings.name
+        record = ConnectionRecord(time.time(), new_id(), name, text_of(addr))
+        return MuxProtocol(self, generation, self.engine, record)
+
+    def change(self, generation: Generation) -> None:
+        """Accept the next clients under other rules; those that there are keep theirs."""
+        before, self.generation = self.generation, generation
+        if self.numPorts:
+            # In this order, so that what both have goes on.
+            for outcome in generation.in_process:
+                outcome.factory.doStart()
+            self._leave(before)
+
+    def _leave(self, generation: Generation) -> None:
+        """Stop what a generation leads to, when its last connection has ended."""
+        if not generation.in_process:
+            return
+        left = sum(one.generation is generation for one in self.connections)
+        if left:
+            self._left.append((generation, left))
+        else:
+            _stop(generation)
+
+    def _ended(self, ended: Generation) -> None:
+        """Note the end of a connection while some generations wait for their last ones."""
+        waiting, self._left = self._left, []
+        for generation, left in waiting:
+            if generation is not ended:
+                self._left.append((generation, left))
+            elif left > 1:
+                self._left.append((generation, left - 1))
+            else:
+                _stop(generation)
+
+    def log_to(self, access_log: AccessLog | None) -> None:
+        """Tell this log of every connection that ends from now on."""
+        self._access_log = access_log
+
+    def adopt(
+        self, moved: MovedConnection, sockets: Sockets, elsewhere: GiveBack | None = None
+    ) -> None:
+        """Go on with a connection that another process has begun to relay.
+
+        Args:
+            moved: What it has told.
+            sockets: Of both ends; they belong to the connection from now on.
+            elsewhere: Gives back the place that it still has in the pool of the other process, if it does.
+
+        Raises:
+            MuxError: It cannot be taken over here; the sockets are still the caller's, as with any other error.
+        """
+        self.engine.check_adopting()
+        record = moved.record
+        led_to = self.upstreams.adopt(record.backend or "", record.server or "")
+        generation = self.generation
+        if 0 < moved.generation < generation.number:
+            generation = attrs.evolve(generation, number=moved.generation)
+        connection = MuxProtocol(self, generation, self.engine, record)
+        try:
+            connection.adopt(moved, sockets, led_to, elsewhere)
+        except BaseException:
+            if led_to is not None and connection.stage is OVER:
+                upstream, member = led_to
+                upstream.pool.released(member)
+            connection.over("error")  # so that the log tells of its end
+            raise
+
+    def listen(self, opened: socket.socket) -> IListeningPort:
+        """Accept the clients of a socket, of which a duplicate is taken."""
+        return self.engine.listen(opened, self, self.generation.options)
+
+    def opened(self, connection: Served) -> None:
+        """Note a connection that is going to be served, as far as is known."""
+        self.connections.add(connection)
+        if self.engine.events.wanted:
+            self.engine.events.begun(connection.record)
+
+    def closed(self, connection: Served) -> None:
+        """Tell the access log of a connection, and forget it."""
+        if connection in self.connections:
+            self.connections.discard(connection)
+            if self._left:
+                self._ended(connection.generation)
+            if not self.connections:
+                self.engine.clock.drop_idle()
+        self.engine.descriptors.freed()
+        if connection.admitted:
+            connection.generation.admission.leave(connection.permit)
+        is_told = is_wanted(connection.record, connection.logged)
+        if self.engine.events.wanted and is_told:
+            self.engine.events.ended(connection.record)
+        if is_told and not connection.record.is_clean:
+            self.engine.recent.add(connection.record, connection.unrecognised)
+        if self._access_log is not None and is_told:
+            try:
+                self._access_log.write(connection.record)
+            except Exception:  # noqa: BLE001 - a log of the embedding program must not keep the service from ending
+                _log.failure("the access log raised; the line is lost")
+        if self._emptied is not None and not self.connections:
+            emptied, self._emptied = self._emptied, None
+            emptied.callback(None)
+
+    def emptied(self) -> Deferred[None]:
+        """Wait until there are no connections."""
+        if not self.connections:
+            return succeed(None)
+        if self._emptied is None:
+            self._emptied = Deferred()
+        return self._emptied
+
+    def abort(self, reason: AbortReason) -> None:
+        """End every connection."""
+        for connection in list(self.connections):
+            connection.end(reason)
+
+    def startFactory(self) -> None:
+        """Start what routes lead to."""
+        self.upstreams.start()
+        for outcome in self.generation.in_process:
+            outcome.factory.doStart()
+
+    def stopFactory(self) -> None:
+        """Stop it again, when the last connection has ended."""
+        self._leave(self.generation)
+        self._stopping = self.upstreams.stop()
+
+    def stopped(self) -> Deferred[None]:
+        """Wait until all that was stopped has ended."""
+        return self._stopping
+
+
+def _stop(generation: Generation) -> None:
+    for outcome in generation.in_process:
+        outcome.factory.doStop()

@@ -1,0 +1,136 @@
+"""Connections that are relayed go on in another process."""
+
+from __future__ import annotations
+
+import base64
+import socket
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import attrs
+
+from txmux.net.relay.interface import RelayState, SideState, Timeouts
+from txmux.telemetry.record import ConnectionRecord, check_types
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from txmux.rules.model import Logged
+
+_LONGEST = 60.0
+"""Seconds that a connection may be on its way; more would mean that the clock was set."""
+
+Sockets: TypeAlias = tuple[socket.socket, socket.socket]
+"""Those of the client and of the server."""
+
+GiveBack: TypeAlias = "Callable[[Callable[[], None]], None]"
+"""Gives back the place that a connection still has in the pool of a process that it has left. Calls what it is given when
+nobody has the place there."""
+
+
+@attrs.frozen
+class MovedConnection:
+    """All that another process has to know of a connection, besides its two sockets.
+
+    Attributes:
+        record: What the access log is told at the end.
+        age: Seconds since the client was accepted.
+        logged: Whether the log is told, or only of what is to be looked into.
+        timeouts: When to give up; those of the rules that led the client.
+        relay: How far its bytes have come.
+        generation: The number of the version of the rules by which the client was accepted; 0 if that is not known.
+        at: When all this was so, as the clock of both processes tells it.
+    """
+
+    record: ConnectionRecord
+    age: float
+    logged: Logged
+    timeouts: Timeouts
+    relay: RelayState
+    generation: int = 0
+    at: float | None = None
+
+    def age_at(self, now: float) -> float:
+        """Tell the age some time later."""
+        passed = 0.0 if self.at is None else now - self.at
+        return self.age + (passed if 0 <= passed <= _LONGEST else 0.0)
+
+
+_PARTS: dict[str, type[Any]] = {
+    "record": ConnectionRecord,
+    "timeouts": Timeouts,
+    "relay.client": SideState,
+    "relay.server": SideState,
+    "relay": RelayState,
+    "": MovedConnection,
+}
+"""What a connection is made of; a part comes before that of which it is a part."""
+
+
+def _columns() -> list[str]:
+    """Name the values of a connection that are not parts themselves."""
+    return [
+        name
+        for part, kind in _PARTS.items()
+        for field in attrs.fields(kind)
+        if (name := f"{part}.{field.name}".lstrip(".")) not in _PARTS
+    ]
+
+
+_NAMES = _columns()
+_row: Any = attrgetter(*_NAMES)
+_BYTES = [number for number, name in enumerate(_NAMES) if name.endswith(".held")]
+
+
+def packed(connections: Iterable[MovedConnection]) -> dict[str, Any]:
+    """Give connections as values of JSON.
+
+    Returns:
+        The names of columns once, and a row for each connection: with thousands of them, little is said twice.
+    """
+    rows = []
+    for connection in connections:
+        row = [*_row(connection)]
+        for number in _BYTES:
+            row[number] = base64.b64encode(row[number]).decode("ascii") if row[number] else ""
+        rows.append(row)
+    return {"names": _NAMES, "rows": rows}
+
+
+class Unpacking:
+    """Reads the rows that `packed` gave, in this version of txmux or in another.
+
+    Columns that this version does not know are left out, and what the other did not know has its default.
+
+    Args:
+        names: Those of the columns.
+    """
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._parts: list[tuple[str, type[Any], list[tuple[str, int]]]] = []
+        found = {name: number for number, name in enumerate(names)}
+        for part, kind in _PARTS.items():
+            paths = {field.name: f"{part}.{field.name}".lstrip(".") for field in attrs.fields(kind)}
+            columns = [(name, found[path]) for name, path in paths.items() if path in found]
+            self._parts.append((part, kind, columns))
+        self._bytes = [number for name, number in found.items() if name.endswith(".held")]
+
+    def read(self, row: list[Any]) -> MovedConnection:
+        """Read one.
+
+        Raises:
+            IndexError: It is too short.
+            TypeError: A column is missing that has no default, or the record has a value of another type.
+            ValueError: It has something else where bytes should be.
+        """
+        for number in self._bytes:
+            row[number] = base64.b64decode(row[number]) if row[number] else b""
+        made: dict[str, dict[str, Any]] = {part: {} for part in _PARTS}
+        for part, kind, columns in self._parts:
+            one = kind(**{name: row[number] for name, number in columns}, **made[part])
+            if part:
+                whole, _, name = part.rpartition(".")
+                made[whole][name] = one
+        moved: MovedConnection = one
+        check_types(moved.record)
+        return moved

@@ -1,0 +1,139 @@
+"""The server that a client's silence leads to, connected while nobody knows yet whether the client is silent."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from twisted.python.failure import Failure
+
+    from txmux.backends.connect.client import ProxyClient
+    from txmux.backends.connect.connector import BackendConnector
+    from txmux.backends.pool.member import Member
+    from txmux.backends.upstream import Upstream
+    from txmux.net.relay.ends import Receiver
+    from txmux.telemetry.reasons import ConnectFailure
+
+
+class Held:
+    """What a server has said that its client has not heard; the receiver of the server's end.
+
+    Args:
+        most: Bytes after which nothing more is read.
+        on_lost: Called when the server is gone.
+    """
+
+    __slots__ = ("_finished", "_most", "_on_lost", "_said", "_server")
+
+    def __init__(self, server: ProxyClient, most: int, on_lost: Callable[[], None]) -> None:
+        self._server = server
+        self._most = most
+        self._on_lost = on_lost
+        self._said = b""
+        self._finished = False
+
+    def data(self, data: bytes) -> None:
+        """Keep what the server says."""
+        self._said += data
+        if len(self._said) >= self._most:
+            self._server.transport.pauseProducing()
+
+    def finished(self) -> None:
+        """Note that the server will say no more."""
+        self._finished = True
+
+    def lost(self, reason: Failure) -> None:  # noqa: ARG002
+        """Forget the server."""
+        self._on_lost()
+
+    def pass_to(self, receiver: Receiver) -> None:
+        """Tell somebody else, who is the server's receiver now, what was heard."""
+        if self._said:
+            receiver.data(self._said)
+        if self._finished and self._server.receiver is receiver:  # or the bytes have ended all
+            receiver.finished()
+
+
+class Race:
+    """One connection that may not be wanted.
+
+    Nobody sees that it was made if it is dropped. If it fails, or the server is gone again, it is as if it had not been tried:
+    whoever wants it then has to connect as usual.
+
+    Args:
+        upstream: Whose server it is.
+        most: Bytes of the server that are held back at most, about.
+
+    Attributes:
+        connector: Makes the connection; ``None`` if there is none and will be none.
+    """
+
+    __slots__ = ("_held", "_most", "_on_connected", "_on_failed", "_upstream", "_won", "connector")
+
+    def __init__(self, upstream: Upstream, most: int) -> None:
+        self._upstream = upstream
+        self.connector: BackendConnector | None = None
+        self._most = most
+        self._won: tuple[ProxyClient, Member] | None = None
+        self._held: Held | None = None
+        self._on_connected: Callable[[ProxyClient, Member], None] | None = None
+        self._on_failed: Callable[[ConnectFailure], None] | None = None
+
+    def connected(self, server: ProxyClient, member: Member) -> None:
+        """Have a connection; the connector's ``on_connected``."""
+        if self._on_connected is not None:
+            self.connector = None
+            self._on_connected(server, member)
+            return
+        self._won = server, member
+        self._held = server.receiver = Held(server, self._most, self._server_lost)
+
+    def failed(self, cause: ConnectFailure) -> None:
+        """Have none; the connector's ``on_failed``."""
+        self.connector = None
+        if self._on_failed is not None:
+            self._on_failed(cause)
+
+    def _server_lost(self) -> None:
+        assert self._won is not None  # noqa: S101 - it was there
+        _, member = self._won
+        self._won = self._held = self.connector = None
+        self._upstream.pool.released(member)
+
+    def suits(self, wanted: BackendConnector) -> bool:
+        """Tell whether the connection is there, or being made, and is the one that a connector would make."""
+        return self.connector is not None and self.connector.is_like(wanted)
+
+    def hand_over(
+        self,
+        on_connected: Callable[[ProxyClient, Member], None],
+        on_failed: Callable[[ConnectFailure], None],
+    ) -> None:
+        """Leave the connection, which suits, to somebody who is told of it as by a connector.
+
+        Args:
+            on_connected: Called now if it is there; then `take_held` has what the server has said.
+            on_failed: Given why it could not be made.
+        """
+        self._on_connected, self._on_failed = on_connected, on_failed
+        if self._won is not None:
+            won, self._won, self.connector = self._won, None, None
+            on_connected(*won)
+
+    def take_held(self) -> Held | None:
+        """Give what the server has said until it was handed over."""
+        held, self._held = self._held, None
+        return held
+
+    def drop(self) -> None:
+        """Close the connection, or stop making it. That says nothing of the server."""
+        won, connector = self._won, self.connector
+        self._won = self._held = self.connector = None
+        if won is not None:
+            server, member = won
+            server.put_away()
+            self._upstream.pool.released(member)
+        elif connector is not None:
+            connector.cancel()

@@ -1,0 +1,97 @@
+"""What a listener has of each client: a connection, or a flow of datagrams, as the service's other parts see both."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from txmux.access.per_source import Permit
+    from txmux.net.relay.interface import Moved
+    from txmux.rules.model import Logged
+    from txmux.tcp.generation import Generation
+    from txmux.telemetry.reasons import AbortReason, EndReason
+    from txmux.telemetry.record import ConnectionRecord
+    from txmux.telemetry.states import ConnectionState
+    from txmux.wire.proxyprotocol.header import Address
+
+
+class At(Protocol):
+    """What tells how far it is."""
+
+    @property
+    def state(self) -> ConnectionState:
+        """What it is at: one of `txmux.telemetry.states`."""
+
+    def moved(self) -> Moved:
+        """Tell how much has gone each way."""
+
+
+class Served(Protocol):
+    """A client's connection or flow.
+
+    Attributes:
+        record: What is known of it.
+        logged: Whether it gets a line in the access log, or only if there is something to look into.
+        admitted: Whether it was let in.
+        permit: What counts it for its source, if that is counted.
+        unrecognised: The first bytes of it, if no route took it; empty if the listener forbids to keep them.
+        decided_after: The bytes that had come from the client when it was decided where it is led.
+        led_for: What would be the reason, if it was led to a refusal.
+    """
+
+    record: ConnectionRecord
+    generation: Generation
+    logged: Logged
+    admitted: bool
+    permit: Permit | None
+    unrecognised: bytes | None
+    decided_after: int
+    led_for: EndReason | None
+
+    @property
+    def stage(self) -> At:
+        """What it is at."""
+
+    @property
+    def engine(self) -> Any:
+        """What it works with."""
+
+    @property
+    def address(self) -> Address | None:
+        """The client's real address; ``None`` if it has none."""
+
+    @property
+    def said(self) -> bytes:
+        """What the client has said, and nobody has been given yet."""
+
+    def elapsed_ms(self) -> float:
+        """Tell how long it has been there."""
+
+    def count_bytes(self) -> None:
+        """Count what has been moved until now."""
+
+    def suspend(self) -> Any:
+        """Stand still, to go on in another process; ``None`` if it cannot."""
+
+    def end(self, reason: AbortReason, /) -> None:
+        """End it at once, whatever it is doing."""
+
+
+def note_decision(served: Served, bytes_in: int, reason: EndReason) -> None:
+    """Take note that it is decided where a client is led; what is known of it stays as it was the first time.
+
+    Args:
+        served: Its connection or flow.
+        bytes_in: The bytes that have come from it.
+        reason: What would be the reason, if it is led to a refusal.
+    """
+    record = served.record
+    if record.detect_ms is None:
+        record.detect_ms = served.elapsed_ms()
+        record.bytes_in = served.decided_after = bytes_in
+        served.led_for = reason
+        if served.engine.events.wanted:
+            served.engine.events.decided(record)
+        served.generation.counts.decided(record)
+    if served.permit is not None:
+        served.permit.settle()

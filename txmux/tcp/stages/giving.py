@@ -1,0 +1,120 @@
+"""A stage: the client's socket is being given to another process, which serves the client from then on."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import attrs
+from typing_extensions import override
+
+from txmux.rules.model import Refusal
+from txmux.tcp.stage import Stage
+from txmux.wire.facts import printable
+
+if TYPE_CHECKING:
+    from twisted.python.failure import Failure
+
+    from txmux.net.sockets.giving import Failure as GivingFailure
+    from txmux.net.sockets.giving import Giver
+    from txmux.rules.model import Handover
+    from txmux.tcp.stage import Client
+    from txmux.telemetry.reasons import AbortReason, EndReason
+    from txmux.telemetry.states import ConnectionState
+    from txmux.wire.proxyprotocol.header import Address
+
+_VERSION = 1  # of the message
+_TIMEOUT = 5.0  # seconds until the other process must have answered
+
+
+@attrs.define(eq=False, slots=False)
+class Giving(Stage):
+    """Waits for the other process to take the socket. What the client says meanwhile stays there.
+
+    Args:
+        destination: Where somebody takes it.
+    """
+
+    state: ClassVar[ConnectionState] = "handing-over"
+    only_looks: ClassVar[bool] = True
+
+    _destination: Handover
+    _giver: Giver | None = attrs.field(default=None, init=False)
+    _reason: EndReason = attrs.field(default="error", init=False)
+    _seen = 0
+
+    @override
+    def begin(self) -> None:
+        client = self._client
+        transport: Any = client.transport
+        transport.leave_unread()
+        self._seen, client.record.bytes_in = client.record.bytes_in, 0
+        client.record.server = self._destination.name
+        self._giver = giver = client.engine.give(
+            self._destination.path,
+            transport.getHandle(),
+            message_about(client),
+            self._taken,
+            self._failed,
+        )
+        giver.start(_TIMEOUT)
+
+    @override
+    def leave(self) -> None:
+        super().leave()
+        if self._giver is not None:
+            self._giver.cancel()
+            self._giver = None  # it knows this stage, too
+
+    @override
+    def lost(self, reason: Failure) -> None:
+        self._client.over(self._reason)
+
+    @override
+    def abort(self, reason: AbortReason) -> None:
+        if self._giver is not None and self._giver.is_sent:
+            self._close(reason)
+        else:
+            self._client.turn_away(Refusal.RESET, reason)
+
+    def _taken(self) -> None:
+        record = self._client.record
+        record.connect_ms = self._client.elapsed_ms() - (record.detect_ms or 0.0)
+        self._close("handed-over")
+
+    def _failed(self, reason: GivingFailure, why: str) -> None:
+        client = self._client
+        client.record.facts["handover_error"] = printable(why)
+        if reason == "not-taken":
+            self._close(reason)
+        else:
+            client.record.bytes_in = self._seen
+            client.turn_away(Refusal.CLOSE, reason)
+
+    def _close(self, reason: EndReason) -> None:
+        """Close this process's descriptor, and do nothing else to a socket that another process may have."""
+        client = self._client
+        self._reason = reason
+        client.is_looked_at = False
+        client.said = b""
+        client.transport.loseConnection()
+
+
+def message_about(client: Client) -> bytes:
+    """Give what the other process is told of a client, as JSON."""
+    record = client.record
+    told = {
+        "version": _VERSION,
+        "id": record.id,
+        "time": record.time,
+        "listener": record.listener,
+        "route": record.route,
+        "client": _pair(client.address),
+        "local": _pair(client.local),
+        "facts": record.facts,
+    }
+    return json.dumps(told, separators=(",", ":")).encode()
+
+
+def _pair(address: Address | None) -> list[str | int] | None:
+    return None if address is None else [str(address.host), address.port]

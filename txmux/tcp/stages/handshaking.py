@@ -1,0 +1,122 @@
+"""A stage: a client shakes hands for TLS that is ended here."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import attrs
+from twisted.internet.interfaces import IHandshakeListener
+from twisted.protocols.policies import ProtocolWrapper
+from typing_extensions import override
+from zope.interface import implementer
+
+from txmux.tcp.stage import Stage
+from txmux.wire.facts import printable
+from txmux.wire.proxyprotocol.encode import encode_ssl
+from txmux.wire.proxyprotocol.header import SslClient, SslInfo, Tlv, TlvType
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from twisted.python.failure import Failure
+
+    from txmux.net.tls.agreed import AgreedTLS
+    from txmux.net.tls.termination import Termination
+    from txmux.tcp.generation import Level
+    from txmux.telemetry.reasons import AbortReason, EndReason
+    from txmux.telemetry.states import ConnectionState
+
+
+@implementer(IHandshakeListener)
+@attrs.define(eq=False, slots=False)
+class Handshaking(Stage):
+    """Waits for the client's TLS. Is the protocol on top of it until the handshake is complete.
+
+    Args:
+        termination: What its TLS is ended with.
+        inside: Whose routes are asked when there is plaintext.
+    """
+
+    state: ClassVar[ConnectionState] = "handshaking"
+
+    _termination: Termination
+    _inside: Level
+    _reason: EndReason = attrs.field(default="tls-failed", init=False)
+    _cause = ""
+
+    @override
+    def begin(self) -> None:
+        client = self._client
+        below: Any = client.transport
+        self.wait(client.generation.settings.detect_timeout, self._too_late)
+        self._tls = tls = self._termination.transport(self)
+        tls.strict = client.generation.settings.tls_strict
+        if isinstance(below, ProtocolWrapper):
+            below.wrappedProtocol = tls
+        else:
+            below.protocol = tls
+        hello, client.said = client.said, b""
+        has_finished, client.has_finished = client.has_finished, False
+        tls.makeConnection(below)
+        tls.dataReceived(hello)
+        if has_finished:
+            tls.readConnectionLost()
+
+    def handshakeCompleted(self) -> None:
+        """Step out of the way: TLS is now the client's transport."""
+        client, tls = self._client, self._tls
+        agreed = self._termination.agreed(tls)
+        inner: Any = tls
+        client.transport, inner.wrappedProtocol = inner, client
+        client.ended_tls = _as_fields(agreed)
+        record = client.record
+        record.facts = {**record.facts, **{k: printable(v) for k, v in agreed.facts().items()}}
+        # From here on what is inside of TLS is counted.
+        record.bytes_in = 0
+        client.peek(self._inside)
+
+    def connectionLost(self, reason: Failure) -> None:
+        """Learn from TLS that the connection is gone before the handshake was complete."""
+        self.lost(reason)
+
+    @override
+    def lost(self, reason: Failure) -> None:
+        client = self._client
+        if self._reason == "tls-failed":
+            cause = self._cause or self._termination.cause_of(reason.value, self._tls)
+            client.record.facts = {**client.record.facts, "tls_error": printable(cause)}
+        client.over(self._reason)
+
+    @override
+    def abort(self, reason: AbortReason) -> None:
+        self._reason = reason
+        self._client.transport.abortConnection()
+
+    def _too_late(self) -> None:
+        self._cause = "the TLS handshake took longer than detect_timeout"
+        self._client.transport.abortConnection()
+
+
+def _as_fields(agreed: AgreedTLS) -> tuple[Tlv, ...]:
+    """Write what was agreed on as fields of a PROXY protocol header (section 2.2)."""
+    # Names of the DNS are ASCII; whatever else is there would be no UTF-8, as the field wants it.
+    name = agreed.sni if agreed.sni and agreed.sni.isascii() else None
+    told = {TlvType.AUTHORITY: name, TlvType.ALPN: agreed.alpn}
+    inner = {
+        TlvType.SSL_VERSION: agreed.version,
+        TlvType.SSL_CIPHER: agreed.cipher,
+        TlvType.SSL_CN: agreed.common_name,
+    }
+    did, unverified = SslClient.SSL, 1
+    if agreed.certificate is not None:
+        did, unverified = did | SslClient.CERT_CONN | SslClient.CERT_SESS, 0
+    ssl = SslInfo(did, unverified, tuple(_fields(inner)))
+    return (*_fields(told), encode_ssl(ssl))
+
+
+def _fields(values: Mapping[TlvType, str | bytes | None]) -> list[Tlv]:
+    return [
+        Tlv(kind, value.encode() if isinstance(value, str) else value)
+        for kind, value in values.items()
+        if value
+    ]

@@ -1,0 +1,104 @@
+"""A stage: a client is turned away with an answer in its own protocol."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+import attrs
+from twisted.internet.interfaces import ISSLTransport
+from typing_extensions import override
+
+from txmux.interfaces import Peeked
+from txmux.tcp.answers import answer_to
+from txmux.tcp.stage import Stage
+
+if TYPE_CHECKING:
+    from twisted.python.failure import Failure
+
+    from txmux.telemetry.reasons import AbortReason, EndReason
+    from txmux.telemetry.states import ConnectionState
+
+_PATIENCE = 3.0  # seconds
+_MOST = 256 * 1024  # bytes
+
+_NOT_ALLOWED = frozenset({"denied", "no-route", "silent"})
+
+
+@attrs.define(eq=False, slots=False)
+class Rejecting(Stage):
+    """Tells the client that it is turned away, and closes the connection once it has heard.
+
+    To close a socket with unread bytes in it is to send a reset, which destroys what the client has not read yet. So
+    what it still sends is read, until it closes its side, but neither for long nor without end.
+
+    Args:
+        reason: Why, on which the answer depends.
+    """
+
+    state: ClassVar[ConnectionState] = "rejecting"
+
+    _reason: EndReason
+    _answered = 0
+    _closing = False
+
+    @override
+    def begin(self) -> None:
+        client = self._client
+        self._said: Peeked | None = Peeked(client.said)
+        self._most = client.record.bytes_in - len(client.said) + _MOST
+        self.wait(_PATIENCE, self._close)
+        self._answer()
+
+    def _answer(self) -> None:
+        assert self._said is not None  # noqa: S101 - it goes only once there is an answer
+        client = self._client
+        answer = answer_to(self._said, unavailable=self._reason not in _NOT_ALLOWED)
+        fresh = answer.data[self._answered :]
+        if fresh:
+            self._answered = len(answer.data)
+            client.record.bytes_out += len(fresh)
+            client.transport.write(fresh)
+        if client.has_finished or (answer.complete and not answer.data):
+            self._close()
+        elif answer.complete:
+            self._said = None
+            self._finish_writing()
+
+    def _finish_writing(self) -> None:
+        transport = self._client.transport
+        if ISSLTransport.providedBy(transport):
+            self._close()  # TLS reads on by itself until the other side's close-notify
+        else:
+            transport.loseWriteConnection()
+
+    def _close(self) -> None:
+        if self._closing:
+            return
+        self._closing = True
+        # The client may not even have taken the answer.
+        transport = self._client.transport
+        self.wait(_PATIENCE, transport.abortConnection)
+        transport.loseConnection()
+
+    @override
+    def on_data(self) -> None:
+        client = self._client
+        if client.record.bytes_in > self._most:
+            self._close()
+        elif self._said is not None and not self._closing:
+            self._said = Peeked(client.said, self._said)
+            self._answer()
+            return
+        client.said = b""  # once there is an answer, it is only taken
+
+    @override
+    def on_finished(self) -> None:
+        self._close()
+
+    @override
+    def lost(self, reason: Failure) -> None:
+        self._client.over(self._reason)
+
+    @override
+    def abort(self, reason: AbortReason) -> None:
+        self._client.transport.abortConnection()

@@ -1,0 +1,193 @@
+"""A stage: a protocol of this process serves the client, without a second socket."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import attrs
+from twisted.internet import error
+from twisted.internet.interfaces import IHalfCloseableProtocol
+from twisted.logger import Logger
+from typing_extensions import override
+from zope.interface import directlyProvides, providedBy
+
+from txmux.tcp.stage import Stage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from twisted.python.failure import Failure
+
+    from txmux.rules.model import InProcess
+    from txmux.tcp.stage import Client
+    from txmux.telemetry.reasons import AbortReason, EndReason
+    from txmux.telemetry.states import ConnectionState
+
+_log = Logger()  # of the module: an event must not keep a connection's objects alive
+
+
+@attrs.define(eq=False, slots=False)
+class ServingHere(Stage):
+    """A protocol of this process has the connection, and all timeouts are its own.
+
+    Args:
+        destination: Whose protocol it is.
+
+    Attributes:
+        protocol: Who is told what happens; may be replaced by way of the transport, as on a transport of Twisted's.
+    """
+
+    state: ClassVar[ConnectionState] = "serving"
+
+    _destination: InProcess
+    _ended_by_us: EndReason | None = attrs.field(default=None, init=False)
+    _told_finished = False
+    _paused = False
+    protocol: Any = attrs.field(default=None, init=False)
+
+    @override
+    def begin(self) -> None:
+        self._run(self._make_protocol)
+        self.on_data()
+
+    @override
+    def on_finished(self) -> None:
+        self.on_data()
+
+    def write_finished(self) -> None:
+        """Tell a protocol that knows of such that its own half-close has been carried out."""
+        if IHalfCloseableProtocol.providedBy(self.protocol):
+            self._run(self.protocol.writeConnectionLost)
+
+    @override
+    def lost(self, reason: Failure) -> None:
+        protocol, self.protocol = self.protocol, None
+        if protocol is not None:
+            self._run(protocol.connectionLost, reason)
+        self._client.over(self._ended_by_us or _reason_for(reason))
+
+    @override
+    def abort(self, reason: AbortReason) -> None:
+        self._end(reason)
+
+    def pause(self) -> None:
+        """Deliver nothing for the time being."""
+        self._paused = True
+        self._client.transport.pauseProducing()
+
+    def resume(self) -> None:
+        """Deliver what has come meanwhile, and go on."""
+        self._paused = False
+        if not self._owes_finish():
+            self._client.transport.resumeProducing()
+        self.on_data()
+
+    def _make_protocol(self) -> None:
+        client = self._client
+        protocol: Any = self._destination.factory.buildProtocol(client.peer())
+        if protocol is None:
+            self._end("denied")
+            return
+        self.protocol = protocol
+        protocol.makeConnection(_Transport(self, client))
+
+    @override
+    def on_data(self) -> None:
+        # The protocol is told what it has not been told, as long as it wants to hear.
+        client = self._client
+        if self._closing():
+            client.said = b""  # TLS reads on until the other side's close-notify
+            return
+        if self._paused:
+            return
+        data, client.said = client.said, b""
+        if data:
+            self._run(self.protocol.dataReceived, data)
+        if self._owes_finish() and not self._paused and not self._closing():
+            self._told_finished = True
+            if IHalfCloseableProtocol.providedBy(self.protocol):
+                self._run(self.protocol.readConnectionLost)
+            else:
+                # Whoever still produces for a transport keeps it from closing.
+                client.transport.unregisterProducer()
+                client.transport.loseConnection()
+
+    def _owes_finish(self) -> bool:
+        return self._client.has_finished and not self._told_finished
+
+    def _closing(self) -> bool:
+        return (
+            self.protocol is None
+            or self._ended_by_us is not None
+            or bool(getattr(self._client.transport, "disconnecting", False))
+        )
+
+    def _run(self, what: Callable[..., object], *args: object) -> None:
+        """Call into the protocol; its errors end its own connection and no other."""
+        try:
+            what(*args)
+        except Exception:  # noqa: BLE001 - whatever it is, it is that protocol's
+            _log.failure(
+                "{backend} raised; its connection is ended", backend=self._destination.name
+            )
+            self._end("error")
+
+    def _end(self, reason: EndReason) -> None:
+        self._ended_by_us = self._ended_by_us or reason
+        self._client.transport.abortConnection()
+
+
+def _reason_for(reason: Failure) -> EndReason:
+    if reason.check(error.ConnectionDone):
+        return "done"
+    # Only the protocol itself can have aborted it, if we have not.
+    return "server-reset" if reason.check(error.ConnectionAborted) else "client-reset"
+
+
+class _Transport:
+    """The client's transport as the protocol sees it: counts what is written, and holds back what is not wanted."""
+
+    def __init__(self, stage: ServingHere, client: Client) -> None:
+        self._stage = stage
+        self._transport = client.transport
+        self._client = client
+        self.getPeer = client.peer
+        self.getHost = client.host
+        directlyProvides(self, providedBy(self._transport))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    @property
+    def protocol(self) -> Any:
+        """The protocol that is told what happens; a protocol may put another in its place."""
+        return self._stage.protocol
+
+    @protocol.setter
+    def protocol(self, protocol: Any) -> None:
+        self._stage.protocol = protocol
+
+    def write(self, data: bytes) -> None:
+        """Write and count."""
+        client = self._client
+        client.record.bytes_out += len(data)
+        client.heard_at = client.engine.clock.seconds()
+        self._transport.write(data)
+
+    def writeSequence(self, data: Iterable[bytes]) -> None:
+        """Write and count."""
+        self.write(b"".join(data))
+
+    def pauseProducing(self) -> None:
+        """Want nothing for the time being."""
+        self._stage.pause()
+
+    def resumeProducing(self) -> None:
+        """Want more."""
+        self._stage.resume()
+
+    def startTLS(self, *args: Any, **kwargs: Any) -> Any:
+        """Begin TLS, of which the interfaces then tell."""
+        started = self._transport.startTLS(*args, **kwargs)  # type: ignore[attr-defined]
+        directlyProvides(self, providedBy(self._transport))
+        return started

@@ -1,0 +1,338 @@
+"""The access log: one line for each connection, when it ends."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import re
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+import attrs
+from twisted.logger import Logger
+from typing_extensions import override
+
+from txmux.errors import MuxError
+from txmux.files import open_log as open_log_file
+from txmux.telemetry.lines import LineWriter
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from txmux.rules.model import Logged, Settings
+    from txmux.telemetry.record import ConnectionRecord
+
+__all__ = [
+    "AccessLog",
+    "AccessLogError",
+    "FileAccessLog",
+    "ServiceAccessLog",
+    "StandardOutputLog",
+    "as_json",
+    "as_text",
+    "open_log",
+]
+
+
+_LAST = 1.0  # seconds that a slow reader has at the end
+
+
+class AccessLogError(MuxError):
+    """The access log's file cannot be opened."""
+
+
+class AccessLog(Protocol):
+    """Where finished connections are told."""
+
+    def write(self, record: ConnectionRecord, /) -> None:
+        """Tell of one connection; never raises."""
+        ...
+
+    def reopen(self) -> None:
+        """Open the file again, after it was moved away; never raises."""
+        ...
+
+    def close(self) -> None:
+        """Write no more."""
+        ...
+
+
+def as_text(record: ConnectionRecord) -> str:
+    """Write a record as ``key=value`` pairs on one line; absent values are ``-``.
+
+    A value with blanks, quotes or anything unprintable in it is written as a JSON string, so that what a
+    client sent can neither break the line nor pretend to be another field.
+    """
+    # A fact comes last and is never confused with a field: its name is marked.
+    facts = "".join([f" facts.{name}={_text_value(value)}" for name, value in record.facts.items()])
+    return (
+        f"time={_moment(record.time)} id={record.id} listener={record.listener}"
+        f" client={_quoted(record.client)} local={_text_value(record.local)}"
+        f" route={_text_value(record.route)} backend={_text_value(record.backend)}"
+        f" server={_text_value(record.server)} server_local={_plain_value(record.server_local)}"
+        f" bytes_in={record.bytes_in} bytes_out={record.bytes_out}{_datagrams(record)}"
+        f" detect_ms={_tenths(record.detect_ms)} connect_ms={_tenths(record.connect_ms)}"
+        f" duration_ms={_tenths(record.duration_ms)} reason={record.reason or '-'}{facts}"
+    )
+
+
+def _datagrams(record: ConnectionRecord) -> str:
+    if record.datagrams_in is None:
+        return ""
+    return f" datagrams_in={record.datagrams_in} datagrams_out={record.datagrams_out}"
+
+
+def as_json(record: ConnectionRecord) -> str:
+    """Write a record as a JSON object on one line; absent values are ``null``."""
+    return _to_json(fields_of(record))
+
+
+def fields_of(record: ConnectionRecord) -> dict[str, Any]:
+    """Give a record as values of JSON."""
+    fields = attrs.asdict(record, recurse=False)
+    fields["time"] = _moment(record.time)
+    for name in ("detect_ms", "connect_ms", "duration_ms"):
+        if fields[name] is not None:
+            fields[name] = round(fields[name], 1)
+    if record.datagrams_in is None:  # it was a connection
+        del fields["datagrams_in"], fields["datagrams_out"]
+    return fields
+
+
+def is_wanted(record: ConnectionRecord, log: Logged) -> bool:
+    """Tell whether a connection that has ended gets a line.
+
+    Args:
+        record: What is known of it.
+        log: What ``log =`` says. With ``errors`` those that ended cleanly are left out, and clients that left without a byte, as
+            the checks of a balancer do.
+    """
+    if log != "errors":
+        return log
+    if not record.bytes_in and record.reason in {"client-gone", "client-reset"}:
+        return False
+    return not record.is_clean
+
+
+_to_json = json.JSONEncoder(ensure_ascii=True, separators=(",", ":")).encode
+
+
+def _moment(time: float) -> str:
+    return _millisecond(round(time * 1_000_000) // 1000)
+
+
+@functools.lru_cache(maxsize=16)  # several connections are accepted in the same one
+def _millisecond(number: int) -> str:
+    second, rest = divmod(number, 1000)
+    return f"{_second(second)}.{rest:03}Z"
+
+
+@functools.lru_cache(maxsize=4)
+def _second(number: int) -> str:
+    return datetime.fromtimestamp(number, timezone.utc).strftime("%Y-%m-%dT%H:%M:%S")
+
+
+def _tenths(milliseconds: float | None) -> str:
+    return "-" if milliseconds is None else f"{milliseconds:.1f}"
+
+
+_PLAIN = re.compile(r"[!#-~]+", re.ASCII)  # printable, no blank, no double quote
+
+
+def _quoted(text: str) -> str:
+    return text if _PLAIN.fullmatch(text) and text != "-" else json.dumps(text)
+
+
+@functools.lru_cache(maxsize=1024)  # most are the same again and again
+def _text_value(text: str | None) -> str:
+    return "-" if text is None else _quoted(text)
+
+
+def _plain_value(text: str | None) -> str:
+    return "-" if text is None else _quoted(text)  # hardly ever the same
+
+
+_FORMATS = {"text": as_text, "json": as_json}
+
+
+_access = Logger(namespace="txmux.access")  # as a class attribute it would be named after the class
+
+
+class ServiceAccessLog:
+    """Writes to the service's own log.
+
+    Args:
+        form: How a line is written.
+    """
+
+    def __init__(self, form: Literal["text", "json"] = "text") -> None:
+        self._format = _FORMATS[form]
+
+    def write(self, record: ConnectionRecord) -> None:
+        """Log one event that holds the line."""
+        _access.info("{line}", line=self._format(record))
+
+    def reopen(self) -> None:
+        """Do nothing: the service's log is not ours to reopen."""
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+class FileAccessLog:
+    """Appends to a file, only ever whole lines.
+
+    Args:
+        path: The file; made if it is not there.
+        form: How a line is written.
+        later: Calls something as soon as no more lines come for now; without it each is written at once.
+        owner: The user and group IDs that own the file if it is made.
+
+    Raises:
+        AccessLogError: It cannot be opened.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        path: Path,
+        form: Literal["text", "json"] = "text",
+        later: Callable[[Callable[[], None]], None] | None = None,
+        owner: tuple[int, int] | None = None,
+    ) -> None:
+        self._path = path
+        self._format = _FORMATS[form]
+        self._later = later
+        self._owner = owner
+        self._lines: list[bytes] = []
+        try:
+            self._file: int | None = self._open()
+        except OSError as problem:
+            raise AccessLogError(
+                f"access_log: {path} cannot be opened for appending: {problem.strerror}"
+            ) from problem
+        self._writer = LineWriter(self._file, self._fail, self._mended)
+
+    def _open(self) -> int:
+        return open_log_file(self._path, self._owner)
+
+    def write(self, record: ConnectionRecord) -> None:
+        """Append one line. A disk that is full costs lines, never connections."""
+        self._lines.append(f"{self._format(record)}\n".encode())
+        if self._later is None:
+            self._flush()
+        elif len(self._lines) == 1:
+            self._later(self._flush)
+
+    def _flush(self) -> None:
+        lines, self._lines = self._lines, []
+        if lines and self._file is not None:
+            # One write for all, so that the lines of several processes do not mix.
+            self._writer.write(lines)
+
+    def _fail(self, problem: str) -> None:
+        self._log.error(
+            "access log {path}: {problem}; lines are lost until this is mended",
+            path=self._path,
+            problem=problem,
+        )
+
+    def _mended(self, lost: int) -> None:
+        self._log.info(
+            "access log {path}: lines are written again; {count} were lost",
+            path=self._path,
+            count=lost,
+        )
+
+    def reopen(self) -> None:
+        """Open the file again under its name; keep the old one if that fails."""
+        try:
+            fresh = self._open()
+        except OSError as problem:
+            self._log.error(
+                "access log {path} cannot be reopened: {problem}; lines still go to the old file",
+                path=self._path,
+                problem=problem.strerror,
+            )
+            return
+        self._flush()
+        old, self._file = self._file, fresh
+        self._writer.move(fresh)
+        self._close(old)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._flush()
+        file, self._file = self._file, None
+        self._writer.close()
+        self._close(file)
+
+    def _close(self, file: int | None) -> None:
+        if file is None:
+            return
+        try:
+            os.close(file)
+        except OSError as problem:
+            self._log.error(
+                "access log {path}: {problem}", path=self._path, problem=problem.strerror
+            )
+
+
+class StandardOutputLog(FileAccessLog):
+    """Writes bare lines to the standard output, which all processes of a service share.
+
+    Args:
+        form: How a line is written.
+        later: See `FileAccessLog`.
+    """
+
+    def __init__(
+        self,
+        form: Literal["text", "json"] = "text",
+        later: Callable[[Callable[[], None]], None] | None = None,
+    ) -> None:
+        super().__init__(Path("stdout"), form, later)
+
+    @override
+    def _open(self) -> int:
+        return os.dup(1)
+
+    @override
+    def reopen(self) -> None:
+        """Do nothing: it has no name by which it could be opened."""
+
+    @override
+    def close(self) -> None:
+        self._flush()
+        self._writer.finish(_LAST)
+        super().close()
+
+
+def open_log(
+    settings: Settings,
+    later: Callable[[Callable[[], None]], None] | None = None,
+    owner: tuple[int, int] | None = None,
+) -> AccessLog | None:
+    """Open the access log that the settings ask for.
+
+    Args:
+        settings: What is asked for.
+        later: See `FileAccessLog`.
+        owner: Who the file belongs to, if another user.
+
+    Returns:
+        The log; ``None`` when it is off.
+
+    Raises:
+        AccessLogError: Its file cannot be opened.
+    """
+    if settings.access_log is None:
+        return None
+    if settings.access_log == "-":
+        return ServiceAccessLog(settings.access_log_format)
+    if settings.access_log == "stdout":
+        return StandardOutputLog(settings.access_log_format, later)
+    return FileAccessLog(settings.access_log, settings.access_log_format, later, owner)

@@ -1,0 +1,173 @@
+"""What is counted of each listener, route, backend, server and process, and in which of its cells.
+
+All of it only grows. What there is at present, such as live connections, is the difference of what has come and what has gone, so that
+nobody ever has to subtract in a cell.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, get_args
+
+import attrs
+
+from txmux.telemetry.reasons import ConnectFailure, CountedReason, LimitName
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+__all__ = [
+    "BACKEND",
+    "BLOCKS",
+    "CELL",
+    "CONNECT",
+    "DETECT",
+    "DETECT_BYTES",
+    "DURATION",
+    "FORMAT",
+    "LISTENER",
+    "PROCESS",
+    "ROUTE",
+    "SERVER",
+    "Block",
+    "Buckets",
+]
+
+CELL = 8
+"""Bytes of a cell."""
+
+
+@attrs.frozen
+class Buckets:
+    """A histogram: its first cell has the sum of what was observed, and each of the others how much was in a bucket.
+
+    Attributes:
+        name: That of its cells.
+        bounds: The highest value of each bucket but the last, which has no bound; in what is observed.
+        base: How many of those make one of the unit that readers are told.
+        parts: How many parts of one the sum is counted in.
+    """
+
+    name: str
+    bounds: tuple[float, ...]
+    base: int = 1
+    parts: int = 1
+
+    def cells(self) -> list[str]:
+        """Name the cells."""
+        return [
+            f"{self.name} sum",
+            *(f"{self.name} {bound:g}" for bound in self.bounds),
+            f"{self.name} rest",
+        ]
+
+
+_MILLISECONDS = (1, 2.5, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10_000)
+_LONG = (0.1, 0.5, 1, 5, 10, 30, 60, 300, 600, 1800, 3600, 14_400, 43_200, 86_400)
+
+DETECT = Buckets("detect", _MILLISECONDS, base=1000, parts=1000)
+"""Milliseconds from accept to the decision."""
+CONNECT = attrs.evolve(DETECT, name="connect")
+"""Milliseconds from the decision until a server had accepted."""
+DURATION = Buckets("duration", tuple(1000 * seconds for seconds in _LONG), base=1000, parts=1000)
+"""Milliseconds from accept to the end."""
+DETECT_BYTES = Buckets("bytes", tuple(2**power for power in range(16)))
+"""Bytes that the client had sent when it was decided."""
+
+
+@attrs.frozen
+class Block:
+    """The cells that one thing has.
+
+    Attributes:
+        kind: What it is for.
+        names: The cells in their order.
+        at: Where each is.
+    """
+
+    kind: str
+    names: tuple[str, ...]
+    at: Mapping[str, int] = attrs.field(init=False, repr=False)
+
+    @at.default
+    def _places(self) -> Mapping[str, int]:
+        return {name: position for position, name in enumerate(self.names)}
+
+    def key(self, *names: str) -> str:
+        """Name one of those that there are of it, by the names of sections, in which there is no new line."""
+        return "\n".join((self.kind, *names))
+
+    def those(self, prefix: str) -> Mapping[str, int]:
+        """Tell where the cells are whose names begin with a word, by the rest of their names."""
+        return {
+            name.removeprefix(f"{prefix} "): at
+            for name, at in self.at.items()
+            if name.startswith(f"{prefix} ")
+        }
+
+    def histogram(self, buckets: Buckets) -> int:
+        """Tell where a histogram begins."""
+        return self.at[f"{buckets.name} sum"]
+
+
+def _block(kind: str, *names: str | Sequence[str] | Buckets) -> Block:
+    cells: list[str] = []
+    for name in names:
+        if isinstance(name, str):
+            cells.append(name)
+        else:
+            cells += name.cells() if isinstance(name, Buckets) else name
+    return Block(kind, tuple(cells))
+
+
+def _each(prefix: str, names: Iterable[str]) -> list[str]:
+    return [f"{prefix} {name}" for name in names]
+
+
+LISTENER = _block(
+    "listener",
+    "accepted",
+    "adopted",
+    "gone",  # without an end here: to another process, or with its process
+    "undecided gone",  # before a decision, whatever the end
+    "bytes in",
+    "bytes out",
+    "datagrams in",
+    "datagrams out",
+    "datagrams lost",
+    "datagrams cut",
+    _each("refused", get_args(LimitName)),
+    DETECT,
+    DETECT_BYTES,
+    DURATION,
+)
+ROUTE = _block(
+    "route",
+    "matches",
+    "dry run matches",
+    "last match",  # when, in milliseconds since 1970
+    "adopted",
+    "left",  # for another route, or another process
+    "bytes in",
+    "bytes out",
+    _each("ended", get_args(CountedReason)),
+)
+BACKEND = _block("backend", CONNECT)
+SERVER = _block(
+    "server",
+    "connected",
+    "adopted",
+    "released",
+    "check time",  # of the last one, in microseconds
+    _each("failed", get_args(ConnectFailure)),
+)
+PROCESS = _block("process", "spliced", "restarts")
+
+BLOCKS: Mapping[str, Block] = {
+    block.kind: block for block in (LISTENER, ROUTE, BACKEND, SERVER, PROCESS)
+}
+
+FORMAT = hashlib.blake2b(
+    repr([(block.kind, block.names) for block in BLOCKS.values()]).encode(), digest_size=8
+).hexdigest()
+"""The same in all versions that have the same cells in the same places."""

@@ -1,0 +1,173 @@
+"""The counters of one process, and where each of them is."""
+
+from __future__ import annotations
+
+import os
+import weakref
+from typing import TYPE_CHECKING
+
+import attrs
+from attrs.validators import deep_mapping, ge, instance_of
+
+from txmux.rules.model.backend import backends_of
+from txmux.telemetry.counting.blocks import (
+    BACKEND,
+    BLOCKS,
+    CELL,
+    LISTENER,
+    PROCESS,
+    ROUTE,
+    SERVER,
+)
+from txmux.telemetry.counting.counts import (
+    BackendCounts,
+    ListenerCounts,
+    ProcessCounts,
+    RouteCounts,
+    ServerCounts,
+)
+from txmux.telemetry.sharedmemory import mapped
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from txmux.rules.model import Listener, Route, Rules
+
+__all__ = ["NO_ROUTE", "Column", "Layout", "keys_of", "routes_of"]
+
+NO_ROUTE = ""
+"""Stands for the route of connections that none has taken."""
+
+_STEP = 1 << 16
+"""Memory grows by as many bytes, of which those that nobody counts in take none."""
+
+
+def routes_of(rules: Rules, listener: Listener) -> Iterator[Route]:
+    """Give the routes that may take a listener's clients, on whichever level, each once."""
+    seen: set[str] = set()
+    places: list[Listener | Route] = [listener]
+    for place in places:
+        for route in rules.routes_of(place):
+            if route.name not in seen:
+                seen.add(route.name)
+                yield route
+                if route.terminate_tls:
+                    places.append(route)
+
+
+def keys_of(rules: Rules) -> Iterator[str]:
+    """Name all that is counted under rules."""
+    for listener in rules.listeners:
+        yield LISTENER.key(listener.name)
+        yield ROUTE.key(listener.name, NO_ROUTE)
+        for route in routes_of(rules, listener):
+            yield ROUTE.key(listener.name, route.name)
+    for backend in backends_of([*rules.backends.values(), *rules.outcomes()]):
+        yield BACKEND.key(backend.name)
+        for server in backend.servers:
+            yield SERVER.key(backend.name, server.text)
+
+
+@attrs.define
+class Layout:
+    """Where each block is. What has a place keeps it for as long as anybody may count there.
+
+    Attributes:
+        places: The first cell of each, by its key.
+        cells: The number of all.
+    """
+
+    places: dict[str, int] = attrs.field(
+        factory=dict, validator=deep_mapping(instance_of(str), instance_of(int), instance_of(dict))
+    )
+    cells: int = attrs.field(default=0, validator=(instance_of(int), ge(0)))
+
+    def extend(self, keys: Iterable[str], spare: Mapping[str, list[int]] | None = None) -> None:
+        """Find places for what has none yet.
+
+        Args:
+            keys: What there is to be.
+            spare: Places that nobody has any more, by the kind of their blocks; those that are used again are taken out.
+        """
+        for key in keys:
+            if key not in self.places:
+                kind = key.partition("\n")[0]
+                if spare and spare.get(kind):
+                    self.places[key] = spare[kind].pop()
+                else:
+                    self.places[key] = self.cells
+                    self.cells += len(BLOCKS[kind].names)
+
+    def changes(self, known: Mapping[str, int]) -> tuple[dict[str, int], list[str]]:
+        """Compare with places that are known: give those that are new, and what has none any more."""
+        new = {key: start for key, start in self.places.items() if known.get(key) != start}
+        return new, [key for key in known if key not in self.places]
+
+    @property
+    def size(self) -> int:
+        """Of the memory, in bytes."""
+        return max(1, -(-self.cells * CELL // _STEP)) * _STEP
+
+
+class Column:
+    """The counters of one process, which alone adds to them.
+
+    Args:
+        layout: Where they are.
+        descriptor: The file in memory that they are in, closed with the last user of this. Without it, nobody else sees them.
+
+    Raises:
+        SharedMemoryError: The file is smaller than the layout says; it stays open.
+
+    Attributes:
+        layout: As above.
+        descriptor: As above.
+        process: Counts for the process as a whole.
+    """
+
+    def __init__(self, layout: Layout | None = None, descriptor: int | None = None) -> None:
+        self.layout = layout or Layout()
+        self.descriptor = descriptor
+        self._own: dict[str, memoryview[int]] = {}
+        self._cells = memoryview(b"").cast("Q")
+        self.use()
+        if descriptor is not None:
+            weakref.finalize(self, os.close, descriptor)
+        self.process = ProcessCounts(self.block(PROCESS.key()))
+
+    def use(self) -> None:
+        """Follow the layout, for which there is more memory now. Blocks that somebody has are in the same memory."""
+        if self.descriptor is not None and len(self._cells) < self.layout.cells:
+            self._cells = mapped(self.descriptor, self.layout.size).cast("Q")
+
+    def block(self, key: str) -> memoryview[int]:
+        """Give the cells of something; what the layout does not have is counted for nobody else."""
+        start = self.layout.places.get(key)
+        names = BLOCKS[key.partition("\n")[0]].names
+        if start is not None and 0 <= start <= len(self._cells) - len(names):
+            return self._cells[start : start + len(names)]
+        if key not in self._own:
+            self._own[key] = memoryview(bytearray(len(names) * CELL)).cast("Q")
+        return self._own[key]
+
+    def tolist(self) -> list[int]:
+        """Give all cells that others see."""
+        return self._cells[: self.layout.cells].tolist()
+
+    # What counts.
+
+    def listener(self, name: str) -> ListenerCounts:
+        """Give what counts a listener's connections."""
+        return ListenerCounts(self.block(LISTENER.key(name)), self.route(name, NO_ROUTE))
+
+    def route(self, listener: str, name: str) -> RouteCounts:
+        """Give what counts those of them that a route has taken."""
+        return RouteCounts(self.block(ROUTE.key(listener, name)))
+
+    def backend(self, name: str) -> BackendCounts:
+        """Give what counts for a backend."""
+        return BackendCounts(self.block(BACKEND.key(name)))
+
+    def server(self, backend: str, text: str) -> ServerCounts:
+        """Give what counts connections to a server; the text is that of the rules."""
+        return ServerCounts(self.block(SERVER.key(backend, text)))

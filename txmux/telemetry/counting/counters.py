@@ -1,0 +1,389 @@
+"""The counters of all processes of a service together."""
+
+from __future__ import annotations
+
+import operator
+import os
+import weakref
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from txmux.telemetry.counting.blocks import BLOCKS, FORMAT, LISTENER, PROCESS, ROUTE, SERVER
+from txmux.telemetry.counting.column import NO_ROUTE, Column, Layout, keys_of
+from txmux.telemetry.counting.live import live, live_on_route, live_on_server, undecided
+from txmux.telemetry.sharedmemory import grow, make
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+
+    from txmux.rules.model import Rules
+
+    _Named = dict[str, dict[str, int]]
+
+__all__ = ["OWN", "Counters", "Reading"]
+
+OWN = 0
+"""The column of the service's own process, if it serves."""
+
+_CRASHED = ROUTE.at["ended crashed"]
+_GONE, _UNDECIDED_GONE = LISTENER.at["gone"], LISTENER.at["undecided gone"]
+_RELEASED, _CHECK_TIME = SERVER.at["released"], SERVER.at["check time"]
+_LAST = ROUTE.at["last match"]
+
+
+class Counters:
+    """Has a `Column` for each process that serves or has served, and adds them up.
+
+    Numbers only grow: a process that takes the place of another one goes on in its column. What is in no rules any more keeps its place
+    until no connection can count there.
+
+    Attributes:
+        layout: Where everything is, in every column.
+    """
+
+    def __init__(self) -> None:
+        self.layout = Layout()
+        self.layout.extend([PROCESS.key()])
+        self._columns: dict[int, Column] = {}
+        self._others: list[_Other] = []
+        self._pipe: tuple[int, int] | None = None
+        # What programs have counted that could not hand over their memory, or have ended.
+        self._past: list[dict[str, list[int]]] = []
+        # The first version of the rules that has something, and the last one, of what rules do not have any more.
+        self._since: dict[str, int] = {}
+        self._until: dict[str, int] = {}
+        # Places that nobody has, by the kind of their blocks.
+        self._spare: dict[str, list[int]] = {}
+        self._versions: frozenset[int] | None = None
+
+    def extend(self, rules: Rules, number: int = 0) -> None:
+        """Make room for what rules count, too.
+
+        Args:
+            rules: Those that are to hold.
+            number: Of the version of the rules that hold until then.
+        """
+        needed = {PROCESS.key(): None, **dict.fromkeys(keys_of(rules))}
+        for key in needed:
+            if key not in self.layout.places:
+                self._since[key] = number + 1
+        self.layout.extend(needed, self._spare)
+        for column in self._columns.values():
+            self._grow(column)
+        self._until = {
+            key: self._until.get(key, number) for key in self.layout.places if key not in needed
+        }
+
+    def forget(self, versions: Collection[int]) -> None:
+        """Let others have the places of what is in no rules any more that hold for anybody.
+
+        A connection on its way to another process is not seen for a moment, so those of the last time are taken to hold, too.
+
+        Args:
+            versions: The numbers of all versions of the rules that hold for a connection, or for the next one, in any process.
+        """
+        before, self._versions = self._versions, frozenset(versions)
+        if before is None:
+            return
+        held = before | self._versions
+        gone = [
+            key
+            for key, last in self._until.items()
+            if not any(self._since.get(key, 0) <= number <= last for number in held)
+        ]
+        for key in gone:
+            for column in self._columns.values():
+                block = column.block(key)
+                block[:] = memoryview(bytes(block.nbytes)).cast("Q")
+            self._spare.setdefault(key.partition("\n")[0], []).append(self.layout.places.pop(key))
+            del self._until[key]
+            self._since.pop(key, None)
+        if gone:
+            self._past = [
+                {key: block for key, block in past.items() if key in self.layout.places}
+                for past in self._past
+            ]
+
+    def _grow(self, column: Column) -> None:
+        assert column.descriptor is not None  # noqa: S101 - each of these has one
+        grow(column.descriptor, self.layout.size)
+        column.use()
+
+    def column(self, number: int) -> Column:
+        """Give the column of a process; the same one for all that come after each other under that number."""
+        column = self._columns.get(number)
+        if column is None:
+            descriptor = make("txmux counters")
+            grow(descriptor, self.layout.size)
+            column = self._columns[number] = Column(self.layout, descriptor)
+        return column
+
+    def cells(self, key: str) -> list[int]:
+        """Add up the cells of one thing; see `read` for many."""
+        blocks = [column.block(key).tolist() for column in self._columns.values()]
+        blocks += [found[key] for found in self._before() if key in found]
+        return [sum(cells) for cells in zip(*blocks, strict=True)]
+
+    def has_connections(self, listener: str) -> bool:
+        """Tell whether a listener has connections in any process."""
+        key = LISTENER.key(listener)
+        cells = self.cells(key) if key in self.layout.places else []
+        return bool(cells) and live(cells) > 0
+
+    def read(self) -> Reading:
+        """Give the numbers of this moment."""
+        # Possibly in a thread of its own, while the rest goes on. A place that another one gets meanwhile is still that of the first.
+        places, count = dict(self.layout.places), self.layout.cells
+        columns = [column.tolist() for column in list(self._columns.values())]
+        others = [_arranged(found, places, count) for found in self._before()]
+        return Reading(places, [*columns, *others])
+
+    def _before(self) -> list[dict[str, list[int]]]:
+        """Give what other programs have counted, block by block."""
+        self.others_ended()
+        columns = (column for other in self._others for column in other.columns)
+        return [*self._past, *map(_blocks, columns)]
+
+    # Processes that end.
+
+    def ended(self, number: int) -> int:
+        """Count the connections as ended that a process had which is gone.
+
+        Args:
+            number: Of its column.
+
+        Returns:
+            How many there were.
+        """
+        column = self._columns.get(number)
+        return 0 if column is None else _settle(column)
+
+    # Other programs, at an upgrade.
+
+    @property
+    def life(self) -> int:
+        """The end of a pipe that each process has open which counts here; whoever reads from it learns when all have ended."""
+        return self._both_ends()[1]
+
+    def _both_ends(self) -> tuple[int, int]:
+        if self._pipe is None:
+            self._pipe = reads, writes = os.pipe()
+            os.set_blocking(reads, False)
+            weakref.finalize(self, _close, reads, writes)
+        return self._pipe
+
+    def handed_over(self) -> list[tuple[dict[str, Any], list[int]]]:
+        """Give what `take_over` of the program needs that goes on with this, as values of JSON, and the files that belong to it.
+
+        Both count in the same memory then, so that what still happens here is seen there. There is one for this program, and one
+        for each before it that has not ended, since each will end by itself.
+
+        Raises:
+            OSError: There is no descriptor for it.
+        """
+        self.others_ended()
+        past = [_named(found) for found in self._past]
+        own = _Other(self._both_ends()[0], [*self._columns.values()])
+        return [own.handed_over(past), *(other.handed_over() for other in self._others)]
+
+    def take_over(
+        self,
+        descriptors: Sequence[int],
+        layouts: Sequence[dict[str, Any]],
+        past: Sequence[_Named],
+        all: Sequence[_Named],  # noqa: A002 - the name in the message
+        format: str = "",  # noqa: A002 - as above
+    ) -> None:
+        """Go on with what another program has counted.
+
+        Args:
+            descriptors: The end of its pipe and its files, which belong to this from now on.
+            layouts: Where everything is in each of them.
+            past: What it goes on with itself, by the names of cells.
+            all: What is in the files, in the same way: of use if this program has other cells.
+            format: Tells whether it has.
+        """
+        self._past += map(_read, past)
+        life, *files = descriptors
+        if format == FORMAT:
+            columns = [
+                Column(Layout(**layout), file) for layout, file in zip(layouts, files, strict=True)
+            ]
+            other = _Other(life, columns)
+            weakref.finalize(other, os.close, life)
+            self._others.append(other)
+        else:
+            _close(*descriptors)
+            # Connections that move here are counted here, and the others are not seen.
+            self._past += [_without_live(_read(named)) for named in all]
+        self.layout.extend(key for found in self._before() for key in found)
+        for column in self._columns.values():
+            self._grow(column)
+
+    def others_ended(self) -> None:
+        """Keep the sums of programs that have ended, with whatever connections they had."""
+        for other in [one for one in self._others if one.has_ended()]:
+            self._others.remove(other)
+            for column in other.columns:
+                _settle(column)
+                self._past.append(_blocks(column))
+        if len(self._past) > 1:
+            self._past = [_added(self._past)]
+
+
+@attrs.define(eq=False)
+class _Other:
+    """A program whose place was taken, but that may still count.
+
+    Attributes:
+        life: The end of its pipe that is read.
+        columns: Those of its processes.
+    """
+
+    life: int
+    columns: list[Column]
+
+    def has_ended(self) -> bool:
+        """Tell whether none of its processes is left."""
+        try:
+            return not os.read(self.life, 1)
+        except BlockingIOError:
+            return False
+
+    def handed_over(self, past: Sequence[_Named] = ()) -> tuple[dict[str, Any], list[int]]:
+        """See `Counters.handed_over`."""
+        told = {
+            "format": FORMAT,
+            "layouts": [attrs.asdict(column.layout) for column in self.columns],
+            "past": list(past),
+            "all": [_named(_blocks(column)) for column in self.columns],
+        }
+        files = [column.descriptor for column in self.columns if column.descriptor is not None]
+        return told, [self.life, *files]
+
+
+def _close(*descriptors: int) -> None:
+    for descriptor in descriptors:
+        os.close(descriptor)
+
+
+class Reading:
+    """The numbers of one moment.
+
+    Args:
+        places: Where everything is.
+        columns: The cells of each process.
+    """
+
+    def __init__(self, places: Mapping[str, int], columns: Sequence[list[int]]) -> None:
+        self._places = places
+        self._columns = columns
+        first, *others = columns
+        for other in others:
+            first = list(map(operator.add, first, other))
+        self._sums = first
+
+    def cells(self, key: str) -> Sequence[int]:
+        """Give the cells of something, added up."""
+        size = len(BLOCKS[key.partition("\n")[0]].names)
+        start = self._places.get(key)
+        return [0] * size if start is None else self._sums[start : start + size]
+
+    def latest(self, key: str, position: int) -> int:
+        """Give the highest of a cell that does not count, but notes a time."""
+        start = self._places.get(key)
+        return 0 if start is None else max(cells[start + position] for cells in self._columns)
+
+
+def _arranged(blocks: Mapping[str, list[int]], places: Mapping[str, int], count: int) -> list[int]:
+    """Put blocks where they are in a column with this many cells; what has no place there is left out."""
+    cells = [0] * count
+    for key, block in blocks.items():
+        start = places.get(key)
+        if start is not None:
+            cells[start : start + len(block)] = block
+    return cells
+
+
+def _settle(column: Column) -> int:
+    """Count all as ended that has not, in the column of a process that is gone; give the number of connections."""
+    unrouted: dict[str, int] = {}
+    lost = 0
+    for key in column.layout.places:
+        kind, *names = key.split("\n")
+        cells = column.block(key)
+        if kind == LISTENER.kind:
+            count = live(cells)
+            lost += count
+            unrouted[names[0]] = unrouted.get(names[0], 0) + count
+            cells[_UNDECIDED_GONE] += undecided(cells)
+            cells[_GONE] += count
+        elif kind == ROUTE.kind and names[1] != NO_ROUTE:
+            count = live_on_route(cells)
+            unrouted[names[0]] = unrouted.get(names[0], 0) - count
+            cells[_CRASHED] += count
+        elif kind == SERVER.kind:
+            cells[_RELEASED] += live_on_server(cells)
+    for listener, count in unrouted.items():
+        column.block(ROUTE.key(listener, NO_ROUTE))[_CRASHED] += max(0, count)
+    return lost
+
+
+def _blocks(column: Column) -> dict[str, list[int]]:
+    """Give all blocks of a column in which something has been counted."""
+    cells, found = column.tolist(), {}
+    for key, start in column.layout.places.items():
+        block = cells[start : start + len(BLOCKS[key.partition("\n")[0]].names)]
+        if any(block):
+            found[key] = block
+    return found
+
+
+def _named(blocks: dict[str, list[int]]) -> _Named:
+    """Name the cells, for programs that may have others."""
+    return {
+        key: {
+            name: cell
+            for name, cell in zip(BLOCKS[key.partition("\n")[0]].names, block, strict=True)
+            if cell
+        }
+        for key, block in blocks.items()
+    }
+
+
+def _read(named: _Named) -> dict[str, list[int]]:
+    """Read what `_named` gave; what this program does not know is left out."""
+    return {
+        key: [int(cells.get(name, 0)) for name in BLOCKS[kind].names]
+        for key, cells in named.items()
+        if (kind := key.partition("\n")[0]) in BLOCKS
+    }
+
+
+def _without_live(blocks: dict[str, list[int]]) -> dict[str, list[int]]:
+    """Count all that has not ended as gone elsewhere."""
+    for key, cells in blocks.items():
+        kind = key.partition("\n")[0]
+        if kind == LISTENER.kind:
+            cells[_UNDECIDED_GONE] += undecided(cells)
+            cells[_GONE] += live(cells)
+        elif kind == ROUTE.kind:
+            cells[ROUTE.at["left"]] += live_on_route(cells)
+        elif kind == SERVER.kind:
+            cells[_RELEASED] += live_on_server(cells)
+    return blocks
+
+
+def _added(several: Sequence[dict[str, list[int]]]) -> dict[str, list[int]]:
+    """Make one of several, so that many upgrades take no more memory than one."""
+    found: dict[str, list[int]] = {}
+    for blocks in several:
+        for key, block in blocks.items():
+            before = found.get(key)
+            found[key] = block if before is None else list(map(operator.add, before, block))
+            if before is not None and key.startswith(ROUTE.kind):
+                found[key][_LAST] = max(before[_LAST], block[_LAST])
+            elif before is not None and key.startswith(SERVER.kind):
+                found[key][_CHECK_TIME] = block[_CHECK_TIME]
+    return found

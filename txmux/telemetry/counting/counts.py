@@ -1,0 +1,240 @@
+"""What counts: objects that are found once, when rules are read, and add to their cells for each connection."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from typing import TYPE_CHECKING
+
+from txmux.telemetry.counting.blocks import (
+    BACKEND,
+    CONNECT,
+    DETECT,
+    DETECT_BYTES,
+    DURATION,
+    LISTENER,
+    PROCESS,
+    ROUTE,
+    SERVER,
+)
+
+if TYPE_CHECKING:
+    from txmux.telemetry.reasons import ConnectFailure, EndReason, LimitName
+    from txmux.telemetry.record import ConnectionRecord
+
+__all__ = ["BackendCounts", "ListenerCounts", "ProcessCounts", "RouteCounts", "ServerCounts"]
+
+# Positions of cells, since looking them up would cost more than counting.
+_ACCEPTED = LISTENER.at["accepted"]
+_ADOPTED = LISTENER.at["adopted"]
+_GONE = LISTENER.at["gone"]
+_UNDECIDED_GONE = LISTENER.at["undecided gone"]
+_IN = LISTENER.at["bytes in"]
+_OUT = LISTENER.at["bytes out"]
+_DATAGRAMS_IN = LISTENER.at["datagrams in"]
+_DATAGRAMS_OUT = LISTENER.at["datagrams out"]
+_LOST = LISTENER.at["datagrams lost"]
+_CUT = LISTENER.at["datagrams cut"]
+_REFUSED = LISTENER.those("refused")
+_DETECT = LISTENER.histogram(DETECT)
+_BYTES = LISTENER.histogram(DETECT_BYTES)
+_DURATION = LISTENER.histogram(DURATION)
+
+_MATCHES = ROUTE.at["matches"]
+_DRY = ROUTE.at["dry run matches"]
+_LAST = ROUTE.at["last match"]
+_ROUTE_ADOPTED = ROUTE.at["adopted"]
+_LEFT = ROUTE.at["left"]
+_ROUTE_IN = ROUTE.at["bytes in"]
+_ROUTE_OUT = ROUTE.at["bytes out"]
+_ENDED = ROUTE.those("ended")
+
+_CONNECT = BACKEND.histogram(CONNECT)
+
+_CONNECTED = SERVER.at["connected"]
+_SERVER_ADOPTED = SERVER.at["adopted"]
+_RELEASED = SERVER.at["released"]
+_CHECK_TIME = SERVER.at["check time"]
+_FAILED = SERVER.those("failed")
+
+_SPLICED, _RESTARTS = PROCESS.at["spliced"], PROCESS.at["restarts"]
+
+# For speed the bounds have names of their own, too.
+_DETECT_BOUNDS, _BYTES_BOUNDS = DETECT.bounds, DETECT_BYTES.bounds
+_DURATION_BOUNDS, _CONNECT_BOUNDS = DURATION.bounds, CONNECT.bounds
+
+
+class RouteCounts:
+    """Counts the connections of a listener that a route has taken, or that none has.
+
+    Args:
+        cells: A `ROUTE` block.
+    """
+
+    __slots__ = ("cells",)
+
+    def __init__(self, cells: memoryview[int]) -> None:
+        self.cells = cells
+
+    def matched(self, record: ConnectionRecord) -> None:
+        """Count a client that the route has taken."""
+        cells = self.cells
+        cells[_MATCHES] += 1
+        cells[_LAST] = int(record.time * 1000)
+
+    def would_have_matched(self) -> None:
+        """Count a client that the route would have taken if it were not a dry run."""
+        self.cells[_DRY] += 1
+
+    def left(self) -> None:
+        """Count a connection that another route has taken after this one, or another process."""
+        self.cells[_LEFT] += 1
+
+
+class ListenerCounts:
+    """Counts the connections of a listener.
+
+    Args:
+        cells: A `LISTENER` block.
+        unrouted: Counts those that no route has taken.
+    """
+
+    __slots__ = ("cells", "unrouted")
+
+    def __init__(self, cells: memoryview[int], unrouted: RouteCounts) -> None:
+        self.cells = cells
+        self.unrouted = unrouted
+
+    def accepted(self) -> None:
+        """Count a client that has come."""
+        self.cells[_ACCEPTED] += 1
+
+    def refused(self, limit: LimitName) -> None:
+        """Count one that was not let in."""
+        self.cells[_REFUSED[limit]] += 1
+
+    def decided(self, record: ConnectionRecord) -> None:
+        """Count one of which it is known now where it is led."""
+        cells = self.cells
+        milliseconds, said = record.detect_ms or 0.0, record.bytes_in
+        cells[_DETECT + 1 + bisect_left(_DETECT_BOUNDS, milliseconds)] += 1
+        if milliseconds > 0.0:  # a clock may be set back
+            cells[_DETECT] += int(milliseconds * 1000)
+        cells[_BYTES + 1 + bisect_left(_BYTES_BOUNDS, said)] += 1
+        cells[_BYTES] += said
+
+    def moved(self, route: RouteCounts, bytes_in: int, bytes_out: int) -> None:
+        """Count bytes of a connection, each once."""
+        if bytes_in > 0:
+            self.cells[_IN] += bytes_in
+            route.cells[_ROUTE_IN] += bytes_in
+        if bytes_out > 0:
+            self.cells[_OUT] += bytes_out
+            route.cells[_ROUTE_OUT] += bytes_out
+
+    def datagrams(self, came: int, went: int) -> None:
+        """Count datagrams of a flow, each once: those from its client, and those to it."""
+        self.cells[_DATAGRAMS_IN] += came
+        self.cells[_DATAGRAMS_OUT] += went
+
+    def lost(self, count: int) -> None:
+        """Count datagrams that were dropped."""
+        self.cells[_LOST] += count
+
+    def cut(self, count: int) -> None:
+        """Count datagrams that were dropped since they were longer than any that can be taken."""
+        self.cells[_CUT] += count
+
+    def over(self, route: RouteCounts, record: ConnectionRecord, reason: EndReason) -> None:
+        """Count one that has ended; its bytes are not counted by this."""
+        cells = self.cells
+        milliseconds = record.duration_ms or 0.0
+        cells[_DURATION + 1 + bisect_left(_DURATION_BOUNDS, milliseconds)] += 1
+        if milliseconds > 0.0:
+            cells[_DURATION] += int(milliseconds * 1000)
+        if record.detect_ms is None:
+            cells[_UNDECIDED_GONE] += 1
+        route.cells[_ENDED[reason]] += 1
+
+    def moved_away(self, route: RouteCounts) -> None:
+        """Count one that goes on in another process."""
+        self.cells[_GONE] += 1
+        route.left()
+
+    def adopted(self, route: RouteCounts) -> None:
+        """Count one that was accepted by another process."""
+        self.cells[_ADOPTED] += 1
+        route.cells[_ROUTE_ADOPTED] += 1
+
+
+class BackendCounts:
+    """Counts for a backend.
+
+    Args:
+        cells: A `BACKEND` block.
+    """
+
+    __slots__ = ("cells",)
+
+    def __init__(self, cells: memoryview[int]) -> None:
+        self.cells = cells
+
+    def connected(self, milliseconds: float) -> None:
+        """Count a client for which a server was connected."""
+        cells = self.cells
+        cells[_CONNECT + 1 + bisect_left(_CONNECT_BOUNDS, milliseconds)] += 1
+        if milliseconds > 0.0:
+            cells[_CONNECT] += int(milliseconds * 1000)
+
+
+class ServerCounts:
+    """Counts the connections to a server, whatever its addresses.
+
+    Args:
+        cells: A `SERVER` block.
+    """
+
+    __slots__ = ("cells",)
+
+    def __init__(self, cells: memoryview[int]) -> None:
+        self.cells = cells
+
+    def connected(self) -> None:
+        """Count one that is established."""
+        self.cells[_CONNECTED] += 1
+
+    def adopted(self) -> None:
+        """Count one that another process has established."""
+        self.cells[_SERVER_ADOPTED] += 1
+
+    def released(self) -> None:
+        """Count one that is gone, or goes on in another process."""
+        self.cells[_RELEASED] += 1
+
+    def failed(self, cause: ConnectFailure) -> None:
+        """Count one that could not be established."""
+        self.cells[_FAILED[cause]] += 1
+
+    def checked(self, seconds: float) -> None:
+        """Note how long a check has taken."""
+        self.cells[_CHECK_TIME] = max(1, int(seconds * 1_000_000))
+
+
+class ProcessCounts:
+    """Counts for a process.
+
+    Args:
+        cells: A `PROCESS` block.
+    """
+
+    __slots__ = ("cells",)
+
+    def __init__(self, cells: memoryview[int]) -> None:
+        self.cells = cells
+
+    def spliced(self, count: int) -> None:
+        """Count bytes that the kernel has moved by itself."""
+        self.cells[_SPLICED] += count
+
+    def restarted(self) -> None:
+        """Count a worker that was started again."""
+        self.cells[_RESTARTS] += 1

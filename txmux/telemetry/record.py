@@ -1,0 +1,91 @@
+"""What is known of one connection when it is over."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import attrs
+
+if TYPE_CHECKING:
+    from txmux.telemetry.reasons import EndReason
+
+__all__ = ["ConnectionRecord", "check_types"]
+
+
+@attrs.define
+class ConnectionRecord:
+    """The story of one connection. It fills while the connection lives; the access log gets it at the end.
+
+    Attributes:
+        time: When the client was accepted, seconds since the epoch.
+        id: Unique among all connections of all processes.
+        listener: The listener's name.
+        client: The client's real address, ``ADDRESS:PORT``.
+        local: The address it connected to; ``None`` if it was refused before that was known.
+        route: The route that won, if one did.
+        backend: Where the connection was led.
+        server: The server that took it.
+        server_local: The address that the server saw it come from; ``None`` if there is none, as on a UNIX socket.
+        bytes_in: Bytes from the client.
+        bytes_out: Bytes to the client.
+        datagrams_in: Datagrams from the client, if it is a flow of them.
+        datagrams_out: Datagrams to the client.
+        detect_ms: From accept to the decision.
+        connect_ms: From the decision until a server had accepted.
+        duration_ms: From accept to the end.
+        reason: Why it ended.
+        facts: What detection learnt: ``sni``, ``host`` …
+    """
+
+    time: float
+    id: str
+    listener: str
+    client: str
+    local: str | None = None
+    route: str | None = None
+    backend: str | None = None
+    server: str | None = None
+    server_local: str | None = None
+    bytes_in: int = 0
+    bytes_out: int = 0
+    datagrams_in: int | None = None
+    datagrams_out: int | None = None
+    detect_ms: float | None = None
+    connect_ms: float | None = None
+    duration_ms: float | None = None
+    reason: EndReason | None = None
+    facts: dict[str, str] = attrs.Factory(dict)
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether it ended as it should. That of a flow is seen only by its silence."""
+        return self.reason in {"done", "handed-over"} or (
+            self.datagrams_in is not None and self.reason == "idle-timeout"
+        )
+
+
+_KINDS: dict[str, tuple[type, ...]] = {
+    "str": (str,),
+    "int": (int,),
+    "float": (int, float),  # JSON has one kind of number
+    "dict[str, str]": (dict,),
+    "EndReason": (str,),
+    "None": (type(None),),
+}
+_TYPES = [
+    (field.name, tuple(kind for word in str(field.type).split(" | ") for kind in _KINDS[word]))
+    for field in attrs.fields(ConnectionRecord)
+]
+
+
+def check_types(record: ConnectionRecord) -> None:
+    """See that a record from another process has values that a record can have: at its end it would be too late.
+
+    Raises:
+        TypeError: One is of another type.
+    """
+    for name, kinds in _TYPES:
+        if not isinstance(getattr(record, name), kinds):
+            raise TypeError(f"the record has another type of value as {name!r}")
+    if not all(isinstance(fact, str) for fact in record.facts.values()):
+        raise TypeError("the record has a fact that is no text")

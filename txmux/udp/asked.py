@@ -1,0 +1,158 @@
+"""What a flow is to others, who only ask it something."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from txmux.net.addresses import address_in
+from txmux.net.relay.interface import Moved
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Protocol
+
+    from txmux.net.sockets.descriptors import Descriptors
+    from txmux.net.sockets.poller import Poller
+    from txmux.rules.model import Logged
+    from txmux.tcp.generation import Generation
+    from txmux.telemetry.record import ConnectionRecord
+    from txmux.udp.following import Following
+    from txmux.udp.port import DatagramPort, Key
+    from txmux.udp.table import FlowTable, Lane
+    from txmux.wire.proxyprotocol.header import Address
+
+    class Owner(Protocol):
+        """What has the flows of a listener, as a flow sees it."""
+
+        table: FlowTable[Any]
+
+        @property
+        def generation(self) -> Generation:
+            """The rules under which new flows begin."""
+
+        engine: Any
+        poller: Poller
+        buffer: memoryview
+        seconds: Callable[[], float]
+
+        def enter(
+            self, flow: Any, seconds: float, /, *, is_spare: bool, is_final: bool = False
+        ) -> None:
+            """Give a flow another time."""
+
+        def rejoin(self, flow: Any, lane: Lane, entered_at: float, heard_at: float, /) -> None:
+            """Have a flow in a lane as if it had been there for a while."""
+
+        def closed(self, flow: Any, /) -> None:
+            """Tell of the end of a flow."""
+
+        def following(
+            self, flow: Any, port: DatagramPort, key: Key, first: bytes, /
+        ) -> Following | None:
+            """Make what has a flow follow its client, if its protocol can move."""
+
+        def following_of(
+            self,
+            flow: Any,
+            port: DatagramPort,
+            key: Key,
+            told: Mapping[str, Any],
+            port_of: Callable[[str], DatagramPort | None],
+            /,
+        ) -> Following | None:
+            """Make what has a flow of another process follow its client."""
+
+
+class Asked:
+    """What can be told of a flow from what it has."""
+
+    __slots__ = ()
+
+    _flows: Owner
+    _client: Address
+    _started_at: float
+    record: ConnectionRecord
+    held: tuple[bytes, ...]
+    bytes_in: int
+    bytes_out: int
+    heard_at: float
+    entered_at: float
+    lane: Lane | None
+    datagrams_in: int
+    datagrams_out: int
+    logged: Logged
+    _port: DatagramPort
+    _key: Key
+
+    @property
+    def engine(self) -> Any:
+        """What it works with."""
+        return self._flows.engine
+
+    @property
+    def address(self) -> Address | None:
+        """The client's."""
+        return self._client
+
+    @property
+    def said(self) -> bytes:
+        """The first datagram, as long as it is held."""
+        return self.held[0] if self.held else b""
+
+    def elapsed_ms(self) -> float:
+        """Tell how long it has been there."""
+        return (self._flows.seconds() - self._started_at) * 1000
+
+    def moved(self) -> Moved:
+        """Tell how much has gone each way."""
+        counts = (self.datagrams_in, self.datagrams_out)
+        return Moved(self.bytes_in, self.bytes_out, self.heard_at, counts)
+
+    @property
+    def newest_generation(self) -> Generation:
+        """The rules under which new flows begin."""
+        return self._flows.generation
+
+    @property
+    def client(self) -> Address:
+        """The client's address."""
+        return self._client
+
+    @property
+    def local(self) -> Address | None:
+        """The address that the client asked."""
+        return address_in(self.record.local or "")
+
+    @property
+    def local_host(self) -> str:
+        """The IP address that the client asked, a link-local one with its interface."""
+        host = "" if self.local is None else str(self.local.host)
+        asked = self._port.local_host(self._key[1])
+        # A PROXY header may tell of another one, and of no interface.
+        return asked if asked.partition("%")[0] == host else host
+
+    @property
+    def facts(self) -> Mapping[str, str]:
+        """What is known of the client."""
+        return self.record.facts
+
+    @property
+    def descriptors(self) -> Descriptors:
+        """Those of this process."""
+        found: Descriptors = self.engine.descriptors
+        return found
+
+    @property
+    def poller(self) -> Poller:
+        """Watches sockets."""
+        return self._flows.poller
+
+    @property
+    def buffer(self) -> memoryview:
+        """Takes what servers say."""
+        return self._flows.buffer
+
+    @property
+    def port(self) -> DatagramPort:
+        """Where its client's datagrams come in."""
+        return self._port

@@ -1,0 +1,262 @@
+"""A flow that follows its client to another address."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Any
+
+from txmux.access.admission import Refused
+from txmux.rules.model.networks import unmapped
+from txmux.udp import ancillary
+from txmux.udp.flow_ids import may_move
+from txmux.udp.kept import KeptAnswers
+from txmux.wire.proxyprotocol.header import Address
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Protocol
+
+    from txmux.access.per_source import Permit
+    from txmux.tcp.generation import Generation
+    from txmux.telemetry.record import ConnectionRecord
+    from txmux.udp.port import DatagramPort, Key
+    from txmux.udp.roaming import Roaming, Trail
+
+    class Roamer(Protocol):
+        """A flow, as what has it follow its client sees it."""
+
+        generation: Generation
+        record: ConnectionRecord
+        permit: Permit | None
+
+        @property
+        def newest_generation(self) -> Generation:
+            """The rules under which new flows begin."""
+
+        @property
+        def client(self) -> Address:
+            """The client's address."""
+
+        def move_to(self, port: DatagramPort, key: Key, client: Address, /) -> None:
+            """Have its answers go elsewhere."""
+
+        def take(self, data: memoryview, size: int, /, *, is_home: bool) -> bool:
+            """Take datagrams of the client."""
+
+        def learn(self, answer: bytes, /) -> None:
+            """Learn connection IDs from a datagram of the server."""
+
+        def from_server(self, data: memoryview, size: int, /) -> None:
+            """Send datagrams of the server."""
+
+        def lost(self, count: int, /) -> None:
+            """Count datagrams that were dropped."""
+
+
+class Following:
+    """Tells a flow's trail of what comes and goes, and has the flow follow it.
+
+    Args:
+        flow: The flow.
+        seconds: Tells the time.
+
+    Attributes:
+        trail: Where the flow is. `of` sets it.
+    """
+
+    __slots__ = ("_at", "_flow", "_kept", "_reserved", "_seconds", "trail")
+
+    trail: Trail[Following]
+
+    def __init__(self, flow: Roamer, seconds: Any) -> None:
+        self._flow = flow
+        self._seconds = seconds
+        self._at: object = None
+        self._reserved: tuple[object, Permit] | None = None  # where it may move to
+        self._kept = KeptAnswers()
+
+    @classmethod
+    def of(
+        cls,
+        roaming: Roaming[Following],
+        flow: Roamer,
+        home: tuple[DatagramPort, Key],
+        first: bytes,
+        seconds: Any,
+    ) -> Following | None:
+        """Make one for a flow; ``None`` if its protocol cannot move.
+
+        Args:
+            roaming: That of the listener.
+            flow: The flow.
+            home: The port that its client has asked, and its key there.
+            first: Its first datagram.
+            seconds: Tells the time.
+        """
+        if not may_move(first):
+            return None
+        following = cls(flow, seconds)
+        trail = roaming.begin(following, home, first)
+        if trail is None:
+            return None
+        following.trail, following._at = trail, trail.home
+        return following
+
+    def told(self) -> dict[str, Any]:
+        """Give what another process needs to follow the client further, as values of JSON."""
+
+        def write(source: Any) -> list[Any]:
+            port, (peer, local) = source
+            return [port.place, peer, local.hex()]
+
+        return self.trail.told(write, self._seconds())
+
+    @classmethod
+    def recalled(
+        cls,
+        roaming: Roaming[Following],
+        flow: Roamer,
+        home: tuple[DatagramPort, Key],
+        told: Mapping[str, Any],
+        seconds: Any,
+        port_of: Callable[[str], DatagramPort | None],
+    ) -> Following | None:
+        """Make one for a flow of another process.
+
+        Args:
+            roaming: As for `of`.
+            flow: As for `of`.
+            home: As for `of`.
+            told: What `told` gave there.
+            seconds: As for `of`.
+            port_of: Gives the port of a place; ``None`` if there is none here.
+        """
+
+        def read(written: Any) -> Any:
+            name, peer, local = written
+            port = port_of(name)
+            return None if port is None else (port, (tuple(peer), bytes.fromhex(local)))
+
+        following = cls(flow, seconds)
+        trail = roaming.recall(following, home, told, read, seconds())
+        if trail is None:
+            return None
+        following.trail, following._at = trail, trail.home
+        return following
+
+    def from_home(self, length: int, count: int) -> None:
+        """Note datagrams of the client, from where it is."""
+        self.trail.from_home(length, count, self._seconds())
+        self._give_kept()
+
+    def from_elsewhere(self, port: DatagramPort, key: Key, data: memoryview, size: int) -> bool:
+        """Take datagrams that belong to the flow, and are not known to do so at their address.
+
+        Returns:
+            Whether they do: the address may be one that is not let in.
+        """
+        trail, source, client = self.trail, (port, key), _address(key)
+        if source == trail.home:  # which is another flow's, too
+            return self._flow.take(data, size, is_home=True)
+        is_new = not trail.knows(source)
+        if is_new and not (self._may_be_at(client) and self._reserve(source, client)):
+            return False
+        count, now = ancillary.datagrams_in(len(data), size), self._seconds()
+        is_near = client.host == self._flow.client.host
+        if trail.from_elsewhere(source, len(data), count, now, is_near=is_near):
+            self._follow()
+            self._give_kept()
+            self._flow.take(data, size, is_home=False)
+        else:
+            if is_new:
+                self._give_back()
+            self._flow.lost(count)
+        return True
+
+    def from_server(self, data: memoryview, size: int) -> bool:
+        """Learn from what the server says, and tell whether it goes out."""
+        trail, length = self.trail, len(data)
+        if length and trail.may_tell(data[0]):
+            first = bytes(data[:size] if 0 < size < length else data)
+            trail.from_server(first)
+            self._flow.learn(first)
+        if not trail.watches:
+            return True
+        goes = trail.to_client(length, self._seconds())
+        self._follow()
+        if goes:
+            self._give_kept()
+        elif lost := self._kept.keep(data, size):
+            self._flow.lost(lost)
+        return goes
+
+    def _give_kept(self) -> None:
+        """Send what has waited, once the address has proved itself."""
+        if self._kept and not self.trail.watches:
+            for datagram in self._kept.take():
+                self._flow.from_server(memoryview(datagram), 0)
+
+    def _may_be_at(self, client: Address) -> bool:
+        """Tell whether a client with this address is let in, and served by the route; a proxy in front is none."""
+        generation, name = self._flow.generation, self._flow.record.route
+        senders = generation.settings.accept_proxy_from
+        if senders is not None and client.host in senders:
+            return False
+        routes = generation.top.detector.routes
+        route = next((route for route in routes if route.name == name), None)
+        is_served = route is None or route.clients.serves(client.host)
+        now = self._flow.newest_generation
+        return is_served and generation.admission.serves(client) and now.admission.serves(client)
+
+    def _reserve(self, source: object, client: Address) -> bool:
+        """Count the flow for another source, too, as it may move there; tell whether that may have one more."""
+        self._give_back()
+        flow = self._flow
+        try:
+            permit = flow.newest_generation.admission.move(flow.permit, flow.client, client)
+        except Refused:
+            return False
+        if permit is not None and permit is not flow.permit:
+            self._reserved = source, permit
+        return True
+
+    def _give_back(self) -> None:
+        reserved, self._reserved = self._reserved, None
+        if reserved is not None:
+            reserved[1].release()
+
+    def _count_at(self, home: object, client: Address) -> None:
+        """Count the flow for the source where it is now, and for no other one."""
+        flow, before = self._flow, self._flow.permit
+        if self._reserved is not None and self._reserved[0] == home:
+            permit: Permit | None = self._reserved[1]
+            self._reserved = None
+        else:
+            self._give_back()
+            admission = flow.newest_generation.admission
+            permit = admission.move(before, flow.client, client, is_known=True)
+        if permit is not before:
+            flow.permit = permit
+            if before is not None:
+                before.release()
+
+    def end(self) -> None:
+        """Forget the flow."""
+        if lost := len(self._kept.take()):
+            self._flow.lost(lost)
+        self._give_back()
+        self.trail.end()
+
+    def _follow(self) -> None:
+        if self._at is not self.trail.home:
+            home: Any = self.trail.home
+            self._at = home
+            port, key = home
+            client = _address(key)
+            self._count_at(home, client)
+            self._flow.move_to(port, key, client)
+            self._flow.record.facts["moved_to"] = str(client)
+
+
+def _address(key: Key) -> Address:
+    return Address(unmapped(ip_address(key[0][0])), key[0][1])

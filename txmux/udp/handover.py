@@ -1,0 +1,282 @@
+"""Flows go on in another process, each with its socket to its server.
+
+That goes a batch at a time::
+
+    old: adopt_flows   what is told of each flow, and its socket, if it has one; the flows stand still here
+    new:               which of them go on there; the others are resumed here
+    old: end_flows     those that were ended here meanwhile
+    old: flows_done    that was all, so whoever is not known there is a new client
+
+Neither process reads a client's datagrams before it has the flow: what comes too early waits, see `txmux.udp.waiting`.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from base64 import b64decode
+from typing import TYPE_CHECKING, Any, Protocol
+
+import attrs
+from twisted.logger import Logger
+
+from txmux.telemetry.reasons import understood
+from txmux.telemetry.record import ConnectionRecord, check_types
+from txmux.udp.connection_ids import ConnectionIds
+from txmux.udp.flow import Flow
+from txmux.udp.flows import flows_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+
+    from twisted.internet.defer import Deferred
+
+    from txmux.backends.pool.member import Member
+    from txmux.backends.upstream import Upstream
+    from txmux.tcp.listener import MuxFactory
+    from txmux.udp.port import DatagramPort, Key
+
+    Led = tuple[Upstream, Member | None]
+    Find = Callable[[str, str], tuple[MuxFactory, DatagramPort] | None]
+
+    class OtherProcess(Protocol):
+        """Another process, as flows see it that go there."""
+
+        def ask(
+            self, kind: str, *, seconds: float, descriptors: Sequence[int], **values: Any
+        ) -> Deferred[Any]:
+            """Ask it for something."""
+
+        def send(self, kind: str, **values: Any) -> None:
+            """Tell it something."""
+
+
+_BATCH = 100  # flows in a message; a message takes 253 descriptors
+_PATIENCE = 10.0  # seconds
+
+_FIELDS = frozenset(field.name for field in attrs.fields(ConnectionRecord))
+_log = Logger()
+
+
+async def hand_over_flows(served: Iterable[object], to: OtherProcess) -> int:
+    """Let another process go on with all flows, whatever they are doing.
+
+    Args:
+        served: What there is.
+        to: Leads to the other process.
+
+    Returns:
+        The number of those that have gone.
+
+    Raises:
+        MuxError: The other process does not answer, or does not know of flows. What it has not taken goes on here.
+    """
+    flows = [one for one in served if isinstance(one, Flow) and one.record.reason is None]
+    # The last one that was heard of first, so that they come into their places there.
+    flows.sort(key=lambda one: one.heard_at, reverse=True)
+    moved = 0
+    for start in range(0, len(flows), _BATCH):
+        batch = [one for one in flows[start : start + _BATCH] if one.record.reason is None]
+        moved += await _hand_over(batch, to)
+    return moved
+
+
+async def _hand_over(batch: Sequence[Flow], to: OtherProcess) -> int:
+    taken: Collection[int] = ()
+    told = [one.told() for one in batch]
+    sockets = [one.server_socket for one in batch]
+    for one in batch:
+        one.stand_still()
+    try:
+        answer = await to.ask(
+            "adopt_flows",
+            seconds=_PATIENCE,
+            descriptors=[one.fileno() for one in sockets if one is not None],
+            flows=[
+                {**values, "has_socket": server is not None}
+                for values, server in zip(told, sockets, strict=True)
+            ],
+        )
+        taken = {*answer["taken"]}
+    finally:
+        over = {}
+        for index, one in enumerate(batch):
+            if index in taken:
+                late = one.let_go()
+                if late is not None:
+                    over[one.record.id] = late
+            else:
+                one.resume()
+        if over:
+            to.send("end_flows", reasons=over)
+    return len(taken)
+
+
+def adopt_flows(
+    descriptors: Sequence[int], flows: Sequence[Mapping[str, Any]], find: Find
+) -> dict[str, Any]:
+    """Go on with flows of another process.
+
+    Args:
+        descriptors: The sockets of those that have one.
+        flows: What was told of each.
+        find: Gives the listener of a name and the port of a place; ``None`` if this process reads no datagrams there.
+    """
+    has_socket = [_has_socket(told) for told in flows]
+    if sum(has_socket) != len(descriptors):  # nobody knows which is whose
+        _log.error(
+            "no flow is taken over: {count} sockets have come, and {flows} flows have one",
+            count=len(descriptors),
+            flows=sum(has_socket),
+        )
+        for one in descriptors:
+            os.close(one)
+        return {"taken": []}
+    taken = []
+    left = iter(descriptors)
+    for index, told in enumerate(flows):
+        server: socket.socket | None = None
+        descriptor = next(left) if has_socket[index] else None
+        try:
+            if descriptor is not None:
+                server = _socket_of(descriptor)
+            is_taken = _adopt(told, server, find)
+        except Exception as problem:  # noqa: BLE001 - what is wrong with one must not become the trouble of the others
+            _log.info("a flow cannot be taken over: {why}", why=repr(problem))
+            is_taken = False
+        if is_taken:
+            taken.append(index)
+        elif server is not None:
+            server.close()
+    if len(taken) < len(flows):
+        _log.info(
+            "flows that are not taken over: {count}; those of a listener that is removed go on in the old process, the others begin anew",
+            count=len(flows) - len(taken),
+        )
+    return {"taken": taken}
+
+
+def _has_socket(told: Any) -> bool:
+    return bool(told.get("has_socket", True)) if isinstance(told, dict) else True
+
+
+def _socket_of(descriptor: int) -> socket.socket:
+    """Make a socket of a descriptor, which is closed if it is none.
+
+    Raises:
+        OSError: It is none.
+    """
+    try:
+        return socket.socket(fileno=descriptor)
+    except OSError:
+        os.close(descriptor)
+        raise
+
+
+def _adopt(told: Mapping[str, Any], server: socket.socket | None, find: Find) -> bool:
+    listener = told["record"]["listener"]
+    found = find(listener, told.get("place") or "")
+    if found is None:
+        return False
+    factory, port = found
+    record = ConnectionRecord(**{k: v for k, v in told["record"].items() if k in _FIELDS})
+    check_types(record)
+    if record.reason is not None:
+        raise ValueError(f"a flow that has ended: {record.reason!r}")
+    key = (tuple(told["peer"]), bytes.fromhex(told["local"]))
+    ids = _ids_of(told)
+    led_to = _led_to(factory, record, told, server)
+    if led_to is None and _is_led(told):
+        return False
+    _make_way(port, key, record, ids)
+    if server is not None:
+        factory.engine.descriptors.let_in()
+
+    def port_of(name: str) -> DatagramPort | None:
+        place = find(listener, name)
+        return None if place is None else place[1]
+
+    flow: Flow | None = None
+    try:
+        flow = flows_of(factory).adopt(port, key, record, told, ids)
+        flow.go_on(told, led_to, server, port_of)
+    except BaseException:
+        has_way = flow is not None and flow.server_socket is not None
+        if led_to is not None and led_to[1] is not None and not has_way:
+            pool = led_to[0].pool
+            (pool.released if told.get("answered", True) else pool.abandoned)(led_to[1])
+        if flow is not None:
+            flow.logged = False
+            flow.over("error")
+        raise
+    port.arrived(key, flow)
+    return True
+
+
+def _make_way(
+    port: DatagramPort, key: Key, record: ConnectionRecord, ids: ConnectionIds | None
+) -> None:
+    """Have no other flow in the place of one that comes."""
+    for newer in port.at(key):
+        if newer.record.id == record.id:
+            newer.comes_back()
+            port.forget(key, newer)
+        elif _is_same(newer.ids, ids):  # it has begun while this one was on its way
+            newer.over("limit")
+
+
+def _is_same(newer: ConnectionIds | None, ids: ConnectionIds | None) -> bool:
+    """Tell whether a flow began with a datagram of another one; servers may want no ID for one connection and the next."""
+    if newer is None or ids is None:
+        return newer is ids
+    first = newer.known[0]
+    return first != b"" and first in ids.known
+
+
+def _ids_of(told: Mapping[str, Any]) -> ConnectionIds | None:
+    """Give the connection IDs of a flow; one that tells of none may tell of its first datagram, or of those by which it moves."""
+    if "ids" in told or told.get("introduction") is not None:
+        return None if told.get("ids") is None else ConnectionIds.recalled(told["ids"])
+    if told.get("held"):
+        return ConnectionIds.of(b64decode(told["held"][0]))
+    trail = told.get("trail") or {}
+    if trail.get("kind") != "q" or not trail.get("ids"):
+        return None
+    last = trail["ids"][-1]
+    return ConnectionIds.recalled(
+        {"own": trail["own_id"], "known": [last], "served": last, "current": last}
+    )
+
+
+def _is_led(told: Mapping[str, Any]) -> bool:
+    return told.get("state", "relaying") in {"connecting", "relaying"}
+
+
+def _led_to(
+    factory: MuxFactory,
+    record: ConnectionRecord,
+    told: Mapping[str, Any],
+    server: socket.socket | None,
+) -> Led | None:
+    """Find the backend of a flow here, and its server, if it has one."""
+    if not _is_led(told):
+        return None
+    backend = record.backend or ""
+    if server is not None:
+        is_answered = told.get("answered", True)
+        return factory.upstreams.adopt(backend, record.server or "", is_established=is_answered)
+    upstreams = factory.upstreams.all()
+    upstream = next((one for one in upstreams if one.backend.name == backend), None)
+    return None if upstream is None else (upstream, None)
+
+
+def end_flows(served: Iterable[object], reasons: Mapping[str, Any]) -> None:
+    """End flows that the other process has ended while they were on their way.
+
+    Args:
+        served: What there is.
+        reasons: Why, by their IDs.
+    """
+    for one in [*served]:
+        if isinstance(one, Flow) and one.record.id in reasons:
+            one.over(understood(reasons[one.record.id]))

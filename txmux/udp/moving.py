@@ -1,0 +1,293 @@
+"""A flow as it goes on in another process: what is told of it, and what is made of that there.
+
+What one version does not tell, another one does without, and what it does not know, it overlooks.
+"""
+
+from __future__ import annotations
+
+from base64 import b64decode, b64encode
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from txmux.telemetry.reasons import understood
+from txmux.telemetry.states import STATES
+from txmux.udp.asked import Asked
+from txmux.wire.proxyprotocol.decode import decode_datagram
+from txmux.wire.proxyprotocol.encode import encode_v2
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable, Mapping
+
+    from txmux.access.per_source import Permit
+    from txmux.backends.pool.member import Member
+    from txmux.backends.upstream import Destination, Upstream
+    from txmux.detection.detector import FlowDetection
+    from txmux.tcp.generation import Generation
+    from txmux.telemetry.counting.counts import RouteCounts
+    from txmux.telemetry.reasons import EndReason
+    from txmux.telemetry.states import ConnectionState
+    from txmux.udp.connection_ids import ConnectionIds
+    from txmux.udp.following import Following
+    from txmux.udp.port import DatagramPort
+    from txmux.udp.table import Lane
+    from txmux.udp.way import Way
+    from txmux.wire.proxyprotocol.header import Header
+
+    PortOf = Callable[[str], DatagramPort | None]
+
+_REMEMBERED = 30.0  # seconds for which clients that are led to no server are remembered, so that they are decided about once
+_TRIED_AGAIN = 1.0  # the same for those who found no server, as it may be back soon
+
+
+def remembered_for(reason: EndReason) -> float:
+    """Tell for how many seconds a client is remembered that is led to no server.
+
+    Args:
+        reason: Why it is led to none.
+    """
+    return _REMEMBERED if reason in {"no-route", "denied"} else _TRIED_AGAIN
+
+
+class Movable(Asked):
+    """What a flow does to leave this process, and to come into it."""
+
+    __slots__ = (
+        "_client",
+        "_counted",
+        "_counted_before",
+        "_detection",
+        "_flows",
+        "_following",
+        "_is_stray",
+        "_key",
+        "_late",
+        "_level",
+        "_nowhere",
+        "_port",
+        "_started_at",
+        "_still_in",
+        "_way",
+        "admitted",
+        "beside",
+        "bytes_in",
+        "bytes_out",
+        "datagrams_in",
+        "datagrams_out",
+        "decided_after",
+        "entered_at",
+        "generation",
+        "heard_at",
+        "held",
+        "ids",
+        "introduction",
+        "lane",
+        "led_for",
+        "logged",
+        "permit",
+        "record",
+        "state",
+        "unrecognised",
+    )
+
+    state: ConnectionState
+    generation: Generation
+    permit: Permit | None
+    ids: ConnectionIds | None
+    introduction: Header | None
+    unrecognised: bytes | None
+    led_for: EndReason | None
+    decided_after: int
+    entered_at: float
+    _counted: RouteCounts | None
+    _is_stray: bool
+    _counted_before: tuple[int, ...]
+    _following: Following | None
+    _nowhere: EndReason
+    _way: Way | None
+    _still_in: Lane | None
+    _late: EndReason | None
+
+    if TYPE_CHECKING:
+        _detection: FlowDetection[Any] | None
+
+        def _lead(self, destination: Destination, reason: EndReason) -> None: ...
+
+        def _way_to(self, upstream: Upstream) -> Way: ...
+
+        def _look(self) -> None: ...
+
+        def count_bytes(self) -> None:
+            """Count what was moved."""
+
+        def over(self, reason: EndReason) -> None:
+            """End it."""
+
+    # Another process goes on with it.
+
+    @property
+    def server_socket(self) -> socket.socket | None:
+        """The one to its server, if there is one."""
+        return None if self._way is None else self._way.server_socket
+
+    def stand_still(self) -> None:
+        """Hear nothing of the server, and do not end, until `resume` or `let_go`. What comes waits in the socket."""
+        self._still_in = self.lane
+        self._flows.table.leave(self)
+        if self._way is not None:
+            self._way.stand_still()
+
+    def resume(self) -> None:
+        """Go on here: nobody has taken it."""
+        lane, self._still_in = self._still_in, None
+        if lane is None:
+            return
+        self._flows.rejoin(self, lane, self.entered_at, self.heard_at)
+        if self._way is not None:
+            self._way.resume()
+        if self._late is not None:
+            self.over(self._late)
+
+    def told(self) -> dict[str, Any]:
+        """Give what another process needs to go on with it, as values of JSON."""
+        peer, local = self._key
+        now = self._flows.seconds()
+        way = self._way
+        return {
+            "record": attrs.asdict(self.record),
+            "peer": peer,
+            "local": local.hex(),
+            "place": self._port.place,
+            "client": str(self._client),
+            "generation": self.generation.number,
+            "state": self.state,
+            "age": self.elapsed_ms() / 1000,
+            "in_state": now - self.entered_at,
+            "quiet": now - self.heard_at,
+            "logged": self.logged,
+            "counts": [self.bytes_in, self.bytes_out, self.datagrams_in, self.datagrams_out],
+            "held": [_text(data) for data in self.held],
+            "answered": way is not None and way.is_answered,
+            "way": None if way is None else way.told(),
+            "nowhere": self._nowhere,
+            "is_stray": self._is_stray,
+            "led_for": self.led_for,
+            "decided_after": self.decided_after,
+            "unrecognised": None if self.unrecognised is None else _text(self.unrecognised),
+            "introduction": self._introduction_told(),
+            "ids": None if self.ids is None else self.ids.told(),
+            "trail": None if self._following is None else self._following.told(),
+        }
+
+    def _introduction_told(self) -> str | None:
+        header = self.introduction
+        return None if header is None else _text(encode_v2(header, datagrams=True))
+
+    def let_go(self) -> EndReason | None:
+        """Forget it: another process goes on with it, and tells the log of its end.
+
+        Returns:
+            How it has to end there, if it was to end meanwhile.
+        """
+        self._still_in = None
+        self.count_bytes()
+        if self._counted is not None:
+            self.generation.counts.moved_away(self._counted)
+            self._counted = None
+        self.held = ()
+        self.logged = False
+        self.over("done")
+        return self._late
+
+    def comes_back(self) -> None:
+        """Note that the flow comes back as another object, before it is known here that this one is to `let_go`."""
+        if self._following is not None:
+            self._following.end()
+            self._following = None
+
+    # Another process has begun it.
+
+    def go_on(
+        self,
+        told: Mapping[str, Any],
+        led_to: tuple[Upstream, Member | None] | None,
+        server: socket.socket | None,
+        port_of: PortOf,
+    ) -> None:
+        """Go on where another process has stopped.
+
+        Args:
+            told: What `told` gave there.
+            led_to: The backend that it was led to, and the server among those that are known here.
+            server: The socket to it.
+            port_of: Gives the port of a place here.
+        """
+        state = told.get("state", "relaying")
+        self.logged = told["logged"]
+        counts = tuple(map(int, told["counts"]))
+        self.bytes_in, self.bytes_out, self.datagrams_in, self.datagrams_out = counts
+        self._counted_before = counts  # by the other process
+        self._counted = self.engine.column.route(self.record.listener, self.record.route or "")
+        self._started_at -= told["age"]
+        self.held = tuple(b64decode(data) for data in told.get("held", ()))
+        led_for = told.get("led_for")
+        self.led_for = None if led_for is None else understood(led_for)
+        self.decided_after = told.get("decided_after", 0)
+        self._nowhere = understood(told.get("nowhere", self._nowhere))
+        self._is_stray = told.get("is_stray", False)
+        if told.get("unrecognised") is not None:
+            self.unrecognised = b64decode(told["unrecognised"])
+        if told.get("introduction") is not None:
+            found = decode_datagram(b64decode(told["introduction"]))
+            self.introduction = None if found is None else found.header
+        self.generation.counts.adopted(self._counted)
+        now = self._flows.seconds()
+        times = now - told.get("in_state", 0.0), now - told.get("quiet", 0.0)
+        if state == "peeking":
+            self._decide_again(*times)
+            return
+        self._detection = None
+        if self.permit is not None:
+            self.permit.settle()
+        if told.get("trail") is not None:
+            self._following = self._flows.following_of(
+                self, self._port, self._key, told["trail"], port_of
+            )
+        if state in STATES:
+            self.state = state
+        if led_to is None:
+            self.held = ()
+            seconds = remembered_for(self._nowhere)
+            lane = self._flows.table.lane(seconds, is_spare=True, is_final=True)
+            self._flows.rejoin(self, lane, *times)
+        elif led_to[1] is None or server is None:
+            self._lead(led_to[0], self.led_for or "no-route")
+        else:
+            upstream, member = led_to[0], led_to[1]
+            self._way = self._way_to(upstream)
+            is_answered = told.get("answered", True)
+            self._way.go_on(member, server, is_answered=is_answered, told=told.get("way") or {})
+            backend = upstream.backend
+            seconds = backend.idle_timeout if is_answered else backend.unanswered_timeout
+            lane = self._flows.table.lane(
+                seconds, is_spare=not is_answered, is_final=not is_answered
+            )
+            self._flows.rejoin(self, lane, *times)
+
+    def _decide_again(self, entered_at: float, heard_at: float) -> None:
+        """Show what was held to the rules of this process, which may be others."""
+        seconds = self.generation.settings.detect_timeout
+        lane = self._flows.table.lane(seconds, is_spare=True, is_final=True)
+        self._flows.rejoin(self, lane, entered_at, heard_at)
+        if self.held:
+            self._look()
+
+
+def client_of(told: Mapping[str, Any]) -> str:
+    """Give the address of the client of a flow of another process, as it is now."""
+    return str(told.get("client", told["record"]["client"]))
+
+
+def _text(data: bytes) -> str:
+    return b64encode(data).decode("ascii")

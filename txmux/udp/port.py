@@ -1,0 +1,416 @@
+"""A socket where datagrams come in, watched by a `Poller`: it tells flows apart, and sends their answers."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.defer import succeed
+from twisted.internet.interfaces import IListeningPort
+from twisted.logger import Logger
+from typing_extensions import override
+from zope.interface import implementer
+
+from txmux.net.sockets.transport import host_of
+from txmux.net.sockets.watched import WatchedPort
+from txmux.udp import ancillary
+from txmux.udp.connection_ids import HEAD
+from txmux.udp.shared_address import SharedAddress
+from txmux.udp.waiting import Waiting
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import Protocol
+
+    from twisted.internet.defer import Deferred
+    from twisted.internet.interfaces import IAddress
+
+    from txmux.net.sockets.poller import Poller
+    from txmux.udp.shared_address import Beside
+
+    class Receiver(Beside, Protocol):
+        """A flow, as its port sees it."""
+
+        def from_client(self, data: memoryview, size: int, /) -> bool:
+            """Take datagrams of the client, if they are certainly of this flow; tell whether they are, and it is not over."""
+
+        def find(self, head: bytes, /) -> Receiver | None:
+            """Give itself, if a datagram tells that it is of this flow; see `txmux.udp.connection_ids.HEAD`."""
+
+        def may_open(self, datagram: bytes, /) -> bool:
+            """Tell whether a datagram that tells of no flow begins another one."""
+
+        def otherwise(self, head: bytes, /) -> Receiver:
+            """Give itself for a datagram that tells of no flow, and begins none."""
+
+        def take(self, data: memoryview, size: int, /) -> bool:
+            """Take datagrams of the client; tell whether it is not over."""
+
+    class Beginning(Protocol):
+        """A listener, as its port sees it."""
+
+        def attach(self) -> None:
+            """Note that a port leads here."""
+
+        def detach(self) -> None:
+            """Note that one leads here no more."""
+
+        def take_over(self, port: Any, key: Key, data: memoryview, size: int, /) -> bool:
+            """Take datagrams of an unknown address, if they belong to a flow that may have moved; tell whether they do."""
+
+        @property
+        def seconds(self) -> Callable[[], float]:
+            """Tells the time."""
+
+        def begin(self, port: Any, key: Key, data: memoryview, size: int, /) -> Receiver | None:
+            """Begin the flow of a client that has none, and says this; ``None`` if it is not let in."""
+
+        def lost(self, count: int, /) -> None:
+            """Count datagrams that were dropped."""
+
+        def shed(self, count: int, /) -> None:
+            """Count datagrams of unknown clients that were dropped in favour of flows."""
+
+        def cut(self, count: int, /) -> None:
+            """Count datagrams that were longer than any that can be taken."""
+
+
+_log = Logger()
+
+_EVERY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104 - only looked for
+_NOTHING_TOLD = (b"", 0)
+_CUT = int(socket.MSG_TRUNC)
+_AT_ONCE = 64  # batches before others have their turn
+_WANTED_BUFFER = (
+    4 * 1024 * 1024
+)  # bytes that may wait in the socket; the system gives what it allows
+_LONG_QUEUE = 2 * 1024 * 1024  # bytes that wait, headers and all: of short datagrams some 2,700
+_NEWCOMERS = 2  # of each `_AT_ONCE` datagrams, who get a flow while the queue is long
+_UNSENDABLE = frozenset({errno.EINVAL, errno.EMSGSIZE, errno.EIO, errno.EOPNOTSUPP})
+
+Key = tuple[Any, bytes]
+"""The client's address as the socket gives it, and the address that was asked."""
+
+
+@implementer(IListeningPort)
+class DatagramPort(WatchedPort):
+    """Leads datagrams to their flows.
+
+    Args:
+        poller: Watches the socket.
+        bound: The socket, which the port closes in the end.
+        to: The listener, which begins flows.
+
+    Attributes:
+        flows: By their keys; several of one address by one key.
+        is_accepting: Whether it is there for clients that have no flow.
+        lets_in: Whether they get one now.
+        place: The key of its place, by which other processes know it.
+    """
+
+    def __init__(
+        self,
+        poller: Poller,
+        bound: socket.socket,
+        to: Beginning,
+    ) -> None:
+        super().__init__(poller, bound)
+        name = bound.getsockname()
+        if name[0] in _EVERY_ADDRESS:
+            ancillary.ask_for_addresses(bound)
+        ancillary.gather(bound)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _WANTED_BUFFER)
+        room = bound.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
+        self._long_queue = min(_LONG_QUEUE, room // 2)
+        # Another process may have had the socket, and counted these.
+        _, self._dropped = ancillary.queue_of(bound)
+        self._name = name
+        form = IPv6Address if bound.family == socket.AF_INET6 else IPv4Address
+        self._host: IAddress = form("UDP", name[0], name[1])
+        self._to = to
+        self._buffer = memoryview(bytearray(ancillary.LARGEST))
+        self._has_more = False
+        self.is_accepting = self.lets_in = True
+        self.flows: dict[Key, Receiver | SharedAddress[Receiver]] = {}
+        self.place = ""
+        self._waiting: Waiting | None = None
+        self._newcomers = self._shed = 0  # flows that may still begin; datagrams that were dropped
+
+    def startListening(self) -> None:
+        """Begin to read."""
+        self._open()
+        self._to.attach()
+
+    def lead(self, to: Beginning) -> None:
+        """Have another listener begin flows; those that there are stay where they are."""
+        before, self._to = self._to, to
+        if before is not to:
+            to.attach()
+            before.detach()
+
+    def stopListening(self) -> Deferred[None]:
+        """Begin no more flows; the socket is closed when the last one has ended."""
+        if self.is_accepting:
+            self.is_accepting = False
+            for flow in [*self.flows.values()]:
+                flow.port_is_shut()
+            self.await_no_more()
+            self._close_if_unused()
+            self._to.detach()
+        return succeed(None)
+
+    def listen_again(self, to: Beginning) -> bool:
+        """Begin flows again, after `stopListening`, if some have gone on until now; tell whether that is so.
+
+        Args:
+            to: The listener.
+        """
+        if not self._is_open or self.is_accepting:
+            return False
+        self._to = to
+        self.is_accepting = self.lets_in = True
+        self.startReading()
+        to.attach()
+        return True
+
+    def duplicate(self) -> socket.socket:
+        """Give a duplicate of the socket, which is open."""
+        return self._socket.dup()
+
+    def _close_if_unused(self) -> None:
+        if self._is_open and not self.is_accepting and not self.flows:
+            self._close()
+
+    def getHost(self) -> IAddress:
+        """Give the address it is bound to."""
+        return self._host
+
+    def local_address(self, local: bytes) -> tuple[str, int]:
+        """Give the address and port that were asked, by the second part of a key."""
+        return ancillary.address_text(local) or self._name[0], self._name[1]
+
+    def local_host(self, local: bytes) -> str:
+        """Give the address that was asked, a link-local one with its interface, by the second part of a key."""
+        if not local:
+            return host_of(self._name)
+        return host_of((*self.local_address(local), 0, ancillary.link_of(local)))
+
+    def enter(self, key: Key, flow: Receiver) -> None:
+        """Have one more flow at an address."""
+        at = self.flows.get(key)
+        if isinstance(at, SharedAddress):
+            at.add(flow)
+        elif at is None:
+            self.flows[key] = flow
+        else:
+            self.flows[key] = SharedAddress(self._to.seconds, at, flow)
+
+    def forget(self, key: Key, flow: Receiver) -> None:
+        """Note that a flow is over, or comes from another address now."""
+        at = self.flows.get(key)
+        if at is flow:
+            del self.flows[key]
+        elif isinstance(at, SharedAddress) and flow in at:
+            at.remove(flow)
+            if len(at) == 1:
+                [left] = at.flows
+                at.remove(left)
+                self.flows[key] = left
+        self._close_if_unused()
+
+    def at(self, key: Key) -> list[Any]:
+        """Give the flows of an address."""
+        at = self.flows.get(key)
+        return at.flows if isinstance(at, SharedAddress) else [] if at is None else [at]
+
+    @override
+    def _ready(self, events: int) -> None:
+        # A flow is begun in the time of many datagrams that only pass. So those of flows must not wait for all newcomers in a flood
+        # of them; but some are let in, as the queue may be one flow's. Those whose flows may be on their way from another process
+        # only wait.
+        had_more, self._has_more = self._has_more, False
+        is_long = had_more and self._look() > self._long_queue and self._waiting is None
+        self._newcomers, self._shed = _NEWCOMERS if is_long else _AT_ONCE, 0
+        self._read()
+        if had_more and not self._has_more and self._is_open:
+            self._look()
+        if self._shed:
+            self._to.shed(self._shed)
+
+    def _look(self) -> int:
+        """Tell how many bytes wait, and count what the system has dropped since the last look."""
+        waiting, dropped = ancillary.queue_of(self._socket)
+        lost, self._dropped = ancillary.since(dropped, self._dropped), dropped
+        if lost:
+            self._to.lost(lost)
+        return waiting
+
+    def _read(self) -> None:
+        """Read what waits."""
+        receive, buffer, flows = self._socket.recvmsg_into, self._buffer, self.flows
+        buffers, space = [buffer], ancillary.SPACE
+        for _ in range(_AT_ONCE):
+            try:
+                length, told, flags, peer = receive(buffers, space)
+            except BlockingIOError:
+                return
+            except OSError as problem:
+                # What the system tells of datagrams that were sent; their flows hear of it by their silence.
+                _log.debug("a port for datagrams: {why}", why=problem)
+                continue
+            local, size = ancillary.read(told) if told else _NOTHING_TOLD
+            if flags & _CUT:
+                self._to.cut(1)
+                continue
+            key = (peer, local)
+            flow = flows.get(key)
+            data = buffer[:length]
+            if flow is None or not flow.from_client(data, size):
+                self._sort(key, data, size)
+            if not self._is_reading:
+                return
+        self._has_more = True
+
+    def await_flows(self) -> None:
+        """Keep what unknown clients say: they may have flows that are on their way from another process."""
+        if self._waiting is None and self.is_accepting:
+            self._waiting = Waiting(self._poller.reactor, self.await_no_more, self._to.lost)
+
+    def await_no_more(self) -> None:
+        """Begin the flows of those who are still unknown: no other process has them."""
+        waiting, self._waiting = self._waiting, None
+        kept = () if waiting is None else waiting.end()
+        self._newcomers = sum(ancillary.datagrams_in(len(data), size) for _, data, size in kept)
+        for key, data, size in kept:
+            flow = self.flows.get(key)
+            if flow is None or not flow.from_client(data, size):
+                self._sort(key, data, size)
+
+    def arrived(self, key: Key, flow: Receiver) -> None:
+        """Note that a flow has come from another process; it gets what has come before it."""
+        at = self.flows.get(key, flow)  # several connections may be there already
+        for data, size in () if self._waiting is None else self._waiting.take(key):
+            if not at.from_client(data, size):
+                self._sort(key, data, size)
+
+    def _sort(self, key: Key, data: memoryview, size: int) -> None:
+        """Find whose datagrams are, if they are not certainly of the only flow of their address."""
+        at = self.flows.get(key)
+        if at is None:
+            self._first(key, data, size)
+            return
+        for flow, run in _runs(at.find, data, size):
+            if flow is None or not flow.take(run, size):
+                for part in ancillary.split(run, size):
+                    if len(part) == len(data):
+                        self._unknown(key, part)
+                    else:  # one that came before may have begun its flow
+                        self._sort(key, part, 0)
+
+    def _unknown(self, key: Key, datagram: memoryview) -> None:
+        """Take a datagram that does not tell of a flow of its address."""
+        at = self.flows.get(key)
+        if at is None:
+            self._first(key, datagram, 0)
+        elif self._waiting is not None:
+            self._waiting.keep(key, datagram, 0, 1)
+        elif not self._to.take_over(self, key, datagram, 0) and (
+            at.may_open(bytes(datagram))
+            or not at.otherwise(bytes(datagram[:HEAD])).take(datagram, 0)
+        ):
+            self._begin(key, datagram, 0)
+
+    def _first(self, key: Key, data: memoryview, size: int) -> None:
+        """Take datagrams of an address that has no flow."""
+        if self._waiting is not None:
+            self._waiting.keep(key, data, size, ancillary.datagrams_in(len(data), size))
+        elif not self._to.take_over(self, key, data, size):
+            self._begin(key, data, size)
+
+    def _begin(self, key: Key, data: memoryview, size: int) -> None:
+        """Begin a flow, unless too many of them begin, or may begin."""
+        count = ancillary.datagrams_in(len(data), size)
+        if not self._newcomers:
+            self._shed += count
+            return
+        self._newcomers -= 1
+        flow = self._to.begin(self, key, data, size) if self.is_accepting and self.lets_in else None
+        first, rest = (data, data[:0]) if count == 1 else (data[:size], data[size:])
+        if flow is None or not flow.take(first, 0):
+            self._to.lost(count)
+        elif rest:
+            self._sort(key, rest, size)
+
+    def send(self, key: Key, data: Any, size: int) -> int:
+        """Send datagrams to the client of a flow, from the address that it asked.
+
+        Args:
+            key: That of the flow.
+            data: Their bytes.
+            size: The bytes of each but the last; 0 if there is one.
+
+        Returns:
+            How many were dropped, as the queue was full or there is no way to the client.
+        """
+        peer, local = key
+        control = ancillary.answer_from(local)
+        return send(self._socket, data, size, control, peer)
+
+
+def _runs(
+    find: Callable[[bytes], Receiver | None], data: memoryview, size: int
+) -> Iterator[tuple[Receiver | None, memoryview]]:
+    """Give the flow of each datagram; of several of one flow, one after another, together."""
+    length = len(data)
+    step = size if 0 < size < length else length
+    flow, start = find(bytes(data[:HEAD])), 0
+    for at in range(step, length, step or 1):
+        other = find(bytes(data[at : at + HEAD]))
+        if other is not flow:
+            yield flow, data[start:at]
+            flow, start = other, at
+    yield flow, data[start:]
+
+
+def send(
+    sender: socket.socket,
+    data: Any,
+    size: int,
+    control: tuple[ancillary.Ancillary, ...] = (),
+    peer: Any = None,
+) -> int:
+    """Send datagrams.
+
+    Args:
+        sender: The socket.
+        data: Their bytes.
+        size: The bytes of each but the last; 0 if there is one.
+        control: What goes with them.
+        peer: Where to; not needed if the socket is connected.
+
+    Returns:
+        How many were dropped.
+
+    Raises:
+        ConnectionRefusedError: Nobody is there any more, as has been heard of an earlier one.
+    """
+    many = 0 < size < len(data)
+    try:
+        if many:
+            sender.sendmsg((data,), (*control, *ancillary.cut_into(size)), 0, peer)
+        elif control:
+            sender.sendmsg((data,), control, 0, peer)
+        elif peer is not None:
+            sender.sendto(data, peer)
+        else:
+            sender.send(data)
+    except ConnectionRefusedError:
+        raise
+    except OSError as problem:
+        if many and problem.errno in _UNSENDABLE:
+            # The way there takes no datagrams at once: they are longer than its packets, or its device is a plain one.
+            return sum(send(sender, part, 0, control, peer) for part in ancillary.split(data, size))
+        return ancillary.datagrams_in(len(data), size)
+    return 0

@@ -1,0 +1,400 @@
+"""Clients whose address changes while they speak, as behind a NAT that forgets; without sockets or a clock.
+
+A datagram from an unknown address that has the ID of a flow belongs to that flow; see `txmux.udp.flow_ids`.
+
+The server does not notice the move, as its peer is a socket of this program's. So it is guarded here who gets its answers:
+
+- an ID is at least 8 bytes long, is only learnt from an answer to what the client has said first, and moves nothing if two
+  flows have it;
+- answers go on to the old address until that was silent for a while, and go back to it as soon as it speaks again;
+- there are few moves a minute, and none for a minute after one that was wrong;
+- until the new address has proved itself by a second datagram, it gets at most three times the bytes that it has sent
+  (RFC 9000, section 8.1), and no bare acknowledgement at first: a client that hears nothing says again what it has said, and
+  so proves its address, while one whose request is acknowledged waits for an answer that is too long for this limit;
+- another port of an IP address that has proved itself need not, as nobody gets anything there who did not before.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from txmux.udp.flow_ids import (
+    QUIC,
+    WIREGUARD,
+    id_asked,
+    may_have_id,
+    own_id,
+    protocol_of,
+    server_id,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable, Mapping
+
+__all__ = ["Roaming", "Trail"]
+
+F = TypeVar("F")
+
+SILENCE = 0.25
+"""Seconds for which the old address has to say nothing: longer than clients wait with an acknowledgement."""
+PATIENCE = 1.0
+"""Seconds after a move in which a client has time to say again what has not been acknowledged."""
+LONGEST_ACK = 64
+"""Bytes of a datagram that has nothing in it but an acknowledgement; it is some 30 to 50."""
+MOST_MOVES = 4
+MINUTE = 60.0
+
+_MOST_IDS = 4
+_UNPROVEN_FACTOR = 3
+_ENOUGH = 2
+"""Datagrams by which an address is proved."""
+
+
+class Roaming(Generic[F]):
+    """The flows of a listener that can move, by the IDs that their servers have chosen."""
+
+    def __init__(self) -> None:
+        self._trails: dict[bytes, Trail[F] | None] = {}  # None is of two flows
+        self._lengths: dict[int, int] = {}  # of connection IDs, and how many there are of each
+
+    def begin(self, flow: F, home: Hashable, first: bytes) -> Trail[F] | None:
+        """Have a new flow, if it can move.
+
+        Args:
+            flow: The flow.
+            home: The address that it began from.
+            first: Its first datagram.
+
+        Returns:
+            What it has to be told of; ``None`` if its protocol knows no IDs.
+        """
+        protocol = protocol_of(first)
+        if protocol is None:
+            return None
+        return Trail(self, flow, home, protocol, own_id(protocol, first))
+
+    def recall(
+        self,
+        flow: F,
+        home: Hashable,
+        told: Mapping[str, Any],
+        read: Callable[[Any], Hashable | None],
+        now: float,
+    ) -> Trail[F] | None:
+        """Have a flow of another process.
+
+        Args:
+            flow: The flow.
+            home: The address where its answers go.
+            told: What `Trail.told` gave there.
+            read: Reads an address that was written there; ``None`` if it means nothing here.
+            now: Seconds on a clock that never goes back.
+
+        Returns:
+            As `begin` does; ``None`` if it can follow nobody here.
+        """
+        protocol = told.get("kind", "").encode()
+        if protocol not in {QUIC, WIREGUARD}:
+            return None
+        trail = Trail(self, flow, home, protocol, bytes.fromhex(told.get("own_id", "")))
+        trail._recall(told, read, now)
+        return trail
+
+    def _share(self, name: bytes) -> None:
+        """Note that two flows have an ID, so that it moves none."""
+        self._trails[name] = None
+
+    def is_empty(self) -> bool:
+        """Tell whether no flow can be found."""
+        return not self._trails
+
+    def find(self, datagram: bytes) -> Trail[F] | None:
+        """Find the flow that a datagram of an unknown address belongs to, if there is one."""
+        if not self._trails or not datagram:
+            return None
+        name = id_asked(datagram)
+        if name is not None:
+            return self._trails.get(name)
+        for length in self._lengths:
+            found = self._trails.get(QUIC + datagram[1 : 1 + length])
+            if found is not None:
+                return found
+        return None
+
+    def _add(self, name: bytes, trail: Trail[F]) -> bool:
+        """Note an ID; tell whether it is new."""
+        if name in self._trails:
+            if self._trails[name] is not trail:
+                self._trails[name] = None
+            return False
+        self._trails[name] = trail
+        if name[:1] == QUIC:
+            length = len(name) - 1
+            self._lengths[length] = self._lengths.get(length, 0) + 1
+        return True
+
+    def _remove(self, name: bytes) -> None:
+        del self._trails[name]
+        if name[:1] == QUIC:
+            length = len(name) - 1
+            self._lengths[length] -= 1
+            if not self._lengths[length]:
+                del self._lengths[length]
+
+
+class _Visitor:
+    """An address that a flow may move to.
+
+    Attributes:
+        since: When the old address was last heard; if that is not known, this one for the first time.
+        is_proved: Whether it has the IP address of one that has proved itself.
+        received: Bytes that have come from it.
+        sent: Bytes that have gone to it.
+        count: Datagrams that have come from it.
+    """
+
+    __slots__ = ("address", "count", "is_proved", "received", "sent", "since")
+
+    def __init__(self, address: Hashable, since: float, *, is_proved: bool = False) -> None:
+        self.address = address
+        self.since = since
+        self.is_proved = is_proved
+        self.received = self.sent = self.count = 0
+
+
+class Trail(Generic[F]):
+    """Where a flow is, was, and may move to. `Roaming.begin` makes it.
+
+    Attributes:
+        flow: The flow.
+        home: Where its answers go.
+        heard_at: When the address where they go was last heard.
+        watches: Whether it has to be told of all datagrams, since the flow has moved or may move.
+    """
+
+    __slots__ = (
+        "_before",
+        "_ids",
+        "_moves",
+        "_own_id",
+        "_protocol",
+        "_rests_until",
+        "_roaming",
+        "_unproven",
+        "_visitor",
+        "flow",
+        "heard_at",
+        "home",
+        "watches",
+    )
+
+    def __init__(
+        self, roaming: Roaming[F], flow: F, home: Hashable, protocol: bytes, own: bytes
+    ) -> None:
+        self._roaming = roaming
+        self.flow = flow
+        self.home = home
+        self.heard_at = math.inf  # not known
+        self.watches = False
+        self._protocol = protocol
+        self._own_id = own
+        self._ids: tuple[bytes, ...] = ()
+        self._before: tuple[Hashable, ...] = ()  # where answers went, the last one at the end
+        self._visitor: _Visitor | None = None  # may be the next home
+        self._unproven: _Visitor | None = None  # is the home, but has not proved itself
+        self._moves: tuple[float, ...] = ()  # the last few
+        self._rests_until = -math.inf
+
+    def knows(self, source: Hashable) -> bool:
+        """Tell whether an address is one that the flow was at, or may move to."""
+        visitor = self._visitor
+        return source in self._before or (visitor is not None and visitor.address == source)
+
+    def may_tell(self, first_byte: int) -> bool:
+        """Tell whether `from_server` may learn from a datagram that begins so."""
+        return may_have_id(self._protocol, first_byte)
+
+    def from_server(self, datagram: bytes) -> None:
+        """Learn from what the server says."""
+        found = server_id(self._protocol, datagram, self._own_id)
+        if found:
+            self._learn(found)
+
+    def _learn(self, name: bytes) -> None:
+        if name not in self._ids and self._roaming._add(name, self):
+            self._ids = (*self._ids, name)
+            if len(self._ids) > _MOST_IDS:
+                self._roaming._remove(self._ids[0])
+                self._ids = self._ids[1:]
+
+    def from_home(self, size: int, count: int, now: float) -> None:
+        """Note datagrams of the address where answers go.
+
+        Args:
+            size: How many bytes.
+            count: How many datagrams.
+            now: Seconds on a clock that never goes back.
+        """
+        self.heard_at = now
+        if self._visitor is not None:
+            self._visitor.since = now  # the old address still speaks
+        home = self._unproven
+        if home is not None:
+            home.received += size
+            home.count += count
+            if home.count >= _ENOUGH:
+                self._unproven = None
+        self._watch()
+
+    def from_elsewhere(
+        self, source: Hashable, size: int, count: int, now: float, *, is_near: bool = False
+    ) -> bool:
+        """Note datagrams of another address, of which `Roaming.find` has found that they belong here.
+
+        Args:
+            source: The address.
+            size: As for `from_home`.
+            count: As for `from_home`.
+            now: As for `from_home`.
+            is_near: Whether it is another port of the same IP address as `home`.
+
+        Returns:
+            Whether they go to the server. `home` may be another one now.
+        """
+        if source in self._before:
+            self._go_back(source, now)
+            return True
+        visitor = self._visitor
+        if visitor is None or visitor.address != source:
+            if now < self._rests_until or self._has_moved_enough(now):
+                return False
+            is_proved = is_near and self._unproven is None
+            since = min(self.heard_at, now)
+            visitor = self._visitor = _Visitor(source, since, is_proved=is_proved)
+            self._watch()
+        visitor.received += size
+        visitor.count += count
+        self._settle(now)
+        return True
+
+    def to_client(self, size: int, now: float) -> bool:
+        """Tell whether an answer goes out; to `home`, which may be another one now.
+
+        Args:
+            size: Its bytes.
+            now: As for `from_home`.
+        """
+        self._settle(now)
+        home = self._unproven
+        if home is not None:
+            is_too_early = size <= LONGEST_ACK and now - self.heard_at < PATIENCE
+            if is_too_early or home.sent + size > _UNPROVEN_FACTOR * home.received:
+                return False
+            home.sent += size
+        return True
+
+    # To another process, and from one.
+
+    def told(self, write: Callable[[Any], Any], now: float) -> dict[str, Any]:
+        """Give what another process needs to guard the flow as this one does, as values of JSON.
+
+        Args:
+            write: Writes an address.
+            now: As for `from_home`.
+        """
+        trails = self._roaming._trails
+        return {
+            "kind": self._protocol.decode(),
+            "own_id": self._own_id.hex(),
+            "ids": [name[1:].hex() for name in self._ids],
+            "shared": [name[1:].hex() for name in self._ids if trails.get(name) is None],
+            "before": [write(source) for source in self._before],
+            "moves": [now - at for at in self._moves],
+            "rests": max(0.0, self._rests_until - now),
+            "quiet": None if self.heard_at == math.inf else now - self.heard_at,
+            "visitor": _visitor_told(self._visitor, write, now),
+            "unproven": _visitor_told(self._unproven, write, now),
+        }
+
+    def _recall(
+        self, told: Mapping[str, Any], read: Callable[[Any], Hashable | None], now: float
+    ) -> None:
+        for text in told.get("ids", ())[-_MOST_IDS:]:
+            self._learn(self._protocol + bytes.fromhex(text))
+        for text in told.get("shared", ()):
+            name = self._protocol + bytes.fromhex(text)
+            if name in self._ids:
+                self._roaming._share(name)
+        before = [read(source) for source in told.get("before", ())]
+        self._before = tuple(source for source in before if source is not None)[-MOST_MOVES:]
+        self._moves = tuple(now - age for age in told.get("moves", ()))[-MOST_MOVES:]
+        self._rests_until = now + told.get("rests", 0.0)
+        quiet = told.get("quiet", 0.0)
+        self.heard_at = math.inf if quiet is None else now - quiet
+        self._visitor = _visitor_recalled(told.get("visitor"), read, now)
+        unproven = _visitor_recalled(told.get("unproven"), lambda _: self.home, now)
+        self._unproven = unproven
+        self._watch()
+
+    def end(self) -> None:
+        """Forget the flow."""
+        for name in self._ids:
+            self._roaming._remove(name)
+        self._ids = ()
+
+    def _settle(self, now: float) -> None:
+        """Move to the visitor, if the old address has been silent."""
+        visitor = self._visitor
+        if visitor is None or now - visitor.since < SILENCE:
+            return
+        self._before = (*self._before, self.home)[-MOST_MOVES:]
+        self.home, self.heard_at = visitor.address, now
+        self._moves = (*self._moves, now)[-MOST_MOVES:]
+        self._visitor = None
+        is_proved = visitor.is_proved or visitor.count >= _ENOUGH
+        self._unproven = None if is_proved else visitor
+        self._watch()
+
+    def _go_back(self, source: Hashable, now: float) -> None:
+        """Return to an address that speaks again: the move was wrong."""
+        self._before = self._before[: self._before.index(source)]
+        self.home, self.heard_at = source, now
+        self._visitor = self._unproven = None
+        self._rests_until = now + MINUTE
+        self._watch()
+
+    def _watch(self) -> None:
+        self.watches = self._visitor is not None or self._unproven is not None
+
+    def _has_moved_enough(self, now: float) -> bool:
+        return len(self._moves) == MOST_MOVES and now - self._moves[0] < MINUTE
+
+
+def _visitor_told(
+    visitor: _Visitor | None, write: Callable[[Any], Any], now: float
+) -> dict[str, Any] | None:
+    """Give what is known of an address, as values of JSON."""
+    if visitor is None:
+        return None
+    return {
+        "address": write(visitor.address),
+        "silent": now - visitor.since,
+        "is_proved": visitor.is_proved,
+        "received": visitor.received,
+        "sent": visitor.sent,
+        "count": visitor.count,
+    }
+
+
+def _visitor_recalled(
+    told: Mapping[str, Any] | None, read: Callable[[Any], Hashable | None], now: float
+) -> _Visitor | None:
+    """Make again what `_visitor_told` was told of."""
+    address = None if told is None else read(told["address"])
+    if told is None or address is None:
+        return None
+    is_proved = told.get("is_proved", False)
+    visitor = _Visitor(address, now - told["silent"], is_proved=is_proved)
+    visitor.received, visitor.sent, visitor.count = told["received"], told["sent"], told["count"]
+    return visitor

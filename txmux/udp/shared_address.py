@@ -1,0 +1,362 @@
+"""An address of clients from which several flows come: which of them a datagram belongs to, by its connection ID; without sockets.
+
+One socket of a program may hold several QUIC connections, and a NAT may give the port of a client to the next one.
+
+An ID that neither an answer nor the client's first datagram has told of is one that the server has given in an encrypted frame.
+Some clients change to such an ID as soon as they may (quic-go, s2n-quic). It belongs to a connection that has stopped
+using the one before. Whose it is, is guessed, and guessed anew if
+
+- the connection goes on to use the ID that it had;
+- it comes again and again when another server has just said something that its client answers, and not this one; or
+- the server says nothing to it in the time in which it can.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+
+from txmux.udp.connection_ids import destination_of
+from txmux.wire.quic.header import LONG_HEADER, opens_connection
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from txmux.udp.connection_ids import ConnectionIds
+
+__all__ = ["ACKNOWLEDGED", "Beside", "SharedAddress"]
+
+REORDERED = 0.02
+"""Seconds for which datagrams with the ID before may be on their way."""
+RECENT = 1.0
+"""Seconds in which a connection that changes its ID has used the one before; and in which a guess is proved wrong."""
+
+ACKNOWLEDGED = 0.03
+"""Seconds in which an end acknowledges what it has got: 0.025 (RFC 9000, section 18.2), and some more."""
+
+_FIXED = 0x40
+_LONGEST_DELAY = 0.5
+_UNUSED = 0.25  # seconds after which another ID may have taken the place of one
+_MOST_CANDIDATES = 8
+_MOST_GUESSES = 64
+_MOST_ONCE = 256
+_CLEAR, _SURE = 2, 4  # votes
+_LEAST_NAME, _NAME = 4, 8  # bytes by which IDs of unknown length are told apart
+
+
+class Beside(Protocol):
+    """A flow that is not alone at its address.
+
+    Attributes:
+        ids: Those of its connection; ``None`` if it is not one of QUIC.
+        beside: Set while it is here.
+    """
+
+    ids: ConnectionIds | None
+    beside: SharedAddress[Any] | None
+
+    @property
+    def patience(self) -> float:
+        """Seconds in which its server answers."""
+
+    def port_is_shut(self) -> None:
+        """Note that no flow begins any more where this one has."""
+
+
+F = TypeVar("F", bound=Beside)
+
+
+class _Guess(Generic[F]):
+    """To which flow an ID belongs that nothing has told of.
+
+    Attributes:
+        name: The ID, or the beginning of it.
+        since: When it was first used.
+        used_at: And when last.
+        flow: The flow.
+        votes: What speaks for a flow, less what speaks against it.
+        asked_at: When it has come by itself, and not as an answer; ``None`` once the server has answered that.
+    """
+
+    __slots__ = ("asked_at", "flow", "name", "since", "used_at", "votes")
+
+    def __init__(self, name: bytes, now: float) -> None:
+        self.name = name
+        self.since = self.used_at = now
+        self.flow: F | None = None
+        self.votes: dict[F, int] = {}
+        self.asked_at: float | None = None
+
+    def vote(self, flow: F, change: int) -> None:
+        """Note that something speaks for a flow, or against it."""
+        self.votes[flow] = max(-_SURE, min(self.votes.get(flow, 0) + change, _SURE))
+
+    def votes_for(self, flow: F) -> int:
+        """Tell how much speaks for a flow."""
+        return self.votes.get(flow, 0)
+
+
+class SharedAddress(Generic[F]):
+    """The flows of one address.
+
+    Args:
+        seconds: Tells the time.
+        flows: The first ones.
+    """
+
+    def __init__(self, seconds: Callable[[], float], *flows: F) -> None:
+        self._seconds = seconds
+        self._flows: dict[F, tuple[bytes, ...]] = {}  # with the IDs by which they are found
+        self._names: dict[bytes, dict[F, None]] = {}
+        """The flows that have an ID, the newest one at the end, which gets what is sent to it."""
+        self._lengths: dict[int, int] = {}  # of them, the longest first, and how many there are
+        self._heard: OrderedDict[F, float] = OrderedDict()
+        """Those that may have IDs which are not known, and when each has used a known one; the last one at the end."""
+        self._spoke: dict[F, float] = {}  # when its server has said something last
+        self._delay = (
+            0.0  # the longest time that a client has taken to hear its server, and to answer
+        )
+        self._guesses: OrderedDict[bytes, _Guess[F]] = OrderedDict()
+        self._guessed: dict[F, _Guess[F]] = {}
+        self._once: OrderedDict[bytes, bool] = OrderedDict()  # what may be an ID, and has come once
+        for flow in flows:
+            self.add(flow)
+
+    def __len__(self) -> int:
+        """Tell how many there are."""
+        return len(self._flows)
+
+    def __contains__(self, flow: object) -> bool:
+        """Tell whether a flow is one of them."""
+        return flow in self._flows
+
+    @property
+    def flows(self) -> list[F]:
+        """All of them, the first one first."""
+        return [*self._flows]
+
+    def add(self, flow: F) -> None:
+        """Have one more flow."""
+        self._flows[flow] = ()
+        flow.beside = self
+        self.learn(flow)
+        if flow.ids is None or flow.ids.current is not None:
+            self._heard[flow] = self._seconds()
+
+    def remove(self, flow: F) -> None:
+        """Forget a flow."""
+        for name in self._flows.pop(flow):
+            self._forget(flow, name)
+        if flow.beside is self:
+            flow.beside = None
+        self._heard.pop(flow, None)
+        self._spoke.pop(flow, None)
+        self._guessed.pop(flow, None)
+        for guess in [*self._guesses.values()]:
+            guess.votes.pop(flow, None)
+            if guess.flow is flow:
+                del self._guesses[guess.name]
+
+    def learn(self, flow: F) -> None:
+        """Note the IDs of a flow, as there may be another one."""
+        ids = flow.ids
+        if ids is None:
+            return
+        current = () if ids.current is None else (ids.current,)
+        names, before = {*ids.known, *current}, self._flows[flow]
+        self._flows[flow] = tuple(names)
+        for name in before:
+            if name not in names:
+                self._forget(flow, name)
+        for name in names.difference(before):
+            if name not in self._names:
+                self._names[name] = {}
+                self._count(len(name), 1)
+            self._names[name][flow] = None
+
+    def _forget(self, flow: F, name: bytes) -> None:
+        flows = self._names[name]
+        del flows[flow]
+        if not flows:
+            del self._names[name]
+            self._count(len(name), -1)
+
+    def _count(self, length: int, change: int) -> None:
+        count = self._lengths.get(length, 0) + change
+        if count and length in self._lengths:
+            self._lengths[length] = count
+        elif count:
+            self._lengths = dict(sorted({**self._lengths, length: count}.items(), reverse=True))
+        else:
+            del self._lengths[length]
+
+    def from_client(self, data: memoryview, size: int) -> bool:  # noqa: ARG002 - as a flow has it
+        """Take nothing at once, since it may be of several flows."""
+        return False
+
+    def port_is_shut(self) -> None:
+        """Tell all of them."""
+        for flow in self.flows:
+            flow.port_is_shut()
+
+    def find(self, head: bytes) -> F | None:
+        """Give the flow that a datagram belongs to for certain; see `txmux.udp.connection_ids.HEAD`."""
+        if not head:
+            return None
+        if head[0] & LONG_HEADER:
+            return self._used(destination_of(head))
+        for length in self._lengths:
+            flow = self._used(head[1 : 1 + length]) if length else None
+            if flow is not None:
+                return flow
+        return None
+
+    def _used(self, name: bytes | None) -> F | None:
+        """Note that an ID is used, if it is known."""
+        flows = None if name is None else self._names.get(name)
+        flow = None if flows is None else next(reversed(flows))
+        if flow is not None:
+            ids = flow.ids
+            now = self._seconds()
+            if ids is not None and ids.current is None and name is not None and name == ids.served:
+                ids.use(name)
+                self._heard[flow] = now
+                delay = now - self._spoke.get(flow, now)
+                self._delay = min(max(self._delay, delay), _LONGEST_DELAY)
+            elif flow in self._heard:
+                self._heard[flow] = now
+                self._heard.move_to_end(flow)
+        return flow
+
+    def may_open(self, datagram: bytes) -> bool:
+        """Tell whether a datagram that is of no connection here opens another one."""
+        return opens_connection(datagram, is_known=next(iter(self._flows)).ids is None)
+
+    def otherwise(self, head: bytes) -> F:
+        """Give the flow that a datagram may belong to which opens none, and of which no ID is known."""
+        first = next(iter(self._flows))
+        is_short = bool(head) and head[0] & (LONG_HEADER | _FIXED) == _FIXED
+        if not self._heard or (first.ids is None and not is_short):
+            return first
+        if not is_short:
+            return next(reversed(self._heard))
+        length = next((one for one in reversed(self._lengths) if one >= _LEAST_NAME), _NAME)
+        name = head[1 : 1 + length]
+        nameless = self._names.get(b"", {})
+        named = (one for one in reversed(self._heard) if one not in nameless)
+        latest = [*islice(named, _MOST_CANDIDATES)]
+        if not nameless or (latest and self._comes_again(name)):
+            return self._guess(name, head, latest)
+        return self._used(b"") or first
+
+    def _comes_again(self, name: bytes) -> bool:
+        """Tell whether this has come before, so that it is an ID: what is said to a server that wants none is encrypted there."""
+        if name in self._guesses or self._once.pop(name, False):
+            return True
+        self._once[name] = True
+        if len(self._once) > _MOST_ONCE:
+            self._once.popitem(last=False)
+        return False
+
+    def _guess(self, name: bytes, head: bytes, latest: Sequence[F]) -> F:
+        """Guess whose ID it is that a short header has.
+
+        Args:
+            name: The ID, or the beginning of it.
+            head: Where it is.
+            latest: Those that it may be of, the one that was heard of last first.
+        """
+        now = self._seconds()
+        guess = self._guesses.get(name)
+        if guess is None:
+            guess = self._guesses[name] = _Guess(name, now)
+            if len(self._guesses) > _MOST_GUESSES:
+                self._give_up(next(iter(self._guesses.values())))
+        quiet = [one for one in latest if self._heard[one] <= guess.since + REORDERED] or latest
+        self._weigh(guess, quiet, now)
+        flow = self._choose(guess, quiet, now)
+        self._guessed[flow], guess.flow, guess.used_at = guess, flow, now
+        is_sure = guess.votes_for(flow) >= _SURE and now - guess.since > RECENT
+        if is_sure and self._heard[flow] <= guess.since + REORDERED:  # else it has another one
+            self._settle(guess, head, now)
+        return flow
+
+    def _weigh(self, guess: _Guess[F], quiet: Sequence[F], now: float) -> None:
+        """Note what it says that an ID is used just now: what a client says is mostly an answer.
+
+        Args:
+            guess: That of the ID.
+            quiet: Flows that have used no other one since.
+            now: The time.
+        """
+        within = self._delay + ACKNOWLEDGED
+        asked = {one for one in quiet if now - self._spoke.get(one, 0.0) <= within}
+        if asked and len(asked) < len(quiet):
+            for one in quiet:
+                guess.vote(one, 1 if one in asked else -1)
+        flow, asked_at = guess.flow, guess.asked_at
+        if flow is not None and asked_at is not None and now - asked_at > flow.patience:
+            guess.vote(flow, -_CLEAR)
+            guess.asked_at = asked_at = None
+        if not asked and asked_at is None:
+            guess.asked_at = now
+
+    def _choose(self, guess: _Guess[F], quiet: Sequence[F], now: float) -> F:
+        """Choose a flow for an ID: that for which most speaks, of those that have no other new one.
+
+        Of several it is one that has just begun and has not changed its ID yet, the first one whose server has spoken; or else
+        the one that was heard of last.
+        """
+        free = [one for one in quiet if self._is_free(one, guess, now)]
+        if not free:
+            free = sorted(quiet, key=lambda one: self._guessed[one].used_at)
+        new = [one for one in reversed(free) if _is_new(one) and now - self._heard[one] < RECENT]
+        new.sort(key=lambda one: self._spoke.get(one, 0.0))
+        found = max([*new, *free], key=guess.votes_for)
+        before = guess.flow
+        if before in free and guess.votes_for(before) == guess.votes_for(found):
+            return before
+        if before is not None:
+            del self._guessed[before]
+        other = self._guessed.get(found)
+        if other is not None:
+            other.flow = None
+        return found
+
+    def _is_free(self, flow: F, guess: _Guess[F], now: float) -> bool:
+        """Tell whether a flow has no other new ID that is still used, and for which as much speaks."""
+        other = self._guessed.get(flow)
+        if other is None or other is guess:
+            return True
+        is_left = other.used_at <= min(guess.since + REORDERED, now - _UNUSED)
+        return is_left or other.votes_for(flow) < guess.votes_for(flow)
+
+    def _settle(self, guess: _Guess[F], head: bytes, now: float) -> None:
+        """Have an ID be as certain as one that the server has told."""
+        flow = guess.flow
+        if flow is not None and flow.ids is not None and flow.ids.served is not None:
+            self._give_up(guess)
+            flow.ids.use(head[1 : 1 + len(flow.ids.served)])
+            self.learn(flow)
+            self._heard[flow] = now
+            self._heard.move_to_end(flow)
+
+    def _give_up(self, guess: _Guess[F]) -> None:
+        del self._guesses[guess.name]
+        if guess.flow is not None:
+            del self._guessed[guess.flow]
+
+    def answered(self, flow: F) -> None:
+        """Note that the server of a flow has said something."""
+        now, guess = self._seconds(), self._guessed.get(flow)
+        self._spoke[flow] = now
+        asked_at = None if guess is None else guess.asked_at
+        if guess is not None and asked_at is not None and now - asked_at <= flow.patience:
+            guess.vote(flow, _CLEAR)
+            guess.asked_at = None
+
+
+def _is_new(flow: Beside) -> bool:
+    """Tell whether a connection has no other ID yet than the one of its handshake."""
+    return flow.ids is not None and flow.ids.current == flow.ids.served

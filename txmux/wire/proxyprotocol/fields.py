@@ -1,0 +1,88 @@
+"""What the fields of a version 2 header tell, and which of them go on to the next who is told of the client."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from txmux.wire.proxyprotocol.clouds import told_by_clouds
+from txmux.wire.proxyprotocol.decode import parse_ssl
+from txmux.wire.proxyprotocol.header import (
+    LARGEST_HEADER,
+    LARGEST_UNIQUE_ID,
+    SslClient,
+    Tlv,
+    TlvType,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from txmux.wire.proxyprotocol.header import Header
+
+_NAMES = {
+    TlvType.AUTHORITY: "authority",
+    TlvType.ALPN: "alpn",
+    TlvType.UNIQUE_ID: "unique_id",
+    TlvType.NETNS: "netns",
+}
+_SSL_NAMES = {
+    TlvType.SSL_VERSION: "ssl_version",
+    TlvType.SSL_CIPHER: "ssl_cipher",
+    TlvType.SSL_SIG_ALG: "ssl_sig_alg",
+    TlvType.SSL_KEY_ALG: "ssl_key_alg",
+    TlvType.SSL_GROUP: "ssl_group",
+    TlvType.SSL_SIG_SCHEME: "ssl_sig_scheme",
+    TlvType.SSL_CN: "ssl_cn",
+}
+_ROOM = LARGEST_HEADER - 16 - 36 - 7  # beside a header's start, IPv6 addresses and a checksum
+
+
+def told_by(header: Header) -> dict[str, str]:
+    """Give names to what a header tells besides the addresses.
+
+    Returns:
+        What there is of it, one character a byte, as ISO 8859-1 decodes it.
+
+    Raises:
+        InvalidHeader: The SSL field is cut short, or a field in it does not fit into it.
+    """
+    found = [(name, header.value_of(kind)) for kind, name in _NAMES.items()]
+    told = {name: value.decode("latin-1") for name, value in found if value}
+    told.update(told_by_clouds(header))
+    ssl = header.value_of(TlvType.SSL)
+    if ssl is not None:
+        info = parse_ssl(ssl)
+        found = [(name, info.value_of(kind)) for kind, name in _SSL_NAMES.items()]
+        told.update((name, value.decode("latin-1")) for name, value in found if value)
+        if info.client & SslClient.SSL:
+            told["ssl_verified"] = "yes" if info.verified else "no"
+    return told
+
+
+def carried(own: Iterable[Tlv], earlier: Iterable[Tlv]) -> tuple[Tlv, ...]:
+    """Choose the fields of a header for a connection that was itself announced by one.
+
+    Args:
+        own: What is known here; each goes before, and instead of, what came in of its type.
+        earlier: What came in.
+
+    Returns:
+        As many as receivers take; what came in is left out first.
+    """
+    chosen = list(own)
+    replaced = {tlv.type for tlv in chosen}
+    chosen += (tlv for tlv in earlier if tlv.type not in replaced and _goes_on(tlv))
+    found: list[Tlv] = []
+    room = _ROOM
+    for tlv in chosen:
+        size = 3 + len(tlv.value)
+        if size <= room:
+            room -= size
+            found.append(tlv)
+    return tuple(found)
+
+
+def _goes_on(tlv: Tlv) -> bool:
+    if tlv.type == TlvType.UNIQUE_ID:
+        return len(tlv.value) <= LARGEST_UNIQUE_ID
+    return tlv.type != TlvType.NOOP
