@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import tempfile
 from pathlib import Path
 
+from packaging.specifiers import SpecifierSet
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.conftest import WHOLE
@@ -89,6 +91,15 @@ class ScriptTests(SynchronousTestCase):
         pyproject = (_CHECKOUT / "pyproject.toml").read_text()
         self.assertIn('requires-python = ">=3.10"', pyproject)
         self.assertIn("< (3, 10)", (_CHECKOUT / "script/lib/environment").read_text())
+
+    def test_same_ruff(self) -> None:
+        """The hooks of pre-commit run a ruff that the group `lint` allows."""
+        configuration = (_CHECKOUT / ".pre-commit-config.yaml").read_text()
+        ruff = re.search(r"ruff-pre-commit\n +rev: v(\S+)", configuration)
+        group = re.search(r'"ruff(.+?)"', (_CHECKOUT / "pyproject.toml").read_text())
+        assert ruff
+        assert group
+        self.assertIn(ruff[1], SpecifierSet(group[1]))
 
     def test_whole(self) -> None:
         """What only ``script/test --all`` runs is there, so that nothing that is renamed slips into the short loop."""
