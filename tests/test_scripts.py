@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -91,6 +92,12 @@ class ScriptTests(SynchronousTestCase):
         pyproject = (_CHECKOUT / "pyproject.toml").read_text()
         self.assertIn('requires-python = ">=3.10"', pyproject)
         self.assertIn("< (3, 10)", (_CHECKOUT / "script/lib/environment").read_text())
+
+    def test_all_pythons(self) -> None:
+        """CI runs with each version of Python that the package names."""
+        workflow = (_CHECKOUT / ".github/workflows/ci.yml").read_text()
+        named = re.findall(r"Python :: (3\.\d+)", (_CHECKOUT / "pyproject.toml").read_text())
+        self.assertIn(f"python: {json.dumps(named)}\n", workflow)
 
     def test_same_ruff(self) -> None:
         """The hooks of pre-commit run a ruff that the group `lint` allows."""
