@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import tempfile
+from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,7 +49,6 @@ _UPDATED = (
     StaleElementReferenceException,
 )
 """What cannot be clicked on because the page has just been updated."""
-_AXE = Path(__file__).parent / "axe/axe.min.js"
 _FAULTS = """
 const done = arguments[arguments.length - 1];
 axe.run(document, {resultTypes: ["violations"]}).then((found) => done(found.violations.map((one) => ({
@@ -175,7 +175,9 @@ class Browser:
     def faults(self) -> list[dict[str, Any]]:
         """Give what axe-core finds that is serious or critical."""
         if not self.run("return !!window.axe"):
-            self._driver.execute_script(_AXE.read_text())
+            # The package needs Playwright as soon as one of its modules is imported; this imports none.
+            axe = files("axe_playwright_python") / "axe.min.js"
+            self._driver.execute_script(axe.read_text())
         found = self._driver.execute_async_script(_FAULTS)
         return [one for one in found if one["impact"] in {"serious", "critical"}]
 
