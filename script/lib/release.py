@@ -15,7 +15,9 @@ from packaging.version import InvalidVersion, Version
 
 ROOT = Path(__file__).parents[2]
 _VERSION = re.compile(r'^__version__ = "(.+)"$', re.MULTILINE)
-_RELEASED = re.compile(r"^## (\S+) \(", re.MULTILINE)
+_RELEASED = re.compile(r"^## (\S+) \(\d", re.MULTILINE)
+_FIRST = re.compile(r"^## \S+ \(not released yet\)\n(.+)", re.MULTILINE | re.DOTALL)
+"""What the changelog says of the first release before that is made."""
 
 
 def next_version(changelog: str, current: str, kinds: set[str]) -> str:
@@ -64,12 +66,16 @@ def _fail(message: str) -> None:
     sys.exit(f"release: {message}")
 
 
+def _kinds(folder: Path) -> set[str]:
+    return {path.name.split(".")[1] for path in folder.glob("newsfragments/*.*.md")}
+
+
 def _chosen(asked: str | None) -> str:
     """Give the version to release; end the program if there cannot be such a release."""
-    kinds = {path.name.split(".")[1] for path in ROOT.glob("newsfragments/*.*.md")}
-    if not kinds:
-        _fail("nothing to release: there is no fragment in newsfragments/")
     changelog = (ROOT / "CHANGELOG.md").read_text()
+    kinds = _kinds(ROOT)
+    if not kinds and not _FIRST.search(changelog):
+        _fail("nothing to release: there is no fragment in newsfragments/")
     version = asked or next_version(changelog, _current(ROOT), kinds)
     try:
         plain = Version(version).base_version == version
@@ -94,12 +100,28 @@ def _current(folder: Path) -> str:
 
 
 def _write(folder: Path, version: str) -> str:
-    """Write version and changelog into a checkout; give the changelog's new part."""
+    """Write version and changelog into a checkout; return the changelog's new part.
+
+    That of the first release is what the changelog says of it already, and then the fragments, if there are any.
+    """
     path = folder / "txmux/version.py"
     path.write_text(_VERSION.sub(f'__version__ = "{version}"', path.read_text()))
+    changelog = folder / "CHANGELOG.md"
+    before = changelog.read_text()
+    fragments = _kinds(folder)
     draft = _run("towncrier", "build", "--draft", f"--version={version}", folder=folder)
     _run("towncrier", "build", "--yes", f"--version={version}", folder=folder)
-    return draft[draft.index("## ") :].strip()
+    new = draft[draft.index("## ") :].strip()
+    first = _FIRST.search(before)
+    if first is None:
+        return new
+    heading, _, changes = new.partition("\n")
+    parts = [heading, first[1].strip()]
+    if fragments:
+        parts.append(changes.strip())
+    new = "\n\n".join(parts)
+    changelog.write_text(f"{before[: first.start()]}{new}\n")
+    return new
 
 
 def _build(folder: Path) -> list[Path]:

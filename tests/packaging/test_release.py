@@ -20,6 +20,7 @@ from tests.interop.children import leave_unmeasured
 from tests.packaging.building import CHECKOUT
 
 _SCRIPT = "script/lib/release.py"
+_MARK = "<!-- towncrier release notes start -->"
 _WHO = {
     f"GIT_{who}_{what}": "tests@example.com"
     for who in ("AUTHOR", "COMMITTER")
@@ -36,8 +37,9 @@ class VersionTests(SynchronousTestCase):
 
     def test_first(self) -> None:
         """The first release has the version of the code, whatever the fragments are."""
-        for kinds in ({"feature"}, {"bugfix"}, {"removal", "doc"}):
-            self.assertEqual(self.next("# Changes\n", "0.1.0.dev0", kinds), "0.1.0")
+        for kinds in (set(), {"feature"}, {"bugfix"}, {"removal", "doc"}):
+            for changelog in ("# Changes\n", "## 0.1.0 (not released yet)\n\nAll.\n"):
+                self.assertEqual(self.next(changelog, "0.1.0.dev0", kinds), "0.1.0")
 
     def test_kinds(self) -> None:
         """What is new counts the second number up, and what is mended the third one."""
@@ -67,6 +69,9 @@ class ReleaseTests(SynchronousTestCase):
         self.addCleanup(shutil.rmtree, self.folder)
         subprocess.run(["git", "clone", "--quiet", CHECKOUT, self.folder], timeout=300, check=True)
         shutil.copy(CHECKOUT / _SCRIPT, self.folder / _SCRIPT)
+        self.fragment = self.folder / "newsfragments/+new.feature.md"
+        self.fragment.write_text("New.\n")
+        self.changelog = self.folder / "CHANGELOG.md"
         self.git("add", "--all")
         self.git("commit", "--quiet", "--allow-empty", "--message", "The script as it is now")
         self.before = self.git("rev-parse", "HEAD")
@@ -129,8 +134,9 @@ class ReleaseTests(SynchronousTestCase):
         self.assertEqual(self.git("rev-parse", "HEAD~"), self.before)
         self.assertEqual(self.git("status", "--porcelain"), "")
         self.assertIn('"7.8.9"', (self.folder / "txmux/version.py").read_text())
-        self.assertIn("\n## 7.8.9 (", (self.folder / "CHANGELOG.md").read_text())
-        self.assertEqual([*self.folder.glob("newsfragments/*.md")], [])
+        self.assertIn("\n## 7.8.9 (", self.changelog.read_text())
+        self.assertNotIn("not released yet", self.changelog.read_text())
+        self.assertEqual([*self.folder.glob("newsfragments/*.*.md")], [])
         made = ["txmux-7.8.9-py3-none-any.whl", "txmux-7.8.9.tar.gz"]
         bill = "txmux-7.8.9.cdx.json"
         self.assertEqual({path.name for path in self.folder.glob("dist/*")}, {*made, bill})
@@ -140,9 +146,35 @@ class ReleaseTests(SynchronousTestCase):
         self.assertEqual(self.git("tag", "--list", "v7*"), "")
 
         self.assert_refused("nothing to release: there is no fragment in newsfragments/")
-        (self.folder / "newsfragments").mkdir(exist_ok=True)
-        (self.folder / "newsfragments/+more.bugfix.md").write_text("More.\n")
+        self.fragment.write_text("More.\n")
         self.assert_refused("7.8.9 is not after 7.8.9, the last release", "--dry-run", "7.8.9")
+
+    def describe_first(self) -> None:
+        """Write a changelog that describes the first release already."""
+        self.changelog.write_text(
+            f"# Changes\n\n{_MARK}\n\n## 0.1.0 (not released yet)\n\nAll.\n\n### Part\n\n- It.\n"
+        )
+
+    def test_first(self) -> None:
+        """The first release has the text that describes it in the changelog, with a date, and then the fragments."""
+        self.describe_first()
+        new = runpy.run_path(str(self.folder / _SCRIPT))["_write"](self.folder, "0.1.0")
+        text = r"## 0\.1\.0 \(\d{4}-\d\d-\d\d\)\n\nAll\.\n\n### Part\n\n- It\.\n\n### Features\n\n- New\."
+        self.assertRegex(new, rf"\A{text}\Z")
+        self.assertEqual(self.changelog.read_text(), f"# Changes\n\n{_MARK}\n\n{new}\n")
+
+    def test_first_without_fragments(self) -> None:
+        """A changelog that describes the first release is enough for it."""
+        self.describe_first()
+        self.fragment.unlink()
+        (self.folder / "txmux/version.py").write_text('__version__ = "9.8.7.dev0"\n')
+        self.git("commit", "--quiet", "--all", "--message", "A first release")
+        done = self.release("--dry-run")
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        self.assertRegex(
+            done.stdout, r"\A## 9\.8\.7 \(.+\)\n\nAll\.\n\n### Part\n\n- It\.\n\nbuilt and"
+        )
+        self.assertIn("tag: v9.8.7\n", done.stdout)
 
     def assert_lists(self, bill: Path, wheel: Path) -> None:
         """See that a list of components is that of a wheel, and has all that it needs."""
