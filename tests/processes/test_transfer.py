@@ -12,16 +12,16 @@ from twisted.trial.unittest import TestCase
 from tests.support.peers import reactor
 from txmux.net.channel.channel import Channel, attach
 from txmux.processes.upgrade.transfer import ConnectionTransfer
-from txmux.serving.door import Door
-from txmux.serving.doors import Doors
+from txmux.serving.listening_port import ListeningPort
+from txmux.serving.listening_ports import ListeningPorts
 
 
 class FlowsDoneTest(TestCase):
     """Only the process that has the flows tells that all have come."""
 
     def setUp(self) -> None:
-        self.doors = Doors(accepting=True)
-        serving: Any = SimpleNamespace(doors=self.doors, connections=list)
+        self.ports = ListeningPorts(accepting=True)
+        serving: Any = SimpleNamespace(ports=self.ports, connections=list)
         self.transfer = ConnectionTransfer(serving, reactor)
 
     async def told(self) -> int:
@@ -45,7 +45,7 @@ class FlowsDoneTest(TestCase):
     async def test_reads_again(self) -> None:
         """It does again when it reads datagrams again."""
         await self.told()
-        self.doors.take_datagrams()
+        self.ports.take_datagrams()
         self.assertEqual(await self.told(), 1)
 
     async def test_serves_again(self) -> None:
@@ -55,7 +55,7 @@ class FlowsDoneTest(TestCase):
             generation=SimpleNamespace(settings=SimpleNamespace(name="u"))
         )
         await self.told()
-        self.doors.enter("u", Door(port, factory, keepalive=None))
+        self.ports.enter("u", ListeningPort(port, factory, keepalive=None))
         self.assertEqual(await self.told(), 1)
-        self.doors.leave_datagrams()
+        self.ports.leave_datagrams()
         self.assertEqual(await self.told(), 0)

@@ -148,7 +148,7 @@ class EmbeddedService(Service):
         if problems:
             raise RulesError(problems)
         self._check(rules)
-        left = serving.doors.left()  # the rules may name such a port again
+        left = serving.listening_ports.left()  # the rules may name such a port again
         for key, port in left.items():
             self._sockets.adopt(key, port.duplicate())
         try:

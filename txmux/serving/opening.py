@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from twisted.logger import Logger
 
 from txmux.net.addresses import text_of
-from txmux.serving.door import Forwarding
 from txmux.serving.endpoints import listen_error, server_endpoint, stop_listening
+from txmux.serving.listening_port import Forwarding
 from txmux.serving.places import places_of
 
 if TYPE_CHECKING:

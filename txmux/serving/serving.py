@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from socket import SOCK_DGRAM
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -14,11 +15,10 @@ from txmux.errors import MuxError
 from txmux.net.tls.terminations import Terminations
 from txmux.rules.model import Listener
 from txmux.serving.denied import Denied
-from txmux.serving.door import Door
-from txmux.serving.doors import Doors
 from txmux.serving.ending import Ending
 from txmux.serving.endpoints import accept_waiting, stop_listening
-from txmux.serving.leading import door_at
+from txmux.serving.listening_port import ListeningPort
+from txmux.serving.listening_ports import ListeningPorts
 from txmux.serving.places import places_of
 from txmux.serving.prepared import Prepared
 from txmux.serving.removed import removed
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from txmux.access.loops import Hops
     from txmux.backends.names.resolve import Names
     from txmux.rules.model import Rules
-    from txmux.serving.door import Forwarding
+    from txmux.serving.listening_port import Forwarding
     from txmux.serving.opening import OpenedPorts
     from txmux.serving.state import Told
     from txmux.tcp.served import Served
@@ -66,7 +66,7 @@ class Serving:
         MuxError: A backend cannot be used, or files for TLS: one is missing, say.
 
     Attributes:
-        doors: Where clients come in.
+        listening_ports: Where clients come in.
         factories: What serves the listeners, in the order in which they were added.
         number: Of the version of the rules, counted from 1.
         wanted: What an operator wants beside the rules.
@@ -109,7 +109,7 @@ class Serving:
         self._denied = Denied(reactor, self._all)
         self.terminations = Terminations(reactor)
         self.terminations.add(rules)
-        self.doors = Doors(accepting=accepting, datagrams=not shared)
+        self.listening_ports = ListeningPorts(accepting=accepting, datagrams=not shared)
         self._retiring: list[MuxFactory] = []
         self._ending = Ending(reactor, self.connections)
         self.factories: list[MuxFactory] = []
@@ -150,8 +150,13 @@ class Serving:
             factory: Serves them.
             key: The socket's among those of the service.
             opened: Listens already.
+
+        Raises:
+            MuxError: It is for datagrams, which this system cannot relay.
         """
-        self.doors.enter(key, self.doors.returned(key, factory) or door_at(opened, factory))
+        self.listening_ports.enter(
+            key, self.listening_ports.returned(key, factory) or _open_port(opened, factory)
+        )
 
     def listen_all(
         self,
@@ -179,18 +184,20 @@ class Serving:
     def _enter(
         self, key: str, port: IListeningPort, forwarding: Forwarding, factory: MuxFactory
     ) -> None:
-        forwarding.lead(factory)
+        forwarding.forward_to(factory)
         self.engine.gate(port)
-        self.doors.enter(key, Door(port, factory, keepalive=None, forwarding=forwarding))
+        self.listening_ports.enter(
+            key, ListeningPort(port, factory, keepalive=None, forwarding=forwarding)
+        )
 
     @property
     def ports(self) -> list[IListeningPort]:
         """Where clients come in."""
-        return self.doors.ports
+        return self.listening_ports.ports
 
     def has(self, key: str) -> bool:
         """Tell whether there is a port of this key."""
-        return self.doors.get(key) is not None
+        return self.listening_ports.get(key) is not None
 
     def factory_of(self, listener: str) -> MuxFactory:
         """Give what serves a listener; where there is none of that name any more, what keeps its old connections."""
@@ -209,11 +216,11 @@ class Serving:
 
     def accept(self) -> None:
         """Accept clients, after `pause`."""
-        self.doors.accept()
+        self.listening_ports.accept()
 
     def pause(self) -> None:
         """Leave new clients in the queues of the sockets, for another process or until `accept`."""
-        self.doors.pause()
+        self.listening_ports.pause()
 
     # Other rules.
 
@@ -279,8 +286,8 @@ class Serving:
             prepared.factories.append(factory)
             for place in places_of(listener):
                 prepared.places[place.key] = factory
-                door = self.doors.get(place.key)
-                if place.is_plain and not (door and door.suits(factory, listener)):
+                port = self.listening_ports.get(place.key)
+                if place.is_plain and not (port and port.suits(factory, listener)):
                     # There will be a descriptor for it.
                     prepared.reserved[place.key] = sockets[place.key].dup()
 
@@ -300,7 +307,7 @@ class Serving:
             factory.log_to(prepared.access_log)
         for key, (port, forwarding) in prepared.ports.items():
             self._enter(key, port, forwarding, prepared.places[key])
-        self._change_doors(prepared, prepared.places if listening else {})
+        self._change_ports(prepared, prepared.places if listening else {})
         for unused in prepared.reserved.values():
             unused.close()
         for factory in gone:
@@ -310,20 +317,20 @@ class Serving:
         if access_log is not None and access_log is not prepared.access_log:
             access_log.close()
 
-    def _change_doors(self, prepared: Prepared, places: Mapping[str, MuxFactory]) -> None:
-        before = self.doors.take_all()
+    def _change_ports(self, prepared: Prepared, places: Mapping[str, MuxFactory]) -> None:
+        before = self.listening_ports.take_all()
         for key, factory in places.items():
-            door = before.get(key)
+            port = before.get(key)
             if key in prepared.reserved:
                 prepared.reserved.pop(key).close()
                 self.listen(factory, key, prepared.sockets[key])
-            elif door is not None:
-                door.lead(factory)
-                self.doors.enter(key, before.pop(key))
-        for key, door in before.items():
-            if key not in places and self.doors.accepting:
-                accept_waiting(door.port)
-            self.doors.close(key, door)
+            elif port is not None:
+                port.forward_to(factory)
+                self.listening_ports.enter(key, before.pop(key))
+        for key, port in before.items():
+            if key not in places and self.listening_ports.accepting:
+                accept_waiting(port.port)
+            self.listening_ports.close(key, port)
 
     def abandon(self, prepared: Prepared) -> None:
         """See `Prepared.abandon`."""
@@ -360,8 +367,8 @@ class Serving:
 
     def retire(self) -> Deferred[Any]:
         """Accept no more; what fires does so when all connections have ended, however long they take."""
-        for key, door in self.doors.take_all().items():
-            self.doors.close(key, door, is_left=True)
+        for key, port in self.listening_ports.take_all().items():
+            self.listening_ports.close(key, port, is_left=True)
         return gatherResults([factory.emptied() for factory in self._all()])
 
     async def status(self) -> dict[str, Any]:
@@ -370,7 +377,7 @@ class Serving:
 
     async def missing(self) -> list[str]:
         """Tell what is missing for all clients to be served, one line each."""
-        return missing_in(self._rules, self.doors.accepted(), self._upstreams)
+        return missing_in(self._rules, self.listening_ports.accepted(), self._upstreams)
 
     async def drain(self) -> None:
         """Stop accepting, let connections finish, and end those that take longer than ``drain_timeout``.
@@ -380,7 +387,7 @@ class Serving:
         seconds = self._rules.settings.drain_timeout
         # The deadline is there before anything is waited for.
         self._ending.all_within(seconds, self.end_all)
-        await gatherResults(self.doors.close_all())
+        await gatherResults(self.listening_ports.close_all())
         tell_of_draining(len(self.connections()), seconds)
         await gatherResults([factory.emptied() for factory in self._all()])
         await gatherResults([factory.stopped() for factory in self._all()])
@@ -401,7 +408,7 @@ class Serving:
 
     def give_up(self) -> None:
         """Close all ports: one of them could not be opened."""
-        self.doors.close_all()
+        self.listening_ports.close_all()
         self.factories.clear()
         if self._access_log is not None:
             self._access_log.close()
@@ -421,7 +428,7 @@ class Serving:
         """Do what an operator wants beside the rules, as `txmux.control.wanted` tells it."""
         self.wanted = wanted
         self._upstreams.obey(from_json(wanted.get("servers", ())))
-        self.doors.shut(wanted.get("shut", ()))
+        self.listening_ports.shut(wanted.get("shut", ()))
 
     def ban(self, rows: Iterable[Row]) -> None:
         """Ban networks, or no more; see `Banned.change`."""
@@ -451,3 +458,11 @@ class Serving:
         """Open the access log's file again."""
         if self._access_log is not None:
             self._access_log.reopen()
+
+
+def _open_port(opened: socket.socket, factory: MuxFactory) -> ListeningPort:
+    if opened.type == SOCK_DGRAM:
+        from txmux.serving.udp_listening_port import udp_listening_port  # noqa: PLC0415 - most rules have no use for it
+
+        return udp_listening_port(opened, factory)
+    return ListeningPort(factory.listen(opened), factory, factory.generation.settings.keepalive)

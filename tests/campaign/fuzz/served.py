@@ -84,7 +84,7 @@ def end(made: Serving | None, reactor: Reactor) -> None:
     if made is not None:
         made.end_all()
         reactor.advance(0)
-        made.doors.close_all()
+        made.listening_ports.close_all()
     for reader in reactor.getReaders():
         with suppress(Exception):  # what has ended already
             reader.connectionLost(Failure(ConnectionDone()))

@@ -80,8 +80,8 @@ class ConnectionTransfer:
     async def _hand_over_flows(self, to: Sequence[Keeping]) -> int:
         flows = [one for one in self._serving.connections() if not isinstance(one, MuxProtocol)]
         # Another process may have the flows already, and still be about to hand them over: then only that one knows when all have come.
-        doors = self._serving.doors
-        owns_flows = doors.owns_flows
+        ports = self._serving.listening_ports
+        owns_flows = ports.owns_flows
         moved = 0
         for keeping in to:
             if flows:
@@ -92,7 +92,7 @@ class ConnectionTransfer:
                     moved += await hand_over_flows(flows, keeping.channel)
             if owns_flows:
                 keeping.channel.send("flows_done")
-                doors.flows_handed_over()
+                ports.flows_handed_over()
         return moved
 
     async def hand_over(self, ends: Sequence[socket.socket]) -> int:
@@ -141,13 +141,13 @@ class ConnectionTransfer:
     def _adopt(self, end: socket.socket) -> None:
         adopting = Adopting(self._serving.factory_of, UNCOLLECTED, self._moved)
         adopting.is_closed = self._is_closed
-        self._adopting[adopting] = awaited = self._serving.doors.awaited
+        self._adopting[adopting] = awaited = self._serving.listening_ports.awaited
         lost = partial(self._adopted, adopting)
         handlers: dict[str, Callable[..., object]] = {
             **adopting.handlers,
             "adopt_flows": self._adopt_flows,
             "end_flows": self._end_flows,
-            "flows_done": partial(self._serving.doors.flows_are_here, awaited),
+            "flows_done": partial(self._serving.listening_ports.flows_are_here, awaited),
         }
         adopting.channel = self._channel(end, handlers, lost)
 
@@ -164,7 +164,7 @@ class ConnectionTransfer:
             return {"taken": []}
 
         def find(listener: str, place: str) -> tuple[MuxFactory, DatagramPort] | None:
-            port = serving.doors.reader_at(place)
+            port = serving.listening_ports.reader_at(place)
             return None if port is None else (serving.factory_of(listener), port)
 
         return adopt_flows(descriptors, flows, find)
@@ -178,7 +178,7 @@ class ConnectionTransfer:
         awaited = self._adopting.pop(adopting, 0)
         adopting.lost()
         if awaited not in self._adopting.values():
-            self._serving.doors.flows_are_here(awaited)
+            self._serving.listening_ports.flows_are_here(awaited)
         self._moved()
 
     def _channel(

@@ -169,12 +169,12 @@ class WorkerProcess:
             missing=serving.missing,
             retire=self._retire,
             leave=self._leave,
-            take_datagrams=serving.doors.take_datagrams,
-            leave_datagrams=serving.doors.leave_datagrams,
-            await_flows=serving.doors.await_flows,
-            flows_are_here=serving.doors.flows_are_here,
-            flows_moved=serving.doors.arrived,
-            flows_left=lambda: [*serving.doors.left()],
+            take_datagrams=serving.listening_ports.take_datagrams,
+            leave_datagrams=serving.listening_ports.leave_datagrams,
+            await_flows=serving.listening_ports.await_flows,
+            flows_are_here=serving.listening_ports.flows_are_here,
+            flows_moved=serving.listening_ports.arrived,
+            flows_left=lambda: [*serving.listening_ports.left()],
             **transfer.handlers,
             **Inside(serving).handlers,
             listen=self._listen,
@@ -330,7 +330,7 @@ class WorkerProcess:
 
     async def _drain(self) -> None:
         if self._serving is not None:
-            self._serving.doors.keep_flows()
+            self._serving.listening_ports.keep_flows()
             self._serving.pause()
             if self._transfer is not None:
                 await self._transfer.close()

@@ -303,7 +303,7 @@ def _modules_for(rules: Rules) -> Iterator[str]:
     if any(one.tls is not None for one in backends):
         yield "txmux.backends.connect.tls"
     if any(one.transport is Transport.UDP for one in rules.listeners):
-        yield "txmux.serving.datagramdoor"
+        yield "txmux.serving.udp_listening_port"
 
 
 def installed_code() -> str:

@@ -62,7 +62,7 @@ def _told() -> dict[str, Any]:
     hello = initial(crypto(0, HELLO), source=bytes(range(8)))
     with _with_port() as (running, _):
         flows = flows_of(running.factory_of("quic"))
-        port = running.doors.reader_at(_PLACE)
+        port = running.listening_ports.reader_at(_PLACE)
         assert port is not None
         flow = flows.begin(port, (("127.0.0.1", 9), b""), memoryview(hello), 0)
         assert flow is not None

@@ -1,4 +1,4 @@
-"""All ports of a process: which of them accept clients, and which leave them in the queues of their sockets."""
+"""The listening ports of a process: which accept clients, and which leave them in the queues of their sockets."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ if TYPE_CHECKING:
 
     from twisted.internet.interfaces import IListeningPort
 
-    from txmux.serving.door import Door
+    from txmux.serving.listening_port import ListeningPort
     from txmux.tcp.listener import MuxFactory
     from txmux.udp.port import DatagramPort
 
-__all__ = ["Doors"]
+__all__ = ["ListeningPorts"]
 
 
-class Doors:
+class ListeningPorts:
     """The ports by the keys of their places.
 
     Args:
@@ -41,60 +41,60 @@ class Doors:
         self._arrived: Deferred[None] | None = None
         self.ports: list[IListeningPort] = []
         self._shut: frozenset[str] = frozenset()
-        self._doors: dict[str, Door] = {}
-        self._left: dict[str, Door] = {}
+        self._by_key: dict[str, ListeningPort] = {}
+        self._left: dict[str, ListeningPort] = {}
 
-    def get(self, key: str) -> Door | None:
+    def get(self, key: str) -> ListeningPort | None:
         """Give the port of a key, if there is one."""
-        return self._doors.get(key)
+        return self._by_key.get(key)
 
-    def enter(self, key: str, door: Door) -> None:
+    def enter(self, key: str, port: ListeningPort) -> None:
         """Have a port, which listens already."""
         self._gave_flows = False
-        self._doors[key] = door
-        self.ports.append(door.port)
-        if door.is_for_datagrams:
-            door.port.place = key
+        self._by_key[key] = port
+        self.ports.append(port.port)
+        if port.is_for_datagrams:
+            port.port.place = key
         if self._awaits_flows:
-            door.await_flows(on=True)
-        self._apply(door)
+            port.await_flows(on=True)
+        self._apply(port)
 
     def reader_at(self, key: str) -> DatagramPort | None:
         """Give the port for datagrams of a place; ``None`` if another process reads them."""
-        door = self._doors.get(key)
-        return door.port if door is not None and door.is_for_datagrams and self._datagrams else None
+        port = self._by_key.get(key)
+        return port.port if port is not None and port.is_for_datagrams and self._datagrams else None
 
-    def take_all(self) -> dict[str, Door]:
+    def take_all(self) -> dict[str, ListeningPort]:
         """Give all ports by their keys, and have none any more."""
-        taken, self._doors = self._doors, {}
+        taken, self._by_key = self._by_key, {}
         self.ports.clear()
         return taken
 
-    def close(self, key: str, door: Door, *, is_left: bool = False) -> None:
+    def close(self, key: str, port: ListeningPort, *, is_left: bool = False) -> None:
         """Close a port. One for datagrams is closed when its last flow has ended.
 
         Args:
             key: That of its place.
-            door: The port.
+            port: The port.
             is_left: Whether another process has the same socket.
         """
-        door.stop(is_left=is_left)
-        if door.is_for_datagrams:
-            self._left[key] = door
+        port.stop(is_left=is_left)
+        if port.is_for_datagrams:
+            self._left[key] = port
 
     def left(self) -> dict[str, DatagramPort]:
         """Give the closed ports that still have flows, by the keys of their places."""
-        self._left = {key: door for key, door in self._left.items() if door.port.flows}
-        return {key: door.port for key, door in self._left.items()}
+        self._left = {key: port for key, port in self._left.items() if port.port.flows}
+        return {key: port.port for key, port in self._left.items()}
 
-    def returned(self, key: str, factory: MuxFactory) -> Door | None:
+    def returned(self, key: str, factory: MuxFactory) -> ListeningPort | None:
         """Give a port that was to be closed, and still has flows; it leads to this listener now."""
-        door = self._left.pop(key, None)
-        return door if door is not None and door.listen_again(factory) else None
+        port = self._left.pop(key, None)
+        return port if port is not None and port.listen_again(factory) else None
 
     def close_all(self) -> list[Deferred[Any]]:
         """Have no port any more; what each gives fires when it is closed."""
-        return [stop_listening(door.port) for door in self.take_all().values()]
+        return [stop_listening(port.port) for port in self.take_all().values()]
 
     def accept(self) -> None:
         """Accept clients, but for those of listeners that are `shut`."""
@@ -128,12 +128,12 @@ class Doors:
         """Keep what unknown clients say by datagrams, since their flows may be on their way from another process."""
         self._awaits_flows = True
         self.awaited += 1
-        for door in self._doors.values():
-            door.await_flows(on=True)
+        for port in self._by_key.values():
+            port.await_flows(on=True)
 
     def arrived(self) -> Deferred[None]:
         """Wait until the flows that are awaited are here, if there are ports for them."""
-        if not self._awaits_flows or not any(one.is_for_datagrams for one in self._doors.values()):
+        if not self._awaits_flows or not any(one.is_for_datagrams for one in self._by_key.values()):
             return succeed(None)
         if self._arrived is None:
             self._arrived = Deferred()
@@ -151,8 +151,8 @@ class Doors:
         if self._arrived is not None:
             arrived, self._arrived = self._arrived, None
             arrived.callback(None)
-        for door in self._doors.values():
-            door.await_flows(on=False)
+        for port in self._by_key.values():
+            port.await_flows(on=False)
 
     def pause(self) -> None:
         """Leave all new clients in the queues."""
@@ -170,22 +170,22 @@ class Doors:
 
     def accepted(self) -> set[str]:
         """Give the names of the listeners whose clients are accepted."""
-        open_now = [door for door in self._doors.values() if self._has_clients(door)]
-        return {door.factory.generation.settings.name for door in open_now}
+        open_now = [port for port in self._by_key.values() if self._has_clients(port)]
+        return {port.factory.generation.settings.name for port in open_now}
 
-    def _has_clients(self, door: Door) -> bool:
-        return self.accepting and door.factory.generation.settings.name not in self._shut
+    def _has_clients(self, port: ListeningPort) -> bool:
+        return self.accepting and port.factory.generation.settings.name not in self._shut
 
     def _apply_all(self) -> None:
-        for door in self._doors.values():
-            self._apply(door)
+        for port in self._by_key.values():
+            self._apply(port)
 
-    def _apply(self, door: Door) -> None:
+    def _apply(self, port: ListeningPort) -> None:
         """Start or stop what is not so already: to start a port that waits for room would end its wait."""
-        open_now = self._has_clients(door)
-        if door.is_for_datagrams:
-            door.let_in(is_let_in=open_now)
+        open_now = self._has_clients(port)
+        if port.is_for_datagrams:
+            port.let_in(is_let_in=open_now)
             open_now = (self.accepting or self._is_ending) and self._datagrams
-        if open_now != door.is_open:
-            door.is_open = open_now
-            (door.open if open_now else door.shut)()
+        if open_now != port.is_open:
+            port.is_open = open_now
+            (port.open if open_now else port.shut)()

@@ -1,4 +1,4 @@
-"""Where datagrams come in, and whose they are."""
+"""A UDP listening port and the listener it belongs to."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from typing_extensions import override
 
 import txmux.udp.handover  # noqa: F401 - when it is needed, a newer version may have been installed
-from txmux.serving.door import Door
 from txmux.serving.endpoints import stop_listening
+from txmux.serving.listening_port import ListeningPort
 from txmux.udp.flows import flows_of, listen
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from txmux.udp.port import DatagramPort
 
 
-class DatagramDoor(Door):
+class UDPListeningPort(ListeningPort):
     """A port for datagrams, which stays the same whatever the rules are, since its flows send their answers from it."""
 
     is_for_datagrams = True
@@ -55,15 +55,15 @@ class DatagramDoor(Door):
         return stop_listening(self.port)
 
     @override
-    def lead(self, factory: MuxFactory) -> None:
+    def forward_to(self, factory: MuxFactory) -> None:
         self.port.lead(flows_of(factory))
         self.factory = factory
 
 
-def datagram_door(opened: socket.socket, factory: MuxFactory) -> DatagramDoor:
+def udp_listening_port(opened: socket.socket, factory: MuxFactory) -> UDPListeningPort:
     """Lead the datagrams of a socket, of which a duplicate is taken, to a listener.
 
     Raises:
         MuxError: This system cannot relay datagrams.
     """
-    return DatagramDoor(listen(factory, opened), factory)
+    return UDPListeningPort(listen(factory, opened), factory)

@@ -1,4 +1,4 @@
-"""Where clients come in, and whose they are."""
+"""A listening port and the listener it belongs to."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class Forwarding(ServerFactory):
     noisy = False
     to: MuxFactory | None = None
 
-    def lead(self, to: MuxFactory) -> None:
-        """Let the next clients be those of this listener."""
+    def forward_to(self, to: MuxFactory) -> None:
+        """Give the next clients to this listener."""
         before, self.to = self.to, to
         if self.numPorts and before is not to:
             to.doStart()
@@ -53,7 +53,7 @@ class Forwarding(ServerFactory):
 
 
 @attrs.define
-class Door:
+class ListeningPort:
     """One port.
 
     Attributes:
@@ -77,10 +77,10 @@ class Door:
         """Tell whether it can stay as it is for a listener."""
         return self.factory is factory and self.keepalive == listener.keepalive
 
-    def lead(self, factory: MuxFactory) -> None:
-        """Lead the next clients to a listener, which it suits."""
+    def forward_to(self, factory: MuxFactory) -> None:
+        """Give the next clients to a listener, which it suits."""
         if self.forwarding is not None:
-            self.forwarding.lead(factory)
+            self.forwarding.forward_to(factory)
             self.factory = factory
 
     def stop(self, *, is_left: bool = False) -> Deferred[None]:  # noqa: ARG002 - connections have sockets of their own
