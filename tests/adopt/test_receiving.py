@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from txmux.adopt.receiving import HandedOver, NotGivenError, read, receive
-from txmux.net.sockets.giving import MOST
+from txmux.net.sockets.handoff import MOST
 
 MESSAGE: dict[str, Any] = {
     "version": 1,

@@ -193,7 +193,7 @@ class HandoverTest(HandoverCase):
         """Give what adopts in a worker, and a channel to it."""
         doors = SimpleNamespace(awaited=None, flows_are_here=lambda _: None)  # no ports of UDP
         serving: Any = SimpleNamespace(
-            factory_of=lambda _: self.new, doors=doors, pause=None, accept=None
+            factory_of=lambda _: self.new, listening_ports=doors, pause=None, accept=None
         )
         transfer = ConnectionTransfer(serving, reactor)
         own, far = socket.socketpair()

@@ -21,7 +21,7 @@ class FlowsDoneTest(TestCase):
 
     def setUp(self) -> None:
         self.ports = ListeningPorts(accepting=True)
-        serving: Any = SimpleNamespace(ports=self.ports, connections=list)
+        serving: Any = SimpleNamespace(listening_ports=self.ports, connections=list)
         self.transfer = ConnectionTransfer(serving, reactor)
 
     async def told(self) -> int:

@@ -13,7 +13,7 @@ from tests.support.mux import MuxTestCase, backend_at
 from tests.support.taker import Taker
 from txmux.net.sockets.looking import Looking
 from txmux.rules.embedding import outcome, route
-from txmux.tcp.stages.giving import Giving
+from txmux.tcp.stages.handing_off import HandingOff
 
 SSH = b"SSH-2.0-test\r\n"
 LOWAT = socket.SOL_SOCKET, socket.SO_RCVLOWAT
@@ -321,5 +321,5 @@ class NotTakenTest(GivingCase):
         await self.client(port, SSH)
         await self.logged(4)
         await self.turn(2)
-        left = [one for one in gc.get_objects() if isinstance(one, Giving | Looking)]
+        left = [one for one in gc.get_objects() if isinstance(one, HandingOff | Looking)]
         self.assertEqual(left, [])

@@ -19,7 +19,7 @@ from zope.interface import implementer
 
 from txmux.adopt.receiving import NotGivenError, receive
 from txmux.files import remove_own_socket
-from txmux.net.sockets.giving import TAKEN
+from txmux.net.sockets.handoff import TAKEN
 from txmux.net.sockets.unixpath import bind
 
 if TYPE_CHECKING:
@@ -32,9 +32,9 @@ if TYPE_CHECKING:
 
 __all__ = ["AdoptedTransport", "AdoptingEndpoint"]
 
-_PATIENCE = 5.0  # seconds that a giver has for its message
+_PATIENCE = 5.0  # seconds that a sender has for its message
 _PAUSE = 1.0  # seconds until clients are accepted again that could not be
-_AT_ONCE = 64  # givers that are accepted before others have their turn
+_AT_ONCE = 64  # senders that are accepted before others have their turn
 
 _log = Logger()
 
@@ -149,7 +149,7 @@ class _Port:
         self._made = path.stat().st_ino
         self._factory = factory
         self._users = users
-        self._givers: set[_Giver] = set()
+        self._senders: set[_Sender] = set()
         self._again: Any = None
         self._is_open = True
         self.fileno = listening.fileno
@@ -169,8 +169,8 @@ class _Port:
             self._reactor.removeReader(self)
             if self._again is not None:
                 self._again.cancel()
-            for giver in [*self._givers]:
-                giver.end()
+            for sender in [*self._senders]:
+                sender.end()
             self._listening.close()
             with suppress(OSError):
                 if self._path.stat().st_ino == self._made:  # and not that of a successor
@@ -207,23 +207,23 @@ class _Port:
                 self._again = self._reactor.callLater(_PAUSE, self._accept_again)
                 return
             accepted.settimeout(0)
-            giver = _Giver(self, accepted)
-            if not giver.take():
-                self._givers.add(giver)
-                giver.wait(self._reactor)
+            sender = _Sender(self, accepted)
+            if not sender.take():
+                self._senders.add(sender)
+                sender.wait(self._reactor)
 
     def _accept_again(self) -> None:
         self._again = None
         self._reactor.addReader(self)
 
-    def forget(self, giver: _Giver) -> None:
+    def forget(self, sender: _Sender) -> None:
         """Note that nothing more is expected of one."""
-        self._givers.discard(giver)
+        self._senders.discard(sender)
 
-    def receive(self, giver: socket.socket) -> None:
+    def receive(self, sender: socket.socket) -> None:
         """Take what one sends; raises `BlockingIOError` if that is nothing yet."""
         try:
-            client, told = receive(giver, self._users)
+            client, told = receive(sender, self._users)
         except BlockingIOError:
             raise
         except (NotGivenError, OSError) as problem:
@@ -235,7 +235,7 @@ class _Port:
             _log.failure("{port}: {id} could not be served", port=self, id=told.id)
             client.close()
         with suppress(OSError):  # it does not wait any more
-            giver.send(TAKEN)
+            sender.send(TAKEN)
 
     def _serve(self, client: socket.socket, told: HandedOver) -> None:
         protocol = self._factory.buildProtocol(_twisted_address(told.client))
@@ -246,20 +246,20 @@ class _Port:
 
 
 @implementer(IReadDescriptor)
-class _Giver:
+class _Sender:
     """One connection over which a socket comes."""
 
-    def __init__(self, port: _Port, giver: socket.socket) -> None:
+    def __init__(self, port: _Port, sender: socket.socket) -> None:
         self._port = port
-        self._giver = giver
+        self._sender = sender
         self._reactor: Any = None
         self._deadline: Any = None
-        self.fileno = giver.fileno
+        self.fileno = sender.fileno
 
     def take(self) -> bool:
         """Take what has come, and end; tell whether there was anything."""
         try:
-            self._port.receive(self._giver)
+            self._port.receive(self._sender)
         except BlockingIOError:
             return False
         self.end()
@@ -282,7 +282,7 @@ class _Giver:
             if self._deadline.active():
                 self._deadline.cancel()
             self._port.forget(self)
-        self._giver.close()
+        self._sender.close()
 
     def doRead(self) -> None:
         """Take what has come."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from txmux.errors import MuxError, printable
-from txmux.net.sockets.giving import MOST
+from txmux.net.sockets.handoff import MOST
 from txmux.wire.jsontext import MISSHAPEN, parse_json, time_of
 
 if TYPE_CHECKING:
@@ -58,25 +58,25 @@ class HandedOver:
 
 
 def receive(
-    giver: socket.socket, users: Collection[int] | None = None
+    sender: socket.socket, users: Collection[int] | None = None
 ) -> tuple[socket.socket, HandedOver]:
-    """Receive a client's socket; then answer ``taken`` to the giver, and close that.
+    """Receive a client's socket; then answer ``taken`` to the sender, and close that.
 
     Args:
-        giver: What ``accept()`` has given of a UNIX socket of the type ``SOCK_SEQPACKET``. It stays the caller's to close.
+        sender: What ``accept()`` has given of a UNIX socket of the type ``SOCK_SEQPACKET``. It stays the caller's to close.
         users: Whose processes may send; by default root and the user of this process. txmux runs as one of them.
 
     Returns:
         The client's socket, not blocking, and what is told of it.
 
     Raises:
-        BlockingIOError: The giver is not blocking, and has not sent anything yet.
+        BlockingIOError: The sender is not blocking, and has not sent anything yet.
         NotGivenError: It has sent something else.
-        OSError: The giver is gone.
+        OSError: The sender is gone.
     """
-    _check_sender(giver, {0, os.geteuid()} if users is None else users)
+    _check_sender(sender, {0, os.geteuid()} if users is None else users)
     space = socket.CMSG_SPACE(_MOST_DESCRIPTORS * array.array("i").itemsize)
-    data, ancillary, flags, _ = giver.recvmsg(MOST, space, socket.MSG_CMSG_CLOEXEC)
+    data, ancillary, flags, _ = sender.recvmsg(MOST, space, socket.MSG_CMSG_CLOEXEC)
     descriptors = array.array("i")
     for level, kind, content in ancillary:
         if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
@@ -149,8 +149,8 @@ def _address(value: Any) -> tuple[str, int]:
     return str(ip_address(_of(str, host))), port
 
 
-def _check_sender(giver: socket.socket, users: Collection[int]) -> None:
-    credentials = giver.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+def _check_sender(sender: socket.socket, users: Collection[int]) -> None:
+    credentials = sender.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
     process, user, _ = _CREDENTIALS.unpack(credentials)
     if user not in users:
         raise NotGivenError(

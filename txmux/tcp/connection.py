@@ -5,10 +5,10 @@ A connection is at one *stage* at a time, and goes from each to others by the me
     accept ──┬──────────────────> Peeking ─────> lead ──┬───────────────────> Connecting ──> Relaying ──> over
              └─> Introduction ──> ^    │          ^     ├─> AwaitingHello ──> ^   │
                                   │    v          │     ├─> ServingHere ──> over  │
-                                Handshaking       │     └─> Giving ──> over       │
+                                Handshaking       │     └─> HandingOff ──> over   │
                                                   └───────── fall back ───────────┘
 
-    Introduction, Peeking, AwaitingHello, Connecting, Giving, lead: turn away ──> Closing or Rejecting ──> over
+    Introduction, Peeking, AwaitingHello, Connecting, HandingOff, lead: turn away ──> Closing or Rejecting ──> over
     any stage: the client is gone ──> over
     Relaying: suspend ──> let go, and Adopted in another process; or resume
 
@@ -39,7 +39,7 @@ from txmux.tcp.stage import OVER
 from txmux.tcp.stages.awaiting_hello import AwaitingHello, lacks_hello
 from txmux.tcp.stages.closing import Closing
 from txmux.tcp.stages.connecting import Connecting
-from txmux.tcp.stages.giving import Giving
+from txmux.tcp.stages.handing_off import HandingOff
 from txmux.tcp.stages.handshaking import Handshaking
 from txmux.tcp.stages.introduction import Introduction, is_sender
 from txmux.tcp.stages.peeking import Peeking
@@ -245,7 +245,7 @@ class MuxProtocol(MovableEnd):
         """Give the client's socket to another process."""
         self.record.backend = destination.name
         if self.is_looked_at:
-            self.enter(Giving(self, destination))
+            self.enter(HandingOff(self, destination))
             return
         _log.warn(
             "[{listener}] {client}: this connection is not one of TCP alone, so it is not handed over to {path}; "

@@ -18,7 +18,7 @@ from txmux.net.relay.portable import portable_relay
 from txmux.net.relay.rates import paced_relay
 from txmux.net.sockets.descriptors import DESCRIPTORS
 from txmux.net.sockets.gate import gate
-from txmux.net.sockets.giving import Giver
+from txmux.net.sockets.handoff import SocketHandoff
 from txmux.net.sockets.options import set_options
 from txmux.net.sockets.poller import Poller
 from txmux.net.sockets.port import SocketPort
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from txmux.net.relay.rates import Rates
     from txmux.net.relay.relay import Relay
     from txmux.net.relay.silence import Keepalive
-    from txmux.net.sockets.giving import Failure as GivingFailure
+    from txmux.net.sockets.handoff import Failure as HandoffFailure
     from txmux.net.sockets.options import SocketOption
     from txmux.rules.model import Rules
 
@@ -173,7 +173,7 @@ class Engine:
         if self._poller is None:
             raise MuxError("connections can be taken over by the kernel relay alone")
 
-    def check_giving(self) -> None:
+    def check_handing_off(self) -> None:
         """See whether this process can hand over sockets of clients.
 
         Raises:
@@ -184,17 +184,17 @@ class Engine:
                 "sockets can be handed over on Linux alone, and not with 'relay = portable'"
             )
 
-    def give(
+    def hand_off(
         self,
         path: str,
         given: socket.socket,
         message: bytes,
         on_taken: Callable[[], None],
-        on_failed: Callable[[GivingFailure, str], None],
-    ) -> Giver:
-        """Make what gives a socket to another process; see `Giver` and `check_giving`."""
+        on_failed: Callable[[HandoffFailure, str], None],
+    ) -> SocketHandoff:
+        """Hand a socket to another process; see `SocketHandoff` and `check_handing_off`."""
         assert self._poller is not None  # noqa: S101 - it has been checked
-        return Giver(self._poller, self.clock, path, given, message, on_taken, on_failed)
+        return SocketHandoff(self._poller, self.clock, path, given, message, on_taken, on_failed)
 
     def transport(self, connected: socket.socket) -> SocketTransport:
         """Make a transport on a socket that another process has connected; see `check_adopting`."""

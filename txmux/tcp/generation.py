@@ -184,7 +184,7 @@ class Generation:
         led_to += [route.destination for route in top.detector.routes if route.destination]
         hands_over = is_led_to(led_to)
         if hands_over:
-            engine.check_giving()
+            engine.check_handing_off()
             for problem in misplaced([settings], known):  # of rules that no file has
                 raise MuxError(f"[{settings.name}] {problem.message}")
         return cls(settings, admission, options, dial, top, inside, counts, number, hands_over)

@@ -1,4 +1,4 @@
-"""A stage: the client's socket is being given to another process, which serves the client from then on."""
+"""A stage: the client's socket goes to another process, which serves the client from then on."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from txmux.wire.facts import printable
 if TYPE_CHECKING:
     from twisted.python.failure import Failure
 
-    from txmux.net.sockets.giving import Failure as GivingFailure
-    from txmux.net.sockets.giving import Giver
+    from txmux.net.sockets.handoff import Failure as HandoffFailure
+    from txmux.net.sockets.handoff import SocketHandoff
     from txmux.rules.model import Handover
     from txmux.tcp.stage import Client
     from txmux.telemetry.reasons import AbortReason, EndReason
@@ -28,7 +28,7 @@ _TIMEOUT = 5.0  # seconds until the other process must have answered
 
 
 @attrs.define(eq=False, slots=False)
-class Giving(Stage):
+class HandingOff(Stage):
     """Waits for the other process to take the socket. What the client says meanwhile stays there.
 
     Args:
@@ -39,7 +39,7 @@ class Giving(Stage):
     only_looks: ClassVar[bool] = True
 
     _destination: Handover
-    _giver: Giver | None = attrs.field(default=None, init=False)
+    _handoff: SocketHandoff | None = attrs.field(default=None, init=False)
     _reason: EndReason = attrs.field(default="error", init=False)
     _seen = 0
 
@@ -50,21 +50,21 @@ class Giving(Stage):
         transport.leave_unread()
         self._seen, client.record.bytes_in = client.record.bytes_in, 0
         client.record.server = self._destination.name
-        self._giver = giver = client.engine.give(
+        self._handoff = handoff = client.engine.hand_off(
             self._destination.path,
             transport.getHandle(),
             message_about(client),
             self._taken,
             self._failed,
         )
-        giver.start(_TIMEOUT)
+        handoff.start(_TIMEOUT)
 
     @override
     def leave(self) -> None:
         super().leave()
-        if self._giver is not None:
-            self._giver.cancel()
-            self._giver = None  # it knows this stage, too
+        if self._handoff is not None:
+            self._handoff.cancel()
+            self._handoff = None  # it knows this stage, too
 
     @override
     def lost(self, reason: Failure) -> None:
@@ -72,7 +72,7 @@ class Giving(Stage):
 
     @override
     def abort(self, reason: AbortReason) -> None:
-        if self._giver is not None and self._giver.is_sent:
+        if self._handoff is not None and self._handoff.is_sent:
             self._close(reason)
         else:
             self._client.turn_away(Refusal.RESET, reason)
@@ -82,7 +82,7 @@ class Giving(Stage):
         record.connect_ms = self._client.elapsed_ms() - (record.detect_ms or 0.0)
         self._close("handed-over")
 
-    def _failed(self, reason: GivingFailure, why: str) -> None:
+    def _failed(self, reason: HandoffFailure, why: str) -> None:
         client = self._client
         client.record.facts["handover_error"] = printable(why)
         if reason == "not-taken":

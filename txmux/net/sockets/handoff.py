@@ -1,4 +1,4 @@
-"""Giving a connected socket to another process, with a message about it (unix(7), SCM_RIGHTS)."""
+"""Hands a connected socket to another process, with a message about it (unix(7), SCM_RIGHTS)."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ _LATER = {
 }  # so many sockets are on their way that the system allows no more
 
 
-class Giver:
-    """Gives one socket to whoever listens at a path.
+class SocketHandoff:
+    """Hands one socket to the server that listens at a path.
 
     Args:
         poller: Waits for the answer.
         clock: For the time limit.
-        path: Where somebody listens, with ``SOCK_SEQPACKET``.
+        path: Where the server listens, with ``SOCK_SEQPACKET``.
         given: The socket; it stays the caller's to close, too.
         message: Goes with it.
         on_taken: Called when the other process has it.
