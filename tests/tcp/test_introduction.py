@@ -21,7 +21,7 @@ from tests.wire.proxyprotocol.vectors import (
 )
 from txmux.rules.embedding import route
 from txmux.rules.model import Clients, NetworkSet, Senders, Unix
-from txmux.tcp.stages.introduction import is_sender
+from txmux.tcp.stages.reading_proxy_header import is_sender
 from txmux.wire.proxyprotocol.encode import encode_ssl, encode_v1, encode_v2
 from txmux.wire.proxyprotocol.header import Command, Header, SslClient, SslInfo, Tlv, TlvType
 

@@ -50,7 +50,7 @@ class ClientEnd(End, Client):
         return self.transport.getHost() if destination is None else twisted_address(destination)
 
     @override
-    def is_introduced(self, header: Header) -> None:
+    def apply_proxy_header(self, header: Header) -> None:
         if header.command is Command.LOCAL:
             return
         self.record.facts |= {name: printable(text) for name, text in told_by(header).items()}

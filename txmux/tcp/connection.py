@@ -2,13 +2,13 @@
 
 A connection is at one *stage* at a time, and goes from each to others by the methods here::
 
-    accept ──┬──────────────────> Peeking ─────> lead ──┬───────────────────> Connecting ──> Relaying ──> over
-             └─> Introduction ──> ^    │          ^     ├─> AwaitingHello ──> ^   │
-                                  │    v          │     ├─> ServingHere ──> over  │
-                                Handshaking       │     └─> HandingOff ──> over   │
-                                                  └───────── fall back ───────────┘
+    accept ──┬────────────────────────> Peeking ─────> lead ──┬───────────────────> Connecting ──> Relaying ──> over
+             └─> ReadingProxyHeader ──> ^    │          ^     ├─> AwaitingHello ──> ^   │
+                                        │    v          │     ├─> ServingHere ──> over  │
+                                      Handshaking       │     └─> HandingOff ──> over   │
+                                                        └───────── fall back ───────────┘
 
-    Introduction, Peeking, AwaitingHello, Connecting, HandingOff, lead: turn away ──> Closing or Rejecting ──> over
+    ReadingProxyHeader, Peeking, AwaitingHello, Connecting, HandingOff, lead: turn away ──> Closing or Rejecting ──> over
     any stage: the client is gone ──> over
     Relaying: suspend ──> let go, and Adopted in another process; or resume
 
@@ -41,8 +41,8 @@ from txmux.tcp.stages.closing import Closing
 from txmux.tcp.stages.connecting import Connecting
 from txmux.tcp.stages.handing_off import HandingOff
 from txmux.tcp.stages.handshaking import Handshaking
-from txmux.tcp.stages.introduction import Introduction, is_sender
 from txmux.tcp.stages.peeking import Peeking
+from txmux.tcp.stages.reading_proxy_header import ReadingProxyHeader, is_sender
 from txmux.tcp.stages.rejecting import Rejecting
 from txmux.tcp.stages.relaying import Adopted, Relaying
 from txmux.tcp.stages.serving_here import ServingHere
@@ -128,7 +128,7 @@ class MuxProtocol(MovableEnd):
         if senders is not None and is_sender(transport.getPeer(), senders):
             # Before the header has come, nothing of it is the client's, and who is to be admitted is not known.
             self._opened()
-            self.enter(Introduction(self))
+            self.enter(ReadingProxyHeader(self))
         elif self.admit():
             self._opened()
             self.peek(generation.top)

@@ -80,7 +80,7 @@ class Client(Protocol):
     def elapsed_ms(self) -> float:
         """Tell how long ago the client was accepted, in milliseconds."""
 
-    def is_introduced(self, header: Header) -> None:
+    def apply_proxy_header(self, header: Header) -> None:
         """Take note of what a PROXY protocol header says of it; `InvalidHeader` if a field cannot be read."""
 
     def skip(self, count: int) -> None:

@@ -11,8 +11,8 @@ from txmux.rules.model import fewer
 from txmux.tcp.served import note_decision
 from txmux.telemetry.recent import CAPTURED
 from txmux.udp import ancillary, tunnels
-from txmux.udp.introduced import behind_headers
 from txmux.udp.moving import Movable, remembered_for
+from txmux.udp.proxy_headers import behind_headers
 from txmux.udp.shared_address import ACKNOWLEDGED
 from txmux.udp.way import Way
 from txmux.wire.quic.header import LONG_HEADER, opens_connection
@@ -54,7 +54,7 @@ class Flow(Movable):
         state: What it is at.
         ids: The connection IDs of its client, if that speaks QUIC.
         beside: What it shares its address with others by, if there are any.
-        introduction: The PROXY protocol header that it began with, if it came from a proxy.
+        proxy_header: The PROXY protocol header that it began with, if it came from a proxy.
         held: Its first datagrams, until a server has answered.
         heard_at: When a datagram last came, by the engine's clock.
     """
@@ -92,7 +92,7 @@ class Flow(Movable):
         self._started_at = self.entered_at = self.heard_at = flows.seconds()
         self._counted: RouteCounts | None = generation.counts.unrouted
         self._counted_before: tuple[int, ...] = (0, 0, 0, 0)
-        self.introduction: Header | None = None
+        self.proxy_header: Header | None = None
         self.ids: ConnectionIds | None = None
         self.beside: SharedAddress[Any] | None = None
         self.held: tuple[bytes, ...] = ()
@@ -149,7 +149,7 @@ class Flow(Movable):
                 buffer: Any = data.obj
                 if not buffer[: len(data) : size].isascii():
                     return False
-        elif self.introduction is not None:
+        elif self.proxy_header is not None:
             return self.take(data, size)
         elif data and data[0] >= LONG_HEADER and opens_connection(bytes(data)):
             return False
@@ -158,7 +158,7 @@ class Flow(Movable):
     def may_open(self, datagram: bytes) -> bool:
         """Tell whether a datagram that is not of this connection opens another one."""
         is_known = self.ids is None
-        return self.introduction is None and opens_connection(datagram, is_known=is_known)
+        return self.proxy_header is None and opens_connection(datagram, is_known=is_known)
 
     def find(self, head: bytes) -> Flow | None:
         """Give itself, if a datagram has one of its connection IDs; see `txmux.udp.connection_ids.HEAD`."""
@@ -177,9 +177,9 @@ class Flow(Movable):
 
     def take(self, data: memoryview, size: int, *, is_home: bool = True) -> bool:
         """Take datagrams of the client, from where it is or from elsewhere; see `txmux.udp.ancillary.read` for the size."""
-        if self.introduction is None:
+        if self.proxy_header is None:
             return self._take(data, size, is_home=is_home)
-        for part in behind_headers(self.introduction, data, size):
+        for part in behind_headers(self.proxy_header, data, size):
             if part is None:
                 self.lost(1)
             elif not self._take(part, 0, is_home=is_home):

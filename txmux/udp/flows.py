@@ -92,9 +92,9 @@ def _host_of(text: str) -> tuple[IPAddress, str]:
     return host, f"[{host}]" if host.version == 6 else str(host)
 
 
-def _ids_of(introduction: Header | None, data: memoryview, size: int) -> ConnectionIds | None:
+def _ids_of(header: Header | None, data: memoryview, size: int) -> ConnectionIds | None:
     """Give the connection IDs of a new flow; one that a proxy in front tells of is known by the proxy's address alone."""
-    return None if introduction else ConnectionIds.of(bytes(ancillary.split(data, size)[0]))
+    return None if header else ConnectionIds.of(bytes(ancillary.split(data, size)[0]))
 
 
 class Flows:
@@ -162,7 +162,7 @@ class Flows:
         host, text = _host_of(peer[0])
         client, client_text = Address(host, peer[1]), f"{text}:{peer[1]}"
         asked = ancillary.endpoint_text(*port.local_address(local))
-        introduction: Header | None = None
+        header: Header | None = None
         permit: Permit | None = None
         refused: Refused | None = None
         senders = generation.settings.accept_proxy_from
@@ -171,9 +171,9 @@ class Flows:
             if found is None:
                 refused = Refused("proxy-header")
             else:
-                introduction = found.header
-                if introduction.source is not None and introduction.destination is not None:
-                    client, asked = introduction.source, str(introduction.destination)
+                header = found.header
+                if header.source is not None and header.destination is not None:
+                    client, asked = header.source, str(header.destination)
                     client_text = str(client)
         if refused is None:
             try:
@@ -186,11 +186,11 @@ class Flows:
                 return None
         name = generation.settings.name
         record = ConnectionRecord(time.time(), new_id(), name, client_text, asked)
-        if introduction is not None:
-            record.facts = {name: printable(text) for name, text in told_by(introduction).items()}
+        if header is not None:
+            record.facts = {name: printable(text) for name, text in told_by(header).items()}
         flow = Flow(self, port, key, generation, record, client, permit)
-        flow.introduction = introduction
-        flow.ids = _ids_of(introduction, data, size)
+        flow.proxy_header = header
+        flow.ids = _ids_of(header, data, size)
         generation.counts.accepted()
         self._factory.opened(flow)
         if refused is not None:
@@ -220,7 +220,7 @@ class Flows:
 
     def following(self, flow: Flow, port: DatagramPort, key: Key, first: bytes) -> Following | None:
         """Make what has a flow follow its client; ``None`` if its protocol cannot move, or a proxy in front tells of its client."""
-        if flow.introduction is not None:
+        if flow.proxy_header is not None:
             return None
         return Following.of(self._roaming, flow, (port, key), first, self.seconds)
 

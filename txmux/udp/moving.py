@@ -81,11 +81,11 @@ class Movable(Asked):
         "heard_at",
         "held",
         "ids",
-        "introduction",
         "lane",
         "led_for",
         "logged",
         "permit",
+        "proxy_header",
         "record",
         "state",
         "unrecognised",
@@ -95,7 +95,7 @@ class Movable(Asked):
     generation: Generation
     permit: Permit | None
     ids: ConnectionIds | None
-    introduction: Header | None
+    proxy_header: Header | None
     unrecognised: bytes | None
     led_for: EndReason | None
     decided_after: int
@@ -175,13 +175,13 @@ class Movable(Asked):
             "led_for": self.led_for,
             "decided_after": self.decided_after,
             "unrecognised": None if self.unrecognised is None else _text(self.unrecognised),
-            "introduction": self._introduction_told(),
+            "introduction": self._proxy_header_bytes(),
             "ids": None if self.ids is None else self.ids.told(),
             "trail": None if self._following is None else self._following.told(),
         }
 
-    def _introduction_told(self) -> str | None:
-        header = self.introduction
+    def _proxy_header_bytes(self) -> str | None:
+        header = self.proxy_header
         return None if header is None else _text(encode_v2(header, datagrams=True))
 
     def let_go(self) -> EndReason | None:
@@ -240,7 +240,7 @@ class Movable(Asked):
             self.unrecognised = b64decode(told["unrecognised"])
         if told.get("introduction") is not None:
             found = decode_datagram(b64decode(told["introduction"]))
-            self.introduction = None if found is None else found.header
+            self.proxy_header = None if found is None else found.header
         self.generation.counts.adopted(self._counted)
         now = self._flows.seconds()
         times = now - told.get("in_state", 0.0), now - told.get("quiet", 0.0)

@@ -203,14 +203,14 @@ class Way:
             )
             return "error" if is_own else "connect-refused"
         self._member, self._server = member, server
-        self._introduce()
+        self._prepare_header()
         return None
 
     def _target(self, member: Member) -> Server:
         """Give what is connected to for this client."""
         return member.target_for(self._flow.local_host if self.upstream.asks_where else "")
 
-    def _introduce(self) -> None:
+    def _prepare_header(self) -> None:
         """Have the next datagram, or each, tell the server of the client, if that is wanted."""
         backend, flow = self.upstream.backend, self._flow
         if backend.proxy_protocol == "v2":
@@ -221,7 +221,7 @@ class Way:
         sources, member = self.upstream.sources, self._member
         if sources is None or not sources.of_client or member is None:
             if self._header:
-                self._introduce()
+                self._prepare_header()
             return
         # Later, since the datagrams that tell of it are being read, or sent, just now.
         self._flow.poller.call_soon(self._bind_anew)
@@ -261,7 +261,8 @@ class Way:
         try:
             if self._header:
                 lost = sum(
-                    send(server, part, its_size) for part, its_size in self._introduced(data, size)
+                    send(server, part, its_size)
+                    for part, its_size in self._with_headers(data, size)
                 )
             else:
                 lost = send(server, data, size)
@@ -271,7 +272,7 @@ class Way:
         if lost:
             self._flow.lost(lost)
 
-    def _introduced(self, data: Any, size: int) -> Iterator[tuple[Any, int]]:
+    def _with_headers(self, data: Any, size: int) -> Iterator[tuple[Any, int]]:
         """Put the header before each datagram, or before the first one; give what is sent at once, with its size."""
         header, parts = self._header, ancillary.split(data, size)
         if self.upstream.backend.proxy_every == "first":
@@ -428,7 +429,7 @@ class Way:
                 self._tried[other] = tried[place]
         is_introduced = told.get("is_introduced", False)
         if not (is_introduced and self.upstream.backend.proxy_every == "first"):
-            self._introduce()
+            self._prepare_header()
 
     def end(self, *, is_unanswered: bool = False) -> None:
         """Close the socket, and have the pool told.

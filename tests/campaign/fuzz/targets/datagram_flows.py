@@ -8,7 +8,7 @@ from tests.campaign.fuzz.target import Target, joined, see, split
 from tests.matchers.all_samples import all_samples
 from txmux.interfaces import MOST_DATAGRAMS
 from txmux.udp import flow_ids, tunnels
-from txmux.udp.introduced import behind_headers
+from txmux.udp.proxy_headers import behind_headers
 from txmux.wire.dtls import DtlsOpening, parse_dtls
 from txmux.wire.proxyprotocol.decode import decode_datagram
 

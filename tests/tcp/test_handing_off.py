@@ -24,7 +24,7 @@ def descriptors() -> int:
     return len([*Path("/proc/self/fd").iterdir()])
 
 
-class GivingCase(MuxTestCase):
+class HandingOffCase(MuxTestCase):
     """SSH is handed over; another route leads to an ordinary server."""
 
     def setUp(self) -> None:
@@ -63,7 +63,7 @@ class GivingCase(MuxTestCase):
         return waiting
 
 
-class GivingTest(GivingCase):
+class HandingOffTest(HandingOffCase):
     """Clients whose server takes their sockets."""
 
     async def test_handed_over(self) -> None:
@@ -136,7 +136,7 @@ class GivingTest(GivingCase):
         self.assert_story(await self.logged(), reason="handed-over", route=None, bytes_in=0)
 
 
-class LimitsTest(GivingCase):
+class LimitsTest(HandingOffCase):
     """What still counts a client that was handed over."""
 
     async def test_limits(self) -> None:
@@ -155,7 +155,7 @@ class LimitsTest(GivingCase):
         self.assertEqual((given.recv(99), other.recv(99)), (SSH, SSH))
 
 
-class NotTakenTest(GivingCase):
+class NotTakenTest(HandingOffCase):
     """Sockets that nobody takes."""
 
     async def refused(self, why: str, **wanted: str) -> None:

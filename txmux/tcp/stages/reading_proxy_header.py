@@ -39,7 +39,7 @@ def is_sender(peer: IAddress, senders: NetworkSet) -> bool:
     return by_unix and isinstance(senders, Senders) and senders.by_unix
 
 
-class Introduction(Stage):
+class ReadingProxyHeader(Stage):
     """Waits for the header. Nothing else is done for the connection, because it is not known yet whose it is."""
 
     state: ClassVar[ConnectionState] = "introduction"
@@ -76,7 +76,7 @@ class Introduction(Stage):
                 if said.startswith(b"\r") and len(said) >= _START_OF_V2:
                     self._length = len(said) + answer.need
                 return
-            client.is_introduced(answer.header)
+            client.apply_proxy_header(answer.header)
         except InvalidHeader as problem:
             self._refuse(str(problem))
             return
