@@ -315,7 +315,7 @@ class AccessLogTests(PageTestCase):
 
     def test_connecting_facts(self) -> None:
         """It has those that stages add."""
-        stages = ("stages/connecting.py", "stages/giving.py", "connection.py")
+        stages = ("stages/connecting.py", "stages/handing_off.py", "connection.py")
         code = "".join((_ROOT / "txmux/tcp" / path).read_text() for path in stages)
         section = "Facts from connecting"
         rows = _rows(_section(self.page, section))

@@ -12,7 +12,7 @@ from tests.interop.children import eventually
 from tests.processes.datagrams import DatagramLoad
 from tests.processes.running import WorkersTestCase, is_gone, open_files, workers_of
 from tests.processes.upgrading import Upgrading
-from tests.udp.test_roaming import FIRST, SHORT, answer
+from tests.udp.test_migration import FIRST, SHORT, answer
 from tests.wire.quic_builder import HELLO, crypto, initial
 
 _HALF = len(HELLO) // 2

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.udp.test_roaming import FIRST, ID, SHORT, WG_FIRST, answer
+from tests.udp.test_migration import FIRST, ID, SHORT, WG_FIRST, answer
 from tests.wire.quic_builder import DESTINATION, SOURCE, V2, initial
 from tests.wire.quic_vectors import RETRY_1, SERVER_1, SERVER_ID, VERSION_1
 from txmux.udp.connection_ids import HEAD, ConnectionIds, destination_of

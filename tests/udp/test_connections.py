@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tests.support.datagrams import Talker, turn
+from tests.udp.test_migration import WG_ANSWER, WG_DATA, WG_FIRST
+from tests.udp.test_migration import answer as answering
 from tests.udp.test_relaying import FlowCase
-from tests.udp.test_roaming import WG_ANSWER, WG_DATA, WG_FIRST
-from tests.udp.test_roaming import answer as answering
 from tests.wire.hello_builder import client_hello, extension, server_name, versions
 from tests.wire.quic_builder import SOURCE, crypto, cut, initial, other_version, zero_rtt
-from txmux.udp import roaming
+from txmux.udp import migration
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -350,7 +350,7 @@ class MoveTests(ConnectionsCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.patch(roaming, "SILENCE", 0.05)
+        self.patch(migration, "SILENCE", 0.05)
 
     async def moved(self, client: Talker, port: int, names: Sequence[str]) -> None:
         """Have some connections go on from a port, and see that they are answered there."""

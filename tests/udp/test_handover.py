@@ -138,7 +138,7 @@ class HandoverTests(HandoverCase):
             one.heard_at, one.entered_at = now - 50, now - 20
         await self.hand_over()
         table = self.flows_there().table
-        left = {lane.seconds: table.next_at() for lane in table._lanes.values() if lane.flows}
+        left = {queue.seconds: table.next_at() for queue in table._queues.values() if queue.flows}
         self.assertEqual(sorted(left), [30, 100])
         for one in self.new.connections:
             self.assertApproximates(self.new.engine.clock.seconds() - one.heard_at, 50, 5)

@@ -14,9 +14,9 @@ from tests.udp.test_connections import (
     served,
     short,
 )
-from tests.udp.test_roaming import answer as answering
+from tests.udp.test_migration import answer as answering
 from tests.wire.quic_builder import SOURCE, other_version
-from txmux.udp import roaming
+from txmux.udp import migration
 from txmux.udp.handover import hand_over_flows
 
 
@@ -152,7 +152,7 @@ class ConnectionHandoverTests(HandoverCase, ConnectionsCase):
 
     async def test_moves(self) -> None:
         """One of them moves there, the other one stays."""
-        self.patch(roaming, "SILENCE", 0.05)
+        self.patch(migration, "SILENCE", 0.05)
         client, port = await self.begin_two()
         await self.hand_over()
         new = Talker.listening(self)

@@ -6,9 +6,9 @@ from typing import Any
 
 from tests.support.datagrams import Talker, turn
 from tests.udp.handover_case import HandoverCase
-from tests.udp.test_roaming import FIRST, ID, SHORT, WG_ANSWER, WG_DATA, WG_FIRST, answer
+from tests.udp.test_migration import FIRST, ID, SHORT, WG_ANSWER, WG_DATA, WG_FIRST, answer
 from tests.wire.quic_builder import HELLO, crypto, initial
-from txmux.udp import roaming
+from txmux.udp import migration
 from txmux.wire.proxyprotocol.decode import decode_datagram
 
 V2 = b"\r\n\r\n\0\r\nQUIT\n\x21\x12\0\x0c" + bytes([9, 9, 9, 9, 8, 8, 8, 8, 0, 7, 0, 8])
@@ -34,7 +34,7 @@ class StateTests(HandoverCase):
             await turn()
         self.assertEqual(await self.hand_over(), 1)
         [flow] = self.new.connections
-        self.assertEqual((flow.state, flow.held, flow.lane.seconds), ("peeking", (first,), 600))
+        self.assertEqual((flow.state, flow.held, flow.queue.seconds), ("peeking", (first,), 600))
         client.say(second, port)
         self.assertEqual(await client.hears(2), [first, second])
         self.assertEqual(server.heard, [first, second])
@@ -117,7 +117,7 @@ class MovingTests(HandoverCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.patch(roaming, "SILENCE", 0.05)
+        self.patch(migration, "SILENCE", 0.05)
 
     async def test_moves_afterwards(self) -> None:
         """A client of QUIC or WireGuard may move after the change, by what was learnt before it."""
@@ -175,7 +175,7 @@ class MovingTests(HandoverCase):
         await self.hand_over()
         self.assertEqual(await other.asks(SHORT, port), SHORT)
         self.assertEqual(len(set(server.senders)), 3)
-        self.assertIsNone(self.flows_there()._roaming._trails[b"q" + ID])
+        self.assertIsNone(self.flows_there()._migration._paths[b"q" + ID])
 
     async def test_over(self) -> None:
         """A flow that is over leaves nothing behind there."""
@@ -189,6 +189,6 @@ class MovingTests(HandoverCase):
             factory.abort("killed")
             flows = factory.flows
             assert flows is not None
-            found = flows._roaming  # type: ignore[attr-defined]
-            self.assertEqual((found._trails, found._lengths), ({}, {}))
+            found = flows._migration  # type: ignore[attr-defined]
+            self.assertEqual((found._paths, found._lengths), ({}, {}))
         self.assertEqual(self.port_there.flows, {})

@@ -7,10 +7,10 @@ import socket
 from typing import TYPE_CHECKING
 
 from tests.support.datagrams import Talker, turn
+from tests.udp.test_migration import FIRST, SHORT, WG_ANSWER, WG_DATA, WG_FIRST, answer
 from tests.udp.test_relaying import FlowCase
-from tests.udp.test_roaming import FIRST, SHORT, WG_ANSWER, WG_DATA, WG_FIRST, answer
 from tests.wire.quic_builder import initial
-from txmux.udp import roaming
+from txmux.udp import migration
 from txmux.wire.proxyprotocol.decode import decode_datagram
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ class MovingTests(FlowCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.patch(roaming, "SILENCE", 0.05)
+        self.patch(migration, "SILENCE", 0.05)
 
     async def test_quic(self) -> None:
         """What comes from another port with a known connection ID goes to the same socket of the server, and answers follow."""
@@ -192,7 +192,7 @@ class SourceTests(FlowCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.patch(roaming, "SILENCE", 0.05)
+        self.patch(migration, "SILENCE", 0.05)
 
     async def moved(self, port: int, old: Talker, new: Talker, first: bytes = FIRST) -> bool:
         """Begin a flow at one address, go on at another one, and tell whether that is answered."""

@@ -8,7 +8,7 @@ from tests.backends.pool.test_affinity import order
 from tests.support.datagrams import Talker, turn
 from tests.support.quic import QuicClient, QuicServer
 from tests.udp.test_relaying import FlowCase
-from txmux.udp import roaming
+from txmux.udp import migration
 
 _RULES = """
 [txmux]
@@ -94,7 +94,7 @@ class QuicTests(FlowCase):
 
     async def test_moves(self) -> None:
         """A client whose port changes twice in the middle gets the rest; the server notices nothing."""
-        self.patch(roaming, "SILENCE", 0.1)
+        self.patch(migration, "SILENCE", 0.1)
         server, other, port = self.begin_site()
         client = QuicClient(self)
         client.ask(port)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.udp.test_roaming import answer
+from tests.udp.test_migration import answer
 from tests.wire.quic_builder import SOURCE, initial
 from txmux.udp.connection_ids import HEAD, ConnectionIds
 from txmux.udp.shared_address import RECENT, REORDERED, SharedAddress

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from txmux.udp.table import FlowTable, Lane
+from txmux.udp.table import FlowTable, TimeoutQueue
 
 
 @attrs.define(eq=False)
@@ -17,7 +17,7 @@ class Aged:
     """A flow that does nothing."""
 
     name: int
-    lane: Lane | None = None
+    queue: TimeoutQueue | None = None
     entered_at: float = 0.0
     heard_at: float = 0.0
 
@@ -44,12 +44,12 @@ class TableTests(SynchronousTestCase):
             flow = flows.get(name)
             if what == "new" and flow is None:
                 flows[name] = Aged(name)
-                table.enter(flows[name], table.lane(10.0, is_spare=True, is_final=True), now)
+                table.enter(flows[name], table.queue(10.0, is_spare=True, is_final=True), now)
             elif what == "answered" and flow is not None:
-                table.enter(flow, table.lane(30.0, is_spare=False), now)
+                table.enter(flow, table.queue(30.0, is_spare=False), now)
             elif what == "heard" and flow is not None:
-                assert flow.lane is not None
-                has_time = not flow.lane.is_final or now - flow.entered_at < 10.0
+                assert flow.queue is not None
+                has_time = not flow.queue.is_final or now - flow.entered_at < 10.0
                 self.assertEqual(table.heard(flow, now), has_time)
             elif what == "leave" and flow is not None:
                 table.leave(flows.pop(name))
@@ -64,19 +64,19 @@ class TableTests(SynchronousTestCase):
             self.assertEqual(table.count, len(flows))
             ends = [self.ends_at(one) for one in flows.values()]
             self.assertEqual(table.next_at(), min(ends, default=math.inf))
-            spare = [one.heard_at for one in flows.values() if one.lane and one.lane.is_spare]
+            spare = [one.heard_at for one in flows.values() if one.queue and one.queue.is_spare]
             chosen = table.spare()
             self.assertEqual(None if chosen is None else chosen.heard_at, min(spare, default=None))
 
     @staticmethod
     def ends_at(flow: Aged) -> float:
-        assert flow.lane is not None
-        return flow.heard_at + flow.lane.seconds
+        assert flow.queue is not None
+        return flow.heard_at + flow.queue.seconds
 
     def test_who_stays_is_given_once(self) -> None:
         """A flow that nobody takes away at its end does not hold up whoever asks."""
         table: FlowTable[Aged] = FlowTable()
-        table.enter(Aged(1), table.lane(1.0, is_spare=True), 0.0)
+        table.enter(Aged(1), table.queue(1.0, is_spare=True), 0.0)
         self.assertEqual(len([*table.over(5.0)]), 1)
 
     def test_heard_after_the_end(self) -> None:

@@ -1,1 +1,1 @@
-"""Datagrams: the ports where they come in, the flows that they belong to, and the way to the servers."""
+"""UDP: ports, the flows of clients, and the sockets to their servers."""

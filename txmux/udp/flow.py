@@ -13,8 +13,8 @@ from txmux.telemetry.recent import CAPTURED
 from txmux.udp import ancillary, tunnels
 from txmux.udp.moving import Movable, remembered_for
 from txmux.udp.proxy_headers import behind_headers
+from txmux.udp.server_socket import ServerSocket
 from txmux.udp.shared_address import ACKNOWLEDGED
-from txmux.udp.way import Way
 from txmux.wire.quic.header import LONG_HEADER, opens_connection
 
 if TYPE_CHECKING:
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
     from txmux.telemetry.reasons import AbortReason, ConnectFailure, EndReason
     from txmux.telemetry.record import ConnectionRecord
     from txmux.telemetry.states import ConnectionState
-    from txmux.udp.asked import Owner
     from txmux.udp.connection_ids import ConnectionIds
+    from txmux.udp.flow_view import Owner
     from txmux.udp.following import Following
     from txmux.udp.port import DatagramPort, Key
     from txmux.udp.shared_address import SharedAddress
-    from txmux.udp.table import Lane
+    from txmux.udp.table import TimeoutQueue
     from txmux.wire.proxyprotocol.header import Address, Header
 
 MOST_HELD = 4
@@ -61,7 +61,7 @@ class Flow(Movable):
 
     __slots__ = ()
 
-    lane: Lane | None
+    queue: TimeoutQueue | None
     state: ConnectionState
 
     def __init__(
@@ -88,7 +88,7 @@ class Flow(Movable):
         self.led_for: EndReason | None = None
         self.bytes_in = self.bytes_out = self.datagrams_in = self.datagrams_out = 0
         self.decided_after = 0
-        self.lane = None
+        self.queue = None
         self._started_at = self.entered_at = self.heard_at = flows.seconds()
         self._counted: RouteCounts | None = generation.counts.unrouted
         self._counted_before: tuple[int, ...] = (0, 0, 0, 0)
@@ -101,10 +101,10 @@ class Flow(Movable):
         looks = detection.can_decide() or detection.can_look()
         self._detection: FlowDetection[Branch] | None = detection if looks else None
         self._nowhere: EndReason = "no-route"
-        self._way: Way | None = None
+        self._server_socket: ServerSocket | None = None
         self._following: Following | None = None
         self._is_stray = False
-        self._still_in: Lane | None = None
+        self._still_in: TimeoutQueue | None = None
         self._late: EndReason | None = None
 
     # What the service's other parts ask of a connection.
@@ -190,22 +190,22 @@ class Flow(Movable):
         if self._is_stray and tunnels.begins(data, size):
             self.over(self._nowhere if self.state == "closing" else "done")
             return False
-        way, lane = self._way, self.lane
+        server_socket, queue = self._server_socket, self.queue
         now = self._flows.seconds()
-        if way is None or lane is None or not way.is_answered:
+        if server_socket is None or queue is None or not server_socket.is_answered:
             return self._early(data, size, now)
         self.heard_at = now
-        lane.flows.move_to_end(self)
+        queue.flows.move_to_end(self)
         length = len(data)
         count = -(-length // size) if 0 < size < length else 1
         self.bytes_in += length
         self.datagrams_in += count
         if is_home and self._following is not None:
-            trail = self._following.trail
-            trail.heard_at = now
-            if trail.watches:
+            path = self._following.path
+            path.heard_at = now
+            if path.watches:
                 self._following.from_home(length, count)
-        way.send(data, size)
+        server_socket.send(data, size)
         return True
 
     def move_to(self, port: DatagramPort, key: Key, client: Address) -> None:
@@ -214,8 +214,8 @@ class Flow(Movable):
         self._port, self._key, self._client = port, key, client
         port.enter(key, self)
         before[0].forget(before[1], self)
-        if self._way is not None:
-            self._way.client_moved()
+        if self._server_socket is not None:
+            self._server_socket.client_moved()
 
     def _early(self, data: memoryview, size: int, now: float) -> bool:
         """Take datagrams before the server has answered."""
@@ -230,12 +230,14 @@ class Flow(Movable):
             if self.state == "peeking":
                 self.held = (*self.held, bytes(part))
                 self._look()
-            elif self._way is not None and (self._way.is_open or self._may_hold(part)):
+            elif self._server_socket is not None and (
+                self._server_socket.is_open or self._may_hold(part)
+            ):
                 is_held = self._may_hold(part)
                 if is_held:
                     self.held = (*self.held, bytes(part))
-                if self._way.is_open:
-                    self._way.send(part, 0, is_held=is_held)
+                if self._server_socket.is_open:
+                    self._server_socket.send(part, 0, is_held=is_held)
             else:
                 self.lost(1)
         return True
@@ -268,7 +270,7 @@ class Flow(Movable):
                 self._detection = self._begin_detection()
         finally:
             # Most flows are decided at once, and have another time by now.
-            if self.lane is None and self.record.reason is None:
+            if self.queue is None and self.record.reason is None:
                 seconds = self.generation.settings.detect_timeout
                 self._flows.enter(self, seconds, is_spare=True, is_final=True)
 
@@ -292,16 +294,16 @@ class Flow(Movable):
         note_decision(self, self.bytes_in, reason)
         if isinstance(destination, Upstream):
             self.record.backend = destination.backend.name
-            self._way = self._way_to(destination)
+            self._server_socket = self._way_to(destination)
             self._following = self._following or self._flows.following(
                 self, self._port, self._key, self.said
             )
-            self._way.begin()
+            self._server_socket.begin()
         else:
             self._go_nowhere(reason)
 
-    def _way_to(self, upstream: Upstream) -> Way:
-        return Way(self, upstream)
+    def _way_to(self, upstream: Upstream) -> ServerSocket:
+        return ServerSocket(self, upstream)
 
     def _go_nowhere(self, reason: EndReason) -> None:
         """Drop what this client says for a while, so that it is one flow and not one each datagram."""
@@ -311,7 +313,7 @@ class Flow(Movable):
         self.state = "closing"
         self._flows.enter(self, remembered_for(reason), is_spare=True, is_final=True)
 
-    # What its way to a server tells.
+    # What its server socket reports.
 
     def waits_for_names(self) -> None:
         """Note that there is no server before names have been looked up."""
@@ -319,21 +321,21 @@ class Flow(Movable):
         self._wait_for_answer()
 
     def begins(self, server: str) -> None:
-        """Note that there is a way to a server."""
+        """Note that a server was chosen."""
         self.record.server = server
         self.state = "relaying"
         self._wait_for_answer()
 
     def _wait_for_answer(self) -> None:
-        if self._way is not None:
-            seconds = self._way.upstream.backend.unanswered_timeout
+        if self._server_socket is not None:
+            seconds = self._server_socket.upstream.backend.unanswered_timeout
             self._flows.enter(self, seconds, is_spare=True, is_final=True)
 
     def answered(self) -> None:
         """Note that the server has said something for the first time."""
         self.held = ()
-        if self._way is not None:
-            upstream, record = self._way.upstream, self.record
+        if self._server_socket is not None:
+            upstream, record = self._server_socket.upstream, self.record
             record.connect_ms = self.elapsed_ms() - (record.detect_ms or 0.0)
             upstream.counts.connected(record.connect_ms)
             if upstream.backend.answers != 1 or self.datagrams_in > 1:  # else it is over at once
@@ -341,22 +343,22 @@ class Flow(Movable):
 
     def from_server(self, data: memoryview, size: int) -> None:
         """Take datagrams of the server."""
-        lane, way = self.lane, self._way
-        if lane is None or way is None:
+        queue, server_socket = self.queue, self._server_socket
+        if queue is None or server_socket is None:
             return
         if self.beside is not None:
             self.beside.answered(self)
         if self._following is not None and not self._following.from_server(data, size):
             return
         self.heard_at = self._flows.seconds()
-        lane.flows.move_to_end(self)
+        queue.flows.move_to_end(self)
         length = len(data)
         self.bytes_out += length
         self.datagrams_out += -(-length // size) if 0 < size < length else 1
         lost = self._port.send(self._key, data, size)
         if lost:
             self.lost(lost)
-        if 0 < way.upstream.backend.answers <= self.datagrams_out >= self.datagrams_in:
+        if 0 < server_socket.upstream.backend.answers <= self.datagrams_out >= self.datagrams_in:
             # A resolver asks for A and AAAA from one port, and waits for both.
             self.over("done")
 
@@ -371,10 +373,10 @@ class Flow(Movable):
 
     def given_up(self, cause: ConnectFailure) -> None:
         """Note that no server is left."""
-        way, self._way = self._way, None
-        if way is not None:
-            way.end()
-            fallback = way.upstream.fallback
+        server_socket, self._server_socket = self._server_socket, None
+        if server_socket is not None:
+            server_socket.end()
+            fallback = server_socket.upstream.fallback
             if isinstance(fallback, Upstream):
                 self._lead(fallback, cause)
             else:
@@ -393,15 +395,17 @@ class Flow(Movable):
 
     def _too_late(self) -> None:
         heard_at = self.heard_at
-        if self._way is not None:
-            self._way.catch_up()
-        if self.lane is None or self.heard_at != heard_at:
+        if self._server_socket is not None:
+            self._server_socket.catch_up()
+        if self.queue is None or self.heard_at != heard_at:
             return
         if self.state == "closing":
             self.over(self._nowhere)
         else:
             self.over(
-                "unanswered" if self._way is None or not self._way.is_answered else "idle-timeout"
+                "unanswered"
+                if self._server_socket is None or not self._server_socket.is_answered
+                else "idle-timeout"
             )
 
     def end(self, reason: AbortReason) -> None:
@@ -438,13 +442,13 @@ class Flow(Movable):
         record.datagrams_in, record.datagrams_out = self.datagrams_in, self.datagrams_out
         record.duration_ms = self.elapsed_ms()
         self._flows.table.leave(self)
-        way, self._way = self._way, None
-        if way is None or not way.is_open:
+        server_socket, self._server_socket = self._server_socket, None
+        if server_socket is None or not server_socket.is_open:
             self.lost(len(self.held))
-        if way is not None:
+        if server_socket is not None:
             if self.logged:
-                record.server_local = way.local_address()
-            way.end(is_unanswered=reason == "unanswered")
+                record.server_local = server_socket.local_address()
+            server_socket.end(is_unanswered=reason == "unanswered")
         self.held = ()
         self._detection = None
         self.state = "over"

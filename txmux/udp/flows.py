@@ -22,10 +22,10 @@ from txmux.udp import ancillary
 from txmux.udp.connection_ids import ConnectionIds
 from txmux.udp.flow import Flow
 from txmux.udp.following import Following
+from txmux.udp.migration import Migration
 from txmux.udp.moving import client_of
 from txmux.udp.port import DatagramPort
 from txmux.udp.refusals import Refusals
-from txmux.udp.roaming import Roaming
 from txmux.udp.table import FlowTable
 from txmux.wire.facts import printable
 from txmux.wire.proxyprotocol.decode import decode_datagram
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from txmux.tcp.listener import MuxFactory
     from txmux.telemetry.reasons import LimitName
     from txmux.udp.port import Key
-    from txmux.udp.table import Lane
+    from txmux.udp.table import TimeoutQueue
     from txmux.wire.proxyprotocol.header import Header
 
 __all__ = ["Flows", "flows_of", "listen"]
@@ -123,7 +123,7 @@ class Flows:
         self.seconds = engine.clock.seconds
         self.table: FlowTable[Flow] = FlowTable()
         self.buffer = memoryview(bytearray(ancillary.LARGEST))
-        self._roaming: Roaming[Following] = Roaming()
+        self._migration: Migration[Following] = Migration()
         self._ports = 0
         self._timer: IDelayedCall | None = None
         self._rings_at = math.inf
@@ -213,16 +213,16 @@ class Flows:
 
     def take_over(self, port: DatagramPort, key: Key, data: memoryview, size: int) -> bool:
         """Take datagrams of an unknown address, if they belong to a flow that may have moved; tell whether they do."""
-        if self._roaming.is_empty():
+        if self._migration.is_empty():
             return False
-        trail = self._roaming.find(bytes(data[:size] if 0 < size < len(data) else data))
-        return trail is not None and trail.flow.from_elsewhere(port, key, data, size)
+        path = self._migration.find(bytes(data[:size] if 0 < size < len(data) else data))
+        return path is not None and path.flow.from_elsewhere(port, key, data, size)
 
     def following(self, flow: Flow, port: DatagramPort, key: Key, first: bytes) -> Following | None:
         """Make what has a flow follow its client; ``None`` if its protocol cannot move, or a proxy in front tells of its client."""
         if flow.proxy_header is not None:
             return None
-        return Following.of(self._roaming, flow, (port, key), first, self.seconds)
+        return Following.of(self._migration, flow, (port, key), first, self.seconds)
 
     def following_of(
         self,
@@ -233,7 +233,7 @@ class Flows:
         port_of: Callable[[str], DatagramPort | None],
     ) -> Following | None:
         """Make what has a flow of another process follow its client; see `Following.told`."""
-        return Following.recalled(self._roaming, flow, (port, key), told, self.seconds, port_of)
+        return Following.recalled(self._migration, flow, (port, key), told, self.seconds, port_of)
 
     def adopt(
         self,
@@ -286,17 +286,17 @@ class Flows:
     # The time that they have.
 
     def enter(self, flow: Flow, seconds: float, *, is_spare: bool, is_final: bool = False) -> None:
-        """Give a flow another time; see `txmux.udp.table.Lane`."""
+        """Give a flow another time; see `txmux.udp.table.TimeoutQueue`."""
         now = self.seconds()
-        self.table.enter(flow, self.table.lane(seconds, is_spare=is_spare, is_final=is_final), now)
+        self.table.enter(flow, self.table.queue(seconds, is_spare=is_spare, is_final=is_final), now)
         if now + seconds < self._rings_at:
             self._ring_at(now + seconds, now)
 
-    def rejoin(self, flow: Flow, lane: Lane, entered_at: float, heard_at: float) -> None:
-        """Have a flow in a lane as if it had been there for a while; see `FlowTable.rejoin`."""
-        self.table.rejoin(flow, lane, entered_at, heard_at)
-        if heard_at + lane.seconds < self._rings_at:
-            self._ring_at(heard_at + lane.seconds, self.seconds())
+    def rejoin(self, flow: Flow, queue: TimeoutQueue, entered_at: float, heard_at: float) -> None:
+        """Have a flow in a queue as if it had been there for a while; see `FlowTable.rejoin`."""
+        self.table.rejoin(flow, queue, entered_at, heard_at)
+        if heard_at + queue.seconds < self._rings_at:
+            self._ring_at(heard_at + queue.seconds, self.seconds())
 
     def _ring_at(self, at: float, now: float) -> None:
         self._rings_at = at

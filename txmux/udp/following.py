@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from txmux.access.admission import Refused
 from txmux.rules.model.networks import unmapped
 from txmux.udp import ancillary
+from txmux.udp.buffered_replies import BufferedReplies
 from txmux.udp.flow_ids import may_move
-from txmux.udp.kept import KeptAnswers
 from txmux.wire.proxyprotocol.header import Address
 
 if TYPE_CHECKING:
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from txmux.access.per_source import Permit
     from txmux.tcp.generation import Generation
     from txmux.telemetry.record import ConnectionRecord
+    from txmux.udp.migration import MigratingPath, Migration
     from txmux.udp.port import DatagramPort, Key
-    from txmux.udp.roaming import Roaming, Trail
 
-    class Roamer(Protocol):
+    class MigratingFlow(Protocol):
         """A flow, as what has it follow its client sees it."""
 
         generation: Generation
@@ -54,32 +54,32 @@ if TYPE_CHECKING:
 
 
 class Following:
-    """Tells a flow's trail of what comes and goes, and has the flow follow it.
+    """Tells a flow's path of what comes and goes, and moves the flow along it.
 
     Args:
         flow: The flow.
         seconds: Tells the time.
 
     Attributes:
-        trail: Where the flow is. `of` sets it.
+        path: Where the flow is. `of` sets it.
     """
 
-    __slots__ = ("_at", "_flow", "_kept", "_reserved", "_seconds", "trail")
+    __slots__ = ("_at", "_flow", "_kept", "_reserved", "_seconds", "path")
 
-    trail: Trail[Following]
+    path: MigratingPath[Following]
 
-    def __init__(self, flow: Roamer, seconds: Any) -> None:
+    def __init__(self, flow: MigratingFlow, seconds: Any) -> None:
         self._flow = flow
         self._seconds = seconds
         self._at: object = None
         self._reserved: tuple[object, Permit] | None = None  # where it may move to
-        self._kept = KeptAnswers()
+        self._kept = BufferedReplies()
 
     @classmethod
     def of(
         cls,
-        roaming: Roaming[Following],
-        flow: Roamer,
+        migration: Migration[Following],
+        flow: MigratingFlow,
         home: tuple[DatagramPort, Key],
         first: bytes,
         seconds: Any,
@@ -87,7 +87,7 @@ class Following:
         """Make one for a flow; ``None`` if its protocol cannot move.
 
         Args:
-            roaming: That of the listener.
+            migration: That of the listener.
             flow: The flow.
             home: The port that its client has asked, and its key there.
             first: Its first datagram.
@@ -96,10 +96,10 @@ class Following:
         if not may_move(first):
             return None
         following = cls(flow, seconds)
-        trail = roaming.begin(following, home, first)
-        if trail is None:
+        path = migration.begin(following, home, first)
+        if path is None:
             return None
-        following.trail, following._at = trail, trail.home
+        following.path, following._at = path, path.home
         return following
 
     def told(self) -> dict[str, Any]:
@@ -109,13 +109,13 @@ class Following:
             port, (peer, local) = source
             return [port.place, peer, local.hex()]
 
-        return self.trail.told(write, self._seconds())
+        return self.path.told(write, self._seconds())
 
     @classmethod
     def recalled(
         cls,
-        roaming: Roaming[Following],
-        flow: Roamer,
+        migration: Migration[Following],
+        flow: MigratingFlow,
         home: tuple[DatagramPort, Key],
         told: Mapping[str, Any],
         seconds: Any,
@@ -124,7 +124,7 @@ class Following:
         """Make one for a flow of another process.
 
         Args:
-            roaming: As for `of`.
+            migration: As for `of`.
             flow: As for `of`.
             home: As for `of`.
             told: What `told` gave there.
@@ -138,15 +138,15 @@ class Following:
             return None if port is None else (port, (tuple(peer), bytes.fromhex(local)))
 
         following = cls(flow, seconds)
-        trail = roaming.recall(following, home, told, read, seconds())
-        if trail is None:
+        path = migration.recall(following, home, told, read, seconds())
+        if path is None:
             return None
-        following.trail, following._at = trail, trail.home
+        following.path, following._at = path, path.home
         return following
 
     def from_home(self, length: int, count: int) -> None:
         """Note datagrams of the client, from where it is."""
-        self.trail.from_home(length, count, self._seconds())
+        self.path.from_home(length, count, self._seconds())
         self._give_kept()
 
     def from_elsewhere(self, port: DatagramPort, key: Key, data: memoryview, size: int) -> bool:
@@ -155,15 +155,15 @@ class Following:
         Returns:
             Whether they do: the address may be one that is not let in.
         """
-        trail, source, client = self.trail, (port, key), _address(key)
-        if source == trail.home:  # which is another flow's, too
+        path, source, client = self.path, (port, key), _address(key)
+        if source == path.home:  # which is another flow's, too
             return self._flow.take(data, size, is_home=True)
-        is_new = not trail.knows(source)
+        is_new = not path.knows(source)
         if is_new and not (self._may_be_at(client) and self._reserve(source, client)):
             return False
         count, now = ancillary.datagrams_in(len(data), size), self._seconds()
         is_near = client.host == self._flow.client.host
-        if trail.from_elsewhere(source, len(data), count, now, is_near=is_near):
+        if path.from_elsewhere(source, len(data), count, now, is_near=is_near):
             self._follow()
             self._give_kept()
             self._flow.take(data, size, is_home=False)
@@ -175,14 +175,14 @@ class Following:
 
     def from_server(self, data: memoryview, size: int) -> bool:
         """Learn from what the server says, and tell whether it goes out."""
-        trail, length = self.trail, len(data)
-        if length and trail.may_tell(data[0]):
+        path, length = self.path, len(data)
+        if length and path.may_tell(data[0]):
             first = bytes(data[:size] if 0 < size < length else data)
-            trail.from_server(first)
+            path.from_server(first)
             self._flow.learn(first)
-        if not trail.watches:
+        if not path.watches:
             return True
-        goes = trail.to_client(length, self._seconds())
+        goes = path.to_client(length, self._seconds())
         self._follow()
         if goes:
             self._give_kept()
@@ -192,7 +192,7 @@ class Following:
 
     def _give_kept(self) -> None:
         """Send what has waited, once the address has proved itself."""
-        if self._kept and not self.trail.watches:
+        if self._kept and not self.path.watches:
             for datagram in self._kept.take():
                 self._flow.from_server(memoryview(datagram), 0)
 
@@ -245,11 +245,11 @@ class Following:
         if lost := len(self._kept.take()):
             self._flow.lost(lost)
         self._give_back()
-        self.trail.end()
+        self.path.end()
 
     def _follow(self) -> None:
-        if self._at is not self.trail.home:
-            home: Any = self.trail.home
+        if self._at is not self.path.home:
+            home: Any = self.path.home
             self._at = home
             port, key = home
             client = _address(key)

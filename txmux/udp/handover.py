@@ -239,12 +239,12 @@ def _ids_of(told: Mapping[str, Any]) -> ConnectionIds | None:
         return None if told.get("ids") is None else ConnectionIds.recalled(told["ids"])
     if told.get("held"):
         return ConnectionIds.of(b64decode(told["held"][0]))
-    trail = told.get("trail") or {}
-    if trail.get("kind") != "q" or not trail.get("ids"):
+    path = told.get("trail") or {}
+    if path.get("kind") != "q" or not path.get("ids"):
         return None
-    last = trail["ids"][-1]
+    last = path["ids"][-1]
     return ConnectionIds.recalled(
-        {"own": trail["own_id"], "known": [last], "served": last, "current": last}
+        {"own": path["own_id"], "known": [last], "served": last, "current": last}
     )
 
 

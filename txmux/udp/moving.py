@@ -12,7 +12,7 @@ import attrs
 
 from txmux.telemetry.reasons import understood
 from txmux.telemetry.states import STATES
-from txmux.udp.asked import Asked
+from txmux.udp.flow_view import FlowView
 from txmux.wire.proxyprotocol.decode import decode_datagram
 from txmux.wire.proxyprotocol.encode import encode_v2
 
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from txmux.udp.connection_ids import ConnectionIds
     from txmux.udp.following import Following
     from txmux.udp.port import DatagramPort
-    from txmux.udp.table import Lane
-    from txmux.udp.way import Way
+    from txmux.udp.server_socket import ServerSocket
+    from txmux.udp.table import TimeoutQueue
     from txmux.wire.proxyprotocol.header import Header
 
     PortOf = Callable[[str], DatagramPort | None]
@@ -50,7 +50,7 @@ def remembered_for(reason: EndReason) -> float:
     return _REMEMBERED if reason in {"no-route", "denied"} else _TRIED_AGAIN
 
 
-class Movable(Asked):
+class Movable(FlowView):
     """What a flow does to leave this process, and to come into it."""
 
     __slots__ = (
@@ -66,9 +66,9 @@ class Movable(Asked):
         "_level",
         "_nowhere",
         "_port",
+        "_server_socket",
         "_started_at",
         "_still_in",
-        "_way",
         "admitted",
         "beside",
         "bytes_in",
@@ -81,11 +81,11 @@ class Movable(Asked):
         "heard_at",
         "held",
         "ids",
-        "lane",
         "led_for",
         "logged",
         "permit",
         "proxy_header",
+        "queue",
         "record",
         "state",
         "unrecognised",
@@ -105,8 +105,8 @@ class Movable(Asked):
     _counted_before: tuple[int, ...]
     _following: Following | None
     _nowhere: EndReason
-    _way: Way | None
-    _still_in: Lane | None
+    _server_socket: ServerSocket | None
+    _still_in: TimeoutQueue | None
     _late: EndReason | None
 
     if TYPE_CHECKING:
@@ -114,7 +114,7 @@ class Movable(Asked):
 
         def _lead(self, destination: Destination, reason: EndReason) -> None: ...
 
-        def _way_to(self, upstream: Upstream) -> Way: ...
+        def _way_to(self, upstream: Upstream) -> ServerSocket: ...
 
         def _look(self) -> None: ...
 
@@ -129,23 +129,23 @@ class Movable(Asked):
     @property
     def server_socket(self) -> socket.socket | None:
         """The one to its server, if there is one."""
-        return None if self._way is None else self._way.server_socket
+        return None if self._server_socket is None else self._server_socket.server_socket
 
     def stand_still(self) -> None:
         """Hear nothing of the server, and do not end, until `resume` or `let_go`. What comes waits in the socket."""
-        self._still_in = self.lane
+        self._still_in = self.queue
         self._flows.table.leave(self)
-        if self._way is not None:
-            self._way.stand_still()
+        if self._server_socket is not None:
+            self._server_socket.stand_still()
 
     def resume(self) -> None:
         """Go on here: nobody has taken it."""
-        lane, self._still_in = self._still_in, None
-        if lane is None:
+        queue, self._still_in = self._still_in, None
+        if queue is None:
             return
-        self._flows.rejoin(self, lane, self.entered_at, self.heard_at)
-        if self._way is not None:
-            self._way.resume()
+        self._flows.rejoin(self, queue, self.entered_at, self.heard_at)
+        if self._server_socket is not None:
+            self._server_socket.resume()
         if self._late is not None:
             self.over(self._late)
 
@@ -153,7 +153,7 @@ class Movable(Asked):
         """Give what another process needs to go on with it, as values of JSON."""
         peer, local = self._key
         now = self._flows.seconds()
-        way = self._way
+        server_socket = self._server_socket
         return {
             "record": attrs.asdict(self.record),
             "peer": peer,
@@ -168,8 +168,8 @@ class Movable(Asked):
             "logged": self.logged,
             "counts": [self.bytes_in, self.bytes_out, self.datagrams_in, self.datagrams_out],
             "held": [_text(data) for data in self.held],
-            "answered": way is not None and way.is_answered,
-            "way": None if way is None else way.told(),
+            "answered": server_socket is not None and server_socket.is_answered,
+            "way": None if server_socket is None else server_socket.told(),
             "nowhere": self._nowhere,
             "is_stray": self._is_stray,
             "led_for": self.led_for,
@@ -259,27 +259,29 @@ class Movable(Asked):
         if led_to is None:
             self.held = ()
             seconds = remembered_for(self._nowhere)
-            lane = self._flows.table.lane(seconds, is_spare=True, is_final=True)
-            self._flows.rejoin(self, lane, *times)
+            queue = self._flows.table.queue(seconds, is_spare=True, is_final=True)
+            self._flows.rejoin(self, queue, *times)
         elif led_to[1] is None or server is None:
             self._lead(led_to[0], self.led_for or "no-route")
         else:
             upstream, member = led_to[0], led_to[1]
-            self._way = self._way_to(upstream)
+            self._server_socket = self._way_to(upstream)
             is_answered = told.get("answered", True)
-            self._way.go_on(member, server, is_answered=is_answered, told=told.get("way") or {})
+            self._server_socket.go_on(
+                member, server, is_answered=is_answered, told=told.get("way") or {}
+            )
             backend = upstream.backend
             seconds = backend.idle_timeout if is_answered else backend.unanswered_timeout
-            lane = self._flows.table.lane(
+            queue = self._flows.table.queue(
                 seconds, is_spare=not is_answered, is_final=not is_answered
             )
-            self._flows.rejoin(self, lane, *times)
+            self._flows.rejoin(self, queue, *times)
 
     def _decide_again(self, entered_at: float, heard_at: float) -> None:
         """Show what was held to the rules of this process, which may be others."""
         seconds = self.generation.settings.detect_timeout
-        lane = self._flows.table.lane(seconds, is_spare=True, is_final=True)
-        self._flows.rejoin(self, lane, entered_at, heard_at)
+        queue = self._flows.table.queue(seconds, is_spare=True, is_final=True)
+        self._flows.rejoin(self, queue, entered_at, heard_at)
         if self.held:
             self._look()
 

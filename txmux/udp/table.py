@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["Aged", "FlowTable", "Lane"]
+__all__ = ["Aged", "FlowTable", "TimeoutQueue"]
 
 
 class Aged(Protocol):
     """What a table has to know of a flow; the table alone changes it.
 
     Attributes:
-        lane: Where it is; ``None`` once it is over.
-        entered_at: When it came into that lane.
+        queue: Where it is; ``None`` once it is over.
+        entered_at: When it entered that queue.
         heard_at: When it was last heard of.
     """
 
-    lane: Lane | None
+    queue: TimeoutQueue | None
     entered_at: float
     heard_at: float
 
@@ -29,7 +29,7 @@ class Aged(Protocol):
 F = TypeVar("F", bound=Aged)
 
 
-class Lane:
+class TimeoutQueue:
     """Flows that have the same time, the one that was not heard of for longest first.
 
     Args:
@@ -56,79 +56,81 @@ class FlowTable(Generic[F]):
 
     def __init__(self) -> None:
         self.count = 0
-        self._lanes: dict[tuple[float, bool, bool], Lane] = {}
+        self._queues: dict[tuple[float, bool, bool], TimeoutQueue] = {}
 
-    def lane(self, seconds: float, *, is_spare: bool, is_final: bool = False) -> Lane:
-        """Give the lane of flows of a kind; see `Lane`."""
+    def queue(self, seconds: float, *, is_spare: bool, is_final: bool = False) -> TimeoutQueue:
+        """Return the queue of flows of a kind; see `TimeoutQueue`."""
         key = (seconds, is_spare, is_final)
-        found = self._lanes.get(key)
+        found = self._queues.get(key)
         if found is None:
-            found = self._lanes[key] = Lane(seconds, is_spare=is_spare, is_final=is_final)
+            found = self._queues[key] = TimeoutQueue(seconds, is_spare=is_spare, is_final=is_final)
         return found
 
-    def enter(self, flow: F, lane: Lane, now: float) -> bool:
-        """Have a flow in a lane, new or from another one; tell whether it is the first there."""
+    def enter(self, flow: F, queue: TimeoutQueue, now: float) -> bool:
+        """Have a flow in a queue, new or from another one; tell whether it is the first there."""
         self.leave(flow)
         self.count += 1
-        flow.lane = lane
+        flow.queue = queue
         flow.entered_at = flow.heard_at = now
-        lane.flows[flow] = None
-        return len(lane.flows) == 1
+        queue.flows[flow] = None
+        return len(queue.flows) == 1
 
-    def rejoin(self, flow: F, lane: Lane, entered_at: float, heard_at: float) -> None:
-        """Have a flow in a lane as if it had been there for a while.
+    def rejoin(self, flow: F, queue: TimeoutQueue, entered_at: float, heard_at: float) -> None:
+        """Have a flow in a queue as if it had been there for a while.
 
         Flows that come one after another are in their places if the one that was heard of last comes first.
         """
-        first = next(iter(lane.flows), None)
-        self.enter(flow, lane, heard_at)
+        first = next(iter(queue.flows), None)
+        self.enter(flow, queue, heard_at)
         flow.entered_at = entered_at
         if first is not None and heard_at <= first.heard_at:
-            lane.flows.move_to_end(flow, last=False)
+            queue.flows.move_to_end(flow, last=False)
 
     def heard(self, flow: F, now: float) -> bool:
-        """Note that a flow was heard of; tell whether it goes on, which it does not if its lane gives it no more time."""
-        lane = flow.lane
-        if lane is None:
+        """Note that a flow was heard of; tell whether it goes on, which it does not if its queue gives it no more time."""
+        queue = flow.queue
+        if queue is None:
             return False
         flow.heard_at = now
-        lane.flows.move_to_end(flow)
-        return not lane.is_final or now - flow.entered_at < lane.seconds
+        queue.flows.move_to_end(flow)
+        return not queue.is_final or now - flow.entered_at < queue.seconds
 
     def leave(self, flow: F) -> None:
         """Forget a flow."""
-        lane, flow.lane = flow.lane, None
-        if lane is not None:
-            del lane.flows[flow]
+        queue, flow.queue = flow.queue, None
+        if queue is not None:
+            del queue.flows[flow]
             self.count -= 1
 
     def spare(self) -> F | None:
         """Give the flow that makes room for another one: of those that no server has answered, the one that was quiet for longest."""
         first = [
-            next(iter(lane.flows)) for lane in self._lanes.values() if lane.is_spare and lane.flows
+            next(iter(queue.flows))
+            for queue in self._queues.values()
+            if queue.is_spare and queue.flows
         ]
         found: F | None = min(first, key=lambda flow: flow.heard_at, default=None)  # type: ignore[assignment]
         return found
 
     def over(self, now: float) -> Iterator[F]:
         """Give all flows whose time is over, one after another; whoever takes one has to have it `leave`."""
-        for lane in [*self._lanes.values()]:
-            flows = lane.flows
+        for queue in [*self._queues.values()]:
+            flows = queue.flows
             while flows:
                 flow: F = next(iter(flows))  # type: ignore[assignment]
-                if flow.heard_at + lane.seconds > now:
+                if flow.heard_at + queue.seconds > now:
                     break
                 yield flow
-                if flow.lane is lane and next(iter(flows)) is flow:
+                if flow.queue is queue and next(iter(flows)) is flow:
                     break  # whoever took it has left it there
 
     def next_at(self) -> float:
         """Tell when the time of a flow is over next, if nothing is heard until then; infinite if there are none."""
         return min(
             (
-                next(iter(lane.flows)).heard_at + lane.seconds
-                for lane in self._lanes.values()
-                if lane.flows
+                next(iter(queue.flows)).heard_at + queue.seconds
+                for queue in self._queues.values()
+                if queue.flows
             ),
             default=math.inf,
         )

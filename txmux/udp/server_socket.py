@@ -1,4 +1,4 @@
-"""The way of a flow to one of a backend's servers: which one, by which socket, and what follows when it refuses."""
+"""A flow's socket to its server, and failover."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from txmux.telemetry.reasons import ConnectFailure
     from txmux.wire.proxyprotocol.header import Address
 
-    class Traveller(Protocol):
-        """A flow, as its way sees it."""
+    class SocketOwner(Protocol):
+        """A flow, as its server socket sees it."""
 
         @property
         def poller(self) -> Poller:
@@ -69,7 +69,7 @@ if TYPE_CHECKING:
             """Note that there is no server before names have been looked up."""
 
         def begins(self, server: str, /) -> None:
-            """Note that there is a way to a server, to which what is held goes next."""
+            """A server was chosen; it gets what is held next."""
 
         def answered(self) -> None:
             """Note that the server has said something for the first time, which comes next."""
@@ -99,11 +99,11 @@ _TRY_EACH = 8  # wake-ups
 _MANY = 16  # batches after which a server's datagrams are worth being put together
 
 
-class Way:
-    """Leads a flow to a server, and to the next one while none has answered.
+class ServerSocket:
+    """Sends a flow's datagrams to a server, or to the next one while none has answered.
 
     Args:
-        flow: Whose way it is.
+        flow: The flow it belongs to.
         upstream: Whose servers are tried: one, and after refusals up to ``retries`` others.
 
     Attributes:
@@ -124,7 +124,7 @@ class Way:
         "upstream",
     )
 
-    def __init__(self, flow: Traveller, upstream: Upstream) -> None:
+    def __init__(self, flow: SocketOwner, upstream: Upstream) -> None:
         self._flow = flow
         self.upstream = upstream
         self._tried: dict[Member, ConnectFailure] = {}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.udp.test_roaming import (
+from tests.udp.test_migration import (
     HOME,
     OTHER,
     SHORT,
@@ -16,8 +16,8 @@ from tests.udp.test_roaming import (
     RoamingTestCase,
     answer,
 )
-from txmux.udp import roaming
-from txmux.udp.roaming import LONGEST_ACK, MINUTE, PATIENCE, SILENCE, Roaming
+from txmux.udp import migration
+from txmux.udp.migration import LONGEST_ACK, MINUTE, PATIENCE, SILENCE, Migration
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,23 +28,25 @@ class RecallTests(RoamingTestCase):
 
     def hand_over(self) -> None:
         """Have another process go on, some time later by another clock."""
-        told = json.loads(json.dumps(self.trail.told(lambda source: source, self.clock.seconds())))
-        home = self.trail.home
-        self.trail.end()
-        self.assertEqual((self.roaming._trails, self.roaming._lengths), ({}, {}))
+        told = json.loads(json.dumps(self.path.told(lambda source: source, self.clock.seconds())))
+        home = self.path.home
+        self.path.end()
+        self.assertEqual((self.migration._paths, self.migration._lengths), ({}, {}))
         self.clock.rightNow += 12345.0
-        self.roaming = Roaming()
-        trail = self.roaming.recall("flow", home, told, lambda source: source, self.clock.seconds())
-        assert trail is not None
-        self.trail = trail
+        self.migration = Migration()
+        path = self.migration.recall(
+            "flow", home, told, lambda source: source, self.clock.seconds()
+        )
+        assert path is not None
+        self.path = path
 
     def test_found(self) -> None:
         """A flow is found by its IDs, and learns more."""
         self.hand_over()
         self.assertEqual(self.found(SHORT), "flow")
-        self.trail.from_server(answer(b"another one"))
+        self.path.from_server(answer(b"another one"))
         self.assertEqual(self.found(b"\x41another one" + bytes(30)), "flow")
-        self.trail.from_server(answer(b"not for it!", destination=b"someone"))
+        self.path.from_server(answer(b"not for it!", destination=b"someone"))
         self.assertIsNone(self.found(b"\x41not for it!" + bytes(30)))
 
     def test_shared(self) -> None:
@@ -54,16 +56,16 @@ class RecallTests(RoamingTestCase):
         thief.end()
         self.hand_over()
         self.assertIsNone(self.found(SHORT))
-        self.trail.end()
-        self.assertEqual((self.roaming._trails, self.roaming._lengths), ({}, {}))
+        self.path.end()
+        self.assertEqual((self.migration._paths, self.migration._lengths), ({}, {}))
 
     def test_it_speaks_again(self) -> None:
         """Who had the answers for a while loses them after the change, too, as soon as the old address speaks."""
         self.move(THIRD)
         self.hand_over()
-        self.assertEqual(self.trail.home, THIRD)
+        self.assertEqual(self.path.home, THIRD)
         self.assertTrue(self.says(HOME))
-        self.assertEqual(self.trail.home, HOME)
+        self.assertEqual(self.path.home, HOME)
         self.hand_over()
         self.assertFalse(self.says(THIRD))
         self.clock.advance(MINUTE)
@@ -83,11 +85,11 @@ class RecallTests(RoamingTestCase):
         for _ in range(10):
             self.hand_over()
             sent += sum(self.answered(90) for _ in range(5))
-        self.assertEqual((self.trail.home, sent), (THIRD, 3))
+        self.assertEqual((self.path.home, sent), (THIRD, 3))
 
     def test_moves(self) -> None:
         """The moves of the last minute count."""
-        for number in range(roaming.MOST_MOVES):
+        for number in range(migration.MOST_MOVES):
             self.move(f"192.0.2.1:{number}")
             self.hand_over()
         self.assertFalse(self.says(OTHER))
@@ -99,10 +101,10 @@ class RecallTests(RoamingTestCase):
             self.clock.advance(SILENCE / 10)
             self.hand_over()
             self.assertTrue(self.answered())
-            self.assertEqual(self.trail.home, HOME)
+            self.assertEqual(self.path.home, HOME)
         self.clock.advance(SILENCE / 9)
         self.answered(10)
-        self.assertEqual(self.trail.home, THIRD)
+        self.assertEqual(self.path.home, THIRD)
 
     @given(
         st.lists(
@@ -126,7 +128,7 @@ class RecallTests(RoamingTestCase):
                 if now and is_handed_over:
                     self.hand_over()
                 said = self.answered(size) if who == "server" else self.says(who, size)
-                outcome.append((said, self.trail.home, self.trail.watches))
+                outcome.append((said, self.path.home, self.path.watches))
             outcomes.append(outcome)
         self.assertEqual(*outcomes)
 
@@ -139,5 +141,5 @@ class RecallTests(RoamingTestCase):
         """What another version tells, or leaves out, is made the best of."""
         if told.get("own_id") in {"q", "w"}:
             del told["own_id"]
-        trail = Roaming[str]().recall("flow", HOME, told, lambda source: source, 1.0)
-        self.assertEqual(trail is None, told.get("kind") not in {"q", "w"})
+        path = Migration[str]().recall("flow", HOME, told, lambda source: source, 1.0)
+        self.assertEqual(path is None, told.get("kind") not in {"q", "w"})

@@ -1,4 +1,4 @@
-"""What a flow is to others, who only ask it something."""
+"""Read-only view of a flow."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from txmux.telemetry.record import ConnectionRecord
     from txmux.udp.following import Following
     from txmux.udp.port import DatagramPort, Key
-    from txmux.udp.table import FlowTable, Lane
+    from txmux.udp.table import FlowTable, TimeoutQueue
     from txmux.wire.proxyprotocol.header import Address
 
     class Owner(Protocol):
@@ -40,8 +40,10 @@ if TYPE_CHECKING:
         ) -> None:
             """Give a flow another time."""
 
-        def rejoin(self, flow: Any, lane: Lane, entered_at: float, heard_at: float, /) -> None:
-            """Have a flow in a lane as if it had been there for a while."""
+        def rejoin(
+            self, flow: Any, queue: TimeoutQueue, entered_at: float, heard_at: float, /
+        ) -> None:
+            """Have a flow in a queue as if it had been there for a while."""
 
         def closed(self, flow: Any, /) -> None:
             """Tell of the end of a flow."""
@@ -63,7 +65,7 @@ if TYPE_CHECKING:
             """Make what has a flow of another process follow its client."""
 
 
-class Asked:
+class FlowView:
     """What can be told of a flow from what it has."""
 
     __slots__ = ()
@@ -77,7 +79,7 @@ class Asked:
     bytes_out: int
     heard_at: float
     entered_at: float
-    lane: Lane | None
+    queue: TimeoutQueue | None
     datagrams_in: int
     datagrams_out: int
     logged: Logged

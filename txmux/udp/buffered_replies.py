@@ -9,13 +9,13 @@ from txmux.udp import ancillary
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["MOST_KEPT", "KeptAnswers"]
+__all__ = ["MOST_BUFFERED", "BufferedReplies"]
 
-MOST_KEPT = 32 * 1024
+MOST_BUFFERED = 32 * 1024
 """Bytes that may wait."""
 
 
-class KeptAnswers:
+class BufferedReplies:
     """What may not go out yet, in its order. The first that come are kept, so the client can tell which ones it lacks."""
 
     __slots__ = ("_datagrams", "_size")
@@ -36,7 +36,7 @@ class KeptAnswers:
         """
         lost = 0
         for part in ancillary.split(data, size):
-            if self._size + len(part) > MOST_KEPT:
+            if self._size + len(part) > MOST_BUFFERED:
                 lost += 1
             else:
                 self._datagrams.append(bytes(part))

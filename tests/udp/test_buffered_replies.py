@@ -6,16 +6,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from txmux.udp.kept import MOST_KEPT, KeptAnswers
+from txmux.udp.buffered_replies import MOST_BUFFERED, BufferedReplies
 
 
 class KeptTests(SynchronousTestCase):
-    """`KeptAnswers`."""
+    """`BufferedReplies`."""
 
     @given(st.lists(st.tuples(st.binary(min_size=1, max_size=9000), st.integers(0, 1500))))
     def test_bounded(self, batches: list[tuple[bytes, int]]) -> None:
         """All that comes is kept in its order, or counted as lost, and there are never more bytes than the limit."""
-        kept = KeptAnswers()
+        kept = BufferedReplies()
         came: list[bytes] = []
         lost = 0
         for data, size in batches:
@@ -27,6 +27,6 @@ class KeptTests(SynchronousTestCase):
         self.assertEqual(bool(kept), len(came) > lost)
         given = kept.take()
         self.assertEqual((len(given) + lost, len(kept.take())), (len(came), 0))
-        self.assertLessEqual(sum(map(len, given)), MOST_KEPT)
+        self.assertLessEqual(sum(map(len, given)), MOST_BUFFERED)
         rest = iter(came)
         self.assertTrue(all(datagram in rest for datagram in given))

@@ -32,7 +32,7 @@ from txmux.udp.flow_ids import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Mapping
 
-__all__ = ["Roaming", "Trail"]
+__all__ = ["MigratingPath", "Migration"]
 
 F = TypeVar("F")
 
@@ -51,14 +51,14 @@ _ENOUGH = 2
 """Datagrams by which an address is proved."""
 
 
-class Roaming(Generic[F]):
+class Migration(Generic[F]):
     """The flows of a listener that can move, by the IDs that their servers have chosen."""
 
     def __init__(self) -> None:
-        self._trails: dict[bytes, Trail[F] | None] = {}  # None is of two flows
+        self._paths: dict[bytes, MigratingPath[F] | None] = {}  # None is of two flows
         self._lengths: dict[int, int] = {}  # of connection IDs, and how many there are of each
 
-    def begin(self, flow: F, home: Hashable, first: bytes) -> Trail[F] | None:
+    def begin(self, flow: F, home: Hashable, first: bytes) -> MigratingPath[F] | None:
         """Have a new flow, if it can move.
 
         Args:
@@ -72,7 +72,7 @@ class Roaming(Generic[F]):
         protocol = protocol_of(first)
         if protocol is None:
             return None
-        return Trail(self, flow, home, protocol, own_id(protocol, first))
+        return MigratingPath(self, flow, home, protocol, own_id(protocol, first))
 
     def recall(
         self,
@@ -81,13 +81,13 @@ class Roaming(Generic[F]):
         told: Mapping[str, Any],
         read: Callable[[Any], Hashable | None],
         now: float,
-    ) -> Trail[F] | None:
+    ) -> MigratingPath[F] | None:
         """Have a flow of another process.
 
         Args:
             flow: The flow.
             home: The address where its answers go.
-            told: What `Trail.told` gave there.
+            told: What `MigratingPath.told` gave there.
             read: Reads an address that was written there; ``None`` if it means nothing here.
             now: Seconds on a clock that never goes back.
 
@@ -97,45 +97,45 @@ class Roaming(Generic[F]):
         protocol = told.get("kind", "").encode()
         if protocol not in {QUIC, WIREGUARD}:
             return None
-        trail = Trail(self, flow, home, protocol, bytes.fromhex(told.get("own_id", "")))
-        trail._recall(told, read, now)
-        return trail
+        path = MigratingPath(self, flow, home, protocol, bytes.fromhex(told.get("own_id", "")))
+        path._recall(told, read, now)
+        return path
 
     def _share(self, name: bytes) -> None:
         """Note that two flows have an ID, so that it moves none."""
-        self._trails[name] = None
+        self._paths[name] = None
 
     def is_empty(self) -> bool:
         """Tell whether no flow can be found."""
-        return not self._trails
+        return not self._paths
 
-    def find(self, datagram: bytes) -> Trail[F] | None:
+    def find(self, datagram: bytes) -> MigratingPath[F] | None:
         """Find the flow that a datagram of an unknown address belongs to, if there is one."""
-        if not self._trails or not datagram:
+        if not self._paths or not datagram:
             return None
         name = id_asked(datagram)
         if name is not None:
-            return self._trails.get(name)
+            return self._paths.get(name)
         for length in self._lengths:
-            found = self._trails.get(QUIC + datagram[1 : 1 + length])
+            found = self._paths.get(QUIC + datagram[1 : 1 + length])
             if found is not None:
                 return found
         return None
 
-    def _add(self, name: bytes, trail: Trail[F]) -> bool:
+    def _add(self, name: bytes, path: MigratingPath[F]) -> bool:
         """Note an ID; tell whether it is new."""
-        if name in self._trails:
-            if self._trails[name] is not trail:
-                self._trails[name] = None
+        if name in self._paths:
+            if self._paths[name] is not path:
+                self._paths[name] = None
             return False
-        self._trails[name] = trail
+        self._paths[name] = path
         if name[:1] == QUIC:
             length = len(name) - 1
             self._lengths[length] = self._lengths.get(length, 0) + 1
         return True
 
     def _remove(self, name: bytes) -> None:
-        del self._trails[name]
+        del self._paths[name]
         if name[:1] == QUIC:
             length = len(name) - 1
             self._lengths[length] -= 1
@@ -163,8 +163,8 @@ class _Visitor:
         self.received = self.sent = self.count = 0
 
 
-class Trail(Generic[F]):
-    """Where a flow is, was, and may move to. `Roaming.begin` makes it.
+class MigratingPath(Generic[F]):
+    """Where a flow is, was, and may move to. `Migration.begin` makes it.
 
     Attributes:
         flow: The flow.
@@ -176,11 +176,11 @@ class Trail(Generic[F]):
     __slots__ = (
         "_before",
         "_ids",
+        "_migration",
         "_moves",
         "_own_id",
         "_protocol",
         "_rests_until",
-        "_roaming",
         "_unproven",
         "_visitor",
         "flow",
@@ -190,9 +190,9 @@ class Trail(Generic[F]):
     )
 
     def __init__(
-        self, roaming: Roaming[F], flow: F, home: Hashable, protocol: bytes, own: bytes
+        self, migration: Migration[F], flow: F, home: Hashable, protocol: bytes, own: bytes
     ) -> None:
-        self._roaming = roaming
+        self._migration = migration
         self.flow = flow
         self.home = home
         self.heard_at = math.inf  # not known
@@ -222,10 +222,10 @@ class Trail(Generic[F]):
             self._learn(found)
 
     def _learn(self, name: bytes) -> None:
-        if name not in self._ids and self._roaming._add(name, self):
+        if name not in self._ids and self._migration._add(name, self):
             self._ids = (*self._ids, name)
             if len(self._ids) > _MOST_IDS:
-                self._roaming._remove(self._ids[0])
+                self._migration._remove(self._ids[0])
                 self._ids = self._ids[1:]
 
     def from_home(self, size: int, count: int, now: float) -> None:
@@ -250,7 +250,7 @@ class Trail(Generic[F]):
     def from_elsewhere(
         self, source: Hashable, size: int, count: int, now: float, *, is_near: bool = False
     ) -> bool:
-        """Note datagrams of another address, of which `Roaming.find` has found that they belong here.
+        """Note datagrams of another address, of which `Migration.find` has found that they belong here.
 
         Args:
             source: The address.
@@ -303,12 +303,12 @@ class Trail(Generic[F]):
             write: Writes an address.
             now: As for `from_home`.
         """
-        trails = self._roaming._trails
+        paths = self._migration._paths
         return {
             "kind": self._protocol.decode(),
             "own_id": self._own_id.hex(),
             "ids": [name[1:].hex() for name in self._ids],
-            "shared": [name[1:].hex() for name in self._ids if trails.get(name) is None],
+            "shared": [name[1:].hex() for name in self._ids if paths.get(name) is None],
             "before": [write(source) for source in self._before],
             "moves": [now - at for at in self._moves],
             "rests": max(0.0, self._rests_until - now),
@@ -325,7 +325,7 @@ class Trail(Generic[F]):
         for text in told.get("shared", ()):
             name = self._protocol + bytes.fromhex(text)
             if name in self._ids:
-                self._roaming._share(name)
+                self._migration._share(name)
         before = [read(source) for source in told.get("before", ())]
         self._before = tuple(source for source in before if source is not None)[-MOST_MOVES:]
         self._moves = tuple(now - age for age in told.get("moves", ()))[-MOST_MOVES:]
@@ -340,7 +340,7 @@ class Trail(Generic[F]):
     def end(self) -> None:
         """Forget the flow."""
         for name in self._ids:
-            self._roaming._remove(name)
+            self._migration._remove(name)
         self._ids = ()
 
     def _settle(self, now: float) -> None:

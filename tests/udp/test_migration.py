@@ -19,14 +19,14 @@ from tests.wire.quic_vectors import (
     VERSION_1,
     VERSION_2,
 )
-from txmux.udp.roaming import (
+from txmux.udp.migration import (
     LONGEST_ACK,
     MINUTE,
     MOST_MOVES,
     PATIENCE,
     SILENCE,
-    Roaming,
-    Trail,
+    MigratingPath,
+    Migration,
 )
 
 if TYPE_CHECKING:
@@ -57,43 +57,43 @@ class RoamingTestCase(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.clock.advance(1000)
-        self.roaming: Roaming[str] = Roaming()
-        self.trail = self.begin("flow")
-        self.trail.from_server(answer())
+        self.migration: Migration[str] = Migration()
+        self.path = self.begin("flow")
+        self.path.from_server(answer())
 
-    def begin(self, flow: str, first: bytes = FIRST, home: str = HOME) -> Trail[str]:
+    def begin(self, flow: str, first: bytes = FIRST, home: str = HOME) -> MigratingPath[str]:
         """Begin a flow that can move."""
-        trail = self.roaming.begin(flow, home, first)
-        assert trail is not None
-        return trail
+        path = self.migration.begin(flow, home, first)
+        assert path is not None
+        return path
 
     def found(self, datagram: bytes) -> str | None:
         """Name the flow that a datagram belongs to."""
-        trail = self.roaming.find(datagram)
-        return None if trail is None else trail.flow
+        path = self.migration.find(datagram)
+        return None if path is None else path.flow
 
     def says(self, source: str, size: int = 100, count: int = 1) -> bool:
         """Have an address say something that belongs to the flow; tell whether it goes to the server."""
-        trail = self.trail
+        path = self.path
         now = self.clock.seconds()
-        if source != trail.home:
-            is_near = source.rpartition(":")[0] == str(trail.home).rpartition(":")[0]
-            return trail.from_elsewhere(source, size, count, now, is_near=is_near)
-        trail.heard_at = now
-        if trail.watches:
-            trail.from_home(size, count, now)
+        if source != path.home:
+            is_near = source.rpartition(":")[0] == str(path.home).rpartition(":")[0]
+            return path.from_elsewhere(source, size, count, now, is_near=is_near)
+        path.heard_at = now
+        if path.watches:
+            path.from_home(size, count, now)
         return True
 
     def answered(self, size: int = 100) -> bool:
         """Have the server answer; tell whether it goes out."""
-        return not self.trail.watches or self.trail.to_client(size, self.clock.seconds())
+        return not self.path.watches or self.path.to_client(size, self.clock.seconds())
 
     def move(self, source: str) -> None:
         """Have an address speak twice, and the old one be silent."""
         self.says(source)
         self.clock.advance(SILENCE)
         self.says(source)
-        self.assertEqual(self.trail.home, source)
+        self.assertEqual(self.path.home, source)
 
 
 class FindTests(RoamingTestCase):
@@ -116,11 +116,11 @@ class FindTests(RoamingTestCase):
         """IDs of different lengths are found, and none that can be guessed is learnt."""
         for length in range(21):
             server_id = bytes([200]) * length
-            trail = self.begin(f"{length}")
-            trail.from_server(answer(server_id))
+            path = self.begin(f"{length}")
+            path.from_server(answer(server_id))
             found = self.found(b"\x41" + server_id + bytes(30))
             self.assertEqual(found, f"{length}" if length >= 8 else None)
-            trail.end()
+            path.end()
 
     def test_versions(self) -> None:
         """What tells of an ID is an Initial or Handshake packet, also of versions that are not known."""
@@ -141,17 +141,17 @@ class FindTests(RoamingTestCase):
             (VERSION_1, RETRY_1, SERVER_1),
             (VERSION_2, RETRY_2, SERVER_2),
         ):
-            trail = self.begin("vector", client)
-            trail.from_server(retry)
+            path = self.begin("vector", client)
+            path.from_server(retry)
             self.assertIsNone(self.found(short))
-            trail.from_server(server)
+            path.from_server(server)
             self.assertEqual(self.found(short), "vector")
-            trail.end()
+            path.end()
 
     def test_not_learnt(self) -> None:
         """A Retry, a Version Negotiation, and what is not for this client tell of none."""
         other = b"5" * 8
-        trail = self.begin("other")
+        path = self.begin("other")
         for packet in (
             answer(other, kind=3),
             answer(other, kind=1),
@@ -161,15 +161,15 @@ class FindTests(RoamingTestCase):
             b"\xc0",
             b"",
         ):
-            trail.from_server(packet)
+            path.from_server(packet)
         self.assertIsNone(self.found(b"\x41" + other + bytes(30)))
 
     def test_end(self) -> None:
         """A flow that is over is found no more, and leaves nothing behind."""
-        self.trail.end()
-        self.trail.end()
+        self.path.end()
+        self.path.end()
         self.assertIsNone(self.found(SHORT))
-        self.assertEqual((self.roaming._trails, self.roaming._lengths), ({}, {}))
+        self.assertEqual((self.migration._paths, self.migration._lengths), ({}, {}))
 
     def test_two(self) -> None:
         """An ID that two flows have moves none; a server of one's own takes no flow of another."""
@@ -178,26 +178,26 @@ class FindTests(RoamingTestCase):
         self.assertIsNone(self.found(SHORT))
         thief.end()
         self.assertIsNone(self.found(SHORT))
-        self.trail.end()
-        self.assertEqual((self.roaming._trails, self.roaming._lengths), ({}, {}))
+        self.path.end()
+        self.assertEqual((self.migration._paths, self.migration._lengths), ({}, {}))
 
     def test_many(self) -> None:
         """A server that chooses again and again is remembered by the last few."""
         for number in range(100):
-            self.trail.from_server(answer(b"%08d" % number))
-        self.assertLessEqual(len(self.roaming._trails), 4)
+            self.path.from_server(answer(b"%08d" % number))
+        self.assertLessEqual(len(self.migration._paths), 4)
         self.assertEqual(self.found(b"\x41" + b"%08d" % 99), "flow")
         self.assertIsNone(self.found(SHORT))
 
     def test_others(self) -> None:
         """Other protocols cannot move."""
         for first in (b"GET", b"\4\0\0\0" + bytes(40), WG_FIRST[:-1], b"\x41" + bytes(40), b""):
-            self.assertIsNone(self.roaming.begin("x", HOME, first))
+            self.assertIsNone(self.migration.begin("x", HOME, first))
 
     def test_may_tell(self) -> None:
         """The first byte tells whether something may be learnt."""
         self.assertEqual(
-            [self.trail.may_tell(byte) for byte in (0x40, 2, 0xC0)], [False, False, True]
+            [self.path.may_tell(byte) for byte in (0x40, 2, 0xC0)], [False, False, True]
         )
         wireguard = self.begin("w", WG_FIRST)
         self.assertEqual([wireguard.may_tell(byte) for byte in (4, 2, 0xC0)], [False, True, False])
@@ -205,9 +205,9 @@ class FindTests(RoamingTestCase):
     @given(st.binary(max_size=60))
     def test_any(self, datagram: bytes) -> None:
         """Any bytes can come from either side."""
-        self.roaming.find(datagram)
-        self.trail.from_server(datagram)
-        found = self.roaming.begin("x", HOME, datagram)
+        self.migration.find(datagram)
+        self.path.from_server(datagram)
+        found = self.migration.begin("x", HOME, datagram)
         if found is not None:
             found.from_server(datagram)
             found.end()
@@ -218,18 +218,18 @@ class WireGuardTests(RoamingTestCase):
 
     def test_index(self) -> None:
         """The index that the server has chosen is that of the data to it."""
-        trail = self.begin("wireguard", WG_FIRST)
+        path = self.begin("wireguard", WG_FIRST)
         self.assertIsNone(self.found(WG_DATA))
-        trail.from_server(WG_ANSWER)
+        path.from_server(WG_ANSWER)
         self.assertEqual(self.found(WG_DATA), "wireguard")
         self.assertIsNone(self.found(WG_DATA[:31]))
         self.assertIsNone(self.found(b"\4\0\0\0" + b"else" + bytes(40)))
         again = b"\2\0\0\0" + b"next" + b"anew" + bytes(80)
-        trail.from_server(again)
+        path.from_server(again)
         self.assertEqual(self.found(b"\4\0\0\0" + b"next" + bytes(40)), "wireguard")
         self.assertEqual(self.found(WG_DATA), "wireguard")
-        trail.from_server(WG_ANSWER[:-1])
-        trail.end()
+        path.from_server(WG_ANSWER[:-1])
+        path.end()
         self.assertIsNone(self.found(WG_DATA))
 
 
@@ -239,31 +239,31 @@ class MoveTests(RoamingTestCase):
     def test_silence(self) -> None:
         """What it says goes to the server at once; answers go there once the old address has been silent."""
         self.assertTrue(self.says(OTHER))
-        self.assertEqual(self.trail.home, HOME)
+        self.assertEqual(self.path.home, HOME)
         self.clock.advance(SILENCE - 0.01)
         self.assertTrue(self.says(OTHER))
-        self.assertEqual(self.trail.home, HOME)
+        self.assertEqual(self.path.home, HOME)
         self.clock.advance(0.02)
         self.assertTrue(self.says(OTHER))
-        self.assertEqual(self.trail.home, OTHER)
-        self.assertFalse(self.trail.watches)
+        self.assertEqual(self.path.home, OTHER)
+        self.assertFalse(self.path.watches)
 
     def test_server_moves_it(self) -> None:
         """A client that waits for an answer need not speak again."""
         self.says(OTHER, size=500)
         self.clock.advance(SILENCE)
         self.assertTrue(self.answered(1200))
-        self.assertEqual(self.trail.home, OTHER)
+        self.assertEqual(self.path.home, OTHER)
 
     def test_after_a_pause(self) -> None:
         """It moves with its first datagram if the old address has been silent for long enough before."""
         self.says(HOME)
         self.clock.advance(SILENCE * 0.9)
         self.says(THIRD)
-        self.assertEqual(self.trail.home, HOME)
+        self.assertEqual(self.path.home, HOME)
         self.clock.advance(SILENCE * 0.2)
         self.says(OTHER)
-        self.assertEqual(self.trail.home, OTHER)
+        self.assertEqual(self.path.home, OTHER)
         self.assertTrue(self.answered(1200))
 
     def test_says_again(self) -> None:
@@ -271,7 +271,7 @@ class MoveTests(RoamingTestCase):
         self.says(THIRD, size=100)
         self.clock.advance(SILENCE)
         self.assertFalse(self.answered(LONGEST_ACK))
-        self.assertEqual(self.trail.home, THIRD)
+        self.assertEqual(self.path.home, THIRD)
         self.assertFalse(self.answered(1200))
         self.says(THIRD, size=100)
         self.assertTrue(all(self.answered(1200) for _ in range(50)))
@@ -304,18 +304,18 @@ class HijackTests(RoamingTestCase):
             self.clock.advance(SILENCE * 0.9)
             self.says(HOME)
             self.assertTrue(self.answered())
-            self.assertEqual(self.trail.home, HOME)
+            self.assertEqual(self.path.home, HOME)
 
     def test_it_speaks_again(self) -> None:
         """They go back as soon as the old address speaks, and for a minute nobody else gets them."""
         self.move(THIRD)
         self.assertTrue(self.says(HOME))
-        self.assertEqual(self.trail.home, HOME)
-        self.assertFalse(self.trail.watches)
+        self.assertEqual(self.path.home, HOME)
+        self.assertFalse(self.path.watches)
         for _ in range(10):
             self.assertFalse(self.says(THIRD))
             self.clock.advance(SILENCE)
-        self.assertEqual(self.trail.home, HOME)
+        self.assertEqual(self.path.home, HOME)
         self.clock.advance(MINUTE)
         self.move(OTHER)
 
@@ -325,7 +325,7 @@ class HijackTests(RoamingTestCase):
         self.move(OTHER)
         self.says("198.51.100.9:4000")
         self.assertTrue(self.says(HOME))
-        self.assertEqual(self.trail.home, HOME)
+        self.assertEqual(self.path.home, HOME)
 
     def test_many_addresses(self) -> None:
         """Addresses in turn get nothing, since each has to be alone for a while."""
@@ -333,14 +333,14 @@ class HijackTests(RoamingTestCase):
             self.says(f"198.51.100.{number}:9")
             self.clock.advance(SILENCE / 2)
             self.assertTrue(self.answered())
-            self.assertEqual(self.trail.home, HOME)
+            self.assertEqual(self.path.home, HOME)
 
     def test_amplification(self) -> None:
         """One datagram with a forged source brings it at most three times its bytes."""
         self.says(THIRD, size=100)
         self.clock.advance(SILENCE)
         sent = [self.answered(90) for _ in range(50)]
-        self.assertEqual((self.trail.home, sum(sent)), (THIRD, 3))
+        self.assertEqual((self.path.home, sum(sent)), (THIRD, 3))
         self.says(OTHER)  # another forged one does not open it
         self.assertFalse(self.answered(90))
         self.says(THIRD, size=100)
@@ -354,7 +354,7 @@ class HijackTests(RoamingTestCase):
         self.says("198.51.100.9:4000")
         self.clock.advance(SILENCE)
         sent = [self.answered(90) for _ in range(50)]
-        self.assertEqual((self.trail.home, sum(sent)), ("198.51.100.9:4000", 3))
+        self.assertEqual((self.path.home, sum(sent)), ("198.51.100.9:4000", 3))
 
     def test_all_forged(self) -> None:
         """What forged sources bring in a minute is bounded by the moves."""
@@ -362,7 +362,7 @@ class HijackTests(RoamingTestCase):
         for number in range(600):
             self.says(f"198.51.100.{number % 250}:{number // 250}", size=100)
             self.clock.advance(MINUTE / 600)
-            sent += sum(self.answered(100) for _ in range(10) if self.trail.home != HOME)
+            sent += sum(self.answered(100) for _ in range(10) if self.path.home != HOME)
         self.assertLessEqual(sent, 3 * MOST_MOVES)
 
     @given(
@@ -381,14 +381,14 @@ class HijackTests(RoamingTestCase):
         moves: list[float] = []
         for who, size, after in events:
             self.clock.advance(after)
-            before, earlier = self.trail.home, [*self.trail._before]
+            before, earlier = self.path.home, [*self.path._before]
             if who == "server":
                 self.answered(size)
             else:
                 self.says(who, size)
-            if self.trail.home not in {before, *earlier}:
+            if self.path.home not in {before, *earlier}:
                 moves.append(self.clock.seconds())
             if who == HOME:
-                self.assertEqual(self.trail.home, HOME)
+                self.assertEqual(self.path.home, HOME)
         for first, last in zip(moves, moves[MOST_MOVES:], strict=False):
             self.assertGreaterEqual(last - first, MINUTE)
