@@ -440,7 +440,7 @@ class MuxService(Steering, Service):
             served=self._can_serve,
             accepting=not self._changeover.is_waiting,
         )
-        supervisor.generation = number_in(self._changeover.state, rules)
+        supervisor.version = number_in(self._changeover.state, rules)
         supervisor.check(account.owner if account else None)
         self._changeover.open(rules)
         return supervisor

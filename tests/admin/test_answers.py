@@ -110,7 +110,7 @@ class StatusTest(AdminCase):
         while status["bans"]["shared"] != "lost":
             status = (await self.get("/api/status")).json
         self.assertEqual(status["attention"], [])
-        sharing: Any = self.running._sharing._bans
+        sharing: Any = self.running._sharing._shared
         sharing._lost_at -= 60
         (told,) = (await self.get("/api/status")).json["attention"]
         self.assertIn("not all bans of other machines hold here", told)

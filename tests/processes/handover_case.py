@@ -74,7 +74,7 @@ class HandoverCase(MuxTestCase):
 
     def another(self) -> MuxFactory:
         """Make another listener with the same rules."""
-        settings = self.old.generation.settings
+        settings = self.old.configuration.settings
         return MuxFactory(self.routes, settings, access_log=self.log, reactor=self.time)
 
     def channel_to(

@@ -30,8 +30,8 @@ class LimitsTest(HandoverCase):
     def counted_by(self, factory: MuxFactory, worker: int) -> MuxFactory:
         """Have one of the workers count the connections of a listener."""
         admissions = self.limits.admissions(worker, self.time.seconds, 0)
-        admission = admissions(factory.generation.settings)
-        factory.generation = attrs.evolve(factory.generation, admission=admission)
+        admission = admissions(factory.configuration.settings)
+        factory.configuration = attrs.evolve(factory.configuration, admission=admission)
         return factory
 
     @override

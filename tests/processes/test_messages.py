@@ -109,7 +109,7 @@ class StartingTests(SynchronousTestCase):
             ("rules", ([], {}, None, "x")),
             ("limits", ([], {}, {"columns": "5"}, {"columns": 5, "rows": {"a": "1"}})),
             ("sockets", ("x", {}, [1], None)),
-            ("generation", (-1, "1", None)),
+            ("version", (-1, "1", None)),
         )
         for name, values in wrong:
             for value in values:

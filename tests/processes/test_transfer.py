@@ -52,7 +52,7 @@ class FlowsDoneTest(TestCase):
         """It does again when it has ports again, unless another worker reads datagrams."""
         port: Any = SimpleNamespace(startReading=lambda: None, stopReading=lambda: None)
         factory: Any = SimpleNamespace(
-            generation=SimpleNamespace(settings=SimpleNamespace(name="u"))
+            configuration=SimpleNamespace(settings=SimpleNamespace(name="u"))
         )
         await self.told()
         self.ports.enter("u", ListeningPort(port, factory, keepalive=None))

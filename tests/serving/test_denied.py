@@ -46,7 +46,7 @@ class DeniedTests(SynchronousTestCase):
         self.asked = 0
         self.settings = self
         self.end_denied = True
-        self.generation = self.admission = self
+        self.configuration = self.admission = self
         factories: Any = [self]
         self.looking = Denied(self.clock, lambda: factories)
 

@@ -115,9 +115,11 @@ class MovingTest(MuxTestCase):
         """It counts among those of the new listener and of its source, whatever the limit, until it is over."""
         client, server = await self.relayed(max_connections=1, max_connections_per_source=1)
         self.move(max_connections=1, max_connections_per_source=1)
-        admission = self.factory.generation.admission
+        admission = self.factory.configuration.admission
         self.assertEqual([tally.count for tally in admission._tallies], [1, 1])
-        self.assertEqual([tally.count for tally in self.old.generation.admission._tallies], [0, 0])
+        self.assertEqual(
+            [tally.count for tally in self.old.configuration.admission._tallies], [0, 0]
+        )
         client.close()
         await server.is_lost()
         await self.logged()

@@ -79,7 +79,7 @@ class HandoverCase(FlowCase):
         old = self.old
         new = self.new = MuxFactory(
             self.running.rules.routes if routes is None else routes,
-            settings or old.generation.settings,
+            settings or old.configuration.settings,
             reactor=reactor,
         )
         new.log_to(old._access_log)

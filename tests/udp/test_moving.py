@@ -264,7 +264,7 @@ class SourceTests(FlowCase):
         self.assertEqual(await old.asks(SHORT, port), SHORT)
         await Talker.listening(self, "127.0.0.2").asks(b"two", port)
         self.running.factories[0].abort("killed")
-        source = self.running.factories[0].generation.admission.per_source
+        source = self.running.factories[0].configuration.admission.per_source
         assert source is not None
         self.assertEqual(source.tracked(), 0)
 

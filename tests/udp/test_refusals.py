@@ -78,7 +78,7 @@ class RefusalsTests(SynchronousTestCase):
         self.clock.advance(1000)
         self.refusals = Refusals(self.clock.seconds)
         counts = SimpleNamespace(refused=lambda _: None)
-        self.generation: Any = SimpleNamespace(counts=counts, settings=SimpleNamespace(name="x"))
+        self.configuration: Any = SimpleNamespace(counts=counts, settings=SimpleNamespace(name="x"))
 
     def count(
         self, client: str, reason: EndReason = "denied", limit: LimitName | None = None
@@ -86,7 +86,7 @@ class RefusalsTests(SynchronousTestCase):
         """Count one."""
         address: Address | None = address_in(f"{client}:1")
         assert address is not None
-        return self.refusals.count(self.generation, reason, limit, address)
+        return self.refusals.count(self.configuration, reason, limit, address)
 
     def test_lines(self) -> None:
         """The first of a source in a minute has a line, up to a thousand; who finds no room has none."""

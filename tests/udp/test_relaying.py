@@ -43,7 +43,7 @@ class FlowCase(ServiceTestCase):
         [factory] = self.running.factories
         for flow in factory.connections:
             flow.count_bytes()
-        return factory.generation.counts.cells[LISTENER.at[f"datagrams {what}"]]
+        return factory.configuration.counts.cells[LISTENER.at[f"datagrams {what}"]]
 
     async def ended(self, count: int = 1) -> list[dict[str, object]]:
         """Wait until the access log has lines, and give them."""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from ipaddress import IPv4Address, IPv6Address
 
-    from txmux.tcp.generation import Branch, Generation
+    from txmux.tcp.configuration import CompiledRoute, Configuration
     from txmux.tcp.served import Served
 
 __all__ = ["explain_connection"]
@@ -48,13 +48,13 @@ def explain_connection(one: Served) -> dict[str, Any]:
 
 
 def _undecided(one: Served, stage: Peeking) -> dict[str, Any]:
-    listener, record = one.generation.settings, one.record
+    listener, record = one.configuration.settings, one.record
     address = one.address
     client = address.host if address else None
     sample = Sample(one.said, client, now=record.time)
     found = explain(stage.level.detector.routes, one.said, client, listener.peek_limit, record.time)
     told = trace_json(sample, Trace(listener, found))
-    inside = _inside(one.generation, stage)
+    inside = _inside(one.configuration, stage)
     return {
         "listener": record.listener,
         "from": told["from"],
@@ -66,8 +66,10 @@ def _undecided(one: Served, stage: Peeking) -> dict[str, Any]:
     }
 
 
-def _inside(generation: Generation, stage: Peeking) -> str | None:
-    return next((name for name, level in generation.inside.items() if level is stage.level), None)
+def _inside(configuration: Configuration, stage: Peeking) -> str | None:
+    return next(
+        (name for name, level in configuration.inside.items() if level is stage.level), None
+    )
 
 
 def _host(one: Served) -> str | None:
@@ -87,13 +89,13 @@ def _by(one: Served) -> str | None:
 
 def _answers(one: Served) -> Iterator[dict[str, Any]]:
     """Tell what the routes said, level by level, down to the one that took the connection."""
-    record, generation = one.record, one.generation
+    record, configuration = one.record, one.configuration
     address = one.address
     client = address.host if address else None
-    levels = [(None, generation.top), *generation.inside.items()]
+    levels = [(None, configuration.top), *configuration.inside.items()]
     for inside, level in levels:
         names = [route.name for route in level.detector.routes]
-        won = record.route if record.route in names else _outer(generation, record.route, names)
+        won = record.route if record.route in names else _outer(configuration, record.route, names)
         if won is None and inside is not None:
             continue
         is_asked = one.decided_after > 0
@@ -102,19 +104,19 @@ def _answers(one: Served) -> Iterator[dict[str, Any]]:
             is_asked = is_asked and route.name != won
 
 
-def _outer(generation: Generation, route: str | None, names: list[str]) -> str | None:
+def _outer(configuration: Configuration, route: str | None, names: list[str]) -> str | None:
     """Find the route of a level in whose TLS another one is, at any depth."""
     for name in names:
-        level = generation.inside.get(name)
+        level = configuration.inside.get(name)
         if level is not None:
             below = [inner.name for inner in level.detector.routes]
-            if route in below or _outer(generation, route, below):
+            if route in below or _outer(configuration, route, below):
                 return name
     return None
 
 
 def _answer(
-    route: Branch,
+    route: CompiledRoute,
     client: IPv4Address | IPv6Address | None,
     now: float,
     inside: str | None,

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from txmux.backends.upstream import Upstream
     from txmux.serving.serving import Serving
-    from txmux.tcp.generation import Generation
+    from txmux.tcp.configuration import Configuration
 
 __all__ = ["gauges_of"]
 
@@ -19,27 +19,27 @@ __all__ = ["gauges_of"]
 def gauges_of(serving: Serving) -> dict[str, Any]:
     """Give what changes with time, as values of JSON."""
     shared = serving.engine.shared
-    generations = [factory.generation for factory in serving.factories]
+    configurations = [factory.configuration for factory in serving.factories]
     upstreams = {one for factory in serving.factories for one in factory.upstreams.all()}
     return {
         "generations": sorted(
-            {serving.number, *(one.generation.number for one in serving.connections())}
+            {serving.version, *(one.configuration.version for one in serving.connections())}
         ),
         "descriptors": serving.engine.descriptors.now(),
         "sources": {
             one.settings.name: one.admission.per_source.tracked()
-            for one in generations
+            for one in configurations
             if one.admission.per_source is not None
         },
-        "certificates": sorted({found for one in generations for found in _certificates(one)}),
+        "certificates": sorted({found for one in configurations for found in _certificates(one)}),
         "troubles": serving.terminations.troubles(),
         "cluster": None if shared is None or not shared.is_wanted else shared.is_up,
         "up": sorted({found for one in upstreams for found in _up(one)}),
     }
 
 
-def _certificates(generation: Generation) -> Iterator[tuple[str, str, float]]:
-    for level in generation.levels:
+def _certificates(configuration: Configuration) -> Iterator[tuple[str, str, float]]:
+    for level in configuration.levels:
         for route in level.detector.routes:
             if route.termination is not None:
                 for file, until in route.termination.store.valid_until():

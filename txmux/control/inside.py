@@ -155,7 +155,7 @@ class Inside:
             "bytes_in": moved.bytes_in,
             "bytes_out": moved.bytes_out,
             **_datagrams(moved),
-            "generation": one.generation.number,
+            "generation": one.configuration.version,
             "worker": None,
             "facts": dict(record.facts),
         }

@@ -45,21 +45,21 @@ class Denied:
 
     def _begin(self) -> None:
         self._call = None
-        if self._is_due and any(one.generation.settings.end_denied for one in self._factories()):
+        if self._is_due and any(one.configuration.settings.end_denied for one in self._factories()):
             self._call = self._reactor.callLater(0, self._go_on, self._each())
         self._is_due = False
 
     def _each(self) -> Iterator[None]:
         for factory in self._factories():
-            generation = factory.generation
-            if not generation.settings.end_denied:
+            configuration = factory.configuration
+            if not configuration.settings.end_denied:
                 continue
             for one in list(factory.connections):
                 record = one.record
                 if one.admitted and record.reason is None:
                     # One that has moved here from another process knows its client from there.
                     address = address_in(record.facts.get("moved_to") or record.client)
-                    if address is not None and not generation.admission.serves(address):
+                    if address is not None and not configuration.admission.serves(address):
                         one.end("denied")
                 yield
 

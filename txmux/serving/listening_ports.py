@@ -171,10 +171,10 @@ class ListeningPorts:
     def accepted(self) -> set[str]:
         """Give the names of the listeners whose clients are accepted."""
         open_now = [port for port in self._by_key.values() if self._has_clients(port)]
-        return {port.factory.generation.settings.name for port in open_now}
+        return {port.factory.configuration.settings.name for port in open_now}
 
     def _has_clients(self, port: ListeningPort) -> bool:
-        return self.accepting and port.factory.generation.settings.name not in self._shut
+        return self.accepting and port.factory.configuration.settings.name not in self._shut
 
     def _apply_all(self) -> None:
         for port in self._by_key.values():

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from txmux.net.tls.terminations import PreparedTerminations
     from txmux.rules.model import Rules
     from txmux.serving.opening import OpenedPorts
-    from txmux.tcp.generation import Generation
+    from txmux.tcp.configuration import Configuration
     from txmux.tcp.listener import MuxFactory
     from txmux.telemetry.access_log import AccessLog
 
@@ -32,7 +32,7 @@ class Prepared:
 
     Attributes:
         factories: What serves the listeners, in their order.
-        generations: What those become that there are already.
+        configurations: What those become that there are already.
         places: What serves each place, by the place's key.
         reserved: Descriptors that ports will be given.
         ports: Those that Twisted has opened.
@@ -46,7 +46,7 @@ class Prepared:
     upstreams: PreparedUpstreams
     terminations: PreparedTerminations
     factories: list[MuxFactory] = attrs.field(factory=list, init=False)
-    generations: dict[MuxFactory, Generation] = attrs.field(factory=dict, init=False)
+    configurations: dict[MuxFactory, Configuration] = attrs.field(factory=dict, init=False)
     places: dict[str, MuxFactory] = attrs.field(factory=dict, init=False)
     reserved: dict[str, socket.socket] = attrs.field(factory=dict, init=False)
     ports: OpenedPorts = attrs.field(factory=dict, init=False)

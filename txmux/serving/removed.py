@@ -32,6 +32,6 @@ def removed(
     return [
         one
         for one in connections
-        if one.generation.number < number
+        if one.configuration.version < number
         and (one.record.route in gone or one.record.backend in gone_backends)
     ]

@@ -24,8 +24,8 @@ from txmux.serving.prepared import Prepared
 from txmux.serving.removed import removed
 from txmux.serving.state import recall_sources, sources_of
 from txmux.serving.telling import counted, missing_in, tell_of_draining, tell_of_dry_runs
+from txmux.tcp.configuration import Configuration
 from txmux.tcp.engine import Engine
-from txmux.tcp.generation import Generation
 from txmux.tcp.listener import MuxFactory
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class Serving:
     Attributes:
         listening_ports: Where clients come in.
         factories: What serves the listeners, in the order in which they were added.
-        number: Of the version of the rules, counted from 1.
+        version: Of the version of the rules, counted from 1.
         wanted: What an operator wants beside the rules.
         engine: What it works with.
         admission: Makes what counts connections of listeners that the rules do not have.
@@ -113,7 +113,7 @@ class Serving:
         self._retiring: list[MuxFactory] = []
         self._ending = Ending(reactor, self.connections)
         self.factories: list[MuxFactory] = []
-        self.number = 1
+        self.version = 1
         self.wanted: Mapping[str, Any] = {}
         self.admission: Callable[[Listener], Admission] | None = None
 
@@ -124,7 +124,7 @@ class Serving:
             listener: One of the rules.
             admission: Decides who may come in by it.
         """
-        factory = self._make(self._rules, listener, admission, self.number)
+        factory = self._make(self._rules, listener, admission, self.version)
         factory.log_to(self._access_log)
         self.factories.append(factory)
         return factory
@@ -140,7 +140,7 @@ class Serving:
             upstreams=self._upstreams,
             terminations=self.terminations,
         )
-        factory.generation = attrs.evolve(factory.generation, number=number)
+        factory.configuration = attrs.evolve(factory.configuration, version=number)
         return factory
 
     def listen(self, factory: MuxFactory, key: str, opened: socket.socket) -> None:
@@ -202,7 +202,7 @@ class Serving:
     def factory_of(self, listener: str) -> MuxFactory:
         """Give what serves a listener; where there is none of that name any more, what keeps its old connections."""
         for factory in self._all():
-            if factory.generation.settings.name == listener:
+            if factory.configuration.settings.name == listener:
                 return factory
         gone = Listener(listener)
         admission = self.admission
@@ -248,7 +248,7 @@ class Serving:
         self.engine.prepare_rules(rules)
         upstreams = self._upstreams.prepare(rules)
         terminations = self.terminations.prepare(rules)
-        number = self.number + afresh
+        number = self.version + afresh
         prepared = Prepared(self, rules, number, sockets, access_log, upstreams, terminations)
         problems = [*upstreams.problems, *map(str, terminations.problems)]
         if problems:
@@ -268,13 +268,13 @@ class Serving:
         self, prepared: Prepared, admission: Callable[[Listener], Admission], *, afresh: bool
     ) -> None:
         rules, sockets = prepared.rules, prepared.sockets
-        known = {factory.generation.settings.name: factory for factory in self.factories}
+        known = {factory.configuration.settings.name: factory for factory in self.factories}
         for listener in rules.listeners:
             factory = known.get(listener.name)
             if factory is None:
                 factory = self._make(rules, listener, admission(listener), prepared.number)
             elif afresh:
-                prepared.generations[factory] = Generation.make(
+                prepared.configurations[factory] = Configuration.make(
                     rules.routes,
                     listener,
                     admission(listener),
@@ -295,11 +295,11 @@ class Serving:
         """See `Prepared.commit`."""
         prepared.upstreams.commit()
         prepared.terminations.commit()
-        self._rules, self.number = prepared.rules, prepared.number
+        self._rules, self.version = prepared.rules, prepared.number
         self.engine.use_rules(prepared.rules)
-        for factory, generation in prepared.generations.items():
+        for factory, configuration in prepared.configurations.items():
             tell_of_dry_runs(factory)
-            factory.change(generation)
+            factory.change(configuration)
         gone = [factory for factory in self.factories if factory not in prepared.factories]
         self.factories[:] = prepared.factories
         self._retiring = [*filter(lambda one: one.connections, self._retiring), *gone]
@@ -343,7 +343,7 @@ class Serving:
 
     def older(self) -> list[Served]:
         """Give the connections that were accepted under older rules."""
-        return [one for one in self.connections() if one.generation.number < self.number]
+        return [one for one in self.connections() if one.configuration.version < self.version]
 
     def end_removed(self, routes: Collection[str], backends: Collection[str]) -> None:
         """End the connections that there are of routes and backends that are no more, after ``drain_timeout``.
@@ -352,7 +352,7 @@ class Serving:
             routes: Their names.
             backends: Their names.
         """
-        number = self.number
+        number = self.version
 
         def end() -> None:
             for one in removed(self.connections(), self._rules, number, routes, backends):
@@ -373,7 +373,7 @@ class Serving:
 
     async def status(self) -> dict[str, Any]:
         """Count the connections, for ``/api/status``."""
-        return counted(self.connections(), self.number)
+        return counted(self.connections(), self.version)
 
     async def missing(self) -> list[str]:
         """Tell what is missing for all clients to be served, one line each."""
@@ -465,4 +465,4 @@ def _open_port(opened: socket.socket, factory: MuxFactory) -> ListeningPort:
         from txmux.serving.udp_listening_port import udp_listening_port  # noqa: PLC0415 - most rules have no use for it
 
         return udp_listening_port(opened, factory)
-    return ListeningPort(factory.listen(opened), factory, factory.generation.settings.keepalive)
+    return ListeningPort(factory.listen(opened), factory, factory.configuration.settings.keepalive)

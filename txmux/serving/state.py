@@ -69,8 +69,8 @@ def state_of(
 
 def sources_of(factories: Iterable[MuxFactory]) -> dict[str, PerSource | None]:
     """Give what counts the sources of clients, by listeners."""
-    generations = [factory.generation for factory in factories]
-    return {one.settings.name: one.admission.per_source for one in generations}
+    configurations = [factory.configuration for factory in factories]
+    return {one.settings.name: one.admission.per_source for one in configurations}
 
 
 def recall_sources(state: Told, sources: Mapping[str, PerSource | None]) -> None:

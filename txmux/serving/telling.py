@@ -69,7 +69,7 @@ def counted(connections: Sequence[Served], number: int) -> dict[str, Any]:
         "generation": number,
         "active": len(connections),
         "undecided": sum(one.record.detect_ms is None for one in connections),
-        "older": sum(one.generation.number < number for one in connections),
+        "older": sum(one.configuration.version < number for one in connections),
     }
 
 
@@ -85,12 +85,12 @@ def tell_of_draining(count: int, seconds: float) -> None:
 
 def tell_of_dry_runs(factory: MuxFactory) -> None:
     """Log what the dry-run routes of a listener would have taken."""
-    generation = factory.generation
-    for name, count in generation.dry_runs:
+    configuration = factory.configuration
+    for name, count in configuration.dry_runs:
         _log.info(
             "[route {name}] would have taken {count} {noun} of [listen {listener}]",
             name=name,
             count=count,
             noun="connection" if count == 1 else "connections",
-            listener=generation.settings.name,
+            listener=configuration.settings.name,
         )

@@ -35,7 +35,7 @@ def _own_fields(client: Client, backend: Backend) -> Iterator[Tlv]:
     wanted = backend.proxy_tlvs
     known = client.ended_tls
     if not known and not {"authority", "alpn"}.isdisjoint(wanted):
-        limit = client.generation.settings.peek_limit
+        limit = client.configuration.settings.peek_limit
         known = tuple(_fields_of(parse_client_hello(client.said[:limit], None)))
     yield from (tlv for tlv in known if _BY_TYPE[TlvType(tlv.type)] in wanted)
     if "unique-id" in wanted:

@@ -57,8 +57,8 @@ if TYPE_CHECKING:
     from txmux.backends.pool.member import Member
     from txmux.backends.upstream import Destination, Upstream
     from txmux.net.tls.termination import Termination
+    from txmux.tcp.configuration import CompiledRoute, Configuration, RuleLayer
     from txmux.tcp.engine import Engine
-    from txmux.tcp.generation import Branch, Generation, Level
     from txmux.tcp.moving import GiveBack, MovedConnection, Sockets
     from txmux.tcp.race import Held
     from txmux.tcp.stage import Stage
@@ -85,7 +85,7 @@ class MuxProtocol(MovableEnd):
 
     Args:
         owner: Is told of its beginning and its end.
-        generation: The rules under which the client was accepted.
+        configuration: The rules under which the client was accepted.
         engine: What it works with.
         record: What is known of it so far.
 
@@ -103,43 +103,43 @@ class MuxProtocol(MovableEnd):
     _hop = 0
 
     def __init__(
-        self, owner: Owner, generation: Generation, engine: Engine, record: ConnectionRecord
+        self, owner: Owner, configuration: Configuration, engine: Engine, record: ConnectionRecord
     ) -> None:
         self._owner = owner
-        self.generation = generation
-        self.logged = generation.settings.log
+        self.configuration = configuration
+        self.logged = configuration.settings.log
         self.engine = engine
         self.record = record
-        self.counted = generation.counts.unrouted
+        self.counted = configuration.counts.unrouted
         self._accepted_at = engine.clock.seconds()
 
     # The beginning.
 
     @override
     def connectionMade(self) -> None:
-        transport, generation = self.transport, self.generation
-        generation.counts.accepted()
+        transport, configuration = self.transport, self.configuration
+        configuration.counts.accepted()
         host: Any = transport.getHost()
         self.record.local = text_of(host)
         self.engine.hops.ports.add(getattr(host, "port", 0))
-        if generation.hands_over:
+        if configuration.hands_over:
             self._look()
-        senders = generation.settings.accept_proxy_from
+        senders = configuration.settings.accept_proxy_from
         if senders is not None and is_sender(transport.getPeer(), senders):
             # Before the header has come, nothing of it is the client's, and who is to be admitted is not known.
             self._opened()
             self.enter(ReadingProxyHeader(self))
         elif self.admit():
             self._opened()
-            self.peek(generation.top)
+            self.peek(configuration.top)
 
     @override
     def admit(self) -> bool:
         try:
-            self.permit = self.generation.admission.enter(self._source, self.transport.getPeer())
+            self.permit = self.configuration.admission.enter(self._source, self.transport.getPeer())
         except Refused as refused:
             if refused.limit is not None:
-                self.generation.counts.refused(refused.limit)
+                self.configuration.counts.refused(refused.limit)
             self.turn_away(Refusal.CLOSE, refused.reason)
             return False
         self.admitted = True
@@ -148,7 +148,7 @@ class MuxProtocol(MovableEnd):
     def _opened(self) -> None:
         self._settled = False
         self.engine.descriptors.reserved += 1
-        self.engine.prepare(self.transport, self.generation.options)
+        self.engine.prepare(self.transport, self.configuration.options)
         self._owner.opened(self)
 
     def _settle(self) -> None:
@@ -161,7 +161,7 @@ class MuxProtocol(MovableEnd):
 
     def _look(self) -> None:
         """Leave what the client says in its socket, which may be handed over."""
-        transport, settings = self.transport, self.generation.settings
+        transport, settings = self.transport, self.configuration.settings
         if isinstance(transport, SocketTransport):
             header = LONGEST_HEADER if settings.accept_proxy_from is not None else 0
             self.is_looked_at = transport.look(settings.peek_limit + header, self._detection_over)
@@ -184,13 +184,13 @@ class MuxProtocol(MovableEnd):
             self.over("error")
 
     @override
-    def peek(self, level: Level, deadline: IDelayedCall | None = None) -> None:
+    def peek(self, level: RuleLayer, deadline: IDelayedCall | None = None) -> None:
         self.enter(Peeking(self, level, deadline))
 
     @override
     def detection_deadline(self) -> IDelayedCall:
         return self.engine.clock.callLater(
-            self.generation.settings.detect_timeout, self._detection_over
+            self.configuration.settings.detect_timeout, self._detection_over
         )
 
     def _detection_over(self) -> None:
@@ -198,10 +198,10 @@ class MuxProtocol(MovableEnd):
             self.stage.too_late()
 
     @override
-    def decided(self, level: Level, branch: Branch | None) -> None:
+    def decided(self, level: RuleLayer, branch: CompiledRoute | None) -> None:
         if branch is None:
             if self.record.route is None:
-                self.unrecognised = self.said[: CAPTURED * self.generation.settings.capture]
+                self.unrecognised = self.said[: CAPTURED * self.configuration.settings.capture]
             self.lead(level.default, "no-route")
             return
         if self.record.route is not None and self.counted is not None:  # which ends TLS
@@ -211,11 +211,11 @@ class MuxProtocol(MovableEnd):
         self.record.route = branch.name
         self.logged = fewer(self.logged, branch.log)
         if branch.termination is not None:
-            self.end_tls(branch.termination, self.generation.inside[branch.name])
+            self.end_tls(branch.termination, self.configuration.inside[branch.name])
         elif branch.destination is not None:
             self.lead(branch.destination, "denied")
 
-    def end_tls(self, termination: Termination, inside: Level) -> None:
+    def end_tls(self, termination: Termination, inside: RuleLayer) -> None:
         """Have the client shake hands, and then find out what it speaks inside of TLS."""
         # Who asks for TLS first, as PostgreSQL does, has it now; the server is not asked again.
         self.asked = ()
@@ -299,7 +299,7 @@ class MuxProtocol(MovableEnd):
         self, upstream: Upstream, member: Member, server: ProxyClient, held: Held | None = None
     ) -> None:
         self._settle()
-        self.engine.prepare(server.transport, self.generation.options)
+        self.engine.prepare(server.transport, self.configuration.options)
         self.enter(Relaying(self, self, server, upstream, member, held))
 
     # From another process; see `MovableEnd` for the way to one.
@@ -323,10 +323,10 @@ class MuxProtocol(MovableEnd):
         now = engine.clock.seconds()
         self._accepted_at = now - moved.age_at(now)
         self.logged = moved.logged
-        self.permit = self.generation.admission.adopt(address_in(record.client))
+        self.permit = self.configuration.admission.adopt(address_in(record.client))
         self.admitted = True
         self.counted = engine.column.route(record.listener, record.route or "")
-        self.generation.counts.adopted(self.counted)
+        self.configuration.counts.adopted(self.counted)
         # The other process has counted what was moved until now.
         self._counted_in = record.bytes_in + moved.relay.client.received
         self._counted_out = record.bytes_out + moved.relay.server.received
@@ -373,8 +373,8 @@ class MuxProtocol(MovableEnd):
             if counted is not None:
                 moved_in = record.bytes_in - self._counted_in
                 moved_out = record.bytes_out - self._counted_out
-                self.generation.counts.moved(counted, moved_in, moved_out)
-                self.generation.counts.over(counted, record, reason)
+                self.configuration.counts.moved(counted, moved_in, moved_out)
+                self.configuration.counts.over(counted, record, reason)
             self.engine.hops.forget(self._hop)
             self.stage.leave()
         finally:  # if there is no memory for that, it must not count for ever

@@ -42,7 +42,7 @@ def connector_for(
         affinity = upstream.affinity(address, client.record.facts)
     connector = BackendConnector(
         upstream,
-        client.generation.dial,
+        client.configuration.dial,
         client.engine.clock,
         header,
         address,
@@ -64,7 +64,7 @@ def connector_for(
 
 def race_for(client: Client, upstream: Upstream) -> Race:
     """Begin to connect a client that may turn out not to want it."""
-    race = Race(upstream, client.generation.settings.peek_limit)
+    race = Race(upstream, client.configuration.settings.peek_limit)
     race.connector = connector_for(client, upstream, race.connected, race.failed)
     race.connector.start()
     return race

@@ -17,9 +17,9 @@ from txmux.backends.upstreams import Upstreams
 from txmux.net.addresses import text_of
 from txmux.net.tls.terminations import Terminations
 from txmux.rules.model import Listener
+from txmux.tcp.configuration import Configuration
 from txmux.tcp.connection import MuxProtocol
 from txmux.tcp.engine import Engine
-from txmux.tcp.generation import Generation
 from txmux.tcp.stage import OVER
 from txmux.telemetry.access_log import is_wanted
 from txmux.telemetry.record import ConnectionRecord
@@ -73,7 +73,7 @@ class MuxFactory(ServerFactory):
         MuxError: A backend cannot be used, or files for TLS: one is missing, say.
 
     Attributes:
-        generation: What the next clients are accepted under.
+        configuration: What the next clients are accepted under.
         engine: As above.
         upstreams: As above.
         connections: Those that are not over, each a `Served`.
@@ -102,7 +102,7 @@ class MuxFactory(ServerFactory):
         self.upstreams = upstreams or Upstreams(
             engine.reactor, engine.clock, engine.dial, column=engine.column
         )
-        self.generation = Generation.make(
+        self.configuration = Configuration.make(
             routes,
             settings,
             admission or Admission(settings, engine.clock.seconds),
@@ -113,7 +113,7 @@ class MuxFactory(ServerFactory):
         self.connections: set[Any] = set()
         self.flows: object = None
         self._access_log = access_log
-        self._left: list[tuple[Generation, int]] = []
+        self._left: list[tuple[Configuration, int]] = []
         self._emptied: Deferred[None] | None = None
         self._stopping: Deferred[None] = succeed(None)
 
@@ -121,40 +121,40 @@ class MuxFactory(ServerFactory):
         """Make the end of a client's connection, which lets it in or refuses it."""
         assert addr is not None  # noqa: S101 - accepted connections have one
         self.engine.descriptors.let_in()
-        generation = self.generation
-        name = generation.settings.name
+        configuration = self.configuration
+        name = configuration.settings.name
         record = ConnectionRecord(time.time(), new_id(), name, text_of(addr))
-        return MuxProtocol(self, generation, self.engine, record)
+        return MuxProtocol(self, configuration, self.engine, record)
 
-    def change(self, generation: Generation) -> None:
+    def change(self, configuration: Configuration) -> None:
         """Accept the next clients under other rules; those that there are keep theirs."""
-        before, self.generation = self.generation, generation
+        before, self.configuration = self.configuration, configuration
         if self.numPorts:
             # In this order, so that what both have goes on.
-            for outcome in generation.in_process:
+            for outcome in configuration.in_process:
                 outcome.factory.doStart()
             self._leave(before)
 
-    def _leave(self, generation: Generation) -> None:
-        """Stop what a generation leads to, when its last connection has ended."""
-        if not generation.in_process:
+    def _leave(self, configuration: Configuration) -> None:
+        """Stop the destinations of a configuration when its last connection has ended."""
+        if not configuration.in_process:
             return
-        left = sum(one.generation is generation for one in self.connections)
+        left = sum(one.configuration is configuration for one in self.connections)
         if left:
-            self._left.append((generation, left))
+            self._left.append((configuration, left))
         else:
-            _stop(generation)
+            _stop(configuration)
 
-    def _ended(self, ended: Generation) -> None:
-        """Note the end of a connection while some generations wait for their last ones."""
+    def _ended(self, ended: Configuration) -> None:
+        """Note the end of a connection while some configurations wait for their last ones."""
         waiting, self._left = self._left, []
-        for generation, left in waiting:
-            if generation is not ended:
-                self._left.append((generation, left))
+        for configuration, left in waiting:
+            if configuration is not ended:
+                self._left.append((configuration, left))
             elif left > 1:
-                self._left.append((generation, left - 1))
+                self._left.append((configuration, left - 1))
             else:
-                _stop(generation)
+                _stop(configuration)
 
     def log_to(self, access_log: AccessLog | None) -> None:
         """Tell this log of every connection that ends from now on."""
@@ -176,10 +176,10 @@ class MuxFactory(ServerFactory):
         self.engine.check_adopting()
         record = moved.record
         led_to = self.upstreams.adopt(record.backend or "", record.server or "")
-        generation = self.generation
-        if 0 < moved.generation < generation.number:
-            generation = attrs.evolve(generation, number=moved.generation)
-        connection = MuxProtocol(self, generation, self.engine, record)
+        configuration = self.configuration
+        if 0 < moved.version < configuration.version:
+            configuration = attrs.evolve(configuration, version=moved.version)
+        connection = MuxProtocol(self, configuration, self.engine, record)
         try:
             connection.adopt(moved, sockets, led_to, elsewhere)
         except BaseException:
@@ -191,7 +191,7 @@ class MuxFactory(ServerFactory):
 
     def listen(self, opened: socket.socket) -> IListeningPort:
         """Accept the clients of a socket, of which a duplicate is taken."""
-        return self.engine.listen(opened, self, self.generation.options)
+        return self.engine.listen(opened, self, self.configuration.options)
 
     def opened(self, connection: Served) -> None:
         """Note a connection that is going to be served, as far as is known."""
@@ -204,12 +204,12 @@ class MuxFactory(ServerFactory):
         if connection in self.connections:
             self.connections.discard(connection)
             if self._left:
-                self._ended(connection.generation)
+                self._ended(connection.configuration)
             if not self.connections:
                 self.engine.clock.drop_idle()
         self.engine.descriptors.freed()
         if connection.admitted:
-            connection.generation.admission.leave(connection.permit)
+            connection.configuration.admission.leave(connection.permit)
         is_told = is_wanted(connection.record, connection.logged)
         if self.engine.events.wanted and is_told:
             self.engine.events.ended(connection.record)
@@ -240,12 +240,12 @@ class MuxFactory(ServerFactory):
     def startFactory(self) -> None:
         """Start what routes lead to."""
         self.upstreams.start()
-        for outcome in self.generation.in_process:
+        for outcome in self.configuration.in_process:
             outcome.factory.doStart()
 
     def stopFactory(self) -> None:
         """Stop it again, when the last connection has ended."""
-        self._leave(self.generation)
+        self._leave(self.configuration)
         self._stopping = self.upstreams.stop()
 
     def stopped(self) -> Deferred[None]:
@@ -253,6 +253,6 @@ class MuxFactory(ServerFactory):
         return self._stopping
 
 
-def _stop(generation: Generation) -> None:
-    for outcome in generation.in_process:
+def _stop(configuration: Configuration) -> None:
+    for outcome in configuration.in_process:
         outcome.factory.doStop()

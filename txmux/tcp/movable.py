@@ -50,7 +50,7 @@ class MovableEnd(ClientEnd):
         if state is None:
             return None
         age, now = self.elapsed_ms() / 1000, self.engine.clock.seconds()
-        number = self.generation.number
+        number = self.configuration.version
         moved = MovedConnection(self.record, age, self.logged, relay.timeouts, state, number, now)
         return moved, stage.sockets
 
@@ -68,8 +68,8 @@ class MovableEnd(ClientEnd):
         """Leave it to another process, which is told of it next, to count it for limits; give what has. `let_go` follows."""
         if self.admitted:
             self.admitted = False
-            self.generation.admission.move_away(self.permit)
-        return self.generation.admission
+            self.configuration.admission.move_away(self.permit)
+        return self.configuration.admission
 
     def let_go(self, *, keeps_place: bool = False) -> GiveBack | None:
         """Forget a connection that goes on elsewhere, and is logged there.
@@ -85,7 +85,7 @@ class MovableEnd(ClientEnd):
         give_back = stage.move_away() if keeps_place else None
         self.count_bytes()
         if self.counted is not None:
-            self.generation.counts.moved_away(self.counted)
+            self.configuration.counts.moved_away(self.counted)
             self.counted = None
         stage.relay.let_go()
         self.logged = False
@@ -96,7 +96,7 @@ class MovableEnd(ClientEnd):
         """Count what has been moved until now."""
         if self.counted is not None and self.record.detect_ms is not None:
             moved = self.stage.moved()
-            self.generation.counts.moved(
+            self.configuration.counts.moved(
                 self.counted,
                 moved.bytes_in - self._counted_in,
                 moved.bytes_out - self._counted_out,

@@ -38,7 +38,7 @@ class MovedConnection:
         logged: Whether the log is told, or only of what is to be looked into.
         timeouts: When to give up; those of the rules that led the client.
         relay: How far its bytes have come.
-        generation: The number of the version of the rules by which the client was accepted; 0 if that is not known.
+        version: That of the rules by which the client was accepted; 0 if that is not known.
         at: When all this was so, as the clock of both processes tells it.
     """
 
@@ -47,7 +47,7 @@ class MovedConnection:
     logged: Logged
     timeouts: Timeouts
     relay: RelayState
-    generation: int = 0
+    version: int = 0
     at: float | None = None
 
     def age_at(self, now: float) -> float:

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from txmux.access.per_source import Permit
     from txmux.net.relay.interface import Moved
     from txmux.rules.model import Logged
-    from txmux.tcp.generation import Generation
+    from txmux.tcp.configuration import Configuration
     from txmux.telemetry.reasons import AbortReason, EndReason
     from txmux.telemetry.record import ConnectionRecord
     from txmux.telemetry.states import ConnectionState
@@ -40,7 +40,7 @@ class Served(Protocol):
     """
 
     record: ConnectionRecord
-    generation: Generation
+    configuration: Configuration
     logged: Logged
     admitted: bool
     permit: Permit | None
@@ -92,6 +92,6 @@ def note_decision(served: Served, bytes_in: int, reason: EndReason) -> None:
         served.led_for = reason
         if served.engine.events.wanted:
             served.engine.events.decided(record)
-        served.generation.counts.decided(record)
+        served.configuration.counts.decided(record)
     if served.permit is not None:
         served.permit.settle()

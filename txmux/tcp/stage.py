@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from txmux.backends.upstream import Destination, Upstream
     from txmux.interfaces import Exchange
     from txmux.net.relay.ends import IRelayTransport
+    from txmux.tcp.configuration import CompiledRoute, Configuration, RuleLayer
     from txmux.tcp.engine import Engine
-    from txmux.tcp.generation import Branch, Generation, Level
     from txmux.tcp.race import Held, Race
     from txmux.telemetry.reasons import AbortReason, ConnectFailure, EndReason
     from txmux.telemetry.record import ConnectionRecord
@@ -37,7 +37,7 @@ class Client(Protocol):
     Attributes:
         transport: Leads to the client, or to what is inside of its TLS.
         record: For the access log.
-        generation: The rules under which the client was accepted.
+        configuration: The rules under which the client was accepted.
         engine: Has the timers and the relays.
         said: What the client has said, and nobody has been given yet.
         heard_at: When it last said something, or a protocol of this process did, by the engine's clock; 0 is never. A relay
@@ -52,7 +52,7 @@ class Client(Protocol):
 
     transport: IRelayTransport
     record: ConnectionRecord
-    generation: Generation
+    configuration: Configuration
     engine: Engine
     said: bytes = b""
     heard_at: float = 0.0
@@ -92,10 +92,10 @@ class Client(Protocol):
     def admit(self) -> bool:
         """Let the client in, or turn it away; tell which."""
 
-    def peek(self, level: Level, deadline: IDelayedCall | None = None) -> None:
+    def peek(self, level: RuleLayer, deadline: IDelayedCall | None = None) -> None:
         """Find out what the client speaks, by the routes of a level; `deadline` may have begun, or even run out."""
 
-    def decided(self, level: Level, branch: Branch | None) -> None:
+    def decided(self, level: RuleLayer, branch: CompiledRoute | None) -> None:
         """Go where the routes of a level lead the client: `branch` takes it, or none of them if that is ``None``."""
 
     def lead(self, destination: Destination, reason: EndReason) -> None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from txmux.backends.upstream import Destination
     from txmux.detection.detector import Decision, FlowDetection
     from txmux.rules.model import Logged
-    from txmux.tcp.generation import Branch, Generation
+    from txmux.tcp.configuration import CompiledRoute, Configuration
     from txmux.telemetry.counting.counts import RouteCounts
     from txmux.telemetry.reasons import AbortReason, ConnectFailure, EndReason
     from txmux.telemetry.record import ConnectionRecord
@@ -46,7 +46,7 @@ class Flow(Movable):
         flows: Has it, and ends it when it was quiet for too long.
         port: Where the client's datagrams come in, and its answers go out.
         key: The flow's own among those of the port.
-        generation: The rules under which it began.
+        configuration: The rules under which it began.
         record: What is known of it so far.
         client: The client's address.
 
@@ -69,7 +69,7 @@ class Flow(Movable):
         flows: Owner,
         port: DatagramPort,
         key: Key,
-        generation: Generation,
+        configuration: Configuration,
         record: ConnectionRecord,
         client: Address,
         permit: Permit | None,
@@ -78,11 +78,11 @@ class Flow(Movable):
         self._port = port
         self._key = key
         self._client = client
-        self.generation = generation
+        self.configuration = configuration
         self.record = record
         self.permit = permit
         self.admitted = True
-        self.logged: Logged = generation.settings.log
+        self.logged: Logged = configuration.settings.log
         self.state = "peeking"
         self.unrecognised: bytes | None = None
         self.led_for: EndReason | None = None
@@ -90,16 +90,16 @@ class Flow(Movable):
         self.decided_after = 0
         self.queue = None
         self._started_at = self.entered_at = self.heard_at = flows.seconds()
-        self._counted: RouteCounts | None = generation.counts.unrouted
+        self._counted: RouteCounts | None = configuration.counts.unrouted
         self._counted_before: tuple[int, ...] = (0, 0, 0, 0)
         self.proxy_header: Header | None = None
         self.ids: ConnectionIds | None = None
         self.beside: SharedAddress[Any] | None = None
         self.held: tuple[bytes, ...] = ()
-        self._level = generation.top
+        self._level = configuration.top
         detection = self._begin_detection()
         looks = detection.can_decide() or detection.can_look()
-        self._detection: FlowDetection[Branch] | None = detection if looks else None
+        self._detection: FlowDetection[CompiledRoute] | None = detection if looks else None
         self._nowhere: EndReason = "no-route"
         self._server_socket: ServerSocket | None = None
         self._following: Following | None = None
@@ -119,7 +119,7 @@ class Flow(Movable):
         if self._counted is not None and self.record.detect_ms is not None:
             now = (self.bytes_in, self.bytes_out, self.datagrams_in, self.datagrams_out)
             before, self._counted_before = self._counted_before, now
-            counts = self.generation.counts
+            counts = self.configuration.counts
             counts.moved(self._counted, now[0] - before[0], now[1] - before[1])
             counts.datagrams(now[2] - before[2], now[3] - before[3])
 
@@ -244,15 +244,15 @@ class Flow(Movable):
 
     def _may_hold(self, data: memoryview) -> bool:
         held = sum(map(len, self.held)) + len(data)
-        return len(self.held) < MOST_HELD and held <= self.generation.settings.peek_limit
+        return len(self.held) < MOST_HELD and held <= self.configuration.settings.peek_limit
 
     def lost(self, count: int) -> None:
         """Count datagrams that were dropped."""
-        self.generation.counts.lost(count)
+        self.configuration.counts.lost(count)
 
     # The decision.
 
-    def _begin_detection(self) -> FlowDetection[Branch]:
+    def _begin_detection(self) -> FlowDetection[CompiledRoute]:
         host = self._client.host if self._level.asks_who else None
         return self._level.detector.begin_flow(host, self.record.time)
 
@@ -271,17 +271,17 @@ class Flow(Movable):
         finally:
             # Most flows are decided at once, and have another time by now.
             if self.queue is None and self.record.reason is None:
-                seconds = self.generation.settings.detect_timeout
+                seconds = self.configuration.settings.detect_timeout
                 self._flows.enter(self, seconds, is_spare=True, is_final=True)
 
-    def _decided(self, decision: Decision[Branch]) -> None:
+    def _decided(self, decision: Decision[CompiledRoute]) -> None:
         record = self.record
         record.facts = {**record.facts, **decision.facts} if record.facts else decision.facts
         self._detection = None
         branch = decision.route
         if branch is None or branch.destination is None:
             self._is_stray = tunnels.goes_on(self.said)
-            self.unrecognised = self.said[: CAPTURED * self.generation.settings.capture]
+            self.unrecognised = self.said[: CAPTURED * self.configuration.settings.capture]
             self._lead(self._level.default, "no-route")
             return
         self._counted = branch.counts
@@ -457,7 +457,7 @@ class Flow(Movable):
             if record.detect_ms is not None:
                 self.count_bytes()
             self._counted = None
-            self.generation.counts.over(counted, record, reason)
+            self.configuration.counts.over(counted, record, reason)
         self._port.forget(self._key, self)
         if self._following is not None:
             self._following.end()

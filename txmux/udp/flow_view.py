@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from txmux.net.sockets.descriptors import Descriptors
     from txmux.net.sockets.poller import Poller
     from txmux.rules.model import Logged
-    from txmux.tcp.generation import Generation
+    from txmux.tcp.configuration import Configuration
     from txmux.telemetry.record import ConnectionRecord
     from txmux.udp.following import Following
     from txmux.udp.port import DatagramPort, Key
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
         table: FlowTable[Any]
 
         @property
-        def generation(self) -> Generation:
+        def configuration(self) -> Configuration:
             """The rules under which new flows begin."""
 
         engine: Any
@@ -111,9 +111,9 @@ class FlowView:
         return Moved(self.bytes_in, self.bytes_out, self.heard_at, counts)
 
     @property
-    def newest_generation(self) -> Generation:
+    def newest_configuration(self) -> Configuration:
         """The rules under which new flows begin."""
-        return self._flows.generation
+        return self._flows.configuration
 
     @property
     def client(self) -> Address:

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
     from txmux.access.per_source import Permit
     from txmux.rules.model import IPAddress
-    from txmux.tcp.generation import Generation
+    from txmux.tcp.configuration import Configuration
     from txmux.tcp.listener import MuxFactory
     from txmux.telemetry.reasons import LimitName
     from txmux.udp.port import Key
@@ -131,9 +131,9 @@ class Flows:
         self._refusals = Refusals(self.seconds)
 
     @property
-    def generation(self) -> Generation:
+    def configuration(self) -> Configuration:
         """The rules under which new flows begin."""
-        return self._factory.generation
+        return self._factory.configuration
 
     def attach(self) -> None:
         """Note that a port leads here."""
@@ -157,7 +157,7 @@ class Flows:
             data: What it says.
             size: The bytes of each datagram but the last; 0 if there is one.
         """
-        generation = self._factory.generation
+        configuration = self._factory.configuration
         peer, local = key
         host, text = _host_of(peer[0])
         client, client_text = Address(host, peer[1]), f"{text}:{peer[1]}"
@@ -165,7 +165,7 @@ class Flows:
         header: Header | None = None
         permit: Permit | None = None
         refused: Refused | None = None
-        senders = generation.settings.accept_proxy_from
+        senders = configuration.settings.accept_proxy_from
         if senders is not None and client.host in senders:
             found = decode_datagram(bytes(ancillary.split(data, size)[0]))
             if found is None:
@@ -177,21 +177,21 @@ class Flows:
                     client_text = str(client)
         if refused is None:
             try:
-                permit = self._let_in(generation, client, port)
+                permit = self._let_in(configuration, client, port)
             except Refused as problem:
                 refused = problem
         if refused is not None:
             limit = _LIMITS.get(refused.limit, refused.limit)
-            if not self._refusals.count(generation, refused.reason, limit, client):
+            if not self._refusals.count(configuration, refused.reason, limit, client):
                 return None
-        name = generation.settings.name
+        name = configuration.settings.name
         record = ConnectionRecord(time.time(), new_id(), name, client_text, asked)
         if header is not None:
             record.facts = {name: printable(text) for name, text in told_by(header).items()}
-        flow = Flow(self, port, key, generation, record, client, permit)
+        flow = Flow(self, port, key, configuration, record, client, permit)
         flow.proxy_header = header
         flow.ids = _ids_of(header, data, size)
-        generation.counts.accepted()
+        configuration.counts.accepted()
         self._factory.opened(flow)
         if refused is not None:
             flow.refuse(refused.reason, len(data), ancillary.datagrams_in(len(data), size))
@@ -199,15 +199,17 @@ class Flows:
         port.enter(key, flow)
         return flow
 
-    def _let_in(self, generation: Generation, client: Address, port: DatagramPort) -> Permit | None:
+    def _let_in(
+        self, configuration: Configuration, client: Address, port: DatagramPort
+    ) -> Permit | None:
         """Let a client in; who may not come in makes nobody else go.
 
         Raises:
             Refused: It is not let in.
         """
-        permit = generation.admission.enter(client, port.getHost())
-        if not self._has_room(generation):
-            generation.admission.leave(permit)
+        permit = configuration.admission.enter(client, port.getHost())
+        if not self._has_room(configuration):
+            configuration.admission.leave(permit)
             raise Refused("limit", "max_flows")
         return permit
 
@@ -258,19 +260,19 @@ class Flows:
         client = address_in(client_of(told))
         if client is None:
             raise ValueError(f"{client_of(told)!r} is not an address and a port")
-        generation = self._factory.generation
-        if 0 < told.get("generation", 0) < generation.number:
-            generation = attrs.evolve(generation, number=told["generation"])
-        permit = generation.admission.adopt(client)
-        flow = Flow(self, port, key, generation, record, client, permit)
+        configuration = self._factory.configuration
+        if 0 < told.get("generation", 0) < configuration.version:
+            configuration = attrs.evolve(configuration, version=told["generation"])
+        permit = configuration.admission.adopt(client)
+        flow = Flow(self, port, key, configuration, record, client, permit)
         flow.ids = ids
         port.enter(key, flow)
         self._factory.opened(flow)
         return flow
 
-    def _has_room(self, generation: Generation) -> bool:
+    def _has_room(self, configuration: Configuration) -> bool:
         """Tell whether there may be one more; the one that is the least loss makes room for it."""
-        most: float | None = generation.settings.max_flows
+        most: float | None = configuration.settings.max_flows
         if most is None:
             if self.table.count >= self._most:
                 self._most = _most_by_descriptors()
@@ -331,14 +333,14 @@ class Flows:
 
     def lost(self, count: int) -> None:
         """Count datagrams that were dropped."""
-        self._factory.generation.counts.lost(count)
+        self._factory.configuration.counts.lost(count)
 
     def shed(self, count: int) -> None:
         """Count datagrams of unknown clients that were dropped, since the queue was too long for more flows."""
-        generation = self._factory.generation
-        generation.counts.lost(count)
-        self._refusals.note(generation, "a long queue", count)
+        configuration = self._factory.configuration
+        configuration.counts.lost(count)
+        self._refusals.note(configuration, "a long queue", count)
 
     def cut(self, count: int) -> None:
         """Count datagrams that were longer than any that can be taken."""
-        self._factory.generation.counts.cut(count)
+        self._factory.configuration.counts.cut(count)

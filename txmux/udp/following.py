@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from typing import Protocol
 
     from txmux.access.per_source import Permit
-    from txmux.tcp.generation import Generation
+    from txmux.tcp.configuration import Configuration
     from txmux.telemetry.record import ConnectionRecord
     from txmux.udp.migration import MigratingPath, Migration
     from txmux.udp.port import DatagramPort, Key
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
     class MigratingFlow(Protocol):
         """A flow, as what has it follow its client sees it."""
 
-        generation: Generation
+        configuration: Configuration
         record: ConnectionRecord
         permit: Permit | None
 
         @property
-        def newest_generation(self) -> Generation:
+        def newest_configuration(self) -> Configuration:
             """The rules under which new flows begin."""
 
         @property
@@ -198,22 +198,22 @@ class Following:
 
     def _may_be_at(self, client: Address) -> bool:
         """Tell whether a client with this address is let in, and served by the route; a proxy in front is none."""
-        generation, name = self._flow.generation, self._flow.record.route
-        senders = generation.settings.accept_proxy_from
+        configuration, name = self._flow.configuration, self._flow.record.route
+        senders = configuration.settings.accept_proxy_from
         if senders is not None and client.host in senders:
             return False
-        routes = generation.top.detector.routes
+        routes = configuration.top.detector.routes
         route = next((route for route in routes if route.name == name), None)
         is_served = route is None or route.clients.serves(client.host)
-        now = self._flow.newest_generation
-        return is_served and generation.admission.serves(client) and now.admission.serves(client)
+        now = self._flow.newest_configuration
+        return is_served and configuration.admission.serves(client) and now.admission.serves(client)
 
     def _reserve(self, source: object, client: Address) -> bool:
         """Count the flow for another source, too, as it may move there; tell whether that may have one more."""
         self._give_back()
         flow = self._flow
         try:
-            permit = flow.newest_generation.admission.move(flow.permit, flow.client, client)
+            permit = flow.newest_configuration.admission.move(flow.permit, flow.client, client)
         except Refused:
             return False
         if permit is not None and permit is not flow.permit:
@@ -233,7 +233,7 @@ class Following:
             self._reserved = None
         else:
             self._give_back()
-            admission = flow.newest_generation.admission
+            admission = flow.newest_configuration.admission
             permit = admission.move(before, flow.client, client, is_known=True)
         if permit is not before:
             flow.permit = permit

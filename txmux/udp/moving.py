@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from txmux.backends.pool.member import Member
     from txmux.backends.upstream import Destination, Upstream
     from txmux.detection.detector import FlowDetection
-    from txmux.tcp.generation import Generation
+    from txmux.tcp.configuration import Configuration
     from txmux.telemetry.counting.counts import RouteCounts
     from txmux.telemetry.reasons import EndReason
     from txmux.telemetry.states import ConnectionState
@@ -73,11 +73,11 @@ class Movable(FlowView):
         "beside",
         "bytes_in",
         "bytes_out",
+        "configuration",
         "datagrams_in",
         "datagrams_out",
         "decided_after",
         "entered_at",
-        "generation",
         "heard_at",
         "held",
         "ids",
@@ -92,7 +92,7 @@ class Movable(FlowView):
     )
 
     state: ConnectionState
-    generation: Generation
+    configuration: Configuration
     permit: Permit | None
     ids: ConnectionIds | None
     proxy_header: Header | None
@@ -160,7 +160,7 @@ class Movable(FlowView):
             "local": local.hex(),
             "place": self._port.place,
             "client": str(self._client),
-            "generation": self.generation.number,
+            "generation": self.configuration.version,
             "state": self.state,
             "age": self.elapsed_ms() / 1000,
             "in_state": now - self.entered_at,
@@ -193,7 +193,7 @@ class Movable(FlowView):
         self._still_in = None
         self.count_bytes()
         if self._counted is not None:
-            self.generation.counts.moved_away(self._counted)
+            self.configuration.counts.moved_away(self._counted)
             self._counted = None
         self.held = ()
         self.logged = False
@@ -241,7 +241,7 @@ class Movable(FlowView):
         if told.get("introduction") is not None:
             found = decode_datagram(b64decode(told["introduction"]))
             self.proxy_header = None if found is None else found.header
-        self.generation.counts.adopted(self._counted)
+        self.configuration.counts.adopted(self._counted)
         now = self._flows.seconds()
         times = now - told.get("in_state", 0.0), now - told.get("quiet", 0.0)
         if state == "peeking":
@@ -279,7 +279,7 @@ class Movable(FlowView):
 
     def _decide_again(self, entered_at: float, heard_at: float) -> None:
         """Show what was held to the rules of this process, which may be others."""
-        seconds = self.generation.settings.detect_timeout
+        seconds = self.configuration.settings.detect_timeout
         queue = self._flows.table.queue(seconds, is_spare=True, is_final=True)
         self._flows.rejoin(self, queue, entered_at, heard_at)
         if self.held:

@@ -12,7 +12,7 @@ from txmux.access.per_source import source_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
 
-    from txmux.tcp.generation import Generation
+    from txmux.tcp.configuration import Configuration
     from txmux.telemetry.reasons import EndReason, LimitName
     from txmux.wire.proxyprotocol.header import Address
 
@@ -36,12 +36,16 @@ class Refusals:
         self._listed: set[Hashable] = set()
 
     def count(
-        self, generation: Generation, reason: EndReason, limit: LimitName | None, client: Address
+        self,
+        configuration: Configuration,
+        reason: EndReason,
+        limit: LimitName | None,
+        client: Address,
     ) -> bool:
         """Count one.
 
         Args:
-            generation: Whose rules have refused it.
+            configuration: Whose rules have refused it.
             reason: Why.
             limit: The limit that was reached; ``None`` if it was something else.
             client: Whose it is.
@@ -50,16 +54,16 @@ class Refusals:
             Whether it is to have a line in the access log: the first one of a source in a minute has.
         """
         if limit is not None:
-            generation.counts.refused(limit)
+            configuration.counts.refused(limit)
         why = limit or ("no PROXY header" if reason == "proxy-header" else "allow, deny or a ban")
-        self.note(generation, why, 1, f", the last one from {client.host}")
+        self.note(configuration, why, 1, f", the last one from {client.host}")
         return limit != "max_flows" and self._is_news(client)
 
-    def note(self, generation: Generation, why: str, count: int, whose: str = "") -> None:
+    def note(self, configuration: Configuration, why: str, count: int, whose: str = "") -> None:
         """Count some that get no line anywhere else, and tell of all once a minute.
 
         Args:
-            generation: Whose rules have refused them.
+            configuration: Whose rules have refused them.
             why: By what.
             count: How many.
             whose: What is told of the last one.
@@ -71,7 +75,7 @@ class Refusals:
             counted, self._counted = self._counted, {}
             _log.warn(
                 "[{listener}] flows are refused, by {why}{whose}; this is told once a minute",
-                listener=generation.settings.name,
+                listener=configuration.settings.name,
                 why=", ".join(f"{name}: {count}" for name, count in counted.items()),
                 whose=whose,
             )

@@ -184,7 +184,7 @@ class EmbeddingTests(SynchronousTestCase):
         tls = attrs.evolve(route("tls", "close"), outcome=None, terminate_tls=TlsEnd(files))
         engine = Engine(Clock())
         made = MuxFactory([tls, route("ssh", _TO)], Listener("m"), engine=engine)
-        self.assertTrue(made.generation.hands_over)
+        self.assertTrue(made.configuration.hands_over)
         with self.assertRaisesRegex(MuxError, "of no use to anybody else; add 'backend'"):
             MuxFactory([tls], Listener("m", default=Handover("x")), engine=engine)
 

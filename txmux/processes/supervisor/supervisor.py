@@ -85,7 +85,7 @@ class Supervisor:
         exchange: How they take the place of others, and others theirs.
         counters: As above.
         starter: As above.
-        generation: The number of the version of the rules, counted from 1.
+        version: The number of the version of the rules, counted from 1.
         wanted: What an operator wants beside the rules.
         bans: Who may not come in, whatever the rules.
         upstreams: The backends, of which this process only checks the servers and looks up the names.
@@ -128,7 +128,7 @@ class Supervisor:
         self._left: set[str] = set()
         self._next: _Next | None = None
         self._catching_up: set[Deferred[None]] = set()
-        self.generation = 1
+        self.version = 1
         self.wanted: Mapping[str, Any] = {}
         self.bans = Bans()
         self._lists = Lists()
@@ -202,19 +202,19 @@ class Supervisor:
         """Give what a worker has to know at its start; see `txmux.processes.workers.messages.Start`."""
         following = self._next
         if following is not None and worker in self.pool.added:
-            message = self._message(following.rules, following.sockets, following.generation)
+            message = self._message(following.rules, following.sockets, following.version)
         else:
-            message = self._message(self._rules, self._sockets.sockets(), self.generation)
+            message = self._message(self._rules, self._sockets.sockets(), self.version)
         banned = rows_of((ban.network, ban) for ban in self.bans)
         state = {**self._known(self._servers()), "names": self._names.told(), "banned": banned}
         return {**message, "state": state}
 
     def _message(
-        self, rules: Rules, sockets: Mapping[str, socket.socket], generation: int
+        self, rules: Rules, sockets: Mapping[str, socket.socket], version: int
     ) -> dict[str, Any]:
         return {
             "rules": b64encode(pack(rules)).decode(),
-            "generation": generation,
+            "version": version,
             "limits": attrs.asdict(self._limits.layout),
             "sockets": list(sockets),
             "descriptors": [
@@ -272,7 +272,7 @@ class Supervisor:
     @property
     def number(self) -> int:
         """The number of the version of the rules."""
-        return self.generation
+        return self.version
 
     def opener(self) -> socket.socket | None:
         """Give what leads a worker to what opens files for it; ``None`` if it opens them itself."""
@@ -301,7 +301,7 @@ class Supervisor:
         if following is not None and worker in self.pool.added:
             self._note_added(following)
             return
-        if worker.generation != self.generation:
+        if worker.version != self.version:
             # The rules have changed since it was started.
             self._have_catch_up(worker)
         elif self.exchange.accepting:
@@ -352,9 +352,7 @@ class Supervisor:
             await self.pool.settled()
             # A worker that gets ready for these rules while it does so for others would take one for the other.
             await DeferredList([*self._catching_up])
-            following = self._next = _Next(
-                rules, sockets.sockets, self.generation + afresh, upstreams
-            )
+            following = self._next = _Next(rules, sockets.sockets, self.version + afresh, upstreams)
             undo.callback(self._forget_next, following)
             await self._prepare(following, afresh=afresh)
             # These rules may have the worker end to which flows are on their way.
@@ -389,9 +387,9 @@ class Supervisor:
         """Close sockets for datagrams of removed listeners whose last flow has ended, or goes on in a worker that is about to end."""
         if not self._left:
             return
-        generation = self.generation
+        version = self.version
         left = await self.pool.flows_left()
-        if left is not None and self.generation == generation and not self.is_changing:
+        if left is not None and self.version == version and not self.is_changing:
             for key in self._left.difference(left):
                 self._left.remove(key)
                 self._sockets.give_up(key)
@@ -435,7 +433,7 @@ class Supervisor:
             MuxError: One cannot.
         """
         rules = following.rules
-        message = self._message(rules, following.sockets, following.generation)
+        message = self._message(rules, following.sockets, following.version)
         prepare = {name: message[name] for name in ("rules", "limits", "sockets")}
         descriptors = message["descriptors"][1:]
         following.asked = {one: one.pid for one in self.pool.all() if one.ready}
@@ -495,7 +493,7 @@ class Supervisor:
         self.starter.use(self._rules)
         self._lists.hold(self._rules)
         self._files.commit()
-        self.generation = following.generation
+        self.version = following.version
         following.upstreams.commit()
         # Those that have ended in between have successors, which begin with the rules that were before.
         ready = [worker for worker, pid in following.asked.items() if worker.pid == pid]
@@ -504,7 +502,7 @@ class Supervisor:
         again = self.pool.take_back(count, ready)
         older = [self._commit(worker) for worker in ready]
         for worker in (*again, *added):
-            worker.generation = self.generation
+            worker.version = self.version
             if self.exchange.accepting:
                 self.pool.let_accept(worker)
         for worker in self.pool.workers:
@@ -514,7 +512,7 @@ class Supervisor:
         return sum(await gatherResults(older))
 
     def _commit(self, worker: Worker) -> Deferred[int]:
-        worker.generation = self.generation
+        worker.version = self.version
         listening = worker in self.pool.workers
 
         def failed(failure: Failure) -> int:
@@ -531,7 +529,7 @@ class Supervisor:
         done.addBoth(lambda _: self._catching_up.discard(done))
 
     async def _catch_up(self, worker: Worker) -> None:
-        message = self._message(self._rules, self._sockets.sockets(), self.generation)
+        message = self._message(self._rules, self._sockets.sockets(), self.version)
         descriptors = message.pop("descriptors")[1:]
         asked = worker.ask("prepare", afresh=True, descriptors=descriptors, **message)
         problems = await failures([asked])
@@ -553,7 +551,7 @@ class Supervisor:
 
     async def status(self) -> dict[str, Any]:
         """Count the connections, in all and in each worker, for ``/api/status``."""
-        return {"generation": self.generation, **await self.pool.status()}
+        return {"generation": self.version, **await self.pool.status()}
 
     async def missing(self) -> list[str]:
         """Tell what is missing for all clients to be served; see `Serving.missing`."""
@@ -636,7 +634,7 @@ class _Next:
 
     rules: Rules
     sockets: Mapping[str, socket.socket]
-    generation: int
+    version: int
     upstreams: PreparedUpstreams
     asked: dict[Worker, int] = attrs.field(factory=dict)
     ready: Deferred[None] = attrs.field(factory=Deferred)

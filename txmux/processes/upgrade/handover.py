@@ -285,7 +285,7 @@ def _adopt(
         factory.adopt(moved, sockets, place)
     except Exception:  # noqa: BLE001 - as above
         _log.failure("{id} cannot go on in this process, and ends", id=moved.record.id)
-        factory.generation.admission.none_come()
+        factory.configuration.admission.none_come()
         _close(sockets)
         if place is not None:  # telling it twice does not matter
             place(_nothing)

@@ -118,14 +118,14 @@ class Prepare:
         rules: As they were read by the supervisor; from the base64 of `txmux.rules.packing.pack`.
         limits: Where everything is in the memory, in which there may be more now.
         sockets: The keys of the places of the sockets, in their order.
-        generation: The number of the version of the rules; 0 is the next one, if they are others.
+        version: The number of the version of the rules; 0 is the next one, if they are others.
         afresh: Whether these are other rules at all.
     """
 
     rules: Rules = attrs.field(converter=_rules)
     limits: Layout = attrs.field(converter=_layout)
     sockets: list[str] = attrs.field(validator=_KEYS)
-    generation: int = attrs.field(default=0, validator=_NUMBER)
+    version: int = attrs.field(default=0, validator=_NUMBER)
     afresh: bool = attrs.field(validator=instance_of(bool))
 
 
@@ -138,7 +138,7 @@ class Start:
         limits: As above.
         sockets: As above.
         state: What is known already; see `txmux.serving.state`.
-        generation: The number of the version of the rules.
+        version: The number of the version of the rules.
         opener: Whether there is a helper that opens files.
     """
 
@@ -146,7 +146,7 @@ class Start:
     limits: Layout = attrs.field(converter=_layout)
     sockets: list[str] = attrs.field(validator=_KEYS)
     state: dict[str, Any] = attrs.field(factory=dict, validator=instance_of(dict))
-    generation: int = attrs.field(default=1, validator=_NUMBER)
+    version: int = attrs.field(default=1, validator=_NUMBER)
     opener: bool = attrs.field(default=False, validator=instance_of(bool))
 
 

@@ -216,7 +216,7 @@ class WorkerProcess:
             # What is told from now on is of later, however long ports take to be opened.
             serving.ban(start.state.get("banned", ()))
             self.channel.handlers["ban"] = serving.ban
-            serving.number = start.generation
+            serving.version = start.version
             serving.admission = admission
             ports = await open_ports(self._reactor, rules.listeners)
             serving.listen_all(rules, opened.sockets, ports, admission)
@@ -244,8 +244,8 @@ class WorkerProcess:
             other = read(Prepare, told)
             sockets = named(other.sockets, opened, other.rules)
             self._abandon()
-            if other.generation and self._serving is not None:
-                self._serving.number = other.generation - other.afresh
+            if other.version and self._serving is not None:
+                self._serving.version = other.version - other.afresh
             self._prepared = await self._prepare_serving(other, sockets), opened
         except Exception:
             close(opened)

@@ -48,7 +48,7 @@ class _Supervisor(Protocol):
 
     counters: Counters
     starter: Starter
-    generation: int
+    version: int
     is_changing: bool
 
     def sandbox(self) -> Sandbox: ...
@@ -75,7 +75,7 @@ class Worker:
         number: As above.
         ready: Whether it serves.
         is_confined: Whether it is in the sandbox, once it serves.
-        generation: Of the rules that it was given.
+        version: Of the rules that it was given.
         is_leaving: Whether it was told to end, so that it cannot serve again.
         pid: The ID of the process; 0 if there is none.
         has_served: Whether it ever did; one that cannot start before is not started again.
@@ -102,7 +102,7 @@ class Worker:
         self._retirement: object | None = None
         self._is_watched = True
         self.ready = self.is_leaving = self.is_confined = False
-        self.generation = self.pid = 0
+        self.version = self.pid = 0
 
     @property
     def can_return(self) -> bool:
@@ -142,8 +142,8 @@ class Worker:
 
     def start(self) -> None:
         """Start the process."""
-        is_again = self.generation > 0
-        self.generation = self._supervisor.generation
+        is_again = self.version > 0
+        self.version = self._supervisor.version
         self._restart = None
         self._problem = ""
         self._silent = 0

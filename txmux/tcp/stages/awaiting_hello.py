@@ -23,7 +23,7 @@ def lacks_hello(client: Client, upstream: Upstream) -> bool:
     wanted = upstream.backend.proxy_tlvs
     if client.has_finished or client.ended_tls:
         return False
-    settings, said = client.generation.settings, client.said
+    settings, said = client.configuration.settings, client.said
     if {"authority", "alpn"}.isdisjoint(wanted) or not said.startswith(_HELLO):
         return False
     too_late = client.elapsed_ms() >= settings.detect_timeout * 1000
@@ -51,12 +51,12 @@ class AwaitingHello(Stage):
     def begin(self) -> None:
         client = self._client
         self._reader = parse_client_hello(client.said, None)
-        left = client.generation.settings.detect_timeout - client.elapsed_ms() / 1000
+        left = client.configuration.settings.detect_timeout - client.elapsed_ms() / 1000
         self.wait(max(0.0, left), self._go_on)
 
     @override
     def on_data(self) -> None:
-        said, limit = self._client.said, self._client.generation.settings.peek_limit
+        said, limit = self._client.said, self._client.configuration.settings.peek_limit
         self._reader = reader = parse_client_hello(said[:limit], self._reader)
         if reader.hello or reader.malformed or len(said) >= limit:
             self._go_on()

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from txmux.net.tls.agreed import AgreedTLS
     from txmux.net.tls.termination import Termination
-    from txmux.tcp.generation import Level
+    from txmux.tcp.configuration import RuleLayer
     from txmux.telemetry.reasons import AbortReason, EndReason
     from txmux.telemetry.states import ConnectionState
 
@@ -40,7 +40,7 @@ class Handshaking(Stage):
     state: ClassVar[ConnectionState] = "handshaking"
 
     _termination: Termination
-    _inside: Level
+    _inside: RuleLayer
     _reason: EndReason = attrs.field(default="tls-failed", init=False)
     _cause = ""
 
@@ -48,9 +48,9 @@ class Handshaking(Stage):
     def begin(self) -> None:
         client = self._client
         below: Any = client.transport
-        self.wait(client.generation.settings.detect_timeout, self._too_late)
+        self.wait(client.configuration.settings.detect_timeout, self._too_late)
         self._tls = tls = self._termination.transport(self)
-        tls.strict = client.generation.settings.tls_strict
+        tls.strict = client.configuration.settings.tls_strict
         if isinstance(below, ProtocolWrapper):
             below.wrappedProtocol = tls
         else:

@@ -10,7 +10,7 @@ from typing_extensions import override
 from txmux.backends.upstream import Upstream
 from txmux.net.sockets.transport import SocketTransport
 from txmux.rules.model import Refusal
-from txmux.tcp.generation import Silent
+from txmux.tcp.configuration import Silent
 from txmux.tcp.stage import Stage
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from txmux.detection.detector import Decision
     from txmux.interfaces import Exchange
-    from txmux.tcp.generation import Branch, Level
+    from txmux.tcp.configuration import CompiledRoute, RuleLayer
     from txmux.telemetry.states import ConnectionState
 
 _CLOSE = Silent(Refusal.CLOSE)
@@ -37,7 +37,7 @@ class Peeking(Stage):
     state: ClassVar[ConnectionState] = "peeking"
     only_looks: ClassVar[bool] = True
 
-    _level: Level
+    _level: RuleLayer
     _deadline: IDelayedCall | None = None
     _answers = 0  # given to the client
     _since = 0.0  # in milliseconds after the client was accepted
@@ -45,7 +45,7 @@ class Peeking(Stage):
     _is_left = False
 
     @property
-    def level(self) -> Level:
+    def level(self) -> RuleLayer:
         """Whose routes are asked."""
         return self._level
 
@@ -71,14 +71,14 @@ class Peeking(Stage):
     def _wait_for_bytes(self, silent: Silent) -> None:
         client, deadline = self._client, self._deadline
         if silent.after is not None and not client.said:
-            is_first = self._level is client.generation.top
+            is_first = self._level is client.configuration.top
             self._since = 0.0 if is_first else client.elapsed_ms()
             self._has_own_time = True
             self._wait_until(silent.after)
         elif deadline is None:
             self._look_at_once()
             if not self._is_left:
-                self.wait(client.generation.settings.detect_timeout, self.too_late)
+                self.wait(client.configuration.settings.detect_timeout, self.too_late)
         else:
             if client.said:
                 self.on_data()
@@ -113,7 +113,7 @@ class Peeking(Stage):
         if self._has_own_time:
             # It is not silent. What it says has the time that is usual; who was silent for longer has what is left.
             self._has_own_time = False
-            usual = self._client.generation.settings.detect_timeout
+            usual = self._client.configuration.settings.detect_timeout
             if usual > self._passed():
                 self._wait_until(usual)
         decision = self._detection.feed(self._client.said)
@@ -144,7 +144,7 @@ class Peeking(Stage):
         else:
             self._client.lead(self._silent.destination, "silent")
 
-    def _decided(self, decision: Decision[Branch]) -> None:
+    def _decided(self, decision: Decision[CompiledRoute]) -> None:
         client = self._client
         record, answered = client.record, decision.answered
         record.facts = {**record.facts, **decision.facts} if record.facts else decision.facts
@@ -154,6 +154,6 @@ class Peeking(Stage):
         client.decided(self._level, decision.route)
 
 
-def _is_decided(level: Level, silent: Silent) -> bool:
+def _is_decided(level: RuleLayer, silent: Silent) -> bool:
     """Tell whether a client that no route looks at is led to the same server whether it speaks or not."""
     return not isinstance(level.default, Refusal) and silent.destination == level.default

@@ -52,7 +52,7 @@ class ReadingProxyHeader(Stage):
     def begin(self) -> None:
         client = self._client
         client.record.facts["proxy_peer"] = text_of(client.transport.getPeer())
-        self.wait(client.generation.settings.proxy_timeout, self._too_late)
+        self.wait(client.configuration.settings.proxy_timeout, self._too_late)
         # The time that detection has counts from accept for every client.
         self._detection = client.detection_deadline()
 
@@ -85,7 +85,7 @@ class ReadingProxyHeader(Stage):
             client.skip(answer.length)
             client.record.bytes_in += len(client.said)
             deadline, self._detection = self._detection, None
-            client.peek(client.generation.top, deadline)
+            client.peek(client.configuration.top, deadline)
 
     @override
     def on_finished(self) -> None:
@@ -103,7 +103,7 @@ class ReadingProxyHeader(Stage):
         client.over("proxy-header" if client.said else "client-gone")
 
     def _too_late(self) -> None:
-        seconds = self._client.generation.settings.proxy_timeout
+        seconds = self._client.configuration.settings.proxy_timeout
         self._refuse(f"there was no header in {seconds:g} s: see accept_proxy_from")
 
     def _refuse(self, problem: str) -> None:

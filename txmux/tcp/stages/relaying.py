@@ -101,7 +101,7 @@ class Relaying(_BothEnds):
     @override
     def begin(self) -> None:
         client, end, server, upstream = self._client, self._end, self._server, self._upstream
-        keepalive = client.generation.settings.keepalive
+        keepalive = client.configuration.settings.keepalive
         self.relay = relay = client.engine.relay(
             end, server, upstream.timeouts, self._over, upstream.rates, keepalive
         )

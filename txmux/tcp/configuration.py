@@ -1,4 +1,4 @@
-"""What connections need of the rules under which they were accepted."""
+"""The configuration of a listener, as its connections use it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 @attrs.frozen(eq=False)
-class Branch(Route):
+class CompiledRoute(Route):
     """A route, with the backend and the TLS of this process that it names.
 
     Attributes:
@@ -59,8 +59,8 @@ class Silent:
 
 
 @attrs.frozen(eq=False)
-class Level:
-    """The routes that clients are told apart by, before any TLS is ended, or inside of TLS that a route has ended.
+class RuleLayer:
+    """The routes of one layer: before any TLS is terminated, or inside the TLS that a route has terminated.
 
     Attributes:
         detector: Has them.
@@ -71,7 +71,7 @@ class Level:
         asks_who: Whether anything depends on the client's address.
     """
 
-    detector: Detector[Branch]
+    detector: Detector[CompiledRoute]
     silent: tuple[Silent, ...]
     default: Destination
     server_first: bool = False
@@ -91,11 +91,11 @@ class Level:
 
 
 @attrs.frozen(eq=False)
-class Generation:
-    """What one listener is under one version of the rules. A connection keeps the one it was accepted under.
+class Configuration:
+    """A listener under one version of the rules. A connection keeps the one it was accepted under.
 
-    All look-ups are made when the generation is: upstreams and terminations are found by what the rules say of them,
-    so that the next generation finds those that have not changed.
+    Upstreams and terminations are looked up when it is made, by what the rules say of them, so the next configuration
+    finds those that have not changed.
 
     Attributes:
         admission: Decides who may come in.
@@ -104,7 +104,7 @@ class Generation:
         top: Where detection begins.
         inside: Where it goes on inside of TLS, by the name of the route that has ended that.
         counts: Counts the listener's connections.
-        number: Of the version of the rules, counted from 1.
+        version: That of the rules, counted from 1.
         hands_over: Whether sockets of clients may be handed over.
     """
 
@@ -112,10 +112,10 @@ class Generation:
     admission: Admission
     options: Sequence[SocketOption]
     dial: Dial
-    top: Level
-    inside: Mapping[str, Level]
+    top: RuleLayer
+    inside: Mapping[str, RuleLayer]
     counts: ListenerCounts
-    number: int = 1
+    version: int = 1
     hands_over: bool = False
 
     @classmethod
@@ -127,8 +127,8 @@ class Generation:
         engine: Engine,
         upstreams: Upstreams,
         terminations: Terminations,
-        number: int = 1,
-    ) -> Generation:
+        version: int = 1,
+    ) -> Configuration:
         """Make one.
 
         Args:
@@ -138,7 +138,7 @@ class Generation:
             engine: Connects.
             upstreams: Has the backends.
             terminations: Ends TLS.
-            number: Of the version of the rules.
+            version: That of the rules, counted from 1.
 
         Raises:
             MuxError: A backend cannot be used, or files for TLS.
@@ -148,16 +148,16 @@ class Generation:
         if engine.shared is not None and admission.per_source is not None:
             admission.per_source.shared = engine.shared.of(settings.name)
 
-        def branch(route: Route) -> Branch:
+        def branch(route: Route) -> CompiledRoute:
             words: dict[str, Any] = attrs.asdict(route, recurse=False)
-            return Branch(
+            return CompiledRoute(
                 **words,
                 destination=None if route.outcome is None else upstreams.to(route.outcome),
                 termination=terminations.of(route) if route.terminate_tls else None,
                 counts=column.route(settings.name, route.name),
             )
 
-        def detector(place: Listener | Route) -> Detector[Branch]:
+        def detector(place: Listener | Route) -> Detector[CompiledRoute]:
             under = (route for route in known if route.stands_under(place))
             own = [branch(found) for one in under if (found := one.over(settings.transport))]
             return Detector(own, settings.peek_limit, _would_have_taken)
@@ -166,14 +166,14 @@ class Generation:
             Silent(upstreams.to(line.outcome), line.clients, line.after) for line in settings.silent
         )
         default, race = upstreams.to(settings.default), settings.race
-        top = Level(detector(settings), silent, default, settings.first == "server", race)
-        inside: dict[str, Level] = {}
+        top = RuleLayer(detector(settings), silent, default, settings.first == "server", race)
+        inside: dict[str, RuleLayer] = {}
         waiting = [top]
         for level in waiting:
             for route in level.detector.routes:
                 if route.termination is not None and route.name not in inside:
                     to = route.destination
-                    inside[route.name] = Level(
+                    inside[route.name] = RuleLayer(
                         detector(route), (Silent(to),) if to else silent, to or default, race=race
                     )
                     waiting.append(inside[route.name])
@@ -187,10 +187,10 @@ class Generation:
             engine.check_handing_off()
             for problem in misplaced([settings], known):  # of rules that no file has
                 raise MuxError(f"[{settings.name}] {problem.message}")
-        return cls(settings, admission, options, dial, top, inside, counts, number, hands_over)
+        return cls(settings, admission, options, dial, top, inside, counts, version, hands_over)
 
     @property
-    def levels(self) -> list[Level]:
+    def levels(self) -> list[RuleLayer]:
         """All levels that a client can come to, the first one first."""
         return [self.top, *self.inside.values()]
 
@@ -210,7 +210,7 @@ class Generation:
         return [found for level in self.levels for found in level.detector.would_have_taken.items()]
 
 
-def _would_have_taken(branch: Branch) -> None:
+def _would_have_taken(branch: CompiledRoute) -> None:
     branch.counts.would_have_matched()
 
 

@@ -14,7 +14,7 @@ from tests.tcp.terminate_case import TerminationCase
 from txmux.net.tls.terminations import Terminations
 from txmux.rules.embedding import outcome, route
 from txmux.rules.model import Rules, Settings
-from txmux.tcp.generation import Generation
+from txmux.tcp.configuration import Configuration
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -29,9 +29,9 @@ class GenerationTest(MuxTestCase):
     def change(self, routes: Iterable[Route]) -> None:
         """Have the next clients accepted under other routes."""
         factory = self.factory
-        now = factory.generation
+        now = factory.configuration
         terminations = Terminations(factory.engine.reactor)
-        factory.generation = Generation.make(
+        factory.configuration = Configuration.make(
             routes, now.settings, now.admission, factory.engine, factory.upstreams, terminations
         )
 
@@ -57,7 +57,9 @@ class GenerationTest(MuxTestCase):
         await self.connect(listener, b"SSH-2.0-a\r\n")
         await (await self.backend.peer()).has(11)
         self.change([route("ssh", backend_at(port)), route("redis", backend_at(port, retries=7))])
-        same, other = (branch.destination for branch in self.factory.generation.top.detector.routes)
+        same, other = (
+            branch.destination for branch in self.factory.configuration.top.detector.routes
+        )
         active = [
             [member.connections for member in upstream.pool.members]  # type: ignore[union-attr]
             for upstream in (same, other)
@@ -73,7 +75,7 @@ class GenerationTest(MuxTestCase):
 
         backend = backend_at(1, fallback=outcome(Unhashable()))
         self.mux([route("ssh", backend), route("redis", backend_at(1, fallback=backend.fallback))])
-        first, second = self.factory.generation.top.detector.routes
+        first, second = self.factory.configuration.top.detector.routes
         self.assertIs(first.destination, second.destination)
 
 
