@@ -163,6 +163,21 @@ class PairTest(TestCase):
         self.addCleanup(self.here.close)
         self.addCleanup(self.there.close)
 
+    async def test_no_memory(self) -> None:
+        """An end that has no memory for what has come takes it later; nothing is lost."""
+        stream: Any = self.there.transport
+        real, came = stream._socket, Deferred[int]()
+        self.there.handlers["number"] = lambda value: came.callback(value)  # noqa: PLW0108 - by its name
+
+        class NoMemory:
+            def recvmsg(self, *_: object) -> object:
+                stream._socket = real
+                raise MemoryError
+
+        stream._socket = NoMemory()
+        self.here.send("number", value=7)
+        self.assertEqual(await came, 7)
+
     async def test_other_end_closes(self) -> None:
         """All that was sent before arrives; then the loss is told, and nothing more can be sent."""
 

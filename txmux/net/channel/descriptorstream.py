@@ -154,7 +154,10 @@ class DescriptorStream(FileDescriptor):
         """Take what has come."""
         try:
             data, ancillary, flags, _ = self._socket.recvmsg(_AT_ONCE, _ANCILLARY, _CLOEXEC)
-        except BlockingIOError:
+        except (
+            BlockingIOError,
+            MemoryError,
+        ):  # Python has memory for the answer before it asks: nothing is taken
             return None
         except OSError:
             return main.CONNECTION_LOST
