@@ -40,7 +40,7 @@ from benchmarks.children import (
 )
 from benchmarks.flood import process
 from txmux.telemetry.counting import counts
-from txmux.telemetry.counting.column import Column
+from txmux.telemetry.counting.process_counters import ProcessCounters
 from txmux.telemetry.record import ConnectionRecord
 
 if TYPE_CHECKING:
@@ -191,7 +191,7 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
 
 def counted(times: int) -> float:
     """Count all of one connection, again and again, and give the time that each took, in microseconds."""
-    column = Column()
+    column = ProcessCounters()
     listener, route = column.listener("public"), column.route("public", "web")
     backend, server = column.backend("b"), column.server("b", "127.0.0.1:80")
     record = ConnectionRecord(time.time(), "x-1", "public", "127.0.0.1:1", bytes_in=40)

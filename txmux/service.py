@@ -16,7 +16,7 @@ from twisted.internet.error import ReactorNotRunning
 from twisted.logger import Logger
 from typing_extensions import override
 
-from txmux.access.lists.feeding import Feeding
+from txmux.access.lists.updates import ListUpdates
 from txmux.access.shared.sharing import Sharing
 from txmux.admin.endpoint import Endpoints
 from txmux.control.events import Hub
@@ -34,16 +34,16 @@ from txmux.processes.supervisor.signals import SignalWatch, StopSignals
 from txmux.processes.supervisor.supervisor import Supervisor
 from txmux.processes.systemd.notify import Notifier
 from txmux.processes.systemd.pidfile import PidFile
-from txmux.processes.upgrade.changeover import Changeover
 from txmux.processes.upgrade.record import last_reload_in, number_in, state_of
 from txmux.processes.upgrade.successor import UpgradeError
+from txmux.processes.upgrade.upgrades import Upgrades
 from txmux.processes.workers.starting import Starter
 from txmux.rules.changes import changes, unchangeable
 from txmux.rules.lint.control import readable_token
 from txmux.rules.lint.warnings import lint
 from txmux.rules.problems import RulesError
 from txmux.rules.reading.parser import load
-from txmux.serving.coalescing import Coalescing
+from txmux.serving.coalescing import Coalescer
 from txmux.serving.endpoints import check_servers
 from txmux.serving.store import ListeningSockets
 from txmux.telemetry.counting.counters import Counters
@@ -51,7 +51,7 @@ from txmux.telemetry.counting.counters import Counters
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from txmux.control.asking import Askable
+    from txmux.control.broadcast import Askable
     from txmux.processes.forking import Child
     from txmux.processes.privilege.account import Account
     from txmux.rules.model import Rules
@@ -108,19 +108,19 @@ class MuxService(Steering, Service):
         self._account: Account | None = None
         self.counted = Counters()
         self._counting = counting = Counting(reactor.seconds, lambda: self.rules, self.counted)
-        self._reloading = Coalescing(self._reload)
+        self._reloading = Coalescer(self._reload)
         self._given: Rules | None = None
         self._stopping = False
         self.started = 0.0
         self.rates = Rates(reactor.seconds)
         self.last_reload: tuple[float, Report] | None = None
         self.events = Hub(reactor, self.processes, self.checking)
-        self._feeding = Feeding(reactor, self.feed)
+        self._feeding = ListUpdates(reactor, self.feed)
         self._sharing = Sharing(reactor, self.bans)
         self._watch = RulesWatch(reactor, self._rules_changed)
         self._stop_signals = StopSignals(reactor)
         self._notifier = Notifier(os.environ if notifies else {}, reactor)
-        self._changeover = Changeover(
+        self._upgrades = Upgrades(
             reactor,
             self._sockets,
             named,
@@ -171,7 +171,7 @@ class MuxService(Steering, Service):
             self._privilege.given_up(account.user)
         super().startService()
         self.started = time.time()
-        if not self._changeover.is_waiting:
+        if not self._upgrades.is_waiting:
             self._endpoints.accept()
         self._feeding.use(self.rules)
         self._sharing.use(self.rules)
@@ -194,13 +194,13 @@ class MuxService(Steering, Service):
         return Report(ok=True, changes=changes)
 
     async def _upgraded(self) -> str:
-        await self._changeover.arrival.wait()
+        await self._upgrades.incoming.wait()
         supervisor = self._supervisor
         if supervisor is None or not self.running:
             raise UpgradeError(self._why_idle())
         told = partial(state_of, supervisor, self.rules, self.last_reload, self.rates)
-        changes = await self._changeover.upgrade(self.rules.listeners, supervisor.exchange, told)
-        if not self._changeover.has_successor:
+        changes = await self._upgrades.upgrade(self.rules.listeners, supervisor.transfers, told)
+        if not self._upgrades.has_successor:
             raise UpgradeError("the new process has ended at once")
         return changes
 
@@ -208,20 +208,20 @@ class MuxService(Steering, Service):
         """End when the connections have that stay here, unless this process has to serve again."""
 
         def left(_: object) -> None:
-            if self._changeover.has_successor:
+            if self._upgrades.has_successor:
                 self._end()
 
-        if self._supervisor is not None and self._changeover.has_successor:
+        if self._supervisor is not None and self._upgrades.has_successor:
             Deferred.fromCoroutine(self._supervisor.leave()).addCallback(left)
 
     def _successor_ended(self) -> None:
         """Serve again, unless the new process was to end: then nobody is to come here, either."""
         supervisor = self._supervisor
-        if self._changeover.has_successor:
+        if self._upgrades.has_successor:
             self._end()
         elif supervisor is not None:
             supervisor.serve_again()
-            self._changeover.serve_again(supervisor.answers)
+            self._upgrades.serve_again(supervisor.answers)
 
     def _why_idle(self) -> str:
         is_stopping = self._stopping and self._supervisor is not None
@@ -251,16 +251,16 @@ class MuxService(Steering, Service):
         self._feeding.stop()
         self._watch.stop()
         await self._sharing.stop()
-        self._changeover.arrival.over()  # whoever waits for that is refused
-        shared = self._changeover.begin_to_stop()
+        self._upgrades.incoming.over()  # whoever waits for that is refused
+        shared = self._upgrades.begin_to_stop()
         if self.failure is None:
-            await self._changeover.leave()
+            await self._upgrades.leave()
         await self._reloading.idle()
         supervisor = self._supervisor
         if supervisor is not None and not shared:
             await self._stop_signals.wait(self.rules.settings.grace)
         keep_files = shared or self._notifier.keeps
-        self._changeover.stop(keep_files=keep_files)
+        self._upgrades.stop(keep_files=keep_files)
         if supervisor is not None:
             self._stop_signals.hurry = supervisor.end_all
             draining = Deferred.fromCoroutine(supervisor.drain())
@@ -297,7 +297,7 @@ class MuxService(Steering, Service):
         attention += present.stale_sentences()
         attention += [*self._sharing.problems, *self._feeding.problems]
         bans = {"active": len(self.bans), "shared": self._sharing.state}
-        return {**told, **present.told(), "bans": bans, "attention": attention}
+        return {**told, **present.as_json(), "bans": bans, "attention": attention}
 
     async def missing(self) -> list[str]:
         """Tell what is missing for all clients to be served, one line each; nothing if all is there."""
@@ -324,17 +324,17 @@ class MuxService(Steering, Service):
         return await self._reloading.ask()
 
     def _rules_changed(self) -> bool:
-        if self._changeover.is_under_way:
+        if self._upgrades.is_under_way:
             return False  # the new process reads them itself
         failed = partial(self._log.failure, "the reload failed")
         self._reloading.ask().addErrback(failed)
         return True
 
     async def _reload(self) -> Report:
-        await self._changeover.settled()
-        if self._changeover.has_successor:
-            return await self._changeover.reload_successor()
-        await self._changeover.arrival.wait()
+        await self._upgrades.settled()
+        if self._upgrades.has_successor:
+            return await self._upgrades.reload_successor()
+        await self._upgrades.incoming.wait()
         supervisor, given, self._given = self._supervisor, self._given, None
         if supervisor is None or self._stopping:
             self._log.warn("rules not reloaded: {why}", why=self._why_idle())
@@ -357,7 +357,7 @@ class MuxService(Steering, Service):
             supervisor.reopen_log()
             errors = "\n".join(report.errors)
             self._log.error("rules not reloaded, all goes on as before: {errors}", errors=errors)
-        self._changeover.keep()
+        self._upgrades.keep()
         told = f"reloaded: {report.changes}" if report.ok else f"not reloaded: {report.errors[0]}"
         self._notifier.ready(f"serving; rules {told}")
         self.last_reload = (time.time(), report)
@@ -396,7 +396,7 @@ class MuxService(Steering, Service):
             if rules.settings.drain_removed:
                 supervisor.end_removed(different.routes.gone, different.backends.gone)
         await supervisor.all_serve()
-        return Report(ok=True, changes=different.told(older) if afresh else "nothing changed")
+        return Report(ok=True, changes=different.described(older) if afresh else "nothing changed")
 
     def _warn(self, rules: Rules) -> None:
         for warning in lint(rules):
@@ -406,15 +406,15 @@ class MuxService(Steering, Service):
         supervisor = self._supervisor
         if supervisor is None:
             self._stopping = False
-            self._changeover.find_predecessor()
+            self._upgrades.find_predecessor()
             try:
                 supervisor = self._supervisor = self._open_all()
-                supervisor.recall(self._changeover.state)
-                self.last_reload = last_reload_in(self._changeover.state)
-                self.rates.recall(self._changeover.state.get("history", ()))
+                supervisor.restore(self._upgrades.state)
+                self.last_reload = last_reload_in(self._upgrades.state)
+                self.rates.restore(self._upgrades.state.get("history", ()))
             except Exception as problem:
-                self._changeover.cannot_serve(problem)
-                self._endpoints.store.close(keep_files=self._changeover.is_waiting)
+                self._upgrades.cannot_serve(problem)
+                self._endpoints.store.close(keep_files=self._upgrades.is_waiting)
                 self._counting.close()
                 self._starter.close()
                 raise
@@ -438,22 +438,22 @@ class MuxService(Steering, Service):
             self._starter,
             self._fail,
             served=self._can_serve,
-            accepting=not self._changeover.is_waiting,
+            accepting=not self._upgrades.is_waiting,
         )
-        supervisor.version = number_in(self._changeover.state, rules)
+        supervisor.version = number_in(self._upgrades.state, rules)
         supervisor.check(account.owner if account else None)
-        self._changeover.open(rules)
+        self._upgrades.open(rules)
         return supervisor
 
     def _can_serve(self) -> None:
         supervisor = self._supervisor
         if supervisor is not None:  # any more
-            self._changeover.can_serve(supervisor.exchange, supervisor.answers, supervisor.recall)
+            self._upgrades.can_serve(supervisor.transfers, supervisor.answers, supervisor.restore)
 
     def _fail(self, error: MuxError) -> None:
         self.failure = error
         self._log.critical("{error}; stopping", error=error)
-        self._changeover.cannot_serve(error)
+        self._upgrades.cannot_serve(error)
         self._end()
 
     def _end(self) -> None:

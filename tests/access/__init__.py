@@ -1,1 +1,1 @@
-"""Tests of `txmux.tcp.limits`."""
+"""Tests of `txmux.access`."""

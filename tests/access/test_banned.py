@@ -96,23 +96,23 @@ class BansTests(SynchronousTestCase):
     def test_told(self) -> None:
         """Another process reads the same, whether a ban ends or not, and then what is different since."""
         bans, other = Bans([Ban(_ONE, 1.0, 9.0, "scans"), Ban(_MANY, 2.0)]), Bans()
-        whole = json.loads(json.dumps(bans.told()))
-        self.assertEqual(len(other.recall(whole)), 2)
+        whole = json.loads(json.dumps(bans.as_json()))
+        self.assertEqual(len(other.restore(whole)), 2)
         self.assertEqual([*other], [*bans])
         self.assertEqual(whole["all"][0]["network"], "192.0.2.7")
         self.assertIsNone(whole["all"][1]["until"])
         bans.change([(_ONE, None), banning(_SOME[3])])
-        changes = json.loads(json.dumps(bans.told(again=True)))
+        changes = json.loads(json.dumps(bans.as_json(again=True)))
         self.assertEqual(changes["gone"], ["192.0.2.7"])
         self.assertEqual(len(changes["changed"]), 1)
-        self.assertEqual(len(other.recall(changes)), 2)
+        self.assertEqual(len(other.restore(changes)), 2)
         self.assertEqual([*other], [*bans])
 
     def test_recall(self) -> None:
         """All that another process has told takes the place of what there was; one that tells nothing changes nothing."""
         bans = Bans([Ban(_ONE, 1.0)])
-        self.assertEqual(bans.recall({}), [])
-        made = bans.recall(Bans([Ban(_MANY, 1.0)]).told())
+        self.assertEqual(bans.restore({}), [])
+        made = bans.restore(Bans([Ban(_MANY, 1.0)]).as_json())
         self.assertEqual(made, [(_ONE, None), (_MANY, Ban(_MANY, 1.0))])
 
     def test_changes(self) -> None:

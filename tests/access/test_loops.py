@@ -10,11 +10,11 @@ from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.mux import MuxTestCase, backend_at
-from txmux.access.loops import MOST_HOPS, Hops
+from txmux.access.loops import MOST_HOPS, LoopDetector
 from txmux.rules.embedding import route
 from txmux.rules.model import Listener, ServerTLS
 from txmux.serving.listening import listen_address, open_socket
-from txmux.tcp.engine import Engine
+from txmux.tcp.io_runtime import IORuntime
 from txmux.tcp.listener import MuxFactory
 
 
@@ -43,7 +43,7 @@ class HopsTests(SynchronousTestCase):
     """What is taken for a connection that comes back."""
 
     def setUp(self) -> None:
-        self.hops = Hops()
+        self.hops = LoopDetector()
         self.hops.ports = {443}
 
     def test_chain(self) -> None:
@@ -82,8 +82,8 @@ class HopsTests(SynchronousTestCase):
 
     def test_shared(self) -> None:
         """What one process has noted, another one knows that shares its memory."""
-        memory = memoryview(bytearray(Hops.SIZE))
-        one, other = Hops(memory), Hops(memory)
+        memory = memoryview(bytearray(LoopDetector.SIZE))
+        one, other = LoopDetector(memory), LoopDetector(memory)
         one.ports = {443}
         one.note(_Ends(_v4(6000), _v4(443)), _OUTSIDE)
         self.assertEqual(other.of(_Ends(_v4(443), _v4(6000))), 1)
@@ -102,7 +102,7 @@ class LoopTests(MuxTestCase):
                 [route("any", backend_at(number, **backend))],
                 Listener("public"),
                 access_log=self.log,
-                engine=Engine(self.time, relay),
+                runtime=IORuntime(self.time, relay),
             )
             port: Any = self.factory.listen(opened)
         self.addCleanup(port.stopListening)
@@ -124,7 +124,7 @@ class LoopTests(MuxTestCase):
             self.assertEqual(self.records[0].facts["hops"], str(MOST_HOPS))
             said = [event for event in events if "come back" in event["log_format"]]
             self.assertEqual(len(said), 1)
-            self.assertFalse(any(self.factory.engine.hops._slots))
+            self.assertFalse(any(self.factory.runtime.hops._slots))
 
     async def test_through_tls(self) -> None:
         """So it is where each time another TLS is begun, which nobody answers."""

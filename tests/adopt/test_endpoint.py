@@ -146,7 +146,7 @@ class ServingTest(EndpointCase):
             [route("ssh", backend_at(self.backend_port()), name="second")],
             Listener("second"),
             access_log=self.log,
-            engine=self.factory.engine,
+            runtime=self.factory.runtime,
         )
         await self.serve(second)
         client = await self.connect(port, SSH)

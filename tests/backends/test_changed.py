@@ -15,7 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.backends.pool.pools import servers
 from tests.support.folders import make_folder
 from txmux.backends.health.checks import key_of
-from txmux.backends.pool.standing import State
+from txmux.backends.pool.server_health import State
 from txmux.backends.upstreams import Upstreams
 from txmux.rules.model import Backend, Check, Ejection, Rules, ServerTLS, Settings
 

@@ -11,9 +11,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.backends.pool.pools import servers
 from txmux.backends.pool.member import Member, ResolvedAddress
-from txmux.backends.pool.orders import Order
+from txmux.backends.pool.overrides import ServerOverride
 from txmux.backends.pool.pool import Unavailable
-from txmux.backends.pool.standing import State
+from txmux.backends.pool.server_health import State
 from txmux.backends.upstreams import Upstreams
 from txmux.rules.model import Backend, Check, Ejection
 
@@ -60,7 +60,7 @@ class Process:
 
     def told(self) -> list[dict[str, Any]]:
         """Give what it tells, as it arrives elsewhere."""
-        told: list[dict[str, Any]] = json.loads(json.dumps(self.upstreams.told()))
+        told: list[dict[str, Any]] = json.loads(json.dumps(self.upstreams.as_json()))
         return told
 
 
@@ -72,7 +72,7 @@ class ToldTest(SynchronousTestCase):
         old, new = Process(1000, eject=EJECT), Process(5, eject=EJECT)
         old.fail(0, 3)
         old.clock.advance(12)
-        new.upstreams.recall(old.told())
+        new.upstreams.restore(old.told())
         self.assertEqual(new.states(), [State.EJECTED, State.UP])
         self.assertIn("connections that failed", new.pool.members[0].why)
         new.clock.advance(17.9)
@@ -87,7 +87,7 @@ class ToldTest(SynchronousTestCase):
         old.clock.advance(31)
         while State.PROBING not in old.states():
             old.pick()
-        new.upstreams.recall(old.told())
+        new.upstreams.restore(old.told())
         picked = {new.pick().target.text for _ in range(4)}
         self.assertEqual(picked, {"10.0.0.1:80", "10.0.0.2:80"})
         self.assertEqual(new.states()[0], State.PROBING)
@@ -98,7 +98,7 @@ class ToldTest(SynchronousTestCase):
             old, new = Process(70, eject=EJECT), Process(0, eject=EJECT)
             old.fail(0, 2)
             old.clock.advance(passed)
-            new.upstreams.recall(old.told())
+            new.upstreams.restore(old.told())
             new.fail(0)
             self.assertEqual(new.states()[0], state)
 
@@ -110,7 +110,7 @@ class ToldTest(SynchronousTestCase):
             for _ in range(times):
                 old.upstreams.apply("b", f"{host} {host}", ok=False, why="refused")
         old.clock.advance(60)
-        new.upstreams.recall(old.told())
+        new.upstreams.restore(old.told())
         self.assertEqual(new.states(), [State.DOWN, State.UP])
         standing = new.pool.members[0].standing
         self.assertEqual(new.clock.seconds() - standing.since, 60)
@@ -122,13 +122,17 @@ class ToldTest(SynchronousTestCase):
         """A server that was held is up since it is not any more, in the next process too; one that never was has no time."""
         old, new = Process(100), Process(7)
         key = ("b", "10.0.0.1:80")
-        for order in (Order("drain"), Order("maintenance", weight=3), Order(weight=3)):
+        for order in (
+            ServerOverride("drain"),
+            ServerOverride("maintenance", weight=3),
+            ServerOverride(weight=3),
+        ):
             self.assertEqual([old.pool.since(member) for member in old.pool.members], [None, None])
-            old.upstreams.obey({key: order})
+            old.upstreams.apply_overrides({key: order})
             old.clock.advance(5)
-        old.upstreams.obey({})
-        new.upstreams.obey({})
-        new.upstreams.recall(old.told())
+        old.upstreams.apply_overrides({})
+        new.upstreams.apply_overrides({})
+        new.upstreams.restore(old.told())
         for process in (old, new):
             process.clock.advance(1)
             since = [process.pool.since(member) for member in process.pool.members]
@@ -137,19 +141,19 @@ class ToldTest(SynchronousTestCase):
     def test_held(self) -> None:
         """A process that begins with a server that is held counts from when it is not any more."""
         new = Process(7)
-        new.upstreams.obey({("b", "10.0.0.1:80"): Order("drain")})
-        new.upstreams.recall(Process(100).told())
+        new.upstreams.apply_overrides({("b", "10.0.0.1:80"): ServerOverride("drain")})
+        new.upstreams.restore(Process(100).told())
         self.assertIsNone(new.pool.since(new.pool.members[0]))
-        new.upstreams.obey({})
+        new.upstreams.apply_overrides({})
         self.assertEqual([new.pool.since(member) for member in new.pool.members], [0, None])
 
     def test_down_meanwhile(self) -> None:
         """What checks have found while a server was held has its own time."""
         process = Process(100, check=Check("tcp", rise=1, fall=1))
-        process.upstreams.obey({("b", "10.0.0.1:80"): Order("drain")})
+        process.upstreams.apply_overrides({("b", "10.0.0.1:80"): ServerOverride("drain")})
         process.upstreams.apply("b", "10.0.0.1:80 10.0.0.1:80", ok=False, why="refused")
         process.clock.advance(9)
-        process.upstreams.obey({})
+        process.upstreams.apply_overrides({})
         self.assertEqual(process.states(), [State.DOWN, State.UP])
         self.assertEqual(process.pool.since(process.pool.members[0]), 9)
 
@@ -159,7 +163,7 @@ class ToldTest(SynchronousTestCase):
         old.fail(0, 3)
         old.upstreams.apply("b", "10.0.0.2:80 10.0.0.2:80", ok=False, why="refused")
         new = Process(0, eject=None)
-        new.upstreams.recall(old.told())
+        new.upstreams.restore(old.told())
         self.assertEqual(new.states(), [State.UP, State.UP])
 
     def test_nonsense(self) -> None:
@@ -168,7 +172,7 @@ class ToldTest(SynchronousTestCase):
         old.fail(0, 3)
         (first, second) = old.told()
         odd = [{**second, "backend": []}, {**second, "server": []}, {**second, "credit": math.inf}]
-        new.upstreams.recall([*odd, first])
+        new.upstreams.restore([*odd, first])
         self.assertEqual(new.states(), [State.EJECTED, State.UP])
         new.upstreams.known.expect([{**second, "connections": math.inf}, {**second, "backend": []}])
 
@@ -182,7 +186,7 @@ class ToldTest(SynchronousTestCase):
         for _ in range(12):
             found.append(old.pick().target.text)
             new = Process(0, *hosts)
-            new.upstreams.recall(old.told())
+            new.upstreams.restore(old.told())
             old = new
         self.assertEqual(found, wanted)
 
@@ -193,7 +197,7 @@ class ToldTest(SynchronousTestCase):
         (server,) = old.pool.backend.servers
         old.pool.set_addresses(server, addresses)
         old.fail(0, 3)
-        new.upstreams.recall(old.told())
+        new.upstreams.restore(old.told())
         new.pool.set_addresses(server, addresses)
         self.assertEqual(new.states(), [State.EJECTED, State.UP])
 
@@ -210,14 +214,14 @@ class ToldTest(SynchronousTestCase):
             {**first, "failed": 5},
             {**first, "colour": "blue"},
         ]
-        new.upstreams.recall([*odd, second])
+        new.upstreams.restore([*odd, second])
         self.assertEqual(new.states(), [State.UP, State.EJECTED])
 
     def test_bounded(self) -> None:
         """No more than so many servers are remembered."""
         new = Process(0)
         (told, _) = new.told()
-        new.upstreams.recall({**told, "target": str(number)} for number in range(11_000))
+        new.upstreams.restore({**told, "target": str(number)} for number in range(11_000))
         self.assertEqual(len(new.pool._standings._recalled), 10_000)
 
 

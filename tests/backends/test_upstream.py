@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.backends.pool.pools import servers
 from txmux.backends.health.checks import key_of
 from txmux.backends.pool.member import ResolvedAddress
-from txmux.backends.pool.standing import State
+from txmux.backends.pool.server_health import State
 from txmux.backends.upstreams import Upstreams
 from txmux.rules.model import Backend, Check
 

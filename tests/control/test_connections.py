@@ -11,9 +11,9 @@ from tests.support.mux import VirtualTime
 from tests.support.peers import PeerFactory, connect, listen, reactor
 from tests.support.service import ServiceTestCase
 from tests.support.supervised import SupervisedTestCase
-from txmux.control.asking import ask_all
+from txmux.control.broadcast import broadcast
 from txmux.control.filters import EVERY, Filters, Page
-from txmux.control.inside import Inside
+from txmux.control.worker_answers import WorkerAnswers
 from txmux.processes.workers import pool
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ class LiveCase(SupervisedTestCase):
     def setUp(self) -> None:
         super().setUp()
         self.patch(pool, "_PATIENCE", self.patience)
-        patched = patch.dict(ask_all.__kwdefaults__, seconds=self.patience)
+        patched = patch.dict(broadcast.__kwdefaults__, seconds=self.patience)
         patched.start()
         self.addCleanup(patched.stop)
         self.backend = PeerFactory()
@@ -161,7 +161,7 @@ class TimesTest(ServiceTestCase):
             use=clock,
         )
         assert self.running.serving is not None
-        inside = Inside(self.running.serving)
+        inside = WorkerAnswers(self.running.serving)
         client = await connect(self, port)
         client.send(b"SSH-2.0-a\r\n")
         server = await backend.peer()

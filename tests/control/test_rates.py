@@ -63,12 +63,12 @@ class RatesTest(SynchronousTestCase):
         for number in range(200):
             self.rates.note({"connections": 10 * number, "bytes_in": 0}, number)
             self.clock.advance(5)
-        told = json.loads(json.dumps(self.rates.told()))
+        told = json.loads(json.dumps(self.rates.as_json()))
         self.clock = Clock()
         other = Rates(self.clock.seconds)
         self.clock.advance(1)
         odd = {"ago": 2, "totals": {"x": math.inf}, "active": 0}
-        other.recall([{"ago": 1}, {"ago": 2, "totals": 7, "active": 0}, odd, *told])
+        other.restore([{"ago": 1}, {"ago": 2, "totals": 7, "active": 0}, odd, *told])
         self.assertEqual(other.history(), self.rates.history())
         self.assertEqual(other.until_now({"connections": 2000}).rates, {"connections": 2.0})
         other.note({"connections": 2000, "bytes_in": 0}, 5)

@@ -14,12 +14,12 @@ from tests.control.test_workers import WorkersCase
 from tests.support.mux import VirtualTime
 from tests.support.peers import PeerFactory, connect, listen, reactor
 from tests.support.supervised import SupervisedTestCase
+from txmux.control.overrides import Overrides
 from txmux.control.problems import UnknownError
-from txmux.control.wanted import Wanted
 
 if TYPE_CHECKING:
     from tests.support.peers import Peer
-    from txmux.control.wanted import ServerState
+    from txmux.control.overrides import ServerState
 
 
 class SteeringTest(SupervisedTestCase):
@@ -244,10 +244,10 @@ class WantedTest(SynchronousTestCase):
     )
     def test_json(self, changes: list[tuple[str, str, Any, int | None]]) -> None:
         """What is told to another process is what it reads; what is as in the rules is not kept."""
-        wanted = Wanted()
+        wanted = Overrides()
         for number, (backend, server, state, weight) in enumerate(changes):
             wanted = wanted.with_server(backend, server, float(number), state, weight)
             wanted = wanted.with_listener(server, accepting=state != "drain")
-        self.assertEqual(Wanted.read(wanted.as_json()), wanted)
+        self.assertEqual(Overrides.read(wanted.as_json()), wanted)
         for order in wanted.servers.values():
             self.assertTrue(order.state != "ready" or order.weight)

@@ -16,7 +16,7 @@ from tests.processes.running import halted
 from tests.support.peers import connect, reactor
 from txmux.access.lists.current import varying_of
 from txmux.access.lists.packing import pack
-from txmux.control.asking import PATIENCE
+from txmux.control.broadcast import PATIENCE
 from txmux.control.filters import EVERY, Filters, Page
 from txmux.rules.model import NetworkSet
 

@@ -25,7 +25,7 @@ from txmux.backends.health.checking import Checking, Finding, with_header
 from txmux.backends.health.probes import probe
 from txmux.rules.model import ServerTLS
 from txmux.rules.reading.checks import check as read_check
-from txmux.tcp.engine import Engine
+from txmux.tcp.io_runtime import IORuntime
 
 if TYPE_CHECKING:
     from tests.interop.servers import Certificate, RedisServer, SshServer
@@ -68,8 +68,8 @@ class ChecksTestCase(InteropTestCase, TestCase):
                 factory = tls.wrap(factory, "www.example.com")
             return with_header(factory, proxy_protocol)
 
-        engine = Engine(reactor)
-        checking.start(engine.dial, target, wrap)
+        runtime = IORuntime(reactor)
+        checking.start(runtime.dial, target, wrap)
         while until and until not in checking._answer:
             await deferLater(reactor, 0.005)
         time.advance(PATIENCE)
@@ -77,7 +77,7 @@ class ChecksTestCase(InteropTestCase, TestCase):
         while not checking._is_over:
             await deferLater(reactor, 0.005)
         self.assertIsNone(checking._deadline)
-        engine.clock.drop_idle()
+        runtime.clock.drop_idle()
         return finding
 
 

@@ -16,7 +16,7 @@ from tests.support.peers import connect, reactor
 from txmux.net.channel.channel import Channel, attach
 from txmux.net.relay.kernel import is_supported
 from txmux.processes.upgrade.handover import Adopting, hand_over
-from txmux.processes.upgrade.keeping import Keeping
+from txmux.processes.upgrade.leased_slots import LeasedSlots
 from txmux.rules.embedding import route
 from txmux.rules.model import Backend
 from txmux.tcp.listener import MuxFactory
@@ -115,7 +115,7 @@ class HandoverCase(MuxTestCase):
 
     async def hand_these(self, connections: Iterable[MuxProtocol], *channels: Channel) -> int:
         """Hand some over."""
-        self.kept = [Keeping() for _ in channels]
+        self.kept = [LeasedSlots() for _ in channels]
         for keeping, channel in zip(self.kept, channels, strict=True):
             keeping.channel = channel
             channel.handlers.update(keeping.handlers)

@@ -7,7 +7,7 @@ from twisted.internet.task import Clock
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
-from txmux.processes.upgrade.arrival import Arrival
+from txmux.processes.upgrade.incoming_transfer import IncomingTransfer
 
 
 class ArrivalTest(SynchronousTestCase):
@@ -15,11 +15,11 @@ class ArrivalTest(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.clock = Clock()
-        self.arrival = Arrival(self.clock)
+        self.incoming = IncomingTransfer(self.clock)
 
     def wait(self) -> Deferred[None]:
         """Begin to wait."""
-        return Deferred.fromCoroutine(self.arrival.wait())
+        return Deferred.fromCoroutine(self.incoming.wait())
 
     def test_none(self) -> None:
         """Where none will come, nobody waits."""
@@ -27,18 +27,18 @@ class ArrivalTest(SynchronousTestCase):
 
     def test_come(self) -> None:
         """All who wait go on when all are here, and nobody waits after that."""
-        self.arrival.expect()
+        self.incoming.expect()
         waiting = [self.wait(), self.wait()]
         for one in waiting:
             self.assertNoResult(one)
-        self.arrival.over()
+        self.incoming.over()
         for one in (*waiting, self.wait()):
             self.successResultOf(one)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_never(self) -> None:
         """Nobody waits for ever, nor the next one anew, which is told once; that it is over may be told later."""
-        self.arrival.expect()
+        self.incoming.expect()
         self.clock.advance(9)
         waiting = [self.wait(), self.wait()]
         self.clock.advance(60)
@@ -50,4 +50,4 @@ class ArrivalTest(SynchronousTestCase):
                 self.successResultOf(one)
         self.assertEqual(len(events), 1)
         self.assertEqual(self.clock.getDelayedCalls(), [])
-        self.arrival.over()
+        self.incoming.over()

@@ -11,7 +11,7 @@ from twisted.trial.unittest import TestCase
 
 from tests.support.mux import VirtualTime
 from txmux.net.channel.channel import Channel, attach
-from txmux.processes.upgrade.changeover import Changeover
+from txmux.processes.upgrade.upgrades import Upgrades
 
 
 class ReloadTest(TestCase):
@@ -25,7 +25,7 @@ class ReloadTest(TestCase):
         self.addCleanup(other.close)
         channel = Channel({}, lambda: None, time)
         attach(time, channel, own)
-        changeover = Changeover(time, *[nothing] * 8, counters=nothing, counting=nothing)
+        changeover = Upgrades(time, *[nothing] * 8, counters=nothing, counting=nothing)
         successor: Any = SimpleNamespace(channel=channel)
         changeover._successor = successor
         reloading = Deferred.fromCoroutine(changeover.reload_successor())

@@ -17,7 +17,7 @@ from txmux.net.channel.channel import Channel, attach
 from txmux.net.relay.relay import Relay
 from txmux.processes.upgrade import handover
 from txmux.processes.upgrade.transfer import ConnectionTransfer
-from txmux.tcp.engine import Engine
+from txmux.tcp.io_runtime import IORuntime
 from txmux.tcp.listener import MuxFactory
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ class HandoverTest(HandoverCase):
     async def test_refused(self) -> None:
         """Those that the new process cannot take go on in the old one."""
         peers = await self.relayed(2)
-        self.new = MuxFactory([], engine=Engine(self.time, "portable"))
+        self.new = MuxFactory([], runtime=IORuntime(self.time, "portable"))
         self.assertEqual(await self.hand(self.adopting()), 0)
         await self.assert_go_on(peers, self.old)
 
@@ -226,7 +226,7 @@ class HandoverTest(HandoverCase):
                 closing.append(deferLater(reactor, 0, lambda: Deferred.fromCoroutine(close())))
 
         closing: list[Deferred[Any]] = []
-        self.patch(self.new.engine, "check_adopting", close_soon)
+        self.patch(self.new.runtime, "check_adopting", close_soon)
         self.assertEqual(await self.hand(channel), 3)
         await closing[0]
         self.assertEqual(arrived, [3])
@@ -254,7 +254,7 @@ class HandoverTest(HandoverCase):
 
     async def test_one_fails(self) -> None:
         """One with which something goes wrong in the new process ends there, with a line in the log; the rest of its batch goes on."""
-        for where, what in ((Engine, "transport"), (Relay, "_set_timers")):
+        for where, what in ((IORuntime, "transport"), (Relay, "_set_timers")):
             peers = await self.relayed(3)
             before, kind = len(self.records), cast("Any", where)
             as_it_is, calls = getattr(kind, what), iter([True])

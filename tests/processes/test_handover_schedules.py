@@ -23,7 +23,7 @@ from txmux.net.channel.channel import Channel
 from txmux.net.relay.interface import RelayState, SideState, Timeouts
 from txmux.processes.upgrade import handover
 from txmux.processes.upgrade.handover import Adopting, hand_over
-from txmux.processes.upgrade.keeping import Keeping
+from txmux.processes.upgrade.leased_slots import LeasedSlots
 from txmux.rules.model import Listener
 from txmux.tcp.moving import MovedConnection
 from txmux.telemetry.record import ConnectionRecord
@@ -174,14 +174,14 @@ class _Model:
         self.clock = Clock()
         self.known = {f"c{number}": self._made(number, kept) for number, kept in enumerate(places)}
         factory: Any = SimpleNamespace(
-            adopt=self._adopted, engine=SimpleNamespace(check_adopting=lambda: None)
+            adopt=self._adopted, runtime=SimpleNamespace(check_adopting=lambda: None)
         )
         self.wires = []
         self.new = []
         all_keeping = []
         for _ in range(2):
             adopting = Adopting(lambda _: factory)
-            keeping = Keeping()
+            keeping = LeasedSlots()
             clock: Any = self.clock
             here = keeping.channel = Channel(keeping.handlers, keeping.lost, clock)
             there = adopting.channel = Channel(adopting.handlers, adopting.lost, clock)

@@ -435,13 +435,13 @@ class SparseTest(SynchronousTestCase):
         per_source = self.timed.per_source
         assert per_source is not None
         told = array("Q")
-        told.frombytes(per_source.told())
+        told.frombytes(per_source.buckets())
         self.assertEqual(set(told[::2]), sources)
         self.assertEqual(set(told[1::2]), {10**9})
         self.assertEqual(per_source.tracked(), 1000)
         self.limits.clear(5)
         self.clock.advance(1)
-        self.assertEqual((per_source.told(), per_source.tracked()), (b"", 0))
+        self.assertEqual((per_source.buckets(), per_source.tracked()), (b"", 0))
         self.assertLess(self.used() - before, 2**18)
 
     def test_all(self) -> None:
@@ -451,7 +451,7 @@ class SparseTest(SynchronousTestCase):
         per_source = self.timed.per_source
         assert per_source is not None
         told = array("Q")
-        told.frombytes(per_source.told())
+        told.frombytes(per_source.buckets())
         self.assertEqual(set(told[::2]), sources)
 
 
@@ -501,7 +501,7 @@ class ExpectedTest(SynchronousTestCase):
         self.old, self.new = (self.service() for _ in range(2))
         for worker, host in ((1, "192.0.2.1"), (2, "192.0.2.1"), (2, "192.0.2.2")):
             self.admission(self.old, worker).enter(None, IPv4Address("TCP", host, 40000))
-        self.new.expect(self.old.told(), self.clock.seconds())
+        self.new.expect(self.old.as_json(), self.clock.seconds())
 
     def service(self) -> SharedLimits:
         """Make the memory of one."""
@@ -538,9 +538,9 @@ class ExpectedTest(SynchronousTestCase):
             self.assertIsNone(self.refused(most=4))
             self.assertEqual(self.refused("192.0.2.1"), "max_connections_per_source")
             self.assertIsNone(self.refused("192.0.2.2"))
-        self.assertEqual(self.new.told()["counts"][""], 3)
+        self.assertEqual(self.new.as_json()["counts"][""], 3)
         self.new.expect_no_more()
-        self.assertEqual(self.new.told()["counts"][""], 3)
+        self.assertEqual(self.new.as_json()["counts"][""], 3)
         self.assertEqual(self.refused("192.0.2.1"), "max_connections_per_source")
 
     def test_some_never_come(self) -> None:

@@ -21,8 +21,8 @@ from txmux.processes.workers.messages import Opened, Prepare, Start, ToldError, 
 from txmux.processes.workers.process import WorkerProcess
 from txmux.rules.packing import pack
 from txmux.rules.reading.parser import parse
-from txmux.serving.places import places_of
-from txmux.telemetry.counting.column import Layout as CountersLayout
+from txmux.serving.listen_addresses import listen_addresses
+from txmux.telemetry.counting.process_counters import Layout as CountersLayout
 
 _RULES = "[listen a]\nendpoint = 127.0.0.1:1\nmax_connections_per_source = 5\n"
 
@@ -32,7 +32,7 @@ class StartingTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         rules = parse(_RULES, "x")
-        (place,) = places_of(rules.listeners[0])
+        (place,) = listen_addresses(rules.listeners[0])
         self.limits = SharedLimits.make(rules, 2)
         self.addCleanup(self.limits.close)
         self.socket = socket.socket()

@@ -20,7 +20,7 @@ from txmux.processes import forking
 from txmux.processes.privilege import opener
 from txmux.processes.privilege.opener import Opener, OpenerError, opener_of
 from txmux.rules.reading.parser import read_again
-from txmux.serving.places import Place, places_of
+from txmux.serving.listen_addresses import ListenAddress, listen_addresses
 
 
 class OpenerTest(SynchronousTestCase):
@@ -42,9 +42,9 @@ class OpenerTest(SynchronousTestCase):
             f"[route secure]\nmatch = tls\nterminate_tls = {key}\n"
         )
 
-    def place(self) -> Place:
+    def place(self) -> ListenAddress:
         """Give the first place of the rules as the helper reads them now."""
-        return places_of(read_again(self.opener.read_rules()).listeners[0])[0]
+        return listen_addresses(read_again(self.opener.read_rules()).listeners[0])[0]
 
     def assert_denied(self, path: Path, flags: int = os.O_RDONLY) -> None:
         """See a file denied."""
@@ -159,7 +159,7 @@ class OpenerTest(SynchronousTestCase):
             self.assertFalse(opened.getblocking())
         for text in ("127.0.0.1:1", "unix:/tmp/x", "systemd:domain=INET:index=0"):
             with self.assertRaises(PermissionError):
-                self.opener.bind(Place("public", text, 5, text, "tcp"))
+                self.opener.bind(ListenAddress("public", text, 5, text, "tcp"))
         with socket.create_server(("127.0.0.1", 0)) as taken:
             self.write(f"127.0.0.1:{taken.getsockname()[1]}")
             with self.assertRaises(OSError) as caught:
@@ -170,7 +170,7 @@ class OpenerTest(SynchronousTestCase):
         """It is asked for a socket only if this process may not open it."""
         place = self.place()
 
-        def forbidden(_: Place) -> socket.socket:
+        def forbidden(_: ListenAddress) -> socket.socket:
             raise PermissionError(errno.EACCES, "no")
 
         with opener_of(forbidden, self.opener)(place) as opened:
@@ -228,7 +228,7 @@ class OpenerTest(SynchronousTestCase):
         self.addCleanup(other.close)
         self.opener.close(wait=False)
         self.assertIn(str(self.rules), other.read_rules().texts)
-        other.bind(places_of(read_again(other.read_rules()).listeners[0])[0]).close()
+        other.bind(listen_addresses(read_again(other.read_rules()).listeners[0])[0]).close()
         other.commit()
 
     def test_takes_long_to_start(self) -> None:

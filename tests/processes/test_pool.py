@@ -10,7 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from typing_extensions import override
 
 from txmux.net.channel.channel import GoneError
-from txmux.processes.upgrade.exchange import Exchange
+from txmux.processes.upgrade.worker_transfers import WorkerTransfers
 from txmux.processes.workers.pool import Pool
 
 
@@ -62,7 +62,7 @@ class FlowsTest(SynchronousTestCase):
 
     def pausing(self) -> Deferred[None]:
         """Have the workers leave clients to another process, as before an upgrade."""
-        pausing = Deferred.fromCoroutine(Exchange(self.pool, accepting=True).pause())
+        pausing = Deferred.fromCoroutine(WorkerTransfers(self.pool, accepting=True).pause())
         for worker in (self.first, self.second):
             worker.answer("ping")
         return pausing

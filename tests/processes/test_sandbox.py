@@ -21,7 +21,7 @@ from tests.processes.upgrading import Running
 from tests.support.certificates import make_authority
 from txmux.cli.remote.address import Unix
 from txmux.cli.remote.ask import ask
-from txmux.cli.remote.find import Place
+from txmux.cli.remote.find import AdminEndpoint
 from txmux.processes.privilege import landlock
 from txmux.processes.privilege.sandbox import SandboxError, sandbox_of
 from txmux.rules.reading.parser import parse
@@ -194,7 +194,9 @@ class SandboxTests(SandboxCase):
 
         def attention() -> list[str]:
             self.subject(mux)
-            found: list[str] = ask(Place(Unix(admin), "", ""), "GET", "/api/status")["attention"]
+            found: list[str] = ask(AdminEndpoint(Unix(admin), "", ""), "GET", "/api/status")[
+                "attention"
+            ]
             return found
 
         eventually(lambda: any("is not root's" in one for one in attention()), "it is told of")

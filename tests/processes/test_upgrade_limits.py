@@ -12,7 +12,7 @@ from tests.processes.running import RULES, is_gone
 from tests.processes.test_upgrade import UpgradeTestCase
 from txmux.cli.remote.address import Unix
 from txmux.cli.remote.ask import ask
-from txmux.cli.remote.find import Place
+from txmux.cli.remote.find import AdminEndpoint
 
 if TYPE_CHECKING:
     import socket
@@ -106,7 +106,7 @@ class PlacesTest(UpgradeTestCase):
         client = self.client(mux)
         client.sendall(said.encode())
         name = "{}:{}".format(*client.getsockname())
-        place = Place(Unix(self.folder / "admin.sock"), "", "")
+        place = AdminEndpoint(Unix(self.folder / "admin.sock"), "", "")
 
         def is_waiting() -> bool:
             found = ask(place, "GET", "/api/connections?state=connecting")

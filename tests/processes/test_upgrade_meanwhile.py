@@ -17,7 +17,7 @@ from tests.processes.running import is_gone, workers_of
 from tests.processes.test_upgrade import UpgradeTestCase
 from txmux.cli.remote.address import Unix
 from txmux.cli.remote.ask import ask
-from txmux.cli.remote.find import Place
+from txmux.cli.remote.find import AdminEndpoint
 
 if TYPE_CHECKING:
     from tests.processes.upgrading import Upgrading
@@ -102,7 +102,7 @@ class MeanwhileTest(UpgradeTestCase):
                 else:
                     os.kill(mux.pid, signal.SIGHUP)
                 # When it has answered, it has heard of that.
-                ask(Place(Unix(admin), "", ""), "GET", "/api/status")
+                ask(AdminEndpoint(Unix(admin), "", ""), "GET", "/api/status")
                 gate.touch()
                 old = mux.switched()
                 eventually(lambda o=old: is_gone(o), "the old process has ended")  # type: ignore[misc]
@@ -164,7 +164,7 @@ class MeanwhileTest(UpgradeTestCase):
             mux.file.write_text(text.replace(f"workers = {before}", f"workers = {after}"))
             os.kill(mux.pid, signal.SIGHUP)
             # When it has answered, it has heard of the signal.
-            ask(Place(Unix(admin), "", ""), "GET", "/api/status")
+            ask(AdminEndpoint(Unix(admin), "", ""), "GET", "/api/status")
             mux.ask()
             gate.touch()
             mux.child.wait_for("connections handed over: 6, in")
@@ -195,9 +195,11 @@ class MeanwhileTest(UpgradeTestCase):
         mux.ask()
         old = mux.switched()
         mux.ask()
-        ask(Place(Unix(admin), "", ""), "GET", "/api/status")  # so it has heard of the signal
+        ask(
+            AdminEndpoint(Unix(admin), "", ""), "GET", "/api/status"
+        )  # so it has heard of the signal
         os.kill(mux.pid, signal.SIGHUP)
-        ask(Place(Unix(admin), "", ""), "GET", "/api/status")
+        ask(AdminEndpoint(Unix(admin), "", ""), "GET", "/api/status")
         mux.terminate()
         eventually(lambda: is_gone(mux.pid), "the new process has ended")
         gate.touch()

@@ -12,7 +12,7 @@ from tests.processes.test_upgrade import UpgradeTestCase
 from tests.support.certificates import make_authority
 from txmux.cli.remote.address import Unix
 from txmux.cli.remote.ask import ask
-from txmux.cli.remote.find import Place
+from txmux.cli.remote.find import AdminEndpoint
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,7 +51,7 @@ class PendingTest(UpgradeTestCase):
                 (b"SS", "127.0.0.1"),
             )
         ]
-        place = Place(Unix(admin), "", "")
+        place = AdminEndpoint(Unix(admin), "", "")
 
         def undecided() -> int:
             return int(ask(place, "GET", "/api/status")["connections"]["undecided"])

@@ -40,10 +40,10 @@ _OLD_IS_KILLED = """
 """
 _OLD_IS_KILLED_EARLY = """
     from twisted.internet.defer import Deferred
-    from txmux.processes.upgrade import changeover
-    from txmux.processes.upgrade import exchange
+    from txmux.processes.upgrade import upgrades
+    from txmux.processes.upgrade import worker_transfers
 
-    accept, alone = exchange.Exchange.accept, changeover.Changeover._alone
+    accept, alone = worker_transfers.WorkerTransfers.accept, upgrades.Upgrades._alone
     told = Deferred()
 
     async def killed(self):
@@ -55,16 +55,16 @@ _OLD_IS_KILLED_EARLY = """
         alone(self, *arguments)
         told.callback(None)
 
-    exchange.Exchange.accept = killed
-    changeover.Changeover._alone = noted
+    worker_transfers.WorkerTransfers.accept = killed
+    upgrades.Upgrades._alone = noted
 """
 _NEW_IS_KILLED_EARLY = """
-    from txmux.processes.upgrade import changeover
+    from txmux.processes.upgrade import upgrades
 
     def killed(self, *_):
         os.kill(os.getpid(), signal.SIGKILL)
 
-    changeover.Changeover._serves = killed
+    upgrades.Upgrades._serves = killed
 """
 _FEW_DESCRIPTORS = """
     import resource

@@ -11,7 +11,7 @@ from tests.processes.running import RULES
 from tests.processes.test_upgrade import UpgradeTestCase
 from txmux.cli.remote.address import Unix
 from txmux.cli.remote.ask import ask
-from txmux.cli.remote.find import Place
+from txmux.cli.remote.find import AdminEndpoint
 
 if TYPE_CHECKING:
     from typing import Any
@@ -22,7 +22,7 @@ class WantedTest(UpgradeTestCase):
 
     def ask(self, method: str, path: str, body: object = None) -> Any:
         """Ask the service over its socket."""
-        return ask(Place(Unix(self.admin), "", ""), method, path, body)
+        return ask(AdminEndpoint(Unix(self.admin), "", ""), method, path, body)
 
     def test_wanted(self) -> None:
         """A server that drains gets no client of the new process, and a listener that is shut accepts none; until that is changed."""

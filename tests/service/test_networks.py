@@ -133,7 +133,7 @@ class FileTest(NetworksCase):
             for _ in range(150):
                 self.time.advance(0.1)
                 await self.running.missing()
-        told = [str(e["problem"]) for e in events if "feeds" in e["log_namespace"]]
+        told = [str(e["problem"]) for e in events if "access.lists" in e["log_namespace"]]
         self.assertEqual(len(told), 1)
         self.assertIn("list.txt:2: 'nonsense' is not a network", told[0])
         self.assertFalse(await self.is_let_in(port))

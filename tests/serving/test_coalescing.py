@@ -5,15 +5,15 @@ from __future__ import annotations
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from txmux.serving.coalescing import Coalescing
+from txmux.serving.coalescing import Coalescer
 
 
 class CoalescingTest(SynchronousTestCase):
-    """`Coalescing`."""
+    """`Coalescer`."""
 
     def setUp(self) -> None:
         self.done: list[Deferred[int]] = []
-        self.coalescing = Coalescing(self.do)
+        self.coalescing = Coalescer(self.do)
 
     async def do(self) -> int:
         """Do it until the test says what comes of it."""

@@ -10,8 +10,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.interop.children import has_ipv6
 from txmux.rules.model import Keepalive, Listener
+from txmux.serving.listen_addresses import listen_addresses, open_place
 from txmux.serving.listening import ListenAddress, listen_address, open_socket
-from txmux.serving.places import open_place, places_of
 
 
 class PlaceTest(SynchronousTestCase):
@@ -83,7 +83,7 @@ class OpenTest(SynchronousTestCase):
     def test_freebind_in_rules(self) -> None:
         """The key of the rules reaches each address of its listener."""
         listener = Listener("l", ("192.0.2.1:0", "tcp:0:interface=192.0.2.2"), freebind=True)
-        for place in places_of(listener):
+        for place in listen_addresses(listener):
             with open_place(place, None) as opened:
                 self.assertTrue(opened.getsockname()[0].startswith("192.0.2."))
 
@@ -111,7 +111,7 @@ class InheritedTest(SynchronousTestCase):
         """A client that comes before any port is made has the listener's keepalive."""
         for keepalive, enabled in ((Keepalive(7, 8, 9), 1), (None, 0)):
             listener = Listener("a", ("127.0.0.1:0",), keepalive=keepalive)
-            (place,) = places_of(listener)
+            (place,) = listen_addresses(listener)
             with (
                 open_place(place, None) as listening,
                 socket.create_connection(listening.getsockname()),

@@ -7,7 +7,7 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from txmux.access.per_source import PerSource, SourceLimits
-from txmux.serving.state import found_by_checks, merged, recall_sources, state_of
+from txmux.serving.state import found_by_checks, merged, restore_sources, state_of
 
 
 def told(state: str = "up", target: str = "a:1", **more: Any) -> dict[str, Any]:
@@ -79,7 +79,7 @@ class SourcesTest(SynchronousTestCase):
         for _ in range(2):
             self.assertTrue(old.enter(5))
         state = state_of([], {"x": old, "gone": old, "unlimited": None}, {}, {})
-        recall_sources(state, {"x": new, "unlimited": new, "other": new, "gone": None})
+        restore_sources(state, {"x": new, "unlimited": new, "other": new, "gone": None})
         self.assertTrue(new.enter(5))
         self.assertIsNone(new.enter(5))
         self.assertTrue(new.enter(6))
@@ -87,5 +87,5 @@ class SourcesTest(SynchronousTestCase):
     def test_nothing(self) -> None:
         """A process that tells nothing of sources leaves all as it is."""
         new = self.counting(7.0)
-        recall_sources({}, {"x": new})
+        restore_sources({}, {"x": new})
         self.assertTrue(new.enter(5))

@@ -13,7 +13,7 @@ from tests.support.peers import reactor
 from tests.support.ports import free_port
 from txmux.errors import ListenError
 from txmux.rules.model import Listener
-from txmux.serving.places import places_of
+from txmux.serving.listen_addresses import listen_addresses
 from txmux.serving.store import ListeningSockets, close_socket
 
 if TYPE_CHECKING:
@@ -175,7 +175,7 @@ class StoreTest(SynchronousTestCase):
         wanted, unwanted = self.listener("127.0.0.1:0"), self.listener("127.0.0.1:0", name="gone")
         given = {}
         for listener in (wanted, unwanted):
-            (place,) = places_of(listener)
+            (place,) = listen_addresses(listener)
             given[place.key] = socket.create_server(("127.0.0.1", 0))
             self.store.adopt(place.key, given[place.key])
         taken, closed = given.values()
@@ -186,7 +186,7 @@ class StoreTest(SynchronousTestCase):
 
     def test_adopted_for_a_failure(self) -> None:
         """What was adopted is still there when something else could not be opened."""
-        (place,) = places_of(self.listener("127.0.0.1:0"))
+        (place,) = listen_addresses(self.listener("127.0.0.1:0"))
         adopted = socket.create_server(("127.0.0.1", 0))
         self.store.adopt(place.key, adopted)
         with self.assertRaises(ListenError):

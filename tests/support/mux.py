@@ -14,7 +14,7 @@ from tests.support.peers import PeerFactory, connect, listen, reactor
 from txmux.rules.embedding import route
 from txmux.rules.model import Backend, Listener, Refusal, Server
 from txmux.serving.listening import listen_address, open_socket
-from txmux.tcp.engine import Engine
+from txmux.tcp.io_runtime import IORuntime
 from txmux.tcp.listener import MuxFactory
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ class MuxTestCase(TestCase):
             routes,
             Listener("public", **settings),
             access_log=self.log,
-            engine=Engine(reactor or self.time, self.relay),
+            runtime=IORuntime(reactor or self.time, self.relay),
         )
         host = f"[{interface}]" if ":" in interface else interface
         address = listen_address(f"{host}:0", 1024)
@@ -193,10 +193,10 @@ class MuxTestCase(TestCase):
             await self._look_again(factory)
 
     async def _look_again(self, factory: MuxFactory) -> None:
-        if is_looked_for(factory.engine.clock):
+        if is_looked_for(factory.runtime.clock):
             # The relay's patience must not end before the kernel has had the time for an acknowledgement.
             await deferLater(reactor, _PAUSE)
-            look_again(self.time.clock, factory.engine.clock)
+            look_again(self.time.clock, factory.runtime.clock)
 
     def assert_story(self, record: ConnectionRecord, **wanted: Any) -> None:
         """Compare some of a record's attributes."""

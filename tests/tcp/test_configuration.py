@@ -30,9 +30,9 @@ class GenerationTest(MuxTestCase):
         """Have the next clients accepted under other routes."""
         factory = self.factory
         now = factory.configuration
-        terminations = Terminations(factory.engine.reactor)
+        terminations = Terminations(factory.runtime.reactor)
         factory.configuration = Configuration.make(
-            routes, now.settings, now.admission, factory.engine, factory.upstreams, terminations
+            routes, now.settings, now.admission, factory.runtime, factory.upstreams, terminations
         )
 
     async def test_undecided(self) -> None:

@@ -31,7 +31,7 @@ class FirstBytesTest(MuxTestCase):
         (connection,) = self.factory.connections
         self.assertEqual(connection.record.route, "ssh")
         self.assertNotIn(
-            7.0, [timer.getTime() for timer in self.factory.engine.clock.getDelayedCalls()]
+            7.0, [timer.getTime() for timer in self.factory.runtime.clock.getDelayedCalls()]
         )
         server = await self.backend.heard(14)
         self.assertEqual(bytes(server.received), b"SSH-2.0-test\r\n")

@@ -105,7 +105,7 @@ class AdmissionTest(MuxTestCase):
         factory = MuxFactory((), Listener("x", clients=Clients(excluded=networks("127.0.0.0/8"))))
         client = await connect(self, listen(self, factory))
         await client.is_lost()
-        self.assertIs(factory.engine.reactor, reactor)
+        self.assertIs(factory.runtime.reactor, reactor)
 
 
 class EndingTest(MuxTestCase):

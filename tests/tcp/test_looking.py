@@ -14,7 +14,7 @@ from tests.tcp import (
     test_first_bytes,
     test_introduction,
     test_peeking,
-    test_race,
+    test_preconnection,
     test_reject,
     test_terminate_handshake,
 )
@@ -60,7 +60,7 @@ class LeavingTest(LookingCase, test_peeking.LeavingTest):
     """Clients that leave early."""
 
 
-class RaceTest(LookingCase, test_race.RaceTest):
+class RaceTest(LookingCase, test_preconnection.RaceTest):
     """Servers that are connected while nobody knows."""
 
 
@@ -97,7 +97,7 @@ class WaitingTest(MuxTestCase):
 
     def ready(self) -> list[tuple[int, int]]:
         """Give what the system tells of all sockets that are watched."""
-        poller: Any = self.factory.engine._poller
+        poller: Any = self.factory.runtime._poller
         found: list[tuple[int, int]] = poller._epoll.poll(0)
         return found
 

@@ -174,14 +174,14 @@ class MovingTest(MuxTestCase):
 
     async def test_portable(self) -> None:
         """A process that serves no plain sockets takes none, and leaves them to the caller."""
-        from txmux.tcp.engine import Engine  # noqa: PLC0415 - of this test alone
+        from txmux.tcp.io_runtime import IORuntime  # noqa: PLC0415 - of this test alone
 
         client, server = await self.relayed()
         (connection,) = self.old.connections
         suspended = connection.suspend()
         assert suspended is not None
         moved, sockets = suspended
-        other = MuxFactory([], engine=Engine(self.time, "portable"))
+        other = MuxFactory([], runtime=IORuntime(self.time, "portable"))
         self.assertRaises(MuxError, other.adopt, moved, sockets)
         self.assertIsInstance(sockets[0], socket.socket)
         connection.resume(moved)

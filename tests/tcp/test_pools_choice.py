@@ -80,7 +80,7 @@ class CheckedTest(PoolCase):
 
     def is_checking(self) -> bool:
         """Tell whether a check is being made."""
-        timers: Any = self.factory.engine.clock.getDelayedCalls()
+        timers: Any = self.factory.runtime.clock.getDelayedCalls()
         late = Checking._too_late.__name__
         return any(getattr(timer._call, "__name__", "") == late for timer in timers)
 

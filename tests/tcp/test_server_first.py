@@ -152,7 +152,7 @@ class InsideTLSTest(TerminationCase):
         client = await self.client(self.mux([ends]))
         await client.has(len(GREETING))
 
-    async def test_race(self) -> None:
+    async def test_preconnection(self) -> None:
         """With routes inside the server is connected once TLS is established, and greets when the time is over."""
         greeter = PeerFactory(Greeter)
         ends = self.tls_route(outcome=backend_at(listen(self, greeter)))

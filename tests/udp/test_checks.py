@@ -72,13 +72,13 @@ class CheckTests(FlowCase):
         check = f"check = tcp port={beside.getHost().port} interval=100ms rise=1 fall=1"
         self.begin(free_port(kind=socket.SOCK_DGRAM), backend=check)
         await self.until("up")
-        engine = self.running.factories[0].engine
+        runtime = self.running.factories[0].runtime
         stopped = beside.stopListening()
         if stopped is not None:
             await stopped
         await self.until("down")
         await self._stop()
-        engine.clock.drop_idle()
+        runtime.clock.drop_idle()
 
 
 class RuleTests(ReadingTestCase):

@@ -147,14 +147,14 @@ class RecallTests(SynchronousTestCase):
         )
         for step in steps:
             step()
-            recalled = ConnectionIds.recalled(json.loads(json.dumps(ids.told())))
-            self.assertEqual(recalled.told(), ids.told())
+            recalled = ConnectionIds.from_json(json.loads(json.dumps(ids.as_json())))
+            self.assertEqual(recalled.as_json(), ids.as_json())
             self.assertFalse(recalled.learn(answer()))
             self.assertTrue(recalled.learn(answer(b"the next")))
 
     def test_senseless(self) -> None:
         """What makes no sense is refused."""
-        told = ids_of().told()
+        told = ids_of().as_json()
         for known in ([], ["xy"]):
             with self.assertRaises(ValueError):
-                ConnectionIds.recalled({**told, "known": known})
+                ConnectionIds.from_json({**told, "known": known})

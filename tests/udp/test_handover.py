@@ -133,7 +133,7 @@ class HandoverTests(HandoverCase):
     async def test_times(self) -> None:
         """A flow has as much time there as it had left here."""
         await self.prepare(backend="idle_timeout = 100s")
-        now = self.old.engine.clock.seconds()
+        now = self.old.runtime.clock.seconds()
         for one in self.old.connections:
             one.heard_at, one.entered_at = now - 50, now - 20
         await self.hand_over()
@@ -141,8 +141,8 @@ class HandoverTests(HandoverCase):
         left = {queue.seconds: table.next_at() for queue in table._queues.values() if queue.flows}
         self.assertEqual(sorted(left), [30, 100])
         for one in self.new.connections:
-            self.assertApproximates(self.new.engine.clock.seconds() - one.heard_at, 50, 5)
-            self.assertApproximates(self.new.engine.clock.seconds() - one.entered_at, 20, 5)
+            self.assertApproximates(self.new.runtime.clock.seconds() - one.heard_at, 50, 5)
+            self.assertApproximates(self.new.runtime.clock.seconds() - one.entered_at, 20, 5)
 
     async def test_bulk(self) -> None:
         """Datagrams that the system puts together on their way are single ones again after that, too."""
@@ -219,7 +219,7 @@ class HandoverTests(HandoverCase):
         """Whatever a row has in the place of a value, the other row is taken, and nothing is left of what is refused."""
         server, _, _, _ = await self.prepare()
         flows = [one for one in self.old.connections if isinstance(one, Flow)]
-        told = json.dumps([{**one.told(), "has_socket": True} for one in flows])
+        told = json.dumps([{**one.as_json(), "has_socket": True} for one in flows])
         self.there()
         before = descriptors()
         [backend] = self.new.upstreams.all()

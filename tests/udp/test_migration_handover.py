@@ -28,13 +28,15 @@ class RecallTests(RoamingTestCase):
 
     def hand_over(self) -> None:
         """Have another process go on, some time later by another clock."""
-        told = json.loads(json.dumps(self.path.told(lambda source: source, self.clock.seconds())))
+        told = json.loads(
+            json.dumps(self.path.as_json(lambda source: source, self.clock.seconds()))
+        )
         home = self.path.home
         self.path.end()
         self.assertEqual((self.migration._paths, self.migration._lengths), ({}, {}))
         self.clock.rightNow += 12345.0
         self.migration = Migration()
-        path = self.migration.recall(
+        path = self.migration.restore(
             "flow", home, told, lambda source: source, self.clock.seconds()
         )
         assert path is not None
@@ -141,5 +143,5 @@ class RecallTests(RoamingTestCase):
         """What another version tells, or leaves out, is made the best of."""
         if told.get("own_id") in {"q", "w"}:
             del told["own_id"]
-        path = Migration[str]().recall("flow", HOME, told, lambda source: source, 1.0)
+        path = Migration[str]().restore("flow", HOME, told, lambda source: source, 1.0)
         self.assertEqual(path is None, told.get("kind") not in {"q", "w"})

@@ -8,7 +8,7 @@ import socket
 from tests.support.datagrams import Talker, turn
 from tests.support.ports import free_port
 from tests.support.service import ServiceTestCase
-from txmux.telemetry.counting.blocks import LISTENER
+from txmux.telemetry.counting.counter_groups import LISTENER
 from txmux.udp import ancillary, moving
 
 _RULES = """

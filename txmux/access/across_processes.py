@@ -14,7 +14,7 @@ from attrs.validators import deep_mapping, instance_of
 from typing_extensions import override
 
 from txmux.access.admission import Admission, Counter, Tally
-from txmux.access.loops import Hops
+from txmux.access.loops import LoopDetector
 from txmux.access.per_source import PerSource, SourceLimits, SourceTable
 from txmux.errors import MuxError
 from txmux.telemetry.sharedmemory import grow, make, mapped
@@ -163,7 +163,7 @@ class Layout:
     columns: int = attrs.field(validator=instance_of(int))
     rows: dict[str, int] = attrs.field(factory=dict, validator=_PLACES)
     tables: dict[str, int] = attrs.field(factory=dict, validator=_PLACES)
-    size: int = attrs.field(default=Hops.SIZE, validator=instance_of(int))
+    size: int = attrs.field(default=LoopDetector.SIZE, validator=instance_of(int))
 
     def extend(self, rules: Rules, unused: Collection[str] = ()) -> None:
         """Allocate places for all that the listeners of rules count.
@@ -203,8 +203,8 @@ class Layout:
         starts = [*self.rows.values(), *self.tables.values()]
         if (
             not table
-            or self.size < max(Hops.SIZE, *ends, 0)
-            or any(start < Hops.SIZE or start % _SIZE for start in starts)
+            or self.size < max(LoopDetector.SIZE, *ends, 0)
+            or any(start < LoopDetector.SIZE or start % _SIZE for start in starts)
         ):
             raise LayoutError(f"not all that is counted has a place in {self.size} bytes of memory")
 
@@ -212,7 +212,7 @@ class Layout:
 class SharedLimits:
     """All limits that the listeners of rules have.
 
-    The memory has `Hops`, a row of counts for the service and for each listener, with a column for each process, and a
+    The memory has `LoopDetector`, a row of counts for the service and for each listener, with a column for each process, and a
     `SourceTable` for each listener that limits sources. A process changes only its own column and the slots of sources, so
     what a worker that ended by itself leaves behind can be cleared. The first column is that of the process that makes the
     memory; the last one is that of connections that another service hands over, until they have come; the one before it is that of
@@ -234,7 +234,7 @@ class SharedLimits:
         self._in_use: Callable[[Collection[str]], Collection[str]] = set
         self._memory = memoryview(b"")
         self.use(layout)
-        self.hops = Hops(self._memory[: Hops.SIZE])
+        self.hops = LoopDetector(self._memory[: LoopDetector.SIZE])
 
     @classmethod
     def make(
@@ -370,7 +370,7 @@ class SharedLimits:
             for name, table in self._tables.items()
         }
 
-    def told(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, Any]:
         """Give what another service is to expect, before this one hands its connections over, as values of JSON."""
         return {
             "counts": {name: sum(self._row(name)) for name in self.layout.rows},
@@ -380,19 +380,19 @@ class SharedLimits:
             },
         }
 
-    def expect(self, told: Mapping[str, Any], now: float) -> None:
+    def expect(self, values: Mapping[str, Any], now: float) -> None:
         """Count connections that another service will hand over; each is counted where it comes to from then on.
 
         Args:
-            told: As `told` of the other service gave it; the limits that this one has, too, count them.
+            values: As `values` of the other service gave it; the limits that this one has, too, count them.
             now: The time.
         """
         column = self.layout.columns - 1
-        for name, count in told.get("counts", {}).items():
+        for name, count in values.get("counts", {}).items():
             if name in self.layout.rows:
                 self._row(name)[column] = count
         with self._lock:
-            for name, held in told.get("sources", {}).items():
+            for name, held in values.get("sources", {}).items():
                 if name in self._tables:
                     self._tables[name].expect(base64.b64decode(held), column, int(now * 10**9))
 

@@ -71,18 +71,18 @@ class Ban:
         }
 
     @classmethod
-    def read(cls, told: Mapping[str, Any]) -> Ban:
+    def read(cls, values: Mapping[str, Any]) -> Ban:
         """Read what `as_json` gave, in this version of txmux or in another.
 
         Raises:
             ValueError: It is something else. Also `KeyError` and `TypeError`.
         """
-        until = told.get("until")
+        until = values.get("until")
         return cls(
-            banned_network(told["network"]),
-            time_of(told["since"]),
+            banned_network(values["network"]),
+            time_of(values["since"]),
             math.inf if until is None else time_of(until),
-            printable(str(told.get("reason", "")), _LONGEST_REASON),
+            printable(str(values.get("reason", "")), _LONGEST_REASON),
         )
 
 
@@ -170,7 +170,7 @@ class Bans:
         ban = self._by_network.get(one[2])
         return ban is not None and ban.until == one[0]
 
-    def told(self, *, again: bool = False) -> dict[str, Any]:
+    def as_json(self, *, again: bool = False) -> dict[str, Any]:
         """Give them as values of JSON, for another process.
 
         Args:
@@ -182,11 +182,11 @@ class Bans:
         changed = [ban for ban in self if before.pop(ban.network, None) is not ban]
         return {"changed": [ban.as_json() for ban in changed], "gone": [*map(written, before)]}
 
-    def recall(self, told: Mapping[str, Any]) -> list[Change]:
+    def restore(self, values: Mapping[str, Any]) -> list[Change]:
         """Take in what another process has told; give what is different now."""
-        if "all" in told:
-            return self.replace(map(Ban.read, told["all"]))
-        bans = map(Ban.read, told.get("changed", ()))
-        gone: Iterable[str] = told.get("gone", ())
+        if "all" in values:
+            return self.replace(map(Ban.read, values["all"]))
+        bans = map(Ban.read, values.get("changed", ()))
+        gone: Iterable[str] = values.get("gone", ())
         changes: list[Change] = [(ban.network, ban) for ban in bans]
         return self.change([*changes, *((banned_network(network), None) for network in gone)])

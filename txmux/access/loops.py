@@ -31,7 +31,7 @@ class Connection(Protocol):
         """Give the other end's address."""
 
 
-class Hops:
+class LoopDetector:
     """Counts how often a connection has been through this service, by the addresses of its own connections to itself.
 
     What comes in from the very address and port that a connection to a server goes out from, at the address that it goes

@@ -350,11 +350,11 @@ class PerSource:
             slot = self._table.find(source, int(self._seconds() * _SECOND))
             return 0 if slot is None else self._table.total(slot) & _CONNECTIONS
 
-    def told(self) -> bytes:
+    def buckets(self) -> bytes:
         """Give what another process needs to go on with the rates of sources; see `SourceTable.buckets`."""
         return self._table.buckets(int(self._seconds() * _SECOND))
 
-    def recall(self, buckets: bytes) -> None:
+    def restore(self, buckets: bytes) -> None:
         """Go on with the rates of sources that another process has told."""
         with self._lock:
             self._table.empty(buckets, int(self._seconds() * _SECOND))

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from txmux.admin.http import Clients
     from txmux.control.interface import Control
     from txmux.rules.model import Rules
-    from txmux.serving.places import Place
+    from txmux.serving.listen_addresses import ListenAddress
     from txmux.serving.store import PreparedSockets
 
 __all__ = ["PREFIX", "Endpoints"]
@@ -89,7 +89,7 @@ class Endpoints:
         keys = {setting: place.key for setting, place in places.items()}
         return PreparedEndpoints(self, sockets, keys, token)
 
-    def _find(self, automatic: list[Place]) -> Place | None:
+    def _find(self, automatic: list[ListenAddress]) -> ListenAddress | None:
         """Choose where ``admin = auto`` listens: where it does already, after the privilege to choose has been given up."""
         if not self._is_automatic:
             return None

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from txmux.serving.places import Place, identity
+from txmux.serving.listen_addresses import ListenAddress, identity
 from txmux.serving.unix import is_in_use
 
 if TYPE_CHECKING:
@@ -21,8 +21,8 @@ _SYSTEM_FOLDER = Path("/run/txmux")
 
 
 def control_places(
-    rules: Rules, find: Callable[[list[Place]], Place | None]
-) -> Iterator[tuple[str, Place]]:
+    rules: Rules, find: Callable[[list[ListenAddress]], ListenAddress | None]
+) -> Iterator[tuple[str, ListenAddress]]:
     """Give where ``admin`` and ``metrics`` listen, as far as they do.
 
     Args:
@@ -38,7 +38,7 @@ def control_places(
         yield "metrics", place
 
 
-def _named(setting: str, text: str | None) -> Place | None:
+def _named(setting: str, text: str | None) -> ListenAddress | None:
     if text is None:
         return None
     if text.startswith("unix:") and ":mode=" not in text:
@@ -46,9 +46,9 @@ def _named(setting: str, text: str | None) -> Place | None:
     return _place(setting, text)
 
 
-def _place(setting: str, text: str) -> Place:
+def _place(setting: str, text: str) -> ListenAddress:
     key, kind, backlog = identity(text, _BACKLOG, setting)
-    return Place("", text, backlog, key, kind, setting=setting)
+    return ListenAddress("", text, backlog, key, kind, setting=setting)
 
 
 def socket_name(rules: Path) -> str:
@@ -56,7 +56,9 @@ def socket_name(rules: Path) -> str:
     return Path(str(rules).strip("<>")).with_suffix(".sock").name
 
 
-def automatic_places(rules: Path, environment: Mapping[str, str] = os.environ) -> list[Place]:
+def automatic_places(
+    rules: Path, environment: Mapping[str, str] = os.environ
+) -> list[ListenAddress]:
     """Give the places of ``admin = auto``, the best first; most of them are in folders that are not there.
 
     Args:
@@ -81,7 +83,7 @@ def folders(environment: Mapping[str, str] = os.environ) -> list[Path]:
     return list(dict.fromkeys(found))
 
 
-def can_hold(place: Place) -> bool:
+def can_hold(place: ListenAddress) -> bool:
     """Tell whether this process may make the socket of a place of ``admin = auto``, and no other service has."""
     path = Path(place.key.removeprefix("unix:"))
     return os.access(path.parent, os.W_OK | os.X_OK) and not is_in_use(path)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.logger import Logger
 
-from txmux.backends.pool.standing import State
+from txmux.backends.pool.server_health import State
 from txmux.telemetry.events import server_event
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from txmux.backends.telling import Telling
 from txmux.net.relay.interface import Timeouts
 from txmux.net.relay.rates import Rates
 from txmux.rules.model import Backend, Handover, InProcess, Refusal
-from txmux.telemetry.counting.column import Column
+from txmux.telemetry.counting.process_counters import ProcessCounters
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IReactorTime
 
     from txmux.backends.connect.tls import BackendTLS
-    from txmux.backends.pool.standing import Standings
+    from txmux.backends.pool.server_health import BackendHealth
     from txmux.wire.proxyprotocol.header import Address
 
 _MOST_EARLY = 1000  # servers; names that change and change must not fill the memory
@@ -63,11 +63,11 @@ class Upstream:
         first_names: Callable[[], Deferred[None] | None] = lambda: None,
         *,
         checking: bool = True,
-        standings: Standings | None = None,
-        column: Column | None = None,
+        standings: BackendHealth | None = None,
+        column: ProcessCounters | None = None,
         tell: Callable[[dict[str, Any]], object] = lambda _: None,
     ) -> None:
-        column = column or Column()
+        column = column or ProcessCounters()
         self.counts = column.backend(backend.name)
         self.backend = backend
         self.fallback = fallback

@@ -10,12 +10,12 @@ from twisted.internet.defer import Deferred, succeed
 
 from txmux.backends.health.checks import HealthChecks
 from txmux.backends.names.resolve import Names
-from txmux.backends.pool.known import Known
+from txmux.backends.pool.registry import HealthRegistry
 from txmux.backends.upstream import Upstream
 from txmux.errors import MuxError
 from txmux.rules.model import Backend, backends_of
 from txmux.rules.problems import RulesError
-from txmux.telemetry.counting.column import Column
+from txmux.telemetry.counting.process_counters import ProcessCounters
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from txmux.backends.connect.tls import BackendTLS
     from txmux.backends.health.checks import OnResult
     from txmux.backends.pool.member import Member
-    from txmux.backends.pool.orders import Orders
+    from txmux.backends.pool.overrides import ServerOverrides
     from txmux.backends.upstream import Destination
     from txmux.rules.model import Outcome, Rules
     from txmux.rules.problems import Problem
@@ -59,17 +59,17 @@ class Upstreams:
         *,
         publish: Publish | None = None,
         checking: bool = True,
-        column: Column | None = None,
+        column: ProcessCounters | None = None,
         names: Names | None = None,
     ) -> None:
-        self._column = column or Column()
+        self._column = column or ProcessCounters()
         self._reactor = reactor
         self._clock = clock
         self._dial = dial
         self._publish = publish
         self._checking = checking
         self._upstreams: dict[Backend, Upstream] = {}
-        self.known = Known()
+        self.known = HealthRegistry()
         self.tell: Callable[[dict[str, Any]], object] | None = None
         self._checks: dict[Upstream, HealthChecks] = {}
         self._prepared: PreparedUpstreams | None = None
@@ -96,9 +96,9 @@ class Upstreams:
                 self._begin(upstream)
         return upstream
 
-    def obey(self, orders: Orders) -> None:
-        """Do what an operator wants of servers; see `Known.obey`."""
-        self.known.obey(orders)
+    def apply_overrides(self, orders: ServerOverrides) -> None:
+        """Do what an operator wants of servers; see `HealthRegistry.apply_overrides`."""
+        self.known.apply_overrides(orders)
 
     def all(self) -> list[Upstream]:
         """Give those of the rules that hold."""
@@ -197,28 +197,28 @@ class Upstreams:
             del self._upstreams[upstream.backend]
             self._names.forget(upstream.pool)
 
-    def told(self) -> list[dict[str, Any]]:
-        """Give what another process needs to go on with all servers, as values of JSON; see `Standing.told`."""
+    def as_json(self) -> list[dict[str, Any]]:
+        """Give what another process needs to go on with all servers, as values of JSON; see `ServerHealth.as_json`."""
         now = self._clock.seconds()
         return [
             {
                 "backend": upstream.backend.name,
                 "server": member.server.text,
                 "target": member.target.text,
-                **member.standing.told(now),
+                **member.standing.as_json(now),
             }
             for upstream in self._upstreams.values()
             for member in upstream.pool.members
         ]
 
-    def recall(self, servers: Iterable[dict[str, Any]]) -> None:
+    def restore(self, servers: Iterable[dict[str, Any]]) -> None:
         """Go on with servers as another process has found them, those of backends that this one has, too."""
         now = self._clock.seconds()
-        for told in servers:
+        for fields in servers:
             with suppress(KeyError, OverflowError, TypeError, ValueError):  # of another version
-                standings = self.known.get(told.get("backend", ""))
+                standings = self.known.get(fields.get("backend", ""))
                 if standings is not None:
-                    standings.recall((told["server"], told["target"]), told, now)
+                    standings.restore((fields["server"], fields["target"]), fields, now)
         for upstream in self._upstreams.values():
             upstream.pool.take_over()
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from txmux.backends.pool.orders import AS_RULED
-from txmux.backends.pool.standing import State
+from txmux.backends.pool.overrides import AS_RULED
+from txmux.backends.pool.server_health import State
 from txmux.rules.model import backends_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from txmux.backends.upstreams import Upstreams
-    from txmux.control.wanted import Wanted
+    from txmux.control.overrides import Overrides
     from txmux.rules.model import Rules, Server
     from txmux.telemetry.counting.snapshot import Counts, ServerTotals
 
@@ -58,7 +58,7 @@ def addresses_told(upstreams: Upstreams) -> list[dict[str, Any]]:
 def backends_told(
     rules: Rules,
     counts: Counts,
-    wanted: Wanted,
+    overrides: Overrides,
     found: Iterable[tuple[int | None, Sequence[Mapping[str, Any]]]],
     checked: Iterable[Mapping[str, Any]],
 ) -> list[dict[str, Any]]:
@@ -67,7 +67,7 @@ def backends_told(
     Args:
         rules: Those that hold.
         counts: Of all processes.
-        wanted: What an operator wants.
+        overrides: What an operator has set.
         found: What each process with connections says of addresses, by the number of the worker.
         checked: What the process says that checks.
     """
@@ -92,7 +92,9 @@ def backends_told(
                 {**_worst(address, seen), "check": checks.get((*key, address))}
                 for address, seen in addresses.get(key, {}).items()
             ]
-            servers.append(_server(server, here, totals.get(key), wanted, key, stale.get(key, "")))
+            servers.append(
+                _server(server, here, totals.get(key), overrides, key, stale.get(key, ""))
+            )
         listed.append({"name": backend.name, "servers": servers})
     return listed
 
@@ -121,11 +123,11 @@ def _server(
     server: Server,
     addresses: Sequence[dict[str, Any]],
     totals: ServerTotals | None,
-    wanted: Wanted,
+    overrides: Overrides,
     key: tuple[str, str],
     stale: str,
 ) -> dict[str, Any]:
-    order = wanted.servers.get(key, AS_RULED)
+    order = overrides.servers.get(key, AS_RULED)
     # Of several addresses one that is up is enough.
     best = min(addresses, key=lambda one: _WORST_LAST.index(one["state"]), default=None)
     told = best or {

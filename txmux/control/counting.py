@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
 from twisted.logger import Logger
 
-from txmux.control.asking import ask_all
+from txmux.control.broadcast import broadcast
 from txmux.control.interface import Report
 from txmux.telemetry.counting.present import Present
 from txmux.telemetry.counting.snapshot import counts_of, totals
@@ -17,7 +17,7 @@ from txmux.telemetry.counting.snapshot import counts_of, totals
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from txmux.control.asking import Askable
+    from txmux.control.broadcast import Askable
     from txmux.control.rates import Moment, Rates, Traffic
     from txmux.rules.model import Rules
     from txmux.telemetry.counting.counters import Counters
@@ -65,8 +65,8 @@ class CountingControl:
         )
 
     async def _present(self) -> Present:
-        answers = await ask_all(self.processes(), "count", gauges=True)
-        return Present.of(answer for _, answer in answers.told)
+        answers = await broadcast(self.processes(), "count", gauges=True)
+        return Present.of(answer for _, answer in answers.answers)
 
     def make_room(self, rules: Rules, number: int) -> None:
         """Count what other rules have, and find out what nobody counts any more.
@@ -81,8 +81,10 @@ class CountingControl:
         )
 
     async def _forget(self) -> None:
-        answers = await ask_all(self.processes(), "count", gauges=True)
-        numbers = {number for _, told in answers.told for number in told.get("generations", ())}
+        answers = await broadcast(self.processes(), "count", gauges=True)
+        numbers = {
+            number for _, answer in answers.answers for number in answer.get("generations", ())
+        }
         if numbers and not answers.missing:
             self.counted.forget(numbers)
 
@@ -97,7 +99,7 @@ class CountingControl:
 
     async def sample(self) -> None:
         """Note what has been counted, for the rates in `status` and the history; to be called every few seconds."""
-        await ask_all(self.processes(), "count")
+        await broadcast(self.processes(), "count")
         self.rates.note(*self._totals())
 
     def _totals(self) -> tuple[dict[str, int], int]:

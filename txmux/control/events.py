@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IDelayedCall
 
     from txmux.backends.upstreams import Upstreams
-    from txmux.control.asking import Askable
+    from txmux.control.broadcast import Askable
     from txmux.control.interface import Report
 
     Follower = Callable[[dict[str, Any] | None], object]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from txmux.backends.pool.standing import State
+from txmux.backends.pool.server_health import State
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,14 +18,14 @@ __all__ = ["gauges_of"]
 
 def gauges_of(serving: Serving) -> dict[str, Any]:
     """Give what changes with time, as values of JSON."""
-    shared = serving.engine.shared
+    shared = serving.runtime.shared
     configurations = [factory.configuration for factory in serving.factories]
     upstreams = {one for factory in serving.factories for one in factory.upstreams.all()}
     return {
         "generations": sorted(
             {serving.version, *(one.configuration.version for one in serving.connections())}
         ),
-        "descriptors": serving.engine.descriptors.now(),
+        "descriptors": serving.runtime.descriptors.now(),
         "sources": {
             one.settings.name: one.admission.per_source.tracked()
             for one in configurations

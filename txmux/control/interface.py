@@ -10,10 +10,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from txmux.access.banning import ServiceBans
-    from txmux.control.asking import Listing
+    from txmux.control.broadcast import Listing
     from txmux.control.filters import Filters, Page
+    from txmux.control.overrides import ServerState
     from txmux.control.rates import Moment
-    from txmux.control.wanted import ServerState
     from txmux.rules.model.networks import IPAddress
     from txmux.telemetry.counting.snapshot import Counts
 

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred, gatherResults
 
-from txmux.control.asking import Listing, ask_all
+from txmux.control.broadcast import Listing, broadcast
 from txmux.control.filters import EVERY, Page, place_of
 from txmux.telemetry.recent import KEPT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from txmux.control.asking import Answers, Askable
+    from txmux.control.broadcast import Answers, Askable
     from txmux.control.filters import Filters
 
 __all__ = ["LiveControl"]
@@ -52,20 +52,20 @@ class LiveControl:
         answers, explained = await gatherResults(
             [
                 Deferred.fromCoroutine(
-                    ask_all(processes, "connections", filters={}, limit=1, id=identity)
+                    broadcast(processes, "connections", filters={}, limit=1, id=identity)
                 ),
-                Deferred.fromCoroutine(ask_all(processes, "explain_connection", id=identity)),
+                Deferred.fromCoroutine(broadcast(processes, "explain_connection", id=identity)),
             ]
         )
-        explanation = next((found for _, found in explained.told if found is not None), None)
+        explanation = next((found for _, found in explained.answers if found is not None), None)
         for found in _by_place(answers):
             return {**found, "explanation": explanation}
         return None
 
     async def recent(self) -> Listing:
         """List the last connections that did not end as they should, the last one first."""
-        answers = await ask_all(self.processes(), "recent")
-        rows = [{**row, "worker": worker} for worker, told in answers.told for row in told]
+        answers = await broadcast(self.processes(), "recent")
+        rows = [{**row, "worker": worker} for worker, rows in answers.answers for row in rows]
         rows.sort(key=_ended, reverse=True)
         return Listing(rows[:KEPT], answers.missing)
 
@@ -76,10 +76,10 @@ class LiveControl:
             filters: Which.
             identity: The ID of the only one that is meant.
         """
-        answers = await ask_all(
+        answers = await broadcast(
             self.processes(), "close", seconds=_ENDING, filters=filters.words(), id=identity
         )
-        return sum(count for _, count in answers.told)
+        return sum(count for _, count in answers.answers)
 
 
 async def _part(process: Askable, filters: Filters, page: Page) -> Listing:
@@ -88,7 +88,7 @@ async def _part(process: Askable, filters: Filters, page: Page) -> Listing:
     rows: list[dict[str, Any]] = []
     while len(rows) < page.limit:
         limit = min(page.limit - len(rows), _AT_ONCE)
-        answers = await ask_all([process], "connections", filters=words, limit=limit, after=after)
+        answers = await broadcast([process], "connections", filters=words, limit=limit, after=after)
         listed = _by_place(answers)
         rows += listed
         if answers.missing or len(listed) < limit:
@@ -99,7 +99,7 @@ async def _part(process: Askable, filters: Filters, page: Page) -> Listing:
 
 def _by_place(answers: Answers) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
-    for worker, listed in answers.told:
+    for worker, listed in answers.answers:
         rows += [{**row, "worker": worker} for row in listed]
     return sorted(rows, key=_place)
 

@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from txmux.rules.model.files import OPTIONS
-from txmux.serving.places import places_of
+from txmux.serving.listen_addresses import listen_addresses
 from txmux.serving.store import shown
 from txmux.version import __version__
 
@@ -74,7 +74,7 @@ def overview(
 def _listener(
     listener: Listener, sockets: Mapping[str, socket.socket], *, accepting: bool
 ) -> dict[str, Any]:
-    places = places_of(listener)
+    places = listen_addresses(listener)
     opened = [sockets.get(place.key) for place in places]
     return {
         "name": listener.name,

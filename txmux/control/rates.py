@@ -77,7 +77,7 @@ class Rates:
         """
         self._samples.append(_Sample(self._seconds(), totals, active))
 
-    def told(self) -> list[dict[str, Any]]:
+    def as_json(self) -> list[dict[str, Any]]:
         """Give the samples as values of JSON, for the process that goes on with what was counted."""
         now = self._seconds()
         return [
@@ -85,10 +85,10 @@ class Rates:
             for one in self._samples
         ]
 
-    def recall(self, told: Iterable[Mapping[str, Any]]) -> None:
+    def restore(self, saved: Iterable[Mapping[str, Any]]) -> None:
         """Go on after what another process has told; what cannot be read of it is left out."""
         now, before = self._seconds(), []
-        for one in told:
+        for one in saved:
             with suppress(
                 AttributeError, KeyError, OverflowError, TypeError, ValueError
             ):  # it is of another version

@@ -11,15 +11,15 @@ from typing_extensions import override
 
 from txmux.access.banning import ServiceBans
 from txmux.access.bans import Bans
-from txmux.control.asking import Listing, ask_all
 from txmux.control.backends import addresses_told, backends_told
+from txmux.control.broadcast import Listing, broadcast
 from txmux.control.counting import CountingControl
 from txmux.control.interface import Report
 from txmux.control.live import LiveControl
+from txmux.control.overrides import Overrides
 from txmux.control.problems import UnknownError
 from txmux.control.routes import routes_told
 from txmux.control.sections import rules_as_read
-from txmux.control.wanted import Wanted
 from txmux.detection.explain import explain_flow_in_steps, explain_in_steps
 from txmux.interfaces import Transport
 from txmux.net.turns import Turns
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from txmux.access.bans import Change
     from txmux.backends.upstreams import Upstreams
     from txmux.control.events import Hub
-    from txmux.control.wanted import ServerState
+    from txmux.control.overrides import ServerState
     from txmux.rules.model import Rules, Server
     from txmux.rules.model.networks import IPAddress
     from txmux.telemetry.counting.snapshot import Counts
@@ -51,19 +51,19 @@ class Running(Protocol):
     """What serves.
 
     Attributes:
-        wanted: What an operator wants beside the rules.
+        overrides: What an operator wants beside the rules.
         bans: Who may not come in.
     """
 
-    wanted: Mapping[str, Any]
+    overrides: Mapping[str, Any]
     bans: Bans
 
     @property
     def upstreams(self) -> Upstreams:
         """The backends, whose servers this process checks."""
 
-    def obey(self, wanted: Mapping[str, Any], /) -> None:
-        """Do what is wanted, here, and in processes that are started later."""
+    def apply_overrides(self, overrides: Mapping[str, Any], /) -> None:
+        """Apply them here, and in processes that are started later."""
 
     def feed(self, told: Mapping[str, Any], /) -> None:
         """Exchange what is in networks, here, and in processes that are started later."""
@@ -112,10 +112,10 @@ class Steering(CountingControl, LiveControl):
         """What serves; ``None`` before the start and after the end."""
         raise NotImplementedError
 
-    def wanted(self) -> Wanted:
-        """Give all that is wanted."""
+    def overrides(self) -> Overrides:
+        """What the operator has set until now."""
         running = self.running_now
-        return Wanted() if running is None else Wanted.read(running.wanted)
+        return Overrides() if running is None else Overrides.read(running.overrides)
 
     async def set_server(
         self,
@@ -145,17 +145,17 @@ class Steering(CountingControl, LiveControl):
             )
         if weight is not None and not 0 <= weight <= _MOST_WEIGHT:
             return Report.refused(f"weight: must be from 1 to {_MOST_WEIGHT}, not {weight}")
-        late = await self._want(
-            self.wanted().with_server(backend, server, time.time(), state, weight)
+        late = await self._override(
+            self.overrides().with_server(backend, server, time.time(), state, weight)
         )
         told: list[str] = [] if state is None else [state]
         if weight is not None:
             told.append(f"weight {weight or found.weight}")
         if close_connections:
-            answers = await ask_all(
+            answers = await broadcast(
                 self.processes(), "close_server", seconds=_ENDING, backend=backend, server=server
             )
-            count = sum(count for _, count in answers.told)
+            count = sum(count for _, count in answers.answers)
             told.append(f"{count} connection{'' if count == 1 else 's'} ended")
             late += answers.missing
         return _report(f"backend {backend}: {server}: {', '.join(told) or 'nothing changed'}", late)
@@ -173,7 +173,7 @@ class Steering(CountingControl, LiveControl):
         transports = {listener.name: listener.transport for listener in self.rules.listeners}
         if name not in transports:
             raise UnknownError(f"there is no [listen {name}]{suggestion(name, transports)}")
-        late = await self._want(self.wanted().with_listener(name, accepting=accepting))
+        late = await self._override(self.overrides().with_listener(name, accepting=accepting))
         # Over UDP one queue has the datagrams of all, so those of newcomers cannot be left there.
         is_udp = transports[name] is Transport.UDP
         left = "begins no flows" if is_udp else "leaves clients in the queue"
@@ -183,7 +183,7 @@ class Steering(CountingControl, LiveControl):
     def shut(self) -> list[str]:
         """Give the listeners whose clients are left in the queue."""
         known = {listener.name for listener in self.rules.listeners}
-        return sorted(self.wanted().shut & known)
+        return sorted(self.overrides().shut & known)
 
     async def routes(self, counts: Counts | None = None) -> list[dict[str, Any]]:
         """Tell of each route, in their order, with what it has taken.
@@ -199,11 +199,11 @@ class Steering(CountingControl, LiveControl):
         Args:
             counts: As for `routes`.
         """
-        asking = Deferred.fromCoroutine(ask_all(self.processes(), "addresses"))
+        asking = Deferred.fromCoroutine(broadcast(self.processes(), "addresses"))
         counts, answers = counts or await self.counters(), await asking
         running = self.running_now
         checked = [] if running is None else addresses_told(running.upstreams)
-        told = backends_told(self.rules, counts, self.wanted(), answers.told, checked)
+        told = backends_told(self.rules, counts, self.overrides(), answers.answers, checked)
         return Listing(told, answers.missing)
 
     def rules_as_read(self) -> list[dict[str, Any]]:
@@ -251,7 +251,7 @@ class Steering(CountingControl, LiveControl):
         if running is not None:
             running.feed(told)
             # Who does not answer is replaced, and the next one is told at its start.
-            Deferred.fromCoroutine(ask_all(self.processes(), "feed", told=told))
+            Deferred.fromCoroutine(broadcast(self.processes(), "feed", told=told))
 
     def _kept_bans(self) -> Bans:
         running = self.running_now
@@ -263,15 +263,15 @@ class Steering(CountingControl, LiveControl):
         if running is None:
             return ["the service does not run"]
         rows = running.change_bans(changes)
-        return [*(await ask_all(self.processes(), "ban", rows=rows)).missing] if rows else []
+        return [*(await broadcast(self.processes(), "ban", rows=rows)).missing] if rows else []
 
-    async def _want(self, wanted: Wanted) -> list[str]:
-        """Have all processes do what is wanted, and name those that have not answered."""
-        running, told = self.running_now, wanted.as_json()
+    async def _override(self, overrides: Overrides) -> list[str]:
+        """Apply overrides in all processes, and name those that have not answered."""
+        running, values = self.running_now, overrides.as_json()
         if running is None:
             return ["the service does not run"]
-        running.obey(told)
-        return [*(await ask_all(self.processes(), "obey", wanted=told)).missing]
+        running.apply_overrides(values)
+        return [*(await broadcast(self.processes(), "apply_overrides", overrides=values)).missing]
 
 
 def _report(changes: str, late: Sequence[str]) -> Report:

@@ -36,7 +36,7 @@ class _Names:
             tuple(name for name in old if name not in new),
         )
 
-    def told(self, kind: str) -> str:
+    def described(self, kind: str) -> str:
         """Say it as ``2 routes new (a, b), 1 changed (c)``; nothing if there is nothing."""
         parts: list[str] = []
         for names, what in ((self.new, "new"), (self.changed, "changed"), (self.gone, "gone")):
@@ -68,17 +68,17 @@ class Changes:
         """Say all of it on one line; nothing if there is nothing."""
         return "; ".join(filter(None, self._parts()))
 
-    def told(self, older: int) -> str:
+    def described(self, older: int) -> str:
         """Say also how many connections keep the older rules."""
         if not older:
             return str(self)
         return f"{self}; {older} connection{' goes' if older == 1 else 's go'} on under older rules"
 
     def _parts(self) -> Iterator[str]:
-        yield self.routes.told("route")
+        yield self.routes.described("route")
         if self.reordered:
             yield "the order of routes changed"
-        yield self.backends.told("backend")
+        yield self.backends.described("backend")
         for names, what in (
             (self.listeners.new, "opened"),
             (self.listeners.changed, "changed"),

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 
 
-class Coalescing(Generic[_T]):
+class Coalescer(Generic[_T]):
     """Does something one at a time. All who ask while it is being done get one more, which is done after that.
 
     Args:

@@ -14,7 +14,7 @@ from txmux.net.sockets.poller import after_turn
 from txmux.rules.changes import changes, unchangeable
 from txmux.rules.problems import RulesError
 from txmux.serving.endpoints import check_servers
-from txmux.serving.places import places_of
+from txmux.serving.listen_addresses import listen_addresses
 from txmux.serving.serving import Serving
 from txmux.serving.store import ListeningSockets, close_socket
 from txmux.telemetry.access_log import open_log
@@ -100,7 +100,7 @@ class EmbeddedService(Service):
     def _check(self, rules: Rules) -> None:
         check_servers(self._reactor, rules.servers())
         for listener in rules.listeners:
-            for place in places_of(listener):
+            for place in listen_addresses(listener):
                 if not place.is_plain:
                     raise ListenError(
                         f"[listen {listener.name}] endpoint {place.text}: an embedded service cannot open it; "

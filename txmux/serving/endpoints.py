@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from twisted.python.failure import Failure
 
     from txmux.rules.model import Server
-    from txmux.serving.places import Place
+    from txmux.serving.listen_addresses import ListenAddress
 
 _MOST_WAITING = 1 << 16
 
@@ -102,7 +102,7 @@ _HINTS = {
 }
 
 
-def listen_error(place: Place, cause: BaseException | None) -> ListenError:
+def listen_error(place: ListenAddress, cause: BaseException | None) -> ListenError:
     """Say in one line why an endpoint could not listen, and what helps."""
     key = "" if place.setting else "endpoint "
     why = _why_not(cause)

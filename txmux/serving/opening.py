@@ -8,8 +8,8 @@ from twisted.logger import Logger
 
 from txmux.net.addresses import text_of
 from txmux.serving.endpoints import listen_error, server_endpoint, stop_listening
+from txmux.serving.listen_addresses import listen_addresses
 from txmux.serving.listening_port import Forwarding
-from txmux.serving.places import places_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -41,7 +41,7 @@ async def open_ports(
     """
     opened: OpenedPorts = {}
     for listener in listeners:
-        for place in places_of(listener):
+        for place in listen_addresses(listener):
             if place.is_plain or is_open(place.key):
                 continue
             forwarding = Forwarding()

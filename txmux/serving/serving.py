@@ -9,7 +9,7 @@ import attrs
 from twisted.internet.defer import Deferred, gatherResults
 
 from txmux.access.admission import Admission
-from txmux.backends.pool.orders import from_json
+from txmux.backends.pool.overrides import from_json
 from txmux.backends.upstreams import Upstreams
 from txmux.errors import MuxError
 from txmux.net.tls.terminations import Terminations
@@ -17,15 +17,15 @@ from txmux.rules.model import Listener
 from txmux.serving.denied import Denied
 from txmux.serving.ending import Ending
 from txmux.serving.endpoints import accept_waiting, stop_listening
+from txmux.serving.listen_addresses import listen_addresses
 from txmux.serving.listening_port import ListeningPort
 from txmux.serving.listening_ports import ListeningPorts
-from txmux.serving.places import places_of
 from txmux.serving.prepared import Prepared
 from txmux.serving.removed import removed
-from txmux.serving.state import recall_sources, sources_of
+from txmux.serving.state import restore_sources, sources_of
 from txmux.serving.telling import counted, missing_in, tell_of_draining, tell_of_dry_runs
 from txmux.tcp.configuration import Configuration
-from txmux.tcp.engine import Engine
+from txmux.tcp.io_runtime import IORuntime
 from txmux.tcp.listener import MuxFactory
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IListeningPort
 
     from txmux.access.banned import Row
-    from txmux.access.loops import Hops
+    from txmux.access.loops import LoopDetector
     from txmux.backends.names.resolve import Names
     from txmux.rules.model import Rules
     from txmux.serving.listening_port import Forwarding
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from txmux.serving.state import Told
     from txmux.tcp.served import Served
     from txmux.telemetry.access_log import AccessLog
-    from txmux.telemetry.counting.column import Column
+    from txmux.telemetry.counting.process_counters import ProcessCounters
 
 __all__ = ["Serving"]
 
@@ -69,8 +69,8 @@ class Serving:
         listening_ports: Where clients come in.
         factories: What serves the listeners, in the order in which they were added.
         version: Of the version of the rules, counted from 1.
-        wanted: What an operator wants beside the rules.
-        engine: What it works with.
+        overrides: What an operator wants beside the rules.
+        runtime: What it works with.
         admission: Makes what counts connections of listeners that the rules do not have.
     """
 
@@ -83,13 +83,13 @@ class Serving:
         names: Names | None = None,
         accepting: bool = True,
         shared: bool = False,
-        hops: Hops | None = None,
-        column: Column | None = None,
+        hops: LoopDetector | None = None,
+        column: ProcessCounters | None = None,
     ) -> None:
         self._rules = rules
         self._access_log = access_log
         self._reactor = reactor
-        self.engine = engine = Engine(
+        self.runtime = runtime = IORuntime(
             reactor,
             rules.settings.relay,
             hops,
@@ -98,14 +98,14 @@ class Serving:
         )
         self._upstreams = Upstreams(
             reactor,
-            engine.clock,
-            engine.dial,
+            runtime.clock,
+            runtime.dial,
             checking=names is None,
             names=names,
-            column=engine.column,
+            column=runtime.column,
         )
         self._upstreams.add(rules)
-        engine.prepare_rules(rules, use=True)
+        runtime.prepare_rules(rules, use=True)
         self._denied = Denied(reactor, self._all)
         self.terminations = Terminations(reactor)
         self.terminations.add(rules)
@@ -114,7 +114,7 @@ class Serving:
         self._ending = Ending(reactor, self.connections)
         self.factories: list[MuxFactory] = []
         self.version = 1
-        self.wanted: Mapping[str, Any] = {}
+        self.overrides: Mapping[str, Any] = {}
         self.admission: Callable[[Listener], Admission] | None = None
 
     def add(self, listener: Listener, admission: Admission) -> MuxFactory:
@@ -136,7 +136,7 @@ class Serving:
             rules.routes,
             listener,
             admission=admission,
-            engine=self.engine,
+            runtime=self.runtime,
             upstreams=self._upstreams,
             terminations=self.terminations,
         )
@@ -175,7 +175,7 @@ class Serving:
         """
         for listener in rules.listeners:
             factory = self.add(listener, admission(listener))
-            for place in places_of(listener):
+            for place in listen_addresses(listener):
                 if place.is_plain:
                     self.listen(factory, place.key, sockets[place.key])
                 else:
@@ -185,7 +185,7 @@ class Serving:
         self, key: str, port: IListeningPort, forwarding: Forwarding, factory: MuxFactory
     ) -> None:
         forwarding.forward_to(factory)
-        self.engine.gate(port)
+        self.runtime.gate(port)
         self.listening_ports.enter(
             key, ListeningPort(port, factory, keepalive=None, forwarding=forwarding)
         )
@@ -245,7 +245,7 @@ class Serving:
         Raises:
             MuxError: All that cannot be used, one line each.
         """
-        self.engine.prepare_rules(rules)
+        self.runtime.prepare_rules(rules)
         upstreams = self._upstreams.prepare(rules)
         terminations = self.terminations.prepare(rules)
         number = self.version + afresh
@@ -278,13 +278,13 @@ class Serving:
                     rules.routes,
                     listener,
                     admission(listener),
-                    self.engine,
+                    self.runtime,
                     self._upstreams,
                     self.terminations,
                     prepared.number,
                 )
             prepared.factories.append(factory)
-            for place in places_of(listener):
+            for place in listen_addresses(listener):
                 prepared.places[place.key] = factory
                 port = self.listening_ports.get(place.key)
                 if place.is_plain and not (port and port.suits(factory, listener)):
@@ -296,7 +296,7 @@ class Serving:
         prepared.upstreams.commit()
         prepared.terminations.commit()
         self._rules, self.version = prepared.rules, prepared.number
-        self.engine.use_rules(prepared.rules)
+        self.runtime.use_rules(prepared.rules)
         for factory, configuration in prepared.configurations.items():
             tell_of_dry_runs(factory)
             factory.change(configuration)
@@ -393,7 +393,7 @@ class Serving:
         await gatherResults([factory.stopped() for factory in self._all()])
         self._ending.cancel()
         self._denied.stop()
-        await self.engine.share_no_more()
+        await self.runtime.share_no_more()
         for factory in self.factories:
             tell_of_dry_runs(factory)
         self.factories.clear()
@@ -415,29 +415,29 @@ class Serving:
 
     def servers(self) -> list[dict[str, Any]]:
         """Give the part of the state that is of servers."""
-        return self._upstreams.told()
+        return self._upstreams.as_json()
 
-    def recall(self, state: Told) -> None:
+    def restore(self, state: Told) -> None:
         """Go on with what another process has told."""
-        self.obey(state.get("wanted", self.wanted))
+        self.apply_overrides(state.get("wanted", self.overrides))
         self.feed(state.get("networks", {}))
-        self._upstreams.recall(state.get("servers", ()))
-        recall_sources(state, sources_of(self.factories))
+        self._upstreams.restore(state.get("servers", ()))
+        restore_sources(state, sources_of(self.factories))
 
-    def obey(self, wanted: Mapping[str, Any]) -> None:
-        """Do what an operator wants beside the rules, as `txmux.control.wanted` tells it."""
-        self.wanted = wanted
-        self._upstreams.obey(from_json(wanted.get("servers", ())))
-        self.listening_ports.shut(wanted.get("shut", ()))
+    def apply_overrides(self, overrides: Mapping[str, Any]) -> None:
+        """Do what an operator wants beside the rules, as `txmux.control.overrides` tells it."""
+        self.overrides = overrides
+        self._upstreams.apply_overrides(from_json(overrides.get("servers", ())))
+        self.listening_ports.shut(overrides.get("shut", ()))
 
     def ban(self, rows: Iterable[Row]) -> None:
         """Ban networks, or no more; see `Banned.change`."""
-        if self.engine.banned.change(rows):
+        if self.runtime.banned.change(rows):
             self._denied.look()
 
     def feed(self, told: Mapping[str, Any]) -> None:
         """Exchange networks of the rules; see `Lists.feed`."""
-        if self.engine.lists.feed(told):
+        if self.runtime.lists.feed(told):
             self._denied.look()
 
     @property

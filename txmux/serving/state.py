@@ -8,13 +8,13 @@ section      what is in it
 ===========  ================================================================================================
 version      of the whole; it changes only if overlooking is not enough
 rules        which version there is, and the last reload: see `txmux.processes.upgrade.record`
-servers      how each server is: see `txmux.backends.pool.standing.Standing.told`
-names        the addresses of names: see `txmux.backends.names.resolve.Names.told`
-wanted       what an operator wants beside the rules: see `txmux.control.wanted`
-bans         who may not come in: see `txmux.access.bans.Bans.told`; a worker is told of them by ``banned``, see `txmux.access.banned`
-networks     what is in networks that change while the rules hold: see `txmux.access.lists.current.Lists.told`
-connections  those that limits count, which will be handed over: see `txmux.access.across_processes.SharedLimits.told`
-history      what was measured in the last minutes: see `txmux.control.rates.Rates.told`
+servers      how each server is: see `txmux.backends.pool.server_health.ServerHealth.as_json`
+names        the addresses of names: see `txmux.backends.names.resolve.Names.as_json`
+wanted       what an operator wants beside the rules: see `txmux.control.overrides`
+bans         who may not come in: see `txmux.access.bans.Bans.as_json`; a worker is told of them by ``banned``, see `txmux.access.banned`
+networks     what is in networks that change while the rules hold: see `txmux.access.lists.current.Lists.contents`
+connections  those that limits count, which will be handed over: see `txmux.access.across_processes.SharedLimits.as_json`
+history      what was measured in the last minutes: see `txmux.control.rates.Rates.as_json`
 sources      by listeners, the buckets of rates: see `SourceTable.buckets`; in base64
 ===========  ================================================================================================
 """
@@ -24,7 +24,7 @@ from __future__ import annotations
 import base64
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from txmux.backends.pool.standing import State
+from txmux.backends.pool.server_health import State
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from txmux.access.per_source import PerSource
     from txmux.tcp.listener import MuxFactory
 
-__all__ = ["Told", "found_by_checks", "merged", "recall_sources", "sources_of", "state_of"]
+__all__ = ["Told", "found_by_checks", "merged", "restore_sources", "sources_of", "state_of"]
 
 Told: TypeAlias = "dict[str, Any]"
 
@@ -43,7 +43,7 @@ _WORST = {State.UP.value: 0, State.EJECTED.value: 1, State.DOWN.value: 2}
 def state_of(
     servers: Iterable[dict[str, Any]],
     sources: Mapping[str, PerSource | None],
-    wanted: Mapping[str, Any],
+    overrides: Mapping[str, Any],
     networks: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Put together what there is to tell.
@@ -51,16 +51,16 @@ def state_of(
     Args:
         servers: How they are.
         sources: What counts the sources of clients, by listeners.
-        wanted: What an operator wants.
+        overrides: What an operator has set.
         networks: What is in those that change.
     """
     return {
         "version": _VERSION,
         "networks": {**networks},
         "servers": [*servers],
-        "wanted": {**wanted},
+        "wanted": {**overrides},
         "sources": {
-            name: base64.b64encode(one.told()).decode()
+            name: base64.b64encode(one.buckets()).decode()
             for name, one in sources.items()
             if one is not None
         },
@@ -73,12 +73,12 @@ def sources_of(factories: Iterable[MuxFactory]) -> dict[str, PerSource | None]:
     return {one.settings.name: one.admission.per_source for one in configurations}
 
 
-def recall_sources(state: Told, sources: Mapping[str, PerSource | None]) -> None:
+def restore_sources(state: Told, sources: Mapping[str, PerSource | None]) -> None:
     """Go on with the rates of sources that another process has told."""
     for name, buckets in state.get("sources", {}).items():
         one = sources.get(name)
         if one is not None:
-            one.recall(base64.b64decode(buckets))
+            one.restore(base64.b64decode(buckets))
 
 
 def merged(found: Iterable[Iterable[dict[str, Any]]]) -> list[dict[str, Any]]:

@@ -15,13 +15,13 @@ from txmux.files import remove_socket
 from txmux.net.addresses import text_of
 from txmux.net.sockets.transport import address_of
 from txmux.serving.endpoints import listen_error
-from txmux.serving.places import open_place, places_of
+from txmux.serving.listen_addresses import listen_addresses, open_place
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from txmux.rules.model import Listener
-    from txmux.serving.places import Place
+    from txmux.serving.listen_addresses import ListenAddress
 
 _log = Logger()
 
@@ -40,7 +40,9 @@ class ListeningSockets:
     """
 
     def __init__(self, reactor: Any) -> None:
-        self.open_place: Callable[[Place], socket.socket] = lambda place: open_place(place, reactor)
+        self.open_place: Callable[[ListenAddress], socket.socket] = lambda place: open_place(
+            place, reactor
+        )
         self._sockets: dict[str, socket.socket] = {}
         self._adopted: dict[str, socket.socket] = {}
 
@@ -65,10 +67,10 @@ class ListeningSockets:
         Raises:
             ListenError: Sockets cannot be opened, each in a line; none that is new is left open.
         """
-        places = [place for listener in listeners for place in places_of(listener)]
+        places = [place for listener in listeners for place in listen_addresses(listener)]
         return self.prepare_places(place for place in places if place.is_plain)
 
-    def prepare_places(self, places: Iterable[Place]) -> PreparedSockets:
+    def prepare_places(self, places: Iterable[ListenAddress]) -> PreparedSockets:
         """Open what is not open yet of places that are plain; see `prepare`."""
         prepared = PreparedSockets(self)
         added = [(place, prepared.add(place)) for place in places]
@@ -83,7 +85,7 @@ class ListeningSockets:
         """Tell whether there is a socket of this key, if only one that was adopted."""
         return key in self._sockets or key in self._adopted
 
-    def why_not(self, place: Place, problem: Exception) -> Exception:
+    def why_not(self, place: ListenAddress, problem: Exception) -> Exception:
         """Say so if what is in the way of a new socket is one of these."""
         if getattr(problem, "errno", None) != errno.EADDRINUSE or place.kind != "tcp":
             return problem
@@ -126,10 +128,10 @@ class PreparedSockets:
 
     _store: ListeningSockets
     sockets: dict[str, socket.socket] = attrs.field(factory=dict, init=False)
-    opened: list[Place] = attrs.field(factory=list, init=False)
-    _places: list[Place] = attrs.field(factory=list, init=False)
+    opened: list[ListenAddress] = attrs.field(factory=list, init=False)
+    _places: list[ListenAddress] = attrs.field(factory=list, init=False)
 
-    def add(self, place: Place) -> Exception | None:
+    def add(self, place: ListenAddress) -> Exception | None:
         """Have the socket of a place, too, or give why it cannot be opened."""
         store = self._store
         try:

@@ -73,7 +73,7 @@ class ClientEnd(End, Client):
 
     @override
     def elapsed_ms(self) -> float:
-        return (self.engine.clock.seconds() - self._accepted_at) * 1000
+        return (self.runtime.clock.seconds() - self._accepted_at) * 1000
 
 
 def _unmapped(end: Address) -> Address:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from txmux.net.tls.termination import Termination
     from txmux.net.tls.terminations import Terminations
     from txmux.rules.model import Keepalive, Listener
-    from txmux.tcp.engine import Engine
+    from txmux.tcp.io_runtime import IORuntime
     from txmux.telemetry.counting.counts import ListenerCounts, RouteCounts
 
 
@@ -124,7 +124,7 @@ class Configuration:
         routes: Iterable[Route],
         settings: Listener,
         admission: Admission,
-        engine: Engine,
+        runtime: IORuntime,
         upstreams: Upstreams,
         terminations: Terminations,
         version: int = 1,
@@ -135,7 +135,7 @@ class Configuration:
             routes: At least those that belong to the listener, and to routes of its own that end TLS, to any depth.
             settings: The listener's.
             admission: Decides who may come in.
-            engine: Connects.
+            runtime: Connects.
             upstreams: Has the backends.
             terminations: Ends TLS.
             version: That of the rules, counted from 1.
@@ -143,10 +143,10 @@ class Configuration:
         Raises:
             MuxError: A backend cannot be used, or files for TLS.
         """
-        known, column = tuple(routes), engine.column
-        admission.banned = engine.banned
-        if engine.shared is not None and admission.per_source is not None:
-            admission.per_source.shared = engine.shared.of(settings.name)
+        known, column = tuple(routes), runtime.column
+        admission.banned = runtime.banned
+        if runtime.shared is not None and admission.per_source is not None:
+            admission.per_source.shared = runtime.shared.of(settings.name)
 
         def branch(route: Route) -> CompiledRoute:
             words: dict[str, Any] = attrs.asdict(route, recurse=False)
@@ -178,13 +178,13 @@ class Configuration:
                     )
                     waiting.append(inside[route.name])
         options = _options_of(settings.keepalive)
-        dial = partial(engine.dial, options=options)
+        dial = partial(runtime.dial, options=options)
         counts = column.listener(settings.name)
         led_to = [top.default, *(line.destination for line in top.silent)]
         led_to += [route.destination for route in top.detector.routes if route.destination]
         hands_over = is_led_to(led_to)
         if hands_over:
-            engine.check_handing_off()
+            runtime.check_handing_off()
             for problem in misplaced([settings], known):  # of rules that no file has
                 raise MuxError(f"[{settings.name}] {problem.message}")
         return cls(settings, admission, options, dial, top, inside, counts, version, hands_over)

@@ -58,9 +58,9 @@ if TYPE_CHECKING:
     from txmux.backends.upstream import Destination, Upstream
     from txmux.net.tls.termination import Termination
     from txmux.tcp.configuration import CompiledRoute, Configuration, RuleLayer
-    from txmux.tcp.engine import Engine
+    from txmux.tcp.io_runtime import IORuntime
     from txmux.tcp.moving import GiveBack, MovedConnection, Sockets
-    from txmux.tcp.race import Held
+    from txmux.tcp.preconnection import Held
     from txmux.tcp.stage import Stage
     from txmux.telemetry.reasons import AbortReason, ConnectFailure, EndReason
     from txmux.telemetry.record import ConnectionRecord
@@ -86,7 +86,7 @@ class MuxProtocol(MovableEnd):
     Args:
         owner: Is told of its beginning and its end.
         configuration: The rules under which the client was accepted.
-        engine: What it works with.
+        runtime: What it works with.
         record: What is known of it so far.
 
     Attributes:
@@ -103,15 +103,19 @@ class MuxProtocol(MovableEnd):
     _hop = 0
 
     def __init__(
-        self, owner: Owner, configuration: Configuration, engine: Engine, record: ConnectionRecord
+        self,
+        owner: Owner,
+        configuration: Configuration,
+        runtime: IORuntime,
+        record: ConnectionRecord,
     ) -> None:
         self._owner = owner
         self.configuration = configuration
         self.logged = configuration.settings.log
-        self.engine = engine
+        self.runtime = runtime
         self.record = record
         self.counted = configuration.counts.unrouted
-        self._accepted_at = engine.clock.seconds()
+        self._accepted_at = runtime.clock.seconds()
 
     # The beginning.
 
@@ -121,7 +125,7 @@ class MuxProtocol(MovableEnd):
         configuration.counts.accepted()
         host: Any = transport.getHost()
         self.record.local = text_of(host)
-        self.engine.hops.ports.add(getattr(host, "port", 0))
+        self.runtime.hops.ports.add(getattr(host, "port", 0))
         if configuration.hands_over:
             self._look()
         senders = configuration.settings.accept_proxy_from
@@ -147,15 +151,15 @@ class MuxProtocol(MovableEnd):
 
     def _opened(self) -> None:
         self._settled = False
-        self.engine.descriptors.reserved += 1
-        self.engine.prepare(self.transport, self.configuration.options)
+        self.runtime.descriptors.reserved += 1
+        self.runtime.prepare(self.transport, self.configuration.options)
         self._owner.opened(self)
 
     def _settle(self) -> None:
         """Note that it needs no further socket."""
         if not self._settled:
             self._settled = True
-            self.engine.descriptors.reserved -= 1
+            self.runtime.descriptors.reserved -= 1
 
     # From stage to stage.
 
@@ -189,7 +193,7 @@ class MuxProtocol(MovableEnd):
 
     @override
     def detection_deadline(self) -> IDelayedCall:
-        return self.engine.clock.callLater(
+        return self.runtime.clock.callLater(
             self.configuration.settings.detect_timeout, self._detection_over
         )
 
@@ -258,13 +262,13 @@ class MuxProtocol(MovableEnd):
 
     @override
     def run_ahead(self, upstream: Upstream) -> None:
-        if self.engine.hops.of(self.transport) < MOST_HOPS:
+        if self.runtime.hops.of(self.transport) < MOST_HOPS:
             self.race = race_for(self, upstream)
 
     @override
     def connect(self, upstream: Upstream) -> None:
         self.record.backend = upstream.backend.name
-        hops = self.engine.hops.of(self.transport)
+        hops = self.runtime.hops.of(self.transport)
         if hops < MOST_HOPS:
             race = self.race
             if race is not None:  # what is never set takes no memory
@@ -285,8 +289,8 @@ class MuxProtocol(MovableEnd):
     @override
     def note_server(self, transport: Connection) -> None:
         if self._hop:
-            self.engine.hops.forget(self._hop)
-        noted = self.engine.hops.note(transport, self.transport)
+            self.runtime.hops.forget(self._hop)
+        noted = self.runtime.hops.note(transport, self.transport)
         if noted != self._hop:
             self._hop = noted
 
@@ -299,7 +303,7 @@ class MuxProtocol(MovableEnd):
         self, upstream: Upstream, member: Member, server: ProxyClient, held: Held | None = None
     ) -> None:
         self._settle()
-        self.engine.prepare(server.transport, self.configuration.options)
+        self.runtime.prepare(server.transport, self.configuration.options)
         self.enter(Relaying(self, self, server, upstream, member, held))
 
     # From another process; see `MovableEnd` for the way to one.
@@ -319,20 +323,20 @@ class MuxProtocol(MovableEnd):
             led_to: The server among those that are known here.
             elsewhere: See `Adopted`.
         """
-        engine, record = self.engine, self.record
-        now = engine.clock.seconds()
+        runtime, record = self.runtime, self.record
+        now = runtime.clock.seconds()
         self._accepted_at = now - moved.age_at(now)
         self.logged = moved.logged
         self.permit = self.configuration.admission.adopt(address_in(record.client))
         self.admitted = True
-        self.counted = engine.column.route(record.listener, record.route or "")
+        self.counted = runtime.column.route(record.listener, record.route or "")
         self.configuration.counts.adopted(self.counted)
         # The other process has counted what was moved until now.
         self._counted_in = record.bytes_in + moved.relay.client.received
         self._counted_out = record.bytes_out + moved.relay.server.received
         server = ProxyClient()
         for end, connected in zip((self, server), sockets, strict=True):
-            engine.transport(connected).belong_to(end)
+            runtime.transport(connected).belong_to(end)
         self._owner.opened(self)
         self.enter(Adopted(self, self, server, led_to, moved, elsewhere))
 
@@ -375,7 +379,7 @@ class MuxProtocol(MovableEnd):
                 moved_out = record.bytes_out - self._counted_out
                 self.configuration.counts.moved(counted, moved_in, moved_out)
                 self.configuration.counts.over(counted, record, reason)
-            self.engine.hops.forget(self._hop)
+            self.runtime.hops.forget(self._hop)
             self.stage.leave()
         finally:  # if there is no memory for that, it must not count for ever
             self._settle()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from txmux.backends.connect.connector import BackendConnector
 from txmux.net.addresses import asked_host
 from txmux.tcp.announcing import header_for
-from txmux.tcp.race import Race
+from txmux.tcp.preconnection import Preconnection
 from txmux.wire.proxyprotocol.header import TlvType
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def connector_for(
     connector = BackendConnector(
         upstream,
         client.configuration.dial,
-        client.engine.clock,
+        client.runtime.clock,
         header,
         address,
         eager=bool(client.said),
@@ -62,9 +62,9 @@ def connector_for(
     return connector
 
 
-def race_for(client: Client, upstream: Upstream) -> Race:
+def race_for(client: Client, upstream: Upstream) -> Preconnection:
     """Begin to connect a client that may turn out not to want it."""
-    race = Race(upstream, client.configuration.settings.peek_limit)
+    race = Preconnection(upstream, client.configuration.settings.peek_limit)
     race.connector = connector_for(client, upstream, race.connected, race.failed)
     race.connector.start()
     return race

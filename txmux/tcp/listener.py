@@ -19,7 +19,7 @@ from txmux.net.tls.terminations import Terminations
 from txmux.rules.model import Listener
 from txmux.tcp.configuration import Configuration
 from txmux.tcp.connection import MuxProtocol
-from txmux.tcp.engine import Engine
+from txmux.tcp.io_runtime import IORuntime
 from txmux.tcp.stage import OVER
 from txmux.telemetry.access_log import is_wanted
 from txmux.telemetry.record import ConnectionRecord
@@ -64,7 +64,7 @@ class MuxFactory(ServerFactory):
         settings: As in a ``[listen]`` section; its ``endpoints`` and ``backlog`` mean nothing here.
         access_log: Is told of each connection when it has ended.
         admission: Decides who may come in; without it the settings do.
-        engine: Moves the bytes; one for this listener alone if not given.
+        runtime: Moves the bytes; one for this listener alone if not given.
         upstreams: The backends of this process; those of this listener alone if not given.
         terminations: The TLS that this process ends; that of this listener alone if not given.
         reactor: For that; the process's own if not given.
@@ -74,7 +74,7 @@ class MuxFactory(ServerFactory):
 
     Attributes:
         configuration: What the next clients are accepted under.
-        engine: As above.
+        runtime: As above.
         upstreams: As above.
         connections: Those that are not over, each a `Served`.
         flows: What has them, if they are flows of datagrams.
@@ -89,26 +89,26 @@ class MuxFactory(ServerFactory):
         *,
         access_log: AccessLog | None = None,
         admission: Admission | None = None,
-        engine: Engine | None = None,
+        runtime: IORuntime | None = None,
         upstreams: Upstreams | None = None,
         terminations: Terminations | None = None,
         reactor: Any = None,
     ) -> None:
-        if engine is None:
+        if runtime is None:
             if reactor is None:
                 from twisted.internet import reactor  # noqa: PLC0415 - importing it installs it
-            engine = Engine(reactor)
-        self.engine = engine
+            runtime = IORuntime(reactor)
+        self.runtime = runtime
         self.upstreams = upstreams or Upstreams(
-            engine.reactor, engine.clock, engine.dial, column=engine.column
+            runtime.reactor, runtime.clock, runtime.dial, column=runtime.column
         )
         self.configuration = Configuration.make(
             routes,
             settings,
-            admission or Admission(settings, engine.clock.seconds),
-            engine,
+            admission or Admission(settings, runtime.clock.seconds),
+            runtime,
             self.upstreams,
-            terminations or Terminations(engine.reactor),
+            terminations or Terminations(runtime.reactor),
         )
         self.connections: set[Any] = set()
         self.flows: object = None
@@ -120,11 +120,11 @@ class MuxFactory(ServerFactory):
     def buildProtocol(self, addr: IAddress | None) -> MuxProtocol:
         """Make the end of a client's connection, which lets it in or refuses it."""
         assert addr is not None  # noqa: S101 - accepted connections have one
-        self.engine.descriptors.let_in()
+        self.runtime.descriptors.let_in()
         configuration = self.configuration
         name = configuration.settings.name
         record = ConnectionRecord(time.time(), new_id(), name, text_of(addr))
-        return MuxProtocol(self, configuration, self.engine, record)
+        return MuxProtocol(self, configuration, self.runtime, record)
 
     def change(self, configuration: Configuration) -> None:
         """Accept the next clients under other rules; those that there are keep theirs."""
@@ -173,13 +173,13 @@ class MuxFactory(ServerFactory):
         Raises:
             MuxError: It cannot be taken over here; the sockets are still the caller's, as with any other error.
         """
-        self.engine.check_adopting()
+        self.runtime.check_adopting()
         record = moved.record
         led_to = self.upstreams.adopt(record.backend or "", record.server or "")
         configuration = self.configuration
         if 0 < moved.version < configuration.version:
             configuration = attrs.evolve(configuration, version=moved.version)
-        connection = MuxProtocol(self, configuration, self.engine, record)
+        connection = MuxProtocol(self, configuration, self.runtime, record)
         try:
             connection.adopt(moved, sockets, led_to, elsewhere)
         except BaseException:
@@ -191,13 +191,13 @@ class MuxFactory(ServerFactory):
 
     def listen(self, opened: socket.socket) -> IListeningPort:
         """Accept the clients of a socket, of which a duplicate is taken."""
-        return self.engine.listen(opened, self, self.configuration.options)
+        return self.runtime.listen(opened, self, self.configuration.options)
 
     def opened(self, connection: Served) -> None:
         """Note a connection that is going to be served, as far as is known."""
         self.connections.add(connection)
-        if self.engine.events.wanted:
-            self.engine.events.begun(connection.record)
+        if self.runtime.events.wanted:
+            self.runtime.events.begun(connection.record)
 
     def closed(self, connection: Served) -> None:
         """Tell the access log of a connection, and forget it."""
@@ -206,15 +206,15 @@ class MuxFactory(ServerFactory):
             if self._left:
                 self._ended(connection.configuration)
             if not self.connections:
-                self.engine.clock.drop_idle()
-        self.engine.descriptors.freed()
+                self.runtime.clock.drop_idle()
+        self.runtime.descriptors.freed()
         if connection.admitted:
             connection.configuration.admission.leave(connection.permit)
         is_told = is_wanted(connection.record, connection.logged)
-        if self.engine.events.wanted and is_told:
-            self.engine.events.ended(connection.record)
+        if self.runtime.events.wanted and is_told:
+            self.runtime.events.ended(connection.record)
         if is_told and not connection.record.is_clean:
-            self.engine.recent.add(connection.record, connection.unrecognised)
+            self.runtime.recent.add(connection.record, connection.unrecognised)
         if self._access_log is not None and is_told:
             try:
                 self._access_log.write(connection.record)

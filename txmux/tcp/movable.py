@@ -49,7 +49,7 @@ class MovableEnd(ClientEnd):
         state = relay.suspend()
         if state is None:
             return None
-        age, now = self.elapsed_ms() / 1000, self.engine.clock.seconds()
+        age, now = self.elapsed_ms() / 1000, self.runtime.clock.seconds()
         number = self.configuration.version
         moved = MovedConnection(self.record, age, self.logged, relay.timeouts, state, number, now)
         return moved, stage.sockets

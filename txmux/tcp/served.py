@@ -53,7 +53,7 @@ class Served(Protocol):
         """What it is at."""
 
     @property
-    def engine(self) -> Any:
+    def runtime(self) -> Any:
         """What it works with."""
 
     @property
@@ -90,8 +90,8 @@ def note_decision(served: Served, bytes_in: int, reason: EndReason) -> None:
         record.detect_ms = served.elapsed_ms()
         record.bytes_in = served.decided_after = bytes_in
         served.led_for = reason
-        if served.engine.events.wanted:
-            served.engine.events.decided(record)
+        if served.runtime.events.wanted:
+            served.runtime.events.decided(record)
         served.configuration.counts.decided(record)
     if served.permit is not None:
         served.permit.settle()

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from txmux.interfaces import Exchange
     from txmux.net.relay.ends import IRelayTransport
     from txmux.tcp.configuration import CompiledRoute, Configuration, RuleLayer
-    from txmux.tcp.engine import Engine
-    from txmux.tcp.race import Held, Race
+    from txmux.tcp.io_runtime import IORuntime
+    from txmux.tcp.preconnection import Held, Preconnection
     from txmux.telemetry.reasons import AbortReason, ConnectFailure, EndReason
     from txmux.telemetry.record import ConnectionRecord
     from txmux.telemetry.states import ConnectionState
@@ -38,7 +38,7 @@ class Client(Protocol):
         transport: Leads to the client, or to what is inside of its TLS.
         record: For the access log.
         configuration: The rules under which the client was accepted.
-        engine: Has the timers and the relays.
+        runtime: Has the timers and the relays.
         said: What the client has said, and nobody has been given yet.
         heard_at: When it last said something, or a protocol of this process did, by the engine's clock; 0 is never. A relay
             does not keep it up.
@@ -53,14 +53,14 @@ class Client(Protocol):
     transport: IRelayTransport
     record: ConnectionRecord
     configuration: Configuration
-    engine: Engine
+    runtime: IORuntime
     said: bytes = b""
     heard_at: float = 0.0
     has_finished: bool = False
     asked: tuple[Exchange, ...] = ()
     tlvs: tuple[Tlv, ...] = ()
     ended_tls: tuple[Tlv, ...] = ()
-    race: Race | None = None
+    race: Preconnection | None = None
     is_looked_at: bool = False
 
     @property
@@ -155,14 +155,14 @@ class Stage:
     def wait(self, seconds: float, call: Callable[[], object]) -> None:
         """Have something called later, unless the stage is left before. It takes the place of an earlier wait."""
         Stage.leave(self)
-        self._deadline = self._client.engine.clock.callLater(seconds, call)
+        self._deadline = self._client.runtime.clock.callLater(seconds, call)
 
     def data(self, data: bytes) -> None:
         """Keep what the client says."""
         client = self._client
         client.record.bytes_in += len(data)
         client.said += data
-        client.heard_at = client.engine.clock.seconds()
+        client.heard_at = client.runtime.clock.seconds()
         self.on_data()
 
     def on_data(self) -> None:

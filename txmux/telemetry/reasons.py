@@ -64,10 +64,10 @@ LimitName = Literal[
 """The limits for which a client is not let in, by their keys: the last one is that of ``[txmux]``, the others are a listener's."""
 
 
-def understood(told: object) -> EndReason:
+def understood(reason: object) -> EndReason:
     """Give a reason that another process has told, which may be of a version that has others.
 
     Returns:
         The same; ``error`` if nobody here knows it.
     """
-    return _ALL.get(told, "error") if isinstance(told, str) else "error"
+    return _ALL.get(reason, "error") if isinstance(reason, str) else "error"

@@ -78,23 +78,23 @@ class ConnectionIds:
         return cls(header.source, (header.destination,))
 
     @classmethod
-    def recalled(cls, told: Mapping[str, Any]) -> ConnectionIds:
-        """Make those of a flow of another process; see `told`.
+    def from_json(cls, fields: Mapping[str, Any]) -> ConnectionIds:
+        """Make those of a flow of another process; see `fields`.
 
         Raises:
             ValueError: It makes no sense.
         """
-        known = tuple(bytes.fromhex(one) for one in told["known"][:_MOST_KNOWN])
+        known = tuple(bytes.fromhex(one) for one in fields["known"][:_MOST_KNOWN])
         if not known:
             raise ValueError("a QUIC connection without an ID")
-        made = cls(bytes.fromhex(told["own"]), known)
-        if told.get("served") is not None:
-            made.served = bytes.fromhex(told["served"])
-        if told.get("current") is not None:
-            made.use(bytes.fromhex(told["current"]))
+        made = cls(bytes.fromhex(fields["own"]), known)
+        if fields.get("served") is not None:
+            made.served = bytes.fromhex(fields["served"])
+        if fields.get("current") is not None:
+            made.use(bytes.fromhex(fields["current"]))
         return made
 
-    def told(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, Any]:
         """Give what another process needs to know them, as values of JSON."""
         return {
             "own": self._own.hex(),

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
         def configuration(self) -> Configuration:
             """The rules under which new flows begin."""
 
-        engine: Any
+        runtime: Any
         poller: Poller
         buffer: memoryview
         seconds: Callable[[], float]
@@ -58,7 +58,7 @@ if TYPE_CHECKING:
             flow: Any,
             port: DatagramPort,
             key: Key,
-            told: Mapping[str, Any],
+            fields: Mapping[str, Any],
             port_of: Callable[[str], DatagramPort | None],
             /,
         ) -> Following | None:
@@ -87,9 +87,9 @@ class FlowView:
     _key: Key
 
     @property
-    def engine(self) -> Any:
+    def runtime(self) -> Any:
         """What it works with."""
-        return self._flows.engine
+        return self._flows.runtime
 
     @property
     def address(self) -> Address | None:
@@ -141,7 +141,7 @@ class FlowView:
     @property
     def descriptors(self) -> Descriptors:
         """Those of this process."""
-        found: Descriptors = self.engine.descriptors
+        found: Descriptors = self.runtime.descriptors
         return found
 
     @property

@@ -108,7 +108,7 @@ class Flows:
 
     Attributes:
         table: All of them, by when they end.
-        engine: What they work with.
+        runtime: What they work with.
         poller: Watches their sockets.
         seconds: Tells the time.
         buffer: Takes what servers say.
@@ -118,9 +118,9 @@ class Flows:
         if not is_available():
             raise MuxError("endpoints of type udp need Linux; remove them")
         self._factory = factory
-        self.engine = engine = factory.engine
-        self.poller = Poller.of(engine.reactor)
-        self.seconds = engine.clock.seconds
+        self.runtime = runtime = factory.runtime
+        self.poller = Poller.of(runtime.reactor)
+        self.seconds = runtime.clock.seconds
         self.table: FlowTable[Flow] = FlowTable()
         self.buffer = memoryview(bytearray(ancillary.LARGEST))
         self._migration: Migration[Following] = Migration()
@@ -231,18 +231,18 @@ class Flows:
         flow: Flow,
         port: DatagramPort,
         key: Key,
-        told: Mapping[str, Any],
+        fields: Mapping[str, Any],
         port_of: Callable[[str], DatagramPort | None],
     ) -> Following | None:
-        """Make what has a flow of another process follow its client; see `Following.told`."""
-        return Following.recalled(self._migration, flow, (port, key), told, self.seconds, port_of)
+        """Make what has a flow of another process follow its client; see `Following.as_json`."""
+        return Following.restored(self._migration, flow, (port, key), fields, self.seconds, port_of)
 
     def adopt(
         self,
         port: DatagramPort,
         key: Key,
         record: ConnectionRecord,
-        told: Mapping[str, Any],
+        fields: Mapping[str, Any],
         ids: ConnectionIds | None,
     ) -> Flow:
         """Have a flow of another process, with which `Flow.go_on` is next.
@@ -251,18 +251,18 @@ class Flows:
             port: Where its client's datagrams come in.
             key: Its own there.
             record: What is known of it.
-            told: What else the other process has told.
+            fields: What else the other process has told.
             ids: Its connection IDs, if its client speaks QUIC.
 
         Raises:
             ValueError: The client's address cannot be read.
         """
-        client = address_in(client_of(told))
+        client = address_in(client_of(fields))
         if client is None:
-            raise ValueError(f"{client_of(told)!r} is not an address and a port")
+            raise ValueError(f"{client_of(fields)!r} is not an address and a port")
         configuration = self._factory.configuration
-        if 0 < told.get("generation", 0) < configuration.version:
-            configuration = attrs.evolve(configuration, version=told["generation"])
+        if 0 < fields.get("generation", 0) < configuration.version:
+            configuration = attrs.evolve(configuration, version=fields["generation"])
         permit = configuration.admission.adopt(client)
         flow = Flow(self, port, key, configuration, record, client, permit)
         flow.ids = ids
@@ -277,7 +277,7 @@ class Flows:
             if self.table.count >= self._most:
                 self._most = _most_by_descriptors()
             most = self._most
-        if (not most or self.table.count < most) and self.engine.descriptors.room():
+        if (not most or self.table.count < most) and self.runtime.descriptors.room():
             return True
         spare = self.table.spare()
         if spare is None:
@@ -305,7 +305,7 @@ class Flows:
         if self._timer is not None:
             self._timer.reset(max(0.0, at - now))
         else:
-            self._timer = self.engine.reactor.callLater(max(0.0, at - now), self._ring)
+            self._timer = self.runtime.reactor.callLater(max(0.0, at - now), self._ring)
 
     def _ring(self) -> None:
         self._timer = None

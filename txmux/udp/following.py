@@ -102,22 +102,22 @@ class Following:
         following.path, following._at = path, path.home
         return following
 
-    def told(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, Any]:
         """Give what another process needs to follow the client further, as values of JSON."""
 
         def write(source: Any) -> list[Any]:
             port, (peer, local) = source
             return [port.place, peer, local.hex()]
 
-        return self.path.told(write, self._seconds())
+        return self.path.as_json(write, self._seconds())
 
     @classmethod
-    def recalled(
+    def restored(
         cls,
         migration: Migration[Following],
         flow: MigratingFlow,
         home: tuple[DatagramPort, Key],
-        told: Mapping[str, Any],
+        fields: Mapping[str, Any],
         seconds: Any,
         port_of: Callable[[str], DatagramPort | None],
     ) -> Following | None:
@@ -127,7 +127,7 @@ class Following:
             migration: As for `of`.
             flow: As for `of`.
             home: As for `of`.
-            told: What `told` gave there.
+            fields: What `fields` gave there.
             seconds: As for `of`.
             port_of: Gives the port of a place; ``None`` if there is none here.
         """
@@ -138,7 +138,7 @@ class Following:
             return None if port is None else (port, (tuple(peer), bytes.fromhex(local)))
 
         following = cls(flow, seconds)
-        path = migration.recall(following, home, told, read, seconds())
+        path = migration.restore(following, home, fields, read, seconds())
         if path is None:
             return None
         following.path, following._at = path, path.home

@@ -83,7 +83,7 @@ async def hand_over_flows(served: Iterable[object], to: OtherProcess) -> int:
 
 async def _hand_over(batch: Sequence[Flow], to: OtherProcess) -> int:
     taken: Collection[int] = ()
-    told = [one.told() for one in batch]
+    fields = [one.as_json() for one in batch]
     sockets = [one.server_socket for one in batch]
     for one in batch:
         one.stand_still()
@@ -94,7 +94,7 @@ async def _hand_over(batch: Sequence[Flow], to: OtherProcess) -> int:
             descriptors=[one.fileno() for one in sockets if one is not None],
             flows=[
                 {**values, "has_socket": server is not None}
-                for values, server in zip(told, sockets, strict=True)
+                for values, server in zip(fields, sockets, strict=True)
             ],
         )
         taken = {*answer["taken"]}
@@ -122,7 +122,7 @@ def adopt_flows(
         flows: What was told of each.
         find: Gives the listener of a name and the port of a place; ``None`` if this process reads no datagrams there.
     """
-    has_socket = [_has_socket(told) for told in flows]
+    has_socket = [_has_socket(fields) for fields in flows]
     if sum(has_socket) != len(descriptors):  # nobody knows which is whose
         _log.error(
             "no flow is taken over: {count} sockets have come, and {flows} flows have one",
@@ -134,13 +134,13 @@ def adopt_flows(
         return {"taken": []}
     taken = []
     left = iter(descriptors)
-    for index, told in enumerate(flows):
+    for index, fields in enumerate(flows):
         server: socket.socket | None = None
         descriptor = next(left) if has_socket[index] else None
         try:
             if descriptor is not None:
                 server = _socket_of(descriptor)
-            is_taken = _adopt(told, server, find)
+            is_taken = _adopt(fields, server, find)
         except Exception as problem:  # noqa: BLE001 - what is wrong with one must not become the trouble of the others
             _log.info("a flow cannot be taken over: {why}", why=repr(problem))
             is_taken = False
@@ -156,8 +156,8 @@ def adopt_flows(
     return {"taken": taken}
 
 
-def _has_socket(told: Any) -> bool:
-    return bool(told.get("has_socket", True)) if isinstance(told, dict) else True
+def _has_socket(fields: Any) -> bool:
+    return bool(fields.get("has_socket", True)) if isinstance(fields, dict) else True
 
 
 def _socket_of(descriptor: int) -> socket.socket:
@@ -173,24 +173,24 @@ def _socket_of(descriptor: int) -> socket.socket:
         raise
 
 
-def _adopt(told: Mapping[str, Any], server: socket.socket | None, find: Find) -> bool:
-    listener = told["record"]["listener"]
-    found = find(listener, told.get("place") or "")
+def _adopt(fields: Mapping[str, Any], server: socket.socket | None, find: Find) -> bool:
+    listener = fields["record"]["listener"]
+    found = find(listener, fields.get("place") or "")
     if found is None:
         return False
     factory, port = found
-    record = ConnectionRecord(**{k: v for k, v in told["record"].items() if k in _FIELDS})
+    record = ConnectionRecord(**{k: v for k, v in fields["record"].items() if k in _FIELDS})
     check_types(record)
     if record.reason is not None:
         raise ValueError(f"a flow that has ended: {record.reason!r}")
-    key = (tuple(told["peer"]), bytes.fromhex(told["local"]))
-    ids = _ids_of(told)
-    led_to = _led_to(factory, record, told, server)
-    if led_to is None and _is_led(told):
+    key = (tuple(fields["peer"]), bytes.fromhex(fields["local"]))
+    ids = _ids_of(fields)
+    led_to = _led_to(factory, record, fields, server)
+    if led_to is None and _is_led(fields):
         return False
     _make_way(port, key, record, ids)
     if server is not None:
-        factory.engine.descriptors.let_in()
+        factory.runtime.descriptors.let_in()
 
     def port_of(name: str) -> DatagramPort | None:
         place = find(listener, name)
@@ -198,13 +198,13 @@ def _adopt(told: Mapping[str, Any], server: socket.socket | None, find: Find) ->
 
     flow: Flow | None = None
     try:
-        flow = flows_of(factory).adopt(port, key, record, told, ids)
-        flow.go_on(told, led_to, server, port_of)
+        flow = flows_of(factory).adopt(port, key, record, fields, ids)
+        flow.go_on(fields, led_to, server, port_of)
     except BaseException:
         has_way = flow is not None and flow.server_socket is not None
         if led_to is not None and led_to[1] is not None and not has_way:
             pool = led_to[0].pool
-            (pool.released if told.get("answered", True) else pool.abandoned)(led_to[1])
+            (pool.released if fields.get("answered", True) else pool.abandoned)(led_to[1])
         if flow is not None:
             flow.logged = False
             flow.over("error")
@@ -233,37 +233,37 @@ def _is_same(newer: ConnectionIds | None, ids: ConnectionIds | None) -> bool:
     return first != b"" and first in ids.known
 
 
-def _ids_of(told: Mapping[str, Any]) -> ConnectionIds | None:
+def _ids_of(fields: Mapping[str, Any]) -> ConnectionIds | None:
     """Give the connection IDs of a flow; one that tells of none may tell of its first datagram, or of those by which it moves."""
-    if "ids" in told or told.get("introduction") is not None:
-        return None if told.get("ids") is None else ConnectionIds.recalled(told["ids"])
-    if told.get("held"):
-        return ConnectionIds.of(b64decode(told["held"][0]))
-    path = told.get("trail") or {}
+    if "ids" in fields or fields.get("introduction") is not None:
+        return None if fields.get("ids") is None else ConnectionIds.from_json(fields["ids"])
+    if fields.get("held"):
+        return ConnectionIds.of(b64decode(fields["held"][0]))
+    path = fields.get("trail") or {}
     if path.get("kind") != "q" or not path.get("ids"):
         return None
     last = path["ids"][-1]
-    return ConnectionIds.recalled(
+    return ConnectionIds.from_json(
         {"own": path["own_id"], "known": [last], "served": last, "current": last}
     )
 
 
-def _is_led(told: Mapping[str, Any]) -> bool:
-    return told.get("state", "relaying") in {"connecting", "relaying"}
+def _is_led(fields: Mapping[str, Any]) -> bool:
+    return fields.get("state", "relaying") in {"connecting", "relaying"}
 
 
 def _led_to(
     factory: MuxFactory,
     record: ConnectionRecord,
-    told: Mapping[str, Any],
+    fields: Mapping[str, Any],
     server: socket.socket | None,
 ) -> Led | None:
     """Find the backend of a flow here, and its server, if it has one."""
-    if not _is_led(told):
+    if not _is_led(fields):
         return None
     backend = record.backend or ""
     if server is not None:
-        is_answered = told.get("answered", True)
+        is_answered = fields.get("answered", True)
         return factory.upstreams.adopt(backend, record.server or "", is_established=is_answered)
     upstreams = factory.upstreams.all()
     upstream = next((one for one in upstreams if one.backend.name == backend), None)

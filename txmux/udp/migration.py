@@ -74,11 +74,11 @@ class Migration(Generic[F]):
             return None
         return MigratingPath(self, flow, home, protocol, own_id(protocol, first))
 
-    def recall(
+    def restore(
         self,
         flow: F,
         home: Hashable,
-        told: Mapping[str, Any],
+        fields: Mapping[str, Any],
         read: Callable[[Any], Hashable | None],
         now: float,
     ) -> MigratingPath[F] | None:
@@ -87,18 +87,18 @@ class Migration(Generic[F]):
         Args:
             flow: The flow.
             home: The address where its answers go.
-            told: What `MigratingPath.told` gave there.
+            fields: What `MigratingPath.as_json` gave there.
             read: Reads an address that was written there; ``None`` if it means nothing here.
             now: Seconds on a clock that never goes back.
 
         Returns:
             As `begin` does; ``None`` if it can follow nobody here.
         """
-        protocol = told.get("kind", "").encode()
+        protocol = fields.get("kind", "").encode()
         if protocol not in {QUIC, WIREGUARD}:
             return None
-        path = MigratingPath(self, flow, home, protocol, bytes.fromhex(told.get("own_id", "")))
-        path._recall(told, read, now)
+        path = MigratingPath(self, flow, home, protocol, bytes.fromhex(fields.get("own_id", "")))
+        path._restore(fields, read, now)
         return path
 
     def _share(self, name: bytes) -> None:
@@ -296,7 +296,7 @@ class MigratingPath(Generic[F]):
 
     # To another process, and from one.
 
-    def told(self, write: Callable[[Any], Any], now: float) -> dict[str, Any]:
+    def as_json(self, write: Callable[[Any], Any], now: float) -> dict[str, Any]:
         """Give what another process needs to guard the flow as this one does, as values of JSON.
 
         Args:
@@ -317,23 +317,23 @@ class MigratingPath(Generic[F]):
             "unproven": _visitor_told(self._unproven, write, now),
         }
 
-    def _recall(
-        self, told: Mapping[str, Any], read: Callable[[Any], Hashable | None], now: float
+    def _restore(
+        self, fields: Mapping[str, Any], read: Callable[[Any], Hashable | None], now: float
     ) -> None:
-        for text in told.get("ids", ())[-_MOST_IDS:]:
+        for text in fields.get("ids", ())[-_MOST_IDS:]:
             self._learn(self._protocol + bytes.fromhex(text))
-        for text in told.get("shared", ()):
+        for text in fields.get("shared", ()):
             name = self._protocol + bytes.fromhex(text)
             if name in self._ids:
                 self._migration._share(name)
-        before = [read(source) for source in told.get("before", ())]
+        before = [read(source) for source in fields.get("before", ())]
         self._before = tuple(source for source in before if source is not None)[-MOST_MOVES:]
-        self._moves = tuple(now - age for age in told.get("moves", ()))[-MOST_MOVES:]
-        self._rests_until = now + told.get("rests", 0.0)
-        quiet = told.get("quiet", 0.0)
+        self._moves = tuple(now - age for age in fields.get("moves", ()))[-MOST_MOVES:]
+        self._rests_until = now + fields.get("rests", 0.0)
+        quiet = fields.get("quiet", 0.0)
         self.heard_at = math.inf if quiet is None else now - quiet
-        self._visitor = _visitor_recalled(told.get("visitor"), read, now)
-        unproven = _visitor_recalled(told.get("unproven"), lambda _: self.home, now)
+        self._visitor = _visitor_recalled(fields.get("visitor"), read, now)
+        unproven = _visitor_recalled(fields.get("unproven"), lambda _: self.home, now)
         self._unproven = unproven
         self._watch()
 
@@ -388,13 +388,17 @@ def _visitor_told(
 
 
 def _visitor_recalled(
-    told: Mapping[str, Any] | None, read: Callable[[Any], Hashable | None], now: float
+    fields: Mapping[str, Any] | None, read: Callable[[Any], Hashable | None], now: float
 ) -> _Visitor | None:
     """Make again what `_visitor_told` was told of."""
-    address = None if told is None else read(told["address"])
-    if told is None or address is None:
+    address = None if fields is None else read(fields["address"])
+    if fields is None or address is None:
         return None
-    is_proved = told.get("is_proved", False)
-    visitor = _Visitor(address, now - told["silent"], is_proved=is_proved)
-    visitor.received, visitor.sent, visitor.count = told["received"], told["sent"], told["count"]
+    is_proved = fields.get("is_proved", False)
+    visitor = _Visitor(address, now - fields["silent"], is_proved=is_proved)
+    visitor.received, visitor.sent, visitor.count = (
+        fields["received"],
+        fields["sent"],
+        fields["count"],
+    )
     return visitor

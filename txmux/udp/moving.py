@@ -149,7 +149,7 @@ class Movable(FlowView):
         if self._late is not None:
             self.over(self._late)
 
-    def told(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, Any]:
         """Give what another process needs to go on with it, as values of JSON."""
         peer, local = self._key
         now = self._flows.seconds()
@@ -169,15 +169,15 @@ class Movable(FlowView):
             "counts": [self.bytes_in, self.bytes_out, self.datagrams_in, self.datagrams_out],
             "held": [_text(data) for data in self.held],
             "answered": server_socket is not None and server_socket.is_answered,
-            "way": None if server_socket is None else server_socket.told(),
+            "way": None if server_socket is None else server_socket.as_json(),
             "nowhere": self._nowhere,
             "is_stray": self._is_stray,
             "led_for": self.led_for,
             "decided_after": self.decided_after,
             "unrecognised": None if self.unrecognised is None else _text(self.unrecognised),
             "introduction": self._proxy_header_bytes(),
-            "ids": None if self.ids is None else self.ids.told(),
-            "trail": None if self._following is None else self._following.told(),
+            "ids": None if self.ids is None else self.ids.as_json(),
+            "trail": None if self._following is None else self._following.as_json(),
         }
 
     def _proxy_header_bytes(self) -> str | None:
@@ -210,7 +210,7 @@ class Movable(FlowView):
 
     def go_on(
         self,
-        told: Mapping[str, Any],
+        fields: Mapping[str, Any],
         led_to: tuple[Upstream, Member | None] | None,
         server: socket.socket | None,
         port_of: PortOf,
@@ -218,41 +218,41 @@ class Movable(FlowView):
         """Go on where another process has stopped.
 
         Args:
-            told: What `told` gave there.
+            fields: What `fields` gave there.
             led_to: The backend that it was led to, and the server among those that are known here.
             server: The socket to it.
             port_of: Gives the port of a place here.
         """
-        state = told.get("state", "relaying")
-        self.logged = told["logged"]
-        counts = tuple(map(int, told["counts"]))
+        state = fields.get("state", "relaying")
+        self.logged = fields["logged"]
+        counts = tuple(map(int, fields["counts"]))
         self.bytes_in, self.bytes_out, self.datagrams_in, self.datagrams_out = counts
         self._counted_before = counts  # by the other process
-        self._counted = self.engine.column.route(self.record.listener, self.record.route or "")
-        self._started_at -= told["age"]
-        self.held = tuple(b64decode(data) for data in told.get("held", ()))
-        led_for = told.get("led_for")
+        self._counted = self.runtime.column.route(self.record.listener, self.record.route or "")
+        self._started_at -= fields["age"]
+        self.held = tuple(b64decode(data) for data in fields.get("held", ()))
+        led_for = fields.get("led_for")
         self.led_for = None if led_for is None else understood(led_for)
-        self.decided_after = told.get("decided_after", 0)
-        self._nowhere = understood(told.get("nowhere", self._nowhere))
-        self._is_stray = told.get("is_stray", False)
-        if told.get("unrecognised") is not None:
-            self.unrecognised = b64decode(told["unrecognised"])
-        if told.get("introduction") is not None:
-            found = decode_datagram(b64decode(told["introduction"]))
+        self.decided_after = fields.get("decided_after", 0)
+        self._nowhere = understood(fields.get("nowhere", self._nowhere))
+        self._is_stray = fields.get("is_stray", False)
+        if fields.get("unrecognised") is not None:
+            self.unrecognised = b64decode(fields["unrecognised"])
+        if fields.get("introduction") is not None:
+            found = decode_datagram(b64decode(fields["introduction"]))
             self.proxy_header = None if found is None else found.header
         self.configuration.counts.adopted(self._counted)
         now = self._flows.seconds()
-        times = now - told.get("in_state", 0.0), now - told.get("quiet", 0.0)
+        times = now - fields.get("in_state", 0.0), now - fields.get("quiet", 0.0)
         if state == "peeking":
             self._decide_again(*times)
             return
         self._detection = None
         if self.permit is not None:
             self.permit.settle()
-        if told.get("trail") is not None:
+        if fields.get("trail") is not None:
             self._following = self._flows.following_of(
-                self, self._port, self._key, told["trail"], port_of
+                self, self._port, self._key, fields["trail"], port_of
             )
         if state in STATES:
             self.state = state
@@ -266,9 +266,9 @@ class Movable(FlowView):
         else:
             upstream, member = led_to[0], led_to[1]
             self._server_socket = self._way_to(upstream)
-            is_answered = told.get("answered", True)
+            is_answered = fields.get("answered", True)
             self._server_socket.go_on(
-                member, server, is_answered=is_answered, told=told.get("way") or {}
+                member, server, is_answered=is_answered, fields=fields.get("way") or {}
             )
             backend = upstream.backend
             seconds = backend.idle_timeout if is_answered else backend.unanswered_timeout
@@ -286,9 +286,9 @@ class Movable(FlowView):
             self._look()
 
 
-def client_of(told: Mapping[str, Any]) -> str:
+def client_of(fields: Mapping[str, Any]) -> str:
     """Give the address of the client of a flow of another process, as it is now."""
-    return str(told.get("client", told["record"]["client"]))
+    return str(fields.get("client", fields["record"]["client"]))
 
 
 def _text(data: bytes) -> str:

@@ -333,9 +333,9 @@ class ServerSocket:
                 if self._batches < _MANY:
                     length = server.recv_into(buffer)
                 else:
-                    length, told, _, _ = server.recvmsg_into([buffer], ancillary.SPACE)
-                    if told:
-                        _, size = ancillary.read(told)
+                    length, fields, _, _ = server.recvmsg_into([buffer], ancillary.SPACE)
+                    if fields:
+                        _, size = ancillary.read(fields)
             except BlockingIOError:
                 self._has_more = count > 1
                 return
@@ -381,7 +381,7 @@ class ServerSocket:
         """That to the server, if there is one."""
         return self._server
 
-    def told(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, Any]:
         """Give what another process needs to go on, besides the socket, as values of JSON."""
         tried = {self._target(member).text: cause for member, cause in self._tried.items()}
         return {"is_introduced": not self._header, "tried": tried}
@@ -401,7 +401,7 @@ class ServerSocket:
         self,
         member: Member,
         server: socket.socket,
-        told: Mapping[str, Any],
+        fields: Mapping[str, Any],
         *,
         is_answered: bool,
     ) -> None:
@@ -410,7 +410,7 @@ class ServerSocket:
         Args:
             member: The server.
             server: The socket to it.
-            told: What `told` gave there.
+            fields: What `fields` gave there.
             is_answered: Whether it has said something.
 
         Raises:
@@ -422,12 +422,12 @@ class ServerSocket:
         if ancillary.gathers(server):
             self._batches = _MANY
         _, self._dropped = ancillary.queue_of(server)
-        tried: Mapping[str, ConnectFailure] = told.get("tried", {})
+        tried: Mapping[str, ConnectFailure] = fields.get("tried", {})
         for other in self.upstream.pool.members:
             place = self._target(other).text
             if place in tried:
                 self._tried[other] = tried[place]
-        is_introduced = told.get("is_introduced", False)
+        is_introduced = fields.get("is_introduced", False)
         if not (is_introduced and self.upstream.backend.proxy_every == "first"):
             self._prepare_header()
 

@@ -30,13 +30,13 @@ def parse_json(text: str | bytes) -> Any:
         raise ValueError("it is nested too deeply") from None
 
 
-def time_of(told: Any) -> float:
+def time_of(value: Any) -> float:
     """Read seconds since 1970.
 
     Raises:
         ValueError: They are not finite. Also `TypeError` and `OverflowError`.
     """
-    time = float(told)
+    time = float(value)
     if not math.isfinite(time):
-        raise ValueError(f"{told!r} is not a time")
+        raise ValueError(f"{value!r} is not a time")
     return time

@@ -8,7 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.folders import make_folder
 from tests.support.places import country, system, write_places
-from txmux.access.lists.geo import Places
+from txmux.access.lists.geo import GeoDatabase
 from txmux.errors import MuxError
 
 
@@ -20,7 +20,7 @@ class PlacesTests(SynchronousTestCase):
         self.countries, self.systems = self.folder / "c.mmdb", self.folder / "s.mmdb"
         write_places(self.countries, {"192.0.2.0/24": country("FR")})
         write_places(self.systems, {"192.0.2.0/25": system(64500)})
-        self.places = Places()
+        self.places = GeoDatabase()
 
     def found(self, address: str) -> list[str]:
         """Give what is found, as texts."""

@@ -12,7 +12,7 @@ from tests.support.peers import PeerFactory, listen, reactor
 from txmux.backends.health.checking import Checking, Finding
 from txmux.backends.health.probes import probe
 from txmux.rules.model import Check
-from txmux.tcp.engine import Engine
+from txmux.tcp.io_runtime import IORuntime
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,11 +37,11 @@ class CheckingTestCase(TestCase):
         self.time = VirtualTime()
         self.server = PeerFactory()
         self.found: list[Finding] = []
-        self._engines = (Engine(self.time), Engine(self.time, "portable"))
+        self._runtimes = (IORuntime(self.time), IORuntime(self.time, "portable"))
 
     def engines(self) -> list[Dial]:
         """Give all ways to connect."""
-        return [engine.dial for engine in self._engines]
+        return [runtime.dial for runtime in self._runtimes]
 
     def check(
         self,
@@ -85,6 +85,6 @@ class CheckingTestCase(TestCase):
         await self.until(lambda: not self._timers())
 
     def _timers(self) -> object:
-        for engine in self._engines:
-            engine.clock.drop_idle()
+        for runtime in self._runtimes:
+            runtime.clock.drop_idle()
         return self.time.clock.getDelayedCalls()

@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.backends.health.checked import Checked, Dialled
 from tests.backends.pool.pools import servers
 from txmux.backends.pool.member import ResolvedAddress
-from txmux.backends.pool.standing import State
+from txmux.backends.pool.server_health import State
 from txmux.rules.model import Check
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from tests.support.peers import PeerFactory, listen, reactor
 from txmux.backends.health.checks import HealthChecks, apply_result, key_of
 from txmux.backends.pool.member import ResolvedAddress
 from txmux.rules.model import Check
-from txmux.tcp.engine import Engine
+from txmux.tcp.io_runtime import IORuntime
 
 
 class ResultTests(SynchronousTestCase):
@@ -59,8 +59,8 @@ class FlappingTests(TestCase):
         self.port = listen(self, self.server)
         check = Check("redis", interval=1, timeout=0.5, rise=2, fall=3)
         self.watched = Watched(server_at(self.port), check=check)
-        self.engine = Engine(self.time)
-        dial = self.engine.dial
+        self.runtime = IORuntime(self.time)
+        dial = self.runtime.dial
         take = functools.partial(apply_result, self.watched.pool)
         clock = self.time.clock
         self.checks = HealthChecks(dial, clock, self.watched.pool, check, take, random=Random(1))
@@ -70,7 +70,7 @@ class FlappingTests(TestCase):
     async def stop(self) -> None:
         """Stop, and see that the server's connections end with it."""
         self.checks.stop()
-        self.engine.clock.drop_idle()
+        self.runtime.clock.drop_idle()
         self.assertEqual(self.time.clock.getDelayedCalls(), [])
         for peer in self.server.peers:
             await peer.is_lost()

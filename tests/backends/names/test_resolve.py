@@ -11,7 +11,7 @@ from tests.backends.names.resolve_case import FAR, HOST, CountingPool, NamesTest
 from tests.backends.pool.pools import servers
 from txmux.backends.names.addresses import MOST_ADDRESSES
 from txmux.backends.pool.pool import Unavailable
-from txmux.backends.pool.standing import State
+from txmux.backends.pool.server_health import State
 from txmux.rules.model import Resolve
 
 if TYPE_CHECKING:

@@ -52,7 +52,7 @@ class ToldTests(NamesTestCase):
         self.assertEqual(self.members(same), self.members(pool))
         self.assertEqual(len(self.published), 3)
         given = same.given
-        self.other.take(self.names.told())
+        self.other.take(self.names.as_json())
         self.assertEqual(same.given, given)
 
     async def test_waiting(self) -> None:
@@ -90,7 +90,7 @@ class ToldTests(NamesTestCase):
         """A process that looks names up begins with what the one before it knew; what that one tells later is older."""
         self.zone[HOST] = a("10.0.0.1")
         await self.found(self.pool(), "10.0.0.1:80")
-        told = self.names.told()
+        told = self.names.as_json()
         await self.names.stop()
         self.server.fail(HOST, SILENCE)
         self.names = Names(self.time, self.lookup, publish=self.published.append)
@@ -98,7 +98,7 @@ class ToldTests(NamesTestCase):
         self.names.take({"other": 1, **told, "another": [[1]]})
         pool = self.pool()
         self.assertEqual((self.texts(pool), self.names.unanswered), (["10.0.0.1:80"], 0))
-        self.assertEqual((self.published, self.names.told()), ([told], told))
+        self.assertEqual((self.published, self.names.as_json()), ([told], told))
         await self.asked(HOST, dns.A, 2)
         self.names.take({key: [] for key in told})
         self.assertEqual(self.texts(pool), ["10.0.0.1:80"])
@@ -112,7 +112,7 @@ class ToldTests(NamesTestCase):
         pool = self.pool()
         self.assertEqual(self.texts(pool), ["10.0.0.1:80"])
         self.names.forget(pool)
-        self.assertEqual((self.time.clock.getDelayedCalls(), self.names.told()), ([], {}))
+        self.assertEqual((self.time.clock.getDelayedCalls(), self.names.as_json()), ([], {}))
         self.names.prepare(backend)
         waiting = self.names.first_answer()
         self.names.forget(Pool(backend, self.time.seconds))

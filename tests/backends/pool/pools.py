@@ -10,7 +10,7 @@ from twisted.internet.task import Clock
 
 from txmux.backends.pool.member import Member
 from txmux.backends.pool.pool import Pool
-from txmux.backends.pool.standing import Standings, State
+from txmux.backends.pool.server_health import BackendHealth, State
 from txmux.rules.model import Backend
 from txmux.rules.reading.endpoints import server
 
@@ -35,7 +35,7 @@ class Watched:
         members: Those of the beginning.
     """
 
-    def __init__(self, *of: Server, standings: Standings | None = None, **options: Any) -> None:
+    def __init__(self, *of: Server, standings: BackendHealth | None = None, **options: Any) -> None:
         self.clock = Clock()
         self.told: list[str] = []
         backend = Backend("b", of or servers("10.0.0.1:80", "10.0.0.2:80"), **options)

@@ -7,7 +7,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.backends.pool.pools import SPARE, Watched, servers
 from txmux.backends.pool.member import ResolvedAddress
 from txmux.backends.pool.pool import Unavailable, is_name
-from txmux.backends.pool.standing import State
+from txmux.backends.pool.server_health import State
 from txmux.rules.model import Check, Ejection
 from txmux.rules.reading.endpoints import server
 

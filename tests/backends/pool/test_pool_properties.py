@@ -18,7 +18,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.backends.pool.pools import SPARE, Watched, servers
 from txmux.backends.pool.member import Member, ResolvedAddress
 from txmux.backends.pool.pool import Unavailable
-from txmux.backends.pool.standing import State
+from txmux.backends.pool.server_health import State
 from txmux.rules.model import Check, Ejection, Outcome, Refusal
 
 _NAME = "db.example.com:80"

@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.backends.pool.pools import SPARE, Watched, servers
 from txmux.backends.pool.member import ResolvedAddress
 from txmux.backends.pool.pool import Unavailable
-from txmux.backends.pool.standing import Standings, State
+from txmux.backends.pool.server_health import BackendHealth, State
 from txmux.rules.model import Check, Ejection
 
 
@@ -232,7 +232,7 @@ class LastResortTests(SynchronousTestCase):
 
     def test_other_rules(self) -> None:
         """A pool of newer rules goes on where no server is up, and what it finds the older one knows."""
-        standings = Standings()
+        standings = BackendHealth()
         old = self.shortage(standings=standings)
         new = Watched(eject=Ejection(1), standings=standings)
         new.pool.take_over()

@@ -16,7 +16,7 @@ from txmux.errors import MuxError
 from txmux.rules.embedding import outcome, route
 from txmux.rules.model import Backend, Handover, Listener, TlsEnd
 from txmux.rules.reading.parser import parse
-from txmux.tcp.engine import Engine
+from txmux.tcp.io_runtime import IORuntime
 from txmux.tcp.listener import MuxFactory
 
 if TYPE_CHECKING:
@@ -182,15 +182,15 @@ class EmbeddingTests(SynchronousTestCase):
         """A route that ends TLS may be beside one that hands over: inside of it, clients go where the listener leads them."""
         files = (make_authority().write(make_folder(self) / "a.pem", key=True),)
         tls = attrs.evolve(route("tls", "close"), outcome=None, terminate_tls=TlsEnd(files))
-        engine = Engine(Clock())
-        made = MuxFactory([tls, route("ssh", _TO)], Listener("m"), engine=engine)
+        runtime = IORuntime(Clock())
+        made = MuxFactory([tls, route("ssh", _TO)], Listener("m"), runtime=runtime)
         self.assertTrue(made.configuration.hands_over)
         with self.assertRaisesRegex(MuxError, "of no use to anybody else; add 'backend'"):
-            MuxFactory([tls], Listener("m", default=Handover("x")), engine=engine)
+            MuxFactory([tls], Listener("m", default=Handover("x")), runtime=runtime)
 
     def test_refused(self) -> None:
         """What rules files refuse is refused there, too."""
         with self.assertRaisesRegex(MuxError, "may have answered the client first"):
             MuxFactory([route("postgres sni=a", "a:1"), route("ssh", _TO)], Listener("m"))
         with self.assertRaisesRegex(MuxError, "on Linux alone, and not with 'relay = portable'"):
-            MuxFactory([route("ssh", _TO)], Listener("m"), engine=Engine(Clock(), "portable"))
+            MuxFactory([route("ssh", _TO)], Listener("m"), runtime=IORuntime(Clock(), "portable"))

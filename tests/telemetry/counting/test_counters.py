@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from twisted.trial.unittest import SynchronousTestCase
 
 from txmux.rules.reading.parser import parse
-from txmux.telemetry.counting.column import NO_ROUTE, Column, Layout
 from txmux.telemetry.counting.counters import Counters
+from txmux.telemetry.counting.process_counters import NO_ROUTE, Layout, ProcessCounters
 from txmux.telemetry.counting.snapshot import counts_of
 from txmux.telemetry.record import ConnectionRecord
 
@@ -39,12 +39,12 @@ backend = 127.0.0.1:80
 """
 
 
-def worker_of(counters: Counters, number: int) -> Column:
+def worker_of(counters: Counters, number: int) -> ProcessCounters:
     """Give what another process counts in, with its own mapping of the memory."""
     column = counters.column(number)
     assert column.descriptor is not None
     layout = Layout(dict(column.layout.places), column.layout.cells)
-    return Column(layout, os.dup(column.descriptor))
+    return ProcessCounters(layout, os.dup(column.descriptor))
 
 
 def route_of(counts: Counts, route: str) -> RouteTotals:
@@ -64,7 +64,7 @@ class CountersTest(SynchronousTestCase):
         """Give all numbers."""
         return counts_of(self.counters, rules or self.rules)
 
-    def begin(self, column: Column, route: str = NO_ROUTE) -> None:
+    def begin(self, column: ProcessCounters, route: str = NO_ROUTE) -> None:
         """Count a client that has come, and that a route takes, if one is named."""
         record = ConnectionRecord(time=1000.5, id="x", listener="public", client="?", detect_ms=2.0)
         listener = column.listener("public")
@@ -73,7 +73,7 @@ class CountersTest(SynchronousTestCase):
             column.route("public", route).matched(record)
             listener.decided(record)
 
-    def end(self, column: Column, route: str) -> None:
+    def end(self, column: ProcessCounters, route: str) -> None:
         """Count the end of such a client."""
         record = ConnectionRecord(
             time=1000.5, id="x", listener="public", client="?", detect_ms=2.0, duration_ms=70.0

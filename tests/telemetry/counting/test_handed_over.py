@@ -15,7 +15,7 @@ from txmux.telemetry.counting.snapshot import counts_of
 from txmux.telemetry.record import ConnectionRecord
 
 if TYPE_CHECKING:
-    from txmux.telemetry.counting.column import Column
+    from txmux.telemetry.counting.process_counters import ProcessCounters
     from txmux.telemetry.counting.snapshot import Counts
 
 RULES = """
@@ -31,7 +31,7 @@ RECORD = ConnectionRecord(
 )
 
 
-def begin(column: Column) -> None:
+def begin(column: ProcessCounters) -> None:
     """Count a client that the route has taken."""
     column.listener("public").accepted()
     column.route("public", "a").matched(RECORD)
@@ -39,7 +39,7 @@ def begin(column: Column) -> None:
     column.server("127.0.0.1:22", "127.0.0.1:22").connected()
 
 
-def end(column: Column) -> None:
+def end(column: ProcessCounters) -> None:
     """Count its end."""
     column.listener("public").over(column.route("public", "a"), RECORD, "done")
     column.server("127.0.0.1:22", "127.0.0.1:22").released()

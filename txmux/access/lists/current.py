@@ -5,7 +5,7 @@ from __future__ import annotations
 import weakref
 from typing import TYPE_CHECKING, Any
 
-from txmux.access.lists.geo import Places
+from txmux.access.lists.geo import GeoDatabase
 from txmux.access.lists.packing import unpack
 from txmux.rules.model.varying import Place, Varying
 
@@ -44,13 +44,13 @@ class Lists:
     """Exchanges the contents of all that varies in rules, those of older ones that are still in use included.
 
     Attributes:
-        told: What `feed` was given, by names.
+        contents: What `feed` was given, by names.
     """
 
     def __init__(self) -> None:
-        self.told: dict[str, Any] = {}
+        self.contents: dict[str, Any] = {}
         self._held: dict[str, list[weakref.ref[Varying]]] = {}
-        self._places = Places()
+        self._places = GeoDatabase()
 
     def hold(self, rules: Rules) -> None:
         """Feed the networks of these rules, too. Those of a file are as they were read, until `feed` tells otherwise.
@@ -66,26 +66,28 @@ class Lists:
             if isinstance(one.contents, Place):
                 one.contents.find = self._places.find
             elif one.kind == "file":
-                self.told.pop(one.name, None)
-            elif one.name in self.told:
+                self.contents.pop(one.name, None)
+            elif one.name in self.contents:
                 if one.name not in contents:
-                    contents[one.name] = unpack(self.told[one.name])
+                    contents[one.name] = unpack(self.contents[one.name])
                 one.contents = contents[one.name]
             held = self._held.setdefault(one.name, [])
             held[:] = [ref for ref in held if ref() is not None and ref() is not one]
             held.append(weakref.ref(one))
 
-    def feed(self, told: Mapping[str, Any]) -> bool:
+    def feed(self, published: Mapping[str, Any]) -> bool:
         """Exchange contents.
 
         Args:
-            told: By names, what is in them now, as `pack` gives it.
+            published: By names, what is in them now, as `pack` gives it.
 
         Returns:
             Whether anything has changed.
         """
-        changed = {name: value for name, value in told.items() if self.told.get(name) != value}
-        self.told.update(changed)
+        changed = {
+            name: value for name, value in published.items() if self.contents.get(name) != value
+        }
+        self.contents.update(changed)
         for name, value in changed.items():
             if name == PLACES:
                 self._places.read_again()

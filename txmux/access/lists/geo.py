@@ -22,16 +22,16 @@ if TYPE_CHECKING:
 
     Found = frozenset[tuple[str, str | int]]
 
-__all__ = ["Places", "PlacesError", "read_places"]
+__all__ = ["GeoDatabase", "GeoDatabaseError", "read_places"]
 
 _MOST_KEPT = 10_000
 
 
-class PlacesError(MuxError):
+class GeoDatabaseError(MuxError):
     """A database cannot be read."""
 
 
-class Places:
+class GeoDatabase:
     """Looks addresses up. What was found is kept for a while, since a look-up reads a tree bit by bit."""
 
     _log = Logger()
@@ -56,7 +56,7 @@ class Places:
         """Read the same files again; if one of them is bad, nothing changes."""
         try:
             self._readers = [_reader(path) for path in self._paths]
-        except PlacesError as problem:
+        except GeoDatabaseError as problem:
             self._log.error("{problem}; what was in it before holds", problem=problem)
         self._kept.clear()
 
@@ -90,7 +90,7 @@ def _reader(path: Path) -> Any:
     try:
         return read_places(path, read_bytes(path))
     except OSError as error:
-        raise PlacesError(f"cannot read '{path}': {error.strerror}") from None
+        raise GeoDatabaseError(f"cannot read '{path}': {error.strerror}") from None
 
 
 def read_places(path: Path, data: bytes) -> Any:
@@ -106,13 +106,13 @@ def read_places(path: Path, data: bytes) -> Any:
     try:
         import maxminddb  # noqa: PLC0415 - only who needs it has it
     except ImportError:
-        raise PlacesError(
+        raise GeoDatabaseError(
             "networks of places need the package maxminddb; run: pip install 'txmux[geo]'"
         ) from None
     try:
         # Read as a whole: a mapped file that somebody cuts short would end the process.
         return maxminddb.open_database(io.BytesIO(data), maxminddb.MODE_FD)
     except (ValueError, maxminddb.InvalidDatabaseError):
-        raise PlacesError(
+        raise GeoDatabaseError(
             f"'{path}' is not a database in MaxMind's format; write the path of a file ending in .mmdb"
         ) from None

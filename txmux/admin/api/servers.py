@@ -10,7 +10,7 @@ from txmux.admin.resource import Answer, Query, Resource
 from txmux.control.problems import UnknownError
 
 if TYPE_CHECKING:
-    from txmux.control.wanted import ServerState
+    from txmux.control.overrides import ServerState
 
 _STATES: tuple[ServerState, ...] = ("ready", "drain", "maintenance")
 _MOST_WEIGHT = 65535

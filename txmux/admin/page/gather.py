@@ -13,7 +13,7 @@ from txmux.admin.page.snapshot import History, Snapshot
 from txmux.admin.page.table import PER_PAGE
 from txmux.admin.page.told import bytes_told, connection_told
 from txmux.admin.page.traffic import Traffic
-from txmux.control.asking import Listing
+from txmux.control.broadcast import Listing
 from txmux.control.filters import FilterError, Filters, Page
 from txmux.control.problems import UnknownError
 from txmux.errors import OptionError

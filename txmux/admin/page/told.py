@@ -8,13 +8,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 
-def connection_told(told: Mapping[str, Any]) -> str:
+def connection_told(answer: Mapping[str, Any]) -> str:
     """Write how the decision on a live connection came about.
 
     Args:
-        told: As `txmux.control.explaining.explain_connection` gives it.
+        answer: As `txmux.control.explaining.explain_connection` gives it.
     """
-    return "\n".join([*_routes(told), _winner(told)])
+    return "\n".join([*_routes(answer), _winner(answer)])
 
 
 def bytes_told(document: Mapping[str, Any]) -> str:
@@ -36,8 +36,8 @@ def bytes_told(document: Mapping[str, Any]) -> str:
     )
 
 
-def _routes(told: Mapping[str, Any], unit: str = "byte") -> Iterator[str]:
-    for route in told["routes"]:
+def _routes(answer: Mapping[str, Any], unit: str = "byte") -> Iterator[str]:
+    for route in answer["routes"]:
         inside = f" inside of {route['inside']}" if route.get("inside") else ""
         dry = ", a dry run" if route["dry_run"] else ""
         yield f"  {route['says'] or '':10} route {route['route']}{inside}{dry}{_why(route, unit)}"
@@ -65,11 +65,11 @@ def _leads(found: Mapping[str, Any]) -> str:
     return f"{found['to']} by {by}" if found["to"] else by
 
 
-def _winner(told: Mapping[str, Any]) -> str:
-    by, after = told["by"], told["bytes"]
+def _winner(answer: Mapping[str, Any]) -> str:
+    by, after = answer["by"], answer["bytes"]
     if by is None:
         return f"undecided after {after} bytes"
-    what = f"route {told['route']}" if by == "route" else str(by)
+    what = f"route {answer['route']}" if by == "route" else str(by)
     if after is None:
         return f"decided by {what}, in another process; what the routes said is not known here"
     return f"decided by {what}, after {after} bytes"

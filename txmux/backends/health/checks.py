@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 import attrs
 from twisted.logger import Logger
 
-from txmux.backends.health.asking import Asking
+from txmux.backends.health.probe_target import ProbeTarget
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
     from txmux.backends.connect.dial import Dial
-    from txmux.backends.health.asking import Wrap
     from txmux.backends.health.checking import Checking, Finding
+    from txmux.backends.health.probe_target import Wrap
     from txmux.backends.pool.member import Member
     from txmux.backends.pool.pool import Pool
     from txmux.rules.model import Check
@@ -78,7 +78,7 @@ class HealthChecks:
         self.backend = pool.backend
         self.check = check
         self.on_result = on_result
-        self.asking = Asking(pool.backend, check, wrap)
+        self.asking = ProbeTarget(pool.backend, check, wrap)
         self.random = random or Random()  # nosec B311  # noqa: S311 - not for secrets
         self._pool = pool
         self._watches: dict[str, _Watch] | None = None

@@ -8,8 +8,8 @@ import attrs
 from twisted.internet.defer import Deferred, gatherResults
 
 from txmux.backends.connect.dial import dial
-from txmux.backends.health.asking import Asking
-from txmux.backends.pool.standing import State
+from txmux.backends.health.probe_target import ProbeTarget
+from txmux.backends.pool.server_health import State
 from txmux.backends.upstreams import Upstreams
 from txmux.errors import MuxError
 from txmux.rules.model import Check, backends_of
@@ -102,7 +102,7 @@ def _result(
         reactor.callLater(0, checking.cut)
         result.callback(Tried(backend, server, problem, "" if address == server else address))
 
-    asking = Asking(backend, check, wrap)
+    asking = ProbeTarget(backend, check, wrap)
     checking = asking.make(reactor, member, on_found)
     asking.begin(checking, connect, member)
     return result

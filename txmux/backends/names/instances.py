@@ -92,8 +92,8 @@ def _instance(entry: Any) -> _Found:
     if not statuses <= {_PASSING}:
         status = _WARNING if statuses <= {_PASSING, _WARNING} else "critical"
     weights = service.get("Weights") or {}
-    told = weights.get("Warning" if status == _WARNING else "Passing")
-    weight = min(max(0, 1 if told is None else int(told)), 65535)
+    stated = weights.get("Warning" if status == _WARNING else "Passing")
+    weight = min(max(0, 1 if stated is None else int(stated)), 65535)
     # One that is to have nobody is for when all others are gone.
     address = ResolvedAddress(host, int(service["Port"]), weight, priority=int(not weight))
     return status, order, address
@@ -104,12 +104,12 @@ def _order(found: _Found) -> tuple[tuple[int, int], int, int]:
     return order or (0, 0), address.port, -address.weight
 
 
-def next_index(before: int, told: str | None) -> int:
+def next_index(before: int, header: str | None) -> int:
     """Tell which index the next question has, so that it is answered when something has changed.
 
     Args:
         before: The index of the question that was answered; 0 if it had none.
-        told: The answer's ``X-Consul-Index``.
+        header: The answer's ``X-Consul-Index``.
 
     Returns:
         The index. 0 is none: the next question is answered at once, since the state of Consul has gone back behind
@@ -118,8 +118,8 @@ def next_index(before: int, told: str | None) -> int:
     Raises:
         NotConsulError: There is no index.
     """
-    is_number = told is not None and told.isdecimal() and told.isascii()
-    if told is None or not is_number or len(told) > _LONGEST_INDEX:
+    is_number = header is not None and header.isdecimal() and header.isascii()
+    if header is None or not is_number or len(header) > _LONGEST_INDEX:
         raise NotConsulError("its answer has no X-Consul-Index, so it is not Consul's API")
-    index = int(told)
+    index = int(header)
     return 0 if index < before else max(1, index)

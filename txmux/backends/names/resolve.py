@@ -160,7 +160,7 @@ class Names:
             for one in waiting:
                 one.callback(None)
 
-    def told(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, Any]:
         """Give what is known of the names that are looked up here, as values of JSON."""
         return {key: _as_json(self._known[key]) for key in self._asked if key in self._known}
 
@@ -178,18 +178,18 @@ class Names:
             for pool, server in self._users.get(key, ())
         }
 
-    def take(self, told: Mapping[str, Any]) -> None:
+    def take(self, names: Mapping[str, Any]) -> None:
         """Take in what another process has found, but for names that are looked up here by now.
 
         Args:
-            told: As `told` gives it; ``None`` for a name that is looked up no more.
+            names: As `as_json` gives it; ``None`` for a name that is looked up no more.
         """
-        for key in told.keys() - self._asked.keys():
-            if told[key] is None:
+        for key in names.keys() - self._asked.keys():
+            if names[key] is None:
                 self._known.pop(key, None)
                 continue
             try:
-                addresses = tuple(ResolvedAddress(*values) for values in told[key])
+                addresses = tuple(ResolvedAddress(*values) for values in names[key])
             except TypeError:  # of another version
                 continue
             self._set(key, addresses)

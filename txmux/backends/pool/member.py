@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from txmux.backends.pool.standing import Standing, State
-from txmux.telemetry.counting.column import Column
+from txmux.backends.pool.server_health import ServerHealth, State
+from txmux.telemetry.counting.process_counters import ProcessCounters
 
 if TYPE_CHECKING:
     from txmux.rules.model import Server
@@ -34,7 +34,7 @@ class ResolvedAddress:
 
 
 def _uncounted() -> ServerCounts:
-    return Column().server("", "")
+    return ProcessCounters().server("", "")
 
 
 @attrs.define(eq=False)
@@ -58,7 +58,7 @@ class Member:
     weight: int = 1
     rank: tuple[bool, int] = (False, 0)
     share: int = 1
-    standing: Standing = attrs.field(factory=Standing)
+    standing: ServerHealth = attrs.field(factory=ServerHealth)
     counts: ServerCounts = attrs.field(factory=_uncounted)
     seed: int = attrs.field(init=False)
 

@@ -11,11 +11,11 @@ import attrs
 
 from txmux.backends.pool.balance import balancer
 from txmux.backends.pool.member import Member
-from txmux.backends.pool.standing import Standings, State
+from txmux.backends.pool.server_health import BackendHealth, State
 from txmux.backends.pool.tiers import Tiers, is_due
 from txmux.rules.model import Refusal
 from txmux.rules.model.networks import is_address
-from txmux.telemetry.counting.column import Column
+from txmux.telemetry.counting.process_counters import ProcessCounters
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
@@ -61,12 +61,12 @@ class Pool:
         seconds: Callable[[], float],
         on_change: Callable[[Member, State], None] = lambda _member, _before: None,
         random: Random | None = None,
-        standings: Standings | None = None,
-        column: Column | None = None,
+        standings: BackendHealth | None = None,
+        column: ProcessCounters | None = None,
     ) -> None:
         self.backend = backend
-        self._column = column or Column()
-        self._standings = standings or Standings()
+        self._column = column or ProcessCounters()
+        self._standings = standings or BackendHealth()
         self._standings.join(self)
         self.on_room: Callable[[], None] | None = None
         self.on_members: Callable[[], None] | None = None

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from txmux.backends.pool.standing import State
+from txmux.backends.pool.server_health import State
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from txmux.cli.remote.find import Place
+    from txmux.cli.remote.find import AdminEndpoint
 
 
 _LONGEST = 1 << 26
@@ -31,7 +31,7 @@ def _warn(missing: str) -> None:
 
 
 def ask(
-    place: Place,
+    place: AdminEndpoint,
     method: str,
     path: str,
     body: object = None,
@@ -95,18 +95,18 @@ class _UnixConnection(HTTPConnection):
         self.sock.connect(str(self._path))
 
 
-def _connection(place: Place, seconds: float) -> HTTPConnection:
+def _connection(place: AdminEndpoint, seconds: float) -> HTTPConnection:
     address = place.address
     if isinstance(address, Unix):
         return _UnixConnection(address.path, seconds)
     return HTTPConnection(address.host, address.port, timeout=seconds)
 
 
-def _where(place: Place) -> str:
+def _where(place: AdminEndpoint) -> str:
     return f"{place.address} ({place.named_by})"
 
 
-def _why_nobody(place: Place, problem: OSError | HTTPException | ValueError) -> str:
+def _why_nobody(place: AdminEndpoint, problem: OSError | HTTPException | ValueError) -> str:
     where = _where(place)
     if isinstance(problem, UnicodeError):  # nobody has been asked
         return f"{where} is not the name of a host; name another endpoint"
@@ -131,7 +131,7 @@ def _why_nobody(place: Place, problem: OSError | HTTPException | ValueError) -> 
     return f"the service at {where} cannot be asked: {problem.strerror or problem}"
 
 
-def _understood(place: Place, status: int, text: bytes) -> Any:
+def _understood(place: AdminEndpoint, status: int, text: bytes) -> Any:
     try:
         document = parse_json(text)
     except ValueError:

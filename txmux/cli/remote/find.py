@@ -21,7 +21,7 @@ RUN = Path("/run/txmux")
 _NAME_IT = "name the service by --admin ENDPOINT, --rules FILE or TXMUX_ADMIN"
 
 
-class Place(NamedTuple):
+class AdminEndpoint(NamedTuple):
     """Where a service is to be.
 
     Attributes:
@@ -39,7 +39,7 @@ class Place(NamedTuple):
 
 def find(
     admin: str | None, rules: Path | None, token_file: Path | None, environ: Mapping[str, str]
-) -> Place:
+) -> AdminEndpoint:
     """Find the service.
 
     Args:
@@ -57,12 +57,12 @@ def find(
     else:
         token = _checked(environ.get("TXMUX_ADMIN_TOKEN", ""), "TXMUX_ADMIN_TOKEN")
     if admin is not None:
-        return Place(address_of(admin), token, "--admin")
+        return AdminEndpoint(address_of(admin), token, "--admin")
     if environ.get("TXMUX_ADMIN"):
-        return Place(address_of(environ["TXMUX_ADMIN"]), token, "TXMUX_ADMIN")
+        return AdminEndpoint(address_of(environ["TXMUX_ADMIN"]), token, "TXMUX_ADMIN")
     if rules is not None:
         return _of_rules(rules, token, environ)
-    return Place(Unix(_only_one(environ)), token, "the only socket")
+    return AdminEndpoint(Unix(_only_one(environ)), token, "the only socket")
 
 
 def folders(environ: Mapping[str, str]) -> list[Path]:
@@ -73,7 +73,7 @@ def folders(environ: Mapping[str, str]) -> list[Path]:
     return [Path(name) for name in dict.fromkeys(named) if name]
 
 
-def _of_rules(rules: Path, token: str, environ: Mapping[str, str]) -> Place:
+def _of_rules(rules: Path, token: str, environ: Mapping[str, str]) -> AdminEndpoint:
     keys = read_keys(rules)
     named_by = f"'admin' of {rules}"
     if keys.admin == "off":
@@ -89,11 +89,11 @@ def _of_rules(rules: Path, token: str, environ: Mapping[str, str]) -> Place:
                 f"there is no socket {' or '.join(map(str, wanted))}; is the service of {rules} running? "
                 f"It may have another endpoint: {_NAME_IT}"
             )
-        return Place(Unix(there[0]), token, named_by, rules)
+        return AdminEndpoint(Unix(there[0]), token, named_by, rules)
     address = address_of(keys.admin, rules.parent)
     if isinstance(address, Tcp) and keys.token is not None and not token:
         token = _token(keys.token, f"'admin_token' of {rules}")
-    return Place(address, token, named_by)
+    return AdminEndpoint(address, token, named_by)
 
 
 def _may_be_there(path: Path) -> bool:

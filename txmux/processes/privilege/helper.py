@@ -25,7 +25,7 @@ from txmux.processes.privilege.named import Named
 from txmux.processes.systemd.pidfile import name_process, unname_process
 from txmux.rules.model import Files
 from txmux.rules.reading.parser import load
-from txmux.serving.places import open_place
+from txmux.serving.listen_addresses import open_place
 from txmux.wire.jsontext import parse_json
 
 if TYPE_CHECKING:

@@ -11,13 +11,13 @@ import attrs
 from txmux.admin.places import automatic_places, control_places
 from txmux.processes.privilege.account import account_of
 from txmux.rules.model import Backend
-from txmux.serving.places import places_of
+from txmux.serving.listen_addresses import listen_addresses
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from txmux.rules.model import Rules
-    from txmux.serving.places import Place
+    from txmux.serving.listen_addresses import ListenAddress
 
 __all__ = ["Named"]
 
@@ -37,7 +37,7 @@ class Named:
     files: frozenset[str]
     secrets: frozenset[str]
     log: str | None
-    places: dict[tuple[str, str], Place]
+    places: dict[tuple[str, str], ListenAddress]
     owner: tuple[int, int] | None
     token: str | None
 
@@ -72,9 +72,9 @@ def _absolute(paths: Iterable[Path | None]) -> Iterator[str]:
     return (os.path.abspath(path) for path in paths if path)  # noqa: PTH100 - as above
 
 
-def _places(rules: Rules) -> Iterator[Place]:
+def _places(rules: Rules) -> Iterator[ListenAddress]:
     for listener in rules.listeners:
-        yield from places_of(listener)
+        yield from listen_addresses(listener)
     for _, place in control_places(rules, lambda _: None):
         yield place
     if rules.settings.admin == "auto":

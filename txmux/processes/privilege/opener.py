@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from txmux.processes.forking import Child
-    from txmux.serving.places import Place
+    from txmux.serving.listen_addresses import ListenAddress
 
 _PACKET = 65536  # bytes
 _PATIENCE = 10.0  # seconds that the helper has for an answer, for which the supervisor waits
@@ -93,7 +93,7 @@ class Opener:
             write=flags & os.O_ACCMODE != os.O_RDONLY,
         )
 
-    def bind(self, place: Place) -> socket.socket:
+    def bind(self, place: ListenAddress) -> socket.socket:
         """Open the listening socket of an endpoint that the rules name.
 
         Raises:
@@ -194,11 +194,11 @@ class Opener:
 
 
 def opener_of(
-    open_itself: Callable[[Place], socket.socket], opener: Opener
-) -> Callable[[Place], socket.socket]:
+    open_itself: Callable[[ListenAddress], socket.socket], opener: Opener
+) -> Callable[[ListenAddress], socket.socket]:
     """Give what opens the socket of a place, by the helper where this process may not."""
 
-    def open_place(place: Place) -> socket.socket:
+    def open_place(place: ListenAddress) -> socket.socket:
         try:
             return open_itself(place)
         except PermissionError:

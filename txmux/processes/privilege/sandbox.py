@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from twisted.logger import Logger
 
 from txmux.errors import MuxError
-from txmux.serving.places import are_plain
+from txmux.serving.listen_addresses import are_plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -48,14 +48,14 @@ class Counting:
         known = {listener.name for listener in self._rules().listeners}
         return {name for name in names if name in known or self._counters.has_connections(name)}
 
-    def told(self) -> dict[str, Any]:
-        """Give what the next service is to expect; see `SharedLimits.told`."""
-        return self._limits.told() if self._limits is not None else {}
+    def as_json(self) -> dict[str, Any]:
+        """Give what the next service is to expect; see `SharedLimits.as_json`."""
+        return self._limits.as_json() if self._limits is not None else {}
 
-    def expect(self, told: Mapping[str, Any]) -> None:
+    def expect(self, values: Mapping[str, Any]) -> None:
         """Count connections that another service will hand over; see `SharedLimits.expect`."""
         if self._limits is not None:
-            self._limits.expect(told, self._seconds())
+            self._limits.expect(values, self._seconds())
 
     def expect_no_more(self) -> None:
         """Give back what has not come."""

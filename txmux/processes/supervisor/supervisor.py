@@ -17,7 +17,7 @@ from txmux.access.banned import rows_of
 from txmux.access.bans import Bans
 from txmux.access.lists.current import Lists
 from txmux.backends.names.resolve import Names
-from txmux.backends.pool.orders import from_json
+from txmux.backends.pool.overrides import from_json
 from txmux.backends.upstreams import Upstreams
 from txmux.errors import MuxError
 from txmux.net.channel.channel import GoneError
@@ -25,15 +25,15 @@ from txmux.net.tls.terminations import Terminations
 from txmux.processes.privilege.broker import open_for_worker
 from txmux.processes.privilege.helper import Helper
 from txmux.processes.privilege.sandbox import sandbox_of
-from txmux.processes.upgrade.exchange import Exchange
+from txmux.processes.upgrade.worker_transfers import WorkerTransfers
 from txmux.processes.workers.pool import Pool, ask_all
 from txmux.processes.workers.shareable import WorkersError, check_as_read, failures
 from txmux.processes.workers.worker import Worker
 from txmux.rules.packing import pack
-from txmux.serving.places import are_plain
-from txmux.serving.state import found_by_checks, merged, recall_sources, state_of
+from txmux.serving.listen_addresses import are_plain
+from txmux.serving.state import found_by_checks, merged, restore_sources, state_of
 from txmux.serving.store import close_socket
-from txmux.tcp.engine import Engine
+from txmux.tcp.io_runtime import IORuntime
 from txmux.telemetry.access_log import open_log
 from txmux.telemetry.counting.counters import OWN
 
@@ -82,11 +82,11 @@ class Supervisor:
 
     Attributes:
         pool: The workers.
-        exchange: How they take the place of others, and others theirs.
+        transfers: How they take the place of others, and others theirs.
         counters: As above.
         starter: As above.
         version: The number of the version of the rules, counted from 1.
-        wanted: What an operator wants beside the rules.
+        overrides: What an operator wants beside the rules.
         bans: Who may not come in, whatever the rules.
         upstreams: The backends, of which this process only checks the servers and looks up the names.
         is_changing: Whether workers get ready for other rules; until they have, none that could serve again ends.
@@ -123,23 +123,23 @@ class Supervisor:
         self.starter = starter
         self._counting = dict(counters.layout.places)
         self.pool = pool = Pool(self._worker, reactor, self._look_after)
-        self.exchange = Exchange(pool, accepting=accepting)
+        self.transfers = WorkerTransfers(pool, accepting=accepting)
         self._is_started = False
         self._left: set[str] = set()
         self._next: _Next | None = None
         self._catching_up: set[Deferred[None]] = set()
         self.version = 1
-        self.wanted: Mapping[str, Any] = {}
+        self.overrides: Mapping[str, Any] = {}
         self.bans = Bans()
         self._lists = Lists()
         self._deadline: IDelayedCall | None = None
-        engine = Engine(reactor, rules.settings.relay)
+        runtime = IORuntime(reactor, rules.settings.relay)
         column = counters.column(OWN)
-        self._names = Names(reactor, publish=lambda told: self.pool.tell("names", told=told))
+        self._names = Names(reactor, publish=lambda names: self.pool.tell("names", names=names))
         self.upstreams = Upstreams(
             reactor,
-            engine.clock,
-            engine.dial,
+            runtime.clock,
+            runtime.dial,
             publish=self._publish,
             column=column,
             names=self._names,
@@ -206,7 +206,7 @@ class Supervisor:
         else:
             message = self._message(self._rules, self._sockets.sockets(), self.version)
         banned = rows_of((ban.network, ban) for ban in self.bans)
-        state = {**self._known(self._servers()), "names": self._names.told(), "banned": banned}
+        state = {**self._known(self._servers()), "names": self._names.as_json(), "banned": banned}
         return {**message, "state": state}
 
     def _message(
@@ -224,10 +224,10 @@ class Supervisor:
         }
 
     def _known(self, servers: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-        return {"servers": [*servers], "wanted": self.wanted, "networks": self._lists.told}
+        return {"servers": [*servers], "wanted": self.overrides, "networks": self._lists.contents}
 
     def _servers(self) -> list[dict[str, Any]]:
-        return found_by_checks(self.upstreams.told())
+        return found_by_checks(self.upstreams.as_json())
 
     async def state(self, *, again: bool = False) -> Told:
         """Give what the next process goes on with; see `txmux.serving.state`.
@@ -236,30 +236,30 @@ class Supervisor:
             again: Whether it has been told before, and of bans wants only what has changed.
         """
         # Once none accepts, clients wait: so for no worker that hangs.
-        workers = self.pool.all() if self.exchange.accepting else self.exchange.able
+        workers = self.pool.all() if self.transfers.accepting else self.transfers.able
         found = await ask_all(workers, "servers")
         servers = merged([*found, self._servers()])
         sources = self._limits.sources(self._seconds)
-        told = state_of(servers, sources, self.wanted, self._lists.told)
-        return {**told, "names": self._names.told(), "bans": self.bans.told(again=again)}
+        told = state_of(servers, sources, self.overrides, self._lists.contents)
+        return {**told, "names": self._names.as_json(), "bans": self.bans.as_json(again=again)}
 
-    def recall(self, state: Told) -> None:
+    def restore(self, state: Told) -> None:
         """Go on with what another process has told, in all workers that there are."""
         servers = state.get("servers", ())
-        self.obey(state.get("wanted", self.wanted))
+        self.apply_overrides(state.get("wanted", self.overrides))
         self.feed(state.get("networks", {}))
-        self.upstreams.recall(found_by_checks(servers))
+        self.upstreams.restore(found_by_checks(servers))
         self._names.take(state.get("names", {}))
-        rows = rows_of(self.bans.recall(state.get("bans", {})))
+        rows = rows_of(self.bans.restore(state.get("bans", {})))
         if self._is_started:
             self.pool.tell("recall", state=self._known(servers))
             self.pool.tell("ban", rows=rows)
-            recall_sources(state, self._limits.sources(self._seconds))
+            restore_sources(state, self._limits.sources(self._seconds))
 
-    def obey(self, wanted: Mapping[str, Any]) -> None:
+    def apply_overrides(self, overrides: Mapping[str, Any]) -> None:
         """Do what an operator wants beside the rules, and tell it to workers that are started later; others are asked."""
-        self.wanted = wanted
-        self.upstreams.obey(from_json(wanted.get("servers", ())))
+        self.overrides = overrides
+        self.upstreams.apply_overrides(from_json(overrides.get("servers", ())))
 
     def change_bans(self, changes: Iterable[Change]) -> Sequence[Row]:
         """Change bans, and tell them to workers that are started later; others are to be told what this gives."""
@@ -304,7 +304,7 @@ class Supervisor:
         if worker.version != self.version:
             # The rules have changed since it was started.
             self._have_catch_up(worker)
-        elif self.exchange.accepting:
+        elif self.transfers.accepting:
             self.pool.let_accept(worker)
         if self.pool.are_ready():
             self._log.info("workers that serve: {count}", count=len(self.pool.workers))
@@ -503,7 +503,7 @@ class Supervisor:
         older = [self._commit(worker) for worker in ready]
         for worker in (*again, *added):
             worker.version = self.version
-            if self.exchange.accepting:
+            if self.transfers.accepting:
                 self.pool.let_accept(worker)
         for worker in self.pool.workers:
             if worker.ready and worker not in ready and worker not in added:
@@ -538,7 +538,7 @@ class Supervisor:
             worker.kill()
         else:
             await self._commit(worker)
-            if self.exchange.accepting:
+            if self.transfers.accepting:
                 self.pool.let_accept(worker)
 
     def retired(self, worker: Worker) -> None:
@@ -596,7 +596,7 @@ class Supervisor:
     def serve_again(self) -> None:
         """Start workers anew, after `leave`, which may still be under way."""
         self._deadline = None
-        self.exchange.accepting = True
+        self.transfers.accepting = True
         self.pool.resize(self._rules.settings.workers)
         for worker in self.pool.workers:
             if worker.ready:

@@ -10,7 +10,7 @@ Only the old process decides who goes on, and tells it in one message. The new o
 never comes, since either process has ended, the new one closes its descriptors. So no byte is read or written by both, whatever is lost.
 
 Where a server has a limit, the old process keeps the place of a connection that has gone, until the new one tells of its end: see
-`txmux.processes.upgrade.keeping`.
+`txmux.processes.upgrade.leased_slots`.
 
 While the new process works on one batch, the old one prepares another; more would only be quiet for longer.
 """
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from txmux.access.admission import Admission
     from txmux.net.channel.channel import Channel
-    from txmux.processes.upgrade.keeping import Keeping
+    from txmux.processes.upgrade.leased_slots import LeasedSlots
     from txmux.tcp.connection import MuxProtocol
     from txmux.tcp.listener import MuxFactory
     from txmux.tcp.moving import GiveBack, MovedConnection, Sockets
@@ -59,7 +59,7 @@ _PATIENCE = 10.0
 _log = Logger()
 
 
-async def hand_over(connections: Iterable[MuxProtocol], channels: Iterable[Keeping]) -> int:
+async def hand_over(connections: Iterable[MuxProtocol], channels: Iterable[LeasedSlots]) -> int:
     """Let other processes go on with all connections that can be moved; the others go on here.
 
     Args:
@@ -95,7 +95,7 @@ def _batches(connections: Iterable[MuxProtocol]) -> Iterator[list[_Suspended]]:
         yield batch
 
 
-async def _hand_to(keeping: Keeping, batches: Iterator[list[_Suspended]]) -> int:
+async def _hand_to(keeping: LeasedSlots, batches: Iterator[list[_Suspended]]) -> int:
     channel, count = keeping.channel, 0
     admissions: set[Admission] = set()
     offered: deque[tuple[int, list[_Suspended], Deferred[_Taken]]] = deque()
@@ -130,7 +130,7 @@ async def _offer(channel: Channel, number: int, batch: list[_Suspended]) -> _Tak
 
 
 async def _decide(
-    keeping: Keeping,
+    keeping: LeasedSlots,
     admissions: set[Admission],
     number: int,
     batch: list[_Suspended],
@@ -247,7 +247,7 @@ class Adopting:
             try:
                 moved = unpacking.read(row)
                 factory = self._factory(moved.record.listener)
-                factory.engine.check_adopting()
+                factory.runtime.check_adopting()
             except (MuxError, IndexError, KeyError, TypeError, ValueError) as problem:
                 _log.info("a connection cannot be taken over: {why}", why=repr(problem))
                 _close(sockets)

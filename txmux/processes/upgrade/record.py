@@ -53,7 +53,7 @@ async def state_of(
     networks = {
         name: one for name, one in state["networks"].items() if name.partition(":")[0] != "file"
     }
-    return {**state, "networks": networks, "rules": told, "history": rates.told()}
+    return {**state, "networks": networks, "rules": told, "history": rates.as_json()}
 
 
 def number_in(state: Mapping[str, Any], rules: Rules) -> int:

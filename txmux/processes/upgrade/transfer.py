@@ -14,7 +14,7 @@ from twisted.logger import Logger
 from txmux.net.channel.channel import Channel, ChannelError, attach
 from txmux.processes.upgrade.collecting import UNCOLLECTED
 from txmux.processes.upgrade.handover import Adopting, hand_over
-from txmux.processes.upgrade.keeping import Keeping
+from txmux.processes.upgrade.leased_slots import LeasedSlots
 from txmux.processes.workers.messages import sockets_of
 from txmux.tcp.connection import MuxProtocol
 
@@ -47,7 +47,7 @@ class ConnectionTransfer:
         self._reactor = reactor
         self._adopting: dict[Adopting, int] = {}  # with the flows that were awaited as each began
         self._giving = 0
-        self._keeping: set[Keeping] = set()
+        self._keeping: set[LeasedSlots] = set()
         self._is_closed = False
         self._quiet: Deferred[None] | None = None
 
@@ -77,7 +77,7 @@ class ConnectionTransfer:
         if self._quiet is not None and not self._quiet.called and not self._is_moving():
             self._quiet.callback(None)
 
-    async def _hand_over_flows(self, to: Sequence[Keeping]) -> int:
+    async def _hand_over_flows(self, to: Sequence[LeasedSlots]) -> int:
         flows = [one for one in self._serving.connections() if not isinstance(one, MuxProtocol)]
         # Another process may have the flows already, and still be about to hand them over: then only that one knows when all have come.
         ports = self._serving.listening_ports
@@ -118,8 +118,8 @@ class ConnectionTransfer:
                 keeping.close_when_done()
             self._moved()
 
-    def _kept(self, end: socket.socket) -> Keeping | None:
-        keeping = Keeping()
+    def _kept(self, end: socket.socket) -> LeasedSlots | None:
+        keeping = LeasedSlots()
 
         def lost() -> None:
             self._keeping.discard(keeping)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from txmux.admin.endpoint import Endpoints
-    from txmux.processes.upgrade.exchange import Exchange
+    from txmux.processes.upgrade.worker_transfers import WorkerTransfers
     from txmux.serving.state import Told
     from txmux.telemetry.counting.counters import Counters
 
@@ -38,7 +38,7 @@ class Upgrade:
     """One attempt.
 
     Args:
-        exchange: The workers.
+        transfers: The workers.
         endpoints: Those by which the service itself is reached.
         reactor: Starts the new process.
         command: That which starts it, if not the one that started this.
@@ -51,13 +51,13 @@ class Upgrade:
 
     def __init__(
         self,
-        exchange: Exchange,
+        transfers: WorkerTransfers,
         endpoints: Endpoints,
         reactor: Any,
         command: Sequence[str] = (),
         seconds: float = _READY,
     ) -> None:
-        self._exchange = exchange
+        self._transfers = transfers
         self._endpoints = endpoints
         self._seconds = seconds
         self.successor = Successor(reactor, command)
@@ -91,7 +91,7 @@ class Upgrade:
             if counters is not None:
                 await self._count_on(counters)
             self._endpoints.pause()
-            await self._exchange.pause()
+            await self._transfers.pause()
             await successor.channel.ask("accept", seconds=_ACCEPTS, state=await state(again=True))
         except BaseException as problem:
             successor.end()
@@ -118,7 +118,7 @@ class Upgrade:
     async def _accept_again(self) -> None:
         self._endpoints.accept()
         try:
-            await self._exchange.accept()
+            await self._transfers.accept()
         except ChannelError as problem:  # whoever does not answer is replaced
             _log.warn("a worker does not accept clients yet: {why}", why=problem)
 
@@ -140,7 +140,7 @@ class Upgrade:
         """
         if not processes:
             return 0
-        pairs = [socket.socketpair() for _ in range(max(processes, self._exchange.holders))]
+        pairs = [socket.socketpair() for _ in range(max(processes, self._transfers.holders))]
         own, others = ([pair[side] for pair in pairs] for side in (0, 1))
         asked = self.successor.channel.ask(
             "take_over", seconds=_ACCEPTS, descriptors=[end.fileno() for end in others]
@@ -153,7 +153,7 @@ class Upgrade:
             for end in own:
                 end.close()
             raise
-        return await self._exchange.hand_over(own)
+        return await self._transfers.hand_over(own)
 
     def give_up(self) -> None:
         """End the new process, unless it serves: this one is to stop."""

@@ -15,7 +15,7 @@ from attrs.validators import deep_iterable, ge, instance_of
 from txmux.access.across_processes import Layout, SharedLimits
 from txmux.errors import MuxError
 from txmux.rules.packing import unpack
-from txmux.serving.places import places_of
+from txmux.serving.listen_addresses import listen_addresses
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -83,7 +83,7 @@ def named(
         raise ToldError(f"{len(sockets)} sockets came for these places: {', '.join(keys)}")
     found = dict(zip(keys, sockets, strict=True))
     for listener in rules.listeners:
-        for place in places_of(listener):
+        for place in listen_addresses(listener):
             if place.is_plain and place.key not in found:  # it opens any other itself
                 raise ToldError(
                     f"no socket came for {place.key}, where the rules have clients come in"

@@ -14,7 +14,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger, globalLogBeginner
 
 from txmux.backends.names.resolve import Names
-from txmux.control.inside import Inside
+from txmux.control.worker_answers import WorkerAnswers
 from txmux.errors import MuxError
 from txmux.files import use_helper
 from txmux.net.channel.channel import Channel, attach
@@ -31,8 +31,8 @@ from txmux.processes.workers.messages import Opened, Prepare, Start, close, name
 from txmux.serving.opening import open_ports
 from txmux.serving.serving import Serving
 from txmux.telemetry.access_log import open_log
-from txmux.telemetry.counting.column import Column
-from txmux.telemetry.counting.column import Layout as CountersLayout
+from txmux.telemetry.counting.process_counters import Layout as CountersLayout
+from txmux.telemetry.counting.process_counters import ProcessCounters
 from txmux.telemetry.servicelog import ServiceLog
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ class WorkerProcess:
         self._serving: Serving | None = None
         self._transfer: ConnectionTransfer | None = None
         self._limits: SharedLimits | None = None
-        self._column = Column()
+        self._column = ProcessCounters()
         self._names = Names(reactor, asking=False)
         self._prepared: tuple[Prepared, Sequence[socket.socket]] | None = None
         self._stopping = self._drained = False
@@ -106,7 +106,7 @@ class WorkerProcess:
         """
         try:
             memory, life = descriptors
-            self._column = Column(read(CountersLayout, told), memory)
+            self._column = ProcessCounters(read(CountersLayout, told), memory)
         except (MuxError, ValueError) as problem:
             for descriptor in descriptors:
                 os.close(descriptor)
@@ -159,7 +159,7 @@ class WorkerProcess:
             reopen=serving.reopen_log,
             check=serving.check_found,
             servers=serving.servers,
-            recall=serving.recall,
+            recall=serving.restore,
             expect=serving.upstreams.known.expect,
             prepare=self._prepare,
             commit=self._commit,
@@ -176,7 +176,7 @@ class WorkerProcess:
             flows_moved=serving.listening_ports.arrived,
             flows_left=lambda: [*serving.listening_ports.left()],
             **transfer.handlers,
-            **Inside(serving).handlers,
+            **WorkerAnswers(serving).handlers,
             listen=self._listen,
         )
 
@@ -187,7 +187,7 @@ class WorkerProcess:
             self.channel.send("event", event=event)
 
         if self._serving is not None:
-            Inside(self._serving).listen(tell if on else None)
+            WorkerAnswers(self._serving).listen(tell if on else None)
 
     async def _serve(self, start: Start, opened: Opened) -> None:
         if opened.opener is not None:
@@ -224,7 +224,7 @@ class WorkerProcess:
                 account.become()
         finally:
             close(opened.sockets.values())  # each was duplicated
-        serving.recall(start.state)
+        serving.restore(start.state)
         self.begin(serving, ConnectionTransfer(serving, self._reactor))
 
     def _admission(self, rules: Rules) -> Callable[[Listener], Admission]:

@@ -9,7 +9,7 @@ from twisted.internet.defer import DeferredList
 from txmux.errors import ListenError, MuxError
 from txmux.net.channel.channel import GoneError
 from txmux.rules.reading.parser import is_as_read
-from txmux.serving.places import places_of
+from txmux.serving.listen_addresses import listen_addresses
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -44,7 +44,7 @@ def check_shareable(listeners: Iterable[Listener]) -> None:
         ListenError: One is for Twisted to open.
     """
     for listener in listeners:
-        for place in places_of(listener):
+        for place in listen_addresses(listener):
             if not place.is_plain:
                 raise ListenError(
                     f"[listen {listener.name}] endpoint {place.text}: several workers cannot share an endpoint of type "

@@ -24,7 +24,7 @@ from txmux.processes.forking import spawn
 from txmux.processes.privilege.account import account_of
 from txmux.processes.workers.backoff import BackOff
 from txmux.rules.model import Backend
-from txmux.serving.places import are_plain
+from txmux.serving.listen_addresses import are_plain
 from txmux.wire.jsontext import parse_json
 
 if TYPE_CHECKING:

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
     from txmux.processes.privilege.sandbox import Sandbox
     from txmux.processes.workers.starting import Starter
-    from txmux.telemetry.counting.column import Column
     from txmux.telemetry.counting.counters import Counters
+    from txmux.telemetry.counting.process_counters import ProcessCounters
 
 __all__ = ["Worker"]
 
@@ -209,7 +209,7 @@ class Worker:
         if channel is not None and not channel.is_open:
             self._lost(channel)
 
-    def _ask_to_start(self, channel: Channel, column: Column, life: int) -> Deferred[Any]:
+    def _ask_to_start(self, channel: Channel, column: ProcessCounters, life: int) -> Deferred[Any]:
         if column.descriptor is not None:
             counting = channel.ask(
                 "count_in", descriptors=[column.descriptor, life], **attrs.asdict(column.layout)

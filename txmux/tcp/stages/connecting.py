@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from txmux.backends.pool.member import Member
     from txmux.backends.upstream import Upstream
     from txmux.net.relay.ends import IRelayTransport
-    from txmux.tcp.race import Race
+    from txmux.tcp.preconnection import Preconnection
     from txmux.telemetry.reasons import ConnectFailure
     from txmux.telemetry.states import ConnectionState
 
@@ -38,7 +38,7 @@ class Connecting(Stage):
     state: ClassVar[ConnectionState] = "connecting"
 
     _upstream: Upstream
-    _race: Race | None = None
+    _race: Preconnection | None = None
     _connector: BackendConnector | None = attrs.field(default=None, init=False)
     _paused = False
 

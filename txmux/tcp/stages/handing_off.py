@@ -50,7 +50,7 @@ class HandingOff(Stage):
         transport.leave_unread()
         self._seen, client.record.bytes_in = client.record.bytes_in, 0
         client.record.server = self._destination.name
-        self._handoff = handoff = client.engine.hand_off(
+        self._handoff = handoff = client.runtime.hand_off(
             self._destination.path,
             transport.getHandle(),
             message_about(client),

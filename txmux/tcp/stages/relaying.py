@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from txmux.net.relay.interface import RelayResult
     from txmux.net.relay.relay import Relay
     from txmux.tcp.moving import GiveBack, MovedConnection, Sockets
-    from txmux.tcp.race import Held
+    from txmux.tcp.preconnection import Held
     from txmux.telemetry.reasons import AbortReason
     from txmux.telemetry.states import ConnectionState
 
@@ -102,7 +102,7 @@ class Relaying(_BothEnds):
     def begin(self) -> None:
         client, end, server, upstream = self._client, self._end, self._server, self._upstream
         keepalive = client.configuration.settings.keepalive
-        self.relay = relay = client.engine.relay(
+        self.relay = relay = client.runtime.relay(
             end, server, upstream.timeouts, self._over, upstream.rates, keepalive
         )
         said, client.said = client.said, b""
@@ -146,7 +146,7 @@ class Adopted(_BothEnds):
     @override
     def begin(self) -> None:
         end, server, moved = self._end, self._server, self._moved
-        self.relay = self._client.engine.relay(end, server, moved.timeouts, self._over)
+        self.relay = self._client.runtime.relay(end, server, moved.timeouts, self._over)
         self.relay.adopt(end, server, moved.relay)
 
     @override

@@ -171,7 +171,7 @@ class _Transport:
         """Write and count."""
         client = self._client
         client.record.bytes_out += len(data)
-        client.heard_at = client.engine.clock.seconds()
+        client.heard_at = client.runtime.clock.seconds()
         self._transport.write(data)
 
     def writeSequence(self, data: Iterable[bytes]) -> None:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from txmux.telemetry.counting.blocks import BLOCKS, FORMAT, LISTENER, PROCESS, ROUTE, SERVER
-from txmux.telemetry.counting.column import NO_ROUTE, Column, Layout, keys_of
+from txmux.telemetry.counting.counter_groups import BLOCKS, FORMAT, LISTENER, PROCESS, ROUTE, SERVER
 from txmux.telemetry.counting.live import live, live_on_route, live_on_server, undecided
+from txmux.telemetry.counting.process_counters import NO_ROUTE, Layout, ProcessCounters, keys_of
 from txmux.telemetry.sharedmemory import grow, make
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ _LAST = ROUTE.at["last match"]
 
 
 class Counters:
-    """Has a `Column` for each process that serves or has served, and adds them up.
+    """Has a `ProcessCounters` for each process that serves or has served, and adds them up.
 
     Numbers only grow: a process that takes the place of another one goes on in its column. What is in no rules any more keeps its place
     until no connection can count there.
@@ -45,7 +45,7 @@ class Counters:
     def __init__(self) -> None:
         self.layout = Layout()
         self.layout.extend([PROCESS.key()])
-        self._columns: dict[int, Column] = {}
+        self._columns: dict[int, ProcessCounters] = {}
         self._others: list[_Other] = []
         self._pipe: tuple[int, int] | None = None
         # What programs have counted that could not hand over their memory, or have ended.
@@ -105,18 +105,18 @@ class Counters:
                 for past in self._past
             ]
 
-    def _grow(self, column: Column) -> None:
+    def _grow(self, column: ProcessCounters) -> None:
         assert column.descriptor is not None  # noqa: S101 - each of these has one
         grow(column.descriptor, self.layout.size)
         column.use()
 
-    def column(self, number: int) -> Column:
+    def column(self, number: int) -> ProcessCounters:
         """Give the column of a process; the same one for all that come after each other under that number."""
         column = self._columns.get(number)
         if column is None:
             descriptor = make("txmux counters")
             grow(descriptor, self.layout.size)
-            column = self._columns[number] = Column(self.layout, descriptor)
+            column = self._columns[number] = ProcessCounters(self.layout, descriptor)
         return column
 
     def cells(self, key: str) -> list[int]:
@@ -208,7 +208,8 @@ class Counters:
         life, *files = descriptors
         if format == FORMAT:
             columns = [
-                Column(Layout(**layout), file) for layout, file in zip(layouts, files, strict=True)
+                ProcessCounters(Layout(**layout), file)
+                for layout, file in zip(layouts, files, strict=True)
             ]
             other = _Other(life, columns)
             weakref.finalize(other, os.close, life)
@@ -242,7 +243,7 @@ class _Other:
     """
 
     life: int
-    columns: list[Column]
+    columns: list[ProcessCounters]
 
     def has_ended(self) -> bool:
         """Tell whether none of its processes is left."""
@@ -306,7 +307,7 @@ def _arranged(blocks: Mapping[str, list[int]], places: Mapping[str, int], count:
     return cells
 
 
-def _settle(column: Column) -> int:
+def _settle(column: ProcessCounters) -> int:
     """Count all as ended that has not, in the column of a process that is gone; give the number of connections."""
     unrouted: dict[str, int] = {}
     lost = 0
@@ -330,7 +331,7 @@ def _settle(column: Column) -> int:
     return lost
 
 
-def _blocks(column: Column) -> dict[str, list[int]]:
+def _blocks(column: ProcessCounters) -> dict[str, list[int]]:
     """Give all blocks of a column in which something has been counted."""
     cells, found = column.tolist(), {}
     for key, start in column.layout.places.items():

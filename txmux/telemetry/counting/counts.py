@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from typing import TYPE_CHECKING
 
-from txmux.telemetry.counting.blocks import (
+from txmux.telemetry.counting.counter_groups import (
     BACKEND,
     CONNECT,
     DETECT,

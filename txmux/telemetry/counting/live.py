@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from txmux.telemetry.counting.blocks import DETECT, DURATION, LISTENER, ROUTE, SERVER
+from txmux.telemetry.counting.counter_groups import DETECT, DURATION, LISTENER, ROUTE, SERVER
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -46,10 +46,10 @@ class Present:
 
     def stale_sentences(self) -> list[str]:
         """Give the same, a sentence each."""
-        told = self.stale_told().items()
-        return [f"backend {backend}: {server}: {why}" for (backend, server), why in told]
+        answers = self.stale_told().items()
+        return [f"backend {backend}: {server}: {why}" for (backend, server), why in answers]
 
-    def told(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, Any]:
         """Give what ``/api/status`` tells of it."""
         opened, most = self.descriptors
         return {
@@ -63,33 +63,37 @@ class Present:
     @classmethod
     def of(cls, answers: Iterable[Mapping[str, Any]]) -> Present:
         """Put together what processes have told."""
-        told = list(answers)
-        generations = {number for one in told for number in one.get("generations", ())}
-        descriptors = [(one[0], one[1]) for one in _all(told, "descriptors")]
+        answers = list(answers)
+        generations = {number for one in answers for number in one.get("generations", ())}
+        descriptors = [(one[0], one[1]) for one in _all(answers, "descriptors")]
         sources: dict[str, int] = {}
-        for found in _all(told, "sources"):
+        for found in _all(answers, "sources"):
             for listener, count in found.items():
                 # Workers count in the same memory.
                 sources[listener] = max(count, sources.get(listener, 0))
         certificates = {
             (route, file): until
-            for found in _all(told, "certificates")
+            for found in _all(answers, "certificates")
             for route, file, until in found
         }
-        shared = [one for one in _all(told, "cluster") if one is not None]
+        shared = [one for one in _all(answers, "cluster") if one is not None]
         return cls(
             max(1, len(generations)),
             min(descriptors, key=lambda one: one[1] - one[0], default=(0, 0)),
             sources,
             [(*key, until) for key, until in certificates.items()],
-            frozenset((backend, server) for found in _all(told, "up") for backend, server in found),
+            frozenset(
+                (backend, server) for found in _all(answers, "up") for backend, server in found
+            ),
             all(shared) if shared else None,
-            list(dict.fromkeys(trouble for found in _all(told, "troubles") for trouble in found)),
+            list(
+                dict.fromkeys(trouble for found in _all(answers, "troubles") for trouble in found)
+            ),
         )
 
 
-def _all(told: Iterable[Mapping[str, Any]], name: str) -> list[Any]:
-    return [one[name] for one in told if name in one]
+def _all(answers: Iterable[Mapping[str, Any]], name: str) -> list[Any]:
+    return [one[name] for one in answers if name in one]
 
 
 def length(seconds: float) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from txmux.rules.model.backend import backends_of
-from txmux.telemetry.counting.blocks import (
+from txmux.telemetry.counting.counter_groups import (
     BACKEND,
     CONNECT,
     DETECT,
@@ -19,15 +19,15 @@ from txmux.telemetry.counting.blocks import (
     ROUTE,
     SERVER,
 )
-from txmux.telemetry.counting.column import NO_ROUTE, routes_of
 from txmux.telemetry.counting.live import live, live_on_route, live_on_server, undecided
 from txmux.telemetry.counting.present import Present
+from txmux.telemetry.counting.process_counters import NO_ROUTE, routes_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from txmux.rules.model import Rules
-    from txmux.telemetry.counting.blocks import Block, Buckets
+    from txmux.telemetry.counting.counter_groups import Buckets, CounterGroup
     from txmux.telemetry.counting.counters import Counters, Reading
 
 __all__ = ["Counts", "ListenerTotals", "Observed", "RouteTotals", "ServerTotals", "counts_of"]
@@ -249,11 +249,11 @@ def _server(reading: Reading, backend: str, text: str) -> ServerTotals:
     )
 
 
-def _named(block: Block, prefix: str, cells: Sequence[int]) -> Mapping[str, int]:
+def _named(block: CounterGroup, prefix: str, cells: Sequence[int]) -> Mapping[str, int]:
     return {name: cells[at] for name, at in block.those(prefix).items()}
 
 
-def _observed(block: Block, buckets: Buckets, cells: Sequence[int]) -> Observed:
+def _observed(block: CounterGroup, buckets: Buckets, cells: Sequence[int]) -> Observed:
     start = block.histogram(buckets)
     counted = cells[start + 1 : start + 2 + len(buckets.bounds)]
     *below, count = itertools.accumulate(counted)

@@ -17,7 +17,7 @@ from txmux.cli import status
 from txmux.cli.remote import ask as asking
 from txmux.cli.remote.address import Tcp
 from txmux.cli.remote.errors import NobodyError, RefusedError, of_txmux
-from txmux.cli.remote.find import Place
+from txmux.cli.remote.find import AdminEndpoint
 from txmux.cli.top.plain import text_of
 from txmux.cli.top.polling import look
 from txmux.cli.top.state import State
@@ -26,7 +26,7 @@ from txmux.cli.top.view import screen
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_PLACE = Place(Tcp("127.0.0.1", 1), "", "--admin")
+_PLACE = AdminEndpoint(Tcp("127.0.0.1", 1), "", "--admin")
 _WIDTH, _HEIGHT = 80, 30
 
 

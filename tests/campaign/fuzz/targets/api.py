@@ -23,11 +23,11 @@ from txmux.admin.guard import Guard
 from txmux.admin.resource import FORM, JSON
 from txmux.admin.site import ADMIN, Site
 from txmux.control.events import Hub
-from txmux.control.inside import Inside
 from txmux.control.interface import Report
 from txmux.control.overview import overview
 from txmux.control.rates import Rates
 from txmux.control.steering import Steering
+from txmux.control.worker_answers import WorkerAnswers
 from txmux.net import turns
 from txmux.telemetry.counting.counters import OWN, Counters
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from tests.campaign.fuzz.served import Reactor
     from txmux.access.banned import Row
     from txmux.access.bans import Change
-    from txmux.control.asking import Askable
+    from txmux.control.broadcast import Askable
     from txmux.serving.serving import Serving
 
 _CALLER = Caller("uid 0", "UID 0")
@@ -56,7 +56,7 @@ class _Worker:
     number = 0
 
     def __init__(self, running: Serving) -> None:
-        self._inside = Inside(running)
+        self._inside = WorkerAnswers(running)
         self.listen = self._inside.listen
 
     async def ask(self, kind: str, *, seconds: float | None, **values: Any) -> Any:
@@ -70,12 +70,12 @@ class _Running:
     def __init__(self, serving: Serving) -> None:
         self._serving = serving
         self.bans = Bans()
-        self.wanted: Mapping[str, Any] = {}
+        self.overrides: Mapping[str, Any] = {}
         self.upstreams = serving.upstreams
         self.feed = serving.feed
 
-    def obey(self, wanted: Mapping[str, Any]) -> None:
-        self.wanted = wanted
+    def apply_overrides(self, overrides: Mapping[str, Any]) -> None:
+        self.overrides = overrides
 
     def change_bans(self, changes: Iterable[Change]) -> Sequence[Row]:
         return rows_of(self.bans.change(changes))
@@ -116,7 +116,7 @@ class Administered(Steering):
             shut=self.shut(),
             traffic=traffic,
         )
-        return {**told, **present.told()}
+        return {**told, **present.as_json()}
 
     async def missing(self) -> list[str]:
         return await self._serving.missing()

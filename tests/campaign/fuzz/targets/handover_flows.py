@@ -67,7 +67,7 @@ def _told() -> dict[str, Any]:
         flow = flows.begin(port, (("127.0.0.1", 9), b""), memoryview(hello), 0)
         assert flow is not None
         flow.from_client(memoryview(hello), 0)
-        told = flow.told()
+        told = flow.as_json()
     told["record"] |= {"id": "1-1", "time": 1.0, "local": "127.0.0.1:443"}
     return told
 

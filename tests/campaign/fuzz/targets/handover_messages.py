@@ -17,7 +17,7 @@ from tests.campaign.fuzz.files import no_files
 from tests.campaign.fuzz.messages import hear, line
 from tests.campaign.fuzz.served import Reactor, serving
 from tests.campaign.fuzz.target import Target
-from txmux.backends.pool.known import Known
+from txmux.backends.pool.registry import HealthRegistry
 from txmux.control.rates import Rates
 from txmux.errors import MuxError
 from txmux.net.relay.interface import RelayState, SideState, Timeouts
@@ -56,10 +56,10 @@ def _recall(stream: bytes) -> None:
         state = json.loads(stream)
         if isinstance(state, dict):
             with serving() as (running, reactor):
-                Rates(Reactor().seconds).recall(_listed(state.get("history")))
-                Known().expect(_listed(state.get("servers")))
+                Rates(Reactor().seconds).restore(_listed(state.get("history")))
+                HealthRegistry().expect(_listed(state.get("servers")))
                 running.upstreams.known.expect(_listed(state.get("servers")))
-                running.upstreams.recall(
+                running.upstreams.restore(
                     [one for one in _listed(state.get("servers")) if isinstance(one, dict)]
                 )
                 reactor.advance(0)

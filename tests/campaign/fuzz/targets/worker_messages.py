@@ -79,8 +79,8 @@ def _seeds() -> list[bytes]:
         line("close", ask=1, filters=filters, id="1-1")
         + line("close_server", ask=2, backend="web", server="x"),
         line(
-            "obey",
-            wanted={"servers": [{"backend": "web", "server": "x", "state": "drain"}]},
+            "apply_overrides",
+            overrides={"servers": [{"backend": "web", "server": "x", "state": "drain"}]},
         ),
         line("ban", ask=1, rows=[[4, 8, 12, None], [6, 0, 1, 5.0], [4, 8, 12, 0]]),
         line("feed", told={"x": {"4": {"0": "AAAA"}}}) + line("count", ask=1, gauges=True),

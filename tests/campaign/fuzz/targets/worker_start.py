@@ -27,9 +27,9 @@ from txmux.access.across_processes import Layout
 from txmux.processes.privilege.account import Account
 from txmux.processes.workers.process import WorkerProcess
 from txmux.rules.reading.parser import parse
-from txmux.serving.places import places_of
-from txmux.telemetry.counting.column import Layout as CountersLayout
-from txmux.telemetry.counting.column import keys_of
+from txmux.serving.listen_addresses import listen_addresses
+from txmux.telemetry.counting.process_counters import Layout as CountersLayout
+from txmux.telemetry.counting.process_counters import keys_of
 from txmux.telemetry.sharedmemory import make
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ _LARGE = 1 << 24
 _SIZES = {b"e": 0, b"s": 1 << 12}
 """Bytes of memory; those of any other input are enough."""
 _SMALL = "[listen a]\nendpoint = 127.0.0.1:1\n"
-_KEYS = [place.key for listener in RULES.listeners for place in places_of(listener)]
+_KEYS = [place.key for listener in RULES.listeners for place in listen_addresses(listener)]
 
 
 @leaving_none_open
@@ -106,7 +106,7 @@ def _seeds() -> list[bytes]:
         "rules": {"texts": {"x": _SMALL}},
         "limits": {"columns": 4},
     }
-    keys = [place.key for place in places_of(parse(_SMALL, "x").listeners[0])]
+    keys = [place.key for place in listen_addresses(parse(_SMALL, "x").listeners[0])]
     counting = {"places": {"process": 0}, "cells": 20}
     prepare = line("prepare", descriptors=2, afresh=True, version=2, **told)
     return [

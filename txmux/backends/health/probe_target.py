@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     Wrap = Callable[[Any, str], Any]
 
 
-class Asking:
+class ProbeTarget:
     """Asks the servers of a backend as the rules say.
 
     At the port of clients a check begins as a connection of a client does, with header and TLS. At another port there

@@ -56,7 +56,7 @@ class Held:
             receiver.finished()
 
 
-class Race:
+class Preconnection:
     """One connection that may not be wanted.
 
     Nobody sees that it was made if it is dropped. If it fails, or the server is gone again, it is as if it had not been tried:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @attrs.frozen
-class Place:
+class ListenAddress:
     """One line of ``endpoint =``, or an endpoint that the service itself is reached by.
 
     Attributes:
@@ -55,7 +55,7 @@ class Place:
         return self.kind in {"tcp", "udp", "unix", "systemd"}
 
 
-def places_of(listener: Listener) -> list[Place]:
+def listen_addresses(listener: Listener) -> list[ListenAddress]:
     """Give the places of a listener, in their order."""
     found = []
     asks = listener.keepalive
@@ -63,18 +63,20 @@ def places_of(listener: Listener) -> list[Place]:
     for number, text in enumerate(listener.endpoints):
         # Each that is to have any free port has one of its own.
         key, kind, backlog = identity(text, listener.backlog, f"{listener.name} {number}")
-        place = Place(listener.name, text, backlog, key, kind, listener.freebind)
+        place = ListenAddress(listener.name, text, backlog, key, kind, listener.freebind)
         found.append(attrs.evolve(place, options=options))
     return found
 
 
 def are_plain(rules: Rules) -> bool:
     """Tell whether no endpoint of listeners is for Twisted to open."""
-    return all(place.is_plain for listener in rules.listeners for place in places_of(listener))
+    return all(
+        place.is_plain for listener in rules.listeners for place in listen_addresses(listener)
+    )
 
 
 def identity(text: str, backlog: int, own: str) -> tuple[str, str, int]:
-    """Give the key, the kind and the backlog of a `Place`.
+    """Give the key, the kind and the backlog of a `ListenAddress`.
 
     Args:
         text: Checked by the rules parser.
@@ -103,7 +105,7 @@ def identity(text: str, backlog: int, own: str) -> tuple[str, str, int]:
     return key, kind, backlog
 
 
-def open_place(place: Place, reactor: Any) -> socket.socket:
+def open_place(place: ListenAddress, reactor: Any) -> socket.socket:
     """Open the socket of a plain place.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What an operator wants beside the rules, until it is wanted otherwise. Pure."""
+"""What an operator overrides of the rules while the service runs. Pure."""
 
 from __future__ import annotations
 
@@ -6,32 +6,32 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import attrs
 
-from txmux.backends.pool.orders import AS_RULED, Orders, as_json, from_json
+from txmux.backends.pool.overrides import AS_RULED, ServerOverrides, as_json, from_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["ServerState", "Wanted"]
+__all__ = ["Overrides", "ServerState"]
 
 ServerState = Literal["ready", "drain", "maintenance"]
 
 
 @attrs.frozen
-class Wanted:
+class Overrides:
     """All of it. It goes on over reloads, upgrades, and ends of workers.
 
     Attributes:
-        servers: See `txmux.backends.pool.orders`.
+        servers: See `txmux.backends.pool.overrides`.
         shut: Names of listeners whose clients are left in the queues of their sockets.
     """
 
-    servers: Orders = attrs.field(factory=Orders)
+    servers: ServerOverrides = attrs.field(factory=ServerOverrides)
     shut: frozenset[str] = frozenset()
 
     @classmethod
-    def read(cls, told: Mapping[str, Any]) -> Wanted:
+    def read(cls, values: Mapping[str, Any]) -> Overrides:
         """Read what `as_json` gave, in this version of txmux or in another."""
-        return cls(from_json(told.get("servers", ())), frozenset(told.get("shut", ())))
+        return cls(from_json(values.get("servers", ())), frozenset(values.get("shut", ())))
 
     def as_json(self) -> dict[str, Any]:
         """Give it as values of JSON."""
@@ -44,7 +44,7 @@ class Wanted:
         now: float,
         state: ServerState | None,
         weight: int | None,
-    ) -> Wanted:
+    ) -> Overrides:
         """Want something else of a server.
 
         Args:
@@ -64,6 +64,6 @@ class Wanted:
             del servers[backend, server]
         return attrs.evolve(self, servers=servers)
 
-    def with_listener(self, name: str, *, accepting: bool) -> Wanted:
+    def with_listener(self, name: str, *, accepting: bool) -> Overrides:
         """Want the clients of a listener to be accepted, or not."""
         return attrs.evolve(self, shut=self.shut - {name} if accepting else self.shut | {name})

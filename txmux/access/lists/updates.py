@@ -13,7 +13,7 @@ from twisted.logger import Logger
 
 from txmux.access.lists.current import PLACES, varying_of
 from txmux.access.lists.files import NetworksFile, Watched
-from txmux.access.lists.geo import PlacesError, read_places
+from txmux.access.lists.geo import GeoDatabaseError, read_places
 from txmux.telemetry.counting.present import length
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from txmux.rules.model import Rules
 
-__all__ = ["Feeding"]
+__all__ = ["ListUpdates"]
 
 _FILES = 4.0
 """Seconds between two looks at a file: a change holds within 10 s, also in a worker that is busy."""
@@ -34,7 +34,7 @@ _LOST = 60.0
 """Seconds after which somebody should know that networks are not up to date."""
 
 
-class Feed(Protocol):
+class ListSource(Protocol):
     """What networks are from.
 
     Attributes:
@@ -68,7 +68,7 @@ class _Database:
         try:
             read_places(path, data)
             self.problem = ""
-        except PlacesError as error:  # each process finds that out by itself
+        except GeoDatabaseError as error:  # each process finds that out by itself
             self.problem = str(error)
         known, self._is_known = self._is_known, True
         return hash(data) if known else None
@@ -85,13 +85,13 @@ class _Looking:
     """
 
     what: object
-    feed: Feed
+    feed: ListSource
     looking: LoopingCall
     since: float | None = None
     why: str = ""
 
 
-class Feeding:
+class ListUpdates:
     """Looks at all that networks of rules are from.
 
     Args:
@@ -123,7 +123,7 @@ class Feeding:
 
     def _wanted(
         self, rules: Rules
-    ) -> Iterator[tuple[str, tuple[object, Callable[[], Feed], float]]]:
+    ) -> Iterator[tuple[str, tuple[object, Callable[[], ListSource], float]]]:
         """Give, by names, what tells a feed from one that is like it, what makes it, and the time between two looks."""
         texts = {str(Path(path).absolute()): text for path, text in rules.files.texts.items()}
         databases = rules.settings.geo_databases
@@ -131,7 +131,7 @@ class Feeding:
         for one in varying_of(rules):
             if one.kind == "file":
                 text = texts.get(one.source)
-                make: Callable[[], Feed] = partial(NetworksFile, Path(one.source), text)
+                make: Callable[[], ListSource] = partial(NetworksFile, Path(one.source), text)
                 # One whose text was read again begins with that.
                 yield one.name, (text, make, _FILES)
             elif one.kind == "crowdsec" and key is not None:
@@ -141,7 +141,7 @@ class Feeding:
                     make = partial(_Database, Watched(path))
                     yield f"{PLACES}:{path}", (path, make, _FILES)
 
-    def _crowdsec(self, url: str, key: Path) -> Feed:
+    def _crowdsec(self, url: str, key: Path) -> ListSource:
         from txmux.access.lists.crowdsec import CrowdSec  # noqa: PLC0415 - few have one
 
         return CrowdSec(self._reactor, url, key)

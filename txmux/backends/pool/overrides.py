@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import attrs
 
-from txmux.backends.pool.standing import State
+from txmux.backends.pool.server_health import State
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-__all__ = ["AS_RULED", "Order", "Orders"]
+__all__ = ["AS_RULED", "ServerOverride", "ServerOverrides"]
 
 
 @attrs.frozen
-class Order:
+class ServerOverride:
     """What is wanted of one server.
 
     Attributes:
@@ -36,14 +36,14 @@ class Order:
 
 _STATES: Mapping[str, State] = {"drain": State.DRAIN, "maintenance": State.MAINTENANCE}
 
-AS_RULED = Order()
+AS_RULED = ServerOverride()
 """Nothing is wanted but what the rules say."""
 
-Orders = dict[tuple[str, str], Order]
+ServerOverrides = dict[tuple[str, str], ServerOverride]
 """By the name of the backend, and the server as the rules write it, whether there are such now or not."""
 
 
-def as_json(orders: Orders) -> list[dict[str, Any]]:
+def as_json(orders: ServerOverrides) -> list[dict[str, Any]]:
     """Give orders as values of JSON."""
     return [
         {"backend": backend, "server": server, **attrs.asdict(order)}
@@ -51,10 +51,10 @@ def as_json(orders: Orders) -> list[dict[str, Any]]:
     ]
 
 
-def from_json(told: Iterable[Mapping[str, Any]]) -> Orders:
+def from_json(rows: Iterable[Mapping[str, Any]]) -> ServerOverrides:
     """Read what `as_json` gave, in this version of txmux or in another."""
-    known = {field.name for field in attrs.fields(Order)}
+    known = {field.name for field in attrs.fields(ServerOverride)}
     return {
-        (one["backend"], one["server"]): Order(**{k: one[k] for k in known & one.keys()})
-        for one in told
+        (one["backend"], one["server"]): ServerOverride(**{k: one[k] for k in known & one.keys()})
+        for one in rows
     }

@@ -29,8 +29,8 @@ __all__ = [
     "PROCESS",
     "ROUTE",
     "SERVER",
-    "Block",
     "Buckets",
+    "CounterGroup",
 ]
 
 CELL = 8
@@ -76,7 +76,7 @@ DETECT_BYTES = Buckets("bytes", tuple(2**power for power in range(16)))
 
 
 @attrs.frozen
-class Block:
+class CounterGroup:
     """The cells that one thing has.
 
     Attributes:
@@ -110,14 +110,14 @@ class Block:
         return self.at[f"{buckets.name} sum"]
 
 
-def _block(kind: str, *names: str | Sequence[str] | Buckets) -> Block:
+def _block(kind: str, *names: str | Sequence[str] | Buckets) -> CounterGroup:
     cells: list[str] = []
     for name in names:
         if isinstance(name, str):
             cells.append(name)
         else:
             cells += name.cells() if isinstance(name, Buckets) else name
-    return Block(kind, tuple(cells))
+    return CounterGroup(kind, tuple(cells))
 
 
 def _each(prefix: str, names: Iterable[str]) -> list[str]:
@@ -163,7 +163,7 @@ SERVER = _block(
 )
 PROCESS = _block("process", "spliced", "restarts")
 
-BLOCKS: Mapping[str, Block] = {
+BLOCKS: Mapping[str, CounterGroup] = {
     block.kind: block for block in (LISTENER, ROUTE, BACKEND, SERVER, PROCESS)
 }
 

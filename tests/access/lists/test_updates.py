@@ -10,7 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.folders import make_folder
 from tests.support.places import country, write_places
-from txmux.access.lists.feeding import Feeding
+from txmux.access.lists.updates import ListUpdates
 from txmux.rules.reading.parser import load
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ class StaleTests(SynchronousTestCase):
         self.list = self.folder / "list.txt"
         self.clock = Clock()
         self.published: list[dict[str, Any]] = []
-        self.feeding = Feeding(self.clock, self.published.append)
+        self.feeding = ListUpdates(self.clock, self.published.append)
         self.addCleanup(self.feeding.stop)
 
     def rules(self, listener: str, settings: str = "") -> Rules:

@@ -10,7 +10,7 @@ from twisted.logger import Logger
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IReactorTime
 
-__all__ = ["Arrival"]
+__all__ = ["IncomingTransfer"]
 
 _log = Logger()
 
@@ -18,7 +18,7 @@ _LONGEST = 70.0
 """Seconds; the old process gives up before that."""
 
 
-class Arrival:
+class IncomingTransfer:
     """Lets what would change who serves wait for them.
 
     Args:

@@ -12,7 +12,7 @@ from txmux.net.channel.channel import ChannelError, GoneError
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Sequence
 
-__all__ = ["Answers", "Askable", "Listing", "ask_all"]
+__all__ = ["Answers", "Askable", "Listing", "broadcast"]
 
 PATIENCE = 2.0
 """Seconds that a process has to answer."""
@@ -29,7 +29,7 @@ class Askable(Protocol):
         """Have its events told, or with ``None`` no more."""
 
     def ask(self, kind: str, *, seconds: float | None, **values: Any) -> Awaitable[Any]:
-        """Ask it; see `txmux.control.inside.Inside.handlers` for what.
+        """Ask it; see `txmux.control.worker_answers.WorkerAnswers.handlers` for what.
 
         Raises:
             ChannelError: It does not answer.
@@ -41,11 +41,11 @@ class Answers:
     """What all processes have answered.
 
     Attributes:
-        told: The number of the worker, counted from 1, and its answer.
+        answers: The number of the worker, counted from 1, and its answer.
         missing: Who has not answered, and why, one line each.
     """
 
-    told: Sequence[tuple[int, Any]]
+    answers: Sequence[tuple[int, Any]]
     missing: Sequence[str] = ()
 
 
@@ -62,7 +62,7 @@ class Listing(list[dict[str, Any]]):
         self.missing = missing
 
 
-async def ask_all(
+async def broadcast(
     processes: Iterable[Askable], kind: str, *, seconds: float = PATIENCE, **values: Any
 ) -> Answers:
     """Ask all at once. Who is gone has nothing any more, so that nothing is missing.

@@ -1,4 +1,4 @@
-"""What is known of the servers of all backends, and wanted of them, whichever rules there were."""
+"""The health and the overrides of the servers of all backends, across reloads."""
 
 from __future__ import annotations
 
@@ -6,25 +6,25 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
-from txmux.backends.pool.orders import AS_RULED
-from txmux.backends.pool.standing import Standings
+from txmux.backends.pool.overrides import AS_RULED
+from txmux.backends.pool.server_health import BackendHealth
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from txmux.backends.pool.orders import Orders
+    from txmux.backends.pool.overrides import ServerOverrides
 
-__all__ = ["Known"]
+__all__ = ["HealthRegistry"]
 
 
-class Known:
-    """The `Standings` of each backend, as long as somebody has them, and the orders for all, which are kept."""
+class HealthRegistry:
+    """The `BackendHealth` of each backend, as long as somebody has them, and the orders for all, which are kept."""
 
     def __init__(self) -> None:
-        self._standings: WeakValueDictionary[str, Standings] = WeakValueDictionary()
-        self._orders: Orders = {}
+        self._standings: WeakValueDictionary[str, BackendHealth] = WeakValueDictionary()
+        self._orders: ServerOverrides = {}
 
-    def of(self, backend: str) -> Standings:
+    def of(self, backend: str) -> BackendHealth:
         """Give what is known of a backend's servers, by its name."""
         found = self._standings.get(backend)
         if found is None:
@@ -33,15 +33,15 @@ class Known:
                 for (of, server), order in self._orders.items()
                 if of == backend
             }
-            found = self._standings[backend] = Standings(wanted)
+            found = self._standings[backend] = BackendHealth(wanted)
         return found
 
-    def get(self, backend: str) -> Standings | None:
+    def get(self, backend: str) -> BackendHealth | None:
         """Give what is known of a backend's servers, if anybody has it."""
         return self._standings.get(backend)
 
     def expect(self, servers: Iterable[Mapping[str, Any]]) -> None:
-        """Count the connections that another process is about to hand over; see `Standings.expect`.
+        """Count the connections that another process is about to hand over; see `BackendHealth.expect`.
 
         Args:
             servers: As that process has told of them; without any, no more are expected.
@@ -54,7 +54,7 @@ class Known:
         for backend, standings in self._standings.items():
             standings.expect(counts.get(backend, {}))
 
-    def obey(self, orders: Orders) -> None:
+    def apply_overrides(self, orders: ServerOverrides) -> None:
         """Do what an operator wants of servers, and have others be again as the rules say.
 
         Args:

@@ -14,7 +14,7 @@ from tests.interop.servers import make_certificate
 from tests.support.mux import server_at
 from tests.support.peers import PeerFactory, listen
 from txmux.backends.connect.tls import BackendTLS
-from txmux.backends.health.asking import Asking
+from txmux.backends.health.probe_target import ProbeTarget
 from txmux.backends.pool.member import Member
 from txmux.rules.model import Backend, ServerTLS
 from txmux.rules.reading.checks import check as read_check
@@ -58,7 +58,7 @@ class AskingTests(CheckingTestCase):
         target = server_at(port or self.clients_port)
         check = read_check(text)
         backend = Backend("b", (target,), check=check, proxy_protocol=proxy_protocol)
-        asking = Asking(backend, check, tls.wrap if tls else None)
+        asking = ProbeTarget(backend, check, tls.wrap if tls else None)
         member = Member(target, target, "a.example")
         self.found = []
         checking = asking.make(self.time.clock, member, self.found.append)

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from txmux.net.channel.channel import Channel
     from txmux.tcp.moving import GiveBack
 
-__all__ = ["Keeping"]
+__all__ = ["LeasedSlots"]
 
 
-class Keeping:
+class LeasedSlots:
     """The places of connections that have gone over one channel.
 
     Attributes:

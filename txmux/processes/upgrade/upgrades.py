@@ -16,13 +16,13 @@ from txmux.net.channel.channel import ChannelError
 from txmux.processes.privilege.privilege import KEY, Privilege
 from txmux.processes.systemd.notify import Notifier, sockets_from_store
 from txmux.processes.systemd.pidfile import PidFile, PidFileError
-from txmux.processes.upgrade.arrival import Arrival
 from txmux.processes.upgrade.container import holds_container
+from txmux.processes.upgrade.incoming_transfer import IncomingTransfer
 from txmux.processes.upgrade.predecessor import Predecessor
 from txmux.processes.upgrade.successor import UpgradeError
 from txmux.processes.upgrade.upgrade import Upgrade
 from txmux.processes.workers.messages import sockets_of
-from txmux.serving.places import places_of
+from txmux.serving.listen_addresses import listen_addresses
 from txmux.serving.store import close_socket
 
 if TYPE_CHECKING:
@@ -32,14 +32,14 @@ if TYPE_CHECKING:
     from txmux.admin.endpoint import Endpoints
     from txmux.errors import MuxError
     from txmux.processes.supervisor.counting import Counting
-    from txmux.processes.upgrade.exchange import Exchange
     from txmux.processes.upgrade.successor import Successor
+    from txmux.processes.upgrade.worker_transfers import WorkerTransfers
     from txmux.rules.model import Listener, Rules
     from txmux.serving.state import Told
     from txmux.serving.store import ListeningSockets
     from txmux.telemetry.counting.counters import Counters
 
-__all__ = ["Changeover"]
+__all__ = ["Upgrades"]
 
 _log = Logger()
 
@@ -47,7 +47,7 @@ _RELOADS = 180.0
 """Seconds that the new process may take to reload, when all connections have come."""
 
 
-class Changeover:
+class Upgrades:
     """What a service is told of both.
 
     Args:
@@ -67,7 +67,7 @@ class Changeover:
     Attributes:
         is_waiting: Whether another process serves yet.
         state: What the old process has told so far; see `txmux.serving.state`.
-        arrival: Of its connections.
+        incoming: Of its connections.
     """
 
     def __init__(  # noqa: PLR0913, PLR0917 - all that is handed over
@@ -104,7 +104,7 @@ class Changeover:
         self._upgrade: Upgrade | None = None
         self.is_waiting = False
         self.state: Told = {}
-        self.arrival = Arrival(reactor)
+        self.incoming = IncomingTransfer(reactor)
 
     # In place of another one.
 
@@ -158,14 +158,14 @@ class Changeover:
 
     def can_serve(
         self,
-        exchange: Exchange,
+        transfers: WorkerTransfers,
         is_well: Callable[[], bool],
         recall: Callable[[Told], object],
     ) -> None:
         """Tell the old process, if there is one; otherwise this one serves from now on. Only the first call counts.
 
         Args:
-            exchange: What would serve. It does not accept yet, if there is an old process.
+            transfers: What would serve. It does not accept yet, if there is an old process.
             is_well: Tells whether all of it works.
             recall: Is given what the old process has to tell when it accepts no more.
         """
@@ -186,12 +186,12 @@ class Changeover:
             self._name_process()  # while there is a way back
             self._close_unneeded()
             recall(state or {})
-            exchange.await_flows(on=True)
+            transfers.await_flows(on=True)
             if state and "connections" in state:
                 self._counting.expect(state["connections"])
-                exchange.expect(state.get("servers", ()))
-                self.arrival.expect()
-            await self._accept(exchange)
+                transfers.expect(state.get("servers", ()))
+                self.incoming.expect()
+            await self._accept(transfers)
             self._serves(is_well)
             self._settle()
 
@@ -200,12 +200,12 @@ class Changeover:
 
         def all_here() -> None:
             self._counting.expect_no_more()
-            exchange.expect(())
-            exchange.await_flows(on=False)
-            self.arrival.over()
+            transfers.expect(())
+            transfers.await_flows(on=False)
+            self.incoming.over()
 
         async def take_over(descriptors: Sequence[int]) -> None:
-            await exchange.adopt(sockets_of(descriptors))
+            await transfers.adopt(sockets_of(descriptors))
 
         predecessor.attach(
             self._reactor,
@@ -217,10 +217,10 @@ class Changeover:
                 "reload": reload,
             },
             lambda: self._alone(all_here),
-            exchange.processes,
+            transfers.processes,
         )
 
-    async def _accept(self, exchange: Exchange) -> None:
+    async def _accept(self, transfers: WorkerTransfers) -> None:
         """Accept clients, even if the old process ends meanwhile: then nobody else would.
 
         Raises:
@@ -228,7 +228,7 @@ class Changeover:
         """
         self._is_accepting = True
         try:
-            await exchange.accept()
+            await transfers.accept()
         except ChannelError as problem:
             if not self._is_alone:
                 raise
@@ -295,14 +295,14 @@ class Changeover:
     async def upgrade(
         self,
         listeners: Iterable[Listener],
-        exchange: Exchange,
+        transfers: WorkerTransfers,
         state: Callable[..., Awaitable[Told]],
     ) -> str:
         """Have this program started again, and hand it all that can be; then this process may end.
 
         Args:
             listeners: What clients come in by.
-            exchange: The workers.
+            transfers: The workers.
             state: Gives what the new process is to know; see `Supervisor.state`.
 
         Returns:
@@ -321,10 +321,10 @@ class Changeover:
                 "the container would end with this process, and cut off whoever is connected; "
                 "start a container of the new image instead"
             )
-        self._upgrade = upgrade = Upgrade(exchange, self._endpoints, self._reactor)
+        self._upgrade = upgrade = Upgrade(transfers, self._endpoints, self._reactor)
 
         async def told(*, again: bool = False) -> Told:
-            return {**await state(again=again), "connections": self._counting.told()}
+            return {**await state(again=again), "connections": self._counting.as_json()}
 
         try:
             _check(listeners)
@@ -407,7 +407,7 @@ def _check(listeners: Iterable[Listener]) -> None:
         UpgradeError: Twisted has opened one.
     """
     for listener in listeners:
-        for place in places_of(listener):
+        for place in listen_addresses(listener):
             if not place.is_plain:
                 raise UpgradeError(
                     f"[listen {listener.name}] endpoint {place.text}: an endpoint of type {place.kind!r} cannot be handed "

@@ -21,7 +21,7 @@ from txmux.net.relay.ends import NOBODY
 from txmux.rules.embedding import route
 from txmux.rules.model import Backend, Clients, NetworkSet, Silence
 from txmux.rules.reading.endpoints import server
-from txmux.tcp.race import Held
+from txmux.tcp.preconnection import Held
 from txmux.wire.proxyprotocol.decode import Decoded, decode
 
 

@@ -46,7 +46,7 @@ class State(enum.Enum):
 
 
 @attrs.define(eq=False)
-class Standing:
+class ServerHealth:
     """What is known of one address of a server. Pools alone change it.
 
     Attributes:
@@ -79,7 +79,7 @@ class Standing:
     expected: int = 0
     unanswered: int = 0
 
-    def told(self, now: float) -> dict[str, Any]:
+    def as_json(self, now: float) -> dict[str, Any]:
         """Give what another process needs to go on with it, as values of JSON; of its connections only the number.
 
         Args:
@@ -98,20 +98,20 @@ class Standing:
             "connections": self.connections,
         }
 
-    def recall(self, told: Mapping[str, Any], now: float) -> None:
+    def restore(self, fields: Mapping[str, Any], now: float) -> None:
         """Go on with what another process has told; what it did not tell stays as it is.
 
         Raises:
             TypeError: It tells something else.
             ValueError: It knows other states.
         """
-        self.state = State(told.get("state", self.state.value))
-        self.why = str(told.get("why", self.why))
-        self.credit = int(told.get("credit", self.credit))
-        self.contrary = int(told.get("contrary", self.contrary))
-        self.failed_at = deque(now - float(age) for age in told.get("failed", ()))
-        self.out_until = now + float(told.get("out", 0.0))
-        age = told.get("age")
+        self.state = State(fields.get("state", self.state.value))
+        self.why = str(fields.get("why", self.why))
+        self.credit = int(fields.get("credit", self.credit))
+        self.contrary = int(fields.get("contrary", self.contrary))
+        self.failed_at = deque(now - float(age) for age in fields.get("failed", ()))
+        self.out_until = now + float(fields.get("out", 0.0))
+        age = fields.get("age")
         self.since = 0.0 if age is None else now - float(age)
 
 
@@ -127,7 +127,7 @@ class _Pool(Protocol):
         """Note that an operator wants something else of a server than this state."""
 
 
-class Standings:
+class BackendHealth:
     """What the pools of one backend have in common: the one of the rules that hold, and those of older rules.
 
     Connections keep the pool of the rules under which they were accepted. So a server is counted, ejected and let in
@@ -143,15 +143,15 @@ class Standings:
     def __init__(self, orders: Mapping[str, tuple[State | None, int | None]] | None = None) -> None:
         self._orders = dict(orders or {})
         self.connections = 0
-        self._known: weakref.WeakValueDictionary[tuple[str, str], Standing] = (
+        self._known: weakref.WeakValueDictionary[tuple[str, str], ServerHealth] = (
             weakref.WeakValueDictionary()
         )
         self._pools: list[weakref.ref[_Pool]] = []
-        self._recalled: dict[tuple[str, str], Standing] = {}
+        self._recalled: dict[tuple[str, str], ServerHealth] = {}
         self._owed: deque[Callable[[], None]] = deque()
         self._level = 0
 
-    def of(self, key: tuple[str, str]) -> Standing:
+    def of(self, key: tuple[str, str]) -> ServerHealth:
         """Give what is known of a server; that is kept as long as somebody has it.
 
         Args:
@@ -160,17 +160,17 @@ class Standings:
         standing = self._known.get(key)
         if standing is None:
             held, weight = self._orders.get(key[0], (None, None))
-            standing = self._known[key] = Standing(held=held, weight=weight)
+            standing = self._known[key] = ServerHealth(held=held, weight=weight)
         return standing
 
-    def recall(self, key: tuple[str, str], told: Mapping[str, Any], now: float) -> None:
-        """Take in how another process has found a server, which may be known here only later: see `Standing.recall`."""
+    def restore(self, key: tuple[str, str], fields: Mapping[str, Any], now: float) -> None:
+        """Take in how another process has found a server, which may be known here only later: see `ServerHealth.restore`."""
         if key not in self._recalled and len(self._recalled) >= _MOST_RECALLED:
             return
         standing = self._recalled[key] = self.of(key)
-        standing.recall(told, now)
+        standing.restore(fields, now)
 
-    def adopt(self, standing: Standing) -> None:
+    def adopt(self, standing: ServerHealth) -> None:
         """Count a connection that another process has made, and that may have been expected."""
         if standing.expected:
             standing.expected -= 1
@@ -199,7 +199,7 @@ class Standings:
 
         Args:
             server: As the rules write it.
-            held: See `Standing`.
+            held: See `ServerHealth`.
             weight: See there.
         """
         before, _ = self._orders.get(server, (None, None))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from txmux.access.banned import Banned
 from txmux.access.lists.current import Lists
-from txmux.access.loops import Hops
+from txmux.access.loops import LoopDetector
 from txmux.backends.connect.dial import dial
 from txmux.errors import MuxError
 from txmux.net.relay.kernel import can_relay, is_supported, kernel_relay
@@ -25,7 +25,7 @@ from txmux.net.sockets.port import SocketPort
 from txmux.net.sockets.timers import Timers
 from txmux.net.sockets.transport import SocketTransport, address_of
 from txmux.net.sockets.unixport import SharedUNIXPort
-from txmux.telemetry.counting.column import Column
+from txmux.telemetry.counting.process_counters import ProcessCounters
 from txmux.telemetry.events import Events
 from txmux.telemetry.recent import Recent
 
@@ -53,7 +53,7 @@ _AT_ONCE = 64  # connections accepted before others have their turn
 _SHARED_AT_ONCE = 4  # the rest is for whichever process is free
 
 
-class Engine:
+class IORuntime:
     """What one process works with; all listeners may share one.
 
     Args:
@@ -81,14 +81,14 @@ class Engine:
         self,
         reactor: Any,
         relay: Literal["auto", "portable", "kernel"] = "auto",
-        hops: Hops | None = None,
+        hops: LoopDetector | None = None,
         *,
         shared: bool = False,
-        column: Column | None = None,
+        column: ProcessCounters | None = None,
     ) -> None:
         self.reactor = reactor
-        self.column = column or Column()
-        self.hops = hops or Hops()
+        self.column = column or ProcessCounters()
+        self.hops = hops or LoopDetector()
         self.recent = Recent()
         self.lists = Lists()
         self.banned = Banned(time.time)

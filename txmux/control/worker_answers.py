@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from txmux.serving.serving import Serving
     from txmux.tcp.served import Served
 
-__all__ = ["Inside"]
+__all__ = ["WorkerAnswers"]
 
 _OFTEN = 32  # connections looked at between two looks at the clock
 
 
-class Inside:
+class WorkerAnswers:
     """Answers for a `Serving`, in a worker.
 
     Args:
@@ -36,7 +36,7 @@ class Inside:
 
     def listen(self, sink: Callable[[dict[str, Any]], object] | None) -> None:
         """Have events told to somebody, or with ``None`` to nobody any more."""
-        events = self._serving.engine.events
+        events = self._serving.runtime.events
         events.listen(sink)
         self._serving.upstreams.tell = None if sink is None else events.server
 
@@ -48,9 +48,9 @@ class Inside:
             "addresses": lambda: addresses_told(self._serving.upstreams),
             "close": self.close,
             "explain_connection": self.explain_connection,
-            "recent": self._serving.engine.recent.told,
+            "recent": self._serving.runtime.recent.as_json,
             "close_server": self.close_server,
-            "obey": self._serving.obey,
+            "apply_overrides": self._serving.apply_overrides,
             "ban": self._serving.ban,
             "feed": self._serving.feed,
             "count": self.count,
@@ -122,7 +122,7 @@ class Inside:
         """
         for one in self._serving.connections():
             one.count_bytes()
-        self._serving.engine.column.process.spliced(SPLICED.take())
+        self._serving.runtime.column.process.spliced(SPLICED.take())
         return gauges_of(self._serving) if gauges else {}
 
     async def _those(self, filters: Filters) -> AsyncIterator[Served]:
@@ -140,7 +140,7 @@ class Inside:
         record, moved, age = one.record, one.stage.moved(), one.elapsed_ms()
         idle = age
         if moved.last_at:
-            idle = min(age, (one.engine.clock.seconds() - moved.last_at) * 1000)
+            idle = min(age, (one.runtime.clock.seconds() - moved.last_at) * 1000)
         return {
             "id": record.id,
             "listener": record.listener,

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from txmux.processes.workers.pool import Pool
     from txmux.processes.workers.worker import Worker
 
-__all__ = ["Exchange"]
+__all__ = ["WorkerTransfers"]
 
 _PROMPT = 1.0
 """Seconds in which a worker answers that can leave clients to others; one that does not accepts nobody, either."""
@@ -27,7 +27,7 @@ _MOVING = 60.0
 _log = Logger()
 
 
-class Exchange:
+class WorkerTransfers:
     """The workers of a service, seen from an upgrade.
 
     Args:

@@ -10,7 +10,7 @@ import attrs
 from attrs.validators import deep_mapping, ge, instance_of
 
 from txmux.rules.model.backend import backends_of
-from txmux.telemetry.counting.blocks import (
+from txmux.telemetry.counting.counter_groups import (
     BACKEND,
     BLOCKS,
     CELL,
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from txmux.rules.model import Listener, Route, Rules
 
-__all__ = ["NO_ROUTE", "Column", "Layout", "keys_of", "routes_of"]
+__all__ = ["NO_ROUTE", "Layout", "ProcessCounters", "keys_of", "routes_of"]
 
 NO_ROUTE = ""
 """Stands for the route of connections that none has taken."""
@@ -109,7 +109,7 @@ class Layout:
         return max(1, -(-self.cells * CELL // _STEP)) * _STEP
 
 
-class Column:
+class ProcessCounters:
     """The counters of one process, which alone adds to them.
 
     Args:
