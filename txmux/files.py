@@ -213,7 +213,7 @@ def make_by_helper(path: Path) -> None:
 
 
 def state_at(path: Path) -> tuple[FileState, bool]:
-    """Give the state of a file, as somebody may see it who may read it.
+    """Return the state of a file, as somebody may see it who may read it.
 
     Returns:
         The state, and whether the helper was asked, for whom everybody waits.
@@ -243,7 +243,7 @@ def state_at(path: Path) -> tuple[FileState, bool]:
 
 
 def state_of(status: os.stat_result) -> FileState:
-    """Give what changes when a file is written to, or another one is put in its place."""
+    """Return what changes when a file is written to, or another one is put in its place."""
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 

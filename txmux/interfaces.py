@@ -89,7 +89,7 @@ class Peeked:
         return f"<Peeked {len(self.data)} bytes>"
 
     def startswith(self, prefix: bytes) -> bool:
-        """Tell whether the stream begins with `prefix`."""
+        """Return whether the stream begins with `prefix`."""
         return self.data.startswith(prefix)
 
     def parsed(self, parser: Callable[[bytes, T | None], T]) -> T:
@@ -188,7 +188,7 @@ class Learns(Protocol):
     """A predicate that can also tell what it saw, for the access log; optional."""
 
     def learnt(self, peeked: Any, /) -> Mapping[str, str]:
-        """Give the facts (``sni``, ``host``, …) that are in the bytes so far.
+        """Return the facts (``sni``, ``host``, …) that are in the bytes so far.
 
         Asked once the decision is made, of one predicate of each kind up to the winning route: those of a class whose method
         this is are of one kind, and so are those that give the same function here.

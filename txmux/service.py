@@ -280,7 +280,7 @@ class MuxService(Steering, Service):
         self._reactor.callLater(0, self._end)
 
     async def status(self, counts: Counts | None = None) -> dict[str, Any]:
-        """Tell how the service is, for ``/api/status``; see `CountingControl.traffic`."""
+        """Return how the service is, for ``/api/status``; see `CountingControl.traffic`."""
         traffic, present = await self.traffic(counts)
         told = overview(
             self.rules,
@@ -300,7 +300,7 @@ class MuxService(Steering, Service):
         return {**told, **present.as_json(), "bans": bans, "attention": attention}
 
     async def missing(self) -> list[str]:
-        """Tell what is missing for all clients to be served, one line each; nothing if all is there."""
+        """Return what is missing for all clients to be served, one line each; nothing if all is there."""
         if self._supervisor is None or self._stopping or not self.running:
             return [self._why_idle()]
         return await self._supervisor.missing()

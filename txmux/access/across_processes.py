@@ -260,7 +260,6 @@ class SharedLimits:
 
     @property
     def workers(self) -> int:
-        """The highest number of workers that can count here."""
         return self.layout.columns - 3
 
     def extend(self, rules: Rules) -> None:
@@ -314,7 +313,7 @@ class SharedLimits:
     def admissions(
         self, worker: int, seconds: Callable[[], float], most: int
     ) -> Callable[[Listener], Admission]:
-        """Give what makes the admission of a listener.
+        """Return what makes the admission of a listener.
 
         Args:
             worker: Which process this is: a worker's number, counted from 1; 0 is the process that makes the memory.
@@ -359,7 +358,7 @@ class SharedLimits:
         return PerSource(limits, seconds, table, worker, self._lock, expected)
 
     def sources(self, seconds: Callable[[], float]) -> dict[str, PerSource | None]:
-        """Give what counts sources, by listeners, to whoever knows the rates of all processes; it lets nobody in.
+        """Return what counts sources, by listeners, to whoever knows the rates of all processes; it lets nobody in.
 
         Args:
             seconds: Tells the time, the same in all processes.
@@ -371,7 +370,7 @@ class SharedLimits:
         }
 
     def as_json(self) -> dict[str, Any]:
-        """Give what another service is to expect, before this one hands its connections over, as values of JSON."""
+        """Return what another service is to expect, before this one hands its connections over, as values of JSON."""
         return {
             "counts": {name: sum(self._row(name)) for name in self.layout.rows},
             "sources": {
@@ -415,7 +414,7 @@ class SharedLimits:
                 self._row(name)[_MOVING] = 0
 
     def _written(self, start: int, size: int) -> Iterator[tuple[int, int]]:
-        """Give the parts of a table that were ever written; see `SourceTable`."""
+        """Yield the parts of a table that were ever written; see `SourceTable`."""
         if not hasattr(os, "SEEK_DATA"):  # not every system tells
             yield 0, size // _SIZE
             return
@@ -431,7 +430,6 @@ class SharedLimits:
             at = stop
 
     def close(self) -> None:
-        """Close the file."""
         os.close(self.descriptor)
 
 

@@ -86,7 +86,7 @@ class Tally:
         self.give_back()
 
     def none_come(self) -> None:
-        """Note that what has moved away and was not adopted never will be."""
+        """Record that what has moved away and was not adopted never will be."""
 
     def give_back(self) -> None:
         """Count one less. For each `add`, `adopt`, and `take` that said yes, once."""
@@ -154,7 +154,7 @@ class Admission:
         return permit
 
     def serves(self, client: Address) -> bool:
-        """Tell whether an address is one that may come in, whatever the limits."""
+        """Return whether an address is one that may come in, whatever the limits."""
         return self._clients.serves(client.host) and client.host not in self.banned
 
     def _check(self, client: Address | None) -> Permit | None:
@@ -210,7 +210,7 @@ class Admission:
         return found
 
     def leave(self, permit: Permit | None) -> None:
-        """Note that a client that was let in is gone.
+        """Record that a client that was let in is gone.
 
         Args:
             permit: What `enter` gave.
@@ -232,6 +232,6 @@ class Admission:
             tally.move_away()
 
     def none_come(self) -> None:
-        """Note that clients that have moved away, and nobody has adopted yet, have ended with whoever was to do that."""
+        """Record that clients that have moved away, and nobody has adopted yet, have ended with whoever was to do that."""
         for tally in self._tallies:
             tally.none_come()

@@ -19,7 +19,7 @@ when it is banned, which is ``None`` for always and 0 for no more."""
 
 
 def rows_of(changes: Iterable[Change]) -> list[Row]:
-    """Give what other processes are told of changes."""
+    """Return what other processes are told of changes."""
     rows: list[Row] = []
     for network, ban in changes:
         shift = network.max_prefixlen - network.prefixlen

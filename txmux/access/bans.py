@@ -61,7 +61,7 @@ class Ban:
     reason: str = ""
 
     def as_json(self) -> dict[str, Any]:
-        """Give it as an object of JSON."""
+        """Return it as an object of JSON."""
         until = None if self.until == math.inf else self.until
         return {
             "network": written(self.network),
@@ -116,11 +116,10 @@ class Bans:
         return iter(self._by_network.values())
 
     def get(self, network: IPNetwork) -> Ban | None:
-        """Give the ban of this very network."""
         return self._by_network.get(network)
 
     def wider(self, network: IPNetwork) -> IPNetwork | None:
-        """Give the smallest banned network that has another one in it."""
+        """Return the smallest banned network that has another one in it."""
         for length in reversed(range(network.prefixlen)):
             around = network.supernet(new_prefix=length)
             if around in self._by_network:
@@ -128,7 +127,7 @@ class Bans:
         return None
 
     def at(self, now: float) -> list[Ban]:
-        """Give those that are not over."""
+        """Return those that are not over."""
         return [ban for ban in self if ban.until > now]
 
     def change(self, changes: Iterable[Change]) -> list[Change]:
@@ -166,12 +165,12 @@ class Bans:
         return gone
 
     def _is_end(self, one: tuple[float, int, IPNetwork]) -> bool:
-        """Tell whether a ban still ends as it was noted."""
+        """Return whether a ban still ends as it was noted."""
         ban = self._by_network.get(one[2])
         return ban is not None and ban.until == one[0]
 
     def as_json(self, *, again: bool = False) -> dict[str, Any]:
-        """Give them as values of JSON, for another process.
+        """Return them as values of JSON, for another process.
 
         Args:
             again: Whether only what is different since this was called before.

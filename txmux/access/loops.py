@@ -25,10 +25,10 @@ class Connection(Protocol):
     """What is asked of a transport."""
 
     def getHost(self) -> IAddress:
-        """Give this end's address."""
+        """Return this end's address."""
 
     def getPeer(self) -> IAddress:
-        """Give the other end's address."""
+        """Return the other end's address."""
 
 
 class LoopDetector:
@@ -54,7 +54,7 @@ class LoopDetector:
         self.ports: set[int] = set()
 
     def of(self, client: Connection) -> int:
-        """Tell how often a client's connection has come back."""
+        """Return how often a client's connection has come back."""
         peer: Any = client.getPeer()
         slot = self._slots[peer.port] if isinstance(peer, _WITH_PORT) else 0
         if slot and slot >> 8 == _checksum(peer, client.getHost()):
@@ -62,7 +62,7 @@ class LoopDetector:
         return 0
 
     def note(self, server: Connection, client: Connection) -> int:
-        """Note a connection to a server.
+        """Record a connection to a server.
 
         Args:
             server: Leads to it.

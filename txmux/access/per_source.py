@@ -38,7 +38,7 @@ _IPV4 = 0xFF << 56  # where IPv6 has its multicast networks, from which nobody c
 
 
 def source_of(host: IPAddress) -> int:
-    """Give the number of the source that an address belongs to, less than 2 to the 64th."""
+    """Return the number of the source that an address belongs to, less than 2 to the 64th."""
     if isinstance(host, IPv6Address):
         mapped = host.ipv4_mapped
         if mapped is None:
@@ -65,7 +65,7 @@ class SourceLimits:
 
     @classmethod
     def of(cls, settings: Listener) -> SourceLimits | None:
-        """Give the limits of a listener; ``None`` if it has none for a source."""
+        """Return the limits of a listener; ``None`` if it has none for a source."""
         rate = settings.connection_rate_per_source
         most = settings.max_connections_per_source or settings.max_flows_per_source
         limits = cls(most, settings.max_undecided_per_source)
@@ -105,12 +105,11 @@ class SourceTable:
 
     @property
     def name(self) -> str:
-        """What tells it from any other table."""
         return f"{self._factor:x}"
 
     @staticmethod
     def slots(columns: int) -> int:
-        """Tell how many there are."""
+        """Return how many there are."""
         slots = _MOST_SLOTS
         while slots * (2 + columns) * _WORD > _MOST_MEMORY and slots > _WAYS:
             slots //= 2
@@ -118,7 +117,7 @@ class SourceTable:
 
     @classmethod
     def size(cls, columns: int) -> int:
-        """Tell how many bytes it needs, of which those that were never used take no memory."""
+        """Return how many bytes it needs, of which those that were never used take no memory."""
         return (cls.slots(columns) * (2 + columns) + 1) * _WORD
 
     def find(self, source: int, now: int) -> int | None:
@@ -166,7 +165,7 @@ class SourceTable:
         return len(found)
 
     def _each(self, number: int) -> Iterator[tuple[int, int]]:
-        """Give one of the numbers of each slot, with where it is, unless it is 0, as most are."""
+        """Yield one of the numbers of each slot, with where it is, unless it is 0, as most are."""
         width = self.width
         for start, end in self._written():
             places = range(start + (number - start) % width, end, width)
@@ -174,11 +173,10 @@ class SourceTable:
             yield from zip(itertools.compress(places, values), filter(None, values), strict=True)
 
     def total(self, slot: int) -> int:
-        """Add up the counts of a slot."""
         return sum(self.numbers[slot + 2 : slot + self.width].tolist())
 
     def buckets(self, now: int) -> bytes:
-        """Give the sources whose buckets are not full, for another table: pairs of 64 bits, a source and the time that it needs.
+        """Return the sources whose buckets are not full, for another table: pairs of 64 bits, a source and the time that it needs.
 
         Args:
             now: The time.
@@ -200,7 +198,7 @@ class SourceTable:
                 self.numbers[slot + 1] = max(self.numbers[slot + 1], now + needs)
 
     def held(self) -> bytes:
-        """Give the sources that have connections, for `expect`: pairs of 64 bits, a source and their number."""
+        """Return the sources that have connections, for `expect`: pairs of 64 bits, a source and their number."""
         held: dict[int, int] = {}
         for number in range(2, self.width):
             for at, count in self._each(number):
@@ -251,10 +249,10 @@ class Shared(Protocol):
     """What several machines count together; see `txmux.access.shared.leases.Leases`."""
 
     def take(self, source: int, used: int, interval: int, burst: int, /) -> bool:
-        """Tell whether a source may make a connection, and count it."""
+        """Return whether a source may make a connection, and count it."""
 
     def elsewhere(self, source: int, here: int, limit: int, counted: PerSource, /) -> int:
-        """Tell how many connections a source has at other machines, as far as is known."""
+        """Return how many connections a source has at other machines, as far as is known."""
 
 
 class PerSource:
@@ -341,17 +339,16 @@ class PerSource:
 
     @property
     def machine(self) -> str:
-        """What tells all processes that count with this one from those of other machines."""
         return self._table.name
 
     def count(self, source: int) -> int:
-        """Tell how many connections a source has on this machine."""
+        """Return how many connections a source has on this machine."""
         with self._lock:
             slot = self._table.find(source, int(self._seconds() * _SECOND))
             return 0 if slot is None else self._table.total(slot) & _CONNECTIONS
 
     def buckets(self) -> bytes:
-        """Give what another process needs to go on with the rates of sources; see `SourceTable.buckets`."""
+        """Return what another process needs to go on with the rates of sources; see `SourceTable.buckets`."""
         return self._table.buckets(int(self._seconds() * _SECOND))
 
     def restore(self, buckets: bytes) -> None:
@@ -394,12 +391,12 @@ class Permit:
         numbers[at] += _UNDECIDED + 1
 
     def settle(self) -> None:
-        """Note that the connection has been recognised."""
+        """Record that the connection has been recognised."""
         if self._undecided:
             self._undecided = False
             self._numbers[self._at] -= _UNDECIDED
 
     def release(self) -> None:
-        """Note that the connection is gone. To be called once."""
+        """Record that the connection is gone. To be called once."""
         self.settle()
         self._numbers[self._at] -= 1

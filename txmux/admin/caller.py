@@ -63,7 +63,7 @@ class Caller:
 
 
 def network_of(source: str) -> str:
-    """Give what all addresses of one client have in common; what is not an address as it is."""
+    """Return what all addresses of one client have in common; what is not an address as it is."""
     try:
         address = ipaddress.ip_address(source.partition("%")[0])
     except ValueError:

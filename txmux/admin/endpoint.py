@@ -71,7 +71,7 @@ class Endpoints:
         self.store.adopt(key.removeprefix(PREFIX), opened)
 
     def sockets(self) -> Mapping[str, socket.socket]:
-        """Give all that are open, by their keys among all."""
+        """Return all that are open, by their keys among all."""
         return {f"{PREFIX}{key}": opened for key, opened in self.store.sockets().items()}
 
     def prepare(self, rules: Rules) -> PreparedEndpoints:
@@ -192,11 +192,9 @@ class PreparedEndpoints:
     token: str
 
     def commit(self) -> None:
-        """Make them so."""
         self._endpoints.commit(self)
 
     def abandon(self) -> None:
-        """Close what was opened for it."""
         self.sockets.abandon()
 
 

@@ -6,7 +6,7 @@ from txmux.admin.refused import RefusedError
 
 
 def needs(what: str) -> RefusedError:
-    """Tell what to install, where an import has failed.
+    """Return what to install, where an import has failed.
 
     Args:
         what: What cannot be had without it.

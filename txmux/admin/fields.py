@@ -18,7 +18,7 @@ T = TypeVar("T", bound=str)
 
 
 def only_values(parameters: Mapping[str, Sequence[str]]) -> dict[str, str]:
-    """Give the parameters of a query, none of which may be there twice."""
+    """Return the parameters of a query, none of which may be there twice."""
     for name, values in parameters.items():
         if len(values) > 1:
             raise RefusedError(400, f"{name}: is given more than once")
@@ -71,7 +71,7 @@ def text(body: Mapping[str, Any], name: str) -> str | None:
 
 
 def report_of(report: Report, status: int = 409) -> str:
-    """Give what a change has come to, or refuse."""
+    """Return what a change has come to, or refuse."""
     if not report.ok:
         raise RefusedError(status, report.errors[0], report.errors)
     return report.changes

@@ -44,7 +44,7 @@ class Tries:
         self._logged_at = -math.inf
 
     def failed(self, caller: Caller) -> None:
-        """Note that somebody has got it wrong.
+        """Record that somebody has got it wrong.
 
         Raises:
             RefusedError: Those of the same source have done so too often.
@@ -148,7 +148,7 @@ class Guard:
             raise RefusedError(415, f"send it with 'Content-Type: {wanted}'")
 
     def log_in(self, token: str, caller: Caller) -> str:
-        """Give what a browser has to send as its cookie from now on.
+        """Return what a browser has to send as its cookie from now on.
 
         Args:
             token: What was typed.

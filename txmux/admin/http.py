@@ -333,11 +333,10 @@ class Clients(ServerFactory):
         )
 
     def connected(self, channel: Channel) -> None:
-        """Note a new connection."""
         self._channels[channel] = None
 
     def heard_of(self, channel: Channel) -> None:
-        """Note that a connection is not idle: the others end first, if there are too many."""
+        """Record that a connection is not idle: the others end first, if there are too many."""
         if channel in self._channels:
             self._channels.move_to_end(channel)
 

@@ -23,7 +23,7 @@ _SYSTEM_FOLDER = Path("/run/txmux")
 def control_places(
     rules: Rules, find: Callable[[list[ListenAddress]], ListenAddress | None]
 ) -> Iterator[tuple[str, ListenAddress]]:
-    """Give where ``admin`` and ``metrics`` listen, as far as they do.
+    """Yield where ``admin`` and ``metrics`` listen, as far as they do.
 
     Args:
         rules: Name them.
@@ -52,14 +52,14 @@ def _place(setting: str, text: str) -> ListenAddress:
 
 
 def socket_name(rules: Path) -> str:
-    """Give the name of the socket of a service by that of its rules: ``rules.sock``, or ``options.sock`` if there is no file."""
+    """Return the name of the socket of a service by that of its rules: ``rules.sock``, or ``options.sock`` if there is no file."""
     return Path(str(rules).strip("<>")).with_suffix(".sock").name
 
 
 def automatic_places(
     rules: Path, environment: Mapping[str, str] = os.environ
 ) -> list[ListenAddress]:
-    """Give the places of ``admin = auto``, the best first; most of them are in folders that are not there.
+    """Return the places of ``admin = auto``, the best first; most of them are in folders that are not there.
 
     Args:
         rules: The rules file, after which the socket is named.
@@ -74,7 +74,7 @@ def automatic_places(
 
 
 def folders(environment: Mapping[str, str] = os.environ) -> list[Path]:
-    """Give the folders where sockets of services may be, whether they are there or not."""
+    """Return the folders where sockets of services may be, whether they are there or not."""
     found = [Path(text) for text in environment.get("RUNTIME_DIRECTORY", "").split(":") if text]
     found.append(_SYSTEM_FOLDER)
     own = environment.get("XDG_RUNTIME_DIR")
@@ -84,6 +84,6 @@ def folders(environment: Mapping[str, str] = os.environ) -> list[Path]:
 
 
 def can_hold(place: ListenAddress) -> bool:
-    """Tell whether this process may make the socket of a place of ``admin = auto``, and no other service has."""
+    """Return whether this process may make the socket of a place of ``admin = auto``, and no other service has."""
     path = Path(place.key.removeprefix("unix:"))
     return os.access(path.parent, os.W_OK | os.X_OK) and not is_in_use(path)

@@ -74,7 +74,7 @@ class Answer:
 
     @classmethod
     def refusal(cls, refused: RefusedError) -> Answer:
-        """Tell why there is no other answer."""
+        """Return why there is no other answer."""
         told: dict[str, Any] = {"error": str(refused)}
         if refused.errors:
             told["errors"] = list(refused.errors)

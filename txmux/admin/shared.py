@@ -32,7 +32,7 @@ class Shared:
         self._not_before = 0.0
 
     async def get(self) -> bytes:
-        """Give an answer that is begun after this call. Raises what making it does."""
+        """Return an answer that is begun after this call. Raises what making it does."""
         asking: Deferred[bytes] = Deferred()
         self._asking.append(asking)
         if not self._is_working:

@@ -210,7 +210,7 @@ def make_site(setting: str, control: Control, seconds: Callable[[], float]) -> S
 
 
 def headers_of(answer: Answer) -> dict[str, str]:
-    """Give all headers of an answer but those of its length."""
+    """Return all headers of an answer but those of its length."""
     return {**_HEADERS, "Content-Type": answer.type, **answer.headers}
 
 

@@ -55,11 +55,11 @@ class AdoptedTransport(tcp.Server):
         self.repstr = f"<AdoptedTransport {told.id} of {told.client}>"
 
     def getPeer(self) -> IAddress:
-        """Give the client's address."""
+        """Return the client's address."""
         return _twisted_address(self.handed_over.client)
 
     def getHost(self) -> IAddress:
-        """Give the address that the client connected to."""
+        """Return the address that the client connected to."""
         return _twisted_address(self.handed_over.local)
 
 
@@ -179,7 +179,7 @@ class _Port:
         return succeed(None)
 
     def getHost(self) -> IAddress:
-        """Give the path."""
+        """Return the path."""
         return UNIXAddress(str(self._path))
 
     def logPrefix(self) -> str:
@@ -217,7 +217,7 @@ class _Port:
         self._reactor.addReader(self)
 
     def forget(self, sender: _Sender) -> None:
-        """Note that nothing more is expected of one."""
+        """Record that nothing more is expected of one."""
         self._senders.discard(sender)
 
     def receive(self, sender: socket.socket) -> None:

@@ -115,7 +115,7 @@ class Upstream:
         return needs_of(self.backend)
 
     def affinity(self, client: Address | None, facts: Mapping[str, str]) -> str:
-        """Tell what a client is led by, if that is a hash; see `txmux.backends.pool.affinity`.
+        """Return what a client is led by, if that is a hash; see `txmux.backends.pool.affinity`.
 
         Args:
             client: The client's address; ``None`` if it has none.
@@ -126,7 +126,7 @@ class Upstream:
         return self._affinity(None if client is None else client.host, facts)
 
     def has(self, key: str) -> bool:
-        """Tell whether a server is known, of whichever address; the key is that of `apply`."""
+        """Return whether a server is known, of whichever address; the key is that of `apply`."""
         return any(key_of(member) == key for member in self.pool.members)
 
     def apply(self, key: str, *, ok: bool, why: str) -> None:

@@ -77,7 +77,7 @@ class Upstreams:
         self._users = 0
 
     def of(self, backend: Backend) -> Upstream:
-        """Give what there is of a backend; the same object for all that are equal."""
+        """Return what there is of a backend; the same object for all that are equal."""
         upstream = self._upstreams.get(backend)
         if upstream is None:
             upstream = self._upstreams[backend] = Upstream(
@@ -101,7 +101,6 @@ class Upstreams:
         self.known.apply_overrides(orders)
 
     def all(self) -> list[Upstream]:
-        """Give those of the rules that hold."""
         return [*self._upstreams.values()]
 
     def _told(self, event: dict[str, Any]) -> None:
@@ -109,13 +108,12 @@ class Upstreams:
             self.tell(event)
 
     def last_check(self, upstream: Upstream, member: Member) -> dict[str, Any] | None:
-        """Tell what the last check of a server has found, as values of JSON; ``None`` if there was none here."""
+        """Return what the last check of a server has found, as values of JSON; ``None`` if there was none here."""
         checks = self._checks.get(upstream)
         last = None if checks is None else checks.last(member)
         return None if last is None else last.as_json(self._reactor.seconds())
 
     def to(self, outcome: Outcome) -> Destination:
-        """Give what clients are led to by an outcome."""
         return self.of(outcome) if isinstance(outcome, Backend) else outcome
 
     def adopt(
@@ -198,7 +196,7 @@ class Upstreams:
             self._names.forget(upstream.pool)
 
     def as_json(self) -> list[dict[str, Any]]:
-        """Give what another process needs to go on with all servers, as values of JSON; see `ServerHealth.as_json`."""
+        """Return what another process needs to go on with all servers, as values of JSON; see `ServerHealth.as_json`."""
         now = self._clock.seconds()
         return [
             {
@@ -295,11 +293,11 @@ class Upstreams:
             upstream.apply(key, ok=ok, why=why)
 
     def stale(self) -> dict[tuple[str, str], tuple[float | None, str]]:
-        """Tell of which servers the names cannot be found now; see `Names.stale`."""
+        """Report which servers the names cannot be found now; see `Names.stale`."""
         return self._names.stale()
 
     def first_names(self) -> Deferred[None] | None:
-        """Give what fires when all names have been looked up once; ``None`` if they have."""
+        """Return what fires when all names have been looked up once; ``None`` if they have."""
         return self._names.first_answer() if self._names.unanswered else None
 
 
@@ -329,5 +327,4 @@ class PreparedUpstreams:
         self._upstreams.commit(self)
 
     def abandon(self) -> None:
-        """Forget what is new."""
         self._upstreams.abandon(self)

@@ -135,7 +135,7 @@ def _run(words: list[str]) -> int:
 
 
 def _is_own(word: str) -> bool:
-    """Tell whether a word is an option of the program itself."""
+    """Return whether a word is an option of the program itself."""
     return word == "-h" or (
         len(word) > 2 and any(own.startswith(word) for own in ("--help", "--version"))
     )

@@ -45,7 +45,7 @@ class Reached:
         return f"{place}: {self.problem or 'OK'} ({', '.join(leads)})"
 
     def as_json(self) -> dict[str, Any]:
-        """Give it as an object of the document."""
+        """Return it as an object of the document."""
         return {
             **attrs.asdict(self),
             "address": self.address or None,

@@ -91,7 +91,7 @@ def _says(answer: Answer, peek_limit: int) -> str:
 
 
 def _waiting(sample: Sample, trace: Trace, leads: Leads) -> Iterator[tuple[str, str]]:
-    """Give what an undecided client waits for, and what comes of it at the deadline."""
+    """Yield what an undecided client waits for, and what comes of it at the deadline."""
     waits_for = next(
         its.route.name
         for its in trace.found.routes
@@ -107,7 +107,7 @@ def _waiting(sample: Sample, trace: Trace, leads: Leads) -> Iterator[tuple[str, 
 def _silent(
     sample: Sample, listener: Listener, silence: Silence, then: str, leads: Leads
 ) -> Iterator[tuple[str, str]]:
-    """Give what comes of a client that has said nothing yet."""
+    """Yield what comes of a client that has said nothing yet."""
     if sample.datagrams is not None:
         yield "decision", "with these datagrams: undecided, since they say nothing"
         yield "deadline", f"{then}forgotten; what the client says next decides"
@@ -130,7 +130,7 @@ def _count(number: int, what: str) -> str:
 
 
 def _conclusion(sample: Sample, trace: Trace) -> Iterator[tuple[str, str]]:
-    """Give what comes of it, each line with its label."""
+    """Yield what comes of it, each line with its label."""
     listener, found = trace.listener, trace.found
     leads = leads_of(sample, trace)
     if leads.by == "denied":

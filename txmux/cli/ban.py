@@ -52,5 +52,4 @@ def _seconds(text: str) -> int:
 
 
 def write(answer: Any) -> None:
-    """Write what has changed."""
     Output().line(str(answer["changes"]))

@@ -15,12 +15,10 @@ if TYPE_CHECKING:
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Add the command's arguments."""
     command.configure(parser, seconds=10)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """List them."""
     return command.run(arguments, lambda ask: ask("GET", "/api/bans"), _write)
 
 

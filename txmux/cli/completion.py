@@ -19,7 +19,6 @@ _FILES = {"FILE", "PATH"}
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Add the command's arguments."""
     parser.add_argument("shell", metavar="SHELL", choices=SHELLS, help=", ".join(SHELLS))
 
 
@@ -57,7 +56,7 @@ def script_for(shell: str) -> str:
 
 
 def _actions(parser: argparse.ArgumentParser) -> Iterator[argparse.Action]:
-    """Give the arguments of a parser, and of those that are in it."""
+    """Yield the arguments of a parser, and of those that are in it."""
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
             for inner in action.choices.values():

@@ -107,7 +107,7 @@ def _port_of(service: str) -> int | None:
 
 
 def _is_guarded(service: str) -> bool:
-    """Tell whether a rule of hosts_access(5) may be about a service; of a file that cannot be read, it may."""
+    """Return whether a rule of hosts_access(5) may be about a service; of a file that cannot be read, it may."""
     for file in _ACCESS:
         try:
             text = file.read_text("utf-8", "replace")

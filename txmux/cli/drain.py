@@ -116,7 +116,7 @@ def _backend(backends: Sequence[Mapping[str, Any]], name: str) -> Mapping[str, A
 
 
 def _servers(backend: Mapping[str, Any]) -> list[str]:
-    """Give the servers of a backend but for those that the rules call ``down``, of which a service refuses to hear."""
+    """Return the servers of a backend but for those that the rules call ``down``, of which a service refuses to hear."""
     return [one["server"] for one in backend["servers"] if one["state"] != "disabled"]
 
 

@@ -126,7 +126,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _misuse(arguments: argparse.Namespace) -> str:
-    """Tell which arguments do not go together."""
+    """Return which arguments do not go together."""
     if arguments.connection is None:
         if arguments.rules_file is None:
             return "name a rules FILE, or a live connection by --connection"

@@ -23,12 +23,11 @@ if TYPE_CHECKING:
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Add the command's arguments."""
     parser.add_argument("name", metavar="NAME", nargs="?", help="a matcher")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Tell of all matchers, or of one.
+    """Report all matchers, or of one.
 
     Raises:
         MuxError: There is none of that name.

@@ -114,7 +114,7 @@ def read_packets(file: BinaryIO, name: str) -> Iterator[Segment | Datagram]:
 
 
 def _layers(dpkt: Any) -> dict[int, Any]:
-    """Give what reads a packet, by link type (the registry of tcpdump.org)."""
+    """Return what reads a packet, by link type (the registry of tcpdump.org)."""
 
     def ip(packet: bytes) -> Any:
         return dpkt.ip6.IP6(packet) if packet[0] >> 4 == 6 else dpkt.ip.IP(packet)
@@ -201,7 +201,7 @@ class _Gathering:
             self._start = first.acknowledged if answer else _plus(first.sequence, 1)
 
     def is_over(self, segment: Segment) -> bool:
-        """Tell whether a segment opens another connection between the same ends."""
+        """Return whether a segment opens another connection between the same ends."""
         if not segment.syn or segment.ack:
             return False
         return not self._known_start or (

@@ -12,7 +12,6 @@ if TYPE_CHECKING:
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Add the command's arguments."""
     command.configure(parser, seconds=120)
 
 

@@ -25,12 +25,11 @@ _STYLES = {"up": "", "drain": "yellow", "maintenance": "yellow", "disabled": "di
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Add the command's arguments."""
     command.configure(parser, seconds=10)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Tell how it is."""
+    """Return how it is."""
 
     def asked(ask: command.Ask) -> Any:
         status = ask("GET", "/api/status")
@@ -60,7 +59,7 @@ def _write(status: Mapping[str, Any]) -> None:
 
 
 def _lines(status: Mapping[str, Any], now: float) -> Iterator[tuple[str, str, str]]:
-    """Give what there is one of: a label, what it is, and its style."""
+    """Yield what there is one of: a label, what it is, and its style."""
     yield "txmux", f"{status.get('version', '?')}, process {status.get('pid', '?')}", "bold"
     if status.get("draining"):
         yield "state", f"stops; served{_since(status.get('started'), now)}", "yellow"
@@ -120,7 +119,7 @@ def _workers(status: Mapping[str, Any]) -> tuple[tuple[str, ...], list[Row]]:
 
 
 def _found(status: Mapping[str, Any]) -> tuple[tuple[str, ...], list[Row]]:
-    """Give the addresses that names and services have led to, those first that are not up."""
+    """Return the addresses that names and services have led to, those first that are not up."""
     rows: list[Row] = []
     for backend in status.get("backends", ()):
         for server in backend["servers"]:

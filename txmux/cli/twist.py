@@ -143,7 +143,7 @@ def _stop_unheard(problem: str) -> NoReturn:
 
 
 def _wants_format(words: Sequence[str]) -> bool:
-    """Tell whether ``--log-format``, or what `twist` takes for it, is among its arguments.
+    """Return whether ``--log-format``, or what `twist` takes for it, is among its arguments.
 
     Outside of a terminal `twist` chooses JSON by itself, in which each message is told three times over and none can be read. The
     options themselves do not tell whether they were given.

@@ -12,7 +12,6 @@ if TYPE_CHECKING:
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Add the command's arguments."""
     # The new process has a minute to be ready; then the connections are handed over.
     command.configure(parser, seconds=180)
 

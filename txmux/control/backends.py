@@ -37,7 +37,7 @@ _WORST_LAST = [
 
 
 def addresses_told(upstreams: Upstreams) -> list[dict[str, Any]]:
-    """Tell how each address of each server is in this process, as values of JSON."""
+    """Return how each address of each server is in this process, as values of JSON."""
     now = time.time()
     return [
         {
@@ -62,7 +62,7 @@ def backends_told(
     found: Iterable[tuple[int | None, Sequence[Mapping[str, Any]]]],
     checked: Iterable[Mapping[str, Any]],
 ) -> list[dict[str, Any]]:
-    """Tell of each backend and its servers, in the order of the rules.
+    """Report each backend and its servers, in the order of the rules.
 
     Args:
         rules: Those that hold.
@@ -104,7 +104,7 @@ def _outcomes(rules: Rules) -> list[Any]:
 
 
 def _worst(address: str, seen: Sequence[tuple[int | None, Mapping[str, Any]]]) -> dict[str, Any]:
-    """Tell of an address as the process finds it that finds it worst, and in which processes that is so."""
+    """Report an address as the process finds it that finds it worst, and in which processes that is so."""
     worst = max(seen, key=lambda one: _WORST_LAST.index(one[1]["state"]))[1]
     alike = [number for number, one in seen if one["state"] == worst["state"]]
     where = ""

@@ -48,11 +48,10 @@ class CountingControl:
     _log = Logger()
 
     def processes(self) -> Sequence[Askable]:
-        """Give all that have connections."""
         raise NotImplementedError
 
     async def counters(self) -> Counts:
-        """Give the numbers of all processes, with what live connections have moved until now."""
+        """Return the numbers of all processes, with what live connections have moved until now."""
         present = await self._present()
         time, report = self.last_reload or (self.started, Report(ok=True))
         counts = (
@@ -89,7 +88,7 @@ class CountingControl:
             self.counted.forget(numbers)
 
     async def traffic(self, counts: Counts | None = None) -> tuple[Traffic, Present]:
-        """Tell what has come by all listeners, and how fast; and how the processes are.
+        """Return what has come by all listeners, and how fast; and how the processes are.
 
         Args:
             counts: The numbers of just now; without them the processes are asked.
@@ -98,7 +97,7 @@ class CountingControl:
         return self.rates.until_now(self._totals()[0]), present
 
     async def sample(self) -> None:
-        """Note what has been counted, for the rates in `status` and the history; to be called every few seconds."""
+        """Record what has been counted, for the rates in `status` and the history; to be called every few seconds."""
         await broadcast(self.processes(), "count")
         self.rates.note(*self._totals())
 
@@ -109,5 +108,5 @@ class CountingControl:
         return {"connections": total, "bytes_in": bytes_in, "bytes_out": bytes_out}, active
 
     def history(self) -> list[Moment]:
-        """Give what was measured in the last ten minutes, the oldest first."""
+        """Return what was measured in the last ten minutes, the oldest first."""
         return self.rates.history()

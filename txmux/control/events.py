@@ -67,12 +67,12 @@ class Hub:
         return unsubscribe
 
     def reloaded(self, report: Report) -> None:
-        """Tell of rules that were read again."""
+        """Report rules that were read again."""
         told = {"ok": report.ok, "changes": report.changes, "errors": list(report.errors)}
         self._tell({"event": "reload", "at": time.time(), **told})
 
     def stop(self) -> None:
-        """Tell that the service stops, and no more."""
+        """Report that the service stops, and no more."""
         self._tell({"event": "stop", "at": time.time()})
         self._followers.clear()
         self._end()

@@ -25,7 +25,7 @@ __all__ = ["explain_connection"]
 
 
 def explain_connection(one: Served) -> dict[str, Any]:
-    """Tell of a decision, as values of JSON.
+    """Report a decision, as values of JSON.
 
     Args:
         one: The connection.
@@ -88,7 +88,7 @@ def _by(one: Served) -> str | None:
 
 
 def _answers(one: Served) -> Iterator[dict[str, Any]]:
-    """Tell what the routes said, level by level, down to the one that took the connection."""
+    """Yield what the routes said, level by level, down to the one that took the connection."""
     record, configuration = one.record, one.configuration
     address = one.address
     client = address.host if address else None

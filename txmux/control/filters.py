@@ -92,7 +92,7 @@ class Filters:
         return found
 
     def fit(self, record: ConnectionRecord, state: ConnectionState, age: float) -> bool:
-        """Tell whether a connection is meant.
+        """Return whether a connection is meant.
 
         Args:
             record: What is known of it.
@@ -142,12 +142,11 @@ class Page:
 
 
 def is_identity(text: str) -> bool:
-    """Tell whether a text may be the ID of a connection."""
     return _ID.fullmatch(text) is not None
 
 
 def place_of(identity: str) -> tuple[str, int, str]:
-    """Give what connections are ordered by: by the process that accepted them, and then as they were accepted.
+    """Return what connections are ordered by: by the process that accepted them, and then as they were accepted.
 
     Args:
         identity: The ID of one.

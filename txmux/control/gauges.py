@@ -17,7 +17,7 @@ __all__ = ["gauges_of"]
 
 
 def gauges_of(serving: Serving) -> dict[str, Any]:
-    """Give what changes with time, as values of JSON."""
+    """Return what changes with time, as values of JSON."""
     shared = serving.runtime.shared
     configurations = [factory.configuration for factory in serving.factories]
     upstreams = {one for factory in serving.factories for one in factory.upstreams.all()}

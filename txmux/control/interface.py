@@ -36,7 +36,7 @@ class Report:
 
     @classmethod
     def refused(cls, problem: object) -> Report:
-        """Tell of a change that was not made, by the lines of what was raised."""
+        """Report a change that was not made, by the lines of what was raised."""
         return cls(ok=False, errors=str(problem).splitlines() or [repr(problem)])
 
 
@@ -57,15 +57,15 @@ class Control(Protocol):
         """Begin to stop, as a first SIGTERM does."""
 
     async def status(self, counts: Counts | None = ...) -> dict[str, Any]:
-        """Tell how it is, for ``/api/status``; with numbers that were given just now, these are not asked for again. So here and below."""
+        """Return how it is, for ``/api/status``; with numbers that were given just now, these are not asked for again. So here and below."""
         ...
 
     async def sample(self) -> None:
-        """Note what has been counted; its growth in a second is in `status`."""
+        """Record what has been counted; its growth in a second is in `status`."""
         ...
 
     def history(self) -> list[Moment]:
-        """Give what was measured in the last ten minutes, the oldest first."""
+        """Return what was measured in the last ten minutes, the oldest first."""
         ...
 
     async def connections(self, filters: Filters = ..., page: Page = ...) -> Listing:
@@ -73,7 +73,7 @@ class Control(Protocol):
         ...
 
     async def connection(self, identity: str) -> dict[str, Any] | None:
-        """Tell of one live connection; ``None`` if there is none of that ID."""
+        """Report one live connection; ``None`` if there is none of that ID."""
         ...
 
     async def close(self, filters: Filters, identity: str = ...) -> int:
@@ -85,11 +85,11 @@ class Control(Protocol):
         ...
 
     async def routes(self, counts: Counts | None = ...) -> list[dict[str, Any]]:
-        """Tell of each route, in their order, with what it has taken."""
+        """Report each route, in their order, with what it has taken."""
         ...
 
     async def backends(self, counts: Counts | None = ...) -> Listing:
-        """Tell of each backend and its servers, in the order of the rules."""
+        """Report each backend and its servers, in the order of the rules."""
         ...
 
     async def recent(self) -> Listing:
@@ -97,13 +97,13 @@ class Control(Protocol):
         ...
 
     def rules_as_read(self) -> list[dict[str, Any]]:
-        """Give the files of the rules, with where each section is."""
+        """Return the files of the rules, with where each section is."""
         ...
 
     async def explain(
         self, data: bytes, listener: str | None = ..., client: IPAddress | None = ...
     ) -> dict[str, Any]:
-        """Tell what listeners make of bytes, as ``txmux explain --json`` does."""
+        """Return what listeners make of bytes, as ``txmux explain --json`` does."""
         ...
 
     async def set_server(
@@ -123,13 +123,13 @@ class Control(Protocol):
         ...
 
     async def counters(self) -> Counts:
-        """Give the numbers of all processes, with what live connections have moved until now."""
+        """Return the numbers of all processes, with what live connections have moved until now."""
         ...
 
     def stale(self) -> list[str]:
-        """Tell of which servers the names cannot be looked up now, and how old their addresses are, a sentence each."""
+        """Report which servers the names cannot be looked up now, and how old their addresses are, a sentence each."""
         ...
 
     async def missing(self) -> list[str]:
-        """Tell what is missing for clients to be served, one line each; nothing if all is there."""
+        """Return what is missing for clients to be served, one line each; nothing if all is there."""
         ...

@@ -29,7 +29,6 @@ class LiveControl:
     """The part of `txmux.control.interface.Control` that is about live connections."""
 
     def processes(self) -> Sequence[Askable]:
-        """Give all that have connections."""
         raise NotImplementedError
 
     async def connections(self, filters: Filters = EVERY, page: Page = Page()) -> Listing:  # noqa: B008 - it is frozen
@@ -46,7 +45,7 @@ class LiveControl:
         return Listing(rows[: page.limit], [line for part in found for line in part.missing])
 
     async def connection(self, identity: str) -> dict[str, Any] | None:
-        """Tell of one connection, by its ID, with the explanation of its decision; ``None`` if it is not there any more."""
+        """Report one connection, by its ID, with the explanation of its decision; ``None`` if it is not there any more."""
         processes = self.processes()
         # Both at once: a worker that hangs is waited for once.
         answers, explained = await gatherResults(

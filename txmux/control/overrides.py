@@ -34,7 +34,6 @@ class Overrides:
         return cls(from_json(values.get("servers", ())), frozenset(values.get("shut", ())))
 
     def as_json(self) -> dict[str, Any]:
-        """Give it as values of JSON."""
         return {"servers": as_json(self.servers), "shut": sorted(self.shut)}
 
     def with_server(

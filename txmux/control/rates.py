@@ -78,7 +78,7 @@ class Rates:
         self._samples.append(_Sample(self._seconds(), totals, active))
 
     def as_json(self) -> list[dict[str, Any]]:
-        """Give the samples as values of JSON, for the process that goes on with what was counted."""
+        """Return the samples as values of JSON, for the process that goes on with what was counted."""
         now = self._seconds()
         return [
             {"ago": round(now - one.time, 3), "totals": dict(one.totals), "active": one.active}
@@ -99,7 +99,7 @@ class Rates:
         self._samples.extend(samples)  # the last ones, if there are too many
 
     def history(self) -> list[Moment]:
-        """Give what was measured in the last ten minutes, the oldest first."""
+        """Return what was measured in the last ten minutes, the oldest first."""
         return [*self._moments()]
 
     def _moments(self) -> Iterator[Moment]:
@@ -116,7 +116,7 @@ class Rates:
                 yield Moment(at - now.time, came / seconds, now.active, moved / seconds)
 
     def until_now(self, totals: Mapping[str, int]) -> Traffic:
-        """Tell how fast each number has grown since the oldest sample.
+        """Return how fast each number has grown since the oldest sample.
 
         Args:
             totals: The numbers as they are now.

@@ -17,7 +17,7 @@ __all__ = ["routes_told"]
 
 
 def routes_told(rules: Rules, counts: Counts) -> list[dict[str, Any]]:
-    """Tell of each route, in their order.
+    """Report each route, in their order.
 
     Args:
         rules: Those that hold.

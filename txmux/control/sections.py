@@ -13,7 +13,7 @@ __all__ = ["rules_as_read", "text_of"]
 
 
 def rules_as_read(rules: Rules) -> list[dict[str, Any]]:
-    """Give the files that the rules were read from, the main one first.
+    """Return the files that the rules were read from, the main one first.
 
     Args:
         rules: Those that hold; made in Python, they have no files.
@@ -41,7 +41,7 @@ def _sections(rules: Rules) -> list[Section]:
 
 
 def text_of(rules: Rules, section: Section) -> str:
-    """Give a section as it is written, from its header to the next one, without blank lines at its end."""
+    """Return a section as it is written, from its header to the next one, without blank lines at its end."""
     lines = rules.files.texts.get(section.path, "").splitlines()
     if section is NOWHERE or not lines:
         return ""

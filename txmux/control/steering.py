@@ -92,7 +92,7 @@ class Steering(CountingControl, LiveControl):
         return self.events.subscribe(follower)
 
     def checking(self) -> Upstreams | None:
-        """Give the backends whose servers this process checks, if it runs."""
+        """Return the backends whose servers this process checks, if it runs."""
         return None if self.running_now is None else self.running_now.upstreams
 
     @override
@@ -104,7 +104,7 @@ class Steering(CountingControl, LiveControl):
         return {} if upstreams is None else upstreams.stale()
 
     def stale(self) -> list[str]:
-        """Tell of which servers the names cannot be looked up now; no process is asked for it."""
+        """Report which servers the names cannot be looked up now; no process is asked for it."""
         return Present(stale=self._stale()).stale_sentences()
 
     @property
@@ -181,12 +181,12 @@ class Steering(CountingControl, LiveControl):
         return _report(f"listener {name}: {how}", late)
 
     def shut(self) -> list[str]:
-        """Give the listeners whose clients are left in the queue."""
+        """Return the listeners whose clients are left in the queue."""
         known = {listener.name for listener in self.rules.listeners}
         return sorted(self.overrides().shut & known)
 
     async def routes(self, counts: Counts | None = None) -> list[dict[str, Any]]:
-        """Tell of each route, in their order, with what it has taken.
+        """Report each route, in their order, with what it has taken.
 
         Args:
             counts: The numbers of just now; without them the processes are asked.
@@ -194,7 +194,7 @@ class Steering(CountingControl, LiveControl):
         return routes_told(self.rules, counts or await self.counters())
 
     async def backends(self, counts: Counts | None = None) -> Listing:
-        """Tell of each backend and its servers, in the order of the rules.
+        """Report each backend and its servers, in the order of the rules.
 
         Args:
             counts: As for `routes`.
@@ -207,13 +207,13 @@ class Steering(CountingControl, LiveControl):
         return Listing(told, answers.missing)
 
     def rules_as_read(self) -> list[dict[str, Any]]:
-        """Give the files of the rules, with where each section is."""
+        """Return the files of the rules, with where each section is."""
         return rules_as_read(self.rules)
 
     async def explain(
         self, data: bytes, listener: str | None = None, client: IPAddress | None = None
     ) -> dict[str, Any]:
-        """Tell what listeners make of bytes, as ``txmux explain --json`` does.
+        """Return what listeners make of bytes, as ``txmux explain --json`` does.
 
         Args:
             data: What a client would say first.
@@ -258,7 +258,7 @@ class Steering(CountingControl, LiveControl):
         return Bans() if running is None else running.bans
 
     async def _change_bans(self, changes: Sequence[Change]) -> list[str]:
-        """Tell all processes, and name those that have not answered."""
+        """Notify all processes, and name those that have not answered."""
         running = self.running_now
         if running is None:
             return ["the service does not run"]

@@ -85,7 +85,7 @@ class WorkerAnswers:
         return listed
 
     def explain_connection(self, id: str) -> dict[str, Any] | None:  # noqa: A002
-        """Tell how the decision on a connection came about; ``None`` if there is none of that ID."""
+        """Return how the decision on a connection came about; ``None`` if there is none of that ID."""
         for one in self._serving.connections():
             if one.record.id == id:
                 return explain_connection(one)
@@ -173,7 +173,7 @@ async def _end(chosen: Iterable[Served]) -> int:
 
 
 def _datagrams(moved: Moved) -> dict[str, int]:
-    """Give the counts that only a flow of datagrams has."""
+    """Return the counts that only a flow of datagrams has."""
     if moved.datagrams is None:
         return {}
     return dict(zip(("datagrams_in", "datagrams_out"), moved.datagrams, strict=True))

@@ -108,7 +108,7 @@ class _Terms:
         self._known.setdefault(key, []).append(term)
 
     def has_wider(self, term: Term, *, than_itself: bool = False) -> bool:
-        """Tell whether all that meet a term meet one of these, as far as that is plain.
+        """Return whether all that meet a term meet one of these, as far as that is plain.
 
         Args:
             term: The term.
@@ -125,7 +125,6 @@ class _Terms:
 
 
 def always(result: T, line: int) -> Decided[T]:
-    """Give what holds for every client."""
     return Decided((), result, line)
 
 
@@ -168,5 +167,5 @@ def in_groups(
 
 
 def commonest(results: Sequence[T]) -> T:
-    """Give what is there most often, of several the last."""
+    """Return what is there most often, of several the last."""
     return Counter(reversed(results)).most_common(1)[0][0]

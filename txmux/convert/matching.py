@@ -45,7 +45,7 @@ def escaped(text: str) -> str:
 
 
 def refusal(line: str, matchers: Mapping[str, IProtocolMatcher]) -> str:
-    """Tell why txmux does not take a line, or nothing if it does."""
+    """Return why txmux does not take a line, or nothing if it does."""
     try:
         read_alternative(line, matchers)
     except InvalidValueError as error:
@@ -65,7 +65,7 @@ def regex_text(pattern: str) -> str:
 
 
 def is_searched(pattern: str) -> bool:
-    """Tell whether a pattern may match later than at the first byte."""
+    """Return whether a pattern may match later than at the first byte."""
     return "^" not in pattern and not pattern.startswith(r"\A")
 
 

@@ -10,7 +10,7 @@ _WILD = frozenset("*?")
 
 
 def common_names(a: str, b: str) -> str | None:
-    """Give patterns that fit the names which fit both of two lists of patterns.
+    """Return patterns that fit the names which fit both of two lists of patterns.
 
     Args:
         a: Patterns of names, as options of matchers have them.

@@ -73,12 +73,12 @@ NEVER: Condition = ()
 
 
 def of_networks_only(condition: Condition) -> bool:
-    """Tell whether it does not matter what the client says."""
+    """Return whether it does not matter what the client says."""
     return not any(term.matcher or term.hello for term in condition)
 
 
 def both(first: Condition, second: Condition) -> Condition:
-    """Give what is true when both are.
+    """Return what is true when both are.
 
     Raises:
         InexpressibleError: It takes two matchers at once.
@@ -98,7 +98,7 @@ def both(first: Condition, second: Condition) -> Condition:
 
 
 def _is_wider(a: Term, b: Term) -> bool:
-    """Tell whether all that meet a term meet another one, as far as that is plain."""
+    """Return whether all that meet a term meet another one, as far as that is plain."""
     return (
         a.matcher in {"", b.matcher}
         and set(a.options) <= set(b.options)
@@ -109,7 +109,7 @@ def _is_wider(a: Term, b: Term) -> bool:
 
 
 def negated(condition: Condition) -> Condition:
-    """Give what is true when a condition of networks is not.
+    """Return what is true when a condition of networks is not.
 
     Raises:
         InexpressibleError: It has too many combinations.
@@ -140,7 +140,7 @@ def _both(a: Term, b: Term) -> Term | None:
 
 
 def both_hellos(a: Hello, b: Hello) -> Hello | None:
-    """Give what a hello asks for that fits both; ``None`` if none does.
+    """Return what a hello asks for that fits both; ``None`` if none does.
 
     Raises:
         InexpressibleError: It cannot be written.
@@ -162,7 +162,7 @@ def both_hellos(a: Hello, b: Hello) -> Hello | None:
 def common(
     a: frozenset[Networks] | None, b: frozenset[Networks] | None
 ) -> frozenset[Networks] | None:
-    """Give the networks that are in both; ``None`` is all of them.
+    """Return the networks that are in both; ``None`` is all of them.
 
     Raises:
         InexpressibleError: One of them is a file, of which only txmux knows what is in it.
@@ -191,7 +191,7 @@ def _inside(network: Networks, others: Iterable[Networks]) -> bool:
 
 
 def _says(a: Term, b: Term) -> Term | None:
-    """Give the term of what both want to hear, ``None`` if no client can say it."""
+    """Return the term of what both want to hear, ``None`` if no client can say it."""
     if (a.matcher, a.options) == (b.matcher, b.options):
         return a
     for one, other in ((a, b), (b, a)):
@@ -211,7 +211,7 @@ def _says(a: Term, b: Term) -> Term | None:
 
 
 def _merged(a: Mapping[str, str], b: Mapping[str, str]) -> dict[str, str] | None:
-    """Give options that ask for what both ask for: empty if nothing is left, ``None`` if there are none."""
+    """Return options that ask for what both ask for: empty if nothing is left, ``None`` if there are none."""
     found = {**a, **b}
     for name in a.keys() & b.keys():
         if a[name] == b[name]:

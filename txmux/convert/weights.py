@@ -13,7 +13,7 @@ _MOST_WEIGHT = 65535
 
 
 def whole_weights(shares: Sequence[Fraction]) -> list[int]:
-    """Give whole numbers with the same proportions, or nearly so where they would be too large."""
+    """Return whole numbers with the same proportions, or nearly so where they would be too large."""
     most = lcm(*(share.denominator for share in shares))
     numbers = [int(share * most) for share in shares]
     numbers = [number // gcd(*numbers) for number in numbers]

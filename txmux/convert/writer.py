@@ -80,11 +80,9 @@ class Section:
 
     @property
     def name(self) -> str:
-        """What other sections call it."""
         return self.header.partition(" ")[2]
 
     def add(self, key: str, text: str, line: int = 0) -> None:
-        """Add a line to a key's value."""
         self.entries.setdefault(key, []).append(Item(shown(text), line or self.line))
 
 
@@ -168,7 +166,7 @@ class Draft:
             notes.append(f"{_LOOK.removeprefix('# ')} {self.where(line)}: {message}")
 
     def finish(self, matchers: Mapping[str, IProtocolMatcher]) -> str:
-        """Give the text, after what the parser refuses has become comments.
+        """Return the text, after what the parser refuses has become comments.
 
         Args:
             matchers: The matchers that may be used.
@@ -270,7 +268,7 @@ class Draft:
 
 
 def _plain(line: str, place: _Place | None) -> str:
-    """Give a line as if nobody had to look at anything, and without files, which may be on another machine."""
+    """Return a line as if nobody had to look at anything, and without files, which may be on another machine."""
     if line.startswith(_LOOK):
         return "#"
     return _FILE.sub("192.0.2.1", line) if place and place[1] in _OF_NETWORKS else line

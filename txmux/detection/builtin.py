@@ -44,12 +44,10 @@ class BuiltIn:
 
     @property
     def summary(self) -> str:
-        """As the matcher has it."""
         return self.matcher.summary
 
     @property
     def options(self) -> tuple[Option, ...]:
-        """As the matcher has them."""
         return self.matcher.options
 
     def predicate(self, options: Mapping[str, str]) -> Predicate:

@@ -101,7 +101,7 @@ class Detector(Generic[R]):
         return FlowDetection(self, client, now)
 
     def plan(self, first_byte: int | None) -> Plan[R]:
-        """Give the routes that a stream, or a flow, with this first byte can match; ``None`` is an empty datagram."""
+        """Return the routes that a stream, or a flow, with this first byte can match; ``None`` is an empty datagram."""
         plan = self._plans.get(first_byte)
         if plan is None:
             if self._first_bytes is None:
@@ -165,13 +165,13 @@ class _Way(Generic[R]):
         self.answered: tuple[Exchange, ...] = ()
 
     def can_decide(self) -> bool:
-        """Tell whether any route can take this client."""
+        """Return whether any route can take this client."""
         return self._detector.decides_always or any(
             not route.dry_run and self._serves(route) for route in self._detector.routes
         )
 
     def can_look(self) -> bool:
-        """Tell whether any route looks at what this client says, if only to tell what it would do."""
+        """Return whether any route looks at what this client says, if only to tell what it would do."""
         return any(self._serves(route) for route in self._detector.routes)
 
     def finish(self) -> Decision[R]:
@@ -304,7 +304,7 @@ class Detection(_Way[R]):
         return None
 
     def _answer(self, plan: Plan[R], peeked: Peeked) -> None:
-        """Note an answer, if a route wants it that can still win, before any that matches."""
+        """Record an answer, if a route wants it that can still win, before any that matches."""
         count = len(self.answered)
         for position in range(self._position, len(plan.routes)):
             route = plan.routes[position]
@@ -375,7 +375,7 @@ class FlowDetection(_Way[R]):
 
 
 def is_enough(datagrams: Sequence[bytes], peek_limit: int) -> bool:
-    """Tell whether no more datagrams are held for a decision.
+    """Return whether no more datagrams are held for a decision.
 
     Args:
         datagrams: The first ones of a flow.
@@ -385,7 +385,7 @@ def is_enough(datagrams: Sequence[bytes], peek_limit: int) -> bool:
 
 
 def says_nothing(datagrams: Iterable[bytes]) -> bool:
-    """Tell whether datagrams only keep an address open: empty ones, or of CR, LF and NUL, as SIP phones send them."""
+    """Return whether datagrams only keep an address open: empty ones, or of CR, LF and NUL, as SIP phones send them."""
     return not any(datagram.strip(b"\r\n\0") for datagram in datagrams)
 
 
@@ -400,7 +400,7 @@ _NEGATED = {
 
 
 def serves_at(route: RouteLike, now: float | None) -> bool:
-    """Tell whether a route serves anyone at a time; ``None`` is outside of all times."""
+    """Return whether a route serves anyone at a time; ``None`` is outside of all times."""
     if not route.during:
         return True
     return now is not None and any(period.covers(now) for period in route.during)

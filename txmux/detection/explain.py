@@ -248,7 +248,7 @@ def _ask(alternative: AlternativeLike, peeked: Peeked) -> tuple[Verdict, str]:
 
 
 def _any(lines: tuple[Answer, ...]) -> Answer:
-    """Give the answer of the line that settles what the route says; any match is enough."""
+    """Return the answer of the line that settles what the route says; any match is enough."""
     by_verdict: dict[Verdict, list[Answer]] = {}
     for line in lines:
         by_verdict.setdefault(line.verdict, []).append(line)

@@ -23,38 +23,28 @@ class AlternativeLike(Protocol):
         ...
 
     @property
-    def predicate(self) -> Predicate:
-        """What the matcher made of it."""
-        ...
+    def predicate(self) -> Predicate: ...
 
     @property
-    def negated(self) -> bool:
-        """Whether it is turned round."""
-        ...
+    def negated(self) -> bool: ...
 
 
 class ClientsLike(Protocol):
     """Some clients; ``None`` is the address of one that has none."""
 
     @property
-    def limited(self) -> bool:
-        """Whether it depends on the client's address who is served."""
-        ...
+    def limited(self) -> bool: ...
 
-    def excludes(self, address: IPv4Address | IPv6Address | None, /) -> bool:
-        """Tell whether an address is taken out of those that would be served."""
-        ...
+    def excludes(self, address: IPv4Address | IPv6Address | None, /) -> bool: ...
 
-    def serves(self, address: IPv4Address | IPv6Address | None, /) -> bool:
-        """Tell whether a client is served."""
-        ...
+    def serves(self, address: IPv4Address | IPv6Address | None, /) -> bool: ...
 
 
 class Times(Protocol):
     """Some times."""
 
     def covers(self, moment: float, /) -> bool:
-        """Tell whether a moment, in seconds since 1970, is one of them."""
+        """Return whether a moment, in seconds since 1970, is one of them."""
         ...
 
 
@@ -67,14 +57,10 @@ class RouteLike(Protocol):
         ...
 
     @property
-    def alternatives(self) -> Sequence[AlternativeLike]:
-        """Its lines."""
-        ...
+    def alternatives(self) -> Sequence[AlternativeLike]: ...
 
     @property
-    def clients(self) -> ClientsLike:
-        """Whom it serves."""
-        ...
+    def clients(self) -> ClientsLike: ...
 
     @property
     def during(self) -> Sequence[Times]:
@@ -185,7 +171,7 @@ class _Index:
 
 
 def first_bytes(route: RouteLike) -> frozenset[int] | None:
-    """Give the bytes that a stream which matches a route can begin with; ``None`` is any."""
+    """Return the bytes that a stream which matches a route can begin with; ``None`` is any."""
     found: frozenset[int] | None = None
     for alternative in route.alternatives:
         first: frozenset[int] | None = _told(alternative.predicate, "first_bytes")
@@ -196,7 +182,7 @@ def first_bytes(route: RouteLike) -> frozenset[int] | None:
 
 
 def can_begin_with(route: RouteLike, byte: int) -> bool:
-    """Tell whether a stream that begins with this byte can match a route."""
+    """Return whether a stream that begins with this byte can match a route."""
     first = first_bytes(route)
     return first is None or byte in first
 
@@ -209,7 +195,7 @@ def _plain_predicate(route: RouteLike) -> Predicate | None:
 
 
 def _keys(route: RouteLike) -> list[Key]:
-    """Give the keys of a route's alternatives, or nothing if one of them has none."""
+    """Return the keys of a route's alternatives, or nothing if one of them has none."""
     keys = []
     for alternative in route.alternatives:
         key: Key | None = _told(alternative.predicate, "key")
@@ -228,7 +214,7 @@ def _index_of(routes: Sequence[RouteLike]) -> _Index | None:
 
 
 def _next_false(flags: Sequence[bool]) -> list[int]:
-    """Give for each position the first one, at it or after it, whose flag is not set, or the number of flags."""
+    """Return for each position the first one, at it or after it, whose flag is not set, or the number of flags."""
     found = [len(flags)] * len(flags)
     for position in reversed(range(len(flags))):
         following = found[position + 1] if position + 1 < len(flags) else len(flags)

@@ -20,7 +20,7 @@ _TCP_ONLY = frozenset({Transport.TCP})
 
 
 def transports_of(matcher: IProtocolMatcher) -> frozenset[Transport]:
-    """Give the transports that a matcher declares; without a declaration it is for TCP only.
+    """Return the transports that a matcher declares; without a declaration it is for TCP only.
 
     Raises:
         TypeError: It declares something else, or nothing.
@@ -35,7 +35,7 @@ def transports_of(matcher: IProtocolMatcher) -> frozenset[Transport]:
 def datagram_predicate(
     matcher: IProtocolMatcher, options: Mapping[str, str], predicate: Predicate
 ) -> Predicate | None:
-    """Give the predicate that is asked about datagrams; ``None`` if the matcher is not for them.
+    """Return the predicate that is asked about datagrams; ``None`` if the matcher is not for them.
 
     Args:
         matcher: The plugin.

@@ -37,7 +37,7 @@ def _read_frame(cursor: Cursor) -> None:
 
 
 def _sum(data: bytes) -> int:
-    """Give the sum of a block: CRC-16 with the polynomial 0x3D65, the lowest bit first, inverted."""
+    """Return the sum of a block: CRC-16 with the polynomial 0x3D65, the lowest bit first, inverted."""
     rest = 0
     for byte in data:
         rest ^= byte

@@ -73,7 +73,6 @@ class DtlsMatcher:
     )
 
     def predicate(self, options: Mapping[str, str]) -> Predicate:
-        """Make the predicate."""
         return _DtlsPredicate(hello_options(options, DTLS_VERSIONS.values()))
 
 

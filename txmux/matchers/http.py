@@ -120,7 +120,7 @@ class _HttpPredicate:
         return _NEED_MORE
 
     def _fits(self, request: Request, data: bytes) -> bool:
-        """Tell whether all that is known so far is what is wanted."""
+        """Return whether all that is known so far is what is wanted."""
         return (
             (self.methods is None or _method_fits(self.methods, request))
             and (self.path is None or _path_fits(self.path, request, data))
@@ -146,7 +146,7 @@ class _HttpPredicate:
 
 
 def _http2_request(opening: Opening) -> Request:
-    """Give the first request of HTTP/2 the form that one of HTTP/1 has."""
+    """Return the first request of HTTP/2 the form that one of HTTP/1 has."""
     if opening.fields is None:
         return Request(_REFUSED if opening.refused else _METHOD, version=_VERSION_2)
     authority = opening.fields.get(":authority", opening.fields.get("host"))

@@ -69,7 +69,6 @@ class MqttMatcher:
     options = (Option("client_id", "globs of the client identifier", "sensor-*,meter-*"),)
 
     def predicate(self, options: Mapping[str, str]) -> Predicate:
-        """Make the predicate."""
         return _MqttPredicate(option_globs(options, "client_id"))
 
 

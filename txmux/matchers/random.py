@@ -67,7 +67,7 @@ _KNOWN_DATAGRAM = re.compile(
 
 
 def _bounds(chance: Callable[[int, int], float], trials: int = 1) -> tuple[int, ...]:
-    """Give how often something may happen in the first 0, 1, 2 … bytes before it is too often for random ones.
+    """Return how often something may happen in the first 0, 1, 2 … bytes before it is too often for random ones.
 
     Args:
         chance: How likely it happens next, by the number of bytes so far and of times it has happened.
@@ -97,7 +97,7 @@ def _bounds(chance: Callable[[int, int], float], trials: int = 1) -> tuple[int, 
 
 @cache
 def _all_bounds() -> tuple[tuple[int, ...], ...]:
-    """Give the bounds of text, NULs, set or clear bits, and repeated bytes; made when they are first asked for."""
+    """Return the bounds of text, NULs, set or clear bits, and repeated bytes; made when they are first asked for."""
     return (
         _bounds(lambda _length, _count: len(_TEXT) / 256),
         _bounds(lambda _length, _count: 1 / 256),
@@ -131,7 +131,7 @@ class _DatagramPredicate:
 
 
 def _uniform(data: bytes) -> bool:
-    """Tell whether no beginning of the data is too unlikely among random bytes."""
+    """Return whether no beginning of the data is too unlikely among random bytes."""
     most_text, most_nuls, most_bits, most_repeated = _all_bounds()
     text = text_run = nuls = ones = repeated = run = 0
     seen: set[int] = set()

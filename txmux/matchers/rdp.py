@@ -40,7 +40,7 @@ class _Line:
     end: str
 
     def option(self) -> tuple[str, str] | None:
-        """Give the option that this line is the matter of, and the value it has so far; ``None`` if both may be."""
+        """Return the option that this line is the matter of, and the value it has so far; ``None`` if both may be."""
         if self.text.startswith(_COOKIE):
             return "cookie", self.text.removeprefix(_COOKIE)
         if _COOKIE.startswith(self.text) and not self.end:
@@ -149,7 +149,7 @@ def _read_beginning(cursor: Cursor) -> None:
 
 
 def _line(data: bytes) -> _Line | None:
-    """Give the line with token or cookie; ``None`` if there is none."""
+    """Return the line with token or cookie; ``None`` if there is none."""
     if verdict_of(data, _read_beginning) is not Verdict.MATCH:
         return None
     line = _LINE.match(data[_HEADER : _length(data)].decode("latin-1"))

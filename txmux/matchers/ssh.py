@@ -88,7 +88,6 @@ class SshMatcher:
     options = (Option("software", "globs of the client's software version", "OpenSSH_*,libssh-*"),)
 
     def predicate(self, options: Mapping[str, str]) -> Predicate:
-        """Make the predicate."""
         return _SshPredicate(option_globs(options, "software"))
 
 

@@ -222,7 +222,7 @@ def _read_classic(cursor: Cursor, kind: int) -> None:
 
 
 def _is_gtp(data: bytes) -> bool:
-    """Tell whether all of it is a message of GTP version 2: the numbers, a spare byte, and elements that fill it."""
+    """Return whether all of it is a message of GTP version 2: the numbers, a spare byte, and elements that fill it."""
     if data[0] not in _GTP or int.from_bytes(data[2:4], "big") != len(data) - 4:
         return False
     spare = 11 if data[0] & _GTP_TUNNEL else 7

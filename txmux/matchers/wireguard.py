@@ -45,7 +45,7 @@ class _WireguardPredicate:
         return Verdict.MATCH
 
     def _is_for(self, data: bytes) -> bool:
-        """Tell whether ``mac1`` shows that it was made for one of the keys."""
+        """Return whether ``mac1`` shows that it was made for one of the keys."""
         # Who sets the reserved bytes does so after the sum is taken.
         summed = data[:1] + bytes(_RESERVED_SIZE) + data[4:-_MACS]
         mac = data[-_MACS : -_MACS // 2]
@@ -100,7 +100,7 @@ wireguard = WireguardMatcher()
 
 
 def _kind(data: bytes) -> int:
-    """Give the type of a message, or 0 if it is none."""
+    """Return the type of a message, or 0 if it is none."""
     kind = data[0] if data else 0
     if kind == _DATA:
         whole = len(data) >= _SHORTEST_DATA and len(data) % 16 == 0

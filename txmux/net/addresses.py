@@ -33,7 +33,7 @@ def ip_address_of(peer: IAddress) -> Address | None:
 
 
 def asked_host(local: IAddress) -> str:
-    """Give the IP address that a client has asked for, a link-local one with its interface; empty if it is none."""
+    """Return the IP address that a client has asked for, a link-local one with its interface; empty if it is none."""
     end = ip_address_of(local)
     if end is None:
         return ""
@@ -51,7 +51,7 @@ def _read(host: str) -> IPAddress:
 
 
 def twisted_address(end: Address) -> IAddress:
-    """Give an address as Twisted has it."""
+    """Return an address as Twisted has it."""
     form = address.IPv4Address if end.host.version == 4 else address.IPv6Address
     return form("TCP", str(end.host), end.port)
 

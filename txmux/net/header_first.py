@@ -65,21 +65,16 @@ class HeaderFirst:
         return built
 
     def doStart(self) -> None:
-        """Pass it on."""
         self._factory.doStart()
 
     def doStop(self) -> None:
-        """Pass it on."""
         self._factory.doStop()
 
     def startedConnecting(self, connector: IConnector) -> None:
-        """Pass it on."""
         self._factory.startedConnecting(connector)
 
     def clientConnectionFailed(self, connector: IConnector, reason: Failure) -> None:
-        """Pass it on."""
         self._factory.clientConnectionFailed(connector, reason)
 
     def clientConnectionLost(self, connector: IConnector, reason: Failure) -> None:
-        """Pass it on."""
         self._factory.clientConnectionLost(connector, reason)

@@ -206,7 +206,7 @@ class _Endpoints:
                     end.abortConnection()
 
     def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:
-        """Give where the connection goes."""
+        """Return where the connection goes."""
         endpoint: Any
         if self._address is None:
             host = uri.host.decode("ascii")

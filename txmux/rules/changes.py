@@ -145,5 +145,5 @@ def _backends(rules: Rules) -> dict[str, object]:
 
 
 def _called(outcome: object) -> object:
-    """Give what an outcome is told apart by: a backend by its name, since it is compared itself."""
+    """Return what an outcome is told apart by: a backend by its name, since it is compared itself."""
     return outcome.name if isinstance(outcome, Backend) else outcome

@@ -87,7 +87,7 @@ class Trace:
 
 
 def as_json(rules: str, traces: Iterable[tuple[Sample, Iterable[Trace]]]) -> dict[str, Any]:
-    """Give the document that ``--json`` writes; the reference of the commands has its keys."""
+    """Return the document that ``--json`` writes; the reference of the commands has its keys."""
     return {
         "rules": rules,
         "streams": [
@@ -136,7 +136,7 @@ class Leads:
         return [s.text for s in self.outcome.servers] if isinstance(self.outcome, Backend) else []
 
     def as_json(self, at: int | None) -> dict[str, Any]:
-        """Give it as values of JSON, with the number of bytes after which that is known."""
+        """Return it as values of JSON, with the number of bytes after which that is known."""
         to = self.outcome.value if isinstance(self.outcome, Refusal) else None
         if isinstance(self.outcome, (Backend, Handover, InProcess)):
             to = self.outcome.name
@@ -144,7 +144,7 @@ class Leads:
 
 
 def leads_of(sample: Sample, trace: Trace) -> Leads:
-    """Tell where a client is led that says this."""
+    """Return where a client is led that says this."""
     listener, client = trace.listener, sample.client
     if client is not None and not listener.clients.serves(client):
         return Leads("denied", None, Refusal.CLOSE)
@@ -163,7 +163,7 @@ def leads_of(sample: Sample, trace: Trace) -> Leads:
 
 
 def silence_of(sample: Sample, trace: Trace) -> Silence | None:
-    """Tell what silence of the client's comes to; ``None`` if it is led to ``default`` before it can say anything."""
+    """Return what silence of the client's comes to; ``None`` if it is led to ``default`` before it can say anything."""
     listener = trace.listener
     if sample.datagrams is not None:
         return Silence(Refusal.CLOSE)
@@ -179,7 +179,7 @@ def silence_of(sample: Sample, trace: Trace) -> Silence | None:
 
 
 def trace_json(sample: Sample, trace: Trace) -> dict[str, Any]:
-    """Give what a listener makes of a sample as values of JSON."""
+    """Return what a listener makes of a sample as values of JSON."""
     leads = leads_of(sample, trace)
     at_once = leads.by == "denied" or silence_of(sample, trace) is None
     at = 0 if at_once else trace.found.decided_at

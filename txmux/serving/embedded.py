@@ -108,7 +108,7 @@ class EmbeddedService(Service):
                     )
 
     def _admission(self, rules: Rules) -> Callable[[Listener], Admission]:
-        """Give what makes the admission of a listener; what was counted under the rules before counts on."""
+        """Return what makes the admission of a listener; what was counted under the rules before counts on."""
 
         def tally(limit: int, name: str) -> Tally:
             return Tally(limit, self._counters.setdefault(name, Counter()))

@@ -56,7 +56,7 @@ class ListenAddress:
 
 
 def listen_addresses(listener: Listener) -> list[ListenAddress]:
-    """Give the places of a listener, in their order."""
+    """Return the places of a listener, in their order."""
     found = []
     asks = listener.keepalive
     options = keepalive_options(asks.idle, asks.interval, asks.count) if asks else NO_KEEPALIVE
@@ -69,14 +69,14 @@ def listen_addresses(listener: Listener) -> list[ListenAddress]:
 
 
 def are_plain(rules: Rules) -> bool:
-    """Tell whether no endpoint of listeners is for Twisted to open."""
+    """Return whether no endpoint of listeners is for Twisted to open."""
     return all(
         place.is_plain for listener in rules.listeners for place in listen_addresses(listener)
     )
 
 
 def identity(text: str, backlog: int, own: str) -> tuple[str, str, int]:
-    """Give the key, the kind and the backlog of a `ListenAddress`.
+    """Return the key, the kind and the backlog of a `ListenAddress`.
 
     Args:
         text: Checked by the rules parser.

@@ -74,7 +74,6 @@ class ListeningPort:
     is_open: bool = True
 
     def suits(self, factory: MuxFactory, listener: Listener) -> bool:
-        """Tell whether it can stay as it is for a listener."""
         return self.factory is factory and self.keepalive == listener.keepalive
 
     def forward_to(self, factory: MuxFactory) -> None:
@@ -102,9 +101,7 @@ class ListeningPort:
         """Say whether flows of unknown clients may come from another process."""
 
     def open(self) -> None:
-        """Accept clients."""
         self.port.startReading()
 
     def shut(self) -> None:
-        """Leave clients in the queue."""
         self.port.stopReading()

@@ -45,7 +45,7 @@ class ListeningPorts:
         self._left: dict[str, ListeningPort] = {}
 
     def get(self, key: str) -> ListeningPort | None:
-        """Give the port of a key, if there is one."""
+        """Return the port of a key, if there is one."""
         return self._by_key.get(key)
 
     def enter(self, key: str, port: ListeningPort) -> None:
@@ -60,12 +60,12 @@ class ListeningPorts:
         self._apply(port)
 
     def reader_at(self, key: str) -> DatagramPort | None:
-        """Give the port for datagrams of a place; ``None`` if another process reads them."""
+        """Return the port for datagrams of a place; ``None`` if another process reads them."""
         port = self._by_key.get(key)
         return port.port if port is not None and port.is_for_datagrams and self._datagrams else None
 
     def take_all(self) -> dict[str, ListeningPort]:
-        """Give all ports by their keys, and have none any more."""
+        """Return all ports by their keys, and have none any more."""
         taken, self._by_key = self._by_key, {}
         self.ports.clear()
         return taken
@@ -83,12 +83,12 @@ class ListeningPorts:
             self._left[key] = port
 
     def left(self) -> dict[str, DatagramPort]:
-        """Give the closed ports that still have flows, by the keys of their places."""
+        """Return the closed ports that still have flows, by the keys of their places."""
         self._left = {key: port for key, port in self._left.items() if port.port.flows}
         return {key: port.port for key, port in self._left.items()}
 
     def returned(self, key: str, factory: MuxFactory) -> ListeningPort | None:
-        """Give a port that was to be closed, and still has flows; it leads to this listener now."""
+        """Return a port that was to be closed, and still has flows; it leads to this listener now."""
         port = self._left.pop(key, None)
         return port if port is not None and port.listen_again(factory) else None
 
@@ -121,7 +121,7 @@ class ListeningPorts:
         return self._datagrams and not self._gave_flows
 
     def flows_handed_over(self) -> None:
-        """Note that the flows are another process's, until this one has ports again."""
+        """Record that the flows are another process's, until this one has ports again."""
         self._gave_flows = True
 
     def await_flows(self) -> None:
@@ -169,7 +169,7 @@ class ListeningPorts:
         self._apply_all()
 
     def accepted(self) -> set[str]:
-        """Give the names of the listeners whose clients are accepted."""
+        """Return the names of the listeners whose clients are accepted."""
         open_now = [port for port in self._by_key.values() if self._has_clients(port)]
         return {port.factory.configuration.settings.name for port in open_now}
 

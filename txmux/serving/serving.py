@@ -192,15 +192,13 @@ class Serving:
 
     @property
     def ports(self) -> list[IListeningPort]:
-        """Where clients come in."""
         return self.listening_ports.ports
 
     def has(self, key: str) -> bool:
-        """Tell whether there is a port of this key."""
         return self.listening_ports.get(key) is not None
 
     def factory_of(self, listener: str) -> MuxFactory:
-        """Give what serves a listener; where there is none of that name any more, what keeps its old connections."""
+        """Return what serves a listener; where there is none of that name any more, what keeps its old connections."""
         for factory in self._all():
             if factory.configuration.settings.name == listener:
                 return factory
@@ -211,7 +209,7 @@ class Serving:
         )
 
     def connections(self) -> list[Served]:
-        """Give all that are not over."""
+        """Return all that are not over."""
         return [one for factory in self._all() for one in factory.connections]
 
     def accept(self) -> None:
@@ -342,7 +340,6 @@ class Serving:
             stop_listening(port)
 
     def older(self) -> list[Served]:
-        """Give the connections that were accepted under older rules."""
         return [one for one in self.connections() if one.configuration.version < self.version]
 
     def end_removed(self, routes: Collection[str], backends: Collection[str]) -> None:
@@ -376,7 +373,7 @@ class Serving:
         return counted(self.connections(), self.version)
 
     async def missing(self) -> list[str]:
-        """Tell what is missing for all clients to be served, one line each."""
+        """Return what is missing for all clients to be served, one line each."""
         return missing_in(self._rules, self.listening_ports.accepted(), self._upstreams)
 
     async def drain(self) -> None:
@@ -414,7 +411,6 @@ class Serving:
             self._access_log.close()
 
     def servers(self) -> list[dict[str, Any]]:
-        """Give the part of the state that is of servers."""
         return self._upstreams.as_json()
 
     def restore(self, state: Told) -> None:
@@ -442,7 +438,6 @@ class Serving:
 
     @property
     def upstreams(self) -> Upstreams:
-        """The backends."""
         return self._upstreams
 
     def check_found(self, backend: str, key: str, *, ok: bool, why: str) -> None:

@@ -68,7 +68,7 @@ def state_of(
 
 
 def sources_of(factories: Iterable[MuxFactory]) -> dict[str, PerSource | None]:
-    """Give what counts the sources of clients, by listeners."""
+    """Return what counts the sources of clients, by listeners."""
     configurations = [factory.configuration for factory in factories]
     return {one.settings.name: one.admission.per_source for one in configurations}
 

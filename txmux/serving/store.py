@@ -58,7 +58,7 @@ class ListeningSockets:
             opened.close()
 
     def sockets(self) -> Mapping[str, socket.socket]:
-        """Give all that are open, by the keys of their places."""
+        """Return all that are open, by the keys of their places."""
         return dict(self._sockets)
 
     def prepare(self, listeners: Iterable[Listener]) -> PreparedSockets:
@@ -82,7 +82,7 @@ class ListeningSockets:
         return prepared
 
     def has(self, key: str) -> bool:
-        """Tell whether there is a socket of this key, if only one that was adopted."""
+        """Return whether there is a socket of this key, if only one that was adopted."""
         return key in self._sockets or key in self._adopted
 
     def why_not(self, place: ListenAddress, problem: Exception) -> Exception:
@@ -192,7 +192,7 @@ def close_socket(key: str, opened: socket.socket, *, keep_file: bool = False) ->
 
 
 def shown(key: str, opened: socket.socket) -> str:
-    """Give the address of a socket, as the log names it; that of datagrams begins with ``udp:``."""
+    """Return the address of a socket, as the log names it; that of datagrams begins with ``udp:``."""
     if opened.family == socket.AF_UNIX and key.startswith("unix:"):
         return key
     name = opened.getsockname()

@@ -27,7 +27,7 @@ _log = Logger()
 
 
 def missing_in(rules: Rules, accepting: Collection[str], upstreams: Upstreams) -> list[str]:
-    """Tell what is missing for all clients to be served, one line each.
+    """Return what is missing for all clients to be served, one line each.
 
     Args:
         rules: Name listeners and backends.

@@ -12,7 +12,7 @@ _MODE = "666"
 
 
 def unix_path(arguments: Arguments) -> Path:
-    """Tell where a ``unix:`` endpoint listens."""
+    """Return where a ``unix:`` endpoint listens."""
     return Path(SERVER["unix"].check(arguments)["address"])
 
 
@@ -39,7 +39,7 @@ def open_unix_socket(arguments: Arguments, backlog: int) -> socket.socket:
 
 
 def is_in_use(path: Path) -> bool:
-    """Tell whether somebody listens at a UNIX socket."""
+    """Return whether somebody listens at a UNIX socket."""
     with socket.socket(socket.AF_UNIX) as probe:
         probe.setblocking(False)  # noqa: FBT003 - the socket module's signature
         try:

@@ -56,7 +56,7 @@ _ALERT, _FATAL, _UNRECOGNIZED_NAME = 21, 2, 112
 
 
 def _tls(peeked: Peeked, _unavailable: bool) -> Answer:  # noqa: FBT001 - as all answers
-    """Give the alert ``unrecognized_name`` (RFC 6066, section 3; RFC 8446, sections 5.1 and 6)."""
+    """Return the alert ``unrecognized_name`` (RFC 6066, section 3; RFC 8446, sections 5.1 and 6)."""
     reader: HelloReader = peeked.parsed(parse_client_hello)
     if reader.hello is None or reader.hello.version not in _RECORD_VERSIONS:
         return Answer(b"", complete=reader.hello is not None or reader.malformed)
@@ -71,7 +71,7 @@ _SSH_REASONS = {False: (1, b"not allowed here"), True: (7, b"no server can be re
 
 
 def _ssh(_peeked: Peeked, unavailable: bool) -> Answer:  # noqa: FBT001
-    """Give an identification and SSH_MSG_DISCONNECT (RFC 4253, sections 4.2, 6 and 11.1).
+    """Return an identification and SSH_MSG_DISCONNECT (RFC 4253, sections 4.2, 6 and 11.1).
 
     Clients show the description of a disconnect to their users; lines before the identification they do not.
     """
@@ -99,7 +99,7 @@ def _speaks_http1(peeked: Peeked) -> Verdict:
 
 
 def _http1(peeked: Peeked, unavailable: bool) -> Answer:  # noqa: FBT001
-    """Give a response that ends the connection (RFC 9110, sections 9.3.2, 15.5.4 and 15.6.4; RFC 9112, section 9.6)."""
+    """Return a response that ends the connection (RFC 9110, sections 9.3.2, 15.5.4 and 15.6.4; RFC 9112, section 9.6)."""
     status = _STATUS[unavailable]
     body = f"{status}\n"
     head = (
@@ -123,7 +123,7 @@ def _speaks_http2(peeked: Peeked) -> Verdict:
 
 
 def _http2(peeked: Peeked, unavailable: bool) -> Answer:  # noqa: FBT001
-    """Give SETTINGS, for which some clients wait, and a response to the first request (RFC 9113, sections 3.4 and 6)."""
+    """Return SETTINGS, for which some clients wait, and a response to the first request (RFC 9113, sections 3.4 and 6)."""
     opening = peeked.parsed(parse_opening)
     settings = _frame(_SETTINGS, 0, 0)
     if opening.fields is None:
@@ -149,7 +149,7 @@ def _frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
 
 
 def _redis(_peeked: Peeked, unavailable: bool) -> Answer:  # noqa: FBT001
-    """Give a simple error ("Redis serialization protocol specification", "Simple errors")."""
+    """Return a simple error ("Redis serialization protocol specification", "Simple errors")."""
     text = "no server can be reached" if unavailable else "not allowed here"
     return Answer(f"-ERR {text}\r\n".encode(), complete=True)
 

@@ -68,7 +68,7 @@ class ClientEnd(End, Client):
             self.transport.skip(count)
 
     def truncated(self) -> None:
-        """Note that its TLS, which is ended here, has no proper end."""
+        """Record that its TLS, which is ended here, has no proper end."""
         self.record.facts = {**self.record.facts, "tls_truncated": "yes"}
 
     @override

@@ -74,10 +74,10 @@ class Owner(Protocol):
     """Whoever has the connections of a listener."""
 
     def opened(self, connection: MuxProtocol, /) -> None:
-        """Note a connection that is going to be served, as far as is known."""
+        """Record a connection that is going to be served, as far as is known."""
 
     def closed(self, connection: MuxProtocol, /) -> None:
-        """Note that one is over, whether it was going to be served or not."""
+        """Record that one is over, whether it was going to be served or not."""
 
 
 class MuxProtocol(MovableEnd):
@@ -156,7 +156,7 @@ class MuxProtocol(MovableEnd):
         self._owner.opened(self)
 
     def _settle(self) -> None:
-        """Note that it needs no further socket."""
+        """Record that it needs no further socket."""
         if not self._settled:
             self._settled = True
             self.runtime.descriptors.reserved -= 1

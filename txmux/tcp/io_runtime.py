@@ -208,7 +208,6 @@ class IORuntime:
         return SocketTransport(self._poller, connected, family, address_of(family, peer))
 
     def gate(self, port: IListeningPort) -> None:
-        """Have a port that was opened elsewhere leave clients in its queue while there is no room for them."""
         gate(port, self.reactor, self.descriptors)
 
     @staticmethod

@@ -50,7 +50,6 @@ _ids = _make_ids()
 
 
 def new_id() -> str:
-    """Give an ID that no other connection of any process has."""
     return next(_ids)
 
 
@@ -146,7 +145,7 @@ class MuxFactory(ServerFactory):
             _stop(configuration)
 
     def _ended(self, ended: Configuration) -> None:
-        """Note the end of a connection while some configurations wait for their last ones."""
+        """Record the end of a connection while some configurations wait for their last ones."""
         waiting, self._left = self._left, []
         for configuration, left in waiting:
             if configuration is not ended:
@@ -157,7 +156,6 @@ class MuxFactory(ServerFactory):
                 _stop(configuration)
 
     def log_to(self, access_log: AccessLog | None) -> None:
-        """Tell this log of every connection that ends from now on."""
         self._access_log = access_log
 
     def adopt(
@@ -194,7 +192,7 @@ class MuxFactory(ServerFactory):
         return self.runtime.listen(opened, self, self.configuration.options)
 
     def opened(self, connection: Served) -> None:
-        """Note a connection that is going to be served, as far as is known."""
+        """Record a connection that is going to be served, as far as is known."""
         self.connections.add(connection)
         if self.runtime.events.wanted:
             self.runtime.events.begun(connection.record)
@@ -249,7 +247,6 @@ class MuxFactory(ServerFactory):
         self._stopping = self.upstreams.stop()
 
     def stopped(self) -> Deferred[None]:
-        """Wait until all that was stopped has ended."""
         return self._stopping
 
 

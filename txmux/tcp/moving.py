@@ -83,7 +83,7 @@ _BYTES = [number for number, name in enumerate(_NAMES) if name.endswith(".held")
 
 
 def packed(connections: Iterable[MovedConnection]) -> dict[str, Any]:
-    """Give connections as values of JSON.
+    """Return connections as values of JSON.
 
     Returns:
         The names of columns once, and a row for each connection: with thousands of them, little is said twice.

@@ -41,11 +41,9 @@ class Held:
             self._server.transport.pauseProducing()
 
     def finished(self) -> None:
-        """Note that the server will say no more."""
         self._finished = True
 
     def lost(self, reason: Failure) -> None:  # noqa: ARG002
-        """Forget the server."""
         self._on_lost()
 
     def pass_to(self, receiver: Receiver) -> None:
@@ -103,7 +101,7 @@ class Preconnection:
         self._upstream.pool.released(member)
 
     def suits(self, wanted: BackendConnector) -> bool:
-        """Tell whether the connection is there, or being made, and is the one that a connector would make."""
+        """Return whether the connection is there, or being made, and is the one that a connector would make."""
         return self.connector is not None and self.connector.is_like(wanted)
 
     def hand_over(
@@ -123,7 +121,7 @@ class Preconnection:
             on_connected(*won)
 
     def take_held(self) -> Held | None:
-        """Give what the server has said until it was handed over."""
+        """Return what the server has said until it was handed over."""
         held, self._held = self._held, None
         return held
 

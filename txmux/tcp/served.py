@@ -23,7 +23,7 @@ class At(Protocol):
         """What it is at: one of `txmux.telemetry.states`."""
 
     def moved(self) -> Moved:
-        """Tell how much has gone each way."""
+        """Return how much has gone each way."""
 
 
 class Served(Protocol):
@@ -65,7 +65,7 @@ class Served(Protocol):
         """What the client has said, and nobody has been given yet."""
 
     def elapsed_ms(self) -> float:
-        """Tell how long it has been there."""
+        """Return how long it has been there."""
 
     def count_bytes(self) -> None:
         """Count what has been moved until now."""

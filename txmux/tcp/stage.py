@@ -72,13 +72,13 @@ class Client(Protocol):
         """The address that it connected to."""
 
     def peer(self) -> IAddress:
-        """Give the client's real address as Twisted has it."""
+        """Return the client's real address as Twisted has it."""
 
     def host(self) -> IAddress:
-        """Give the address that it connected to as Twisted has it."""
+        """Return the address that it connected to as Twisted has it."""
 
     def elapsed_ms(self) -> float:
-        """Tell how long ago the client was accepted, in milliseconds."""
+        """Return how long ago the client was accepted, in milliseconds."""
 
     def apply_proxy_header(self, header: Header) -> None:
         """Take note of what a PROXY protocol header says of it; `InvalidHeader` if a field cannot be read."""
@@ -122,7 +122,7 @@ class Client(Protocol):
         """Close the connection; `reason` is for the log, and the answer of `Refusal.REJECT` depends on it, too."""
 
     def over(self, reason: EndReason) -> None:
-        """Note that nothing is left of the connection. Only the first call counts."""
+        """Record that nothing is left of the connection. Only the first call counts."""
 
 
 @attrs.define(eq=False)
@@ -169,7 +169,7 @@ class Stage:
         """Look at what the client has said, which is more than before."""
 
     def finished(self) -> None:
-        """Note that the client will say no more."""
+        """Record that the client will say no more."""
         self._client.has_finished = True
         self.on_finished()
 
@@ -177,11 +177,10 @@ class Stage:
         """Do what follows from that."""
 
     def lost(self, reason: Failure) -> None:  # noqa: ARG002
-        """Note that the client is gone."""
         self._client.over("client-gone")
 
     def moved(self) -> Moved:
-        """Tell how much has gone each way until now."""
+        """Return how much has gone each way until now."""
         record = self._client.record
         return Moved(record.bytes_in, record.bytes_out, self._client.heard_at)
 

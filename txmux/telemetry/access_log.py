@@ -47,7 +47,7 @@ class AccessLog(Protocol):
     """Where finished connections are told."""
 
     def write(self, record: ConnectionRecord, /) -> None:
-        """Tell of one connection; never raises."""
+        """Report one connection; never raises."""
         ...
 
     def reopen(self) -> None:
@@ -90,7 +90,7 @@ def as_json(record: ConnectionRecord) -> str:
 
 
 def fields_of(record: ConnectionRecord) -> dict[str, Any]:
-    """Give a record as values of JSON."""
+    """Return a record as values of JSON."""
     fields = attrs.asdict(record, recurse=False)
     fields["time"] = _moment(record.time)
     for name in ("detect_ms", "connect_ms", "duration_ms"):
@@ -102,7 +102,7 @@ def fields_of(record: ConnectionRecord) -> dict[str, Any]:
 
 
 def is_wanted(record: ConnectionRecord, log: Logged) -> bool:
-    """Tell whether a connection that has ended gets a line.
+    """Return whether a connection that has ended gets a line.
 
     Args:
         record: What is known of it.

@@ -90,21 +90,20 @@ class Events:
             self._sampling.forget()
 
     def begun(self, record: ConnectionRecord) -> None:
-        """Tell of a client that was accepted."""
         self._tell("begin", {name: getattr(record, name) for name in _KNOWN_FIRST})
 
     def decided(self, record: ConnectionRecord) -> None:
-        """Tell of a connection of which it is known where it is led."""
+        """Report a connection of which it is known where it is led."""
         told = {name: getattr(record, name) for name in (*_KNOWN_FIRST, "route")}
         told["detect_ms"] = None if record.detect_ms is None else round(record.detect_ms, 1)
         self._tell("decide", {**told, "facts": dict(record.facts)})
 
     def ended(self, record: ConnectionRecord) -> None:
-        """Tell of a connection that is over, as the access log does."""
+        """Report a connection that is over, as the access log does."""
         self._tell("end", fields_of(record))
 
     def server(self, event: Event) -> None:
-        """Tell of a server that has changed its state; these are never skipped."""
+        """Report a server that has changed its state; these are never skipped."""
         self._send(event)
 
     def _tell(self, kind: str, values: Event) -> None:

@@ -56,7 +56,6 @@ class LineWriter:
 
     @property
     def is_holding(self) -> bool:
-        """Whether something is still to be written."""
         return bool(self._lines)
 
     def write(self, lines: Iterable[bytes]) -> None:
@@ -162,7 +161,7 @@ class LineWriter:
 
 
 def _way_to(descriptor: int) -> tuple[Callable[[bytes], int], Callable[[], None]]:
-    """Give what writes to a descriptor without waiting, and tells how many bytes it took; and what ends that."""
+    """Return what writes to a descriptor without waiting, and tells how many bytes it took; and what ends that."""
     mode = os.fstat(descriptor).st_mode
     if stat.S_ISREG(mode):  # a file is never waited for
         return lambda data: os.write(descriptor, data), lambda: None

@@ -65,7 +65,7 @@ LimitName = Literal[
 
 
 def understood(reason: object) -> EndReason:
-    """Give a reason that another process has told, which may be of a version that has others.
+    """Return a reason that another process has told, which may be of a version that has others.
 
     Returns:
         The same; ``error`` if nobody here knows it.

@@ -39,7 +39,7 @@ class Recent:
         self._kept.append((record, first))
 
     def as_json(self) -> list[dict[str, Any]]:
-        """Give them as values of JSON, the last one first, with the time of the end in seconds since 1970."""
+        """Return them as values of JSON, the last one first, with the time of the end in seconds since 1970."""
         return [
             {
                 **fields_of(record),

@@ -23,7 +23,7 @@ _LONGEST_FACT = 255
 
 
 def ask(predicate: Predicate, sample: Peeked) -> Verdict:
-    """Give its verdict.
+    """Return its verdict.
 
     Args:
         predicate: What a matcher made of its options.
@@ -44,7 +44,7 @@ def ask(predicate: Predicate, sample: Peeked) -> Verdict:
 
 
 def facts(predicate: Predicate, sample: Peeked) -> dict[str, str]:
-    """Give what a predicate has learnt, if it learns at all, and check that it is fit for a log.
+    """Return what a predicate has learnt, if it learns at all, and check that it is fit for a log.
 
     Args:
         predicate: What a matcher made of its options.
@@ -122,7 +122,7 @@ def check_key(
 
 
 def _is_below(name: str, key: Key) -> bool:
-    """Tell whether a key has a name, or one that it is below."""
+    """Return whether a key has a name, or one that it is below."""
     labels = name.split(".")
     parents = (".".join(labels[n:]) for n in range(1, len(labels)))
     return name in key.exact or not key.under.isdisjoint(parents)

@@ -224,19 +224,19 @@ class WaterMarkTransport:
         self.loseConnection()
 
     def getPeer(self) -> IPv4Address | IPv6Address:
-        """Give the peer's address."""
+        """Return the peer's address."""
         return self._peer
 
     def getHost(self) -> IPv4Address | IPv6Address:
-        """Give the address of this end."""
+        """Return the address of this end."""
         return self._host
 
     def getHandle(self) -> object:
-        """Give nothing: a connection in memory has none."""
+        """Return nothing: a connection in memory has none."""
         return None
 
     def getTcpNoDelay(self) -> bool:
-        """Tell what was set."""
+        """Return what was set."""
         return self._no_delay
 
     def setTcpNoDelay(self, enabled: bool) -> None:  # noqa: FBT001
@@ -244,7 +244,7 @@ class WaterMarkTransport:
         self._no_delay = enabled
 
     def getTcpKeepAlive(self) -> bool:
-        """Tell what was set."""
+        """Return what was set."""
         return self._keep_alive
 
     def setTcpKeepAlive(self, enabled: bool) -> None:  # noqa: FBT001

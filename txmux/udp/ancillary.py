@@ -53,7 +53,7 @@ def gather(receiver: socket.socket) -> bool:
 
 
 def gathers(receiver: socket.socket) -> bool:
-    """Tell whether the system puts datagrams of this socket together."""
+    """Return whether the system puts datagrams of this socket together."""
     try:
         return receiver.getsockopt(SOL_UDP, UDP_GRO) != 0
     except OSError:
@@ -61,7 +61,7 @@ def gathers(receiver: socket.socket) -> bool:
 
 
 def queue_of(receiver: socket.socket) -> tuple[int, int]:
-    """Tell how full the queue of a socket is.
+    """Return how full the queue of a socket is.
 
     Returns:
         How many bytes of its buffer are taken by what waits, and how many datagrams the system has dropped until now, as there was
@@ -76,7 +76,7 @@ def queue_of(receiver: socket.socket) -> tuple[int, int]:
 
 
 def since(dropped: int, before: int) -> int:
-    """Tell how many datagrams were dropped since another moment, by what `queue_of` told then."""
+    """Return how many datagrams were dropped since another moment, by what `queue_of` told then."""
     return dropped - before & 0xFFFFFFFF
 
 
@@ -128,14 +128,13 @@ def address_text(local: bytes) -> str:
 
 
 def link_of(local: bytes) -> int:
-    """Give the number of the interface of a link-local address that was asked; 0 for any other."""
+    """Return the number of the interface of a link-local address that was asked; 0 for any other."""
     link: int = _ADDRESS_AND_LINK.unpack(local)[1] if len(local) == 20 else 0
     return link
 
 
 @functools.lru_cache(maxsize=1024)
 def endpoint_text(host: str, port: int) -> str:
-    """Write an address with its port."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
@@ -159,7 +158,7 @@ def datagrams_in(length: int, size: int) -> int:
 
 
 def split(data: Any, size: int) -> Sequence[Any]:
-    """Give the single datagrams of bytes that came at once; the arguments are as for `datagrams_in`."""
+    """Return the single datagrams of bytes that came at once; the arguments are as for `datagrams_in`."""
     if not 0 < size < len(data):
         return (data,)
     return [data[start : start + size] for start in range(0, len(data), size)]

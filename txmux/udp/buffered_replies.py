@@ -25,7 +25,7 @@ class BufferedReplies:
         self._size = 0
 
     def __bool__(self) -> bool:
-        """Tell whether there are any."""
+        """Return whether there are any."""
         return bool(self._datagrams)
 
     def keep(self, data: memoryview, size: int) -> int:
@@ -44,7 +44,7 @@ class BufferedReplies:
         return lost
 
     def take(self) -> Sequence[bytes]:
-        """Give all of them, and forget them."""
+        """Return all of them, and forget them."""
         datagrams, self._datagrams = self._datagrams, []
         self._size = 0
         return datagrams

@@ -33,7 +33,7 @@ def _reader(length: int) -> Callable[[Any], tuple[Any, ...]]:
 
 
 def destination_of(head: bytes) -> bytes | None:
-    """Give the ID that a datagram with a long header is sent to; ``None`` if that is not there in full.
+    """Return the ID that a datagram with a long header is sent to; ``None`` if that is not there in full.
 
     Args:
         head: Its first `HEAD` bytes.
@@ -95,7 +95,7 @@ class ConnectionIds:
         return made
 
     def as_json(self) -> dict[str, Any]:
-        """Give what another process needs to know them, as values of JSON."""
+        """Return what another process needs to know them, as values of JSON."""
         return {
             "own": self._own.hex(),
             "known": [one.hex() for one in self.known],
@@ -122,12 +122,12 @@ class ConnectionIds:
         return True
 
     def use(self, name: bytes) -> None:
-        """Note that the client uses an ID that the server has given it."""
+        """Record that the client uses an ID that the server has given it."""
         self.current = name
         self.read = _reader(len(name))
 
     def take(self, head: bytes, *, is_alone: bool = False) -> bool:
-        """Note a datagram, if it is sent to one of these; tell whether it is.
+        """Record a datagram, if it is sent to one of these; tell whether it is.
 
         Args:
             head: Its first `HEAD` bytes.

@@ -111,7 +111,6 @@ class Flow(Movable):
 
     @property
     def stage(self) -> Flow:
-        """What tells of its state: the flow itself."""
         return self
 
     def count_bytes(self) -> None:
@@ -156,23 +155,22 @@ class Flow(Movable):
         return self._take(data, size)
 
     def may_open(self, datagram: bytes) -> bool:
-        """Tell whether a datagram that is not of this connection opens another one."""
+        """Return whether a datagram that is not of this connection opens another one."""
         is_known = self.ids is None
         return self.proxy_header is None and opens_connection(datagram, is_known=is_known)
 
     def find(self, head: bytes) -> Flow | None:
-        """Give itself, if a datagram has one of its connection IDs; see `txmux.udp.connection_ids.HEAD`."""
+        """Return itself, if a datagram has one of its connection IDs; see `txmux.udp.connection_ids.HEAD`."""
         return self if self.ids is not None and self.ids.take(head) else None
 
     def otherwise(self, head: bytes) -> Flow:
-        """Give itself, since it is the only one at its address."""
+        """Return itself, since it is the only one at its address."""
         if self.ids is not None:
             self.ids.take(head, is_alone=True)
         return self
 
     @property
     def patience(self) -> float:
-        """Seconds in which the server answers."""
         return ACKNOWLEDGED + (self.record.connect_ms or 0.0) / 1000
 
     def take(self, data: memoryview, size: int, *, is_home: bool = True) -> bool:
@@ -247,7 +245,6 @@ class Flow(Movable):
         return len(self.held) < MOST_HELD and held <= self.configuration.settings.peek_limit
 
     def lost(self, count: int) -> None:
-        """Count datagrams that were dropped."""
         self.configuration.counts.lost(count)
 
     # The decision.
@@ -316,12 +313,12 @@ class Flow(Movable):
     # What its server socket reports.
 
     def waits_for_names(self) -> None:
-        """Note that there is no server before names have been looked up."""
+        """Record that there is no server before names have been looked up."""
         self.state = "connecting"
         self._wait_for_answer()
 
     def begins(self, server: str) -> None:
-        """Note that a server was chosen."""
+        """Record that a server was chosen."""
         self.record.server = server
         self.state = "relaying"
         self._wait_for_answer()
@@ -332,7 +329,7 @@ class Flow(Movable):
             self._flows.enter(self, seconds, is_spare=True, is_final=True)
 
     def answered(self) -> None:
-        """Note that the server has said something for the first time."""
+        """Record that the server has said something for the first time."""
         self.held = ()
         if self._server_socket is not None:
             upstream, record = self._server_socket.upstream, self.record
@@ -368,11 +365,10 @@ class Flow(Movable):
             self.beside.learn(self)
 
     def refused(self) -> None:
-        """Note that a server that had answered refuses now."""
         self.over("connect-refused")
 
     def given_up(self, cause: ConnectFailure) -> None:
-        """Note that no server is left."""
+        """Record that no server is left."""
         server_socket, self._server_socket = self._server_socket, None
         if server_socket is not None:
             server_socket.end()

@@ -27,7 +27,7 @@ def may_move(first: bytes) -> bool:
 
 
 def protocol_of(first: bytes) -> bytes | None:
-    """Give the letter of a flow's protocol by its first datagram; ``None`` if that knows no IDs."""
+    """Return the letter of a flow's protocol by its first datagram; ``None`` if that knows no IDs."""
     if first[:4] == _WG_INITIATION and len(first) == _WG_INITIATION_SIZE:
         return WIREGUARD
     if not may_open(first):
@@ -40,7 +40,7 @@ def protocol_of(first: bytes) -> bytes | None:
 
 
 def own_id(protocol: bytes, first: bytes) -> bytes:
-    """Give the ID that the client has chosen for itself, which answers to it have to have.
+    """Return the ID that the client has chosen for itself, which answers to it have to have.
 
     A WireGuard client takes another one every two minutes, so there it says nothing.
     """
@@ -53,7 +53,7 @@ def may_have_id(protocol: bytes, first_byte: int) -> bool:
 
 
 def server_id(protocol: bytes, answer: bytes, own: bytes) -> bytes:
-    """Give the ID that a server has chosen, if its answer tells of one; else nothing.
+    """Return the ID that a server has chosen, if its answer tells of one; else nothing.
 
     Args:
         protocol: Its letter.
@@ -76,7 +76,7 @@ def server_id(protocol: bytes, answer: bytes, own: bytes) -> bytes:
 
 
 def id_asked(datagram: bytes) -> bytes | None:
-    """Give the ID that a client's datagram is sent to; nothing if it has none.
+    """Return the ID that a client's datagram is sent to; nothing if it has none.
 
     Returns:
         ``None`` if it may be a short header of QUIC, which does not tell how long its ID is; it begins at the second byte.

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
             """Have a flow in a queue as if it had been there for a while."""
 
         def closed(self, flow: Any, /) -> None:
-            """Tell of the end of a flow."""
+            """Report the end of a flow."""
 
         def following(
             self, flow: Any, port: DatagramPort, key: Key, first: bytes, /
@@ -88,12 +88,10 @@ class FlowView:
 
     @property
     def runtime(self) -> Any:
-        """What it works with."""
         return self._flows.runtime
 
     @property
     def address(self) -> Address | None:
-        """The client's."""
         return self._client
 
     @property
@@ -102,27 +100,23 @@ class FlowView:
         return self.held[0] if self.held else b""
 
     def elapsed_ms(self) -> float:
-        """Tell how long it has been there."""
         return (self._flows.seconds() - self._started_at) * 1000
 
     def moved(self) -> Moved:
-        """Tell how much has gone each way."""
+        """Return how much has gone each way."""
         counts = (self.datagrams_in, self.datagrams_out)
         return Moved(self.bytes_in, self.bytes_out, self.heard_at, counts)
 
     @property
     def newest_configuration(self) -> Configuration:
-        """The rules under which new flows begin."""
         return self._flows.configuration
 
     @property
     def client(self) -> Address:
-        """The client's address."""
         return self._client
 
     @property
     def local(self) -> Address | None:
-        """The address that the client asked."""
         return address_in(self.record.local or "")
 
     @property
@@ -135,7 +129,6 @@ class FlowView:
 
     @property
     def facts(self) -> Mapping[str, str]:
-        """What is known of the client."""
         return self.record.facts
 
     @property
@@ -146,15 +139,12 @@ class FlowView:
 
     @property
     def poller(self) -> Poller:
-        """Watches sockets."""
         return self._flows.poller
 
     @property
     def buffer(self) -> memoryview:
-        """Takes what servers say."""
         return self._flows.buffer
 
     @property
     def port(self) -> DatagramPort:
-        """Where its client's datagrams come in."""
         return self._port

@@ -69,7 +69,7 @@ def listen(factory: MuxFactory, bound: socket.socket) -> DatagramPort:
 
 
 def flows_of(factory: MuxFactory) -> Flows:
-    """Give the flows of a listener.
+    """Return the flows of a listener.
 
     Raises:
         MuxError: This system has no epoll.
@@ -80,20 +80,20 @@ def flows_of(factory: MuxFactory) -> Flows:
 
 
 def _most_by_descriptors() -> float:
-    """Give the most flows, where the rules do not tell."""
+    """Return the most flows, where the rules do not tell."""
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return math.inf if limit == resource.RLIM_INFINITY else max(1, int(_PART * limit))
 
 
 @functools.lru_cache(maxsize=1024)
 def _host_of(text: str) -> tuple[IPAddress, str]:
-    """Give a client's address, and how it is written before a port."""
+    """Return a client's address, and how it is written before a port."""
     host = unmapped(ip_address(text))
     return host, f"[{host}]" if host.version == 6 else str(host)
 
 
 def _ids_of(header: Header | None, data: memoryview, size: int) -> ConnectionIds | None:
-    """Give the connection IDs of a new flow; one that a proxy in front tells of is known by the proxy's address alone."""
+    """Return the connection IDs of a new flow; one that a proxy in front tells of is known by the proxy's address alone."""
     return None if header else ConnectionIds.of(bytes(ancillary.split(data, size)[0]))
 
 
@@ -132,16 +132,15 @@ class Flows:
 
     @property
     def configuration(self) -> Configuration:
-        """The rules under which new flows begin."""
         return self._factory.configuration
 
     def attach(self) -> None:
-        """Note that a port leads here."""
+        """Record that a port leads here."""
         self._ports += 1
         self._factory.doStart()
 
     def detach(self) -> None:
-        """Note that one leads here no more."""
+        """Record that one leads here no more."""
         self._ports -= 1
         self._stop_timer_if_unused()
         self._factory.doStop()
@@ -271,7 +270,7 @@ class Flows:
         return flow
 
     def _has_room(self, configuration: Configuration) -> bool:
-        """Tell whether there may be one more; the one that is the least loss makes room for it."""
+        """Return whether there may be one more; the one that is the least loss makes room for it."""
         most: float | None = configuration.settings.max_flows
         if most is None:
             if self.table.count >= self._most:
@@ -320,7 +319,7 @@ class Flows:
     # The end.
 
     def closed(self, flow: Flow) -> None:
-        """Tell of the end of a flow."""
+        """Report the end of a flow."""
         self._stop_timer_if_unused()
         self._factory.closed(flow)
 
@@ -332,7 +331,6 @@ class Flows:
             self._rings_at = math.inf
 
     def lost(self, count: int) -> None:
-        """Count datagrams that were dropped."""
         self._factory.configuration.counts.lost(count)
 
     def shed(self, count: int) -> None:
@@ -342,5 +340,4 @@ class Flows:
         self._refusals.note(configuration, "a long queue", count)
 
     def cut(self, count: int) -> None:
-        """Count datagrams that were longer than any that can be taken."""
         self._factory.configuration.counts.cut(count)

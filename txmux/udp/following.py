@@ -103,7 +103,7 @@ class Following:
         return following
 
     def as_json(self) -> dict[str, Any]:
-        """Give what another process needs to follow the client further, as values of JSON."""
+        """Return what another process needs to follow the client further, as values of JSON."""
 
         def write(source: Any) -> list[Any]:
             port, (peer, local) = source
@@ -145,7 +145,7 @@ class Following:
         return following
 
     def from_home(self, length: int, count: int) -> None:
-        """Note datagrams of the client, from where it is."""
+        """Record datagrams of the client, from where it is."""
         self.path.from_home(length, count, self._seconds())
         self._give_kept()
 
@@ -197,7 +197,7 @@ class Following:
                 self._flow.from_server(memoryview(datagram), 0)
 
     def _may_be_at(self, client: Address) -> bool:
-        """Tell whether a client with this address is let in, and served by the route; a proxy in front is none."""
+        """Return whether a client with this address is let in, and served by the route; a proxy in front is none."""
         configuration, name = self._flow.configuration, self._flow.record.route
         senders = configuration.settings.accept_proxy_from
         if senders is not None and client.host in senders:

@@ -226,7 +226,7 @@ def _make_way(
 
 
 def _is_same(newer: ConnectionIds | None, ids: ConnectionIds | None) -> bool:
-    """Tell whether a flow began with a datagram of another one; servers may want no ID for one connection and the next."""
+    """Return whether a flow began with a datagram of another one; servers may want no ID for one connection and the next."""
     if newer is None or ids is None:
         return newer is ids
     first = newer.known[0]
@@ -234,7 +234,7 @@ def _is_same(newer: ConnectionIds | None, ids: ConnectionIds | None) -> bool:
 
 
 def _ids_of(fields: Mapping[str, Any]) -> ConnectionIds | None:
-    """Give the connection IDs of a flow; one that tells of none may tell of its first datagram, or of those by which it moves."""
+    """Return the connection IDs of a flow; one that tells of none may tell of its first datagram, or of those by which it moves."""
     if "ids" in fields or fields.get("introduction") is not None:
         return None if fields.get("ids") is None else ConnectionIds.from_json(fields["ids"])
     if fields.get("held"):

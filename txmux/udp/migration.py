@@ -102,11 +102,10 @@ class Migration(Generic[F]):
         return path
 
     def _share(self, name: bytes) -> None:
-        """Note that two flows have an ID, so that it moves none."""
+        """Record that two flows have an ID, so that it moves none."""
         self._paths[name] = None
 
     def is_empty(self) -> bool:
-        """Tell whether no flow can be found."""
         return not self._paths
 
     def find(self, datagram: bytes) -> MigratingPath[F] | None:
@@ -123,7 +122,7 @@ class Migration(Generic[F]):
         return None
 
     def _add(self, name: bytes, path: MigratingPath[F]) -> bool:
-        """Note an ID; tell whether it is new."""
+        """Record an ID; tell whether it is new."""
         if name in self._paths:
             if self._paths[name] is not path:
                 self._paths[name] = None
@@ -207,12 +206,11 @@ class MigratingPath(Generic[F]):
         self._rests_until = -math.inf
 
     def knows(self, source: Hashable) -> bool:
-        """Tell whether an address is one that the flow was at, or may move to."""
+        """Return whether an address is one that the flow was at, or may move to."""
         visitor = self._visitor
         return source in self._before or (visitor is not None and visitor.address == source)
 
     def may_tell(self, first_byte: int) -> bool:
-        """Tell whether `from_server` may learn from a datagram that begins so."""
         return may_have_id(self._protocol, first_byte)
 
     def from_server(self, datagram: bytes) -> None:
@@ -229,7 +227,7 @@ class MigratingPath(Generic[F]):
                 self._ids = self._ids[1:]
 
     def from_home(self, size: int, count: int, now: float) -> None:
-        """Note datagrams of the address where answers go.
+        """Record datagrams of the address where answers go.
 
         Args:
             size: How many bytes.
@@ -250,7 +248,7 @@ class MigratingPath(Generic[F]):
     def from_elsewhere(
         self, source: Hashable, size: int, count: int, now: float, *, is_near: bool = False
     ) -> bool:
-        """Note datagrams of another address, of which `Migration.find` has found that they belong here.
+        """Record datagrams of another address, of which `Migration.find` has found that they belong here.
 
         Args:
             source: The address.
@@ -279,7 +277,7 @@ class MigratingPath(Generic[F]):
         return True
 
     def to_client(self, size: int, now: float) -> bool:
-        """Tell whether an answer goes out; to `home`, which may be another one now.
+        """Return whether an answer goes out; to `home`, which may be another one now.
 
         Args:
             size: Its bytes.
@@ -297,7 +295,7 @@ class MigratingPath(Generic[F]):
     # To another process, and from one.
 
     def as_json(self, write: Callable[[Any], Any], now: float) -> dict[str, Any]:
-        """Give what another process needs to guard the flow as this one does, as values of JSON.
+        """Return what another process needs to guard the flow as this one does, as values of JSON.
 
         Args:
             write: Writes an address.
@@ -374,7 +372,7 @@ class MigratingPath(Generic[F]):
 def _visitor_told(
     visitor: _Visitor | None, write: Callable[[Any], Any], now: float
 ) -> dict[str, Any] | None:
-    """Give what is known of an address, as values of JSON."""
+    """Return what is known of an address, as values of JSON."""
     if visitor is None:
         return None
     return {

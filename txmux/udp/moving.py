@@ -150,7 +150,7 @@ class Movable(FlowView):
             self.over(self._late)
 
     def as_json(self) -> dict[str, Any]:
-        """Give what another process needs to go on with it, as values of JSON."""
+        """Return what another process needs to go on with it, as values of JSON."""
         peer, local = self._key
         now = self._flows.seconds()
         server_socket = self._server_socket
@@ -201,7 +201,7 @@ class Movable(FlowView):
         return self._late
 
     def comes_back(self) -> None:
-        """Note that the flow comes back as another object, before it is known here that this one is to `let_go`."""
+        """Record that the flow comes back as another object, before it is known here that this one is to `let_go`."""
         if self._following is not None:
             self._following.end()
             self._following = None
@@ -287,7 +287,7 @@ class Movable(FlowView):
 
 
 def client_of(fields: Mapping[str, Any]) -> str:
-    """Give the address of the client of a flow of another process, as it is now."""
+    """Return the address of the client of a flow of another process, as it is now."""
     return str(fields.get("client", fields["record"]["client"]))
 
 

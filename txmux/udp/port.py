@@ -37,13 +37,13 @@ if TYPE_CHECKING:
             """Take datagrams of the client, if they are certainly of this flow; tell whether they are, and it is not over."""
 
         def find(self, head: bytes, /) -> Receiver | None:
-            """Give itself, if a datagram tells that it is of this flow; see `txmux.udp.connection_ids.HEAD`."""
+            """Return itself, if a datagram tells that it is of this flow; see `txmux.udp.connection_ids.HEAD`."""
 
         def may_open(self, datagram: bytes, /) -> bool:
-            """Tell whether a datagram that tells of no flow begins another one."""
+            """Return whether a datagram that tells of no flow begins another one."""
 
         def otherwise(self, head: bytes, /) -> Receiver:
-            """Give itself for a datagram that tells of no flow, and begins none."""
+            """Return itself for a datagram that tells of no flow, and begins none."""
 
         def take(self, data: memoryview, size: int, /) -> bool:
             """Take datagrams of the client; tell whether it is not over."""
@@ -52,10 +52,10 @@ if TYPE_CHECKING:
         """A listener, as its port sees it."""
 
         def attach(self) -> None:
-            """Note that a port leads here."""
+            """Record that a port leads here."""
 
         def detach(self) -> None:
-            """Note that one leads here no more."""
+            """Record that one leads here no more."""
 
         def take_over(self, port: Any, key: Key, data: memoryview, size: int, /) -> bool:
             """Take datagrams of an unknown address, if they belong to a flow that may have moved; tell whether they do."""
@@ -176,7 +176,7 @@ class DatagramPort(WatchedPort):
         return True
 
     def duplicate(self) -> socket.socket:
-        """Give a duplicate of the socket, which is open."""
+        """Return a duplicate of the socket, which is open."""
         return self._socket.dup()
 
     def _close_if_unused(self) -> None:
@@ -184,15 +184,14 @@ class DatagramPort(WatchedPort):
             self._close()
 
     def getHost(self) -> IAddress:
-        """Give the address it is bound to."""
         return self._host
 
     def local_address(self, local: bytes) -> tuple[str, int]:
-        """Give the address and port that were asked, by the second part of a key."""
+        """Return the address and port that were asked, by the second part of a key."""
         return ancillary.address_text(local) or self._name[0], self._name[1]
 
     def local_host(self, local: bytes) -> str:
-        """Give the address that was asked, a link-local one with its interface, by the second part of a key."""
+        """Return the address that was asked, a link-local one with its interface, by the second part of a key."""
         if not local:
             return host_of(self._name)
         return host_of((*self.local_address(local), 0, ancillary.link_of(local)))
@@ -208,7 +207,7 @@ class DatagramPort(WatchedPort):
             self.flows[key] = SharedAddress(self._to.seconds, at, flow)
 
     def forget(self, key: Key, flow: Receiver) -> None:
-        """Note that a flow is over, or comes from another address now."""
+        """Record that a flow is over, or comes from another address now."""
         at = self.flows.get(key)
         if at is flow:
             del self.flows[key]
@@ -221,7 +220,7 @@ class DatagramPort(WatchedPort):
         self._close_if_unused()
 
     def at(self, key: Key) -> list[Any]:
-        """Give the flows of an address."""
+        """Return the flows of an address."""
         at = self.flows.get(key)
         return at.flows if isinstance(at, SharedAddress) else [] if at is None else [at]
 
@@ -240,7 +239,7 @@ class DatagramPort(WatchedPort):
             self._to.shed(self._shed)
 
     def _look(self) -> int:
-        """Tell how many bytes wait, and count what the system has dropped since the last look."""
+        """Return how many bytes wait, and count what the system has dropped since the last look."""
         waiting, dropped = ancillary.queue_of(self._socket)
         lost, self._dropped = ancillary.since(dropped, self._dropped), dropped
         if lost:
@@ -289,7 +288,7 @@ class DatagramPort(WatchedPort):
                 self._sort(key, data, size)
 
     def arrived(self, key: Key, flow: Receiver) -> None:
-        """Note that a flow has come from another process; it gets what has come before it."""
+        """Record that a flow has come from another process; it gets what has come before it."""
         at = self.flows.get(key, flow)  # several connections may be there already
         for data, size in () if self._waiting is None else self._waiting.take(key):
             if not at.from_client(data, size):
@@ -362,7 +361,7 @@ class DatagramPort(WatchedPort):
 def _runs(
     find: Callable[[bytes], Receiver | None], data: memoryview, size: int
 ) -> Iterator[tuple[Receiver | None, memoryview]]:
-    """Give the flow of each datagram; of several of one flow, one after another, together."""
+    """Yield the flow of each datagram; of several of one flow, one after another, together."""
     length = len(data)
     step = size if 0 < size < length else length
     flow, start = find(bytes(data[:HEAD])), 0

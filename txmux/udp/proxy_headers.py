@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def behind_headers(first: Header, data: memoryview, size: int) -> Iterator[memoryview | None]:
-    """Give each datagram without its header; ``None`` for one that tells of another client.
+    """Yield each datagram without its header; ``None`` for one that tells of another client.
 
     Args:
         first: The header that the flow began with; any other datagram may tell the same again.

@@ -66,22 +66,22 @@ if TYPE_CHECKING:
             """The same without its port, a link-local one with its interface."""
 
         def waits_for_names(self) -> None:
-            """Note that there is no server before names have been looked up."""
+            """Record that there is no server before names have been looked up."""
 
         def begins(self, server: str, /) -> None:
             """A server was chosen; it gets what is held next."""
 
         def answered(self) -> None:
-            """Note that the server has said something for the first time, which comes next."""
+            """Record that the server has said something for the first time, which comes next."""
 
         def from_server(self, data: memoryview, size: int, /) -> None:
             """Take datagrams of the server."""
 
         def refused(self) -> None:
-            """Note that a server that had answered refuses now."""
+            """Record that a server that had answered refuses now."""
 
         def given_up(self, cause: ConnectFailure, /) -> None:
-            """Note that no server is left."""
+            """Record that no server is left."""
 
         def lost(self, count: int, /) -> None:
             """Count datagrams that were dropped."""
@@ -137,7 +137,6 @@ class ServerSocket:
 
     @property
     def is_open(self) -> bool:
-        """Whether there is a server."""
         return self._server is not None
 
     # To a server.
@@ -207,7 +206,6 @@ class ServerSocket:
         return None
 
     def _target(self, member: Member) -> Server:
-        """Give what is connected to for this client."""
         return member.target_for(self._flow.local_host if self.upstream.asks_where else "")
 
     def _prepare_header(self) -> None:
@@ -355,7 +353,7 @@ class ServerSocket:
             self._ready(0)
 
     def _count_batch(self, server: socket.socket) -> None:
-        """Note one of the first batches of a server."""
+        """Record one of the first batches of a server."""
         self._batches += 1
         if not self.is_answered:
             self.is_answered = True
@@ -382,7 +380,7 @@ class ServerSocket:
         return self._server
 
     def as_json(self) -> dict[str, Any]:
-        """Give what another process needs to go on, besides the socket, as values of JSON."""
+        """Return what another process needs to go on, besides the socket, as values of JSON."""
         tried = {self._target(member).text: cause for member, cause in self._tried.items()}
         return {"is_introduced": not self._header, "tried": tried}
 

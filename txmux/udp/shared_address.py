@@ -61,7 +61,7 @@ class Beside(Protocol):
         """Seconds in which its server answers."""
 
     def port_is_shut(self) -> None:
-        """Note that no flow begins any more where this one has."""
+        """Record that no flow begins any more where this one has."""
 
 
 F = TypeVar("F", bound=Beside)
@@ -89,11 +89,10 @@ class _Guess(Generic[F]):
         self.asked_at: float | None = None
 
     def vote(self, flow: F, change: int) -> None:
-        """Note that something speaks for a flow, or against it."""
+        """Record that something speaks for a flow, or against it."""
         self.votes[flow] = max(-_SURE, min(self.votes.get(flow, 0) + change, _SURE))
 
     def votes_for(self, flow: F) -> int:
-        """Tell how much speaks for a flow."""
         return self.votes.get(flow, 0)
 
 
@@ -124,11 +123,11 @@ class SharedAddress(Generic[F]):
             self.add(flow)
 
     def __len__(self) -> int:
-        """Tell how many there are."""
+        """Return how many there are."""
         return len(self._flows)
 
     def __contains__(self, flow: object) -> bool:
-        """Tell whether a flow is one of them."""
+        """Return whether a flow is one of them."""
         return flow in self._flows
 
     @property
@@ -159,7 +158,7 @@ class SharedAddress(Generic[F]):
                 del self._guesses[guess.name]
 
     def learn(self, flow: F) -> None:
-        """Note the IDs of a flow, as there may be another one."""
+        """Record the IDs of a flow, as there may be another one."""
         ids = flow.ids
         if ids is None:
             return
@@ -201,7 +200,7 @@ class SharedAddress(Generic[F]):
             flow.port_is_shut()
 
     def find(self, head: bytes) -> F | None:
-        """Give the flow that a datagram belongs to for certain; see `txmux.udp.connection_ids.HEAD`."""
+        """Return the flow that a datagram belongs to for certain; see `txmux.udp.connection_ids.HEAD`."""
         if not head:
             return None
         if head[0] & LONG_HEADER:
@@ -213,7 +212,7 @@ class SharedAddress(Generic[F]):
         return None
 
     def _used(self, name: bytes | None) -> F | None:
-        """Note that an ID is used, if it is known."""
+        """Record that an ID is used, if it is known."""
         flows = None if name is None else self._names.get(name)
         flow = None if flows is None else next(reversed(flows))
         if flow is not None:
@@ -230,11 +229,10 @@ class SharedAddress(Generic[F]):
         return flow
 
     def may_open(self, datagram: bytes) -> bool:
-        """Tell whether a datagram that is of no connection here opens another one."""
         return opens_connection(datagram, is_known=next(iter(self._flows)).ids is None)
 
     def otherwise(self, head: bytes) -> F:
-        """Give the flow that a datagram may belong to which opens none, and of which no ID is known."""
+        """Return the flow that a datagram may belong to which opens none, and of which no ID is known."""
         first = next(iter(self._flows))
         is_short = bool(head) and head[0] & (LONG_HEADER | _FIXED) == _FIXED
         if not self._heard or (first.ids is None and not is_short):
@@ -251,7 +249,7 @@ class SharedAddress(Generic[F]):
         return self._used(b"") or first
 
     def _comes_again(self, name: bytes) -> bool:
-        """Tell whether this has come before, so that it is an ID: what is said to a server that wants none is encrypted there."""
+        """Return whether this has come before, so that it is an ID: what is said to a server that wants none is encrypted there."""
         if name in self._guesses or self._once.pop(name, False):
             return True
         self._once[name] = True
@@ -283,7 +281,7 @@ class SharedAddress(Generic[F]):
         return flow
 
     def _weigh(self, guess: _Guess[F], quiet: Sequence[F], now: float) -> None:
-        """Note what it says that an ID is used just now: what a client says is mostly an answer.
+        """Record what it says that an ID is used just now: what a client says is mostly an answer.
 
         Args:
             guess: That of the ID.
@@ -325,7 +323,7 @@ class SharedAddress(Generic[F]):
         return found
 
     def _is_free(self, flow: F, guess: _Guess[F], now: float) -> bool:
-        """Tell whether a flow has no other new ID that is still used, and for which as much speaks."""
+        """Return whether a flow has no other new ID that is still used, and for which as much speaks."""
         other = self._guessed.get(flow)
         if other is None or other is guess:
             return True
@@ -348,7 +346,7 @@ class SharedAddress(Generic[F]):
             del self._guessed[guess.flow]
 
     def answered(self, flow: F) -> None:
-        """Note that the server of a flow has said something."""
+        """Record that the server of a flow has said something."""
         now, guess = self._seconds(), self._guessed.get(flow)
         self._spoke[flow] = now
         asked_at = None if guess is None else guess.asked_at
@@ -358,5 +356,4 @@ class SharedAddress(Generic[F]):
 
 
 def _is_new(flow: Beside) -> bool:
-    """Tell whether a connection has no other ID yet than the one of its handshake."""
     return flow.ids is not None and flow.ids.current == flow.ids.served

@@ -47,7 +47,7 @@ def bind_for(server: socket.socket, sources: Sources, host: str, client: Address
 
 
 def _tries(source: Source, client: Address) -> Iterator[Source]:
-    """Give what is worth trying: of a client's own address its port first, by which servers of QUIC tell connections apart."""
+    """Yield what is worth trying: of a client's own address its port first, by which servers of QUIC tell connections apart."""
     if source.transparent:
         yield attrs.evolve(source, ports=Ports(range(client.port, client.port + 1)))
     for _ in range(source.tries):

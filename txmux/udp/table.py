@@ -87,7 +87,7 @@ class FlowTable(Generic[F]):
             queue.flows.move_to_end(flow, last=False)
 
     def heard(self, flow: F, now: float) -> bool:
-        """Note that a flow was heard of; tell whether it goes on, which it does not if its queue gives it no more time."""
+        """Record that a flow was heard of; tell whether it goes on, which it does not if its queue gives it no more time."""
         queue = flow.queue
         if queue is None:
             return False
@@ -103,7 +103,7 @@ class FlowTable(Generic[F]):
             self.count -= 1
 
     def spare(self) -> F | None:
-        """Give the flow that makes room for another one: of those that no server has answered, the one that was quiet for longest."""
+        """Return the flow that makes room for another one: of those that no server has answered, the one that was quiet for longest."""
         first = [
             next(iter(queue.flows))
             for queue in self._queues.values()
@@ -113,7 +113,7 @@ class FlowTable(Generic[F]):
         return found
 
     def over(self, now: float) -> Iterator[F]:
-        """Give all flows whose time is over, one after another; whoever takes one has to have it `leave`."""
+        """Yield all flows whose time is over, one after another; whoever takes one has to have it `leave`."""
         for queue in [*self._queues.values()]:
             flows = queue.flows
             while flows:
@@ -125,7 +125,7 @@ class FlowTable(Generic[F]):
                     break  # whoever took it has left it there
 
     def next_at(self) -> float:
-        """Tell when the time of a flow is over next, if nothing is heard until then; infinite if there are none."""
+        """Return when the time of a flow is over next, if nothing is heard until then; infinite if there are none."""
         return min(
             (
                 next(iter(queue.flows)).heard_at + queue.seconds

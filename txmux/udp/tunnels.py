@@ -13,7 +13,7 @@ _INITIATION_SIZE, _COOKIE_SIZE, _LEAST_DATA, _BLOCK = 148, 64, 32, 16
 
 
 def goes_on(datagram: bytes) -> bool:
-    """Tell whether a datagram may be of a tunnel that has begun before: data, or a cookie."""
+    """Return whether a datagram may be of a tunnel that has begun before: data, or a cookie."""
     kind, size = datagram[:1], len(datagram)
     is_data = size >= _LEAST_DATA and size % _BLOCK == 0
     return (kind == bytes([_DATA]) and is_data) or (
@@ -22,7 +22,7 @@ def goes_on(datagram: bytes) -> bool:
 
 
 def begins(data: Any, size: int) -> bool:
-    """Tell whether a tunnel begins with this.
+    """Return whether a tunnel begins with this.
 
     Args:
         data: Bytes of one datagram, or of several.

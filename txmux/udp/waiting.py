@@ -50,7 +50,7 @@ class Waiting:
         self._kept.setdefault(key, []).append((bytes(data), size))
 
     def take(self, key: Any) -> list[tuple[memoryview, int]]:
-        """Give what has come from a client, and keep it no more."""
+        """Return what has come from a client, and keep it no more."""
         kept = self._kept.pop(key, [])
         self._room += sum(len(data) + _EACH for data, _ in kept)
         return [(memoryview(data), size) for data, size in kept]

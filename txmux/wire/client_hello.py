@@ -133,7 +133,7 @@ class HelloReader:
         return DTLS_VERSIONS if self.carrier == "d" else VERSIONS
 
     def ja4(self) -> str | None:
-        """Give the JA4 fingerprint of a hello that is there in full; one of DTLS, or in the format of SSL 2.0, has none."""
+        """Return the JA4 fingerprint of a hello that is there in full; one of DTLS, or in the format of SSL 2.0, has none."""
         if self._ja4 is None and self._whole is not None:
             self._ja4 = fingerprint_of(self._whole, self.carrier)
         elif self._ja4 is None and self.hello and self._end and self.carrier != "d":
@@ -159,7 +159,7 @@ class HelloReader:
                 self._go_on()
 
     def stays_with(self, data: bytes) -> bool:
-        """Tell whether there is nothing to read in more bytes of the same stream; a client may send byte by byte."""
+        """Return whether there is nothing to read in more bytes of the same stream; a client may send byte by byte."""
         left = self._left
         if data[self._used + left :] not in _HEADERS_BEGUN:
             return False

@@ -105,7 +105,7 @@ class DtlsOpening:
                 return
 
     def _as_tls(self) -> bytes:
-        """Give the message as it would be in TLS, which has no cookie.
+        """Return the message as it would be in TLS, which has no cookie.
 
         Raises:
             ShortError: It has not come so far that this can be done.

@@ -27,13 +27,13 @@ class HelloOpening(Protocol):
 
 
 def server_name(opening: HelloOpening) -> str | None:
-    """Give the server name as a `Key` wants it: empty if there is none and never will be, ``None`` while it is not known."""
+    """Return the server name as a `Key` wants it: empty if there is none and never will be, ``None`` while it is not known."""
     name = name_in(opening.hello)
     return "" if name is None and opening.refused else name
 
 
 def verdict_on(opening: HelloOpening, wanted: HelloOptions | None, flow: Datagrams) -> Verdict:
-    """Tell whether the hello is what is wanted, once it is whole, or cannot be any more.
+    """Return whether the hello is what is wanted, once it is whole, or cannot be any more.
 
     Args:
         opening: How far it has come.

@@ -53,7 +53,7 @@ class Globs:
         return max(map(len, self._under or ()), default=0)
 
     def matches(self, name: str) -> bool:
-        """Tell whether a name matches any of the patterns."""
+        """Return whether a name matches any of the patterns."""
         if self._normal is not None:
             name = self._normal(name)
         if name in self._exact:
@@ -76,7 +76,7 @@ class Globs:
         return False
 
     def key(self, read: Callable[[Peeked], str | None]) -> Key | None:
-        """Give the key of a predicate that depends on a host name which has to match.
+        """Return the key of a predicate that depends on a host name which has to match.
 
         Args:
             read: Reads the name; see `txmux.interfaces.Key`.
@@ -89,7 +89,7 @@ class Globs:
         return Key(read, self._exact, self._under)
 
     def could_match_prefix(self, prefix: str) -> bool:
-        """Tell whether a name that begins with `prefix` might still match; only a ``False`` is certain."""
+        """Return whether a name that begins with `prefix` might still match; only a ``False`` is certain."""
         if self._normal is not None:
             prefix = self._normal(prefix)
         # It is asked at every byte of a client, for which generators would take longer than what they ask.

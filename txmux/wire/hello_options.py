@@ -52,7 +52,7 @@ class ServerNames:
     none: bool
 
     def key(self, read: Callable[[Any], str | None]) -> Key | None:
-        """Give the key of a predicate that wants these.
+        """Return the key of a predicate that wants these.
 
         Args:
             read: Gives the name; see `name_in`.
@@ -61,7 +61,7 @@ class ServerNames:
         return attrs.evolve(key, exact=key.exact | {""}) if key and self.none else key
 
     def fit(self, reader: HelloReader) -> bool:
-        """Tell whether the name, or what is known of it, is wanted."""
+        """Return whether the name, or what is known of it, is wanted."""
         if reader.sni is None:
             return self.none or not reader.hello
         if not reader.sni and self.none:
@@ -88,7 +88,7 @@ class HelloOptions:
     ja4: Globs | None = None
 
     def fit(self, reader: HelloReader) -> bool:
-        """Tell whether all that is known so far is what is wanted; at the end all is known."""
+        """Return whether all that is known so far is what is wanted; at the end all is known."""
         if self.sni and not self.sni.fit(reader):
             return False
         if self.alpn and reader.alpn is not None and not any(map(self.alpn.matches, reader.alpn)):
@@ -149,14 +149,14 @@ def server_names(options: Mapping[str, str]) -> ServerNames | None:
 
 
 def name_in(reader: HelloReader) -> str | None:
-    """Give the server name as a `Key` wants it: empty if there is none, ``None`` while it is not known."""
+    """Return the server name as a `Key` wants it: empty if there is none, ``None`` while it is not known."""
     if reader.sni is not None:
         return reader.sni
     return "" if reader.hello or reader.malformed else None
 
 
 def hello_facts(reader: HelloReader) -> dict[str, str]:
-    """Give what a hello tells, as far as it has come."""
+    """Return what a hello tells, as far as it has come."""
     facts = {
         "sni": reader.sni,
         "alpn": ",".join(reader.alpn or ()),

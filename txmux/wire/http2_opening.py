@@ -126,7 +126,7 @@ def parse_opening(data: bytes, earlier: Opening | None) -> Opening:
 
 
 def _fits(kind: int, size: int, flags: int, stream: int) -> bool:
-    """Tell whether a frame with this header may begin the first request, or come before it."""
+    """Return whether a frame with this header may begin the first request, or come before it."""
     if kind == _HEADERS:
         return stream % 2 == 1
     if kind == _SETTINGS:

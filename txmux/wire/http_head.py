@@ -114,7 +114,7 @@ class Request:
     """How many fields came before it."""
 
     def path_begun(self, data: bytes, most: int) -> tuple[str, bool]:
-        """Give what has come of a target that begins with a path, while it is not there in full.
+        """Return what has come of a target that begins with a path, while it is not there in full.
 
         It is not kept, as it may be long, and come byte by byte.
 
@@ -272,6 +272,6 @@ def _host_in_target(method: str, target: str) -> str | None:
 
 
 def host_without_port(authority: str) -> str:
-    """Give the host without the port, and an IPv6 address without its brackets (RFC 3986, section 3.2)."""
+    """Return the host without the port, and an IPv6 address without its brackets (RFC 3986, section 3.2)."""
     found = _AUTHORITY.fullmatch(authority)
     return (found[1] or found[2] or "") if found else authority

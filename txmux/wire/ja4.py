@@ -81,13 +81,13 @@ def fingerprint_of(hello: WholeHello, carrier: str = "t") -> str:
 
 
 def _of_suites(data: bytes) -> tuple[str, str]:
-    """Give the count of cipher suites and their hash."""
+    """Return the count of cipher suites and their hash."""
     suites = _numbers(data)
     return _count(suites), _digest(sorted(suites))
 
 
 def _of_extensions(kinds: tuple[int, ...], body: bytes) -> tuple[str, str, str]:
-    """Give whether there is a name, the count of extensions, and the hash of them and of the signature algorithms."""
+    """Return whether there is a name, the count of extensions, and the hash of them and of the signature algorithms."""
     extensions = [kind for kind in kinds if kind not in _GREASE]
     algorithms = _numbers(body[2:])
     hashed = [kind for kind in extensions if kind not in {_SERVER_NAME, _ALPN}]
@@ -112,7 +112,7 @@ def _numbers(data: bytes) -> list[int]:
 
 
 def _ends(alpn: tuple[str, ...]) -> str:
-    """Give the first and the last character of the first protocol, or of that in hex if they are not letters or digits."""
+    """Return the first and the last character of the first protocol, or of that in hex if they are not letters or digits."""
     if not alpn:
         return "00"
     first = alpn[0]

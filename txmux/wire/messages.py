@@ -65,7 +65,7 @@ class Message:
 def message_in(
     peeked: Peeked, read: Callable[[Cursor], Mapping[str, str]]
 ) -> Mapping[str, str] | None:
-    """Give what a reader finds in the first datagram, which is read once for all who ask.
+    """Return what a reader finds in the first datagram, which is read once for all who ask.
 
     Args:
         peeked: The datagrams.

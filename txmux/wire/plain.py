@@ -45,7 +45,7 @@ class PlainMatcher:
         )
 
     def predicate(self, options: Mapping[str, str]) -> Predicate:  # noqa: ARG002
-        """Give the predicate, the same for all lines."""
+        """Return the predicate, the same for all lines."""
         return self._predicate
 
     @property

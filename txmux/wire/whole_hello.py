@@ -137,5 +137,5 @@ def _protocols(names: bytes) -> tuple[str, ...] | None:
 
 
 def is_grease(value: int) -> bool:
-    """Tell whether a client only sends this to see that it is ignored (RFC 8701)."""
+    """Return whether a client only sends this to see that it is ignored (RFC 8701)."""
     return value & 0x0F0F == 0x0A0A and value >> 8 == value & 0xFF

@@ -22,7 +22,7 @@ PLACES = "geo"
 
 
 def varying_of(rules: Rules) -> Iterator[Varying]:
-    """Give all in rules that varies; some of it several times."""
+    """Yield all in rules that varies; some of it several times."""
     for networks in _networks_of(rules):
         if networks is not None:
             yield from networks.varying

@@ -64,13 +64,13 @@ class Decisions:
         self._until.update(_bans(new, now))
 
     def networks(self, now: float) -> NetworkSet:
-        """Give who is banned, and forget whose time is over."""
+        """Return who is banned, and forget whose time is over."""
         self._until = {network: until for network, until in self._until.items() if until > now}
         return NetworkSet(self._until)
 
 
 def _listed(told: object) -> tuple[Sequence[Mapping[str, Any]], Sequence[Mapping[str, Any]]]:
-    """Give the new decisions of an answer, and the deleted ones.
+    """Return the new decisions of an answer, and the deleted ones.
 
     CrowdSec always tells both, if only as ``null``. What something before it answers in its place may be JSON, too, and must let nobody in.
     """
@@ -89,7 +89,7 @@ def _list_of(told: dict[str, Any], name: str) -> Sequence[Mapping[str, Any]]:
 
 
 def _bans(decisions: Iterable[Mapping[str, Any]], now: float) -> Iterator[tuple[IPNetwork, float]]:
-    """Give whom decisions ban; others than bans, and of other things than addresses, are left out."""
+    """Yield whom decisions ban; others than bans, and of other things than addresses, are left out."""
     for one in decisions:
         # One that cannot be read must not save the others.
         with suppress(KeyError, TypeError, AttributeError, ValueError):

@@ -89,7 +89,7 @@ class NetworksFile:
         return Watched(self.path)
 
     async def look(self) -> Packed | None:
-        """Give what is in it, if that is something else now. A file that cannot be read, or is wrong, changes nothing and is told of once."""
+        """Return what is in it, if that is something else now. A file that cannot be read, or is wrong, changes nothing and is told of once."""
         try:
             data = self._watched.read()
             if data is None:

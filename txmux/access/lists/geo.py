@@ -61,7 +61,7 @@ class GeoDatabase:
         self._kept.clear()
 
     def find(self, address: IPAddress) -> Found:
-        """Give all that is known of an address."""
+        """Return all that is known of an address."""
         found = self._kept.get(address)
         if found is None:
             if len(self._kept) >= _MOST_KEPT:
@@ -94,7 +94,7 @@ def _reader(path: Path) -> Any:
 
 
 def read_places(path: Path, data: bytes) -> Any:
-    """Give what looks addresses up in a database.
+    """Return what looks addresses up in a database.
 
     Args:
         path: Its path, for messages.

@@ -21,7 +21,7 @@ _IPV6 = 16  # bytes
 
 
 def pack(networks: NetworkSet) -> Packed:
-    """Give the networks of a set that varies in nothing."""
+    """Return the networks of a set that varies in nothing."""
     return {
         str(version): {
             str(shift): base64.b64encode(_bytes(version, prefixes)).decode()

@@ -44,7 +44,7 @@ class ListSource(Protocol):
     problem: str
 
     async def look(self) -> Any:
-        """Give what is told to all processes, if it has changed; otherwise ``None``."""
+        """Return what is told to all processes, if it has changed; otherwise ``None``."""
 
 
 @attrs.define

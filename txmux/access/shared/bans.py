@@ -251,7 +251,7 @@ class SharedBans:
         return [*self._problems().values()]
 
     def _problems(self) -> dict[str, str]:
-        """Give them by kinds, since their numbers change."""
+        """Return them by kinds, since their numbers change."""
         problems, store = {}, self._store.text
         seconds = self._reactor.seconds() - self._lost_at
         if self._state != "complete" and seconds >= self._times.lost:
@@ -322,7 +322,7 @@ class SharedBans:
             self._hearing = None
 
     async def _compare(self, redis: Any) -> None:
-        """Tell of what could not be told, take in all that Redis knows, and tell it of what it does not."""
+        """Report what could not be told, take in all that Redis knows, and tell it of what it does not."""
         self._compared_at = seconds = self._reactor.seconds()
         for network, unsaid in [*self._unsaid.items()]:
             await self._say(redis, network, unsaid, max(_AGED, seconds - unsaid.at))
@@ -352,16 +352,16 @@ class SharedBans:
         }
 
     def _age(self, ban: Ban) -> float:
-        """Tell how many seconds ago a ban was told."""
+        """Return how many seconds ago a ban was told."""
         return max(_AGED, self._now() - self._ahead - self._known_at(ban.network))
 
     def _known_at(self, network: IPNetwork) -> float:
-        """Give the time of what is known of a network, by the clock of Redis; of a ban from before about that."""
+        """Return the time of what is known of a network, by the clock of Redis; of a ban from before about that."""
         at, ban = self._at.get(network), self._bans.get(network)
         return at if at is not None else 0.0 if ban is None else ban.since - self._ahead - _SURE
 
     def _changes(self, texts: Iterable[Any], known: set[IPNetwork] | None = None) -> list[Change]:
-        """Give what is new in records: of the same network, the later one counts.
+        """Return what is new in records: of the same network, the later one counts.
 
         Args:
             texts: The records.
@@ -412,7 +412,6 @@ class _Listener(SubscriberProtocol):  # type: ignore[misc]
         self._heard = heard
 
     def messageReceived(self, pattern: object, channel: object, message: Any) -> None:  # noqa: ARG002
-        """Pass it on."""
         self._heard(message)
 
 
@@ -446,7 +445,7 @@ def _read(text: Any) -> _Record | None:
 
 
 def _is_like(ban: Ban | None, other: Ban | None) -> bool:
-    """Tell whether two bans of a network are the same for clients, and for people."""
+    """Return whether two bans of a network are the same for clients, and for people."""
     if ban is None or other is None:
         return ban is other
     is_until = ban.until == other.until or abs(ban.until - other.until) < _SURE

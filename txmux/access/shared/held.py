@@ -70,7 +70,7 @@ class Counted(Protocol):
         """The name of this machine among those that share."""
 
     def count(self, source: int, /) -> int:
-        """Tell how many connections a source has here."""
+        """Return how many connections a source has here."""
 
 
 @attrs.define(eq=False)
@@ -104,7 +104,7 @@ class Held:
         self._call: Any = None
 
     def elsewhere(self, source: int, here: int, limit: int, counted: Counted) -> int:
-        """Tell how many connections a source has at other machines, as far as is known.
+        """Return how many connections a source has at other machines, as far as is known.
 
         Args:
             source: See `txmux.access.per_source.source_of`.

@@ -110,7 +110,7 @@ class Leases:
         self.elsewhere = self._held.elsewhere
 
     def take(self, source: int, used: int, interval: int, burst: int) -> bool:
-        """Tell whether a source may make a connection, which it may by the bucket of this machine.
+        """Return whether a source may make a connection, which it may by the bucket of this machine.
 
         Args:
             source: See `txmux.access.per_source.source_of`.
@@ -221,7 +221,7 @@ class SharedRates:
         self._questions = 0
 
     def of(self, listener: str) -> Leases:
-        """Give what is shared of a listener."""
+        """Return what is shared of a listener."""
         if listener not in self._listeners:
             self._listeners[listener] = Leases(self, listener)
         return self._listeners[listener]
@@ -239,7 +239,6 @@ class SharedRates:
 
     @property
     def is_wanted(self) -> bool:
-        """Whether the rules name a Redis."""
         return self._link is not None
 
     def _connected(self, redis: Any) -> None:
@@ -285,7 +284,7 @@ class SharedRates:
         return self._place[0].text if self._place[0] else "Redis"
 
     def _note(self) -> None:
-        """Note that something was asked just now."""
+        """Record that something was asked just now."""
         self._asked.append(self.seconds())
         if self._looking is None:
             self._look_in(_SLOW)

@@ -60,7 +60,6 @@ class _Factory(Factory):
         """Whether it is tried again, the link decides."""
 
     def connectionError(self, why: object) -> None:
-        """Note why it ends."""
         self.problem = str(why)
 
 

@@ -76,7 +76,7 @@ def _closed(count: int) -> Answer:
 
 
 def incomplete(missing: Sequence[str]) -> dict[str, str]:
-    """Give the header of an answer that lacks what some process has not told."""
+    """Return the header of an answer that lacks what some process has not told."""
     return {"Txmux-Missing": "; ".join(missing)} if missing else {}
 
 

@@ -210,7 +210,7 @@ _PATHS: dict[str, dict[str, Any]] = {
 
 
 def description() -> dict[str, Any]:
-    """Give the description of the API."""
+    """Return the description of the API."""
     return {
         "openapi": "3.1.0",
         "info": {

@@ -19,12 +19,10 @@ FACTS: Schema = {"type": "object", "additionalProperties": TEXT}
 
 
 def ref(name: str) -> Schema:
-    """Refer to one of `SCHEMAS`."""
     return {"$ref": f"#/components/schemas/{name}"}
 
 
 def array_of(items: Schema) -> Schema:
-    """Describe a list."""
     return {"type": "array", "items": items}
 
 

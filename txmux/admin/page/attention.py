@@ -18,7 +18,7 @@ _SECTION = re.compile(r"\[([^\]]+)\]:")
 
 
 def sentences(snapshot: Snapshot) -> list[str]:
-    """Give what is wrong, or soon will be; nothing if all is as it should be."""
+    """Return what is wrong, or soon will be; nothing if all is as it should be."""
     return [
         *map(_missing, snapshot.missing),
         *_reload(snapshot.status.get("last_reload")),

@@ -61,7 +61,6 @@ class MapRoute:
 
     @property
     def flow(self) -> Flow:
-        """What comes by all listeners."""
         return Flow(self.active, self.traffic)
 
 
@@ -104,7 +103,6 @@ class Box:
 
     @property
     def middle(self) -> float:
-        """Where lines meet it."""
         return self.y + ROW / 2 - 2
 
 
@@ -173,7 +171,7 @@ def draw(
 
 
 def health_of(servers: Iterable[MapServer]) -> Health:
-    """Tell how a backend is, by its servers."""
+    """Return how a backend is, by its servers."""
     states = [server.health for server in servers]
     if not states:
         return "idle"
@@ -192,7 +190,7 @@ def _weight(route: MapRoute) -> float:
 def _shown(
     routes: Sequence[MapRoute], healths: Mapping[str, Health], *, everything: bool
 ) -> list[MapRoute | int]:
-    """Give the routes to show, in their order, and between them how many are left out."""
+    """Return the routes to show, in their order, and between them how many are left out."""
     if everything or len(routes) <= _MOST_ROUTES:
         return [*routes]
     urgent = [route.name for route in routes if healths.get(route.backend) == "down"]

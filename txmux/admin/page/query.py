@@ -45,15 +45,13 @@ class PageQuery:
 
     @property
     def filters(self) -> dict[str, str]:
-        """By what is filtered."""
         return {name: value for name, value in self.values.items() if name in FILTERS}
 
     def link(self, **changed: str) -> str:
-        """Give the address of the page with some values changed; an empty one is left out."""
+        """Return the address of the page with some values changed; an empty one is left out."""
         values = {**self.values, **changed}
         text = urlencode({name: value for name, value in values.items() if value})
         return f"./?{text}" if text else "./"
 
     def fits(self, **values: str) -> bool:
-        """Tell whether something with these names belongs to what is asked for."""
         return all(self[name] in {"", value} for name, value in values.items())

@@ -23,5 +23,4 @@ def _templates() -> jinja2.Environment:
 
 
 def render(view: View) -> str:
-    """Write the page."""
     return _templates().get_template("page.html").render(page=view)

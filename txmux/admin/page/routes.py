@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 def map_routes(
     routes: Iterable[Mapping[str, Any]], traffic: Mapping[str, Mapping[str, float]]
 ) -> list[MapRoute]:
-    """Give the routes for the map, in their order.
+    """Return the routes for the map, in their order.
 
     Args:
         routes: ``/api/routes``.

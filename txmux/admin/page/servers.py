@@ -70,14 +70,13 @@ class ServerRow:
 
 
 def health_of_state(state: str) -> Health:
-    """Give the colour of a server's state."""
     return _HEALTH.get(state, "down")
 
 
 def server_rows(
     backends: Sequence[Mapping[str, Any]], query: PageQuery, now: float
 ) -> list[ServerRow]:
-    """Give the servers that fit what is asked for.
+    """Return the servers that fit what is asked for.
 
     Args:
         backends: ``/api/backends``.
@@ -139,7 +138,7 @@ def _last(check: Mapping[str, Any]) -> str:
 def map_servers(
     backends: Iterable[Mapping[str, Any]],
 ) -> dict[str, list[MapServer]]:
-    """Give the servers for the map, by backend."""
+    """Return the servers for the map, by backend."""
     return {
         backend["name"]: [
             MapServer(

@@ -23,7 +23,7 @@ _EVERY_BYTE = 256
 
 @lru_cache(maxsize=256)
 def matcher_of(data: bytes, over: Transport = Transport.TCP) -> str:
-    """Give a line of ``match =`` for a matcher that knows these bytes, the one that is hardest to please; empty if none does.
+    """Return a line of ``match =`` for a matcher that knows these bytes, the one that is hardest to please; empty if none does.
 
     Args:
         data: What a client has said first.

@@ -56,7 +56,7 @@ class Row:
 
 
 def columns_of(query: PageQuery) -> list[Column]:
-    """Give the columns. A second click on one turns its order around."""
+    """Return the columns. A second click on one turns its order around."""
     return [_column(name, key, number, query) for name, key, number in _COLUMNS]
 
 
@@ -68,7 +68,7 @@ def _column(name: str, key: str, number: bool, query: PageQuery) -> Column:  # n
 
 
 def rows_of(connections: Iterable[Mapping[str, Any]], query: PageQuery) -> list[Row]:
-    """Give the connections in the order that is asked for, at most `PER_PAGE`."""
+    """Return the connections in the order that is asked for, at most `PER_PAGE`."""
     chosen = query["sort"].lstrip("-")
     listed = list(connections)
     keys = {key: number for _, key, number in _COLUMNS}

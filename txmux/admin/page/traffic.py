@@ -28,7 +28,7 @@ class Traffic:
     )
 
     def now(self, time: float, routes: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
-        """Give the bytes a second of each route by listener, both ways: over the last half minute, or since the last look before it.
+        """Return the bytes a second of each route by listener, both ways: over the last half minute, or since the last look before it.
 
         Args:
             time: Seconds since 1970.

@@ -9,7 +9,7 @@ _AGES = ((86400, "d"), (3600, "h"), (60, "min"))
 
 
 def size(count: float) -> str:
-    """Give a number of bytes in the unit that leaves one to four digits.
+    """Return a number of bytes in the unit that leaves one to four digits.
 
     >>> size(1536)
     '1.5 KiB'
@@ -23,7 +23,7 @@ def size(count: float) -> str:
 
 
 def age(seconds: float) -> str:
-    """Give a length of time by its largest unit, and the next one if that says more.
+    """Return a length of time by its largest unit, and the next one if that says more.
 
     >>> age(5400)
     '1 h 30 min'
@@ -42,7 +42,7 @@ def age(seconds: float) -> str:
 
 
 def count(number: float) -> str:
-    """Give a number with its thousands apart.
+    """Return a number with its thousands apart.
 
     >>> count(1234567)
     '1 234 567'
@@ -51,7 +51,7 @@ def count(number: float) -> str:
 
 
 def rate(per_second: float) -> str:
-    """Give how often something happens in a second.
+    """Return how often something happens in a second.
 
     >>> rate(0.25)
     '0.2/s'

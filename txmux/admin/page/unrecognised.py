@@ -68,7 +68,7 @@ class Unrecognised:
 
 
 def dump(data: bytes) -> list[str]:
-    """Give bytes in hex and as text, sixteen on a line."""
+    """Return bytes in hex and as text, sixteen on a line."""
     return [
         f"{data[start : start + _ROW].hex(' '):{3 * _ROW - 1}}  {_text(data[start : start + _ROW])}"
         for start in range(0, len(data), _ROW)
@@ -80,7 +80,7 @@ def _text(data: bytes) -> str:
 
 
 def line_for(data: bytes) -> str:
-    """Give a line of ``match =`` for clients that begin with the same bytes."""
+    """Return a line of ``match =`` for clients that begin with the same bytes."""
     head = data[:_ENOUGH]
     if head and all(byte in _PRINTABLE and chr(byte) not in "'\"\\$#; " for byte in head):
         return f"match = payload text={head.decode('ascii')}"
@@ -88,5 +88,4 @@ def line_for(data: bytes) -> str:
 
 
 def ago(now: float, time: float | None) -> str:
-    """Tell how long ago something was."""
     return f"{age(now - time)} ago" if time else ""

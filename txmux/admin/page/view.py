@@ -48,7 +48,6 @@ class View:
 
     @property
     def title(self) -> str:
-        """The title of the window."""
         return f"txmux: {self._status.get('rules_path', '')}"
 
     @property
@@ -73,14 +72,12 @@ class View:
         return [(name, self.query[name], _HINTS.get(name, "")) for name in FILTERS]
 
     def with_(self, **changed: str) -> str:
-        """Give a link to the page with some values of the query changed."""
         return self.query.link(**changed)
 
     # Now.
 
     @property
     def attention(self) -> list[str]:
-        """What needs a person."""
         return sentences(self.snapshot)
 
     @property
@@ -137,7 +134,7 @@ class View:
         return draw(listeners, routes, map_servers(snapshot.backends), everything=everything)
 
     def of_box(self, box: Box) -> str:
-        """Give the page that shows only what belongs to a box of the map."""
+        """Return the page that shows only what belongs to a box of the map."""
         if box.kind == "folded":
             return self.query.link(map="all") + "#map"
         if box.kind == "server":
@@ -148,12 +145,10 @@ class View:
 
     @property
     def columns(self) -> Any:
-        """The head of the table."""
         return columns_of(self.query)
 
     @property
     def connections(self) -> Any:
-        """The lines of the table."""
         return rows_of(self.snapshot.connections, self.query)
 
     @property
@@ -241,12 +236,10 @@ class View:
 
     @property
     def servers(self) -> Any:
-        """The table of servers."""
         return server_rows(self.snapshot.backends, self.query, self.snapshot.now)
 
     @property
     def rules(self) -> Any:
-        """The rules files."""
         return files_of(self.snapshot.rules, self.snapshot.routes)
 
     @property
@@ -268,7 +261,6 @@ class View:
 
     @property
     def reload_errors(self) -> Sequence[str]:
-        """What was wrong."""
         return (self._status.get("last_reload") or {}).get("errors") or ()
 
     @property
@@ -278,12 +270,10 @@ class View:
 
     @property
     def explain_on(self) -> str:
-        """The listener that was chosen in it."""
         return self.query["on"]
 
     @property
     def explain_from(self) -> str:
-        """The client's address in it."""
         return self.query["from"]
 
     @property
@@ -293,7 +283,6 @@ class View:
 
     @property
     def explained(self) -> str:
-        """What is said of them."""
         return self.snapshot.explained
 
     @property

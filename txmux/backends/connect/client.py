@@ -58,7 +58,7 @@ class ProxyClient(End):
             self._established()
 
     def _is_own_peer(self) -> bool:
-        """Tell whether the connection is to itself, which `txmux.net.sockets.client` finds out before."""
+        """Return whether the connection is to itself, which `txmux.net.sockets.client` finds out before."""
         host = self.transport.getHost()
         return isinstance(host, IPv4Address | IPv6Address) and host == self.transport.getPeer()
 
@@ -139,11 +139,9 @@ class ProxyClientFactory(ClientFactory):
         return self.client
 
     def clientConnectionFailed(self, connector: IConnector, reason: Failure) -> None:  # noqa: ARG002
-        """Pass the failure on."""
         self.failed(reason)
 
     def forget(self) -> None:
-        """Call nobody any more."""
         self._awaited = self.client = None
 
     def break_off(self, stop_dialling: Callable[[], None] | None) -> None:
@@ -160,14 +158,14 @@ class ProxyClientFactory(ClientFactory):
             stop_dialling()
 
     def connected(self, client: ProxyClient) -> None:
-        """Tell that the connection is established."""
+        """Report that the connection is established."""
         awaited = self._awaited
         self.forget()
         if awaited is not None:
             awaited[0](client)
 
     def failed(self, reason: Failure) -> None:
-        """Tell that there will be no connection."""
+        """Report that there will be no connection."""
         awaited = self._awaited
         self.forget()
         if awaited is not None:

@@ -119,7 +119,6 @@ class BackendConnector:
         self.tried: dict[Member, ConnectFailure] = {}
 
     def start(self) -> None:
-        """Begin."""
         self._begin(self._upstream.first_names)
 
     def _begin(self, first_names: Callable[[], Deferred[None] | None]) -> None:
@@ -140,7 +139,7 @@ class BackendConnector:
             self._on_failed("no-server")
 
     def is_like(self, other: BackendConnector) -> bool:
-        """Tell whether another one would make a connection that its server cannot tell from this one's."""
+        """Return whether another one would make a connection that its server cannot tell from this one's."""
         return (
             self._upstream is other._upstream
             and self._header == other._header
@@ -188,7 +187,7 @@ class BackendConnector:
         self._on_failed(self._last_cause("limit"))
 
     def _last_cause(self, otherwise: ConnectFailure) -> ConnectFailure:
-        """Give why the last server that was tried could not be reached; something else if none was."""
+        """Return why the last server that was tried could not be reached; something else if none was."""
         return next(reversed(self.tried.values()), otherwise)
 
     # One attempt.
@@ -225,7 +224,7 @@ class BackendConnector:
             self._stop_dialling = stop_dialling
 
     def _opened(self, transport: object) -> bytes:
-        """Give what goes before TLS, and before all else."""
+        """Return what goes before TLS, and before all else."""
         self._missing = "TLS handshake" if self._upstream.tls is not None else "answer"
         if self.on_open is not None:
             self.on_open(transport)

@@ -110,7 +110,7 @@ def dial(  # noqa: PLR0913 - all that a connection depends on, by name
 
 @functools.lru_cache(maxsize=1024)
 def _socket_name(kind: str, host: str, port: int, path: str) -> tuple[int, Any] | None:
-    """Give the family and name of a server's socket; ``None`` if it has to be looked up."""
+    """Return the family and name of a server's socket; ``None`` if it has to be looked up."""
     if kind == "unix":
         return socket.AF_UNIX, path
     if kind == "tcp" and isIPAddress(host):

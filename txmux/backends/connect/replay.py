@@ -44,7 +44,6 @@ class Replay:
         self._said = b""
 
     def start(self) -> None:
-        """Ask the first question."""
         self._transport.write(self._left[0].request)
 
     def data(self, data: bytes) -> None:
@@ -62,11 +61,9 @@ class Replay:
             self._refuse(f"it answered {self._said[:_SHOWN]!r}")
 
     def finished(self) -> None:
-        """Give up: there will be no answer."""
         self._refuse("it closed the connection")
 
     def lost(self, reason: Failure) -> None:
-        """Give up."""
         self._failed(reason)
 
     def _refuse(self, how: str) -> None:

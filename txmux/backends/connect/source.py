@@ -45,7 +45,6 @@ class Ports:
         self._turns: Iterator[int] = itertools.cycle((*ports[start:], *ports[:start]))
 
     def next(self) -> int:
-        """Give the next one."""
         return next(self._turns)
 
 
@@ -65,11 +64,10 @@ class Source:
 
     @property
     def tries(self) -> int:
-        """How often it is worth binding anew because a port is in use."""
         return 1 if self.ports is None else min(self.ports.count, _MOST_TRIES)
 
     def port(self) -> int:
-        """Give the port of the next connection; 0 if the system chooses."""
+        """Return the port of the next connection; 0 if the system chooses."""
         return 0 if self.ports is None else self.ports.next()
 
     def bind(self, unbound: socket.socket) -> None:
@@ -198,7 +196,7 @@ def check_transparent() -> None:
 
 
 def transparent_hints(backend: Backend) -> list[str]:
-    """Give the routing rules without which ``source = client`` does not work.
+    """Return the routing rules without which ``source = client`` does not work.
 
     What a server answers goes to the client's address. These rules have it delivered to this machine's own sockets,
     where it belongs.

@@ -136,7 +136,7 @@ class Checking:
         self._found_unhealthy(self._missing())
 
     def lost(self, reason: Failure) -> None:
-        """Note that the connection is gone."""
+        """Record that the connection is gone."""
         # TLS calls it a loss when the other side has left out its close-notify, as some servers do.
         in_order = error.ConnectionClosed if self._is_tls() else error.ConnectionDone
         self._end()

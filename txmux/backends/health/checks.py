@@ -95,7 +95,7 @@ class HealthChecks:
             watch.stop()
 
     def last(self, member: Member) -> LastCheck | None:
-        """Give what the last check of a member has found; ``None`` if there was none yet."""
+        """Return what the last check of a member has found; ``None`` if there was none yet."""
         watch = (self._watches or {}).get(key_of(member))
         return None if watch is None else watch.last
 
@@ -135,7 +135,7 @@ class LastCheck:
     history: tuple[bool, ...]
 
     def as_json(self, now: float) -> dict[str, Any]:
-        """Give it as values of JSON, with the time in seconds since 1970.
+        """Return it as values of JSON, with the time in seconds since 1970.
 
         Args:
             now: The time by the clock of the checks.
@@ -202,7 +202,7 @@ class _Watch:
             checks.on_result(self._key, ok=finding.ok, why=finding.why)
 
     def _wait(self, finding: Finding) -> float:
-        """Give the seconds from the begin of this check to that of the next."""
+        """Return the seconds from the begin of this check to that of the next."""
         interval = self._checks.check.interval
         if finding.ok is False and self._hasty:
             # A server that is not there from the beginning is found out before many clients are led to it.

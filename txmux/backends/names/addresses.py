@@ -50,7 +50,7 @@ class AddressFinder:
         self._known: dict[str, dict[int, frozenset[str]]] = {}
 
     def spread(self) -> float:
-        """Give 1: name servers are asked by few at a time, and need no spreading."""
+        """Return 1: name servers are asked by few at a time, and need no spreading."""
         return 1.0
 
     async def find(self) -> Found:

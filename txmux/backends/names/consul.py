@@ -65,7 +65,7 @@ class ConsulFinder:
         self._found = Instances(())
 
     def spread(self) -> float:
-        """Give by how much longer to wait after a failure, so that not all ask again in the same moment."""
+        """Return by how much longer to wait after a failure, so that not all ask again in the same moment."""
         return self._random.uniform(1.0, 1.5)
 
     async def find(self) -> Found:

@@ -105,7 +105,7 @@ def _order(found: _Found) -> tuple[tuple[int, int], int, int]:
 
 
 def next_index(before: int, header: str | None) -> int:
-    """Tell which index the next question has, so that it is answered when something has changed.
+    """Return which index the next question has, so that it is answered when something has changed.
 
     Args:
         before: The index of the question that was answered; 0 if it had none.

@@ -139,7 +139,7 @@ class Lookup:
     async def _search(
         self, name: str, kinds: Sequence[int]
     ) -> tuple[dict[int, _Records], list[LookupFailedError]]:
-        """Give the records of the first of the names that may be meant and has any, and what could not be had.
+        """Return the records of the first of the names that may be meant and has any, and what could not be had.
 
         As in the C library, a domain whose servers fail does not keep a name from being found in the next one; but
         where nobody answers at all, there is no use in asking for more names.
@@ -212,7 +212,7 @@ class Lookup:
 
 
 def _shown(name: bytes) -> str:
-    """Give a name as text. What no host name has is escaped, so that it can neither be looked up nor spoil the log."""
+    """Return a name as text. What no host name has is escaped, so that it can neither be looked up nor spoil the log."""
     text = name.decode("latin-1")
     return text if text.isascii() and text.isprintable() else ascii(text)[1:-1]
 

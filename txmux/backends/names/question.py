@@ -96,7 +96,7 @@ class _Question:
     number: int = attrs.field(factory=lambda: secrets.randbelow(1 << 16))
 
     def encoded(self) -> bytes:
-        """Give the bytes of it, without a length."""
+        """Return the bytes of it, without a length."""
         message = dns.Message(self.number, recDes=1)
         message.addQuery(self.name, self.kind)
         if self.edns:
@@ -166,7 +166,6 @@ class _Datagrams:
                 self.answer.callback(message)
 
     def connectionLost(self, reason: Failure) -> None:  # noqa: ARG002 - the interface's
-        """Learn that the socket has an error: nobody listens there."""
         self._fail(self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
 
     def _fail(self, number: int | None) -> None:
@@ -300,6 +299,6 @@ class NameServers:
 
 
 def _response_code(message: dns.Message) -> int:
-    """Give the response code; EDNS has its upper bits (RFC 6891, section 6.1.3)."""
+    """Return the response code; EDNS has its upper bits (RFC 6891, section 6.1.3)."""
     upper = next((it.ttl >> 24 for it in message.additional if it.type == dns.OPT), 0)
     return upper << 4 | int(message.rCode)

@@ -71,7 +71,6 @@ class Names:
 
     @property
     def unanswered(self) -> int:
-        """How many names have never been looked up to an end."""
         return len(self._unanswered)
 
     def prepare(self, backend: Backend) -> None:
@@ -161,11 +160,11 @@ class Names:
                 one.callback(None)
 
     def as_json(self) -> dict[str, Any]:
-        """Give what is known of the names that are looked up here, as values of JSON."""
+        """Return what is known of the names that are looked up here, as values of JSON."""
         return {key: _as_json(self._known[key]) for key in self._asked if key in self._known}
 
     def stale(self) -> dict[tuple[str, str], tuple[float | None, str]]:
-        """Tell of which servers the names cannot be found now.
+        """Report which servers the names cannot be found now.
 
         Returns:
             By the backend's name and the server's text: for how many seconds its addresses have not been confirmed, ``None``
@@ -229,7 +228,7 @@ class Finder(Protocol):
         """
 
     def spread(self) -> float:
-        """Tell how many times as long to wait after a failure, so that not all ask again in the same moment."""
+        """Return how many times as long to wait after a failure, so that not all ask again in the same moment."""
 
 
 class _State(enum.Enum):
@@ -280,7 +279,7 @@ class _Name:
         self.why = ""
 
     def is_of(self, server: Server) -> bool:
-        """Tell whether it is the name of a server, however it is looked up."""
+        """Return whether it is the name of a server, however it is looked up."""
         own = self._server
         return (own.kind, own.host.lower(), own.consul) == (
             server.kind,
@@ -374,7 +373,7 @@ class _Name:
 
 
 def _names_of(backend: Backend) -> Iterator[tuple[str, Server]]:
-    """Give the servers that have a name, each with what is the same for all that share its look-ups, in each process that has these rules."""
+    """Yield the servers that have a name, each with what is the same for all that share its look-ups, in each process that has these rules."""
     for server in backend.servers:
         if is_name(server):
             asked = (server.consul, backend.consul, backend.consul_token) if server.consul else ()

@@ -64,7 +64,7 @@ class ResolvConf:
         return attrs.evolve(found, servers=tuple(servers)) if servers else found
 
     def candidates(self, name: str) -> list[str]:
-        """Give the full names that may be meant by a name, in the order in which they are tried."""
+        """Return the full names that may be meant by a name, in the order in which they are tried."""
         if name.endswith("."):
             return [name.rstrip(".")]
         inside = [f"{name}.{domain}" for domain in self.search if domain]
@@ -91,7 +91,7 @@ def listed_addresses(name: str, path: Path) -> frozenset[str]:
 
 
 def has_route(host: str) -> bool:
-    """Tell whether this machine knows a way to an IP address. Nothing is sent."""
+    """Return whether this machine knows a way to an IP address. Nothing is sent."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         with socket.socket(family, socket.SOCK_DGRAM) as probe:

@@ -21,7 +21,7 @@ _FACTS: Mapping[Balance, Sequence[str]] = {
 def affinity_of(
     balance: Balance,
 ) -> Callable[[IPv4Address | IPv6Address | None, Mapping[str, str]], str] | None:
-    """Give what tells the text that a client is led by.
+    """Return what tells the text that a client is led by.
 
     Args:
         balance: How the backend chooses.

@@ -74,7 +74,6 @@ class Member:
 
     @property
     def connections(self) -> int:
-        """How many are established or being made."""
         return self.standing.connections
 
     @property
@@ -85,22 +84,21 @@ class Member:
         return "an operator asked for it" if self.standing.held else self.standing.why
 
     def weigh(self) -> None:
-        """Have the weight that the rules and operators want."""
         self.weight = (self.standing.weight or self.server.weight) * self.share
 
     def target_for(self, local: str) -> Server:
-        """Give what a client is connected to that has asked for this IP address; without one, `target` as it is."""
+        """Return what a client is connected to that has asked for this IP address; without one, `target` as it is."""
         if not local or not self.server.depends_on_client:
             return self.target
         return self.server.at(local)
 
     def is_at(self, place: str) -> bool:
-        """Tell whether a connection to this address, which is written as in the access log, goes to it."""
+        """Return whether a connection to this address, which is written as in the access log, goes to it."""
         if self.server.depends_on_client:
             return place.endswith(f":{self.server.port}")
         return place == self.target.text
 
     def has_room(self) -> bool:
-        """Tell whether its own limit leaves room for a connection."""
+        """Return whether its own limit leaves room for a connection."""
         most = self.server.max_connections
         return not most or self.standing.connections < most

@@ -44,7 +44,7 @@ ServerOverrides = dict[tuple[str, str], ServerOverride]
 
 
 def as_json(orders: ServerOverrides) -> list[dict[str, Any]]:
-    """Give orders as values of JSON."""
+    """Return orders as values of JSON."""
     return [
         {"backend": backend, "server": server, **attrs.asdict(order)}
         for (backend, server), order in orders.items()

@@ -92,12 +92,10 @@ class Pool:
 
     @property
     def connections(self) -> int:
-        """How many are established or being made."""
         return self._standings.connections
 
     @property
     def has_server_up(self) -> bool:
-        """Whether clients are led to a server of which nothing bad is known."""
         return any(member.state is State.UP for member in self.members)
 
     @property
@@ -138,7 +136,7 @@ class Pool:
         return max(0.0, self._tiers.probe_at - self._seconds())
 
     def _eligible(self, tried: Collection[Member]) -> Sequence[Member] | None:
-        """Give the members with room that are to be used first; ``None`` if there are none at all, with or without."""
+        """Return the members with room that are to be used first; ``None`` if there are none at all, with or without."""
         if not tried and not self._limited:
             tiers = self._tiers.usable or self._tiers.last_resort
             return tiers[0] if tiers else None
@@ -167,7 +165,7 @@ class Pool:
         return None
 
     def connected(self, member: Member) -> None:
-        """Note that a connection is established."""
+        """Record that a connection is established."""
         member.counts.connected()
         member.standing.unanswered = member.standing.in_a_row = 0
         state = member.standing.state
@@ -181,7 +179,7 @@ class Pool:
             self._room()
 
     def failed(self, member: Member) -> None:
-        """Note that a connection could not be made."""
+        """Record that a connection could not be made."""
         self._leave(member)
         self._count_failure(member)
         self._room()
@@ -189,7 +187,7 @@ class Pool:
     def retry(
         self, member: Member, affinity: str = "", tried: Collection[Member] = ()
     ) -> Member | Unavailable:
-        """Note that a connection could not be made, and choose the next member before anyone who waits does.
+        """Record that a connection could not be made, and choose the next member before anyone who waits does.
 
         Args:
             member: Where it failed.
@@ -203,14 +201,14 @@ class Pool:
         return found
 
     def abandoned(self, member: Member) -> None:
-        """Note that a connection was given up before it stood, which says nothing of the member."""
+        """Record that a connection was given up before it stood, which says nothing of the member."""
         self._leave(member)
         if member.standing.state is State.PROBING:
             self._change(member, State.EJECTED, "the connection that tried it was given up")
         self._room()
 
     def unanswered(self, member: Member) -> None:
-        """Note that a server has never answered a flow of datagrams; several in a row may be enough to eject it."""
+        """Record that a server has never answered a flow of datagrams; several in a row may be enough to eject it."""
         standing, eject = member.standing, self._eject
         standing.unanswered += 1
         if eject is not None and 0 < eject.unanswered <= standing.unanswered:
@@ -222,7 +220,7 @@ class Pool:
         self.abandoned(member)
 
     def released(self, member: Member) -> None:
-        """Note that a connection that stood is over."""
+        """Record that a connection that stood is over."""
         member.counts.released()
         self._leave(member)
         self._room()
@@ -233,11 +231,11 @@ class Pool:
         return self._limited or self.backend.max_connections > 0
 
     def moved_away(self, member: Member) -> None:
-        """Note that a connection that stood goes on in another process, or has ended there: its place is kept until `give_back`."""
+        """Record that a connection that stood goes on in another process, or has ended there: its place is kept until `give_back`."""
         member.counts.released()
 
     def give_back(self, member: Member, free: Callable[[], None]) -> None:
-        """Note that the place of such a connection is not needed any more.
+        """Record that the place of such a connection is not needed any more.
 
         Args:
             member: Where it was led.
@@ -352,12 +350,12 @@ class Pool:
             other.rearrange()
 
     def rearrange(self) -> None:
-        """Note that a server has changed its state, which another pool tells of."""
+        """Record that a server has changed its state, which another pool tells of."""
         self._arrange()
         self._look_for_shortage()
 
     def reorder(self, server: str, before: State | None) -> None:
-        """Note that an operator wants something else of a server.
+        """Record that an operator wants something else of a server.
 
         Args:
             server: As the rules write it.
@@ -381,7 +379,7 @@ class Pool:
             self.on_members()
 
     def since(self, member: Member) -> float | None:
-        """Tell how long a member has been found to be as it is, in seconds; ``None`` if that has never changed."""
+        """Return how long a member has been found to be as it is, in seconds; ``None`` if that has never changed."""
         since = member.standing.since
         return max(0.0, self._seconds() - since) if since else None
 
@@ -442,7 +440,7 @@ class Pool:
 
 
 def is_name(server: Server) -> bool:
-    """Tell whether a server's addresses have to be looked up: it has no members before `Pool.set_addresses`."""
+    """Return whether a server's addresses have to be looked up: it has no members before `Pool.set_addresses`."""
     return server.kind in {"srv", "consul"} or (
         server.kind in {"tcp", "udp"}
         and not is_address(server.host)

@@ -25,7 +25,7 @@ class HealthRegistry:
         self._orders: ServerOverrides = {}
 
     def of(self, backend: str) -> BackendHealth:
-        """Give what is known of a backend's servers, by its name."""
+        """Return what is known of a backend's servers, by its name."""
         found = self._standings.get(backend)
         if found is None:
             wanted = {
@@ -37,7 +37,7 @@ class HealthRegistry:
         return found
 
     def get(self, backend: str) -> BackendHealth | None:
-        """Give what is known of a backend's servers, if anybody has it."""
+        """Return what is known of a backend's servers, if anybody has it."""
         return self._standings.get(backend)
 
     def expect(self, servers: Iterable[Mapping[str, Any]]) -> None:

@@ -41,7 +41,6 @@ class State(enum.Enum):
 
     @property
     def is_checked(self) -> bool:
-        """Whether checks go on."""
         return self not in {State.DISABLED, State.MAINTENANCE}
 
 
@@ -80,7 +79,7 @@ class ServerHealth:
     unanswered: int = 0
 
     def as_json(self, now: float) -> dict[str, Any]:
-        """Give what another process needs to go on with it, as values of JSON; of its connections only the number.
+        """Return what another process needs to go on with it, as values of JSON; of its connections only the number.
 
         Args:
             now: The time, in the seconds of the pools. Another process has other ones, so times are told as seconds from now.
@@ -121,10 +120,10 @@ class _Pool(Protocol):
     on_room: Callable[[], None] | None
 
     def rearrange(self) -> None:
-        """Note that a server has changed its state."""
+        """Record that a server has changed its state."""
 
     def reorder(self, server: str, before: State | None) -> None:
-        """Note that an operator wants something else of a server than this state."""
+        """Record that an operator wants something else of a server than this state."""
 
 
 class BackendHealth:
@@ -152,7 +151,7 @@ class BackendHealth:
         self._level = 0
 
     def of(self, key: tuple[str, str]) -> ServerHealth:
-        """Give what is known of a server; that is kept as long as somebody has it.
+        """Return what is known of a server; that is kept as long as somebody has it.
 
         Args:
             key: The server as the rules write it, and its address.
@@ -230,10 +229,9 @@ class BackendHealth:
 
     @property
     def is_shared(self) -> bool:
-        """Whether there is more than one pool."""
         return len(self._pools) > 1
 
     def others(self, pool: _Pool) -> list[_Pool]:
-        """Give all pools but one."""
+        """Return all pools but one."""
         found = (known() for known in self._pools)
         return [other for other in found if other is not None and other is not pool]

@@ -66,7 +66,7 @@ class Tiers:
 
 
 def is_due(member: Member, now: float) -> bool:
-    """Tell whether a member's ejection is over, so that one connection may try it."""
+    """Return whether a member's ejection is over, so that one connection may try it."""
     return member.state is State.EJECTED and member.standing.out_until <= now
 
 

@@ -6,7 +6,7 @@ from txmux.cli.demo.servers import GOODBYE, IDENTIFICATION
 
 
 def examples(port: int) -> list[tuple[str, str]]:
-    """Give commands to try, each with what will be seen.
+    """Return commands to try, each with what will be seen.
 
     Args:
         port: The TCP port that the demo listens on.

@@ -78,7 +78,7 @@ def _proc() -> Path:
 
 
 def _first_port() -> int:
-    """Give the first port at which this user may listen (ip(7), Linux)."""
+    """Return the first port at which this user may listen (ip(7), Linux)."""
     if os.geteuid() == 0:
         return 1
     try:

@@ -80,7 +80,7 @@ def _rank(item: tuple[tuple[IPv4Address | IPv6Address, int], str]) -> tuple[int,
 
 
 def _sockets(text: str) -> Iterator[tuple[bytes, int, str]]:
-    """Give address, port and inode of each socket that listens."""
+    """Yield address, port and inode of each socket that listens."""
     for line in text.splitlines()[1:]:
         words = line.split()
         address, _, port = words[1].partition(":")
@@ -91,7 +91,7 @@ def _sockets(text: str) -> Iterator[tuple[bytes, int, str]]:
 
 
 def _owners(proc: Path, inodes: set[str]) -> dict[str, str]:
-    """Give the names of programs by the inodes of their sockets; those of other users cannot be seen by all."""
+    """Return the names of programs by the inodes of their sockets; those of other users cannot be seen by all."""
     links = {f"socket:[{inode}]": inode for inode in inodes}
     found: dict[str, str] = {}
     for folder in sorted(proc.glob("[0-9]*"), key=lambda path: int(path.name)):
@@ -105,11 +105,10 @@ def _owners(proc: Path, inodes: set[str]) -> dict[str, str]:
 
 
 def _name(folder: Path) -> str:
-    """Give a program's name, in which it may write what it likes, as one plain word."""
+    """Return a program's name, in which it may write what it likes, as one plain word."""
     name = (folder / "comm").read_text(errors="replace").strip()
     return "".join(c if c.isascii() and (c.isalnum() or c in "+-._") else "_" for c in name)
 
 
 def address_text(host: str, port: int) -> str:
-    """Write an address as rules have it."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -159,7 +159,7 @@ _GREETINGS = (
 
 
 def recognise(listening: Listening, greeting: bytes = b"") -> Service:
-    """Tell what a server speaks.
+    """Return what a server speaks.
 
     Args:
         listening: Where it is.

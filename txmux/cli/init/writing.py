@@ -143,7 +143,7 @@ def _route(service: Service, kind: Kind) -> Iterator[str]:
 
 
 def _suggested(services: Iterable[Service]) -> Iterator[str]:
-    """Give what a person has to decide, as comments."""
+    """Yield what a person has to decide, as comments."""
     for service in services:
         port = service.listening.port
         yield ""
@@ -164,7 +164,7 @@ def _suggested(services: Iterable[Service]) -> Iterator[str]:
 
 
 def _told(service: Service) -> str:
-    """Tell what a server is, and how that is known."""
+    """Return what a server is, and how that is known."""
     one = service.listening
     where = f"{one.program or 'a program'} at {address_text(str(one.address), one.port)}"
     if service.kind is None:

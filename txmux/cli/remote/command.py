@@ -112,7 +112,7 @@ def run(
 
 
 def failed(error: NobodyError | UsageError) -> int:
-    """Tell why no service could be asked, and give the exit code."""
+    """Return why no service could be asked, and give the exit code."""
     print(f"txmux: {printable(str(error))}", file=sys.stderr)
     return NOBODY if isinstance(error, NobodyError) else USAGE
 

@@ -28,7 +28,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def read(arguments: argparse.Namespace, words: Iterable[str]) -> dict[str, str]:
-    """Give the filters that are set.
+    """Return the filters that are set.
 
     Args:
         arguments: Has the options.
@@ -41,7 +41,7 @@ def read(arguments: argparse.Namespace, words: Iterable[str]) -> dict[str, str]:
 
 
 def of_words(words: Iterable[str]) -> dict[str, str]:
-    """Give the filters that words are.
+    """Return the filters that words are.
 
     Args:
         words: ``NAME=VALUE`` each.

@@ -66,7 +66,7 @@ def find(
 
 
 def folders(environ: Mapping[str, str]) -> list[Path]:
-    """Give the folders where a service makes the socket of ``admin = auto``, the first choice first."""
+    """Return the folders where a service makes the socket of ``admin = auto``, the first choice first."""
     named = [*environ.get("RUNTIME_DIRECTORY", "").split(":"), str(RUN)]
     if environ.get("XDG_RUNTIME_DIR"):
         named.append(os.path.join(environ["XDG_RUNTIME_DIR"], "txmux"))  # noqa: PTH118
@@ -163,7 +163,7 @@ def _is_left_over(path: Path) -> bool:
 
 
 def whose(path: Path) -> str:
-    """Tell who owns a file, and what others may do with it."""
+    """Return who owns a file, and what others may do with it."""
     from grp import getgrgid  # noqa: PLC0415 - only messages need it
     from pwd import getpwuid  # noqa: PLC0415
 
@@ -181,7 +181,7 @@ def whose(path: Path) -> str:
 
 
 def is_for_group(path: Path) -> bool:
-    """Tell whether the group of a file may do what its owner may."""
+    """Return whether the group of a file may do what its owner may."""
     try:
         mode = path.stat().st_mode
     except OSError:

@@ -116,12 +116,12 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def unknown(words: Sequence[str]) -> str:
-    """Tell what to write instead of arguments that there are not; nothing if that is not known."""
+    """Return what to write instead of arguments that there are not; nothing if that is not known."""
     return next(filter(None, map(unknown_option, words)), "")
 
 
 def _misuse(arguments: argparse.Namespace) -> str:
-    """Tell which arguments do not go together."""
+    """Return which arguments do not go together."""
     single = [
         (name, value) for name in NAMES if (value := getattr(arguments, name)) not in (None, False)
     ]
@@ -147,7 +147,6 @@ def _misuse(arguments: argparse.Namespace) -> str:
 
 
 def _leads(arguments: argparse.Namespace) -> bool:
-    """Tell whether any client is led to a server."""
     return bool(arguments.routes) or arguments.default is not None or arguments.silent is not None
 
 
@@ -178,7 +177,7 @@ def _by_options(arguments: argparse.Namespace) -> int:
 
 
 def _told(problem: Problem, arguments: argparse.Namespace) -> str:
-    """Tell what is wrong with an option, of which the problem knows the line that it means."""
+    """Return what is wrong with an option, of which the problem knows the line that it means."""
     if problem.section.startswith("route "):
         option = problem.section.removeprefix("route ")
     else:

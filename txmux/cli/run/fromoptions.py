@@ -54,7 +54,7 @@ def add_routes(group: argparse._ArgumentGroup) -> None:
 
 
 def plain_matchers() -> Iterator[IProtocolMatcher]:
-    """Give the matchers of this package that need no option."""
+    """Yield the matchers of this package that need no option."""
     own = {module.name for module in pkgutil.iter_modules(matchers.__path__)} - _NOT
     for name, matcher in installed_matchers().items():
         if name in own and Transport.TCP in transports_of(matcher):

@@ -54,7 +54,6 @@ def read_rules(path: str | Path, data: bytes | None = None) -> Rules:
 
 
 def status_of(error: MuxError) -> int:
-    """Give the exit status of a service that cannot run."""
     # Some errors of rules are found only at the start: a file of certificates that cannot be used.
     return os.EX_CONFIG if isinstance(error, RulesError) else 1
 

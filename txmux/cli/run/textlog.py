@@ -49,7 +49,7 @@ class TextLog:
 
 
 def as_text(event: LogEvent) -> str:
-    """Give the lines of an event, each with its end."""
+    """Return the lines of an event, each with its end."""
     before = f"{_moment(event['log_time'])} {event['log_level'].name:5} "
     text = eventAsText(event, includeTimestamp=False, includeSystem=False)
     first, *others = map(printable, text.splitlines() or [""])

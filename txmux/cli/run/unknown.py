@@ -22,7 +22,7 @@ _OTHERS = {
 
 
 def unknown_option(word: str) -> str:
-    """Tell what to write.
+    """Return what to write.
 
     Args:
         word: An argument that is not known.
@@ -58,7 +58,7 @@ def _protocol(name: str) -> str:
 
 
 def _over_udp() -> set[str]:
-    """Give the names of matchers that are for UDP only."""
+    """Return the names of matchers that are for UDP only."""
     return {
         name
         for name, matcher in installed_matchers().items()

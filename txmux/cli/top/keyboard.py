@@ -68,7 +68,7 @@ def read_keys(data: bytes, *, is_last: bool = False) -> tuple[list[str], bytes]:
 
 
 def _size_of(lead: int) -> int:
-    """Give how many bytes a character has, by its first one."""
+    """Return how many bytes a character has, by its first one."""
     if 0xC2 <= lead < 0xF5:
         return 2 + (lead >= 0xE0) + (lead >= 0xF0)
     return 1

@@ -46,7 +46,7 @@ _LONGEST_FILTER = 400
 
 
 def pressed(state: State, snapshot: Snapshot, key: str) -> tuple[State, Sent | None]:
-    """Give what comes of a key.
+    """Return what comes of a key.
 
     Args:
         state: What is wanted until now.

@@ -216,7 +216,7 @@ def _rows(pane: Pane, snapshot: Snapshot) -> Iterator[Mapping[str, Any]]:
 
 
 def lines_of(pane: Pane, state: State, snapshot: Snapshot) -> list[Line]:
-    """Give the rows of a pane in their order."""
+    """Return the rows of a pane in their order."""
     table = TABLES[pane]
     rows = [*_rows(pane, snapshot)]
     if pane in state.sorts:
@@ -237,7 +237,7 @@ def lines_of(pane: Pane, state: State, snapshot: Snapshot) -> list[Line]:
 
 
 def position(pane: Pane, state: State, lines: Sequence[Line]) -> int:
-    """Give the place of the chosen row; -1 if there is no row."""
+    """Return the place of the chosen row; -1 if there is no row."""
     key, place = state.chosen.get(pane, ("", 0))
     for number, line in enumerate(lines):
         if line.key == key:

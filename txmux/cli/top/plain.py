@@ -21,7 +21,7 @@ _MOST = 20
 
 
 def text_of(snapshot: Snapshot) -> Iterator[str]:
-    """Give the lines."""
+    """Yield the lines."""
     yield title_of(snapshot)
     yield counts_of(snapshot)
     rates = snapshot.status.get("rates") or {}

@@ -42,7 +42,7 @@ class Snapshot:
     filters: Mapping[str, str] = attrs.Factory(dict)
 
     def as_json(self) -> dict[str, Any]:
-        """Give the answers, as one document."""
+        """Return the answers, as one document."""
         names = ("status", "routes", "backends", "connections", "recent")
         return {name: getattr(self, name) for name in names}
 

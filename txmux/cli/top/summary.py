@@ -31,7 +31,7 @@ def title_of(snapshot: Snapshot) -> str:
 
 
 def counts_of(snapshot: Snapshot) -> str:
-    """Tell how many connections there are."""
+    """Return how many connections there are."""
     counts = snapshot.status.get("connections", {})
     words = {"active": "{} active", "undecided": "{} undecided", "total": "{} so far"}
     told = [text.format(counts[name]) for name, text in words.items() if name in counts]
@@ -41,7 +41,7 @@ def counts_of(snapshot: Snapshot) -> str:
 
 
 def attention_of(snapshot: Snapshot) -> Iterator[str]:
-    """Tell what needs a person."""
+    """Yield what needs a person."""
     if snapshot.problem:
         yield printable(snapshot.problem)
     reload = snapshot.status.get("last_reload")

@@ -72,7 +72,7 @@ def _fit(line: Text, width: int) -> Text:
 
 
 def head_of(snapshot: Snapshot, width: int) -> Iterator[Text]:
-    """Give what there is one of: the service, its numbers and rates, and what needs a person."""
+    """Yield what there is one of: the service, its numbers and rates, and what needs a person."""
     now = time.strftime("%H:%M:%S", time.localtime(snapshot.at)) if snapshot.at else ""
     room = max(0, width - len(now) - 1)
     yield Text(f"{set_cell_size(title_of(snapshot), room)} {now}", "bold reverse")

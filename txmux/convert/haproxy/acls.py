@@ -149,7 +149,7 @@ def _criterion(words: Sequence[str], files: Files) -> Criterion:
 
 
 def _listed(path: str, name: str, files: Files) -> list[str]:
-    """Give what is in a file of values; that of networks is left to txmux, which reads it again at each reload."""
+    """Return what is in a file of values; that of networks is left to txmux, which reads it again at each reload."""
     if name == "src":
         return [f"@{path}"]
     try:

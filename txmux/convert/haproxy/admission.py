@@ -29,7 +29,7 @@ _ALL = (ipaddress.ip_network("0.0.0.0/0"), ipaddress.ip_network("::/0"))
 
 
 def admitted(rules: Sequence[tuple[bool, Condition]]) -> Condition:
-    """Give the clients that rules let in: the first rule that fits decides, and clients that none fits are let in.
+    """Return the clients that rules let in: the first rule that fits decides, and clients that none fits are let in.
 
     Args:
         rules: Of each, whether it accepts, and which networks.
@@ -65,7 +65,7 @@ def as_lists(condition: Condition) -> tuple[list[str], list[str]]:
 
 
 def _networks_of(term: Term) -> list[IPNetwork]:
-    """Give all networks of a term, after those that it excludes have been cut out of them."""
+    """Return all networks of a term, after those that it excludes have been cut out of them."""
     left = [_plain(network) for network in (_ALL if term.allowed is None else term.allowed)]
     for hole in map(_plain, term.excluded):
         left = [part for network in left for part in _without(network, hole)]

@@ -71,13 +71,13 @@ def address(text: str) -> tuple[str, str] | None:
 
 
 def unix_path(text: str) -> str:
-    """Give the path of a UNIX socket, or nothing."""
+    """Return the path of a UNIX socket, or nothing."""
     path = text.removeprefix("unix@")
     return path if path.startswith("/") else ""
 
 
 def ports(line: Line) -> list[str]:
-    """Give the ports of a ``bind`` line; one that has none is empty."""
+    """Return the ports of a ``bind`` line; one that has none is empty."""
     texts = line.words[1].split(",") if len(line.words) > 1 else ()
     return [found[1] if (found := address(text)) else "" for text in texts]
 
@@ -97,7 +97,7 @@ class Bind:
     flags: Mapping[str, tuple[str, ...]]
 
     def last(self, flag: str) -> str:
-        """Give the last value of a flag, or nothing."""
+        """Return the last value of a flag, or nothing."""
         return self.flags.get(flag, ("",))[-1]
 
 
@@ -134,7 +134,7 @@ def _each_port(text: str) -> list[str]:
 
 
 def lost(bind: Bind) -> list[str]:
-    """Tell why txmux cannot listen there as HAProxy does."""
+    """Return why txmux cannot listen there as HAProxy does."""
     why = [f"{flag}: {reason}" for flag, reason in _NARROWING.items() if flag in bind.flags]
     if "ssl" in bind.flags and not {"crt", "crt-list"} & bind.flags.keys():
         why.append("ssl: it names no certificate")
@@ -144,7 +144,7 @@ def lost(bind: Bind) -> list[str]:
 
 
 def place_of(bind: Bind, files: Files) -> Place:
-    """Give where clients come in.
+    """Return where clients come in.
 
     Raises:
         OSError: A list of certificates cannot be read.

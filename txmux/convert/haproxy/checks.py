@@ -81,7 +81,7 @@ def _is_check(name: str) -> bool:
 
 
 def _lost(live: Sequence[Server], *, only_connects: bool) -> str:
-    """Tell why the servers cannot be asked as HAProxy asks them."""
+    """Return why the servers cannot be asked as HAProxy asks them."""
     for server in live:
         if server.is_anywhere:
             return "the server's address is another one for each client"

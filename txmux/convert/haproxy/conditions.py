@@ -45,11 +45,11 @@ class Question:
     unless: bool = False
 
     def is_of_networks(self) -> bool:
-        """Tell whether it does not matter what the client says."""
+        """Return whether it does not matter what the client says."""
         return all(of_networks_only(t.passed) and of_networks_only(t.failed) for t in self.groups)
 
     def networks(self) -> Condition:
-        """Give the networks that it asks for.
+        """Return the networks that it asks for.
 
         Raises:
             InexpressibleError: It asks for what the client says, too.

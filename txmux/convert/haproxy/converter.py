@@ -186,7 +186,7 @@ class _Haproxy:
         self._rest([*fronts, *(proxy for proxy in listed if proxy not in fronts)])
 
     def _is_served(self, proxy: Proxy) -> bool:
-        """Tell whether a backend may be needed; one that only has a table of clients is not."""
+        """Return whether a backend may be needed; one that only has a table of clients is not."""
         return self._is_tcp(proxy) and (any(map(proxy.all, PLACES)) or not proxy.all("stick-table"))
 
     def _is_tcp(self, proxy: Proxy) -> bool:
@@ -220,7 +220,7 @@ class _Haproxy:
 
 
 def _is_own_pages(proxy: Proxy) -> bool:
-    """Tell whether what speaks HTTP shows HAProxy's statistics and nothing else."""
+    """Return whether what speaks HTTP shows HAProxy's statistics and nothing else."""
     exporter = proxy.all("http-request", "use-service", "prometheus-exporter")
     answering = [*proxy.all("http-request", "return"), *proxy.all("http-request", "redirect")]
     serves = answering or any(proxy.all(word) for word in _SERVING)
@@ -241,7 +241,7 @@ def _decides(line: Line, mode: str) -> bool:
 
 
 def _clients(fronts: Iterable[Proxy]) -> dict[str, list[Proxy]]:
-    """Give who leads clients to each name."""
+    """Return who leads clients to each name."""
     found: dict[str, list[Proxy]] = {}
     for front in fronts:
         for name in dict.fromkeys(_leads_to(front)):
@@ -250,7 +250,7 @@ def _clients(fronts: Iterable[Proxy]) -> dict[str, list[Proxy]]:
 
 
 def _clients_of(proxy: Proxy, clients: Mapping[str, Sequence[Proxy]]) -> Sequence[Proxy]:
-    """Give who leads clients to one; what is a frontend, too, does so itself."""
+    """Return who leads clients to one; what is a frontend, too, does so itself."""
     found = clients.get(proxy.name, ())
     return found if proxy.kind == "backend" or proxy in found else (proxy, *found)
 

@@ -61,7 +61,7 @@ def _range(text: str, unit: int) -> tuple[int, int]:
 
 
 def compared(test: Criterion, numbers: Iterable[int], unit: int = 1) -> list[int]:
-    """Give those of the numbers that a test is true of."""
+    """Return those of the numbers that a test is true of."""
     values = list(test.values)
     compare = _OPERATORS[values.pop(0) if values and values[0] in _OPERATORS else "eq"]
     ranges = [_range(value, unit) for value in values]
@@ -69,7 +69,7 @@ def compared(test: Criterion, numbers: Iterable[int], unit: int = 1) -> list[int
 
 
 def placed(test: Criterion, place: Place) -> Condition:
-    """Tell whether what is asked for is so at a place, for whoever comes there.
+    """Return whether what is asked for is so at a place, for whoever comes there.
 
     Raises:
         InexpressibleError: It depends on the client.

@@ -78,11 +78,11 @@ class Decisions:
         return self
 
     def are_of_networks(self) -> bool:
-        """Tell whether it does not matter to anybody what the client says."""
+        """Return whether it does not matter to anybody what the client says."""
         return all(of_networks_only(choice.condition) for choice in self.choices)
 
     def silence(self) -> list[tuple[frozenset[Networks] | None, str]]:
-        """Give where clients are led that say nothing, by their networks: the first that fits counts; ``None`` is all.
+        """Return where clients are led that say nothing, by their networks: the first that fits counts; ``None`` is all.
 
         Raises:
             InexpressibleError: The networks have no common part that could be named.

@@ -66,7 +66,7 @@ class Leading:
     listeners: list[Section]
 
     def lost(self, line: Line, why: str, consequence: str = "") -> None:
-        """Tell of a rule that is left out."""
+        """Report a rule that is left out."""
         message = f"{line}: is left out{consequence}: {why}"
         self.made.draft.look(line.number, message, self.listeners[0])
 
@@ -220,5 +220,4 @@ class Leading:
 
 
 def refuses(line: Line) -> bool:
-    """Tell whether a rule turns clients away."""
     return line.begins("tcp-request") and line.words[2:3] != () and line.words[2] in _REFUSING

@@ -94,7 +94,7 @@ def _limit(
 
 
 def tracking(proxy: Proxy) -> list[Line]:
-    """Give the rules that have the addresses of clients counted."""
+    """Return the rules that have the addresses of clients counted."""
     return [
         line
         for line in proxy.all("tcp-request")

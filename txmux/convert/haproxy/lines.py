@@ -41,7 +41,6 @@ class Line:
     words: tuple[str, ...]
 
     def begins(self, *words: str) -> bool:
-        """Tell whether these are its first words."""
         return self.words[: len(words)] == words
 
     def __str__(self) -> str:
@@ -73,12 +72,12 @@ class Proxy:
         return found
 
     def all(self, *words: str) -> list[Line]:
-        """Give the lines that begin with these words, and go on."""
+        """Return the lines that begin with these words, and go on."""
         lines = self._by_words.get(words[:2], ())
         return [line for line in lines if line.begins(*words)]
 
     def value(self, *words: str) -> Line | None:
-        """Give the last such line that has something after these words."""
+        """Return the last such line that has something after these words."""
         found = [line for line in self.all(*words) if len(line.words) > len(words)]
         return found[-1] if found else None
 
@@ -167,7 +166,7 @@ def read_haproxy(data: bytes, path: str) -> Config:
 
 
 def _inherited(base: _Defaults | None) -> list[Line]:
-    """Give what defaults say, after what theirs say."""
+    """Return what defaults say, after what theirs say."""
     found: list[list[Line]] = []
     while base is not None:
         found.append(base.lines)
@@ -245,7 +244,7 @@ def duration(text: str) -> str:
 
 
 def seconds(text: str) -> float:
-    """Give the seconds of a time as `duration` writes it; 0 of what is none."""
+    """Return the seconds of a time as `duration` writes it; 0 of what is none."""
     try:
         return values.duration(text)
     except InvalidValueError:

@@ -18,7 +18,7 @@ _WITHIN = 256
 def payload(
     args: str, converters: Sequence[str], method: str, values: Sequence[str], *, ignore_case: bool
 ) -> Condition:
-    """Give what such a test asks for.
+    """Return what such a test asks for.
 
     Args:
         args: ``OFFSET,LENGTH``; a length of 0 is all that there is.

@@ -53,7 +53,7 @@ class Files:
         self.pending.clear()
 
     def lines(self, name: str) -> list[str]:
-        """Give the lines of a file that say something.
+        """Return the lines of a file that say something.
 
         Raises:
             OSError: It cannot be read.
@@ -67,7 +67,7 @@ class Files:
         return [line for line in lines if line and not line.startswith("#")]
 
     def certificates(self, name: str) -> list[str]:
-        """Give the PEM files of a path: those of a folder, or the file with one for its key, if there is one."""
+        """Return the PEM files of a path: those of a folder, or the file with one for its key, if there is one."""
         path = self.folder / name
         try:
             if path.is_dir():

@@ -78,7 +78,7 @@ class _Request:
 
 
 def _is_taken(words: Sequence[str]) -> bool:
-    """Tell whether rules can have this check; not with the path ``*``, or without a host, for example."""
+    """Return whether rules can have this check; not with the path ``*``, or without a host, for example."""
     try:
         check(" ".join(words))
     except InvalidValueError:

@@ -48,7 +48,7 @@ _USUAL = {
 
 
 def _usual(config: Config) -> dict[str, tuple[str, str]]:
-    """Give what lines with ``ssl`` mean if they do not say it: by their first word, a flag and its value."""
+    """Return what lines with ``ssl`` mean if they do not say it: by their first word, a flag and its value."""
     found: dict[str, tuple[str, str]] = {}
     for line in config.settings:
         kind, flag = _USUAL.get(line.words[0], ("", ""))

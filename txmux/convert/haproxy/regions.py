@@ -16,7 +16,7 @@ _MOST = 64
 
 
 def regions(decisions: Decisions, alpn: tuple[str, ...]) -> list[tuple[Hello, Decisions]]:
-    """Give what a hello may ask for, and what is decided then; the first that fits counts, and the last one fits all.
+    """Return what a hello may ask for, and what is decided then; the first that fits counts, and the last one fits all.
 
     Args:
         decisions: What becomes of clients.

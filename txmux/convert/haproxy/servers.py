@@ -69,12 +69,10 @@ class Server:
 
     @property
     def is_down(self) -> bool:
-        """Whether it gets no clients."""
         return "disabled" in self.parameters or self.parameters.get("weight") == "0"
 
     @property
     def is_anywhere(self) -> bool:
-        """Whether it is at the address that the client has asked for."""
         return (address(self.address) or (self.address, ""))[0] in _ANY_HOST
 
 
@@ -121,7 +119,7 @@ def _differing(a: Keys, b: Keys) -> str:
 
 
 def _only_port(clients: Sequence[Proxy]) -> int | None:
-    """Give the port that all clients come to; a server that has none of its own has the same."""
+    """Return the port that all clients come to; a server that has none of its own has the same."""
     found = {port for client in clients for line in client.all("bind") for port in ports(line)}
     port = found.pop() if len(found) == 1 else ""
     return int(port) if port.isdecimal() else None
@@ -148,7 +146,7 @@ def _servers(proxy: Proxy, section: Section, draft: Draft, used: set[int]) -> li
 
 
 def only_server(proxy: Proxy, name: str) -> Proxy | None:
-    """Give a backend with only one of its servers, which gets clients whatever its weight; ``None`` if it is not there."""
+    """Return a backend with only one of its servers, which gets clients whatever its weight; ``None`` if it is not there."""
     found = [line for line in proxy.all("server") if line.words[1:2] == (name,)]
     if not found:
         return None
@@ -222,7 +220,7 @@ def _refused(text: str) -> str:
 
 
 def _place(text: str, clients_port: int | None) -> tuple[str, str]:
-    """Give the place of a server, or why it has none."""
+    """Return the place of a server, or why it has none."""
     path = unix_path(text)
     if path:
         return f"unix:{path}", ""

@@ -30,7 +30,7 @@ Keys = dict[str, str]
 
 
 def header(given: Mapping[str, str]) -> Keys:
-    """Give the keys about the PROXY protocol header that a server with these parameters gets."""
+    """Return the keys about the PROXY protocol header that a server with these parameters gets."""
     spoken = [SPEAKS[name] for name in given if name in SPEAKS]
     fields: list[str] = []
     if any(name.startswith("send-proxy-v2-ssl") for name in given):
@@ -46,7 +46,7 @@ def header(given: Mapping[str, str]) -> Keys:
 
 
 def encryption(given: Mapping[str, str], place: str) -> tuple[Keys, str]:
-    """Give the keys about the TLS that is spoken to a server, and what of it a person has to decide.
+    """Return the keys about the TLS that is spoken to a server, and what of it a person has to decide.
 
     Args:
         given: The server's parameters.

@@ -72,7 +72,7 @@ class Backends:
         self._made: dict[object, Section] = {}
 
     def outcome(self, value: Value, scope: Scope, line: int, *, by_name: bool, is_udp: bool) -> str:
-        """Give the name of the backend that clients are led to.
+        """Return the name of the backend that clients are led to.
 
         Args:
             value: What ``proxy_pass`` says of them.
@@ -264,7 +264,7 @@ class Backends:
 
 
 def _has_name(group: Group) -> bool:
-    """Tell whether a group is one server whose name is to be looked up."""
+    """Return whether a group is one server whose name is to be looked up."""
     place = group.members[0].place
     if len(group.members) > 1 or place.startswith("unix:"):
         return False

@@ -115,7 +115,7 @@ def convert_nginx(
 
 
 def _stream(reader: NginxReader, path: str, draft: Draft) -> tuple[Directive, ...]:
-    """Give what is in ``stream``, or in a file that belongs there; of all else is told once."""
+    """Return what is in ``stream``, or in a file that belongs there; of all else is told once."""
     top = reader.expanded(reader.directives, inner=False)
     blocks = [d for d in top if d.name in _STREAMS]
     if not blocks and _BLOCKS.isdisjoint(d.name for d in top):
@@ -148,7 +148,7 @@ def _stream(reader: NginxReader, path: str, draft: Draft) -> tuple[Directive, ..
 
 
 def _absent(reader: NginxReader) -> str:
-    """Tell of files that would be included if they were here, at the end of an error."""
+    """Report files that would be included if they were here, at the end of an error."""
     if not reader.unmatched:
         return ""
     return f"; it includes {', '.join(reader.unmatched)}, and there is no such file here"
@@ -171,7 +171,7 @@ def _process(directives: Sequence[Directive], draft: Draft) -> None:
 
 
 def _tell(directives: Sequence[Directive], draft: Draft) -> None:
-    """Tell of directives that have no counterpart."""
+    """Report directives that have no counterpart."""
     for directive in directives:
         name = directive.name
         if name in _WARNED and not _is_usual(directive):

@@ -65,13 +65,13 @@ class Map:
         return self.default
 
     def entries(self) -> list[Entry]:
-        """Give all entries."""
+        """Return all entries."""
         wild, regular = [e for _, e in self.wild], [e for _, _, e in self.regular]
         return [*self.exact.values(), *wild, *regular, self.default]
 
 
 def is_below(name: str, pattern: str) -> bool:
-    """Tell whether a name has a pattern with a wildcard at one end."""
+    """Return whether a name has a pattern with a wildcard at one end."""
     return (
         name == pattern[1:] or fnmatchcase(name, f"*{pattern}")
         if pattern[0] == "."

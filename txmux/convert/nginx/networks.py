@@ -34,7 +34,7 @@ def networks_of(text: str) -> list[IPNetwork]:
 def admission(
     rules: Sequence[Directive], lost: Callable[[Directive, str], None]
 ) -> tuple[list[str], list[str]]:
-    """Give the networks of ``allow`` and ``deny`` of txmux, where ``deny`` wins.
+    """Return the networks of ``allow`` and ``deny`` of txmux, where ``deny`` wins.
 
     Args:
         rules: ``allow`` and ``deny`` of nginx, of which the first that fits counts.

@@ -38,11 +38,10 @@ class Parts:
 
     @property
     def empty(self) -> Entry:
-        """What those have of whom that part is empty."""
         return self.table.find(self.before + self.after)
 
     def exact(self) -> Iterator[tuple[str, Entry]]:
-        """Give the entries for one text that is not empty."""
+        """Yield the entries for one text that is not empty."""
         before, after = self.before.lower(), self.after.lower()
         for text, entry in self.table.exact.items():
             end = len(text) - len(after)
@@ -50,7 +49,7 @@ class Parts:
                 yield text[len(before) : end], entry
 
     def wild(self, lost: Callable[[int, str], None]) -> Iterator[tuple[str, Entry]]:
-        """Give the entries for texts with a wildcard."""
+        """Yield the entries for texts with a wildcard."""
         for pattern, entry in self.table.wild:
             if self.before or self.after:
                 lost(entry.line, f"{pattern}: is left out: it is about several variables at once")
@@ -58,7 +57,7 @@ class Parts:
                 yield pattern, entry
 
     def regular(self, lost: Callable[[int, str], None]) -> Iterator[tuple[str, Entry]]:
-        """Give what follows ``~`` of the regular expressions, made to be about the part alone."""
+        """Yield what follows ``~`` of the regular expressions, made to be about the part alone."""
         for pattern, _, entry in self.table.regular:
             bare = pattern.removeprefix("*")
             fold = "*" * (len(pattern) - len(bare))
@@ -71,7 +70,7 @@ class Parts:
                 yield fold + found, entry
 
     def _own(self, pattern: str, fold: str) -> str | None:
-        """Give what a regular expression says of the part, ``None`` if no part is right for it."""
+        """Return what a regular expression says of the part, ``None`` if no part is right for it."""
         if not self.before and not self.after:
             return pattern
         found = _BEGINNING.fullmatch(pattern)

@@ -52,12 +52,10 @@ class Directive:
 
     @property
     def name(self) -> str:
-        """Its first word."""
         return self.words[0]
 
     @property
     def parameters(self) -> tuple[str, ...]:
-        """The other words."""
         return self.words[1:]
 
     @property
@@ -188,5 +186,4 @@ class NginxReader:
 
 
 def latest(directives: Iterable[Directive], *names: str) -> dict[str, Directive]:
-    """Give the last directive of each name."""
     return {d.name: d for d in directives if d.name in names}

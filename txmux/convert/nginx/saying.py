@@ -31,12 +31,11 @@ _ACME = "acme-tls/1"
 
 
 def tls(**options: str) -> Term:
-    """Give what a client that speaks TLS has to say."""
     return Term("tls", tuple(options.items()))
 
 
 def names(patterns: list[str]) -> Iterable[Term]:
-    """Give what a client has to say that asks for one of these names; no line gets too long."""
+    """Yield what a client has to say that asks for one of these names; no line gets too long."""
     regular = [name for name in patterns if name.startswith("~")]
     others = [name for name in patterns if not name.startswith("~")]
     for at in range(0, len(others), _MOST_IN_LINE):

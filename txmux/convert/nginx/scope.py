@@ -33,7 +33,7 @@ class Scope:
     folder: str
 
     def all(self, *names: str) -> list[Directive]:
-        """Give the directives of these names; those of ``stream`` only if there are none here."""
+        """Return the directives of these names; those of ``stream`` only if there are none here."""
         for directives in (self.own, self.outer):
             found = [d for d in directives if d.name in names]
             if found:
@@ -41,21 +41,20 @@ class Scope:
         return []
 
     def get(self, name: str) -> Directive | None:
-        """Give the directive that counts."""
         return next(reversed(self.all(name)), None)
 
     def is_on(self, name: str, *, default: bool = False) -> bool:
-        """Tell whether a directive says ``on``."""
+        """Return whether a directive says ``on``."""
         found = self.get(name)
         return found.value == "on" if found else default
 
     def text(self, name: str, default: str = "") -> str:
-        """Give what a directive says."""
+        """Return what a directive says."""
         found = self.get(name)
         return " ".join(found.parameters) if found else default
 
     def line(self, name: str) -> int:
-        """Give the line of a directive, 0 if it is not there."""
+        """Return the line of a directive, 0 if it is not there."""
         found = self.get(name)
         return found.line if found else 0
 
@@ -86,7 +85,7 @@ class Scope:
 
 
 def each(scope: Scope, names: dict[str, str], tell: Callable[[int, str], None]) -> None:
-    """Tell of directives, and of each why it has no counterpart."""
+    """Report directives, and of each why it has no counterpart."""
     for directive in scope.own:
         if directive.name in names:
             why = names[directive.name]

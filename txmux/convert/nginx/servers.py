@@ -70,7 +70,7 @@ class Server:
             self._listener(several, decided)
 
     def _decided(self, endpoint: Endpoint) -> Decided[str]:
-        """Give where clients are led: the name of a backend, or ``close``."""
+        """Return where clients are led: the name of a backend, or ``close``."""
         directive = self._scope.get("proxy_pass") or self._scope.get("pass")
         if directive is None:
             self._no_proxy()

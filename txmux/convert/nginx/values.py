@@ -53,14 +53,13 @@ def joined(pieces: list[str | Variable]) -> Value:
 
 
 def plain(value: Value) -> str | None:
-    """Give the text of a value without variables, else ``None``."""
+    """Return the text of a value without variables, else ``None``."""
     if any(isinstance(piece, Variable) for piece in value):
         return None
     return "".join(map(str, value))
 
 
 def shown(value: Value) -> str:
-    """Write a value as it is in the configuration."""
     return "".join(map(str, value)) or '""'
 
 

@@ -50,14 +50,14 @@ class Place:
     known: tuple[tuple[str, Value], ...] = ()
 
     def constants(self) -> Mapping[str, str]:
-        """Give the variables that are the same for all clients."""
+        """Return the variables that are the same for all clients."""
         found = {"server_port": self.port, "protocol": "TCP"}
         if self.host not in {"", "0.0.0.0", "::"}:  # noqa: S104 - it is compared
             found["server_addr"] = self.host
         return found if self.preread else {**found, **dict.fromkeys(_PREREAD, "")}
 
     def facts(self) -> Mapping[str, str]:
-        """Give the variables that depend on the client, and which fact each of them is."""
+        """Return the variables that depend on the client, and which fact each of them is."""
         return {**_ADDRESS, **(_PREREAD if self.preread else {}), **(_ENDED if self.ended else {})}
 
 
@@ -80,18 +80,17 @@ class Variables:
         self._texts: dict[str, Directive] = {}
 
     def set(self, directives: Iterable[Directive]) -> None:
-        """Take the variables that a server sets."""
         self._texts = {d.value.removeprefix("$"): d for d in directives if len(d.words) == 3}
 
     def shares(self, value: Value) -> Directive | None:
-        """Give the block ``split_clients`` that a value is of, if it is that alone."""
+        """Return the block ``split_clients`` that a value is of, if it is that alone."""
         if len(value) != 1 or not isinstance(value[0], Variable):
             return None
         found = self._defined.get(value[0].name)
         return found if found and found.name == "split_clients" else None
 
     def decide(self, text: str, line: int, place: Place, depth: int = 0) -> Decided[Value]:
-        """Give what a text is for each client, with those variables left that may have any value.
+        """Return what a text is for each client, with those variables left that may have any value.
 
         Args:
             text: With variables.

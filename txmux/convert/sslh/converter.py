@@ -286,7 +286,7 @@ class _Sslh:
         return f"{bare}:{number}"
 
     def _port(self, text: str) -> str:
-        """Give the number of a port; nothing if it is a name that is not known."""
+        """Return the number of a port; nothing if it is a name that is not known."""
         if text.isdecimal() or not re.search("[A-Za-z]", text):
             return text
         number = self._machine.port_of(text) or _COMMON.get(text)
@@ -368,7 +368,7 @@ class _Sslh:
         group.leave_out("minlength", "routes wait for as many bytes as they need")
 
     def _guard(self, group: Group) -> None:
-        """Tell of the name by which hosts.allow and hosts.deny may keep clients out."""
+        """Report the name by which hosts.allow and hosts.deny may keep clients out."""
         service = group.settings.get("service")
         if service is None or self._machine.is_guarded(str(service.value)):
             group.need_look(
@@ -432,7 +432,7 @@ class _Sslh:
 
 
 def _takes_header(entry: object) -> bool:
-    """Tell whether an endpoint expects PROXY headers."""
+    """Return whether an endpoint expects PROXY headers."""
     names = ("proxyprotocol", "proxy_protocol")
     return isinstance(entry, dict) and any(n in entry and entry[n].value is True for n in names)
 

@@ -96,7 +96,7 @@ def convert_traefik(
 
 
 def _unknown(points: Iterable[EntryPoint], routers: Iterable[Router], draft: Draft) -> None:
-    """Tell of entry points that nobody has said the address of."""
+    """Report entry points that nobody has said the address of."""
     known = {point.name for point in points}
     for router in routers:
         for name in router.points:
@@ -154,7 +154,7 @@ def _named(files: list[Node], *path: str) -> Iterator[tuple[str, Node]]:
 
 
 def _certificates(files: list[Node]) -> list[Node]:
-    """Give the certificates, the default one first, since it is for all other names."""
+    """Return the certificates, the default one first, since it is for all other names."""
     default = [file.get("tls", "stores", "default", "defaultCertificate") for file in files]
     others = [one for file in files for one in file.get("tls", "certificates").each()]
     return [one for one in (*default, *others) if one.get("certFile").text]

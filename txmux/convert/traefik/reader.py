@@ -34,7 +34,7 @@ class Node:
     names: Mapping[str, str] = attrs.field(factory=dict)
 
     def get(self, *path: str) -> Node:
-        """Give what is there by these keys; nothing if it is not there."""
+        """Return what is there by these keys; nothing if it is not there."""
         found = self
         for key in path:
             inside = found.value if isinstance(found.value, dict) else {}
@@ -42,13 +42,13 @@ class Node:
         return found
 
     def items(self) -> Iterator[tuple[str, Node]]:
-        """Give what it has, with the keys as they are written."""
+        """Yield what it has, with the keys as they are written."""
         if isinstance(self.value, dict):
             for key, node in self.value.items():
                 yield self.names[key], node
 
     def each(self) -> list[Node]:
-        """Give the items of a list; a text is one of them."""
+        """Return the items of a list; a text is one of them."""
         if isinstance(self.value, list):
             return self.value
         return [self] if self.text else []
@@ -132,7 +132,7 @@ def _of_yaml(node: Any, path: str, room: Iterator[int], depth: int = 0) -> Node:
 
 
 def _of_toml(value: Any, lines: list[str], line: int) -> Node:
-    """Give a value, which is on a line or after it; the package does not tell."""
+    """Return a value, which is on a line or after it; the package does not tell."""
     if isinstance(value, dict):
         pairs = []
         for key, inside in value.items():

@@ -51,7 +51,6 @@ class EntryPoint:
 
     @property
     def is_udp(self) -> bool:
-        """Whether datagrams come there."""
         return self._place is not None and self._place["kind"] == "udp"
 
     @property
@@ -170,7 +169,7 @@ class Routing:
         return Decided(tuple(cases), CLOSE, section.line)
 
     def _cases(self, router: Router, section: Section) -> list[tuple[Condition, str]]:
-        """Give who is led where by a router: first those that its middlewares let in."""
+        """Return who is led where by a router: first those that its middlewares let in."""
         draft, line = self.leading.draft, router.node.line
         try:
             condition = read_rule(router.node.get("rule").text, tls=router.is_tls)
@@ -250,7 +249,7 @@ class Routing:
             self.leading.draft.look(asked.line, message, route)
 
     def _told(self, route: Section, options: Node, condition: Condition) -> None:
-        """Tell of options of TLS that have no counterpart."""
+        """Report options of TLS that have no counterpart."""
         draft = self.leading.draft
         for name, node in options.items():
             key = name.lower()

@@ -66,7 +66,7 @@ class Services:
         self._made: dict[tuple[str, str], Section] = {}
 
     def outcome(self, name: str, idle: str = "") -> str:
-        """Give the name of a service's backend.
+        """Return the name of a service's backend.
 
         Args:
             name: What the service is called.

@@ -57,7 +57,7 @@ class Automaton:
         return cls(classes, takers, chained, jumps, near, start & near[-1], len(follow))
 
     def step(self, states: int, byte_class: int) -> int:
-        """Give the states after one more byte; only those from which a match can be reached."""
+        """Return the states after one more byte; only those from which a match can be reached."""
         moving = states & self.takers[byte_class]
         reached = (moving & self.chained) << 1
         for sources, targets in self.jumps:
@@ -66,12 +66,12 @@ class Automaton:
         return reached & self.near[-1]
 
     def shortest(self, states: int) -> float:
-        """Give the fewest bytes that lead from some of these states to a match; `math.inf` if none do."""
+        """Return the fewest bytes that lead from some of these states to a match; `math.inf` if none do."""
         distance = bisect_left(self.near, 1, key=lambda near: int(bool(states & near)))
         return distance if distance < len(self.near) else inf
 
     def longest(self) -> float:
-        """Give the most bytes that a match has; `math.inf` if there is no limit."""
+        """Return the most bytes that a match has; `math.inf` if there is no limit."""
         states, length = self.start, 0
         while states:
             reached = (states & self.chained) << 1

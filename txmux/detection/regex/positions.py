@@ -86,7 +86,7 @@ def _expanded(node: Node, longest: int | None) -> int:
 
 
 def _copies(repeat: Repeat, longest: int | None) -> tuple[int, bool]:
-    """Tell how many copies of its item a repeat is, and whether the last one may come again and again."""
+    """Return how many copies of its item a repeat is, and whether the last one may come again and again."""
     maximum = repeat.maximum
     # A round that is worth its count takes a byte, so a count that `longest` keeps out of reach is no limit.
     if maximum is None or (longest is not None and maximum >= longest):
@@ -109,7 +109,7 @@ class _Fragment:
     connect: Callable[[Masks], None]
 
     def before(self, after: Masks) -> Masks:
-        """Give the states that may come next before this fragment, when `after` may behind it."""
+        """Return the states that may come next before this fragment, when `after` may behind it."""
         return _union(self.first, _both(self.passes, after))
 
 
@@ -193,7 +193,7 @@ class _Builder:
         return _Fragment((first,) * len(self._contexts), self._nothing, connect)
 
     def _held(self, assertion: Assertion, before: int | None) -> int:
-        """Give the states that may come next where the assertion holds after a byte of that kind."""
+        """Return the states that may come next where the assertion holds after a byte of that kind."""
         match assertion:
             case Assertion.START:
                 return 0 if before else self._all

@@ -121,7 +121,7 @@ class StreamPattern:
         return Progress(Verdict.NEED_MORE, length, state)
 
     def fullmatch(self, data: bytes) -> bool:
-        """Tell whether the pattern matches the whole of `data`, and `data` is no longer than a match may be."""
+        """Return whether the pattern matches the whole of `data`, and `data` is no longer than a match may be."""
         state = self._start
         for byte_class in data.translate(self._automaton.classes):
             state = state.moves.get(byte_class) or self._move(state, byte_class)

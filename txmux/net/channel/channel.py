@@ -156,7 +156,7 @@ class Channel(Protocol):
             self._close_to(TypeError("it has descriptors"))
 
     def cut_off(self) -> None:
-        """Note that what is sent from now on would not arrive."""
+        """Record that what is sent from now on would not arrive."""
         self.is_open = False
 
     @override
@@ -227,7 +227,7 @@ class Channel(Protocol):
         self._log.failure("another process has told {kind!r}, which failed", failure, kind=kind)
 
     def _descriptors(self, count: int) -> list[int]:
-        """Give the descriptors of a message; fewer if this process may have no more."""
+        """Return the descriptors of a message; fewer if this process may have no more."""
         if not count:
             return []
         sent = -(-count // MOST)
@@ -307,7 +307,7 @@ _NO_MESSAGE = (AttributeError, IndexError, KeyError, TypeError, ValueError)
 
 
 def _read(line: bytes) -> tuple[str, int | None, int, dict[str, Any]]:
-    """Give the kind of a message, its number if it is a question, how many descriptors it has, and its values."""
+    """Return the kind of a message, its number if it is a question, how many descriptors it has, and its values."""
     values: dict[str, Any] = parse_json(line)
     kind, number, count = values.pop("kind"), values.pop("ask", None), values.pop("descriptors", 0)
     to = values["to"] if kind == "answer" else 0

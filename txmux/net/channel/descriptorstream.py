@@ -33,7 +33,7 @@ class Receiving(Protocol):
         """Take the descriptors that came with the next bytes; fewer than were sent if this process may have no more."""
 
     def cut_off(self) -> None:
-        """Note that nothing more is sent; the connection is closed when what waits has gone."""
+        """Record that nothing more is sent; the connection is closed when what waits has gone."""
 
 
 @attrs.define

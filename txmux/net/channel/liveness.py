@@ -37,12 +37,12 @@ class Liveness:
         self._timer: IDelayedCall | None = None
 
     def owes(self) -> None:
-        """Note that it owes an answer more."""
+        """Record that it owes an answer more."""
         self._owed += 1
         self._wait()
 
     def has_answered(self) -> None:
-        """Note that it owes one less."""
+        """Record that it owes one less."""
         self._owed -= 1
         if not self._owed and self._timer is not None:
             self._timer.cancel()

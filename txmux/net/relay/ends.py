@@ -23,7 +23,7 @@ class IRelayTransport(interfaces.ITCPTransport, interfaces.IConsumer, interfaces
     """What a relay needs of a transport; TCP, UNIX and TLS transports of Twisted all have it."""
 
     def getHandle() -> object:
-        """Give the socket, or what takes its place."""
+        """Return the socket, or what takes its place."""
 
 
 class Receiver(Protocol):

@@ -30,12 +30,11 @@ if TYPE_CHECKING:
 
 
 def is_supported() -> bool:
-    """Tell whether this system has what the relay needs."""
     return is_available() and can_splice()
 
 
 def can_relay(end: End) -> bool:
-    """Tell whether an end has a plain socket."""
+    """Return whether an end has a plain socket."""
     transport: Any = end.transport
     return isinstance(transport, tcp.Connection) and not transport.TLS
 

@@ -303,7 +303,7 @@ class KernelSide(RelaySide):
         self.other._update()
 
     def _refuse(self) -> None:
-        """Note that its peer takes nothing any more. What that sent before is read first."""
+        """Record that its peer takes nothing any more. What that sent before is read first."""
         self._unwritable = True
         self._held = b""
         other = self.other

@@ -42,7 +42,7 @@ class Guard:
 
     @classmethod
     def of(cls, reactor: IReactorTime) -> Guard:
-        """Give the one guard of a reactor."""
+        """Return the one guard of a reactor."""
         guard = _guards.get(reactor)
         if guard is None:
             guard = _guards[reactor] = cls(reactor)
@@ -98,7 +98,7 @@ class Mark:
         self._since = 0.0
 
     def came(self, count: int, now: float) -> None:
-        """Note that bytes have come, and set the mark if they were many in a short time.
+        """Record that bytes have come, and set the mark if they were many in a short time.
 
         Args:
             count: How many.
@@ -128,7 +128,7 @@ class Mark:
             self._source.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, level)
 
     def rests(self) -> bool:
-        """Tell whether nothing has come since this was last asked."""
+        """Return whether nothing has come since this was last asked."""
         rested, self._rested = self._rested, True
         return rested
 
@@ -138,7 +138,7 @@ class Mark:
         self._paused = True
 
     def answered(self) -> None:
-        """Note that something goes to the sender, who may have waited for that, and so may others for what it sends next.
+        """Record that something goes to the sender, who may have waited for that, and so may others for what it sends next.
 
         If it was slowed down by a mark, it has to send more for the next one.
         """

@@ -27,7 +27,7 @@ class Spliced:
         self.count = 0
 
     def take(self) -> int:
-        """Give the count, and begin again."""
+        """Return the count, and begin again."""
         count, self.count = self.count, 0
         return count
 
@@ -36,7 +36,7 @@ SPLICED = Spliced()
 
 
 def can_splice() -> bool:
-    """Tell whether this system moves bytes between descriptors without copying them."""
+    """Return whether this system moves bytes between descriptors without copying them."""
     return hasattr(os, "splice")
 
 
@@ -95,7 +95,7 @@ class PipePool:
         self._descriptors = descriptors
 
     def take(self) -> Pipe | None:
-        """Give an empty pipe; ``None`` if there is none to be had at present."""
+        """Return an empty pipe; ``None`` if there is none to be had at present."""
         if self._given >= self._in_use:
             return None
         try:

@@ -49,7 +49,7 @@ def queued_in(connected: socket.socket) -> int:
 
 
 def _is_dead(connected: socket.socket) -> bool:
-    """Tell whether a TCP connection was reset: its queue is then never emptied (tcp(7), TCP_INFO)."""
+    """Return whether a TCP connection was reset: its queue is then never emptied (tcp(7), TCP_INFO)."""
     if connected.family == socket.AF_UNIX or not hasattr(socket, "TCP_INFO"):
         return False
     return connected.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == _TCP_CLOSE

@@ -137,7 +137,6 @@ class Relay:
 
     @property
     def timeouts(self) -> Timeouts:
-        """When it gives up."""
         return self._timeouts
 
     def suspend(self) -> RelayState | None:
@@ -218,7 +217,7 @@ class Relay:
         self._set_timer(max(0.0, left // step * step or left))
 
     def moved(self) -> Moved:
-        """Tell how much has gone each way until now, while it is relayed."""
+        """Return how much has gone each way until now, while it is relayed."""
         return Moved(self._client.received, self._server.received, self._last_byte_at())
 
     def abort(self, reason: RelayReason) -> None:
@@ -374,14 +373,14 @@ class Relay:
         return self.ending or self._client.has_finished or self._server.has_finished
 
     def _heard_at(self, side: RelaySide) -> float:
-        """Tell when a side's last byte came, or whatever else counts as one."""
+        """Return when a side's last byte came, or whatever else counts as one."""
         return max(self._since, side.last_byte_at)
 
     def _last_byte_at(self) -> float:
         return max(self._since, self._client.last_byte_at, self._server.last_byte_at)
 
     def _directions(self) -> list[tuple[RelaySide, float]]:
-        """Give the sides that have a limit of their own, while both may send."""
+        """Return the sides that have a limit of their own, while both may send."""
         limits = self._timeouts.upload_idle, self._timeouts.download_idle
         if limits == (None, None) or self._is_closing():
             return []
@@ -389,7 +388,7 @@ class Relay:
         return [(side, limit) for side, limit in sides if limit is not None]
 
     def _due(self) -> float:
-        """Tell when something has taken too long if nothing comes until then."""
+        """Return when something has taken too long if nothing comes until then."""
         limit = self._timeouts.half_close if self._is_closing() else self._timeouts.idle
         dues = [self._heard_at(side) + own for side, own in self._directions()]
         return min([self._last_byte_at() + limit, *dues])
@@ -440,7 +439,7 @@ class Relay:
             self._close_both("idle-timeout")
 
     def _still_sending(self) -> bool:
-        """Tell whether the peers have something to take, and have taken some since this was last asked."""
+        """Return whether the peers have something to take, and have taken some since this was last asked."""
         before = self._unsent
         self._unsent = sum(side.unsent() for side in (self._client, self._server) if not side.gone)
         return self._unsent > 0 and self._unsent != before

@@ -26,10 +26,10 @@ class Sides(Protocol):
     ending: bool
 
     def side_finished(self, side: RelaySide, /) -> None:
-        """Note that a side's peer sends no more."""
+        """Record that a side's peer sends no more."""
 
     def side_lost(self, side: RelaySide, reason: Failure, /) -> None:
-        """Note that a side is gone."""
+        """Record that a side is gone."""
 
 
 class RelaySide(abc.ABC):
@@ -73,13 +73,13 @@ class RelaySide(abc.ABC):
         """Pass bytes to the other side."""
 
     def finished(self) -> None:
-        """Note that this side's peer sends no more."""
+        """Record that this side's peer sends no more."""
         if not self.has_finished:
             self.has_finished = True
             self._relay.side_finished(self)
 
     def lost(self, reason: Failure) -> None:
-        """Note that this side is gone."""
+        """Record that this side is gone."""
         self.gone = True
         self._relay.side_lost(self, reason)
 
@@ -141,9 +141,9 @@ class RelaySide(abc.ABC):
 
     @abc.abstractmethod
     def silence(self) -> Silence:
-        """Tell how long its peer has left bytes unanswered that are on their way to it."""
+        """Return how long its peer has left bytes unanswered that are on their way to it."""
 
     def is_taking(self) -> bool:
-        """Tell whether its peer has something to take, and has taken some since this was last asked."""
+        """Return whether its peer has something to take, and has taken some since this was last asked."""
         before, self._unsent_before = self._unsent_before, self.unsent()
         return self._unsent_before not in {0, before}

@@ -59,7 +59,7 @@ class Silence:
     asked: int
 
     def is_over(self, keepalive: Keepalive) -> bool:
-        """Tell whether a peer that is there would have answered by now."""
+        """Return whether a peer that is there would have answered by now."""
         asked = self.asked >= max(keepalive.count, _LEAST)
         return asked and self.seconds >= patience(keepalive)
 
@@ -80,7 +80,7 @@ class Asked(Protocol):
     """A side of a relay."""
 
     def silence(self) -> Silence:
-        """Tell how long its peer has not answered."""
+        """Return how long its peer has not answered."""
 
 
 def look(sides: Iterable[Side], keepalive: Keepalive) -> tuple[Side | None, float]:
@@ -99,7 +99,7 @@ def look(sides: Iterable[Side], keepalive: Keepalive) -> tuple[Side | None, floa
 
 
 def patience(keepalive: Keepalive | None) -> float:
-    """Tell how many seconds after its last sign a peer counts as gone."""
+    """Return how many seconds after its last sign a peer counts as gone."""
     if keepalive is None:
         return math.inf
     return float(keepalive.idle + keepalive.interval * keepalive.count)
@@ -115,7 +115,7 @@ class _Options:
 
 
 def keepalive_of(*transports: Any) -> Keepalive | None:
-    """Give the keepalive that the sockets of transports have; ``None`` if they have none, or the system cannot tell."""
+    """Return the keepalive that the sockets of transports have; ``None`` if they have none, or the system cannot tell."""
     found = (_keepalive_of(below_tls(transport).getHandle()) for transport in transports)
     return next(filter(None, found), None)
 
@@ -133,7 +133,7 @@ def _keepalive_of(connected: object) -> Keepalive | None:
 
 
 def silence_of(connected: object) -> Silence:
-    """Tell how long a socket's peer has not answered; `QUIET` if it has nothing to, or the system cannot tell."""
+    """Return how long a socket's peer has not answered; `QUIET` if it has nothing to, or the system cannot tell."""
     if not _can_tell(connected):
         return QUIET
     try:

@@ -100,11 +100,10 @@ class DatagramClient:
     abortConnection = loseWriteConnection = loseConnection
 
     def getPeer(self) -> IAddress:
-        """Give the server's address."""
         return _address(*self._place)
 
     def getHost(self) -> IAddress:
-        """Give this machine's address."""
+        """Return this machine's address."""
         name = self._socket.getsockname() if self._socket is not None else ("0.0.0.0", 0)  # noqa: S104 - none
         return _address(*name[:2])
 

@@ -47,7 +47,7 @@ class Descriptors:
         self.reserved = 0
 
     def room(self) -> int:
-        """Tell how many clients may be accepted now; none if all that is left is for those who have been let in."""
+        """Return how many clients may be accepted now; none if all that is left is for those who have been let in."""
         if self._since_looked >= AT_ONCE:
             self._look_at_limit()
         if self._granted <= 0:
@@ -73,16 +73,16 @@ class Descriptors:
         return self._limit() - self._count() - self.reserved - _SPARE
 
     def now(self) -> tuple[int, int]:
-        """Tell how many are open, and how many may be."""
+        """Return how many are open, and how many may be."""
         return self._count(), self._limit()
 
     def let_in(self) -> None:
-        """Note that a client has been accepted."""
+        """Record that a client has been accepted."""
         self._granted -= 1
         self._since_looked += 1
 
     def can_spare(self, number: int) -> bool:
-        """Tell whether there are descriptors for something that can be done without."""
+        """Return whether there are descriptors for something that can be done without."""
         self._granted = 0  # to be counted again
         return self._free() >= number
 
@@ -108,7 +108,7 @@ class Descriptors:
         self._waiting.pop(call, None)
 
     def freed(self) -> None:
-        """Note that a connection is over."""
+        """Record that a connection is over."""
         if self._waiting:
             waiting, self._waiting = self._waiting, {}
             for call in waiting:

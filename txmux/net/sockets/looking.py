@@ -35,7 +35,7 @@ class Looking:
         self.seen = 0
 
     def more(self) -> bytes:
-        """Give what has come since it was asked last.
+        """Return what has come since it was asked last.
 
         Raises:
             OSError: The connection is broken.
@@ -50,7 +50,7 @@ class Looking:
         return new
 
     def is_full(self) -> bool:
-        """Tell whether there can be no more, though the peer has more to say: the socket takes no more, or is not looked at any further."""
+        """Return whether there can be no more, though the peer has more to say: the socket takes no more, or is not looked at any further."""
         asked = select.poll()
         asked.register(self._socket, select.POLLIN)
         return bool(asked.poll(0))

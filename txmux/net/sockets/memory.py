@@ -67,7 +67,7 @@ class Memory:
         self._fill()
 
     def is_enough(self) -> bool:
-        """Tell whether there is memory for more than to end connections."""
+        """Return whether there is memory for more than to end connections."""
         if self._since is None:
             return True
         is_calm = self._seconds() - self._since >= _CALM
@@ -80,7 +80,7 @@ class Memory:
         return True
 
     def can_grow(self) -> bool:
-        """Tell whether there is enough, looking before it lacks: for what must not be left half done."""
+        """Return whether there is enough, looking before it lacks: for what must not be left half done."""
         if self._since is None:
             try:
                 bytearray(_PIECE)

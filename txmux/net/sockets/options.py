@@ -17,7 +17,7 @@ _IDLE = getattr(socket, "TCP_KEEPIDLE", None) or getattr(socket, "TCP_KEEPALIVE"
 
 
 def keepalive_options(idle: int, interval: int, count: int) -> tuple[SocketOption, ...]:
-    """Give the options that have the system find out whether a quiet peer is still there (RFC 9293, section 3.8.4).
+    """Return the options that have the system find out whether a quiet peer is still there (RFC 9293, section 3.8.4).
 
     Args:
         idle: Seconds without a byte before it is asked.

@@ -38,12 +38,11 @@ _pollers: WeakKeyDictionary[Any, Poller] = WeakKeyDictionary()
 
 
 def is_available() -> bool:
-    """Tell whether this system has epoll."""
     return hasattr(select, "epoll")
 
 
 def after_turn(reactor: Any) -> Callable[[Callable[[], None]], None] | None:
-    """Give what calls something when all that is ready has been served; ``None`` where there is no such moment."""
+    """Return what calls something when all that is ready has been served; ``None`` where there is no such moment."""
     return Poller.of(reactor).after_turn if is_available() else None
 
 
@@ -71,7 +70,7 @@ class Poller:
 
     @classmethod
     def of(cls, reactor: Any) -> Poller:
-        """Give the one poller of a reactor."""
+        """Return the one poller of a reactor."""
         poller = _pollers.get(reactor)
         if poller is None:
             poller = _pollers[reactor] = cls(reactor)
@@ -178,7 +177,6 @@ class Poller:
     # What the reactor asks for.
 
     def fileno(self) -> int:
-        """Give the epoll object's descriptor."""
         return -1 if self._epoll is None else self._epoll.fileno()
 
     def doRead(self) -> None:
@@ -223,7 +221,6 @@ class Poller:
         return True
 
     def logPrefix(self) -> str:
-        """Name it in logs."""
         return "sockets"
 
     def connectionLost(self, reason: Failure) -> None:

@@ -106,7 +106,6 @@ class SocketPort(WatchedPort):
         super().startReading()
 
     def getHost(self) -> IAddress:
-        """Give the address it listens on."""
         return address_of(self._family, self._socket.getsockname())
 
     @override

@@ -57,11 +57,10 @@ class Pause:
 
     @property
     def is_on(self) -> bool:
-        """Whether `go_on` is still to be called."""
         return self._timer is not None
 
     def begin(self, shortage: str | None) -> None:
-        """Note that no more are accepted; `go_on` is called after a while.
+        """Record that no more are accepted; `go_on` is called after a while.
 
         Args:
             shortage: Why, for the log; ``None`` if it has been told of already.
@@ -96,7 +95,7 @@ class Pause:
             self.begin(None)  # or nobody would ever be accepted again
 
     def has_clients(self) -> bool:
-        """Tell whether somebody waits in the queue."""
+        """Return whether somebody waits in the queue."""
         queue = select.poll()
         queue.register(self._fileno(), select.POLLIN)
         return bool(queue.poll(0))
@@ -109,14 +108,14 @@ class Pause:
             self._descriptors.forget(self._hurry)
 
     def enough(self) -> None:
-        """Note that nobody waits in the queue."""
+        """Record that nobody waits in the queue."""
         if self in _short:
             _short.discard(self)
             if not _short:
                 _end.append(self._clock.callLater(_CALM, _say_end))
 
     def end(self) -> None:
-        """Note that the port is closed."""
+        """Record that the port is closed."""
         self.cancel()
         if _end or self in _short:
             _short.discard(self)

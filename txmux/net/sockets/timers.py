@@ -75,7 +75,6 @@ class Timers:
         return queue
 
     def getDelayedCalls(self) -> Sequence[IDelayedCall]:
-        """Give the timers that have neither run out nor been cancelled."""
         return [timer for queue in self._queues.values() for timer in queue.waiting]
 
     def drop_idle(self) -> None:
@@ -102,7 +101,6 @@ class Timer:
         self.at = 0.0
 
     def active(self) -> bool:
-        """Tell whether it has neither run out nor been cancelled."""
         return self.queue is not None
 
     def cancel(self) -> None:
@@ -125,7 +123,7 @@ class Timer:
         self.reset(self.at + secondsLater - self._timers.seconds())
 
     def getTime(self) -> float:
-        """Tell when it runs out, in the clock's seconds."""
+        """Return when it runs out, in the clock's seconds."""
         return self.at
 
     def run_out(self) -> None:
@@ -187,7 +185,7 @@ class _Queue:
         del self.waiting[timer]
 
     def is_idle(self) -> bool:
-        """Tell whether nobody waits; then the reactor need not ring either."""
+        """Return whether nobody waits; then the reactor need not ring either."""
         if self.waiting:
             return False
         if self._alarm is not None and self._alarm.active():

@@ -53,7 +53,7 @@ def address_of(family: int, name: Any) -> IAddress:
 
 
 def place_of(host: str, port: int) -> tuple[Any, ...]:
-    """Give what ``connect()`` takes for an IP address, which may name the interface of its link (RFC 4007, section 11).
+    """Return what ``connect()`` takes for an IP address, which may name the interface of its link (RFC 4007, section 11).
 
     Raises:
         OSError: This machine has no such interface.
@@ -68,7 +68,7 @@ def place_of(host: str, port: int) -> tuple[Any, ...]:
 
 
 def host_of(name: tuple[Any, ...]) -> str:
-    """Give the host of a socket's name as `place_of` takes it: a link-local IPv6 address with its interface, ``fe80::1%eth0``."""
+    """Return the host of a socket's name as `place_of` takes it: a link-local IPv6 address with its interface, ``fe80::1%eth0``."""
     if len(name) < 4 or not name[3]:
         return str(name[0])
     return socket.getnameinfo(name, socket.NI_NUMERICHOST | socket.NI_NUMERICSERV)[0]
@@ -159,17 +159,16 @@ class SocketTransport(tcp.Connection):
         return f"<SocketTransport {self.getPeer()}>"
 
     def getHost(self) -> IAddress:
-        """Give this end's address."""
+        """Return this end's address."""
         if self._host is None:
             self._host = address_of(self._family, self.socket.getsockname())
         return self._host
 
     def getPeer(self) -> IAddress:
-        """Give the other end's address."""
         return self._peer
 
     def take(self) -> bytes:
-        """Give what has come already, so that nobody need be woken for it; nothing, if that is the end or an error."""
+        """Return what has come already, so that nobody need be woken for it; nothing, if that is the end or an error."""
         try:
             if self._looking is not None:
                 return self._looking.more()
@@ -240,11 +239,9 @@ class SocketTransport(tcp.Connection):
     # What Twisted's transports ask of the reactor.
 
     def startReading(self) -> None:
-        """Read when there is something."""
         self._want((self._events | READ) & ~TROUBLE)
 
     def stopReading(self) -> None:
-        """Read no more for the time being."""
         self._want(self._events & ~READ)
 
     def stand_by(self) -> None:
@@ -253,11 +250,9 @@ class SocketTransport(tcp.Connection):
             self._want((self._events & ~READ) | TROUBLE)
 
     def startWriting(self) -> None:
-        """Write when there is room."""
         self._want(self._events | WRITE)
 
     def stopWriting(self) -> None:
-        """Have nothing to write for the time being."""
         self._want(self._events & ~WRITE)
 
     def _want(self, events: int) -> None:
@@ -348,7 +343,7 @@ class SocketTransport(tcp.Connection):
             super().write(data)
 
     def _is_broken(self) -> bool:
-        """Note that the peer takes nothing any more; tell whether what it sent before is still to be read."""
+        """Record that the peer takes nothing any more; tell whether what it sent before is still to be read."""
         nobody_reads = self.disconnecting or not (self._events & READ or self.reads_later)
         if self._read_to_end or nobody_reads:
             return False

@@ -52,7 +52,7 @@ def _name(folder: int, path: Path) -> str:
 
 
 def _is_roots(folder: Path) -> bool:
-    """Tell whether only root can put another folder in the place of one in it that is root's."""
+    """Return whether only root can put another folder in the place of one in it that is root's."""
     status = folder.stat()
     return status.st_uid == 0 and (
         not status.st_mode & 0o022 or bool(status.st_mode & stat.S_ISVTX)

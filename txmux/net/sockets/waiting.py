@@ -10,7 +10,7 @@ __all__ = ["below_tls", "waiting"]
 
 
 def below_tls(transport: Any) -> Any:
-    """Give the transport of the connection that TLS is spoken on, at any depth; any other transport as it is."""
+    """Return the transport of the connection that TLS is spoken on, at any depth; any other transport as it is."""
     bottom = transport
     while ISSLTransport.providedBy(bottom) and hasattr(bottom, "transport"):
         bottom = bottom.transport

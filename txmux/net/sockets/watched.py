@@ -59,7 +59,6 @@ class WatchedPort(ABC):
             self._poller.watch(self._socket.fileno(), READ, self._ready)
 
     def fileno(self) -> int:
-        """Give the descriptor of the socket."""
         return self._socket.fileno()
 
     def doRead(self) -> None:

@@ -53,7 +53,7 @@ class AgreedTLS:
         return str(names[0].value) if names else None
 
     def facts(self) -> dict[str, str]:
-        """Give what the access log tells of it."""
+        """Return what the access log tells of it."""
         told = {
             "sni": self.sni,
             "tls_version": self.version.removeprefix("TLSv"),

@@ -23,7 +23,7 @@ _SPIFFE = "spiffe://"
 
 
 def is_allowed(certificate: x509.Certificate, allowed: Iterable[AllowedClient]) -> bool:
-    """Tell whether a certificate, which has been verified, has names of all kinds that any of some lines wants.
+    """Return whether a certificate, which has been verified, has names of all kinds that any of some lines wants.
 
     Args:
         certificate: The client's.
@@ -37,7 +37,7 @@ def is_allowed(certificate: x509.Certificate, allowed: Iterable[AllowedClient]) 
 
 
 def alternative_names(certificate: x509.Certificate) -> list[tuple[str, str]]:
-    """Give the names of the extension subjectAltName (RFC 5280, section 4.2.1.6) that are text, with what they are.
+    """Return the names of the extension subjectAltName (RFC 5280, section 4.2.1.6) that are text, with what they are.
 
     Returns:
         ``DNS``, ``URI``, ``email`` or ``IP``, and the name; nothing if the extension is missing, or cannot be read.

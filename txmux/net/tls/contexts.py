@@ -116,7 +116,7 @@ def _by_names(pairs: Iterable[KeyPair]) -> dict[frozenset[str], list[KeyPair]]:
 
 
 def _names_of(certificate: x509.Certificate) -> frozenset[str]:
-    """Give the names of hosts that a certificate is for; its common name only where it has no better ones."""
+    """Return the names of hosts that a certificate is for; its common name only where it has no better ones."""
     names: list[Any]
     try:
         extension = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)

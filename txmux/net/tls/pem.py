@@ -172,7 +172,7 @@ def _pairs(file: _File, keys: dict[bytes, Any]) -> list[KeyPair]:
 
 
 def _blocks(key: str, path: Path, wanted: str) -> list[tuple[bytes, bytes]]:
-    """Give what the file holds: what each block is, and the block."""
+    """Return what the file holds: what each block is, and the block."""
     try:
         data = read_bytes(path)
     except OSError as problem:

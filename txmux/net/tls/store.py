@@ -69,7 +69,7 @@ class CertificateStore:
         self._looked_at = seconds()
 
     def context(self) -> SSL.Context:
-        """Give what the next client is served with."""
+        """Return what the next client is served with."""
         now = self._seconds()
         if now - self._looked_at >= self._pause:
             self._looked_at = now
@@ -79,7 +79,7 @@ class CertificateStore:
         return self._contexts.default
 
     def valid_until(self) -> list[tuple[str, float]]:
-        """Give for each certificate its file, and when it is not valid any more, in seconds since 1970."""
+        """Return for each certificate its file, and when it is not valid any more, in seconds since 1970."""
         return self._contexts.valid_until
 
     def reread(self) -> None:

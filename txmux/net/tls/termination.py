@@ -34,7 +34,6 @@ class Termination:
         self.factory = TLSMemoryBIOFactory(self, False, nothing, reactor)  # noqa: FBT003 - Twisted's signature
 
     def serverConnectionForTLS(self, protocol: object) -> SSL.Connection:  # noqa: ARG002
-        """Begin the TLS of one client."""
         return SSL.Connection(self.store.context(), None)
 
     def transport(self, protocol: Any) -> TLSTransport:
@@ -46,9 +45,8 @@ class Termination:
         return TLSTransport(self.factory, protocol, _connectWrapped=False)
 
     def agreed(self, transport: TLSTransport) -> AgreedTLS:
-        """Tell what the handshake, which is complete, has come to."""
+        """Return what the handshake, which is complete, has come to."""
         return AgreedTLS.of(transport.getHandle())
 
     def cause_of(self, problem: object, transport: TLSTransport) -> str:
-        """Say why a handshake failed."""
         return cause_of(problem, transport.distrusted)

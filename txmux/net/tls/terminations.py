@@ -37,7 +37,7 @@ class Terminations:
             raise RulesError(problems)
 
     def of(self, route: Route) -> Termination:
-        """Give what ends the TLS of a route that does so; the same object for the same name and files.
+        """Return what ends the TLS of a route that does so; the same object for the same name and files.
 
         Raises:
             MuxError: A file cannot be used.
@@ -79,7 +79,6 @@ class Terminations:
         return prepared
 
     def troubles(self) -> list[str]:
-        """Tell what keeps clients from the certificates that are in the files."""
         return [trouble for made in self._made.values() if (trouble := made.store.trouble)]
 
     def reread(self) -> None:

@@ -122,7 +122,7 @@ class TLSTransport(TLSMemoryBIOProtocol):
             self._answer()
 
     def _finished(self) -> None:
-        """Tell that the client will send no more, unless that is all that the end was waited for."""
+        """Report that the client will send no more, unless that is all that the end was waited for."""
         self._has_finished = True
         if self._tlsConnection.get_shutdown() & SENT_SHUTDOWN:
             self._shutdownTLS()
@@ -161,7 +161,7 @@ class TLSTransport(TLSMemoryBIOProtocol):
         self.transport.abortConnection()
 
     def _is_truncated(self) -> bool:
-        """Tell whether the client ends without a close-notify where there should be one, having told of it."""
+        """Return whether the client ends without a close-notify where there should be one, having told of it."""
         inner = self.wrappedProtocol
         # With TLS inside of TLS, the innermost one says whether all has come.
         if isinstance(inner, TLSTransport) or self._tlsConnection.get_shutdown() & SENT_SHUTDOWN:

@@ -40,7 +40,6 @@ class Account:
 
     @property
     def is_current(self) -> bool:
-        """Whether the process is this user already."""
         return (os.getuid(), os.geteuid()) == (self.uid, self.uid)
 
     def check(self) -> None:
@@ -90,7 +89,7 @@ class Account:
         return True
 
     def groups(self) -> list[int]:
-        """Give the IDs of all groups that the process gets."""
+        """Return the IDs of all groups that the process gets."""
         try:
             name = pwd.getpwuid(self.uid).pw_name
         except KeyError:

@@ -37,7 +37,7 @@ class _Asker(FileDescriptor):
 
 
 def open_for_worker(reactor: Any, helper: Helper) -> socket.socket:
-    """Give what leads a worker to this process, which opens for it the files that rules name.
+    """Return what leads a worker to this process, which opens for it the files that rules name.
 
     Args:
         reactor: Waits for questions.

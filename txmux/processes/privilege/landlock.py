@@ -37,7 +37,7 @@ class _PathBeneath(ctypes.Structure):
 
 
 def abi() -> int:
-    """Give the version of Landlock that the kernel has; 0 if it has none, or does not let this process use it."""
+    """Return the version of Landlock that the kernel has; 0 if it has none, or does not let this process use it."""
     if sys.platform != "linux" or os.uname().machine == "alpha":
         return 0
     try:

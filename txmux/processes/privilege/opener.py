@@ -139,7 +139,7 @@ class Opener:
         self._ask(do="name", pid=os.getpid(), remove=remove)
 
     def another(self, *, may_all: bool = False) -> socket.socket:
-        """Give what an `Opener` of another process can be made of.
+        """Return what an `Opener` of another process can be made of.
 
         Args:
             may_all: Whether by that more than files can be had.
@@ -196,7 +196,7 @@ class Opener:
 def opener_of(
     open_itself: Callable[[ListenAddress], socket.socket], opener: Opener
 ) -> Callable[[ListenAddress], socket.socket]:
-    """Give what opens the socket of a place, by the helper where this process may not."""
+    """Return what opens the socket of a place, by the helper where this process may not."""
 
     def open_place(place: ListenAddress) -> socket.socket:
         try:

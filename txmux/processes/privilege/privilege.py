@@ -78,7 +78,7 @@ class Privilege:
 
     @contextmanager
     def handed_over(self) -> Iterator[dict[str, socket.socket]]:
-        """Give what leads the process that takes the place of this one to the helper, if there is one, by `KEY`.
+        """Yield what leads the process that takes the place of this one to the helper, if there is one, by `KEY`.
 
         Raises:
             OpenerError: There is none any more.
@@ -107,7 +107,7 @@ class Privilege:
         self._use(Opener.start(rules.path, pidfile, text))
 
     def given_up(self, user: str) -> None:
-        """Tell that the process is another user from now on, and what that one cannot do."""
+        """Report that the process is another user from now on, and what that one cannot do."""
         self._log.info("the process is user {user} from now on", user=user)
         if not os.access(sys.executable, os.X_OK):
             self._log.warn(
@@ -144,7 +144,7 @@ class Privilege:
             raise OpenerError(problem.strerror) from problem
 
     def commit(self) -> None:
-        """Note that the rules that were read last are in force."""
+        """Record that the rules that were read last are in force."""
         if self.opener is not None:
             self.opener.commit()
 

@@ -87,7 +87,7 @@ class SandboxError(MuxError):
 
 
 def sandbox_of(rules: Rules) -> Sandbox:
-    """Tell whether workers are to confine themselves.
+    """Return whether workers are to confine themselves.
 
     Returns:
         ``auto`` if they go on where that fails, ``yes`` if not.
@@ -147,7 +147,7 @@ def confine(sandbox: Sandbox) -> bool:
 
 @cache
 def folders_of_python() -> Sequence[str]:
-    """Give the folders from which modules are imported, be it later.
+    """Return the folders from which modules are imported, be it later.
 
     It looks at every module: whoever forks processes that confine themselves asks before, so that their memory stays shared.
     """
@@ -168,7 +168,7 @@ def folders_of_python() -> Sequence[str]:
 
 
 def _of_tls() -> Iterator[str]:
-    """Give where OpenSSL was told to look for authorities that this machine trusts."""
+    """Yield where OpenSSL was told to look for authorities that this machine trusts."""
     for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
         for place in filter(None, os.environ.get(name, "").split(os.pathsep)):
             if os.path.realpath(place) not in _TOO_MUCH:

@@ -36,7 +36,7 @@ class Counting:
         self._limits: SharedLimits | None = None
 
     def limits(self, rules: Rules) -> SharedLimits:
-        """Give the memory, with room for what these rules count, too."""
+        """Return the memory, with room for what these rules count, too."""
         if self._limits is None:
             most = max(_MOST_WORKERS, 2 * rules.settings.workers)
             self._limits = SharedLimits.make(rules, most, self._in_use)
@@ -49,7 +49,7 @@ class Counting:
         return {name for name in names if name in known or self._counters.has_connections(name)}
 
     def as_json(self) -> dict[str, Any]:
-        """Give what the next service is to expect; see `SharedLimits.as_json`."""
+        """Return what the next service is to expect; see `SharedLimits.as_json`."""
         return self._limits.as_json() if self._limits is not None else {}
 
     def expect(self, values: Mapping[str, Any]) -> None:

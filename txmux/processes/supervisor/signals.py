@@ -142,7 +142,7 @@ class StopSignals:
         await over
 
     def _is_reactor_told(self) -> bool:
-        """Tell whether a signal has told the reactor to stop, which it may not have done yet."""
+        """Return whether a signal has told the reactor to stop, which it may not have done yet."""
         return getattr(self._reactor, "_exitSignal", None) is not None
 
     def _arrived(self, number: int, frame: Any) -> None:

@@ -195,11 +195,10 @@ class Supervisor:
         self.pool.tell("check", backend=backend, key=key, ok=ok, why=why)
 
     def sandbox(self) -> Sandbox:
-        """Tell whether a worker that is started now is to confine itself."""
         return sandbox_of(self._rules)
 
     def start_message(self, worker: Worker) -> dict[str, Any]:
-        """Give what a worker has to know at its start; see `txmux.processes.workers.messages.Start`."""
+        """Return what a worker has to know at its start; see `txmux.processes.workers.messages.Start`."""
         following = self._next
         if following is not None and worker in self.pool.added:
             message = self._message(following.rules, following.sockets, following.version)
@@ -230,7 +229,7 @@ class Supervisor:
         return found_by_checks(self.upstreams.as_json())
 
     async def state(self, *, again: bool = False) -> Told:
-        """Give what the next process goes on with; see `txmux.serving.state`.
+        """Return what the next process goes on with; see `txmux.serving.state`.
 
         Args:
             again: Whether it has been told before, and of bans wants only what has changed.
@@ -266,16 +265,15 @@ class Supervisor:
         return rows_of(self.bans.change(changes))
 
     def feed(self, told: Mapping[str, Any]) -> None:
-        """Note what is in networks, for workers that are started later; others are asked."""
+        """Record what is in networks, for workers that are started later; others are asked."""
         self._lists.feed(told)
 
     @property
     def number(self) -> int:
-        """The number of the version of the rules."""
         return self.version
 
     def opener(self) -> socket.socket | None:
-        """Give what leads a worker to what opens files for it; ``None`` if it opens them itself."""
+        """Return what leads a worker to what opens files for it; ``None`` if it opens them itself."""
         try:
             if self._privilege.opener is not None:
                 return self._privilege.opener.another()
@@ -286,15 +284,14 @@ class Supervisor:
         return None
 
     def answers(self) -> bool:
-        """Tell whether some worker serves, and each that is there does its work."""
+        """Return whether some worker serves, and each that is there does its work."""
         return self.pool.answers()
 
     def is_served(self) -> bool:
-        """Tell whether any worker serves."""
         return self.pool.is_served()
 
     def ready(self, worker: Worker) -> None:
-        """Note that a worker can serve."""
+        """Record that a worker can serve."""
         if self._deadline is not None:
             return  # it is told to stop already, and the sockets may be closed
         following = self._next
@@ -546,7 +543,6 @@ class Supervisor:
         self.pool.retired(worker)
 
     def end_removed(self, routes: Collection[str], backends: Collection[str]) -> None:
-        """See `Serving.end_removed`."""
         self.pool.tell("end_removed", routes=list(routes), backends=list(backends))
 
     async def status(self) -> dict[str, Any]:
@@ -554,7 +550,7 @@ class Supervisor:
         return {"generation": self.version, **await self.pool.status()}
 
     async def missing(self) -> list[str]:
-        """Tell what is missing for all clients to be served; see `Serving.missing`."""
+        """Return what is missing for all clients to be served; see `Serving.missing`."""
         return await self.pool.missing()
 
     def ended(self, number: int, *, is_left: bool) -> None:
@@ -617,7 +613,6 @@ class Supervisor:
             self._deadline.reset(_GRACE)
 
     def reopen_log(self) -> None:
-        """Open the access log's file again in every worker."""
         self.pool.tell("reopen")
 
     reopen_files = reopen_log

@@ -49,7 +49,7 @@ class Notifier:
         self.keeps = bool(self._address) and environment.get("FDSTORE", "0") != "0"
 
     def ready(self, status: str, *, is_new_main: bool = False) -> None:
-        """Tell that the service serves.
+        """Report that the service serves.
 
         Args:
             status: What it does, in a few words.
@@ -59,12 +59,11 @@ class Notifier:
         self._send(*main, "READY=1", f"STATUS={status}")
 
     def reloading(self) -> None:
-        """Tell that the rules are read again; `ready` ends this."""
+        """Report that the rules are read again; `ready` ends this."""
         now = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
         self._send("RELOADING=1", f"MONOTONIC_USEC={now}")
 
     def stopping(self) -> None:
-        """Tell that the service ends."""
         self._send("STOPPING=1", "STATUS=stopping: connections finish")
 
     def watch(self, is_well: Callable[[], bool]) -> None:
@@ -89,7 +88,7 @@ class Notifier:
             self._watchdog.stop()
 
     def taken(self, keys: Iterable[str], useless: Iterable[str] = ()) -> None:
-        """Note what systemd has kept of an earlier process.
+        """Record what systemd has kept of an earlier process.
 
         Args:
             keys: Of sockets that are used again.
@@ -166,7 +165,7 @@ def sockets_from_store(
 
 
 def _passed(reactor: Any, name: str) -> int | None:
-    """Give the descriptor of a name, if it was passed to this process: only Twisted knows, which has read the variables before."""
+    """Return the descriptor of a name, if it was passed to this process: only Twisted knows, which has read the variables before."""
     from twisted.internet.endpoints import (  # noqa: PLC0415 - it imports all of TLS
         AdoptedStreamServerEndpoint,
         quoteStringArgument,
@@ -181,7 +180,7 @@ def _passed(reactor: Any, name: str) -> int | None:
 
 
 def _is_usable(key: str, kept: socket.socket) -> bool:
-    """Tell whether clients can still come by a socket: the file of a UNIX socket may have been removed."""
+    """Return whether clients can still come by a socket: the file of a UNIX socket may have been removed."""
     with suppress(OSError):
         if not kept.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
             return False

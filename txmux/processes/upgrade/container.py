@@ -11,7 +11,7 @@ _INITS = {"catatonit", "docker-init", "dumb-init", "podman-init", "tini", "tini-
 
 
 def holds_container() -> bool:
-    """Tell whether all other processes end when this one does, as its process namespace does.
+    """Return whether all other processes end when this one does, as its process namespace does.
 
     So it is for the first process there (pid_namespaces(7)), and for the one that a small init is there for.
     """

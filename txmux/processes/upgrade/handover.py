@@ -114,7 +114,7 @@ async def _hand_to(keeping: LeasedSlots, batches: Iterator[list[_Suspended]]) ->
 
 
 async def _offer(channel: Channel, number: int, batch: list[_Suspended]) -> _Taken:
-    """Give a batch, and learn which of it can be taken, and whether their ends will be told."""
+    """Return a batch, and learn which of it can be taken, and whether their ends will be told."""
     try:
         answer = await channel.ask(
             "adopt",
@@ -203,7 +203,6 @@ class Adopting:
 
     @property
     def handlers(self) -> dict[str, Callable[..., object]]:
-        """What a channel to the other process calls."""
         return {"adopt": self._adopt, "go_on": self._go_on, "received": self._received}
 
     @property
@@ -224,7 +223,7 @@ class Adopting:
         self._received()
 
     def _received(self) -> None:
-        """Note that no more will come; that it is answered tells that all has arrived."""
+        """Record that no more will come; that it is answered tells that all has arrived."""
         self.has_all = True
         if self._are_moving:
             self._are_moving = False
@@ -265,7 +264,7 @@ class Adopting:
         self._decided()
 
     def _give_back(self, identity: str, free: Callable[[], None]) -> None:
-        """Tell of the end of a connection whose place the other process keeps; see `GiveBack`."""
+        """Report the end of a connection whose place the other process keeps; see `GiveBack`."""
         liveness = self._liveness = self._liveness or Liveness(self.channel)
 
         def is_free(_: object) -> None:

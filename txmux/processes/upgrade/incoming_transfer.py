@@ -32,12 +32,12 @@ class IncomingTransfer:
         self._waiting: list[Deferred[None]] = []
 
     def expect(self) -> None:
-        """Note that there will be some; `over` tells when all are here."""
+        """Record that there will be some; `over` tells when all are here."""
         self._is_expected = True
         self._expected_at = self._clock.seconds()
 
     def over(self) -> None:
-        """Note that no more will come."""
+        """Record that no more will come."""
         self._is_expected = False
         waiting, self._waiting = self._waiting, []
         for one in waiting:

@@ -36,7 +36,6 @@ class LeasedSlots:
 
     @property
     def handlers(self) -> dict[str, Callable[..., object]]:
-        """What the channel calls."""
         return {"ended": self._ended, "alive": _nothing}
 
     def keep(self, identity: str, give_back: GiveBack) -> None:
@@ -49,7 +48,7 @@ class LeasedSlots:
         self._kept[identity] = give_back
 
     def _ended(self, id: str) -> Deferred[None] | None:  # noqa: A002 - the name in the message
-        """Give a place back; answer when nobody here has it."""
+        """Return a place back; answer when nobody here has it."""
         give_back = self._kept.pop(id, None)
         if give_back is None:
             return None

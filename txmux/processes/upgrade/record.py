@@ -33,7 +33,7 @@ async def state_of(
     *,
     again: bool = False,
 ) -> Told:
-    """Give what the next process goes on with; see `txmux.serving.state`.
+    """Return what the next process goes on with; see `txmux.serving.state`.
 
     Args:
         opened: What serves.
@@ -57,14 +57,14 @@ async def state_of(
 
 
 def number_in(state: Mapping[str, Any], rules: Rules) -> int:
-    """Give the number of the version of rules that a process has read, by what the old one has told: the next one if they are others."""
+    """Return the number of the version of rules that a process has read, by what the old one has told: the next one if they are others."""
     before: Mapping[str, Any] = state.get("rules", {})
     number = int(before.get("number", 0))
     return number + (not number or before.get("digest") != _digest(rules))
 
 
 def last_reload_in(state: Mapping[str, Any]) -> LastReload:
-    """Give what the old process has told of its last reload; ``None`` if it has not had any.
+    """Return what the old process has told of its last reload; ``None`` if it has not had any.
 
     One that had failed is made good by now: whoever takes the place of another has read the rules, and serves by them.
     """

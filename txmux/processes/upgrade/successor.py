@@ -140,7 +140,6 @@ class Successor(ProcessProtocol):
                 self.transport.signalProcess("KILL")
 
     def ended(self) -> Deferred[str]:
-        """Wait until it has ended."""
         return self._ended
 
     @property
@@ -151,15 +150,13 @@ class Successor(ProcessProtocol):
 
     @property
     def said(self) -> str:
-        """What it has written to its standard error stream."""
         return self._said.decode(errors="replace").strip()
 
     def errReceived(self, data: bytes) -> None:
-        """Keep the end of what it says."""
         self._said = (self._said + data)[-_SAID:]
 
     def processEnded(self, reason: Failure) -> None:
-        """Note how it ended."""
+        """Record how it ended."""
         self.channel.close()
         ended: Any = reason.value
         self._ended.callback(how_ended(ended.status))

@@ -163,7 +163,7 @@ class Upgrade:
 
 
 def _processes_in(itself: dict[str, Any]) -> int:
-    """Tell how many processes a new one has for connections; 0 if it takes sockets alone, of which the log is told why."""
+    """Return how many processes a new one has for connections; 0 if it takes sockets alone, of which the log is told why."""
     version = itself.get("version")
     if version != VERSION:
         _log.warn(

@@ -248,7 +248,6 @@ class Upgrades:
         self._notifier.watch(is_well)
 
     def keep(self) -> None:
-        """Have systemd keep all sockets."""
         self._notifier.keep({**self._sockets.sockets(), **self._endpoints.sockets()})
 
     def _alone(self, all_here: Callable[[], object]) -> None:
@@ -263,12 +262,10 @@ class Upgrades:
 
     @property
     def has_successor(self) -> bool:
-        """Whether another process serves already."""
         return self._successor is not None
 
     @property
     def is_under_way(self) -> bool:
-        """Whether another process may be about to serve."""
         return self._upgrade is not None or self.is_waiting or self.has_successor
 
     async def settled(self) -> None:

@@ -47,7 +47,6 @@ class WorkerTransfers:
 
     @property
     def processes(self) -> int:
-        """How many serve."""
         return len(self._pool.workers)
 
     @property
@@ -128,7 +127,7 @@ class WorkerTransfers:
 
 
 async def _share(workers: Sequence[Worker], kind: str, ends: Sequence[socket.socket]) -> list[Any]:
-    """Give each worker its share of the ends."""
+    """Return each worker its share of the ends."""
     asked = []
     for number, worker in enumerate(workers):
         descriptors = [end.fileno() for end in ends[number :: len(workers)]]

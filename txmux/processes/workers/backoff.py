@@ -21,7 +21,7 @@ class BackOff:
     _next: float = attrs.field(default=0.0, init=False)
 
     def delay(self, lived: float) -> float:
-        """Tell how long to wait.
+        """Return how long to wait.
 
         Args:
             lived: How long the one that ended had lived.

@@ -74,7 +74,7 @@ def sockets_of(descriptors: Sequence[int]) -> list[socket.socket]:
 def named(
     keys: Sequence[str], sockets: Sequence[socket.socket], rules: Rules
 ) -> dict[str, socket.socket]:
-    """Give sockets by the keys of their places.
+    """Return sockets by the keys of their places.
 
     Raises:
         ToldError: Not all that rules have are there, or some have no key.

@@ -83,19 +83,16 @@ class Pool:
         self._looked()
 
     def all(self) -> list[Worker]:
-        """Give all workers."""
         return [*self.workers, *self.added, *self.retiring]
 
     def is_served(self) -> bool:
-        """Tell whether any worker serves."""
         return any(worker.ready for worker in self.workers)
 
     def are_ready(self) -> bool:
-        """Tell whether all serve."""
         return all(worker.ready for worker in self.workers)
 
     def answers(self) -> bool:
-        """Tell whether some worker serves, and each that is there does its work."""
+        """Return whether some worker serves, and each that is there does its work."""
         return self.is_served() and all(worker.answers for worker in self.workers)
 
     def take_back(self, count: int, able: Collection[Worker]) -> list[Worker]:
@@ -280,7 +277,7 @@ class Pool:
                 await reader.ask("flows_moved", seconds=LONGEST)
 
     async def flows_left(self) -> list[str] | None:
-        """Give the keys of the places of removed listeners whose flows go on in the worker that reads datagrams; ``None`` if it does not answer."""
+        """Return the keys of the places of removed listeners whose flows go on in the worker that reads datagrams; ``None`` if it does not answer."""
         reader = self._reads
         if reader is None or not reader.ready:
             return []  # they have ended with it
@@ -313,7 +310,7 @@ class Pool:
             self._retire([replaced])
 
     def takers(self) -> list[socket.socket]:
-        """Give ends of pairs of sockets, at the other ends of which the workers that serve take over connections."""
+        """Return ends of pairs of sockets, at the other ends of which the workers that serve take over connections."""
         ends = []
         for worker in self.workers:
             if worker.ready:
@@ -358,7 +355,7 @@ class Pool:
             worker.tell(kind, **values)
 
     async def missing(self) -> list[str]:
-        """Tell what is missing for all clients to be served, as any worker finds that serves."""
+        """Return what is missing for all clients to be served, as any worker finds that serves."""
         if not self.is_served():
             return ["no worker serves"]
         asked = [worker.ask("missing", seconds=_PATIENCE) for worker in self.workers]

@@ -53,7 +53,7 @@ def check_shareable(listeners: Iterable[Listener]) -> None:
 
 
 async def failures(asked: list[Deferred[Any]]) -> list[str]:
-    """Give what workers say that cannot do it; who is gone says nothing, since its successor will begin as it has to."""
+    """Return what workers say that cannot do it; who is gone says nothing, since its successor will begin as it has to."""
     answers = await DeferredList(asked, consumeErrors=True)
     failed: list[Any] = [answer for answered, answer in answers if not answered]
     return [one.getErrorMessage() for one in failed if not one.check(GoneError)]

@@ -197,13 +197,13 @@ class Worker:
         self._missing(f"cannot be started: {why}", is_hopeless=True)
 
     def _lost(self, channel: Channel) -> None:
-        """Note the end of the channel, which tells of that of a process whose status nobody reports."""
+        """Record the end of the channel, which tells of that of a process whose status nobody reports."""
         if self._channel is channel and self.pid and not self._is_watched:
             self._end()  # it may have been the channel alone
             self.process_ended(None)
 
     def starter_ended(self) -> None:
-        """Note that the end of the process will not be reported: the one that has forked it has ended."""
+        """Record that the end of the process will not be reported: the one that has forked it has ended."""
         self._is_watched = False
         channel = self._channel
         if channel is not None and not channel.is_open:

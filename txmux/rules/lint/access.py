@@ -49,7 +49,7 @@ def proxy_listeners(rules: Rules) -> Iterator[Problem]:
 
 
 def _is_of_no_use(listener: Listener) -> bool:
-    """Tell whether senders are named by networks alone, but all clients come by UNIX sockets."""
+    """Return whether senders are named by networks alone, but all clients come by UNIX sockets."""
     senders = listener.accept_proxy_from
     if senders is None or (isinstance(senders, Senders) and senders.by_unix):
         return False
@@ -76,7 +76,7 @@ def tls_ends(rules: Rules) -> Iterator[Problem]:
 
 
 def _never_ends(line: Line, tls: TlsEnd) -> str:
-    """Tell why a line leads clients to TLS who cannot agree on it, or nothing."""
+    """Return why a line leads clients to TLS who cannot agree on it, or nothing."""
     if line.negated:
         return ""
     first: Any = getattr(line.predicate, "first_bytes", None)

@@ -87,7 +87,7 @@ class Line:
     negated: bool
 
     def positive(self) -> tuple[Case, ...]:
-        """Give what it would match without the ``not``."""
+        """Return what it would match without the ``not``."""
         return _cases(self.name, self.options, self.predicate)
 
 
@@ -103,7 +103,6 @@ def read_line(alternative: Alternative) -> Line:
 
 
 def forget_lines() -> None:
-    """Keep no line any longer."""
     _read.clear()
 
 
@@ -137,7 +136,7 @@ def _cases(name: str, options: dict[str, str], predicate: Predicate) -> tuple[Ca
 
 
 def _patterns(name: str, option: str, value: str) -> Iterator[str]:
-    """Give the patterns of an option, in the one form of each."""
+    """Yield the patterns of an option, in the one form of each."""
     if value.startswith("~"):
         yield value
         return
@@ -153,7 +152,7 @@ def _patterns(name: str, option: str, value: str) -> Iterator[str]:
 
 
 def _wider(pattern: str) -> Iterator[str]:
-    """Give patterns that fit all names that this one fits, itself included."""
+    """Yield patterns that fit all names that this one fits, itself included."""
     yield pattern
     if pattern.startswith("~"):
         # After a comma may stand what is not part of the expression, as in `sni=~…,none`.

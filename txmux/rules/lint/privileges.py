@@ -121,7 +121,7 @@ def _low_ports(rules: Rules, privileges: Privileges) -> Iterator[Problem]:
 
 
 def _port(text: str) -> int:
-    """Give the port of an endpoint, or 0 if it has none that is known."""
+    """Return the port of an endpoint, or 0 if it has none that is known."""
     if is_for_datagrams(text):
         return listening_place(text)[1]
     short = short_form(text)
@@ -225,7 +225,7 @@ def _interfaces(rules: Rules, privileges: Privileges) -> Iterator[Problem]:
 
 
 def _no_socket(path: Path) -> str:
-    """Tell why there can be no socket at a path, or nothing. A relative one starts where the service does."""
+    """Return why there can be no socket at a path, or nothing. A relative one starts where the service does."""
     if not path.is_absolute():
         return ""
     if _is_missing(path.parent):

@@ -140,7 +140,7 @@ class _Reach:
                     self._misplaced.setdefault((later.route.name, later.number), message)
 
     def _all_takers(self, route: Route, number: int) -> dict[str, Route]:
-        """Give who takes all clients of a line, in each of its scopes; none if it keeps any."""
+        """Return who takes all clients of a line, in each of its scopes; none if it keeps any."""
         takers = self._takers[route.name, number]
         return {name: r for taken in takers for name, r in taken.items()} if all(takers) else {}
 
@@ -212,7 +212,6 @@ def _takers(index: Index[_Owner], owner: _Owner) -> dict[str, Route]:
 
 
 def _serves_when(route: Route, other: Route) -> bool:
-    """Tell whether a route serves at all times at which another one does."""
     return not route.during or (bool(other.during) and set(other.during) <= set(route.during))
 
 
@@ -255,7 +254,7 @@ def _texts(lines: Sequence[Line], numbers: Iterable[set[int]]) -> str:
 
 
 def _covered_within(index: Index[int], case: Case, line: Line, number: int) -> set[int]:
-    """Give the lines that cover a case of another; of two that are the same, the first stays."""
+    """Return the lines that cover a case of another; of two that are the same, the first stays."""
     return {
         other
         for wider, others in index.covering(case, line.predicate)

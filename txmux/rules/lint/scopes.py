@@ -29,7 +29,7 @@ class Scope:
 
 
 def scopes(rules: Rules) -> tuple[Scope, ...]:
-    """Give all scopes, each after those that it is inside of."""
+    """Return all scopes, each after those that it is inside of."""
     # Some of a place may be in whatever networks a listener lets in.
     places = PLACES if any(names_places(route.clients) for route in rules.routes) else NOBODY
     found = []

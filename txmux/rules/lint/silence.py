@@ -36,7 +36,7 @@ def server_first(rules: Rules) -> Iterator[Problem]:
 
 
 def _is_never_asked(route: Route, rules: Rules) -> bool:
-    """Tell whether all that a route belongs to are listeners that ask no route."""
+    """Return whether all that a route belongs to are listeners that ask no route."""
     listeners = [listener for listener in rules.listeners if route.stands_under(listener)]
     if not set(route.under) <= {listener.name for listener in listeners}:
         return False
@@ -60,7 +60,7 @@ def silence(rules: Rules) -> Iterator[Problem]:
 
 
 def silent_clients(listener: Listener, clients: ClientSet) -> Iterator[tuple[Silence, ClientSet]]:
-    """Give the lines of ``silent``, each with those of a listener's clients that it applies to."""
+    """Yield the lines of ``silent``, each with those of a listener's clients that it applies to."""
     for line in listener.silent:
         fit = set_of(line.clients)
         yield line, clients & fit
@@ -68,7 +68,7 @@ def silent_clients(listener: Listener, clients: ClientSet) -> Iterator[tuple[Sil
 
 
 def _has_runner(rules: Rules, listener: Listener) -> bool:
-    """Tell whether silence leads to a server; inside of TLS, that is the backend of the route that ends it."""
+    """Return whether silence leads to a server; inside of TLS, that is the backend of the route that ends it."""
     outcomes = [line.outcome for line in listener.silent]
     if not listener.silent:
         outcomes.append(listener.default)  # where all routes are for other clients

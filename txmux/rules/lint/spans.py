@@ -55,7 +55,7 @@ class ClientSet:
         return self if self._is_apart(other) else ~(~self | other)
 
     def _is_apart(self, other: ClientSet) -> bool:
-        """Tell whether the sets lie beside each other, which is quickly found and the case for most pairs of routes."""
+        """Return whether the sets lie beside each other, which is quickly found and the case for most pairs of routes."""
         if not (self.spans and other.spans):
             return True
         return self.spans[-1][1] <= other.spans[0][0] or other.spans[-1][1] <= self.spans[0][0]
@@ -63,7 +63,7 @@ class ClientSet:
 
 @cache
 def set_of(clients: Clients) -> ClientSet:
-    """Give the clients that are served. What was found is kept until `set_of.cache_clear()`."""
+    """Return the clients that are served. What was found is kept until `set_of.cache_clear()`."""
     some = EVERYONE
     if clients.allowed is not None:
         some = _of(clients.allowed) | ClientSet(tuple(_merged(_places(clients.allowed))))
@@ -72,7 +72,6 @@ def set_of(clients: Clients) -> ClientSet:
 
 
 def names_places(clients: Clients) -> bool:
-    """Tell whether some are served by where they are."""
     return clients.allowed is not None and any(True for _ in _places(clients.allowed))
 
 

@@ -119,7 +119,7 @@ def _open_to_all(rules: Rules) -> Iterator[Problem]:
 
 
 def _guards(rules: Rules, scope: Scope, outcome: Outcome | None, clients: ClientSet) -> list[Route]:
-    """Give the routes that lead to an outcome, if together they serve not all of some clients of a scope."""
+    """Return the routes that lead to an outcome, if together they serve not all of some clients of a scope."""
     servers = _servers(outcome)
     routes = [
         route

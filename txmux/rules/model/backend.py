@@ -97,7 +97,7 @@ class Server:
         return self.host == LOCAL
 
     def at(self, host: str) -> Server:
-        """Give it with an IP address in the place of its host."""
+        """Return it with an IP address in the place of its host."""
         before = "udp:" if self.kind == "udp" else ""
         place = f"[{host}]" if ":" in host else host
         return attrs.evolve(self, text=f"{before}{place}:{self.port}", host=host)
@@ -269,7 +269,7 @@ Outcome = Backend | Handover | InProcess | Refusal
 
 
 def backends_of(outcomes: Iterable[Outcome | None]) -> Iterator[Backend]:
-    """Give the backends that outcomes lead to, their fallbacks with them, each once."""
+    """Yield the backends that outcomes lead to, their fallbacks with them, each once."""
     seen: set[int] = set()
     waiting = list(outcomes)
     for outcome in waiting:

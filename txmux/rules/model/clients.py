@@ -30,11 +30,11 @@ class Clients:
         return self.allowed is not None or self.excluded is not None
 
     def excludes(self, address: IPAddress | None) -> bool:
-        """Tell whether a client's address is one of those that are taken out."""
+        """Return whether a client's address is one of those that are taken out."""
         return address is not None and self.excluded is not None and address in self.excluded
 
     def serves(self, address: IPAddress | None) -> bool:
-        """Tell whether a client is served.
+        """Return whether a client is served.
 
         Args:
             address: Its IP address; ``None`` if it has none, as on a UNIX socket.

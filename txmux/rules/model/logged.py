@@ -13,5 +13,5 @@ _ORDER: tuple[Logged, ...] = (False, "errors", True)
 
 
 def fewer(one: Logged, other: Logged) -> Logged:
-    """Give the one with fewer lines."""
+    """Return the one with fewer lines."""
     return one if one is other else min(one, other, key=_ORDER.index)

@@ -19,7 +19,7 @@ IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 @lru_cache(1024)  # the same few are asked about many times
 def is_address(text: str) -> bool:
-    """Tell whether a text is an IP address, and not a name."""
+    """Return whether a text is an IP address, and not a name."""
     try:
         ipaddress.ip_address(text)
     except ValueError:
@@ -28,7 +28,7 @@ def is_address(text: str) -> bool:
 
 
 def unmapped(address: IPAddress) -> IPAddress:
-    """Give the IPv4 address that a v4-mapped IPv6 address (RFC 4291, section 2.5.5.2) means; others as they are."""
+    """Return the IPv4 address that a v4-mapped IPv6 address (RFC 4291, section 2.5.5.2) means; others as they are."""
     return getattr(address, "ipv4_mapped", None) or address
 
 
@@ -69,7 +69,7 @@ class NetworkSet:
         return made
 
     def prefixes(self) -> Mapping[int, Mapping[int, Iterable[int]]]:
-        """Give the networks as numbers without those bits that may be any, by version and the number of these bits."""
+        """Return the networks as numbers without those bits that may be any, by version and the number of these bits."""
         return self._by_shift
 
     def _add_all(self, other: NetworkSet) -> None:
@@ -86,7 +86,7 @@ class NetworkSet:
         return bool(self.varying) and any(address in one for one in self.varying)
 
     def spans(self) -> Iterator[tuple[int, int, int]]:
-        """Give for each network its version, its first address and the one after its last, as numbers; in no order."""
+        """Yield for each network its version, its first address and the one after its last, as numbers; in no order."""
         for one in self.varying:
             if isinstance(one.contents, NetworkSet):
                 yield from one.contents.spans()

@@ -33,7 +33,7 @@ class Period:
     zone: ZoneInfo | None = None
 
     def covers(self, moment: float) -> bool:
-        """Tell whether a moment is in it.
+        """Return whether a moment is in it.
 
         Args:
             moment: Seconds since 1970, UTC.

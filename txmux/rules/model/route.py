@@ -43,7 +43,7 @@ class Alternative:
     streams: bool = True
 
     def over(self, transport: Transport) -> Alternative | None:
-        """Give the line as it is asked under listeners of a transport; ``None`` if its matcher is not for that."""
+        """Return the line as it is asked under listeners of a transport; ``None`` if its matcher is not for that."""
         if transport is Transport.TCP:
             return self if self.streams else None
         if self.datagrams is None:
@@ -81,7 +81,7 @@ class Route:
     section: Section = attrs.field(default=NOWHERE, eq=False, repr=False)
 
     def stands_under(self, place: Listener | Route) -> bool:
-        """Tell whether it belongs to a listener, or to a route that ends TLS."""
+        """Return whether it belongs to a listener, or to a route that ends TLS."""
         # No listener has the name of such a route, if any route is under that name.
         if self.under:
             return place.name in self.under
@@ -95,7 +95,7 @@ class Route:
         return self.outcome.transport if isinstance(self.outcome, Backend) else None
 
     def over(self, transport: Transport) -> Route | None:
-        """Give the route with the lines that are asked under listeners of a transport.
+        """Return the route with the lines that are asked under listeners of a transport.
 
         Returns:
             The route itself, if that is all of them; ``None`` if there are none.

@@ -50,7 +50,7 @@ class Rules:
         return ""
 
     def outcomes(self) -> Iterator[Outcome]:
-        """Give what routes, listeners and the fallbacks of backends lead to; some of it several times."""
+        """Return what routes, listeners and the fallbacks of backends lead to; some of it several times."""
         found = [route.outcome for route in self.routes if route.outcome is not None]
         for listener in self.listeners:
             found += [*(line.outcome for line in listener.silent), listener.default]
@@ -58,16 +58,16 @@ class Rules:
         return iter(found)
 
     def servers(self) -> Iterator[Server]:
-        """Give every server that a connection may be led to."""
+        """Yield every server that a connection may be led to."""
         for outcome in (*self.backends.values(), *self.outcomes()):
             if isinstance(outcome, Backend):
                 yield from outcome.servers
 
     def routes_of(self, place: Listener | Route) -> tuple[Route, ...]:
-        """Give the routes that belong to a listener, or to a route that ends TLS, in their order."""
+        """Return the routes that belong to a listener, or to a route that ends TLS, in their order."""
         return tuple(route for route in self.routes if route.stands_under(place))
 
     def asked_of(self, place: Listener | Route, transport: Transport) -> tuple[Route, ...]:
-        """Give the routes of `routes_of` with the lines that can be asked over a transport; those without any are left out."""
+        """Return the routes of `routes_of` with the lines that can be asked over a transport; those without any are left out."""
         found = (route.over(transport) for route in self.routes_of(place))
         return tuple(route for route in found if route is not None)

@@ -49,7 +49,7 @@ class Section:
     unread: Sequence[int] = ()
 
     def items(self, key: str) -> Sequence[Item]:
-        """Give the lines of a value; none if the key is not there."""
+        """Return the lines of a value; none if the key is not there."""
         entry = self.entries.get(key)
         return entry.items if entry else ()
 

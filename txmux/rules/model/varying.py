@@ -19,7 +19,7 @@ class Contents(Protocol):
     """What holds addresses."""
 
     def __contains__(self, address: Address, /) -> bool:
-        """Tell whether an address is one of them."""
+        """Return whether an address is one of them."""
 
 
 class Place:

@@ -173,7 +173,7 @@ def _sources(source: Sequence[str], servers: Iterable[Server]) -> Iterator[tuple
 
 
 def _not_from(source: Sequence[str], server: Server) -> str:
-    """Tell why a server cannot be reached from a source."""
+    """Return why a server cannot be reached from a source."""
     if server.kind == "unix":
         return "is a UNIX socket, which needs no local address; remove this"
     if server.kind == "endpoint":
@@ -185,7 +185,7 @@ def _not_from(source: Sequence[str], server: Server) -> str:
 
 
 def _version(text: str) -> int:
-    """Give the version of an IP address; 0 for a name."""
+    """Return the version of an IP address; 0 for a name."""
     try:
         return ipaddress.ip_address(text).version
     except ValueError:

@@ -81,7 +81,7 @@ def unshareable(sections: Iterable[Section], settings: Settings) -> Iterator[Pro
 
 
 def claims(text: str) -> tuple[Claims, Claims]:
-    """Give what an endpoint takes, and what nothing before it may have taken: nothing if it cannot be read."""
+    """Return what an endpoint takes, and what nothing before it may have taken: nothing if it cannot be read."""
     try:
         listening(text)
         if is_for_datagrams(text):
@@ -94,7 +94,6 @@ def claims(text: str) -> tuple[Claims, Claims]:
 
 
 def of_datagrams(claims: Claims) -> Claims:
-    """Give the same of UDP: its ports are others than those of TCP."""
     return {("udp", *claim) for claim in claims}
 
 
@@ -119,7 +118,7 @@ def _one(*claim: object) -> tuple[Claims, Claims]:
 
 
 def of_port(host: str, port: int) -> tuple[Claims, Claims]:
-    """Give what a port of an address, or of every address, takes, and what nothing before it may have taken."""
+    """Return what a port of an address, or of every address, takes, and what nothing before it may have taken."""
     if not port:
         return set(), set()
     every = _EVERY_ADDRESS.get(host)

@@ -166,7 +166,7 @@ class Reading:
 
 
 def finding(servers: Iterable[Server], settings: Settings) -> dict[str, Any]:
-    """Give how servers are found, of which their backend says nothing: the values by the names of its fields."""
+    """Return how servers are found, of which their backend says nothing: the values by the names of its fields."""
     found: dict[str, Any] = {"resolvers": settings.resolvers}
     if any(server.kind == "consul" for server in servers):
         found |= {"consul": settings.consul, "consul_token": settings.consul_token}

@@ -57,12 +57,11 @@ def control_endpoint(text: str, home: Path, words: Sequence[str]) -> str | None:
 
 
 def is_by_tcp(endpoint: str | None) -> bool:
-    """Tell whether an endpoint that `control_endpoint` has read is one of TCP."""
     return endpoint not in {None, "auto"} and not str(endpoint).startswith("unix:")
 
 
 def address_of(endpoint: str) -> str:
-    """Give the address of an endpoint of TCP; empty if it is every address."""
+    """Return the address of an endpoint of TCP; empty if it is every address."""
     short = short_form(endpoint)
     if short is not None:
         return short[0]

@@ -61,7 +61,6 @@ DATAGRAMS_ALONE: Mapping[str, Sequence[str]] = {
 
 
 def is_for_datagrams(text: str) -> bool:
-    """Tell whether an endpoint or a server is one for datagrams."""
     return text.lower().startswith(PREFIX)
 
 

@@ -112,7 +112,7 @@ def short_form(text: str) -> tuple[str, int] | None:
 
 
 def are_several(text: str) -> bool:
-    """Tell whether a text is a list of servers, with commas between them."""
+    """Return whether a text is a list of servers, with commas between them."""
     return _SEVERAL.match(text) is not None
 
 
@@ -173,7 +173,7 @@ def name_server(text: str) -> tuple[str, int]:
 
 
 def no_proxy_protocol(text: str) -> str:
-    """Tell why a server cannot be sent a PROXY protocol header.
+    """Return why a server cannot be sent a PROXY protocol header.
 
     Args:
         text: What `server` reads.

@@ -69,7 +69,7 @@ def _is_utf8(line: bytes) -> bool:
 
 
 def included_paths(folder: Path, pattern: str) -> list[Path]:
-    """Give the files that one item of ``include =`` means now, in sorted order.
+    """Return the files that one item of ``include =`` means now, in sorted order.
 
     Args:
         folder: That of the rules file.
@@ -134,11 +134,10 @@ class FileReader:
         self._variables: dict[str, str | None] = {}
 
     def files(self) -> Files:
-        """Give all that was read so far."""
         return Files(self._texts, self._included, self._variables)
 
     def variable(self, name: str) -> str | None:
-        """Give the value of a variable of the environment; ``None`` if it is not set."""
+        """Return the value of a variable of the environment; ``None`` if it is not set."""
         known = self._known.variables if self._known else {}
         found = known[name] if name in known else os.environ.get(name)
         self._variables[name] = found

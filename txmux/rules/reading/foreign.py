@@ -33,7 +33,7 @@ _COMMENTS = re.compile(r"^\s*[#;].*$", re.MULTILINE)
 
 
 def foreign(text: str) -> str:
-    """Tell what a file is that has no section, and what to do with it; nothing if that is not known."""
+    """Return what a file is that has no section, and what to do with it; nothing if that is not known."""
     if _SECTION.search(text):
         return ""
     plain = _COMMENTS.sub("", text)

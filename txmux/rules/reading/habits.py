@@ -161,14 +161,14 @@ _TLS = frozenset({"https", "wss", "tls", "ssl"})
 
 
 def stands_for(kind: str, key: str) -> Iterator[str]:
-    """Give the keys that an unknown one of a section stands for, so that they are not missed, too."""
+    """Yield the keys that an unknown one of a section stands for, so that they are not missed, too."""
     for right, others in _STANDS_FOR.get(kind, {}).items():
         if key in others:
             yield right
 
 
 def strays_after_server(words: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Give words after a server that belong to another program, each with what to do, and all others without."""
+    """Yield words after a server that belong to another program, each with what to do, and all others without."""
     skip = 0
     before = ""
     for word in words:
@@ -183,7 +183,7 @@ def strays_after_server(words: Sequence[str]) -> Iterator[tuple[str, str]]:
 
 
 def stray_after_endpoint(words: Sequence[str]) -> str:
-    """Tell what to do about words after an endpoint."""
+    """Return what to do about words after an endpoint."""
     hints = (_AFTER_ENDPOINTS[word] for word in words if word in _AFTER_ENDPOINTS)
     return next(hints, "write one endpoint a line, and nothing after it")
 

@@ -25,7 +25,7 @@ _Led = tuple["Section", str, "int | None"]
 
 
 def is_handover(text: str) -> bool:
-    """Tell whether a text hands over sockets; with a port behind the word, it is a host of that name."""
+    """Return whether a text hands over sockets; with a port behind the word, it is a host of that name."""
     return text.startswith(HANDOVER) and not text.removeprefix(HANDOVER).isdecimal()
 
 
@@ -79,7 +79,7 @@ def misplaced(
 
 
 def _inside(route: Route, ends: Mapping[str, Route]) -> str:
-    """Tell why a route hands over what is inside of TLS, or nothing."""
+    """Return why a route hands over what is inside of TLS, or nothing."""
     if route.terminate_tls is not None:
         return "TLS ends here, so that the socket is of no use to anybody else; lead it to a server"
     over = next((name for name in route.under if name in ends), "")
@@ -92,7 +92,7 @@ def _inside(route: Route, ends: Mapping[str, Route]) -> str:
 
 
 def _led(listener: Listener, routes: Iterable[Route]) -> Iterator[_Led]:
-    """Give what of a listener leads to where sockets are handed over."""
+    """Yield what of a listener leads to where sockets are handed over."""
     for number, line in enumerate(listener.silent):
         if isinstance(line.outcome, Handover):
             yield listener.section, "silent", number
@@ -104,7 +104,7 @@ def _led(listener: Listener, routes: Iterable[Route]) -> Iterator[_Led]:
 
 
 def _why_not(listener: Listener, routes: Iterable[Route], relay: str) -> str:
-    """Tell why a listener cannot hand over sockets, or nothing."""
+    """Return why a listener cannot hand over sockets, or nothing."""
     where = f"[listen {listener.name}]"
     if listener.transport is Transport.UDP:
         return f"sockets are handed over for TCP, but {where} is for UDP; lead it to a server"
@@ -142,7 +142,7 @@ def _left_inside(listener: Listener, ends: Mapping[str, Route]) -> Iterator[Prob
 
 
 def _comes_to(route: Route, listener: Listener, ends: Mapping[str, Route]) -> bool:
-    """Tell whether clients of a listener come to a route that ends TLS, at once or inside of others."""
+    """Return whether clients of a listener come to a route that ends TLS, at once or inside of others."""
     ways = [route]
     for way in ways:
         if way.stands_under(listener):
@@ -152,5 +152,4 @@ def _comes_to(route: Route, listener: Listener, ends: Mapping[str, Route]) -> bo
 
 
 def is_led_to(outcomes: Iterable[object]) -> bool:
-    """Tell whether any of these hands over sockets."""
     return any(isinstance(outcome, Handover) for outcome in outcomes)

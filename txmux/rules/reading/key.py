@@ -58,12 +58,10 @@ class Key:
 
 
 def number(low: int, high: int) -> Kind:
-    """Give the kind of whole numbers within bounds."""
     return Kind(values.whole_number(low, high), f"`{low}` to `{high}`")
 
 
 def words(*choices: str) -> Kind:
-    """Give the kind of one of some words."""
     return Kind(values.choice(*choices), ", ".join(f"`{choice}`" for choice in choices))
 
 

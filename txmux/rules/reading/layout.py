@@ -46,7 +46,7 @@ def laid_out(text: str) -> str:
 
 
 def meaning(text: str) -> list[tuple[str, list[tuple[str, list[str]]]]]:
-    """Give what two texts have in common if they are laid out differently: headers, keys, and the values of each."""
+    """Return what two texts have in common if they are laid out differently: headers, keys, and the values of each."""
     sections, _ = read_ini(text, "")
     return [(section.header, [*_entries(section)]) for section in sections]
 
@@ -82,7 +82,7 @@ class _Entry:
     lines: list[str]
 
     def text(self, width: int) -> Iterator[str]:
-        """Give its lines in the file.
+        """Yield its lines in the file.
 
         Args:
             width: How many columns the keys of this section have.
@@ -139,7 +139,7 @@ class _Layout:
         (self._parts if self._entry is None else self._pending).append("")
 
     def lines(self) -> Iterator[str]:
-        """Give all lines, with blank ones only where they belong."""
+        """Yield all lines, with blank ones only where they belong."""
         self._end_entry()
         self._end_section()
         before, wanted = "", False

@@ -52,7 +52,7 @@ def loops(listeners: Iterable[Listener], routes: Sequence[Route]) -> Iterator[Pr
 
 
 def _why(server: Server, own: Claims, listener: Listener) -> str:
-    """Tell why the clients of a listener cannot be led to a server, or nothing."""
+    """Return why the clients of a listener cannot be led to a server, or nothing."""
     if server.depends_on_client:
         # What they have asked for may be anywhere; else hops are counted, but only those of TCP.
         if listener.accept_proxy_from is not None and server.kind == "tcp":
@@ -68,7 +68,7 @@ def _why(server: Server, own: Claims, listener: Listener) -> str:
 
 
 def _servers(outcome: Outcome | None) -> Iterator[Server]:
-    """Give the servers that bytes are led to as they are."""
+    """Yield the servers that bytes are led to as they are."""
     while isinstance(outcome, Backend):
         if outcome.tls is None:
             yield from [server for server in outcome.servers if not server.down]
@@ -76,7 +76,7 @@ def _servers(outcome: Outcome | None) -> Iterator[Server]:
 
 
 def _is_among(server: Server, own: Claims) -> bool:
-    """Tell whether all connections to a server come to a listener that takes this."""
+    """Return whether all connections to a server come to a listener that takes this."""
     if server.kind == "unix":
         return ("unix", posixpath.normpath(server.path)) in own
     if server.kind not in {"tcp", "udp"}:
@@ -91,7 +91,7 @@ def _is_among(server: Server, own: Claims) -> bool:
 
 
 def _places(host: str, server: Server) -> Claims:
-    """Give what a listener takes one of, if what is sent to an address comes to it."""
+    """Return what a listener takes one of, if what is sent to an address comes to it."""
     _, places = of_port(host, server.port)
     is_loopback = is_address(host) and unmapped(ipaddress.ip_address(host)).is_loopback
     # Of other addresses it cannot be seen whether they are this machine's.

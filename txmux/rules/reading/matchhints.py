@@ -158,7 +158,7 @@ def unknown(
     options: Callable[[str], Collection[str]],
     known: Collection[str],
 ) -> str:
-    """Tell what is wrong with a line that begins with no matcher.
+    """Return what is wrong with a line that begins with no matcher.
 
     Args:
         name: The first word.
@@ -218,13 +218,13 @@ def _hint(
 
 
 def option_meant(matcher: str, word: str) -> str:
-    """Give an option with a value that stands alone after a matcher; nothing if it cannot be told which is meant."""
+    """Return an option with a value that stands alone after a matcher; nothing if it cannot be told which is meant."""
     name = _FIRST_OPTIONS.get(matcher)
     return f"{name}={word}" if name and not word.startswith("-") else ""
 
 
 def misplaced(words: Sequence[str], known: Collection[str], matchers: Iterable[str]) -> str:
-    """Tell what is wrong with the words after a matcher, if it is one thing that makes all of them wrong.
+    """Return what is wrong with the words after a matcher, if it is one thing that makes all of them wrong.
 
     Args:
         words: What comes after the matcher.

@@ -85,7 +85,7 @@ def _options(
 
 
 def _options_of(matchers: Mapping[str, IProtocolMatcher], name: str) -> list[str]:
-    """Give the options of a matcher that is only asked for a hint: nothing if it is broken."""
+    """Return the options of a matcher that is only asked for a hint: nothing if it is broken."""
     try:
         return _option_names(matchers[name])
     except InvalidValueError:

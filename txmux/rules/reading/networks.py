@@ -36,7 +36,7 @@ class NetworkLists:
         self._problems = problems
 
     def __call__(self, path: Path) -> NetworkSet:
-        """Give the networks of a file, as a set of what varies: other ones may be in it later.
+        """Return the networks of a file, as a set of what varies: other ones may be in it later.
 
         Raises:
             InvalidValueError: It cannot be read.

@@ -128,7 +128,7 @@ def errors_alone(
 
 
 def is_as_read(rules: Rules) -> bool:
-    """Tell whether rules are what their files say: nothing of them was made or changed in Python."""
+    """Return whether rules are what their files say: nothing of them was made or changed in Python."""
     if rules is _last:
         return True
     try:
@@ -138,7 +138,7 @@ def is_as_read(rules: Rules) -> bool:
 
 
 def _outline(rules: Rules) -> object:
-    """Give what can be compared; predicates cannot."""
+    """Return what can be compared; predicates cannot."""
     routes = [
         (attrs.evolve(route, alternatives=()), [line.text for line in route.alternatives])
         for route in rules.routes
@@ -289,7 +289,7 @@ class _Parser:
         )
 
     def _backend_called(self, name: str) -> Backend | None:
-        """Give the backend of a name, which is read now if it is another one's fallback."""
+        """Return the backend of a name, which is read now if it is another one's fallback."""
         if name in self._begun:
             way = " -> ".join((*self._begun[self._begun.index(name) :], name))
             raise InvalidValueError(f"leads in a circle: {way}; lead one of them elsewhere")
@@ -325,12 +325,11 @@ class _Parser:
 
 
 def _way(outcome: Outcome | None) -> int:
-    """Count the backends that lead on to one another from here."""
     return 1 + _way(outcome.fallback) if isinstance(outcome, Backend) else 0
 
 
 def _meant(word: str) -> str:
-    """Give the kind of section that the first word of a header means, or nothing."""
+    """Return the kind of section that the first word of a header means, or nothing."""
     if word in HEADERS:
         return word
     begun = (kind for kind in HEADERS if word.casefold().startswith(kind))

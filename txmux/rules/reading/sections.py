@@ -104,7 +104,7 @@ def _unknown(name: str, kind: str) -> str:
 
 
 def _like_key(item: Item) -> str:
-    """Give what would be the key if a line that continues a value were not indented."""
+    """Return what would be the key if a line that continues a value were not indented."""
     key, equals, _ = item.text.partition("=")
     return key.strip() if equals else ""
 

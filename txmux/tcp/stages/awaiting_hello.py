@@ -19,7 +19,7 @@ _HELLO = b"\x16"  # the first byte of a TLS record with a handshake message
 
 
 def lacks_hello(client: Client, upstream: Upstream) -> bool:
-    """Tell whether a backend wants to know what is in a ClientHello that has begun, but has not come in full."""
+    """Return whether a backend wants to know what is in a ClientHello that has begun, but has not come in full."""
     wanted = upstream.backend.proxy_tlvs
     if client.has_finished or client.ended_tls:
         return False

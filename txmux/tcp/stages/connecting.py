@@ -123,6 +123,6 @@ class Connecting(Stage):
 
 
 def _local_end(server: IRelayTransport) -> str | None:
-    """Give the address that a server sees."""
+    """Return the address that a server sees."""
     host = server.getHost()
     return text_of(host) if isinstance(host, _WITH_PORT) else None

@@ -101,7 +101,7 @@ class HandingOff(Stage):
 
 
 def message_about(client: Client) -> bytes:
-    """Give what the other process is told of a client, as JSON."""
+    """Return what the other process is told of a client, as JSON."""
     record = client.record
     told = {
         "version": _VERSION,

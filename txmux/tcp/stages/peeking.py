@@ -46,7 +46,6 @@ class Peeking(Stage):
 
     @property
     def level(self) -> RuleLayer:
-        """Whose routes are asked."""
         return self._level
 
     @override
@@ -155,5 +154,5 @@ class Peeking(Stage):
 
 
 def _is_decided(level: RuleLayer, silent: Silent) -> bool:
-    """Tell whether a client that no route looks at is led to the same server whether it speaks or not."""
+    """Return whether a client that no route looks at is led to the same server whether it speaks or not."""
     return not isinstance(level.default, Refusal) and silent.destination == level.default

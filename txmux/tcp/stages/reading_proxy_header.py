@@ -26,7 +26,7 @@ _CUT = "the stream ended inside of the header"
 
 
 def is_sender(peer: IAddress, senders: NetworkSet) -> bool:
-    """Tell whether a connection has to begin with a header.
+    """Return whether a connection has to begin with a header.
 
     Args:
         peer: Where it comes from.

@@ -175,15 +175,12 @@ class _Transport:
         self._transport.write(data)
 
     def writeSequence(self, data: Iterable[bytes]) -> None:
-        """Write and count."""
         self.write(b"".join(data))
 
     def pauseProducing(self) -> None:
-        """Want nothing for the time being."""
         self._stage.pause()
 
     def resumeProducing(self) -> None:
-        """Want more."""
         self._stage.resume()
 
     def startTLS(self, *args: Any, **kwargs: Any) -> Any:

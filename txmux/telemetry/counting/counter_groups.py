@@ -98,7 +98,7 @@ class CounterGroup:
         return "\n".join((self.kind, *names))
 
     def those(self, prefix: str) -> Mapping[str, int]:
-        """Tell where the cells are whose names begin with a word, by the rest of their names."""
+        """Return where the cells are whose names begin with a word, by the rest of their names."""
         return {
             name.removeprefix(f"{prefix} "): at
             for name, at in self.at.items()
@@ -106,7 +106,6 @@ class CounterGroup:
         }
 
     def histogram(self, buckets: Buckets) -> int:
-        """Tell where a histogram begins."""
         return self.at[f"{buckets.name} sum"]
 
 

@@ -111,7 +111,7 @@ class Counters:
         column.use()
 
     def column(self, number: int) -> ProcessCounters:
-        """Give the column of a process; the same one for all that come after each other under that number."""
+        """Return the column of a process; the same one for all that come after each other under that number."""
         column = self._columns.get(number)
         if column is None:
             descriptor = make("txmux counters")
@@ -126,13 +126,13 @@ class Counters:
         return [sum(cells) for cells in zip(*blocks, strict=True)]
 
     def has_connections(self, listener: str) -> bool:
-        """Tell whether a listener has connections in any process."""
+        """Return whether a listener has connections in any process."""
         key = LISTENER.key(listener)
         cells = self.cells(key) if key in self.layout.places else []
         return bool(cells) and live(cells) > 0
 
     def read(self) -> Reading:
-        """Give the numbers of this moment."""
+        """Return the numbers of this moment."""
         # Possibly in a thread of its own, while the rest goes on. A place that another one gets meanwhile is still that of the first.
         places, count = dict(self.layout.places), self.layout.cells
         columns = [column.tolist() for column in list(self._columns.values())]
@@ -140,7 +140,7 @@ class Counters:
         return Reading(places, [*columns, *others])
 
     def _before(self) -> list[dict[str, list[int]]]:
-        """Give what other programs have counted, block by block."""
+        """Return what other programs have counted, block by block."""
         self.others_ended()
         columns = (column for other in self._others for column in other.columns)
         return [*self._past, *map(_blocks, columns)]
@@ -174,7 +174,7 @@ class Counters:
         return self._pipe
 
     def handed_over(self) -> list[tuple[dict[str, Any], list[int]]]:
-        """Give what `take_over` of the program needs that goes on with this, as values of JSON, and the files that belong to it.
+        """Return what `take_over` of the program needs that goes on with this, as values of JSON, and the files that belong to it.
 
         Both count in the same memory then, so that what still happens here is seen there. There is one for this program, and one
         for each before it that has not ended, since each will end by itself.
@@ -246,7 +246,7 @@ class _Other:
     columns: list[ProcessCounters]
 
     def has_ended(self) -> bool:
-        """Tell whether none of its processes is left."""
+        """Return whether none of its processes is left."""
         try:
             return not os.read(self.life, 1)
         except BlockingIOError:
@@ -286,13 +286,13 @@ class Reading:
         self._sums = first
 
     def cells(self, key: str) -> Sequence[int]:
-        """Give the cells of something, added up."""
+        """Return the cells of something, added up."""
         size = len(BLOCKS[key.partition("\n")[0]].names)
         start = self._places.get(key)
         return [0] * size if start is None else self._sums[start : start + size]
 
     def latest(self, key: str, position: int) -> int:
-        """Give the highest of a cell that does not count, but notes a time."""
+        """Return the highest of a cell that does not count, but notes a time."""
         start = self._places.get(key)
         return 0 if start is None else max(cells[start + position] for cells in self._columns)
 
@@ -332,7 +332,7 @@ def _settle(column: ProcessCounters) -> int:
 
 
 def _blocks(column: ProcessCounters) -> dict[str, list[int]]:
-    """Give all blocks of a column in which something has been counted."""
+    """Return all blocks of a column in which something has been counted."""
     cells, found = column.tolist(), {}
     for key, start in column.layout.places.items():
         block = cells[start : start + len(BLOCKS[key.partition("\n")[0]].names)]

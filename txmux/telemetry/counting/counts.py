@@ -105,7 +105,6 @@ class ListenerCounts:
         self.unrouted = unrouted
 
     def accepted(self) -> None:
-        """Count a client that has come."""
         self.cells[_ACCEPTED] += 1
 
     def refused(self, limit: LimitName) -> None:
@@ -137,7 +136,6 @@ class ListenerCounts:
         self.cells[_DATAGRAMS_OUT] += went
 
     def lost(self, count: int) -> None:
-        """Count datagrams that were dropped."""
         self.cells[_LOST] += count
 
     def cut(self, count: int) -> None:
@@ -199,11 +197,9 @@ class ServerCounts:
         self.cells = cells
 
     def connected(self) -> None:
-        """Count one that is established."""
         self.cells[_CONNECTED] += 1
 
     def adopted(self) -> None:
-        """Count one that another process has established."""
         self.cells[_SERVER_ADOPTED] += 1
 
     def released(self) -> None:
@@ -215,7 +211,6 @@ class ServerCounts:
         self.cells[_FAILED[cause]] += 1
 
     def checked(self, seconds: float) -> None:
-        """Note how long a check has taken."""
         self.cells[_CHECK_TIME] = max(1, int(seconds * 1_000_000))
 
 
@@ -236,5 +231,4 @@ class ProcessCounts:
         self.cells[_SPLICED] += count
 
     def restarted(self) -> None:
-        """Count a worker that was started again."""
         self.cells[_RESTARTS] += 1

@@ -30,12 +30,10 @@ _CONNECTED, _SERVER_ADOPTED, _RELEASED = (
 
 
 def decided(listener: Cells) -> int:
-    """Count the connections of which it was known where they are led."""
     return sum(listener[_DECIDED])
 
 
 def ended(listener: Cells) -> int:
-    """Count those that have ended as they should."""
     return sum(listener[_OVER])
 
 

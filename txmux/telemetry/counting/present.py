@@ -45,12 +45,12 @@ class Present:
         }
 
     def stale_sentences(self) -> list[str]:
-        """Give the same, a sentence each."""
+        """Return the same, a sentence each."""
         answers = self.stale_told().items()
         return [f"backend {backend}: {server}: {why}" for (backend, server), why in answers]
 
     def as_json(self) -> dict[str, Any]:
-        """Give what ``/api/status`` tells of it."""
+        """Return what ``/api/status`` tells of it."""
         opened, most = self.descriptors
         return {
             "descriptors": {"open": opened, "max": most},
@@ -97,7 +97,7 @@ def _all(answers: Iterable[Mapping[str, Any]], name: str) -> list[Any]:
 
 
 def length(seconds: float) -> str:
-    """Give a length of time by the largest unit of which there are two."""
+    """Return a length of time by the largest unit of which there are two."""
     for unit, one in (("d", 86400), ("h", 3600), ("min", 60)):
         if seconds >= 2 * one:
             return f"{seconds // one:.0f} {unit}"

@@ -43,7 +43,7 @@ _STEP = 1 << 16
 
 
 def routes_of(rules: Rules, listener: Listener) -> Iterator[Route]:
-    """Give the routes that may take a listener's clients, on whichever level, each once."""
+    """Yield the routes that may take a listener's clients, on whichever level, each once."""
     seen: set[str] = set()
     places: list[Listener | Route] = [listener]
     for place in places:
@@ -141,7 +141,7 @@ class ProcessCounters:
             self._cells = mapped(self.descriptor, self.layout.size).cast("Q")
 
     def block(self, key: str) -> memoryview[int]:
-        """Give the cells of something; what the layout does not have is counted for nobody else."""
+        """Return the cells of something; what the layout does not have is counted for nobody else."""
         start = self.layout.places.get(key)
         names = BLOCKS[key.partition("\n")[0]].names
         if start is not None and 0 <= start <= len(self._cells) - len(names):
@@ -151,23 +151,19 @@ class ProcessCounters:
         return self._own[key]
 
     def tolist(self) -> list[int]:
-        """Give all cells that others see."""
         return self._cells[: self.layout.cells].tolist()
 
     # What counts.
 
     def listener(self, name: str) -> ListenerCounts:
-        """Give what counts a listener's connections."""
         return ListenerCounts(self.block(LISTENER.key(name)), self.route(name, NO_ROUTE))
 
     def route(self, listener: str, name: str) -> RouteCounts:
-        """Give what counts those of them that a route has taken."""
         return RouteCounts(self.block(ROUTE.key(listener, name)))
 
     def backend(self, name: str) -> BackendCounts:
-        """Give what counts for a backend."""
         return BackendCounts(self.block(BACKEND.key(name)))
 
     def server(self, backend: str, text: str) -> ServerCounts:
-        """Give what counts connections to a server; the text is that of the rules."""
+        """Return what counts connections to a server; the text is that of the rules."""
         return ServerCounts(self.block(SERVER.key(backend, text)))

@@ -99,12 +99,10 @@ class RouteTotals:
 
     @property
     def matches(self) -> int:
-        """Clients that it has taken."""
         return self._cells[_MATCHES]
 
     @property
     def dry_run_matches(self) -> int:
-        """Clients that it would have taken."""
         return self._cells[_DRY]
 
     @property
@@ -114,12 +112,10 @@ class RouteTotals:
 
     @property
     def bytes_in(self) -> int:
-        """Bytes from clients."""
         return self._cells[_IN]
 
     @property
     def bytes_out(self) -> int:
-        """Bytes to clients."""
         return self._cells[_OUT]
 
     @property

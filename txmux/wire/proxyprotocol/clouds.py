@@ -19,7 +19,7 @@ _ENDPOINT = b"\1"  # the subtype, in the first byte of the fields of AWS and of 
 
 
 def told_by_clouds(header: Header) -> Iterator[tuple[str, str]]:
-    """Give names to the fields of the clouds. One of another length or subtype than these has none.
+    """Yield names to the fields of the clouds. One of another length or subtype than these has none.
 
     - Type ``EA`` of Amazon Web Services, subtype 1: the ID of the VPC endpoint, as text (Network Load Balancers guide, *Proxy
       protocol*).

@@ -38,7 +38,7 @@ _ROOM = LARGEST_HEADER - 16 - 36 - 7  # beside a header's start, IPv6 addresses 
 
 
 def told_by(header: Header) -> dict[str, str]:
-    """Give names to what a header tells besides the addresses.
+    """Return names to what a header tells besides the addresses.
 
     Returns:
         What there is of it, one character a byte, as ISO 8859-1 decodes it.

@@ -90,7 +90,7 @@ class Address:
         return f"{host}:{self.port}"
 
     def as_ipv6(self) -> Address:
-        """Give the same address as IPv6: an IPv4 one becomes v4-mapped (RFC 4291, section 2.5.5.2)."""
+        """Return the same address as IPv6: an IPv4 one becomes v4-mapped (RFC 4291, section 2.5.5.2)."""
         if isinstance(self.host, IPv6Address):
             return self
         return Address(IPv6Address(bytes(10) + b"\xff\xff" + self.host.packed), self.port)
@@ -133,7 +133,7 @@ class SslInfo:
         return bool(self.client & (SslClient.CERT_CONN | SslClient.CERT_SESS)) and self.verify == 0
 
     def value_of(self, wanted: int) -> bytes | None:
-        """Give the value of the first sub-field of a type, or ``None`` if there is none."""
+        """Return the value of the first sub-field of a type, or ``None`` if there is none."""
         return _value_of(self.tlvs, wanted)
 
 
@@ -194,5 +194,5 @@ class Header:
         return cls(Command.PROXY, source, destination, tlvs)
 
     def value_of(self, wanted: int) -> bytes | None:
-        """Give the value of the first field of a type, or ``None`` if there is none."""
+        """Return the value of the first field of a type, or ``None`` if there is none."""
         return _value_of(self.tlvs, wanted)

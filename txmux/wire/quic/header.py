@@ -129,7 +129,7 @@ def may_open(datagram: bytes) -> bool:
 
 
 def opens_connection(datagram: bytes, *, is_known: bool = True) -> bool:
-    """Tell whether a client may open a connection with a datagram, if the connection ID that it is sent to is new.
+    """Return whether a client may open a connection with a datagram, if the connection ID that it is sent to is new.
 
     Packets of type 0-RTT may overtake the Initial packet that they follow, and have its connection ID.
 

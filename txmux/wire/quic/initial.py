@@ -44,7 +44,7 @@ class ClientKeys:
         self._header = Cipher(AES(_expand(client, header, 16)), _ECB)
 
     def unprotect(self, datagram: bytes, at: int, header: LongHeader) -> bytes:
-        """Give the frames of a packet.
+        """Return the frames of a packet.
 
         Args:
             datagram: What it is in.
