@@ -32,7 +32,7 @@ _remover: Callable[[Path], object] | None = None
 def use_helper(
     helper: Callable[[Path, int], int] | None, remover: Callable[[Path], object] | None = None
 ) -> None:
-    """Have somebody else asked for files that this process is not permitted to open.
+    """Ask a helper for files that this process may not open.
 
     Args:
         helper: Is given a path and flags as `os.open` takes them, and gives a descriptor or raises `OSError`.
@@ -203,7 +203,7 @@ def read_list(path: Path) -> bytes:
 
 
 def make_by_helper(path: Path) -> None:
-    """Have the helper make a file that is not there, which it does if the rules want it to be made.
+    """Ask the helper to make a missing file, which it does if the rules name it.
 
     Raises:
         OSError: It cannot.

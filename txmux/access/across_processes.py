@@ -396,7 +396,7 @@ class SharedLimits:
                     self._tables[name].expect(base64.b64decode(held), column, int(now * 10**9))
 
     def expect_no_more(self) -> None:
-        """Give back what has been expected and has not come: it ends where it is."""
+        """Drop connections that were expected and have not come: they end where they are."""
         with self._lock:
             self.clear(self.layout.columns - 1)
 

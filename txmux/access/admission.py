@@ -221,7 +221,7 @@ class Admission:
             tally.give_back()
 
     def move_away(self, permit: Permit | None) -> None:
-        """Note, instead of `leave`, that another process is about to `adopt` a client. Until then it still counts for the totals.
+        """Record, instead of `leave`, that another process is about to `adopt` a client. Until then it still counts for the totals.
 
         Args:
             permit: What `enter` gave.

@@ -149,7 +149,7 @@ class Bans:
         return made
 
     def replace(self, bans: Iterable[Ban]) -> list[Change]:
-        """Have these, and no others; give what is different now."""
+        """Replace all bans; returns what has changed."""
         wanted = {ban.network: ban for ban in bans}
         gone = [network for network in self._by_network if network not in wanted]
         return self.change([*((network, None) for network in gone), *wanted.items()])

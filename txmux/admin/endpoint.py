@@ -199,7 +199,7 @@ class PreparedEndpoints:
 
 
 def _accept_few(port: Any) -> None:
-    """Have a port of Twisted's, which accepts the more at once the more clients come, accept few."""
+    """Limit how many connections a Twisted port accepts at once; it accepts more the more clients come."""
     read = port.doRead
 
     def read_few() -> Any:

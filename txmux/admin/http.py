@@ -152,7 +152,7 @@ class _Stream:
             self._request.channel.abort()
 
     def on_end(self, callback: Callable[[], object]) -> None:
-        """Have this called when the client is gone, or the answer has ended."""
+        """Call this when the client is gone, or the answer has ended."""
         self._callbacks.append(callback)
 
     def _end(self, _: object) -> None:

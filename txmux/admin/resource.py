@@ -36,7 +36,7 @@ class Stream(Protocol):
         """Break the connection off."""
 
     def on_end(self, callback: Callable[[], object]) -> None:
-        """Have this called when the client is gone, or the answer has ended."""
+        """Call this when the client is gone, or the answer has ended."""
 
 
 @attrs.frozen

@@ -97,7 +97,7 @@ class Upstreams:
         return upstream
 
     def apply_overrides(self, orders: ServerOverrides) -> None:
-        """Do what an operator wants of servers; see `HealthRegistry.apply_overrides`."""
+        """Apply an operator's overrides of servers; see `HealthRegistry.apply_overrides`."""
         self.known.apply_overrides(orders)
 
     def all(self) -> list[Upstream]:

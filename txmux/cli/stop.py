@@ -22,7 +22,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Have it stop; 0 when it has begun to, or has ended if that is waited for."""
+    """Stop the service; returns 0 when it has begun to stop, or has ended if that is waited for."""
 
     def question(ask: command.Ask) -> Any:
         pid = ask("GET", "/api/status").get("pid") if arguments.wait else None

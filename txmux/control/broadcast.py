@@ -26,7 +26,7 @@ class Askable(Protocol):
         """Its number, counted from 0."""
 
     def listen(self, sink: Callable[[dict[str, Any]], object] | None) -> None:
-        """Have its events told, or with ``None`` no more."""
+        """Send its events here; ``None`` ends that."""
 
     def ask(self, kind: str, *, seconds: float | None, **values: Any) -> Awaitable[Any]:
         """Ask it; see `txmux.control.worker_answers.WorkerAnswers.handlers` for what.

@@ -35,7 +35,7 @@ class WorkerAnswers:
         self._serving = serving
 
     def listen(self, sink: Callable[[dict[str, Any]], object] | None) -> None:
-        """Have events told to somebody, or with ``None`` to nobody any more."""
+        """Send events to a listener; ``None`` ends that."""
         events = self._serving.runtime.events
         events.listen(sink)
         self._serving.upstreams.tell = None if sink is None else events.server

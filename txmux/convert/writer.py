@@ -146,7 +146,7 @@ class Draft:
         return found
 
     def warn(self, line: int, message: str, section: Section | None = None) -> None:
-        """Tell, once, what is lost or different, in a comment and in a warning."""
+        """Report once, in a comment and in a warning, what is lost or different."""
         message = shown(message)
         if (line, message) not in self._warnings:
             self._warnings.add((line, message))
@@ -154,7 +154,7 @@ class Draft:
             notes.append(f"{self.where(line)}: {message}")
 
     def look(self, line: int, message: str, section: Section | None = None) -> None:
-        """Tell what a person has to decide: until then the rules file is in error.
+        """Report what a person has to decide; until then the rules file is in error.
 
         So is told whatever changes who is served, and by whom.
         """

@@ -45,7 +45,7 @@ class HeaderFirst:
         return f"<HeaderFirst {self._factory!r}>"
 
     def buildProtocol(self, addr: IAddress | None) -> IProtocol | None:
-        """Have the wrapped factory make the protocol, and see to it that the header goes first."""
+        """Make the protocol of the wrapped factory, with the header before its first byte."""
         protocol: Any = self._factory.buildProtocol(addr)
         if protocol is None:
             return None

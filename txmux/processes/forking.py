@@ -129,7 +129,7 @@ def ignore_signals(*others: signal.Signals) -> None:
 
 
 def name_process(title: str) -> None:
-    """Have this process called ``txmux: …`` in ``ps`` and ``pgrep``, where the system can.
+    """Set the name of this process in ``ps`` and ``pgrep`` to ``txmux: …``, where the system can.
 
     With the package setproctitle, which the extra ``txmux[titles]`` installs, its command line says so, too; without it only
     the name of the process does (prctl(2), ``PR_SET_NAME``), of which Linux keeps 15 bytes.

@@ -28,7 +28,7 @@ class Coalescer(Generic[_T]):
         self._idle: list[Deferred[None]] = []
 
     def ask(self) -> Deferred[_T]:
-        """Have it done, and give what comes of it."""
+        """Run it, or join a run that has not begun; returns the result."""
         asked: Deferred[_T] = Deferred()
         self._waiting.append(asked)
         if not self._is_busy:

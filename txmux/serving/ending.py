@@ -40,7 +40,7 @@ class Ending:
         self._calls.add(call)
 
     def all_within(self, seconds: float, end_all: Callable[[], object]) -> None:
-        """Have all end: in the second half of the time one after another, so that not all of their clients come back at once.
+        """End all: in the second half of the time one after another, so that not all clients come back at once.
 
         Args:
             seconds: The time.

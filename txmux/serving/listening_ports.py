@@ -49,7 +49,7 @@ class ListeningPorts:
         return self._by_key.get(key)
 
     def enter(self, key: str, port: ListeningPort) -> None:
-        """Have a port, which listens already."""
+        """Add a port, which listens already."""
         self._gave_flows = False
         self._by_key[key] = port
         self.ports.append(port.port)
@@ -93,7 +93,7 @@ class ListeningPorts:
         return port if port is not None and port.listen_again(factory) else None
 
     def close_all(self) -> list[Deferred[Any]]:
-        """Have no port any more; what each gives fires when it is closed."""
+        """Close all ports; what each returns fires when it is closed."""
         return [stop_listening(port.port) for port in self.take_all().values()]
 
     def accept(self) -> None:

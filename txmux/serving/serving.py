@@ -421,7 +421,7 @@ class Serving:
         restore_sources(state, sources_of(self.factories))
 
     def apply_overrides(self, overrides: Mapping[str, Any]) -> None:
-        """Do what an operator wants beside the rules, as `txmux.control.overrides` tells it."""
+        """Apply an operator's overrides; see `txmux.control.overrides`."""
         self.overrides = overrides
         self._upstreams.apply_overrides(from_json(overrides.get("servers", ())))
         self.listening_ports.shut(overrides.get("shut", ()))

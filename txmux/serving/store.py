@@ -132,7 +132,7 @@ class PreparedSockets:
     _places: list[ListenAddress] = attrs.field(factory=list, init=False)
 
     def add(self, place: ListenAddress) -> Exception | None:
-        """Have the socket of a place, too, or give why it cannot be opened."""
+        """Open the socket of one more address; returns why it cannot be opened, if so."""
         store = self._store
         try:
             if place.key in self.sockets:

@@ -220,7 +220,7 @@ class MuxProtocol(MovableEnd):
             self.lead(branch.destination, "denied")
 
     def end_tls(self, termination: Termination, inside: RuleLayer) -> None:
-        """Have the client shake hands, and then find out what it speaks inside of TLS."""
+        """Terminate the client's TLS, then detect what it speaks inside."""
         # Who asks for TLS first, as PostgreSQL does, has it now; the server is not asked again.
         self.asked = ()
         self.enter(Handshaking(self, termination, inside))
@@ -240,13 +240,13 @@ class MuxProtocol(MovableEnd):
             self.connect(destination)
 
     def serve_here(self, destination: InProcess) -> None:
-        """Give the connection to a protocol of this process."""
+        """Serve the connection by a protocol of this process."""
         self._settle()
         self.record.backend = destination.name
         self.enter(ServingHere(self, destination))
 
     def give(self, destination: Handover) -> None:
-        """Give the client's socket to another process."""
+        """Hand the client's socket to another process."""
         self.record.backend = destination.name
         if self.is_looked_at:
             self.enter(HandingOff(self, destination))

@@ -160,7 +160,7 @@ class IORuntime:
             self.shared.use(settings.shared_limits, settings.shared_limits_password)
 
     async def share_no_more(self) -> None:
-        """Have no connection any more by which limits are shared."""
+        """Close the connection by which limits are shared."""
         if self.shared is not None:
             await self.shared.stop()
 

@@ -198,7 +198,7 @@ class MuxFactory(ServerFactory):
             self.runtime.events.begun(connection.record)
 
     def closed(self, connection: Served) -> None:
-        """Tell the access log of a connection, and forget it."""
+        """Log a connection, and forget it."""
         if connection in self.connections:
             self.connections.discard(connection)
             if self._left:

@@ -51,7 +51,7 @@ class MovedConnection:
     at: float | None = None
 
     def age_at(self, now: float) -> float:
-        """Tell the age some time later."""
+        """Return the age at a later time."""
         passed = 0.0 if self.at is None else now - self.at
         return self.age + (passed if 0 <= passed <= _LONGEST else 0.0)
 

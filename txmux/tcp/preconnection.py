@@ -47,7 +47,7 @@ class Held:
         self._on_lost()
 
     def pass_to(self, receiver: Receiver) -> None:
-        """Tell somebody else, who is the server's receiver now, what was heard."""
+        """Pass what was received to the server's new receiver."""
         if self._said:
             receiver.data(self._said)
         if self._finished and self._server.receiver is receiver:  # or the bytes have ended all
@@ -80,7 +80,7 @@ class Preconnection:
         self._on_failed: Callable[[ConnectFailure], None] | None = None
 
     def connected(self, server: ProxyClient, member: Member) -> None:
-        """Have a connection; the connector's ``on_connected``."""
+        """Keep a connection; the connector's ``on_connected``."""
         if self._on_connected is not None:
             self.connector = None
             self._on_connected(server, member)
@@ -89,7 +89,7 @@ class Preconnection:
         self._held = server.receiver = Held(server, self._most, self._server_lost)
 
     def failed(self, cause: ConnectFailure) -> None:
-        """Have none; the connector's ``on_failed``."""
+        """Record the failure; the connector's ``on_failed``."""
         self.connector = None
         if self._on_failed is not None:
             self._on_failed(cause)

@@ -153,7 +153,7 @@ class Stage:
             deadline.cancel()
 
     def wait(self, seconds: float, call: Callable[[], object]) -> None:
-        """Have something called later, unless the stage is left before. It takes the place of an earlier wait."""
+        """Call something later, unless the stage is left before. Replaces an earlier wait."""
         Stage.leave(self)
         self._deadline = self._client.runtime.clock.callLater(seconds, call)
 
@@ -174,7 +174,7 @@ class Stage:
         self.on_finished()
 
     def on_finished(self) -> None:
-        """Do what follows from that."""
+        """React to the client's half-close."""
 
     def lost(self, reason: Failure) -> None:  # noqa: ARG002
         self._client.over("client-gone")

@@ -175,7 +175,7 @@ class ServiceAccessLog:
         _access.info("{line}", line=self._format(record))
 
     def reopen(self) -> None:
-        """Do nothing: the service's log is not ours to reopen."""
+        """Does nothing: the service's log is reopened by its owner."""
 
     def close(self) -> None:
         """Do nothing."""

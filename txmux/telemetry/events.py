@@ -83,7 +83,7 @@ class Events:
         self.wanted = False
 
     def listen(self, sink: Sink | None) -> None:
-        """Tell events to somebody, or with ``None`` to nobody any more."""
+        """Send events to a listener; ``None`` ends that."""
         self._sink = sink
         self.wanted = sink is not None
         if sink is None:  # the next one who listens was not there when these were skipped

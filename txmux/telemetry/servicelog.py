@@ -40,7 +40,7 @@ class ServiceLog:
             self._reactor.callFromThread(self._wait)  # whatever thread this is
 
     def flush(self) -> None:
-        """Do nothing: it is written as soon as it can be."""
+        """Does nothing: each line is written as soon as possible."""
 
     def _wait(self) -> None:
         self._reactor.callLater(_AGAIN, self._try)

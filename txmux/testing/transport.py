@@ -71,7 +71,7 @@ class WaterMarkTransport:
         self._keep_alive = self._no_delay = False
 
     def connect(self, protocol: IProtocol) -> None:
-        """Give the connection to a protocol."""
+        """Connect a protocol."""
         self._protocol = protocol
         protocol.makeConnection(self)
 
@@ -181,7 +181,7 @@ class WaterMarkTransport:
         self.disconnecting = True
 
     def loseWriteConnection(self) -> None:
-        """Tell the peer, once it has taken everything, that no more will come."""
+        """Send the end, once the peer has taken everything."""
         self._finishing = True
 
     def abortConnection(self) -> None:

@@ -36,7 +36,7 @@ _MEMINFO = struct.Struct("=I28xI")
 
 
 def ask_for_addresses(port: socket.socket) -> None:
-    """Have a port told to which of this machine's addresses each datagram came."""
+    """Ask the system for the local address of each datagram."""
     if port.family == socket.AF_INET6:
         port.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVPKTINFO, 1)
     else:
@@ -44,7 +44,7 @@ def ask_for_addresses(port: socket.socket) -> None:
 
 
 def gather(receiver: socket.socket) -> bool:
-    """Have the system put datagrams of one sender and one length together; tell whether it can (Linux 5.0)."""
+    """Ask the system to join datagrams of one sender and one length (Linux 5.0); returns whether it can."""
     try:
         receiver.setsockopt(SOL_UDP, UDP_GRO, 1)
     except OSError:
@@ -101,7 +101,7 @@ def read(ancillary: Iterable[tuple[int, int, bytes]]) -> tuple[bytes, int]:
 
 @functools.lru_cache(maxsize=1024)
 def answer_from(local: bytes) -> tuple[Ancillary, ...]:
-    """Have a datagram sent from an address of this machine.
+    """Return what sends a datagram from an address of this machine.
 
     Args:
         local: As `read` gives it; empty leaves it to the system.
@@ -140,7 +140,7 @@ def endpoint_text(host: str, port: int) -> str:
 
 @functools.lru_cache(maxsize=1024)
 def cut_into(size: int) -> tuple[Ancillary, ...]:
-    """Have the system send bytes as datagrams of this length, of which the last may be shorter."""
+    """Return what makes the system send bytes as datagrams of this length; the last may be shorter."""
     return ((SOL_UDP, UDP_SEGMENT, size.to_bytes(2, "little" if _IS_LITTLE else "big")),)
 
 

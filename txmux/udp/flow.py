@@ -207,7 +207,7 @@ class Flow(Movable):
         return True
 
     def move_to(self, port: DatagramPort, key: Key, client: Address) -> None:
-        """Have its answers go to another address of the client, by the port that has come to."""
+        """Send answers to another address of the client, by the port it came to."""
         before = self._port, self._key
         self._port, self._key, self._client = port, key, client
         port.enter(key, self)

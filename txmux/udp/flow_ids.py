@@ -22,7 +22,7 @@ _WG_INITIATION_SIZE, _WG_RESPONSE_SIZE, _WG_LEAST_DATA = 148, 92, 32
 
 
 def may_move(first: bytes) -> bool:
-    """Tell at once of most protocols whose flows cannot move, by their first datagram."""
+    """Rule out most flows that cannot move, by their first datagram."""
     return first[:4] == _WG_INITIATION or may_open(first)
 
 
@@ -48,7 +48,7 @@ def own_id(protocol: bytes, first: bytes) -> bytes:
 
 
 def may_have_id(protocol: bytes, first_byte: int) -> bool:
-    """Tell at once of most answers that have no ID for `server_id`, by their first byte."""
+    """Rule out most answers without an ID for `server_id`, by their first byte."""
     return first_byte >= _LONG if protocol == QUIC else first_byte == _WG_RESPONSE[0]
 
 

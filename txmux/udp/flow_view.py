@@ -38,12 +38,12 @@ if TYPE_CHECKING:
         def enter(
             self, flow: Any, seconds: float, /, *, is_spare: bool, is_final: bool = False
         ) -> None:
-            """Give a flow another time."""
+            """Move a flow to another timeout queue."""
 
         def rejoin(
             self, flow: Any, queue: TimeoutQueue, entered_at: float, heard_at: float, /
         ) -> None:
-            """Have a flow in a queue as if it had been there for a while."""
+            """Insert a flow in a queue as if it had been there for a while."""
 
         def closed(self, flow: Any, /) -> None:
             """Report the end of a flow."""

@@ -57,7 +57,7 @@ _LIMITS: Mapping[LimitName | None, LimitName] = {
 
 
 def listen(factory: MuxFactory, bound: socket.socket) -> DatagramPort:
-    """Have a listener serve the datagrams of a socket, of which a duplicate is taken.
+    """Serve the datagrams of a socket, of which a duplicate is taken.
 
     Raises:
         MuxError: This system has no epoll.
@@ -244,7 +244,7 @@ class Flows:
         fields: Mapping[str, Any],
         ids: ConnectionIds | None,
     ) -> Flow:
-        """Have a flow of another process, with which `Flow.go_on` is next.
+        """Add a flow of another process, with which `Flow.go_on` is next.
 
         Args:
             port: Where its client's datagrams come in.
@@ -287,14 +287,14 @@ class Flows:
     # The time that they have.
 
     def enter(self, flow: Flow, seconds: float, *, is_spare: bool, is_final: bool = False) -> None:
-        """Give a flow another time; see `txmux.udp.table.TimeoutQueue`."""
+        """Move a flow to another timeout queue; see `txmux.udp.table.TimeoutQueue`."""
         now = self.seconds()
         self.table.enter(flow, self.table.queue(seconds, is_spare=is_spare, is_final=is_final), now)
         if now + seconds < self._rings_at:
             self._ring_at(now + seconds, now)
 
     def rejoin(self, flow: Flow, queue: TimeoutQueue, entered_at: float, heard_at: float) -> None:
-        """Have a flow in a queue as if it had been there for a while; see `FlowTable.rejoin`."""
+        """Insert a flow in a queue as if it had been there for a while; see `FlowTable.rejoin`."""
         self.table.rejoin(flow, queue, entered_at, heard_at)
         if heard_at + queue.seconds < self._rings_at:
             self._ring_at(heard_at + queue.seconds, self.seconds())

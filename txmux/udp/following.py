@@ -38,7 +38,7 @@ if TYPE_CHECKING:
             """The client's address."""
 
         def move_to(self, port: DatagramPort, key: Key, client: Address, /) -> None:
-            """Have its answers go elsewhere."""
+            """Send answers to another address."""
 
         def take(self, data: memoryview, size: int, /, *, is_home: bool) -> bool:
             """Take datagrams of the client."""

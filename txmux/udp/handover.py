@@ -48,7 +48,7 @@ if TYPE_CHECKING:
             """Ask it for something."""
 
         def send(self, kind: str, **values: Any) -> None:
-            """Tell it something."""
+            """Send a message."""
 
 
 _BATCH = 100  # flows in a message; a message takes 253 descriptors
@@ -216,7 +216,7 @@ def _adopt(fields: Mapping[str, Any], server: socket.socket | None, find: Find) 
 def _make_way(
     port: DatagramPort, key: Key, record: ConnectionRecord, ids: ConnectionIds | None
 ) -> None:
-    """Have no other flow in the place of one that comes."""
+    """Remove another flow from the place of one that comes."""
     for newer in port.at(key):
         if newer.record.id == record.id:
             newer.comes_back()

@@ -59,7 +59,7 @@ class Migration(Generic[F]):
         self._lengths: dict[int, int] = {}  # of connection IDs, and how many there are of each
 
     def begin(self, flow: F, home: Hashable, first: bytes) -> MigratingPath[F] | None:
-        """Have a new flow, if it can move.
+        """Add a new flow, if it can move.
 
         Args:
             flow: The flow.
@@ -82,7 +82,7 @@ class Migration(Generic[F]):
         read: Callable[[Any], Hashable | None],
         now: float,
     ) -> MigratingPath[F] | None:
-        """Have a flow of another process.
+        """Add a flow of another process.
 
         Args:
             flow: The flow.

@@ -42,7 +42,7 @@ _TRIED_AGAIN = 1.0  # the same for those who found no server, as it may be back 
 
 
 def remembered_for(reason: EndReason) -> float:
-    """Tell for how many seconds a client is remembered that is led to no server.
+    """Return the seconds for which a client without a server is remembered.
 
     Args:
         reason: Why it is led to none.

@@ -144,7 +144,7 @@ class DatagramPort(WatchedPort):
         self._to.attach()
 
     def lead(self, to: Beginning) -> None:
-        """Have another listener begin flows; those that there are stay where they are."""
+        """Give new flows to another listener; existing ones stay where they are."""
         before, self._to = self._to, to
         if before is not to:
             to.attach()
@@ -197,7 +197,7 @@ class DatagramPort(WatchedPort):
         return host_of((*self.local_address(local), 0, ancillary.link_of(local)))
 
     def enter(self, key: Key, flow: Receiver) -> None:
-        """Have one more flow at an address."""
+        """Add a flow to an address."""
         at = self.flows.get(key)
         if isinstance(at, SharedAddress):
             at.add(flow)

@@ -209,13 +209,13 @@ class ServerSocket:
         return member.target_for(self._flow.local_host if self.upstream.asks_where else "")
 
     def _prepare_header(self) -> None:
-        """Have the next datagram, or each, tell the server of the client, if that is wanted."""
+        """Put a PROXY header on the next datagram, or on each, if the rules ask for it."""
         backend, flow = self.upstream.backend, self._flow
         if backend.proxy_protocol == "v2":
             self._header = proxy_header(backend, flow.client, flow.local, datagrams=True)
 
     def client_moved(self) -> None:
-        """Have the server see the client's new address, if it sees, or is told of, the client's own."""
+        """Show the server the client's new address, if it sees or is told the client's own."""
         sources, member = self.upstream.sources, self._member
         if sources is None or not sources.of_client or member is None:
             if self._header:
@@ -366,7 +366,7 @@ class ServerSocket:
     # The end.
 
     def local_address(self) -> str | None:
-        """Tell the address that the server sees; ``None`` if there is no server."""
+        """Return the address that the server sees; ``None`` if there is no server."""
         if self._server is None:
             return None
         host, port = self._server.getsockname()[:2]

@@ -136,7 +136,7 @@ class SharedAddress(Generic[F]):
         return [*self._flows]
 
     def add(self, flow: F) -> None:
-        """Have one more flow."""
+        """Add a flow."""
         self._flows[flow] = ()
         flow.beside = self
         self.learn(flow)
@@ -195,7 +195,7 @@ class SharedAddress(Generic[F]):
         return False
 
     def port_is_shut(self) -> None:
-        """Tell all of them."""
+        """Inform all flows."""
         for flow in self.flows:
             flow.port_is_shut()
 
@@ -331,7 +331,7 @@ class SharedAddress(Generic[F]):
         return is_left or other.votes_for(flow) < guess.votes_for(flow)
 
     def _settle(self, guess: _Guess[F], head: bytes, now: float) -> None:
-        """Have an ID be as certain as one that the server has told."""
+        """Trust an ID as one that the server has chosen."""
         flow = guess.flow
         if flow is not None and flow.ids is not None and flow.ids.served is not None:
             self._give_up(guess)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def bind_for(server: socket.socket, sources: Sources, host: str, client: Address) -> None:
-    """Have a server see an address that the rules name.
+    """Bind a socket to the source address that the rules name.
 
     Args:
         server: The socket to it.

@@ -67,7 +67,7 @@ class FlowTable(Generic[F]):
         return found
 
     def enter(self, flow: F, queue: TimeoutQueue, now: float) -> bool:
-        """Have a flow in a queue, new or from another one; tell whether it is the first there."""
+        """Insert a flow in a queue, new or from another one; returns whether it is the first there."""
         self.leave(flow)
         self.count += 1
         flow.queue = queue
@@ -76,7 +76,7 @@ class FlowTable(Generic[F]):
         return len(queue.flows) == 1
 
     def rejoin(self, flow: F, queue: TimeoutQueue, entered_at: float, heard_at: float) -> None:
-        """Have a flow in a queue as if it had been there for a while.
+        """Insert a flow in a queue as if it had been there for a while.
 
         Flows that come one after another are in their places if the one that was heard of last comes first.
         """

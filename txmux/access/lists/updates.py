@@ -124,7 +124,7 @@ class ListUpdates:
     def _wanted(
         self, rules: Rules
     ) -> Iterator[tuple[str, tuple[object, Callable[[], ListSource], float]]]:
-        """Give, by names, what tells a feed from one that is like it, what makes it, and the time between two looks."""
+        """Return by names what tells a source from one like it, what makes it, and the seconds between two looks."""
         texts = {str(Path(path).absolute()): text for path, text in rules.files.texts.items()}
         databases = rules.settings.geo_databases
         key = rules.settings.crowdsec_key

@@ -275,7 +275,7 @@ class SharedBans:
     # What this machine tells.
 
     def tell(self, network: IPNetwork, ban: Ban | None) -> None:
-        """Tell the others of a change here, or as soon as that can be."""
+        """Publish a change made here, now or as soon as Redis is back."""
         before = self._unsaid.get(network)
         heard = [] if before is None else before.heard
         self._unsaid[network] = unsaid = _Unsaid(ban, self._reactor.seconds(), heard)

@@ -262,7 +262,7 @@ class SharedRates:
             one.forget()
 
     def _try(self) -> None:
-        """Have it load the script, and see whether it answers in time."""
+        """Load the script, and see whether the answer comes in time."""
         self._again = None
         epoch = self._epoch
 

@@ -149,7 +149,7 @@ class BackendConnector:
         )
 
     def cancel(self) -> None:
-        """Give up: neither callable will be called any more."""
+        """Cancel; neither callable is called any longer."""
         self._given_up = True
         member, factory, stop_dialling = self._member, self._factory, self._stop_dialling
         self._let_go()
@@ -277,7 +277,7 @@ class BackendConnector:
         return reason_of(failure)
 
     def _next(self, member: Member, cause: ConnectFailure) -> Member | Unavailable:
-        """Tell the pool of a failure, and choose who is tried next."""
+        """Report a failure to the pool, and choose the next server."""
         pool = self._upstream.pool
         again = len(self.tried) <= self._upstream.backend.retries
         if cause == "error":  # this machine's trouble says nothing of the server

@@ -211,7 +211,7 @@ class _Guarded(ClientFactory):
         self._explain = explain
 
     def buildProtocol(self, addr: IAddress | None) -> Protocol:
-        """Have the protocol made, and put the handshake before it."""
+        """Make the protocol, with the handshake before it."""
         return _Handshake(self._factory.buildProtocol(addr), self._name, self._explain)
 
     def clientConnectionFailed(self, connector: IConnector, reason: Failure) -> None:
@@ -259,7 +259,7 @@ class _Handshake(Protocol):
             self._protocol.handshakeCompleted()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """Tell the protocol why there will be no TLS."""
+        """Report to the protocol why there will be no TLS."""
         why = self._explain(self._refusal or reason.value, self.transport.getHandle())
         self._protocol.connectionLost(Failure(HandshakeError(why)))
 

@@ -288,7 +288,7 @@ class _Name:
         )
 
     def stale(self) -> tuple[float | None, str]:
-        """Tell for how long nothing has been found, and why; nothing is the age of addresses that are known not to be."""
+        """Return for how long nothing has been found, and why; ``None`` is the age of addresses that are known not to exist."""
         return self._age() if self._failures else None, self.why
 
     def _age(self) -> float | None:

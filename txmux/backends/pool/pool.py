@@ -128,7 +128,7 @@ class Pool:
         return member
 
     def room_in(self) -> float:
-        """Tell in how many seconds an ejection is over, which makes room that `on_room` does not tell of.
+        """Return the seconds until an ejection is over, which makes room without calling `on_room`.
 
         Returns:
             The seconds; infinite if there is none.

@@ -103,7 +103,7 @@ class Queue:
             self._stop_alarm()
 
     def serve(self) -> None:
-        """Give room to those who wait, as far as there is some. Meant to be the pool's `on_room`.
+        """Serve waiting clients as far as there is room. Meant to be the pool's `on_room`.
 
         Whoever comes has to let those be served first who wait already.
         """

@@ -55,7 +55,7 @@ class HealthRegistry:
             standings.expect(counts.get(backend, {}))
 
     def apply_overrides(self, orders: ServerOverrides) -> None:
-        """Do what an operator wants of servers, and have others be again as the rules say.
+        """Apply an operator's overrides of servers, and reset the servers that have none.
 
         Args:
             orders: All there are.

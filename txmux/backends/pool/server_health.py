@@ -194,7 +194,7 @@ class BackendHealth:
                 pool.on_room()
 
     def order(self, server: str, held: State | None, weight: int | None) -> None:
-        """Have something else be wanted of a server, and tell all pools.
+        """Override the state or weight of a server in all pools.
 
         Args:
             server: As the rules write it.
@@ -218,13 +218,13 @@ class BackendHealth:
         self._owed.append(free)
 
     def settle(self) -> None:
-        """Do what was promised, as far as there are fewer connections."""
+        """Serve what was promised, as far as connections have ended."""
         while self._owed and self.connections < self._level:
             self._level -= 1
             self._owed.popleft()()
 
     def join(self, pool: _Pool) -> None:
-        """Have a pool told of changes, until nobody uses it any more."""
+        """Report changes to a pool for as long as it is used."""
         self._pools.append(weakref.ref(pool, self._pools.remove))
 
     @property

@@ -103,7 +103,7 @@ def rules_text(
 def _sorted(
     services: Sequence[Service],
 ) -> tuple[list[tuple[Service, Kind]], list[Service], list[Service]]:
-    """Tell those that get a route, one for each protocol, from those whose clients say nothing, and the rest."""
+    """Split services into those that get a route, one for each protocol, those whose clients say nothing, and the rest."""
     order = [SSH, TLS, HTTP]
     known = [(service, service.kind) for service in services if service.kind]
     known.sort(key=lambda pair: order.index(pair[1]) if pair[1] in order else len(order))

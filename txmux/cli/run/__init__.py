@@ -151,7 +151,7 @@ def _leads(arguments: argparse.Namespace) -> bool:
 
 
 def _by_options(arguments: argparse.Namespace) -> int:
-    """Do what the options mean."""
+    """Run with rules made from options."""
     from txmux.cli.run.program import read_rules, run_service, status_of  # noqa: PLC0415 - as above
 
     text = text_of(arguments)

@@ -97,7 +97,7 @@ def _reading(state: State, key: str) -> State:
 def _browsed(  # noqa: PLR0911 - one for each key
     state: State, snapshot: Snapshot, key: str
 ) -> State:
-    """Do what only changes what is seen."""
+    """Handle a key that only changes the view."""
     place = PANES.index(state.pane)
     if key in {"tab", "right", "backtab", "left"}:
         step = 1 if key in {"tab", "right"} else -1

@@ -75,7 +75,7 @@ class _Watching:
             self.take_news()
 
     def press(self, key: str) -> None:
-        """Do what a key wants."""
+        """Handle a key."""
         self.state, wish = pressed(self.state, self.snapshot, key)
         if wish is not None:
             self.polling.send(wish)

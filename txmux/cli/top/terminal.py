@@ -47,7 +47,7 @@ class Terminal:
 
     @contextlib.contextmanager
     def shown(self) -> Iterator[None]:
-        """Have the screen, and give the terminal back whatever happens."""
+        """Take over the screen, and restore the terminal whatever happens."""
         before = {number: signal.getsignal(number) for number in (*_ENDS, *_OTHERS)}
         for number in before:
             signal.signal(number, self._signalled)

@@ -72,7 +72,7 @@ class Group:
     check: Asked | None = None
 
     def tell(self, draft: Draft, section: Section) -> None:
-        """Tell what has no counterpart."""
+        """Report what has no counterpart."""
         for line, message in self.problems:
             draft.look(line, message, section)
 

@@ -38,11 +38,11 @@ class Group:
         return cls(draft, dict(value), min(lines, default=line))
 
     def warn(self, message: str, line: int = 0) -> None:
-        """Tell what is lost or different; as `Draft.warn`."""
+        """Report what is lost or different; as `Draft.warn`."""
         self.draft.warn(line or self.line, message, self.section)
 
     def look(self, message: str, line: int = 0) -> None:
-        """Tell what a person has to decide; as `Draft.look`."""
+        """Report what a person has to decide; as `Draft.look`."""
         self.draft.look(line or self.line, message, self.section)
 
     def take(self, kind: type, *names: str, default: Any = None) -> Any:
@@ -85,6 +85,6 @@ class Group:
             self.look(f"{name}: {reason}", setting.line)
 
     def rest(self) -> None:
-        """Tell what nobody has asked for."""
+        """Report what was not read."""
         for name, setting in self.settings.items():
             self.warn(f"{name}: is not an option of sslh that is known here", setting.line)

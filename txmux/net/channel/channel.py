@@ -92,7 +92,7 @@ class Channel(Protocol):
         self.is_open = True
 
     def send(self, kind: str, **values: Any) -> None:
-        """Tell the other process something; nothing happens if it is gone."""
+        """Send a message; does nothing if the other process is gone."""
         if self.is_open:
             self.transport.write(_line(kind, values))
 
@@ -223,7 +223,7 @@ class Channel(Protocol):
             maybeDeferred(_called, handler, values).addErrback(self._failed, kind)
 
     def _failed(self, failure: Failure, kind: str) -> None:
-        """Tell the log: nobody has asked, so nobody else hears of it."""
+        """Log the failure: there is no caller who would see it."""
         self._log.failure("another process has told {kind!r}, which failed", failure, kind=kind)
 
     def _descriptors(self, count: int) -> list[int]:

@@ -408,7 +408,7 @@ class KernelSide(RelaySide):
         self.transport.connectionLost(CLOSED)
 
     def _end(self, reason: Failure) -> None:
-        """Give the descriptor back to its transport, as gone: it closes it, and tells its protocol."""
+        """Return the descriptor to its transport as gone: that closes it, and informs its protocol."""
         self.transport.connectionLost(reason)
 
     def _put_pipe_away(self) -> None:

@@ -148,7 +148,7 @@ class Mark:
         self.clear()
 
     def clear(self) -> None:
-        """Have the kernel tell of every byte, also of those that have come, and begin another run."""
+        """Have every byte reported again, and begin another run."""
         self._run = 0
         if self.is_set:
             self.forget()

@@ -138,4 +138,4 @@ class _Throttle:
         self._transport.resumeProducing()
 
     def stopProducing(self) -> None:
-        """Do nothing: the relay hears of the loss itself, and by then knows its reason."""
+        """Does nothing: the relay learns of the loss itself, with its reason."""

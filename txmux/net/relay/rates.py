@@ -234,4 +234,4 @@ class _Below:
         self._paced.emptied()
 
     def stopProducing(self) -> None:
-        """Do nothing: whoever has the connection hears of its end."""
+        """Does nothing: the owner of the connection learns of its end."""

@@ -337,7 +337,7 @@ class Relay:
         del self._on_over
 
     def _watch_from_now(self) -> None:
-        """Give the connection all the time again that it has without a byte."""
+        """Restart the time that the connection has without a byte."""
         if self._client.gone and self._server.gone:
             return
         self._since = self.seconds()

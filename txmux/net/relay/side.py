@@ -99,7 +99,7 @@ class RelaySide(abc.ABC):
 
     @abc.abstractmethod
     def half_close(self) -> None:
-        """Tell its peer that the other will send no more, after all that is held for it."""
+        """Send the end of the other side, after all that is held."""
 
     @abc.abstractmethod
     def close(self) -> None:

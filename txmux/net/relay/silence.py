@@ -64,7 +64,7 @@ class Silence:
         return asked and self.seconds >= patience(keepalive)
 
     def pause(self, keepalive: Keepalive) -> float:
-        """Tell in how many seconds to look again; few different lengths, so that many timers share them."""
+        """Return the seconds until the next look; few different lengths, so that many timers share them."""
         whole = patience(keepalive)
         if not self.asked:
             return whole

@@ -46,7 +46,7 @@ _address_of = functools.lru_cache(maxsize=256)(address_of)  # servers are few
 
 
 def reset_on_close(connecting: socket.socket) -> None:
-    """Have closing a socket break its connection off, if it is established without our having noticed."""
+    """Make closing a socket reset its connection, if it was established unnoticed."""
     with contextlib.suppress(OSError):
         connecting.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
 
@@ -193,7 +193,7 @@ class SocketConnector:
             set_option(socket.IPPROTO_TCP, _QUICKACK, 0)
 
     def disconnect(self) -> None:
-        """Give up; the factory is told nothing any more."""
+        """Abort without calling the factory."""
         self._stop_waiting()
         reset_on_close(self._socket)
         self._socket.close()

@@ -7,7 +7,7 @@ from typing import Any
 
 
 def use_monotonic_time(reactor: Any) -> None:
-    """Have a reactor, and all that asks it for the time, go by a clock that nobody sets.
+    """Make a reactor, and all that asks it for the time, use a clock that is never set.
 
     Twisted's own choice is the time of day: when it is set forward, everything runs out at once, and when it is set back,
     nothing does.

@@ -89,22 +89,22 @@ class Descriptors:
     # What can be given back.
 
     def add_giver(self, give: Callable[[], object]) -> None:
-        """Have something called that closes what is kept for later, when descriptors are short."""
+        """Call something that closes cached descriptors when descriptors run short."""
         self._givers.append(give)
 
     def reclaim(self) -> None:
-        """Have all closed that is kept for later."""
+        """Close all cached descriptors."""
         for give in self._givers:
             give()
 
     # Who waits.
 
     def call_when_freed(self, call: Callable[[], object]) -> None:
-        """Have something called, once, as soon as a connection is over."""
+        """Call something once, as soon as a connection has ended."""
         self._waiting[call] = None
 
     def forget(self, call: Callable[[], object]) -> None:
-        """Do not call it any more."""
+        """Cancel such a call."""
         self._waiting.pop(call, None)
 
     def freed(self) -> None:

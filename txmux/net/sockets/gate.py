@@ -23,7 +23,7 @@ _SPARING: dict[Any, Any] = {tcp.Server: SparingServer, unix.Server: SparingUNIXS
 
 
 def gate(port: IListeningPort, reactor: Any, descriptors: Descriptors) -> None:
-    """Have a port leave clients in its queue while there is no room for them.
+    """Make a port leave clients in its queue while there is no room for them.
 
     By itself it would accept them to close them again.
 

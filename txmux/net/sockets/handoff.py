@@ -88,7 +88,7 @@ class SocketHandoff:
         self._connect()
 
     def cancel(self) -> None:
-        """Give up, and call nobody. Once it `is_sent`, the other process may have the socket all the same."""
+        """Cancel, and call nothing. Once it `is_sent`, the other process may have the socket all the same."""
         for timer in (self._deadline, self._retry):
             if timer is not None:
                 timer.cancel()

@@ -67,7 +67,7 @@ class Looking:
             left -= len(self._socket.recv(left)) or left
 
     def end(self) -> None:
-        """Have the system tell of every byte again, as whoever reads next expects."""
+        """Have every byte reported again, as the next reader expects."""
         if self.seen:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
 

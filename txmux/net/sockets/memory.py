@@ -101,7 +101,7 @@ class Memory:
         self._ended += 1
 
     def lacks(self, *, ended: int = 0) -> None:
-        """Give the reserve back: somebody has asked for memory, and got none.
+        """Free the reserve: an allocation has failed.
 
         Args:
             ended: Connections that are ended for it.
@@ -127,7 +127,7 @@ MEMORY = Memory()
 
 
 def keep_running(reactor: Any) -> None:
-    """Have a reactor go on that runs out of memory, even to log that; and keep a reserve for it.
+    """Keep a reactor running that runs out of memory, even for its log; and keep a reserve for that.
 
     Twisted logs what goes wrong in a turn of its main loop. If there is no memory to do so, the loop ends, and the process with it.
 

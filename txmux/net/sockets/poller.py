@@ -224,7 +224,7 @@ class Poller:
         return "sockets"
 
     def connectionLost(self, reason: Failure) -> None:
-        """Do nothing: the sockets' owners end them when the reactor stops."""
+        """Does nothing: the sockets' owners end them when the reactor stops."""
 
 
 def _report(problem: Exception, what: str) -> None:

@@ -101,7 +101,7 @@ class Pause:
         return bool(queue.poll(0))
 
     def cancel(self) -> None:
-        """Do not call `go_on`: somebody else says when the port accepts again."""
+        """Cancel the call of `go_on`: the caller decides when the port accepts again."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

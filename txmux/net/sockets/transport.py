@@ -75,7 +75,7 @@ def host_of(name: tuple[Any, ...]) -> str:
 
 
 def leave(transport: tcp.Connection) -> bytes:
-    """Have a transport leave its socket to somebody else, who asks the poller for it next.
+    """Release the socket of a transport to a new owner, who watches it next.
 
     Returns:
         What the transport was given to write and has not sent.
@@ -151,7 +151,7 @@ class SocketTransport(tcp.Connection):
         protocol.makeConnection(self)
 
     def belong_to(self, protocol: IProtocol) -> None:
-        """Have a protocol whose connection was made elsewhere; nothing is read until somebody wants it."""
+        """Set a protocol whose connection was made elsewhere; reading starts when it asks."""
         self.protocol = protocol
         protocol.transport = self  # type: ignore[attr-defined]  # every protocol has one
 
@@ -179,7 +179,7 @@ class SocketTransport(tcp.Connection):
     # Seeing what comes without taking it.
 
     def look(self, most: int, on_full: Callable[[], object]) -> bool:
-        """Tell the protocol what comes, and leave it in the socket, until `stop_looking`.
+        """Show the protocol what comes, and leave it in the socket, until `stop_looking`.
 
         Args:
             most: Bytes that are looked at.
@@ -215,7 +215,7 @@ class SocketTransport(tcp.Connection):
             looking.take(looking.seen)
 
     def _look(self, looking: Looking, events: int) -> object:
-        """Tell the protocol of what has come, and give why the connection is over, if it is."""
+        """Show the protocol what has come; returns why the connection is over, if it is."""
         try:
             new = looking.more()
             if not new and not events & (FINISHED | TROUBLE) and looking.is_full():
@@ -283,7 +283,7 @@ class SocketTransport(tcp.Connection):
         self._poller.call_soon(functools.partial(self.connectionLost, why))
 
     def _ready(self, events: int) -> None:
-        """Do what the reactor does for a descriptor that is ready."""
+        """Handle readiness as the reactor does for its descriptors."""
         if self._aborting or (self.disconnecting and not self._events & WRITE):
             return
         try:

@@ -167,7 +167,7 @@ def _make_context(
 
 
 def _show(context: SSL.Context, pair: KeyPair) -> None:
-    """Have a certificate shown to the clients that it suits."""
+    """Present a certificate to the clients it suits."""
     try:
         context.use_certificate(pair.certificate)
         context.use_privatekey(pair.key)
@@ -216,7 +216,7 @@ def _verified(
 
 
 def _have_refused_told(context: SSL.Context) -> None:
-    """Have a client that is refused though its certificate is valid told so: OpenSSL would send ``internal_error``.
+    """Send a fitting alert to a client that is refused despite a valid certificate: OpenSSL would send ``internal_error``.
 
     What the callback of pyOpenSSL answers has no place for a reason, so one is put around it.
     """

@@ -175,7 +175,7 @@ class TLSTransport(TLSMemoryBIOProtocol):
         """Learn that a half-close of the connection below was carried out, which nobody asks for."""
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """Tell the protocol that the connection is gone."""
+        """Report the loss to the protocol."""
         # Nothing is left to be read: whatever came was passed on at once.
         self._lostTLSConnection = True
         super().connectionLost(reason)

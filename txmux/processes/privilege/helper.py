@@ -122,7 +122,7 @@ class Helper:
     def answer(
         self, question: dict[str, Any], *, may_all: bool
     ) -> tuple[dict[str, Any], list[int]]:
-        """Do what is asked for, if the rules name it.
+        """Answer a question, if the rules name what it is about.
 
         Args:
             question: As `Opener` asks.

@@ -47,7 +47,7 @@ def abi() -> int:
 
 
 def give_up_privileges() -> None:
-    """Have no program that this process executes give it privileges that it does not have (prctl(2), ``PR_SET_NO_NEW_PRIVS``).
+    """Keep programs that this process executes from gaining privileges (prctl(2), ``PR_SET_NO_NEW_PRIVS``).
 
     Raises:
         OSError: The system does not permit it.

@@ -105,7 +105,7 @@ class Opener:
         return opened
 
     def read_rules(self) -> Files:
-        """Have the helper read the rules file again; what either these or the rules before name may be opened until `commit`.
+        """Make the helper read the rules file again; what these or the rules before name may be opened until `commit`.
 
         Returns:
             What was in the files.
@@ -117,7 +117,7 @@ class Opener:
             return Files(**json.load(file))
 
     def remove_socket(self, path: Path) -> None:
-        """Have the helper remove the file of a UNIX socket at which the rules say, or said, to listen.
+        """Make the helper remove the file of a UNIX socket that the rules name, or named.
 
         Raises:
             OSError: It cannot be removed, or they never did.
@@ -125,12 +125,12 @@ class Opener:
         self._ask(do="remove", path=str(path))
 
     def commit(self) -> None:
-        """Have only what the rules that were read last name opened from now on."""
+        """Restrict the helper to what the rules that were read last name."""
         with suppress(OSError):  # who asks next is told
             self._ask(do="commit")
 
     def name(self, remove: bool) -> None:  # noqa: FBT001 - `PidFile.by_helper`
-        """Have the file that names the process which serves name this one, or removed if it does.
+        """Write this process's ID to the PID file, or remove the file if it has that.
 
         Raises:
             OSError: It cannot be written or removed.

@@ -112,7 +112,7 @@ def sandbox_of(rules: Rules) -> Sandbox:
 
 
 def confine(sandbox: Sandbox) -> bool:
-    """Have this process open only what Python and the system's libraries need, and nothing new; a helper opens what rules name.
+    """Confine this process to the files of Python and the system's libraries; a helper opens what rules name.
 
     To be called while it has only one thread.
 

@@ -58,12 +58,12 @@ class Counting:
             self._limits.expect(values, self._seconds())
 
     def expect_no_more(self) -> None:
-        """Give back what has not come."""
+        """Drop what has not come."""
         if self._limits is not None:
             self._limits.expect_no_more()
 
     def close(self) -> None:
-        """Give the memory back with the last that uses it; the next start begins anew."""
+        """Free the memory when its last user closes it; the next start makes it anew."""
         if self._limits is not None:
             self._limits.close()
             self._limits = None

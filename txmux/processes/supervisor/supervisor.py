@@ -256,7 +256,7 @@ class Supervisor:
             restore_sources(state, self._limits.sources(self._seconds))
 
     def apply_overrides(self, overrides: Mapping[str, Any]) -> None:
-        """Do what an operator wants beside the rules, and tell it to workers that are started later; others are asked."""
+        """Apply overrides here, and in workers that are started later; running ones are asked."""
         self.overrides = overrides
         self.upstreams.apply_overrides(from_json(overrides.get("servers", ())))
 
@@ -317,7 +317,7 @@ class Supervisor:
     async def change(
         self, rules: Rules, sockets: PreparedSockets, owner: tuple[int, int] | None, *, afresh: bool
     ) -> int:
-        """Have the workers serve other rules; see also `all_serve`.
+        """Switch the workers to other rules; see also `all_serve`.
 
         Args:
             rules: The others.
@@ -373,7 +373,7 @@ class Supervisor:
                 close_socket(key, opened)
 
     def _look_after(self) -> None:
-        """Do what is due each second."""
+        """Run what is due each second."""
         self.starter.ping()
         if gone := self.bans.expire(time.time()):
             self.pool.tell("ban", rows=rows_of(gone))
@@ -424,7 +424,7 @@ class Supervisor:
             self.pool.tell("count_more", places=more, cells=layout.cells, gone=gone)
 
     async def _prepare(self, following: _Next, *, afresh: bool) -> None:
-        """Have workers get ready for other rules, and start those that these want beside them.
+        """Make workers prepare other rules, and start those that these need beside them.
 
         Raises:
             MuxError: One cannot.
@@ -564,7 +564,7 @@ class Supervisor:
             self._log.warn("connections that have ended with a worker: {lost}", lost=lost)
 
     def start_failed(self, worker: Worker, message: str) -> None:
-        """Give up, because a worker could not start: the service, or the rules that want it."""
+        """Fail the start, or the reload, for which a worker could not start."""
         following = self._next
         if following is not None and worker in self.pool.added:
             if not following.ready.called:
@@ -575,7 +575,7 @@ class Supervisor:
             self._reactor.callLater(0, self._failed, WorkersError(message))
 
     async def leave(self) -> None:
-        """Have all workers end when their connections have, and kill those that do not; others may be started meanwhile."""
+        """End each worker when its connections have, and kill those that do not; others may be started meanwhile."""
         workers = self.pool.leave()
         seconds = self._rules.settings.drain_timeout + _GRACE
         self._deadline = deadline = self._reactor.callLater(seconds, self._kill_all, workers)

@@ -99,7 +99,7 @@ class Notifier:
             self._send("FDSTOREREMOVE=1", f"FDNAME={_name(key)}")
 
     def keep(self, sockets: Mapping[str, socket.socket]) -> None:
-        """Have systemd keep these sockets, and no others, for the next process of the service.
+        """Store exactly these sockets with systemd, for the next process of the service.
 
         Args:
             sockets: By the keys of their places. Those that systemd has opened itself are left out.

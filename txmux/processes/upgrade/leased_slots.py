@@ -73,7 +73,7 @@ class LeasedSlots:
             self.channel.close()
 
     def lost(self) -> None:
-        """Give all places back: whoever had them has ended."""
+        """Release all slots: the process that leased them has ended."""
         kept, self._kept = self._kept, {}
         for give_back in kept.values():
             give_back(_nothing)

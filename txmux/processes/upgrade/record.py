@@ -78,6 +78,6 @@ def last_reload_in(state: Mapping[str, Any]) -> LastReload:
 
 
 def _digest(rules: Rules) -> str:
-    """Tell texts of rules apart."""
+    """Return a digest of the text of rules."""
     texts = json.dumps(attrs.asdict(rules.files), sort_keys=True)
     return hashlib.sha256(texts.encode()).hexdigest()

@@ -134,7 +134,7 @@ class ConnectionTransfer:
         return keeping
 
     def keep_no_places(self) -> None:
-        """Give back the places of connections that have been handed over: this process serves again, or has none any more."""
+        """Release the slots held for connections handed over."""
         for keeping in self._keeping:
             keeping.channel.close()
 

@@ -133,7 +133,7 @@ class Upgrade:
             _log.warn("the new process does not go on with all counters: {why}", why=problem)
 
     async def _hand_over(self, processes: int) -> int:
-        """Have the connections of each old process go to the new ones.
+        """Hand the connections of each old process to the new ones.
 
         Args:
             processes: The number of the new ones; 0 if it is of a version that takes sockets alone.

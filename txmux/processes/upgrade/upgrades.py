@@ -152,7 +152,7 @@ class Upgrades:
         self._unneeded = {}
 
     def cannot_serve(self, why: object) -> None:
-        """Tell the old process."""
+        """Report the failure to the old process."""
         if self._predecessor is not None and not self._is_told:
             self._predecessor.fail(why)
 
@@ -162,7 +162,7 @@ class Upgrades:
         is_well: Callable[[], bool],
         recall: Callable[[Told], object],
     ) -> None:
-        """Tell the old process, if there is one; otherwise this one serves from now on. Only the first call counts.
+        """Report readiness to the old process, or serve from now on if there is none. Only the first call counts.
 
         Args:
             transfers: What would serve. It does not accept yet, if there is an old process.
@@ -281,7 +281,7 @@ class Upgrades:
             one.callback(None)
 
     async def reload_successor(self) -> Report:
-        """Have the process that serves now read the rules again."""
+        """Make the process that serves now read the rules again."""
         assert self._successor is not None  # noqa: S101 - nobody asks before
         try:
             told = await self._successor.channel.ask("reload", seconds=_RELOADS)
@@ -295,7 +295,7 @@ class Upgrades:
         transfers: WorkerTransfers,
         state: Callable[..., Awaitable[Told]],
     ) -> str:
-        """Have this program started again, and hand it all that can be; then this process may end.
+        """Start this program again, and hand over to it; then this process may end.
 
         Args:
             listeners: What clients come in by.
@@ -364,7 +364,7 @@ class Upgrades:
     # The end.
 
     async def leave(self, *, on: bool = True) -> None:
-        """Tell the process in whose place this one is, if it has not ended yet, that this one ends because it is to.
+        """Report to the process before this one, if it still runs, that this one ends on purpose.
 
         Args:
             on: Whether it still does.

@@ -55,7 +55,7 @@ class WorkerTransfers:
         return len(self.able)
 
     async def pause(self) -> None:
-        """Have all workers leave new clients in the queues.
+        """Make all workers leave new clients in the queues.
 
         Those that can are found out first, while all accept: no client waits for a worker that hangs.
         """
@@ -78,7 +78,7 @@ class WorkerTransfers:
         await self._pool.flows_moved(self.able)  # one may have taken another one's place in between
 
     async def accept(self) -> None:
-        """Have all workers accept clients.
+        """Make all workers accept clients.
 
         Raises:
             ChannelError: One does not answer; the others accept.

@@ -116,7 +116,7 @@ class Pool:
         return again
 
     def resize(self, count: int) -> None:
-        """Have some number of workers. Those that are too many end when their connections have moved to others, or have ended."""
+        """Set the number of workers. Surplus ones end when their connections have moved or ended."""
         replaced = [*self._replaced.values()]
         self._replaced.clear()
         unneeded = []
@@ -148,7 +148,7 @@ class Pool:
             self._start_one(self.added)
 
     def admit(self) -> list[Worker]:
-        """Have the workers that were added serve from now on, and give them."""
+        """Let added workers serve, and return them."""
         admitted, self.added = self.added, []
         self.workers += admitted
         return admitted
@@ -161,7 +161,7 @@ class Pool:
             worker.retire()
 
     def leave(self) -> list[Worker]:
-        """Have no workers any more, and give those that there are: they are about to be stopped."""
+        """Empty the pool, and return its workers, which are about to be stopped."""
         self._replaced.clear()
         self.drop_added()
         leaving, self.workers = self.all(), []
@@ -199,7 +199,7 @@ class Pool:
             )
 
     def let_accept(self, worker: Worker) -> None:
-        """Have a worker accept clients; one that does not answer is replaced."""
+        """Let a worker accept clients; one that does not answer is replaced."""
         self._asked_to_accept.add(worker)
 
         def answered(_: object) -> None:
@@ -230,7 +230,7 @@ class Pool:
         self.share_datagrams()
 
     def share_datagrams(self) -> None:
-        """Have one of the workers read all datagrams, since a flow belongs to one process."""
+        """Make one of the workers read all datagrams, since a flow belongs to one process."""
         ready = [worker for worker in self.workers if worker.ready]
         if self._reads not in ready:
             self._reads = next(iter(ready), None)
@@ -244,7 +244,7 @@ class Pool:
         return sorted(workers, key=lambda worker: worker is not self._reads)
 
     def await_flows(self) -> Callable[[], None]:
-        """Have workers keep what unknown clients say by datagrams, since their flows may come from another process.
+        """Make workers hold datagrams of unknown clients, whose flows may come from another process.
 
         Returns:
             What ends that; it does nothing if others are awaited by then.
@@ -288,7 +288,7 @@ class Pool:
         return left
 
     def _retire(self, workers: Sequence[Worker]) -> None:
-        """Have workers end when their connections have moved or ended; those that serve are others already."""
+        """End workers when their connections have moved or ended; others serve already."""
         ready = [worker for worker in workers if worker.ready]
         reader = self._reads
         for worker in workers:
@@ -321,7 +321,7 @@ class Pool:
         return ends
 
     def _move(self, worker: Worker, ends: Sequence[socket.socket]) -> Deferred[Any]:
-        """Have others go on with the connections of a worker, as far as these can be moved."""
+        """Move the connections of a worker to others, as far as possible."""
         if not ends:
             return succeed(None)
         descriptors = [end.fileno() for end in ends]

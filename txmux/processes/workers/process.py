@@ -147,7 +147,7 @@ class WorkerProcess:
         return self._is_confined
 
     def begin(self, serving: Serving, transfer: ConnectionTransfer) -> None:
-        """Do for the supervisor what one does that serves.
+        """Run a worker for the supervisor.
 
         Args:
             serving: What it serves.
@@ -181,7 +181,7 @@ class WorkerProcess:
         )
 
     def _listen(self, *, on: bool) -> None:
-        """Tell the supervisor of what happens, or no more."""
+        """Report events to the supervisor, or stop."""
 
         def tell(event: dict[str, Any]) -> None:
             self.channel.send("event", event=event)

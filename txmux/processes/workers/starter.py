@@ -72,7 +72,7 @@ def main(connection: socket.socket) -> None:
 
 
 def _serve(connection: socket.socket, others: Sequence[socket.socket]) -> bool:
-    """Do what one packet asks for; tell whether there may be more."""
+    """Serve one request; returns whether there may be more."""
     packet, descriptors, _, _ = socket.recv_fds(connection, _PACKET, 1)
     if not packet:
         return False

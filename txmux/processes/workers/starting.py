@@ -121,7 +121,7 @@ class Starter:
         self.use(rules)
 
     def become_user(self) -> None:
-        """Give up root, which was kept for endpoints that a worker opens by Twisted: they are open."""
+        """Drop root, which was kept for endpoints that a worker opens through Twisted: they are open."""
         account, self._becomes_later = self._becomes_later, None
         if account is not None and self._connection is not None:
             self._become(account)
@@ -141,7 +141,7 @@ class Starter:
             self._connection.kill()
 
     def use(self, rules: Rules) -> None:
-        """Have workers that are forked from now on find imported what these rules need."""
+        """Import what these rules need before workers are forked."""
         self._rules = rules
         modules = [*_modules_for(rules)]
         if self._connection is not None and modules:
@@ -307,7 +307,7 @@ def _modules_for(rules: Rules) -> Iterator[str]:
 
 
 def installed_code() -> str:
-    """Tell one state of the installed package from another."""
+    """Return what tells two states of the installed package apart."""
     folder = Path(__file__).parents[2]  # the package
     digest = hashlib.sha256()
     for place, folders, files in os.walk(folder):

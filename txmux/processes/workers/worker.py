@@ -110,7 +110,7 @@ class Worker:
         return self._channel is not None and self._channel.is_open and not self.is_leaving
 
     def retire(self) -> None:
-        """Have it accept no more and end when its connections have; then no other one is started in its place."""
+        """Stop accepting, and end when the connections have; no other worker takes its place."""
         self._retirement = retirement = object()
         if self._restart is not None and self._restart.active():
             self._restart.cancel()
@@ -122,7 +122,7 @@ class Worker:
             Deferred.fromCoroutine(self._let_leave(retirement)).addErrback(_is_gone)
 
     async def _let_leave(self, retirement: object) -> None:
-        """Have it end as soon as it has no connections, unless it serves again by then."""
+        """End as soon as there are no connections, unless it serves again by then."""
         is_over = False
         while not is_over:
             await self.ask("retire", seconds=None)
@@ -357,7 +357,7 @@ class Worker:
         self._log.emit(named, "worker {number}: {text}", number=number, text=text)
 
     def listen(self, sink: Callable[[dict[str, Any]], object] | None) -> None:
-        """Have its events told to somebody, or with ``None`` to nobody any more."""
+        """Send its events to a listener; ``None`` ends that."""
         self._sink = sink
         self.tell("listen", on=sink is not None)
 

@@ -175,7 +175,7 @@ class _Reach:
 
 @cache
 def _pairs(over: Transport) -> dict[str, list[tuple[str, str, str]]]:
-    """Give, by the name of the later matcher, earlier ones that share clients with it, in what order, and why."""
+    """Yield, by the name of the later matcher, earlier ones that share clients with it, their order, and why."""
     found: dict[str, list[tuple[str, str, str]]] = defaultdict(list)
     for pair in ambiguities_over(over):
         found[pair.first].append((pair.second, "should come before", pair.why))

@@ -64,7 +64,7 @@ class _BothEnds(Stage):
         self.release()
 
     def release(self) -> None:
-        """Tell the pool that the server has a connection less."""
+        """Release the server's slot in the pool."""
 
     @property
     def keeps_place(self) -> bool:

@@ -55,7 +55,7 @@ class ServingHere(Stage):
         self.on_data()
 
     def write_finished(self) -> None:
-        """Tell a protocol that knows of such that its own half-close has been carried out."""
+        """Report the completed half-close to a protocol that handles it."""
         if IHalfCloseableProtocol.providedBy(self.protocol):
             self._run(self.protocol.writeConnectionLost)
 

@@ -118,7 +118,7 @@ class LongHeader:
 
 
 def may_open(datagram: bytes) -> bool:
-    """Tell at once of most datagrams that no QUIC client begins with them: they have no long header, or another version and too few bytes for a server to answer.
+    """Rule out most datagrams that open no QUIC connection: they have no long header, or another version and too few bytes for an answer.
 
     Args:
         datagram: The first one of a flow.
