@@ -1,5 +1,1 @@
-"""What tries to break the promises of txmux, for as long as it is given: ``script/campaign``.
-
-Each part is a package here, of the same name, whose module ``part`` has a function ``run``: it takes a `Budget` and
-gives a `Report`. A test beside it runs the same with a small budget, so that the machinery stays whole.
-"""
+"""Short runs of the campaign."""

@@ -8,18 +8,18 @@ from typing import NoReturn
 import attrs
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.campaign.budget import Budget
-from tests.campaign.bytes.beside import compare
-from tests.campaign.bytes.datagrams import decode, encode
-from tests.campaign.bytes.headers import address_of
-from tests.campaign.bytes.judging import judge
-from tests.campaign.bytes.loops import Loop
-from tests.campaign.bytes.part import Rounds, run, run_datagrams
-from tests.campaign.bytes.plans import PATIENCE, Mix, plan
-from tests.campaign.bytes.streams import Header, Stream
-from tests.campaign.bytes.talks import SERVER, Seen, Talk
-from tests.campaign.bytes.troubles import Losses
-from tests.campaign.bytes.wires import Plain
+from campaign.budget import Budget
+from campaign.bytes.beside import compare
+from campaign.bytes.datagrams import decode, encode
+from campaign.bytes.headers import address_of
+from campaign.bytes.judging import judge
+from campaign.bytes.loops import Loop
+from campaign.bytes.part import Rounds, run, run_datagrams
+from campaign.bytes.plans import PATIENCE, Mix, plan
+from campaign.bytes.streams import Header, Stream
+from campaign.bytes.talks import SERVER, Seen, Talk
+from campaign.bytes.troubles import Losses
+from campaign.bytes.wires import Plain
 
 
 class BytesTests(SynchronousTestCase):

@@ -7,12 +7,12 @@ import traceback
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.campaign.fuzz import corpus, costs, target
-from tests.campaign.fuzz.asking import of_streams
-from tests.campaign.fuzz.catastrophic import PATTERNS
-from tests.campaign.fuzz.changing import changed
-from tests.campaign.fuzz.files import no_files
-from tests.campaign.fuzz.targets import admin_http
+from campaign.fuzz import corpus, costs, target
+from campaign.fuzz.asking import of_streams
+from campaign.fuzz.catastrophic import PATTERNS
+from campaign.fuzz.changing import changed
+from campaign.fuzz.files import no_files
+from campaign.fuzz.targets import admin_http
 
 _TRIES = 120
 _SLOW = {

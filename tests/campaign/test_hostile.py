@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.campaign.budget import Budget
-from tests.campaign.hostile.part import ATTACKS, run
+from campaign.budget import Budget
+from campaign.hostile.part import ATTACKS, run
 
 
 class HostileTest(SynchronousTestCase):

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 from twisted.trial.unittest import SynchronousTestCase
 from typing_extensions import override
 
-from tests.campaign.budget import Budget
-from tests.campaign.machines import clocks, machine, part, processes, servers
-from tests.campaign.machines.beside import TROUBLES, cell, table
+from campaign.budget import Budget
+from campaign.machines import clocks, machine, part, processes, servers
+from campaign.machines.beside import TROUBLES, cell, table
 
 if TYPE_CHECKING:
-    from tests.campaign.machines.trouble import TroubleCase
+    from campaign.machines.trouble import TroubleCase
 
 
 class ShortTests(SynchronousTestCase):

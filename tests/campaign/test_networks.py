@@ -9,15 +9,15 @@ from unittest import SkipTest
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.campaign.networks import again, beside, cables, flights, plugged
-from tests.campaign.networks.conditions import CONDITIONS
-from tests.campaign.networks.transfers import Transfers
+from campaign.networks import again, beside, cables, flights, plugged
+from campaign.networks.conditions import CONDITIONS
+from campaign.networks.transfers import Transfers
 from tests.interop.children import PATIENCE
 from tests.interop.namespaces import Namespace
 
 
 class NetworksTests(SynchronousTestCase):
-    """What `tests.campaign.networks` does for as long as it is given."""
+    """What `campaign.networks` does for as long as it is given."""
 
     def setUp(self) -> None:
         if os.geteuid():

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.campaign.budget import Budget
-from tests.campaign.soak.lines import causes_of, strange
-from tests.campaign.soak.part import run
-from tests.campaign.soak.state import State, growth
+from campaign.budget import Budget
+from campaign.soak.lines import causes_of, strange
+from campaign.soak.part import run
+from campaign.soak.state import State, growth
 
 _LINE = '{{"route": "{}", "reason": "{}", "id": "{}"}}'
 

@@ -1,0 +1,76 @@
+"""Messages over a channel, with the descriptors that come along."""
+
+from __future__ import annotations
+
+import json
+import os
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.error import ConnectionDone
+from twisted.internet.testing import StringTransport
+from twisted.python.failure import Failure
+
+from campaign.fuzz.target import cuttings
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable, Iterator
+
+    from txmux.net.channel.channel import Channel
+
+_MOST = 8  # descriptors of a message
+
+
+class _Transport(StringTransport):
+    """The other end of a channel, which takes all."""
+
+    backlog = 0
+
+    def send(self, data: bytes, descriptors: Any = ()) -> None:
+        self.write(data)
+
+
+def line(kind: str, **values: Any) -> bytes:
+    """Write a message."""
+    return json.dumps({"kind": kind, **values}).encode() + b"\n"
+
+
+def hear(
+    channel: Channel, stream: bytes, far: socket.socket | Callable[[object, int], list[int]]
+) -> None:
+    """Have a channel hear a stream, in pieces, with as many descriptors as its messages say, and then lose it.
+
+    Whatever its messages are: nothing is raised, and no question is answered twice.
+
+    Args:
+        channel: As above.
+        stream: What it hears.
+        far: A socket, of which there are the descriptors; or gives them, for a kind of message and their number.
+    """
+    transport = _Transport()
+    channel.makeConnection(transport)
+    for kind, count in _counts(stream):
+        if callable(far):
+            channel.descriptors_received(far(kind, count))
+        else:
+            channel.descriptors_received([os.dup(far.fileno()) for _ in range(count)])
+    start = 0
+    *_, cuts = ([], *cuttings(stream))
+    for cut in (*cuts, len(stream)):
+        if not (transport.disconnected or transport.disconnecting):
+            channel.dataReceived(stream[start:cut])
+        start = cut
+    told = [json.loads(one) for one in transport.value().splitlines()]
+    answered = [one["to"] for one in told if one["kind"] == "answer"]
+    assert len(answered) <= stream.count(b"ask"), answered
+    channel.connectionLost(Failure(ConnectionDone()))
+
+
+def _counts(stream: bytes) -> Iterator[tuple[object, int]]:
+    for one in stream.split(b"\n"):
+        with suppress(ValueError, RecursionError, TypeError, KeyError):
+            message = json.loads(one)
+            kind, count = message["kind"], message["descriptors"]
+            if type(count) is int and 0 < count <= _MOST:
+                yield kind, count

@@ -1,0 +1,147 @@
+"""What answers ``txmux status`` and ``txmux top``, which may be anything: bytes of HTTP, the same for each question.
+
+They are shown, or told of in a line.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from contextlib import suppress
+from http.client import HTTPConnection
+from typing import TYPE_CHECKING, Any
+from unittest import mock
+
+from campaign.fuzz.target import Target, see
+from txmux.cli import status
+from txmux.cli.remote import ask as asking
+from txmux.cli.remote.address import Tcp
+from txmux.cli.remote.errors import NobodyError, RefusedError, of_txmux
+from txmux.cli.remote.find import AdminEndpoint
+from txmux.cli.top.plain import text_of
+from txmux.cli.top.polling import look
+from txmux.cli.top.state import State
+from txmux.cli.top.view import screen
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_PLACE = AdminEndpoint(Tcp("127.0.0.1", 1), "", "--admin")
+_WIDTH, _HEIGHT = 80, 30
+
+
+class _Socket:
+    """Has been told something, and takes all."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    def makefile(self, *_: object) -> io.BufferedReader:
+        return io.BufferedReader(io.BytesIO(self._data))
+
+    def sendall(self, data: bytes) -> None:
+        """Take it."""
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+def _check(data: bytes) -> None:
+    def ask(method: str, path: str, **more: Any) -> Any:
+        connection = HTTPConnection("127.0.0.1", 1)
+        connection.sock = _Socket(data)
+        with mock.patch.object(asking, "_connection", return_value=connection):
+            return asking.ask(
+                _PLACE,
+                method,
+                path,
+                warn=lambda _: None,
+                **{k: v for k, v in more.items() if k != "warn"},
+            )
+
+    for show in (_status, _top):
+        _try(show, ask)
+
+
+def _try(show: Callable[[Any], object], ask: Any) -> None:
+    try:
+        with of_txmux():
+            show(ask)
+    except (NobodyError, RefusedError) as problem:
+        see(str(problem))
+
+
+def _status(ask: Any) -> None:
+    found = ask("GET", "/api/status")
+    with suppress(NobodyError):
+        found = {**found, "backends": ask("GET", "/api/backends")}
+    with mock.patch("builtins.print"):
+        status._write(found)
+
+
+def _top(ask: Any) -> None:
+    found = ask("GET", "/api/status")
+    others = [found] if isinstance(found, dict) else []
+
+    def answer(_: str, path: str, **__: Any) -> Any:
+        return found if path == "/api/status" else others
+
+    snapshot = look(answer, {})
+    [*text_of(snapshot)]
+    lines = screen(State(), snapshot, _WIDTH, _HEIGHT)
+    see(len(lines) == _HEIGHT)
+
+
+def _seeds() -> list[bytes]:
+    told = {
+        "version": "1",
+        "pid": 5,
+        "started": 1.0,
+        "rules_sha256": "ab",
+        "last_reload": {"time": 1.0, "ok": False, "changes": "", "errors": ["x"]},
+        "connections": {"active": 1, "undecided": 1, "total": 5, "limit": 9},
+        "rates": {"bytes_in": 1.5},
+        "listeners": [{"name": "web", "accepting": True, "addresses": ["127.0.0.1:1"]}],
+        "workers": [{"worker": 1, "pid": 5, "active": 1}],
+        "servers": [],
+        "name": "web",
+        "id": "1-1",
+        "state": "relaying",
+    }
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
+    body = json.dumps(told).encode()
+    return [
+        head + b"Content-Length: %d\r\n\r\n%b" % (len(body), body),
+        head + b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (len(body), body),
+        head + b"\r\n[]",
+        b"HTTP/1.0 409 x\r\nTxmux-Missing: y\r\n\r\n" + b'{"ok": false, "errors": ["x"]}',
+        b"SSH-2.0-x\r\n",
+    ]
+
+
+TARGET = Target(
+    _check,
+    _seeds,
+    words=(
+        *(
+            b"HTTP/1.1 ",
+            b"Content-Length: ",
+            b"\r\n\r\n",
+            b"null",
+            b"1e999",
+            b"-1",
+            b"[]",
+            b"{}",
+            b"[[[[",
+        ),
+        *(
+            b"9999999999999999999",
+            b'"started": ',
+            b'"workers": ',
+            b'"rates": ',
+            b'"errors": ',
+            b"\\u001b",
+        ),
+    ),
+    longest=1500,
+)

@@ -1,0 +1,219 @@
+"""Requests to the API: whatever path, query and body, they are answered, and never by "txmux failed".
+
+The first line of an input has the method, the path and the query; what follows is the body.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from inspect import isawaitable
+from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
+
+from twisted.internet.defer import Deferred
+from typing_extensions import override
+
+from campaign.fuzz.served import RULES, serving
+from campaign.fuzz.target import Target
+from txmux.access.banned import rows_of
+from txmux.access.bans import Bans
+from txmux.admin.caller import Caller
+from txmux.admin.guard import Guard
+from txmux.admin.resource import FORM, JSON
+from txmux.admin.site import ADMIN, Site
+from txmux.control.events import Hub
+from txmux.control.interface import Report
+from txmux.control.overview import overview
+from txmux.control.rates import Rates
+from txmux.control.steering import Steering
+from txmux.control.worker_answers import WorkerAnswers
+from txmux.net import turns
+from txmux.telemetry.counting.counters import OWN, Counters
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from campaign.fuzz.served import Reactor
+    from txmux.access.banned import Row
+    from txmux.access.bans import Change
+    from txmux.control.broadcast import Askable
+    from txmux.serving.serving import Serving
+
+_CALLER = Caller("uid 0", "UID 0")
+
+
+def _counters() -> Counters:
+    counters = Counters()
+    counters.extend(RULES)
+    counters.column(OWN)
+    return counters
+
+
+class _Worker:
+    """A worker in this process."""
+
+    number = 0
+
+    def __init__(self, running: Serving) -> None:
+        self._inside = WorkerAnswers(running)
+        self.listen = self._inside.listen
+
+    async def ask(self, kind: str, *, seconds: float | None, **values: Any) -> Any:
+        answer = self._inside.handlers[kind](**values)
+        return await answer if isawaitable(answer) else answer
+
+
+class _Running:
+    """A supervisor whose only worker is in this process."""
+
+    def __init__(self, serving: Serving) -> None:
+        self._serving = serving
+        self.bans = Bans()
+        self.overrides: Mapping[str, Any] = {}
+        self.upstreams = serving.upstreams
+        self.feed = serving.feed
+
+    def apply_overrides(self, overrides: Mapping[str, Any]) -> None:
+        self.overrides = overrides
+
+    def change_bans(self, changes: Iterable[Change]) -> Sequence[Row]:
+        return rows_of(self.bans.change(changes))
+
+
+class Administered(Steering):
+    """What an operator can do to a service, but for what ends it."""
+
+    def __init__(self, running: Serving, reactor: Reactor) -> None:
+        super().__init__()
+        self.rules = RULES
+        self.counted = _counters()
+        self.rates = Rates(reactor.seconds)
+        self.last_reload = None
+        self.started = 0.0
+        self._serving = running
+        self._running = _Running(running)
+        self.events = Hub(reactor, self.processes, self.checking)
+
+    @override
+    def processes(self) -> Sequence[Askable]:
+        return [_Worker(self._serving)]
+
+    @property
+    @override
+    def running_now(self) -> _Running:
+        return self._running
+
+    async def status(self, counts: Any = None) -> dict[str, Any]:
+        traffic, present = await self.traffic(counts)
+        told = overview(
+            self.rules,
+            [await self._serving.status()],
+            started=self.started,
+            last_reload=None,
+            draining=False,
+            sockets={},
+            shut=self.shut(),
+            traffic=traffic,
+        )
+        return {**told, **present.as_json()}
+
+    async def missing(self) -> list[str]:
+        return await self._serving.missing()
+
+    async def reload(self) -> Report:
+        return Report.refused("not here")
+
+    async def upgrade(self) -> Report:
+        return Report.refused("not here")
+
+    def stop(self) -> None:
+        pass
+
+
+def _check(data: bytes) -> None:
+    line, _, body = data.partition(b"\n")
+    method, _, target = line.decode("latin-1").partition(" ")
+    # A request from a page is a form, all others are JSON.
+    kind = FORM if target.startswith("/login") else JSON
+    headers = {"host": "localhost", "content-type": kind}
+    if target.startswith("/metrics"):  # which another thread writes
+        return
+    # Nobody else waits here for a turn.
+    with patch.object(turns, "_PIECE", math.inf), serving() as (running, reactor):
+        guard = Guard(frozenset(), reactor.seconds)
+        site = Site(Administered(running, reactor), ADMIN, guard, is_admin=True)
+        outcome: list[Any] = []
+        answering = Deferred.fromCoroutine(site.answer(method, target, headers, body, _CALLER))
+        answering.addBoth(outcome.append)
+        assert outcome, "it waits for something"
+        (answer,) = outcome
+        assert 200 <= answer.status < 600, answer
+        assert answer.status != 500, answer.body
+        if answer.type == JSON and answer.stream is None and answer.body:
+            json.loads(answer.body, parse_constant=_refuse)
+
+
+def _refuse(name: str) -> None:
+    raise AssertionError(f"{name} is not JSON")
+
+
+def _seeds() -> list[bytes]:
+    return [
+        *(
+            f"{one.method} {one.path}\n{{}}".encode().replace(
+                b"{backend}/servers/{server}", b"web/servers/127.0.0.1:8001"
+            )
+            for one in ADMIN
+            if one.path != "/"
+        ),
+        b"GET /api/connections?listener=web&state=relaying&client=10.0.0.0/8&older=5s&limit=3&after=1-2\n",
+        b'POST /api/connections/close\n{"backend": "web", "route": "tls", "server": "127.0.0.1:8001"}',
+        b'POST /api/backends/web/servers/127.0.0.1:8001\n{"state": "drain", "weight": 3, "close_connections": true}',
+        b'POST /api/listeners/web\n{"accepting": false}',
+        b'POST /api/bans\n{"network": "192.0.2.0/24", "seconds": 60, "reason": "x"}',
+        b'POST /api/bans/remove\n{"network": "192.0.2.0/24"}',
+        b'POST /api/explain\n{"listener": "web", "from": "192.0.2.1", "text": "SSH-2.0-x\\\\r\\\\n"}',
+        b'POST /api/explain\n{"hex": "16 03 01"}',
+        b"GET /?listener=web&open=tls&sort=age\n",
+    ]
+
+
+TARGET = Target(
+    _check,
+    _seeds,
+    words=(
+        *(
+            b'"state": ',
+            b'"weight": ',
+            b'"network": ',
+            b'"seconds": ',
+            b'"hex": ',
+            b'"text": ',
+            b'"from": ',
+        ),
+        *(
+            b"null",
+            b"true",
+            b"1e999",
+            b"NaN",
+            b"\\ud800",
+            b"[[",
+            b"{}",
+            b'""',
+            b"?",
+            b"&",
+            b"=",
+            b"%00",
+        ),
+        *(
+            b"POST /api/",
+            b"GET /api/",
+            b"connections",
+            b"backends/web/servers/",
+            b"bans",
+            b"fe80::1%x",
+        ),
+    ),
+    longest=1000,
+)

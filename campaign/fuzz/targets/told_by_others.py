@@ -1,0 +1,147 @@
+"""What other services tell: CrowdSec, Consul, the bans in Redis; and what txmux tells a server whose client's socket it hands over.
+
+An input is a letter that says who tells, and the text.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import math
+from contextlib import suppress
+
+from twisted.internet.task import Clock
+
+from campaign.fuzz.target import Target, see
+from tests.access.shared.machine import Machine
+from txmux.access.bans import Ban
+from txmux.access.lists.decisions import Decisions
+from txmux.access.lists.packing import pack
+from txmux.access.shared.bans import SharedBans
+from txmux.adopt.receiving import NotGivenError
+from txmux.adopt.receiving import read as read_handed_over
+from txmux.backends.names.instances import (
+    MOST_INSTANCES,
+    NotConsulError,
+    instances_in,
+    next_index,
+)
+from txmux.rules.model.store import Store
+from txmux.wire.jsontext import parse_json
+
+_NOW = 1000.0
+
+
+def _check(data: bytes) -> None:
+    _TELLERS.get(data[:1], _crowdsec)(data[1:])
+
+
+def _crowdsec(data: bytes) -> None:
+    for take_in in ("replace", "change"):
+        decisions = Decisions()
+        with suppress(ValueError):
+            decisions.replace({"new": [_DECISION], "deleted": None}, _NOW)
+            getattr(decisions, take_in)(parse_json(data), _NOW)
+        pack(decisions.networks(_NOW))
+
+
+def _consul(data: bytes) -> None:
+    with suppress(NotConsulError):
+        found = instances_in(data, passing=bool(len(data) % 2))
+        see(len(found.addresses) <= MOST_INSTANCES)
+        for one in found.addresses:
+            ipaddress.ip_address(one.host)
+            see(0 < one.port < 1 << 16 and 0 <= one.weight < 1 << 16, one)
+    with suppress(NotConsulError):
+        see(next_index(1, data.decode("latin-1")) >= 0)
+
+
+def _redis(data: bytes) -> None:
+    machine = Machine()
+    shared = SharedBans(Clock(), Store("redis://192.0.2.1", "192.0.2.1"), None, machine.bans)
+    for network, ban in shared._changes([*data.split(b"\n"), None]):
+        see(network.prefixlen > 0)
+        if ban is not None:
+            told = ban.as_json()
+            json.dumps(told, allow_nan=False)
+            see(Ban.read(told) == ban, told)
+
+
+def _txmux(data: bytes) -> None:
+    with suppress(NotGivenError):
+        told = read_handed_over(data)
+        see(math.isfinite(told.time), told)
+
+
+_TELLERS = {b"c": _crowdsec, b"k": _consul, b"r": _redis, b"x": _txmux}
+_DECISION = {"type": "ban", "scope": "Ip", "value": "192.0.2.7", "duration": "3h59m49.4s"}
+
+
+def _seeds() -> list[bytes]:
+    deleted = {**_DECISION, "scope": "Range", "value": "2001:db8::/32", "duration": "-1ms"}
+    instance = {
+        "Node": {"Address": "10.0.0.1"},
+        "Service": {"Address": "", "Port": 80, "Weights": {"Passing": 2, "Warning": 1}},
+        "Checks": [{"Status": "passing"}, {"Status": "warning"}],
+    }
+    client = {
+        "version": 1,
+        "id": "1-1",
+        "time": 1.5,
+        "listener": "web",
+        "route": None,
+        "client": ["192.0.2.1", 5],
+        "local": ["::1", 443],
+        "facts": {"sni": "a.example"},
+    }
+    network = ipaddress.ip_network("192.0.2.0/24")
+    ban = Ban(network, 10.0, 20.0, "x").as_json()
+    records = [{**ban, "ban": is_ban} for is_ban in (True, False)]
+    return [
+        b"c" + json.dumps({"new": [_DECISION], "deleted": [deleted]}).encode(),
+        b'c{"new": null, "deleted": null}',
+        b"k" + json.dumps([instance]).encode(),
+        b"k12",
+        b"r" + b"\n".join(json.dumps(one).encode() for one in records),
+        b"x" + json.dumps(client).encode(),
+    ]
+
+
+TARGET = Target(
+    _check,
+    _seeds,
+    words=(
+        *(
+            b"null",
+            b"true",
+            b"1e999",
+            b"-1",
+            b"1e400",
+            b"NaN",
+            b"[]",
+            b"{}",
+            b"[[[[",
+            b'""',
+            b"Infinity",
+        ),
+        *(
+            b'"duration": "',
+            b"9999999h",
+            b'"value": "',
+            b"/0",
+            b"fe80::1%1",
+            b"::ffff:1.2.3.4",
+            b"\\ud800",
+        ),
+        *(
+            b'"since": ',
+            b'"until": ',
+            b'"ban": ',
+            b'"Weights": ',
+            b'"Port": ',
+            b'"Checks": ',
+            b'"facts": ',
+        ),
+    ),
+    longest=1200,
+)

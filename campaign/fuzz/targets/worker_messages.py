@@ -1,0 +1,117 @@
+"""What the supervisor and a worker tell each other: lines of JSON, whatever is in them.
+
+An input is what comes over the channel; its first byte says who hears it. A message may be answered by an error, and the channel
+may be broken off; but nothing is raised, and no descriptor stays open that came along.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+from typing import TYPE_CHECKING, Any
+
+from campaign.fuzz.descriptors import leaving_none_open
+from campaign.fuzz.files import no_files
+from campaign.fuzz.messages import hear, line
+from campaign.fuzz.served import RULES, serving
+from campaign.fuzz.target import Target
+from txmux.net.channel.channel import Channel
+from txmux.processes.upgrade.transfer import ConnectionTransfer
+from txmux.processes.workers.process import WorkerProcess
+from txmux.processes.workers.worker import Worker
+
+if TYPE_CHECKING:
+    from campaign.fuzz.served import Reactor
+    from txmux.serving.serving import Serving
+
+_NOT_HERE = ("start", "count_in")
+"""These have a target of their own, `worker_start`, with the descriptors that they need."""
+
+
+@leaving_none_open
+def _check(data: bytes) -> None:
+    with socket.socket() as far, serving() as (running, reactor), no_files():
+        make = _supervisor if data[:1] == b"p" else _worker
+        hear(make(running, reactor), data[1:], far)
+
+
+def _worker(running: Serving, reactor: Reactor) -> Channel:
+    """Give the end of a worker that serves."""
+    worker = WorkerProcess(1, reactor)
+    worker.begin(running, ConnectionTransfer(running, reactor))
+    for kind in _NOT_HERE:
+        del worker.channel.handlers[kind]
+    return worker.channel
+
+
+def _supervisor(_: Serving, reactor: Reactor) -> Channel:
+    """Give the supervisor's end."""
+    supervisor: Any = _Supervisor()
+    worker = Worker(supervisor, 0, reactor)
+    worker.listen(json.dumps)
+    return Channel(worker.handlers, lambda: None, reactor)
+
+
+class _Supervisor:
+    def replace(self, worker: Worker) -> None:
+        """Do nothing."""
+
+
+def _seeds() -> list[bytes]:
+    server = RULES.backends["ssh"].servers[0]
+    told = {"backend": "ssh", "server": server.text, "target": server.text, "state": "down"}
+    filters = {"listener": "web"}
+    to_worker = [
+        line("ping", ask=1),
+        line("end_all") + line("stop"),
+        line("check", backend="ssh", key=server.text, ok=False, why="x"),
+        line("servers", ask=1),
+        line("recall", state={"servers": [told], "wanted": {"shut": ["web"]}}),
+        line(
+            "recall",
+            state={"sources": {"web": "AAAA"}, "networks": {"x": {"4": {"8": "CgAAAA=="}}}},
+        ),
+        line("prepare", ask=1, descriptors=1, rules={}, limits={}, sockets=["x"], afresh=True),
+        line("commit", ask=1) + line("abandon") + line("leave", ask=2) + line("retire", ask=3),
+        line("end_removed", routes=["tls"], backends=["web"]) + line("status", ask=1),
+        line("take_datagrams", keys=["x"]) + line("await_flows") + line("flows_are_here"),
+        line("connections", ask=1, filters=filters, limit=3, after="1-1"),
+        line("close", ask=1, filters=filters, id="1-1")
+        + line("close_server", ask=2, backend="web", server="x"),
+        line(
+            "apply_overrides",
+            overrides={"servers": [{"backend": "web", "server": "x", "state": "drain"}]},
+        ),
+        line("ban", ask=1, rows=[[4, 8, 12, None], [6, 0, 1, 5.0], [4, 8, 12, 0]]),
+        line("feed", told={"x": {"4": {"0": "AAAA"}}}) + line("count", ask=1, gauges=True),
+        line("hand_over", ask=1, descriptors=2) + line("take_over", ask=2, descriptors=2),
+        line("listen", on=True)
+        + line("pause")
+        + line("accept")
+        + line("unknown", ask=3, descriptors=1),
+        line("answer", to=1, value=2) + line("answer", to=2, error="x"),
+    ]
+    to_supervisor = [
+        line("log", level="warn", text="x") + line("access", line="x"),
+        line("event", event={"event": "x"}) + line("replace", ask=1),
+    ]
+    return [*(b"w" + one for one in to_worker), *(b"p" + one for one in to_supervisor)]
+
+
+TARGET = Target(
+    _check,
+    _seeds,
+    words=(
+        *(
+            b'{"kind":"',
+            b'"ask":1,',
+            b'"descriptors":1,',
+            b'"descriptors":300,',
+            b"null",
+            b"1e999",
+            b"NaN",
+        ),
+        *(b"[]", b"{}", b'""', b"-1", b"[[[[", b"\n", b'"filters":{', b'"state":{', b'"servers":['),
+    ),
+    longest=1500,
+)
