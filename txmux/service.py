@@ -372,7 +372,7 @@ class MuxService(Steering, Service):
         check_servers(self._reactor, rules.servers())
         await supervisor.close_unused()
         different = changes(self.rules, rules)
-        afresh = bool(str(different))
+        rules_changed = bool(str(different))
         endpoints = self._endpoints.prepare(rules)
         try:
             self.make_room(rules, supervisor.number)
@@ -380,7 +380,7 @@ class MuxService(Steering, Service):
                 rules,
                 self._sockets.prepare(rules.listeners),
                 account.owner if account else None,
-                afresh=afresh,
+                rules_changed=rules_changed,
             )
         except BaseException:
             endpoints.abandon()
@@ -391,12 +391,14 @@ class MuxService(Steering, Service):
         self._feeding.use(rules)
         self._sharing.use(rules)
         self._watch.use(rules)
-        if afresh:
+        if rules_changed:
             self._warn(rules)
             if rules.settings.drain_removed:
                 supervisor.end_removed(different.routes.gone, different.backends.gone)
         await supervisor.all_serve()
-        return Report(ok=True, changes=different.described(older) if afresh else "nothing changed")
+        return Report(
+            ok=True, changes=different.described(older) if rules_changed else "nothing changed"
+        )
 
     def _warn(self, rules: Rules) -> None:
         for warning in lint(rules):

@@ -113,7 +113,7 @@ class StartingTests(SynchronousTestCase):
         )
         for name, values in wrong:
             for value in values:
-                for kind, more in ((Start, {}), (Prepare, {"afresh": True})):
+                for kind, more in ((Start, {}), (Prepare, {"rules_changed": True})):
                     told = {**self.told, **more, name: value}
                     self.assertRaises(MuxError, read, kind, told)
         self.assertRaises(ToldError, read, Prepare, self.told)

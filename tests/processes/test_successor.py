@@ -127,7 +127,7 @@ class FailureTest(TestCase):
         )
         seconds = seconds or 60
         running = Deferred.fromCoroutine(upgrade.run({}, nothing_known))
-        while not upgrade.successor.said:
+        while not upgrade.successor.output:
             await deferLater(reactor, 0.01)
         time.advance(seconds - 0.1)
         await deferLater(reactor, 0.01)

@@ -65,7 +65,7 @@ class ServerFirstCase(MuxTestCase):
         while (
             connection.race is None
             or connection.race._held is None
-            or len(connection.race._held._said) < count
+            or len(connection.race._held._received) < count
         ):
             await self.turn()
 

@@ -270,7 +270,7 @@ class RaceTest(ServerFirstCase):
         (connection,) = self.factory.connections
         assert connection.race is not None
         assert connection.race._held is not None
-        self.assertLess(len(connection.race._held._said), 1000 + 65536 + 1)
+        self.assertLess(len(connection.race._held._received), 1000 + 65536 + 1)
         self.time.advance(5.1)
         await client.has(len(much))
         self.assertEqual(bytes(client.received), much)

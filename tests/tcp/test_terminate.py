@@ -309,7 +309,7 @@ class RelayTests(TerminationCase):
         client.send(bytes(100_000))
         await self.seen(100_000)
         (connection,) = self.factory.connections
-        self.assertEqual(connection.said, b"")
+        self.assertEqual(connection.received, b"")
 
 
 class LeakTests(TerminationCase):

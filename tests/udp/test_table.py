@@ -50,7 +50,7 @@ class TableTests(SynchronousTestCase):
             elif what == "heard" and flow is not None:
                 assert flow.queue is not None
                 has_time = not flow.queue.is_final or now - flow.entered_at < 10.0
-                self.assertEqual(table.heard(flow, now), has_time)
+                self.assertEqual(table.touch(flow, now), has_time)
             elif what == "leave" and flow is not None:
                 table.leave(flows.pop(name))
             elif what == "wait":
@@ -82,4 +82,4 @@ class TableTests(SynchronousTestCase):
     def test_heard_after_the_end(self) -> None:
         """A flow that has left has no more time."""
         table: FlowTable[Aged] = FlowTable()
-        self.assertFalse(table.heard(Aged(1), 0.0))
+        self.assertFalse(table.touch(Aged(1), 0.0))

@@ -251,7 +251,7 @@ class Shared(Protocol):
     def take(self, source: int, used: int, interval: int, burst: int, /) -> bool:
         """Return whether a source may make a connection, and count it."""
 
-    def elsewhere(self, source: int, here: int, limit: int, counted: PerSource, /) -> int:
+    def at_other_machines(self, source: int, here: int, limit: int, counted: PerSource, /) -> int:
         """Return how many connections a source has at other machines, as far as is known."""
 
 
@@ -335,7 +335,7 @@ class PerSource:
         here = total & _CONNECTIONS
         if self.shared is None:
             return here
-        return here + self.shared.elsewhere(source, here, self._limits.connections, self)
+        return here + self.shared.at_other_machines(source, here, self._limits.connections, self)
 
     @property
     def machine(self) -> str:

@@ -51,14 +51,16 @@ def _undecided(one: Served, stage: Peeking) -> dict[str, Any]:
     listener, record = one.configuration.settings, one.record
     address = one.address
     client = address.host if address else None
-    sample = Sample(one.said, client, now=record.time)
-    found = explain(stage.level.detector.routes, one.said, client, listener.peek_limit, record.time)
+    sample = Sample(one.received, client, now=record.time)
+    found = explain(
+        stage.level.detector.routes, one.received, client, listener.peek_limit, record.time
+    )
     told = trace_json(sample, Trace(listener, found))
     inside = _inside(one.configuration, stage)
     return {
         "listener": record.listener,
         "from": told["from"],
-        "bytes": len(one.said),
+        "bytes": len(one.received),
         "by": None,
         "route": None,
         "facts": {**record.facts, **told["facts"]},

@@ -229,7 +229,7 @@ class Serving:
         admission: Callable[[Listener], Admission],
         access_log: AccessLog | None,
         *,
-        afresh: bool = True,
+        rules_changed: bool = True,
     ) -> Prepared:
         """Get ready to accept the next clients under other rules; nothing that there is changes before `commit`.
 
@@ -238,7 +238,7 @@ class Serving:
             sockets: All that the rules need, but for those that Twisted opens, by the keys of their places.
             admission: Makes what decides who may come in by a listener.
             access_log: Is told of each connection that ends from then on; the one before is closed.
-            afresh: Whether the rules are others at all; otherwise only files are read again.
+            rules_changed: Whether the rules are others at all; otherwise only files are read again.
 
         Raises:
             MuxError: All that cannot be used, one line each.
@@ -246,14 +246,14 @@ class Serving:
         self.runtime.prepare_rules(rules)
         upstreams = self._upstreams.prepare(rules)
         terminations = self.terminations.prepare(rules)
-        number = self.version + afresh
+        number = self.version + rules_changed
         prepared = Prepared(self, rules, number, sockets, access_log, upstreams, terminations)
         problems = [*upstreams.problems, *map(str, terminations.problems)]
         if problems:
             prepared.abandon()
             raise MuxError("\n".join(problems))
         try:
-            self._prepare_listeners(prepared, admission, afresh=afresh)
+            self._prepare_listeners(prepared, admission, rules_changed=rules_changed)
         except OSError as problem:
             prepared.abandon()
             raise MuxError(f"a socket cannot be handed on: {problem.strerror}") from problem
@@ -263,7 +263,7 @@ class Serving:
         return prepared
 
     def _prepare_listeners(
-        self, prepared: Prepared, admission: Callable[[Listener], Admission], *, afresh: bool
+        self, prepared: Prepared, admission: Callable[[Listener], Admission], *, rules_changed: bool
     ) -> None:
         rules, sockets = prepared.rules, prepared.sockets
         known = {factory.configuration.settings.name: factory for factory in self.factories}
@@ -271,7 +271,7 @@ class Serving:
             factory = known.get(listener.name)
             if factory is None:
                 factory = self._make(rules, listener, admission(listener), prepared.number)
-            elif afresh:
+            elif rules_changed:
                 prepared.configurations[factory] = Configuration.make(
                     rules.routes,
                     listener,

@@ -36,7 +36,7 @@ def _own_fields(client: Client, backend: Backend) -> Iterator[Tlv]:
     known = client.ended_tls
     if not known and not {"authority", "alpn"}.isdisjoint(wanted):
         limit = client.configuration.settings.peek_limit
-        known = tuple(_fields_of(parse_client_hello(client.said[:limit], None)))
+        known = tuple(_fields_of(parse_client_hello(client.received[:limit], None)))
     yield from (tlv for tlv in known if _BY_TYPE[TlvType(tlv.type)] in wanted)
     if "unique-id" in wanted:
         yield Tlv(TlvType.UNIQUE_ID, client.record.id.encode("ascii"))

@@ -63,7 +63,7 @@ class ClientEnd(End, Client):
 
     @override
     def skip(self, count: int) -> None:
-        self.said = self.said[count:]
+        self.received = self.received[count:]
         if self.is_looked_at and isinstance(self.transport, SocketTransport):
             self.transport.skip(count)
 

@@ -205,7 +205,7 @@ class MuxProtocol(MovableEnd):
     def decided(self, level: RuleLayer, branch: CompiledRoute | None) -> None:
         if branch is None:
             if self.record.route is None:
-                self.unrecognised = self.said[: CAPTURED * self.configuration.settings.capture]
+                self.unrecognised = self.received[: CAPTURED * self.configuration.settings.capture]
             self.lead(level.default, "no-route")
             return
         if self.record.route is not None and self.counted is not None:  # which ends TLS
@@ -360,7 +360,7 @@ class MuxProtocol(MovableEnd):
     @override
     def turn_away(self, how: Refusal, reason: EndReason) -> None:
         self._settle()
-        if how is Refusal.REJECT and self.said:
+        if how is Refusal.REJECT and self.received:
             self.enter(Rejecting(self, reason))
         else:
             self.enter(Closing(self, how, reason))
@@ -384,5 +384,5 @@ class MuxProtocol(MovableEnd):
         finally:  # if there is no memory for that, it must not count for ever
             self._settle()
             self.stage = self.receiver = OVER
-            self.said = b""
+            self.received = b""
             self._owner.closed(self)

@@ -46,7 +46,7 @@ def connector_for(
         client.runtime.clock,
         header,
         address,
-        eager=bool(client.said),
+        eager=bool(client.received),
         on_connected=on_connected,
         on_failed=on_failed,
     )

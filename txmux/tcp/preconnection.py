@@ -25,19 +25,19 @@ class Held:
         on_lost: Called when the server is gone.
     """
 
-    __slots__ = ("_finished", "_most", "_on_lost", "_said", "_server")
+    __slots__ = ("_finished", "_most", "_on_lost", "_received", "_server")
 
     def __init__(self, server: ProxyClient, most: int, on_lost: Callable[[], None]) -> None:
         self._server = server
         self._most = most
         self._on_lost = on_lost
-        self._said = b""
+        self._received = b""
         self._finished = False
 
     def data(self, data: bytes) -> None:
         """Keep what the server says."""
-        self._said += data
-        if len(self._said) >= self._most:
+        self._received += data
+        if len(self._received) >= self._most:
             self._server.transport.pauseProducing()
 
     def finished(self) -> None:
@@ -48,8 +48,8 @@ class Held:
 
     def pass_to(self, receiver: Receiver) -> None:
         """Pass what was received to the server's new receiver."""
-        if self._said:
-            receiver.data(self._said)
+        if self._received:
+            receiver.data(self._received)
         if self._finished and self._server.receiver is receiver:  # or the bytes have ended all
             receiver.finished()
 

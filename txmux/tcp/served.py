@@ -61,7 +61,7 @@ class Served(Protocol):
         """The client's real address; ``None`` if it has none."""
 
     @property
-    def said(self) -> bytes:
+    def received(self) -> bytes:
         """What the client has said, and nobody has been given yet."""
 
     def elapsed_ms(self) -> float:

@@ -39,7 +39,7 @@ class Client(Protocol):
         record: For the access log.
         configuration: The rules under which the client was accepted.
         runtime: Has the timers and the relays.
-        said: What the client has said, and nobody has been given yet.
+        received: What the client has said, and nobody has been given yet.
         heard_at: When it last said something, or a protocol of this process did, by the engine's clock; 0 is never. A relay
             does not keep it up.
         has_finished: Whether it will say no more; it may still want to hear the answer.
@@ -54,7 +54,7 @@ class Client(Protocol):
     record: ConnectionRecord
     configuration: Configuration
     runtime: IORuntime
-    said: bytes = b""
+    received: bytes = b""
     heard_at: float = 0.0
     has_finished: bool = False
     asked: tuple[Exchange, ...] = ()
@@ -161,7 +161,7 @@ class Stage:
         """Keep what the client says."""
         client = self._client
         client.record.bytes_in += len(data)
-        client.said += data
+        client.received += data
         client.heard_at = client.runtime.clock.seconds()
         self.on_data()
 

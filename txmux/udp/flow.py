@@ -219,7 +219,7 @@ class Flow(Movable):
         """Take datagrams before the server has answered."""
         if self.record.reason is not None:
             return False
-        if self.state != "peeking" and not self._flows.table.heard(self, now):
+        if self.state != "peeking" and not self._flows.table.touch(self, now):
             self._too_late()
             return False
         for part in ancillary.split(data, size):
@@ -277,8 +277,8 @@ class Flow(Movable):
         self._detection = None
         branch = decision.route
         if branch is None or branch.destination is None:
-            self._is_stray = tunnels.goes_on(self.said)
-            self.unrecognised = self.said[: CAPTURED * self.configuration.settings.capture]
+            self._is_stray = tunnels.goes_on(self.received)
+            self.unrecognised = self.received[: CAPTURED * self.configuration.settings.capture]
             self._lead(self._level.default, "no-route")
             return
         self._counted = branch.counts
@@ -293,7 +293,7 @@ class Flow(Movable):
             self.record.backend = destination.backend.name
             self._server_socket = self._way_to(destination)
             self._following = self._following or self._flows.following(
-                self, self._port, self._key, self.said
+                self, self._port, self._key, self.received
             )
             self._server_socket.begin()
         else:

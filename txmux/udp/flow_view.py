@@ -95,7 +95,7 @@ class FlowView:
         return self._client
 
     @property
-    def said(self) -> bytes:
+    def received(self) -> bytes:
         """The first datagram, as long as it is held."""
         return self.held[0] if self.held else b""
 

@@ -86,7 +86,7 @@ class FlowTable(Generic[F]):
         if first is not None and heard_at <= first.heard_at:
             queue.flows.move_to_end(flow, last=False)
 
-    def heard(self, flow: F, now: float) -> bool:
+    def touch(self, flow: F, now: float) -> bool:
         """Record that a flow was heard of; tell whether it goes on, which it does not if its queue gives it no more time."""
         queue = flow.queue
         if queue is None:

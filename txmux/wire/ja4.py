@@ -40,7 +40,7 @@ def fingerprint(message: bytes, alpn: tuple[str, ...], carrier: str = "t") -> st
     end = at + 2 + (message[at] << 8 | message[at + 1])
     cipher_suites = message[at + 2 : end]
     at = end + 1 + message[end] + 2
-    kinds = []
+    types = []
     signature_algorithms = versions = b""
     while at < len(message):
         kind, size = _two_numbers(message, at)
@@ -49,7 +49,7 @@ def fingerprint(message: bytes, alpn: tuple[str, ...], carrier: str = "t") -> st
             signature_algorithms = message[at : at + size]
         elif kind == _SUPPORTED_VERSIONS:
             versions = message[at + 1 : at + size]
-        kinds.append(kind)
+        types.append(kind)
         at += size
     told = WholeHello(
         len(message),
@@ -59,7 +59,7 @@ def fingerprint(message: bytes, alpn: tuple[str, ...], carrier: str = "t") -> st
         versions,
         False,  # noqa: FBT003 - it makes no difference
         cipher_suites,
-        kinds,
+        types,
         signature_algorithms,
     )
     return fingerprint_of(told, carrier)
@@ -86,9 +86,9 @@ def _of_suites(data: bytes) -> tuple[str, str]:
     return _count(suites), _digest(sorted(suites))
 
 
-def _of_extensions(kinds: tuple[int, ...], body: bytes) -> tuple[str, str, str]:
+def _of_extensions(types: tuple[int, ...], body: bytes) -> tuple[str, str, str]:
     """Return whether there is a name, the count of extensions, and the hash of them and of the signature algorithms."""
-    extensions = [kind for kind in kinds if kind not in _GREASE]
+    extensions = [kind for kind in types if kind not in _GREASE]
     algorithms = _numbers(body[2:])
     hashed = [kind for kind in extensions if kind not in {_SERVER_NAME, _ALPN}]
     lists = [hashed, algorithms] if hashed and algorithms else [hashed]

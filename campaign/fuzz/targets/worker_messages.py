@@ -71,7 +71,9 @@ def _seeds() -> list[bytes]:
             "recall",
             state={"sources": {"web": "AAAA"}, "networks": {"x": {"4": {"8": "CgAAAA=="}}}},
         ),
-        line("prepare", ask=1, descriptors=1, rules={}, limits={}, sockets=["x"], afresh=True),
+        line(
+            "prepare", ask=1, descriptors=1, rules={}, limits={}, sockets=["x"], rules_changed=True
+        ),
         line("commit", ask=1) + line("abandon") + line("leave", ask=2) + line("retire", ask=3),
         line("end_removed", routes=["tls"], backends=["web"]) + line("status", ask=1),
         line("take_datagrams", keys=["x"]) + line("await_flows") + line("flows_are_here"),

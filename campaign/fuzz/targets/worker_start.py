@@ -108,7 +108,7 @@ def _seeds() -> list[bytes]:
     }
     keys = [place.key for place in listen_addresses(parse(_SMALL, "x").listeners[0])]
     counting = {"places": {"process": 0}, "cells": 20}
-    prepare = line("prepare", descriptors=2, afresh=True, version=2, **told)
+    prepare = line("prepare", descriptors=2, rules_changed=True, version=2, **told)
     return [
         b"x" + line("count_in", ask=2, descriptors=2, **attrs.asdict(counted)) + start,
         b"x" + start + prepare + line("commit", ask=3),

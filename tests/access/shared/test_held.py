@@ -58,23 +58,23 @@ class HeldTests(SynchronousTestCase):
         self.counted = _Counted()
         self.held = Held(self.rates, "x")
 
-    def elsewhere(self) -> int:
+    def at_other_machines(self) -> int:
         """Ask as a client comes, of ten that may."""
-        return self.held.elsewhere(1, self.counted.here, 10, self.counted)
+        return self.held.at_other_machines(1, self.counted.here, 10, self.counted)
 
     def test_few(self) -> None:
         """Who has less than half of what it may is not told of."""
         self.rates.others = 9
         self.counted.here = 3
-        self.assertEqual(self.elsewhere(), 0)
+        self.assertEqual(self.at_other_machines(), 0)
         self.assertEqual(self.rates.told, [])
 
     def test_many(self) -> None:
         """Who has more is told of each second, until nothing is left; then nothing waits any more."""
         self.rates.others = 3
         self.counted.here = 4
-        self.elsewhere()
-        self.assertEqual(self.elsewhere(), 3)
+        self.at_other_machines()
+        self.assertEqual(self.at_other_machines(), 3)
         self.counted.here = 8
         self.clock.advance(1)
         self.counted.here = 0
@@ -87,19 +87,19 @@ class HeldTests(SynchronousTestCase):
         """What others have is good for fifteen seconds after the last answer, and for no longer."""
         self.rates.others = 3
         self.counted.here = 4
-        self.elsewhere()
+        self.at_other_machines()
         self.rates.answers = False
         self.clock.pump([1] * 14)
-        self.assertEqual(self.elsewhere(), 3)
+        self.assertEqual(self.at_other_machines(), 3)
         self.clock.advance(1)
-        self.assertEqual(self.elsewhere(), 0)
+        self.assertEqual(self.at_other_machines(), 0)
 
     def test_away(self) -> None:
         """Without Redis others have none, and nothing is left running."""
         self.rates.others = 9
         self.counted.here = 9
-        self.elsewhere()
+        self.at_other_machines()
         self.rates.is_up = False
         self.held.forget()
-        self.assertEqual(self.elsewhere(), 0)
+        self.assertEqual(self.at_other_machines(), 0)
         self.assertEqual(self.clock.getDelayedCalls(), [])

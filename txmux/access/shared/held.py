@@ -103,7 +103,7 @@ class Held:
         self._sources: dict[int, _Source] = {}
         self._call: Any = None
 
-    def elsewhere(self, source: int, here: int, limit: int, counted: Counted) -> int:
+    def at_other_machines(self, source: int, here: int, limit: int, counted: Counted) -> int:
         """Return how many connections a source has at other machines, as far as is known.
 
         Args:

@@ -97,7 +97,7 @@ class Leases:
         listener: Its name.
 
     Attributes:
-        elsewhere: See `Held.elsewhere`.
+        at_other_machines: See `Held.at_other_machines`.
     """
 
     def __init__(self, rates: SharedRates, listener: str) -> None:
@@ -107,7 +107,7 @@ class Leases:
         self._recent: dict[int, int] = {}
         self._until = 0.0
         self._held = Held(rates, listener)
-        self.elsewhere = self._held.elsewhere
+        self.at_other_machines = self._held.at_other_machines
 
     def take(self, source: int, used: int, interval: int, burst: int) -> bool:
         """Return whether a source may make a connection, which it may by the bucket of this machine.

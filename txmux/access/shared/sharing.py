@@ -25,7 +25,7 @@ class Sharing:
     def __init__(self, reactor: Any, bans: ServiceBans) -> None:
         self._reactor = reactor
         self._bans = bans
-        self._place: object = None
+        self._settings: object = None
         self._shared: SharedBans | None = None
 
     @property
@@ -42,10 +42,10 @@ class Sharing:
         """Share by the Redis of these rules."""
         settings = rules.settings
         place = (settings.shared_limits, settings.shared_limits_password)
-        if place == self._place:
+        if place == self._settings:
             return
         self.stop()
-        self._place = place
+        self._settings = place
         if settings.shared_limits is not None:
             from txmux.access.shared.bans import SharedBans  # noqa: PLC0415 - few machines share
 
@@ -56,7 +56,7 @@ class Sharing:
 
     def stop(self) -> Deferred[Any]:
         """Share no more."""
-        shared, self._shared, self._place = self._shared, None, None
+        shared, self._shared, self._settings = self._shared, None, None
         self._bans.publish = None
         if shared is None:
             return succeed(None)

@@ -41,24 +41,24 @@ class Replay:
         self._left = list(exchanges)
         self._done = done
         self._failed = failed
-        self._said = b""
+        self._received = b""
 
     def start(self) -> None:
         self._transport.write(self._left[0].request)
 
     def data(self, data: bytes) -> None:
         """Compare what comes with what has to come, which is nothing more than that."""
-        self._said += data
+        self._received += data
         expected = self._left[0].answer
-        if self._said == expected:
-            self._said = b""
+        if self._received == expected:
+            self._received = b""
             del self._left[0]
             if self._left:
                 self.start()
             else:
                 self._done()
-        elif not expected.startswith(self._said):
-            self._refuse(f"it answered {self._said[:_SHOWN]!r}")
+        elif not expected.startswith(self._received):
+            self._refuse(f"it answered {self._received[:_SHOWN]!r}")
 
     def finished(self) -> None:
         self._refuse("it closed the connection")

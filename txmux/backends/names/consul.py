@@ -61,7 +61,7 @@ class ConsulFinder:
         self._service = service
         self._random = random or Random()  # nosec B311  # noqa: S311 - not for secrets
         self._index = 0
-        self._said = b""
+        self._reported = b""
         self._found = Instances(())
 
     def spread(self) -> float:
@@ -88,9 +88,9 @@ class ConsulFinder:
             raise NotConsulError(_refusal(answer))
         # Many answers say what the one before has said, and may be long.
         digest = blake2b(answer.body).digest()
-        if digest != self._said:
+        if digest != self._reported:
             self._found = instances_in(answer.body, passing=self._service.passing)
-            self._said = digest
+            self._reported = digest
         found = self._found
         if not found.addresses and _is_filtered(answer):
             raise NotConsulError(

@@ -137,7 +137,7 @@ class Lookup:
         return ServiceAnswer(services, records.ttl)
 
     async def _search(
-        self, name: str, kinds: Sequence[int]
+        self, name: str, record_types: Sequence[int]
     ) -> tuple[dict[int, _Records], list[LookupFailedError]]:
         """Return the records of the first of the names that may be meant and has any, and what could not be had.
 
@@ -145,10 +145,10 @@ class Lookup:
         where nobody answers at all, there is no use in asking for more names.
         """
         configuration = ResolvConf.read(self._resolv_conf)
-        places = self._servers or [(server, _PORT) for server in configuration.servers]
+        servers = self._servers or [(server, _PORT) for server in configuration.servers]
         failures: list[LookupFailedError] = []
         for candidate in configuration.candidates(name):
-            found = await self._ask_all(places, candidate, kinds)
+            found = await self._ask_all(servers, candidate, record_types)
             answered = {kind: it for kind, it in found.items() if isinstance(it, _Records)}
             troubles = [it for it in found.values() if isinstance(it, LookupFailedError)]
             if any(records.payloads for records in answered.values()):
@@ -160,14 +160,14 @@ class Lookup:
         if failures:
             # It may be there, where the servers have failed.
             raise failures[0]
-        wanted = "SRV record" if dns.SRV in kinds else "address"
+        wanted = "SRV record" if dns.SRV in record_types else "address"
         raise LookupFailedError(f"there is no such name, or it has no {wanted}")
 
     async def _ask_all(
-        self, places: Sequence[Place], name: str, kinds: Sequence[int]
+        self, servers: Sequence[Place], name: str, record_types: Sequence[int]
     ) -> dict[int, _Records | LookupFailedError]:
         """Ask for several types at once. When one has records, the others have but little time left."""
-        asking = [Deferred.fromCoroutine(self._ask(places, name, kind)) for kind in kinds]
+        asking = [Deferred.fromCoroutine(self._ask(servers, name, kind)) for kind in record_types]
         graces: list[IDelayedCall] = []
 
         def begin_grace(records: _Records) -> _Records:
@@ -193,16 +193,16 @@ class Lookup:
             for grace in graces:
                 if grace.active():
                     grace.cancel()
-        return dict(zip(kinds, settled, strict=True))
+        return dict(zip(record_types, settled, strict=True))
 
-    async def _ask(self, places: Sequence[Place], name: str, kind: int) -> _Records:
+    async def _ask(self, servers: Sequence[Place], name: str, kind: int) -> _Records:
         try:
             wanted = dns.domainString(name).lower()
         except UnicodeError as error:
             raise LookupFailedError(f"{name!r} cannot be a name: {error}") from None
         ttl = math.inf
         for _ in range(_MOST_QUESTIONS):
-            message = await self._name_servers.ask(places, wanted, kind)
+            message = await self._name_servers.ask(servers, wanted, kind)
             found = _follow(message.answers, wanted, kind)
             ttl = min(ttl, found.ttl)
             if found.payloads or found.name == wanted or message.rCode != dns.OK:

@@ -131,15 +131,15 @@ class _Datagrams:
         OSError: No datagram can be sent there.
     """
 
-    def __init__(self, reactor: Any, place: Place, question: _Question) -> None:
+    def __init__(self, reactor: Any, address: Place, question: _Question) -> None:
         self.answer: Deferred[dns.Message] = Deferred()
         self._reactor = reactor
         self._question = question
-        family = socket.AF_INET6 if ":" in place[0] else socket.AF_INET
+        family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         self._socket = socket.socket(family, socket.SOCK_DGRAM)
         try:
             self._socket.setblocking(False)  # noqa: FBT003 - its only way
-            self._socket.connect(place)
+            self._socket.connect(address)
             self._socket.send(question.encoded())
         except OSError:
             self._socket.close()
@@ -220,11 +220,11 @@ class NameServers:
         self._reactor = reactor
         self._turns = DeferredSemaphore(_MOST_AT_ONCE)
 
-    async def ask(self, places: Sequence[Place], name: bytes, kind: int) -> dns.Message:
+    async def ask(self, servers: Sequence[Place], name: bytes, kind: int) -> dns.Message:
         """Ask until there is an answer: the records, or that there are none.
 
         Args:
-            places: The name servers, in the order in which they are asked.
+            servers: The name servers, in the order in which they are asked.
             name: The name, in lower case and without the final dot.
             kind: The type of the records.
 
@@ -232,42 +232,42 @@ class NameServers:
             ServerFailureError: No server has an answer, and at least one has said so.
             LookupFailedError: No server has an answer. It tells why the last one has none.
         """
-        left = list(places)
+        left = list(servers)
         why = "there is no name server"
         problem = LookupFailedError
         for seconds in _PATIENCE:
             is_first = seconds == _PATIENCE[0]
-            for place in tuple(left):
-                answer = await self._try(place, _Question(name, kind, is_first), seconds)
+            for address in tuple(left):
+                answer = await self._try(address, _Question(name, kind, is_first), seconds)
                 if isinstance(answer, dns.Message):
                     return answer
                 if not isinstance(answer, _TooLateError):
-                    left.remove(place)
+                    left.remove(address)
                 if isinstance(answer, _FailureAnswerError):
                     problem = ServerFailureError
-                why = f"the name server {place[0]}: {answer}"
+                why = f"the name server {address[0]}: {answer}"
         raise problem(why)
 
     async def _try(
-        self, place: Place, question: _Question, seconds: float
+        self, address: Place, question: _Question, seconds: float
     ) -> dns.Message | Exception:
         try:
             async with self._turns:
-                return await self._ask_one(place, question, seconds)
+                return await self._ask_one(address, question, seconds)
         except defer.TimeoutError:
             return _TooLateError(f"no answer within {seconds:g} s")
         except (_NoAnswerError, ConnectError, OSError) as error:
             return error
 
-    async def _ask_one(self, place: Place, question: _Question, seconds: float) -> dns.Message:
-        message = await self._within(seconds, self._over_udp(place, question))
+    async def _ask_one(self, address: Place, question: _Question, seconds: float) -> dns.Message:
+        message = await self._within(seconds, self._over_udp(address, question))
         if message.trunc:
-            message = await self._within(_PATIENCE[-1], self._over_tcp(place, question))
+            message = await self._within(_PATIENCE[-1], self._over_tcp(address, question))
         code = _response_code(message)
         if code in {dns.OK, dns.ENAME}:
             return message
         if question.edns and code in _WITHOUT_EDNS:
-            return await self._ask_one(place, attrs.evolve(question, edns=False), seconds)
+            return await self._ask_one(address, attrs.evolve(question, edns=False), seconds)
         raise _FailureAnswerError(_FAILURES.get(code, f"response code {code}"))
 
     def _within(
@@ -275,18 +275,18 @@ class NameServers:
     ) -> Deferred[dns.Message]:
         return Deferred.fromCoroutine(asking).addTimeout(seconds, self._reactor)
 
-    async def _over_udp(self, place: Place, question: _Question) -> dns.Message:
-        datagrams = _Datagrams(self._reactor, place, question)
+    async def _over_udp(self, address: Place, question: _Question) -> dns.Message:
+        datagrams = _Datagrams(self._reactor, address, question)
         try:
             return await datagrams.answer
         except CancelledError:
             datagrams.close()
             raise
 
-    async def _over_tcp(self, place: Place, question: _Question) -> dns.Message:
+    async def _over_tcp(self, address: Place, question: _Question) -> dns.Message:
         stream = _Stream(question)
         try:
-            await TCP4ClientEndpoint(self._reactor, *place).connect(_StreamFactory(stream))
+            await TCP4ClientEndpoint(self._reactor, *address).connect(_StreamFactory(stream))
         except ConnectingCancelledError:
             raise CancelledError from None
         try:

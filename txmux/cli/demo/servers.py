@@ -67,20 +67,20 @@ class _Redis(_Server, LineOnlyReceiver):
 class _SSH(_Server):
     """Greets, and ends a key exchange with a disconnect in a way that ``ssh`` prints."""
 
-    _said = b""
+    _received = b""
 
     def connectionMade(self) -> None:
         super().connectionMade()
         self.transport.write(IDENTIFICATION)
 
     def dataReceived(self, data: bytes) -> None:
-        self._said += data
-        _, newline, packet = self._said.partition(b"\n")
+        self._received += data
+        _, newline, packet = self._received.partition(b"\n")
         # To close before the client's first packet is read would reset the connection.
         if newline and len(packet) >= 4 + int.from_bytes(packet[:4].ljust(4, b"\xff"), "big"):
             self.transport.write(_disconnect())
             self.close()
-        elif len(self._said) > _LONGEST:
+        elif len(self._received) > _LONGEST:
             self.close()
 
 

@@ -31,7 +31,7 @@ def _warn(missing: str) -> None:
 
 
 def ask(
-    place: AdminEndpoint,
+    endpoint: AdminEndpoint,
     method: str,
     path: str,
     body: object = None,
@@ -42,7 +42,7 @@ def ask(
     """Ask a service.
 
     Args:
-        place: Where it is.
+        endpoint: Where it is.
         method: ``GET``, or ``POST`` for a change.
         path: From ``/api/`` on, with the query.
         body: Goes along with a change, as JSON.
@@ -56,14 +56,14 @@ def ask(
         NobodyError: There is no service, or it does not answer.
         RefusedError: It refuses.
     """
-    connection = _connection(place, seconds)
+    connection = _connection(endpoint, seconds)
     headers = {"Accept": "application/json"}
     data = None
     if method != "GET":
         headers["Content-Type"] = "application/json"
         data = json.dumps({} if body is None else body)
-    if place.token:
-        headers["Authorization"] = f"Bearer {place.token}"
+    if endpoint.token:
+        headers["Authorization"] = f"Bearer {endpoint.token}"
     try:
         connection.request(method, path, data, headers)
         response = connection.getresponse()
@@ -71,15 +71,15 @@ def ask(
         missing = response.headers.get("Txmux-Missing")
     except TimeoutError:
         raise LateError(
-            f"the service at {_where(place)} has not answered within {seconds:g} s"
+            f"the service at {_where(endpoint)} has not answered within {seconds:g} s"
         ) from None
     except (OSError, HTTPException, ValueError) as problem:
-        raise NobodyError(_why_nobody(place, problem)) from None
+        raise NobodyError(_why_nobody(endpoint, problem)) from None
     finally:
         connection.close()
     if missing:
         warn(missing)
-    return _understood(place, response.status, text)
+    return _understood(endpoint, response.status, text)
 
 
 class _UnixConnection(HTTPConnection):
@@ -95,28 +95,28 @@ class _UnixConnection(HTTPConnection):
         self.sock.connect(str(self._path))
 
 
-def _connection(place: AdminEndpoint, seconds: float) -> HTTPConnection:
-    address = place.address
+def _connection(endpoint: AdminEndpoint, seconds: float) -> HTTPConnection:
+    address = endpoint.address
     if isinstance(address, Unix):
         return _UnixConnection(address.path, seconds)
     return HTTPConnection(address.host, address.port, timeout=seconds)
 
 
-def _where(place: AdminEndpoint) -> str:
-    return f"{place.address} ({place.named_by})"
+def _where(endpoint: AdminEndpoint) -> str:
+    return f"{endpoint.address} ({endpoint.named_by})"
 
 
-def _why_nobody(place: AdminEndpoint, problem: OSError | HTTPException | ValueError) -> str:
-    where = _where(place)
+def _why_nobody(endpoint: AdminEndpoint, problem: OSError | HTTPException | ValueError) -> str:
+    where = _where(endpoint)
     if isinstance(problem, UnicodeError):  # nobody has been asked
         return f"{where} is not the name of a host; name another endpoint"
     if isinstance(problem, (HTTPException, ValueError)):
         return f"what answers at {where} is not txmux; name another endpoint"
     if isinstance(problem, PermissionError):
         whom, advice = "", "try as that user"
-        if isinstance(place.address, Unix):
-            whom = f", {whose(place.address.path)}"
-            if is_for_group(place.address.path):
+        if isinstance(endpoint.address, Unix):
+            whom = f", {whose(endpoint.address.path)}"
+            if is_for_group(endpoint.address.path):
                 advice += ", or in that group"
         return f"no permission to open {where}{whom}; {advice}"
     if problem.errno == errno.ENOENT:
@@ -124,19 +124,19 @@ def _why_nobody(place: AdminEndpoint, problem: OSError | HTTPException | ValueEr
     if problem.errno == errno.ECONNREFUSED:
         left = (
             "; the file is left over from one that has ended"
-            if isinstance(place.address, Unix)
+            if isinstance(endpoint.address, Unix)
             else ""
         )
         return f"no service listens at {where}{left}; start it, or name another endpoint"
     return f"the service at {where} cannot be asked: {problem.strerror or problem}"
 
 
-def _understood(place: AdminEndpoint, status: int, text: bytes) -> Any:
+def _understood(endpoint: AdminEndpoint, status: int, text: bytes) -> Any:
     try:
         document = parse_json(text)
     except ValueError:
         raise NobodyError(
-            f"what answers at {_where(place)} is not txmux (HTTP status {status}); name another endpoint"
+            f"what answers at {_where(endpoint)} is not txmux (HTTP status {status}); name another endpoint"
         ) from None
     told = document if isinstance(document, dict) else {}
     if 200 <= status < 300 and told.get("ok", True):

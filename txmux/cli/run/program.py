@@ -132,7 +132,7 @@ class _EarlySignals:
     def __init__(self, reactor: Any) -> None:
         self._reactor = reactor
         self._is_running = False
-        self._kept = 0
+        self._saved = 0
         for number in (signal.SIGTERM, signal.SIGINT):
             if signal.getsignal(number) != signal.SIG_IGN:
                 signal.signal(number, self._arrived)
@@ -140,16 +140,16 @@ class _EarlySignals:
     def begin(self) -> None:
         """Go by what has come."""
         self._is_running = True
-        if self._kept:
-            os.kill(os.getpid(), self._kept)
+        if self._saved:
+            os.kill(os.getpid(), self._saved)
 
     def _arrived(self, number: int, frame: Any) -> None:
         if self._is_running:  # the reactor leaves a handler of SIGINT alone
             (self._reactor.sigInt if number == signal.SIGINT else self._reactor.sigTerm)(
                 number, frame
             )
-        elif self._kept:  # whoever asks twice does not want to wait
+        elif self._saved:  # whoever asks twice does not want to wait
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
         else:
-            self._kept = number
+            self._saved = number

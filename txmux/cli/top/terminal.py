@@ -39,7 +39,7 @@ class Terminal:
         self.console = Console(highlight=False, legacy_windows=False)
         self.ended_by: int | None = None
         self._keyboard = keyboard
-        self._kept: list[Any] = []
+        self._saved: list[Any] = []
         self._stop = self._continued = False
         self._wakes, self._woken = socket.socketpair()
         self._wakes.setblocking(False)  # noqa: FBT003 - of the library
@@ -121,8 +121,8 @@ class Terminal:
 
     def _enter(self) -> None:
         attributes = termios.tcgetattr(self._keyboard)
-        if not self._kept:
-            self._kept = attributes
+        if not self._saved:
+            self._saved = attributes
         # Control-C and Control-Z go on being signals.
         tty.setcbreak(self._keyboard, termios.TCSADRAIN)
         self.console.set_alt_screen()
@@ -133,15 +133,15 @@ class Terminal:
         with contextlib.suppress(OSError):
             self.console.show_cursor()
             self.console.set_alt_screen(False)
-        if self._kept:
+        if self._saved:
             with contextlib.suppress(OSError, termios.error):
-                termios.tcsetattr(self._keyboard, termios.TCSADRAIN, self._kept)
+                termios.tcsetattr(self._keyboard, termios.TCSADRAIN, self._saved)
 
     def _suspend(self) -> None:
         """Stop as others do on Control-Z, with the terminal as it was, until the shell goes on with it."""
         self._stop = False
         self._leave()
-        self._kept = []  # the shell may change it meanwhile
+        self._saved = []  # the shell may change it meanwhile
         signal.signal(signal.SIGTSTP, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGTSTP)
         signal.signal(signal.SIGTSTP, self._signalled)

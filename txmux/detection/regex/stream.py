@@ -64,7 +64,7 @@ class StreamPattern:
         self._automaton = automaton
         self._within = sys.maxsize if within is None else within
         self._start = _State(automaton.start, automaton.shortest(automaton.start))
-        self._kept = {automaton.start: self._start}
+        self._states = {automaton.start: self._start}
         self._begin = Progress(
             Verdict.NEED_MORE if self._start.shortest else Verdict.MATCH, 0, self._start
         )
@@ -85,7 +85,7 @@ class StreamPattern:
     @property
     def kept(self) -> int:
         """How many sets of those states have come up and are kept; never more than `MAX_KEPT`."""
-        return len(self._kept)
+        return len(self._states)
 
     def verdict(self, data: bytes) -> Verdict:
         """Say what the pattern makes of the first bytes of a stream.
@@ -129,19 +129,19 @@ class StreamPattern:
 
     def _move(self, state: _State, byte_class: int) -> _State:
         states = self._automaton.step(state.states, byte_class)
-        reached = self._kept.get(states)
+        reached = self._states.get(states)
         if reached is None:
-            if len(self._kept) >= MAX_KEPT:
+            if len(self._states) >= MAX_KEPT:
                 self._forget()
-            reached = self._kept[states] = _State(states, self._automaton.shortest(states))
+            reached = self._states[states] = _State(states, self._automaton.shortest(states))
         state.moves[byte_class] = reached
         return reached
 
     def _forget(self) -> None:
         # Without the moves, nothing leads from the start to a state that is no longer kept.
-        for state in self._kept.values():
+        for state in self._states.values():
             state.moves.clear()
-        self._kept = {self._start.states: self._start}
+        self._states = {self._start.states: self._start}
 
 
 def compile_pattern(pattern: bytes, *, within: int | None = None) -> StreamPattern:

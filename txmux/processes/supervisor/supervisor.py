@@ -315,7 +315,12 @@ class Supervisor:
     # Other rules.
 
     async def change(
-        self, rules: Rules, sockets: PreparedSockets, owner: tuple[int, int] | None, *, afresh: bool
+        self,
+        rules: Rules,
+        sockets: PreparedSockets,
+        owner: tuple[int, int] | None,
+        *,
+        rules_changed: bool,
     ) -> int:
         """Switch the workers to other rules; see also `all_serve`.
 
@@ -323,7 +328,7 @@ class Supervisor:
             rules: The others.
             sockets: All that they need; they are committed or abandoned.
             owner: The user and group IDs that the workers run as.
-            afresh: Whether they are others at all; otherwise only files are read again.
+            rules_changed: Whether they are others at all; otherwise only files are read again.
 
         Returns:
             The number of connections that go on under older rules.
@@ -349,9 +354,11 @@ class Supervisor:
             await self.pool.settled()
             # A worker that gets ready for these rules while it does so for others would take one for the other.
             await DeferredList([*self._catching_up])
-            following = self._next = _Next(rules, sockets.sockets, self.version + afresh, upstreams)
+            following = self._next = _Next(
+                rules, sockets.sockets, self.version + rules_changed, upstreams
+            )
             undo.callback(self._forget_next, following)
-            await self._prepare(following, afresh=afresh)
+            await self._prepare(following, rules_changed=rules_changed)
             # These rules may have the worker end to which flows are on their way.
             await self.pool.flows_moved(self.pool.all())
             undo.pop_all()
@@ -423,7 +430,7 @@ class Supervisor:
             self._counting = dict(layout.places)
             self.pool.tell("count_more", places=more, cells=layout.cells, gone=gone)
 
-    async def _prepare(self, following: _Next, *, afresh: bool) -> None:
+    async def _prepare(self, following: _Next, *, rules_changed: bool) -> None:
         """Make workers prepare other rules, and start those that these need beside them.
 
         Raises:
@@ -435,7 +442,7 @@ class Supervisor:
         descriptors = message["descriptors"][1:]
         following.asked = {one: one.pid for one in self.pool.all() if one.ready}
         answers = {
-            one: one.ask("prepare", afresh=afresh, descriptors=descriptors, **prepare)
+            one: one.ask("prepare", rules_changed=rules_changed, descriptors=descriptors, **prepare)
             for one in following.asked
         }
         old = {one: answers.pop(one) for one in self.pool.retiring if one in answers}
@@ -528,7 +535,7 @@ class Supervisor:
     async def _catch_up(self, worker: Worker) -> None:
         message = self._message(self._rules, self._sockets.sockets(), self.version)
         descriptors = message.pop("descriptors")[1:]
-        asked = worker.ask("prepare", afresh=True, descriptors=descriptors, **message)
+        asked = worker.ask("prepare", rules_changed=True, descriptors=descriptors, **message)
         problems = await failures([asked])
         if problems:
             self._log.error("{problem}", problem=problems[0])

@@ -44,7 +44,7 @@ class Notifier:
         self._clock = clock
         self._watchdog: LoopingCall | None = None
         self._interval = _seconds(environment.get("WATCHDOG_USEC", ""))
-        self._kept: set[str] = set()
+        self._stored: set[str] = set()
         self._given: set[str] = set()
         self.keeps = bool(self._address) and environment.get("FDSTORE", "0") != "0"
 
@@ -94,7 +94,7 @@ class Notifier:
             keys: Of sockets that are used again.
             useless: Of those that are not. It has to forget these, since it would keep them beside new ones of the same key.
         """
-        self._kept.update(keys)
+        self._stored.update(keys)
         for key in useless:
             self._send("FDSTOREREMOVE=1", f"FDNAME={_name(key)}")
 
@@ -111,12 +111,12 @@ class Notifier:
             for key, opened in sockets.items()
             if not key.startswith("systemd:") and len(_name(key)) <= _LONGEST_NAME
         }
-        for key in self._kept - wanted.keys():
+        for key in self._stored - wanted.keys():
             self._send("FDSTOREREMOVE=1", f"FDNAME={_name(key)}")
         # What it has already it does not take twice.
         for key in wanted.keys() - self._given:
             self._send("FDSTORE=1", f"FDNAME={_name(key)}", descriptors=[wanted[key].fileno()])
-        self._kept = self._given = set(wanted)
+        self._stored = self._given = set(wanted)
 
     def _send(self, *lines: str, descriptors: Sequence[int] = ()) -> None:
         if not self._address:

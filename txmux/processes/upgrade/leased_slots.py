@@ -30,7 +30,7 @@ class LeasedSlots:
     channel: Channel
 
     def __init__(self) -> None:
-        self._kept: dict[str, GiveBack] = {}
+        self._leased: dict[str, GiveBack] = {}
         self._answering = 0
         self._is_closing = False
 
@@ -45,11 +45,11 @@ class LeasedSlots:
             identity: Of the connection.
             give_back: Called then.
         """
-        self._kept[identity] = give_back
+        self._leased[identity] = give_back
 
     def _ended(self, id: str) -> Deferred[None] | None:  # noqa: A002 - the name in the message
         """Return a place back; answer when nobody here has it."""
-        give_back = self._kept.pop(id, None)
+        give_back = self._leased.pop(id, None)
         if give_back is None:
             return None
         free: Deferred[None] = Deferred()
@@ -69,12 +69,12 @@ class LeasedSlots:
         self._close_if_done()
 
     def _close_if_done(self) -> None:
-        if self._is_closing and not self._kept and not self._answering:
+        if self._is_closing and not self._leased and not self._answering:
             self.channel.close()
 
     def lost(self) -> None:
         """Release all slots: the process that leased them has ended."""
-        kept, self._kept = self._kept, {}
+        kept, self._leased = self._leased, {}
         for give_back in kept.values():
             give_back(_nothing)
 

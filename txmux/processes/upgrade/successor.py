@@ -61,7 +61,7 @@ class Successor(ProcessProtocol):
     def __init__(self, reactor: Any, command: Sequence[str] = ()) -> None:
         self._reactor = reactor
         self._command = list(command or sys.orig_argv)
-        self._said = b""
+        self._output = b""
         self._ended: Deferred[str] = Deferred()
         self.channel = Channel({"leave": self._leave}, lambda: None, reactor)
 
@@ -108,7 +108,7 @@ class Successor(ProcessProtocol):
             if late.called:
                 why = f"was not ready within {seconds:g} s"
             raise UpgradeError(
-                "\n".join(filter(None, [f"the new process {why}", self.said]))
+                "\n".join(filter(None, [f"the new process {why}", self.output]))
             ) from problem
         finally:
             if late.active():
@@ -149,11 +149,11 @@ class Successor(ProcessProtocol):
         return int(self.transport.pid)
 
     @property
-    def said(self) -> str:
-        return self._said.decode(errors="replace").strip()
+    def output(self) -> str:
+        return self._output.decode(errors="replace").strip()
 
     def errReceived(self, data: bytes) -> None:
-        self._said = (self._said + data)[-_SAID:]
+        self._output = (self._output + data)[-_SAID:]
 
     def processEnded(self, reason: Failure) -> None:
         """Record how it ended."""

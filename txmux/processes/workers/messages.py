@@ -119,14 +119,14 @@ class Prepare:
         limits: Where everything is in the memory, in which there may be more now.
         sockets: The keys of the places of the sockets, in their order.
         version: The number of the version of the rules; 0 is the next one, if they are others.
-        afresh: Whether these are other rules at all.
+        rules_changed: Whether these are other rules at all.
     """
 
     rules: Rules = attrs.field(converter=_rules)
     limits: Layout = attrs.field(converter=_layout)
     sockets: list[str] = attrs.field(validator=_KEYS)
     version: int = attrs.field(default=0, validator=_NUMBER)
-    afresh: bool = attrs.field(validator=instance_of(bool))
+    rules_changed: bool = attrs.field(validator=instance_of(bool))
 
 
 @attrs.frozen(kw_only=True)

@@ -245,7 +245,7 @@ class WorkerProcess:
             sockets = named(other.sockets, opened, other.rules)
             self._abandon()
             if other.version and self._serving is not None:
-                self._serving.version = other.version - other.afresh
+                self._serving.version = other.version - other.rules_changed
             self._prepared = await self._prepare_serving(other, sockets), opened
         except Exception:
             close(opened)
@@ -264,7 +264,11 @@ class WorkerProcess:
             if access_log is not None:
                 undo.callback(access_log.close)
             prepared = serving.prepare(
-                rules, sockets, self._admission(rules), access_log, afresh=other.afresh
+                rules,
+                sockets,
+                self._admission(rules),
+                access_log,
+                rules_changed=other.rules_changed,
             )
             undo.callback(prepared.abandon)
             prepared.ports = await open_ports(self._reactor, rules.listeners, serving.has)

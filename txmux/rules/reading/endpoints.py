@@ -301,9 +301,9 @@ def _kind_of(text: str) -> str | None:
     return prefix if colon and _KIND.fullmatch(prefix) else None
 
 
-def _refuse_name(text: str, kinds: frozenset[str]) -> None:
+def _refuse_name(text: str, prefixes: frozenset[str]) -> None:
     host, _, port = text.partition(":")
-    if port.isdecimal() and nearest(host, kinds) is None:
+    if port.isdecimal() and nearest(host, prefixes) is None:
         raise InvalidValueError(
             f"{host!r} is a name; a listener takes an IP address, such as 127.0.0.1:{port}, "
             f"or :{port} for every address"
@@ -388,8 +388,8 @@ def _is_v6(text: str) -> bool:
 
 @cache
 def _installed_server_kinds() -> frozenset[str]:
-    kinds = frozenset(p.prefix.lower() for p in getPlugins(IStreamServerEndpointStringParser))
-    return kinds - {"stdio"}  # one pair of streams, where no client can connect
+    prefixes = frozenset(p.prefix.lower() for p in getPlugins(IStreamServerEndpointStringParser))
+    return prefixes - {"stdio"}  # one pair of streams, where no client can connect
 
 
 @cache

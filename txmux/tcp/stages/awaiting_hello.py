@@ -23,13 +23,13 @@ def lacks_hello(client: Client, upstream: Upstream) -> bool:
     wanted = upstream.backend.proxy_tlvs
     if client.has_finished or client.ended_tls:
         return False
-    settings, said = client.configuration.settings, client.said
-    if {"authority", "alpn"}.isdisjoint(wanted) or not said.startswith(_HELLO):
+    settings, received = client.configuration.settings, client.received
+    if {"authority", "alpn"}.isdisjoint(wanted) or not received.startswith(_HELLO):
         return False
     too_late = client.elapsed_ms() >= settings.detect_timeout * 1000
-    if len(said) >= settings.peek_limit or too_late:
+    if len(received) >= settings.peek_limit or too_late:
         return False
-    reader = parse_client_hello(said, None)
+    reader = parse_client_hello(received, None)
     return not (reader.hello or reader.malformed)
 
 
@@ -50,15 +50,15 @@ class AwaitingHello(Stage):
     @override
     def begin(self) -> None:
         client = self._client
-        self._reader = parse_client_hello(client.said, None)
+        self._reader = parse_client_hello(client.received, None)
         left = client.configuration.settings.detect_timeout - client.elapsed_ms() / 1000
         self.wait(max(0.0, left), self._go_on)
 
     @override
     def on_data(self) -> None:
-        said, limit = self._client.said, self._client.configuration.settings.peek_limit
-        self._reader = reader = parse_client_hello(said[:limit], self._reader)
-        if reader.hello or reader.malformed or len(said) >= limit:
+        received, limit = self._client.received, self._client.configuration.settings.peek_limit
+        self._reader = reader = parse_client_hello(received[:limit], self._reader)
+        if reader.hello or reader.malformed or len(received) >= limit:
             self._go_on()
 
     @override

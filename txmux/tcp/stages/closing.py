@@ -37,7 +37,7 @@ class Closing(Stage):
     @override
     def begin(self) -> None:
         transport = self._client.transport
-        self._client.said = b""
+        self._client.received = b""
         if self._how is Refusal.RESET:
             transport.abortConnection()
             return

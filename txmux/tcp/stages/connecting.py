@@ -46,7 +46,7 @@ class Connecting(Stage):
     def begin(self) -> None:
         client, upstream = self._client, self._upstream
         connector = connector_for(client, upstream, self._connected, self._failed)
-        if len(client.said) >= client.configuration.settings.peek_limit:
+        if len(client.received) >= client.configuration.settings.peek_limit:
             self.on_data()
         if client.has_finished:
             self.on_finished()
@@ -72,7 +72,7 @@ class Connecting(Stage):
     @override
     def on_data(self) -> None:
         client = self._client
-        if len(client.said) >= client.configuration.settings.peek_limit:
+        if len(client.received) >= client.configuration.settings.peek_limit:
             self._paused = True
             if not self._stand_by():
                 client.transport.pauseProducing()

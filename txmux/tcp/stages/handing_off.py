@@ -96,7 +96,7 @@ class HandingOff(Stage):
         client = self._client
         self._reason = reason
         client.is_looked_at = False
-        client.said = b""
+        client.received = b""
         client.transport.loseConnection()
 
 

@@ -55,7 +55,7 @@ class Handshaking(Stage):
             below.wrappedProtocol = tls
         else:
             below.protocol = tls
-        hello, client.said = client.said, b""
+        hello, client.received = client.received, b""
         has_finished, client.has_finished = client.has_finished, False
         tls.makeConnection(below)
         tls.dataReceived(hello)

@@ -63,13 +63,13 @@ class Peeking(Stage):
         ):
             client.lead(level.default, "no-route")
             return
-        if level.race and not client.said and isinstance(silent.destination, Upstream):
+        if level.race and not client.received and isinstance(silent.destination, Upstream):
             client.run_ahead(silent.destination)
         self._wait_for_bytes(silent)
 
     def _wait_for_bytes(self, silent: Silent) -> None:
         client, deadline = self._client, self._deadline
-        if silent.after is not None and not client.said:
+        if silent.after is not None and not client.received:
             is_first = self._level is client.configuration.top
             self._since = 0.0 if is_first else client.elapsed_ms()
             self._has_own_time = True
@@ -79,7 +79,7 @@ class Peeking(Stage):
             if not self._is_left:
                 self.wait(client.configuration.settings.detect_timeout, self.too_late)
         else:
-            if client.said:
+            if client.received:
                 self.on_data()
             if self._deadline is deadline and not deadline.active():
                 self.too_late()
@@ -115,7 +115,7 @@ class Peeking(Stage):
             usual = self._client.configuration.settings.detect_timeout
             if usual > self._passed():
                 self._wait_until(usual)
-        decision = self._detection.feed(self._client.said)
+        decision = self._detection.feed(self._client.received)
         if self._detection.answered:
             self._answer(self._detection.answered)
         if decision is not None:
@@ -130,7 +130,7 @@ class Peeking(Stage):
 
     @override
     def on_finished(self) -> None:
-        if self._client.said:
+        if self._client.received:
             self._decided(self._detection.finish())
         else:
             # It was a port scan, which opens no connection to a backend.
@@ -138,7 +138,7 @@ class Peeking(Stage):
 
     def too_late(self) -> None:
         """Decide with what came until now."""
-        if self._client.said:
+        if self._client.received:
             self._decided(self._detection.finish())
         else:
             self._client.lead(self._silent.destination, "silent")
@@ -149,7 +149,7 @@ class Peeking(Stage):
         record.facts = {**record.facts, **decision.facts} if record.facts else decision.facts
         if answered:
             client.asked = tuple(exchange for exchange in answered if exchange.repeat)
-            client.said = client.said[sum(len(exchange.request) for exchange in answered) :]
+            client.received = client.received[sum(len(exchange.request) for exchange in answered) :]
         client.decided(self._level, decision.route)
 
 

@@ -65,16 +65,16 @@ class ReadingProxyHeader(Stage):
     @override
     def data(self, data: bytes) -> None:
         client = self._client
-        client.said += data
-        said = client.said
-        if len(said) < self._length:
+        client.received += data
+        received = client.received
+        if len(received) < self._length:
             return
         try:
-            answer = decode(said)
+            answer = decode(received)
             if isinstance(answer, Incomplete):
                 # The fields may be many, and would be read again with every byte.
-                if said.startswith(b"\r") and len(said) >= _START_OF_V2:
-                    self._length = len(said) + answer.need
+                if received.startswith(b"\r") and len(received) >= _START_OF_V2:
+                    self._length = len(received) + answer.need
                 return
             client.apply_proxy_header(answer.header)
         except InvalidHeader as problem:
@@ -83,13 +83,13 @@ class ReadingProxyHeader(Stage):
         if client.admit():
             # What comes after the header is the client's own.
             client.skip(answer.length)
-            client.record.bytes_in += len(client.said)
+            client.record.bytes_in += len(client.received)
             deadline, self._detection = self._detection, None
             client.peek(client.configuration.top, deadline)
 
     @override
     def on_finished(self) -> None:
-        if self._client.said:
+        if self._client.received:
             self._refuse(_CUT)
         else:
             # It was a port scan or a health check.
@@ -98,9 +98,9 @@ class ReadingProxyHeader(Stage):
     @override
     def lost(self, reason: Failure) -> None:
         client = self._client
-        if client.said:
+        if client.received:
             client.record.facts["proxy_error"] = _CUT
-        client.over("proxy-header" if client.said else "client-gone")
+        client.over("proxy-header" if client.received else "client-gone")
 
     def _too_late(self) -> None:
         seconds = self._client.configuration.settings.proxy_timeout

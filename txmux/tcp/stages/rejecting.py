@@ -44,15 +44,15 @@ class Rejecting(Stage):
     @override
     def begin(self) -> None:
         client = self._client
-        self._said: Peeked | None = Peeked(client.said)
-        self._most = client.record.bytes_in - len(client.said) + _MOST
+        self._received: Peeked | None = Peeked(client.received)
+        self._most = client.record.bytes_in - len(client.received) + _MOST
         self.wait(_PATIENCE, self._close)
         self._answer()
 
     def _answer(self) -> None:
-        assert self._said is not None  # noqa: S101 - it goes only once there is an answer
+        assert self._received is not None  # noqa: S101 - it goes only once there is an answer
         client = self._client
-        answer = answer_to(self._said, unavailable=self._reason not in _NOT_ALLOWED)
+        answer = answer_to(self._received, unavailable=self._reason not in _NOT_ALLOWED)
         fresh = answer.data[self._answered :]
         if fresh:
             self._answered = len(answer.data)
@@ -61,7 +61,7 @@ class Rejecting(Stage):
         if client.has_finished or (answer.complete and not answer.data):
             self._close()
         elif answer.complete:
-            self._said = None
+            self._received = None
             self._finish_writing()
 
     def _finish_writing(self) -> None:
@@ -85,11 +85,11 @@ class Rejecting(Stage):
         client = self._client
         if client.record.bytes_in > self._most:
             self._close()
-        elif self._said is not None and not self._closing:
-            self._said = Peeked(client.said, self._said)
+        elif self._received is not None and not self._closing:
+            self._received = Peeked(client.received, self._received)
             self._answer()
             return
-        client.said = b""  # once there is an answer, it is only taken
+        client.received = b""  # once there is an answer, it is only taken
 
     @override
     def on_finished(self) -> None:

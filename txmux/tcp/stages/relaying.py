@@ -105,8 +105,8 @@ class Relaying(_BothEnds):
         self.relay = relay = client.runtime.relay(
             end, server, upstream.timeouts, self._over, upstream.rates, keepalive
         )
-        said, client.said = client.said, b""
-        relay.start(end, server, said, client_finished=client.has_finished)
+        received, client.received = client.received, b""
+        relay.start(end, server, received, client_finished=client.has_finished)
         if self._held is not None and not relay.ending:
             self._held.pass_to(server.receiver)
         self._held = None

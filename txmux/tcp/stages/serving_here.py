@@ -96,11 +96,11 @@ class ServingHere(Stage):
         # The protocol is told what it has not been told, as long as it wants to hear.
         client = self._client
         if self._closing():
-            client.said = b""  # TLS reads on until the other side's close-notify
+            client.received = b""  # TLS reads on until the other side's close-notify
             return
         if self._paused:
             return
-        data, client.said = client.said, b""
+        data, client.received = client.received, b""
         if data:
             self._run(self.protocol.dataReceived, data)
         if self._owes_finish() and not self._paused and not self._closing():
