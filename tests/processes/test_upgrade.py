@@ -53,7 +53,7 @@ if "txmux" in sys.orig_argv:
     state = Supervisor.state
 
     async def broken(self, **told):
-        if not self.exchange.accepting:
+        if not self.transfers.accepting:
             raise RuntimeError("what nobody thought of")
         return await state(self, **told)
 
