@@ -224,7 +224,7 @@ def state_at(path: Path) -> tuple[FileState, bool]:
     """
     global _unheard_until  # noqa: PLW0603 - there is one helper
     try:
-        return state_of(path.stat()), False
+        return _state_of(path.stat()), False
     except PermissionError:
         if _helper is None:
             raise
@@ -237,12 +237,12 @@ def state_at(path: Path) -> tuple[FileState, bool]:
             _unheard_until = time.monotonic() + _UNHEARD
         raise
     try:
-        return state_of(os.fstat(descriptor)), True
+        return _state_of(os.fstat(descriptor)), True
     finally:
         os.close(descriptor)
 
 
-def state_of(status: os.stat_result) -> FileState:
+def _state_of(status: os.stat_result) -> FileState:
     """Return what changes when a file is written to, or another one is put in its place."""
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import TestCase
 
 from tests.support.folders import make_folder
+from txmux import files
 from txmux.access.lists.files import NetworksFile, Watched
 from txmux.access.lists.packing import unpack
+from txmux.files import use_helper
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -76,6 +80,24 @@ class FilesTests(TestCase):
         watched = Watched(self.path)
         self.assertEqual(watched.read(), b"192.0.2.1\n")
         self.assertIsNone(watched.read())
+
+    def test_by_helper(self) -> None:
+        """Nor is one that only the helper may look at."""
+        self.write("192.0.2.1\n")
+
+        def denied(path: Path, *_: object) -> object:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+        self.patch(Path, "stat", denied)
+        self.patch(files, "read_own", denied)
+        self.patch(os, "geteuid", lambda: 1)
+        use_helper(os.open)
+        self.addCleanup(use_helper, None)
+        watched = Watched(self.path)
+        self.assertEqual(watched.read(), b"192.0.2.1\n")
+        self.assertIsNone(watched.read())
+        self.path.write_text("192.0.2.2\n")
+        self.assertEqual(watched.read(), b"192.0.2.2\n")
 
     async def test_bad(self) -> None:
         """One that is wrong, or gone, changes nothing and is told of once; when it is right again, it counts."""

@@ -10,7 +10,7 @@ from twisted.logger import Logger
 
 from txmux.access.lists.packing import pack
 from txmux.errors import MuxError
-from txmux.files import read_list, state_of
+from txmux.files import read_list, state_at
 from txmux.net.turns import Turns
 from txmux.rules.model import NetworkSet
 from txmux.rules.reading.files import text_of
@@ -45,21 +45,17 @@ class Watched:
         """Read it, if it may have changed since it was read.
 
         Raises:
-            OSError: It cannot be read.
+            OSError: It cannot be read, by the helper neither.
         """
         # If it cannot be read now, it is read when it is back, even if it is the same then.
         known, self._state = self._state, None
-        try:
-            status = self.path.stat()
-        except PermissionError:  # whoever may read it is asked
-            return read_list(self.path)
-        state = state_of(status)
+        state, _ = state_at(self.path)
         if state == known:
             self._state = known
             return None
         data = read_list(self.path)
-        is_settled = time.time_ns() - status.st_mtime_ns > _UNSURE
-        self._state = state if is_settled else None
+        *_, written_at = state
+        self._state = state if time.time_ns() - written_at > _UNSURE else None
         return data
 
 
