@@ -22,6 +22,7 @@ from txmux.access.banning import FULL
 from txmux.access.bans import Ban, banned_network, written
 from txmux.access.shared.link import Link
 from txmux.errors import printable
+from txmux.telemetry.counting.present import length
 from txmux.wire.jsontext import MISSHAPEN, parse_json, time_of
 
 if TYPE_CHECKING:
@@ -257,7 +258,7 @@ class SharedBans:
         if self._state != "complete" and seconds >= self._times.lost:
             problems["lost"] = (
                 f"{store}: not all bans of other machines hold here, since it cannot be reached"
-                f" for {seconds / 60:.0f} min; see the log for why"
+                f" for {length(seconds)}; see the log for why"
             )
         if count := len(self._left_out):
             told = f"bans of other machines that do not hold here: {count}"
