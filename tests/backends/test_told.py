@@ -112,9 +112,9 @@ class ToldTest(SynchronousTestCase):
         old.clock.advance(60)
         new.upstreams.restore(old.told())
         self.assertEqual(new.states(), [State.DOWN, State.UP])
-        standing = new.pool.members[0].standing
-        self.assertEqual(new.clock.seconds() - standing.since, 60)
-        self.assertIn("refused", standing.why)
+        health = new.pool.members[0].health
+        self.assertEqual(new.clock.seconds() - health.since, 60)
+        self.assertIn("refused", health.why)
         new.upstreams.apply("b", "10.0.0.2:80 10.0.0.2:80", ok=False, why="refused")
         self.assertEqual(new.states(), [State.DOWN, State.DOWN])
 
@@ -222,7 +222,7 @@ class ToldTest(SynchronousTestCase):
         new = Process(0)
         (told, _) = new.told()
         new.upstreams.restore({**told, "target": str(number)} for number in range(11_000))
-        self.assertEqual(len(new.pool._standings._recalled), 10_000)
+        self.assertEqual(len(new.pool._backend_health._recalled), 10_000)
 
 
 def _dial(*_: Any, **__: Any) -> Any:

@@ -116,7 +116,7 @@ class HandoverCase(MuxTestCase):
     async def hand_these(self, connections: Iterable[MuxProtocol], *channels: Channel) -> int:
         """Hand some over."""
         self.kept = [LeasedSlots() for _ in channels]
-        for keeping, channel in zip(self.kept, channels, strict=True):
-            keeping.channel = channel
-            channel.handlers.update(keeping.handlers)
+        for slots, channel in zip(self.kept, channels, strict=True):
+            slots.channel = channel
+            channel.handlers.update(slots.handlers)
         return await hand_over(list(connections), self.kept)

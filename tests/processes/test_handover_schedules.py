@@ -178,24 +178,24 @@ class _Model:
         )
         self.wires = []
         self.new = []
-        all_keeping = []
+        all_slots = []
         for _ in range(2):
             adopting = Adopting(lambda _: factory)
-            keeping = LeasedSlots()
+            slots = LeasedSlots()
             clock: Any = self.clock
-            here = keeping.channel = Channel(keeping.handlers, keeping.lost, clock)
+            here = slots.channel = Channel(slots.handlers, slots.lost, clock)
             there = adopting.channel = Channel(adopting.handlers, adopting.lost, clock)
             self.wires.append(_Wire(here, there))
             self.new.append(adopting)
-            all_keeping.append(keeping)
+            all_slots.append(slots)
         connections: Any = self.known.values()
         self.done: list[int] = []
         self.failed: list[Any] = []
 
         async def move() -> None:
-            self.done.append(await hand_over(connections, all_keeping))
-            for keeping in all_keeping:
-                keeping.close_when_done()
+            self.done.append(await hand_over(connections, all_slots))
+            for slots in all_slots:
+                slots.close_when_done()
 
         Deferred.fromCoroutine(move()).addErrback(self.failed.append)
 

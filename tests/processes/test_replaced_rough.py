@@ -46,11 +46,11 @@ _WHO_TAKES = """
 _WHO_GIVES = """
     decide = handover._decide
 
-    async def killed(keeping, admissions, number, batch, offer):
+    async def killed(slots, admissions, number, batch, offer):
         if number == 1 and is_first():
             await offer
             os.kill(os.getpid(), signal.SIGKILL)
-        return await decide(keeping, admissions, number, batch, offer)
+        return await decide(slots, admissions, number, batch, offer)
 
     handover._decide = killed
 """

@@ -30,11 +30,11 @@ _NEW_WORKER_IS_KILLED = """
 _OLD_IS_KILLED = """
     supervisor, decide = os.getpid(), handover._decide
 
-    async def killed(keeping, admissions, number, batch, offer):
+    async def killed(slots, admissions, number, batch, offer):
         if number == 1:
             await offer
             os.kill({victim}, signal.SIGKILL)
-        return await decide(keeping, admissions, number, batch, offer)
+        return await decide(slots, admissions, number, batch, offer)
 
     handover._decide = killed
 """

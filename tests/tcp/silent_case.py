@@ -73,5 +73,5 @@ class ServerFirstCase(MuxTestCase):
         """Find that no pool counts anybody, and none has noted a failure."""
         for upstream in self.factory.upstreams._upstreams.values():
             for member in upstream.pool.members:
-                self.assertEqual((member.connections, list(member.standing.failed_at)), (0, []))
+                self.assertEqual((member.connections, list(member.health.failed_at)), (0, []))
             self.assertEqual(upstream.pool.connections, 0)

@@ -38,7 +38,7 @@ class Upstream:
         fallback: Where a client is led when no server can be reached.
         first_names: Gives what fires when names have been looked up for the first time; ``None`` if they have.
         checking: Whether its servers are checked in this process, which then tells of what is found.
-        standings: How its servers are, under whichever rules.
+        backend_health: How its servers are, under whichever rules.
         tell: Is told of servers that have changed their state; see `txmux.telemetry.events.server_event`.
         column: What this process counts.
 
@@ -63,7 +63,7 @@ class Upstream:
         first_names: Callable[[], Deferred[None] | None] = lambda: None,
         *,
         checking: bool = True,
-        standings: BackendHealth | None = None,
+        backend_health: BackendHealth | None = None,
         column: ProcessCounters | None = None,
         tell: Callable[[dict[str, Any]], object] = lambda _: None,
     ) -> None:
@@ -75,7 +75,7 @@ class Upstream:
         self.first_names = first_names
         telling = Telling(backend.name, tell, checking=checking)
         self.pool = Pool(
-            backend, clock.seconds, telling.changed, standings=standings, column=column
+            backend, clock.seconds, telling.changed, backend_health=backend_health, column=column
         )
         self.pool.on_shortage = telling.short
         if not checking:

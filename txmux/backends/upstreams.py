@@ -86,7 +86,7 @@ class Upstreams:
                 self.to(backend.fallback),
                 self.first_names,
                 checking=self._checking,
-                standings=self.known.of(backend.name),
+                backend_health=self.known.of(backend.name),
                 tell=self._told,
                 column=self._column,
             )
@@ -203,7 +203,7 @@ class Upstreams:
                 "backend": upstream.backend.name,
                 "server": member.server.text,
                 "target": member.target.text,
-                **member.standing.as_json(now),
+                **member.health.as_json(now),
             }
             for upstream in self._upstreams.values()
             for member in upstream.pool.members
@@ -214,9 +214,9 @@ class Upstreams:
         now = self._clock.seconds()
         for fields in servers:
             with suppress(KeyError, OverflowError, TypeError, ValueError):  # of another version
-                standings = self.known.get(fields.get("backend", ""))
-                if standings is not None:
-                    standings.restore((fields["server"], fields["target"]), fields, now)
+                backend_health = self.known.get(fields.get("backend", ""))
+                if backend_health is not None:
+                    backend_health.restore((fields["server"], fields["target"]), fields, now)
         for upstream in self._upstreams.values():
             upstream.pool.take_over()
 

@@ -93,7 +93,7 @@ def _seeds() -> list[bytes]:
         "has_socket": False,
     }
     server = {"backend": "web", "server": "127.0.0.1:8001", "target": "127.0.0.1:8001"}
-    standing = {
+    health = {
         "state": "ejected",
         "age": 1,
         "failed": [1],
@@ -102,7 +102,7 @@ def _seeds() -> list[bytes]:
         "connections": 2,
     }
     history = [{"ago": 1, "totals": {"connections": 1}, "active": 1}]
-    state = {"version": 1, "servers": [{**server, **standing}], "history": history}
+    state = {"version": 1, "servers": [{**server, **health}], "history": history}
     return [
         b"a" + line("received", ask=1),
         b"a" + batch + line("go_on", batch=0, which=[0], kept=[0]) + line("received", ask=2),

@@ -35,11 +35,13 @@ class Watched:
         members: Those of the beginning.
     """
 
-    def __init__(self, *of: Server, standings: BackendHealth | None = None, **options: Any) -> None:
+    def __init__(
+        self, *of: Server, backend_health: BackendHealth | None = None, **options: Any
+    ) -> None:
         self.clock = Clock()
         self.told: list[str] = []
         backend = Backend("b", of or servers("10.0.0.1:80", "10.0.0.2:80"), **options)
-        self.pool = Pool(backend, self.clock.seconds, self._changed, Random(1), standings)
+        self.pool = Pool(backend, self.clock.seconds, self._changed, Random(1), backend_health)
         self.pool.on_shortage = lambda: self.told.append("short")
         self.members = self.pool.members
 

@@ -52,7 +52,7 @@ class DistributionTests(SynchronousTestCase):
         for client in range(PICKS):
             member = chooser.pick(members, f"10.{client >> 16}.{client >> 8 & 255}.{client & 255}")
             counts[members.index(member)] += 1
-            member.standing.connections += held
+            member.health.connections += held
         for number, weight in enumerate(weights):
             share, right = counts[number] / PICKS, weight / sum(weights)
             self.assertLess(abs(share - right), 0.02, (kind, weights, held, counts))
@@ -115,16 +115,16 @@ class LeastConnectionsTests(SynchronousTestCase):
         """The member with the fewest connections is chosen."""
         members, chooser = members_of(1, 1, 1), make("least-connections")
         (
-            members[0].standing.connections,
-            members[1].standing.connections,
-            members[2].standing.connections,
+            members[0].health.connections,
+            members[1].health.connections,
+            members[2].health.connections,
         ) = 3, 1, 2
         self.assertIs(chooser.pick(members, ""), members[1])
 
     def test_weighted(self) -> None:
         """Connections count by the weights."""
         members, chooser = members_of(4, 1), make("least-connections")
-        members[0].standing.connections, members[1].standing.connections = 3, 1
+        members[0].health.connections, members[1].health.connections = 3, 1
         self.assertIs(chooser.pick(members, ""), members[0])
 
 
@@ -135,7 +135,7 @@ class RandomTests(SynchronousTestCase):
         """A member that is far behind the others is chosen whenever it is one of the two."""
         members, chooser = members_of(1, 1, 1, 1), make("random")
         for member in members[1:]:
-            member.standing.connections = 100
+            member.health.connections = 100
         count = sum(chooser.pick(members, "") is members[0] for _ in range(PICKS))
         self.assertLess(abs(count / PICKS - (1 - (3 / 4) ** 2)), 0.02)
 

@@ -29,7 +29,7 @@ class PoolMachine(RuleBasedStateMachine):
     """A pool with every kind of server, and connections that come, fail, stand and go."""
 
     attempts = Bundle("attempts")
-    standing = Bundle("standing")
+    health = Bundle("health")
 
     fallback: Outcome = Refusal.CLOSE
 
@@ -56,7 +56,7 @@ class PoolMachine(RuleBasedStateMachine):
     def is_out(self, member: Member) -> bool:
         """Tell whether a member may not be chosen."""
         if member.state is State.EJECTED:
-            return member.standing.out_until > self.watched.clock.seconds()
+            return member.health.out_until > self.watched.clock.seconds()
         return member.state is not State.UP
 
     @rule(
@@ -82,7 +82,7 @@ class PoolMachine(RuleBasedStateMachine):
         self.held.append(found)
         return found
 
-    @rule(target=standing, member=consumes(attempts))
+    @rule(target=health, member=consumes(attempts))
     def connect(self, member: Member) -> Member:
         """An attempt succeeds."""
         self.pool.connected(member)
@@ -111,7 +111,7 @@ class PoolMachine(RuleBasedStateMachine):
         self.held.remove(member)
         self.pool.abandoned(member)
 
-    @rule(member=consumes(standing))
+    @rule(member=consumes(health))
     def release(self, member: Member) -> None:
         """A connection ends."""
         self.held.remove(member)

@@ -232,9 +232,9 @@ class LastResortTests(SynchronousTestCase):
 
     def test_other_rules(self) -> None:
         """A pool of newer rules goes on where no server is up, and what it finds the older one knows."""
-        standings = BackendHealth()
-        old = self.shortage(standings=standings)
-        new = Watched(eject=Ejection(1), standings=standings)
+        backend_health = BackendHealth()
+        old = self.shortage(backend_health=backend_health)
+        new = Watched(eject=Ejection(1), backend_health=backend_health)
         new.pool.take_over()
         self.assertEqual(new.told, ["short"])
         first, second = new.members

@@ -51,11 +51,11 @@ async def try_servers(rules: Rules, reactor: Any) -> list[Tried]:
     for backend in backends_of([*rules.backends.values(), *rules.outcomes()]):
         if backend not in backends:  # short forms of one server are equal
             backends.append(backend)
-    standing = [_upstream(backend, upstreams, found) for backend in backends]
+    health = [_upstream(backend, upstreams, found) for backend in backends]
     looked_up = upstreams.first_names()
     if looked_up is not None:
         await looked_up
-    tries = [_try(upstream, connect, reactor) for upstream in standing if upstream is not None]
+    tries = [_try(upstream, connect, reactor) for upstream in health if upstream is not None]
     for several in await gatherResults([Deferred.fromCoroutine(one) for one in tries]):
         found += several
     await upstreams.stop()

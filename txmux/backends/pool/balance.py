@@ -54,11 +54,11 @@ def _smooth(members: Sequence[Member]) -> Member:
     most = -math.inf
     for member in members:
         total += member.weight
-        standing = member.standing
-        standing.credit = credit = standing.credit + member.weight
+        health = member.health
+        health.credit = credit = health.credit + member.weight
         if credit > most:
             best, most = member, credit
-    best.standing.credit -= total
+    best.health.credit -= total
     return best
 
 
@@ -77,7 +77,7 @@ class _LeastConnections:
         pass
 
     def pick(self, members: Sequence[Member], _: str, /) -> Member:
-        loads = [member.standing.connections / member.weight for member in members]
+        loads = [member.health.connections / member.weight for member in members]
         least = min(loads)
         if loads.count(least) == 1:
             return members[loads.index(least)]

@@ -58,7 +58,7 @@ class Member:
     weight: int = 1
     rank: tuple[bool, int] = (False, 0)
     share: int = 1
-    standing: ServerHealth = attrs.field(factory=ServerHealth)
+    health: ServerHealth = attrs.field(factory=ServerHealth)
     counts: ServerCounts = attrs.field(factory=_uncounted)
     seed: int = attrs.field(init=False)
 
@@ -69,22 +69,22 @@ class Member:
     @property
     def state(self) -> State:
         """Whether connections are led to it."""
-        standing = self.standing
-        return State.DISABLED if self.server.down else standing.held or standing.state
+        health = self.health
+        return State.DISABLED if self.server.down else health.held or health.state
 
     @property
     def connections(self) -> int:
-        return self.standing.connections
+        return self.health.connections
 
     @property
     def why(self) -> str:
         """What led to the state."""
         if self.server.down:
             return "the rules say down"
-        return "an operator asked for it" if self.standing.held else self.standing.why
+        return "an operator asked for it" if self.health.held else self.health.why
 
     def weigh(self) -> None:
-        self.weight = (self.standing.weight or self.server.weight) * self.share
+        self.weight = (self.health.weight or self.server.weight) * self.share
 
     def target_for(self, local: str) -> Server:
         """Return what a client is connected to that has asked for this IP address; without one, `target` as it is."""
@@ -101,4 +101,4 @@ class Member:
     def has_room(self) -> bool:
         """Return whether its own limit leaves room for a connection."""
         most = self.server.max_connections
-        return not most or self.standing.connections < most
+        return not most or self.health.connections < most

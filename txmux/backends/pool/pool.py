@@ -45,7 +45,7 @@ class Pool:
         seconds: Tells the time, which never goes back.
         on_change: Told of a member whose state has changed, with the state before. Its ``why`` tells the cause.
         random: Where chance comes from.
-        standings: What other pools know of the same servers, which have them by other rules; nothing if not given.
+        backend_health: What other pools know of the same servers, which have them by other rules; nothing if not given.
         column: What this process counts.
 
     Attributes:
@@ -61,13 +61,13 @@ class Pool:
         seconds: Callable[[], float],
         on_change: Callable[[Member, State], None] = lambda _member, _before: None,
         random: Random | None = None,
-        standings: BackendHealth | None = None,
+        backend_health: BackendHealth | None = None,
         column: ProcessCounters | None = None,
     ) -> None:
         self.backend = backend
         self._column = column or ProcessCounters()
-        self._standings = standings or BackendHealth()
-        self._standings.join(self)
+        self._backend_health = backend_health or BackendHealth()
+        self._backend_health.join(self)
         self.on_room: Callable[[], None] | None = None
         self.on_members: Callable[[], None] | None = None
         self.on_shortage: Callable[[], None] | None = None
@@ -92,7 +92,7 @@ class Pool:
 
     @property
     def connections(self) -> int:
-        return self._standings.connections
+        return self._backend_health.connections
 
     @property
     def has_server_up(self) -> bool:
@@ -118,11 +118,11 @@ class Pool:
         if not members:
             return Unavailable.NO_SERVER if members is None else Unavailable.FULL
         most = self.backend.max_connections
-        if most and self._standings.connections >= most:
+        if most and self._backend_health.connections >= most:
             return Unavailable.FULL
         member = members[0] if len(members) == 1 else self._pick(members, affinity)
-        member.standing.connections += 1
-        self._standings.connections += 1
+        member.health.connections += 1
+        self._backend_health.connections += 1
         if member.state is State.EJECTED and is_due(member, self._seconds()):
             self._change(member, State.PROBING, "its time is over, and a connection tries it")
         return member
@@ -158,7 +158,7 @@ class Pool:
         """
         for member in self.members:
             if member.is_at(server):
-                self._standings.adopt(member.standing)
+                self._backend_health.adopt(member.health)
                 if is_established:
                     member.counts.adopted()
                 return member
@@ -167,8 +167,8 @@ class Pool:
     def connected(self, member: Member) -> None:
         """Record that a connection is established."""
         member.counts.connected()
-        member.standing.unanswered = member.standing.in_a_row = 0
-        state = member.standing.state
+        member.health.unanswered = member.health.in_a_row = 0
+        state = member.health.state
         if state is State.UP:
             return
         if state is State.PROBING:
@@ -203,20 +203,20 @@ class Pool:
     def abandoned(self, member: Member) -> None:
         """Record that a connection was given up before it stood, which says nothing of the member."""
         self._leave(member)
-        if member.standing.state is State.PROBING:
+        if member.health.state is State.PROBING:
             self._change(member, State.EJECTED, "the connection that tried it was given up")
         self._room()
 
     def unanswered(self, member: Member) -> None:
         """Record that a server has never answered a flow of datagrams; several in a row may be enough to eject it."""
-        standing, eject = member.standing, self._eject
-        standing.unanswered += 1
-        if eject is not None and 0 < eject.unanswered <= standing.unanswered:
-            if standing.state is State.UP and (eject.lone or not self._is_lone(member)):
-                standing.out_until = self._seconds() + eject.seconds
-                why = f"flows in a row that it has not answered: {standing.unanswered}"
+        health, eject = member.health, self._eject
+        health.unanswered += 1
+        if eject is not None and 0 < eject.unanswered <= health.unanswered:
+            if health.state is State.UP and (eject.lone or not self._is_lone(member)):
+                health.out_until = self._seconds() + eject.seconds
+                why = f"flows in a row that it has not answered: {health.unanswered}"
                 self._change(member, State.EJECTED, why)
-            standing.unanswered = 0
+            health.unanswered = 0
         self.abandoned(member)
 
     def released(self, member: Member) -> None:
@@ -241,7 +241,7 @@ class Pool:
             member: Where it was led.
             free: Called as soon as nobody has the place here: at once, unless somebody has waited for it.
         """
-        self._standings.owe(free)
+        self._backend_health.owe(free)
         self._leave(member)
         self._room()
 
@@ -256,15 +256,15 @@ class Pool:
         check = self.backend.check
         if check is None or not member.state.is_checked:
             return
-        standing = member.standing
-        is_down = standing.state is State.DOWN
-        standing.contrary = standing.contrary + 1 if ok is is_down else 0
-        if standing.contrary < (check.rise if is_down else check.fall):
+        health = member.health
+        is_down = health.state is State.DOWN
+        health.contrary = health.contrary + 1 if ok is is_down else 0
+        if health.contrary < (check.rise if is_down else check.fall):
             return
-        standing.contrary = 0
+        health.contrary = 0
         if is_down:
-            standing.failed_at.clear()
-            standing.in_a_row = 0
+            health.failed_at.clear()
+            health.in_a_row = 0
             self._change(member, State.UP, f"checks that succeeded: {check.rise}")
         else:
             self._change(
@@ -312,41 +312,41 @@ class Pool:
 
     def _count_failure(self, member: Member) -> None:
         eject = self._eject
-        state = member.standing.state
+        state = member.health.state
         if eject is None or state not in {State.UP, State.PROBING}:
             return
         if not eject.lone and self._is_lone(member):
             return
         now = self._seconds()
-        failed_at = member.standing.failed_at
+        failed_at = member.health.failed_at
         failed_at.append(now)
-        member.standing.in_a_row += 1
+        member.health.in_a_row += 1
         if state is State.PROBING:
             why = "the connection that tried it failed"
         elif len(failed_at) >= eject.failures and now - failed_at[0] <= eject.within:
             why = f"connections that failed within {eject.within:g} s: {eject.failures}"
-        elif member.standing.in_a_row >= eject.failures:  # however long each has waited
+        elif member.health.in_a_row >= eject.failures:  # however long each has waited
             why = f"connections in a row that failed: {eject.failures}"
         else:
             if len(failed_at) >= eject.failures:
                 failed_at.popleft()
             return
         failed_at.clear()
-        member.standing.in_a_row = 0
-        member.standing.out_until = now + eject.seconds
+        member.health.in_a_row = 0
+        member.health.out_until = now + eject.seconds
         self._change(member, State.EJECTED, why)
 
     def _is_lone(self, member: Member) -> bool:
         return all(m is member or m.state.is_out for m in self.members)
 
     def _change(self, member: Member, state: State, why: str) -> None:
-        before, standing = member.state, member.standing
-        standing.state, standing.why, standing.since = state, why, self._seconds()
+        before, health = member.state, member.health
+        health.state, health.why, health.since = state, why, self._seconds()
         self._arrange()
         if member.state is not before:
             self._on_change(member, before)
         self._look_for_shortage()
-        for other in self._standings.others(self):
+        for other in self._backend_health.others(self):
             other.rearrange()
 
     def rearrange(self) -> None:
@@ -365,11 +365,11 @@ class Pool:
             member.weigh()
             if member.server.text != server:
                 continue
-            is_free = before is not None and member.standing.held is None
+            is_free = before is not None and member.health.held is None
             if is_free and member.state is State.UP:
-                member.standing.since = self._seconds()
+                member.health.since = self._seconds()
             if not self._is_retired:
-                state = State.DISABLED if member.server.down else before or member.standing.state
+                state = State.DISABLED if member.server.down else before or member.health.state
                 if member.state is not state:
                     self._on_change(member, state)
         self.rearrange()
@@ -380,7 +380,7 @@ class Pool:
 
     def since(self, member: Member) -> float | None:
         """Return how long a member has been found to be as it is, in seconds; ``None`` if that has never changed."""
-        since = member.standing.since
+        since = member.health.since
         return max(0.0, self._seconds() - since) if since else None
 
     def _look_for_shortage(self) -> None:
@@ -392,19 +392,19 @@ class Pool:
         self._tiers = Tiers.of(self.members, self._seconds(), has_last_resort=self._has_last_resort)
 
     def _leave(self, member: Member) -> None:
-        member.standing.connections -= 1
-        self._standings.connections -= 1
+        member.health.connections -= 1
+        self._backend_health.connections -= 1
         if self._leaving and not member.connections and member in self._leaving:
             self._leaving.remove(member)
 
     def _room(self) -> None:
         if self.on_room is not None:
             self.on_room()
-        if self._standings.is_shared:
-            for other in self._standings.others(self):
+        if self._backend_health.is_shared:
+            for other in self._backend_health.others(self):
                 if other.on_room is not None:
                     other.on_room()
-        self._standings.settle()
+        self._backend_health.settle()
 
     def take_over(self) -> None:
         """Begin to lead connections; until then, pools of older rules did."""
@@ -420,20 +420,20 @@ class Pool:
 
     def _free(self, member: Member) -> None:
         """Let a server in again that was kept out by what the rules do not ask for any more."""
-        standing = member.standing
-        if standing.state is State.DOWN:
+        health = member.health
+        if health.state is State.DOWN:
             is_kept_out = self.backend.check is not None
         else:
             is_kept_out = self._eject is not None
-        if not is_kept_out and standing.state is not State.UP:
-            standing.state, standing.why, standing.since = State.UP, "", self._seconds()
+        if not is_kept_out and health.state is not State.UP:
+            health.state, health.why, health.since = State.UP, "", self._seconds()
 
     def _member(self, server: Server, target: Server) -> Member:
-        standing = self._standings.of((server.text, target.text))
+        health = self._backend_health.of((server.text, target.text))
         rank = (server.backup, 0)
         counts = self._column.server(self.backend.name, server.text)
         member = Member(
-            server, target, server.host, server.weight, rank, standing=standing, counts=counts
+            server, target, server.host, server.weight, rank, health=health, counts=counts
         )
         member.weigh()
         return member

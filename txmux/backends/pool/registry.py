@@ -21,24 +21,24 @@ class HealthRegistry:
     """The `BackendHealth` of each backend, as long as somebody has them, and the orders for all, which are kept."""
 
     def __init__(self) -> None:
-        self._standings: WeakValueDictionary[str, BackendHealth] = WeakValueDictionary()
+        self._backend_health: WeakValueDictionary[str, BackendHealth] = WeakValueDictionary()
         self._orders: ServerOverrides = {}
 
     def of(self, backend: str) -> BackendHealth:
         """Return what is known of a backend's servers, by its name."""
-        found = self._standings.get(backend)
+        found = self._backend_health.get(backend)
         if found is None:
             wanted = {
                 server: (order.held, order.weight)
                 for (of, server), order in self._orders.items()
                 if of == backend
             }
-            found = self._standings[backend] = BackendHealth(wanted)
+            found = self._backend_health[backend] = BackendHealth(wanted)
         return found
 
     def get(self, backend: str) -> BackendHealth | None:
         """Return what is known of a backend's servers, if anybody has it."""
-        return self._standings.get(backend)
+        return self._backend_health.get(backend)
 
     def expect(self, servers: Iterable[Mapping[str, Any]]) -> None:
         """Count the connections that another process is about to hand over; see `BackendHealth.expect`.
@@ -51,8 +51,8 @@ class HealthRegistry:
             with suppress(KeyError, OverflowError, TypeError, ValueError):  # of another version
                 key = told["server"], told["target"]
                 counts.setdefault(told["backend"], {})[key] = int(told["connections"])
-        for backend, standings in self._standings.items():
-            standings.expect(counts.get(backend, {}))
+        for backend, backend_health in self._backend_health.items():
+            backend_health.expect(counts.get(backend, {}))
 
     def apply_overrides(self, orders: ServerOverrides) -> None:
         """Apply an operator's overrides of servers, and reset the servers that have none.
@@ -63,6 +63,6 @@ class HealthRegistry:
         before, self._orders = self._orders, orders
         for backend, server in {*before, *orders}:
             order = orders.get((backend, server), AS_RULED)
-            standings = self._standings.get(backend)
-            if standings is not None and order != before.get((backend, server), AS_RULED):
-                standings.order(server, order.held, order.weight)
+            backend_health = self._backend_health.get(backend)
+            if backend_health is not None and order != before.get((backend, server), AS_RULED):
+                backend_health.order(server, order.held, order.weight)

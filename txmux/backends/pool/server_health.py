@@ -156,25 +156,25 @@ class BackendHealth:
         Args:
             key: The server as the rules write it, and its address.
         """
-        standing = self._known.get(key)
-        if standing is None:
+        health = self._known.get(key)
+        if health is None:
             held, weight = self._orders.get(key[0], (None, None))
-            standing = self._known[key] = ServerHealth(held=held, weight=weight)
-        return standing
+            health = self._known[key] = ServerHealth(held=held, weight=weight)
+        return health
 
     def restore(self, key: tuple[str, str], fields: Mapping[str, Any], now: float) -> None:
         """Take in how another process has found a server, which may be known here only later: see `ServerHealth.restore`."""
         if key not in self._recalled and len(self._recalled) >= _MOST_RECALLED:
             return
-        standing = self._recalled[key] = self.of(key)
-        standing.restore(fields, now)
+        health = self._recalled[key] = self.of(key)
+        health.restore(fields, now)
 
-    def adopt(self, standing: ServerHealth) -> None:
+    def adopt(self, health: ServerHealth) -> None:
         """Count a connection that another process has made, and that may have been expected."""
-        if standing.expected:
-            standing.expected -= 1
+        if health.expected:
+            health.expected -= 1
         else:
-            standing.connections += 1
+            health.connections += 1
             self.connections += 1
 
     def expect(self, counts: Mapping[tuple[str, str], int]) -> None:
@@ -183,10 +183,10 @@ class BackendHealth:
         Args:
             counts: Of each server, by the keys of `of`; none of the others.
         """
-        for key, standing in self._known.items():
-            more = counts.get(key, 0) - standing.expected
-            standing.expected += more
-            standing.connections += more
+        for key, health in self._known.items():
+            more = counts.get(key, 0) - health.expected
+            health.expected += more
+            health.connections += more
             self.connections += more
         for known in self._pools:
             pool = known()
@@ -203,9 +203,9 @@ class BackendHealth:
         """
         before, _ = self._orders.get(server, (None, None))
         self._orders[server] = held, weight
-        for key, standing in self._known.items():
+        for key, health in self._known.items():
             if key[0] == server:
-                standing.held, standing.weight = held, weight
+                health.held, health.weight = held, weight
         for known in self._pools:
             pool = known()
             if pool is not None:

@@ -59,7 +59,7 @@ class Tiers:
             and bool(usable or suspect)
             and all(member.state is not State.UP for member in usable),
             min(
-                (m.standing.out_until for m in suspect if m.state is State.EJECTED),
+                (m.health.out_until for m in suspect if m.state is State.EJECTED),
                 default=math.inf,
             ),
         )
@@ -67,7 +67,7 @@ class Tiers:
 
 def is_due(member: Member, now: float) -> bool:
     """Return whether a member's ejection is over, so that one connection may try it."""
-    return member.state is State.EJECTED and member.standing.out_until <= now
+    return member.state is State.EJECTED and member.health.out_until <= now
 
 
 def _groups(members: Iterable[Member]) -> list[list[Member]]:

@@ -95,18 +95,18 @@ def _batches(connections: Iterable[MuxProtocol]) -> Iterator[list[_Suspended]]:
         yield batch
 
 
-async def _hand_to(keeping: LeasedSlots, batches: Iterator[list[_Suspended]]) -> int:
-    channel, count = keeping.channel, 0
+async def _hand_to(slots: LeasedSlots, batches: Iterator[list[_Suspended]]) -> int:
+    channel, count = slots.channel, 0
     admissions: set[Admission] = set()
     offered: deque[tuple[int, list[_Suspended], Deferred[_Taken]]] = deque()
     for number, batch in enumerate(batches if channel.is_open else ()):
         offered.append((number, batch, Deferred.fromCoroutine(_offer(channel, number, batch))))
         if len(offered) == _UNDER_WAY:
-            count += await _decide(keeping, admissions, *offered.popleft())
+            count += await _decide(slots, admissions, *offered.popleft())
         if not channel.is_open:
             break
     while offered:
-        count += await _decide(keeping, admissions, *offered.popleft())
+        count += await _decide(slots, admissions, *offered.popleft())
     if count and not await _received(channel):
         for admission in admissions:
             admission.none_come()
@@ -130,14 +130,14 @@ async def _offer(channel: Channel, number: int, batch: list[_Suspended]) -> _Tak
 
 
 async def _decide(
-    keeping: LeasedSlots,
+    slots: LeasedSlots,
     admissions: set[Admission],
     number: int,
     batch: list[_Suspended],
     offer: Deferred[_Taken],
 ) -> int:
     """Say which of a batch go on in the other process, and give their number; add what counts them."""
-    channel = keeping.channel
+    channel = slots.channel
     taken, tells = await offer
     if not channel.is_open:  # any more, so it is not told, and lets go of them
         taken = set()
@@ -158,7 +158,7 @@ async def _decide(
         connection, moved, _ = batch[index]
         give_back = connection.let_go(keeps_place=index in kept)
         if give_back is not None:
-            keeping.keep(moved.record.id, give_back)
+            slots.keep(moved.record.id, give_back)
     return len(going)
 
 

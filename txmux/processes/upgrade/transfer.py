@@ -47,7 +47,7 @@ class ConnectionTransfer:
         self._reactor = reactor
         self._adopting: dict[Adopting, int] = {}  # with the flows that were awaited as each began
         self._giving = 0
-        self._keeping: set[LeasedSlots] = set()
+        self._leased_slots: set[LeasedSlots] = set()
         self._is_closed = False
         self._quiet: Deferred[None] | None = None
 
@@ -83,15 +83,15 @@ class ConnectionTransfer:
         ports = self._serving.listening_ports
         owns_flows = ports.owns_flows
         moved = 0
-        for keeping in to:
+        for slots in to:
             if flows:
                 from txmux.udp.handover import hand_over_flows  # noqa: PLC0415 - only who has flows has imported it
 
                 # One may be of a version that knows no flows.
                 with suppress(ChannelError, KeyError, TypeError):
-                    moved += await hand_over_flows(flows, keeping.channel)
+                    moved += await hand_over_flows(flows, slots.channel)
             if owns_flows:
-                keeping.channel.send("flows_done")
+                slots.channel.send("flows_done")
                 ports.flows_handed_over()
         return moved
 
@@ -104,39 +104,39 @@ class ConnectionTransfer:
         Returns:
             The number of connections that were moved.
         """
-        all_keeping = [*filter(None, map(self._kept, ends))]
+        all_slots = [*filter(None, map(self._kept, ends))]
         self._giving += 1
         try:
             # First, since datagrams wait nowhere for long.
-            moved = await self._hand_over_flows(all_keeping)
+            moved = await self._hand_over_flows(all_slots)
             connections = self._serving.connections()
             streams = [one for one in connections if isinstance(one, MuxProtocol)]
-            return moved + await hand_over(streams, all_keeping)
+            return moved + await hand_over(streams, all_slots)
         finally:
             self._giving -= 1
-            for keeping in all_keeping:
-                keeping.close_when_done()
+            for slots in all_slots:
+                slots.close_when_done()
             self._moved()
 
     def _kept(self, end: socket.socket) -> LeasedSlots | None:
-        keeping = LeasedSlots()
+        slots = LeasedSlots()
 
         def lost() -> None:
-            self._keeping.discard(keeping)
-            keeping.lost()
+            self._leased_slots.discard(slots)
+            slots.lost()
 
         try:
-            keeping.channel = self._channel(end, keeping.handlers, lost)
+            slots.channel = self._channel(end, slots.handlers, lost)
         except OSError as problem:  # there may be no more descriptors
             _log.warn("connections cannot be handed over, and go on here: {why}", why=problem)
             return None
-        self._keeping.add(keeping)
-        return keeping
+        self._leased_slots.add(slots)
+        return slots
 
     def keep_no_places(self) -> None:
         """Release the slots held for connections handed over."""
-        for keeping in self._keeping:
-            keeping.channel.close()
+        for slots in self._leased_slots:
+            slots.channel.close()
 
     def _adopt(self, end: socket.socket) -> None:
         adopting = Adopting(self._serving.factory_of, UNCOLLECTED, self._moved)
