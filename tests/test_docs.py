@@ -156,6 +156,17 @@ class CodeBlockTests(SynchronousTestCase):
         self.assertEqual([page for page in pages if page not in told], [])
 
 
+class GeneratedTests(SynchronousTestCase):
+    """What `script/docs` writes."""
+
+    def test_made_from_the_code(self) -> None:
+        """Tables and numbers are what it makes of the code; run it when this fails."""
+        pages = runpy.run_path(str(_ROOT / "docs/tables.py"))["PAGES"]
+        for path, written in pages.items():
+            page = path.read_text()
+            self.assertEqual(written(page), page)
+
+
 class KeyTests(PageTestCase):
     """The tables of keys."""
 
@@ -166,12 +177,6 @@ class KeyTests(PageTestCase):
         for kind, table in sections.TABLES.items():
             for name, key in table.items():
                 yield kind, name, key
-
-    def test_made_from_the_code(self) -> None:
-        """They are what `script/docs` makes of the code; run it when this fails."""
-        made = runpy.run_path(str(_ROOT / "docs/keytables.py"))["with_tables"]
-        page = self.page.read_text()
-        self.assertEqual(made(page), page)
 
     def test_defaults(self) -> None:
         """A default changes nothing when it is written down, and *none* is the absence of any."""
@@ -236,9 +241,7 @@ class MatcherTests(PageTestCase):
     page = _REFERENCE / "matchers.md"
 
     def test_all(self) -> None:
-        """It has a section for every matcher, with every option and an example that works; and a row in the table."""
-        overview = _rows(self.page.read_text().partition("\n## ")[0])
-        self.assert_told(overview, installed_matchers(), "its first table")
+        """It has a section for every matcher, with every option and an example that works."""
         for name, matcher in installed_matchers().items():
             rows = _rows(_section(self.page, name))
             options = {option.name for option in matcher.options}
@@ -261,13 +264,12 @@ class ReadmeTests(PageTestCase):
     page = _ROOT / "README.md"
 
     def test_matchers(self) -> None:
-        """It has each of them once, with its options."""
+        """It has the matchers that most people look for, each once, with its options."""
         heading = "What it recognises"
         cells = _section(self.page, heading)
         found = re.findall(r"`([a-z0-9-]+)`(?: \((`[^)]*`)\))?", cells.partition("Options take")[0])
-        in_readme = [name for name, _ in found]
-        self.assert_told(in_readme, installed_matchers(), heading)
-        self.assertEqual(sorted(in_readme), sorted(set(in_readme)), "name each of them once")
+        names = [name for name, _ in found]
+        self.assertEqual(sorted(names), sorted(set(names)), "name each of them once")
         for name, options in found:
             there = [option.name for option in installed_matchers()[name].options]
             self.assert_told(_code(options), there, f"{heading}, beside `{name}`")

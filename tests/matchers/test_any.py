@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from txmux.matchers.any import any_client
+from txmux.matchers.any import any as any_client
 from txmux.testing import check_datagrams, check_matcher
 
 

@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from txmux.interfaces import Datagrams, IProtocolMatcher, Key, Option, Transport, Verdict
-from txmux.matchers.any import any_client
+from txmux.matchers.any import any as any_client
 from txmux.matchers.tls import tls
 from txmux.testing import check_datagrams, check_matcher, flow_decided
 from txmux.wire.cursor import Cursor, MalformedError

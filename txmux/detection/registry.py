@@ -1,10 +1,11 @@
-"""The matchers that are installed, found by Twisted's plugin system, and what is wrong with plugins."""
+"""The installed matchers: those of ``txmux.matchers`` and those that Twisted's plugin system finds."""
 
 from __future__ import annotations
 
 import importlib
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,8 +13,8 @@ import attrs
 from twisted import plugins
 from twisted.plugin import getCache
 from twisted.python.modules import getModule
+from zope.interface import implementer
 
-from txmux.detection.builtin import BuiltIn
 from txmux.errors import MuxError
 from txmux.interfaces import IProtocolMatcher
 
@@ -22,7 +23,43 @@ if TYPE_CHECKING:
 
     from twisted.plugin import CachedPlugin
 
-__all__ = ["DuplicateMatcherError", "PluginProblem", "Registry", "installed_matchers"]
+    from txmux.interfaces import Option, Predicate
+
+__all__ = ["BuiltIn", "DuplicateMatcherError", "PluginProblem", "Registry", "installed_matchers"]
+
+
+@implementer(IProtocolMatcher)
+class BuiltIn:
+    """A matcher of ``txmux.matchers``, which is imported on first use: rules name a few of more than ninety.
+
+    Args:
+        module: The module's name. The matcher's variable is called the same; its name has ``-`` in place of ``_``.
+    """
+
+    def __init__(self, module: str) -> None:
+        self.name = module.replace("_", "-")
+        self._module = module
+
+    @cached_property
+    def matcher(self) -> IProtocolMatcher:
+        """The matcher itself."""
+        module = importlib.import_module(f"txmux.matchers.{self._module}")
+        found: IProtocolMatcher = getattr(module, self._module)
+        return found
+
+    @property
+    def summary(self) -> str:
+        """See `IProtocolMatcher`."""
+        return self.matcher.summary
+
+    @property
+    def options(self) -> tuple[Option, ...]:
+        """See `IProtocolMatcher`."""
+        return self.matcher.options
+
+    def predicate(self, options: Mapping[str, str]) -> Predicate:
+        """See `IProtocolMatcher`."""
+        return self.matcher.predicate(options)
 
 
 class DuplicateMatcherError(MuxError):
@@ -89,10 +126,11 @@ class _Found:
 
 
 def installed_matchers(package: ModuleType = plugins) -> Registry:
-    """Find every matcher plugin; those of a package are looked for again when one of its folders has changed.
+    """Find every matcher; plugins are looked for again when one of their folders has changed.
 
     Args:
-        package: The package whose modules hold the plugins.
+        package: The package whose modules hold the plugins. The matchers of ``txmux.matchers`` are beside those of
+            ``twisted.plugins``, the default, only.
     """
     state = [_changed_at(folder) for folder in package.__path__]
     known = _known.get(package.__name__)
@@ -124,6 +162,10 @@ def _find(package: ModuleType) -> Registry:
         if name.rpartition(".")[2] not in dropins and (error := _error_of(name))
     ]
     found: dict[str, list[_Found]] = defaultdict(list)
+    if package is plugins:
+        for module in getModule("txmux.matchers").iterModules():
+            own = BuiltIn(module.name.rpartition(".")[2])
+            found[own.name].append(_Found(own, Path(module.filePath.path)))
     for dropin in dropins.values():
         file = files[dropin.moduleName]
         for plugin in filter(_is_matcher, dropin.plugins):

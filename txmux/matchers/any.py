@@ -26,7 +26,7 @@ def _read_nothing(_: Cursor) -> None:
     """Ask nothing of a datagram, which may be empty (RFC 867 and 868)."""
 
 
-any_client = PlainMatcher(
+any = PlainMatcher(  # noqa: A001 - the matcher of a module has its name
     "any",
     "anything at all, from its first byte",
     _FirstByte(),

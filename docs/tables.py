@@ -1,0 +1,97 @@
+"""Writes the tables of the reference and of README that say what the code says; ``script/docs`` runs it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from txmux.detection.ambiguities import AMBIGUITIES, DATAGRAM_AMBIGUITIES
+from txmux.detection.registry import installed_matchers
+from txmux.detection.transports import transports_of
+from txmux.rules.reading.sections import HEADERS, TABLES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from txmux.detection.ambiguities import Ambiguity
+    from txmux.interfaces import IProtocolMatcher
+    from txmux.rules.reading.key import Key
+
+_ROOT = Path(__file__).parent.parent
+
+
+def keys(page: str) -> str:
+    """Write the tables of keys of ``reference/rules.md``."""
+    for kind, table in TABLES.items():
+        rows = (_key_row(name, key) for name, key in table.items())
+        columns = ("key", "takes", "default", "meaning")
+        page = _with_table(page, f"the keys of {HEADERS[kind]}", columns, rows)
+    headers: dict[str, list[str]] = {}
+    for kind, table in TABLES.items():
+        anchor = HEADERS[kind].strip("[]").lower().replace(" ", "-")
+        for name in table:
+            headers.setdefault(name, []).append(f"[`{HEADERS[kind]}`](#{anchor})")
+    rows = ((f"`{name}`", ", ".join(headers[name])) for name in sorted(headers))
+    return _with_table(page, "all keys", ("key", "in"), rows)
+
+
+def _key_row(name: str, key: Key) -> Iterator[str]:
+    yield f"`{name}`"
+    yield key.kind.shape
+    yield "required" if key.required else "none" if key.default is None else f"`{key.default}`"
+    yield key.meaning
+
+
+def matchers(page: str) -> str:
+    """Write the tables of ``reference/matchers.md``."""
+    rows = (_matcher_row(name, matcher) for name, matcher in installed_matchers().items())
+    page = _with_table(page, "all matchers", ("matcher", "recognises", "over"), rows)
+    columns = ("first", "then", "why")
+    page = _with_table(page, "ambiguities", columns, map(_pair_row, AMBIGUITIES))
+    return _with_table(page, "ambiguities over UDP", columns, map(_pair_row, DATAGRAM_AMBIGUITIES))
+
+
+def _matcher_row(name: str, matcher: IProtocolMatcher) -> Iterator[str]:
+    yield f"[`{name}`](#{name})"
+    yield matcher.summary
+    yield ", ".join(sorted(one.name for one in transports_of(matcher)))
+
+
+def _pair_row(pair: Ambiguity) -> Iterator[str]:
+    yield f"[`{pair.first}`](#{pair.first})"
+    yield f"[`{pair.second}`](#{pair.second})"
+    yield pair.why
+
+
+def readme(page: str) -> str:
+    """Write the number of matchers into ``README.md``."""
+    number = len(installed_matchers())
+    return re.sub(r"\b[0-9]+(?= matchers\b)", str(number), page)
+
+
+PAGES = {
+    _ROOT / "docs/reference/rules.md": keys,
+    _ROOT / "docs/reference/matchers.md": matchers,
+    _ROOT / "README.md": readme,
+}
+"""What writes the generated parts of each page: gets the page's text and returns it as it should be."""
+
+
+def _with_table(page: str, name: str, columns: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """Replace the table between ``<!-- NAME, by script/docs -->`` and ``<!-- end -->``."""
+    begin, end = f"<!-- {name}, by script/docs -->\n", "<!-- end -->\n"
+    before, begun, rest = page.partition(begin)
+    _, ended, after = rest.partition(end)
+    if not begun or not ended:
+        raise ValueError(f"the page has no place for a table: {begin.strip()}")
+    heads = [*columns]
+    lines = [heads, *rows]
+    table = [f"| {' | '.join(cells)} |\n" for cells in lines]
+    table.insert(1, f"|{'---|' * len(heads)}\n")
+    return f"{before}{begin}{''.join(table)}{end}{after}"
+
+
+if __name__ == "__main__":
+    for path, written in PAGES.items():
+        path.write_text(written(path.read_text()))
