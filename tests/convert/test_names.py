@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from txmux.convert.names import common_names
+from txmux.convert.terms import common_names
 from txmux.wire.globs import names
 
 _NAMES = st.text("ab.", min_size=1, max_size=6).filter(lambda name: name[0] != ".")

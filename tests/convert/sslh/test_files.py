@@ -69,6 +69,6 @@ class FileTests(SynchronousTestCase):
                 raise ModuleNotFoundError(name)
             return original(name, *arguments)
 
-        with patch("txmux.convert.sslh.libconfig.import_module", without):
+        with patch("txmux.convert.sslh.settings.import_module", without):
             error = self.assertRaises(ConvertError, converted, LISTEN, "sslh")
         self.assertIn("pip install 'txmux[convert]'", str(error))

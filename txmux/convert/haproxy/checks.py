@@ -5,17 +5,21 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+import attrs
+
 from txmux.convert.haproxy.lines import duration, seconds
-from txmux.convert.haproxy.probes import WEAKER, WeakerError, question
-from txmux.convert.haproxy.servertls import header
-from txmux.convert.matching import option
+from txmux.convert.haproxy.servers import header
+from txmux.convert.matching import escaped, option
+from txmux.rules.problems import InvalidValueError
+from txmux.rules.reading.checks import check
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
-    from txmux.convert.haproxy.lines import Proxy
+    from txmux.convert.haproxy.lines import Line, Proxy
     from txmux.convert.haproxy.servers import Server
     from txmux.convert.writer import Draft, Section
+
 
 _INTER = "2s"
 _LOST = {
@@ -153,3 +157,265 @@ def _count(text: str) -> int:
 
 def _text(number: float) -> str:
     return duration(f"{max(1, round(number * 1000))}")
+
+
+_KINDS = {
+    # An anonymous bind of version 3, and its success (RFC 4511, sections 4.2 and 4.2.2).
+    "ldap-check": (
+        r"send=\x30\x0c\x02\x01\x01\x60\x07\x02\x01\x03\x04\0\x80\0 expect=\x0a\x01\0\x04"
+    ),
+    # The number of the first packet, and the version of the protocol (MySQL internals, HandshakeV10).
+    "mysql-check": r"expect=\0\n",
+    "pgsql-check": "postgres",
+    "redis-check": "redis",
+    "smtpchk": "expect=220",
+    "ssl-hello-chk": "tcp tls=yes",
+    "tcp-check": "tcp",
+}
+WEAKER: Mapping[str, str] = {
+    "mysql-check": "waits for the greeting and logs nobody in",
+    "smtpchk": "waits for the greeting and says nothing",
+}
+"""Checks that find out less than HAProxy's, and how."""
+
+_REDIS = re.compile(r"(?i)(AUTH|INFO|PING|QUIT|ROLE|SELECT)\b[^\r\n]*\r\n")
+_USUAL_ANSWERS = frozenset({"+OK", "+PONG"})
+_SIMPLE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+_EVERY_STATUS = range(100, 600)
+
+
+class WeakerError(Exception):
+    """There is only a weaker check; the message says of what there is no counterpart."""
+
+
+@attrs.define
+class _Request:
+    """An HTTP request, and where it goes."""
+
+    method: str = "OPTIONS"
+    path: str = "/"
+    version: str = "HTTP/1.0"
+    headers: list[tuple[str, str]] = attrs.field(factory=list)
+    body: str = ""
+
+    def raw(self) -> str:
+        headers = list(self.headers)
+        names = {name.lower() for name, _ in headers}
+        if self.version == "HTTP/1.1" and "connection" not in names:
+            headers.append(("Connection", "close"))
+        if self.body and "content-length" not in names:
+            headers.append(("Content-Length", str(len(self.body))))
+        lines = [f"{self.method} {self.path} {self.version}", *(f"{n}: {v}" for n, v in headers)]
+        return "\r\n".join([*lines, "", self.body])
+
+    def words(self) -> list[str]:
+        """Write it as options of ``check = http``."""
+        hosts = [value for name, value in self.headers if name.lower() == "host"]
+        simple = self.method in _SIMPLE_METHODS and not self.body
+        if simple and len(hosts) == len(self.headers) == 1:
+            method = [] if self.method == "GET" else [option("method", self.method)]
+            words = [*method, option("path", self.path), option("host", hosts[0])]
+            if _is_taken(["http", *words]):
+                return words
+        return [option("send", escaped(self.raw()))]
+
+
+def _is_taken(words: Sequence[str]) -> bool:
+    """Return whether rules can have this check; not with the path ``*``, or without a host, for example."""
+    try:
+        check(" ".join(words))
+    except InvalidValueError:
+        return False
+    return True
+
+
+def question(proxy: Proxy, kind: Line | None) -> list[str]:
+    """Write what is asked.
+
+    Raises:
+        WeakerError: There is nothing like it.
+    """
+    name = kind.words[1] if kind else "tcp-check"
+    if name == "httpchk" and kind:
+        return _http(kind, proxy.all("http-check"))
+    if name == "tcp-check" and proxy.all("tcp-check"):
+        return _exchange(proxy.all("tcp-check"))
+    if name not in _KINDS:
+        raise WeakerError(name)
+    return _KINDS[name].split()
+
+
+def _connected(steps: Iterable[Line]) -> list[str]:
+    """Write where a check connects, if it says so itself.
+
+    Raises:
+        WeakerError: It connects otherwise than is known here, or several times.
+    """
+    found: list[str] = []
+    lines = [line for line in steps if line.words[1:2] == ("connect",)]
+    for line in lines:
+        words = list(line.words[2:])
+        while words:
+            match words.pop(0):
+                case "port" if words and words[0].isdecimal():
+                    found.append(option("port", words.pop(0)))
+                case "ssl":
+                    found.append("tls=yes")
+                case "default" | "linger":
+                    pass
+                case "comment" if words:
+                    words.pop(0)
+                case _:
+                    raise WeakerError(str(line))
+    if len(lines) > 1 and found:
+        raise WeakerError(str(lines[1]))
+    return found
+
+
+def _http(kind: Line, steps: Sequence[Line]) -> list[str]:
+    request = _Request()
+    match kind.words[2:]:
+        case []:
+            pass
+        case [path]:
+            request.path = path
+        case [method, path, *rest]:
+            request.method, request.path = method, path
+            # An old form: headers after the version, as one word.
+            version, *headers = " ".join(rest).split("\r\n")
+            request.version = version or request.version
+            request.headers = [
+                (n, v.strip()) for n, _, v in (h.partition(":") for h in headers if h)
+            ]
+    expected: list[str] | None = None
+    for line in steps:
+        step = line.words[1] if len(line.words) > 1 else ""
+        if step == "send":
+            _send(request, list(line.words[2:]))
+        elif step == "expect" and expected is None:
+            expected = _expected(list(line.words[2:]))
+        elif step not in {"connect", "disable-on-404", "send-state", "comment"}:
+            raise WeakerError(str(line))
+    place = _connected(steps)
+    if expected and expected[0].startswith("string="):
+        text = expected[0].removeprefix("string=")
+        return [option("send", escaped(request.raw())), option("expect", escaped(text)), *place]
+    return ["http", *request.words(), *(expected or []), *place]
+
+
+def _send(request: _Request, words: list[str]) -> None:
+    while words:
+        name = words.pop(0)
+        if name == "hdr" and len(words) > 1:
+            request.headers.append((words.pop(0), words.pop(0)))
+        elif name in {"meth", "uri", "ver", "body"} and words:
+            field = {"meth": "method", "uri": "path", "ver": "version", "body": "body"}[name]
+            setattr(request, field, words.pop(0))
+        elif name == "comment" and words:
+            words.pop(0)
+        else:
+            raise WeakerError(f"http-check send {name}")
+    if "%[" in request.raw():
+        raise WeakerError("what is put together for each check")
+
+
+def _expected(words: list[str]) -> list[str]:
+    negative = words[:1] == ["!"]
+    words = words[negative:]
+    match words:
+        case ["status", text]:
+            statuses = {n for part in text.split(",") for n in _statuses(part)}
+        case ["rstatus", pattern]:
+            try:
+                statuses = {n for n in _EVERY_STATUS if re.search(pattern, str(n))}
+            except re.error:
+                raise WeakerError(f"http-check expect {' '.join(words)}") from None
+        case ["string", text] if text and not negative:
+            return [f"string={text}"]
+        case _:
+            raise WeakerError(f"http-check expect {' '.join(words)}")
+    if negative:
+        statuses = set(_EVERY_STATUS) - statuses
+    if not statuses:
+        raise WeakerError(f"http-check expect {' '.join(words)}")
+    return [f"expect={','.join(_ranges(sorted(statuses)))}"]
+
+
+def _statuses(text: str) -> range:
+    found = re.fullmatch("([1-5][0-9]{2})(?:-([1-5][0-9]{2}))?", text)
+    if not found:
+        raise WeakerError(f"http-check expect status {text}")
+    return range(int(found[1]), int(found[2] or found[1]) + 1)
+
+
+def _ranges(numbers: Sequence[int]) -> list[str]:
+    """Write numbers as few ranges."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][1] + 1:
+            runs[-1][1] = number
+        else:
+            runs.append([number, number])
+    found: list[str] = []
+    for low, high in runs:
+        if low % 100 == 0 and high % 100 == 99:
+            found += [f"{hundred}xx" for hundred in range(low // 100, high // 100 + 1)]
+        else:
+            found.append(f"{low}-{high}" if low != high else str(low))
+    return found
+
+
+def _exchange(steps: Sequence[Line]) -> list[str]:
+    """Write one question and its answer, which is all that there is."""
+    place = _connected(steps)
+    commands = [line.words[2] for line in steps if line.words[1:2] == ("send",)]
+    if len(commands) > 1 and all(map(_REDIS.fullmatch, commands)):
+        return [*_redis(steps, commands), *place]
+    said, heard = "", ""
+    for line in steps:
+        match line.words[1:]:
+            case ["comment" | "connect", *_]:
+                pass
+            case ["send", text] if not said and not heard and "%[" not in text:
+                said = text
+            case ["send-binary", text] if not said and not heard:
+                said = _unhexed(text, line)
+            case ["expect", "string", text] if not heard and text:
+                heard = text
+            case ["expect", "binary", text] if not heard and text:
+                heard = _unhexed(text, line)
+            case _:
+                raise WeakerError(str(line))
+    if not heard:
+        if said:
+            raise WeakerError("tcp-check send without an answer")
+        return ["tcp", *place]
+    words = [option("send", escaped(said))] if said else []
+    return [*words, option("expect", escaped(heard)), *place]
+
+
+def _redis(steps: Iterable[Line], commands: Sequence[str]) -> list[str]:
+    """Write several commands of Redis, which answers them all together; the answer that tells servers apart counts."""
+    answers = []
+    for line in steps:
+        match line.words[1:]:
+            case ["expect", "string", text] if text:
+                answers.append(text)
+            case ["comment" | "connect", *_] | ["send", _]:
+                pass
+            case _:
+                raise WeakerError(str(line))
+    telling = [text for text in answers if text not in _USUAL_ANSWERS] or answers[-1:]
+    if len(telling) != 1:
+        raise WeakerError("several answers, of which each has to be there")
+    return [
+        option("send", escaped("".join(commands))),
+        option("expect", escaped(telling[0])),
+    ]
+
+
+def _unhexed(text: str, line: Line) -> str:
+    try:
+        return bytes.fromhex(text).decode("latin-1")
+    except ValueError:
+        raise WeakerError(str(line)) from None

@@ -10,9 +10,8 @@ from txmux.convert.haproxy.frontends import convert_frontend
 from txmux.convert.haproxy.leading import Made
 from txmux.convert.haproxy.lines import read_haproxy
 from txmux.convert.haproxy.place import Files
-from txmux.convert.haproxy.process import add_process
-from txmux.convert.haproxy.references import with_references
 from txmux.convert.haproxy.servers import PLACES
+from txmux.convert.haproxy.settings import add_process, with_references
 from txmux.convert.writer import ConvertError
 
 if TYPE_CHECKING:

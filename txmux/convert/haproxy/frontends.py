@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from txmux.convert.haproxy.admission import admitted, as_lists
 from txmux.convert.haproxy.binds import listen, lost, place_of, read_binds
 from txmux.convert.haproxy.conditions import read_acls
-from txmux.convert.haproxy.decisions import CLOSE, Choice, Decisions
+from txmux.convert.haproxy.decisions import CLOSE, Choice, Decisions, regions
 from txmux.convert.haproxy.leading import DECIDING, OPEN, Leading, refuses
+from txmux.convert.haproxy.limits import admitted, as_lists
 from txmux.convert.haproxy.lines import duration
-from txmux.convert.haproxy.regions import regions
 from txmux.convert.matching import match_line, refusal
 from txmux.convert.terms import ALWAYS, SILENT, Condition, InexpressibleError, both, negated
 

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 from txmux.convert.leading import CLOSE
 from txmux.convert.nginx.scope import Scope, each
-from txmux.convert.nginx.splits import split_group
-from txmux.convert.nginx.upstreams import Group, add_members, read_group, single
+from txmux.convert.nginx.upstreams import Group, add_members, read_group, single, split_group
 from txmux.convert.nginx.values import Value, duration, plain, shown
 from txmux.convert.terms import InexpressibleError
 

@@ -4,30 +4,26 @@ from __future__ import annotations
 
 import ipaddress
 import operator
+import re
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+import attrs
+
 from txmux.convert.decided import Case, Decided, always, commonest, in_groups
 from txmux.convert.nginx.maps import Entry, Map, is_below
-from txmux.convert.nginx.parts import Parts
-from txmux.convert.nginx.saying import (
-    ADDRESS,
-    NAME,
-    PROTOCOLS,
-    VERSION,
-    VERSIONS,
-    names,
-    offered,
-    protocols,
-    tls,
-)
-from txmux.convert.nginx.two import by_two
 from txmux.convert.nginx.values import Value, Variable, joined, plain, shown
-from txmux.convert.patterns import name_pattern, takes_everything, written
+from txmux.convert.patterns import (
+    name_pattern,
+    protocol_patterns,
+    python_regex,
+    takes_everything,
+    written,
+)
 from txmux.convert.terms import Condition, InexpressibleError, Term, both
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from txmux.rules.model.networks import IPNetwork
 
@@ -176,3 +172,233 @@ def _address(text: str) -> IPNetwork | None:
     with suppress(ValueError):
         return ipaddress.ip_network(ipaddress.ip_address(text))
     return None
+
+
+class _Two:
+    """A map while it is read.
+
+    Args:
+        sign: What is between the two.
+        kinds: Which of the two is first.
+        lost: Is told of entries that have no counterpart, with their lines.
+    """
+
+    def __init__(self, sign: str, kinds: list[str], lost: Lost) -> None:
+        self.cases: list[Case[Entry]] = []
+        self._sign = sign
+        self._kinds = kinds
+        self._lost = lost
+
+    def add_text(self, text: str, entry: Entry) -> None:
+        first, found, second = text.partition(self._sign)
+        if found and (first or second):
+            self._add(text, (first, second), entry, regular=False)
+
+    def add_pattern(self, pattern: str, entry: Entry) -> None:
+        sides = split(pattern.removeprefix("*"), self._sign)
+        if sides is None:
+            why = "it is not plain which of the variables it is about"
+            self._lost(entry.line, f"~{pattern}: is left out: {why}")
+        else:
+            self._add(f"~{pattern}", (f"{sides[0]}$", f"^{sides[1]}"), entry, regular=True)
+
+    def _add(self, asked: str, texts: tuple[str, str], entry: Entry, *, regular: bool) -> None:
+        condition: Condition = (Term(),)
+        try:
+            for kind, text in zip(self._kinds, texts, strict=True):
+                condition = both(condition, self._part(kind, text, entry, regular=regular))
+        except InexpressibleError as error:
+            self._lost(entry.line, f"{asked}: is left out: {error}")
+        else:
+            self.cases.append(Case(condition, entry, entry.line))
+
+    def _part(self, kind: str, text: str, entry: Entry, *, regular: bool) -> Condition:
+        if regular and takes_everything(text):
+            return (Term(),)
+        if not text or (regular and python_regex(text).search("")):
+            raise InexpressibleError(
+                "clients without a name, or without protocols, have no condition of their own"
+            )
+        if kind == NAME:
+            return (tls(sni=name_pattern(text) if regular else written(text)),)
+        patterns = (protocols if regular else offered)(text, entry.line, self._lost)
+        return (tls(alpn=patterns),)
+
+
+def by_two(table: Map, sign: str, kinds: list[str], lost: Lost) -> Decided[Entry]:
+    """Look up a server name and a list of protocols with a sign between them.
+
+    Args:
+        table: The map.
+        sign: What is between the two.
+        kinds: Which of the two is first.
+        lost: Is told of entries that have no counterpart, with their lines.
+    """
+    two = _Two(sign, kinds, lost)
+    for text, entry in table.exact.items():
+        two.add_text(text, entry)
+    for pattern, _, entry in table.regular:
+        if takes_everything(pattern.removeprefix("*")):
+            return Decided(tuple(two.cases), entry, entry.line)
+        two.add_pattern(pattern, entry)
+    nothing = table.find(sign)
+    if nothing != table.default:
+        lost(nothing.line, f"{sign}: is left out: it would take TLS without a name, too")
+    return Decided(tuple(two.cases), table.default, table.default.line).simplified()
+
+
+NAME, PROTOCOLS, VERSION, ADDRESS = "sni", "alpn", "version", "address"
+"""What is known of a client."""
+
+VERSIONS = {
+    "SSLv2": "ssl2",
+    "SSLv3": "ssl3",
+    "TLSv1": "1.0",
+    "TLSv1.1": "1.1",
+    "TLSv1.2": "1.2",
+    "TLSv1.3": "1.3",
+}
+"""How nginx and txmux call them."""
+
+_MOST_IN_LINE = 8
+_ACME = "acme-tls/1"
+"""Clients of ACME offer this protocol and no other (RFC 8737, section 3)."""
+
+
+def tls(**options: str) -> Term:
+    return Term("tls", tuple(options.items()))
+
+
+def names(patterns: list[str]) -> Iterable[Term]:
+    """Yield what a client has to say that asks for one of these names; no line gets too long."""
+    regular = [name for name in patterns if name.startswith("~")]
+    others = [name for name in patterns if not name.startswith("~")]
+    for at in range(0, len(others), _MOST_IN_LINE):
+        yield tls(sni=",".join(others[at : at + _MOST_IN_LINE]))
+    for pattern in regular:
+        yield tls(sni=pattern)
+
+
+def offered(text: str, line: int, lost: Lost) -> str:
+    """Write a list of protocols as a pattern of one that is offered."""
+    first = text.partition(",")[0]
+    if text != _ACME:
+        lost(line, f"{text}: becomes alpn={first}, for clients that offer others, too")
+    return first
+
+
+def protocols(pattern: str, line: int, lost: Lost) -> str:
+    """Write a regular expression on the list of protocols as patterns of one that is offered.
+
+    Raises:
+        InexpressibleError: It is about the whole list.
+    """
+    patterns, exact = protocol_patterns(pattern)
+    if not exact and patterns != _ACME:
+        lost(line, f"~{pattern}: becomes alpn={patterns}, wherever in the client's list it is")
+    return patterns
+
+
+_IN_NAMES = re.compile(r"[\w.\\/-]")
+_LITERAL = r"((?:[\w:,;|/-]|\\[^\w\\])*)"
+_BEGINNING = re.compile(rf"\^{_LITERAL}(?:\.\*)?")
+_END = re.compile(rf"(?:\.\*)?{_LITERAL}\$")
+_ESCAPE = re.compile(r"\\(.)")
+
+
+@attrs.frozen
+class Parts:
+    """A map as it is for the part of the text that varies.
+
+    Attributes:
+        table: The map.
+        before: What is before that part.
+        after: What is after it.
+    """
+
+    table: Map
+    before: str = ""
+    after: str = ""
+
+    @property
+    def empty(self) -> Entry:
+        return self.table.find(self.before + self.after)
+
+    def exact(self) -> Iterator[tuple[str, Entry]]:
+        """Yield the entries for one text that is not empty."""
+        before, after = self.before.lower(), self.after.lower()
+        for text, entry in self.table.exact.items():
+            end = len(text) - len(after)
+            if text.startswith(before) and text.endswith(after) and end > len(before):
+                yield text[len(before) : end], entry
+
+    def wild(self, lost: Callable[[int, str], None]) -> Iterator[tuple[str, Entry]]:
+        """Yield the entries for texts with a wildcard."""
+        for pattern, entry in self.table.wild:
+            if self.before or self.after:
+                lost(entry.line, f"{pattern}: is left out: it is about several variables at once")
+            else:
+                yield pattern, entry
+
+    def regular(self, lost: Callable[[int, str], None]) -> Iterator[tuple[str, Entry]]:
+        """Yield what follows ``~`` of the regular expressions, made to be about the part alone."""
+        for pattern, _, entry in self.table.regular:
+            bare = pattern.removeprefix("*")
+            fold = "*" * (len(pattern) - len(bare))
+            try:
+                found = self._own(bare, fold)
+            except InexpressibleError as error:
+                lost(entry.line, f"~{pattern}: is left out: {error}")
+                continue
+            if found is not None:
+                yield fold + found, entry
+
+    def _own(self, pattern: str, fold: str) -> str | None:
+        """Return what a regular expression says of the part, ``None`` if no part is right for it."""
+        if not self.before and not self.after:
+            return pattern
+        found = _BEGINNING.fullmatch(pattern)
+        if found and self.before and not self.after:
+            text, before = _ESCAPE.sub(r"\1", found[1]), self.before
+            if fold:
+                text, before = text.lower(), before.lower()
+            if before.startswith(text):
+                return ""
+            return f"^{re.escape(text[len(before) :])}" if text.startswith(before) else None
+        sides = split(pattern, self.before[-1:])
+        if sides:
+            sign = re.escape(self.before[-1])
+            fits = python_regex(f"{fold}{sides[0]}{sign}$").search(self.before)
+            return attrs.evolve(self, before="")._own(f"^{sides[1]}", fold) if fits else None
+        sides = split(pattern, self.after[:1])
+        if sides:
+            sign = re.escape(self.after[0])
+            fits = python_regex(f"{fold}^{sign}{sides[1]}").search(self.after)
+            return attrs.evolve(self, after="")._own(f"{sides[0]}$", fold) if fits else None
+        found = _END.fullmatch(pattern)
+        if (
+            found
+            and self.before
+            and not self.after
+            and self.before[-1] not in _ESCAPE.sub(r"\1", found[1])
+        ):
+            return pattern
+        raise InexpressibleError("it is not plain which of the variables it is about")
+
+
+def split(pattern: str, sign: str) -> tuple[str, str] | None:
+    """Split a regular expression at a sign that is there once, and that names do not have.
+
+    Returns:
+        What is before and after the sign; ``None`` if it is not plain that these are about one side each.
+    """
+    escaped = re.escape(sign) != sign or f"\\{sign}" in pattern
+    written = f"\\{sign}" if escaped else sign
+    if not sign or written not in pattern:
+        return None
+    if _IN_NAMES.match(sign) or pattern.count(sign) != 1 or "|" in pattern.replace(written, ""):
+        return None
+    first, _, second = pattern.partition(written)
+    if any(side.count("(") != side.count(")") for side in (first, second)):
+        return None
+    return first, second

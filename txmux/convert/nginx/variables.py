@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING
 import attrs
 
 from txmux.convert.decided import Decided, always
-from txmux.convert.nginx.lookups import look_up
+from txmux.convert.nginx.lookups import ADDRESS, NAME, PROTOCOLS, VERSION, look_up
 from txmux.convert.nginx.maps import Entry, Map, read_map
 from txmux.convert.nginx.networks import by_network
-from txmux.convert.nginx.saying import ADDRESS, NAME, PROTOCOLS, VERSION
 from txmux.convert.nginx.values import Value, Variable, joined, shown, value_of
 from txmux.convert.terms import InexpressibleError
 

@@ -18,10 +18,8 @@ from txmux.convert.matching import (
     regex_text,
     searched,
 )
-from txmux.convert.sslh.arguments import over, read_arguments
-from txmux.convert.sslh.defaults import IS_DEFAULTS, read_defaults
-from txmux.convert.sslh.group import Group
-from txmux.convert.sslh.libconfig import Setting, read_libconfig
+from txmux.convert.sslh.arguments import IS_DEFAULTS, over, read_arguments, read_defaults
+from txmux.convert.sslh.settings import Group, Setting, read_libconfig
 from txmux.convert.writer import ConvertError
 
 if TYPE_CHECKING:

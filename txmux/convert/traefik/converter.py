@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import attrs
+
 from txmux.convert.leading import Leading
-from txmux.convert.traefik.datagrams import DatagramRouting
+from txmux.convert.terms import InexpressibleError
 from txmux.convert.traefik.reader import Node, read_file
 from txmux.convert.traefik.routers import EntryPoint, Router, Routing
-from txmux.convert.traefik.services import Services
+from txmux.convert.traefik.services import Services, duration
 from txmux.convert.writer import ConvertError
 
 if TYPE_CHECKING:
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 
     from txmux.convert.writer import Draft
     from txmux.interfaces import IProtocolMatcher
+
 
 _SUFFIXES = frozenset({".yml", ".yaml", ".toml"})
 
@@ -184,3 +187,40 @@ def _datagrams(
         elif own:
             message = f"router {own[0][0]}: entryPoints.{point.name} is not for UDP; write /udp after its port"
             leading.draft.look(own[0][1].line, message)
+
+
+_TIMEOUT = "3s"
+"""How long a session may be idle where nothing is written."""
+
+
+@attrs.frozen
+class DatagramRouting:
+    """Makes listeners of UDP routers.
+
+    Attributes:
+        leading: Writes them.
+        services: Where they lead.
+    """
+
+    leading: Leading
+    services: Services
+
+    def convert(self, point: EntryPoint, routers: list[tuple[str, Node]]) -> None:
+        """Write an entry point with its routers."""
+        draft, node = self.leading.draft, point.node
+        section = draft.section("listen", point.name, node.line)
+        self.leading.listeners.append(section)
+        section.add("endpoint", point.endpoint, node.get("address").line)
+        (name, router), *others = routers
+        for other, unused in others:
+            message = f"router {other}: is left out: entryPoints.{point.name} has {name} already, and Traefik takes one of them"
+            draft.look(unused.line, message, section)
+        timeout = node.get("udp", "timeout")
+        try:
+            outcome = self.services.outcome(
+                router.get("service").text, duration(timeout.text or _TIMEOUT)
+            )
+        except InexpressibleError as error:
+            draft.look(router.line, f"router {name}: its clients are closed: {error}", section)
+            return
+        section.add("default", outcome, router.line)
