@@ -23,7 +23,7 @@ U = TypeVar("U")
 
 
 @attrs.frozen
-class Case(Generic[T]):
+class DecidedCase(Generic[T]):
     """Clients, what holds for them, and the line that says so."""
 
     condition: Condition
@@ -32,7 +32,7 @@ class Case(Generic[T]):
 
 
 @attrs.frozen
-class Decided(Generic[T]):
+class DecisionList(Generic[T]):
     """What holds for each client.
 
     Attributes:
@@ -41,20 +41,20 @@ class Decided(Generic[T]):
         line: Where that is said.
     """
 
-    cases: tuple[Case[T], ...]
+    cases: tuple[DecidedCase[T], ...]
     otherwise: T
     line: int = attrs.field(eq=False)
 
     def then(
-        self, decide: Callable[[T, int], Decided[U]], lost: Callable[[int, str], None]
-    ) -> Decided[U]:
+        self, decide: Callable[[T, int], DecisionList[U]], lost: Callable[[int, str], None]
+    ) -> DecisionList[U]:
         """Decide further by the results.
 
         Args:
             decide: Gives what follows from a result, which a line says.
-            lost: Is told of a line for which there is no condition in txmux.
+            lost: Called for a line that no condition of txmux can express.
         """
-        found: list[Case[U]] = []
+        found: list[DecidedCase[U]] = []
         for case in self.cases:
             inner = decide(case.result, case.line)
             for deeper in inner.cases:
@@ -65,13 +65,13 @@ class Decided(Generic[T]):
                     continue
                 if condition:
                     found.append(attrs.evolve(deeper, condition=condition))
-            found.append(Case(case.condition, inner.otherwise, case.line))
+            found.append(DecidedCase(case.condition, inner.otherwise, case.line))
         last = decide(self.otherwise, self.line)
-        return Decided((*found, *last.cases), last.otherwise, last.line)
+        return DecisionList((*found, *last.cases), last.otherwise, last.line)
 
-    def simplified(self) -> Decided[T]:
+    def simplified(self) -> DecisionList[T]:
         """Join neighbours that come to the same, and leave out who has been asked for before."""
-        found: list[tuple[Case[T], list[list[Term]]]] = []
+        found: list[tuple[DecidedCase[T], list[list[Term]]]] = []
         seen = _Terms()
         for case in self.cases:
             new = [term for term in case.condition if not seen.has_wider(term)]
@@ -124,8 +124,8 @@ class _Terms:
         )
 
 
-def always(result: T, line: int) -> Decided[T]:
-    return Decided((), result, line)
+def always(result: T, line: int) -> DecisionList[T]:
+    return DecisionList((), result, line)
 
 
 def in_groups(
@@ -167,5 +167,4 @@ def in_groups(
 
 
 def commonest(results: Sequence[T]) -> T:
-    """Return what is there most often, of several the last."""
     return Counter(reversed(results)).most_common(1)[0][0]

@@ -84,7 +84,7 @@ def convert(
         data: What is in the file.
         path: Its name.
         matchers: The matchers there are, by name.
-        port_of: Gives the TCP port of a service, as ``/etc/services`` has it, or ``None``.
+        port_of: Looks up the TCP port of a service in ``/etc/services``; ``None`` if it is unknown.
         program: Whose configuration it is; by default that is guessed.
         entry_points: Addresses of Traefik's, by name, besides those that the file has.
         is_guarded: Tells whether ``/etc/hosts.allow`` or ``/etc/hosts.deny`` may have a rule for a service.

@@ -22,7 +22,6 @@ _TRANSLATED = re.compile(r"\(\?s:(.*)\)\\[Zz]", re.DOTALL)
 
 
 def match_line(matcher: str, options: Iterable[tuple[str, str]]) -> str:
-    """Write a line, with quotes where they are needed."""
     return " ".join([shlex.quote(matcher), *(option(name, value) for name, value in options)])
 
 

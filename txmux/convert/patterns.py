@@ -36,7 +36,6 @@ def python_regex(text: str) -> re.Pattern[str]:
 
 
 def takes_everything(pattern: str) -> bool:
-    """Return whether every name that is not empty matches."""
     return pattern != "^$" and _ANYTHING.fullmatch(pattern) is not None
 
 

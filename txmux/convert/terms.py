@@ -74,7 +74,6 @@ NEVER: Condition = ()
 
 
 def of_networks_only(condition: Condition) -> bool:
-    """Return whether it does not matter what the client says."""
     return not any(term.matcher or term.hello for term in condition)
 
 
@@ -132,7 +131,7 @@ def _both(a: Term, b: Term) -> Term | None:
     if allowed is not None and not allowed:
         return None
     excluded = a.excluded | b.excluded
-    if allowed is not None and all(_inside(network, excluded) for network in allowed):
+    if allowed is not None and all(_is_within(network, excluded) for network in allowed):
         return None
     says, hello = _says(a, b), both_hellos(a.hello, b.hello)
     if says is None or hello is None:
@@ -176,10 +175,10 @@ def common(
             f"asks for {', '.join(sorted(files))} and for other networks at once"
         )
     # Of two networks, one is inside the other, or they have nothing in common.
-    return frozenset({n for n in a if _inside(n, b)} | {n for n in b if _inside(n, a)})
+    return frozenset({n for n in a if _is_within(n, b)} | {n for n in b if _is_within(n, a)})
 
 
-def _inside(network: Networks, others: Iterable[Networks]) -> bool:
+def _is_within(network: Networks, others: Iterable[Networks]) -> bool:
     if isinstance(network, str):
         return network in others
     return any(

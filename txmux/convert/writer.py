@@ -53,7 +53,7 @@ def shown(text: str) -> str:
 
 
 @attrs.frozen
-class Item:
+class DraftLine:
     """One line of a value, and the line that it comes from."""
 
     text: str
@@ -61,20 +61,20 @@ class Item:
 
 
 @attrs.define
-class Section:
+class DraftSection:
     """A section of the rules file.
 
     Attributes:
         header: The text between the brackets.
         line: Where it comes from.
         entries: The lines of each key's value.
-        notes: What is told above its keys.
+        notes: Comments above its keys.
         dropped: It is in comments only.
     """
 
     header: str
     line: int
-    entries: dict[str, list[Item]] = attrs.field(factory=dict)
+    entries: dict[str, list[DraftLine]] = attrs.field(factory=dict)
     notes: list[str] = attrs.field(factory=list)
     dropped: bool = False
 
@@ -83,10 +83,10 @@ class Section:
         return self.header.partition(" ")[2]
 
     def add(self, key: str, text: str, line: int = 0) -> None:
-        self.entries.setdefault(key, []).append(Item(shown(text), line or self.line))
+        self.entries.setdefault(key, []).append(DraftLine(shown(text), line or self.line))
 
 
-_Place = tuple[Section, str, Item | None]
+_Source = tuple[DraftSection, str, DraftLine | None]
 
 
 class Draft:
@@ -98,7 +98,7 @@ class Draft:
         self.notes: list[str] = []
         self.has_looks = False
         self._path = path
-        self._sections: list[Section] = []
+        self._sections: list[DraftSection] = []
         self._headers: set[str] = set()
         self._numbers: defaultdict[tuple[str, str], int] = defaultdict(lambda: 1)
         """The last that was put behind each name that was taken."""
@@ -130,7 +130,7 @@ class Draft:
     def _path_of(self, line: int) -> str:
         return self._files[line // _MOST_LINES]
 
-    def section(self, kind: str, name: str = "", line: int = 0) -> Section:
+    def section(self, kind: str, name: str = "", line: int = 0) -> DraftSection:
         """Begin a section; a name that is taken, or cannot be used, is changed."""
         if kind == "txmux":
             header = kind
@@ -141,11 +141,11 @@ class Draft:
                 self._numbers[kind, stem] += 1
                 header = f"{kind} {stem}-{self._numbers[kind, stem]}"
         self._headers.add(header)
-        found = Section(header, line)
+        found = DraftSection(header, line)
         self._sections.append(found)
         return found
 
-    def warn(self, line: int, message: str, section: Section | None = None) -> None:
+    def warn(self, line: int, message: str, section: DraftSection | None = None) -> None:
         """Report once, in a comment and in a warning, what is lost or different."""
         message = shown(message)
         if (line, message) not in self._warnings:
@@ -153,10 +153,10 @@ class Draft:
             notes = section.notes if section else self.notes
             notes.append(f"{self.where(line)}: {message}")
 
-    def look(self, line: int, message: str, section: Section | None = None) -> None:
+    def look(self, line: int, message: str, section: DraftSection | None = None) -> None:
         """Report what a person has to decide; until then the rules file is in error.
 
-        So is told whatever changes who is served, and by whom.
+        For whatever changes which clients are served, and by which server.
         """
         self.has_looks = True
         message = shown(message)
@@ -178,19 +178,19 @@ class Draft:
             lines = list(self._lines())
             text = "".join(f"{line}\n" for line, _ in lines)
             # What waits for a person's decision is not an error of this program's.
-            plain = "".join(f"{_plain(line, place)}\n" for line, place in lines)
+            plain = "".join(f"{_plain(line, source)}\n" for line, source in lines)
             try:
                 parse(plain, self._path, matchers)
             except RulesError as error:
-                places = [place for _, place in lines]
-                self._drop(error.problems, places)
+                sources = [source for _, source in lines]
+                self._drop(error.problems, sources)
             else:
                 return text
 
-    def _drop(self, problems: Iterable[Problem], places: list[_Place | None]) -> None:
+    def _drop(self, problems: Iterable[Problem], sources: list[_Source | None]) -> None:
         left = [s for s in self._sections if s.header.startswith("listen ") and not s.dropped]
-        numbered = dict(enumerate(places, 1))
-        found = [(place, p) for p in problems if (place := numbered.get(p.line))]
+        numbered = dict(enumerate(sources, 1))
+        found = [(source, p) for p in problems if (source := numbered.get(p.line))]
         if not left or not found:
             looks = [
                 f"; {self.where(line)}: {message.removeprefix('LOOK: ')}"
@@ -209,16 +209,16 @@ class Draft:
             elif not section.dropped and keys.setdefault(section.header, key) == key:
                 self._take_out(section, key, item, self._with_positions(problem.message, numbered))
 
-    def _with_positions(self, message: str, numbered: Mapping[int, _Place | None]) -> str:
+    def _with_positions(self, message: str, numbered: Mapping[int, _Source | None]) -> str:
         """Name lines of the configuration in place of those of the rules that were read."""
 
         def position(found: re.Match[str]) -> str:
-            place = numbered.get(int(found[1]))
-            return f" at {self.where(place[2].line)}" if place and place[2] else found[0]
+            source = numbered.get(int(found[1]))
+            return f" at {self.where(source[2].line)}" if source and source[2] else found[0]
 
         return re.sub(rf" at {re.escape(self._path)}:(\d+)", position, message)
 
-    def _take_out(self, section: Section, key: str, item: Item, why: str) -> None:
+    def _take_out(self, section: DraftSection, key: str, item: DraftLine, why: str) -> None:
         entry = section.entries.get(key, [])
         if item not in entry:
             return  # it had two problems, or its backend is gone
@@ -231,7 +231,7 @@ class Draft:
                 message = f"[{section.header}] is left out: it would serve more clients"
                 self.look(section.line, message)
 
-    def _leave_out(self, section: Section, missing: str) -> None:
+    def _leave_out(self, section: DraftSection, missing: str) -> None:
         section.dropped = True
         message = f"[{section.header}] is left out: it has no {missing}"
         if section.header.startswith("backend "):
@@ -240,7 +240,7 @@ class Draft:
         self.look(section.line, message, section)
 
     def _close_clients_of(self, backend: str) -> None:
-        """Lead nobody elsewhere who is to reach a backend that is not there."""
+        """Close the clients of a backend that is left out; they may not reach another one."""
         for section in self._sections:
             for key in _OUTCOMES & section.entries.keys():
                 section.entries[key] = [
@@ -248,7 +248,7 @@ class Draft:
                     for item in section.entries[key]
                 ]
 
-    def _lines(self) -> Iterator[tuple[str, _Place | None]]:
+    def _lines(self) -> Iterator[tuple[str, _Source | None]]:
         for note in self.notes:
             yield f"# {note}", None
         order = sorted(self._sections, key=lambda s: _ORDER.index(s.header.partition(" ")[0]))
@@ -256,19 +256,19 @@ class Draft:
             if number or self.notes:
                 yield "", None
             mark = "# " if section.dropped else ""
-            place = None if section.dropped else section
-            yield f"{mark}[{section.header}]", (place, "", None) if place else None
+            source = None if section.dropped else section
+            yield f"{mark}[{section.header}]", (source, "", None) if source else None
             for note in section.notes:
                 yield f"# {note}", None
             for key, items in section.entries.items():
                 for n, item in enumerate(items):
                     value = _DOLLAR.sub("$$", item.text)
                     text = f"{key} = {value}" if not n else f"    {value}"
-                    yield mark + text, (place, key, item) if place else None
+                    yield mark + text, (source, key, item) if source else None
 
 
-def _plain(line: str, place: _Place | None) -> str:
-    """Return a line as if nobody had to look at anything, and without files, which may be on another machine."""
+def _plain(line: str, source: _Source | None) -> str:
+    """Return a line without LOOK comments and without files, which may be on another machine."""
     if line.startswith(_LOOK):
         return "#"
-    return _FILE.sub("192.0.2.1", line) if place and place[1] in _OF_NETWORKS else line
+    return _FILE.sub("192.0.2.1", line) if source and source[1] in _OF_NETWORKS else line

@@ -163,7 +163,7 @@ class ProtocolTests(SynchronousTestCase):
         backends = rules_of(found).backends
         self.assertEqual([b.proxy_protocol for b in backends.values()], ["off", "v1", "v2"])
         (look,) = looks(found)
-        self.assertIn("the header that comes in goes on to this server", look)
+        self.assertIn("the header that comes in is passed to this server", look)
         self.assertEqual(with_protocol('name: "http"; proxyprotocol: 0;').warnings, ())
 
     def test_header_without_version(self) -> None:

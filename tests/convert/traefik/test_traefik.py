@@ -206,7 +206,7 @@ class RouterTests(SynchronousTestCase):
             ("minVersion: VersionTLS10", "TLS 1.2 and 1.3 are spoken"),
             ("cipherSuites: [TLS_AES_128_GCM_SHA256]", "txmux chooses the ciphers"),
             ("curvePreferences: [X25519]", "txmux chooses the curves"),
-            ("disableSessionTickets: true", "TLS is as txmux has it"),
+            ("disableSessionTickets: true", "txmux has fixed settings of TLS"),
             ("sniStrict: true", "get the first one"),
         ):
             more = f"tls:\n  certificates: [{{certFile: /b.pem, keyFile: /b.key}}]\n  options: {{default: {{{option}}}}}\n"

@@ -16,7 +16,7 @@ from txmux.convert.terms import ALWAYS, NEVER, SILENT, Condition, InexpressibleE
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from txmux.convert.haproxy.place import Files, Place
+    from txmux.convert.haproxy.context import BindContext, SideFiles
     from txmux.rules.model import IPNetwork
 
 
@@ -66,24 +66,24 @@ _TRUE_OR_FALSE = frozenset(
 """What is a test without a value, too."""
 
 
-def read_acl(words: Sequence[str], place: Place) -> Condition:
+def read_acl(words: Sequence[str], bind: BindContext) -> Condition:
     """Read what follows the name of an ``acl``, or is between braces.
 
     Args:
         words: Its words.
-        place: Where the clients come in.
+        bind: Where the clients come in.
 
     Raises:
         InexpressibleError: txmux cannot ask for that.
     """
-    test = _criterion(words, place.files)
+    test = _criterion(words, bind.files)
     needs_value = test.method != "found" and not test.name.startswith("always_")
     if needs_value and not test.values and test.name not in _TRUE_OR_FALSE:
         raise InexpressibleError(f"{words[0]} is compared with nothing")
     if test.name in PLACED:
-        return placed(test, place)
+        return placed(test, bind)
     if test.name in _SECURED:
-        return tuple(_secured(test, place))
+        return tuple(_tls_terms(test, bind))
     if test.name in _READERS:
         if "payload" not in test.name and (test.converters or test.method not in _PLAIN_METHODS):
             raise InexpressibleError(f"{words[0]} is changed before it is compared")
@@ -92,7 +92,7 @@ def read_acl(words: Sequence[str], place: Place) -> Condition:
             and test.method in {"reg", "sub"}
             and not test.args.endswith(",0")
         ):
-            place.files.pending.append(
+            bind.files.pending.append(
                 f"{words[0]} -m {test.method}: HAProxy compares when all of these bytes are there, and txmux as soon "
                 "as what has come fits; see that your clients send as many"
             )
@@ -103,9 +103,9 @@ def read_acl(words: Sequence[str], place: Place) -> Condition:
     raise InexpressibleError(f"{words[0]} has no counterpart")
 
 
-def _secured(test: Criterion, place: Place) -> Iterator[Term]:
+def _tls_terms(test: Criterion, bind: BindContext) -> Iterator[Term]:
     """Read a test of TLS that ends where the client has come in."""
-    if place.secured is None:
+    if bind.secured is None:
         return
     if test.name == "ssl_fc_has_sni":
         yield Term(hello=(("sni", "*"),))
@@ -122,7 +122,7 @@ def _secured(test: Criterion, place: Place) -> Iterator[Term]:
         yield Term(hello=term.options)
 
 
-def _criterion(words: Sequence[str], files: Files) -> Criterion:
+def _criterion(words: Sequence[str], files: SideFiles) -> Criterion:
     found = _FETCH.fullmatch(words[0]) if words else None
     if found is None:
         raise InexpressibleError("is not a test")
@@ -148,7 +148,7 @@ def _criterion(words: Sequence[str], files: Files) -> Criterion:
     return Criterion(name, found["args"] or "", converters, method, ignore_case, (*values, *rest))
 
 
-def _listed(path: str, name: str, files: Files) -> list[str]:
+def _listed(path: str, name: str, files: SideFiles) -> list[str]:
     """Return what is in a file of values; that of networks is left to txmux, which reads it again at each reload."""
     if name == "src":
         return [f"@{path}"]
@@ -164,7 +164,7 @@ def _network(text: str) -> IPNetwork | str:
         return text
     address, slash, mask = text.partition("/")
     if ":" not in address and re.fullmatch(r"\d+(\.\d+){0,2}", address):
-        # As inet_aton() has it: what is missing is zero, and comes before the last part.
+        # As inet_aton() reads it: missing parts are zero and stand before the last one.
         *first, last = address.split(".")
         address = ".".join([*first, *["0"] * (3 - len(first)), last]) if first else address
     try:
@@ -311,7 +311,7 @@ _OPERATORS = {
 }
 
 PLACED = frozenset({"dst", "dst_port", "ssl_fc"})
-"""What depends on the place where a client has come in."""
+"""What depends on the bind where a client has come in."""
 
 
 @attrs.frozen
@@ -355,19 +355,19 @@ def compared(test: Criterion, numbers: Iterable[int], unit: int = 1) -> list[int
     return [n for n in numbers if any(compare(n, low, high) for low, high in ranges)]
 
 
-def placed(test: Criterion, place: Place) -> Condition:
-    """Return whether what is asked for is so at a place, for whoever comes there.
+def placed(test: Criterion, bind: BindContext) -> Condition:
+    """Decide a test of the address or of TLS by the ``bind`` alone, the same for every client.
 
     Raises:
         InexpressibleError: It depends on the client.
     """
     if test.name == "ssl_fc":
-        return ALWAYS if place.secured else NEVER
-    if test.name == "dst_port" and place.port.isdecimal():
-        return ALWAYS if compared(test, [int(place.port)]) else NEVER
+        return ALWAYS if bind.secured else NEVER
+    if test.name == "dst_port" and bind.port.isdecimal():
+        return ALWAYS if compared(test, [int(bind.port)]) else NEVER
     if test.name == "dst":
         try:
-            host = ipaddress.ip_address(place.host)
+            host = ipaddress.ip_address(bind.host)
             if not host.is_unspecified:
                 networks = [ipaddress.ip_network(value, strict=False) for value in test.values]
                 return ALWAYS if any(host in network for network in networks) else NEVER

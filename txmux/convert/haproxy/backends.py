@@ -12,9 +12,9 @@ from txmux.convert.haproxy.servers import add_servers
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from txmux.convert.haproxy.lines import Line, Proxy
-    from txmux.convert.haproxy.servers import Server
-    from txmux.convert.writer import Draft, Section
+    from txmux.convert.haproxy.lines import ConfigLine, Proxy
+    from txmux.convert.haproxy.servers import ServerLine
+    from txmux.convert.writer import Draft, DraftSection
 
 _BALANCE = {
     "roundrobin": "round-robin",
@@ -30,7 +30,7 @@ _WITHOUT_LIMIT = 1_000_000
 
 
 def fill_backend(
-    proxy: Proxy, section: Section, clients: Sequence[Proxy], draft: Draft, used: set[int]
+    proxy: Proxy, section: DraftSection, clients: Sequence[Proxy], draft: Draft, used: set[int]
 ) -> None:
     """Write the keys of a ``[backend]``.
 
@@ -39,7 +39,7 @@ def fill_backend(
         section: Where they go.
         clients: Whose clients are led there.
         draft: Where the section belongs.
-        used: The numbers of the lines that need no more to be told of.
+        used: Numbers of the lines that are dealt with; filled here.
     """
     servers = add_servers(proxy, section, clients, draft, used)
     _balance(proxy, section, servers, draft, used)
@@ -54,7 +54,7 @@ def fill_backend(
 
 
 def _balance(
-    proxy: Proxy, section: Section, servers: Sequence[Server], draft: Draft, used: set[int]
+    proxy: Proxy, section: DraftSection, servers: Sequence[ServerLine], draft: Draft, used: set[int]
 ) -> None:
     line = proxy.value("balance")
     if line:
@@ -94,7 +94,7 @@ def _balance(
 
 
 def _source(
-    proxy: Proxy, section: Section, servers: Sequence[Server], draft: Draft, used: set[int]
+    proxy: Proxy, section: DraftSection, servers: Sequence[ServerLine], draft: Draft, used: set[int]
 ) -> None:
     line = proxy.value("source")
     whole = " ".join(line.words[1:]) if line else ""
@@ -116,7 +116,7 @@ def _source(
 
 
 def _queue(
-    proxy: Proxy, section: Section, servers: Sequence[Server], clients: Sequence[Proxy]
+    proxy: Proxy, section: DraftSection, servers: Sequence[ServerLine], clients: Sequence[Proxy]
 ) -> None:
     """Let clients wait for a server that is full, as all do in HAProxy."""
     limited = [s for s in servers if s.parameters.get("maxconn", "0") != "0"]
@@ -134,8 +134,8 @@ def _queue(
         section.add("queue_timeout", duration(connect.words[2]), connect.number)
 
 
-def _times(proxy: Proxy, section: Section, clients: Sequence[Proxy], used: set[int]) -> None:
-    def lines(*names: str) -> list[tuple[str, Line]]:
+def _times(proxy: Proxy, section: DraftSection, clients: Sequence[Proxy], used: set[int]) -> None:
+    def lines(*names: str) -> list[tuple[str, ConfigLine]]:
         found = [
             (duration(line.words[2]), line)
             for name in names

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from txmux.convert.haproxy.place import Place, Secured
+from txmux.convert.haproxy.context import BindContext, Secured
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from txmux.convert.haproxy.lines import Line
-    from txmux.convert.haproxy.place import Files
-    from txmux.convert.writer import Draft, Section
+    from txmux.convert.haproxy.context import SideFiles
+    from txmux.convert.haproxy.lines import ConfigLine
+    from txmux.convert.writer import Draft, DraftSection
 
 _ADDRESS = re.compile(r"(?:(?:ipv[46]|tcp[46]?)@)?(?P<host>.*):(?P<port>[^:]*)")
 _VALUES = frozenset(
@@ -76,7 +76,7 @@ def unix_path(text: str) -> str:
     return path if path.startswith("/") else ""
 
 
-def ports(line: Line) -> list[str]:
+def ports(line: ConfigLine) -> list[str]:
     """Return the ports of a ``bind`` line; one that has none is empty."""
     texts = line.words[1].split(",") if len(line.words) > 1 else ()
     return [found[1] if (found := address(text)) else "" for text in texts]
@@ -92,16 +92,15 @@ class Bind:
         flags: What follows, each with its values.
     """
 
-    line: Line
+    line: ConfigLine
     address: str
     flags: Mapping[str, tuple[str, ...]]
 
     def last(self, flag: str) -> str:
-        """Return the last value of a flag, or nothing."""
         return self.flags.get(flag, ("",))[-1]
 
 
-def read_binds(lines: Iterable[Line]) -> Iterator[Bind]:
+def read_binds(lines: Iterable[ConfigLine]) -> Iterator[Bind]:
     """Read the addresses of ``bind`` lines, of which each may have several, and ranges of ports."""
     binds = [bind for line in lines for bind in _of_line(line)]
     found = [(bind, address(bind.address) or ("", "")) for bind in binds]
@@ -112,7 +111,7 @@ def read_binds(lines: Iterable[Line]) -> Iterator[Bind]:
         yield attrs.evolve(bind, flags={**bind.flags, "v4v6": ("",)}) if alone else bind
 
 
-def _of_line(line: Line) -> Iterator[Bind]:
+def _of_line(line: ConfigLine) -> Iterator[Bind]:
     flags: dict[str, tuple[str, ...]] = {}
     rest = list(line.words[2:])
     while rest:
@@ -143,7 +142,7 @@ def lost(bind: Bind) -> list[str]:
     return why
 
 
-def place_of(bind: Bind, files: Files) -> Place:
+def place_of(bind: Bind, files: SideFiles) -> BindContext:
     """Return where clients come in.
 
     Raises:
@@ -161,10 +160,10 @@ def place_of(bind: Bind, files: Files) -> Place:
             bind.last("ca-file") if bind.last("verify") == "required" else "",
             bind.last("ssl-min-ver").removeprefix("TLSv"),
         )
-    return Place(files, secured, host.replace("*", ""), port)
+    return BindContext(files, secured, host.replace("*", ""), port)
 
 
-def listen(bind: Bind, name: str, listeners: list[Section], draft: Draft) -> None:
+def listen(bind: Bind, name: str, listeners: list[DraftSection], draft: Draft) -> None:
     """Write where the frontend of that name listens, into its sections so far or a new one."""
     flags, line = bind.flags, bind.line
     section = _listener(line, name, listeners, draft, proxied="accept-proxy" in flags)
@@ -182,8 +181,8 @@ def listen(bind: Bind, name: str, listeners: list[Section], draft: Draft) -> Non
 
 
 def _listener(
-    line: Line, name: str, listeners: list[Section], draft: Draft, *, proxied: bool
-) -> Section:
+    line: ConfigLine, name: str, listeners: list[DraftSection], draft: Draft, *, proxied: bool
+) -> DraftSection:
     for listener in listeners:
         if ("accept_proxy_from" in listener.entries) == proxied:
             return listener

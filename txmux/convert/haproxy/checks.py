@@ -16,9 +16,9 @@ from txmux.rules.reading.checks import check
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from txmux.convert.haproxy.lines import Line, Proxy
-    from txmux.convert.haproxy.servers import Server
-    from txmux.convert.writer import Draft, Section
+    from txmux.convert.haproxy.lines import ConfigLine, Proxy
+    from txmux.convert.haproxy.servers import ServerLine
+    from txmux.convert.writer import Draft, DraftSection
 
 
 _INTER = "2s"
@@ -31,7 +31,7 @@ _LOST = {
     "track": "it is that of another server",
 }
 _OF_PROTOCOLS = frozenset({"spop-check"})
-"""Whether the server speaks a protocol, and no more."""
+"""Checks that only find out whether the server speaks a protocol."""
 
 _SAME = ("check", "port", "check-ssl", "check-sni", "check-send-proxy")
 _LONGEST = {"inter": _INTER, "rise": "2", "fall": "3"}
@@ -39,7 +39,7 @@ _COUNT = re.compile("[0-9]{1,4}")
 
 
 def add_check(
-    proxy: Proxy, section: Section, servers: Sequence[Server], draft: Draft, used: set[int]
+    proxy: Proxy, section: DraftSection, servers: Sequence[ServerLine], draft: Draft, used: set[int]
 ) -> None:
     """Write ``check`` for the servers that are in a section; see `fill_backend`."""
     kinds = [line for line in proxy.all("option") if line.words[1:2] and _is_check(line.words[1])]
@@ -74,8 +74,8 @@ def add_check(
     if len(checked) < len(live):
         message = "check: HAProxy checks only some of these servers, and txmux all of them"
         draft.warn(first.line.number, message, section)
-    said = {word.partition("=")[0] for word in words}
-    words += [word for word in _place(first) if word.partition("=")[0] not in said]
+    sent = {word.partition("=")[0] for word in words}
+    words += [word for word in _target(first) if word.partition("=")[0] not in sent]
     _schedule(proxy, words, checked, draft, section)
     section.add("check", " ".join(words), first.line.number)
 
@@ -84,7 +84,7 @@ def _is_check(name: str) -> bool:
     return name.endswith(("chk", "-check"))
 
 
-def _lost(live: Sequence[Server], *, only_connects: bool) -> str:
+def _lost(live: Sequence[ServerLine], *, only_connects: bool) -> str:
     """Return why the servers cannot be asked as HAProxy asks them."""
     for server in live:
         if server.is_anywhere:
@@ -98,7 +98,7 @@ def _lost(live: Sequence[Server], *, only_connects: bool) -> str:
     for name in _SAME:
         found = {server.line.words[1]: server.parameters.get(name) for server in live}
         if len({*found.values()}) > 1 and not (
-            name == "check" and only_connects and not _elsewhere(live)
+            name == "check" and only_connects and not _checks_other_port(live)
         ):
             each = ", ".join(
                 f"{server} has {'none' if value is None else value or 'it'}"
@@ -108,11 +108,11 @@ def _lost(live: Sequence[Server], *, only_connects: bool) -> str:
     return ""
 
 
-def _elsewhere(live: Iterable[Server]) -> bool:
+def _checks_other_port(live: Iterable[ServerLine]) -> bool:
     return any({"port", "check-ssl"} & server.parameters.keys() for server in live)
 
 
-def _place(server: Server) -> list[str]:
+def _target(server: ServerLine) -> list[str]:
     given = server.parameters
     words = [f"port={given['port']}"] if "port" in given else []
     if "check-ssl" in given and ("ssl" not in given or "port" in given):
@@ -123,7 +123,11 @@ def _place(server: Server) -> list[str]:
 
 
 def _schedule(
-    proxy: Proxy, words: list[str], checked: Sequence[Server], draft: Draft, section: Section
+    proxy: Proxy,
+    words: list[str],
+    checked: Sequence[ServerLine],
+    draft: Draft,
+    section: DraftSection,
 ) -> None:
     chosen: dict[str, str] = {}
     for name, usual in _LONGEST.items():
@@ -173,7 +177,7 @@ _KINDS = {
     "tcp-check": "tcp",
 }
 WEAKER: Mapping[str, str] = {
-    "mysql-check": "waits for the greeting and logs nobody in",
+    "mysql-check": "waits for the greeting and does not log in",
     "smtpchk": "waits for the greeting and says nothing",
 }
 """Checks that find out less than HAProxy's, and how."""
@@ -189,7 +193,7 @@ class WeakerError(Exception):
 
 
 @attrs.define
-class _Request:
+class _ProbeRequest:
     """An HTTP request, and where it goes."""
 
     method: str = "OPTIONS"
@@ -229,7 +233,7 @@ def _is_taken(words: Sequence[str]) -> bool:
     return True
 
 
-def question(proxy: Proxy, kind: Line | None) -> list[str]:
+def question(proxy: Proxy, kind: ConfigLine | None) -> list[str]:
     """Write what is asked.
 
     Raises:
@@ -239,13 +243,13 @@ def question(proxy: Proxy, kind: Line | None) -> list[str]:
     if name == "httpchk" and kind:
         return _http(kind, proxy.all("http-check"))
     if name == "tcp-check" and proxy.all("tcp-check"):
-        return _exchange(proxy.all("tcp-check"))
+        return _send_expect(proxy.all("tcp-check"))
     if name not in _KINDS:
         raise WeakerError(name)
     return _KINDS[name].split()
 
 
-def _connected(steps: Iterable[Line]) -> list[str]:
+def _connected(steps: Iterable[ConfigLine]) -> list[str]:
     """Write where a check connects, if it says so itself.
 
     Raises:
@@ -272,8 +276,8 @@ def _connected(steps: Iterable[Line]) -> list[str]:
     return found
 
 
-def _http(kind: Line, steps: Sequence[Line]) -> list[str]:
-    request = _Request()
+def _http(kind: ConfigLine, steps: Sequence[ConfigLine]) -> list[str]:
+    request = _ProbeRequest()
     match kind.words[2:]:
         case []:
             pass
@@ -296,14 +300,14 @@ def _http(kind: Line, steps: Sequence[Line]) -> list[str]:
             expected = _expected(list(line.words[2:]))
         elif step not in {"connect", "disable-on-404", "send-state", "comment"}:
             raise WeakerError(str(line))
-    place = _connected(steps)
+    target = _connected(steps)
     if expected and expected[0].startswith("string="):
         text = expected[0].removeprefix("string=")
-        return [option("send", escaped(request.raw())), option("expect", escaped(text)), *place]
-    return ["http", *request.words(), *(expected or []), *place]
+        return [option("send", escaped(request.raw())), option("expect", escaped(text)), *target]
+    return ["http", *request.words(), *(expected or []), *target]
 
 
-def _send(request: _Request, words: list[str]) -> None:
+def _send(request: _ProbeRequest, words: list[str]) -> None:
     while words:
         name = words.pop(0)
         if name == "hdr" and len(words) > 1:
@@ -365,36 +369,36 @@ def _ranges(numbers: Sequence[int]) -> list[str]:
     return found
 
 
-def _exchange(steps: Sequence[Line]) -> list[str]:
+def _send_expect(steps: Sequence[ConfigLine]) -> list[str]:
     """Write one question and its answer, which is all that there is."""
-    place = _connected(steps)
+    target = _connected(steps)
     commands = [line.words[2] for line in steps if line.words[1:2] == ("send",)]
     if len(commands) > 1 and all(map(_REDIS.fullmatch, commands)):
-        return [*_redis(steps, commands), *place]
-    said, heard = "", ""
+        return [*_redis(steps, commands), *target]
+    sent, expected = "", ""
     for line in steps:
         match line.words[1:]:
             case ["comment" | "connect", *_]:
                 pass
-            case ["send", text] if not said and not heard and "%[" not in text:
-                said = text
-            case ["send-binary", text] if not said and not heard:
-                said = _unhexed(text, line)
-            case ["expect", "string", text] if not heard and text:
-                heard = text
-            case ["expect", "binary", text] if not heard and text:
-                heard = _unhexed(text, line)
+            case ["send", text] if not sent and not expected and "%[" not in text:
+                sent = text
+            case ["send-binary", text] if not sent and not expected:
+                sent = _unhexed(text, line)
+            case ["expect", "string", text] if not expected and text:
+                expected = text
+            case ["expect", "binary", text] if not expected and text:
+                expected = _unhexed(text, line)
             case _:
                 raise WeakerError(str(line))
-    if not heard:
-        if said:
+    if not expected:
+        if sent:
             raise WeakerError("tcp-check send without an answer")
-        return ["tcp", *place]
-    words = [option("send", escaped(said))] if said else []
-    return [*words, option("expect", escaped(heard)), *place]
+        return ["tcp", *target]
+    words = [option("send", escaped(sent))] if sent else []
+    return [*words, option("expect", escaped(expected)), *target]
 
 
-def _redis(steps: Iterable[Line], commands: Sequence[str]) -> list[str]:
+def _redis(steps: Iterable[ConfigLine], commands: Sequence[str]) -> list[str]:
     """Write several commands of Redis, which answers them all together; the answer that tells servers apart counts."""
     answers = []
     for line in steps:
@@ -414,7 +418,7 @@ def _redis(steps: Iterable[Line], commands: Sequence[str]) -> list[str]:
     ]
 
 
-def _unhexed(text: str, line: Line) -> str:
+def _unhexed(text: str, line: ConfigLine) -> str:
     try:
         return bytes.fromhex(text).decode("latin-1")
     except ValueError:

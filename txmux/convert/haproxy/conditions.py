@@ -20,8 +20,8 @@ from txmux.convert.terms import (
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from txmux.convert.haproxy.lines import Line
-    from txmux.convert.haproxy.place import Place
+    from txmux.convert.haproxy.context import BindContext
+    from txmux.convert.haproxy.lines import ConfigLine
 
 
 @attrs.frozen
@@ -38,14 +38,13 @@ class Tests:
 
 
 @attrs.frozen
-class Question:
+class RuleCondition:
     """A whole condition: one of several groups of tests is enough; with ``unless``, none of them may be passed."""
 
     groups: tuple[Tests, ...]
     unless: bool = False
 
     def is_of_networks(self) -> bool:
-        """Return whether it does not matter what the client says."""
         return all(of_networks_only(t.passed) and of_networks_only(t.failed) for t in self.groups)
 
     def networks(self) -> Condition:
@@ -60,15 +59,17 @@ class Question:
         return negated(found) if self.unless else found
 
 
-def read_acls(lines: Iterable[Line], place: Place) -> dict[str, Condition | InexpressibleError]:
+def read_acls(
+    lines: Iterable[ConfigLine], bind: BindContext
+) -> dict[str, Condition | InexpressibleError]:
     """Read the ``acl`` lines of a section; several of one name are alternatives."""
     acls: dict[str, Condition | InexpressibleError] = {}
     for line in lines:
         name = line.words[1] if len(line.words) > 1 else ""
         before = acls.get(name, NEVER)
         try:
-            found = read_acl(line.words[2:], place)
-            place.files.told_at(line.number)
+            found = read_acl(line.words[2:], bind)
+            bind.files.told_at(line.number)
         except InexpressibleError as error:
             if not isinstance(before, InexpressibleError):
                 acls[name] = InexpressibleError(f"acl {name}: {error}")
@@ -78,34 +79,34 @@ def read_acls(lines: Iterable[Line], place: Place) -> dict[str, Condition | Inex
 
 
 def read_question(
-    words: Sequence[str], acls: Mapping[str, Condition | InexpressibleError], place: Place
-) -> Question:
+    words: Sequence[str], acls: Mapping[str, Condition | InexpressibleError], bind: BindContext
+) -> RuleCondition:
     """Read a condition with its ``if`` or ``unless``; without one it is always true.
 
     Args:
         words: The words of it.
         acls: What the names mean, or why they mean nothing.
-        place: Where the clients come in.
+        bind: Where the clients come in.
 
     Raises:
         InexpressibleError: txmux cannot ask for that.
     """
     if not words:
-        return Question((Tests(ALWAYS),))
+        return RuleCondition((Tests(ALWAYS),))
     if words[0] not in {"if", "unless"}:
         raise InexpressibleError(f"'{words[0]}' is not a condition")
-    groups = tuple(_tests(group, acls, place) for group in _split(words[1:]))
-    return Question(groups, unless=words[0] == "unless")
+    groups = tuple(_tests(group, acls, bind) for group in _split(words[1:]))
+    return RuleCondition(groups, unless=words[0] == "unless")
 
 
 def _tests(
     group: Sequence[tuple[bool, Sequence[str]]],
     acls: Mapping[str, Condition | InexpressibleError],
-    place: Place,
+    bind: BindContext,
 ) -> Tests:
     passed, failed = ALWAYS, NEVER
     for negative, test in group:
-        one = _one(test, acls, place)
+        one = _one(test, acls, bind)
         if negative and of_networks_only(one):
             passed = both(passed, negated(one))
         elif negative:
@@ -138,9 +139,9 @@ def _split(words: Sequence[str]) -> list[list[tuple[bool, Sequence[str]]]]:
 
 
 def _one(
-    test: Sequence[str], acls: Mapping[str, Condition | InexpressibleError], place: Place
+    test: Sequence[str], acls: Mapping[str, Condition | InexpressibleError], bind: BindContext
 ) -> Condition:
     known = acls.get(test[0], PREDEFINED.get(test[0])) if len(test) == 1 else None
     if isinstance(known, InexpressibleError):
         raise known
-    return read_acl(test, place) if known is None else known
+    return read_acl(test, bind) if known is None else known

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from txmux.convert.haproxy.backends import fill_backend
+from txmux.convert.haproxy.context import SideFiles
 from txmux.convert.haproxy.frontends import convert_frontend
-from txmux.convert.haproxy.leading import Made
 from txmux.convert.haproxy.lines import read_haproxy
-from txmux.convert.haproxy.place import Files
+from txmux.convert.haproxy.routes import HAProxyConversion
 from txmux.convert.haproxy.servers import PLACES
 from txmux.convert.haproxy.settings import add_process, with_references
 from txmux.convert.writer import ConvertError
@@ -17,8 +17,8 @@ from txmux.convert.writer import ConvertError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from txmux.convert.haproxy.lines import Config, Line, Proxy
-    from txmux.convert.writer import Draft, Section
+    from txmux.convert.haproxy.lines import Config, ConfigLine, Proxy
+    from txmux.convert.writer import Draft, DraftSection
     from txmux.interfaces import IProtocolMatcher
 
 _UNDERSTOOD = (
@@ -90,7 +90,7 @@ _TELLING_ONLY = (
     "track-sc",
     "unset-var",
 )
-"""Actions of ``tcp-request`` and its like after which everything goes on as before."""
+"""Actions of ``tcp-request`` and its like that change nothing about where a client goes."""
 
 _ADDING_ONLY = ("add-header", "set-header", "del-header", "replace-header", "replace-value")
 """Of these, those that ``http-response`` may have: whom they concern is served already."""
@@ -138,12 +138,12 @@ class _Haproxy:
         self._config = with_references(config)
         self._path = path
         self._draft = draft
-        self._made = Made(draft, matchers)
+        self._made = HAProxyConversion(draft, matchers)
 
     def convert(self) -> None:
         for line in self._config.others:
             if line.words[0] == "resolvers":
-                continue  # their servers are told with who asks them
+                continue  # their servers are reported with the names that they resolve
             self._draft.warn(line.number, f"{line}: the section has no counterpart")
         fronts = [p for p in self._config.proxies if p.kind != "backend" and self._is_tcp(p)]
         if not fronts:
@@ -174,7 +174,7 @@ class _Haproxy:
             section, theirs = self._made.backends[proxy.name], _clients_of(proxy, clients)
             fill_backend(proxy, section, theirs, self._draft, self._made.used)
         self._made.tables.update((proxy.name, proxy) for proxy in self._config.proxies)
-        files = Files(Path(self._path).parent)
+        files = SideFiles(Path(self._path).parent)
         for front in fronts:
             convert_frontend(front, self._made, files, several=len(fronts) > 1)
         for number, message in files.notes:
@@ -195,7 +195,7 @@ class _Haproxy:
             why = "it is disabled" if proxy.is_disabled else f"mode {proxy.mode}"
             self._draft.warn(proxy.number, f"{proxy.kind} {proxy.name}: is left out; {why}")
         elif _is_own_pages(proxy):
-            message = f"{proxy.kind} {proxy.name}: is left out; for what HAProxy tells of itself, see metrics in [txmux], and 'txmux top'"
+            message = f"{proxy.kind} {proxy.name}: is left out; for statistics see metrics in [txmux], and 'txmux top'"
             self._draft.warn(proxy.number, message)
         else:
             message = f"{proxy.kind} {proxy.name}: is left out; mode {proxy.mode}, which txmux cannot serve"
@@ -212,7 +212,9 @@ class _Haproxy:
                     place = None if line.number in defaults else section
                     self._no_counterpart(line, place, proxy.mode)
 
-    def _no_counterpart(self, line: Line, section: Section | None, mode: str = "tcp") -> None:
+    def _no_counterpart(
+        self, line: ConfigLine, section: DraftSection | None, mode: str = "tcp"
+    ) -> None:
         reason = _REASONS.get(line.words[0]) or _REASONS.get(" ".join(line.words[:2]), "")
         tell = self._draft.look if _decides(line, mode) else self._draft.warn
         tell(line.number, f"{line}: has no counterpart{reason and f'; {reason}'}", section)
@@ -226,7 +228,7 @@ def _is_own_pages(proxy: Proxy) -> bool:
     return not serves and bool(proxy.all("stats") or exporter)
 
 
-def _decides(line: Line, mode: str) -> bool:
+def _decides(line: ConfigLine, mode: str) -> bool:
     if any(line.begins(*words.split()) for words in _LOOK):
         return True
     if mode == "http" and line.words[0] in _LOOK_IN_HTTP:

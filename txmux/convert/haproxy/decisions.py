@@ -1,7 +1,7 @@
-"""Who is led where, as HAProxy decides it, brought into the form of txmux: routes in their order, and an outcome for all others.
+"""Decisions of HAProxy in the form of txmux: routes in their order, and an outcome for all other clients.
 
 What is negated never becomes ``match = not ...``. At the end of its time a client that has said half of something is
-neither what was asked for nor, in txmux, the opposite, while HAProxy takes it for the opposite. So the others of the
+neither what was decide for nor, in txmux, the opposite, while HAProxy takes it for the opposite. So the others of the
 condition go first, to where they would come later, and what is left is for those that the negation means.
 """
 
@@ -27,11 +27,11 @@ from txmux.convert.terms import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from txmux.convert.haproxy.conditions import Question
-    from txmux.convert.haproxy.lines import Line
+    from txmux.convert.haproxy.conditions import RuleCondition
+    from txmux.convert.haproxy.lines import ConfigLine
     from txmux.convert.terms import Networks, Term
 
-    Lost = Callable[[Line, str], None]
+    Lost = Callable[[ConfigLine, str], None]
     from collections.abc import Iterable
 
 
@@ -40,16 +40,16 @@ _MOST_CHOICES = 400
 
 
 @attrs.frozen
-class Choice:
+class RouteChoice:
     """Clients, where they are led, and the line that says so."""
 
     condition: Condition
     outcome: str
-    line: Line = attrs.field(eq=False)
+    line: ConfigLine = attrs.field(eq=False)
 
 
 @attrs.frozen
-class Decisions:
+class ClientDecisions:
     """What becomes of all clients: the first choice that fits decides.
 
     Attributes:
@@ -57,13 +57,13 @@ class Decisions:
         otherwise: Where all others are led, and those that say nothing.
     """
 
-    choices: tuple[Choice, ...] = ()
+    choices: tuple[RouteChoice, ...] = ()
     otherwise: str = CLOSE
 
-    def distinct(self) -> Decisions:
-        """Leave out what an earlier choice has asked for already, and join neighbours that lead to the same."""
+    def distinct(self) -> ClientDecisions:
+        """Leave out what an earlier choice has decided already, and join neighbours that lead to the same."""
         seen: set[Term] = set()
-        choices: list[Choice] = []
+        choices: list[RouteChoice] = []
         for choice in self.choices:
             new = tuple(term for term in choice.condition if term not in seen)
             seen.update(new)
@@ -72,17 +72,16 @@ class Decisions:
                 choices[-1] = attrs.evolve(before, condition=(*before.condition, *new))
             elif new:
                 choices.append(attrs.evolve(choice, condition=new))
-        return Decisions(tuple(choices), self.otherwise)
+        return ClientDecisions(tuple(choices), self.otherwise)
 
-    def shortened(self) -> Decisions:
+    def shortened(self) -> ClientDecisions:
         """Leave out what comes after a choice that takes everybody."""
         for number, choice in enumerate(self.choices):
             if ALWAYS[0] in choice.condition:
-                return Decisions(self.choices[:number], choice.outcome)
+                return ClientDecisions(self.choices[:number], choice.outcome)
         return self
 
     def are_of_networks(self) -> bool:
-        """Return whether it does not matter to anybody what the client says."""
         return all(of_networks_only(choice.condition) for choice in self.choices)
 
     def silence(self) -> list[tuple[frozenset[Networks] | None, str]]:
@@ -105,10 +104,10 @@ class Decisions:
                 found = [*holes, (term.allowed, choice.outcome), *rest]
         return found
 
-    def turned_away(self) -> tuple[tuple[Choice, ...], Decisions]:
+    def turned_away(self) -> tuple[tuple[RouteChoice, ...], ClientDecisions]:
         """Take away whom it closes for their networks alone, where nothing that comes before is for them."""
-        first: list[Choice] = []
-        kept: list[Choice] = []
+        first: list[RouteChoice] = []
+        kept: list[RouteChoice] = []
         for choice in self.choices:
             if (
                 choice.outcome == CLOSE
@@ -121,14 +120,16 @@ class Decisions:
         return tuple(first), attrs.evolve(self, choices=tuple(kept))
 
 
-def _share(choice: Choice, other: Choice) -> bool:
+def _share(choice: RouteChoice, other: RouteChoice) -> bool:
     try:
         return bool(both(choice.condition, other.condition))
     except InexpressibleError:
         return True
 
 
-def asked(question: Question, line: Line, yes: Decisions, no: Decisions, lost: Lost) -> Decisions:
+def decide(
+    question: RuleCondition, line: ConfigLine, yes: ClientDecisions, no: ClientDecisions, lost: Lost
+) -> ClientDecisions:
     """Decide by a condition.
 
     Args:
@@ -154,20 +155,22 @@ def asked(question: Question, line: Line, yes: Decisions, no: Decisions, lost: L
     return found
 
 
-def _one(condition: Condition, line: Line, yes: Decisions, no: Decisions, lost: Lost) -> Decisions:
+def _one(
+    condition: Condition, line: ConfigLine, yes: ClientDecisions, no: ClientDecisions, lost: Lost
+) -> ClientDecisions:
     if not condition or yes == no:
         return no
     if ALWAYS[0] in condition:
         return yes
-    if of_networks_only(condition) and no == Decisions():
+    if of_networks_only(condition) and no == ClientDecisions():
         # So it can become a rule about who is let in at all.
-        others = Choice(negated(condition), no.otherwise, line)
-        return Decisions((others, *yes.choices), yes.otherwise)
-    choices: list[Choice] = []
+        others = RouteChoice(negated(condition), no.otherwise, line)
+        return ClientDecisions((others, *yes.choices), yes.otherwise)
+    choices: list[RouteChoice] = []
     otherwise = yes.otherwise
     for number, choice in enumerate(yes.choices, 1):
         if set(condition) <= set(choice.condition):
-            otherwise = choice.outcome  # nobody is left for what comes later
+            otherwise = choice.outcome  # no client is left for later rules
             break
         try:
             narrowed = both(condition, choice.condition)
@@ -179,14 +182,16 @@ def _one(condition: Condition, line: Line, yes: Decisions, no: Decisions, lost: 
             continue
         if narrowed:
             choices.append(attrs.evolve(choice, condition=narrowed))
-    choices.append(Choice(condition, otherwise, line))
-    return Decisions(tuple(dict.fromkeys((*choices, *no.choices))), no.otherwise)
+    choices.append(RouteChoice(condition, otherwise, line))
+    return ClientDecisions(tuple(dict.fromkeys((*choices, *no.choices))), no.otherwise)
 
 
 _MOST = 64
 
 
-def regions(decisions: Decisions, alpn: tuple[str, ...]) -> list[tuple[Hello, Decisions]]:
+def regions(
+    decisions: ClientDecisions, alpn: tuple[str, ...]
+) -> list[tuple[Hello, ClientDecisions]]:
     """Return what a hello may ask for, and what is decided then; the first that fits counts, and the last one fits all.
 
     Args:
@@ -226,7 +231,7 @@ def _closed(found: set[Hello]) -> set[Hello]:
             raise InexpressibleError("has too many combinations of names")
 
 
-def _within(hello: Hello, decisions: Decisions) -> Decisions:
+def _within(hello: Hello, decisions: ClientDecisions) -> ClientDecisions:
     choices = []
     for choice in decisions.choices:
         terms = tuple(
@@ -236,4 +241,4 @@ def _within(hello: Hello, decisions: Decisions) -> Decisions:
         )
         if terms:
             choices.append(attrs.evolve(choice, condition=terms))
-    return Decisions(tuple(choices), decisions.otherwise).distinct().shortened()
+    return ClientDecisions(tuple(choices), decisions.otherwise).distinct().shortened()

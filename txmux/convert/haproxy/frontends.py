@@ -1,4 +1,4 @@
-"""The frontends of an ``haproxy.cfg``: where they listen, and who is led where."""
+"""The frontends of an ``haproxy.cfg``: where they listen, and where clients go."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import attrs
 
 from txmux.convert.haproxy.binds import listen, lost, place_of, read_binds
 from txmux.convert.haproxy.conditions import read_acls
-from txmux.convert.haproxy.decisions import CLOSE, Choice, Decisions, regions
-from txmux.convert.haproxy.leading import DECIDING, OPEN, Leading, refuses
+from txmux.convert.haproxy.decisions import CLOSE, ClientDecisions, RouteChoice, regions
 from txmux.convert.haproxy.limits import admitted, as_lists
 from txmux.convert.haproxy.lines import duration
+from txmux.convert.haproxy.routes import DECIDING, OPEN, FrontendRoutes, refuses
 from txmux.convert.matching import match_line, refusal
 from txmux.convert.terms import ALWAYS, SILENT, Condition, InexpressibleError, both, negated
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from txmux.convert.haproxy.binds import Bind
-    from txmux.convert.haproxy.leading import Made
-    from txmux.convert.haproxy.lines import Line, Proxy
-    from txmux.convert.haproxy.place import Files, Place, Secured
+    from txmux.convert.haproxy.context import BindContext, Secured, SideFiles
+    from txmux.convert.haproxy.lines import ConfigLine, Proxy
+    from txmux.convert.haproxy.routes import HAProxyConversion
     from txmux.convert.terms import Hello, Term
-    from txmux.convert.writer import Section
+    from txmux.convert.writer import DraftSection
 
 _EVERYBODY = ["0.0.0.0/0", "::/0", "unix"]
 _PLACE = re.compile(r"\bdst(_port)?\b")
@@ -34,7 +34,7 @@ _LAYERS = ("connection", "session")
 
 
 @attrs.define
-class Frontend(Leading):
+class Frontend(FrontendRoutes):
     """A frontend while it is converted.
 
     Attributes:
@@ -48,18 +48,18 @@ class Frontend(Leading):
         refused, decisions = self.decisions().distinct().turned_away()
         self._listener_keys(decisions)
         self._admission(refused)
-        if self.place.secured:
-            self._end_tls(self.place.secured, decisions)
+        if self.bind.secured:
+            self._end_tls(self.bind.secured, decisions)
         else:
             self._silence(decisions)
             self._routes(decisions)
 
-    def _end_tls(self, secured: Secured, decisions: Decisions) -> None:
+    def _end_tls(self, secured: Secured, decisions: ClientDecisions) -> None:
         """Write the routes that end TLS, and those for what is inside of it."""
         try:
             split = regions(decisions, secured.alpn)
         except InexpressibleError as error:
-            split = [((), Decisions())]
+            split = [((), ClientDecisions())]
             for line in dict.fromkeys(choice.line for choice in decisions.choices):
                 self.lost(line, f"{error}; all clients are closed")
         for hello, inside in split:
@@ -78,7 +78,7 @@ class Frontend(Leading):
                 )
             self._routes(inside, section.name)
 
-    def _secure(self, secured: Secured, hello: Hello, outcome: str) -> Section:
+    def _secure(self, secured: Secured, hello: Hello, outcome: str) -> DraftSection:
         line = self.listeners[0].line
         section = self.made.draft.section("route", f"{self.proxy.name}-tls", line)
         section.add("match", match_line("tls", hello))
@@ -96,7 +96,7 @@ class Frontend(Leading):
         section.add("backend", outcome)
         return section
 
-    def _listener_keys(self, decisions: Decisions) -> None:
+    def _listener_keys(self, decisions: ClientDecisions) -> None:
         pairs = (("maxconn", "max_connections"), ("backlog", "backlog"))
         for name, key in pairs:
             line = self.proxy.value(name)
@@ -121,7 +121,7 @@ class Frontend(Leading):
             self.made.draft.look(silent[0].number, f"{silent[0]}: {why}", self.listeners[0])
         for listener in self.listeners:
             if decisions.are_of_networks():
-                continue  # nobody is kept waiting for the client's first byte
+                continue  # does not wait for the client's first byte
             if delays:
                 listener.add("detect_timeout", duration(delays[0].words[2]), delays[0].number)
             else:
@@ -148,17 +148,17 @@ class Frontend(Leading):
             if "keepalive" not in listener.entries:
                 listener.add("keepalive", " ".join(words))
 
-    def _admission(self, refused: Iterable[Choice]) -> None:
+    def _admission(self, refused: Iterable[RouteChoice]) -> None:
         layers = [(layer, *self._admitted(layer)) for layer in _LAYERS]
         layers += [("content", negated(c.condition), [c.line]) for c in refused]
         for listener in self.listeners:
             self._let_in(listener, [layer for layer in layers if layer[2]])
 
-    def _admitted(self, layer: str) -> tuple[Condition, list[Line]]:
+    def _admitted(self, layer: str) -> tuple[Condition, list[ConfigLine]]:
         """Read which clients the rules of a layer let in, and the lines of these rules."""
-        acls = read_acls(self.proxy.all("acl"), self.place)
+        acls = read_acls(self.proxy.all("acl"), self.bind)
         rules: list[tuple[bool, Condition]] = []
-        lines: list[Line] = []
+        lines: list[ConfigLine] = []
         for line in self.proxy.all("tcp-request", layer):
             action = line.words[2] if len(line.words) > 2 else ""
             if action not in {*DECIDING, "expect-proxy"} or self.limits(line, self.proxy):
@@ -182,11 +182,11 @@ class Frontend(Leading):
             self._all_lost(lines, str(error))
             return ALWAYS, []
 
-    def _all_lost(self, lines: Iterable[Line], why: str) -> None:
+    def _all_lost(self, lines: Iterable[ConfigLine], why: str) -> None:
         for line in lines:
             self.lost(line, why, OPEN)
 
-    def _expect_proxy(self, line: Line, condition: Condition) -> None:
+    def _expect_proxy(self, line: ConfigLine, condition: Condition) -> None:
         try:
             networks, excluded = (_EVERYBODY, []) if condition == ALWAYS else as_lists(condition)
         except InexpressibleError as error:
@@ -200,10 +200,10 @@ class Frontend(Leading):
                 listener.add("accept_proxy_from", network, line.number)
 
     def _let_in(
-        self, listener: Section, layers: Iterable[tuple[str, Condition, list[Line]]]
+        self, listener: DraftSection, layers: Iterable[tuple[str, Condition, list[ConfigLine]]]
     ) -> None:
         found = ALWAYS
-        kept: list[Line] = []
+        kept: list[ConfigLine] = []
         for layer, condition, lines in layers:
             if layer == "connection" and "accept_proxy_from" in listener.entries:
                 why = "it asks for the proxy's address, and allow and deny for the client's"
@@ -223,9 +223,9 @@ class Frontend(Leading):
             for network in networks:
                 listener.add(key, network, kept[-1].number)
 
-    def _silence(self, decisions: Decisions) -> None:
+    def _silence(self, decisions: ClientDecisions) -> None:
         lines: list[str] = []
-        # Who is led by networks alone does not have to say anything; nor where there is no route at all.
+        # No byte is needed where networks alone decide, or where there is no route at all.
         after = " after=1ms" if decisions.are_of_networks() else ""
         try:
             for networks, outcome in decisions.silence():
@@ -252,7 +252,7 @@ class Frontend(Leading):
             if decisions.otherwise != CLOSE:
                 listener.add("default", decisions.otherwise)
 
-    def _routes(self, decisions: Decisions, under: str = "") -> None:
+    def _routes(self, decisions: ClientDecisions, under: str = "") -> None:
         choices = list(decisions.choices)
         # What HAProxy is only asked to wait for needs no route.
         while (
@@ -264,7 +264,7 @@ class Frontend(Leading):
         for choice in choices:
             self._route(choice, under)
 
-    def _route(self, choice: Choice, under: str) -> None:
+    def _route(self, choice: RouteChoice, under: str) -> None:
         groups: dict[tuple[object, object], list[Term]] = {}
         for term in choice.condition:
             if term.matcher == SILENT:
@@ -289,9 +289,11 @@ class Frontend(Leading):
             section.add("backend", choice.outcome)
 
 
-def convert_frontend(proxy: Proxy, made: Made, files: Files, *, several: bool) -> None:
+def convert_frontend(
+    proxy: Proxy, made: HAProxyConversion, files: SideFiles, *, several: bool
+) -> None:
     """Write the listeners and routes of a frontend, for each kind of place where its clients come in."""
-    places: dict[Place, list[Bind]] = {}
+    places: dict[BindContext, list[Bind]] = {}
     lines = proxy.all("bind")
     made.used.update(line.number for line in lines)
     asks = any(_PLACE.search(word) for line in proxy.lines for word in line.words)
@@ -308,7 +310,7 @@ def convert_frontend(proxy: Proxy, made: Made, files: Files, *, several: bool) -
             place = attrs.evolve(place, host="", port="")
         places.setdefault(place, []).append(bind)
     for place, binds in places.items():
-        listeners: list[Section] = []
+        listeners: list[DraftSection] = []
         for bind in binds:
             listen(bind, proxy.name, listeners, made.draft)
         Frontend(proxy, made, place, listeners, several or len(places) > 1).convert()

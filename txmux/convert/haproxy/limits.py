@@ -1,4 +1,7 @@
-"""Limits of sources, which HAProxy counts in a ``stick-table`` (its configuration manual, sections 4.2 and 7.3)."""
+"""Admission by an ``haproxy.cfg``: allowed networks, and limits of sources that it counts in a ``stick-table``.
+
+See its configuration manual, sections 4.2 and 7.3.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ from txmux.convert.terms import (
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from txmux.convert.haproxy.lines import Line, Proxy
+    from txmux.convert.haproxy.lines import ConfigLine, Proxy
     from txmux.convert.terms import Networks
     from txmux.rules.model.networks import IPNetwork
 
@@ -41,7 +44,7 @@ class Limit:
     value: str
 
 
-def read_limits(line: Line, proxy: Proxy, tables: Mapping[str, Proxy]) -> list[Limit]:
+def read_limits(line: ConfigLine, proxy: Proxy, tables: Mapping[str, Proxy]) -> list[Limit]:
     """Read a rule that rejects clients for the number or the rate of their connections.
 
     Args:
@@ -86,7 +89,7 @@ def _alternatives(
 
 
 def _limit(
-    test: Sequence[str], line: Line, proxy: Proxy, tables: Mapping[str, Proxy]
+    test: Sequence[str], line: ConfigLine, proxy: Proxy, tables: Mapping[str, Proxy]
 ) -> Limit | None:
     found = _TEST.fullmatch(test[0]) if len(test) == 3 else None
     if found is None or test[1] not in {"ge", "gt"} or not test[2].isdecimal():
@@ -106,7 +109,7 @@ def _limit(
     return Limit("connection_rate_per_source", _rate(most, period)) if period else None
 
 
-def tracking(proxy: Proxy) -> list[Line]:
+def tracking(proxy: Proxy) -> list[ConfigLine]:
     """Return the rules that have the addresses of clients counted."""
     return [
         line
@@ -118,7 +121,7 @@ def tracking(proxy: Proxy) -> list[Line]:
     ]
 
 
-def _order(line: Line) -> tuple[int, int]:
+def _order(line: ConfigLine) -> tuple[int, int]:
     return _LAYERS.index(line.words[1]), line.number
 
 

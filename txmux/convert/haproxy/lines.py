@@ -34,7 +34,7 @@ _TIME = re.compile("([0-9]{1,12})(us|ms|s|m|h|d)?")
 
 
 @attrs.frozen
-class Line:
+class ConfigLine:
     """A line of a section, as words."""
 
     number: int
@@ -59,24 +59,26 @@ class Proxy:
     kind: str
     name: str
     number: int
-    lines: tuple[Line, ...]
-    _by_words: Mapping[tuple[str, ...], list[Line]] = attrs.field(init=False, eq=False, repr=False)
+    lines: tuple[ConfigLine, ...]
+    _by_words: Mapping[tuple[str, ...], list[ConfigLine]] = attrs.field(
+        init=False, eq=False, repr=False
+    )
     """Those that begin with a word, or with two."""
 
     @_by_words.default
-    def _find_by_words(self) -> Mapping[tuple[str, ...], list[Line]]:
-        found: dict[tuple[str, ...], list[Line]] = {}
+    def _find_by_words(self) -> Mapping[tuple[str, ...], list[ConfigLine]]:
+        found: dict[tuple[str, ...], list[ConfigLine]] = {}
         for line in self.lines:
             for words in {line.words[:1], line.words[:2]}:
                 found.setdefault(words, []).append(line)
         return found
 
-    def all(self, *words: str) -> list[Line]:
-        """Return the lines that begin with these words, and go on."""
+    def all(self, *words: str) -> list[ConfigLine]:
+        """Return the lines that begin with these words and have more."""
         lines = self._by_words.get(words[:2], ())
         return [line for line in lines if line.begins(*words)]
 
-    def value(self, *words: str) -> Line | None:
+    def value(self, *words: str) -> ConfigLine | None:
         """Return the last such line that has something after these words."""
         found = [line for line in self.all(*words) if len(line.words) > len(words)]
         return found[-1] if found else None
@@ -96,9 +98,9 @@ class Proxy:
 
 @attrs.frozen
 class _Defaults:
-    """A section ``defaults``, and the one that it goes on from."""
+    """A section ``defaults``, and the one that it inherits from."""
 
-    lines: list[Line]
+    lines: list[ConfigLine]
     base: _Defaults | None
 
 
@@ -114,11 +116,11 @@ class Config:
         changing: What depends on the environment: variables, and ``.if``.
     """
 
-    settings: tuple[Line, ...]
+    settings: tuple[ConfigLine, ...]
     proxies: tuple[Proxy, ...]
-    defaults: tuple[Line, ...]
-    others: Mapping[Line, tuple[Line, ...]]
-    changing: tuple[Line, ...] = ()
+    defaults: tuple[ConfigLine, ...]
+    others: Mapping[ConfigLine, tuple[ConfigLine, ...]]
+    changing: tuple[ConfigLine, ...] = ()
 
 
 def read_haproxy(data: bytes, path: str) -> Config:
@@ -127,14 +129,14 @@ def read_haproxy(data: bytes, path: str) -> Config:
     Raises:
         ConvertError: A line comes before the first section.
     """
-    settings: list[Line] = []
-    others: dict[Line, list[Line]] = {}
-    proxies: list[tuple[Line, _Defaults | None, list[Line]]] = []
+    settings: list[ConfigLine] = []
+    others: dict[ConfigLine, list[ConfigLine]] = {}
+    proxies: list[tuple[ConfigLine, _Defaults | None, list[ConfigLine]]] = []
     defaults: dict[str, _Defaults] = {}
     every: list[_Defaults] = []
-    current: list[Line] | None = None
+    current: list[ConfigLine] | None = None
     latest = ""
-    changing: list[Line] = []
+    changing: list[ConfigLine] = []
     for line in _lines(data):
         if line.words[0].startswith(".") or any(_VARIABLE.search(word) for word in line.words):
             changing.append(line)
@@ -165,31 +167,31 @@ def read_haproxy(data: bytes, path: str) -> Config:
     return Config(tuple(settings), made, all_defaults, kept, tuple(changing))
 
 
-def _inherited(base: _Defaults | None) -> list[Line]:
+def _inherited(base: _Defaults | None) -> list[ConfigLine]:
     """Return what defaults say, after what theirs say."""
-    found: list[list[Line]] = []
+    found: list[list[ConfigLine]] = []
     while base is not None:
         found.append(base.lines)
         base = base.base
     return [line for lines in reversed(found) for line in lines]
 
 
-def _named_after(line: Line, word: str) -> str:
+def _named_after(line: ConfigLine, word: str) -> str:
     before, after = line.words[:-1], line.words[1:]
     return next((name for w, name in zip(before, after, strict=True) if w == word), "")
 
 
-def _proxy(header: Line, lines: tuple[Line, ...]) -> Proxy:
+def _proxy(header: ConfigLine, lines: tuple[ConfigLine, ...]) -> Proxy:
     kind, name, *rest = (*header.words, "")
     # An old form: the address beside the name.
     if kind != "backend" and rest and rest[0] not in {"", "from"}:
-        lines = (*lines, Line(header.number, ("bind", *rest[:-1])))
+        lines = (*lines, ConfigLine(header.number, ("bind", *rest[:-1])))
     return Proxy(kind, name, header.number, tuple(_left(lines)))
 
 
-def _left(lines: Iterable[Line]) -> list[Line]:
+def _left(lines: Iterable[ConfigLine]) -> list[ConfigLine]:
     """Leave out what a later line takes back, with ``no`` before it."""
-    found: list[Line] = []
+    found: list[ConfigLine] = []
     for line in lines:
         if line.words[0] == "no":
             found = [other for other in found if not other.begins(*line.words[1:])]
@@ -198,11 +200,11 @@ def _left(lines: Iterable[Line]) -> list[Line]:
     return found
 
 
-def _lines(data: bytes) -> Iterator[Line]:
+def _lines(data: bytes) -> Iterator[ConfigLine]:
     for number, text in enumerate(data.decode("latin-1").split("\n"), start=1):
         words = _words(text)
         if words:
-            yield Line(number, tuple(words))
+            yield ConfigLine(number, tuple(words))
 
 
 def _words(text: str) -> list[str]:

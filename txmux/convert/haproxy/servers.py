@@ -1,4 +1,4 @@
-"""The ``server`` lines of an ``haproxy.cfg``."""
+"""The ``server`` lines of an ``haproxy.cfg``: addresses, TLS and PROXY protocol headers."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from txmux.rules.reading import endpoints
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from txmux.convert.haproxy.lines import Line, Proxy
-    from txmux.convert.writer import Draft, Section
+    from txmux.convert.haproxy.lines import ConfigLine, Proxy
+    from txmux.convert.writer import Draft, DraftSection
 
 
 SPEAKS: Mapping[str, str] = {"send-proxy": "v1", "send-proxy-v2": "v2"}
@@ -61,7 +61,7 @@ _ANY_HOST = frozenset({"", "*", "0.0.0.0", "::"})  # noqa: S104 - not to listen 
 
 
 @attrs.frozen
-class Server:
+class ServerLine:
     """A server.
 
     Attributes:
@@ -70,7 +70,7 @@ class Server:
         parameters: What follows, with the values; without what was taken back.
     """
 
-    line: Line
+    line: ConfigLine
     address: str
     parameters: dict[str, str]
 
@@ -84,8 +84,8 @@ class Server:
 
 
 def add_servers(
-    proxy: Proxy, section: Section, clients: Sequence[Proxy], draft: Draft, used: set[int]
-) -> list[Server]:
+    proxy: Proxy, section: DraftSection, clients: Sequence[Proxy], draft: Draft, used: set[int]
+) -> list[ServerLine]:
     """Write the servers; see `fill_backend`.
 
     Returns:
@@ -94,7 +94,7 @@ def add_servers(
     port = _only_port(clients)
     servers = _servers(proxy, section, draft, used)
     same: Keys = {}
-    added: list[Server] = []
+    added: list[ServerLine] = []
     for server in servers:
         secure, look = encryption(server.parameters, server.address)
         keys = {**header(server.parameters), **secure, **_resolvers(server)}
@@ -116,7 +116,7 @@ def add_servers(
     return added
 
 
-def _resolvers(server: Server) -> Keys:
+def _resolvers(server: ServerLine) -> Keys:
     named = server.parameters.get("resolvers")
     return {"resolvers": named.replace(",", ", ")} if named else {}
 
@@ -132,8 +132,8 @@ def _only_port(clients: Sequence[Proxy]) -> int | None:
     return int(port) if port.isdecimal() else None
 
 
-def _servers(proxy: Proxy, section: Section, draft: Draft, used: set[int]) -> list[Server]:
-    found: list[Server] = []
+def _servers(proxy: Proxy, section: DraftSection, draft: Draft, used: set[int]) -> list[ServerLine]:
+    found: list[ServerLine] = []
     defaults: list[str] = []
     for line in proxy.lines:
         if line.words[0] == "default-server":
@@ -143,7 +143,9 @@ def _servers(proxy: Proxy, section: Section, draft: Draft, used: set[int]) -> li
         if not place or len(line.words) <= place:
             continue
         used.add(line.number)
-        server = Server(line, line.words[place], _parameters([*defaults, *line.words[place + 1 :]]))
+        server = ServerLine(
+            line, line.words[place], _parameters([*defaults, *line.words[place + 1 :]])
+        )
         beyond = [why for name, why in _OUTSIDE.items() if name in server.parameters]
         if beyond:
             draft.look(line.number, f"{line}: is left out; {beyond[0]}", section)
@@ -185,9 +187,9 @@ def _parameters(words: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def _add(server: Server, port: int | None, section: Section, draft: Draft) -> bool:
+def _add(server: ServerLine, port: int | None, section: DraftSection, draft: Draft) -> bool:
     number = server.line.number
-    place, why = _place(server.address, port)
+    place, why = _server_address(server.address, port)
     why = why or _refused(place)
     if why:
         draft.look(number, f"{server.line}: is left out; {why}", section)
@@ -226,7 +228,7 @@ def _refused(text: str) -> str:
     return ""
 
 
-def _place(text: str, clients_port: int | None) -> tuple[str, str]:
+def _server_address(text: str, clients_port: int | None) -> tuple[str, str]:
     """Return the place of a server, or why it has none."""
     path = unix_path(text)
     if path:
@@ -274,12 +276,12 @@ def header(given: Mapping[str, str]) -> Keys:
     return {**keys, "proxy_tlvs": ", ".join(dict.fromkeys(fields))} if fields else keys
 
 
-def encryption(given: Mapping[str, str], place: str) -> tuple[Keys, str]:
+def encryption(given: Mapping[str, str], server: str) -> tuple[Keys, str]:
     """Return the keys about the TLS that is spoken to a server, and what of it a person has to decide.
 
     Args:
         given: The server's parameters.
-        place: Its address.
+        server: Its address.
     """
     if "ssl" not in given:
         return {}, ""
@@ -298,10 +300,10 @@ def encryption(given: Mapping[str, str], place: str) -> tuple[Keys, str]:
     ):
         if given.get(name):
             keys[key] = given[name]
-    return keys, _difference(given, names, sni if not fixed else "", place)
+    return keys, _difference(given, names, sni if not fixed else "", server)
 
 
-def _difference(given: Mapping[str, str], names: set[str], sni: str, place: str) -> str:
+def _difference(given: Mapping[str, str], names: set[str], sni: str, server: str) -> str:
     if given.get("verify") == "none":
         return (
             "verify none: txmux always verifies the certificate of a server; name its authority in tls_ca, and in "
@@ -311,13 +313,13 @@ def _difference(given: Mapping[str, str], names: set[str], sni: str, place: str)
         return f"sni {sni}: the name that is sent does not depend on the client; write tls_name"
     if len(names) > 1:
         return f"sni and verifyhost: the name that is sent is the one that is verified; these are {' and '.join(sorted(names))}"
-    if not names and _is_address(place):
+    if not names and _is_address(server):
         return "HAProxy verifies no name there; write in tls_name which one the certificate is for"
     return ""
 
 
-def _is_address(place: str) -> bool:
-    host = (address(place) or (place, ""))[0]
+def _is_address(server: str) -> bool:
+    host = (address(server) or (server, ""))[0]
     try:
         ipaddress.ip_address(host)
     except ValueError:

@@ -1,4 +1,4 @@
-"""The section ``global`` of an ``haproxy.cfg``: the process, its limits and its log."""
+"""The section ``global`` of an ``haproxy.cfg``: the process, and the defaults that it sets for other sections."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from txmux.convert.haproxy.lines import duration
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from txmux.convert.haproxy.lines import Config, Line
+    from txmux.convert.haproxy.lines import Config, ConfigLine
     from txmux.convert.writer import Draft
 
 
@@ -38,16 +38,16 @@ _ELSEWHERE = frozenset({"ca-base", "crt-base", "ssl-server-verify"})
 
 
 def add_process(
-    settings: Sequence[Line], draft: Draft, no_counterpart: Callable[[Line], None]
+    settings: Sequence[ConfigLine], draft: Draft, no_counterpart: Callable[[ConfigLine], None]
 ) -> None:
     """Write ``[txmux]``.
 
     Args:
         settings: The lines of ``global``.
         draft: Where the section goes, if there is something to write.
-        no_counterpart: Tells of a line that is left.
+        no_counterpart: Reports a line that is left out.
     """
-    found: dict[str, tuple[str, Line]] = {}
+    found: dict[str, tuple[str, ConfigLine]] = {}
     for line in map(_without_minimum, settings):
         name, value = line.words[0], line.words[1] if len(line.words) > 1 else ""
         if name in _KEYS and value:
@@ -67,7 +67,7 @@ def add_process(
                 draft.warn(line.number, f"{line}: {why}", section)
 
 
-def _without_minimum(line: Line) -> Line:
+def _without_minimum(line: ConfigLine) -> ConfigLine:
     """Leave out the oldest version of TLS, which each ``bind`` gets: see `txmux.convert.haproxy.settings`."""
     if line.words[0] != _OF_BINDS or "ssl-min-ver" not in line.words:
         return line
@@ -122,11 +122,11 @@ def _usual(config: Config) -> dict[str, tuple[str, str]]:
 
 
 def _filled(
-    line: Line,
+    line: ConfigLine,
     folders: Mapping[str, str],
     servers: Mapping[str, str],
     usual: Mapping[str, tuple[str, str]],
-) -> Line:
+) -> ConfigLine:
     if line.words[0] not in _HOLDERS:
         return line
     words = list(line.words)
@@ -142,6 +142,6 @@ def _filled(
     return attrs.evolve(line, words=tuple(words))
 
 
-def _name_servers(lines: tuple[Line, ...]) -> list[str]:
+def _name_servers(lines: tuple[ConfigLine, ...]) -> list[str]:
     found = [line.words[2] for line in lines if line.begins("nameserver") and len(line.words) > 2]
     return [address.removeprefix("udp@") for address in found]

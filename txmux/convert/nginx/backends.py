@@ -5,10 +5,16 @@ from __future__ import annotations
 import ipaddress
 from typing import TYPE_CHECKING
 
-from txmux.convert.leading import CLOSE
-from txmux.convert.nginx.scope import Scope, each
-from txmux.convert.nginx.upstreams import Group, add_members, read_group, single, split_group
+from txmux.convert.nginx.scope import DirectiveScope, each
+from txmux.convert.nginx.upstreams import (
+    UpstreamGroup,
+    add_members,
+    read_group,
+    single,
+    split_group,
+)
 from txmux.convert.nginx.values import Value, duration, plain, shown
+from txmux.convert.routes import CLOSE
 from txmux.convert.terms import InexpressibleError
 
 if TYPE_CHECKING:
@@ -16,7 +22,7 @@ if TYPE_CHECKING:
 
     from txmux.convert.nginx.reader import Directive
     from txmux.convert.nginx.variables import Variables
-    from txmux.convert.writer import Draft, Section
+    from txmux.convert.writer import Draft, DraftSection
 
 _FAR = 3
 """Servers that txmux tries by itself."""
@@ -68,9 +74,11 @@ class Backends:
         self._draft = draft
         self._variables = variables
         self._groups = {d.value.lower(): read_group(d) for d in directives if d.name == "upstream"}
-        self._made: dict[object, Section] = {}
+        self._made: dict[object, DraftSection] = {}
 
-    def outcome(self, value: Value, scope: Scope, line: int, *, by_name: bool, is_udp: bool) -> str:
+    def outcome(
+        self, value: Value, scope: DirectiveScope, line: int, *, by_name: bool, is_udp: bool
+    ) -> str:
         """Return the name of the backend that clients are led to.
 
         Args:
@@ -103,11 +111,17 @@ class Backends:
             self._fill(section, group, scope, named=named, is_udp=is_udp)
         return self._made[key].name
 
-    def _group(self, text: str, line: int) -> Group:
+    def _group(self, text: str, line: int) -> UpstreamGroup:
         return self._groups.get(text.lower()) or single(text, line)
 
     def _fill(
-        self, section: Section, group: Group, scope: Scope, *, named: bool, is_udp: bool
+        self,
+        section: DraftSection,
+        group: UpstreamGroup,
+        scope: DirectiveScope,
+        *,
+        named: bool,
+        is_udp: bool,
     ) -> None:
         group.tell(self._draft, section)
         add_members(group, section, self._draft, is_udp=is_udp)
@@ -128,7 +142,9 @@ class Backends:
             lambda line, message: self._draft.warn(line, message, section),
         )
 
-    def _datagrams(self, section: Section, group: Group, scope: Scope) -> None:
+    def _datagrams(
+        self, section: DraftSection, group: UpstreamGroup, scope: DirectiveScope
+    ) -> None:
         """Write what is for UDP only."""
         answers = scope.text("proxy_responses")
         if answers.isdecimal() and answers != "0":
@@ -147,7 +163,7 @@ class Backends:
                 message = f"{directive}: has no counterpart for UDP that is known here"
                 self._draft.look(directive.line, message, section)
 
-    def _streams(self, section: Section, group: Group, scope: Scope) -> None:
+    def _streams(self, section: DraftSection, group: UpstreamGroup, scope: DirectiveScope) -> None:
         """Write what is for TCP only."""
         for key in ("upload_rate", "download_rate"):
             self._rate(section, key, scope)
@@ -158,7 +174,7 @@ class Backends:
         if group.check is not None and "check" not in section.entries:
             group.check.write(section, self._draft)
 
-    def _retries(self, section: Section, group: Group, scope: Scope) -> None:
+    def _retries(self, section: DraftSection, group: UpstreamGroup, scope: DirectiveScope) -> None:
         tries = scope.text("proxy_next_upstream_tries", "0")
         line = scope.line("proxy_next_upstream_tries") or scope.line("proxy_next_upstream")
         if not scope.is_on("proxy_next_upstream", default=True):
@@ -168,7 +184,7 @@ class Backends:
         elif len(group.members) > _FAR:
             section.add("retries", str(len(group.members) - 1), group.line)
 
-    def _rate(self, section: Section, key: str, scope: Scope) -> None:
+    def _rate(self, section: DraftSection, key: str, scope: DirectiveScope) -> None:
         text = scope.text(f"proxy_{key}", "0")
         if text != "0":
             scope.add(section, key, f"proxy_{key}", "", sized=True)
@@ -176,7 +192,7 @@ class Backends:
                 section.entries.pop(key)
                 section.add(key, f"{item.text}/s", item.line)
 
-    def _source(self, section: Section, scope: Scope) -> None:
+    def _source(self, section: DraftSection, scope: DirectiveScope) -> None:
         directive = scope.get("proxy_bind")
         if directive is None or directive.value == "off":
             return
@@ -193,7 +209,7 @@ class Backends:
                 message = f"{directive}: the address has to be one of this machine"
                 self._draft.warn(directive.line, message, section)
 
-    def _tls(self, section: Section, group: Group, scope: Scope) -> None:
+    def _tls(self, section: DraftSection, group: UpstreamGroup, scope: DirectiveScope) -> None:
         if not scope.is_on("proxy_ssl"):
             return
         line = scope.line("proxy_ssl")
@@ -224,7 +240,7 @@ class Backends:
             if own:
                 section.add("tls_client_certificate", scope.path(own.value), own.line)
 
-    def _check(self, section: Section, scope: Scope) -> None:
+    def _check(self, section: DraftSection, scope: DirectiveScope) -> None:
         directive = scope.get("health_check")
         if directive is None:
             return
@@ -245,7 +261,7 @@ class Backends:
             message = f"{directive}: no counterpart of {', '.join(given)}"
             self._draft.look(directive.line, message, section)
 
-    def _resolver(self, section: Section, group: Group, scope: Scope) -> None:
+    def _resolver(self, section: DraftSection, group: UpstreamGroup, scope: DirectiveScope) -> None:
         directive = scope.get("resolver")
         if directive is None:
             message = f"{group.members[0].place}: without a resolver, nginx closes its clients; txmux asks the system's"
@@ -262,7 +278,7 @@ class Backends:
                 self._draft.warn(directive.line, message, section)
 
 
-def _has_name(group: Group) -> bool:
+def _has_name(group: UpstreamGroup) -> bool:
     """Return whether a group is one server whose name is to be looked up."""
     place = group.members[0].place
     if len(group.members) > 1 or place.startswith("unix:"):

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from txmux.convert.leading import Leading
 from txmux.convert.nginx.backends import Backends
 from txmux.convert.nginx.reader import Directive, NginxReader
-from txmux.convert.nginx.scope import Scope
-from txmux.convert.nginx.servers import Made, Server
+from txmux.convert.nginx.scope import DirectiveScope
+from txmux.convert.nginx.servers import NginxConversion, ServerBlock
 from txmux.convert.nginx.values import duration
 from txmux.convert.nginx.variables import Variables
+from txmux.convert.routes import RouteWriter
 from txmux.convert.terms import InexpressibleError
 from txmux.convert.writer import ConvertError
 from txmux.rules.reading import values
@@ -98,8 +98,8 @@ def convert_nginx(
         for d in stream
         if d.name == "limit_conn_zone" and len(d.words) > 2
     }
-    leading = Leading(draft, matchers)
-    made = Made(draft, variables, Backends(stream, draft, variables), zones, leading)
+    routes = RouteWriter(draft, matchers)
+    made = NginxConversion(draft, variables, Backends(stream, draft, variables), zones, routes)
     folder = str(PurePath(path).parent)
     outer = tuple(d for d in stream if d.name not in _BLOCKS)
     _tell(outer, draft)
@@ -115,12 +115,12 @@ def convert_nginx(
                         f"{listen}: the server is chosen by server_name, which has no counterpart"
                     )
                     draft.look(listen.line, message)
-            Server(directive, Scope(draft, block, outer, folder), made).convert()
-    leading.finish()
+            ServerBlock(directive, DirectiveScope(draft, block, outer, folder), made).convert()
+    routes.finish()
 
 
 def _stream(reader: NginxReader, path: str, draft: Draft) -> tuple[Directive, ...]:
-    """Return what is in ``stream``, or in a file that belongs there; of all else is told once."""
+    """Return what is in ``stream``, or in a file that belongs there; report the rest once."""
     top = reader.expanded(reader.directives, inner=False)
     blocks = [d for d in top if d.name in _STREAMS]
     if not blocks and _BLOCKS.isdisjoint(d.name for d in top):
@@ -230,4 +230,4 @@ def _seconds(text: str) -> float:
     try:
         return values.duration(duration(text))
     except InexpressibleError:
-        return 0  # so that it is told
+        return 0  # so that it is reported

@@ -1,4 +1,4 @@
-"""What a ``map`` says of clients by what they say in their ClientHello, or by their address."""
+"""Decisions of a ``map`` by the ClientHello or by the client's address."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from txmux.convert.decided import Case, Decided, always, commonest, in_groups
-from txmux.convert.nginx.maps import Entry, Map, is_below
+from txmux.convert.decided import DecidedCase, DecisionList, always, commonest, in_groups
+from txmux.convert.nginx.maps import MapEntry, ParsedMap, is_below
 from txmux.convert.nginx.values import Value, Variable, joined, plain, shown
 from txmux.convert.patterns import (
     name_pattern,
@@ -30,14 +30,16 @@ if TYPE_CHECKING:
     Lost = Callable[[int, str], None]
 
 
-def look_up(table: Map, value: Value, facts: Mapping[str, str], lost: Lost) -> Decided[Entry]:
+def look_up(
+    table: ParsedMap, value: Value, facts: Mapping[str, str], lost: Lost
+) -> DecisionList[MapEntry]:
     """Decide which entry of a map clients get.
 
     Args:
         table: The map.
         value: What is looked up.
         facts: What is known of a client, by the names of the variables that are in the value.
-        lost: Is told of entries that have no counterpart, or another one, with their lines.
+        lost: Called with the line and the reason for entries that are lost or different.
 
     Raises:
         InexpressibleError: There is no counterpart of all of it.
@@ -45,43 +47,47 @@ def look_up(table: Map, value: Value, facts: Mapping[str, str], lost: Lost) -> D
     text = plain(value)
     if text is not None:
         return always(table.find(text), table.find(text).line)
-    kinds = [facts[piece.name] for piece in value if isinstance(piece, Variable)]
-    if VERSION in kinds and ADDRESS not in kinds:
+    fact_kinds = [facts[piece.name] for piece in value if isinstance(piece, Variable)]
+    if VERSION in fact_kinds and ADDRESS not in fact_kinds:
         return _by_version(table, value, facts, lost)
-    if len(kinds) == 1:
+    if len(fact_kinds) == 1:
         at = next(n for n, piece in enumerate(value) if isinstance(piece, Variable))
         before, after = ("".join(map(str, side)) for side in (value[:at], value[at + 1 :]))
-        by = {NAME: _by_name, PROTOCOLS: _by_protocol, ADDRESS: _by_address}[kinds[0]]
+        by = {NAME: _by_name, PROTOCOLS: _by_protocol, ADDRESS: _by_address}[fact_kinds[0]]
         return by(Parts(table, before, after), lost)
-    if sorted(kinds) == [PROTOCOLS, NAME] and len(value) == 3:
-        return by_two(table, str(value[1]), kinds, lost)
+    if sorted(fact_kinds) == [PROTOCOLS, NAME] and len(value) == 3:
+        return by_two(table, str(value[1]), fact_kinds, lost)
     raise InexpressibleError(f"a map of {shown(value)} has no counterpart")
 
 
-def _by_version(table: Map, value: Value, facts: Mapping[str, str], lost: Lost) -> Decided[Entry]:
+def _by_version(
+    table: ParsedMap, value: Value, facts: Mapping[str, str], lost: Lost
+) -> DecisionList[MapEntry]:
     def put(text: str) -> Value:
         pieces = [
             text if isinstance(p, Variable) and facts[p.name] == VERSION else p for p in value
         ]
         return joined(pieces)
 
-    # Whoever does not speak TLS has none of these.
+    # A client that does not speak TLS has none of these.
     others = table.find("".join(p for p in value if isinstance(p, str)))
     found = {version: look_up(table, put(text), facts, lost) for text, version in VERSIONS.items()}
     most = commonest(list(found.values()))
-    cases: list[Case[Entry]] = []
+    cases: list[DecidedCase[MapEntry]] = []
     for result in sorted(dict.fromkeys(found.values()), key=most.__eq__):
         versions = ",".join(version for version in found if found[version] == result)
         term = tls() if result == most else tls(version=versions)
         for case in result.cases:
-            cases += [Case(c, case.result, case.line) for c in [both((term,), case.condition)] if c]
+            cases += [
+                DecidedCase(c, case.result, case.line) for c in [both((term,), case.condition)] if c
+            ]
         if result != most or result.otherwise != others:
-            cases.append(Case((term,), result.otherwise, result.otherwise.line))
-    return Decided(tuple(cases), others, others.line).simplified()
+            cases.append(DecidedCase((term,), result.otherwise, result.otherwise.line))
+    return DecisionList(tuple(cases), others, others.line).simplified()
 
 
-def _by_name(parts: Parts, lost: Lost) -> Decided[Entry]:
-    items: list[tuple[str, Entry]] = []
+def _by_name(parts: Parts, lost: Lost) -> DecisionList[MapEntry]:
+    items: list[tuple[str, MapEntry]] = []
     for name, entry in parts.exact():
         if set(name) & set("*?,~ "):
             lost(
@@ -105,13 +111,16 @@ def _by_name(parts: Parts, lost: Lost) -> Decided[Entry]:
 
 
 def _with_rest(
-    conditions: Iterable[tuple[Condition, Entry]], given: Term, default: Entry, empty: Entry
-) -> Decided[Entry]:
+    conditions: Iterable[tuple[Condition, MapEntry]],
+    given: Term,
+    default: MapEntry,
+    empty: MapEntry,
+) -> DecisionList[MapEntry]:
     """Add the others: those that have said something, and those that have not."""
-    cases = [Case(condition, entry, entry.line) for condition, entry in conditions]
+    cases = [DecidedCase(condition, entry, entry.line) for condition, entry in conditions]
     if default != empty:
-        cases.append(Case((given,), default, default.line))
-    return Decided(tuple(cases), empty, empty.line).simplified()
+        cases.append(DecidedCase((given,), default, default.line))
+    return DecisionList(tuple(cases), empty, empty.line).simplified()
 
 
 def _is_name(text: str) -> bool:
@@ -132,8 +141,8 @@ def _names_overlap(a: str, b: str) -> bool:
     return True
 
 
-def _by_protocol(parts: Parts, lost: Lost) -> Decided[Entry]:
-    conditions: list[tuple[Condition, Entry]] = []
+def _by_protocol(parts: Parts, lost: Lost) -> DecisionList[MapEntry]:
+    conditions: list[tuple[Condition, MapEntry]] = []
     # The longest list first: in txmux, one of its protocols is enough.
     for text, entry in sorted(parts.exact(), key=lambda item: -item[0].count(",")):
         conditions.append(((tls(alpn=offered(text, entry.line, lost)),), entry))
@@ -151,11 +160,11 @@ def _by_protocol(parts: Parts, lost: Lost) -> Decided[Entry]:
     return _with_rest(conditions, tls(alpn="*"), default, parts.empty)
 
 
-def _by_address(parts: Parts, lost: Lost) -> Decided[Entry]:
-    cases: list[Case[Entry]] = []
+def _by_address(parts: Parts, lost: Lost) -> DecisionList[MapEntry]:
+    cases: list[DecidedCase[MapEntry]] = []
     if parts.before or parts.after or parts.table.wild or parts.table.regular:
         raise InexpressibleError("addresses can be compared as a whole only; write a geo block")
-    items: list[tuple[IPNetwork, Entry]] = []
+    items: list[tuple[IPNetwork, MapEntry]] = []
     for text, entry in parts.exact():
         network = _address(text)
         if network is None:
@@ -163,9 +172,9 @@ def _by_address(parts: Parts, lost: Lost) -> Decided[Entry]:
         else:
             items.append((network, entry))
     for networks, entry in in_groups(items, operator.eq, lambda _: True):
-        cases.append(Case((Term(allowed=frozenset(networks)),), entry, entry.line))
+        cases.append(DecidedCase((Term(allowed=frozenset(networks)),), entry, entry.line))
     default = parts.table.default
-    return Decided(tuple(cases), default, default.line).simplified()
+    return DecisionList(tuple(cases), default, default.line).simplified()
 
 
 def _address(text: str) -> IPNetwork | None:
@@ -179,22 +188,22 @@ class _Two:
 
     Args:
         sign: What is between the two.
-        kinds: Which of the two is first.
-        lost: Is told of entries that have no counterpart, with their lines.
+        fact_kinds: Which of the two is first.
+        lost: Called with the line and the reason for entries that are lost.
     """
 
-    def __init__(self, sign: str, kinds: list[str], lost: Lost) -> None:
-        self.cases: list[Case[Entry]] = []
+    def __init__(self, sign: str, fact_kinds: list[str], lost: Lost) -> None:
+        self.cases: list[DecidedCase[MapEntry]] = []
         self._sign = sign
-        self._kinds = kinds
+        self._fact_kinds = fact_kinds
         self._lost = lost
 
-    def add_text(self, text: str, entry: Entry) -> None:
+    def add_text(self, text: str, entry: MapEntry) -> None:
         first, found, second = text.partition(self._sign)
         if found and (first or second):
             self._add(text, (first, second), entry, regular=False)
 
-    def add_pattern(self, pattern: str, entry: Entry) -> None:
+    def add_pattern(self, pattern: str, entry: MapEntry) -> None:
         sides = split(pattern.removeprefix("*"), self._sign)
         if sides is None:
             why = "it is not plain which of the variables it is about"
@@ -202,17 +211,17 @@ class _Two:
         else:
             self._add(f"~{pattern}", (f"{sides[0]}$", f"^{sides[1]}"), entry, regular=True)
 
-    def _add(self, asked: str, texts: tuple[str, str], entry: Entry, *, regular: bool) -> None:
+    def _add(self, asked: str, texts: tuple[str, str], entry: MapEntry, *, regular: bool) -> None:
         condition: Condition = (Term(),)
         try:
-            for kind, text in zip(self._kinds, texts, strict=True):
+            for kind, text in zip(self._fact_kinds, texts, strict=True):
                 condition = both(condition, self._part(kind, text, entry, regular=regular))
         except InexpressibleError as error:
             self._lost(entry.line, f"{asked}: is left out: {error}")
         else:
-            self.cases.append(Case(condition, entry, entry.line))
+            self.cases.append(DecidedCase(condition, entry, entry.line))
 
-    def _part(self, kind: str, text: str, entry: Entry, *, regular: bool) -> Condition:
+    def _part(self, kind: str, text: str, entry: MapEntry, *, regular: bool) -> Condition:
         if regular and takes_everything(text):
             return (Term(),)
         if not text or (regular and python_regex(text).search("")):
@@ -225,26 +234,28 @@ class _Two:
         return (tls(alpn=patterns),)
 
 
-def by_two(table: Map, sign: str, kinds: list[str], lost: Lost) -> Decided[Entry]:
+def by_two(
+    table: ParsedMap, sign: str, fact_kinds: list[str], lost: Lost
+) -> DecisionList[MapEntry]:
     """Look up a server name and a list of protocols with a sign between them.
 
     Args:
         table: The map.
         sign: What is between the two.
-        kinds: Which of the two is first.
-        lost: Is told of entries that have no counterpart, with their lines.
+        fact_kinds: Which of the two is first.
+        lost: Called with the line and the reason for entries that are lost.
     """
-    two = _Two(sign, kinds, lost)
+    two = _Two(sign, fact_kinds, lost)
     for text, entry in table.exact.items():
         two.add_text(text, entry)
     for pattern, _, entry in table.regular:
         if takes_everything(pattern.removeprefix("*")):
-            return Decided(tuple(two.cases), entry, entry.line)
+            return DecisionList(tuple(two.cases), entry, entry.line)
         two.add_pattern(pattern, entry)
     nothing = table.find(sign)
     if nothing != table.default:
         lost(nothing.line, f"{sign}: is left out: it would take TLS without a name, too")
-    return Decided(tuple(two.cases), table.default, table.default.line).simplified()
+    return DecisionList(tuple(two.cases), table.default, table.default.line).simplified()
 
 
 NAME, PROTOCOLS, VERSION, ADDRESS = "sni", "alpn", "version", "address"
@@ -316,15 +327,15 @@ class Parts:
         after: What is after it.
     """
 
-    table: Map
+    table: ParsedMap
     before: str = ""
     after: str = ""
 
     @property
-    def empty(self) -> Entry:
+    def empty(self) -> MapEntry:
         return self.table.find(self.before + self.after)
 
-    def exact(self) -> Iterator[tuple[str, Entry]]:
+    def exact(self) -> Iterator[tuple[str, MapEntry]]:
         """Yield the entries for one text that is not empty."""
         before, after = self.before.lower(), self.after.lower()
         for text, entry in self.table.exact.items():
@@ -332,7 +343,7 @@ class Parts:
             if text.startswith(before) and text.endswith(after) and end > len(before):
                 yield text[len(before) : end], entry
 
-    def wild(self, lost: Callable[[int, str], None]) -> Iterator[tuple[str, Entry]]:
+    def wild(self, lost: Callable[[int, str], None]) -> Iterator[tuple[str, MapEntry]]:
         """Yield the entries for texts with a wildcard."""
         for pattern, entry in self.table.wild:
             if self.before or self.after:
@@ -340,7 +351,7 @@ class Parts:
             else:
                 yield pattern, entry
 
-    def regular(self, lost: Callable[[int, str], None]) -> Iterator[tuple[str, Entry]]:
+    def regular(self, lost: Callable[[int, str], None]) -> Iterator[tuple[str, MapEntry]]:
         """Yield what follows ``~`` of the regular expressions, made to be about the part alone."""
         for pattern, _, entry in self.table.regular:
             bare = pattern.removeprefix("*")

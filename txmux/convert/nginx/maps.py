@@ -20,7 +20,7 @@ _SPECIAL = frozenset({"hostnames", "volatile"})
 
 
 @attrs.frozen
-class Entry:
+class MapEntry:
     """A value of a map, which may have variables in it.
 
     Attributes:
@@ -33,7 +33,7 @@ class Entry:
 
 
 @attrs.frozen
-class Map:
+class ParsedMap:
     """A map, with what is looked at first in front, as nginx does it.
 
     Attributes:
@@ -45,12 +45,12 @@ class Map:
     """
 
     source: str
-    exact: dict[str, Entry]
-    wild: tuple[tuple[str, Entry], ...]
-    regular: tuple[tuple[str, re.Pattern[str], Entry], ...]
-    default: Entry
+    exact: dict[str, MapEntry]
+    wild: tuple[tuple[str, MapEntry], ...]
+    regular: tuple[tuple[str, re.Pattern[str], MapEntry], ...]
+    default: MapEntry
 
-    def find(self, text: str) -> Entry:
+    def find(self, text: str) -> MapEntry:
         """Look up a text."""
         lower = text.lower()
         if lower in self.exact:
@@ -64,7 +64,7 @@ class Map:
                 return entry
         return self.default
 
-    def entries(self) -> list[Entry]:
+    def entries(self) -> list[MapEntry]:
         """Return all entries."""
         wild, regular = [e for _, e in self.wild], [e for _, _, e in self.regular]
         return [*self.exact.values(), *wild, *regular, self.default]
@@ -79,21 +79,21 @@ def is_below(name: str, pattern: str) -> bool:
     )
 
 
-def read_map(directive: Directive, lost: Callable[[int, str], None]) -> Map:
+def read_map(directive: Directive, lost: Callable[[int, str], None]) -> ParsedMap:
     """Read a block.
 
     Args:
         directive: The ``map``.
-        lost: Is told of entries that are left out, with their lines.
+        lost: Called with the line and the reason for entries that are lost.
     """
     block = directive.block or ()
     hostnames = any(d.words == ("hostnames",) for d in block)
-    exact: dict[str, Entry] = {}
-    wild: list[tuple[str, Entry]] = []
-    regular: list[tuple[str, re.Pattern[str], Entry]] = []
-    default = Entry("", directive.line)
+    exact: dict[str, MapEntry] = {}
+    wild: list[tuple[str, MapEntry]] = []
+    regular: list[tuple[str, re.Pattern[str], MapEntry]] = []
+    default = MapEntry("", directive.line)
     for line in block:
-        key, entry = line.name, Entry(line.value, line.line)
+        key, entry = line.name, MapEntry(line.value, line.line)
         if line.words in {(word,) for word in _SPECIAL}:
             continue
         if len(line.words) != 2:
@@ -111,4 +111,4 @@ def read_map(directive: Directive, lost: Callable[[int, str], None]) -> Map:
             exact.setdefault(key.removeprefix("\\").lower(), entry)
     # Of wildcards those in front are looked at first, and of these the longest.
     wild.sort(key=lambda item: (item[0].endswith(".*"), -item[0].count("."), -len(item[0])))
-    return Map(directive.value, exact, tuple(wild), tuple(regular), default)
+    return ParsedMap(directive.value, exact, tuple(wild), tuple(regular), default)

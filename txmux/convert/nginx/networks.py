@@ -5,8 +5,8 @@ from __future__ import annotations
 import ipaddress
 from typing import TYPE_CHECKING
 
-from txmux.convert.decided import Case, Decided, in_groups
-from txmux.convert.nginx.maps import Entry
+from txmux.convert.decided import DecidedCase, DecisionList, in_groups
+from txmux.convert.nginx.maps import MapEntry
 from txmux.convert.terms import InexpressibleError, Term
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def admission(
 
     Args:
         rules: ``allow`` and ``deny`` of nginx, of which the first that fits counts.
-        lost: Is told of rules that are left out.
+        lost: Called with the line and the reason for rules that are lost.
 
     Raises:
         InexpressibleError: It would take too many networks.
@@ -49,8 +49,8 @@ def admission(
         if rule.value == "all":
             if rule.name == "allow":
                 return [], _texts(denied)
-            nobody = [*map(ipaddress.ip_network, ("255.255.255.255/32",))]
-            return _texts(allowed or nobody), _texts(denied)
+            no_client = [*map(ipaddress.ip_network, ("255.255.255.255/32",))]
+            return _texts(allowed or no_client), _texts(denied)
         try:
             found = networks_of(rule.value)
         except ValueError:
@@ -90,10 +90,10 @@ def _text(network: IPNetwork) -> str:
     return str(network.network_address if single else network)
 
 
-def by_network(directive: Directive, lost: Callable[[int, str], None]) -> Decided[Entry]:
+def by_network(directive: Directive, lost: Callable[[int, str], None]) -> DecisionList[MapEntry]:
     """Read a block ``geo``, of which the smallest network that has the client counts."""
-    default = Entry("", directive.line)
-    found: list[tuple[IPNetwork, Entry]] = []
+    default = MapEntry("", directive.line)
+    found: list[tuple[IPNetwork, MapEntry]] = []
     for network, entry in _entries(directive, lost):
         if network is None:
             default = entry
@@ -101,20 +101,20 @@ def by_network(directive: Directive, lost: Callable[[int, str], None]) -> Decide
             found.append((network, entry))
     found.sort(key=lambda item: -item[0].prefixlen)
     groups = in_groups(found, _overlap, _is_address)
-    cases = [Case((Term(allowed=frozenset(nets)),), e, e.line) for nets, e in groups]
-    return Decided(tuple(cases), default, default.line).simplified()
+    cases = [DecidedCase((Term(allowed=frozenset(nets)),), e, e.line) for nets, e in groups]
+    return DecisionList(tuple(cases), default, default.line).simplified()
 
 
 def _entries(
     directive: Directive, lost: Callable[[int, str], None]
-) -> Iterator[tuple[IPNetwork | None, Entry]]:
+) -> Iterator[tuple[IPNetwork | None, MapEntry]]:
     for line in directive.block or ():
         if line.words == ("ranges",):
             continue
         if line.name in {"proxy", "proxy_recursive", "delete"} or len(line.words) != 2:
             lost(line.line, f"{line}: is left out: it has no counterpart")
         elif line.name == "default":
-            yield None, Entry(line.value, line.line)
+            yield None, MapEntry(line.value, line.line)
         else:
             try:
                 networks = networks_of(line.name)
@@ -122,7 +122,7 @@ def _entries(
                 lost(line.line, f"{line}: is left out: {line.name} is not a network")
                 continue
             for network in networks:
-                yield network, Entry(line.value, line.line)
+                yield network, MapEntry(line.value, line.line)
 
 
 def _is_address(network: IPNetwork) -> bool:

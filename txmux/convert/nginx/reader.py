@@ -60,7 +60,6 @@ class Directive:
 
     @property
     def value(self) -> str:
-        """The first parameter, or nothing."""
         return self.words[1] if len(self.words) > 1 else ""
 
     def __str__(self) -> str:
@@ -72,8 +71,8 @@ class NginxReader:
 
     Args:
         data: What is in the main file.
-        path: Its name. Relative paths of files that are included start at its folder, as nginx has it.
-        draft: Numbers the lines, and is told of files that cannot be read.
+        path: Its name. Relative paths of included files start at its folder, as in nginx.
+        draft: Numbers the lines, and reports files that cannot be read.
 
     Raises:
         ConvertError: crossplane is not installed, or the file is not one of nginx.
@@ -101,28 +100,28 @@ class NginxReader:
             self.directives = self._read(copy.name, path)
 
     def expanded(
-        self, directives: Iterable[Directive], *, inner: bool = True, inside: tuple[str, ...] = ()
+        self, directives: Iterable[Directive], *, inner: bool = True, within: tuple[str, ...] = ()
     ) -> tuple[Directive, ...]:
         """Put what is included in the place of each ``include``.
 
         Args:
             directives: Where to look.
             inner: Whether to look into braces, too.
-            inside: The files that these are in.
+            within: The files that these are in.
         """
         found: list[Directive] = []
         for directive in directives:
             if directive.name == "include" and directive.block is None:
-                found += self._included(directive, inside, inner=inner)
+                found += self._included(directive, within, inner=inner)
             elif inner and directive.block is not None:
-                block = self.expanded(directive.block, inside=inside)
+                block = self.expanded(directive.block, within=within)
                 found.append(attrs.evolve(directive, block=block))
             else:
                 found.append(directive)
         return tuple(found)
 
     def _included(
-        self, directive: Directive, inside: tuple[str, ...], *, inner: bool
+        self, directive: Directive, within: tuple[str, ...], *, inner: bool
     ) -> Iterator[Directive]:
         pattern = str(Path(self._path).parent / directive.value)
         several = glob.has_magic(pattern) and "\0" not in pattern  # which no name has
@@ -132,12 +131,12 @@ class NginxReader:
             self._draft.warn(directive.line, f"{directive}: there is no such file here")
         for file in files:
             directives, why = (
-                self._tried(file) if file not in inside else ((), "it includes itself")
+                self._tried(file) if file not in within else ((), "it includes itself")
             )
             if why:
                 message = f"{directive}: is left out: {file} cannot be read: {why}"
                 self._draft.look(directive.line, message)
-            yield from self.expanded(directives, inner=inner, inside=(*inside, file))
+            yield from self.expanded(directives, inner=inner, within=(*within, file))
 
     def _tried(self, file: str) -> tuple[tuple[Directive, ...], str]:
         """Read a file; if it cannot be opened, say why."""

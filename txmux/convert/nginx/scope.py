@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from txmux.convert.nginx.reader import Directive
-    from txmux.convert.writer import Draft, Section
+    from txmux.convert.writer import Draft, DraftSection
 
 
 @attrs.frozen
-class Scope:
+class DirectiveScope:
     """The directives of a server, or of an upstream.
 
     Attributes:
@@ -63,7 +63,7 @@ class Scope:
         return os.path.join(os.path.abspath(self.folder), text)  # noqa: PTH100, PTH118 - not resolved
 
     def add(
-        self, section: Section, key: str, name: str, default: str, *, sized: bool = False
+        self, section: DraftSection, key: str, name: str, default: str, *, sized: bool = False
     ) -> None:
         """Write a time or a size.
 
@@ -84,7 +84,7 @@ class Scope:
             section.add(key, value, self.line(name))
 
 
-def each(scope: Scope, names: dict[str, str], tell: Callable[[int, str], None]) -> None:
+def each(scope: DirectiveScope, names: dict[str, str], tell: Callable[[int, str], None]) -> None:
     """Report directives, and of each why it has no counterpart."""
     for directive in scope.own:
         if directive.name in names:

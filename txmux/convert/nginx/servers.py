@@ -1,4 +1,4 @@
-"""The blocks ``server``: where they listen, whom they let in, and where they lead."""
+"""The blocks ``server``: where they listen, which clients they admit, and where these go."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from txmux.convert.decided import Decided, always
-from txmux.convert.leading import CLOSE, Leading
+from txmux.convert.decided import DecisionList, always
 from txmux.convert.nginx.networks import admission
-from txmux.convert.nginx.variables import Place, Variables
+from txmux.convert.nginx.variables import ListenContext, Variables
+from txmux.convert.routes import CLOSE, RouteWriter
 from txmux.convert.terms import InexpressibleError, Term
 
 if TYPE_CHECKING:
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
     from txmux.convert.nginx.backends import Backends
     from txmux.convert.nginx.reader import Directive
-    from txmux.convert.nginx.scope import Scope
+    from txmux.convert.nginx.scope import DirectiveScope
     from txmux.convert.nginx.values import Value
-    from txmux.convert.writer import Draft, Section
+    from txmux.convert.writer import Draft, DraftSection
 
 
 _EVERYBODY = "0.0.0.0/0, ::/0"
@@ -29,26 +29,26 @@ _BY_CLIENT = frozenset({"$binary_remote_addr", "$remote_addr"})
 
 
 @attrs.frozen
-class Made:
+class NginxConversion:
     """What is made of a file so far.
 
     Attributes:
-        backends: Gives where to lead clients.
+        backends: Gives where to backend_of clients.
         zones: What each zone of ``limit_conn_zone`` counts.
-        leading: Writes the routes.
+        routes: Writes the routes.
     """
 
     draft: Draft
     variables: Variables
     backends: Backends
     zones: Mapping[str, str]
-    leading: Leading
+    routes: RouteWriter
 
 
-class Server:
+class ServerBlock:
     """A server while it is converted."""
 
-    def __init__(self, directive: Directive, scope: Scope, made: Made) -> None:
+    def __init__(self, directive: Directive, scope: DirectiveScope, made: NginxConversion) -> None:
         self._directive = directive
         self._scope = scope
         self._made = made
@@ -62,7 +62,7 @@ class Server:
                 self._draft.look(self._directive.line, "server: is left out: it listens nowhere")
             return
         self._made.variables.set(self._scope.all("set"))
-        groups: dict[tuple[Endpoint, Decided[str]], list[Endpoint]] = {}
+        groups: dict[tuple[Endpoint, DecisionList[str]], list[Endpoint]] = {}
         for endpoint in endpoints:
             # Those that differ in nothing but their addresses are one listener.
             kind = attrs.evolve(endpoint, host="", port="", path="")
@@ -70,13 +70,13 @@ class Server:
         for (_, decided), several in groups.items():
             self._listener(several, decided)
 
-    def _decided(self, endpoint: Endpoint) -> Decided[str]:
+    def _decided(self, endpoint: Endpoint) -> DecisionList[str]:
         """Return where clients are led: the name of a backend, or ``close``."""
         directive = self._scope.get("proxy_pass") or self._scope.get("pass")
         if directive is None:
             self._no_proxy()
             return always(CLOSE, self._directive.line)
-        place = Place(endpoint.host, endpoint.port, self._preread(endpoint), endpoint.ended)
+        place = ListenContext(endpoint.host, endpoint.port, self._preread(endpoint), endpoint.ended)
         by_name = "$" in directive.value
         try:
             values = self._made.variables.decide(directive.value, directive.line, place)
@@ -84,7 +84,7 @@ class Server:
             self._lost(directive.line, f"{directive}: {error}; its clients are closed")
             return always(CLOSE, directive.line)
 
-        def lead(value: Value, line: int) -> Decided[str]:
+        def backend_of(value: Value, line: int) -> DecisionList[str]:
             try:
                 name = self._made.backends.outcome(
                     value, self._scope, line, by_name=by_name, is_udp=endpoint.datagrams
@@ -94,7 +94,7 @@ class Server:
                 name = CLOSE
             return always(name, line)
 
-        return values.then(lead, self._lost).simplified()
+        return values.then(backend_of, self._lost).simplified()
 
     def _no_proxy(self) -> None:
         directive = self._scope.get("return")
@@ -112,12 +112,12 @@ class Server:
     def _lost(self, line: int, message: str) -> None:
         self._draft.look(line, message)
 
-    def _listener(self, endpoints: list[Endpoint], decided: Decided[str]) -> None:
+    def _listener(self, endpoints: list[Endpoint], decided: DecisionList[str]) -> None:
         first = endpoints[0]
         kind = "udp" if first.datagrams else "port"
         name = f"{kind}-{first.port}" if first.port else PurePath(first.path).stem
         section = self._draft.section("listen", name, first.line)
-        self._made.leading.listeners.append(section)
+        self._made.routes.listeners.append(section)
         for endpoint in endpoints:
             section.add("endpoint", str(endpoint), endpoint.line)
         self._patience(section, first, decided)
@@ -134,9 +134,11 @@ class Server:
         if first.ended:
             self._ended(section, decided)
         else:
-            self._made.leading.lead(section, decided, waits=self._preread(first))
+            self._made.routes.write(section, decided, waits=self._preread(first))
 
-    def _patience(self, section: Section, endpoint: Endpoint, decided: Decided[str]) -> None:
+    def _patience(
+        self, section: DraftSection, endpoint: Endpoint, decided: DecisionList[str]
+    ) -> None:
         """Write for what a client is waited for, and how long."""
         if endpoint.ended:
             self._scope.add(section, "detect_timeout", "ssl_handshake_timeout", "60s")
@@ -154,18 +156,18 @@ class Server:
             if not any(term.matcher for term in terms):
                 section.add("silent", CLOSE, self._scope.line("ssl_preread"))
 
-    def _ended(self, listener: Section, decided: Decided[str]) -> None:
+    def _ended(self, listener: DraftSection, decided: DecisionList[str]) -> None:
         cases = [(case.condition, case.result, case.line) for case in decided.cases]
         cases.append(((Term("tls"),), decided.otherwise, decided.line))
         for condition, outcome, line in cases:
             terms = [
                 term if term.matcher else attrs.evolve(term, matcher="tls") for term in condition
             ]
-            for section in self._made.leading.route(listener, terms, outcome, line):
+            for section in self._made.routes.route(listener, terms, outcome, line):
                 if outcome != CLOSE:
                     self._certificates(section)
 
-    def _certificates(self, section: Section) -> None:
+    def _certificates(self, section: DraftSection) -> None:
         scope = self._scope
         for name in ("ssl_certificate", "ssl_certificate_key"):
             for directive in scope.all(name):
@@ -193,7 +195,7 @@ class Server:
         if protocols:
             self._protocols(section, protocols)
 
-    def _protocols(self, section: Section, directive: Directive) -> None:
+    def _protocols(self, section: DraftSection, directive: Directive) -> None:
         spoken = set(directive.parameters)
         if spoken == {"TLSv1.3"}:
             section.add("tls_minimum", "1.3", directive.line)
@@ -204,7 +206,7 @@ class Server:
         elif spoken != {"TLSv1.2", "TLSv1.3"}:
             self._draft.warn(directive.line, f"{directive}: txmux speaks TLS 1.2 and 1.3", section)
 
-    def _proxied(self, section: Section) -> None:
+    def _proxied(self, section: DraftSection) -> None:
         trusted = self._scope.all("set_real_ip_from")
         if not trusted:
             section.add("accept_proxy_from", _EVERYBODY, section.line)
@@ -222,7 +224,7 @@ class Server:
         )
         self._draft.look(trusted[0].line, message, section)
 
-    def _admission(self, section: Section, *, proxied: bool) -> None:
+    def _admission(self, section: DraftSection, *, proxied: bool) -> None:
         rules = self._scope.all("allow", "deny")
         if proxied and rules and not self._scope.all("set_real_ip_from"):
             message = "allow, deny: are left out: they ask for the proxy's address, and txmux for the client's"
@@ -242,12 +244,12 @@ class Server:
             for network in networks:
                 section.add(key, network, rules[0].line)
 
-    def _limits(self, section: Section, key: str, *, shared: bool) -> None:
+    def _limits(self, section: DraftSection, key: str, *, shared: bool) -> None:
         for directive in self._scope.all("limit_conn"):
             counted = self._made.zones.get(directive.value, "")
             most = directive.words[-1]
             if self._scope.is_on("limit_conn_dry_run"):
-                message = f"{directive}: is left out: limit_conn_dry_run has it only counted"
+                message = f"{directive}: is left out: limit_conn_dry_run only counts"
                 self._draft.warn(directive.line, message, section)
             elif counted in _BY_CLIENT:
                 section.add(f"{key}_per_source", most, directive.line)

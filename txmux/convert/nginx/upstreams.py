@@ -1,4 +1,7 @@
-"""The blocks ``upstream``: which servers there are, and how one of them is chosen."""
+"""The blocks ``upstream`` and ``split_clients``: servers, their balance, and their checks.
+
+Checks are those of nginx_tcp_proxy_module, nginx_upstream_check_module and ngx_healthcheck_module.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from txmux.convert.nginx.reader import Directive
-    from txmux.convert.writer import Draft, Section
+    from txmux.convert.writer import Draft, DraftSection
 
 
 _ADDRESS = re.compile(r"(?P<host>\[[^\]]*\]|[^:/\s]+):(?P<port>[0-9]+)")
@@ -36,7 +39,7 @@ _PARAMETERS = frozenset({"weight", "max_conns", "max_fails", "fail_timeout"})
 
 
 @attrs.frozen
-class Member:
+class UpstreamServer:
     """A server of a group.
 
     Attributes:
@@ -57,7 +60,7 @@ class Member:
 
 
 @attrs.frozen
-class Group:
+class UpstreamGroup:
     """Servers of which each client gets one.
 
     Attributes:
@@ -70,13 +73,13 @@ class Group:
     """
 
     name: str
-    members: tuple[Member, ...]
+    members: tuple[UpstreamServer, ...]
     balance: str = "round-robin"
     line: int = attrs.field(default=0, eq=False)
     problems: tuple[tuple[int, str], ...] = ()
-    check: Asked | None = None
+    check: ServerCheck | None = None
 
-    def tell(self, draft: Draft, section: Section) -> None:
+    def tell(self, draft: Draft, section: DraftSection) -> None:
         """Report what has no counterpart."""
         for line, message in self.problems:
             draft.look(line, message, section)
@@ -99,7 +102,7 @@ def place_of(text: str) -> str:
     return place
 
 
-def single(text: str, line: int) -> Group:
+def single(text: str, line: int) -> UpstreamGroup:
     """Make a group of one server.
 
     Raises:
@@ -107,13 +110,13 @@ def single(text: str, line: int) -> Group:
     """
     place = place_of(text)
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", place.removeprefix("unix:")).strip("-")
-    return Group(name, (Member(place, line),), line=line)
+    return UpstreamGroup(name, (UpstreamServer(place, line),), line=line)
 
 
-def read_group(directive: Directive) -> Group:
+def read_group(directive: Directive) -> UpstreamGroup:
     """Read a block."""
     problems: list[tuple[int, str]] = []
-    members: list[Member] = []
+    members: list[UpstreamServer] = []
     balance = "round-robin"
     for line in directive.block or ():
         if line.name == "server":
@@ -131,10 +134,10 @@ def read_group(directive: Directive) -> Group:
             problems.append((line.line, f"{line}: has no counterpart"))
     check = read_check(directive.block or ())
     name = directive.value
-    return Group(name, tuple(members), balance, directive.line, tuple(problems), check)
+    return UpstreamGroup(name, tuple(members), balance, directive.line, tuple(problems), check)
 
 
-def _member(directive: Directive, problems: list[tuple[int, str]]) -> Member:
+def _member(directive: Directive, problems: list[tuple[int, str]]) -> UpstreamServer:
     given: dict[str, str] = {}
     for word in directive.parameters[1:]:
         name, equals, value = word.partition("=")
@@ -150,7 +153,7 @@ def _member(directive: Directive, problems: list[tuple[int, str]]) -> Member:
     }
     options = [f"max_connections={numbers['max_conns']}"] * bool(numbers["max_conns"])
     options += [flag for flag in ("backup", "down") if flag in given]
-    return Member(
+    return UpstreamServer(
         place_of(directive.value),
         directive.line,
         numbers["weight"],
@@ -166,7 +169,7 @@ def _number(text: str) -> int:
     return int(text)
 
 
-def add_members(group: Group, section: Section, draft: Draft, *, is_udp: bool) -> None:
+def add_members(group: UpstreamGroup, section: DraftSection, draft: Draft, *, is_udp: bool) -> None:
     """Write the servers, and how one of them is chosen."""
     udp = "udp:" if is_udp else ""
     for member in group.members:
@@ -209,7 +212,7 @@ _KINDS: Mapping[str, list[str]] = {
 
 
 @attrs.frozen
-class Asked:
+class ServerCheck:
     """What servers are asked.
 
     Attributes:
@@ -222,12 +225,12 @@ class Asked:
     words: tuple[str, ...]
     unknown: tuple[str, ...] = ()
 
-    def write(self, section: Section, draft: Draft, *, is_udp: bool = False) -> None:
+    def write(self, section: DraftSection, draft: Draft, *, is_udp: bool = False) -> None:
         """Write it, or tell that it is lost.
 
         Args:
             section: Where it goes.
-            draft: Where is told what is lost.
+            draft: Reports what is lost.
             is_udp: Whether the servers are spoken to by datagrams, of which nothing but a connection elsewhere could be checked.
         """
         line = self.directive.line
@@ -240,7 +243,7 @@ class Asked:
             draft.warn(line, message, section)
 
 
-def read_check(directives: Iterable[Directive]) -> Asked | None:
+def read_check(directives: Iterable[Directive]) -> ServerCheck | None:
     """Read what is in an ``upstream`` about checks; ``None`` if there are none."""
     latest = {d.name: d for d in directives if d.name in CHECKS}
     check = latest.get("check")
@@ -257,7 +260,7 @@ def read_check(directives: Iterable[Directive]) -> Asked | None:
         words = [*words, *([f"port={port}"] * (port != "0"))]
         words += [f"{name}={_time(times[name])}" for name in ("interval", "timeout")]
         words += [f"{name}={times[name]}" for name in ("rise", "fall")]
-    return Asked(check, tuple(words), tuple(given))
+    return ServerCheck(check, tuple(words), tuple(given))
 
 
 def _http(latest: Mapping[str, Directive]) -> list[str]:
@@ -281,7 +284,9 @@ _ALL = 100
 _ADDRESSES = frozenset({"remote_addr", "binary_remote_addr"})
 
 
-def split_group(directive: Directive, group_of: Callable[[str, int], Group]) -> Group:
+def split_group(
+    directive: Directive, group_of: Callable[[str, int], UpstreamGroup]
+) -> UpstreamGroup:
     """Make one group of those that clients are split among.
 
     Args:
@@ -291,7 +296,7 @@ def split_group(directive: Directive, group_of: Callable[[str, int], Group]) -> 
     Raises:
         InexpressibleError: It has no counterpart.
     """
-    shares: list[tuple[Fraction, Group]] = []
+    shares: list[tuple[Fraction, UpstreamGroup]] = []
     left = Fraction(_ALL)
     for line in directive.block or ():
         if len(line.words) != 2 or not (line.name == "*" or _SHARE.fullmatch(line.name)):
@@ -316,13 +321,13 @@ def split_group(directive: Directive, group_of: Callable[[str, int], Group]) -> 
     )
     weighted = [attrs.evolve(m, weight=w) for m, w in zip(members, weights, strict=True)]
     name = directive.parameters[-1].removeprefix("$")
-    # Whoever comes again from the same address has the same share.
+    # The same address always falls into the same share.
     names = {piece.name for piece in value_of(directive.value) if isinstance(piece, Variable)}
     balance = "source-hash" if names and names <= _ADDRESSES else "round-robin"
-    return Group(name, tuple(weighted), balance, directive.line)
+    return UpstreamGroup(name, tuple(weighted), balance, directive.line)
 
 
-def _is_particular(group: Group) -> bool:
+def _is_particular(group: UpstreamGroup) -> bool:
     return (len(group.members) > 1 and group.balance != "round-robin") or any(
         {"backup", "down"} & set(member.options) for member in group.members
     )

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from txmux.convert.decided import Decided, always
+from txmux.convert.decided import DecisionList, always
 from txmux.convert.nginx.lookups import ADDRESS, NAME, PROTOCOLS, VERSION, look_up
-from txmux.convert.nginx.maps import Entry, Map, read_map
+from txmux.convert.nginx.maps import MapEntry, ParsedMap, read_map
 from txmux.convert.nginx.networks import by_network
 from txmux.convert.nginx.values import Value, Variable, joined, shown, value_of
 from txmux.convert.terms import InexpressibleError
@@ -31,7 +31,7 @@ _MOST_DEPTH = 20
 
 
 @attrs.frozen
-class Place:
+class ListenContext:
     """What is known before a client comes.
 
     Attributes:
@@ -56,7 +56,6 @@ class Place:
         return found if self.preread else {**found, **dict.fromkeys(_PREREAD, "")}
 
     def facts(self) -> Mapping[str, str]:
-        """Return the variables that depend on the client, and which fact each of them is."""
         return {**_ADDRESS, **(_PREREAD if self.preread else {}), **(_ENDED if self.ended else {})}
 
 
@@ -65,7 +64,7 @@ class Variables:
 
     Args:
         directives: Those of the ``stream`` block.
-        lost: Is told of what has no counterpart, with its line.
+        lost: Called with the line and the reason for what is lost.
     """
 
     def __init__(self, directives: Iterable[Directive], lost: Lost) -> None:
@@ -75,7 +74,7 @@ class Variables:
             for d in directives
             if d.name in {"map", "geo", "split_clients"} and d.parameters
         }
-        self._maps: dict[str, Map] = {}
+        self._maps: dict[str, ParsedMap] = {}
         self._texts: dict[str, Directive] = {}
 
     def set(self, directives: Iterable[Directive]) -> None:
@@ -88,13 +87,15 @@ class Variables:
         found = self._defined.get(value[0].name)
         return found if found and found.name == "split_clients" else None
 
-    def decide(self, text: str, line: int, place: Place, depth: int = 0) -> Decided[Value]:
+    def decide(
+        self, text: str, line: int, listen: ListenContext, depth: int = 0
+    ) -> DecisionList[Value]:
         """Return what a text is for each client, with those variables left that may have any value.
 
         Args:
             text: With variables.
             line: Where it is.
-            place: Where clients come to.
+            listen: Where clients come to.
             depth: How many variables are looked into already.
 
         Raises:
@@ -105,30 +106,34 @@ class Variables:
         nothing: Value = ()
         found = always(nothing, line)
         for piece in value_of(text):
-            one = self._piece(piece, line, place, depth)
+            one = self._piece(piece, line, listen, depth)
 
-            def follow(before: Value, _: int, one: Decided[Value] = one) -> Decided[Value]:
+            def follow(
+                before: Value, _: int, one: DecisionList[Value] = one
+            ) -> DecisionList[Value]:
                 return one.then(lambda after, at: always(joined([*before, *after]), at), self._lost)
 
             found = found.then(follow, self._lost)
         return found.simplified()
 
-    def _piece(self, piece: str | Variable, line: int, place: Place, depth: int) -> Decided[Value]:
+    def _piece(
+        self, piece: str | Variable, line: int, listen: ListenContext, depth: int
+    ) -> DecisionList[Value]:
         if isinstance(piece, str):
             return always((piece,), line)
         name = piece.name
         known = {
-            **{n: joined([text]) for n, text in place.constants().items()},
-            **dict(place.known),
+            **{n: joined([text]) for n, text in listen.constants().items()},
+            **dict(listen.known),
         }
         if name in known:
             return always(known[name], line)
         if name in self._texts:
             directive = self._texts[name]
             # nginx sets variables before it has looked into the ClientHello.
-            early = attrs.evolve(place, preread=False)
+            early = attrs.evolve(listen, preread=False)
             return self.decide(directive.parameters[1], directive.line, early, depth + 1)
-        if name in place.facts():
+        if name in listen.facts():
             return always((piece,), line)
         defined = self._defined.get(name)
         if defined is None:
@@ -137,16 +142,18 @@ class Variables:
             )
         if defined.name == "split_clients":
             return always((piece,), line)
-        return self._of_block(defined, place, depth)
+        return self._of_block(defined, listen, depth)
 
-    def _of_entry(self, entry: Entry, place: Place, depth: int) -> Decided[Value]:
+    def _of_entry(self, entry: MapEntry, listen: ListenContext, depth: int) -> DecisionList[Value]:
         try:
-            return self.decide(entry.text, entry.line, place, depth + 1)
+            return self.decide(entry.text, entry.line, listen, depth + 1)
         except InexpressibleError as error:
             self._lost(entry.line, f"{entry.text}: {error}; these clients are closed")
             return always((), entry.line)
 
-    def _of_block(self, directive: Directive, place: Place, depth: int) -> Decided[Value]:
+    def _of_block(
+        self, directive: Directive, listen: ListenContext, depth: int
+    ) -> DecisionList[Value]:
         if directive.name == "geo":
             if len(directive.parameters) > 1 and directive.value != "$remote_addr":
                 raise InexpressibleError(f"{directive} is not about the client's address")
@@ -160,16 +167,16 @@ class Variables:
         table = self._maps[name]
         asked = value_of(table.source)
 
-        def follow(value: Value, _: int) -> Decided[Value]:
-            strange = [p for p in value if isinstance(p, Variable) and p.name not in place.facts()]
+        def follow(value: Value, _: int) -> DecisionList[Value]:
+            strange = [p for p in value if isinstance(p, Variable) and p.name not in listen.facts()]
             if strange:
                 raise InexpressibleError(f"a map of {shown(value)} has no counterpart")
-            here = place
+            here = listen
             if len(asked) == 1 and isinstance(asked[0], Variable):
                 # A variable has one value for a client, wherever it is asked for again.
-                here = attrs.evolve(place, known=(*place.known, (asked[0].name, value)))
-            return look_up(table, value, place.facts(), self._lost).then(
+                here = attrs.evolve(listen, known=(*listen.known, (asked[0].name, value)))
+            return look_up(table, value, listen.facts(), self._lost).then(
                 lambda entry, _: self._of_entry(entry, here, depth), self._lost
             )
 
-        return self.decide(table.source, directive.line, place, depth + 1).then(follow, self._lost)
+        return self.decide(table.source, directive.line, listen, depth + 1).then(follow, self._lost)

@@ -1,4 +1,4 @@
-"""The command line of sslh, of 1.9 to 2.x, as the settings that a file would have."""
+"""The command line of sslh, of 1.9 to 2.x, and Debian's ``/etc/default/sslh``, as the settings that a file would have."""
 
 from __future__ import annotations
 
@@ -60,13 +60,13 @@ _ADDRESS = re.compile(r"(?P<host>.*):(?P<port>[\w-]+)")
 Settings = dict[str, Setting]
 
 
-class _Parser(argparse.ArgumentParser):
+class _SslhArgumentParser(argparse.ArgumentParser):
     @override
     def error(self, message: str) -> NoReturn:
         raise ConvertError(f"these are no arguments of sslh: {message}")
 
 
-class _Told(argparse.Action):
+class _AppendProtocol(argparse.Action):
     """Adds a protocol to all of them, whose order counts."""
 
     @override
@@ -93,11 +93,11 @@ def read_arguments(words: Sequence[str], line: int) -> tuple[Settings, list[str]
     Raises:
         ConvertError: An option lacks its value.
     """
-    parser = _Parser(add_help=False)
+    parser = _SslhArgumentParser(add_help=False)
     parser.set_defaults(protocols=[])
     parser.add_argument("-p", "--listen", action="append")
     for option, protocol in _PROTOCOLS.items():
-        parser.add_argument(option, action=_Told, metavar=protocol)
+        parser.add_argument(option, action=_AppendProtocol, metavar=protocol)
     for options, name in _VALUES.items():
         parser.add_argument(*options, dest=name)
     for options, name in _FLAGS.items():
@@ -114,10 +114,12 @@ def read_arguments(words: Sequence[str], line: int) -> tuple[Settings, list[str]
         if value is not None:
             settings[name] = Setting(value, line)
     if found.listen:
-        places = [_place(text, line) for text in found.listen]
+        places = [_address(text, line) for text in found.listen]
         settings["listen"] = Setting(places, line)
     if found.protocols:
-        entries = [{"name": Setting(n, line), **_place(text, line)} for n, text in found.protocols]
+        entries = [
+            {"name": Setting(n, line), **_address(text, line)} for n, text in found.protocols
+        ]
         settings["protocols"] = Setting(entries, line)
     return settings, unknown
 
@@ -153,7 +155,7 @@ def _joined(before: Any, more: list[Settings], both: list[str]) -> list[Any]:
     return entries
 
 
-def _place(text: str, line: int) -> Settings:
+def _address(text: str, line: int) -> Settings:
     found = _ADDRESS.fullmatch(text)
     host, port = (found["host"], found["port"]) if found else (text, "")
     return {"host": Setting(host, line), "port": Setting(port, line)}

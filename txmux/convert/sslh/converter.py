@@ -19,13 +19,13 @@ from txmux.convert.matching import (
     searched,
 )
 from txmux.convert.sslh.arguments import IS_DEFAULTS, over, read_arguments, read_defaults
-from txmux.convert.sslh.settings import Group, Setting, read_libconfig
+from txmux.convert.sslh.settings import Setting, SettingsGroup, read_libconfig
 from txmux.convert.writer import ConvertError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from txmux.convert.writer import Draft, Section
+    from txmux.convert.writer import Draft, DraftSection
     from txmux.interfaces import IProtocolMatcher
 
 _MATCHERS = {"msrdp": "rdp", "anyprot": "any", "ssl": "tls"}
@@ -113,7 +113,7 @@ def convert_sslh(
             raise ConvertError(f"{path}:{line}: {error}") from None
         return
     settings = dict(read_libconfig(data, path))
-    _Sslh(draft, machine).convert(Group(draft, settings, line=1))
+    _Sslh(draft, machine).convert(SettingsGroup(draft, settings, line=1))
 
 
 def convert_arguments(
@@ -140,9 +140,9 @@ def convert_arguments(
         said = read_libconfig(data, file.value)
         settings, both = over(settings, _in_file(said, lambda n: draft.line_in(file.value, n)))
         for name in both:
-            why = f"{file.value} has it, too: sslh 2 connects to what the command line says, sslh 1 to what the file says"
+            why = f"{file.value} sets it, too: sslh 2 connects to what the command line says, sslh 1 to what the file says"
             draft.look(line, f"--{name}: {why}")
-    _Sslh(draft, machine).convert(Group(draft, settings, line=line))
+    _Sslh(draft, machine).convert(SettingsGroup(draft, settings, line=line))
 
 
 def _in_file(value: Any, line: Callable[[int], int]) -> Any:
@@ -163,7 +163,7 @@ class _Sslh:
         self._takes_headers = False
         self._is_transparent = False
 
-    def convert(self, top: Group) -> None:
+    def convert(self, top: SettingsGroup) -> None:
         listen, protocols = top.take(list, "listen", default=[]), top.settings.get("protocols")
         line = protocols.line if protocols else 0
         silent = top.take(str, "on-timeout", "on_timeout", default="ssh")
@@ -203,7 +203,7 @@ class _Sslh:
         self._user(top)
         self._top_level(top)
 
-    def _user(self, top: Group) -> None:
+    def _user(self, top: SettingsGroup) -> None:
         user = top.take(str, "user", default="")
         if user and self._is_transparent:
             why = "not together with source = client, which needs a privilege for as long as txmux runs"
@@ -211,7 +211,7 @@ class _Sslh:
         elif user:
             self._draft.section("txmux", line=top.line).add("user", user)
 
-    def _top_level(self, top: Group) -> None:
+    def _top_level(self, top: SettingsGroup) -> None:
         top.need_look(
             "inetd", "inetd listens for it; txmux listens itself, also on sockets of systemd"
         )
@@ -227,11 +227,11 @@ class _Sslh:
             self._draft.warn(lines[0], message)
         top.rest()
 
-    def _listeners(self, entries: list[Any], line: int) -> list[tuple[Section, bool]]:
+    def _listeners(self, entries: list[Any], line: int) -> list[tuple[DraftSection, bool]]:
         """Make the listeners, and tell of each whether it is for UDP."""
-        found: dict[object, tuple[Section, bool]] = {}
+        found: dict[object, tuple[DraftSection, bool]] = {}
         for number, entry in enumerate(entries):
-            group = Group.read(self._draft, entry, line)
+            group = SettingsGroup.read(self._draft, entry, line)
             if group is None:
                 continue
             is_udp = group.take(bool, "is_udp", default=False)
@@ -256,7 +256,7 @@ class _Sslh:
             group.rest()
         return list(found.values())
 
-    def _endpoint(self, group: Group, *, is_udp: bool) -> str:
+    def _endpoint(self, group: SettingsGroup, *, is_udp: bool) -> str:
         host, unix = group.take(str, "host", default=""), group.take(bool, "is_unix", default=False)
         port = group.take(str, "port", default="")
         if unix:
@@ -292,10 +292,10 @@ class _Sslh:
 
     def _targets(
         self, entries: list[Any], line: int, *, transparent: bool
-    ) -> Iterator[tuple[str, Section, bool]]:
+    ) -> Iterator[tuple[str, DraftSection, bool]]:
         """Make the backends and the routes to them, and tell of each whether it is for UDP."""
-        groups = [Group.read(self._draft, entry, line) for entry in entries]
-        targets: list[tuple[str, Group, bool]] = []
+        groups = [SettingsGroup.read(self._draft, entry, line) for entry in entries]
+        targets: list[tuple[str, SettingsGroup, bool]] = []
         for group in filter(None, groups):
             name = group.take(str, "name", default="")
             is_udp = group.take(bool, "is_udp", default=False) or name in _UDP_ONLY
@@ -318,7 +318,9 @@ class _Sslh:
             group.rest()
             yield name, section, is_udp
 
-    def _backend(self, group: Group, section: Section, *, transparent: bool, is_udp: bool) -> None:
+    def _backend(
+        self, group: SettingsGroup, section: DraftSection, *, transparent: bool, is_udp: bool
+    ) -> None:
         host, port = group.take(str, "host", default=""), group.take(str, "port", default="")
         at = group.line
         if group.take(bool, "is_unix", default=False):
@@ -342,7 +344,7 @@ class _Sslh:
             section.add("proxy_protocol", f"v{version}", group.line)
         elif version is None and self._takes_headers and not is_udp:
             message = (
-                "proxyprotocol: the header that comes in goes on to this server, of version 1 or 2; txmux writes a new "
+                "proxyprotocol: the header that comes in is passed to this server, of version 1 or 2; txmux writes a new "
                 "one: name its version in proxy_protocol"
             )
             section.add("proxy_protocol", "v2", group.line)
@@ -365,7 +367,7 @@ class _Sslh:
         self._guard(group)
         group.leave_out("minlength", "routes wait for as many bytes as they need")
 
-    def _guard(self, group: Group) -> None:
+    def _guard(self, group: SettingsGroup) -> None:
         """Report the name by which hosts.allow and hosts.deny may keep clients out."""
         service = group.settings.get("service")
         if service is None or self._machine.is_guarded(str(service.value)):
@@ -376,7 +378,7 @@ class _Sslh:
         else:
             group.leave_out("service", "hosts.allow and hosts.deny of this machine do not name it")
 
-    def _route(self, name: str, group: Group, backend: Section) -> None:
+    def _route(self, name: str, group: SettingsGroup, backend: DraftSection) -> None:
         section = self._draft.section("route", name, group.line)
         at, group.section = group.line, section
         lines = list(self._lines(name, group))
@@ -390,13 +392,13 @@ class _Sslh:
             section.add("log", "no", group.line)
         group.section = backend
 
-    def _refused(self, line: str, group: Group) -> str:
+    def _refused(self, line: str, group: SettingsGroup) -> str:
         why = refusal(line, self._machine.matchers)
         if why:
             group.look(f"match = {line}: {why}")
         return why
 
-    def _lines(self, name: str, group: Group) -> Iterator[str]:
+    def _lines(self, name: str, group: SettingsGroup) -> Iterator[str]:
         matcher = _MATCHERS.get(name, name)
         # Of sslh 1.12 to 1.16: "builtin", or expressions in its place.
         probe = group.settings.pop("probe", None)
@@ -414,10 +416,10 @@ class _Sslh:
         else:
             yield match_line(matcher, [])
 
-    def _strings(self, group: Group, name: str) -> list[str]:
+    def _strings(self, group: SettingsGroup, name: str) -> list[str]:
         return [value for value in group.take(list, name, default=[]) if isinstance(value, str)]
 
-    def _regex(self, pattern: str, group: Group) -> str:
+    def _regex(self, pattern: str, group: SettingsGroup) -> str:
         text = regex_text(pattern)
         if not text:
             return "any"

@@ -1,4 +1,4 @@
-"""Files in the format of libconfig, read by the package libconf, with the line of each setting."""
+"""The settings of an ``sslh.cfg``, read by the package libconf, each with its line."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from txmux.convert.writer import ConvertError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from txmux.convert.writer import Draft, Section
+    from txmux.convert.writer import Draft, DraftSection
 
 
 _ESCAPED = re.compile(r"\\x([89a-f][0-9a-f])")
@@ -57,36 +57,36 @@ def read_libconfig(data: bytes, path: str) -> Mapping[str, Setting]:
         settings: Mapping[str, Setting] = located(tokens).parse()
     except (libconf.ConfigParseError, ValueError, OSError, RecursionError) as error:
         raise ConvertError(
-            f"{path} is not a file that libconfig reads: {_told(str(error))}"
+            f"{path} is not a file that libconfig reads: {_readable(str(error))}"
         ) from None
     return settings
 
 
-def _told(error: str) -> str:
+def _readable(error: str) -> str:
     """Write the characters of a file in an error of the package, which has taken each byte for one, and may have cut the last."""
     text = _ESCAPED.sub(lambda found: chr(int(found[1], 16)), error)
     return text.encode("latin-1", "replace").decode("utf-8", "replace")
 
 
 @attrs.define
-class Group:
+class SettingsGroup:
     """Settings.
 
     Attributes:
-        draft: Where is told what is lost.
+        draft: Reports what is lost.
         settings: Those that are left.
         line: Of the setting that was taken last.
-        section: Where is told what is lost, too.
+        section: Gets the comments about what is lost.
     """
 
     draft: Draft
     settings: dict[str, Setting]
     line: int
-    section: Section | None = None
+    section: DraftSection | None = None
 
     @classmethod
-    def read(cls, draft: Draft, value: Any, line: int) -> Group | None:
-        """Take a group; ``None`` if the value is none, which is told."""
+    def read(cls, draft: Draft, value: Any, line: int) -> SettingsGroup | None:
+        """Read a group; ``None`` if the value is not one, which is reported."""
         if not isinstance(value, dict):
             text = f"'{value}'" if isinstance(value, str) else value
             draft.look(line, f"{text} is left out: it should be a group in braces")
@@ -95,18 +95,16 @@ class Group:
         return cls(draft, dict(value), min(lines, default=line))
 
     def warn(self, message: str, line: int = 0) -> None:
-        """Report what is lost or different; as `Draft.warn`."""
         self.draft.warn(line or self.line, message, self.section)
 
     def look(self, message: str, line: int = 0) -> None:
-        """Report what a person has to decide; as `Draft.look`."""
         self.draft.look(line or self.line, message, self.section)
 
     def take(self, kind: type, *names: str, default: Any = None) -> Any:
         """Take a setting away, and give its value.
 
         Args:
-            kind: What it has to be; of anything else is told.
+            kind: Its type; another type is reported.
             names: Any of its names.
             default: What is given if it is not there.
         """

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from txmux.convert.leading import Leading
+from txmux.convert.routes import RouteWriter
 from txmux.convert.terms import InexpressibleError
 from txmux.convert.traefik.reader import Node, read_file
 from txmux.convert.traefik.routers import EntryPoint, Router, Routing
@@ -34,7 +34,7 @@ def convert_traefik(
     """Make rules of Traefik's static configuration and of the files that it names, for `txmux.convert.formats.convert`.
 
     Raises:
-        ConvertError: There are no TCP or UDP routers, or nobody says where they listen.
+        ConvertError: There are no TCP or UDP routers, or their entry points have no address.
     """
     top = read_file(data, path)
     files = [top, *_provided(top, path, draft)]
@@ -65,9 +65,9 @@ def convert_traefik(
         draft,
         folder,
     )
-    leading = Leading(draft, matchers)
+    routes = RouteWriter(draft, matchers)
     routing = Routing(
-        leading,
+        routes,
         services,
         {name.lower(): node for name, node in _named(files, "tcp", "middlewares")},
         {name.lower(): node for name, node in _named(files, "tls", "options")},
@@ -86,7 +86,7 @@ def convert_traefik(
         own = [router for router in read if point.name in router.points]
         if own:
             routing.convert(point, own, with_http=point.name in http)
-    _datagrams(files, points, for_datagrams, leading, folder)
+    _datagrams(files, points, for_datagrams, routes, folder)
     if read:
         draft.notes.append(
             "Traefik never ends a connection that is idle; txmux does, after idle_timeout of [backend], 1h by default"
@@ -95,11 +95,11 @@ def convert_traefik(
         draft.notes.append(
             "Traefik also takes PostgreSQL clients that ask for TLS first: for these, add 'postgres sni=NAME' to match"
         )
-    leading.finish()
+    routes.finish()
 
 
 def _unknown(points: Iterable[EntryPoint], routers: Iterable[Router], draft: Draft) -> None:
-    """Report entry points that nobody has said the address of."""
+    """Report entry points without an address."""
     known = {point.name for point in points}
     for router in routers:
         for name in router.points:
@@ -142,7 +142,7 @@ def _content(file: Path) -> bytes | str:
 
 
 def _placed(node: Node, file: str, draft: Draft) -> Node:
-    """Number the lines of another file, so that they are told with its name."""
+    """Number the lines of another file, so that reports name the file."""
     value = node.value
     if isinstance(value, dict):
         value = {key: _placed(inside, file, draft) for key, inside in value.items()}
@@ -167,11 +167,11 @@ def _datagrams(
     files: list[Node],
     points: list[EntryPoint],
     routers: Mapping[str, Node],
-    leading: Leading,
+    routes: RouteWriter,
     folder: str,
 ) -> None:
     services = {name.lower(): node for name, node in _named(files, "udp", "services")}
-    routing = DatagramRouting(leading, Services(services, {}, leading.draft, folder, "udp:"))
+    routing = DatagramRouting(routes, Services(services, {}, routes.draft, folder, "udp:"))
     wanted = {
         name: tuple(one.text for one in node.get("entryPoints").each())
         for name, node in routers.items()
@@ -186,7 +186,7 @@ def _datagrams(
             routing.convert(point, own)
         elif own:
             message = f"router {own[0][0]}: entryPoints.{point.name} is not for UDP; write /udp after its port"
-            leading.draft.look(own[0][1].line, message)
+            routes.draft.look(own[0][1].line, message)
 
 
 _TIMEOUT = "3s"
@@ -198,18 +198,18 @@ class DatagramRouting:
     """Makes listeners of UDP routers.
 
     Attributes:
-        leading: Writes them.
+        routes: Writes them.
         services: Where they lead.
     """
 
-    leading: Leading
+    routes: RouteWriter
     services: Services
 
     def convert(self, point: EntryPoint, routers: list[tuple[str, Node]]) -> None:
         """Write an entry point with its routers."""
-        draft, node = self.leading.draft, point.node
+        draft, node = self.routes.draft, point.node
         section = draft.section("listen", point.name, node.line)
-        self.leading.listeners.append(section)
+        self.routes.listeners.append(section)
         section.add("endpoint", point.endpoint, node.get("address").line)
         (name, router), *others = routers
         for other, unused in others:

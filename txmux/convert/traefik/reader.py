@@ -55,12 +55,10 @@ class Node:
 
     @property
     def text(self) -> str:
-        """The text that it is, or nothing."""
         return self.value if isinstance(self.value, str) else ""
 
     @property
     def is_set(self) -> bool:
-        """Whether it says ``true``, or has something in it."""
         return self.value not in ("", "false")
 
 

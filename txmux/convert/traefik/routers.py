@@ -1,4 +1,4 @@
-"""The TCP routers of an entry point: who is led where."""
+"""The TCP routers of an entry point: which clients go to which service."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from txmux.convert.decided import Case, Decided
-from txmux.convert.leading import CLOSE, Leading
+from txmux.convert.decided import DecidedCase, DecisionList
+from txmux.convert.routes import CLOSE, RouteWriter
 from txmux.convert.terms import ALWAYS, Condition, InexpressibleError, Term, both
 from txmux.convert.traefik.rules import network, read_rule
 from txmux.convert.traefik.services import Services, duration
 
 if TYPE_CHECKING:
     from txmux.convert.traefik.reader import Node
-    from txmux.convert.writer import Section
+    from txmux.convert.writer import DraftSection
 
 _ADDRESS = re.compile(r"(?P<host>.*):(?P<port>[0-9]+)(?:/(?P<kind>tcp|udp))?")
 _EVERYTHING = re.compile(r"HostSNI\([`\"]\*[`\"]\)", re.IGNORECASE)
@@ -46,17 +46,17 @@ class EntryPoint:
     node: Node
 
     @property
-    def _place(self) -> re.Match[str] | None:
+    def _address(self) -> re.Match[str] | None:
         return _ADDRESS.fullmatch(self.node.get("address").text)
 
     @property
     def is_udp(self) -> bool:
-        return self._place is not None and self._place["kind"] == "udp"
+        return self._address is not None and self._address["kind"] == "udp"
 
     @property
     def endpoint(self) -> str:
         """The address as it is written in rules; empty if it is not one."""
-        place = self._place
+        place = self._address
         if place is None:
             return ""
         if not self.is_udp:
@@ -99,12 +99,10 @@ class Router:
 
     @property
     def is_tls(self) -> bool:
-        """Whether it is for TLS only."""
         return self.tls is not None
 
     @property
     def passes(self) -> bool:
-        """Whether TLS does not end here."""
         return self.tls is not None and self.tls.get("passthrough").is_set
 
 
@@ -113,14 +111,14 @@ class Routing:
     """Makes routes of routers.
 
     Attributes:
-        leading: Writes them.
+        routes: Writes them.
         services: Where they lead.
         middlewares: What is in front of services, by name.
         options: Those of TLS, by name.
         certificates: What TLS ends with.
     """
 
-    leading: Leading
+    routes: RouteWriter
     services: Services
     middlewares: dict[str, Node]
     options: dict[str, Node]
@@ -128,14 +126,14 @@ class Routing:
 
     def convert(self, point: EntryPoint, routers: list[Router], *, with_http: bool) -> None:
         """Write an entry point with its routers."""
-        draft, address = self.leading.draft, point.node.get("address")
+        draft, address = self.routes.draft, point.node.get("address")
         if not point.endpoint or point.is_udp:
             why = "is for UDP, which TCP routers are not" if point.is_udp else "is not an address"
             message = f"entryPoints.{point.name}: is left out; {address.text!r} {why}"
             draft.look(point.node.line, message)
             return
         section = draft.section("listen", point.name, point.node.line)
-        self.leading.listeners.append(section)
+        self.routes.listeners.append(section)
         section.add("endpoint", point.endpoint, address.line)
         if point.node.get("http3").is_set:
             message = (
@@ -156,21 +154,21 @@ class Routing:
             for condition, outcome in self._cases(router, section):
                 self._secure(section, router, condition, outcome)
         if plain and secure and not _EVERYTHING.fullmatch(secure[-1].node.get("rule").text.strip()):
-            self.leading.route(section, (Term("tls"),), CLOSE, point.node.line)
-        self.leading.lead(section, self._plain(plain, section), waits=bool(secure))
+            self.routes.route(section, (Term("tls"),), CLOSE, point.node.line)
+        self.routes.write(section, self._plain(plain, section), waits=bool(secure))
 
-    def _plain(self, routers: list[Router], section: Section) -> Decided[str]:
-        cases: list[Case[str]] = []
+    def _plain(self, routers: list[Router], section: DraftSection) -> DecisionList[str]:
+        cases: list[DecidedCase[str]] = []
         for router in routers:
             for condition, outcome in self._cases(router, section):
                 if condition == ALWAYS:
-                    return Decided(tuple(cases), outcome, router.node.line)
-                cases.append(Case(condition, outcome, router.node.line))
-        return Decided(tuple(cases), CLOSE, section.line)
+                    return DecisionList(tuple(cases), outcome, router.node.line)
+                cases.append(DecidedCase(condition, outcome, router.node.line))
+        return DecisionList(tuple(cases), CLOSE, section.line)
 
-    def _cases(self, router: Router, section: Section) -> list[tuple[Condition, str]]:
-        """Return who is led where by a router: first those that its middlewares let in."""
-        draft, line = self.leading.draft, router.node.line
+    def _cases(self, router: Router, section: DraftSection) -> list[tuple[Condition, str]]:
+        """Return what a router decides: first the clients that its middlewares admit."""
+        draft, line = self.routes.draft, router.node.line
         try:
             condition = read_rule(router.node.get("rule").text, tls=router.is_tls)
         except InexpressibleError as error:
@@ -184,12 +182,12 @@ class Routing:
             draft.look(line, f"router {router.name}: its clients are closed: {error}", section)
             return [(condition, CLOSE)]
         if not condition:
-            message = f"router {router.name}: is left out: without TLS, nobody asks for a name"
+            message = f"router {router.name}: is left out: without TLS, no client sends a name"
             draft.look(line, message, section)
             return []
         return [(let_in, outcome)] if allowed == ALWAYS else [(let_in, outcome), (condition, CLOSE)]
 
-    def _allowed(self, router: Router, section: Section) -> Condition:
+    def _allowed(self, router: Router, section: DraftSection) -> Condition:
         found = ALWAYS
         for one in router.node.get("middlewares").each():
             name = one.text.partition("@")[0].lower()
@@ -204,35 +202,37 @@ class Routing:
                     found = both(found, (Term(allowed=frozenset(nets)),))
                 else:
                     message = f"middleware {one.text}: {kind} has no counterpart; see max_connections_per_source"
-                    self.leading.draft.look(node.line, message, section)
+                    self.routes.draft.look(node.line, message, section)
         return found
 
-    def _secure(self, section: Section, router: Router, condition: Condition, outcome: str) -> None:
+    def _secure(
+        self, section: DraftSection, router: Router, condition: Condition, outcome: str
+    ) -> None:
         line = router.node.line
         if router.tls is None or router.passes or outcome == CLOSE:
-            self.leading.route(section, condition, outcome, line)
+            self.routes.route(section, condition, outcome, line)
             return
         if not self.certificates:
             message = (
                 f"router {router.name}: its clients are closed: there is no certificate in the files; name one in "
                 "terminate_tls of a route"
             )
-            self.leading.draft.look(line, message, section)
-            self.leading.route(section, condition, CLOSE, line)
+            self.routes.draft.look(line, message, section)
+            self.routes.route(section, condition, CLOSE, line)
             return
         options = self.options.get(
             (router.tls.get("options").text or "default").partition("@")[0].lower()
         )
-        for route in self.leading.route(section, condition, outcome, line):
+        for route in self.routes.route(section, condition, outcome, line):
             for certificate in self.certificates:
                 for part in ("certFile", "keyFile"):
                     file = certificate.get(part)
                     route.add("terminate_tls", self.services.path(file.text), file.line)
             self._options(route, options)
             if options is not None:
-                self._told(route, options, condition)
+                self._report_options(route, options, condition)
 
-    def _options(self, route: Section, options: Node | None) -> None:
+    def _options(self, route: DraftSection, options: Node | None) -> None:
         protocols = options.get("alpnProtocols").each() if options else []
         texts = [one.text for one in protocols if one.text != "acme-tls/1"]
         route.add("alpn", ", ".join(texts) or _PROTOCOLS)
@@ -246,22 +246,24 @@ class Routing:
                 route.add("tls_client_ca", self.services.path(file.text), file.line)
         elif asked.text not in {"", "NoClientCert"}:
             message = f"{asked.text}: txmux asks for a certificate only where it has to be shown and verified"
-            self.leading.draft.look(asked.line, message, route)
+            self.routes.draft.look(asked.line, message, route)
 
-    def _told(self, route: Section, options: Node, condition: Condition) -> None:
+    def _report_options(self, route: DraftSection, options: Node, condition: Condition) -> None:
         """Report options of TLS that have no counterpart."""
-        draft = self.leading.draft
+        draft = self.routes.draft
         for name, node in options.items():
             key = name.lower()
             if key in _READ or not node.is_set or (key, node.text) in _USUAL:
                 continue
-            message = f"{name}: has no counterpart; {_WHY.get(key, 'TLS is as txmux has it')}"
+            message = (
+                f"{name}: has no counterpart; {_WHY.get(key, 'txmux has fixed settings of TLS')}"
+            )
             named = all("sni" in dict(term.options) for term in condition)
             (draft.look if key == "snistrict" and not named else draft.warn)(
                 node.line, message, route
             )
 
-    def _proxied(self, section: Section, node: Node) -> None:
+    def _proxied(self, section: DraftSection, node: Node) -> None:
         if not node.is_set:
             return
         trusted = [one.text for one in node.get("trustedIPs").each()]
@@ -272,4 +274,4 @@ class Routing:
         message = (
             "proxyProtocol: for Traefik these may begin with a PROXY header, for txmux they must"
         )
-        self.leading.draft.warn(node.line, message, section)
+        self.routes.draft.warn(node.line, message, section)

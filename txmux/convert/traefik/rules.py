@@ -42,10 +42,10 @@ def read_rule(text: str, *, tls: bool) -> Condition:
     Raises:
         InexpressibleError: It is not a rule, or has no counterpart.
     """
-    return _condition(_Reader(text).read(), tls=tls, opposite=False)
+    return _condition(_RuleReader(text).read(), tls=tls, opposite=False)
 
 
-class _Reader:
+class _RuleReader:
     def __init__(self, text: str) -> None:
         self._text = text
         self._tokens: deque[str] = deque()
@@ -63,9 +63,9 @@ class _Reader:
             raise InexpressibleError(f"{self._tokens[0]!r} is not expected there")
         return found
 
-    def _take(self, wanted: str = "") -> str:
+    def _take(self, expected: str = "") -> str:
         word = self._tokens.popleft() if self._tokens else ""
-        if not word or (wanted and word != wanted):
+        if not word or (expected and word != expected):
             raise InexpressibleError(f"{self._text} is not a rule")
         return word
 
@@ -108,7 +108,7 @@ def _condition(rule: _Rule, *, tls: bool, opposite: bool) -> Condition:
         if (rule.word == "||") != opposite:
             return tuple(dict.fromkeys(term for condition in inside for term in condition))
         return reduce(both, inside)
-    found = tuple(term for value in rule.values for term in _asked(rule.word, value, tls=tls))
+    found = tuple(term for value in rule.values for term in _terms(rule.word, value, tls=tls))
     if not opposite:
         return found
     if rule.word != "ClientIP":
@@ -117,7 +117,7 @@ def _condition(rule: _Rule, *, tls: bool, opposite: bool) -> Condition:
     return both(left, (Term("tls"),)) if tls else left
 
 
-def _asked(word: str, value: str, *, tls: bool) -> Condition:
+def _terms(word: str, value: str, *, tls: bool) -> Condition:
     kind = "tls" if tls else ""
     everything: Condition = (Term(kind),) if tls else ALWAYS
     if word == "ClientIP":

@@ -14,7 +14,7 @@ from txmux.convert.weights import whole_weights
 
 if TYPE_CHECKING:
     from txmux.convert.traefik.reader import Node
-    from txmux.convert.writer import Draft, Section
+    from txmux.convert.writer import Draft, DraftSection
 
 _NUMBER = re.compile(r"-?[0-9]+")
 _TIME = re.compile(r"([0-9.]+)(ms|s|m|h)")
@@ -33,7 +33,7 @@ def duration(text: str) -> str:
 
 
 @attrs.frozen
-class _Server:
+class _WeightedServer:
     address: Node
     balancer: Node
     share: Fraction
@@ -63,7 +63,7 @@ class Services:
         self._transports = transports
         self._draft = draft
         self._folder = folder
-        self._made: dict[tuple[str, str], Section] = {}
+        self._made: dict[tuple[str, str], DraftSection] = {}
 
     def outcome(self, name: str, idle: str = "") -> str:
         """Return the name of a service's backend.
@@ -88,13 +88,13 @@ class Services:
                 section.add("unanswered_timeout", idle)
         return self._made[name, idle].name
 
-    def _servers(self, name: str, share: Fraction, depth: int) -> list[_Server]:
+    def _servers(self, name: str, share: Fraction, depth: int) -> list[_WeightedServer]:
         service = self._services.get(name.partition("@")[0].lower())
         if service is None or depth > _MOST_DEPTH:
             raise InexpressibleError(f"there is no service {name!r} in the files")
         balancer = service.get("loadBalancer")
         addresses = balancer.get("servers").each()
-        found = [_Server(one, balancer, share / len(addresses)) for one in addresses]
+        found = [_WeightedServer(one, balancer, share / len(addresses)) for one in addresses]
         weighted = [
             (one, Fraction(text if (text := one.get("weight").text).isdecimal() else "1"))
             for one in service.get("weighted", "services").each()
@@ -106,7 +106,7 @@ class Services:
                 found += self._servers(inside, share * weight / whole, depth + 1)
         return found
 
-    def _fill(self, section: Section, servers: list[_Server]) -> None:
+    def _fill(self, section: DraftSection, servers: list[_WeightedServer]) -> None:
         for server, weight in zip(
             servers, whole_weights([server.share for server in servers]), strict=True
         ):
@@ -134,7 +134,9 @@ class Services:
             message = "its servers are connected in different ways; what the first one has is used for all"
             self._draft.look(section.line, message, section)
 
-    def _tls(self, section: Section, servers: list[_Server], transport: Node | None) -> None:
+    def _tls(
+        self, section: DraftSection, servers: list[_WeightedServer], transport: Node | None
+    ) -> None:
         used = servers[0].address.get("tls")
         if used.text != "true":
             return
@@ -156,7 +158,7 @@ class Services:
             message = "insecureSkipVerify: txmux verifies the certificate; name in tls_ca who has issued it"
             self._draft.look(unverified.line, message, section)
 
-    def _check(self, section: Section, check: Node) -> None:
+    def _check(self, section: DraftSection, check: Node) -> None:
         if not check.is_set:
             return
         words = ["tcp"]
@@ -177,7 +179,7 @@ class Services:
         return os.path.join(os.path.abspath(self._folder), text)  # noqa: PTH100, PTH118 - not resolved
 
 
-def _kind(server: _Server) -> tuple[str, ...]:
+def _kind(server: _WeightedServer) -> tuple[str, ...]:
     balancer = server.balancer
     header = balancer.get("proxyProtocol")
     version = (header.get("version").text or "2") if header.is_set else ""

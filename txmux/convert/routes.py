@@ -1,4 +1,4 @@
-"""Who is led where from a listener, as routes, ``default`` and ``silent``."""
+"""Decisions of a listener as routes, ``default`` and ``silent``."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from txmux.convert.matching import refusal
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from txmux.convert.decided import Decided
+    from txmux.convert.decided import DecisionList
     from txmux.convert.terms import Networks, Term
-    from txmux.convert.writer import Draft, Section
+    from txmux.convert.writer import Draft, DraftSection
     from txmux.interfaces import IProtocolMatcher
 
 CLOSE = "close"
 
 
 @attrs.frozen
-class Leading:
+class RouteWriter:
     """Writes routes.
 
     Attributes:
@@ -32,10 +32,10 @@ class Leading:
 
     draft: Draft
     matchers: Mapping[str, IProtocolMatcher]
-    listeners: list[Section] = attrs.field(factory=list)
-    routes: list[tuple[Section, Section]] = attrs.field(factory=list)
+    listeners: list[DraftSection] = attrs.field(factory=list)
+    routes: list[tuple[DraftSection, DraftSection]] = attrs.field(factory=list)
 
-    def lead(self, listener: Section, decided: Decided[str], *, waits: bool) -> None:
+    def write(self, listener: DraftSection, decided: DecisionList[str], *, waits: bool) -> None:
         """Write where clients are led.
 
         Args:
@@ -56,8 +56,8 @@ class Leading:
             self.route(listener, case.condition, case.result, case.line)
 
     def route(
-        self, listener: Section, condition: Iterable[Term], outcome: str, line: int
-    ) -> list[Section]:
+        self, listener: DraftSection, condition: Iterable[Term], outcome: str, line: int
+    ) -> list[DraftSection]:
         """Write the routes for a condition: one for all that are in the same networks."""
         groups: dict[object, list[Term]] = {}
         for term in condition:
@@ -66,7 +66,7 @@ class Leading:
                 self.draft.look(line, f"match = {term} is left out: {why}", listener)
             else:
                 groups.setdefault((term.allowed, term.excluded), []).append(term)
-        found: list[Section] = []
+        found: list[DraftSection] = []
         for terms in groups.values():
             section = self.draft.section("route", "closed" if outcome == CLOSE else outcome, line)
             found.append(section)

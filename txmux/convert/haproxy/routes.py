@@ -1,4 +1,4 @@
-"""Who is led where by the frontends of an ``haproxy.cfg``."""
+"""Routes from the rules of the frontends of an ``haproxy.cfg``."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import attrs
 
 from txmux.convert.haproxy.acls import read_acl
 from txmux.convert.haproxy.backends import fill_backend
-from txmux.convert.haproxy.conditions import Question, Tests, read_acls, read_question
-from txmux.convert.haproxy.decisions import Decisions, asked
+from txmux.convert.haproxy.conditions import RuleCondition, Tests, read_acls, read_question
+from txmux.convert.haproxy.decisions import ClientDecisions, decide
 from txmux.convert.haproxy.limits import read_limits, tracking
 from txmux.convert.haproxy.servers import only_server
 from txmux.convert.terms import Condition, InexpressibleError
@@ -19,9 +19,9 @@ from txmux.convert.terms import Condition, InexpressibleError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from txmux.convert.haproxy.lines import Line, Proxy
-    from txmux.convert.haproxy.place import Files, Place
-    from txmux.convert.writer import Draft, Section
+    from txmux.convert.haproxy.context import BindContext, SideFiles
+    from txmux.convert.haproxy.lines import ConfigLine, Proxy
+    from txmux.convert.writer import Draft, DraftSection
     from txmux.interfaces import IProtocolMatcher
 
 
@@ -32,13 +32,13 @@ DECIDING = frozenset({"accept", *_REFUSING})
 
 
 @attrs.frozen
-class Made:
+class HAProxyConversion:
     """What is made of a file so far.
 
     Attributes:
         proxies: The backends of the file that are converted, by name.
         backends: Their sections, by the same names.
-        used: The numbers of the lines that need no more to be told of.
+        used: Numbers of the lines that are dealt with.
         chosen: The sections of single servers that are chosen by rules.
         tables: What may have a table of clients, by name.
     """
@@ -46,52 +46,52 @@ class Made:
     draft: Draft
     matchers: Mapping[str, IProtocolMatcher]
     proxies: dict[str, Proxy] = attrs.field(factory=dict)
-    backends: dict[str, Section] = attrs.field(factory=dict)
+    backends: dict[str, DraftSection] = attrs.field(factory=dict)
     used: set[int] = attrs.field(factory=set)
-    chosen: dict[str, Section] = attrs.field(factory=dict)
+    chosen: dict[str, DraftSection] = attrs.field(factory=dict)
     tables: dict[str, Proxy] = attrs.field(factory=dict)
 
 
 @attrs.define
-class Leading:
-    """Who is led where, by the rules of a frontend and of the backends that it leads to.
+class FrontendRoutes:
+    """Builds routes from the rules of a frontend and of its backends.
 
     Attributes:
-        place: Where its clients come in.
-        listeners: Where is told what is lost.
+        bind: Where its clients come in.
+        listeners: Their comments say what is lost.
     """
 
     proxy: Proxy
-    made: Made
-    place: Place
-    listeners: list[Section]
+    made: HAProxyConversion
+    bind: BindContext
+    listeners: list[DraftSection]
 
-    def lost(self, line: Line, why: str, consequence: str = "") -> None:
+    def lost(self, line: ConfigLine, why: str, consequence: str = "") -> None:
         """Report a rule that is left out."""
         message = f"{line}: is left out{consequence}: {why}"
         self.made.draft.look(line.number, message, self.listeners[0])
 
     def question(
-        self, line: Line, start: int, acls: Mapping[str, Condition | InexpressibleError]
-    ) -> Question | None:
+        self, line: ConfigLine, start: int, acls: Mapping[str, Condition | InexpressibleError]
+    ) -> RuleCondition | None:
         """Read a condition; if it has no counterpart, say so."""
         self.made.used.add(line.number)
         try:
-            found = read_question(line.words[start:], acls, self.place)
-            self.place.files.told_at(line.number)
+            found = read_question(line.words[start:], acls, self.bind)
+            self.bind.files.told_at(line.number)
         except InexpressibleError as error:
             self.lost(line, str(error), OPEN if refuses(line) else "")
             return None
         return found
 
-    def _asked(
+    def _decide_if(
         self,
-        line: Line,
+        line: ConfigLine,
         start: int,
         acls: Mapping[str, Condition | InexpressibleError],
-        yes: Decisions,
-        no: Decisions,
-    ) -> Decisions:
+        yes: ClientDecisions,
+        no: ClientDecisions,
+    ) -> ClientDecisions:
         question = self.question(line, start, acls)
         if question is None:
             return no
@@ -102,34 +102,41 @@ class Leading:
             self.lost(line, str(error), OPEN if refuses(line) else "")
             return no
 
-    def _decide(self, question: Question, line: Line, yes: Decisions, no: Decisions) -> Decisions:
-        def lost(other: Line, why: str) -> None:
+    def _decide(
+        self, question: RuleCondition, line: ConfigLine, yes: ClientDecisions, no: ClientDecisions
+    ) -> ClientDecisions:
+        def lost(other: ConfigLine, why: str) -> None:
             message = f"{other}: not for those of {line}: {why}"
             self.made.draft.look(other.number, message, self.listeners[0])
 
-        return asked(question, line, yes, no, lost)
+        return decide(question, line, yes, no, lost)
 
-    def decisions(self) -> Decisions:
-        """Read who is led where, from the end on."""
-        acls = read_acls(self.proxy.all("acl"), self.place)
+    def decisions(self) -> ClientDecisions:
+        """Read the rules from the last one to the first."""
+        acls = read_acls(self.proxy.all("acl"), self.bind)
         found = self._default()
         for line in reversed(self.proxy.all("use_backend")):
             if len(line.words) > 1 and not self._falls_back(line, found):
-                found = self._asked(line, 2, acls, self._led_to(line, line.words[1]), found)
+                found = self._decide_if(
+                    line, 2, acls, self._to_named_backend(line, line.words[1]), found
+                )
         return self._by_content(self.proxy, acls, found)
 
     def _by_content(
-        self, proxy: Proxy, acls: Mapping[str, Condition | InexpressibleError], accepted: Decisions
-    ) -> Decisions:
+        self,
+        proxy: Proxy,
+        acls: Mapping[str, Condition | InexpressibleError],
+        accepted: ClientDecisions,
+    ) -> ClientDecisions:
         found = accepted
         for line in reversed(proxy.all("tcp-request", "content")):
             if len(line.words) > 2 and line.words[2] in DECIDING and not self.limits(line, proxy):
-                yes = Decisions() if refuses(line) else accepted
-                found = self._asked(line, 3, acls, yes, found)
+                yes = ClientDecisions() if refuses(line) else accepted
+                found = self._decide_if(line, 3, acls, yes, found)
         return found
 
-    def limits(self, line: Line, proxy: Proxy) -> bool:
-        """Write the limits of sources that a rule means; if it means no others, so it is told."""
+    def limits(self, line: ConfigLine, proxy: Proxy) -> bool:
+        """Write the limits of sources that a rule stands for; report a rule that stands for none."""
         found = read_limits(line, proxy, self.made.tables) if refuses(line) else []
         if not found or not all(limit.value for limit in found):
             return False
@@ -143,17 +150,17 @@ class Leading:
                     self.made.draft.warn(line.number, f"{line}: {why}", listener)
         return True
 
-    def _default(self) -> Decisions:
+    def _default(self) -> ClientDecisions:
         own = self.made.backends.get(self.proxy.name) if self.proxy.kind == "listen" else None
         line = self.proxy.value("default_backend")
         if line:
             return self._to_backend(line, line.words[1])
-        return self._chosen_servers(self.proxy, own) if own else Decisions()
+        return self._chosen_servers(self.proxy, own) if own else ClientDecisions()
 
-    def _chosen_servers(self, proxy: Proxy, section: Section) -> Decisions:
+    def _chosen_servers(self, proxy: Proxy, section: DraftSection) -> ClientDecisions:
         """Lead to the servers of a backend, of which some are chosen by ``use-server``."""
-        found = Decisions(otherwise=section.name)
-        acls = read_acls(proxy.all("acl"), self.place)
+        found = ClientDecisions(otherwise=section.name)
+        acls = read_acls(proxy.all("acl"), self.bind)
         for line in reversed(proxy.all("use-server")):
             alone = only_server(proxy, line.words[1]) if len(line.words) > 2 else None
             if alone is None:
@@ -165,11 +172,11 @@ class Leading:
                 # Where it is down, HAProxy asks the balance of all.
                 chosen.add("fallback", section.name)
                 self.made.chosen[name] = chosen
-            to = Decisions(otherwise=self.made.chosen[name].name)
-            found = self._asked(line, 2, acls, to, found)
+            to = ClientDecisions(otherwise=self.made.chosen[name].name)
+            found = self._decide_if(line, 2, acls, to, found)
         return found
 
-    def _falls_back(self, line: Line, rest: Decisions) -> bool:
+    def _falls_back(self, line: ConfigLine, rest: ClientDecisions) -> bool:
         """Lead elsewhere when a backend has no server, if all others are led to that backend anyway."""
         words = " ".join(line.words[2:])
         for acl in self.proxy.all("acl", line.words[3]) if len(line.words) == 4 else ():
@@ -180,31 +187,31 @@ class Leading:
         target = self.made.backends.get(line.words[1])
         if section is None or target is None or "fallback" in section.entries:
             return False
-        if rest != Decisions(otherwise=section.name) or "check" not in section.entries:
+        if rest != ClientDecisions(otherwise=section.name) or "check" not in section.entries:
             return False
         self.made.used.add(line.number)
         section.add("fallback", target.name, line.number)
         return True
 
-    def _led_to(self, line: Line, name: str) -> Decisions:
+    def _to_named_backend(self, line: ConfigLine, name: str) -> ClientDecisions:
         """Lead to a backend, whose name may depend on the client."""
         if "%[" not in name:
             return self._to_backend(line, name)
         try:
-            tests = tests_of(name, self.made.proxies, self.place.files)
-            # Who has no such backend is led to the default one, whatever rules come after this one.
+            tests = tests_of(name, self.made.proxies, self.bind.files)
+            # A client without such a backend goes to the default one, whatever rules follow.
             found = self._default()
             for words, backend in reversed(tests):
-                question = Question((Tests(read_acl(words, self.place)),))
+                question = RuleCondition((Tests(read_acl(words, self.bind)),))
                 is_there = backend in self.made.proxies
                 to = self._to_backend(line, backend) if is_there else self._default()
                 found = self._decide(question, line, to, found)
         except InexpressibleError as error:
             self.lost(line, f"{error}; these clients are closed")
-            return Decisions()
+            return ClientDecisions()
         return found
 
-    def _to_backend(self, line: Line, name: str) -> Decisions:
+    def _to_backend(self, line: ConfigLine, name: str) -> ClientDecisions:
         """Lead to a backend, or to where its own rules lead."""
         self.made.used.add(line.number)
         section, proxy = self.made.backends.get(name), self.made.proxies.get(name)
@@ -213,14 +220,14 @@ class Leading:
             self.made.draft.look(
                 line.number, f"{line}: {why}; these clients are closed", self.listeners[0]
             )
-            return Decisions()
+            return ClientDecisions()
         found = self._chosen_servers(proxy, section)
         if proxy is self.proxy:
             return found
-        return self._by_content(proxy, read_acls(proxy.all("acl"), self.place), found)
+        return self._by_content(proxy, read_acls(proxy.all("acl"), self.bind), found)
 
 
-def refuses(line: Line) -> bool:
+def refuses(line: ConfigLine) -> bool:
     return line.begins("tcp-request") and line.words[2:3] != () and line.words[2] in _REFUSING
 
 
@@ -233,7 +240,7 @@ _MAP = re.compile(
 _SAMPLES = frozenset({"req.ssl_sni", "req_ssl_sni", "ssl_fc_sni"})
 
 
-def tests_of(name: str, backends: Iterable[str], files: Files) -> list[tuple[list[str], str]]:
+def tests_of(name: str, backends: Iterable[str], files: SideFiles) -> list[tuple[list[str], str]]:
     """Take a name apart.
 
     Args:

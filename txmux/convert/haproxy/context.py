@@ -32,7 +32,7 @@ class Secured:
 
 
 @attrs.define(eq=False)
-class Files:
+class SideFiles:
     """Files beside a configuration.
 
     Attributes:
@@ -77,7 +77,7 @@ class Files:
                 keys = (f"{name}.key", str(PurePath(name).with_suffix(".key")))
                 return [name, *[key for key in keys if (self.folder / key).is_file()][:1]]
         except OSError:
-            pass  # txmux tells of it where the rules are used
+            pass  # reported when the rules are read
         return [name]
 
 
@@ -86,7 +86,7 @@ _OTHERS = frozenset({".issuer", ".key", ".ocsp", ".sctl"})
 
 
 @attrs.frozen
-class Place:
+class BindContext:
     """Where a client has come in.
 
     Attributes:
@@ -96,7 +96,7 @@ class Place:
         port: Its port; empty if there are several.
     """
 
-    files: Files
+    files: SideFiles
     secured: Secured | None = None
     host: str = ""
     port: str = ""
