@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from campaign.hostile.attack import Attack, crowd, flood
+from campaign.hostile.configurations import TOKEN
 
 if TYPE_CHECKING:
     from campaign.hostile.attack import Target
-
-TOKEN = "the-token-of-the-campaign-0123456789"
 
 
 def request(

@@ -1,4 +1,7 @@
-"""How txmux and its peers are told to do the same. What clients may do is bounded by time alone, unless each source is meant."""
+"""The same configuration for txmux and its peers. Clients are bounded by time alone, unless each source is meant."""
+
+TOKEN = "the-token-of-the-campaign-0123456789"
+"""The admin token of all services under attack."""
 
 TXMUX = """\
 [txmux]

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from campaign.hostile.admin import AUTHORIZED, TOKEN, request
+from campaign.hostile.admin import AUTHORIZED, request
+from campaign.hostile.configurations import TOKEN
 from campaign.hostile.plain import hello, records
 
 if TYPE_CHECKING:

@@ -13,8 +13,7 @@ import attrs
 
 from benchmarks.children import BenchmarkError, Child, eventually, is_listening
 from benchmarks.servers import find_program
-from campaign.hostile.admin import TOKEN
-from campaign.hostile.configurations import HAPROXY, NGINX, SSLH, TXMUX
+from campaign.hostile.configurations import HAPROXY, NGINX, SSLH, TOKEN, TXMUX
 from tests.support.certificates import Identity, make_authority
 from tests.support.ports import free_port
 
