@@ -19,7 +19,8 @@ from zope.interface.verify import verifyObject
 
 from txmux.net.relay.ends import End
 from txmux.net.relay.interface import RelayResult, Timeouts
-from txmux.net.relay.portable import portable_relay
+from txmux.net.relay.portable import PortableSide
+from txmux.net.relay.relay import Relay
 from txmux.testing import WaterMarkTransport
 
 if TYPE_CHECKING:
@@ -215,12 +216,13 @@ class RelayTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.results: list[RelayResult] = []
-        relay = portable_relay(Clock(), Timeouts(), self.results.append)
         ends = client, server = End(), End()
         self.client, self.server = (WaterMarkTransport(10) for _ in ends)
         self.client.connect(client)
         self.server.connect(server)
-        relay.start(client, server, b"", client_finished=False)
+        sides = PortableSide(client), PortableSide(server)
+        relay = Relay(Clock(), Timeouts(), self.results.append, sides)
+        relay.start(b"", client_finished=False)
 
     def test_slow_server(self) -> None:
         """A client is not read while the server has too much to take, and nothing is lost."""

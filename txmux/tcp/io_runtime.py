@@ -13,9 +13,9 @@ from txmux.access.lists.current import Lists
 from txmux.access.loops import LoopDetector
 from txmux.backends.connect.dial import dial
 from txmux.errors import MuxError
-from txmux.net.relay.kernel import can_relay, is_supported, kernel_relay
-from txmux.net.relay.portable import portable_relay
-from txmux.net.relay.rates import paced_relay
+from txmux.net.relay.kernel import KernelSide, has_plain_socket, is_supported
+from txmux.net.relay.portable import PortableSide
+from txmux.net.relay.relay import Relay
 from txmux.net.sockets.descriptors import DESCRIPTORS
 from txmux.net.sockets.gate import gate
 from txmux.net.sockets.handoff import SocketHandoff
@@ -35,14 +35,12 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IListeningPort, IProtocolFactory
 
     from txmux.access.shared.leases import SharedRates
-    from txmux.net.relay.ends import End, IRelayTransport
+    from txmux.net.relay.ends import End, IRelayTransport, RelaySide
     from txmux.net.relay.interface import RelayResult, Timeouts
     from txmux.net.relay.rates import Rates
-    from txmux.net.relay.relay import Relay
-    from txmux.net.relay.silence import Keepalive
     from txmux.net.sockets.handoff import Failure as HandoffFailure
     from txmux.net.sockets.options import SocketOption
-    from txmux.rules.model import Rules
+    from txmux.rules.model import Keepalive, Rules
 
 _NOWHERE: dict[int, Any] = {
     socket.AF_INET: ("0.0.0.0", 0),  # noqa: S104 - nobody listens there
@@ -229,8 +227,12 @@ class IORuntime:
         keepalive: Keepalive | None = None,
     ) -> Relay:
         """Make the best relay for two ends, and for how fast they may be."""
+        sides: tuple[RelaySide, RelaySide]
+        poller = self._poller
         if rates is not None:
-            return paced_relay(self.clock, timeouts, on_over, rates, keepalive)
-        if self._poller is not None and can_relay(client) and can_relay(server):
-            return kernel_relay(self.clock, timeouts, on_over, self._poller, keepalive)
-        return portable_relay(self.clock, timeouts, on_over, keepalive)
+            sides = rates.make_sides(self.clock, client, server)
+        elif poller is not None and has_plain_socket(client) and has_plain_socket(server):
+            sides = KernelSide(client, poller), KernelSide(server, poller)
+        else:
+            sides = PortableSide(client), PortableSide(server)
+        return Relay(self.clock, timeouts, on_over, sides, keepalive)

@@ -17,13 +17,14 @@ from tests.support.peers import Peer, PeerFactory, reactor
 from txmux.backends.connect.client import ProxyClientFactory
 from txmux.net.relay.ends import End
 from txmux.net.relay.interface import RelayResult, Timeouts
-from txmux.net.relay.progress import unsent
+from txmux.net.relay.peer import unsent
+from txmux.net.relay.relay import Relay
 
 if TYPE_CHECKING:
     from twisted.trial.unittest import TestCase as _Base
 
-    from tests.net.relay.wiring import Wiring
-    from txmux.net.relay.relay import Relay
+    from tests.net.relay.wiring import Sides, Wiring
+    from txmux.rules.model import Keepalive
 else:
     _Base = object
 
@@ -65,12 +66,17 @@ class _PeerClientFactory(ClientFactory):
 
 
 class RelayCase(_Base):
-    """Puts relays between two peers; `make_relay` is what a subclass adds."""
+    """Puts relays between two peers; `make_sides` is what a subclass adds."""
 
     timeout = 300
+    keepalive: Keepalive | None = None
 
-    def make_relay(self, clock: Any, timeouts: Timeouts, on_over: Any) -> Relay:
+    def make_sides(self, clock: Any, client: End, server: End) -> Sides:
         raise NotImplementedError
+
+    def make_relay(self, clock: Any, timeouts: Timeouts) -> Relay:
+        sides = self.make_sides(clock, *self.ends)
+        return Relay(clock, timeouts, self.results.append, sides, self.keepalive)
 
     def make_wiring(self) -> Wiring:
         """Say how the relay's ends are made."""
@@ -104,13 +110,13 @@ class RelayCase(_Base):
         if client_finished:
             client.finish()
         self._clock = clock
-        self.relay = self.make_relay(clock or reactor, timeouts, self.results.append)
 
         def start(server_end: Any) -> None:
             self.ends: list[Any] = [client_end, server_end]
             if small_buffers:
                 limit_buffers(client, client_end, server_end)
-            self.relay.start(client_end, server_end, pending, client_finished=client_finished)
+            self.relay = self.make_relay(clock or reactor, timeouts)
+            self.relay.start(pending, client_finished=client_finished)
 
         def fail(failure: Any) -> None:
             failure.raiseException()

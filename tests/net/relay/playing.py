@@ -15,6 +15,7 @@ from tests.support.ports import free_port
 from txmux.backends.connect.client import ProxyClientFactory
 from txmux.net.relay.ends import End
 from txmux.net.relay.interface import RelayResult, Timeouts
+from txmux.net.relay.relay import Relay
 from txmux.net.sockets.poller import Poller
 from txmux.net.sockets.transport import SocketTransport
 
@@ -23,10 +24,7 @@ if TYPE_CHECKING:
 
     from tests.net.relay.reactors import PrivateReactor
     from tests.net.relay.schedules import Schedule, Step, Who
-    from tests.net.relay.wiring import Wiring
-    from txmux.net.relay.relay import Relay
-
-    RelayMaker = Callable[[Any, Timeouts, Callable[[RelayResult], None]], Relay]
+    from tests.net.relay.wiring import Sides, Wiring
 
 _STILL = 5.0
 """Seconds without anything, after which a story is taken to have come to a standstill."""
@@ -67,7 +65,7 @@ class Player:
     Args:
         private: The reactor.
         wiring: How ends are made on it.
-        make_relay: Given a clock, time-outs, and whom to tell of the end.
+        make_sides: Makes the sides of a relay of two ends.
         tidy_up: Gives back what relays keep for those that follow.
 
     Attributes:
@@ -79,13 +77,13 @@ class Player:
         self,
         private: PrivateReactor,
         wiring: Wiring,
-        make_relay: RelayMaker,
+        make_sides: Callable[[End, End], Sides],
         tidy_up: Callable[[], None],
     ) -> None:
         self._tidy_up = tidy_up
         self._private = private
         self._wiring = wiring
-        self._make_relay = make_relay
+        self._make_sides = make_sides
         self._accepting = _Server()
         self._port, self._address = wiring.listen(self._accepting)
         self._server_socket = socket.socket(wiring.family)
@@ -153,10 +151,9 @@ class Player:
         def connected(server: End) -> None:
             started.append(server)
             _limit(server.transport.getHandle(), schedule.buffers)
-            timeouts = Timeouts(idle=1e6, half_close=1e6)
-            self._relay = self._make_relay(self._clock, timeouts, self._results.append)
             self._ends = [client, server]
-            self._relay.start(client, server, pending, client_finished=schedule.finished)
+            self._relay = self._make_relay()
+            self._relay.start(pending, client_finished=schedule.finished)
 
         def failed(failure: Any) -> None:
             failure.raiseException()
@@ -169,6 +166,10 @@ class Player:
         _limit(plain, schedule.buffers)
         plain.setblocking(False)  # noqa: FBT003
         self.peers["server"] = PeerSocket(plain, "server")
+
+    def _make_relay(self) -> Relay:
+        timeouts = Timeouts(idle=1e6, half_close=1e6)
+        return Relay(self._clock, timeouts, self._results.append, self._make_sides(*self._ends))
 
     def _do(self, step: Step) -> None:
         if step.act == "wait":
@@ -194,11 +195,10 @@ class Player:
         if not really:
             relay.resume(state)
             return
-        client, server = self._ends = [self._moved(end) for end in self._ends]
+        self._ends = [self._moved(end) for end in self._ends]
         relay.let_go()
-        timeouts = Timeouts(idle=1e6, half_close=1e6)
-        self._relay = self._make_relay(self._clock, timeouts, self._results.append)
-        self._relay.adopt(client, server, state)
+        self._relay = self._make_relay()
+        self._relay.adopt(state)
 
     def _moved(self, end: End) -> End:
         handle: Any = end.transport.getHandle()

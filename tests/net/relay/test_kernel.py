@@ -10,19 +10,19 @@ from twisted.trial.unittest import TestCase
 from tests.net.relay.contract import RelayCase
 from tests.net.relay.contract_order import OrderContract
 from tests.net.relay.contract_resets import ResetContract
-from tests.net.relay.wiring import LeanTcpWiring, LeanUnixWiring, UnixWiring
+from tests.net.relay.wiring import LeanTcpWiring, LeanUnixWiring, UnixWiring, kernel_sides
 from tests.net.sockets.scarcity import make_scarce
 from tests.support.peers import reactor
-from txmux.net.relay import kernel_side
-from txmux.net.relay.kernel import is_supported, kernel_relay
-from txmux.net.relay.kernel_side import KernelSide
+from txmux.net.relay import kernel
+from txmux.net.relay.kernel import KernelSide, is_supported
 from txmux.net.sockets.memory import MEMORY
 from txmux.net.sockets.poller import Poller
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.net.relay.wiring import Wiring
+    from tests.net.relay.wiring import Sides, Wiring
+    from txmux.net.relay.ends import End
     from txmux.net.relay.interface import Timeouts
     from txmux.net.relay.relay import Relay
 
@@ -32,8 +32,8 @@ class _Kernel:
 
     skip = None if is_supported() else "this system cannot"
 
-    def make_relay(self, clock: Any, timeouts: Timeouts, on_over: Any) -> Relay:
-        return kernel_relay(clock, timeouts, on_over, Poller.of(reactor))
+    def make_sides(self, _clock: object, client: End, server: End) -> Sides:
+        return kernel_sides(reactor, client, server)
 
 
 class KernelRelayTest(_Kernel, OrderContract, ResetContract, TestCase):
@@ -75,13 +75,13 @@ class _After:
 
 
 class KernelScarceTest(_Kernel, RelayCase, TestCase):
-    """Where the system lacks what it takes, or something goes wrong as a relay begins."""
+    """Where the system lacks what it takes, or something goes wrong as a relay starts."""
 
     def make_wiring(self) -> Wiring:
         return LeanTcpWiring(reactor)
 
-    def make_relay(self, clock: Any, timeouts: Timeouts, on_over: Any) -> Relay:
-        relay: Any = _After(super().make_relay(clock, timeouts, on_over), self.before)
+    def make_relay(self, clock: Any, timeouts: Timeouts) -> Relay:
+        relay: Any = _After(super().make_relay(clock, timeouts), self.before)
         return relay  # type: ignore[no-any-return]
 
     async def assert_ended(self) -> None:
@@ -104,12 +104,12 @@ class KernelScarceTest(_Kernel, RelayCase, TestCase):
         await self.assert_ended()
 
     async def test_raises(self) -> None:
-        """Whatever is raised as the relay begins ends the pair."""
+        """Whatever is raised as the relay starts ends the pair."""
 
-        def begin(_side: object, *, reading: bool) -> None:
+        def start(_side: object, *, reading: bool) -> None:
             raise MemoryError(reading)
 
-        self.before = lambda: self.patch(KernelSide, "begin", begin)
+        self.before = lambda: self.patch(KernelSide, "start_carrying", start)
         await self.assert_ended()
         self.assertEqual(len(self.flushLoggedErrors(MemoryError)), 1)
 
@@ -120,7 +120,7 @@ class KernelScarceTest(_Kernel, RelayCase, TestCase):
             raise MemoryError(len(data))
 
         self.before = lambda: self.patch(KernelSide, "_hold", hold)
-        self.patch(kernel_side._pipes, "take", lambda: None)
+        self.patch(kernel._pipes, "take", lambda: None)
         self.addCleanup(setattr, MEMORY, "_since", None)
         client, server = await self.start(small_buffers=True)
         server.transport.pauseProducing()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import socket
 from typing import TYPE_CHECKING, Any
 
@@ -15,20 +16,20 @@ from tests.net.relay.contract import RelayCase
 from tests.net.relay.playing import Player
 from tests.net.relay.reactors import PrivateReactor
 from tests.net.relay.schedules import Schedule, Step
-from tests.net.relay.wiring import LeanTcpWiring
+from tests.net.relay.wiring import LeanTcpWiring, kernel_sides
 from tests.support.peers import reactor
-from txmux.net.relay import kernel_side, marks
-from txmux.net.relay.kernel import is_supported, kernel_relay
+from txmux.net.relay import kernel, marks
+from txmux.net.relay.kernel import is_supported
 from txmux.net.relay.marks import LEVEL, LONGEST_RUN, PAUSE, RUN, Guard, Mark
-from txmux.net.sockets.poller import Poller
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from hypothesis.strategies import SearchStrategy
 
-    from txmux.net.relay.interface import RelayResult, Timeouts
-    from txmux.net.relay.relay import Relay
+    from tests.net.relay.wiring import Sides
+    from txmux.net.relay.ends import End
+
 
 _SKIP = None if is_supported() else "these need Linux"
 _SMALL_LEVEL, _SMALL_RUN = 2**15, 2**17
@@ -187,8 +188,8 @@ class MarkedRelayTest(RelayCase, TestCase):
     def make_wiring(self) -> LeanTcpWiring:
         return LeanTcpWiring(reactor)
 
-    def make_relay(self, clock: Any, timeouts: Timeouts, on_over: Any) -> Relay:
-        return kernel_relay(clock, timeouts, on_over, Poller.of(reactor))
+    def make_sides(self, _clock: object, client: End, server: End) -> Sides:
+        return kernel_sides(reactor, client, server)
 
     async def marked(self) -> tuple[Any, Any, socket.socket]:
         """Give the peers of a relay whose client has sent so much that it has a mark, which no guard takes away."""
@@ -255,7 +256,7 @@ class MarkedRelayTest(RelayCase, TestCase):
             client.send(b"few")
             await server.has(len(server.received) + 3)
             times += 1
-        self.assertIn(times, range(2, kernel_side._MUCH + 1))
+        self.assertIn(times, range(2, kernel._MUCH + 1))
 
 
 class _Pausing(Player):
@@ -299,13 +300,8 @@ class PauseTest(SynchronousTestCase):
         self.was_set = _make_small(self)
         private = PrivateReactor("epoll")
         self.addCleanup(private.close)
-
-        def make_relay(
-            clock: Any, timeouts: Timeouts, on_over: Callable[[RelayResult], None]
-        ) -> Relay:
-            return kernel_relay(clock, timeouts, on_over, Poller.of(private.reactor))
-
-        self.player = _Pausing(private, LeanTcpWiring(private.reactor), make_relay, _clear_pipes)
+        sides = functools.partial(kernel_sides, private.reactor)
+        self.player = _Pausing(private, LeanTcpWiring(private.reactor), sides, _clear_pipes)
         self.addCleanup(self.player.close)
 
     def play(self, steps: list[Step]) -> None:
@@ -333,8 +329,8 @@ class PauseTest(SynchronousTestCase):
 
 
 def _clear_pipes() -> None:
-    kernel_side._pipes.clear()
-    kernel_side._large_pipes.clear()
+    kernel._pipes.clear()
+    kernel._large_pipes.clear()
 
 
 class MarkedScheduleTest(test_schedules.KernelTest):
@@ -350,9 +346,9 @@ class MarkedScheduleTest(test_schedules.KernelTest):
     def tidy_up(self) -> None:
         """Give back the large pipes, too, and see that no mark is left."""
         self.assertEqual(Guard.of(self.private.reactor)._marks, {})
-        self.assertEqual(kernel_side._large_pipes._given, 0)
+        self.assertEqual(kernel._large_pipes._given, 0)
         super().tidy_up()
-        kernel_side._large_pipes.clear()
+        kernel._large_pipes.clear()
 
     def tearDown(self) -> None:
         """Find that there were marks."""

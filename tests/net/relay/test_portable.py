@@ -9,21 +9,19 @@ from twisted.trial.unittest import TestCase
 
 from tests.net.relay.contract_order import OrderContract
 from tests.net.relay.contract_resets import ResetContract
-from tests.net.relay.wiring import LeanTcpWiring, UnixWiring
+from tests.net.relay.wiring import LeanTcpWiring, UnixWiring, portable_sides
 from tests.support.peers import reactor
-from txmux.net.relay.portable import portable_relay
 
 if TYPE_CHECKING:
-    from tests.net.relay.wiring import Wiring
-    from txmux.net.relay.interface import Timeouts
-    from txmux.net.relay.relay import Relay
+    from tests.net.relay.wiring import Sides, Wiring
+    from txmux.net.relay.ends import End
 
 
 class _Portable:
     """Makes portable relays."""
 
-    def make_relay(self, clock: Any, timeouts: Timeouts, on_over: Any) -> Relay:
-        return portable_relay(clock, timeouts, on_over)
+    def make_sides(self, _clock: object, client: End, server: End) -> Sides:
+        return portable_sides(client, server)
 
 
 class PortableRelayTest(_Portable, OrderContract, ResetContract, TestCase):

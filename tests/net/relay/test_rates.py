@@ -15,12 +15,12 @@ from tests.net.relay.wiring import LeanTcpWiring, UnixWiring
 from tests.support.peers import reactor
 from txmux.net.relay.ends import End
 from txmux.net.relay.interface import RelayResult, Timeouts
-from txmux.net.relay.rates import Rates, paced_relay
+from txmux.net.relay.rates import Rates
+from txmux.net.relay.relay import Relay
 from txmux.testing import WaterMarkTransport
 
 if TYPE_CHECKING:
-    from tests.net.relay.wiring import Wiring
-    from txmux.net.relay.relay import Relay
+    from tests.net.relay.wiring import Sides, Wiring
 
 _FAST = Rates(1 << 30, 1 << 30)
 
@@ -28,8 +28,8 @@ _FAST = Rates(1 << 30, 1 << 30)
 class _Fast:
     """Makes relays whose limits are never met."""
 
-    def make_relay(self, clock: Any, timeouts: Timeouts, on_over: Any) -> Relay:
-        return paced_relay(clock, timeouts, on_over, _FAST)
+    def make_sides(self, clock: Any, client: End, server: End) -> Sides:
+        return _FAST.make_sides(clock, client, server)
 
 
 class PacedRelayTest(_Fast, OrderContract, ResetContract, TestCase):
@@ -76,8 +76,9 @@ class _Case(SynchronousTestCase):
         for transport, end in ((self.client, client), (self.server, server)):
             end.receiver = _Waiting()
             transport.connect(end)
-        self.running = paced_relay(self.clock, timeouts, self.results.append, rates)
-        self.running.start(client, server, pending, client_finished=False)
+        sides = rates.make_sides(self.clock, client, server)
+        self.running = Relay(self.clock, timeouts, self.results.append, sides)
+        self.running.start(pending, client_finished=False)
 
     def taken(self, transport: WaterMarkTransport, seconds: float, step: float = 0.01) -> int:
         """Let time pass while a peer reads, and give how many bytes it got."""
@@ -276,8 +277,8 @@ class EndTests(_Case):
 class RealTests(RelayCase, TestCase):
     """Over real sockets, in real time."""
 
-    def make_relay(self, clock: Any, timeouts: Timeouts, on_over: Any) -> Relay:
-        return paced_relay(clock, timeouts, on_over, Rates(download=2_000_000))
+    def make_sides(self, clock: Any, client: End, server: End) -> Sides:
+        return Rates(download=2_000_000).make_sides(clock, client, server)
 
     async def test_half_a_second(self) -> None:
         """A megabyte at two megabytes in a second takes about half of one."""

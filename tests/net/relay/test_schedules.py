@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from hypothesis import given, settings
 from twisted.trial.unittest import SynchronousTestCase
@@ -10,20 +10,22 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.net.relay.playing import Player
 from tests.net.relay.reactors import PrivateReactor
 from tests.net.relay.schedules import Schedule, Step, schedules
-from tests.net.relay.wiring import LeanTcpWiring, LeanUnixWiring, TcpWiring, UnixWiring
-from txmux.net.relay import kernel_side
+from tests.net.relay.wiring import (
+    LeanTcpWiring,
+    LeanUnixWiring,
+    TcpWiring,
+    UnixWiring,
+    kernel_sides,
+    portable_sides,
+)
+from txmux.net.relay import kernel
 from txmux.net.relay.interface import RelayResult
-from txmux.net.relay.kernel import is_supported, kernel_relay
+from txmux.net.relay.kernel import is_supported
 from txmux.net.relay.pipes import PipePool
-from txmux.net.relay.portable import portable_relay
-from txmux.net.sockets.poller import Poller
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from tests.net.relay.wiring import Wiring
-    from txmux.net.relay.interface import Timeouts
-    from txmux.net.relay.relay import Relay
+    from tests.net.relay.wiring import Sides, Wiring
+    from txmux.net.relay.ends import End
 
     _Base = SynchronousTestCase
 else:
@@ -40,9 +42,7 @@ class ScheduleTests(_Base):
     examples: ClassVar = 200
     moves: ClassVar = False
 
-    def make_relay(
-        self, clock: Any, timeouts: Timeouts, on_over: Callable[[RelayResult], None]
-    ) -> Relay:
+    def make_sides(self, client: End, server: End) -> Sides:
         raise NotImplementedError
 
     def make_wiring(self) -> Wiring:
@@ -56,7 +56,7 @@ class ScheduleTests(_Base):
         self.private = PrivateReactor(self.reactor)
         self.addCleanup(self.private.close)
         self.wiring = self.make_wiring()
-        self.player = Player(self.private, self.wiring, self.make_relay, self.tidy_up)
+        self.player = Player(self.private, self.wiring, self.make_sides, self.tidy_up)
         self.addCleanup(self.player.close)
         self.in_good_order(Schedule((Step("client", "write", _MiB),)))
 
@@ -131,10 +131,8 @@ class ScheduleTests(_Base):
 class PortableTest(ScheduleTests, SynchronousTestCase):
     """The portable relay."""
 
-    def make_relay(
-        self, clock: Any, timeouts: Timeouts, on_over: Callable[[RelayResult], None]
-    ) -> Relay:
-        return portable_relay(clock, timeouts, on_over)
+    def make_sides(self, client: End, server: End) -> Sides:
+        return portable_sides(client, server)
 
 
 class PortableUnixTest(PortableTest):
@@ -168,15 +166,13 @@ class KernelTest(ScheduleTests, SynchronousTestCase):
 
     moves = True
 
-    def make_relay(
-        self, clock: Any, timeouts: Timeouts, on_over: Callable[[RelayResult], None]
-    ) -> Relay:
-        return kernel_relay(clock, timeouts, on_over, Poller.of(self.private.reactor))
+    def make_sides(self, client: End, server: End) -> Sides:
+        return kernel_sides(self.private.reactor, client, server)
 
     def tidy_up(self) -> None:
         """Give back the pipes that are kept; there must be no others."""
-        self.assertEqual(kernel_side._pipes._given, 0)
-        kernel_side._pipes.clear()
+        self.assertEqual(kernel._pipes._given, 0)
+        kernel._pipes.clear()
 
 
 class KernelUnixTest(KernelTest):
@@ -214,7 +210,7 @@ class KernelWithoutPipesTest(KernelTest):
 
     def setUp(self) -> None:
         """Make no pipe available."""
-        self.patch(kernel_side, "_pipes", PipePool(in_use=0))
+        self.patch(kernel, "_pipes", PipePool(in_use=0))
         super().setUp()
 
 

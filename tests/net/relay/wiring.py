@@ -1,4 +1,4 @@
-"""The ways in which the two ends of a relay come to be: accepted by a port, and connected by a client."""
+"""How the two ends of a relay come to be, accepted by a port and connected by a client, and its sides."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from tests.support.folders import make_folder
 from tests.support.ports import free_port, listen_tcp
+from txmux.net.relay.kernel import KernelSide
+from txmux.net.relay.portable import PortableSide
 from txmux.net.sockets.client import SocketConnector
 from txmux.net.sockets.poller import Poller
 from txmux.net.sockets.port import SocketPort
@@ -18,6 +20,21 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IListeningPort
     from twisted.internet.protocol import ClientFactory, ServerFactory
     from twisted.trial.unittest import SynchronousTestCase
+
+    from txmux.net.relay.ends import End, RelaySide
+
+    Sides = tuple[RelaySide, RelaySide]
+
+
+def portable_sides(client: End, server: End) -> Sides:
+    """Make the sides of a portable relay."""
+    return PortableSide(client), PortableSide(server)
+
+
+def kernel_sides(reactor: Any, client: End, server: End) -> Sides:
+    """Make the sides of a kernel relay, served by a reactor."""
+    poller = Poller.of(reactor)
+    return KernelSide(client, poller), KernelSide(server, poller)
 
 
 class Wiring(Protocol):

@@ -1,7 +1,8 @@
-"""The two ends of a connection that txmux is between, and who listens to them."""
+"""The two ends of a connection that txmux is between, and what receives from each of them."""
 
 from __future__ import annotations
 
+import abc
 import socket
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -16,7 +17,10 @@ from txmux.net.sockets.transport import SocketTransport
 if TYPE_CHECKING:
     from twisted.python.failure import Failure
 
-__all__ = ["NOBODY", "End", "IRelayTransport", "Receiver"]
+    from txmux.net.relay.peer import Unanswered
+    from txmux.net.relay.relay import Relay
+
+__all__ = ["NOBODY", "End", "IRelayTransport", "Receiver", "RelaySide"]
 
 
 class IRelayTransport(interfaces.ITCPTransport, interfaces.IConsumer, interfaces.IPushProducer):
@@ -119,3 +123,95 @@ class End(TwistedProtocol):
     @override
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self.receiver.lost(reason)
+
+
+class RelaySide(abc.ABC):
+    """One end as its relay sees it; implements `Receiver` for that end, from its making on.
+
+    Args:
+        end: It may be paused until `start_carrying`.
+
+    Attributes:
+        relay: Set by the relay, like `other`.
+        other: The side to which its bytes go.
+        received: Bytes that came from its peer and were passed on.
+        last_byte_at: When the last of them came, in the relay's seconds. Kept up while the relay is not `Relay.ending`.
+        has_finished: Whether its peer sends no more.
+        gone: Whether its connection is closed.
+    """
+
+    __slots__ = (
+        "_unsent_before",
+        "gone",
+        "has_finished",
+        "last_byte_at",
+        "other",
+        "received",
+        "relay",
+    )
+
+    relay: Relay
+    other: RelaySide
+
+    def __init__(self, end: End) -> None:
+        self.received = 0
+        self.last_byte_at = 0.0
+        self._unsent_before = 0
+        self.has_finished = False
+        self.gone = False
+        end.receiver = self
+
+    # What comes from its peer.
+
+    @abc.abstractmethod
+    def data(self, data: bytes) -> None: ...
+
+    def finished(self) -> None:
+        if not self.has_finished:
+            self.has_finished = True
+            self.relay.side_finished(self)
+
+    def lost(self, reason: Failure) -> None:
+        self.gone = True
+        self.relay.side_lost(self, reason)
+
+    # What the relay wants of it.
+
+    @abc.abstractmethod
+    def start_carrying(self, *, reading: bool) -> None: ...
+
+    @abc.abstractmethod
+    def write(self, data: bytes) -> None:
+        """Send bytes to its peer, before any that come from the other side."""
+
+    @abc.abstractmethod
+    def stop_reading(self) -> None:
+        """Stop for good."""
+
+    @abc.abstractmethod
+    def half_close(self) -> None:
+        """Send the end of the other side, after all that is held."""
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Close cleanly; its peer has taken everything."""
+
+    @abc.abstractmethod
+    def close_when_sent(self) -> None:
+        """Close cleanly after all that is held has been sent."""
+
+    @abc.abstractmethod
+    def abort(self) -> None: ...
+
+    @abc.abstractmethod
+    def unsent(self) -> int:
+        """Count the bytes that its peer has yet to take."""
+
+    @abc.abstractmethod
+    def unanswered(self) -> Unanswered:
+        """Return how long its peer has left bytes unanswered that are on their way to it."""
+
+    def is_taking(self) -> bool:
+        """Return whether its peer has something to take, and has taken some since the last call."""
+        before, self._unsent_before = self._unsent_before, self.unsent()
+        return self._unsent_before not in {0, before}

@@ -1,62 +1,448 @@
-"""A relay over plain sockets that does not pass bytes through the transports: for Linux.
+"""A relay's side over a plain socket that does not pass bytes through the transports: for Linux.
 
 Both descriptors are taken out of the reactor, and all relayed pairs are served by one `Poller`. Small messages are
 received into one buffer and sent on at once; when more comes than fits into it, bytes pass through a pipe inside
 the kernel (splice(2)) until there are few again. At the end each descriptor goes back to its transport, which
-closes it and tells its protocol.
+closes it and notifies its protocol.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import contextlib
+import functools
+import os
+import socket
+from typing import TYPE_CHECKING, Any, cast
 
 from twisted.internet import tcp
+from twisted.internet.error import ConnectionAborted
+from twisted.python.failure import Failure
+from typing_extensions import override
 
-from txmux.net.relay.kernel_side import KernelSide
-from txmux.net.relay.pipes import can_splice
-from txmux.net.relay.relay import Relay
-from txmux.net.sockets.poller import is_available
+from txmux.net.relay.ends import NOBODY, RelaySide
+from txmux.net.relay.interface import SideState
+from txmux.net.relay.marks import Guard, Mark
+from txmux.net.relay.peer import ANSWERED, queued_in, unanswered_by
+from txmux.net.relay.pipes import LARGE_SIZE, SPLICED, PipePool
+from txmux.net.sockets.descriptors import DESCRIPTORS
+from txmux.net.sockets.memory import MEMORY, OUT_OF_MEMORY
+from txmux.net.sockets.poller import ERROR, FINISHED, READ, TROUBLE, WRITE, is_available
+from txmux.net.sockets.transport import CLOSED, LOST, leave
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from twisted.internet.interfaces import IReactorTime
-
     from txmux.net.relay.ends import End
-    from txmux.net.relay.interface import RelayResult, Timeouts
-    from txmux.net.relay.side import RelaySide
-    from txmux.net.relay.silence import Keepalive
+    from txmux.net.relay.peer import Unanswered
+    from txmux.net.relay.pipes import Pipe
     from txmux.net.sockets.poller import Poller
+
+_BUFFER = bytearray(64 * 1024)  # one for all: what is read is sent or kept before the next read
+_VIEW = memoryview(_BUFFER)
+_FULL = len(_BUFFER)
+_FEW = 16 * 1024  # bytes for which a pipe is not worth its while
+_MUCH = 16  # times in a row that few have to come before no more pipe is taken
+_SPLICE = 1 | 2  # SPLICE_F_MOVE and SPLICE_F_NONBLOCK of splice(2)
+_MORE = getattr(socket, "MSG_MORE", 0)
+_UNWATCHED = -1
+_TURN = 2**20  # bytes that one side moves before the others have their turn
+
+_pipes = PipePool()
+_large_pipes = PipePool(in_use=16, idle=4, size=LARGE_SIZE)
+DESCRIPTORS.add_giver(_pipes.clear)
+DESCRIPTORS.add_giver(_large_pipes.clear)
 
 
 def is_supported() -> bool:
-    return is_available() and can_splice()
+    """Return whether this system has what a kernel relay needs."""
+    return is_available() and hasattr(os, "splice")
 
 
-def can_relay(end: End) -> bool:
-    """Return whether an end has a plain socket."""
+def has_plain_socket(end: End) -> bool:
     transport: Any = end.transport
     return isinstance(transport, tcp.Connection) and not transport.TLS
 
 
-def kernel_relay(
-    clock: IReactorTime,
-    timeouts: Timeouts,
-    on_over: Callable[[RelayResult], None],
-    poller: Poller,
-    keepalive: Keepalive | None = None,
-) -> Relay:
-    """Make a relay between plain sockets.
+class KernelSide(RelaySide):
+    """One end's socket, and what is held for its peer."""
 
-    Args:
-        clock: Gives the time and the timers.
-        timeouts: When to give up.
-        on_over: Called once, when both ends are gone.
-        poller: Watches the sockets.
-        keepalive: That of both ends' sockets.
-    """
+    __slots__ = (
+        "_closing",
+        "_descriptor",
+        "_events",
+        "_half_closing",
+        "_held",
+        "_mark",
+        "_much",
+        "_pipe",
+        "_poller",
+        "_reading",
+        "_socket",
+        "_unwritable",
+        "transport",
+    )
 
-    def sides(relay: Relay, client: End, server: End) -> tuple[RelaySide, RelaySide]:
-        return KernelSide(relay, client, poller), KernelSide(relay, server, poller)
+    other: KernelSide
 
-    return Relay(clock, timeouts, on_over, sides, keepalive)
+    def __init__(self, end: End, poller: Poller) -> None:
+        super().__init__(end)
+        self._poller = poller
+        self.transport: Any = end.transport
+        self._socket = cast("socket.socket", self.transport.getHandle())
+        self._descriptor = self._socket.fileno()
+        self._held: bytes | memoryview = b""  # for this side's peer
+        self._much = 0  # so often may few bytes come before a pipe is not worth its while any more
+        self._mark: Mark | None = None  # of who has sent much
+        self._pipe: Pipe | None = None  # with bytes in it that are on their way to the other side
+        self._reading = False  # whether there is more to come and somebody to take it
+        self._half_closing = False  # to be done when nothing is held any more, like the next
+        self._closing = False
+        # Its peer takes nothing any more, but may have sent something before that.
+        self._unwritable = False
+
+    @override
+    def start_carrying(self, *, reading: bool) -> None:
+        self._held = leave(self.transport)
+        self._reading = reading
+        self._watch((READ if reading else 0) | (WRITE if self._held else 0))
+
+    def _watch(self, events: int) -> None:
+        try:
+            self._poller.watch(self._descriptor, events, self._ready)
+        except OSError as problem:
+            # Nobody would ever hear of it again, so it ends; later, since whoever asks does not expect it.
+            self._events = _UNWATCHED
+            self._poller.call_soon(functools.partial(self._end, Failure(problem)))
+        else:
+            self._events = events
+
+    @override
+    def data(self, data: bytes) -> None:
+        self.received += len(data)
+        self.other.write(data)
+
+    @override
+    def lost(self, reason: Failure) -> None:
+        self._poller.closing(self._descriptor)
+        self.other._put_pipe_away()  # with what this side's peer does not get any more
+        if self.other.gone:
+            self._put_pipe_away()  # until then the other side's peer has yet to take what is in it
+        self._held = b""
+        if self._mark is not None:
+            self._mark.forget()
+        super().lost(reason)
+
+    # What the poller tells.
+
+    def _ready(self, events: int) -> None:
+        try:
+            self._serve(events)
+        except MemoryError:
+            MEMORY.lacks(ended=1)
+            if not self.gone:  # what has been read may not have been kept
+                self._end(OUT_OF_MEMORY)
+            if not self.gone:  # what was to tell of the end had no memory, either
+                self.lost(OUT_OF_MEMORY)
+
+    def _serve(self, events: int) -> None:
+        if events & (WRITE | TROUBLE) and self._is_full():
+            self._flush()
+            if self.gone:
+                return
+        if events & (READ | TROUBLE):
+            if self._reading and not self.other._is_full():
+                self._read(events)
+            elif events & ERROR and not self._reading:
+                self._end(LOST)
+            elif not events & TROUBLE:
+                self._update()
+            else:
+                # It would be told again and again, and can be dealt with only when there is room
+                # for what the peer sent before.
+                self._poller.forget(self._descriptor)
+                self._events = _UNWATCHED
+
+    def _read(self, events: int) -> None:
+        answered = self.other._mark
+        if answered is not None:
+            answered.answered()
+        if self._much:
+            mark = self._mark = self._mark or Mark(self._socket, Guard.of(self._poller.reactor))
+            pipe = self._pipe = (_large_pipes.take() if mark.is_set else None) or _pipes.take()
+            if pipe is not None:
+                self._splice(pipe, mark)
+                if not pipe.level:
+                    self._put_pipe_away()
+                return
+        while self._receive(events & FINISHED):
+            pass
+
+    def _receive(self, end_is_near: int) -> bool:
+        """Send on what a buffer holds, and tell whether to do so again at once."""
+        try:
+            count = self._socket.recv_into(_BUFFER)
+        except BlockingIOError:
+            return False
+        except OSError:
+            self._end(LOST)
+            return False
+        if not count:
+            if self._unwritable:
+                self._end(LOST)
+            else:
+                self._reading = False
+                self.finished()
+                self._update()  # or the poller would tell of the end again
+            return False
+        self.received += count
+        relay = self.relay
+        self.last_byte_at = relay.seconds()
+        self._much = _MUCH if count == _FULL else 0
+        # What nothing but the end follows waits for it in the kernel, and leaves with it in one packet.
+        flags = _MORE if end_is_near and not self._much else 0
+        other = self.other
+        try:
+            sent = other._socket.send(_VIEW[:count], flags)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            other._refuse()
+            return False
+        if sent < count:
+            other._hold(bytes(_VIEW[sent:count]))
+            return False
+        return bool(flags)
+
+    def _splice(self, pipe: Pipe, mark: Mark) -> None:
+        """Send on what comes through a pipe, until there is no more or the others have their turn."""
+        relay = self.relay
+        moved = 0
+        while moved < _TURN:
+            try:
+                count = os.splice(self._descriptor, pipe.sink, pipe.size, flags=_SPLICE)
+            except BlockingIOError:
+                # An urgent byte stops splice for ever, but not recv, which passes over it.
+                if not moved:
+                    self._expect_few()
+                return
+            except OSError:
+                self._end(LOST)
+                return
+            if not count:
+                self._expect_few()  # recv tells whether it is the end, or an urgent byte
+                return
+            pipe.level = count
+            moved += count
+            self.received += count
+            SPLICED.count += count
+            self.last_byte_at = now = relay.seconds()
+            mark.came(count, now)
+            if not self.other._drain(pipe):
+                return
+            if count < _FEW:
+                if self._much == 1:
+                    self._expect_few()
+                else:
+                    self._much -= 1
+                return
+            self._much = _MUCH
+
+    def _expect_few(self) -> None:
+        self._much = 0
+        if self._mark is not None:
+            self._mark.clear()
+
+    # What is held for this side's peer.
+
+    def _is_full(self) -> bool:
+        pipe = self.other._pipe
+        return bool(self._held) or (pipe is not None and pipe.level > 0)
+
+    @override
+    def write(self, data: bytes) -> None:
+        sent = 0
+        if not self._held:
+            try:
+                sent = self._socket.send(data)
+            except BlockingIOError:
+                pass
+            except OSError:
+                self._refuse()
+                return
+        if sent < len(data):
+            self._hold(data[sent:])
+
+    def _hold(self, data: bytes) -> None:
+        self._held = b"".join((self._held, data))
+        self._update()
+        self.other._update()
+
+    def _drain(self, pipe: Pipe) -> bool:
+        """Send what is in the other side's pipe, and tell whether it is empty now."""
+        try:
+            while pipe.level:
+                pipe.level -= os.splice(pipe.source, self._descriptor, pipe.level, flags=_SPLICE)
+        except BlockingIOError:
+            self._update()
+            self.other._update()
+            return False
+        except OSError:
+            self._refuse()
+            return False
+        return True
+
+    def _flush(self) -> None:
+        """Send what is held, and go on with whatever waited for that."""
+        if self._held:
+            try:
+                sent = self._socket.send(self._held)
+            except BlockingIOError:
+                return
+            except OSError:
+                self._refuse()
+                return
+            if sent < len(self._held):
+                self._held = memoryview(self._held)[sent:]
+                return
+            self._held = b""
+        pipe = self.other._pipe
+        if pipe is not None:
+            if not self._drain(pipe):
+                return
+            self.other._put_pipe_away()
+        if self._closing:
+            self._end(CLOSED)
+            return
+        if self._half_closing:
+            self._shut()
+        self._update()
+        self.other._update()
+
+    def _refuse(self) -> None:
+        """Record that its peer takes nothing any more. What that sent before is read first."""
+        self._unwritable = True
+        self._held = b""
+        other = self.other
+        other._put_pipe_away()
+        other._reading = False
+        other._update()
+        if not self._reading or other.gone or other._unwritable:
+            self._end(LOST)
+        else:
+            self._update()
+
+    def _shut(self) -> None:
+        self._half_closing = False
+        with contextlib.suppress(OSError):  # it broke; reading will tell
+            self._socket.shutdown(socket.SHUT_WR)
+
+    # What the relay wants.
+
+    @override
+    def stop_reading(self) -> None:
+        self._reading = False
+        self._update()
+
+    @override
+    def half_close(self) -> None:
+        if self._is_full():
+            self._half_closing = True
+        else:
+            self._shut()
+
+    @override
+    def close(self) -> None:
+        self._end(CLOSED)
+
+    @override
+    def close_when_sent(self) -> None:
+        if self._is_full():
+            self._closing = True
+            self.stop_reading()
+        else:
+            self._end(CLOSED)
+
+    @override
+    def abort(self) -> None:
+        self._end(Failure(ConnectionAborted()))
+
+    @override
+    def unsent(self) -> int:
+        pipe = self.other._pipe
+        return len(self._held) + (pipe.level if pipe else 0) + queued_in(self._socket)
+
+    @override
+    def unanswered(self) -> Unanswered:
+        return ANSWERED if self.gone else unanswered_by(self._socket)
+
+    # Moving to another relay.
+
+    def suspend(self, quiet: float) -> SideState:
+        """Touch the socket no more. What is in the other side's pipe is held from now on."""
+        if self._events != _UNWATCHED:
+            self._poller.forget(self._descriptor)
+            self._events = _UNWATCHED
+        self._expect_few()
+        pipe = self.other._pipe
+        if pipe is not None:
+            parts = [self._held]
+            while pipe.level:
+                parts.append(os.read(pipe.source, pipe.level))
+                pipe.level -= len(parts[-1])
+            self._held = b"".join(parts)
+            self.other._put_pipe_away()
+        return SideState(
+            received=self.received,
+            held=bytes(self._held),
+            has_finished=self.has_finished,
+            is_reading=self._reading,
+            is_half_closing=self._half_closing,
+            is_unwritable=self._unwritable,
+            quiet=quiet,
+        )
+
+    def resume(self) -> None:
+        """Watch the socket again, if only for trouble."""
+        self._watch(self._wanted())
+
+    def adopt(self, state: SideState) -> None:
+        """Take the descriptor over, with what another side knew."""
+        leave(self.transport)
+        self._events = _UNWATCHED
+        self.received = state.received
+        self.has_finished = state.has_finished
+        self._held = state.held
+        self._reading = state.is_reading
+        self._half_closing = state.is_half_closing
+        self._unwritable = state.is_unwritable
+
+    def let_go(self) -> None:
+        """Close the descriptor; the socket lives on."""
+        self.gone = True
+        self.transport.protocol.receiver = NOBODY
+        self.transport._shouldShutdown = False  # or Twisted would end the connection itself
+        self.transport.connectionLost(CLOSED)
+
+    def _end(self, reason: Failure) -> None:
+        """Return the descriptor to its transport as gone: that closes it, and informs its protocol."""
+        self.transport.connectionLost(reason)
+
+    def _put_pipe_away(self) -> None:
+        if self._pipe is not None:
+            pool = _large_pipes if self._pipe.size == LARGE_SIZE else _pipes
+            pool.give_back(self._pipe)
+            self._pipe = None
+
+    def _update(self) -> None:
+        """Watch for what matters now."""
+        if self.gone:
+            return
+        events = self._wanted()
+        if self._events == _UNWATCHED:
+            if events:
+                self._watch(events)
+        elif events != self._events:
+            self._poller.change(self._descriptor, events)
+            self._events = events
+
+    def _wanted(self) -> int:
+        reading = self._reading and not self.other._is_full()
+        return (READ if reading else 0) | (WRITE if self._is_full() else 0)

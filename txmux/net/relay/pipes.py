@@ -35,11 +35,6 @@ class Spliced:
 SPLICED = Spliced()
 
 
-def can_splice() -> bool:
-    """Return whether this system moves bytes between descriptors without copying them."""
-    return hasattr(os, "splice")
-
-
 class Pipe:
     """A pipe that does not block.
 

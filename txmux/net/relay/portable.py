@@ -1,4 +1,4 @@
-"""A relay over any transport: each side is the other's streaming producer."""
+"""A relay's side over any transport of Twisted: each side is the other's streaming producer."""
 
 from __future__ import annotations
 
@@ -8,41 +8,13 @@ from twisted.internet import interfaces
 from typing_extensions import override
 from zope.interface import implementer
 
-from txmux.net.relay.progress import unsent
-from txmux.net.relay.relay import Relay
-from txmux.net.relay.side import RelaySide
-from txmux.net.relay.silence import QUIET, silence_of
+from txmux.net.relay.ends import RelaySide
+from txmux.net.relay.peer import ANSWERED, unanswered_by, unsent
 from txmux.net.sockets.waiting import below_tls
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from twisted.internet.interfaces import IReactorTime
-
     from txmux.net.relay.ends import End, IRelayTransport
-    from txmux.net.relay.interface import RelayResult, Timeouts
-    from txmux.net.relay.silence import Keepalive, Silence
-
-
-def portable_relay(
-    clock: IReactorTime,
-    timeouts: Timeouts,
-    on_over: Callable[[RelayResult], None],
-    keepalive: Keepalive | None = None,
-) -> Relay:
-    """Make a relay that works with every transport of Twisted.
-
-    Args:
-        clock: Gives the time and the timers.
-        timeouts: When to give up.
-        on_over: Called once, when both ends are gone.
-        keepalive: That of both ends' sockets.
-    """
-
-    def sides(relay: Relay, client: End, server: End) -> tuple[RelaySide, RelaySide]:
-        return PortableSide(relay, client), PortableSide(relay, server)
-
-    return Relay(clock, timeouts, on_over, sides, keepalive)
+    from txmux.net.relay.peer import Unanswered
 
 
 class PortableSide(RelaySide):
@@ -52,13 +24,13 @@ class PortableSide(RelaySide):
 
     other: PortableSide
 
-    def __init__(self, relay: Relay, end: End) -> None:
-        super().__init__(relay)
+    def __init__(self, end: End) -> None:
+        super().__init__(end)
         self.transport: IRelayTransport = end.transport
         # What came before a reset is still passed on; if there is no room for it, in the end the relay gives up.
         below_tls(self.transport).reads_later = True
 
-    def begin(self, *, reading: bool) -> None:
+    def start_carrying(self, *, reading: bool) -> None:
         """Let the other side be held back when this one's buffer is full."""
         if reading:
             self.transport.resumeProducing()
@@ -68,7 +40,7 @@ class PortableSide(RelaySide):
     def data(self, data: bytes) -> None:
         if not self.other.gone:
             self.received += len(data)
-            relay = self._relay
+            relay = self.relay
             if not relay.ending:
                 self.last_byte_at = relay.seconds()
             self.other.transport.write(data)
@@ -113,8 +85,8 @@ class PortableSide(RelaySide):
         return unsent(self.transport)
 
     @override
-    def silence(self) -> Silence:
-        return QUIET if self.gone else silence_of(below_tls(self.transport).getHandle())
+    def unanswered(self) -> Unanswered:
+        return ANSWERED if self.gone else unanswered_by(below_tls(self.transport).getHandle())
 
     def _expect_no_more(self) -> None:
         # With a producer registered a transport would not close once its buffer is full, and TLS

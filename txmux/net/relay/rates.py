@@ -9,7 +9,6 @@ from twisted.internet import interfaces
 from zope.interface import directlyProvides, implementer, providedBy
 
 from txmux.net.relay.portable import PortableSide
-from txmux.net.relay.relay import Relay
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,9 +17,6 @@ if TYPE_CHECKING:
     from twisted.python.failure import Failure
 
     from txmux.net.relay.ends import End, IRelayTransport
-    from txmux.net.relay.interface import RelayResult, Timeouts
-    from txmux.net.relay.side import RelaySide
-    from txmux.net.relay.silence import Keepalive
 
 _BURST = 0.1  # seconds; what was not used in this time is lost
 _TICK = 0.02  # seconds; fewer would cost more, and more would be felt
@@ -38,33 +34,15 @@ class Rates:
     upload: int | None = None
     download: int | None = None
 
+    def make_sides(
+        self, clock: IReactorTime, client: End, server: End
+    ) -> tuple[PortableSide, PortableSide]:
+        """Make the sides of a relay that keeps to these rates."""
+        return _make_side(clock, client, self.download), _make_side(clock, server, self.upload)
 
-def paced_relay(
-    clock: IReactorTime,
-    timeouts: Timeouts,
-    on_over: Callable[[RelayResult], None],
-    rates: Rates,
-    keepalive: Keepalive | None = None,
-) -> Relay:
-    """Make a portable relay with limits.
 
-    Args:
-        clock: Gives the time and the timers.
-        timeouts: When to give up.
-        on_over: Called once, when both ends are gone.
-        rates: The limits.
-        keepalive: That of both ends' sockets.
-    """
-
-    def side(relay: Relay, end: End, rate: int | None) -> RelaySide:
-        if rate is None:
-            return PortableSide(relay, end)
-        return _PacedSide(relay, end, Paced(clock, end.transport, rate))
-
-    def sides(relay: Relay, client: End, server: End) -> tuple[RelaySide, RelaySide]:
-        return side(relay, client, rates.download), side(relay, server, rates.upload)
-
-    return Relay(clock, timeouts, on_over, sides, keepalive)
+def _make_side(clock: IReactorTime, end: End, rate: int | None) -> PortableSide:
+    return PortableSide(end) if rate is None else _PacedSide(clock, end, rate)
 
 
 class _PacedSide(PortableSide):
@@ -72,8 +50,9 @@ class _PacedSide(PortableSide):
 
     __slots__ = ("_paced",)
 
-    def __init__(self, relay: Relay, end: End, paced: Any) -> None:
-        super().__init__(relay, end)
+    def __init__(self, clock: IReactorTime, end: End, rate: int) -> None:
+        super().__init__(end)
+        paced: Any = Paced(clock, end.transport, rate)
         self.transport = self._paced = paced
 
     def lost(self, reason: Failure) -> None:

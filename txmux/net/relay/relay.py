@@ -8,7 +8,8 @@ from twisted.internet.error import ConnectionClosed, ConnectionDone
 from twisted.logger import Logger
 
 from txmux.net.relay.interface import Moved, RelayResult, RelayState
-from txmux.net.relay.silence import keepalive_of, look, patience
+from txmux.net.relay.kernel import KernelSide
+from txmux.net.relay.peer import find_lost_peer, keepalive_of, patience
 from txmux.net.sockets.memory import MEMORY, OutOfMemory
 
 if TYPE_CHECKING:
@@ -17,14 +18,12 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IDelayedCall, IReactorTime
     from twisted.python.failure import Failure
 
-    from txmux.net.relay.ends import End
+    from txmux.net.relay.ends import RelaySide
     from txmux.net.relay.interface import Timeouts
-    from txmux.net.relay.side import RelaySide
-    from txmux.net.relay.silence import Keepalive
+    from txmux.rules.model import Keepalive
     from txmux.telemetry.reasons import RelayReason
 
     OnOver = Callable[[RelayResult], None]
-    MakeSides = Callable[["Relay", End, End], tuple[RelaySide, RelaySide]]
 
 __all__ = ["Relay"]
 
@@ -46,7 +45,7 @@ class Relay:
         clock: Gives the time and the timers.
         timeouts: When to give up.
         on_over: Called once, when both ends are gone.
-        make_sides: Makes the sides of the client's and the server's end, which carry the bytes; nothing moves yet.
+        sides: Carry the bytes at the client's end, which may be paused, and at the server's; nothing moves yet.
         keepalive: When a peer counts as gone that leaves bytes unanswered; ``None`` is when the system says so.
 
     Attributes:
@@ -60,7 +59,6 @@ class Relay:
         "_due_at",
         "_end",
         "_keepalive",
-        "_make_sides",
         "_on_over",
         "_pause",
         "_reason",
@@ -78,14 +76,16 @@ class Relay:
         clock: IReactorTime,
         timeouts: Timeouts,
         on_over: OnOver,
-        make_sides: MakeSides,
+        sides: tuple[RelaySide, RelaySide],
         keepalive: Keepalive | None = None,
     ) -> None:
         self._clock = clock
         self.seconds = clock.seconds
         self._timeouts = timeouts
         self._on_over = on_over
-        self._make_sides = make_sides
+        self._client, self._server = client, server = sides
+        client.relay = server.relay = self
+        client.other, server.other = server, client
         self._keepalive, self._pause = keepalive, patience(keepalive)
         self._reason: RelayReason | None = None
         self._timer: IDelayedCall | None = None
@@ -93,45 +93,34 @@ class Relay:
         self._unsent: int | None = None
         self.ending = False
 
-    def start(self, client: End, server: End, pending: bytes, *, client_finished: bool) -> None:
-        """Take both ends over.
+    def start(self, pending: bytes, *, client_finished: bool) -> None:
+        """Carry bytes from now on.
 
         Args:
-            client: The client's end; it may be paused.
-            server: The server's end.
             pending: Bytes from the client that the server has not been sent.
             client_finished: Whether the client has already finished sending.
         """
         self._since = self.seconds()
-        upstream, downstream = self._take(client, server)
         try:
-            self._begin(upstream, downstream, pending, client_finished=client_finished)
+            self._start(pending, client_finished=client_finished)
         except Exception:  # noqa: BLE001 - whatever it is, no pair may be left that nothing ends
-            _log.failure("a relay could not begin")
+            _log.failure("a relay could not start")
             self.abort("error")
 
-    def _begin(
-        self, upstream: RelaySide, downstream: RelaySide, pending: bytes, *, client_finished: bool
-    ) -> None:
+    def _start(self, pending: bytes, *, client_finished: bool) -> None:
         # Both can be held back before the first byte is forwarded: without that a transport's buffer has no bound.
-        upstream.begin(reading=not client_finished)
-        downstream.begin(reading=True)
+        client, server = self._client, self._server
+        client.start_carrying(reading=not client_finished)
+        server.start_carrying(reading=True)
         if pending:
-            downstream.write(pending)
-        if downstream.gone:
+            server.write(pending)
+        if server.gone:
             return
         self._set_timer(self._timeouts.shortest_idle)
         if self._timeouts.max_duration is not None:
             self._end = self._clock.callLater(self._timeouts.max_duration, self._lasted)
         if client_finished:
-            upstream.finished()
-
-    def _take(self, client: End, server: End) -> tuple[RelaySide, RelaySide]:
-        self._client, self._server = upstream, downstream = self._make_sides(self, client, server)
-        del self._make_sides  # of no more use, and a connection may last
-        upstream.other, downstream.other = downstream, upstream
-        client.receiver, server.receiver = upstream, downstream
-        return upstream, downstream
+            client.finished()
 
     # Moving to another relay, in this process or in another one.
 
@@ -139,23 +128,22 @@ class Relay:
     def timeouts(self) -> Timeouts:
         return self._timeouts
 
+    def _movable(self) -> list[KernelSide]:
+        return [side for side in (self._client, self._server) if isinstance(side, KernelSide)]
+
     def suspend(self) -> RelayState | None:
-        """Touch neither socket any more, and give what another relay needs to go on with them.
+        """Leave both sockets alone, and return what another relay needs to continue with them.
 
         Next is `resume`, or `let_go` when the other relay has them.
 
         Returns:
             ``None`` if it cannot be moved: its bytes pass through transports, or it is ending anyway.
         """
-        if self.ending:
+        sides = self._movable()
+        if self.ending or not sides:
             return None
         now = self.seconds()
-        client, server = (
-            side.suspend(max(0.0, now - self._heard_at(side)))
-            for side in (self._client, self._server)
-        )
-        if client is None or server is None:
-            return None
+        client, server = (side.suspend(max(0.0, now - self._heard_at(side))) for side in sides)
         left = None
         if self._end is not None:
             left = max(0.0, self._end.getTime() - now)
@@ -165,32 +153,29 @@ class Relay:
         return RelayState(client, server, max(0.0, now - self._last_byte_at()), left)
 
     def resume(self, state: RelayState) -> None:
-        """Go on after all.
+        """Continue after all.
 
         Args:
-            state: As `suspend` gave it.
+            state: As `suspend` returned it.
         """
         self._set_timers(state)
-        for side in (self._client, self._server):
+        for side in self._movable():
             side.resume()
 
     def let_go(self) -> None:
-        """Forget both connections, which go on elsewhere; nobody is told of an end."""
-        client, server = self._client, self._server
-        for side in (client, server):
+        """Forget both connections, which another relay has now; no end is reported."""
+        for side in self._movable():
             side.let_go()
         self._untie()
 
-    def adopt(self, client: End, server: End, state: RelayState) -> None:
-        """Go on where another relay was suspended.
+    def adopt(self, state: RelayState) -> None:
+        """Continue where another relay was suspended, on the same sockets.
 
         Args:
-            client: The client's end, on its socket.
-            server: The server's end, on its socket.
-            state: As `suspend` of the other relay gave it.
+            state: As `suspend` of the other relay returned it.
         """
-        sides = self._take(client, server)
-        self._keepalive = keepalive = keepalive_of(client.transport, server.transport)
+        sides = self._movable()
+        self._keepalive = keepalive = keepalive_of(*(side.transport for side in sides))
         self._pause = patience(keepalive)
         try:
             for side, its in zip(sides, (state.client, state.server), strict=True):
@@ -199,7 +184,7 @@ class Relay:
             for side in sides:
                 side.resume()
         except Exception:  # noqa: BLE001 - as in `start`
-            _log.failure("a relay could not go on")
+            _log.failure("a relay could not continue")
             self.abort("error")
 
     def _set_timers(self, state: RelayState) -> None:
@@ -333,7 +318,7 @@ class Relay:
     def _untie(self) -> None:
         """Part what points at each other, and would stay until the garbage collector finds it."""
         for side in (self._client, self._server):
-            del side.other, side._relay
+            del side.other, side.relay
         del self._on_over
 
     def _watch_from_now(self) -> None:
@@ -399,7 +384,7 @@ class Relay:
 
     def _look(self) -> None:
         if self._keepalive is not None:
-            gone, self._pause = look((self._client, self._server), self._keepalive)
+            gone, self._pause = find_lost_peer((self._client, self._server), self._keepalive)
             if gone is not None:
                 gone.abort()
                 if self._timer is None:

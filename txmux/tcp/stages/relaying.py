@@ -106,7 +106,7 @@ class Relaying(_BothEnds):
             end, server, upstream.timeouts, self._over, upstream.rates, keepalive
         )
         received, client.received = client.received, b""
-        relay.start(end, server, received, client_finished=client.has_finished)
+        relay.start(received, client_finished=client.has_finished)
         if self._held is not None and not relay.ending:
             self._held.pass_to(server.receiver)
         self._held = None
@@ -147,7 +147,7 @@ class Adopted(_BothEnds):
     def begin(self) -> None:
         end, server, moved = self._end, self._server, self._moved
         self.relay = self._client.runtime.relay(end, server, moved.timeouts, self._over)
-        self.relay.adopt(end, server, moved.relay)
+        self.relay.adopt(moved.relay)
 
     @override
     def release(self) -> None:

@@ -10,18 +10,18 @@ from twisted.internet.task import Clock, deferLater
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests.net.relay.contract import RelayCase
+from tests.net.relay.wiring import kernel_sides, portable_sides
 from tests.support.peers import reactor
-from txmux.net.relay import kernel_side, portable
+from txmux.net.relay import kernel, portable
 from txmux.net.relay.interface import Timeouts
-from txmux.net.relay.kernel import is_supported, kernel_relay
-from txmux.net.relay.portable import portable_relay
-from txmux.net.relay.silence import QUIET, Silence, keepalive_of, patience, silence_of
+from txmux.net.relay.kernel import is_supported
+from txmux.net.relay.peer import ANSWERED, Unanswered, keepalive_of, patience, unanswered_by
 from txmux.net.sockets.options import NO_KEEPALIVE, keepalive_options, set_options
-from txmux.net.sockets.poller import Poller
 from txmux.rules.model import Keepalive
 
 if TYPE_CHECKING:
-    from txmux.net.relay.relay import Relay
+    from tests.net.relay.wiring import Sides
+    from txmux.net.relay.ends import End
 
 _KEEPALIVE = Keepalive(idle=60, interval=15, count=4)
 _SKIP = None if is_supported() else "these need Linux"
@@ -34,34 +34,34 @@ def _since_heard(connected: socket.socket) -> float:
     return float(min(since_data, since_acknowledgement)) / 1000
 
 
-class SilenceTest(SynchronousTestCase):
+class UnansweredTest(SynchronousTestCase):
     """When a peer counts as gone."""
 
     def test_when_it_is_over(self) -> None:
         """A peer is gone if it has answered none of so many questions for so long, and not before."""
         for silence, is_over in (
-            (QUIET, False),
-            (Silence(119.9, 9), False),
-            (Silence(120, 3), False),
-            (Silence(120, 4), True),
-            (Silence(9999, 0), False),
+            (ANSWERED, False),
+            (Unanswered(119.9, 9), False),
+            (Unanswered(120, 3), False),
+            (Unanswered(120, 4), True),
+            (Unanswered(9999, 0), False),
         ):
-            self.assertEqual(silence.is_over(_KEEPALIVE), is_over, silence)
+            self.assertEqual(silence.is_lost(_KEEPALIVE), is_over, silence)
 
     def test_one_question(self) -> None:
         """One question alone may just be on its way."""
         keepalive = Keepalive(idle=1, interval=1, count=1)
-        self.assertFalse(Silence(100, 1).is_over(keepalive))
-        self.assertTrue(Silence(2, 2).is_over(keepalive))
+        self.assertFalse(Unanswered(100, 1).is_lost(keepalive))
+        self.assertTrue(Unanswered(2, 2).is_lost(keepalive))
 
     def test_pause(self) -> None:
         """It is looked again when the peer may be gone, after whole intervals."""
         for silence, pause in (
-            (QUIET, 120),
-            (Silence(0.1, 1), 120),
-            (Silence(16, 3), 105),
-            (Silence(119.9, 3), 15),
-            (Silence(500, 1), 15),
+            (ANSWERED, 120),
+            (Unanswered(0.1, 1), 120),
+            (Unanswered(16, 3), 105),
+            (Unanswered(119.9, 3), 15),
+            (Unanswered(500, 1), 15),
         ):
             self.assertEqual(silence.pause(_KEEPALIVE), pause, silence)
 
@@ -108,12 +108,12 @@ class SocketTest(SynchronousTestCase):
         self.one.send(b"hello")
         self.other.recv(5)
         for connected in (self.one, self.other, self.plain, None):
-            self.assertEqual(silence_of(connected), QUIET)
+            self.assertEqual(unanswered_by(connected), ANSWERED)
         self.one.close()
-        self.assertEqual(silence_of(self.one), QUIET)
+        self.assertEqual(unanswered_by(self.one), ANSWERED)
 
 
-class RelaySilenceCase(RelayCase):
+class LostPeerCase(RelayCase):
     """What a relay makes of them; the system's answer is the test's. Which relay is what a subclass adds."""
 
     side: Any
@@ -122,32 +122,32 @@ class RelaySilenceCase(RelayCase):
     async def relayed(self, timeouts: Timeouts = Timeouts(idle=1000)) -> None:  # noqa: B008
         """Put a relay between two peers."""
         self.clock = Clock()
-        self.silences: dict[object, Silence] = {}
+        self.unanswered: dict[object, Unanswered] = {}
         self.looks = 0
 
-        def tell(connected: object) -> Silence:
+        def tell(connected: object) -> Unanswered:
             self.looks += 1
-            return self.silences.get(connected, QUIET)
+            return self.unanswered.get(connected, ANSWERED)
 
-        self.patch(self.side, "silence_of", tell)
+        self.patch(self.side, "unanswered_by", tell)
         self.client, self.server = await self.start(timeouts=timeouts, clock=self.clock)
 
-    def silence(self, end: int, *silence: Any) -> None:
+    def set_unanswered(self, end: int, *silence: Any) -> None:
         """Say how long the peer of an end has not answered."""
-        self.silences[self.ends[end].transport.getHandle()] = Silence(*silence)
+        self.unanswered[self.ends[end].transport.getHandle()] = Unanswered(*silence)
 
     async def test_client_gone(self) -> None:
         """The silent side is broken off, as keepalive does it, and the other one with it."""
         await self.relayed()
         self.client.send(b"before")
         await self.server.has(6)
-        self.silence(0, 50, 7)
+        self.set_unanswered(0, 50, 7)
         self.clock.advance(120)
         self.assertEqual(self.looks, 2)
-        self.silence(0, 119.9, 8)
+        self.set_unanswered(0, 119.9, 8)
         self.clock.advance(75)
         self.assertEqual((self.looks, self.results), (4, []))
-        self.silence(0, 135, 9)
+        self.set_unanswered(0, 135, 9)
         self.clock.advance(15)
         result = await self.over(self.client, self.server)
         self.assertEqual((result.reason, result.bytes_in), ("client-reset", 6))
@@ -157,7 +157,7 @@ class RelaySilenceCase(RelayCase):
     async def test_server_gone(self) -> None:
         """The same, and the server is."""
         await self.relayed()
-        self.silence(1, 120, 4)
+        self.set_unanswered(1, 120, 4)
         self.clock.advance(120)
         self.assertEqual((await self.over(self.client)).reason, "server-reset")
         self.assertEqual(self.clock.getDelayedCalls(), [])
@@ -176,7 +176,7 @@ class RelaySilenceCase(RelayCase):
         await self.relayed(Timeouts(idle=1000, half_close=500))
         self.client.finish()
         await self.server.has_all()
-        self.silence(0, 200, 9)
+        self.set_unanswered(0, 200, 9)
         self.clock.advance(120)
         while not self.results:  # the end that was passed on is acknowledged late
             await self.turn()
@@ -198,17 +198,17 @@ class RelaySilenceCase(RelayCase):
         self.clock.pump([1] * 10)
         await self.turn(10)
         self.assertEqual(self.results, [])
-        self.assertEqual(silence_of(connected).asked // 2, 0)
+        self.assertEqual(unanswered_by(connected).tries // 2, 0)
 
 
-class KernelSilenceTest(RelaySilenceCase, TestCase):
+class KernelLostPeerTest(LostPeerCase, TestCase):
     """The kernel relay."""
 
     skip = _SKIP
-    side = kernel_side
+    side = kernel
 
-    def make_relay(self, clock: Any, timeouts: Timeouts, on_over: Any) -> Relay:
-        return kernel_relay(clock, timeouts, on_over, Poller.of(reactor), self.keepalive)
+    def make_sides(self, _clock: object, client: End, server: End) -> Sides:
+        return kernel_sides(reactor, client, server)
 
     async def test_adopted(self) -> None:
         """A relay that goes on elsewhere finds in the sockets which keepalive they have."""
@@ -218,21 +218,20 @@ class KernelSilenceTest(RelaySilenceCase, TestCase):
             set_options(end.transport.getHandle(), keepalive_options(1, 2, 3))
         state = self.relay.suspend()
         assert state is not None
-        self.relay = self.make_relay(self.clock, Timeouts(idle=1000), self.results.append)
-        client, server = self.ends
-        self.relay.adopt(client, server, state)
+        self.relay = self.make_relay(self.clock, Timeouts(idle=1000))
+        self.relay.adopt(state)
         self.clock.pump([0.5] * 28)
         self.assertEqual(self.looks, 4)
-        self.silence(1, 8, 4)
+        self.set_unanswered(1, 8, 4)
         self.clock.advance(7)
         self.assertEqual((await self.over(self.client)).reason, "server-reset")
 
 
-class PortableSilenceTest(RelaySilenceCase, TestCase):
+class PortableLostPeerTest(LostPeerCase, TestCase):
     """The portable relay."""
 
     skip = _SKIP
     side = portable
 
-    def make_relay(self, clock: Any, timeouts: Timeouts, on_over: Any) -> Relay:
-        return portable_relay(clock, timeouts, on_over, self.keepalive)
+    def make_sides(self, _clock: object, client: End, server: End) -> Sides:
+        return portable_sides(client, server)

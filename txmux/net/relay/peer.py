@@ -1,0 +1,177 @@
+"""What the kernel knows of a peer: how much of the bytes on their way it has yet to take, and whether it still answers.
+
+The system's keepalive asks a peer only when that has acknowledged everything (tcp(7)). Until then it sends again what is not
+acknowledged, or asks a peer without room for more whether there is some, for a quarter of an hour by default. So a relay asks
+here how long the system has tried in vain.
+"""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import math
+import socket
+import struct
+import sys
+from typing import TYPE_CHECKING, Any, TypeGuard
+
+import attrs
+
+from txmux.net.sockets.waiting import below_tls, waiting
+from txmux.rules.model.keepalive import Keepalive
+
+try:
+    import fcntl
+    import termios
+except ImportError:  # pragma: no cover - no such thing on Windows
+    fcntl = None  # type: ignore[assignment]
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import TypeVar
+
+    from txmux.net.relay.ends import IRelayTransport, RelaySide
+
+    Side = TypeVar("Side", bound=RelaySide)
+
+__all__ = [
+    "ANSWERED",
+    "Unanswered",
+    "find_lost_peer",
+    "keepalive_of",
+    "patience",
+    "queued_in",
+    "unanswered_by",
+    "unsent",
+]
+
+_INFO = struct.Struct("=2xBB4x16xI24xII")
+"""Of ``struct tcp_info`` in linux/tcp.h: retransmits, probes, unacked, last_data_recv and last_ack_recv."""
+_LEAST = 2  # a live peer may just be about to answer the first
+_TCP_CLOSE = 7  # the state, as Linux counts them
+
+
+def unsent(transport: IRelayTransport) -> int:
+    """Count the bytes that wait in a transport's own buffer, and in its socket's send queue for an acknowledgement.
+
+    The latter is SIOCOUTQ of Linux (tcp(7), unix(7)). For TLS both are those of the TCP connection below.
+
+    Returns:
+        A number of bytes; 0 where it cannot be known.
+    """
+    bottom = below_tls(transport)
+    handle = bottom.getHandle()
+    queued = queued_in(handle) if isinstance(handle, socket.socket) else 0
+    return waiting(bottom) + queued
+
+
+def queued_in(connected: socket.socket) -> int:
+    """Count the bytes that wait in a socket's send queue; 0 where it cannot be known, or after a reset."""
+    queued = array.array("i", [0])
+    if fcntl is not None:
+        # It may be closed, or of a kind without the answer.
+        with contextlib.suppress(OSError):
+            if _is_dead(connected):
+                return 0
+            fcntl.ioctl(connected.fileno(), termios.TIOCOUTQ, queued)
+    return queued[0]
+
+
+def _is_dead(connected: socket.socket) -> bool:
+    """Return whether a TCP connection was reset: its queue is then never emptied (tcp(7), TCP_INFO)."""
+    if connected.family == socket.AF_UNIX or not hasattr(socket, "TCP_INFO"):
+        return False
+    return connected.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == _TCP_CLOSE
+
+
+@attrs.frozen
+class Unanswered:
+    """What a peer has not answered.
+
+    Attributes:
+        seconds: Since anything came from it.
+        tries: How many times the system has sent bytes again, or asked for room for them, without an answer.
+    """
+
+    seconds: float
+    tries: int
+
+    def is_lost(self, keepalive: Keepalive) -> bool:
+        """Return whether a live peer would have answered by now."""
+        return self.tries >= max(keepalive.count, _LEAST) and self.seconds >= patience(keepalive)
+
+    def pause(self, keepalive: Keepalive) -> float:
+        """Return the seconds until the next look; few different lengths, so that many timers share them."""
+        whole = patience(keepalive)
+        if not self.tries:
+            return whole
+        steps = math.ceil((whole - self.seconds) / keepalive.interval)
+        return min(whole, max(1, steps) * keepalive.interval)
+
+
+ANSWERED = Unanswered(0.0, 0)
+"""Of a peer that has nothing to answer."""
+
+
+def find_lost_peer(sides: Iterable[Side], keepalive: Keepalive) -> tuple[Side | None, float]:
+    """Find a side whose peer is gone.
+
+    Returns:
+        The side, if there is one, and the seconds after which to look again.
+    """
+    pause = patience(keepalive)
+    for side in sides:
+        unanswered = side.unanswered()
+        if unanswered.is_lost(keepalive):
+            return side, pause
+        pause = min(pause, unanswered.pause(keepalive))
+    return None, pause
+
+
+def patience(keepalive: Keepalive | None) -> float:
+    """Return how many seconds after its last bytes a peer counts as gone."""
+    if keepalive is None:
+        return math.inf
+    return float(keepalive.idle + keepalive.interval * keepalive.count)
+
+
+def keepalive_of(*transports: Any) -> Keepalive | None:
+    """Return the keepalive that the sockets of transports have; ``None`` if they have none, or the system cannot tell."""
+    found = (_keepalive_of(below_tls(transport).getHandle()) for transport in transports)
+    return next(filter(None, found), None)
+
+
+def _keepalive_of(connected: object) -> Keepalive | None:
+    if not _has_tcp_info(connected):
+        return None
+    try:
+        if not connected.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE):
+            return None
+        names = (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+        return Keepalive(*(connected.getsockopt(socket.IPPROTO_TCP, name) for name in names))
+    except OSError:  # it is closed
+        return None
+
+
+def unanswered_by(connected: object) -> Unanswered:
+    """Return what a socket's peer has not answered; `ANSWERED` also where the system cannot tell."""
+    if not _has_tcp_info(connected):
+        return ANSWERED
+    try:
+        info = connected.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _INFO.size)
+    except OSError:
+        return ANSWERED
+    resent, probed, unacknowledged, since_data, since_acknowledgement = _INFO.unpack(info)
+    # A peer that does not read answers each probe, but these come ever more rarely: only those count that got no answer.
+    tries = resent if unacknowledged else probed
+    if not tries:
+        return ANSWERED
+    return Unanswered(min(since_data, since_acknowledgement) / 1000, tries)
+
+
+def _has_tcp_info(connected: object) -> TypeGuard[socket.socket]:
+    return (
+        sys.platform == "linux"
+        and isinstance(connected, socket.socket)
+        and connected.family != socket.AF_UNIX
+    )
