@@ -195,7 +195,7 @@ class LeakTest(MuxTestCase):
 
     def left(self) -> dict[str, int]:
         """Count what could be left behind."""
-        DESCRIPTORS.reclaim()  # pipes that are kept for the next connection
+        DESCRIPTORS.close_cached()  # pipes that are kept for the next connection
         gc.collect()
         kinds = collections.Counter(type(thing) for thing in gc.get_objects())
         return {

@@ -10,7 +10,7 @@ import threading
 from tests.interop.children import InteropTestCase
 from tests.interop.mux import Mux
 from tests.support.queues import until_taken
-from txmux.net.sockets.options import keepalive_options, set_options
+from txmux.net.sockets.plainsocket import keepalive_options, set_options
 
 _CLIENTS = 200
 _BY_BYTES, _AT_ONCE = "[route all]\nmatch = any\nbackend = {}\n", "default = {}\n"

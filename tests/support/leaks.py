@@ -106,7 +106,7 @@ def added_since(before: State, patience: float) -> State:
     if not added:
         return added
     added.clear()
-    DESCRIPTORS.reclaim()  # pipes that are kept for the next connection
+    DESCRIPTORS.close_cached()  # pipes that are kept for the next connection
     deadline, pause = time.monotonic() + patience, 0.001
     while True:
         # What only a circle of references holds; a thread that is about to end may leave one.

@@ -11,7 +11,7 @@ from typing import Any
 
 from tests.support.mux import MuxTestCase, backend_at
 from tests.support.taker import Taker
-from txmux.net.sockets.looking import Looking
+from txmux.net.sockets.transport import SocketPreview
 from txmux.rules.embedding import outcome, route
 from txmux.tcp.stages.handing_off import HandingOff
 
@@ -321,5 +321,5 @@ class NotTakenTest(HandingOffCase):
         await self.client(port, SSH)
         await self.logged(4)
         await self.turn(2)
-        left = [one for one in gc.get_objects() if isinstance(one, HandingOff | Looking)]
+        left = [one for one in gc.get_objects() if isinstance(one, HandingOff | SocketPreview)]
         self.assertEqual(left, [])

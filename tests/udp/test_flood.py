@@ -94,7 +94,7 @@ class QueueTests(TestCase):
         bound = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         bound.bind(("127.0.0.1", 0))
         self.listener = _Listener()
-        self.port = DatagramPort(Poller.of(reactor), bound, self.listener)
+        self.port = DatagramPort(Poller.for_reactor(reactor), bound, self.listener)
         self.port.startListening()
         self.addCleanup(self.port.stopListening)
         self.flood = Flood(bound.getsockname()[1], b"forged")

@@ -12,7 +12,7 @@ from twisted.logger import Logger
 
 from txmux.admin.places import can_hold, control_places, folders, socket_name
 from txmux.admin.token import read_token
-from txmux.net.sockets.unixport import SharedUNIXPort
+from txmux.net.sockets.reactorsockets import SharedUNIXPort
 from txmux.rules.reading.control import is_by_tcp
 from txmux.serving.endpoints import stop_listening
 from txmux.serving.store import ListeningSockets, close_socket

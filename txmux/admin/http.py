@@ -15,7 +15,7 @@ from txmux.admin.caller import Caller, network_of
 from txmux.admin.refused import RefusedError
 from txmux.admin.resource import Answer
 from txmux.admin.site import headers_of
-from txmux.net.sockets.waiting import waiting
+from txmux.net.sockets.transport import waiting
 
 if TYPE_CHECKING:
     from collections.abc import Callable

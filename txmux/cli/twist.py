@@ -18,8 +18,8 @@ from twisted.python import usage
 from txmux.cli import COMMANDS, open_closed_streams
 from txmux.cli.run.program import read_rules, status_of
 from txmux.errors import MuxError
-from txmux.net.sockets.clock import use_monotonic_time
 from txmux.net.sockets.memory import keep_running
+from txmux.net.sockets.timers import use_monotonic_time
 from txmux.net.tls.deferred import import_reactor_without_tls
 from txmux.processes.forking import can_fork, name_process
 from txmux.processes.workers.starting import start_early

@@ -25,7 +25,7 @@ def gauges_of(serving: Serving) -> dict[str, Any]:
         "generations": sorted(
             {serving.version, *(one.configuration.version for one in serving.connections())}
         ),
-        "descriptors": serving.runtime.descriptors.now(),
+        "descriptors": serving.runtime.descriptors.count_and_limit(),
         "sources": {
             one.settings.name: one.admission.per_source.tracked()
             for one in configurations

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from txmux.net.sockets.options import NO_KEEPALIVE, keepalive_options
+from txmux.net.sockets.plainsocket import NO_KEEPALIVE, keepalive_options
 from txmux.rules.reading.endpointstrings import SERVER, split_arguments
 from txmux.serving.listening import listen_address, open_socket
 from txmux.serving.unix import open_unix_socket, unix_path
@@ -15,7 +15,7 @@ from txmux.serving.unix import open_unix_socket, unix_path
 if TYPE_CHECKING:
     from typing import Any
 
-    from txmux.net.sockets.options import SocketOption
+    from txmux.net.sockets.plainsocket import SocketOption
     from txmux.rules.model import Listener, Rules
 
 

@@ -9,7 +9,7 @@ import attrs
 
 from txmux.detection.detector import Detector
 from txmux.errors import MuxError
-from txmux.net.sockets.options import NO_KEEPALIVE, keepalive_options
+from txmux.net.sockets.plainsocket import NO_KEEPALIVE, keepalive_options
 from txmux.rules.model import InProcess, Route
 from txmux.rules.model.clients import EVERY_CLIENT, Clients
 from txmux.rules.reading.handover import is_led_to, misplaced
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from txmux.backends.connect.dial import Dial
     from txmux.backends.upstream import Destination
     from txmux.backends.upstreams import Upstreams
-    from txmux.net.sockets.options import SocketOption
+    from txmux.net.sockets.plainsocket import SocketOption
     from txmux.net.tls.termination import Termination
     from txmux.net.tls.terminations import Terminations
     from txmux.rules.model import Keepalive, Listener

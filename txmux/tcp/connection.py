@@ -168,14 +168,16 @@ class MuxProtocol(MovableEnd):
         transport, settings = self.transport, self.configuration.settings
         if isinstance(transport, SocketTransport):
             header = LONGEST_HEADER if settings.accept_proxy_from is not None else 0
-            self.is_looked_at = transport.look(settings.peek_limit + header, self._detection_over)
+            self.is_looked_at = transport.start_preview(
+                settings.peek_limit + header, self._detection_over
+            )
 
     def enter(self, stage: Stage) -> None:
         """Go on to the next stage."""
         self.stage.leave()
         if self.is_looked_at and not stage.only_looks:
             self.is_looked_at = False
-            cast("SocketTransport", self.transport).stop_looking()
+            cast("SocketTransport", self.transport).stop_preview()
         self.stage = self.receiver = stage
         try:
             stage.begin()
@@ -336,7 +338,7 @@ class MuxProtocol(MovableEnd):
         self._counted_out = record.bytes_out + moved.relay.server.received
         server = ProxyClient()
         for end, connected in zip((self, server), sockets, strict=True):
-            runtime.transport(connected).belong_to(end)
+            runtime.transport(connected).set_protocol(end)
         self._owner.opened(self)
         self.enter(Adopted(self, self, server, led_to, moved, elsewhere))
 

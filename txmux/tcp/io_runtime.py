@@ -17,14 +17,13 @@ from txmux.net.relay.kernel import KernelSide, has_plain_socket, is_supported
 from txmux.net.relay.portable import PortableSide
 from txmux.net.relay.relay import Relay
 from txmux.net.sockets.descriptors import DESCRIPTORS
-from txmux.net.sockets.gate import gate
 from txmux.net.sockets.handoff import SocketHandoff
-from txmux.net.sockets.options import set_options
+from txmux.net.sockets.plainsocket import set_options
 from txmux.net.sockets.poller import Poller
 from txmux.net.sockets.port import SocketPort
+from txmux.net.sockets.reactorsockets import SharedUNIXPort, gate
 from txmux.net.sockets.timers import Timers
 from txmux.net.sockets.transport import SocketTransport, address_of
-from txmux.net.sockets.unixport import SharedUNIXPort
 from txmux.telemetry.counting.process_counters import ProcessCounters
 from txmux.telemetry.events import Events
 from txmux.telemetry.recent import Recent
@@ -39,7 +38,7 @@ if TYPE_CHECKING:
     from txmux.net.relay.interface import RelayResult, Timeouts
     from txmux.net.relay.rates import Rates
     from txmux.net.sockets.handoff import Failure as HandoffFailure
-    from txmux.net.sockets.options import SocketOption
+    from txmux.net.sockets.plainsocket import SocketOption
     from txmux.rules.model import Keepalive, Rules
 
 _NOWHERE: dict[int, Any] = {
@@ -96,7 +95,7 @@ class IORuntime:
         self.events = Events(reactor)
         self.descriptors = DESCRIPTORS
         plain = relay != "portable" and is_supported()
-        self._poller = Poller.of(reactor) if plain else None
+        self._poller = Poller.for_reactor(reactor) if plain else None
         self.dial = partial(dial, reactor, clock=self.clock, poller=self._poller)
 
     def listen(

@@ -119,7 +119,7 @@ class MuxFactory(ServerFactory):
     def buildProtocol(self, addr: IAddress | None) -> MuxProtocol:
         """Make the end of a client's connection, which lets it in or refuses it."""
         assert addr is not None  # noqa: S101 - accepted connections have one
-        self.runtime.descriptors.let_in()
+        self.runtime.descriptors.client_accepted()
         configuration = self.configuration
         name = configuration.settings.name
         record = ConnectionRecord(time.time(), new_id(), name, text_of(addr))
@@ -205,7 +205,7 @@ class MuxFactory(ServerFactory):
                 self._ended(connection.configuration)
             if not self.connections:
                 self.runtime.clock.drop_idle()
-        self.runtime.descriptors.freed()
+        self.runtime.descriptors.connection_ended()
         if connection.admitted:
             connection.configuration.admission.leave(connection.permit)
         is_told = is_wanted(connection.record, connection.logged)

@@ -119,7 +119,7 @@ class Flows:
             raise MuxError("endpoints of type udp need Linux; remove them")
         self._factory = factory
         self.runtime = runtime = factory.runtime
-        self.poller = Poller.of(runtime.reactor)
+        self.poller = Poller.for_reactor(runtime.reactor)
         self.seconds = runtime.clock.seconds
         self.table: FlowTable[Flow] = FlowTable()
         self.buffer = memoryview(bytearray(ancillary.LARGEST))

@@ -190,7 +190,7 @@ def _adopt(fields: Mapping[str, Any], server: socket.socket | None, find: Find) 
         return False
     _make_way(port, key, record, ids)
     if server is not None:
-        factory.runtime.descriptors.let_in()
+        factory.runtime.descriptors.client_accepted()
 
     def port_of(name: str) -> DatagramPort | None:
         place = find(listener, name)

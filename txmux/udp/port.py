@@ -13,8 +13,8 @@ from twisted.logger import Logger
 from typing_extensions import override
 from zope.interface import implementer
 
+from txmux.net.sockets.port import WatchedPort
 from txmux.net.sockets.transport import host_of
-from txmux.net.sockets.watched import WatchedPort
 from txmux.udp import ancillary
 from txmux.udp.connection_ids import HEAD
 from txmux.udp.shared_address import SharedAddress

@@ -176,7 +176,7 @@ class ServerSocket:
         """Make a socket for a server; tell why not."""
         target, server = self._target(member), None
         family = _IPV6 if ":" in target.host else _IPV4
-        self._flow.descriptors.let_in()
+        self._flow.descriptors.client_accepted()
         try:
             if target.depends_on_client:
                 raise no_address()

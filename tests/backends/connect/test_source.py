@@ -118,7 +118,15 @@ class PortRangeTests(TestCase):
         factory = ProxyClientFactory(done.callback, done.errback)
         found = sources.towards("127.0.0.1", None)
         target = server_at(port)
-        dial(reactor, target, factory, 60, clock=reactor, poller=Poller.of(reactor), sources=found)
+        dial(
+            reactor,
+            target,
+            factory,
+            60,
+            clock=reactor,
+            poller=Poller.for_reactor(reactor),
+            sources=found,
+        )
         return done
 
     async def ended(self, ends: list[Any]) -> None:
@@ -212,7 +220,7 @@ class DialTests(TestCase):
 
     async def test_bound(self) -> None:
         """The server sees the address that was chosen; with or without sockets of our own for the rest."""
-        for poller in (Poller.of(reactor), None):
+        for poller in (Poller.for_reactor(reactor), None):
             self.assertEqual(await self.seen_from([Source("127.0.0.7")], poller), "127.0.0.7")
 
     async def test_ipv6(self) -> None:

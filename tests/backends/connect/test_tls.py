@@ -283,7 +283,7 @@ class HandshakeTests(TLSCase):
             told: list[object] = []
             made = ProxyClientFactory(told.append, told.append)
             factory = self.tls().wrap(made, "a.example", clock=reactor)
-            poller = Poller.of(reactor)
+            poller = Poller.for_reactor(reactor)
             connector = SocketConnector(
                 poller, reactor, socket.AF_INET, listening.getsockname(), factory
             )

@@ -67,7 +67,7 @@ class TLSCase(TestCase):
         factory: Any = tls.wrap(made, server_name, alpn, clock=reactor)
         if header:
             factory = HeaderFirst(factory, header)
-        poller = Poller.of(reactor)
+        poller = Poller.for_reactor(reactor)
         name = ("127.0.0.1", port)
         connector = SocketConnector(poller, reactor, socket.AF_INET, name, factory)
         connector.connect(60)

@@ -204,9 +204,9 @@ class Player:
         handle: Any = end.transport.getHandle()
         copy = handle.dup()
         copy.setblocking(False)  # noqa: FBT003 - the socket module's signature
-        poller = Poller.of(self._private.reactor)
+        poller = Poller.for_reactor(self._private.reactor)
         moved = End()
-        SocketTransport(poller, copy, int(handle.family), handle.getsockname()).belong_to(moved)
+        SocketTransport(poller, copy, int(handle.family), handle.getsockname()).set_protocol(moved)
         return moved
 
     def _turn(self) -> None:

@@ -97,7 +97,7 @@ class KernelScarceTest(_Kernel, RelayCase, TestCase):
 
         def before() -> None:
             make_scarce(
-                self, Poller.of(reactor)
+                self, Poller.for_reactor(reactor)
             ).room = 0  # the client's end is paused, and so not watched
 
         self.before = before

@@ -16,7 +16,7 @@ from txmux.net.relay import kernel, portable
 from txmux.net.relay.interface import Timeouts
 from txmux.net.relay.kernel import is_supported
 from txmux.net.relay.peer import ANSWERED, Unanswered, keepalive_of, patience, unanswered_by
-from txmux.net.sockets.options import NO_KEEPALIVE, keepalive_options, set_options
+from txmux.net.sockets.plainsocket import NO_KEEPALIVE, keepalive_options, set_options
 from txmux.rules.model import Keepalive
 
 if TYPE_CHECKING:

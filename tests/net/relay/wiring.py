@@ -33,7 +33,7 @@ def portable_sides(client: End, server: End) -> Sides:
 
 def kernel_sides(reactor: Any, client: End, server: End) -> Sides:
     """Make the sides of a kernel relay, served by a reactor."""
-    poller = Poller.of(reactor)
+    poller = Poller.for_reactor(reactor)
     return KernelSide(client, poller), KernelSide(server, poller)
 
 
@@ -104,12 +104,12 @@ class _LeanWiring:
         listening = socket.socket(self.family)
         listening.bind(name)
         listening.listen()
-        port = SocketPort(Poller.of(self._reactor), listening, factory)
+        port = SocketPort(Poller.for_reactor(self._reactor), listening, factory)
         port.startListening()
         return port, listening.getsockname()
 
     def connect(self, address: Any, factory: ClientFactory) -> None:
-        poller = Poller.of(self._reactor)
+        poller = Poller.for_reactor(self._reactor)
         connector = SocketConnector(poller, self._reactor, self.family, address, factory)
         connector.connect(60)
 

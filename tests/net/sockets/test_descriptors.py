@@ -34,7 +34,7 @@ class DescriptorsTest(SynchronousTestCase):
         descriptors.reserved = reserved
         while descriptors.room():
             clients += 1
-            descriptors.let_in()
+            descriptors.client_accepted()
             descriptors.reserved += 1
         if clients:
             self.assertLessEqual(others + 2 * clients + reserved, limit)
@@ -46,7 +46,7 @@ class DescriptorsTest(SynchronousTestCase):
         descriptors = Descriptors(lambda: counted.append(1) or 20, lambda: 1024)  # type: ignore[func-returns-value]
         for _ in range(100):
             descriptors.room()
-            descriptors.let_in()
+            descriptors.client_accepted()
         self.assertEqual(len(counted), 1)
 
     def test_changed(self) -> None:
@@ -55,11 +55,11 @@ class DescriptorsTest(SynchronousTestCase):
         descriptors = Descriptors(lambda: 20 + 2 * clients, lambda: limits[-1])
         for _ in range(5):
             self.assertGreater(descriptors.room(), 0)
-            descriptors.let_in()
+            descriptors.client_accepted()
             clients += 1
         limits.append(20 + 2 * clients + 16)
         while descriptors.room():
-            descriptors.let_in()
+            descriptors.client_accepted()
             clients += 1
         self.assertLessEqual(20 + 2 * clients, limits[-1])
         limits.append(1024)
@@ -70,7 +70,7 @@ class DescriptorsTest(SynchronousTestCase):
         open_now = [0]
         descriptors = Descriptors(lambda: open_now[0], lambda: 20)
         pool = PipePool(descriptors=descriptors)
-        descriptors.add_giver(pool.clear)
+        descriptors.add_cache(pool.clear)
         pipe = pool.take()
         assert pipe is not None
         open_now[0] = 2

@@ -13,11 +13,10 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests.support.peers import Peer, PeerFactory, connect, reactor
 from txmux.net.sockets.descriptors import Descriptors
-from txmux.net.sockets.gate import gate
 from txmux.net.sockets.memory import MEMORY, Memory, OutOfMemory, keep_running
 from txmux.net.sockets.poller import Poller
 from txmux.net.sockets.port import SocketPort
-from txmux.net.sockets.spare import connect_tcp, connect_unix
+from txmux.net.sockets.reactorsockets import connect_tcp, connect_unix, gate
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -85,7 +84,7 @@ class MemoryTest(SynchronousTestCase):
 
     def test_reserve(self) -> None:
         """The reserve is kept from the start, given back when memory lacks, and taken again."""
-        self.memory.keep()
+        self.memory.fill()
         kept = 100 - self.system.left
         self.assertGreater(kept, 0)
         self.memory.lacks()
@@ -95,7 +94,7 @@ class MemoryTest(SynchronousTestCase):
 
     def test_not_enough(self) -> None:
         """As long as most of the reserve cannot be taken, there is not enough, but nobody waits for longer than a second."""
-        self.memory.keep()
+        self.memory.fill()
         self.memory.lacks()
         self.system.left = 1
         self.assertFalse(self.memory.is_enough())
@@ -117,7 +116,7 @@ class MemoryTest(SynchronousTestCase):
     def test_log(self) -> None:
         """A shortage is told once, and so is its end, when there was none for a second."""
         with capturedLogs() as events:
-            self.memory.keep()
+            self.memory.fill()
             for _ in range(3):
                 self.memory.lacks(ended=1)
                 self.assertTrue(self.memory.is_enough())
@@ -234,7 +233,7 @@ class ShortTest(TestCase):
 
     async def test_plain_end(self) -> None:
         """So is a socket that the reactor does not serve."""
-        poller = Poller.of(reactor)
+        poller = Poller.for_reactor(reactor)
         port: Any = SocketPort(poller, socket.create_server(("127.0.0.1", 0)), self.factory)
         port.startListening()
         self.addCleanup(port.stopListening)

@@ -18,14 +18,14 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests.net.sockets.scarcity import ScarceEpoll, make_scarce
 from tests.support.peers import Peer, PeerFactory, connect, make_stalled_port, reactor
+from txmux.net.sockets import descriptors as descriptors_module
 from txmux.net.sockets import poller as poller_module
-from txmux.net.sockets import shortage
 from txmux.net.sockets.client import SocketConnector
 from txmux.net.sockets.descriptors import DESCRIPTORS, Descriptors
-from txmux.net.sockets.gate import gate
 from txmux.net.sockets.memory import MEMORY, OutOfMemory
 from txmux.net.sockets.poller import READ, WRITE, Poller
 from txmux.net.sockets.port import SocketPort
+from txmux.net.sockets.reactorsockets import gate
 from txmux.net.sockets.transport import SocketTransport
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class ScarcityTest(TestCase):
     timeout = 180
 
     def setUp(self) -> None:
-        self.poller = Poller.of(reactor)
+        self.poller = Poller.for_reactor(reactor)
         self.factory = PeerFactory()
         listening = socket.create_server(("127.0.0.1", 0))
         port: Any = SocketPort(self.poller, listening, self.factory)
@@ -80,7 +80,9 @@ class ScarcityTest(TestCase):
     async def test_client(self) -> None:
         """A client that cannot be watched is ended; those after it wait until there is room."""
         handlers, before = len(self.poller._handlers), descriptors()
-        self.patch(shortage, "_BREATH", 600.0)  # it is not tried again before the test says so
+        self.patch(
+            descriptors_module, "_BREATH", 600.0
+        )  # it is not tried again before the test says so
         self.epoll.room = 0
         first, second = await connect(self, self.number), await connect(self, self.number)
         await first.is_lost()
@@ -89,7 +91,7 @@ class ScarcityTest(TestCase):
         self.assertEqual(len(self.poller._handlers), handlers)
         self.assertEqual(descriptors(), before + 1)  # the second client's own
         self.epoll.room = None
-        DESCRIPTORS.freed()
+        DESCRIPTORS.connection_ended()
         second.send(b"x")
         await (await self.factory.peer(1)).has(1)
 
@@ -107,7 +109,7 @@ class ScarcityTest(TestCase):
             while not port._pause.is_short:
                 await deferLater(reactor, 0)
             limit[0] = 1000
-            scarce.freed()
+            scarce.connection_ended()
             await factory.peer()
             await deferLater(reactor, 0)
             self.assertFalse(port._pause.is_short)
@@ -188,7 +190,7 @@ class BudgetTest(TestCase):
 
     async def test_turns(self) -> None:
         """Sockets that make work without end leave the reactor its turn after some milliseconds, and all get theirs."""
-        poller = Poller.of(reactor)
+        poller = Poller.for_reactor(reactor)
         calls: list[int] = []
 
         def busy(number: int, _events: int) -> None:
@@ -225,7 +227,7 @@ class MemoryTest(TestCase):
 
     async def test_poller(self) -> None:
         """The poller is asked again when there is some, and all that was ready is served then."""
-        poller = Poller.of(reactor)
+        poller = Poller.for_reactor(reactor)
         factory = PeerFactory()
         port: Any = SocketPort(poller, socket.create_server(("127.0.0.1", 0)), factory)
         port.startListening()
@@ -242,7 +244,7 @@ class MemoryTest(TestCase):
 
     async def test_watch(self) -> None:
         """A descriptor that there is no memory to note is not watched, and can be later."""
-        poller = Poller.of(reactor)
+        poller = Poller.for_reactor(reactor)
         ours, theirs = socket.socketpair()
         self.addCleanup(theirs.close)
         self.addCleanup(ours.close)
@@ -261,7 +263,7 @@ class MemoryTest(TestCase):
         port = reactor.listenTCP(0, listening, interface="127.0.0.1")
         self.addCleanup(port.stopListening)
         there, full = port.getHost().port, make_stalled_port(self)
-        poller, clock = Poller.of(reactor), Clock()
+        poller, clock = Poller.for_reactor(reactor), Clock()
         self.addCleanup(setattr, MEMORY, "_since", None)
         before = descriptors()
         for owner, name, number in (
@@ -291,7 +293,7 @@ class MemoryTest(TestCase):
         self.addCleanup(port.stopListening)
         name = ("127.0.0.1", port.getHost().port)
         self.addCleanup(setattr, MEMORY, "_since", None)
-        poller = Poller.of(reactor)
+        poller = Poller.for_reactor(reactor)
         watch = poller.watch
 
         def watch_no_transport(descriptor: int, events: int, handler: Any) -> None:

@@ -26,7 +26,7 @@ from tests.support.ports import free_port
 from tests.support.queues import until_queued
 from txmux.net.sockets.client import SocketConnector
 from txmux.net.sockets.descriptors import Descriptors
-from txmux.net.sockets.options import keepalive_options
+from txmux.net.sockets.plainsocket import keepalive_options
 from txmux.net.sockets.poller import READ, Poller, after_turn
 from txmux.net.sockets.port import SocketPort
 
@@ -66,7 +66,7 @@ class SocketsTest(TestCase):
     timeout = 180
 
     def setUp(self) -> None:
-        self.poller = Poller.of(reactor)
+        self.poller = Poller.for_reactor(reactor)
         self.factory = PeerFactory()
 
     def listen(
@@ -310,9 +310,9 @@ class SocketsTest(TestCase):
         limit = [100]
         open_now = [100 - 16 - 4]  # what is spared, and two clients with their servers
         scarce = Descriptors(lambda: open_now[0] + 2 * len(self.factory.peers), lambda: limit[0])
-        self.factory.build = lambda: scarce.let_in() or Peer()  # type: ignore[func-returns-value]
+        self.factory.build = lambda: scarce.client_accepted() or Peer()  # type: ignore[func-returns-value]
         given_back: list[int] = []
-        scarce.add_giver(lambda: given_back.append(1))
+        scarce.add_cache(lambda: given_back.append(1))
         with capturedLogs() as events:
             name = self.listen(descriptors=scarce)
             clients = [await self.connect(name) for _ in range(4)]
@@ -321,7 +321,7 @@ class SocketsTest(TestCase):
             self.assertEqual(len(self.factory.peers), 2)
             self.assertTrue(given_back)
             limit[0] = 102
-            scarce.freed()
+            scarce.connection_ended()
             await self.factory.peer(2)
             limit[0] = 200
             await self.factory.peer(3)
@@ -360,7 +360,7 @@ class PollerTest(TestCase):
 
     async def test_raises(self) -> None:
         """Who raises is logged, and the others are told all the same."""
-        poller = Poller.of(reactor)
+        poller = Poller.for_reactor(reactor)
         ours, theirs = socket.socketpair()
         self.addCleanup(ours.close)
         self.addCleanup(theirs.close)

@@ -14,11 +14,10 @@ from twisted.internet import error
 from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.python.failure import Failure
 
-from txmux.net.sockets.client import SocketConnector, reset_on_close
-from txmux.net.sockets.datagramclient import DatagramClient
+from txmux.net.sockets.client import DatagramClient, SocketConnector, reset_on_close
 from txmux.net.sockets.descriptors import SHORTAGE
 from txmux.net.sockets.poller import Poller, is_available
-from txmux.net.sockets.spare import connect_tcp, connect_unix
+from txmux.net.sockets.reactorsockets import connect_tcp, connect_unix
 from txmux.net.sockets.transport import place_of
 
 if TYPE_CHECKING:
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IReactorTime
 
     from txmux.backends.connect.source import Source
-    from txmux.net.sockets.options import SocketOption
+    from txmux.net.sockets.plainsocket import SocketOption
     from txmux.rules.model import Server
 
 NO_PORT = (
@@ -73,7 +72,7 @@ def dial(  # noqa: PLR0913 - all that a connection depends on, by name
         What cancels the attempt; for use only while neither success nor failure has been reported.
     """
     if sources and poller is None and is_available():
-        poller = Poller.of(reactor)
+        poller = Poller.for_reactor(reactor)
     name = _socket_name(server.kind, server.host, server.port, server.path)
     if poller is not None and name is not None:
         family, place = name
@@ -83,7 +82,7 @@ def dial(  # noqa: PLR0913 - all that a connection depends on, by name
         connecting.connect(timeout, options=options, eager=eager, sources=sources)
         return connecting.disconnect
     if server.kind == "udp":
-        asking = DatagramClient(Poller.of(reactor), server.host, server.port, factory)
+        asking = DatagramClient(Poller.for_reactor(reactor), server.host, server.port, factory)
         asking.connect()
         return asking.disconnect
     if server.kind == "unix":

@@ -12,8 +12,8 @@ from twisted.logger import Logger, globalLogBeginner
 
 from txmux.cli.run.textlog import TextLog
 from txmux.detection.registry import installed_matchers
-from txmux.net.sockets.clock import use_monotonic_time
 from txmux.net.sockets.memory import keep_running
+from txmux.net.sockets.timers import use_monotonic_time
 from txmux.net.tls.deferred import import_reactor_without_tls
 from txmux.processes.forking import name_process
 from txmux.processes.privilege.privilege import read_by_helper

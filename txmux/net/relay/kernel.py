@@ -47,8 +47,8 @@ _TURN = 2**20  # bytes that one side moves before the others have their turn
 
 _pipes = PipePool()
 _large_pipes = PipePool(in_use=16, idle=4, size=LARGE_SIZE)
-DESCRIPTORS.add_giver(_pipes.clear)
-DESCRIPTORS.add_giver(_large_pipes.clear)
+DESCRIPTORS.add_cache(_pipes.clear)
+DESCRIPTORS.add_cache(_large_pipes.clear)
 
 
 def is_supported() -> bool:

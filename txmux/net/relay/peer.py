@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 
 import attrs
 
-from txmux.net.sockets.waiting import below_tls, waiting
+from txmux.net.sockets.transport import below_tls, waiting
 from txmux.rules.model.keepalive import Keepalive
 
 try:

@@ -10,7 +10,7 @@ from zope.interface import implementer
 
 from txmux.net.relay.ends import RelaySide
 from txmux.net.relay.peer import ANSWERED, unanswered_by, unsent
-from txmux.net.sockets.waiting import below_tls
+from txmux.net.sockets.transport import below_tls
 
 if TYPE_CHECKING:
     from txmux.net.relay.ends import End, IRelayTransport

@@ -1,4 +1,4 @@
-"""Connecting to a literal address or a UNIX socket, without Deferreds or look-ups."""
+"""Clients of literal addresses and UNIX sockets, without Deferreds or look-ups: connections, and one server's datagrams."""
 
 from __future__ import annotations
 
@@ -11,20 +11,21 @@ import struct
 from typing import TYPE_CHECKING, Any, Protocol
 
 from twisted.internet import error
+from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.python.failure import Failure
 
 from txmux.net.sockets.descriptors import DESCRIPTORS
-from txmux.net.sockets.lean import LeanSocket
 from txmux.net.sockets.memory import MEMORY, OUT_OF_MEMORY
-from txmux.net.sockets.poller import WRITE
-from txmux.net.sockets.transport import SocketTransport, address_of
+from txmux.net.sockets.plainsocket import LeanSocket
+from txmux.net.sockets.poller import READ, WRITE
+from txmux.net.sockets.transport import SocketTransport, address_of, place_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from twisted.internet.interfaces import IDelayedCall, IReactorTime
+    from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
 
-    from txmux.net.sockets.options import SocketOption
+    from txmux.net.sockets.plainsocket import SocketOption
     from txmux.net.sockets.poller import Poller
 
 OWN_PEER = "nothing listens there, and the connection was to itself"
@@ -52,31 +53,26 @@ def reset_on_close(connecting: socket.socket) -> None:
 
 
 class Binding(Protocol):
-    """Where a connection comes from.
-
-    Attributes:
-        tries: How often it is worth binding anew because a port is in use.
-    """
+    """The local address of a connection."""
 
     @property
     def tries(self) -> int:
-        """See above."""
+        """How often to bind again because a port is in use."""
 
     def bind(self, unbound: socket.socket, /) -> None:
-        """Bind a socket that is to be connected; raises `OSError`."""
+        """Bind a socket before it connects; raises `OSError`."""
         ...
 
 
 class SocketConnector:
-    """Makes one connection for a client factory, which is told of the end like by any reactor.
+    """Makes one connection for a client factory, which it notifies of the end as any reactor does.
 
     Args:
         poller: Watches the socket.
         clock: For the time limit.
         family: ``AF_INET``, ``AF_INET6`` or ``AF_UNIX``.
-        name: Where to, as ``socket.connect()`` takes it.
-        factory: Builds the protocol; its ``clientConnectionFailed`` hears of a failure, with the exceptions of
-            `twisted.internet.error`.
+        name: The server, as ``socket.connect()`` takes it.
+        factory: Builds the protocol; its ``clientConnectionFailed`` gets the exceptions of `twisted.internet.error`.
     """
 
     def __init__(
@@ -100,7 +96,7 @@ class SocketConnector:
         eager: bool = False,
         sources: Sequence[Binding] = (),
     ) -> None:
-        """Begin; may be over before it returns.
+        """Start to connect; may be finished before it returns.
 
         Args:
             timeout: Seconds that it may take.
@@ -109,7 +105,7 @@ class SocketConnector:
             sources: Where it may come from; the next one is taken if one has no port left.
 
         Raises:
-            OSError: No socket can be had.
+            OSError: No socket can be opened.
         """
         try:
             self._connect(timeout, options, sources, eager=eager)
@@ -129,12 +125,12 @@ class SocketConnector:
     ) -> None:
         if sources:
             for source in sources:
-                number, why = self._begin_from(source, options, eager=eager)
+                number, why = self._connect_from(source, options, eager=eager)
                 if number not in _NO_PORT:
                     break
         else:
             self._socket = self._open()
-            number, why = self._begin(None, options, eager=eager)
+            number, why = self._try_to_connect(None, options, eager=eager)
         if number not in _UNDER_WAY:
             self._fail(number, why)
         elif self._is_connected():
@@ -146,16 +142,16 @@ class SocketConnector:
         try:
             return LeanSocket(self._family, _KIND)
         except OSError:
-            DESCRIPTORS.reclaim()
+            DESCRIPTORS.close_cached()
             return LeanSocket(self._family, _KIND)
 
-    def _begin_from(
+    def _connect_from(
         self, source: Binding, options: Sequence[SocketOption], *, eager: bool
     ) -> tuple[int, str]:
         """Try to connect from each port of a source that may be free; the socket is closed if there is none."""
         for _ in range(source.tries):
             self._socket = self._open()
-            number, why = self._begin(source, options, eager=eager)
+            number, why = self._try_to_connect(source, options, eager=eager)
             if number not in _NO_PORT:
                 break
             self._socket.close()
@@ -163,7 +159,7 @@ class SocketConnector:
                 break
         return number, why
 
-    def _begin(
+    def _try_to_connect(
         self, source: Binding | None, options: Sequence[SocketOption], *, eager: bool
     ) -> tuple[int, str]:
         """Try to connect, and give the number of the error and what it means."""
@@ -219,7 +215,7 @@ class SocketConnector:
             self._connected()
 
     def _is_connected(self) -> bool:
-        # On this machine or one that is near, it often is by now, and needs not be waited for.
+        # On this machine or one that is near, it often is by now, and need not be waited for.
         try:
             self._peer = self._socket.getpeername()
         except OSError:
@@ -274,12 +270,106 @@ class SocketConnector:
             MEMORY.lacks()
             self._end(OUT_OF_MEMORY)
             return
-        except Exception:  # noqa: BLE001 - whatever it is, the attempt is over, and its maker is told
+        except Exception:  # noqa: BLE001 - the attempt has ended, which its factory must learn
             self._end(Failure())
             return
         self._is_over = True
         try:
-            transport.begin(protocol)
+            transport.connect_protocol(protocol)
         except MemoryError:
             MEMORY.lacks(ended=1)
             transport.connectionLost(OUT_OF_MEMORY)
+
+
+_LARGEST = 65_535
+
+
+class DatagramClient:
+    """Sends datagrams to one server, in the form of a connection: each write is a datagram, and so is what the protocol gets.
+
+    It is a transport, as far as a check needs one.
+
+    Args:
+        poller: Watches the socket.
+        host: The server's IP address.
+        port: Its port.
+        factory: Builds the protocol; its ``clientConnectionFailed`` gets failures.
+    """
+
+    def __init__(self, poller: Poller, host: str, port: int, factory: Any) -> None:
+        self._poller = poller
+        self._server = host, port
+        self._factory = factory
+        self._socket: socket.socket | None = None
+        self._protocol: Any = None
+
+    def connect(self) -> None:
+        family = socket.AF_INET6 if ":" in self._server[0] else socket.AF_INET
+        opened = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        try:
+            opened.connect(place_of(*self._server))
+            self._poller.watch(opened.fileno(), READ, self._ready)
+        except OSError as problem:
+            opened.close()
+            failure = Failure(error.getConnectError(problem))
+            self._factory.clientConnectionFailed(None, failure)
+            return
+        self._socket = opened
+        self._protocol = self._factory.buildProtocol(self.getPeer())
+        self._protocol.makeConnection(self)
+
+    def disconnect(self) -> None:
+        """Close without notifying the protocol."""
+        self._close()
+
+    def write(self, data: bytes) -> None:
+        if self._socket is None:
+            return
+        try:
+            self._socket.send(data)
+        except BlockingIOError:
+            pass  # as if it had been lost on its way
+        except OSError as problem:
+            why = error.getConnectError(problem)
+            self._poller.call_soon(lambda: self._lose(why))
+
+    def _ready(self, events: int) -> None:  # noqa: ARG002 - reading shows what it is
+        if self._socket is None:
+            return
+        try:
+            data = self._socket.recv(_LARGEST)
+        except BlockingIOError:
+            return
+        except OSError as problem:
+            self._lose(error.getConnectError(problem))
+            return
+        self._protocol.dataReceived(data)
+
+    def _lose(self, why: Exception) -> None:
+        if self._socket is not None:
+            self._close()
+            protocol, self._protocol = self._protocol, None
+            protocol.connectionLost(Failure(why))
+
+    def _close(self) -> None:
+        opened, self._socket = self._socket, None
+        if opened is not None:
+            self._poller.closing(opened.fileno())
+            opened.close()
+
+    def loseConnection(self) -> None:
+        """Close; the protocol is notified after the caller has returned, as by a connection."""
+        self._poller.call_soon(lambda: self._lose(error.ConnectionDone()))
+
+    abortConnection = loseWriteConnection = loseConnection
+
+    def getPeer(self) -> IAddress:
+        return _address(*self._server)
+
+    def getHost(self) -> IAddress:
+        name = self._socket.getsockname() if self._socket is not None else ("0.0.0.0", 0)  # noqa: S104 - none
+        return _address(*name[:2])
+
+
+def _address(host: str, port: int) -> IAddress:
+    return (IPv6Address if ":" in host else IPv4Address)("UDP", host, port)

@@ -1,15 +1,23 @@
-"""How many descriptors this process may open yet, asked before a client is accepted."""
+"""How many descriptors this process may still open, and pauses of ports while there are none for new clients."""
 
 from __future__ import annotations
 
 import errno
 import resource
+import select
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from twisted.logger import Logger
+
+from txmux.net.sockets.memory import MEMORY
+
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from twisted.internet.interfaces import IDelayedCall, IReactorTime
+
 
 SHORTAGE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 """Numbers of errors that say that this machine lacks what a connection takes."""
@@ -32,7 +40,7 @@ class Descriptors:
         limit: Gives the most that may be.
 
     Attributes:
-        reserved: What those need yet who have been let in: a socket to a server.
+        reserved: What accepted clients still need: a socket to a server.
     """
 
     def __init__(
@@ -42,23 +50,23 @@ class Descriptors:
         self._limit = limit or _soft_limit
         self._granted = self._limited = 0
         self._since_looked = AT_ONCE
-        self._givers: list[Callable[[], object]] = []
+        self._caches: list[Callable[[], object]] = []
         self._waiting: dict[Callable[[], object], None] = {}
         self.reserved = 0
 
     def room(self) -> int:
-        """Return how many clients may be accepted now; none if all that is left is for those who have been let in."""
+        """Return how many clients may be accepted now; none if accepted clients need all that is left."""
         if self._since_looked >= AT_ONCE:
             self._look_at_limit()
         if self._granted <= 0:
             self._granted = self._grant()
             if not self._granted:
-                self.reclaim()
+                self.close_cached()
                 self._granted = self._grant()
         return self._granted
 
     def _look_at_limit(self) -> None:
-        """Count again if somebody has changed the limit. Until that is seen, there are the spare ones."""
+        """Count again if the limit has changed. Until that is seen, there are the spare ones."""
         self._since_looked = 0
         limit = self._limit()
         if limit != self._limited:
@@ -66,18 +74,16 @@ class Descriptors:
 
     def _grant(self) -> int:
         clients = max(0, self._free() // _EACH)
-        # Not all, since others open files, too.
+        # Not all, since other code opens files, too.
         return min(_MOST, -(-clients // 4))
 
     def _free(self) -> int:
         return self._limit() - self._count() - self.reserved - _SPARE
 
-    def now(self) -> tuple[int, int]:
-        """Return how many are open, and how many may be."""
+    def count_and_limit(self) -> tuple[int, int]:
         return self._count(), self._limit()
 
-    def let_in(self) -> None:
-        """Record that a client has been accepted."""
+    def client_accepted(self) -> None:
         self._granted -= 1
         self._since_looked += 1
 
@@ -86,29 +92,23 @@ class Descriptors:
         self._granted = 0  # to be counted again
         return self._free() >= number
 
-    # What can be given back.
+    def add_cache(self, close_cached: Callable[[], object]) -> None:
+        """Have something called that closes cached descriptors when descriptors run short."""
+        self._caches.append(close_cached)
 
-    def add_giver(self, give: Callable[[], object]) -> None:
-        """Call something that closes cached descriptors when descriptors run short."""
-        self._givers.append(give)
-
-    def reclaim(self) -> None:
-        """Close all cached descriptors."""
-        for give in self._givers:
-            give()
-
-    # Who waits.
+    def close_cached(self) -> None:
+        for close_cached in self._caches:
+            close_cached()
 
     def call_when_freed(self, call: Callable[[], object]) -> None:
         """Call something once, as soon as a connection has ended."""
         self._waiting[call] = None
 
-    def forget(self, call: Callable[[], object]) -> None:
-        """Cancel such a call."""
+    def cancel_call(self, call: Callable[[], object]) -> None:
+        """Cancel what `call_when_freed` is to call."""
         self._waiting.pop(call, None)
 
-    def freed(self) -> None:
-        """Record that a connection is over."""
+    def connection_ended(self) -> None:
         if self._waiting:
             waiting, self._waiting = self._waiting, {}
             for call in waiting:
@@ -116,7 +116,7 @@ class Descriptors:
 
 
 def _count_open() -> int:
-    """Count this process's descriptors (proc(5)); 0 where the system does not tell."""
+    """Count this process's descriptors (proc(5)); 0 where the system does not say."""
     try:
         # Since Linux 6.2 it is the size of that folder; otherwise one of the entries is the folder itself.
         size = _OPEN.stat().st_size if sys.platform == "linux" else 0
@@ -132,3 +132,121 @@ def _soft_limit() -> int:
 
 DESCRIPTORS = Descriptors()
 """Those of this process."""
+
+
+_BREATH = 0.1  # seconds until accepting is tried again, if no connection has ended before
+_CALM = 1.0  # seconds without a shortage after which it is over
+
+_log = Logger()
+_short: set[AcceptPause] = set()  # of ports of this process in whose queues clients wait
+_end: list[IDelayedCall] = []  # logs the end of the shortage; at most one
+
+
+class AcceptPause:
+    """A port's pause while the machine lacks what a connection takes. It is logged once for all ports of the process.
+
+    Args:
+        clock: For timers.
+        descriptors: Calls when a connection has ended.
+        name: The port, for the log.
+        fileno: Returns the listening socket's descriptor.
+        accept_again: Resumes the port.
+    """
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        descriptors: Descriptors,
+        name: str,
+        fileno: Callable[[], int],
+        accept_again: Callable[[], object],
+    ) -> None:
+        self._fileno = fileno
+        self._clock = clock
+        self._descriptors = descriptors
+        self._name = name
+        self._accept_again = accept_again
+        self._timer: IDelayedCall | None = None
+
+    @property
+    def is_short(self) -> bool:
+        """Whether clients wait, as far as is known."""
+        return self in _short
+
+    @property
+    def is_on(self) -> bool:
+        return self._timer is not None
+
+    def start_pause(self, shortage: str | None) -> None:
+        """Record that the port accepts no more clients; `accept_again` is called after a while.
+
+        Args:
+            shortage: Why, for the log; ``None`` if it has been logged already.
+        """
+        if self._timer is None:
+            self._timer = self._clock.callLater(_BREATH, self._end_pause)
+            self._descriptors.call_when_freed(self._hurry)
+        is_new = not _short and not _end
+        _stop_end()
+        _short.add(self)
+        if is_new and shortage is not None:
+            _log.error(
+                "{name} cannot accept: {shortage}; clients wait until connections end: "
+                "raise the limit (LimitNOFILE=, ulimit -n) or set max_connections",
+                name=self._name,
+                shortage=shortage,
+            )
+
+    def _hurry(self) -> None:
+        if self._timer is not None:
+            self._timer.reset(0)
+
+    def _end_pause(self) -> None:
+        self._timer = None
+        self._descriptors.cancel_call(self._hurry)
+        try:
+            self._accept_again()
+            if not self.has_clients():
+                self.queue_emptied()
+        except MemoryError:
+            MEMORY.lacks()
+            self.start_pause(None)  # or no client would ever be accepted again
+
+    def has_clients(self) -> bool:
+        """Return whether clients wait in the queue."""
+        queue = select.poll()
+        queue.register(self._fileno(), select.POLLIN)
+        return bool(queue.poll(0))
+
+    def cancel_pause(self) -> None:
+        """Cancel the call of `accept_again`: the caller decides when the port accepts again."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+            self._descriptors.cancel_call(self._hurry)
+
+    def queue_emptied(self) -> None:
+        if self in _short:
+            _short.discard(self)
+            if not _short:
+                _end.append(self._clock.callLater(_CALM, _log_end))
+
+    def port_closed(self) -> None:
+        self.cancel_pause()
+        if _end or self in _short:
+            _short.discard(self)
+            if not _short:
+                _stop_end()
+                _log_end()
+
+
+def _stop_end() -> None:
+    while _end:
+        timer = _end.pop()
+        if timer.active():
+            timer.cancel()
+
+
+def _log_end() -> None:
+    _end.clear()
+    _log.info("clients no longer wait to be accepted")

@@ -9,7 +9,7 @@ import socket
 from typing import TYPE_CHECKING, Literal
 
 from txmux.net.sockets.descriptors import DESCRIPTORS
-from txmux.net.sockets.lean import LeanSocket
+from txmux.net.sockets.plainsocket import LeanSocket
 from txmux.net.sockets.poller import READ
 
 if TYPE_CHECKING:
@@ -75,13 +75,13 @@ class SocketHandoff:
         self.is_sent = False
 
     def start(self, timeout: float) -> None:
-        """Begin; may be over before it returns.
+        """Start; may be finished before it returns.
 
         Args:
-            timeout: Seconds until the other process must have said that it has the socket.
+            timeout: Seconds that the other process has to confirm that it has the socket.
 
         Raises:
-            OSError: No socket can be had.
+            OSError: No socket can be opened.
         """
         self._socket = _open()
         self._deadline = self._clock.callLater(timeout, self._too_late)
@@ -156,5 +156,5 @@ def _open() -> socket.socket:
     try:
         return LeanSocket(socket.AF_UNIX, _KIND)
     except OSError:
-        DESCRIPTORS.reclaim()
+        DESCRIPTORS.close_cached()
         return LeanSocket(socket.AF_UNIX, _KIND)

@@ -59,28 +59,24 @@ class Memory:
         self._new_piece = new_piece
         self._seconds = seconds
         self._pieces: list[object] = []
-        self._since: float | None = None  # when it was lacking last; None while there is enough
+        self._since: float | None = None  # the last shortage; None while there is enough
         self._ended = 0
 
-    def keep(self) -> None:
-        """Take the reserve, as a service starts."""
-        self._fill()
-
     def is_enough(self) -> bool:
-        """Return whether there is memory for more than to end connections."""
+        """Return whether there is memory for more than ending connections."""
         if self._since is None:
             return True
         is_calm = self._seconds() - self._since >= _CALM
-        if not self._fill():
-            # What has been freed may be in pieces, of which no reserve can be made: nobody is to wait for ever.
+        if not self.fill():
+            # What has been freed may be in pieces of which no reserve can be made: clients must not wait for ever.
             self._pieces.clear()
             return is_calm
         if is_calm:
-            self._say_end()
+            self._log_end()
         return True
 
     def can_grow(self) -> bool:
-        """Return whether there is enough, looking before it lacks: for what must not be left half done."""
+        """Return whether there is enough, tried before it runs out: for what must not be left half done."""
         if self._since is None:
             try:
                 bytearray(_PIECE)
@@ -88,16 +84,15 @@ class Memory:
                 self.lacks()
         return self.is_enough()
 
-    def _fill(self) -> bool:
-        """Take what lacks of the reserve, and tell whether most of it is there."""
+    def fill(self) -> bool:
+        """Complete the reserve, and return whether most of it is there."""
         with suppress(MemoryError, OSError):
             while len(self._pieces) < _PIECES + _LEFT:
                 self._pieces.append(self._new_piece())
-        del self._pieces[-_LEFT:]  # or whoever asks next would get none
+        del self._pieces[-_LEFT:]  # or the next allocation would fail
         return len(self._pieces) >= _MOST
 
-    def note_ended(self) -> None:
-        """Count a connection that is ended since there is not enough."""
+    def count_ended(self) -> None:
         self._ended += 1
 
     def lacks(self, *, ended: int = 0) -> None:
@@ -116,7 +111,7 @@ class Memory:
                     "raise the limit (LimitAS=, ulimit -v) or set max_connections"
                 )
 
-    def _say_end(self) -> None:
+    def _log_end(self) -> None:
         self._since = None
         count, self._ended = self._ended, 0
         _log.info("there is memory again; connections ended without: {count}", count=count)
@@ -134,7 +129,7 @@ def keep_running(reactor: Any) -> None:
     Args:
         reactor: The process's own.
     """
-    MEMORY.keep()
+    MEMORY.fill()
     once = reactor.mainLoop
 
     def main_loop() -> None:

@@ -29,7 +29,7 @@ FINISHED, WRITE, ERROR = 0x2000, 4, 8
 READ, TROUBLE = 1 | FINISHED, ERROR | 16
 """EPOLLIN with EPOLLRDHUP, and EPOLLERR with EPOLLHUP."""
 
-_ROUNDS = 8  # so often is the epoll object asked before the reactor has its turn
+_ROUNDS = 8  # polls of the epoll object before the reactor has its turn
 _BATCH = 256
 _LONGEST = 0.005  # seconds after which the reactor has its turn in any case: timers, signals, other descriptors
 
@@ -42,18 +42,18 @@ def is_available() -> bool:
 
 
 def after_turn(reactor: Any) -> Callable[[Callable[[], None]], None] | None:
-    """Return what calls something when all that is ready has been served; ``None`` where there is no such moment."""
-    return Poller.of(reactor).after_turn if is_available() else None
+    """Return what calls a function when all ready sockets have been served; ``None`` without epoll."""
+    return Poller.for_reactor(reactor).after_turn if is_available() else None
 
 
 @implementer(IReadDescriptor)
 class Poller:
-    """Tells sockets what they are ready for; level-triggered.
+    """Reports to handlers what their sockets are ready for; level-triggered.
 
-    A handler may be called for something that is no longer so, and must then do no harm: it asks its socket.
+    An event may be out of date when its handler is called: the handler must ask its socket.
 
     Args:
-        reactor: In which it is a reader while there is anything to watch.
+        reactor: Has it as a reader while there is anything to watch.
     """
 
     def __init__(self, reactor: Any) -> None:
@@ -64,13 +64,12 @@ class Poller:
         self._soon: deque[Callable[[], None]] = deque()
         self._last: list[Callable[[], None]] = []
         self._polling = False
-        # What is left of a batch, the next one last. Whoever is closed is taken out, or what it was ready for would be told to the
-        # next who gets its descriptor. After one that took too long, the epoll object would tell of the same ones first again.
+        # What is left of a batch, the next one last. A closed descriptor is removed, or its event would go to the socket that gets
+        # its number next. After a handler that took too long, the epoll object would report the same ones first again.
         self._left: dict[int, int] = {}
 
     @classmethod
-    def of(cls, reactor: Any) -> Poller:
-        """Return the one poller of a reactor."""
+    def for_reactor(cls, reactor: Any) -> Poller:
         poller = _pollers.get(reactor)
         if poller is None:
             poller = _pollers[reactor] = cls(reactor)
@@ -80,9 +79,9 @@ class Poller:
         """Begin to watch a descriptor.
 
         Args:
-            descriptor: It may be watched already; then the old handler is told nothing more.
-            events: `READ`, `WRITE`, both, or 0 for nothing but `TROUBLE`, which is always told.
-            handler: Is told what the descriptor is ready for.
+            descriptor: It may be watched already; then the new handler replaces the old one.
+            events: `READ`, `WRITE`, both, or 0 for nothing but `TROUBLE`, which is always reported.
+            handler: Called with what the descriptor is ready for.
 
         Raises:
             OSError: The system lacks what it takes (ENOSPC, ENOMEM, EMFILE); then the descriptor is not watched.
@@ -90,17 +89,17 @@ class Poller:
         """
         before = self._events.get(descriptor)
         if before is None:
-            self._begin_to_watch(descriptor, events, handler)
+            self._start_watching(descriptor, events, handler)
             return
         if before != events:
             self._epoll.modify(descriptor, events)
-            self._left.pop(descriptor, None)  # a port that is paused must accept nobody
+            self._left.pop(descriptor, None)  # a paused port must not accept a client
         self._handlers[descriptor] = handler
         self._events[descriptor] = events
 
-    def _begin_to_watch(self, descriptor: int, events: int, handler: Callable[[int], None]) -> None:
+    def _start_watching(self, descriptor: int, events: int, handler: Callable[[int], None]) -> None:
         try:
-            # First what may take memory: of a descriptor that is registered and has no handler, nobody would hear any more.
+            # First what may take memory: events of a registered descriptor without a handler would be lost.
             self._handlers[descriptor] = handler
             self._events[descriptor] = events
             self._register(descriptor, events)
@@ -123,12 +122,12 @@ class Poller:
         self._epoll.register(descriptor, events)
 
     def change(self, descriptor: int, events: int) -> None:
-        """Watch a descriptor for something else from now on."""
+        """Watch a descriptor for other events."""
         self._epoll.modify(descriptor, events)
         self._events[descriptor] = events
 
     def forget(self, descriptor: int) -> None:
-        """Watch a descriptor, which stays open, no longer."""
+        """Stop watching a descriptor that stays open."""
         if self._events.pop(descriptor, None) is not None:
             del self._handlers[descriptor]
             self._left.pop(descriptor, None)
@@ -136,7 +135,7 @@ class Poller:
             self._stop_if_unused()
 
     def closing(self, descriptor: int) -> None:
-        """Watch a descriptor no longer that is closed next: closing takes it out of the epoll object."""
+        """Stop watching a descriptor that is closed next: closing takes it out of the epoll object."""
         if self._events.pop(descriptor, None) is not None:
             del self._handlers[descriptor]
             self._left.pop(descriptor, None)
@@ -149,7 +148,7 @@ class Poller:
             self._epoll = None
 
     def after_turn(self, call: Callable[[], None]) -> None:
-        """Call something when all that is ready now has been served."""
+        """Call a function when all that is ready now has been served."""
         self._last.append(call)
         if not self._polling and len(self._last) == 1:
             self.reactor.callFromThread(self._finish)
@@ -158,20 +157,20 @@ class Poller:
         while self._last:
             last, self._last = self._last, []
             self._soon.extend(last)
-            self._catch_up()
+            self._call_all_soon()
 
     def call_soon(self, call: Callable[[], None]) -> None:
-        """Call something as soon as whoever runs now has returned."""
+        """Call a function as soon as the current handler has returned."""
         self._soon.append(call)
         if not self._polling and len(self._soon) == 1:
-            self.reactor.callFromThread(self._catch_up)
+            self.reactor.callFromThread(self._call_all_soon)
 
-    def _catch_up(self) -> None:
+    def _call_all_soon(self) -> None:
         while self._soon:
             call = self._soon.popleft()
             try:
                 call()
-            except Exception as problem:  # noqa: BLE001 - the others have to be called all the same
+            except Exception as problem:  # noqa: BLE001 - the others must still be called
                 _report(problem, "a socket's handler raised")
 
     # What the reactor asks for.
@@ -183,7 +182,7 @@ class Poller:
         """Serve the sockets that are ready, for some milliseconds at most; never raises, or the reactor would not ask again."""
         try:
             self._serve_ready()
-        except Exception as problem:  # noqa: BLE001 - out of memory, even to log that; whoever is ready is told of again
+        except Exception as problem:  # noqa: BLE001 - out of memory, even to log that; what is ready is reported again
             _report(problem, "sockets could not be served")
 
     def _serve_ready(self) -> None:
@@ -202,7 +201,7 @@ class Poller:
         self._stop_if_unused()
 
     def _serve(self, until: float) -> bool:
-        """Serve a batch, and tell whether there is time for another one."""
+        """Serve a batch, and return whether there is time for another one."""
         handlers, soon, now = self._handlers, self._soon, time.monotonic
         left = self._left
         while left:
@@ -212,10 +211,10 @@ class Poller:
                 continue
             try:
                 handler(events)
-            except Exception as problem:  # noqa: BLE001 - one socket's trouble must not become that of the others
+            except Exception as problem:  # noqa: BLE001 - one socket's failure must not affect the others
                 _report(problem, "a socket's handler raised")
             if soon:
-                self._catch_up()
+                self._call_all_soon()
             if now() > until:
                 return False
         return True
@@ -224,7 +223,7 @@ class Poller:
         return "sockets"
 
     def connectionLost(self, reason: Failure) -> None:
-        """Does nothing: the sockets' owners end them when the reactor stops."""
+        pass  # the sockets' owners close them when the reactor stops
 
 
 def _report(problem: Exception, what: str) -> None:

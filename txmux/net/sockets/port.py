@@ -1,10 +1,11 @@
-"""A listening socket whose connections are watched by a `Poller`."""
+"""Ports that a `Poller` watches: what those of connections and of datagrams share, and the one that accepts connections."""
 
 from __future__ import annotations
 
 import errno
 import os
 import socket
+from abc import ABC, abstractmethod
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -14,13 +15,11 @@ from twisted.logger import Logger
 from typing_extensions import override
 from zope.interface import implementer
 
-from txmux.net.sockets.descriptors import DESCRIPTORS, SHORTAGE, Descriptors
-from txmux.net.sockets.lean import LeanSocket
+from txmux.net.sockets.descriptors import DESCRIPTORS, SHORTAGE, AcceptPause, Descriptors
 from txmux.net.sockets.memory import MEMORY
-from txmux.net.sockets.options import set_options
-from txmux.net.sockets.shortage import Pause
+from txmux.net.sockets.plainsocket import LeanSocket, set_options
+from txmux.net.sockets.poller import READ
 from txmux.net.sockets.transport import SocketTransport, address_of, host_of
-from txmux.net.sockets.watched import WatchedPort
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -28,12 +27,63 @@ if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
     from twisted.internet.interfaces import IAddress, IProtocolFactory
 
-    from txmux.net.sockets.options import SocketOption
+    from txmux.net.sockets.plainsocket import SocketOption
     from txmux.net.sockets.poller import Poller
 
 _EVERY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104 - only looked for
 
 _log = Logger()
+
+
+class WatchedPort(ABC):
+    """A socket that clients send to. Its methods are those of Twisted's ports.
+
+    Args:
+        poller: Watches the socket.
+        bound: The socket, which the port closes in the end.
+    """
+
+    def __init__(self, poller: Poller, bound: socket.socket) -> None:
+        bound.setblocking(False)  # noqa: FBT003 - the socket module's signature
+        self._poller = poller
+        self._socket = bound
+        self._is_open = self._is_reading = False
+
+    @abstractmethod
+    def _ready(self, events: int) -> None: ...
+
+    def _open(self) -> None:
+        try:
+            self._poller.watch(self._socket.fileno(), READ, self._ready)
+        except OSError:
+            self._socket.close()
+            raise
+        self._is_open = self._is_reading = True
+
+    def _close(self) -> None:
+        self._is_open = self._is_reading = False
+        # Another process may have the same socket, so that closing it here does not end the watch.
+        self._poller.forget(self._socket.fileno())
+        self._socket.close()
+
+    def stopReading(self) -> None:
+        """Leave arrivals in the queue until `startReading`."""
+        if self._is_open:
+            self._is_reading = False
+            # Still watched, for nothing: otherwise the epoll object might be closed, and there might be no other.
+            self._poller.watch(self._socket.fileno(), 0, self._ready)
+
+    def startReading(self) -> None:
+        if self._is_open:
+            self._is_reading = True
+            self._poller.watch(self._socket.fileno(), READ, self._ready)
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def doRead(self) -> None:
+        if self._is_open:
+            self._ready(READ)
 
 
 @implementer(IListeningPort)
@@ -47,9 +97,9 @@ class SocketPort(WatchedPort):
         listening: The socket, which the port closes when it stops.
         factory: Makes the protocols.
         options: Further options.
-        at_once: Connections accepted before others have their turn.
-        longest: Seconds after which they have it in any case: a client that has said much already is read as it is accepted.
-        descriptors: Tell whether there is room for a client.
+        at_once: Connections accepted before other sockets are served.
+        longest: Seconds after which they are in any case: a client that has sent much already is read as it is accepted.
+        descriptors: Count what is open.
     """
 
     def __init__(
@@ -72,37 +122,37 @@ class SocketPort(WatchedPort):
         # All that `accept()` does beyond this is to ask the listening socket each time of which kind it is.
         self._accept = listening._accept  # type: ignore[attr-defined]
         name = listening.getsockname()
-        # Which of several addresses a client came to is known to its own socket alone.
+        # Only a client's own socket knows to which of several addresses it connected.
         every = self._family != socket.AF_UNIX and name[0] in _EVERY_ADDRESS
         self._host = None if every else address_of(self._family, name)
         self._factory = factory
         label = str(name) if self._family == socket.AF_UNIX else f"port {name[1]}"
-        self._pause = Pause(poller.reactor, descriptors, label, listening.fileno, self.startReading)
+        self._pause = AcceptPause(
+            poller.reactor, descriptors, label, listening.fileno, self.startReading
+        )
         self._at_once = at_once
         self._longest = longest
         self._room = descriptors.room
 
     def startListening(self) -> None:
-        """Begin to accept."""
         self._open()
         self._factory.doStart()
 
     def stopListening(self) -> Deferred[None]:
-        """Accept no more, and close the socket."""
         if self._is_open:
-            self._pause.end()
+            self._pause.port_closed()
             self._close()
             self._factory.doStop()
         return succeed(None)
 
     @override
     def stopReading(self) -> None:
-        self._pause.cancel()
+        self._pause.cancel_pause()
         super().stopReading()
 
     @override
     def startReading(self) -> None:
-        self._pause.cancel()
+        self._pause.cancel_pause()
         super().startReading()
 
     def getHost(self) -> IAddress:
@@ -111,10 +161,10 @@ class SocketPort(WatchedPort):
     @override
     def _ready(self, events: int) -> None:
         self._accept_some()
-        # Nobody else would tell that the last client who waits has been accepted.
+        # No event reports that the last client that waits has been accepted.
         pause = self._pause
         if pause.is_short and self._is_open and not pause.is_on and not pause.has_clients():
-            pause.enough()
+            pause.queue_emptied()
 
     def _accept_some(self) -> None:
         room = self._room
@@ -134,15 +184,15 @@ class SocketPort(WatchedPort):
             except OSError as problem:
                 if problem.errno in SHORTAGE:
                     self._wait(os.strerror(problem.errno))
-                # Anything else was the trouble of a client that has gone again.
+                # Any other error is of a client that has left again.
                 return
-            self._begin(accepted, peer)
-            if not self._is_open or self._pause.is_on:  # as somebody who heard of the client wanted
+            self._connect(accepted, peer)
+            if not self._is_open or self._pause.is_on:  # a protocol may have paused or closed it
                 return
             if monotonic() >= until:
                 return
 
-    def _begin(self, accepted: socket.socket, name: Any) -> None:
+    def _connect(self, accepted: socket.socket, name: Any) -> None:
         accepted.setblocking(False)  # noqa: FBT003
         peer = address_of(
             self._family,
@@ -150,18 +200,18 @@ class SocketPort(WatchedPort):
         )
         try:
             protocol = self._factory.buildProtocol(peer)
-        except Exception:  # noqa: BLE001 - one client's trouble is not that of the others
+        except Exception:  # noqa: BLE001 - one client's failure must not affect the others
             _log.failure("no protocol could be made for a client")
             protocol = None
         if protocol is None:
             accepted.close()
             return
         transport = SocketTransport(self._poller, accepted, self._family, peer, self._host)
-        transport.begin(protocol)
+        transport.connect_protocol(protocol)
         if transport.trouble is not None and self._is_open:
             self._wait(os.strerror(transport.trouble.errno or errno.ENOMEM))
 
     def _wait(self, shortage: str | None) -> None:
         """Leave clients in the queue until there is room for them again."""
-        self._pause.begin(shortage)
+        self._pause.start_pause(shortage)
         super().stopReading()

@@ -1,7 +1,8 @@
-"""Timers that cost next to nothing to set and to cancel, which most of them are."""
+"""Timers that cost next to nothing to set and to cancel, and the monotonic time that they go by."""
 
 from __future__ import annotations
 
+import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 _MOST_QUEUES = 64  # with more lengths a queue is not worth its while
 
-_SHORT_OF_MEMORY = 0.1  # seconds after which timers ring that could not for want of it
+_SHORT_OF_MEMORY = 0.1  # seconds until due timers are tried again that lacked memory
 
 _log = Logger()
 
@@ -35,7 +36,7 @@ class Timers:
     def __init__(self, clock: IReactorTime) -> None:
         self._clock = clock
         self.seconds: Callable[[], float] = clock.seconds
-        self._queues: dict[float, _Queue] = {}
+        self._queues: dict[float, _TimerQueue] = {}
         self._in_vain = 0
 
     def callLater(
@@ -58,29 +59,29 @@ class Timers:
         """
         if kw:
             callable = partial(callable, **kw)  # noqa: A001
-        timer = Timer(self, callable, args)
-        queue = self._queues.get(delay) or self._another(delay)
+        timer = QueuedTimer(self, callable, args)
+        queue = self._queues.get(delay) or self._add_queue(delay)
         queue.add(timer)
         return timer
 
-    def _another(self, delay: float) -> _Queue | _Alone:
-        """Make the queue of a length; if there are too many, what serves one timer alone."""
+    def _add_queue(self, delay: float) -> _TimerQueue | _SingleTimer:
+        """Make the queue of a length; if there are too many, one for a single timer."""
         if len(self._queues) >= _MOST_QUEUES:
             self._in_vain += 1  # looking each time would cost more than it saves
             if self._in_vain % _MOST_QUEUES == 1:
                 self.drop_idle()
         if len(self._queues) >= _MOST_QUEUES:
-            return _Alone(self._clock, delay)
-        queue = self._queues[delay] = _Queue(self._clock, delay)
+            return _SingleTimer(self._clock, delay)
+        queue = self._queues[delay] = _TimerQueue(self._clock, delay)
         return queue
 
     def getDelayedCalls(self) -> Sequence[IDelayedCall]:
         return [timer for queue in self._queues.values() for timer in queue.waiting]
 
     def drop_idle(self) -> None:
-        """Let go of the reactor where nobody waits. To be called when it is quiet.
+        """Cancel the reactor's calls for lengths without a timer. To be called when the process is quiet.
 
-        It is not done by itself, since where one timer has been cancelled another is likely to be set soon.
+        It is not done with each `cancel`, since another timer of that length is likely to be set soon.
         """
         for delay, queue in list(self._queues.items()):
             if queue.is_idle():
@@ -88,8 +89,8 @@ class Timers:
 
 
 @implementer(IDelayedCall)
-class Timer:
-    """One timer. Made by `Timers.callLater`."""
+class QueuedTimer:
+    """Made by `Timers.callLater`."""
 
     __slots__ = ("_args", "_call", "_timers", "at", "queue")
 
@@ -97,14 +98,13 @@ class Timer:
         self._timers = timers
         self._call = call
         self._args = args
-        self.queue: _Queue | _Alone | None = None
+        self.queue: _TimerQueue | _SingleTimer | None = None
         self.at = 0.0
 
     def active(self) -> bool:
         return self.queue is not None
 
     def cancel(self) -> None:
-        """Never call."""
         if self.queue is not None:
             self.queue.remove(self)
         self._call = _nothing
@@ -115,19 +115,16 @@ class Timer:
         if self.queue is not None:
             self.queue.remove(self)
         timers = self._timers
-        queue = timers._queues.get(delay) or timers._another(delay)
+        queue = timers._queues.get(delay) or timers._add_queue(delay)
         queue.add(self)
 
     def delay(self, secondsLater: float) -> None:
-        """Run out this many seconds later than it would have."""
         self.reset(self.at + secondsLater - self._timers.seconds())
 
     def getTime(self) -> float:
-        """Return when it runs out, in the clock's seconds."""
         return self.at
 
     def run_out(self) -> None:
-        """Call."""
         self.queue = None
         call, args = self._call, self._args
         self._call, self._args = _nothing, ()
@@ -135,10 +132,10 @@ class Timer:
 
 
 def _nothing() -> None:
-    """What a timer calls that is over, so that it keeps no object alive."""
+    """Replaces the function of a finished timer, so that it keeps no object alive."""
 
 
-class _Alone:
+class _SingleTimer:
     """One timer that the reactor knows itself."""
 
     __slots__ = ("_alarm", "_clock", "_delay")
@@ -147,17 +144,17 @@ class _Alone:
         self._clock = clock
         self._delay = delay
 
-    def add(self, timer: Timer) -> None:
+    def add(self, timer: QueuedTimer) -> None:
         timer.at = self._clock.seconds() + self._delay
         self._alarm = self._clock.callLater(self._delay, timer.run_out)
         timer.queue = self
 
-    def remove(self, timer: Timer) -> None:
+    def remove(self, timer: QueuedTimer) -> None:
         timer.queue = None
         self._alarm.cancel()
 
 
-class _Queue:
+class _TimerQueue:
     """The timers of one length, in the order in which they run out."""
 
     __slots__ = ("_alarm", "_clock", "_seconds", "delay", "waiting")
@@ -165,11 +162,11 @@ class _Queue:
     def __init__(self, clock: IReactorTime, delay: float) -> None:
         self._clock = clock
         self._seconds = clock.seconds
-        self.waiting: dict[Timer, None] = {}
+        self.waiting: dict[QueuedTimer, None] = {}
         self._alarm: IDelayedCall | None = None
         self.delay = delay
 
-    def add(self, timer: Timer) -> None:
+    def add(self, timer: QueuedTimer) -> None:
         timer.at = self._seconds() + self.delay
         self.waiting[timer] = None
         timer.queue = self
@@ -180,12 +177,12 @@ class _Queue:
                 self.remove(timer)
                 raise
 
-    def remove(self, timer: Timer) -> None:
+    def remove(self, timer: QueuedTimer) -> None:
         timer.queue = None
         del self.waiting[timer]
 
     def is_idle(self) -> bool:
-        """Return whether nobody waits; then the reactor need not ring either."""
+        """Return whether no timer is set; the reactor's call is then cancelled."""
         if self.waiting:
             return False
         if self._alarm is not None and self._alarm.active():
@@ -198,7 +195,7 @@ class _Queue:
             self._run_out()
         except MemoryError:
             MEMORY.lacks()
-            # Those that have not run yet must not wait for the next timer of their length, which may never come.
+            # Due timers must not wait for the next one of their length, which may never come.
             self._alarm = None
             self._alarm = self._clock.callLater(_SHORT_OF_MEMORY, self._ring)
 
@@ -216,3 +213,16 @@ class _Queue:
             except Exception:  # noqa: BLE001 - the other timers must run all the same
                 _log.failure("a timer's function raised")
         self._alarm = None
+
+
+def use_monotonic_time(reactor: Any) -> None:
+    """Make a reactor, and all that asks it for the time, use a clock that is never set.
+
+    Twisted's own choice is the time of day: when it is set forward, everything runs out at once, and when it is set back,
+    nothing does.
+
+    Args:
+        reactor: The process's own. If something has been scheduled already, it keeps its clock.
+    """
+    if not reactor.getDelayedCalls():
+        reactor.seconds = time.monotonic

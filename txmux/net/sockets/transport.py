@@ -6,15 +6,16 @@ import contextlib
 import errno
 import functools
 import os
+import select
 import socket
 import struct
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet import abstract, address, error, main, tcp
+from twisted.internet.interfaces import ISSLTransport
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from txmux.net.sockets.looking import Looking
 from txmux.net.sockets.memory import MEMORY, OUT_OF_MEMORY
 from txmux.net.sockets.poller import FINISHED, READ, TROUBLE, WRITE
 
@@ -75,7 +76,7 @@ def host_of(name: tuple[Any, ...]) -> str:
 
 
 def leave(transport: tcp.Connection) -> bytes:
-    """Release the socket of a transport to a new owner, who watches it next.
+    """Release the socket of a transport to a new owner, which watches it next.
 
     Returns:
         What the transport was given to write and has not sent.
@@ -99,20 +100,86 @@ def _take_unsent(transport: tcp.Connection) -> bytes:
     return b"".join(unsent)
 
 
+class SocketPreview:
+    """Looks at the first bytes of a TCP socket, and leaves them there, so that another process can still read them.
+
+    The system reports a socket as long as there is anything to read (epoll(7), level-triggered). So it is asked to report only
+    more than has been seen: `SO_RCVLOWAT`, socket(7).
+
+    Args:
+        connected: The socket, not blocking.
+        most: Bytes that are looked at.
+        on_full: Called when there can be no more of them before some are taken.
+
+    Attributes:
+        on_full: As above.
+        seen: How many bytes have been seen, and not been taken.
+    """
+
+    __slots__ = ("_most", "_socket", "on_full", "seen")
+
+    def __init__(self, connected: socket.socket, most: int, on_full: Callable[[], object]) -> None:
+        self._socket = connected
+        self._most = most
+        self.on_full = on_full
+        self.seen = 0
+
+    def more(self) -> bytes:
+        """Return what has come since the last call.
+
+        Raises:
+            OSError: The connection is broken.
+        """
+        try:
+            there = self._socket.recv(self._most, socket.MSG_PEEK)
+        except BlockingIOError:
+            return b""
+        new = there[self.seen :]
+        if new:
+            self._saw(len(there))
+        return new
+
+    def is_full(self) -> bool:
+        """Return whether no more can be seen, though the peer has more to send: the socket is full, or `most` is reached."""
+        readable = select.poll()
+        readable.register(self._socket, select.POLLIN)
+        return bool(readable.poll(0))
+
+    def take(self, count: int) -> None:
+        """Read this many of the bytes that have been seen.
+
+        Raises:
+            OSError: The connection is broken.
+        """
+        self._saw(self.seen - count)
+        left = count
+        while left:
+            left -= len(self._socket.recv(left)) or left
+
+    def end(self) -> None:
+        """Have every byte reported again, as the next reader expects."""
+        if self.seen:
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
+
+    def _saw(self, count: int) -> None:
+        self.seen = count
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, count + 1)
+
+
 class SocketTransport(tcp.Connection):
-    """A transport of Twisted's, but for who watches its socket, and that it sends at once what it can.
+    """A transport of Twisted's, except that a `Poller` watches its socket, and that it sends at once what it can.
 
     Args:
         poller: Watches the socket.
         connected: The socket, not blocking.
         family: Its family.
         peer: The other end's address.
-        host: This end's; the socket is asked when somebody wants to know, if it is not given.
+        host: This end's address; ``None`` to ask the socket when it is needed.
 
     Attributes:
         trouble: Why the socket cannot be watched, so that the connection is about to end.
-        reads_later: Whether somebody who does not read at present will do so, or end the connection. Otherwise a write that
-            fails ends it then.
+        reads_later: Whether an owner that has paused reading will read again, or end the connection. Otherwise a failed
+            write ends it.
     """
 
     trouble: OSError | None = None
@@ -121,10 +188,10 @@ class SocketTransport(tcp.Connection):
 
     _tlsClientDefault = False
     _events = 0
-    # To find out by a write takes the error away from whoever reads.
+    # A failed write takes the error away from the reader.
     _broken = False
     _read_to_end = False
-    _looking: Looking | None = None
+    _preview: SocketPreview | None = None
 
     def __init__(
         self,
@@ -143,14 +210,14 @@ class SocketTransport(tcp.Connection):
         self._host = host
         self._poller = poller
 
-    def begin(self, protocol: IProtocol) -> None:
+    def connect_protocol(self, protocol: IProtocol) -> None:
         """Read for a protocol from now on."""
         self.protocol = protocol
         self._events = READ
         self._watch(READ)
         protocol.makeConnection(self)
 
-    def belong_to(self, protocol: IProtocol) -> None:
+    def set_protocol(self, protocol: IProtocol) -> None:
         """Set a protocol whose connection was made elsewhere; reading starts when it asks."""
         self.protocol = protocol
         protocol.transport = self  # type: ignore[attr-defined]  # every protocol has one
@@ -168,18 +235,18 @@ class SocketTransport(tcp.Connection):
         return self._peer
 
     def take(self) -> bytes:
-        """Return what has come already, so that nobody need be woken for it; nothing, if that is the end or an error."""
+        """Return what has come already, without waiting for an event; empty for an end or an error."""
         try:
-            if self._looking is not None:
-                return self._looking.more()
+            if self._preview is not None:
+                return self._preview.more()
             return self.socket.recv(self.bufferSize)
         except OSError:
             return b""
 
     # Seeing what comes without taking it.
 
-    def look(self, most: int, on_full: Callable[[], object]) -> bool:
-        """Show the protocol what comes, and leave it in the socket, until `stop_looking`.
+    def start_preview(self, most: int, on_full: Callable[[], object]) -> bool:
+        """Show the protocol what comes, and leave it in the socket, until `stop_preview`.
 
         Args:
             most: Bytes that are looked at.
@@ -190,47 +257,47 @@ class SocketTransport(tcp.Connection):
         """
         if self._family not in {socket.AF_INET, socket.AF_INET6}:
             return False
-        self._looking = Looking(self.socket, most, on_full)
+        self._preview = SocketPreview(self.socket, most, on_full)
         return True
 
     def skip(self, count: int) -> None:
-        """Take the first bytes of what has been seen, and go on looking."""
-        if self._looking is not None:
-            with contextlib.suppress(OSError):  # whoever reads next hears of that
-                self._looking.take(count)
+        """Take the first of the bytes that have been seen, and continue to look."""
+        if self._preview is not None:
+            with contextlib.suppress(OSError):  # the next reader gets it
+                self._preview.take(count)
 
     def leave_unread(self) -> None:
-        """Read no more for the time being; whoever else reads finds all, and is told of every byte."""
+        """Stop reading; another reader finds all, and is notified of every byte."""
         self.stopReading()
-        if self._looking is not None:
+        if self._preview is not None:
             with contextlib.suppress(OSError):
-                self._looking.end()
+                self._preview.end()
 
-    def stop_looking(self) -> None:
+    def stop_preview(self) -> None:
         """Take what has been seen, and read what comes from now on."""
-        looking, self._looking = self._looking, None
-        if looking is None or not self.connected:
+        preview, self._preview = self._preview, None
+        if preview is None or not self.connected:
             return
         with contextlib.suppress(OSError):  # as above
-            looking.take(looking.seen)
+            preview.take(preview.seen)
 
-    def _look(self, looking: Looking, events: int) -> object:
-        """Show the protocol what has come; returns why the connection is over, if it is."""
+    def _look(self, preview: SocketPreview, events: int) -> object:
+        """Show the protocol what has come; returns why the connection has ended, if it has."""
         try:
-            new = looking.more()
-            if not new and not events & (FINISHED | TROUBLE) and looking.is_full():
-                new = looking.more()  # or it came meanwhile
+            new = preview.more()
+            if not new and not events & (FINISHED | TROUBLE) and preview.is_full():
+                new = preview.more()  # or it came meanwhile
                 if not new:
-                    looking.on_full()
-                    if self._looking is looking:
+                    preview.on_full()
+                    if self._preview is preview:
                         self.stopReading()
                     return None
         except OSError:
             return main.CONNECTION_LOST
         if new:
             self.protocol.dataReceived(new)
-            if self._looking is not looking or not self._events & READ:
-                # Whoever has it now is told of the rest.
+            if self._preview is not preview or not self._events & READ:
+                # The next reader gets the rest.
                 return None
         if events & TROUBLE:
             return main.CONNECTION_LOST
@@ -245,7 +312,7 @@ class SocketTransport(tcp.Connection):
         self._want(self._events & ~READ)
 
     def stand_by(self) -> None:
-        """Read no more for the time being, but learn if the peer resets the connection."""
+        """Stop reading, but notice if the peer resets the connection."""
         if self.connected:
             self._want((self._events & ~READ) | TROUBLE)
 
@@ -277,13 +344,12 @@ class SocketTransport(tcp.Connection):
             self._unwatched(problem, Failure(problem))
 
     def _unwatched(self, problem: OSError, why: Failure) -> None:
-        # Nobody would ever hear of it again, so it ends: later, as whoever wants to read or write does not expect it.
+        # No event would ever come, so it ends: later, since the caller does not expect it.
         self._events = 0
         self.trouble = problem
         self._poller.call_soon(functools.partial(self.connectionLost, why))
 
     def _ready(self, events: int) -> None:
-        """Handle readiness as the reactor does for its descriptors."""
         if self._aborting or (self.disconnecting and not self._events & WRITE):
             return
         try:
@@ -292,7 +358,7 @@ class SocketTransport(tcp.Connection):
             MEMORY.lacks(ended=1)
             self.connectionLost(OUT_OF_MEMORY)
             return
-        except Exception as problem:  # noqa: BLE001 - whatever it is, it ends this connection alone
+        except Exception as problem:  # noqa: BLE001 - it ends this connection alone
             _log.failure("the protocol of {transport!r} raised", transport=self)
             why = problem
         if why is main.CONNECTION_DONE:
@@ -303,12 +369,12 @@ class SocketTransport(tcp.Connection):
             self.connectionLost(Failure(why))
 
     def _read_and_write(self, events: int) -> object:
-        """Read or write or both, and give why the connection is over, if it is."""
+        """Read or write or both, and return why the connection has ended, if it has."""
         if events & TROUBLE and self._events == TROUBLE:
             return main.CONNECTION_LOST
         if events & (READ | TROUBLE) and self._events & READ:
-            looking = self._looking
-            why = self.doRead() if looking is None else self._look(looking, events)
+            preview = self._preview
+            why = self.doRead() if preview is None else self._look(preview, events)
             if why is main.CONNECTION_DONE and not self._broken:
                 self._read_to_end = True
                 self.stopReading()
@@ -320,8 +386,6 @@ class SocketTransport(tcp.Connection):
             why = self.doWrite()
             return None if why is main.CONNECTION_LOST and self._is_broken() else why
         return None
-
-    # What can be had for less.
 
     def write(self, data: bytes) -> None:
         """Send at once what the socket takes, if nothing waits before it."""
@@ -343,9 +407,9 @@ class SocketTransport(tcp.Connection):
             super().write(data)
 
     def _is_broken(self) -> bool:
-        """Record that the peer takes nothing any more; tell whether what it sent before is still to be read."""
-        nobody_reads = self.disconnecting or not (self._events & READ or self.reads_later)
-        if self._read_to_end or nobody_reads:
+        """Record that the peer accepts no more bytes; return whether what it sent before is still to be read."""
+        is_unread = self.disconnecting or not (self._events & READ or self.reads_later)
+        if self._read_to_end or is_unread:
             return False
         self._broken = True
         _take_unsent(self)
@@ -353,7 +417,7 @@ class SocketTransport(tcp.Connection):
         return True
 
     def loseConnection(self) -> None:
-        """Close when all is written; if it is, as soon as whoever asks has gone on."""
+        """Close when all is written; if it is, as soon as the caller has returned."""
         if self._events & WRITE or self.TLS or self.producer is not None:
             super().loseConnection()
         elif self.connected and not self.disconnecting:
@@ -364,7 +428,7 @@ class SocketTransport(tcp.Connection):
         self.connectionLost(CLOSED)
 
     def loseWriteConnection(self) -> None:
-        """Shut down this direction when all is written; if it is, as soon as whoever asks has gone on."""
+        """Shut down this direction when all is written; if it is, as soon as the caller has returned."""
         if self._events & WRITE or self.TLS or self.producer is not None:
             super().loseWriteConnection()
         elif self.connected and not self._writeDisconnecting:
@@ -372,14 +436,14 @@ class SocketTransport(tcp.Connection):
             self._poller.call_soon(self._shut_down)
 
     def _shut_down(self) -> None:
-        # What was written meanwhile is sent first. Whoever closes needs no half-close, and before a reset it would look like an end.
+        # What was written meanwhile is sent first. A close needs no half-close, and before a reset that would look like an end.
         is_ending = self.disconnecting or self._aborting or not self.connected
         if not is_ending and not self._events & WRITE:
             self._writeDisconnected = True
             self._closeWriteConnection()
 
     def abortConnection(self) -> None:
-        """Break the connection off, as soon as whoever asks has gone on."""
+        """Break the connection off as soon as the caller has returned."""
         if self.connected and not self._aborting:
             self._aborting = True
             self._poller.call_soon(self._abort)
@@ -388,7 +452,7 @@ class SocketTransport(tcp.Connection):
         self.connectionLost(_ABORTED)
 
     def connectionLost(self, reason: Failure) -> None:
-        """Close the socket, and tell the protocol."""
+        """Close the socket, and notify the protocol."""
         if self.disconnected:
             return
         self.disconnected, self.connected = 1, 0
@@ -398,13 +462,13 @@ class SocketTransport(tcp.Connection):
             MEMORY.lacks()
             self._close_socket(reason)
         protocol = self.protocol
-        if self._looking is not None:
-            self._looking = None  # it knows the protocol, too
+        if self._preview is not None:
+            self._preview = None  # its callback refers to the protocol
         del self.protocol, self.socket, self.fileno
         protocol.connectionLost(reason)
 
     def _close_socket(self, reason: Failure) -> None:
-        """Let go of the socket, of which a part may have been done already."""
+        """Close the socket; part of it may have been done already."""
         producer, self.producer = self.producer, None
         if producer is not None:
             producer.stopProducing()
@@ -412,6 +476,20 @@ class SocketTransport(tcp.Connection):
             self._poller.closing(self._descriptor)
             self._events = 0
         if isinstance(reason.value, error.ConnectionAborted):
-            # The peer is to be told by a reset that this was not a clean end.
+            # A reset shows the peer that this was not a clean end.
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         self.socket.close()
+
+
+def below_tls(transport: Any) -> Any:
+    """Return the transport of the connection that TLS is spoken on, at any depth; any other transport as it is."""
+    bottom = transport
+    while ISSLTransport.providedBy(bottom) and hasattr(bottom, "transport"):
+        bottom = bottom.transport
+    return bottom
+
+
+def waiting(transport: Any) -> int:
+    """Count the bytes that wait in the own buffer of a transport without TLS; 0 where it cannot be known."""
+    count: int = len(getattr(transport, "dataBuffer", b"")) - getattr(transport, "offset", 0)
+    return count + getattr(transport, "_tempDataLen", 0)

@@ -18,9 +18,9 @@ __all__ = ["bind"]
 
 
 def bind(opened: socket.socket, path: Path, mode: int) -> None:
-    """Bind a UNIX socket; a socket that is there, and that nobody listens on any more, is removed before.
+    """Bind a UNIX socket; a stale socket, on which no process listens, is removed before.
 
-    For root, no link on the way is followed that is somebody else's. Where somebody else could still make one,
+    For root, no link of another user's on the way is followed. Where another user could still make one,
     `socket.getsockname` names the file by its folder's descriptor (proc_pid_fd(5)).
 
     Args:
@@ -34,7 +34,7 @@ def bind(opened: socket.socket, path: Path, mode: int) -> None:
     with held_folder(path) as folder:
         name = _name(folder, path)
         _clear(folder, path.name, name, opened.type)
-        # The file has its mode from its first moment: who changes it later could be led to another file.
+        # The file has its mode from its creation: a later chmod could be redirected to another file.
         before = os.umask(~mode & 0o777)
         try:
             opened.bind(name)

@@ -14,7 +14,7 @@ from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from txmux.net.sockets.waiting import below_tls, waiting
+from txmux.net.sockets.transport import below_tls, waiting
 
 if TYPE_CHECKING:
     from collections.abc import Callable

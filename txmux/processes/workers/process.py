@@ -19,9 +19,9 @@ from txmux.errors import MuxError
 from txmux.files import use_helper
 from txmux.net.channel.channel import Channel, attach
 from txmux.net.channel.forwarding import Forwarding
-from txmux.net.sockets.clock import use_monotonic_time
 from txmux.net.sockets.memory import keep_running
 from txmux.net.sockets.poller import after_turn
+from txmux.net.sockets.timers import use_monotonic_time
 from txmux.processes.privilege.account import account_of
 from txmux.processes.privilege.opener import Opener
 from txmux.processes.privilege.sandbox import SandboxError, confine

@@ -6,7 +6,7 @@ import os
 import socket
 from unittest import TestCase
 
-from txmux.net.sockets.lean import LeanSocket
+from txmux.net.sockets.plainsocket import LeanSocket
 
 
 class LeanSocketTest(TestCase):

@@ -1,0 +1,221 @@
+"""Sockets that the reactor serves itself: Twisted's ports and transports, which spare descriptors and memory as ours do."""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet import main, tcp, unix
+from twisted.internet.posixbase import PosixReactorBase
+from typing_extensions import override
+
+from txmux.net.sockets.descriptors import AT_ONCE, AcceptPause
+from txmux.net.sockets.memory import MEMORY, OUT_OF_MEMORY
+
+if TYPE_CHECKING:
+    import socket
+
+    from twisted.internet.interfaces import IListeningPort, IProtocolFactory
+    from twisted.python.failure import Failure
+
+    from txmux.net.sockets.descriptors import Descriptors
+
+
+class _Sparing(tcp.Connection):
+    """Ends its own connection when there is no memory to serve it."""
+
+    @override
+    def doRead(self) -> Any:
+        try:
+            if MEMORY.is_enough():
+                return super().doRead()
+            MEMORY.count_ended()
+        except MemoryError:
+            MEMORY.lacks(ended=1)
+        return self._give_up()
+
+    @override
+    def doWrite(self) -> Any:
+        try:
+            return super().doWrite()
+        except MemoryError:
+            MEMORY.lacks(ended=1)
+            return self._give_up()
+
+    @override
+    def connectionLost(self, reason: Failure) -> None:
+        try:
+            super().connectionLost(reason)
+        except MemoryError:
+            MEMORY.lacks()
+            tcp.Connection.connectionLost(self, reason)  # unless the socket has been closed before
+
+    def _give_up(self) -> Any:
+        self.connectionLost(OUT_OF_MEMORY)
+        return main.CONNECTION_LOST  # the reactor is not to write, either
+
+
+class _SparingServer(_Sparing, tcp.Server):
+    pass
+
+
+class _SparingUNIXServer(_Sparing, unix.Server):
+    pass
+
+
+class _SparingClient(_Sparing, tcp.Client):
+    pass
+
+
+class _SparingUNIXClient(_Sparing, unix.Client):
+    pass
+
+
+class _TCPConnector(tcp.Connector):
+    @override
+    def _makeTransport(self) -> Any:
+        return _SparingClient(self.host, self.port, self.bindAddress, self, self.reactor)
+
+
+class _UNIXConnector(unix.Connector):
+    @override
+    def _makeTransport(self) -> Any:
+        return _SparingUNIXClient(self.address, self, self.reactor, self.checkPID)
+
+
+def connect_tcp(
+    reactor: Any,
+    host: str,
+    port: int,
+    factory: Any,
+    timeout: float,
+    bind_address: tuple[str, int] | None,
+) -> Any:
+    """Connect to a server, as the reactor's ``connectTCP`` does."""
+    if not isinstance(reactor, PosixReactorBase):
+        return reactor.connectTCP(host, port, factory, timeout, bind_address)
+    connector = _TCPConnector(host, port, factory, timeout, bind_address, reactor)
+    connector.connect()
+    return connector
+
+
+def connect_unix(reactor: Any, path: str, factory: Any, timeout: float) -> Any:
+    """Connect to a server, as the reactor's ``connectUNIX`` does."""
+    if not isinstance(reactor, PosixReactorBase):
+        return reactor.connectUNIX(path, factory, timeout)
+    connector = _UNIXConnector(path, factory, timeout, reactor, False)  # noqa: FBT003 - no look at the lock of a process
+    connector.connect()
+    return connector
+
+
+_SPARING: dict[Any, Any] = {tcp.Server: _SparingServer, unix.Server: _SparingUNIXServer}
+
+
+def gate(port: IListeningPort, reactor: Any, descriptors: Descriptors) -> None:
+    """Make a port leave clients in its queue while there is no room for them.
+
+    By itself it would accept them to close them again.
+
+    Args:
+        port: One of Twisted's own, which listens already. One without a listening socket stays as it is.
+        reactor: Serves the port.
+        descriptors: Count what is open.
+    """
+    made: Any = port
+    if getattr(made, "transport", None) in _SPARING:
+        made.transport = _SPARING[made.transport]
+    if hasattr(port, "numberAccepts") and hasattr(port, "sessionno"):
+        _Gate(port, reactor, descriptors)
+
+
+class _Gate:
+    """Replaces methods of one port."""
+
+    def __init__(self, port: Any, reactor: Any, descriptors: Descriptors) -> None:
+        self._port = port
+        self._descriptors = descriptors
+        self._pause = AcceptPause(
+            reactor, descriptors, _name_of(port), port.fileno, port.startReading
+        )
+        self._read, self._stop_reading = port.doRead, port.stopReading
+        self._start_reading, self._lost = port.startReading, port.connectionLost
+        port.doRead = self._do_read
+        port.stopReading, port.startReading = self._cancel_and_stop, self._cancel_and_start
+        port.connectionLost = self._port_lost
+
+    def _do_read(self) -> Any:
+        try:
+            return self._read_if_room()
+        except Exception as problem:  # noqa: BLE001 - out of memory, even to log that: the reactor would close the port
+            if isinstance(problem, MemoryError):
+                MEMORY.lacks()
+            return None
+
+    def _read_if_room(self) -> Any:
+        port, room = self._port, self._descriptors.room()
+        if not room:
+            self._wait(os.strerror(errno.EMFILE))
+            return None
+        if not MEMORY.can_grow():  # a reactor may take a connection in by half
+            self._wait(None)
+            return None
+        port.numberAccepts = min(port.numberAccepts, room, AT_ONCE)
+        before = port.sessionno
+        why = self._read()
+        if port.connected and (self._pause.is_short or port.sessionno == before):
+            if not self._pause.has_clients():
+                self._pause.queue_emptied()
+            elif port.sessionno == before:  # the system lacks something else
+                self._wait(os.strerror(errno.ENOBUFS))
+        return why
+
+    def _wait(self, shortage: str | None) -> None:
+        self._pause.start_pause(shortage)
+        self._stop_reading()
+
+    def _cancel_and_stop(self) -> None:
+        self._pause.cancel_pause()
+        self._stop_reading()
+
+    def _cancel_and_start(self) -> None:
+        self._pause.cancel_pause()
+        self._start_reading()
+
+    def _port_lost(self, reason: Any) -> None:
+        self._pause.port_closed()
+        self._lost(reason)
+
+
+def _name_of(port: Any) -> str:
+    host = port.getHost()
+    number = getattr(host, "port", None)
+    return str(getattr(host, "name", port)) if number is None else f"port {number}"
+
+
+class SharedUNIXPort(unix.Port):
+    """Leaves the mode, the backlog and the file of the socket to the process that opened it.
+
+    Args:
+        opened: Listens already. The port works on a duplicate, so this one stays the caller's to close.
+        factory: Makes the clients' protocols.
+        reactor: Serves the port.
+    """
+
+    _shouldShutdown = False
+
+    def __init__(self, opened: socket.socket, factory: IProtocolFactory, reactor: Any) -> None:
+        super().__init__(opened.getsockname(), factory, reactor=reactor)
+        self._factory = factory
+        self.socket = opened.dup()
+
+    @override
+    def startListening(self) -> None:
+        self._factory.doStart()
+        self.connected = True
+        self.fileno = self.socket.fileno  # type: ignore[method-assign]  # as Twisted's own ports do
+        self.numberAccepts = 100
+        self.startReading()
+
+    def connectionLost(self, reason: Failure) -> None:
+        tcp.Port.connectionLost(self, reason)  # that of `unix.Port` removes the file
