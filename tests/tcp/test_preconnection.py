@@ -17,7 +17,7 @@ from tests.tcp.introduction_case import LINE, SENDERS
 from tests.tcp.silent_case import GREETING, ServerFirstCase
 from tests.tcp.test_announcement import HELLO
 from txmux.backends.connect.client import ProxyClient
-from txmux.net.relay.ends import NOBODY
+from txmux.net.relay.ends import NO_RECEIVER
 from txmux.rules.embedding import route
 from txmux.rules.model import Backend, Clients, NetworkSet, Silence
 from txmux.rules.reading.endpoints import server
@@ -36,7 +36,7 @@ class HeldTest(SynchronousTestCase):
         def data(said: bytes) -> None:
             heard.append(said)
             if ends:
-                server.receiver = NOBODY
+                server.receiver = NO_RECEIVER
 
         receiver: Any = SimpleNamespace(data=data, finished=lambda: heard.append("finished"))
         held = Held(server, 100, lambda: None)

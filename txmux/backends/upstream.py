@@ -12,7 +12,7 @@ from txmux.backends.pool.pool import Pool
 from txmux.backends.pool.queue import Queue
 from txmux.backends.telling import Telling
 from txmux.net.relay.interface import Timeouts
-from txmux.net.relay.rates import Rates
+from txmux.net.relay.rates import RelayRates
 from txmux.rules.model import Backend, Handover, InProcess, Refusal
 from txmux.telemetry.counting.process_counters import ProcessCounters
 
@@ -87,9 +87,9 @@ class Upstream:
             backend.upload_idle_timeout,
             backend.download_idle_timeout,
         )
-        self.rates: Rates | None = None
+        self.rates: RelayRates | None = None
         if backend.upload_rate or backend.download_rate:
-            self.rates = Rates(backend.upload_rate, backend.download_rate)
+            self.rates = RelayRates(backend.upload_rate, backend.download_rate)
         self.queue: Queue | None = None
         if backend.queue:
             self.queue = Queue(

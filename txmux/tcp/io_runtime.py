@@ -15,7 +15,7 @@ from txmux.backends.connect.dial import dial
 from txmux.errors import MuxError
 from txmux.net.relay.kernel import KernelSide, has_plain_socket, is_supported
 from txmux.net.relay.portable import PortableSide
-from txmux.net.relay.relay import Relay
+from txmux.net.relay.relay import Relay, RelaySide
 from txmux.net.sockets.descriptors import DESCRIPTORS
 from txmux.net.sockets.handoff import SocketHandoff
 from txmux.net.sockets.plainsocket import set_options
@@ -34,9 +34,9 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IListeningPort, IProtocolFactory
 
     from txmux.access.shared.leases import SharedRates
-    from txmux.net.relay.ends import End, IRelayTransport, RelaySide
+    from txmux.net.relay.ends import End, IRelayTransport
     from txmux.net.relay.interface import RelayResult, Timeouts
-    from txmux.net.relay.rates import Rates
+    from txmux.net.relay.rates import RelayRates
     from txmux.net.sockets.handoff import Failure as HandoffFailure
     from txmux.net.sockets.plainsocket import SocketOption
     from txmux.rules.model import Keepalive, Rules
@@ -222,7 +222,7 @@ class IORuntime:
         server: End,
         timeouts: Timeouts,
         on_over: Callable[[RelayResult], None],
-        rates: Rates | None = None,
+        rates: RelayRates | None = None,
         keepalive: Keepalive | None = None,
     ) -> Relay:
         """Make the best relay for two ends, and for how fast they may be."""

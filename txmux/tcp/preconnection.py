@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from txmux.backends.connect.connector import BackendConnector
     from txmux.backends.pool.member import Member
     from txmux.backends.upstream import Upstream
-    from txmux.net.relay.ends import Receiver
+    from txmux.net.relay.ends import EndReceiver
     from txmux.telemetry.reasons import ConnectFailure
 
 
@@ -46,7 +46,7 @@ class Held:
     def lost(self, reason: Failure) -> None:  # noqa: ARG002
         self._on_lost()
 
-    def pass_to(self, receiver: Receiver) -> None:
+    def pass_to(self, receiver: EndReceiver) -> None:
         """Pass what was received to the server's new receiver."""
         if self._received:
             receiver.data(self._received)

@@ -20,7 +20,7 @@ from tests.net.relay.wiring import LeanTcpWiring, kernel_sides
 from tests.support.peers import reactor
 from txmux.net.relay import kernel, marks
 from txmux.net.relay.kernel import is_supported
-from txmux.net.relay.marks import LEVEL, LONGEST_RUN, PAUSE, RUN, Guard, Mark
+from txmux.net.relay.marks import LEVEL, LONGEST_RUN, PAUSE, RUN, Mark, MarkGuard
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -58,11 +58,11 @@ class MarkTest(SynchronousTestCase):
         self.addCleanup(self.source.close)
         self.addCleanup(peer.close)
         self.patch(marks, "_LEAST", 1)  # the buffers of a new connection are small
-        self.mark = Mark(self.source, Guard(self.clock))
+        self.mark = Mark(self.source, MarkGuard(self.clock))
 
     def set(self) -> None:
         """Let as much come as there must be for a mark."""
-        self.mark.came(LONGEST_RUN, self.clock.seconds())
+        self.mark.bytes_came(LONGEST_RUN, self.clock.seconds())
         self.assertTrue(self.mark.is_set)
 
     def assert_cleared(self) -> None:
@@ -73,16 +73,16 @@ class MarkTest(SynchronousTestCase):
     def test_run(self) -> None:
         """Much that comes at once sets the mark, at a share of the buffer, which stays as it is."""
         room = _room(self.source)
-        self.mark.came(RUN - 1, 0.0)
+        self.mark.bytes_came(RUN - 1, 0.0)
         self.assert_cleared()
-        self.mark.came(1, 0.0)
+        self.mark.bytes_came(1, 0.0)
         self.assertEqual((_level(self.source), _room(self.source)), (min(LEVEL, room // 4), room))
         self.assertEqual(len(self.clock.getDelayedCalls()), 1)
 
     def test_small_buffer(self) -> None:
         """Where the buffer is so small that a mark would save nothing, there is none."""
         self.patch(marks, "_LEAST", _room(self.source))
-        self.mark.came(LONGEST_RUN, 0.0)
+        self.mark.bytes_came(LONGEST_RUN, 0.0)
         self.assert_cleared()
 
     def test_unix(self) -> None:
@@ -90,22 +90,22 @@ class MarkTest(SynchronousTestCase):
         ends = socket.socketpair()
         for end in ends:
             self.addCleanup(end.close)
-        mark = Mark(ends[0], Guard(self.clock))
-        mark.came(LONGEST_RUN, 0.0)
+        mark = Mark(ends[0], MarkGuard(self.clock))
+        mark.bytes_came(LONGEST_RUN, 0.0)
         self.assertFalse(mark.is_set)
         self.assertEqual((_level(ends[0]), self.clock.getDelayedCalls()), (1, []))
 
     def test_slow(self) -> None:
         """A sender that is slower than the guard would have it never gets a mark."""
         for piece in range(100):
-            self.mark.came(RUN // 8, piece * 4 * PAUSE)
+            self.mark.bytes_came(RUN // 8, piece * 4 * PAUSE)
         self.assert_cleared()
 
     def test_pause(self) -> None:
         """The mark of a sender that pauses is taken away after two looks at most."""
         self.set()
         self.clock.advance(PAUSE)
-        self.mark.came(1, self.clock.seconds())
+        self.mark.bytes_came(1, self.clock.seconds())
         self.clock.advance(PAUSE)
         self.assertTrue(self.mark.is_set)
         self.clock.advance(PAUSE)
@@ -115,7 +115,7 @@ class MarkTest(SynchronousTestCase):
         """The mark of one that goes on stays."""
         self.set()
         for _ in range(50):
-            self.mark.came(1, self.clock.seconds())
+            self.mark.bytes_came(1, self.clock.seconds())
             self.clock.advance(PAUSE)
         self.assertTrue(self.mark.is_set)
 
@@ -123,9 +123,9 @@ class MarkTest(SynchronousTestCase):
         """All marks have one timer, as long as there is one of them."""
         self.set()
         other = Mark(self.source, self.mark._guard)
-        other.came(RUN, 0.0)
+        other.bytes_came(RUN, 0.0)
         self.assertEqual(len(self.clock.getDelayedCalls()), 1)
-        self.mark.forget()
+        self.mark.socket_closed()
         self.assertEqual(len(self.clock.getDelayedCalls()), 1)
         other.clear()
         self.assertEqual(self.clock.getDelayedCalls(), [])
@@ -137,7 +137,7 @@ class MarkTest(SynchronousTestCase):
         def call_later(*_arguments: object) -> None:
             raise MemoryError
 
-        self.mark.came(1, 0.0)
+        self.mark.bytes_came(1, 0.0)
         self.patch(self.clock, "callLater", call_later)
         self.clock.advance(PAUSE)
         self.assert_cleared()
@@ -146,35 +146,35 @@ class MarkTest(SynchronousTestCase):
     def test_answered(self) -> None:
         """Who is answered while there is a mark loses it, and has to send twice as much for the next."""
         for needed in (RUN, 2 * RUN, 4 * RUN, LONGEST_RUN, LONGEST_RUN):
-            self.mark.came(needed - 1, 0.0)
+            self.mark.bytes_came(needed - 1, 0.0)
             self.assertFalse(self.mark.is_set)
-            self.mark.came(1, 0.0)
+            self.mark.bytes_came(1, 0.0)
             self.assertTrue(self.mark.is_set)
-            self.mark.answered()
+            self.mark.sender_answered()
             self.assert_cleared()
 
     def test_answered_after_a_pause(self) -> None:
         """The same holds for one whose last bytes had to wait for the guard."""
         self.set()
         self.clock.pump([PAUSE, PAUSE])
-        self.mark.answered()
-        self.mark.came(RUN, 0.0)
+        self.mark.sender_answered()
+        self.mark.bytes_came(RUN, 0.0)
         self.assert_cleared()
 
     def test_conversation(self) -> None:
         """However much comes, there is no mark while each message is answered before the run is long enough."""
         for _ in range(100):
-            self.mark.came(RUN - 1, 0.0)
-            self.mark.answered()
+            self.mark.bytes_came(RUN - 1, 0.0)
+            self.mark.sender_answered()
         self.assert_cleared()
-        self.mark.came(RUN, 0.0)
+        self.mark.bytes_came(RUN, 0.0)
         self.assertTrue(self.mark.is_set)
 
     def test_closed(self) -> None:
         """When the socket is closed there is no timer any more."""
         self.set()
         self.source.close()
-        self.mark.forget()
+        self.mark.socket_closed()
         self.assertEqual(self.clock.getDelayedCalls(), [])
         self.mark.clear()
 
@@ -345,7 +345,7 @@ class MarkedScheduleTest(test_schedules.KernelTest):
 
     def tidy_up(self) -> None:
         """Give back the large pipes, too, and see that no mark is left."""
-        self.assertEqual(Guard.of(self.private.reactor)._marks, {})
+        self.assertEqual(MarkGuard.for_reactor(self.private.reactor)._marks, {})
         self.assertEqual(kernel._large_pipes._given, 0)
         super().tidy_up()
         kernel._large_pipes.clear()

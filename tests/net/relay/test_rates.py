@@ -15,14 +15,14 @@ from tests.net.relay.wiring import LeanTcpWiring, UnixWiring
 from tests.support.peers import reactor
 from txmux.net.relay.ends import End
 from txmux.net.relay.interface import RelayResult, Timeouts
-from txmux.net.relay.rates import Rates
+from txmux.net.relay.rates import RelayRates
 from txmux.net.relay.relay import Relay
 from txmux.testing import WaterMarkTransport
 
 if TYPE_CHECKING:
     from tests.net.relay.wiring import Sides, Wiring
 
-_FAST = Rates(1 << 30, 1 << 30)
+_FAST = RelayRates(1 << 30, 1 << 30)
 
 
 class _Fast:
@@ -63,7 +63,7 @@ class _Case(SynchronousTestCase):
 
     def relay(
         self,
-        rates: Rates,
+        rates: RelayRates,
         pending: bytes = b"",
         *,
         timeouts: Timeouts = Timeouts(),  # noqa: B008
@@ -107,7 +107,7 @@ class RateTests(_Case):
         """Over ten seconds either limit is met within 5 per cent, whatever it is and however late timers are."""
         for rate in (1, 7, 100, 5_000, 1_000_000, 20_000_000):
             for step in (0.001, 0.05) if rate < 10_000_000 else (0.01,):
-                for rates in (Rates(upload=rate), Rates(download=rate)):
+                for rates in (RelayRates(upload=rate), RelayRates(download=rate)):
                     self.relay(rates)
                     self.client.high_water = self.server.high_water = rate
                     source, target = (
@@ -121,13 +121,13 @@ class RateTests(_Case):
 
     def test_other_direction(self) -> None:
         """A direction without a limit is as fast as it can."""
-        self.relay(Rates(upload=1000))
+        self.relay(RelayRates(upload=1000))
         self.server.deliver(bytes(50_000))
         self.assertEqual(len(self.client.take()), 50_000)
 
     def test_both(self) -> None:
         """Each direction has its own limit."""
-        self.relay(Rates(1000, 2000))
+        self.relay(RelayRates(1000, 2000))
         self.client.deliver(bytes(65536))
         self.server.deliver(bytes(65536))
         self.clock.advance(0)
@@ -139,7 +139,7 @@ class RateTests(_Case):
 
     def test_burst(self) -> None:
         """After a silence, no more than a tenth of a second's worth goes at once."""
-        self.relay(Rates(upload=1000))
+        self.relay(RelayRates(upload=1000))
         self.client.deliver(bytes(100))
         self.assertEqual(len(self.server.take()), 100)
         self.clock.advance(60)
@@ -149,7 +149,7 @@ class RateTests(_Case):
     def test_pending(self) -> None:
         """What came before the relay counts too, goes first, and nothing is lost or changed."""
         sent = bytes(range(256)) * 40
-        self.relay(Rates(upload=2000), sent[:3000])
+        self.relay(RelayRates(upload=2000), sent[:3000])
         received = bytearray()
         for at in range(3000, len(sent), 100):
             self.client.deliver(sent[at : at + 100])
@@ -160,7 +160,7 @@ class RateTests(_Case):
 
     def test_source_is_held_back(self) -> None:
         """Nothing is read while there is something to be sent first, so little is held."""
-        self.relay(Rates(upload=1000))
+        self.relay(RelayRates(upload=1000))
         for _ in range(10):
             self.client.deliver(bytes(1000))
         self.assertTrue(self.client.paused)
@@ -171,7 +171,7 @@ class RateTests(_Case):
 
     def test_slow_reader(self) -> None:
         """A peer that is slower than the rate holds its source back as without a rate."""
-        self.relay(Rates(upload=1_000_000))
+        self.relay(RelayRates(upload=1_000_000))
         for _ in range(100):
             self.client.deliver(bytes(10_000))
         for _ in range(500):
@@ -188,7 +188,7 @@ class EndTests(_Case):
 
     def test_half_close(self) -> None:
         """A half-close comes after the bytes before it."""
-        self.relay(Rates(upload=1000))
+        self.relay(RelayRates(upload=1000))
         self.client.deliver(bytes(600))
         self.client.finish()
         early = self.taken(self.server, 0.4)
@@ -204,7 +204,7 @@ class EndTests(_Case):
 
     def test_both_finish(self) -> None:
         """When both have finished, what is held is sent before the close."""
-        self.relay(Rates(1000, 1000))
+        self.relay(RelayRates(1000, 1000))
         for transport in (self.client, self.server):
             transport.deliver(bytes(1100))
             transport.finish()
@@ -214,7 +214,7 @@ class EndTests(_Case):
 
     def test_lost_source(self) -> None:
         """What is held when its source goes away is still sent."""
-        self.relay(Rates(download=1000))
+        self.relay(RelayRates(download=1000))
         self.server.deliver(bytes(1100))
         self.server._lose(ConnectionDone())
         self.assertEqual(self.taken(self.client, 2), 1100)
@@ -224,7 +224,7 @@ class EndTests(_Case):
 
     def test_lost_target(self) -> None:
         """What is held for a peer that goes away is forgotten."""
-        self.relay(Rates(upload=1000))
+        self.relay(RelayRates(upload=1000))
         self.client.deliver(bytes(1100))
         self.server.reset()
         self.taken(self.client, 1)
@@ -232,7 +232,7 @@ class EndTests(_Case):
 
     def test_nothing_after_the_end(self) -> None:
         """As on any transport, what is written after a half-close is not sent."""
-        self.relay(Rates(upload=1000))
+        self.relay(RelayRates(upload=1000))
         paced: Any = self.running._server
         paced.write(bytes(150))
         paced.half_close()
@@ -243,7 +243,7 @@ class EndTests(_Case):
 
     def test_abort(self) -> None:
         """So it is when the connection is ended from outside."""
-        self.relay(Rates(upload=1000))
+        self.relay(RelayRates(upload=1000))
         self.client.deliver(bytes(1100))
         self.running.abort("killed")
         self.client.take()
@@ -252,7 +252,7 @@ class EndTests(_Case):
 
     def test_idle(self) -> None:
         """It is not idle while it sends what is held, and is so afterwards."""
-        self.relay(Rates(upload=100), timeouts=Timeouts(idle=1.5))
+        self.relay(RelayRates(upload=100), timeouts=Timeouts(idle=1.5))
         self.client.deliver(bytes(1000))
         early = self.taken(self.server, 9.5)
         self.assert_near(early, 960, 2)
@@ -263,7 +263,7 @@ class EndTests(_Case):
 
     def test_half_close_timeout(self) -> None:
         """Nor does the time for a half-close run while there is something to be sent before it."""
-        self.relay(Rates(upload=100), timeouts=Timeouts(half_close=1.5))
+        self.relay(RelayRates(upload=100), timeouts=Timeouts(half_close=1.5))
         self.client.deliver(bytes(1000))
         self.client.finish()
         early = self.taken(self.server, 9.5)
@@ -278,7 +278,7 @@ class RealTests(RelayCase, TestCase):
     """Over real sockets, in real time."""
 
     def make_sides(self, clock: Any, client: End, server: End) -> Sides:
-        return Rates(download=2_000_000).make_sides(clock, client, server)
+        return RelayRates(download=2_000_000).make_sides(clock, client, server)
 
     async def test_half_a_second(self) -> None:
         """A megabyte at two megabytes in a second takes about half of one."""

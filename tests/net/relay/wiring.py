@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from twisted.internet.protocol import ClientFactory, ServerFactory
     from twisted.trial.unittest import SynchronousTestCase
 
-    from txmux.net.relay.ends import End, RelaySide
+    from txmux.net.relay.ends import End
+    from txmux.net.relay.relay import RelaySide
 
     Sides = tuple[RelaySide, RelaySide]
 

@@ -13,7 +13,7 @@ from twisted.python.failure import Failure
 from zope.interface import alsoProvides, implementer
 
 from txmux.backends.connect.replay import Replay
-from txmux.net.relay.ends import NOBODY, End
+from txmux.net.relay.ends import NO_RECEIVER, End
 from txmux.net.sockets.client import OWN_PEER
 from txmux.net.sockets.transport import SocketTransport
 
@@ -87,19 +87,19 @@ class ProxyClient(End):
         maker, self._maker = self._maker, None
         if maker is None:
             super().connectionLost(reason)
-            self.receiver = NOBODY
+            self.receiver = NO_RECEIVER
         else:
             maker.failed(reason)
 
     def give_up(self) -> None:
         """Break off a connection whose handshake nobody waits for any more."""
         self._maker = None
-        self.receiver = NOBODY
+        self.receiver = NO_RECEIVER
         self.transport.abortConnection()
 
     def put_away(self) -> None:
         """Close a connection that is established, but that nobody has any use for."""
-        self.receiver = NOBODY
+        self.receiver = NO_RECEIVER
         if ISSLTransport.providedBy(self.transport):
             self.transport.abortConnection()  # TLS would wait for the server's close-notify
         else:

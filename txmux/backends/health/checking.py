@@ -47,7 +47,7 @@ class Finding:
 
 
 class Checking:
-    """One check of one server. Implements `txmux.net.relay.ends.Receiver`.
+    """One check of one server. Implements `txmux.net.relay.ends.EndReceiver`.
 
     When it has found something, it is not over: the connection is closed cleanly, for which it gives the server
     what is left of the time.

@@ -1,4 +1,4 @@
-"""When a relay gives up, and how it went."""
+"""Values of relays: time-outs, results, and the state of one that moves to another process."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ __all__ = ["RelayResult", "RelayState", "SideState", "Timeouts"]
 
 @attrs.frozen(slots=False)
 class Timeouts:
-    """How long a relay goes on, in seconds.
+    """How long a relay lasts, in seconds.
 
     Attributes:
         idle: Without a byte either way.
         half_close: Without a byte either way, after one side has finished sending.
-        max_duration: In all; ``None`` for as long as it likes.
+        max_duration: In all; ``None`` means no limit.
         upload_idle: Without a byte from the client; ``None`` means no limit.
         download_idle: Without a byte from the server; ``None`` means no limit.
     """
@@ -31,7 +31,7 @@ class Timeouts:
     upload_idle: float | None = None
     download_idle: float | None = None
 
-    @cached_property  # each relay asks for it
+    @cached_property  # each relay needs it
     def shortest_idle(self) -> float:
         """The time after which the first of them may apply."""
         limits = (self.idle, self.upload_idle, self.download_idle)
@@ -40,13 +40,13 @@ class Timeouts:
 
 @attrs.frozen
 class Moved:
-    """How much has gone each way until now.
+    """How much has been relayed so far.
 
     Attributes:
         bytes_in: Bytes that came from the client.
         bytes_out: Bytes that came from the server.
-        last_at: When something moved last, by the relay's clock; 0 is never.
-        datagrams: Of a flow the datagrams each way, in the same order.
+        last_at: When something was last relayed, by the relay's clock; 0 is never.
+        datagrams: Of a flow, the datagrams from the client and from the server.
     """
 
     bytes_in: int
@@ -57,7 +57,7 @@ class Moved:
 
 @attrs.frozen
 class RelayResult:
-    """How a relay went.
+    """The outcome of a relay.
 
     Attributes:
         reason: Why it ended.
@@ -78,9 +78,9 @@ class SideState:
         received: Bytes that came from its peer and were passed on.
         held: Bytes for its peer that it has not been sent.
         has_finished: Whether its peer sends no more.
-        is_reading: Whether its peer may still send something that somebody takes.
-        is_half_closing: Whether its peer is to be told, after what is held, that the other sends no more.
-        is_unwritable: Whether its peer takes nothing any more.
+        is_reading: Whether what its peer still sends is read.
+        is_half_closing: Whether a half-close follows what is held.
+        is_unwritable: Whether its peer accepts no more bytes.
         quiet: Seconds since its peer's last byte; ``None`` if that is not known.
     """
 
@@ -95,13 +95,13 @@ class SideState:
 
 @attrs.frozen
 class RelayState:
-    """All that another relay has to know to go on where one was suspended, besides the two sockets.
+    """All that another relay needs to continue a suspended one, besides the two sockets.
 
     Attributes:
         client: The client's side.
         server: The server's side.
         quiet: Seconds since the last byte.
-        left: Seconds until ``max_duration``; ``None`` if there is no such end.
+        left: Seconds until ``max_duration``; ``None`` if there is none.
     """
 
     client: SideState

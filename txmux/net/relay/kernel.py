@@ -19,11 +19,12 @@ from twisted.internet.error import ConnectionAborted
 from twisted.python.failure import Failure
 from typing_extensions import override
 
-from txmux.net.relay.ends import NOBODY, RelaySide
+from txmux.net.relay.ends import NO_RECEIVER
 from txmux.net.relay.interface import SideState
-from txmux.net.relay.marks import Guard, Mark
+from txmux.net.relay.marks import Mark, MarkGuard
 from txmux.net.relay.peer import ANSWERED, queued_in, unanswered_by
 from txmux.net.relay.pipes import LARGE_SIZE, SPLICED, PipePool
+from txmux.net.relay.relay import MovableSide
 from txmux.net.sockets.descriptors import DESCRIPTORS
 from txmux.net.sockets.memory import MEMORY, OUT_OF_MEMORY
 from txmux.net.sockets.poller import ERROR, FINISHED, READ, TROUBLE, WRITE, is_available
@@ -38,12 +39,12 @@ if TYPE_CHECKING:
 _BUFFER = bytearray(64 * 1024)  # one for all: what is read is sent or kept before the next read
 _VIEW = memoryview(_BUFFER)
 _FULL = len(_BUFFER)
-_FEW = 16 * 1024  # bytes for which a pipe is not worth its while
-_MUCH = 16  # times in a row that few have to come before no more pipe is taken
+_FEW = 16 * 1024  # bytes for which a pipe is not worth its cost
+_MUCH = 16  # times in a row that few must come before no pipe is used
 _SPLICE = 1 | 2  # SPLICE_F_MOVE and SPLICE_F_NONBLOCK of splice(2)
 _MORE = getattr(socket, "MSG_MORE", 0)
 _UNWATCHED = -1
-_TURN = 2**20  # bytes that one side moves before the others have their turn
+_TURN = 2**20  # bytes that one side moves before other sockets are served
 
 _pipes = PipePool()
 _large_pipes = PipePool(in_use=16, idle=4, size=LARGE_SIZE)
@@ -61,7 +62,7 @@ def has_plain_socket(end: End) -> bool:
     return isinstance(transport, tcp.Connection) and not transport.TLS
 
 
-class KernelSide(RelaySide):
+class KernelSide(MovableSide):
     """One end's socket, and what is held for its peer."""
 
     __slots__ = (
@@ -77,7 +78,6 @@ class KernelSide(RelaySide):
         "_reading",
         "_socket",
         "_unwritable",
-        "transport",
     )
 
     other: KernelSide
@@ -89,14 +89,13 @@ class KernelSide(RelaySide):
         self._socket = cast("socket.socket", self.transport.getHandle())
         self._descriptor = self._socket.fileno()
         self._held: bytes | memoryview = b""  # for this side's peer
-        self._much = 0  # so often may few bytes come before a pipe is not worth its while any more
-        self._mark: Mark | None = None  # of who has sent much
+        self._much = 0  # how often few bytes may still come before no pipe is used
+        self._mark: Mark | None = None  # of a peer that has sent much
         self._pipe: Pipe | None = None  # with bytes in it that are on their way to the other side
-        self._reading = False  # whether there is more to come and somebody to take it
-        self._half_closing = False  # to be done when nothing is held any more, like the next
+        self._reading = False  # whether more may come, and is wanted
+        self._half_closing = False  # to be done when nothing is held, like the next
         self._closing = False
-        # Its peer takes nothing any more, but may have sent something before that.
-        self._unwritable = False
+        self._unwritable = False  # its peer accepts no more bytes, but may have sent some before
 
     @override
     def start_carrying(self, *, reading: bool) -> None:
@@ -108,7 +107,7 @@ class KernelSide(RelaySide):
         try:
             self._poller.watch(self._descriptor, events, self._ready)
         except OSError as problem:
-            # Nobody would ever hear of it again, so it ends; later, since whoever asks does not expect it.
+            # No event would ever come, so it ends; later, since the caller does not expect it.
             self._events = _UNWATCHED
             self._poller.call_soon(functools.partial(self._end, Failure(problem)))
         else:
@@ -122,15 +121,13 @@ class KernelSide(RelaySide):
     @override
     def lost(self, reason: Failure) -> None:
         self._poller.closing(self._descriptor)
-        self.other._put_pipe_away()  # with what this side's peer does not get any more
+        self.other._put_pipe_away()  # with what can no longer be sent to this side's peer
         if self.other.gone:
             self._put_pipe_away()  # until then the other side's peer has yet to take what is in it
         self._held = b""
         if self._mark is not None:
-            self._mark.forget()
+            self._mark.socket_closed()
         super().lost(reason)
-
-    # What the poller tells.
 
     def _ready(self, events: int) -> None:
         try:
@@ -139,7 +136,7 @@ class KernelSide(RelaySide):
             MEMORY.lacks(ended=1)
             if not self.gone:  # what has been read may not have been kept
                 self._end(OUT_OF_MEMORY)
-            if not self.gone:  # what was to tell of the end had no memory, either
+            if not self.gone:  # there was no memory to report the end, either
                 self.lost(OUT_OF_MEMORY)
 
     def _serve(self, events: int) -> None:
@@ -155,7 +152,7 @@ class KernelSide(RelaySide):
             elif not events & TROUBLE:
                 self._update()
             else:
-                # It would be told again and again, and can be dealt with only when there is room
+                # The event would come again and again, and can be handled only when there is room
                 # for what the peer sent before.
                 self._poller.forget(self._descriptor)
                 self._events = _UNWATCHED
@@ -163,9 +160,11 @@ class KernelSide(RelaySide):
     def _read(self, events: int) -> None:
         answered = self.other._mark
         if answered is not None:
-            answered.answered()
+            answered.sender_answered()
         if self._much:
-            mark = self._mark = self._mark or Mark(self._socket, Guard.of(self._poller.reactor))
+            mark = self._mark = self._mark or Mark(
+                self._socket, MarkGuard.for_reactor(self._poller.reactor)
+            )
             pipe = self._pipe = (_large_pipes.take() if mark.is_set else None) or _pipes.take()
             if pipe is not None:
                 self._splice(pipe, mark)
@@ -176,7 +175,7 @@ class KernelSide(RelaySide):
             pass
 
     def _receive(self, end_is_near: int) -> bool:
-        """Send on what a buffer holds, and tell whether to do so again at once."""
+        """Forward a buffer full, and return whether to do so again at once."""
         try:
             count = self._socket.recv_into(_BUFFER)
         except BlockingIOError:
@@ -190,13 +189,13 @@ class KernelSide(RelaySide):
             else:
                 self._reading = False
                 self.finished()
-                self._update()  # or the poller would tell of the end again
+                self._update()  # or the poller would report the end again
             return False
         self.received += count
         relay = self.relay
         self.last_byte_at = relay.seconds()
         self._much = _MUCH if count == _FULL else 0
-        # What nothing but the end follows waits for it in the kernel, and leaves with it in one packet.
+        # The last bytes wait for the end in the kernel, and leave with it in one packet.
         flags = _MORE if end_is_near and not self._much else 0
         other = self.other
         try:
@@ -204,7 +203,7 @@ class KernelSide(RelaySide):
         except BlockingIOError:
             sent = 0
         except OSError:
-            other._refuse()
+            other._set_unwritable()
             return False
         if sent < count:
             other._hold(bytes(_VIEW[sent:count]))
@@ -212,14 +211,14 @@ class KernelSide(RelaySide):
         return bool(flags)
 
     def _splice(self, pipe: Pipe, mark: Mark) -> None:
-        """Send on what comes through a pipe, until there is no more or the others have their turn."""
+        """Forward through a pipe, until there is no more or other sockets are to be served."""
         relay = self.relay
         moved = 0
         while moved < _TURN:
             try:
                 count = os.splice(self._descriptor, pipe.sink, pipe.size, flags=_SPLICE)
             except BlockingIOError:
-                # An urgent byte stops splice for ever, but not recv, which passes over it.
+                # An urgent byte stops splice for ever, but not recv, which skips it.
                 if not moved:
                     self._expect_few()
                 return
@@ -227,14 +226,14 @@ class KernelSide(RelaySide):
                 self._end(LOST)
                 return
             if not count:
-                self._expect_few()  # recv tells whether it is the end, or an urgent byte
+                self._expect_few()  # recv finds out whether it is the end, or an urgent byte
                 return
             pipe.level = count
             moved += count
             self.received += count
             SPLICED.count += count
             self.last_byte_at = now = relay.seconds()
-            mark.came(count, now)
+            mark.bytes_came(count, now)
             if not self.other._drain(pipe):
                 return
             if count < _FEW:
@@ -265,7 +264,7 @@ class KernelSide(RelaySide):
             except BlockingIOError:
                 pass
             except OSError:
-                self._refuse()
+                self._set_unwritable()
                 return
         if sent < len(data):
             self._hold(data[sent:])
@@ -276,7 +275,7 @@ class KernelSide(RelaySide):
         self.other._update()
 
     def _drain(self, pipe: Pipe) -> bool:
-        """Send what is in the other side's pipe, and tell whether it is empty now."""
+        """Send what is in the other side's pipe, and return whether it is empty now."""
         try:
             while pipe.level:
                 pipe.level -= os.splice(pipe.source, self._descriptor, pipe.level, flags=_SPLICE)
@@ -285,19 +284,19 @@ class KernelSide(RelaySide):
             self.other._update()
             return False
         except OSError:
-            self._refuse()
+            self._set_unwritable()
             return False
         return True
 
     def _flush(self) -> None:
-        """Send what is held, and go on with whatever waited for that."""
+        """Send what is held, and then do what waited for that."""
         if self._held:
             try:
                 sent = self._socket.send(self._held)
             except BlockingIOError:
                 return
             except OSError:
-                self._refuse()
+                self._set_unwritable()
                 return
             if sent < len(self._held):
                 self._held = memoryview(self._held)[sent:]
@@ -316,8 +315,8 @@ class KernelSide(RelaySide):
         self._update()
         self.other._update()
 
-    def _refuse(self) -> None:
-        """Record that its peer takes nothing any more. What that sent before is read first."""
+    def _set_unwritable(self) -> None:
+        """Record that its peer accepts no more bytes. What it sent before is read first."""
         self._unwritable = True
         self._held = b""
         other = self.other
@@ -331,10 +330,8 @@ class KernelSide(RelaySide):
 
     def _shut(self) -> None:
         self._half_closing = False
-        with contextlib.suppress(OSError):  # it broke; reading will tell
+        with contextlib.suppress(OSError):  # it broke; reading finds out
             self._socket.shutdown(socket.SHUT_WR)
-
-    # What the relay wants.
 
     @override
     def stop_reading(self) -> None:
@@ -375,8 +372,9 @@ class KernelSide(RelaySide):
 
     # Moving to another relay.
 
+    @override
     def suspend(self, quiet: float) -> SideState:
-        """Touch the socket no more. What is in the other side's pipe is held from now on."""
+        """Leave the socket alone. What is in the other side's pipe is held from now on."""
         if self._events != _UNWATCHED:
             self._poller.forget(self._descriptor)
             self._events = _UNWATCHED
@@ -399,12 +397,12 @@ class KernelSide(RelaySide):
             quiet=quiet,
         )
 
+    @override
     def resume(self) -> None:
-        """Watch the socket again, if only for trouble."""
-        self._watch(self._wanted())
+        self._watch(self._events_needed())
 
+    @override
     def adopt(self, state: SideState) -> None:
-        """Take the descriptor over, with what another side knew."""
         leave(self.transport)
         self._events = _UNWATCHED
         self.received = state.received
@@ -414,16 +412,15 @@ class KernelSide(RelaySide):
         self._half_closing = state.is_half_closing
         self._unwritable = state.is_unwritable
 
+    @override
     def let_go(self) -> None:
-        """Close the descriptor; the socket lives on."""
         self.gone = True
-        self.transport.protocol.receiver = NOBODY
+        self.transport.protocol.receiver = NO_RECEIVER
         self.transport._shouldShutdown = False  # or Twisted would end the connection itself
         self.transport.connectionLost(CLOSED)
 
     def _end(self, reason: Failure) -> None:
-        """Return the descriptor to its transport as gone: that closes it, and informs its protocol."""
-        self.transport.connectionLost(reason)
+        self.transport.connectionLost(reason)  # closes the descriptor, and notifies the protocol
 
     def _put_pipe_away(self) -> None:
         if self._pipe is not None:
@@ -432,10 +429,9 @@ class KernelSide(RelaySide):
             self._pipe = None
 
     def _update(self) -> None:
-        """Watch for what matters now."""
         if self.gone:
             return
-        events = self._wanted()
+        events = self._events_needed()
         if self._events == _UNWATCHED:
             if events:
                 self._watch(events)
@@ -443,6 +439,6 @@ class KernelSide(RelaySide):
             self._poller.change(self._descriptor, events)
             self._events = events
 
-    def _wanted(self) -> int:
+    def _events_needed(self) -> int:
         reading = self._reading and not self.other._is_full()
         return (READ if reading else 0) | (WRITE if self._is_full() else 0)

@@ -1,7 +1,7 @@
-"""Wake-ups by the megabyte: a mark on a socket from which much comes, below which the kernel does not tell of its bytes.
+"""Wake-ups by the megabyte: a mark on a socket from which much comes, below which the kernel does not report its bytes.
 
-The mark is `SO_RCVLOWAT` (socket(7)); of TCP the kernel heeds it in poll and epoll. It tells of an end, of an error and of a
-full window in any case, but not of a sender that pauses below the mark. For those there is one timer for all marks.
+The mark is `SO_RCVLOWAT` (socket(7)), which poll and epoll heed for TCP. The kernel reports an end, an error and a
+full window in any case, but not a sender that pauses below the mark. For those there is one timer for all marks.
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 LEVEL = 2**20
-"""Bytes below which a marked socket is not told of; fewer where its buffer is small."""
+"""Bytes below which a marked socket is not reported; fewer where its buffer is small."""
 RUN = 8 * LEVEL
-"""Bytes that come in a run before there is a mark: more than the messages of most who wait for an answer."""
+"""Bytes that come in a run before there is a mark: more than most messages that wait for an answer."""
 LONGEST_RUN = 64 * LEVEL
 """The same for a sender that has been answered although its bytes came in runs."""
 PAUSE = 0.001
 """Seconds without a byte after which a sender pauses. What it has sent below the mark waits for twice as long at most."""
 
-_SHARE = 4  # of a socket's buffer; with more the kernel would enlarge it, and the sender see it nearly full
+_SHARE = 4  # of a socket's buffer; with more the kernel would enlarge it, and the sender would see it nearly full
 _LEAST = 2**17  # bytes; with less a mark saves nothing
 
-_guards: WeakKeyDictionary[Any, Guard] = WeakKeyDictionary()
+_guards: WeakKeyDictionary[Any, MarkGuard] = WeakKeyDictionary()
 
 
-class Guard:
-    """Takes marks away from sockets whose senders pause. Its timer runs only while there is a mark.
+class MarkGuard:
+    """Removes the marks of sockets whose senders pause. Its timer runs only while there is a mark.
 
     Args:
         reactor: Has the timer.
@@ -41,21 +41,18 @@ class Guard:
         self._timer: IDelayedCall | None = None
 
     @classmethod
-    def of(cls, reactor: IReactorTime) -> Guard:
-        """Return the one guard of a reactor."""
+    def for_reactor(cls, reactor: IReactorTime) -> MarkGuard:
         guard = _guards.get(reactor)
         if guard is None:
             guard = _guards[reactor] = cls(reactor)
         return guard
 
-    def watch(self, mark: Mark) -> None:
-        """Look after a mark from now on."""
+    def add_mark(self, mark: Mark) -> None:
         self._marks[mark] = None
         if self._timer is None:
             self._timer = self._reactor.callLater(PAUSE, self._look)
 
-    def forget(self, mark: Mark) -> None:
-        """Look after a mark no longer."""
+    def remove_mark(self, mark: Mark) -> None:
         self._marks.pop(mark, None)
         if not self._marks and self._timer is not None:
             self._timer.cancel()
@@ -65,29 +62,29 @@ class Guard:
         self._timer = None
         try:
             for mark in [*self._marks]:
-                if mark.rests():
-                    mark.give_up()
+                if mark.has_paused():
+                    mark.sender_paused()
             if self._marks:
                 self._timer = self._reactor.callLater(PAUSE, self._look)
         except MemoryError:
-            while self._marks:  # or nobody would hear of what waits
+            while self._marks:  # or what waits below them would stay there
                 next(iter(self._marks)).clear()
 
 
 class Mark:
-    """The mark of one socket, which is set while much comes from its peer in a run.
+    """The mark of one socket, set while much comes from its peer in a run.
 
     Args:
         source: The socket. Other kinds than TCP have no mark.
-        guard: Looks after the mark.
+        guard: Removes the mark when the sender pauses.
 
     Attributes:
-        is_set: Whether there is one.
+        is_set: Whether the socket has one.
     """
 
     __slots__ = ("_guard", "_needed", "_paused", "_rested", "_run", "_since", "_source", "is_set")
 
-    def __init__(self, source: socket.socket, guard: Guard) -> None:
+    def __init__(self, source: socket.socket, guard: MarkGuard) -> None:
         self._source = source
         self._guard = guard
         self.is_set = False
@@ -97,7 +94,7 @@ class Mark:
         self._run = 0
         self._since = 0.0
 
-    def came(self, count: int, now: float) -> None:
+    def bytes_came(self, count: int, now: float) -> None:
         """Record that bytes have come, and set the mark if they were many in a short time.
 
         Args:
@@ -124,23 +121,22 @@ class Mark:
         level = min(LEVEL, room // _SHARE)
         if level >= _LEAST:
             self.is_set = True
-            self._guard.watch(self)
+            self._guard.add_mark(self)
             self._source.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, level)
 
-    def rests(self) -> bool:
-        """Return whether nothing has come since this was last asked."""
+    def has_paused(self) -> bool:
+        """Return whether nothing has come since the last call."""
         rested, self._rested = self._rested, True
         return rested
 
-    def give_up(self) -> None:
-        """Take the mark away from a sender that pauses."""
+    def sender_paused(self) -> None:
         self.clear()
         self._paused = True
 
-    def answered(self) -> None:
-        """Record that something goes to the sender, who may have waited for that, and so may others for what it sends next.
+    def sender_answered(self) -> None:
+        """Remove the mark: the sender may have waited for the answer, and its peer may wait for what it sends next.
 
-        If it was slowed down by a mark, it has to send more for the next one.
+        If a mark has slowed it down, it must send more to get the next one.
         """
         if self.is_set or self._paused:
             self._needed = min(2 * self._needed, LONGEST_RUN)
@@ -148,14 +144,13 @@ class Mark:
         self.clear()
 
     def clear(self) -> None:
-        """Have every byte reported again, and begin another run."""
+        """Have every byte reported again, and start another run."""
         self._run = 0
         if self.is_set:
-            self.forget()
+            self.socket_closed()
             self._source.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
 
-    def forget(self) -> None:
-        """Leave the socket, which is closed, alone."""
+    def socket_closed(self) -> None:
         if self.is_set:
             self.is_set = False
-            self._guard.forget(self)
+            self._guard.remove_mark(self)

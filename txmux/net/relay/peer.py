@@ -27,17 +27,11 @@ except ImportError:  # pragma: no cover - no such thing on Windows
     fcntl = None  # type: ignore[assignment]
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from typing import TypeVar
-
-    from txmux.net.relay.ends import IRelayTransport, RelaySide
-
-    Side = TypeVar("Side", bound=RelaySide)
+    from txmux.net.relay.ends import IRelayTransport
 
 __all__ = [
     "ANSWERED",
     "Unanswered",
-    "find_lost_peer",
     "keepalive_of",
     "patience",
     "queued_in",
@@ -111,21 +105,6 @@ class Unanswered:
 
 ANSWERED = Unanswered(0.0, 0)
 """Of a peer that has nothing to answer."""
-
-
-def find_lost_peer(sides: Iterable[Side], keepalive: Keepalive) -> tuple[Side | None, float]:
-    """Find a side whose peer is gone.
-
-    Returns:
-        The side, if there is one, and the seconds after which to look again.
-    """
-    pause = patience(keepalive)
-    for side in sides:
-        unanswered = side.unanswered()
-        if unanswered.is_lost(keepalive):
-            return side, pause
-        pause = min(pause, unanswered.pause(keepalive))
-    return None, pause
 
 
 def patience(keepalive: Keepalive | None) -> float:

@@ -11,7 +11,7 @@ from txmux.net.sockets.descriptors import DESCRIPTORS, Descriptors
 PIPE_SIZE = 256 * 1024
 """Bytes that a pipe may hold."""
 LARGE_SIZE = 2**20
-"""Bytes that a large one may hold: the most that Linux lets everybody have."""
+"""Bytes that a large one may hold: the most that Linux allows every user."""
 
 _ENDS = 2
 
@@ -20,14 +20,14 @@ class Spliced:
     """Counts what has passed through pipes in this process.
 
     Attributes:
-        count: Bytes, since they were last taken.
+        count: Bytes since the last `take`.
     """
 
     def __init__(self) -> None:
         self.count = 0
 
     def take(self) -> int:
-        """Return the count, and begin again."""
+        """Return the count, and restart it."""
         count, self.count = self.count, 0
         return count
 
@@ -54,24 +54,21 @@ class Pipe:
         self.size = size
         self.source, self.sink = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self.level = 0
-        with contextlib.suppress(
-            OSError
-        ):  # the user has many already; then it is as large as it is
+        with contextlib.suppress(OSError):  # the user has many; then it keeps its size
             fcntl.fcntl(self.sink, fcntl.F_SETPIPE_SZ, size)
 
     def close(self) -> None:
-        """Close both ends."""
         os.close(self.source)
         os.close(self.sink)
 
 
 class PipePool:
-    """Keeps pipes for the next who needs one.
+    """Keeps pipes for further use.
 
     Args:
-        in_use: The most that are given out at a time: each takes two descriptors, which connections need too.
+        in_use: The most that are in use at a time: each takes two descriptors, which connections need too.
         idle: The most that are kept.
-        descriptors: Tell whether there is room for a pipe.
+        descriptors: Count what is open.
         size: Bytes that each may hold. Linux lets a user have 64 MiB of them.
     """
 
@@ -90,7 +87,7 @@ class PipePool:
         self._descriptors = descriptors
 
     def take(self) -> Pipe | None:
-        """Return an empty pipe; ``None`` if there is none to be had at present."""
+        """Return an empty pipe; ``None`` if there is none at present."""
         if self._given >= self._in_use:
             return None
         try:
@@ -107,7 +104,7 @@ class PipePool:
         return Pipe(self._size) if self._descriptors.can_spare(_ENDS) else None
 
     def give_back(self, pipe: Pipe) -> None:
-        """Take a pipe back. One that is not empty must not carry a stranger's bytes, and is closed."""
+        """Keep or close a pipe. One that is not empty is closed: its bytes must not reach another connection."""
         self._given -= 1
         if pipe.level or len(self._idle) >= self._idle_limit:
             pipe.close()
@@ -115,6 +112,5 @@ class PipePool:
             self._idle.append(pipe)
 
     def clear(self) -> None:
-        """Close the pipes that are kept."""
         while self._idle:
             self._idle.pop().close()

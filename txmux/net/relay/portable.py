@@ -8,8 +8,8 @@ from twisted.internet import interfaces
 from typing_extensions import override
 from zope.interface import implementer
 
-from txmux.net.relay.ends import RelaySide
 from txmux.net.relay.peer import ANSWERED, unanswered_by, unsent
+from txmux.net.relay.relay import RelaySide
 from txmux.net.sockets.transport import below_tls
 
 if TYPE_CHECKING:
@@ -27,11 +27,10 @@ class PortableSide(RelaySide):
     def __init__(self, end: End) -> None:
         super().__init__(end)
         self.transport: IRelayTransport = end.transport
-        # What came before a reset is still passed on; if there is no room for it, in the end the relay gives up.
+        # What came before a reset is still passed on; if there is no room for it, the relay gives up in the end.
         below_tls(self.transport).reads_later = True
 
     def start_carrying(self, *, reading: bool) -> None:
-        """Let the other side be held back when this one's buffer is full."""
         if reading:
             self.transport.resumeProducing()
         self.transport.registerProducer(_Throttle(self.other.transport), streaming=True)
@@ -55,29 +54,29 @@ class PortableSide(RelaySide):
 
     @override
     def half_close(self) -> None:
-        self._expect_no_more()
+        self._unregister_producer()
         if interfaces.ISSLTransport.providedBy(self.transport):
             # TLS cannot shut one direction of the TCP connection: its close-notify is the half-close, and what
-            # the peer still sends is still delivered.
+            # the peer sends after it is still delivered.
             self.transport.loseConnection()
         else:
             self.transport.loseWriteConnection()
 
     @override
     def close(self) -> None:
-        self._expect_no_more()
+        self._unregister_producer()
         if interfaces.ISSLTransport.providedBy(self.transport):
             self.transport.resumeProducing()  # TLS waits for the close-notify of the other side
         self.transport.loseConnection()
 
     @override
     def close_when_sent(self) -> None:
-        self._expect_no_more()
+        self._unregister_producer()
         self.transport.loseConnection()
 
     @override
     def abort(self) -> None:
-        self._expect_no_more()
+        self._unregister_producer()
         self.transport.abortConnection()
 
     @override
@@ -88,15 +87,15 @@ class PortableSide(RelaySide):
     def unanswered(self) -> Unanswered:
         return ANSWERED if self.gone else unanswered_by(below_tls(self.transport).getHandle())
 
-    def _expect_no_more(self) -> None:
+    def _unregister_producer(self) -> None:
         # With a producer registered a transport would not close once its buffer is full, and TLS
-        # would not even begin to.
+        # would not even start to.
         self.transport.unregisterProducer()
 
 
 @implementer(interfaces.IPushProducer)
 class _Throttle:
-    """Slows one side down when the other cannot keep up; ending it is the relay's business alone."""
+    """Slows one side down when the other cannot keep up; only the relay ends it."""
 
     __slots__ = ("_transport",)
 
@@ -110,4 +109,4 @@ class _Throttle:
         self._transport.resumeProducing()
 
     def stopProducing(self) -> None:
-        """Does nothing: the relay learns of the loss itself, with its reason."""
+        pass  # the relay gets the loss itself, with its reason

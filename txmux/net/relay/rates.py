@@ -1,4 +1,4 @@
-"""A relay whose connections are no faster than they may be."""
+"""Limits of a relay's rates."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
     from txmux.net.relay.ends import End, IRelayTransport
 
-_BURST = 0.1  # seconds; what was not used in this time is lost
-_TICK = 0.02  # seconds; fewer would cost more, and more would be felt
+_BURST = 0.1  # seconds; what is not used in this time is lost
+_TICK = 0.02  # seconds; shorter would cost more, and longer would be felt
 
 
 @attrs.frozen
-class Rates:
-    """How fast a connection may be, in bytes in a second; ``None`` is as fast as it can.
+class RelayRates:
+    """How fast a connection may be, in bytes per second; ``None`` means no limit.
 
     Attributes:
         upload: From the client to the server.
@@ -46,7 +46,7 @@ def _make_side(clock: IReactorTime, end: End, rate: int | None) -> PortableSide:
 
 
 class _PacedSide(PortableSide):
-    """One end that is sent no more than its rate."""
+    """One end with a limit of what it is sent."""
 
     __slots__ = ("_paced",)
 
@@ -56,11 +56,11 @@ class _PacedSide(PortableSide):
         self.transport = self._paced = paced
 
     def lost(self, reason: Failure) -> None:
-        self._paced.stop()
+        self._paced.discard_held()
         super().lost(reason)
 
     def unsent(self) -> int:
-        held: int = self._paced.held
+        held: int = self._paced.count_held()
         return held + super().unsent()
 
 
@@ -72,8 +72,8 @@ class Paced:
 
     Args:
         clock: Gives the time and the timers.
-        transport: To which all is passed on.
-        rate: Bytes in a second.
+        transport: Gets all that is passed on.
+        rate: Bytes per second.
     """
 
     def __init__(self, clock: IReactorTime, transport: IRelayTransport, rate: int) -> None:
@@ -91,76 +91,62 @@ class Paced:
         self._producer_paused = False
         self._full = False
         self._timer: IDelayedCall | None = None
-        self._at_the_end: Callable[[], object] | None = None
+        self._end_call: Callable[[], object] | None = None
         directlyProvides(self, providedBy(transport))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
 
-    @property
-    def held(self) -> int:
-        """Count the bytes that have not been passed on."""
+    def count_held(self) -> int:
         return len(self._held)
 
-    def stop(self) -> None:
-        """Pass on nothing more."""
+    def discard_held(self) -> None:
+        """Pass on nothing from now on."""
         self._held.clear()
         self._producer = None
-        self._at_the_end = self._held.clear
+        self._end_call = self._held.clear
         self._stop_waiting()
 
-    # What is asked of a transport.
-
     def write(self, data: bytes) -> None:
-        """Pass bytes on, or keep them until it is their time."""
-        if self._at_the_end is None:
+        """Pass bytes on, or hold them until they are due."""
+        if self._end_call is None:
             self._held += data
-            self._go_on()
+            self._pass_on_due()
 
     def registerProducer(self, producer: interfaces.IPushProducer, streaming: bool) -> None:  # noqa: FBT001 - Twisted's signature
-        """Name who is paused when there is too much."""
         self._producer = producer
         self._transport.registerProducer(_Below(self), streaming)
 
     def unregisterProducer(self) -> None:
-        """Forget the producer."""
         self._producer = None
         self._full = False
         self._transport.unregisterProducer()
-        self._go_on()
+        self._pass_on_due()
 
     def loseWriteConnection(self) -> None:
-        """Send no more after what is held."""
-        self._end(self._transport.loseWriteConnection)
+        self._end_after_held(self._transport.loseWriteConnection)
 
     def loseConnection(self) -> None:
-        """Close after what is held."""
-        self._end(self._transport.loseConnection)
+        self._end_after_held(self._transport.loseConnection)
 
     def abortConnection(self) -> None:
-        """Break the connection off."""
-        self.stop()
+        self.discard_held()
         self._transport.abortConnection()
 
-    # What the transport below tells.
-
-    def filled(self) -> None:
-        """Pass on nothing: the transport has enough."""
+    def transport_filled(self) -> None:
         self._full = True
-        self._steer()
+        self._pause_or_resume()
 
-    def emptied(self) -> None:
-        """Go on."""
+    def transport_emptied(self) -> None:
         self._full = False
-        self._go_on()
+        self._pass_on_due()
 
-    def _end(self, end: Callable[[], object]) -> None:
-        self._at_the_end = end
+    def _end_after_held(self, end: Callable[[], object]) -> None:
+        self._end_call = end
         if not self._held:
             end()
 
-    def _go_on(self) -> None:
-        """Pass on as much as may be."""
+    def _pass_on_due(self) -> None:
         if self._timer is not None or self._full:
             return
         if self._held:
@@ -173,23 +159,23 @@ class Paced:
             due = bytes(self._held[:count])
             del self._held[:count]
             if self._held:
-                self._timer = self._clock.callLater(self._tick, self._ring)
+                self._timer = self._clock.callLater(self._tick, self._timer_rang)
             if due:
                 self._transport.write(due)
-            if not self._held and self._at_the_end is not None:
-                self._at_the_end()
-        self._steer()
+            if not self._held and self._end_call is not None:
+                self._end_call()
+        self._pause_or_resume()
 
-    def _ring(self) -> None:
+    def _timer_rang(self) -> None:
         self._timer = None
-        self._go_on()
+        self._pass_on_due()
 
     def _stop_waiting(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
-    def _steer(self) -> None:
+    def _pause_or_resume(self) -> None:
         """Pause the producer while there is too much, here or below."""
         pause = self._full or bool(self._held)
         if self._producer is not None and pause != self._producer_paused:
@@ -199,7 +185,7 @@ class Paced:
 
 @implementer(interfaces.IPushProducer)
 class _Below:
-    """What produces for the transport; to pause the one above it would mean not to read from it."""
+    """The transport's producer; pausing the real one would stop reading from this transport."""
 
     __slots__ = ("_paced",)
 
@@ -207,10 +193,10 @@ class _Below:
         self._paced = paced
 
     def pauseProducing(self) -> None:
-        self._paced.filled()
+        self._paced.transport_filled()
 
     def resumeProducing(self) -> None:
-        self._paced.emptied()
+        self._paced.transport_emptied()
 
     def stopProducing(self) -> None:
-        """Does nothing: the owner of the connection learns of its end."""
+        pass  # the owner of the connection gets its end

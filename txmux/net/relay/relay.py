@@ -1,31 +1,33 @@
-"""A relay: how it goes on and comes to its end, whatever carries the bytes."""
+"""A relay between two ends: what follows from an end, a loss or a silence, independent of what carries the bytes."""
 
 from __future__ import annotations
 
+import abc
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.error import ConnectionClosed, ConnectionDone
 from twisted.logger import Logger
 
 from txmux.net.relay.interface import Moved, RelayResult, RelayState
-from txmux.net.relay.kernel import KernelSide
-from txmux.net.relay.peer import find_lost_peer, keepalive_of, patience
+from txmux.net.relay.peer import keepalive_of, patience
 from txmux.net.sockets.memory import MEMORY, OutOfMemory
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from twisted.internet import tcp
     from twisted.internet.interfaces import IDelayedCall, IReactorTime
     from twisted.python.failure import Failure
 
-    from txmux.net.relay.ends import RelaySide
-    from txmux.net.relay.interface import Timeouts
+    from txmux.net.relay.ends import End
+    from txmux.net.relay.interface import SideState, Timeouts
+    from txmux.net.relay.peer import Unanswered
     from txmux.rules.model import Keepalive
     from txmux.telemetry.reasons import RelayReason
 
     OnOver = Callable[[RelayResult], None]
 
-__all__ = ["Relay"]
+__all__ = ["MovableSide", "Relay", "RelaySide"]
 
 _TAKEN_YET = 0.05  # seconds between two looks at whether a peer has taken all it was sent; at first
 _TAKEN_YET_AT_MOST = 1.0
@@ -34,23 +36,143 @@ _STEPS = 32  # lengths of timers of connections that have been moved
 _log = Logger()
 
 
+class RelaySide(abc.ABC):
+    """One end as its relay sees it; implements `EndReceiver` for that end, from its making on.
+
+    Args:
+        end: It may be paused until `start_carrying`.
+
+    Attributes:
+        relay: Set by the relay, like `other`.
+        other: The side to which its bytes go.
+        received: Bytes that came from its peer and were passed on.
+        last_byte_at: When the last of them came, in the relay's seconds. Kept up while the relay is not `Relay.ending`.
+        has_finished: Whether its peer sends no more.
+        gone: Whether its connection is closed.
+    """
+
+    __slots__ = (
+        "_unsent_before",
+        "gone",
+        "has_finished",
+        "last_byte_at",
+        "other",
+        "received",
+        "relay",
+    )
+
+    relay: Relay
+    other: RelaySide
+
+    def __init__(self, end: End) -> None:
+        self.received = 0
+        self.last_byte_at = 0.0
+        self._unsent_before = 0
+        self.has_finished = False
+        self.gone = False
+        end.receiver = self
+
+    # What comes from its peer.
+
+    @abc.abstractmethod
+    def data(self, data: bytes) -> None: ...
+
+    def finished(self) -> None:
+        if not self.has_finished:
+            self.has_finished = True
+            self.relay.side_finished(self)
+
+    def lost(self, reason: Failure) -> None:
+        self.gone = True
+        self.relay.side_lost(self, reason)
+
+    # What the relay wants of it.
+
+    @abc.abstractmethod
+    def start_carrying(self, *, reading: bool) -> None: ...
+
+    @abc.abstractmethod
+    def write(self, data: bytes) -> None:
+        """Send bytes to its peer, before any that come from the other side."""
+
+    @abc.abstractmethod
+    def stop_reading(self) -> None:
+        """Stop for good."""
+
+    @abc.abstractmethod
+    def half_close(self) -> None:
+        """Send the end of the other side, after all that is held."""
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Close cleanly; its peer has taken everything."""
+
+    @abc.abstractmethod
+    def close_when_sent(self) -> None:
+        """Close cleanly after all that is held has been sent."""
+
+    @abc.abstractmethod
+    def abort(self) -> None: ...
+
+    @abc.abstractmethod
+    def unsent(self) -> int:
+        """Count the bytes that its peer has yet to take."""
+
+    @abc.abstractmethod
+    def unanswered(self) -> Unanswered:
+        """Return how long its peer has left bytes unanswered that are on their way to it."""
+
+    def is_taking(self) -> bool:
+        """Return whether its peer has something to take, and has taken some since the last call."""
+        before, self._unsent_before = self._unsent_before, self.unsent()
+        return self._unsent_before not in {0, before}
+
+
+class MovableSide(RelaySide):
+    """One end that can be moved to another relay."""
+
+    __slots__ = ("transport",)
+
+    transport: tcp.Connection
+
+    @abc.abstractmethod
+    def suspend(self, quiet: float) -> SideState:
+        """Leave the socket alone, and return the side's state.
+
+        Args:
+            quiet: Seconds since its peer's last byte.
+        """
+
+    @abc.abstractmethod
+    def adopt(self, state: SideState) -> None:
+        """Take over a socket, and what another side held for its peer; `resume` follows."""
+
+    @abc.abstractmethod
+    def resume(self) -> None: ...
+
+    @abc.abstractmethod
+    def let_go(self) -> None:
+        """Close this process's descriptor of the socket, which another process has, too."""
+
+
 class Relay:
-    """Carries bytes between two ends until both are gone, then tells its `RelayResult` once.
+    """Carries bytes between two ends until both are closed, then reports its `RelayResult` once.
 
     It sends ``pending`` first, then every byte that comes, each exactly once and in order; holds no more than a bounded
     number of bytes for a side that does not read; passes a half-close on, and a reset as a reset, once the other peer
     has taken the bytes that came before it; and leaves no timer and no open descriptor behind.
 
     Args:
-        clock: Gives the time and the timers.
+        clock: Has the time and the timers.
         timeouts: When to give up.
-        on_over: Called once, when both ends are gone.
+        on_over: Called once, when both ends are closed.
         sides: Carry the bytes at the client's end, which may be paused, and at the server's; nothing moves yet.
-        keepalive: When a peer counts as gone that leaves bytes unanswered; ``None`` is when the system says so.
+        keepalive: When a peer that leaves bytes unanswered counts as gone; ``None`` leaves that to the system.
 
     Attributes:
-        seconds: Gives the clock's time.
-        ending: Whether one side is gone and the other being ended.
+        seconds: Returns the clock's time.
+        timeouts: As above.
+        ending: Whether one side is closed and the other is being closed.
     """
 
     __slots__ = (
@@ -64,11 +186,11 @@ class Relay:
         "_reason",
         "_server",
         "_since",
-        "_timeouts",
         "_timer",
         "_unsent",
         "ending",
         "seconds",
+        "timeouts",
     )
 
     def __init__(
@@ -81,7 +203,7 @@ class Relay:
     ) -> None:
         self._clock = clock
         self.seconds = clock.seconds
-        self._timeouts = timeouts
+        self.timeouts = timeouts
         self._on_over = on_over
         self._client, self._server = client, server = sides
         client.relay = server.relay = self
@@ -103,7 +225,7 @@ class Relay:
         self._since = self.seconds()
         try:
             self._start(pending, client_finished=client_finished)
-        except Exception:  # noqa: BLE001 - whatever it is, no pair may be left that nothing ends
+        except Exception:  # noqa: BLE001 - no pair may be left that nothing ends
             _log.failure("a relay could not start")
             self.abort("error")
 
@@ -116,20 +238,16 @@ class Relay:
             server.write(pending)
         if server.gone:
             return
-        self._set_timer(self._timeouts.shortest_idle)
-        if self._timeouts.max_duration is not None:
-            self._end = self._clock.callLater(self._timeouts.max_duration, self._lasted)
+        self._set_timer(self.timeouts.shortest_idle)
+        if self.timeouts.max_duration is not None:
+            self._end = self._clock.callLater(self.timeouts.max_duration, self._reach_max_duration)
         if client_finished:
             client.finished()
 
-    # Moving to another relay, in this process or in another one.
+    # Moving to another relay, in this process or in another one. Only kernel sides can be moved.
 
-    @property
-    def timeouts(self) -> Timeouts:
-        return self._timeouts
-
-    def _movable(self) -> list[KernelSide]:
-        return [side for side in (self._client, self._server) if isinstance(side, KernelSide)]
+    def _movable(self) -> list[MovableSide]:
+        return [side for side in (self._client, self._server) if isinstance(side, MovableSide)]
 
     def suspend(self) -> RelayState | None:
         """Leave both sockets alone, and return what another relay needs to continue with them.
@@ -143,7 +261,9 @@ class Relay:
         if self.ending or not sides:
             return None
         now = self.seconds()
-        client, server = (side.suspend(max(0.0, now - self._heard_at(side))) for side in sides)
+        client, server = (
+            side.suspend(max(0.0, now - self._last_received_at(side))) for side in sides
+        )
         left = None
         if self._end is not None:
             left = max(0.0, self._end.getTime() - now)
@@ -196,17 +316,16 @@ class Relay:
                 side.last_byte_at = now - its.quiet
                 self._since = min(self._since, side.last_byte_at)
         if state.left is not None:
-            self._end = self._clock.callLater(state.left, self._lasted)
+            self._end = self._clock.callLater(state.left, self._reach_max_duration)
         # Thousands come at a time, and timers of few lengths cost less. One that rings too early is set again.
         left, step = self._due() - now, self._patience() / _STEPS
         self._set_timer(max(0.0, left // step * step or left))
 
     def moved(self) -> Moved:
-        """Return how much has gone each way until now, while it is relayed."""
         return Moved(self._client.received, self._server.received, self._last_byte_at())
 
     def abort(self, reason: RelayReason) -> None:
-        """End both connections at once; bytes still under way are lost."""
+        """End both connections at once; bytes on their way are lost."""
         self._reason = self._reason or reason
         self.ending = True
         for side in (self._client, self._server):
@@ -230,9 +349,9 @@ class Relay:
 
     def side_lost(self, side: RelaySide, reason: Failure) -> None:
         """End the other side too, once its peer has taken what is left for it."""
-        self._or_abort(self._side_lost, side, reason)
+        self._call_or_abort(self._side_lost, side, reason)
 
-    def _or_abort(self, do: Callable[..., None], *arguments: Any) -> None:
+    def _call_or_abort(self, do: Callable[..., None], *arguments: Any) -> None:
         try:
             do(*arguments)
         except MemoryError:
@@ -246,17 +365,17 @@ class Relay:
             return
         clean = reason.type is ConnectionDone
         if self._reason is None:
-            # Who resets after both have said all only wants to be rid of the connection.
+            # A reset after both have finished sending only gets rid of the connection.
             clean_end = clean or (side.has_finished and other.has_finished)
             self._reason = "done" if clean_end else self._reason_for(side, reason)
         if other.gone:
-            self._over()
+            self._finish()
         elif not self.ending:
             self.ending = True
             complete = clean or side.has_finished
             if complete and not side.has_finished:
                 other.half_close()
-            # Nobody is left to read what the other side still sends.
+            # What the other side still sends has no reader.
             other.stop_reading()
             self._stop_watching()
             self._end_when_taken(other, other.close if complete else other.abort)
@@ -266,10 +385,10 @@ class Relay:
     ) -> None:
         """End a side as soon as its peer has taken all that it was sent.
 
-        To reset a connection throws away what is still on its way, and so does to close one over unread bytes.
+        A reset discards what is still on its way, and so does closing a socket with unread bytes.
         """
         self._timer = None
-        self._or_abort(self._end_if_taken, side, end, paused)
+        self._call_or_abort(self._end_if_taken, side, end, paused)
 
     def _end_if_taken(self, side: RelaySide, end: Callable[[], None], paused: float) -> None:
         if side.gone:
@@ -282,13 +401,13 @@ class Relay:
         if self._unsent == 0:
             end()
             self._watch()
-        elif not moved and now - self._last_byte_at() >= self._timeouts.half_close:
+        elif not moved and now - self._last_byte_at() >= self.timeouts.half_close:
             side.abort()
         else:
             self._timer = self._clock.callLater(pause, self._end_when_taken, side, end, pause)
 
     def _close_both(self, reason: RelayReason) -> None:
-        """Close each side once its buffer is empty. Whoever does not read it empty in time is cut off."""
+        """Close each side once its buffer is empty. A peer that does not read all in time is cut off."""
         self._reason = self._reason or reason
         self.ending = True
         for side in (self._client, self._server):
@@ -297,14 +416,14 @@ class Relay:
         self._watch_from_now()
 
     def _reason_for(self, side: RelaySide, failure: Failure) -> RelayReason:
-        """Say why a side was lost, which was not closed cleanly."""
+        """Return why a side was lost that was not closed cleanly."""
         if failure.type is OutOfMemory:
             return "error"
         if failure.check(ConnectionClosed) or failure.type.__module__.startswith("OpenSSL"):
             return "client-reset" if side is self._client else "server-reset"
         return "error"
 
-    def _over(self) -> None:
+    def _finish(self) -> None:
         self._stop_watching()
         if self._end is not None:
             self._end.cancel()
@@ -316,25 +435,25 @@ class Relay:
         on_over(result)
 
     def _untie(self) -> None:
-        """Part what points at each other, and would stay until the garbage collector finds it."""
+        """Break the cycles of references, which only the garbage collector would free."""
         for side in (self._client, self._server):
             del side.other, side.relay
         del self._on_over
 
     def _watch_from_now(self) -> None:
-        """Restart the time that the connection has without a byte."""
+        """Restart the idle time."""
         if self._client.gone and self._server.gone:
             return
         self._since = self.seconds()
         # No sum and difference of times, so that all connections' timers are of one length.
         self._set_timer(self._patience())
 
-    def _lasted(self) -> None:
+    def _reach_max_duration(self) -> None:
         self._end = None
         self.abort("max-duration")
 
     def _watch(self) -> None:
-        """Set the timer to the next moment at which something may have taken too long."""
+        """Set the timer to the next time limit."""
         if not (self._client.gone and self._server.gone):
             self._set_timer(max(0.0, self._due() - self.seconds()))
 
@@ -342,7 +461,7 @@ class Relay:
         self._due_at = self.seconds() + delay
         delay = min(delay, self._pause)
         if self._timer is None:
-            self._timer = self._clock.callLater(delay, self._ring)
+            self._timer = self._clock.callLater(delay, self._timer_rang)
         else:
             self._timer.reset(delay)
 
@@ -352,13 +471,13 @@ class Relay:
             self._timer = None
 
     def _patience(self) -> float:
-        return self._timeouts.half_close if self._is_closing() else self._timeouts.shortest_idle
+        return self.timeouts.half_close if self._is_closing() else self.timeouts.shortest_idle
 
     def _is_closing(self) -> bool:
         return self.ending or self._client.has_finished or self._server.has_finished
 
-    def _heard_at(self, side: RelaySide) -> float:
-        """Return when a side's last byte came, or whatever else counts as one."""
+    def _last_received_at(self, side: RelaySide) -> float:
+        """Return when a side's last byte came, or what counts as one."""
         return max(self._since, side.last_byte_at)
 
     def _last_byte_at(self) -> float:
@@ -366,35 +485,47 @@ class Relay:
 
     def _directions(self) -> list[tuple[RelaySide, float]]:
         """Return the sides that have a limit of their own, while both may send."""
-        limits = self._timeouts.upload_idle, self._timeouts.download_idle
+        limits = self.timeouts.upload_idle, self.timeouts.download_idle
         if limits == (None, None) or self._is_closing():
             return []
         sides = zip((self._client, self._server), limits, strict=True)
         return [(side, limit) for side, limit in sides if limit is not None]
 
     def _due(self) -> float:
-        """Return when something has taken too long if nothing comes until then."""
-        limit = self._timeouts.half_close if self._is_closing() else self._timeouts.idle
-        dues = [self._heard_at(side) + own for side, own in self._directions()]
+        """Return when the first time limit is reached if nothing comes until then."""
+        limit = self.timeouts.half_close if self._is_closing() else self.timeouts.idle
+        dues = [self._last_received_at(side) + own for side, own in self._directions()]
         return min([self._last_byte_at() + limit, *dues])
 
-    def _ring(self) -> None:
+    def _timer_rang(self) -> None:
         self._timer = None
-        self._or_abort(self._look)
+        self._call_or_abort(self._look)
 
     def _look(self) -> None:
-        if self._keepalive is not None:
-            gone, self._pause = find_lost_peer((self._client, self._server), self._keepalive)
-            if gone is not None:
-                gone.abort()
-                if self._timer is None:
-                    self._watch()
-                return
+        lost = self._find_lost_side()
+        if lost is not None:
+            lost.abort()
+            if self._timer is None:
+                self._watch()
+            return
         left = self._due_at - self.seconds()
         if left > 0:
             self._set_timer(left)
         else:
             self._check()
+
+    def _find_lost_side(self) -> RelaySide | None:
+        """Return the side whose peer has left bytes unanswered for too long, and set the time of the next look."""
+        keepalive = self._keepalive
+        if keepalive is None:
+            return None
+        self._pause = patience(keepalive)
+        for side in (self._client, self._server):
+            unanswered = side.unanswered()
+            if unanswered.is_lost(keepalive):
+                return side
+            self._pause = min(self._pause, unanswered.pause(keepalive))
+        return None
 
     def _check(self) -> None:
         now = self.seconds()
@@ -403,13 +534,13 @@ class Relay:
             self._watch()
             return
         for side, limit in self._directions():
-            if now - self._heard_at(side) >= limit:
+            if now - self._last_received_at(side) >= limit:
                 if not side.other.is_taking():
                     self._close_both("idle-timeout")
                     return
                 # A slow reader has taken something meanwhile.
                 side.last_byte_at = now
-        limit = self._timeouts.half_close if self._is_closing() else self._timeouts.idle
+        limit = self.timeouts.half_close if self._is_closing() else self.timeouts.idle
         moved = self._still_sending()
         if now - self._last_byte_at() < limit:
             self._watch()
@@ -424,7 +555,7 @@ class Relay:
             self._close_both("idle-timeout")
 
     def _still_sending(self) -> bool:
-        """Return whether the peers have something to take, and have taken some since this was last asked."""
+        """Return whether the peers have something to take, and have taken some since the last call."""
         before = self._unsent
         self._unsent = sum(side.unsent() for side in (self._client, self._server) if not side.gone)
         return self._unsent > 0 and self._unsent != before
