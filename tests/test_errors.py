@@ -36,7 +36,7 @@ from txmux.cli._output import Output
 from txmux.cli.run.textlog import as_text
 from txmux.errors import MuxError, printable
 from txmux.net.addresses import text_of
-from txmux.net.http import Answer, _reason
+from txmux.net.http import HttpResponse, _reason
 from txmux.rules.model.store import Store
 from txmux.rules.problems import Problem
 from txmux.rules.reading.networks import read_lines
@@ -72,7 +72,7 @@ def _consul(text: str) -> Iterator[str]:
     for one in (instance, zone):
         found = instances_in(json.dumps([one]).encode(), passing=False)
         yield from (*found.named, *(address.host for address in found.addresses))
-    yield _refusal(Answer(500, {}, text.encode()))
+    yield _refusal(HttpResponse(500, {}, text.encode()))
     for name in ("Port", "Weights"):
         service = {**instance["Service"], name: text}
         told = json.dumps([{**instance, "Service": service}])

@@ -12,7 +12,13 @@ from twisted.trial.unittest import TestCase
 from tests.support.certificates import make_authority
 from tests.support.mux import VirtualTime
 from tests.support.peers import PeerFactory, listen, make_stalled_port, reactor
-from txmux.net.http import Answer, NotConnectedError, RequestFailedError, TooLateError, get
+from txmux.net.http import (
+    HttpResponse,
+    NotConnectedError,
+    RequestFailedError,
+    ResponseTimeoutError,
+    get,
+)
 
 
 class GetTests(TestCase):
@@ -30,7 +36,7 @@ class GetTests(TestCase):
         options = {"address": "127.0.0.1", "seconds": 5.0, **more}
         return Deferred.fromCoroutine(get(self.time, url, {"X-Y": "z"}, most=most, **options))
 
-    async def answer(self, said: bytes, *, most: int = 100, closes: bool = True) -> Answer:
+    async def answer(self, said: bytes, *, most: int = 100, closes: bool = True) -> HttpResponse:
         """Give what is made of an answer."""
         asking = self.ask(listen(self, self.server), most=most)
         peer = await self.server.peer(0)
@@ -39,7 +45,7 @@ class GetTests(TestCase):
         if closes:
             peer.close()
         try:
-            answer: Answer = await asking
+            answer: HttpResponse = await asking
             return answer
         finally:
             await peer.is_lost()
@@ -106,7 +112,7 @@ class GetTests(TestCase):
             for _ in range(5):
                 await deferLater(reactor, 0.001)
             self.time.advance(5)
-            with self.assertRaisesRegex(TooLateError, "no answer within 5 s"):
+            with self.assertRaisesRegex(ResponseTimeoutError, "no answer within 5 s"):
                 await asking
             await peer.is_lost()
 
@@ -129,7 +135,7 @@ class GetTests(TestCase):
                 self.assertEqual((await asking).body, b"xy")
             else:
                 self.time.advance(1)
-                with self.assertRaises(TooLateError):
+                with self.assertRaises(ResponseTimeoutError):
                     await asking
             await peer.is_lost()
 

@@ -88,7 +88,7 @@ class HandoverCase(MuxTestCase):
         attach(reactor, self.there, other)
         attach(reactor, here, one)
         ended: Deferred[None] = Deferred()
-        here._lost = lambda: ended.callback(None)
+        here._on_closed = lambda: ended.callback(None)
 
         def end() -> Deferred[None]:
             here.close()

@@ -14,7 +14,7 @@ from twisted.trial.unittest import TestCase
 
 from tests.support.peers import reactor
 from txmux.net.channel.channel import Channel, attach
-from txmux.net.channel.forwarding import Forwarding
+from txmux.net.channel.forwarding import LogForwarder
 
 
 class ForwardingTest(TestCase):
@@ -28,7 +28,7 @@ class ForwardingTest(TestCase):
         self.addCleanup(supervisor.close)
         channel = Channel({}, lambda: None, reactor)
         attach(reactor, channel, own)
-        log = Logger(namespace="txmux.access", observer=Forwarding(channel))
+        log = Logger(namespace="txmux.access", observer=LogForwarder(channel))
         count, line = 40_000, "x" * 100
         spent = []
         for _ in range(20):

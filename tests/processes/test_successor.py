@@ -14,7 +14,7 @@ from twisted.trial.unittest import TestCase
 
 from tests.support.mux import VirtualTime
 from tests.support.peers import reactor
-from txmux.net.channel.channel import LateError
+from txmux.net.channel.channel import AnswerTimeoutError
 from txmux.processes.upgrade.successor import Successor, UpgradeError
 from txmux.processes.upgrade.upgrade import Upgrade
 
@@ -62,10 +62,10 @@ class Deaf(Old):
     """It has a worker that does not answer."""
 
     async def pause(self) -> None:
-        raise LateError("pause", 10)
+        raise AnswerTimeoutError("pause", 10)
 
     async def accept(self) -> None:
-        raise LateError("accept", 10)
+        raise AnswerTimeoutError("accept", 10)
 
 
 class FailureTest(TestCase):

@@ -85,10 +85,10 @@ class TerminationsTest(TerminationCase):
     def test_same(self) -> None:
         """It is the same for a route of the same name with the same files, and only for that."""
         terminations = Terminations(Clock())
-        made = terminations.of(self.tls_route())
-        self.assertIs(terminations.of(self.tls_route(match="any")), made)
-        self.assertIsNot(terminations.of(self.tls_route("other")), made)
-        self.assertIsNot(terminations.of(self.tls_route(alpn=("h2",))), made)
+        made = terminations.termination_of(self.tls_route())
+        self.assertIs(terminations.termination_of(self.tls_route(match="any")), made)
+        self.assertIsNot(terminations.termination_of(self.tls_route("other")), made)
+        self.assertIsNot(terminations.termination_of(self.tls_route(alpn=("h2",))), made)
 
     def prepared(self, *routes: Route) -> PreparedTerminations:
         """Get ready for rules with these routes."""
@@ -99,9 +99,9 @@ class TerminationsTest(TerminationCase):
         self.terminations = Terminations(Clock())
         kept, gone = self.tls_route("kept"), self.tls_route("gone")
         self.prepared(kept, gone).commit()
-        made = self.terminations.of(kept)
+        made = self.terminations.termination_of(kept)
         self.prepared(kept, self.tls_route("new")).commit()
-        self.assertIs(self.terminations.of(kept), made)
+        self.assertIs(self.terminations.termination_of(kept), made)
         self.assertEqual([name for name, _ in self.terminations._made], ["kept", "new"])
 
     def test_abandoned(self) -> None:
@@ -109,7 +109,7 @@ class TerminationsTest(TerminationCase):
         self.terminations = Terminations(Clock())
         route = self.tls_route()
         self.prepared(route).commit()
-        context = self.terminations.of(route).store.context()
+        context = self.terminations.termination_of(route).store.context()
         assert route.terminate_tls is not None
         missing = attrs.evolve(route.terminate_tls, files=(Path("missing.pem"),))
         new = attrs.evolve(route, name="new")
@@ -117,4 +117,4 @@ class TerminationsTest(TerminationCase):
         self.assertEqual([problem.section for problem in prepared.problems], ["route bad"])
         prepared.abandon()
         self.assertEqual([name for name, _ in self.terminations._made], [route.name])
-        self.assertIs(self.terminations.of(route).store.context(), context)
+        self.assertIs(self.terminations.termination_of(route).store.context(), context)

@@ -33,7 +33,7 @@ def ip_address_of(peer: IAddress) -> Address | None:
 
 
 def asked_host(local: IAddress) -> str:
-    """Return the IP address that a client has asked for, a link-local one with its interface; empty if it is none."""
+    """Return the IP address that a client has connected to, a link-local one with its interface; empty if it is none."""
     end = ip_address_of(local)
     if end is None:
         return ""
@@ -41,7 +41,7 @@ def asked_host(local: IAddress) -> str:
 
 
 def _read(host: str) -> IPAddress:
-    """Read an IP address by what the system has for it: of each new client, Python's own takes a good part of the time."""
+    """Read an IP address by the system's function: for each new client, Python's own would take a good part of the time."""
     try:
         if ":" not in host:
             return IPv4Address(inet_pton(AF_INET, host))

@@ -1,4 +1,4 @@
-"""Putting a PROXY protocol header in front of what a client protocol of Twisted sends."""
+"""Sends a PROXY protocol header before what a client protocol of Twisted sends."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 class HeaderFirst:
     """A client factory whose connections begin with a header; the protocols are those of the wrapped factory.
 
-    The header is written when the connection is established, before the wrapped protocol hears of it, so nothing can
-    come first and what the protocol writes at once leaves together with the header. To have it in clear before
+    The header is written when the connection is established, before the wrapped protocol learns of it, so nothing can
+    precede it, and what the protocol writes at once leaves together with the header. To have it in clear before
     a TLS handshake, wrap the `twisted.protocols.tls.TLSMemoryBIOFactory`, not what that one wraps.
 
     This is not a `twisted.protocols.policies.ProtocolWrapper`, because such a wrapper stays between transport and
@@ -29,10 +29,10 @@ class HeaderFirst:
     must not have ``__slots__``.
 
     Args:
-        factory: What makes the protocols. It needs the methods of a `ClientFactory` if the reactor's
-            ``connectTCP`` or ``connectUNIX`` is called with this object; an endpoint does not ask for them.
-        header: The header, as `encode_v1` or `encode_v2` gives it; or what makes it for a connection, given its
-            transport, if it is to tell that connection's own addresses.
+        factory: Makes the protocols. It needs the methods of a `ClientFactory` if the reactor's
+            ``connectTCP`` or ``connectUNIX`` is called with this object; an endpoint does not call them.
+        header: The header, as `encode_v1` or `encode_v2` returns it; or a function that makes it for a connection's
+            transport, if it has that connection's own addresses.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""One request over HTTP, on a connection of its own, of which nothing is left when it is over."""
+"""One HTTP request on a connection of its own, which is closed before the request returns."""
 
 from __future__ import annotations
 
@@ -46,24 +46,24 @@ _LONGEST_REASON = 200
 
 
 class RequestFailedError(MuxError):
-    """There is no answer, or not a whole one; the message tells why."""
+    """There is no complete response; the message says why."""
 
 
 class NotConnectedError(RequestFailedError):
-    """There is no connection to ask on."""
+    """No connection could be established."""
 
 
-class TooLateError(RequestFailedError):
-    """The answer has not come in its time."""
+class ResponseTimeoutError(RequestFailedError):
+    """The response has not come in time."""
 
 
 @attrs.frozen
-class Answer:
-    """An answer.
+class HttpResponse:
+    """A response.
 
     Attributes:
         status: The status code.
-        headers: By name in lower case; of several of one name, the last.
+        headers: By name in lower case; the last of each name.
         body: All of it.
     """
 
@@ -81,25 +81,25 @@ async def get(
     most: int,
     address: str | None = None,
     body_seconds: float | None = None,
-) -> Answer:
-    """Ask for a resource by GET (RFC 9110, section 9.3.1).
+) -> HttpResponse:
+    """Request a resource by GET (RFC 9110, section 9.3.1).
 
     Args:
-        reactor: Connects and tells the time.
-        url: Of the scheme ``http`` or ``https``; by the latter, the certificate of the host is verified.
-        headers: Beside those that belong to every request.
+        reactor: Connects, and has the time.
+        url: Of the scheme ``http`` or ``https``; for the latter, the certificate of the host is verified.
+        headers: Beside those of every request.
         seconds: For all together.
-        most: The most bytes of the answer's body.
+        most: The most bytes of the response's body.
         address: The IP address of the host, or the path of a UNIX socket; without it, the host is looked up.
-        body_seconds: For the body alone, from its beginning on; `seconds` are then for what comes before it.
+        body_seconds: For the body alone; `seconds` are then for what comes before it.
 
     Raises:
-        NotConnectedError: The host is not found, or does not let itself be connected to.
-        TooLateError: The time is over.
-        RequestFailedError: There is no answer, or not a whole one, for another reason.
-        CancelledError: Nobody waits any more. The connection is gone then, too.
+        NotConnectedError: The host is not found, or cannot be connected to.
+        ResponseTimeoutError: The time has passed.
+        RequestFailedError: There is no complete response for another reason.
+        CancelledError: The caller has cancelled it. The connection is closed then, too.
     """
-    endpoints = _Endpoints(reactor, address)
+    endpoints = _UrlEndpoint(reactor, address)
     agent = Agent.usingEndpointFactory(reactor, endpoints)
     sent = Headers({"User-Agent": [f"txmux/{__version__}"], **{k: [v] for k, v in headers.items()}})
 
@@ -108,14 +108,14 @@ async def get(
         if body_seconds is not None:
             deadline.reset(body_seconds)
 
-    asking = Deferred.fromCoroutine(_ask(agent, url, sent, most, begins))
-    deadline: IDelayedCall = reactor.callLater(seconds, asking.cancel)
+    requesting = Deferred.fromCoroutine(_ask(agent, url, sent, most, begins))
+    deadline: IDelayedCall = reactor.callLater(seconds, requesting.cancel)
     try:
-        return await asking
+        return await requesting
     except CancelledError:
         if deadline.active():
             raise
-        raise TooLateError(f"no answer within {seconds:g} s") from None
+        raise ResponseTimeoutError(f"no answer within {seconds:g} s") from None
     except (ConnectError, DNSLookupError) as error:
         raise NotConnectedError(str(error).rstrip(".")) from None
     except RequestFailedError:
@@ -125,12 +125,12 @@ async def get(
     finally:
         if deadline.active():
             deadline.cancel()
-        await endpoints.left()
+        await endpoints.close_connections()
 
 
 async def _ask(
     agent: Agent, url: str, headers: Headers, most: int, begins: Callable[[], None]
-) -> Answer:
+) -> HttpResponse:
     try:
         response: Any = await agent.request(b"GET", url.encode(), headers)
         begins()
@@ -140,15 +140,15 @@ async def _ask(
     except ConnectingCancelledError:
         raise CancelledError from None
     except (ResponseFailed, RequestTransmissionFailed) as error:
-        # How the end of a connection is told that was ended here, too.
+        # A cancelled request fails like a connection that has ended.
         if any(reason.check(CancelledError) for reason in error.reasons):
             raise CancelledError from None
         raise RequestFailedError(f"no whole answer: {_reason(error)}") from None
-    told = {
+    fields = {
         name.decode("ascii", "replace").lower(): values[-1].decode("latin-1")
         for name, values in response.headers.getAllRawHeaders()
     }
-    return Answer(response.code, told, data)
+    return HttpResponse(response.code, fields, data)
 
 
 def _reason(error: ResponseFailed | RequestTransmissionFailed) -> str:
@@ -158,7 +158,7 @@ def _reason(error: ResponseFailed | RequestTransmissionFailed) -> str:
 
 
 class _Body(Protocol):
-    """Takes the body of an answer."""
+    """Collects the body of a response."""
 
     def __init__(self, most: int) -> None:
         self._most = most
@@ -182,31 +182,29 @@ class _Body(Protocol):
 
 
 @implementer(IAgentEndpointFactory)
-class _Endpoints:
-    """Connects to the address, or else to the host of the URL, and knows when that connection is gone."""
+class _UrlEndpoint:
+    """Connects to the address, or else to the host of the URL, and waits until that connection is closed."""
 
     def __init__(self, reactor: Any, address: str | None) -> None:
         self._reactor = reactor
         self._address = address
-        self._ends: list[_End] = []
-        self._heard = 0
+        self._ends: list[_Connection] = []
+        self._head_size = 0
         self.is_in_body = False
 
     @property
     def is_too_long(self) -> bool:
-        """Whether more has come before the body than may."""
-        return self._heard > _LONGEST_HEAD
+        return self._head_size > _LONGEST_HEAD
 
-    def hear(self, count: int) -> None:
-        """Count bytes that have come, and break off if there are too many."""
+    def count_received(self, count: int) -> None:
+        """Break the connection off if there are too many bytes before the body."""
         if not self.is_in_body:
-            self._heard += count
+            self._head_size += count
             if self.is_too_long:
                 for end in self._ends:
                     end.abortConnection()
 
     def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:
-        """Return where the connection goes."""
         endpoint: Any
         if self._address is None:
             host = uri.host.decode("ascii")
@@ -217,53 +215,54 @@ class _Endpoints:
             endpoint = TCP4ClientEndpoint(self._reactor, self._address, uri.port, _TO_CONNECT)
         if uri.scheme == b"https":
             endpoint = wrapClientTLS(optionsForClientTLS(uri.host.decode("ascii")), endpoint)
-        return _Watched(endpoint, self._ends, self.hear)
+        return _WatchedEndpoint(endpoint, self._ends, self.count_received)
 
-    async def left(self) -> None:
-        """Break off the connection that there still is, and wait until it is gone."""
+    async def close_connections(self) -> None:
+        """Break off a connection that is still open, and wait until it is closed."""
         for end in self._ends:
-            await end.leave()
+            await end.break_off()
 
 
 @implementer(IStreamClientEndpoint)
-class _Watched:
-    def __init__(self, endpoint: Any, ends: list[_End], hear: Callable[[int], object]) -> None:
+class _WatchedEndpoint:
+    def __init__(
+        self, endpoint: Any, ends: list[_Connection], count_received: Callable[[int], object]
+    ) -> None:
         self._endpoint = endpoint
         self._ends = ends
-        self._hear = hear
+        self._count_received = count_received
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[Any]:
-        """Connect."""
         factory = WrappingFactory(protocolFactory)
         factory.noisy = False
         factory.protocol = self._end
         connecting: Deferred[Any] = self._endpoint.connect(factory)
         return connecting.addCallback(lambda wrapper: wrapper.wrappedProtocol)
 
-    def _end(self, factory: Factory, wrapped: Protocol) -> _End:
-        end = _End(factory, wrapped, self._hear)
+    def _end(self, factory: Factory, wrapped: Protocol) -> _Connection:
+        end = _Connection(factory, wrapped, self._count_received)
         self._ends.append(end)
         return end
 
 
-class _End(ProtocolWrapper):
-    """This end of the connection."""
+class _Connection(ProtocolWrapper):
+    """Counts what comes, and knows when it is closed."""
 
-    def __init__(self, factory: Any, wrapped: Any, hear: Callable[[int], object]) -> None:
+    def __init__(self, factory: Any, wrapped: Any, count_received: Callable[[int], object]) -> None:
         super().__init__(factory, wrapped)
-        self._hear = hear
-        self._gone: Deferred[None] = Deferred()
+        self._count_received = count_received
+        self._closed: Deferred[None] = Deferred()
 
     def dataReceived(self, data: bytes) -> None:
         super().dataReceived(data)
-        self._hear(len(data))
+        self._count_received(len(data))
 
     def connectionLost(self, reason: Failure | None = None) -> None:
         super().connectionLost(reason)
-        self._gone.callback(None)
+        self._closed.callback(None)
 
-    async def leave(self) -> None:
-        """Break the connection off, unless it is gone."""
-        if not self._gone.called and self.transport is not None:
+    async def break_off(self) -> None:
+        """Break the connection off, unless it is closed."""
+        if not self._closed.called and self.transport is not None:
             self.abortConnection()
-            await self._gone
+            await self._closed

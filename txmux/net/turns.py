@@ -1,4 +1,4 @@
-"""Long work in small pieces, so that the connections of the same process do not wait for it."""
+"""Long work in small pieces, so that the process's connections do not wait for it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _PIECE = 0.005
 
 
 class Turns:
-    """Lets others have their turn from time to time: those whom the process's own reactor serves."""
+    """Lets the process's own reactor serve its connections from time to time."""
 
     def __init__(self) -> None:
         from twisted.internet import reactor  # noqa: PLC0415 - importing it installs it
@@ -26,7 +26,7 @@ class Turns:
         self._until = perf_counter() + _PIECE
 
     async def run(self, steps: Generator[None, None, T]) -> T:
-        """Run something step by step, and give what it comes to."""
+        """Run a generator step by step, and return its result."""
         try:
             while True:
                 next(steps)
@@ -36,7 +36,7 @@ class Turns:
             return found
 
     async def pause(self) -> None:
-        """Let the others do their work, if this has taken its time. To be called often: it mostly does nothing."""
+        """Let the reactor run if this piece has taken long enough. To be called often: it mostly does nothing."""
         if perf_counter() >= self._until:
             await deferLater(self._reactor, 0)
             self._until = perf_counter() + _PIECE

@@ -153,7 +153,7 @@ class Configuration:
             return CompiledRoute(
                 **words,
                 destination=None if route.outcome is None else upstreams.to(route.outcome),
-                termination=terminations.of(route) if route.terminate_tls else None,
+                termination=terminations.termination_of(route) if route.terminate_tls else None,
                 counts=column.route(settings.name, route.name),
             )
 

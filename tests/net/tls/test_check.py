@@ -103,5 +103,5 @@ class FileTests(SynchronousTestCase):
         wrong, _ = unusable_files(attrs.evolve(self.rules, routes=routes))
         self.assertIn("rules.ini: [route bare] terminate_tls: ", self.told(wrong)[0])
         bare = self.rules.routes[1]
-        error = self.assertRaises(MuxError, Terminations(Clock()).of, bare)
+        error = self.assertRaises(MuxError, Terminations(Clock()).termination_of, bare)
         self.assertIn("[route bare] terminate_tls: '", str(error))

@@ -156,7 +156,7 @@ class ContextTests(StoreCase):
             ("example", "first.example"),
             ("", "first.example"),
         ):
-            self.assertEqual(name_of(shown(contexts.of(name))), wanted, name)
+            self.assertEqual(name_of(shown(contexts.context_for(name))), wanted, name)
 
     def test_first_of_a_name(self) -> None:
         """If two certificates are for one name, the first is shown."""

@@ -13,7 +13,7 @@ from txmux.access.lists.decisions import Decisions
 from txmux.access.lists.packing import pack
 from txmux.errors import MuxError
 from txmux.files import read_secret
-from txmux.net.http import NotConnectedError, TooLateError, get
+from txmux.net.http import NotConnectedError, ResponseTimeoutError, get
 from txmux.wire.jsontext import parse_json
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ class CrowdSec:
             )
         except NotConnectedError as problem:
             raise _AwayError(f"cannot connect: {problem}") from None
-        except TooLateError:
+        except ResponseTimeoutError:
             raise _AwayError(f"no answer in {_PATIENCE:g} s") from None
         if answer.status in {401, 403}:
             raise _AwayError(

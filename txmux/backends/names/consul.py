@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from txmux.backends.names.lookup import Lookup
-    from txmux.net.http import Answer
+    from txmux.net.http import HttpResponse
     from txmux.rules.model import Backend, ConsulService
 
 _MOST_WAIT = 600.0
@@ -83,7 +83,7 @@ class ConsulFinder:
             raise LookupFailedError(f"Consul at {self._url}: {error}") from None
         return Found(found.addresses, 0.0, self._trouble(len(found.addresses), found.named))
 
-    def _instances(self, answer: Answer) -> Instances:
+    def _instances(self, answer: HttpResponse) -> Instances:
         if answer.status != _OK:
             raise NotConsulError(_refusal(answer))
         # Many answers say what the one before has said, and may be long.
@@ -106,7 +106,7 @@ class ConsulFinder:
             )
         return "" if count else f"Consul has no instance of {self._service.name} to lead clients to"
 
-    async def _ask(self, index: int) -> Answer:
+    async def _ask(self, index: int) -> HttpResponse:
         parts = urlsplit(self._url)
         if parts.scheme == "unix":
             base, address = "http://localhost", parts.path
@@ -138,11 +138,11 @@ class ConsulFinder:
         return self._random.choice(sorted(frozenset().union(*found.addresses.values())))
 
 
-def _is_filtered(answer: Answer) -> bool:
+def _is_filtered(answer: HttpResponse) -> bool:
     return answer.headers.get("x-consul-results-filtered-by-acls") == "true"
 
 
-def _refusal(answer: Answer) -> str:
+def _refusal(answer: HttpResponse) -> str:
     text = answer.body[: 4 * _FIRST].decode("utf-8", "replace")
     said = printable(" ".join(text.split()), _FIRST)
     hint = "; see 'consul_token'" if answer.status == _NOT_ALLOWED else ""

@@ -1,4 +1,4 @@
-"""What the parent and a worker tell each other: JSON objects over a pair of sockets, one a line."""
+"""Messages between processes: JSON objects over a pair of sockets, one a line."""
 
 from __future__ import annotations
 
@@ -28,42 +28,42 @@ if TYPE_CHECKING:
 
 
 class ChannelError(MuxError):
-    """What was asked cannot be had: the other process says why, took too long, or is gone."""
+    """There is no answer: the other process reports an error, took too long, or has ended."""
 
 
 class GoneError(ChannelError):
-    """There is no other process any more."""
+    """The other process has ended."""
 
     def __init__(self) -> None:
         super().__init__("the other process is gone")
 
 
-class LateError(ChannelError):
-    """The other process has not answered in time."""
+class AnswerTimeoutError(ChannelError):
+    """The other process did not answer in time."""
 
     def __init__(self, kind: str, seconds: float) -> None:
         super().__init__(f"no answer to {kind!r} in {seconds:g} s")
 
 
 class Channel(Protocol):
-    """One end of it.
+    """One end of the messages.
 
     A message is ``{"kind": KIND, NAME: VALUE, …}``. One with ``"ask": NUMBER`` is answered by ``{"kind": "answer", "to": NUMBER,
-    "value": VALUE}``, or with ``"error": TEXT`` instead of the value. With ``"descriptors": COUNT``, that many come along;
-    see `DescriptorStream`. Who does not know a kind or a name overlooks it, since the other process may be of another version.
+    "value": VALUE}``, or with ``"error": TEXT`` instead of the value. With ``"descriptors": COUNT``, it has that many;
+    see `DescriptorStream`. Unknown kinds and names are ignored, since the other process may be of another version.
 
     Args:
-        handlers: What is called, by kinds; the other values are its keyword arguments, and ``descriptors``, if it has an
-            argument of that name: then it has to close them. What it returns, or what its Deferred or coroutine comes to, is
-            the answer if somebody has asked; a `MuxError` is told as it is.
-        lost: Is called when the other process has closed its end, most likely because it has ended.
+        handlers: Functions by kinds; the other values are their keyword arguments, and ``descriptors``, if there is an
+            argument of that name: then the function has to close them. A question is answered with its result, that of its
+            Deferred or coroutine, or the message of its `MuxError`.
+        on_closed: Called when the other process has closed its end, most likely because it has ended.
         clock: For time limits.
         takes_descriptors: Whether any may come.
 
     Attributes:
-        handlers: What is called; more may be added.
+        handlers: As above; more may be added.
         clock: As above.
-        is_open: Whether anybody is at the other end, who gets what is sent.
+        is_open: Whether the other process gets what is sent.
     """
 
     _log = Logger()
@@ -73,21 +73,21 @@ class Channel(Protocol):
     def __init__(
         self,
         handlers: dict[str, Callable[..., object]],
-        lost: Callable[[], object],
+        on_closed: Callable[[], object],
         clock: IReactorTime,
         *,
         takes_descriptors: bool = True,
     ) -> None:
         self.handlers = handlers
         self._takes_descriptors = takes_descriptors
-        self._lost = lost
+        self._on_closed = on_closed
         self.clock = clock
         self._numbers = itertools.count(1)
-        self._asked: dict[int, Deferred[Any]] = {}
+        self._pending: dict[int, Deferred[Any]] = {}
         self._received: deque[list[int]] = deque()
         self._begun: list[bytes] = []
         self._signatures: dict[Callable[..., object], inspect.Signature] = {}
-        self._is_deaf = False
+        self._is_ignoring = False
         self._waiting = 0
         self.is_open = True
 
@@ -104,13 +104,13 @@ class Channel(Protocol):
         descriptors: Sequence[int] = (),
         **values: Any,
     ) -> Deferred[Any]:
-        """Ask the other process for something.
+        """Send a question.
 
         Args:
-            kind: What.
-            seconds: How long the answer may take; ``None`` is as long as there is another process.
-            descriptors: What it gets a duplicate of each; they may be closed at once.
-            values: What goes with it.
+            kind: Of the message.
+            seconds: How long the answer may take; ``None`` means as long as the other process lives.
+            descriptors: The other process gets duplicates; they may be closed at once.
+            values: Those of the message.
 
         Returns:
             The answer; fails with a `ChannelError`.
@@ -120,7 +120,7 @@ class Channel(Protocol):
         if not self.is_open:
             answer.errback(GoneError())
             return answer
-        self._asked[number] = answer
+        self._pending[number] = answer
         if seconds is not None:
             limit = self.clock.callLater(seconds, self._too_late, number, kind, seconds)
             answer.addBoth(_cancelled, limit)
@@ -134,16 +134,16 @@ class Channel(Protocol):
         return answer
 
     def backlog(self) -> int:
-        """Count the bytes that wait here, since the other process takes no more at present."""
+        """Count the bytes that the other process has not taken yet."""
         return self.transport.backlog if self.is_open and self.transport is not None else 0
 
     def close(self) -> None:
-        """Send what there is to send, and close."""
+        """Close after all that waits has been sent."""
         if self.is_open and self.transport is not None:
             self.transport.loseConnection()
 
     def break_off(self) -> None:
-        """Close at once: the other process takes nothing any more."""
+        """Close at once, without what waits."""
         if self.is_open and self.transport is not None:
             self.transport.abortConnection()
 
@@ -156,8 +156,7 @@ class Channel(Protocol):
             self._close_to(TypeError("it has descriptors"))
 
     def cut_off(self) -> None:
-        """Record that what is sent from now on would not arrive."""
-        self.is_open = False
+        self.is_open = False  # what is sent from now on would not arrive
 
     @override
     def dataReceived(self, data: bytes) -> None:
@@ -167,7 +166,7 @@ class Channel(Protocol):
             lines[0] = b"".join(self._begun)
             self._begun.clear()
             self._waiting = 0
-        if rest and not self._is_deaf:
+        if rest and not self._is_ignoring:
             self._begun.append(rest)
             self._waiting += len(rest)
             if self._waiting > _LONGEST:
@@ -177,7 +176,7 @@ class Channel(Protocol):
             self._line_received(line)
 
     def _line_received(self, line: bytes) -> None:
-        if self._is_deaf:
+        if self._is_ignoring:
             return
         try:
             kind, number, count, values = _read(line)
@@ -189,18 +188,18 @@ class Channel(Protocol):
                 _close(descriptors)
                 self._answered(**self._taken(self._answered, values))
             else:
-                self._heard(kind, number, count, descriptors, values)
+                self._handle(kind, number, count, descriptors, values)
 
     def _close_to(self, problem: Exception) -> None:
-        """Hear nothing any more: whoever sends what is not a message may mean anything by the next one."""
-        self._is_deaf = True
+        """Ignore all that comes from now on: after an invalid message the next one may mean anything."""
+        self._is_ignoring = True
         self._log.error(
             "another process sends what is not a message, so the channel to it is closed: {why}",
             why=repr(problem),
         )
         self.break_off()
 
-    def _heard(
+    def _handle(
         self,
         kind: str,
         number: int | None,
@@ -223,11 +222,12 @@ class Channel(Protocol):
             maybeDeferred(_called, handler, values).addErrback(self._failed, kind)
 
     def _failed(self, failure: Failure, kind: str) -> None:
-        """Log the failure: there is no caller who would see it."""
-        self._log.failure("another process has told {kind!r}, which failed", failure, kind=kind)
+        self._log.failure(
+            "the handler of another process's message {kind!r} failed", failure, kind=kind
+        )
 
     def _descriptors(self, count: int) -> list[int]:
-        """Return the descriptors of a message; fewer if this process may have no more."""
+        """Return the descriptors of a message; fewer if this process has reached its limit."""
         if not count:
             return []
         sent = -(-count // MOST)
@@ -252,20 +252,19 @@ class Channel(Protocol):
         answer.addErrback(failed)
 
     def _answered(self, to: int, value: Any = None, error: str | None = None) -> None:
-        asked = self._asked.pop(to, None)
-        if asked is None:  # any more
+        pending = self._pending.pop(to, None)
+        if pending is None:  # it is too late
             return
         if error is None:
-            asked.callback(value)
+            pending.callback(value)
         else:
-            asked.errback(ChannelError(error))
+            pending.errback(ChannelError(error))
 
     def _too_late(self, number: int, kind: str, seconds: float) -> None:
-        asked = self._asked.pop(number)
-        asked.errback(LateError(kind, seconds))
+        self._pending.pop(number).errback(AnswerTimeoutError(kind, seconds))
 
     def _taken(self, handler: Callable[..., object], values: dict[str, Any]) -> dict[str, Any]:
-        """Leave out what a handler has no argument for."""
+        """Leave out values that a handler has no argument for."""
         names = self._signature(handler).parameters
         if (
             names and [*names.values()][-1].kind is inspect.Parameter.VAR_KEYWORD
@@ -274,7 +273,7 @@ class Channel(Protocol):
         return {name: value for name, value in values.items() if name in names}
 
     def _lacking(self, handler: Callable[..., object], values: dict[str, Any]) -> str:
-        """Name the first argument that a handler needs and is not there; empty if there is none."""
+        """Return the first argument of a handler that is missing; empty if there is none."""
         for name, one in self._signature(handler).parameters.items():
             is_needed = one.kind in _NAMED and one.default is one.empty
             if is_needed and name not in values:
@@ -289,12 +288,12 @@ class Channel(Protocol):
     @override
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self.is_open = False
-        asked, self._asked = self._asked, {}
-        for answer in asked.values():
+        pending, self._pending = self._pending, {}
+        for answer in pending.values():
             answer.errback(GoneError())
         _close(itertools.chain(*self._received))
         self._received.clear()
-        self._lost()
+        self._on_closed()
 
 
 _LONGEST = 2**28
@@ -303,7 +302,7 @@ _LONGEST = 2**28
 _NAMED = {inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY}
 
 _NO_MESSAGE = (AttributeError, IndexError, KeyError, TypeError, ValueError)
-"""What reading raises of what is not one."""
+"""Raised by reading what is not a message."""
 
 
 def _read(line: bytes) -> tuple[str, int | None, int, dict[str, Any]]:
@@ -346,6 +345,60 @@ def _cancelled(result: Any, limit: IDelayedCall) -> Any:
 
 
 def attach(reactor: Any, channel: Channel, end: socket.socket) -> None:
-    """Let a channel speak over one of a pair of sockets, which then belongs to it."""
-    with end:  # whoever gave it may close it, too
+    """Connect a channel to one of a pair of sockets, which then belongs to it."""
+    with end:  # its owner may close it, too
         DescriptorStream(reactor, end.dup(), channel)
+
+
+_PAUSE = 5.0  # seconds between two questions
+_PATIENCE = 10.0
+"""Seconds that the answer may take."""
+
+_log = Logger()
+
+
+class Liveness:
+    """Breaks a channel off whose process does not answer, while it owes an answer that may take as long as a connection lasts.
+
+    Such a process may have been halted. All pending questions then fail.
+
+    Args:
+        channel: Leads to the process.
+    """
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+        self._owed = 0
+        self._is_asking = False
+        self._timer: IDelayedCall | None = None
+
+    def question_sent(self) -> None:
+        self._owed += 1
+        self._wait()
+
+    def answer_received(self) -> None:
+        self._owed -= 1
+        if not self._owed and self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _wait(self) -> None:
+        if self._owed and self._timer is None and not self._is_asking and self._channel.is_open:
+            self._timer = self._channel.clock.callLater(_PAUSE, self._ask)
+
+    def _ask(self) -> None:
+        self._timer = None
+        self._is_asking = True
+        # A process of an older version answers that it does not know the question, so it lives.
+        self._channel.ask("alive", seconds=_PATIENCE).addBoth(self._answered)
+
+    def _answered(self, answer: Failure | None) -> None:
+        self._is_asking = False
+        if answer is not None and answer.check(AnswerTimeoutError):
+            _log.warn(
+                "the process that connections came from does not answer: places at servers that it keeps are free from now on; "
+                "if it is halted, end it (kill -KILL), or let it go on (kill -CONT)"
+            )
+            self._channel.break_off()
+        else:
+            self._wait()

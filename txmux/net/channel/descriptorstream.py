@@ -26,19 +26,19 @@ _ANCILLARY = socket.CMSG_SPACE(MOST * array.array("i").itemsize)
 _CLOEXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
 
 
-class Receiving(Protocol):
-    """A protocol that is also told of descriptors."""
+class DescriptorProtocol(Protocol):
+    """A protocol that also receives descriptors."""
 
     def descriptors_received(self, descriptors: list[int], /) -> None:
-        """Take the descriptors that came with the next bytes; fewer than were sent if this process may have no more."""
+        """Take descriptors that came with the next bytes; fewer than were sent if this process has reached its limit."""
 
     def cut_off(self) -> None:
-        """Record that nothing more is sent; the connection is closed when what waits has gone."""
+        """Record that nothing more is sent; the connection is closed when all that waits has been sent."""
 
 
 @attrs.define
-class _Waiting:
-    """Bytes that the other process has not taken yet, with the descriptors that go with the first of them."""
+class _Unsent:
+    """Bytes that the other process has not taken yet, with the descriptors of the first of them."""
 
     data: memoryview
     descriptors: list[int] = attrs.Factory(list)
@@ -53,17 +53,17 @@ class DescriptorStream(FileDescriptor):
     Args:
         reactor: Watches the socket.
         end: The socket, which belongs to this transport from now on.
-        protocol: It is told what comes; see `Receiving`.
+        protocol: A `DescriptorProtocol`.
 
     Attributes:
-        backlog: The number of bytes that wait here, since the other process takes no more at present.
+        backlog: The number of bytes that the other process has not taken yet.
     """
 
     def __init__(self, reactor: Any, end: socket.socket, protocol: IProtocol) -> None:
         super().__init__(reactor)
         end.setblocking(False)  # noqa: FBT003 - the socket module's signature
         self._socket = end
-        self._waiting: deque[_Waiting] = deque()
+        self._waiting: deque[_Unsent] = deque()
         self.backlog = 0
         self.fileno = end.fileno  # type: ignore[method-assign]
         self.protocol: Any = protocol
@@ -73,7 +73,6 @@ class DescriptorStream(FileDescriptor):
         self.startReading()
 
     def write(self, data: bytes) -> None:
-        """Send bytes."""
         self.send(data)
 
     def send(self, data: bytes, descriptors: Sequence[int] = ()) -> None:
@@ -99,14 +98,14 @@ class DescriptorStream(FileDescriptor):
             try:
                 sent = self._send_now(data, descriptors)
             except OSError:
-                sent = 0  # what is wrong will show when it is tried again
+                sent = 0  # the next try finds the error
             if sent:
                 data, descriptors = data[sent:], ()
         if data:
-            waiting = _Waiting(data)
+            waiting = _Unsent(data)
             try:
                 waiting.descriptors.extend(map(os.dup, descriptors))
-            except OSError:  # there may be no more; without them the rest means nothing
+            except OSError:  # the limit is reached; without descriptors the message means nothing
                 _close(waiting.descriptors)
                 self._cut_off()
                 return
@@ -115,7 +114,7 @@ class DescriptorStream(FileDescriptor):
             self.startWriting()
 
     def _cut_off(self) -> None:
-        """Send only what was to be sent before: the other process relies on it."""
+        """Send only what waits: the other process relies on it."""
         self._is_cut_off = True
         self.protocol.cut_off()
         self.loseConnection()
@@ -126,10 +125,7 @@ class DescriptorStream(FileDescriptor):
         rights = array.array("i", descriptors)
         return self._socket.sendmsg([data], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
 
-    # What the reactor calls.
-
     def doWrite(self) -> BaseException | None:
-        """Send what waits."""
         while self._waiting:
             first = self._waiting[0]
             try:
@@ -137,7 +133,7 @@ class DescriptorStream(FileDescriptor):
             except BlockingIOError:
                 return None
             except (BrokenPipeError, ConnectionResetError):
-                self._forget()  # what the other process has said before its end is still to be read
+                self._forget()  # what the other process sent before its end is still to be read
                 break
             except OSError:
                 return main.CONNECTION_LOST
@@ -151,14 +147,10 @@ class DescriptorStream(FileDescriptor):
         return main.CONNECTION_DONE if self.disconnecting else None
 
     def doRead(self) -> BaseException | None:
-        """Take what has come."""
         try:
             data, ancillary, flags, _ = self._socket.recvmsg(_AT_ONCE, _ANCILLARY, _CLOEXEC)
-        except (
-            BlockingIOError,
-            MemoryError,
-        ):  # Python has memory for the answer before it asks: nothing is taken
-            return None
+        except (BlockingIOError, MemoryError):
+            return None  # Python allocates memory before the call: nothing is lost
         except OSError:
             return main.CONNECTION_LOST
         received = array.array("i")
@@ -181,7 +173,7 @@ class DescriptorStream(FileDescriptor):
         self.backlog = 0
 
     def abortConnection(self) -> None:
-        """Close at once; what waits is not sent any more."""
+        """Close at once, without sending what waits."""
         if self.connected and not self._is_aborting:
             self._is_aborting = True
             self.stopReading()
@@ -190,7 +182,6 @@ class DescriptorStream(FileDescriptor):
             reactor.callLater(0, self.connectionLost, Failure(main.CONNECTION_LOST))
 
     def connectionLost(self, reason: Failure) -> None:
-        """Close the socket, and tell the protocol."""
         if not self.connected:
             return
         super().connectionLost(reason)

@@ -1,4 +1,4 @@
-"""What a worker logs goes to its parent's log."""
+"""Forwards a worker's log to its parent's."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ if TYPE_CHECKING:
     from txmux.net.channel.channel import Channel
 
 _MOST = 4 * 1024 * 1024
-"""Bytes that may wait for the parent, which a busy worker may write in a moment without anything being wrong."""
+"""Bytes that may wait for the parent; a busy worker may write that many in a moment."""
 
 
 @implementer(ILogObserver)
-class Forwarding:
+class LogForwarder:
     """Sends events over a channel; when that is closed, they go to the standard error stream.
 
-    What the parent does not take is kept, up to a limit; further events are lost, and the next one that is not tells how
-    many. What Twisted says of its own doings is left out, unless it is a warning or worse.
+    What the parent does not take is kept, up to a limit; further events are dropped, and their number is sent before the
+    next one. Twisted's own events below a warning are left out.
 
     Args:
         channel: Leads to the parent.
-        alone: Takes the place of the standard error stream.
+        alone: Used in place of the standard error stream.
     """
 
     def __init__(self, channel: Channel, alone: Any = None) -> None:
@@ -35,7 +35,6 @@ class Forwarding:
         self._alone = textFileLogObserver(alone or sys.stderr)
 
     def __call__(self, event: LogEvent) -> None:
-        """Take an event."""
         level, namespace = event["log_level"], event.get("log_namespace", "")
         least = LogLevel.info if namespace.startswith("txmux") else LogLevel.warn
         if level < least:
@@ -45,10 +44,10 @@ class Forwarding:
         elif self._channel.backlog() > _MOST:
             self._lost += 1
         else:
-            self._tell_of_lost()
+            self._report_lost()
             self._send(event, level, namespace)
 
-    def _tell_of_lost(self) -> None:
+    def _report_lost(self) -> None:
         lost, self._lost = self._lost, 0
         if lost:
             text = f"the parent process took no lines for a while; {lost} are lost"

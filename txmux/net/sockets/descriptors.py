@@ -249,4 +249,4 @@ def _stop_end() -> None:
 
 def _log_end() -> None:
     _end.clear()
-    _log.info("clients no longer wait to be accepted")
+    _log.info("no client waits to be accepted now")

@@ -1,4 +1,4 @@
-"""Which files that TLS needs cannot be used, told with the lines that name them."""
+"""Files for TLS that cannot be used, with the lines that name them."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 
 def unusable_files(rules: Rules) -> tuple[list[Problem], list[Problem]]:
-    """Read the files of all routes that end TLS, of all backends that are spoken to by it, and of ``ssl:`` endpoints.
+    """Read the files of all routes that terminate TLS, of all backends with TLS, and of ``ssl:`` endpoints.
 
     Returns:
-        What is wrong with them, and apart from that which of them this process may not read, though another may.
+        What is wrong with them, and apart from that the ones that only this process may not read.
     """
     wrong: list[Problem] = []
     forbidden: list[Problem] = []

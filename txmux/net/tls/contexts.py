@@ -1,4 +1,4 @@
-"""What OpenSSL needs to end the TLS of clients, and which certificate each client is shown."""
+"""OpenSSL's contexts to terminate TLS: the certificate for each client, and which client certificates are allowed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from OpenSSL import SSL, crypto
 
-from txmux.net.tls.allowed import is_allowed
 from txmux.net.tls.errors import TLSFileError
 from txmux.net.tls.pem import read_authorities, read_key_pairs, read_revocations
 
@@ -31,14 +30,14 @@ _OPTIONS = (
 
 _MODE = SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT
 _REFUSED = 47
-"""X509_V_ERR_PERMITTED_VIOLATION: OpenSSL has no alert of its own for it, and sends ``certificate_unknown`` (RFC 8446, section 6.2)."""
+"""X509_V_ERR_PERMITTED_VIOLATION: OpenSSL has no special alert for it, and sends ``certificate_unknown`` (RFC 8446, section 6.2)."""
 
 NOT_ALLOWED = -1
-"""Told in place of a number of OpenSSL's: a certificate has been verified, but no line of ``allow_client`` fits it."""
+"""In place of OpenSSL's number of a reason: a certificate has been verified, but no line of ``allow_client`` fits it."""
 
 
 class NoCommonProtocolError(SSL.Error):
-    """A client offers by ALPN only what is not spoken; OpenSSL tells it so by an alert (RFC 7301, section 3.2)."""
+    """A client offers by ALPN no protocol of ours; OpenSSL sends it an alert (RFC 7301, section 3.2)."""
 
     def __init__(self, message: str) -> None:
         super().__init__([("", "", message)])  # as errors of OpenSSL's are
@@ -51,10 +50,10 @@ class Contexts:
         TLSFileError: A file cannot be used.
 
     Attributes:
-        default: For a client that asks for no name, or for one that nobody has; changes by itself to another
-            context when the client asks for the name of that.
-        valid_until: For each certificate its file, and when it is not valid any more, in seconds since 1970.
-        content: All certificates and lists of revoked ones, to compare them with others.
+        default: For a client that asks for no name, or for an unknown one; switches by itself to the context of the name
+            that a client asks for.
+        valid_until: For each certificate its file, and when it expires, in seconds since 1970.
+        content: All certificates and revocation lists, for comparison.
     """
 
     def __init__(self, end: TlsEnd) -> None:
@@ -89,16 +88,16 @@ class Contexts:
         self.default.set_tlsext_servername_callback(self._chosen_by_name)
 
     def _chosen_by_name(self, connection: SSL.Connection) -> None:
-        asked = connection.get_servername()
-        if asked is not None:
-            connection.set_context(self.of(asked.decode("latin-1")))
+        sni = connection.get_servername()
+        if sni is not None:
+            connection.set_context(self.context_for(sni.decode("latin-1")))
 
-    def of(self, name: str) -> SSL.Context:
+    def context_for(self, name: str) -> SSL.Context:
         """Find the context for a host's name.
 
         Args:
-            name: As the client writes it; only itself or a wildcard in place of its first label is right for it (RFC
-                9525, section 6.3).
+            name: As the client writes it; matched exactly, or by a wildcard in place of its first label (RFC 9525,
+                section 6.3).
         """
         name = name.lower().removesuffix(".")
         parent = name.partition(".")[2]
@@ -106,7 +105,7 @@ class Contexts:
 
 
 def _by_names(pairs: Iterable[KeyPair]) -> dict[frozenset[str], list[KeyPair]]:
-    """Put certificates for the same names together, of which OpenSSL takes one that suits the client: RSA or ECDSA."""
+    """Group certificates for the same names, of which OpenSSL takes one that suits the client: RSA or ECDSA."""
     found: dict[frozenset[str], list[KeyPair]] = {}
     for pair in pairs:
         group = found.setdefault(_names_of(pair.certificate.to_cryptography()), [])
@@ -116,7 +115,7 @@ def _by_names(pairs: Iterable[KeyPair]) -> dict[frozenset[str], list[KeyPair]]:
 
 
 def _names_of(certificate: x509.Certificate) -> frozenset[str]:
-    """Return the names of hosts that a certificate is for; its common name only where it has no better ones."""
+    """Return the host names of a certificate; its common name only where it has no others."""
     names: list[Any]
     try:
         extension = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
@@ -147,11 +146,11 @@ def _make_context(
     if end.client_ca is not None:
         verify = partial(_verified, end.allow_client)
         context.set_verify(_MODE, verify)
-        _have_refused_told(context)
-        # A session would let its client in after the certificate, or the list of revoked ones, has expired.
+        _send_fitting_alert(context)
+        # A session would admit its client after the certificate, or the revocation list, has expired.
         context.set_options(SSL.OP_NO_TICKET)
         store: Any = context.get_cert_store()
-        # Whoever is in the file is trusted, be it an authority below another one.
+        # Every authority in the file is trusted, also one below another.
         flags = crypto.X509StoreFlags.PARTIAL_CHAIN
         if end.client_crl is not None:
             flags |= crypto.X509StoreFlags.CRL_CHECK | crypto.X509StoreFlags.CRL_CHECK_ALL
@@ -181,9 +180,9 @@ def _show(context: SSL.Context, pair: KeyPair) -> None:
         ) from None
 
 
-def _first_of(wanted: Sequence[bytes]) -> Callable[[SSL.Connection, list[bytes]], bytes]:
+def _first_of(protocols: Sequence[bytes]) -> Callable[[SSL.Connection, list[bytes]], bytes]:
     def choose(_: SSL.Connection, offered: list[bytes]) -> bytes:
-        for protocol in wanted:
+        for protocol in protocols:
             if protocol in offered:
                 return protocol
         shown = ", ".join(protocol.decode("latin-1") for protocol in offered)
@@ -202,9 +201,9 @@ def _verified(
     depth: int,
     ok: int,
 ) -> bool:
-    """Say whether a client's certificate is accepted; if it is not, leave a note with the transport of why.
+    """Return whether a client's certificate is accepted; if it is not, the transport gets the reason.
 
-    Every client is asked: with certificates of clients there are no sessions to come back with.
+    Called for every client: with client certificates there are no sessions.
     """
     if ok and (depth or not allowed):
         return True
@@ -215,10 +214,10 @@ def _verified(
     return False
 
 
-def _have_refused_told(context: SSL.Context) -> None:
-    """Send a fitting alert to a client that is refused despite a valid certificate: OpenSSL would send ``internal_error``.
+def _send_fitting_alert(context: SSL.Context) -> None:
+    """Have a client that is refused despite a valid certificate get a fitting alert: OpenSSL would send ``internal_error``.
 
-    What the callback of pyOpenSSL answers has no place for a reason, so one is put around it.
+    pyOpenSSL's callback cannot return a reason, so another one is put around it.
     """
     openssl: Any = SSL
     lib = openssl._lib
@@ -234,3 +233,57 @@ def _have_refused_told(context: SSL.Context) -> None:
         "int (*)(int, X509_STORE_CTX *)", verify
     )
     lib.SSL_CTX_set_verify(context._context, _MODE, outer)
+
+
+_KINDS: tuple[tuple[type[Any], str], ...] = (
+    (x509.DNSName, "DNS"),
+    (x509.UniformResourceIdentifier, "URI"),
+    (x509.RFC822Name, "email"),
+    (x509.IPAddress, "IP"),
+)
+_SPIFFE = "spiffe://"
+
+
+def is_allowed(certificate: x509.Certificate, allowed: Iterable[AllowedClient]) -> bool:
+    """Return whether a verified certificate has the names of all kinds that one of some lines requires.
+
+    Args:
+        certificate: The client's.
+        allowed: The lines.
+    """
+    names = _names(certificate)
+    return any(
+        all(any(map(globs.matches, names[kind])) for kind, globs in one.wanted.items())
+        for one in allowed
+    )
+
+
+def alternative_names(certificate: x509.Certificate) -> list[tuple[str, str]]:
+    """Return the textual names of the extension subjectAltName (RFC 5280, section 4.2.1.6), with their kinds.
+
+    Returns:
+        ``DNS``, ``URI``, ``email`` or ``IP``, and the name; empty if the extension is missing or cannot be read.
+    """
+    try:
+        found = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except (x509.ExtensionNotFound, x509.DuplicateExtension, ValueError):
+        return []
+    return [
+        (kind, str(name.value)) for name in found for one, kind in _KINDS if isinstance(name, one)
+    ]
+
+
+def _names(certificate: x509.Certificate) -> dict[str, list[str]]:
+    found = alternative_names(certificate)
+    uris = [name for kind, name in found if kind == "URI"]
+    return {
+        "cn": _in_subject(certificate, x509.NameOID.COMMON_NAME),
+        "ou": _in_subject(certificate, x509.NameOID.ORGANIZATIONAL_UNIT_NAME),
+        "san": [name.lower() for _, name in found],
+        # A certificate with several URIs has no SPIFFE ID (X.509-SVID, section 2).
+        "spiffe": uris if len(uris) == 1 and uris[0].startswith(_SPIFFE) else [],
+    }
+
+
+def _in_subject(certificate: x509.Certificate, kind: x509.ObjectIdentifier) -> list[str]:
+    return [str(one.value) for one in certificate.subject.get_attributes_for_oid(kind)]

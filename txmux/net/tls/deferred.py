@@ -1,7 +1,7 @@
-"""A reactor of Twisted's without OpenSSL, until somebody wants TLS of it.
+"""Twisted's reactor without OpenSSL, which is imported when TLS is first used.
 
 Twisted's reactors import pyOpenSSL, cryptography and service-identity if they are installed. That takes 50 ms of CPU and
-13 MiB, of which a service that neither ends TLS nor speaks it to servers has no use.
+13 MiB, for nothing in a service that neither terminates TLS nor uses it towards servers.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ _NAMES = ("twisted.protocols.tls", "twisted.internet.ssl")
 
 
 class _Later(ModuleType):
-    """Stands for a module in those that have imported it; imports it when something of it is asked for."""
+    """Stands for a module in its importers, and imports it when it is first used."""
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):  # what the import system asks of every module
+        if name.startswith("__"):  # the import system looks for these in every module
             raise AttributeError(name)
         return getattr(import_module(self.__name__), name)
 
     def TLSMemoryBIOFactory(self, *args: Any, **options: Any) -> Any:
-        """Make one of Twisted's; its name is imported together with the reactor."""
+        # Importing the reactor imports this name.
         return self.__getattr__("TLSMemoryBIOFactory")(*args, **options)
 
 
 def import_reactor_without_tls() -> None:
-    """Import what all reactors for POSIX are made of, if nobody has; the parts for TLS are imported when they are used.
+    """Import the base of all reactors for POSIX, unless it is imported; its parts for TLS are imported when they are used.
 
-    ``listenSSL``, ``connectSSL`` and ``startTLS`` work as ever. Only for processes that are txmux alone. Call it before
-    anything of `twisted.internet` that has sockets is imported; later it has no effect.
+    ``listenSSL``, ``connectSSL`` and ``startTLS`` work as before. Only for processes that are txmux alone. Call it before
+    any module of `twisted.internet` with sockets is imported; later it has no effect.
     """
     if "twisted.internet.tcp" in sys.modules or any(name in sys.modules for name in _NAMES):
         return

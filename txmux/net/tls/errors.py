@@ -1,4 +1,4 @@
-"""What can be wrong with TLS; without OpenSSL, which is imported only where rules have TLS."""
+"""Errors of TLS; without OpenSSL, which is imported only where rules have TLS."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class HandshakeError(MuxError):
-    """The connection was established, but TLS could not be agreed on; the message tells why."""
+    """The connection was established, but its TLS handshake failed; the message says why."""
 
 
 class TLSFileError(MuxError):
@@ -24,8 +24,8 @@ class TLSFileError(MuxError):
 
     Args:
         key: The key that names it in the rules.
-        message: What is wrong and what would be right, without the key.
-        cause: Why the system did not let it be read, if it did not.
+        message: What is wrong and what to change, without the key.
+        cause: The system's error, if it could not be read.
 
     Attributes:
         forbidden: Whether only the permission to read it is missing.
@@ -40,7 +40,7 @@ class TLSFileError(MuxError):
 def errors(
     rules: Rules, read: Callable[[Route, TlsEnd], object]
 ) -> Iterator[tuple[TLSFileError, Problem]]:
-    """Read the files of all routes that end TLS, and give each error, also with the line that names the file.
+    """Read the files of all routes that terminate TLS, and yield each error, also with the line that names the file.
 
     Args:
         rules: Without errors.
@@ -50,7 +50,7 @@ def errors(
         try:
             if route.terminate_tls is not None:
                 read(route, route.terminate_tls)
-        except TLSFileError as error:  # noqa: PERF203 - all errors are to be told
+        except TLSFileError as error:  # noqa: PERF203 - all errors are reported
             if route.section is NOWHERE:
                 header = f"route {route.name}"
                 yield error, Problem(str(rules.path), 0, header, error.key, str(error))

@@ -31,8 +31,8 @@ class KeyPair:
     """A certificate and its key.
 
     Attributes:
-        path: Where the certificate is from.
-        chain: Those that lead from it to its authority.
+        path: The certificate's file.
+        chain: The certificates from it to its authority.
     """
 
     path: Path
@@ -43,7 +43,7 @@ class KeyPair:
 
 @attrs.frozen
 class _File:
-    """What one file holds, certificates and keys by the public key (SubjectPublicKeyInfo, RFC 5280)."""
+    """The certificates and keys of one file, by the public key (SubjectPublicKeyInfo, RFC 5280)."""
 
     path: Path
     certificates: list[tuple[bytes, x509.Certificate]]
@@ -51,7 +51,7 @@ class _File:
 
 
 def read_authorities(path: Path, key: str = "tls_ca") -> list[crypto.X509]:
-    """Read the certificates that are to be trusted.
+    """Read certificates of trusted authorities.
 
     Args:
         path: The file.
@@ -60,17 +60,17 @@ def read_authorities(path: Path, key: str = "tls_ca") -> list[crypto.X509]:
     Raises:
         TLSFileError: They cannot be read.
     """
-    wanted = "certificates"
-    found = [found for _, found in _read(key, path, wanted, keys=False).certificates]
+    content = "certificates"
+    found = [found for _, found in _read(key, path, content, keys=False).certificates]
     if not found:
-        raise TLSFileError(key, f"'{path}' has no certificate in it; {_name(wanted)}")
+        raise TLSFileError(key, f"'{path}' has no certificate in it; {_name(content)}")
     return [crypto.X509.from_cryptography(certificate) for certificate in found]
 
 
 def read_revocations(
     path: Path, key: str = "tls_client_crl"
 ) -> list[x509.CertificateRevocationList]:
-    """Read lists of certificates that were revoked (RFC 5280, section 5).
+    """Read certificate revocation lists (RFC 5280, section 5).
 
     Args:
         path: The file.
@@ -79,22 +79,22 @@ def read_revocations(
     Raises:
         TLSFileError: They cannot be read.
     """
-    wanted = "certificate revocation lists"
+    content = "certificate revocation lists"
     try:
         found = [
             x509.load_pem_x509_crl(block)
-            for kind, block in _blocks(key, path, wanted)
+            for kind, block in _blocks(key, path, content)
             if kind == b"X509 CRL"
         ]
     except ValueError:
-        raise TLSFileError(key, f"'{path}': a list is damaged; {_name(wanted)}") from None
+        raise TLSFileError(key, f"'{path}': a list is damaged; {_name(content)}") from None
     if not found:
-        raise TLSFileError(key, f"'{path}' has no list in it; {_name(wanted)}")
+        raise TLSFileError(key, f"'{path}' has no list in it; {_name(content)}")
     return found
 
 
 def read_identity(paths: Iterable[Path], key: str = "tls_client_certificate") -> dict[str, Any]:
-    """Read a client's certificate, those that lead from it to its authority, and its key.
+    """Read a client's certificate with its chain and its key.
 
     Args:
         paths: The files; together they hold all that.
@@ -104,7 +104,7 @@ def read_identity(paths: Iterable[Path], key: str = "tls_client_certificate") ->
         Arguments of Twisted's `CertificateOptions`.
 
     Raises:
-        TLSFileError: They cannot be read, or something is not in them.
+        TLSFileError: They cannot be read, or something is missing.
     """
     files = [_read(key, path, _PAIR) for path in paths]
     shown = " and ".join(f"'{file.path}'" for file in files)
@@ -134,7 +134,7 @@ def read_key_pairs(key: str, paths: Iterable[Path]) -> list[KeyPair]:
         At least one, in the order of the files.
 
     Raises:
-        TLSFileError: Something cannot be read, or does not go with the rest.
+        TLSFileError: Something cannot be read, or does not belong to the rest.
     """
     files = [_read(key, path, _PAIR) for path in paths]
     keys = {public: private for file in files for public, private in file.keys.items()}
@@ -156,7 +156,7 @@ def read_key_pairs(key: str, paths: Iterable[Path]) -> list[KeyPair]:
 
 
 def _pairs(file: _File, keys: dict[bytes, Any]) -> list[KeyPair]:
-    """Find the certificates of a file that have a key; the others are what leads to their authority."""
+    """Find the certificates of a file that have a key; the others are their chain."""
     own = [found for found in file.certificates if found[0] in keys]
     others = [found for found in file.certificates if found not in own]
     chain = tuple(crypto.X509.from_cryptography(certificate) for _, certificate in others)
@@ -171,12 +171,12 @@ def _pairs(file: _File, keys: dict[bytes, Any]) -> list[KeyPair]:
     ]
 
 
-def _blocks(key: str, path: Path, wanted: str) -> list[tuple[bytes, bytes]]:
-    """Return what the file holds: what each block is, and the block."""
+def _blocks(key: str, path: Path, content: str) -> list[tuple[bytes, bytes]]:
+    """Return each block of the file with its label."""
     try:
         data = read_bytes(path)
     except OSError as problem:
-        advice = _name(wanted)
+        advice = _name(content)
         if isinstance(problem, PermissionError):
             advice = "let the user that txmux runs as read it"
         message = f"cannot read '{path}': {problem.strerror}; {advice}"
@@ -184,8 +184,8 @@ def _blocks(key: str, path: Path, wanted: str) -> list[tuple[bytes, bytes]]:
     return [(found[1], found[0]) for found in _BLOCK.finditer(data)]
 
 
-def _read(key: str, path: Path, wanted: str, *, keys: bool = True) -> _File:
-    blocks = _blocks(key, path, wanted)
+def _read(key: str, path: Path, content: str, *, keys: bool = True) -> _File:
+    blocks = _blocks(key, path, content)
     try:
         certificates = [
             (_public(certificate), certificate)
@@ -194,20 +194,20 @@ def _read(key: str, path: Path, wanted: str, *, keys: bool = True) -> _File:
             for certificate in [x509.load_pem_x509_certificate(block)]
         ]
     except Exception:  # noqa: BLE001 - what is raised depends on what is damaged
-        message = f"'{path}': a certificate is damaged; {_name(wanted)}"
+        message = f"'{path}': a certificate is damaged; {_name(content)}"
         raise TLSFileError(key, message) from None
     private = [block for kind, block in blocks if keys and kind.endswith(b"PRIVATE KEY")]
-    loaded = [_private(key, path, block, wanted) for block in private]
+    loaded = [_private(key, path, block, content) for block in private]
     return _File(path, certificates, {_public(found): found for found in loaded})
 
 
-def _private(key: str, path: Path, block: bytes, wanted: str) -> Any:
+def _private(key: str, path: Path, block: bytes, content: str) -> Any:
     try:
         return load_pem_private_key(block, None)
     except TypeError:
         message = f"'{path}': the private key is encrypted; write it without a passphrase"
     except Exception:  # noqa: BLE001 - what a damaged key raises depends on its kind
-        message = f"'{path}': the private key is damaged; {_name(wanted)}"
+        message = f"'{path}': the private key is damaged; {_name(content)}"
     raise TLSFileError(key, message)
 
 
@@ -218,5 +218,5 @@ def _public(holder: Any) -> bytes:
     return encoded
 
 
-def _name(wanted: str) -> str:
-    return f"name a PEM file with {wanted}"
+def _name(content: str) -> str:
+    return f"name a PEM file with {content}"

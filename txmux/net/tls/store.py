@@ -1,4 +1,4 @@
-"""The certificates of a route that ends TLS, kept up with their files."""
+"""The certificates of a route that terminates TLS, read again when their files change."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _PAUSE = 1.0
 """Seconds between two looks at the files, at least."""
 _PAUSE_OF_HELPER = 5.0
-"""The same where the helper has to look at them, for whom all clients wait."""
+"""The same where the helper has to look at them, while all clients wait."""
 
 
 @attrs.frozen
@@ -31,8 +31,8 @@ class PreparedContexts:
     """What was read from the files of a route.
 
     Attributes:
-        contexts: What clients are served with.
-        states: Of the files, when they were read.
+        contexts: The clients' contexts.
+        states: Those of the files before they were read.
     """
 
     contexts: Contexts
@@ -40,15 +40,15 @@ class PreparedContexts:
 
 
 class CertificateStore:
-    """Reads the files again when they have changed, which it finds out when a client comes.
+    """Reads the files again when they have changed, which it checks when a client connects.
 
     Args:
-        end: What the rules say.
-        seconds: Tells the time.
+        end: The rules' settings.
+        seconds: Returns the time.
         route: The route's name, for the log.
 
     Attributes:
-        trouble: Why clients do not get what is in the files now; empty if they do.
+        trouble: Why clients do not get the current certificates; empty if they do.
 
     Raises:
         TLSFileError: A file cannot be used.
@@ -62,34 +62,34 @@ class CertificateStore:
         self._route = route
         self._files = [*end.files, *filter(None, (end.client_ca, end.client_crl))]
         self.trouble = ""
-        self._pause, self._is_unheard = _PAUSE, False
-        # Asked before they are read, so that a change meanwhile is seen as one.
+        self._pause, self._is_helper_silent = _PAUSE, False
+        # Before they are read, so that a change meanwhile is noticed.
         self._seen = self._states()
         self._contexts = Contexts(end)
         self._looked_at = seconds()
 
     def context(self) -> SSL.Context:
-        """Return what the next client is served with."""
+        """Return the next client's context."""
         now = self._seconds()
         if now - self._looked_at >= self._pause:
             self._looked_at = now
             states = self._states()
-            if states != self._seen and not self._is_unheard:
+            if states != self._seen and not self._is_helper_silent:
                 self._read(states)
         return self._contexts.default
 
     def valid_until(self) -> list[tuple[str, float]]:
-        """Return for each certificate its file, and when it is not valid any more, in seconds since 1970."""
+        """Return for each certificate its file, and when it expires, in seconds since 1970."""
         return self._contexts.valid_until
 
     def reread(self) -> None:
-        """Read the files, changed or not."""
+        """Read the files even if they have not changed."""
         self._read(self._states())
 
     def prepare(self) -> PreparedContexts:
-        """Read the files, changed or not, for `take`.
+        """Read the files, even if they have not changed, for `take`.
 
-        Files that this process may not read any more need not be read if nobody has changed them.
+        Files that this process has lost the permission to read need not be read if they have not changed.
 
         Raises:
             TLSFileError: A file cannot be used.
@@ -106,7 +106,7 @@ class CertificateStore:
         """Serve the next clients with what was read."""
         self._seen = prepared.states
         self.trouble = ""
-        # With the same certificates, clients go on with the sessions that they have.
+        # With the same certificates, clients keep their sessions.
         if prepared.contexts.content != self._contexts.content:
             self._contexts = prepared.contexts
         self._log.info(
@@ -123,22 +123,21 @@ class CertificateStore:
             self._log.error("{trouble}", trouble=self.trouble)
 
     def _states(self) -> object:
-        self._pause, before, self._is_unheard = _PAUSE, self._is_unheard, False
+        self._pause, before, self._is_helper_silent = _PAUSE, self._is_helper_silent, False
         states = [self._state_at(path) for path in self._files]
-        if self._is_unheard and not before:
+        if self._is_helper_silent and not before:
             self.trouble = f"[route {self._route}] terminate_tls: the helper that looks at the files does not answer"
             self._log.error("{trouble}", trouble=self.trouble)
-        elif before and not self._is_unheard:
+        elif before and not self._is_helper_silent:
             self.trouble = ""
         return states
 
     def _state_at(self, path: Path) -> object:
         try:
             state, is_helped = state_at(path)
-        except (
-            OSError
-        ) as problem:  # reading it tells, but who does not answer now would not do so then
-            self._is_unheard |= problem.errno == errno.EPIPE
+        except OSError as problem:
+            # Reading it shows the error, but a helper that does not answer now would not do so then.
+            self._is_helper_silent |= problem.errno == errno.EPIPE
             return problem.errno
         if is_helped:
             self._pause = _PAUSE_OF_HELPER

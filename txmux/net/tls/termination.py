@@ -1,52 +1,171 @@
-"""What ends the TLS of the clients of one route."""
+"""Terminates the TLS of one route's clients: its transports, what a handshake agreed on, and why one failed."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import attrs
+from cryptography import x509
 from OpenSSL import SSL
 from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from zope.interface import implementer
 
-from txmux.net.tls.agreed import AgreedTLS
-from txmux.net.tls.causes import cause_of
+from txmux.net.tls.contexts import NOT_ALLOWED, NoCommonProtocolError, alternative_names
 from txmux.net.tls.transport import TLSTransport
 
 if TYPE_CHECKING:
     from txmux.net.tls.store import CertificateStore
+    from txmux.net.tls.transport import Distrusted
+
+
+@attrs.frozen
+class AgreedTLS:
+    """The TLS of a client, ended here.
+
+    Attributes:
+        version: As OpenSSL names it: ``TLSv1.3``.
+        cipher: The cipher suite, in OpenSSL's words.
+        sni: The name that the client asked for, in lower case.
+        alpn: The protocol of ALPN (RFC 7301).
+        certificate: The client's, which has been verified.
+    """
+
+    version: str
+    cipher: str
+    sni: str | None = None
+    alpn: bytes | None = None
+    certificate: x509.Certificate | None = None
+
+    @classmethod
+    def from_connection(cls, connection: SSL.Connection) -> AgreedTLS:
+        """Read it from a connection whose handshake is complete."""
+        sni = connection.get_servername()
+        shown = connection.get_peer_certificate()
+        return cls(
+            connection.get_protocol_version_name(),
+            connection.get_cipher_name() or "",
+            sni.decode("latin-1").lower().removesuffix(".") if sni else None,
+            connection.get_alpn_proto_negotiated() or None,
+            shown.to_cryptography() if shown is not None else None,
+        )
+
+    @property
+    def common_name(self) -> str | None:
+        """The common name of the client's certificate."""
+        if self.certificate is None:
+            return None
+        names = self.certificate.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
+        return str(names[0].value) if names else None
+
+    def facts(self) -> dict[str, str]:
+        """Return its fields of the access log."""
+        values = {
+            "sni": self.sni,
+            "tls_version": self.version.removeprefix("TLSv"),
+            "tls_cipher": self.cipher,
+            "tls_alpn": self.alpn.decode("latin-1") if self.alpn else None,
+            "tls_client": self.certificate.subject.rfc4514_string() if self.certificate else None,
+            "tls_client_names": self._names(),
+        }
+        return {name: value for name, value in values.items() if value}
+
+    def _names(self) -> str:
+        found = alternative_names(self.certificate) if self.certificate is not None else ()
+        return ", ".join(f"{kind}:{name}" for kind, name in found)
 
 
 @implementer(IOpenSSLServerConnectionCreator)
 class Termination:
-    """The TLS that one route ends.
+    """Terminates the TLS of one route's clients.
 
     Args:
-        reactor: The clock that Twisted's factory wants.
+        store: The route's certificates.
+        reactor: The clock that Twisted's factory needs.
 
     Attributes:
-        factory: What transports belong to.
+        store: As above.
+        factory: The one of all transports.
     """
 
     def __init__(self, store: CertificateStore, reactor: Any) -> None:
         self.store = store
-        nothing: Any = None
-        self.factory = TLSMemoryBIOFactory(self, False, nothing, reactor)  # noqa: FBT003 - Twisted's signature
+        wrapped: Any = None  # a transport gets its protocol when it is made
+        self.factory = TLSMemoryBIOFactory(self, False, wrapped, reactor)  # noqa: FBT003 - Twisted's signature
 
     def serverConnectionForTLS(self, protocol: object) -> SSL.Connection:  # noqa: ARG002
         return SSL.Connection(self.store.context(), None)
 
-    def transport(self, protocol: Any) -> TLSTransport:
-        """Make what shakes hands with a client, and is then its transport.
+    def make_transport(self, protocol: Any) -> TLSTransport:
+        """Make the transport that shakes hands with a client.
 
         Args:
-            protocol: Is told when the handshake is complete, and of the end.
+            protocol: Notified when the handshake is complete, and of the end.
         """
         return TLSTransport(self.factory, protocol, _connectWrapped=False)
 
-    def agreed(self, transport: TLSTransport) -> AgreedTLS:
-        """Return what the handshake, which is complete, has come to."""
-        return AgreedTLS.of(transport.getHandle())
+    @staticmethod
+    def agreed(transport: TLSTransport) -> AgreedTLS:
+        return AgreedTLS.from_connection(transport.getHandle())
 
-    def cause_of(self, problem: object, transport: TLSTransport) -> str:
+    @staticmethod
+    def cause_of(problem: object, transport: TLSTransport) -> str:
         return cause_of(problem, transport.distrusted)
+
+
+_NO_TLS = "what the client sent is not TLS"
+_WORDS = {
+    "http request": _NO_TLS,
+    "https proxy request": _NO_TLS,
+    "wrong version number": _NO_TLS,
+    "packet length too long": _NO_TLS,
+    "no shared cipher": "the client and txmux have no cipher in common",
+    "no suitable signature algorithm": "the client takes no certificate with such a key",
+    "unsupported protocol": "the client speaks only older versions of TLS than tls_minimum",
+    "peer did not return a certificate": "the client has sent no certificate, but tls_client_ca wants one",
+}
+_DISTRUST = {
+    NOT_ALLOWED: "is not one of those in allow_client",
+    3: "is of an authority of which tls_client_crl has no list, {issuer!r}",
+    11: "cannot be checked: the list of {issuer!r} in tls_client_crl is not valid yet",
+    12: "cannot be checked: the list of {issuer!r} in tls_client_crl has expired",
+    9: "is valid only from {begin} UTC on",
+    10: "expired on {end} UTC",
+    23: "was revoked by {issuer!r}",
+    18: "is self-signed, and not in tls_client_ca",
+    26: "is not meant for clients",
+}
+_UNKNOWN_AUTHORITY = {2, 19, 20, 21}
+
+
+def cause_of(problem: object, distrusted: Distrusted | None = None) -> str:
+    """Return why a handshake failed, in words.
+
+    Args:
+        problem: The exception.
+        distrusted: Why OpenSSL did not accept the client's certificate.
+    """
+    if not isinstance(problem, SSL.Error):
+        return "the client left in the middle of the TLS handshake"
+    reasons = [str(reason) for _, _, reason in problem.args[0]] if problem.args else []
+    reason = reasons[-1] if reasons else str(problem)
+    if distrusted is not None and "certificate verify failed" in reasons:
+        return _distrust(*distrusted)
+    if isinstance(problem, NoCommonProtocolError):
+        return reason
+    if " alert " in reason:
+        return (
+            f"the client ended the TLS handshake with the alert {reason.partition(' alert ')[2]!r}"
+        )
+    return _WORDS.get(reason, f"the TLS handshake failed: {reason}")
+
+
+def _distrust(number: int, certificate: x509.Certificate) -> str:
+    whose = f"the certificate of {certificate.subject.rfc4514_string()!r}"
+    issuer = certificate.issuer.rfc4514_string()
+    if number in _UNKNOWN_AUTHORITY:
+        return f"{whose} is of an authority that is not in tls_client_ca, {issuer!r}"
+    text = _DISTRUST.get(number, "is not accepted (X509_V_ERR {number} of OpenSSL)")
+    times = {"begin": certificate.not_valid_before_utc, "end": certificate.not_valid_after_utc}
+    shown = {name: f"{time:%Y-%m-%d %H:%M}" for name, time in times.items()}
+    return f"{whose} {text.format(number=number, issuer=issuer, **shown)}"

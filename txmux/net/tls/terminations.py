@@ -1,4 +1,4 @@
-"""What ends the TLS of clients, for each route that does so. OpenSSL is imported for the first of them."""
+"""The terminations of all routes that terminate TLS. OpenSSL is imported for the first of them."""
 
 from __future__ import annotations
 
@@ -20,35 +20,35 @@ if TYPE_CHECKING:
 
 
 class Terminations:
-    """All TLS that a process ends; its certificates are read once, however many listeners show them."""
+    """All TLS that a process terminates; certificates are read once, however many listeners present them."""
 
     def __init__(self, reactor: IReactorTime) -> None:
         self._reactor = reactor
         self._made: dict[tuple[str, TlsEnd], Termination] = {}
 
     def add(self, rules: Rules) -> None:
-        """Read the certificates of all routes that end TLS.
+        """Read the certificates of all routes that terminate TLS.
 
         Raises:
-            RulesError: Files cannot be used; all are named.
+            RulesError: Files cannot be used; it names all of them.
         """
-        problems = [problem for _, problem in errors(rules, self._of)]
+        problems = [problem for _, problem in errors(rules, self._termination_of)]
         if problems:
             raise RulesError(problems)
 
-    def of(self, route: Route) -> Termination:
-        """Return what ends the TLS of a route that does so; the same object for the same name and files.
+    def termination_of(self, route: Route) -> Termination:
+        """Return the termination of a route's TLS; the same object for the same name and files.
 
         Raises:
             MuxError: A file cannot be used.
         """
-        assert route.terminate_tls is not None  # noqa: S101 - nobody asks otherwise
+        assert route.terminate_tls is not None  # noqa: S101 - for other routes it is not called
         try:
-            return self._of(route, route.terminate_tls)
+            return self._termination_of(route, route.terminate_tls)
         except TLSFileError as problem:
             raise MuxError(f"[route {route.name}] {problem.key}: {problem}") from problem
 
-    def _of(self, route: Route, end: TlsEnd) -> Termination:
+    def _termination_of(self, route: Route, end: TlsEnd) -> Termination:
         made = self._made.get((route.name, end))
         if made is None:
             from txmux.net.tls.store import CertificateStore  # noqa: PLC0415 - OpenSSL takes a while
@@ -59,10 +59,10 @@ class Terminations:
         return made
 
     def prepare(self, rules: Rules) -> PreparedTerminations:
-        """Read all files that rules name; nothing of what there is changes.
+        """Read all files that rules name; nothing that exists changes.
 
         Returns:
-            What ends this by `commit` or `abandon`. Its ``problems`` tell what cannot be used; then only `abandon` is left.
+            Ends this by `commit` or `abandon`; only `abandon` if its ``problems`` name files that cannot be used.
         """
         prepared = PreparedTerminations(self._made)
 
@@ -72,7 +72,7 @@ class Terminations:
                 termination = self._made[key]
                 prepared.read[termination] = termination.store.prepare()
             else:
-                prepared.made[key] = self._of(route, end)
+                prepared.made[key] = self._termination_of(route, end)
             prepared.kept.add(key)
 
         prepared.problems = [problem for _, problem in errors(rules, read)]
@@ -89,10 +89,10 @@ class Terminations:
 
 @attrs.define
 class PreparedTerminations:
-    """What the ends of TLS will be.
+    """The terminations of changed rules.
 
     Attributes:
-        problems: What cannot be used.
+        problems: The files that cannot be used.
     """
 
     _all: dict[tuple[str, TlsEnd], Termination]
@@ -102,13 +102,12 @@ class PreparedTerminations:
     problems: list[Problem] = attrs.field(factory=list, init=False)
 
     def commit(self) -> None:
-        """Serve the next clients with what was read, and forget what the rules do not have."""
+        """Serve the next clients with what was read, and remove what the rules do not have."""
         for termination, contexts in self.read.items():
             termination.store.take(contexts)
         for key in [key for key in self._all if key not in self.kept]:
             del self._all[key]
 
     def abandon(self) -> None:
-        """Forget what is new."""
         for key in self.made:
             del self._all[key]

@@ -19,31 +19,34 @@ from txmux.net.sockets.transport import below_tls, waiting
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from txmux.net.tls.causes import Distrusted
+    from cryptography import x509
+
+Distrusted = tuple[int, "x509.Certificate"]
+"""OpenSSL's number of the reason (``X509_V_ERR_*``), and the certificate that it is about."""
 
 _RECORD = 2**14
 """The most plaintext that a record has (RFC 8446, section 5.1)."""
 _PIECE = 2**15
-"""The most that is taken at once of what is encrypted: a record and more (section 5.2)."""
+"""The most ciphertext that is taken at once: a record and more (section 5.2)."""
 _MOST_UNREAD = 2**16
-"""Bytes of answers that OpenSSL gives by itself, as to a KeyUpdate (section 4.6.3), while the client reads nothing."""
+"""Bytes that OpenSSL answers by itself, as to a KeyUpdate (section 4.6.3), while the client reads nothing."""
 
 
 @implementer(IHalfCloseableProtocol)
 class TLSTransport(TLSMemoryBIOProtocol):
-    """The TLS of a client, as the transport of whoever serves it. Made with that protocol, which can be half-closed.
+    """The TLS of a client, as the transport of a protocol that can be half-closed.
 
-    Two things are otherwise than in Twisted's. The client's close-notify only tells that no more will come, as TLS 1.3
-    has it (RFC 8446, section 6.1), and what is left for the client is still sent; so it is with the end of the
-    TCP connection's one direction, since many clients send no close-notify, unless `strict`. And to break the connection
-    off sends no close-notify, since that would make a cut answer look complete.
+    It differs from Twisted's in two ways. The client's close-notify only ends its own direction, as in TLS 1.3 (RFC 8446,
+    section 6.1), and what is left for the client is still sent; unless `strict`, the end of the TCP connection's one
+    direction means the same, since many clients send no close-notify. And breaking the connection off sends no
+    close-notify, since that would make a cut answer look complete.
 
-    Whoever it is made with is told by a method ``truncated()``, if it has one, when the client's direction of the TCP
-    connection ends without a close-notify before one was sent to the client: anybody on the way could have cut it.
+    The protocol's method ``truncated()``, if it has one, is called when the client's direction of the TCP connection ends
+    without a close-notify before one was sent to the client: an attacker on the way could have cut it.
 
     Attributes:
         strict: Whether such an end breaks the connection.
-        distrusted: What OpenSSL has against the client's certificate, if anything.
+        distrusted: Why OpenSSL does not accept the client's certificate, if it does not.
     """
 
     strict = False
@@ -63,7 +66,7 @@ class TLSTransport(TLSMemoryBIOProtocol):
         try:
             while at < len(data):
                 at += self._tlsConnection.send(view[at : at + _RECORD])
-                # Taken at once, since OpenSSL keeps as much memory for a connection as ever waited there.
+                # Taken at once: OpenSSL never frees the memory of a connection for the most that has waited there.
                 pieces.append(self._tlsConnection.bio_read(_PIECE))
         except WantReadError:
             self._bufferedWrite(data[at:])
@@ -75,7 +78,6 @@ class TLSTransport(TLSMemoryBIOProtocol):
             self._tlsShutdownFinished(failure)
 
     def _flushSendBIO(self) -> None:
-        """Send what is encrypted."""
         data = self._encrypted()
         if data:
             self.transport.write(data)
@@ -89,7 +91,7 @@ class TLSTransport(TLSMemoryBIOProtocol):
         return data
 
     def _answer(self) -> None:
-        """Send what OpenSSL has to say to what has come; to a client that reads none of it, not without a limit."""
+        """Send what OpenSSL answers by itself; to a client that reads none of it, up to a limit."""
         data = self._encrypted()
         if not data:
             return
@@ -118,15 +120,15 @@ class TLSTransport(TLSMemoryBIOProtocol):
             self.wrappedProtocol.dataReceived(b"".join(pieces))
         if end is not None and not self._lostTLSConnection:
             end()
-        if self._tlsConnection is not None:  # nobody has let go of everything meanwhile
+        if self._tlsConnection is not None:  # the protocol may have ended the connection
             self._answer()
 
     def _finished(self) -> None:
-        """Report that the client will send no more, unless that is all that the end was waited for."""
+        """Report that the client will send no more; if we have sent a close-notify, end the connection."""
         self._has_finished = True
         if self._tlsConnection.get_shutdown() & SENT_SHUTDOWN:
             self._shutdownTLS()
-            # Both have said the end: with TLS inside of TLS, that outside may yet be broken off, which cuts nothing.
+            # Both have sent the end: with TLS inside of TLS, the outer one may still be broken off, which cuts nothing.
             self._reason = self._reason or connectionDone
             self._tlsShutdownFinished(None)
         else:
@@ -136,18 +138,17 @@ class TLSTransport(TLSMemoryBIOProtocol):
         if not self._aborted:
             super()._shutdownTLS()
             if self._has_finished:
-                self.transport.loseConnection()  # there is no close-notify to be waited for
+                self.transport.loseConnection()  # there is no close-notify to wait for
 
     def _tlsShutdownFinished(self, reason: Failure | None) -> None:
         if self._producer is not None:
-            # The connection below would not be closed while there is one, and it has nobody to write to any more.
+            # The connection below would not close while there is one, and it has no transport to write to now.
             producer = self._producer
             self.unregisterProducer()
             producer.stopProducing()
         super()._tlsShutdownFinished(reason)
 
     def readConnectionLost(self) -> None:
-        """Learn that the connection below sends no more."""
         if self._has_finished or self._lostTLSConnection:
             return
         if not self._handshakeDone or (self._is_truncated() and self.strict):
@@ -161,21 +162,20 @@ class TLSTransport(TLSMemoryBIOProtocol):
         self.transport.abortConnection()
 
     def _is_truncated(self) -> bool:
-        """Return whether the client ends without a close-notify where there should be one, having told of it."""
+        """Return whether a close-notify of the client is missing, after a call of ``truncated()``."""
         inner = self.wrappedProtocol
         # With TLS inside of TLS, the innermost one says whether all has come.
         if isinstance(inner, TLSTransport) or self._tlsConnection.get_shutdown() & SENT_SHUTDOWN:
             return False
-        tell = getattr(inner, "truncated", None)
-        if tell is not None:
-            tell()
+        report = getattr(inner, "truncated", None)
+        if report is not None:
+            report()
         return True
 
     def writeConnectionLost(self) -> None:
-        """Learn that a half-close of the connection below was carried out, which nobody asks for."""
+        pass  # no half-close of the connection below is ever requested
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """Report the loss to the protocol."""
-        # Nothing is left to be read: whatever came was passed on at once.
+        # Nothing is left to be read: all that came was passed on at once.
         self._lostTLSConnection = True
         super().connectionLost(reason)

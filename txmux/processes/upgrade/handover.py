@@ -26,8 +26,7 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.logger import Logger
 
 from txmux.errors import MuxError
-from txmux.net.channel.channel import ChannelError
-from txmux.net.channel.liveness import Liveness
+from txmux.net.channel.channel import ChannelError, Liveness
 from txmux.processes.workers.messages import sockets_of
 from txmux.tcp.moving import Unpacking, packed
 
@@ -268,10 +267,10 @@ class Adopting:
         liveness = self._liveness = self._liveness or Liveness(self.channel)
 
         def is_free(_: object) -> None:
-            liveness.has_answered()
+            liveness.answer_received()
             free()
 
-        liveness.owes()
+        liveness.question_sent()
         # No time limit: whoever waited longer in the other process may have the place for as long as it likes.
         self.channel.ask("ended", id=identity).addBoth(is_free)
 

@@ -18,7 +18,7 @@ from txmux.control.worker_answers import WorkerAnswers
 from txmux.errors import MuxError
 from txmux.files import use_helper
 from txmux.net.channel.channel import Channel, attach
-from txmux.net.channel.forwarding import Forwarding
+from txmux.net.channel.forwarding import LogForwarder
 from txmux.net.sockets.memory import keep_running
 from txmux.net.sockets.poller import after_turn
 from txmux.net.sockets.timers import use_monotonic_time
@@ -382,7 +382,9 @@ def run(number: int, end: socket.socket, *, reactor: str, sandbox: Sandbox) -> i
     keep_running(any_reactor)
     worker = WorkerProcess(number, any_reactor, is_confined=is_confined, problem=problem)
     alone: Any = ServiceLog(sys.stderr, any_reactor)
-    globalLogBeginner.beginLoggingTo([Forwarding(worker.channel, alone)], redirectStandardIO=False)
+    globalLogBeginner.beginLoggingTo(
+        [LogForwarder(worker.channel, alone)], redirectStandardIO=False
+    )
     attach(any_reactor, worker.channel, end)
     # systemd sends it to every process of a service.
     SignalWatch(any_reactor, worker.be_replaced, signal.SIGTERM).start()

@@ -20,8 +20,7 @@ if TYPE_CHECKING:
 
     from twisted.python.failure import Failure
 
-    from txmux.net.tls.agreed import AgreedTLS
-    from txmux.net.tls.termination import Termination
+    from txmux.net.tls.termination import AgreedTLS, Termination
     from txmux.tcp.configuration import RuleLayer
     from txmux.telemetry.reasons import AbortReason, EndReason
     from txmux.telemetry.states import ConnectionState
@@ -49,7 +48,7 @@ class Handshaking(Stage):
         client = self._client
         below: Any = client.transport
         self.wait(client.configuration.settings.detect_timeout, self._too_late)
-        self._tls = tls = self._termination.transport(self)
+        self._tls = tls = self._termination.make_transport(self)
         tls.strict = client.configuration.settings.tls_strict
         if isinstance(below, ProtocolWrapper):
             below.wrappedProtocol = tls

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.backends.connect.tls_case import authority
-from txmux.net.tls.allowed import is_allowed
+from txmux.net.tls.contexts import is_allowed
 from txmux.rules.problems import InvalidValueError
 from txmux.rules.reading.certificates import allowed_client
 
