@@ -97,7 +97,7 @@ class DescriptorTests(InteropTestCase):
             self.assertEqual(late.recv(5), b"hello")
         counted = Counter(line["reason"] for line in self.mux.take(_CLIENTS + 1))
         self.assertEqual((counted, answered), ({"done": _CLIENTS + 1}, _CLIENTS))
-        self.mux.child.wait_for("no client waits to be accepted any more")
+        self.mux.child.wait_for("no client waits to be accepted now")
 
 
 class ChurnTests(InteropTestCase):
@@ -140,7 +140,7 @@ class ChurnTests(InteropTestCase):
         with ThreadPoolExecutor(self.clients) as threads:
             served = threads.map(lambda _: self.served(family, address, begin), range(self.clients))
             self.assertEqual(sum(served), self.clients * self.times, mux.child.output)
-        mux.child.wait_for("no client waits to be accepted any more")
+        mux.child.wait_for("no client waits to be accepted now")
         said = mux.child.output
         # It is over when for a second nobody had to wait, and on a busy machine may begin again.
         begins = said.count("cannot accept")
