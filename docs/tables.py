@@ -27,13 +27,7 @@ def keys(page: str) -> str:
         rows = (_key_row(name, key) for name, key in table.items())
         columns = ("key", "takes", "default", "meaning")
         page = _with_table(page, f"the keys of {HEADERS[kind]}", columns, rows)
-    headers: dict[str, list[str]] = {}
-    for kind, table in TABLES.items():
-        anchor = HEADERS[kind].strip("[]").lower().replace(" ", "-")
-        for name in table:
-            headers.setdefault(name, []).append(f"[`{HEADERS[kind]}`](#{anchor})")
-    rows = ((f"`{name}`", ", ".join(headers[name])) for name in sorted(headers))
-    return _with_table(page, "all keys", ("key", "in"), rows)
+    return page
 
 
 def _key_row(name: str, key: Key) -> Iterator[str]:
@@ -67,7 +61,7 @@ def _pair_row(pair: Ambiguity) -> Iterator[str]:
 def readme(page: str) -> str:
     """Write the number of matchers into ``README.md``."""
     number = len(installed_matchers())
-    return re.sub(r"\b[0-9]+(?= matchers\b)", str(number), page)
+    return re.sub(r"\b[0-9]+(?= \[?matchers\b)", str(number), page)
 
 
 PAGES = {
