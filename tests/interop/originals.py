@@ -9,20 +9,13 @@ import threading
 from typing import TYPE_CHECKING
 
 from tests.interop.children import PATIENCE
-from tests.interop.mux import Mux
 from tests.processes.running import halted
 from tests.support.ports import stop_listening
-from txmux.convert.formats import convert
-from txmux.detection.registry import installed_matchers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
 
     from tests.interop.children import InteropTestCase
-    from txmux.convert.formats import Conversion, Program
-
-CLOSED = ""
-"""What a client hears that is led nowhere."""
 
 HTTP = b"GET / HTTP/1.1\r\nHost: a.example\r\n\r\n"
 
@@ -106,24 +99,16 @@ class Named:
                 connection.shutdown(socket.SHUT_RDWR)
 
 
-def said_to(port: int, data: bytes = b"", source: str = "127.0.0.1") -> str:
-    """Connect, say something, and give the name of the server that answers, or nothing if the connection ends."""
-    # A client that is turned away may see the end before it has said anything.
-    with contextlib.suppress(ConnectionError), _connected(port, source) as client:
-        client.sendall(data)
-        return _answer(client)
-    return CLOSED
-
-
 def said_at_once(
     processes: Collection[int], clients: Sequence[tuple[int, bytes, str]]
 ) -> list[str]:
-    """Do as `said_to` with several clients, of which each has said all before anybody looks at it.
+    """Connect several clients, each of which has said all before a process looks at it, however busy the machine.
 
-    However busy the machine: to those who are asked, nobody says nothing but who has nothing to say.
+    Returns:
+        The name of the server that answers each, or nothing if the connection ends.
 
     Args:
-        processes: Who is asked; they halt meanwhile.
+        processes: Those that serve; they halt meanwhile.
         clients: The port of each, what it says, and its address.
     """
     with contextlib.ExitStack() as opened:
@@ -146,17 +131,3 @@ def _answer(client: socket.socket) -> str:
         while not heard.endswith(b"\n") and (piece := client.recv(4096)):
             heard += piece
     return heard.decode().strip()
-
-
-def start_converted(test: InteropTestCase, text: str, program: Program) -> tuple[Conversion, Mux]:
-    """Convert a configuration, and run txmux with it, as after a person has looked at it.
-
-    Args:
-        test: Whose it is.
-        text: The configuration, which says where to listen.
-        program: Whose configuration it is.
-    """
-    found = convert(text.encode(), "x.cfg", installed_matchers(), lambda _: None, program)
-    mux = Mux(test.folder, found.text.replace("# LOOK:", "#"))
-    test.addCleanup(mux.stop)
-    return found, mux

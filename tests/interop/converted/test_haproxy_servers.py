@@ -207,8 +207,21 @@ class CheckedTests(HaproxyTestCase):
                 server first <gone> check inter 100ms fall 1 weight 100
                 server never <never> weight 0
                 server second <second> check inter 100ms backup
+            listen weightless
+                bind 127.0.0.1:<port1>
+                server never <never> weight 0
+                server second <second>
+            listen backups
+                bind 127.0.0.1:<port2>
+                option redispatch 1
+                retries 3
+                server gone <gone> check inter 100ms fall 1
+                server first <first> backup
+                server second <second> backup
             """,
             {"text": "second", "ssh": "second"},
+            {"text": "second", "ssh": "second", "http": "second", "silent": "second"},
+            {"text": "first", "ssh": "first", "http": "first", "silent": "first"},
             soon=True,
         )
 

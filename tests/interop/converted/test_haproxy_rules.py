@@ -1,0 +1,150 @@
+"""HAProxy that keeps clients out by networks and first bytes, beside txmux."""
+
+from __future__ import annotations
+
+from textwrap import dedent
+from typing import TYPE_CHECKING
+
+from tests.interop.children import run
+from tests.interop.converted.sidebyside import HaproxyTestCase
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_CLIENTS = ("silent", "half", "binary", "http", "hello www.example", "hello x.example")
+
+
+class RuleTests(HaproxyTestCase):
+    """Which clients reach which server, and which are closed."""
+
+    def prove_rules(
+        self, rules: str, expected: Mapping[str, str], *, of_backend: str = "", warnings: int = 0
+    ) -> None:
+        """Serve a frontend with the backends `a` and `b`; see `prove`."""
+        self.prove(
+            "frontend f\n    bind 127.0.0.1:<port>\n    tcp-request inspect-delay 1s\n"
+            f"{dedent(rules)}\nbackend a\n    {of_backend}\n    server s <a>\nbackend b\n    server s <b>\n",
+            expected,
+        )
+        self.assertEqual(len(self.found.warnings), warnings, self.found.warnings)
+
+    def test_content_rules_of_networks(self) -> None:
+        """A client that its address keeps out stays out, a silent one, too."""
+        self.prove_rules(
+            """
+            tcp-request content reject if !{ src 127.0.0.2 }
+            tcp-request content accept if { req_ssl_hello_type 1 }
+            use_backend a if { req_ssl_hello_type 1 }
+            default_backend b
+            """,
+            {
+                **dict.fromkeys(_CLIENTS, ""),
+                **{f"{client} from 127.0.0.2": "b" for client in _CLIENTS},
+                "hello x.example from 127.0.0.2": "a",
+                "hello www.example from 127.0.0.2": "a",
+            },
+        )
+
+    def test_rules_of_backends(self) -> None:
+        """The same where the rule is one of the backend."""
+        self.prove_rules(
+            """
+            tcp-request content accept if { req_ssl_hello_type 1 }
+            use_backend a if { req_ssl_hello_type 1 }
+            default_backend b
+            """,
+            {
+                "silent": "b",
+                "http": "b",
+                "half": "b",
+                "hello www.example": "",
+                "hello www.example from 127.0.0.2": "a",
+                "silent from 127.0.0.2": "b",
+            },
+            of_backend="tcp-request content reject if !{ src 127.0.0.2 }",
+        )
+
+    def test_connection_rules(self) -> None:
+        """Exceptions of a rule, and layers that are asked one after another."""
+        self.prove(
+            """
+            listen exception
+                bind 127.0.0.1:<port>
+                tcp-request connection accept if { src 127.0.0.2 }
+                tcp-request connection reject if { src 127.0.0.0/8 }
+                server a <a>
+            listen layers
+                bind 127.0.0.1:<port1>
+                tcp-request connection accept if { src 127.0.0.2 }
+                tcp-request session reject
+                server a <a>
+            """,
+            {"silent": "", "http": "", "silent from 127.0.0.2": "a", "http from 127.0.0.2": "a"},
+            {"silent": "", "http": "", "silent from 127.0.0.2": "", "http from 127.0.0.2": ""},
+        )
+
+    def test_not(self) -> None:
+        """A client that says nothing, or half of it, goes where those go that do not speak a protocol."""
+        self.prove_rules(
+            """
+            acl ssl req_ssl_hello_type 1
+            tcp-request content accept if ssl
+            use_backend a if !ssl
+            default_backend b
+            """,
+            {"silent": "a", "half": "a", "http": "a", "binary": "a", "hello www.example": "b"},
+        )
+
+    def test_all_but_one_rejected(self) -> None:
+        """Only one protocol comes in."""
+        self.prove_rules(
+            """
+            tcp-request content reject if !{ req_ssl_hello_type 1 }
+            use_backend a if { req_ssl_sni x.example }
+            default_backend b
+            """,
+            {**dict.fromkeys(_CLIENTS, ""), "hello www.example": "b", "hello x.example": "a"},
+        )
+
+    def test_several_lines(self) -> None:
+        """A negation of several lines, and of several names."""
+        self.prove_rules(
+            """
+            acl web req.payload(0,3) -m bin 504f53
+            acl web req.payload(0,3) -m bin 474554
+            acl ssl req_ssl_hello_type 1
+            tcp-request content accept if { req.len gt 2 }
+            use_backend a if !web !ssl
+            default_backend b
+            """,
+            {"silent": "a", "binary": "a", "http": "b", "hello www.example": "b"},
+        )
+
+    def test_route_without_server(self) -> None:
+        """Clients of a backend whose only server has no counterpart are closed, and reach no other backend."""
+        self.prove(
+            """
+            frontend f
+                bind 127.0.0.1:<port>
+                tcp-request inspect-delay 1s
+                tcp-request content accept if { req.len gt 0 }
+                use_backend a if HTTP
+                default_backend b
+            backend a
+                server a <a> socks4 <gone>
+            backend b
+                server b <b>
+            """,
+            {"http": "", "hello": "b"},
+            looks=2,
+        )
+
+    def test_typography(self) -> None:
+        """HAProxy, too, refuses a hyphen that is none."""
+        file = self.own_folder / "typography.cfg"
+        text = self.whole(
+            "listen f\n    bind 127.0.0.1:1\n    server s 127.0.0.1:2 send\u2013proxy\n"
+        )
+        file.write_text(text)
+        self.assertNotEqual(run("haproxy", "-c", "-f", file).returncode, 0)
+        self.assertTrue(self.converted(text, file).has_looks)
