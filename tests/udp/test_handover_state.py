@@ -9,6 +9,7 @@ from tests.udp.handover_case import HandoverCase
 from tests.udp.test_migration import FIRST, ID, SHORT, WG_ANSWER, WG_DATA, WG_FIRST, answer
 from tests.wire.quic_builder import HELLO, crypto, initial
 from txmux.udp import migration
+from txmux.udp.flows import flows_of
 from txmux.wire.proxyprotocol.decode import decode_datagram
 
 V2 = b"\r\n\r\n\0\r\nQUIT\n\x21\x12\0\x0c" + bytes([9, 9, 9, 9, 8, 8, 8, 8, 0, 7, 0, 8])
@@ -175,7 +176,7 @@ class MovingTests(HandoverCase):
         await self.hand_over()
         self.assertEqual(await other.asks(SHORT, port), SHORT)
         self.assertEqual(len(set(server.senders)), 3)
-        self.assertIsNone(self.flows_there()._migration._paths[b"q" + ID])
+        self.assertIsNone(self.flows_there().live.migration.paths[b"q" + ID])
 
     async def test_over(self) -> None:
         """A flow that is over leaves nothing behind there."""
@@ -187,8 +188,6 @@ class MovingTests(HandoverCase):
         await self.hand_over()
         for factory in (self.old, self.new):
             factory.abort("killed")
-            flows = factory.flows
-            assert flows is not None
-            found = flows._migration  # type: ignore[attr-defined]
-            self.assertEqual((found._paths, found._lengths), ({}, {}))
+            found = flows_of(factory).live.migration
+            self.assertEqual((found.paths, found._lengths), ({}, {}))
         self.assertEqual(self.port_there.flows, {})

@@ -169,7 +169,7 @@ class FindTests(RoamingTestCase):
         self.path.end()
         self.path.end()
         self.assertIsNone(self.found(SHORT))
-        self.assertEqual((self.migration._paths, self.migration._lengths), ({}, {}))
+        self.assertEqual((self.migration.paths, self.migration._lengths), ({}, {}))
 
     def test_two(self) -> None:
         """An ID that two flows have moves none; a server of one's own takes no flow of another."""
@@ -179,13 +179,13 @@ class FindTests(RoamingTestCase):
         thief.end()
         self.assertIsNone(self.found(SHORT))
         self.path.end()
-        self.assertEqual((self.migration._paths, self.migration._lengths), ({}, {}))
+        self.assertEqual((self.migration.paths, self.migration._lengths), ({}, {}))
 
     def test_many(self) -> None:
         """A server that chooses again and again is remembered by the last few."""
         for number in range(100):
             self.path.from_server(answer(b"%08d" % number))
-        self.assertLessEqual(len(self.migration._paths), 4)
+        self.assertLessEqual(len(self.migration.paths), 4)
         self.assertEqual(self.found(b"\x41" + b"%08d" % 99), "flow")
         self.assertIsNone(self.found(SHORT))
 

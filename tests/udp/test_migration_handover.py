@@ -33,7 +33,7 @@ class RecallTests(RoamingTestCase):
         )
         home = self.path.home
         self.path.end()
-        self.assertEqual((self.migration._paths, self.migration._lengths), ({}, {}))
+        self.assertEqual((self.migration.paths, self.migration._lengths), ({}, {}))
         self.clock.rightNow += 12345.0
         self.migration = Migration()
         path = self.migration.restore(
@@ -59,7 +59,7 @@ class RecallTests(RoamingTestCase):
         self.hand_over()
         self.assertIsNone(self.found(SHORT))
         self.path.end()
-        self.assertEqual((self.migration._paths, self.migration._lengths), ({}, {}))
+        self.assertEqual((self.migration.paths, self.migration._lengths), ({}, {}))
 
     def test_it_speaks_again(self) -> None:
         """Who had the answers for a while loses them after the change, too, as soon as the old address speaks."""

@@ -9,7 +9,8 @@ from tests.support.datagrams import Talker, turn
 from tests.support.ports import free_port
 from tests.support.service import ServiceTestCase
 from txmux.telemetry.counting.counter_groups import LISTENER
-from txmux.udp import ancillary, moving
+from txmux.udp import ancillary
+from txmux.udp import flow as flow_module
 
 _RULES = """
 [txmux]
@@ -252,7 +253,7 @@ class RefusedTests(FlowCase):
 
     async def test_server_returns(self) -> None:
         """A client that found no server finds it soon after that is back, from the same port."""
-        self.patch(moving, "_TRIED_AGAIN", 0.05)
+        self.patch(flow_module, "_TRIED_AGAIN", 0.05)
         gone, client = free_port(kind=socket.SOCK_DGRAM), Talker.listening(self)
         port = self.begin(gone, backend="eject = off")
         client.say(b"one", port)

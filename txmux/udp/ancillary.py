@@ -162,3 +162,7 @@ def split(data: Any, size: int) -> Sequence[Any]:
     if not 0 < size < len(data):
         return (data,)
     return [data[start : start + size] for start in range(0, len(data), size)]
+
+
+def first(data: Any, size: int) -> bytes:
+    return bytes(data[:size] if 0 < size < len(data) else data)

@@ -1,35 +1,47 @@
-"""A flow: the datagrams between one client and the server that it was led to."""
+"""A flow: the datagrams between one client and its server."""
 
 from __future__ import annotations
 
+from base64 import b64decode, b64encode
 from struct import error as StructError  # noqa: N812
 from typing import TYPE_CHECKING, Any
 
+import attrs
+
 from txmux.backends.upstream import Upstream
 from txmux.detection.detector import says_nothing
+from txmux.net.relay.interface import Moved
 from txmux.rules.model import fewer
 from txmux.tcp.served import note_decision
+from txmux.telemetry.reasons import understood
 from txmux.telemetry.recent import CAPTURED
-from txmux.udp import ancillary, tunnels
-from txmux.udp.moving import Movable, remembered_for
-from txmux.udp.proxy_headers import behind_headers
+from txmux.telemetry.states import STATES
+from txmux.udp import ancillary
+from txmux.udp.flow_ids import begins_tunnel, continues_tunnel
+from txmux.udp.following import Following
 from txmux.udp.server_socket import ServerSocket
 from txmux.udp.shared_address import ACKNOWLEDGED
+from txmux.wire.proxyprotocol.decode import decode_datagram
+from txmux.wire.proxyprotocol.encode import encode_v2
+from txmux.wire.proxyprotocol.header import LARGEST_HEADER
 from txmux.wire.quic.header import LONG_HEADER, opens_connection
 
 if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable, Iterator, Mapping
+
     from txmux.access.per_source import Permit
+    from txmux.backends.pool.member import Member
     from txmux.backends.upstream import Destination
     from txmux.detection.detector import Decision, FlowDetection
     from txmux.rules.model import Logged
     from txmux.tcp.configuration import CompiledRoute, Configuration
     from txmux.telemetry.counting.counts import RouteCounts
-    from txmux.telemetry.reasons import AbortReason, ConnectFailure, EndReason
+    from txmux.telemetry.reasons import ConnectFailure, EndReason
     from txmux.telemetry.record import ConnectionRecord
     from txmux.telemetry.states import ConnectionState
     from txmux.udp.connection_ids import ConnectionIds
-    from txmux.udp.flow_view import Owner
-    from txmux.udp.following import Following
+    from txmux.udp.live_flows import LiveFlows
     from txmux.udp.port import DatagramPort, Key
     from txmux.udp.shared_address import SharedAddress
     from txmux.udp.table import TimeoutQueue
@@ -38,12 +50,16 @@ if TYPE_CHECKING:
 MOST_HELD = 4
 """Datagrams that are held for a server that is not known yet, or that may be replaced by another one."""
 
+_REMEMBERED = 30.0
+"""Seconds for which a client without a server is remembered, so that the routes decide about it once."""
+_TRIED_AGAIN = 1.0  # the same if no server could be reached, since one may be back soon
 
-class Flow(Movable):
-    """The datagrams between one client and one server. To others it is what a connection is: see `txmux.tcp.served.Served`.
+
+class Flow:
+    """The datagrams between one client and one server. To other rooms it is what a connection is: see `txmux.tcp.served.Served`.
 
     Args:
-        flows: Has it, and ends it when it was quiet for too long.
+        live: The flows of the listener.
         port: Where the client's datagrams come in, and its answers go out.
         key: The flow's own among those of the port.
         configuration: The rules under which it began.
@@ -56,17 +72,50 @@ class Flow(Movable):
         beside: What it shares its address with others by, if there are any.
         proxy_header: The PROXY protocol header that it began with, if it came from a proxy.
         held: Its first datagrams, until a server has answered.
-        heard_at: When a datagram last came, by the engine's clock.
+        heard_at: When a datagram last came, by the runtime's clock.
     """
 
-    __slots__ = ()
-
-    queue: TimeoutQueue | None
-    state: ConnectionState
+    __slots__ = (
+        "_counted",
+        "_counted_before",
+        "_detection",
+        "_following",
+        "_is_stray",
+        "_late",
+        "_level",
+        "_nowhere",
+        "_queue_before",
+        "_server_socket",
+        "_started_at",
+        "admitted",
+        "beside",
+        "bytes_in",
+        "bytes_out",
+        "client",
+        "configuration",
+        "datagrams_in",
+        "datagrams_out",
+        "decided_after",
+        "entered_at",
+        "heard_at",
+        "held",
+        "ids",
+        "key",
+        "led_for",
+        "live",
+        "logged",
+        "permit",
+        "port",
+        "proxy_header",
+        "queue",
+        "record",
+        "state",
+        "unrecognised",
+    )
 
     def __init__(
         self,
-        flows: Owner,
+        live: LiveFlows,
         port: DatagramPort,
         key: Key,
         configuration: Configuration,
@@ -74,22 +123,22 @@ class Flow(Movable):
         client: Address,
         permit: Permit | None,
     ) -> None:
-        self._flows = flows
-        self._port = port
-        self._key = key
-        self._client = client
+        self.live = live
+        self.port = port
+        self.key = key
+        self.client = client
         self.configuration = configuration
         self.record = record
         self.permit = permit
         self.admitted = True
         self.logged: Logged = configuration.settings.log
-        self.state = "peeking"
+        self.state: ConnectionState = "peeking"
         self.unrecognised: bytes | None = None
         self.led_for: EndReason | None = None
         self.bytes_in = self.bytes_out = self.datagrams_in = self.datagrams_out = 0
         self.decided_after = 0
-        self.queue = None
-        self._started_at = self.entered_at = self.heard_at = flows.seconds()
+        self.queue: TimeoutQueue | None = None
+        self._started_at = self.entered_at = self.heard_at = live.seconds()
         self._counted: RouteCounts | None = configuration.counts.unrouted
         self._counted_before: tuple[int, ...] = (0, 0, 0, 0)
         self.proxy_header: Header | None = None
@@ -97,21 +146,43 @@ class Flow(Movable):
         self.beside: SharedAddress[Any] | None = None
         self.held: tuple[bytes, ...] = ()
         self._level = configuration.top
-        detection = self._begin_detection()
-        looks = detection.can_decide() or detection.can_look()
-        self._detection: FlowDetection[CompiledRoute] | None = detection if looks else None
+        self._detection: FlowDetection[CompiledRoute] | None = None
+        if self._level.detector.routes:
+            detection = self._begin_detection()
+            if detection.can_decide() or detection.can_look():
+                self._detection = detection
         self._nowhere: EndReason = "no-route"
         self._server_socket: ServerSocket | None = None
         self._following: Following | None = None
         self._is_stray = False
-        self._still_in: TimeoutQueue | None = None
+        self._queue_before: TimeoutQueue | None = None  # while it is on its way to another process
         self._late: EndReason | None = None
 
-    # What the service's other parts ask of a connection.
+    # What other rooms ask of a connection.
 
     @property
     def stage(self) -> Flow:
         return self
+
+    @property
+    def runtime(self) -> Any:
+        return self.live.runtime
+
+    @property
+    def address(self) -> Address | None:
+        return self.client
+
+    @property
+    def received(self) -> bytes:
+        """The first datagram, while it is held."""
+        return self.held[0] if self.held else b""
+
+    def elapsed_ms(self) -> float:
+        return (self.live.seconds() - self._started_at) * 1000
+
+    def moved(self) -> Moved:
+        counts = (self.datagrams_in, self.datagrams_out)
+        return Moved(self.bytes_in, self.bytes_out, self.heard_at, counts)
 
     def count_bytes(self) -> None:
         """Count what was moved since the last time."""
@@ -123,12 +194,12 @@ class Flow(Movable):
             counts.datagrams(now[2] - before[2], now[3] - before[3])
 
     def suspend(self) -> None:
-        """It cannot be moved as a connection is."""
+        """A flow cannot be moved as a connection is; see `txmux.udp.handover`."""
 
     # From the client.
 
     def from_client(self, data: memoryview, size: int) -> bool:
-        """Take datagrams from where the client is, if they are certainly its own.
+        """Take datagrams from where the client is, if they are certainly of this flow.
 
         Args:
             data: Their bytes, with which a buffer begins.
@@ -160,21 +231,31 @@ class Flow(Movable):
         return self.proxy_header is None and opens_connection(datagram, is_known=is_known)
 
     def find(self, head: bytes) -> Flow | None:
-        """Return itself, if a datagram has one of its connection IDs; see `txmux.udp.connection_ids.HEAD`."""
+        """Return this flow if a datagram has one of its connection IDs; see `txmux.udp.connection_ids.HEAD`."""
         return self if self.ids is not None and self.ids.take(head) else None
 
     def otherwise(self, head: bytes) -> Flow:
-        """Return itself, since it is the only one at its address."""
+        """Return this flow, since it is the only one at its address."""
         if self.ids is not None:
             self.ids.take(head, is_alone=True)
         return self
 
     @property
     def patience(self) -> float:
+        """Seconds in which its server answers."""
         return ACKNOWLEDGED + (self.record.connect_ms or 0.0) / 1000
 
     def take(self, data: memoryview, size: int, *, is_home: bool = True) -> bool:
-        """Take datagrams of the client, from where it is or from elsewhere; see `txmux.udp.ancillary.read` for the size."""
+        """Take datagrams of the client, from where it is or from elsewhere.
+
+        Args:
+            data: Their bytes.
+            size: See `txmux.udp.ancillary.read`.
+            is_home: Whether they come from where the flow's answers go.
+
+        Returns:
+            Whether the flow still lives.
+        """
         if self.proxy_header is None:
             return self._take(data, size, is_home=is_home)
         for part in behind_headers(self.proxy_header, data, size):
@@ -185,13 +266,13 @@ class Flow(Movable):
         return True
 
     def _take(self, data: memoryview, size: int, *, is_home: bool = True) -> bool:
-        if self._is_stray and tunnels.begins(data, size):
-            self.over(self._nowhere if self.state == "closing" else "done")
+        if self._is_stray and begins_tunnel(data, size):
+            self.end(self._nowhere if self.state == "closing" else "done")
             return False
         server_socket, queue = self._server_socket, self.queue
-        now = self._flows.seconds()
+        now = self.live.seconds()
         if server_socket is None or queue is None or not server_socket.is_answered:
-            return self._early(data, size, now)
+            return self._take_early(data, size, now)
         self.heard_at = now
         queue.flows.move_to_end(self)
         length = len(data)
@@ -206,20 +287,11 @@ class Flow(Movable):
         server_socket.send(data, size)
         return True
 
-    def move_to(self, port: DatagramPort, key: Key, client: Address) -> None:
-        """Send answers to another address of the client, by the port it came to."""
-        before = self._port, self._key
-        self._port, self._key, self._client = port, key, client
-        port.enter(key, self)
-        before[0].forget(before[1], self)
-        if self._server_socket is not None:
-            self._server_socket.client_moved()
-
-    def _early(self, data: memoryview, size: int, now: float) -> bool:
+    def _take_early(self, data: memoryview, size: int, now: float) -> bool:
         """Take datagrams before the server has answered."""
         if self.record.reason is not None:
             return False
-        if self.state != "peeking" and not self._flows.table.touch(self, now):
+        if self.state != "peeking" and not self.live.table.touch(self, now):
             self._too_late()
             return False
         for part in ancillary.split(data, size):
@@ -228,16 +300,16 @@ class Flow(Movable):
             if self.state == "peeking":
                 self.held = (*self.held, bytes(part))
                 self._look()
-            elif self._server_socket is not None and (
-                self._server_socket.is_open or self._may_hold(part)
-            ):
-                is_held = self._may_hold(part)
-                if is_held:
-                    self.held = (*self.held, bytes(part))
-                if self._server_socket.is_open:
-                    self._server_socket.send(part, 0, is_held=is_held)
-            else:
+                continue
+            is_held = self._may_hold(part)
+            sock = None if self._server_socket is None else self._server_socket.sock
+            if self._server_socket is None or (sock is None and not is_held):
                 self.lost(1)
+                continue
+            if is_held:
+                self.held = (*self.held, bytes(part))
+            if sock is not None:
+                self._server_socket.send(part, 0, is_held=is_held)
         return True
 
     def _may_hold(self, data: memoryview) -> bool:
@@ -245,12 +317,22 @@ class Flow(Movable):
         return len(self.held) < MOST_HELD and held <= self.configuration.settings.peek_limit
 
     def lost(self, count: int) -> None:
+        """Count datagrams that were dropped."""
         self.configuration.counts.lost(count)
+
+    def move_to(self, port: DatagramPort, key: Key, client: Address) -> None:
+        """Send answers to another address of the client, by the port it came to."""
+        before = self.port, self.key
+        self.port, self.key, self.client = port, key, client
+        port.enter(key, self)
+        before[0].forget(before[1], self)
+        if self._server_socket is not None:
+            self._server_socket.client_moved()
 
     # The decision.
 
     def _begin_detection(self) -> FlowDetection[CompiledRoute]:
-        host = self._client.host if self._level.asks_who else None
+        host = self.client.host if self._level.asks_who else None
         return self._level.detector.begin_flow(host, self.record.time)
 
     def _look(self) -> None:
@@ -269,7 +351,7 @@ class Flow(Movable):
             # Most flows are decided at once, and have another time by now.
             if self.queue is None and self.record.reason is None:
                 seconds = self.configuration.settings.detect_timeout
-                self._flows.enter(self, seconds, is_spare=True, is_final=True)
+                self.live.enter(self, seconds, is_spare=True, is_final=True)
 
     def _decided(self, decision: Decision[CompiledRoute]) -> None:
         record = self.record
@@ -277,7 +359,7 @@ class Flow(Movable):
         self._detection = None
         branch = decision.route
         if branch is None or branch.destination is None:
-            self._is_stray = tunnels.goes_on(self.received)
+            self._is_stray = continues_tunnel(self.received)
             self.unrecognised = self.received[: CAPTURED * self.configuration.settings.capture]
             self._lead(self._level.default, "no-route")
             return
@@ -289,18 +371,14 @@ class Flow(Movable):
 
     def _lead(self, destination: Destination, reason: EndReason) -> None:
         note_decision(self, self.bytes_in, reason)
-        if isinstance(destination, Upstream):
-            self.record.backend = destination.backend.name
-            self._server_socket = self._way_to(destination)
-            self._following = self._following or self._flows.following(
-                self, self._port, self._key, self.received
-            )
-            self._server_socket.begin()
-        else:
+        if not isinstance(destination, Upstream):
             self._go_nowhere(reason)
-
-    def _way_to(self, upstream: Upstream) -> ServerSocket:
-        return ServerSocket(self, upstream)
+            return
+        self.record.backend = destination.backend.name
+        self._server_socket = ServerSocket(self, destination)
+        if self._following is None and self.proxy_header is None:
+            self._following = Following.of(self.live, self, (self.port, self.key), self.received)
+        self._server_socket.choose_server()
 
     def _go_nowhere(self, reason: EndReason) -> None:
         """Drop what this client says for a while, so that it is one flow and not one each datagram."""
@@ -308,38 +386,31 @@ class Flow(Movable):
         self.held = ()
         self._nowhere = reason
         self.state = "closing"
-        self._flows.enter(self, remembered_for(reason), is_spare=True, is_final=True)
+        self.live.enter(self, _remembered_for(reason), is_spare=True, is_final=True)
 
-    # What its server socket reports.
+    # What its server socket asks and reports.
 
-    def waits_for_names(self) -> None:
-        """Record that there is no server before names have been looked up."""
-        self.state = "connecting"
-        self._wait_for_answer()
+    def server_chosen(self, upstream: Upstream, server: str | None) -> None:
+        """Record that a server was chosen; ``None`` if names have to be looked up before."""
+        if server is None:
+            self.state = "connecting"
+        else:
+            self.record.server = server
+            self.state = "relaying"
+        seconds = upstream.backend.unanswered_timeout
+        self.live.enter(self, seconds, is_spare=True, is_final=True)
 
-    def begins(self, server: str) -> None:
-        """Record that a server was chosen."""
-        self.record.server = server
-        self.state = "relaying"
-        self._wait_for_answer()
-
-    def _wait_for_answer(self) -> None:
-        if self._server_socket is not None:
-            seconds = self._server_socket.upstream.backend.unanswered_timeout
-            self._flows.enter(self, seconds, is_spare=True, is_final=True)
-
-    def answered(self) -> None:
+    def server_answered(self, upstream: Upstream) -> None:
         """Record that the server has said something for the first time."""
         self.held = ()
-        if self._server_socket is not None:
-            upstream, record = self._server_socket.upstream, self.record
-            record.connect_ms = self.elapsed_ms() - (record.detect_ms or 0.0)
-            upstream.counts.connected(record.connect_ms)
-            if upstream.backend.answers != 1 or self.datagrams_in > 1:  # else it is over at once
-                self._flows.enter(self, upstream.backend.idle_timeout, is_spare=False)
+        record = self.record
+        record.connect_ms = self.elapsed_ms() - (record.detect_ms or 0.0)
+        upstream.counts.connected(record.connect_ms)
+        if upstream.backend.answers != 1 or self.datagrams_in > 1:  # else it is over at once
+            self.live.enter(self, upstream.backend.idle_timeout, is_spare=False)
 
     def from_server(self, data: memoryview, size: int) -> None:
-        """Take datagrams of the server."""
+        """Send datagrams of the server to the client."""
         queue, server_socket = self.queue, self._server_socket
         if queue is None or server_socket is None:
             return
@@ -347,34 +418,29 @@ class Flow(Movable):
             self.beside.answered(self)
         if self._following is not None and not self._following.from_server(data, size):
             return
-        self.heard_at = self._flows.seconds()
+        self.heard_at = self.live.seconds()
         queue.flows.move_to_end(self)
         length = len(data)
         self.bytes_out += length
         self.datagrams_out += -(-length // size) if 0 < size < length else 1
-        lost = self._port.send(self._key, data, size)
+        lost = self.port.send(self.key, data, size)
         if lost:
             self.lost(lost)
         if 0 < server_socket.upstream.backend.answers <= self.datagrams_out >= self.datagrams_in:
             # A resolver asks for A and AAAA from one port, and waits for both.
-            self.over("done")
+            self.end("done")
 
     def learn(self, answer: bytes) -> None:
         """Learn connection IDs from a datagram of the server."""
         if self.ids is not None and self.ids.learn(answer) and self.beside is not None:
             self.beside.learn(self)
 
-    def refused(self) -> None:
-        self.over("connect-refused")
-
-    def given_up(self, cause: ConnectFailure) -> None:
-        """Record that no server is left."""
+    def no_server_left(self, upstream: Upstream, cause: ConnectFailure) -> None:
         server_socket, self._server_socket = self._server_socket, None
         if server_socket is not None:
             server_socket.end()
-            fallback = server_socket.upstream.fallback
-            if isinstance(fallback, Upstream):
-                self._lead(fallback, cause)
+            if isinstance(upstream.fallback, Upstream):
+                self._lead(upstream.fallback, cause)
             else:
                 self._go_nowhere(cause)
 
@@ -385,61 +451,48 @@ class Flow(Movable):
         if self.state != "peeking" or self._detection is None:
             self._too_late()
         elif (decision := self._detection.finish()).route is None and says_nothing(self.held):
-            self.over("no-route")
+            self.end("no-route")
         else:
             self._decided(decision)
 
     def _too_late(self) -> None:
-        heard_at = self.heard_at
-        if self._server_socket is not None:
-            self._server_socket.catch_up()
+        heard_at, server_socket = self.heard_at, self._server_socket
+        if server_socket is not None:
+            server_socket.catch_up()
         if self.queue is None or self.heard_at != heard_at:
             return
         if self.state == "closing":
-            self.over(self._nowhere)
+            self.end(self._nowhere)
         else:
-            self.over(
-                "unanswered"
-                if self._server_socket is None or not self._server_socket.is_answered
-                else "idle-timeout"
-            )
-
-    def end(self, reason: AbortReason) -> None:
-        """End it at once, whatever it is doing."""
-        self.over(reason)
+            is_answered = server_socket is not None and server_socket.is_answered
+            self.end("idle-timeout" if is_answered else "unanswered")
 
     def port_is_shut(self) -> None:
-        """End it if it is only remembered, so that its client begins no other one: none begins any more."""
+        """End it if it is only remembered, so that its client begins no other one: none begins now."""
         if self.state == "closing":
-            self.over(self._nowhere)
+            self.end(self._nowhere)
 
     def refuse(self, reason: EndReason, count: int, datagrams: int) -> None:
-        """End it before it has begun, as its client is not let in: it is only told of.
-
-        Args:
-            reason: Why.
-            count: The bytes that have come.
-            datagrams: And the datagrams.
-        """
+        """End it before it has begun, with the bytes and datagrams that have come: its client is not let in, and it only gets a line in the log."""
         self.admitted = False
         self.bytes_in, self.datagrams_in = count, datagrams
-        self.over(reason)
+        self.end(reason)
 
-    def over(self, reason: EndReason) -> None:
-        """End it; nothing happens the second time."""
+    def end(self, reason: EndReason) -> None:
+        """End it at once, whatever it is doing; nothing happens the second time."""
         record = self.record
         if record.reason is not None:
             return
-        if self._still_in is not None:  # another process may go on with it
+        if self._queue_before is not None:
             self._late = reason
             return
         record.reason = reason
         record.bytes_in, record.bytes_out = self.bytes_in, self.bytes_out
         record.datagrams_in, record.datagrams_out = self.datagrams_in, self.datagrams_out
         record.duration_ms = self.elapsed_ms()
-        self._flows.table.leave(self)
+        self.live.table.leave(self)
         server_socket, self._server_socket = self._server_socket, None
-        if server_socket is None or not server_socket.is_open:
+        if server_socket is None or server_socket.sock is None:
             self.lost(len(self.held))
         if server_socket is not None:
             if self.logged:
@@ -454,8 +507,182 @@ class Flow(Movable):
                 self.count_bytes()
             self._counted = None
             self.configuration.counts.over(counted, record, reason)
-        self._port.forget(self._key, self)
-        if self._following is not None:
-            self._following.end()
-            self._following = None
-        self._flows.closed(self)
+        self.port.forget(self.key, self)
+        self.stop_following()
+        self.live.stop_timer_if_unused()
+        self.live.factory.closed(self)
+
+    def stop_following(self) -> None:
+        following, self._following = self._following, None
+        if following is not None:
+            following.end()
+
+    # To another process.
+
+    @property
+    def sock(self) -> socket.socket | None:
+        """The socket to its server, if there is one."""
+        return None if self._server_socket is None else self._server_socket.sock
+
+    def stand_still(self) -> None:
+        """Read nothing of the server, and do not end, until `resume` or `let_go`. What comes waits in the socket."""
+        self._queue_before = self.queue
+        self.live.table.leave(self)
+        if self._server_socket is not None:
+            self._server_socket.stand_still()
+
+    def resume(self) -> None:
+        """Go on here, since the other process has not taken it."""
+        queue, self._queue_before = self._queue_before, None
+        if queue is None:
+            return
+        self.live.rejoin(self, queue, self.entered_at, self.heard_at)
+        if self._server_socket is not None:
+            self._server_socket.resume()
+        if self._late is not None:
+            self.end(self._late)
+
+    def let_go(self) -> EndReason | None:
+        """Forget it: the other process goes on with it, and logs its end.
+
+        Returns:
+            How it has to end there, if it was to end meanwhile.
+        """
+        self._queue_before = None
+        self.count_bytes()
+        if self._counted is not None:
+            self.configuration.counts.moved_away(self._counted)
+            self._counted = None
+        self.held = ()
+        self.logged = False
+        self.end("done")
+        return self._late
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what another process needs to go on with it, as values of JSON.
+
+        What one version leaves out, another one does without, and what it does not know, it ignores.
+        """
+        peer, local = self.key
+        now = self.live.seconds()
+        server_socket, header = self._server_socket, self.proxy_header
+        return {
+            "record": attrs.asdict(self.record),
+            "peer": peer,
+            "local": local.hex(),
+            "place": self.port.place,
+            "client": str(self.client),
+            "generation": self.configuration.version,
+            "state": self.state,
+            "age": self.elapsed_ms() / 1000,
+            "in_state": now - self.entered_at,
+            "quiet": now - self.heard_at,
+            "logged": self.logged,
+            "counts": [self.bytes_in, self.bytes_out, self.datagrams_in, self.datagrams_out],
+            "held": [_text(data) for data in self.held],
+            "answered": server_socket is not None and server_socket.is_answered,
+            "way": None if server_socket is None else server_socket.as_json(),
+            "nowhere": self._nowhere,
+            "is_stray": self._is_stray,
+            "led_for": self.led_for,
+            "decided_after": self.decided_after,
+            "unrecognised": None if self.unrecognised is None else _text(self.unrecognised),
+            "introduction": None if header is None else _text(encode_v2(header, datagrams=True)),
+            "ids": None if self.ids is None else self.ids.as_json(),
+            "trail": None if self._following is None else self._following.as_json(),
+        }
+
+    def restore(
+        self,
+        fields: Mapping[str, Any],
+        led_to: tuple[Upstream, Member | None] | None,
+        sock: socket.socket | None,
+        port_of: Callable[[str], DatagramPort | None],
+    ) -> None:
+        """Go on where another process has stopped.
+
+        Args:
+            fields: What `as_json` returned there.
+            led_to: Its backend, and its server among those that are known here.
+            sock: The socket to the server.
+            port_of: Returns the port of a place here.
+        """
+        state = fields.get("state", "relaying")
+        self.logged = fields["logged"]
+        counts = tuple(map(int, fields["counts"]))
+        self.bytes_in, self.bytes_out, self.datagrams_in, self.datagrams_out = counts
+        self._counted_before = counts  # by the other process
+        self._counted = self.runtime.column.route(self.record.listener, self.record.route or "")
+        self._started_at -= fields["age"]
+        self.held = tuple(b64decode(data) for data in fields.get("held", ()))
+        led_for = fields.get("led_for")
+        self.led_for = None if led_for is None else understood(led_for)
+        self.decided_after = fields.get("decided_after", 0)
+        self._nowhere = understood(fields.get("nowhere", self._nowhere))
+        self._is_stray = fields.get("is_stray", False)
+        if fields.get("unrecognised") is not None:
+            self.unrecognised = b64decode(fields["unrecognised"])
+        if fields.get("introduction") is not None:
+            found = decode_datagram(b64decode(fields["introduction"]))
+            self.proxy_header = None if found is None else found.header
+        self.configuration.counts.adopted(self._counted)
+        now = self.live.seconds()
+        times = now - fields.get("in_state", 0.0), now - fields.get("quiet", 0.0)
+        if state == "peeking":
+            seconds = self.configuration.settings.detect_timeout
+            self._rejoin(seconds, times, is_unanswered=True)
+            if self.held:  # the rules of this process may be others
+                self._look()
+            return
+        self._detection = None
+        if self.permit is not None:
+            self.permit.settle()
+        if fields.get("trail") is not None:
+            home, trail = (self.port, self.key), fields["trail"]
+            self._following = Following.restored(self.live, self, home, trail, port_of)
+        if state in STATES:
+            self.state = state
+        if led_to is None:
+            self.held = ()
+            self._rejoin(_remembered_for(self._nowhere), times, is_unanswered=True)
+            return
+        upstream, member = led_to
+        if member is None or sock is None:
+            self._lead(upstream, self.led_for or "no-route")
+            return
+        self._server_socket = ServerSocket(self, upstream)
+        is_answered, backend = fields.get("answered", True), upstream.backend
+        self._server_socket.restore(
+            member, sock, is_answered=is_answered, fields=fields.get("way") or {}
+        )
+        seconds = backend.idle_timeout if is_answered else backend.unanswered_timeout
+        self._rejoin(seconds, times, is_unanswered=not is_answered)
+
+    def _rejoin(self, seconds: float, times: tuple[float, float], *, is_unanswered: bool) -> None:
+        queue = self.live.table.queue(seconds, is_spare=is_unanswered, is_final=is_unanswered)
+        self.live.rejoin(self, queue, *times)
+
+
+def _remembered_for(reason: EndReason) -> float:
+    """Return the seconds for which a client is remembered that has no server, and why."""
+    return _REMEMBERED if reason in {"no-route", "denied"} else _TRIED_AGAIN
+
+
+def _text(data: bytes) -> str:
+    return b64encode(data).decode("ascii")
+
+
+def behind_headers(first: Header, data: memoryview, size: int) -> Iterator[memoryview | None]:
+    """Yield each datagram of a proxy without its PROXY header; ``None`` for one that tells of another client.
+
+    Args:
+        first: The header that the flow began with; any other datagram may have the same again.
+        data: The bytes of the datagrams.
+        size: The bytes of each but the last; 0 if there is one.
+    """
+    for part in ancillary.split(data, size):
+        found = decode_datagram(bytes(part[:LARGEST_HEADER]))
+        if found is None:
+            yield part
+        else:
+            yield part[found.length :] if found.header.source == first.source else None

@@ -1,13 +1,19 @@
-"""The IDs by which datagrams of QUIC and WireGuard tell to which flow they belong.
+"""What datagrams of QUIC and WireGuard tell of the flow that they belong to.
 
 A QUIC client sends to the connection ID that its server has chosen, a WireGuard client to the index of its server. Both
 are in clear in what the server says first, so a datagram from an unknown address that has one belongs to that flow
 (RFC 9000, sections 5.1 and 9; "WireGuard: Next Generation Kernel Network Tunnel", section 5.4).
 
+A tunnel of WireGuard whose flow has been forgotten opens a flow that no route takes, until its client begins again. One that hears
+nothing does so by itself after 15 seconds (section 6.5 there). Only that first message says which server is meant, so it must not go
+where the rest of the tunnel went.
+
 An ID is written here with the letter of its protocol before it, so that those of two protocols are never taken for each other.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 from txmux.wire.cursor import MalformedError
 from txmux.wire.quic.header import Packet, may_open, read_long_header
@@ -18,7 +24,8 @@ _SHORTEST, _LONGEST = 8, 20
 """Bytes of a connection ID that nobody can guess, and of any."""
 _LONG = 0x80
 _WG_INITIATION, _WG_RESPONSE, _WG_DATA = b"\1\0\0\0", b"\2\0\0\0", b"\4\0\0\0"
-_WG_INITIATION_SIZE, _WG_RESPONSE_SIZE, _WG_LEAST_DATA = 148, 92, 32
+_WG_INITIATION_SIZE, _WG_RESPONSE_SIZE, _WG_COOKIE_SIZE, _WG_LEAST_DATA = 148, 92, 64, 32
+_WG_BLOCK = 16
 
 
 def may_move(first: bytes) -> bool:
@@ -89,3 +96,16 @@ def id_asked(datagram: bytes) -> bytes | None:
     if datagram.startswith(_WG_DATA) and len(datagram) >= _WG_LEAST_DATA:
         return WIREGUARD + datagram[4:8]
     return None
+
+
+def continues_tunnel(datagram: bytes) -> bool:
+    """Return whether a datagram may be of a tunnel that has begun before: data, or a cookie."""
+    kind, size = datagram[:1], len(datagram)
+    is_data = size >= _WG_LEAST_DATA and size % _WG_BLOCK == 0
+    return (kind == b"\4" and is_data) or (kind == b"\3" and size == _WG_COOKIE_SIZE)
+
+
+def begins_tunnel(data: Any, size: int) -> bool:
+    """Return whether a tunnel begins with a datagram, or the first of several; see `txmux.udp.ancillary.read` for the size."""
+    length = size if 0 < size < len(data) else len(data)
+    return length == _WG_INITIATION_SIZE and data[0] == _WG_INITIATION[0]

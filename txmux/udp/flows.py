@@ -10,23 +10,19 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
 import attrs
+from twisted.logger import Logger
 
 from txmux.access.admission import Refused
-from txmux.errors import MuxError
+from txmux.access.per_source import source_of
 from txmux.net.addresses import address_in
-from txmux.net.sockets.poller import Poller, is_available
 from txmux.rules.model.networks import unmapped
 from txmux.tcp.listener import new_id
 from txmux.telemetry.record import ConnectionRecord
 from txmux.udp import ancillary
 from txmux.udp.connection_ids import ConnectionIds
 from txmux.udp.flow import Flow
-from txmux.udp.following import Following
-from txmux.udp.migration import Migration
-from txmux.udp.moving import client_of
+from txmux.udp.live_flows import LiveFlows
 from txmux.udp.port import DatagramPort
-from txmux.udp.refusals import Refusals
-from txmux.udp.table import FlowTable
 from txmux.wire.facts import printable
 from txmux.wire.proxyprotocol.decode import decode_datagram
 from txmux.wire.proxyprotocol.fields import told_by
@@ -34,26 +30,26 @@ from txmux.wire.proxyprotocol.header import Address
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable, Mapping
-
-    from twisted.internet.interfaces import IDelayedCall
+    from collections.abc import Callable, Hashable, Mapping
 
     from txmux.access.per_source import Permit
     from txmux.rules.model import IPAddress
     from txmux.tcp.configuration import Configuration
     from txmux.tcp.listener import MuxFactory
-    from txmux.telemetry.reasons import LimitName
+    from txmux.telemetry.reasons import EndReason, LimitName
     from txmux.udp.port import Key
-    from txmux.udp.table import TimeoutQueue
     from txmux.wire.proxyprotocol.header import Header
-
-__all__ = ["Flows", "flows_of", "listen"]
 
 _PART = 0.7  # of the descriptors that there may be
 _LIMITS: Mapping[LimitName | None, LimitName] = {
     "max_connections_per_source": "max_flows_per_source"
 }
 """Limits that are called otherwise for flows."""
+
+_QUIET = 60.0  # seconds until the same refusals are logged again
+_MOST_LINES = 1000  # of the access log, in that time
+
+_log = Logger()
 
 
 def listen(factory: MuxFactory, bound: socket.socket) -> DatagramPort:
@@ -63,7 +59,7 @@ def listen(factory: MuxFactory, bound: socket.socket) -> DatagramPort:
         MuxError: This system has no epoll.
     """
     flows = flows_of(factory)
-    port = DatagramPort(flows.poller, bound.dup(), flows)
+    port = DatagramPort(flows.live.poller, bound.dup(), flows)
     port.startListening()
     return port
 
@@ -92,13 +88,8 @@ def _host_of(text: str) -> tuple[IPAddress, str]:
     return host, f"[{host}]" if host.version == 6 else str(host)
 
 
-def _ids_of(header: Header | None, data: memoryview, size: int) -> ConnectionIds | None:
-    """Return the connection IDs of a new flow; one that a proxy in front tells of is known by the proxy's address alone."""
-    return None if header else ConnectionIds.of(bytes(ancillary.split(data, size)[0]))
-
-
 class Flows:
-    """The flows of one listener, by whichever of its ports they have come.
+    """Begins the flows of one listener, by whichever of its ports they have come.
 
     Args:
         factory: The listener.
@@ -107,45 +98,27 @@ class Flows:
         MuxError: This system has no epoll.
 
     Attributes:
-        table: All of them, by when they end.
-        runtime: What they work with.
-        poller: Watches their sockets.
-        seconds: Tells the time.
-        buffer: Takes what servers say.
+        live: Those that have not ended.
+        seconds: The clock.
     """
 
     def __init__(self, factory: MuxFactory) -> None:
-        if not is_available():
-            raise MuxError("endpoints of type udp need Linux; remove them")
         self._factory = factory
-        self.runtime = runtime = factory.runtime
-        self.poller = Poller.for_reactor(runtime.reactor)
-        self.seconds = runtime.clock.seconds
-        self.table: FlowTable[Flow] = FlowTable()
-        self.buffer = memoryview(bytearray(ancillary.LARGEST))
-        self._migration: Migration[Following] = Migration()
-        self._ports = 0
-        self._timer: IDelayedCall | None = None
-        self._rings_at = math.inf
+        self.live = live = LiveFlows(factory)
+        self.seconds = live.seconds
+        self._descriptors = factory.runtime.descriptors
         self._most = 0.0
         self._refusals = Refusals(self.seconds)
 
-    @property
-    def configuration(self) -> Configuration:
-        return self._factory.configuration
-
     def attach(self) -> None:
         """Record that a port leads here."""
-        self._ports += 1
+        self.live.ports += 1
         self._factory.doStart()
 
     def detach(self) -> None:
-        """Record that one leads here no more."""
-        self._ports -= 1
-        self._stop_timer_if_unused()
+        self.live.ports -= 1
+        self.live.stop_timer_if_unused()
         self._factory.doStop()
-
-    # Beginning.
 
     def begin(self, port: DatagramPort, key: Key, data: memoryview, size: int) -> Flow | None:
         """Begin a flow, unless the client is not let in.
@@ -166,7 +139,7 @@ class Flows:
         refused: Refused | None = None
         senders = configuration.settings.accept_proxy_from
         if senders is not None and client.host in senders:
-            found = decode_datagram(bytes(ancillary.split(data, size)[0]))
+            found = decode_datagram(ancillary.first(data, size))
             if found is None:
                 refused = Refused("proxy-header")
             else:
@@ -185,11 +158,12 @@ class Flows:
                 return None
         name = configuration.settings.name
         record = ConnectionRecord(time.time(), new_id(), name, client_text, asked)
-        if header is not None:
+        flow = Flow(self.live, port, key, configuration, record, client, permit)
+        if header is None:
+            flow.ids = ConnectionIds.of(ancillary.first(data, size))
+        else:  # the client is known by the proxy's address alone
+            flow.proxy_header = header
             record.facts = {name: printable(text) for name, text in told_by(header).items()}
-        flow = Flow(self, port, key, configuration, record, client, permit)
-        flow.proxy_header = header
-        flow.ids = _ids_of(header, data, size)
         configuration.counts.accepted()
         self._factory.opened(flow)
         if refused is not None:
@@ -201,12 +175,12 @@ class Flows:
     def _let_in(
         self, configuration: Configuration, client: Address, port: DatagramPort
     ) -> Permit | None:
-        """Let a client in; who may not come in makes nobody else go.
+        """Let a client in; one that may not come in makes no other one go.
 
         Raises:
             Refused: It is not let in.
         """
-        permit = configuration.admission.enter(client, port.getHost())
+        permit = configuration.admission.enter(client, port.host)
         if not self._has_room(configuration):
             configuration.admission.leave(permit)
             raise Refused("limit", "max_flows")
@@ -214,27 +188,11 @@ class Flows:
 
     def take_over(self, port: DatagramPort, key: Key, data: memoryview, size: int) -> bool:
         """Take datagrams of an unknown address, if they belong to a flow that may have moved; tell whether they do."""
-        if self._migration.is_empty():
+        migration = self.live.migration
+        if not migration.paths:
             return False
-        path = self._migration.find(bytes(data[:size] if 0 < size < len(data) else data))
-        return path is not None and path.flow.from_elsewhere(port, key, data, size)
-
-    def following(self, flow: Flow, port: DatagramPort, key: Key, first: bytes) -> Following | None:
-        """Make what has a flow follow its client; ``None`` if its protocol cannot move, or a proxy in front tells of its client."""
-        if flow.proxy_header is not None:
-            return None
-        return Following.of(self._migration, flow, (port, key), first, self.seconds)
-
-    def following_of(
-        self,
-        flow: Flow,
-        port: DatagramPort,
-        key: Key,
-        fields: Mapping[str, Any],
-        port_of: Callable[[str], DatagramPort | None],
-    ) -> Following | None:
-        """Make what has a flow of another process follow its client; see `Following.as_json`."""
-        return Following.restored(self._migration, flow, (port, key), fields, self.seconds, port_of)
+        path = migration.find(ancillary.first(data, size))
+        return path is not None and bool(path.flow.from_elsewhere(port, key, data, size))
 
     def adopt(
         self,
@@ -244,7 +202,7 @@ class Flows:
         fields: Mapping[str, Any],
         ids: ConnectionIds | None,
     ) -> Flow:
-        """Add a flow of another process, with which `Flow.go_on` is next.
+        """Add a flow of another process, which `Flow.restore` has to follow.
 
         Args:
             port: Where its client's datagrams come in.
@@ -256,14 +214,15 @@ class Flows:
         Raises:
             ValueError: The client's address cannot be read.
         """
-        client = address_in(client_of(fields))
+        text = str(fields.get("client", record.client))
+        client = address_in(text)
         if client is None:
-            raise ValueError(f"{client_of(fields)!r} is not an address and a port")
+            raise ValueError(f"{text!r} is not an address and a port")
         configuration = self._factory.configuration
         if 0 < fields.get("generation", 0) < configuration.version:
             configuration = attrs.evolve(configuration, version=fields["generation"])
         permit = configuration.admission.adopt(client)
-        flow = Flow(self, port, key, configuration, record, client, permit)
+        flow = Flow(self.live, port, key, configuration, record, client, permit)
         flow.ids = ids
         port.enter(key, flow)
         self._factory.opened(flow)
@@ -273,62 +232,16 @@ class Flows:
         """Return whether there may be one more; the one that is the least loss makes room for it."""
         most: float | None = configuration.settings.max_flows
         if most is None:
-            if self.table.count >= self._most:
+            if self.live.table.count >= self._most:
                 self._most = _most_by_descriptors()
             most = self._most
-        if (not most or self.table.count < most) and self.runtime.descriptors.room():
+        if (not most or self.live.table.count < most) and self._descriptors.room():
             return True
-        spare = self.table.spare()
+        spare = self.live.table.spare()
         if spare is None:
             return False
-        spare.over("limit")
+        spare.end("limit")
         return True
-
-    # The time that they have.
-
-    def enter(self, flow: Flow, seconds: float, *, is_spare: bool, is_final: bool = False) -> None:
-        """Move a flow to another timeout queue; see `txmux.udp.table.TimeoutQueue`."""
-        now = self.seconds()
-        self.table.enter(flow, self.table.queue(seconds, is_spare=is_spare, is_final=is_final), now)
-        if now + seconds < self._rings_at:
-            self._ring_at(now + seconds, now)
-
-    def rejoin(self, flow: Flow, queue: TimeoutQueue, entered_at: float, heard_at: float) -> None:
-        """Insert a flow in a queue as if it had been there for a while; see `FlowTable.rejoin`."""
-        self.table.rejoin(flow, queue, entered_at, heard_at)
-        if heard_at + queue.seconds < self._rings_at:
-            self._ring_at(heard_at + queue.seconds, self.seconds())
-
-    def _ring_at(self, at: float, now: float) -> None:
-        self._rings_at = at
-        if self._timer is not None:
-            self._timer.reset(max(0.0, at - now))
-        else:
-            self._timer = self.runtime.reactor.callLater(max(0.0, at - now), self._ring)
-
-    def _ring(self) -> None:
-        self._timer = None
-        self._rings_at = math.inf
-        now = self.seconds()
-        for flow in self.table.over(now):
-            flow.time_is_over()
-        next_at = self.table.next_at()
-        if next_at < self._rings_at:
-            self._ring_at(next_at, now)
-
-    # The end.
-
-    def closed(self, flow: Flow) -> None:
-        """Report the end of a flow."""
-        self._stop_timer_if_unused()
-        self._factory.closed(flow)
-
-    def _stop_timer_if_unused(self) -> None:
-        # With short flows there is often none for a moment: as long as there is a port, the next one may use the timer.
-        if self._timer is not None and not self._ports and not self.table.count:
-            self._timer.cancel()
-            self._timer = None
-            self._rings_at = math.inf
 
     def lost(self, count: int) -> None:
         self._factory.configuration.counts.lost(count)
@@ -341,3 +254,73 @@ class Flows:
 
     def cut(self, count: int) -> None:
         self._factory.configuration.counts.cut(count)
+
+
+class Refusals:
+    """Counts flows that are not begun.
+
+    Args:
+        seconds: The clock.
+    """
+
+    def __init__(self, seconds: Callable[[], float]) -> None:
+        self._seconds = seconds
+        self._counted: dict[str, int] = {}
+        self._told_at = self._listed_at = -math.inf
+        self._listed: set[Hashable] = set()
+
+    def count(
+        self,
+        configuration: Configuration,
+        reason: EndReason,
+        limit: LimitName | None,
+        client: Address,
+    ) -> bool:
+        """Count one.
+
+        Args:
+            configuration: Whose rules have refused it.
+            reason: Why.
+            limit: The limit that was reached; ``None`` if it was something else.
+            client: Whose it is.
+
+        Returns:
+            Whether it is to have a line in the access log: the first one of a source in a minute has.
+        """
+        if limit is not None:
+            configuration.counts.refused(limit)
+        why = limit or ("no PROXY header" if reason == "proxy-header" else "allow, deny or a ban")
+        self.note(configuration, why, 1, f", the last one from {client.host}")
+        return limit != "max_flows" and self._is_news(client)
+
+    def note(self, configuration: Configuration, why: str, count: int, whose: str = "") -> None:
+        """Count some that get no line anywhere else, and tell of all once a minute.
+
+        Args:
+            configuration: Whose rules have refused them.
+            why: By what.
+            count: How many.
+            whose: What is told of the last one.
+        """
+        self._counted[why] = self._counted.get(why, 0) + count
+        now = self._seconds()
+        if now - self._told_at >= _QUIET:
+            self._told_at = now
+            counted, self._counted = self._counted, {}
+            _log.warn(
+                "[{listener}] flows are refused, by {why}{whose}; this is told once a minute",
+                listener=configuration.settings.name,
+                why=", ".join(f"{name}: {count}" for name, count in counted.items()),
+                whose=whose,
+            )
+
+    def _is_news(self, client: Address) -> bool:
+        now = self._seconds()
+        if now - self._listed_at >= _QUIET:
+            self._listed_at = now
+            self._listed.clear()
+        source = source_of(client.host)
+        if source in self._listed or len(self._listed) >= _MOST_LINES:
+            return False
+        self._listed.add(source)
+        return True

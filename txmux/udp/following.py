@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from txmux.access.admission import Refused
 from txmux.rules.model.networks import unmapped
 from txmux.udp import ancillary
-from txmux.udp.buffered_replies import BufferedReplies
 from txmux.udp.flow_ids import may_move
 from txmux.wire.proxyprotocol.header import Address
 
@@ -19,88 +18,107 @@ if TYPE_CHECKING:
     from txmux.access.per_source import Permit
     from txmux.tcp.configuration import Configuration
     from txmux.telemetry.record import ConnectionRecord
-    from txmux.udp.migration import MigratingPath, Migration
+    from txmux.udp.live_flows import LiveFlows
+    from txmux.udp.migration import MigratingPath
     from txmux.udp.port import DatagramPort, Key
 
     class MigratingFlow(Protocol):
-        """A flow, as what has it follow its client sees it."""
+        """A flow, as `Following` sees it."""
 
         configuration: Configuration
         record: ConnectionRecord
         permit: Permit | None
+        client: Address
 
-        @property
-        def newest_configuration(self) -> Configuration:
-            """The rules under which new flows begin."""
+        def move_to(self, port: DatagramPort, key: Key, client: Address, /) -> None: ...
 
-        @property
-        def client(self) -> Address:
-            """The client's address."""
+        def take(self, data: memoryview, size: int, /, *, is_home: bool) -> bool: ...
 
-        def move_to(self, port: DatagramPort, key: Key, client: Address, /) -> None:
-            """Send answers to another address."""
+        def learn(self, answer: bytes, /) -> None: ...
 
-        def take(self, data: memoryview, size: int, /, *, is_home: bool) -> bool:
-            """Take datagrams of the client."""
+        def from_server(self, data: memoryview, size: int, /) -> None: ...
 
-        def learn(self, answer: bytes, /) -> None:
-            """Learn connection IDs from a datagram of the server."""
+        def lost(self, count: int, /) -> None: ...
 
-        def from_server(self, data: memoryview, size: int, /) -> None:
-            """Send datagrams of the server."""
 
-        def lost(self, count: int, /) -> None:
-            """Count datagrams that were dropped."""
+_MOST_BUFFERED = 32 * 1024
+"""Bytes of answers that may wait."""
 
 
 class Following:
-    """Tells a flow's path of what comes and goes, and moves the flow along it.
+    """Reports to a flow's path what comes and goes, and moves the flow along it.
 
     Args:
+        live: The flows of the listener.
         flow: The flow.
-        seconds: Tells the time.
 
     Attributes:
         path: Where the flow is. `of` sets it.
     """
 
-    __slots__ = ("_at", "_flow", "_kept", "_reserved", "_seconds", "path")
+    __slots__ = ("_at", "_buffered", "_flow", "_live", "_reserved", "_size", "path")
 
     path: MigratingPath[Following]
 
-    def __init__(self, flow: MigratingFlow, seconds: Any) -> None:
+    def __init__(self, live: LiveFlows, flow: MigratingFlow) -> None:
+        self._live = live
         self._flow = flow
-        self._seconds = seconds
         self._at: object = None
         self._reserved: tuple[object, Permit] | None = None  # where it may move to
-        self._kept = BufferedReplies()
+        # Answers that wait until a new address has proved itself. The first ones are kept, so the client can tell which it lacks.
+        self._buffered: list[bytes] = []
+        self._size = 0
 
     @classmethod
     def of(
-        cls,
-        migration: Migration[Following],
-        flow: MigratingFlow,
-        home: tuple[DatagramPort, Key],
-        first: bytes,
-        seconds: Any,
+        cls, live: LiveFlows, flow: MigratingFlow, home: tuple[DatagramPort, Key], first: bytes
     ) -> Following | None:
         """Make one for a flow; ``None`` if its protocol cannot move.
 
         Args:
-            migration: That of the listener.
+            live: The flows of the listener.
             flow: The flow.
             home: The port that its client has asked, and its key there.
             first: Its first datagram.
-            seconds: Tells the time.
         """
         if not may_move(first):
             return None
-        following = cls(flow, seconds)
-        path = migration.begin(following, home, first)
+        following = cls(live, flow)
+        return following._along(live.migration.begin(following, home, first))
+
+    @classmethod
+    def restored(
+        cls,
+        live: LiveFlows,
+        flow: MigratingFlow,
+        home: tuple[DatagramPort, Key],
+        fields: Mapping[str, Any],
+        port_of: Callable[[str], DatagramPort | None],
+    ) -> Following | None:
+        """Make one for a flow of another process.
+
+        Args:
+            live: As for `of`.
+            flow: As for `of`.
+            home: As for `of`.
+            fields: What `as_json` returned there.
+            port_of: Returns the port of a place; ``None`` if there is none here.
+        """
+
+        def read(written: Any) -> Any:
+            name, peer, local = written
+            port = port_of(name)
+            return None if port is None else (port, (tuple(peer), bytes.fromhex(local)))
+
+        following = cls(live, flow)
+        path = live.migration.restore(following, home, fields, read, live.seconds())
+        return following._along(path)
+
+    def _along(self, path: MigratingPath[Following] | None) -> Following | None:
         if path is None:
             return None
-        following.path, following._at = path, path.home
-        return following
+        self.path, self._at = path, path.home
+        return self
 
     def as_json(self) -> dict[str, Any]:
         """Return what another process needs to follow the client further, as values of JSON."""
@@ -109,45 +127,12 @@ class Following:
             port, (peer, local) = source
             return [port.place, peer, local.hex()]
 
-        return self.path.as_json(write, self._seconds())
-
-    @classmethod
-    def restored(
-        cls,
-        migration: Migration[Following],
-        flow: MigratingFlow,
-        home: tuple[DatagramPort, Key],
-        fields: Mapping[str, Any],
-        seconds: Any,
-        port_of: Callable[[str], DatagramPort | None],
-    ) -> Following | None:
-        """Make one for a flow of another process.
-
-        Args:
-            migration: As for `of`.
-            flow: As for `of`.
-            home: As for `of`.
-            fields: What `fields` gave there.
-            seconds: As for `of`.
-            port_of: Gives the port of a place; ``None`` if there is none here.
-        """
-
-        def read(written: Any) -> Any:
-            name, peer, local = written
-            port = port_of(name)
-            return None if port is None else (port, (tuple(peer), bytes.fromhex(local)))
-
-        following = cls(flow, seconds)
-        path = migration.restore(following, home, fields, read, seconds())
-        if path is None:
-            return None
-        following.path, following._at = path, path.home
-        return following
+        return self.path.as_json(write, self._live.seconds())
 
     def from_home(self, length: int, count: int) -> None:
         """Record datagrams of the client, from where it is."""
-        self.path.from_home(length, count, self._seconds())
-        self._give_kept()
+        self.path.from_home(length, count, self._live.seconds())
+        self._send_buffered()
 
     def from_elsewhere(self, port: DatagramPort, key: Key, data: memoryview, size: int) -> bool:
         """Take datagrams that belong to the flow, and are not known to do so at their address.
@@ -161,11 +146,11 @@ class Following:
         is_new = not path.knows(source)
         if is_new and not (self._may_be_at(client) and self._reserve(source, client)):
             return False
-        count, now = ancillary.datagrams_in(len(data), size), self._seconds()
+        count, now = ancillary.datagrams_in(len(data), size), self._live.seconds()
         is_near = client.host == self._flow.client.host
         if path.from_elsewhere(source, len(data), count, now, is_near=is_near):
             self._follow()
-            self._give_kept()
+            self._send_buffered()
             self._flow.take(data, size, is_home=False)
         else:
             if is_new:
@@ -177,23 +162,32 @@ class Following:
         """Learn from what the server says, and tell whether it goes out."""
         path, length = self.path, len(data)
         if length and path.may_tell(data[0]):
-            first = bytes(data[:size] if 0 < size < length else data)
+            first = ancillary.first(data, size)
             path.from_server(first)
             self._flow.learn(first)
         if not path.watches:
             return True
-        goes = path.to_client(length, self._seconds())
+        goes = path.to_client(length, self._live.seconds())
         self._follow()
         if goes:
-            self._give_kept()
-        elif lost := self._kept.keep(data, size):
-            self._flow.lost(lost)
+            self._send_buffered()
+        else:
+            self._buffer(data, size)
         return goes
 
-    def _give_kept(self) -> None:
+    def _buffer(self, data: memoryview, size: int) -> None:
+        for part in ancillary.split(data, size):
+            if self._size + len(part) > _MOST_BUFFERED:
+                self._flow.lost(1)
+            else:
+                self._buffered.append(bytes(part))
+                self._size += len(part)
+
+    def _send_buffered(self) -> None:
         """Send what has waited, once the address has proved itself."""
-        if self._kept and not self.path.watches:
-            for datagram in self._kept.take():
+        if self._buffered and not self.path.watches:
+            datagrams, self._buffered, self._size = self._buffered, [], 0
+            for datagram in datagrams:
                 self._flow.from_server(memoryview(datagram), 0)
 
     def _may_be_at(self, client: Address) -> bool:
@@ -205,7 +199,7 @@ class Following:
         routes = configuration.top.detector.routes
         route = next((route for route in routes if route.name == name), None)
         is_served = route is None or route.clients.serves(client.host)
-        now = self._flow.newest_configuration
+        now = self._live.factory.configuration
         return is_served and configuration.admission.serves(client) and now.admission.serves(client)
 
     def _reserve(self, source: object, client: Address) -> bool:
@@ -213,7 +207,9 @@ class Following:
         self._give_back()
         flow = self._flow
         try:
-            permit = flow.newest_configuration.admission.move(flow.permit, flow.client, client)
+            permit = self._live.factory.configuration.admission.move(
+                flow.permit, flow.client, client
+            )
         except Refused:
             return False
         if permit is not None and permit is not flow.permit:
@@ -233,7 +229,7 @@ class Following:
             self._reserved = None
         else:
             self._give_back()
-            admission = flow.newest_configuration.admission
+            admission = self._live.factory.configuration.admission
             permit = admission.move(before, flow.client, client, is_known=True)
         if permit is not before:
             flow.permit = permit
@@ -242,8 +238,9 @@ class Following:
 
     def end(self) -> None:
         """Forget the flow."""
-        if lost := len(self._kept.take()):
-            self._flow.lost(lost)
+        if self._buffered:
+            self._flow.lost(len(self._buffered))
+            self._buffered = []
         self._give_back()
         self.path.end()
 

@@ -7,7 +7,7 @@ That goes a batch at a time::
     old: end_flows     those that were ended here meanwhile
     old: flows_done    that was all, so whoever is not known there is a new client
 
-Neither process reads a client's datagrams before it has the flow: what comes too early waits, see `txmux.udp.waiting`.
+Neither process reads a client's datagrams before it has the flow: what comes too early waits, see `txmux.udp.port.EarlyDatagrams`.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ async def hand_over_flows(served: Iterable[object], to: OtherProcess) -> int:
 async def _hand_over(batch: Sequence[Flow], to: OtherProcess) -> int:
     taken: Collection[int] = ()
     fields = [one.as_json() for one in batch]
-    sockets = [one.server_socket for one in batch]
+    sockets = [one.sock for one in batch]
     for one in batch:
         one.stand_still()
     try:
@@ -93,8 +93,8 @@ async def _hand_over(batch: Sequence[Flow], to: OtherProcess) -> int:
             seconds=_PATIENCE,
             descriptors=[one.fileno() for one in sockets if one is not None],
             flows=[
-                {**values, "has_socket": server is not None}
-                for values, server in zip(fields, sockets, strict=True)
+                {**values, "has_socket": sock is not None}
+                for values, sock in zip(fields, sockets, strict=True)
             ],
         )
         taken = {*answer["taken"]}
@@ -199,15 +199,15 @@ def _adopt(fields: Mapping[str, Any], server: socket.socket | None, find: Find) 
     flow: Flow | None = None
     try:
         flow = flows_of(factory).adopt(port, key, record, fields, ids)
-        flow.go_on(fields, led_to, server, port_of)
+        flow.restore(fields, led_to, server, port_of)
     except BaseException:
-        has_way = flow is not None and flow.server_socket is not None
+        has_way = flow is not None and flow.sock is not None
         if led_to is not None and led_to[1] is not None and not has_way:
             pool = led_to[0].pool
             (pool.released if fields.get("answered", True) else pool.abandoned)(led_to[1])
         if flow is not None:
             flow.logged = False
-            flow.over("error")
+            flow.end("error")
         raise
     port.arrived(key, flow)
     return True
@@ -219,10 +219,10 @@ def _make_way(
     """Remove another flow from the place of one that comes."""
     for newer in port.at(key):
         if newer.record.id == record.id:
-            newer.comes_back()
+            newer.stop_following()  # it comes back before it is known here that it is to be let go
             port.forget(key, newer)
         elif _is_same(newer.ids, ids):  # it has begun while this one was on its way
-            newer.over("limit")
+            newer.end("limit")
 
 
 def _is_same(newer: ConnectionIds | None, ids: ConnectionIds | None) -> bool:
@@ -279,4 +279,4 @@ def end_flows(served: Iterable[object], reasons: Mapping[str, Any]) -> None:
     """
     for one in [*served]:
         if isinstance(one, Flow) and one.record.id in reasons:
-            one.over(understood(reasons[one.record.id]))
+            one.end(understood(reasons[one.record.id]))

@@ -52,10 +52,14 @@ _ENOUGH = 2
 
 
 class Migration(Generic[F]):
-    """The flows of a listener that can move, by the IDs that their servers have chosen."""
+    """The flows of a listener that can move.
+
+    Attributes:
+        paths: By the IDs that their servers have chosen; ``None`` if two flows have one.
+    """
 
     def __init__(self) -> None:
-        self._paths: dict[bytes, MigratingPath[F] | None] = {}  # None is of two flows
+        self.paths: dict[bytes, MigratingPath[F] | None] = {}
         self._lengths: dict[int, int] = {}  # of connection IDs, and how many there are of each
 
     def begin(self, flow: F, home: Hashable, first: bytes) -> MigratingPath[F] | None:
@@ -103,38 +107,35 @@ class Migration(Generic[F]):
 
     def _share(self, name: bytes) -> None:
         """Record that two flows have an ID, so that it moves none."""
-        self._paths[name] = None
-
-    def is_empty(self) -> bool:
-        return not self._paths
+        self.paths[name] = None
 
     def find(self, datagram: bytes) -> MigratingPath[F] | None:
         """Find the flow that a datagram of an unknown address belongs to, if there is one."""
-        if not self._paths or not datagram:
+        if not datagram:
             return None
         name = id_asked(datagram)
         if name is not None:
-            return self._paths.get(name)
+            return self.paths.get(name)
         for length in self._lengths:
-            found = self._paths.get(QUIC + datagram[1 : 1 + length])
+            found = self.paths.get(QUIC + datagram[1 : 1 + length])
             if found is not None:
                 return found
         return None
 
     def _add(self, name: bytes, path: MigratingPath[F]) -> bool:
         """Record an ID; tell whether it is new."""
-        if name in self._paths:
-            if self._paths[name] is not path:
-                self._paths[name] = None
+        if name in self.paths:
+            if self.paths[name] is not path:
+                self.paths[name] = None
             return False
-        self._paths[name] = path
+        self.paths[name] = path
         if name[:1] == QUIC:
             length = len(name) - 1
             self._lengths[length] = self._lengths.get(length, 0) + 1
         return True
 
     def _remove(self, name: bytes) -> None:
-        del self._paths[name]
+        del self.paths[name]
         if name[:1] == QUIC:
             length = len(name) - 1
             self._lengths[length] -= 1
@@ -301,7 +302,7 @@ class MigratingPath(Generic[F]):
             write: Writes an address.
             now: As for `from_home`.
         """
-        paths = self._migration._paths
+        paths = self._migration.paths
         return {
             "kind": self._protocol.decode(),
             "own_id": self._own_id.hex(),

@@ -18,7 +18,6 @@ from txmux.net.sockets.transport import host_of
 from txmux.udp import ancillary
 from txmux.udp.connection_ids import HEAD
 from txmux.udp.shared_address import SharedAddress
-from txmux.udp.waiting import Waiting
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -30,51 +29,38 @@ if TYPE_CHECKING:
     from txmux.net.sockets.poller import Poller
     from txmux.udp.shared_address import Beside
 
-    class Receiver(Beside, Protocol):
+    class PortFlow(Beside, Protocol):
         """A flow, as its port sees it."""
 
-        def from_client(self, data: memoryview, size: int, /) -> bool:
-            """Take datagrams of the client, if they are certainly of this flow; tell whether they are, and it is not over."""
+        def from_client(self, data: memoryview, size: int, /) -> bool: ...
 
-        def find(self, head: bytes, /) -> Receiver | None:
-            """Return itself, if a datagram tells that it is of this flow; see `txmux.udp.connection_ids.HEAD`."""
+        def find(self, head: bytes, /) -> PortFlow | None: ...
 
-        def may_open(self, datagram: bytes, /) -> bool:
-            """Return whether a datagram that tells of no flow begins another one."""
+        def may_open(self, datagram: bytes, /) -> bool: ...
 
-        def otherwise(self, head: bytes, /) -> Receiver:
-            """Return itself for a datagram that tells of no flow, and begins none."""
+        def otherwise(self, head: bytes, /) -> PortFlow: ...
 
-        def take(self, data: memoryview, size: int, /) -> bool:
-            """Take datagrams of the client; tell whether it is not over."""
+        def take(self, data: memoryview, size: int, /) -> bool: ...
 
-    class Beginning(Protocol):
-        """A listener, as its port sees it."""
-
-        def attach(self) -> None:
-            """Record that a port leads here."""
-
-        def detach(self) -> None:
-            """Record that one leads here no more."""
-
-        def take_over(self, port: Any, key: Key, data: memoryview, size: int, /) -> bool:
-            """Take datagrams of an unknown address, if they belong to a flow that may have moved; tell whether they do."""
+    class PortListener(Protocol):
+        """The flows of a listener, as its port sees them."""
 
         @property
-        def seconds(self) -> Callable[[], float]:
-            """Tells the time."""
+        def seconds(self) -> Callable[[], float]: ...
 
-        def begin(self, port: Any, key: Key, data: memoryview, size: int, /) -> Receiver | None:
-            """Begin the flow of a client that has none, and says this; ``None`` if it is not let in."""
+        def attach(self) -> None: ...
 
-        def lost(self, count: int, /) -> None:
-            """Count datagrams that were dropped."""
+        def detach(self) -> None: ...
 
-        def shed(self, count: int, /) -> None:
-            """Count datagrams of unknown clients that were dropped in favour of flows."""
+        def take_over(self, port: Any, key: Key, data: memoryview, size: int, /) -> bool: ...
 
-        def cut(self, count: int, /) -> None:
-            """Count datagrams that were longer than any that can be taken."""
+        def begin(self, port: Any, key: Key, data: memoryview, size: int, /) -> PortFlow | None: ...
+
+        def lost(self, count: int, /) -> None: ...
+
+        def shed(self, count: int, /) -> None: ...
+
+        def cut(self, count: int, /) -> None: ...
 
 
 _log = Logger()
@@ -88,10 +74,61 @@ _WANTED_BUFFER = (
 )  # bytes that may wait in the socket; the system gives what it allows
 _LONG_QUEUE = 2 * 1024 * 1024  # bytes that wait, headers and all: of short datagrams some 2,700
 _NEWCOMERS = 2  # of each `_AT_ONCE` datagrams, who get a flow while the queue is long
+LONGEST_WAIT = 5.0
+"""Seconds for which datagrams wait at most for flows of another process: these come within a fraction of one."""
+_MOST_WAITING = 8 * 1024 * 1024  # bytes of them
+_EACH_WAITING = 200  # what a datagram takes beside its own bytes
 _UNSENDABLE = frozenset({errno.EINVAL, errno.EMSGSIZE, errno.EIO, errno.EOPNOTSUPP})
 
 Key = tuple[Any, bytes]
 """The client's address as the socket gives it, and the address that was asked."""
+
+
+class EarlyDatagrams:
+    """Datagrams that come before their flow, which is on its way from another process; each client's in their order.
+
+    Args:
+        reactor: Tells when it has lasted too long.
+        over: Called then.
+        lost: Counts datagrams that are dropped, since there are too many.
+    """
+
+    def __init__(
+        self, reactor: Any, over: Callable[[], object], lost: Callable[[int], object]
+    ) -> None:
+        self._kept: dict[Any, list[tuple[bytes, int]]] = {}
+        self._room = _MOST_WAITING
+        self._lost = lost
+        self._timer = reactor.callLater(LONGEST_WAIT, over)
+
+    def keep(self, key: Any, data: memoryview, size: int, count: int) -> None:
+        """Keep datagrams, or drop them.
+
+        Args:
+            key: Of the client.
+            data: Their bytes.
+            size: The bytes of each but the last; 0 if there is one.
+            count: How many they are.
+        """
+        needed = len(data) + _EACH_WAITING
+        if needed > self._room:
+            self._lost(count)
+            return
+        self._room -= needed
+        self._kept.setdefault(key, []).append((bytes(data), size))
+
+    def take(self, key: Any) -> list[tuple[memoryview, int]]:
+        """Return what has come from a client, and forget it."""
+        kept = self._kept.pop(key, [])
+        self._room += sum(len(data) + _EACH_WAITING for data, _ in kept)
+        return [(memoryview(data), size) for data, size in kept]
+
+    def end(self) -> list[tuple[Any, memoryview, int]]:
+        """Stop, and return what is left."""
+        if self._timer.active():
+            self._timer.cancel()
+        kept, self._kept = self._kept, {}
+        return [(key, memoryview(data), size) for key, all_ in kept.items() for data, size in all_]
 
 
 @implementer(IListeningPort)
@@ -104,6 +141,7 @@ class DatagramPort(WatchedPort):
         to: The listener, which begins flows.
 
     Attributes:
+        host: The address and port of the socket.
         flows: By their keys; several of one address by one key.
         is_accepting: Whether it is there for clients that have no flow.
         lets_in: Whether they get one now.
@@ -114,7 +152,7 @@ class DatagramPort(WatchedPort):
         self,
         poller: Poller,
         bound: socket.socket,
-        to: Beginning,
+        to: PortListener,
     ) -> None:
         super().__init__(poller, bound)
         name = bound.getsockname()
@@ -128,14 +166,14 @@ class DatagramPort(WatchedPort):
         _, self._dropped = ancillary.queue_of(bound)
         self._name = name
         form = IPv6Address if bound.family == socket.AF_INET6 else IPv4Address
-        self._host: IAddress = form("UDP", name[0], name[1])
+        self.host: IAddress = form("UDP", name[0], name[1])
         self._to = to
         self._buffer = memoryview(bytearray(ancillary.LARGEST))
         self._has_more = False
         self.is_accepting = self.lets_in = True
-        self.flows: dict[Key, Receiver | SharedAddress[Receiver]] = {}
+        self.flows: dict[Key, PortFlow | SharedAddress[PortFlow]] = {}
         self.place = ""
-        self._waiting: Waiting | None = None
+        self._waiting: EarlyDatagrams | None = None
         self._newcomers = self._shed = 0  # flows that may still begin; datagrams that were dropped
 
     def startListening(self) -> None:
@@ -143,7 +181,7 @@ class DatagramPort(WatchedPort):
         self._open()
         self._to.attach()
 
-    def lead(self, to: Beginning) -> None:
+    def lead(self, to: PortListener) -> None:
         """Give new flows to another listener; existing ones stay where they are."""
         before, self._to = self._to, to
         if before is not to:
@@ -161,7 +199,7 @@ class DatagramPort(WatchedPort):
             self._to.detach()
         return succeed(None)
 
-    def listen_again(self, to: Beginning) -> bool:
+    def listen_again(self, to: PortListener) -> bool:
         """Begin flows again, after `stopListening`, if some have gone on until now; tell whether that is so.
 
         Args:
@@ -184,7 +222,7 @@ class DatagramPort(WatchedPort):
             self._close()
 
     def getHost(self) -> IAddress:
-        return self._host
+        return self.host
 
     def local_address(self, local: bytes) -> tuple[str, int]:
         """Return the address and port that were asked, by the second part of a key."""
@@ -196,7 +234,7 @@ class DatagramPort(WatchedPort):
             return host_of(self._name)
         return host_of((*self.local_address(local), 0, ancillary.link_of(local)))
 
-    def enter(self, key: Key, flow: Receiver) -> None:
+    def enter(self, key: Key, flow: PortFlow) -> None:
         """Add a flow to an address."""
         at = self.flows.get(key)
         if isinstance(at, SharedAddress):
@@ -206,7 +244,7 @@ class DatagramPort(WatchedPort):
         else:
             self.flows[key] = SharedAddress(self._to.seconds, at, flow)
 
-    def forget(self, key: Key, flow: Receiver) -> None:
+    def forget(self, key: Key, flow: PortFlow) -> None:
         """Record that a flow is over, or comes from another address now."""
         at = self.flows.get(key)
         if at is flow:
@@ -217,7 +255,8 @@ class DatagramPort(WatchedPort):
                 [left] = at.flows
                 at.remove(left)
                 self.flows[key] = left
-        self._close_if_unused()
+        if not self.is_accepting:
+            self._close_if_unused()
 
     def at(self, key: Key) -> list[Any]:
         """Return the flows of an address."""
@@ -266,7 +305,9 @@ class DatagramPort(WatchedPort):
             key = (peer, local)
             flow = flows.get(key)
             data = buffer[:length]
-            if flow is None or not flow.from_client(data, size):
+            if flow is None:
+                self._first(key, data, size)
+            elif not flow.from_client(data, size):
                 self._sort(key, data, size)
             if not self._is_reading:
                 return
@@ -275,7 +316,7 @@ class DatagramPort(WatchedPort):
     def await_flows(self) -> None:
         """Keep what unknown clients say: they may have flows that are on their way from another process."""
         if self._waiting is None and self.is_accepting:
-            self._waiting = Waiting(self._poller.reactor, self.await_no_more, self._to.lost)
+            self._waiting = EarlyDatagrams(self._poller.reactor, self.await_no_more, self._to.lost)
 
     def await_no_more(self) -> None:
         """Begin the flows of those who are still unknown: no other process has them."""
@@ -287,7 +328,7 @@ class DatagramPort(WatchedPort):
             if flow is None or not flow.from_client(data, size):
                 self._sort(key, data, size)
 
-    def arrived(self, key: Key, flow: Receiver) -> None:
+    def arrived(self, key: Key, flow: PortFlow) -> None:
         """Record that a flow has come from another process; it gets what has come before it."""
         at = self.flows.get(key, flow)  # several connections may be there already
         for data, size in () if self._waiting is None else self._waiting.take(key):
@@ -359,8 +400,8 @@ class DatagramPort(WatchedPort):
 
 
 def _runs(
-    find: Callable[[bytes], Receiver | None], data: memoryview, size: int
-) -> Iterator[tuple[Receiver | None, memoryview]]:
+    find: Callable[[bytes], PortFlow | None], data: memoryview, size: int
+) -> Iterator[tuple[PortFlow | None, memoryview]]:
     """Yield the flow of each datagram; of several of one flow, one after another, together."""
     length = len(data)
     step = size if 0 < size < length else length

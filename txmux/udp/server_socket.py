@@ -6,85 +6,60 @@ import errno
 import socket
 from typing import TYPE_CHECKING, Any
 
+import attrs
 from twisted.internet.error import ConnectBindError
 from twisted.logger import Logger
 
 from txmux.backends.connect.connector import proxy_header
 from txmux.backends.connect.dial import NO_PORT, OWN_TROUBLE, no_address
+from txmux.backends.connect.source import Ports
 from txmux.backends.pool.member import Member
 from txmux.backends.pool.pool import Unavailable
+from txmux.net.addresses import address_in
+from txmux.net.sockets.client import IN_USE
 from txmux.net.sockets.poller import READ
 from txmux.net.sockets.transport import place_of
 from txmux.udp import ancillary
 from txmux.udp.port import send
-from txmux.udp.sources import bind_for
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping
     from typing import Protocol
 
+    from txmux.backends.connect.source import Source, Sources
     from txmux.backends.upstream import Upstream
-    from txmux.net.sockets.descriptors import Descriptors
-    from txmux.net.sockets.poller import Poller
     from txmux.rules.model import Server
-    from txmux.telemetry.reasons import ConnectFailure
+    from txmux.telemetry.reasons import ConnectFailure, EndReason
+    from txmux.telemetry.record import ConnectionRecord
+    from txmux.udp.live_flows import LiveFlows
+    from txmux.udp.port import DatagramPort, Key
     from txmux.wire.proxyprotocol.header import Address
 
     class SocketOwner(Protocol):
-        """A flow, as its server socket sees it."""
+        """A flow, as its server socket sees it.
 
-        @property
-        def poller(self) -> Poller:
-            """Watches sockets."""
+        Attributes:
+            held: What goes to the next server if one refuses.
+        """
 
-        @property
-        def buffer(self) -> memoryview:
-            """Takes what servers say."""
+        live: LiveFlows
+        record: ConnectionRecord
+        client: Address
+        port: DatagramPort
+        key: Key
+        held: tuple[bytes, ...]
 
-        @property
-        def descriptors(self) -> Descriptors:
-            """Those of this process."""
+        def server_chosen(self, upstream: Upstream, server: str | None, /) -> None: ...
 
-        @property
-        def facts(self) -> Mapping[str, str]:
-            """What is known of the client."""
+        def server_answered(self, upstream: Upstream, /) -> None: ...
 
-        @property
-        def held(self) -> Sequence[bytes]:
-            """What goes to the next server if one refuses."""
+        def from_server(self, data: memoryview, size: int, /) -> None: ...
 
-        @property
-        def client(self) -> Address:
-            """The client's address."""
+        def no_server_left(self, upstream: Upstream, cause: ConnectFailure, /) -> None: ...
 
-        @property
-        def local(self) -> Address | None:
-            """The address that the client asked."""
+        def end(self, reason: EndReason, /) -> None: ...
 
-        @property
-        def local_host(self) -> str:
-            """The same without its port, a link-local one with its interface."""
-
-        def waits_for_names(self) -> None:
-            """Record that there is no server before names have been looked up."""
-
-        def begins(self, server: str, /) -> None:
-            """A server was chosen; it gets what is held next."""
-
-        def answered(self) -> None:
-            """Record that the server has said something for the first time, which comes next."""
-
-        def from_server(self, data: memoryview, size: int, /) -> None:
-            """Take datagrams of the server."""
-
-        def refused(self) -> None:
-            """Record that a server that had answered refuses now."""
-
-        def given_up(self, cause: ConnectFailure, /) -> None:
-            """Record that no server is left."""
-
-        def lost(self, count: int, /) -> None:
-            """Count datagrams that were dropped."""
+        def lost(self, count: int, /) -> None: ...
 
 
 _log = Logger()
@@ -108,6 +83,7 @@ class ServerSocket:
 
     Attributes:
         is_answered: Whether the server has said something.
+        sock: Connected to the server; ``None`` if there is none.
     """
 
     __slots__ = (
@@ -117,10 +93,10 @@ class ServerSocket:
         "_has_more",
         "_header",
         "_member",
-        "_server",
         "_tried",
         "_wakes",
         "is_answered",
+        "sock",
         "upstream",
     )
 
@@ -129,62 +105,63 @@ class ServerSocket:
         self.upstream = upstream
         self._tried: dict[Member, ConnectFailure] = {}
         self._member: Member | None = None
-        self._server: socket.socket | None = None
+        self.sock: socket.socket | None = None
         self._batches = self._wakes = self._dropped = 0
         self._has_more = False
         self._header = b""
         self.is_answered = False
 
-    @property
-    def is_open(self) -> bool:
-        return self._server is not None
-
     # To a server.
 
-    def begin(self) -> None:
-        """Choose a server, and send it what is held."""
-        self._begin(self.upstream.first_names)
-
-    def _begin(self, first_names: Callable[[], Any]) -> None:
-        pool = self.upstream.pool
-        found = pool.pick(self._affinity())
-        if found is Unavailable.NO_SERVER and (looked_up := first_names()) is not None:
+    def choose_server(self, *, may_wait: bool = True) -> None:
+        """Choose a server, and send it what is held; after a look-up of names, if that may be waited for."""
+        upstream, flow = self.upstream, self._flow
+        found = upstream.pool.pick(upstream.affinity(flow.client, flow.record.facts))
+        looked_up = None
+        if found is Unavailable.NO_SERVER and may_wait:
             # Only those that come as the service starts ever wait for a name.
-            self._flow.waits_for_names()
+            looked_up = upstream.first_names()
+        if looked_up is not None:
+            flow.server_chosen(upstream, None)
             looked_up.addCallback(lambda _: self._names_are_known())
             return
         self._go_to(found, "limit" if found is Unavailable.FULL else "no-server")
 
-    def _affinity(self) -> str:
-        return self.upstream.affinity(self._flow.client, self._flow.facts)
-
     def _names_are_known(self) -> None:
         if self._flow is not None:
-            self._begin(lambda: None)
+            self.choose_server(may_wait=False)
 
     def _go_to(self, found: Member | Unavailable, otherwise: ConnectFailure) -> None:
         """Go to a server, or to the next one that there is a way to."""
+        flow = self._flow
         while isinstance(found, Member):
-            cause = self._open(found)
-            if cause is None:
-                self._send_held()
-                return
-            found = self._next(found, cause)
-        self._flow.given_up(next(reversed(self._tried.values()), otherwise))
+            target = self._target(found)
+            cause = self._open(found, target)
+            if cause is not None:
+                found = self._next(found, cause)
+                continue
+            flow.server_chosen(self.upstream, target.text)
+            opened = self.sock
+            for data in flow.held:
+                self.send(data, 0, is_held=True)
+                if self.sock is not opened:  # refused: all that is held has gone to another one
+                    break
+            return
+        flow.no_server_left(self.upstream, next(reversed(self._tried.values()), otherwise))
 
-    def _open(self, member: Member) -> ConnectFailure | None:
-        """Make a socket for a server; tell why not."""
-        target, server = self._target(member), None
-        family = _IPV6 if ":" in target.host else _IPV4
-        self._flow.descriptors.client_accepted()
+    def _open(self, member: Member, target: Server) -> ConnectFailure | None:
+        """Make a socket for a server; returns why not."""
+        server, flow = None, self._flow
+        live, sources = flow.live, self.upstream.sources
+        live.runtime.descriptors.client_accepted()
         try:
             if target.depends_on_client:
                 raise no_address()
-            server = _new_socket(family, _DATAGRAMS)
-            if self.upstream.sources is not None:
-                bind_for(server, self.upstream.sources, target.host, self._flow.client)
+            server = _new_socket(_IPV6 if ":" in target.host else _IPV4, _DATAGRAMS)
+            if sources is not None:
+                _bind_to_source(server, sources, target.host, flow.client)
             server.connect(place_of(target.host, target.port))
-            self._flow.poller.watch(server.fileno(), READ, self._ready)
+            live.poller.watch(server.fileno(), READ, self._ready)
         except (OSError, ConnectBindError) as problem:
             if server is not None:
                 server.close()
@@ -201,18 +178,28 @@ class ServerSocket:
                 why=NO_PORT if lacks_port else why,
             )
             return "error" if is_own else "connect-refused"
-        self._member, self._server = member, server
-        self._prepare_header()
+        self._member, self.sock = member, server
+        if self.upstream.backend.proxy_protocol == "v2":
+            self._prepare_header()
         return None
 
     def _target(self, member: Member) -> Server:
-        return member.target_for(self._flow.local_host if self.upstream.asks_where else "")
+        return member.target_for(self._local_host() if self.upstream.asks_where else "")
+
+    def _local_host(self) -> str:
+        """Return the IP address that the client asked, a link-local one with its interface."""
+        flow = self._flow
+        local = address_in(flow.record.local or "")
+        host = "" if local is None else str(local.host)
+        asked = flow.port.local_host(flow.key[1])
+        # A PROXY header may tell of another one, and of no interface.
+        return asked if asked.partition("%")[0] == host else host
 
     def _prepare_header(self) -> None:
-        """Put a PROXY header on the next datagram, or on each, if the rules ask for it."""
-        backend, flow = self.upstream.backend, self._flow
-        if backend.proxy_protocol == "v2":
-            self._header = proxy_header(backend, flow.client, flow.local, datagrams=True)
+        """Put a PROXY header on the next datagram, or on each, as the rules have it."""
+        flow = self._flow
+        local = address_in(flow.record.local or "")
+        self._header = proxy_header(self.upstream.backend, flow.client, local, datagrams=True)
 
     def client_moved(self) -> None:
         """Show the server the client's new address, if it sees or is told the client's own."""
@@ -222,27 +209,17 @@ class ServerSocket:
                 self._prepare_header()
             return
         # Later, since the datagrams that tell of it are being read, or sent, just now.
-        self._flow.poller.call_soon(self._bind_anew)
+        self._flow.live.poller.call_soon(self._bind_anew)
 
     def _bind_anew(self) -> None:
-        if self._server is None:
+        if self.sock is None:
             return
         self._ready(READ)  # what waits was said to the old address
-        old, member = self._server, self._member
-        if old is not None and member is not None and self._open(member) is None:
-            self._count_dropped(old)
-            self._batches = self._dropped = 0
-            self._flow.poller.closing(old.fileno())
-            old.close()
-
-    def _send_held(self) -> None:
-        flow, server, member = self._flow, self._server, self._member
-        assert member is not None  # noqa: S101 - it has just been opened
-        flow.begins(self._target(member).text)
-        for data in flow.held:
-            self.send(data, 0, is_held=True)
-            if self._server is not server:  # refused: all that is held has gone to another one
-                break
+        old, member = self.sock, self._member
+        if old is None or member is None or self._open(member, self._target(member)) is not None:
+            return
+        self._close(old)
+        self._batches = self._dropped = 0
 
     def send(self, data: Any, size: int, *, is_held: bool = False) -> None:
         """Send datagrams to the server.
@@ -252,7 +229,7 @@ class ServerSocket:
             size: The bytes of each but the last; 0 if there is one.
             is_held: Whether they go to the next server if this one refuses.
         """
-        server = self._server
+        server = self.sock
         if server is None:
             self._flow.lost(ancillary.datagrams_in(len(data), size))
             return
@@ -288,7 +265,8 @@ class ServerSocket:
     def _next(self, member: Member, cause: ConnectFailure) -> Member | Unavailable:
         self._tried[member] = cause
         member.counts.failed(cause)
-        pool, affinity = self.upstream.pool, self._affinity()
+        pool = self.upstream.pool
+        affinity = self.upstream.affinity(self._flow.client, self._flow.record.facts)
         again = len(self._tried) <= self.upstream.backend.retries
         if cause == "error":  # this machine's trouble says nothing of the server
             pool.abandoned(member)
@@ -301,30 +279,30 @@ class ServerSocket:
     def _refused(self) -> None:
         """Go on with the next server, unless this one has answered before."""
         member = self._member
-        if member is None:
+        if member is None or self.sock is None:
             return
         if self.is_answered:
-            self._flow.refused()
+            self._flow.end("connect-refused")
             return
         _log.debug(
             "backend {backend}: {server} has no such port",
             backend=self.upstream.backend.name,
             server=self._target(member).text,
         )
-        self._close()
-        self._member = None
+        self._close(self.sock)
+        self.sock, self._member = None, None
         self._go_to(self._next(member, "connect-refused"), "connect-refused")
 
     # From the server.
 
     def _ready(self, events: int) -> None:  # noqa: ARG002 - whatever it is, reading tells
         flow = self._flow
-        buffer = flow.buffer
+        buffer = flow.live.buffer
         # To ask in vain costs as much as half an answer. Where answers come one by one, it is tried only now and then whether they still do.
         self._wakes += 1
         most = _AT_ONCE if self._has_more or not self._wakes % _TRY_EACH else 1
         for count in range(most):
-            server, size = self._server, 0
+            server, size = self.sock, 0
             if server is None:
                 return
             try:
@@ -349,7 +327,7 @@ class ServerSocket:
 
     def catch_up(self) -> None:
         """Pass on what the server has said already: the loop may be late, and nobody has been quiet then."""
-        if self._server is not None:
+        if self.sock is not None:
             self._ready(0)
 
     def _count_batch(self, server: socket.socket) -> None:
@@ -359,7 +337,7 @@ class ServerSocket:
             self.is_answered = True
             if self._member is not None:
                 self.upstream.pool.connected(self._member)
-            self._flow.answered()
+            self._flow.server_answered(self.upstream)
         if self._batches == _MANY:
             ancillary.gather(server)
 
@@ -367,17 +345,12 @@ class ServerSocket:
 
     def local_address(self) -> str | None:
         """Return the address that the server sees; ``None`` if there is no server."""
-        if self._server is None:
+        if self.sock is None:
             return None
-        host, port = self._server.getsockname()[:2]
+        host, port = self.sock.getsockname()[:2]
         return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
     # To another process, and from one.
-
-    @property
-    def server_socket(self) -> socket.socket | None:
-        """That to the server, if there is one."""
-        return self._server
 
     def as_json(self) -> dict[str, Any]:
         """Return what another process needs to go on, besides the socket, as values of JSON."""
@@ -385,58 +358,60 @@ class ServerSocket:
         return {"is_introduced": not self._header, "tried": tried}
 
     def stand_still(self) -> None:
-        """Hear nothing of the server; what it says waits in the socket."""
-        if self._server is not None:
+        """Read nothing of the server; what it says waits in the socket."""
+        if self.sock is not None:
             # It may stay open in another process, so that closing it here would not end the watch.
-            self._flow.poller.forget(self._server.fileno())
+            self._flow.live.poller.forget(self.sock.fileno())
 
     def resume(self) -> None:
-        """Hear the server again, after `stand_still`."""
-        if self._server is not None:
-            self._flow.poller.watch(self._server.fileno(), READ, self._ready)
+        if self.sock is not None:
+            self._flow.live.poller.watch(self.sock.fileno(), READ, self._ready)
 
-    def go_on(
+    def restore(
         self,
         member: Member,
-        server: socket.socket,
+        sock: socket.socket,
         fields: Mapping[str, Any],
         *,
         is_answered: bool,
     ) -> None:
-        """Go on with a server that another process has chosen.
+        """Use a server that another process has chosen.
 
         Args:
             member: The server.
-            server: The socket to it.
-            fields: What `fields` gave there.
+            sock: The socket to it.
+            fields: What `as_json` returned there.
             is_answered: Whether it has said something.
 
         Raises:
             OSError: The system lacks what it takes to watch the socket.
         """
-        server.setblocking(False)  # noqa: FBT003 - the socket module's signature
-        self._flow.poller.watch(server.fileno(), READ, self._ready)
-        self._member, self._server, self.is_answered = member, server, is_answered
-        if ancillary.gathers(server):
+        sock.setblocking(False)  # noqa: FBT003 - the socket module's signature
+        self._flow.live.poller.watch(sock.fileno(), READ, self._ready)
+        self._member, self.sock, self.is_answered = member, sock, is_answered
+        if ancillary.gathers(sock):
             self._batches = _MANY
-        _, self._dropped = ancillary.queue_of(server)
+        _, self._dropped = ancillary.queue_of(sock)
         tried: Mapping[str, ConnectFailure] = fields.get("tried", {})
         for other in self.upstream.pool.members:
             place = self._target(other).text
             if place in tried:
                 self._tried[other] = tried[place]
-        is_introduced = fields.get("is_introduced", False)
-        if not (is_introduced and self.upstream.backend.proxy_every == "first"):
+        backend, has_sent_header = self.upstream.backend, fields.get("is_introduced", False)
+        if backend.proxy_protocol == "v2" and not (
+            has_sent_header and backend.proxy_every == "first"
+        ):
             self._prepare_header()
 
     def end(self, *, is_unanswered: bool = False) -> None:
-        """Close the socket, and have the pool told.
+        """Close the socket, and report to the pool.
 
         Args:
             is_unanswered: Whether that says something of the server: it had time to answer.
         """
-        member, self._member = self._member, None
-        self._close()
+        if self.sock is not None:
+            self._close(self.sock)
+        member, self._member, self.sock = self._member, None, None
         if member is not None:
             pool = self.upstream.pool
             if self.is_answered:
@@ -447,14 +422,57 @@ class ServerSocket:
                 pool.abandoned(member)
         self._flow = None  # type: ignore[assignment]
 
-    def _close(self) -> None:
-        server, self._server = self._server, None
-        if server is not None:
-            self._count_dropped(server)
-            self._flow.poller.closing(server.fileno())
-            server.close()
+    def _close(self, sock: socket.socket) -> None:
+        if self._batches >= _MANY:  # of fewer, the system has dropped none: they have room
+            dropped = ancillary.queue_of(sock)[1]
+            self._flow.lost(ancillary.since(dropped, self._dropped))
+        self._flow.live.poller.closing(sock.fileno())
+        sock.close()
 
-    def _count_dropped(self, server: socket.socket) -> None:
-        """Count what the system has dropped of what the server said."""
-        if self._batches >= _MANY:  # fewer have room
-            self._flow.lost(ancillary.since(ancillary.queue_of(server)[1], self._dropped))
+
+def _bind_to_source(server: socket.socket, sources: Sources, host: str, client: Address) -> None:
+    """Bind a socket to the source address that the rules name.
+
+    Args:
+        server: The socket to it.
+        sources: The addresses.
+        host: The server's own.
+        client: The client's.
+
+    Raises:
+        ConnectBindError: None of them goes with the server.
+        OSError: None of them can be had.
+    """
+    problem = None
+    for source in sources.towards(host, client):
+        for one in _tries(source, client):
+            try:
+                _bind(server, one)
+            except OSError as failed:  # noqa: PERF203 - another port or address may do
+                problem = problem or failed
+                if failed.errno != errno.EADDRINUSE:
+                    break
+            else:
+                return
+    if problem is not None:
+        raise OSError(problem.errno, IN_USE) if problem.errno == errno.EADDRINUSE else problem
+
+
+def _tries(source: Source, client: Address) -> Iterator[Source]:
+    """Yield what is worth trying: of a client's own address its port first, by which servers of QUIC tell connections apart."""
+    if source.transparent:
+        yield attrs.evolve(source, ports=Ports(range(client.port, client.port + 1)))
+    for _ in range(source.tries):
+        yield source
+
+
+def _bind(server: socket.socket, source: Source) -> None:
+    """Bind a socket to a port that no other flow has: what a server answers that one would come here.
+
+    A client on this machine may share its own port, if it allows that.
+    """
+    server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, source.transparent)
+    try:
+        source.bind(server)
+    finally:
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)

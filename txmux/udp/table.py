@@ -66,14 +66,13 @@ class FlowTable(Generic[F]):
             found = self._queues[key] = TimeoutQueue(seconds, is_spare=is_spare, is_final=is_final)
         return found
 
-    def enter(self, flow: F, queue: TimeoutQueue, now: float) -> bool:
-        """Insert a flow in a queue, new or from another one; returns whether it is the first there."""
+    def enter(self, flow: F, queue: TimeoutQueue, now: float) -> None:
+        """Insert a flow in a queue, new or from another one."""
         self.leave(flow)
         self.count += 1
         flow.queue = queue
         flow.entered_at = flow.heard_at = now
         queue.flows[flow] = None
-        return len(queue.flows) == 1
 
     def rejoin(self, flow: F, queue: TimeoutQueue, entered_at: float, heard_at: float) -> None:
         """Insert a flow in a queue as if it had been there for a while.

@@ -7,8 +7,8 @@ from typing import Any
 from campaign.fuzz.target import Target, joined, see, split
 from tests.matchers.all_samples import all_samples
 from txmux.interfaces import MOST_DATAGRAMS
-from txmux.udp import flow_ids, tunnels
-from txmux.udp.proxy_headers import behind_headers
+from txmux.udp import flow_ids
+from txmux.udp.flow import behind_headers
 from txmux.wire.dtls import DtlsOpening, parse_dtls
 from txmux.wire.proxyprotocol.decode import decode_datagram
 
@@ -45,8 +45,8 @@ def _check_ids(parts: list[bytes]) -> None:
     for one in parts:
         asked = flow_ids.id_asked(one)
         see(asked is None or asked == b"" or asked[:1] in {flow_ids.QUIC, flow_ids.WIREGUARD})
-        tunnels.goes_on(one)
-        tunnels.begins(one, len(first))
+        flow_ids.continues_tunnel(one)
+        flow_ids.begins_tunnel(one, len(first))
 
 
 def _check_headers(parts: list[bytes]) -> None:

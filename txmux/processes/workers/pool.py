@@ -269,12 +269,12 @@ class Pool:
         Args:
             able: Workers that answer; no other is waited for.
         """
-        from txmux.udp.waiting import LONGEST  # noqa: PLC0415 - as few modules as can be
+        from txmux.udp.port import LONGEST_WAIT  # noqa: PLC0415 - as few modules as can be
 
         reader = self._reads
         if reader is not None and reader in able:
             with suppress(ChannelError):  # it may have ended
-                await reader.ask("flows_moved", seconds=LONGEST)
+                await reader.ask("flows_moved", seconds=LONGEST_WAIT)
 
     async def flows_left(self) -> list[str] | None:
         """Return the keys of the places of removed listeners whose flows go on in the worker that reads datagrams; ``None`` if it does not answer."""

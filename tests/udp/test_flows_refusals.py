@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.support.datagrams import Talker
 from tests.udp.test_relaying import FlowCase
 from txmux.net.addresses import address_in
-from txmux.udp.refusals import Refusals
+from txmux.udp.flows import Refusals
 
 if TYPE_CHECKING:
     from txmux.telemetry.reasons import EndReason, LimitName

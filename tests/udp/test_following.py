@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from typing import TYPE_CHECKING
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.datagrams import Talker, turn
 from tests.udp.test_migration import FIRST, SHORT, WG_ANSWER, WG_DATA, WG_FIRST, answer
 from tests.udp.test_relaying import FlowCase
 from tests.wire.quic_builder import initial
-from txmux.udp import migration
+from txmux.udp import ancillary, following, migration
+from txmux.udp.following import Following
 from txmux.wire.proxyprotocol.decode import decode_datagram
 
 if TYPE_CHECKING:
@@ -23,6 +29,36 @@ def source_port(datagram: bytes) -> int:
     assert found is not None
     assert found.header.source is not None
     return found.header.source.port
+
+
+class BufferedTests(SynchronousTestCase):
+    """Answers that wait until a new address has proved itself."""
+
+    @given(st.lists(st.tuples(st.binary(min_size=1, max_size=9000), st.integers(0, 1500))))
+    def test_bounded(self, batches: list[tuple[bytes, int]]) -> None:
+        """All that comes is sent later in its order, or counted as lost, and no more bytes wait than may."""
+        sent: list[bytes] = []
+        lost: list[int] = []
+        flow: Any = SimpleNamespace(
+            from_server=lambda data, _: sent.append(bytes(data)), lost=lost.append
+        )
+        live: Any = SimpleNamespace(seconds=lambda: 0.0)
+        held = Following(live, flow)
+        path: Any = SimpleNamespace(watches=True, home=None)
+        path.may_tell = path.to_client = path.from_home = lambda *_: False
+        held.path = path
+        came: list[bytes] = []
+        for data, size in batches:
+            came += ancillary.split(data, size)
+            self.assertFalse(held.from_server(memoryview(data), size))
+        self.assertEqual(sent, [])
+        path.watches = False
+        for _ in range(2):
+            held.from_home(1, 1)
+        self.assertEqual(len(sent) + sum(lost), len(came))
+        self.assertLessEqual(sum(map(len, sent)), following._MOST_BUFFERED)
+        rest = iter(came)
+        self.assertTrue(all(datagram in rest for datagram in sent))
 
 
 class MovingTests(FlowCase):

@@ -11,7 +11,7 @@ from tests.support.datagrams import Talker, turn
 from tests.udp.handover_case import HandoverCase
 from txmux.interfaces import Datagrams, Verdict
 from txmux.matchers.wireguard import wireguard
-from txmux.udp.tunnels import begins, goes_on
+from txmux.udp.flow_ids import begins_tunnel, continues_tunnel
 
 _RULES = """
 [txmux]
@@ -31,13 +31,15 @@ class FormTests(SynchronousTestCase):
 
     def test_messages(self) -> None:
         """Data and cookies go on, initiations begin; responses are what servers say."""
-        goes = [goes_on(one) for one in (DATAGRAMS[0], RESPONSE, COOKIE, DATA, DATA[:-1], b"")]
+        goes = [
+            continues_tunnel(one) for one in (DATAGRAMS[0], RESPONSE, COOKIE, DATA, DATA[:-1], b"")
+        ]
         self.assertEqual(goes, [False, False, True, True, False, False])
         initiation, other = DATAGRAMS
-        self.assertTrue(begins(initiation, 0))
-        self.assertTrue(begins(initiation + other, len(initiation)))
-        self.assertFalse(begins(initiation + other, 0))
-        self.assertFalse(any(begins(one, 0) for one in (RESPONSE, COOKIE, DATA, b"")))
+        self.assertTrue(begins_tunnel(initiation, 0))
+        self.assertTrue(begins_tunnel(initiation + other, len(initiation)))
+        self.assertFalse(begins_tunnel(initiation + other, 0))
+        self.assertFalse(any(begins_tunnel(one, 0) for one in (RESPONSE, COOKIE, DATA, b"")))
 
     @given(
         st.integers(0, 5),
@@ -49,7 +51,9 @@ class FormTests(SynchronousTestCase):
         data = (bytes([kind, 0, 0, 0]) + body)[:size]
         verdict = wireguard.predicate({})(Datagrams((data,)))
         if verdict is Verdict.MATCH:
-            self.assertEqual((begins(data, 0), goes_on(data)), (data[0] == 1, data[0] in {3, 4}))
+            self.assertEqual(
+                (begins_tunnel(data, 0), continues_tunnel(data)), (data[0] == 1, data[0] in {3, 4})
+            )
 
 
 class StrayTests(HandoverCase):
