@@ -14,16 +14,10 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ReactorNotRunning
 from twisted.logger import Logger
-from typing_extensions import override
 
-from txmux.access.lists.updates import ListUpdates
-from txmux.access.shared.sharing import Sharing
 from txmux.admin.endpoint import Endpoints
-from txmux.control.events import Hub
-from txmux.control.interface import Report
-from txmux.control.overview import overview
-from txmux.control.rates import Rates
-from txmux.control.steering import Steering
+from txmux.control.control import Control
+from txmux.control.report import Report
 from txmux.control.watching import RulesWatch
 from txmux.errors import MuxError
 from txmux.processes.privilege.account import account_of
@@ -39,7 +33,6 @@ from txmux.processes.upgrade.successor import UpgradeError
 from txmux.processes.upgrade.upgrades import Upgrades
 from txmux.processes.workers.starting import Starter
 from txmux.rules.changes import changes, unchangeable
-from txmux.rules.lint.control import readable_token
 from txmux.rules.lint.warnings import lint
 from txmux.rules.problems import RulesError
 from txmux.rules.reading.parser import load
@@ -49,18 +42,14 @@ from txmux.serving.store import ListeningSockets
 from txmux.telemetry.counting.counters import Counters
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from txmux.control.broadcast import Askable
     from txmux.processes.forking import Child
     from txmux.processes.privilege.account import Account
     from txmux.rules.model import Rules
-    from txmux.telemetry.counting.snapshot import Counts
 
 __all__ = ["MuxService"]
 
 
-class MuxService(Steering, Service):
+class MuxService(Service):
     """Runs what a rules file says, in worker processes, of which this process is the supervisor.
 
     Args:
@@ -75,9 +64,8 @@ class MuxService(Steering, Service):
 
     Attributes:
         failure: Why it stopped the reactor, if it did.
-        last_reload: When the rules were last asked to be read again, in seconds since 1970, and what came of it.
-        started: When it was, in seconds since 1970.
-        counted: The counters of all processes.
+        control: What an operator asks and changes; it has the rules in force.
+        supervisor: Has the workers; ``None`` before the start and after the end.
     """
 
     _log = Logger()
@@ -96,27 +84,27 @@ class MuxService(Steering, Service):
         if reactor is None:
             from twisted.internet import reactor  # noqa: PLC0415 - importing it installs it
         self._reactor = reactor
-        super().__init__()
-        self.rules = rules
         self.failure: MuxError | None = None
         self._sockets = ListeningSockets(reactor)
-        self._endpoints = Endpoints(reactor, self, is_automatic=is_administered)
+        counters = Counters()
+        self.control = control = Control(
+            reactor,
+            rules,
+            counters,
+            self._sockets,
+            reload=self.reload,
+            upgrade=self.upgrade,
+            stop_service=self._stop_soon,
+        )
+        self._endpoints = Endpoints(reactor, control, is_automatic=is_administered)
         named = PidFile(pidfile) if pidfile else None
         self._privilege = Privilege(self._sockets, self._endpoints.store, pidfile=named)
         self._starter = Starter(reactor, starter, self._asked_to_upgrade)
-        self._supervisor: Supervisor | None = None
+        self.supervisor: Supervisor | None = None
         self._account: Account | None = None
-        self.counted = Counters()
-        self._counting = counting = Counting(reactor.seconds, lambda: self.rules, self.counted)
+        self._counting = counting = Counting(reactor.seconds, lambda: control.rules, counters)
         self._reloading = Coalescer(self._reload)
         self._given: Rules | None = None
-        self._stopping = False
-        self.started = 0.0
-        self.rates = Rates(reactor.seconds)
-        self.last_reload: tuple[float, Report] | None = None
-        self.events = Hub(reactor, self.processes, self.checking)
-        self._feeding = ListUpdates(reactor, self.feed)
-        self._sharing = Sharing(reactor, self.bans)
         self._watch = RulesWatch(reactor, self._rules_changed)
         self._stop_signals = StopSignals(reactor)
         self._notifier = Notifier(os.environ if notifies else {}, reactor)
@@ -130,7 +118,7 @@ class MuxService(Steering, Service):
             self._notifier,
             self._privilege,
             self._endpoints,
-            counters=self.counted,
+            counters=counters,
             counting=counting,
         )
         # Until the end, so that none of them ends a process that drains.
@@ -170,12 +158,11 @@ class MuxService(Steering, Service):
         if account is not None and account.become():
             self._privilege.given_up(account.user)
         super().startService()
-        self.started = time.time()
+        self.control.started = time.time()
         if not self._upgrades.is_waiting:
             self._endpoints.accept()
-        self._feeding.use(self.rules)
-        self._sharing.use(self.rules)
-        self._watch.use(self.rules)
+        self.control.use(self.control.rules)
+        self._watch.use(self.control.rules)
         self._stop_signals.start()
         for watch in self._signals:
             watch.start()
@@ -195,11 +182,11 @@ class MuxService(Steering, Service):
 
     async def _upgraded(self) -> str:
         await self._upgrades.incoming.wait()
-        supervisor = self._supervisor
+        supervisor = self.supervisor
         if supervisor is None or not self.running:
-            raise UpgradeError(self._why_idle())
-        told = partial(state_of, supervisor, self.rules, self.last_reload, self.rates)
-        changes = await self._upgrades.upgrade(self.rules.listeners, supervisor.transfers, told)
+            raise UpgradeError(self.control.why_idle())
+        listeners, state = self.control.rules.listeners, partial(state_of, supervisor, self.control)
+        changes = await self._upgrades.upgrade(listeners, supervisor.transfers, state)
         if not self._upgrades.has_successor:
             raise UpgradeError("the new process has ended at once")
         return changes
@@ -211,34 +198,21 @@ class MuxService(Steering, Service):
             if self._upgrades.has_successor:
                 self._end()
 
-        if self._supervisor is not None and self._upgrades.has_successor:
-            Deferred.fromCoroutine(self._supervisor.leave()).addCallback(left)
+        if self.supervisor is not None and self._upgrades.has_successor:
+            Deferred.fromCoroutine(self.supervisor.leave()).addCallback(left)
 
     def _successor_ended(self) -> None:
         """Serve again, unless the new process was to end: then nobody is to come here, either."""
-        supervisor = self._supervisor
+        supervisor = self.supervisor
         if self._upgrades.has_successor:
             self._end()
         elif supervisor is not None:
             supervisor.serve_again()
             self._upgrades.serve_again(supervisor.answers)
 
-    def _why_idle(self) -> str:
-        is_stopping = self._stopping and self._supervisor is not None
-        return "the service is shutting down" if is_stopping else "the service does not run"
-
     def _asked_to_upgrade(self) -> None:
         failed = partial(self._log.failure, "the upgrade failed")
         Deferred.fromCoroutine(self.upgrade()).addErrback(failed)
-
-    @override
-    def processes(self) -> Sequence[Askable]:
-        return [] if self._supervisor is None else self._supervisor.pool.all()
-
-    @property
-    @override
-    def running_now(self) -> Supervisor | None:
-        return self._supervisor
 
     def stopService(self) -> Deferred[None]:
         """Stop accepting, let connections finish, and end those that take longer than ``drain_timeout``."""
@@ -246,19 +220,16 @@ class MuxService(Steering, Service):
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:
-        self._stopping = True
-        self.events.stop()
-        self._feeding.stop()
         self._watch.stop()
-        await self._sharing.stop()
+        await self.control.end()
         self._upgrades.incoming.over()  # whoever waits for that is refused
         shared = self._upgrades.begin_to_stop()
         if self.failure is None:
             await self._upgrades.leave()
         await self._reloading.idle()
-        supervisor = self._supervisor
+        supervisor = self.supervisor
         if supervisor is not None and not shared:
-            await self._stop_signals.wait(self.rules.settings.grace)
+            await self._stop_signals.wait(self.control.rules.settings.grace)
         keep_files = shared or self._notifier.keeps
         self._upgrades.stop(keep_files=keep_files)
         if supervisor is not None:
@@ -267,7 +238,7 @@ class MuxService(Steering, Service):
             if self._stop_signals.is_urgent:
                 supervisor.end_all()
             await draining
-            self._supervisor = None
+            self.supervisor = self.control.state = None
             self._counting.close()
         await self._endpoints.stop(keep_files=keep_files)
         self._privilege.give_up()
@@ -275,40 +246,13 @@ class MuxService(Steering, Service):
         for watch in self._signals:
             watch.stop()
 
-    def stop(self) -> None:
-        """Begin to stop, as at the first SIGTERM; whoever asked can be told before."""
-        self._reactor.callLater(0, self._end)
-
-    async def status(self, counts: Counts | None = None) -> dict[str, Any]:
-        """Return how the service is, for ``/api/status``; see `CountingControl.traffic`."""
-        traffic, present = await self.traffic(counts)
-        told = overview(
-            self.rules,
-            [] if self._supervisor is None else [await self._supervisor.status()],
-            started=self.started,
-            last_reload=self.last_reload,
-            draining=self._stopping,
-            sockets=self._sockets.sockets(),
-            shut=self.shut(),
-            traffic=traffic,
-        )
-        attention = [problem.message for problem in readable_token(self.rules)]
-        attention += present.troubles
-        attention += present.stale_sentences()
-        attention += [*self._sharing.problems, *self._feeding.problems]
-        bans = {"active": len(self.bans), "shared": self._sharing.state}
-        return {**told, **present.as_json(), "bans": bans, "attention": attention}
-
-    async def missing(self) -> list[str]:
-        """Return what is missing for all clients to be served, one line each; nothing if all is there."""
-        if self._supervisor is None or self._stopping or not self.running:
-            return [self._why_idle()]
-        return await self._supervisor.missing()
+    def _stop_soon(self) -> None:
+        self._reactor.callLater(0, self._end)  # the client that asked for it has its answer first
 
     def reopen_files(self) -> None:
         """Open the access log's file again, after it was moved away, and read all certificates again."""
-        if self._supervisor is not None:
-            self._supervisor.reopen_files()
+        if self.supervisor is not None:
+            self.supervisor.reopen_files()
 
     async def reload(self, rules: Rules | None = None) -> Report:
         """Go on under rules that have changed. Connections that there are keep theirs, and no client is turned away.
@@ -335,17 +279,20 @@ class MuxService(Steering, Service):
         if self._upgrades.has_successor:
             return await self._upgrades.reload_successor()
         await self._upgrades.incoming.wait()
-        supervisor, given, self._given = self._supervisor, self._given, None
-        if supervisor is None or self._stopping:
-            self._log.warn("rules not reloaded: {why}", why=self._why_idle())
-            return Report.refused(self._why_idle())
-        if given is None and (why := self.rules.unreadable):
+        supervisor, given, self._given = self.supervisor, self._given, None
+        control = self.control
+        if supervisor is None or control.is_stopping:
+            self._log.warn("rules not reloaded: {why}", why=control.why_idle())
+            return Report.refused(control.why_idle())
+        if given is None and (why := control.rules.unreadable):
             supervisor.reopen_files()
             self._log.info("{why}", why=why)
             return Report(ok=True, changes=why)
         self._notifier.reloading()
         try:
-            report = await self._change(supervisor, given or self._privilege.read(self.rules.path))
+            report = await self._change(
+                supervisor, given or self._privilege.read(control.rules.path)
+            )
         except MuxError as problem:
             report = Report.refused(problem)
         except Exception as problem:  # noqa: BLE001 - whatever it is, whoever asked has to know
@@ -360,22 +307,21 @@ class MuxService(Steering, Service):
         self._upgrades.keep()
         told = f"reloaded: {report.changes}" if report.ok else f"not reloaded: {report.errors[0]}"
         self._notifier.ready(f"serving; rules {told}")
-        self.last_reload = (time.time(), report)
-        self.events.reloaded(report)
+        control.record_reload(report)
         return report
 
     async def _change(self, supervisor: Supervisor, rules: Rules) -> Report:
-        problems = unchangeable(self.rules.settings, rules.settings)
+        problems = unchangeable(self.control.rules.settings, rules.settings)
         if problems:
             raise RulesError(problems)
         account = self._account = account_of(rules)
         check_servers(self._reactor, rules.servers())
         await supervisor.close_unused()
-        different = changes(self.rules, rules)
+        different = changes(self.control.rules, rules)
         rules_changed = bool(str(different))
         endpoints = self._endpoints.prepare(rules)
         try:
-            self.make_room(rules, supervisor.number)
+            self.control.make_room(rules, supervisor.version)
             older = await supervisor.change(
                 rules,
                 self._sockets.prepare(rules.listeners),
@@ -387,9 +333,7 @@ class MuxService(Steering, Service):
             raise
         endpoints.commit()
         self._privilege.commit()
-        self.rules = rules
-        self._feeding.use(rules)
-        self._sharing.use(rules)
+        self.control.use(rules)
         self._watch.use(rules)
         if rules_changed:
             self._warn(rules)
@@ -405,15 +349,17 @@ class MuxService(Steering, Service):
             self._log.warn("{warning}", warning=str(warning))
 
     def _open(self) -> Supervisor:
-        supervisor = self._supervisor
+        supervisor = self.supervisor
         if supervisor is None:
-            self._stopping = False
+            self.control.is_stopping = False
             self._upgrades.find_predecessor()
             try:
-                supervisor = self._supervisor = self._open_all()
-                supervisor.restore(self._upgrades.state)
-                self.last_reload = last_reload_in(self._upgrades.state)
-                self.rates.restore(self._upgrades.state.get("history", ()))
+                supervisor = self.supervisor = self._open_all()
+                control, state = self.control, self._upgrades.state
+                control.state = supervisor.state
+                supervisor.restore(state)
+                control.last_reload = last_reload_in(state)
+                control.rates.restore(state.get("history", ()))
             except Exception as problem:
                 self._upgrades.cannot_serve(problem)
                 self._endpoints.store.close(keep_files=self._upgrades.is_waiting)
@@ -424,19 +370,19 @@ class MuxService(Steering, Service):
 
     def _open_all(self) -> Supervisor:
         """Open all sockets; workers are yet to be started."""
-        rules = self.rules
+        rules, counters = self.control.rules, self.control.counters
         self._warn(rules)
         account = self._account = account_of(rules)
         check_servers(self._reactor, rules.servers())
         self._privilege.keep(rules, account)
-        self.counted.extend(rules)
+        counters.extend(rules)
         supervisor = Supervisor(
             rules,
             self._reactor,
             self._sockets,
             self._counting.limits(rules),
             self._privilege,
-            self.counted,
+            counters,
             self._starter,
             self._fail,
             served=self._can_serve,
@@ -448,7 +394,7 @@ class MuxService(Steering, Service):
         return supervisor
 
     def _can_serve(self) -> None:
-        supervisor = self._supervisor
+        supervisor = self.supervisor
         if supervisor is not None:  # any more
             self._upgrades.can_serve(supervisor.transfers, supervisor.answers, supervisor.restore)
 

@@ -44,7 +44,7 @@ class HealthTest(AdminCase):
     async def test_not_accepting(self) -> None:
         """A listener that does not accept is named."""
         await self.start()
-        await self.running.set_listener("x", accepting=False)
+        await self.running.control.set_listener("x", accepting=False)
         self.assertEqual(
             (await self.get("/readyz")).json["missing"], ["[listen x]: no client is accepted"]
         )
@@ -110,7 +110,7 @@ class StatusTest(AdminCase):
         while status["bans"]["shared"] != "lost":
             status = (await self.get("/api/status")).json
         self.assertEqual(status["attention"], [])
-        sharing: Any = self.running._sharing._shared
+        sharing: Any = self.running.control._sharing._shared
         sharing._lost_at -= 60
         (told,) = (await self.get("/api/status")).json["attention"]
         self.assertIn("not all bans of other machines hold here", told)

@@ -65,8 +65,8 @@ class BansTest(LiveCase):
         pool.replace(before)
         ban = Ban(banned_network("127.0.0.1"), time.time())
         telling = [
-            Deferred.fromCoroutine(self.running.bans.add(ban)),
-            Deferred.fromCoroutine(self.running.bans.lift(banned_network("127.0.0.2"))),
+            Deferred.fromCoroutine(self.running.control.bans.add(ban)),
+            Deferred.fromCoroutine(self.running.control.bans.lift(banned_network("127.0.0.2"))),
         ]
         self.assertFalse(all(worker.ready for worker in pool.all()))
         await gatherResults(telling)

@@ -18,7 +18,7 @@ from txmux.admin.site import Site
 from txmux.testing.transport import WaterMarkTransport
 
 if TYPE_CHECKING:
-    from txmux.control.interface import Control
+    from txmux.control.control import Control
 
 HEALTH = request("GET", "/x").replace(b"Connection: close\r\n", b"")
 

@@ -32,7 +32,7 @@ class AnybodyCase(AdminCase):
         self.assertEqual(told.status, status, (sent[:200], told.body))
         for word in words:
             self.assertIn(word, told.error)
-        self.assertIsNone(self.running.last_reload)
+        self.assertIsNone(self.running.control.last_reload)
 
 
 class MethodsTest(AnybodyCase):
@@ -43,7 +43,7 @@ class MethodsTest(AnybodyCase):
         for path in ("/api/reload", "/api/upgrade", "/api/stop"):
             told = await self.get(path)
             self.assertEqual((told.status, told.headers["allow"]), (405, "POST"))
-        self.assertIsNone(self.running.last_reload)
+        self.assertIsNone(self.running.control.last_reload)
 
     async def test_other_methods(self) -> None:
         """Methods that there are for nothing are refused, and so are those that nobody knows."""
@@ -187,7 +187,7 @@ class TokenTest(AdminCase):
             change = await self.ask("POST", "/api/reload", JSON, to=self.port)
             self.assertEqual(change.status, 401)
         self.assertNotIn(TOKEN, repr(events))
-        self.assertIsNone(self.running.last_reload)
+        self.assertIsNone(self.running.control.last_reload)
 
     async def test_host(self) -> None:
         """By TCP the host has to be the address or a name of this endpoint, with its port if one is named."""
@@ -247,7 +247,7 @@ class TokenTest(AdminCase):
             status = await self.asked("/api/status", authorization)
             found = [one for one in status["attention"] if "everybody on this machine" in one]
             self.assertEqual(len(found), count)
-            warned = [one for one in lint(self.running.rules) if one.key == "admin_token"]
+            warned = [one for one in lint(self.running.control.rules) if one.key == "admin_token"]
             self.assertEqual([one.message for one in warned], found)
             page = await self.ask("GET", "/", authorization, to=self.port)
             self.assertEqual(b"Everybody on this machine" in page.body, bool(count))
@@ -308,7 +308,7 @@ class MetricsTest(AdminCase):
         ):
             told = await self.ask(method, path, JSON, to=port)
             self.assertEqual(told.status, 404, path)
-        self.assertIsNone(self.running.last_reload)
+        self.assertIsNone(self.running.control.last_reload)
 
 
 class GuardTest(SynchronousTestCase):

@@ -253,7 +253,9 @@ class EventsTest(LiveCase):
         peer.transport.pauseProducing()
         with capturedLogs():
             for number in range(20_000):
-                self.running.events._tell({"event": "server", "number": number, "why": "x" * 100})
+                self.running.control.events._tell(
+                    {"event": "server", "number": number, "why": "x" * 100}
+                )
                 if not number % 100:
                     await deferLater(reactor, 0)
                 if not self.is_told:

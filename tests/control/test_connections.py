@@ -56,7 +56,7 @@ class LiveCase(SupervisedTestCase):
         """Wait until the list has this many connections, and give it."""
         while True:
             await deferLater(reactor, 0)
-            found = await self.running.connections(Filters.read(words))
+            found = await self.running.control.connections(Filters.read(words))
             self.assertEqual(found.missing, [])
             if len(found) == count:
                 return found
@@ -119,13 +119,13 @@ class ListTest(LiveCase):
         port = await self.begin()
         clients = [await self.client(port) for _ in range(5)]
         whole = [row["id"] for row in await self.listed(5, state="relaying")]
-        first = await self.running.connections(EVERY, Page(2))
+        first = await self.running.control.connections(EVERY, Page(2))
         self.assertEqual([row["id"] for row in first], whole[:2])
-        await self.running.close(EVERY, whole[1])
+        await self.running.control.end_connections(EVERY, whole[1])
         await self.listed(4)
         clients.append(await self.client(port))
         await self.listed(5, state="relaying")
-        rest = await self.running.connections(EVERY, Page(10, whole[1]))
+        rest = await self.running.control.connections(EVERY, Page(10, whole[1]))
         self.assertEqual([row["id"] for row in rest][:3], whole[2:])
         self.assertEqual(len(rest), 4)
 
@@ -134,13 +134,13 @@ class ListTest(LiveCase):
         port = await self.begin()
         await self.client(port)
         (row,) = await self.listed(1, state="relaying")
-        found = await self.running.connection(row["id"])
+        found = await self.running.control.connection(row["id"])
         assert found is not None
         self.assertEqual(found.pop("explanation")["route"], "ssh")
         for name in ("age_ms", "idle_ms"):
             self.assertGreaterEqual(found.pop(name), row.pop(name))
         self.assertEqual(found, row)
-        self.assertIsNone(await self.running.connection("5a9d7143-3"))
+        self.assertIsNone(await self.running.control.connection("5a9d7143-3"))
 
 
 class PortableListTest(ListTest):
@@ -191,8 +191,8 @@ class CloseTest(LiveCase):
         port = await self.begin()
         client, other = await self.client(port), await self.client(port)
         rows = await self.listed(2, state="relaying")
-        self.assertEqual(await self.running.close(EVERY, rows[0]["id"]), 1)
-        self.assertEqual(await self.running.close(EVERY, "5a9d7143-3"), 0)
+        self.assertEqual(await self.running.control.end_connections(EVERY, rows[0]["id"]), 1)
+        self.assertEqual(await self.running.control.end_connections(EVERY, "5a9d7143-3"), 0)
         await client.is_lost()
         self.assertEqual([row["id"] for row in await self.listed(1)], [rows[1]["id"]])
         other.send(b"still there")
@@ -206,12 +206,14 @@ class CloseTest(LiveCase):
         relayed = await self.client(port)
         await self.listed(1, state="relaying")
         await self.listed(3)
-        count = await self.running.close(Filters.read({"state": "peeking"}))
+        count = await self.running.control.end_connections(Filters.read({"state": "peeking"}))
         self.assertEqual(count, 2)
         for client in undecided:
             await client.is_lost()
         await self.listed(1)
-        count = await self.running.close(Filters.read({"client": "127.0.0.0/8", "backend": "b"}))
+        count = await self.running.control.end_connections(
+            Filters.read({"client": "127.0.0.0/8", "backend": "b"})
+        )
         self.assertEqual(count, 1)
         await relayed.is_lost()
         await self.logged(3)

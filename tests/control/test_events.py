@@ -8,8 +8,8 @@ from twisted.internet.task import Clock, deferLater
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.control.test_broadcast import WorkersCase
 from tests.control.test_connections import LiveCase
-from tests.control.test_workers import WorkersCase
 from tests.support.mux import VirtualTime
 from tests.support.peers import connect, reactor
 from txmux.control.events import Hub
@@ -46,7 +46,7 @@ class EventsTest(LiveCase):
     def follow(self) -> tuple[Follower, Callable[[], None]]:
         """Follow the service; gives what ends that, too."""
         follower = Follower()
-        end = self.running.subscribe(follower)
+        end = self.running.control.events.subscribe(follower)
         self.addCleanup(end)
         return follower, end
 
@@ -86,13 +86,13 @@ class EventsTest(LiveCase):
         await self.begin()
         follower, _ = self.follow()
         with capturedLogs():
-            await self.running.set_server("b", f"127.0.0.1:{self.server}", state="drain")
+            await self.running.control.set_server("b", f"127.0.0.1:{self.server}", state="drain")
             (event,) = follower.events
             self.assertEqual(
                 (event["event"], event["before"], event["state"]), ("server", "up", "drain")
             )
             self.assertEqual((event["backend"], event["server"]), ("b", f"127.0.0.1:{self.server}"))
-            report = await self.running.reload(self.running.rules)
+            report = await self.running.reload(self.running.control.rules)
         event = follower.events[-1]
         self.assertEqual((event["event"], event["ok"]), ("reload", report.ok))
 
@@ -245,7 +245,7 @@ class WorkersTest(WorkersCase):
         """What happens in all workers is told, also in one that was started later."""
         port = await self.begin()
         follower = Follower()
-        end = self.running.subscribe(follower)
+        end = self.running.control.events.subscribe(follower)
         self.addCleanup(end)
         clients = await self.spread(port)
         while len(follower.events) < 2 * len(clients):

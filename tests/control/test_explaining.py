@@ -12,9 +12,9 @@ from tests.backends.connect.tls_case import authority
 from tests.control.test_connections import LiveCase
 from tests.support.peers import reactor
 from tests.support.secure import SecurePeer, client_context, connect_tls
+from txmux.control.documents import rules_document, text_of
 from txmux.control.filters import EVERY
-from txmux.control.problems import UnknownError
-from txmux.control.sections import rules_as_read, text_of
+from txmux.control.report import UnknownError
 from txmux.rules.reading.parser import parse
 
 PATH = Path("/etc/txmux/rules.ini")
@@ -26,7 +26,7 @@ class RecentTest(LiveCase):
 
     async def recent(self, count: int) -> list[dict[str, Any]]:
         """Wait for this many of them."""
-        while len(found := await self.running.recent()) < count:
+        while len(found := await self.running.control.recent_failures()) < count:
             await deferLater(reactor, 0)
         self.assertEqual(found.missing, [])
         self.assertEqual(len(found), count)
@@ -84,7 +84,7 @@ class ConnectionTest(LiveCase):
         """Wait for the connection, and give the explanation."""
         while True:
             (row,) = await self.listed(1, state=state)
-            found = await self.running.connection(row["id"])
+            found = await self.running.control.connection(row["id"])
             if found and found["bytes_in"]:
                 explanation: dict[str, Any] = found["explanation"]
                 return explanation
@@ -130,12 +130,12 @@ class ConnectionTest(LiveCase):
     async def test_explain(self) -> None:
         """Bytes are explained as the command does, for one listener or all."""
         await self.begin(MORE)
-        found = await self.running.explain(b"SSH-2.0-a\r\n", "public")
+        found = await self.running.control.explain(b"SSH-2.0-a\r\n", "public")
         ((stream,),) = (found["streams"],)
         (listener,) = stream["listeners"]
         self.assertEqual(listener["decision"]["route"], "ssh")
         with self.assertRaises(UnknownError):
-            await self.running.explain(b"", "publik")
+            await self.running.control.explain(b"", "publik")
 
 
 class SectionsTest(SynchronousTestCase):
@@ -148,7 +148,7 @@ class SectionsTest(SynchronousTestCase):
             "[route ssh]\nmatch = ssh\nbackend = b\n\n[backend b]\nserver = 127.0.0.1:2\n"
         )
         rules = parse(text, PATH)
-        (file,) = rules_as_read(rules)
+        (file,) = rules_document(rules)
         self.assertEqual((file["file"], file["text"]), (str(PATH), text))
         self.assertEqual(
             [(one["name"], one["line"]) for one in file["sections"]],
@@ -180,7 +180,7 @@ class InsideTLSTest(LiveCase):
         await client.ready()
         client.send(b"SSH-2.0-a\r\n")
         (row,) = await self.listed(1, state="relaying")
-        found = await self.running.connection(row["id"])
+        found = await self.running.control.connection(row["id"])
         assert found is not None
         told = found["explanation"]
         self.assertEqual(
@@ -194,13 +194,13 @@ class InsideTLSTest(LiveCase):
             ],
         )
         self.assertEqual(told["route"], "shell")
-        await self.running.close(EVERY)
+        await self.running.control.end_connections(EVERY)
         unknown = await connect_tls(self, port, self.peer())
         await unknown.ready()
         unknown.send(b"\x00secret")
         await unknown.until(lambda: unknown.told_close_notify)
         unknown.reset()
-        while len(ends := await self.running.recent()) < 2:
+        while len(ends := await self.running.control.recent_failures()) < 2:
             await deferLater(reactor, 0)
         self.assertEqual((ends[0]["route"], ends[0]["reason"]), ("secure", "no-route"))
         self.assertNotIn("first", ends[0])

@@ -68,12 +68,12 @@ class SharedBansTest(SupervisedTestCase):
 
     def banned(self, machine: MuxService) -> list[str]:
         """Give who is banned there."""
-        return [written(one.network) for one in machine.bans.current()]
+        return [written(one.network) for one in machine.control.bans.current()]
 
     async def ban(self, machine: MuxService, network: str, seconds: float = 600) -> None:
         """Ban somebody there."""
         now = time.time()
-        await machine.bans.add(Ban(banned_network(network), now, now + seconds, "a test"))
+        await machine.control.bans.add(Ban(banned_network(network), now, now + seconds, "a test"))
 
     async def shared(self, *machines: MuxService) -> None:
         """Wait until bans of one machine reach the other ones."""
@@ -93,11 +93,13 @@ class SharedBansTest(SupervisedTestCase):
         begun = time.monotonic()
         await self.ban(one, "192.0.2.7", 600)
         self.assertLess(await self.until(lambda: "192.0.2.7" in self.banned(other)), _SOON)
-        (told,) = [ban for ban in other.bans.current() if written(ban.network) == "192.0.2.7"]
+        (told,) = [
+            ban for ban in other.control.bans.current() if written(ban.network) == "192.0.2.7"
+        ]
         self.assertEqual(told.reason, "a test")
         left = int(self.cli("ttl", "txmux:ban:192.0.2.7"))
         self.assertTrue(598 - (time.monotonic() - begun) <= left <= 600, left)
-        await other.bans.lift(banned_network("192.0.2.7"))
+        await other.control.bans.lift(banned_network("192.0.2.7"))
         self.assertLess(await self.until(lambda: "192.0.2.7" not in self.banned(one)), _SOON)
 
     async def test_new_machine(self) -> None:
@@ -107,7 +109,7 @@ class SharedBansTest(SupervisedTestCase):
             await self.ban(one, f"2001:db8:{number:x}::/48", float("inf"))
         await self.until(lambda: self.cli("dbsize").split() == ["50"])
         other = self.machine()
-        await self.until(lambda: len(other.bans.current()) == 50)
+        await self.until(lambda: len(other.control.bans.current()) == 50)
         self.assertEqual(self.cli("ttl", "txmux:ban:2001:db8::/48").strip(), "-1")
 
     async def test_away(self) -> None:
@@ -120,7 +122,7 @@ class SharedBansTest(SupervisedTestCase):
             self.redis.end()
             await self.until(lambda: len(_told(events)) == 2)
             await self.ban(one, "192.0.2.7")
-            await one.bans.lift(banned_network("192.0.2.9"))
+            await one.control.bans.lift(banned_network("192.0.2.9"))
             self.assertIn("203.0.113.1", self.banned(one))
             self.redis = start_redis(self.folder, self.redis.port)
             self.addCleanup(self.redis.end)
@@ -146,9 +148,9 @@ class SharedBansTest(SupervisedTestCase):
         """A machine that is stopped while a worker has yet to hear of a ban logs no error."""
         one, other = self.machine(), self.machine()
         await self.shared(one, other)
-        assert other.running_now is not None
-        await other.running_now.all_serve()
-        with halted([worker.pid for worker in other.running_now.pool.workers]):
+        assert other.supervisor is not None
+        await other.supervisor.all_serve()
+        with halted([worker.pid for worker in other.supervisor.pool.workers]):
             await self.ban(one, "192.0.2.7")
             await self.until(lambda: "192.0.2.7" in self.banned(other))
             stopped = other.stopService()
@@ -175,8 +177,8 @@ class SharedBansTest(SupervisedTestCase):
             record = {"network": f"192.0.2.{number}", "since": 5, "until": None, "ban": True}
             self.cli("set", f"txmux:ban:192.0.2.{number}", json.dumps(record))
         one = self.machine()
-        await self.until(lambda: bool(one._sharing.problems))
-        status = await one.status()
+        await self.until(lambda: bool(one.control._sharing.problems))
+        status = await one.control.status()
         self.assertEqual(status["bans"], {"active": 1, "shared": "partial"})
         (told,) = status["attention"]
         self.assertIn(f"{self.url}: bans of other machines that do not hold here: 2; ", told)

@@ -20,7 +20,7 @@ from tests.support.folders import make_folder
 from tests.support.peers import PeerFactory, connect, reactor
 from txmux import EmbeddedService
 from txmux.access.shared import leases
-from txmux.control.gauges import gauges_of
+from txmux.control.worker_answers import WorkerAnswers
 from txmux.rules.reading.parser import parse
 
 if TYPE_CHECKING:
@@ -255,7 +255,7 @@ class SharedRatesTest(TestCase):
     def gauge(self, machine: EmbeddedService) -> bool | None:
         """Give what the metrics tell of Redis."""
         assert machine.serving is not None
-        found: bool | None = gauges_of(machine.serving)["cluster"]
+        found: bool | None = WorkerAnswers(machine.serving).count(gauges=True)["cluster"]
         return found
 
     async def test_metric(self) -> None:

@@ -74,7 +74,7 @@ class SharedByTlsTest(SupervisedTestCase):
 
     async def is_up(self, machine: MuxService) -> bool | None:
         """Tell whether its worker has a Redis, as the metrics do."""
-        return (await machine.counters()).present.cluster
+        return (await machine.control.counts()).present.cluster
 
     async def until(self, condition: Callable[[], object]) -> None:
         """Wait until something is so."""
@@ -84,7 +84,7 @@ class SharedByTlsTest(SupervisedTestCase):
     async def ban(self, machine: MuxService, network: str) -> None:
         """Ban somebody there."""
         now = time.time()
-        await machine.bans.add(Ban(banned_network(network), now, now + 600, "a test"))
+        await machine.control.bans.add(Ban(banned_network(network), now, now + 600, "a test"))
 
     async def test_shared(self) -> None:
         """Bans and rates are shared; the password is that of the file."""
@@ -95,7 +95,7 @@ class SharedByTlsTest(SupervisedTestCase):
                 await deferLater(reactor, 0.005)
         await self.ban(one, "192.0.2.7")
         await self.until(
-            lambda: "192.0.2.7" in [written(ban.network) for ban in other.bans.current()]
+            lambda: "192.0.2.7" in [written(ban.network) for ban in other.control.bans.current()]
         )
         command = ("redis-cli", "-s", self.redis.socket, "-a", "secret", "--no-auth-warning")
         self.assertEqual(output_of(*command, "exists", "txmux:ban:192.0.2.7").split(), [b"1"])
@@ -121,7 +121,9 @@ class SharedByTlsTest(SupervisedTestCase):
             if "bans and limits are this machine's own" in one["log_format"]
         ]
         self.assertEqual(told, [why])
-        self.assertEqual([written(ban.network) for ban in machine.bans.current()], ["192.0.2.7"])
+        self.assertEqual(
+            [written(ban.network) for ban in machine.control.bans.current()], ["192.0.2.7"]
+        )
 
     async def test_other_authority(self) -> None:
         """A Redis whose certificate is of an authority that this machine does not trust is told nothing, and nobody is refused for that."""

@@ -74,10 +74,10 @@ class AgreementTest(SupervisedTestCase):
         victim, *others = self.workers()
         lost = await self.hold(others)
         kept = [peer for pid in others for peer in await self.hold({victim, *others} - {pid})]
-        before = await self.running.counters()
+        before = await self.running.control.counts()
         self.assert_public(before, total=69, active=24)
         await self.kill(victim, lost)
-        after = await self.running.counters()
+        after = await self.running.control.counts()
         self.assert_public(after, total=69, active=16)
         self.assertEqual(after.restarts, 1)
         self.write(RULES + CHANGED)
@@ -107,16 +107,16 @@ class AgreementTest(SupervisedTestCase):
             for _ in range(6):
                 await self.visit(b"HELLO 2")
             await until(lambda: self.matches() == {f"r{number}": 6, "": 0})  # noqa: B023 - called at once
-            sizes.append(len(self.running.counted.layout.places))
+            sizes.append(len(self.running.control.counters.layout.places))
         self.assertEqual(sizes[3:], [sizes[3]] * 4)
         kept.finish()
         await kept.is_lost()
         await self.settled()
-        self.assert_public(await self.running.counters(), total=43, active=0)
+        self.assert_public(await self.running.control.counts(), total=43, active=0)
 
     def matches(self) -> dict[str, int]:
         """Give what routes have taken."""
-        counts = counts_of(self.running.counted, self.running.rules)
+        counts = counts_of(self.running.control.counters, self.running.control.rules)
         return {one.route: one.matches for one in counts.routes}
 
     async def begin(self) -> None:
@@ -169,7 +169,7 @@ class AgreementTest(SupervisedTestCase):
 
     async def settled(self) -> None:
         """Wait until no connection is left."""
-        while (await self.running.counters()).listeners[0].active:
+        while (await self.running.control.counts()).listeners[0].active:
             await deferLater(reactor, 0.01)
 
     def assert_public(self, counts: Counts, total: int, active: int) -> None:
@@ -180,7 +180,7 @@ class AgreementTest(SupervisedTestCase):
 
     async def compare(self, lost: int) -> None:
         """Compare everything with everything."""
-        counts = await self.running.counters()
+        counts = await self.running.control.counts()
         self.assert_public(counts, total=89, active=0)
         routes = {one.route: one for one in counts.routes}
         self.assertEqual(
@@ -207,7 +207,7 @@ class AgreementTest(SupervisedTestCase):
         self.assertEqual(listener.detect.count, 89)
         self.assertEqual(listener.duration.count + lost, 89)
         self.assertEqual(counts.connect[server.backend].count, 84)
-        status = await self.running.status()
+        status = await self.running.control.status()
         self.assertEqual(status["connections"]["total"], 89)
         self.assertEqual(status["connections"]["active"], 0)
         told: dict[str, float] = {}

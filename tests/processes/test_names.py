@@ -79,11 +79,11 @@ class NamesTest(ReloadCase):
 
     async def known(self, *texts: str) -> None:
         """Wait until the supervisor knows these addresses, and the workers have heard of them."""
-        (upstream,) = self.supervisor.upstreams.all()
+        (upstream,) = self.supervisor.state.upstreams.all()
         await self.until(
             lambda: [member.target.text for member in upstream.pool.members] == [*texts]
         )
-        await self.running.status()  # it is asked after that was told
+        await self.running.control.status()  # it is asked after that was told
 
     async def clients(self) -> list[Peer]:
         """Have each of the workers accept a client."""
@@ -216,7 +216,7 @@ class NamesTest(ReloadCase):
 
     async def stale(self) -> list[str]:
         """Give what the status and the backends tell of names that cannot be found; it is the same."""
-        status, listing = await self.running.status(), await self.running.backends()
+        status, listing = await self.running.control.status(), await self.running.control.backends()
         found = [one["why"] for backend in listing for one in backend["servers"] if one["why"]]
         self.assertEqual([one.split(": ", 2)[2] for one in status["attention"]], found)
         return found
@@ -257,7 +257,7 @@ class NamesTest(ReloadCase):
         await self.begin("srv:_a._tcp.test")
         await self.known(f"{_HOSTS[0]}:{self.server}", f"{_HOSTS[1]}:1")
         await self.all_lead_to(self.first)
-        (upstream,) = self.supervisor.upstreams.all()
+        (upstream,) = self.supervisor.state.upstreams.all()
         keys = {key_of(member) for member in upstream.pool.members}
         for worker in self.supervisor.pool.workers:
             told = await worker.ask("servers")

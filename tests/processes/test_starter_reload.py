@@ -15,7 +15,7 @@ from tests.processes.timed import RULES, TimedTestCase
 from tests.support.certificates import make_authority
 
 if TYPE_CHECKING:
-    from txmux.control.interface import Report
+    from txmux.control.report import Report
 
 _TLS = "[route secure]\nmatch = tls\nterminate_tls = key.pem\n"
 

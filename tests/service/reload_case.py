@@ -48,7 +48,7 @@ class ReloadCase(SupervisedTestCase):
 
     def _state(self) -> tuple[object, ...]:
         gc.collect()  # what tests before this one have left would go in between
-        return self.inodes(), self.running.rules, len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+        return self.inodes(), self.running.control.rules, len(os.listdir("/proc/self/fd"))  # noqa: PTH208
 
     def inodes(self) -> list[int]:
         """Give what tells the listening sockets apart, whichever process has them open."""
@@ -56,7 +56,7 @@ class ReloadCase(SupervisedTestCase):
 
     async def connections(self, count: int) -> None:
         """Wait until the workers have this many connections."""
-        while (await self.running.status())["connections"]["active"] != count:
+        while (await self.running.control.status())["connections"]["active"] != count:
             await turn()
 
     async def gone(self, client: Peer) -> None:

@@ -52,7 +52,7 @@ class NetworksCase(ReloadCase):
         """
         for _ in range(int(seconds * 10)):
             self.time.advance(0.1)
-            await self.running.missing()  # the worker has answered what it was asked
+            await self.running.control.missing()  # the worker has answered what it was asked
             # Who is asked over a network may be slower than a worker, and would seem to have taken seconds.
             while self._is_looking():
                 await deferLater(reactor, 0)
@@ -60,11 +60,13 @@ class NetworksCase(ReloadCase):
                 break
         while not condition():
             await deferLater(reactor, 0)
-        await self.running.missing()  # what it was told before this is in force there
+        await self.running.control.missing()  # what it was told before this is in force there
 
     def _is_looking(self) -> bool:
         """Tell whether somebody has been asked who has not answered."""
-        return any(one.looking.call is None for one in self.running._feeding._looking.values())
+        return any(
+            one.looking.call is None for one in self.running.control._lists._looking.values()
+        )
 
     async def is_let_in(self, port: int) -> bool:
         """Tell whether a client comes to the server."""
@@ -77,7 +79,7 @@ class NetworksCase(ReloadCase):
 
     def denies(self) -> bool:
         """Tell whether the first listener keeps this machine out."""
-        return not self.running.rules.listeners[0].clients.serves(ip_address("127.0.0.1"))
+        return not self.running.control.rules.listeners[0].clients.serves(ip_address("127.0.0.1"))
 
 
 class FileTest(NetworksCase):
@@ -105,7 +107,7 @@ class FileTest(NetworksCase):
         port = await self.begin(route="from = @list.txt\n")
         self.assertTrue(await self.is_let_in(port))
         self.write_list("192.0.2.1\n")
-        route = self.running.rules.routes[0]
+        route = self.running.control.rules.routes[0]
         await self.after(10, lambda: "192.0.2.1" in str(route.clients.allowed))
         self.assertFalse(await self.is_let_in(port))
 
@@ -132,7 +134,7 @@ class FileTest(NetworksCase):
             self.write_list("127.0.0.2\nnonsense\n")
             for _ in range(150):
                 self.time.advance(0.1)
-                await self.running.missing()
+                await self.running.control.missing()
         told = [str(e["problem"]) for e in events if "access.lists" in e["log_namespace"]]
         self.assertEqual(len(told), 1)
         self.assertIn("list.txt:2: 'nonsense' is not a network", told[0])
@@ -184,7 +186,7 @@ class EndTest(NetworksCase):
         self.assertFalse(clients[0].finished)
 
     def _denied(self) -> Any:
-        return self.running.rules.listeners[0].clients.excluded
+        return self.running.control.rules.listeners[0].clients.excluded
 
     async def test_reload(self) -> None:
         """Other rules that deny a client end its connection, too."""
@@ -242,13 +244,13 @@ class CrowdSecTest(NetworksCase):
         await self.begin(f"deny = crowdsec:{played.url}\n", settings="crowdsec_key = key\n")
         await self.after(11, lambda: len(played.asked) == 2)
         played.wrong = 500
-        await self.after(71, lambda: bool(self.running._feeding.problems))
-        (told,) = (await self.running.status())["attention"]
+        await self.after(71, lambda: bool(self.running.control._lists.problems))
+        (told,) = (await self.running.control.status())["attention"]
         self.assertIn(f"crowdsec:{played.url} have not been up to date for ", told)
         self.assertIn(": it answers 500", told)
         played.wrong = None
-        await self.after(81, lambda: not self.running._feeding.problems)
-        self.assertEqual((await self.running.status())["attention"], [])
+        await self.after(81, lambda: not self.running.control._lists.problems)
+        self.assertEqual((await self.running.control.status())["attention"], [])
 
 
 class PlaceTest(NetworksCase):

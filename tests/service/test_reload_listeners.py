@@ -160,9 +160,9 @@ class FilesTest(ReloadCase):
             self.file.write_text(text)
             before = self.log.read_text()
             moved = self.log.rename(self.folder / "moved.log")
-            last = self.running.last_reload
+            last = self.running.control.last_reload
             os.kill(os.getpid(), signal.SIGHUP)
-            while self.running.last_reload is last:
+            while self.running.control.last_reload is last:
                 await deferLater(reactor, 0)
             await self.logged()
             await (await greeted(self, port, b"x")).is_lost()

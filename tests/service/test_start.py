@@ -101,7 +101,7 @@ backend = reset
         """A service can be made from a file; its errors are raised."""
         path = self.folder / "rules.ini"
         path.write_text("[listen x]\nendpoint = 127.0.0.1:0\n")
-        self.assertEqual(MuxService.from_file(path).rules.listeners[0].name, "x")
+        self.assertEqual(MuxService.from_file(path).control.rules.listeners[0].name, "x")
         path.write_text("[listen x]\n")
         with self.assertRaises(RulesError):
             MuxService.from_file(str(path))

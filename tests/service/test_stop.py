@@ -186,4 +186,4 @@ class SupervisorTest(SupervisedTestCase):
         """Without an access log there is nothing to reopen."""
         await self.run_service("[txmux]\naccess_log = off\n[listen x]\nendpoint = 127.0.0.1:0\n")
         self.running.reopen_files()
-        self.assertEqual(await self.running.missing(), [])
+        self.assertEqual(await self.running.control.missing(), [])

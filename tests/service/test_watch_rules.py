@@ -39,7 +39,7 @@ class WatchCase(ReloadCase):
         """Let time pass, and have done what is to be done then."""
         for _ in range(round(seconds * 2)):
             self.time.advance(0.5)
-            await self.running.missing()  # the worker has answered what it was asked
+            await self.running.control.missing()  # the worker has answered what it was asked
         await self.running._reloading.idle()
 
     def told(self) -> list[str]:
@@ -96,12 +96,12 @@ class FileTests(WatchCase):
         """Rules with errors change nothing and are told of once; good ones after them hold, also the same as before."""
         good = _WATCHED + LISTEN
         await self.begin(good)
-        before = self.running.rules
+        before = self.running.control.rules
         self.write(good + "default = nowhere at all\n")
         await self.after(5 * _PERIOD)
         (told,) = self.told()
         self.assertIn("'nowhere' is not a server", told)
-        self.assertIs(self.running.rules, before)
+        self.assertIs(self.running.control.rules, before)
         self.write(good)
         await self.after(_PERIOD + _SETTLED)
         self.assertEqual(self.told(), ["nothing changed"])

@@ -58,7 +58,7 @@ class SupervisedTestCase(TestCase):
     @property
     def supervisor(self) -> Supervisor:
         """What has the workers."""
-        supervisor = self.running.running_now
+        supervisor = self.running.supervisor
         assert supervisor is not None
         return supervisor
 
@@ -68,8 +68,8 @@ class SupervisedTestCase(TestCase):
 
     async def _stop(self) -> None:
         if self.running.running:
-            if self.running.running_now is not None:
-                self.running.running_now.end_all()
+            if self.running.supervisor is not None:
+                self.running.supervisor.end_all()
             await self.running.stopService()
 
     def stop(self) -> Deferred[None]:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from txmux.admin.http import Clients
-    from txmux.control.interface import Control
+    from txmux.control.control import Control
     from txmux.rules.model import Rules
     from txmux.serving.listen_addresses import ListenAddress
     from txmux.serving.store import PreparedSockets

@@ -10,7 +10,7 @@ from txmux.rules.problems import joined, suggestion
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
-    from txmux.control.interface import Report
+    from txmux.control.report import Report
 
 __all__ = ["boolean", "check_names", "choice", "only_values", "report_of", "text", "whole_number"]
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from txmux.admin.caller import Caller
     from txmux.admin.guard import Guard
     from txmux.admin.refused import RefusedError
-    from txmux.control.interface import Control
+    from txmux.control.control import Control
 
 HTML = "text/html; charset=utf-8"
 JSON = "application/json"

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
     from txmux.admin.caller import Caller
     from txmux.admin.resource import Resource
-    from txmux.control.interface import Control
+    from txmux.control.control import Control
 
 METRICS: Sequence[Resource] = (
     *health.RESOURCES,

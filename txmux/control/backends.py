@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from txmux.rules.model import Rules, Server
     from txmux.telemetry.counting.snapshot import Counts, ServerTotals
 
-__all__ = ["addresses_told", "backends_told"]
+__all__ = ["address_states", "backends_document"]
 
 UNRESOLVED = "unresolved"
 """Of a server whose name has no address yet."""
@@ -36,7 +36,7 @@ _WORST_LAST = [
 ]
 
 
-def addresses_told(upstreams: Upstreams) -> list[dict[str, Any]]:
+def address_states(upstreams: Upstreams) -> list[dict[str, Any]]:
     """Return how each address of each server is in this process, as values of JSON."""
     now = time.time()
     return [
@@ -55,7 +55,7 @@ def addresses_told(upstreams: Upstreams) -> list[dict[str, Any]]:
     ]
 
 
-def backends_told(
+def backends_document(
     rules: Rules,
     counts: Counts,
     overrides: Overrides,

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from txmux.backends.upstreams import Upstreams
     from txmux.control.broadcast import Askable
-    from txmux.control.interface import Report
+    from txmux.control.report import Report
 
     Follower = Callable[[dict[str, Any] | None], object]
 
@@ -68,8 +68,7 @@ class Hub:
 
     def reloaded(self, report: Report) -> None:
         """Report rules that were read again."""
-        told = {"ok": report.ok, "changes": report.changes, "errors": list(report.errors)}
-        self._tell({"event": "reload", "at": time.time(), **told})
+        self._tell({"event": "reload", "at": time.time(), **report.as_json()})
 
     def stop(self) -> None:
         """Report that the service stops, and no more."""

@@ -1,4 +1,4 @@
-"""What an operator overrides of the rules while the service runs. Pure."""
+"""What an operator overrides of the rules while the service runs, and what workers are given beside the rules."""
 
 from __future__ import annotations
 
@@ -6,19 +6,27 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import attrs
 
+from txmux.access.banned import rows_of
+from txmux.access.bans import Bans
+from txmux.access.lists.current import Lists
 from txmux.backends.pool.overrides import AS_RULED, ServerOverrides, as_json, from_json
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
-__all__ = ["Overrides", "ServerState"]
+    from txmux.access.banned import Row
+    from txmux.access.bans import Change
+    from txmux.backends.upstreams import Upstreams
+    from txmux.control.broadcast import Askable
+
+__all__ = ["Overrides", "ServerState", "ServiceState"]
 
 ServerState = Literal["ready", "drain", "maintenance"]
 
 
 @attrs.frozen
 class Overrides:
-    """All of it. It goes on over reloads, upgrades, and ends of workers.
+    """All of it. It lasts over reloads, upgrades, and ends of workers.
 
     Attributes:
         servers: See `txmux.backends.pool.overrides`.
@@ -44,7 +52,7 @@ class Overrides:
         state: ServerState | None,
         weight: int | None,
     ) -> Overrides:
-        """Want something else of a server.
+        """Override a server.
 
         Args:
             backend: The backend's name.
@@ -64,5 +72,36 @@ class Overrides:
         return attrs.evolve(self, servers=servers)
 
     def with_listener(self, name: str, *, accepting: bool) -> Overrides:
-        """Want the clients of a listener to be accepted, or not."""
         return attrs.evolve(self, shut=self.shut - {name} if accepting else self.shut | {name})
+
+
+@attrs.define(eq=False)
+class ServiceState:
+    """The workers of a running service, and what those that start later are given beside the rules.
+
+    Attributes:
+        workers: Returns them.
+        status: Counts the connections, in all and in each worker.
+        missing: Returns what is missing for all clients to be served, one line each.
+        upstreams: The backends, whose servers this process checks.
+        overrides: See `Overrides.as_json`.
+        bans: Clients that may not connect, whatever the rules.
+        lists: Contents of networks that change while the rules are in force.
+    """
+
+    workers: Callable[[], Sequence[Askable]]
+    status: Callable[[], Awaitable[dict[str, Any]]]
+    missing: Callable[[], Awaitable[list[str]]]
+    upstreams: Upstreams
+    overrides: Mapping[str, Any] = attrs.field(factory=dict)
+    bans: Bans = attrs.field(factory=Bans)
+    lists: Lists = attrs.field(factory=Lists)
+
+    def apply_overrides(self, overrides: Mapping[str, Any]) -> None:
+        """Apply overrides to the checks of this process; workers that run are asked by the caller."""
+        self.overrides = overrides
+        self.upstreams.apply_overrides(from_json(overrides.get("servers", ())))
+
+    def change_bans(self, changes: Iterable[Change]) -> Sequence[Row]:
+        """Change bans; returns what workers that run have to be sent."""
+        return rows_of(self.bans.change(changes))

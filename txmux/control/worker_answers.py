@@ -1,22 +1,24 @@
-"""What one process tells of its connections, and does with them. Plain data, since the asker may be another process."""
+"""What a worker answers about its connections and counters, and does with them."""
 
 from __future__ import annotations
 
 from heapq import nsmallest
 from typing import TYPE_CHECKING, Any
 
-from txmux.control.backends import addresses_told
+from txmux.backends.pool.server_health import State
+from txmux.control.backends import address_states
 from txmux.control.explaining import explain_connection
 from txmux.control.filters import Filters, place_of
-from txmux.control.gauges import gauges_of
 from txmux.net.relay.pipes import SPLICED
 from txmux.net.turns import Turns
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+    from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 
+    from txmux.backends.upstream import Upstream
     from txmux.net.relay.interface import Moved
     from txmux.serving.serving import Serving
+    from txmux.tcp.configuration import Configuration
     from txmux.tcp.served import Served
 
 __all__ = ["WorkerAnswers"]
@@ -45,7 +47,7 @@ class WorkerAnswers:
         """What a worker's channel calls."""
         return {
             "connections": self.connections,
-            "addresses": lambda: addresses_told(self._serving.upstreams),
+            "addresses": lambda: address_states(self._serving.upstreams),
             "close": self.close,
             "explain_connection": self.explain_connection,
             "recent": self._serving.runtime.recent.as_json,
@@ -123,7 +125,7 @@ class WorkerAnswers:
         for one in self._serving.connections():
             one.count_bytes()
         self._serving.runtime.column.process.spliced(SPLICED.take())
-        return gauges_of(self._serving) if gauges else {}
+        return _gauges_of(self._serving) if gauges else {}
 
     async def _those(self, filters: Filters) -> AsyncIterator[Served]:
         turns = Turns()
@@ -181,3 +183,39 @@ def _datagrams(moved: Moved) -> dict[str, int]:
 
 def _place(found: tuple[tuple[str, int, str], Served]) -> tuple[str, int, str]:
     return found[0]
+
+
+def _gauges_of(serving: Serving) -> dict[str, Any]:
+    """Return what a process reports beside its counters; see `txmux.telemetry.counting.present.Present`."""
+    shared = serving.runtime.shared
+    configurations = [factory.configuration for factory in serving.factories]
+    upstreams = {one for factory in serving.factories for one in factory.upstreams.all()}
+    return {
+        "generations": sorted(
+            {serving.version, *(one.configuration.version for one in serving.connections())}
+        ),
+        "descriptors": serving.runtime.descriptors.count_and_limit(),
+        "sources": {
+            one.settings.name: one.admission.per_source.tracked()
+            for one in configurations
+            if one.admission.per_source is not None
+        },
+        "certificates": sorted({found for one in configurations for found in _certificates(one)}),
+        "troubles": serving.terminations.troubles(),
+        "cluster": None if shared is None or not shared.is_wanted else shared.is_up,
+        "up": sorted({found for one in upstreams for found in _up(one)}),
+    }
+
+
+def _certificates(configuration: Configuration) -> Iterator[tuple[str, str, float]]:
+    for level in configuration.levels:
+        for route in level.detector.routes:
+            if route.termination is not None:
+                for file, until in route.termination.store.valid_until():
+                    yield route.name, file, until
+
+
+def _up(upstream: Upstream) -> Iterator[tuple[str, str]]:
+    for member in upstream.pool.members:
+        if member.state is State.UP:
+            yield upstream.backend.name, member.server.text

@@ -13,7 +13,7 @@ from typing_extensions import override
 
 from campaign.fuzz.served import serving
 from campaign.fuzz.target import Target, cuttings, see
-from campaign.fuzz.targets.api import Administered
+from campaign.fuzz.targets.api import administered
 from txmux.admin.guard import Guard
 from txmux.admin.http import Clients
 from txmux.admin.site import ADMIN, Site
@@ -45,7 +45,7 @@ class _Transport(StringTransport):
 @functools.cache
 def _control() -> tuple[Any, Reactor]:
     running, reactor = serving().__enter__()  # for as long as this process tries inputs
-    return Administered(running, reactor), reactor
+    return administered(running, reactor), reactor
 
 
 def _check(data: bytes) -> None:

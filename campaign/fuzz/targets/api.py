@@ -12,32 +12,23 @@ from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
 from twisted.internet.defer import Deferred
-from typing_extensions import override
 
 from campaign.fuzz.served import RULES, serving
 from campaign.fuzz.target import Target
-from txmux.access.banned import rows_of
-from txmux.access.bans import Bans
 from txmux.admin.caller import Caller
 from txmux.admin.guard import Guard
 from txmux.admin.resource import FORM, JSON
 from txmux.admin.site import ADMIN, Site
-from txmux.control.events import Hub
-from txmux.control.interface import Report
-from txmux.control.overview import overview
-from txmux.control.rates import Rates
-from txmux.control.steering import Steering
+from txmux.control.control import Control
+from txmux.control.overrides import ServiceState
+from txmux.control.report import Report
 from txmux.control.worker_answers import WorkerAnswers
 from txmux.net import turns
+from txmux.serving.store import ListeningSockets
 from txmux.telemetry.counting.counters import OWN, Counters
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-
     from campaign.fuzz.served import Reactor
-    from txmux.access.banned import Row
-    from txmux.access.bans import Change
-    from txmux.control.broadcast import Askable
     from txmux.serving.serving import Serving
 
 _CALLER = Caller("uid 0", "UID 0")
@@ -64,71 +55,29 @@ class _Worker:
         return await answer if isawaitable(answer) else answer
 
 
-class _Running:
-    """A supervisor whose only worker is in this process."""
+def administered(running: Serving, reactor: Reactor) -> Control:
+    """Make what an operator can do to a service whose only worker is in this process, but for what ends it."""
 
-    def __init__(self, serving: Serving) -> None:
-        self._serving = serving
-        self.bans = Bans()
-        self.overrides: Mapping[str, Any] = {}
-        self.upstreams = serving.upstreams
-        self.feed = serving.feed
-
-    def apply_overrides(self, overrides: Mapping[str, Any]) -> None:
-        self.overrides = overrides
-
-    def change_bans(self, changes: Iterable[Change]) -> Sequence[Row]:
-        return rows_of(self.bans.change(changes))
-
-
-class Administered(Steering):
-    """What an operator can do to a service, but for what ends it."""
-
-    def __init__(self, running: Serving, reactor: Reactor) -> None:
-        super().__init__()
-        self.rules = RULES
-        self.counted = _counters()
-        self.rates = Rates(reactor.seconds)
-        self.last_reload = None
-        self.started = 0.0
-        self._serving = running
-        self._running = _Running(running)
-        self.events = Hub(reactor, self.processes, self.checking)
-
-    @override
-    def processes(self) -> Sequence[Askable]:
-        return [_Worker(self._serving)]
-
-    @property
-    @override
-    def running_now(self) -> _Running:
-        return self._running
-
-    async def status(self, counts: Any = None) -> dict[str, Any]:
-        traffic, present = await self.traffic(counts)
-        told = overview(
-            self.rules,
-            [await self._serving.status()],
-            started=self.started,
-            last_reload=None,
-            draining=False,
-            sockets={},
-            shut=self.shut(),
-            traffic=traffic,
-        )
-        return {**told, **present.as_json()}
-
-    async def missing(self) -> list[str]:
-        return await self._serving.missing()
-
-    async def reload(self) -> Report:
+    async def refuse() -> Report:
         return Report.refused("not here")
 
-    async def upgrade(self) -> Report:
-        return Report.refused("not here")
-
-    def stop(self) -> None:
-        pass
+    made = Control(
+        reactor,
+        RULES,
+        _counters(),
+        ListeningSockets(reactor),
+        reload=refuse,
+        upgrade=refuse,
+        stop_service=lambda: None,
+    )
+    made.state = ServiceState(
+        lambda: [_Worker(running)],
+        running.status,
+        running.missing,
+        running.upstreams,
+        lists=running.runtime.lists,
+    )
+    return made
 
 
 def _check(data: bytes) -> None:
@@ -142,7 +91,7 @@ def _check(data: bytes) -> None:
     # Nobody else waits here for a turn.
     with patch.object(turns, "_PIECE", math.inf), serving() as (running, reactor):
         guard = Guard(frozenset(), reactor.seconds)
-        site = Site(Administered(running, reactor), ADMIN, guard, is_admin=True)
+        site = Site(administered(running, reactor), ADMIN, guard, is_admin=True)
         outcome: list[Any] = []
         answering = Deferred.fromCoroutine(site.answer(method, target, headers, body, _CALLER))
         answering.addBoth(outcome.append)

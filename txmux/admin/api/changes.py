@@ -8,7 +8,7 @@ from txmux.admin.refused import RefusedError
 from txmux.admin.resource import Answer, Query, Resource
 
 if TYPE_CHECKING:
-    from txmux.control.interface import Report
+    from txmux.control.report import Report
 
 
 async def _reload(query: Query) -> Answer:
@@ -20,7 +20,7 @@ async def _upgrade(query: Query) -> Answer:
 
 
 async def _stop(query: Query) -> Answer:
-    query.control.stop()
+    query.control.stop_service()
     told = "the service stops"
     return Answer.json({"ok": True, "changes": told}, result=told)
 

@@ -50,7 +50,7 @@ async def _one(query: Query) -> Answer:
 
 
 async def _close_one(query: Query) -> Answer:
-    count = await query.control.close(EVERY, _identity(query))
+    count = await query.control.end_connections(EVERY, _identity(query))
     if not count:
         raise _gone()
     return _closed(count)
@@ -67,7 +67,7 @@ async def _close(query: Query) -> Answer:
         filters = Filters.read(words)
     except FilterError as problem:
         raise RefusedError(400, str(problem)) from None
-    return _closed(await query.control.close(filters))
+    return _closed(await query.control.end_connections(filters))
 
 
 def _closed(count: int) -> Answer:

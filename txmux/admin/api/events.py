@@ -27,7 +27,7 @@ async def _events(query: Query) -> Answer:
                 if event["event"] == "stop":
                     stream.finish()
 
-        stream.on_end(query.control.subscribe(tell))
+        stream.on_end(query.control.events.subscribe(tell))
 
     return Answer(type="text/event-stream", stream=begin)
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from txmux.admin.fields import check_names, text
 from txmux.admin.refused import RefusedError
 from txmux.admin.resource import Answer, Query, Resource
-from txmux.control.problems import UnknownError
+from txmux.control.documents import rules_document
+from txmux.control.report import UnknownError
 from txmux.errors import OptionError
 from txmux.matchers.payload import bytes_from_hex, bytes_from_text
 from txmux.rules.model.networks import unmapped
@@ -50,7 +51,7 @@ def _from(body: Mapping[str, Any]) -> IPv4Address | IPv6Address | None:
 
 
 async def _rules(query: Query) -> Answer:
-    return Answer.json(query.control.rules_as_read())
+    return Answer.json(rules_document(query.control.rules))
 
 
 RESOURCES = (

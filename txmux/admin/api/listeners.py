@@ -5,7 +5,7 @@ from __future__ import annotations
 from txmux.admin.fields import boolean, check_names, report_of
 from txmux.admin.refused import RefusedError
 from txmux.admin.resource import Answer, Query, Resource
-from txmux.control.problems import UnknownError
+from txmux.control.report import UnknownError
 
 
 async def _set(query: Query) -> Answer:

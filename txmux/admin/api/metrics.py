@@ -12,7 +12,7 @@ from txmux.admin.resource import Answer, Query, Resource
 from txmux.admin.shared import Shared
 
 if TYPE_CHECKING:
-    from txmux.control.interface import Control
+    from txmux.control.control import Control
 
 _shared: WeakKeyDictionary[Any, Shared] = WeakKeyDictionary()
 
@@ -40,7 +40,7 @@ def _share(control: Control) -> Shared:
         service = found()
         assert service is not None  # noqa: S101 - whoever asks has it
         # With thousands of routes it takes so long that clients would wait for it.
-        return await deferToThread(exposition, await service.counters())
+        return await deferToThread(exposition, await service.counts())
 
     return Shared(reactor, make)
 

@@ -7,7 +7,7 @@ from txmux.admin.resource import Answer, Query, Resource
 
 
 async def _recent(query: Query) -> Answer:
-    listing = await query.control.recent()
+    listing = await query.control.recent_failures()
     return Answer.json(listing, headers=incomplete(listing.missing))
 
 

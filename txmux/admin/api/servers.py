@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from txmux.admin.fields import boolean, check_names, choice, report_of, whole_number
 from txmux.admin.refused import RefusedError
 from txmux.admin.resource import Answer, Query, Resource
-from txmux.control.problems import UnknownError
+from txmux.control.report import UnknownError
 
 if TYPE_CHECKING:
     from txmux.control.overrides import ServerState

@@ -14,8 +14,9 @@ from txmux.admin.page.table import PER_PAGE
 from txmux.admin.page.told import bytes_told, connection_told
 from txmux.admin.page.traffic import Traffic
 from txmux.control.broadcast import Listing
+from txmux.control.documents import rules_document
 from txmux.control.filters import FilterError, Filters, Page
-from txmux.control.problems import UnknownError
+from txmux.control.report import UnknownError
 from txmux.errors import OptionError
 from txmux.matchers.payload import bytes_from_hex
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine
 
     from txmux.admin.page.query import PageQuery
-    from txmux.control.interface import Control
+    from txmux.control.control import Control
 
 _MOST_SORTED = 1000
 """Connections that are put into another order than theirs; of more, the first ones."""
@@ -40,7 +41,7 @@ async def gather(control: Control, query: PageQuery) -> Snapshot:
     """
     now = time.time()
     # It takes longest, where there are many connections.
-    counts = await control.counters()
+    counts = await control.counts()
     limit = _MOST_SORTED if query["sort"] else PER_PAGE + 1
     warnings = []
     try:
@@ -54,7 +55,7 @@ async def gather(control: Control, query: PageQuery) -> Snapshot:
         control.status(counts),
         control.routes(counts),
         control.backends(counts),
-        control.recent(),
+        control.recent_failures(),
         control.missing(),
     )
     missing = dict.fromkeys([*connections.missing, *backends.missing, *recent.missing])
@@ -70,7 +71,7 @@ async def gather(control: Control, query: PageQuery) -> Snapshot:
         connections,
         len(connections) == limit,
         recent,
-        control.rules_as_read(),
+        rules_document(control.rules),
         _history(control, now),
         warnings=warnings,
         connection=await _chosen(control, query["connection"]),
@@ -88,7 +89,7 @@ async def _nothing() -> Listing:
 
 
 def _history(control: Control, now: float) -> History:
-    moments = control.history()
+    moments = control.rates.history()
     return History(
         [round(now - moment.ago) for moment in moments],
         [moment.connections for moment in moments],

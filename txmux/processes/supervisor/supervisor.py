@@ -14,11 +14,9 @@ from twisted.internet.defer import Deferred, DeferredList, gatherResults, succee
 from twisted.logger import Logger
 
 from txmux.access.banned import rows_of
-from txmux.access.bans import Bans
-from txmux.access.lists.current import Lists
 from txmux.backends.names.resolve import Names
-from txmux.backends.pool.overrides import from_json
 from txmux.backends.upstreams import Upstreams
+from txmux.control.overrides import ServiceState
 from txmux.errors import MuxError
 from txmux.net.channel.channel import GoneError
 from txmux.net.tls.terminations import Terminations
@@ -45,8 +43,6 @@ if TYPE_CHECKING:
     from twisted.python.failure import Failure
 
     from txmux.access.across_processes import SharedLimits
-    from txmux.access.banned import Row
-    from txmux.access.bans import Change
     from txmux.backends.upstreams import PreparedUpstreams
     from txmux.processes.privilege.privilege import Privilege
     from txmux.processes.privilege.sandbox import Sandbox
@@ -86,9 +82,7 @@ class Supervisor:
         counters: As above.
         starter: As above.
         version: The number of the version of the rules, counted from 1.
-        overrides: What an operator wants beside the rules.
-        bans: Who may not come in, whatever the rules.
-        upstreams: The backends, of which this process only checks the servers and looks up the names.
+        state: What workers are given beside the rules. Of its backends this process only checks the servers and looks up the names.
         is_changing: Whether workers get ready for other rules; until they have, none that could serve again ends.
     """
 
@@ -129,14 +123,11 @@ class Supervisor:
         self._next: _Next | None = None
         self._catching_up: set[Deferred[None]] = set()
         self.version = 1
-        self.overrides: Mapping[str, Any] = {}
-        self.bans = Bans()
-        self._lists = Lists()
         self._deadline: IDelayedCall | None = None
         runtime = IORuntime(reactor, rules.settings.relay)
         column = counters.column(OWN)
         self._names = Names(reactor, publish=lambda names: self.pool.tell("names", names=names))
-        self.upstreams = Upstreams(
+        upstreams = Upstreams(
             reactor,
             runtime.clock,
             runtime.dial,
@@ -144,6 +135,7 @@ class Supervisor:
             column=column,
             names=self._names,
         )
+        self.state = ServiceState(pool.all, self._status, pool.missing, upstreams)
 
     def check(self, owner: tuple[int, int] | None = None) -> None:
         """Check what would stop every worker, before the sockets are opened.
@@ -158,8 +150,8 @@ class Supervisor:
         """
         check_as_read(self._rules)
         sandbox_of(self._rules)
-        self.upstreams.add(self._rules)
-        self._lists.hold(self._rules)
+        self.state.upstreams.add(self._rules)
+        self.state.lists.hold(self._rules)
         self._check_files(self._rules, owner)
         self._files.use(self._rules)
 
@@ -177,7 +169,7 @@ class Supervisor:
         self._is_started = True
         self.pool.watch()
         # A server is checked once, and a name looked up once, however many workers route connections to it.
-        self.upstreams.start()
+        self.state.upstreams.start()
 
     def _worker(self, number: int) -> Worker:
         return Worker(self, number, self._reactor, is_first=not self._is_started)
@@ -204,7 +196,7 @@ class Supervisor:
             message = self._message(following.rules, following.sockets, following.version)
         else:
             message = self._message(self._rules, self._sockets.sockets(), self.version)
-        banned = rows_of((ban.network, ban) for ban in self.bans)
+        banned = rows_of((ban.network, ban) for ban in self.state.bans)
         state = {**self._known(self._servers()), "names": self._names.as_json(), "banned": banned}
         return {**message, "state": state}
 
@@ -223,12 +215,16 @@ class Supervisor:
         }
 
     def _known(self, servers: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-        return {"servers": [*servers], "wanted": self.overrides, "networks": self._lists.contents}
+        return {
+            "servers": [*servers],
+            "wanted": self.state.overrides,
+            "networks": self.state.lists.contents,
+        }
 
     def _servers(self) -> list[dict[str, Any]]:
-        return found_by_checks(self.upstreams.as_json())
+        return found_by_checks(self.state.upstreams.as_json())
 
-    async def state(self, *, again: bool = False) -> Told:
+    async def state_to_hand_over(self, *, again: bool = False) -> Told:
         """Return what the next process goes on with; see `txmux.serving.state`.
 
         Args:
@@ -239,38 +235,25 @@ class Supervisor:
         found = await ask_all(workers, "servers")
         servers = merged([*found, self._servers()])
         sources = self._limits.sources(self._seconds)
-        told = state_of(servers, sources, self.overrides, self._lists.contents)
-        return {**told, "names": self._names.as_json(), "bans": self.bans.as_json(again=again)}
+        told = state_of(servers, sources, self.state.overrides, self.state.lists.contents)
+        return {
+            **told,
+            "names": self._names.as_json(),
+            "bans": self.state.bans.as_json(again=again),
+        }
 
     def restore(self, state: Told) -> None:
         """Go on with what another process has told, in all workers that there are."""
         servers = state.get("servers", ())
-        self.apply_overrides(state.get("wanted", self.overrides))
-        self.feed(state.get("networks", {}))
-        self.upstreams.restore(found_by_checks(servers))
+        self.state.apply_overrides(state.get("wanted", self.state.overrides))
+        self.state.lists.feed(state.get("networks", {}))
+        self.state.upstreams.restore(found_by_checks(servers))
         self._names.take(state.get("names", {}))
-        rows = rows_of(self.bans.restore(state.get("bans", {})))
+        rows = rows_of(self.state.bans.restore(state.get("bans", {})))
         if self._is_started:
             self.pool.tell("recall", state=self._known(servers))
             self.pool.tell("ban", rows=rows)
             restore_sources(state, self._limits.sources(self._seconds))
-
-    def apply_overrides(self, overrides: Mapping[str, Any]) -> None:
-        """Apply overrides here, and in workers that are started later; running ones are asked."""
-        self.overrides = overrides
-        self.upstreams.apply_overrides(from_json(overrides.get("servers", ())))
-
-    def change_bans(self, changes: Iterable[Change]) -> Sequence[Row]:
-        """Change bans, and tell them to workers that are started later; others are to be told what this gives."""
-        return rows_of(self.bans.change(changes))
-
-    def feed(self, told: Mapping[str, Any]) -> None:
-        """Record what is in networks, for workers that are started later; others are asked."""
-        self._lists.feed(told)
-
-    @property
-    def number(self) -> int:
-        return self.version
 
     def opener(self) -> socket.socket | None:
         """Return what leads a worker to what opens files for it; ``None`` if it opens them itself."""
@@ -342,13 +325,13 @@ class Supervisor:
             self.is_changing = True
             undo.callback(setattr, self, "is_changing", False)  # noqa: FBT003 - as setattr has it
             self._check_change(rules, owner)
-            upstreams = self.upstreams.prepare(rules)
+            upstreams = self.state.upstreams.prepare(rules)
             undo.callback(upstreams.abandon)
             if upstreams.problems:
                 raise MuxError("\n".join(upstreams.problems))
             self._files.use(rules)
             self._extend(rules)
-            looked_up = self.upstreams.first_names()
+            looked_up = self.state.upstreams.first_names()
             if looked_up is not None:
                 await looked_up
             await self.pool.settled()
@@ -382,7 +365,7 @@ class Supervisor:
     def _look_after(self) -> None:
         """Run what is due each second."""
         self.starter.ping()
-        if gone := self.bans.expire(time.time()):
+        if gone := self.state.bans.expire(time.time()):
             self.pool.tell("ban", rows=rows_of(gone))
         if self.pool.workers:  # or all are to end
             Deferred.fromCoroutine(self.close_unused())
@@ -495,7 +478,7 @@ class Supervisor:
         self._next = None
         self._rules = following.rules
         self.starter.use(self._rules)
-        self._lists.hold(self._rules)
+        self.state.lists.hold(self._rules)
         self._files.commit()
         self.version = following.version
         following.upstreams.commit()
@@ -552,13 +535,9 @@ class Supervisor:
     def end_removed(self, routes: Collection[str], backends: Collection[str]) -> None:
         self.pool.tell("end_removed", routes=list(routes), backends=list(backends))
 
-    async def status(self) -> dict[str, Any]:
+    async def _status(self) -> dict[str, Any]:
         """Count the connections, in all and in each worker, for ``/api/status``."""
         return {"generation": self.version, **await self.pool.status()}
-
-    async def missing(self) -> list[str]:
-        """Return what is missing for all clients to be served; see `Serving.missing`."""
-        return await self.pool.missing()
 
     def ended(self, number: int, *, is_left: bool) -> None:
         """Forget the connections of a worker that has ended; `is_left` tells that it had none, and none on their way."""
@@ -607,7 +586,7 @@ class Supervisor:
 
     async def drain(self) -> None:
         """Stop all workers, each when its connections have finished, and kill those that do not end."""
-        checks = self.upstreams.stop() if self._is_started else succeed(None)
+        checks = self.state.upstreams.stop() if self._is_started else succeed(None)
         await gatherResults([checks, Deferred.fromCoroutine(self.leave())])
         self.pool.watch_no_more()
         self._is_started = False

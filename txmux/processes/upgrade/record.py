@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from txmux.control.interface import Report
+from txmux.control.report import Report
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from txmux.control.rates import Rates
+    from txmux.control.control import Control
     from txmux.processes.supervisor.supervisor import Supervisor
     from txmux.rules.model import Rules
     from txmux.serving.state import Told
@@ -25,35 +25,26 @@ if TYPE_CHECKING:
 __all__ = ["last_reload_in", "number_in", "state_of"]
 
 
-async def state_of(
-    opened: Supervisor,
-    rules: Rules,
-    last_reload: LastReload,
-    rates: Rates,
-    *,
-    again: bool = False,
-) -> Told:
-    """Return what the next process goes on with; see `txmux.serving.state`.
+async def state_of(supervisor: Supervisor, control: Control, *, again: bool = False) -> Told:
+    """Return the state that the next process continues from; see `txmux.serving.state`.
 
     Args:
-        opened: What serves.
-        rules: Those that hold.
-        last_reload: When they were last asked to be read again, in seconds since 1970, and what came of it.
-        rates: What was measured until now.
-        again: See `Supervisor.state`.
+        supervisor: Has the workers.
+        control: Has the rules in force, the last reload and the rates.
+        again: See `Supervisor.state_to_hand_over`.
     """
-    when, report = last_reload or (0.0, None)
+    when, report = control.last_reload or (0.0, None)
     told = {
-        "number": opened.number,
-        "digest": _digest(rules),
-        "last_reload": None if report is None else {"time": when, **attrs.asdict(report)},
+        "number": supervisor.version,
+        "digest": _digest(control.rules),
+        "last_reload": None if report is None else {"time": when, **report.as_json()},
     }
-    state = await opened.state(again=again)
+    state = await supervisor.state_to_hand_over(again=again)
     # The next process reads files by itself.
     networks = {
         name: one for name, one in state["networks"].items() if name.partition(":")[0] != "file"
     }
-    return {**state, "networks": networks, "rules": told, "history": rates.as_json()}
+    return {**state, "networks": networks, "rules": told, "history": control.rates.as_json()}
 
 
 def number_in(state: Mapping[str, Any], rules: Rules) -> int:

@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from txmux.admin.endpoint import PREFIX
-from txmux.control.interface import Report
+from txmux.control.report import Report
 from txmux.net.channel.channel import ChannelError
 from txmux.processes.privilege.privilege import KEY, Privilege
 from txmux.processes.systemd.notify import Notifier, sockets_from_store

@@ -63,11 +63,13 @@ class WorkersTest(WorkersCase):
         clients = await self.spread(port)
         whole = [row["id"] for row in await self.listed(len(clients))]
         paged: list[str] = []
-        while page := await self.running.connections(EVERY, Page(3, paged[-1] if paged else "")):
+        while page := await self.running.control.connections(
+            EVERY, Page(3, paged[-1] if paged else "")
+        ):
             paged += [row["id"] for row in page]
         self.assertEqual(paged, whole)
         self.assertEqual(len(set(whole)), len(clients))
-        row = await self.running.connection(whole[-1])
+        row = await self.running.control.connection(whole[-1])
         assert row is not None
         self.assertEqual(row["id"], whole[-1])
 
@@ -76,9 +78,9 @@ class WorkersTest(WorkersCase):
         port = await self.begin()
         clients = await self.spread(port)
         rows = await self.listed(len(clients))
-        self.assertEqual(await self.running.close(EVERY, rows[-1]["id"]), 1)
+        self.assertEqual(await self.running.control.end_connections(EVERY, rows[-1]["id"]), 1)
         await self.listed(len(clients) - 1)
-        count = await self.running.close(Filters.read({"backend": "b"}))
+        count = await self.running.control.end_connections(Filters.read({"backend": "b"}))
         self.assertEqual(count, len(clients) - 1)
         for client in clients:
             await client.is_lost()
@@ -91,8 +93,8 @@ class WorkersTest(WorkersCase):
         (self.folder / "list.txt").write_text("192.0.2.1\n")
         port = await self.begin("deny = @list.txt\nend_denied = yes\n")
         clients = await self.spread(port)
-        (name,) = {one.name for one in varying_of(self.running.rules)}
-        self.running.feed({name: pack(NetworkSet([ip_network("127.0.0.0/8")]))})
+        (name,) = {one.name for one in varying_of(self.running.control.rules)}
+        self.running.control.feed({name: pack(NetworkSet([ip_network("127.0.0.0/8")]))})
         for client in clients:
             await client.until(lambda client=client: client.finished)  # type: ignore[misc]
         await self.listed(0)
@@ -108,7 +110,7 @@ class WorkersTest(WorkersCase):
         client.send(b"SSH-2.0-a\r\n")
         (row,) = await self.listed(1, state="relaying")
         stopping = self.running.stopService()
-        while len(workers := (await self.running.status())["workers"]) > 1:
+        while len(workers := (await self.running.control.status())["workers"]) > 1:
             self.assertTrue(all(worker["ready"] for worker in workers), workers)
         self.assertEqual([worker["worker"] for worker in workers], [row["worker"]])
         self.assertEqual(workers[0]["active"], 1)
@@ -136,7 +138,7 @@ class WorkersTest(WorkersCase):
         with capturedLogs():
             await self.killed(self.supervisor.pool.workers[1])
         await self.spread(port)
-        rows = await self.running.connections()
+        rows = await self.running.control.connections()
         self.assertEqual({(row["worker"], row["generation"]) for row in rows}, {(1, 2), (2, 2)})
 
 
@@ -156,14 +158,14 @@ class LateWorkersTest(WorkersCase):
         """It is named; what the other has is told."""
         pid = await self.begun()
         with halted([pid]):
-            found = await self.running.connections()
+            found = await self.running.control.connections()
         self.assertEqual({row["worker"] for row in found}, {1})
         self.assertEqual(found.missing, ["worker 2: no answer to 'connections' in 2 s"])
 
     async def test_patience(self) -> None:
         """However much is asked of a worker that hangs, it is waited for once."""
         pid = await self.begun()
-        rows = await self.running.connections()
+        rows = await self.running.control.connections()
         channel = self.supervisor.pool.workers[1]._channel
         assert channel is not None
         happened: list[str] = []
@@ -181,9 +183,9 @@ class LateWorkersTest(WorkersCase):
         self.patch(channel, "ask", asked)
         self.patch(channel, "_too_late", was_too_late)
         for question in (
-            self.running.backends,
-            partial(self.running.connection, rows[0]["id"]),
-            self.running.routes,
+            self.running.control.backends,
+            partial(self.running.control.connection, rows[0]["id"]),
+            self.running.control.routes,
         ):
             happened.clear()
             with halted([pid]):

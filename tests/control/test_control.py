@@ -10,12 +10,12 @@ from twisted.internet.task import deferLater
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.control.test_workers import WorkersCase
+from tests.control.test_broadcast import WorkersCase
 from tests.support.mux import VirtualTime
 from tests.support.peers import PeerFactory, connect, listen, reactor
 from tests.support.supervised import SupervisedTestCase
 from txmux.control.overrides import Overrides
-from txmux.control.problems import UnknownError
+from txmux.control.report import UnknownError
 
 if TYPE_CHECKING:
     from tests.support.peers import Peer
@@ -58,7 +58,9 @@ class SteeringTest(SupervisedTestCase):
     async def set_server(self, number: int, state: ServerState, **more: Any) -> str:
         """Want something of a server, and give what is told of it."""
         with capturedLogs():
-            report = await self.running.set_server("b", self.servers[number], state=state, **more)
+            report = await self.running.control.set_server(
+                "b", self.servers[number], state=state, **more
+            )
         self.assertTrue(report.ok)
         return report.changes
 
@@ -69,7 +71,7 @@ class SteeringTest(SupervisedTestCase):
         told = await self.set_server(1, "drain")
         self.assertEqual(told, f"backend b: {self.servers[1]}: drain")
         self.assertEqual(await self.led(port, 3), [3, 0])
-        self.assertEqual(len(await self.running.connections()), 6)
+        self.assertEqual(len(await self.running.control.connections()), 6)
         await self.set_server(1, "ready")
         self.assertEqual(await self.led(port, 3), [1, 2])
 
@@ -79,16 +81,16 @@ class SteeringTest(SupervisedTestCase):
         await self.led(port, 3)
         told = await self.set_server(1, "maintenance", close_connections=True)
         self.assertTrue(told.endswith("maintenance, 2 connections ended"), told)
-        while len(rows := await self.running.connections()) > 1:
+        while len(rows := await self.running.control.connections()) > 1:
             await deferLater(reactor, 0)
         self.assertEqual(rows[0]["server"], self.servers[0])
 
     async def test_weight(self) -> None:
         """A weight holds in place of that in the rules, until that is wanted again."""
         port = await self.begin()
-        await self.running.set_server("b", self.servers[0], weight=5)
+        await self.running.control.set_server("b", self.servers[0], weight=5)
         self.assertEqual(await self.led(port, 7), [5, 2])
-        await self.running.set_server("b", self.servers[0], weight=0)
+        await self.running.control.set_server("b", self.servers[0], weight=0)
         self.assertEqual(await self.led(port, 3), [1, 2])
 
     async def test_reload(self) -> None:
@@ -112,7 +114,7 @@ class SteeringTest(SupervisedTestCase):
         port = await self.begin()
         undecided = await connect(self, port)
         undecided.send(b"SSH")
-        while not await self.running.connections():
+        while not await self.running.control.connections():
             await deferLater(reactor, 0)
         self.write(self.text("connect_timeout = 4s\n"))
         self.assertTrue((await self.running.reload()).ok)
@@ -154,34 +156,36 @@ class SteeringTest(SupervisedTestCase):
             ("b", "127.0.0.1", "backend b has no server '127.0.0.1'"),
         ):
             with self.assertRaises(UnknownError) as raised:
-                await self.running.set_server(backend, server, state="drain")
+                await self.running.control.set_server(backend, server, state="drain")
             self.assertIn(message, str(raised.exception))
         with self.assertRaises(UnknownError):
-            await self.running.set_listener("publik", accepting=False)
-        report = await self.running.set_server("c", "127.0.0.1:9", state="ready")
+            await self.running.control.set_listener("publik", accepting=False)
+        report = await self.running.control.set_server("c", "127.0.0.1:9", state="ready")
         self.assertFalse(report.ok)
-        report = await self.running.set_server("b", self.servers[0], weight=65536)
+        report = await self.running.control.set_server("b", self.servers[0], weight=65536)
         self.assertEqual(report.errors, ["weight: must be from 1 to 65535, not 65536"])
 
     async def test_listener(self) -> None:
         """A listener that does not accept keeps its socket: who comes waits in its queue, and is served later."""
         port = await self.begin()
-        await self.running.set_listener("public", accepting=False)
-        self.assertEqual(self.running.shut(), ["public"])
-        self.assertEqual(await self.running.missing(), ["[listen public]: no client is accepted"])
-        (told,) = (await self.running.status())["listeners"]
+        await self.running.control.set_listener("public", accepting=False)
+        self.assertEqual(self.running.control.shut(), ["public"])
+        self.assertEqual(
+            await self.running.control.missing(), ["[listen public]: no client is accepted"]
+        )
+        (told,) = (await self.running.control.status())["listeners"]
         self.assertFalse(told["accepting"])
         waiting = await connect(self, port)
         waiting.send(b"SSH-2.0-a\r\n")
         self.assertTrue((await self.running.reload()).ok)
         for _ in range(20):
             await deferLater(reactor, 0)
-        self.assertEqual(await self.running.connections(), [])
-        await self.running.set_listener("public", accepting=True)
+        self.assertEqual(await self.running.control.connections(), [])
+        await self.running.control.set_listener("public", accepting=True)
         while not any(one.peers for one in self.backends):
             await deferLater(reactor, 0)
-        self.assertEqual(self.running.shut(), [])
-        self.assertEqual(await self.running.missing(), [])
+        self.assertEqual(self.running.control.shut(), [])
+        self.assertEqual(await self.running.control.missing(), [])
 
 
 class WorkersTest(WorkersCase):
@@ -198,7 +202,7 @@ class WorkersTest(WorkersCase):
         port = await self.begin()
         server = f"127.0.0.1:{self.server}"
         with capturedLogs():
-            report = await self.running.set_server("b", server, state="drain")
+            report = await self.running.control.set_server("b", server, state="drain")
             self.assertEqual((report.ok, report.changes), (True, f"backend b: {server}: drain"))
             for _ in range(10):
                 await self.refused(port)
@@ -209,7 +213,7 @@ class WorkersTest(WorkersCase):
             self.write(self.text().replace("workers = 2", "workers = 1"))
             self.assertTrue((await self.running.reload()).ok)
             await self.refused(port)
-            await self.running.set_server("b", server, state="ready")
+            await self.running.control.set_server("b", server, state="ready")
             client = await connect(self, port)
             client.send(b"SSH-2.0-a\r\n")
             await (await self.backend.peer()).has(11)
@@ -218,14 +222,14 @@ class WorkersTest(WorkersCase):
         """No worker accepts the clients of a listener that is not to, nor does one that is started later."""
         port = await self.begin()
         with capturedLogs():
-            await self.running.set_listener("public", accepting=False)
+            await self.running.control.set_listener("public", accepting=False)
             waiting = await connect(self, port)
             waiting.send(b"SSH-2.0-a\r\n")
             self.write(self.text().replace("workers = 2", "workers = 3"))
             self.assertTrue((await self.running.reload()).ok)
             await deferLater(reactor, 0.2)
-            self.assertEqual(await self.running.connections(), [])
-            await self.running.set_listener("public", accepting=True)
+            self.assertEqual(await self.running.control.connections(), [])
+            await self.running.control.set_listener("public", accepting=True)
             await (await self.backend.peer()).has(11)
 
 

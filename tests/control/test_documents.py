@@ -9,8 +9,8 @@ from twisted.internet.task import deferLater
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.control.test_broadcast import WorkersCase
 from tests.control.test_connections import LiveCase
-from tests.control.test_workers import WorkersCase
 from tests.support.mux import VirtualTime
 from tests.support.peers import reactor
 from tests.support.taker import Taker
@@ -33,7 +33,7 @@ class RoutesTest(LiveCase):
         await server.has(11)
         server.send(b"answer")
         await client.has(6)
-        dry, web, ssh = await self.running.routes()
+        dry, web, ssh = await self.running.control.routes()
         self.assertEqual([one["name"] for one in (dry, web, ssh)], ["dry", "web", "ssh"])
         self.assertEqual(
             [(one["matches"], one["dry_run_matches"], one["active"]) for one in (dry, web, ssh)],
@@ -62,7 +62,7 @@ class HandedOverTest(LiveCase):
         given, told = await taker.taken()
         self.assertEqual(await taker.heard(given, 11), b"SSH-2.0-a\r\n")
         await self.logged(1, "handed-over")
-        route = (await self.running.routes())[0]
+        route = (await self.running.control.routes())[0]
         self.assertEqual((route["name"], route["backend"]), (told["route"], taker.outcome))
         found = (route["matches"], route["active"], route["bytes_in"], route["bytes_out"])
         self.assertEqual(found, (1, 0, 0, 0))
@@ -87,7 +87,7 @@ class BackendsTest(LiveCase):
 
     async def servers(self) -> list[dict[str, Any]]:
         """Give the servers of the only backend."""
-        (backend,) = await self.running.backends()
+        (backend,) = await self.running.control.backends()
         self.assertEqual(backend["name"], "b")
         servers: list[dict[str, Any]] = backend["servers"]
         return servers
@@ -129,7 +129,7 @@ class BackendsTest(LiveCase):
         await self.begin_checked("")
         server = f"127.0.0.1:{self.server}"
         with capturedLogs():
-            await self.running.set_server("b", server, state="drain", weight=9)
+            await self.running.control.set_server("b", server, state="drain", weight=9)
         first, _ = await self.servers()
         self.assertEqual(
             (first["state"], first["why"], first["weight"]),
@@ -138,7 +138,7 @@ class BackendsTest(LiveCase):
         self.assertLess(abs(time.time() - first["since"]), 60)
         self.time.advance(1)
         with capturedLogs():
-            await self.running.set_server("b", server, state="ready")
+            await self.running.control.set_server("b", server, state="ready")
         first, second = await self.servers()
         self.assertEqual((first["state"], second["since"]), ("up", None))
         self.assertLess(abs(time.time() - first["since"]), 60)
@@ -148,7 +148,7 @@ class BackendsTest(LiveCase):
         await self.run_service(
             "[listen public]\nendpoint = 127.0.0.1:0\ndefault = name.invalid:1\n"
         )
-        (backend,) = await self.running.backends()
+        (backend,) = await self.running.control.backends()
         (server,) = backend["servers"]
         self.assertEqual((server["server"], server["state"]), ("name.invalid:1", "unresolved"))
 
@@ -160,12 +160,14 @@ class WorkersTest(WorkersCase):
         """What the workers count is one number; a server is checked by the supervisor."""
         port = await self.begin(backend="check = tcp interval=1s\n")
         clients = await self.spread(port)
-        while (servers := (await self.running.backends())[0]["servers"])[0]["check"] is None:
+        while (servers := (await self.running.control.backends())[0]["servers"])[0][
+            "check"
+        ] is None:
             await deferLater(reactor, 0.05)
         (server,) = servers
         self.assertEqual((server["active"], server["state"]), (len(clients), "up"))
         self.assertTrue(server["check"]["ok"])
-        (route,) = await self.running.routes()
+        (route,) = await self.running.control.routes()
         self.assertEqual((route["matches"], route["bytes_in"]), (len(clients), 11 * len(clients)))
 
 

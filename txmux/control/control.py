@@ -1,0 +1,497 @@
+"""What an operator asks of a running service, and changes in it, over all its workers."""
+
+from __future__ import annotations
+
+import time
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any
+
+import attrs
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.threads import deferToThread
+from twisted.logger import Logger
+
+from txmux.access.banning import ServiceBans
+from txmux.access.bans import Bans
+from txmux.access.lists.updates import ListUpdates
+from txmux.access.shared.sharing import Sharing
+from txmux.control.backends import address_states, backends_document
+from txmux.control.broadcast import PATIENCE, Answers, Listing, broadcast
+from txmux.control.documents import routes_document, status_document
+from txmux.control.events import Hub
+from txmux.control.filters import EVERY, Page, place_of
+from txmux.control.overrides import Overrides
+from txmux.control.rates import Rates
+from txmux.control.report import Report, UnknownError
+from txmux.detection.explain import explain_flow_in_steps, explain_in_steps
+from txmux.interfaces import Transport
+from txmux.net.turns import Turns
+from txmux.rules.lint.control import readable_token
+from txmux.rules.model import backends_of
+from txmux.rules.problems import suggestion
+from txmux.rules.tracing import Sample, Trace, as_json
+from txmux.telemetry.counting.present import Present
+from txmux.telemetry.counting.snapshot import counts_of, totals
+from txmux.telemetry.recent import KEPT
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+    from txmux.access.bans import Change
+    from txmux.backends.upstreams import Upstreams
+    from txmux.control.broadcast import Askable
+    from txmux.control.filters import Filters
+    from txmux.control.overrides import ServerState, ServiceState
+    from txmux.control.rates import Traffic
+    from txmux.rules.model import Rules, Server
+    from txmux.rules.model.networks import IPAddress
+    from txmux.serving.store import ListeningSockets
+    from txmux.telemetry.counting.counters import Counters
+    from txmux.telemetry.counting.snapshot import Counts
+
+__all__ = ["Control"]
+
+_MOST_WEIGHT = 65535
+
+_ENDING = 20.0
+"""Seconds that a worker has to end connections."""
+
+_MANY_ROUTES = 1000
+"""With more of them, reading their counters would keep clients waiting, so a thread does it."""
+
+_ROWS_AT_ONCE = 1000
+"""Connections in one answer of a worker, which must not be busy with it for long."""
+
+
+class Control:
+    """Asks all workers of a service and puts their answers together; passes an operator's changes to all of them.
+
+    Args:
+        reactor: Tells the time.
+        rules: Those that the service starts with.
+        counters: The counters of all processes.
+        sockets: The listening sockets.
+        reload: Reads the rules again and serves by them.
+        upgrade: Replaces this process with a new one of the program that is installed now.
+        stop_service: Stops the service, as a first SIGTERM does.
+
+    Attributes:
+        rules: Those in force; see `use`.
+        counters: As above.
+        rates: How fast counters grow.
+        events: What happens in all workers.
+        bans: Clients that may not connect, beside the rules.
+        state: The workers and what they are given beside the rules; ``None`` before the start and after the end.
+        started: When the service was started, in seconds since 1970.
+        last_reload: When the rules were last asked to be read again, in seconds since 1970, and the result.
+        is_stopping: Whether the service is shutting down.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        reactor: Any,
+        rules: Rules,
+        counters: Counters,
+        sockets: ListeningSockets,
+        *,
+        reload: Callable[[], Awaitable[Report]],
+        upgrade: Callable[[], Awaitable[Report]],
+        stop_service: Callable[[], object],
+    ) -> None:
+        self.rules = rules
+        self.counters = counters
+        self._sockets = sockets
+        self.reload = reload
+        self.upgrade = upgrade
+        self.stop_service = stop_service
+        self.state: ServiceState | None = None
+        self.started = 0.0
+        self.last_reload: tuple[float, Report] | None = None
+        self.is_stopping = False
+        self.rates = Rates(reactor.seconds)
+        self.events = Hub(reactor, self.workers, self.checked_upstreams)
+        self.bans = ServiceBans(self._kept_bans, self._change_bans)
+        self._lists = ListUpdates(reactor, self.feed)
+        self._sharing = Sharing(reactor, self.bans)
+
+    def use(self, rules: Rules) -> None:
+        """Take rules that are in force from now on; follow the lists and the Redis that they name."""
+        self.rules = rules
+        self._lists.use(rules)
+        self._sharing.use(rules)
+
+    async def end(self) -> None:
+        """Follow nothing any longer: the service is shutting down."""
+        self.is_stopping = True
+        self.events.stop()
+        self._lists.stop()
+        await self._sharing.stop()
+
+    def workers(self) -> Sequence[Askable]:
+        return [] if self.state is None else self.state.workers()
+
+    def checked_upstreams(self) -> Upstreams | None:
+        """Return the backends whose servers this process checks, if the service runs."""
+        return None if self.state is None else self.state.upstreams
+
+    async def _ask(self, kind: str, *, seconds: float = PATIENCE, **values: Any) -> Answers:
+        return await broadcast(self.workers(), kind, seconds=seconds, **values)
+
+    # The service.
+
+    def why_idle(self) -> str:
+        """Say why no clients are served, when the service does not run or is shutting down."""
+        is_ending = self.is_stopping and self.state is not None
+        return "the service is shutting down" if is_ending else "the service does not run"
+
+    async def missing(self) -> list[str]:
+        """Return what is missing for all clients to be served, one line each; nothing if all is there."""
+        if self.state is None or self.is_stopping:
+            return [self.why_idle()]
+        return await self.state.missing()
+
+    async def status(self, counts: Counts | None = None) -> dict[str, Any]:
+        """Return the document for ``/api/status``.
+
+        Args:
+            counts: The numbers of just now; without them the workers are asked.
+        """
+        traffic, present = await self.traffic(counts)
+        document = status_document(
+            self.rules,
+            {} if self.state is None else await self.state.status(),
+            started=self.started,
+            last_reload=self.last_reload,
+            draining=self.is_stopping,
+            sockets=self._sockets.sockets(),
+            shut=self.shut(),
+            traffic=traffic,
+        )
+        attention = [
+            *(problem.message for problem in readable_token(self.rules)),
+            *present.troubles,
+            *present.stale_sentences(),
+            *self._sharing.problems,
+            *self._lists.problems,
+        ]
+        bans = {"active": len(self.bans), "shared": self._sharing.state}
+        return {**document, **present.as_json(), "bans": bans, "attention": attention}
+
+    def record_reload(self, report: Report) -> None:
+        self.last_reload = (time.time(), report)
+        self.events.reloaded(report)
+
+    # Counters.
+
+    async def counts(self) -> Counts:
+        """Return the numbers of all processes, with what live connections have moved until now."""
+        present = await self._present()
+        when, report = self.last_reload or (self.started, Report(ok=True))
+        counts = (
+            counts_of(self.counters, self.rules)
+            if len(self.rules.routes) <= _MANY_ROUTES
+            else await deferToThread(counts_of, self.counters, self.rules)
+        )
+        return attrs.evolve(
+            counts, present=present, rules=self.rules.files.sha256, reloaded=(report.ok, when)
+        )
+
+    async def _present(self) -> Present:
+        answers = await self._ask("count", gauges=True)
+        present = Present.of(answer for _, answer in answers.answers)
+        return attrs.evolve(present, stale=self._stale())
+
+    def _stale(self) -> Mapping[tuple[str, str], tuple[float | None, str]]:
+        return {} if self.state is None else self.state.upstreams.stale()
+
+    def stale(self) -> list[str]:
+        """Report which servers' names cannot be looked up now, and how old their addresses are, a sentence each."""
+        return Present(stale=self._stale()).stale_sentences()
+
+    def make_room(self, rules: Rules, version: int) -> None:
+        """Add counters for other rules, and clear those of routes that no connection has any longer.
+
+        Args:
+            rules: Those that are to be in force.
+            version: Of the rules until then.
+        """
+        self.counters.extend(rules, version)
+        Deferred.fromCoroutine(self._clear_unused()).addErrback(
+            lambda why: self._log.failure("counters of removed routes are kept", why)
+        )
+
+    async def _clear_unused(self) -> None:
+        answers = await self._ask("count", gauges=True)
+        versions = {
+            version for _, answer in answers.answers for version in answer.get("generations", ())
+        }
+        if versions and not answers.missing:
+            self.counters.forget(versions)
+
+    async def traffic(self, counts: Counts | None = None) -> tuple[Traffic, Present]:
+        """Return what has come by all listeners, and how fast; and the state of the processes.
+
+        Args:
+            counts: As for `status`.
+        """
+        present = await self._present() if counts is None else counts.present
+        return self.rates.until_now(self._totals()[0]), present
+
+    async def sample(self) -> None:
+        """Record what has been counted, for the rates in `status` and the history; to be called every few seconds."""
+        await self._ask("count")
+        self.rates.note(*self._totals())
+
+    def _totals(self) -> tuple[dict[str, int], int]:
+        """Add up what has come by all listeners, and count the connections; however many routes there are."""
+        names = (listener.name for listener in self.rules.listeners)
+        total, active, bytes_in, bytes_out = totals(self.counters, names)
+        return {"connections": total, "bytes_in": bytes_in, "bytes_out": bytes_out}, active
+
+    # Connections.
+
+    async def connections(self, filters: Filters = EVERY, page: Page = Page()) -> Listing:  # noqa: B008 - it is frozen
+        """List connections, by the process that accepted them, and then in the order in which they came.
+
+        Args:
+            filters: Which.
+            page: Which part of the list.
+        """
+        parts = [_connections_of(worker, filters, page) for worker in self.workers()]
+        found = await gatherResults([Deferred.fromCoroutine(part) for part in parts])
+        rows = [row for part in found for row in part]
+        rows.sort(key=_order)
+        return Listing(rows[: page.limit], [line for part in found for line in part.missing])
+
+    async def connection(self, identity: str) -> dict[str, Any] | None:
+        """Report one connection by its ID, with the explanation of its decision; ``None`` if it has ended."""
+        # Both at once: a worker that hangs is waited for once.
+        answers, explained = await gatherResults(
+            [
+                Deferred.fromCoroutine(self._ask("connections", filters={}, limit=1, id=identity)),
+                Deferred.fromCoroutine(self._ask("explain_connection", id=identity)),
+            ]
+        )
+        explanation = next((found for _, found in explained.answers if found is not None), None)
+        for found in _rows_of(answers):
+            return {**found, "explanation": explanation}
+        return None
+
+    async def recent_failures(self) -> Listing:
+        """List the last connections that did not end as they should, the last one first."""
+        answers = await self._ask("recent")
+        rows = _rows_of(answers)
+        rows.sort(key=itemgetter("ended"), reverse=True)
+        return Listing(rows[:KEPT], answers.missing)
+
+    async def end_connections(self, filters: Filters, identity: str = "") -> int:
+        """End connections, and count them.
+
+        Args:
+            filters: Which.
+            identity: The ID of the only one that is meant.
+        """
+        answers = await self._ask("close", seconds=_ENDING, filters=filters.words(), id=identity)
+        return sum(count for _, count in answers.answers)
+
+    # Routes and backends.
+
+    async def routes(self, counts: Counts | None = None) -> list[dict[str, Any]]:
+        """Report each route, in their order, with what it has taken.
+
+        Args:
+            counts: As for `status`.
+        """
+        return routes_document(self.rules, counts or await self.counts())
+
+    async def backends(self, counts: Counts | None = None) -> Listing:
+        """Report each backend and its servers, in the order of the rules.
+
+        Args:
+            counts: As for `status`.
+        """
+        asking = Deferred.fromCoroutine(self._ask("addresses"))
+        counts, answers = counts or await self.counts(), await asking
+        checked = [] if self.state is None else address_states(self.state.upstreams)
+        document = backends_document(self.rules, counts, self.overrides(), answers.answers, checked)
+        return Listing(document, answers.missing)
+
+    async def explain(
+        self, data: bytes, listener: str | None = None, client: IPAddress | None = None
+    ) -> dict[str, Any]:
+        """Return what listeners make of bytes, as ``txmux explain --json`` does.
+
+        Args:
+            data: What a client would send first.
+            listener: The only one that is meant, by its name.
+            client: The client's address.
+
+        Raises:
+            UnknownError: There is no listener of that name.
+        """
+        rules = self.rules
+        if listener is not None:
+            self._check_listener(listener)
+        now, turns = time.time(), Turns()
+        whole = {Transport.TCP: None, Transport.UDP: (data,)}
+        # The same bytes are one thing as the beginning of a stream, and another one as a datagram.
+        samples = {
+            over: Sample(data, client, now=now, datagrams=datagrams)
+            for over, datagrams in whole.items()
+        }
+        traces: dict[Transport, list[Trace]] = {over: [] for over in samples}
+        for one in rules.listeners:
+            if listener in {None, one.name}:
+                routes = rules.asked_of(one, one.transport)
+                if one.transport is Transport.UDP:
+                    steps = explain_flow_in_steps(routes, (data,), client, one.peek_limit, now)
+                else:
+                    steps = explain_in_steps(routes, data, client, one.peek_limit, now)
+                traces[one.transport].append(Trace(one, await turns.run(steps)))
+        found = [(samples[over], listed) for over, listed in traces.items() if listed]
+        return as_json(str(rules.path), found)
+
+    # Changes.
+
+    def overrides(self) -> Overrides:
+        """Return what the operator has set until now."""
+        return Overrides() if self.state is None else Overrides.read(self.state.overrides)
+
+    async def set_server(
+        self,
+        backend: str,
+        server: str,
+        *,
+        state: ServerState | None = None,
+        weight: int | None = None,
+        close_connections: bool = False,
+    ) -> Report:
+        """Let a server have new connections, or not; until this is called again, over reloads and upgrades.
+
+        Args:
+            backend: The backend's name.
+            server: As the rules write it.
+            state: ``drain`` routes no new connections to it, but checks it; ``maintenance`` does not check it either.
+            weight: In place of that in the rules, which 0 restores.
+            close_connections: Whether its existing connections are ended, too.
+
+        Raises:
+            UnknownError: There is none like that.
+        """
+        found = _server(self.rules, backend, server)
+        if found.down and state is not None:
+            return Report.refused(
+                f"backend {backend}: {server} is out of use by the rules; take 'down' away there and reload"
+            )
+        if weight is not None and not 0 <= weight <= _MOST_WEIGHT:
+            return Report.refused(f"weight: must be from 1 to {_MOST_WEIGHT}, not {weight}")
+        late = await self._override(
+            self.overrides().with_server(backend, server, time.time(), state, weight)
+        )
+        changes: list[str] = [] if state is None else [state]
+        if weight is not None:
+            changes.append(f"weight {weight or found.weight}")
+        if close_connections:
+            answers = await self._ask(
+                "close_server", seconds=_ENDING, backend=backend, server=server
+            )
+            count = sum(count for _, count in answers.answers)
+            changes.append(f"{count} connection{'' if count == 1 else 's'} ended")
+            late += answers.missing
+        changed = ", ".join(changes) or "nothing changed"
+        return _report(f"backend {backend}: {server}: {changed}", late)
+
+    async def set_listener(self, name: str, *, accepting: bool) -> Report:
+        """Accept the clients of a listener, or leave them in the queue of its socket, which stays open.
+
+        Args:
+            name: The listener's.
+            accepting: Which of both; until this is called again, over reloads and upgrades.
+
+        Raises:
+            UnknownError: There is none of that name.
+        """
+        transport = self._check_listener(name)
+        late = await self._override(self.overrides().with_listener(name, accepting=accepting))
+        # Over UDP one queue has the datagrams of all, so those of newcomers cannot be left there.
+        is_udp = transport is Transport.UDP
+        left = "begins no flows" if is_udp else "leaves clients in the queue"
+        how = "accepts clients" if accepting else left
+        return _report(f"listener {name}: {how}", late)
+
+    def _check_listener(self, name: str) -> Transport:
+        transports = {listener.name: listener.transport for listener in self.rules.listeners}
+        if name not in transports:
+            raise UnknownError(f"there is no [listen {name}]{suggestion(name, transports)}")
+        return transports[name]
+
+    def shut(self) -> list[str]:
+        """Return the listeners whose clients are left in the queue."""
+        known = {listener.name for listener in self.rules.listeners}
+        return sorted(self.overrides().shut & known)
+
+    async def _override(self, overrides: Overrides) -> list[str]:
+        """Apply overrides in all processes, and name the workers that have not answered."""
+        if self.state is None:
+            return ["the service does not run"]
+        values = overrides.as_json()
+        self.state.apply_overrides(values)
+        return [*(await self._ask("apply_overrides", overrides=values)).missing]
+
+    def feed(self, published: dict[str, Any]) -> None:
+        """Replace contents of lists in all processes; see `txmux.access.lists.current.Lists.feed`."""
+        if self.state is not None:
+            self.state.lists.feed(published)
+            # A worker that does not answer is replaced, and its successor is given all lists at its start.
+            Deferred.fromCoroutine(self._ask("feed", told=published))
+
+    def _kept_bans(self) -> Bans:
+        return Bans() if self.state is None else self.state.bans
+
+    async def _change_bans(self, changes: Sequence[Change]) -> list[str]:
+        """Change bans in all processes, and name the workers that have not answered."""
+        if self.state is None:
+            return ["the service does not run"]
+        rows = self.state.change_bans(changes)
+        return [*(await self._ask("ban", rows=rows)).missing] if rows else []
+
+
+async def _connections_of(worker: Askable, filters: Filters, page: Page) -> Listing:
+    """List the connections of one worker, a bounded number at a time."""
+    words, after = filters.words(), page.after
+    rows: list[dict[str, Any]] = []
+    while len(rows) < page.limit:
+        limit = min(page.limit - len(rows), _ROWS_AT_ONCE)
+        answers = await broadcast([worker], "connections", filters=words, limit=limit, after=after)
+        listed = sorted(_rows_of(answers), key=_order)
+        rows += listed
+        if answers.missing or len(listed) < limit:
+            return Listing(rows, answers.missing)
+        after = rows[-1]["id"]
+    return Listing(rows)
+
+
+def _rows_of(answers: Answers) -> list[dict[str, Any]]:
+    return [{**row, "worker": worker} for worker, rows in answers.answers for row in rows]
+
+
+def _order(row: Mapping[str, Any]) -> tuple[str, int, str]:
+    return place_of(row["id"])
+
+
+def _report(changes: str, late: Sequence[str]) -> Report:
+    """Report a change, which workers that are late make when they can."""
+    return Report(ok=True, changes="; ".join([changes, *(f"not yet: {one}" for one in late)]))
+
+
+def _server(rules: Rules, backend: str, server: str) -> Server:
+    known = {one.name: one for one in backends_of([*rules.backends.values(), *rules.outcomes()])}
+    if backend not in known:
+        raise UnknownError(f"there is no backend {backend!r}{suggestion(backend, known)}")
+    servers = {one.text: one for one in known[backend].servers}
+    if server not in servers:
+        named = suggestion(server, servers)
+        raise UnknownError(f"backend {backend} has no server {server!r}{named}")
+    return servers[server]

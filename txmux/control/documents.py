@@ -1,0 +1,189 @@
+"""Builds the documents on a running service: its status, its routes, and its rules as they were read."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from txmux.rules.model import Refusal
+from txmux.rules.model.files import OPTIONS
+from txmux.rules.model.section import NOWHERE
+from txmux.serving.listen_addresses import listen_addresses
+from txmux.serving.store import shown
+from txmux.version import __version__
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Collection, Iterable, Mapping
+
+    from txmux.control.rates import Traffic
+    from txmux.control.report import Report
+    from txmux.rules.model import Listener, Outcome, Route, Rules, Section
+    from txmux.telemetry.counting.snapshot import Counts, RouteTotals
+
+__all__ = ["routes_document", "rules_document", "status_document"]
+
+
+def status_document(
+    rules: Rules,
+    served: Mapping[str, Any],
+    *,
+    started: float,
+    last_reload: tuple[float, Report] | None,
+    draining: bool,
+    sockets: Mapping[str, socket.socket],
+    shut: Collection[str],
+    traffic: Traffic,
+) -> dict[str, Any]:
+    """Build the document for ``/api/status``.
+
+    Args:
+        rules: Those in force.
+        served: What the workers report; empty if the service does not run.
+        started: When the service was started, in seconds since 1970.
+        last_reload: When the rules were last asked to be read again, in seconds since 1970, and the result.
+        draining: Whether the service is shutting down.
+        sockets: The listening sockets, by the keys of their addresses; none after the service has stopped accepting.
+        shut: Names of listeners whose clients are left in the queues of their sockets.
+        traffic: What comes by all listeners.
+    """
+    # During grace the sockets are still there.
+    is_closed = draining and not sockets
+    return {
+        "version": __version__,
+        "pid": os.getpid(),
+        "started": started,
+        "generation": served.get("generation", 0),
+        "workers": [*served.get("workers", ())],
+        "listeners": [
+            _listener(listener, sockets, accepting=not is_closed and listener.name not in shut)
+            for listener in rules.listeners
+        ],
+        "connections": {
+            "active": served.get("active", 0),
+            "undecided": served.get("undecided", 0),
+            "total": traffic.total,
+            "limit": rules.settings.max_connections,
+        },
+        "rates": dict(traffic.rates),
+        "last_reload": _last_reload(last_reload),
+        "draining": draining,
+        "rules_path": _rules_path(rules),
+        "rules_sha256": rules.files.sha256,
+    }
+
+
+def _listener(
+    listener: Listener, sockets: Mapping[str, socket.socket], *, accepting: bool
+) -> dict[str, Any]:
+    addresses = listen_addresses(listener)
+    opened = [sockets.get(address.key) for address in addresses]
+    return {
+        "name": listener.name,
+        "endpoints": [address.text for address in addresses],
+        # Twisted alone knows those that are not plain.
+        "addresses": [
+            shown(address.key, one) if one else address.text
+            for address, one in zip(addresses, opened, strict=True)
+        ],
+        "accepting": accepting,
+    }
+
+
+def _last_reload(last_reload: tuple[float, Report] | None) -> dict[str, Any] | None:
+    if last_reload is None:
+        return None
+    when, report = last_reload
+    return {"time": when, **report.as_json()}
+
+
+def _rules_path(rules: Rules) -> str:
+    path = str(rules.path)
+    return path if path == OPTIONS else os.path.abspath(path)  # noqa: PTH100 - links stay
+
+
+def routes_document(rules: Rules, counts: Counts) -> list[dict[str, Any]]:
+    """Report each route, in their order.
+
+    Args:
+        rules: Those in force.
+        counts: Of all processes.
+    """
+    by_route: dict[str, list[RouteTotals]] = {}
+    for one in counts.routes:
+        by_route.setdefault(one.route, []).append(one)
+    return [_route(rules, route, by_route.get(route.name, [])) for route in rules.routes]
+
+
+def _route(rules: Rules, route: Route, counted: list[RouteTotals]) -> dict[str, Any]:
+    return {
+        "name": route.name,
+        **_sums(counted),
+        "under": list(route.under),
+        "backend": _outcome_name(route.outcome),
+        "dry_run": route.dry_run,
+        "ends_tls": route.terminate_tls is not None,
+        "listeners": [{"listener": one.listener, **_sums([one])} for one in counted],
+        "file": route.section.path or None,
+        "line": route.section.line or None,
+        "rule": text_of(rules, route.section),
+    }
+
+
+def _sums(counted: Iterable[RouteTotals]) -> dict[str, Any]:
+    totals = [*counted]
+    return {
+        "matches": sum(one.matches for one in totals),
+        "dry_run_matches": sum(one.dry_run_matches for one in totals),
+        "active": sum(one.active for one in totals),
+        "bytes_in": sum(one.bytes_in for one in totals),
+        "bytes_out": sum(one.bytes_out for one in totals),
+        "last_match": max((one.last_match for one in totals if one.last_match), default=None),
+    }
+
+
+def _outcome_name(outcome: Outcome | None) -> str | None:
+    if outcome is None:
+        return None
+    return outcome.value if isinstance(outcome, Refusal) else outcome.name
+
+
+def rules_document(rules: Rules) -> list[dict[str, Any]]:
+    """Return the files that the rules were read from, the main one first.
+
+    Args:
+        rules: Those in force; made in Python, they have no files.
+    """
+    named = _sections(rules)
+    return [
+        {
+            "file": path,
+            "text": text,
+            "sections": [
+                {"name": section.header, "line": section.line, "text": text_of(rules, section)}
+                for section in sorted(named, key=lambda one: one.line)
+                if section.path == path
+            ],
+        }
+        for path, text in rules.files.texts.items()
+    ]
+
+
+def _sections(rules: Rules) -> list[Section]:
+    found = [rules.settings.section, *(one.section for one in rules.listeners)]
+    found += [one.section for one in rules.routes]
+    found += [one.section for one in rules.backends.values()]
+    return [one for one in found if one is not NOWHERE]
+
+
+def text_of(rules: Rules, section: Section) -> str:
+    """Return a section as it is written, from its header to the next one, without blank lines at its end."""
+    lines = rules.files.texts.get(section.path, "").splitlines()
+    if section is NOWHERE or not lines:
+        return ""
+    end = section.line
+    while end < len(lines) and not lines[end].startswith("["):
+        end += 1
+    while end > section.line and not lines[end - 1].strip():
+        end -= 1
+    return "\n".join(lines[section.line - 1 : end])

@@ -1,0 +1,41 @@
+"""What has come of a change that an operator asked for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from txmux.errors import MuxError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["Report", "UnknownError"]
+
+
+class UnknownError(MuxError):
+    """The rules have no such thing."""
+
+
+@attrs.frozen
+class Report:
+    """What has come of a change.
+
+    Attributes:
+        ok: Whether it was made; otherwise everything is as it was.
+        changes: What is different now, on one line; empty if it was not made.
+        errors: Why it was not made, one line each.
+    """
+
+    ok: bool
+    changes: str = ""
+    errors: Sequence[str] = ()
+
+    @classmethod
+    def refused(cls, problem: object) -> Report:
+        """Report a change that was not made, by the lines of what was raised."""
+        return cls(ok=False, errors=str(problem).splitlines() or [repr(problem)])
+
+    def as_json(self) -> dict[str, Any]:
+        return {"ok": self.ok, "changes": self.changes, "errors": [*self.errors]}
