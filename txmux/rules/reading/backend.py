@@ -278,13 +278,13 @@ _RATE = Kind(values.rate, "rate")
 # fmt: off
 KEYS: Mapping[str, Key] = {
     "server": Key(_SERVER, None, example="127.0.0.1:22", field="servers", required=True, meaning=
-        "where to connect, [see below](#servers)"),
+        "[where to connect](#servers)"),
     "balance": Key(words("round-robin", "least-connections", "random", "source-hash", "sni-hash", "host-hash", "first"), "round-robin", example="least-connections", meaning=
-        "which of several servers a client gets, [see below](#balance)"),
+        "[which of several servers](#balance) a client gets"),
     "proxy_protocol": Key(words("off", "v1", "v2"), "off", example="v2", meaning=
-        "whether the server is sent the client's address, in a PROXY protocol header of that version, before everything else, including TLS. The server must expect it: see [Keep the client's address](../how-to/real-client-address.md). Not with a server such as `tls:HOST:PORT`: the header would go inside of TLS"),
+        "whether to send the server the client's address, in a PROXY protocol header of that version, before everything else, including TLS. The server [must expect it](../how-to/real-client-address.md). Not with a server such as `tls:HOST:PORT`: the header would go inside of TLS"),
     "proxy_tlvs": Key(_TLVS, None, example="authority, unique-id", meaning=
-        "what the header contains besides the addresses, [see below](#fields-of-the-proxy-protocol-header). Only with `proxy_protocol = v2`"),
+        "[what the header contains](#fields-of-the-proxy-protocol-header) besides the addresses. Only with `proxy_protocol = v2`"),
     "source": Key(_SOURCE, None, example="192.0.2.1", meaning=
         "local addresses to connect from, used in turn; for each server, those of its family. `client` is the client's own address. Only for servers with an address, not for UNIX sockets and endpoint strings"),
     "connect_timeout": Key(DURATION, "5s", meaning=
@@ -304,13 +304,13 @@ KEYS: Mapping[str, Key] = {
     "check": Key(_CHECK, None, example="http path=/health", meaning=
         "how each server's health is checked, at regular intervals"),
     "eject": Key(_EJECT, "failures=3 within=10s for=10s", meaning=
-        "after this many failed connections to a server `within` this time, or in a row, it gets none `for` this time, [see below](#when-servers-fail). For UDP, `unanswered=5` does the same after five flows in a row that it has not answered"),
+        "after this many failed connections to a server `within` this time, or in a row, it gets none `for` [this time](#when-servers-fail). For UDP, `unanswered=5` does the same after five flows in a row that it has not answered"),
     "resolve": Key(_RESOLVE, "30s keep=1d", meaning=
         "the longest time until a host name is looked up again, or until a question to Consul is asked again for which nothing has changed; addresses that cannot be found again are used for as long as `keep` says"),
     "resolvers": Key(RESOLVERS, None, example="127.0.0.1:8600", meaning=
-        "the name servers for the addresses of this backend's servers, in this order, [see below](#how-names-are-looked-up). Without it those of `[txmux]`"),
+        "the [name servers](#how-names-are-looked-up) for this backend's servers, in this order. Without it those of `[txmux]`"),
     "consul": Key(CONSUL, "http://127.0.0.1:8500", meaning=
-        "where Consul's HTTP API is, for servers such as `consul:web`, [see below](#services-of-consul). Without it the one of `[txmux]`"),
+        "Consul's HTTP API, for servers such as [`consul:web`](#services-of-consul). Without it the one of `[txmux]`"),
     "consul_token": Key(SECRET, None, example="/etc/txmux/consul.token", meaning=
         "a file with Consul's token as its only line. Without it the one of `[txmux]`"),
     "tls": Key(BOOLEAN, "no", example="yes", meaning=
@@ -318,7 +318,7 @@ KEYS: Mapping[str, Key] = {
     "tls_name": Key(_TLS_NAME, None, example="www.example.com", meaning=
         "the name that is verified, and sent as SNI. Without it, it is the host of the server, or of the SRV record. UNIX sockets and endpoint strings have no host name, so they need this"),
     "tls_ca": Key(PEM, None, example="ca.pem", meaning=
-        "a PEM file with the certificates that are trusted, instead of those of the system. This and the next: a relative path starts at the folder of the rules file"),
+        "a PEM file with the certificates that are trusted, instead of those of the system"),
     "tls_client_certificate": Key(PEMS, None, example="client.pem", meaning=
         "PEM files with the certificate chain and the key that txmux shows to the server"),
     "alpn": Key(PROTOCOLS, None, example="h2, http/1.1", meaning=
@@ -326,7 +326,7 @@ KEYS: Mapping[str, Key] = {
     "max_connections": Key(CONNECTIONS, "0", example="1000", meaning=
         "connections of all servers together; `0` means no limit"),
     "queue": Key(CONNECTIONS, "0", example="100", meaning=
-        "how many further clients wait until there is room, here or under the `max_connections=` of the servers. Without any of these limits no client waits. Waiting clients are served in the order in which they came, before new ones; a client that waits for a server which is still full does not hold up those that can use another"),
+        "how many further clients wait for room under these limits, here or `max_connections=` of the servers. Waiting clients are served in the order in which they came, before new ones; one that waits for a full server does not delay those that can use another"),
     "queue_timeout": Key(DURATION, "5s", meaning=
         "how long each of them waits at most"),
     "upload_rate": Key(_RATE, None, example="10MiB/s", meaning=
@@ -334,9 +334,9 @@ KEYS: Mapping[str, Key] = {
     "download_rate": Key(_RATE, None, example="10MiB/s", meaning=
         "the most bytes per second that one client can receive"),
     "unanswered_timeout": Key(DURATION, "30s", meaning=
-        "for UDP: how long a flow goes on that the server has never answered"),
+        "for UDP: how long a flow lasts that the server has never answered"),
     "answers": Key(number(0, 1_000_000_000), "0", example="1", meaning=
-        "for UDP: after this many datagrams from the server a flow is over, unless the client has sent more of them; `0` means no such end. `1` is right for DNS"),
+        "for UDP: after this many datagrams from the server a flow ends, unless the client has sent more; `0` means no such end. Use `1` for DNS"),
     "proxy_every": Key(words("all", "first"), "all", example="first", meaning=
         "for UDP: which datagrams of a flow begin with the header of `proxy_protocol = v2`. With `first`, the server does not learn the address if that datagram is lost"),
     "fallback": Key(OUTCOME, "close", meaning=

@@ -102,53 +102,53 @@ _CONNECTION_RATE = Kind(values.connection_rate, "rate of connections")
 # fmt: off
 KEYS: Mapping[str, Key] = {
     "endpoint": Key(_ENDPOINT, None, example=":443", field="endpoints", required=True, meaning=
-        "where to listen, [see below](#where-to-listen)"),
+        "[where to listen](#where-to-listen)"),
     "detect_timeout": Key(DURATION, "5s", meaning=
-        "how long a client has to become recognisable, from the moment it was accepted"),
+        "how long a client has to be recognised, since it was accepted"),
     "peek_limit": Key(_PEEK, "32KiB", meaning=
-        "the most bytes that are inspected. When that many have arrived, a decision is made, whatever is still undecided"),
+        "the most bytes that are inspected; then a decision is made"),
     "first": Key(words("client", "server"), "client", meaning=
-        "who speaks first. `server`: every client goes to `default` as soon as it is accepted, and the server's greeting passes at once, [see below](#when-the-server-speaks-first)"),
+        "[who speaks first](#when-the-server-speaks-first). `server`: every client goes to `default` as soon as it is accepted, and the server's greeting passes at once"),
     "silent": Key(_SILENT, None, example="127.0.0.1:3306 from=10.0.0.0/8 after=500ms", meaning=
-        "where a client goes that has said nothing within `detect_timeout`. The first line that fits the client counts; without one it is `close`. [See below](#when-the-server-speaks-first)"),
+        "where a client goes that has sent nothing within `detect_timeout`. The [first line that fits](#when-the-server-speaks-first) the client counts; without one it is `close`"),
     "race": Key(BOOLEAN, "no", meaning=
-        "whether the server of `silent` is connected while the client has said nothing yet, [see below](#when-the-server-speaks-first)"),
+        "whether to connect to the server of `silent` [while the client is silent](#when-the-server-speaks-first)"),
     "default": Key(OUTCOME, "close", meaning=
-        "where a client goes that has said something but matched no route"),
+        "where a client goes that has sent something but matched no route"),
     "accept_proxy_from": Key(_SENDERS, None, example="10.0.0.1", meaning=
-        "who must begin with a PROXY protocol header, [see below](#proxy-protocol-headers-of-those-in-front)"),
+        "sources that must begin with a [PROXY protocol header](#proxy-protocol-headers-of-those-in-front)"),
     "proxy_timeout": Key(DURATION, "3s", meaning=
-        "how long they have for that header, from the moment the connection was accepted"),
+        "how long they have for that header, since the connection was accepted"),
     "allow": Key(NETWORKS, None, example="10.0.0.0/8", meaning=
         "if given, only clients from these networks may connect"),
     "deny": Key(DENIED, None, example="10.0.0.0/8", meaning=
         "clients from these networks may not connect, even if `allow` names them"),
     "end_denied": Key(BOOLEAN, "no", meaning=
-        "whether connections and flows end, with the reason `denied`, when their clients may not connect any more: after a ban, or when a list of networks or the rules have changed. Otherwise only new ones are refused"),
+        "whether existing connections and flows end, with the reason `denied`, when their clients are denied by a ban, a changed list of networks or changed rules. Otherwise only new ones are refused"),
     "max_connections": Key(CONNECTIONS, "0", example="10000", meaning=
         "connections of this listener; `0` means no limit. Further clients are closed at once"),
     "max_connections_per_source": Key(CONNECTIONS, "0", example="100", meaning=
         "connections of each [source](#sources); `0` means no limit. Further clients are closed at once"),
     "max_undecided_per_source": Key(CONNECTIONS, "0", example="20", meaning=
-        "the same, but only those that have not been recognised yet count"),
+        "the same for connections that are not recognised yet"),
     "connection_rate_per_source": Key(_CONNECTION_RATE, None, example="20/s burst=40", meaning=
-        "how fast each source may make connections: `20/s burst=40`, [see below](#sources)"),
+        "how fast each [source](#sources) may make connections: `20/s burst=40`"),
     "backlog": Key(number(1, 65535), "1024", meaning=
         "how many connections the system queues until they are accepted. An endpoint string may say otherwise; a systemd socket has its own"),
     "keepalive": Key(_KEEPALIVE, "yes", example="idle=60s interval=20s count=3", meaning=
-        "TCP keepalive, on the connections to clients and to servers: a peer that has been quiet for `idle=` is probed every `interval=`, and after `count=` probes without an answer the connection is broken. `yes` means `idle=60s interval=15s count=4`, which are also the defaults for what is left out. While bytes are on their way to a peer, the system sends these again instead of asking; on Linux, a relayed connection is broken all the same once these have been sent again `count=` times and nothing has come from the peer for `idle=` and `count=` times `interval=`. A peer that is there and does not read stays connected"),
+        "TCP keepalive, on the connections to clients and to servers: a peer that has been quiet for `idle=` is probed every `interval=`, and after `count=` probes without an answer the connection is broken. `yes` means `idle=60s interval=15s count=4`, also the defaults for missing words. On Linux, a relayed connection with unacknowledged bytes is broken, too, once these have been sent again `count=` times and nothing has come from the peer for `idle=` and `count=` times `interval=`. A peer that is alive but does not read stays connected"),
     "freebind": Key(Kind(_freebind, BOOLEAN.shape), "no", meaning=
-        "listen on an IP address that this machine does not have, or not yet, such as a virtual address that moves between machines. Linux only"),
+        "listen on an IP address that this machine does not have (yet), such as a virtual address that moves between machines. Linux only"),
     "capture": Key(BOOLEAN, "yes", meaning=
         "whether [`/api/recent`](admin-api.md#recent) keeps the first 64 bytes of clients that no route takes"),
     "log": Key(LOG, "yes", meaning=
         "which connections get a line in the [access log](access-log.md). `errors` leaves out those that ended with `done` or `handed-over`, and clients that left without a byte, such as a balancer's checks"),
     "tls_strict": Key(BOOLEAN, "no", meaning=
-        "where TLS is [ended here](#tls-that-ends-here): whether a client that closes its connection without a close-notify counts as broken off, so that the server's connection is reset"),
+        "where TLS is [ended here](#tls-that-ends-here): whether a client that closes without a close-notify counts as broken off, so that the server's connection is reset"),
     "max_flows": Key(CONNECTIONS, None, example="10000", meaning=
-        "for UDP: the most flows of this listener. Beyond it, the flow that no server has answered and that has been quiet for the longest time makes room; if there is none, new flows are refused. Without it, 70 % of the descriptors that the process may have; `0` means no limit but that of the descriptors"),
+        "for UDP: the most flows of this listener. Beyond it, the unanswered flow that has been quiet for the longest time makes room; if there is none, new flows are refused. Without it, 70 % of the process's limit of descriptors; `0` means no limit but that of the descriptors"),
     "max_flows_per_source": Key(CONNECTIONS, "0", example="100", meaning=
-        "for UDP: the most flows of each [source](#sources); `0` means no limit. The datagrams of further ones are dropped"),
+        "for UDP: the most flows of each [source](#sources); `0` means no limit. Datagrams of further flows are dropped"),
 }
 # fmt: on
 """The keys of ``[listen NAME]``."""

@@ -132,19 +132,19 @@ _UNDER = Kind(_under, "list of names", "list", in_context=True)
 # fmt: off
 KEYS: Mapping[str, Key] = {
     "match": Key(_MATCH, None, example="ssh", field="alternatives", required=True, meaning=
-        "what the client has to say, [see below](#match); one line that matches is enough"),
+        "[what the client has to send](#match); one line that matches is enough"),
     "backend": Key(OUTCOME, None, example="127.0.0.1:22", field="outcome", required=True, unless="terminate_tls", meaning=
-        "where the client goes then. Not required with `terminate_tls`"),
+        "where the client goes. Not required with `terminate_tls`"),
     "from": Key(NETWORKS, None, example="10.0.0.0/8", meaning=
         "if given, the route serves only clients from these networks"),
     "not_from": Key(NETWORKS, None, example="10.0.0.0/8", meaning=
         "the route does not serve clients from these networks, even if `from` names them"),
     "during": Key(_DURING, None, example="mon-fri 08:00-18:00", meaning=
-        "if given, the route serves clients only at these times, [see below](#during); one line that fits is enough"),
+        "if given, the route serves clients only at [these times](#during); one line that fits is enough"),
     "under": Key(_UNDER, None, example="public", meaning=
-        "if given, the route belongs only to these listeners, and to these routes that end TLS: what is inside of it is what its clients have to say. It cannot be under itself, nor under a route that is under it"),
+        "if given, the route belongs only to these listeners, and to these routes that end TLS, whose plaintext it matches. It cannot be under itself, directly or through others"),
     "terminate_tls": Key(PEMS, None, example="cert.pem, key.pem", meaning=
-        "PEM files with certificates and their keys: TLS ends here, and the routes `under` this one decide on what is inside, [see below](#tls-that-ends-here)"),
+        "PEM files with certificates and their keys: [TLS ends here](#tls-that-ends-here), and the routes `under` this one decide on the plaintext"),
     "alpn": Key(PROTOCOLS, None, example="h2, http/1.1", meaning=
         "for `terminate_tls`: the protocols that may be negotiated, in order of preference: `h2, http/1.1`. Without it, none is negotiated"),
     "tls_client_ca": Key(PEM, None, example="clients-ca.pem", meaning=
@@ -152,13 +152,13 @@ KEYS: Mapping[str, Key] = {
     "tls_client_crl": Key(PEM, None, example="clients-crl.pem", meaning=
         "with `tls_client_ca`: a PEM file with the certificate revocation list of each of these authorities; revoked certificates are refused"),
     "allow_client": Key(_ALLOW_CLIENT, None, example="cn=alice ou=ops", meaning=
-        "with `tls_client_ca`: which of these certificates are let in, by their names, [see below](#allow_client); one line that fits is enough"),
+        "with `tls_client_ca`: which of these certificates are [let in, by their names](#allow_client); one line that fits is enough"),
     "tls_minimum": Key(words("1.2", "1.3"), "1.2", example="1.3", meaning=
         "for `terminate_tls`: the oldest version of TLS that is accepted"),
     "log": Key(LOG, "yes", meaning=
-        "which connections that it takes get a line in the access log: as for a listener. If the two differ, the one with fewer lines counts"),
+        "which of its connections get a line in the access log, as for a listener. If the two differ, the one with fewer lines counts"),
     "dry_run": Key(BOOLEAN, "no", meaning=
-        "the route decides nothing and delays nothing: the fact `dry_run` of the access log names it where it would have been the first to match, and the service's log says at the stop how many there were"),
+        "the route decides nothing and delays nothing: the fact `dry_run` of the access log names it where it would have been the first to match, and the service's log has their number at the stop"),
 }
 # fmt: on
 """The keys of ``[route NAME]``."""

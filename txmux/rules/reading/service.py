@@ -154,15 +154,15 @@ _GRACE = Kind(values.duration, "duration, also `0s`")
 # fmt: off
 KEYS: Mapping[str, Key] = {
     "include": Key(_INCLUDE, None, example="rules.d/*.ini", meaning=
-        "more files, [see below](#included-files)"),
+        "[more files](#included-files)"),
     "watch_rules": Key(_WATCH, "off", example="10s", meaning=
-        "how often to look whether the rules file or an included one has changed, and to reload them then, [see below](#watching-the-rules)"),
+        "how often to look whether the rules file or an included one has changed, and to [reload them](#watching-the-rules) then"),
     "relay": Key(_RELAY, "auto", meaning=
-        "what carries the bytes of a connection: see [Relays](#relays)"),
+        "[what carries the bytes](#relays) of a connection"),
     "workers": Key(_WORKERS, "1", example="auto", meaning=
-        "processes that accept from the listening ports, [see below](#workers). `auto` is one for each CPU core that this process may use"),
+        "[processes that serve clients](#workers). `auto` is one for each CPU core that this process may use"),
     "sandbox": Key(_SANDBOX, "auto", example="yes", meaning=
-        "whether workers can open only what the rules name, [see below](#sandbox)"),
+        "whether workers can [open only what the rules name](#sandbox)"),
     "max_connections": Key(CONNECTIONS, "0", example="10000", meaning=
         "connections of all listeners together; `0` means no limit. Further clients are closed at once"),
     "drain_timeout": Key(_DRAIN, "30s", meaning=
@@ -170,33 +170,33 @@ KEYS: Mapping[str, Key] = {
     "drain_removed": Key(BOOLEAN, "no", meaning=
         "after a reload: whether connections of removed routes and backends get `drain_timeout` to end; otherwise they continue"),
     "access_log": Key(_ACCESS_LOG, "-", example="/var/log/txmux.log", meaning=
-        "where the [access log](access-log.md) goes: into the service's own log, to standard output as bare lines, nowhere, or to a file, which is opened again on SIGHUP. A relative path starts at the folder of the rules file. A word such as `none` is an error; a file of that name is written `./none`"),
+        "where the [access log](access-log.md) goes: into the service's own log, to standard output as bare lines, nowhere, or to a file, which SIGHUP reopens. A word such as `none` is an error; a file of that name is written `./none`"),
     "access_log_format": Key(words("text", "json"), "text", example="json", meaning=
         "the format of its lines"),
     "resolvers": Key(RESOLVERS, None, example="127.0.0.1:8600", meaning=
-        "the name servers for the addresses of servers, [see below](#how-names-are-looked-up), unless the backend names others. The default is the system's"),
+        "the [name servers](#how-names-are-looked-up) for the addresses of servers, unless the backend names others. The default is the system's"),
     "consul": Key(CONSUL, "http://127.0.0.1:8500", meaning=
-        "where Consul's HTTP API is, for servers such as `consul:web`, [see below](#services-of-consul), unless the backend names another"),
+        "Consul's HTTP API, for servers such as [`consul:web`](#services-of-consul), unless the backend names another"),
     "consul_token": Key(SECRET, None, example="/etc/txmux/consul.token", meaning=
-        "a file with Consul's token as its only line. It is read again for each question. A relative path starts at the folder of the rules file"),
+        "a file with Consul's token as its only line. It is read again for each question"),
     "user": Key(_USER, None, example="txmux", meaning=
-        "the user that the process and all workers switch to once it listens, [see below](#user-and-group). Needs root"),
+        "the [user](#user-and-group) that the process and all workers switch to once it listens. Needs root"),
     "group": Key(_GROUP, None, example="txmux", meaning=
         "the group to switch to; by default that of `user`. An error without `user`"),
     "admin": Key(_ADMIN, "auto", example="unix:/run/txmux/admin.sock", meaning=
-        "where the [API](admin-api.md) and the commands reach the service, [see below](#admin-and-metrics): `unix:/path`, or `ADDRESS:PORT` with `admin_token`"),
+        "where the [API](admin-api.md) and the commands [reach the service](#admin-and-metrics): `unix:/path`, or `ADDRESS:PORT` with `admin_token`"),
     "admin_token": Key(_TOKEN, None, example="/etc/txmux/token", meaning=
-        "a file with the secret that TCP clients must send, created with mode 0600 if it does not exist. A relative path starts at the folder of the rules file"),
+        "a file with the secret that TCP clients must send, created with mode 0600 if it does not exist"),
     "metrics": Key(_METRICS, "off", example="127.0.0.1:9443", meaning=
         "an endpoint with only `/metrics`, `/healthz` and `/readyz`, without a secret"),
     "grace": Key(_GRACE, "0s", example="10s", meaning=
         "when the service stops: how long `/readyz` answers 503 while clients are still accepted, so that balancers in front notice"),
     "crowdsec_key": Key(SECRET, None, example="/etc/txmux/crowdsec.key", meaning=
-        "a file with the key for [`crowdsec:` networks](#networks-that-others-tell), as `cscli bouncers add` prints it. A relative path starts at the folder of the rules file"),
+        "a file with the key for [`crowdsec:` networks](#networks-that-others-tell), as `cscli bouncers add` prints it"),
     "shared_limits": Key(STORE, None, example="redis://10.0.0.9:6379/0", meaning=
-        "a Redis by which several machines share [bans and limits](#shared-limits). While it is away, each machine counts by itself. Needs the extra `txmux[cluster]`"),
+        "a Redis by which several machines share [bans and limits](#shared-limits). If it is unreachable, each machine counts by itself. Needs the extra `txmux[cluster]`"),
     "shared_limits_password": Key(SECRET, None, example="/etc/txmux/redis.password", meaning=
-        "a file with the password for it. A relative path starts at the folder of the rules file"),
+        "a file with the password for it"),
     "geo_databases": Key(_DATABASES, None, example="/var/lib/GeoIP/GeoLite2-Country.mmdb", meaning=
         "files in MaxMind's format for [`geo:` and `as:` networks](#networks-that-others-tell), which are read again when they change. Needs the extra `txmux[geo]`"),
 }
