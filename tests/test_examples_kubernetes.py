@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 kubernetes_validate: Any = import_module("kubernetes_validate")
 yaml: Any = import_module("yaml")
 
-_FOLDER = Path(__file__).parent.parent / "examples" / "kubernetes"
+_ROOT = Path(__file__).parent.parent
+_FOLDER = _ROOT / "examples" / "kubernetes"
 _VERSIONS = ("1.30", "1.34")
 
 
@@ -58,15 +59,17 @@ class PageTests(SynchronousTestCase):
     """The pages on Kubernetes and on balancers."""
 
     def test_shown(self) -> None:
-        """They have the files as they are."""
-        pages = _FOLDER.parent.parent / "docs" / "how-to"
+        """They include the files, or have them as they are."""
+        pages = _ROOT / "docs" / "how-to"
         for page, files in (
             ("kubernetes.md", _FOLDER.glob("*")),
             ("behind-a-balancer.md", (_FOLDER.parent / "balancer").glob("*")),
         ):
             text = (pages / page).read_text()
             for file in files:
-                self.assertIn(f"\n{file.read_text()}```\n", text, f"copy {file} to {page}")
+                included = f"```{{literalinclude}} ../../{file.relative_to(_ROOT)}\n" in text
+                copied = f"\n{file.read_text()}```\n" in text
+                self.assertTrue(included or copied, f"include {file} in {page}")
 
 
 class AgreementTests(CommandTestCase):
