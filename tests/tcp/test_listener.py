@@ -19,7 +19,7 @@ from txmux.net.addresses import ip_address_of, text_of
 from txmux.rules.embedding import route
 from txmux.rules.model import Clients, Listener, NetworkSet
 from txmux.tcp.listener import MuxFactory
-from txmux.tcp.stages.closing import Closing
+from txmux.tcp.stages.turning_away import Closing
 
 
 def networks(*texts: str) -> NetworkSet:

@@ -12,9 +12,9 @@ from tests.support.mux import MuxTestCase, backend_at
 from tests.support.peers import PeerFactory, reactor
 from txmux.rules.embedding import route
 from txmux.rules.model import Keepalive
-from txmux.tcp.stages.closing import Closing
 from txmux.tcp.stages.connecting import Connecting
 from txmux.tcp.stages.peeking import Peeking
+from txmux.tcp.stages.turning_away import Closing
 from txmux.wire.proxyprotocol.decode import Decoded, decode
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from txmux.detection.explain import excluded_by, explain
 from txmux.rules.tracing import Sample, Trace, trace_json
 from txmux.tcp.stages.peeking import Peeking
-from txmux.tcp.stages.relaying import Adopted
+from txmux.tcp.stages.relaying import Relaying
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,16 +33,17 @@ def explain_connection(one: Served) -> dict[str, Any]:
     if isinstance(one.stage, Peeking):
         return _undecided(one, one.stage)
     record = one.record
+    was_moved_here = isinstance(one.stage, Relaying) and one.stage.was_moved_here
     told: dict[str, Any] = {
         "listener": record.listener,
         "from": _host(one),
-        "bytes": None if isinstance(one.stage, Adopted) else one.decided_after,
+        "bytes": None if was_moved_here else one.decided_after,
         "by": _by(one),
         "route": record.route,
         "facts": dict(record.facts),
         "routes": [],
     }
-    if record.detect_ms is not None and not isinstance(one.stage, Adopted):
+    if record.detect_ms is not None and not was_moved_here:
         told["routes"] = list(_answers(one))
     return told
 
@@ -53,7 +54,7 @@ def _undecided(one: Served, stage: Peeking) -> dict[str, Any]:
     client = address.host if address else None
     sample = Sample(one.received, client, now=record.time)
     found = explain(
-        stage.level.detector.routes, one.received, client, listener.peek_limit, record.time
+        stage.layer.detector.routes, one.received, client, listener.peek_limit, record.time
     )
     told = trace_json(sample, Trace(listener, found))
     inside = _inside(one.configuration, stage)
@@ -70,7 +71,7 @@ def _undecided(one: Served, stage: Peeking) -> dict[str, Any]:
 
 def _inside(configuration: Configuration, stage: Peeking) -> str | None:
     return next(
-        (name for name, level in configuration.inside.items() if level is stage.level), None
+        (name for name, level in configuration.inside.items() if level is stage.layer), None
     )
 
 

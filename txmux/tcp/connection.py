@@ -1,20 +1,9 @@
-"""One client's connection, from accept to its line in the access log: all that can follow what.
+"""One client's connection, from accept to its line in the access log.
 
-A connection is at one *stage* at a time, and goes from each to others by the methods here::
+`MuxProtocol` is what Twisted knows of the client's end. It is at one stage at a time, and goes from each to the next by the table
+`txmux.tcp.transitions.TRANSITIONS`: a stage, or one of the choices below, has an outcome, and the table says what that leads to.
 
-    accept ──┬────────────────────────> Peeking ─────> lead ──┬───────────────────> Connecting ──> Relaying ──> over
-             └─> ReadingProxyHeader ──> ^    │          ^     ├─> AwaitingHello ──> ^   │
-                                        │    v          │     ├─> ServingHere ──> over  │
-                                      Handshaking       │     └─> HandingOff ──> over   │
-                                                        └───────── fall back ───────────┘
-
-    ReadingProxyHeader, Peeking, AwaitingHello, Connecting, HandingOff, lead: turn away ──> Closing or Rejecting ──> over
-    any stage: the client is gone ──> over
-    Relaying: suspend ──> let go, and Adopted in another process; or resume
-
-A stage tells what it has found out, not where to go. What it waits for itself ends when it is left.
-
-While a client has said nothing, Peeking may have a server connected already (a race). That one goes on to Connecting, or is dropped.
+While a client has sent nothing, Peeking may have a server connected already (a race). That one goes on to Connecting, or is dropped.
 """
 
 from __future__ import annotations
@@ -26,44 +15,61 @@ from twisted.logger import Logger
 from typing_extensions import override
 
 from txmux.access.admission import Refused
-from txmux.access.loops import MOST_HOPS
 from txmux.backends.connect.client import ProxyClient
-from txmux.net.addresses import address_in, text_of
+from txmux.net.addresses import address_in, ip_address_of, text_of, twisted_address
+from txmux.net.relay.ends import End
 from txmux.net.sockets.memory import MEMORY, OutOfMemory
 from txmux.net.sockets.transport import SocketTransport
 from txmux.rules.model import Handover, InProcess, Refusal, fewer
-from txmux.tcp.dialling import race_for
-from txmux.tcp.movable import MovableEnd
+from txmux.tcp.moving import MovedConnection
 from txmux.tcp.served import note_decision
-from txmux.tcp.stage import OVER
-from txmux.tcp.stages.awaiting_hello import AwaitingHello, lacks_hello
-from txmux.tcp.stages.closing import Closing
-from txmux.tcp.stages.connecting import Connecting
+from txmux.tcp.stage import OVER, Client, Stage
+from txmux.tcp.stages.connecting import AwaitingHello, Connecting, lacks_hello
 from txmux.tcp.stages.handing_off import HandingOff
 from txmux.tcp.stages.handshaking import Handshaking
 from txmux.tcp.stages.peeking import Peeking
 from txmux.tcp.stages.reading_proxy_header import ReadingProxyHeader, is_sender
-from txmux.tcp.stages.rejecting import Rejecting
-from txmux.tcp.stages.relaying import Adopted, Relaying
+from txmux.tcp.stages.relaying import Relaying
 from txmux.tcp.stages.serving_here import ServingHere
+from txmux.tcp.stages.turning_away import Closing, Rejecting
+from txmux.tcp.transitions import (
+    TRANSITIONS,
+    Admitted,
+    Answered,
+    EndsTLS,
+    HeaderExpected,
+    HelloIncomplete,
+    Identified,
+    MovedHere,
+    Routed,
+    ToBackend,
+    ToProcess,
+    ToProtocol,
+    TurnedAway,
+    Unanswered,
+)
 from txmux.telemetry.recent import CAPTURED
 from txmux.wire.proxyprotocol.decode import LONGEST_HEADER
 
 if TYPE_CHECKING:
-    from twisted.internet.interfaces import IDelayedCall
+    from collections.abc import Callable, Mapping
+
+    from twisted.internet.interfaces import IAddress
     from twisted.python.failure import Failure
 
-    from txmux.access.loops import Connection
+    from txmux.access.admission import Admission
+    from txmux.access.per_source import Permit
     from txmux.backends.pool.member import Member
     from txmux.backends.upstream import Destination, Upstream
-    from txmux.net.tls.termination import Termination
+    from txmux.rules.model import Logged
     from txmux.tcp.configuration import CompiledRoute, Configuration, RuleLayer
     from txmux.tcp.io_runtime import IORuntime
-    from txmux.tcp.moving import GiveBack, MovedConnection, Sockets
-    from txmux.tcp.preconnection import Held
-    from txmux.tcp.stage import Stage
-    from txmux.telemetry.reasons import AbortReason, ConnectFailure, EndReason
+    from txmux.tcp.moving import GiveBack, Sockets
+    from txmux.tcp.transitions import Node, Outcome
+    from txmux.telemetry.counting.counts import RouteCounts
+    from txmux.telemetry.reasons import AbortReason, EndReason
     from txmux.telemetry.record import ConnectionRecord
+    from txmux.wire.proxyprotocol.header import Address
 
 __all__ = ["MuxProtocol", "Owner"]
 
@@ -71,7 +77,7 @@ _log = Logger()  # of the module: an event must not keep a connection's objects 
 
 
 class Owner(Protocol):
-    """Whoever has the connections of a listener."""
+    """What has the connections of a listener."""
 
     def opened(self, connection: MuxProtocol, /) -> None:
         """Record a connection that is going to be served, as far as is known."""
@@ -80,8 +86,8 @@ class Owner(Protocol):
         """Record that one is over, whether it was going to be served or not."""
 
 
-class MuxProtocol(MovableEnd):
-    """The client's end of a connection, and where it goes. Made by `MuxFactory` for each client.
+class MuxProtocol(End, Client):
+    """The client's end of a connection. Made by `MuxFactory` for each client.
 
     Args:
         owner: Is told of its beginning and its end.
@@ -90,17 +96,27 @@ class MuxProtocol(MovableEnd):
         record: What is known of it so far.
 
     Attributes:
-        decided_after: The bytes that had come from the client when it was decided where it is led.
-        led_for: What would be the reason, if it was led to a refusal.
+        stage: What it is at.
+        logged: Whether it gets a line in the access log, or only if there is something to look into.
+        admitted: Whether it was let in.
+        permit: What counts it for its source, if that is counted.
+        counted: What counts it for its route; ``None`` once it is over.
+        decided_after: The bytes that had come from the client when it was routed.
+        led_for: What would be the reason, if it was routed to a refusal.
         unrecognised: The first of them, if no route took it; empty if the listener forbids to keep them.
     """
 
+    stage: Stage = OVER
+    logged: Logged = True
+    admitted = False
+    permit: Permit | None = None
+    counted: RouteCounts | None
     decided_after = 0
     led_for: EndReason | None = None
     unrecognised: bytes | None = None
-    _settled = True
+    _may_connect = False  # so room for a further socket is reserved
     _is_out_of_memory = False
-    _hop = 0
+    _counted_in = _counted_out = 0
 
     def __init__(
         self,
@@ -117,6 +133,68 @@ class MuxProtocol(MovableEnd):
         self.counted = configuration.counts.unrouted
         self._accepted_at = runtime.clock.seconds()
 
+    # What is known of the client.
+
+    @property
+    @override
+    def address(self) -> Address | None:
+        return self.source or ip_address_of(self.transport.getPeer())
+
+    @property
+    @override
+    def local(self) -> Address | None:
+        return self.destination or ip_address_of(self.transport.getHost())
+
+    @override
+    def peer(self) -> IAddress:
+        source = self.source
+        return self.transport.getPeer() if source is None else twisted_address(source)
+
+    @override
+    def host(self) -> IAddress:
+        destination = self.destination
+        return self.transport.getHost() if destination is None else twisted_address(destination)
+
+    @override
+    def elapsed_ms(self) -> float:
+        return (self.runtime.clock.seconds() - self._accepted_at) * 1000
+
+    def truncated(self) -> None:
+        """Record that its TLS, which is terminated here, has no proper end; `TLSTransport` calls this."""
+        self.record.facts = {**self.record.facts, "tls_truncated": "yes"}
+
+    # The machine.
+
+    @override
+    def advance(self, outcome: Outcome | None, at: Node | None = None) -> None:
+        if outcome is None:
+            return
+        at = at or self.stage.state
+        try:
+            while outcome is not None:
+                at = TRANSITIONS[at][type(outcome)]
+                following = _STEPS[at](self, *outcome)
+                outcome = self._enter(following) if isinstance(following, Stage) else following
+        except Exception as problem:  # noqa: BLE001 - whatever it is, no connection may be left that nothing ends
+            if isinstance(problem, MemoryError):
+                MEMORY.lacks(ended=1)
+            else:
+                _log.failure("{id} could not continue", id=self.record.id)
+            self.transport.abortConnection()
+            self.over("error")
+
+    def _enter(self, stage: Stage) -> Outcome | None:
+        before = self.stage
+        if before is not OVER:
+            before.leave()
+        if self.is_looked_at and not stage.only_looks:
+            self.is_looked_at = False
+            cast("SocketTransport", self.transport).stop_preview()
+        if self._may_connect and not stage.may_connect:
+            self._needs_no_socket()
+        self.stage = self.receiver = stage
+        return stage.begin()
+
     # The beginning.
 
     @override
@@ -131,184 +209,152 @@ class MuxProtocol(MovableEnd):
         senders = configuration.settings.accept_proxy_from
         if senders is not None and is_sender(transport.getPeer(), senders):
             # Before the header has come, nothing of it is the client's, and who is to be admitted is not known.
-            self._opened()
-            self.enter(ReadingProxyHeader(self))
-        elif self.admit():
-            self._opened()
-            self.peek(configuration.top)
+            self._open()
+            self.advance(HeaderExpected(), "accepted")
+        else:
+            self.advance(Identified(), "accepted")
 
-    @override
-    def admit(self) -> bool:
-        try:
-            self.permit = self.configuration.admission.enter(self._source, self.transport.getPeer())
-        except Refused as refused:
-            if refused.limit is not None:
-                self.configuration.counts.refused(refused.limit)
-            self.turn_away(Refusal.CLOSE, refused.reason)
-            return False
-        self.admitted = True
-        return True
+    def _look(self) -> None:
+        """Leave the client's bytes in its socket, which may be handed over."""
+        transport, settings = self.transport, self.configuration.settings
+        if isinstance(transport, SocketTransport):
+            header = LONGEST_HEADER if settings.accept_proxy_from is not None else 0
+            most = settings.peek_limit + header
+            self.is_looked_at = transport.start_preview(most, self._is_full)
 
-    def _opened(self) -> None:
-        self._settled = False
+    def _is_full(self) -> None:
+        if isinstance(self.stage, Peeking):
+            self.advance(self.stage.too_late())
+
+    def _open(self) -> None:
+        self._may_connect = True
         self.runtime.descriptors.reserved += 1
         self.runtime.prepare(self.transport, self.configuration.options)
         self._owner.opened(self)
 
-    def _settle(self) -> None:
-        """Record that it needs no further socket."""
-        if not self._settled:
-            self._settled = True
-            self.runtime.descriptors.reserved -= 1
+    def _needs_no_socket(self) -> None:
+        self._may_connect = False
+        self.runtime.descriptors.reserved -= 1
 
-    # From stage to stage.
+    # The choices.
 
-    def _look(self) -> None:
-        """Leave what the client says in its socket, which may be handed over."""
-        transport, settings = self.transport, self.configuration.settings
-        if isinstance(transport, SocketTransport):
-            header = LONGEST_HEADER if settings.accept_proxy_from is not None else 0
-            self.is_looked_at = transport.start_preview(
-                settings.peek_limit + header, self._detection_over
-            )
-
-    def enter(self, stage: Stage) -> None:
-        """Go on to the next stage."""
-        self.stage.leave()
-        if self.is_looked_at and not stage.only_looks:
-            self.is_looked_at = False
-            cast("SocketTransport", self.transport).stop_preview()
-        self.stage = self.receiver = stage
+    def _admit(self, header_length: int) -> Outcome:
+        configuration = self.configuration
         try:
-            stage.begin()
-        except Exception as problem:  # noqa: BLE001 - whatever it is, no connection may be left that nothing ends
-            if isinstance(problem, MemoryError):
-                MEMORY.lacks(ended=1)
-            else:
-                _log.failure("{id} could not go on", id=self.record.id)
-            self.transport.abortConnection()
-            self.over("error")
+            self.permit = configuration.admission.enter(self.source, self.transport.getPeer())
+        except Refused as refused:
+            if refused.limit is not None:
+                configuration.counts.refused(refused.limit)
+            return TurnedAway(Refusal.CLOSE, refused.reason)
+        self.admitted = True
+        if not self._may_connect:
+            self._open()
+        if not header_length:
+            return Admitted(configuration.top, None)
+        # What comes after the header is the client's own.
+        self.received = self.received[header_length:]
+        if self.is_looked_at and isinstance(self.transport, SocketTransport):
+            self.transport.skip(header_length)
+        self.record.bytes_in += len(self.received)
+        # The time that detection has counts from accept for every client.
+        left = configuration.settings.detect_timeout - self.elapsed_ms() / 1000
+        return Admitted(configuration.top, left)
 
-    @override
-    def peek(self, level: RuleLayer, deadline: IDelayedCall | None = None) -> None:
-        self.enter(Peeking(self, level, deadline))
-
-    @override
-    def detection_deadline(self) -> IDelayedCall:
-        return self.runtime.clock.callLater(
-            self.configuration.settings.detect_timeout, self._detection_over
-        )
-
-    def _detection_over(self) -> None:
-        if isinstance(self.stage, Peeking):
-            self.stage.too_late()
-
-    @override
-    def decided(self, level: RuleLayer, branch: CompiledRoute | None) -> None:
-        if branch is None:
-            if self.record.route is None:
+    def _decide(self, layer: RuleLayer, route: CompiledRoute | None) -> Outcome | None:
+        record = self.record
+        if route is None:
+            if record.route is None:
                 self.unrecognised = self.received[: CAPTURED * self.configuration.settings.capture]
-            self.lead(level.default, "no-route")
-            return
-        if self.record.route is not None and self.counted is not None:  # which ends TLS
+            return Routed(layer.default, "no-route")
+        if record.route is not None and self.counted is not None:  # which ends TLS
             self.counted.left()
-        self.counted = branch.counts
-        branch.counts.matched(self.record)
-        self.record.route = branch.name
-        self.logged = fewer(self.logged, branch.log)
-        if branch.termination is not None:
-            self.end_tls(branch.termination, self.configuration.inside[branch.name])
-        elif branch.destination is not None:
-            self.lead(branch.destination, "denied")
+        self.counted = route.counts
+        route.counts.matched(record)
+        record.route = route.name
+        self.logged = fewer(self.logged, route.log)
+        if route.termination is not None:
+            # The client that asks for TLS first, as PostgreSQL's does, has it now; the server is not asked again.
+            self.asked = ()
+            return EndsTLS(route.termination, self.configuration.inside[route.name])
+        return None if route.destination is None else Routed(route.destination, "denied")
 
-    def end_tls(self, termination: Termination, inside: RuleLayer) -> None:
-        """Terminate the client's TLS, then detect what it speaks inside."""
-        # Who asks for TLS first, as PostgreSQL does, has it now; the server is not asked again.
-        self.asked = ()
-        self.enter(Handshaking(self, termination, inside))
-
-    @override
-    def lead(self, destination: Destination, reason: EndReason) -> None:
+    def _route(self, destination: Destination, reason: EndReason) -> Outcome:
         note_decision(self, self.record.bytes_in, reason)
         if isinstance(destination, Refusal):
-            self.turn_away(destination, reason)
-        elif isinstance(destination, InProcess):
-            self.serve_here(destination)
-        elif isinstance(destination, Handover):
-            self.give(destination)
-        elif destination.backend.proxy_tlvs and lacks_hello(self, destination):
-            self.enter(AwaitingHello(self, destination))
-        else:
-            self.connect(destination)
+            return TurnedAway(destination, reason)
+        if isinstance(destination, InProcess):
+            return ToProtocol(destination)
+        if isinstance(destination, Handover):
+            return ToProcess(destination)
+        if destination.backend.proxy_tlvs and lacks_hello(self, destination):
+            return HelloIncomplete(destination)
+        race = self.race
+        if race is not None:  # what is never set takes no memory
+            self.race = None
+        return ToBackend(destination, race)
 
-    def serve_here(self, destination: InProcess) -> None:
-        """Serve the connection by a protocol of this process."""
-        self._settle()
-        self.record.backend = destination.name
-        self.enter(ServingHere(self, destination))
+    def _refuse(self, how: Refusal, reason: EndReason) -> Outcome:
+        if how is Refusal.REJECT and self.received:
+            return Answered(reason)
+        return Unanswered(how, reason)
 
-    def give(self, destination: Handover) -> None:
-        """Hand the client's socket to another process."""
-        self.record.backend = destination.name
-        if self.is_looked_at:
-            self.enter(HandingOff(self, destination))
-            return
-        _log.warn(
-            "[{listener}] {client}: this connection is not one of TCP alone, so it is not handed over to {path}; "
-            "lead such clients elsewhere",
-            listener=self.record.listener,
-            client=self.record.client,
-            path=destination.path,
-        )
-        self.turn_away(Refusal.CLOSE, "error")
+    # Moving to another process.
 
-    @override
-    def run_ahead(self, upstream: Upstream) -> None:
-        if self.runtime.hops.of(self.transport) < MOST_HOPS:
-            self.race = race_for(self, upstream)
+    def suspend(self) -> tuple[MovedConnection, Sockets] | None:
+        """Stop, and return what another process needs to continue; `resume` or `let_go` is next.
 
-    @override
-    def connect(self, upstream: Upstream) -> None:
-        self.record.backend = upstream.backend.name
-        hops = self.runtime.hops.of(self.transport)
-        if hops < MOST_HOPS:
-            race = self.race
-            if race is not None:  # what is never set takes no memory
-                self.race = None
-            self.enter(Connecting(self, upstream, race))
-            return
-        self.record.facts["hops"] = str(hops)
-        _log.warn(
-            "[{listener}] {client}: this connection has come back {hops} times, so it is not sent on to backend {backend}, "
-            "which leads to this service",
-            listener=self.record.listener,
-            client=self.record.client,
-            hops=hops,
-            backend=self.record.backend,
-        )
-        self.turn_away(Refusal.RESET, "limit")
+        Returns:
+            ``None`` if it cannot be moved: it is not relayed between plain sockets.
+        """
+        stage = self.stage
+        if not isinstance(stage, Relaying):
+            return None
+        relay = stage.relay
+        state = relay.suspend()
+        if state is None:
+            return None
+        age, now = self.elapsed_ms() / 1000, self.runtime.clock.seconds()
+        number = self.configuration.version
+        moved = MovedConnection(self.record, age, self.logged, relay.timeouts, state, number, now)
+        return moved, stage.sockets
 
-    @override
-    def note_server(self, transport: Connection) -> None:
-        if self._hop:
-            self.runtime.hops.forget(self._hop)
-        noted = self.runtime.hops.note(transport, self.transport)
-        if noted != self._hop:
-            self._hop = noted
+    def resume(self, moved: MovedConnection) -> None:
+        """Continue here after all."""
+        assert isinstance(self.stage, Relaying)  # noqa: S101 - it was suspended there
+        self.stage.relay.resume(moved.relay)
 
-    @override
-    def fall_back(self, upstream: Upstream, cause: ConnectFailure) -> None:
-        self.lead(upstream.fallback, cause)
+    @property
+    def keeps_place(self) -> bool:
+        """Whether its server has a limit, for which it counts wherever it is relayed."""
+        return isinstance(self.stage, Relaying) and self.stage.keeps_place
 
-    @override
-    def relay(
-        self, upstream: Upstream, member: Member, server: ProxyClient, held: Held | None = None
-    ) -> None:
-        self._settle()
-        self.runtime.prepare(server.transport, self.configuration.options)
-        self.enter(Relaying(self, self, server, upstream, member, held))
+    def count_elsewhere(self) -> Admission:
+        """Stop counting it for the limits of its listener, and return what did: another process counts it. `let_go` follows."""
+        if self.admitted:
+            self.admitted = False
+            self.configuration.admission.move_away(self.permit)
+        return self.configuration.admission
 
-    # From another process; see `MovableEnd` for the way to one.
+    def let_go(self, *, keeps_place: bool = False) -> GiveBack | None:
+        """Forget a connection that another process relays and logs.
+
+        Args:
+            keeps_place: Whether it still counts here for the limit of its server.
+
+        Returns:
+            What then has to be called when it has ended.
+        """
+        stage = self.stage
+        assert isinstance(stage, Relaying)  # noqa: S101 - as above
+        give_back = stage.move_away() if keeps_place else None
+        self.count_bytes()
+        if self.counted is not None:
+            self.configuration.counts.moved_away(self.counted)
+            self.counted = None
+        stage.relay.let_go()
+        self.logged = False
+        self.over("done")
+        return give_back
 
     def adopt(
         self,
@@ -317,13 +363,13 @@ class MuxProtocol(MovableEnd):
         led_to: tuple[Upstream, Member] | None,
         elsewhere: GiveBack | None = None,
     ) -> None:
-        """Go on where another process stopped.
+        """Continue where another process stopped.
 
         Args:
             moved: What it has told.
             sockets: They belong to this connection from now on.
             led_to: The server among those that are known here.
-            elsewhere: See `Adopted`.
+            elsewhere: Releases its slot in the other process; ``None`` if it has none.
         """
         runtime, record = self.runtime, self.record
         now = runtime.clock.seconds()
@@ -340,12 +386,24 @@ class MuxProtocol(MovableEnd):
         for end, connected in zip((self, server), sockets, strict=True):
             runtime.transport(connected).set_protocol(end)
         self._owner.opened(self)
-        self.enter(Adopted(self, self, server, led_to, moved, elsewhere))
+        upstream, member = led_to or (None, None)
+        self.advance(MovedHere(upstream, member, server, None, moved, elsewhere), "accepted")
 
     # The end.
 
+    def count_bytes(self) -> None:
+        """Count what has been moved until now."""
+        if self.counted is not None and self.record.detect_ms is not None:
+            moved = self.stage.moved()
+            self.configuration.counts.moved(
+                self.counted,
+                moved.bytes_in - self._counted_in,
+                moved.bytes_out - self._counted_out,
+            )
+            self._counted_in, self._counted_out = moved.bytes_in, moved.bytes_out
+
     def end(self, reason: AbortReason) -> None:
-        """End it at once, whatever it is doing."""
+        """End it at once, in whatever state it is."""
         try:
             self.stage.abort(reason)
         except Exception:  # noqa: BLE001 - one that cannot be ended must not save the others
@@ -357,18 +415,10 @@ class MuxProtocol(MovableEnd):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         if reason.type is OutOfMemory:
             self._is_out_of_memory = True
-        super().connectionLost(reason)
+        self.receiver.lost(reason)
 
-    @override
-    def turn_away(self, how: Refusal, reason: EndReason) -> None:
-        self._settle()
-        if how is Refusal.REJECT and self.received:
-            self.enter(Rejecting(self, reason))
-        else:
-            self.enter(Closing(self, how, reason))
-
-    @override
     def over(self, reason: EndReason) -> None:
+        """Record that nothing is left of the connection. Only the first call counts."""
         record = self.record
         if record.reason is not None:
             return
@@ -381,10 +431,31 @@ class MuxProtocol(MovableEnd):
                 moved_out = record.bytes_out - self._counted_out
                 self.configuration.counts.moved(counted, moved_in, moved_out)
                 self.configuration.counts.over(counted, record, reason)
-            self.runtime.hops.forget(self._hop)
+            self.runtime.hops.forget(self.hop)
             self.stage.leave()
         finally:  # if there is no memory for that, it must not count for ever
-            self._settle()
+            if self._may_connect:
+                self._needs_no_socket()
             self.stage = self.receiver = OVER
             self.received = b""
             self._owner.closed(self)
+
+
+_STEPS: Mapping[Node, Callable[..., Stage | Outcome | None]] = {
+    "introduction": ReadingProxyHeader,
+    "admission": MuxProtocol._admit,
+    "peeking": Peeking,
+    "decision": MuxProtocol._decide,
+    "handshaking": Handshaking,
+    "routing": MuxProtocol._route,
+    "awaiting-hello": AwaitingHello,
+    "connecting": Connecting,
+    "relaying": Relaying,
+    "serving": ServingHere,
+    "handing-over": HandingOff,
+    "refusal": MuxProtocol._refuse,
+    "rejecting": Rejecting,
+    "closing": Closing,
+    "over": MuxProtocol.over,
+}
+"""A choice, whose outcome is next, or a stage, which begins. Each is called with the connection and the values of the outcome before."""

@@ -1,23 +1,30 @@
-"""What a connection to a server depends on that is made for a client."""
+"""What a connection to a server depends on that is made for a client, and what the PROXY protocol says of the client."""
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
-from txmux.backends.connect.connector import BackendConnector
+from txmux.backends.connect.connector import BackendConnector, proxy_header
 from txmux.net.addresses import asked_host
-from txmux.tcp.announcing import header_for
 from txmux.tcp.preconnection import Preconnection
-from txmux.wire.proxyprotocol.header import TlvType
+from txmux.wire.client_hello import HelloReader, parse_client_hello
+from txmux.wire.proxyprotocol.fields import carried
+from txmux.wire.proxyprotocol.header import Tlv, TlvType
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
+    from txmux.access.loops import Connection
     from txmux.backends.connect.client import ProxyClient
     from txmux.backends.pool.member import Member
     from txmux.backends.upstream import Upstream
+    from txmux.rules.model import Backend
     from txmux.tcp.stage import Client
     from txmux.telemetry.reasons import ConnectFailure
+
+_LONGEST_NAME = 255
+_BY_TYPE = {TlvType.AUTHORITY: "authority", TlvType.ALPN: "alpn", TlvType.SSL: "ssl"}
 
 
 def connector_for(
@@ -38,7 +45,7 @@ def connector_for(
     if upstream.asks_who:
         address = client.address
         if upstream.backend.proxy_protocol != "off":
-            header = header_for(client, upstream.backend)
+            header = _header_for(client, upstream.backend)
         affinity = upstream.affinity(address, client.record.facts)
     connector = BackendConnector(
         upstream,
@@ -53,7 +60,7 @@ def connector_for(
     connector.affinity = affinity
     if upstream.asks_where:
         connector.local = asked_host(client.host())
-    connector.on_open = client.note_server
+    connector.on_open = partial(_note_server, client)
     if client.asked:
         connector.requests = client.asked
     if upstream.tls is not None:
@@ -68,3 +75,38 @@ def race_for(client: Client, upstream: Upstream) -> Preconnection:
     race.connector = connector_for(client, upstream, race.connected, race.failed)
     race.connector.start()
     return race
+
+
+def _note_server(client: Client, transport: Connection) -> None:
+    """Let the process recognise the connection to a server, should it lead back here; before anything is sent on it."""
+    hops = client.runtime.hops
+    if client.hop:
+        hops.forget(client.hop)
+    noted = hops.note(transport, client.transport)
+    if noted != client.hop:  # what is never set takes no memory
+        client.hop = noted
+
+
+def _header_for(client: Client, backend: Backend) -> bytes:
+    own = list(_own_fields(client, backend)) if backend.proxy_tlvs else []
+    tlvs = carried(own, client.tlvs) if own or client.tlvs else ()
+    return proxy_header(backend, client.address, client.local, tlvs)
+
+
+def _own_fields(client: Client, backend: Backend) -> Iterator[Tlv]:
+    wanted = backend.proxy_tlvs
+    known = client.ended_tls
+    if not known and not {"authority", "alpn"}.isdisjoint(wanted):
+        limit = client.configuration.settings.peek_limit
+        known = tuple(_fields_of(parse_client_hello(client.received[:limit], None)))
+    yield from (tlv for tlv in known if _BY_TYPE[TlvType(tlv.type)] in wanted)
+    if "unique-id" in wanted:
+        yield Tlv(TlvType.UNIQUE_ID, client.record.id.encode("ascii"))
+
+
+def _fields_of(reader: HelloReader) -> Iterator[Tlv]:
+    # Names of the DNS are ASCII; whatever else is there would be no UTF-8, as the field wants it.
+    if reader.sni and reader.sni.isascii() and len(reader.sni) <= _LONGEST_NAME:
+        yield Tlv(TlvType.AUTHORITY, reader.sni.encode("ascii"))
+    if reader.alpn:
+        yield Tlv(TlvType.ALPN, reader.alpn[0].encode("latin-1"))

@@ -1,4 +1,4 @@
-"""A stage: a server is being connected."""
+"""Two stages on the way to a server: the rest of a ClientHello is awaited, if the server is to be told of it, and a server is connected."""
 
 from __future__ import annotations
 
@@ -6,12 +6,16 @@ from typing import TYPE_CHECKING, ClassVar
 
 import attrs
 from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.logger import Logger
 from typing_extensions import override
 
+from txmux.access.loops import MOST_HOPS
 from txmux.net.addresses import text_of
 from txmux.rules.model import Refusal
 from txmux.tcp.dialling import connector_for
 from txmux.tcp.stage import Stage
+from txmux.tcp.transitions import Connected, Routed, ToBackend, TurnedAway
+from txmux.wire.client_hello import parse_client_hello
 
 if TYPE_CHECKING:
     from txmux.backends.connect.client import ProxyClient
@@ -20,10 +24,65 @@ if TYPE_CHECKING:
     from txmux.backends.upstream import Upstream
     from txmux.net.relay.ends import IRelayTransport
     from txmux.tcp.preconnection import Preconnection
+    from txmux.tcp.stage import Client
+    from txmux.tcp.transitions import Outcome
     from txmux.telemetry.reasons import ConnectFailure
     from txmux.telemetry.states import ConnectionState
 
 _WITH_PORT = IPv4Address, IPv6Address
+_HELLO = b"\x16"  # the first byte of a TLS record with a handshake message
+
+_log = Logger()  # of the module: an event must not keep a connection's objects alive
+
+
+def lacks_hello(client: Client, upstream: Upstream) -> bool:
+    """Return whether a backend wants to know what is in a ClientHello that has begun, but has not come in full."""
+    wanted = upstream.backend.proxy_tlvs
+    if client.has_finished or client.ended_tls:
+        return False
+    settings, received = client.configuration.settings, client.received
+    if {"authority", "alpn"}.isdisjoint(wanted) or not received.startswith(_HELLO):
+        return False
+    too_late = client.elapsed_ms() >= settings.detect_timeout * 1000
+    if len(received) >= settings.peek_limit or too_late:
+        return False
+    reader = parse_client_hello(received, None)
+    return not (reader.hello or reader.malformed)
+
+
+@attrs.define(eq=False, slots=False)
+class AwaitingHello(Stage):
+    """Waits for the rest of a ClientHello; without it the PROXY header would depend on how the network cut it.
+
+    What is left of the client's `detect_timeout` is the limit, as it is for all bytes before the client is routed.
+
+    Args:
+        upstream: Where the client is routed.
+    """
+
+    state: ClassVar[ConnectionState] = "awaiting-hello"
+
+    _upstream: Upstream
+
+    @override
+    def begin(self) -> None:
+        client = self._client
+        self._reader = parse_client_hello(client.received, None)
+        left = client.configuration.settings.detect_timeout - client.elapsed_ms() / 1000
+        self.wait(max(0.0, left), self.on_finished)
+
+    @override
+    def on_data(self) -> Outcome | None:
+        received, limit = self._client.received, self._client.configuration.settings.peek_limit
+        self._reader = reader = parse_client_hello(received[:limit], self._reader)
+        if reader.hello or reader.malformed or len(received) >= limit:
+            return self.on_finished()
+        return None
+
+    @override
+    def on_finished(self) -> Outcome:
+        self._client.record.detect_ms = self._client.elapsed_ms()
+        return ToBackend(self._upstream)
 
 
 @attrs.define(eq=False, slots=False)
@@ -43,8 +102,12 @@ class Connecting(Stage):
     _paused = False
 
     @override
-    def begin(self) -> None:
+    def begin(self) -> Outcome | None:
         client, upstream = self._client, self._upstream
+        client.record.backend = upstream.backend.name
+        hops = client.runtime.hops.of(client.transport)
+        if hops >= MOST_HOPS:
+            return self._break_loop(hops)
         connector = connector_for(client, upstream, self._connected, self._failed)
         if len(client.received) >= client.configuration.settings.peek_limit:
             self.on_data()
@@ -54,11 +117,27 @@ class Connecting(Stage):
         if race is not None and race.suits(connector):
             self._connector = race.connector
             race.hand_over(self._connected, self._failed)
-            return
+            return None
         if race is not None:
             race.drop()
         self._connector = connector
         connector.start()
+        return None
+
+    def _break_loop(self, hops: int) -> Outcome:
+        if self._race is not None:
+            self._race.drop()
+        record = self._client.record
+        record.facts["hops"] = str(hops)
+        _log.warn(
+            "[{listener}] {client}: this connection has come back {hops} times, so it is not sent on to backend {backend}, "
+            "which leads to this service",
+            listener=record.listener,
+            client=record.client,
+            hops=hops,
+            backend=record.backend,
+        )
+        return TurnedAway(Refusal.RESET, "limit")
 
     @override
     def leave(self) -> None:
@@ -66,7 +145,7 @@ class Connecting(Stage):
             self._connector.cancel()
             self._connector = None  # it knows this stage, too
         if self._paused and not self._client.has_finished:
-            # Where the connection goes from here, nobody knows that it was stopped.
+            # The next stage does not know that it was stopped.
             self._client.transport.resumeProducing()
 
     @override
@@ -98,13 +177,13 @@ class Connecting(Stage):
         self._upstream.counts.connected(record.connect_ms)
         self._done()
         held = self._race.take_held() if self._race is not None else None
-        client.relay(self._upstream, member, server, held)
+        client.advance(Connected(self._upstream, member, server, held))
 
     def _failed(self, cause: ConnectFailure) -> None:
         tried = self._done()
         if tried and isinstance(self._upstream.fallback, Refusal):
             self._client.record.server = tried[-1]
-        self._client.fall_back(self._upstream, cause)
+        self._client.advance(Routed(self._upstream.fallback, cause))
 
     def _done(self) -> list[str]:
         """Let go of the connector; note the servers that could not be reached, and give them."""

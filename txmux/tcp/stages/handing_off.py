@@ -6,10 +6,12 @@ import json
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import attrs
+from twisted.logger import Logger
 from typing_extensions import override
 
 from txmux.rules.model import Refusal
 from txmux.tcp.stage import Stage
+from txmux.tcp.transitions import Ended, TurnedAway
 from txmux.wire.facts import printable
 
 if TYPE_CHECKING:
@@ -19,12 +21,15 @@ if TYPE_CHECKING:
     from txmux.net.sockets.handoff import SocketHandoff
     from txmux.rules.model import Handover
     from txmux.tcp.stage import Client
+    from txmux.tcp.transitions import Outcome
     from txmux.telemetry.reasons import AbortReason, EndReason
     from txmux.telemetry.states import ConnectionState
     from txmux.wire.proxyprotocol.header import Address
 
 _VERSION = 1  # of the message
 _TIMEOUT = 5.0  # seconds until the other process must have answered
+
+_log = Logger()  # of the module: an event must not keep a connection's objects alive
 
 
 @attrs.define(eq=False, slots=False)
@@ -44,8 +49,18 @@ class HandingOff(Stage):
     _seen = 0
 
     @override
-    def begin(self) -> None:
+    def begin(self) -> Outcome | None:
         client = self._client
+        client.record.backend = self._destination.name
+        if not client.is_looked_at:
+            _log.warn(
+                "[{listener}] {client}: this connection is not one of TCP alone, so it is not handed over to {path}; "
+                "lead such clients elsewhere",
+                listener=client.record.listener,
+                client=client.record.client,
+                path=self._destination.path,
+            )
+            return TurnedAway(Refusal.CLOSE, "error")
         transport: Any = client.transport
         transport.leave_unread()
         self._seen, client.record.bytes_in = client.record.bytes_in, 0
@@ -58,6 +73,7 @@ class HandingOff(Stage):
             self._failed,
         )
         handoff.start(_TIMEOUT)
+        return None
 
     @override
     def leave(self) -> None:
@@ -68,14 +84,14 @@ class HandingOff(Stage):
 
     @override
     def lost(self, reason: Failure) -> None:
-        self._client.over(self._reason)
+        self._client.advance(Ended(self._reason))
 
     @override
     def abort(self, reason: AbortReason) -> None:
         if self._handoff is not None and self._handoff.is_sent:
             self._close(reason)
         else:
-            self._client.turn_away(Refusal.RESET, reason)
+            super().abort(reason)
 
     def _taken(self) -> None:
         record = self._client.record
@@ -89,7 +105,7 @@ class HandingOff(Stage):
             self._close(reason)
         else:
             client.record.bytes_in = self._seen
-            client.turn_away(Refusal.CLOSE, reason)
+            client.advance(TurnedAway(Refusal.CLOSE, reason))
 
     def _close(self, reason: EndReason) -> None:
         """Close this process's descriptor, and do nothing else to a socket that another process may have."""

@@ -11,6 +11,7 @@ from typing_extensions import override
 from zope.interface import implementer
 
 from txmux.tcp.stage import Stage
+from txmux.tcp.transitions import Ended, Secured
 from txmux.wire.facts import printable
 from txmux.wire.proxyprotocol.encode import encode_ssl
 from txmux.wire.proxyprotocol.header import SslClient, SslInfo, Tlv, TlvType
@@ -72,7 +73,7 @@ class Handshaking(Stage):
         record.facts = {**record.facts, **{k: printable(v) for k, v in agreed.facts().items()}}
         # From here on what is inside of TLS is counted.
         record.bytes_in = 0
-        client.peek(self._inside)
+        client.advance(Secured(self._inside))
 
     def connectionLost(self, reason: Failure) -> None:
         """Learn from TLS that the connection is gone before the handshake was complete."""
@@ -84,7 +85,7 @@ class Handshaking(Stage):
         if self._reason == "tls-failed":
             cause = self._cause or self._termination.cause_of(reason.value, self._tls)
             client.record.facts = {**client.record.facts, "tls_error": printable(cause)}
-        client.over(self._reason)
+        client.advance(Ended(self._reason))
 
     @override
     def abort(self, reason: AbortReason) -> None:

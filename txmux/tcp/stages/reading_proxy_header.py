@@ -4,22 +4,29 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
+import attrs
 from twisted.internet.address import UNIXAddress
 from typing_extensions import override
 
 from txmux.net.addresses import ip_address_of, text_of
 from txmux.rules.model import Refusal, Senders
+from txmux.rules.model.networks import unmapped
 from txmux.tcp.stage import Stage
+from txmux.tcp.transitions import Ended, Identified, TurnedAway
 from txmux.wire.facts import printable
 from txmux.wire.proxyprotocol.decode import Incomplete, decode
-from txmux.wire.proxyprotocol.header import InvalidHeader
+from txmux.wire.proxyprotocol.fields import told_by
+from txmux.wire.proxyprotocol.header import Command, InvalidHeader
 
 if TYPE_CHECKING:
-    from twisted.internet.interfaces import IAddress, IDelayedCall
+    from twisted.internet.interfaces import IAddress
     from twisted.python.failure import Failure
 
     from txmux.rules.model import NetworkSet
+    from txmux.tcp.stage import Client
+    from txmux.tcp.transitions import Outcome
     from txmux.telemetry.states import ConnectionState
+    from txmux.wire.proxyprotocol.header import Address, Header
 
 _START_OF_V2 = 16  # has the length of the rest
 _CUT = "the stream ended inside of the header"
@@ -45,7 +52,6 @@ class ReadingProxyHeader(Stage):
     state: ClassVar[ConnectionState] = "introduction"
     only_looks: ClassVar[bool] = True
 
-    _detection: IDelayedCall | None = None
     _length = 0  # of the header, at least
 
     @override
@@ -53,59 +59,62 @@ class ReadingProxyHeader(Stage):
         client = self._client
         client.record.facts["proxy_peer"] = text_of(client.transport.getPeer())
         self.wait(client.configuration.settings.proxy_timeout, self._too_late)
-        # The time that detection has counts from accept for every client.
-        self._detection = client.detection_deadline()
 
     @override
-    def leave(self) -> None:
-        super().leave()
-        if self._detection is not None and self._detection.active():
-            self._detection.cancel()
-
-    @override
-    def data(self, data: bytes) -> None:
+    def receive(self, data: bytes) -> Outcome | None:
         client = self._client
         client.received += data
         received = client.received
         if len(received) < self._length:
-            return
+            return None
         try:
             answer = decode(received)
             if isinstance(answer, Incomplete):
                 # The fields may be many, and would be read again with every byte.
                 if received.startswith(b"\r") and len(received) >= _START_OF_V2:
                     self._length = len(received) + answer.need
-                return
-            client.apply_proxy_header(answer.header)
+                return None
+            _apply_header(client, answer.header)
         except InvalidHeader as problem:
-            self._refuse(str(problem))
-            return
-        if client.admit():
-            # What comes after the header is the client's own.
-            client.skip(answer.length)
-            client.record.bytes_in += len(client.received)
-            deadline, self._detection = self._detection, None
-            client.peek(client.configuration.top, deadline)
+            return self._refuse(str(problem))
+        return Identified(answer.length)
 
     @override
-    def on_finished(self) -> None:
+    def on_finished(self) -> Outcome:
         if self._client.received:
-            self._refuse(_CUT)
-        else:
-            # It was a port scan or a health check.
-            self._client.turn_away(Refusal.CLOSE, "client-gone")
+            return self._refuse(_CUT)
+        # It was a port scan or a health check.
+        return TurnedAway(Refusal.CLOSE, "client-gone")
 
     @override
     def lost(self, reason: Failure) -> None:
         client = self._client
         if client.received:
             client.record.facts["proxy_error"] = _CUT
-        client.over("proxy-header" if client.received else "client-gone")
+        client.advance(Ended("proxy-header" if client.received else "client-gone"))
 
-    def _too_late(self) -> None:
+    def _too_late(self) -> Outcome:
         seconds = self._client.configuration.settings.proxy_timeout
-        self._refuse(f"there was no header in {seconds:g} s: see accept_proxy_from")
+        return self._refuse(f"there was no header in {seconds:g} s: see accept_proxy_from")
 
-    def _refuse(self, problem: str) -> None:
+    def _refuse(self, problem: str) -> Outcome:
         self._client.record.facts["proxy_error"] = printable(problem)
-        self._client.turn_away(Refusal.CLOSE, "proxy-header")
+        return TurnedAway(Refusal.CLOSE, "proxy-header")
+
+
+def _apply_header(client: Client, header: Header) -> None:
+    """Note what a header says of a client; raises `InvalidHeader` if a field cannot be read."""
+    if header.command is Command.LOCAL:
+        return
+    record = client.record
+    record.facts |= {name: printable(text) for name, text in told_by(header).items()}
+    client.tlvs = header.tlvs
+    if header.source is not None and header.destination is not None:
+        client.source = _unmapped(header.source)
+        client.destination = _unmapped(header.destination)
+        record.client = str(client.source)
+        record.local = str(client.destination)
+
+
+def _unmapped(end: Address) -> Address:
+    return attrs.evolve(end, host=unmapped(end.host))

@@ -12,6 +12,7 @@ from typing_extensions import override
 from zope.interface import directlyProvides, providedBy
 
 from txmux.tcp.stage import Stage
+from txmux.tcp.transitions import Ended
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -38,6 +39,7 @@ class ServingHere(Stage):
     """
 
     state: ClassVar[ConnectionState] = "serving"
+    may_connect: ClassVar[bool] = False
 
     _destination: InProcess
     _ended_by_us: EndReason | None = attrs.field(default=None, init=False)
@@ -47,6 +49,7 @@ class ServingHere(Stage):
 
     @override
     def begin(self) -> None:
+        self._client.record.backend = self._destination.name
         self._run(self._make_protocol)
         self.on_data()
 
@@ -64,7 +67,7 @@ class ServingHere(Stage):
         protocol, self.protocol = self.protocol, None
         if protocol is not None:
             self._run(protocol.connectionLost, reason)
-        self._client.over(self._ended_by_us or _reason_for(reason))
+        self._client.advance(Ended(self._ended_by_us or _reason_for(reason)))
 
     @override
     def abort(self, reason: AbortReason) -> None:

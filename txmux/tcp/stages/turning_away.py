@@ -1,4 +1,4 @@
-"""A stage: a client is turned away with an answer in its own protocol."""
+"""Two stages of a client that is turned away: its connection is closed without an answer, or after one in its own protocol."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from twisted.internet.interfaces import ISSLTransport
 from typing_extensions import override
 
 from txmux.interfaces import Peeked
+from txmux.rules.model import Refusal
 from txmux.tcp.answers import answer_to
 from txmux.tcp.stage import Stage
+from txmux.tcp.transitions import Ended
 
 if TYPE_CHECKING:
     from twisted.python.failure import Failure
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from txmux.telemetry.reasons import AbortReason, EndReason
     from txmux.telemetry.states import ConnectionState
 
+_CLOSE_NOTIFY = 5.0  # seconds that TLS waits for the other side's
 _PATIENCE = 3.0  # seconds
 _MOST = 256 * 1024  # bytes
 
@@ -25,8 +28,48 @@ _NOT_ALLOWED = frozenset({"denied", "no-route", "silent"})
 
 
 @attrs.define(eq=False, slots=False)
+class Closing(Stage):
+    """Waits for the client to go.
+
+    Args:
+        how: `Refusal.RESET` to break it off.
+        reason: Why, for the log.
+    """
+
+    state: ClassVar[ConnectionState] = "closing"
+    may_connect: ClassVar[bool] = False
+
+    _how: Refusal
+    _reason: EndReason
+
+    @override
+    def begin(self) -> None:
+        transport = self._client.transport
+        self._client.received = b""
+        if self._how is Refusal.RESET:
+            transport.abortConnection()
+            return
+        if ISSLTransport.providedBy(transport):
+            self.wait(_CLOSE_NOTIFY, transport.abortConnection)
+        transport.loseConnection()
+
+    @override
+    def data(self, data: bytes) -> None:
+        # It is counted, but not kept.
+        self._client.record.bytes_in += len(data)
+
+    @override
+    def lost(self, reason: Failure) -> None:
+        self._client.advance(Ended(self._reason))
+
+    @override
+    def abort(self, reason: AbortReason) -> None:
+        self._client.transport.abortConnection()
+
+
+@attrs.define(eq=False, slots=False)
 class Rejecting(Stage):
-    """Tells the client that it is turned away, and closes the connection once it has heard.
+    """Sends the client an answer, and closes the connection once the client has had time to read it.
 
     To close a socket with unread bytes in it is to send a reset, which destroys what the client has not read yet. So
     what it still sends is read, until it closes its side, but neither for long nor without end.
@@ -36,6 +79,7 @@ class Rejecting(Stage):
     """
 
     state: ClassVar[ConnectionState] = "rejecting"
+    may_connect: ClassVar[bool] = False
 
     _reason: EndReason
     _answered = 0
@@ -62,14 +106,10 @@ class Rejecting(Stage):
             self._close()
         elif answer.complete:
             self._received = None
-            self._finish_writing()
-
-    def _finish_writing(self) -> None:
-        transport = self._client.transport
-        if ISSLTransport.providedBy(transport):
-            self._close()  # TLS reads on by itself until the other side's close-notify
-        else:
-            transport.loseWriteConnection()
+            if ISSLTransport.providedBy(client.transport):
+                self._close()  # TLS reads on by itself until the other side's close-notify
+            else:
+                client.transport.loseWriteConnection()
 
     def _close(self) -> None:
         if self._closing:
@@ -97,7 +137,7 @@ class Rejecting(Stage):
 
     @override
     def lost(self, reason: Failure) -> None:
-        self._client.over(self._reason)
+        self._client.advance(Ended(self._reason))
 
     @override
     def abort(self, reason: AbortReason) -> None:

@@ -1,0 +1,235 @@
+"""What can follow what in the life of a client's connection: the outcomes of its stages, and where each leads. Pure.
+
+A connection is at one *stage* at a time (`txmux.tcp.stages`). A stage reports an outcome and does not know what follows it.
+`TRANSITIONS` says which stage that is, or which *choice*: a decision that takes no time and has an outcome of its own. The values of
+an outcome are what the next stage or choice is made of. `txmux.tcp.connection.MuxProtocol` has the choices, and goes by the table.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from txmux.backends.connect.client import ProxyClient
+    from txmux.backends.pool.member import Member
+    from txmux.backends.upstream import Destination, Upstream
+    from txmux.net.tls.termination import Termination
+    from txmux.rules.model import Handover, InProcess, Refusal
+    from txmux.tcp.configuration import CompiledRoute, RuleLayer
+    from txmux.tcp.moving import MovedConnection
+    from txmux.tcp.preconnection import Held, Preconnection
+    from txmux.telemetry.reasons import EndReason
+    from txmux.telemetry.states import ConnectionState
+
+__all__ = ["TRANSITIONS", "Choice", "Node", "Outcome"]
+
+# Outcomes of stages.
+
+
+class HeaderExpected(NamedTuple):
+    """The client comes from an address that has to send a PROXY protocol header first."""
+
+
+class Identified(NamedTuple):
+    """The client's address is known.
+
+    Attributes:
+        header_length: Bytes of the PROXY protocol header that said so; 0 if there was none.
+    """
+
+    header_length: int = 0
+
+
+class Decided(NamedTuple):
+    """Detection came to an end; ``route`` is ``None`` if no route of the layer matched."""
+
+    layer: RuleLayer
+    route: CompiledRoute | None
+
+
+class Routed(NamedTuple):
+    """The client's destination is known; ``reason`` is for the log, should that be a refusal."""
+
+    destination: Destination
+    reason: EndReason
+
+
+class Secured(NamedTuple):
+    """The client's TLS is established; what is inside it is detected by the routes of ``layer``."""
+
+    layer: RuleLayer
+
+
+class ToBackend(NamedTuple):
+    """A server of a backend is to be connected, or perhaps has been while the client was silent."""
+
+    upstream: Upstream
+    preconnection: Preconnection | None = None
+
+
+class Connected(NamedTuple):
+    """A server is connected; ``held`` is what it has sent already."""
+
+    upstream: Upstream
+    member: Member
+    server: ProxyClient
+    held: Held | None = None
+
+
+class MovedHere(NamedTuple):
+    """Another process has relayed the connection until now.
+
+    Attributes:
+        upstream: Whose server it is, if these rules have it; then ``member`` is the server.
+        server: The server's end.
+        held: ``None``.
+        moved: The state that the other process has sent.
+        release_elsewhere: Releases the connection's slot in the other process; ``None`` if it has none.
+    """
+
+    upstream: Upstream | None
+    member: Member | None
+    server: ProxyClient
+    held: None
+    moved: MovedConnection
+    release_elsewhere: Callable[[Callable[[], None]], None] | None
+
+
+class TurnedAway(NamedTuple):
+    """The client is not served; ``reason`` is for the log, and the answer of `Refusal.REJECT` depends on it."""
+
+    how: Refusal
+    reason: EndReason
+
+
+class Ended(NamedTuple):
+    """Nothing is left of the connection."""
+
+    reason: EndReason
+
+
+# Outcomes of choices alone.
+
+
+class Admitted(NamedTuple):
+    """The client is let in.
+
+    Attributes:
+        layer: Whose routes are asked.
+        left: Seconds that are left of `detect_timeout`; ``None`` if it begins now.
+    """
+
+    layer: RuleLayer
+    left: float | None
+
+
+class EndsTLS(NamedTuple):
+    """The client's route terminates TLS."""
+
+    termination: Termination
+    inside: RuleLayer
+
+
+class HelloIncomplete(NamedTuple):
+    """The backend is to be sent what is in the client's ClientHello, which has not come in full."""
+
+    upstream: Upstream
+
+
+class ToProtocol(NamedTuple):
+    """A protocol of this process serves the client."""
+
+    destination: InProcess
+
+
+class ToProcess(NamedTuple):
+    """The client's socket goes to another process."""
+
+    destination: Handover
+
+
+class Unanswered(NamedTuple):
+    """The connection is closed without an answer."""
+
+    how: Refusal
+    reason: EndReason
+
+
+class Answered(NamedTuple):
+    """The connection is closed after an answer in the client's protocol."""
+
+    reason: EndReason
+
+
+Outcome: TypeAlias = (
+    "HeaderExpected | Identified | Decided | Routed | Secured | ToBackend | Connected | MovedHere | TurnedAway | Ended"
+    " | Admitted | EndsTLS | HelloIncomplete | ToProtocol | ToProcess | Unanswered | Answered"
+)
+
+Choice = Literal["admission", "decision", "routing", "refusal"]
+Node: TypeAlias = "Literal['accepted'] | Choice | ConnectionState"
+
+TRANSITIONS: Mapping[Node, Mapping[type[Outcome], Node]] = {
+    "accepted": {
+        HeaderExpected: "introduction",
+        Identified: "admission",
+        MovedHere: "relaying",
+    },
+    "introduction": {
+        Identified: "admission",
+        TurnedAway: "refusal",
+        Ended: "over",
+    },
+    "admission": {
+        Admitted: "peeking",
+        TurnedAway: "refusal",
+    },
+    "peeking": {
+        Decided: "decision",
+        Routed: "routing",
+        TurnedAway: "refusal",
+        Ended: "over",
+    },
+    "decision": {
+        EndsTLS: "handshaking",
+        Routed: "routing",
+    },
+    "handshaking": {
+        Secured: "peeking",
+        Ended: "over",
+    },
+    "routing": {
+        ToBackend: "connecting",
+        HelloIncomplete: "awaiting-hello",
+        ToProtocol: "serving",
+        ToProcess: "handing-over",
+        TurnedAway: "refusal",
+    },
+    "awaiting-hello": {
+        ToBackend: "connecting",
+        TurnedAway: "refusal",
+        Ended: "over",
+    },
+    "connecting": {
+        Connected: "relaying",
+        Routed: "routing",
+        TurnedAway: "refusal",
+        Ended: "over",
+    },
+    "handing-over": {
+        TurnedAway: "refusal",
+        Ended: "over",
+    },
+    "refusal": {
+        Unanswered: "closing",
+        Answered: "rejecting",
+    },
+    "relaying": {Ended: "over"},
+    "serving": {Ended: "over"},
+    "closing": {Ended: "over"},
+    "rejecting": {Ended: "over"},
+    "over": {},
+}
+"""Where each outcome leads. The diagram of the architecture page is drawn from it."""
