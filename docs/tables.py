@@ -1,4 +1,4 @@
-"""Writes the tables of the reference and of README that say what the code says; ``script/docs`` runs it."""
+"""Writes the tables and the diagram of the docs and of README that say what the code says; ``script/docs`` runs it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from txmux.detection.ambiguities import AMBIGUITIES, DATAGRAM_AMBIGUITIES
 from txmux.detection.registry import installed_matchers
 from txmux.detection.transports import transports_of
 from txmux.rules.reading.sections import HEADERS, TABLES
+from txmux.tcp.transitions import CHOICES, TRANSITIONS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -64,7 +65,35 @@ def readme(page: str) -> str:
     return re.sub(r"\b[0-9]+(?= \[?matchers\b)", str(number), page)
 
 
+def architecture(page: str) -> str:
+    """Draw the stages of a connection in ``explanation/architecture.md``."""
+    seen = "Which stage of a connection follows which, by the outcome of the one before."
+    return _with_block(
+        page, "the stages of a connection", [f"```{{diagram}} {seen}", *_stages(), "```"]
+    )
+
+
+def _stages() -> Iterator[str]:
+    yield "digraph {"
+    for node, outcomes in TRANSITIONS.items():
+        if node == "accepted":
+            yield f'  "{node}" [shape=plain]'
+        elif node in CHOICES:
+            yield f'  "{node}" [shape=diamond style="" margin=0]'
+        for outcome, following in outcomes.items():
+            if following != "over":  # as each stage may be
+                yield f'  "{node}" -> "{following}" [label="{_words(outcome.__name__)}"]'
+    yield "}"
+
+
+def _words(name: str) -> str:
+    """Return the name of a class as words: ``HeaderExpected`` is ``header expected``."""
+    parts = re.findall(r"[A-Z]+(?![a-z])|[A-Z][a-z]+", name)
+    return " ".join(part if part.isupper() else part.lower() for part in parts)
+
+
 PAGES = {
+    _ROOT / "docs/explanation/architecture.md": architecture,
     _ROOT / "docs/reference/rules.md": keys,
     _ROOT / "docs/reference/matchers.md": matchers,
     _ROOT / "README.md": readme,
@@ -73,17 +102,21 @@ PAGES = {
 
 
 def _with_table(page: str, name: str, columns: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    """Replace the table between ``<!-- NAME, by script/docs -->`` and ``<!-- end -->``."""
+    heads = [*columns]
+    lines = [f"| {' | '.join(cells)} |" for cells in (heads, *rows)]
+    lines.insert(1, f"|{'---|' * len(heads)}")
+    return _with_block(page, name, lines)
+
+
+def _with_block(page: str, name: str, lines: Iterable[str]) -> str:
+    """Replace the lines between ``<!-- NAME, by script/docs -->`` and ``<!-- end -->``."""
     begin, end = f"<!-- {name}, by script/docs -->\n", "<!-- end -->\n"
     before, begun, rest = page.partition(begin)
     _, ended, after = rest.partition(end)
     if not begun or not ended:
-        raise ValueError(f"the page has no place for a table: {begin.strip()}")
-    heads = [*columns]
-    lines = [heads, *rows]
-    table = [f"| {' | '.join(cells)} |\n" for cells in lines]
-    table.insert(1, f"|{'---|' * len(heads)}\n")
-    return f"{before}{begin}{''.join(table)}{end}{after}"
+        raise ValueError(f"the page has no place for this: {begin.strip()}")
+    text = "".join(f"{line}\n" for line in lines)
+    return f"{before}{begin}{text}{end}{after}"
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ an outcome are what the next stage or choice is made of. `txmux.tcp.connection.M
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias, get_args
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from txmux.tcp.preconnection import Held, Preconnection
     from txmux.telemetry.reasons import EndReason
     from txmux.telemetry.states import ConnectionState
-
-__all__ = ["TRANSITIONS", "Choice", "Node", "Outcome"]
 
 # Outcomes of stages.
 
@@ -169,6 +167,7 @@ Outcome: TypeAlias = (
 )
 
 Choice = Literal["admission", "decision", "routing", "refusal"]
+CHOICES: tuple[Choice, ...] = get_args(Choice)
 Node: TypeAlias = "Literal['accepted'] | Choice | ConnectionState"
 
 TRANSITIONS: Mapping[Node, Mapping[type[Outcome], Node]] = {
