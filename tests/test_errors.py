@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from contextlib import redirect_stdout
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from hypothesis import given
@@ -96,7 +97,8 @@ def _redis(text: str) -> Iterator[str]:
     yield from _logged(shared._is_away, text)
     clock = Clock()
     rates = SharedRates(clock, clock.seconds)
-    rates._redis = object()
+    client: Any = SimpleNamespace(redis=object())
+    rates._client = client
     yield from _logged(rates._pause, text)
     yield Ban.read({"network": "192.0.2.7", "since": 1, "reason": text}).reason
 

@@ -25,7 +25,7 @@ from tests.support.peers import reactor
 from tests.support.supervised import SupervisedTestCase
 from txmux.access import banning
 from txmux.access.bans import Ban, banned_network, written
-from txmux.access.shared.bans import SharedBans, Times
+from txmux.access.shared.bans import SharedBans, SharingTimes
 from txmux.rules.model.store import Store
 
 if TYPE_CHECKING:
@@ -206,7 +206,7 @@ class MachinesCase(TestCase):
     def setUp(self) -> None:
         self.folder = make_folder(self)
         self.redis = self.start_redis()
-        self.times = Times(pings=0.2, patience=0.5, compared=3600.0, lost=1.0)
+        self.times = SharingTimes(pings=0.2, patience=0.5, compared=3600.0, lost=1.0)
 
     def start_redis(self, port: int | None = None) -> RedisServer:
         """Start it, again on its port."""
@@ -268,7 +268,7 @@ class ClocksTest(MachinesCase):
 
     async def test_refused(self) -> None:
         """A Redis that refuses what it is told is lost, and the log has each reason once."""
-        self.times = Times(pings=0.1, compared=0.2)
+        self.times = SharingTimes(pings=0.1, compared=0.2)
         one, shared = await self.machine()
         for number in range(50):
             await one.ban(f"192.0.2.{number}")
@@ -288,7 +288,7 @@ class ClocksTest(MachinesCase):
 
     async def test_compared(self) -> None:
         """What was never published is found by a comparison of all; one that Redis has lost is written there again."""
-        self.times = Times(pings=0.1, compared=0.2)
+        self.times = SharingTimes(pings=0.1, compared=0.2)
         one, _ = await self.machine()
         await one.ban("192.0.2.8")
         by = ("redis-cli", "-s", str(self.redis.socket))
@@ -300,7 +300,7 @@ class ClocksTest(MachinesCase):
 
     async def test_full(self) -> None:
         """Bans that there is no room for hold after the next comparison, if there is some by then."""
-        self.times = Times(pings=0.1, compared=0.2)
+        self.times = SharingTimes(pings=0.1, compared=0.2)
         self.patch(banning, "_MOST", 2)
         one, shared = await self.machine()
         await one.ban("192.0.2.1")

@@ -71,7 +71,7 @@ class _Client(Protocol):
 def _waited(machine: EmbeddedService) -> float:
     """Tell for how many seconds it has been waiting for an answer of Redis."""
     shared: Any = machine.factories[0].runtime.shared
-    return shared.seconds() - shared._asked[0] if shared._asked else 0.0
+    return shared.seconds() - shared._asked_at[0] if shared._asked_at else 0.0
 
 
 class SharedRatesTest(TestCase):
@@ -215,7 +215,7 @@ class SharedRatesTest(TestCase):
         # half of them: then Redis is asked
         others = [await self.stay(machines[1]) for _ in range(5)]
         shared: Any = machines[1].factories[0].runtime.shared
-        while not any(one.others for one in shared.of("x")._held._sources.values()):
+        while not any(one.others for one in shared.of("x").counts._sources.values()):
             await deferLater(reactor, 0.01)
         others += [await self.stay(machines[1]) for _ in range(4)]
         self.assertEqual([client.finished for client in others], [False] * 5 + [True] * 4)

@@ -11,7 +11,7 @@ import secrets
 from array import array
 from contextlib import nullcontext
 from ipaddress import IPv6Address
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import attrs
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from typing import Any, TypeAlias
 
+    from txmux.access.shared.leases import Leases
     from txmux.rules.model import IPAddress, Listener
     from txmux.telemetry.reasons import LimitName
 
@@ -245,16 +246,6 @@ def _pairs(told: bytes) -> Iterator[tuple[int, int]]:
     return zip(numbers[::2], numbers[1::2], strict=True)
 
 
-class Shared(Protocol):
-    """What several machines count together; see `txmux.access.shared.leases.Leases`."""
-
-    def take(self, source: int, used: int, interval: int, burst: int, /) -> bool:
-        """Return whether a source may make a connection, and count it."""
-
-    def at_other_machines(self, source: int, here: int, limit: int, counted: PerSource, /) -> int:
-        """Return how many connections a source has at other machines, as far as is known."""
-
-
 class PerSource:
     """Lets connections in, or does not, by what their sources have already.
 
@@ -272,7 +263,7 @@ class PerSource:
     """
 
     reached: LimitName = "max_connections_per_source"
-    shared: Shared | None = None
+    shared: Leases | None = None
 
     def __init__(
         self,
@@ -335,11 +326,9 @@ class PerSource:
         here = total & _CONNECTIONS
         if self.shared is None:
             return here
-        return here + self.shared.at_other_machines(source, here, self._limits.connections, self)
-
-    @property
-    def machine(self) -> str:
-        return self._table.name
+        at_other_machines = self.shared.counts.at_other_machines
+        limit = self._limits.connections
+        return here + at_other_machines(source, here, limit, self._table.name, self.count)
 
     def count(self, source: int) -> int:
         """Return how many connections a source has on this machine."""

@@ -40,10 +40,9 @@ class _Rates:
         key: str,
         arguments: tuple[Any, ...],
         answered: Callable[[int, float], None],
-        script: str = "",
     ) -> bool:
         self.questions += 1
-        interval, burst, want, spent = arguments
+        _, interval, burst, want, spent = arguments
         now = self.seconds() * 1e6
         full = max(self._full.get(key, 0), now) + spent * interval
         granted = max(0, min(want, math.floor((now + burst * interval - full) / interval)))

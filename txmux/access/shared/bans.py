@@ -13,14 +13,13 @@ import time
 from typing import TYPE_CHECKING, Any, Literal
 
 import attrs
-from twisted.internet.defer import Deferred, FirstError, gatherResults
+from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
-from txredisapi import RedisProtocol, SubscriberProtocol  # type: ignore[import-untyped]
 
 from txmux.access.banning import FULL
 from txmux.access.bans import Ban, banned_network, written
-from txmux.access.shared.link import Link
+from txmux.access.shared.client import RedisClient
 from txmux.errors import printable
 from txmux.telemetry.counting.present import length
 from txmux.wire.jsontext import MISSHAPEN, parse_json, time_of
@@ -30,14 +29,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from twisted.internet.interfaces import IDelayedCall
-    from twisted.python.failure import Failure
 
     from txmux.access.banning import ServiceBans
     from txmux.access.bans import Change
     from txmux.rules.model import IPNetwork
     from txmux.rules.model.store import Store
-
-__all__ = ["SharedBans", "Times"]
 
 _CHANNEL = "txmux:bans"
 _PREFIX = "txmux:ban:"
@@ -103,7 +99,7 @@ class _Unsaid:
 
 
 @attrs.frozen
-class Times:
+class SharingTimes:
     """Seconds.
 
     Attributes:
@@ -140,7 +136,7 @@ class SharedBans:
         password: Path | None,
         bans: ServiceBans,
         now: Callable[[], float] = time.time,
-        times: Times = Times(),
+        times: SharingTimes = SharingTimes(),
     ) -> None:
         self._reactor = reactor
         self._store = store
@@ -148,8 +144,6 @@ class SharedBans:
         self._now = now
         self._times = times
         self._state: Literal["complete", "reading", "lost"] = "reading"
-        self._speaking: Any = None
-        self._listening: Any = None
         self._ahead = 0.0  # of this machine's clock, to that of Redis
         self._at: dict[IPNetwork, float] = {}
         self._unsaid: dict[IPNetwork, _Unsaid] = {}
@@ -159,54 +153,36 @@ class SharedBans:
         self._told: set[str] = set()
         self._known_problems: set[str] = set()
         self._left_out: set[IPNetwork] = set()
-        self._busy: set[Deferred[Any]] = set()
-        self._stopped = False
         self._looking = LoopingCall(self._look)
         self._looking.clock = reactor
-        self._links = (
-            Link(reactor, store, password, self._speaker, self._can_speak, self._is_away),
-            Link(reactor, store, password, self._listener, self._can_listen, self._is_away),
+        self._client = RedisClient(
+            reactor,
+            store,
+            password,
+            self._can_share,
+            self._is_away,
+            patience=times.patience,
+            channel=_CHANNEL,
+            heard=self._hear,
         )
 
     def start(self) -> None:
-        """Connect."""
-        for link in self._links:
-            link.start()
+        self._client.start()
         self._looking.start(self._times.pings, now=False)
 
     def stop(self) -> Deferred[Any]:
-        """Share no more."""
-        self._stopped = True
         if self._looking.running:
             self._looking.stop()
-        self._hear_no_more()
-        for one in [*self._busy]:
-            one.cancel()
-        return gatherResults([link.stop() for link in self._links])
+        self._stop_gathering()
+        return self._client.stop()
 
     # Whether Redis is there.
 
-    def _speaker(self, **arguments: Any) -> Any:
-        return RedisProtocol(replyTimeout=self._times.patience, **arguments)
-
-    def _listener(self, **arguments: Any) -> Any:
-        return _Listener(self._hear, replyTimeout=self._times.patience, **arguments)
-
-    def _can_speak(self, redis: Any) -> None:
-        self._speaking = redis
-        self._begin()
-
-    def _can_listen(self, listener: Any) -> None:
-        self._listening = listener
-        self._begin()
-
-    def _begin(self) -> None:
-        if self._speaking is not None and self._listening is not None:
-            self._do(self._share(self._speaking, self._listening))
-
-    async def _share(self, redis: Any, listener: Any) -> None:
+    def _can_share(self) -> None:
         self._state = "reading"
-        await listener.subscribe([_CHANNEL])
+        self._client.run(self._share(self._client.redis))
+
+    async def _share(self, redis: Any) -> None:
         await self._ask_time(redis)
         await self._compare(redis)
         self._state = "complete"
@@ -218,24 +194,21 @@ class SharedBans:
         if self._state == "complete":
             self._lost_at = self._reactor.seconds()
         self._state = "lost"
-        self._speaking = self._listening = None
-        self._hear_no_more()
+        self._stop_gathering()
         if why not in self._told and len(self._told) < _MOST_REASONS:
             self._told.add(why)
             told = "{store}: {why}; bans and limits are this machine's own until it is back"
             self._log.error(told, store=self._store.text, why=printable(why, _LONGEST_WHY))
-        for link in self._links:
-            link.drop()  # what was told meanwhile is caught up with after the next connection
 
     def _look(self) -> None:
         """Notice a Redis that takes what it is told and answers nothing, and a connection that somebody between has forgotten."""
         seconds = self._reactor.seconds()
-        if self._speaking is not None:
-            self._do(self._ask_time(self._speaking))
-        if self._listening is not None:
-            self._do(_pinged(self._listening))
-        if self._state == "complete" and seconds - self._compared_at >= self._times.compared:
-            self._do(self._compare(self._speaking))
+        client = self._client
+        if client.redis is not None:
+            client.run(self._ask_time(client.redis))
+            client.run(client.ping_channel())
+            if self._state == "complete" and seconds - self._compared_at >= self._times.compared:
+                client.run(self._compare(client.redis))
         problems = self._problems()
         for kind in problems.keys() - self._known_problems:
             self._log.warn("{problem}", problem=problems[kind])
@@ -280,8 +253,8 @@ class SharedBans:
         before = self._unsaid.get(network)
         heard = [] if before is None else before.heard
         self._unsaid[network] = unsaid = _Unsaid(ban, self._reactor.seconds(), heard)
-        if self._speaking is not None:
-            self._do(self._say(self._speaking, network, unsaid, 0.0))
+        if self._client.redis is not None:
+            self._client.run(self._say(self._client.redis, network, unsaid, 0.0))
 
     async def _say(self, redis: Any, network: IPNetwork, unsaid: _Unsaid, age: float) -> None:
         record = await self._write(redis, network, unsaid.ban, age)
@@ -311,12 +284,12 @@ class SharedBans:
     def _take_in(self) -> None:
         self._hearing = None
         heard, self._heard = self._heard, []
-        self._do(self._have(heard))
+        self._client.run(self._have(heard))
 
     async def _have(self, texts: Iterable[Any]) -> None:
         self._left_out.update(await self._bans.merge(self._changes(texts)))
 
-    def _hear_no_more(self) -> None:
+    def _stop_gathering(self) -> None:
         self._heard.clear()
         if self._hearing is not None:
             self._hearing.cancel()
@@ -387,33 +360,6 @@ class SharedBans:
         return [
             change for change in found.items() if not _is_like(change[1], self._bans.get(change[0]))
         ]
-
-    def _do(self, work: Any) -> None:
-        done = Deferred.fromCoroutine(work)
-        self._busy.add(done)
-        done.addErrback(self._broken)
-        done.addBoth(lambda _: self._busy.discard(done))
-
-    def _broken(self, failure: Failure) -> None:
-        if isinstance(failure.value, FirstError):
-            failure = failure.value.subFailure
-        if not self._stopped:
-            self._is_away(failure.getErrorMessage() or type(failure.value).__name__)
-
-
-async def _pinged(redis: Any) -> None:
-    await redis.ping()
-
-
-class _Listener(SubscriberProtocol):  # type: ignore[misc]
-    """Hears what is published."""
-
-    def __init__(self, heard: Callable[[Any], object], **arguments: Any) -> None:
-        super().__init__(**arguments)
-        self._heard = heard
-
-    def messageReceived(self, pattern: object, channel: object, message: Any) -> None:  # noqa: ARG002
-        self._heard(message)
 
 
 @attrs.frozen

@@ -1,8 +1,12 @@
-"""Rates of sources that several machines share: each leases tokens for those that are busy.
+"""Limits of sources that several machines share through Redis. No client waits for an answer of it.
 
-Nobody waits for an answer. A source that makes less than half of its burst in the time in which that comes back is not asked about at all; for others some tokens
-are leased ahead, and who comes while an answer is on its way is let in and told of with the next question. The buckets are in Redis as
-the time at which each is full again (GCRA, the generic cell rate algorithm of ITU-T I.371), by Redis's own clock.
+Rates: each machine leases tokens for the sources that are busy. One that makes less than half of its burst in the time in which that comes
+back is not asked about at all; for others some tokens are leased ahead, and a client that comes while an answer is on its way is let in and
+counted with the next question. The buckets are in Redis as the time at which each is full again (GCRA, the generic cell rate algorithm of
+ITU-T I.371), by Redis's own clock.
+
+Numbers of connections: each machine reports those of the sources that have many, for as long as they do. A count is good for fifteen seconds
+and reported each second, so what a machine had that is gone counts for no longer. What other machines have is known from the last answer.
 """
 
 from __future__ import annotations
@@ -15,11 +19,9 @@ from typing import TYPE_CHECKING, Any
 import attrs
 from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
-from txredisapi import RedisProtocol, ScriptDoesNotExist  # type: ignore[import-untyped]
+from txredisapi import ScriptDoesNotExist  # type: ignore[import-untyped]
 
-from txmux.access.shared import held
-from txmux.access.shared.held import Held
-from txmux.access.shared.link import Link
+from txmux.access.shared.client import RedisClient
 from txmux.errors import printable
 
 if TYPE_CHECKING:
@@ -30,10 +32,8 @@ if TYPE_CHECKING:
 
     from txmux.rules.model.store import Store
 
-__all__ = ["Leases", "SharedRates"]
-
 _SLOW = 0.02
-"""Seconds after which an answer is of no use: by then many may have come whom nobody counted."""
+"""Seconds after which an answer is of no use: by then many may have come that were not counted."""
 
 _SHORTEST, _LONGEST = 1.0, 30.0
 """Seconds until a slow Redis is tried again."""
@@ -47,25 +47,48 @@ _LONGEST_WHY = 200  # characters
 _MOST_KEPT = 100_000
 _MICROSECONDS = 1000  # a microsecond, in nanoseconds
 
+_OFTEN, _COUNT_GOOD = 1.0, 15.0
+"""Seconds between two reports of a number of connections, and in which one is good."""
+_MOST_COUNTED = 10_000
+
 _SCRIPT = """\
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
-local interval, burst, want, spent = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
-local full = math.max(tonumber(redis.call('GET', KEYS[1]) or '0'), now) + spent * interval
-local granted = math.max(0, math.min(want, math.floor((now + burst * interval - full) / interval)))
-full = full + granted * interval
-if full > now then
-  redis.call('SET', KEYS[1], string.format('%.0f', full), 'PX', math.ceil((full - now) / 1000))
+if ARGV[1] == 'rate' then
+  local interval, burst, want, spent = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
+  local full = math.max(tonumber(redis.call('GET', KEYS[1]) or '0'), now) + spent * interval
+  local granted = math.max(0, math.min(want, math.floor((now + burst * interval - full) / interval)))
+  full = full + granted * interval
+  if full > now then
+    redis.call('SET', KEYS[1], string.format('%.0f', full), 'PX', math.ceil((full - now) / 1000))
+  end
+  return {granted, math.max(0, math.ceil(full + interval - burst * interval - now))}
 end
-return {granted, math.max(0, math.ceil(full + interval - burst * interval - now))}
+local machine, count, good = ARGV[2], tonumber(ARGV[3]), ARGV[4]
+local found, others = redis.call('HGETALL', KEYS[1]), 0
+for at = 1, #found, 2 do
+  local held, till = string.match(found[at + 1], '^(%d+) (%d+)$')
+  if not till or tonumber(till) <= now then
+    redis.call('HDEL', KEYS[1], found[at])
+  elseif found[at] ~= machine then
+    others = others + tonumber(held)
+  end
+end
+if count > 0 then
+  redis.call('HSET', KEYS[1], machine, count .. ' ' .. string.format('%.0f', now + good * 1000))
+  redis.call('PEXPIRE', KEYS[1], good)
+else
+  redis.call('HDEL', KEYS[1], machine)
+end
+return {others, 0}
 """
-"""Takes the interval of a token in microseconds, the burst, how many tokens are wanted, and how many were used without. Gives how many
-are granted, and the microseconds until there is another one."""
+"""For ``rate``: takes the interval of a token in microseconds, the burst, how many tokens are wanted, and how many were used without.
+Returns how many are granted, and the microseconds until there is another one.
 
-_SHA = {
-    script: hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
-    for script in (_SCRIPT, held.SCRIPT)
-}
+For ``count``: takes the name of a machine, how many connections it has, and the milliseconds for which that is good. Returns how many
+others have, and 0."""
+
+_SHA = hashlib.sha1(_SCRIPT.encode(), usedforsecurity=False).hexdigest()
 
 
 @attrs.define(eq=False)
@@ -74,9 +97,9 @@ class _Lease:
 
     Attributes:
         tokens: Connections that may be made.
-        good_until: When tokens are not good any more.
+        good_until: When its tokens expire.
         empty_until: When there may be another token.
-        spent: Connections that were made without a token, and are yet to be told.
+        spent: Connections that were made without a token, and have not been reported yet.
         is_asking: Whether an answer is on its way.
         seen: When it last came.
     """
@@ -97,7 +120,7 @@ class Leases:
         listener: Its name.
 
     Attributes:
-        at_other_machines: See `Held.at_other_machines`.
+        counts: Their numbers of connections.
     """
 
     def __init__(self, rates: SharedRates, listener: str) -> None:
@@ -106,8 +129,7 @@ class Leases:
         self._leases: dict[int, _Lease] = {}
         self._recent: dict[int, int] = {}
         self._until = 0.0
-        self._held = Held(rates, listener)
-        self.at_other_machines = self._held.at_other_machines
+        self.counts = SharedCounts(rates, listener)
 
     def take(self, source: int, used: int, interval: int, burst: int) -> bool:
         """Return whether a source may make a connection, which it may by the bucket of this machine.
@@ -123,7 +145,7 @@ class Leases:
             return True
         now = rates.seconds()
         if now >= self._until:
-            self._begin(now, interval * burst / 1e9)
+            self._forget_idle(now, interval * burst / 1e9)
         lease = self._leases.get(source)
         if lease is None:
             mine = self._recent.get(source, 0)
@@ -145,8 +167,7 @@ class Leases:
         self._ask(source, lease, interval, burst, ahead)
         return True
 
-    def _begin(self, now: float, window: float) -> None:
-        """Forget the sources that are not busy any more."""
+    def _forget_idle(self, now: float, window: float) -> None:
         self._recent.clear()
         self._leases = {
             source: lease
@@ -160,13 +181,13 @@ class Leases:
             return
         spent = lease.spent = min(lease.spent, burst)
         key = f"txmux:{{{self._listener}:{source:x}}}"
-        arguments = (max(1, interval // _MICROSECONDS), burst, ahead, spent)
+        arguments = ("rate", max(1, interval // _MICROSECONDS), burst, ahead, spent)
 
         def answered(granted: int, wait: float) -> None:
             now = self._rates.seconds()
             lease.is_asking = False
             lease.spent -= spent
-            # Who came meanwhile has had some of it.
+            # Clients that came meanwhile have had some of it.
             paid = min(granted, lease.spent)
             lease.spent -= paid
             fresh = lease.tokens if now < lease.good_until else 0
@@ -181,10 +202,99 @@ class Leases:
             lease.is_asking = False
 
     def forget(self) -> None:
-        """Know nothing any more, since nobody answers."""
-        self._held.forget()
+        """Forget all that Redis has said, since it does not answer."""
+        self.counts.forget()
         self._leases.clear()
         self._recent.clear()
+
+
+@attrs.define(eq=False)
+class _CountedSource:
+    """One that has many connections.
+
+    Attributes:
+        others: Those that it has at other machines.
+        known_until: Until when that is good.
+        is_asking: Whether an answer is on its way.
+    """
+
+    others: int = 0
+    known_until: float = 0.0
+    is_asking: bool = False
+
+
+class SharedCounts:
+    """The numbers of connections of the sources of one listener.
+
+    Args:
+        rates: Asks.
+        listener: Its name.
+    """
+
+    def __init__(self, rates: SharedRates, listener: str) -> None:
+        self._rates = rates
+        self._listener = listener
+        self._machine = ""
+        self._count: Callable[[int], int] = lambda _: 0
+        self._sources: dict[int, _CountedSource] = {}
+        self._call: Any = None
+
+    def at_other_machines(
+        self, source: int, here: int, limit: int, machine: str, count: Callable[[int], int]
+    ) -> int:
+        """Return how many connections a source has at other machines, as far as is known.
+
+        Args:
+            source: See `txmux.access.per_source.source_of`.
+            here: How many it has at this one.
+            limit: The highest number.
+            machine: The name of this one.
+            count: Returns how many a source has here.
+        """
+        rates, self._machine, self._count = self._rates, machine, count
+        if not rates.is_up:
+            return 0
+        found = self._sources.get(source)
+        if found is None:
+            # The one that is about to come counts, too.
+            if 2 * (here + 1) < limit or len(self._sources) >= _MOST_COUNTED:
+                return 0
+            found = self._sources[source] = _CountedSource()
+            self._report(source, found, here + 1)
+            if self._call is None:
+                self._call = rates.later(_OFTEN, self._report_all)
+        return found.others if rates.seconds() < found.known_until else 0
+
+    def _report_all(self) -> None:
+        self._call = None
+        for source, found in [*self._sources.items()]:
+            here = self._count(source)
+            if not here and not found.is_asking:
+                del self._sources[source]
+            self._report(source, found, here)
+        if self._sources:
+            self._call = self._rates.later(_OFTEN, self._report_all)
+
+    def _report(self, source: int, found: _CountedSource, here: int) -> None:
+        if found.is_asking:
+            return
+
+        def answered(others: int, _: float) -> None:
+            found.is_asking = False
+            found.others = others
+            found.known_until = self._rates.seconds() + _COUNT_GOOD
+
+        key = f"txmux:{{{self._listener}:{source:x}}}:held"
+        arguments = ("count", self._machine, here, round(_COUNT_GOOD * 1000))
+        found.is_asking = True
+        if not self._rates.ask(key, arguments, answered):
+            found.is_asking = False
+
+    def forget(self) -> None:
+        self._sources.clear()
+        if self._call is not None:
+            self._call.cancel()
+            self._call = None
 
 
 class SharedRates:
@@ -195,7 +305,7 @@ class SharedRates:
         seconds: Tells the time.
 
     Attributes:
-        is_up: Whether there is somebody to ask.
+        is_up: Whether Redis can be asked.
         seconds: As above.
         later: Calls something after some seconds.
     """
@@ -208,52 +318,42 @@ class SharedRates:
         self.later = reactor.callLater
         self.is_up = False
         self._listeners: dict[str, Leases] = {}
-        self._place: tuple[Store | None, Path | None] = (None, None)
-        self._link: Link | None = None
-        self._redis: Any = None
-        self._asked: deque[float] = deque()
+        self._used: tuple[Store | None, Path | None] = (None, None)
+        self._client: RedisClient | None = None
+        self._asked_at: deque[float] = deque()
         self._epoch = 0
         self._looking: IDelayedCall | None = None
         self._again: IDelayedCall | None = None
         self._wait = _SHORTEST
-        self._is_told = False
+        self._is_reported = False
         self._second = 0
         self._questions = 0
 
     def of(self, listener: str) -> Leases:
-        """Return what is shared of a listener."""
         if listener not in self._listeners:
             self._listeners[listener] = Leases(self, listener)
         return self._listeners[listener]
 
     def use(self, store: Store | None, password: Path | None) -> None:
-        """Ask this Redis, or nobody."""
-        if (store, password) == self._place:
+        """Share limits by this Redis, or by none."""
+        if (store, password) == self._used:
             return
         self.stop()
-        self._place = (store, password)
+        self._used = (store, password)
         if store is not None:
-            made = Link(self._reactor, store, password, RedisProtocol, self._connected, self._gone)
-            self._link = made
+            # Why it cannot be used is logged where bans are shared.
+            made = RedisClient(self._reactor, store, password, self._try, lambda _: self._down())
+            self._client = made
             self._reactor.callWhenRunning(made.start)
 
     @property
     def is_wanted(self) -> bool:
-        return self._link is not None
-
-    def _connected(self, redis: Any) -> None:
-        self._redis = redis
-        self._try()
-
-    def _gone(self, _: str) -> None:
-        # That it is gone is told by the one who shares bans.
-        self._redis = None
-        self._down()
+        return self._client is not None
 
     def _down(self) -> None:
         self.is_up = False
         self._epoch += 1
-        self._asked.clear()
+        self._asked_at.clear()
         for call in (self._looking, self._again):
             if call is not None:
                 call.cancel()
@@ -264,28 +364,29 @@ class SharedRates:
     def _try(self) -> None:
         """Load the script, and see whether the answer comes in time."""
         self._again = None
+        if self._client is None:
+            return
         epoch = self._epoch
 
         def loaded(_: object) -> None:
             if epoch == self._epoch:
-                self._asked.popleft()
+                self._asked_at.popleft()
                 self.is_up = True
                 self._wait = _SHORTEST
-                if self._is_told:
-                    self._is_told = False
+                if self._is_reported:
+                    self._is_reported = False
                     self._log.info("{store} answers in time again", store=self._text())
 
-        self._redis.script_load(held.SCRIPT).addErrback(self._refused, epoch)
-        loading: Deferred[Any] = self._redis.script_load(_SCRIPT)
+        loading: Deferred[Any] = self._client.redis.script_load(_SCRIPT)
         loading.addCallbacks(loaded, lambda failure: self._refused(failure, epoch))
         self._note()
 
     def _text(self) -> str:
-        return self._place[0].text if self._place[0] else "Redis"
+        return self._used[0].text if self._used[0] else "Redis"
 
     def _note(self) -> None:
         """Record that something was asked just now."""
-        self._asked.append(self.seconds())
+        self._asked_at.append(self.seconds())
         if self._looking is None:
             self._look_in(_SLOW)
 
@@ -295,10 +396,10 @@ class SharedRates:
     def _look(self, due: float) -> None:
         """See whether the oldest answer is late; not if this process is late itself, and the answer may be there."""
         self._looking = None
-        if not self._asked:
+        if not self._asked_at:
             return
         now = self.seconds()
-        late = self._asked[0] + _SLOW - now
+        late = self._asked_at[0] + _SLOW - now
         if now - due > _SLOW / 2:
             self._look_in(_SLOW / 2)
         elif late > 0:
@@ -312,12 +413,12 @@ class SharedRates:
 
     def _pause(self, why: str) -> None:
         self._down()
-        if self._redis is None:
+        if self._client is None or self._client.redis is None:
             return
-        if not self._is_told:
-            self._is_told = True
-            told = "{store}: {why}; limits are this machine's own until it does"
-            self._log.warn(told, store=self._text(), why=printable(why, _LONGEST_WHY))
+        if not self._is_reported:
+            self._is_reported = True
+            message = "{store}: {why}; limits are this machine's own until it does"
+            self._log.warn(message, store=self._text(), why=printable(why, _LONGEST_WHY))
         self._again = self._reactor.callLater(self._wait, self._try)
         self._wait = min(2 * self._wait, _LONGEST)
 
@@ -326,46 +427,43 @@ class SharedRates:
         key: str,
         arguments: tuple[object, ...],
         answered: Callable[[int, float], None],
-        script: str = _SCRIPT,
     ) -> bool:
-        """Ask something, and tell whether that could be.
+        """Run the script, if that can be; returns whether it can.
 
         Args:
             key: Of the source.
             arguments: See the script.
-            answered: Is given what the script gives, its second number in seconds.
-            script: `_SCRIPT`, or that of `held`.
+            answered: Called with what the script returns, its second number in seconds.
         """
         now = self.seconds()
         if math.floor(now) != self._second:
             self._second, self._questions = math.floor(now), 0
         self._questions += 1
-        if self._questions > _MOST_QUESTIONS or not self.is_up:
+        if self._questions > _MOST_QUESTIONS or not self.is_up or self._client is None:
             return False
         epoch = self._epoch
 
-        def told(found: Any) -> None:
+        def returned(found: Any) -> None:
             if epoch == self._epoch:
-                self._asked.popleft()
+                self._asked_at.popleft()
                 granted, wait = map(int, found)
                 answered(granted, wait / 1e6)
 
         def failed(failure: Any) -> None:
             if failure.check(ScriptDoesNotExist) and epoch == self._epoch:
-                self._down()  # somebody has cleared all scripts
+                self._down()  # an operator has cleared all scripts
                 self._try()
             else:
                 self._refused(failure, epoch)
 
-        asking: Deferred[Any] = self._redis.evalsha(_SHA[script], [key], [*map(str, arguments)])
-        asking.addCallbacks(told, failed)
+        asking: Deferred[Any] = self._client.redis.evalsha(_SHA, [key], [*map(str, arguments)])
+        asking.addCallbacks(returned, failed)
         asking.addErrback(lambda failure: self._refused(failure, epoch))
         self._note()
         return True
 
     def stop(self) -> Deferred[Any]:
-        """Ask nobody any more."""
-        link, self._link, self._redis = self._link, None, None
-        self._place = (None, None)
+        client, self._client = self._client, None
+        self._used = (None, None)
         self._down()
-        return succeed(None) if link is None else link.stop()
+        return succeed(None) if client is None else client.stop()

@@ -11,11 +11,11 @@ from txredisapi import RedisProtocol  # type: ignore[import-untyped]
 
 from tests.support.mux import VirtualTime
 from tests.support.peers import PeerFactory, listen, reactor
-from txmux.access.shared.link import Link
+from txmux.access.shared.client import RedisConnection
 from txmux.rules.model.store import Store
 
 
-class LinkTest(TestCase):
+class ConnectionTest(TestCase):
     """A Redis that the test plays."""
 
     timeout = 120
@@ -27,7 +27,9 @@ class LinkTest(TestCase):
         self.came: list[float] = []
         self.up: list[Any] = []
         store = Store(f"redis://127.0.0.1:{port}", "127.0.0.1", port)
-        self.link = Link(self.time, store, None, RedisProtocol, self.is_up, lambda _: None)
+        self.link = RedisConnection(
+            self.time, store, None, RedisProtocol, self.is_up, lambda _: None
+        )
         self.addCleanup(lambda: Deferred.fromCoroutine(self.stop()))
         self.link.start()
 
@@ -38,10 +40,10 @@ class LinkTest(TestCase):
             self.time.advance(0)
             await deferLater(reactor, 0)
 
-    def is_up(self, redis: Any) -> None:
+    def is_up(self) -> None:
         """Note a connection."""
         self.came.append(self.time.seconds())
-        self.up.append(redis)
+        self.up.append(self.link.protocol)
 
     async def again(self) -> float:
         """Break the connection off, and give the seconds until there is another one."""

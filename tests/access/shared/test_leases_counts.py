@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from txmux.access.shared.held import Held
+from txmux.access.shared.leases import SharedCounts
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,9 +29,8 @@ class _Rates:
         key: str,
         arguments: tuple[Any, ...],
         answered: Callable[[int, float], None],
-        script: str = "",
     ) -> bool:
-        self.told.append(arguments)
+        self.told.append(arguments[1:])
         if self.answers:
             answered(self.others, 0)
         return True
@@ -39,8 +38,6 @@ class _Rates:
 
 class _Counted:
     """Counts the connections of this machine."""
-
-    machine = "m"
 
     def __init__(self) -> None:
         self.here = 0
@@ -54,13 +51,14 @@ class HeldTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.clock = Clock()
-        self.rates: Any = _Rates(self.clock)
+        make: Any = _Rates
+        self.rates = make(self.clock)
         self.counted = _Counted()
-        self.held = Held(self.rates, "x")
+        self.held = SharedCounts(self.rates, "x")
 
     def at_other_machines(self) -> int:
         """Ask as a client comes, of ten that may."""
-        return self.held.at_other_machines(1, self.counted.here, 10, self.counted)
+        return self.held.at_other_machines(1, self.counted.here, 10, "m", self.counted.count)
 
     def test_few(self) -> None:
         """Who has less than half of what it may is not told of."""

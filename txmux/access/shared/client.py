@@ -1,27 +1,27 @@
-"""A connection to Redis that is made again whenever it is gone."""
+"""A client of Redis that connects again whenever its connections are lost."""
 
 from __future__ import annotations
 
 import random
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import Deferred, FirstError, gatherResults
 from twisted.internet.protocol import Factory
 from twisted.internet.task import deferLater
+from txredisapi import RedisProtocol, SubscriberProtocol  # type: ignore[import-untyped]
 
 from txmux.errors import MuxError
 from txmux.files import read_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
     from pathlib import Path
 
     from twisted.internet.interfaces import IDelayedCall, IStreamClientEndpoint
     from twisted.python.failure import Failure
 
     from txmux.rules.model.store import Store
-
-__all__ = ["Link", "StoreError"]
 
 _PATIENCE = 5.0
 """Seconds to connect in, and to be let in."""
@@ -34,8 +34,8 @@ class StoreError(MuxError):
     """Redis cannot be used."""
 
 
-class _Factory(Factory):
-    """Has what txredisapi's protocols want of theirs: they tell it that a password or a database is refused."""
+class _RedisFactory(Factory):
+    """Has what txredisapi's protocols want of theirs: they report to it that a password or a database is refused."""
 
     noisy = False
     isLazy = False
@@ -57,13 +57,13 @@ class _Factory(Factory):
         return made
 
     def stopTrying(self) -> None:
-        """Whether it is tried again, the link decides."""
+        """Ignore that: `RedisConnection` decides whether it is tried again."""
 
     def connectionError(self, why: object) -> None:
         self.problem = str(why)
 
 
-class Link:
+class RedisConnection:
     """Connects, and connects again: the first time at once, then after times that double, until a connection has lasted.
 
     Args:
@@ -71,8 +71,11 @@ class Link:
         store: Where.
         password: The file with the password.
         make: Makes the protocol, of txredisapi, from its keyword arguments.
-        up: Is given the protocol, once it can be used.
-        down: Is told that it cannot any more, or could not be made, and why; not again while that lasts.
+        up: Called once the protocol can be used.
+        down: Called with the reason once it cannot, or could not be made; not again while that lasts.
+
+    Attributes:
+        protocol: ``None`` while there is no connection.
     """
 
     def __init__(
@@ -81,7 +84,7 @@ class Link:
         store: Store,
         password: Path | None,
         make: Callable[..., Any],
-        up: Callable[[Any], object],
+        up: Callable[[], object],
         down: Callable[[str], object],
     ) -> None:
         self._reactor = reactor
@@ -92,21 +95,20 @@ class Link:
         self._down = down
         self._wait = _SHORTEST
         self._up_at = 0.0
-        self._is_told = False
+        self._is_reported = False
         self._again: IDelayedCall | None = None
         self._trying: Deferred[Any] | None = None
-        self._protocol: Any = None
+        self.protocol: Any = None
         self._stopped = False
 
     def start(self) -> None:
-        """Connect."""
         self._again = None
         if not self._stopped:
             self._trying = Deferred.fromCoroutine(self._connect())
             self._trying.addErrback(self._failed)
 
     async def _connect(self) -> None:
-        factory = _Factory(self._protocol_of)
+        factory = _RedisFactory(self._protocol_of)
         endpoint = await self._endpoint()
         connecting = endpoint.connect(factory)
         connecting.addTimeout(_PATIENCE, self._reactor)
@@ -119,10 +121,10 @@ class Link:
         first.addTimeout(_PATIENCE, self._reactor)
         if not await first:
             raise StoreError(factory.problem or "it closes the connection")
-        self._protocol, self._trying = protocol, None
-        self._up_at, self._is_told = self._reactor.seconds(), False
+        self.protocol, self._trying = protocol, None
+        self._up_at, self._is_reported = self._reactor.seconds(), False
         protocol.whenDisconnected().addCallback(lambda _: self._lost())
-        self._up(protocol)
+        self._up()
 
     def _protocol_of(self) -> Any:
         store = self._store
@@ -145,7 +147,7 @@ class Link:
             raise StoreError(f"'{self._password}' is not text") from None
 
     async def _endpoint(self) -> IStreamClientEndpoint:
-        # Only who shares limits needs it, and it imports TLS.
+        # Only a service that shares limits needs it, and it imports TLS.
         from twisted.internet.endpoints import (  # noqa: PLC0415
             HostnameEndpoint,
             UNIXClientEndpoint,
@@ -153,7 +155,7 @@ class Link:
         )
 
         store = self._store
-        self._secret()  # told before anybody is connected to
+        self._secret()  # what is wrong with it is reported before a connection is made
         if store.path is not None:
             at_path: IStreamClientEndpoint = UNIXClientEndpoint(self._reactor, str(store.path))
             return at_path
@@ -170,19 +172,19 @@ class Link:
         self._trying = None
         if self._stopped:
             return
-        if not self._is_told:
-            self._is_told = True
+        if not self._is_reported:
+            self._is_reported = True
             self._down(failure.getErrorMessage() or type(failure.value).__name__)
         wait, self._wait = self._wait, min(2 * self._wait, _LONGEST)
         # Not all machines come back in one moment.
         self._again = self._reactor.callLater(wait * random.uniform(0.8, 1.2), self.start)  # nosec B311  # noqa: S311 - not for secrets
 
     def _lost(self) -> None:
-        self._protocol = None
+        self.protocol = None
         if not self._stopped:
-            self._is_told = True
+            self._is_reported = True
             self._down("the connection is gone")
-            # Who is left again and again is not asked for everything several times in a second.
+            # A Redis that is lost again and again is not asked for everything several times in a second.
             lasted = self._reactor.seconds() - self._up_at
             wait = _SHORTEST if lasted > _LONGEST else self._wait
             self._wait = min(2 * wait, _LONGEST)
@@ -190,11 +192,11 @@ class Link:
 
     def drop(self) -> None:
         """Break the connection off, and connect again."""
-        if self._protocol is not None:
-            self._protocol.transport.abortConnection()
+        if self.protocol is not None:
+            self.protocol.transport.abortConnection()
 
     def stop(self) -> Deferred[Any]:
-        """Be gone for good."""
+        """Disconnect for good."""
         self._stopped = True
         if self._again is not None:
             self._again.cancel()
@@ -202,13 +204,114 @@ class Link:
         waiting: list[Deferred[Any]] = []
         if self._trying is not None:
             self._trying.cancel()
-        if self._protocol is not None:
-            waiting.append(self._protocol.whenDisconnected())
+        if self.protocol is not None:
+            waiting.append(self.protocol.whenDisconnected())
             # It reads a reply a turn, of as many as have come.
-            self._protocol.dataReceived = _nothing
-            self._protocol.transport.abortConnection()
+            self.protocol.dataReceived = lambda _: None
+            self.protocol.transport.abortConnection()
             waiting += [deferLater(self._reactor, 0) for _ in range(2)]
         return gatherResults(waiting)
+
+
+class RedisClient:
+    """A connection to Redis, and another one that subscribes to a channel, if one is given. If either is lost, both are made again.
+
+    Args:
+        reactor: Connects, and tells the time.
+        store: Where.
+        password: The file with the password.
+        up: Called once Redis can be used; see `redis`.
+        down: Called with the reason once it cannot, or cannot be connected to.
+        patience: Seconds in which Redis has to answer; ``None`` is no limit.
+        channel: Its name.
+        heard: Called with each message of the channel.
+
+    Attributes:
+        redis: The protocol, of txredisapi; ``None`` while Redis cannot be used.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        store: Store,
+        password: Path | None,
+        up: Callable[[], object],
+        down: Callable[[str], object],
+        *,
+        patience: float | None = None,
+        channel: str = "",
+        heard: Callable[[Any], object] = lambda _: None,
+    ) -> None:
+        self._up = up
+        self._down = down
+        self._channel = channel
+        self._busy: set[Deferred[Any]] = set()
+        self._stopped = False
+        self.redis: Any = None
+        makers = [partial(RedisProtocol, replyTimeout=patience)]
+        if channel:
+            makers.append(partial(_Subscriber, heard, replyTimeout=patience))
+        self._connections = [
+            RedisConnection(reactor, store, password, make, self._connected, self._lost)
+            for make in makers
+        ]
+
+    def start(self) -> None:
+        for one in self._connections:
+            one.start()
+
+    def _connected(self) -> None:
+        if all(one.protocol is not None for one in self._connections):
+            self.run(self._begin())
+
+    async def _begin(self) -> None:
+        first, *others = [one.protocol for one in self._connections]
+        for one in others:
+            await one.subscribe([self._channel])
+        self.redis = first
+        self._up()
+
+    def _lost(self, why: str) -> None:
+        self.redis = None
+        self._down(why)
+        for one in self._connections:
+            one.drop()
+
+    async def ping_channel(self) -> None:
+        """See whether the connection that only listens is still there."""
+        for one in self._connections[1:]:
+            await one.protocol.ping()
+
+    def run(self, work: Coroutine[Any, Any, object]) -> None:
+        """Run something that asks Redis; if that fails, both connections are made again."""
+        done = Deferred.fromCoroutine(work)
+        self._busy.add(done)
+        done.addErrback(self._failed)
+        done.addBoth(lambda _: self._busy.discard(done))
+
+    def _failed(self, failure: Failure) -> None:
+        if isinstance(failure.value, FirstError):
+            failure = failure.value.subFailure
+        if not self._stopped:
+            self._lost(failure.getErrorMessage() or type(failure.value).__name__)
+
+    def stop(self) -> Deferred[Any]:
+        """Disconnect for good, and cancel what runs."""
+        self._stopped = True
+        for one in [*self._busy]:
+            one.cancel()
+        return gatherResults([one.stop() for one in self._connections])
+
+
+class _Subscriber(SubscriberProtocol):  # type: ignore[misc]
+    """Calls a function with what is published."""
+
+    def __init__(self, heard: Callable[[Any], object], **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self._heard = heard
+
+    def messageReceived(self, pattern: object, channel: object, message: Any) -> None:  # noqa: ARG002
+        self._heard(message)
 
 
 def _why_no_tls(failure: Failure) -> str:
@@ -222,7 +325,3 @@ def _why_no_tls(failure: Failure) -> str:
     if why == "certificate verify failed":
         why = "its certificate is not valid, or not of an authority that this machine trusts"
     return f"no TLS: {why}"
-
-
-def _nothing(*_: object) -> None:
-    """Read no more."""
