@@ -22,7 +22,7 @@ from tests.access.shared.machine import Machine
 from tests.support.certificates import make_authority
 from tests.support.consul import Instance
 from txmux.access.bans import Ban, banned_network, written
-from txmux.access.lists.decisions import Decisions
+from txmux.access.lists.crowdsec import Decisions
 from txmux.access.shared.bans import SharedBans
 from txmux.access.shared.leases import SharedRates
 from txmux.admin.audit import audit

@@ -16,7 +16,7 @@ from tests.interop.mux import Mux
 from tests.service.test_privileges import require_root
 from tests.support.folders import make_folder
 from tests.support.leaks import added_since, look
-from txmux.access.lists.files import Watched
+from txmux.access.lists.updates import Watched
 from txmux.files import open_log, open_safely, read_bytes, read_secret
 from txmux.processes.privilege.opener import Opener, OpenerError
 

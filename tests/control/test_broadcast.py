@@ -14,8 +14,7 @@ from twisted.logger import capturedLogs
 from tests.control.test_connections import LiveCase
 from tests.processes.running import halted
 from tests.support.peers import connect, reactor
-from txmux.access.lists.current import varying_of
-from txmux.access.lists.packing import pack
+from txmux.access.lists.current import pack, varying_of
 from txmux.control.broadcast import PATIENCE
 from txmux.control.filters import EVERY, Filters, Page
 from txmux.rules.model import NetworkSet

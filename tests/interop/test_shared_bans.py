@@ -23,7 +23,7 @@ from tests.programs import require_program
 from tests.support.folders import make_folder
 from tests.support.peers import reactor
 from tests.support.supervised import SupervisedTestCase
-from txmux.access import banning
+from txmux.access import bans
 from txmux.access.bans import Ban, banned_network, written
 from txmux.access.shared.bans import SharedBans, SharingTimes
 from txmux.rules.model.store import Store
@@ -172,7 +172,7 @@ class SharedBansTest(SupervisedTestCase):
 
     async def test_full(self) -> None:
         """A machine that has no room for all bans says in its status how many do not hold there."""
-        self.patch(banning, "_MOST", 1)
+        self.patch(bans, "_MOST", 1)
         for number in range(3):
             record = {"network": f"192.0.2.{number}", "since": 5, "until": None, "ban": True}
             self.cli("set", f"txmux:ban:192.0.2.{number}", json.dumps(record))
@@ -301,7 +301,7 @@ class ClocksTest(MachinesCase):
     async def test_full(self) -> None:
         """Bans that there is no room for hold after the next comparison, if there is some by then."""
         self.times = SharingTimes(pings=0.1, compared=0.2)
-        self.patch(banning, "_MOST", 2)
+        self.patch(bans, "_MOST", 2)
         one, shared = await self.machine()
         await one.ban("192.0.2.1")
         await one.ban("192.0.2.2")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from txmux.access.banned import Banned
+from txmux.access.bans import Banned
 from txmux.access.per_source import PerSource, SourceLimits, source_of
 from txmux.net.addresses import ip_address_of
 

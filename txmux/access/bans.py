@@ -1,8 +1,9 @@
-"""Bans that operators make beside the rules: who, until when and why. Pure."""
+"""Bans beside the rules: what they are (`Bans`), whom they keep out of a process (`Banned`), and how operators change them (`ServiceBans`)."""
 
 from __future__ import annotations
 
 import math
+import time
 from heapq import heapify, heappop, heappush
 from ipaddress import ip_network
 from itertools import count
@@ -10,16 +11,14 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import attrs
 
-from txmux.errors import printable
+from txmux.errors import MuxError, printable
 from txmux.rules.model.networks import unmapped
 from txmux.wire.jsontext import time_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 
-    from txmux.rules.model import IPNetwork
-
-__all__ = ["Ban", "Bans", "Change", "banned_network", "written"]
+    from txmux.rules.model import IPAddress, IPNetwork
 
 _LONGEST_REASON = 200
 _AT_ONCE = 1000
@@ -189,3 +188,165 @@ class Bans:
         gone: Iterable[str] = values.get("gone", ())
         changes: list[Change] = [(ban.network, ban) for ban in bans]
         return self.change([*changes, *((banned_network(network), None) for network in gone)])
+
+
+Row: TypeAlias = "tuple[int, int, int, float | None]"
+"""A change as a message between processes has it: the version, how many bits of an address may be any, the others as a number, and until
+when it is banned, which is ``None`` for always and 0 for no more."""
+
+
+def rows_of(changes: Iterable[Change]) -> list[Row]:
+    """Return what other processes are told of changes."""
+    rows: list[Row] = []
+    for network, ban in changes:
+        shift = network.max_prefixlen - network.prefixlen
+        until = 0 if ban is None else None if ban.until == math.inf else ban.until
+        rows.append((network.version, shift, int(network.network_address) >> shift, until))
+    return rows
+
+
+class Banned:
+    """Networks that are banned until some time; whose time is over is let in without a timer.
+
+    Args:
+        now: Tells the time of day, in seconds since 1970.
+
+    Attributes:
+        any: Whether there may be somebody.
+    """
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self._now = now
+        self._until: dict[int, dict[int, dict[int, float]]] = {4: {}, 6: {}}
+        self.any = False
+
+    def change(self, rows: Iterable[Row]) -> bool:
+        """Ban networks, or no more, as `rows_of` tells it.
+
+        Returns:
+            Whether anybody is banned who was not.
+        """
+        now, is_new = self._now(), False
+        for version, shift, prefix, end in rows:
+            by_shift = self._until[version]
+            ends = by_shift.setdefault(shift, {})
+            before, until = ends.pop(prefix, 0.0), math.inf if end is None else float(end)
+            if until:
+                ends[prefix] = until
+                is_new = is_new or before <= now < until
+            elif not ends:  # each length that is there costs all clients a look
+                del by_shift[shift]
+        self.any = any(self._until.values())
+        return is_new
+
+    def __contains__(self, address: IPAddress) -> bool:
+        number = int(address)
+        for shift, ends in self._until[address.version].items():
+            until = ends.get(number >> shift)
+            if until is not None and until > self._now():
+                return True
+        return False
+
+
+_MOST = 100_000
+"""Bans that each process keeps."""
+
+FULL = f"there are {_MOST} bans already; ban networks, or use a file"
+
+
+class BanError(MuxError):
+    """A ban cannot be added or lifted."""
+
+
+class ServiceBans:
+    """Adds and lifts bans in every process of a service.
+
+    Args:
+        kept: Returns the bans, of which some may be over.
+        change: Sends changes to every process, and returns those that have not answered.
+        now: Tells the time of day, in seconds since 1970.
+
+    Attributes:
+        publish: Is called for each change here with the network and its ban, or ``None``. Nobody waits for what it does.
+    """
+
+    def __init__(
+        self,
+        kept: Callable[[], Bans],
+        change: Callable[[Sequence[Change]], Awaitable[list[str]]],
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._kept = kept
+        self._change = change
+        self._now = now
+        self.publish: Callable[[IPNetwork, Ban | None], object] | None = None
+
+    def __len__(self) -> int:
+        return len(self._kept())
+
+    def get(self, network: IPNetwork) -> Ban | None:
+        """Return the ban of this very network, which may be over."""
+        return self._kept().get(network)
+
+    def current(self) -> list[Ban]:
+        """List the bans that hold, in the order of their networks."""
+        return self._kept().at(self._now())
+
+    async def add(self, ban: Ban) -> str:
+        """Ban a network on every listener; replaces an earlier ban of the same network.
+
+        Returns:
+            What has changed.
+
+        Raises:
+            BanError: There are too many.
+        """
+        bans = self._kept()
+        gone = bans.expire(self._now()) if len(bans) >= _MOST else []
+        if len(bans) >= _MOST and bans.get(ban.network) is None:
+            raise BanError(FULL)
+        late = await self._change([*gone, (ban.network, ban)])
+        return self._changed(ban.network, ban, "is banned", late)
+
+    async def lift(self, network: IPNetwork) -> str:
+        """Lift the ban of this very network.
+
+        Returns:
+            What has changed.
+
+        Raises:
+            BanError: There is none.
+        """
+        bans = self._kept()
+        ban = bans.get(network)
+        if ban is None or ban.until <= self._now():
+            wider = bans.wider(network)
+            hint = "" if wider is None else f"; {written(wider)} is, unban that"
+            raise BanError(f"{written(network)} is not banned{hint}")
+        late = await self._change([(network, None)])
+        return self._changed(network, None, "is not banned any more", late)
+
+    def _changed(self, network: IPNetwork, ban: Ban | None, how: str, late: Sequence[str]) -> str:
+        if self.publish is not None:
+            self.publish(network, ban)
+        return "; ".join([f"{written(network)} {how}", *(f"not yet: {one}" for one in late)])
+
+    async def merge(self, changes: Iterable[Change]) -> list[IPNetwork]:
+        """Apply changes of another machine: of each network its ban, or ``None``.
+
+        Returns:
+            The networks whose bans there is no room for.
+        """
+        bans = self._kept()
+        room = _MOST - len(bans)
+        taken: list[Change] = []
+        left_out: list[IPNetwork] = []
+        for network, ban in changes:
+            if bans.get(network) is None and ban is not None:
+                room -= 1
+                if room < 0:
+                    left_out.append(network)
+                    continue
+            taken.append((network, ban))
+        await self._change(taken)
+        return left_out

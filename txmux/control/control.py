@@ -11,8 +11,7 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.threads import deferToThread
 from twisted.logger import Logger
 
-from txmux.access.banning import ServiceBans
-from txmux.access.bans import Bans
+from txmux.access.bans import Bans, ServiceBans
 from txmux.access.lists.updates import ListUpdates
 from txmux.access.shared.sharing import Sharing
 from txmux.control.backends import address_states, backends_document

@@ -6,16 +6,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import attrs
 
-from txmux.access.banned import rows_of
-from txmux.access.bans import Bans
+from txmux.access.bans import Bans, rows_of
 from txmux.access.lists.current import Lists
 from txmux.backends.pool.overrides import AS_RULED, ServerOverrides, as_json, from_json
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
-    from txmux.access.banned import Row
-    from txmux.access.bans import Change
+    from txmux.access.bans import Change, Row
     from txmux.backends.upstreams import Upstreams
     from txmux.control.broadcast import Askable
 

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from twisted.internet.interfaces import IListeningPort
 
-    from txmux.access.banned import Row
+    from txmux.access.bans import Row
     from txmux.access.loops import LoopDetector
     from txmux.backends.names.resolve import Names
     from txmux.rules.model import Rules

@@ -11,7 +11,7 @@ rules        which version there is, and the last reload: see `txmux.processes.u
 servers      how each server is: see `txmux.backends.pool.server_health.ServerHealth.as_json`
 names        the addresses of names: see `txmux.backends.names.resolve.Names.as_json`
 wanted       what an operator wants beside the rules: see `txmux.control.overrides`
-bans         who may not come in: see `txmux.access.bans.Bans.as_json`; a worker is told of them by ``banned``, see `txmux.access.banned`
+bans         who may not come in: see `txmux.access.bans.Bans.as_json`; a worker is told of them by ``banned``, see `Row` there
 networks     what is in networks that change while the rules hold: see `txmux.access.lists.current.Lists.contents`
 connections  those that limits count, which will be handed over: see `txmux.access.across_processes.SharedLimits.as_json`
 history      what was measured in the last minutes: see `txmux.control.rates.Rates.as_json`

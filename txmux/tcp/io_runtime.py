@@ -8,7 +8,7 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
-from txmux.access.banned import Banned
+from txmux.access.bans import Banned
 from txmux.access.lists.current import Lists
 from txmux.access.loops import LoopDetector
 from txmux.backends.connect.dial import dial

@@ -15,8 +15,8 @@ from twisted.internet.task import Clock
 from campaign.fuzz.target import Target, see
 from tests.access.shared.machine import Machine
 from txmux.access.bans import Ban
-from txmux.access.lists.decisions import Decisions
-from txmux.access.lists.packing import pack
+from txmux.access.lists.crowdsec import Decisions
+from txmux.access.lists.current import pack
 from txmux.access.shared.bans import SharedBans
 from txmux.adopt.receiving import NotGivenError
 from txmux.adopt.receiving import read as read_handed_over

@@ -9,13 +9,13 @@ from twisted.internet.task import deferLater
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import TestCase
 
-from tests.access.lists.test_decisions import decision
+from tests.access.lists.test_crowdsec_decisions import decision
 from tests.support.crowdsec import KEY, CrowdSecPlayed
 from tests.support.folders import make_folder
 from tests.support.mux import VirtualTime
 from tests.support.peers import reactor
 from txmux.access.lists.crowdsec import CrowdSec
-from txmux.access.lists.packing import unpack
+from txmux.access.lists.current import unpack
 
 if TYPE_CHECKING:
     from pathlib import Path

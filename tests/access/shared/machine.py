@@ -5,8 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from txmux.access.banning import ServiceBans
-from txmux.access.bans import Ban, Bans, banned_network, written
+from txmux.access.bans import Ban, Bans, ServiceBans, banned_network, written
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

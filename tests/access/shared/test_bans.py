@@ -14,7 +14,7 @@ from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.access.shared.machine import Machine
-from txmux.access import banning
+from txmux.access import bans
 from txmux.access.bans import Ban
 from txmux.access.shared.bans import SharedBans
 from txmux.rules.model.store import Store
@@ -120,7 +120,7 @@ class FullTests(SynchronousTestCase):
 
     def test_told(self) -> None:
         """How many bans do not hold is told, however often they are heard; the log has it once."""
-        self.patch(banning, "_MOST", 2)
+        self.patch(bans, "_MOST", 2)
         clock, machine = Clock(), Machine()
         shared = SharedBans(clock, _STORE, None, machine.bans)
         shared._looking.start(10.0, now=False)

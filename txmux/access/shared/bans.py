@@ -17,8 +17,7 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
-from txmux.access.banning import FULL
-from txmux.access.bans import Ban, banned_network, written
+from txmux.access.bans import FULL, Ban, banned_network, written
 from txmux.access.shared.client import RedisClient
 from txmux.errors import printable
 from txmux.telemetry.counting.present import length
@@ -30,8 +29,7 @@ if TYPE_CHECKING:
 
     from twisted.internet.interfaces import IDelayedCall
 
-    from txmux.access.banning import ServiceBans
-    from txmux.access.bans import Change
+    from txmux.access.bans import Change, ServiceBans
     from txmux.rules.model import IPNetwork
     from txmux.rules.model.store import Store
 

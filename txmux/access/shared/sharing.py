@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.defer import Deferred, succeed
 
 if TYPE_CHECKING:
-    from txmux.access.banning import ServiceBans
+    from txmux.access.bans import ServiceBans
     from txmux.access.shared.bans import SharedBans
     from txmux.rules.model import Rules
 

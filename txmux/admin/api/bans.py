@@ -7,8 +7,7 @@ import math
 import time
 from typing import TYPE_CHECKING, Any
 
-from txmux.access.banning import BanError
-from txmux.access.bans import Ban, banned_network
+from txmux.access.bans import Ban, BanError, banned_network
 from txmux.admin.fields import check_names, text, whole_number
 from txmux.admin.refused import RefusedError
 from txmux.admin.resource import Answer, Query, Resource

@@ -13,7 +13,7 @@ from twisted.internet import defer
 from twisted.internet.defer import Deferred, DeferredList, gatherResults, succeed
 from twisted.logger import Logger
 
-from txmux.access.banned import rows_of
+from txmux.access.bans import rows_of
 from txmux.backends.names.resolve import Names
 from txmux.backends.upstreams import Upstreams
 from txmux.control.overrides import ServiceState

@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from txmux.access.banned import Banned, rows_of
-from txmux.access.bans import Ban, Bans, banned_network
+from txmux.access.bans import Ban, Banned, Bans, banned_network, rows_of
 
 if TYPE_CHECKING:
     from txmux.access.bans import Change

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from txmux.access.lists.packing import pack, unpack
+from txmux.access.lists.current import pack, unpack
 from txmux.rules.model import NetworkSet
 
 _IPV4 = st.builds(

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from txmux.access.lists.decisions import Decisions, seconds_in
+from txmux.access.lists.crowdsec import Decisions, seconds_in
 
 
 def decision(value: str, duration: str = "4h", **others: str) -> dict[str, Any]:

@@ -13,8 +13,8 @@ from twisted.trial.unittest import TestCase
 
 from tests.support.folders import make_folder
 from txmux import files
-from txmux.access.lists.files import NetworksFile, Watched
-from txmux.access.lists.packing import unpack
+from txmux.access.lists.current import unpack
+from txmux.access.lists.updates import NetworksFile, Watched
 from txmux.files import use_helper
 
 if TYPE_CHECKING:
