@@ -16,6 +16,7 @@ from twisted.internet.error import ReactorNotRunning
 from twisted.logger import Logger
 
 from txmux.admin.endpoint import Endpoints
+from txmux.control.coalescing import Coalescer
 from txmux.control.control import Control
 from txmux.control.report import Report
 from txmux.control.watching import RulesWatch
@@ -36,7 +37,6 @@ from txmux.rules.changes import changes, unchangeable
 from txmux.rules.lint.warnings import lint
 from txmux.rules.problems import RulesError
 from txmux.rules.reading.parser import load
-from txmux.serving.coalescing import Coalescer
 from txmux.serving.endpoints import check_servers
 from txmux.serving.store import ListeningSockets
 from txmux.telemetry.counting.counters import Counters
@@ -122,7 +122,7 @@ class MuxService(Service):
             counting=counting,
         )
         # Until the end, so that none of them ends a process that drains.
-        self._signals = [SignalWatch(reactor, self._reloading.ask, signal.SIGHUP)]
+        self._signals = [SignalWatch(reactor, self._reloading.request, signal.SIGHUP)]
         if upgrades:
             self._signals += [
                 SignalWatch(reactor, self.reopen_files, signal.SIGUSR1),
@@ -169,7 +169,7 @@ class MuxService(Service):
 
     async def upgrade(self) -> Report:
         """Start this program again as it was started, and let it serve; this process ends when what it keeps has ended."""
-        await self._reloading.idle()
+        await self._reloading.wait_until_idle()
         try:
             changes = await self._upgraded()
         except (OpenerError, UpgradeError) as problem:
@@ -226,7 +226,7 @@ class MuxService(Service):
         shared = self._upgrades.begin_to_stop()
         if self.failure is None:
             await self._upgrades.leave()
-        await self._reloading.idle()
+        await self._reloading.wait_until_idle()
         supervisor = self.supervisor
         if supervisor is not None and not shared:
             await self._stop_signals.wait(self.control.rules.settings.grace)
@@ -265,13 +265,13 @@ class MuxService(Service):
         """
         if rules is not None:
             self._given = rules
-        return await self._reloading.ask()
+        return await self._reloading.request()
 
     def _rules_changed(self) -> bool:
         if self._upgrades.is_under_way:
             return False  # the new process reads them itself
         failed = partial(self._log.failure, "the reload failed")
-        self._reloading.ask().addErrback(failed)
+        self._reloading.request().addErrback(failed)
         return True
 
     async def _reload(self) -> Report:

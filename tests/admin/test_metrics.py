@@ -275,3 +275,19 @@ class ManyTest(AdminCase):
             served += 1
         self.assertGreater(served, 1)
         self.assertEqual(answered[0].body.count(b"txmux_route_matches_total{"), 3000)
+
+
+class PipeliningTest(AdminCase):
+    """The endpoint ``metrics``, by a client that does not wait for answers."""
+
+    async def test_pipelined(self) -> None:
+        """A client that asks a thousand times and reads nothing leaves the endpoint to another one."""
+        await self.start("metrics = 127.0.0.1:0")
+        port = self.port_of("metrics")
+        bad = await self.connect(port)
+        bad.transport.pauseProducing()
+        bad.send(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n" * 1000)
+        for _ in range(5):
+            told = await self.ask("GET", "/metrics", to=port)
+            self.assertEqual(told.status, 200)
+            self.assertIn(b"txmux_connections_total", told.body)

@@ -40,7 +40,7 @@ class WatchCase(ReloadCase):
         for _ in range(round(seconds * 2)):
             self.time.advance(0.5)
             await self.running.control.missing()  # the worker has answered what it was asked
-        await self.running._reloading.idle()
+        await self.running._reloading.wait_until_idle()
 
     def told(self) -> list[str]:
         """Give what the log has said of reloads, since it was asked before."""

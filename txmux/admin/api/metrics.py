@@ -9,12 +9,12 @@ from twisted.internet.threads import deferToThread
 
 from txmux.admin.extra import needs
 from txmux.admin.resource import Answer, Query, Resource
-from txmux.admin.shared import Shared
+from txmux.control.coalescing import Coalescer
 
 if TYPE_CHECKING:
     from txmux.control.control import Control
 
-_shared: WeakKeyDictionary[Any, Shared] = WeakKeyDictionary()
+_expositions: WeakKeyDictionary[Any, Coalescer[bytes]] = WeakKeyDictionary()
 
 
 async def _metrics(query: Query) -> Answer:
@@ -22,14 +22,14 @@ async def _metrics(query: Query) -> Answer:
         from txmux.admin.metrics import CONTENT_TYPE  # noqa: PLC0415 - an extra
     except ImportError as missing:
         raise needs("metrics") from missing
-    shared = _shared.get(query.control)
-    if shared is None:
-        shared = _shared[query.control] = _share(query.control)
-    return Answer(await shared.get(), CONTENT_TYPE)
+    expositions = _expositions.get(query.control)
+    if expositions is None:
+        expositions = _expositions[query.control] = _expositions_of(query.control)
+    return Answer(await expositions.request(), CONTENT_TYPE)
 
 
-def _share(control: Control) -> Shared:
-    """Make what all clients of a service have in common; it does not keep the service."""
+def _expositions_of(control: Control) -> Coalescer[bytes]:
+    """Make what all clients of a service share; it keeps no reference to the service."""
     from twisted.internet import reactor  # noqa: PLC0415 - importing it installs it
 
     from txmux.admin.metrics import exposition  # noqa: PLC0415 - an extra
@@ -38,11 +38,11 @@ def _share(control: Control) -> Shared:
 
     async def make() -> bytes:
         service = found()
-        assert service is not None  # noqa: S101 - whoever asks has it
+        assert service is not None  # noqa: S101 - the client has it
         # With thousands of routes it takes so long that clients would wait for it.
         return await deferToThread(exposition, await service.counts())
 
-    return Shared(reactor, make)
+    return Coalescer(make, reactor)
 
 
 RESOURCES = (Resource("GET", "/metrics", _metrics),)

@@ -1,11 +1,12 @@
-"""Doing something once for all who ask for it meanwhile."""
+"""Requests that come together share one run."""
 
 from __future__ import annotations
 
 from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from txmux.serving.coalescing import Coalescer
+from txmux.control.coalescing import Coalescer
 
 
 class CoalescingTest(SynchronousTestCase):
@@ -23,8 +24,8 @@ class CoalescingTest(SynchronousTestCase):
 
     def test_storm(self) -> None:
         """Those who ask while it is being done get one more, together."""
-        first = self.coalescing.ask()
-        storm = [self.coalescing.ask() for _ in range(50)]
+        first = self.coalescing.request()
+        storm = [self.coalescing.request() for _ in range(50)]
         self.assertEqual(len(self.done), 1)
         self.done[0].callback(1)
         self.assertEqual(self.successResultOf(first), 1)
@@ -35,7 +36,7 @@ class CoalescingTest(SynchronousTestCase):
 
     def test_failure(self) -> None:
         """What is raised goes to those who asked, and to nobody else."""
-        first, second = self.coalescing.ask(), self.coalescing.ask()
+        first, second = self.coalescing.request(), self.coalescing.request()
         self.done[0].errback(ValueError())
         self.failureResultOf(first, ValueError)
         self.done[1].callback(2)
@@ -43,11 +44,28 @@ class CoalescingTest(SynchronousTestCase):
 
     def test_idle(self) -> None:
         """One may wait until nothing is being done."""
-        self.successResultOf(self.coalescing.idle())
-        first, second = self.coalescing.ask(), self.coalescing.ask()
-        idle = self.coalescing.idle()
+        self.successResultOf(self.coalescing.wait_until_idle())
+        first, second = self.coalescing.request(), self.coalescing.request()
+        idle = self.coalescing.wait_until_idle()
         self.done[0].callback(1)
         self.assertNoResult(idle)
         self.done[1].callback(2)
         self.successResultOf(idle)
         self.assertEqual((self.successResultOf(first), self.successResultOf(second)), (1, 2))
+
+    def test_rest(self) -> None:
+        """With a clock, the next run starts after three times as long as the last one took, but two seconds at most."""
+        clock = Clock()
+        coalescing = Coalescer(self.do, clock)
+        for took, rest in ((0.1, 0.3), (10.0, 2.0)):
+            last = coalescing.request()
+            clock.advance(took)
+            self.done.pop().callback(1)
+            self.assertEqual(self.successResultOf(last), 1)
+            self.assertEqual(clock.getDelayedCalls(), [])
+            following = coalescing.request()
+            clock.advance(rest - 0.01)
+            self.assertEqual(self.done, [])
+            clock.advance(0.02)
+            self.done.pop().callback(2)
+            self.assertEqual(self.successResultOf(following), 2)

@@ -1,0 +1,78 @@
+"""Merges concurrent requests into one run."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.task import deferLater
+from twisted.python.failure import Failure
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+_T = TypeVar("_T")
+
+_REST = 3
+"""How many times as long as the last run the pause after it is, so that runs take a quarter of the time at most."""
+_LONGEST_REST = 2.0  # seconds
+
+
+class Coalescer(Generic[_T]):
+    """Does one run at a time. Requests that come during a run share the next one, so no result is older than its request.
+
+    Args:
+        run: Makes a result.
+        clock: For pauses between runs, which leave time for other work; ``None`` makes none.
+    """
+
+    def __init__(self, run: Callable[[], Awaitable[_T]], clock: Any = None) -> None:
+        self._run = run
+        self._clock = clock
+        self._not_before = 0.0
+        self._is_busy = False
+        self._waiting: list[Deferred[_T]] = []
+        self._idle: list[Deferred[None]] = []
+
+    def request(self) -> Deferred[_T]:
+        """Return the result of a run that starts after this call."""
+        waiting: Deferred[_T] = Deferred()
+        self._waiting.append(waiting)
+        if not self._is_busy:
+            self._is_busy = True
+            Deferred.fromCoroutine(self._run_all())
+        return waiting
+
+    def wait_until_idle(self) -> Deferred[None]:
+        if not self._is_busy:
+            return succeed(None)
+        idle: Deferred[None] = Deferred()
+        self._idle.append(idle)
+        return idle
+
+    async def _run_all(self) -> None:
+        while self._waiting:
+            await self._rest()
+            began = self._now()
+            waiting, self._waiting = self._waiting, []
+            result: _T | Failure
+            try:
+                result = await self._run()
+            except Exception:  # noqa: BLE001 - those that wait are given it
+                result = Failure()
+            ended = self._now()
+            self._not_before = ended + min(_LONGEST_REST, _REST * (ended - began))
+            for one in waiting:
+                one.callback(result)  # which takes a failure, too
+        self._is_busy = False
+        idle, self._idle = self._idle, []
+        for one_idle in idle:
+            one_idle.callback(None)
+
+    def _now(self) -> float:
+        return 0.0 if self._clock is None else self._clock.seconds()
+
+    async def _rest(self) -> None:
+        rest = self._not_before - self._now()
+        if rest > 0:
+            await deferLater(self._clock, rest)
