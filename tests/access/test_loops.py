@@ -13,7 +13,7 @@ from tests.support.mux import MuxTestCase, backend_at
 from txmux.access.loops import MOST_HOPS, LoopDetector
 from txmux.rules.embedding import route
 from txmux.rules.model import Listener, ServerTLS
-from txmux.serving.listening import listen_address, open_socket
+from txmux.serving.listen_addresses import open_socket, socket_address
 from txmux.tcp.io_runtime import IORuntime
 from txmux.tcp.listener import MuxFactory
 
@@ -94,7 +94,7 @@ class LoopTests(MuxTestCase):
 
     def looping(self, relay: Any = "auto", **backend: Any) -> int:
         """Listen with a multiplexer that is its own server."""
-        address = listen_address("127.0.0.1:0", 1024)
+        address = socket_address("127.0.0.1:0", 1024)
         assert address is not None
         with open_socket(address) as opened:
             number: int = opened.getsockname()[1]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from twisted.logger import capturedLogs
 
 from tests.processes.handover_case import HandoverCase
-from txmux.serving.listening import listen_address, open_socket
+from txmux.serving.listen_addresses import open_socket, socket_address
 
 if TYPE_CHECKING:
     from tests.support.peers import Peer
@@ -35,7 +35,7 @@ class KeepingTest(HandoverCase):
     async def moved(self, **settings: Any) -> Channel:
         """Hand the one over, and let another client come to the new process."""
         ((self.first, self.server),) = await self.relayed(1, queue=2, **settings)
-        address = listen_address("127.0.0.1:0", 10)
+        address = socket_address("127.0.0.1:0", 10)
         assert address is not None
         with open_socket(address) as opened:
             port: Any = self.new.listen(opened)

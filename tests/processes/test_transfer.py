@@ -55,7 +55,7 @@ class FlowsDoneTest(TestCase):
             configuration=SimpleNamespace(settings=SimpleNamespace(name="u"))
         )
         await self.told()
-        self.ports.enter("u", ListeningPort(port, factory, keepalive=None))
+        self.ports.enter("u", ListeningPort(port, factory))
         self.assertEqual(await self.told(), 1)
         self.ports.leave_datagrams()
         self.assertEqual(await self.told(), 0)

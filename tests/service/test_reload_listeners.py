@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import struct
+from typing import TYPE_CHECKING, Any
 
 import attrs
 from twisted.internet.task import deferLater
@@ -16,9 +18,39 @@ from tests.support.ports import free_port
 from tests.support.secure import SecurePeer, client_context, connect_tls
 from tests.support.service import ServiceTestCase
 from txmux.errors import MuxError
-from txmux.rules.model import Settings
+from txmux.rules.model import Keepalive, Listener, Settings
+from txmux.serving.listen_addresses import listen_addresses
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _LOG = "[txmux]\naccess_log = LOG\n"
+
+PORT_OPTIONS: dict[str, tuple[str, Callable[[Any, Any], int], int, int]] = {
+    "backlog": ("7", lambda listening, _: _backlog(listening), 1024, 7),
+    "keepalive": ("no", lambda _, transport: transport.getTcpKeepAlive(), 1, 0),
+}
+"""By keys of ``[listen]``: another value, how the listening socket or a connection shows it, and what that is before and after."""
+
+
+def _backlog(listening: socket.socket) -> int:
+    """Return how many clients may wait: ``tcpi_sacked`` of tcp_info, for a socket that listens."""
+    info = listening.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 32)
+    return int(struct.unpack_from("I", info, 28)[0])
+
+
+def _other(value: object) -> Any:
+    """Return another value of a key that may be an option of a port: a switch, a number, or none."""
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, (int, float)):
+        return value + 1
+    return Keepalive(7, 8, 9) if isinstance(value, Keepalive) else 1 if value is None else None
+
+
+def _of_port(listener: Listener) -> object:
+    (address,) = listen_addresses(listener)
+    return attrs.astuple(address)
 
 
 class InProcessTest(ServiceTestCase):
@@ -66,17 +98,39 @@ class InProcessTest(ServiceTestCase):
         await (await greeted(self, port, b"x")).is_lost()
         self.assertIn("reason=no-route", self.log.read_text())
 
-    async def test_keepalive(self) -> None:
-        """Options of the connections hold for the next ones."""
-        backend = PeerFactory()
-        text = f"{LISTEN}default = 127.0.0.1:{listen(self, backend)}\n"
-        [port] = self.run_service(text)
-        self.reload(f"{text}keepalive = no\n")
-        self.assertEqual(self.ports(), [port])
-        await greeted(self, port)
-        await (await backend.peer()).has(1)
-        (connection,) = self.running.factories[0].connections
-        self.assertFalse(connection.transport.getTcpKeepAlive())
+    async def test_port_options(self) -> None:
+        """A reload changes each option of a port for the next connections, and keeps the socket."""
+        for key, (value, read, before, after) in PORT_OPTIONS.items():
+            text = LISTEN.replace("[listen x]", f"[listen {key}]") + "default = PEER\n"
+            backend = PeerFactory()
+            text = text.replace("PEER", f"127.0.0.1:{listen(self, backend)}")
+            [port] = self.run_service(text)
+            found: list[int] = []
+            for rules in (text, f"{text}{key} = {value}\n"):
+                self.reload(rules)
+                self.assertEqual(self.ports(), [port])
+                client = await greeted(self, port)
+                await (await backend.peer(len(found))).has(1)
+                (connection,) = self.running.factories[0].connections
+                (listening,) = self.running._sockets.sockets().values()
+                found.append(read(listening, connection.transport))
+                client.transport.abortConnection()
+                while self.running.factories[0].connections:
+                    await deferLater(reactor, 0)
+            self.assertEqual((key, *found), (key, before, after))
+            await self.running.stopService()
+
+    def test_every_port_option(self) -> None:
+        """Every key of ``[listen]`` that makes a difference to a port is known to the test above."""
+        plain = Listener("x", ("127.0.0.1:1",))
+        found = {
+            one.name
+            for one in attrs.fields(Listener)
+            if (value := _other(getattr(plain, one.name))) is not None
+            and _of_port(attrs.evolve(plain, **{one.name: value})) != _of_port(plain)
+        }
+        # An open socket has its address already.
+        self.assertEqual(found - {"freebind"}, {*PORT_OPTIONS})
 
 
 class ListenersTest(ReloadCase):

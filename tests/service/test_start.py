@@ -13,7 +13,7 @@ from tests.support.service import ServiceTestCase
 from txmux import MuxService
 from txmux.errors import ListenError
 from txmux.rules.problems import RulesError
-from txmux.serving import listening
+from txmux.serving import listen_addresses
 from txmux.serving.endpoints import _with_backlog
 from txmux.telemetry.access_log import AccessLogError
 
@@ -59,14 +59,14 @@ backend = reset
 
     async def test_no_ipv6(self) -> None:
         """Where there is no IPv6, `:PORT` is every IPv4 address."""
-        real = listening._open
+        real = listen_addresses._open
 
-        def without_ipv6(address: listening.ListenAddress) -> socket.socket:
+        def without_ipv6(address: listen_addresses.SocketAddress) -> socket.socket:
             if address.family == socket.AF_INET6:
                 socket.socket(socket.AF_PACKET + 1000)  # EAFNOSUPPORT
             return real(address)
 
-        self.patch(listening, "_open", without_ipv6)
+        self.patch(listen_addresses, "_open", without_ipv6)
         (port,) = self.run_service("[txmux]\naccess_log = LOG\n[listen x]\nendpoint = :0\n")
         client = await connect(self, port)
         client.send(b"x")

@@ -13,7 +13,7 @@ from tests.support.looks import is_looked_for, look_again
 from tests.support.peers import PeerFactory, connect, listen, reactor
 from txmux.rules.embedding import route
 from txmux.rules.model import Backend, Listener, Refusal, Server
-from txmux.serving.listening import listen_address, open_socket
+from txmux.serving.listen_addresses import open_socket, socket_address
 from txmux.tcp.io_runtime import IORuntime
 from txmux.tcp.listener import MuxFactory
 
@@ -106,7 +106,7 @@ class MuxTestCase(TestCase):
             runtime=IORuntime(reactor or self.time, self.relay),
         )
         host = f"[{interface}]" if ":" in interface else interface
-        address = listen_address(f"{host}:0", 1024)
+        address = socket_address(f"{host}:0", 1024)
         assert address is not None
         with open_socket(address) as opened:
             port: Any = self.factory.listen(opened)

@@ -6,8 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from txmux.serving.listen_addresses import ListenAddress, identity
-from txmux.serving.unix import is_in_use
+from txmux.serving.listen_addresses import ListenAddress, identity, is_in_use
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

@@ -1,27 +1,32 @@
-"""Connections that end later, and not all at once."""
+"""Ends connections: gradually at a stop, of routes that were removed, and of clients that are denied by now."""
 
 from __future__ import annotations
 
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from txmux.net.addresses import address_in
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
     from twisted.internet.interfaces import IDelayedCall
 
+    from txmux.rules.model import Rules
+    from txmux.tcp.listener import MuxFactory
     from txmux.tcp.served import Served
 
 _STEPS = 100
-"""The most moments at which some are ended."""
+"""The most steps in which connections are ended one after another."""
 
 
-class Ending:
-    """Ends the connections of a process when it is time.
+class GradualEnd:
+    """Ends the connections of a process later.
 
     Args:
         reactor: Tells the time.
-        connections: Gives those that are not over.
+        connections: Returns the open ones.
     """
 
     def __init__(self, reactor: Any, connections: Callable[[], Sequence[Served]]) -> None:
@@ -29,7 +34,7 @@ class Ending:
         self._connections = connections
         self._calls: set[IDelayedCall] = set()
 
-    def later(self, seconds: float, end: Callable[[], object]) -> None:
+    def call_later(self, seconds: float, end: Callable[[], object]) -> None:
         """Call what ends some, unless `cancel` comes before."""
 
         def ring() -> None:
@@ -39,15 +44,15 @@ class Ending:
         call = self._reactor.callLater(seconds, ring)
         self._calls.add(call)
 
-    def all_within(self, seconds: float, end_all: Callable[[], object]) -> None:
+    def end_all_within(self, seconds: float, end_all: Callable[[], object]) -> None:
         """End all: in the second half of the time one after another, so that not all clients come back at once.
 
         Args:
             seconds: The time.
             end_all: Ends those that are left.
         """
-        self.later(seconds / 2, partial(self._one_by_one, seconds / 2))
-        self.later(seconds, end_all)
+        self.call_later(seconds / 2, partial(self._one_by_one, seconds / 2))
+        self.call_later(seconds, end_all)
 
     def _one_by_one(self, seconds: float) -> None:
         left = [*self._connections()]
@@ -59,10 +64,96 @@ class Ending:
                     one.end("drained")
 
         for step in range(steps):
-            self.later(seconds * (step + 1) / steps, partial(end, step))
+            self.call_later(seconds * (step + 1) / steps, partial(end, step))
 
     def cancel(self) -> None:
-        """End none any more."""
         for call in self._calls:
             call.cancel()
         self._calls.clear()
+
+
+def connections_of_removed(
+    connections: Iterable[Served],
+    rules: Rules,
+    version: int,
+    routes: Collection[str],
+    backends: Collection[str],
+) -> list[Served]:
+    """Find the connections of routes and backends that were removed.
+
+    Args:
+        connections: All of the process.
+        rules: Those in force; what has come back in the meantime is not removed.
+        version: Of the rules that removed them; connections accepted later do not belong to these routes.
+        routes: Their names.
+        backends: Their names.
+    """
+    gone = {*routes} - {route.name for route in rules.routes}
+    gone_backends = {*backends} - {*rules.backends}
+    return [
+        one
+        for one in connections
+        if one.configuration.version < version
+        and (one.record.route in gone or one.record.backend in gone_backends)
+    ]
+
+
+_AT_ONCE = 200
+"""Connections that are looked at in one turn of the reactor: about a millisecond."""
+
+_PAUSE = 0.2
+"""Seconds between two looks at all: under attack, bans come all the time."""
+
+
+class DeniedClients:
+    """Ends connections of clients that are denied by now, at listeners with ``end_denied``; looks at a few at a time.
+
+    Args:
+        reactor: Calls back for the next few.
+        factories: Returns the factories of all listeners.
+    """
+
+    def __init__(self, reactor: Any, factories: Callable[[], Iterable[MuxFactory]]) -> None:
+        self._reactor = reactor
+        self._factories = factories
+        self._call: IDelayedCall | None = None
+        self._is_due = False
+
+    def check_all(self) -> None:
+        """Look at all connections, since the admitted networks may have changed: at once, or again after the look that is under way."""
+        self._is_due = True
+        if self._call is None:
+            self._begin_look()
+
+    def _begin_look(self) -> None:
+        self._call = None
+        if self._is_due and any(one.configuration.settings.end_denied for one in self._factories()):
+            self._call = self._reactor.callLater(0, self._look_at_next, self._each())
+        self._is_due = False
+
+    def _each(self) -> Iterator[None]:
+        for factory in self._factories():
+            configuration = factory.configuration
+            if not configuration.settings.end_denied:
+                continue
+            for one in list(factory.connections):
+                record = one.record
+                if one.admitted and record.reason is None:
+                    # One that has moved here from another process knows its client from there.
+                    address = address_in(record.facts.get("moved_to") or record.client)
+                    if address is not None and not configuration.admission.serves(address):
+                        one.end("denied")
+                yield
+
+    def _look_at_next(self, each: Iterator[None]) -> None:
+        done = sum(1 for _ in islice(each, _AT_ONCE))
+        if done == _AT_ONCE:
+            self._call = self._reactor.callLater(0, self._look_at_next, each)
+        else:
+            self._call = self._reactor.callLater(_PAUSE, self._begin_look)
+
+    def stop_looking(self) -> None:
+        self._is_due = False
+        if self._call is not None:
+            self._call.cancel()
+            self._call = None

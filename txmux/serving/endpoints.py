@@ -1,27 +1,36 @@
-"""Opening the sockets that a rules file names."""
+"""Endpoints that Twisted opens, and the errors of sockets that cannot be opened."""
 
 from __future__ import annotations
 
 import errno
 import select
 import socket
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.error import CannotListenError
+from twisted.internet.protocol import ServerFactory
 from twisted.logger import Logger
+from typing_extensions import override
 
 from txmux.errors import ListenError
+from txmux.net.addresses import text_of
 from txmux.rules.reading.endpointstrings import SERVER, split_arguments
+from txmux.serving.listen_addresses import listen_addresses
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
-    from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
+    from twisted.internet.interfaces import IAddress, IListeningPort, IStreamServerEndpoint
     from twisted.python.failure import Failure
 
-    from txmux.rules.model import Server
+    from txmux.rules.model import Listener, Server
     from txmux.serving.listen_addresses import ListenAddress
+    from txmux.tcp.connection import MuxProtocol
+    from txmux.tcp.listener import MuxFactory
+
+OpenedPorts: TypeAlias = "dict[str, tuple[IListeningPort, ForwardingFactory]]"
+"""Ports by the keys of their addresses, each with the factory that it has."""
 
 _MOST_WAITING = 1 << 16
 
@@ -53,6 +62,79 @@ def _with_backlog(text: str, backlog: int) -> str:
     return f"{text}:backlog={backlog}"
 
 
+class ForwardingFactory(ServerFactory):
+    """Passes the clients of a port that Twisted has opened, whose factory cannot change, to the factory of a listener.
+
+    Attributes:
+        to: The factory of the listener; without one, clients are closed.
+    """
+
+    noisy = False
+    to: MuxFactory | None = None
+
+    def forward_to(self, to: MuxFactory) -> None:
+        """Pass the next clients to this factory."""
+        before, self.to = self.to, to
+        if self.numPorts and before is not to:
+            to.doStart()
+            if before is not None:
+                before.doStop()
+
+    @override
+    def buildProtocol(self, addr: IAddress | None) -> MuxProtocol | None:
+        return None if self.to is None else self.to.buildProtocol(addr)
+
+    def startFactory(self) -> None:
+        """Start the factory of the listener."""
+        if self.to is not None:
+            self.to.doStart()
+
+    def stopFactory(self) -> None:
+        """Stop the factory of the listener."""
+        if self.to is not None:
+            self.to.doStop()
+
+
+async def open_ports(
+    reactor: Any, listeners: Iterable[Listener], is_open: Callable[[str], bool] = lambda _: False
+) -> OpenedPorts:
+    """Open the ports of listeners that are not plain sockets; clients are closed until a listener is given.
+
+    Args:
+        reactor: Opens them.
+        listeners: Name them.
+        is_open: Tells by the key of its place whether a port is open already.
+
+    Raises:
+        ListenError: One cannot be opened; then none is left open.
+    """
+    opened: OpenedPorts = {}
+    for listener in listeners:
+        for address in listen_addresses(listener):
+            if address.is_plain or is_open(address.key):
+                continue
+            forwarding = ForwardingFactory()
+            try:
+                endpoint = server_endpoint(reactor, address.text, listener.backlog)
+                port = await endpoint.listen(forwarding)
+            except Exception as problem:
+                await close_ports(opened)
+                raise listen_error(address, problem) from problem
+            opened[address.key] = port, forwarding
+            _log.info(
+                "listening on {address} for [listen {name}]",
+                address=text_of(port.getHost()),
+                name=listener.name,
+            )
+    return opened
+
+
+async def close_ports(opened: OpenedPorts) -> None:
+    """Close ports that no listener was given."""
+    for port, _ in opened.values():
+        await stop_listening(port)
+
+
 def check_servers(reactor: Any, servers: Iterable[Server]) -> None:
     """Make the endpoints of servers that are named by endpoint strings, which reads the files they name.
 
@@ -74,7 +156,7 @@ def accept_waiting(port: IListeningPort) -> None:
     any_port: Any = port
     waiting = select.poll()
     waiting.register(any_port.fileno(), select.POLLIN)
-    # No more than can have waited: others may come all the time.
+    # Bounded by what can have waited, since further clients may come all the time.
     for _ in range(_MOST_WAITING):
         if not waiting.poll(0):
             break
@@ -102,13 +184,13 @@ _HINTS = {
 }
 
 
-def listen_error(place: ListenAddress, cause: BaseException | None) -> ListenError:
+def listen_error(address: ListenAddress, cause: BaseException | None) -> ListenError:
     """Say in one line why an endpoint could not listen, and what helps."""
-    key = "" if place.setting else "endpoint "
+    key = "" if address.setting else "endpoint "
     why = _why_not(cause)
-    if place.text.startswith("udp:"):
+    if address.text.startswith("udp:"):
         why = why.replace("ss -ltnp", "ss -lunp")
-    return ListenError(f"{place.section} {key}{place.text}: cannot listen: {why}")
+    return ListenError(f"{address.section} {key}{address.text}: cannot listen: {why}")
 
 
 def _why_not(cause: object) -> str:

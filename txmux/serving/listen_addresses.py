@@ -1,16 +1,21 @@
-"""Where listeners listen, and what makes two such places the same."""
+"""Where listeners listen, what makes two such addresses the same, and how their sockets are opened without a reactor."""
 
 from __future__ import annotations
 
+import errno
+import ipaddress
 import socket
+from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import attrs
 
-from txmux.net.sockets.plainsocket import NO_KEEPALIVE, keepalive_options
-from txmux.rules.reading.endpointstrings import SERVER, split_arguments
-from txmux.serving.listening import listen_address, open_socket
-from txmux.serving.unix import open_unix_socket, unix_path
+from txmux.net.sockets.plainsocket import set_options, socket_options
+from txmux.net.sockets.unixpath import bind
+from txmux.rules.reading.datagrams import is_for_datagrams, listening_place
+from txmux.rules.reading.endpoints import short_form
+from txmux.rules.reading.endpointstrings import SERVER, Arguments, split_arguments
 
 if TYPE_CHECKING:
     from typing import Any
@@ -46,32 +51,30 @@ class ListenAddress:
 
     @property
     def section(self) -> str:
-        """Who listens there, for people: ``[listen public]``, ``[txmux] admin``."""
+        """The section of the rules that names it: ``[listen public]``, ``[txmux] admin``."""
         return f"[txmux] {self.setting}" if self.setting else f"[listen {self.listener}]"
 
     @property
     def is_plain(self) -> bool:
-        """Whether it is a socket, and nothing more, to accept from."""
         return self.kind in {"tcp", "udp", "unix", "systemd"}
 
 
 def listen_addresses(listener: Listener) -> list[ListenAddress]:
-    """Return the places of a listener, in their order."""
+    """Return the addresses of a listener, in their order."""
     found = []
-    asks = listener.keepalive
-    options = keepalive_options(asks.idle, asks.interval, asks.count) if asks else NO_KEEPALIVE
+    options = socket_options(listener)
     for number, text in enumerate(listener.endpoints):
         # Each that is to have any free port has one of its own.
         key, kind, backlog = identity(text, listener.backlog, f"{listener.name} {number}")
-        place = ListenAddress(listener.name, text, backlog, key, kind, listener.freebind)
-        found.append(attrs.evolve(place, options=options))
+        address = ListenAddress(listener.name, text, backlog, key, kind, listener.freebind)
+        found.append(attrs.evolve(address, options=options))
     return found
 
 
 def are_plain(rules: Rules) -> bool:
     """Return whether no endpoint of listeners is for Twisted to open."""
     return all(
-        place.is_plain for listener in rules.listeners for place in listen_addresses(listener)
+        address.is_plain for listener in rules.listeners for address in listen_addresses(listener)
     )
 
 
@@ -83,15 +86,10 @@ def identity(text: str, backlog: int, own: str) -> tuple[str, str, int]:
         backlog: Connections that may wait to be accepted, unless the text says otherwise.
         own: What makes it different from all others if it is to have any free port.
     """
-    address = listen_address(text, backlog)
-    if address is not None and address.datagrams:
-        return f"udp:{address.name}{'' if address.port else f' {own}'}", "udp", backlog
-    if address is not None:
-        return (
-            f"tcp:{address.name}{'' if address.port else f' {own}'}",
-            "tcp",
-            address.backlog,
-        )
+    where = socket_address(text, backlog)
+    if where is not None:
+        kind = "udp" if where.datagrams else "tcp"
+        return f"{kind}:{where.name}{'' if where.port else f' {own}'}", kind, where.backlog
     arguments = split_arguments(text)
     kind = arguments.kind.lower()
     if kind == "unix":
@@ -105,26 +103,26 @@ def identity(text: str, backlog: int, own: str) -> tuple[str, str, int]:
     return key, kind, backlog
 
 
-def open_place(place: ListenAddress, reactor: Any) -> socket.socket:
-    """Open the socket of a plain place.
+def open_address(address: ListenAddress, reactor: Any) -> socket.socket:
+    """Open the socket of a plain address.
 
     Raises:
         OSError: It cannot be opened.
         LookupError: systemd has passed no such socket.
     """
-    address = listen_address(place.text, place.backlog)
-    if address is not None:
-        options = () if address.datagrams else place.options
-        return open_socket(attrs.evolve(address, freebind=place.freebind, options=options))
-    if place.kind == "unix":
-        return open_unix_socket(split_arguments(place.text), place.backlog)
+    where = socket_address(address.text, address.backlog)
+    if where is not None:
+        options = () if where.datagrams else address.options
+        return open_socket(attrs.evolve(where, freebind=address.freebind, options=options))
+    if address.kind == "unix":
+        return open_unix_socket(split_arguments(address.text), address.backlog)
     from twisted.internet.endpoints import (  # noqa: PLC0415 - it imports all of TLS
         AdoptedStreamServerEndpoint,
         serverFromString,
     )
 
-    named = serverFromString(reactor, place.text)
-    assert isinstance(named, AdoptedStreamServerEndpoint)  # noqa: S101 - as Twisted has it for systemd
+    named = serverFromString(reactor, address.text)
+    assert isinstance(named, AdoptedStreamServerEndpoint)  # noqa: S101 - what Twisted makes of ``systemd:``
     # The descriptor of systemd stays open, and can be asked for again. What family it has is the socket's to say:
     # systemd makes an IPv6 socket of `ListenStream=443`, whatever the endpoint's `domain` says.
     with socket.socket(fileno=named.fileno) as inherited:
@@ -132,3 +130,166 @@ def open_place(place: ListenAddress, reactor: Any) -> socket.socket:
         inherited.detach()
     opened.setblocking(False)  # noqa: FBT003 - the socket module's signature
     return opened
+
+
+_FREEBIND = {socket.AF_INET: (socket.IPPROTO_IP, 15), socket.AF_INET6: (socket.IPPROTO_IPV6, 78)}
+"""IP_FREEBIND and IPV6_FREEBIND: ip(7), ``linux/in.h``, ``linux/in6.h``."""
+
+
+@attrs.frozen
+class SocketAddress:
+    """Where a TCP or UDP socket listens.
+
+    Attributes:
+        family: ``AF_INET`` or ``AF_INET6``.
+        host: An IP address, or a name of this machine; empty is every address of the family.
+        port: 0 is any that is free.
+        backlog: Connections that may wait to be accepted.
+        both: Whether an IPv6 socket takes IPv4 clients, too.
+        freebind: Whether the address need not be one of this machine.
+        datagrams: Whether it is for UDP.
+        options: Further options, which connections inherit.
+    """
+
+    family: socket.AddressFamily
+    host: str
+    port: int
+    backlog: int
+    both: bool = False
+    freebind: bool = False
+    datagrams: bool = False
+    options: tuple[SocketOption, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """What two addresses have in common that are the same to the system: ``192.0.2.1:443``, ``[::]:443``; ``:443`` for both families."""
+        if self.both:
+            return f":{self.port}"
+        host = self.host or "0.0.0.0"  # noqa: S104 - every address of the family
+        with suppress(OSError):
+            host = str(socket.getaddrinfo(host, None, self.family, socket.SOCK_STREAM)[0][4][0])
+        if self.family == socket.AF_INET:
+            return f"{host}:{self.port}"
+        with suppress(ValueError):
+            host = ipaddress.IPv6Address(host).compressed
+        return f"[{host}]:{self.port}"
+
+
+def socket_address(text: str, backlog: int) -> SocketAddress | None:
+    """Read one line of ``endpoint =``.
+
+    Args:
+        text: Checked by the rules parser.
+        backlog: Connections that may wait to be accepted, unless the text says otherwise.
+
+    Returns:
+        The address; ``None`` if the text names anything but a plain TCP socket.
+    """
+    if is_for_datagrams(text):
+        host, port = listening_place(text)
+        family = _family(host) if host else socket.AF_INET6
+        return SocketAddress(family, host or "::", port, backlog, both=not host, datagrams=True)
+    short = short_form(text)
+    if short is not None:
+        host, port = short
+        if not host:
+            return SocketAddress(socket.AF_INET6, "::", port, backlog, both=True)
+        return SocketAddress(_family(host), host, port, backlog)
+    arguments = split_arguments(text)
+    kind = arguments.kind.lower()
+    if kind not in {"tcp", "tcp6"}:
+        return None
+    named = SERVER[kind].check(arguments)
+    host = named.get("interface") or ("::" if kind == "tcp6" else "")
+    family = socket.AF_INET6 if kind == "tcp6" else _family(host)
+    return SocketAddress(family, host, int(named["port"]), int(named.get("backlog", backlog)))
+
+
+def _family(host: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in host else socket.AF_INET
+
+
+def open_socket(address: SocketAddress) -> socket.socket:
+    """Open a socket; no other program can listen at the same address.
+
+    Raises:
+        OSError: It cannot be opened.
+    """
+    try:
+        return _open(address)
+    except OSError as problem:
+        if not address.both or problem.errno != errno.EAFNOSUPPORT:
+            raise
+    # Without IPv6 in this system, every IPv4 address is every address.
+    return _open(attrs.evolve(address, family=socket.AF_INET, host="", both=False))
+
+
+def _open(address: SocketAddress) -> socket.socket:
+    kind = socket.SOCK_DGRAM if address.datagrams else socket.SOCK_STREAM
+    opened = socket.socket(address.family, kind)
+    try:
+        opened.setblocking(False)  # noqa: FBT003 - the socket module's signature
+        if not address.datagrams:  # others could take datagrams away by it
+            opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if address.family == socket.AF_INET6:
+            opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, not address.both)
+        if address.freebind:
+            opened.setsockopt(*_FREEBIND[address.family], 1)
+        set_options(opened, address.options)
+        opened.bind(_address(address))
+        if not address.datagrams:
+            opened.listen(address.backlog)
+    except OSError:
+        opened.close()
+        raise
+    return opened
+
+
+def _address(address: SocketAddress) -> Any:
+    if address.family == socket.AF_INET:
+        return (address.host, address.port)
+    # The zone of a link-local address becomes a number of its own.
+    found = socket.getaddrinfo(address.host, address.port, socket.AF_INET6, socket.SOCK_STREAM)
+    return found[0][4]
+
+
+_UNIX_MODE = "666"
+
+
+def unix_path(arguments: Arguments) -> Path:
+    return Path(SERVER["unix"].check(arguments)["address"])
+
+
+def open_unix_socket(arguments: Arguments, backlog: int) -> socket.socket:
+    """Open the socket of a ``unix:`` endpoint; the file of a socket that is closed is replaced.
+
+    Args:
+        arguments: Those of the endpoint. ``lockfile`` means nothing: the socket itself tells whether it is in use.
+        backlog: Connections that may wait to be accepted, unless the arguments say otherwise.
+
+    Raises:
+        OSError: It cannot be opened, since something else is in the way, for one.
+    """
+    named = SERVER["unix"].check(arguments)
+    opened = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        opened.setblocking(False)  # noqa: FBT003 - the socket module's signature
+        bind(opened, Path(named["address"]), int(named.get("mode", _UNIX_MODE), 8))
+        opened.listen(int(named.get("backlog", backlog)))
+    except OSError:
+        opened.close()
+        raise
+    return opened
+
+
+def is_in_use(path: Path) -> bool:
+    """Return whether some process listens at a UNIX socket."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.setblocking(False)  # noqa: FBT003 - the socket module's signature
+        try:
+            probe.connect(str(path))
+        except BlockingIOError:  # its queue is full
+            return True
+        except OSError:
+            return False
+    return True

@@ -5,63 +5,31 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import attrs
-from twisted.internet.protocol import ServerFactory
-from typing_extensions import override
 
+from txmux.net.sockets.plainsocket import socket_options
 from txmux.serving.endpoints import stop_listening
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from twisted.internet.defer import Deferred
-    from twisted.internet.interfaces import IAddress
 
-    from txmux.rules.model import Keepalive, Listener
-    from txmux.tcp.connection import MuxProtocol
+    from txmux.net.sockets.plainsocket import SocketOption
+    from txmux.rules.model import Listener
+    from txmux.serving.endpoints import ForwardingFactory
     from txmux.tcp.listener import MuxFactory
-
-
-class Forwarding(ServerFactory):
-    """Stands for a listener at a port that Twisted opens, and that has one factory for good.
-
-    Attributes:
-        to: The listener; without one, clients are closed.
-    """
-
-    noisy = False
-    to: MuxFactory | None = None
-
-    def forward_to(self, to: MuxFactory) -> None:
-        """Give the next clients to this listener."""
-        before, self.to = self.to, to
-        if self.numPorts and before is not to:
-            to.doStart()
-            if before is not None:
-                before.doStop()
-
-    @override
-    def buildProtocol(self, addr: IAddress | None) -> MuxProtocol | None:
-        return None if self.to is None else self.to.buildProtocol(addr)
-
-    def startFactory(self) -> None:
-        """Start the listener."""
-        if self.to is not None:
-            self.to.doStart()
-
-    def stopFactory(self) -> None:
-        """Stop the listener."""
-        if self.to is not None:
-            self.to.doStop()
 
 
 @attrs.define
 class ListeningPort:
-    """One port.
+    """A TCP port.
 
     Attributes:
         port: Accepts the clients.
-        factory: The listener that they are led to.
-        keepalive: What its connections inherit.
-        forwarding: What leads them there, if Twisted has opened the port.
-        is_open: Whether it accepts them, and does not leave them in the queue.
+        factory: Of the listener that it belongs to.
+        options: Of its socket, all of them; a port with others takes its place when a reload changes one.
+        forwarding: Passes clients to the factory, if Twisted has opened the port.
+        is_open: Whether it accepts clients, and does not leave them in the queue.
         is_for_datagrams: Whether it is a port of UDP.
     """
 
@@ -69,20 +37,21 @@ class ListeningPort:
 
     port: Any
     factory: MuxFactory
-    keepalive: Keepalive | None
-    forwarding: Forwarding | None = None
+    options: Sequence[SocketOption] = ()
+    forwarding: ForwardingFactory | None = None
     is_open: bool = True
 
-    def suits(self, factory: MuxFactory, listener: Listener) -> bool:
-        return self.factory is factory and self.keepalive == listener.keepalive
+    def can_serve(self, factory: MuxFactory, listener: Listener) -> bool:
+        """Return whether the port can stay when the rules of its listener change."""
+        return self.factory is factory and self.options == socket_options(listener)
 
     def forward_to(self, factory: MuxFactory) -> None:
-        """Give the next clients to a listener, which it suits."""
+        """Pass the next clients to a factory that it can serve."""
         if self.forwarding is not None:
             self.forwarding.forward_to(factory)
             self.factory = factory
 
-    def stop(self, *, is_left: bool = False) -> Deferred[None]:  # noqa: ARG002 - connections have sockets of their own
+    def close_port(self, *, is_left: bool = False) -> Deferred[None]:  # noqa: ARG002 - connections have sockets of their own
         """Close the port.
 
         Args:
@@ -90,18 +59,12 @@ class ListeningPort:
         """
         return stop_listening(self.port)
 
-    def let_in(self, *, is_let_in: bool) -> None:
-        """Say whether clients are let in that have no flow yet."""
+    def admit_new(self, *, is_admitted: bool) -> None:
+        """Say whether clients without a flow may begin one."""
 
-    def listen_again(self, factory: MuxFactory) -> bool:  # noqa: ARG002 - as for `stop`
-        """Lead clients to a listener, after `stop`, if the port could not be closed yet; tell whether that is so."""
+    def listen_again(self, factory: MuxFactory) -> bool:  # noqa: ARG002 - as for `close_port`
+        """Belong to a listener again after `close_port`, if the port still has flows; returns whether it does."""
         return False
 
     def await_flows(self, *, on: bool) -> None:
         """Say whether flows of unknown clients may come from another process."""
-
-    def open(self) -> None:
-        self.port.startReading()
-
-    def shut(self) -> None:
-        self.port.stopReading()

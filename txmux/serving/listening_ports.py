@@ -78,7 +78,7 @@ class ListeningPorts:
             port: The port.
             is_left: Whether another process has the same socket.
         """
-        port.stop(is_left=is_left)
+        port.close_port(is_left=is_left)
         if port.is_for_datagrams:
             self._left[key] = port
 
@@ -184,8 +184,8 @@ class ListeningPorts:
         """Start or stop what is not so already: to start a port that waits for room would end its wait."""
         open_now = self._has_clients(port)
         if port.is_for_datagrams:
-            port.let_in(is_let_in=open_now)
+            port.admit_new(is_admitted=open_now)
             open_now = (self.accepting or self._is_ending) and self._datagrams
         if open_now != port.is_open:
             port.is_open = open_now
-            (port.open if open_now else port.shut)()
+            (port.port.startReading if open_now else port.port.stopReading)()

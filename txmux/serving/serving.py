@@ -14,14 +14,11 @@ from txmux.backends.upstreams import Upstreams
 from txmux.errors import MuxError
 from txmux.net.tls.terminations import Terminations
 from txmux.rules.model import Listener
-from txmux.serving.denied import Denied
-from txmux.serving.ending import Ending
+from txmux.serving.ending import DeniedClients, GradualEnd, connections_of_removed
 from txmux.serving.endpoints import accept_waiting, stop_listening
 from txmux.serving.listen_addresses import listen_addresses
 from txmux.serving.listening_port import ListeningPort
 from txmux.serving.listening_ports import ListeningPorts
-from txmux.serving.prepared import Prepared
-from txmux.serving.removed import removed
 from txmux.serving.state import restore_sources, sources_of
 from txmux.serving.telling import counted, missing_in, tell_of_draining, tell_of_dry_runs
 from txmux.tcp.configuration import Configuration
@@ -37,15 +34,16 @@ if TYPE_CHECKING:
     from txmux.access.bans import Row
     from txmux.access.loops import LoopDetector
     from txmux.backends.names.resolve import Names
+    from txmux.backends.upstreams import PreparedUpstreams
+    from txmux.net.tls.terminations import PreparedTerminations
     from txmux.rules.model import Rules
-    from txmux.serving.listening_port import Forwarding
-    from txmux.serving.opening import OpenedPorts
+    from txmux.serving.endpoints import ForwardingFactory, OpenedPorts
     from txmux.serving.state import Told
     from txmux.tcp.served import Served
     from txmux.telemetry.access_log import AccessLog
     from txmux.telemetry.counting.process_counters import ProcessCounters
 
-__all__ = ["Serving"]
+__all__ = ["PreparedServing", "Serving"]
 
 
 class Serving:
@@ -106,12 +104,12 @@ class Serving:
         )
         self._upstreams.add(rules)
         runtime.prepare_rules(rules, use=True)
-        self._denied = Denied(reactor, self._all)
+        self._denied = DeniedClients(reactor, self._all)
         self.terminations = Terminations(reactor)
         self.terminations.add(rules)
         self.listening_ports = ListeningPorts(accepting=accepting, datagrams=not shared)
         self._retiring: list[MuxFactory] = []
-        self._ending = Ending(reactor, self.connections)
+        self._ending = GradualEnd(reactor, self.connections)
         self.factories: list[MuxFactory] = []
         self.version = 1
         self.overrides: Mapping[str, Any] = {}
@@ -175,20 +173,18 @@ class Serving:
         """
         for listener in rules.listeners:
             factory = self.add(listener, admission(listener))
-            for place in listen_addresses(listener):
-                if place.is_plain:
-                    self.listen(factory, place.key, sockets[place.key])
+            for address in listen_addresses(listener):
+                if address.is_plain:
+                    self.listen(factory, address.key, sockets[address.key])
                 else:
-                    self._enter(place.key, *ports[place.key], factory)
+                    self._enter(address.key, *ports[address.key], factory)
 
     def _enter(
-        self, key: str, port: IListeningPort, forwarding: Forwarding, factory: MuxFactory
+        self, key: str, port: IListeningPort, forwarding: ForwardingFactory, factory: MuxFactory
     ) -> None:
         forwarding.forward_to(factory)
         self.runtime.gate(port)
-        self.listening_ports.enter(
-            key, ListeningPort(port, factory, keepalive=None, forwarding=forwarding)
-        )
+        self.listening_ports.enter(key, ListeningPort(port, factory, forwarding=forwarding))
 
     @property
     def ports(self) -> list[IListeningPort]:
@@ -230,7 +226,7 @@ class Serving:
         access_log: AccessLog | None,
         *,
         rules_changed: bool = True,
-    ) -> Prepared:
+    ) -> PreparedServing:
         """Get ready to accept the next clients under other rules; nothing that there is changes before `commit`.
 
         Args:
@@ -247,7 +243,9 @@ class Serving:
         upstreams = self._upstreams.prepare(rules)
         terminations = self.terminations.prepare(rules)
         number = self.version + rules_changed
-        prepared = Prepared(self, rules, number, sockets, access_log, upstreams, terminations)
+        prepared = PreparedServing(
+            self, rules, number, sockets, access_log, upstreams, terminations
+        )
         problems = [*upstreams.problems, *map(str, terminations.problems)]
         if problems:
             prepared.abandon()
@@ -263,7 +261,11 @@ class Serving:
         return prepared
 
     def _prepare_listeners(
-        self, prepared: Prepared, admission: Callable[[Listener], Admission], *, rules_changed: bool
+        self,
+        prepared: PreparedServing,
+        admission: Callable[[Listener], Admission],
+        *,
+        rules_changed: bool,
     ) -> None:
         rules, sockets = prepared.rules, prepared.sockets
         known = {factory.configuration.settings.name: factory for factory in self.factories}
@@ -282,15 +284,15 @@ class Serving:
                     prepared.number,
                 )
             prepared.factories.append(factory)
-            for place in listen_addresses(listener):
-                prepared.places[place.key] = factory
-                port = self.listening_ports.get(place.key)
-                if place.is_plain and not (port and port.suits(factory, listener)):
+            for address in listen_addresses(listener):
+                prepared.by_key[address.key] = factory
+                port = self.listening_ports.get(address.key)
+                if address.is_plain and not (port and port.can_serve(factory, listener)):
                     # There will be a descriptor for it.
-                    prepared.reserved[place.key] = sockets[place.key].dup()
+                    prepared.reserved[address.key] = sockets[address.key].dup()
 
-    def commit(self, prepared: Prepared, *, listening: bool) -> None:
-        """See `Prepared.commit`."""
+    def commit(self, prepared: PreparedServing, *, listening: bool) -> None:
+        """See `PreparedServing.commit`."""
         prepared.upstreams.commit()
         prepared.terminations.commit()
         self._rules, self.version = prepared.rules, prepared.number
@@ -304,20 +306,20 @@ class Serving:
         for factory in (*self.factories, *self._retiring):
             factory.log_to(prepared.access_log)
         for key, (port, forwarding) in prepared.ports.items():
-            self._enter(key, port, forwarding, prepared.places[key])
-        self._change_ports(prepared, prepared.places if listening else {})
+            self._enter(key, port, forwarding, prepared.by_key[key])
+        self._change_ports(prepared, prepared.by_key if listening else {})
         for unused in prepared.reserved.values():
             unused.close()
         for factory in gone:
             tell_of_dry_runs(factory)
-        self._denied.look()
+        self._denied.check_all()
         access_log, self._access_log = self._access_log, prepared.access_log
         if access_log is not None and access_log is not prepared.access_log:
             access_log.close()
 
-    def _change_ports(self, prepared: Prepared, places: Mapping[str, MuxFactory]) -> None:
+    def _change_ports(self, prepared: PreparedServing, by_key: Mapping[str, MuxFactory]) -> None:
         before = self.listening_ports.take_all()
-        for key, factory in places.items():
+        for key, factory in by_key.items():
             port = before.get(key)
             if key in prepared.reserved:
                 prepared.reserved.pop(key).close()
@@ -326,12 +328,12 @@ class Serving:
                 port.forward_to(factory)
                 self.listening_ports.enter(key, before.pop(key))
         for key, port in before.items():
-            if key not in places and self.listening_ports.accepting:
+            if key not in by_key and self.listening_ports.accepting:
                 accept_waiting(port.port)
             self.listening_ports.close(key, port)
 
-    def abandon(self, prepared: Prepared) -> None:
-        """See `Prepared.abandon`."""
+    def abandon(self, prepared: PreparedServing) -> None:
+        """See `PreparedServing.abandon`."""
         prepared.upstreams.abandon()
         prepared.terminations.abandon()
         for reserved in prepared.reserved.values():
@@ -352,10 +354,12 @@ class Serving:
         number = self.version
 
         def end() -> None:
-            for one in removed(self.connections(), self._rules, number, routes, backends):
+            for one in connections_of_removed(
+                self.connections(), self._rules, number, routes, backends
+            ):
                 one.end("drained")
 
-        self._ending.later(self._rules.settings.drain_timeout, end)
+        self._ending.call_later(self._rules.settings.drain_timeout, end)
 
     # The end.
 
@@ -383,13 +387,13 @@ class Serving:
         """
         seconds = self._rules.settings.drain_timeout
         # The deadline is there before anything is waited for.
-        self._ending.all_within(seconds, self.end_all)
+        self._ending.end_all_within(seconds, self.end_all)
         await gatherResults(self.listening_ports.close_all())
         tell_of_draining(len(self.connections()), seconds)
         await gatherResults([factory.emptied() for factory in self._all()])
         await gatherResults([factory.stopped() for factory in self._all()])
         self._ending.cancel()
-        self._denied.stop()
+        self._denied.stop_looking()
         await self.runtime.share_no_more()
         for factory in self.factories:
             tell_of_dry_runs(factory)
@@ -429,12 +433,12 @@ class Serving:
     def ban(self, rows: Iterable[Row]) -> None:
         """Ban networks, or no more; see `Banned.change`."""
         if self.runtime.banned.change(rows):
-            self._denied.look()
+            self._denied.check_all()
 
     def feed(self, told: Mapping[str, Any]) -> None:
         """Exchange networks of the rules; see `Lists.feed`."""
         if self.runtime.lists.feed(told):
-            self._denied.look()
+            self._denied.check_all()
 
     @property
     def upstreams(self) -> Upstreams:
@@ -460,4 +464,42 @@ def _open_port(opened: socket.socket, factory: MuxFactory) -> ListeningPort:
         from txmux.serving.udp_listening_port import udp_listening_port  # noqa: PLC0415 - most rules have no use for it
 
         return udp_listening_port(opened, factory)
-    return ListeningPort(factory.listen(opened), factory, factory.configuration.settings.keepalive)
+    return ListeningPort(factory.listen(opened), factory, factory.configuration.options)
+
+
+@attrs.define
+class PreparedServing:
+    """What a `Serving` will be under other rules; ends by `commit` or `abandon`.
+
+    Attributes:
+        factories: Those of the listeners, in their order.
+        configurations: The new ones of factories that exist already.
+        by_key: The factory of each listen address, by the address's key.
+        reserved: Descriptors that ports will be given.
+        ports: Those that Twisted has opened.
+    """
+
+    _serving: Serving
+    rules: Rules
+    number: int
+    sockets: Mapping[str, socket.socket]
+    access_log: AccessLog | None
+    upstreams: PreparedUpstreams
+    terminations: PreparedTerminations
+    factories: list[MuxFactory] = attrs.field(factory=list, init=False)
+    configurations: dict[MuxFactory, Configuration] = attrs.field(factory=dict, init=False)
+    by_key: dict[str, MuxFactory] = attrs.field(factory=dict, init=False)
+    reserved: dict[str, socket.socket] = attrs.field(factory=dict, init=False)
+    ports: OpenedPorts = attrs.field(factory=dict, init=False)
+
+    def commit(self, *, listening: bool = True) -> None:
+        """Accept the next clients under these rules; a port that is not needed is closed when the clients in its queue are accepted.
+
+        Args:
+            listening: Whether clients are accepted; otherwise only existing connections continue until they end.
+        """
+        self._serving.commit(self, listening=listening)
+
+    def abandon(self) -> None:
+        """Leave everything as it was; the caller closes the access log."""
+        self._serving.abandon(self)

@@ -15,7 +15,7 @@ from txmux.files import remove_socket
 from txmux.net.addresses import text_of
 from txmux.net.sockets.transport import address_of
 from txmux.serving.endpoints import listen_error
-from txmux.serving.listen_addresses import listen_addresses, open_place
+from txmux.serving.listen_addresses import listen_addresses, open_address
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -36,11 +36,11 @@ class ListeningSockets:
         reactor: Knows the sockets that systemd has passed.
 
     Attributes:
-        open_place: Opens the socket of a place.
+        open_address: Opens the socket of a place.
     """
 
     def __init__(self, reactor: Any) -> None:
-        self.open_place: Callable[[ListenAddress], socket.socket] = lambda place: open_place(
+        self.open_address: Callable[[ListenAddress], socket.socket] = lambda place: open_address(
             place, reactor
         )
         self._sockets: dict[str, socket.socket] = {}
@@ -138,7 +138,7 @@ class PreparedSockets:
             if place.key in self.sockets:
                 return OSError(errno.EADDRINUSE, "the same address is named twice: remove one")
             known = store._sockets.get(place.key) or store._adopted.get(place.key)
-            self.sockets[place.key] = known or store.open_place(place)
+            self.sockets[place.key] = known or store.open_address(place)
         except (OSError, LookupError) as problem:
             return store.why_not(place, problem)
         self._places.append(place)

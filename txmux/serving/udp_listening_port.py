@@ -27,15 +27,15 @@ class UDPListeningPort(ListeningPort):
     is_for_datagrams = True
 
     def __init__(self, port: DatagramPort, factory: MuxFactory) -> None:
-        super().__init__(port, factory, keepalive=None)
+        super().__init__(port, factory)
 
     @override
-    def suits(self, factory: MuxFactory, listener: Listener) -> bool:
+    def can_serve(self, factory: MuxFactory, listener: Listener) -> bool:
         return True
 
     @override
-    def let_in(self, *, is_let_in: bool) -> None:
-        self.port.lets_in = is_let_in
+    def admit_new(self, *, is_admitted: bool) -> None:
+        self.port.lets_in = is_admitted
 
     @override
     def listen_again(self, factory: MuxFactory) -> bool:
@@ -49,7 +49,7 @@ class UDPListeningPort(ListeningPort):
         (self.port.await_flows if on else self.port.await_no_more)()
 
     @override
-    def stop(self, *, is_left: bool = False) -> Deferred[None]:
+    def close_port(self, *, is_left: bool = False) -> Deferred[None]:
         if is_left:
             self.port.stopReading()
         return stop_listening(self.port)
@@ -61,7 +61,7 @@ class UDPListeningPort(ListeningPort):
 
 
 def udp_listening_port(opened: socket.socket, factory: MuxFactory) -> UDPListeningPort:
-    """Lead the datagrams of a socket, of which a duplicate is taken, to a listener.
+    """Serve the datagrams of a socket, of which a duplicate is taken.
 
     Raises:
         MuxError: This system cannot relay datagrams.

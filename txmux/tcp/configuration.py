@@ -9,7 +9,7 @@ import attrs
 
 from txmux.detection.detector import Detector
 from txmux.errors import MuxError
-from txmux.net.sockets.plainsocket import NO_KEEPALIVE, keepalive_options
+from txmux.net.sockets.plainsocket import socket_options
 from txmux.rules.model import InProcess, Route
 from txmux.rules.model.clients import EVERY_CLIENT, Clients
 from txmux.rules.reading.handover import is_led_to, misplaced
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from txmux.net.sockets.plainsocket import SocketOption
     from txmux.net.tls.termination import Termination
     from txmux.net.tls.terminations import Terminations
-    from txmux.rules.model import Keepalive, Listener
+    from txmux.rules.model import Listener
     from txmux.tcp.io_runtime import IORuntime
     from txmux.telemetry.counting.counts import ListenerCounts, RouteCounts
 
@@ -177,7 +177,7 @@ class Configuration:
                         detector(route), (Silent(to),) if to else silent, to or default, race=race
                     )
                     waiting.append(inside[route.name])
-        options = _options_of(settings.keepalive)
+        options = socket_options(settings)
         dial = partial(runtime.dial, options=options)
         counts = column.listener(settings.name)
         led_to = [top.default, *(line.destination for line in top.silent)]
@@ -212,9 +212,3 @@ class Configuration:
 
 def _would_have_taken(branch: CompiledRoute) -> None:
     branch.counts.would_have_matched()
-
-
-def _options_of(keepalive: Keepalive | None) -> Sequence[SocketOption]:
-    if keepalive is None:
-        return NO_KEEPALIVE
-    return keepalive_options(keepalive.idle, keepalive.interval, keepalive.count)

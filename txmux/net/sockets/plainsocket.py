@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, TypeAlias
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from txmux.rules.model import Listener
+
 SocketOption: TypeAlias = tuple[int, int, int]
 """Level, name and value, as ``setsockopt()`` takes them."""
 
@@ -48,6 +50,17 @@ def keepalive_options(idle: int, interval: int, count: int) -> tuple[SocketOptio
         (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
         *((socket.IPPROTO_TCP, name, value) for name, value in times if name is not None),
     )
+
+
+def socket_options(listener: Listener) -> tuple[SocketOption, ...]:
+    """Return all options of a listener's sockets, which the connections accepted from them inherit.
+
+    Sockets are opened with these, reloads compare them, and connections to servers have them, too: a new option is added here alone.
+    """
+    keepalive = listener.keepalive
+    if keepalive is None:
+        return NO_KEEPALIVE
+    return keepalive_options(keepalive.idle, keepalive.interval, keepalive.count)
 
 
 def set_options(its: socket.socket, options: Iterable[SocketOption]) -> None:

@@ -25,7 +25,7 @@ from txmux.processes.privilege.named import Named
 from txmux.processes.systemd.pidfile import name_process, unname_process
 from txmux.rules.model import Files
 from txmux.rules.reading.parser import load
-from txmux.serving.listen_addresses import open_place
+from txmux.serving.listen_addresses import open_address
 from txmux.wire.jsontext import parse_json
 
 if TYPE_CHECKING:
@@ -177,7 +177,7 @@ class Helper:
         for named in reversed(self._named):
             place = named.places.get((listener, text))
             if place is not None and place.kind in {"tcp", "udp", "unix"}:
-                return [open_place(place, None).detach()]
+                return [open_address(place, None).detach()]
         raise _not_named(text)
 
     def _rules(self) -> list[int]:

@@ -198,13 +198,13 @@ def opener_of(
 ) -> Callable[[ListenAddress], socket.socket]:
     """Return what opens the socket of a place, by the helper where this process may not."""
 
-    def open_place(place: ListenAddress) -> socket.socket:
+    def open_address(place: ListenAddress) -> socket.socket:
         try:
             return open_itself(place)
         except PermissionError:
             return opener.bind(place)
 
-    return open_place
+    return open_address
 
 
 def main(connection: socket.socket, path: str, *pidfile: str) -> None:

@@ -123,7 +123,7 @@ class Privilege:
         if self._pidfile is not None:
             self._pidfile.by_helper = opener.name
         for store in self._stores:
-            store.open_place = opener_of(store.open_place, opener)
+            store.open_address = opener_of(store.open_address, opener)
 
     def read(self, path: Path) -> Rules:
         """Read the rules again.

@@ -28,7 +28,7 @@ from txmux.processes.privilege.sandbox import SandboxError, confine
 from txmux.processes.supervisor.signals import SignalWatch
 from txmux.processes.upgrade.transfer import ConnectionTransfer
 from txmux.processes.workers.messages import Opened, Prepare, Start, close, named, read, sockets_of
-from txmux.serving.opening import open_ports
+from txmux.serving.endpoints import open_ports
 from txmux.serving.serving import Serving
 from txmux.telemetry.access_log import open_log
 from txmux.telemetry.counting.process_counters import Layout as CountersLayout
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from txmux.access.admission import Admission
     from txmux.processes.privilege.sandbox import Sandbox
     from txmux.rules.model import Listener, Rules
-    from txmux.serving.prepared import Prepared
+    from txmux.serving.serving import PreparedServing
 
 __all__ = ["WorkerProcess", "run"]
 
@@ -84,7 +84,7 @@ class WorkerProcess:
         self._limits: SharedLimits | None = None
         self._column = ProcessCounters()
         self._names = Names(reactor, asking=False)
-        self._prepared: tuple[Prepared, Sequence[socket.socket]] | None = None
+        self._prepared: tuple[PreparedServing, Sequence[socket.socket]] | None = None
         self._stopping = self._drained = False
         self.status = 0
         handlers: dict[str, Callable[..., object]] = {
@@ -253,7 +253,7 @@ class WorkerProcess:
 
     async def _prepare_serving(
         self, other: Prepare, sockets: Mapping[str, socket.socket]
-    ) -> Prepared:
+    ) -> PreparedServing:
         serving, limits = self._serving, self._limits
         assert serving is not None  # noqa: S101 - nobody asks before
         assert limits is not None  # noqa: S101 - as above

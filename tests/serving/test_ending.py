@@ -9,7 +9,7 @@ import attrs
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from txmux.serving.denied import Denied
+from txmux.serving.ending import DeniedClients
 
 if TYPE_CHECKING:
     from txmux.wire.proxyprotocol.header import Address
@@ -48,7 +48,7 @@ class DeniedTests(SynchronousTestCase):
         self.end_denied = True
         self.configuration = self.admission = self
         factories: Any = [self]
-        self.looking = Denied(self.clock, lambda: factories)
+        self.looking = DeniedClients(self.clock, lambda: factories)
 
     def serves(self, client: Address) -> bool:
         """Tell whether a client may come in."""
@@ -64,7 +64,7 @@ class DeniedTests(SynchronousTestCase):
         """While somebody else is banned all the time, each is ended soon; one after another is not looked at for each."""
         for moment in range(1000):
             self.denied.add(str(ip_address(int(ip_address("192.0.0.0")) + moment)))
-            self.looking.look()
+            self.looking.check_all()
             self.clock.advance(0.005)
         self.assertGreater(len(self.ended()), 800)
         self.assertLess(self.asked, 30 * _MANY)
@@ -77,9 +77,9 @@ class DeniedTests(SynchronousTestCase):
 
     def test_stopped(self) -> None:
         """After the end nothing is looked at; where no listener wants it, neither."""
-        self.looking.look()
-        self.looking.stop()
+        self.looking.check_all()
+        self.looking.stop_looking()
         self.end_denied = False
-        self.looking.look()
+        self.looking.check_all()
         self.assertEqual(self.clock.getDelayedCalls(), [])
         self.assertEqual(self.asked, 0)

@@ -10,8 +10,13 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.interop.children import has_ipv6
 from txmux.rules.model import Keepalive, Listener
-from txmux.serving.listen_addresses import listen_addresses, open_place
-from txmux.serving.listening import ListenAddress, listen_address, open_socket
+from txmux.serving.listen_addresses import (
+    SocketAddress,
+    listen_addresses,
+    open_address,
+    open_socket,
+    socket_address,
+)
 
 
 class PlaceTest(SynchronousTestCase):
@@ -21,18 +26,18 @@ class PlaceTest(SynchronousTestCase):
         """Short forms and Twisted's strings for TCP name an address; others do not."""
         v4, v6 = socket.AF_INET, socket.AF_INET6
         for text, wanted in [
-            (":443", ListenAddress(v6, "::", 443, 7, both=True)),
-            ("192.0.2.1:443", ListenAddress(v4, "192.0.2.1", 443, 7)),
-            ("[2001:db8::1]:443", ListenAddress(v6, "2001:db8::1", 443, 7)),
-            ("tcp:443", ListenAddress(v4, "", 443, 7)),
-            ("tcp:443:interface=127.0.0.1:backlog=3", ListenAddress(v4, "127.0.0.1", 443, 3)),
-            ("tcp:port=443:interface=\\:\\:1", ListenAddress(v6, "::1", 443, 7)),
-            ("tcp6:443", ListenAddress(v6, "::", 443, 7)),
+            (":443", SocketAddress(v6, "::", 443, 7, both=True)),
+            ("192.0.2.1:443", SocketAddress(v4, "192.0.2.1", 443, 7)),
+            ("[2001:db8::1]:443", SocketAddress(v6, "2001:db8::1", 443, 7)),
+            ("tcp:443", SocketAddress(v4, "", 443, 7)),
+            ("tcp:443:interface=127.0.0.1:backlog=3", SocketAddress(v4, "127.0.0.1", 443, 3)),
+            ("tcp:port=443:interface=\\:\\:1", SocketAddress(v6, "::1", 443, 7)),
+            ("tcp6:443", SocketAddress(v6, "::", 443, 7)),
             ("unix:/run/x.sock", None),
             ("systemd:domain=INET:index=0", None),
             ("tls:/etc/pems:443", None),
         ]:
-            self.assertEqual((text, listen_address(text, 7)), (text, wanted))
+            self.assertEqual((text, socket_address(text, 7)), (text, wanted))
 
 
 class NameTest(SynchronousTestCase):
@@ -49,7 +54,7 @@ class NameTest(SynchronousTestCase):
             ("0.0.0.0:443", "0.0.0.0:443"),
             ("tcp:443:interface=127.0.0.1:backlog=3", "127.0.0.1:443"),
         ]:
-            address = listen_address(text, 7)
+            address = socket_address(text, 7)
             assert address is not None
             self.assertEqual((text, address.name), (text, wanted))
 
@@ -63,7 +68,7 @@ class OpenTest(SynchronousTestCase):
             other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             other.bind(("127.0.0.1", 0))
             other.listen()
-            address = ListenAddress(socket.AF_INET, "127.0.0.1", other.getsockname()[1], 16)
+            address = SocketAddress(socket.AF_INET, "127.0.0.1", other.getsockname()[1], 16)
             with self.assertRaises(OSError) as caught:
                 open_socket(address)
             self.assertEqual(caught.exception.errno, errno.EADDRINUSE)
@@ -73,7 +78,7 @@ class OpenTest(SynchronousTestCase):
         for family, host in ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1")):
             if family == socket.AF_INET6 and not has_ipv6():
                 continue
-            address = ListenAddress(family, host, 0, 16)
+            address = SocketAddress(family, host, 0, 16)
             with self.assertRaises(OSError) as caught:
                 open_socket(address)
             self.assertEqual(caught.exception.errno, errno.EADDRNOTAVAIL)
@@ -84,14 +89,14 @@ class OpenTest(SynchronousTestCase):
         """The key of the rules reaches each address of its listener."""
         listener = Listener("l", ("192.0.2.1:0", "tcp:0:interface=192.0.2.2"), freebind=True)
         for place in listen_addresses(listener):
-            with open_place(place, None) as opened:
+            with open_address(place, None) as opened:
                 self.assertTrue(opened.getsockname()[0].startswith("192.0.2."))
 
     def test_every_address(self) -> None:
         """One on every address takes IPv4 and IPv6 clients."""
         if not has_ipv6():
             self.skipTest("no IPv6 on the loopback")
-        with open_socket(ListenAddress(socket.AF_INET6, "::", 0, 16, both=True)) as opened:
+        with open_socket(SocketAddress(socket.AF_INET6, "::", 0, 16, both=True)) as opened:
             for host in ("127.0.0.1", "::1"):
                 socket.create_connection((host, opened.getsockname()[1])).close()
 
@@ -99,9 +104,9 @@ class OpenTest(SynchronousTestCase):
         """Every IPv6 address leaves the port of the IPv4 addresses to others."""
         if not has_ipv6():
             self.skipTest("no IPv6 on the loopback")
-        with open_socket(ListenAddress(socket.AF_INET, "0.0.0.0", 0, 16)) as first:
+        with open_socket(SocketAddress(socket.AF_INET, "0.0.0.0", 0, 16)) as first:
             port = first.getsockname()[1]
-            open_socket(ListenAddress(socket.AF_INET6, "::", port, 16)).close()
+            open_socket(SocketAddress(socket.AF_INET6, "::", port, 16)).close()
 
 
 class InheritedTest(SynchronousTestCase):
@@ -113,7 +118,7 @@ class InheritedTest(SynchronousTestCase):
             listener = Listener("a", ("127.0.0.1:0",), keepalive=keepalive)
             (place,) = listen_addresses(listener)
             with (
-                open_place(place, None) as listening,
+                open_address(place, None) as listening,
                 socket.create_connection(listening.getsockname()),
             ):
                 listening.settimeout(60)
