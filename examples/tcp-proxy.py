@@ -1,4 +1,4 @@
-"""A TCP proxy in a few lines: each client is led to the next of several servers, whoever of the two speaks first.
+"""A TCP proxy in a few lines: each client gets the next of several servers; client or server may speak first.
 
 Run it with ``python tcp-proxy.py tcp:3306 10.0.0.1:3306 10.0.0.2:3306``.
 """

@@ -29,7 +29,7 @@ def listen(path: Path) -> socket.socket:
 
 
 def take(giver: socket.socket) -> tuple[socket.socket, dict[str, object]]:
-    """Take the socket of one client, and what is told of it."""
+    """Take the socket of one client, and its message."""
     with giver:
         credentials = giver.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
         _, user, _ = struct.unpack("3i", credentials)

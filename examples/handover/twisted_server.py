@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Page(Resource):
-    """Greets whoever comes."""
+    """Greets every client."""
 
     isLeaf = True
 
