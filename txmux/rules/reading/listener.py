@@ -116,7 +116,7 @@ KEYS: Mapping[str, Key] = {
     "default": Key(OUTCOME, "close", meaning=
         "where a client goes that has sent something but matched no route"),
     "accept_proxy_from": Key(_SENDERS, None, example="10.0.0.1", meaning=
-        "sources that must begin with a [PROXY protocol header](#proxy-protocol-headers-of-those-in-front)"),
+        "sources that must begin with a [PROXY protocol header](#proxy-protocol-headers-from-proxies-in-front)"),
     "proxy_timeout": Key(DURATION, "3s", meaning=
         "how long they have for that header, since the connection was accepted"),
     "allow": Key(NETWORKS, None, example="10.0.0.0/8", meaning=
@@ -144,7 +144,7 @@ KEYS: Mapping[str, Key] = {
     "log": Key(LOG, "yes", meaning=
         "which connections get a line in the [access log](access-log.md). `errors` leaves out those that ended with `done` or `handed-over`, and clients that left without a byte, such as a balancer's checks"),
     "tls_strict": Key(BOOLEAN, "no", meaning=
-        "where TLS is [ended here](#tls-that-ends-here): whether a client that closes without a close-notify counts as broken off, so that the server's connection is reset"),
+        "where TLS is [terminated](#tls-termination): whether a client that closes without a close-notify counts as broken off, so that the server's connection is reset"),
     "max_flows": Key(CONNECTIONS, None, example="10000", meaning=
         "for UDP: the most flows of this listener. Beyond it, the unanswered flow that has been quiet for the longest time makes room; if there is none, new flows are refused. Without it, 70 % of the process's limit of descriptors; `0` means no limit but that of the descriptors"),
     "max_flows_per_source": Key(CONNECTIONS, "0", example="100", meaning=

@@ -142,9 +142,9 @@ KEYS: Mapping[str, Key] = {
     "during": Key(_DURING, None, example="mon-fri 08:00-18:00", meaning=
         "if given, the route serves clients only at [these times](#during); one line that fits is enough"),
     "under": Key(_UNDER, None, example="public", meaning=
-        "if given, the route belongs only to these listeners, and to these routes that end TLS, whose plaintext it matches. It cannot be under itself, directly or through others"),
+        "if given, the route belongs only to these listeners, and to these routes that terminate TLS, whose plaintext it matches. It cannot be under itself, directly or through others"),
     "terminate_tls": Key(PEMS, None, example="cert.pem, key.pem", meaning=
-        "PEM files with certificates and their keys: [TLS ends here](#tls-that-ends-here), and the routes `under` this one decide on the plaintext"),
+        "PEM files with certificates and their keys: txmux [terminates TLS](#tls-termination), and the routes `under` this one decide on the plaintext"),
     "alpn": Key(PROTOCOLS, None, example="h2, http/1.1", meaning=
         "for `terminate_tls`: the protocols that may be negotiated, in order of preference: `h2, http/1.1`. Without it, none is negotiated"),
     "tls_client_ca": Key(PEM, None, example="clients-ca.pem", meaning=

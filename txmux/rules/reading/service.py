@@ -192,13 +192,13 @@ KEYS: Mapping[str, Key] = {
     "grace": Key(_GRACE, "0s", example="10s", meaning=
         "when the service stops: how long `/readyz` answers 503 while clients are still accepted, so that balancers in front notice"),
     "crowdsec_key": Key(SECRET, None, example="/etc/txmux/crowdsec.key", meaning=
-        "a file with the key for [`crowdsec:` networks](#networks-that-others-tell), as `cscli bouncers add` prints it"),
+        "a file with the key for [`crowdsec:` networks](#networks-from-other-sources), as `cscli bouncers add` prints it"),
     "shared_limits": Key(STORE, None, example="redis://10.0.0.9:6379/0", meaning=
         "a Redis by which several machines share [bans and limits](#shared-limits). If it is unreachable, each machine counts by itself. Needs the extra `txmux[cluster]`"),
     "shared_limits_password": Key(SECRET, None, example="/etc/txmux/redis.password", meaning=
         "a file with the password for it"),
     "geo_databases": Key(_DATABASES, None, example="/var/lib/GeoIP/GeoLite2-Country.mmdb", meaning=
-        "files in MaxMind's format for [`geo:` and `as:` networks](#networks-that-others-tell), which are read again when they change. Needs the extra `txmux[geo]`"),
+        "files in MaxMind's format for [`geo:` and `as:` networks](#networks-from-other-sources), which are read again when they change. Needs the extra `txmux[geo]`"),
 }
 # fmt: on
 """The keys of ``[txmux]``."""
