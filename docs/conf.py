@@ -44,7 +44,7 @@ nitpick_ignore_regex = [
 
 
 def setup(app: Sphinx) -> None:
-    """Add to Sphinx what is needed here."""
+    """Register the hooks below."""
     app.connect("autodoc-process-signature", _no_signature_of_protocols)
     app.connect("missing-reference", _by_last_name)
 

@@ -36,7 +36,7 @@ _READABLE = 0.75
 
 
 class Diagram(Directive):
-    """A drawing of a graph. Its argument says in words what can be seen."""
+    """A drawing of a graph; its argument is the alternative text."""
 
     required_arguments = 1
     final_argument_whitespace = True
@@ -66,11 +66,11 @@ def _draw(graph: str) -> str:
 
 
 def with_text(svg: str, text: str) -> str:
-    """Make what dot has drawn a part of a page.
+    """Adapt the output of dot to a page.
 
     Args:
-        svg: What ``dot -Tsvg`` gives.
-        text: What can be seen in it, for those who cannot.
+        svg: The output of ``dot -Tsvg``.
+        text: The alternative text.
     """
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<title>.*?</title>\s*|<!--.*?-->\s*", "", svg, flags=re.DOTALL)
@@ -93,6 +93,6 @@ def with_text(svg: str, text: str) -> str:
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
-    """Tell Sphinx of the directive."""
+    """Register the directive."""
     app.add_directive("diagram", Diagram)
     return {"parallel_read_safe": True}

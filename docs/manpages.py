@@ -1,4 +1,4 @@
-"""Writes a manual page for `txmux` and for each of its commands, from what their arguments are read by; ``script/man`` runs it."""
+"""Writes manual pages for `txmux` and its commands from their argument parsers; ``script/man`` runs it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _WIDTH = 76  # characters of a source line; mandoc(1) asks for at most 80
 
 
 def pages() -> dict[str, str]:
-    """Give the text of each page, in man(7), by the name of its file."""
+    """Return the text of each page in man(7), by file name."""
     parser = make_parser()
     commands = next(
         action for action in parser._actions if isinstance(action, argparse._SubParsersAction)
@@ -31,7 +31,7 @@ def pages() -> dict[str, str]:
         for name, summary in COMMANDS.items()
         for line in (".TP", rf"\fBtxmux\-{_roff(name)}\fR(1)", *_text(summary))
     ]
-    summary = "many protocols on one TCP port"
+    summary = "many protocols on one port"
     found = {"txmux.1": _page("txmux", summary, parser, [".SH COMMANDS", *listed], [*COMMANDS])}
     for name, command in commands.choices.items():
         summary = COMMANDS[name].partition(";")[0].rstrip(".")
@@ -72,7 +72,7 @@ def _page(
 
 
 def _date() -> str:
-    """Give the day of the page; that of a build that can be repeated is named by the environment."""
+    """Return the date of the page, by SOURCE_DATE_EPOCH in a reproducible build."""
     seconds = float(os.environ.get("SOURCE_DATE_EPOCH", time.time()))
     return time.strftime("%Y-%m-%d", time.gmtime(seconds))
 
@@ -113,7 +113,7 @@ def _title(action: argparse.Action) -> str:
 
 
 def _text(text: str) -> Iterator[str]:
-    """Give sentences, each from the beginning of a line."""
+    """Yield sentences, each on lines of its own."""
     for sentence in re.split(r"(?<=[.:;]) +", text):
         yield from _folded(_roff(sentence))
 
@@ -124,7 +124,7 @@ def _folded(text: str) -> Iterator[str]:
 
 
 def _roff(text: str) -> str:
-    """Write a text so that groff_char(7) gives just these characters."""
+    """Escape a text for groff, see groff_char(7)."""
     return _escaped(text).replace("-", r"\-")
 
 
@@ -135,7 +135,7 @@ def _escaped(text: str) -> str:
 
 
 def main() -> None:
-    """Write the pages into the folder that is named."""
+    """Write the pages into a folder."""
     folder = Path(sys.argv[1])
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in pages().items():

@@ -1,4 +1,4 @@
-"""txmux: many protocols on one TCP port, told apart by what the client says first."""
+"""txmux: many protocols on one port, told apart by what the client says first."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ class Options(usage.Options):
     """What ``twist txmux`` takes."""
 
     synopsis = "--rules FILE | --demo"
-    longdesc = "Puts many protocols on one TCP port, told apart by what the client says first."
+    longdesc = "Puts many protocols on one port, told apart by what the client says first."
     optParameters = [  # noqa: RUF012 - usage.Options reads it
         ["rules", "r", None, "The rules file."],
         ["pidfile", None, None, "A file that has the process ID while clients are served."],
