@@ -32,11 +32,14 @@ class _Ends:
         return self.peer
 
 
+_ends: Any = _Ends
+
+
 def _v4(port: int, host: str = "127.0.0.1") -> IPv4Address:
     return IPv4Address("TCP", host, port)
 
 
-_OUTSIDE = _Ends(_v4(443, "192.0.2.1"), _v4(5000, "192.0.2.9"))
+_OUTSIDE = _ends(_v4(443, "192.0.2.1"), _v4(5000, "192.0.2.9"))
 
 
 class HopsTests(SynchronousTestCase):
@@ -50,34 +53,34 @@ class HopsTests(SynchronousTestCase):
         """Each time that a connection comes back counts, until it is over."""
         noted, client = [], _OUTSIDE
         for count in range(5):
-            self.assertEqual(self.hops.of(client), count)
-            noted.append(self.hops.note(_Ends(_v4(6000 + count), _v4(443)), client))
-            client = _Ends(_v4(443), _v4(6000 + count))
+            self.assertEqual(self.hops.hops_of(client), count)
+            noted.append(self.hops.note(_ends(_v4(6000 + count), _v4(443)), client))
+            client = _ends(_v4(443), _v4(6000 + count))
         self.hops.forget(noted[-1])
-        self.assertEqual(self.hops.of(client), 0)
+        self.assertEqual(self.hops.hops_of(client), 0)
 
     def test_others(self) -> None:
         """Another address or port at either end is another connection."""
-        self.hops.note(_Ends(_v4(6000), _v4(443)), _OUTSIDE)
+        self.hops.note(_ends(_v4(6000), _v4(443)), _OUTSIDE)
         for other in (
-            _Ends(_v4(443), _v4(6001)),
-            _Ends(_v4(443), _v4(6000, "127.0.0.2")),
-            _Ends(_v4(443, "127.0.0.2"), _v4(6000)),
-            _Ends(_v4(444), _v4(6000)),
-            _Ends(UNIXAddress(b"/run/x.sock"), UNIXAddress(None)),
+            _ends(_v4(443), _v4(6001)),
+            _ends(_v4(443), _v4(6000, "127.0.0.2")),
+            _ends(_v4(443, "127.0.0.2"), _v4(6000)),
+            _ends(_v4(444), _v4(6000)),
+            _ends(UNIXAddress(b"/run/x.sock"), UNIXAddress(None)),
         ):
-            self.assertEqual(self.hops.of(other), 0)
+            self.assertEqual(self.hops.hops_of(other), 0)
 
     def test_mapped(self) -> None:
         """One that comes to a listener on every address has IPv4 inside of IPv6."""
-        self.hops.note(_Ends(_v4(6000), _v4(443)), _OUTSIDE)
+        self.hops.note(_ends(_v4(6000), _v4(443)), _OUTSIDE)
         host, peer = (IPv6Address("TCP", "::ffff:127.0.0.1", port) for port in (443, 6000))
-        self.assertEqual(self.hops.of(_Ends(host, peer)), 1)
+        self.assertEqual(self.hops.hops_of(_ends(host, peer)), 1)
 
     def test_not_noted(self) -> None:
         """Servers at ports that are not ours are not noted; nor are UNIX sockets."""
-        self.assertEqual(self.hops.note(_Ends(_v4(6000), _v4(80)), _OUTSIDE), 0)
-        unix = _Ends(UNIXAddress(None), UNIXAddress(b"/run/x.sock"))
+        self.assertEqual(self.hops.note(_ends(_v4(6000), _v4(80)), _OUTSIDE), 0)
+        unix = _ends(UNIXAddress(None), UNIXAddress(b"/run/x.sock"))
         self.assertEqual(self.hops.note(unix, _OUTSIDE), 0)
 
     def test_shared(self) -> None:
@@ -85,8 +88,8 @@ class HopsTests(SynchronousTestCase):
         memory = memoryview(bytearray(LoopDetector.SIZE))
         one, other = LoopDetector(memory), LoopDetector(memory)
         one.ports = {443}
-        one.note(_Ends(_v4(6000), _v4(443)), _OUTSIDE)
-        self.assertEqual(other.of(_Ends(_v4(443), _v4(6000))), 1)
+        one.note(_ends(_v4(6000), _v4(443)), _OUTSIDE)
+        self.assertEqual(other.hops_of(_ends(_v4(443), _v4(6000))), 1)
 
 
 class LoopTests(MuxTestCase):

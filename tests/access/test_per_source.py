@@ -49,11 +49,11 @@ class SourceLimitsTest(SynchronousTestCase):
 
     def test_none(self) -> None:
         """Without limits there is nothing to be counted."""
-        self.assertIsNone(SourceLimits.of(Listener("x", max_connections=5)))
+        self.assertIsNone(SourceLimits.for_listener(Listener("x", max_connections=5)))
 
     def test_rate(self) -> None:
         """The rate becomes the time between two connections."""
-        found = SourceLimits.of(Listener("x", connection_rate_per_source=Rate(20.0, 40)))
+        found = SourceLimits.for_listener(Listener("x", connection_rate_per_source=Rate(20.0, 40)))
         self.assertEqual(found, SourceLimits(0, 0, SECOND // 20, 40))
 
     def test_counts(self) -> None:
@@ -62,7 +62,7 @@ class SourceLimitsTest(SynchronousTestCase):
             (Listener("x", max_connections_per_source=3), SourceLimits(connections=3)),
             (Listener("x", max_undecided_per_source=3), SourceLimits(undecided=3)),
         ]:
-            self.assertEqual(SourceLimits.of(listener), limits)
+            self.assertEqual(SourceLimits.for_listener(listener), limits)
 
 
 class PerSourceTest(SynchronousTestCase):
@@ -122,7 +122,7 @@ class PerSourceTest(SynchronousTestCase):
     def test_burst_that_is_no_sum(self) -> None:
         """No connection of a burst is lost by rounding."""
         self.clock.advance(1795163804.087)
-        limits = SourceLimits.of(Listener("x", connection_rate_per_source=Rate(3.0, 30)))
+        limits = SourceLimits.for_listener(Listener("x", connection_rate_per_source=Rate(3.0, 30)))
         assert limits is not None
         per_source = self.limited(limits)
         for _ in range(30):

@@ -215,7 +215,7 @@ class SharedRatesTest(TestCase):
         # half of them: then Redis is asked
         others = [await self.stay(machines[1]) for _ in range(5)]
         shared: Any = machines[1].factories[0].runtime.shared
-        while not any(one.others for one in shared.of("x").counts._sources.values()):
+        while not any(one.others for one in shared.leases_of("x").counts._sources.values()):
             await deferLater(reactor, 0.01)
         others += [await self.stay(machines[1]) for _ in range(4)]
         self.assertEqual([client.finished for client in others], [False] * 5 + [True] * 4)

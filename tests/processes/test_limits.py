@@ -102,12 +102,12 @@ limits.none_come()
 
 RACER = """
 import os, random, sys, time
-from txmux.access.across_processes import Layout, SharedLimits
+from txmux.access.across_processes import LimitsLayout, SharedLimits
 from txmux.rules.reading.parser import parse
 rules = parse({rules!r}, "x")
 (listener,) = rules.listeners
 worker = {worker}
-layout = Layout({columns})
+layout = LimitsLayout({columns})
 layout.extend(rules)
 limits = SharedLimits(os.open("/proc/{parent}/fd/{descriptor}", os.O_RDWR), layout)
 most = refused = 0

@@ -16,7 +16,7 @@ from txmux.udp.connection_ids import HEAD, ConnectionIds, destination_of
 
 def ids_of(first: bytes = FIRST) -> ConnectionIds:
     """Make those of a client's first datagram."""
-    made = ConnectionIds.of(first)
+    made = ConnectionIds.from_first(first)
     assert made is not None
     return made
 
@@ -28,7 +28,7 @@ class ConnectionIdsTests(SynchronousTestCase):
         """They begin with the one that the client has made up; other protocols have none."""
         self.assertEqual(ids_of().known, (DESTINATION,))
         for other in (WG_FIRST, SHORT, b"", b"\xc0", b"\xc0\0\0\0\1\xff", b"GET /"):
-            self.assertIsNone(ConnectionIds.of(other))
+            self.assertIsNone(ConnectionIds.from_first(other))
 
     def test_handshake(self) -> None:
         """The first one is sent to until the server has chosen another, and the client proves its address by that."""
@@ -131,7 +131,7 @@ class ConnectionIdsTests(SynchronousTestCase):
         ids.learn(datagram)
         ids.take(datagram[:HEAD])
         ids.take(datagram[:HEAD], is_alone=True)
-        ConnectionIds.of(datagram)
+        ConnectionIds.from_first(datagram)
 
 
 class RecallTests(SynchronousTestCase):

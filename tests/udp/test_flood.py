@@ -71,19 +71,19 @@ class _Listener:
         """No flow can have moved."""
         return False
 
-    def begin(self, _port: Any, _key: Key, _data: memoryview, _size: int) -> None:
+    def begin_flow(self, _port: Any, _key: Key, _data: memoryview, _size: int) -> None:
         """Let nobody in."""
         self.begun += 1
 
-    def lost(self, count: int) -> None:
+    def count_lost(self, count: int) -> None:
         """Count."""
         self.dropped += count
 
-    def shed(self, count: int) -> None:
+    def count_shed(self, count: int) -> None:
         """Count."""
         self.shed_count += count
 
-    cut = lost
+    count_cut = count_lost
 
 
 class QueueTests(TestCase):

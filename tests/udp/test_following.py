@@ -40,7 +40,7 @@ class BufferedTests(SynchronousTestCase):
         sent: list[bytes] = []
         lost: list[int] = []
         flow: Any = SimpleNamespace(
-            from_server=lambda data, _: sent.append(bytes(data)), lost=lost.append
+            from_server=lambda data, _: sent.append(bytes(data)), count_lost=lost.append
         )
         live: Any = SimpleNamespace(seconds=lambda: 0.0)
         held = Following(live, flow)

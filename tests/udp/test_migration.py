@@ -63,7 +63,7 @@ class RoamingTestCase(SynchronousTestCase):
 
     def begin(self, flow: str, first: bytes = FIRST, home: str = HOME) -> MigratingPath[str]:
         """Begin a flow that can move."""
-        path = self.migration.begin(flow, home, first)
+        path = self.migration.begin_path(flow, home, first)
         assert path is not None
         return path
 
@@ -192,7 +192,7 @@ class FindTests(RoamingTestCase):
     def test_others(self) -> None:
         """Other protocols cannot move."""
         for first in (b"GET", b"\4\0\0\0" + bytes(40), WG_FIRST[:-1], b"\x41" + bytes(40), b""):
-            self.assertIsNone(self.migration.begin("x", HOME, first))
+            self.assertIsNone(self.migration.begin_path("x", HOME, first))
 
     def test_may_tell(self) -> None:
         """The first byte tells whether something may be learnt."""
@@ -207,7 +207,7 @@ class FindTests(RoamingTestCase):
         """Any bytes can come from either side."""
         self.migration.find(datagram)
         self.path.from_server(datagram)
-        found = self.migration.begin("x", HOME, datagram)
+        found = self.migration.begin_path("x", HOME, datagram)
         if found is not None:
             found.from_server(datagram)
             found.end()

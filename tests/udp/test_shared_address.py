@@ -39,7 +39,7 @@ class OneFlow:
         self.first = name.encode() * 8
         self.served = name.upper().encode() * length
         if name.islower():
-            self.ids = ConnectionIds.of(initial(b"\1", destination=self.first))
+            self.ids = ConnectionIds.from_first(initial(b"\1", destination=self.first))
 
     def port_is_shut(self) -> None:
         """Note it."""

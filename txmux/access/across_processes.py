@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from txmux.rules.model import Listener, Rules
 
-__all__ = ["FileLock", "Layout", "SharedLimits", "SharedTally"]
+__all__ = ["FileLock", "LimitsLayout", "SharedLimits", "SharedTally"]
 
 _SIZE = 8  # of a number, in bytes
 _MOVING, _EXPECTED = -2, -1  # the columns that belong to no process
@@ -150,7 +150,7 @@ class LayoutError(MuxError):
 
 
 @attrs.define
-class Layout:
+class LimitsLayout:
     """Where each number is in the memory. A listener keeps its place for as long as anything may count there.
 
     Attributes:
@@ -173,7 +173,9 @@ class Layout:
             unused: Other listeners, whose places are taken before the memory grows.
         """
         names = ["", *(listener.name for listener in rules.listeners)]
-        limited = [one.name for one in rules.listeners if SourceLimits.of(one) is not None]
+        limited = [
+            one.name for one in rules.listeners if SourceLimits.for_listener(one) is not None
+        ]
         self._allocate(self.rows, names, self.columns * _SIZE, unused)
         self._allocate(self.tables, limited, SourceTable.size(self.columns), unused)
 
@@ -226,7 +228,7 @@ class SharedLimits:
         hops: Recognises connections that come back, to whichever worker.
     """
 
-    def __init__(self, descriptor: int, layout: Layout) -> None:
+    def __init__(self, descriptor: int, layout: LimitsLayout) -> None:
         self.descriptor = descriptor
         self._lock = FileLock(descriptor)
         # By worker and place, not by name: should a connection outlive its listener's place, both users of it write the same number.
@@ -251,7 +253,7 @@ class SharedLimits:
             in_use: Returns which of these listeners keep their places although nothing is counted there now; all if not given.
         """
         descriptor = make("txmux limits")
-        layout = Layout(1 + workers + 2)
+        layout = LimitsLayout(1 + workers + 2)
         layout.extend(rules)
         _make_room(descriptor, layout)
         made = cls(descriptor, layout)
@@ -289,7 +291,7 @@ class SharedLimits:
         in_use = self._in_use(idle)
         return [name for name in idle if name not in in_use]
 
-    def use(self, layout: Layout) -> None:
+    def use(self, layout: LimitsLayout) -> None:
         """Follow the parent, who has made room.
 
         Raises:
@@ -347,7 +349,7 @@ class SharedLimits:
         self, listener: Listener, worker: int, seconds: Callable[[], float]
     ) -> PerSource | None:
         """Make what counts those of each source in one of the processes; ``None`` if there is no limit."""
-        limits = SourceLimits.of(listener)
+        limits = SourceLimits.for_listener(listener)
         if limits is None:
             return None
         table, expected = self._tables.get(listener.name), self.layout.columns - 1
@@ -433,11 +435,11 @@ class SharedLimits:
         os.close(self.descriptor)
 
 
-def _make_room(descriptor: int, layout: Layout) -> None:
+def _make_room(descriptor: int, layout: LimitsLayout) -> None:
     grow(descriptor, _room(layout))
 
 
-def _room(layout: Layout) -> int:
+def _room(layout: LimitsLayout) -> int:
     """Return the size of the file: a power of two, since each growth maps it once more while older connections keep the old mapping.
 
     Of what is not written, the system keeps nothing.

@@ -120,7 +120,7 @@ class Admission:
         per_source: PerSource | None = None,
     ) -> None:
         self._clients = settings.clients
-        limits = SourceLimits.of(settings)
+        limits = SourceLimits.for_listener(settings)
         if per_source is None and limits is not None:
             per_source = PerSource(limits, seconds)
         self.per_source = per_source

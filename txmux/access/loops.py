@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import mmap
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
 from twisted.internet.address import IPv4Address, IPv6Address
@@ -11,7 +11,7 @@ from twisted.internet.address import IPv4Address, IPv6Address
 from txmux.net.addresses import text_of
 
 if TYPE_CHECKING:
-    from twisted.internet.interfaces import IAddress
+    from twisted.internet.interfaces import IAddress, ITransport
 
 MOST_HOPS = 8
 """How often a connection may come back. Rules that send it on to another listener of theirs do so once or twice."""
@@ -19,16 +19,6 @@ MOST_HOPS = 8
 _WITH_PORT = IPv4Address, IPv6Address
 _PORTS = 1 << 16
 _SIZE = 8  # bytes of a slot
-
-
-class Connection(Protocol):
-    """What is asked of a transport."""
-
-    def getHost(self) -> IAddress:
-        """Return this end's address."""
-
-    def getPeer(self) -> IAddress:
-        """Return the other end's address."""
 
 
 class LoopDetector:
@@ -53,7 +43,7 @@ class LoopDetector:
         self._slots = memory.cast("Q")
         self.ports: set[int] = set()
 
-    def of(self, client: Connection) -> int:
+    def hops_of(self, client: ITransport) -> int:
         """Return how often a client's connection has come back."""
         peer: Any = client.getPeer()
         slot = self._slots[peer.port] if isinstance(peer, _WITH_PORT) else 0
@@ -61,7 +51,7 @@ class LoopDetector:
             return slot & 0xFF
         return 0
 
-    def note(self, server: Connection, client: Connection) -> int:
+    def note(self, server: ITransport, client: ITransport) -> int:
         """Record a connection to a server.
 
         Args:
@@ -75,7 +65,7 @@ class LoopDetector:
         if not isinstance(peer, _WITH_PORT) or peer.port not in self.ports:
             return 0
         host: Any = server.getHost()
-        count = min(self.of(client) + 1, 0xFF)
+        count = min(self.hops_of(client) + 1, 0xFF)
         self._slots[host.port] = _checksum(host, peer) << 8 | count
         return int(host.port)
 

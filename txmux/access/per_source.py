@@ -65,7 +65,7 @@ class SourceLimits:
     burst: int = 1
 
     @classmethod
-    def of(cls, settings: Listener) -> SourceLimits | None:
+    def for_listener(cls, settings: Listener) -> SourceLimits | None:
         """Return the limits of a listener; ``None`` if it has none for a source."""
         rate = settings.connection_rate_per_source
         most = settings.max_connections_per_source or settings.max_flows_per_source

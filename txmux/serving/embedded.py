@@ -114,7 +114,7 @@ class EmbeddedService(Service):
             return Tally(limit, self._counters.setdefault(name, Counter()))
 
         def admission(listener: Listener) -> Admission:
-            limits = SourceLimits.of(listener)
+            limits = SourceLimits.for_listener(listener)
             before, known = self._sources.get(listener.name, (None, None))
             made = Admission(
                 listener,

@@ -146,7 +146,7 @@ class Configuration:
         known, column = tuple(routes), runtime.column
         admission.banned = runtime.banned
         if runtime.shared is not None and admission.per_source is not None:
-            admission.per_source.shared = runtime.shared.of(settings.name)
+            admission.per_source.shared = runtime.shared.leases_of(settings.name)
 
         def branch(route: Route) -> CompiledRoute:
             words: dict[str, Any] = attrs.asdict(route, recurse=False)

@@ -15,7 +15,8 @@ from txmux.wire.proxyprotocol.header import Tlv, TlvType
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from txmux.access.loops import Connection
+    from twisted.internet.interfaces import ITransport
+
     from txmux.backends.connect.client import ProxyClient
     from txmux.backends.pool.member import Member
     from txmux.backends.upstream import Upstream
@@ -77,7 +78,7 @@ def race_for(client: Client, upstream: Upstream) -> Preconnection:
     return race
 
 
-def _note_server(client: Client, transport: Connection) -> None:
+def _note_server(client: Client, transport: ITransport) -> None:
     """Let the process recognise the connection to a server, should it lead back here; before anything is sent on it."""
     hops = client.runtime.hops
     if client.hop:

@@ -67,7 +67,7 @@ class ConnectionIds:
         self.read = _reader(0)
 
     @classmethod
-    def of(cls, first: bytes) -> ConnectionIds | None:
+    def from_first(cls, first: bytes) -> ConnectionIds | None:
         """Make those of a flow, by its first datagram; ``None`` if that is not one of QUIC, or has a short header."""
         if not may_open(first):
             return None

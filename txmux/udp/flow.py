@@ -260,7 +260,7 @@ class Flow:
             return self._take(data, size, is_home=is_home)
         for part in behind_headers(self.proxy_header, data, size):
             if part is None:
-                self.lost(1)
+                self.count_lost(1)
             elif not self._take(part, 0, is_home=is_home):
                 return False
         return True
@@ -304,7 +304,7 @@ class Flow:
             is_held = self._may_hold(part)
             sock = None if self._server_socket is None else self._server_socket.sock
             if self._server_socket is None or (sock is None and not is_held):
-                self.lost(1)
+                self.count_lost(1)
                 continue
             if is_held:
                 self.held = (*self.held, bytes(part))
@@ -316,7 +316,7 @@ class Flow:
         held = sum(map(len, self.held)) + len(data)
         return len(self.held) < MOST_HELD and held <= self.configuration.settings.peek_limit
 
-    def lost(self, count: int) -> None:
+    def count_lost(self, count: int) -> None:
         """Count datagrams that were dropped."""
         self.configuration.counts.lost(count)
 
@@ -344,7 +344,7 @@ class Flow:
                 self._decided(decision)
             elif detection.ignored == len(self.held):
                 # A phone keeps its address open before it registers, and what it says then has to decide.
-                self.lost(len(self.held))
+                self.count_lost(len(self.held))
                 self.held = ()
                 self._detection = self._begin_detection()
         finally:
@@ -377,12 +377,14 @@ class Flow:
         self.record.backend = destination.backend.name
         self._server_socket = ServerSocket(self, destination)
         if self._following is None and self.proxy_header is None:
-            self._following = Following.of(self.live, self, (self.port, self.key), self.received)
+            self._following = Following.for_flow(
+                self.live, self, (self.port, self.key), self.received
+            )
         self._server_socket.choose_server()
 
     def _go_nowhere(self, reason: EndReason) -> None:
         """Drop what this client says for a while, so that it is one flow and not one each datagram."""
-        self.lost(len(self.held))
+        self.count_lost(len(self.held))
         self.held = ()
         self._nowhere = reason
         self.state = "closing"
@@ -425,7 +427,7 @@ class Flow:
         self.datagrams_out += -(-length // size) if 0 < size < length else 1
         lost = self.port.send(self.key, data, size)
         if lost:
-            self.lost(lost)
+            self.count_lost(lost)
         if 0 < server_socket.upstream.backend.answers <= self.datagrams_out >= self.datagrams_in:
             # A resolver asks for A and AAAA from one port, and waits for both.
             self.end("done")
@@ -493,7 +495,7 @@ class Flow:
         self.live.table.leave(self)
         server_socket, self._server_socket = self._server_socket, None
         if server_socket is None or server_socket.sock is None:
-            self.lost(len(self.held))
+            self.count_lost(len(self.held))
         if server_socket is not None:
             if self.logged:
                 record.server_local = server_socket.local_address()

@@ -120,7 +120,7 @@ class Flows:
         self.live.stop_timer_if_unused()
         self._factory.doStop()
 
-    def begin(self, port: DatagramPort, key: Key, data: memoryview, size: int) -> Flow | None:
+    def begin_flow(self, port: DatagramPort, key: Key, data: memoryview, size: int) -> Flow | None:
         """Begin a flow, unless the client is not let in.
 
         Args:
@@ -160,7 +160,7 @@ class Flows:
         record = ConnectionRecord(time.time(), new_id(), name, client_text, asked)
         flow = Flow(self.live, port, key, configuration, record, client, permit)
         if header is None:
-            flow.ids = ConnectionIds.of(ancillary.first(data, size))
+            flow.ids = ConnectionIds.from_first(ancillary.first(data, size))
         else:  # the client is known by the proxy's address alone
             flow.proxy_header = header
             record.facts = {name: printable(text) for name, text in told_by(header).items()}
@@ -243,16 +243,16 @@ class Flows:
         spare.end("limit")
         return True
 
-    def lost(self, count: int) -> None:
+    def count_lost(self, count: int) -> None:
         self._factory.configuration.counts.lost(count)
 
-    def shed(self, count: int) -> None:
+    def count_shed(self, count: int) -> None:
         """Count datagrams of unknown clients that were dropped, since the queue was too long for more flows."""
         configuration = self._factory.configuration
         configuration.counts.lost(count)
         self._refusals.note(configuration, "a long queue", count)
 
-    def cut(self, count: int) -> None:
+    def count_cut(self, count: int) -> None:
         self._factory.configuration.counts.cut(count)
 
 

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
         def from_server(self, data: memoryview, size: int, /) -> None: ...
 
-        def lost(self, count: int, /) -> None: ...
+        def count_lost(self, count: int, /) -> None: ...
 
 
 _MOST_BUFFERED = 32 * 1024
@@ -53,7 +53,7 @@ class Following:
         flow: The flow.
 
     Attributes:
-        path: Where the flow is. `of` sets it.
+        path: Where the flow is. `for_flow` sets it.
     """
 
     __slots__ = ("_at", "_buffered", "_flow", "_live", "_reserved", "_size", "path")
@@ -70,7 +70,7 @@ class Following:
         self._size = 0
 
     @classmethod
-    def of(
+    def for_flow(
         cls, live: LiveFlows, flow: MigratingFlow, home: tuple[DatagramPort, Key], first: bytes
     ) -> Following | None:
         """Make one for a flow; ``None`` if its protocol cannot move.
@@ -84,7 +84,7 @@ class Following:
         if not may_move(first):
             return None
         following = cls(live, flow)
-        return following._along(live.migration.begin(following, home, first))
+        return following._along(live.migration.begin_path(following, home, first))
 
     @classmethod
     def restored(
@@ -98,9 +98,9 @@ class Following:
         """Make one for a flow of another process.
 
         Args:
-            live: As for `of`.
-            flow: As for `of`.
-            home: As for `of`.
+            live: As for `for_flow`.
+            flow: As for `for_flow`.
+            home: As for `for_flow`.
             fields: What `as_json` returned there.
             port_of: Returns the port of a place; ``None`` if there is none here.
         """
@@ -155,7 +155,7 @@ class Following:
         else:
             if is_new:
                 self._give_back()
-            self._flow.lost(count)
+            self._flow.count_lost(count)
         return True
 
     def from_server(self, data: memoryview, size: int) -> bool:
@@ -178,7 +178,7 @@ class Following:
     def _buffer(self, data: memoryview, size: int) -> None:
         for part in ancillary.split(data, size):
             if self._size + len(part) > _MOST_BUFFERED:
-                self._flow.lost(1)
+                self._flow.count_lost(1)
             else:
                 self._buffered.append(bytes(part))
                 self._size += len(part)
@@ -239,7 +239,7 @@ class Following:
     def end(self) -> None:
         """Forget the flow."""
         if self._buffered:
-            self._flow.lost(len(self._buffered))
+            self._flow.count_lost(len(self._buffered))
             self._buffered = []
         self._give_back()
         self.path.end()

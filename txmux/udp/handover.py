@@ -238,7 +238,7 @@ def _ids_of(fields: Mapping[str, Any]) -> ConnectionIds | None:
     if "ids" in fields or fields.get("introduction") is not None:
         return None if fields.get("ids") is None else ConnectionIds.from_json(fields["ids"])
     if fields.get("held"):
-        return ConnectionIds.of(b64decode(fields["held"][0]))
+        return ConnectionIds.from_first(b64decode(fields["held"][0]))
     path = fields.get("trail") or {}
     if path.get("kind") != "q" or not path.get("ids"):
         return None

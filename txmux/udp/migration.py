@@ -62,7 +62,7 @@ class Migration(Generic[F]):
         self.paths: dict[bytes, MigratingPath[F] | None] = {}
         self._lengths: dict[int, int] = {}  # of connection IDs, and how many there are of each
 
-    def begin(self, flow: F, home: Hashable, first: bytes) -> MigratingPath[F] | None:
+    def begin_path(self, flow: F, home: Hashable, first: bytes) -> MigratingPath[F] | None:
         """Add a new flow, if it can move.
 
         Args:
@@ -96,7 +96,7 @@ class Migration(Generic[F]):
             now: Seconds on a clock that never goes back.
 
         Returns:
-            As `begin` does; ``None`` if it can follow nobody here.
+            As `begin_path` does; ``None`` if it can follow nobody here.
         """
         protocol = fields.get("kind", "").encode()
         if protocol not in {QUIC, WIREGUARD}:
@@ -164,7 +164,7 @@ class _Visitor:
 
 
 class MigratingPath(Generic[F]):
-    """Where a flow is, was, and may move to. `Migration.begin` makes it.
+    """Where a flow is, was, and may move to. `Migration.begin_path` makes it.
 
     Attributes:
         flow: The flow.

@@ -54,13 +54,15 @@ if TYPE_CHECKING:
 
         def take_over(self, port: Any, key: Key, data: memoryview, size: int, /) -> bool: ...
 
-        def begin(self, port: Any, key: Key, data: memoryview, size: int, /) -> PortFlow | None: ...
+        def begin_flow(
+            self, port: Any, key: Key, data: memoryview, size: int, /
+        ) -> PortFlow | None: ...
 
-        def lost(self, count: int, /) -> None: ...
+        def count_lost(self, count: int, /) -> None: ...
 
-        def shed(self, count: int, /) -> None: ...
+        def count_shed(self, count: int, /) -> None: ...
 
-        def cut(self, count: int, /) -> None: ...
+        def count_cut(self, count: int, /) -> None: ...
 
 
 _log = Logger()
@@ -275,14 +277,14 @@ class DatagramPort(WatchedPort):
         if had_more and not self._has_more and self._is_open:
             self._look()
         if self._shed:
-            self._to.shed(self._shed)
+            self._to.count_shed(self._shed)
 
     def _look(self) -> int:
         """Return how many bytes wait, and count what the system has dropped since the last look."""
         waiting, dropped = ancillary.queue_of(self._socket)
         lost, self._dropped = ancillary.since(dropped, self._dropped), dropped
         if lost:
-            self._to.lost(lost)
+            self._to.count_lost(lost)
         return waiting
 
     def _read(self) -> None:
@@ -300,7 +302,7 @@ class DatagramPort(WatchedPort):
                 continue
             local, size = ancillary.read(told) if told else _NOTHING_TOLD
             if flags & _CUT:
-                self._to.cut(1)
+                self._to.count_cut(1)
                 continue
             key = (peer, local)
             flow = flows.get(key)
@@ -316,7 +318,9 @@ class DatagramPort(WatchedPort):
     def await_flows(self) -> None:
         """Keep what unknown clients say: they may have flows that are on their way from another process."""
         if self._waiting is None and self.is_accepting:
-            self._waiting = EarlyDatagrams(self._poller.reactor, self.await_no_more, self._to.lost)
+            self._waiting = EarlyDatagrams(
+                self._poller.reactor, self.await_no_more, self._to.count_lost
+            )
 
     def await_no_more(self) -> None:
         """Begin the flows of those who are still unknown: no other process has them."""
@@ -376,10 +380,14 @@ class DatagramPort(WatchedPort):
             self._shed += count
             return
         self._newcomers -= 1
-        flow = self._to.begin(self, key, data, size) if self.is_accepting and self.lets_in else None
+        flow = (
+            self._to.begin_flow(self, key, data, size)
+            if self.is_accepting and self.lets_in
+            else None
+        )
         first, rest = (data, data[:0]) if count == 1 else (data[:size], data[size:])
         if flow is None or not flow.take(first, 0):
-            self._to.lost(count)
+            self._to.count_lost(count)
         elif rest:
             self._sort(key, rest, size)
 

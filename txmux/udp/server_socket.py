@@ -59,7 +59,7 @@ if TYPE_CHECKING:
 
         def end(self, reason: EndReason, /) -> None: ...
 
-        def lost(self, count: int, /) -> None: ...
+        def count_lost(self, count: int, /) -> None: ...
 
 
 _log = Logger()
@@ -231,7 +231,7 @@ class ServerSocket:
         """
         server = self.sock
         if server is None:
-            self._flow.lost(ancillary.datagrams_in(len(data), size))
+            self._flow.count_lost(ancillary.datagrams_in(len(data), size))
             return
         try:
             if self._header:
@@ -245,7 +245,7 @@ class ServerSocket:
             lost = 0 if is_held else ancillary.datagrams_in(len(data), size)
             self._refused()
         if lost:
-            self._flow.lost(lost)
+            self._flow.count_lost(lost)
 
     def _with_headers(self, data: Any, size: int) -> Iterator[tuple[Any, int]]:
         """Put the header before each datagram, or before the first one; give what is sent at once, with its size."""
@@ -425,7 +425,7 @@ class ServerSocket:
     def _close(self, sock: socket.socket) -> None:
         if self._batches >= _MANY:  # of fewer, the system has dropped none: they have room
             dropped = ancillary.queue_of(sock)[1]
-            self._flow.lost(ancillary.since(dropped, self._dropped))
+            self._flow.count_lost(ancillary.since(dropped, self._dropped))
         self._flow.live.poller.closing(sock.fileno())
         sock.close()
 

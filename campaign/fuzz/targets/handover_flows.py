@@ -64,7 +64,7 @@ def _told() -> dict[str, Any]:
         flows = flows_of(running.factory_of("quic"))
         port = running.listening_ports.reader_at(_PLACE)
         assert port is not None
-        flow = flows.begin(port, (("127.0.0.1", 9), b""), memoryview(hello), 0)
+        flow = flows.begin_flow(port, (("127.0.0.1", 9), b""), memoryview(hello), 0)
         assert flow is not None
         flow.from_client(memoryview(hello), 0)
         told = flow.as_json()

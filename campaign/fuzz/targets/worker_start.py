@@ -23,7 +23,7 @@ from campaign.fuzz.messages import hear, line
 from campaign.fuzz.served import RULES, TEXT, Reactor, end
 from campaign.fuzz.target import Target
 from txmux import files
-from txmux.access.across_processes import Layout
+from txmux.access.across_processes import LimitsLayout
 from txmux.processes.privilege.account import Account
 from txmux.processes.workers.process import WorkerProcess
 from txmux.rules.reading.parser import parse
@@ -90,7 +90,7 @@ def _harmless() -> Iterator[None]:
 
 
 def _seeds() -> list[bytes]:
-    layout = Layout(4)
+    layout = LimitsLayout(4)
     layout.extend(RULES)
     counted = CountersLayout()
     counted.extend(keys_of(RULES))

@@ -329,7 +329,7 @@ class SharedRates:
         self._second = 0
         self._questions = 0
 
-    def of(self, listener: str) -> Leases:
+    def leases_of(self, listener: str) -> Leases:
         if listener not in self._listeners:
             self._listeners[listener] = Leases(self, listener)
         return self._listeners[listener]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import attrs
 from attrs.validators import deep_iterable, ge, instance_of
 
-from txmux.access.across_processes import Layout, SharedLimits
+from txmux.access.across_processes import LimitsLayout, SharedLimits
 from txmux.errors import MuxError
 from txmux.rules.packing import unpack
 from txmux.serving.listen_addresses import listen_addresses
@@ -103,8 +103,8 @@ def _rules(told: object) -> Rules:
     return unpack(base64.b64decode(told))
 
 
-def _layout(told: object) -> Layout:
-    return read(Layout, told)
+def _layout(told: object) -> LimitsLayout:
+    return read(LimitsLayout, told)
 
 
 _KEYS, _NUMBER = deep_iterable(instance_of(str), instance_of(list)), (instance_of(int), ge(0))
@@ -123,7 +123,7 @@ class Prepare:
     """
 
     rules: Rules = attrs.field(converter=_rules)
-    limits: Layout = attrs.field(converter=_layout)
+    limits: LimitsLayout = attrs.field(converter=_layout)
     sockets: list[str] = attrs.field(validator=_KEYS)
     version: int = attrs.field(default=0, validator=_NUMBER)
     rules_changed: bool = attrs.field(validator=instance_of(bool))
@@ -143,7 +143,7 @@ class Start:
     """
 
     rules: Rules = attrs.field(converter=_rules)
-    limits: Layout = attrs.field(converter=_layout)
+    limits: LimitsLayout = attrs.field(converter=_layout)
     sockets: list[str] = attrs.field(validator=_KEYS)
     state: dict[str, Any] = attrs.field(factory=dict, validator=instance_of(dict))
     version: int = attrs.field(default=1, validator=_NUMBER)
