@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tests.admin.asking import AdminCase
 from tests.support.datagrams import Talker
-from txmux.admin.page.told import bytes_told
+from txmux.admin.page.gather import bytes_explained
 
 _RULES = """[listen u]
 endpoint = udp:127.0.0.1:0
@@ -72,5 +72,7 @@ class FlowsTest(AdminCase):
             [(one["datagrams"], one["listeners"][0]["listener"]) for one in told["streams"]],
             [(None, "t"), ([len(_QUERY)], "u")],
         )
-        self.assertIn("route names, known at datagram 1", bytes_told(told))
-        self.assertIn("sure at byte 1", bytes_told(told))
+        shown = bytes_explained(told)
+        self.assertIn("decision  at datagram 1: ", shown)
+        self.assertIn("by route names", shown)
+        self.assertIn("no at byte 1", shown)

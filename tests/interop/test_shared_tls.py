@@ -74,7 +74,7 @@ class SharedByTlsTest(SupervisedTestCase):
 
     async def is_up(self, machine: MuxService) -> bool | None:
         """Tell whether its worker has a Redis, as the metrics do."""
-        return (await machine.control.counts()).present.cluster
+        return (await machine.control.counts()).gauges.cluster
 
     async def until(self, condition: Callable[[], object]) -> None:
         """Wait until something is so."""

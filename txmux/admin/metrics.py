@@ -109,7 +109,7 @@ def _listeners(counts: Counts) -> Iterator[Metric]:
         if any(one.datagrams.values()):
             for way, count in one.datagrams.items():
                 datagrams.add_metric([one.name, way], count)
-        sources.add_metric(labels, counts.present.sources.get(one.name, 0))
+        sources.add_metric(labels, counts.gauges.sources.get(one.name, 0))
         _observe(detect, labels, one.detect)
         _observe(duration, labels, one.duration)
     yield from (total, active, undecided, refused, datagrams, sources, detect, duration)
@@ -170,7 +170,7 @@ def _backends(counts: Counts) -> Iterator[Metric]:
         "backend",
         "server",
     )
-    for key, (age, _) in counts.present.stale.items():
+    for key, (age, _) in counts.gauges.stale.items():
         if age is not None:
             stale.add_metric(key, age)
     for one in counts.servers:
@@ -178,15 +178,15 @@ def _backends(counts: Counts) -> Iterator[Metric]:
         active.add_metric(labels, one.active)
         for cause in _SERVER_CAUSES:
             failures.add_metric([*labels, cause], one.failed[cause])
-        is_up.add_metric(labels, (one.backend, one.server) in counts.present.up)
+        is_up.add_metric(labels, (one.backend, one.server) in counts.gauges.up)
         if one.check_seconds is not None:
             check.add_metric(labels, one.check_seconds)
     yield from (connect, active, failures, is_up, check, stale)
 
 
 def _service(counts: Counts) -> Iterator[Metric]:
-    present, (ok, time) = counts.present, counts.reloaded
-    opened, most = present.descriptors
+    gauges, (ok, time) = counts.gauges, counts.reloaded
+    opened, most = gauges.descriptors
     plain: Sequence[tuple[GaugeMetricFamily | CounterMetricFamily, float]] = (
         (
             _counter("relay_spliced_bytes", "Bytes that the kernel has moved by itself."),
@@ -213,15 +213,15 @@ def _service(counts: Counts) -> Iterator[Metric]:
                 "generations",
                 "Versions of the rules that some connection uses, or the next one will.",
             ),
-            present.generations,
+            gauges.generations,
         ),
     )
     for family, value in plain:
         family.add_metric((), value)
         yield family
     cluster = _gauge("cluster_up", "Whether Redis answers, by which limits are shared.")
-    if present.cluster is not None:
-        cluster.add_metric((), present.cluster)
+    if gauges.cluster is not None:
+        cluster.add_metric((), gauges.cluster)
     yield cluster
     build = _gauge("build_info", "Versions of txmux and of Python.", "version", "python")
     build.add_metric([__version__, platform.python_version()], 1)
@@ -236,6 +236,6 @@ def _service(counts: Counts) -> Iterator[Metric]:
         "route",
         "file",
     )
-    for route, file, until in present.certificates:
+    for route, file, until in gauges.certificates:
         expiry.add_metric([route, file], until)
     yield expiry

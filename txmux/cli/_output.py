@@ -7,12 +7,16 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from txmux.errors import printable
+from txmux.telemetry.present import aligned
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 Row = tuple[Sequence[str], str]
 """The cells of a row, and its style in the terms of `rich`: ``green``, ``dim``, nothing."""
+
+EXPLAINED_STYLES = {"match": "bold green", "undecided": "yellow"}
+"""Of what a route says; others are dim."""
 
 _GAP = 2
 
@@ -41,11 +45,9 @@ class Output:
         """
         rows = [([printable(cell) for cell in cells], style) for cells, style in rows]
         if self._console is None:
-            lines = [list(head), *(cells for cells, _ in rows)] if head else [c for c, _ in rows]
-            widths = [max(map(len, column)) + _GAP for column in zip(*lines, strict=True)]
-            for cells in lines:
-                padded = map(str.ljust, cells, widths)
-                print("".join(padded).rstrip())
+            lines = [cells for cells, _ in rows]
+            for line in aligned([head, *lines] if head else lines):
+                print(line)
             return
         from rich.table import Table  # noqa: PLC0415 - it is optional
         from rich.text import Text  # noqa: PLC0415

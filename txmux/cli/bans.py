@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from txmux.cli._output import Output
 from txmux.cli.remote import command
-from txmux.cli.remote.amounts import duration
+from txmux.telemetry.present import duration
 
 if TYPE_CHECKING:
     import argparse
@@ -31,5 +31,5 @@ def _write(answer: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _cells(one: Mapping[str, Any]) -> list[str]:
-    left = "-" if one["until"] is None else duration(one["until"] - time.time())
+    left = "-" if one["until"] is None else duration(int(one["until"] - time.time()))
     return [str(one["network"]), left, str(one["reason"] or "-")]

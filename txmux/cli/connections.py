@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 
 from txmux.cli._output import Output
 from txmux.cli.remote import command, filters
-from txmux.cli.remote.amounts import duration, short
+from txmux.telemetry.present import duration, short
 
 if TYPE_CHECKING:
     import argparse
@@ -61,4 +61,4 @@ def _write(answer: Sequence[Mapping[str, Any]]) -> None:
 def _cells(one: Mapping[str, Any]) -> list[str]:
     texts = [str(one.get(name) or "-") for name in _HEAD[:5]]
     counts = [short(one[name]) for name in ("bytes_in", "bytes_out")]
-    return [*texts, duration(one["age_ms"] / 1000), *counts]
+    return [*texts, duration(one["age_ms"] // 1000), *counts]

@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from txmux.cli._output import Output
+from txmux.cli._output import EXPLAINED_STYLES, Output
 from txmux.cli._trace import write
 from txmux.cli.pcap import Datagram, Segment, client_streams, read_packets
 from txmux.cli.pcapflows import client_flows
 from txmux.cli.remote import command
-from txmux.cli.remote.explanation import HEAD, explanation_of
 from txmux.detection.explain import explain, explain_flow
 from txmux.errors import MuxError, OptionError
 from txmux.interfaces import Transport
@@ -26,6 +25,7 @@ from txmux.rules.model.networks import unmapped
 from txmux.rules.problems import did_you_mean
 from txmux.rules.reading.parser import load
 from txmux.rules.tracing import Sample, Trace, as_json
+from txmux.telemetry.present import EXPLAINED, explanation_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -154,7 +154,9 @@ def _write_connection(one: Mapping[str, Any]) -> None:
     output.line(told.title, "bold")
     output.line()
     if told.routes:
-        output.table(told.routes, HEAD)
+        output.table(
+            [(one.cells, EXPLAINED_STYLES.get(one.answer, "dim")) for one in told.routes], EXPLAINED
+        )
         output.line()
     output.table([(line, "") for line in told.conclusion])
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from txmux.cli._output import Output
 from txmux.cli.remote import command
-from txmux.cli.remote.amounts import duration, short
+from txmux.telemetry.present import connection_counts, duration, rates
 
 if TYPE_CHECKING:
     import argparse
@@ -78,16 +78,9 @@ def _lines(status: Mapping[str, Any], now: float) -> Iterator[tuple[str, str, st
             yield "reload", f"{when}: FAILED, nothing has changed", "bold red"
             yield from (("", line, "red") for line in reload["errors"])
     yield from (("attention", told, "bold red") for told in status.get("attention", ()))
-    counts = status.get("connections", {})
-    words = {"active": "{} active", "undecided": "{} undecided", "total": "{} so far"}
-    told = [text.format(counts[name]) for name, text in words.items() if name in counts]
-    if counts.get("limit"):
-        told.append(f"at most {counts['limit']}")
-    yield "connections", ", ".join(told), ""
-    rates = status.get("rates") or {}
-    told = [f"{name.replace('_', ' ')} {short(value)}/s" for name, value in rates.items()]
-    if told:
-        yield "rates", ", ".join(told), ""
+    yield "connections", connection_counts(status), ""
+    if told := rates(status):
+        yield "rates", told, ""
     bans = status.get("bans", {})
     if bans.get("active") or bans.get("shared"):
         shared = f", shared with other machines: {bans['shared']}" if bans["shared"] else ""
@@ -151,7 +144,7 @@ def _state(worker: Mapping[str, Any]) -> tuple[str, str]:
 def _since(started: float | None, now: float) -> str:
     if not started:
         return ""
-    return f" since {_time(started)}, for {duration(now - started)}"
+    return f" since {_time(started)}, for {duration(int(now - started))}"
 
 
 def _time(seconds: float) -> str:

@@ -16,7 +16,7 @@ from txmux.access.lists.updates import ListUpdates
 from txmux.access.shared.sharing import Sharing
 from txmux.control.backends import address_states, backends_document
 from txmux.control.broadcast import PATIENCE, Answers, Listing, broadcast
-from txmux.control.documents import routes_document, status_document
+from txmux.control.documents import failed_reload, not_served, routes_document, status_document
 from txmux.control.events import Hub
 from txmux.control.filters import EVERY, Page, place_of
 from txmux.control.overrides import Overrides
@@ -29,8 +29,7 @@ from txmux.rules.lint.control import readable_token
 from txmux.rules.model import backends_of
 from txmux.rules.problems import suggestion
 from txmux.rules.tracing import Sample, Trace, as_json
-from txmux.telemetry.counting.present import Present
-from txmux.telemetry.counting.snapshot import counts_of, totals
+from txmux.telemetry.counting.snapshot import Gauges, counts_of, totals
 from txmux.telemetry.recent import KEPT
 
 if TYPE_CHECKING:
@@ -157,7 +156,8 @@ class Control:
         Args:
             counts: The numbers of just now; without them the workers are asked.
         """
-        traffic, present = await self.traffic(counts)
+        missing = Deferred.fromCoroutine(self.missing())
+        traffic, gauges = await self.traffic(counts)
         document = status_document(
             self.rules,
             {} if self.state is None else await self.state.status(),
@@ -169,14 +169,15 @@ class Control:
             traffic=traffic,
         )
         attention = [
+            *not_served(await missing),
+            *failed_reload(self.last_reload),
             *(problem.message for problem in readable_token(self.rules)),
-            *present.troubles,
-            *present.stale_sentences(),
+            *gauges.attention(time.time()),
             *self._sharing.problems,
             *self._lists.problems,
         ]
         bans = {"active": len(self.bans), "shared": self._sharing.state}
-        return {**document, **present.as_json(), "bans": bans, "attention": attention}
+        return {**document, **gauges.as_json(), "bans": bans, "attention": attention}
 
     def record_reload(self, report: Report) -> None:
         self.last_reload = (time.time(), report)
@@ -186,7 +187,7 @@ class Control:
 
     async def counts(self) -> Counts:
         """Return the numbers of all processes, with what live connections have moved until now."""
-        present = await self._present()
+        gauges = await self._gauges()
         when, report = self.last_reload or (self.started, Report(ok=True))
         counts = (
             counts_of(self.counters, self.rules)
@@ -194,20 +195,20 @@ class Control:
             else await deferToThread(counts_of, self.counters, self.rules)
         )
         return attrs.evolve(
-            counts, present=present, rules=self.rules.files.sha256, reloaded=(report.ok, when)
+            counts, gauges=gauges, rules=self.rules.files.sha256, reloaded=(report.ok, when)
         )
 
-    async def _present(self) -> Present:
+    async def _gauges(self) -> Gauges:
         answers = await self._ask("count", gauges=True)
-        present = Present.of(answer for _, answer in answers.answers)
-        return attrs.evolve(present, stale=self._stale())
+        gauges = Gauges.of(answer for _, answer in answers.answers)
+        return attrs.evolve(gauges, stale=self._stale())
 
     def _stale(self) -> Mapping[tuple[str, str], tuple[float | None, str]]:
         return {} if self.state is None else self.state.upstreams.stale()
 
     def stale(self) -> list[str]:
         """Report which servers' names cannot be looked up now, and how old their addresses are, a sentence each."""
-        return Present(stale=self._stale()).stale_sentences()
+        return Gauges(stale=self._stale()).stale_sentences()
 
     def make_room(self, rules: Rules, version: int) -> None:
         """Add counters for other rules, and clear those of routes that no connection has any longer.
@@ -229,14 +230,14 @@ class Control:
         if versions and not answers.missing:
             self.counters.forget(versions)
 
-    async def traffic(self, counts: Counts | None = None) -> tuple[Traffic, Present]:
+    async def traffic(self, counts: Counts | None = None) -> tuple[Traffic, Gauges]:
         """Return what has come by all listeners, and how fast; and the state of the processes.
 
         Args:
             counts: As for `status`.
         """
-        present = await self._present() if counts is None else counts.present
-        return self.rates.until_now(self._totals()[0]), present
+        gauges = await self._gauges() if counts is None else counts.gauges
+        return self.rates.until_now(self._totals()[0]), gauges
 
     async def sample(self) -> None:
         """Record what has been counted, for the rates in `status` and the history; to be called every few seconds."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import TYPE_CHECKING, Any
 
 from txmux.rules.model import Refusal
@@ -14,14 +15,22 @@ from txmux.version import __version__
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Collection, Iterable, Mapping
+    from collections.abc import Collection, Iterable, Iterator, Mapping
 
     from txmux.control.rates import Traffic
     from txmux.control.report import Report
     from txmux.rules.model import Listener, Outcome, Route, Rules, Section
     from txmux.telemetry.counting.snapshot import Counts, RouteTotals
 
-__all__ = ["routes_document", "rules_document", "status_document"]
+__all__ = [
+    "failed_reload",
+    "not_served",
+    "routes_document",
+    "rules_document",
+    "status_document",
+]
+
+_SECTION = re.compile(r"\[([^\]]+)\]:")
 
 
 def status_document(
@@ -100,6 +109,19 @@ def _last_reload(last_reload: tuple[float, Report] | None) -> dict[str, Any] | N
 def _rules_path(rules: Rules) -> str:
     path = str(rules.path)
     return path if path == OPTIONS else os.path.abspath(path)  # noqa: PTH100 - links stay
+
+
+def not_served(missing: Iterable[str]) -> Iterator[str]:
+    """Yield, for ``attention``, what is missing for all clients to be served."""
+    for line in missing:
+        yield _SECTION.sub(r"\1:", line, count=1)
+
+
+def failed_reload(last_reload: tuple[float, Report] | None) -> Iterator[str]:
+    """Yield, for ``attention``, that the last reload has failed."""
+    if last_reload is not None and not last_reload[1].ok:
+        why = next(iter(last_reload[1].errors), "no reason is known")
+        yield f"the last reload failed, so the rules before it hold: {why}"
 
 
 def routes_document(rules: Rules, counts: Counts) -> list[dict[str, Any]]:

@@ -186,7 +186,7 @@ def _place(found: tuple[tuple[str, int, str], Served]) -> tuple[str, int, str]:
 
 
 def _gauges_of(serving: Serving) -> dict[str, Any]:
-    """Return what a process reports beside its counters; see `txmux.telemetry.counting.present.Present`."""
+    """Return what a process reports beside its counters; see `txmux.telemetry.counting.snapshot.Gauges`."""
     shared = serving.runtime.shared
     configurations = [factory.configuration for factory in serving.factories]
     upstreams = {one for factory in serving.factories for one in factory.upstreams.all()}

@@ -13,7 +13,6 @@ from txmux.admin.page.query import PageQuery
 from txmux.admin.page.rendering import render
 from txmux.admin.page.snapshot import Snapshot
 from txmux.admin.page.suggesting import matcher_of
-from txmux.admin.page.units import age, count, rate, size
 from txmux.admin.page.unrecognised import dump, line_for
 from txmux.admin.page.view import View
 from txmux.interfaces import Transport
@@ -30,22 +29,13 @@ class PageTests(SynchronousTestCase):
     """The whole page."""
 
     def test_what_needs_a_person(self) -> None:
-        """A backend without a server, a failed reload and a certificate that ends soon are said in red."""
+        """It is what the service says, and what is missing on the page itself."""
         page = _page(
-            missing=["[backend web]: no server is up"],
-            status={
-                "last_reload": {"time": 990, "ok": False, "errors": ["rules.ini:3: what"]},
-                "certificates": [{"route": "r", "file": "x.pem", "expires": 1000 + 86400}],
-                "descriptors": {"open": 900, "max": 1000},
-            },
+            status={"attention": ["backend web: no server is up"]},
+            warnings=["Not all is shown: worker 1 does not answer."],
         )
-        for sentence in (
-            "Backend web: no server is up.",
-            "The last reload failed, so the rules before it hold: rules.ini:3: what",
-            "The certificate x.pem of route r ends in 1 d.",
-            "File descriptors are running out: 900 of 1000 are open.",
-        ):
-            self.assertIn(f"<li>{sentence}</li>", page)
+        self.assertIn("<li>Backend web: no server is up.</li>", page)
+        self.assertIn("<li>Not all is shown: worker 1 does not answer.</li>", page)
         self.assertIn("Nothing needs attention", _page())
 
     def test_what_clients_name_is_text(self) -> None:
@@ -103,25 +93,6 @@ class QueryTests(SynchronousTestCase):
         self.assertEqual(query.link(after="", sort="age_ms"), "./?route=a+b&sort=age_ms")
         self.assertEqual(query.filters, {"route": "a b"})
         self.assertEqual(query.link(route="", after=""), "./")
-
-
-class UnitTests(SynchronousTestCase):
-    """Numbers as people read them."""
-
-    def test_sizes(self) -> None:
-        """Sizes, ages, counts and rates have the unit that fits."""
-        self.assertEqual(
-            [size(0), size(999), size(1536), size(2**30 * 20)],
-            ["0 B", "999 B", "1.5 KiB", "20 GiB"],
-        )
-        self.assertEqual(
-            [age(0.25), age(59), age(5400), age(90000), age(86400 * 40)],
-            ["0.2 s", "59 s", "1 h 30 min", "1 d 1 h", "40 d"],
-        )
-        self.assertEqual(
-            [count(1234567), rate(0.25), rate(1500)],
-            ["1\u202f234\u202f567", "0.2/s", "1\u202f500/s"],
-        )
 
 
 class UnrecognisedTests(SynchronousTestCase):

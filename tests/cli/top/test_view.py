@@ -62,19 +62,16 @@ class ScreenTests(SynchronousTestCase):
             self.assertIn(wanted, text)
 
     def test_attention(self) -> None:
-        """What needs a person is said: a lost service, a failed reload, a backend without a server, missing answers."""
-        servers = [{**server, "state": "down"} for server in BACKENDS[0]["servers"]]
-        status = {**STATUS, "last_reload": {"ok": False, "errors": ["rules.ini:3: wrong"]}}
+        """What needs a person is shown: a lost service, what the service says itself, missing answers."""
+        status = {**STATUS, "attention": ["backend web: no server is up"]}
         snapshot = attrs.evolve(
             SNAPSHOT,
             status=status,
-            backends=[{"name": "web", "servers": servers}],
             problem="nobody there; trying again",
             warnings=["worker 2"],
         )
         for told in ("\n".join(_drawn(State(), snapshot)), "\n".join(text_of(snapshot))):
             self.assertIn("\nnobody there; trying again", told)
-            self.assertIn("\nthe last reload FAILED: rules.ini:3: wrong", told)
             self.assertIn("\nbackend web: no server is up", told)
             self.assertIn("\nthe answer is not complete: worker 2", told)
 

@@ -20,7 +20,7 @@ from txmux.net.turns import Turns
 from txmux.rules.model import NetworkSet
 from txmux.rules.reading.files import text_of
 from txmux.rules.reading.networks import read_lines
-from txmux.telemetry.counting.present import length
+from txmux.telemetry.present import duration
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
@@ -258,7 +258,7 @@ class ListUpdates:
         """What needs a person: a sentence for each of which the networks have not been up to date for long."""
         now = self._reactor.seconds()
         return [
-            f"networks of {name} have not been up to date for {length(now - one.since)}: {one.why}"
+            f"networks of {name} have not been up to date for {duration(now - one.since)}: {one.why}"
             for name, one in self._looking.items()
             if one.since is not None and now - one.since > _LOST
         ]

@@ -20,7 +20,7 @@ from twisted.logger import Logger
 from txmux.access.bans import FULL, Ban, banned_network, written
 from txmux.access.shared.client import RedisClient
 from txmux.errors import printable
-from txmux.telemetry.counting.present import length
+from txmux.telemetry.present import duration
 from txmux.wire.jsontext import MISSHAPEN, parse_json, time_of
 
 if TYPE_CHECKING:
@@ -229,7 +229,7 @@ class SharedBans:
         if self._state != "complete" and seconds >= self._times.lost:
             problems["lost"] = (
                 f"{store}: not all bans of other machines hold here, since it cannot be reached"
-                f" for {length(seconds)}; see the log for why"
+                f" for {duration(seconds)}; see the log for why"
             )
         if count := len(self._left_out):
             told = f"bans of other machines that do not hold here: {count}"

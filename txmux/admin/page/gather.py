@@ -11,7 +11,6 @@ from twisted.internet.defer import Deferred, gatherResults
 
 from txmux.admin.page.snapshot import History, Snapshot
 from txmux.admin.page.table import PER_PAGE
-from txmux.admin.page.told import bytes_told, connection_told
 from txmux.admin.page.traffic import Traffic
 from txmux.control.broadcast import Listing
 from txmux.control.documents import rules_document
@@ -19,12 +18,14 @@ from txmux.control.filters import FilterError, Filters, Page
 from txmux.control.report import UnknownError
 from txmux.errors import OptionError
 from txmux.matchers.payload import bytes_from_hex
+from txmux.telemetry.present import EXPLAINED, aligned, explained_routes, explanation_of
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Coroutine, Mapping, Sequence
 
     from txmux.admin.page.query import PageQuery
     from txmux.control.control import Control
+    from txmux.telemetry.present import ExplainedRoute
 
 _MOST_SORTED = 1000
 """Connections that are put into another order than theirs; of more, the first ones."""
@@ -50,13 +51,12 @@ async def gather(control: Control, query: PageQuery) -> Snapshot:
     except FilterError as problem:
         listing = _nothing()
         warnings.append(f"The filter cannot be read: {problem}.")
-    connections, status, routes, backends, recent, unready = await _all(
+    connections, status, routes, backends, recent = await _all(
         listing,
         control.status(counts),
         control.routes(counts),
         control.backends(counts),
         control.recent_failures(),
-        control.missing(),
     )
     missing = dict.fromkeys([*connections.missing, *backends.missing, *recent.missing])
     warnings += [f"Not all is shown: {problem}." for problem in missing]
@@ -64,7 +64,6 @@ async def gather(control: Control, query: PageQuery) -> Snapshot:
     return Snapshot(
         now,
         status,
-        unready,
         routes,
         traffic.now(now, routes),
         backends,
@@ -102,16 +101,54 @@ async def _chosen(control: Control, identity: str) -> dict[str, Any] | None:
     found = await control.connection(identity) if identity else None
     if found is None:
         return {"id": identity} if identity else None
-    told = found.pop("explanation", None)
-    return {**found, "explained": connection_told(told) if told else ""}
+    told = explanation_of(found)
+    del found["explanation"]
+    return {**found, "explained": "\n".join([*_routes(told.routes), *aligned(told.conclusion)])}
 
 
 async def _explained(control: Control, query: PageQuery) -> str:
     try:
         data = bytes_from_hex("hex", query["explain"])
         client = ip_address(query["from"]) if query["from"] else None
-        return bytes_told(await control.explain(data, query["on"] or None, client))
+        return bytes_explained(await control.explain(data, query["on"] or None, client))
     except (OptionError, UnknownError) as problem:
         return str(problem)
     except ValueError:
         return "from: is not an IP address; write one as 192.0.2.1 or 2001:db8::1"
+
+
+def _routes(routes: Sequence[ExplainedRoute]) -> list[str]:
+    return [*aligned([EXPLAINED, *(one.cells for one in routes)]), ""] if routes else []
+
+
+def bytes_explained(document: Mapping[str, Any]) -> str:
+    """Write what listeners make of bytes.
+
+    Args:
+        document: As ``txmux explain --json`` writes it.
+    """
+    lines: list[str] = []
+    for stream in document["streams"]:
+        unit = "byte" if stream["datagrams"] is None else "datagram"
+        for one in stream["listeners"]:
+            found = one["decision"]
+            routes = explained_routes(
+                one["routes"],
+                unit,
+                is_decided=found is not None,
+                winner=str(found and found["route"]),
+            )
+            lines += [f"listener {one['listener']}", *_routes(routes), _decision(one, unit), ""]
+    return "\n".join(lines[:-1])
+
+
+def _decision(listener: Mapping[str, Any], unit: str) -> str:
+    found = listener["decision"]
+    if found is not None:
+        return f"decision  at {unit} {found['at']}: {_target(found)}"
+    return f"decision  undecided; at the deadline: {_target(listener['at_deadline'])}"
+
+
+def _target(found: Mapping[str, Any]) -> str:
+    by = f"route {found['route']}" if found["route"] else str(found["by"])
+    return f"{found['to']} by {by}" if found["to"] else by

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from txmux.admin.page.units import count
+from txmux.telemetry.present import count
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

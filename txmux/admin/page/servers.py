@@ -8,8 +8,8 @@ from urllib.parse import quote
 import attrs
 
 from txmux.admin.page.map import MapServer
-from txmux.admin.page.units import count
 from txmux.admin.page.unrecognised import ago
+from txmux.telemetry.present import count
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

@@ -34,7 +34,6 @@ class Snapshot:
     Attributes:
         now: When that was, in seconds since 1970.
         status: ``/api/status``.
-        missing: What ``/readyz`` says.
         routes: ``/api/routes``.
         traffic: Bytes a second of each route, by listener.
         backends: ``/api/backends``.
@@ -43,14 +42,13 @@ class Snapshot:
         recent: ``/api/recent``.
         rules: ``/api/rules``.
         history: For the charts.
-        warnings: What else needs a person, a sentence each.
+        warnings: What is not as it was asked for, a sentence each.
         connection: The one that was asked for: its facts, and the explanation of its decision.
         explained: What is said of bytes that were asked about.
     """
 
     now: float
     status: Mapping[str, Any]
-    missing: Sequence[str] = ()
     routes: Sequence[Mapping[str, Any]] = ()
     traffic: Mapping[str, Mapping[str, float]] = attrs.field(factory=dict)
     backends: Sequence[Mapping[str, Any]] = ()

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from txmux.admin.page.units import age, size
+from txmux.telemetry.present import duration, size
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -95,8 +95,8 @@ def _row(connection: Mapping[str, Any], query: PageQuery) -> Row:
         text("route"),
         text("server"),
         text("state"),
-        age(float(connection.get("age_ms") or 0) / 1000),
-        age(float(connection.get("idle_ms") or 0) / 1000),
+        duration(float(connection.get("age_ms") or 0) / 1000),
+        duration(float(connection.get("idle_ms") or 0) / 1000),
         size(connection.get("bytes_in") or 0),
         size(connection.get("bytes_out") or 0),
     )

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from txmux.admin.page.units import age
+from txmux.telemetry.present import duration
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -88,4 +88,4 @@ def line_for(data: bytes) -> str:
 
 
 def ago(now: float, time: float | None) -> str:
-    return f"{age(now - time)} ago" if time else ""
+    return f"{duration(now - time)} ago" if time else ""

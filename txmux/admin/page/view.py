@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from txmux.admin.page.attention import sentences
 from txmux.admin.page.charts import chart
 from txmux.admin.page.map import draw
 from txmux.admin.page.query import FILTERS
@@ -14,9 +13,9 @@ from txmux.admin.page.routes import map_routes
 from txmux.admin.page.rulestext import files_of
 from txmux.admin.page.servers import map_servers, server_rows
 from txmux.admin.page.table import PER_PAGE, columns_of, rows_of
-from txmux.admin.page.units import age, count, rate, size
 from txmux.admin.page.unrecognised import Unrecognised, ago
 from txmux.interfaces import Transport
+from txmux.telemetry.present import count, duration, rate, size
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -54,7 +53,7 @@ class View:
     def about(self) -> str:
         """One line on the process."""
         status = self._status
-        since = age(self.snapshot.now - status.get("started", self.snapshot.now))
+        since = duration(self.snapshot.now - status.get("started", self.snapshot.now))
         told = f"{status.get('version', '')}, process {status.get('pid', '')}, up {since}, {status.get('rules_path', '')}"
         return f"{told}, draining" if status.get("draining") else told
 
@@ -78,7 +77,9 @@ class View:
 
     @property
     def attention(self) -> list[str]:
-        return sentences(self.snapshot)
+        """What needs a person, a sentence each."""
+        listed = [f"{one[:1].upper()}{one[1:]}." for one in self._status.get("attention", ())]
+        return [*listed, *self.snapshot.warnings]
 
     @property
     def charts(self) -> list[Chart]:

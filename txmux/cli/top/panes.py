@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from txmux.cli.remote.amounts import brief, short
 from txmux.errors import printable
+from txmux.telemetry.present import brief, short
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

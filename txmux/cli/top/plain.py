@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from txmux.cli.remote.amounts import short
 from txmux.cli.top.panes import TABLES, lines_of
 from txmux.cli.top.state import PANES, State
 from txmux.cli.top.summary import attention_of, counts_of, title_of
+from txmux.telemetry.present import aligned, rates
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,9 +24,7 @@ def text_of(snapshot: Snapshot) -> Iterator[str]:
     """Yield the lines."""
     yield title_of(snapshot)
     yield counts_of(snapshot)
-    rates = snapshot.status.get("rates") or {}
-    told = [f"{name.replace('_', ' ')} {short(value)}/s" for name, value in rates.items()]
-    yield f"rates: {', '.join(told) or '-'}"
+    yield f"rates: {rates(snapshot.status) or '-'}"
     yield from attention_of(snapshot)
     for pane in PANES:
         yield ""
@@ -36,14 +34,8 @@ def text_of(snapshot: Snapshot) -> Iterator[str]:
 def _pane(pane: Pane, snapshot: Snapshot) -> Iterator[str]:
     lines, columns = lines_of(pane, State(), snapshot), TABLES[pane].columns
     yield f"{TABLES[pane].title}: {len(lines)}"
-    rows = [[column.title for column in columns], *(line.cells for line in lines[:_MOST])]
-    widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
     if lines:
-        for cells in rows:
-            padded = [
-                cell.rjust(width) if column.is_number else cell.ljust(width)
-                for cell, width, column in zip(cells, widths, columns, strict=True)
-            ]
-            yield "  ".join(padded).rstrip()
+        rows = [[column.title for column in columns], *(line.cells for line in lines[:_MOST])]
+        yield from aligned(rows, [at for at, column in enumerate(columns) if column.is_number])
     if len(lines) > _MOST:
         yield f"and {len(lines) - _MOST} more"

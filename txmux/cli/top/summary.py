@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from txmux.cli.remote.amounts import duration
 from txmux.errors import printable
+from txmux.telemetry.present import connection_counts, duration
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,7 +21,9 @@ def title_of(snapshot: Snapshot) -> str:
     if not status:
         return "txmux"
     parts = [f"txmux {status.get('version', '?')}", f"process {status.get('pid', '?')}"]
-    since = f" for {duration(snapshot.at - status['started'])}" if status.get("started") else ""
+    since = (
+        f" for {duration(int(snapshot.at - status['started']))}" if status.get("started") else ""
+    )
     parts.append(f"{'stops' if status.get('draining') else 'serves'}{since}")
     workers = len(status.get("workers", ()))
     if workers:
@@ -32,25 +34,13 @@ def title_of(snapshot: Snapshot) -> str:
 
 def counts_of(snapshot: Snapshot) -> str:
     """Return how many connections there are."""
-    counts = snapshot.status.get("connections", {})
-    words = {"active": "{} active", "undecided": "{} undecided", "total": "{} so far"}
-    told = [text.format(counts[name]) for name, text in words.items() if name in counts]
-    if counts.get("limit"):
-        told.append(f"at most {counts['limit']}")
-    return f"connections: {', '.join(told) or '-'}"
+    return f"connections: {connection_counts(snapshot.status) or '-'}"
 
 
 def attention_of(snapshot: Snapshot) -> Iterator[str]:
     """Yield what needs a person."""
     if snapshot.problem:
         yield printable(snapshot.problem)
-    reload = snapshot.status.get("last_reload")
-    if reload and not reload["ok"]:
-        yield printable(f"the last reload FAILED: {'; '.join(reload['errors'])}")
     yield from map(printable, snapshot.status.get("attention", ()))
-    for backend in snapshot.backends:
-        states = {server["state"] for server in backend["servers"]}
-        if states and states.isdisjoint({"up", "probing"}):
-            yield printable(f"backend {backend['name']}: no server is up")
     for warning in snapshot.warnings:
         yield printable(f"the answer is not complete: {warning}")

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 from rich.cells import cell_len, set_cell_size
 from rich.text import Text
 
-from txmux.cli.remote.amounts import short
-from txmux.cli.remote.explanation import HEAD, explanation_of
+from txmux.cli._output import EXPLAINED_STYLES
 from txmux.cli.top.keys import HELP
 from txmux.cli.top.panes import TABLES, lines_of, position
 from txmux.cli.top.state import PANES
 from txmux.cli.top.summary import attention_of, counts_of, title_of
 from txmux.errors import printable
+from txmux.telemetry.present import EXPLAINED, explanation_of, short
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -290,16 +290,18 @@ def _explanation(one: Mapping[str, Any], width: int) -> Iterator[Text]:
     yield Text()
     yield Text(printable(told.title), "bold")
     yield Text()
-    rows = [(HEAD, "bold"), *told.routes] if told.routes else []
-    rows = [([printable(cell) for cell in cells], style) for cells, style in rows]
+    rows: list[tuple[Sequence[str], str]] = [(EXPLAINED, "bold")] if told.routes else []
+    for route in told.routes:
+        cells = [printable(cell) for cell in route.cells]
+        rows.append((cells, EXPLAINED_STYLES.get(route.answer, "dim")))
     widths = [
         max(map(cell_len, column)) for column in zip(*(cells for cells, _ in rows), strict=True)
     ]
     if widths:  # what it says counts more than the match
         others = sum(widths) - widths[_MATCH] + _GAP * (len(widths) - 1)
         widths[_MATCH] = min(widths[_MATCH], max(_LEAST_MATCH, width - others))
-    for cells, style in rows:
-        padded = [_cut(cell, size) for cell, size in zip(cells, widths, strict=True)]
+    for row, style in rows:
+        padded = [_cut(cell, size) for cell, size in zip(row, widths, strict=True)]
         yield Text((" " * _GAP).join(padded), style)
     yield Text()
     for label, text in told.conclusion:

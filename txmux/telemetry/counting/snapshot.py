@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
@@ -20,22 +20,32 @@ from txmux.telemetry.counting.counter_groups import (
     SERVER,
 )
 from txmux.telemetry.counting.live import live, live_on_route, live_on_server, undecided
-from txmux.telemetry.counting.present import Present
 from txmux.telemetry.counting.process_counters import NO_ROUTE, routes_of
+from txmux.telemetry.present import duration
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from txmux.rules.model import Rules
     from txmux.telemetry.counting.counter_groups import Buckets, CounterGroup
     from txmux.telemetry.counting.counters import Counters, Reading
 
-__all__ = ["Counts", "ListenerTotals", "Observed", "RouteTotals", "ServerTotals", "counts_of"]
+__all__ = [
+    "Counts",
+    "Gauges",
+    "ListenerTotals",
+    "Observed",
+    "RouteTotals",
+    "ServerTotals",
+    "counts_of",
+]
 
 
 _MATCHES, _DRY, _LAST, _IN, _OUT = (
     ROUTE.at[name] for name in ("matches", "dry run matches", "last match", "bytes in", "bytes out")
 )
+_SOON = 14 * 86400  # seconds
+_FULL = 0.8  # of the descriptors
 
 
 @attrs.frozen
@@ -146,6 +156,109 @@ class ServerTotals:
 
 
 @attrs.frozen
+class Gauges:
+    """How all processes are together.
+
+    Attributes:
+        generations: The number of versions of the rules that hold for some connection, or for the next one.
+        descriptors: How many are open, and how many may be, in the process that has least room.
+        sources: The number of sources of clients that are kept in mind for limits, by listener.
+        certificates: The route, the file and when it is not valid any more, in seconds since 1970.
+        cluster: Whether every process is answered by the Redis of ``shared_limits``; ``None`` if there is none.
+        troubles: What else needs a person, a sentence each.
+        stale: By backend and server, for how many seconds the addresses of a name have not been confirmed, and why; ``None``
+            if there never were any.
+        up: The backend and the server of each server that connections are led to.
+    """
+
+    generations: int = 1
+    descriptors: tuple[int, int] = (0, 0)
+    sources: Mapping[str, int] = attrs.field(factory=dict)
+    certificates: Sequence[tuple[str, str, float]] = ()
+    up: frozenset[tuple[str, str]] = frozenset()
+    cluster: bool | None = None
+    troubles: Sequence[str] = ()
+    stale: Mapping[tuple[str, str], tuple[float | None, str]] = attrs.field(factory=dict)
+
+    def stale_told(self) -> dict[tuple[str, str], str]:
+        """Say in words how old the addresses are that cannot be found again, by backend and server."""
+        return {
+            key: f"addresses {duration(age)} old: {why}"
+            if age is not None
+            else f"no address: {why}"
+            for key, (age, why) in self.stale.items()
+        }
+
+    def stale_sentences(self) -> list[str]:
+        """Return the same, a sentence each."""
+        answers = self.stale_told().items()
+        return [f"backend {backend}: {server}: {why}" for (backend, server), why in answers]
+
+    def attention(self, now: float) -> Iterator[str]:
+        """Yield what needs a person, or soon will.
+
+        Args:
+            now: Seconds since 1970.
+        """
+        for route, file, until in self.certificates:
+            left = until - now
+            if left < _SOON:
+                when = f"ends in {duration(left)}" if left > 0 else f"ended {duration(-left)} ago"
+                yield f"the certificate {file} of route {route} {when}"
+        opened, most = self.descriptors
+        if most and opened >= _FULL * most:
+            yield f"file descriptors are running out: {opened} of {most} are open"
+        yield from self.troubles
+        yield from self.stale_sentences()
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the part of ``/api/status`` that is known here."""
+        opened, most = self.descriptors
+        return {
+            "descriptors": {"open": opened, "max": most},
+            "certificates": [
+                {"route": route, "file": file, "expires": until}
+                for route, file, until in self.certificates
+            ],
+        }
+
+    @classmethod
+    def of(cls, answers: Iterable[Mapping[str, Any]]) -> Gauges:
+        """Put together what processes have told."""
+        answers = list(answers)
+        generations = {number for one in answers for number in one.get("generations", ())}
+        descriptors = [(one[0], one[1]) for one in _all(answers, "descriptors")]
+        sources: dict[str, int] = {}
+        for found in _all(answers, "sources"):
+            for listener, count in found.items():
+                # Workers count in the same memory.
+                sources[listener] = max(count, sources.get(listener, 0))
+        certificates = {
+            (route, file): until
+            for found in _all(answers, "certificates")
+            for route, file, until in found
+        }
+        shared = [one for one in _all(answers, "cluster") if one is not None]
+        return cls(
+            max(1, len(generations)),
+            min(descriptors, key=lambda one: one[1] - one[0], default=(0, 0)),
+            sources,
+            [(*key, until) for key, until in certificates.items()],
+            frozenset(
+                (backend, server) for found in _all(answers, "up") for backend, server in found
+            ),
+            all(shared) if shared else None,
+            list(
+                dict.fromkeys(trouble for found in _all(answers, "troubles") for trouble in found)
+            ),
+        )
+
+
+def _all(answers: Iterable[Mapping[str, Any]], name: str) -> list[Any]:
+    return [one[name] for one in answers if name in one]
+
+
+@attrs.frozen
 class Counts:
     """All numbers.
 
@@ -157,7 +270,7 @@ class Counts:
         servers: In the order of the rules.
         spliced: Bytes that the kernel has moved by itself.
         restarts: Workers that were restarted.
-        present: What is not counted.
+        gauges: What is not counted.
         rules: The SHA-256 of the rules that hold; empty if they are from no file.
         reloaded: Whether the rules could be read when they were last asked to be; when that was, in seconds since 1970.
     """
@@ -169,7 +282,7 @@ class Counts:
     servers: Sequence[ServerTotals]
     spliced: int
     restarts: int
-    present: Present = attrs.field(factory=Present)
+    gauges: Gauges = attrs.field(factory=Gauges)
     rules: str = ""
     reloaded: tuple[bool, float] = (True, 0.0)
 

@@ -1,0 +1,62 @@
+"""How numbers and lengths of time are written for people."""
+
+from __future__ import annotations
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from txmux.telemetry.counting.snapshot import Gauges
+from txmux.telemetry.present import aligned, brief, count, duration, rate, short, size
+
+
+class AmountTests(SynchronousTestCase):
+    """Numbers as people read them."""
+
+    def test_sizes(self) -> None:
+        """Sizes, ages, counts and rates have the unit that fits."""
+        self.assertEqual(
+            [size(0), size(999), size(1536), size(2**30 * 20)],
+            ["0 B", "999 B", "1.5 KiB", "20 GiB"],
+        )
+        self.assertEqual(
+            [duration(0.25), duration(59), duration(5400), duration(90000), duration(86400 * 40)],
+            ["0.2 s", "59 s", "1 h 30 min", "1 d 1 h", "40 d"],
+        )
+        self.assertEqual(
+            [count(1234567), rate(0.25), rate(1500)],
+            ["1\u202f234\u202f567", "0.2/s", "1\u202f500/s"],
+        )
+        self.assertEqual(
+            [brief(59.9), brief(3720), short(0), short(1234), short(5.68e6), short(7e12)],
+            ["59s", "1h2m", "0", "1.23 k", "5.68 M", "7e+03 G"],
+        )
+
+    def test_aligned(self) -> None:
+        """Columns are as wide as their widest cell; numbers stand at the right."""
+        lines = [*aligned([("name", "n", ""), ("a", "10", "")], numbers=[1])]
+        self.assertEqual(lines, ["name   n", "a     10"])
+
+
+class AttentionTests(SynchronousTestCase):
+    """What needs a person, of what is measured."""
+
+    def test_sentences(self) -> None:
+        """Certificates that end soon, few descriptors left, other troubles, and names that cannot be looked up."""
+        day = 86400
+        gauges = Gauges(
+            descriptors=(900, 1000),
+            certificates=[("r", "x.pem", 2 * day), ("r", "y.pem", 0), ("r", "z.pem", 16 * day)],
+            troubles=["it burns"],
+            stale={("web", "a.example:80"): (90.0, "no answer"), ("web", "b"): (None, "why")},
+        )
+        self.assertEqual(
+            [*gauges.attention(now=day)],
+            [
+                "the certificate x.pem of route r ends in 1 d",
+                "the certificate y.pem of route r ended 1 d ago",
+                "file descriptors are running out: 900 of 1000 are open",
+                "it burns",
+                "backend web: a.example:80: addresses 1 min 30 s old: no answer",
+                "backend web: b: no address: why",
+            ],
+        )
+        self.assertEqual([*Gauges(descriptors=(799, 1000)).attention(day)], [])
