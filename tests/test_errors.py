@@ -34,7 +34,7 @@ from txmux.backends.names.consul import _refusal
 from txmux.backends.names.instances import instances_in, next_index
 from txmux.backends.names.lookup import _shown as name_shown
 from txmux.cli._output import Output
-from txmux.cli.run.textlog import as_text
+from txmux.cli.run.program import as_text
 from txmux.errors import MuxError, printable
 from txmux.net.addresses import text_of
 from txmux.net.http import HttpResponse, _reason

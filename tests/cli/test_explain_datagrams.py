@@ -12,8 +12,7 @@ from tests.cli.explaining import ExplainTestCase
 from tests.cli.test_pcap import CLIENT, CLIENT6, FRAMES, SERVER, SERVER6, SYN, capture, packet
 from tests.matchers.test_dtls import DATAGRAMS as DTLS
 from tests.matchers.test_openvpn import DATAGRAMS as OPENVPN
-from txmux.cli.pcap import Datagram, read_packets
-from txmux.cli.pcapflows import client_flows
+from txmux.cli.pcap import Datagram, client_flows, read_packets
 from txmux.wire.proxyprotocol.header import Address
 
 RULES = """

@@ -14,7 +14,7 @@ from twisted.trial.unittest import TestCase
 
 from tests.support.folders import make_folder
 from tests.support.peers import connect
-from txmux.cli.demo.service import _has_ipv6_loopback, demo_service
+from txmux.cli.demo import _has_ipv6_loopback, demo_service
 from txmux.cli.run import program
 from txmux.cli.twist import Options, makeService
 from txmux.detection.registry import PluginProblem, Registry

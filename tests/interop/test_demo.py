@@ -8,7 +8,7 @@ from typing import ClassVar
 from tests.interop.children import PATIENCE, InteropTestCase, run
 from tests.interop.mux import Twist
 from tests.programs import require_program
-from txmux.cli.demo.hints import examples, hints
+from txmux.cli.demo import examples, hints
 
 
 class DemoTests(InteropTestCase):

@@ -19,9 +19,8 @@ from tests.interop.children import eventually, leave_unmeasured, run
 from tests.processes.running import family_of, halted, workers_of
 from tests.processes.upgrading import Running
 from tests.support.certificates import make_authority
-from txmux.cli.remote.address import Unix
 from txmux.cli.remote.ask import ask
-from txmux.cli.remote.find import AdminEndpoint
+from txmux.cli.remote.find import AdminEndpoint, UnixAddress
 from txmux.processes.privilege import landlock
 from txmux.processes.privilege.sandbox import SandboxError, sandbox_of
 from txmux.rules.reading.parser import parse
@@ -194,7 +193,7 @@ class SandboxTests(SandboxCase):
 
         def attention() -> list[str]:
             self.subject(mux)
-            found: list[str] = ask(AdminEndpoint(Unix(admin), "", ""), "GET", "/api/status")[
+            found: list[str] = ask(AdminEndpoint(UnixAddress(admin), "", ""), "GET", "/api/status")[
                 "attention"
             ]
             return found

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING
 from tests.interop.children import eventually
 from tests.processes.running import RULES, is_gone
 from tests.processes.test_upgrade import UpgradeTestCase
-from txmux.cli.remote.address import Unix
 from txmux.cli.remote.ask import ask
-from txmux.cli.remote.find import AdminEndpoint
+from txmux.cli.remote.find import AdminEndpoint, UnixAddress
 
 if TYPE_CHECKING:
     import socket
@@ -106,7 +105,7 @@ class PlacesTest(UpgradeTestCase):
         client = self.client(mux)
         client.sendall(said.encode())
         name = "{}:{}".format(*client.getsockname())
-        place = AdminEndpoint(Unix(self.folder / "admin.sock"), "", "")
+        place = AdminEndpoint(UnixAddress(self.folder / "admin.sock"), "", "")
 
         def is_waiting() -> bool:
             found = ask(place, "GET", "/api/connections?state=connecting")

@@ -15,9 +15,8 @@ from tests.interop.children import eventually, leave_unmeasured
 from tests.processes.reloading import listening_inodes
 from tests.processes.running import is_gone, workers_of
 from tests.processes.test_upgrade import UpgradeTestCase
-from txmux.cli.remote.address import Unix
 from txmux.cli.remote.ask import ask
-from txmux.cli.remote.find import AdminEndpoint
+from txmux.cli.remote.find import AdminEndpoint, UnixAddress
 
 if TYPE_CHECKING:
     from tests.processes.upgrading import Upgrading
@@ -102,7 +101,7 @@ class MeanwhileTest(UpgradeTestCase):
                 else:
                     os.kill(mux.pid, signal.SIGHUP)
                 # When it has answered, it has heard of that.
-                ask(AdminEndpoint(Unix(admin), "", ""), "GET", "/api/status")
+                ask(AdminEndpoint(UnixAddress(admin), "", ""), "GET", "/api/status")
                 gate.touch()
                 old = mux.switched()
                 eventually(lambda o=old: is_gone(o), "the old process has ended")  # type: ignore[misc]
@@ -164,7 +163,7 @@ class MeanwhileTest(UpgradeTestCase):
             mux.file.write_text(text.replace(f"workers = {before}", f"workers = {after}"))
             os.kill(mux.pid, signal.SIGHUP)
             # When it has answered, it has heard of the signal.
-            ask(AdminEndpoint(Unix(admin), "", ""), "GET", "/api/status")
+            ask(AdminEndpoint(UnixAddress(admin), "", ""), "GET", "/api/status")
             mux.ask()
             gate.touch()
             mux.child.wait_for("connections handed over: 6, in")
@@ -196,10 +195,10 @@ class MeanwhileTest(UpgradeTestCase):
         old = mux.switched()
         mux.ask()
         ask(
-            AdminEndpoint(Unix(admin), "", ""), "GET", "/api/status"
+            AdminEndpoint(UnixAddress(admin), "", ""), "GET", "/api/status"
         )  # so it has heard of the signal
         os.kill(mux.pid, signal.SIGHUP)
-        ask(AdminEndpoint(Unix(admin), "", ""), "GET", "/api/status")
+        ask(AdminEndpoint(UnixAddress(admin), "", ""), "GET", "/api/status")
         mux.terminate()
         eventually(lambda: is_gone(mux.pid), "the new process has ended")
         gate.touch()

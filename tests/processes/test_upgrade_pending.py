@@ -10,9 +10,8 @@ from tests.processes.handshake import Handshake
 from tests.processes.running import is_gone
 from tests.processes.test_upgrade import UpgradeTestCase
 from tests.support.certificates import make_authority
-from txmux.cli.remote.address import Unix
 from txmux.cli.remote.ask import ask
-from txmux.cli.remote.find import AdminEndpoint
+from txmux.cli.remote.find import AdminEndpoint, UnixAddress
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,7 +50,7 @@ class PendingTest(UpgradeTestCase):
                 (b"SS", "127.0.0.1"),
             )
         ]
-        place = AdminEndpoint(Unix(admin), "", "")
+        place = AdminEndpoint(UnixAddress(admin), "", "")
 
         def undecided() -> int:
             return int(ask(place, "GET", "/api/status")["connections"]["undecided"])

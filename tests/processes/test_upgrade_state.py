@@ -14,9 +14,8 @@ from tests.interop.children import eventually
 from tests.processes.running import RULES
 from tests.processes.test_upgrade import UpgradeTestCase
 from tests.support.ports import free_port
-from txmux.cli.remote.address import Unix
 from txmux.cli.remote.ask import ask
-from txmux.cli.remote.find import AdminEndpoint
+from txmux.cli.remote.find import AdminEndpoint, UnixAddress
 
 if TYPE_CHECKING:
     from tests.interop.mux import Record
@@ -110,7 +109,7 @@ class StateTest(UpgradeTestCase):
         admin = self.folder / "admin.sock"
 
         def status() -> tuple[int, list[str] | None]:
-            told = ask(AdminEndpoint(Unix(admin), "", ""), "GET", "/api/status")
+            told = ask(AdminEndpoint(UnixAddress(admin), "", ""), "GET", "/api/status")
             return told["generation"], (told["last_reload"] or {"errors": None})["errors"]
 
         mux = self.upgrading(RULES, f"workers = 2\nadmin = unix:{admin}")

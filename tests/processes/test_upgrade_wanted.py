@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING
 from tests.interop.children import eventually
 from tests.processes.running import RULES
 from tests.processes.test_upgrade import UpgradeTestCase
-from txmux.cli.remote.address import Unix
 from txmux.cli.remote.ask import ask
-from txmux.cli.remote.find import AdminEndpoint
+from txmux.cli.remote.find import AdminEndpoint, UnixAddress
 
 if TYPE_CHECKING:
     from typing import Any
@@ -22,7 +21,7 @@ class WantedTest(UpgradeTestCase):
 
     def ask(self, method: str, path: str, body: object = None) -> Any:
         """Ask the service over its socket."""
-        return ask(AdminEndpoint(Unix(self.admin), "", ""), method, path, body)
+        return ask(AdminEndpoint(UnixAddress(self.admin), "", ""), method, path, body)
 
     def test_wanted(self) -> None:
         """A server that drains gets no client of the new process, and a listener that is shut accepts none; until that is changed."""

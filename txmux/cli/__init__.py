@@ -1,7 +1,8 @@
-"""Commands of the `txmux` program: one file each.
+"""Commands of the `txmux` program.
 
 A command is a module of its name with ``configure(parser)``, which adds its arguments, and ``run(arguments)``, which
-returns the program's exit code; one may have ``configure_more(parser, words)``, too. Only the module of the command that is run is imported: some of them need much.
+returns the program's exit code; one may have ``configure_more(parser, words)``, too. Those that only ask a running service are in the tables of
+`txmux.cli.remote.orders` and `txmux.cli.remote.reports`. Only the module of the command that is run is imported: some of them need much.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import shlex
 import sys
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from txmux import __version__
 from txmux.errors import MuxError
@@ -45,6 +46,12 @@ COMMANDS = {
 }
 """The commands, and what each does."""
 
+
+_TABLES = {
+    **dict.fromkeys(("ban", "close", "drain", "reload", "stop", "unban", "upgrade"), "ORDERS"),
+    **dict.fromkeys(("bans", "connections", "status"), "REPORTS"),
+}
+"""Commands that are in a table of `txmux.cli.remote`, in the module of its name, and not in a module of their own."""
 
 _PIPE_CLOSED = 128 + 13  # SIGPIPE
 _INTERRUPTED = 128 + 2  # SIGINT
@@ -106,7 +113,7 @@ def make_parser(
     for name, summary in COMMANDS.items():
         command_parser = parsers.add_parser(name, help=summary, description=summary)
         if name in commands:
-            command = import_module(f"txmux.cli.{name}")
+            command = _command(name)
             command.configure(command_parser)
             if hasattr(command, "configure_more"):
                 command.configure_more(command_parser, words)
@@ -114,6 +121,13 @@ def make_parser(
                 run=command.run, unknown=getattr(command, "unknown", None), parser=command_parser
             )
     return parser
+
+
+def _command(name: str) -> Any:
+    table = _TABLES.get(name)
+    if table is None:
+        return import_module(f"txmux.cli.{name}")
+    return getattr(import_module(f"txmux.cli.remote.{table.lower()}"), table)[name]
 
 
 def _run(words: list[str]) -> int:

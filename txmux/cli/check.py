@@ -14,16 +14,17 @@ from txmux.rules.lint.coverage import forget_lines
 from txmux.rules.lint.privileges import missing_privileges, own_privileges
 from txmux.rules.lint.signatures import cut_signatures
 from txmux.rules.lint.warnings import lint, warnings
+from txmux.rules.model import NOWHERE, backends_of
 from txmux.rules.problems import RulesError
 from txmux.rules.reading.parser import load
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Mapping, Sequence, Sized
+    from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 
-    from txmux.cli._servers import Reached
+    from txmux.backends.health.tryout import Tried
     from txmux.interfaces import IProtocolMatcher
-    from txmux.rules.model import Rules
+    from txmux.rules.model import Outcome, Rules
     from txmux.rules.problems import Problem
 
 
@@ -83,7 +84,7 @@ def _connect(several: list[Rules]) -> list[Reached]:
     from twisted.internet.defer import Deferred  # noqa: PLC0415
 
     from txmux.backends.health.tryout import try_servers  # noqa: PLC0415
-    from txmux.cli._servers import reached  # noqa: PLC0415
+    from txmux.cli.check import reached  # noqa: PLC0415
 
     every: list[Reached] = []
 
@@ -192,3 +193,78 @@ def _as_json(every: list[_Checked], servers: list[Reached], *, connect: bool) ->
 
 def _count(things: Sized, name: str) -> str:
     return f"{len(things)} {name}{'' if len(things) == 1 else 's'}"
+
+
+@attrs.frozen
+class Reached:
+    """A server, and what became of all tries at it that ended in the same way.
+
+    Attributes:
+        server: As it is written.
+        address: What its name was looked up to; empty if it is an address itself.
+        problem: Why it could not be reached, or is not healthy; empty if it is.
+        backends: The backends that have it; not the short forms of one server.
+        routes: The routes that lead there, be it by a fallback.
+        listeners: The listeners whose ``default`` or ``silent`` do.
+    """
+
+    server: str
+    address: str
+    problem: str
+    backends: tuple[str, ...]
+    routes: tuple[str, ...]
+    listeners: tuple[str, ...]
+
+    def __str__(self) -> str:
+        leads = [
+            *(f"[backend {name}]" for name in self.backends),
+            *(f"[route {name}]" for name in self.routes),
+            *(f"[listen {name}]" for name in self.listeners),
+        ]
+        place = f"{self.server} at {self.address}" if self.address else self.server
+        return f"{place}: {self.problem or 'OK'} ({', '.join(leads)})"
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it as an object of the document."""
+        return {
+            **attrs.asdict(self),
+            "address": self.address or None,
+            "problem": self.problem or None,
+        }
+
+
+def reached(rules: Rules, tried: Iterable[Tried]) -> list[Reached]:
+    """Put together what is of the same server.
+
+    Args:
+        rules: What was tried.
+        tried: All that was found.
+
+    Returns:
+        The servers in the order of their first try. One that was tried in several ways, of which only some worked, is there for each result.
+    """
+    groups: dict[tuple[str, str, str], list[Tried]] = {}
+    for one in tried:
+        groups.setdefault((one.server, one.address, one.problem), []).append(one)
+    return [_together(rules, some) for some in groups.values()]
+
+
+def _together(rules: Rules, some: list[Tried]) -> Reached:
+    backends = [one.backend for one in some]
+
+    def leads(*outcomes: Outcome | None) -> bool:
+        return any(one in backends for one in backends_of(outcomes))
+
+    def listeners() -> Iterator[str]:
+        for listener in rules.listeners:
+            if leads(listener.default, *(line.outcome for line in listener.silent)):
+                yield listener.name
+
+    return Reached(
+        some[0].server,
+        some[0].address,
+        some[0].problem,
+        tuple(backend.name for backend in backends if backend.section is not NOWHERE),
+        tuple(route.name for route in rules.routes if leads(route.outcome)),
+        tuple(listeners()),
+    )

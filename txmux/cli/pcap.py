@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import attrs
 
 from txmux.errors import MuxError
+from txmux.interfaces import MOST_DATAGRAMS
 from txmux.wire.proxyprotocol.header import Address
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+
 
 _SEQUENCE_NUMBERS = 1 << 32
 _UDP_HEADER = 8
@@ -170,21 +172,21 @@ def client_streams(segments: Iterable[Segment], limit: int) -> list[Stream]:
         The connections in the order of their first segment; without those of which only
         segments without a byte were seen after their beginning.
     """
-    streams: list[_Gathering] = []
-    current: dict[frozenset[Address], _Gathering] = {}
+    streams: list[_Connection] = []
+    current: dict[frozenset[Address], _Connection] = {}
     for segment in segments:
         ends = frozenset((segment.source, segment.destination))
         stream = current.get(ends)
         if stream is None or stream.is_over(segment):
             if not (segment.syn or segment.payload):
                 continue
-            stream = current[ends] = _Gathering(segment, limit)
+            stream = current[ends] = _Connection(segment, limit)
             streams.append(stream)
         stream.add(segment)
     return [stream.gathered() for stream in streams]
 
 
-class _Gathering:
+class _Connection:
     """A connection while its segments are read."""
 
     def __init__(self, first: Segment, limit: int) -> None:
@@ -241,3 +243,44 @@ def _distance(start: int, sequence: int) -> int:
     """Count the bytes from one sequence number to another, which may come before it."""
     half = _SEQUENCE_NUMBERS // 2
     return (sequence - start + half) % _SEQUENCE_NUMBERS - half
+
+
+@attrs.define
+class _Flow:
+    client: Address
+    server: Address
+    datagrams: list[bytes] = attrs.field(factory=list)
+    gap: bool = False
+
+
+def client_flows(datagrams: Iterable[Datagram]) -> list[Stream]:
+    """Put together which datagrams each client sent first, as many as are ever looked at.
+
+    The client is who sent the first one. A capture does not tell when a flow is over: two ends have one.
+
+    Args:
+        datagrams: In the order of the capture, of any number of flows.
+
+    Returns:
+        The flows in the order of their first datagram.
+    """
+    flows: dict[frozenset[Address], _Flow] = {}
+    for datagram in datagrams:
+        ends = frozenset((datagram.source, datagram.destination))
+        flow = flows.get(ends)
+        if flow is None:
+            flow = flows[ends] = _Flow(datagram.source, datagram.destination)
+        if datagram.source == flow.client and len(flow.datagrams) < MOST_DATAGRAMS:
+            flow.datagrams.append(datagram.payload)
+            flow.gap = flow.gap or not datagram.whole
+    return [
+        Stream(
+            flow.client,
+            flow.server,
+            flow.datagrams[0],
+            flow.gap,
+            server_first=False,
+            datagrams=tuple(flow.datagrams),
+        )
+        for flow in flows.values()
+    ]

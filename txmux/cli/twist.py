@@ -175,7 +175,7 @@ def makeService(options: Options) -> IService:
     top = _StoppingService("; the port is chosen by --demo-port" if options["demo"] else "")
     service: Any
     if options["demo"]:
-        from txmux.cli.demo.service import demo_service  # noqa: PLC0415
+        from txmux.cli.demo import demo_service  # noqa: PLC0415
 
         service = demo_service(options["demo-port"])
     else:

@@ -12,6 +12,10 @@ _SIZES = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 _SHORT = 10  # below it, one digit behind the point says more
 
 
+EXPLAINED = ("", "route", "match", "says")
+"""The titles of the columns of an `ExplainedRoute`."""
+
+
 def duration(seconds: float) -> str:
     """Write a length of time by its largest unit, and the next one if that says more.
 
@@ -108,10 +112,6 @@ def rates(status: Mapping[str, Any]) -> str:
     """Write how fast numbers grow, by ``/api/status``."""
     found = status.get("rates") or {}
     return ", ".join(f"{name.replace('_', ' ')} {short(value)}/s" for name, value in found.items())
-
-
-EXPLAINED = ("", "route", "match", "says")
-"""The titles of the columns of an `ExplainedRoute`."""
 
 
 class ExplainedRoute(NamedTuple):

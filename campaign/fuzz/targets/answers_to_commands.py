@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import io
 import json
+from argparse import Namespace
 from contextlib import suppress
 from http.client import HTTPConnection
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 from campaign.fuzz.target import Target, see
-from txmux.cli import status
 from txmux.cli.remote import ask as asking
-from txmux.cli.remote.address import Tcp
 from txmux.cli.remote.errors import NobodyError, RefusedError, of_txmux
-from txmux.cli.remote.find import AdminEndpoint
+from txmux.cli.remote.find import AdminEndpoint, TcpAddress
+from txmux.cli.remote.reports import REPORTS
 from txmux.cli.top.plain import text_of
 from txmux.cli.top.polling import look
 from txmux.cli.top.state import State
@@ -26,7 +26,7 @@ from txmux.cli.top.view import screen
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_PLACE = AdminEndpoint(Tcp("127.0.0.1", 1), "", "--admin")
+_PLACE = AdminEndpoint(TcpAddress("127.0.0.1", 1), "", "--admin")
 _WIDTH, _HEIGHT = 80, 30
 
 
@@ -76,7 +76,7 @@ def _status(ask: Any) -> None:
     with suppress(NobodyError):
         found = {**found, "backends": ask("GET", "/api/backends")}
     with mock.patch("builtins.print"):
-        status._write(found)
+        REPORTS["status"].write(found, Namespace())
 
 
 def _top(ask: Any) -> None:

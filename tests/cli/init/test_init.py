@@ -11,7 +11,6 @@ from unittest.mock import patch
 
 from tests.cli.support import CommandTestCase
 from txmux.cli import init
-from txmux.cli.init import greeting as asking
 from txmux.cli.init.listening import listening
 
 if TYPE_CHECKING:
@@ -103,7 +102,7 @@ class InitTests(CommandTestCase):
         """Servers are asked only if that is wanted."""
         port = self.serve(b"SSH-2.0-a\r\n")
         self.see_only(port)
-        self.patch(asking, "_PATIENCE", 60.0)
+        self.patch(init, "_PATIENCE", 60.0)
         _, out, _ = self.run_main("init")
         self.assertIn(f"127.0.0.1:{port}: not recognised.", out)
         _, out, _ = self.run_main("init", "--probe")

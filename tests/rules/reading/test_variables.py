@@ -9,7 +9,7 @@ import attrs
 
 from tests.rules.reading.cases import ReadingTestCase
 from tests.support.folders import make_folder
-from txmux.cli.remote.rulesfile import read_keys
+from txmux.cli.remote.find import read_keys
 from txmux.rules.model import Files
 from txmux.rules.problems import InvalidValueError
 from txmux.rules.reading.parser import is_as_read, load, read_again

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import socket
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from txmux.cli.init.greeting import greetings
 from txmux.cli.init.listening import listening
 from txmux.cli.init.services import recognise
 from txmux.cli.init.writing import OWN_PROGRAM, endpoint, rules_text
@@ -15,8 +17,17 @@ from txmux.errors import MuxError
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Sequence
+
+    from txmux.cli.init.listening import Listening
+
 
 _FIRST_UNPRIVILEGED = "sys/net/ipv4/ip_unprivileged_port_start"
+
+
+_PATIENCE = 0.5  # seconds
+_ENOUGH = 256  # bytes
+_AT_ONCE = 32
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -97,3 +108,27 @@ def _write(path: Path, text: str, *, force: bool) -> None:
         ) from None
     except OSError as error:
         raise MuxError(f"{path} cannot be written: {error.strerror}") from None
+
+
+def greetings(found: Sequence[Listening]) -> dict[Listening, bytes]:
+    """Connect to each, say nothing, and give the first bytes that come."""
+    with ThreadPoolExecutor(_AT_ONCE) as threads:
+        return dict(zip(found, threads.map(_greeting, found), strict=True))
+
+
+def _greeting(one: Listening) -> bytes:
+    deadline = time.monotonic() + _PATIENCE
+    said = b""
+    try:
+        with socket.create_connection(one.reached_at, timeout=_PATIENCE) as client:
+            while len(said) < _ENOUGH and (left := deadline - time.monotonic()) > 0:
+                client.settimeout(left)
+                data = client.recv(_ENOUGH - len(said))
+                if not data:
+                    break
+                said += data
+                if b"\n" in said:  # a line is enough to know it by
+                    break
+    except OSError:  # it does not want to be asked, or says nothing
+        pass
+    return said

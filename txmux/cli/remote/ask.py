@@ -9,9 +9,8 @@ import sys
 from http.client import HTTPConnection, HTTPException
 from typing import TYPE_CHECKING, Any
 
-from txmux.cli.remote.address import Unix
 from txmux.cli.remote.errors import LateError, NobodyError, RefusedError
-from txmux.cli.remote.find import is_for_group, whose
+from txmux.cli.remote.find import UnixAddress, is_for_group, whose
 from txmux.errors import printable
 from txmux.wire.jsontext import parse_json
 
@@ -97,7 +96,7 @@ class _UnixConnection(HTTPConnection):
 
 def _connection(endpoint: AdminEndpoint, seconds: float) -> HTTPConnection:
     address = endpoint.address
-    if isinstance(address, Unix):
+    if isinstance(address, UnixAddress):
         return _UnixConnection(address.path, seconds)
     return HTTPConnection(address.host, address.port, timeout=seconds)
 
@@ -114,7 +113,7 @@ def _why_nobody(endpoint: AdminEndpoint, problem: OSError | HTTPException | Valu
         return f"what answers at {where} is not txmux; name another endpoint"
     if isinstance(problem, PermissionError):
         whom, advice = "", "try as that user"
-        if isinstance(endpoint.address, Unix):
+        if isinstance(endpoint.address, UnixAddress):
             whom = f", {whose(endpoint.address.path)}"
             if is_for_group(endpoint.address.path):
                 advice += ", or in that group"
@@ -124,7 +123,7 @@ def _why_nobody(endpoint: AdminEndpoint, problem: OSError | HTTPException | Valu
     if problem.errno == errno.ECONNREFUSED:
         left = (
             "; the file is left over from one that has ended"
-            if isinstance(endpoint.address, Unix)
+            if isinstance(endpoint.address, UnixAddress)
             else ""
         )
         return f"no service listens at {where}{left}; start it, or name another endpoint"

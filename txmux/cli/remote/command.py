@@ -1,4 +1,4 @@
-"""What the commands that ask a running service have in common."""
+"""What the commands that ask a running service have in common: which service, which connections, and the exit code."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import os
 import sys
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from txmux.cli.remote.ask import ask
 from txmux.cli.remote.errors import NobodyError, RefusedError, UsageError, of_txmux
@@ -16,7 +16,7 @@ from txmux.cli.remote.find import find
 from txmux.errors import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     Ask = Callable[..., Any]
     """Asks one question: see `txmux.cli.remote.ask.ask`, from the method on."""
@@ -25,6 +25,17 @@ _BAD_REQUEST = 400
 
 REFUSED, USAGE, NOBODY = 1, 2, 3
 """Exit codes."""
+
+
+_FILTERS = {
+    "listener": ("NAME", "of this listener"),
+    "route": ("NAME", "of this route; - is those that no route took"),
+    "backend": ("NAME", "of this backend"),
+    "server": ("ADDRESS", "of this server, as the list has it"),
+    "client": ("NETWORK", "from this address or network, or unix"),
+    "state": ("STATE", "in this state, as the list has it"),
+    "older": ("DURATION", "that began at least so long ago: 90s, 5m, 2h"),
+}
 
 
 def configure(parser: argparse.ArgumentParser, *, seconds: float) -> None:
@@ -117,6 +128,33 @@ def failed(error: NobodyError | UsageError) -> int:
     return NOBODY if isinstance(error, NobodyError) else USAGE
 
 
+class RemoteCommand(NamedTuple):
+    """A command that asks a running service, as `txmux.cli.make_parser` uses it.
+
+    Attributes:
+        question: Asks, and returns the answer.
+        write: Writes the answer for people.
+        seconds: How long an answer usually may take.
+        arguments: Adds those that are the command's own.
+    """
+
+    question: Callable[[Ask, argparse.Namespace], Any]
+    write: Callable[[Any, argparse.Namespace], None]
+    seconds: float = 10
+    arguments: Callable[[argparse.ArgumentParser], None] = lambda _: None
+
+    def configure(self, parser: argparse.ArgumentParser) -> None:
+        self.arguments(parser)
+        configure(parser, seconds=self.seconds)
+
+    def run(self, arguments: argparse.Namespace) -> int:
+        return run(
+            arguments,
+            lambda ask: self.question(ask, arguments),
+            lambda answer: self.write(answer, arguments),
+        )
+
+
 def _check_rules(wanted: Path, served: str) -> None:
     """See to it that a service is the one of a rules file, and not of another file of the same name.
 
@@ -131,3 +169,45 @@ def _check_rules(wanted: Path, served: str) -> None:
 
 def _write_json(document: object) -> None:
     print(json.dumps(document, indent=2))
+
+
+def add_filters(parser: argparse.ArgumentParser) -> None:
+    """Add an option for each filter."""
+    for name, (value, meaning) in _FILTERS.items():
+        parser.add_argument(f"--{name}", metavar=value, help=f"only those {meaning}")
+
+
+def read_filters(arguments: argparse.Namespace, words: Iterable[str]) -> dict[str, str]:
+    """Return the filters that are set.
+
+    Args:
+        arguments: Has the options.
+        words: Further ones, ``NAME=VALUE``.
+
+    Raises:
+        UsageError: A word is not a filter.
+    """
+    return _with({name: getattr(arguments, name) for name in _FILTERS}, words)
+
+
+def filters_of(words: Iterable[str]) -> dict[str, str]:
+    """Return the filters that words name.
+
+    Args:
+        words: ``NAME=VALUE`` each.
+
+    Raises:
+        UsageError: A word is not a filter.
+    """
+    return _with(dict.fromkeys(_FILTERS), words)
+
+
+def _with(found: dict[str, str | None], words: Iterable[str]) -> dict[str, str]:
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not equals or name not in _FILTERS:
+            raise UsageError(f"{word!r} is not a filter; write one of {'=, '.join(_FILTERS)}=")
+        if found[name] is not None:
+            raise UsageError(f"{name!r} is given twice; keep one")
+        found[name] = value
+    return {name: value for name, value in found.items() if value is not None}

@@ -3,22 +3,31 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import urlsplit
 
-from txmux.cli.remote.address import Address, Tcp, Unix, address_of
 from txmux.cli.remote.errors import NobodyError, UsageError
-from txmux.cli.remote.rulesfile import read_keys
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
 
 RUN = Path("/run/txmux")
 """Where services that have no folder of their own put their sockets."""
 
 _NAME_IT = "name the service by --admin ENDPOINT, --rules FILE or TXMUX_ADMIN"
+
+
+_ARGUMENT = re.compile(r"((?:\\.|[^\\:=])*)(=?)((?:\\.|[^\\:])*)(?::|$)", re.DOTALL)
+_ESCAPED = re.compile(r"\\(.)", re.DOTALL)
+_EXAMPLES = "write for example unix:/run/txmux/rules.sock or tcp:9000:interface=127.0.0.1"
+_LOOPBACK = {"tcp": "127.0.0.1", "tcp6": "::1"}
+_EVERY = {"": "", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - nothing listens here
+"""Where a service that listens on all addresses can be reached from here."""
 
 
 class AdminEndpoint(NamedTuple):
@@ -62,7 +71,7 @@ def find(
         return AdminEndpoint(address_of(environ["TXMUX_ADMIN"]), token, "TXMUX_ADMIN")
     if rules is not None:
         return _of_rules(rules, token, environ)
-    return AdminEndpoint(Unix(_only_one(environ)), token, "the only socket")
+    return AdminEndpoint(UnixAddress(_only_one(environ)), token, "the only socket")
 
 
 def folders(environ: Mapping[str, str]) -> list[Path]:
@@ -89,9 +98,9 @@ def _of_rules(rules: Path, token: str, environ: Mapping[str, str]) -> AdminEndpo
                 f"there is no socket {' or '.join(map(str, wanted))}; is the service of {rules} running? "
                 f"It may have another endpoint: {_NAME_IT}"
             )
-        return AdminEndpoint(Unix(there[0]), token, named_by, rules)
+        return AdminEndpoint(UnixAddress(there[0]), token, named_by, rules)
     address = address_of(keys.admin, rules.parent)
-    if isinstance(address, Tcp) and keys.token is not None and not token:
+    if isinstance(address, TcpAddress) and keys.token is not None and not token:
         token = _token(keys.token, f"'admin_token' of {rules}")
     return AdminEndpoint(address, token, named_by)
 
@@ -202,3 +211,134 @@ def _checked(token: str, named_by: str) -> str:
     if not (token.isascii() and token.isprintable()):  # which HTTP could not carry
         raise UsageError(f"{named_by} does not hold one line of ASCII characters")
     return token
+
+
+class UnixAddress(NamedTuple):
+    """The file of a UNIX socket."""
+
+    path: Path
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+
+class TcpAddress(NamedTuple):
+    """A TCP port."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
+
+
+Address = UnixAddress | TcpAddress
+
+
+def address_of(text: str, folder: Path | None = None) -> Address:
+    r"""Read an endpoint.
+
+    Args:
+        text: A path; ``HOST:PORT``; ``http://HOST:PORT``; or an endpoint string of Twisted's for a server or a client,
+            ``unix:PATH``, ``tcp:PORT:interface=ADDRESS``, ``tcp:HOST:PORT``. In these ``\:`` is a colon.
+        folder: Where relative paths start; by default the working directory.
+
+    Raises:
+        UsageError: It is none of these.
+    """
+    base = folder or Path()
+    if text.startswith("http://"):
+        return _from_url(text)
+    plain, named = _words(text)
+    kind = plain.pop(0).lower() if plain else ""
+    if kind == "unix":
+        path = named.get("address") or named.get("path") or next(iter(plain), "")
+        if path:
+            return UnixAddress(base / path)
+    elif kind in _LOOPBACK:
+        tcp = _tcp(plain, named, _LOOPBACK[kind])
+        if tcp is not None:
+            return tcp
+    elif "/" in text and "://" not in text:
+        return UnixAddress(base / text)
+    elif found := re.fullmatch(r"(?:\[(?P<ipv6>[^\]]+)\]|(?P<host>[^:]*)):(?P<port>\d+)", text):
+        return _tcp_at(found["ipv6"] or found["host"] or "127.0.0.1", found["port"], text)
+    raise UsageError(f"{text!r} is not an endpoint where txmux can be asked; {_EXAMPLES}")
+
+
+def _words(text: str) -> tuple[list[str], dict[str, str]]:
+    """Take an endpoint string apart: what has no name, and what has one."""
+    found = [
+        (_ESCAPED.sub(r"\1", first), _ESCAPED.sub(r"\1", value), bool(equals))
+        for first, equals, value in _ARGUMENT.findall(text)
+    ]
+    plain = [first for first, _, is_named in found if first and not is_named]
+    return plain, {first: value for first, value, is_named in found if is_named}
+
+
+def _from_url(text: str) -> TcpAddress:
+    try:
+        url = urlsplit(text)
+        host, port = url.hostname, url.port or 80
+    except ValueError:
+        host, port = None, 0
+    if not host:
+        raise UsageError(f"{text!r} has no host; {_EXAMPLES}")
+    return TcpAddress(host, port)
+
+
+def _tcp(plain: list[str], named: dict[str, str], loopback: str) -> TcpAddress | None:
+    """Read ``tcp:PORT``, with an interface, or ``tcp:HOST:PORT``."""
+    numbers = [word for word in plain if word.isdecimal()]
+    hosts = [word for word in plain if not word.isdecimal()]
+    port = named.get("port") or next(iter(numbers), "")
+    host = named.get("interface") or named.get("host") or next(iter(hosts), "")
+    if not port:
+        return None
+    return _tcp_at(_EVERY.get(host, host) or loopback, port, ":".join(["tcp", *plain]))
+
+
+def _tcp_at(host: str, port: str, text: str) -> TcpAddress:
+    if not port.isdecimal() or not 1 <= int(port) <= 65535:
+        raise UsageError(f"{text!r} has no port from 1 to 65535; {_EXAMPLES}")
+    return TcpAddress(_EVERY.get(host, host), int(port))
+
+
+class Keys(NamedTuple):
+    """What ``[txmux]`` says.
+
+    Attributes:
+        admin: The endpoint, or ``auto`` or ``off``.
+        token: The file with the secret.
+    """
+
+    admin: str
+    token: Path | None
+
+
+def read_keys(path: Path) -> Keys:
+    """Read a rules file.
+
+    Raises:
+        UsageError: It cannot be read.
+    """
+    # Not needed, and not loaded, when the endpoint is named.
+    from txmux.rules.reading.files import read_source  # noqa: PLC0415
+    from txmux.rules.reading.ini import read_ini  # noqa: PLC0415
+    from txmux.rules.reading.variables import expand_section  # noqa: PLC0415
+
+    try:
+        source = read_source(path)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UsageError(f"{path} cannot be read: {reason}") from None
+    sections, _ = read_ini(source.text, str(path))
+    found: dict[str, str] = {}
+    for written in sections:
+        if written.header == "txmux":
+            section, _ = expand_section(written, os.environ.get)
+            for key in ("admin", "admin_token"):
+                found.update((key, item.text) for item in section.items(key)[:1])
+    token = found.get("admin_token")
+    return Keys(found.get("admin", "auto"), path.parent / token if token else None)

@@ -6,11 +6,14 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from txmux.cli.run.fromoptions import NAMES, add_routes, text_of
-from txmux.cli.run.unknown import unknown_option
+from txmux.cli.run.fromoptions import NAMES, add_routes, plain_matchers, text_of
+from txmux.detection.registry import installed_matchers
+from txmux.detection.transports import transports_of
 from txmux.errors import MuxError
+from txmux.interfaces import Transport
 from txmux.rules.model.files import OPTIONS
-from txmux.rules.problems import RulesError
+from txmux.rules.problems import RulesError, nearest
+from txmux.rules.reading.matchhints import MEANT, SERVER_FIRST
 
 if TYPE_CHECKING:
     import argparse
@@ -18,15 +21,28 @@ if TYPE_CHECKING:
 
     from txmux.rules.problems import Problem
 
+
 DEFAULT = "/etc/txmux/rules.ini"
 """The rules file that is meant if neither one nor options say what to do."""
 
 LEVELS = ("debug", "info", "warn", "error", "critical")
-"""What is known of `txmux.cli.run.textlog` before that is imported."""
+"""What is known of `txmux.cli.run.program` before that is imported."""
 
 _ADVICE = "say what to do: txmux run FILE, or txmux run --listen :443 --ssh 127.0.0.1:22"
 _COMMON = {"--log-level", "--pidfile"}
 _USAGE = 2
+
+
+_OTHERS = {
+    "-p": "write --listen",
+    "--port": "write --listen",
+    "--bind": "write --listen",
+    "-u": "write --user",
+    "--on-timeout": "write --silent",
+    "-r": "write the file alone: txmux run FILE",
+    "--rules": "write the file alone: txmux run FILE",
+}
+"""Options of other programs, sslh for one, and what to write instead."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -189,3 +205,48 @@ def _told(problem: Problem, arguments: argparse.Namespace) -> str:
             f"{given!r} is not a server; write HOST:PORT, [IPv6]:PORT, unix:/PATH, close or reset"
         )
     return f"--{option}: {message}"
+
+
+def unknown_option(word: str) -> str:
+    """Return what to write.
+
+    Args:
+        word: An argument that is not known.
+
+    Returns:
+        What ends a message; nothing for what is not an option, or is like none.
+    """
+    option = word.partition("=")[0]
+    if not option.startswith("-"):
+        return ""
+    return _OTHERS.get(option) or _protocol(option.lstrip("-").casefold())
+
+
+def _protocol(name: str) -> str:
+    protocols = [matcher.name for matcher in plain_matchers()]
+    meant = MEANT.get(name, name)
+    near = nearest(name, [*protocols, *NAMES])
+    hints = (
+        (
+            name in _over_udp(),
+            "its clients use UDP: that needs a rules file, with 'endpoint = udp:PORT' in it",
+        ),
+        (name in SERVER_FIRST, "its clients wait for the server to speak: write --silent"),
+        (meant == "any", "write --default"),
+        (meant != name and meant in protocols, f"write --{meant}"),
+        (
+            meant != name or name in {"payload", "regex"},
+            f"that needs a rules file, with 'match = {meant}' in it; --print begins one",
+        ),
+        (near, f"did you mean --{near}?"),
+    )
+    return next((hint for applies, hint in hints if applies), "")
+
+
+def _over_udp() -> set[str]:
+    """Return the names of matchers that are for UDP only."""
+    return {
+        name
+        for name, matcher in installed_matchers().items()
+        if Transport.TCP not in transports_of(matcher)
+    }

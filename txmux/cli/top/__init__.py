@@ -7,7 +7,7 @@ import sys
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from txmux.cli.remote import command, filters
+from txmux.cli.remote import command
 from txmux.cli.remote.ask import ask
 from txmux.cli.remote.errors import NobodyError, UsageError, of_txmux
 from txmux.cli.remote.find import find
@@ -31,7 +31,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         nargs="*",
         help="which connections are listed, written as in the API",
     )
-    filters.configure(parser)
+    command.add_filters(parser)
     parser.add_argument(
         "--once", action="store_true", help="write what there is now as plain text, and end"
     )
@@ -56,7 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
             "the screen needs the package rich; install it: pip install 'txmux[cli]', or use --once"
         ) from None
     try:
-        wanted = filters.read(arguments, arguments.words)
+        wanted = command.read_filters(arguments, arguments.words)
         place = find(arguments.admin, arguments.rules, arguments.token_file, os.environ)
         with of_txmux():
             return watch(partial(ask, place, seconds=arguments.timeout), wanted, sys.stdin.fileno())
@@ -66,7 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _once(arguments: argparse.Namespace) -> int:
     def question(asks: command.Ask) -> Snapshot:
-        return look(asks, filters.read(arguments, arguments.words))
+        return look(asks, command.read_filters(arguments, arguments.words))
 
     def told(snapshot: Any) -> None:
         for line in text_of(snapshot):

@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 import attrs
 
-from txmux.cli.remote import filters
+from txmux.cli.remote.command import filters_of
 from txmux.cli.remote.errors import UsageError
 from txmux.cli.top.panes import TABLES, lines_of, position
 from txmux.cli.top.state import PANES, Ask, Explain, Sent, State, Told
@@ -78,7 +78,7 @@ def _typed(state: State, key: str) -> State:  # noqa: PLR0911 - one for each key
         return attrs.evolve(state, typed=state.typed[:-1])
     if key == "enter":
         try:
-            wanted = filters.of_words(state.typed.split())
+            wanted = filters_of(state.typed.split())
         except UsageError as problem:
             return attrs.evolve(state, told=Told(printable(str(problem)), is_bad=True))
         return attrs.evolve(state, mode="browse", filters=wanted, told=Told())

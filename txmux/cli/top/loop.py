@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from txmux.cli.top.keyboard import read_keys
 from txmux.cli.top.keys import pressed
 from txmux.cli.top.polling import Polling
 from txmux.cli.top.state import Snapshot, State, Told
-from txmux.cli.top.terminal import Terminal
+from txmux.cli.top.terminal import Terminal, read_keys
 from txmux.cli.top.view import screen
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from rich.text import Text
 from txmux.cli._output import EXPLAINED_STYLES
 from txmux.cli.top.keys import HELP
 from txmux.cli.top.panes import TABLES, lines_of, position
+from txmux.cli.top.plain import attention_of, counts_of, title_of
 from txmux.cli.top.state import PANES
-from txmux.cli.top.summary import attention_of, counts_of, title_of
 from txmux.errors import printable
 from txmux.telemetry.present import EXPLAINED, explanation_of, short
 

@@ -13,7 +13,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from txmux.cli.run import LEVELS as KNOWN_LEVELS
-from txmux.cli.run.textlog import LEVELS, TextLog, as_text
+from txmux.cli.run.program import LEVELS, TextLog, as_text
 
 _TIME = 1795163804.0879
 

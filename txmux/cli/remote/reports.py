@@ -1,46 +1,94 @@
-"""`txmux status`: how a running service is."""
+"""The commands that report what a running service does: `REPORTS`, one line each."""
 
 from __future__ import annotations
 
 import shutil
+import sys
 import textwrap
 import time
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
 
 from txmux.cli._output import Output
-from txmux.cli.remote import command
-from txmux.telemetry.present import connection_counts, duration, rates
+from txmux.cli.remote.command import RemoteCommand, add_filters, read_filters
+from txmux.telemetry.present import connection_counts, duration, rates, short
 
 if TYPE_CHECKING:
-    import argparse
-    from collections.abc import Iterator, Mapping
+    from argparse import ArgumentParser, Namespace
+    from collections.abc import Iterator, Mapping, Sequence
 
     from txmux.cli._output import Row
+    from txmux.cli.remote.command import Ask
 
 _LABEL = 13  # columns
 _DIGEST = 12  # characters, as many as tell versions apart
 _MOST_ADDRESSES = 8  # of one server
 _STYLES = {"up": "", "drain": "yellow", "maintenance": "yellow", "disabled": "dim"}
+_HEAD = ("id", "client", "route", "server", "state", "age", "in", "out")
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
-    command.configure(parser, seconds=10)
+def _write_bans(answer: Sequence[Mapping[str, Any]], _: Namespace) -> None:
+    output = Output()
+    if answer:
+        output.table([(_ban_cells(one), "") for one in answer], ("network", "left", "reason"))
+    else:
+        output.line("nobody is banned")
 
 
-def run(arguments: argparse.Namespace) -> int:
-    """Return how it is."""
-
-    def asked(ask: command.Ask) -> Any:
-        status = ask("GET", "/api/status")
-        if arguments.json:
-            return status
-        return {**status, "backends": ask("GET", "/api/backends")}
-
-    return command.run(arguments, asked, _write)
+def _ban_cells(one: Mapping[str, Any]) -> list[str]:
+    left = "-" if one["until"] is None else duration(int(one["until"] - time.time()))
+    return [str(one["network"]), left, str(one["reason"] or "-")]
 
 
-def _write(status: Mapping[str, Any]) -> None:
+def _connections_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "words", metavar="FILTER=VALUE", nargs="*", help="a filter, written as in the API"
+    )
+    add_filters(parser)
+    parser.add_argument(
+        "--limit", metavar="NUMBER", type=int, default=1000, help="the most; by default 1000"
+    )
+    parser.add_argument(
+        "--after", metavar="ID", help="only those that come in the list behind this one"
+    )
+
+
+def _connections(ask: Ask, arguments: Namespace) -> Any:
+    query = {**read_filters(arguments, arguments.words), "limit": str(arguments.limit)}
+    if arguments.after is not None:
+        query["after"] = arguments.after
+    answer = ask("GET", f"/api/connections?{urlencode(query)}")
+    if len(answer) == arguments.limit:
+        print(
+            f"these are the first {arguments.limit}; for more give --limit, or --after {answer[-1]['id']}",
+            file=sys.stderr,
+        )
+    return answer
+
+
+def _write_connections(answer: Sequence[Mapping[str, Any]], _: Namespace) -> None:
+    output = Output()
+    if answer:
+        output.table([(_cells(one), "") for one in answer], _HEAD)
+    else:
+        output.line("there is no such connection")
+
+
+def _cells(one: Mapping[str, Any]) -> list[str]:
+    texts = [str(one.get(name) or "-") for name in _HEAD[:5]]
+    counts = [short(one[name]) for name in ("bytes_in", "bytes_out")]
+    return [*texts, duration(one["age_ms"] // 1000), *counts]
+
+
+def _status(ask: Ask, arguments: Namespace) -> Any:
+    status = ask("GET", "/api/status")
+    if arguments.json:
+        return status
+    return {**status, "backends": ask("GET", "/api/backends")}
+
+
+def _write_status(status: Mapping[str, Any], _: Namespace) -> None:
     output = Output()
     columns = shutil.get_terminal_size().columns
     for label, text, style in _lines(status, time.time()):
@@ -149,3 +197,10 @@ def _since(started: float | None, now: float) -> str:
 
 def _time(seconds: float) -> str:
     return f"{datetime.fromtimestamp(seconds).astimezone():%Y-%m-%d %H:%M:%S %Z}"
+
+
+REPORTS = {
+    "bans": RemoteCommand(lambda ask, _: ask("GET", "/api/bans"), _write_bans),
+    "connections": RemoteCommand(_connections, _write_connections, 30, _connections_arguments),
+    "status": RemoteCommand(_status, _write_status),
+}

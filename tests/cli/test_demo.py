@@ -1,15 +1,14 @@
-"""The demo's servers, over loopback sockets and with real clients."""
+"""The demo: what it tells its user to try, and its servers, over loopback sockets and with real clients."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from twisted.trial.unittest import TestCase
+from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests.programs import run_program
 from tests.support.peers import connect, listen
-from txmux.cli.demo.page import PageSite
-from txmux.cli.demo.servers import ECHO, GOODBYE, IDENTIFICATION, REDIS, SSH
+from txmux.cli.demo import ECHO, GOODBYE, IDENTIFICATION, REDIS, SSH, PageSite, examples, hints
 
 if TYPE_CHECKING:
     from tests.support.peers import Peer
@@ -70,3 +69,28 @@ class DemoServersTest(TestCase):
         self.assertTrue(page.startswith("Your connection was recognised as HTTP."))
         self.assertIn("the GET of HTTP/1.1", page)
         self.assertIn(f"redis-cli -p {port} ping", page)
+
+
+class HintsTests(SynchronousTestCase):
+    """`hints`: short, aligned, and with the port that is really used."""
+
+    def test_commands(self) -> None:
+        """Every command is there with the port."""
+        text = hints(12345)
+        for command, seen in examples(12345):
+            self.assertIn("12345", command)
+            self.assertIn(command, text)
+            self.assertIn(seen, text)
+        for program in ("curl", "redis-cli", "ssh", "nc"):
+            self.assertIn(f"  {program} ", text)
+
+    def test_layout(self) -> None:
+        """What is seen stands in one column, as a comment for the shell; no line is too long."""
+        lines = [line for line in hints(65535).splitlines() if "  #" in line]
+        self.assertEqual(len(lines), len(examples(65535)))
+        self.assertEqual(len({line.index("  # ") for line in lines}), 1)
+        self.assertLessEqual(max(map(len, hints(65535).splitlines())), 100)
+
+    def test_any_terminal(self) -> None:
+        """It can be printed in any locale."""
+        self.assertTrue(hints(1).isascii())

@@ -1,0 +1,223 @@
+"""The demo's small servers, as far as a first look needs them."""
+
+from __future__ import annotations
+
+import socket
+import struct
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.interfaces import IHalfCloseableProtocol
+from twisted.internet.protocol import Protocol, ServerFactory
+from twisted.protocols.basic import LineOnlyReceiver
+from twisted.web.resource import Resource
+from twisted.web.server import Site
+from zope.interface import implementer
+
+from txmux.rules.embedding import route
+from txmux.rules.model import InProcess, Listener, Rules, Settings
+from txmux.serving.embedded import EmbeddedService
+
+if TYPE_CHECKING:
+    from twisted.web.http import Request
+
+    from txmux.net.relay.ends import IRelayTransport
+
+
+IDENTIFICATION = b"SSH-2.0-txmux_demo\r\n"
+"""RFC 4253, section 4.2."""
+
+GOODBYE = "demo: your client was recognised as SSH"
+
+_LONGEST = 35_000  # bytes of a packet: RFC 4253, section 6.1
+
+
+@implementer(IHalfCloseableProtocol)
+class _Server(Protocol):
+    """Reads only as fast as its client does, and answers a client that has finished sending before it closes."""
+
+    transport: IRelayTransport
+
+    def connectionMade(self) -> None:
+        self.transport.registerProducer(self.transport, streaming=True)
+
+    def close(self) -> None:
+        # A transport does not close while it has a producer that it has paused.
+        self.transport.unregisterProducer()
+        self.transport.loseConnection()
+
+    def readConnectionLost(self) -> None:
+        self.close()
+
+    def writeConnectionLost(self) -> None:
+        pass
+
+
+class _Echo(_Server):
+    """Sends every byte back (RFC 862)."""
+
+    def dataReceived(self, data: bytes) -> None:
+        self.transport.write(data)
+
+
+class _Redis(_Server, LineOnlyReceiver):
+    """Answers ``PING``, inline or as an array (Redis serialization protocol), and all other commands with an error."""
+
+    delimiter = b"\n"
+    _is_inline = _is_name_next = True
+
+    def lineReceived(self, line: bytes) -> None:
+        if line.startswith(b"*"):
+            self._is_inline, self._is_name_next = False, True
+        elif self._is_name_next and not line.startswith(b"$"):
+            self._is_name_next = self._is_inline
+            is_ping = line.strip().upper() == b"PING"
+            self.transport.write(b"+PONG\r\n" if is_ping else b"-ERR the demo knows only PING\r\n")
+
+
+class _SSH(_Server):
+    """Greets, and ends a key exchange with a disconnect in a way that ``ssh`` prints."""
+
+    _received = b""
+
+    def connectionMade(self) -> None:
+        super().connectionMade()
+        self.transport.write(IDENTIFICATION)
+
+    def dataReceived(self, data: bytes) -> None:
+        self._received += data
+        _, newline, packet = self._received.partition(b"\n")
+        # To close before the client's first packet is read would reset the connection.
+        if newline and len(packet) >= 4 + int.from_bytes(packet[:4].ljust(4, b"\xff"), "big"):
+            self.transport.write(_disconnect())
+            self.close()
+        elif len(self._received) > _LONGEST:
+            self.close()
+
+
+def _disconnect() -> bytes:
+    """Make the packet that ends a connection (RFC 4253, sections 6 and 11.1)."""
+    text = GOODBYE.encode()
+    payload = struct.pack(">BII", 1, 11, len(text)) + text + bytes(4)
+    padding = 4 + -(5 + len(payload) + 4) % 8
+    return struct.pack(">IB", 1 + len(payload) + padding, padding) + payload + bytes(padding)
+
+
+class _Factory(ServerFactory):
+    noisy = False
+
+    def __init__(self, protocol: type[_Server]) -> None:
+        self.protocol = protocol
+
+
+ECHO, REDIS, SSH = map(_Factory, (_Echo, _Redis, _SSH))
+"""They keep nothing, so that one of each serves all demos."""
+
+
+def examples(port: int) -> list[tuple[str, str]]:
+    """Return commands to try, each with what will be seen.
+
+    Args:
+        port: The TCP port that the demo listens on.
+    """
+    return [
+        (f"curl http://localhost:{port}/", "a page that says what happened"),
+        (f"redis-cli -p {port} ping", "PONG"),
+        (f"ssh -p {port} localhost", f"... {GOODBYE}"),
+        (
+            f"echo knock | nc -N localhost {port}",
+            "knock: what nothing matches is echoed",
+        ),
+        (
+            f"nc localhost {port}",
+            f"type nothing, wait: {IDENTIFICATION.decode().strip()} comes",
+        ),
+    ]
+
+
+def hints(port: int) -> str:
+    """Say what to try, as lines of text to be printed when the demo has started.
+
+    Args:
+        port: The TCP port that it listens on.
+    """
+    width = max(len(command) for command, _ in examples(port))
+    lines = (f"  {command:<{width}}  # {seen}" for command, seen in examples(port))
+    return "\n".join(
+        [
+            f"txmux demo: HTTP, Redis, SSH and more, all on port {port}. Try, in another terminal:",
+            "",
+            *lines,
+            "",
+            "Ctrl-C stops it.",
+        ]
+    )
+
+
+class _Page(Resource):
+    isLeaf = True
+
+    def render_GET(self, request: Request) -> bytes:
+        request.setHeader(b"content-type", b"text/plain; charset=utf-8")
+        host: Any = request.getHost()
+        rows = "\n".join(f"  {command}\n      {seen}" for command, seen in examples(host.port))
+        return (
+            "Your connection was recognised as HTTP.\n\n"
+            f"txmux read its first bytes, saw the {request.method.decode()} of {request.clientproto.decode()}, and handed it,\n"
+            f"those bytes included, to this page. The same port, {host.port}, also answers:\n\n{rows}\n"
+        ).encode()
+
+
+class PageSite(Site):
+    """A web site of one page."""
+
+    noisy = False
+    displayTracebacks = False
+
+    def __init__(self) -> None:
+        super().__init__(_Page())
+
+    def log(self, request: Request) -> None:
+        """Log nothing here: the access log of txmux has a line for each connection."""
+
+
+class _DemoService(EmbeddedService):
+    """Says what to try when it has started."""
+
+    def startService(self) -> None:
+        super().startService()
+        port: Any = self.ports[0].getHost()
+        print(hints(port.port), flush=True)
+
+
+def demo_service(port: int) -> EmbeddedService:
+    """Make the demo.
+
+    Args:
+        port: The TCP port, on the loopback addresses only; 0 for any that is free, on 127.0.0.1.
+    """
+    endpoints = [f"127.0.0.1:{port}"]
+    if port and _has_ipv6_loopback():
+        endpoints.append(f"[::1]:{port}")
+    ssh = InProcess("demo-ssh", SSH)
+    listener = Listener(
+        "demo",
+        tuple(endpoints),
+        silent=ssh,
+        default=InProcess("demo-echo", ECHO),
+    )
+    routes = (
+        route("ssh", ssh),
+        route("http", InProcess("demo-page", PageSite())),
+        route("redis", InProcess("demo-redis", REDIS)),
+    )
+    return _DemoService(Rules(Path("demo"), Settings(drain_timeout=2.0), (listener,), routes))
+
+
+def _has_ipv6_loopback() -> bool:
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::1", 0))
+    except OSError:
+        return False
+    return True

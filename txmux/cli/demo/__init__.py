@@ -1,1 +1,0 @@
-"""The backends that answer in ``twist txmux --demo``: ordinary Twisted factories in the same process."""

@@ -1,0 +1,250 @@
+"""The commands that ask a running service for a change: `ORDERS`, one line each."""
+
+from __future__ import annotations
+
+import time
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from txmux.cli._output import Output
+from txmux.cli.remote.command import RemoteCommand, add_filters, read_filters
+from txmux.cli.remote.errors import LateError, NobodyError, RefusedError, UsageError
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
+    from collections.abc import Callable, Mapping, Sequence
+
+    from txmux.cli.remote.command import Ask
+
+_PERIOD = 0.5
+"""Seconds between two questions whether what is waited for has come."""
+_STOPS = "the service stops; connections that there are may go on for 'drain_timeout'"
+
+
+def _write_changes(answer: Any, _: Namespace) -> None:
+    output = Output()
+    for one in answer if isinstance(answer, list) else [answer]:
+        output.line(str(one["changes"]))
+
+
+def _wait_until(is_so: Callable[[], bool]) -> None:
+    while not is_so():
+        time.sleep(_PERIOD)
+
+
+# ban and unban
+
+
+def _ban_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "network", metavar="ADDRESS|NETWORK", help="who: 192.0.2.7, 192.0.2.0/24, 2001:db8::/32"
+    )
+    parser.add_argument(
+        "duration",
+        metavar="DURATION",
+        nargs="?",
+        help="for how long: 30m, 1h, 2d; without it, until it is taken back by 'txmux unban'",
+    )
+    parser.add_argument("reason", metavar="REASON", nargs="*", help="why, for 'txmux bans'")
+
+
+def _ban(ask: Ask, arguments: Namespace) -> Any:
+    body: dict[str, Any] = {"network": arguments.network}
+    if arguments.duration is not None:
+        body["seconds"] = _seconds(arguments.duration)
+    if arguments.reason:
+        body["reason"] = " ".join(arguments.reason)
+    return ask("POST", "/api/bans", body)
+
+
+def _seconds(text: str) -> int:
+    from txmux.rules.problems import InvalidValueError  # noqa: PLC0415 - only bans with an end need it
+    from txmux.rules.reading.values import positive_duration  # noqa: PLC0415 - as above
+
+    try:
+        return max(1, round(positive_duration(text)))
+    except InvalidValueError as error:
+        raise UsageError(f"DURATION {error}; a reason comes after it") from None
+
+
+def _unban_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("network", metavar="ADDRESS|NETWORK", help="who, as 'txmux bans' lists it")
+
+
+def _unban(ask: Ask, arguments: Namespace) -> Any:
+    return ask("POST", "/api/bans/remove", {"network": arguments.network})
+
+
+# close
+
+
+def _close_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "words",
+        metavar="ID",
+        nargs="*",
+        help="of a connection, as 'txmux connections' lists it; or FILTER=VALUE, written as in the API",
+    )
+    add_filters(parser)
+
+
+def _close(ask: Ask, arguments: Namespace) -> Any:
+    ids = [word for word in arguments.words if "=" not in word]
+    filters = read_filters(arguments, [word for word in arguments.words if "=" in word])
+    if filters and not ids:
+        return ask("POST", "/api/connections/close", filters)
+    if len(ids) == 1 and not filters:
+        return ask("POST", f"/api/connections/{quote(ids[0], safe='')}/close")
+    raise UsageError("name one connection by its ID, or any number by filters")
+
+
+def _write_closed(answer: Mapping[str, Any], _: Namespace) -> None:
+    count = answer["closed"]
+    Output().line(f"ended: {count} connection{'' if count == 1 else 's'}")
+
+
+# drain
+
+
+def _drain_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "name",
+        metavar="BACKEND[/SERVER]",
+        help="a backend with all its servers, or one of them: web/10.0.0.5:8443",
+    )
+    states = parser.add_mutually_exclusive_group()
+    states.add_argument(
+        "--maintenance",
+        dest="state",
+        action="store_const",
+        const="maintenance",
+        default="drain",
+        help="treat them as down: they are not checked either",
+    )
+    states.add_argument(
+        "--ready",
+        dest="state",
+        action="store_const",
+        const="ready",
+        help="undo it: send clients there again",
+    )
+    parser.add_argument("--close", action="store_true", help="also end their connections")
+    parser.add_argument(
+        "--wait", action="store_true", help="wait until the servers have no connection any more"
+    )
+
+
+def _drain(ask: Ask, arguments: Namespace) -> Any:
+    if arguments.wait and arguments.state == "ready":
+        raise UsageError("--wait is for servers that get no new connections, not for --ready")
+    found = _backend(ask("GET", "/api/backends"), arguments.name)
+    backend = found["name"]
+    server = arguments.name[len(backend) + 1 :]
+    path = f"/api/backends/{quote(backend, safe='')}/servers/"
+    # A service refuses to change servers that the rules call 'down'.
+    servers = [one["server"] for one in found["servers"] if one["state"] != "disabled"]
+    servers = [server] if server else servers
+    body = {"state": arguments.state, "close_connections": arguments.close}
+    done = _done(ask, [path + quote(one, safe="") for one in servers], body)
+    if arguments.wait:
+        _wait_until(lambda: not _active(ask("GET", "/api/backends"), backend, servers))
+    return done[0] if server else done
+
+
+def _done(ask: Ask, paths: Sequence[str], body: Mapping[str, object]) -> list[Mapping[str, Any]]:
+    """Change one server after another; if one fails, say which were changed before."""
+    done: list[Mapping[str, Any]] = []
+    for path in paths:
+        try:
+            done.append(ask("POST", path, body))
+        except RefusedError as error:  # noqa: PERF203 - what was done before is reported
+            document = error.document
+            if done and isinstance(document, dict):
+                document = {**document, "done": done}
+            raise RefusedError([str(error), *_before(done)], error.status, document) from None
+        except NobodyError as error:
+            raise NobodyError("; ".join([str(error), *_before(done)])) from None
+    return done
+
+
+def _before(done: Sequence[Mapping[str, Any]]) -> list[str]:
+    return [f"done before that: {one['changes']}" for one in done]
+
+
+def _active(backends: Sequence[Mapping[str, Any]], name: str, servers: Sequence[str]) -> int:
+    """Count the connections of servers; those that a reload has removed have none."""
+    return sum(
+        one["active"]
+        for backend in backends
+        if backend["name"] == name
+        for one in backend["servers"]
+        if one["server"] in servers
+    )
+
+
+def _backend(backends: Sequence[Mapping[str, Any]], name: str) -> Mapping[str, Any]:
+    """Find the backend that is named, or whose server is.
+
+    Both may have slashes: one that the rules write as its address is called ``unix:/run/web.sock``.
+
+    Raises:
+        RefusedError: There is none.
+    """
+    named = [one for one in backends if f"{name}/".startswith(f"{one['name']}/")]
+    if not named:
+        known = ", ".join(str(one["name"]) for one in backends)
+        why = f"there is no backend {name!r} (there are {known or 'none'})"
+        raise RefusedError([why], HTTPStatus.NOT_FOUND, {"error": why})
+    return max(named, key=lambda one: len(one["name"]))
+
+
+# reload, stop and upgrade
+
+
+def _write_reload(answer: Mapping[str, Any], _: Namespace) -> None:
+    changes = str(answer.get("changes"))
+    # Without a file there is nothing to read.
+    before = "" if changes.startswith("nothing to reload") else "rules reloaded: "
+    Output().line(before + changes)
+
+
+def _stop_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("--wait", action="store_true", help="wait until it has ended")
+
+
+def _stop(ask: Ask, arguments: Namespace) -> Any:
+    pid = ask("GET", "/api/status").get("pid") if arguments.wait else None
+    answer = ask("POST", "/api/stop")
+    if arguments.wait:
+        _wait_until(lambda: _has_ended(ask, pid))
+    return answer
+
+
+def _has_ended(ask: Ask, pid: int | None) -> bool:
+    try:
+        return bool(ask("GET", "/api/status").get("pid") != pid)  # one that was started after it
+    except LateError:
+        return False
+    except NobodyError:
+        return True
+
+
+def _write_stop(_: Any, arguments: Namespace) -> None:
+    Output().line("the service has ended" if arguments.wait else _STOPS)
+
+
+def _write_upgrade(answer: Mapping[str, Any], _: Namespace) -> None:
+    Output().line(f"upgraded: {answer.get('changes')}")
+
+
+ORDERS = {
+    "ban": RemoteCommand(_ban, _write_changes, arguments=_ban_arguments),
+    "close": RemoteCommand(_close, _write_closed, 60, _close_arguments),
+    "drain": RemoteCommand(_drain, _write_changes, 60, _drain_arguments),
+    "reload": RemoteCommand(lambda ask, _: ask("POST", "/api/reload"), _write_reload, 120),
+    "stop": RemoteCommand(_stop, _write_stop, arguments=_stop_arguments),
+    "unban": RemoteCommand(_unban, _write_changes, arguments=_unban_arguments),
+    # The new process has a minute to be ready; then the connections are handed over.
+    "upgrade": RemoteCommand(lambda ask, _: ask("POST", "/api/upgrade"), _write_upgrade, 180),
+}
