@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from txmux.admin.api.openapi import description
+from txmux.admin.site import ADMIN
+from txmux.control.connection_row import FIELDS
 from txmux.detection.ambiguities import AMBIGUITIES, DATAGRAM_AMBIGUITIES
 from txmux.detection.registry import installed_matchers
 from txmux.detection.transports import transports_of
@@ -92,8 +96,26 @@ def _words(name: str) -> str:
     return " ".join(part if part.isupper() else part.lower() for part in parts)
 
 
+def connections(page: str) -> str:
+    """Write the table of the fields of a connection in ``reference/admin-api.md``."""
+    names: dict[str, list[str]] = {}
+    for field in FIELDS:
+        names.setdefault(field.meaning, []).append(f"`{field.name}`")
+    rows = ((", ".join(named), meaning) for meaning, named in names.items())
+    return _with_table(page, "the fields of a connection", ("field", "is"), rows)
+
+
+def openapi(page: str) -> str:
+    """Write ``reference/openapi.json``; the version in it changes with a release alone."""
+    document = description(ADMIN)
+    document["info"]["version"] = json.loads(page)["info"]["version"]
+    return f"{json.dumps(document, indent=1)}\n"
+
+
 PAGES = {
     _ROOT / "docs/explanation/architecture.md": architecture,
+    _ROOT / "docs/reference/admin-api.md": connections,
+    _ROOT / "docs/reference/openapi.json": openapi,
     _ROOT / "docs/reference/rules.md": keys,
     _ROOT / "docs/reference/matchers.md": matchers,
     _ROOT / "README.md": readme,

@@ -25,8 +25,8 @@ from txmux.access.bans import Ban, banned_network, written
 from txmux.access.lists.crowdsec import Decisions
 from txmux.access.shared.bans import SharedBans
 from txmux.access.shared.leases import SharedRates
-from txmux.admin.audit import audit
-from txmux.admin.caller import Caller
+from txmux.admin.guard import Caller
+from txmux.admin.site import audit
 from txmux.adopt.receiving import read as read_handed_over
 from txmux.backends.connect.tls import _names_in
 from txmux.backends.health.probes import shown as answer_shown

@@ -160,7 +160,7 @@ class ChangesTest(AdminCase):
         last = (await self.get("/api/status")).json["last_reload"]
         self.assertLess(abs(time.time() - last.pop("time")), 60)
         self.assertEqual(last, {"ok": True, "changes": "1 route new (a)", "errors": []})
-        (line,) = [event for event in events if event["log_namespace"] == "txmux.admin.audit"]
+        (line,) = [event for event in events if event["log_namespace"] == "txmux.admin.site"]
         self.assertIn(f"UID {os.getuid()}", line["caller"])
         self.assertIn(f"PID {os.getpid()}", line["caller"])
         self.assertEqual((line["what"], line["result"]), ("POST /api/reload", "1 route new (a)"))
@@ -177,7 +177,7 @@ class ChangesTest(AdminCase):
         self.assertIn(error, told.error)
         last = (await self.get("/api/status")).json["last_reload"]
         self.assertEqual((last["ok"], last["errors"]), (False, [error]))
-        (line,) = [event for event in events if event["log_namespace"] == "txmux.admin.audit"]
+        (line,) = [event for event in events if event["log_namespace"] == "txmux.admin.site"]
         self.assertIn("refused: ", line["result"])
         self.assertEqual(line["log_level"].name, "warn")
 

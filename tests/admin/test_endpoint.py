@@ -16,8 +16,7 @@ from tests.support.folders import make_folder
 from tests.support.starters import starter
 from txmux import MuxService, load
 from txmux.admin import places
-from txmux.admin.places import folders
-from txmux.admin.token import read_token
+from txmux.admin.places import folders, read_token
 from txmux.errors import ListenError, MuxError
 from txmux.rules.problems import RulesError
 

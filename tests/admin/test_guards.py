@@ -11,9 +11,8 @@ from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.admin.asking import JSON, AdminCase, request
-from txmux.admin.caller import Caller
-from txmux.admin.guard import Guard
-from txmux.admin.refused import RefusedError
+from txmux.admin.guard import Caller, Guard
+from txmux.admin.resource import RefusedError
 from txmux.rules.lint.warnings import lint
 
 TOKEN = "the-secret-of-this-test"

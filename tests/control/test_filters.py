@@ -11,8 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from txmux.control.filters import NONE, FilterError, Filters, Page, place_of
 from txmux.net.addresses import address_in
-from txmux.telemetry.record import ConnectionRecord
-from txmux.telemetry.states import STATES
+from txmux.telemetry.record import STATES, ConnectionRecord
 
 NAMES = st.text("abc-", min_size=1, max_size=3)
 ADDRESSES = st.one_of(

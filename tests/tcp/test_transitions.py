@@ -7,7 +7,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from txmux.tcp.connection import _STEPS
 from txmux.tcp.stage import Stage
 from txmux.tcp.transitions import CHOICES, TRANSITIONS, Ended
-from txmux.telemetry.states import STATES
+from txmux.telemetry.record import STATES
 
 
 class TransitionsTest(SynchronousTestCase):

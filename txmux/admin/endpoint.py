@@ -10,8 +10,7 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
-from txmux.admin.places import can_hold, control_places, folders, socket_name
-from txmux.admin.token import read_token
+from txmux.admin.places import can_hold, control_places, folders, read_token, socket_name
 from txmux.net.sockets.reactorsockets import SharedUNIXPort
 from txmux.rules.reading.control import is_by_tcp
 from txmux.serving.endpoints import stop_listening

@@ -11,9 +11,8 @@ from twisted.internet.protocol import Protocol, ServerFactory, connectionDone
 from twisted.web.http import HTTPChannel, Request
 from typing_extensions import override
 
-from txmux.admin.caller import Caller, network_of
-from txmux.admin.refused import RefusedError
-from txmux.admin.resource import Answer
+from txmux.admin.guard import Caller, network_of
+from txmux.admin.resource import Answer, RefusedError
 from txmux.admin.site import headers_of
 from txmux.net.sockets.transport import waiting
 
@@ -34,6 +33,9 @@ _IDLE = 30
 """Seconds that a connection may be quiet between two requests, or not take an answer."""
 _ARRIVING = 10.0
 """Seconds that a request may take to arrive."""
+
+
+_CLOSE = {"Connection": "close"}
 
 
 class _Request(Request):
@@ -96,9 +98,6 @@ class _Request(Request):
             answer.stream(_Stream(self))
             return
         self.finish()
-
-
-_CLOSE = {"Connection": "close"}
 
 
 def _written(status: int, message: str) -> bytes:

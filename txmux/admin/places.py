@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import secrets
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from txmux.errors import MuxError
+from txmux.files import held_folder, make_by_helper, read_secret
 from txmux.serving.listen_addresses import ListenAddress, identity, is_in_use
 
 if TYPE_CHECKING:
@@ -13,10 +17,15 @@ if TYPE_CHECKING:
 
     from txmux.rules.model import Rules
 
+
 _BACKLOG = 1024
 """More than are answered at a time: who finds no room here tries again a second later, and later each time."""
 _NAMED_MODE, _OWN_MODE = "660", "600"
 _SYSTEM_FOLDER = Path("/run/txmux")
+
+
+_TOKEN_BYTES = 32
+_SHORTEST_TOKEN = 16
 
 
 def control_places(
@@ -86,3 +95,44 @@ def can_hold(place: ListenAddress) -> bool:
     """Return whether this process may make the socket of a place of ``admin = auto``, and no other service has."""
     path = Path(place.key.removeprefix("unix:"))
     return os.access(path.parent, os.W_OK | os.X_OK) and not is_in_use(path)
+
+
+def read_token(path: Path) -> str:
+    """Read the secret; a file that is not there is made.
+
+    Raises:
+        MuxError: There is none.
+    """
+    with suppress(OSError):  # reading it tells what is wrong
+        try:
+            make_token(path)
+        except PermissionError:
+            make_by_helper(path)
+    try:
+        token = read_secret(path)
+    except OSError as problem:
+        raise MuxError(
+            f"[txmux] admin_token: {path} can be neither read nor created: {problem.strerror}"
+        ) from problem
+    if len(token) < _SHORTEST_TOKEN or " " in token:
+        raise MuxError(
+            f"[txmux] admin_token: {path} does not hold one line of at least {_SHORTEST_TOKEN} ASCII characters without blanks; "
+            "remove the file, and a new one is created"
+        )
+    return token
+
+
+def make_token(path: Path) -> None:
+    """Make the file, unless it is there.
+
+    Raises:
+        OSError: It cannot be made.
+    """
+    try:
+        with held_folder(path) as folder:
+            how = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+            file = os.open(path.name, how, 0o600, dir_fd=folder)
+    except FileExistsError:
+        return
+    with open(file, "w", encoding="ascii") as made:  # noqa: PTH123 - a descriptor
+        made.write(f"{secrets.token_urlsafe(_TOKEN_BYTES)}\n")

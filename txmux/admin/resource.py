@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, Protocol
+import re
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import attrs
 
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+from txmux.errors import MuxError
+from txmux.rules.problems import joined, suggestion
 
-    from txmux.admin.caller import Caller
-    from txmux.admin.guard import Guard
-    from txmux.admin.refused import RefusedError
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+
+    from txmux.admin.guard import Caller, Guard
     from txmux.control.control import Control
+    from txmux.control.report import Report
+
 
 HTML = "text/html; charset=utf-8"
 JSON = "application/json"
 FORM = "application/x-www-form-urlencoded"
+
+
+T = TypeVar("T", bound=str)
 
 
 class Stream(Protocol):
@@ -117,6 +124,11 @@ class Resource:
         is_change: Whether it changes anything, and is logged with who has asked.
         is_form: Whether it takes a form, and not JSON.
         is_open: Whether it can be had without the token.
+        is_stream: Whether the answer is a stream of events.
+        summary: What it is, for programs; empty for what people or Prometheus read.
+        gives: The form of the answer: see `txmux.admin.api.openapi.schema_of`.
+        takes: The schema of the body, if there has to be one.
+        parameters: The schemas of the parameters of its query.
     """
 
     method: str
@@ -125,3 +137,112 @@ class Resource:
     is_change: bool = False
     is_form: bool = False
     is_open: bool = False
+    is_stream: bool = False
+    summary: str = ""
+    gives: Any = None
+    takes: Mapping[str, Any] | None = None
+    parameters: Mapping[str, Any] = attrs.field(factory=dict)
+
+    @property
+    def variables(self) -> list[str]:
+        """The names of the parts that vary."""
+        return re.findall(r"\{(\w+)\}", self.path)
+
+
+class RefusedError(MuxError):
+    """A request that is not answered as its client wishes.
+
+    Args:
+        status: The HTTP status.
+        message: Why, and what would be right; the client reads it.
+        errors: More about it, one line each.
+        headers: Of the answer.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        errors: Sequence[str] = (),
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.errors = errors
+        self.headers = dict(headers or {})
+
+
+def only_values(parameters: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """Return the parameters of a query, none of which may be there twice."""
+    for name, values in parameters.items():
+        if len(values) > 1:
+            raise RefusedError(400, f"{name}: is given more than once")
+    return {name: value for name, (value,) in parameters.items()}
+
+
+def check_names(body: Mapping[str, Any], known: Collection[str]) -> None:
+    """See that a body has no field that nobody would look at."""
+    for name in body:
+        if name not in known:
+            raise RefusedError(400, f"{name}: there is no such field{suggestion(name, known)}")
+
+
+def choice(body: Mapping[str, Any], name: str, choices: Sequence[T]) -> T | None:
+    """Read one of some words; ``None`` if the field is not there."""
+    if name not in body:
+        return None
+    for one in choices:
+        if body[name] == one:
+            return one
+    named = joined([repr(one) for one in choices])
+    raise RefusedError(400, f"{name}: must be {named}, not {_shown(body[name])}")
+
+
+def boolean(body: Mapping[str, Any], name: str) -> bool | None:
+    """Read a truth value; ``None`` if the field is not there."""
+    value = body.get(name)
+    if name in body and not isinstance(value, bool):
+        raise RefusedError(400, f"{name}: must be true or false, not {_shown(value)}")
+    return value
+
+
+def whole_number(body: Mapping[str, Any], name: str, low: int, high: int) -> int | None:
+    """Read a whole number; ``None`` if the field is not there."""
+    if name not in body:
+        return None
+    value = body[name]
+    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+        message = f"{name}: must be a whole number from {low} to {high}, not {_shown(value)}"
+        raise RefusedError(400, message)
+    return value
+
+
+def text(body: Mapping[str, Any], name: str) -> str | None:
+    """Read a text; ``None`` if the field is not there."""
+    value = body.get(name)
+    if name in body and not isinstance(value, str):
+        raise RefusedError(400, f"{name}: must be a text, not {_shown(value)}")
+    return value
+
+
+def report_of(report: Report, status: int = 409) -> str:
+    """Return what a change has come to, or refuse."""
+    if not report.ok:
+        raise RefusedError(status, report.errors[0], report.errors)
+    return report.changes
+
+
+def _shown(value: object) -> str:
+    shown = repr(value)
+    return shown if len(shown) <= 60 else f"{shown[:60]}…"
+
+
+def needs(what: str) -> RefusedError:
+    """Return what to install, where an import has failed.
+
+    Args:
+        what: What cannot be had without it.
+    """
+    return RefusedError(
+        501, f"{what}: not installed; pip install 'txmux[admin]', then txmux upgrade"
+    )

@@ -2,7 +2,7 @@
 
 A new resource is a file in ``txmux/admin/api/`` with a list ``RESOURCES``, and one line in `ADMIN` here, or in `METRICS` if it is to be
 had without the token as well. Its handler is given a `Query` and gives an `Answer`, or raises `RefusedError`. It asks ``query.control``,
-and never the parts of the service. What it needs of an extra is imported in the handler: see `txmux.admin.extra`.
+and never the parts of the service. What it needs of an extra is imported in the handler: see `txmux.admin.resource`.
 """
 
 from __future__ import annotations
@@ -14,57 +14,35 @@ from urllib.parse import parse_qs, unquote
 
 from twisted.logger import Logger
 
-from txmux.admin.api import (
-    bans,
-    changes,
-    connections,
-    events,
-    explaining,
-    health,
-    listeners,
-    login,
-    metrics,
-    openapi,
-    page,
-    recent,
-    routes,
-    servers,
-    status,
-)
-from txmux.admin.audit import audit
+from txmux.admin.api import bans, browser, changes, connections, metrics, openapi, reports
 from txmux.admin.guard import Guard
-from txmux.admin.refused import RefusedError
-from txmux.admin.resource import FORM, JSON, Answer, Query
+from txmux.admin.resource import FORM, JSON, Answer, Query, RefusedError, Resource
+from txmux.errors import printable
 from txmux.wire.jsontext import parse_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from txmux.admin.caller import Caller
-    from txmux.admin.resource import Resource
+    from txmux.admin.guard import Caller
     from txmux.control.control import Control
 
-METRICS: Sequence[Resource] = (
-    *health.RESOURCES,
-    *metrics.RESOURCES,
-)
+
+METRICS: Sequence[Resource] = (*reports.HEALTH, *metrics.RESOURCES)
 """What the endpoint ``metrics`` has."""
+
+
+async def _description(_: Query) -> Answer:
+    return Answer.json(openapi.description(ADMIN))
+
 
 ADMIN: Sequence[Resource] = (
     *METRICS,
-    *status.RESOURCES,
+    *reports.RESOURCES,
     *connections.RESOURCES,
-    *servers.RESOURCES,
-    *bans.RESOURCES,
-    *listeners.RESOURCES,
-    *routes.RESOURCES,
-    *recent.RESOURCES,
-    *events.RESOURCES,
-    *openapi.RESOURCES,
-    *explaining.RESOURCES,
     *changes.RESOURCES,
-    *login.RESOURCES,
-    *page.RESOURCES,
+    *bans.RESOURCES,
+    Resource("GET", "/api/openapi.json", _description, summary="this description", gives=object),
+    *browser.RESOURCES,
 )
 """What the endpoint ``admin`` has."""
 
@@ -134,9 +112,9 @@ class Site:
     ) -> Answer:
         if "text/html" in headers.get("accept", ""):
             if refused.status == 401 and (method, path) == ("GET", "/"):
-                return login.form(401)
+                return browser.login_form(401)
             if (method, path) == ("POST", "/login"):
-                return login.form(refused.status, str(refused))
+                return browser.login_form(refused.status, str(refused))
         return Answer.refusal(refused)
 
     async def _answer(
@@ -238,3 +216,24 @@ def _read(body: bytes, resource: Resource) -> Mapping[str, object]:
     if not isinstance(found, dict):
         raise RefusedError(400, "the body is not a JSON object; write for example {}")
     return found
+
+
+_audit_log = Logger()
+
+
+def audit(caller: Caller, what: str, status: int, result: str) -> None:
+    """Log a change.
+
+    Args:
+        caller: Who asked for it.
+        what: Method and path.
+        status: The HTTP status of the answer.
+        result: What came of it, on one or several lines.
+    """
+    level = _audit_log.info if status < 400 else _audit_log.warn
+    level(
+        "admin: {caller} asked for {what}: {result}",
+        caller=caller.name,
+        what=printable(what),
+        result=printable("; ".join(result.splitlines())),
+    )

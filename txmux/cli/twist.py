@@ -23,7 +23,7 @@ from txmux.net.sockets.timers import use_monotonic_time
 from txmux.net.tls.deferred import import_reactor_without_tls
 from txmux.processes.forking import can_fork, name_process
 from txmux.processes.workers.starting import start_early
-from txmux.telemetry.servicelog import ServiceLog
+from txmux.telemetry.lines import ServiceLog
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -29,8 +29,8 @@ from txmux.rules.lint.control import readable_token
 from txmux.rules.model import backends_of
 from txmux.rules.problems import suggestion
 from txmux.rules.tracing import Sample, Trace, as_json
+from txmux.telemetry.access_log import KEPT
 from txmux.telemetry.counting.snapshot import Gauges, counts_of, totals
-from txmux.telemetry.recent import KEPT
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence

@@ -11,7 +11,7 @@ import attrs
 from txmux.errors import MuxError
 from txmux.rules.problems import InvalidValueError, suggestion
 from txmux.rules.reading.values import network, positive_duration
-from txmux.telemetry.states import STATES, ConnectionState
+from txmux.telemetry.record import STATES, ConnectionState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from txmux.backends.pool.server_health import State
 from txmux.control.backends import address_states
+from txmux.control.connection_row import row_of
 from txmux.control.explaining import explain_connection
 from txmux.control.filters import Filters, place_of
 from txmux.net.relay.pipes import SPLICED
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 
     from txmux.backends.upstream import Upstream
-    from txmux.net.relay.interface import Moved
     from txmux.serving.serving import Serving
     from txmux.tcp.configuration import Configuration
     from txmux.tcp.served import Served
@@ -81,7 +81,7 @@ class WorkerAnswers:
         ]
         turns, listed = Turns(), []
         for number, (_, one) in enumerate(nsmallest(limit, found, key=_place)):
-            listed.append(self._row(one))
+            listed.append(row_of(one))
             if not number % _OFTEN:
                 await turns.pause()
         return listed
@@ -137,31 +137,6 @@ class WorkerAnswers:
             ):
                 yield one
 
-    @staticmethod
-    def _row(one: Served) -> dict[str, Any]:
-        record, moved, age = one.record, one.stage.moved(), one.elapsed_ms()
-        idle = age
-        if moved.last_at:
-            idle = min(age, (one.runtime.clock.seconds() - moved.last_at) * 1000)
-        return {
-            "id": record.id,
-            "listener": record.listener,
-            "client": record.client,
-            "local": record.local,
-            "route": record.route,
-            "backend": record.backend,
-            "server": record.server,
-            "state": one.stage.state,
-            "age_ms": round(age, 1),
-            "idle_ms": round(max(0.0, idle), 1),
-            "bytes_in": moved.bytes_in,
-            "bytes_out": moved.bytes_out,
-            **_datagrams(moved),
-            "generation": one.configuration.version,
-            "worker": None,
-            "facts": dict(record.facts),
-        }
-
 
 async def _end(chosen: Iterable[Served]) -> int:
     """End connections, and count them."""
@@ -172,13 +147,6 @@ async def _end(chosen: Iterable[Served]) -> int:
             count += 1
         await turns.pause()
     return count
-
-
-def _datagrams(moved: Moved) -> dict[str, int]:
-    """Return the counts that only a flow of datagrams has."""
-    if moved.datagrams is None:
-        return {}
-    return dict(zip(("datagrams_in", "datagrams_out"), moved.datagrams, strict=True))
 
 
 def _place(found: tuple[tuple[str, int, str], Served]) -> tuple[str, int, str]:

@@ -48,7 +48,7 @@ from txmux.tcp.transitions import (
     TurnedAway,
     Unanswered,
 )
-from txmux.telemetry.recent import CAPTURED
+from txmux.telemetry.access_log import CAPTURED
 from txmux.wire.proxyprotocol.decode import LONGEST_HEADER
 
 if TYPE_CHECKING:

@@ -24,9 +24,9 @@ from txmux.net.sockets.port import SocketPort
 from txmux.net.sockets.reactorsockets import SharedUNIXPort, gate
 from txmux.net.sockets.timers import Timers
 from txmux.net.sockets.transport import SocketTransport, address_of
+from txmux.telemetry.access_log import Recent
 from txmux.telemetry.counting.process_counters import ProcessCounters
 from txmux.telemetry.events import Events
-from txmux.telemetry.recent import Recent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -10,8 +10,7 @@ if TYPE_CHECKING:
     from txmux.rules.model import Logged
     from txmux.tcp.configuration import Configuration
     from txmux.telemetry.reasons import AbortReason, EndReason
-    from txmux.telemetry.record import ConnectionRecord
-    from txmux.telemetry.states import ConnectionState
+    from txmux.telemetry.record import ConnectionRecord, ConnectionState
     from txmux.wire.proxyprotocol.header import Address
 
 
@@ -20,7 +19,7 @@ class At(Protocol):
 
     @property
     def state(self) -> ConnectionState:
-        """What it is at: one of `txmux.telemetry.states`."""
+        """What it is at: one of `txmux.telemetry.record`."""
 
     def moved(self) -> Moved:
         """Return how much has gone each way."""

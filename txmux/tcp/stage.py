@@ -24,8 +24,7 @@ if TYPE_CHECKING:
     from txmux.tcp.preconnection import Preconnection
     from txmux.tcp.transitions import Outcome
     from txmux.telemetry.reasons import AbortReason
-    from txmux.telemetry.record import ConnectionRecord
-    from txmux.telemetry.states import ConnectionState
+    from txmux.telemetry.record import ConnectionRecord, ConnectionState
     from txmux.wire.proxyprotocol.header import Address, Tlv
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from txmux.tcp.moving import MovedConnection
     from txmux.tcp.preconnection import Held, Preconnection
     from txmux.telemetry.reasons import EndReason
-    from txmux.telemetry.states import ConnectionState
+    from txmux.telemetry.record import ConnectionState
 
 # Outcomes of stages.
 

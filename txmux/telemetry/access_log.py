@@ -6,6 +6,7 @@ import functools
 import json
 import os
 import re
+from collections import deque
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -24,10 +25,14 @@ if TYPE_CHECKING:
     from txmux.rules.model import Logged, Settings
     from txmux.telemetry.record import ConnectionRecord
 
+
 __all__ = [
+    "CAPTURED",
+    "KEPT",
     "AccessLog",
     "AccessLogError",
     "FileAccessLog",
+    "Recent",
     "ServiceAccessLog",
     "StandardOutputLog",
     "as_json",
@@ -37,6 +42,13 @@ __all__ = [
 
 
 _LAST = 1.0  # seconds that a slow reader has at the end
+
+
+_PLAIN = re.compile(r"[!#-~]+", re.ASCII)  # printable, no blank, no double quote
+KEPT = 200
+"""Connections that are kept."""
+CAPTURED = 64
+"""Bytes that are kept of what a client said first that no route took."""
 
 
 class AccessLogError(MuxError):
@@ -136,9 +148,6 @@ def _second(number: int) -> str:
 
 def _tenths(milliseconds: float | None) -> str:
     return "-" if milliseconds is None else f"{milliseconds:.1f}"
-
-
-_PLAIN = re.compile(r"[!#-~]+", re.ASCII)  # printable, no blank, no double quote
 
 
 def _quoted(text: str) -> str:
@@ -336,3 +345,32 @@ def open_log(
     if settings.access_log == "stdout":
         return StandardOutputLog(settings.access_log_format, later)
     return FileAccessLog(settings.access_log, settings.access_log_format, later, owner)
+
+
+@attrs.define
+class Recent:
+    """The last that have ended in one process."""
+
+    _kept: deque[tuple[ConnectionRecord, bytes | None]] = attrs.field(
+        factory=lambda: deque(maxlen=KEPT), init=False
+    )
+
+    def add(self, record: ConnectionRecord, first: bytes | None) -> None:
+        """Keep one.
+
+        Args:
+            record: As the access log has it.
+            first: What the client said first, if no route took it; empty if that is not to be kept.
+        """
+        self._kept.append((record, first))
+
+    def as_json(self) -> list[dict[str, Any]]:
+        """Return them as values of JSON, the last one first, with the time of the end in seconds since 1970."""
+        return [
+            {
+                **fields_of(record),
+                "ended": record.time + (record.duration_ms or 0.0) / 1000,
+                **({} if first is None else {"first": first.hex()}),
+            }
+            for record, first in reversed(self._kept)
+        ]

@@ -25,6 +25,9 @@ MOST = 100
 _SECOND = 1.0
 
 
+_KNOWN_FIRST = ("id", "listener", "client", "local")
+
+
 class Sampling:
     """Passes on no more events than anybody can read.
 
@@ -113,9 +116,6 @@ class Events:
     def _send(self, event: Event) -> None:
         if self._sink is not None:
             self._sink(event)
-
-
-_KNOWN_FIRST = ("id", "listener", "client", "local")
 
 
 def server_event(

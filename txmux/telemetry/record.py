@@ -1,15 +1,24 @@
-"""What is known of one connection when it is over."""
+"""What is known of one connection: its state while it is there, and the record of it at its end."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Literal, get_args
 
 import attrs
 
-if TYPE_CHECKING:
-    from txmux.telemetry.reasons import EndReason
+from txmux.telemetry.reasons import EndReason  # noqa: TC001 - types of fields are looked up
 
-__all__ = ["ConnectionRecord", "check_types"]
+__all__ = ["STATES", "ConnectionRecord", "ConnectionState", "check_types"]
+
+
+_KINDS: dict[str, tuple[type, ...]] = {
+    "str": (str,),
+    "int": (int,),
+    "float": (int, float),  # JSON has one kind of number
+    "dict[str, str]": (dict,),
+    "EndReason": (str,),
+    "None": (type(None),),
+}
 
 
 @attrs.define
@@ -64,14 +73,6 @@ class ConnectionRecord:
         )
 
 
-_KINDS: dict[str, tuple[type, ...]] = {
-    "str": (str,),
-    "int": (int,),
-    "float": (int, float),  # JSON has one kind of number
-    "dict[str, str]": (dict,),
-    "EndReason": (str,),
-    "None": (type(None),),
-}
 _TYPES = [
     (field.name, tuple(kind for word in str(field.type).split(" | ") for kind in _KINDS[word]))
     for field in attrs.fields(ConnectionRecord)
@@ -89,3 +90,22 @@ def check_types(record: ConnectionRecord) -> None:
             raise TypeError(f"the record has another type of value as {name!r}")
     if not all(isinstance(fact, str) for fact in record.facts.values()):
         raise TypeError("the record has a fact that is no text")
+
+
+ConnectionState = Literal[
+    "introduction",
+    "peeking",
+    "handshaking",
+    "awaiting-hello",
+    "connecting",
+    "relaying",
+    "serving",
+    "handing-over",
+    "rejecting",
+    "closing",
+    "over",
+]
+"""The stages of a connection, in the order in which one may go through them."""
+
+STATES: tuple[ConnectionState, ...] = get_args(ConnectionState)[:-1]
+"""Those of connections that are there."""

@@ -13,9 +13,9 @@ from txmux.detection.detector import says_nothing
 from txmux.net.relay.interface import Moved
 from txmux.rules.model import fewer
 from txmux.tcp.served import note_decision
+from txmux.telemetry.access_log import CAPTURED
 from txmux.telemetry.reasons import understood
-from txmux.telemetry.recent import CAPTURED
-from txmux.telemetry.states import STATES
+from txmux.telemetry.record import STATES
 from txmux.udp import ancillary
 from txmux.udp.flow_ids import begins_tunnel, continues_tunnel
 from txmux.udp.following import Following
@@ -38,8 +38,7 @@ if TYPE_CHECKING:
     from txmux.tcp.configuration import CompiledRoute, Configuration
     from txmux.telemetry.counting.counts import RouteCounts
     from txmux.telemetry.reasons import ConnectFailure, EndReason
-    from txmux.telemetry.record import ConnectionRecord
-    from txmux.telemetry.states import ConnectionState
+    from txmux.telemetry.record import ConnectionRecord, ConnectionState
     from txmux.udp.connection_ids import ConnectionIds
     from txmux.udp.live_flows import LiveFlows
     from txmux.udp.port import DatagramPort, Key

@@ -15,8 +15,7 @@ from twisted.internet.defer import Deferred
 
 from campaign.fuzz.served import RULES, serving
 from campaign.fuzz.target import Target
-from txmux.admin.caller import Caller
-from txmux.admin.guard import Guard
+from txmux.admin.guard import Caller, Guard
 from txmux.admin.resource import FORM, JSON
 from txmux.admin.site import ADMIN, Site
 from txmux.control.control import Control

@@ -10,11 +10,8 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from txmux.admin.page.query import PageQuery
-from txmux.admin.page.rendering import render
-from txmux.admin.page.snapshot import Snapshot
-from txmux.admin.page.suggesting import matcher_of
-from txmux.admin.page.unrecognised import dump, line_for
-from txmux.admin.page.view import View
+from txmux.admin.page.unrecognised import dump, line_for, matcher_of
+from txmux.admin.page.view import PageSnapshot, View, render
 from txmux.interfaces import Transport
 
 _STATUS: dict[str, Any] = {"listeners": [{"name": "public"}], "rules_path": "rules.ini"}
@@ -22,7 +19,7 @@ _STATUS: dict[str, Any] = {"listeners": [{"name": "public"}], "rules_path": "rul
 
 def _page(query: dict[str, str] | None = None, **parts: Any) -> str:
     status = {**_STATUS, **parts.pop("status", {})}
-    return render(View(Snapshot(1000.0, status, **parts), PageQuery.of(query or {})))
+    return render(View(PageSnapshot(1000.0, status, **parts), PageQuery.of(query or {})))
 
 
 class PageTests(SynchronousTestCase):

@@ -8,9 +8,17 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from txmux.access.bans import Ban, BanError, banned_network
-from txmux.admin.fields import check_names, text, whole_number
-from txmux.admin.refused import RefusedError
-from txmux.admin.resource import Answer, Query, Resource
+from txmux.admin.api.openapi import body, ref
+from txmux.admin.resource import (
+    Answer,
+    Query,
+    RefusedError,
+    Resource,
+    check_names,
+    text,
+    whole_number,
+)
+from txmux.control.connection_row import Positive
 from txmux.net.turns import Turns
 
 if TYPE_CHECKING:
@@ -74,7 +82,23 @@ def _network(body: Mapping[str, Any]) -> IPNetwork:
 
 
 RESOURCES = (
-    Resource("GET", "/api/bans", _list),
-    Resource("POST", "/api/bans", _ban, is_change=True),
-    Resource("POST", "/api/bans/remove", _unban, is_change=True),
+    Resource("GET", "/api/bans", _list, summary="who may not come in", gives=[ref("Ban")]),
+    Resource(
+        "POST",
+        "/api/bans",
+        _ban,
+        is_change=True,
+        summary="ban a network",
+        gives=ref("Done"),
+        takes=body({"network": str, "seconds": Positive, "reason": str}, required=["network"]),
+    ),
+    Resource(
+        "POST",
+        "/api/bans/remove",
+        _unban,
+        is_change=True,
+        summary="lift a ban",
+        gives=ref("Done"),
+        takes=body({"network": str}, required=["network"]),
+    ),
 )

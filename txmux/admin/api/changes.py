@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
-from txmux.admin.refused import RefusedError
-from txmux.admin.resource import Answer, Query, Resource
+from txmux.admin.api.openapi import body, ref
+from txmux.admin.resource import (
+    Answer,
+    Query,
+    RefusedError,
+    Resource,
+    boolean,
+    check_names,
+    choice,
+    report_of,
+    whole_number,
+)
+from txmux.control.report import UnknownError
 
 if TYPE_CHECKING:
+    from txmux.control.overrides import ServerState
     from txmux.control.report import Report
+
+
+_STATES: tuple[ServerState, ...] = ("ready", "drain", "maintenance")
+_MOST_WEIGHT = 65535
 
 
 async def _reload(query: Query) -> Answer:
@@ -31,8 +47,90 @@ def _told(report: Report, status: int, message: str) -> Answer:
     return Answer.json({"ok": True, "changes": report.changes}, result=report.changes)
 
 
+async def _set_server(query: Query) -> Answer:
+    body = query.body
+    check_names(body, ("state", "weight", "close_connections"))
+    state = choice(body, "state", _STATES)
+    by_rules = "weight" in body and body["weight"] is None
+    weight = 0 if by_rules else whole_number(body, "weight", 1, _MOST_WEIGHT)
+    closing = boolean(body, "close_connections") or False
+    if state is None and weight is None and not closing:
+        raise RefusedError(400, 'say what is to change: {"state": "drain"} for example')
+    try:
+        report = await query.control.set_server(
+            query.names["backend"],
+            query.names["server"],
+            state=state,
+            weight=weight,
+            close_connections=closing,
+        )
+    except UnknownError as problem:
+        raise RefusedError(404, str(problem)) from None
+    changes = report_of(report)
+    return Answer.json({"ok": True, "changes": changes}, result=changes)
+
+
+async def _set_listener(query: Query) -> Answer:
+    check_names(query.body, ("accepting",))
+    accepting = boolean(query.body, "accepting")
+    if accepting is None:
+        raise RefusedError(400, 'accepting: say which: {"accepting": false} for example')
+    try:
+        report = await query.control.set_listener(query.names["name"], accepting=accepting)
+    except UnknownError as problem:
+        raise RefusedError(404, str(problem)) from None
+    changes = report_of(report)
+    return Answer.json({"ok": True, "changes": changes}, result=changes)
+
+
 RESOURCES = (
-    Resource("POST", "/api/reload", _reload, is_change=True),
-    Resource("POST", "/api/upgrade", _upgrade, is_change=True),
-    Resource("POST", "/api/stop", _stop, is_change=True),
+    Resource(
+        "POST",
+        "/api/backends/{backend}/servers/{server}",
+        _set_server,
+        is_change=True,
+        summary="take a server out of use, or back",
+        gives=ref("Done"),
+        takes=body(
+            {
+                "state": _STATES,
+                "weight": Annotated[int, 1, _MOST_WEIGHT] | None,
+                "close_connections": bool,
+            },
+            minProperties=1,
+        ),
+    ),
+    Resource(
+        "POST",
+        "/api/listeners/{name}",
+        _set_listener,
+        is_change=True,
+        summary="accept the clients of a listener, or leave them in its queue",
+        gives=ref("Done"),
+        takes=body({"accepting": bool}, required=["accepting"]),
+    ),
+    Resource(
+        "POST",
+        "/api/reload",
+        _reload,
+        is_change=True,
+        summary="read the rules again",
+        gives=ref("Done"),
+    ),
+    Resource(
+        "POST",
+        "/api/upgrade",
+        _upgrade,
+        is_change=True,
+        summary="go on in a new process",
+        gives=ref("Done"),
+    ),
+    Resource(
+        "POST",
+        "/api/stop",
+        _stop,
+        is_change=True,
+        summary="begin to stop",
+        gives=ref("Done"),
+    ),
 )

@@ -6,16 +6,33 @@ import json
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
-from txmux.admin.fields import only_values
-from txmux.admin.refused import RefusedError
-from txmux.admin.resource import JSON, Answer, Query, Resource
+from txmux.admin.api.openapi import Schema, body, ref, schema_of
+from txmux.admin.resource import JSON, Answer, Query, RefusedError, Resource, only_values
 from txmux.control.filters import EVERY, FilterError, Filters, Page, is_identity
 from txmux.net.turns import Turns
+from txmux.telemetry.record import STATES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _AT_ONCE = 100  # connections that are written between two looks at the clock
+
+
+_TEXT = Schema(type="string", minLength=1)
+_FILTERS = {
+    **dict.fromkeys(("listener", "route", "backend", "server"), _TEXT),
+    "client": Schema(type="string", description="a network or an address, or unix"),
+    "state": schema_of(STATES),
+    "older": Schema(
+        type="string",
+        pattern="^[0-9]{1,6}(ms|s|m|h|d)$",
+        description="a duration: 30s, 1h",
+    ),
+}
+_PAGE = {
+    "limit": Schema(type="integer", minimum=1, maximum=10_000),
+    "after": Schema(type="string", pattern="^[0-9a-f]{1,32}-[0-9a-f]{1,32}$"),
+}
 
 
 async def _list(query: Query) -> Answer:
@@ -96,8 +113,36 @@ def _gone() -> RefusedError:
 
 
 RESOURCES = (
-    Resource("GET", "/api/connections", _list),
-    Resource("POST", "/api/connections/close", _close, is_change=True),
-    Resource("GET", "/api/connections/{id}", _one),
-    Resource("POST", "/api/connections/{id}/close", _close_one, is_change=True),
+    Resource(
+        "GET",
+        "/api/connections",
+        _list,
+        summary="live connections",
+        gives=[ref("Connection")],
+        parameters={**_FILTERS, **_PAGE},
+    ),
+    Resource(
+        "POST",
+        "/api/connections/close",
+        _close,
+        is_change=True,
+        summary="end all connections that the filters mean",
+        gives=ref("Closed"),
+        takes=body(_FILTERS, minProperties=1),
+    ),
+    Resource(
+        "GET",
+        "/api/connections/{id}",
+        _one,
+        summary="one live connection, and how it was decided",
+        gives=ref("ExplainedConnection"),
+    ),
+    Resource(
+        "POST",
+        "/api/connections/{id}/close",
+        _close_one,
+        is_change=True,
+        summary="end a connection",
+        gives=ref("Closed"),
+    ),
 )

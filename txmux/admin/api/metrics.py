@@ -7,8 +7,7 @@ from weakref import WeakKeyDictionary, ref
 
 from twisted.internet.threads import deferToThread
 
-from txmux.admin.extra import needs
-from txmux.admin.resource import Answer, Query, Resource
+from txmux.admin.resource import Answer, Query, Resource, needs
 from txmux.control.coalescing import Coalescer
 
 if TYPE_CHECKING:

@@ -1,36 +1,67 @@
-"""``/api/openapi.json``: the API for programs that read such descriptions (OpenAPI 3.1)."""
+"""The API for programs that read such descriptions (OpenAPI 3.1): made from the resources, and from the types of what they answer."""
 
 from __future__ import annotations
 
-from typing import Any
+import types
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Any,
+    Literal,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
-from txmux.admin.api.schemas import COUNT, SCHEMAS, TEXT, TRUTH, array_of, ref
-from txmux.admin.resource import Answer, Query, Resource
-from txmux.telemetry.states import STATES
+from txmux.control.connection_row import FIELDS, Positive
+from txmux.telemetry.record import ConnectionRecord
 from txmux.version import __version__
 
-__all__ = ["description"]
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
 
-_DURATION = {"type": "string", "pattern": "^[0-9]{1,6}(ms|s|m|h|d)$"}
-_FILTERS: dict[str, dict[str, Any]] = {
-    **{
-        name: {"type": "string", "minLength": 1}
-        for name in ("listener", "route", "backend", "server")
-    },
-    "client": {"type": "string", "description": "a network or an address, or unix"},
-    "state": {"type": "string", "enum": list(STATES)},
-    "older": {**_DURATION, "description": "a duration: 30s, 1h"},
+    from txmux.admin.resource import Resource
+
+__all__ = ["SCHEMAS", "Schema", "body", "description", "ref"]
+
+
+_CONNECTION = {f"{one.name}{'?' * one.is_optional}": one.type for one in FIELDS}
+_RECORD = get_type_hints(ConnectionRecord)
+_END = {
+    **{name: _RECORD[name] for name in _RECORD if not name.startswith("datagrams_")},
+    "time": str,
+    "reason": get_args(_RECORD["reason"])[0],
+    "datagrams_in?": int,
+    "datagrams_out?": int,
+    "ended": float,
+    "worker": Positive | None,
 }
-
-
-def _body(schema: dict[str, Any], *, required: bool = True) -> dict[str, Any]:
-    return {"required": required, "content": {"application/json": {"schema": schema}}}
-
-
-def _gives(schema: dict[str, Any], what: str) -> dict[str, Any]:
-    return {"description": what, "content": {"application/json": {"schema": schema}}}
-
-
+_LINE = {
+    "match": str,
+    "says": str | None,
+    "at": int | None,
+    "needs_up_to": int | None,
+    "error": str | None,
+}
+_ROUTE_ANSWER = {
+    "route": str,
+    "says": Literal["match", "no", "undecided", "not asked", "unknown"],
+    "at": int | None,
+    "needs_up_to": int | None,
+    "error": str | None,
+    "excluded_by": Literal["from", "not_from", "during"] | None,
+    "dry_run": bool,
+    "lines": [_LINE],
+}
+_ROUTE_COUNTS = {
+    "matches": int,
+    "dry_run_matches": int,
+    "active": int,
+    "bytes_in": int,
+    "bytes_out": int,
+    "last_match": float | None,
+}
 _REFUSALS = {
     400: "a parameter, the path or the body cannot be read",
     401: "the token is missing or wrong",
@@ -46,171 +77,260 @@ _REFUSALS = {
     431: "a line of the request is too long",
     501: "a part of txmux is not installed",
 }
-
-
-def _operation(
-    summary: str,
-    schema: dict[str, Any],
-    *,
-    parameters: list[dict[str, Any]] | None = None,
-    body: dict[str, Any] | None = None,
-    more: dict[str, Any] | None = None,
-) -> dict[str, Any]:
-    """Describe an operation that answers with 200 and a value, or refuses."""
-    refusals = {str(status): {"$ref": f"#/components/responses/{status}"} for status in _REFUSALS}
-    found: dict[str, Any] = {
-        "summary": summary,
-        "responses": {"200": _gives(schema, summary), **refusals, **(more or {})},
-    }
-    if parameters:
-        found["parameters"] = parameters
-    if body:
-        found["requestBody"] = body
-    return found
-
-
-def _in_path(name: str, what: str) -> dict[str, Any]:
-    schema = {"type": "string", "minLength": 1}
-    return {"name": name, "in": "path", "required": True, "description": what, "schema": schema}
-
-
-def _in_query(name: str, schema: dict[str, Any]) -> dict[str, Any]:
-    return {"name": name, "in": "query", "schema": schema}
-
-
-def _fields(**properties: dict[str, Any]) -> dict[str, Any]:
-    return {"type": "object", "properties": properties, "additionalProperties": False}
-
-
-_ID = _in_path("id", "as in the access log")
-_PAGE = [
-    _in_query("limit", {"type": "integer", "minimum": 1, "maximum": 10_000}),
-    _in_query("after", {"type": "string", "pattern": "^[0-9a-f]{1,32}-[0-9a-f]{1,32}$"}),
-]
-_NOTHING = _body(_fields(), required=False)
-
-_PATHS: dict[str, dict[str, Any]] = {
-    "/healthz": {"get": _operation("the process is up", {"type": "object"})},
-    "/readyz": {
-        "get": _operation(
-            "clients are served",
-            ref("Ready"),
-            more={"503": _gives(ref("Ready"), "something is missing for that")},
-        )
-    },
-    "/api/status": {"get": _operation("the state of the service", ref("Status"))},
-    "/api/connections": {
-        "get": _operation(
-            "live connections",
-            array_of(ref("Connection")),
-            parameters=[*(_in_query(name, one) for name, one in _FILTERS.items()), *_PAGE],
-        )
-    },
-    "/api/connections/{id}": {
-        "get": _operation(
-            "one live connection, and how it was decided",
-            ref("ExplainedConnection"),
-            parameters=[_ID],
-        )
-    },
-    "/api/connections/{id}/close": {
-        "post": _operation("end a connection", ref("Closed"), parameters=[_ID], body=_NOTHING)
-    },
-    "/api/connections/close": {
-        "post": _operation(
-            "end all connections that the filters mean",
-            ref("Closed"),
-            body=_body({**_fields(**_FILTERS), "minProperties": 1}),
-        )
-    },
-    "/api/routes": {"get": _operation("what routes have taken", array_of(ref("Route")))},
-    "/api/backends": {"get": _operation("how servers are", array_of(ref("Backend")))},
-    "/api/recent": {
-        "get": _operation("the last connections that ended with an error", array_of(ref("End")))
-    },
-    "/api/rules": {"get": _operation("the rules as they were read", array_of(ref("File")))},
-    "/api/events": {
-        "get": {
-            "summary": "events as they happen",
-            "responses": {
-                "200": {
-                    "description": "a stream that ends with the service",
-                    "content": {"text/event-stream": {"schema": TEXT}},
-                }
-            },
-        }
-    },
-    "/api/explain": {
-        "post": _operation(
-            "what listeners make of bytes",
-            ref("Explanation"),
-            body=_body(
-                {
-                    **_fields(listener=TEXT, hex=TEXT, text=TEXT, **{"from": TEXT}),
-                    "oneOf": [{"required": ["hex"]}, {"required": ["text"]}],
-                }
-            ),
-        )
-    },
-    "/api/backends/{backend}/servers/{server}": {
-        "post": _operation(
-            "take a server out of use, or back",
-            ref("Done"),
-            parameters=[
-                _in_path("backend", "its name"),
-                _in_path("server", "as the rules write it"),
-            ],
-            body=_body(
-                {
-                    **_fields(
-                        state={"type": "string", "enum": ["ready", "drain", "maintenance"]},
-                        weight={
-                            "anyOf": [{**COUNT, "minimum": 1, "maximum": 65535}, {"type": "null"}]
-                        },
-                        close_connections=TRUTH,
-                    ),
-                    "minProperties": 1,
-                }
-            ),
-        )
-    },
-    "/api/listeners/{name}": {
-        "post": _operation(
-            "accept the clients of a listener, or leave them in its queue",
-            ref("Done"),
-            parameters=[_in_path("name", "the listener's")],
-            body=_body({**_fields(accepting=TRUTH), "required": ["accepting"]}),
-        )
-    },
-    "/api/bans": {
-        "get": _operation("who may not come in", array_of(ref("Ban"))),
-        "post": _operation(
-            "let nobody of a network come in",
-            ref("Done"),
-            body=_body(
-                {
-                    **_fields(network=TEXT, seconds={**COUNT, "minimum": 1}, reason=TEXT),
-                    "required": ["network"],
-                }
-            ),
-        ),
-    },
-    "/api/bans/remove": {
-        "post": _operation(
-            "take a ban back",
-            ref("Done"),
-            body=_body({**_fields(network=TEXT), "required": ["network"]}),
-        )
-    },
-    "/api/reload": {"post": _operation("read the rules again", ref("Done"), body=_NOTHING)},
-    "/api/upgrade": {"post": _operation("go on in a new process", ref("Done"), body=_NOTHING)},
-    "/api/stop": {"post": _operation("begin to stop", ref("Done"), body=_NOTHING)},
-    "/api/openapi.json": {"get": _operation("this description", {"type": "object"})},
+_MORE = {("/readyz", "503"): "something is missing for that"}
+"""Other answers of a path that are what it answers with 200."""
+_IN_PATH = {
+    "id": "as in the access log",
+    "backend": "its name",
+    "server": "as the rules write it",
+    "name": "the listener's",
 }
 
 
-def description() -> dict[str, Any]:
-    """Return the description of the API."""
+class Schema(dict[str, Any]):
+    """What JSON Schema (draft 2020-12) says of a value."""
+
+
+def ref(name: str) -> Schema:
+    """Refer to one of `SCHEMAS`."""
+    return Schema({"$ref": f"#/components/schemas/{name}"})
+
+
+_SIMPLE: dict[Any, Schema] = {
+    str: Schema(type="string"),
+    float: Schema(type="number"),
+    int: Schema(type="integer", minimum=0),
+    bool: Schema(type="boolean"),
+    type(None): Schema(type="null"),
+    object: Schema(type="object"),
+}
+
+
+def schema_of(form: Any) -> Schema:  # noqa: PLR0911 - one for each kind of form
+    """Describe a value.
+
+    Args:
+        form: A type as in Python, where an ``int`` has no sign, and ``Annotated[int, 1, 9]`` has bounds; a tuple of words; a list of
+            what an array has; a dict of what an object has, to which later versions may add, and of which those with a ``?`` may be
+            missing; or a `Schema`.
+    """
+    if isinstance(form, Schema):
+        return form
+    if isinstance(form, tuple):
+        return Schema(type="string", enum=[*form])
+    if isinstance(form, list):
+        return Schema(type="array", items=schema_of(form[0]))
+    if isinstance(form, dict):
+        fields = {name.rstrip("?"): schema_of(one) for name, one in form.items()}
+        required = [name for name in form if not name.endswith("?")]
+        return Schema(type="object", properties=fields, required=required)
+    kind, inner = get_origin(form), get_args(form)
+    if kind in {Union, types.UnionType}:
+        return Schema(anyOf=[schema_of(one) for one in inner])
+    if kind is Literal:
+        return schema_of(inner)
+    if kind is Annotated:
+        bounds = zip(("minimum", "maximum"), form.__metadata__, strict=False)
+        return Schema(schema_of(form.__origin__) | dict(bounds))
+    if kind is dict:
+        return Schema(type="object", additionalProperties=schema_of(inner[1]))
+    return _SIMPLE[form]
+
+
+def _or_null(form: Any) -> Schema:
+    return Schema(anyOf=[schema_of(form), schema_of(type(None))])
+
+
+def body(fields: Mapping[str, Any], **more: Any) -> Schema:
+    """Describe the body of a request, which has these fields and no others.
+
+    Args:
+        fields: The form of each, none of which has to be there: see `schema_of`.
+        more: What else JSON Schema says of it: ``required``, for example.
+    """
+    properties = {name: schema_of(form) for name, form in fields.items()}
+    return Schema(type="object", properties=properties, additionalProperties=False, **more)
+
+
+_TARGET = _or_null(
+    {
+        "at": int | None,
+        "by": Literal["route", "default", "silent", "denied"],
+        "route": str | None,
+        "to": str | None,
+        "servers": [str],
+    }
+)
+_SERVER_STATE = {
+    "state": Literal[
+        "up", "down", "ejected", "probing", "disabled", "drain", "maintenance", "unresolved"
+    ],
+    "why": str,
+    "since": float | None,
+    "weight": int,
+    "check": _or_null(
+        {"ok": bool, "last": float, "duration_ms": float, "result": str, "history": [bool]}
+    ),
+}
+
+_FORMS: dict[str, Any] = {
+    "Error": {"error": str, "errors?": [str]},
+    "Done": {"ok": bool, "changes": str},
+    "Closed": {"ok": bool, "changes": str, "closed": int},
+    "Connection": _CONNECTION,
+    "ExplainedConnection": {**_CONNECTION, "explanation": _or_null(ref("Decision"))},
+    "Decision": {
+        "listener": str,
+        "from": str | None,
+        "by": Literal["route", "default", "silent"] | None,
+        "route": str | None,
+        "bytes": int | None,
+        "facts": dict[str, str],
+        "routes": [{**_ROUTE_ANSWER, "inside": str | None}],
+    },
+    "Explanation": {
+        "rules": str,
+        "streams": [
+            {
+                "client": str | None,
+                "server": str | None,
+                "bytes": int,
+                "datagrams": _or_null([int]),
+                "gap": bool,
+                "server_first": bool,
+                "listeners": [
+                    {
+                        "listener": str,
+                        "from": str | None,
+                        "time": str,
+                        "routes": [_ROUTE_ANSWER],
+                        "decision": _TARGET,
+                        "at_deadline": _TARGET,
+                        "facts": dict[str, str],
+                    }
+                ],
+            }
+        ],
+    },
+    "Route": {
+        "name": str,
+        **_ROUTE_COUNTS,
+        "under": [str],
+        "backend": str | None,
+        "dry_run": bool,
+        "ends_tls": bool,
+        "listeners": [{"listener": str, **_ROUTE_COUNTS}],
+        "file": str | None,
+        "line": int | None,
+        "rule": str,
+    },
+    "Backend": {
+        "name": str,
+        "servers": [
+            {
+                "server": str,
+                **_SERVER_STATE,
+                "backup": bool,
+                "active": int,
+                "total": int,
+                "failed": int,
+                "failures": dict[str, int],
+                "addresses": [{"address": str, **_SERVER_STATE}],
+            }
+        ],
+    },
+    "Ban": {"network": str, "since": float, "until": float | None, "reason": str},
+    "End": Schema(
+        schema_of(_END)
+        | {"description": "With `first`, bytes in hex, if no route took the client."}
+    ),
+    "File": {"file": str, "text": str, "sections": [{"name": str, "line": int, "text": str}]},
+    "Status": {
+        "version": str,
+        "pid": int,
+        "started": float | None,
+        "generation": int,
+        "workers": [
+            {
+                "number": Positive,
+                "worker": Positive,
+                "pid": int,
+                "ready": bool,
+                "retiring": bool,
+                "sandbox": bool,
+                "connections": int | None,
+                "generation?": int,
+                "active?": int,
+                "undecided?": int,
+                "older?": int,
+            }
+        ],
+        "listeners": [{"name": str, "accepting": bool}],
+        "connections": {"active": int, "undecided": int, "limit": int},
+        "last_reload": _or_null({"time": float, "ok": bool, "changes": str, "errors": [str]}),
+        "draining": bool,
+        "rules_path": str,
+        "rules_sha256": str,
+        "descriptors": {"open": int, "max": int},
+        "certificates": [{"route": str, "file": str, "expires": float}],
+        "bans": {"active": int, "shared": str | None},
+        "attention": [str],
+    },
+    "Ready": {"ready": bool, "missing": [str], "stale": [str]},
+}
+
+SCHEMAS = {name: schema_of(form) for name, form in _FORMS.items()}
+
+
+def _answer(what: str, schema: Schema, type_: str = "application/json") -> dict[str, Any]:
+    return {"description": what, "content": {type_: {"schema": schema}}}
+
+
+def _operation(resource: Resource) -> dict[str, Any]:
+    if resource.is_stream:
+        what = "a stream that ends with the service"
+        return {
+            "summary": resource.summary,
+            "responses": {"200": _answer(what, schema_of(str), "text/event-stream")},
+        }
+    schema = schema_of(resource.gives)
+    refusals = {str(status): {"$ref": f"#/components/responses/{status}"} for status in _REFUSALS}
+    more = {
+        status: _answer(why, schema) for (p, status), why in _MORE.items() if p == resource.path
+    }
+    found: dict[str, Any] = {
+        "summary": resource.summary,
+        "responses": {"200": _answer(resource.summary, schema), **refusals, **more},
+    }
+    parameters = [
+        _parameter(name, "path", Schema(type="string", minLength=1))
+        | {"required": True, "description": _IN_PATH[name]}
+        for name in resource.variables
+    ]
+    parameters += [_parameter(name, "query", one) for name, one in resource.parameters.items()]
+    if parameters:
+        found["parameters"] = parameters
+    if resource.method == "POST":
+        required = resource.takes is not None
+        content = {"application/json": {"schema": resource.takes if required else body({})}}
+        found["requestBody"] = {"required": required, "content": content}
+    return found
+
+
+def _parameter(name: str, place: str, schema: Schema) -> dict[str, Any]:
+    return {"name": name, "in": place, "schema": schema}
+
+
+def description(resources: Iterable[Resource]) -> dict[str, Any]:
+    """Describe the API, as far as it is for programs.
+
+    Args:
+        resources: What there is; of those for people nothing is known here.
+    """
+    paths: dict[str, dict[str, Any]] = {}
+    for one in resources:
+        if one.summary:
+            paths.setdefault(one.path, {})[one.method.lower()] = _operation(one)
     return {
         "openapi": "3.1.0",
         "info": {
@@ -219,24 +339,12 @@ def description() -> dict[str, Any]:
             "description": "The reference has more about each answer.",
         },
         "security": [{"token": []}, {}],
-        "paths": _PATHS,
+        "paths": paths,
         "components": {
             "schemas": SCHEMAS,
             "responses": {
-                str(status): _gives(ref("Error"), why) for status, why in _REFUSALS.items()
+                str(status): _answer(why, ref("Error")) for status, why in _REFUSALS.items()
             },
             "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
         },
     }
-
-
-async def _description(_: Query) -> Answer:
-    return Answer.json(description())
-
-
-RESOURCES = (Resource("GET", "/api/openapi.json", _description),)
-
-if __name__ == "__main__":
-    import json
-
-    print(json.dumps(description(), indent=1))  # noqa: T201 - for the documentation

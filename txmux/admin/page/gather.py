@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
+import attrs
 from twisted.internet.defer import Deferred, gatherResults
 
-from txmux.admin.page.snapshot import History, Snapshot
-from txmux.admin.page.table import PER_PAGE
-from txmux.admin.page.traffic import Traffic
+from txmux.admin.page.tables import PER_PAGE
+from txmux.admin.page.view import History, PageSnapshot
 from txmux.control.broadcast import Listing
 from txmux.control.documents import rules_document
 from txmux.control.filters import FilterError, Filters, Page
@@ -27,13 +28,18 @@ if TYPE_CHECKING:
     from txmux.control.control import Control
     from txmux.telemetry.present import ExplainedRoute
 
+
 _MOST_SORTED = 1000
 """Connections that are put into another order than theirs; of more, the first ones."""
 
-_traffic: WeakKeyDictionary[Control, Traffic] = WeakKeyDictionary()
+_traffic: WeakKeyDictionary[Control, RouteTraffic] = WeakKeyDictionary()
 
 
-async def gather(control: Control, query: PageQuery) -> Snapshot:
+_LOOKS_APART = 2.0  # seconds between two looks
+_MEASURED = 30.0  # seconds over which is measured
+
+
+async def gather(control: Control, query: PageQuery) -> PageSnapshot:
     """Ask.
 
     Args:
@@ -60,8 +66,8 @@ async def gather(control: Control, query: PageQuery) -> Snapshot:
     )
     missing = dict.fromkeys([*connections.missing, *backends.missing, *recent.missing])
     warnings += [f"Not all is shown: {problem}." for problem in missing]
-    traffic = _traffic.setdefault(control, Traffic(status["started"]))
-    return Snapshot(
+    traffic = _traffic.setdefault(control, RouteTraffic(status["started"]))
+    return PageSnapshot(
         now,
         status,
         routes,
@@ -152,3 +158,41 @@ def _decision(listener: Mapping[str, Any], unit: str) -> str:
 def _target(found: Mapping[str, Any]) -> str:
     by = f"route {found['route']}" if found["route"] else str(found["by"])
     return f"{found['to']} by {by}" if found["to"] else by
+
+
+@attrs.define
+class RouteTraffic:
+    """Remembers what was moved a while ago.
+
+    Args:
+        started: When the service was, in seconds since 1970.
+    """
+
+    started: float
+    _looks: deque[tuple[float, Mapping[tuple[str, str], int]]] = attrs.field(
+        factory=deque, init=False
+    )
+
+    def now(self, time: float, routes: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
+        """Return the bytes a second of each route by listener, both ways: over the last half minute, or since the last look before it.
+
+        Args:
+            time: Seconds since 1970.
+            routes: ``/api/routes``.
+        """
+        moved = {
+            (route["name"], one["listener"]): one["bytes_in"] + one["bytes_out"]
+            for route in routes
+            for one in route.get("listeners", ())
+        }
+        while len(self._looks) > 1 and self._looks[1][0] <= time - _MEASURED:
+            self._looks.popleft()
+        before, then = self._looks[0] if self._looks else (self.started, {})
+        if not self._looks or self._looks[-1][0] <= time - _LOOKS_APART:
+            self._looks.append((time, moved))
+        seconds = max(time - before, 1.0)
+        rates: dict[str, dict[str, float]] = {}
+        for (name, listener), count in moved.items():
+            grown = max(count - then.get((name, listener), 0), 0)
+            rates.setdefault(name, {})[listener] = grown / seconds
+        return rates

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import attrs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
 
 Health = Literal["up", "partly", "down", "drain", "idle"]
 
@@ -21,6 +22,10 @@ _ROUTES = (330, 590)
 _BACKENDS = (730, 992)
 _MOST_ROUTES = 24
 _LETTER = 7.3  # width of a letter, in the units of the drawing
+
+
+CHART_WIDTH = 300
+CHART_HEIGHT = 60
 
 
 @attrs.frozen
@@ -357,3 +362,81 @@ class _Drawing:
         if not weight or not self.most:
             return 1
         return round(1.2 + 7.8 * math.sqrt(weight / self.most), 1)
+
+
+def map_routes(
+    routes: Iterable[Mapping[str, Any]], traffic: Mapping[str, Mapping[str, float]]
+) -> list[MapRoute]:
+    """Return the routes for the map, in their order.
+
+    Args:
+        routes: ``/api/routes``.
+        traffic: Bytes a second of each route, by listener.
+    """
+    return [_map_route(route, traffic.get(route["name"], {})) for route in routes]
+
+
+def _map_route(route: Mapping[str, Any], traffic: Mapping[str, float]) -> MapRoute:
+    return MapRoute(
+        route["name"],
+        route.get("under") or (),
+        route.get("backend") or "",
+        route.get("active") or 0,
+        sum(traffic.values()),
+        route.get("matches") or 0,
+        {
+            one["listener"]: Flow(one.get("active") or 0, traffic.get(one["listener"], 0))
+            for one in route.get("listeners") or ()
+        },
+    )
+
+
+@attrs.frozen
+class Chart:
+    """One series over the last minutes.
+
+    Attributes:
+        name: Of the series, for the script.
+        title: What it is, for people.
+        now: The last value, as text.
+        most: The highest value, as text.
+        points: The line, for SVG's `polyline`, in a box of `WIDTH` by `HEIGHT`.
+        times: When each value was taken, in seconds since 1970.
+        values: The values.
+    """
+
+    name: str
+    title: str
+    now: str
+    most: str
+    points: str
+    times: Sequence[float]
+    values: Sequence[float]
+
+
+def chart(
+    name: str,
+    title: str,
+    times: Sequence[float],
+    values: Sequence[float],
+    told: Callable[[float], str],
+    seconds: float = 600,
+) -> Chart:
+    """Draw a series.
+
+    Args:
+        name: See `Chart`.
+        title: See `Chart`.
+        times: When each value was taken; ascending.
+        values: As many.
+        told: Makes text of a value.
+        seconds: The width of the chart in time; its right end is the last value.
+    """
+    most = max(values, default=0)
+    last = times[-1] if times else 0
+    points = " ".join(
+        f"{CHART_WIDTH * (1 - (last - time) / seconds):.1f},{CHART_HEIGHT - 1 - (CHART_HEIGHT - 2) * value / (most or 1):.1f}"
+        for time, value in zip(times, values, strict=True)
+        if last - time <= seconds
+    )
+    return Chart(name, title, told(values[-1] if values else 0), told(most), points, times, values)

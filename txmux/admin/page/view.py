@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import attrs
+import jinja2
 
-from txmux.admin.page.charts import chart
-from txmux.admin.page.map import draw
+from txmux.admin.page.map import chart, draw, map_routes
 from txmux.admin.page.query import FILTERS
-from txmux.admin.page.routes import map_routes
-from txmux.admin.page.rulestext import files_of
-from txmux.admin.page.servers import map_servers, server_rows
-from txmux.admin.page.table import PER_PAGE, columns_of, rows_of
+from txmux.admin.page.tables import (
+    PER_PAGE,
+    columns_of,
+    files_of,
+    map_servers,
+    rows_of,
+    server_rows,
+)
 from txmux.admin.page.unrecognised import Unrecognised, ago
 from txmux.interfaces import Transport
 from txmux.telemetry.present import count, duration, rate, size
@@ -20,10 +25,9 @@ from txmux.telemetry.present import count, duration, rate, size
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from txmux.admin.page.charts import Chart
-    from txmux.admin.page.map import Box, Health, Map
+    from txmux.admin.page.map import Box, Chart, Health, Map
     from txmux.admin.page.query import PageQuery
-    from txmux.admin.page.snapshot import Snapshot
+
 
 _HINTS = {"client": "10.0.0.0/8", "older": "5m", "state": "relaying"}
 _MOST_UNRECOGNISED = 20
@@ -39,7 +43,7 @@ class View:
         matcher_of: Gives a ``match =`` line for bytes that a matcher knows, or nothing.
     """
 
-    snapshot: Snapshot
+    snapshot: PageSnapshot
     query: PageQuery
     matcher_of: Callable[[bytes, Transport], str] = lambda _, _over: ""
 
@@ -301,3 +305,70 @@ def _worker_state(worker: Mapping[str, Any]) -> str:
     if not worker.get("ready", True):
         return "starts"
     return "serves"
+
+
+@attrs.frozen
+class History:
+    """What was measured in the last ten minutes.
+
+    Attributes:
+        times: In seconds since 1970, ascending.
+        connections: New ones in a second.
+        active: Those that there were.
+        bytes: Both ways, in a second.
+    """
+
+    times: Sequence[float] = ()
+    connections: Sequence[float] = ()
+    active: Sequence[float] = ()
+    bytes: Sequence[float] = ()
+
+
+@attrs.frozen
+class PageSnapshot:
+    """The answers of the API at one moment, under the names of its resources.
+
+    Attributes:
+        now: When that was, in seconds since 1970.
+        status: ``/api/status``.
+        routes: ``/api/routes``.
+        traffic: Bytes a second of each route, by listener.
+        backends: ``/api/backends``.
+        connections: ``/api/connections``, filtered.
+        is_cut: Whether there are more of them.
+        recent: ``/api/recent``.
+        rules: ``/api/rules``.
+        history: For the charts.
+        warnings: What is not as it was asked for, a sentence each.
+        connection: The one that was asked for: its facts, and the explanation of its decision.
+        explained: What is said of bytes that were asked about.
+    """
+
+    now: float
+    status: Mapping[str, Any]
+    routes: Sequence[Mapping[str, Any]] = ()
+    traffic: Mapping[str, Mapping[str, float]] = attrs.field(factory=dict)
+    backends: Sequence[Mapping[str, Any]] = ()
+    connections: Sequence[Mapping[str, Any]] = ()
+    is_cut: bool = False
+    recent: Sequence[Mapping[str, Any]] = ()
+    rules: Sequence[Mapping[str, Any]] = ()
+    history: History = attrs.field(factory=History)
+    warnings: Sequence[str] = ()
+    connection: Mapping[str, Any] | None = None
+    explained: str = ""
+
+
+@cache
+def _templates() -> jinja2.Environment:
+    return jinja2.Environment(
+        loader=jinja2.PackageLoader("txmux.admin.page", "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def render(view: View) -> str:
+    return _templates().get_template("page.html").render(page=view)

@@ -22,7 +22,7 @@ from txmux.processes.privilege.privilege import read_by_helper
 from txmux.processes.workers.starting import start_early
 from txmux.rules.problems import RulesError
 from txmux.rules.reading.parser import load
-from txmux.telemetry.servicelog import ServiceLog
+from txmux.telemetry.lines import ServiceLog
 from txmux.version import __version__
 
 if TYPE_CHECKING:

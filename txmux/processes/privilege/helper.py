@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from txmux.admin.token import make_token
+from txmux.admin.places import make_token
 from txmux.errors import MuxError
 from txmux.files import open_log, open_safely, remove_own_socket
 from txmux.processes.privilege.named import Named

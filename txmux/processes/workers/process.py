@@ -33,7 +33,7 @@ from txmux.serving.serving import Serving
 from txmux.telemetry.access_log import open_log
 from txmux.telemetry.counting.process_counters import Layout as CountersLayout
 from txmux.telemetry.counting.process_counters import ProcessCounters
-from txmux.telemetry.servicelog import ServiceLog
+from txmux.telemetry.lines import ServiceLog
 
 if TYPE_CHECKING:
     import socket

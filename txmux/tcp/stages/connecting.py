@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from txmux.tcp.stage import Client
     from txmux.tcp.transitions import Outcome
     from txmux.telemetry.reasons import ConnectFailure
-    from txmux.telemetry.states import ConnectionState
+    from txmux.telemetry.record import ConnectionState
 
 _WITH_PORT = IPv4Address, IPv6Address
 _HELLO = b"\x16"  # the first byte of a TLS record with a handshake message

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from txmux.tcp.stage import Client
     from txmux.tcp.transitions import Outcome
     from txmux.telemetry.reasons import AbortReason, EndReason
-    from txmux.telemetry.states import ConnectionState
+    from txmux.telemetry.record import ConnectionState
     from txmux.wire.proxyprotocol.header import Address
 
 _VERSION = 1  # of the message

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from txmux.net.tls.termination import AgreedTLS, Termination
     from txmux.tcp.configuration import RuleLayer
     from txmux.telemetry.reasons import AbortReason, EndReason
-    from txmux.telemetry.states import ConnectionState
+    from txmux.telemetry.record import ConnectionState
 
 
 @implementer(IHandshakeListener)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from txmux.interfaces import Exchange
     from txmux.tcp.configuration import CompiledRoute, RuleLayer
     from txmux.tcp.transitions import Outcome
-    from txmux.telemetry.states import ConnectionState
+    from txmux.telemetry.record import ConnectionState
 
 _CLOSE = Silent(Refusal.CLOSE)
 """Where silence leads if the rules do not say."""

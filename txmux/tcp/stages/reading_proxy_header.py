@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from txmux.rules.model import NetworkSet
     from txmux.tcp.stage import Client
     from txmux.tcp.transitions import Outcome
-    from txmux.telemetry.states import ConnectionState
+    from txmux.telemetry.record import ConnectionState
     from txmux.wire.proxyprotocol.header import Address, Header
 
 _START_OF_V2 = 16  # has the length of the rest

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from txmux.tcp.moving import GiveBack, MovedConnection, Sockets
     from txmux.tcp.preconnection import Held
     from txmux.telemetry.reasons import AbortReason
-    from txmux.telemetry.states import ConnectionState
+    from txmux.telemetry.record import ConnectionState
 
 
 @attrs.define(eq=False)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from txmux.rules.model import InProcess
     from txmux.tcp.stage import Client
     from txmux.telemetry.reasons import AbortReason, EndReason
-    from txmux.telemetry.states import ConnectionState
+    from txmux.telemetry.record import ConnectionState
 
 _log = Logger()  # of the module: an event must not keep a connection's objects alive
 

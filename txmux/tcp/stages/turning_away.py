@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from twisted.python.failure import Failure
 
     from txmux.telemetry.reasons import AbortReason, EndReason
-    from txmux.telemetry.states import ConnectionState
+    from txmux.telemetry.record import ConnectionState
 
 _CLOSE_NOTIFY = 5.0  # seconds that TLS waits for the other side's
 _PATIENCE = 3.0  # seconds

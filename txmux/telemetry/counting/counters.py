@@ -9,8 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from txmux.telemetry.counting.counter_groups import BLOCKS, FORMAT, LISTENER, PROCESS, ROUTE, SERVER
-from txmux.telemetry.counting.live import live, live_on_route, live_on_server, undecided
+from txmux.telemetry.counting.counter_groups import (
+    BLOCKS,
+    FORMAT,
+    LISTENER,
+    PROCESS,
+    ROUTE,
+    SERVER,
+    live,
+    live_on_route,
+    live_on_server,
+    undecided,
+)
 from txmux.telemetry.counting.process_counters import NO_ROUTE, Layout, ProcessCounters, keys_of
 from txmux.telemetry.sharedmemory import grow, make
 

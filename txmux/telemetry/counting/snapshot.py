@@ -18,8 +18,11 @@ from txmux.telemetry.counting.counter_groups import (
     PROCESS,
     ROUTE,
     SERVER,
+    live,
+    live_on_route,
+    live_on_server,
+    undecided,
 )
-from txmux.telemetry.counting.live import live, live_on_route, live_on_server, undecided
 from txmux.telemetry.counting.process_counters import NO_ROUTE, routes_of
 from txmux.telemetry.present import duration
 

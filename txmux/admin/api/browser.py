@@ -1,0 +1,101 @@
+"""``/``, the page, which needs the extra ``txmux[admin]``; and what it is made of."""
+
+from __future__ import annotations
+
+from html import escape
+from importlib.resources import files
+
+from txmux.admin.resource import HTML, Answer, Query, RefusedError, Resource, needs
+
+_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
+_TYPES = {
+    "page.css": "text/css; charset=utf-8",
+    "page.js": "text/javascript; charset=utf-8",
+    "icon.svg": "image/svg+xml",
+    "uPlot.min.css": "text/css; charset=utf-8",
+    "uPlot.iife.min.js": "text/javascript; charset=utf-8",
+}
+
+
+_LOGIN_POLICY = "default-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+_LOGIN_HEADERS = {
+    "Content-Security-Policy": _LOGIN_POLICY,
+    # Without it, browsers send the form with 'Origin: null', as a page from elsewhere.
+    "Referrer-Policy": "same-origin",
+}
+_FORM = """<!DOCTYPE html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width">
+<meta name="color-scheme" content="light dark">
+<title>txmux</title>
+<main>
+<h1>txmux</h1>
+WRONG<form method="post" action="/login">
+<p><label for="token">Token, from the file that <code>admin_token</code> names:</label></p>
+<p><input id="token" name="token" type="password" autocomplete="current-password" required autofocus>
+<button>Log in</button></p>
+</form>
+</main>
+</html>
+"""
+
+
+async def _page(query: Query) -> Answer:
+    try:
+        from txmux.admin.page.view import render  # noqa: PLC0415 - of the extra
+    except ImportError:
+        raise needs("the page") from None
+    from txmux.admin.page.gather import gather  # noqa: PLC0415 - only with the page
+    from txmux.admin.page.query import PageQuery  # noqa: PLC0415 - as above
+    from txmux.admin.page.unrecognised import matcher_of  # noqa: PLC0415 - as above
+    from txmux.admin.page.view import View  # noqa: PLC0415 - as above
+
+    wanted = PageQuery.of({name: values[-1] for name, values in query.parameters.items()})
+    view = View(await gather(query.control, wanted), wanted, matcher_of)
+    return Answer(render(view).encode(), HTML, headers={"Content-Security-Policy": _POLICY})
+
+
+async def _static(query: Query) -> Answer:
+    name = query.names["name"]
+    if name not in _TYPES:
+        raise RefusedError(404, "the page has no such file")
+    folder = files("txmux.admin.page") / "static"
+    if name.startswith("uPlot"):
+        folder /= "uplot"
+    # It changes with an upgrade, and is small: no browser is to keep it for long.
+    return Answer((folder / name).read_bytes(), _TYPES[name], headers={"Cache-Control": "no-cache"})
+
+
+def login_form(status: int, wrong: str = "") -> Answer:
+    """Ask for the token.
+
+    Args:
+        status: That of HTTP.
+        wrong: What was wrong with the one before.
+    """
+    told = f'<p role="alert">{escape(wrong)}</p>\n' if wrong else ""
+    return Answer(_FORM.replace("WRONG", told).encode(), HTML, status, _LOGIN_HEADERS)
+
+
+async def _ask(_: Query) -> Answer:
+    return login_form(200)
+
+
+async def _log_in(query: Query) -> Answer:
+    headers = {"Location": "/"}
+    if not query.caller.is_by_unix:
+        token = str(query.body.get("token", ""))
+        headers["Set-Cookie"] = query.guard.log_in(token, query.caller)
+    return Answer(b"", HTML, 303, headers)
+
+
+RESOURCES = (
+    Resource("GET", "/", _page),
+    Resource("GET", "/static/{name}", _static),
+    Resource("GET", "/login", _ask, is_open=True),
+    Resource("POST", "/login", _log_in, is_open=True, is_form=True),
+)

@@ -1,0 +1,143 @@
+"""``/api/status``: how the service is."""
+
+from __future__ import annotations
+
+import json
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Any
+
+from txmux.admin.api.connections import incomplete
+from txmux.admin.api.openapi import body, ref
+from txmux.admin.resource import Answer, Query, RefusedError, Resource, check_names, text
+from txmux.control.documents import rules_document
+from txmux.control.report import UnknownError
+from txmux.errors import OptionError
+from txmux.matchers.payload import bytes_from_hex, bytes_from_text
+from txmux.rules.model.networks import unmapped
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from ipaddress import IPv4Address, IPv6Address
+
+    from txmux.admin.resource import Stream
+
+
+_MOST_WAITING = 256 * 1024
+"""Bytes that a client may be behind before it is cut off."""
+
+
+async def _status(query: Query) -> Answer:
+    return Answer.json(await query.control.status())
+
+
+async def _is_up(_: Query) -> Answer:
+    return Answer.json({"ok": True})
+
+
+async def _is_ready(query: Query) -> Answer:
+    missing = await query.control.missing()
+    answer = {"ready": not missing, "missing": missing, "stale": query.control.stale()}
+    return Answer.json(answer, 503 if missing else 200)
+
+
+async def _routes(query: Query) -> Answer:
+    return Answer.json(await query.control.routes())
+
+
+async def _backends(query: Query) -> Answer:
+    listing = await query.control.backends()
+    return Answer.json(listing, headers=incomplete(listing.missing))
+
+
+async def _recent(query: Query) -> Answer:
+    listing = await query.control.recent_failures()
+    return Answer.json(listing, headers=incomplete(listing.missing))
+
+
+async def _events(query: Query) -> Answer:
+    def begin(stream: Stream) -> None:
+        def tell(event: dict[str, Any] | None) -> None:
+            if stream.waiting() > _MOST_WAITING:
+                stream.abort()
+            elif event is None:
+                stream.write(b": still here\n\n")
+            else:
+                data = json.dumps(event, ensure_ascii=True)
+                stream.write(f"event: {event['event']}\ndata: {data}\n\n".encode())
+                if event["event"] == "stop":
+                    stream.finish()
+
+        stream.on_end(query.control.events.subscribe(tell))
+
+    return Answer(type="text/event-stream", stream=begin)
+
+
+async def _explain(query: Query) -> Answer:
+    check_names(query.body, ("listener", "from", "hex", "text"))
+    data = _bytes(query.body)
+    try:
+        found = await query.control.explain(data, text(query.body, "listener"), _from(query.body))
+    except UnknownError as problem:
+        raise RefusedError(404, str(problem)) from None
+    return Answer.json(found)
+
+
+def _bytes(body: Mapping[str, Any]) -> bytes:
+    if ("hex" in body) == ("text" in body):
+        raise RefusedError(400, "give the bytes as either 'hex' or 'text'")
+    try:
+        if "hex" in body:
+            return bytes_from_hex("hex", text(body, "hex") or "")
+        return bytes_from_text(text(body, "text") or "")
+    except OptionError as problem:
+        raise RefusedError(400, str(problem)) from None
+
+
+def _from(body: Mapping[str, Any]) -> IPv4Address | IPv6Address | None:
+    address = text(body, "from")
+    try:
+        return None if address is None else unmapped(ip_address(address))
+    except ValueError:
+        message = "from: is not an IP address; write one as 192.0.2.1 or 2001:db8::1"
+        raise RefusedError(400, message) from None
+
+
+async def _rules(query: Query) -> Answer:
+    return Answer.json(rules_document(query.control.rules))
+
+
+HEALTH = (
+    Resource("GET", "/healthz", _is_up, summary="the process is up", gives=object),
+    Resource("GET", "/readyz", _is_ready, summary="clients are served", gives=ref("Ready")),
+)
+
+RESOURCES = (
+    Resource(
+        "GET", "/api/status", _status, summary="the state of the service", gives=ref("Status")
+    ),
+    Resource("GET", "/api/routes", _routes, summary="what routes have taken", gives=[ref("Route")]),
+    Resource("GET", "/api/backends", _backends, summary="how servers are", gives=[ref("Backend")]),
+    Resource(
+        "GET",
+        "/api/recent",
+        _recent,
+        summary="the last connections that ended with an error",
+        gives=[ref("End")],
+    ),
+    Resource("GET", "/api/events", _events, summary="events as they happen", is_stream=True),
+    # It changes nothing, but what is explained is too long for an address.
+    Resource(
+        "POST",
+        "/api/explain",
+        _explain,
+        summary="what listeners make of bytes",
+        gives=ref("Explanation"),
+        takes=body(
+            dict.fromkeys(("listener", "hex", "text", "from"), str),
+            oneOf=[{"required": ["hex"]}, {"required": ["text"]}],
+        ),
+    ),
+    Resource(
+        "GET", "/api/rules", _rules, summary="the rules as they were read", gives=[ref("File")]
+    ),
+)
