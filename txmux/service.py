@@ -15,7 +15,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.error import ReactorNotRunning
 from twisted.logger import Logger
 
-from txmux.admin.endpoint import Endpoints
+from txmux.admin.endpoint import AdminEndpoints
 from txmux.control.coalescing import Coalescer
 from txmux.control.control import Control
 from txmux.control.report import Report
@@ -96,7 +96,7 @@ class MuxService(Service):
             upgrade=self.upgrade,
             stop_service=self._stop_soon,
         )
-        self._endpoints = Endpoints(reactor, control, is_automatic=is_administered)
+        self._endpoints = AdminEndpoints(reactor, control, is_automatic=is_administered)
         named = PidFile(pidfile) if pidfile else None
         self._privilege = Privilege(self._sockets, self._endpoints.store, pidfile=named)
         self._starter = Starter(reactor, starter, self._asked_to_upgrade)

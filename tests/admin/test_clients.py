@@ -11,9 +11,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.admin.asking import JSON, LISTEN, AdminCase, Told, request
 from tests.support.peers import PeerFactory, connect, listen
-from txmux.admin.guard import Guard
-from txmux.admin.http import Clients
-from txmux.admin.resource import Answer, Query, Resource, Stream
+from txmux.admin.guard import AdminGuard
+from txmux.admin.http import AdminClients
+from txmux.admin.resource import AnswerStream, ApiAnswer, Query, Resource
 from txmux.admin.site import Site
 from txmux.testing.transport import WaterMarkTransport
 
@@ -29,22 +29,22 @@ class ClientsTest(SynchronousTestCase):
     def setUp(self) -> None:
         """Make an endpoint with something that can be had, and something that never ends."""
         self.clock = Clock()
-        self.streams: list[Stream] = []
+        self.streams: list[AnswerStream] = []
         self.answered = 0
         control: Any = None
         self.clients = self.make(control)
 
-    def make(self, control: Control) -> Clients:
+    def make(self, control: Control) -> AdminClients:
         """Make the endpoint."""
 
-        async def plain(_: Query) -> Answer:
+        async def plain(_: Query) -> ApiAnswer:
             self.answered += 1
-            return Answer.json({})
+            return ApiAnswer.json({})
 
-        async def stream(_: Query) -> Answer:
-            return Answer(type="text/event-stream", stream=self.streams.append)
+        async def stream(_: Query) -> ApiAnswer:
+            return ApiAnswer(type="text/event-stream", stream=self.streams.append)
 
-        async def broken(_: Query) -> Answer:
+        async def broken(_: Query) -> ApiAnswer:
             raise ValueError("on purpose")
 
         resources = (
@@ -53,8 +53,8 @@ class ClientsTest(SynchronousTestCase):
             Resource("GET", "/stream", stream),
             Resource("GET", "/broken", broken),
         )
-        guard = Guard(frozenset(), self.clock.seconds)
-        return Clients(Site(control, resources, guard, is_admin=False), self.clock)
+        guard = AdminGuard(frozenset(), self.clock.seconds)
+        return AdminClients(Site(control, resources, guard, is_admin=False), self.clock)
 
     def connected(self, host: str = "192.0.2.1") -> WaterMarkTransport:
         """Connect a client."""

@@ -11,7 +11,7 @@ from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.admin.asking import JSON, AdminCase, request
-from txmux.admin.guard import Caller, Guard
+from txmux.admin.guard import AdminGuard, Caller
 from txmux.admin.resource import RefusedError
 from txmux.rules.lint.warnings import lint
 
@@ -316,7 +316,7 @@ class GuardTest(SynchronousTestCase):
     def setUp(self) -> None:
         """Make one with a clock."""
         self.clock = Clock()
-        self.guard = Guard(frozenset({"box.example", "box"}), self.clock.seconds)
+        self.guard = AdminGuard(frozenset({"box.example", "box"}), self.clock.seconds)
         self.guard.token = TOKEN
 
     def tried(self, source: str, token: str) -> int:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.cli.support import CommandTestCase
-from txmux.cli.pcap import Segment, Stream, client_streams, read_packets
+from txmux.cli.pcap import CapturedStream, Segment, client_streams, read_packets
 from txmux.errors import MuxError
 from txmux.wire.proxyprotocol.header import Address
 
@@ -39,7 +39,7 @@ def from_server(
     return Segment(SERVER, CLIENT, sequence, acknowledged, syn, True, payload)  # noqa: FBT003
 
 
-def first(*segments: Segment, limit: int = 100) -> Stream:
+def first(*segments: Segment, limit: int = 100) -> CapturedStream:
     """Give the only stream of some segments."""
     (stream,) = client_streams(segments, limit)
     return stream
@@ -58,7 +58,7 @@ class ReassemblyTests(SynchronousTestCase):
             from_server(901, b"xyz"),
             from_client(104, b"def"),
         )
-        self.assertEqual(first(*segments), Stream(CLIENT, SERVER, b"abcdef", False, False))  # noqa: FBT003
+        self.assertEqual(first(*segments), CapturedStream(CLIENT, SERVER, b"abcdef", False, False))  # noqa: FBT003
 
     @given(
         start=st.one_of(st.integers(0, 2**32 - 1), st.integers(2**32 - 60, 2**32 - 1)),

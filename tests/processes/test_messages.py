@@ -22,7 +22,7 @@ from txmux.processes.workers.process import WorkerProcess
 from txmux.rules.packing import pack
 from txmux.rules.reading.parser import parse
 from txmux.serving.listen_addresses import listen_addresses
-from txmux.telemetry.counting.process_counters import Layout as CountersLayout
+from txmux.telemetry.counting.process_counters import CounterLayout
 
 _RULES = "[listen a]\nendpoint = 127.0.0.1:1\nmax_connections_per_source = 5\n"
 
@@ -118,7 +118,7 @@ class StartingTests(SynchronousTestCase):
                     self.assertRaises(MuxError, read, kind, told)
         self.assertRaises(ToldError, read, Prepare, self.told)
         for told in ({"places": []}, {"places": {"x": "1"}}, {"cells": -1}, {"cells": 1e9}):
-            self.assertRaises(ToldError, read, CountersLayout, told)
+            self.assertRaises(ToldError, read, CounterLayout, told)
 
     def test_sockets(self) -> None:
         """What listens does not block."""

@@ -19,13 +19,13 @@ from txmux.serving.store import ListeningSockets, close_socket
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from txmux.admin.http import Clients
+    from txmux.admin.http import AdminClients
     from txmux.control.control import Control
     from txmux.rules.model import Rules
     from txmux.serving.listen_addresses import ListenAddress
     from txmux.serving.store import PreparedSockets
 
-__all__ = ["PREFIX", "Endpoints"]
+__all__ = ["PREFIX", "AdminEndpoints"]
 
 PREFIX = "admin "
 """Of the keys of these sockets among all that are handed to another process."""
@@ -37,7 +37,7 @@ _AT_ONCE = 16
 """Connections accepted before those that there are are read. Of more than 64 the oldest ends, and it may have asked already."""
 
 
-class Endpoints:
+class AdminEndpoints:
     """Those of one service.
 
     Args:
@@ -61,7 +61,7 @@ class Endpoints:
         self._places: dict[str, str] = {}
         self._token = ""
         self._ports: dict[str, tuple[str, Any]] = {}
-        self._clients: dict[str, Clients] = {}
+        self._clients: dict[str, AdminClients] = {}
         self._unneeded: dict[str, socket.socket] = {}
         self.store = ListeningSockets(reactor)
 
@@ -73,7 +73,7 @@ class Endpoints:
         """Return all that are open, by their keys among all."""
         return {f"{PREFIX}{key}": opened for key, opened in self.store.sockets().items()}
 
-    def prepare(self, rules: Rules) -> PreparedEndpoints:
+    def prepare(self, rules: Rules) -> PreparedAdminEndpoints:
         """Open what rules name and is not open yet; nothing else is touched.
 
         Raises:
@@ -86,7 +86,7 @@ class Endpoints:
             token = read_token(settings.admin_token)
         sockets = self.store.prepare_places(places.values())
         keys = {setting: place.key for setting, place in places.items()}
-        return PreparedEndpoints(self, sockets, keys, token)
+        return PreparedAdminEndpoints(self, sockets, keys, token)
 
     def _find(self, automatic: list[ListenAddress]) -> ListenAddress | None:
         """Choose where ``admin = auto`` listens: where it does already, after the privilege to choose has been given up."""
@@ -108,8 +108,8 @@ class Endpoints:
                 name=socket_name(rules.path),
             )
 
-    def commit(self, prepared: PreparedEndpoints) -> None:
-        """See `PreparedEndpoints.commit`."""
+    def commit(self, prepared: PreparedAdminEndpoints) -> None:
+        """See `PreparedAdminEndpoints.commit`."""
         self._unneeded |= prepared.sockets.commit()
         self._places, self._token = prepared.keys, prepared.token
         if self._places:
@@ -138,11 +138,11 @@ class Endpoints:
         return sampling.addErrback(lambda why: self._log.failure("nothing is counted", why))
 
     def _listen(self, setting: str, opened: socket.socket) -> Any:
-        Clients, make_site = _load()  # noqa: N806
+        AdminClients, make_site = _load()  # noqa: N806
         clients = self._clients.get(setting)
         if clients is None:
             site = make_site(setting, self._control, self._reactor.seconds)
-            clients = self._clients[setting] = Clients(site, self._reactor)
+            clients = self._clients[setting] = AdminClients(site, self._reactor)
         if opened.family != socket.AF_UNIX:
             port = self._reactor.adoptStreamPort(opened.fileno(), opened.family, clients)
         else:
@@ -182,10 +182,10 @@ class Endpoints:
 
 
 @attrs.define
-class PreparedEndpoints:
+class PreparedAdminEndpoints:
     """What the endpoints will be; ends by `commit` or `abandon`."""
 
-    _endpoints: Endpoints
+    _endpoints: AdminEndpoints
     sockets: PreparedSockets
     keys: dict[str, str]
     token: str
@@ -210,7 +210,7 @@ def _accept_few(port: Any) -> None:
 
 def _load() -> tuple[Any, Any]:
     """Import what answers: not before there is an endpoint, since others need no server of HTTP."""
-    from txmux.admin.http import Clients  # noqa: PLC0415
+    from txmux.admin.http import AdminClients  # noqa: PLC0415
     from txmux.admin.site import make_site  # noqa: PLC0415
 
-    return Clients, make_site
+    return AdminClients, make_site

@@ -83,7 +83,7 @@ class Tries:
             self._failures.popitem(last=False)
 
 
-class Guard:
+class AdminGuard:
     """Of the endpoint ``admin``.
 
     Args:

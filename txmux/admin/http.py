@@ -12,7 +12,7 @@ from twisted.web.http import HTTPChannel, Request
 from typing_extensions import override
 
 from txmux.admin.guard import Caller, network_of
-from txmux.admin.resource import Answer, RefusedError
+from txmux.admin.resource import ApiAnswer, RefusedError
 from txmux.admin.site import headers_of
 from txmux.net.sockets.transport import waiting
 
@@ -38,13 +38,13 @@ _ARRIVING = 10.0
 _CLOSE = {"Connection": "close"}
 
 
-class _Request(Request):
+class _AdminRequest(Request):
     """Gathers a request and has the site answer it."""
 
-    channel: Channel
+    channel: AdminChannel
     _length = 0
 
-    def __init__(self, channel: Channel, *_: object) -> None:
+    def __init__(self, channel: AdminChannel, *_: object) -> None:
         super().__init__(channel, parsePOSTFormSubmission=False)
 
     @override
@@ -68,11 +68,11 @@ class _Request(Request):
             for name, values in self.requestHeaders.getAllRawHeaders()
         }
         if self._length > _LONGEST_BODY:
-            answer = Answer.refusal(
+            answer = ApiAnswer.refusal(
                 RefusedError(413, f"a body has at most {_LONGEST_BODY} bytes", (), _CLOSE)
             )
         elif self.clientproto == b"HTTP/1.1" and "host" not in headers:
-            answer = Answer.refusal(RefusedError(400, "there is no Host header"))
+            answer = ApiAnswer.refusal(RefusedError(400, "there is no Host header"))
         else:
             assert self.content is not None  # noqa: S101 - it has been received
             answer = await self.channel.site.answer(
@@ -87,7 +87,7 @@ class _Request(Request):
         if not self._disconnected:
             self._send(answer)
 
-    def _send(self, answer: Answer) -> None:
+    def _send(self, answer: ApiAnswer) -> None:
         self.setResponseCode(answer.status)
         for name, value in headers_of(answer).items():
             self.setHeader(name, value)
@@ -95,14 +95,14 @@ class _Request(Request):
             self.setHeader("Content-Length", str(len(answer.body)))
             self.write(answer.body)
         elif self.method != b"HEAD":
-            answer.stream(_Stream(self))
+            answer.stream(_EventStream(self))
             return
         self.finish()
 
 
 def _written(status: int, message: str) -> bytes:
     """Write an answer to what is no request, after which the connection ends."""
-    answer = Answer.refusal(RefusedError(status, message, (), _CLOSE))
+    answer = ApiAnswer.refusal(RefusedError(status, message, (), _CLOSE))
     headers = {**headers_of(answer), "Content-Length": str(len(answer.body))}
     lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}"]
     lines += [f"{name}: {value}" for name, value in headers.items()]
@@ -119,10 +119,10 @@ class _Crowded(Protocol):
         transport.loseConnection()
 
 
-class _Stream:
+class _EventStream:
     """See `Stream`."""
 
-    def __init__(self, request: _Request) -> None:
+    def __init__(self, request: _AdminRequest) -> None:
         self._request = request
         self._ended = False
         request.notifyFinish().addBoth(self._end)
@@ -160,7 +160,7 @@ class _Stream:
             callback()
 
 
-class Channel(HTTPChannel):
+class AdminChannel(HTTPChannel):
     """One connection.
 
     Attributes:
@@ -169,7 +169,7 @@ class Channel(HTTPChannel):
         source: Where it has come from; its connections are counted together.
     """
 
-    requestFactory: Any = _Request
+    requestFactory: Any = _AdminRequest
     timeOut = _IDLE
     site: Site
     caller: Caller
@@ -178,7 +178,7 @@ class Channel(HTTPChannel):
     _slowed: Deferred[None] | None = None
     _later = b""  # has come, and waits for its turn
 
-    def __init__(self, factory: Clients, source: str) -> None:
+    def __init__(self, factory: AdminClients, source: str) -> None:
         super().__init__()
         self._clients = factory
         self.source = source
@@ -292,7 +292,7 @@ class Channel(HTTPChannel):
             self._slowed.callback(None)
 
 
-class Clients(ServerFactory):
+class AdminClients(ServerFactory):
     """The connections of one endpoint.
 
     Args:
@@ -305,7 +305,7 @@ class Clients(ServerFactory):
     def __init__(self, site: Site, reactor: Any) -> None:
         self.site = site
         self.reactor = reactor
-        self._channels: OrderedDict[Channel, None] = OrderedDict()
+        self._channels: OrderedDict[AdminChannel, None] = OrderedDict()
         self._empty: Deferred[None] | None = None
 
     @override
@@ -318,9 +318,9 @@ class Clients(ServerFactory):
             # It is gone only in the next turn, and more may come in this one.
             self.gone(other)
             other.abort()
-        return Channel(self, source)
+        return AdminChannel(self, source)
 
-    def _makes_room(self, source: str) -> Channel | None:
+    def _makes_room(self, source: str) -> AdminChannel | None:
         """Choose who ends: of those from where most have come, the one that has been idle for longest.
 
         One that is being answered ends only if where it has come from still has more connections than the new one's source.
@@ -331,15 +331,15 @@ class Clients(ServerFactory):
             (one for one in by_number if have[one.source] >= have[source] + 2 * one.is_busy), None
         )
 
-    def connected(self, channel: Channel) -> None:
+    def connected(self, channel: AdminChannel) -> None:
         self._channels[channel] = None
 
-    def heard_of(self, channel: Channel) -> None:
+    def heard_of(self, channel: AdminChannel) -> None:
         """Record that a connection is not idle: the others end first, if there are too many."""
         if channel in self._channels:
             self._channels.move_to_end(channel)
 
-    def gone(self, channel: Channel) -> None:
+    def gone(self, channel: AdminChannel) -> None:
         """Forget a connection."""
         self._channels.pop(channel, None)
         if self._empty is not None and not self._channels:

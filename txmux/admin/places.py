@@ -51,10 +51,10 @@ def _named(setting: str, text: str | None) -> ListenAddress | None:
         return None
     if text.startswith("unix:") and ":mode=" not in text:
         text = f"{text}:mode={_NAMED_MODE}"
-    return _place(setting, text)
+    return _listen_address(setting, text)
 
 
-def _place(setting: str, text: str) -> ListenAddress:
+def _listen_address(setting: str, text: str) -> ListenAddress:
     key, kind, backlog = identity(text, _BACKLOG, setting)
     return ListenAddress("", text, backlog, key, kind, setting=setting)
 
@@ -77,7 +77,7 @@ def automatic_places(
     places = []
     for folder in folders(environment):
         path = str(folder / name).replace("\\", "\\\\").replace(":", "\\:").replace("=", "\\=")
-        places.append(_place("admin", f"unix:{path}:mode={_OWN_MODE}"))
+        places.append(_listen_address("admin", f"unix:{path}:mode={_OWN_MODE}"))
     return places
 
 

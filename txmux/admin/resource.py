@@ -1,4 +1,4 @@
-"""What a resource of the API is: it is asked by a `Query` and gives an `Answer`, or raises `RefusedError`."""
+"""What a resource of the API is: it is asked by a `Query` and gives an `ApiAnswer`, or raises `RefusedError`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from txmux.rules.problems import joined, suggestion
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 
-    from txmux.admin.guard import Caller, Guard
+    from txmux.admin.guard import AdminGuard, Caller
     from txmux.control.control import Control
     from txmux.control.report import Report
 
@@ -27,7 +27,7 @@ FORM = "application/x-www-form-urlencoded"
 T = TypeVar("T", bound=str)
 
 
-class Stream(Protocol):
+class AnswerStream(Protocol):
     """A client that is sent an answer bit by bit."""
 
     def write(self, data: bytes) -> None:
@@ -47,7 +47,7 @@ class Stream(Protocol):
 
 
 @attrs.frozen
-class Answer:
+class ApiAnswer:
     """What a client gets.
 
     Attributes:
@@ -64,7 +64,7 @@ class Answer:
     status: int = 200
     headers: Mapping[str, str] = attrs.field(factory=dict)
     result: str = ""
-    stream: Callable[[Stream], object] | None = None
+    stream: Callable[[AnswerStream], object] | None = None
 
     @classmethod
     def json(
@@ -74,13 +74,13 @@ class Answer:
         *,
         result: str = "",
         headers: Mapping[str, str] | None = None,
-    ) -> Answer:
+    ) -> ApiAnswer:
         """Answer with data."""
         body = json.dumps(data, ensure_ascii=True).encode() + b"\n"
         return cls(body, JSON, status, headers or {}, result)
 
     @classmethod
-    def refusal(cls, refused: RefusedError) -> Answer:
+    def refusal(cls, refused: RefusedError) -> ApiAnswer:
         """Return why there is no other answer."""
         told: dict[str, Any] = {"error": str(refused)}
         if refused.errors:
@@ -105,7 +105,7 @@ class Query:
 
     control: Control
     caller: Caller
-    guard: Guard
+    guard: AdminGuard
     names: Mapping[str, str]
     parameters: Mapping[str, Sequence[str]]
     body: Mapping[str, Any]
@@ -133,7 +133,7 @@ class Resource:
 
     method: str
     path: str
-    handle: Callable[[Query], Awaitable[Answer]]
+    handle: Callable[[Query], Awaitable[ApiAnswer]]
     is_change: bool = False
     is_form: bool = False
     is_open: bool = False

@@ -1,7 +1,7 @@
 """All that can be asked for, and who may.
 
 A new resource is a file in ``txmux/admin/api/`` with a list ``RESOURCES``, and one line in `ADMIN` here, or in `METRICS` if it is to be
-had without the token as well. Its handler is given a `Query` and gives an `Answer`, or raises `RefusedError`. It asks ``query.control``,
+had without the token as well. Its handler is given a `Query` and gives an `ApiAnswer`, or raises `RefusedError`. It asks ``query.control``,
 and never the parts of the service. What it needs of an extra is imported in the handler: see `txmux.admin.resource`.
 """
 
@@ -15,8 +15,8 @@ from urllib.parse import parse_qs, unquote
 from twisted.logger import Logger
 
 from txmux.admin.api import bans, browser, changes, connections, metrics, openapi, reports
-from txmux.admin.guard import Guard
-from txmux.admin.resource import FORM, JSON, Answer, Query, RefusedError, Resource
+from txmux.admin.guard import AdminGuard
+from txmux.admin.resource import FORM, JSON, ApiAnswer, Query, RefusedError, Resource
 from txmux.errors import printable
 from txmux.wire.jsontext import parse_json
 
@@ -31,8 +31,8 @@ METRICS: Sequence[Resource] = (*reports.HEALTH, *metrics.RESOURCES)
 """What the endpoint ``metrics`` has."""
 
 
-async def _description(_: Query) -> Answer:
-    return Answer.json(openapi.description(ADMIN))
+async def _description(_: Query) -> ApiAnswer:
+    return ApiAnswer.json(openapi.description(ADMIN))
 
 
 ADMIN: Sequence[Resource] = (
@@ -77,7 +77,7 @@ class Site:
     _log = Logger()
 
     def __init__(
-        self, control: Control, resources: Iterable[Resource], guard: Guard, *, is_admin: bool
+        self, control: Control, resources: Iterable[Resource], guard: AdminGuard, *, is_admin: bool
     ) -> None:
         self._control = control
         self._resources = [(_pattern(one.path), one) for one in resources]
@@ -86,7 +86,7 @@ class Site:
 
     async def answer(
         self, method: str, target: str, headers: Mapping[str, str], body: bytes, caller: Caller
-    ) -> Answer:
+    ) -> ApiAnswer:
         """Answer one request; never raises.
 
         Args:
@@ -104,18 +104,18 @@ class Site:
         except Exception:  # noqa: BLE001 - the others go on
             self._log.failure("a request cannot be answered: {method}", method=method[:10])
             message = "this request made txmux fail; its log says how"
-            answer = Answer.refusal(RefusedError(500, message))
+            answer = ApiAnswer.refusal(RefusedError(500, message))
         return answer
 
     def _refusal(
         self, refused: RefusedError, method: str, path: str, headers: Mapping[str, str]
-    ) -> Answer:
+    ) -> ApiAnswer:
         if "text/html" in headers.get("accept", ""):
             if refused.status == 401 and (method, path) == ("GET", "/"):
                 return browser.login_form(401)
             if (method, path) == ("POST", "/login"):
                 return browser.login_form(refused.status, str(refused))
-        return Answer.refusal(refused)
+        return ApiAnswer.refusal(refused)
 
     async def _answer(
         self,
@@ -125,7 +125,7 @@ class Site:
         headers: Mapping[str, str],
         body: bytes,
         caller: Caller,
-    ) -> Answer:
+    ) -> ApiAnswer:
         if method not in _METHODS:
             raise RefusedError(501, "there is no such method here; use GET or POST")
         if self._is_admin:
@@ -159,7 +159,7 @@ class Site:
         raise RefusedError(405, f"use {' or '.join(allowed)} for this path", (), {"Allow": allow})
 
     @staticmethod
-    async def _handle(query: Query, resource: Resource, path: str) -> Answer:
+    async def _handle(query: Query, resource: Resource, path: str) -> ApiAnswer:
         if not resource.is_change:
             return await resource.handle(query)
         what = f"{resource.method} {unquote(path)}"
@@ -182,12 +182,12 @@ def make_site(setting: str, control: Control, seconds: Callable[[], float]) -> S
         seconds: Gives the time.
     """
     name = socket.gethostname().lower()
-    guard = Guard(frozenset({name, name.partition(".")[0]}), seconds)
+    guard = AdminGuard(frozenset({name, name.partition(".")[0]}), seconds)
     is_admin = setting == "admin"
     return Site(control, ADMIN if is_admin else METRICS, guard, is_admin=is_admin)
 
 
-def headers_of(answer: Answer) -> dict[str, str]:
+def headers_of(answer: ApiAnswer) -> dict[str, str]:
     """Return all headers of an answer but those of its length."""
     return {**_HEADERS, "Content-Type": answer.type, **answer.headers}
 

@@ -33,7 +33,7 @@ _LONGEST = 35_000  # bytes of a packet: RFC 4253, section 6.1
 
 
 @implementer(IHalfCloseableProtocol)
-class _Server(Protocol):
+class _DemoServer(Protocol):
     """Reads only as fast as its client does, and answers a client that has finished sending before it closes."""
 
     transport: IRelayTransport
@@ -53,14 +53,14 @@ class _Server(Protocol):
         pass
 
 
-class _Echo(_Server):
+class _Echo(_DemoServer):
     """Sends every byte back (RFC 862)."""
 
     def dataReceived(self, data: bytes) -> None:
         self.transport.write(data)
 
 
-class _Redis(_Server, LineOnlyReceiver):
+class _Redis(_DemoServer, LineOnlyReceiver):
     """Answers ``PING``, inline or as an array (Redis serialization protocol), and all other commands with an error."""
 
     delimiter = b"\n"
@@ -75,7 +75,7 @@ class _Redis(_Server, LineOnlyReceiver):
             self.transport.write(b"+PONG\r\n" if is_ping else b"-ERR the demo knows only PING\r\n")
 
 
-class _SSH(_Server):
+class _SSH(_DemoServer):
     """Greets, and ends a key exchange with a disconnect in a way that ``ssh`` prints."""
 
     _received = b""
@@ -103,14 +103,14 @@ def _disconnect() -> bytes:
     return struct.pack(">IB", 1 + len(payload) + padding, padding) + payload + bytes(padding)
 
 
-class _Factory(ServerFactory):
+class _DemoFactory(ServerFactory):
     noisy = False
 
-    def __init__(self, protocol: type[_Server]) -> None:
+    def __init__(self, protocol: type[_DemoServer]) -> None:
         self.protocol = protocol
 
 
-ECHO, REDIS, SSH = map(_Factory, (_Echo, _Redis, _SSH))
+ECHO, REDIS, SSH = map(_DemoFactory, (_Echo, _Redis, _SSH))
 """They keep nothing, so that one of each serves all demos."""
 
 
@@ -154,7 +154,7 @@ def hints(port: int) -> str:
     )
 
 
-class _Page(Resource):
+class _DemoPage(Resource):
     isLeaf = True
 
     def render_GET(self, request: Request) -> bytes:
@@ -175,7 +175,7 @@ class PageSite(Site):
     displayTracebacks = False
 
     def __init__(self) -> None:
-        super().__init__(_Page())
+        super().__init__(_DemoPage())
 
     def log(self, request: Request) -> None:
         """Log nothing here: the access log of txmux has a line for each connection."""

@@ -54,7 +54,7 @@ class Datagram:
 
 
 @attrs.frozen
-class Stream:
+class CapturedStream:
     """The first bytes that a client sent on one connection, or the first datagrams of one flow.
 
     Attributes:
@@ -159,7 +159,7 @@ def _content(dpkt: Any, packet: Any) -> Segment | Datagram | None:
     )
 
 
-def client_streams(segments: Iterable[Segment], limit: int) -> list[Stream]:
+def client_streams(segments: Iterable[Segment], limit: int) -> list[CapturedStream]:
     """Put together what each client said first.
 
     The client is who sent SYN, or, when the capture began later, who sent the first byte.
@@ -172,21 +172,21 @@ def client_streams(segments: Iterable[Segment], limit: int) -> list[Stream]:
         The connections in the order of their first segment; without those of which only
         segments without a byte were seen after their beginning.
     """
-    streams: list[_Connection] = []
-    current: dict[frozenset[Address], _Connection] = {}
+    streams: list[_CapturedConnection] = []
+    current: dict[frozenset[Address], _CapturedConnection] = {}
     for segment in segments:
         ends = frozenset((segment.source, segment.destination))
         stream = current.get(ends)
         if stream is None or stream.is_over(segment):
             if not (segment.syn or segment.payload):
                 continue
-            stream = current[ends] = _Connection(segment, limit)
+            stream = current[ends] = _CapturedConnection(segment, limit)
             streams.append(stream)
         stream.add(segment)
     return [stream.gathered() for stream in streams]
 
 
-class _Connection:
+class _CapturedConnection:
     """A connection while its segments are read."""
 
     def __init__(self, first: Segment, limit: int) -> None:
@@ -221,7 +221,7 @@ class _Connection:
             if len(piece) > len(self._pieces.get(offset, b"")):
                 self._pieces[offset] = piece
 
-    def gathered(self) -> Stream:
+    def gathered(self) -> CapturedStream:
         """Put the pieces in their order."""
         data = b""
         gap = False
@@ -232,7 +232,9 @@ class _Connection:
                 gap = True
                 break
             data += self._pieces[offset][len(data) - (offset - start) :]
-        return Stream(self._client, self._server, data[: self._limit], gap, self._server_first)
+        return CapturedStream(
+            self._client, self._server, data[: self._limit], gap, self._server_first
+        )
 
 
 def _plus(sequence: int, count: int) -> int:
@@ -246,14 +248,14 @@ def _distance(start: int, sequence: int) -> int:
 
 
 @attrs.define
-class _Flow:
+class _CapturedFlow:
     client: Address
     server: Address
     datagrams: list[bytes] = attrs.field(factory=list)
     gap: bool = False
 
 
-def client_flows(datagrams: Iterable[Datagram]) -> list[Stream]:
+def client_flows(datagrams: Iterable[Datagram]) -> list[CapturedStream]:
     """Put together which datagrams each client sent first, as many as are ever looked at.
 
     The client is who sent the first one. A capture does not tell when a flow is over: two ends have one.
@@ -264,17 +266,17 @@ def client_flows(datagrams: Iterable[Datagram]) -> list[Stream]:
     Returns:
         The flows in the order of their first datagram.
     """
-    flows: dict[frozenset[Address], _Flow] = {}
+    flows: dict[frozenset[Address], _CapturedFlow] = {}
     for datagram in datagrams:
         ends = frozenset((datagram.source, datagram.destination))
         flow = flows.get(ends)
         if flow is None:
-            flow = flows[ends] = _Flow(datagram.source, datagram.destination)
+            flow = flows[ends] = _CapturedFlow(datagram.source, datagram.destination)
         if datagram.source == flow.client and len(flow.datagrams) < MOST_DATAGRAMS:
             flow.datagrams.append(datagram.payload)
             flow.gap = flow.gap or not datagram.whole
     return [
-        Stream(
+        CapturedStream(
             flow.client,
             flow.server,
             flow.datagrams[0],

@@ -40,7 +40,7 @@ class _End(Protocol):
 
 
 class Stream(Protocol):
-    """Where bytes were captured; see `txmux.cli.pcap.Stream`."""
+    """Where bytes were captured; see `txmux.cli.pcap.CapturedStream`."""
 
     @property
     def client(self) -> _End:

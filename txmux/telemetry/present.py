@@ -136,7 +136,7 @@ class ExplainedRoute(NamedTuple):
         return (">" if self.wins else "", self.name, self.match, self.says)
 
 
-class Explanation(NamedTuple):
+class DecisionExplanation(NamedTuple):
     """How the decision on a live connection came about.
 
     Attributes:
@@ -150,7 +150,7 @@ class Explanation(NamedTuple):
     conclusion: Sequence[tuple[str, str]]
 
 
-def explanation_of(one: Mapping[str, Any]) -> Explanation:
+def explanation_of(one: Mapping[str, Any]) -> DecisionExplanation:
     """Write an explanation.
 
     Args:
@@ -160,7 +160,7 @@ def explanation_of(one: Mapping[str, Any]) -> Explanation:
     age = duration(int(one["age_ms"] / 1000))
     title = f"connection {one['id']} from {one['client']} on listener {one['listener']}: {one['state']}, {age}"
     routes = explained_routes(decision.get("routes", ()), is_decided=bool(decision.get("by")))
-    return Explanation(title, routes, [*_conclusion(one, decision)])
+    return DecisionExplanation(title, routes, [*_conclusion(one, decision)])
 
 
 def explained_routes(

@@ -14,8 +14,8 @@ from typing_extensions import override
 from campaign.fuzz.served import serving
 from campaign.fuzz.target import Target, cuttings, see
 from campaign.fuzz.targets.api import administered
-from txmux.admin.guard import Guard
-from txmux.admin.http import Clients
+from txmux.admin.guard import AdminGuard
+from txmux.admin.http import AdminClients
 from txmux.admin.site import ADMIN, Site
 
 if TYPE_CHECKING:
@@ -59,9 +59,9 @@ def _check(data: bytes) -> None:
 def _asked(data: bytes, cuts: Sequence[int]) -> list[bytes]:
     """Give the status codes of the answers."""
     control, reactor = _control()
-    guard = Guard(frozenset(), reactor.seconds)
+    guard = AdminGuard(frozenset(), reactor.seconds)
     guard.token = _TOKEN
-    clients = Clients(Site(control, ADMIN, guard, is_admin=True), reactor)
+    clients = AdminClients(Site(control, ADMIN, guard, is_admin=True), reactor)
     channel: Any = clients.buildProtocol(None)
     transport = _Transport()
     channel.makeConnection(transport)

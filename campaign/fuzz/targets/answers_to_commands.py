@@ -15,12 +15,12 @@ from unittest import mock
 
 from campaign.fuzz.target import Target, see
 from txmux.cli.remote import ask as asking
-from txmux.cli.remote.errors import NobodyError, RefusedError, of_txmux
+from txmux.cli.remote.errors import NobodyError, OrderRefusedError, of_txmux
 from txmux.cli.remote.find import AdminEndpoint, TcpAddress
 from txmux.cli.remote.reports import REPORTS
 from txmux.cli.top.plain import text_of
 from txmux.cli.top.polling import look
-from txmux.cli.top.state import State
+from txmux.cli.top.state import TopState
 from txmux.cli.top.view import screen
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def _try(show: Callable[[Any], object], ask: Any) -> None:
     try:
         with of_txmux():
             show(ask)
-    except (NobodyError, RefusedError) as problem:
+    except (NobodyError, OrderRefusedError) as problem:
         see(str(problem))
 
 
@@ -88,7 +88,7 @@ def _top(ask: Any) -> None:
 
     snapshot = look(answer, {})
     [*text_of(snapshot)]
-    lines = screen(State(), snapshot, _WIDTH, _HEIGHT)
+    lines = screen(TopState(), snapshot, _WIDTH, _HEIGHT)
     see(len(lines) == _HEIGHT)
 
 

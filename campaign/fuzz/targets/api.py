@@ -15,7 +15,7 @@ from twisted.internet.defer import Deferred
 
 from campaign.fuzz.served import RULES, serving
 from campaign.fuzz.target import Target
-from txmux.admin.guard import Caller, Guard
+from txmux.admin.guard import AdminGuard, Caller
 from txmux.admin.resource import FORM, JSON
 from txmux.admin.site import ADMIN, Site
 from txmux.control.control import Control
@@ -89,7 +89,7 @@ def _check(data: bytes) -> None:
         return
     # Nobody else waits here for a turn.
     with patch.object(turns, "_PIECE", math.inf), serving() as (running, reactor):
-        guard = Guard(frozenset(), reactor.seconds)
+        guard = AdminGuard(frozenset(), reactor.seconds)
         site = Site(administered(running, reactor), ADMIN, guard, is_admin=True)
         outcome: list[Any] = []
         answering = Deferred.fromCoroutine(site.answer(method, target, headers, body, _CALLER))

@@ -28,8 +28,7 @@ from txmux.processes.privilege.account import Account
 from txmux.processes.workers.process import WorkerProcess
 from txmux.rules.reading.parser import parse
 from txmux.serving.listen_addresses import listen_addresses
-from txmux.telemetry.counting.process_counters import Layout as CountersLayout
-from txmux.telemetry.counting.process_counters import keys_of
+from txmux.telemetry.counting.process_counters import CounterLayout, keys_of
 from txmux.telemetry.sharedmemory import make
 
 if TYPE_CHECKING:
@@ -92,7 +91,7 @@ def _harmless() -> Iterator[None]:
 def _seeds() -> list[bytes]:
     layout = LimitsLayout(4)
     layout.extend(RULES)
-    counted = CountersLayout()
+    counted = CounterLayout()
     counted.extend(keys_of(RULES))
     told: dict[str, Any] = {
         "ask": 1,

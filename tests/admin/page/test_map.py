@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from txmux.admin.page.map import ROW, WIDTH, Flow, MapRoute, MapServer, draw, health_of
+from txmux.admin.page.map import ROW, WIDTH, MapRoute, MapServer, RouteFlow, draw, health_of
 
 _SERVERS = {
     "web": [MapServer("10.0.0.1:80", "up"), MapServer("10.0.0.2:80", "down")],
@@ -42,7 +42,7 @@ class MapTests(SynchronousTestCase):
 
     def test_lines_by_transport(self) -> None:
         """A route has lines from the listeners that it belongs to, and not from one of the other transport."""
-        flows = {"names": Flow()}
+        flows = {"names": RouteFlow()}
         drawn = draw(
             {"web": "up", "names": "up"}, [MapRoute("dns", backend="x", by_listener=flows)], {}
         )

@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.cli.init.test_listening import is_plain
 from txmux.cli.init import services
 from txmux.cli.init.listening import Listening
-from txmux.cli.init.services import Service, recognise
+from txmux.cli.init.services import FoundService, recognise
 from txmux.cli.init.writing import endpoint, rules_text
 from txmux.detection.registry import installed_matchers
 from txmux.rules.reading.parser import parse
@@ -22,7 +22,7 @@ def at(port: int, program: str = "", address: str = "0.0.0.0") -> Listening:
     return Listening(ip_address(address), port, program)
 
 
-def written(*found: Service) -> str:
+def written(*found: FoundService) -> str:
     """Write a file."""
     return rules_text(found, ":4443", [], probed=False)
 

@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.cli.top.answers import CONNECTIONS, SNAPSHOT
 from txmux.cli.top.keys import pressed
 from txmux.cli.top.panes import lines_of
-from txmux.cli.top.state import Ask, Explain, Snapshot, State
+from txmux.cli.top.state import Ask, Explain, Snapshot, TopState
 from txmux.cli.top.view import screen
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ _KEYS = [*"1234sSr/exdmupqyYnh?jk =a", "tab", "backtab", "left", "right", "up", 
 _KEYS += ["end", "page-up", "page-down", "enter", "escape", "backspace", "clear", "redraw"]
 
 
-def _all(state: State, *keys: str, snapshot: Snapshot = SNAPSHOT) -> tuple[State, list[Sent]]:
+def _all(state: TopState, *keys: str, snapshot: Snapshot = SNAPSHOT) -> tuple[TopState, list[Sent]]:
     """Press keys one after another; what is wanted then, and what was asked."""
     sent = []
     for key in keys:
@@ -34,45 +34,45 @@ def _all(state: State, *keys: str, snapshot: Snapshot = SNAPSHOT) -> tuple[State
 class KeysTests(SynchronousTestCase):
     """A state and a key make a state."""
 
-    def order(self, state: State) -> list[str]:
+    def order(self, state: TopState) -> list[str]:
         """Give the connections as they are listed."""
         return [line.key[-1] for line in lines_of("connections", state, SNAPSHOT)]
 
     def test_panes(self) -> None:
         """Tab goes on to the next pane, and round; numbers go there at once."""
         for keys, pane in ((["tab"], "routes"), (["backtab"], "ends"), (["3", "right"], "ends")):
-            self.assertEqual(_all(State(), *keys)[0].pane, pane)
+            self.assertEqual(_all(TopState(), *keys)[0].pane, pane)
 
     def test_sort(self) -> None:
         """Rows are sorted by a column, either way round, what has nothing there last; after the last column not at all."""
-        self.assertEqual(self.order(State()), ["1", "2", "3"])
-        by_age = _all(State(), *"ssssss")[0]
+        self.assertEqual(self.order(TopState()), ["1", "2", "3"])
+        by_age = _all(TopState(), *"ssssss")[0]
         self.assertEqual(self.order(by_age), ["1", "3", "2"])
         self.assertEqual(self.order(_all(by_age, "r")[0]), ["2", "3", "1"])
-        by_server = _all(State(), *"ssssr")[0]
+        by_server = _all(TopState(), *"ssssr")[0]
         self.assertEqual(self.order(by_server)[-1], "2")
-        self.assertEqual(_all(State(), "s", "S")[0].sorts, {})
-        self.assertEqual(self.order(_all(State(), "S")[0]), ["1", "2", "3"])
+        self.assertEqual(_all(TopState(), "s", "S")[0].sorts, {})
+        self.assertEqual(self.order(_all(TopState(), "S")[0]), ["1", "2", "3"])
 
     def test_choice(self) -> None:
         """The chosen connection stays chosen wherever it goes; when it is gone, what stands in its place is."""
-        state, sent = _all(State(), "down", "down", "up", *"ssssss", "e")
+        state, sent = _all(TopState(), "down", "down", "up", *"ssssss", "e")
         self.assertEqual(sent, [Explain("5f3a-2")])
         gone = attrs.evolve(SNAPSHOT, connections=[CONNECTIONS[0], CONNECTIONS[2]])
         self.assertEqual(_all(state, "e", snapshot=gone)[1], [Explain("5f3a-3")])
-        self.assertEqual(_all(State(), "end", "e")[1], [Explain("5f3a-3")])
-        self.assertEqual(_all(State(), "end", "home", "enter")[1], [Explain("5f3a-1")])
+        self.assertEqual(_all(TopState(), "end", "e")[1], [Explain("5f3a-3")])
+        self.assertEqual(_all(TopState(), "end", "home", "enter")[1], [Explain("5f3a-1")])
 
     def test_end(self) -> None:
         """A connection is ended if the answer is yes, and then the one that the question names."""
-        state, sent = _all(State(), "down", "x")
+        state, sent = _all(TopState(), "down", "x")
         self.assertEqual((state.mode, sent), ("question", []))
         other = attrs.evolve(SNAPSHOT, connections=CONNECTIONS[2:])
         (ask,) = _all(state, "y", snapshot=other)[1]
         what = "end connection 5f3a-2 from 192.0.2.1:50001"
         self.assertEqual(ask, Ask("/api/connections/5f3a-2/close", {}, what))
         for key in ("n", "enter", "escape", "q"):
-            state, sent = _all(State(), "x", key)
+            state, sent = _all(TopState(), "x", key)
             self.assertEqual((state.mode, sent, state.is_over), ("browse", [], False))
             self.assertEqual(state.told.message, "nothing was changed")
 
@@ -80,7 +80,7 @@ class KeysTests(SynchronousTestCase):
         """A server is drained, taken into maintenance, and made ready."""
         path = "/api/backends/web/servers/unix%3A%2Frun%2Fa.sock"
         for key, wanted in (("d", "drain"), ("m", "maintenance"), ("u", "ready")):
-            (ask,) = _all(State(), "3", "down", key)[1]
+            (ask,) = _all(TopState(), "3", "down", key)[1]
             self.assertEqual(
                 ask, Ask(path, {"state": wanted}, f"{wanted}: backend web, unix:/run/a.sock")
             )
@@ -88,14 +88,14 @@ class KeysTests(SynchronousTestCase):
     def test_nothing_chosen(self) -> None:
         """Where nothing is chosen that a key is for, that is said and nothing is asked."""
         for keys in ("2x", "2e", "1d", "4m"):
-            state, sent = _all(State(), *keys)
+            state, sent = _all(TopState(), *keys)
             self.assertEqual((sent, state.told.is_bad), ([], True))
-        state, sent = _all(State(), "x", snapshot=Snapshot())
+        state, sent = _all(TopState(), "x", snapshot=Snapshot())
         self.assertEqual((sent, state.mode, state.told.is_bad), ([], "browse", True))
 
     def test_filter(self) -> None:
         """A filter is written, and read as the commands do; what is wrong is said, and can be put right."""
-        state = _all(State(), "/", *"route=sitex", "backspace", *" older=5m", "enter")[0]
+        state = _all(TopState(), "/", *"route=sitex", "backspace", *" older=5m", "enter")[0]
         self.assertEqual(state.filters, {"route": "site", "older": "5m"})
         wrong = _all(state, "/", *" colour=b", "enter")[0]
         self.assertEqual((wrong.mode, wrong.filters), ("filter", state.filters))
@@ -105,17 +105,17 @@ class KeysTests(SynchronousTestCase):
 
     def test_others(self) -> None:
         """Pause, help, and the end."""
-        self.assertTrue(_all(State(), "p")[0].is_paused)
-        self.assertFalse(_all(State(), "p", " ")[0].is_paused)
-        self.assertEqual(_all(State(), "h", "down", "up")[0].mode, "help")
-        self.assertEqual(_all(State(), "?", "q")[0], State())
-        self.assertTrue(_all(State(), "q")[0].is_over)
+        self.assertTrue(_all(TopState(), "p")[0].is_paused)
+        self.assertFalse(_all(TopState(), "p", " ")[0].is_paused)
+        self.assertEqual(_all(TopState(), "h", "down", "up")[0].mode, "help")
+        self.assertEqual(_all(TopState(), "?", "q")[0], TopState())
+        self.assertTrue(_all(TopState(), "q")[0].is_over)
 
     @given(st.lists(st.sampled_from(_KEYS)), st.booleans())
     def test_any_keys(self, keys: list[str], is_empty: bool) -> None:  # noqa: FBT001 - drawn
         """Whatever is pressed, no change is asked for but a chosen one, and the screen can be drawn."""
         snapshot = Snapshot() if is_empty else SNAPSHOT
-        state = State()
+        state = TopState()
         for key in keys:
             before = state
             state, wish = pressed(state, snapshot, key)

@@ -10,7 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.cli.top.answers import BACKENDS, CONNECTION, SNAPSHOT, STATUS
 from txmux.cli.top.plain import text_of
-from txmux.cli.top.state import PANES, Mode, Pane, Snapshot, State, Told
+from txmux.cli.top.state import PANES, Mode, Pane, Snapshot, TopState, WishResult
 from txmux.cli.top.view import screen, sparkline
 
 _ROUTE = {"says": "match", "at": None, "needs_up_to": None, "error": None}
@@ -36,7 +36,7 @@ _EXPLAINED = {
 _MODES: list[Mode] = ["browse", "filter", "question", "help", "explanation"]
 
 
-def _drawn(state: State, snapshot: Snapshot, width: int = 80, height: int = 24) -> list[str]:
+def _drawn(state: TopState, snapshot: Snapshot, width: int = 80, height: int = 24) -> list[str]:
     return [line.plain for line in screen(state, snapshot, width, height)]
 
 
@@ -45,7 +45,7 @@ class ScreenTests(SynchronousTestCase):
 
     def test_narrow(self) -> None:
         """In 80 columns and 24 lines all panes are there, with what matters in full."""
-        drawn = _drawn(State(), SNAPSHOT)
+        drawn = _drawn(TopState(), SNAPSHOT)
         text = "\n".join(drawn)
         self.assertTrue(drawn[0].startswith("txmux 1.0 · process 4711 · serves for 1 h 2 min · "))
         for wanted in (
@@ -70,7 +70,7 @@ class ScreenTests(SynchronousTestCase):
             problem="nobody there; trying again",
             warnings=["worker 2"],
         )
-        for told in ("\n".join(_drawn(State(), snapshot)), "\n".join(text_of(snapshot))):
+        for told in ("\n".join(_drawn(TopState(), snapshot)), "\n".join(text_of(snapshot))):
             self.assertIn("\nnobody there; trying again", told)
             self.assertIn("\nbackend web: no server is up", told)
             self.assertIn("\nthe answer is not complete: worker 2", told)
@@ -78,14 +78,14 @@ class ScreenTests(SynchronousTestCase):
     def test_choice_is_seen(self) -> None:
         """Of many rows those around the chosen one are shown."""
         rows = [{**CONNECTION, "id": f"1-{n}", "client": f"192.0.2.1:{n:05}"} for n in range(900)]
-        state = State(chosen={"connections": ("1-444", 444)})
+        state = TopState(chosen={"connections": ("1-444", 444)})
         text = "\n".join(_drawn(state, attrs.evolve(SNAPSHOT, connections=rows)))
         self.assertIn("192.0.2.1:00444", text)
         self.assertNotIn("192.0.2.1:00460", text)
 
     def test_explanation(self) -> None:
         """An explanation has its answers in sight, however long the match is, and long lines are folded."""
-        state = State(mode="explanation", told=Told(connection=_EXPLAINED))
+        state = TopState(mode="explanation", told=WishResult(connection=_EXPLAINED))
         text = "\n".join(_drawn(state, SNAPSHOT))
         self.assertIn("…  match\n", text)
         self.assertIn("learnt    sni=\\x1b[2Jwww.example.com\n", text)
@@ -120,8 +120,8 @@ class ScreenTests(SynchronousTestCase):
             warnings=[text],
             filters={"route": text},
         )
-        told = Told(connection={**_EXPLAINED, "client": text, "facts": {text: text}})
-        state = State(pane=pane, mode=mode, typed=text, told=told, sorts={pane: (0, True)})
+        told = WishResult(connection={**_EXPLAINED, "client": text, "facts": {text: text}})
+        state = TopState(pane=pane, mode=mode, typed=text, told=told, sorts={pane: (0, True)})
         lines = _drawn(state, snapshot, width, height)
         self.assertEqual(len(lines), height)
         for line in [*lines, *text_of(snapshot)]:

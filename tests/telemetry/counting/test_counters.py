@@ -10,7 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from txmux.rules.reading.parser import parse
 from txmux.telemetry.counting.counters import Counters
-from txmux.telemetry.counting.process_counters import NO_ROUTE, Layout, ProcessCounters
+from txmux.telemetry.counting.process_counters import NO_ROUTE, CounterLayout, ProcessCounters
 from txmux.telemetry.counting.snapshot import counts_of
 from txmux.telemetry.record import ConnectionRecord
 
@@ -43,7 +43,7 @@ def worker_of(counters: Counters, number: int) -> ProcessCounters:
     """Give what another process counts in, with its own mapping of the memory."""
     column = counters.column(number)
     assert column.descriptor is not None
-    layout = Layout(dict(column.layout.places), column.layout.cells)
+    layout = CounterLayout(dict(column.layout.places), column.layout.cells)
     return ProcessCounters(layout, os.dup(column.descriptor))
 
 

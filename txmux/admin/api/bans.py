@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from txmux.access.bans import Ban, BanError, banned_network
 from txmux.admin.api.openapi import body, ref
 from txmux.admin.resource import (
-    Answer,
+    ApiAnswer,
     Query,
     RefusedError,
     Resource,
@@ -31,16 +31,16 @@ _LONGEST_REASON = 200
 _OFTEN = 100  # bans that are written between two looks at the clock
 
 
-async def _list(query: Query) -> Answer:
+async def _list(query: Query) -> ApiAnswer:
     turns, texts = Turns(), []
     for number, ban in enumerate(query.control.bans.current()):
         texts.append(json.dumps(ban.as_json()))
         if not number % _OFTEN:
             await turns.pause()
-    return Answer(b"[%b]\n" % ", ".join(texts).encode())
+    return ApiAnswer(b"[%b]\n" % ", ".join(texts).encode())
 
 
-async def _ban(query: Query) -> Answer:
+async def _ban(query: Query) -> ApiAnswer:
     body = query.body
     check_names(body, ("network", "seconds", "reason"))
     network = _network(body)
@@ -55,17 +55,17 @@ async def _ban(query: Query) -> Answer:
     return await _changed(query.control.bans.add(Ban(network, now, until, reason)), 409)
 
 
-async def _unban(query: Query) -> Answer:
+async def _unban(query: Query) -> ApiAnswer:
     check_names(query.body, ("network",))
     return await _changed(query.control.bans.lift(_network(query.body)), 404)
 
 
-async def _changed(change: Awaitable[str], refused: int) -> Answer:
+async def _changed(change: Awaitable[str], refused: int) -> ApiAnswer:
     try:
         changes = await change
     except BanError as problem:
         raise RefusedError(refused, str(problem)) from None
-    return Answer.json({"ok": True, "changes": changes}, result=changes)
+    return ApiAnswer.json({"ok": True, "changes": changes}, result=changes)
 
 
 def _network(body: Mapping[str, Any]) -> IPNetwork:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from html import escape
 from importlib.resources import files
 
-from txmux.admin.resource import HTML, Answer, Query, RefusedError, Resource, needs
+from txmux.admin.resource import HTML, ApiAnswer, Query, RefusedError, Resource, needs
 
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
@@ -44,7 +44,7 @@ WRONG<form method="post" action="/login">
 """
 
 
-async def _page(query: Query) -> Answer:
+async def _page(query: Query) -> ApiAnswer:
     try:
         from txmux.admin.page.view import render  # noqa: PLC0415 - of the extra
     except ImportError:
@@ -56,10 +56,10 @@ async def _page(query: Query) -> Answer:
 
     wanted = PageQuery.of({name: values[-1] for name, values in query.parameters.items()})
     view = View(await gather(query.control, wanted), wanted, matcher_of)
-    return Answer(render(view).encode(), HTML, headers={"Content-Security-Policy": _POLICY})
+    return ApiAnswer(render(view).encode(), HTML, headers={"Content-Security-Policy": _POLICY})
 
 
-async def _static(query: Query) -> Answer:
+async def _static(query: Query) -> ApiAnswer:
     name = query.names["name"]
     if name not in _TYPES:
         raise RefusedError(404, "the page has no such file")
@@ -67,10 +67,12 @@ async def _static(query: Query) -> Answer:
     if name.startswith("uPlot"):
         folder /= "uplot"
     # It changes with an upgrade, and is small: no browser is to keep it for long.
-    return Answer((folder / name).read_bytes(), _TYPES[name], headers={"Cache-Control": "no-cache"})
+    return ApiAnswer(
+        (folder / name).read_bytes(), _TYPES[name], headers={"Cache-Control": "no-cache"}
+    )
 
 
-def login_form(status: int, wrong: str = "") -> Answer:
+def login_form(status: int, wrong: str = "") -> ApiAnswer:
     """Ask for the token.
 
     Args:
@@ -78,19 +80,19 @@ def login_form(status: int, wrong: str = "") -> Answer:
         wrong: What was wrong with the one before.
     """
     told = f'<p role="alert">{escape(wrong)}</p>\n' if wrong else ""
-    return Answer(_FORM.replace("WRONG", told).encode(), HTML, status, _LOGIN_HEADERS)
+    return ApiAnswer(_FORM.replace("WRONG", told).encode(), HTML, status, _LOGIN_HEADERS)
 
 
-async def _ask(_: Query) -> Answer:
+async def _ask(_: Query) -> ApiAnswer:
     return login_form(200)
 
 
-async def _log_in(query: Query) -> Answer:
+async def _log_in(query: Query) -> ApiAnswer:
     headers = {"Location": "/"}
     if not query.caller.is_by_unix:
         token = str(query.body.get("token", ""))
         headers["Set-Cookie"] = query.guard.log_in(token, query.caller)
-    return Answer(b"", HTML, 303, headers)
+    return ApiAnswer(b"", HTML, 303, headers)
 
 
 RESOURCES = (

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from txmux.admin.api.openapi import body, ref
 from txmux.admin.resource import (
-    Answer,
+    ApiAnswer,
     Query,
     RefusedError,
     Resource,
@@ -27,27 +27,27 @@ _STATES: tuple[ServerState, ...] = ("ready", "drain", "maintenance")
 _MOST_WEIGHT = 65535
 
 
-async def _reload(query: Query) -> Answer:
-    return _told(await query.control.reload(), 422, "the rules are not reloaded")
+async def _reload(query: Query) -> ApiAnswer:
+    return _reported(await query.control.reload(), 422, "the rules are not reloaded")
 
 
-async def _upgrade(query: Query) -> Answer:
-    return _told(await query.control.upgrade(), 409, "the old process goes on")
+async def _upgrade(query: Query) -> ApiAnswer:
+    return _reported(await query.control.upgrade(), 409, "the old process goes on")
 
 
-async def _stop(query: Query) -> Answer:
+async def _stop(query: Query) -> ApiAnswer:
     query.control.stop_service()
     told = "the service stops"
-    return Answer.json({"ok": True, "changes": told}, result=told)
+    return ApiAnswer.json({"ok": True, "changes": told}, result=told)
 
 
-def _told(report: Report, status: int, message: str) -> Answer:
+def _reported(report: Report, status: int, message: str) -> ApiAnswer:
     if not report.ok:
         raise RefusedError(status, f"{message}: {report.errors[0]}", report.errors)
-    return Answer.json({"ok": True, "changes": report.changes}, result=report.changes)
+    return ApiAnswer.json({"ok": True, "changes": report.changes}, result=report.changes)
 
 
-async def _set_server(query: Query) -> Answer:
+async def _set_server(query: Query) -> ApiAnswer:
     body = query.body
     check_names(body, ("state", "weight", "close_connections"))
     state = choice(body, "state", _STATES)
@@ -67,10 +67,10 @@ async def _set_server(query: Query) -> Answer:
     except UnknownError as problem:
         raise RefusedError(404, str(problem)) from None
     changes = report_of(report)
-    return Answer.json({"ok": True, "changes": changes}, result=changes)
+    return ApiAnswer.json({"ok": True, "changes": changes}, result=changes)
 
 
-async def _set_listener(query: Query) -> Answer:
+async def _set_listener(query: Query) -> ApiAnswer:
     check_names(query.body, ("accepting",))
     accepting = boolean(query.body, "accepting")
     if accepting is None:
@@ -80,7 +80,7 @@ async def _set_listener(query: Query) -> Answer:
     except UnknownError as problem:
         raise RefusedError(404, str(problem)) from None
     changes = report_of(report)
-    return Answer.json({"ok": True, "changes": changes}, result=changes)
+    return ApiAnswer.json({"ok": True, "changes": changes}, result=changes)
 
 
 RESOURCES = (

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
 from txmux.admin.api.openapi import Schema, body, ref, schema_of
-from txmux.admin.resource import JSON, Answer, Query, RefusedError, Resource, only_values
+from txmux.admin.resource import JSON, ApiAnswer, Query, RefusedError, Resource, only_values
 from txmux.control.filters import EVERY, FilterError, Filters, Page, is_identity
 from txmux.net.turns import Turns
 from txmux.telemetry.record import STATES
@@ -35,7 +35,7 @@ _PAGE = {
 }
 
 
-async def _list(query: Query) -> Answer:
+async def _list(query: Query) -> ApiAnswer:
     words = only_values(query.parameters)
     try:
         page = Page.read(words)
@@ -47,7 +47,7 @@ async def _list(query: Query) -> Answer:
     if len(listing) == page.limit:
         following = urlencode({**words, "after": listing[-1]["id"]})
         headers["Link"] = f'</api/connections?{following}>; rel="next"'
-    return Answer(await _written(listing), JSON, headers=headers)
+    return ApiAnswer(await _written(listing), JSON, headers=headers)
 
 
 async def _written(rows: Sequence[object]) -> bytes:
@@ -59,21 +59,21 @@ async def _written(rows: Sequence[object]) -> bytes:
     return f"[{', '.join(parts)}]\n".encode()
 
 
-async def _one(query: Query) -> Answer:
+async def _one(query: Query) -> ApiAnswer:
     found = await query.control.connection(_identity(query))
     if found is None:
-        raise _gone()
-    return Answer.json(found)
+        raise _not_found()
+    return ApiAnswer.json(found)
 
 
-async def _close_one(query: Query) -> Answer:
+async def _close_one(query: Query) -> ApiAnswer:
     count = await query.control.end_connections(EVERY, _identity(query))
     if not count:
-        raise _gone()
+        raise _not_found()
     return _closed(count)
 
 
-async def _close(query: Query) -> Answer:
+async def _close(query: Query) -> ApiAnswer:
     words = query.body
     if not words:
         raise RefusedError(400, 'say which, by one filter at least: {"backend": "web"} for example')
@@ -87,9 +87,9 @@ async def _close(query: Query) -> Answer:
     return _closed(await query.control.end_connections(filters))
 
 
-def _closed(count: int) -> Answer:
+def _closed(count: int) -> ApiAnswer:
     told = f"{count} connection{'' if count == 1 else 's'} ended"
-    return Answer.json({"ok": True, "closed": count, "changes": told}, result=told)
+    return ApiAnswer.json({"ok": True, "closed": count, "changes": told}, result=told)
 
 
 def incomplete(missing: Sequence[str]) -> dict[str, str]:
@@ -102,11 +102,11 @@ def _identity(query: Query) -> str:
     if identity == "close":
         raise RefusedError(405, "use POST for this path", (), {"Allow": "POST"})
     if not is_identity(identity):
-        raise _gone()
+        raise _not_found()
     return identity
 
 
-def _gone() -> RefusedError:
+def _not_found() -> RefusedError:
     return RefusedError(
         404, "there is no live connection of this ID; the access log has those that have ended"
     )

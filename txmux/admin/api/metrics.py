@@ -7,7 +7,7 @@ from weakref import WeakKeyDictionary, ref
 
 from twisted.internet.threads import deferToThread
 
-from txmux.admin.resource import Answer, Query, Resource, needs
+from txmux.admin.resource import ApiAnswer, Query, Resource, needs
 from txmux.control.coalescing import Coalescer
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _expositions: WeakKeyDictionary[Any, Coalescer[bytes]] = WeakKeyDictionary()
 
 
-async def _metrics(query: Query) -> Answer:
+async def _metrics(query: Query) -> ApiAnswer:
     try:
         from txmux.admin.metrics import CONTENT_TYPE  # noqa: PLC0415 - an extra
     except ImportError as missing:
@@ -24,7 +24,7 @@ async def _metrics(query: Query) -> Answer:
     expositions = _expositions.get(query.control)
     if expositions is None:
         expositions = _expositions[query.control] = _expositions_of(query.control)
-    return Answer(await expositions.request(), CONTENT_TYPE)
+    return ApiAnswer(await expositions.request(), CONTENT_TYPE)
 
 
 def _expositions_of(control: Control) -> Coalescer[bytes]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from txmux.admin.api.connections import incomplete
 from txmux.admin.api.openapi import body, ref
-from txmux.admin.resource import Answer, Query, RefusedError, Resource, check_names, text
+from txmux.admin.resource import ApiAnswer, Query, RefusedError, Resource, check_names, text
 from txmux.control.documents import rules_document
 from txmux.control.report import UnknownError
 from txmux.errors import OptionError
@@ -19,43 +19,43 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from ipaddress import IPv4Address, IPv6Address
 
-    from txmux.admin.resource import Stream
+    from txmux.admin.resource import AnswerStream
 
 
 _MOST_WAITING = 256 * 1024
 """Bytes that a client may be behind before it is cut off."""
 
 
-async def _status(query: Query) -> Answer:
-    return Answer.json(await query.control.status())
+async def _status(query: Query) -> ApiAnswer:
+    return ApiAnswer.json(await query.control.status())
 
 
-async def _is_up(_: Query) -> Answer:
-    return Answer.json({"ok": True})
+async def _is_up(_: Query) -> ApiAnswer:
+    return ApiAnswer.json({"ok": True})
 
 
-async def _is_ready(query: Query) -> Answer:
+async def _is_ready(query: Query) -> ApiAnswer:
     missing = await query.control.missing()
     answer = {"ready": not missing, "missing": missing, "stale": query.control.stale()}
-    return Answer.json(answer, 503 if missing else 200)
+    return ApiAnswer.json(answer, 503 if missing else 200)
 
 
-async def _routes(query: Query) -> Answer:
-    return Answer.json(await query.control.routes())
+async def _routes(query: Query) -> ApiAnswer:
+    return ApiAnswer.json(await query.control.routes())
 
 
-async def _backends(query: Query) -> Answer:
+async def _backends(query: Query) -> ApiAnswer:
     listing = await query.control.backends()
-    return Answer.json(listing, headers=incomplete(listing.missing))
+    return ApiAnswer.json(listing, headers=incomplete(listing.missing))
 
 
-async def _recent(query: Query) -> Answer:
+async def _recent(query: Query) -> ApiAnswer:
     listing = await query.control.recent_failures()
-    return Answer.json(listing, headers=incomplete(listing.missing))
+    return ApiAnswer.json(listing, headers=incomplete(listing.missing))
 
 
-async def _events(query: Query) -> Answer:
-    def begin(stream: Stream) -> None:
+async def _events(query: Query) -> ApiAnswer:
+    def begin(stream: AnswerStream) -> None:
         def tell(event: dict[str, Any] | None) -> None:
             if stream.waiting() > _MOST_WAITING:
                 stream.abort()
@@ -69,17 +69,17 @@ async def _events(query: Query) -> Answer:
 
         stream.on_end(query.control.events.subscribe(tell))
 
-    return Answer(type="text/event-stream", stream=begin)
+    return ApiAnswer(type="text/event-stream", stream=begin)
 
 
-async def _explain(query: Query) -> Answer:
+async def _explain(query: Query) -> ApiAnswer:
     check_names(query.body, ("listener", "from", "hex", "text"))
     data = _bytes(query.body)
     try:
         found = await query.control.explain(data, text(query.body, "listener"), _from(query.body))
     except UnknownError as problem:
         raise RefusedError(404, str(problem)) from None
-    return Answer.json(found)
+    return ApiAnswer.json(found)
 
 
 def _bytes(body: Mapping[str, Any]) -> bytes:
@@ -102,8 +102,8 @@ def _from(body: Mapping[str, Any]) -> IPv4Address | IPv6Address | None:
         raise RefusedError(400, message) from None
 
 
-async def _rules(query: Query) -> Answer:
-    return Answer.json(rules_document(query.control.rules))
+async def _rules(query: Query) -> ApiAnswer:
+    return ApiAnswer.json(rules_document(query.control.rules))
 
 
 HEALTH = (

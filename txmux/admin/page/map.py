@@ -29,7 +29,7 @@ CHART_HEIGHT = 60
 
 
 @attrs.frozen
-class Flow:
+class RouteFlow:
     """What comes by a line: connections now, and bytes a second, both ways."""
 
     active: int = 0
@@ -62,11 +62,11 @@ class MapRoute:
     active: int = 0
     traffic: float = 0
     matches: int = 0
-    by_listener: Mapping[str, Flow] = attrs.field(factory=dict)
+    by_listener: Mapping[str, RouteFlow] = attrs.field(factory=dict)
 
     @property
-    def flow(self) -> Flow:
-        return Flow(self.active, self.traffic)
+    def flow(self) -> RouteFlow:
+        return RouteFlow(self.active, self.traffic)
 
 
 @attrs.frozen
@@ -112,7 +112,7 @@ class Box:
 
 
 @attrs.frozen
-class Line:
+class MapLine:
     """A connection of two boxes: a path of SVG, its width, and its colour."""
 
     path: str
@@ -132,7 +132,7 @@ class Map:
     """
 
     boxes: Sequence[Box]
-    lines: Sequence[Line]
+    lines: Sequence[MapLine]
     height: float
     folded: int
 
@@ -231,7 +231,7 @@ def _sources(route: MapRoute, listeners: Mapping[str, Box], routes: Mapping[str,
 class _Drawing:
     most: float
     boxes: list[Box] = attrs.field(factory=list)
-    lines: list[Line] = attrs.field(factory=list)
+    lines: list[MapLine] = attrs.field(factory=list)
     height: float = _TOP
 
     def _box(  # noqa: PLR0913 - a box has them
@@ -343,7 +343,7 @@ class _Drawing:
             y += ROW
         return y
 
-    def join(self, source: Box, target: Box, flow: Flow, health: Health) -> None:
+    def join(self, source: Box, target: Box, flow: RouteFlow, health: Health) -> None:
         """Draw a line between two boxes, as wide as what comes by it."""
         x1, x2 = source.x + source.width, target.x
         if x2 <= x1:  # a route below the one that ends TLS for it
@@ -356,7 +356,7 @@ class _Drawing:
                 f"{x2 - bend:.0f},{target.middle:.0f} {x2:.0f},{target.middle:.0f}"
             )
         colour: Health = "idle" if not flow.weight and health in {"up", "partly"} else health
-        self.lines.append(Line(path, self._thickness(flow.weight), colour))
+        self.lines.append(MapLine(path, self._thickness(flow.weight), colour))
 
     def _thickness(self, weight: float) -> float:
         if not weight or not self.most:
@@ -385,7 +385,7 @@ def _map_route(route: Mapping[str, Any], traffic: Mapping[str, float]) -> MapRou
         sum(traffic.values()),
         route.get("matches") or 0,
         {
-            one["listener"]: Flow(one.get("active") or 0, traffic.get(one["listener"], 0))
+            one["listener"]: RouteFlow(one.get("active") or 0, traffic.get(one["listener"], 0))
             for one in route.get("listeners") or ()
         },
     )

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 @attrs.frozen
-class Kind:
+class ServiceKind:
     """What is known of a protocol.
 
     Attributes:
@@ -27,7 +27,7 @@ class Kind:
 
 
 @attrs.frozen
-class Service:
+class FoundService:
     """A server, and what it speaks.
 
     Attributes:
@@ -37,16 +37,25 @@ class Service:
     """
 
     listening: Listening
-    kind: Kind | None = None
+    kind: ServiceKind | None = None
     by: str = ""
 
 
-SSH, TLS, HTTP = Kind("SSH", "ssh", True), Kind("TLS", "tls", True), Kind("HTTP", "http", True)  # noqa: FBT003
-_SMTP, _FTP, _IMAP, _POP3 = Kind("SMTP"), Kind("FTP"), Kind("IMAP"), Kind("POP3")
+SSH, TLS, HTTP = (
+    ServiceKind("SSH", "ssh", is_public=True),
+    ServiceKind("TLS", "tls", is_public=True),
+    ServiceKind("HTTP", "http", is_public=True),
+)
+_SMTP, _FTP, _IMAP, _POP3 = (
+    ServiceKind("SMTP"),
+    ServiceKind("FTP"),
+    ServiceKind("IMAP"),
+    ServiceKind("POP3"),
+)
 _MYSQL, _VNC, _SPEAKS = (
-    Kind("MySQL"),
-    Kind("VNC"),
-    Kind("a protocol in which the server speaks first"),
+    ServiceKind("MySQL"),
+    ServiceKind("VNC"),
+    ServiceKind("a protocol in which the server speaks first"),
 )
 _OF_MATCHERS = (
     *(
@@ -78,7 +87,7 @@ _OF_MATCHERS = (
     ),
     *("socks5", "stomp", "tds", "tinc", "tns", "x11", "xmpp", "zabbix", "zookeeper"),
 )
-_KINDS = {name: Kind(name, name) for name in _OF_MATCHERS}
+_KINDS = {name: ServiceKind(name, name) for name in _OF_MATCHERS}
 
 _WEB = {"apache2", "caddy", "envoy", "haproxy", "httpd", "lighttpd", "nginx", "traefik"}
 """Programs whose ports tell which of two protocols it is."""
@@ -148,7 +157,7 @@ _GREETINGS = (
     (re.compile(rb"SSH-\d"), SSH),
     (re.compile(rb"RFB \d{3}\."), _VNC),
     (re.compile(rb"220[ -][^\r\n]*(?i:smtp|mail)"), _SMTP),
-    (re.compile(rb"220[ -]"), Kind("FTP or SMTP")),
+    (re.compile(rb"220[ -]"), ServiceKind("FTP or SMTP")),
     (re.compile(rb"\* (?:OK|PREAUTH)"), _IMAP),
     (re.compile(rb"\+OK"), _POP3),
     (re.compile(rb"@RSYNCD: "), _KINDS["rsync"]),
@@ -158,7 +167,7 @@ _GREETINGS = (
 )
 
 
-def recognise(listening: Listening, greeting: bytes = b"") -> Service:
+def recognise(listening: Listening, greeting: bytes = b"") -> FoundService:
     """Return what a server speaks.
 
     Args:
@@ -167,10 +176,10 @@ def recognise(listening: Listening, greeting: bytes = b"") -> Service:
     """
     for pattern, kind in _GREETINGS:
         if pattern.match(greeting):
-            return Service(listening, kind, "greeting")
+            return FoundService(listening, kind, "greeting")
     if listening.program in _PROGRAMS:
-        return Service(listening, _PROGRAMS[listening.program], "program")
+        return FoundService(listening, _PROGRAMS[listening.program], "program")
     kind_of_port = _PORTS.get(listening.port)
     if listening.program in _WEB:
-        return Service(listening, TLS if kind_of_port is TLS else HTTP, "program")
-    return Service(listening, kind_of_port, "port" if kind_of_port else "")
+        return FoundService(listening, TLS if kind_of_port is TLS else HTTP, "program")
+    return FoundService(listening, kind_of_port, "port" if kind_of_port else "")

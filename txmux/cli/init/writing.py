@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from txmux.cli.init.listening import Listening
-    from txmux.cli.init.services import Kind, Service
+    from txmux.cli.init.services import FoundService, ServiceKind
 
 OWN_PROGRAM = "txmux"
 """The name of the program that serves: what it listens at is not a server to lead clients to."""
@@ -57,7 +57,7 @@ def endpoint(found: Sequence[Listening], *, first_unprivileged: int) -> tuple[st
 
 
 def rules_text(
-    services: Sequence[Service],
+    services: Sequence[FoundService],
     where: str,
     why: Sequence[str],
     *,
@@ -95,20 +95,20 @@ def rules_text(
         "default  = close",
     ]
     for service, kind in routes:
-        lines += ["", f"# {_told(service)}", *_route(service, kind)]
+        lines += ["", f"# {_described(service)}", *_route(service, kind)]
     lines += _suggested([*silent[1:], *rest])
     return "".join(f"{line}\n" for line in lines)
 
 
 def _sorted(
-    services: Sequence[Service],
-) -> tuple[list[tuple[Service, Kind]], list[Service], list[Service]]:
+    services: Sequence[FoundService],
+) -> tuple[list[tuple[FoundService, ServiceKind]], list[FoundService], list[FoundService]]:
     """Split services into those that get a route, one for each protocol, those whose clients say nothing, and the rest."""
     order = [SSH, TLS, HTTP]
     known = [(service, service.kind) for service in services if service.kind]
     known.sort(key=lambda pair: order.index(pair[1]) if pair[1] in order else len(order))
-    routes: dict[str, tuple[Service, Kind]] = {}
-    silent: list[Service] = []
+    routes: dict[str, tuple[FoundService, ServiceKind]] = {}
+    silent: list[FoundService] = []
     rest = [service for service in services if service.kind is None]
     for service, kind in known:
         if not kind.matcher:
@@ -120,16 +120,16 @@ def _sorted(
     return [*routes.values()], silent, rest
 
 
-def _silent(services: Iterable[Service]) -> Iterator[str]:
+def _silent(services: Iterable[FoundService]) -> Iterator[str]:
     for service in services:
         networks = _HERE if service.listening.is_local else _NEAR
-        yield f"# {_told(service)}"
+        yield f"# {_described(service)}"
         yield f"silent   = {_address(service)} from={networks.replace(' ', '')}"
         return
     yield "silent   = close"
 
 
-def _route(service: Service, kind: Kind) -> Iterator[str]:
+def _route(service: FoundService, kind: ServiceKind) -> Iterator[str]:
     yield f"[route {kind.matcher}]"
     yield f"match   = {kind.matcher}"
     if not kind.is_public:
@@ -142,12 +142,12 @@ def _route(service: Service, kind: Kind) -> Iterator[str]:
     yield f"backend = {_address(service)}"
 
 
-def _suggested(services: Iterable[Service]) -> Iterator[str]:
+def _suggested(services: Iterable[FoundService]) -> Iterator[str]:
     """Yield what a person has to decide, as comments."""
     for service in services:
         port = service.listening.port
         yield ""
-        yield f"# {_told(service)}"
+        yield f"# {_described(service)}"
         if service.kind is None:
             match = "payload text='what its clients say first'"
         elif not service.kind.matcher:
@@ -163,7 +163,7 @@ def _suggested(services: Iterable[Service]) -> Iterator[str]:
         yield f"# backend = {_address(service)}"
 
 
-def _told(service: Service) -> str:
+def _described(service: FoundService) -> str:
     """Return what a server is, and how that is known."""
     one = service.listening
     where = f"{one.program or 'a program'} at {address_text(str(one.address), one.port)}"
@@ -173,5 +173,5 @@ def _told(service: Service) -> str:
     return f"{where}: {service.kind.name}{how}."
 
 
-def _address(service: Service) -> str:
+def _address(service: FoundService) -> str:
     return address_text(*service.listening.reached_at)

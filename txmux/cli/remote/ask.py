@@ -9,7 +9,7 @@ import sys
 from http.client import HTTPConnection, HTTPException
 from typing import TYPE_CHECKING, Any
 
-from txmux.cli.remote.errors import LateError, NobodyError, RefusedError
+from txmux.cli.remote.errors import LateAnswerError, NobodyError, OrderRefusedError
 from txmux.cli.remote.find import UnixAddress, is_for_group, whose
 from txmux.errors import printable
 from txmux.wire.jsontext import parse_json
@@ -69,7 +69,7 @@ def ask(
         text = response.read(_LONGEST)
         missing = response.headers.get("Txmux-Missing")
     except TimeoutError:
-        raise LateError(
+        raise LateAnswerError(
             f"the service at {_where(endpoint)} has not answered within {seconds:g} s"
         ) from None
     except (OSError, HTTPException, ValueError) as problem:
@@ -145,4 +145,4 @@ def _understood(endpoint: AdminEndpoint, status: int, text: bytes) -> Any:
     errors = errors or [str(told.get("error", f"HTTP status {status}"))]
     if status == 401:
         errors.append("give the secret by TXMUX_ADMIN_TOKEN, --token-file FILE or --rules FILE")
-    raise RefusedError(errors, status, document)
+    raise OrderRefusedError(errors, status, document)

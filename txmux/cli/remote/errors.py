@@ -20,11 +20,11 @@ class NobodyError(MuxError):
     """No service answers."""
 
 
-class LateError(NobodyError):
+class LateAnswerError(NobodyError):
     """A service is there, but does not answer in time."""
 
 
-class RefusedError(MuxError):
+class OrderRefusedError(MuxError):
     """The service answers, and does not do it.
 
     Args:

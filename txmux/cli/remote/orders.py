@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from txmux.cli._output import Output
 from txmux.cli.remote.command import RemoteCommand, add_filters, read_filters
-from txmux.cli.remote.errors import LateError, NobodyError, RefusedError, UsageError
+from txmux.cli.remote.errors import LateAnswerError, NobodyError, OrderRefusedError, UsageError
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -158,11 +158,11 @@ def _done(ask: Ask, paths: Sequence[str], body: Mapping[str, object]) -> list[Ma
     for path in paths:
         try:
             done.append(ask("POST", path, body))
-        except RefusedError as error:  # noqa: PERF203 - what was done before is reported
+        except OrderRefusedError as error:  # noqa: PERF203 - what was done before is reported
             document = error.document
             if done and isinstance(document, dict):
                 document = {**document, "done": done}
-            raise RefusedError([str(error), *_before(done)], error.status, document) from None
+            raise OrderRefusedError([str(error), *_before(done)], error.status, document) from None
         except NobodyError as error:
             raise NobodyError("; ".join([str(error), *_before(done)])) from None
     return done
@@ -195,7 +195,7 @@ def _backend(backends: Sequence[Mapping[str, Any]], name: str) -> Mapping[str, A
     if not named:
         known = ", ".join(str(one["name"]) for one in backends)
         why = f"there is no backend {name!r} (there are {known or 'none'})"
-        raise RefusedError([why], HTTPStatus.NOT_FOUND, {"error": why})
+        raise OrderRefusedError([why], HTTPStatus.NOT_FOUND, {"error": why})
     return max(named, key=lambda one: len(one["name"]))
 
 
@@ -224,7 +224,7 @@ def _stop(ask: Ask, arguments: Namespace) -> Any:
 def _has_ended(ask: Ask, pid: int | None) -> bool:
     try:
         return bool(ask("GET", "/api/status").get("pid") != pid)  # one that was started after it
-    except LateError:
+    except LateAnswerError:
         return False
     except NobodyError:
         return True

@@ -151,7 +151,7 @@ def _misuse(arguments: argparse.Namespace) -> str:
         return f"{given[0]} is for running without a rules file; write it into {arguments.file}, or leave the file out"
     if given and not arguments.listen:
         return f"{given[0]} is for running without a rules file, which takes --listen, too: --listen :443"
-    if arguments.listen and not _leads(arguments):
+    if arguments.listen and not _has_server(arguments):
         return (
             "name at least one server: --ssh 127.0.0.1:22, for example, or --default 127.0.0.1:8080"
         )
@@ -162,7 +162,7 @@ def _misuse(arguments: argparse.Namespace) -> str:
     return ""
 
 
-def _leads(arguments: argparse.Namespace) -> bool:
+def _has_server(arguments: argparse.Namespace) -> bool:
     return bool(arguments.routes) or arguments.default is not None or arguments.silent is not None
 
 
@@ -175,7 +175,7 @@ def _by_options(arguments: argparse.Namespace) -> int:
         rules = read_rules(OPTIONS, text.encode(errors="surrogateescape"))
     except RulesError as error:
         for problem in error.problems:
-            print(f"txmux: {_told(problem, arguments)}", file=sys.stderr)
+            print(f"txmux: {_option_problem(problem, arguments)}", file=sys.stderr)
         return _USAGE
     except MuxError as error:
         print(error, file=sys.stderr)
@@ -192,7 +192,7 @@ def _by_options(arguments: argparse.Namespace) -> int:
         return status_of(error)
 
 
-def _told(problem: Problem, arguments: argparse.Namespace) -> str:
+def _option_problem(problem: Problem, arguments: argparse.Namespace) -> str:
     """Return what is wrong with an option, of which the problem knows the line that it means."""
     if problem.section.startswith("route "):
         option = problem.section.removeprefix("route ")

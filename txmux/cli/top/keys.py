@@ -10,13 +10,13 @@ import attrs
 from txmux.cli.remote.command import filters_of
 from txmux.cli.remote.errors import UsageError
 from txmux.cli.top.panes import TABLES, lines_of, position
-from txmux.cli.top.state import PANES, Ask, Explain, Sent, State, Told
+from txmux.cli.top.state import PANES, Ask, Explain, Sent, TopState, WishResult
 from txmux.errors import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from txmux.cli.top.panes import Line
+    from txmux.cli.top.panes import PaneLine
     from txmux.cli.top.state import Snapshot
 
 __all__ = ["HELP", "pressed"]
@@ -45,7 +45,7 @@ _PAGE = 10  # rows
 _LONGEST_FILTER = 400
 
 
-def pressed(state: State, snapshot: Snapshot, key: str) -> tuple[State, Sent | None]:
+def pressed(state: TopState, snapshot: Snapshot, key: str) -> tuple[TopState, Sent | None]:
     """Return what comes of a key.
 
     Args:
@@ -60,16 +60,16 @@ def pressed(state: State, snapshot: Snapshot, key: str) -> tuple[State, Sent | N
         return _typed(state, key), None
     if state.mode == "question":
         sent = state.question if key in {"y", "Y"} else None
-        told = Told("" if sent else "nothing was changed")
+        told = WishResult("" if sent else "nothing was changed")
         return attrs.evolve(state, mode="browse", question=None, told=told), sent
     if state.mode in {"help", "explanation"}:
         return _reading(state, key), None
     if key in _WISHES:
         return _WISHES[key](state, snapshot)
-    return _browsed(attrs.evolve(state, told=Told()), snapshot, key), None
+    return _browsed(attrs.evolve(state, told=WishResult()), snapshot, key), None
 
 
-def _typed(state: State, key: str) -> State:  # noqa: PLR0911 - one for each key
+def _typed(state: TopState, key: str) -> TopState:  # noqa: PLR0911 - one for each key
     if key == "escape":
         return attrs.evolve(state, mode="browse", typed="")
     if key == "clear":
@@ -80,23 +80,23 @@ def _typed(state: State, key: str) -> State:  # noqa: PLR0911 - one for each key
         try:
             wanted = filters_of(state.typed.split())
         except UsageError as problem:
-            return attrs.evolve(state, told=Told(printable(str(problem)), is_bad=True))
-        return attrs.evolve(state, mode="browse", filters=wanted, told=Told())
+            return attrs.evolve(state, told=WishResult(printable(str(problem)), is_bad=True))
+        return attrs.evolve(state, mode="browse", filters=wanted, told=WishResult())
     if len(key) == 1 and len(state.typed) < _LONGEST_FILTER:
         return attrs.evolve(state, typed=state.typed + key)
     return state
 
 
-def _reading(state: State, key: str) -> State:
+def _reading(state: TopState, key: str) -> TopState:
     steps = {"up": -1, "k": -1, "down": 1, "j": 1, "page-up": -_PAGE, "page-down": _PAGE}
     if key in steps:
         return attrs.evolve(state, scrolled=max(0, state.scrolled + steps[key]))
-    return attrs.evolve(state, mode="browse", told=Told(), scrolled=0)
+    return attrs.evolve(state, mode="browse", told=WishResult(), scrolled=0)
 
 
 def _browsed(  # noqa: PLR0911 - one for each key
-    state: State, snapshot: Snapshot, key: str
-) -> State:
+    state: TopState, snapshot: Snapshot, key: str
+) -> TopState:
     """Handle a key that only changes the view."""
     place = PANES.index(state.pane)
     if key in {"tab", "right", "backtab", "left"}:
@@ -136,7 +136,7 @@ _MOVES = {
 }
 
 
-def _moved(state: State, snapshot: Snapshot, step: int) -> State:
+def _moved(state: TopState, snapshot: Snapshot, step: int) -> TopState:
     lines = lines_of(state.pane, state, snapshot)
     if not lines:
         return state
@@ -144,7 +144,7 @@ def _moved(state: State, snapshot: Snapshot, step: int) -> State:
     return attrs.evolve(state, chosen={**state.chosen, state.pane: (lines[place].key, place)})
 
 
-def _sorted(state: State, step: int) -> State:
+def _sorted(state: TopState, step: int) -> TopState:
     """Sort by the next column; behind the last one the rows are as the service lists them."""
     columns = TABLES[state.pane].columns
     unsorted = len(columns)
@@ -155,56 +155,56 @@ def _sorted(state: State, step: int) -> State:
     return _sorted_by(state, column, is_descending=columns[column].is_number)
 
 
-def _sorted_by(state: State, column: int, *, is_descending: bool) -> State:
+def _sorted_by(state: TopState, column: int, *, is_descending: bool) -> TopState:
     return attrs.evolve(state, sorts={**state.sorts, state.pane: (column, is_descending)})
 
 
-def _chosen(state: State, snapshot: Snapshot) -> Line | None:
+def _chosen(state: TopState, snapshot: Snapshot) -> PaneLine | None:
     lines = lines_of(state.pane, state, snapshot)
     return lines[position(state.pane, state, lines)] if lines else None
 
 
-def _refused(state: State, why: str) -> tuple[State, None]:
-    return attrs.evolve(state, told=Told(why, is_bad=True)), None
+def _refused(state: TopState, why: str) -> tuple[TopState, None]:
+    return attrs.evolve(state, told=WishResult(why, is_bad=True)), None
 
 
-def _explain(state: State, snapshot: Snapshot) -> tuple[State, Sent | None]:
+def _explain(state: TopState, snapshot: Snapshot) -> tuple[TopState, Sent | None]:
     line = _chosen(state, snapshot)
     if state.pane != "connections" or line is None:
         return _refused(state, "choose a connection first: 1, then Up and Down")
-    told = Told(f"asking for {printable(line.key)} …")
+    told = WishResult(f"asking for {printable(line.key)} …")
     return _held(state, line, told), Explain(line.key)
 
 
-def _end(state: State, snapshot: Snapshot) -> tuple[State, Sent | None]:
+def _end(state: TopState, snapshot: Snapshot) -> tuple[TopState, Sent | None]:
     line = _chosen(state, snapshot)
     if state.pane != "connections" or line is None:
         return _refused(state, "choose a connection first: 1, then Up and Down")
     what = printable(f"end connection {line.key} from {line.row.get('client')}")
     ask = Ask(f"/api/connections/{quote(line.key, safe='')}/close", {}, what)
-    return attrs.evolve(_held(state, line, Told()), mode="question", question=ask), None
+    return attrs.evolve(_held(state, line, WishResult()), mode="question", question=ask), None
 
 
-def _set_server(wanted: str) -> Callable[[State, Snapshot], tuple[State, Sent | None]]:
-    def act(state: State, snapshot: Snapshot) -> tuple[State, Sent | None]:
+def _set_server(wanted: str) -> Callable[[TopState, Snapshot], tuple[TopState, Sent | None]]:
+    def act(state: TopState, snapshot: Snapshot) -> tuple[TopState, Sent | None]:
         line = _chosen(state, snapshot)
         if state.pane != "servers" or line is None:
             return _refused(state, "choose a server first: 3, then Up and Down")
         names = [quote(str(line.row[name]), safe="") for name in ("backend", "server")]
         path = f"/api/backends/{names[0]}/servers/{names[1]}"
         what = printable(f"{wanted}: backend {line.row['backend']}, {line.row['server']}")
-        return _held(state, line, Told(f"{what} …")), Ask(path, {"state": wanted}, what)
+        return _held(state, line, WishResult(f"{what} …")), Ask(path, {"state": wanted}, what)
 
     return act
 
 
-def _held(state: State, line: Line, told: Told) -> State:
+def _held(state: TopState, line: PaneLine, told: WishResult) -> TopState:
     """Keep the row chosen, wherever it goes."""
     place = state.chosen.get(state.pane, ("", 0))[1]
     return attrs.evolve(state, told=told, chosen={**state.chosen, state.pane: (line.key, place)})
 
 
-_WISHES: dict[str, Callable[[State, Snapshot], tuple[State, Sent | None]]] = {
+_WISHES: dict[str, Callable[[TopState, Snapshot], tuple[TopState, Sent | None]]] = {
     "e": _explain,
     "enter": _explain,
     "x": _end,

@@ -10,7 +10,7 @@ import attrs
 
 from txmux.cli.top.keys import pressed
 from txmux.cli.top.polling import Polling
-from txmux.cli.top.state import Snapshot, State, Told
+from txmux.cli.top.state import Snapshot, TopState, WishResult
 from txmux.cli.top.terminal import Terminal, read_keys
 from txmux.cli.top.view import screen
 
@@ -39,7 +39,7 @@ def watch(ask: Callable[..., Any], filters: Mapping[str, str], keyboard: int) ->
     try:
         with terminal.shown():
             polling.start(filters)
-            _Watching(terminal, polling, State(filters=filters)).run()
+            _Watching(terminal, polling, TopState(filters=filters)).run()
     finally:
         polling.stop()
         terminal.close()
@@ -56,7 +56,7 @@ def watch(ask: Callable[..., Any], filters: Mapping[str, str], keyboard: int) ->
 class _Watching:
     terminal: Terminal
     polling: Polling
-    state: State
+    state: TopState
     snapshot: Snapshot = attrs.field(factory=Snapshot)
     _newest: Snapshot = attrs.field(factory=Snapshot)
 
@@ -91,7 +91,7 @@ class _Watching:
         if not self.state.is_paused:
             self.snapshot = self._newest
 
-    def tell(self, told: Told) -> None:
+    def tell(self, told: WishResult) -> None:
         """Show what came of a wish."""
         if told.connection is None:
             self.state = attrs.evolve(self.state, told=told)

@@ -12,9 +12,9 @@ from txmux.telemetry.present import brief, short
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from txmux.cli.top.state import Pane, Snapshot, State
+    from txmux.cli.top.state import Pane, Snapshot, TopState
 
-__all__ = ["TABLES", "Column", "Line", "Table", "lines_of", "position"]
+__all__ = ["TABLES", "PaneColumn", "PaneLine", "Table", "lines_of", "position"]
 
 _STATES = {
     "up": "green",
@@ -31,7 +31,7 @@ _STATES = {
 
 
 @attrs.frozen
-class Column:
+class PaneColumn:
     """A column.
 
     Attributes:
@@ -56,13 +56,13 @@ class Table:
     """What a pane shows."""
 
     title: str
-    columns: Sequence[Column]
+    columns: Sequence[PaneColumn]
     key: Callable[[Mapping[str, Any]], str]
     style: Callable[[Mapping[str, Any]], str] = lambda _: ""
 
 
 @attrs.frozen
-class Line:
+class PaneLine:
     """A row.
 
     Attributes:
@@ -78,37 +78,37 @@ class Line:
     style: str
 
 
-def _word(title: str, name: str, least: int = 6, *, may_go: bool = False) -> Column:
+def _word(title: str, name: str, least: int = 6, *, may_go: bool = False) -> PaneColumn:
     def text(row: Mapping[str, Any]) -> str:
         return str(row.get(name) or "-")
 
-    return Column(title, text, lambda row: row.get(name), least=least, may_go=may_go)
+    return PaneColumn(title, text, lambda row: row.get(name), least=least, may_go=may_go)
 
 
-def _number(title: str, name: str, *, may_go: bool = False) -> Column:
+def _number(title: str, name: str, *, may_go: bool = False) -> PaneColumn:
     def count(row: Mapping[str, Any]) -> Any:
         return row.get(name) or 0
 
-    return Column(title, lambda row: short(count(row)), count, is_number=True, may_go=may_go)
+    return PaneColumn(title, lambda row: short(count(row)), count, is_number=True, may_go=may_go)
 
 
-def _age(title: str, name: str) -> Column:
+def _age(title: str, name: str) -> PaneColumn:
     def milliseconds(row: Mapping[str, Any]) -> Any:
         return row.get(name) or 0
 
     def text(row: Mapping[str, Any]) -> str:
         return brief(milliseconds(row) / 1000)
 
-    return Column(title, text, milliseconds, is_number=True)
+    return PaneColumn(title, text, milliseconds, is_number=True)
 
 
-def _ago(title: str, name: str, *, may_go: bool = False) -> Column:
+def _ago(title: str, name: str, *, may_go: bool = False) -> PaneColumn:
     """Make a column of how long ago something was; ``now`` in the row is the time."""
 
     def text(row: Mapping[str, Any]) -> str:
         return "-" if row.get(name) is None else brief(row["now"] - row[name])
 
-    return Column(title, text, lambda row: row.get(name), is_number=True, may_go=may_go)
+    return PaneColumn(title, text, lambda row: row.get(name), is_number=True, may_go=may_go)
 
 
 def _check(row: Mapping[str, Any]) -> str:
@@ -145,7 +145,7 @@ TABLES: Mapping[Pane, Table] = {
             _number("in", "bytes_in"),
             _number("out", "bytes_out"),
             _word("id", "id", 12, may_go=True),
-            Column("facts", _facts, _facts, least=12, may_go=True),
+            PaneColumn("facts", _facts, _facts, least=12, may_go=True),
         ),
         lambda row: str(row["id"]),
         lambda row: _STATES.get(row.get("state", ""), ""),
@@ -175,7 +175,7 @@ TABLES: Mapping[Pane, Table] = {
             _number("total", "total", may_go=True),
             _number("failed", "failed"),
             _number("weight", "weight", may_go=True),
-            Column("check", _check, _check, least=8),
+            PaneColumn("check", _check, _check, least=8),
             _ago("since", "since", may_go=True),
             _word("why", "why", 10, may_go=True),
         ),
@@ -195,7 +195,7 @@ TABLES: Mapping[Pane, Table] = {
             _number("in", "bytes_in"),
             _number("out", "bytes_out"),
             _word("id", "id", 12, may_go=True),
-            Column("facts", _facts, _facts, least=12, may_go=True),
+            PaneColumn("facts", _facts, _facts, least=12, may_go=True),
         ),
         lambda row: str(row["id"]),
     ),
@@ -215,7 +215,7 @@ def _rows(pane: Pane, snapshot: Snapshot) -> Iterator[Mapping[str, Any]]:
         yield from ({**row, "now": snapshot.at} for row in snapshot.recent)
 
 
-def lines_of(pane: Pane, state: State, snapshot: Snapshot) -> list[Line]:
+def lines_of(pane: Pane, state: TopState, snapshot: Snapshot) -> list[PaneLine]:
     """Return the rows of a pane in their order."""
     table = TABLES[pane]
     rows = [*_rows(pane, snapshot)]
@@ -226,7 +226,7 @@ def lines_of(pane: Pane, state: State, snapshot: Snapshot) -> list[Line]:
         known.sort(key=order, reverse=is_descending)
         rows = known + [row for row in rows if order(row) is None]
     return [
-        Line(
+        PaneLine(
             table.key(row),
             row,
             [printable(column.text(row)) for column in table.columns],
@@ -236,7 +236,7 @@ def lines_of(pane: Pane, state: State, snapshot: Snapshot) -> list[Line]:
     ]
 
 
-def position(pane: Pane, state: State, lines: Sequence[Line]) -> int:
+def position(pane: Pane, state: TopState, lines: Sequence[PaneLine]) -> int:
     """Return the place of the chosen row; -1 if there is no row."""
     key, place = state.chosen.get(pane, ("", 0))
     for number, line in enumerate(lines):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from txmux.cli.top.panes import TABLES, lines_of
-from txmux.cli.top.state import PANES, State
+from txmux.cli.top.state import PANES, TopState
 from txmux.errors import printable
 from txmux.telemetry.present import aligned, connection_counts, duration, rates
 
@@ -34,7 +34,7 @@ def text_of(snapshot: Snapshot) -> Iterator[str]:
 
 
 def _pane(pane: Pane, snapshot: Snapshot) -> Iterator[str]:
-    lines, columns = lines_of(pane, State(), snapshot), TABLES[pane].columns
+    lines, columns = lines_of(pane, TopState(), snapshot), TABLES[pane].columns
     yield f"{TABLES[pane].title}: {len(lines)}"
     if lines:
         rows = [[column.title for column in columns], *(line.cells for line in lines[:_MOST])]

@@ -11,8 +11,8 @@ from urllib.parse import quote, urlencode
 
 import attrs
 
-from txmux.cli.remote.errors import NobodyError, RefusedError, of_txmux
-from txmux.cli.top.state import Explain, Sent, Snapshot, Told
+from txmux.cli.remote.errors import NobodyError, OrderRefusedError, of_txmux
+from txmux.cli.top.state import Explain, Sent, Snapshot, WishResult
 from txmux.errors import printable
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class Polling:
     """
 
     def __init__(self, ask: Callable[..., Any], ready: Callable[[], object]) -> None:
-        self.news: SimpleQueue[Snapshot | Told] = SimpleQueue()
+        self.news: SimpleQueue[Snapshot | WishResult] = SimpleQueue()
         self._ask, self._ready = ask, ready
         self._filters: Mapping[str, str] = {}
         self._at_once = threading.Event()
@@ -111,7 +111,7 @@ class Polling:
     def _look(self) -> Snapshot:
         try:
             found = look(self._ask, self._filters)
-        except (NobodyError, RefusedError) as problem:
+        except (NobodyError, OrderRefusedError) as problem:
             why = f"trying again: {printable(' '.join(str(problem).splitlines()))}"
             return attrs.evolve(self._last, problem=why)
         self._history.append(found.status.get("rates") or {})
@@ -122,18 +122,18 @@ class Polling:
         self._tell(self._done(wish))
         self._at_once.set()
 
-    def _done(self, wish: Sent) -> Told:
+    def _done(self, wish: Sent) -> WishResult:
         try:
             with of_txmux():
                 if isinstance(wish, Explain):
                     path = f"/api/connections/{quote(wish.identity, safe='')}"
-                    return Told(connection=self._ask("GET", path, warn=_overlook))
+                    return WishResult(connection=self._ask("GET", path, warn=_overlook))
                 answer = self._ask("POST", wish.path, dict(wish.body), warn=_overlook)
-                return Told(printable(str(answer.get("changes", wish.what))))
-        except (NobodyError, RefusedError) as problem:
-            return Told(printable(" ".join(str(problem).splitlines())), is_bad=True)
+                return WishResult(printable(str(answer.get("changes", wish.what))))
+        except (NobodyError, OrderRefusedError) as problem:
+            return WishResult(printable(" ".join(str(problem).splitlines())), is_bad=True)
 
-    def _tell(self, news: Snapshot | Told) -> None:
+    def _tell(self, news: Snapshot | WishResult) -> None:
         self.news.put(news)
         self._ready()
 

@@ -9,7 +9,7 @@ import attrs
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["PANES", "Ask", "Explain", "Mode", "Pane", "Sent", "Snapshot", "State", "Told"]
+__all__ = ["PANES", "Ask", "Explain", "Mode", "Pane", "Sent", "Snapshot", "TopState", "WishResult"]
 
 Pane = Literal["connections", "routes", "servers", "ends"]
 PANES: tuple[Pane, ...] = ("connections", "routes", "servers", "ends")
@@ -70,7 +70,7 @@ class Explain:
 
 
 @attrs.frozen
-class Told:
+class WishResult:
     """What came of a wish: a line; or a connection with its explanation."""
 
     message: str = ""
@@ -82,7 +82,7 @@ Sent = Ask | Explain
 
 
 @attrs.frozen
-class State:
+class TopState:
     """What somebody wants to see.
 
     Attributes:
@@ -106,7 +106,7 @@ class State:
     mode: Mode = "browse"
     typed: str = ""
     question: Ask | None = None
-    told: Told = Told()
+    told: WishResult = WishResult()
     is_paused: bool = False
     is_over: bool = False
     scrolled: int = 0

@@ -20,8 +20,8 @@ from txmux.telemetry.present import EXPLAINED, explanation_of, short
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from txmux.cli.top.panes import Column
-    from txmux.cli.top.state import Pane, Snapshot, State
+    from txmux.cli.top.panes import PaneColumn
+    from txmux.cli.top.state import Pane, Snapshot, TopState
 
 __all__ = ["head_of", "screen", "sparkline", "widths_of"]
 
@@ -37,7 +37,7 @@ _WIDE = 170  # columns that are enough for two panes side by side
 _RATES = (("connections", "conn"), ("bytes_in", "in"), ("bytes_out", "out"))
 
 
-def screen(state: State, snapshot: Snapshot, width: int, height: int) -> list[Text]:
+def screen(state: TopState, snapshot: Snapshot, width: int, height: int) -> list[Text]:
     """Draw the screen.
 
     Args:
@@ -106,7 +106,7 @@ def sparkline(values: Sequence[float], width: int) -> str:
     return "".join(_BARS[min(7, int(value / most * 7.999))] for value in shown)
 
 
-def _foot(state: State, width: int) -> list[Text]:
+def _foot(state: TopState, width: int) -> list[Text]:
     told = Text(state.told.message, "bold red" if state.told.is_bad else "bold")
     if state.mode == "filter":
         asks = f"filter (Enter, Esc): {printable(state.typed)}"
@@ -125,7 +125,7 @@ def _foot(state: State, width: int) -> list[Text]:
     return [told, line]
 
 
-def _panes(state: State, snapshot: Snapshot, width: int, room: int) -> list[Text]:
+def _panes(state: TopState, snapshot: Snapshot, width: int, room: int) -> list[Text]:
     """Stack the panes; the one that is looked at has most of the room."""
     if width >= _WIDE and room >= 2 * _LEAST:
         return _side_by_side(state, snapshot, width, room)
@@ -138,7 +138,7 @@ def _panes(state: State, snapshot: Snapshot, width: int, room: int) -> list[Text
     return body
 
 
-def _side_by_side(state: State, snapshot: Snapshot, width: int, room: int) -> list[Text]:
+def _side_by_side(state: TopState, snapshot: Snapshot, width: int, room: int) -> list[Text]:
     """Put routes and servers beside each other, between connections and ends."""
     low = max(_LEAST, room // 4)
     above = low if state.pane == "ends" else room // 2
@@ -156,7 +156,7 @@ def _side_by_side(state: State, snapshot: Snapshot, width: int, room: int) -> li
     return [*top, *both, *_pane("ends", state, snapshot, width, below)]
 
 
-def _pane(pane: Pane, state: State, snapshot: Snapshot, width: int, height: int) -> list[Text]:
+def _pane(pane: Pane, state: TopState, snapshot: Snapshot, width: int, height: int) -> list[Text]:
     """Draw a pane of exactly this height."""
     if height <= 0:
         return []
@@ -188,7 +188,7 @@ def _pane(pane: Pane, state: State, snapshot: Snapshot, width: int, height: int)
     return [*drawn, *[Text()] * (height - len(drawn))][:height]
 
 
-def _title(pane: Pane, state: State, snapshot: Snapshot, count: int) -> str:
+def _title(pane: Pane, state: TopState, snapshot: Snapshot, count: int) -> str:
     parts = [f"{PANES.index(pane) + 1} {TABLES[pane].title}: {count}"]
     if pane == "connections":
         active = snapshot.status.get("connections", {}).get("active", 0)
@@ -203,7 +203,7 @@ def _title(pane: Pane, state: State, snapshot: Snapshot, count: int) -> str:
     return printable(", ".join(parts))
 
 
-def _titles(pane: Pane, state: State) -> list[str]:
+def _titles(pane: Pane, state: TopState) -> list[str]:
     by, is_descending = state.sorts.get(pane, (-1, False))
     return [
         column.title + ("↓" if is_descending else "↑") * (number == by)
@@ -212,7 +212,7 @@ def _titles(pane: Pane, state: State) -> list[str]:
 
 
 def _cells(
-    columns: Sequence[Column], shown: Sequence[int], widths: Sequence[int], cells: Sequence[str]
+    columns: Sequence[PaneColumn], shown: Sequence[int], widths: Sequence[int], cells: Sequence[str]
 ) -> str:
     drawn = []
     for number, width in zip(shown, widths, strict=True):
@@ -232,7 +232,7 @@ def _cut(cell: str, width: int) -> str:
 
 
 def widths_of(
-    columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int
+    columns: Sequence[PaneColumn], rows: Sequence[Sequence[str]], width: int
 ) -> tuple[list[int], list[int]]:
     """Share a width among columns: those that may go do so first, the last ones before others; then the widest are cut.
 

@@ -21,7 +21,7 @@ from txmux.processes.upgrade.successor import VERSION, Successor, UpgradeError
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
 
-    from txmux.admin.endpoint import Endpoints
+    from txmux.admin.endpoint import AdminEndpoints
     from txmux.processes.upgrade.worker_transfers import WorkerTransfers
     from txmux.serving.state import Told
     from txmux.telemetry.counting.counters import Counters
@@ -52,7 +52,7 @@ class Upgrade:
     def __init__(
         self,
         transfers: WorkerTransfers,
-        endpoints: Endpoints,
+        endpoints: AdminEndpoints,
         reactor: Any,
         command: Sequence[str] = (),
         seconds: float = _READY,

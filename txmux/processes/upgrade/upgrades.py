@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Awaitable, Callable, Iterable, Sequence
 
-    from txmux.admin.endpoint import Endpoints
+    from txmux.admin.endpoint import AdminEndpoints
     from txmux.errors import MuxError
     from txmux.processes.supervisor.counting import Counting
     from txmux.processes.upgrade.successor import Successor
@@ -80,7 +80,7 @@ class Upgrades:
         reload: Callable[[], Awaitable[Report]],
         notifier: Notifier,
         privilege: Privilege,
-        endpoints: Endpoints,
+        endpoints: AdminEndpoints,
         *,
         counters: Counters,
         counting: Counting,

@@ -31,8 +31,7 @@ from txmux.processes.workers.messages import Opened, Prepare, Start, close, name
 from txmux.serving.endpoints import open_ports
 from txmux.serving.serving import Serving
 from txmux.telemetry.access_log import open_log
-from txmux.telemetry.counting.process_counters import Layout as CountersLayout
-from txmux.telemetry.counting.process_counters import ProcessCounters
+from txmux.telemetry.counting.process_counters import CounterLayout, ProcessCounters
 from txmux.telemetry.lines import ServiceLog
 
 if TYPE_CHECKING:
@@ -102,11 +101,11 @@ class WorkerProcess:
 
         Args:
             descriptors: The memory, and what stays open for as long as this process may count.
-            told: See `CountersLayout`.
+            told: See `CounterLayout`.
         """
         try:
             memory, life = descriptors
-            self._column = ProcessCounters(read(CountersLayout, told), memory)
+            self._column = ProcessCounters(read(CounterLayout, told), memory)
         except (MuxError, ValueError) as problem:
             for descriptor in descriptors:
                 os.close(descriptor)
@@ -119,7 +118,7 @@ class WorkerProcess:
 
     def _count_more(self, places: dict[str, int], cells: int, gone: Sequence[str] = ()) -> None:
         """Make use of memory that the supervisor has made for other rules, and no more of what is gone."""
-        more = read(CountersLayout, {"places": places, "cells": cells})
+        more = read(CounterLayout, {"places": places, "cells": cells})
         known = self._column.layout
         for key in gone:
             known.places.pop(key, None)

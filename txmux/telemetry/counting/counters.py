@@ -21,7 +21,12 @@ from txmux.telemetry.counting.counter_groups import (
     live_on_server,
     undecided,
 )
-from txmux.telemetry.counting.process_counters import NO_ROUTE, Layout, ProcessCounters, keys_of
+from txmux.telemetry.counting.process_counters import (
+    NO_ROUTE,
+    CounterLayout,
+    ProcessCounters,
+    keys_of,
+)
 from txmux.telemetry.sharedmemory import grow, make
 
 if TYPE_CHECKING:
@@ -31,7 +36,7 @@ if TYPE_CHECKING:
 
     _Named = dict[str, dict[str, int]]
 
-__all__ = ["OWN", "Counters", "Reading"]
+__all__ = ["OWN", "Counters", "CountersReading"]
 
 OWN = 0
 """The column of the service's own process, if it serves."""
@@ -53,7 +58,7 @@ class Counters:
     """
 
     def __init__(self) -> None:
-        self.layout = Layout()
+        self.layout = CounterLayout()
         self.layout.extend([PROCESS.key()])
         self._columns: dict[int, ProcessCounters] = {}
         self._others: list[_Other] = []
@@ -141,13 +146,13 @@ class Counters:
         cells = self.cells(key) if key in self.layout.places else []
         return bool(cells) and live(cells) > 0
 
-    def read(self) -> Reading:
+    def read(self) -> CountersReading:
         """Return the numbers of this moment."""
         # Possibly in a thread of its own, while the rest goes on. A place that another one gets meanwhile is still that of the first.
         places, count = dict(self.layout.places), self.layout.cells
         columns = [column.tolist() for column in list(self._columns.values())]
         others = [_arranged(found, places, count) for found in self._before()]
-        return Reading(places, [*columns, *others])
+        return CountersReading(places, [*columns, *others])
 
     def _before(self) -> list[dict[str, list[int]]]:
         """Return what other programs have counted, block by block."""
@@ -218,7 +223,7 @@ class Counters:
         life, *files = descriptors
         if format == FORMAT:
             columns = [
-                ProcessCounters(Layout(**layout), file)
+                ProcessCounters(CounterLayout(**layout), file)
                 for layout, file in zip(layouts, files, strict=True)
             ]
             other = _Other(life, columns)
@@ -279,7 +284,7 @@ def _close(*descriptors: int) -> None:
         os.close(descriptor)
 
 
-class Reading:
+class CountersReading:
     """The numbers of one moment.
 
     Args:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from txmux.rules.model import Listener, Route, Rules
 
-__all__ = ["NO_ROUTE", "Layout", "ProcessCounters", "keys_of", "routes_of"]
+__all__ = ["NO_ROUTE", "CounterLayout", "ProcessCounters", "keys_of", "routes_of"]
 
 NO_ROUTE = ""
 """Stands for the route of connections that none has taken."""
@@ -69,7 +69,7 @@ def keys_of(rules: Rules) -> Iterator[str]:
 
 
 @attrs.define
-class Layout:
+class CounterLayout:
     """Where each block is. What has a place keeps it for as long as anybody may count there.
 
     Attributes:
@@ -125,8 +125,8 @@ class ProcessCounters:
         process: Counts for the process as a whole.
     """
 
-    def __init__(self, layout: Layout | None = None, descriptor: int | None = None) -> None:
-        self.layout = layout or Layout()
+    def __init__(self, layout: CounterLayout | None = None, descriptor: int | None = None) -> None:
+        self.layout = layout or CounterLayout()
         self.descriptor = descriptor
         self._own: dict[str, memoryview[int]] = {}
         self._cells = memoryview(b"").cast("Q")

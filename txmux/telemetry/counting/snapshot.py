@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from txmux.rules.model import Rules
     from txmux.telemetry.counting.counter_groups import Buckets, CounterGroup
-    from txmux.telemetry.counting.counters import Counters, Reading
+    from txmux.telemetry.counting.counters import Counters, CountersReading
 
 __all__ = [
     "Counts",
@@ -320,7 +320,7 @@ def counts_of(counters: Counters, rules: Rules) -> Counts:
     )
 
 
-def _listener(reading: Reading, name: str) -> ListenerTotals:
+def _listener(reading: CountersReading, name: str) -> ListenerTotals:
     cells = reading.cells(LISTENER.key(name))
     return ListenerTotals(
         name,
@@ -336,19 +336,19 @@ def _listener(reading: Reading, name: str) -> ListenerTotals:
     )
 
 
-def _sum(reading: Reading, rules: Rules) -> Sequence[int]:
+def _sum(reading: CountersReading, rules: Rules) -> Sequence[int]:
     """Add up all listeners."""
     cells = [reading.cells(LISTENER.key(listener.name)) for listener in rules.listeners]
     return [sum(same) for same in zip(*cells, strict=True)] or [0] * len(LISTENER.names)
 
 
-def _route(reading: Reading, listener: str, name: str) -> RouteTotals:
+def _route(reading: CountersReading, listener: str, name: str) -> RouteTotals:
     key = ROUTE.key(listener, name)
     last = reading.latest(key, _LAST)
     return RouteTotals(listener, name, last / 1000 if last else None, reading.cells(key))
 
 
-def _server(reading: Reading, backend: str, text: str) -> ServerTotals:
+def _server(reading: CountersReading, backend: str, text: str) -> ServerTotals:
     key = SERVER.key(backend, text)
     cells, check_time = reading.cells(key), reading.latest(key, SERVER.at["check time"])
     return ServerTotals(
