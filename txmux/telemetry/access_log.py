@@ -48,7 +48,7 @@ _PLAIN = re.compile(r"[!#-~]+", re.ASCII)  # printable, no blank, no double quot
 KEPT = 200
 """Connections that are kept."""
 CAPTURED = 64
-"""Bytes that are kept of what a client said first that no route took."""
+"""First bytes kept of a client that no route took."""
 
 
 class AccessLogError(MuxError):
@@ -56,19 +56,17 @@ class AccessLogError(MuxError):
 
 
 class AccessLog(Protocol):
-    """Where finished connections are told."""
+    """Where a line goes for each connection that has ended."""
 
     def write(self, record: ConnectionRecord, /) -> None:
-        """Report one connection; never raises."""
+        """Never raises."""
         ...
 
     def reopen(self) -> None:
-        """Open the file again, after it was moved away; never raises."""
+        """Open the file by its name again, after it was moved away; never raises."""
         ...
 
-    def close(self) -> None:
-        """Write no more."""
-        ...
+    def close(self) -> None: ...
 
 
 def as_text(record: ConnectionRecord) -> str:
@@ -97,7 +95,7 @@ def _datagrams(record: ConnectionRecord) -> str:
 
 
 def as_json(record: ConnectionRecord) -> str:
-    """Write a record as a JSON object on one line; absent values are ``null``."""
+    """Write a record as a JSON object on one line, with ``null`` for absent values."""
     return _to_json(fields_of(record))
 
 
@@ -160,7 +158,7 @@ def _text_value(text: str | None) -> str:
 
 
 def _plain_value(text: str | None) -> str:
-    return "-" if text is None else _quoted(text)  # hardly ever the same
+    return "-" if text is None else _quoted(text)  # not cached: each connection has another one
 
 
 _FORMATS = {"text": as_text, "json": as_json}
@@ -180,14 +178,13 @@ class ServiceAccessLog:
         self._format = _FORMATS[form]
 
     def write(self, record: ConnectionRecord) -> None:
-        """Log one event that holds the line."""
         _access.info("{line}", line=self._format(record))
 
     def reopen(self) -> None:
-        """Does nothing: the service's log is reopened by its owner."""
+        pass  # the owner of the service's log does that
 
     def close(self) -> None:
-        """Do nothing."""
+        pass
 
 
 class FileAccessLog:
@@ -196,7 +193,7 @@ class FileAccessLog:
     Args:
         path: The file; made if it is not there.
         form: How a line is written.
-        later: Calls something as soon as no more lines come for now; without it each is written at once.
+        later: Calls a function once the reactor's turn is over; without it, each line is written at once.
         owner: The user and group IDs that own the file if it is made.
 
     Raises:
@@ -311,7 +308,7 @@ class StandardOutputLog(FileAccessLog):
 
     @override
     def reopen(self) -> None:
-        """Do nothing: it has no name by which it could be opened."""
+        pass  # it has no name
 
     @override
     def close(self) -> None:
@@ -349,23 +346,23 @@ def open_log(
 
 @attrs.define
 class Recent:
-    """The last that have ended in one process."""
+    """The last connections of one process that did not end as they should."""
 
     _kept: deque[tuple[ConnectionRecord, bytes | None]] = attrs.field(
         factory=lambda: deque(maxlen=KEPT), init=False
     )
 
     def add(self, record: ConnectionRecord, first: bytes | None) -> None:
-        """Keep one.
+        """Add one.
 
         Args:
-            record: As the access log has it.
-            first: What the client said first, if no route took it; empty if that is not to be kept.
+            record: That of the access log.
+            first: The client's first bytes, if no route took it; empty with ``capture = no``.
         """
         self._kept.append((record, first))
 
     def as_json(self) -> list[dict[str, Any]]:
-        """Return them as values of JSON, the last one first, with the time of the end in seconds since 1970."""
+        """Return them as values of JSON, the newest first; ``ended`` is in seconds since 1970."""
         return [
             {
                 **fields_of(record),

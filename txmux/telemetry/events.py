@@ -1,4 +1,4 @@
-"""What happens in a process, told to whoever listens. It costs next to nothing while nobody does."""
+"""Events of connections and servers for `/api/events`. They cost next to nothing while no client listens."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["MOST", "Events", "Sampling", "server_event"]
 
 MOST = 100
-"""Events of connections in a second. Of more, the first ones are told, and how many were skipped."""
+"""Events of connections in a second; more are only counted, as skipped."""
 
 _SECOND = 1.0
 
@@ -29,26 +29,26 @@ _KNOWN_FIRST = ("id", "listener", "client", "local")
 
 
 class Sampling:
-    """Passes on no more events than anybody can read.
+    """Passes on at most `MOST` events a second.
 
     Args:
-        clock: Tells the time, and when the second is over.
-        sink: Is called with what is passed on.
+        clock: The reactor.
+        sink: Called with each event.
     """
 
     def __init__(self, clock: IReactorTime, sink: Sink) -> None:
         self._clock = clock
         self._sink = sink
         self._begun = 0.0
-        self._told = self._skipped = 0
+        self._passed = self._skipped = 0
         self._timer: IDelayedCall | None = None
 
     def pass_on(self, event: Event) -> None:
         """Pass an event on, unless there were too many in this second."""
         if self._clock.seconds() - self._begun >= _SECOND:
             self._next()
-        if self._told < MOST:
-            self._told += 1
+        if self._passed < MOST:
+            self._passed += 1
             self._sink(event)
             return
         self._skipped += 1
@@ -56,9 +56,9 @@ class Sampling:
             self._timer = self._clock.callLater(_SECOND, self._next)
 
     def forget(self) -> None:
-        """Begin anew, and tell nobody what was skipped."""
+        """Begin a new second without reporting what was skipped."""
         self._begun = self._clock.seconds()
-        self._told = self._skipped = 0
+        self._passed = self._skipped = 0
         timer, self._timer = self._timer, None
         if timer is not None and timer.active():
             timer.cancel()
@@ -71,13 +71,13 @@ class Sampling:
 
 
 class Events:
-    """What happens to connections and servers.
+    """Makes events and sends them to the listener.
 
     Args:
-        clock: Tells the time.
+        clock: The reactor.
 
     Attributes:
-        wanted: Whether anybody listens; to be asked first.
+        wanted: Whether there is a listener; callers look first, so that no event is made in vain.
     """
 
     def __init__(self, clock: IReactorTime) -> None:
@@ -89,27 +89,24 @@ class Events:
         """Send events to a listener; ``None`` ends that."""
         self._sink = sink
         self.wanted = sink is not None
-        if sink is None:  # the next one who listens was not there when these were skipped
+        if sink is None:  # the next listener was not there when these were skipped
             self._sampling.forget()
 
     def begun(self, record: ConnectionRecord) -> None:
-        self._tell("begin", {name: getattr(record, name) for name in _KNOWN_FIRST})
+        self._pass_on("begin", {name: getattr(record, name) for name in _KNOWN_FIRST})
 
     def decided(self, record: ConnectionRecord) -> None:
-        """Report a connection of which it is known where it is led."""
-        told = {name: getattr(record, name) for name in (*_KNOWN_FIRST, "route")}
-        told["detect_ms"] = None if record.detect_ms is None else round(record.detect_ms, 1)
-        self._tell("decide", {**told, "facts": dict(record.facts)})
+        values = {name: getattr(record, name) for name in (*_KNOWN_FIRST, "route")}
+        values["detect_ms"] = None if record.detect_ms is None else round(record.detect_ms, 1)
+        self._pass_on("decide", {**values, "facts": dict(record.facts)})
 
     def ended(self, record: ConnectionRecord) -> None:
-        """Report a connection that is over, as the access log does."""
-        self._tell("end", fields_of(record))
+        self._pass_on("end", fields_of(record))
 
     def server(self, event: Event) -> None:
-        """Report a server that has changed its state; these are never skipped."""
-        self._send(event)
+        self._send(event)  # never skipped
 
-    def _tell(self, kind: str, values: Event) -> None:
+    def _pass_on(self, kind: str, values: Event) -> None:
         if self._sink is not None:
             self._sampling.pass_on({"event": kind, "at": time.time(), **values})
 
@@ -121,7 +118,7 @@ class Events:
 def server_event(
     backend: str, server: str, address: str, before: str, state: str, why: str
 ) -> Event:
-    """Make the event of a server that has changed its state."""
+    """Return the event of a server that has changed its state."""
     return {
         "event": "server",
         "at": time.time(),

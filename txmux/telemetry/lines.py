@@ -1,4 +1,4 @@
-"""Writing lines to a descriptor without ever waiting for whoever reads them."""
+"""Writes lines to a descriptor without ever waiting for the reader."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
 
-_HELD = 256 * 1024  # bytes that are held for a reader that is slow
+_HELD = 256 * 1024  # bytes buffered for a slow reader
 _AT_ONCE = 256  # lines
-_SURE = 512  # bytes that a pipe or a terminal takes at once when it says that it takes some (POSIX, PIPE_BUF)
+_SURE = 512  # bytes that a writable pipe or terminal takes at once (POSIX, PIPE_BUF)
 
 
 _AGAIN = 0.1  # seconds between two tries to write what is held
@@ -27,20 +27,20 @@ _LAST = 1.0  # seconds that a slow reader has at the end
 
 
 class LineWriter:
-    """Writes whole lines, or none of a line.
+    """Writes whole lines only.
 
-    What a pipe, a terminal or a socket does not take at once is held, up to a limit; what is more is lost. What a file does
-    not take, since the disk is full, is lost, and a line that was begun is cut off again. May be used by several
-    threads, and by handlers of signals.
+    What a pipe, a terminal or a socket does not take at once is buffered up to a limit; further lines are lost. What a file does
+    not take, since the disk is full, is lost, and a line written in part is cut off again. Threads and handlers of signals may
+    use it.
 
     Args:
-        descriptor: Where to; it stays the caller's.
-        trouble: Is told why, when the first line is lost.
-        mended: Is told how many lines were lost, when it works again.
-        limit: Bytes that are held at most.
+        descriptor: The caller owns it.
+        trouble: Called with the reason when the first line is lost.
+        mended: Called with the number of lost lines once writing works again.
+        limit: Bytes to buffer.
 
     Attributes:
-        lost: The number of lines that were lost since it last worked.
+        lost: Lines lost since it last worked.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class LineWriter:
         return bool(self._lines)
 
     def write(self, lines: Iterable[bytes]) -> None:
-        """Write lines, each with what ends it; never raises, and never waits."""
+        """Write lines, each with its newline; never raises or waits."""
         for line in lines:
             if self._size + len(line) > self._limit:
                 self._lose(1, "nobody reads it")
@@ -76,9 +76,9 @@ class LineWriter:
         self.flush()
 
     def flush(self) -> bool:
-        """Write what is held, and tell whether all is written."""
+        """Write what is buffered, and return whether that is all."""
         stalled = False
-        # Whoever comes while somebody writes leaves the lines to them.
+        # A caller that comes during a write leaves its lines to that one.
         while self._lines and not stalled and self._writing.acquire(blocking=False):
             try:
                 stalled = not self._try()
@@ -90,10 +90,10 @@ class LineWriter:
         lost, self.lost = self.lost, 0
         if lost:
             self._mended(lost)
-        return not self._lines  # what is said of that may be one more
+        return not self._lines  # 'mended' may have written one more
 
     def finish(self, seconds: float) -> None:
-        """Write what is held, and wait for that, but no longer than this many seconds."""
+        """Write what is buffered, and wait for that at most this many seconds."""
         if not self.flush():
             queue = select.poll()
             queue.register(self._descriptor, select.POLLOUT)
@@ -104,7 +104,7 @@ class LineWriter:
                     return
 
     def move(self, descriptor: int) -> None:
-        """Go on with another descriptor, which stays the caller's as well."""
+        """Use another descriptor, which the caller owns, too."""
         self.flush()
         with self._writing:
             self._close()
@@ -113,7 +113,7 @@ class LineWriter:
         self.flush()
 
     def close(self) -> None:
-        """Write no more. What is still held is lost."""
+        """Stop writing; what is still buffered is lost."""
         self.flush()
         self._close()
 
@@ -125,7 +125,7 @@ class LineWriter:
             return False
 
     def _write_some(self) -> bool:
-        """Write some of the lines, and tell whether more can be written."""
+        """Write some of the lines, and return whether more can be written."""
         written = self._put(b"".join(list(islice(self._lines, _AT_ONCE))))
         left = written
         while left and len(self._lines[0]) <= left:
@@ -140,7 +140,7 @@ class LineWriter:
         return written > 0
 
     def _give_up(self, why: str) -> None:
-        """Lose what is held."""
+        """Drop what is buffered."""
         self._lose(len(self._lines), why)
         self._lines.clear()
         self._size = 0
@@ -149,7 +149,7 @@ class LineWriter:
         self._begun = 0
 
     def _cut(self) -> bool:
-        """Take what was written of a line away again, unless somebody has written behind it."""
+        """Cut off the part of a line that was written, unless another process has appended since."""
         try:
             end = os.lseek(self._descriptor, 0, os.SEEK_CUR)
             if os.fstat(self._descriptor).st_size != end:
@@ -168,7 +168,7 @@ class LineWriter:
 
 
 def _way_to(descriptor: int) -> tuple[Callable[[bytes], int], Callable[[], None]]:
-    """Return what writes to a descriptor without waiting, and tells how many bytes it took; and what ends that."""
+    """Return two functions: one that writes without waiting and returns how many bytes were taken, one that cleans up."""
     mode = os.fstat(descriptor).st_mode
     if stat.S_ISREG(mode):  # a file is never waited for
         return lambda data: os.write(descriptor, data), lambda: None
@@ -176,7 +176,7 @@ def _way_to(descriptor: int) -> tuple[Callable[[bytes], int], Callable[[], None]
         own = socket.socket(fileno=os.dup(descriptor))
         return lambda data: _tried(own.send, data, socket.MSG_DONTWAIT), own.close
     try:
-        # Not to block is a property of what was opened, which others have as well; so it is opened once more.
+        # O_NONBLOCK belongs to the open file, which other processes share; so it is opened once more.
         again = os.open(
             f"/proc/self/fd/{descriptor}", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
         )
@@ -202,11 +202,11 @@ _log = Logger()
 
 
 class ServiceLog:
-    """What log observers of Twisted's write to, in place of a file, which would wait for whoever reads.
+    """The file that Twisted's log observers write to, in place of one that would wait for the reader.
 
     Args:
-        file: Is written to no more while this is in use.
-        reactor: Tries again while something is held.
+        file: Not used by others meanwhile.
+        reactor: For further tries while lines are buffered.
     """
 
     encoding = "utf-8"
@@ -220,14 +220,13 @@ class ServiceLog:
         reactor.addSystemEventTrigger("after", "shutdown", self._writer.finish, _LAST)
 
     def write(self, text: str) -> None:
-        """Write one event."""
         self._writer.write([text.encode(errors="replace")])
         if self._writer.is_holding and not self._is_waiting:
             self._is_waiting = True
             self._reactor.callFromThread(self._wait)  # whatever thread this is
 
     def flush(self) -> None:
-        """Does nothing: each line is written as soon as possible."""
+        pass  # each line is written as soon as possible
 
     def _wait(self) -> None:
         self._reactor.callLater(_AGAIN, self._try)
@@ -240,4 +239,4 @@ class ServiceLog:
 
 
 def _tell(lost: int) -> None:
-    _log.warn("nobody took the lines of this log for a while; {count} are lost", count=lost)
+    _log.warn("this log was not read for a while; {count} lines are lost", count=lost)

@@ -65,9 +65,5 @@ LimitName = Literal[
 
 
 def understood(reason: object) -> EndReason:
-    """Return a reason that another process has told, which may be of a version that has others.
-
-    Returns:
-        The same; ``error`` if nobody here knows it.
-    """
+    """Return a reason that another process has sent; ``error`` if this version does not know it."""
     return _ALL.get(reason, "error") if isinstance(reason, str) else "error"

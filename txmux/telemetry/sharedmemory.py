@@ -1,4 +1,4 @@
-"""Memory that several processes share: a file without a name, which each of them maps."""
+"""Memory shared by several processes: a file without a name that each of them maps."""
 
 from __future__ import annotations
 
@@ -19,22 +19,19 @@ _SEAL_SEAL, _SEAL_SHRINK = 1, 2
 
 
 class SharedMemoryError(MuxError):
-    """There is less memory than the process that made it says."""
+    """There is less memory than its creator says."""
 
 
 def make(name: str) -> int:
-    """Make a file in memory, where the system has such, that is gone when nobody has it open any more.
+    """Create a file in memory where the system has such, else a temporary one without a name; return its descriptor.
 
-    It may grow, but not shrink: whoever reads memory that another process has cut off is ended by SIGBUS.
+    It can grow but not shrink: a process that reads memory behind the end of its file gets SIGBUS.
 
     Args:
-        name: For people who look at the process.
-
-    Returns:
-        Its descriptor.
+        name: As shown in ``/proc/PID/maps``.
 
     Raises:
-        OSError: There can be no file.
+        OSError: It cannot be created.
     """
     made = _in_memory(name) if sys.platform == "linux" else -1
     if made < 0:
@@ -52,19 +49,19 @@ def _in_memory(name: str) -> int:
     try:
         if hasattr(os, "memfd_create"):
             return os.memfd_create(name, flags)
-        # Python does not have it where it was built with an older C library, as those of uv and conda were.
-        import ctypes  # noqa: PLC0415 - hardly anybody needs it
+        # Builds of Python with an older C library, such as those of uv and conda, lack it.
+        import ctypes  # noqa: PLC0415 - as this comment says
 
         return int(ctypes.CDLL(None).memfd_create(name.encode(), flags))
-    except (AttributeError, OSError):  # nor does the system, or does not permit it
+    except (AttributeError, OSError):  # the system lacks or forbids it
         return -1
 
 
 def grow(descriptor: int, size: int) -> None:
-    """Let a file have at least this many bytes; whoever shares it may have made it larger already.
+    """Make a file at least this many bytes long; another process may have made it longer already.
 
     Raises:
-        OSError: It cannot be as large.
+        OSError: It cannot be that long.
     """
     if os.fstat(descriptor).st_size < size:
         with suppress(PermissionError):  # it has become larger meanwhile, and cannot shrink
@@ -72,11 +69,11 @@ def grow(descriptor: int, size: int) -> None:
 
 
 def mapped(descriptor: int, size: int) -> memoryview:
-    """Map a file; the memory is given back with the last that uses it.
+    """Map a file; the mapping is freed with the last view of it.
 
     Args:
         descriptor: Of the file.
-        size: Bytes, from its beginning; at least one.
+        size: Bytes from its beginning, at least one.
 
     Raises:
         SharedMemoryError: There are fewer.

@@ -1,7 +1,7 @@
-"""What is counted of each listener, route, backend, server and process, and in which of its cells.
+"""The cells in which a listener, route, backend, server or process is counted.
 
-All of it only grows. What there is at present, such as live connections, is the difference of what has come and what has gone, so that
-nobody ever has to subtract in a cell.
+Cells only grow. What exists now, such as live connections, is the difference of cells, so none is ever decremented, and the numbers
+stay right when a process is killed.
 """
 
 from __future__ import annotations
@@ -53,13 +53,13 @@ _LONG = (0.1, 0.5, 1, 5, 10, 30, 60, 300, 600, 1800, 3600, 14_400, 43_200, 86_40
 
 @attrs.frozen
 class Buckets:
-    """A histogram: its first cell has the sum of what was observed, and each of the others how much was in a bucket.
+    """A histogram: a cell with the sum of the observed values, then one for each bucket with their number.
 
     Attributes:
-        name: That of its cells.
-        bounds: The highest value of each bucket but the last, which has no bound; in what is observed.
-        base: How many of those make one of the unit that readers are told.
-        parts: How many parts of one the sum is counted in.
+        name: The beginning of its cells' names.
+        bounds: The highest value of each bucket but the last, in the unit that is observed.
+        base: Observed units in one reported unit: 1000 for milliseconds reported as seconds.
+        parts: Parts of an observed unit in which the sum is counted.
     """
 
     name: str
@@ -68,7 +68,6 @@ class Buckets:
     parts: int = 1
 
     def cells(self) -> list[str]:
-        """Name the cells."""
         return [
             f"{self.name} sum",
             *(f"{self.name} {bound:g}" for bound in self.bounds),
@@ -83,17 +82,17 @@ CONNECT = attrs.evolve(DETECT, name="connect")
 DURATION = Buckets("duration", tuple(1000 * seconds for seconds in _LONG), base=1000, parts=1000)
 """Milliseconds from accept to the end."""
 DETECT_BYTES = Buckets("bytes", tuple(2**power for power in range(16)))
-"""Bytes that the client had sent when it was decided."""
+"""Bytes that the client had sent at the decision."""
 
 
 @attrs.frozen
 class CounterGroup:
-    """The cells that one thing has.
+    """The cells of a listener, of a route, and so on.
 
     Attributes:
-        kind: What it is for.
-        names: The cells in their order.
-        at: Where each is.
+        kind: Whose they are: ``listener``.
+        names: The cells in order.
+        at: The position of each.
     """
 
     kind: str
@@ -101,15 +100,15 @@ class CounterGroup:
     at: Mapping[str, int] = attrs.field(init=False, repr=False)
 
     @at.default
-    def _places(self) -> Mapping[str, int]:
+    def _positions(self) -> Mapping[str, int]:
         return {name: position for position, name in enumerate(self.names)}
 
     def key(self, *names: str) -> str:
-        """Name one of those that there are of it, by the names of sections, in which there is no new line."""
+        """Return the key of one listener, route …: its kind and names of sections, which have no newline."""
         return "\n".join((self.kind, *names))
 
     def those(self, prefix: str) -> Mapping[str, int]:
-        """Return where the cells are whose names begin with a word, by the rest of their names."""
+        """Return the positions of the cells whose names begin with a word, by the rest of the name."""
         return {
             name.removeprefix(f"{prefix} "): at
             for name, at in self.at.items()
@@ -180,7 +179,7 @@ BLOCKS: Mapping[str, CounterGroup] = {
 FORMAT = hashlib.blake2b(
     repr([(block.kind, block.names) for block in BLOCKS.values()]).encode(), digest_size=8
 ).hexdigest()
-"""The same in all versions that have the same cells in the same places."""
+"""The same in all versions with the same cells in the same order."""
 
 
 _ACCEPTED, _ADOPTED, _GONE, _UNDECIDED_GONE = (
@@ -208,36 +207,23 @@ def ended(listener: Cells) -> int:
 
 
 def live(listener: Cells) -> int:
-    """Count those that there are.
-
-    Args:
-        listener: The cells of a listener, as in the following ones, too.
-    """
-    # What has gone is read first: others count meanwhile, and there is nothing less than none.
+    """Return a listener's live connections, by its cells."""
+    # What has gone is read first: others count meanwhile, and the result must not be negative.
     gone = ended(listener) + listener[_GONE]
     return max(0, listener[_ACCEPTED] + listener[_ADOPTED] - gone)
 
 
 def undecided(listener: Cells) -> int:
-    """Count those of them of which it is not known where they are led."""
+    """Return a listener's live connections without a decision."""
     known = decided(listener) + listener[_UNDECIDED_GONE]
     return max(0, listener[_ACCEPTED] - known)
 
 
 def live_on_route(route: Cells) -> int:
-    """Count those that a route has taken, and no other one after it.
-
-    Args:
-        route: The cells of a route.
-    """
+    """Return a route's live connections; one that went on to an inner route is that one's."""
     gone = sum(route[_ENDED]) + route[_LEFT]
     return max(0, route[_MATCHES] + route[_ROUTE_ADOPTED] - gone)
 
 
 def live_on_server(server: Cells) -> int:
-    """Count the connections to a server.
-
-    Args:
-        server: The cells of a server.
-    """
     return max(0, server[_CONNECTED] + server[_SERVER_ADOPTED] - server[_RELEASED])
