@@ -11,8 +11,7 @@ from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.admin.asking import JSON, AdminCase, request
-from txmux.admin.guard import AdminGuard, Caller
-from txmux.admin.resource import RefusedError
+from txmux.admin.guard import AdminGuard, Caller, RefusedError
 from txmux.rules.lint.warnings import lint
 
 TOKEN = "the-secret-of-this-test"

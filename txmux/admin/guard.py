@@ -17,10 +17,10 @@ import attrs
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.logger import Logger
 
-from txmux.admin.resource import RefusedError
+from txmux.errors import MuxError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from twisted.internet.interfaces import IAddress
 
@@ -36,6 +36,29 @@ _log = Logger()
 _CREDENTIALS = struct.Struct("3i")
 """``struct ucred`` of unix(7): process, user and group."""
 _IPV6_PREFIX = 64  # bits that all addresses of one client may have in common
+
+
+class RefusedError(MuxError):
+    """A request that is not answered as its client wishes.
+
+    Args:
+        status: The HTTP status.
+        message: Why, and what would be right; the client reads it.
+        errors: More about it, one line each.
+        headers: Of the answer.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        errors: Sequence[str] = (),
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.errors = errors
+        self.headers = dict(headers or {})
 
 
 class Tries:

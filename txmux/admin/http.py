@@ -11,8 +11,8 @@ from twisted.internet.protocol import Protocol, ServerFactory, connectionDone
 from twisted.web.http import HTTPChannel, Request
 from typing_extensions import override
 
-from txmux.admin.guard import Caller, network_of
-from txmux.admin.resource import ApiAnswer, RefusedError
+from txmux.admin.guard import Caller, RefusedError, network_of
+from txmux.admin.resource import ApiAnswer
 from txmux.admin.site import headers_of
 from txmux.net.sockets.transport import waiting
 

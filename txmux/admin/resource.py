@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import attrs
 
-from txmux.errors import MuxError
+from txmux.admin.guard import RefusedError
 from txmux.rules.problems import joined, suggestion
 
 if TYPE_CHECKING:
@@ -147,29 +147,6 @@ class Resource:
     def variables(self) -> list[str]:
         """The names of the parts that vary."""
         return re.findall(r"\{(\w+)\}", self.path)
-
-
-class RefusedError(MuxError):
-    """A request that is not answered as its client wishes.
-
-    Args:
-        status: The HTTP status.
-        message: Why, and what would be right; the client reads it.
-        errors: More about it, one line each.
-        headers: Of the answer.
-    """
-
-    def __init__(
-        self,
-        status: int,
-        message: str,
-        errors: Sequence[str] = (),
-        headers: Mapping[str, str] | None = None,
-    ) -> None:
-        super().__init__(message)
-        self.status = status
-        self.errors = errors
-        self.headers = dict(headers or {})
 
 
 def only_values(parameters: Mapping[str, Sequence[str]]) -> dict[str, str]:

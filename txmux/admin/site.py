@@ -15,8 +15,8 @@ from urllib.parse import parse_qs, unquote
 from twisted.logger import Logger
 
 from txmux.admin.api import bans, browser, changes, connections, metrics, openapi, reports
-from txmux.admin.guard import AdminGuard
-from txmux.admin.resource import FORM, JSON, ApiAnswer, Query, RefusedError, Resource
+from txmux.admin.guard import AdminGuard, RefusedError
+from txmux.admin.resource import FORM, JSON, ApiAnswer, Query, Resource
 from txmux.errors import printable
 from txmux.wire.jsontext import parse_json
 

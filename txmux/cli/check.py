@@ -84,7 +84,6 @@ def _connect(several: list[Rules]) -> list[Reached]:
     from twisted.internet.defer import Deferred  # noqa: PLC0415
 
     from txmux.backends.health.tryout import try_servers  # noqa: PLC0415
-    from txmux.cli.check import reached  # noqa: PLC0415
 
     every: list[Reached] = []
 

@@ -82,7 +82,7 @@ def backends_document(
         if one["check"] is not None
     }
     totals = {(one.backend, one.server): one for one in counts.servers}
-    stale = counts.gauges.stale_told()
+    stale = counts.gauges.stale_ages()
     listed = []
     for backend in {one.name: one for one in backends_of(_outcomes(rules))}.values():
         servers = []

@@ -23,7 +23,7 @@ _KINDS: dict[str, tuple[type, ...]] = {
 
 @attrs.define
 class ConnectionRecord:
-    """The story of one connection. It fills while the connection lives; the access log gets it at the end.
+    """Facts of one connection. It is filled while the connection lives, and written to the access log at its end.
 
     Attributes:
         time: When the client was accepted, seconds since the epoch.
@@ -67,7 +67,7 @@ class ConnectionRecord:
 
     @property
     def is_clean(self) -> bool:
-        """Whether it ended as it should. That of a flow is seen only by its silence."""
+        """Whether it ended as it should. A flow's end shows only by its silence."""
         return self.reason in {"done", "handed-over"} or (
             self.datagrams_in is not None and self.reason == "idle-timeout"
         )
@@ -80,7 +80,7 @@ _TYPES = [
 
 
 def check_types(record: ConnectionRecord) -> None:
-    """See that a record from another process has values that a record can have: at its end it would be too late.
+    """Check the types of a record from another process, since at its end it would be too late.
 
     Raises:
         TypeError: One is of another type.

@@ -9,15 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from txmux.access.bans import Ban, BanError, banned_network
 from txmux.admin.api.openapi import body, ref
-from txmux.admin.resource import (
-    ApiAnswer,
-    Query,
-    RefusedError,
-    Resource,
-    check_names,
-    text,
-    whole_number,
-)
+from txmux.admin.guard import RefusedError
+from txmux.admin.resource import ApiAnswer, Query, Resource, check_names, text, whole_number
 from txmux.control.connection_row import Positive
 from txmux.net.turns import Turns
 

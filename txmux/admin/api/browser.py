@@ -5,7 +5,8 @@ from __future__ import annotations
 from html import escape
 from importlib.resources import files
 
-from txmux.admin.resource import HTML, ApiAnswer, Query, RefusedError, Resource, needs
+from txmux.admin.guard import RefusedError
+from txmux.admin.resource import HTML, ApiAnswer, Query, Resource, needs
 
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "

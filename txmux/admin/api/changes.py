@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated
 
 from txmux.admin.api.openapi import body, ref
+from txmux.admin.guard import RefusedError
 from txmux.admin.resource import (
     ApiAnswer,
     Query,
-    RefusedError,
     Resource,
     boolean,
     check_names,

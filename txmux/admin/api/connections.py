@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
 from txmux.admin.api.openapi import Schema, body, ref, schema_of
-from txmux.admin.resource import JSON, ApiAnswer, Query, RefusedError, Resource, only_values
+from txmux.admin.guard import RefusedError
+from txmux.admin.resource import JSON, ApiAnswer, Query, Resource, only_values
 from txmux.control.filters import EVERY, FilterError, Filters, Page, is_identity
 from txmux.net.turns import Turns
 from txmux.telemetry.record import STATES

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from txmux.admin.api.connections import incomplete
 from txmux.admin.api.openapi import body, ref
-from txmux.admin.resource import ApiAnswer, Query, RefusedError, Resource, check_names, text
+from txmux.admin.guard import RefusedError
+from txmux.admin.resource import ApiAnswer, Query, Resource, check_names, text
 from txmux.control.documents import rules_document
 from txmux.control.report import UnknownError
 from txmux.errors import OptionError

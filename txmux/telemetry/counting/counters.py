@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 __all__ = ["OWN", "Counters", "CountersReading"]
 
 OWN = 0
-"""The column of the service's own process, if it serves."""
+"""The number of the service's own process, if it serves."""
 
 _CRASHED = ROUTE.at["ended crashed"]
 _GONE, _UNDECIDED_GONE = LISTENER.at["gone"], LISTENER.at["undecided gone"]
@@ -48,13 +48,13 @@ _LAST = ROUTE.at["last match"]
 
 
 class Counters:
-    """Has a `ProcessCounters` for each process that serves or has served, and adds them up.
+    """Has a `ProcessCounters` (a column) for each process that serves or has served, and adds them up.
 
-    Numbers only grow: a process that takes the place of another one goes on in its column. What is in no rules any more keeps its place
-    until no connection can count there.
+    Numbers only grow: the successor of a process continues in its column. A block of removed rules stays until no connection can
+    count there.
 
     Attributes:
-        layout: Where everything is, in every column.
+        layout: Where each block is, in every column.
     """
 
     def __init__(self) -> None:
@@ -63,21 +63,21 @@ class Counters:
         self._columns: dict[int, ProcessCounters] = {}
         self._others: list[_Other] = []
         self._pipe: tuple[int, int] | None = None
-        # What programs have counted that could not hand over their memory, or have ended.
+        # Sums of programs that have ended, or could not hand over their memory.
         self._past: list[dict[str, list[int]]] = []
-        # The first version of the rules that has something, and the last one, of what rules do not have any more.
+        # By key, the first version of the rules with it; and the last one, if they are removed.
         self._since: dict[str, int] = {}
         self._until: dict[str, int] = {}
-        # Places that nobody has, by the kind of their blocks.
+        # Free blocks, by their kind.
         self._spare: dict[str, list[int]] = {}
         self._versions: frozenset[int] | None = None
 
     def extend(self, rules: Rules, number: int = 0) -> None:
-        """Make room for what rules count, too.
+        """Add blocks for rules.
 
         Args:
-            rules: Those that are to hold.
-            number: Of the version of the rules that hold until then.
+            rules: The next ones.
+            number: The version of the current ones.
         """
         needed = {PROCESS.key(): None, **dict.fromkeys(keys_of(rules))}
         for key in needed:
@@ -91,12 +91,12 @@ class Counters:
         }
 
     def forget(self, versions: Collection[int]) -> None:
-        """Let others have the places of what is in no rules any more that hold for anybody.
+        """Free the blocks of rules that no connection uses, now and at the call before.
 
-        A connection on its way to another process is not seen for a moment, so those of the last time are taken to hold, too.
+        A connection that is being handed to another process is missing from `versions` for a moment; hence the call before.
 
         Args:
-            versions: The numbers of all versions of the rules that hold for a connection, or for the next one, in any process.
+            versions: The versions of the rules in use by a connection or for new ones, in any process.
         """
         before, self._versions = self._versions, frozenset(versions)
         if before is None:
@@ -126,7 +126,7 @@ class Counters:
         column.use()
 
     def column(self, number: int) -> ProcessCounters:
-        """Return the column of a process; the same one for all that come after each other under that number."""
+        """Return the column of a process; its successors under that number have the same one."""
         column = self._columns.get(number)
         if column is None:
             descriptor = make("txmux counters")
@@ -135,7 +135,7 @@ class Counters:
         return column
 
     def cells(self, key: str) -> list[int]:
-        """Add up the cells of one thing; see `read` for many."""
+        """Add up the cells of one key; for many, use `read`."""
         blocks = [column.block(key).tolist() for column in self._columns.values()]
         blocks += [found[key] for found in self._before() if key in found]
         return [sum(cells) for cells in zip(*blocks, strict=True)]
@@ -147,15 +147,15 @@ class Counters:
         return bool(cells) and live(cells) > 0
 
     def read(self) -> CountersReading:
-        """Return the numbers of this moment."""
-        # Possibly in a thread of its own, while the rest goes on. A place that another one gets meanwhile is still that of the first.
+        """Return the numbers of this moment. May run in a thread."""
+        # In a copy of the layout, a block that is reused meanwhile still belongs to its old key.
         places, count = dict(self.layout.places), self.layout.cells
         columns = [column.tolist() for column in list(self._columns.values())]
         others = [_arranged(found, places, count) for found in self._before()]
         return CountersReading(places, [*columns, *others])
 
     def _before(self) -> list[dict[str, list[int]]]:
-        """Return what other programs have counted, block by block."""
+        """Return what other programs have counted, by keys."""
         self.others_ended()
         columns = (column for other in self._others for column in other.columns)
         return [*self._past, *map(_blocks, columns)]
@@ -163,13 +163,10 @@ class Counters:
     # Processes that end.
 
     def ended(self, number: int) -> int:
-        """Count the connections as ended that a process had which is gone.
+        """Count the connections of a dead process as ended, and return their number.
 
         Args:
             number: Of its column.
-
-        Returns:
-            How many there were.
         """
         column = self._columns.get(number)
         return 0 if column is None else _settle(column)
@@ -178,7 +175,7 @@ class Counters:
 
     @property
     def life(self) -> int:
-        """The end of a pipe that each process has open which counts here; whoever reads from it learns when all have ended."""
+        """The writing end of a pipe that each process of this program keeps open; its reader sees when all have ended."""
         return self._both_ends()[1]
 
     def _both_ends(self) -> tuple[int, int]:
@@ -189,13 +186,13 @@ class Counters:
         return self._pipe
 
     def handed_over(self) -> list[tuple[dict[str, Any], list[int]]]:
-        """Return what `take_over` of the program needs that goes on with this, as values of JSON, and the files that belong to it.
+        """Return the arguments of `take_over` in the next program, as values of JSON, and the descriptors that go with them.
 
-        Both count in the same memory then, so that what still happens here is seen there. There is one for this program, and one
-        for each before it that has not ended, since each will end by itself.
+        Both programs map the same memory then, so the next one sees what still happens here. There is one item for this program, and one
+        for each before it that still runs, since each ends by itself.
 
         Raises:
-            OSError: There is no descriptor for it.
+            OSError: There is no descriptor left.
         """
         self.others_ended()
         past = [_named(found) for found in self._past]
@@ -210,14 +207,14 @@ class Counters:
         all: Sequence[_Named],  # noqa: A002 - the name in the message
         format: str = "",  # noqa: A002 - as above
     ) -> None:
-        """Go on with what another program has counted.
+        """Continue the numbers of another program.
 
         Args:
-            descriptors: The end of its pipe and its files, which belong to this from now on.
-            layouts: Where everything is in each of them.
-            past: What it goes on with itself, by the names of cells.
-            all: What is in the files, in the same way: of use if this program has other cells.
-            format: Tells whether it has.
+            descriptors: The reading end of its pipe and its files, which this object owns from now on.
+            layouts: Of each file.
+            past: The sums that it has from others, by the names of cells.
+            all: What is in the files, likewise: for a program with other cells.
+            format: `FORMAT` there.
         """
         self._past += map(_read, past)
         life, *files = descriptors
@@ -231,14 +228,14 @@ class Counters:
             self._others.append(other)
         else:
             _close(*descriptors)
-            # Connections that move here are counted here, and the others are not seen.
+            # Connections that move here are counted here; the others are not seen.
             self._past += [_without_live(_read(named)) for named in all]
         self.layout.extend(key for found in self._before() for key in found)
         for column in self._columns.values():
             self._grow(column)
 
     def others_ended(self) -> None:
-        """Keep the sums of programs that have ended, with whatever connections they had."""
+        """Keep only the sums of programs that have ended."""
         for other in [one for one in self._others if one.has_ended()]:
             self._others.remove(other)
             for column in other.columns:
@@ -250,18 +247,18 @@ class Counters:
 
 @attrs.define(eq=False)
 class _Other:
-    """A program whose place was taken, but that may still count.
+    """A program that has been replaced and may still count.
 
     Attributes:
-        life: The end of its pipe that is read.
-        columns: Those of its processes.
+        life: The reading end of its pipe.
+        columns: Of its processes.
     """
 
     life: int
     columns: list[ProcessCounters]
 
     def has_ended(self) -> bool:
-        """Return whether none of its processes is left."""
+        """Whether all of its processes have ended."""
         try:
             return not os.read(self.life, 1)
         except BlockingIOError:
@@ -269,14 +266,14 @@ class _Other:
 
     def handed_over(self, past: Sequence[_Named] = ()) -> tuple[dict[str, Any], list[int]]:
         """See `Counters.handed_over`."""
-        told = {
+        arguments = {
             "format": FORMAT,
             "layouts": [attrs.asdict(column.layout) for column in self.columns],
             "past": list(past),
             "all": [_named(_blocks(column)) for column in self.columns],
         }
         files = [column.descriptor for column in self.columns if column.descriptor is not None]
-        return told, [self.life, *files]
+        return arguments, [self.life, *files]
 
 
 def _close(*descriptors: int) -> None:
@@ -288,12 +285,12 @@ class CountersReading:
     """The numbers of one moment.
 
     Args:
-        places: Where everything is.
+        positions: The first cell of each key.
         columns: The cells of each process.
     """
 
-    def __init__(self, places: Mapping[str, int], columns: Sequence[list[int]]) -> None:
-        self._places = places
+    def __init__(self, positions: Mapping[str, int], columns: Sequence[list[int]]) -> None:
+        self._positions = positions
         self._columns = columns
         first, *others = columns
         for other in others:
@@ -301,29 +298,31 @@ class CountersReading:
         self._sums = first
 
     def cells(self, key: str) -> Sequence[int]:
-        """Return the cells of something, added up."""
+        """Return the cells of a key, added up."""
         size = len(BLOCKS[key.partition("\n")[0]].names)
-        start = self._places.get(key)
+        start = self._positions.get(key)
         return [0] * size if start is None else self._sums[start : start + size]
 
     def latest(self, key: str, position: int) -> int:
-        """Return the highest of a cell that does not count, but notes a time."""
-        start = self._places.get(key)
+        """Return the highest value of a cell that holds a time."""
+        start = self._positions.get(key)
         return 0 if start is None else max(cells[start + position] for cells in self._columns)
 
 
-def _arranged(blocks: Mapping[str, list[int]], places: Mapping[str, int], count: int) -> list[int]:
-    """Put blocks where they are in a column with this many cells; what has no place there is left out."""
+def _arranged(
+    blocks: Mapping[str, list[int]], positions: Mapping[str, int], count: int
+) -> list[int]:
+    """Lay out blocks as in a column with this many cells; unknown keys are left out."""
     cells = [0] * count
     for key, block in blocks.items():
-        start = places.get(key)
+        start = positions.get(key)
         if start is not None:
             cells[start : start + len(block)] = block
     return cells
 
 
 def _settle(column: ProcessCounters) -> int:
-    """Count all as ended that has not, in the column of a process that is gone; give the number of connections."""
+    """Count all connections in the column of a dead process as ended, and return their number."""
     unrouted: dict[str, int] = {}
     lost = 0
     for key in column.layout.places:
@@ -347,7 +346,7 @@ def _settle(column: ProcessCounters) -> int:
 
 
 def _blocks(column: ProcessCounters) -> dict[str, list[int]]:
-    """Return all blocks of a column in which something has been counted."""
+    """Return the blocks of a column that are not all zero."""
     cells, found = column.tolist(), {}
     for key, start in column.layout.places.items():
         block = cells[start : start + len(BLOCKS[key.partition("\n")[0]].names)]
@@ -357,7 +356,7 @@ def _blocks(column: ProcessCounters) -> dict[str, list[int]]:
 
 
 def _named(blocks: dict[str, list[int]]) -> _Named:
-    """Name the cells, for programs that may have others."""
+    """Name the cells, for a program that may have others."""
     return {
         key: {
             name: cell
@@ -369,7 +368,7 @@ def _named(blocks: dict[str, list[int]]) -> _Named:
 
 
 def _read(named: _Named) -> dict[str, list[int]]:
-    """Read what `_named` gave; what this program does not know is left out."""
+    """Undo `_named`; unknown keys and cells are left out."""
     return {
         key: [int(cells.get(name, 0)) for name in BLOCKS[kind].names]
         for key, cells in named.items()
@@ -378,7 +377,7 @@ def _read(named: _Named) -> dict[str, list[int]]:
 
 
 def _without_live(blocks: dict[str, list[int]]) -> dict[str, list[int]]:
-    """Count all that has not ended as gone elsewhere."""
+    """Count all that is live as gone elsewhere."""
     for key, cells in blocks.items():
         kind = key.partition("\n")[0]
         if kind == LISTENER.kind:
@@ -392,7 +391,7 @@ def _without_live(blocks: dict[str, list[int]]) -> dict[str, list[int]]:
 
 
 def _added(several: Sequence[dict[str, list[int]]]) -> dict[str, list[int]]:
-    """Make one of several, so that many upgrades take no more memory than one."""
+    """Add up several sums, so that many upgrades take no more memory than one."""
     found: dict[str, list[int]] = {}
     for blocks in several:
         for key, block in blocks.items():

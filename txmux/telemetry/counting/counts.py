@@ -1,4 +1,4 @@
-"""What counts: objects that are found once, when rules are read, and add to their cells for each connection."""
+"""Objects that add to the cells for each connection; they are looked up once, when rules become a configuration."""
 
 from __future__ import annotations
 
@@ -76,17 +76,15 @@ class RouteCounts:
         self.cells = cells
 
     def matched(self, record: ConnectionRecord) -> None:
-        """Count a client that the route has taken."""
         cells = self.cells
         cells[_MATCHES] += 1
         cells[_LAST] = int(record.time * 1000)
 
     def would_have_matched(self) -> None:
-        """Count a client that the route would have taken if it were not a dry run."""
         self.cells[_DRY] += 1
 
     def left(self) -> None:
-        """Count a connection that another route has taken after this one, or another process."""
+        """An inner route has taken the connection after this one, or another process has."""
         self.cells[_LEFT] += 1
 
 
@@ -108,11 +106,9 @@ class ListenerCounts:
         self.cells[_ACCEPTED] += 1
 
     def refused(self, limit: LimitName) -> None:
-        """Count one that was not let in."""
         self.cells[_REFUSED[limit]] += 1
 
     def decided(self, record: ConnectionRecord) -> None:
-        """Count one of which it is known now where it is led."""
         cells = self.cells
         milliseconds, said = record.detect_ms or 0.0, record.bytes_in
         cells[_DETECT + 1 + bisect_left(_DETECT_BOUNDS, milliseconds)] += 1
@@ -139,11 +135,11 @@ class ListenerCounts:
         self.cells[_LOST] += count
 
     def cut(self, count: int) -> None:
-        """Count datagrams that were dropped since they were longer than any that can be taken."""
+        """Datagrams were dropped because they are longer than the buffer."""
         self.cells[_CUT] += count
 
     def over(self, route: RouteCounts, record: ConnectionRecord, reason: EndReason) -> None:
-        """Count one that has ended; its bytes are not counted by this."""
+        """Count a connection that has ended; `moved` counts its bytes."""
         cells = self.cells
         milliseconds = record.duration_ms or 0.0
         cells[_DURATION + 1 + bisect_left(_DURATION_BOUNDS, milliseconds)] += 1
@@ -154,12 +150,12 @@ class ListenerCounts:
         route.cells[_ENDED[reason]] += 1
 
     def moved_away(self, route: RouteCounts) -> None:
-        """Count one that goes on in another process."""
+        """Count a connection that moves to another process."""
         self.cells[_GONE] += 1
         route.left()
 
     def adopted(self, route: RouteCounts) -> None:
-        """Count one that was accepted by another process."""
+        """Count a connection that another process has accepted."""
         self.cells[_ADOPTED] += 1
         route.cells[_ROUTE_ADOPTED] += 1
 
@@ -177,7 +173,6 @@ class BackendCounts:
         self.cells = cells
 
     def connected(self, milliseconds: float) -> None:
-        """Count a client for which a server was connected."""
         cells = self.cells
         cells[_CONNECT + 1 + bisect_left(_CONNECT_BOUNDS, milliseconds)] += 1
         if milliseconds > 0.0:
@@ -203,11 +198,10 @@ class ServerCounts:
         self.cells[_SERVER_ADOPTED] += 1
 
     def released(self) -> None:
-        """Count one that is gone, or goes on in another process."""
+        """The connection has ended, or moves to another process."""
         self.cells[_RELEASED] += 1
 
     def failed(self, cause: ConnectFailure) -> None:
-        """Count one that could not be established."""
         self.cells[_FAILED[cause]] += 1
 
     def checked(self, seconds: float) -> None:
@@ -227,7 +221,6 @@ class ProcessCounts:
         self.cells = cells
 
     def spliced(self, count: int) -> None:
-        """Count bytes that the kernel has moved by itself."""
         self.cells[_SPLICED] += count
 
     def restarted(self) -> None:

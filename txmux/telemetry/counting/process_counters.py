@@ -36,27 +36,27 @@ if TYPE_CHECKING:
 __all__ = ["NO_ROUTE", "CounterLayout", "ProcessCounters", "keys_of", "routes_of"]
 
 NO_ROUTE = ""
-"""Stands for the route of connections that none has taken."""
+"""The name that stands for connections without a route."""
 
 _STEP = 1 << 16
-"""Memory grows by as many bytes, of which those that nobody counts in take none."""
+"""Bytes by which memory grows; pages that are not written to take none."""
 
 
 def routes_of(rules: Rules, listener: Listener) -> Iterator[Route]:
-    """Yield the routes that may take a listener's clients, on whichever level, each once."""
+    """Yield the routes that may take a listener's clients, those inside of TLS included, each once."""
     seen: set[str] = set()
-    places: list[Listener | Route] = [listener]
-    for place in places:
-        for route in rules.routes_of(place):
+    levels: list[Listener | Route] = [listener]
+    for level in levels:
+        for route in rules.routes_of(level):
             if route.name not in seen:
                 seen.add(route.name)
                 yield route
                 if route.terminate_tls:
-                    places.append(route)
+                    levels.append(route)
 
 
 def keys_of(rules: Rules) -> Iterator[str]:
-    """Name all that is counted under rules."""
+    """Yield the keys of all that is counted under rules."""
     for listener in rules.listeners:
         yield LISTENER.key(listener.name)
         yield ROUTE.key(listener.name, NO_ROUTE)
@@ -70,11 +70,11 @@ def keys_of(rules: Rules) -> Iterator[str]:
 
 @attrs.define
 class CounterLayout:
-    """Where each block is. What has a place keeps it for as long as anybody may count there.
+    """Where each block is. A block keeps its position as long as a process may count there.
 
     Attributes:
-        places: The first cell of each, by its key.
-        cells: The number of all.
+        places: The first cell of each block, by its key.
+        cells: The number of all cells.
     """
 
     places: dict[str, int] = attrs.field(
@@ -83,11 +83,11 @@ class CounterLayout:
     cells: int = attrs.field(default=0, validator=(instance_of(int), ge(0)))
 
     def extend(self, keys: Iterable[str], spare: Mapping[str, list[int]] | None = None) -> None:
-        """Find places for what has none yet.
+        """Add blocks for new keys.
 
         Args:
-            keys: What there is to be.
-            spare: Places that nobody has any more, by the kind of their blocks; those that are used again are taken out.
+            keys: New and known ones.
+            spare: Free blocks by their kind; those that are used again are removed from it.
         """
         for key in keys:
             if key not in self.places:
@@ -99,25 +99,25 @@ class CounterLayout:
                     self.cells += len(BLOCKS[kind].names)
 
     def changes(self, known: Mapping[str, int]) -> tuple[dict[str, int], list[str]]:
-        """Compare with places that are known: give those that are new, and what has none any more."""
+        """Return which blocks are new or moved, and which keys are gone, since `known`."""
         new = {key: start for key, start in self.places.items() if known.get(key) != start}
         return new, [key for key in known if key not in self.places]
 
     @property
     def size(self) -> int:
-        """Of the memory, in bytes."""
+        """Bytes of memory."""
         return max(1, -(-self.cells * CELL // _STEP)) * _STEP
 
 
 class ProcessCounters:
-    """The counters of one process, which alone adds to them.
+    """The counters of one process; only that process adds to them.
 
     Args:
         layout: Where they are.
-        descriptor: The file in memory that they are in, closed with the last user of this. Without it, nobody else sees them.
+        descriptor: The file in memory, closed with this object. Without it, other processes do not see the counters.
 
     Raises:
-        SharedMemoryError: The file is smaller than the layout says; it stays open.
+        SharedMemoryError: The file is smaller than the layout; it stays open.
 
     Attributes:
         layout: As above.
@@ -136,12 +136,12 @@ class ProcessCounters:
         self.process = ProcessCounts(self.block(PROCESS.key()))
 
     def use(self) -> None:
-        """Follow the layout, for which there is more memory now. Blocks that somebody has are in the same memory."""
+        """Map the file again after the layout and the file have grown. Blocks in use stay in the same memory."""
         if self.descriptor is not None and len(self._cells) < self.layout.cells:
             self._cells = mapped(self.descriptor, self.layout.size).cast("Q")
 
     def block(self, key: str) -> memoryview[int]:
-        """Return the cells of something; what the layout does not have is counted for nobody else."""
+        """Return the cells of a key; of one that the layout lacks, cells that only this process sees."""
         start = self.layout.places.get(key)
         names = BLOCKS[key.partition("\n")[0]].names
         if start is not None and 0 <= start <= len(self._cells) - len(names):
@@ -153,8 +153,6 @@ class ProcessCounters:
     def tolist(self) -> list[int]:
         return self._cells[: self.layout.cells].tolist()
 
-    # What counts.
-
     def listener(self, name: str) -> ListenerCounts:
         return ListenerCounts(self.block(LISTENER.key(name)), self.route(name, NO_ROUTE))
 
@@ -165,5 +163,4 @@ class ProcessCounters:
         return BackendCounts(self.block(BACKEND.key(name)))
 
     def server(self, backend: str, text: str) -> ServerCounts:
-        """Return what counts connections to a server; the text is that of the rules."""
         return ServerCounts(self.block(SERVER.key(backend, text)))

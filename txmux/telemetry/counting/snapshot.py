@@ -68,16 +68,16 @@ class Observed:
 
 @attrs.frozen
 class ListenerTotals:
-    """What has come by a listener.
+    """The numbers of a listener.
 
     Attributes:
         name: The listener's.
         total: Clients that have connected.
         active: Open connections.
-        undecided: Those of them of which it is not known where they are led.
+        undecided: Those of them without a decision.
         bytes_in: Bytes from clients.
         bytes_out: Bytes to clients.
-        refused: Clients that were not let in, by the limit that was reached.
+        refused: Clients that were refused, by the limit that was reached.
         datagrams: Datagrams, by what became of them: ``in``, ``out``, ``lost`` and ``cut``.
         detect: Seconds from accept to the decision.
         duration: Seconds from accept to the end.
@@ -97,12 +97,12 @@ class ListenerTotals:
 
 @attrs.frozen
 class RouteTotals:
-    """What a route has taken of a listener's clients. There may be very many, so that nothing is worked out before it is asked for.
+    """The numbers of a route for one listener. There may be very many of these, so properties compute on demand.
 
     Attributes:
         listener: The listener's name.
         route: The route's; empty for those that no route has taken.
-        last_match: When the last client that it has taken had come, in seconds since 1970; ``None`` if there was none.
+        last_match: When its last client was accepted, in seconds since 1970; ``None`` if there was none.
     """
 
     listener: str
@@ -120,7 +120,7 @@ class RouteTotals:
 
     @property
     def active(self) -> int:
-        """Connections that there are; not told of those that no route has taken."""
+        """Live connections; 0 for those without a route."""
         return live_on_route(self._cells)
 
     @property
@@ -133,21 +133,20 @@ class RouteTotals:
 
     @property
     def ended(self) -> Mapping[str, int]:
-        """Connections that have ended, by the reason."""
         return _named(ROUTE, "ended", self._cells)
 
 
 @attrs.frozen
 class ServerTotals:
-    """What was led to a server.
+    """The numbers of a server.
 
     Attributes:
         backend: The backend's name.
         server: The server, as the rules name it.
         total: Connections that were established.
-        active: Those of them that there are.
+        active: Live ones.
         failed: Connections that could not be established, by the cause.
-        check_seconds: How long the last check has taken; ``None`` if there was none.
+        check_seconds: Duration of the last check; ``None`` if there was none.
     """
 
     backend: str
@@ -160,18 +159,18 @@ class ServerTotals:
 
 @attrs.frozen
 class Gauges:
-    """How all processes are together.
+    """What is measured and not counted, over all processes.
 
     Attributes:
-        generations: The number of versions of the rules that hold for some connection, or for the next one.
-        descriptors: How many are open, and how many may be, in the process that has least room.
-        sources: The number of sources of clients that are kept in mind for limits, by listener.
-        certificates: The route, the file and when it is not valid any more, in seconds since 1970.
-        cluster: Whether every process is answered by the Redis of ``shared_limits``; ``None`` if there is none.
+        generations: The number of versions of the rules in use by a connection, or for new ones.
+        descriptors: Open ones and their limit, in the process with the least room.
+        sources: The number of clients' addresses remembered for limits, by listener.
+        certificates: The route, the file and when it expires, in seconds since 1970.
+        cluster: Whether the Redis of ``shared_limits`` answers every process; ``None`` if there is none.
         troubles: What else needs a person, a sentence each.
         stale: By backend and server, for how many seconds the addresses of a name have not been confirmed, and why; ``None``
             if there never were any.
-        up: The backend and the server of each server that connections are led to.
+        up: The backend and the server of each server that gets connections.
     """
 
     generations: int = 1
@@ -183,8 +182,8 @@ class Gauges:
     troubles: Sequence[str] = ()
     stale: Mapping[tuple[str, str], tuple[float | None, str]] = attrs.field(factory=dict)
 
-    def stale_told(self) -> dict[tuple[str, str], str]:
-        """Say in words how old the addresses are that cannot be found again, by backend and server."""
+    def stale_ages(self) -> dict[tuple[str, str], str]:
+        """Describe, by backend and server, how old the addresses are that cannot be looked up again."""
         return {
             key: f"addresses {duration(age)} old: {why}"
             if age is not None
@@ -193,9 +192,9 @@ class Gauges:
         }
 
     def stale_sentences(self) -> list[str]:
-        """Return the same, a sentence each."""
-        answers = self.stale_told().items()
-        return [f"backend {backend}: {server}: {why}" for (backend, server), why in answers]
+        """Return the same as sentences."""
+        ages = self.stale_ages().items()
+        return [f"backend {backend}: {server}: {why}" for (backend, server), why in ages]
 
     def attention(self, now: float) -> Iterator[str]:
         """Yield what needs a person, or soon will.
@@ -227,7 +226,7 @@ class Gauges:
 
     @classmethod
     def of(cls, answers: Iterable[Mapping[str, Any]]) -> Gauges:
-        """Put together what processes have told."""
+        """Combine the answers of all processes; see `txmux.control.gauges`."""
         answers = list(answers)
         generations = {number for one in answers for number in one.get("generations", ())}
         descriptors = [(one[0], one[1]) for one in _all(answers, "descriptors")]
@@ -274,8 +273,8 @@ class Counts:
         spliced: Bytes that the kernel has moved by itself.
         restarts: Workers that were restarted.
         gauges: What is not counted.
-        rules: The SHA-256 of the rules that hold; empty if they are from no file.
-        reloaded: Whether the rules could be read when they were last asked to be; when that was, in seconds since 1970.
+        rules: The SHA-256 of the current rules; empty without a file.
+        reloaded: Whether the last reload succeeded, and when it was, in seconds since 1970.
     """
 
     listeners: Sequence[ListenerTotals]
@@ -295,7 +294,7 @@ def counts_of(counters: Counters, rules: Rules) -> Counts:
 
     Args:
         counters: Those of all processes.
-        rules: Name what is told of.
+        rules: Name the listeners, routes and servers to report.
     """
     pairs = [
         (listener.name, name)
@@ -378,7 +377,7 @@ def _observed(block: CounterGroup, buckets: Buckets, cells: Sequence[int]) -> Ob
 
 
 def totals(counters: Counters, listeners: Iterable[str]) -> tuple[int, int, int, int]:
-    """Add up listeners: clients that have come, connections that there are, bytes from clients and to them."""
+    """Add up listeners: clients so far, live connections, bytes from clients and to them."""
     found = [counters.cells(LISTENER.key(name)) for name in listeners]
     accepted, bytes_in, bytes_out = (
         sum(cells[LISTENER.at[name]] for cells in found)
