@@ -16,13 +16,15 @@ from txmux.cli.top.state import Ask, Explain, Snapshot, TopState
 from txmux.cli.top.view import screen
 
 if TYPE_CHECKING:
-    from txmux.cli.top.state import Sent
+    from txmux.cli.top.state import TopRequest
 
 _KEYS = [*"1234sSr/exdmupqyYnh?jk =a", "tab", "backtab", "left", "right", "up", "down", "home"]
 _KEYS += ["end", "page-up", "page-down", "enter", "escape", "backspace", "clear", "redraw"]
 
 
-def _all(state: TopState, *keys: str, snapshot: Snapshot = SNAPSHOT) -> tuple[TopState, list[Sent]]:
+def _all(
+    state: TopState, *keys: str, snapshot: Snapshot = SNAPSHOT
+) -> tuple[TopState, list[TopRequest]]:
     """Press keys one after another; what is wanted then, and what was asked."""
     sent = []
     for key in keys:
@@ -74,7 +76,7 @@ class KeysTests(SynchronousTestCase):
         for key in ("n", "enter", "escape", "q"):
             state, sent = _all(TopState(), "x", key)
             self.assertEqual((state.mode, sent, state.is_over), ("browse", [], False))
-            self.assertEqual(state.told.message, "nothing was changed")
+            self.assertEqual(state.result.message, "nothing was changed")
 
     def test_servers(self) -> None:
         """A server is drained, taken into maintenance, and made ready."""
@@ -89,9 +91,9 @@ class KeysTests(SynchronousTestCase):
         """Where nothing is chosen that a key is for, that is said and nothing is asked."""
         for keys in ("2x", "2e", "1d", "4m"):
             state, sent = _all(TopState(), *keys)
-            self.assertEqual((sent, state.told.is_bad), ([], True))
+            self.assertEqual((sent, state.result.is_bad), ([], True))
         state, sent = _all(TopState(), "x", snapshot=Snapshot())
-        self.assertEqual((sent, state.mode, state.told.is_bad), ([], "browse", True))
+        self.assertEqual((sent, state.mode, state.result.is_bad), ([], "browse", True))
 
     def test_filter(self) -> None:
         """A filter is written, and read as the commands do; what is wrong is said, and can be put right."""
@@ -99,7 +101,7 @@ class KeysTests(SynchronousTestCase):
         self.assertEqual(state.filters, {"route": "site", "older": "5m"})
         wrong = _all(state, "/", *" colour=b", "enter")[0]
         self.assertEqual((wrong.mode, wrong.filters), ("filter", state.filters))
-        self.assertIn("'colour=b' is not a filter", wrong.told.message)
+        self.assertIn("'colour=b' is not a filter", wrong.result.message)
         self.assertEqual(_all(wrong, "escape")[0].filters, state.filters)
         self.assertEqual(_all(wrong, "clear", "enter")[0].filters, {})
 

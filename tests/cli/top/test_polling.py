@@ -9,13 +9,13 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from txmux.cli.remote.errors import NobodyError
 from txmux.cli.top.polling import Polling
-from txmux.cli.top.state import Ask, WishResult
+from txmux.cli.top.state import Ask, RequestResult
 
 
 class WishTests(SynchronousTestCase):
     """What became of a wish."""
 
-    def told(self, answer: Any) -> WishResult:
+    def told(self, answer: Any) -> RequestResult:
         """Send a wish that is answered so."""
 
         def ask(*_: object, **__: object) -> Any:
@@ -28,17 +28,19 @@ class WishTests(SynchronousTestCase):
         polling.send(Ask("/api/connections/1-1/close", {}, "close it"))
         self.assertTrue(ready.wait(60))
         found = polling.news.get()
-        self.assertIsInstance(found, WishResult)
+        self.assertIsInstance(found, RequestResult)
         return found  # type: ignore[return-value]
 
     def test_answers(self) -> None:
         """What it has changed, in one line; or else what was wished for, is told to be done."""
         self.assertEqual(self.told({"changes": "a\x07b"}).message, r"a\x07b")
-        self.assertEqual(self.told({}), WishResult("close it"))
+        self.assertEqual(self.told({}), RequestResult("close it"))
 
     def test_problems(self) -> None:
         """Nobody answers, or somebody else: that is told, too."""
-        self.assertEqual(self.told(NobodyError("gone\nfar")), WishResult("gone far", is_bad=True))
+        self.assertEqual(
+            self.told(NobodyError("gone\nfar")), RequestResult("gone far", is_bad=True)
+        )
         others: tuple[Any, ...] = ([], None, 5)
         for other in others:
             told = self.told(other)

@@ -10,7 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.cli.top.answers import BACKENDS, CONNECTION, SNAPSHOT, STATUS
 from txmux.cli.top.plain import text_of
-from txmux.cli.top.state import PANES, Mode, Pane, Snapshot, TopState, WishResult
+from txmux.cli.top.state import PANES, Mode, Pane, RequestResult, Snapshot, TopState
 from txmux.cli.top.view import screen, sparkline
 
 _ROUTE = {"says": "match", "at": None, "needs_up_to": None, "error": None}
@@ -85,7 +85,7 @@ class ScreenTests(SynchronousTestCase):
 
     def test_explanation(self) -> None:
         """An explanation has its answers in sight, however long the match is, and long lines are folded."""
-        state = TopState(mode="explanation", told=WishResult(connection=_EXPLAINED))
+        state = TopState(mode="explanation", result=RequestResult(connection=_EXPLAINED))
         text = "\n".join(_drawn(state, SNAPSHOT))
         self.assertIn("…  match\n", text)
         self.assertIn("learnt    sni=\\x1b[2Jwww.example.com\n", text)
@@ -120,8 +120,8 @@ class ScreenTests(SynchronousTestCase):
             warnings=[text],
             filters={"route": text},
         )
-        told = WishResult(connection={**_EXPLAINED, "client": text, "facts": {text: text}})
-        state = TopState(pane=pane, mode=mode, typed=text, told=told, sorts={pane: (0, True)})
+        told = RequestResult(connection={**_EXPLAINED, "client": text, "facts": {text: text}})
+        state = TopState(pane=pane, mode=mode, typed=text, result=told, sorts={pane: (0, True)})
         lines = _drawn(state, snapshot, width, height)
         self.assertEqual(len(lines), height)
         for line in [*lines, *text_of(snapshot)]:

@@ -1,4 +1,4 @@
-"""What keys do: a state and a key make the next state, and maybe something that the service is asked. Pure."""
+"""What keys do: of a state and a key they make the next state, and maybe a request to the service. Pure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import attrs
 from txmux.cli.remote.command import filters_of
 from txmux.cli.remote.errors import UsageError
 from txmux.cli.top.panes import TABLES, lines_of, position
-from txmux.cli.top.state import PANES, Ask, Explain, Sent, TopState, WishResult
+from txmux.cli.top.state import PANES, Ask, Explain, RequestResult, TopRequest, TopState
 from txmux.errors import printable
 
 if TYPE_CHECKING:
@@ -45,28 +45,28 @@ _PAGE = 10  # rows
 _LONGEST_FILTER = 400
 
 
-def pressed(state: TopState, snapshot: Snapshot, key: str) -> tuple[TopState, Sent | None]:
-    """Return what comes of a key.
+def pressed(state: TopState, snapshot: Snapshot, key: str) -> tuple[TopState, TopRequest | None]:
+    """Handle a key.
 
     Args:
-        state: What is wanted until now.
+        state: The state until now.
         snapshot: What is on the screen.
         key: As `read_keys` names it.
 
     Returns:
-        What is wanted from now on, and what the service is asked.
+        The next state, and the request to the service, if any.
     """
     if state.mode == "filter":
         return _typed(state, key), None
     if state.mode == "question":
         sent = state.question if key in {"y", "Y"} else None
-        told = WishResult("" if sent else "nothing was changed")
-        return attrs.evolve(state, mode="browse", question=None, told=told), sent
+        result = RequestResult("" if sent else "nothing was changed")
+        return attrs.evolve(state, mode="browse", question=None, result=result), sent
     if state.mode in {"help", "explanation"}:
         return _reading(state, key), None
-    if key in _WISHES:
-        return _WISHES[key](state, snapshot)
-    return _browsed(attrs.evolve(state, told=WishResult()), snapshot, key), None
+    if key in _ACTIONS:
+        return _ACTIONS[key](state, snapshot)
+    return _browsed(attrs.evolve(state, result=RequestResult()), snapshot, key), None
 
 
 def _typed(state: TopState, key: str) -> TopState:  # noqa: PLR0911 - one for each key
@@ -78,10 +78,10 @@ def _typed(state: TopState, key: str) -> TopState:  # noqa: PLR0911 - one for ea
         return attrs.evolve(state, typed=state.typed[:-1])
     if key == "enter":
         try:
-            wanted = filters_of(state.typed.split())
+            filters = filters_of(state.typed.split())
         except UsageError as problem:
-            return attrs.evolve(state, told=WishResult(printable(str(problem)), is_bad=True))
-        return attrs.evolve(state, mode="browse", filters=wanted, told=WishResult())
+            return attrs.evolve(state, result=RequestResult(printable(str(problem)), is_bad=True))
+        return attrs.evolve(state, mode="browse", filters=filters, result=RequestResult())
     if len(key) == 1 and len(state.typed) < _LONGEST_FILTER:
         return attrs.evolve(state, typed=state.typed + key)
     return state
@@ -91,7 +91,7 @@ def _reading(state: TopState, key: str) -> TopState:
     steps = {"up": -1, "k": -1, "down": 1, "j": 1, "page-up": -_PAGE, "page-down": _PAGE}
     if key in steps:
         return attrs.evolve(state, scrolled=max(0, state.scrolled + steps[key]))
-    return attrs.evolve(state, mode="browse", told=WishResult(), scrolled=0)
+    return attrs.evolve(state, mode="browse", result=RequestResult(), scrolled=0)
 
 
 def _browsed(  # noqa: PLR0911 - one for each key
@@ -165,46 +165,52 @@ def _chosen(state: TopState, snapshot: Snapshot) -> PaneLine | None:
 
 
 def _refused(state: TopState, why: str) -> tuple[TopState, None]:
-    return attrs.evolve(state, told=WishResult(why, is_bad=True)), None
+    return attrs.evolve(state, result=RequestResult(why, is_bad=True)), None
 
 
-def _explain(state: TopState, snapshot: Snapshot) -> tuple[TopState, Sent | None]:
+def _explain(state: TopState, snapshot: Snapshot) -> tuple[TopState, TopRequest | None]:
     line = _chosen(state, snapshot)
     if state.pane != "connections" or line is None:
         return _refused(state, "choose a connection first: 1, then Up and Down")
-    told = WishResult(f"asking for {printable(line.key)} …")
-    return _held(state, line, told), Explain(line.key)
+    result = RequestResult(f"asking for {printable(line.key)} …")
+    return _held(state, line, result), Explain(line.key)
 
 
-def _end(state: TopState, snapshot: Snapshot) -> tuple[TopState, Sent | None]:
+def _end(state: TopState, snapshot: Snapshot) -> tuple[TopState, TopRequest | None]:
     line = _chosen(state, snapshot)
     if state.pane != "connections" or line is None:
         return _refused(state, "choose a connection first: 1, then Up and Down")
     what = printable(f"end connection {line.key} from {line.row.get('client')}")
     ask = Ask(f"/api/connections/{quote(line.key, safe='')}/close", {}, what)
-    return attrs.evolve(_held(state, line, WishResult()), mode="question", question=ask), None
+    return attrs.evolve(_held(state, line, RequestResult()), mode="question", question=ask), None
 
 
-def _set_server(wanted: str) -> Callable[[TopState, Snapshot], tuple[TopState, Sent | None]]:
-    def act(state: TopState, snapshot: Snapshot) -> tuple[TopState, Sent | None]:
+def _set_server(
+    server_state: str,
+) -> Callable[[TopState, Snapshot], tuple[TopState, TopRequest | None]]:
+    def act(state: TopState, snapshot: Snapshot) -> tuple[TopState, TopRequest | None]:
         line = _chosen(state, snapshot)
         if state.pane != "servers" or line is None:
             return _refused(state, "choose a server first: 3, then Up and Down")
         names = [quote(str(line.row[name]), safe="") for name in ("backend", "server")]
         path = f"/api/backends/{names[0]}/servers/{names[1]}"
-        what = printable(f"{wanted}: backend {line.row['backend']}, {line.row['server']}")
-        return _held(state, line, WishResult(f"{what} …")), Ask(path, {"state": wanted}, what)
+        what = printable(f"{server_state}: backend {line.row['backend']}, {line.row['server']}")
+        return _held(state, line, RequestResult(f"{what} …")), Ask(
+            path, {"state": server_state}, what
+        )
 
     return act
 
 
-def _held(state: TopState, line: PaneLine, told: WishResult) -> TopState:
-    """Keep the row chosen, wherever it goes."""
+def _held(state: TopState, line: PaneLine, result: RequestResult) -> TopState:
+    """Keep the row chosen, wherever it moves to."""
     place = state.chosen.get(state.pane, ("", 0))[1]
-    return attrs.evolve(state, told=told, chosen={**state.chosen, state.pane: (line.key, place)})
+    return attrs.evolve(
+        state, result=result, chosen={**state.chosen, state.pane: (line.key, place)}
+    )
 
 
-_WISHES: dict[str, Callable[[TopState, Snapshot], tuple[TopState, Sent | None]]] = {
+_ACTIONS: dict[str, Callable[[TopState, Snapshot], tuple[TopState, TopRequest | None]]] = {
     "e": _explain,
     "enter": _explain,
     "x": _end,

@@ -1,4 +1,4 @@
-"""The loop: keys and news come in, the screen goes out."""
+"""The loop of `txmux top`: keys and answers come in, the screen goes out."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import attrs
 
 from txmux.cli.top.keys import pressed
 from txmux.cli.top.polling import Polling
-from txmux.cli.top.state import Snapshot, TopState, WishResult
+from txmux.cli.top.state import RequestResult, Snapshot, TopState
 from txmux.cli.top.terminal import Terminal, read_keys
 from txmux.cli.top.view import screen
 
@@ -24,7 +24,7 @@ _ESCAPE = 0.05
 
 
 def watch(ask: Callable[..., Any], filters: Mapping[str, str], keyboard: int) -> int:
-    """Show a service until somebody leaves.
+    """Show a service until the user quits.
 
     Args:
         ask: Asks one question; see `txmux.cli.remote.command.run`.
@@ -46,7 +46,7 @@ def watch(ask: Callable[..., Any], filters: Mapping[str, str], keyboard: int) ->
     number = terminal.ended_by
     if number is None or number == signal.SIGINT:
         return 0
-    # Whoever has sent the signal is to see that it did it.
+    # Die of the signal, so that its sender sees it.
     signal.signal(number, signal.SIG_DFL)
     os.kill(os.getpid(), number)
     return 128 + number
@@ -61,7 +61,6 @@ class _Watching:
     _newest: Snapshot = attrs.field(factory=Snapshot)
 
     def run(self) -> None:
-        """Go on until it is over."""
         left = b""
         while not self.state.is_over and self.terminal.ended_by is None:
             self.terminal.show(screen(self.state, self.snapshot, *self.terminal.size))
@@ -74,26 +73,23 @@ class _Watching:
             self.take_news()
 
     def press(self, key: str) -> None:
-        """Handle a key."""
-        self.state, wish = pressed(self.state, self.snapshot, key)
-        if wish is not None:
-            self.polling.send(wish)
+        self.state, request = pressed(self.state, self.snapshot, key)
+        if request is not None:
+            self.polling.send(request)
         self.polling.want(self.state.filters)
 
     def take_news(self) -> None:
-        """Take what the service has said."""
         while not self.polling.news.empty():
             news = self.polling.news.get()
             if isinstance(news, Snapshot):
                 self._newest = news
             else:
-                self.tell(news)
+                self.show_result(news)
         if not self.state.is_paused:
             self.snapshot = self._newest
 
-    def tell(self, told: WishResult) -> None:
-        """Show what came of a wish."""
-        if told.connection is None:
-            self.state = attrs.evolve(self.state, told=told)
+    def show_result(self, result: RequestResult) -> None:
+        if result.connection is None:
+            self.state = attrs.evolve(self.state, result=result)
         elif self.state.mode == "browse":
-            self.state = attrs.evolve(self.state, told=told, mode="explanation", scrolled=0)
+            self.state = attrs.evolve(self.state, result=result, mode="explanation", scrolled=0)

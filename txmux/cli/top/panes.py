@@ -1,4 +1,4 @@
-"""The rows of the panes: what the service has answered, sorted as somebody wants to see it. Pure."""
+"""The rows of the panes: the answers of the service, sorted as the user chose. Pure."""
 
 from __future__ import annotations
 

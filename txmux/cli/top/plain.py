@@ -1,4 +1,4 @@
-"""What there is at one moment, as plain text. Pure."""
+"""`txmux top --once`: the answers of the service as plain text, and the lines above the panes. Pure."""
 
 from __future__ import annotations
 
@@ -61,7 +61,6 @@ def title_of(snapshot: Snapshot) -> str:
 
 
 def counts_of(snapshot: Snapshot) -> str:
-    """Return how many connections there are."""
     return f"connections: {connection_counts(snapshot.status) or '-'}"
 
 

@@ -1,4 +1,4 @@
-"""Asking the service while the screen goes on: each second how it is, and whatever somebody wants of it."""
+"""Polls the service each second, and sends the user's requests, in threads."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from urllib.parse import quote, urlencode
 import attrs
 
 from txmux.cli.remote.errors import NobodyError, OrderRefusedError, of_txmux
-from txmux.cli.top.state import Explain, Sent, Snapshot, WishResult
+from txmux.cli.top.state import Explain, RequestResult, Snapshot, TopRequest
 from txmux.errors import printable
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ _PERIOD = 1.0
 _HISTORY = 300  # rates
 _NOT_TXMUX = "what answers is not txmux; name another endpoint"
 _MOST = 1000
-"""Connections that are asked for; more are not read, and cost the service time."""
+"""Connections to list; more would cost the service time, and are not read."""
 
 
 def look(ask: Callable[..., Any], filters: Mapping[str, str]) -> Snapshot:
@@ -32,7 +32,7 @@ def look(ask: Callable[..., Any], filters: Mapping[str, str]) -> Snapshot:
 
     Args:
         ask: See `txmux.cli.remote.command.run`.
-        filters: Which connections are wanted.
+        filters: Which connections to list.
     """
     warnings: list[str] = []
 
@@ -62,18 +62,18 @@ def look(ask: Callable[..., Any], filters: Mapping[str, str]) -> Snapshot:
 
 
 class Polling:
-    """Asks in threads of its own, so that keys are obeyed while an answer is late.
+    """Asks in threads of its own, so that keys work while an answer is late.
 
     Args:
         ask: Asks one question.
-        ready: Called in another thread when there is something in `news`.
+        ready: Called in another thread when `news` has something.
 
     Attributes:
-        news: What has come: snapshots, and what became of wishes.
+        news: Snapshots, and results of requests.
     """
 
     def __init__(self, ask: Callable[..., Any], ready: Callable[[], object]) -> None:
-        self.news: SimpleQueue[Snapshot | WishResult] = SimpleQueue()
+        self.news: SimpleQueue[Snapshot | RequestResult] = SimpleQueue()
         self._ask, self._ready = ask, ready
         self._filters: Mapping[str, str] = {}
         self._at_once = threading.Event()
@@ -82,30 +82,28 @@ class Polling:
         self._history: deque[Mapping[str, float]] = deque(maxlen=_HISTORY)
 
     def start(self, filters: Mapping[str, str]) -> None:
-        """Begin."""
         self._filters = filters
         threading.Thread(target=self._poll, daemon=True).start()
 
     def stop(self) -> None:
-        """Ask no more."""
         self._is_over = True
         self._at_once.set()
 
     def want(self, filters: Mapping[str, str]) -> None:
-        """Ask for these connections from now on."""
+        """List these connections from now on."""
         if filters != self._filters:
             self._filters = filters
             self._at_once.set()
 
-    def send(self, wish: Sent) -> None:
-        """Ask for something, and tell in `news` what came of it."""
-        threading.Thread(target=self._send, args=[wish], daemon=True).start()
+    def send(self, request: TopRequest) -> None:
+        """Send a request; its result comes in `news`."""
+        threading.Thread(target=self._send, args=[request], daemon=True).start()
 
     def _poll(self) -> None:
         while not self._is_over:
             began = time.monotonic()
             self._at_once.clear()
-            self._tell(self._look())
+            self._report(self._look())
             self._at_once.wait(max(0.1, _PERIOD - (time.monotonic() - began)))
 
     def _look(self) -> Snapshot:
@@ -118,25 +116,25 @@ class Polling:
         self._last = attrs.evolve(found, history=tuple(self._history))
         return self._last
 
-    def _send(self, wish: Sent) -> None:
-        self._tell(self._done(wish))
+    def _send(self, request: TopRequest) -> None:
+        self._report(self._done(request))
         self._at_once.set()
 
-    def _done(self, wish: Sent) -> WishResult:
+    def _done(self, request: TopRequest) -> RequestResult:
         try:
             with of_txmux():
-                if isinstance(wish, Explain):
-                    path = f"/api/connections/{quote(wish.identity, safe='')}"
-                    return WishResult(connection=self._ask("GET", path, warn=_overlook))
-                answer = self._ask("POST", wish.path, dict(wish.body), warn=_overlook)
-                return WishResult(printable(str(answer.get("changes", wish.what))))
+                if isinstance(request, Explain):
+                    path = f"/api/connections/{quote(request.identity, safe='')}"
+                    return RequestResult(connection=self._ask("GET", path, warn=_overlook))
+                answer = self._ask("POST", request.path, dict(request.body), warn=_overlook)
+                return RequestResult(printable(str(answer.get("changes", request.what))))
         except (NobodyError, OrderRefusedError) as problem:
-            return WishResult(printable(" ".join(str(problem).splitlines())), is_bad=True)
+            return RequestResult(printable(" ".join(str(problem).splitlines())), is_bad=True)
 
-    def _tell(self, news: Snapshot | WishResult) -> None:
+    def _report(self, news: Snapshot | RequestResult) -> None:
         self.news.put(news)
         self._ready()
 
 
 def _overlook(_: str) -> None:
-    """The next snapshot says it, too."""
+    pass  # the next snapshot has the warning, too

@@ -1,4 +1,4 @@
-"""What is shown, and what somebody wants to see of it. Values alone."""
+"""What `txmux top` shows: the answers of the service, and the state of the screen. Values alone."""
 
 from __future__ import annotations
 
@@ -9,7 +9,17 @@ import attrs
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["PANES", "Ask", "Explain", "Mode", "Pane", "Sent", "Snapshot", "TopState", "WishResult"]
+__all__ = [
+    "PANES",
+    "Ask",
+    "Explain",
+    "Mode",
+    "Pane",
+    "RequestResult",
+    "Snapshot",
+    "TopRequest",
+    "TopState",
+]
 
 Pane = Literal["connections", "routes", "servers", "ends"]
 PANES: tuple[Pane, ...] = ("connections", "routes", "servers", "ends")
@@ -19,15 +29,15 @@ Mode = Literal["browse", "filter", "question", "help", "explanation"]
 
 @attrs.frozen
 class Snapshot:
-    """What the service has answered last.
+    """The last answers of the service.
 
     Attributes:
         at: When, in seconds since 1970; 0 before the first answer.
-        status: The answer to ``/api/status``; of the others likewise.
+        status: The answer to ``/api/status``; the others likewise.
         problem: Why it does not answer now; empty if it does.
         warnings: What is missing in the answers.
         history: The rates, the newest last.
-        filters: Those that the connections were asked for with.
+        filters: Those of the listed connections.
     """
 
     at: float = 0.0
@@ -49,12 +59,12 @@ class Snapshot:
 
 @attrs.frozen
 class Ask:
-    """A change that the service is asked for.
+    """A request to change something.
 
     Attributes:
         path: Of the API.
-        body: Goes along.
-        what: What it does, for people.
+        body: Of the request.
+        what: What it does, in words.
     """
 
     path: str
@@ -64,26 +74,26 @@ class Ask:
 
 @attrs.frozen
 class Explain:
-    """A wish to know how a connection was decided."""
+    """A request to explain how a connection was decided."""
 
     identity: str
 
 
 @attrs.frozen
-class WishResult:
-    """What came of a wish: a line; or a connection with its explanation."""
+class RequestResult:
+    """The result of a request: a line; or a connection with its explanation."""
 
     message: str = ""
     is_bad: bool = False
     connection: Mapping[str, Any] | None = None
 
 
-Sent = Ask | Explain
+TopRequest = Ask | Explain
 
 
 @attrs.frozen
 class TopState:
-    """What somebody wants to see.
+    """The state of the screen.
 
     Attributes:
         pane: The one that keys are for.
@@ -93,7 +103,7 @@ class TopState:
         mode: What keys mean.
         typed: The filter that is being written.
         question: What is done if the answer is yes.
-        told: What came of the last wish.
+        result: Of the last request.
         is_paused: Whether the screen stays as it is.
         is_over: Whether the program ends.
         scrolled: Lines that are hidden above, of an explanation or of the help.
@@ -106,7 +116,7 @@ class TopState:
     mode: Mode = "browse"
     typed: str = ""
     question: Ask | None = None
-    told: WishResult = WishResult()
+    result: RequestResult = RequestResult()
     is_paused: bool = False
     is_over: bool = False
     scrolled: int = 0

@@ -1,4 +1,4 @@
-"""The terminal: raw while the screen is shown, and as it was before in any case; and the signals that have to do with it."""
+"""The terminal: raw while the screen is shown and always restored, its signals, and its keys."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Terminal:
         keyboard: The descriptor that keys are read from.
 
     Attributes:
-        console: What is written to.
+        console: The screen.
         ended_by: The signal that ends the program, if one has come.
     """
 
@@ -94,7 +94,6 @@ class Terminal:
                 signal.signal(number, handler)
 
     def close(self) -> None:
-        """Release what only wakes it."""
         self._wakes.close()
         self._woken.close()
 
@@ -106,7 +105,7 @@ class Terminal:
             self._wakes.send(b"\0")
 
     def wait(self, seconds: float | None) -> bytes | None:
-        """Wait for keys, news or a signal, and do what signals want.
+        """Wait for keys, `wake` or a signal, and handle signals.
 
         Args:
             seconds: For how long; ``None`` is for ever.
@@ -138,7 +137,7 @@ class Terminal:
     @property
     def size(self) -> tuple[int, int]:
         """Its columns and lines."""
-        # Not what COLUMNS and LINES say, which are not told of changes.
+        # Not by COLUMNS and LINES, which do not follow changes.
         size = os.get_terminal_size(self._keyboard)
         self.console.size = ConsoleDimensions(size.columns or 80, size.lines or 24)
         return self.console.size.width, self.console.size.height
@@ -155,13 +154,13 @@ class Terminal:
         attributes = termios.tcgetattr(self._keyboard)
         if not self._saved:
             self._saved = attributes
-        # Control-C and Control-Z go on being signals.
+        # Control-C and Control-Z stay signals.
         tty.setcbreak(self._keyboard, termios.TCSADRAIN)
         self.console.set_alt_screen()
         self.console.show_cursor(False)  # noqa: FBT003 - of rich
 
     def _leave(self) -> None:
-        # Each is tried, whatever has become of the others: the terminal may be gone.
+        # Each is tried even if the one before fails: the terminal may be gone.
         with contextlib.suppress(OSError):
             self.console.show_cursor()
             self.console.set_alt_screen(False)
@@ -170,7 +169,7 @@ class Terminal:
                 termios.tcsetattr(self._keyboard, termios.TCSADRAIN, self._saved)
 
     def _suspend(self) -> None:
-        """Stop as others do on Control-Z, with the terminal as it was, until the shell goes on with it."""
+        """Restore the terminal and stop, as others do on Control-Z, until the shell continues this process."""
         self._stop = False
         self._leave()
         self._saved = []  # the shell may change it meanwhile
@@ -185,11 +184,11 @@ def read_keys(data: bytes, *, is_last: bool = False) -> tuple[list[str], bytes]:
 
     Args:
         data: What the terminal has sent.
-        is_last: Whether nothing has come for a while, so that what looks like the beginning of a sequence is not one.
+        is_last: Whether nothing came for a while, so that an incomplete sequence is read as single keys.
 
     Returns:
-        The keys: characters, and the names of others, which have more than one letter. And what is to be put before the bytes
-        that come next.
+        The keys: characters, and the names of others, which have more than one letter. And the rest, to be put before the next
+        bytes.
     """
     keys = []
     while data:
@@ -212,8 +211,8 @@ def read_keys(data: bytes, *, is_last: bool = False) -> tuple[list[str], bytes]:
     return keys, data
 
 
-def _size_of(lead: int) -> int:
-    """Return how many bytes a character has, by its first one."""
-    if 0xC2 <= lead < 0xF5:
-        return 2 + (lead >= 0xE0) + (lead >= 0xF0)
+def _size_of(first: int) -> int:
+    """Return the number of bytes of a character in UTF-8, by the first one."""
+    if 0xC2 <= first < 0xF5:
+        return 2 + (first >= 0xE0) + (first >= 0xF0)
     return 1

@@ -1,4 +1,4 @@
-"""The screen: from what the service has answered and what somebody wants to see, lines of a given size. Pure."""
+"""The screen: lines of a given size, made of the answers of the service and the state of the screen. Pure."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ def screen(state: TopState, snapshot: Snapshot, width: int, height: int) -> list
     """Draw the screen.
 
     Args:
-        state: What somebody wants to see.
-        snapshot: What there is.
+        state: The state of the screen.
+        snapshot: The answers of the service.
         width: In columns.
         height: In lines.
 
@@ -54,8 +54,8 @@ def screen(state: TopState, snapshot: Snapshot, width: int, height: int) -> list
     room = max(0, height - len(head) - len(foot))
     if state.mode == "help":
         body = _scrolled([*_help()], state.scrolled, room)
-    elif state.mode == "explanation" and state.told.connection is not None:
-        body = _scrolled([*_explanation(state.told.connection, width)], state.scrolled, room)
+    elif state.mode == "explanation" and state.result.connection is not None:
+        body = _scrolled([*_explanation(state.result.connection, width)], state.scrolled, room)
     else:
         body = _panes(state, snapshot, width, room)
     lines = [*head, *body[:room], *[Text()] * (room - len(body)), *foot]
@@ -72,7 +72,7 @@ def _fit(line: Text, width: int) -> Text:
 
 
 def head_of(snapshot: Snapshot, width: int) -> Iterator[Text]:
-    """Yield what there is one of: the service, its numbers and rates, and what needs a person."""
+    """Yield the lines above the panes: the service, its numbers and rates, and what needs a person."""
     now = time.strftime("%H:%M:%S", time.localtime(snapshot.at)) if snapshot.at else ""
     room = max(0, width - len(now) - 1)
     yield Text(f"{set_cell_size(title_of(snapshot), room)} {now}", "bold reverse")
@@ -107,13 +107,13 @@ def sparkline(values: Sequence[float], width: int) -> str:
 
 
 def _foot(state: TopState, width: int) -> list[Text]:
-    told = Text(state.told.message, "bold red" if state.told.is_bad else "bold")
+    told = Text(state.result.message, "bold red" if state.result.is_bad else "bold")
     if state.mode == "filter":
         asks = f"filter (Enter, Esc): {printable(state.typed)}"
         room = width - 2
         shown = asks if cell_len(asks) <= room else f"…{asks[-max(0, room - 1) :]}"
         line = Text(f"{shown}_", "bold")
-        return [told, line] if state.told.message else [line]
+        return [told, line] if state.result.message else [line]
     if state.mode == "question" and state.question:
         return [Text(f"{state.question.what}? y/n", "bold yellow")]
     if state.mode in {"help", "explanation"}:
