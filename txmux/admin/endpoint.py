@@ -1,4 +1,4 @@
-"""The endpoints ``admin`` and ``metrics``: their sockets, which last as long as the rules name them, and what answers there."""
+"""The endpoints ``admin`` and ``metrics``: their sockets, which last as long as the rules name them, and their servers."""
 
 from __future__ import annotations
 
@@ -28,25 +28,25 @@ if TYPE_CHECKING:
 __all__ = ["PREFIX", "AdminEndpoints"]
 
 PREFIX = "admin "
-"""Of the keys of these sockets among all that are handed to another process."""
+"""Begins the keys of these sockets among all that are handed to another process."""
 _SAMPLING = 5.0
-"""Seconds between two looks at what has been counted, for the rates."""
+"""Seconds between two samples of the counters, for the rates."""
 _ANSWERING = 5.0
-"""Seconds that clients have, at the end, to take their answers."""
+"""Seconds for clients to take their answers at the end."""
 _AT_ONCE = 16
-"""Connections accepted before those that there are are read. Of more than 64 the oldest ends, and it may have asked already."""
+"""Connections accepted before the present ones are read: beyond 64 the oldest is closed, which may have sent its request."""
 
 
 class AdminEndpoints:
-    """Those of one service.
+    """The endpoints of one service.
 
     Args:
-        reactor: The process's own.
+        reactor: The reactor.
         control: The service.
-        is_automatic: Whether ``admin = auto`` means anything.
+        is_automatic: Whether ``admin = auto`` opens a socket.
 
     Attributes:
-        store: Their sockets.
+        store: The sockets.
     """
 
     _log = Logger()
@@ -66,15 +66,15 @@ class AdminEndpoints:
         self.store = ListeningSockets(reactor)
 
     def adopt(self, key: str, opened: socket.socket) -> None:
-        """Take a socket that another process has opened, by its key among all."""
+        """Take over an open socket of another process, by its key with `PREFIX`."""
         self.store.adopt(key.removeprefix(PREFIX), opened)
 
     def sockets(self) -> Mapping[str, socket.socket]:
-        """Return all that are open, by their keys among all."""
+        """Return the open sockets by their keys with `PREFIX`."""
         return {f"{PREFIX}{key}": opened for key, opened in self.store.sockets().items()}
 
     def prepare(self, rules: Rules) -> PreparedAdminEndpoints:
-        """Open what rules name and is not open yet; nothing else is touched.
+        """Open the sockets of rules that are not open yet; nothing else changes.
 
         Raises:
             MuxError: A socket cannot be opened, or there is no token.
@@ -89,7 +89,7 @@ class AdminEndpoints:
         return PreparedAdminEndpoints(self, sockets, keys, token)
 
     def _find(self, automatic: list[ListenAddress]) -> ListenAddress | None:
-        """Choose where ``admin = auto`` listens: where it does already, after the privilege to choose has been given up."""
+        """Choose where ``admin = auto`` listens: where it already does, since privileges may have been dropped."""
         if not self._is_automatic:
             return None
         for place in automatic:
@@ -98,7 +98,7 @@ class AdminEndpoints:
         return next(filter(can_hold, automatic), None)
 
     def open(self, rules: Rules) -> None:
-        """Open all, at the start; see `prepare`."""
+        """Open all at the start; see `prepare`."""
         self.prepare(rules).commit()
         if self._is_automatic and rules.settings.admin == "auto" and "admin" not in self._places:
             self._log.info(
@@ -113,12 +113,12 @@ class AdminEndpoints:
         self._unneeded |= prepared.sockets.commit()
         self._places, self._token = prepared.keys, prepared.token
         if self._places:
-            _load()  # while this process is root still: the user of the rules may not be able to read Python's files
+            _load()  # while this process is still root: the user of the rules may be unable to read Python's files
         if self._accepting:
             self.accept()
 
     def accept(self) -> None:
-        """Answer clients from now on, at the endpoints that there are now."""
+        """Answer clients at the current endpoints from now on."""
         self._accepting = True
         self._close_unneeded()
         sockets = self.store.sockets()
@@ -157,7 +157,7 @@ class AdminEndpoints:
         self._unneeded.clear()
 
     def pause(self) -> None:
-        """Leave clients that are new to another process, or in the queues until `accept`."""
+        """Leave new clients to another process, or in the queues until `accept`."""
         self._accepting = False
         if self._sampling.running:
             self._sampling.stop()
@@ -166,10 +166,10 @@ class AdminEndpoints:
         self._ports.clear()
 
     async def stop(self, *, keep_files: bool) -> None:
-        """Close all, when clients have got their answers.
+        """Close all after clients have their answers.
 
         Args:
-            keep_files: Whether the files of UNIX sockets stay, because somebody else has these sockets open, too.
+            keep_files: Whether the files of UNIX sockets stay, because another process has these sockets open, too.
         """
         self.pause()
         await gatherResults(
@@ -183,7 +183,7 @@ class AdminEndpoints:
 
 @attrs.define
 class PreparedAdminEndpoints:
-    """What the endpoints will be; ends by `commit` or `abandon`."""
+    """The next endpoints; ends by `commit` or `abandon`."""
 
     _endpoints: AdminEndpoints
     sockets: PreparedSockets
@@ -198,7 +198,7 @@ class PreparedAdminEndpoints:
 
 
 def _accept_few(port: Any) -> None:
-    """Limit how many connections a Twisted port accepts at once; it accepts more the more clients come."""
+    """Limit how many connections a Twisted port accepts at once, which grows with the number of clients."""
     read = port.doRead
 
     def read_few() -> Any:
@@ -209,7 +209,7 @@ def _accept_few(port: Any) -> None:
 
 
 def _load() -> tuple[Any, Any]:
-    """Import what answers: not before there is an endpoint, since others need no server of HTTP."""
+    """Import the HTTP server; not before there is an endpoint, since other services do not need it."""
     from txmux.admin.http import AdminClients  # noqa: PLC0415
     from txmux.admin.site import make_site  # noqa: PLC0415
 

@@ -1,4 +1,4 @@
-"""May this be done? Without sockets: what a client has sent, and who it is, decides."""
+"""Whether a request is let in: by what the client has sent, and who it is. Without sockets."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ _IPV6_PREFIX = 64  # bits that all addresses of one client may have in common
 
 
 class RefusedError(MuxError):
-    """A request that is not answered as its client wishes.
+    """A request is refused.
 
     Args:
         status: The HTTP status.
-        message: Why, and what would be right; the client reads it.
+        message: Why, and what would be right, for the client.
         errors: More about it, one line each.
         headers: Of the answer.
     """
@@ -62,13 +62,13 @@ class RefusedError(MuxError):
 
 
 class Tries:
-    """Counts what sources have got wrong, and logs it, one line in a minute.
+    """Counts wrong tokens by source, and logs them, one line a minute.
 
-    That refuses nobody and delays no check: who has the right token may come from the same address as who guesses, as on loopback,
-    and only the token tells them apart. So guesses are as many as there can be requests, and the token's length is what protects it.
+    It neither refuses a right token nor delays its check: the operator may come from the same address as a guesser, as on loopback.
+    So the number of guesses is that of requests, and the token's length is what protects it.
 
     Args:
-        seconds: Gives the time.
+        seconds: A clock.
     """
 
     def __init__(self, seconds: Callable[[], float]) -> None:
@@ -78,10 +78,10 @@ class Tries:
         self._logged_at = -math.inf
 
     def failed(self, caller: Caller) -> None:
-        """Record that somebody has got it wrong.
+        """Record a wrong token.
 
         Raises:
-            RefusedError: Those of the same source have done so too often.
+            RefusedError: There were too many from this source.
         """
         network, now = network_of(caller.source), self._seconds()
         self._unlogged += 1
@@ -107,14 +107,14 @@ class Tries:
 
 
 class AdminGuard:
-    """Of the endpoint ``admin``.
+    """Guards the endpoint ``admin``.
 
     Args:
-        names: What this machine is called.
-        seconds: Gives the time.
+        names: The names of this machine.
+        seconds: A clock.
 
     Attributes:
-        token: What clients have to know that come by TCP; without one nobody is let in by TCP.
+        token: What clients over TCP have to send; while it is empty, none is let in.
     """
 
     def __init__(self, names: frozenset[str], seconds: Callable[[], float]) -> None:
@@ -123,14 +123,14 @@ class AdminGuard:
         self.token = ""
 
     def check_client(self, headers: Mapping[str, str], caller: Caller) -> None:
-        """See whether a client is where it believes to be: a name may have been rebound to the address of this endpoint.
+        """Check the ``Host``: a name may have been rebound to the address of this endpoint (DNS rebinding).
 
         Args:
             headers: By their names in lower case.
-            caller: Who asks.
+            caller: The client.
 
         Raises:
-            RefusedError: It is not.
+            RefusedError: It is not a name of this endpoint.
         """
         host = headers.get("host", "")
         if not self._is_own(host, caller):
@@ -140,10 +140,10 @@ class AdminGuard:
             )
 
     def check_secret(self, headers: Mapping[str, str], caller: Caller) -> None:
-        """See whether a client knows the token; whatever others from its address have sent, the right one is let in.
+        """Check the token; the right one is let in whatever others from its address have sent.
 
         Raises:
-            RefusedError: It does not.
+            RefusedError: It is missing or wrong.
         """
         if caller.is_by_unix:
             return
@@ -161,15 +161,15 @@ class AdminGuard:
         raise _unauthorized("that is not the token of 'admin_token'")
 
     @staticmethod
-    def check_post(headers: Mapping[str, str], wanted: str) -> None:
-        """See whether a POST was made by a program or a page of this endpoint, and not by a page from elsewhere.
+    def check_post(headers: Mapping[str, str], body_type: str) -> None:
+        """Check that a POST is from a program or a page of this endpoint, and not from another origin.
 
         Args:
             headers: By their names in lower case.
-            wanted: The type that its body has to have.
+            body_type: The ``Content-Type`` that it needs.
 
         Raises:
-            RefusedError: It was not.
+            RefusedError: It is not.
         """
         origin, host = headers.get("origin"), headers.get("host", "")
         is_foreign = origin is not None and origin.partition("://")[2].lower() != host.lower()
@@ -178,18 +178,18 @@ class AdminGuard:
             "none",
         }:
             raise RefusedError(403, "pages of other origins may change nothing here")
-        if headers.get("content-type", "").partition(";")[0].strip().lower() != wanted:
-            raise RefusedError(415, f"send it with 'Content-Type: {wanted}'")
+        if headers.get("content-type", "").partition(";")[0].strip().lower() != body_type:
+            raise RefusedError(415, f"send it with 'Content-Type: {body_type}'")
 
     def log_in(self, token: str, caller: Caller) -> str:
-        """Return what a browser has to send as its cookie from now on.
+        """Return the ``Set-Cookie`` for a browser.
 
         Args:
-            token: What was typed.
-            caller: By whom.
+            token: As typed.
+            caller: The client.
 
         Raises:
-            RefusedError: It is not the token.
+            RefusedError: The token is wrong.
         """
         if not self._is_token(token.strip()):
             self._tries.failed(caller)

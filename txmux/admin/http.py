@@ -1,4 +1,4 @@
-"""HTTP for the site, by Twisted. Clients that are slow, or send too much, or come in hundreds, take nothing from others."""
+"""HTTP for the site, by Twisted, with limits for clients that are slow, send too much or come in hundreds."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _MOST_CONNECTIONS = 64
 _LONGEST_BODY = 65536  # bytes
 _TOO_MANY = 429
 _SLOWED = 1.0
-"""Seconds that an answer takes to one who sends wrong tokens again and again. It saves work; who hangs up does not wait for it."""
+"""Seconds until the answer to a client that has sent too many wrong tokens. It saves work; a client that hangs up does not wait."""
 _IDLE = 30
 """Seconds that a connection may be quiet between two requests, or not take an answer."""
 _ARRIVING = 10.0
@@ -39,7 +39,7 @@ _CLOSE = {"Connection": "close"}
 
 
 class _AdminRequest(Request):
-    """Gathers a request and has the site answer it."""
+    """Collects a request, and has the site answer it."""
 
     channel: AdminChannel
     _length = 0
@@ -101,7 +101,7 @@ class _AdminRequest(Request):
 
 
 def _written(status: int, message: str) -> bytes:
-    """Write an answer to what is no request, after which the connection ends."""
+    """Write the answer to bytes that are no request, after which the connection ends."""
     answer = ApiAnswer.refusal(RefusedError(status, message, (), _CLOSE))
     headers = {**headers_of(answer), "Content-Length": str(len(answer.body))}
     lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}"]
@@ -110,7 +110,7 @@ def _written(status: int, message: str) -> bytes:
 
 
 class _Crowded(Protocol):
-    """Tells one who comes when there are too many."""
+    """Answers a client that comes when there are too many."""
 
     @override
     def connectionMade(self) -> None:
@@ -120,7 +120,7 @@ class _Crowded(Protocol):
 
 
 class _EventStream:
-    """See `Stream`."""
+    """See `txmux.admin.resource.AnswerStream`."""
 
     def __init__(self, request: _AdminRequest) -> None:
         self._request = request
@@ -129,29 +129,24 @@ class _EventStream:
         self._callbacks: list[Callable[[], object]] = []
 
     def write(self, data: bytes) -> None:
-        """Send more."""
         if not self._ended:
             self._request.write(data)
 
     def finish(self) -> None:
-        """End the answer."""
         if not self._ended:
             self._request.finish()
 
     def waiting(self) -> int:
-        """Count the bytes that the client has yet to take, as far as they wait in this process."""
         transport: Any = self._request.channel.transport
         if self._ended or transport is None:
             return 0
         return waiting(transport)
 
     def abort(self) -> None:
-        """Break the connection off."""
         if not self._ended:
             self._request.channel.abort()
 
     def on_end(self, callback: Callable[[], object]) -> None:
-        """Call this when the client is gone, or the answer has ended."""
         self._callbacks.append(callback)
 
     def _end(self, _: object) -> None:
@@ -165,8 +160,8 @@ class AdminChannel(HTTPChannel):
 
     Attributes:
         site: Answers.
-        caller: Who is at the other end.
-        source: Where it has come from; its connections are counted together.
+        caller: The client.
+        source: Its address or network, whose connections are counted together.
     """
 
     requestFactory: Any = _AdminRequest
@@ -176,7 +171,7 @@ class AdminChannel(HTTPChannel):
     _arriving: IDelayedCall | None = None
     _turn: IDelayedCall | None = None
     _slowed: Deferred[None] | None = None
-    _later = b""  # has come, and waits for its turn
+    _later = b""  # received, and not parsed yet
 
     def __init__(self, factory: AdminClients, source: str) -> None:
         super().__init__()
@@ -186,11 +181,11 @@ class AdminChannel(HTTPChannel):
 
     @property
     def is_busy(self) -> bool:
-        """Whether a request is being answered, and not only kept waiting."""
+        """Whether a request is being answered, and not only delayed."""
         return bool(self._handlingRequest) and self._slowed is None
 
     async def be_slowed(self) -> None:
-        """Wait a moment, or until the connection has ended."""
+        """Wait for `_SLOWED`, or until the connection has ended."""
         self._slowed = Deferred()
         late = self._clients.reactor.callLater(_SLOWED, self._slowed.callback, None)
         await self._slowed
@@ -212,7 +207,7 @@ class AdminChannel(HTTPChannel):
             return
         if self._arriving is None and not self.is_busy:
             self._arriving = self._clients.reactor.callLater(_ARRIVING, self._late)
-        self._clients.heard_of(self)
+        self._clients.touch(self)
         super().dataReceived(data)
 
     @override
@@ -220,12 +215,12 @@ class AdminChannel(HTTPChannel):
         self._has_arrived()
         super().allContentReceived()
 
-    # Of requests that come without waiting for answers, one is answered in a turn, so that other connections have theirs; and none
-    # while the answers before it wait for a client that does not read.
+    # Of pipelined requests, one is answered in a turn of the reactor, so that other connections get theirs; and none while earlier
+    # answers wait for a client that does not read.
 
     @override
     def setLineMode(self, extra: bytes = b"") -> None:
-        """Go on to the next request; some of it may be there already."""
+        """Begin the next request; some of it may have been received."""
         later = self.clearLineBuffer() + extra
         super().setLineMode()
         if later:
@@ -235,9 +230,9 @@ class AdminChannel(HTTPChannel):
 
     def _take_turn(self) -> None:
         if self._turn is None:
-            self._turn = self._clients.reactor.callLater(0, self._go_on)
+            self._turn = self._clients.reactor.callLater(0, self._resume)
 
-    def _go_on(self) -> None:
+    def _resume(self) -> None:
         self._turn = None
         if self._waitingForTransport:
             return
@@ -274,11 +269,10 @@ class AdminChannel(HTTPChannel):
         self.loseConnection()
 
     def abort(self) -> None:
-        """End the connection at once."""
         transport: Any = self.transport
         transport.abortConnection()
 
-    timeoutConnection = abort  # which the log need not mention
+    timeoutConnection = abort  # Twisted's own would log it
 
     @override
     def connectionLost(self, reason: Failure = connectionDone) -> None:
@@ -286,7 +280,7 @@ class AdminChannel(HTTPChannel):
         if self._turn is not None:
             self._turn.cancel()
             self._turn = None
-        self._clients.gone(self)
+        self._clients.forget(self)
         super().connectionLost(reason)
         if self._slowed is not None:
             self._slowed.callback(None)
@@ -315,15 +309,15 @@ class AdminClients(ServerFactory):
             other = self._makes_room(source)
             if other is None:
                 return _Crowded()
-            # It is gone only in the next turn, and more may come in this one.
-            self.gone(other)
+            # It is lost only in the next turn, and more clients may come in this one.
+            self.forget(other)
             other.abort()
         return AdminChannel(self, source)
 
     def _makes_room(self, source: str) -> AdminChannel | None:
-        """Choose who ends: of those from where most have come, the one that has been idle for longest.
+        """Choose the connection to end: of the source with the most, the one that has been idle for longest.
 
-        One that is being answered ends only if where it has come from still has more connections than the new one's source.
+        One that is being answered ends only if its source would still have more connections than the new one's.
         """
         have = Counter(one.source for one in self._channels)
         by_number = sorted(self._channels, key=lambda one: (-have[one.source], one.is_busy))
@@ -334,23 +328,22 @@ class AdminClients(ServerFactory):
     def connected(self, channel: AdminChannel) -> None:
         self._channels[channel] = None
 
-    def heard_of(self, channel: AdminChannel) -> None:
-        """Record that a connection is not idle: the others end first, if there are too many."""
+    def touch(self, channel: AdminChannel) -> None:
+        """Record that a connection is not idle: others end first if there are too many."""
         if channel in self._channels:
             self._channels.move_to_end(channel)
 
-    def gone(self, channel: AdminChannel) -> None:
-        """Forget a connection."""
+    def forget(self, channel: AdminChannel) -> None:
         self._channels.pop(channel, None)
         if self._empty is not None and not self._channels:
             empty, self._empty = self._empty, None
             empty.callback(None)
 
     async def end(self, seconds: float) -> None:
-        """End all connections, those that get an answer when they have it.
+        """End all connections, those with a request after its answer.
 
         Args:
-            seconds: How long that may take.
+            seconds: For these answers.
         """
         if not self._channels:
             return

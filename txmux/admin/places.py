@@ -1,4 +1,4 @@
-"""Where the service itself is reached."""
+"""Where the service itself is reached, and the token of clients over TCP."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 _BACKLOG = 1024
-"""More than are answered at a time: who finds no room here tries again a second later, and later each time."""
+"""More than are answered at a time: further clients retry with backoff, starting at 1 s."""
 _NAMED_MODE, _OWN_MODE = "660", "600"
 _SYSTEM_FOLDER = Path("/run/txmux")
 
@@ -31,11 +31,11 @@ _SHORTEST_TOKEN = 16
 def control_places(
     rules: Rules, find: Callable[[list[ListenAddress]], ListenAddress | None]
 ) -> Iterator[tuple[str, ListenAddress]]:
-    """Yield where ``admin`` and ``metrics`` listen, as far as they do.
+    """Yield the listen addresses of ``admin`` and ``metrics``, if they are on.
 
     Args:
-        rules: Name them.
-        find: Chooses the place of ``admin = auto``.
+        rules: The rules.
+        find: Chooses one for ``admin = auto``.
     """
     admin, metrics = rules.settings.admin, rules.settings.metrics
     place = find(automatic_places(rules.path)) if admin == "auto" else _named("admin", admin)
@@ -60,17 +60,17 @@ def _listen_address(setting: str, text: str) -> ListenAddress:
 
 
 def socket_name(rules: Path) -> str:
-    """Return the name of the socket of a service by that of its rules: ``rules.sock``, or ``options.sock`` if there is no file."""
+    """Return the name of a service's socket: ``rules.sock`` for ``rules.ini``, ``options.sock`` without a file."""
     return Path(str(rules).strip("<>")).with_suffix(".sock").name
 
 
 def automatic_places(
     rules: Path, environment: Mapping[str, str] = os.environ
 ) -> list[ListenAddress]:
-    """Return the places of ``admin = auto``, the best first; most of them are in folders that are not there.
+    """Return the listen addresses that ``admin = auto`` tries, in order; most of their folders do not exist.
 
     Args:
-        rules: The rules file, after which the socket is named.
+        rules: The rules file, which names the socket.
         environment: Names some of the folders.
     """
     name = socket_name(rules)
@@ -82,7 +82,7 @@ def automatic_places(
 
 
 def folders(environment: Mapping[str, str] = os.environ) -> list[Path]:
-    """Return the folders where sockets of services may be, whether they are there or not."""
+    """Return the folders where sockets of services may be; they may not exist."""
     found = [Path(text) for text in environment.get("RUNTIME_DIRECTORY", "").split(":") if text]
     found.append(_SYSTEM_FOLDER)
     own = environment.get("XDG_RUNTIME_DIR")
@@ -91,19 +91,19 @@ def folders(environment: Mapping[str, str] = os.environ) -> list[Path]:
     return list(dict.fromkeys(found))
 
 
-def can_hold(place: ListenAddress) -> bool:
-    """Return whether this process may make the socket of a place of ``admin = auto``, and no other service has."""
-    path = Path(place.key.removeprefix("unix:"))
+def can_hold(address: ListenAddress) -> bool:
+    """Whether this process may create the socket there, and no other service listens on it."""
+    path = Path(address.key.removeprefix("unix:"))
     return os.access(path.parent, os.W_OK | os.X_OK) and not is_in_use(path)
 
 
 def read_token(path: Path) -> str:
-    """Read the secret; a file that is not there is made.
+    """Read the token; a missing file is created.
 
     Raises:
-        MuxError: There is none.
+        MuxError: That fails, or the token is too short.
     """
-    with suppress(OSError):  # reading it tells what is wrong
+    with suppress(OSError):  # reading it reports what is wrong
         try:
             make_token(path)
         except PermissionError:
@@ -123,10 +123,10 @@ def read_token(path: Path) -> str:
 
 
 def make_token(path: Path) -> None:
-    """Make the file, unless it is there.
+    """Create the file with a random token, unless it exists.
 
     Raises:
-        OSError: It cannot be made.
+        OSError: It cannot be created.
     """
     try:
         with held_folder(path) as folder:

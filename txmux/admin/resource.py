@@ -1,4 +1,4 @@
-"""What a resource of the API is: it is asked by a `Query` and gives an `ApiAnswer`, or raises `RefusedError`."""
+"""A resource of the API: a function from a `Query` to an `ApiAnswer`, which may raise `RefusedError`."""
 
 from __future__ import annotations
 
@@ -28,35 +28,33 @@ T = TypeVar("T", bound=str)
 
 
 class AnswerStream(Protocol):
-    """A client that is sent an answer bit by bit."""
+    """A client that gets an answer bit by bit."""
 
     def write(self, data: bytes) -> None:
-        """Send more."""
+        """Send more; does nothing once the client is gone, as `finish` and `abort` do."""
 
-    def finish(self) -> None:
-        """End the answer."""
+    def finish(self) -> None: ...
 
     def waiting(self) -> int:
-        """Count the bytes that the client has yet to take, as far as they wait in this process."""
+        """Return the number of bytes buffered in this process for the client."""
 
-    def abort(self) -> None:
-        """Break the connection off."""
+    def abort(self) -> None: ...
 
     def on_end(self, callback: Callable[[], object]) -> None:
-        """Call this when the client is gone, or the answer has ended."""
+        """Call a function when the client is gone, or the answer has ended."""
 
 
 @attrs.frozen
 class ApiAnswer:
-    """What a client gets.
+    """An answer.
 
     Attributes:
         body: All of it, unless there is a `stream`.
         type: Of the body.
         status: The HTTP status.
-        headers: Further ones; they replace those that every answer has.
-        result: What came of a change, in a few words for the log.
-        stream: Is given a client to which it then writes whenever there is something; instead of a body.
+        headers: Further ones; they replace those of every answer.
+        result: Of a change, in a few words for the log.
+        stream: Called with the client, to which it writes from then on; in place of a body.
     """
 
     body: bytes = b""
@@ -75,30 +73,30 @@ class ApiAnswer:
         result: str = "",
         headers: Mapping[str, str] | None = None,
     ) -> ApiAnswer:
-        """Answer with data."""
+        """Answer with values of JSON."""
         body = json.dumps(data, ensure_ascii=True).encode() + b"\n"
         return cls(body, JSON, status, headers or {}, result)
 
     @classmethod
     def refusal(cls, refused: RefusedError) -> ApiAnswer:
-        """Return why there is no other answer."""
-        told: dict[str, Any] = {"error": str(refused)}
+        """Answer with the reason of a refusal."""
+        document: dict[str, Any] = {"error": str(refused)}
         if refused.errors:
-            told["errors"] = list(refused.errors)
-        return cls.json(told, refused.status, headers=refused.headers)
+            document["errors"] = list(refused.errors)
+        return cls.json(document, refused.status, headers=refused.headers)
 
 
 @attrs.frozen
 class Query:
-    """What a client asks.
+    """A request to a resource.
 
     Attributes:
         control: The service.
-        caller: Who asks.
-        guard: Lets clients in.
-        names: What is in the variable parts of the path, as ``{backend}`` in ``/api/backends/{backend}``.
-        parameters: What follows the ``?``, each name with all its values.
-        body: The JSON object that was sent with a POST, or the fields of a form; empty if nothing was.
+        caller: The client.
+        guard: Of the endpoint.
+        names: The values of the variable parts of the path, as ``{backend}`` in ``/api/backends/{backend}``.
+        parameters: Of the query, each name with all its values.
+        body: The JSON object of a POST, or the fields of a form; empty without one.
         headers: By their names in lower case.
         is_admin: Whether it came by ``admin``, and not by ``metrics``.
     """
@@ -115,15 +113,15 @@ class Query:
 
 @attrs.frozen
 class Resource:
-    """What is at a path.
+    """What is at a path, with its description for OpenAPI.
 
     Attributes:
-        method: ``GET``, which stands for ``HEAD``, too, or ``POST``.
-        path: With ``{name}`` for a part that varies.
+        method: ``GET``, also for ``HEAD``, or ``POST``.
+        path: With ``{name}`` for a variable part.
         handle: Answers, or raises `RefusedError`.
-        is_change: Whether it changes anything, and is logged with who has asked.
+        is_change: Whether it changes anything, and is logged with its caller.
         is_form: Whether it takes a form, and not JSON.
-        is_open: Whether it can be had without the token.
+        is_open: Whether it needs no token.
         is_stream: Whether the answer is a stream of events.
         summary: What it is, for programs; empty for what people or Prometheus read.
         gives: The form of the answer: see `txmux.admin.api.openapi.schema_of`.
@@ -145,12 +143,12 @@ class Resource:
 
     @property
     def variables(self) -> list[str]:
-        """The names of the parts that vary."""
+        """The names of the variable parts of the path."""
         return re.findall(r"\{(\w+)\}", self.path)
 
 
 def only_values(parameters: Mapping[str, Sequence[str]]) -> dict[str, str]:
-    """Return the parameters of a query, none of which may be there twice."""
+    """Return the parameters of a query, none of which may be given twice."""
     for name, values in parameters.items():
         if len(values) > 1:
             raise RefusedError(400, f"{name}: is given more than once")
@@ -158,14 +156,14 @@ def only_values(parameters: Mapping[str, Sequence[str]]) -> dict[str, str]:
 
 
 def check_names(body: Mapping[str, Any], known: Collection[str]) -> None:
-    """See that a body has no field that nobody would look at."""
+    """Refuse unknown fields."""
     for name in body:
         if name not in known:
             raise RefusedError(400, f"{name}: there is no such field{suggestion(name, known)}")
 
 
 def choice(body: Mapping[str, Any], name: str, choices: Sequence[T]) -> T | None:
-    """Read one of some words; ``None`` if the field is not there."""
+    """Read one of some words; ``None`` without the field."""
     if name not in body:
         return None
     for one in choices:
@@ -176,7 +174,7 @@ def choice(body: Mapping[str, Any], name: str, choices: Sequence[T]) -> T | None
 
 
 def boolean(body: Mapping[str, Any], name: str) -> bool | None:
-    """Read a truth value; ``None`` if the field is not there."""
+    """Read a truth value; ``None`` without the field."""
     value = body.get(name)
     if name in body and not isinstance(value, bool):
         raise RefusedError(400, f"{name}: must be true or false, not {_shown(value)}")
@@ -184,7 +182,7 @@ def boolean(body: Mapping[str, Any], name: str) -> bool | None:
 
 
 def whole_number(body: Mapping[str, Any], name: str, low: int, high: int) -> int | None:
-    """Read a whole number; ``None`` if the field is not there."""
+    """Read a whole number; ``None`` without the field."""
     if name not in body:
         return None
     value = body[name]
@@ -195,7 +193,7 @@ def whole_number(body: Mapping[str, Any], name: str, low: int, high: int) -> int
 
 
 def text(body: Mapping[str, Any], name: str) -> str | None:
-    """Read a text; ``None`` if the field is not there."""
+    """Read a text; ``None`` without the field."""
     value = body.get(name)
     if name in body and not isinstance(value, str):
         raise RefusedError(400, f"{name}: must be a text, not {_shown(value)}")
@@ -203,7 +201,7 @@ def text(body: Mapping[str, Any], name: str) -> str | None:
 
 
 def report_of(report: Report, status: int = 409) -> str:
-    """Return what a change has come to, or refuse."""
+    """Return what has changed, or refuse."""
     if not report.ok:
         raise RefusedError(status, report.errors[0], report.errors)
     return report.changes
@@ -215,10 +213,10 @@ def _shown(value: object) -> str:
 
 
 def needs(what: str) -> RefusedError:
-    """Return what to install, where an import has failed.
+    """Return the refusal where an import of an extra has failed.
 
     Args:
-        what: What cannot be had without it.
+        what: What needs it.
     """
     return RefusedError(
         501, f"{what}: not installed; pip install 'txmux[admin]', then txmux upgrade"
