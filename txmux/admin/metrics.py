@@ -1,7 +1,7 @@
-"""All numbers as Prometheus reads them. Needs the extra ``txmux[admin]``.
+"""The counters in the format of Prometheus. Needs the extra ``txmux[admin]``.
 
-The format is the text format 0.0.4 of Prometheus (https://prometheus.io/docs/instrumenting/exposition_formats/). Labels have names of the rules
-and words of txmux; nothing that a client says is ever in one.
+It is the text format 0.0.4 (https://prometheus.io/docs/instrumenting/exposition_formats/). Labels are names from the rules and words of
+txmux; nothing that a client sends is ever in one.
 """
 
 from __future__ import annotations
@@ -31,15 +31,11 @@ __all__ = ["CONTENT_TYPE", "exposition"]
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 _SERVER_CAUSES = ("connect-refused", "connect-timeout", "tls-failed", "error")
-"""Why one server cannot be reached; other causes are those of a backend."""
+"""Causes that concern one server; others concern the backend."""
 
 
 def exposition(counts: Counts) -> bytes:
-    """Write numbers as text.
-
-    Args:
-        counts: What is told; takes a while where there are very many routes.
-    """
+    """Write counters as text, which takes long with thousands of routes."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Collector(counts))
     ProcessCollector(registry=registry)
@@ -47,8 +43,6 @@ def exposition(counts: Counts) -> bytes:
 
 
 class _Collector(Collector):
-    """Gives the numbers of one moment, once."""
-
     def __init__(self, counts: Counts) -> None:
         self._counts = counts
 

@@ -1,8 +1,8 @@
-"""All that can be asked for, and who may.
+"""The resources of both endpoints, and the way of a request to one of them.
 
-A new resource is a file in ``txmux/admin/api/`` with a list ``RESOURCES``, and one line in `ADMIN` here, or in `METRICS` if it is to be
-had without the token as well. Its handler is given a `Query` and gives an `ApiAnswer`, or raises `RefusedError`. It asks ``query.control``,
-and never the parts of the service. What it needs of an extra is imported in the handler: see `txmux.admin.resource`.
+A new resource is an entry of ``RESOURCES`` in a file of ``txmux/admin/api/``. Its handler gets a `Query` and returns an `ApiAnswer`, or
+raises `RefusedError`. It asks ``query.control`` and no other part of the service. What needs an extra is imported in the handler: see
+`txmux.admin.resource.needs`.
 """
 
 from __future__ import annotations
@@ -66,9 +66,9 @@ class Site:
 
     Args:
         control: The service.
-        resources: What there is.
+        resources: Of this endpoint.
         guard: Lets clients in.
-        is_admin: Whether clients have to pass the guard; otherwise they may only read.
+        is_admin: Whether clients have to pass the guard.
 
     Attributes:
         guard: As above.
@@ -94,14 +94,14 @@ class Site:
             target: The path and what follows it, as they were sent.
             headers: By their names in lower case.
             body: All of it.
-            caller: Who asks.
+            caller: The client.
         """
         path, _, parameters = target.partition("?")
         try:
             answer = await self._answer(method, path, parameters, headers, body, caller)
         except RefusedError as refused:
             answer = self._refusal(refused, method, path, headers)
-        except Exception:  # noqa: BLE001 - the others go on
+        except Exception:  # noqa: BLE001 - one request must not end the service
             self._log.failure("a request cannot be answered: {method}", method=method[:10])
             message = "this request made txmux fail; its log says how"
             answer = ApiAnswer.refusal(RefusedError(500, message))
@@ -137,9 +137,9 @@ class Site:
             self._guard.check_secret(headers, caller)
         if not found:
             raise RefusedError(404, "there is nothing at this path; see the reference of the API")
-        wanted = "GET" if method == "HEAD" else method
+        method = "GET" if method == "HEAD" else method
         for one, match in found:
-            if one.method == wanted:
+            if one.method == method:
                 names = {name: unquote(text) for name, text in match.groupdict().items()}
                 if one.method == "POST":
                     self._guard.check_post(headers, FORM if one.is_form else JSON)
@@ -174,12 +174,12 @@ class Site:
 
 
 def make_site(setting: str, control: Control, seconds: Callable[[], float]) -> Site:
-    """Make the site of ``admin`` or ``metrics``.
+    """Return the site of ``admin`` or ``metrics``.
 
     Args:
-        setting: Which of them.
+        setting: One of these words.
         control: The service.
-        seconds: Gives the time.
+        seconds: A clock.
     """
     name = socket.gethostname().lower()
     guard = AdminGuard(frozenset({name, name.partition(".")[0]}), seconds)
@@ -188,12 +188,12 @@ def make_site(setting: str, control: Control, seconds: Callable[[], float]) -> S
 
 
 def headers_of(answer: ApiAnswer) -> dict[str, str]:
-    """Return all headers of an answer but those of its length."""
+    """Return all headers of an answer but ``Content-Length``."""
     return {**_HEADERS, "Content-Type": answer.type, **answer.headers}
 
 
 def _pattern(path: str) -> re.Pattern[str]:
-    """Make what finds a path. It is compared as it was sent, so that nothing is hidden by dots, slashes or encoding."""
+    """Compile a path. Requests are compared as they were sent, so that dots, slashes and encoding hide nothing."""
     parts = re.split(r"\{(\w+)\}", path)
     return re.compile(
         "".join(
@@ -225,10 +225,10 @@ def audit(caller: Caller, what: str, status: int, result: str) -> None:
     """Log a change.
 
     Args:
-        caller: Who asked for it.
+        caller: The client.
         what: Method and path.
         status: The HTTP status of the answer.
-        result: What came of it, on one or several lines.
+        result: In one or several lines.
     """
     level = _audit_log.info if status < 400 else _audit_log.warn
     level(

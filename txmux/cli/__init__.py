@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["COMMANDS", "main", "make_parser", "open_closed_streams"]
 
 COMMANDS = {
-    "ban": "Let nobody of an address or a network connect to a running service, for some time.",
+    "ban": "Ban an address or a network from a running service, for a while.",
     "bans": "List the bans of a running service.",
     "check": "Report all errors and warnings in rules files, one per line; nothing is started.",
     "close": "End connections of a running service, by ID or by filters.",
@@ -41,7 +41,7 @@ COMMANDS = {
     "status": "Show the state of a running service.",
     "stop": "Stop a running service; its connections may finish.",
     "top": "Watch a running service full-screen, and steer it by keys.",
-    "unban": "Take a ban of a running service back.",
+    "unban": "Lift a ban of a running service.",
     "upgrade": "Move a running service into a new process that runs what is installed now.",
 }
 """The commands, and what each does."""
@@ -64,8 +64,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: The arguments after the program's name; by default those of the process.
 
     Returns:
-        The exit code; 78 (``EX_CONFIG``) if a rules file has errors, of which ``txmux check`` has a code of its own; 141, as
-        shells have it, if nobody reads the output any more, and 130 after Control-C. Wrong arguments end in `SystemExit` with code 2, as `argparse` has it.
+        The exit code; 78 (``EX_CONFIG``) if a rules file has errors, except for ``txmux check``; as in shells, 141 if the reader of the
+        output has closed it, and 130 after Control-C. Wrong arguments raise `SystemExit` with code 2, as `argparse` does.
     """
     open_closed_streams()
     try:
@@ -74,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         finally:
             sys.stdout.flush()
     except BrokenPipeError:
-        # Whoever read, `head` for one, has enough. What is left must not be tried again at the end of the process.
+        # The reader, `head` for one, has enough. What is left must not be written again at the end of the process.
         nothing = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nothing, sys.stdout.fileno())
         os.close(nothing)
@@ -84,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def open_closed_streams() -> None:
-    """Open the standard streams that are closed, to lead nowhere: else a socket of the service gets the number of one."""
+    """Open closed standard streams on /dev/null: else a socket of the service gets the number of one."""
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         try:
             os.fstat(number)
@@ -97,12 +97,12 @@ def open_closed_streams() -> None:
 def make_parser(
     commands: Collection[str] = tuple(COMMANDS), words: Sequence[str] | None = None
 ) -> argparse.ArgumentParser:
-    """Make what reads the program's arguments.
+    """Return the parser of the program's arguments.
 
     Args:
-        commands: Those that are known with all their arguments, by default every one; of the others there are only the names.
-        words: What is going to be read, if that is known. A command that takes long to tell all its options need not, where
-            they do not matter.
+        commands: Those with all their arguments, by default every one; of the others only the names are known.
+        words: What is going to be parsed, if that is known. A command whose options take long to collect may skip those that do not
+            matter.
     """
     parser = argparse.ArgumentParser(
         prog="txmux",

@@ -203,7 +203,7 @@ class Reached:
         address: What its name was looked up to; empty if it is an address itself.
         problem: Why it could not be reached, or is not healthy; empty if it is.
         backends: The backends that have it; not the short forms of one server.
-        routes: The routes that lead there, be it by a fallback.
+        routes: The routes to it, also by a fallback.
         listeners: The listeners whose ``default`` or ``silent`` do.
     """
 
@@ -215,13 +215,13 @@ class Reached:
     listeners: tuple[str, ...]
 
     def __str__(self) -> str:
-        leads = [
+        users = [
             *(f"[backend {name}]" for name in self.backends),
             *(f"[route {name}]" for name in self.routes),
             *(f"[listen {name}]" for name in self.listeners),
         ]
         place = f"{self.server} at {self.address}" if self.address else self.server
-        return f"{place}: {self.problem or 'OK'} ({', '.join(leads)})"
+        return f"{place}: {self.problem or 'OK'} ({', '.join(users)})"
 
     def as_json(self) -> dict[str, Any]:
         """Return it as an object of the document."""
@@ -233,11 +233,11 @@ class Reached:
 
 
 def reached(rules: Rules, tried: Iterable[Tried]) -> list[Reached]:
-    """Put together what is of the same server.
+    """Group the results by server.
 
     Args:
         rules: What was tried.
-        tried: All that was found.
+        tried: The results.
 
     Returns:
         The servers in the order of their first try. One that was tried in several ways, of which only some worked, is there for each result.
@@ -251,12 +251,12 @@ def reached(rules: Rules, tried: Iterable[Tried]) -> list[Reached]:
 def _together(rules: Rules, some: list[Tried]) -> Reached:
     backends = [one.backend for one in some]
 
-    def leads(*outcomes: Outcome | None) -> bool:
+    def is_target(*outcomes: Outcome | None) -> bool:
         return any(one in backends for one in backends_of(outcomes))
 
     def listeners() -> Iterator[str]:
         for listener in rules.listeners:
-            if leads(listener.default, *(line.outcome for line in listener.silent)):
+            if is_target(listener.default, *(line.outcome for line in listener.silent)):
                 yield listener.name
 
     return Reached(
@@ -264,6 +264,6 @@ def _together(rules: Rules, some: list[Tried]) -> Reached:
         some[0].address,
         some[0].problem,
         tuple(backend.name for backend in backends if backend.section is not NOWHERE),
-        tuple(route.name for route in rules.routes if leads(route.outcome)),
+        tuple(route.name for route in rules.routes if is_target(route.outcome)),
         tuple(listeners()),
     )

@@ -114,8 +114,8 @@ def _origins(matchers: Iterable[IProtocolMatcher]) -> dict[str, str]:
         by_package[distribution.name.replace("-", "_").lower()] = text
         found = by_file.keys() & map(str, distribution.files or ())
         by_module.update((by_file[file], text) for file in found)
-    # The files of an editable install are not listed, so there the name has to do; but whoever adds a plugin
-    # puts it into Twisted's package.
+    # The files of an editable install are not listed, so the package's name decides there; but every plugin file is in
+    # Twisted's package.
     by_package.pop("twisted", None)
     return {
         name: by_module.get(module)

@@ -58,7 +58,7 @@ class CapturedStream:
     """The first bytes that a client sent on one connection, or the first datagrams of one flow.
 
     Attributes:
-        data: In their order; no more than were asked for. Of a flow those of the first datagram.
+        data: In order, up to the limit. Of a flow, the first datagram.
         gap: The capture lacks what comes after them, though it has later ones.
         server_first: The server had said something before them.
         datagrams: Those of a flow.
@@ -166,7 +166,7 @@ def client_streams(segments: Iterable[Segment], limit: int) -> list[CapturedStre
 
     Args:
         segments: In the order of the capture: of any number of connections, repeated or out of order.
-        limit: No more bytes of a client than that.
+        limit: The most bytes of a client.
 
     Returns:
         The connections in the order of their first segment; without those of which only

@@ -145,8 +145,8 @@ def _stop_unheard(problem: str) -> NoReturn:
 def _wants_format(words: Sequence[str]) -> bool:
     """Return whether ``--log-format``, or what `twist` takes for it, is among its arguments.
 
-    Outside of a terminal `twist` chooses JSON by itself, in which each message is told three times over and none can be read. The
-    options themselves do not tell whether they were given.
+    Outside of a terminal `twist` chooses JSON by default, which repeats each message three times and is unreadable. The parsed options
+    do not show whether they were given.
     """
     return any(word.startswith("--log-fo") for word in words)
 

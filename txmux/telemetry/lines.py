@@ -69,7 +69,7 @@ class LineWriter:
         """Write lines, each with its newline; never raises or waits."""
         for line in lines:
             if self._size + len(line) > self._limit:
-                self._lose(1, "nobody reads it")
+                self._lose(1, "the reader is too slow")
             else:
                 self._size += len(line)
                 self._lines.append(line)

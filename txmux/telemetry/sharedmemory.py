@@ -37,7 +37,7 @@ def make(name: str) -> int:
     if made < 0:
         with tempfile.TemporaryFile() as file:
             return os.dup(file.fileno())
-    import fcntl  # noqa: PLC0415 - not every system has it
+    import fcntl  # noqa: PLC0415 - Windows lacks it
 
     with suppress(OSError):  # not every kernel has seals
         fcntl.fcntl(made, _ADD_SEALS, _SEAL_SHRINK | _SEAL_SEAL)

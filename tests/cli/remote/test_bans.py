@@ -61,4 +61,4 @@ class BansTests(RemoteTestCase):
             ],
         )
         server.document = []
-        self.assertEqual(self.ask("bans"), (0, "nobody is banned\n", ""))
+        self.assertEqual(self.ask("bans"), (0, "there are no bans\n", ""))

@@ -161,7 +161,7 @@ class FindTests(RemoteTestCase):
         self.runs(server, self.folder / "another" / "other.ini")
         code, _, err = self.ask("stop", "--rules", rules, RUNTIME_DIRECTORY=own)
         self.assertEqual((code, [asked.path for asked in server.asked]), (3, ["/api/status"]))
-        self.assertIn(f"not {rules}: nothing is asked of it", err)
+        self.assertIn(f"not {rules}: not contacting it", err)
 
     def test_rules_not_there(self) -> None:
         """If that is not there, it is named, and so is what to do."""

@@ -1,4 +1,4 @@
-"""``/api/bans``: who may not come in, beside the rules."""
+"""``/api/bans``: lists, sets and lifts bans."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _LONGEST = 10 * 366 * 86400  # seconds
 _LONGEST_REASON = 200
-_OFTEN = 100  # bans that are written between two looks at the clock
+_OFTEN = 100  # bans that are written between two pauses
 
 
 async def _list(query: Query) -> ApiAnswer:
@@ -75,7 +75,7 @@ def _network(body: Mapping[str, Any]) -> IPNetwork:
 
 
 RESOURCES = (
-    Resource("GET", "/api/bans", _list, summary="who may not come in", gives=[ref("Ban")]),
+    Resource("GET", "/api/bans", _list, summary="the bans", gives=[ref("Ban")]),
     Resource(
         "POST",
         "/api/bans",

@@ -1,4 +1,4 @@
-"""``/``, the page, which needs the extra ``txmux[admin]``; and what it is made of."""
+"""What browsers ask for: ``/``, the page, which needs the extra ``txmux[admin]``, its files, and ``/login``."""
 
 from __future__ import annotations
 
@@ -74,14 +74,14 @@ async def _static(query: Query) -> ApiAnswer:
 
 
 def login_form(status: int, wrong: str = "") -> ApiAnswer:
-    """Ask for the token.
+    """Ask for the token, for which the browser then gets a cookie.
 
     Args:
-        status: That of HTTP.
-        wrong: What was wrong with the one before.
+        status: The HTTP status.
+        wrong: Why the one before was refused.
     """
-    told = f'<p role="alert">{escape(wrong)}</p>\n' if wrong else ""
-    return ApiAnswer(_FORM.replace("WRONG", told).encode(), HTML, status, _LOGIN_HEADERS)
+    alert = f'<p role="alert">{escape(wrong)}</p>\n' if wrong else ""
+    return ApiAnswer(_FORM.replace("WRONG", alert).encode(), HTML, status, _LOGIN_HEADERS)
 
 
 async def _ask(_: Query) -> ApiAnswer:

@@ -1,4 +1,4 @@
-"""``/api/reload``, ``/api/upgrade`` and ``/api/stop``: answered when it is known what has come of it."""
+"""Changes of a running service: reload, upgrade, stop, and the state of servers and listeners. Answered once the result is known."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ async def _upgrade(query: Query) -> ApiAnswer:
 
 async def _stop(query: Query) -> ApiAnswer:
     query.control.stop_service()
-    told = "the service stops"
-    return ApiAnswer.json({"ok": True, "changes": told}, result=told)
+    changes = "the service stops"
+    return ApiAnswer.json({"ok": True, "changes": changes}, result=changes)
 
 
 def _reported(report: Report, status: int, message: str) -> ApiAnswer:
@@ -105,7 +105,7 @@ RESOURCES = (
         "/api/listeners/{name}",
         _set_listener,
         is_change=True,
-        summary="accept the clients of a listener, or leave them in its queue",
+        summary="accept the clients of a listener, or leave them in the queue of its socket",
         gives=ref("Done"),
         takes=body({"accepting": bool}, required=["accepting"]),
     ),
@@ -122,7 +122,7 @@ RESOURCES = (
         "/api/upgrade",
         _upgrade,
         is_change=True,
-        summary="go on in a new process",
+        summary="move the service into a new process",
         gives=ref("Done"),
     ),
     Resource(
@@ -130,7 +130,7 @@ RESOURCES = (
         "/api/stop",
         _stop,
         is_change=True,
-        summary="begin to stop",
+        summary="stop the service",
         gives=ref("Done"),
     ),
 )

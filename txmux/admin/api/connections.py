@@ -1,4 +1,4 @@
-"""``/api/connections``: who is connected, and the end of it."""
+"""``/api/connections``: lists live connections, and ends them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from txmux.telemetry.record import STATES
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_AT_ONCE = 100  # connections that are written between two looks at the clock
+_AT_ONCE = 100  # connections that are written between two pauses
 
 
 _TEXT = Schema(type="string", minLength=1)
@@ -52,7 +52,7 @@ async def _list(query: Query) -> ApiAnswer:
 
 
 async def _written(rows: Sequence[object]) -> bytes:
-    """Write a list as JSON; thousands of connections take longer than others are to wait."""
+    """Write a list as JSON, with pauses for the reactor: there may be thousands."""
     turns, parts = Turns(), []
     for start in range(0, len(rows), _AT_ONCE):
         parts.append(json.dumps(rows[start : start + _AT_ONCE])[1:-1])
@@ -89,12 +89,12 @@ async def _close(query: Query) -> ApiAnswer:
 
 
 def _closed(count: int) -> ApiAnswer:
-    told = f"{count} connection{'' if count == 1 else 's'} ended"
-    return ApiAnswer.json({"ok": True, "closed": count, "changes": told}, result=told)
+    changes = f"{count} connection{'' if count == 1 else 's'} ended"
+    return ApiAnswer.json({"ok": True, "closed": count, "changes": changes}, result=changes)
 
 
 def incomplete(missing: Sequence[str]) -> dict[str, str]:
-    """Return the header of an answer that lacks what some process has not told."""
+    """Return the header that names the processes whose part of the answer is missing."""
     return {"Txmux-Missing": "; ".join(missing)} if missing else {}
 
 

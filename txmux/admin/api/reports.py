@@ -1,4 +1,4 @@
-"""``/api/status``: how the service is."""
+"""What a service reports: its health, status, routes, backends, ends, events and rules, and what listeners make of bytes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 _MOST_WAITING = 256 * 1024
-"""Bytes that a client may be behind before it is cut off."""
+"""Bytes buffered for a client before it is cut off."""
 
 
 async def _status(query: Query) -> ApiAnswer:
@@ -57,7 +57,7 @@ async def _recent(query: Query) -> ApiAnswer:
 
 async def _events(query: Query) -> ApiAnswer:
     def begin(stream: AnswerStream) -> None:
-        def tell(event: dict[str, Any] | None) -> None:
+        def send(event: dict[str, Any] | None) -> None:
             if stream.waiting() > _MOST_WAITING:
                 stream.abort()
             elif event is None:
@@ -68,7 +68,7 @@ async def _events(query: Query) -> ApiAnswer:
                 if event["event"] == "stop":
                     stream.finish()
 
-        stream.on_end(query.control.events.subscribe(tell))
+        stream.on_end(query.control.events.subscribe(send))
 
     return ApiAnswer(type="text/event-stream", stream=begin)
 

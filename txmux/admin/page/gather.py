@@ -40,11 +40,11 @@ _MEASURED = 30.0  # seconds over which is measured
 
 
 async def gather(control: Control, query: PageQuery) -> PageSnapshot:
-    """Ask.
+    """Ask the service for all that the page shows.
 
     Args:
         control: The service.
-        query: What the page is to show.
+        query: Of the request.
     """
     now = time.time()
     # It takes longest, where there are many connections.
@@ -84,9 +84,11 @@ async def gather(control: Control, query: PageQuery) -> PageSnapshot:
     )
 
 
-async def _all(*asked: Coroutine[Any, Any, Any]) -> list[Any]:
+async def _all(*questions: Coroutine[Any, Any, Any]) -> list[Any]:
     """Ask all at once, so that each process is waited for once."""
-    return await gatherResults([Deferred.fromCoroutine(one) for one in asked], consumeErrors=True)
+    return await gatherResults(
+        [Deferred.fromCoroutine(one) for one in questions], consumeErrors=True
+    )
 
 
 async def _nothing() -> Listing:
@@ -107,9 +109,9 @@ async def _chosen(control: Control, identity: str) -> dict[str, Any] | None:
     found = await control.connection(identity) if identity else None
     if found is None:
         return {"id": identity} if identity else None
-    told = explanation_of(found)
+    why = explanation_of(found)
     del found["explanation"]
-    return {**found, "explained": "\n".join([*_routes(told.routes), *aligned(told.conclusion)])}
+    return {**found, "explained": "\n".join([*_routes(why.routes), *aligned(why.conclusion)])}
 
 
 async def _explained(control: Control, query: PageQuery) -> str:

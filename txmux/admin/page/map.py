@@ -37,7 +37,7 @@ class RouteFlow:
 
     @property
     def weight(self) -> float:
-        """By this, lines are compared."""
+        """Determines the width of the line."""
         return self.traffic + self.active
 
 
@@ -48,12 +48,12 @@ class MapRoute:
     Attributes:
         name: As in the rules.
         under: Listeners, and routes that end TLS, that it belongs to; none: every listener.
-        backend: Where it leads: the name of a backend, a server's short form, ``close`` or ``reset``; empty if it ends TLS and
-            other routes go on.
+        backend: Its target: the name of a backend, a server's short form, ``close`` or ``reset``; empty if it ends TLS and other
+            routes follow.
         active: Connections now.
         traffic: Bytes a second, both ways.
         matches: Clients so far.
-        by_listener: What comes by each listener that it belongs to; where that is not told, each has all of it.
+        by_listener: What comes by each listener that it belongs to; where that is unknown, each has all of it.
     """
 
     name: str
@@ -71,11 +71,11 @@ class MapRoute:
 
 @attrs.frozen
 class MapServer:
-    """A server: its address, its state, and what is said of it in a few words."""
+    """A server: its address, its state, and a few words about it."""
 
     name: str
     health: Health
-    told: str = ""
+    detail: str = ""
 
 
 @attrs.frozen
@@ -331,7 +331,7 @@ class _Drawing:
                 server.name,
                 y,
                 _BACKENDS,
-                detail=server.told,
+                detail=server.detail,
                 health=server.health,
                 inset=16,
                 of=backend,
@@ -419,7 +419,7 @@ def chart(
     title: str,
     times: Sequence[float],
     values: Sequence[float],
-    told: Callable[[float], str],
+    write: Callable[[float], str],
     seconds: float = 600,
 ) -> Chart:
     """Draw a series.
@@ -429,7 +429,7 @@ def chart(
         title: See `Chart`.
         times: When each value was taken; ascending.
         values: As many.
-        told: Makes text of a value.
+        write: Writes a value.
         seconds: The width of the chart in time; its right end is the last value.
     """
     most = max(values, default=0)
@@ -439,4 +439,6 @@ def chart(
         for time, value in zip(times, values, strict=True)
         if last - time <= seconds
     )
-    return Chart(name, title, told(values[-1] if values else 0), told(most), points, times, values)
+    return Chart(
+        name, title, write(values[-1] if values else 0), write(most), points, times, values
+    )

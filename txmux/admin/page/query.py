@@ -1,4 +1,4 @@
-"""What a request for the page asks to see."""
+"""The query of a request for the page."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 FILTERS = ("listener", "route", "backend", "server", "client", "state", "older")
-"""By what the connections can be filtered, as in ``GET /api/connections``."""
+"""The filters of connections, as in ``GET /api/connections``."""
 
 _OTHERS = ("sort", "after", "map", "connection", "explain", "on", "from")
 _LONGEST = 8192
@@ -30,7 +30,7 @@ class PageQuery:
 
     @classmethod
     def of(cls, arguments: Mapping[str, str]) -> PageQuery:
-        """Take what the page knows of a request's arguments."""
+        """Take the arguments that the page knows."""
         limits = {"explain": _LONGEST}
         return cls(
             {

@@ -1,4 +1,4 @@
-"""The page as its template needs it. Pure: a snapshot and a query in, plain values out."""
+"""The page as its template needs it: a snapshot and a query in, HTML out. Pure."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ class View:
 
     Args:
         snapshot: The answers of the API.
-        query: What is asked for.
-        matcher_of: Gives a ``match =`` line for bytes that a matcher knows, or nothing.
+        query: Of the request.
+        matcher_of: Returns a ``match =`` line for bytes that a matcher knows, or nothing.
     """
 
     snapshot: PageSnapshot
@@ -63,7 +63,7 @@ class View:
 
     @property
     def filters(self) -> list[dict[str, str]]:
-        """By what the page is filtered."""
+        """The active filters."""
         return [
             {"key": key, "value": value, "without": self.query.link(**{key: "", "after": ""})}
             for key, value in self.query.filters.items()
@@ -158,7 +158,7 @@ class View:
 
     @property
     def connections_told(self) -> str:
-        """How many there are, and how many are shown."""
+        """Their number, and how many are shown."""
         there = len(self.snapshot.connections)
         if not there:
             return "None match this filter." if self.query.filters else "None now."
@@ -170,7 +170,7 @@ class View:
 
     @property
     def next_page(self) -> str:
-        """A link to those that follow; empty if there are none, or another order is asked for."""
+        """The link to the next page; empty on the last one, and if they are sorted."""
         connections = self.snapshot.connections
         if self.query["sort"] or len(connections) <= PER_PAGE:
             return ""
@@ -249,13 +249,13 @@ class View:
 
     @property
     def reload_ok(self) -> bool:
-        """Whether the last reload was made."""
+        """Whether the last reload succeeded."""
         last = self._status.get("last_reload")
         return not last or bool(last.get("ok"))
 
     @property
     def reload_told(self) -> str:
-        """What came of the last reload."""
+        """The result of the last reload."""
         last = self._status.get("last_reload")
         if not last:
             return "Loaded at the start, not reloaded since."
@@ -270,7 +270,6 @@ class View:
 
     @property
     def listener_names(self) -> list[str]:
-        """For the form that explains bytes."""
         return [one["name"] for one in self._status.get("listeners", ())]
 
     @property
@@ -283,7 +282,6 @@ class View:
 
     @property
     def explain_hex(self) -> str:
-        """The bytes in it."""
         return self.query["explain"]
 
     @property

@@ -1,4 +1,4 @@
-"""Which TCP ports of this machine somebody listens at, as proc(5) tells."""
+"""The TCP ports of this machine on which a program listens, from proc(5)."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def listening(proc: Path) -> list[Listening]:
             continue  # the system was built without IPv6
         for packed, number, inode in _sockets(path.read_text()):
             address = unmapped(kind(packed))
-            # The interface of such an address is not told, and without that nobody can connect.
+            # Without the interface of such an address, which /proc does not show, it cannot be connected to.
             if not (address.version == 6 and address.is_link_local):
                 sockets[address, number] = inode
     owners = _owners(proc, set(sockets.values()))
@@ -95,7 +95,7 @@ def _owners(proc: Path, inodes: set[str]) -> dict[str, str]:
     links = {f"socket:[{inode}]": inode for inode in inodes}
     found: dict[str, str] = {}
     for folder in sorted(proc.glob("[0-9]*"), key=lambda path: int(path.name)):
-        with suppress(OSError):  # it has ended, or is somebody else's
+        with suppress(OSError):  # it has ended, or is another user's
             for link in (folder / "fd").iterdir():
                 with suppress(OSError):
                     inode = links.get(str(link.readlink()), "")

@@ -27,7 +27,7 @@ def endpoint(found: Sequence[Listening], *, first_unprivileged: int) -> tuple[st
 
     Args:
         found: What is taken.
-        first_unprivileged: The first port at which whoever asks may listen.
+        first_unprivileged: The first port on which this user may listen.
 
     Returns:
         The endpoint, and what is to be said of it, a line each.
@@ -78,7 +78,7 @@ def rules_text(
         "# Rules for txmux, begun by `txmux init` with what listens on this machine.",
         "# Servers were connected to, and what they said was read."
         if probed
-        else "# Nobody was asked.",
+        else "# No server was connected to.",
         "#",
         "# What to do next:",
         "#   - read this file: is each route right, and may everybody who reaches txmux reach that server?",

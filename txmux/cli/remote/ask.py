@@ -107,7 +107,7 @@ def _where(endpoint: AdminEndpoint) -> str:
 
 def _why_nobody(endpoint: AdminEndpoint, problem: OSError | HTTPException | ValueError) -> str:
     where = _where(endpoint)
-    if isinstance(problem, UnicodeError):  # nobody has been asked
+    if isinstance(problem, UnicodeError):  # nothing was sent
         return f"{where} is not the name of a host; name another endpoint"
     if isinstance(problem, (HTTPException, ValueError)):
         return f"what answers at {where} is not txmux; name another endpoint"

@@ -31,15 +31,15 @@ _FILTERS = {
     "listener": ("NAME", "of this listener"),
     "route": ("NAME", "of this route; - is those that no route took"),
     "backend": ("NAME", "of this backend"),
-    "server": ("ADDRESS", "of this server, as the list has it"),
+    "server": ("ADDRESS", "of this server, as the list shows it"),
     "client": ("NETWORK", "from this address or network, or unix"),
-    "state": ("STATE", "in this state, as the list has it"),
-    "older": ("DURATION", "that began at least so long ago: 90s, 5m, 2h"),
+    "state": ("STATE", "in this state, as the list shows it"),
+    "older": ("DURATION", "older than this: 90s, 5m, 2h"),
 }
 
 
 def configure(parser: argparse.ArgumentParser, *, seconds: float) -> None:
-    """Add the arguments that tell which service is meant.
+    """Add the arguments that select the service.
 
     Args:
         parser: That of the command.
@@ -48,19 +48,19 @@ def configure(parser: argparse.ArgumentParser, *, seconds: float) -> None:
     parser.add_argument(
         "--admin",
         metavar="ENDPOINT",
-        help="where the service is asked, as 'admin' of its rules: a UNIX socket or a TCP port",
+        help="the service's admin endpoint, as 'admin' of its rules: a UNIX socket or a TCP port",
     )
     parser.add_argument(
         "--rules",
         metavar="FILE",
         type=Path,
-        help="the rules file of the service, which has its 'admin'",
+        help="the service's rules file, whose 'admin' is taken",
     )
     parser.add_argument(
         "--token-file",
         metavar="FILE",
         type=Path,
-        help="has the secret for TCP, as 'admin_token' of the rules",
+        help="a file with the admin token, which is needed over TCP: see 'admin_token' of the rules",
     )
     parser.add_argument(
         "--timeout",
@@ -92,12 +92,12 @@ def run(
 
     Args:
         arguments: What `configure` has asked for.
-        question: Asks by calling ``ask(method, path)``, or ``ask("POST", path, body)``, and gives the answer.
+        question: Asks by ``ask(method, path)``, or ``ask("POST", path, body)``, and returns the answer.
         write: Writes the answer for people.
-        as_json: Makes it values of JSON, if it is not.
+        as_json: Converts it to values of JSON.
 
     Returns:
-        The exit code: 0, or 1 if it refuses, 2 if it is not clear what is meant, 3 if none answers.
+        The exit code: 0, or 1 if the service refuses, 2 for wrong usage, 3 if no service answers.
     """
     try:
         place = find(arguments.admin, arguments.rules, arguments.token_file, os.environ)
@@ -123,7 +123,7 @@ def run(
 
 
 def failed(error: NobodyError | UsageError) -> int:
-    """Return why no service could be asked, and give the exit code."""
+    """Print why no service could be asked, and return the exit code."""
     print(f"txmux: {printable(str(error))}", file=sys.stderr)
     return NOBODY if isinstance(error, NobodyError) else USAGE
 
@@ -155,15 +155,15 @@ class RemoteCommand(NamedTuple):
         )
 
 
-def _check_rules(wanted: Path, served: str) -> None:
-    """See to it that a service is the one of a rules file, and not of another file of the same name.
+def _check_rules(rules: Path, served: str) -> None:
+    """Check that a service runs a rules file, and not another one of the same name.
 
     Raises:
-        NobodyError: It is not.
+        NobodyError: It does not.
     """
-    if os.path.realpath(served) != os.path.realpath(wanted):
+    if os.path.realpath(served) != os.path.realpath(rules):
         raise NobodyError(
-            f"the service that answers runs {served}, not {wanted}: nothing is asked of it; name the service by --admin ENDPOINT"
+            f"the service that answers runs {served}, not {rules}: not contacting it; select the service with --admin ENDPOINT"
         )
 
 

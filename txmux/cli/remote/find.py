@@ -109,7 +109,7 @@ def _may_be_there(path: Path) -> bool:
     try:
         return stat.S_ISSOCK(path.stat().st_mode)
     except PermissionError:
-        return True  # whoever connects to it is told whose it is
+        return True  # connecting to it reports its owner
     except OSError:
         return False
 
@@ -166,7 +166,7 @@ def _is_left_over(path: Path) -> bool:
             probe.connect(str(path))
         except ConnectionRefusedError:
             return True
-        except OSError:  # it is somebody's, or its queue is full
+        except OSError:  # it is in use, or its queue is full
             return False
     return False
 
@@ -180,7 +180,7 @@ def whose(path: Path) -> str:
         found = path.stat()
     except OSError:  # the folder is closed, too
         return (
-            f"in {path.parent}, {whose(path.parent)}" if path != path.parent else "somebody else's"
+            f"in {path.parent}, {whose(path.parent)}" if path != path.parent else "another user's"
         )
     try:
         owner = f"{getpwuid(found.st_uid).pw_name}:{getgrgid(found.st_gid).gr_name}"

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _PERIOD = 0.5
 """Seconds between two questions whether what is waited for has come."""
-_STOPS = "the service stops; connections that there are may go on for 'drain_timeout'"
+_STOPS = "the service stops; existing connections get 'drain_timeout' to finish"
 
 
 def _write_changes(answer: Any, _: Namespace) -> None:
@@ -44,7 +44,7 @@ def _ban_arguments(parser: ArgumentParser) -> None:
         "duration",
         metavar="DURATION",
         nargs="?",
-        help="for how long: 30m, 1h, 2d; without it, until it is taken back by 'txmux unban'",
+        help="for how long: 30m, 1h, 2d; without it, until 'txmux unban' lifts it",
     )
     parser.add_argument("reason", metavar="REASON", nargs="*", help="why, for 'txmux bans'")
 
@@ -69,7 +69,7 @@ def _seconds(text: str) -> int:
 
 
 def _unban_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("network", metavar="ADDRESS|NETWORK", help="who, as 'txmux bans' lists it")
+    parser.add_argument("network", metavar="ADDRESS|NETWORK", help="as 'txmux bans' lists it")
 
 
 def _unban(ask: Ask, arguments: Namespace) -> Any:
@@ -131,7 +131,7 @@ def _drain_arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--close", action="store_true", help="also end their connections")
     parser.add_argument(
-        "--wait", action="store_true", help="wait until the servers have no connection any more"
+        "--wait", action="store_true", help="wait until the servers have no connections left"
     )
 
 

@@ -33,7 +33,7 @@ def _write_bans(answer: Sequence[Mapping[str, Any]], _: Namespace) -> None:
     if answer:
         output.table([(_ban_cells(one), "") for one in answer], ("network", "left", "reason"))
     else:
-        output.line("nobody is banned")
+        output.line("there are no bans")
 
 
 def _ban_cells(one: Mapping[str, Any]) -> list[str]:
@@ -49,9 +49,7 @@ def _connections_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--limit", metavar="NUMBER", type=int, default=1000, help="the most; by default 1000"
     )
-    parser.add_argument(
-        "--after", metavar="ID", help="only those that come in the list behind this one"
-    )
+    parser.add_argument("--after", metavar="ID", help="continue after this ID")
 
 
 def _connections(ask: Ask, arguments: Namespace) -> Any:

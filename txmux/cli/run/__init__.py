@@ -111,7 +111,7 @@ def configure_more(parser: argparse.ArgumentParser, words: Sequence[str] | None)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Serve until the process is told to stop, or write the rules that are meant."""
+    """Serve until the process is stopped, or print the rules that the options mean."""
     wrong = _misuse(arguments)
     if wrong:
         print(f"txmux: {wrong}", file=sys.stderr)
@@ -132,7 +132,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def unknown(words: Sequence[str]) -> str:
-    """Return what to write instead of arguments that there are not; nothing if that is not known."""
+    """Suggest what to write instead of unknown arguments; empty if that is unclear."""
     return next(filter(None, map(unknown_option, words)), "")
 
 

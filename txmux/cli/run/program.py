@@ -70,7 +70,7 @@ def status_of(error: MuxError) -> int:
 
 
 def run_service(rules: Rules, *, level: str, pidfile: str | Path | None = None) -> int:
-    """Serve until the process is told to stop.
+    """Serve until the process is stopped.
 
     Args:
         rules: What to do.
@@ -159,7 +159,7 @@ class _EarlySignals:
             (self._reactor.sigInt if number == signal.SIGINT else self._reactor.sigTerm)(
                 number, frame
             )
-        elif self._saved:  # whoever asks twice does not want to wait
+        elif self._saved:  # a second signal means now
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
         else:
@@ -174,8 +174,8 @@ class _Writes(Protocol):
 class TextLog:
     """Writes events as text.
 
-    A message of several lines, such as the errors of a reload, is as many lines, of which all but the first are indented. What Twisted
-    tells of its own doings is left out, unless it is a warning or worse, or all is wanted.
+    Of a message of several lines, such as the errors of a reload, all but the first are indented. Twisted's own messages are left out,
+    except for warnings and worse, and at level debug.
 
     Args:
         file: Where to.

@@ -34,10 +34,10 @@ HELP = (
     ("x", "end the chosen connection, after a question"),
     ("d", "drain the chosen server: it gets no new connections"),
     ("m", "take the chosen server into maintenance: it is not checked either"),
-    ("u", "lead connections to the chosen server again"),
-    ("p, Space", "pause, and go on"),
+    ("u", "send connections to the chosen server again"),
+    ("p, Space", "pause, and continue"),
     ("h, ?", "this help"),
-    ("q, Control-C", "leave"),
+    ("q, Control-C", "quit"),
 )
 """The keys, and what they do."""
 

@@ -121,7 +121,7 @@ def _foot(state: TopState, width: int) -> list[Text]:
     keys = "Tab pane  s sort  / filter  e explain  x end  d drain  u ready  h help  q quit"
     line = Text(keys, "reverse")
     if state.is_paused:
-        line = Text("paused, p goes on  ", "bold yellow reverse") + line
+        line = Text("paused, p continues  ", "bold yellow reverse") + line
     return [told, line]
 
 

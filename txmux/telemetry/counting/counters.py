@@ -391,7 +391,7 @@ def _without_live(blocks: dict[str, list[int]]) -> dict[str, list[int]]:
 
 
 def _added(several: Sequence[dict[str, list[int]]]) -> dict[str, list[int]]:
-    """Add up several sums, so that many upgrades take no more memory than one."""
+    """Add up sums of several programs, so that memory does not grow with upgrades."""
     found: dict[str, list[int]] = {}
     for blocks in several:
         for key, block in blocks.items():
