@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
     from txmux.admin.guard import AdminGuard, Caller
     from txmux.control.control import Control
-    from txmux.control.report import Report
+
+    _Handler = Callable[["Query"], Awaitable["ApiAnswer"]]
+    _Decorator = Callable[[_Handler], _Handler]
 
 
 HTML = "text/html; charset=utf-8"
@@ -78,6 +80,11 @@ class ApiAnswer:
         return cls(body, JSON, status, headers or {}, result)
 
     @classmethod
+    def done(cls, changes: str, **more: object) -> ApiAnswer:
+        """Answer that a change was made."""
+        return cls.json({"ok": True, **more, "changes": changes}, result=changes)
+
+    @classmethod
     def refusal(cls, refused: RefusedError) -> ApiAnswer:
         """Answer with the reason of a refusal."""
         document: dict[str, Any] = {"error": str(refused)}
@@ -131,7 +138,7 @@ class Resource:
 
     method: str
     path: str
-    handle: Callable[[Query], Awaitable[ApiAnswer]]
+    handle: _Handler
     is_change: bool = False
     is_form: bool = False
     is_open: bool = False
@@ -200,16 +207,32 @@ def text(body: Mapping[str, Any], name: str) -> str | None:
     return value
 
 
-def report_of(report: Report, status: int = 409) -> str:
-    """Return what has changed, or refuse."""
-    if not report.ok:
-        raise RefusedError(status, report.errors[0], report.errors)
-    return report.changes
-
-
 def _shown(value: object) -> str:
     shown = repr(value)
     return shown if len(shown) <= 60 else f"{shown[:60]}…"
+
+
+class Resources(list[Resource]):
+    """Resources, each added by a decorator of its handler."""
+
+    def get(self, path: str, summary: str = "", gives: Any = None, **more: Any) -> _Decorator:
+        """Add a resource that changes nothing; for the arguments, see `Resource`."""
+        return self._added("GET", path, summary=summary, gives=gives, **more)
+
+    def post(self, path: str, summary: str = "", gives: Any = None, **more: Any) -> _Decorator:
+        """Add one that changes nothing, but takes a body."""
+        return self._added("POST", path, summary=summary, gives=gives, **more)
+
+    def change(self, path: str, summary: str, gives: Any = None, **more: Any) -> _Decorator:
+        """Add one that changes something; by default its answer is `ApiAnswer.done`."""
+        return self._added("POST", path, is_change=True, summary=summary, gives=gives, **more)
+
+    def _added(self, method: str, path: str, **more: Any) -> _Decorator:
+        def decorate(handle: _Handler) -> _Handler:
+            self.append(Resource(method, path, handle, **more))
+            return handle
+
+        return decorate
 
 
 def needs(what: str) -> RefusedError:

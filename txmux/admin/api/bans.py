@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from txmux.access.bans import Ban, BanError, banned_network
 from txmux.admin.api.openapi import body, ref
 from txmux.admin.guard import RefusedError
-from txmux.admin.resource import ApiAnswer, Query, Resource, check_names, text, whole_number
+from txmux.admin.resource import ApiAnswer, Query, Resources, check_names, text, whole_number
 from txmux.control.connection_row import Positive
 from txmux.net.turns import Turns
 
@@ -24,6 +24,10 @@ _LONGEST_REASON = 200
 _OFTEN = 100  # bans that are written between two pauses
 
 
+RESOURCES = Resources()
+
+
+@RESOURCES.get("/api/bans", "the bans", [ref("Ban")])
 async def _list(query: Query) -> ApiAnswer:
     turns, texts = Turns(), []
     for number, ban in enumerate(query.control.bans.current()):
@@ -33,6 +37,11 @@ async def _list(query: Query) -> ApiAnswer:
     return ApiAnswer(b"[%b]\n" % ", ".join(texts).encode())
 
 
+@RESOURCES.change(
+    "/api/bans",
+    "ban a network",
+    takes=body({"network": str, "seconds": Positive, "reason": str}, required=["network"]),
+)
 async def _ban(query: Query) -> ApiAnswer:
     body = query.body
     check_names(body, ("network", "seconds", "reason"))
@@ -48,6 +57,9 @@ async def _ban(query: Query) -> ApiAnswer:
     return await _changed(query.control.bans.add(Ban(network, now, until, reason)), 409)
 
 
+@RESOURCES.change(
+    "/api/bans/remove", "lift a ban", takes=body({"network": str}, required=["network"])
+)
 async def _unban(query: Query) -> ApiAnswer:
     check_names(query.body, ("network",))
     return await _changed(query.control.bans.lift(_network(query.body)), 404)
@@ -58,7 +70,7 @@ async def _changed(change: Awaitable[str], refused: int) -> ApiAnswer:
         changes = await change
     except BanError as problem:
         raise RefusedError(refused, str(problem)) from None
-    return ApiAnswer.json({"ok": True, "changes": changes}, result=changes)
+    return ApiAnswer.done(changes)
 
 
 def _network(body: Mapping[str, Any]) -> IPNetwork:
@@ -72,26 +84,3 @@ def _network(body: Mapping[str, Any]) -> IPNetwork:
         raise RefusedError(
             400, f"network: {shown} is not an address or a network; write for example 192.0.2.0/24"
         ) from None
-
-
-RESOURCES = (
-    Resource("GET", "/api/bans", _list, summary="the bans", gives=[ref("Ban")]),
-    Resource(
-        "POST",
-        "/api/bans",
-        _ban,
-        is_change=True,
-        summary="ban a network",
-        gives=ref("Done"),
-        takes=body({"network": str, "seconds": Positive, "reason": str}, required=["network"]),
-    ),
-    Resource(
-        "POST",
-        "/api/bans/remove",
-        _unban,
-        is_change=True,
-        summary="lift a ban",
-        gives=ref("Done"),
-        takes=body({"network": str}, required=["network"]),
-    ),
-)

@@ -6,7 +6,7 @@ from html import escape
 from importlib.resources import files
 
 from txmux.admin.guard import RefusedError
-from txmux.admin.resource import HTML, ApiAnswer, Query, Resource, needs
+from txmux.admin.resource import HTML, ApiAnswer, Query, Resources, needs
 
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
@@ -45,6 +45,10 @@ WRONG<form method="post" action="/login">
 """
 
 
+RESOURCES = Resources()
+
+
+@RESOURCES.get("/")
 async def _page(query: Query) -> ApiAnswer:
     try:
         from txmux.admin.page.view import render  # noqa: PLC0415 - of the extra
@@ -60,6 +64,7 @@ async def _page(query: Query) -> ApiAnswer:
     return ApiAnswer(render(view).encode(), HTML, headers={"Content-Security-Policy": _POLICY})
 
 
+@RESOURCES.get("/static/{name}")
 async def _static(query: Query) -> ApiAnswer:
     name = query.names["name"]
     if name not in _TYPES:
@@ -84,21 +89,15 @@ def login_form(status: int, wrong: str = "") -> ApiAnswer:
     return ApiAnswer(_FORM.replace("WRONG", alert).encode(), HTML, status, _LOGIN_HEADERS)
 
 
+@RESOURCES.get("/login", is_open=True)
 async def _ask(_: Query) -> ApiAnswer:
     return login_form(200)
 
 
+@RESOURCES.post("/login", is_open=True, is_form=True)
 async def _log_in(query: Query) -> ApiAnswer:
     headers = {"Location": "/"}
     if not query.caller.is_by_unix:
         token = str(query.body.get("token", ""))
         headers["Set-Cookie"] = query.guard.log_in(token, query.caller)
     return ApiAnswer(b"", HTML, 303, headers)
-
-
-RESOURCES = (
-    Resource("GET", "/", _page),
-    Resource("GET", "/static/{name}", _static),
-    Resource("GET", "/login", _ask, is_open=True),
-    Resource("POST", "/login", _log_in, is_open=True, is_form=True),
-)

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated
 
-from txmux.admin.api.openapi import body, ref
+from txmux.admin.api.openapi import body
 from txmux.admin.guard import RefusedError
 from txmux.admin.resource import (
     ApiAnswer,
     Query,
-    Resource,
+    Resources,
     boolean,
     check_names,
     choice,
-    report_of,
     whole_number,
 )
 from txmux.control.report import UnknownError
@@ -27,26 +26,44 @@ _STATES: tuple[ServerState, ...] = ("ready", "drain", "maintenance")
 _MOST_WEIGHT = 65535
 
 
+RESOURCES = Resources()
+
+
+@RESOURCES.change("/api/reload", "read the rules again")
 async def _reload(query: Query) -> ApiAnswer:
     return _reported(await query.control.reload(), 422, "the rules are not reloaded")
 
 
+@RESOURCES.change("/api/upgrade", "move the service into a new process")
 async def _upgrade(query: Query) -> ApiAnswer:
     return _reported(await query.control.upgrade(), 409, "the old process goes on")
 
 
+@RESOURCES.change("/api/stop", "stop the service")
 async def _stop(query: Query) -> ApiAnswer:
     query.control.stop_service()
-    changes = "the service stops"
-    return ApiAnswer.json({"ok": True, "changes": changes}, result=changes)
+    return ApiAnswer.done("the service stops")
 
 
-def _reported(report: Report, status: int, message: str) -> ApiAnswer:
+def _reported(report: Report, status: int, message: str = "") -> ApiAnswer:
     if not report.ok:
-        raise RefusedError(status, f"{message}: {report.errors[0]}", report.errors)
-    return ApiAnswer.json({"ok": True, "changes": report.changes}, result=report.changes)
+        why = report.errors[0]
+        raise RefusedError(status, f"{message}: {why}" if message else why, report.errors)
+    return ApiAnswer.done(report.changes)
 
 
+@RESOURCES.change(
+    "/api/backends/{backend}/servers/{server}",
+    "take a server out of use, or back",
+    takes=body(
+        {
+            "state": _STATES,
+            "weight": Annotated[int, 1, _MOST_WEIGHT] | None,
+            "close_connections": bool,
+        },
+        minProperties=1,
+    ),
+)
 async def _set_server(query: Query) -> ApiAnswer:
     body = query.body
     check_names(body, ("state", "weight", "close_connections"))
@@ -66,10 +83,14 @@ async def _set_server(query: Query) -> ApiAnswer:
         )
     except UnknownError as problem:
         raise RefusedError(404, str(problem)) from None
-    changes = report_of(report)
-    return ApiAnswer.json({"ok": True, "changes": changes}, result=changes)
+    return _reported(report, 409)
 
 
+@RESOURCES.change(
+    "/api/listeners/{name}",
+    "accept the clients of a listener, or leave them in the queue of its socket",
+    takes=body({"accepting": bool}, required=["accepting"]),
+)
 async def _set_listener(query: Query) -> ApiAnswer:
     check_names(query.body, ("accepting",))
     accepting = boolean(query.body, "accepting")
@@ -79,58 +100,4 @@ async def _set_listener(query: Query) -> ApiAnswer:
         report = await query.control.set_listener(query.names["name"], accepting=accepting)
     except UnknownError as problem:
         raise RefusedError(404, str(problem)) from None
-    changes = report_of(report)
-    return ApiAnswer.json({"ok": True, "changes": changes}, result=changes)
-
-
-RESOURCES = (
-    Resource(
-        "POST",
-        "/api/backends/{backend}/servers/{server}",
-        _set_server,
-        is_change=True,
-        summary="take a server out of use, or back",
-        gives=ref("Done"),
-        takes=body(
-            {
-                "state": _STATES,
-                "weight": Annotated[int, 1, _MOST_WEIGHT] | None,
-                "close_connections": bool,
-            },
-            minProperties=1,
-        ),
-    ),
-    Resource(
-        "POST",
-        "/api/listeners/{name}",
-        _set_listener,
-        is_change=True,
-        summary="accept the clients of a listener, or leave them in the queue of its socket",
-        gives=ref("Done"),
-        takes=body({"accepting": bool}, required=["accepting"]),
-    ),
-    Resource(
-        "POST",
-        "/api/reload",
-        _reload,
-        is_change=True,
-        summary="read the rules again",
-        gives=ref("Done"),
-    ),
-    Resource(
-        "POST",
-        "/api/upgrade",
-        _upgrade,
-        is_change=True,
-        summary="move the service into a new process",
-        gives=ref("Done"),
-    ),
-    Resource(
-        "POST",
-        "/api/stop",
-        _stop,
-        is_change=True,
-        summary="stop the service",
-        gives=ref("Done"),
-    ),
-)
+    return _reported(report, 409)

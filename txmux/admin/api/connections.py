@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 
 from txmux.admin.api.openapi import Schema, body, ref, schema_of
 from txmux.admin.guard import RefusedError
-from txmux.admin.resource import JSON, ApiAnswer, Query, Resource, only_values
+from txmux.admin.resource import JSON, ApiAnswer, Query, Resources, only_values
 from txmux.control.filters import EVERY, FilterError, Filters, Page, is_identity
 from txmux.net.turns import Turns
 from txmux.telemetry.record import STATES
@@ -36,6 +36,12 @@ _PAGE = {
 }
 
 
+RESOURCES = Resources()
+
+
+@RESOURCES.get(
+    "/api/connections", "live connections", [ref("Connection")], parameters={**_FILTERS, **_PAGE}
+)
 async def _list(query: Query) -> ApiAnswer:
     words = only_values(query.parameters)
     try:
@@ -60,6 +66,11 @@ async def _written(rows: Sequence[object]) -> bytes:
     return f"[{', '.join(parts)}]\n".encode()
 
 
+@RESOURCES.get(
+    "/api/connections/{id}",
+    "one live connection, and how it was decided",
+    ref("ExplainedConnection"),
+)
 async def _one(query: Query) -> ApiAnswer:
     found = await query.control.connection(_identity(query))
     if found is None:
@@ -67,6 +78,7 @@ async def _one(query: Query) -> ApiAnswer:
     return ApiAnswer.json(found)
 
 
+@RESOURCES.change("/api/connections/{id}/close", "end a connection", ref("Closed"))
 async def _close_one(query: Query) -> ApiAnswer:
     count = await query.control.end_connections(EVERY, _identity(query))
     if not count:
@@ -74,6 +86,12 @@ async def _close_one(query: Query) -> ApiAnswer:
     return _closed(count)
 
 
+@RESOURCES.change(
+    "/api/connections/close",
+    "end all connections that the filters mean",
+    ref("Closed"),
+    takes=body(_FILTERS, minProperties=1),
+)
 async def _close(query: Query) -> ApiAnswer:
     words = query.body
     if not words:
@@ -89,8 +107,7 @@ async def _close(query: Query) -> ApiAnswer:
 
 
 def _closed(count: int) -> ApiAnswer:
-    changes = f"{count} connection{'' if count == 1 else 's'} ended"
-    return ApiAnswer.json({"ok": True, "closed": count, "changes": changes}, result=changes)
+    return ApiAnswer.done(f"{count} connection{'' if count == 1 else 's'} ended", closed=count)
 
 
 def incomplete(missing: Sequence[str]) -> dict[str, str]:
@@ -111,39 +128,3 @@ def _not_found() -> RefusedError:
     return RefusedError(
         404, "there is no live connection of this ID; the access log has those that have ended"
     )
-
-
-RESOURCES = (
-    Resource(
-        "GET",
-        "/api/connections",
-        _list,
-        summary="live connections",
-        gives=[ref("Connection")],
-        parameters={**_FILTERS, **_PAGE},
-    ),
-    Resource(
-        "POST",
-        "/api/connections/close",
-        _close,
-        is_change=True,
-        summary="end all connections that the filters mean",
-        gives=ref("Closed"),
-        takes=body(_FILTERS, minProperties=1),
-    ),
-    Resource(
-        "GET",
-        "/api/connections/{id}",
-        _one,
-        summary="one live connection, and how it was decided",
-        gives=ref("ExplainedConnection"),
-    ),
-    Resource(
-        "POST",
-        "/api/connections/{id}/close",
-        _close_one,
-        is_change=True,
-        summary="end a connection",
-        gives=ref("Closed"),
-    ),
-)

@@ -7,7 +7,7 @@ from weakref import WeakKeyDictionary, ref
 
 from twisted.internet.threads import deferToThread
 
-from txmux.admin.resource import ApiAnswer, Query, Resource, needs
+from txmux.admin.resource import ApiAnswer, Query, Resources, needs
 from txmux.control.coalescing import Coalescer
 
 if TYPE_CHECKING:
@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 _expositions: WeakKeyDictionary[Any, Coalescer[bytes]] = WeakKeyDictionary()
 
 
+RESOURCES = Resources()
+
+
+@RESOURCES.get("/metrics")
 async def _metrics(query: Query) -> ApiAnswer:
     try:
         from txmux.admin.metrics import CONTENT_TYPE  # noqa: PLC0415 - an extra
@@ -42,6 +46,3 @@ def _expositions_of(control: Control) -> Coalescer[bytes]:
         return await deferToThread(exposition, await service.counts())
 
     return Coalescer(make, reactor)
-
-
-RESOURCES = (Resource("GET", "/metrics", _metrics),)

@@ -293,7 +293,8 @@ def _operation(resource: Resource) -> dict[str, Any]:
             "summary": resource.summary,
             "responses": {"200": _answer(what, schema_of(str), "text/event-stream")},
         }
-    schema = schema_of(resource.gives)
+    gives = ref("Done") if resource.gives is None else resource.gives
+    schema = schema_of(gives)
     refusals = {str(status): {"$ref": f"#/components/responses/{status}"} for status in _REFUSALS}
     more = {
         status: _answer(why, schema) for (p, status), why in _MORE.items() if p == resource.path
@@ -328,7 +329,7 @@ def description(resources: Iterable[Resource]) -> dict[str, Any]:
         resources: What there is; of those for people nothing is known here.
     """
     paths: dict[str, dict[str, Any]] = {}
-    for one in resources:
+    for one in sorted(resources, key=lambda one: (one.path, one.method)):
         if one.summary:
             paths.setdefault(one.path, {})[one.method.lower()] = _operation(one)
     return {

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from txmux.admin.api.connections import incomplete
 from txmux.admin.api.openapi import body, ref
 from txmux.admin.guard import RefusedError
-from txmux.admin.resource import ApiAnswer, Query, Resource, check_names, text
+from txmux.admin.resource import ApiAnswer, Query, Resources, check_names, text
 from txmux.control.documents import rules_document
 from txmux.control.report import UnknownError
 from txmux.errors import OptionError
@@ -27,34 +27,45 @@ _MOST_WAITING = 256 * 1024
 """Bytes buffered for a client before it is cut off."""
 
 
+HEALTH = Resources()
+RESOURCES = Resources()
+
+
+@RESOURCES.get("/api/status", "the state of the service", ref("Status"))
 async def _status(query: Query) -> ApiAnswer:
     return ApiAnswer.json(await query.control.status())
 
 
+@HEALTH.get("/healthz", "the process is up", object)
 async def _is_up(_: Query) -> ApiAnswer:
     return ApiAnswer.json({"ok": True})
 
 
+@HEALTH.get("/readyz", "clients are served", ref("Ready"))
 async def _is_ready(query: Query) -> ApiAnswer:
     missing = await query.control.missing()
     answer = {"ready": not missing, "missing": missing, "stale": query.control.stale()}
     return ApiAnswer.json(answer, 503 if missing else 200)
 
 
+@RESOURCES.get("/api/routes", "what routes have taken", [ref("Route")])
 async def _routes(query: Query) -> ApiAnswer:
     return ApiAnswer.json(await query.control.routes())
 
 
+@RESOURCES.get("/api/backends", "how servers are", [ref("Backend")])
 async def _backends(query: Query) -> ApiAnswer:
     listing = await query.control.backends()
     return ApiAnswer.json(listing, headers=incomplete(listing.missing))
 
 
+@RESOURCES.get("/api/recent", "the last connections that ended with an error", [ref("End")])
 async def _recent(query: Query) -> ApiAnswer:
     listing = await query.control.recent_failures()
     return ApiAnswer.json(listing, headers=incomplete(listing.missing))
 
 
+@RESOURCES.get("/api/events", "events as they happen", is_stream=True)
 async def _events(query: Query) -> ApiAnswer:
     def begin(stream: AnswerStream) -> None:
         def send(event: dict[str, Any] | None) -> None:
@@ -73,6 +84,15 @@ async def _events(query: Query) -> ApiAnswer:
     return ApiAnswer(type="text/event-stream", stream=begin)
 
 
+@RESOURCES.post(
+    "/api/explain",
+    "what listeners make of bytes",
+    ref("Explanation"),
+    takes=body(
+        dict.fromkeys(("listener", "hex", "text", "from"), str),
+        oneOf=[{"required": ["hex"]}, {"required": ["text"]}],
+    ),
+)
 async def _explain(query: Query) -> ApiAnswer:
     check_names(query.body, ("listener", "from", "hex", "text"))
     data = _bytes(query.body)
@@ -103,42 +123,6 @@ def _from(body: Mapping[str, Any]) -> IPv4Address | IPv6Address | None:
         raise RefusedError(400, message) from None
 
 
+@RESOURCES.get("/api/rules", "the rules as they were read", [ref("File")])
 async def _rules(query: Query) -> ApiAnswer:
     return ApiAnswer.json(rules_document(query.control.rules))
-
-
-HEALTH = (
-    Resource("GET", "/healthz", _is_up, summary="the process is up", gives=object),
-    Resource("GET", "/readyz", _is_ready, summary="clients are served", gives=ref("Ready")),
-)
-
-RESOURCES = (
-    Resource(
-        "GET", "/api/status", _status, summary="the state of the service", gives=ref("Status")
-    ),
-    Resource("GET", "/api/routes", _routes, summary="what routes have taken", gives=[ref("Route")]),
-    Resource("GET", "/api/backends", _backends, summary="how servers are", gives=[ref("Backend")]),
-    Resource(
-        "GET",
-        "/api/recent",
-        _recent,
-        summary="the last connections that ended with an error",
-        gives=[ref("End")],
-    ),
-    Resource("GET", "/api/events", _events, summary="events as they happen", is_stream=True),
-    # It changes nothing, but what is explained is too long for an address.
-    Resource(
-        "POST",
-        "/api/explain",
-        _explain,
-        summary="what listeners make of bytes",
-        gives=ref("Explanation"),
-        takes=body(
-            dict.fromkeys(("listener", "hex", "text", "from"), str),
-            oneOf=[{"required": ["hex"]}, {"required": ["text"]}],
-        ),
-    ),
-    Resource(
-        "GET", "/api/rules", _rules, summary="the rules as they were read", gives=[ref("File")]
-    ),
-)
