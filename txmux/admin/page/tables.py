@@ -35,59 +35,18 @@ PER_PAGE = 100
 _SHORT_RULES = 200  # lines
 
 
-@attrs.frozen
-class ServerRow:
-    """A line of the table of servers.
-
-    Attributes:
-        backend: Its name.
-        name: The server's address.
-        found: The addresses that its name or service has led to; nothing if it is an address itself.
-        state: What it is, in a word.
-        health: Its colour.
-        why: What made it so.
-        since: How long ago.
-        weight: As set.
-        active: Connections now.
-        total: Connections so far.
-        failed: Connections that could not be made.
-        checks: What the last fifty checks found, oldest first.
-        checks_told: The same for screen readers.
-        last_check: The result of the last one.
-        path: Where changes are posted to.
-        actions: What can be done: label, and the state that it sets.
-    """
-
-    backend: str
-    name: str
-    found: str
-    state: str
-    health: Health
-    why: str
-    since: str
-    weight: str
-    active: str
-    total: str
-    failed: str
-    checks: Sequence[bool]
-    checks_told: str
-    last_check: str
-    path: str
-    actions: Sequence[tuple[str, str]]
-
-
 def health_of_state(state: str) -> Health:
     return _HEALTH.get(state, "down")
 
 
 def server_rows(
     backends: Sequence[Mapping[str, Any]], query: PageQuery, now: float
-) -> list[ServerRow]:
-    """Return the servers that fit what is asked for.
+) -> list[dict[str, Any]]:
+    """Return the rows of the servers that fit the query.
 
     Args:
         backends: ``/api/backends``.
-        query: What is asked for.
+        query: Of the request.
         now: Seconds since 1970.
     """
     return [
@@ -98,31 +57,31 @@ def server_rows(
     ]
 
 
-def _server_row(backend: str, server: Mapping[str, Any], now: float) -> ServerRow:
+def _server_row(backend: str, server: Mapping[str, Any], now: float) -> dict[str, Any]:
     state, check = str(server["state"]), server.get("check") or {}
-    checks = [bool(one) for one in check.get("history", ())]
-    good = sum(checks)
-    return ServerRow(
-        backend,
-        server["server"],
-        _found(server),
-        state,
-        health_of_state(state),
-        str(server.get("why") or ""),
-        ago(now, server.get("since")),
-        count(server.get("weight", 1)),
-        count(server.get("active", 0)),
-        count(server.get("total", 0)),
-        count(server.get("failed", 0)),
-        checks,
-        f"{good} of the last {len(checks)} checks were good",
-        _last(check),
-        f"api/backends/{quote(backend, safe='')}/servers/{quote(server['server'], safe='')}",
-        [(label, to) for label, to in _ACTIONS if to != (state if state in _STEERED else "ready")],
-    )
+    checks = [bool(one) for one in check.get("history", ())]  # oldest first
+    counts = {name: count(server.get(name, 0)) for name in ("active", "total", "failed")}
+    steered = state if state in _STEERED else "ready"
+    return {
+        "backend": backend,
+        "name": server["server"],
+        "found": _found(server),
+        "state": state,
+        "health": health_of_state(state),
+        "why": str(server.get("why") or ""),
+        "since": ago(now, server.get("since")),
+        "weight": count(server.get("weight", 1)),
+        **counts,
+        "checks": checks,
+        "checks_label": f"{sum(checks)} of the last {len(checks)} checks were good",
+        "last_check": _last(check),
+        "path": f"api/backends/{quote(backend, safe='')}/servers/{quote(server['server'], safe='')}",
+        "actions": [(label, to) for label, to in _ACTIONS if to != steered],
+    }
 
 
 def _found(server: Mapping[str, Any]) -> str:
+    # The addresses of its name or service; nothing if it is an address itself.
     found = [str(one["address"]) for one in server.get("addresses", ())]
     if not found or found == [server["server"]]:
         return ""

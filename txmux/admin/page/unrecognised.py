@@ -1,11 +1,9 @@
-"""Clients that no route took: their first bytes for people, and a rule that would have taken them."""
+"""Clients that no route took: a dump of their first bytes, and a rule that would have taken them."""
 
 from __future__ import annotations
 
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
-
-import attrs
 
 from txmux.detection.registry import installed_matchers
 from txmux.detection.transports import datagram_predicate, transports_of
@@ -14,7 +12,7 @@ from txmux.interfaces import Datagrams, Peeked, Transport, Verdict
 from txmux.telemetry.present import duration
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from txmux.admin.page.query import PageQuery
     from txmux.interfaces import Predicate
@@ -30,53 +28,29 @@ _SAY_LITTLE = frozenset({"any", "random"})
 _EVERY_BYTE = 256
 
 
-@attrs.frozen
-class Unrecognised:
-    """A client that no route took.
+def unrecognised_client(
+    end: Mapping[str, Any], data: bytes, now: float, query: PageQuery, matcher: str
+) -> dict[str, Any]:
+    """Describe a client that no route took.
 
-    Attributes:
-        client: Its address.
-        listener: Where it came in.
-        when: How long ago it ended.
-        reason: As in the access log.
-        lines: Its first bytes as a dump; empty if they are not kept.
-        explain: A link to what each route says of them.
-        suggestion: A line for the rules.
+    Args:
+        end: Of ``/api/recent``.
+        data: Its first bytes.
+        now: Seconds since 1970.
+        query: Of the request.
+        matcher: A ``match =`` line for these bytes, if a matcher knows them.
     """
-
-    client: str
-    listener: str
-    when: str
-    reason: str
-    lines: Sequence[str] = ()
-    explain: str = ""
-    suggestion: str = ""
-
-    @classmethod
-    def of(
-        cls, end: Mapping[str, Any], data: bytes, when: str, query: PageQuery, matcher: str
-    ) -> Unrecognised:
-        """Make one.
-
-        Args:
-            end: Of ``/api/recent``.
-            data: Its first bytes.
-            when: See above.
-            query: What the page shows now.
-            matcher: A line that would match, if a matcher is known for these bytes.
-        """
-        client = str(end.get("client", ""))
-        listener = str(end.get("listener", ""))
-        address = client.rpartition(":")[0].strip("[]")
-        return cls(
-            client,
-            listener,
-            when,
-            str(end.get("reason", "")),
-            dump(data),
-            query.link(**{"explain": data.hex(), "on": listener, "from": address}),
-            matcher or line_for(data),
-        )
+    client, listener = str(end.get("client", "")), str(end.get("listener", ""))
+    address = client.rpartition(":")[0].strip("[]")
+    return {
+        "client": client,
+        "listener": listener,
+        "when": ago(now, end.get("ended")),
+        "reason": str(end.get("reason", "")),
+        "lines": dump(data),
+        "explain": query.link(**{"explain": data.hex(), "on": listener, "from": address}),
+        "suggestion": matcher or line_for(data),
+    }
 
 
 def dump(data: bytes) -> list[str]:

@@ -18,7 +18,7 @@ from txmux.admin.page.tables import (
     rows_of,
     server_rows,
 )
-from txmux.admin.page.unrecognised import Unrecognised, ago
+from txmux.admin.page.unrecognised import ago, unrecognised_client
 from txmux.interfaces import Transport
 from txmux.telemetry.present import count, duration, rate, size
 
@@ -73,9 +73,6 @@ class View:
     def filter_fields(self) -> list[tuple[str, str, str]]:
         """The fields of the form: name, value, an example."""
         return [(name, self.query[name], _HINTS.get(name, "")) for name in FILTERS]
-
-    def with_(self, **changed: str) -> str:
-        return self.query.link(**changed)
 
     # Now.
 
@@ -157,7 +154,7 @@ class View:
         return rows_of(self.snapshot.connections, self.query)
 
     @property
-    def connections_told(self) -> str:
+    def connections_summary(self) -> str:
         """Their number, and how many are shown."""
         there = len(self.snapshot.connections)
         if not there:
@@ -194,13 +191,13 @@ class View:
     # Ends.
 
     @property
-    def unrecognised(self) -> list[Unrecognised]:
+    def unrecognised(self) -> list[dict[str, Any]]:
         """Clients that no route took, the last one first."""
         return [
-            Unrecognised.of(
+            unrecognised_client(
                 end,
                 data,
-                ago(self.snapshot.now, end.get("ended")),
+                self.snapshot.now,
                 self.query,
                 self.matcher_of(data, Transport.UDP if "datagrams_in" in end else Transport.TCP),
             )
@@ -254,7 +251,7 @@ class View:
         return not last or bool(last.get("ok"))
 
     @property
-    def reload_told(self) -> str:
+    def reload_summary(self) -> str:
         """The result of the last reload."""
         last = self._status.get("last_reload")
         if not last:
@@ -271,22 +268,6 @@ class View:
     @property
     def listener_names(self) -> list[str]:
         return [one["name"] for one in self._status.get("listeners", ())]
-
-    @property
-    def explain_on(self) -> str:
-        return self.query["on"]
-
-    @property
-    def explain_from(self) -> str:
-        return self.query["from"]
-
-    @property
-    def explain_hex(self) -> str:
-        return self.query["explain"]
-
-    @property
-    def explained(self) -> str:
-        return self.snapshot.explained
 
     @property
     def _status(self) -> Mapping[str, Any]:
