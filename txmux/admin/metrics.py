@@ -54,16 +54,16 @@ class _Collector(Collector):
         yield from _service(counts)
 
 
-def _counter(name: str, text: str, *labels: str) -> CounterMetricFamily:
-    return CounterMetricFamily(f"txmux_{name}", text, labels=labels)
+def _counter(name: str, text: str, labels: str = "") -> CounterMetricFamily:
+    return CounterMetricFamily(f"txmux_{name}", text, labels=labels.split())
 
 
-def _gauge(name: str, text: str, *labels: str) -> GaugeMetricFamily:
-    return GaugeMetricFamily(f"txmux_{name}", text, labels=labels)
+def _gauge(name: str, text: str, labels: str = "") -> GaugeMetricFamily:
+    return GaugeMetricFamily(f"txmux_{name}", text, labels=labels.split())
 
 
-def _histogram(name: str, text: str, *labels: str) -> HistogramMetricFamily:
-    return HistogramMetricFamily(f"txmux_{name}", text, labels=labels)
+def _histogram(name: str, text: str, labels: str = "") -> HistogramMetricFamily:
+    return HistogramMetricFamily(f"txmux_{name}", text, labels=labels.split())
 
 
 def _observe(family: HistogramMetricFamily, labels: Sequence[str], observed: Observed) -> None:
@@ -74,19 +74,14 @@ def _observe(family: HistogramMetricFamily, labels: Sequence[str], observed: Obs
 def _listeners(counts: Counts) -> Iterator[Metric]:
     total = _counter("connections", "Clients that have connected.", "listener")
     active = _gauge("connections_active", "Open connections.", "listener")
-    undecided = _gauge(
-        "connections_undecided",
-        "Connections that are not decided yet.",
-        "listener",
-    )
+    undecided = _gauge("connections_undecided", "Connections that are not decided yet.", "listener")
     refused = _counter(
-        "limit_refused", "Clients that were not let in, by the limit.", "listener", "limit"
+        "limit_refused", "Clients that were not let in, by the limit.", "listener limit"
     )
     datagrams = _counter(
         "datagrams",
         "Datagrams that came from clients (in), went to them (out), were dropped (lost), or were longer than can be taken (cut).",
-        "listener",
-        "way",
+        "listener way",
     )
     sources = _gauge(
         "sources_tracked", "Sources of clients that are kept in mind for limits.", "listener"
@@ -113,20 +108,16 @@ def _listeners(counts: Counts) -> Iterator[Metric]:
 
 
 def _routes(counts: Counts) -> Iterator[Metric]:
-    matches = _counter("route_matches", "Clients that a route has taken.", "listener", "route")
+    matches = _counter("route_matches", "Clients that a route has taken.", "listener route")
     ended = _counter(
         "connections_ended",
         "Connections that have ended, by the reason of the access log, or crashed for those of a worker that was killed.",
-        "listener",
-        "route",
-        "reason",
+        "listener route reason",
     )
     moved = _counter(
         "bytes",
         "Bytes from clients (in) and to them (out), those of live connections with them.",
-        "listener",
-        "route",
-        "direction",
+        "listener route direction",
     )
     for one in counts.routes:
         labels = [one.listener, one.route]
@@ -146,23 +137,20 @@ def _backends(counts: Counts) -> Iterator[Metric]:
     )
     for name, observed in counts.connect.items():
         _observe(connect, [name], observed)
-    active = _gauge("backend_connections_active", "Connections to a server.", "backend", "server")
+    active = _gauge("backend_connections_active", "Connections to a server.", "backend server")
     failures = _counter(
         "backend_connect_failures",
         "Connections to a server that could not be established, by the cause.",
-        "backend",
-        "server",
-        "cause",
+        "backend server cause",
     )
-    is_up = _gauge("backend_server_up", "Whether a server gets clients.", "backend", "server")
+    is_up = _gauge("backend_server_up", "Whether a server gets clients.", "backend server")
     check = _gauge(
-        "backend_check_seconds", "How long the last check of a server took.", "backend", "server"
+        "backend_check_seconds", "How long the last check of a server took.", "backend server"
     )
     stale = _gauge(
         "backend_addresses_stale_seconds",
         "For how long the name of a server could not be looked up again.",
-        "backend",
-        "server",
+        "backend server",
     )
     for key, (age, _) in counts.gauges.stale.items():
         if age is not None:
@@ -181,43 +169,43 @@ def _backends(counts: Counts) -> Iterator[Metric]:
 def _service(counts: Counts) -> Iterator[Metric]:
     gauges, (ok, time) = counts.gauges, counts.reloaded
     opened, most = gauges.descriptors
-    plain: Sequence[tuple[GaugeMetricFamily | CounterMetricFamily, float]] = (
+    for make, name, text, value in (
         (
-            _counter("relay_spliced_bytes", "Bytes that the kernel has moved by itself."),
+            _counter,
+            "relay_spliced_bytes",
+            "Bytes that the kernel has moved by itself.",
             counts.spliced,
         ),
-        (_counter("worker_restarts", "Workers that were restarted."), counts.restarts),
+        (_counter, "worker_restarts", "Workers that were restarted.", counts.restarts),
         (
-            _gauge(
-                "open_descriptors", "Open descriptors of the process that has the least room left."
-            ),
+            _gauge,
+            "open_descriptors",
+            "Open descriptors of the process with the least room.",
             opened,
         ),
-        (_gauge("max_descriptors", "Descriptors that this process may have."), most),
-        (_gauge("reload_success", "Whether the last reload of the rules succeeded."), ok),
+        (_gauge, "max_descriptors", "Descriptors that this process may have.", most),
+        (_gauge, "reload_success", "Whether the last reload of the rules succeeded.", ok),
         (
-            _gauge(
-                "reload_timestamp_seconds",
-                "When the rules were last asked to be read, in seconds since 1970.",
-            ),
+            _gauge,
+            "reload_timestamp_seconds",
+            "When the rules were last read, in seconds since 1970.",
             time,
         ),
         (
-            _gauge(
-                "generations",
-                "Versions of the rules that some connection uses, or the next one will.",
-            ),
+            _gauge,
+            "generations",
+            "Versions of the rules in use by a connection, or for new ones.",
             gauges.generations,
         ),
-    )
-    for family, value in plain:
+    ):
+        family = make(name, text)
         family.add_metric((), value)
         yield family
     cluster = _gauge("cluster_up", "Whether Redis answers, by which limits are shared.")
     if gauges.cluster is not None:
         cluster.add_metric((), gauges.cluster)
     yield cluster
-    build = _gauge("build_info", "Versions of txmux and of Python.", "version", "python")
+    build = _gauge("build_info", "Versions of txmux and of Python.", "version python")
     build.add_metric([__version__, platform.python_version()], 1)
     yield build
     rules = _gauge("rules_info", "The SHA-256 of the rules that hold.", "sha")
@@ -227,8 +215,7 @@ def _service(counts: Counts) -> Iterator[Metric]:
     expiry = _gauge(
         "certificate_expiry_timestamp_seconds",
         "When a certificate expires, in seconds since 1970.",
-        "route",
-        "file",
+        "route file",
     )
     for route, file, until in gauges.certificates:
         expiry.add_metric([route, file], until)
