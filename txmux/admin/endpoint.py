@@ -58,7 +58,7 @@ class AdminEndpoints:
         self._accepting = False
         self._sampling = LoopingCall(self._sample)
         self._sampling.clock = reactor
-        self._places: dict[str, str] = {}
+        self._keys: dict[str, str] = {}
         self._token = ""
         self._ports: dict[str, tuple[str, Any]] = {}
         self._clients: dict[str, AdminClients] = {}
@@ -100,7 +100,7 @@ class AdminEndpoints:
     def open(self, rules: Rules) -> None:
         """Open all at the start; see `prepare`."""
         self.prepare(rules).commit()
-        if self._is_automatic and rules.settings.admin == "auto" and "admin" not in self._places:
+        if self._is_automatic and rules.settings.admin == "auto" and "admin" not in self._keys:
             self._log.info(
                 "no admin endpoint: no folder for its socket exists, is writable and has no other service's {name} "
                 "(looked at {folders}); create one, or set 'admin' in [txmux]",
@@ -111,8 +111,8 @@ class AdminEndpoints:
     def commit(self, prepared: PreparedAdminEndpoints) -> None:
         """See `PreparedAdminEndpoints.commit`."""
         self._unneeded |= prepared.sockets.commit()
-        self._places, self._token = prepared.keys, prepared.token
-        if self._places:
+        self._keys, self._token = prepared.keys, prepared.token
+        if self._keys:
             _load()  # while this process is still root: the user of the rules may be unable to read Python's files
         if self._accepting:
             self.accept()
@@ -123,10 +123,10 @@ class AdminEndpoints:
         self._close_unneeded()
         sockets = self.store.sockets()
         for setting, (key, port) in [*self._ports.items()]:
-            if self._places.get(setting) != key:
+            if self._keys.get(setting) != key:
                 stop_listening(port)
                 del self._ports[setting]
-        for setting, key in self._places.items():
+        for setting, key in self._keys.items():
             if setting not in self._ports:
                 self._ports[setting] = (key, self._listen(setting, sockets[key]))
             self._clients[setting].site.guard.token = self._token

@@ -330,7 +330,7 @@ def _says(answer: Answer, peek_limit: int) -> str:
     return f"{SAYS[answer.verdict]} at {'byte' if peek_limit else 'datagram'} {answer.at}{raised}"
 
 
-def _waiting(sample: Sample, trace: Trace, leads: Leads) -> Iterator[tuple[str, str]]:
+def _waiting(sample: Sample, trace: Trace, target: Leads) -> Iterator[tuple[str, str]]:
     """Yield what an undecided client waits for, and what comes of it at the deadline."""
     waits_for = next(
         its.route.name
@@ -341,11 +341,11 @@ def _waiting(sample: Sample, trace: Trace, leads: Leads) -> Iterator[tuple[str, 
     these = "datagrams" if is_flow else "bytes"
     yield "decision", f"with these {these}: undecided, waits for more, for route {waits_for}"
     end = "" if is_flow else ", or when the client finishes sending"
-    yield "deadline", f"after {trace.listener.detect_timeout:g}s{end}: {leads}"
+    yield "deadline", f"after {trace.listener.detect_timeout:g}s{end}: {target}"
 
 
 def _silent(
-    sample: Sample, listener: Listener, silence: Silence, then: str, leads: Leads
+    sample: Sample, listener: Listener, silence: Silence, then: str, target: Leads
 ) -> Iterator[tuple[str, str]]:
     """Yield what comes of a client that has said nothing yet."""
     if sample.datagrams is not None:
@@ -353,7 +353,7 @@ def _silent(
         yield "deadline", f"{then}forgotten; what the client says next decides"
         return
     yield "decision", "no byte: undecided, waits for more"
-    yield "deadline", f"{then}{leads}"
+    yield "deadline", f"{then}{target}"
     yield "", "if the client finishes sending before that: close"
     if listener.race and isinstance(silence.outcome, Backend):
         yield "race", "its server is connected at once; what that says is held back until then"
@@ -372,24 +372,24 @@ def _count(number: int, what: str) -> str:
 def _conclusion(sample: Sample, trace: Trace) -> Iterator[tuple[str, str]]:
     """Yield what comes of it, each line with its label."""
     listener, found = trace.listener, trace.found
-    leads = leads_of(sample, trace)
-    if leads.by == "denied":
+    target = leads_of(sample, trace)
+    if target.by == "denied":
         yield "decision", f"at once: the listener's 'allow' or 'deny' keeps {sample.client} out"
         return
     silence = silence_of(sample, trace)
     if silence is None:
-        yield "decision", f"at once, before any byte: {leads}"
+        yield "decision", f"at once, before any byte: {target}"
         return
     silent_for = f"{silence.after or listener.detect_timeout:g}s"
-    if leads.by == "silent":
-        yield from _silent(sample, listener, silence, f"after {silent_for}: ", leads)
+    if target.by == "silent":
+        yield from _silent(sample, listener, silence, f"after {silent_for}: ", target)
     elif found.decided_at is not None:
         is_limit = sample.datagrams is None and found.decided_at == listener.peek_limit
         limit = ", which is peek_limit" if is_limit else ""
         unit = "byte" if sample.datagrams is None else "datagram"
-        yield "decision", f"at {unit} {found.decided_at}{limit}: {leads}"
+        yield "decision", f"at {unit} {found.decided_at}{limit}: {target}"
     else:
-        yield from _waiting(sample, trace, leads)
+        yield from _waiting(sample, trace, target)
     for exchange in found.decision.answered:
         yield "answer", f"the client is told {exchange.answer!r}, since it waits for that"
     facts = found.decision.facts

@@ -194,7 +194,7 @@ class MuxFactory(ServerFactory):
     def opened(self, connection: Served) -> None:
         """Record a connection that is going to be served, as far as is known."""
         self.connections.add(connection)
-        if self.runtime.events.wanted:
+        if self.runtime.events.has_listener:
             self.runtime.events.begun(connection.record)
 
     def closed(self, connection: Served) -> None:
@@ -209,7 +209,7 @@ class MuxFactory(ServerFactory):
         if connection.admitted:
             connection.configuration.admission.leave(connection.permit)
         is_told = is_wanted(connection.record, connection.logged)
-        if self.runtime.events.wanted and is_told:
+        if self.runtime.events.has_listener and is_told:
             self.runtime.events.ended(connection.record)
         if is_told and not connection.record.is_clean:
             self.runtime.recent.add(connection.record, connection.unrecognised)

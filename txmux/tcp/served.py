@@ -89,7 +89,7 @@ def note_decision(served: Served, bytes_in: int, reason: EndReason) -> None:
         record.detect_ms = served.elapsed_ms()
         record.bytes_in = served.decided_after = bytes_in
         served.led_for = reason
-        if served.runtime.events.wanted:
+        if served.runtime.events.has_listener:
             served.runtime.events.decided(record)
         served.configuration.counts.decided(record)
     if served.permit is not None:

@@ -77,18 +77,18 @@ class Events:
         clock: The reactor.
 
     Attributes:
-        wanted: Whether there is a listener; callers look first, so that no event is made in vain.
+        has_listener: Whether there is a listener; callers look first, so that no event is made in vain.
     """
 
     def __init__(self, clock: IReactorTime) -> None:
         self._sampling = Sampling(clock, self._send)
         self._sink: Sink | None = None
-        self.wanted = False
+        self.has_listener = False
 
     def listen(self, sink: Sink | None) -> None:
         """Send events to a listener; ``None`` ends that."""
         self._sink = sink
-        self.wanted = sink is not None
+        self.has_listener = sink is not None
         if sink is None:  # the next listener was not there when these were skipped
             self._sampling.forget()
 

@@ -140,7 +140,7 @@ class TopTests(InteropTestCase):
         screen.type("fg\n")
         screen.wait_for(r"^1 connections: 0")
         screen.type("h")
-        screen.wait_for(r"^ +q, Control-C +leave")
+        screen.wait_for(r"^ +q, Control-C +quit")
         os.kill(screen.pid, signal.SIGTERM)
         screen.wait_for(r"^Terminated")
         self.assert_is_given_back(screen)

@@ -318,8 +318,8 @@ def _operation(resource: Resource) -> dict[str, Any]:
     return found
 
 
-def _parameter(name: str, place: str, schema: Schema) -> dict[str, Any]:
-    return {"name": name, "in": place, "schema": schema}
+def _parameter(name: str, location: str, schema: Schema) -> dict[str, Any]:
+    return {"name": name, "in": location, "schema": schema}
 
 
 def description(resources: Iterable[Resource]) -> dict[str, Any]:

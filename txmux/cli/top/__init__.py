@@ -56,10 +56,12 @@ def run(arguments: argparse.Namespace) -> int:
             "the screen needs the package rich; install it: pip install 'txmux[cli]', or use --once"
         ) from None
     try:
-        wanted = command.read_filters(arguments, arguments.words)
+        filters = command.read_filters(arguments, arguments.words)
         place = find(arguments.admin, arguments.rules, arguments.token_file, os.environ)
         with of_txmux():
-            return watch(partial(ask, place, seconds=arguments.timeout), wanted, sys.stdin.fileno())
+            return watch(
+                partial(ask, place, seconds=arguments.timeout), filters, sys.stdin.fileno()
+            )
     except (NobodyError, UsageError) as error:
         return command.failed(error)
 
@@ -68,8 +70,8 @@ def _once(arguments: argparse.Namespace) -> int:
     def question(asks: command.Ask) -> Snapshot:
         return look(asks, command.read_filters(arguments, arguments.words))
 
-    def told(snapshot: Any) -> None:
+    def write(snapshot: Any) -> None:
         for line in text_of(snapshot):
             print(line)
 
-    return command.run(arguments, question, told, as_json=lambda found: found.as_json())
+    return command.run(arguments, question, write, as_json=lambda found: found.as_json())

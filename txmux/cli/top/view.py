@@ -259,10 +259,10 @@ def widths_of(
     while over > 0 and max(widths, default=0) > 1:
         widest = max(
             range(len(shown)),
-            key=lambda place: (
-                widths[place] > columns[shown[place]].least,
-                columns[shown[place]].may_go,
-                widths[place],
+            key=lambda at: (
+                widths[at] > columns[shown[at]].least,
+                columns[shown[at]].may_go,
+                widths[at],
             ),
         )
         widths[widest] -= 1
