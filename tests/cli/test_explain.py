@@ -425,7 +425,7 @@ class TimeTests(ServiceTestCase):
         self.assertRegex(friday, r"10 bytes on \w+ 2026-11-\d\d \d\d:\d\d \S+: SSH-2.0-x")
         self.assertIn("at byte 4: route office, close", friday)
         saturday = self.explain("--text", "SSH-2.0-x ", "--at", "2026-11-21T12:00+00:00")
-        self.assertRegex(saturday, "office +ssh +not asked: 'during' does not name this time")
+        self.assertRegex(saturday, "office +ssh +not asked: 'during' does not name the time")
         document = json.loads(
             self.explain("--json", "--text", "SSH-2.0-x ", "--at", "2026-11-21T12:00+00:00")
         )

@@ -12,11 +12,10 @@ from txmux.telemetry.present import aligned
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from txmux.telemetry.present import ExplainedRoute
+
 Row = tuple[Sequence[str], str]
 """The cells of a row, and its style in the terms of `rich`: ``green``, ``dim``, nothing."""
-
-EXPLAINED_STYLES = {"match": "bold green", "undecided": "yellow"}
-"""Of what a route says; others are dim."""
 
 _GAP = 2
 
@@ -58,6 +57,12 @@ class Output:
         for cells, style in rows:
             table.add_row(*map(Text, cells), style=style)
         self._console.print(table)
+
+
+def explained_style(route: ExplainedRoute) -> str:
+    if route.wins:
+        return "bold green"
+    return {"match": "green", "undecided": "yellow"}.get(route.answer, "dim")
 
 
 def _console() -> Console | None:

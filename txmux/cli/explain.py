@@ -12,32 +12,29 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from txmux.cli._output import EXPLAINED_STYLES, Output
+from txmux.cli._output import Output, explained_style
 from txmux.cli.pcap import Datagram, Segment, client_flows, client_streams, read_packets
 from txmux.cli.remote import command
 from txmux.detection.explain import explain, explain_flow
 from txmux.errors import MuxError, OptionError
-from txmux.interfaces import Transport, Verdict
+from txmux.interfaces import Transport
 from txmux.matchers.payload import bytes_from_hex, bytes_from_text
 from txmux.rules.model import Backend
 from txmux.rules.model.networks import unmapped
 from txmux.rules.problems import did_you_mean
 from txmux.rules.reading.parser import load
-from txmux.rules.tracing import SAYS, Leads, Sample, Trace, as_json, leads_of, silence_of
-from txmux.telemetry.present import EXPLAINED, explanation_of
+from txmux.rules.tracing import Leads, Sample, Trace, as_json, leads_of, silence_of, trace_json
+from txmux.telemetry.present import EXPLAINED, explained_trace, explanation_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from txmux.cli._output import Row
-    from txmux.detection.explain import Answer, RouteAnswer
-    from txmux.rules.model import Listener, Route, Rules, Silence
+    from txmux.rules.model import Listener, Rules, Silence
 
 
 _LONGEST_DATAGRAM = 65535
 
 
-_STYLES = {Verdict.MATCH: "green", Verdict.NO: "dim", Verdict.NEED_MORE: "yellow"}
 _SHOWN_BYTES = 48
 
 
@@ -160,9 +157,7 @@ def _write_connection(one: Mapping[str, Any]) -> None:
     output.line(told.title, "bold")
     output.line()
     if told.routes:
-        output.table(
-            [(one.cells, EXPLAINED_STYLES.get(one.answer, "dim")) for one in told.routes], EXPLAINED
-        )
+        output.table([(row.cells, explained_style(row)) for row in told.routes], EXPLAINED)
         output.line()
     output.table([(line, "") for line in told.conclusion])
 
@@ -264,10 +259,13 @@ def _trace(rules: Rules, listener: Listener, sample: Sample) -> Trace:
 def write(output: Output, sample: Sample, trace: Trace) -> None:
     """Write what a listener makes of a sample, for people."""
     output.line(_title(sample, trace), "bold")
-    rows = [row for answer in trace.found.routes for row in _rows(answer, sample, trace)]
+    unit, limit = (
+        ("byte", trace.listener.peek_limit) if sample.datagrams is None else ("datagram", 0)
+    )
+    rows = explained_trace(trace_json(sample, trace), unit, limit)
     output.line()
     if rows:
-        output.table(rows, ("", "route", "match", "says"))
+        output.table([(row.cells, explained_style(row)) for row in rows], EXPLAINED)
     else:
         output.line("there is no route")
     output.line()
@@ -291,43 +289,6 @@ def _title(sample: Sample, trace: Trace) -> str:
     if any(answer.route.during for answer in trace.found.routes):
         who += f" on {datetime.fromtimestamp(sample.now).astimezone():%a %Y-%m-%d %H:%M %Z}"
     return f"listener {trace.listener.name}: {count}{who}{': ' if shown else ''}{shown}{more}"
-
-
-def _rows(found: RouteAnswer[Route], sample: Sample, trace: Trace) -> Iterator[Row]:
-    route, answer = found.route, found.answer
-    lines = route.alternatives
-    match = lines[0].text if len(lines) == 1 else f"{len(lines)} lines"
-    if answer is None:
-        yield ("", route.name, match, f"not asked: {_why_not_asked(found, sample)}"), "dim"
-        return
-    wins = trace.found.decided_at is not None and trace.found.decision.route is route
-    wins = wins and leads_of(sample, trace).by != "denied"
-    style = "bold green" if wins else _STYLES[answer.verdict]
-    limit = trace.listener.peek_limit if sample.datagrams is None else 0
-    dry = "; dry_run, so it decides nothing" if route.dry_run else ""
-    yield (">" if wins else "", route.name, match, _says(answer, limit) + dry), style
-    if len(lines) > 1:
-        for line, its in zip(lines, found.lines, strict=True):
-            yield ("", "", line.text, _says(its, limit)), _STYLES[its.verdict]
-
-
-def _why_not_asked(found: RouteAnswer[Route], sample: Sample) -> str:
-    if found.excluded_by == "during":
-        return "'during' does not name this time"
-    if sample.client is None:
-        return "it is only for some networks; tell the client's address by --from"
-    verb = "names" if found.excluded_by == "not_from" else "does not name"
-    return f"'{found.excluded_by}' {verb} {sample.client}"
-
-
-def _says(answer: Answer, peek_limit: int) -> str:
-    """Write an answer about bytes; with the limit 0, about datagrams."""
-    if answer.at is None:
-        limit = ", which is peek_limit" if answer.needs == peek_limit else ""
-        needs = answer.needs if peek_limit else _count(answer.needs, "datagram")
-        return f"undecided, needs up to {needs}{limit}"
-    raised = f": its matcher raised {answer.error}" if answer.error else ""
-    return f"{SAYS[answer.verdict]} at {'byte' if peek_limit else 'datagram'} {answer.at}{raised}"
 
 
 def _waiting(sample: Sample, trace: Trace, target: Leads) -> Iterator[tuple[str, str]]:

@@ -159,60 +159,73 @@ def explanation_of(one: Mapping[str, Any]) -> DecisionExplanation:
     decision = one["explanation"] or {}
     age = duration(int(one["age_ms"] / 1000))
     title = f"connection {one['id']} from {one['client']} on listener {one['listener']}: {one['state']}, {age}"
-    routes = explained_routes(decision.get("routes", ()), is_decided=bool(decision.get("by")))
+    wins = bool(decision.get("by"))
+    routes = [row for route in decision.get("routes", ()) for row in _explained(route, wins=wins)]
     return DecisionExplanation(title, routes, [*_conclusion(one, decision)])
 
 
-def explained_routes(
-    routes: Sequence[Mapping[str, Any]],
-    unit: str = "byte",
-    *,
-    is_decided: bool = True,
-    winner: str = "",
+def explained_trace(
+    trace: Mapping[str, Any], unit: str = "byte", peek_limit: int = 0
 ) -> list[ExplainedRoute]:
-    """Write what routes said, each followed by its lines if it has several.
+    """Write what the routes of a listener say of some bytes.
 
     Args:
-        routes: As the API and ``txmux explain --json`` report them.
-        unit: What their answers count: ``byte`` or ``datagram``.
-        is_decided: Whether a route that matches has won.
-        winner: The only one that can have; empty if each can, as one inside of the TLS of another.
+        trace: The listener's part of ``txmux explain --json``.
+        unit: What answers count: ``byte`` or ``datagram``.
+        peek_limit: Where the listener stops to collect bytes, if that is to be shown.
     """
-    rows = []
-    for route in routes:
-        lines = route["lines"]
-        inside = f", in the TLS of {route['inside']}" if route.get("inside") else ""
-        match = lines[0]["match"] if len(lines) == 1 else f"{len(lines)} lines"
-        wins = is_decided and route["says"] == "match" and not route["dry_run"]
-        wins = wins and winner in {"", route["route"]}
-        dry = "; dry_run, so it decides nothing" if route["dry_run"] else ""
-        says = _says(route, unit) + dry
-        rows.append(ExplainedRoute(wins, route["route"] + inside, match, says, route["says"]))
-        for line in lines if len(lines) > 1 else ():
-            says = _says(line, unit) if line["says"] else ""
-            rows.append(
-                ExplainedRoute(
-                    wins=False, name="", match=line["match"], says=says, answer=line["says"] or ""
-                )
-            )
+    decision, client = trace["decision"], trace["from"]
+    rows: list[ExplainedRoute] = []
+    for route in trace["routes"]:
+        wins = decision is not None and route["route"] == decision["route"]
+        rows += _explained(route, wins=wins, client=client, unit=unit, peek_limit=peek_limit)
     return rows
 
 
-def _says(answer: Mapping[str, Any], unit: str) -> str:
-    excluded_by = answer.get("excluded_by")
-    if excluded_by == "during":
-        return "not asked: 'during' does not name the time when it came"
+def _explained(
+    route: Mapping[str, Any],
+    *,
+    wins: bool,
+    client: str | None = "the client's address",
+    unit: str = "byte",
+    peek_limit: int = 0,
+) -> Iterator[ExplainedRoute]:
+    """Yield a route that was asked or not, followed by its lines if there are several and they were asked."""
+
+    def says(answer: Mapping[str, Any]) -> str:
+        said = str(answer["says"] or "")
+        if answer["at"] is not None:
+            raised = f": its matcher raised {answer['error']}" if answer["error"] else ""
+            return f"{said} at {unit} {answer['at']}{raised}"
+        needs = answer["needs_up_to"]
+        if needs is None:
+            return said
+        units = "" if unit == "byte" else f" {unit}{'' if needs == 1 else 's'}"
+        limit = ", which is peek_limit" if needs == peek_limit else ""
+        return f"{said}, needs up to {needs}{units}{limit}"
+
+    lines, excluded_by = route["lines"], route["excluded_by"]
+    inside = f", in the TLS of {route['inside']}" if route.get("inside") else ""
+    match = lines[0]["match"] if len(lines) == 1 else f"{len(lines)} lines"
     if excluded_by:
-        verb = "names" if excluded_by == "not_from" else "does not name"
-        return f"not asked: '{excluded_by}' {verb} the client's address"
-    said = str(answer["says"])
-    if answer["at"] is not None:
-        raised = f": its matcher raised {answer['error']}" if answer["error"] else ""
-        return f"{said} at {unit} {answer['at']}{raised}"
-    if answer["needs_up_to"] is not None:
-        units = "" if unit == "byte" else f" {unit}s"
-        return f"{said}, needs up to {answer['needs_up_to']}{units}"
-    return said
+        said = f"not asked: {_exclusion(excluded_by, client)}"
+    else:
+        said = says(route) + ("; dry_run, so it decides nothing" if route["dry_run"] else "")
+    wins = wins and route["says"] == "match" and not route["dry_run"]
+    yield ExplainedRoute(wins, route["route"] + inside, match, said, route["says"])
+    for line in lines if len(lines) > 1 and not excluded_by else ():
+        answer = line["says"] or ""
+        yield ExplainedRoute(
+            wins=False, name="", match=line["match"], says=says(line), answer=answer
+        )
+
+
+def _exclusion(key: str, client: str | None) -> str:
+    if key == "during":
+        return "'during' does not name the time when it came"
+    if client is None:
+        return "it is only for some networks; tell the client's address by --from"
+    return f"'{key}' {'names' if key == 'not_from' else 'does not name'} {client}"
 
 
 def _conclusion(one: Mapping[str, Any], decision: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

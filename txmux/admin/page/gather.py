@@ -19,7 +19,7 @@ from txmux.control.filters import FilterError, Filters, Page
 from txmux.control.report import UnknownError
 from txmux.errors import OptionError
 from txmux.matchers.payload import bytes_from_hex
-from txmux.telemetry.present import EXPLAINED, aligned, explained_routes, explanation_of
+from txmux.telemetry.present import EXPLAINED, aligned, explained_trace, explanation_of
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Mapping, Sequence
@@ -139,13 +139,7 @@ def bytes_explained(document: Mapping[str, Any]) -> str:
     for stream in document["streams"]:
         unit = "byte" if stream["datagrams"] is None else "datagram"
         for one in stream["listeners"]:
-            found = one["decision"]
-            routes = explained_routes(
-                one["routes"],
-                unit,
-                is_decided=found is not None,
-                winner=str(found and found["route"]),
-            )
+            routes = explained_trace(one, unit)
             lines += [f"listener {one['listener']}", *_routes(routes), _decision(one, unit), ""]
     return "\n".join(lines[:-1])
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rich.cells import cell_len, set_cell_size
 from rich.text import Text
 
-from txmux.cli._output import EXPLAINED_STYLES
+from txmux.cli._output import explained_style
 from txmux.cli.top.keys import HELP
 from txmux.cli.top.panes import TABLES, lines_of, position
 from txmux.cli.top.plain import attention_of, counts_of, title_of
@@ -293,7 +293,7 @@ def _explanation(one: Mapping[str, Any], width: int) -> Iterator[Text]:
     rows: list[tuple[Sequence[str], str]] = [(EXPLAINED, "bold")] if told.routes else []
     for route in told.routes:
         cells = [printable(cell) for cell in route.cells]
-        rows.append((cells, EXPLAINED_STYLES.get(route.answer, "dim")))
+        rows.append((cells, explained_style(route)))
     widths = [
         max(map(cell_len, column)) for column in zip(*(cells for cells, _ in rows), strict=True)
     ]
