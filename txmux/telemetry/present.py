@@ -12,6 +12,15 @@ _SIZES = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 _SHORT = 10  # below it, one digit behind the point says more
 
 
+def worker_state(worker: Mapping[str, Any]) -> str:
+    """Write what a worker does, by its part of ``/api/status``."""
+    if not worker.get("ready", True):
+        return "starts"
+    if "active" not in worker:
+        return "does not answer"
+    return "retires" if worker.get("retiring") else "serves"
+
+
 EXPLAINED = ("", "route", "match", "says")
 """The titles of the columns of an `ExplainedRoute`."""
 

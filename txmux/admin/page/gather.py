@@ -12,7 +12,7 @@ import attrs
 from twisted.internet.defer import Deferred, gatherResults
 
 from txmux.admin.page.tables import PER_PAGE
-from txmux.admin.page.view import History, PageSnapshot
+from txmux.admin.page.view import PageSnapshot
 from txmux.control.broadcast import Listing
 from txmux.control.documents import rules_document
 from txmux.control.filters import FilterError, Filters, Page
@@ -77,7 +77,7 @@ async def gather(control: Control, query: PageQuery) -> PageSnapshot:
         len(connections) == limit,
         recent,
         rules_document(control.rules),
-        _history(control, now),
+        control.rates.history(),
         warnings=warnings,
         connection=await _chosen(control, query["connection"]),
         explained=await _explained(control, query) if query["explain"] else "",
@@ -93,16 +93,6 @@ async def _all(*questions: Coroutine[Any, Any, Any]) -> list[Any]:
 
 async def _nothing() -> Listing:
     return Listing()
-
-
-def _history(control: Control, now: float) -> History:
-    moments = control.rates.history()
-    return History(
-        [round(now - moment.ago) for moment in moments],
-        [moment.connections for moment in moments],
-        [moment.active for moment in moments],
-        [moment.bytes for moment in moments],
-    )
 
 
 async def _chosen(control: Control, identity: str) -> dict[str, Any] | None:

@@ -20,13 +20,14 @@ from txmux.admin.page.tables import (
 )
 from txmux.admin.page.unrecognised import ago, unrecognised_client
 from txmux.interfaces import Transport
-from txmux.telemetry.present import count, duration, rate, size
+from txmux.telemetry.present import count, duration, rate, size, worker_state
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from txmux.admin.page.map import Box, Chart, Health, Map
     from txmux.admin.page.query import PageQuery
+    from txmux.control.rates import Moment
 
 
 _HINTS = {"client": "10.0.0.0/8", "older": "5m", "state": "relaying"}
@@ -58,8 +59,8 @@ class View:
         """One line on the process."""
         status = self._status
         since = duration(self.snapshot.now - status.get("started", self.snapshot.now))
-        told = f"{status.get('version', '')}, process {status.get('pid', '')}, up {since}, {status.get('rules_path', '')}"
-        return f"{told}, draining" if status.get("draining") else told
+        about = f"{status.get('version', '')}, process {status.get('pid', '')}, up {since}, {status.get('rules_path', '')}"
+        return f"{about}, draining" if status.get("draining") else about
 
     @property
     def filters(self) -> list[dict[str, str]]:
@@ -85,11 +86,15 @@ class View:
     @property
     def charts(self) -> list[Chart]:
         """The last ten minutes."""
-        history = self.snapshot.history
+        moments = self.snapshot.history
+        times = [round(self.snapshot.now - one.ago) for one in moments]
+        connections, active, moved = (
+            [getattr(one, name) for one in moments] for name in ("connections", "active", "bytes")
+        )
         return [
-            chart("connections", "Connections a second", history.times, history.connections, rate),
-            chart("active", "Active connections", history.times, history.active, count),
-            chart("bytes", "Bytes a second", history.times, history.bytes, _bytes_a_second),
+            chart("connections", "Connections a second", times, connections, rate),
+            chart("active", "Active connections", times, active, count),
+            chart("bytes", "Bytes a second", times, moved, _bytes_a_second),
         ]
 
     @property
@@ -98,11 +103,9 @@ class View:
         status = self._status
         connections = status.get("connections", {})
         limit = connections.get("limit")
+        most = f" of {count(limit)}" if limit else ""
         return [
-            (
-                "active",
-                count(connections.get("active", 0)) + (f" of {count(limit)}" if limit else ""),
-            ),
+            ("active", count(connections.get("active", 0)) + most),
             ("undecided", count(connections.get("undecided", 0))),
             ("accepted", count(connections.get("total", 0))),
             ("generation", str(status.get("generation", ""))),
@@ -115,7 +118,7 @@ class View:
             {
                 "name": worker.get("worker", ""),
                 "pid": worker.get("pid", ""),
-                "state": _worker_state(worker),
+                "state": worker_state(worker),
                 "active": count(worker.get("active", 0)),
             }
             for worker in self._status.get("workers", ())
@@ -278,31 +281,6 @@ def _bytes_a_second(value: float) -> str:
     return f"{size(value)}/s"
 
 
-def _worker_state(worker: Mapping[str, Any]) -> str:
-    if worker.get("retiring"):
-        return "ends with its connections"
-    if not worker.get("ready", True):
-        return "starts"
-    return "serves"
-
-
-@attrs.frozen
-class History:
-    """What was measured in the last ten minutes.
-
-    Attributes:
-        times: In seconds since 1970, ascending.
-        connections: New ones in a second.
-        active: Those that there were.
-        bytes: Both ways, in a second.
-    """
-
-    times: Sequence[float] = ()
-    connections: Sequence[float] = ()
-    active: Sequence[float] = ()
-    bytes: Sequence[float] = ()
-
-
 @attrs.frozen
 class PageSnapshot:
     """The answers of the API at one moment, under the names of its resources.
@@ -317,7 +295,7 @@ class PageSnapshot:
         is_cut: Whether there are more of them.
         recent: ``/api/recent``.
         rules: ``/api/rules``.
-        history: For the charts.
+        history: The last ten minutes.
         warnings: What is not as it was asked for, a sentence each.
         connection: The one that was asked for: its facts, and the explanation of its decision.
         explained: What is said of bytes that were asked about.
@@ -332,7 +310,7 @@ class PageSnapshot:
     is_cut: bool = False
     recent: Sequence[Mapping[str, Any]] = ()
     rules: Sequence[Mapping[str, Any]] = ()
-    history: History = attrs.field(factory=History)
+    history: Sequence[Moment] = ()
     warnings: Sequence[str] = ()
     connection: Mapping[str, Any] | None = None
     explained: str = ""

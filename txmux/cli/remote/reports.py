@@ -12,7 +12,7 @@ from urllib.parse import urlencode
 
 from txmux.cli._output import Output
 from txmux.cli.remote.command import RemoteCommand, add_filters, read_filters
-from txmux.telemetry.present import connection_counts, duration, rates, short
+from txmux.telemetry.present import connection_counts, duration, rates, short, worker_state
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -25,6 +25,7 @@ _LABEL = 13  # columns
 _DIGEST = 12  # characters, as many as tell versions apart
 _MOST_ADDRESSES = 8  # of one server
 _STYLES = {"up": "", "drain": "yellow", "maintenance": "yellow", "disabled": "dim"}
+_WORKER_STYLES = {"starts": "yellow", "does not answer": "bold red", "retires": "dim"}
 _HEAD = ("id", "client", "route", "server", "state", "age", "in", "out")
 
 
@@ -150,10 +151,10 @@ def _workers(status: Mapping[str, Any]) -> tuple[tuple[str, ...], list[Row]]:
     rows: list[Row] = []
     counts = ("generation", "active", "undecided", "older")
     for worker in status.get("workers", ()):
-        state, style = _state(worker)
+        state = worker_state(worker)
         sandbox = {True: "yes", False: "no"}.get(worker.get("sandbox"), "")
         number, pid, *counted = (str(worker.get(name, "")) for name in ("worker", "pid", *counts))
-        rows.append(((number, pid, state, sandbox, *counted), style))
+        rows.append(((number, pid, state, sandbox, *counted), _WORKER_STYLES.get(state, "")))
     return ("worker", "pid", "state", "sandbox", *counts), rows
 
 
@@ -175,16 +176,6 @@ def _found(status: Mapping[str, Any]) -> tuple[tuple[str, ...], list[Row]]:
             if len(found) > _MOST_ADDRESSES:
                 rows.append((("", "", f"and {len(found) - _MOST_ADDRESSES} more", ""), ""))
     return ("backend", "server", "found", ""), rows
-
-
-def _state(worker: Mapping[str, Any]) -> tuple[str, str]:
-    if not worker.get("ready", True):
-        return "starts", "yellow"
-    if "active" not in worker:
-        return "does not answer", "bold red"
-    if worker.get("retiring"):
-        return "retires", "dim"
-    return "serves", ""
 
 
 def _since(started: float | None, now: float) -> str:
