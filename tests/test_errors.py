@@ -30,8 +30,7 @@ from txmux.admin.site import audit
 from txmux.adopt.receiving import read as read_handed_over
 from txmux.backends.connect.tls import _names_in
 from txmux.backends.health.probes import shown as answer_shown
-from txmux.backends.names.consul import _refusal
-from txmux.backends.names.instances import instances_in, next_index
+from txmux.backends.names.consul import _refusal, instances_in, next_index
 from txmux.backends.names.lookup import _shown as name_shown
 from txmux.cli._output import Output
 from txmux.cli.run.program import as_text

@@ -11,9 +11,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.backends.pool.pools import servers
 from txmux.backends.pool.member import Member, ResolvedAddress
-from txmux.backends.pool.overrides import ServerOverride
 from txmux.backends.pool.pool import Unavailable
-from txmux.backends.pool.server_health import State
+from txmux.backends.pool.server_health import ServerOverride, State
 from txmux.backends.upstreams import Upstreams
 from txmux.rules.model import Backend, Check, Ejection
 

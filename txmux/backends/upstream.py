@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from txmux.backends.connect.needs import needs_of
-from txmux.backends.connect.source import Sources
+from twisted.logger import Logger
+
+from txmux.backends.connect.source import Sources, check_transparent
 from txmux.backends.health.checks import apply_result, key_of
-from txmux.backends.pool.affinity import affinity_of
+from txmux.backends.pool.balance import affinity_of
 from txmux.backends.pool.pool import Pool
 from txmux.backends.pool.queue import Queue
-from txmux.backends.telling import Telling
+from txmux.backends.pool.server_health import State
+from txmux.errors import MuxError
 from txmux.net.relay.interface import Timeouts
 from txmux.net.relay.rates import RelayRates
-from txmux.rules.model import Backend, Handover, InProcess, Refusal
+from txmux.net.tls.errors import TLSFileError
+from txmux.rules.model import NOWHERE, Backend, Handover, InProcess, Refusal
+from txmux.rules.problems import RulesError
 from txmux.telemetry.counting.process_counters import ProcessCounters
+from txmux.telemetry.events import server_event
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -23,10 +28,88 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IReactorTime
 
     from txmux.backends.connect.tls import BackendTLS
+    from txmux.backends.pool.member import Member
     from txmux.backends.pool.server_health import BackendHealth
+    from txmux.rules.model import Backend
     from txmux.wire.proxyprotocol.header import Address
 
 _MOST_EARLY = 1000  # servers; names that change and change must not fill the memory
+
+
+_TOLD_FIRST = {State.DOWN, State.DRAIN, State.MAINTENANCE}
+"""What the process that checks servers finds out or is told, and tells the others."""
+
+_log = Logger()
+
+
+class Telling:
+    """Tells of one backend.
+
+    Args:
+        backend: Its name.
+        tell: Is told of the events, but for what another process tells.
+        checking: Whether its servers are checked in this process.
+    """
+
+    def __init__(
+        self, backend: str, tell: Callable[[dict[str, Any]], object], *, checking: bool
+    ) -> None:
+        self._tell = tell
+        self._backend = backend
+        self._checking = checking
+
+    def changed(self, member: Member, before: State) -> None:
+        """Log a change, but not each attempt to let a server back in, nor what another process logs."""
+        now = member.state
+        quiet = {before, now} == {State.EJECTED, State.PROBING} or (
+            not self._checking and bool({before, now} & _TOLD_FIRST)
+        )
+        why = member.why or "an operator asked for it"
+        if not quiet:
+            server, address = member.server.text, member.target.text
+            event = server_event(self._backend, server, address, before.value, now.value, why)
+            self._tell(event)
+        (_log.debug if quiet else _log.info if now is State.UP else _log.warn)(
+            "backend {backend}: {server} is {state}: {why}",
+            backend=self._backend,
+            server=member.target.text,
+            state=now.value,
+            why=why,
+        )
+
+    def short(self) -> None:
+        """Log that no server is up, but some may be tried."""
+        _log.warn(
+            "backend {backend}: no server is up; until one is, clients also try the ejected ones",
+            backend=self._backend,
+        )
+
+
+def needs_of(backend: Backend) -> BackendTLS | None:
+    """Read a backend's files for TLS, and see whether there is the privilege for its ``source``.
+
+    Returns:
+        What makes its connections speak TLS; ``None`` if they do not.
+
+    Raises:
+        RulesError: A file cannot be used, and the rules are from a file, too.
+        MuxError: The same without such a file; or the privilege is missing.
+    """
+    name = f"[backend {backend.name}]"
+    try:
+        if "client" in backend.source:
+            check_transparent()
+        if not backend.tls:
+            return None
+        from txmux.backends.connect.tls import BackendTLS  # noqa: PLC0415 - OpenSSL takes a while
+
+        return BackendTLS(backend.tls)
+    except TLSFileError as problem:
+        if backend.section is NOWHERE:
+            raise MuxError(f"{name} {problem.key}: {problem}") from problem
+        raise RulesError([backend.section.problem(str(problem), problem.key)]) from problem
+    except MuxError as problem:
+        raise MuxError(f"{name} source: {problem}") from problem
 
 
 class Upstream:
@@ -115,7 +198,7 @@ class Upstream:
         return needs_of(self.backend)
 
     def affinity(self, client: Address | None, facts: Mapping[str, str]) -> str:
-        """Return what a client is led by, if that is a hash; see `txmux.backends.pool.affinity`.
+        """Return what a client is led by, if that is a hash; see `txmux.backends.pool.balance`.
 
         Args:
             client: The client's address; ``None`` if it has none.

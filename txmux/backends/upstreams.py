@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred, succeed
 
 from txmux.backends.health.checks import HealthChecks
 from txmux.backends.names.resolve import Names
-from txmux.backends.pool.registry import HealthRegistry
+from txmux.backends.pool.server_health import HealthRegistry
 from txmux.backends.upstream import Upstream
 from txmux.errors import MuxError
 from txmux.rules.model import Backend, backends_of
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from txmux.backends.connect.tls import BackendTLS
     from txmux.backends.health.checks import OnResult
     from txmux.backends.pool.member import Member
-    from txmux.backends.pool.overrides import ServerOverrides
+    from txmux.backends.pool.server_health import ServerOverrides
     from txmux.backends.upstream import Destination
     from txmux.rules.model import Outcome, Rules
     from txmux.rules.problems import Problem

@@ -5,8 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from txmux.backends.pool.overrides import AS_RULED
-from txmux.backends.pool.server_health import State
+from txmux.backends.pool.server_health import AS_RULED, State
 from txmux.rules.model import backends_of
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ import attrs
 
 from txmux.access.bans import Bans, rows_of
 from txmux.access.lists.current import Lists
-from txmux.backends.pool.overrides import AS_RULED, ServerOverrides, as_json, from_json
+from txmux.backends.pool.server_health import AS_RULED, ServerOverrides, as_json, from_json
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
@@ -27,7 +27,7 @@ class Overrides:
     """All of it. It lasts over reloads, upgrades, and ends of workers.
 
     Attributes:
-        servers: See `txmux.backends.pool.overrides`.
+        servers: See `txmux.backends.pool.server_health`.
         shut: Names of listeners whose clients are left in the queues of their sockets.
     """
 

@@ -9,7 +9,7 @@ import attrs
 from twisted.internet.defer import Deferred, gatherResults
 
 from txmux.access.admission import Admission
-from txmux.backends.pool.overrides import from_json
+from txmux.backends.pool.server_health import from_json
 from txmux.backends.upstreams import Upstreams
 from txmux.errors import MuxError
 from txmux.net.tls.terminations import Terminations

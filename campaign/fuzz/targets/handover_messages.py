@@ -17,7 +17,7 @@ from campaign.fuzz.files import no_files
 from campaign.fuzz.messages import hear, line
 from campaign.fuzz.served import Reactor, serving
 from campaign.fuzz.target import Target
-from txmux.backends.pool.registry import HealthRegistry
+from txmux.backends.pool.server_health import HealthRegistry
 from txmux.control.rates import Rates
 from txmux.errors import MuxError
 from txmux.net.relay.interface import RelayState, SideState, Timeouts

@@ -8,9 +8,8 @@ from twisted.internet import error
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from txmux.backends.connect.client import ProxyClientFactory
+from txmux.backends.connect.client import ProxyClientFactory, RequestRefusedError
 from txmux.backends.connect.dial import OWN_TROUBLE, no_address, reason_of
-from txmux.backends.connect.replay import RequestRefusedError
 from txmux.backends.pool.member import Member
 from txmux.backends.pool.pool import Unavailable
 from txmux.net.header_first import HeaderFirst
@@ -53,7 +52,7 @@ class BackendConnector:
 
     Attributes:
         tried: The servers that could not be reached, and why.
-        affinity: What the client is led by where that is a hash; see `txmux.backends.pool.affinity`.
+        affinity: What the client is led by where that is a hash; see `txmux.backends.pool.balance`.
         local: The IP address that the client has asked for, where servers depend on that; empty if it has asked for none.
         alpn: The protocols to offer to a server by TLS, if the rules name none.
         on_open: Given the transport of each attempt that has led to a connection, before anything is sent.

@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 import attrs
 from twisted.logger import Logger
 
-from txmux.backends.health.probe_target import ProbeTarget
+from txmux.backends.health.checking import ProbeTarget
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
     from txmux.backends.connect.dial import Dial
-    from txmux.backends.health.checking import Checking, Finding
-    from txmux.backends.health.probe_target import Wrap
+    from txmux.backends.health.checking import Checking, Finding, Wrap
     from txmux.backends.pool.member import Member
     from txmux.backends.pool.pool import Pool
     from txmux.rules.model import Check

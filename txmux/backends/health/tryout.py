@@ -8,7 +8,7 @@ import attrs
 from twisted.internet.defer import Deferred, gatherResults
 
 from txmux.backends.connect.dial import dial
-from txmux.backends.health.probe_target import ProbeTarget
+from txmux.backends.health.checking import ProbeTarget
 from txmux.backends.pool.server_health import State
 from txmux.backends.upstreams import Upstreams
 from txmux.errors import MuxError

@@ -9,9 +9,8 @@ import attrs
 from twisted.internet.defer import Deferred
 from twisted.names import dns
 
-from txmux.backends.names.lookup import all_settled
+from txmux.backends.names.lookup import all_settled, has_route
 from txmux.backends.names.question import LookupFailedError
-from txmux.backends.names.systemnames import has_route
 from txmux.backends.pool.member import ResolvedAddress
 
 if TYPE_CHECKING:

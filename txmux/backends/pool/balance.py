@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from ipaddress import IPv4Address, IPv6Address
     from random import Random
 
     from txmux.backends.pool.member import Member
@@ -27,7 +28,7 @@ class Balancer(Protocol):
         Args:
             members: At least one, in the order of the rules. Not changed while it is used: other members are
                 another sequence.
-            affinity: What the client is led by where that is a hash; see `txmux.backends.pool.affinity`. Without it, clients
+            affinity: What the client is led by where that is a hash; see `txmux.backends.pool.balance`. Without it, clients
                 take turns there.
         """
         ...
@@ -159,3 +160,38 @@ _BALANCERS: Mapping[Balance, Callable[[Random], Balancer]] = {
     "host-hash": _Hash,
     "first": _First,
 }
+
+
+_FACTS: Mapping[Balance, Sequence[str]] = {
+    "source-hash": (),
+    # A proxy in front that has ended TLS tells the name in its header.
+    "sni-hash": ("sni", "authority"),
+    "host-hash": ("host",),
+}
+
+
+def affinity_of(
+    balance: Balance,
+) -> Callable[[IPv4Address | IPv6Address | None, Mapping[str, str]], str] | None:
+    """Return what tells the text that a client is led by.
+
+    Args:
+        balance: How the backend chooses.
+
+    Returns:
+        A function of the client's address, if it has one, and of what is known of it (the facts of the access log). It gives the
+        name that the client asked for, in lower case and without a final dot; without a name the address; and without
+        either an empty text. ``None`` if the choice depends on neither.
+    """
+    names = _FACTS.get(balance)
+    if names is None:
+        return None
+
+    def affinity(address: IPv4Address | IPv6Address | None, facts: Mapping[str, str]) -> str:
+        for name in names:
+            asked = facts.get(name, "").lower().removesuffix(".")
+            if asked:
+                return asked
+        return "" if address is None else str(address)
+
+    return affinity

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Literal
 import attrs
 
 from txmux.backends.pool.balance import balancer
-from txmux.backends.pool.member import Member
+from txmux.backends.pool.member import Member, Tiers, is_due
 from txmux.backends.pool.server_health import BackendHealth, State
-from txmux.backends.pool.tiers import Tiers, is_due
 from txmux.rules.model import Refusal
 from txmux.rules.model.networks import is_address
 from txmux.telemetry.counting.process_counters import ProcessCounters

@@ -5,12 +5,14 @@ from __future__ import annotations
 import enum
 import weakref
 from collections import deque
-from typing import TYPE_CHECKING, Any, Protocol
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+from weakref import WeakValueDictionary
 
 import attrs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
 
 _MOST_RECALLED = 10_000
@@ -235,3 +237,100 @@ class BackendHealth:
         """Return all pools but one."""
         found = (known() for known in self._pools)
         return [other for other in found if other is not None and other is not pool]
+
+
+@attrs.frozen
+class ServerOverride:
+    """What is wanted of one server.
+
+    Attributes:
+        state: ``drain`` leads no new connections to it, but checks it; ``maintenance`` does not check it either.
+        weight: In place of that in the rules; ``None`` is that.
+        since: When the state was wanted, in seconds since 1970.
+    """
+
+    state: Literal["ready", "drain", "maintenance"] = "ready"
+    weight: int | None = None
+    since: float = 0.0
+
+    @property
+    def held(self) -> State | None:
+        """The state that it has therefore; ``None`` is as its checks and connections find it."""
+        return _STATES.get(self.state)
+
+
+_STATES: Mapping[str, State] = {"drain": State.DRAIN, "maintenance": State.MAINTENANCE}
+
+AS_RULED = ServerOverride()
+"""Nothing is wanted but what the rules say."""
+
+ServerOverrides = dict[tuple[str, str], ServerOverride]
+"""By the name of the backend, and the server as the rules write it, whether there are such now or not."""
+
+
+def as_json(orders: ServerOverrides) -> list[dict[str, Any]]:
+    """Return orders as values of JSON."""
+    return [
+        {"backend": backend, "server": server, **attrs.asdict(order)}
+        for (backend, server), order in orders.items()
+    ]
+
+
+def from_json(rows: Iterable[Mapping[str, Any]]) -> ServerOverrides:
+    """Read what `as_json` gave, in this version of txmux or in another."""
+    known = {field.name for field in attrs.fields(ServerOverride)}
+    return {
+        (one["backend"], one["server"]): ServerOverride(**{k: one[k] for k in known & one.keys()})
+        for one in rows
+    }
+
+
+class HealthRegistry:
+    """The `BackendHealth` of each backend, as long as somebody has them, and the orders for all, which are kept."""
+
+    def __init__(self) -> None:
+        self._backend_health: WeakValueDictionary[str, BackendHealth] = WeakValueDictionary()
+        self._orders: ServerOverrides = {}
+
+    def of(self, backend: str) -> BackendHealth:
+        """Return what is known of a backend's servers, by its name."""
+        found = self._backend_health.get(backend)
+        if found is None:
+            wanted = {
+                server: (order.held, order.weight)
+                for (of, server), order in self._orders.items()
+                if of == backend
+            }
+            found = self._backend_health[backend] = BackendHealth(wanted)
+        return found
+
+    def get(self, backend: str) -> BackendHealth | None:
+        """Return what is known of a backend's servers, if anybody has it."""
+        return self._backend_health.get(backend)
+
+    def expect(self, servers: Iterable[Mapping[str, Any]]) -> None:
+        """Count the connections that another process is about to hand over; see `BackendHealth.expect`.
+
+        Args:
+            servers: As that process has told of them; without any, no more are expected.
+        """
+        counts: dict[str, dict[tuple[str, str], int]] = {}
+        for told in servers:
+            with suppress(KeyError, OverflowError, TypeError, ValueError):  # of another version
+                key = told["server"], told["target"]
+                counts.setdefault(told["backend"], {})[key] = int(told["connections"])
+        for backend, backend_health in self._backend_health.items():
+            backend_health.expect(counts.get(backend, {}))
+
+    def apply_overrides(self, orders: ServerOverrides) -> None:
+        """Apply an operator's overrides of servers, and reset the servers that have none.
+
+        Args:
+            orders: All there are.
+        """
+        before, self._orders = self._orders, orders
+        for backend, server in {*before, *orders}:
+            order = orders.get((backend, server), AS_RULED)
+            backend_health = self._backend_health.get(backend)
+            if backend_health is not None and order != before.get((backend, server), AS_RULED):
+                backend_health.order(server, order.held, order.weight)

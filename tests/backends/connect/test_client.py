@@ -8,7 +8,7 @@ from twisted.internet.error import ConnectionLost
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from txmux.backends.connect.replay import Replay, RequestRefusedError
+from txmux.backends.connect.client import Replay, RequestRefusedError
 from txmux.interfaces import Exchange
 from txmux.testing import WaterMarkTransport
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.backends.names.nameserver import temporary_folder
-from txmux.backends.names.systemnames import ResolvConf, has_route, listed_addresses
+from txmux.backends.names.lookup import ResolvConf, has_route, listed_addresses
 
 
 class ResolvConfTests(SynchronousTestCase):

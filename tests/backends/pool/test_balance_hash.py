@@ -12,8 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from txmux.backends.pool.affinity import affinity_of
-from txmux.backends.pool.balance import balancer
+from txmux.backends.pool.balance import affinity_of, balancer
 from txmux.backends.pool.member import Member
 from txmux.rules.model import Balance
 from txmux.rules.reading.endpoints import server

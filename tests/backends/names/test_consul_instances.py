@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.consul import Instance
-from txmux.backends.names.instances import (
+from txmux.backends.names.consul import (
     MOST_INSTANCES,
     NotConsulError,
     instances_in,

@@ -14,7 +14,7 @@ from tests.interop.servers import make_certificate
 from tests.support.mux import server_at
 from tests.support.peers import PeerFactory, listen
 from txmux.backends.connect.tls import BackendTLS
-from txmux.backends.health.probe_target import ProbeTarget
+from txmux.backends.health.checking import ProbeTarget
 from txmux.backends.pool.member import Member
 from txmux.rules.model import Backend, ServerTLS
 from txmux.rules.reading.checks import check as read_check
