@@ -15,7 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.backends.pool.pools import servers
 from tests.support.folders import make_folder
 from txmux.backends.health.checks import key_of
-from txmux.backends.pool.server_health import State
+from txmux.backends.pool.server_health import ServerState
 from txmux.backends.upstreams import Upstreams
 from txmux.rules.model import Backend, Check, Ejection, Rules, ServerTLS, Settings
 
@@ -44,7 +44,7 @@ class ChangedTest(SynchronousTestCase):
         """Go on under rules with one backend, and give what there is of it."""
         backend = Backend("b", servers(*texts), **keys)
         self.prepare(backend).commit()
-        return self.upstreams.of(backend)
+        return self.upstreams.upstream_of(backend)
 
     def pick(self, upstream: Upstream) -> Member:
         """Lead a connection to a server."""
@@ -100,33 +100,34 @@ class ChangedTest(SynchronousTestCase):
         self.clock.advance(6)
         new = self.change("10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80", eject=ONCE)
         states = [member.state for member in new.pool.members]
-        self.assertEqual(states, [State.EJECTED, State.UP, State.UP])
+        self.assertEqual(states, [ServerState.EJECTED, ServerState.UP, ServerState.UP])
         self.clock.advance(4)
         probe = next(
             found for found in iter(lambda: self.pick(new), None) if found.target == out.target
         )
         new.pool.connected(probe)
-        self.assertIs(out.state, State.UP)
+        self.assertIs(out.state, ServerState.UP)
         self.assertIn(out, {self.pick(old) for _ in range(2)})
 
     def test_ejection_off(self) -> None:
         """Rules without ejection have nobody out, and rules without checks nobody down."""
         old = self.change("10.0.0.1:80", eject=ONCE, check=Check("tcp", fall=1))
         old.pool.failed(self.pick(old))
-        self.assertIs(self.change("10.0.0.1:80", eject=None).pool.members[0].state, State.UP)
+        self.assertIs(self.change("10.0.0.1:80", eject=None).pool.members[0].state, ServerState.UP)
         old = self.change("10.0.0.1:80", check=Check("tcp", fall=1))
         key = key_of(old.pool.members[0])
-        old.apply(key, ok=False, why="refused")
+        old.apply_check(key, ok=False, why="refused")
         with_check = self.change("10.0.0.1:80", check=Check("tcp", fall=1), retries=1)
-        self.assertIs(with_check.pool.members[0].state, State.DOWN)
-        self.assertIs(self.change("10.0.0.1:80").pool.members[0].state, State.UP)
+        self.assertIs(with_check.pool.members[0].state, ServerState.DOWN)
+        self.assertIs(self.change("10.0.0.1:80").pool.members[0].state, ServerState.UP)
 
     def test_down(self) -> None:
         """What the new rules call down is so for them alone."""
         old = self.change("10.0.0.1:80")
         new = self.change("10.0.0.1:80 down")
         self.assertEqual(
-            [old.pool.members[0].state, new.pool.members[0].state], [State.UP, State.DISABLED]
+            [old.pool.members[0].state, new.pool.members[0].state],
+            [ServerState.UP, ServerState.DISABLED],
         )
 
     def test_heard(self) -> None:
@@ -136,10 +137,10 @@ class ChangedTest(SynchronousTestCase):
         check = Check("tcp", fall=2)
         self.change("10.0.0.1:80", check=check)
         (member,) = self.change("10.0.0.1:80", check=check, retries=5).pool.members
-        upstreams.apply("b", key_of(member), ok=False, why="refused")
-        self.assertIs(member.state, State.UP)
-        upstreams.apply("b", key_of(member), ok=False, why="refused")
-        self.assertIs(member.state, State.DOWN)
+        upstreams.apply_check("b", key_of(member), ok=False, why="refused")
+        self.assertIs(member.state, ServerState.UP)
+        upstreams.apply_check("b", key_of(member), ok=False, why="refused")
+        self.assertIs(member.state, ServerState.DOWN)
 
     def test_told_once(self) -> None:
         """That there is no server is told once, and not for the rules that are over."""
@@ -148,7 +149,7 @@ class ChangedTest(SynchronousTestCase):
         with capturedLogs() as events:
             new.pool.failed(self.pick(new))
         self.assertEqual(len([e for e in events if "no server is up" in e["log_format"]]), 1)
-        self.assertIs(old.pool.members[0].state, State.EJECTED)
+        self.assertIs(old.pool.members[0].state, ServerState.EJECTED)
 
     def test_checks(self) -> None:
         """Only what the rules have is checked."""
@@ -166,7 +167,7 @@ class ChangedTest(SynchronousTestCase):
         prepared = self.prepare(attrs.evolve(old.backend, retries=7, check=None))
         prepared.abandon()
         self.assertEqual(self.clock.getDelayedCalls(), calls)
-        self.assertIs(self.upstreams.of(old.backend), old)
+        self.assertIs(self.upstreams.upstream_of(old.backend), old)
         self.assertEqual(len(self.upstreams._upstreams), 1)
 
     def test_problems(self) -> None:

@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.backends.pool.pools import servers
 from txmux.backends.health.checks import key_of
 from txmux.backends.pool.member import ResolvedAddress
-from txmux.backends.pool.server_health import State
+from txmux.backends.pool.server_health import ServerState
 from txmux.backends.upstreams import Upstreams
 from txmux.rules.model import Backend, Check
 
@@ -26,15 +26,15 @@ class HeardTest(SynchronousTestCase):
     def backend(self, text: str) -> None:
         """Make the backend that is checked."""
         check = Check("tcp", rise=2, fall=3)
-        self.upstream = self.upstreams.of(Backend("b", servers(text), check=check))
+        self.upstream = self.upstreams.upstream_of(Backend("b", servers(text), check=check))
         self.pool = self.upstream.pool
 
     def hear(self, times: int, *, ok: bool, key: str = "web.test:80 10.0.0.1:80") -> None:
         """Be told so often of a server."""
         for _ in range(times):
-            self.upstreams.apply("b", key, ok=ok, why="refused")
+            self.upstreams.apply_check("b", key, ok=ok, why="refused")
 
-    def resolve(self, *hosts: str) -> list[State]:
+    def resolve(self, *hosts: str) -> list[ServerState]:
         """Learn the addresses of the name, and give their states."""
         (server,) = self.pool.backend.servers
         self.pool.set_addresses(server, [ResolvedAddress(host, 80) for host in hosts])
@@ -46,16 +46,18 @@ class HeardTest(SynchronousTestCase):
         key = key_of(self.pool.members[0])
         with capturedLogs() as events:
             self.hear(3, ok=False, key=key)
-            self.assertEqual(self.pool.members[0].state, State.DOWN)
+            self.assertEqual(self.pool.members[0].state, ServerState.DOWN)
             self.hear(2, ok=True, key=key)
-            self.assertEqual(self.pool.members[0].state, State.UP)
+            self.assertEqual(self.pool.members[0].state, ServerState.UP)
         levels = [event["log_level"].name for event in events]
         self.assertEqual(levels, ["debug", "debug"])
 
     def test_ejection(self) -> None:
         """What it has found out itself it tells."""
         self.backend("10.0.0.1:80")
-        self.upstream = self.upstreams.of(Backend("c", servers("10.0.0.1:80", "10.0.0.2:80")))
+        self.upstream = self.upstreams.upstream_of(
+            Backend("c", servers("10.0.0.1:80", "10.0.0.2:80"))
+        )
         pool = self.upstream.pool
         with capturedLogs() as events:
             for _ in range(5):
@@ -66,11 +68,11 @@ class HeardTest(SynchronousTestCase):
         """What it hears before a name has been looked up counts all the same."""
         self.backend("web.test:80")
         self.hear(7, ok=False)
-        self.assertEqual(self.resolve("10.0.0.1", "10.0.0.2"), [State.DOWN, State.UP])
+        self.assertEqual(self.resolve("10.0.0.1", "10.0.0.2"), [ServerState.DOWN, ServerState.UP])
         self.hear(1, ok=True)
-        self.assertEqual(self.resolve("10.0.0.1"), [State.DOWN])
+        self.assertEqual(self.resolve("10.0.0.1"), [ServerState.DOWN])
         self.hear(1, ok=True)
-        self.assertEqual(self.resolve("10.0.0.1"), [State.UP])
+        self.assertEqual(self.resolve("10.0.0.1"), [ServerState.UP])
 
     def test_well_again(self) -> None:
         """A server that is well again by then is not down."""
@@ -78,7 +80,7 @@ class HeardTest(SynchronousTestCase):
         self.hear(3, ok=False)
         self.hear(1, ok=True)
         self.hear(2, ok=False)
-        self.assertEqual(self.resolve("10.0.0.1"), [State.UP])
+        self.assertEqual(self.resolve("10.0.0.1"), [ServerState.UP])
 
     def test_bounded(self) -> None:
         """Only a limited number of servers is remembered."""

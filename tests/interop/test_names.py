@@ -18,7 +18,7 @@ from tests.support.peers import reactor
 from tests.support.ports import free_port
 from txmux.backends.names.lookup import Lookup
 from txmux.backends.names.resolve import Names
-from txmux.backends.pool.pool import Pool
+from txmux.backends.pool.pool import BackendPool
 from txmux.rules.model import Backend, Server
 
 if TYPE_CHECKING:
@@ -52,9 +52,9 @@ class DnsmasqTests(TestCase):
         """Say what addresses there are."""
         self.hosts.write_text("\n".join([*lines, ""]))
 
-    def pool(self, *of: Server) -> Pool:
+    def pool(self, *of: Server) -> BackendPool:
         """Make a pool whose names are looked up."""
-        pool = Pool(Backend("b", of), reactor.seconds)
+        pool = BackendPool(Backend("b", of), reactor.seconds)
         self.names.watch(pool)
         return pool
 
@@ -63,7 +63,7 @@ class DnsmasqTests(TestCase):
         while not condition():
             await deferLater(reactor, 0.01)
 
-    def texts(self, pool: Pool) -> list[str]:
+    def texts(self, pool: BackendPool) -> list[str]:
         """Give the addresses of a pool's members."""
         return [member.target.text for member in pool.members]
 

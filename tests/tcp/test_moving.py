@@ -101,7 +101,7 @@ class MovingTest(MuxTestCase):
 
         def counts() -> list[int]:
             upstreams = (self.old.upstreams, self.factory.upstreams)
-            return [one.of(self.backend_settings).pool.connections for one in upstreams]
+            return [one.upstream_of(self.backend_settings).pool.connections for one in upstreams]
 
         self.assertEqual(counts(), [1, 1])  # it is one pool yet
         self.move()

@@ -223,8 +223,10 @@ class QueueTest(PoolCase):
         client, peer = await self.full(queue=1, queue_timeout=500.0, check=check)
         waiter = await self.waiting(b"waits")
         backend = next(iter(self.factory.upstreams._upstreams.values())).backend
-        member = self.factory.upstreams.of(backend).pool.members[0]
-        self.factory.upstreams.of(backend).pool.check_result(member, ok=False, why="for the test")
+        member = self.factory.upstreams.upstream_of(backend).pool.members[0]
+        self.factory.upstreams.upstream_of(backend).pool.check_result(
+            member, ok=False, why="for the test"
+        )
         await waiter.is_lost()
         await self.finish(client, peer)
         await self.until_logged(2)

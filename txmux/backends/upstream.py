@@ -1,4 +1,4 @@
-"""What a process has of one backend while it runs: its pool, and all that its connections need."""
+"""The runtime state of one backend: its pool, and all that its connections need."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from twisted.logger import Logger
 from txmux.backends.connect.source import Sources, check_transparent
 from txmux.backends.health.checks import apply_result, key_of
 from txmux.backends.pool.balance import affinity_of
-from txmux.backends.pool.pool import Pool
-from txmux.backends.pool.queue import Queue
-from txmux.backends.pool.server_health import State
+from txmux.backends.pool.pool import BackendPool
+from txmux.backends.pool.queue import ClientQueue
+from txmux.backends.pool.server_health import ServerState
 from txmux.errors import MuxError
 from txmux.net.relay.interface import Timeouts
 from txmux.net.relay.rates import RelayRates
@@ -33,43 +33,43 @@ if TYPE_CHECKING:
     from txmux.rules.model import Backend
     from txmux.wire.proxyprotocol.header import Address
 
-_MOST_EARLY = 1000  # servers; names that change and change must not fill the memory
+_MOST_EARLY = 1000  # servers; names that change repeatedly must not fill the memory
 
 
-_TOLD_FIRST = {State.DOWN, State.DRAIN, State.MAINTENANCE}
-"""What the process that checks servers finds out or is told, and tells the others."""
+_OF_CHECKER = {ServerState.DOWN, ServerState.DRAIN, ServerState.MAINTENANCE}
+"""States that the process that checks servers sets and reports to the others."""
 
 _log = Logger()
 
 
-class Telling:
-    """Tells of one backend.
+class ServerReports:
+    """Reports changes of one backend's servers: in the log, and as events.
 
     Args:
         backend: Its name.
-        tell: Is told of the events, but for what another process tells.
+        publish: Gets the events, except those that another process reports.
         checking: Whether its servers are checked in this process.
     """
 
     def __init__(
-        self, backend: str, tell: Callable[[dict[str, Any]], object], *, checking: bool
+        self, backend: str, publish: Callable[[dict[str, Any]], object], *, checking: bool
     ) -> None:
-        self._tell = tell
+        self._publish = publish
         self._backend = backend
         self._checking = checking
 
-    def changed(self, member: Member, before: State) -> None:
-        """Log a change, but not each attempt to let a server back in, nor what another process logs."""
+    def state_changed(self, member: Member, before: ServerState) -> None:
+        """Report a change, but not each attempt to let a server back in, nor what another process reports."""
         now = member.state
-        quiet = {before, now} == {State.EJECTED, State.PROBING} or (
-            not self._checking and bool({before, now} & _TOLD_FIRST)
+        quiet = {before, now} == {ServerState.EJECTED, ServerState.PROBING} or (
+            not self._checking and bool({before, now} & _OF_CHECKER)
         )
         why = member.why or "an operator asked for it"
         if not quiet:
             server, address = member.server.text, member.target.text
             event = server_event(self._backend, server, address, before.value, now.value, why)
-            self._tell(event)
-        (_log.debug if quiet else _log.info if now is State.UP else _log.warn)(
+            self._publish(event)
+        (_log.debug if quiet else _log.info if now is ServerState.UP else _log.warn)(
             "backend {backend}: {server} is {state}: {why}",
             backend=self._backend,
             server=member.target.text,
@@ -77,19 +77,18 @@ class Telling:
             why=why,
         )
 
-    def short(self) -> None:
-        """Log that no server is up, but some may be tried."""
+    def shortage_began(self) -> None:
         _log.warn(
             "backend {backend}: no server is up; until one is, clients also try the ejected ones",
             backend=self._backend,
         )
 
 
-def needs_of(backend: Backend) -> BackendTLS | None:
-    """Read a backend's files for TLS, and see whether there is the privilege for its ``source``.
+def read_backend_tls(backend: Backend) -> BackendTLS | None:
+    """Read a backend's files for TLS, and check the privilege for its ``source``.
 
     Returns:
-        What makes its connections speak TLS; ``None`` if they do not.
+        The TLS of its connections; ``None`` if they have none.
 
     Raises:
         RulesError: A file cannot be used, and the rules are from a file, too.
@@ -116,26 +115,26 @@ class Upstream:
     """One backend of a running process.
 
     Args:
-        backend: What the rules say.
-        clock: Tells the time.
-        fallback: Where a client is led when no server can be reached.
-        first_names: Gives what fires when names have been looked up for the first time; ``None`` if they have.
-        checking: Whether its servers are checked in this process, which then tells of what is found.
-        backend_health: How its servers are, under whichever rules.
-        tell: Is told of servers that have changed their state; see `txmux.telemetry.events.server_event`.
-        column: What this process counts.
+        backend: The rules' settings.
+        clock: Has the time and the timers.
+        fallback: The destination of a client when no server can be reached.
+        first_names: Returns what fires when names have been looked up for the first time; ``None`` if they have.
+        checking: Whether its servers are checked in this process, which then reports the results.
+        backend_health: The health of its servers, shared by all configurations.
+        tell: Gets an event when a server has changed its state; see `txmux.telemetry.events.server_event`.
+        column: The counters of this process.
 
     Raises:
         MuxError: A file for TLS cannot be used, or the privilege for ``source = client`` is missing.
 
     Attributes:
         queue: Clients that wait for room in it; ``None`` if none may.
-        rates: How fast they may be; ``None`` for no limit.
-        sources: Where they come from; ``None`` if the system chooses.
-        tls: What makes them speak TLS; ``None`` if they do not.
-        counts: Counts for it.
-        asks_who: Whether anything depends on who the client is.
-        asks_where: Whether a server depends on the address that the client has asked for.
+        rates: Of its connections; ``None`` for no limit.
+        sources: Their local addresses; ``None`` if the system chooses.
+        tls: Theirs; ``None`` without TLS.
+        counts: Its counters.
+        asks_who: Whether anything depends on the client's identity.
+        asks_where: Whether a server depends on the address that the client has connected to.
     """
 
     def __init__(
@@ -156,11 +155,15 @@ class Upstream:
         self.fallback = fallback
         self._early: dict[str, list[str]] = {}
         self.first_names = first_names
-        telling = Telling(backend.name, tell, checking=checking)
-        self.pool = Pool(
-            backend, clock.seconds, telling.changed, backend_health=backend_health, column=column
+        reports = ServerReports(backend.name, tell, checking=checking)
+        self.pool = BackendPool(
+            backend,
+            clock.seconds,
+            reports.state_changed,
+            backend_health=backend_health,
+            column=column,
         )
-        self.pool.on_shortage = telling.short
+        self.pool.on_shortage = reports.shortage_began
         if not checking:
             self.pool.on_members = self._apply_early
         self.timeouts = Timeouts(
@@ -173,9 +176,9 @@ class Upstream:
         self.rates: RelayRates | None = None
         if backend.upload_rate or backend.download_rate:
             self.rates = RelayRates(backend.upload_rate, backend.download_rate)
-        self.queue: Queue | None = None
+        self.queue: ClientQueue | None = None
         if backend.queue:
-            self.queue = Queue(
+            self.queue = ClientQueue(
                 backend.queue, backend.queue_timeout, clock.callLater, self.pool.room_in
             )
             self.pool.on_room = self.queue.serve
@@ -190,38 +193,34 @@ class Upstream:
         self.asks_where = any(server.depends_on_client for server in backend.servers)
 
     def read_tls(self) -> BackendTLS | None:
-        """Read the files for TLS, and see whether there are the privileges that it needs.
-
-        Raises:
-            MuxError: A file cannot be used, or a privilege is missing.
-        """
-        return needs_of(self.backend)
+        """Read the files for TLS again; see `read_backend_tls`."""
+        return read_backend_tls(self.backend)
 
     def affinity(self, client: Address | None, facts: Mapping[str, str]) -> str:
-        """Return what a client is led by, if that is a hash; see `txmux.backends.pool.balance`.
+        """Return what the choice by a hash depends on, empty if there is none; see `txmux.backends.pool.balance`.
 
         Args:
             client: The client's address; ``None`` if it has none.
-            facts: What is known of it.
+            facts: Those of the access log.
         """
         if self._affinity is None:
             return ""
         return self._affinity(None if client is None else client.host, facts)
 
-    def has(self, key: str) -> bool:
-        """Return whether a server is known, of whichever address; the key is that of `apply`."""
+    def has_server(self, key: str) -> bool:
+        """Return whether a server is known; the key is that of `apply_check`."""
         return any(key_of(member) == key for member in self.pool.members)
 
-    def apply(self, key: str, *, ok: bool, why: str) -> None:
-        """Take in what a check has found.
+    def apply_check(self, key: str, *, ok: bool, why: str) -> None:
+        """Apply the result of a check.
 
         Args:
-            key: The server's, of `txmux.backends.health.checks.key_of`. If a name has yet to lead to it, and it is not healthy,
-                that is kept until then.
+            key: The server's, of `txmux.backends.health.checks.key_of`. A failure of a server that no name has yet is kept until
+                one has.
             ok: Whether it is healthy.
             why: What is wrong.
         """
-        if self.has(key):
+        if self.has_server(key):
             apply_result(self.pool, key, ok=ok, why=why)
         elif ok:
             self._early.pop(key, None)
@@ -230,11 +229,11 @@ class Upstream:
             del self._early[key][: -self.backend.check.fall if self.backend.check else None]
 
     def _apply_early(self) -> None:
-        """Take in what has been found of servers that are new."""
+        """Apply kept results to the members that are new."""
         for key in [key_of(member) for member in self.pool.members]:
             for why in self._early.pop(key, ()):
                 apply_result(self.pool, key, ok=False, why=why)
 
 
 Destination = Upstream | Handover | InProcess | Refusal
-"""What an `Outcome` is in a running process."""
+"""An `Outcome` in a running process."""

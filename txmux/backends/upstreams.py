@@ -1,4 +1,4 @@
-"""The backends of a process while it runs, under rules that may change."""
+"""The backends of a running process, under rules that may change."""
 
 from __future__ import annotations
 
@@ -38,17 +38,18 @@ class Upstreams:
     """All backends of one process.
 
     Args:
-        reactor: In which all runs.
+        reactor: The process's own.
         clock: For the timers of connections.
         dial: Connects the checks.
-        publish: Tells other processes what a check found: the backend's name, the server's key, whether it is healthy and
+        publish: Sends other processes the result of a check: the backend's name, the server's key, whether it is healthy and
             what is wrong.
-        checking: Whether the checks are made here; otherwise somebody else calls `apply`.
-        column: What this process counts.
+        checking: Whether servers are checked here; otherwise another process's results come by `apply_check`.
+        column: The counters of this process.
         names: Has the addresses of servers' names; without it, they are looked up here.
 
     Attributes:
-        known: What is known of servers, whichever rules have them.
+        known: The health of servers, shared by all configurations.
+        tell: Gets the events of servers.
     """
 
     def __init__(
@@ -76,24 +77,24 @@ class Upstreams:
         self._names = names or Names(reactor)
         self._users = 0
 
-    def of(self, backend: Backend) -> Upstream:
-        """Return what there is of a backend; the same object for all that are equal."""
+    def upstream_of(self, backend: Backend) -> Upstream:
+        """Return the upstream of a backend; the same object for equal ones."""
         upstream = self._upstreams.get(backend)
         if upstream is None:
             upstream = self._upstreams[backend] = Upstream(
                 backend,
                 self._clock,
-                self.to(backend.fallback),
+                self.destination_of(backend.fallback),
                 self.first_names,
                 checking=self._checking,
-                backend_health=self.known.of(backend.name),
-                tell=self._told,
+                backend_health=self.known.health_of(backend.name),
+                tell=self._report,
                 column=self._column,
             )
             if self._prepared is not None:
                 self._prepared.made.append(upstream)
             elif self._users:
-                self._begin(upstream)
+                self._start_upstream(upstream)
         return upstream
 
     def apply_overrides(self, orders: ServerOverrides) -> None:
@@ -103,26 +104,26 @@ class Upstreams:
     def all(self) -> list[Upstream]:
         return [*self._upstreams.values()]
 
-    def _told(self, event: dict[str, Any]) -> None:
+    def _report(self, event: dict[str, Any]) -> None:
         if self.tell is not None:
             self.tell(event)
 
     def last_check(self, upstream: Upstream, member: Member) -> dict[str, Any] | None:
-        """Return what the last check of a server has found, as values of JSON; ``None`` if there was none here."""
+        """Return the result of a server's last check, as values of JSON; ``None`` if there was none here."""
         checks = self._checks.get(upstream)
         last = None if checks is None else checks.last(member)
         return None if last is None else last.as_json(self._reactor.seconds())
 
-    def to(self, outcome: Outcome) -> Destination:
-        return self.of(outcome) if isinstance(outcome, Backend) else outcome
+    def destination_of(self, outcome: Outcome) -> Destination:
+        return self.upstream_of(outcome) if isinstance(outcome, Backend) else outcome
 
     def adopt(
         self, backend: str, server: str, *, is_established: bool = True
     ) -> tuple[Upstream, Member] | None:
-        """Count a connection that another process has made; see `Pool.adopt`.
+        """Count a connection that another process has made; see `BackendPool.adopt`.
 
         Returns:
-            Whose it is now, and the server, whose pool has to be told of its end; ``None`` if there is none like that.
+            The upstream and the server; its pool must be notified of the end. ``None`` if there is no such server.
         """
         for one in self._upstreams.values():
             is_its = one.backend.name == backend
@@ -131,37 +132,37 @@ class Upstreams:
         return None
 
     def add(self, rules: Rules) -> None:
-        """Make all that there are in the rules.
+        """Make the upstreams of all backends of the rules.
 
         Raises:
-            RulesError: Files for TLS cannot be used; all are named.
-            MuxError: One cannot be used.
+            RulesError: Files for TLS cannot be used; it names all of them.
+            MuxError: A backend cannot be used.
         """
         problems: list[Problem] = []
         for backend in backends_of([*rules.backends.values(), *rules.outcomes()]):
             try:
-                self.of(backend)
-            except RulesError as error:  # noqa: PERF203 - all are to be told
+                self.upstream_of(backend)
+            except RulesError as error:  # noqa: PERF203 - all errors are reported
                 problems += error.problems
         if problems:
             raise RulesError(problems)
 
     def prepare(self, rules: Rules) -> PreparedUpstreams:
-        """Make what rules need that is not there yet, and read the files for TLS; nothing of what there is changes.
+        """Make the new upstreams of changed rules, and read the files for TLS; nothing that exists changes.
 
         Names are looked up from now on; see `first_names`.
 
         Returns:
-            What ends this by `commit` or `abandon`, both of which have to be called before anything is prepared again. Its
-            ``problems`` tell what cannot be used; then only `abandon` is left.
+            Ends this by `commit` or `abandon`, one of which must be called before anything is prepared again; only
+            `abandon` if its ``problems`` name what cannot be used.
         """
         prepared = self._prepared = PreparedUpstreams(self)
         for backend in backends_of([*rules.backends.values(), *rules.outcomes()]):
             try:
-                upstream = self.of(backend)
+                upstream = self.upstream_of(backend)
                 if backend.tls is not None and upstream not in prepared.made:
                     prepared.tls[upstream] = upstream.read_tls()
-            except MuxError as problem:  # noqa: PERF203 - all are to be told
+            except MuxError as problem:  # noqa: PERF203 - all errors are reported
                 prepared.problems.append(str(problem))
             else:
                 prepared.kept.add(upstream)
@@ -178,13 +179,13 @@ class Upstreams:
         self._prepared = None
         for upstream, tls in prepared.tls.items():
             upstream.tls = tls
-        # First, so that names which both have are looked up on and on.
+        # First, so that the look-ups of names that both have are not interrupted.
         for upstream in prepared.made:
             if self._users:
-                self._begin(upstream)
+                self._start_upstream(upstream)
         for upstream in [*self._upstreams.values()]:
             if upstream not in prepared.kept:
-                self._end(upstream)
+                self._end_upstream(upstream)
         for upstream in prepared.made:
             upstream.pool.take_over()
 
@@ -196,7 +197,7 @@ class Upstreams:
             self._names.forget(upstream.pool)
 
     def as_json(self) -> list[dict[str, Any]]:
-        """Return what another process needs to go on with all servers, as values of JSON; see `ServerHealth.as_json`."""
+        """Return the state of all servers for another process, as values of JSON; see `ServerHealth.as_json`."""
         now = self._clock.seconds()
         return [
             {
@@ -210,25 +211,25 @@ class Upstreams:
         ]
 
     def restore(self, servers: Iterable[dict[str, Any]]) -> None:
-        """Go on with servers as another process has found them, those of backends that this one has, too."""
+        """Take over the state of servers from another process, for backends that this one has, too."""
         now = self._clock.seconds()
         for fields in servers:
             with suppress(KeyError, OverflowError, TypeError, ValueError):  # of another version
-                backend_health = self.known.get(fields.get("backend", ""))
+                backend_health = self.known.get_health(fields.get("backend", ""))
                 if backend_health is not None:
                     backend_health.restore((fields["server"], fields["target"]), fields, now)
         for upstream in self._upstreams.values():
             upstream.pool.take_over()
 
     def start(self) -> None:
-        """Begin to look names up and to check servers. Each of several users calls it."""
+        """Start to look names up and to check servers. Each of several users calls it."""
         self._users += 1
         if self._users == 1:
             for upstream in [*self._upstreams.values()]:
-                self._begin(upstream)
+                self._start_upstream(upstream)
 
     def stop(self) -> Deferred[None]:
-        """Stop when the last user has called this."""
+        """Stop after the last user has called this."""
         self._users -= 1
         if self._users:
             return succeed(None)
@@ -237,7 +238,7 @@ class Upstreams:
         self._checks.clear()
         return Deferred.fromCoroutine(self._names.stop())
 
-    def _begin(self, upstream: Upstream) -> None:
+    def _start_upstream(self, upstream: Upstream) -> None:
         pool = upstream.pool
         check = upstream.backend.check
         if check is not None and self._checking:
@@ -254,8 +255,8 @@ class Upstreams:
             checks.start()
         self._names.watch(pool)
 
-    def _end(self, upstream: Upstream) -> None:
-        """Leave a backend to the connections that it has."""
+    def _end_upstream(self, upstream: Upstream) -> None:
+        """Keep a backend only for the connections that it has."""
         del self._upstreams[upstream.backend]
         checks = self._checks.pop(upstream, None)
         if checks is not None:
@@ -264,7 +265,7 @@ class Upstreams:
         upstream.pool.retire()
 
     def _dial_check(self, upstream: Upstream, server: Any, *args: Any, **options: Any) -> Any:
-        """Connect a check from where clients' connections would come, but for their own addresses."""
+        """Connect a check from the address of clients' connections, unless that is the clients' own."""
         sources = upstream.sources
         if sources is not None and server.host:
             options["sources"] = sources.towards(server.host, None)
@@ -272,14 +273,14 @@ class Upstreams:
 
     def _on_result(self, upstream: Upstream) -> OnResult:
         def on_result(key: str, *, ok: bool, why: str) -> None:
-            upstream.apply(key, ok=ok, why=why)
+            upstream.apply_check(key, ok=ok, why=why)
             if self._publish is not None:
                 self._publish(upstream.backend.name, key, ok, why)
 
         return on_result
 
-    def apply(self, backend: str, key: str, *, ok: bool, why: str) -> None:
-        """Take in what a check of another process has found.
+    def apply_check(self, backend: str, key: str, *, ok: bool, why: str) -> None:
+        """Apply the result of another process's check.
 
         Args:
             backend: The backend's name.
@@ -288,30 +289,30 @@ class Upstreams:
             why: What is wrong.
         """
         named = [one for one in self._upstreams.values() if one.backend.name == backend]
-        # Whoever has the same server hears of it.
-        for upstream in [one for one in named if one.has(key)][:1] or named:
-            upstream.apply(key, ok=ok, why=why)
+        # The first that has the server shares its health with the others.
+        for upstream in [one for one in named if one.has_server(key)][:1] or named:
+            upstream.apply_check(key, ok=ok, why=why)
 
     def stale(self) -> dict[tuple[str, str], tuple[float | None, str]]:
-        """Report which servers the names cannot be found now; see `Names.stale`."""
+        """Return the servers whose names cannot be found now; see `Names.stale`."""
         return self._names.stale()
 
     def first_names(self) -> Deferred[None] | None:
-        """Return what fires when all names have been looked up once; ``None`` if they have."""
+        """Return what fires after all names have been looked up once; ``None`` if they have."""
         return self._names.first_answer() if self._names.unanswered else None
 
 
 def _wrap_by(upstream: Any, *args: Any, **options: Any) -> Any:
-    return upstream.tls.wrap(*args, **options)  # by the files that were read last
+    return upstream.tls.wrap(*args, **options)  # with the files that were read last
 
 
 class PreparedUpstreams:
-    """What backends will be.
+    """The upstreams of changed rules.
 
     Attributes:
-        made: Those that are new.
-        kept: All that the rules have, new or not.
-        tls: What was read from the files of those that are not new.
+        made: The new ones.
+        kept: All of them, new or not.
+        tls: The files' content of those that are not new.
         problems: What cannot be used.
     """
 
@@ -323,7 +324,7 @@ class PreparedUpstreams:
         self.problems: list[str] = []
 
     def commit(self) -> None:
-        """Look names up and check servers of what is new, and no more of what the rules do not have."""
+        """Start to look up names and check servers of new backends, and stop those that the rules do not have."""
         self._upstreams.commit(self)
 
     def abandon(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from txmux.backends.pool.server_health import AS_RULED, State
+from txmux.backends.pool.server_health import AS_RULED, ServerState
 from txmux.rules.model import backends_of
 
 if TYPE_CHECKING:
@@ -24,13 +24,13 @@ UNRESOLVED = "unresolved"
 _WORST_LAST = [
     state.value
     for state in (
-        State.UP,
-        State.PROBING,
-        State.EJECTED,
-        State.DOWN,
-        State.DRAIN,
-        State.MAINTENANCE,
-        State.DISABLED,
+        ServerState.UP,
+        ServerState.PROBING,
+        ServerState.EJECTED,
+        ServerState.DOWN,
+        ServerState.DRAIN,
+        ServerState.MAINTENANCE,
+        ServerState.DISABLED,
     )
 ]
 

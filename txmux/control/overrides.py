@@ -8,7 +8,12 @@ import attrs
 
 from txmux.access.bans import Bans, rows_of
 from txmux.access.lists.current import Lists
-from txmux.backends.pool.server_health import AS_RULED, ServerOverrides, as_json, from_json
+from txmux.backends.pool.server_health import (
+    AS_RULED,
+    ServerOverrides,
+    overrides_as_json,
+    overrides_from_json,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
@@ -37,10 +42,12 @@ class Overrides:
     @classmethod
     def read(cls, values: Mapping[str, Any]) -> Overrides:
         """Read what `as_json` gave, in this version of txmux or in another."""
-        return cls(from_json(values.get("servers", ())), frozenset(values.get("shut", ())))
+        return cls(
+            overrides_from_json(values.get("servers", ())), frozenset(values.get("shut", ()))
+        )
 
     def as_json(self) -> dict[str, Any]:
-        return {"servers": as_json(self.servers), "shut": sorted(self.shut)}
+        return {"servers": overrides_as_json(self.servers), "shut": sorted(self.shut)}
 
     def with_server(
         self,
@@ -98,7 +105,7 @@ class ServiceState:
     def apply_overrides(self, overrides: Mapping[str, Any]) -> None:
         """Apply overrides to the checks of this process; workers that run are asked by the caller."""
         self.overrides = overrides
-        self.upstreams.apply_overrides(from_json(overrides.get("servers", ())))
+        self.upstreams.apply_overrides(overrides_from_json(overrides.get("servers", ())))
 
     def change_bans(self, changes: Iterable[Change]) -> Sequence[Row]:
         """Change bans; returns what workers that run have to be sent."""

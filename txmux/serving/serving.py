@@ -9,7 +9,7 @@ import attrs
 from twisted.internet.defer import Deferred, gatherResults
 
 from txmux.access.admission import Admission
-from txmux.backends.pool.server_health import from_json
+from txmux.backends.pool.server_health import overrides_from_json
 from txmux.backends.upstreams import Upstreams
 from txmux.errors import MuxError
 from txmux.net.tls.terminations import Terminations
@@ -427,7 +427,7 @@ class Serving:
     def apply_overrides(self, overrides: Mapping[str, Any]) -> None:
         """Apply an operator's overrides; see `txmux.control.overrides`."""
         self.overrides = overrides
-        self._upstreams.apply_overrides(from_json(overrides.get("servers", ())))
+        self._upstreams.apply_overrides(overrides_from_json(overrides.get("servers", ())))
         self.listening_ports.shut(overrides.get("shut", ()))
 
     def ban(self, rows: Iterable[Row]) -> None:
@@ -446,7 +446,7 @@ class Serving:
 
     def check_found(self, backend: str, key: str, *, ok: bool, why: str) -> None:
         """Take in what a check of another process has found; see `Upstreams.apply`."""
-        self._upstreams.apply(backend, key, ok=ok, why=why)
+        self._upstreams.apply_check(backend, key, ok=ok, why=why)
 
     def reopen_files(self) -> None:
         """Open the access log's file again, after it was moved away, and read all certificates again."""

@@ -24,7 +24,7 @@ from __future__ import annotations
 import base64
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from txmux.backends.pool.server_health import State
+from txmux.backends.pool.server_health import ServerState
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -37,7 +37,7 @@ __all__ = ["Told", "found_by_checks", "merged", "restore_sources", "sources_of",
 Told: TypeAlias = "dict[str, Any]"
 
 _VERSION = 1
-_WORST = {State.UP.value: 0, State.EJECTED.value: 1, State.DOWN.value: 2}
+_WORST = {ServerState.UP.value: 0, ServerState.EJECTED.value: 1, ServerState.DOWN.value: 2}
 
 
 def state_of(
@@ -108,6 +108,10 @@ def found_by_checks(servers: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     """Leave out what connections have found: a parent of workers has none, and would never know when it is over."""
     return [
         {**told, "failed": (), "out": 0.0, "credit": 0}
-        | ({} if told["state"] == State.DOWN.value else {"state": State.UP.value, "why": ""})
+        | (
+            {}
+            if told["state"] == ServerState.DOWN.value
+            else {"state": ServerState.UP.value, "why": ""}
+        )
         for told in servers
     ]

@@ -47,7 +47,7 @@ def _closed_listeners(rules: Rules, accepting: Collection[str]) -> Iterator[str]
 def _idle_backends(rules: Rules, upstreams: Upstreams) -> Iterator[str]:
     """Find the backends that clients are led to, but that have no server that is up."""
     for name, backend in {one.name: one for one in _used(rules)}.items():
-        if not upstreams.of(backend).pool.has_server_up:
+        if not upstreams.upstream_of(backend).pool.has_server_up:
             yield f"[backend {name}]: no server is up"
 
 

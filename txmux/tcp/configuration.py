@@ -152,7 +152,9 @@ class Configuration:
             words: dict[str, Any] = attrs.asdict(route, recurse=False)
             return CompiledRoute(
                 **words,
-                destination=None if route.outcome is None else upstreams.to(route.outcome),
+                destination=None
+                if route.outcome is None
+                else upstreams.destination_of(route.outcome),
                 termination=terminations.termination_of(route) if route.terminate_tls else None,
                 counts=column.route(settings.name, route.name),
             )
@@ -163,9 +165,10 @@ class Configuration:
             return Detector(own, settings.peek_limit, _would_have_taken)
 
         silent = tuple(
-            Silent(upstreams.to(line.outcome), line.clients, line.after) for line in settings.silent
+            Silent(upstreams.destination_of(line.outcome), line.clients, line.after)
+            for line in settings.silent
         )
-        default, race = upstreams.to(settings.default), settings.race
+        default, race = upstreams.destination_of(settings.default), settings.race
         top = RuleLayer(detector(settings), silent, default, settings.first == "server", race)
         inside: dict[str, RuleLayer] = {}
         waiting = [top]

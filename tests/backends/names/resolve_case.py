@@ -14,7 +14,7 @@ from tests.backends.names.nameserver import NameServerTestCase
 from tests.backends.pool.pools import servers
 from txmux.backends.names.lookup import HostAnswer, Lookup, ServiceAnswer
 from txmux.backends.names.resolve import Names
-from txmux.backends.pool.pool import Pool
+from txmux.backends.pool.pool import BackendPool
 from txmux.rules.model import Backend, Server
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def service(name: str = SERVICE, **options: Any) -> Server:
     return Server(f"srv:{name}", "srv", host=name, **options)
 
 
-class CountingPool(Pool):
+class CountingPool(BackendPool):
     """A pool that counts how often it was given addresses."""
 
     given = 0
@@ -92,11 +92,11 @@ class NamesTestCase(NameServerTestCase):
         self.names.watch(pool)
         return pool
 
-    async def found(self, pool: Pool, *texts: str) -> None:
+    async def found(self, pool: BackendPool, *texts: str) -> None:
         """Wait until a pool has exactly these members."""
         await self.until(lambda: self.texts(pool) == sorted(texts))
 
-    def texts(self, pool: Pool) -> list[str]:
+    def texts(self, pool: BackendPool) -> list[str]:
         """Give the addresses of a pool's members."""
         return sorted(member.target.text for member in pool.members)
 

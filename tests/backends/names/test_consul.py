@@ -18,7 +18,7 @@ from tests.support.mux import VirtualTime
 from tests.support.peers import reactor
 from txmux.backends.names.lookup import Lookup
 from txmux.backends.names.resolve import Names
-from txmux.backends.pool.pool import Pool
+from txmux.backends.pool.pool import BackendPool
 from txmux.rules.model import Backend, Resolve
 from txmux.rules.reading.endpoints import server
 
@@ -57,10 +57,10 @@ class ConsulCase(TestCase):
         self.assertEqual(left, held)  # the stand-in's own
         self.assertEqual(self.said("warn"), [])
 
-    def pool(self, line: str = "consul:web", **options: Any) -> Pool:
+    def pool(self, line: str = "consul:web", **options: Any) -> BackendPool:
         """Make a pool that is watched."""
         backend = Backend("b", (server(line),), **{"consul": self.consul.url, **options})
-        pool = Pool(backend, self.time.seconds, random=Random(1))
+        pool = BackendPool(backend, self.time.seconds, random=Random(1))
         self.names.watch(pool)
         return pool
 
@@ -69,11 +69,11 @@ class ConsulCase(TestCase):
         while not condition():
             await deferLater(reactor, 0)
 
-    def texts(self, pool: Pool) -> list[str]:
+    def texts(self, pool: BackendPool) -> list[str]:
         """Give the addresses of a pool's members."""
         return [member.target.text for member in pool.members]
 
-    async def found(self, pool: Pool, *texts: str) -> None:
+    async def found(self, pool: BackendPool, *texts: str) -> None:
         """Wait until a pool has exactly these members."""
         await self.until(lambda: self.texts(pool) == [*texts])
 
@@ -226,7 +226,7 @@ class QuestionTests(ConsulCase):
 class TroubleTests(ConsulCase):
     """What goes wrong."""
 
-    async def known(self, **options: Any) -> Pool:
+    async def known(self, **options: Any) -> BackendPool:
         """Make a pool with one member, and wait for the pause before the next question."""
         self.consul.register("web", [Instance(80)])
         pool = self.pool(**options)

@@ -11,7 +11,7 @@ from tests.backends.names.nameserver import SILENCE, a, srv
 from tests.backends.names.resolve_case import HOST, SERVICE, CountingPool, NamesTestCase, service
 from tests.backends.pool.pools import servers
 from txmux.backends.names.resolve import Names
-from txmux.backends.pool.pool import Pool
+from txmux.backends.pool.pool import BackendPool
 from txmux.rules.model import Backend
 
 
@@ -29,13 +29,13 @@ class ToldTests(NamesTestCase):
         self.published.append(told)
         self.other.take(told)
 
-    def in_other(self, pool: Pool) -> CountingPool:
+    def in_other(self, pool: BackendPool) -> CountingPool:
         """Make the same pool in the other process."""
         same = CountingPool(pool.backend, self.time.seconds)
         self.other.watch(same)
         return same
 
-    def members(self, pool: Pool) -> list[object]:
+    def members(self, pool: BackendPool) -> list[object]:
         """Give all that is known of members."""
         return [(it.target, it.name, it.weight, it.rank) for it in pool.members]
 
@@ -67,7 +67,7 @@ class ToldTests(NamesTestCase):
 
     def test_end(self) -> None:
         """At the end nobody waits."""
-        self.other.watch(Pool(Backend("b", servers(f"{HOST}:80")), self.time.seconds))
+        self.other.watch(BackendPool(Backend("b", servers(f"{HOST}:80")), self.time.seconds))
         waiting = self.other.first_answer()
         self.successResultOf(Deferred.fromCoroutine(self.other.stop()))
         self.assertIsNone(self.successResultOf(waiting))
@@ -115,6 +115,6 @@ class ToldTests(NamesTestCase):
         self.assertEqual((self.time.clock.getDelayedCalls(), self.names.as_json()), ([], {}))
         self.names.prepare(backend)
         waiting = self.names.first_answer()
-        self.names.forget(Pool(backend, self.time.seconds))
+        self.names.forget(BackendPool(backend, self.time.seconds))
         self.assertIsNone(self.successResultOf(waiting))
         self._assert_quiet(None)

@@ -9,8 +9,8 @@ import attrs
 from twisted.internet.task import Clock
 
 from txmux.backends.pool.member import Member
-from txmux.backends.pool.pool import Pool
-from txmux.backends.pool.server_health import BackendHealth, State
+from txmux.backends.pool.pool import BackendPool
+from txmux.backends.pool.server_health import BackendHealth, ServerState
 from txmux.rules.model import Backend
 from txmux.rules.reading.endpoints import server
 
@@ -41,11 +41,13 @@ class Watched:
         self.clock = Clock()
         self.told: list[str] = []
         backend = Backend("b", of or servers("10.0.0.1:80", "10.0.0.2:80"), **options)
-        self.pool = Pool(backend, self.clock.seconds, self._changed, Random(1), backend_health)
+        self.pool = BackendPool(
+            backend, self.clock.seconds, self._changed, Random(1), backend_health
+        )
         self.pool.on_shortage = lambda: self.told.append("short")
         self.members = self.pool.members
 
-    def _changed(self, member: Member, before: State) -> None:
+    def _changed(self, member: Member, before: ServerState) -> None:
         self.told.append(f"{member.target.text}: {before.value} -> {member.state.value}")
 
     def pick(self, *tried: Member, client: str = "") -> Member:
@@ -57,7 +59,7 @@ class Watched:
     def take_out(self, member: Member) -> None:
         """Let connections to a member fail until it is out."""
         others = [other for other in self.pool.members if other is not member]
-        while member.state is State.UP:
+        while member.state is ServerState.UP:
             found = self.pool.pick("", others)
             assert found is member, found
             self.pool.failed(member)

@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.backends.pool.pools import SPARE, Watched, servers
 from txmux.backends.pool.pool import Unavailable
-from txmux.backends.pool.queue import Queue
+from txmux.backends.pool.queue import ClientQueue
 from txmux.rules.model import Ejection
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ class QueueTests(SynchronousTestCase):
     def setUp(self) -> None:
         """Make a queue for two, and no room."""
         self.clock = Clock()
-        self.queue = Queue(2, 5.0, self.clock.callLater)
+        self.queue = ClientQueue(2, 5.0, self.clock.callLater)
         self.room = 0
         self.events: list[str] = []
 
@@ -60,7 +60,7 @@ class QueueTests(SynchronousTestCase):
     def test_one_that_finds_no_room(self) -> None:
         """One that can use no room does not hold up those behind it; nor do all of its group have to be asked."""
         asked: list[str] = []
-        self.queue = Queue(9, 5.0, self.clock.callLater)
+        self.queue = ClientQueue(9, 5.0, self.clock.callLater)
         usable: set[object] = set()
 
         def join(name: str, group: object) -> None:
@@ -84,7 +84,7 @@ class QueueTests(SynchronousTestCase):
     def test_room_that_nobody_tells_of(self) -> None:
         """Those who wait are asked when there may be room though nobody says so, and no timer outlives them."""
         in_seconds = [2.0]
-        self.queue = Queue(2, 5.0, self.clock.callLater, lambda: in_seconds[0])
+        self.queue = ClientQueue(2, 5.0, self.clock.callLater, lambda: in_seconds[0])
         self.join("a")
         self.room = 1
         self.clock.advance(1.9)

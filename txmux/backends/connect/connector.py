@@ -39,7 +39,7 @@ class BackendConnector:
     """Makes one connection to a backend, for one client.
 
     Exactly one of the two callables is called, once, unless it is cancelled before. On success whoever takes the
-    connection over has to tell the pool when it is over (`Pool.released`).
+    connection over has to tell the pool when it is over (`BackendPool.released`).
 
     Args:
         upstream: Whose servers are tried: one, and after failures up to ``retries`` others.

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from txmux.backends.connect.dial import Dial
     from txmux.backends.health.checking import Checking, Finding, Wrap
     from txmux.backends.pool.member import Member
-    from txmux.backends.pool.pool import Pool
+    from txmux.backends.pool.pool import BackendPool
     from txmux.rules.model import Check
 
 _SOON = 3.0
@@ -65,7 +65,7 @@ class HealthChecks:
         self,
         dial: Dial,
         clock: IReactorTime,
-        pool: Pool,
+        pool: BackendPool,
         check: Check,
         on_result: OnResult,
         *,
@@ -221,7 +221,7 @@ def key_of(member: Member) -> str:
     return f"{member.server.text} {member.target.text}"
 
 
-def apply_result(pool: Pool, key: str, *, ok: bool, why: str) -> None:
+def apply_result(pool: BackendPool, key: str, *, ok: bool, why: str) -> None:
     """Let a pool know what a check has found.
 
     Args:

@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred, gatherResults
 
 from txmux.backends.connect.dial import dial
 from txmux.backends.health.checking import ProbeTarget
-from txmux.backends.pool.server_health import State
+from txmux.backends.pool.server_health import ServerState
 from txmux.backends.upstreams import Upstreams
 from txmux.errors import MuxError
 from txmux.rules.model import Check, backends_of
@@ -64,7 +64,7 @@ async def try_servers(rules: Rules, reactor: Any) -> list[Tried]:
 
 def _upstream(backend: Backend, upstreams: Upstreams, found: list[Tried]) -> Upstream | None:
     try:
-        return upstreams.of(backend)
+        return upstreams.upstream_of(backend)
     except MuxError as problem:
         found.append(Tried(backend, backend.servers[0].text, str(problem)))
         return None
@@ -75,7 +75,7 @@ async def _try(upstream: Upstream, connect: Any, reactor: Any) -> list[Tried]:
     members = [
         member
         for member in pool.members
-        if not member.server.depends_on_client and member.state is not State.DISABLED
+        if not member.server.depends_on_client and member.state is not ServerState.DISABLED
     ]
     known = {member.server for member in pool.members}
     found = [

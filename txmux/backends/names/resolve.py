@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from txmux.backends.names.addresses import Found
     from txmux.backends.names.lookup import Lookup
     from txmux.backends.names.question import Place
-    from txmux.backends.pool.pool import Pool
+    from txmux.backends.pool.pool import BackendPool
     from txmux.rules.model import Backend, Resolve, Server
 
 _Addresses = tuple[ResolvedAddress, ...]
@@ -64,7 +64,7 @@ class Names:
         self._asked: dict[str, _Name] = {}
         # Those of a plain name have no port: each server has its own.
         self._known: dict[str, _Addresses] = {}
-        self._users: dict[str, dict[tuple[Pool, Server], None]] = {}
+        self._users: dict[str, dict[tuple[BackendPool, Server], None]] = {}
         self._unanswered: set[str] = set()
         self._waiting: list[Deferred[None]] = []
         self._ending: list[Deferred[None]] = []
@@ -79,7 +79,7 @@ class Names:
             if self._asking and key not in self._asked:
                 self._begin(key, server, backend)
 
-    def watch(self, pool: Pool) -> None:
+    def watch(self, pool: BackendPool) -> None:
         """Look up the names of a pool's servers, from now on."""
         self.prepare(pool.backend)
         for key, server in _names_of(pool.backend):
@@ -88,7 +88,7 @@ class Names:
             self._users.setdefault(key, {})[pool, server] = None
             _give(pool, server, self._known.get(key, ()))
 
-    def forget(self, pool: Pool) -> None:
+    def forget(self, pool: BackendPool) -> None:
         """Leave a pool as it is, and look up no more what nobody else asks for."""
         for key, server in _names_of(pool.backend):
             users = self._users.get(key, {})
@@ -381,7 +381,7 @@ def _names_of(backend: Backend) -> Iterator[tuple[str, Server]]:
             yield repr(key), server
 
 
-def _give(pool: Pool, server: Server, addresses: _Addresses) -> None:
+def _give(pool: BackendPool, server: Server, addresses: _Addresses) -> None:
     if server.kind in {"tcp", "udp"}:
         addresses = tuple(attrs.evolve(address, port=server.port) for address in addresses)
     pool.set_addresses(server, addresses)

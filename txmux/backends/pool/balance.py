@@ -1,4 +1,4 @@
-"""Which of several members a connection is led to."""
+"""Chooses one of several members for a connection: the balancers, and the text that a choice by a hash depends on."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _MOST_REMEMBERED = 4096
 
 
 class Balancer(Protocol):
-    """Chooses one of the members that may be used."""
+    """Chooses one of several members."""
 
     def pick(self, members: Sequence[Member], affinity: str, /) -> Member:
         """Choose a member.
@@ -28,8 +28,7 @@ class Balancer(Protocol):
         Args:
             members: At least one, in the order of the rules. Not changed while it is used: other members are
                 another sequence.
-            affinity: What the client is led by where that is a hash; see `txmux.backends.pool.balance`. Without it, clients
-                take turns there.
+            affinity: What the choice by a hash depends on; see `affinity_of`. Without it, members take turns there.
         """
         ...
 
@@ -39,7 +38,7 @@ def balancer(kind: Balance, random: Random) -> Balancer:
 
     Args:
         kind: How it chooses.
-        random: Where it takes chance from.
+        random: For choices at random.
     """
     return _BALANCERS[kind](random)
 
@@ -47,7 +46,7 @@ def balancer(kind: Balance, random: Random) -> Balancer:
 def _smooth(members: Sequence[Member]) -> Member:
     """Choose by weight, no member twice in a row if another is due.
 
-    All are given credit by their weights, and who has most pays for all. nginx published this "smooth weighted
+    All get credit by their weights, and the one with most pays for all. nginx published this "smooth weighted
     round-robin" in 2012; of weights 5, 1, 1 it makes a a b a c a a.
     """
     total = 0
@@ -108,10 +107,10 @@ class _Random:
 
 
 class _Hash:
-    """The member that the client's address or name draws the best lot for, so that one member less moves only its own clients.
+    """The member with the best lot for the client's address or name, so that removing one moves only its own clients.
 
-    This is weighted rendezvous hashing (Thaler and Ravishankar, 1998; weights by Schindelhauer and Schomaker, 2005). Which
-    member that is, is promised by ``docs/reference/consistent-choice.json``: other machines and versions choose the same one.
+    This is weighted rendezvous hashing (Thaler and Ravishankar, 1998; weights by Schindelhauer and Schomaker, 2005). ``docs/reference/consistent-choice.json``
+    promises the choice: other machines and versions make the same one.
     """
 
     def __init__(self, _: Random) -> None:
@@ -164,7 +163,7 @@ _BALANCERS: Mapping[Balance, Callable[[Random], Balancer]] = {
 
 _FACTS: Mapping[Balance, Sequence[str]] = {
     "source-hash": (),
-    # A proxy in front that has ended TLS tells the name in its header.
+    # The header of a proxy in front that terminates TLS has the name.
     "sni-hash": ("sni", "authority"),
     "host-hash": ("host",),
 }
@@ -173,15 +172,15 @@ _FACTS: Mapping[Balance, Sequence[str]] = {
 def affinity_of(
     balance: Balance,
 ) -> Callable[[IPv4Address | IPv6Address | None, Mapping[str, str]], str] | None:
-    """Return what tells the text that a client is led by.
+    """Return the function that computes what a choice by a hash depends on.
 
     Args:
         balance: How the backend chooses.
 
     Returns:
-        A function of the client's address, if it has one, and of what is known of it (the facts of the access log). It gives the
-        name that the client asked for, in lower case and without a final dot; without a name the address; and without
-        either an empty text. ``None`` if the choice depends on neither.
+        A function of the client's address, if it has one, and of the access log's facts. It returns the name that the client
+        asked for, in lower case and without a final dot; without a name the address; and without either an empty text.
+        ``None`` if the choice depends on neither.
     """
     names = _FACTS.get(balance)
     if names is None:
@@ -189,9 +188,9 @@ def affinity_of(
 
     def affinity(address: IPv4Address | IPv6Address | None, facts: Mapping[str, str]) -> str:
         for name in names:
-            asked = facts.get(name, "").lower().removesuffix(".")
-            if asked:
-                return asked
+            value = facts.get(name, "").lower().removesuffix(".")
+            if value:
+                return value
         return "" if address is None else str(address)
 
     return affinity

@@ -1,4 +1,4 @@
-"""One address of a backend, and how it is."""
+"""One address of a backend with its state, and groups of members in the order in which they are used."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from txmux.backends.pool.server_health import ServerHealth, State
+from txmux.backends.pool.server_health import ServerHealth, ServerState
 from txmux.telemetry.counting.process_counters import ProcessCounters
 
 if TYPE_CHECKING:
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 @attrs.frozen
 class ResolvedAddress:
-    """One address that a name has.
+    """One address of a name.
 
     Attributes:
         host: An IP address.
         weight: Its share among the addresses of the name, as in an SRV record (RFC 2782).
-        priority: Only when none with a lower number is up, it is used.
+        priority: It is used only when none with a lower number is up.
         name: The host that has the address, which TLS verifies; empty is the server's own.
     """
 
@@ -42,16 +42,16 @@ def _uncounted() -> ServerCounts:
 
 @attrs.define(eq=False)
 class Member:
-    """One address that a backend's connections can be led to. `Pool` makes it and alone changes it.
+    """One address for a backend's connections. Only `BackendPool` makes and changes it.
 
     Attributes:
-        server: What the rules say.
+        server: The rules' settings.
         target: The same with an IP address for a name: what is connected to, unless that depends on the client: see
             `target_for`. Its ``text`` is for logs.
-        name: The host name of it, which TLS verifies; empty if there is none.
-        share: What its weight is multiplied by: its share among the addresses of the name.
-        rank: Only when none of a lower one is up, it is used.
-        counts: Counts the connections to its server.
+        name: Its host name, which TLS verifies; empty if there is none.
+        share: Its share among the addresses of the name, by which its weight is multiplied.
+        rank: It is used only when none of a lower rank is up.
+        counts: The counters of its server.
         seed: Its part in the choice by a hash; the same in every process and on every machine.
     """
 
@@ -70,10 +70,9 @@ class Member:
         self.seed = int.from_bytes(digest, "big")
 
     @property
-    def state(self) -> State:
-        """Whether connections are led to it."""
+    def state(self) -> ServerState:
         health = self.health
-        return State.DISABLED if self.server.down else health.held or health.state
+        return ServerState.DISABLED if self.server.down else health.held or health.state
 
     @property
     def connections(self) -> int:
@@ -81,7 +80,7 @@ class Member:
 
     @property
     def why(self) -> str:
-        """What led to the state."""
+        """The cause of the state."""
         if self.server.down:
             return "the rules say down"
         return "an operator asked for it" if self.health.held else self.health.why
@@ -90,16 +89,16 @@ class Member:
         self.weight = (self.health.weight or self.server.weight) * self.share
 
     def target_for(self, local: str) -> Server:
-        """Return what a client is connected to that has asked for this IP address; without one, `target` as it is."""
+        """Return the server of a client that has connected to a local IP address; without one, `target` as it is."""
         if not local or not self.server.depends_on_client:
             return self.target
         return self.server.at(local)
 
-    def is_at(self, place: str) -> bool:
-        """Return whether a connection to this address, which is written as in the access log, goes to it."""
+    def is_at(self, target: str) -> bool:
+        """Return whether it is the server of a connection to this address, written as in the access log."""
         if self.server.depends_on_client:
-            return place.endswith(f":{self.server.port}")
-        return place == self.target.text
+            return target.endswith(f":{self.server.port}")
+        return target == self.target.text
 
     def has_room(self) -> bool:
         """Return whether its own limit leaves room for a connection."""
@@ -107,19 +106,19 @@ class Member:
         return not most or self.health.connections < most
 
 
-_SUSPECT = {State.EJECTED, State.PROBING}
-"""What connections have found of a member, not its checks."""
+_SUSPECT = {ServerState.EJECTED, ServerState.PROBING}
+"""States that failed connections lead to, and not checks."""
 
 
 @attrs.frozen
 class Tiers:
-    """Members in groups, of which each is used only when none of those before it is left.
+    """Members in groups, each of which is used only when none of the groups before has one left.
 
     Attributes:
-        usable: Those that are up, or whose ejection is over.
-        last_resort: Those that are ejected or being tried, for connections that would find nobody otherwise.
-        in_shortage: Whether no member is up, so that the last resort is all there is.
-        probe_at: When the next ejection is over, so that they have to be arranged again; infinite if there is none.
+        usable: Members that are up, or whose ejection has ended.
+        last_resort: Ejected members, for connections that would have no server otherwise.
+        in_shortage: Whether no member is up, so that only the last resort is left.
+        probe_at: When the next ejection ends, after which they must be arranged again; infinite if there is none.
     """
 
     usable: Sequence[Sequence[Member]] = ()
@@ -128,20 +127,20 @@ class Tiers:
     probe_at: float = math.inf
 
     @classmethod
-    def of(cls, members: Iterable[Member], now: float, *, has_last_resort: bool) -> Tiers:
+    def arranged(cls, members: Iterable[Member], now: float, *, has_last_resort: bool) -> Tiers:
         """Arrange members.
 
         Args:
             members: All members, in the order of the rules.
             now: The time, in seconds.
-            has_last_resort: Whether those that are ejected are used rather than nobody.
+            has_last_resort: Whether ejected ones are used when there is no other.
 
         Returns:
-            New groups each time, as balancers want it.
+            New groups each time, as balancers need them.
         """
         usable, suspect = [], []
         for member in members:
-            if member.state is State.UP or is_due(member, now):
+            if member.state is ServerState.UP or is_due(member, now):
                 usable.append(member)
             elif member.state in _SUSPECT:
                 suspect.append(member)
@@ -150,17 +149,17 @@ class Tiers:
             _groups(suspect) if has_last_resort else (),
             has_last_resort
             and bool(usable or suspect)
-            and all(member.state is not State.UP for member in usable),
+            and all(member.state is not ServerState.UP for member in usable),
             min(
-                (m.health.out_until for m in suspect if m.state is State.EJECTED),
+                (m.health.out_until for m in suspect if m.state is ServerState.EJECTED),
                 default=math.inf,
             ),
         )
 
 
 def is_due(member: Member, now: float) -> bool:
-    """Return whether a member's ejection is over, so that one connection may try it."""
-    return member.state is State.EJECTED and member.health.out_until <= now
+    """Return whether a member's ejection has ended, so that one connection may try it."""
+    return member.state is ServerState.EJECTED and member.health.out_until <= now
 
 
 def _groups(members: Iterable[Member]) -> list[list[Member]]:

@@ -1,4 +1,4 @@
-"""The servers of a backend, address by address: which of them are up, and which one a connection is led to."""
+"""The servers of a backend, address by address: which of them are up, and the choice of one for a connection."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import attrs
 
 from txmux.backends.pool.balance import balancer
 from txmux.backends.pool.member import Member, Tiers, is_due
-from txmux.backends.pool.server_health import BackendHealth, State
+from txmux.backends.pool.server_health import BackendHealth, ServerState
 from txmux.rules.model import Refusal
 from txmux.rules.model.networks import is_address
 from txmux.telemetry.counting.process_counters import ProcessCounters
@@ -24,41 +24,41 @@ if TYPE_CHECKING:
 
 
 class Unavailable(enum.Enum):
-    """Why there is no member for a connection."""
+    """Why no member was chosen for a connection."""
 
     NO_SERVER = enum.auto()
-    """None is up, or this connection has tried all that are."""
+    """No member is up, or this connection has tried all that are."""
     FULL = enum.auto()
-    """There are some, but ``max_connections`` is reached."""
+    """``max_connections`` is reached."""
 
 
-class Pool:
-    """Leads connections to the members of a backend, and keeps account of them.
+class BackendPool:
+    """Chooses members of a backend for connections, and counts these.
 
-    A connection's way is `pick`; then `connected`, `failed` or `abandoned`; and once it is established, in the end `released`,
+    The order of calls for a connection is `pick`; then `connected`, `failed` or `abandoned`; and once it is established, in the end `released`,
     or `moved_away` and `give_back`.
     A member counts it from `pick` on, so that no limit is exceeded by connections that are being made.
 
     Args:
-        backend: Whose servers they are.
-        seconds: Tells the time, which never goes back.
-        on_change: Told of a member whose state has changed, with the state before. Its ``why`` tells the cause.
-        random: Where chance comes from.
-        backend_health: What other pools know of the same servers, which have them by other rules; nothing if not given.
+        backend: The rules' settings.
+        seconds: Returns the time, which never goes back.
+        on_change: Called with a member whose state has changed, and the state before; its ``why`` is the cause.
+        random: For choices at random.
+        backend_health: The health of the same servers, shared with pools of other rules; a new one if not given.
         column: What this process counts.
 
     Attributes:
-        backend: Whose servers they are.
-        on_members: Called when a name has led to other members.
-        on_shortage: Called when no member is up any more, so that those that are ejected are used as a last resort.
-        on_room: Called when there may be room, or none any more to wait for: see `txmux.backends.pool.queue`.
+        backend: As above.
+        on_members: Called when a look-up has changed the members.
+        on_shortage: Called when the last member that was up is not, so that ejected ones are used as a last resort.
+        on_room: Called when there may be room, or none to wait for: see `txmux.backends.pool.queue`.
     """
 
     def __init__(
         self,
         backend: Backend,
         seconds: Callable[[], float],
-        on_change: Callable[[Member, State], None] = lambda _member, _before: None,
+        on_change: Callable[[Member, ServerState], None] = lambda _member, _before: None,
         random: Random | None = None,
         backend_health: BackendHealth | None = None,
         column: ProcessCounters | None = None,
@@ -66,13 +66,13 @@ class Pool:
         self.backend = backend
         self._column = column or ProcessCounters()
         self._backend_health = backend_health or BackendHealth()
-        self._backend_health.join(self)
+        self._backend_health.add_pool(self)
         self.on_room: Callable[[], None] | None = None
         self.on_members: Callable[[], None] | None = None
         self.on_shortage: Callable[[], None] | None = None
         self._seconds = seconds
         self._on_change = on_change
-        # What happens at the address of one client says nothing of those of others.
+        # A failure at one client's address says nothing about other clients'.
         depends = any(server.depends_on_client for server in backend.servers)
         self._eject = None if depends else backend.eject
         self._pick = balancer(backend.balance, random or Random()).pick  # nosec B311  # noqa: S311 - not for secrets
@@ -81,10 +81,10 @@ class Pool:
             server: [] if is_name(server) else [self._member(server, server)]
             for server in backend.servers
         }
-        # Those that no name leads to any more, but connections do.
+        # Those that are in no look-up now, but still have connections.
         self._leaving: list[Member] = []
         self._tiers = Tiers()
-        # Where there is a fallback, its servers are left.
+        # With a fallback, its servers are used instead.
         self._has_last_resort = isinstance(backend.fallback, Refusal)
         self._in_shortage = self._is_retired = False
         self._arrange()
@@ -95,21 +95,20 @@ class Pool:
 
     @property
     def has_server_up(self) -> bool:
-        return any(member.state is State.UP for member in self.members)
+        return any(member.state is ServerState.UP for member in self.members)
 
     @property
     def members(self) -> list[Member]:
-        """All members there are, in the order of the rules."""
         return [member for members in self._members.values() for member in members]
 
     def pick(self, affinity: str = "", tried: Collection[Member] = ()) -> Member | Unavailable:
         """Choose a member for a connection.
 
         Args:
-            affinity: What the client is led by where that is a hash; empty if it has nothing.
+            affinity: What the choice by a hash depends on; empty if there is nothing.
             tried: The members that this connection has tried already.
         """
-        # Most backends have nobody out, so that most connections need not ask for the time.
+        # Most backends have no ejected server, so that most connections need not ask for the time.
         probe_at = self._tiers.probe_at
         if probe_at < math.inf and self._seconds() >= probe_at:
             self._arrange()
@@ -122,8 +121,8 @@ class Pool:
         member = members[0] if len(members) == 1 else self._pick(members, affinity)
         member.health.connections += 1
         self._backend_health.connections += 1
-        if member.state is State.EJECTED and is_due(member, self._seconds()):
-            self._change(member, State.PROBING, "its time is over, and a connection tries it")
+        if member.state is ServerState.EJECTED and is_due(member, self._seconds()):
+            self._change(member, ServerState.PROBING, "its time is over, and a connection tries it")
         return member
 
     def room_in(self) -> float:
@@ -146,14 +145,14 @@ class Pool:
         return None
 
     def adopt(self, server: str, *, is_established: bool = True) -> Member | None:
-        """Count a connection that another process has made; `released` tells of its end.
+        """Count a connection that another process has made; `released` ends it.
 
         Args:
-            server: The address that it goes to.
-            is_established: Whether it is. Otherwise it goes on as after `pick`.
+            server: The address of its server.
+            is_established: Whether it is. Otherwise it continues as after `pick`.
 
         Returns:
-            The member; ``None`` if there is none like that.
+            The member; ``None`` if there is no such member.
         """
         for member in self.members:
             if member.is_at(server):
@@ -164,91 +163,86 @@ class Pool:
         return None
 
     def connected(self, member: Member) -> None:
-        """Record that a connection is established."""
         member.counts.connected()
         member.health.unanswered = member.health.in_a_row = 0
         state = member.health.state
-        if state is State.UP:
+        if state is ServerState.UP:
             return
-        if state is State.PROBING:
-            self._change(member, State.UP, "the connection that tried it succeeded")
-            self._room()
-        elif state is State.EJECTED and self._tiers.in_shortage:
-            self._change(member, State.UP, "a connection to it succeeded")
-            self._room()
+        if state is ServerState.PROBING:
+            self._change(member, ServerState.UP, "the connection that tried it succeeded")
+            self._report_room()
+        elif state is ServerState.EJECTED and self._tiers.in_shortage:
+            self._change(member, ServerState.UP, "a connection to it succeeded")
+            self._report_room()
 
     def failed(self, member: Member) -> None:
-        """Record that a connection could not be made."""
-        self._leave(member)
+        self._uncount(member)
         self._count_failure(member)
-        self._room()
+        self._report_room()
 
     def retry(
         self, member: Member, affinity: str = "", tried: Collection[Member] = ()
     ) -> Member | Unavailable:
-        """Record that a connection could not be made, and choose the next member before anyone who waits does.
+        """Record that a connection could not be made, and choose the next member before waiting clients do.
 
         Args:
-            member: Where it failed.
+            member: The one that failed.
             affinity: As for `pick`.
             tried: As for `pick`, with this member.
         """
-        self._leave(member)
+        self._uncount(member)
         self._count_failure(member)
         found = self.pick(affinity, tried)
-        self._room()
+        self._report_room()
         return found
 
     def abandoned(self, member: Member) -> None:
-        """Record that a connection was given up before it stood, which says nothing of the member."""
-        self._leave(member)
-        if member.health.state is State.PROBING:
-            self._change(member, State.EJECTED, "the connection that tried it was given up")
-        self._room()
+        """Record that a connection was given up before it was established, which says nothing about the member."""
+        self._uncount(member)
+        if member.health.state is ServerState.PROBING:
+            self._change(member, ServerState.EJECTED, "the connection that tried it was given up")
+        self._report_room()
 
     def unanswered(self, member: Member) -> None:
         """Record that a server has never answered a flow of datagrams; several in a row may be enough to eject it."""
         health, eject = member.health, self._eject
         health.unanswered += 1
         if eject is not None and 0 < eject.unanswered <= health.unanswered:
-            if health.state is State.UP and (eject.lone or not self._is_lone(member)):
+            if health.state is ServerState.UP and (eject.lone or not self._is_lone(member)):
                 health.out_until = self._seconds() + eject.seconds
                 why = f"flows in a row that it has not answered: {health.unanswered}"
-                self._change(member, State.EJECTED, why)
+                self._change(member, ServerState.EJECTED, why)
             health.unanswered = 0
         self.abandoned(member)
 
     def released(self, member: Member) -> None:
-        """Record that a connection that stood is over."""
         member.counts.released()
-        self._leave(member)
-        self._room()
+        self._uncount(member)
+        self._report_room()
 
     @property
     def is_limited(self) -> bool:
-        """Whether there is a limit, so that a place that is kept keeps others out."""
         return self._limited or self.backend.max_connections > 0
 
     def moved_away(self, member: Member) -> None:
-        """Record that a connection that stood goes on in another process, or has ended there: its place is kept until `give_back`."""
-        member.counts.released()
+        member.counts.released()  # its slot is kept until `give_back`
 
     def give_back(self, member: Member, free: Callable[[], None]) -> None:
-        """Record that the place of such a connection is not needed any more.
+        """Release the slot of a connection that has `moved_away`.
 
         Args:
-            member: Where it was led.
-            free: Called as soon as nobody has the place here: at once, unless somebody has waited for it.
+            member: Its server.
+            free: Called as soon as the slot is free here: at once, unless a client has waited for it.
         """
-        self._backend_health.owe(free)
-        self._leave(member)
-        self._room()
+        self._backend_health.call_when_freed(free)
+        self._uncount(member)
+        self._report_room()
 
     def check_result(self, member: Member, *, ok: bool, why: str) -> None:
-        """Take in what a check has found.
+        """Apply the result of a check.
 
         Args:
-            member: Which was checked.
+            member: The one that was checked.
             ok: Whether it is healthy.
             why: What is wrong, for logs.
         """
@@ -256,7 +250,7 @@ class Pool:
         if check is None or not member.state.is_checked:
             return
         health = member.health
-        is_down = health.state is State.DOWN
+        is_down = health.state is ServerState.DOWN
         health.contrary = health.contrary + 1 if ok is is_down else 0
         if health.contrary < (check.rise if is_down else check.fall):
             return
@@ -264,22 +258,22 @@ class Pool:
         if is_down:
             health.failed_at.clear()
             health.in_a_row = 0
-            self._change(member, State.UP, f"checks that succeeded: {check.rise}")
+            self._change(member, ServerState.UP, f"checks that succeeded: {check.rise}")
         else:
             self._change(
-                member, State.DOWN, f"checks that failed: {check.fall}, the last one: {why}"
+                member, ServerState.DOWN, f"checks that failed: {check.fall}, the last one: {why}"
             )
-        self._room()
+        self._report_room()
 
     def set_addresses(self, server: Server, addresses: Iterable[ResolvedAddress]) -> None:
         """Replace the members of a name. An address that was there before stays the same member, with its state.
 
         Args:
             server: One of the backend's, with a name.
-            addresses: What the name has now. Their weights are multiplied by the server's.
+            addresses: Those of the name now. Their weights are multiplied by the server's.
         """
-        wanted = {(address.host, address.port): address for address in addresses}
-        priorities = sorted({address.priority for address in wanted.values()})
+        found = {(address.host, address.port): address for address in addresses}
+        priorities = sorted({address.priority for address in found.values()})
         before = self._members[server]
         known = {
             (member.target.host, member.target.port): member
@@ -288,10 +282,10 @@ class Pool:
         }
         members = []
         # Those that stay keep their order, whatever the order of the answer.
-        for place in dict.fromkeys((*(place for place in known if place in wanted), *wanted)):
-            address = wanted[place]
-            member = known.get(place) or self._member(server, _target(server, address))
-            self._free(member)
+        for key in dict.fromkeys((*(key for key in known if key in found), *found)):
+            address = found[key]
+            member = known.get(key) or self._member(server, _target(server, address))
+            self._let_back_in(member)
             member.name = address.name or server.host
             member.share = max(1, address.weight)
             member.weigh()
@@ -305,14 +299,14 @@ class Pool:
         ]
         self._arrange()
         self._look_for_shortage()
-        self._room()
+        self._report_room()
         if self.on_members is not None:
             self.on_members()
 
     def _count_failure(self, member: Member) -> None:
         eject = self._eject
         state = member.health.state
-        if eject is None or state not in {State.UP, State.PROBING}:
+        if eject is None or state not in {ServerState.UP, ServerState.PROBING}:
             return
         if not eject.lone and self._is_lone(member):
             return
@@ -320,7 +314,7 @@ class Pool:
         failed_at = member.health.failed_at
         failed_at.append(now)
         member.health.in_a_row += 1
-        if state is State.PROBING:
+        if state is ServerState.PROBING:
             why = "the connection that tried it failed"
         elif len(failed_at) >= eject.failures and now - failed_at[0] <= eject.within:
             why = f"connections that failed within {eject.within:g} s: {eject.failures}"
@@ -333,12 +327,12 @@ class Pool:
         failed_at.clear()
         member.health.in_a_row = 0
         member.health.out_until = now + eject.seconds
-        self._change(member, State.EJECTED, why)
+        self._change(member, ServerState.EJECTED, why)
 
     def _is_lone(self, member: Member) -> bool:
         return all(m is member or m.state.is_out for m in self.members)
 
-    def _change(self, member: Member, state: State, why: str) -> None:
+    def _change(self, member: Member, state: ServerState, why: str) -> None:
         before, health = member.state, member.health
         health.state, health.why, health.since = state, why, self._seconds()
         self._arrange()
@@ -349,26 +343,28 @@ class Pool:
             other.rearrange()
 
     def rearrange(self) -> None:
-        """Record that a server has changed its state, which another pool tells of."""
+        """Apply a change of a server's state, which another pool has reported."""
         self._arrange()
         self._look_for_shortage()
 
-    def reorder(self, server: str, before: State | None) -> None:
-        """Record that an operator wants something else of a server.
+    def reorder(self, server: str, before: ServerState | None) -> None:
+        """Apply an operator's override of a server.
 
         Args:
             server: As the rules write it.
-            before: The state that was wanted; ``None`` is what is found out.
+            before: The state of the override before; ``None`` if it had none.
         """
         for member in self.members:
             member.weigh()
             if member.server.text != server:
                 continue
             is_free = before is not None and member.health.held is None
-            if is_free and member.state is State.UP:
+            if is_free and member.state is ServerState.UP:
                 member.health.since = self._seconds()
             if not self._is_retired:
-                state = State.DISABLED if member.server.down else before or member.health.state
+                state = (
+                    ServerState.DISABLED if member.server.down else before or member.health.state
+                )
                 if member.state is not state:
                     self._on_change(member, state)
         self.rearrange()
@@ -378,7 +374,7 @@ class Pool:
             self.on_members()
 
     def since(self, member: Member) -> float | None:
-        """Return how long a member has been found to be as it is, in seconds; ``None`` if that has never changed."""
+        """Return for how many seconds a member has had its state; ``None`` if that has never changed."""
         since = member.health.since
         return max(0.0, self._seconds() - since) if since else None
 
@@ -388,47 +384,49 @@ class Pool:
             self.on_shortage()
 
     def _arrange(self) -> None:
-        self._tiers = Tiers.of(self.members, self._seconds(), has_last_resort=self._has_last_resort)
+        self._tiers = Tiers.arranged(
+            self.members, self._seconds(), has_last_resort=self._has_last_resort
+        )
 
-    def _leave(self, member: Member) -> None:
+    def _uncount(self, member: Member) -> None:
         member.health.connections -= 1
         self._backend_health.connections -= 1
         if self._leaving and not member.connections and member in self._leaving:
             self._leaving.remove(member)
 
-    def _room(self) -> None:
+    def _report_room(self) -> None:
         if self.on_room is not None:
             self.on_room()
         if self._backend_health.is_shared:
             for other in self._backend_health.others(self):
                 if other.on_room is not None:
                     other.on_room()
-        self._backend_health.settle()
+        self._backend_health.call_freed()
 
     def take_over(self) -> None:
         """Begin to lead connections; until then, pools of older rules did."""
         for member in self.members:
-            self._free(member)
+            self._let_back_in(member)
         self.rearrange()
-        self._room()
+        self._report_room()
 
     def retire(self) -> None:
-        """Go on for the connections of older rules alone; another pool tells what happens to the servers."""
+        """Keep the pool for the connections of older rules; another pool reports changes of the servers."""
         self.on_shortage = self.on_members = None
         self._is_retired = True
 
-    def _free(self, member: Member) -> None:
-        """Let a server in again that was kept out by what the rules do not ask for any more."""
+    def _let_back_in(self, member: Member) -> None:
+        """Use a server again that was out by a check or an ejection that the rules no longer have."""
         health = member.health
-        if health.state is State.DOWN:
+        if health.state is ServerState.DOWN:
             is_kept_out = self.backend.check is not None
         else:
             is_kept_out = self._eject is not None
-        if not is_kept_out and health.state is not State.UP:
-            health.state, health.why, health.since = State.UP, "", self._seconds()
+        if not is_kept_out and health.state is not ServerState.UP:
+            health.state, health.why, health.since = ServerState.UP, "", self._seconds()
 
     def _member(self, server: Server, target: Server) -> Member:
-        health = self._backend_health.of((server.text, target.text))
+        health = self._backend_health.health_of((server.text, target.text))
         rank = (server.backup, 0)
         counts = self._column.server(self.backend.name, server.text)
         member = Member(
@@ -439,7 +437,7 @@ class Pool:
 
 
 def is_name(server: Server) -> bool:
-    """Return whether a server's addresses have to be looked up: it has no members before `Pool.set_addresses`."""
+    """Return whether a server's addresses have to be looked up: it has no members before `BackendPool.set_addresses`."""
     return server.kind in {"srv", "consul"} or (
         server.kind in {"tcp", "udp"}
         and not is_address(server.host)

@@ -11,12 +11,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
 
 
-class _Timer(Protocol):
+class _Cancellable(Protocol):
     def cancel(self) -> None: ...
 
 
 class Waiter:
-    """One client's place in a queue. Made by `Queue.join`."""
+    """One client's place in a queue. Made by `ClientQueue.join`."""
 
     __slots__ = ("group", "number", "timer", "too_late", "turn")
 
@@ -31,24 +31,24 @@ class Waiter:
         self.group = group
         self.turn = turn
         self.too_late = too_late
-        self.timer: _Timer | None = None
+        self.timer: _Cancellable | None = None
 
 
-class Queue:
-    """Serves clients in the order in which they came; one that finds no room does not hold up those that do.
+class ClientQueue:
+    """Serves clients in the order in which they came; one that finds no room does not hold up others.
 
     Args:
         capacity: How many may wait.
         seconds: How long each may wait.
         call_later: Calls a function after this many seconds, unless what it returns is cancelled.
-        room_in: Tells in how many seconds there may be room although nobody says so; infinite if never.
+        room_in: Returns in how many seconds there may be room without a call of `serve`; infinite if never.
     """
 
     def __init__(
         self,
         capacity: int,
         seconds: float,
-        call_later: Callable[[float, Callable[[], None]], _Timer],
+        call_later: Callable[[float, Callable[[], None]], _Cancellable],
         room_in: Callable[[], float] = lambda: math.inf,
     ) -> None:
         self._capacity = capacity
@@ -60,7 +60,7 @@ class Queue:
         self._groups: dict[Hashable, OrderedDict[Waiter, None]] = {}
         self._count = 0
         self._serving = False
-        self._alarm: _Timer | None = None
+        self._alarm: _Cancellable | None = None
 
     def __len__(self) -> int:
         return self._count
@@ -68,13 +68,13 @@ class Queue:
     def join(
         self, turn: Callable[[], bool], too_late: Callable[[], None], group: Hashable = None
     ) -> Waiter | None:
-        """Let a client wait.
+        """Add a client.
 
         Args:
-            turn: Called when there may be room. It says whether the client is done with waiting, having found room or
-                given up; if not, it keeps its place.
+            turn: Called when there may be room. It returns whether the client has found room or given up; if not, it keeps
+                its place.
             too_late: Called when it has waited too long.
-            group: Clients of a group can use the same room. So where one finds none, those behind it are not asked.
+            group: Clients of a group can use the same room: after one that finds none, the others of its group are skipped.
 
         Returns:
             Its place; ``None`` if the queue is full.
@@ -89,7 +89,7 @@ class Queue:
         return waiter
 
     def leave(self, waiter: Waiter) -> None:
-        """Let a client go, which is called no more. One that does not wait any longer may be given, too."""
+        """Remove a client, which is not called again. It may have been removed already."""
         waiters = self._groups.get(waiter.group)
         if waiters is not None and waiter in waiters:
             del waiters[waiter]
@@ -105,7 +105,7 @@ class Queue:
     def serve(self) -> None:
         """Serve waiting clients as far as there is room. Meant to be the pool's `on_room`.
 
-        Whoever comes has to let those be served first who wait already.
+        A new client must call it first, since those that wait come before it.
         """
         if self._serving:  # a turn that makes room is followed by another turn anyway
             return
@@ -127,7 +127,7 @@ class Queue:
         self._set_alarm()
 
     def _set_alarm(self) -> None:
-        """See to it that those who wait are asked again when there may be room."""
+        """Call `serve` again when there may be room."""
         if self._alarm is None and self._count:
             seconds = self._room_in()
             if seconds < math.inf:

@@ -1,4 +1,4 @@
-"""How the servers of a backend are, whichever rules that was found out under."""
+"""The health of servers, and an operator's overrides, shared by the pools of all configurations."""
 
 from __future__ import annotations
 
@@ -16,58 +16,58 @@ if TYPE_CHECKING:
 
 
 _MOST_RECALLED = 10_000
-"""Servers; no process tells of more, unless names change and change."""
+"""Servers; a process has more only if names change repeatedly."""
 
 
-class State(enum.Enum):
-    """Whether connections are led to a member."""
+class ServerState(enum.Enum):
+    """Whether a member gets connections."""
 
     UP = "up"
     DOWN = "down"
     """Its checks fail."""
     EJECTED = "ejected"
-    """Connections to it failed, so it is left alone for a while."""
+    """Connections to it failed, so it gets none for a while."""
     PROBING = "probing"
-    """After that while: one connection tries it."""
+    """After that, one connection tries it."""
     DISABLED = "disabled"
     """The rules say ``down``."""
     DRAIN = "drain"
-    """An operator wants no new connections there."""
+    """An operator has stopped new connections."""
     MAINTENANCE = "maintenance"
     """The same, and no checks either."""
 
     @property
     def is_out(self) -> bool:
-        """Whether it is out of use, whatever is found out about it."""
-        return self in {State.DISABLED, State.DRAIN, State.MAINTENANCE}
+        """Whether it is out of use, whatever its health."""
+        return self in {ServerState.DISABLED, ServerState.DRAIN, ServerState.MAINTENANCE}
 
     @property
     def is_checked(self) -> bool:
-        return self not in {State.DISABLED, State.MAINTENANCE}
+        return self not in {ServerState.DISABLED, ServerState.MAINTENANCE}
 
 
 @attrs.define(eq=False)
 class ServerHealth:
-    """What is known of one address of a server. Pools alone change it.
+    """The health of one address of a server. Only pools change it.
 
     Attributes:
-        state: Whether connections are led to it, as far as the rules and operators allow that.
-        held: The state that an operator wants; ``None`` if that is left to what is found out.
-        weight: The weight that an operator wants; ``None`` is that of the rules.
+        state: Whether it gets connections, as far as the rules and the operator allow that.
+        held: The state that an operator has set; ``None`` if that depends on its health.
+        weight: The weight that an operator has set; ``None`` is that of the rules.
         connections: Those that are established or being made.
-        why: What led to the state.
-        credit: What it is owed by the balancer.
+        why: The cause of the state.
+        credit: For the balancer.
         failed_at: When the last connections failed; no more of them than ejection counts.
-        in_a_row: Connections that failed since the last one that stood.
-        out_until: When an ejection is over.
-        contrary: Checks in a row that say otherwise than the state.
+        in_a_row: Connections that failed since the last one that succeeded.
+        out_until: When an ejection ends.
+        contrary: Checks in a row that contradict the state.
         since: When the state was last changed; 0 if it never was.
         expected: Those of its connections that another process is about to hand over.
-        unanswered: Flows of datagrams that it has not answered, since it last has answered one.
+        unanswered: Flows of datagrams that it has not answered since the last one that it has.
     """
 
-    state: State = State.UP
-    held: State | None = None
+    state: ServerState = ServerState.UP
+    held: ServerState | None = None
     weight: int | None = None
     connections: int = 0
     why: str = ""
@@ -81,13 +81,13 @@ class ServerHealth:
     unanswered: int = 0
 
     def as_json(self, now: float) -> dict[str, Any]:
-        """Return what another process needs to go on with it, as values of JSON; of its connections only the number.
+        """Return the state for another process, as values of JSON; of its connections only the number.
 
         Args:
-            now: The time, in the seconds of the pools. Another process has other ones, so times are told as seconds from now.
+            now: The time, in the seconds of the pools. Another process has another clock, so times are relative to it.
         """
-        # The connection that tries it belongs to this process; in the other one, another connection does.
-        state = State.EJECTED if self.state is State.PROBING else self.state
+        # The connection that tries it belongs to this process; in the other one, another connection will.
+        state = ServerState.EJECTED if self.state is ServerState.PROBING else self.state
         return {
             "state": state.value,
             "why": self.why,
@@ -100,13 +100,13 @@ class ServerHealth:
         }
 
     def restore(self, fields: Mapping[str, Any], now: float) -> None:
-        """Go on with what another process has told; what it did not tell stays as it is.
+        """Take over the state from another process; missing fields stay as they are.
 
         Raises:
-            TypeError: It tells something else.
-            ValueError: It knows other states.
+            TypeError: A field has another type.
+            ValueError: The state is unknown.
         """
-        self.state = State(fields.get("state", self.state.value))
+        self.state = ServerState(fields.get("state", self.state.value))
         self.why = str(fields.get("why", self.why))
         self.credit = int(fields.get("credit", self.credit))
         self.contrary = int(fields.get("contrary", self.contrary))
@@ -116,63 +116,65 @@ class ServerHealth:
         self.since = 0.0 if age is None else now - float(age)
 
 
-class _Pool(Protocol):
-    """What pools have to know of one another."""
+class _PoolOfHealth(Protocol):
+    """The pools' side of `BackendHealth`."""
 
     on_room: Callable[[], None] | None
 
     def rearrange(self) -> None:
-        """Record that a server has changed its state."""
+        """Apply a change of a server's state."""
 
-    def reorder(self, server: str, before: State | None) -> None:
-        """Record that an operator wants something else of a server than this state."""
+    def reorder(self, server: str, before: ServerState | None) -> None:
+        """Apply an operator's override, in place of this state."""
 
 
 class BackendHealth:
-    """What the pools of one backend have in common: the one of the rules that hold, and those of older rules.
+    """The shared state of one backend's pools: the one of the current rules, and those of older rules.
 
-    Connections keep the pool of the rules under which they were accepted. So a server is counted, ejected and let in
-    again by all pools together.
+    Connections keep the pool of the rules under which they were accepted. So a server is counted, ejected and let back
+    in by all pools together.
 
     Args:
-        orders: What an operator wants of each server, as the rules write it: a state, or ``None``, and a weight.
+        overrides: An operator's state and weight of each server, as the rules write it; ``None`` is not overridden.
 
     Attributes:
         connections: Those of all servers that are established or being made.
     """
 
-    def __init__(self, orders: Mapping[str, tuple[State | None, int | None]] | None = None) -> None:
-        self._orders = dict(orders or {})
+    def __init__(
+        self, overrides: Mapping[str, tuple[ServerState | None, int | None]] | None = None
+    ) -> None:
+        self._overrides = dict(overrides or {})
         self.connections = 0
         self._known: weakref.WeakValueDictionary[tuple[str, str], ServerHealth] = (
             weakref.WeakValueDictionary()
         )
-        self._pools: list[weakref.ref[_Pool]] = []
+        self._pools: list[weakref.ref[_PoolOfHealth]] = []
         self._recalled: dict[tuple[str, str], ServerHealth] = {}
-        self._owed: deque[Callable[[], None]] = deque()
+        self._to_call: deque[Callable[[], None]] = deque()
         self._level = 0
 
-    def of(self, key: tuple[str, str]) -> ServerHealth:
-        """Return what is known of a server; that is kept as long as somebody has it.
+    def health_of(self, key: tuple[str, str]) -> ServerHealth:
+        """Return the health of a server, which is kept as long as a pool has it.
 
         Args:
             key: The server as the rules write it, and its address.
         """
         health = self._known.get(key)
         if health is None:
-            held, weight = self._orders.get(key[0], (None, None))
+            held, weight = self._overrides.get(key[0], (None, None))
             health = self._known[key] = ServerHealth(held=held, weight=weight)
         return health
 
     def restore(self, key: tuple[str, str], fields: Mapping[str, Any], now: float) -> None:
-        """Take in how another process has found a server, which may be known here only later: see `ServerHealth.restore`."""
+        """Take over a server's state, which may get its first pool only later: see `ServerHealth.restore`."""
         if key not in self._recalled and len(self._recalled) >= _MOST_RECALLED:
             return
-        health = self._recalled[key] = self.of(key)
+        health = self._recalled[key] = self.health_of(key)
         health.restore(fields, now)
 
     def adopt(self, health: ServerHealth) -> None:
-        """Count a connection that another process has made, and that may have been expected."""
+        """Count a connection from another process, unless it was expected and so is counted."""
         if health.expected:
             health.expected -= 1
         else:
@@ -180,10 +182,10 @@ class BackendHealth:
             self.connections += 1
 
     def expect(self, counts: Mapping[tuple[str, str], int]) -> None:
-        """Count connections that another process is about to hand over; nobody gets their places until they have come.
+        """Count connections that another process is about to hand over, so that their slots are reserved.
 
         Args:
-            counts: Of each server, by the keys of `of`; none of the others.
+            counts: Of each server, by the keys of `health_of`; none of the others.
         """
         for key, health in self._known.items():
             more = counts.get(key, 0) - health.expected
@@ -195,7 +197,7 @@ class BackendHealth:
             if pool is not None and pool.on_room is not None:
                 pool.on_room()
 
-    def order(self, server: str, held: State | None, weight: int | None) -> None:
+    def override(self, server: str, held: ServerState | None, weight: int | None) -> None:
         """Override the state or weight of a server in all pools.
 
         Args:
@@ -203,8 +205,8 @@ class BackendHealth:
             held: See `ServerHealth`.
             weight: See there.
         """
-        before, _ = self._orders.get(server, (None, None))
-        self._orders[server] = held, weight
+        before, _ = self._overrides.get(server, (None, None))
+        self._overrides[server] = held, weight
         for key, health in self._known.items():
             if key[0] == server:
                 health.held, health.weight = held, weight
@@ -213,40 +215,39 @@ class BackendHealth:
             if pool is not None:
                 pool.reorder(server, before)
 
-    def owe(self, free: Callable[[], None]) -> None:
-        """Promise to call something when there is a connection less than now, and nobody has taken its place."""
-        if not self._owed:
+    def call_when_freed(self, free: Callable[[], None]) -> None:
+        """Call something when there is one connection less than now, and no other has taken its slot."""
+        if not self._to_call:
             self._level = self.connections
-        self._owed.append(free)
+        self._to_call.append(free)
 
-    def settle(self) -> None:
-        """Serve what was promised, as far as connections have ended."""
-        while self._owed and self.connections < self._level:
+    def call_freed(self) -> None:
+        """Make the calls of `call_when_freed`, as far as connections have ended."""
+        while self._to_call and self.connections < self._level:
             self._level -= 1
-            self._owed.popleft()()
+            self._to_call.popleft()()
 
-    def join(self, pool: _Pool) -> None:
-        """Report changes to a pool for as long as it is used."""
+    def add_pool(self, pool: _PoolOfHealth) -> None:
+        """Report changes to a pool as long as it exists."""
         self._pools.append(weakref.ref(pool, self._pools.remove))
 
     @property
     def is_shared(self) -> bool:
         return len(self._pools) > 1
 
-    def others(self, pool: _Pool) -> list[_Pool]:
-        """Return all pools but one."""
+    def others(self, pool: _PoolOfHealth) -> list[_PoolOfHealth]:
         found = (known() for known in self._pools)
         return [other for other in found if other is not None and other is not pool]
 
 
 @attrs.frozen
 class ServerOverride:
-    """What is wanted of one server.
+    """An operator's override of one server.
 
     Attributes:
-        state: ``drain`` leads no new connections to it, but checks it; ``maintenance`` does not check it either.
-        weight: In place of that in the rules; ``None`` is that.
-        since: When the state was wanted, in seconds since 1970.
+        state: With ``drain`` it gets no new connections, but is checked; with ``maintenance`` it is not checked either.
+        weight: In place of the rules' weight; ``None`` is that.
+        since: When the state was set, in seconds since 1970.
     """
 
     state: Literal["ready", "drain", "maintenance"] = "ready"
@@ -254,30 +255,32 @@ class ServerOverride:
     since: float = 0.0
 
     @property
-    def held(self) -> State | None:
-        """The state that it has therefore; ``None`` is as its checks and connections find it."""
+    def held(self) -> ServerState | None:
+        """The overriding state; ``None`` if it depends on the server's health."""
         return _STATES.get(self.state)
 
 
-_STATES: Mapping[str, State] = {"drain": State.DRAIN, "maintenance": State.MAINTENANCE}
+_STATES: Mapping[str, ServerState] = {
+    "drain": ServerState.DRAIN,
+    "maintenance": ServerState.MAINTENANCE,
+}
 
 AS_RULED = ServerOverride()
-"""Nothing is wanted but what the rules say."""
+"""Nothing is overridden."""
 
 ServerOverrides = dict[tuple[str, str], ServerOverride]
-"""By the name of the backend, and the server as the rules write it, whether there are such now or not."""
+"""By the name of the backend, and the server as the rules write it; neither need exist now."""
 
 
-def as_json(orders: ServerOverrides) -> list[dict[str, Any]]:
-    """Return orders as values of JSON."""
+def overrides_as_json(overrides: ServerOverrides) -> list[dict[str, Any]]:
     return [
-        {"backend": backend, "server": server, **attrs.asdict(order)}
-        for (backend, server), order in orders.items()
+        {"backend": backend, "server": server, **attrs.asdict(override)}
+        for (backend, server), override in overrides.items()
     ]
 
 
-def from_json(rows: Iterable[Mapping[str, Any]]) -> ServerOverrides:
-    """Read what `as_json` gave, in this version of txmux or in another."""
+def overrides_from_json(rows: Iterable[Mapping[str, Any]]) -> ServerOverrides:
+    """Read what `overrides_as_json` of this version or another returned."""
     known = {field.name for field in attrs.fields(ServerOverride)}
     return {
         (one["backend"], one["server"]): ServerOverride(**{k: one[k] for k in known & one.keys()})
@@ -286,51 +289,49 @@ def from_json(rows: Iterable[Mapping[str, Any]]) -> ServerOverrides:
 
 
 class HealthRegistry:
-    """The `BackendHealth` of each backend, as long as somebody has them, and the orders for all, which are kept."""
+    """The `BackendHealth` of each backend, kept as long as it has a pool, and the overrides of all, which are always kept."""
 
     def __init__(self) -> None:
         self._backend_health: WeakValueDictionary[str, BackendHealth] = WeakValueDictionary()
-        self._orders: ServerOverrides = {}
+        self._overrides: ServerOverrides = {}
 
-    def of(self, backend: str) -> BackendHealth:
-        """Return what is known of a backend's servers, by its name."""
+    def health_of(self, backend: str) -> BackendHealth:
         found = self._backend_health.get(backend)
         if found is None:
-            wanted = {
-                server: (order.held, order.weight)
-                for (of, server), order in self._orders.items()
-                if of == backend
+            overrides = {
+                server: (override.held, override.weight)
+                for (its_backend, server), override in self._overrides.items()
+                if its_backend == backend
             }
-            found = self._backend_health[backend] = BackendHealth(wanted)
+            found = self._backend_health[backend] = BackendHealth(overrides)
         return found
 
-    def get(self, backend: str) -> BackendHealth | None:
-        """Return what is known of a backend's servers, if anybody has it."""
+    def get_health(self, backend: str) -> BackendHealth | None:
         return self._backend_health.get(backend)
 
     def expect(self, servers: Iterable[Mapping[str, Any]]) -> None:
         """Count the connections that another process is about to hand over; see `BackendHealth.expect`.
 
         Args:
-            servers: As that process has told of them; without any, no more are expected.
+            servers: As that process reports them; empty if no more are expected.
         """
         counts: dict[str, dict[tuple[str, str], int]] = {}
-        for told in servers:
+        for fields in servers:
             with suppress(KeyError, OverflowError, TypeError, ValueError):  # of another version
-                key = told["server"], told["target"]
-                counts.setdefault(told["backend"], {})[key] = int(told["connections"])
+                key = fields["server"], fields["target"]
+                counts.setdefault(fields["backend"], {})[key] = int(fields["connections"])
         for backend, backend_health in self._backend_health.items():
             backend_health.expect(counts.get(backend, {}))
 
-    def apply_overrides(self, orders: ServerOverrides) -> None:
+    def apply_overrides(self, overrides: ServerOverrides) -> None:
         """Apply an operator's overrides of servers, and reset the servers that have none.
 
         Args:
-            orders: All there are.
+            overrides: All of them.
         """
-        before, self._orders = self._orders, orders
-        for backend, server in {*before, *orders}:
-            order = orders.get((backend, server), AS_RULED)
+        before, self._overrides = self._overrides, overrides
+        for backend, server in {*before, *overrides}:
+            override = overrides.get((backend, server), AS_RULED)
             backend_health = self._backend_health.get(backend)
-            if backend_health is not None and order != before.get((backend, server), AS_RULED):
-                backend_health.order(server, order.held, order.weight)
+            if backend_health is not None and override != before.get((backend, server), AS_RULED):
+                backend_health.override(server, override.held, override.weight)
