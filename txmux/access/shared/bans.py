@@ -20,6 +20,7 @@ from twisted.logger import Logger
 from txmux.access.bans import FULL, Ban, banned_network, written
 from txmux.access.shared.client import RedisClient
 from txmux.errors import printable
+from txmux.telemetry.outage import OutageReasons
 from txmux.telemetry.present import duration
 from txmux.wire.jsontext import MISSHAPEN, parse_json, time_of
 
@@ -37,9 +38,6 @@ _CHANNEL = "txmux:bans"
 _PREFIX = "txmux:ban:"
 _REMEMBERED = 30 * 86400
 """Seconds in which it is known that a ban was taken back."""
-
-_MOST_REASONS = 10
-"""Of one outage, so many reasons are logged, each once."""
 
 _LONGEST_WHY = 200  # characters
 _AT_ONCE = 200
@@ -148,7 +146,7 @@ class SharedBans:
         self._heard: list[Any] = []
         self._hearing: IDelayedCall | None = None
         self._lost_at = self._compared_at = reactor.seconds()
-        self._told: set[str] = set()
+        self._reasons = OutageReasons()
         self._known_problems: set[str] = set()
         self._left_out: set[IPNetwork] = set()
         self._looking = LoopingCall(self._look)
@@ -184,7 +182,7 @@ class SharedBans:
         await self._ask_time(redis)
         await self._compare(redis)
         self._state = "complete"
-        self._told.clear()
+        self._reasons.clear()
         count = len(self._bans)
         self._log.info("{store}: bans are shared: {count}", store=self._store.text, count=count)
 
@@ -193,8 +191,7 @@ class SharedBans:
             self._lost_at = self._reactor.seconds()
         self._state = "lost"
         self._stop_gathering()
-        if why not in self._told and len(self._told) < _MOST_REASONS:
-            self._told.add(why)
+        if self._reasons.is_new(why):
             told = "{store}: {why}; bans and limits are this machine's own until it is back"
             self._log.error(told, store=self._store.text, why=printable(why, _LONGEST_WHY))
 

@@ -13,6 +13,7 @@ from twisted.logger import Logger
 from txmux.backends.pool.member import ResolvedAddress
 from txmux.backends.pool.pool import is_name
 from txmux.errors import MuxError
+from txmux.telemetry.outage import OutageReasons
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -30,8 +31,6 @@ _Addresses = tuple[ResolvedAddress, ...]
 
 _SHORTEST = 1.0
 """Seconds between two look-ups of a name, at least."""
-_MOST_REASONS = 10
-"""Of one outage, so many reasons are logged, each once: a proxy may number its answers."""
 
 
 class Names:
@@ -273,7 +272,7 @@ class _Name:
         self._finding: Deferred[Any]
         self._failures = 0
         self._state = _State.FOUND
-        self._reasons: set[str] = set()
+        self._reasons = OutageReasons()
         # Those of another process are taken for as good as new.
         self.found_at: float | None = reactor.seconds() if addresses else None
         self.why = ""
@@ -359,13 +358,12 @@ class _Name:
 
     def _note(self, state: _State, trouble: str, why: str = "") -> None:
         """Log a change, and each new reason once."""
-        if state is self._state and (why in self._reasons or len(self._reasons) >= _MOST_REASONS):
-            return
         is_new = state is not self._state
-        self._state = state
         if is_new:
+            self._state = state
             self._reasons.clear()
-        self._reasons.add(why)
+        if not self._reasons.is_new(why):
+            return
         if trouble:
             self._log.warn("{trouble}", trouble=trouble)
         elif is_new:
