@@ -268,7 +268,7 @@ class Upstreams:
         """Connect a check from the address of clients' connections, unless that is the clients' own."""
         sources = upstream.sources
         if sources is not None and server.host:
-            options["sources"] = sources.towards(server.host, None)
+            options["sources"] = sources.sources_towards(server.host, None)
         return self._dial(server, *args, **options)
 
     def _on_result(self, upstream: Upstream) -> OnResult:

@@ -131,7 +131,7 @@ class Preconnection:
         self._won = self._held = self.connector = None
         if won is not None:
             server, member = won
-            server.put_away()
+            server.close_unused()
             self._upstream.pool.released(member)
         elif connector is not None:
             connector.cancel()

@@ -11,8 +11,8 @@ from twisted.internet.error import ConnectBindError
 from twisted.logger import Logger
 
 from txmux.backends.connect.connector import proxy_header
-from txmux.backends.connect.dial import NO_PORT, OWN_TROUBLE, no_address
-from txmux.backends.connect.source import Ports
+from txmux.backends.connect.dial import LOCAL_ERRORS, NO_PORT, no_address
+from txmux.backends.connect.source import PortRange
 from txmux.backends.pool.member import Member
 from txmux.backends.pool.pool import Unavailable
 from txmux.net.addresses import address_in
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from typing import Protocol
 
-    from txmux.backends.connect.source import Source, Sources
+    from txmux.backends.connect.source import SourceAddress, Sources
     from txmux.backends.upstream import Upstream
     from txmux.rules.model import Server
     from txmux.telemetry.reasons import ConnectFailure, EndReason
@@ -169,7 +169,7 @@ class ServerSocket:
             # The system says EAGAIN where it has no port left for a socket of UDP.
             lacks_port = isinstance(problem, BlockingIOError)
             is_own = (
-                isinstance(problem, ConnectBindError) or lacks_port or problem.errno in OWN_TROUBLE
+                isinstance(problem, ConnectBindError) or lacks_port or problem.errno in LOCAL_ERRORS
             )
             (_log.warn if is_own else _log.debug)(
                 "backend {backend}: no way to {server}: {why}",
@@ -444,7 +444,7 @@ def _bind_to_source(server: socket.socket, sources: Sources, host: str, client: 
         OSError: None of them can be had.
     """
     problem = None
-    for source in sources.towards(host, client):
+    for source in sources.sources_towards(host, client):
         for one in _tries(source, client):
             try:
                 _bind(server, one)
@@ -458,15 +458,15 @@ def _bind_to_source(server: socket.socket, sources: Sources, host: str, client: 
         raise OSError(problem.errno, IN_USE) if problem.errno == errno.EADDRINUSE else problem
 
 
-def _tries(source: Source, client: Address) -> Iterator[Source]:
+def _tries(source: SourceAddress, client: Address) -> Iterator[SourceAddress]:
     """Yield what is worth trying: of a client's own address its port first, by which servers of QUIC tell connections apart."""
     if source.transparent:
-        yield attrs.evolve(source, ports=Ports(range(client.port, client.port + 1)))
+        yield attrs.evolve(source, ports=PortRange(range(client.port, client.port + 1)))
     for _ in range(source.tries):
         yield source
 
 
-def _bind(server: socket.socket, source: Source) -> None:
+def _bind(server: socket.socket, source: SourceAddress) -> None:
     """Bind a socket to a port that no other flow has: what a server answers that one would come here.
 
     A client on this machine may share its own port, if it allows that.

@@ -18,8 +18,13 @@ from tests.support.peers import Peer, PeerFactory, listen, reactor
 from tests.support.ports import free_ports
 from txmux.backends.connect import dial as dialling
 from txmux.backends.connect.client import ProxyClientFactory
-from txmux.backends.connect.dial import OWN_TROUBLE, dial
-from txmux.backends.connect.source import Source, Sources, check_transparent, transparent_hints
+from txmux.backends.connect.dial import LOCAL_ERRORS, dial
+from txmux.backends.connect.source import (
+    SourceAddress,
+    Sources,
+    check_transparent,
+    transparent_hints,
+)
 from txmux.errors import MuxError
 from txmux.net.sockets.poller import Poller
 from txmux.rules.model import Backend
@@ -41,7 +46,7 @@ class InTurnTests(SynchronousTestCase):
     """Which addresses are tried."""
 
     def addresses(self, sources: Sources, host: str = "192.0.2.1") -> list[str]:
-        return [source.address for source in sources.towards(host, None)]
+        return [source.address for source in sources.sources_towards(host, None)]
 
     def test_in_turn(self) -> None:
         """Each connection begins with the next address, and has all others after it."""
@@ -65,7 +70,9 @@ class InTurnTests(SynchronousTestCase):
 
     def test_no_such_family(self) -> None:
         """A server of a family without an address cannot be reached, and it is said why."""
-        error = self.assertRaises(ConnectBindError, Sources(("::2",)).towards, "192.0.2.1", None)
+        error = self.assertRaises(
+            ConnectBindError, Sources(("::2",)).sources_towards, "192.0.2.1", None
+        )
         self.assertIn("no address in source is IPv4, as this server's is", str(error))
         self.assertEqual(error.osError, errno.EADDRNOTAVAIL)
 
@@ -73,17 +80,18 @@ class InTurnTests(SynchronousTestCase):
 class OfTheClientTests(SynchronousTestCase):
     """``source = client``."""
 
-    def chosen(self, host: str, client: Address | None) -> Sequence[Source]:
-        return Sources(("client",)).towards(host, client)
+    def chosen(self, host: str, client: Address | None) -> Sequence[SourceAddress]:
+        return Sources(("client",)).sources_towards(host, client)
 
     def test_client(self) -> None:
         """The connection comes from the client's address."""
         self.assertEqual(
             self.chosen("192.0.2.1", client("198.51.100.7")),
-            (Source("198.51.100.7", transparent=True),),
+            (SourceAddress("198.51.100.7", transparent=True),),
         )
         self.assertEqual(
-            self.chosen("::1", client("2001:db8::7")), (Source("2001:db8::7", transparent=True),)
+            self.chosen("::1", client("2001:db8::7")),
+            (SourceAddress("2001:db8::7", transparent=True),),
         )
 
     def test_no_address(self) -> None:
@@ -94,7 +102,8 @@ class OfTheClientTests(SynchronousTestCase):
         """A client on this machine keeps its address only where others know it, too."""
         self.assertEqual(self.chosen("192.0.2.1", client("127.0.0.1")), ())
         self.assertEqual(
-            self.chosen("127.0.0.1", client("127.0.0.5")), (Source("127.0.0.5", transparent=True),)
+            self.chosen("127.0.0.1", client("127.0.0.5")),
+            (SourceAddress("127.0.0.5", transparent=True),),
         )
 
     def test_other_family(self) -> None:
@@ -116,7 +125,7 @@ class PortRangeTests(TestCase):
         """Connect from the next port; the connection is ended with the test."""
         done: Deferred[Any] = Deferred()
         factory = ProxyClientFactory(done.callback, done.errback)
-        found = sources.towards("127.0.0.1", None)
+        found = sources.sources_towards("127.0.0.1", None)
         target = server_at(port)
         dial(
             reactor,
@@ -132,7 +141,7 @@ class PortRangeTests(TestCase):
     async def ended(self, ends: list[Any]) -> None:
         """Break connections off, and wait until their peers know."""
         for end in ends:
-            end.put_away()
+            end.close_unused()
         for peer in self.peers.peers:
             await peer.is_lost()
 
@@ -148,7 +157,7 @@ class PortRangeTests(TestCase):
         with self.assertRaises(ConnectError) as caught:
             await self.connect(sources, self.port)
         self.assertIn("all ports of all addresses in source are in use", str(caught.exception))
-        self.assertIn(caught.exception.osError, OWN_TROUBLE)
+        self.assertIn(caught.exception.osError, LOCAL_ERRORS)
         other = listen(self, self.peers)
         ends.append(await self.connect(sources, other))
         self.assertIn(ends[-1].transport.getHost().port, ports)
@@ -184,7 +193,7 @@ class DialTests(TestCase):
         self.peers = PeerFactory()
 
     def dial(
-        self, target: Server, sources: Sequence[Source], poller: Poller | None = None
+        self, target: Server, sources: Sequence[SourceAddress], poller: Poller | None = None
     ) -> Deferred[Any]:
         """Connect."""
         done: Deferred[Any] = Deferred()
@@ -206,7 +215,10 @@ class DialTests(TestCase):
         """Need nothing."""
 
     async def seen_from(
-        self, sources: Sequence[Source], poller: Poller | None = None, host: str = "127.0.0.1"
+        self,
+        sources: Sequence[SourceAddress],
+        poller: Poller | None = None,
+        host: str = "127.0.0.1",
     ) -> str:
         """Connect, and give the address that the server sees."""
         number = len(self.peers.peers)
@@ -221,15 +233,17 @@ class DialTests(TestCase):
     async def test_bound(self) -> None:
         """The server sees the address that was chosen; with or without sockets of our own for the rest."""
         for poller in (Poller.for_reactor(reactor), None):
-            self.assertEqual(await self.seen_from([Source("127.0.0.7")], poller), "127.0.0.7")
+            self.assertEqual(
+                await self.seen_from([SourceAddress("127.0.0.7")], poller), "127.0.0.7"
+            )
 
     async def test_ipv6(self) -> None:
         """IPv6 addresses are bound likewise."""
-        self.assertEqual(await self.seen_from([Source("::1")], host="::1"), "::1")
+        self.assertEqual(await self.seen_from([SourceAddress("::1")], host="::1"), "::1")
 
     async def test_next(self) -> None:
         """An address that is not this machine's is passed over."""
-        sources = [Source("192.0.2.1"), Source("127.0.0.7")]
+        sources = [SourceAddress("192.0.2.1"), SourceAddress("127.0.0.7")]
         self.assertEqual(await self.seen_from(sources), "127.0.0.7")
 
     async def test_own_address_as_another(self) -> None:
@@ -239,33 +253,37 @@ class DialTests(TestCase):
         except MuxError as missing:
             self.skipTest(str(missing))
         for host, source in (("127.0.0.1", "127.0.0.7"), ("::1", "::1")):
-            sources = [Source(source, transparent=True)]
+            sources = [SourceAddress(source, transparent=True)]
             self.assertEqual(await self.seen_from(sources, host=host), source)
 
     async def test_none_left(self) -> None:
         """If none can be used, it is said why."""
         target = server_at(listen(self, self.peers))
-        error = await self.assertFailure(self.dial(target, [Source("192.0.2.1")]), ConnectError)
+        error = await self.assertFailure(
+            self.dial(target, [SourceAddress("192.0.2.1")]), ConnectError
+        )
         self.assertIn("192.0.2.1 is not an address of this machine", str(error))
         self.assertEqual(error.osError, errno.EADDRNOTAVAIL)
 
     async def test_wrong_family(self) -> None:
         """An address of another family than the socket's is an error like any other, without another try."""
         target = server_at(listen(self, self.peers))
-        sources = [Source("2001:db8::1"), Source("127.0.0.7")]
+        sources = [SourceAddress("2001:db8::1"), SourceAddress("127.0.0.7")]
         await self.assertFailure(self.dial(target, sources), ConnectError)
 
     async def test_without_epoll(self) -> None:
         """On other systems Twisted's own transports are bound."""
         self.patch(dialling, "is_available", lambda: False)
-        self.assertEqual(await self.seen_from([Source("127.0.0.7")]), "127.0.0.7")
-        self.assertEqual(await self.seen_from([Source("127.0.0.7")], host="localhost"), "127.0.0.7")
+        self.assertEqual(await self.seen_from([SourceAddress("127.0.0.7")]), "127.0.0.7")
+        self.assertEqual(
+            await self.seen_from([SourceAddress("127.0.0.7")], host="localhost"), "127.0.0.7"
+        )
 
     def test_other_systems(self) -> None:
         """Where the port cannot be chosen late, it is chosen when the socket is bound."""
         self.patch(sys, "platform", "freebsd14")
         with socket.socket() as bound:
-            Source("127.0.0.7").bind(bound)
+            SourceAddress("127.0.0.7").bind(bound)
             self.assertNotEqual(bound.getsockname()[1], 0)
 
 

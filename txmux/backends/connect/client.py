@@ -25,23 +25,24 @@ if TYPE_CHECKING:
     from txmux.interfaces import Exchange
     from txmux.net.relay.ends import IRelayTransport
 
-    _Awaited = tuple[Callable[["ProxyClient"], None], Callable[[Failure], None]]
+    _Callbacks = tuple[Callable[["ProxyClient"], None], Callable[[Failure], None]]
 
 
 _SHOWN = 40  # bytes
 
 
 class RequestRefusedError(MuxError):
-    """A server has not answered as the client had been told already."""
+    """A server has answered otherwise than the client was answered before."""
 
 
 class Replay:
-    """Listens to a server until it has given all answers, which go no further.
+    """Sends a server the requests that its client was answered before detection, and discards its answers.
 
     Args:
-        exchanges: What it is asked, and the only answers that will do.
-        done: Is called when it has given them.
-        failed: Is told why it has not; the connection is broken off then.
+        transport: The server's.
+        exchanges: The requests, and the only valid answers.
+        done: Called after the last answer.
+        failed: Called with the reason if an answer differs; the connection is broken off then.
     """
 
     def __init__(
@@ -61,7 +62,6 @@ class Replay:
         self._transport.write(self._left[0].request)
 
     def data(self, data: bytes) -> None:
-        """Compare what comes with what has to come, which is nothing more than that."""
         self._received += data
         expected = self._left[0].answer
         if self._received == expected:
@@ -95,14 +95,14 @@ class ProxyClient(End):
     """The server's end of a connection. Made by `ProxyClientFactory`.
 
     Args:
-        maker: Is told how it goes; nobody, if another process has made the connection.
+        maker: Notified of the outcome; ``None`` if another process has made the connection.
     """
 
     def __init__(self, maker: ProxyClientFactory | None = None) -> None:
         self._maker = maker
 
     def connectionMade(self) -> None:
-        """Report the connection, unless there is a handshake to come first."""
+        """Report the connection, unless a handshake comes first."""
         maker = self._maker
         if maker is not None and maker.on_open is not None:
             maker.on_open(self.transport)
@@ -121,16 +121,15 @@ class ProxyClient(End):
             self._established()
 
     def _is_own_peer(self) -> bool:
-        """Return whether the connection is to itself, which `txmux.net.sockets.client` finds out before."""
+        """Return whether the connection is to itself, which `txmux.net.sockets.client` has checked before."""
         host = self.transport.getHost()
         return isinstance(host, IPv4Address | IPv6Address) and host == self.transport.getPeer()
 
     def handshakeCompleted(self) -> None:
-        """Report the connection, now that TLS is established."""
         self._established()
 
     def _established(self) -> None:
-        """Report the connection, unless the server has to be asked something first."""
+        """Report the connection, unless requests must be replayed first."""
         maker = self._maker
         if maker is not None and maker.requests:
             replay = Replay(self.transport, maker.requests, self._report_connected, maker.failed)
@@ -140,13 +139,13 @@ class ProxyClient(End):
             self._report_connected()
 
     def _report_connected(self) -> None:
-        # Kept no longer than needed, since much depends on those who wait: the client's first bytes, for one.
+        # Freed at once, since it refers to much: the client's first bytes, for example.
         maker, self._maker = self._maker, None
         if maker is not None:
             maker.connected(self)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """Pass on that the connection is gone; if it is during the handshake, that it could not be made."""
+        """Pass on the loss; during the handshake, as a connection that could not be made."""
         maker, self._maker = self._maker, None
         if maker is None:
             super().connectionLost(reason)
@@ -155,13 +154,13 @@ class ProxyClient(End):
             maker.failed(reason)
 
     def give_up(self) -> None:
-        """Break off a connection whose handshake nobody waits for any more."""
+        """Break off a connection whose handshake has been cancelled."""
         self._maker = None
         self.receiver = NO_RECEIVER
         self.transport.abortConnection()
 
-    def put_away(self) -> None:
-        """Close a connection that is established, but that nobody has any use for."""
+    def close_unused(self) -> None:
+        """Close an established connection that is not needed."""
         self.receiver = NO_RECEIVER
         if ISSLTransport.providedBy(self.transport):
             self.transport.abortConnection()  # TLS would wait for the server's close-notify
@@ -172,15 +171,15 @@ class ProxyClient(End):
 class ProxyClientFactory(ClientFactory):
     """Makes one connection to one server on behalf of one client.
 
-    Exactly one of the two callables is called, once, unless it is told to `forget` before.
+    Exactly one of the two callables is called, once, unless `forget` is called before.
 
     Args:
-        on_connected: Given the server's end; sets its receiver before it returns.
-        on_failed: Given why the connection could not be made.
+        on_connected: Called with the server's end; sets its receiver before it returns.
+        on_failed: Called with the reason why the connection could not be made.
 
     Attributes:
-        on_open: Given the transport when there is a connection, before the protocol does anything with it.
-        requests: What a server has to be asked before it counts as connected.
+        on_open: Called with the transport of a connection before the protocol uses it.
+        requests: Replayed before a server counts as connected.
         client: The protocol, from when it is made until the connection is established.
     """
 
@@ -193,11 +192,10 @@ class ProxyClientFactory(ClientFactory):
         on_connected: Callable[[ProxyClient], None],
         on_failed: Callable[[Failure], None],
     ) -> None:
-        self._awaited: _Awaited | None = (on_connected, on_failed)
+        self._callbacks: _Callbacks | None = (on_connected, on_failed)
         self.client: ProxyClient | None = None
 
     def buildProtocol(self, addr: IAddress | None) -> ProxyClient:  # noqa: ARG002 - Twisted's signature
-        """Make the protocol for the connection that is now established."""
         self.client = ProxyClient(self)
         return self.client
 
@@ -205,13 +203,13 @@ class ProxyClientFactory(ClientFactory):
         self.failed(reason)
 
     def forget(self) -> None:
-        self._awaited = self.client = None
+        self._callbacks = self.client = None
 
     def break_off(self, stop_dialling: Callable[[], None] | None) -> None:
-        """Call nobody any more, and leave nothing of the connection.
+        """Cancel without a call, and close the connection.
 
         Args:
-            stop_dialling: Cancels the attempt as long as there is no protocol; ``None`` if dialling has not begun.
+            stop_dialling: Cancels the attempt as long as there is no protocol; ``None`` before it has started.
         """
         client = self.client
         self.forget()
@@ -221,15 +219,13 @@ class ProxyClientFactory(ClientFactory):
             stop_dialling()
 
     def connected(self, client: ProxyClient) -> None:
-        """Report that the connection is established."""
-        awaited = self._awaited
+        callbacks = self._callbacks
         self.forget()
-        if awaited is not None:
-            awaited[0](client)
+        if callbacks is not None:
+            callbacks[0](client)
 
     def failed(self, reason: Failure) -> None:
-        """Report that there will be no connection."""
-        awaited = self._awaited
+        callbacks = self._callbacks
         self.forget()
-        if awaited is not None:
-            awaited[1](reason)
+        if callbacks is not None:
+            callbacks[1](reason)

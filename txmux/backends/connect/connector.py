@@ -9,7 +9,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from txmux.backends.connect.client import ProxyClientFactory, RequestRefusedError
-from txmux.backends.connect.dial import OWN_TROUBLE, no_address, reason_of
+from txmux.backends.connect.dial import LOCAL_ERRORS, no_address, reason_of
 from txmux.backends.pool.member import Member
 from txmux.backends.pool.pool import Unavailable
 from txmux.net.header_first import HeaderFirst
@@ -38,25 +38,26 @@ _log = Logger()  # of the module: an event must not keep a connection's objects 
 class BackendConnector:
     """Makes one connection to a backend, for one client.
 
-    Exactly one of the two callables is called, once, unless it is cancelled before. On success whoever takes the
-    connection over has to tell the pool when it is over (`BackendPool.released`).
+    Exactly one of the two callables is called, once, unless it is cancelled before. On success the new owner of the
+    connection must call `BackendPool.released` when it ends.
 
     Args:
-        upstream: Whose servers are tried: one, and after failures up to ``retries`` others.
+        upstream: Has the servers: one is tried, and after failures up to ``retries`` others.
+        dial: Connects.
         clock: For time limits.
         header: Bytes that go before all others on the connection; empty for none.
         client: The client's address; ``None`` if it has none.
-        eager: Whether there are bytes of the client's to be sent at once.
-        on_connected: Given the server's end and the server; sets the end's receiver before it returns.
-        on_failed: Given the cause of the last attempt's failure.
+        eager: Whether there are bytes of the client's to send at once.
+        on_connected: Called with the server's end and the server; sets the end's receiver before it returns.
+        on_failed: Called with the cause of the last attempt's failure.
 
     Attributes:
         tried: The servers that could not be reached, and why.
-        affinity: What the client is led by where that is a hash; see `txmux.backends.pool.balance`.
-        local: The IP address that the client has asked for, where servers depend on that; empty if it has asked for none.
+        affinity: What the choice by a hash depends on; see `txmux.backends.pool.balance`.
+        local: The IP address that the client has connected to, where servers depend on it; empty for a UNIX socket.
         alpn: The protocols to offer to a server by TLS, if the rules name none.
-        on_open: Given the transport of each attempt that has led to a connection, before anything is sent.
-        requests: What the client has been answered already, and a server is asked again before anything else.
+        on_open: Called with the transport of each connection before anything is sent.
+        requests: Those that the client was answered before detection; a server gets them before anything else.
     """
 
     __slots__ = (
@@ -118,13 +119,13 @@ class BackendConnector:
         self.tried: dict[Member, ConnectFailure] = {}
 
     def start(self) -> None:
-        self._begin(self._upstream.first_names)
+        self._pick_first(self._upstream.first_names)
 
-    def _begin(self, first_names: Callable[[], Deferred[None] | None]) -> None:
+    def _pick_first(self, first_names: Callable[[], Deferred[None] | None]) -> None:
         if self._given_up:
             return
         queue = self._upstream.queue
-        if queue:  # there are some who came before
+        if queue:  # clients that came before
             queue.serve()
         found = self._upstream.pool.pick(self.affinity)
         if isinstance(found, Member):
@@ -132,13 +133,13 @@ class BackendConnector:
         elif found is Unavailable.FULL:
             self._wait()
         elif (looked_up := first_names()) is not None:
-            # Only those that come as the service starts ever wait for a name.
-            looked_up.addCallback(lambda _: self._begin(lambda: None))
+            # Only clients that come while the service starts ever wait for a name.
+            looked_up.addCallback(lambda _: self._pick_first(lambda: None))
         else:
             self._on_failed("no-server")
 
     def is_like(self, other: BackendConnector) -> bool:
-        """Return whether another one would make a connection that its server cannot tell from this one's."""
+        """Return whether another one would make a connection that looks the same to its server."""
         return (
             self._upstream is other._upstream
             and self._header == other._header
@@ -148,10 +149,10 @@ class BackendConnector:
         )
 
     def cancel(self) -> None:
-        """Cancel; neither callable is called any longer."""
+        """Cancel, and call neither callable."""
         self._given_up = True
         member, factory, stop_dialling = self._member, self._factory, self._stop_dialling
-        self._let_go()
+        self._end_attempt()
         if self._waiter is not None and self._upstream.queue is not None:
             self._upstream.queue.leave(self._waiter)
         if factory is not None:
@@ -164,7 +165,7 @@ class BackendConnector:
     def _wait(self) -> None:
         queue = self._upstream.queue
         if queue is not None:
-            # Where a client is led is a matter of what it has tried.
+            # The servers that a client may still use depend on what it has tried.
             group = frozenset(self.tried)
             self._waiter = queue.join(self._has_turn, self._waited_too_long, group)
         if self._waiter is None:
@@ -186,7 +187,6 @@ class BackendConnector:
         self._on_failed(self._last_cause("limit"))
 
     def _last_cause(self, otherwise: ConnectFailure) -> ConnectFailure:
-        """Return why the last server that was tried could not be reached; something else if none was."""
         return next(reversed(self.tried.values()), otherwise)
 
     # One attempt.
@@ -202,7 +202,7 @@ class BackendConnector:
         if upstream.tls is not None:
             factory = upstream.tls.wrap(factory, member.name or target.host, self.alpn)
         if upstream.tls is not None or target.kind == "endpoint" or self.requests:
-            # The end of dialling is only that of the TCP connection; what comes after it counts as well.
+            # Dialling ends with the TCP connection; the time limit also holds for what comes after it.
             self._deadline = self._clock.callLater(timeout, self._too_late)
         self._missing = "connection"
         if self._header or upstream.tls is not None:
@@ -212,25 +212,24 @@ class BackendConnector:
         eager = self._eager or factory is not client or bool(self.requests)
         try:
             if target.depends_on_client:
-                raise no_address()  # noqa: TRY301 - as any other that cannot be connected
+                raise no_address()  # noqa: TRY301 - handled like other failures to connect
             if upstream.sources is not None and target.host:
-                options["sources"] = upstream.sources.towards(target.host, self._client)
+                options["sources"] = upstream.sources.sources_towards(target.host, self._client)
             stop_dialling = self._dial(target, factory, timeout, eager=eager, **options)
         except Exception:  # noqa: BLE001 - a plugin's endpoint may raise anything, and so may a lack of descriptors
             self._failed(Failure())
             return
-        if self._factory is client:  # it is not over yet
+        if self._factory is client:  # the attempt has not ended yet
             self._stop_dialling = stop_dialling
 
     def _opened(self, transport: object) -> bytes:
-        """Return what goes before TLS, and before all else."""
+        """Return the header, which is sent before TLS."""
         self._missing = "TLS handshake" if self._upstream.tls is not None else "answer"
         if self.on_open is not None:
             self.on_open(transport)
         return self._header
 
-    def _let_go(self) -> None:
-        """Forget an attempt that is over."""
+    def _end_attempt(self) -> None:
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
@@ -245,14 +244,14 @@ class BackendConnector:
     def _connected(self, end: ProxyClient) -> None:
         member = self._member
         assert member is not None  # noqa: S101 - the factory goes with the attempt
-        self._let_go()
+        self._end_attempt()
         self._upstream.pool.connected(member)
         self._on_connected(end, member)
 
     def _failed(self, failure: Failure) -> None:
         member = self._member
         assert member is not None  # noqa: S101 - the factory goes with the attempt
-        self._let_go()
+        self._end_attempt()
         cause = self.tried[member] = _cause(failure)
         member.counts.failed(cause)
         found = self._next(member, cause)
@@ -279,7 +278,7 @@ class BackendConnector:
         """Report a failure to the pool, and choose the next server."""
         pool = self._upstream.pool
         again = len(self.tried) <= self._upstream.backend.retries
-        if cause == "error":  # this machine's trouble says nothing of the server
+        if cause == "error":  # a failure of this machine says nothing about the server
             pool.abandoned(member)
         elif again:
             return pool.retry(member, self.affinity, self.tried)
@@ -296,10 +295,10 @@ def proxy_header(
     *,
     datagrams: bool = False,
 ) -> bytes:
-    """Write the PROXY protocol header that tells a backend of its client.
+    """Write the PROXY protocol header for a backend.
 
     Args:
-        backend: Says which version.
+        backend: Has the version.
         client: The client's real address; ``None`` if it has none.
         local: The address the client connected to.
         tlvs: Further fields, for version 2.
@@ -321,7 +320,7 @@ def _cause(failure: Failure) -> ConnectFailure:
         ("OpenSSL", "service_identity")
     ):
         return "tls-failed"
-    if getattr(failure.value, "osError", None) in OWN_TROUBLE:
+    if getattr(failure.value, "osError", None) in LOCAL_ERRORS:
         return "error"
     refused = failure.check(error.ConnectError, error.ConnectionClosed, error.DNSLookupError)
     return "connect-refused" if refused else "error"

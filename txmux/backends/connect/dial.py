@@ -1,4 +1,4 @@
-"""Starting a connection to a server, by whatever names it."""
+"""Starts a connection to a server of any kind."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from twisted.internet.interfaces import IReactorTime
 
-    from txmux.backends.connect.source import Source
+    from txmux.backends.connect.source import SourceAddress
     from txmux.net.sockets.plainsocket import SocketOption
     from txmux.rules.model import Server
 
@@ -33,13 +33,13 @@ NO_PORT = (
     "all ports of this machine are in use towards this server, or it has no address of that family; "
     "more addresses in source have more ports"
 )
-"""Why there is no connection where the system says EADDRNOTAVAIL although no address was asked for, or EAGAIN for UDP."""
+"""The reason of EADDRNOTAVAIL where the system chooses the address, and of EAGAIN for UDP."""
 
 Dial = Callable[..., Callable[[], None]]
 """Starts to connect: takes a server, a client factory and seconds; returns what cancels the attempt. See `dial`."""
 
-OWN_TROUBLE = SHORTAGE | {errno.EADDRNOTAVAIL, errno.EADDRINUSE}
-"""Numbers of errors that say nothing of a server: this machine lacks what a connection takes."""
+LOCAL_ERRORS = SHORTAGE | {errno.EADDRNOTAVAIL, errno.EADDRINUSE}
+"""Numbers of errors of this machine, which say nothing about the server."""
 
 
 def dial(  # noqa: PLR0913 - all that a connection depends on, by name
@@ -52,24 +52,24 @@ def dial(  # noqa: PLR0913 - all that a connection depends on, by name
     poller: Poller | None = None,
     options: Sequence[SocketOption] = (),
     eager: bool = False,
-    sources: Sequence[Source] = (),
+    sources: Sequence[SourceAddress] = (),
 ) -> Callable[[], None]:
     """Start to connect to a server.
 
     Args:
-        reactor: Connects and tells the time.
-        server: Where to.
-        factory: Builds the protocol; its ``clientConnectionFailed`` hears of a failure.
+        reactor: Connects, and has the time.
+        server: Which one.
+        factory: Builds the protocol; its ``clientConnectionFailed`` gets failures.
         timeout: Seconds that it may take in all.
         clock: For time limits.
         poller: Watches plain sockets; without it they are the reactor's.
-        options: Of plain sockets; who has those of Twisted sets them by itself.
+        options: Of plain sockets; the owner of a Twisted socket sets them itself.
         eager: Whether there are bytes to be sent as soon as the connection is established.
-        sources: Addresses of its family to connect from, in the order in which they are tried; none if the system
-            is to choose. They need sockets of our own, which find out that an address has no port left.
+        sources: Addresses of its family to connect from, in the order in which they are tried; empty if the system
+            chooses. They need plain sockets, which notice that an address has no port left.
 
     Returns:
-        What cancels the attempt; for use only while neither success nor failure has been reported.
+        Cancels the attempt; for use only while neither success nor failure has been reported.
     """
     if sources and poller is None and is_available():
         poller = Poller.for_reactor(reactor)
@@ -82,12 +82,12 @@ def dial(  # noqa: PLR0913 - all that a connection depends on, by name
         connecting.connect(timeout, options=options, eager=eager, sources=sources)
         return connecting.disconnect
     if server.kind == "udp":
-        asking = DatagramClient(Poller.for_reactor(reactor), server.host, server.port, factory)
-        asking.connect()
-        return asking.disconnect
+        datagrams = DatagramClient(Poller.for_reactor(reactor), server.host, server.port, factory)
+        datagrams.connect()
+        return datagrams.disconnect
     if server.kind == "unix":
         return connect_unix(reactor, server.path, factory, timeout).disconnect  # type: ignore[no-any-return]
-    bind_address = (sources[0].address, sources[0].port()) if sources else None
+    bind_address = (sources[0].address, sources[0].next_port()) if sources else None
     if server.kind == "tcp" and name is not None:
         connector = connect_tcp(reactor, server.host, server.port, factory, timeout, bind_address)
         return functools.partial(_break_off, connector)
@@ -109,7 +109,7 @@ def dial(  # noqa: PLR0913 - all that a connection depends on, by name
 
 @functools.lru_cache(maxsize=1024)
 def _socket_name(kind: str, host: str, port: int, path: str) -> tuple[int, Any] | None:
-    """Return the family and name of a server's socket; ``None`` if it has to be looked up."""
+    """Return the family and name of a server's socket; ``None`` if it must be looked up."""
     if kind == "unix":
         return socket.AF_UNIX, path
     if kind == "tcp" and isIPAddress(host):
@@ -120,22 +120,23 @@ def _socket_name(kind: str, host: str, port: int, path: str) -> tuple[int, Any] 
 
 
 def no_address() -> error.ConnectBindError:
-    """Make the error of a server whose address is the one that the client has asked for, when it has asked for none."""
+    """Make the error of a server at the client's local address for a client that has none."""
     return error.ConnectBindError(
         errno.EADDRNOTAVAIL, "this client has asked for no IP address: it has come by a UNIX socket"
     )
 
 
 def reason_of(failure: Failure) -> str:
-    """Say why a server could not be reached. Where a connection is lost as it is made, Twisted's error has another failure for its text."""
-    said = getattr(failure.value, "args", ())
-    inner = said[0] if said and isinstance(said[0], Failure) else failure
+    """Return why a server could not be reached, in words."""
+    # The error of a connection that is lost as it is made wraps another failure.
+    args = getattr(failure.value, "args", ())
+    inner = args[0] if args and isinstance(args[0], Failure) else failure
     message = inner.getErrorMessage()
     return NO_PORT if os.strerror(errno.EADDRNOTAVAIL) in message else message
 
 
 def _break_off(connector: Any) -> None:
-    """Cancel an attempt of Twisted's, so that a server which has accepted it already sees no orderly, empty stream."""
+    """Cancel an attempt of Twisted's by a reset: a server that has accepted it must not see a complete, empty stream."""
     connecting = getattr(connector.transport, "socket", None)
     if connecting is not None:
         reset_on_close(connecting)
@@ -144,5 +145,5 @@ def _break_off(connector: Any) -> None:
 
 
 def _timed_out(result: object, seconds: float) -> NoReturn:  # noqa: ARG001 - Twisted's signature
-    # A name with several addresses may fail for one of them, but what ended the attempt is the time.
+    # Some address of a name may have failed with another error, but the time limit ended the attempt.
     raise error.TimeoutError

@@ -1,4 +1,4 @@
-"""Where connections to servers come from: addresses of this machine in turn, or the client's own."""
+"""Source addresses of connections to servers: those of this machine in turn, or the client's own."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ if TYPE_CHECKING:
 _IP_TRANSPARENT, _IPV6_TRANSPARENT = 19, 75  # ip(7), ipv6(7)
 _IP_BIND_ADDRESS_NO_PORT = 24  # ip(7); Python knows it only since 3.12
 _MOST_TRIES = 500  # to find a port of a range that is free; each costs some microseconds
-_TABLE = 100  # of the routes in the hints; the number that other proxies' documentation has, too
+_TABLE = 100  # of the routes in the hints; other proxies' documentation has the same number
 
 
-class Ports:
-    """A range of ports, of which each is the next one's turn after the one before.
+class PortRange:
+    """A range of ports that are used in turn.
 
     Args:
-        ports: The range; it is begun anywhere, since other processes may have the same.
+        ports: The range; its first port is chosen at random, since other processes may use the same.
     """
 
     def __init__(self, ports: range) -> None:
@@ -44,41 +44,41 @@ class Ports:
         start = randrange(self.count)  # nosec B311  # noqa: S311 - not for secrets
         self._turns: Iterator[int] = itertools.cycle((*ports[start:], *ports[:start]))
 
-    def next(self) -> int:
+    def next_port(self) -> int:
         return next(self._turns)
 
 
 @attrs.frozen
-class Source:
-    """What a connection is bound to before it is made.
+class SourceAddress:
+    """The local address of a connection.
 
     Attributes:
         address: An IP address.
         transparent: Whether it is not this machine's.
-        ports: The ports to connect from, which all connections from here take in turn; ``None`` if the system chooses.
+        ports: The ports to connect from, shared by all connections; ``None`` if the system chooses.
     """
 
     address: str
     transparent: bool = False
-    ports: Ports | None = None
+    ports: PortRange | None = None
 
     @property
     def tries(self) -> int:
         return 1 if self.ports is None else min(self.ports.count, _MOST_TRIES)
 
-    def port(self) -> int:
+    def next_port(self) -> int:
         """Return the port of the next connection; 0 if the system chooses."""
-        return 0 if self.ports is None else self.ports.next()
+        return 0 if self.ports is None else self.ports.next_port()
 
     def bind(self, unbound: socket.socket) -> None:
         """Bind a socket of the address's family.
 
-        Unless it has ports of its own, the port is chosen only when it connects: then ports in use for other servers do
-        not count. For TCP they do not count for a port that it is given either, as long as all who use it allow that. For
-        UDP they do: the system lets two sockets have the same port towards the same server, and one of them hears all.
+        Without ports of its own, the system chooses the port only when it connects: then ports in use for other servers
+        do not count. For TCP they do not count for a given port either, as long as all its users allow that. For
+        UDP they do: the system lets two sockets have the same port towards the same server, and one of them gets all.
 
         Raises:
-            OSError: It may not be bound so.
+            OSError: It cannot be bound to that address.
         """
         if self.ports is not None:
             if unbound.type == socket.SOCK_STREAM:
@@ -88,7 +88,7 @@ class Source:
         if self.transparent:
             _make_transparent(unbound)
         try:
-            unbound.bind(place_of(self.address, self.port()))
+            unbound.bind(place_of(self.address, self.next_port()))
         except OSError as problem:
             if problem.errno != errno.EADDRNOTAVAIL:
                 raise
@@ -98,7 +98,7 @@ class Source:
 
 
 def _make_transparent(unbound: socket.socket) -> None:
-    """Allow a socket to have an address that is not this machine's."""
+    """Allow a socket an address that is not this machine's."""
     if unbound.family == socket.AF_INET6:
         unbound.setsockopt(socket.IPPROTO_IPV6, _IPV6_TRANSPARENT, 1)
     else:
@@ -106,24 +106,24 @@ def _make_transparent(unbound: socket.socket) -> None:
 
 
 class Sources:
-    """Chooses where the connections of one backend come from.
+    """Chooses the source addresses of one backend's connections.
 
     Args:
         source: As in the rules: addresses, or only ``client``, or nothing.
 
     Attributes:
-        of_client: Whether they come from the client's own address.
+        of_client: Whether it is the client's own address.
     """
 
     def __init__(self, source: Sequence[str]) -> None:
         self.of_client = "client" in source
-        self._turns: dict[int, Iterator[tuple[Source, ...]]] = {}
+        self._turns: dict[int, Iterator[tuple[SourceAddress, ...]]] = {}
         if self.of_client:
             return
         for version in (4, 6):
             known = [split_source(text) for text in source]
             own = deque(
-                Source(address, ports=Ports(ports) if ports else None)
+                SourceAddress(address, ports=PortRange(ports) if ports else None)
                 for address, ports in known
                 if _version(address) == version
             )
@@ -134,7 +134,7 @@ class Sources:
             if turns:
                 self._turns[version] = itertools.cycle(turns)
 
-    def towards(self, host: str, client: Address | None) -> tuple[Source, ...]:
+    def sources_towards(self, host: str, client: Address | None) -> tuple[SourceAddress, ...]:
         """Choose for one connection.
 
         Args:
@@ -142,7 +142,7 @@ class Sources:
             client: The client's real address; ``None`` if it has none.
 
         Returns:
-            What to try, one after the other; nothing if the system is to choose.
+            The addresses to try, one after the other; empty if the system chooses.
 
         Raises:
             ConnectBindError: There is no address of the server's family.
@@ -157,7 +157,9 @@ class Sources:
             raise _unfit(f"no address in source is IPv{version}, as this server's is")
         return ()
 
-    def _from_client(self, host: str, version: int, client: Address | None) -> tuple[Source, ...]:
+    def _from_client(
+        self, host: str, version: int, client: Address | None
+    ) -> tuple[SourceAddress, ...]:
         if client is None:
             return ()
         if client.host.version != version:
@@ -166,7 +168,7 @@ class Sources:
             )
         if client.host.is_loopback and not ip_address(host).is_loopback:
             return ()  # a client on this machine, whose address means another one elsewhere
-        return (Source(str(client.host), transparent=True),)
+        return (SourceAddress(str(client.host), transparent=True),)
 
 
 def _version(address: str) -> int:
@@ -178,7 +180,7 @@ def _unfit(message: str) -> ConnectBindError:
 
 
 def check_transparent() -> None:
-    """Find out whether this process may connect from addresses that are not this machine's.
+    """Check that this process may connect from addresses that are not this machine's.
 
     Raises:
         MuxError: It may not. The message is for the key ``source`` of a backend.
@@ -198,14 +200,13 @@ def check_transparent() -> None:
 def transparent_hints(backend: Backend) -> list[str]:
     """Return the routing rules without which ``source = client`` does not work.
 
-    What a server answers goes to the client's address. These rules have it delivered to this machine's own sockets,
-    where it belongs.
+    A server's answers go to the client's address. These rules deliver them to this machine's own sockets.
 
     Args:
         backend: With its servers.
 
     Returns:
-        Lines for a shell, with comments; nothing if the backend does not connect from its clients' addresses.
+        Lines for a shell, with comments; empty if the backend does not connect from its clients' addresses.
     """
     if backend.source != ("client",):
         return []

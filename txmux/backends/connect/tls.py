@@ -57,11 +57,11 @@ class BackendTLS:
 
     Args:
         tls: What the rules say. The files are read now, and not again.
-        verified: Whether servers have to show a certificate that is trusted and theirs. Without that, nothing secret
-            may be said to them.
+        verified: Whether servers must present a trusted certificate of their own. Otherwise they must not be sent
+            anything secret.
 
     Raises:
-        TLSFileError: A file is missing, or there is not in it what should be.
+        TLSFileError: A file is missing, or its content.
     """
 
     def __init__(self, tls: ServerTLS, *, verified: bool = True) -> None:
@@ -70,7 +70,7 @@ class BackendTLS:
         self._alpn = tuple(name.encode() for name in tls.alpn)
         self._authorities = read_authorities(tls.ca) if tls.ca is not None else None
         self._settings = read_identity(tls.certificate) if tls.certificate else {}
-        # To make a context takes far longer than a handshake, above all with all that a system trusts.
+        # Making a context takes far longer than a handshake, above all with all of the system's authorities.
         self._options = functools.lru_cache(_MOST_OPTIONS)(self._make_options)
 
     def wrap(
@@ -81,22 +81,22 @@ class BackendTLS:
         *,
         clock: IReactorTime | None = None,
     ) -> TLSMemoryBIOFactory:
-        """Make a factory to be dialled that speaks TLS for another one.
+        """Make a client factory that does TLS for another one.
 
-        What is to go before the handshake, a PROXY protocol header, is put around the result.
+        A PROXY protocol header before the handshake is added around the result.
 
         Args:
-            factory: Its protocols are told when the handshake is done, if they provide `IHandshakeListener`. If it
-                fails their ``connectionLost`` hears of a `HandshakeError`.
-            server_name: The host name or IP address that the certificate has to be for, unless the rules name another.
-            alpn: The protocols that are offered if the rules name none: what was agreed on with the client, say.
+            factory: Its protocols are notified after the handshake if they provide `IHandshakeListener`. If it
+                fails their ``connectionLost`` gets a `HandshakeError`.
+            server_name: The host name or IP address that the certificate must be for, unless the rules name another.
+            alpn: The protocols that are offered if the rules name none, such as the one agreed on with the client.
             clock: The reactor.
         """
-        name = _plain(self._name or server_name)
+        name = _certificate_name(self._name or server_name)
         options = self._options(name, self._alpn or tuple(alpn))
         explain = functools.partial(self._explain, name)
-        guarded = _Guarded(factory, name if self._verified else "", explain)
-        return _Factory(options, True, guarded, clock)  # noqa: FBT003 - Twisted's signature
+        guarded = _HandshakeFactory(factory, name if self._verified else "", explain)
+        return _ServerTLSFactory(options, True, guarded, clock)  # noqa: FBT003 - Twisted's signature
 
     def _make_options(self, name: str, alpn: tuple[bytes, ...]) -> Any:
         trusted = self._authorities
@@ -110,7 +110,7 @@ class BackendTLS:
         )
 
     def _explain(self, name: str, why: object, connection: SSL.Connection) -> str:
-        """Say in words why there was no handshake."""
+        """Return why a handshake failed, in words."""
         chain = connection.get_peer_cert_chain() or []
         if isinstance(why, (VerificationError, CertificateError)):
             return f"its certificate is {_names_in(chain)}, not for {name}; see tls_name"
@@ -128,7 +128,7 @@ class BackendTLS:
         return f"the TLS handshake failed: {problem}"
 
     def _distrust(self, chain: Sequence[crypto.X509]) -> str:
-        """Say why a chain of certificates is not trusted, as OpenSSL's own look at it again tells."""
+        """Return why a chain of certificates is not trusted, by having OpenSSL verify it again."""
         store: Any = self._trusting.get_cert_store()
         try:
             crypto.X509StoreContext(store, chain[0], chain[1:]).verify_certificate()
@@ -151,7 +151,7 @@ class BackendTLS:
 
     @functools.cached_property
     def _trusting(self) -> SSL.Context:
-        """What holds the trusted certificates; a store alone would not outlive its context."""
+        """Holds the trusted certificates; a store alone would not outlive its context."""
         context = SSL.Context(SSL.TLS_METHOD)
         store: Any = context.get_cert_store()
         if self._authorities is None:
@@ -161,11 +161,11 @@ class BackendTLS:
         return context
 
 
-class _Connection(TLSTransport):
-    """TLS with a server, whose close-notify is a half-close for a protocol that knows one, and the end for others.
+class _ServerTLSTransport(TLSTransport):
+    """TLS with a server, whose close-notify is a half-close for a protocol that supports one, and the end for others.
 
-    A server that just closes after our close-notify, as many do (RFC 8446, section 6.1), is taken to have sent one. Without ours
-    nobody knows whether all has come.
+    A server that just closes after our close-notify, as many do (RFC 8446, section 6.1), counts as having sent one. Without
+    ours its stream may be cut.
     """
 
     strict = True
@@ -180,7 +180,7 @@ class _Connection(TLSTransport):
 
 @implementer(IOpenSSLClientConnectionCreator)
 class _Unverified:
-    """Begins TLS with servers whose certificates nobody looks at."""
+    """Starts TLS with servers whose certificates are not verified."""
 
     def __init__(self, name: str) -> None:
         self._name = b"" if is_address(name) else name.encode("ascii", "ignore")
@@ -194,12 +194,12 @@ class _Unverified:
         return connection
 
 
-class _Factory(TLSMemoryBIOFactory):
-    protocol = _Connection
+class _ServerTLSFactory(TLSMemoryBIOFactory):
+    protocol = _ServerTLSTransport
 
 
-class _Guarded(ClientFactory):
-    """Puts a `_Handshake` before each protocol of a factory."""
+class _HandshakeFactory(ClientFactory):
+    """Puts a `_ClientHandshake` before each protocol of a factory."""
 
     noisy = False
 
@@ -211,16 +211,15 @@ class _Guarded(ClientFactory):
         self._explain = explain
 
     def buildProtocol(self, addr: IAddress | None) -> Protocol:
-        """Make the protocol, with the handshake before it."""
-        return _Handshake(self._factory.buildProtocol(addr), self._name, self._explain)
+        return _ClientHandshake(self._factory.buildProtocol(addr), self._name, self._explain)
 
     def clientConnectionFailed(self, connector: IConnector, reason: Failure) -> None:
         self._factory.clientConnectionFailed(connector, reason)
 
 
 @implementer(IHandshakeListener)
-class _Handshake(Protocol):
-    """Stands between TLS and a protocol for as long as the handshake takes, and then steps out of the way."""
+class _ClientHandshake(Protocol):
+    """Stands between TLS and a protocol until the handshake has ended."""
 
     transport: Any
 
@@ -239,13 +238,13 @@ class _Handshake(Protocol):
         self._protocol.makeConnection(self.transport)
 
     def handshakeCompleted(self) -> None:
-        """Hand over, if the certificate really is for the server, or nobody asks for whom it is."""
+        """Hand over if the certificate is for the server, or is not verified."""
         if not self._name:
             self._hand_over()
             return
         verify = verify_ip_address if is_address(self._name) else verify_hostname
         try:
-            # Twisted has asked the same, but lets a certificate pass that names nobody, or that it cannot read.
+            # Twisted has verified the same, but accepts a certificate without names, or one that it cannot read.
             verify(self.transport.getHandle(), self._name)
         except (VerificationError, CertificateError) as problem:
             self._refusal = problem
@@ -259,13 +258,12 @@ class _Handshake(Protocol):
             self._protocol.handshakeCompleted()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """Report to the protocol why there will be no TLS."""
         why = self._explain(self._refusal or reason.value, self.transport.getHandle())
         self._protocol.connectionLost(Failure(HandshakeError(why)))
 
 
-def _plain(name: str) -> str:
-    """Write a name as it is written in certificates: without a final dot, and an address without its zone."""
+def _certificate_name(name: str) -> str:
+    # Certificates have names without a final dot, and addresses without their zone.
     return name.partition("%")[0].removesuffix(".")
 
 

@@ -12,7 +12,7 @@ from twisted.internet.interfaces import ISSLTransport
 from twisted.python.failure import Failure
 
 from txmux.backends.connect.client import ProxyClientFactory
-from txmux.backends.connect.dial import OWN_TROUBLE
+from txmux.backends.connect.dial import LOCAL_ERRORS
 from txmux.backends.health.probes import UnhealthyError, probe, shown
 from txmux.net.header_first import HeaderFirst
 from txmux.rules.model import ServerTLS
@@ -248,7 +248,7 @@ def _finding(failure: Failure) -> Finding:
     number = getattr(problem, "osError", None) or getattr(problem, "errno", None)
     if isinstance(number, int):
         why = getattr(problem, "strerror", None) or os.strerror(number)
-        return Finding(None if number in OWN_TROUBLE else False, why[:1].lower() + why[1:])
+        return Finding(None if number in LOCAL_ERRORS else False, why[:1].lower() + why[1:])
     if failure.check(error.ConnectionLost):
         return Finding(ok=False, why="connection reset")
     # The rest is of servers whose endpoint strings have TLS of their own; by name, since OpenSSL takes a while to import.
