@@ -11,7 +11,7 @@ from twisted.python.failure import Failure
 
 from tests.convert.converting import matchers
 from txmux.access.admission import Admission
-from txmux.backends.names.resolve import Names
+from txmux.backends.names.resolve import NameResolver
 from txmux.net.sockets import poller
 from txmux.rules.reading.parser import parse
 from txmux.serving.serving import Serving
@@ -65,7 +65,7 @@ class Reactor(MemoryReactorClock):
 def serving() -> Iterator[tuple[Serving, Reactor]]:
     """Make what serves `RULES`, but for its sockets, and end it."""
     reactor = Reactor()
-    made = Serving(RULES, None, reactor, names=Names(reactor, asking=False))
+    made = Serving(RULES, None, reactor, names=NameResolver(reactor, is_active=False))
     for listener in RULES.listeners:
         made.add(listener, Admission(listener, reactor.seconds))
     try:

@@ -21,7 +21,7 @@ from tests.support.mux import server_at
 from tests.support.peers import reactor
 from tests.support.ports import free_port
 from txmux.backends.connect.tls import BackendTLS
-from txmux.backends.health.checking import Checking, Finding, with_header
+from txmux.backends.health.checking import CheckResult, ServerCheck, with_header
 from txmux.backends.health.probes import probe
 from txmux.rules.model import ServerTLS
 from txmux.rules.reading.checks import check as read_check
@@ -30,7 +30,7 @@ from txmux.tcp.io_runtime import IORuntime
 if TYPE_CHECKING:
     from tests.interop.servers import Certificate, RedisServer, SshServer
 
-WELL = Finding(ok=True)
+WELL = CheckResult(ok=True)
 
 
 class ChecksTestCase(InteropTestCase, TestCase):
@@ -46,7 +46,7 @@ class ChecksTestCase(InteropTestCase, TestCase):
         proxy_protocol: Any = "off",
         tls: BackendTLS | None = None,
         until: bytes = b"",
-    ) -> Finding:
+    ) -> CheckResult:
         """Check a server once, and wait until the connection is closed as well.
 
         Args:
@@ -58,10 +58,10 @@ class ChecksTestCase(InteropTestCase, TestCase):
         """
         time = Clock()
         check, target = read_check(text), server_at(port)
-        found: Deferred[Finding] = Deferred()
+        found: Deferred[CheckResult] = Deferred()
         question = probe(check, "www.example.com", port, tls=tls is not None)
         clock: Any = time if until else reactor
-        checking = Checking(clock, question, PATIENCE, found.callback)
+        checking = ServerCheck(clock, question, PATIENCE, found.callback)
 
         def wrap(factory: Any) -> Any:
             if tls is not None:
@@ -123,10 +123,10 @@ class NginxTests(ChecksTestCase):
         self.assertEqual(await self.check("http path=/health host=health.example", port), WELL)
         self.nginx.wait_for(r"checked \[-\] health\.example GET /health HTTP/1\.1 200")
         self.assertEqual(await self.check("http path=/moved", port), WELL)
-        sick = Finding(ok=False, why="HTTP 503")
+        sick = CheckResult(ok=False, why="HTTP 503")
         self.assertEqual(await self.check("http", port), sick)
         self.assertEqual(await self.check("http expect=2xx,503", port), WELL)
-        moved = Finding(ok=False, why="HTTP 302")
+        moved = CheckResult(ok=False, why="HTTP 302")
         self.assertEqual(await self.check("http path=/moved expect=2xx", port), moved)
 
     async def test_http_method(self) -> None:
@@ -136,7 +136,7 @@ class NginxTests(ChecksTestCase):
             asked = f"http method={method} host=method.example"
             self.assertEqual(await self.check(f"{asked} path=/health", port), WELL)
             self.nginx.wait_for(rf"method\.example {method} /health HTTP/1\.1 200")
-            sick = Finding(ok=False, why="HTTP 503")
+            sick = CheckResult(ok=False, why="HTTP 503")
             self.assertEqual(await self.check(asked, port), sick)
 
     async def test_other_kinds(self) -> None:
@@ -146,7 +146,7 @@ class NginxTests(ChecksTestCase):
         asked = r'send="HEAD /health HTTP/1.0\r\n\r\n" expect="200 OK"'
         self.assertEqual(await self.check(asked, port), WELL)
         finding = await self.check("redis", port)
-        self.assertEqual(finding, Finding(ok=False, why="no PONG: HTTP/1.1 400 Bad Request"))
+        self.assertEqual(finding, CheckResult(ok=False, why="no PONG: HTTP/1.1 400 Bad Request"))
 
     async def test_proxy_protocol(self) -> None:
         """It understands the header of a check: version 1 names the check's own address."""
@@ -274,7 +274,7 @@ class PostgresTests(ChecksTestCase):
         self.assertEqual(await self.check("tcp", self.port), WELL)
         self.assertEqual(
             await self.check("redis", self.port),
-            Finding(ok=False, why="connection closed without an answer"),
+            CheckResult(ok=False, why="connection closed without an answer"),
         )
         self.assertNotRegex(self.postgres.output, "txmux|FATAL")
         startup = probe(read_check("postgres"), "", 0, tls=False).request
@@ -287,4 +287,4 @@ class PostgresTests(ChecksTestCase):
             self.assertEqual(finding.why, "the database system is shutting down")
         self.postgres.wait()
         finding = await self.check("postgres", self.port)
-        self.assertEqual(finding, Finding(ok=False, why="connection refused"))
+        self.assertEqual(finding, CheckResult(ok=False, why="connection refused"))

@@ -1,4 +1,4 @@
-"""Names that a real name server has."""
+"""NameResolver that a real name server has."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.interop.servers import start_dnsmasq
 from tests.support.peers import reactor
 from tests.support.ports import free_port
 from txmux.backends.names.lookup import Lookup
-from txmux.backends.names.resolve import Names
+from txmux.backends.names.resolve import NameResolver
 from txmux.backends.pool.pool import BackendPool
 from txmux.rules.model import Backend, Server
 
@@ -45,7 +45,7 @@ class DnsmasqTests(TestCase):
         )
         self.addCleanup(self.child.end)
         lookup = Lookup(reactor, [("127.0.0.1", port)], folder / "none", folder / "none")
-        self.names = Names(reactor, lookup)
+        self.names = NameResolver(reactor, lookup)
         self.addCleanup(lambda: Deferred.fromCoroutine(self.names.stop()))
 
     def write_hosts(self, *lines: str) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.defer import Deferred, succeed
 
 from txmux.backends.health.checks import HealthChecks
-from txmux.backends.names.resolve import Names
+from txmux.backends.names.resolve import NameResolver
 from txmux.backends.pool.server_health import HealthRegistry
 from txmux.backends.upstream import Upstream
 from txmux.errors import MuxError
@@ -61,7 +61,7 @@ class Upstreams:
         publish: Publish | None = None,
         checking: bool = True,
         column: ProcessCounters | None = None,
-        names: Names | None = None,
+        names: NameResolver | None = None,
     ) -> None:
         self._column = column or ProcessCounters()
         self._reactor = reactor
@@ -74,7 +74,7 @@ class Upstreams:
         self.tell: Callable[[dict[str, Any]], object] | None = None
         self._checks: dict[Upstream, HealthChecks] = {}
         self._prepared: PreparedUpstreams | None = None
-        self._names = names or Names(reactor)
+        self._names = names or NameResolver(reactor)
         self._users = 0
 
     def upstream_of(self, backend: Backend) -> Upstream:
@@ -111,7 +111,7 @@ class Upstreams:
     def last_check(self, upstream: Upstream, member: Member) -> dict[str, Any] | None:
         """Return the result of a server's last check, as values of JSON; ``None`` if there was none here."""
         checks = self._checks.get(upstream)
-        last = None if checks is None else checks.last(member)
+        last = None if checks is None else checks.last_check(member)
         return None if last is None else last.as_json(self._reactor.seconds())
 
     def destination_of(self, outcome: Outcome) -> Destination:
@@ -150,7 +150,7 @@ class Upstreams:
     def prepare(self, rules: Rules) -> PreparedUpstreams:
         """Make the new upstreams of changed rules, and read the files for TLS; nothing that exists changes.
 
-        Names are looked up from now on; see `first_names`.
+        NameResolver are looked up from now on; see `first_names`.
 
         Returns:
             Ends this by `commit` or `abandon`, one of which must be called before anything is prepared again; only
@@ -294,7 +294,7 @@ class Upstreams:
             upstream.apply_check(key, ok=ok, why=why)
 
     def stale(self) -> dict[tuple[str, str], tuple[float | None, str]]:
-        """Return the servers whose names cannot be found now; see `Names.stale`."""
+        """Return the servers whose names cannot be found now; see `NameResolver.stale`."""
         return self._names.stale()
 
     def first_names(self) -> Deferred[None] | None:

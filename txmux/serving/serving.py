@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from txmux.access.bans import Row
     from txmux.access.loops import LoopDetector
-    from txmux.backends.names.resolve import Names
+    from txmux.backends.names.resolve import NameResolver
     from txmux.backends.upstreams import PreparedUpstreams
     from txmux.net.tls.terminations import PreparedTerminations
     from txmux.rules.model import Rules
@@ -78,7 +78,7 @@ class Serving:
         access_log: AccessLog | None,
         reactor: Any,
         *,
-        names: Names | None = None,
+        names: NameResolver | None = None,
         accepting: bool = True,
         shared: bool = False,
         hops: LoopDetector | None = None,

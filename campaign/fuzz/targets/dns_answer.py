@@ -16,8 +16,8 @@ from txmux.backends.names.lookup import Lookup
 from txmux.backends.names.question import (
     LookupFailedError,
     NameServers,
-    Place,
-    _Question,
+    ServerAddress,
+    _Query,
     _response_code,
 )
 from txmux.rules.model import Server
@@ -37,9 +37,9 @@ class _Servers(NameServers):
         super().__init__(Clock())
         self._said = said
 
-    async def ask(self, places: Sequence[Place], name: bytes, kind: int) -> dns.Message:
+    async def ask(self, places: Sequence[ServerAddress], name: bytes, kind: int) -> dns.Message:
         # Whatever was asked, what was said is made to be an answer to it.
-        message = _Question(_NAME, kind, edns=True, number=_NUMBER).answer(_to(self._said, kind))
+        message = _Query(_NAME, kind, edns=True, number=_NUMBER).answer(_to(self._said, kind))
         if message is None:
             raise LookupFailedError("no answer")
         assert isinstance(_response_code(message), int)
@@ -69,7 +69,7 @@ def _check(data: bytes) -> None:
             assert outcome[0].ttl >= 0
     # All of it, as it has come.
     for edns in (True, False):
-        question = _Question(_NAME, dns.A, edns, number=int.from_bytes(data[:2], "big"))
+        question = _Query(_NAME, dns.A, edns, number=int.from_bytes(data[:2], "big"))
         message = question.answer(data)
         if message is not None:
             _response_code(message)

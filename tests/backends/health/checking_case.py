@@ -9,7 +9,7 @@ from twisted.trial.unittest import TestCase
 
 from tests.support.mux import VirtualTime, server_at
 from tests.support.peers import PeerFactory, listen, reactor
-from txmux.backends.health.checking import Checking, Finding
+from txmux.backends.health.checking import CheckResult, ServerCheck
 from txmux.backends.health.probes import probe
 from txmux.rules.model import Check
 from txmux.tcp.io_runtime import IORuntime
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from txmux.backends.connect.dial import Dial
     from txmux.rules.model import Server
 
-WELL = Finding(ok=True)
+WELL = CheckResult(ok=True)
 
 
-def ill(why: str) -> Finding:
+def ill(why: str) -> CheckResult:
     """Make what a failed check finds."""
-    return Finding(ok=False, why=why)
+    return CheckResult(ok=False, why=why)
 
 
 class CheckingTestCase(TestCase):
@@ -36,7 +36,7 @@ class CheckingTestCase(TestCase):
     def setUp(self) -> None:
         self.time = VirtualTime()
         self.server = PeerFactory()
-        self.found: list[Finding] = []
+        self.found: list[CheckResult] = []
         self._runtimes = (IORuntime(self.time), IORuntime(self.time, "portable"))
 
     def engines(self) -> list[Dial]:
@@ -50,14 +50,14 @@ class CheckingTestCase(TestCase):
         *,
         dial: Dial | None = None,
         wrap: Callable[[Any], Any] = lambda factory: factory,
-    ) -> Checking:
+    ) -> ServerCheck:
         """Begin a check, of the test's own server unless another is named."""
         if isinstance(check, str):
             check = Check(check)  # type: ignore[arg-type]
         target = target or server_at(listen(self, self.server))
         question = probe(check, target.host, target.port, tls=False)
         self.found = []
-        checking = Checking(self.time.clock, question, check.timeout, self.found.append)
+        checking = ServerCheck(self.time.clock, question, check.timeout, self.found.append)
         checking.start(dial or self.engines()[0], target, wrap)
         return checking
 
@@ -66,13 +66,13 @@ class CheckingTestCase(TestCase):
         while not condition():
             await deferLater(reactor, 0)
 
-    async def finding(self) -> Finding:
+    async def finding(self) -> CheckResult:
         """Wait for what is found."""
         await self.until(lambda: self.found)
         (finding,) = self.found
         return finding
 
-    def has_received(self, checking: Checking, count: int) -> bool:
+    def has_received(self, checking: ServerCheck, count: int) -> bool:
         """Tell whether a check has got this many bytes."""
         return checking._received == count
 

@@ -15,7 +15,7 @@ from tests.backends.health.checking_case import WELL, CheckingTestCase, ill
 from tests.support.folders import make_folder
 from tests.support.mux import server_at
 from tests.support.peers import PeerFactory, listen, make_stalled_port, reactor
-from txmux.backends.health.checking import LONGEST_ANSWER, Checking, Finding
+from txmux.backends.health.checking import LONGEST_ANSWER, CheckResult, ServerCheck
 from txmux.rules.reading.endpoints import server
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ class ConnectionTests(CheckingTestCase):
             raise OSError(errno.EMFILE, "Too many open files")
 
         self.check("tcp", server_at(1), dial=dial)
-        self.assertEqual(self.found, [Finding(None, "too many open files")])
+        self.assertEqual(self.found, [CheckResult(None, "too many open files")])
         self.assert_nothing_left()
 
     async def test_plugin_trouble(self) -> None:
@@ -123,7 +123,7 @@ class ConnectionTests(CheckingTestCase):
             factory.clientConnectionFailed(None, Failure(error.TimeoutError()))
             return self.fail
 
-        self.check("tcp", server_at(1), dial=dial).cut()
+        self.check("tcp", server_at(1), dial=dial).abort()
         self.assertEqual(self.found, [ill("timed out after 1 s")])
         self.assert_nothing_left()
 
@@ -242,7 +242,7 @@ class CutTests(CheckingTestCase):
         target = server_at(make_stalled_port(self))
         for dial in self.engines():
             checking = self.check("tcp", target, dial=dial)
-            checking.cut()
+            checking.abort()
             self.assert_nothing_left()
             self.assertEqual(self.found, [])
 
@@ -253,7 +253,7 @@ class CutTests(CheckingTestCase):
             checking = self.check("redis", dial=dial)
             peer = await self.server.peer()
             await peer.has(1)
-            checking.cut()
+            checking.abort()
             self.assert_nothing_left()
             await peer.is_lost()
             self.assertEqual(self.found, [])
@@ -266,7 +266,7 @@ class CutTests(CheckingTestCase):
         await self.finding()
         await peer.is_lost()
         await self.is_over()
-        checking.cut()
+        checking.abort()
 
     async def test_by_the_told(self) -> None:
         """Whoever is told may cut it off."""
@@ -274,11 +274,11 @@ class CutTests(CheckingTestCase):
             self.server = PeerFactory()
             checking = self.check("redis")
 
-            def cut(finding: Finding, checking: Checking = checking) -> None:
+            def cut(finding: CheckResult, checking: ServerCheck = checking) -> None:
                 self.found.append(finding)
-                checking.cut()
+                checking.abort()
 
-            checking._on_found = cut
+            checking._on_result = cut
             peer = await self.server.peer()
             peer.send(answer)
             peer.finish()

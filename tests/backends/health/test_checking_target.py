@@ -21,7 +21,7 @@ from txmux.rules.reading.checks import check as read_check
 
 if TYPE_CHECKING:
     from tests.support.peers import Peer
-    from txmux.backends.health.checking import Finding
+    from txmux.backends.health.checking import CheckResult
 
 
 class AskingTests(CheckingTestCase):
@@ -61,10 +61,10 @@ class AskingTests(CheckingTestCase):
         asking = ProbeTarget(backend, check, tls.wrap if tls else None)
         member = Member(target, target, "a.example")
         self.found = []
-        checking = asking.make(self.time.clock, member, self.found.append)
-        asking.begin(checking, self.engines()[0], member)
+        checking = asking.make_check(self.time.clock, member, self.found.append)
+        asking.start_check(checking, self.engines()[0], member)
 
-    async def answered(self, answer: bytes = b"+PONG\r\n") -> tuple[bytes, Finding]:
+    async def answered(self, answer: bytes = b"+PONG\r\n") -> tuple[bytes, CheckResult]:
         """Answer the newest question, and give it, and what was found."""
         number = len(self.server.peers)
         peer: Peer = await self.server.peer(max(0, number - 1))

@@ -14,7 +14,7 @@ from tests.support.folders import make_folder
 from tests.support.mux import server_at
 from tests.support.peers import Peer, PeerFactory, listen, reactor
 from txmux.backends.connect.tls import BackendTLS
-from txmux.backends.health.checking import Checking, with_header
+from txmux.backends.health.checking import ServerCheck, with_header
 from txmux.rules.model import ServerTLS
 from txmux.rules.reading.endpoints import server
 from txmux.wire.proxyprotocol.encode import encode_v2
@@ -73,7 +73,7 @@ class TlsTests(CheckingTestCase):
         tls: Any = TLSMemoryBIOFactory(self.options, False, self.server)  # noqa: FBT003
         return listen(self, tls)
 
-    def check_tls(self, kind: str, name: str = "a.example", port: int = 0) -> Checking:
+    def check_tls(self, kind: str, name: str = "a.example", port: int = 0) -> ServerCheck:
         """Begin a check over TLS, with a server that ought to have this name."""
         return self.check(
             kind,
@@ -135,7 +135,7 @@ class TlsTests(CheckingTestCase):
         checking = self.check_tls("tcp", port=port)
         peer = await self.server.peer(1)
         await peer.has(1)
-        checking.cut()
+        checking.abort()
         await peer.is_lost()
         self.assertEqual(self.found, [])
         self.check_tls("tcp", port=port)

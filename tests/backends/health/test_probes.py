@@ -222,7 +222,7 @@ class OtherTests(ProbeTestCase):
         self.assertEqual(question.request, b"stats\r\n")
         self.assert_said(question, b"STAT pid 1\r\nSTAT uptime 9\r\n", "well")
         self.assert_said(question, b"ERROR\r\n", "undecided")
-        self.assertEqual(question.wanted, "'STAT uptime' in the answer")
+        self.assertEqual(question.expected, "'STAT uptime' in the answer")
 
     def test_shown(self) -> None:
         """What is shown of an answer is one line that cannot harm a terminal or a log."""

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from txmux.backends.names.question import Place
+    from txmux.backends.names.question import ServerAddress
 
 SILENCE = -1
 """Instead of a response code: no answer at all."""
@@ -79,7 +79,7 @@ class NameServer(server.DNSServerFactory):
     by_tcp: int = dns.OK
     most_names: int = 10
     ports: list[Any] = attrs.field(factory=list)
-    place: Place = ("", 0)
+    place: ServerAddress = ("", 0)
 
     def __attrs_post_init__(self) -> None:
         super().__init__()

@@ -13,7 +13,7 @@ from twisted.logger import capturedLogs
 from tests.backends.names.nameserver import NameServerTestCase
 from tests.backends.pool.pools import servers
 from txmux.backends.names.lookup import HostAnswer, Lookup, ServiceAnswer
-from txmux.backends.names.resolve import Names
+from txmux.backends.names.resolve import NameResolver
 from txmux.backends.pool.pool import BackendPool
 from txmux.rules.model import Backend, Server
 
@@ -71,7 +71,7 @@ class NamesTestCase(NameServerTestCase):
         super().setUp()
         nowhere = Path("/nowhere")
         self.lookup = CountingLookup(self.time, [self.server.place], nowhere, nowhere)
-        self.names = Names(self.time, self.lookup)
+        self.names = NameResolver(self.time, self.lookup)
         self.addCleanup(self.stop)
         captured = capturedLogs()
         self.logs = captured.__enter__()

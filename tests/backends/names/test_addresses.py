@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.backends.names.resolve_case import FAR, service
 from tests.backends.pool.pools import servers
 from txmux.backends.names.addresses import AddressFinder
-from txmux.backends.names.lookup import HostAnswer, Lookup, Service, ServiceAnswer
+from txmux.backends.names.lookup import HostAnswer, Lookup, ServiceAnswer, ServiceRecord
 
 if TYPE_CHECKING:
     from txmux.rules.model import Server
@@ -27,7 +27,9 @@ class ScriptedLookup(Lookup):
         return self.answer
 
     async def service(self, name: str) -> ServiceAnswer:
-        return ServiceAnswer([Service(0, 1, 0, "port-0.test"), Service(0, 1, 1, "one.test")], FAR)
+        return ServiceAnswer(
+            [ServiceRecord(0, 1, 0, "port-0.test"), ServiceRecord(0, 1, 1, "one.test")], FAR
+        )
 
 
 class AddressTests(SynchronousTestCase):

@@ -17,7 +17,7 @@ from tests.support.folders import make_folder
 from tests.support.mux import VirtualTime
 from tests.support.peers import reactor
 from txmux.backends.names.lookup import Lookup
-from txmux.backends.names.resolve import Names
+from txmux.backends.names.resolve import NameResolver
 from txmux.backends.pool.pool import BackendPool
 from txmux.rules.model import Backend, Resolve
 from txmux.rules.reading.endpoints import server
@@ -39,7 +39,7 @@ class ConsulCase(TestCase):
         self.resolver.listen()
         self.addCleanup(self.resolver.stop)
         lookup = Lookup(self.time, [self.resolver.place], nowhere, nowhere)
-        self.names = Names(self.time, lookup)
+        self.names = NameResolver(self.time, lookup)
         captured = capturedLogs()
         self.logs = captured.__enter__()
         self.addCleanup(captured.__exit__, None, None, None)

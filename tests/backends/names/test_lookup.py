@@ -9,7 +9,7 @@ from twisted.names import dns
 
 from tests.backends.names.lookup_case import HOST, LookupTestCase
 from tests.backends.names.nameserver import a, aaaa, cname, srv
-from txmux.backends.names.lookup import HostAnswer, Lookup, Service
+from txmux.backends.names.lookup import HostAnswer, Lookup, ServiceRecord
 
 
 class HostTests(LookupTestCase):
@@ -127,7 +127,8 @@ class ServiceTests(LookupTestCase):
         ]
         answer = await self.lookup.service("_ssh._tcp.test")
         self.assertEqual(
-            answer.services, [Service(10, 60, 22, "one.test"), Service(20, 0, 2222, "two.test")]
+            answer.services,
+            [ServiceRecord(10, 60, 22, "one.test"), ServiceRecord(20, 0, 2222, "two.test")],
         )
         self.assertEqual(answer.ttl, 9)
 

@@ -1,4 +1,4 @@
-"""Names that one process looks up, and others are told of."""
+"""NameResolver that one process looks up, and others are told of."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from twisted.names import dns
 from tests.backends.names.nameserver import SILENCE, a, srv
 from tests.backends.names.resolve_case import HOST, SERVICE, CountingPool, NamesTestCase, service
 from tests.backends.pool.pools import servers
-from txmux.backends.names.resolve import Names
+from txmux.backends.names.resolve import NameResolver
 from txmux.backends.pool.pool import BackendPool
 from txmux.rules.model import Backend
 
@@ -20,9 +20,9 @@ class ToldTests(NamesTestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.other = Names(self.time, asking=False)
+        self.other = NameResolver(self.time, is_active=False)
         self.published: list[dict[str, Any]] = []
-        self.names = Names(self.time, self.lookup, publish=self.publish)
+        self.names = NameResolver(self.time, self.lookup, publish=self.publish)
 
     def publish(self, told: dict[str, Any]) -> None:
         """Tell the other process."""
@@ -93,7 +93,7 @@ class ToldTests(NamesTestCase):
         told = self.names.as_json()
         await self.names.stop()
         self.server.fail(HOST, SILENCE)
-        self.names = Names(self.time, self.lookup, publish=self.published.append)
+        self.names = NameResolver(self.time, self.lookup, publish=self.published.append)
         self.published.clear()
         self.names.take({"other": 1, **told, "another": [[1]]})
         pool = self.pool()

@@ -1,4 +1,4 @@
-"""One check of one server: connect, ask, judge the answer, and close."""
+"""One check of one server: connect to the right port, send the probe, judge the answer, and close."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ LONGEST_ANSWER = 64 * 1024
 
 
 @attrs.frozen
-class Finding:
-    """What a check has found.
+class CheckResult:
+    """The result of a check.
 
     Attributes:
-        ok: Whether the server is healthy; ``None`` if this side could not even ask.
+        ok: Whether the server is healthy; ``None`` if this machine could not connect.
         why: What is wrong, in a few words.
     """
 
@@ -54,17 +54,16 @@ class Finding:
     why: str = ""
 
 
-class Checking:
+class ServerCheck:
     """One check of one server. Implements `txmux.net.relay.ends.EndReceiver`.
 
-    When it has found something, it is not over: the connection is closed cleanly, for which it gives the server
-    what is left of the time.
+    It does not end with its result: the connection is closed cleanly, for which the server has the rest of the time.
 
     Args:
         clock: For the time limit.
-        probe: What is asked.
+        probe: Its request.
         timeout: Seconds for the whole check.
-        on_found: Called once, unless the check is cut off before.
+        on_result: Called once with the result, unless the check is aborted before.
     """
 
     def __init__(
@@ -72,12 +71,12 @@ class Checking:
         clock: IReactorTime,
         probe: Probe,
         timeout: float,
-        on_found: Callable[[Finding], None],
+        on_result: Callable[[CheckResult], None],
     ) -> None:
         self._clock = clock
         self._probe = probe
         self._timeout = timeout
-        self._on_found: Callable[[Finding], None] | None = on_found
+        self._on_result: Callable[[CheckResult], None] | None = on_result
         self._factory = ProxyClientFactory(self._connected, self._failed)
         self._stop_dialling: Any = None
         self._transport: Any = None
@@ -87,12 +86,12 @@ class Checking:
         self._is_over = False
 
     def start(self, dial: Dial, server: Server, wrap: Callable[[Any], Any]) -> None:
-        """Begin; something may have been found before this returns.
+        """Start; there may be a result before this returns.
 
         Args:
             dial: Connects.
-            server: Which is asked.
-            wrap: Makes of the client factory one that also sends what comes before the question.
+            server: Which one.
+            wrap: Makes of the client factory one that also sends what precedes the request.
         """
         self._deadline = self._clock.callLater(self._timeout, self._too_late)
         try:
@@ -100,9 +99,9 @@ class Checking:
         except Exception:  # noqa: BLE001 - a plugin's endpoint may raise anything, and so may a lack of descriptors
             self._failed(Failure())
 
-    def cut(self) -> None:
-        """Leave nothing of it, at once; nothing is told any more."""
-        self._on_found = None
+    def abort(self) -> None:
+        """Close the connection without a result."""
+        self._on_result = None
         if self._is_over:
             return
         if self._transport is not None:
@@ -122,36 +121,34 @@ class Checking:
         if not self._is_over:
             self._end()
             if failure.check(error.TimeoutError):
-                self._found_unhealthy(self._time_is_up())
+                self._report_unhealthy(self._timeout_text())
             elif failure.check(error.ConnectionClosed):
-                self._found_unhealthy("connection closed during the TLS handshake")
+                self._report_unhealthy("connection closed during the TLS handshake")
             else:
-                self._found(_finding(failure))
+                self._report(_result_of(failure))
 
     def data(self, data: bytes) -> None:
-        """Take bytes of the answer; when all is clear, only to see them off."""
+        """Judge the answer; after the result, discard it."""
         self._received += len(data)
-        if self._on_found is not None:
+        if self._on_result is not None:
             self._answer += data
             self._judge()
         if self._received >= LONGEST_ANSWER and self._transport is not None:
             self._transport.abortConnection()
-            self._found_unhealthy(self._missing(" in 64 KiB"))
+            self._report_unhealthy(self._missing(" in 64 KiB"))
 
     def finished(self) -> None:
-        """Close as well: no more of an answer comes."""
         self._transport.loseConnection()
-        self._found_unhealthy(self._missing())
+        self._report_unhealthy(self._missing())
 
     def lost(self, reason: Failure) -> None:
-        """Record that the connection is gone."""
-        # TLS calls it a loss when the other side has left out its close-notify, as some servers do.
+        # For TLS it is a loss if the server has sent no close-notify, as some servers do.
         in_order = error.ConnectionClosed if self._is_tls() else error.ConnectionDone
         self._end()
         if reason.check(in_order):
-            self._found_unhealthy(self._missing())
+            self._report_unhealthy(self._missing())
         else:
-            self._found(_finding(reason))
+            self._report(_result_of(reason))
 
     def _judge(self) -> None:
         try:
@@ -159,15 +156,15 @@ class Checking:
                 return
         except UnhealthyError as problem:
             self._finish()
-            self._found_unhealthy(str(problem))
+            self._report_unhealthy(str(problem))
         else:
             self._finish()
-            self._found(Finding(ok=True))
+            self._report(CheckResult(ok=True))
 
     def _finish(self) -> None:
-        """Finish sending, and see off what the server still says.
+        """Finish sending, and discard what the server still sends.
 
-        Closed with unread bytes in it, a socket would reset the connection, which servers log as an error.
+        Closing a socket with unread bytes would reset the connection, which servers log as an error.
         """
         if self._is_tls():
             self._transport.loseConnection()  # which waits for the other side's close-notify
@@ -185,24 +182,24 @@ class Checking:
             self._transport.abortConnection()  # one that hangs would never end TLS
         else:
             self._transport.loseConnection()
-        why = self._time_is_up()
-        self._found_unhealthy(f"{why}: {self._missing()}" if self._received else why)
+        why = self._timeout_text()
+        self._report_unhealthy(f"{why}: {self._missing()}" if self._received else why)
 
-    def _time_is_up(self) -> str:
+    def _timeout_text(self) -> str:
         return f"timed out after {self._timeout:g} s"
 
     def _missing(self, where: str = "") -> str:
         if not self._received:
             return "connection closed without an answer"
-        return f"no {self._probe.wanted}{where}: {shown(self._answer)}"
+        return f"no {self._probe.expected}{where}: {shown(self._answer)}"
 
-    def _found_unhealthy(self, why: str) -> None:
-        self._found(Finding(ok=False, why=why))
+    def _report_unhealthy(self, why: str) -> None:
+        self._report(CheckResult(ok=False, why=why))
 
-    def _found(self, finding: Finding) -> None:
-        on_found, self._on_found = self._on_found, None
-        if on_found is not None:
-            on_found(finding)
+    def _report(self, result: CheckResult) -> None:
+        on_result, self._on_result = self._on_result, None
+        if on_result is not None:
+            on_result(result)
 
     def _give_up(self) -> None:
         self._end()
@@ -220,10 +217,10 @@ class Checking:
 
 
 def with_header(factory: Any, version: Literal["off", "v1", "v2"]) -> Any:
-    """Let a check's connection begin with the PROXY protocol header that becomes it.
+    """Make a factory whose connections begin with the PROXY protocol header of a check.
 
-    Version 2 says that the connection is the sender's own (``LOCAL``). Version 1 has no word for that which all
-    servers take, so it says the connection's real addresses.
+    In version 2 the connection is the sender's own (``LOCAL``). Version 1 has no form of that which all servers accept,
+    so it has the connection's real addresses.
     """
     if version == "off":
         return factory
@@ -242,34 +239,35 @@ def _address(end: IAddress) -> Address | None:
     return None
 
 
-def _finding(failure: Failure) -> Finding:
-    """Say what a failure tells of the server."""
+def _result_of(failure: Failure) -> CheckResult:
+    """Return the result that a failure means."""
     problem: Any = failure.value
     number = getattr(problem, "osError", None) or getattr(problem, "errno", None)
     if isinstance(number, int):
         why = getattr(problem, "strerror", None) or os.strerror(number)
-        return Finding(None if number in LOCAL_ERRORS else False, why[:1].lower() + why[1:])
+        return CheckResult(None if number in LOCAL_ERRORS else False, why[:1].lower() + why[1:])
     if failure.check(error.ConnectionLost):
-        return Finding(ok=False, why="connection reset")
+        return CheckResult(ok=False, why="connection reset")
     # The rest is of servers whose endpoint strings have TLS of their own; by name, since OpenSSL takes a while to import.
     if failure.check("service_identity.exceptions.VerificationError"):
-        return Finding(ok=False, why="its certificate is for another name")
+        return CheckResult(ok=False, why="its certificate is for another name")
     if failure.check("OpenSSL.SSL.Error") and problem.args:
         reasons = ", ".join(reason for *_, reason in problem.args[0])
-        return Finding(ok=False, why=f"the TLS handshake failed: {reasons}")
-    return Finding(ok=False, why=failure.getErrorMessage() or repr(problem))
+        return CheckResult(ok=False, why=f"the TLS handshake failed: {reasons}")
+    return CheckResult(ok=False, why=failure.getErrorMessage() or repr(problem))
 
 
 class ProbeTarget:
-    """Asks the servers of a backend as the rules say.
+    """Makes the checks of a backend's servers: at their own port or another, with TLS or without, and with the header.
 
-    At the port of clients a check begins as a connection of a client does, with header and TLS. At another port there
-    is another service, which gets neither unless the rules say so.
+    At the port for clients a check begins as a client's connection does, with header and TLS. Another port is another
+    service, which gets neither unless the rules say so.
 
     Args:
-        backend: Says which header there is.
-        wrap: Makes of a client factory one that speaks TLS to a server of a name, such as `BackendTLS.wrap`;
-            ``None`` if clients' connections speak none.
+        backend: Has the header's version.
+        check: The rules' settings.
+        wrap: Makes of a client factory one with TLS to a server of a name, such as `BackendTLS.wrap`; ``None`` if
+            clients' connections have none.
     """
 
     def __init__(self, backend: Backend, check: Check, wrap: Wrap | None) -> None:
@@ -282,42 +280,42 @@ class ProbeTarget:
         elif wrap is None:
             from txmux.backends.connect.tls import BackendTLS  # noqa: PLC0415 - OpenSSL takes a while
 
-            # Clients see to the certificate themselves. A check says nothing that is secret.
+            # Clients verify the certificate themselves, and a check sends nothing secret.
             self._wrap = BackendTLS(ServerTLS(), verified=False).wrap
 
-    def make(
-        self, clock: IReactorTime, member: Member, on_found: Callable[[Finding], None]
-    ) -> Checking:
-        """Make a check that has not begun.
+    def make_check(
+        self, clock: IReactorTime, member: Member, on_result: Callable[[CheckResult], None]
+    ) -> ServerCheck:
+        """Make a check, for `start_check`.
 
         Args:
             clock: For the time limit.
-            member: Which is asked.
-            on_found: Called once, unless the check is cut off before.
+            member: Which one.
+            on_result: Called once with the result, unless the check is aborted before.
         """
         check, target = self._check, self._target(member)
-        asked = probe(check, member.name, target.port, tls=self._wrap is not None)
+        made = probe(check, member.name, target.port, tls=self._wrap is not None)
         if target.kind == "udp" and self._header == "v2":
             header = encode_v2(Header(Command.LOCAL), datagrams=True)
-            asked = attrs.evolve(asked, request=header + asked.request)
-        return Checking(clock, asked, check.timeout, on_found)
+            made = attrs.evolve(made, request=header + made.request)
+        return ServerCheck(clock, made, check.timeout, on_result)
 
-    def begin(self, checking: Checking, dial: Dial, member: Member) -> None:
-        """Begin a check; something may have been found before this returns."""
+    def start_check(self, check: ServerCheck, dial: Dial, member: Member) -> None:
+        """Start a check; there may be a result before this returns."""
 
         def wrapped(factory: Any) -> Any:
             if self._wrap is not None:
                 factory = self._wrap(factory, self._check.sni or member.name)
-            is_udp = self._target(member).kind == "udp"  # where it is in the same datagram
+            is_udp = self._target(member).kind == "udp"  # whose header is in the same datagram
             return factory if is_udp else with_header(factory, self._header)
 
-        checking.start(dial, self._target(member), wrapped)
+        check.start(dial, self._target(member), wrapped)
 
     def _target(self, member: Member) -> Server:
         port = self._check.port
         target = member.target
         if not port:
             return target
-        # What is beside a server of UDP is asked by TCP.
+        # Another port of a UDP server is checked by TCP.
         kind = "tcp" if target.kind == "udp" else target.kind
         return attrs.evolve(target, port=port, kind=kind)

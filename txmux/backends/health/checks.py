@@ -1,4 +1,4 @@
-"""Active checks: the servers of a backend are asked, again and again, whether they are healthy."""
+"""Active checks: asks the servers of a backend repeatedly whether they are healthy."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
     from txmux.backends.connect.dial import Dial
-    from txmux.backends.health.checking import Checking, Finding, Wrap
+    from txmux.backends.health.checking import CheckResult, ServerCheck, Wrap
     from txmux.backends.pool.member import Member
     from txmux.backends.pool.pool import BackendPool
     from txmux.rules.model import Check
 
 _SOON = 3.0
-"""Seconds within which a new server is asked for the first time, however long the interval."""
+"""Seconds within which a new server is first checked, also with a long interval."""
 
 _KEPT = 50
 """Checks of a server whose results are kept."""
@@ -31,13 +31,13 @@ _AGAIN = 1.0
 
 
 class OnResult(Protocol):
-    """Whoever wants to know what checks find: `apply_result`, or what tells other processes."""
+    """Gets the results of checks: `apply_result`, or a function that sends them to other processes."""
 
     def __call__(self, key: str, *, ok: bool, why: str) -> None:
         """Take a result.
 
         Args:
-            key: Which member it is, as `key_of` names it.
+            key: The member's, by `key_of`.
             ok: Whether it is healthy.
             why: What is wrong, in a few words.
         """
@@ -45,20 +45,19 @@ class OnResult(Protocol):
 
 
 class HealthChecks:
-    """Checks the members of a pool, and tells what it finds. Nothing of the pool is changed here.
+    """Checks the members of a pool, and reports the results. The pool is not changed here.
 
-    One process checks, so that a check costs one connection an interval. It hands the results to all pools of this
-    backend, in this process and in others, with `apply_result`.
+    One process checks, so that a check costs one connection per interval. `apply_result` applies the results to all
+    pools of this backend, in this process and in others.
 
     Args:
         dial: Connects.
         clock: For intervals and time limits; the reactor, since they are of many lengths.
-        pool: Whose members are checked, but for those that are out of use.
-        check: What is asked, and how often.
-        on_result: Told of each result.
-        wrap: Makes of a client factory one that speaks TLS to a server of a name, such as `BackendTLS.wrap`;
-            ``None`` if TLS is not spoken.
-        random: Where chance comes from.
+        pool: Its members are checked, except those that are out of use.
+        check: The rules' settings.
+        on_result: Called with each result.
+        wrap: As for `ProbeTarget`.
+        random: Spreads the times of checks.
     """
 
     def __init__(
@@ -77,13 +76,12 @@ class HealthChecks:
         self.backend = pool.backend
         self.check = check
         self.on_result = on_result
-        self.asking = ProbeTarget(pool.backend, check, wrap)
+        self.probe_target = ProbeTarget(pool.backend, check, wrap)
         self.random = random or Random()  # nosec B311  # noqa: S311 - not for secrets
         self._pool = pool
-        self._watches: dict[str, _Watch] | None = None
+        self._watches: dict[str, _MemberChecks] | None = None
 
     def start(self) -> None:
-        """Begin."""
         self._watches = {}
         self.refresh()
 
@@ -93,13 +91,13 @@ class HealthChecks:
         for watch in (watches or {}).values():
             watch.stop()
 
-    def last(self, member: Member) -> LastCheck | None:
-        """Return what the last check of a member has found; ``None`` if there was none yet."""
+    def last_check(self, member: Member) -> LastCheck | None:
+        """Return the result of a member's last check; ``None`` if there was none yet."""
         watch = (self._watches or {}).get(key_of(member))
         return None if watch is None else watch.last
 
     def refresh(self) -> None:
-        """Follow the pool, whose members have changed: check those that are new, and no more those that are gone."""
+        """Follow a change of the pool's members: check new ones, and stop checking removed ones."""
         watches = self._watches
         if watches is None:
             return
@@ -112,23 +110,23 @@ class HealthChecks:
             if key in watches:
                 watches[key].member = member
             else:
-                watches[key] = _Watch(self, key, member)
+                watches[key] = _MemberChecks(self, key, member)
 
 
 @attrs.frozen
 class LastCheck:
-    """What the last check of a server has found.
+    """The result of a server's last check.
 
     Attributes:
         ok: Whether it is healthy.
-        begun: When the check was begun, by the clock of the checks.
+        started_at: When the check was started, by the clock of the checks.
         seconds: How long it took.
         why: What is wrong.
-        history: Whether it was healthy, of the last checks, this one last.
+        history: Whether it was healthy in the last checks, this one last.
     """
 
     ok: bool
-    begun: float
+    started_at: float
     seconds: float
     why: str
     history: tuple[bool, ...]
@@ -141,14 +139,14 @@ class LastCheck:
         """
         return {
             "ok": self.ok,
-            "last": time.time() - (now - self.begun),
+            "last": time.time() - (now - self.started_at),
             "duration_ms": round(self.seconds * 1000, 1),
             "result": "healthy" if self.ok else self.why,
             "history": list(self.history),
         }
 
 
-class _Watch:
+class _MemberChecks:
     """The checks of one member, one after another."""
 
     _log = Logger()
@@ -161,72 +159,74 @@ class _Watch:
         self.last: LastCheck | None = None
         self._is_new = True
         self._hasty = check.fall - 1
-        self._checking: Checking | None = None
-        self._begun = 0.0
-        # At random, so that not all servers are asked at once, now and ever after.
+        self._checking: ServerCheck | None = None
+        self._started_at = 0.0
+        # At random, so that servers are not checked at the same time.
         first = checks.random.random() * min(check.interval, _SOON)
-        self._timer: IDelayedCall = checks.clock.callLater(first, self._begin)
+        self._timer: IDelayedCall = checks.clock.callLater(first, self._start_check)
 
     def stop(self) -> None:
         if self._timer.active():
             self._timer.cancel()
         if self._checking is not None:
-            self._checking.cut()
+            self._checking.abort()
 
-    def _begin(self) -> None:
+    def _start_check(self) -> None:
         if self._checking is not None:
-            self._checking.cut()  # found something long ago, but the server has not closed
+            self._checking.abort()  # it has its result, but the server has not closed
         checks, member = self._checks, self.member
-        self._begun = checks.clock.seconds()
-        self._checking = checks.asking.make(checks.clock, member, self._found)
-        checks.asking.begin(self._checking, checks.dial, member)
+        self._started_at = checks.clock.seconds()
+        self._checking = checks.probe_target.make_check(checks.clock, member, self._take_result)
+        checks.probe_target.start_check(self._checking, checks.dial, member)
 
-    def _found(self, finding: Finding) -> None:
+    def _take_result(self, result: CheckResult) -> None:
         checks = self._checks
         self._log.debug(
             "backend {backend}: check of {server}: {result}",
             backend=checks.backend.name,
             server=self.member.target.text,
-            result="healthy" if finding.ok else finding.why,
+            result="healthy" if result.ok else result.why,
         )
-        passed = checks.clock.seconds() - self._begun
+        passed = checks.clock.seconds() - self._started_at
         self.member.counts.checked(passed)
-        if finding.ok is not None:
+        if result.ok is not None:
             before = () if self.last is None else self.last.history
-            history = (*before, finding.ok)[-_KEPT:]
-            self.last = LastCheck(finding.ok, self._begun, passed, finding.why, history)
-        # Set before anybody is told, who may stop all this.
-        self._timer = checks.clock.callLater(max(0.0, self._wait(finding) - passed), self._begin)
-        if finding.ok is not None:
-            checks.on_result(self._key, ok=finding.ok, why=finding.why)
+            history = (*before, result.ok)[-_KEPT:]
+            self.last = LastCheck(result.ok, self._started_at, passed, result.why, history)
+        # Set before the result is reported, whose receiver may stop all checks.
+        self._timer = checks.clock.callLater(
+            max(0.0, self._wait(result) - passed), self._start_check
+        )
+        if result.ok is not None:
+            checks.on_result(self._key, ok=result.ok, why=result.why)
 
-    def _wait(self, finding: Finding) -> float:
-        """Return the seconds from the begin of this check to that of the next."""
+    def _wait(self, result: CheckResult) -> float:
+        """Return the seconds from the start of this check to that of the next."""
         interval = self._checks.check.interval
-        if finding.ok is False and self._hasty:
-            # A server that is not there from the beginning is found out before many clients are led to it.
+        if result.ok is False and self._hasty:
+            # A server that is down from the beginning is noticed before it gets many clients.
             self._hasty -= 1
             return min(interval / 10, _AGAIN)
-        if finding.ok:
+        if result.ok:
             self._hasty = 0
         if self._is_new and interval > _SOON:
-            # Where the first ones were hurried, the second ones are spread.
+            # The first checks come close together, so the second ones are spread.
             interval *= self._checks.random.random()
         self._is_new = False
         return interval
 
 
 def key_of(member: Member) -> str:
-    """Name a member, by the same name in every process."""
+    """Return the key of a member, which is the same in every process."""
     return f"{member.server.text} {member.target.text}"
 
 
 def apply_result(pool: BackendPool, key: str, *, ok: bool, why: str) -> None:
-    """Let a pool know what a check has found.
+    """Apply the result of a check to a pool.
 
     Args:
         pool: Of the backend that was checked.
-        key: Which member, as `key_of` names it; nothing happens if the pool does not have it.
+        key: The member's, by `key_of`; nothing happens if the pool does not have it.
         ok: Whether it is healthy.
         why: What is wrong, in a few words.
     """

@@ -1,4 +1,4 @@
-"""What a check asks a server, and what it makes of the answer; without a connection, and without a clock."""
+"""The requests of checks, and the judgement of their answers; without a connection, and without a clock."""
 
 from __future__ import annotations
 
@@ -17,34 +17,34 @@ _DNS_FINE = frozenset({0, 3})  # there is such a name, or there is none: the ser
 
 
 class UnhealthyError(Exception):
-    """The answer shows that the server is not healthy; the message says why, in a few words for logs."""
+    """The answer shows that the server is not healthy; the message says why, for logs."""
 
 
 @attrs.frozen
 class Probe:
-    """One question to a server.
+    """One request to a server.
 
     Attributes:
         request: The bytes that are sent first; empty is none.
-        is_healthy: Given all of the answer so far, tells whether it is healthy; as long as that is open, it says no.
-            Raises `UnhealthyError` as soon as the answer shows that it is not. It is first asked without any bytes, and
-            each time with more: it remembers where it was.
-        wanted: What is missing while `is_healthy` says no, for logs.
+        is_healthy: Called with all of the answer so far, first without any bytes: returns whether the server is healthy,
+            false as long as that is open. Raises `UnhealthyError` as soon as the answer shows that it is not. It may keep
+            its position between calls.
+        expected: What is missing while `is_healthy` returns false, for logs.
     """
 
     request: bytes
     is_healthy: Callable[[bytes], bool]
-    wanted: str
+    expected: str
 
 
 def probe(check: Check, name: str, port: int, *, tls: bool) -> Probe:
-    """Make the question of a check for one of the servers.
+    """Make the probe of a check for one server.
 
     Args:
-        check: What the rules say.
+        check: The rules' settings.
         name: The server's host name or address; empty if it has none.
         port: Its TCP port.
-        tls: Whether it is asked over TLS.
+        tls: Whether it is sent over TLS.
     """
     if check.kind == "http":
         host = check.host or _host(name, port, 443 if tls else 80)
@@ -54,15 +54,15 @@ def probe(check: Check, name: str, port: int, *, tls: bool) -> Probe:
         expected = f"{shown(check.expect)!r} in the answer"
         return Probe(check.send, lambda answer: check.expect in answer, expected)
     if check.kind == "dns":
-        return Probe(_dns_question(check.name), _is_dns_answer, "answer of DNS")
+        return Probe(_dns_query(check.name), _is_dns_answer, "answer of DNS")
     if check.kind == "ssh":
-        # With a banner of ours the server takes what follows for a client that left, and not for a scan.
+        # After a client's banner the server logs the end as a client that left, and not as a scan.
         return Probe(b"SSH-2.0-txmux-check\r\n", _SshJudge(), "SSH banner")
     return _FIXED[check.kind]
 
 
-def _dns_question(name: str) -> bytes:
-    """Ask for the address of a name (RFC 1035, section 4.1)."""
+def _dns_query(name: str) -> bytes:
+    """Write a query for the address of a name (RFC 1035, section 4.1)."""
     labels = [label.encode("ascii") for label in name.rstrip(".").split(".") if label]
     encoded = b"".join(bytes([len(label)]) + label for label in labels)
     return _DNS_ID + bytes.fromhex("01000001000000000000") + encoded + bytes.fromhex("0000010001")
@@ -78,7 +78,7 @@ def _is_dns_answer(answer: bytes) -> bool:
 
 
 def shown(answer: bytes) -> str:
-    """Show the beginning of what a server said, for logs: one line, without control characters."""
+    """Return the beginning of an answer for logs: one line, without control characters."""
     line = answer.strip().partition(b"\n")[0].rstrip()
     return repr(line[:_SHOWN])[2:-1] + ("…" if len(line) > _SHOWN else "")
 
@@ -105,7 +105,7 @@ def _http_request(method: str, path: str, host: str) -> bytes:
     return "".join(f"{line}\r\n" for line in (*lines, "")).encode("ascii")
 
 
-# Servers may refuse these without a length, although there is nothing to send (RFC 9110, section 8.6).
+# Servers may refuse these without a length, although there is no content (RFC 9110, section 8.6).
 _WITH_CONTENT = frozenset({"PATCH", "POST", "PUT"})
 _STATUS_LINE = re.compile(rb"HTTP/1\.[0-9] ([1-5][0-9]{2})(?: [^\n]*)?\r?\n")
 _BLANK_LINE = re.compile(rb"\r?\n\r?\n")
@@ -115,7 +115,7 @@ _MOST_INTERIM = 50
 
 
 class _HttpJudge:
-    """Looks at each byte of an answer once, however it comes and however many interim responses there are."""
+    """Looks at each byte of an answer once, also with many pieces and interim responses."""
 
     def __init__(self, statuses: tuple[range, ...]) -> None:
         self._statuses = statuses

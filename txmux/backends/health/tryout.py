@@ -1,4 +1,4 @@
-"""One try at each server of all backends, to see before the service starts whether they are there."""
+"""Tries each server of all backends once, before the service starts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from txmux.errors import MuxError
 from txmux.rules.model import Check, backends_of
 
 if TYPE_CHECKING:
-    from txmux.backends.health.checking import Checking, Finding
+    from txmux.backends.health.checking import CheckResult, ServerCheck
     from txmux.backends.pool.member import Member
     from txmux.backends.upstream import Upstream
     from txmux.rules.model import Backend, Rules
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 
 @attrs.frozen
 class Tried:
-    """What became of a try.
+    """The result of a try.
 
     Attributes:
-        backend: The first of all that are the same but for their place in the rules.
-        server: As it is written.
+        backend: The first of those that differ only by their position in the rules.
+        server: As the rules write it.
         problem: Why it could not be reached, or is not healthy; empty if it is.
-        address: What its name was looked up to; empty if it is an address itself.
+        address: The address of its name; empty if it is an address itself.
     """
 
     backend: Backend
@@ -39,7 +39,7 @@ class Tried:
 
 
 async def try_servers(rules: Rules, reactor: Any) -> list[Tried]:
-    """Try each server that is not ``down``, all at the same time, as the backend's ``check`` does, or just to connect."""
+    """Try each server that is not ``down``, all at the same time, by the backend's ``check``, or by a connection."""
 
     def connect(*args: Any, **options: Any) -> Any:
         return dial(reactor, *args, clock=reactor, **options)
@@ -94,15 +94,15 @@ def _result(
     result: Deferred[Tried] = Deferred()
     check = backend.check or Check("tcp", timeout=backend.connect_timeout)
     server, address = member.server.text, member.target.text
-    checking: Checking
+    check_running: ServerCheck
 
-    def on_found(finding: Finding) -> None:
-        problem = "" if finding.ok else finding.why
-        # Later, since it may be found before the check has quite begun.
-        reactor.callLater(0, checking.cut)
+    def on_found(found: CheckResult) -> None:
+        problem = "" if found.ok else found.why
+        # Later, since the result may come while the check is being started.
+        reactor.callLater(0, check_running.abort)
         result.callback(Tried(backend, server, problem, "" if address == server else address))
 
-    asking = ProbeTarget(backend, check, wrap)
-    checking = asking.make(reactor, member, on_found)
-    asking.begin(checking, connect, member)
+    target = ProbeTarget(backend, check, wrap)
+    check_running = target.make_check(reactor, member, on_found)
+    target.start_check(check_running, connect, member)
     return result

@@ -1,4 +1,4 @@
-"""All addresses of a server's name, in an order that stays."""
+"""All addresses of a server's name, in a stable order."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ if TYPE_CHECKING:
     from txmux.rules.model import Server
 
 MOST_ADDRESSES = 1000
-"""Of one name; which of more are taken, is the same each time."""
+"""Of one name; of more, the same ones are taken each time."""
 
 
 @attrs.frozen
-class Found:
+class FoundAddresses:
     """The addresses of a name.
 
     Attributes:
         addresses: In an order that does not depend on that of the answer. Those of a host have no port: each server
             with this name has its own.
-        ttl: Seconds for which that holds.
+        ttl: Seconds for which they are valid.
         trouble: What could not be found, and why; empty if all was.
     """
 
@@ -40,19 +40,18 @@ class Found:
 
 
 class AddressFinder:
-    """Looks one name up, and remembers what was answered last, for the time when only a part is answered."""
+    """Looks one name up, and remembers the last answers, for look-ups that succeed only in part."""
 
     def __init__(self, lookup: Lookup, server: Server) -> None:
         self._lookup = lookup
         self._server = server
-        # By host and type of record, what was answered last.
+        # The last answers, by host and type of record.
         self._known: dict[str, dict[int, frozenset[str]]] = {}
 
     def spread(self) -> float:
-        """Return 1: name servers are asked by few at a time, and need no spreading."""
-        return 1.0
+        return 1.0  # few processes query a name server
 
-    async def find(self) -> Found:
+    async def find(self) -> FoundAddresses:
         """Look it up.
 
         Raises:
@@ -60,60 +59,59 @@ class AddressFinder:
         """
         return await (self._find_service() if self._server.kind == "srv" else self._find_host())
 
-    async def _find_host(self) -> Found:
+    async def _find_host(self) -> FoundAddresses:
         host = self._server.host
         answer = await self._lookup.host(host)
         addresses = _arranged(ResolvedAddress(address, 0) for address in self._merged(host, answer))
         trouble = f"not all addresses of {host} can be found: {answer.trouble}"
-        return Found(addresses, answer.ttl, trouble if answer.trouble else "")
+        return FoundAddresses(addresses, answer.ttl, trouble if answer.trouble else "")
 
-    async def _find_service(self) -> Found:
+    async def _find_service(self) -> FoundAddresses:
         answer = await self._lookup.service(self._server.host)
         services = [it for it in answer.services if it.target and it.port]
         if not services:
-            return Found(
+            return FoundAddresses(
                 (), answer.ttl, f"{self._server.host} is not available, as its SRV record says"
             )
         targets = sorted({it.target.lower() for it in services})
-        # A target is a full name, whatever is searched.
-        asking = [Deferred.fromCoroutine(self._lookup.host(f"{target}.")) for target in targets]
-        settled = await all_settled(asking)
+        # A target is a full name, which is not searched in domains.
+        lookups = [Deferred.fromCoroutine(self._lookup.host(f"{target}.")) for target in targets]
+        settled = await all_settled(lookups)
         hosts = dict(zip(targets, settled, strict=True))
         self._known = {host: known for host, known in self._known.items() if host in hosts}
         ttl, trouble = answer.ttl, ""
-        places: dict[str, frozenset[str]] = {}
+        by_host: dict[str, frozenset[str]] = {}
         for host, found in hosts.items():
             if isinstance(found, LookupFailedError):
-                places[host] = frozenset().union(*self._known.get(host, {}).values())
+                by_host[host] = frozenset().union(*self._known.get(host, {}).values())
                 trouble = f"not all addresses of {self._server.host} can be found: {host}: {found}"
             else:
-                places[host] = self._merged(host, found)
+                by_host[host] = self._merged(host, found)
                 ttl = min(ttl, found.ttl)
-        if not any(places.values()):
+        if not any(by_host.values()):
             raise LookupFailedError(trouble)
         addresses = _arranged(
             ResolvedAddress(address, it.port, it.weight, it.priority, it.target)
             for it in services
-            for address in places[it.target.lower()]
+            for address in by_host[it.target.lower()]
         )
-        return Found(addresses, ttl, trouble)
+        return FoundAddresses(addresses, ttl, trouble)
 
     def _merged(self, host: str, answer: HostAnswer) -> frozenset[str]:
-        """Put the types of record that were answered in the place of what was known of them."""
         known = self._known[host] = {**self._known.get(host, {}), **answer.addresses}
         return known.get(dns.A, frozenset()) | known.get(dns.AAAA, frozenset())
 
 
 def _arranged(addresses: Iterable[ResolvedAddress]) -> tuple[ResolvedAddress, ...]:
-    """Put addresses into an order that does not depend on that of the answer, each place once, no more than are taken.
+    """Sort addresses, without duplicates and up to the limit, independent of the order of the answer.
 
-    Of a name with both families, those are left out that this machine has no route to: many a machine has no IPv6,
-    and its connections would spend their retries on that. If there is a route to none, all stay.
+    If a name has both families, addresses without a route are left out: many machines have no IPv6, and connections
+    would spend their retries on it. If no address has a route, all stay.
     """
-    places: dict[tuple[str, int], ResolvedAddress] = {}
+    by_target: dict[tuple[str, int], ResolvedAddress] = {}
     for address in sorted(addresses, key=_order):
-        places.setdefault((address.host, address.port), address)
-    arranged = [*places.values()]
+        by_target.setdefault((address.host, address.port), address)
+    arranged = [*by_target.values()]
     if len({":" in address.host for address in arranged}) > 1:
         arranged = [it for it in arranged if has_route(it.host)] or arranged
     return tuple(arranged[:MOST_ADDRESSES])

@@ -1,4 +1,4 @@
-"""The instances of a service, as Consul's HTTP API tells them whenever they change."""
+"""The instances of a service, from blocking queries to Consul's HTTP API."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from urllib.parse import quote, urlencode, urlsplit
 
 import attrs
 
-from txmux.backends.names.addresses import Found
+from txmux.backends.names.addresses import FoundAddresses
 from txmux.backends.names.question import LookupFailedError
 from txmux.backends.pool.member import ResolvedAddress
 from txmux.errors import MuxError, printable
@@ -29,27 +29,27 @@ if TYPE_CHECKING:
     from txmux.rules.model import Backend, ConsulService
 
 _MOST_WAIT = 600.0
-"""Seconds that Consul lets a question wait at most."""
+"""The longest wait of a query in Consul, in seconds."""
 
 _GRACE = 10.0
-"""Seconds for an answer beside those that it waits for a change."""
+"""Seconds for an answer in addition to its wait for a change."""
 
 _MOST_BYTES = 64 * 1024 * 1024
-_FIRST = 120  # characters of what else it may say
+_FIRST = 120  # characters of another answer
 _OK = 200
 _NOT_ALLOWED = 403
 
 
 MOST_INSTANCES = 10_000
-"""Of one service; which of more are taken, is the same each time."""
+"""Of one service; of more, the same ones are taken each time."""
 
 _LONGEST_NAME = 255
 _LONGEST_INDEX = 20  # digits of a number of 64 bits
 _WARNING, _PASSING = "warning", "passing"
 _PORTS_END = 1 << 16
 
-_Found: TypeAlias = tuple[str, "tuple[int, int] | None", ResolvedAddress]
-"""The state of an instance, the order of its address, if it has one, and the address."""
+_FoundInstance: TypeAlias = tuple[str, "tuple[int, int] | None", ResolvedAddress]
+"""The status of an instance, the sort key of its address, if it has one, and the address."""
 
 
 class NotConsulError(MuxError):
@@ -58,11 +58,11 @@ class NotConsulError(MuxError):
 
 @attrs.frozen
 class Instances:
-    """The instances of a service that clients may be led to.
+    """The available instances of a service.
 
     Attributes:
         addresses: In an order that does not depend on that of the answer.
-        named: Those that are left out, since Consul has a name in place of an address.
+        named: Instances that are left out, since Consul has a name in place of an address.
     """
 
     addresses: tuple[ResolvedAddress, ...]
@@ -76,10 +76,10 @@ def instances_in(body: bytes, *, passing: bool) -> Instances:
 
     Args:
         body: The answer.
-        passing: Whether those are out, too, that have a warning.
+        passing: Whether instances with a warning are out, too.
 
     Raises:
-        NotConsulError: It is something else.
+        NotConsulError: It is not such an answer.
     """
     try:
         entries = parse_json(body)
@@ -87,17 +87,17 @@ def instances_in(body: bytes, *, passing: bool) -> Instances:
     except MISSHAPEN as error:
         why = printable(repr(error), _LONGEST_NAME)
         raise NotConsulError(f"its answer is not a list of instances: {why}") from None
-    wanted = {_PASSING} if passing else {_PASSING, _WARNING}
-    places: dict[tuple[str, int], ResolvedAddress] = {}
+    accepted = {_PASSING} if passing else {_PASSING, _WARNING}
+    by_target: dict[tuple[str, int], ResolvedAddress] = {}
     named = set()
     for status, order, one in sorted(found, key=_order):
-        if status not in wanted or not 0 < one.port < _PORTS_END:
+        if status not in accepted or not 0 < one.port < _PORTS_END:
             continue
         if order is None:
             named.add(printable(one.host, _LONGEST_NAME))
         else:
-            places.setdefault((one.host, one.port), one)
-    return Instances(tuple(places.values())[:MOST_INSTANCES], tuple(sorted(named)))
+            by_target.setdefault((one.host, one.port), one)
+    return Instances(tuple(by_target.values())[:MOST_INSTANCES], tuple(sorted(named)))
 
 
 def _listed(entries: Any) -> Sequence[Any]:
@@ -106,7 +106,7 @@ def _listed(entries: Any) -> Sequence[Any]:
     return entries
 
 
-def _instance(entry: Any) -> _Found:
+def _instance(entry: Any) -> _FoundInstance:
     service = entry["Service"]
     host, order = str(service.get("Address") or entry["Node"]["Address"]), None
     with suppress(ValueError):  # a name
@@ -119,26 +119,26 @@ def _instance(entry: Any) -> _Found:
     weights = service.get("Weights") or {}
     stated = weights.get("Warning" if status == _WARNING else "Passing")
     weight = min(max(0, 1 if stated is None else int(stated)), 65535)
-    # One that is to have nobody is for when all others are gone.
+    # An instance of weight 0 is used only when no other is up.
     address = ResolvedAddress(host, int(service["Port"]), weight, priority=int(not weight))
     return status, order, address
 
 
-def _order(found: _Found) -> tuple[tuple[int, int], int, int]:
+def _order(found: _FoundInstance) -> tuple[tuple[int, int], int, int]:
     _, order, address = found
     return order or (0, 0), address.port, -address.weight
 
 
 def next_index(before: int, header: str | None) -> int:
-    """Return which index the next question has, so that it is answered when something has changed.
+    """Return the index of the next query, so that it is answered when something has changed.
 
     Args:
-        before: The index of the question that was answered; 0 if it had none.
+        before: The index of the answered query; 0 if it had none.
         header: The answer's ``X-Consul-Index``.
 
     Returns:
-        The index. 0 is none: the next question is answered at once, since the state of Consul has gone back behind
-        what was known. 1 takes the place of an index that is not positive, with which no answer would ever wait.
+        The index. 0 is none: the next query is answered at once, since Consul's state has gone back. 1 replaces an index
+        that is not positive, with which no query would ever wait.
 
     Raises:
         NotConsulError: There is no index.
@@ -151,14 +151,14 @@ def next_index(before: int, header: str | None) -> int:
 
 
 class ConsulFinder:
-    """Asks for the instances of a service by blocking queries: each is answered when something has changed.
+    """Finds the instances of a service by blocking queries: each is answered when something has changed.
 
     Args:
-        reactor: Connects and tells the time.
+        reactor: Connects, and has the time.
         lookup: Looks up the host of the API, if it has a name.
-        backend: Says where Consul is, and how long a question waits at most.
-        service: Which instances are meant.
-        random: Spreads the times of those that ask again.
+        backend: Has Consul's URL and the longest wait of a query.
+        service: Selects the instances.
+        random: Spreads the times of retries.
     """
 
     def __init__(
@@ -181,28 +181,29 @@ class ConsulFinder:
         self._found = Instances(())
 
     def spread(self) -> float:
-        """Return by how much longer to wait after a failure, so that not all ask again in the same moment."""
         return self._random.uniform(1.0, 1.5)
 
-    async def find(self) -> Found:
+    async def find(self) -> FoundAddresses:
         """Wait for the next answer.
 
         Raises:
-            LookupFailedError: There is none, or Consul refuses. The next question is then answered at once.
+            LookupFailedError: There is none, or Consul refuses. The next query is then answered at once.
         """
         index, self._index = self._index, 0
         try:
-            answer = await self._ask(index)
+            answer = await self._query(index)
             found = self._instances(answer)
             self._index = next_index(index, answer.headers.get("x-consul-index"))
         except (RequestFailedError, NotConsulError) as error:
             raise LookupFailedError(f"Consul at {self._url}: {error}") from None
-        return Found(found.addresses, 0.0, self._trouble(len(found.addresses), found.named))
+        return FoundAddresses(
+            found.addresses, 0.0, self._trouble(len(found.addresses), found.named)
+        )
 
     def _instances(self, answer: HttpResponse) -> Instances:
         if answer.status != _OK:
             raise NotConsulError(_refusal(answer))
-        # Many answers say what the one before has said, and may be long.
+        # Many answers repeat the one before, and may be long.
         digest = blake2b(answer.body).digest()
         if digest != self._reported:
             self._found = instances_in(answer.body, passing=self._service.passing)
@@ -222,7 +223,7 @@ class ConsulFinder:
             )
         return "" if count else f"Consul has no instance of {self._service.name} to lead clients to"
 
-    async def _ask(self, index: int) -> HttpResponse:
+    async def _query(self, index: int) -> HttpResponse:
         parts = urlsplit(self._url)
         if parts.scheme == "unix":
             base, address = "http://localhost", parts.path
@@ -260,9 +261,9 @@ def _is_filtered(answer: HttpResponse) -> bool:
 
 def _refusal(answer: HttpResponse) -> str:
     text = answer.body[: 4 * _FIRST].decode("utf-8", "replace")
-    said = printable(" ".join(text.split()), _FIRST)
+    shown = printable(" ".join(text.split()), _FIRST)
     hint = "; see 'consul_token'" if answer.status == _NOT_ALLOWED else ""
-    return f"answers {answer.status}{f' ({said})' if said else ''}{hint}"
+    return f"answers {answer.status}{f' ({shown})' if shown else ''}{hint}"
 
 
 def _token(path: Path) -> str:

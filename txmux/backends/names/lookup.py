@@ -1,4 +1,7 @@
-"""One look-up of a name: its addresses, or the servers of a service (RFC 1035, RFC 2782)."""
+"""Looks up a name once: its addresses, or the servers of a service (RFC 1035, RFC 2782).
+
+The system's configuration is ``/etc/hosts``, and ``/etc/resolv.conf`` with its name servers.
+"""
 
 from __future__ import annotations
 
@@ -24,13 +27,13 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IDelayedCall
     from twisted.python.failure import Failure
 
-    from txmux.backends.names.question import Place
+    from txmux.backends.names.question import ServerAddress
 
-_MOST_QUESTIONS = 8
-"""For one name, when servers answer with another name only."""
+_MOST_QUERIES = 8
+"""For one name, when servers answer only with another name."""
 
 _GRACE = 1.0
-"""Seconds that the addresses of one family wait for those of the other, which may never come."""
+"""Seconds to wait for the addresses of the other family, which may never come."""
 
 _PORT = 53
 
@@ -40,17 +43,17 @@ T = TypeVar("T")
 _LOOPBACK = frozenset({"127.0.0.1", "::1"})
 
 _MOST_DOTS = 15
-"""As much as ``ndots`` may be."""
+"""The highest ``ndots``."""
 
 
 @attrs.frozen
 class ResolvConf:
-    """What ``resolv.conf(5)`` says. What is not here, such as ``rotate`` and ``timeout``, is not heeded.
+    """The settings of ``resolv.conf(5)``; others, such as ``rotate`` and ``timeout``, are ignored.
 
     Attributes:
         servers: IP addresses of name servers.
-        search: Domains that short names are looked for in.
-        ndots: A name with at least this many dots is first taken as it is.
+        search: Domains in which short names are looked up.
+        ndots: A name with at least this many dots is looked up first as it is.
     """
 
     servers: tuple[str, ...] = ("127.0.0.1",)
@@ -59,7 +62,7 @@ class ResolvConf:
 
     @classmethod
     def read(cls, path: Path) -> ResolvConf:
-        """Read the file; one that cannot be read is as an empty one."""
+        """Read the file; one that cannot be read counts as empty."""
         try:
             return cls.parse(path.read_bytes().decode(errors="replace"))
         except OSError:
@@ -67,7 +70,7 @@ class ResolvConf:
 
     @classmethod
     def parse(cls, text: str) -> ResolvConf:
-        """Read the text of a file, and pass over what cannot be understood."""
+        """Read the text of a file, and skip what is invalid."""
         servers: list[str] = []
         found = cls()
         for line in text.splitlines():
@@ -75,7 +78,7 @@ class ResolvConf:
             if key == "nameserver" and values and is_address(values[0]):
                 servers.append(values[0])
             elif key in {"search", "domain"}:
-                # The last of these lines holds.
+                # The last of these lines counts.
                 found = attrs.evolve(found, search=tuple(value.strip(".") for value in values))
             elif key == "options":
                 for value in values:
@@ -85,7 +88,7 @@ class ResolvConf:
         return attrs.evolve(found, servers=tuple(servers)) if servers else found
 
     def candidates(self, name: str) -> list[str]:
-        """Return the full names that may be meant by a name, in the order in which they are tried."""
+        """Return the possible full names of a name, in the order in which they are tried."""
         if name.endswith("."):
             return [name.rstrip(".")]
         inside = [f"{name}.{domain}" for domain in self.search if domain]
@@ -97,14 +100,14 @@ def listed_addresses(name: str, path: Path) -> frozenset[str]:
 
     Args:
         name: A host name.
-        path: The file. One that cannot be read is as an empty one.
+        path: The file. One that cannot be read counts as empty.
 
     Returns:
         Its IP addresses; empty if it is not there. ``localhost`` always has some (RFC 6761, section 6.3).
     """
     plain = name.rstrip(".").lower()
     found: list[str] = []
-    with suppress(UnicodeError):  # no name that a file or a server could have
+    with suppress(UnicodeError):  # not a valid name
         found = hosts.searchFileForAll(FilePath(str(path)), dns.domainString(plain))
     if not found and (plain == "localhost" or plain.endswith(".localhost")):
         return _LOOPBACK
@@ -112,7 +115,7 @@ def listed_addresses(name: str, path: Path) -> frozenset[str]:
 
 
 def has_route(host: str) -> bool:
-    """Return whether this machine knows a way to an IP address. Nothing is sent."""
+    """Return whether this machine has a route to an IP address. Nothing is sent."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         with socket.socket(family, socket.SOCK_DGRAM) as probe:
@@ -127,9 +130,8 @@ class HostAnswer:
     """The addresses of a host; there is at least one.
 
     Attributes:
-        addresses: IP addresses by type of record, ``dns.A`` and ``dns.AAAA``. One for which there was no answer is
-            not there.
-        ttl: Seconds for which that holds.
+        addresses: IP addresses by type of record, ``dns.A`` and ``dns.AAAA``. A type without an answer is missing.
+        ttl: Seconds for which they are valid.
         trouble: Why there was no answer for one of the types; empty if there was.
     """
 
@@ -139,8 +141,8 @@ class HostAnswer:
 
 
 @attrs.frozen
-class Service:
-    """One SRV record. The target has no final dot; it is empty where the service is decidedly not available."""
+class ServiceRecord:
+    """One SRV record. The target has no final dot; it is empty if the record says that the service is not available."""
 
     priority: int
     weight: int
@@ -150,9 +152,9 @@ class Service:
 
 @attrs.frozen
 class ServiceAnswer:
-    """The SRV records of a service, at least one, and the seconds for which they hold."""
+    """The SRV records of a service, at least one, and the seconds for which they are valid."""
 
-    services: Sequence[Service]
+    services: Sequence[ServiceRecord]
     ttl: float
 
 
@@ -165,19 +167,19 @@ class _Records:
 class Lookup:
     """Looks names up, in ``/etc/hosts`` and with the name servers of ``/etc/resolv.conf``.
 
-    Both files are read for each look-up, so that what is changed there counts.
+    Both files are read for each look-up, so that changes take effect.
 
     Args:
-        reactor: Sends, receives and tells the time.
-        servers: Name servers to ask instead of those of the file.
-        resolv_conf: The file that names the servers.
-        hosts: The file that is looked into first.
+        reactor: Sends, receives and has the time.
+        servers: Name servers in place of those of the file.
+        resolv_conf: The file with the servers.
+        hosts: The file that is searched first.
     """
 
     def __init__(
         self,
         reactor: Any,
-        servers: Sequence[Place] = (),
+        servers: Sequence[ServerAddress] = (),
         resolv_conf: Path = Path("/etc/resolv.conf"),
         hosts: Path = Path("/etc/hosts"),
     ) -> None:
@@ -219,7 +221,7 @@ class Lookup:
         answered, _ = await self._search(name, (dns.SRV,))
         records = answered[dns.SRV]
         services = [
-            Service(it.priority, it.weight, it.port, _shown(it.target.name))
+            ServiceRecord(it.priority, it.weight, it.port, _shown(it.target.name))
             for it in records.payloads
         ]
         return ServiceAnswer(services, records.ttl)
@@ -227,10 +229,10 @@ class Lookup:
     async def _search(
         self, name: str, record_types: Sequence[int]
     ) -> tuple[dict[int, _Records], list[LookupFailedError]]:
-        """Return the records of the first of the names that may be meant and has any, and what could not be had.
+        """Return the records of the first candidate of a name that has any, and the failures of its other types.
 
-        As in the C library, a domain whose servers fail does not keep a name from being found in the next one; but
-        where nobody answers at all, there is no use in asking for more names.
+        As in the C library, after a failure of a domain's servers the next domain is tried; but if no server answers
+        at all, no more names are.
         """
         configuration = ResolvConf.read(self._resolv_conf)
         servers = self._servers or [(server, _PORT) for server in configuration.servers]
@@ -246,16 +248,16 @@ class Lookup:
                     raise trouble
             failures += troubles
         if failures:
-            # It may be there, where the servers have failed.
+            # The name may exist in a domain whose servers have failed.
             raise failures[0]
-        wanted = "SRV record" if dns.SRV in record_types else "address"
-        raise LookupFailedError(f"there is no such name, or it has no {wanted}")
+        missing = "SRV record" if dns.SRV in record_types else "address"
+        raise LookupFailedError(f"there is no such name, or it has no {missing}")
 
     async def _ask_all(
-        self, servers: Sequence[Place], name: str, record_types: Sequence[int]
+        self, servers: Sequence[ServerAddress], name: str, record_types: Sequence[int]
     ) -> dict[int, _Records | LookupFailedError]:
-        """Ask for several types at once. When one has records, the others have but little time left."""
-        asking = [Deferred.fromCoroutine(self._ask(servers, name, kind)) for kind in record_types]
+        """Query several types at once. After one has records, the others have little time left."""
+        queries = [Deferred.fromCoroutine(self._ask(servers, name, kind)) for kind in record_types]
         graces: list[IDelayedCall] = []
 
         def begin_grace(records: _Records) -> _Records:
@@ -264,7 +266,7 @@ class Lookup:
             return records
 
         def give_up() -> None:
-            for one in asking:
+            for one in queries:
                 one.cancel()
 
         def cancelled(failure: Failure) -> Failure:
@@ -273,43 +275,43 @@ class Lookup:
                 raise LookupFailedError("there is no answer for one of the address families")
             return failure
 
-        for one in asking:
+        for one in queries:
             one.addCallbacks(begin_grace, cancelled)
         try:
-            settled = await all_settled(asking)
+            settled = await all_settled(queries)
         finally:
             for grace in graces:
                 if grace.active():
                     grace.cancel()
         return dict(zip(record_types, settled, strict=True))
 
-    async def _ask(self, servers: Sequence[Place], name: str, kind: int) -> _Records:
+    async def _ask(self, servers: Sequence[ServerAddress], name: str, kind: int) -> _Records:
         try:
-            wanted = dns.domainString(name).lower()
+            alias = dns.domainString(name).lower()
         except UnicodeError as error:
             raise LookupFailedError(f"{name!r} cannot be a name: {error}") from None
         ttl = math.inf
-        for _ in range(_MOST_QUESTIONS):
-            message = await self._name_servers.ask(servers, wanted, kind)
-            found = _follow(message.answers, wanted, kind)
+        for _ in range(_MOST_QUERIES):
+            message = await self._name_servers.ask(servers, alias, kind)
+            found = _follow(message.answers, alias, kind)
             ttl = min(ttl, found.ttl)
-            if found.payloads or found.name == wanted or message.rCode != dns.OK:
+            if found.payloads or found.name == alias or message.rCode != dns.OK:
                 return _Records(found.payloads, ttl)
-            wanted = found.name
+            alias = found.name
         raise LookupFailedError("its CNAME records form a loop or too long a chain")
 
 
 def _shown(name: bytes) -> str:
-    """Return a name as text. What no host name has is escaped, so that it can neither be looked up nor spoil the log."""
+    """Return a name as text. Invalid characters are escaped, so that it can neither be looked up nor spoil the log."""
     text = name.decode("latin-1")
     return text if text.isascii() and text.isprintable() else ascii(text)[1:-1]
 
 
 async def all_settled(waited: Iterable[Deferred[T]]) -> list[T | LookupFailedError]:
-    """Wait for look-ups until the last is over, and give what each has found, or why it has not.
+    """Wait until all look-ups have ended, and return their results or failures.
 
     Raises:
-        CancelledError: Nobody waits any more.
+        CancelledError: The caller has cancelled it.
     """
     results: list[tuple[bool, Any]] = await DeferredList([*waited], consumeErrors=True)
     for succeeded, result in results:
@@ -334,7 +336,7 @@ def _follow(answers: Sequence[dns.RRHeader], name: bytes, kind: int) -> _Followe
         if it.type == kind:
             records[it.name.name.lower()].append(it)
     ttl = math.inf
-    # Each alias is followed once, so that a circle has an end.
+    # Each alias is followed once, so that a loop ends.
     while name not in records and name in aliases:
         alias = aliases.pop(name)
         ttl = min(ttl, alias.ttl)

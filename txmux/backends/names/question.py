@@ -1,4 +1,4 @@
-"""Replay name servers: one question over UDP, and again over TCP if its answer is too long.
+"""Queries to name servers: one over UDP, and again over TCP if its answer is too long.
 
 The messages are those of RFC 1035, section 4, with the size of UDP messages that RFC 6891 (EDNS) negotiates.
 """
@@ -29,14 +29,14 @@ if TYPE_CHECKING:
 
     from twisted.python.failure import Failure
 
-Place = tuple[str, int]
+ServerAddress = tuple[str, int]
 """The IP address and the port of a name server."""
 
 _PATIENCE = (1.0, 3.0)
-"""Seconds that each server has for its answer, when it is asked for the first and for the second time."""
+"""Seconds that each server has for its answer, in the first round and in the second."""
 
 _MOST_AT_ONCE = 64
-"""Questions that are open at the same time; each has a socket."""
+"""Queries that are open at the same time; each has a socket."""
 
 _UDP_SIZE = 1232
 """Bytes of the longest answer over UDP: what passes every network without fragments (DNS flag day 2020)."""
@@ -58,36 +58,35 @@ class LookupFailedError(MuxError):
 
 
 class ServerFailureError(LookupFailedError):
-    """A name server has answered that it failed for this name (SERVFAIL and its like), and none has the answer."""
+    """A name server has failed for this name (SERVFAIL and the like), and no other has an answer."""
 
 
-class _NoAnswerError(Exception):
-    """A server cannot answer."""
+class _QueryError(Exception):
+    """A server has no answer."""
 
 
-class _FailureAnswerError(_NoAnswerError):
-    """It has answered with a response code that says nothing of the name."""
+class _FailureAnswerError(_QueryError):
+    """It has answered with a response code that says nothing about the name."""
 
 
-class _TooLateError(_NoAnswerError):
-    """It has not answered, but may do so when it is asked again."""
+class _QueryTimeoutError(_QueryError):
+    """It has not answered, but may do so in the next round."""
 
 
-class _Answer(dns.Message):
-    # An answer of 64 KiB has up to 4,000 records, and each may point to where a name is.
+class _Response(dns.Message):
+    # An answer of 64 KiB has up to 4,000 records, each of which may have a pointer.
     maxCompressionPointers = 20_000
 
 
 @attrs.frozen
-class _Question:
-    """One question to one server.
+class _Query:
+    """One query to one server.
 
     Attributes:
         name: The name, in lower case and without the final dot.
         kind: The type of the records.
-        edns: Whether it tells the server how long an answer over UDP may be. Some old servers, and some firewalls,
-            do not let such a question through.
-        number: What tells its answer from others.
+        edns: Whether it has the longest size of an answer over UDP. Some old servers and firewalls drop such queries.
+        number: Identifies its answer.
     """
 
     name: bytes
@@ -96,51 +95,50 @@ class _Question:
     number: int = attrs.field(factory=lambda: secrets.randbelow(1 << 16))
 
     def encoded(self) -> bytes:
-        """Return the bytes of it, without a length."""
         message = dns.Message(self.number, recDes=1)
         message.addQuery(self.name, self.kind)
         if self.edns:
             # The OPT pseudo-record of RFC 6891, section 6.1.2: its class is the size.
-            nothing = dns.UnknownRecord(b"")
-            message.additional = [dns.RRHeader(b"", dns.OPT, _UDP_SIZE, 0, nothing)]
+            empty = dns.UnknownRecord(b"")
+            message.additional = [dns.RRHeader(b"", dns.OPT, _UDP_SIZE, 0, empty)]
         return message.toStr()
 
     def answer(self, data: bytes) -> dns.Message | None:
-        """Read what has come; ``None`` if it is not an answer to this."""
-        message = _Answer()
+        """Read an answer; ``None`` if it is not one to this query."""
+        message = _Response()
         try:
             message.fromStr(data)
         except Exception:  # noqa: BLE001 - each type of record has a decoder, and each its own errors
             return None
         if message.id != self.number or not message.answer:
             return None
-        asked = [(query.name.name.lower(), query.type) for query in message.queries]
-        # A server that could not read the question may not repeat it.
-        if asked == [(self.name, self.kind)] or (not asked and message.rCode != dns.OK):
+        queries = [(query.name.name.lower(), query.type) for query in message.queries]
+        # A server that could not read the query may not repeat it.
+        if queries == [(self.name, self.kind)] or (not queries and message.rCode != dns.OK):
             return message
         return None
 
 
 @implementer(IReadDescriptor)
-class _Datagrams:
-    """A question over UDP. Twisted's own UDP port would write two lines into the log for each.
+class _UdpQuery:
+    """A query over UDP. Twisted's own UDP port would write two lines into the log for each.
 
-    The socket is connected: only the server's datagrams come in, and a port without a server is known at once.
+    The socket is connected: it gets only the server's datagrams, and an error at once if the port has no server.
 
     Raises:
         OSError: No datagram can be sent there.
     """
 
-    def __init__(self, reactor: Any, address: Place, question: _Question) -> None:
+    def __init__(self, reactor: Any, address: ServerAddress, query: _Query) -> None:
         self.answer: Deferred[dns.Message] = Deferred()
         self._reactor = reactor
-        self._question = question
+        self._question = query
         family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         self._socket = socket.socket(family, socket.SOCK_DGRAM)
         try:
             self._socket.setblocking(False)  # noqa: FBT003 - its only way
             self._socket.connect(address)
-            self._socket.send(question.encoded())
+            self._socket.send(query.encoded())
         except OSError:
             self._socket.close()
             raise
@@ -170,20 +168,20 @@ class _Datagrams:
 
     def _fail(self, number: int | None) -> None:
         self.close()
-        self.answer.errback(_NoAnswerError(os.strerror(number or errno.ECONNREFUSED)))
+        self.answer.errback(_QueryError(os.strerror(number or errno.ECONNREFUSED)))
 
     def close(self) -> None:
         self._reactor.removeReader(self)
         self._socket.close()
 
 
-class _Stream(Int16StringReceiver):
-    """A question over TCP."""
+class _TcpQuery(Int16StringReceiver):
+    """A query over TCP."""
 
-    def __init__(self, question: _Question) -> None:
+    def __init__(self, query: _Query) -> None:
         self.answer: Deferred[dns.Message] = Deferred()
-        self.gone: Deferred[None] = Deferred()
-        self._question = question
+        self.closed: Deferred[None] = Deferred()
+        self._question = query
 
     def connectionMade(self) -> None:
         self.sendString(self._question.encoded())
@@ -195,42 +193,42 @@ class _Stream(Int16StringReceiver):
 
     def connectionLost(self, reason: Failure | None = None) -> None:  # noqa: ARG002 - the interface's
         if not self.answer.called:
-            self.answer.errback(_NoAnswerError("has closed the connection"))
-        self.gone.callback(None)
+            self.answer.errback(_QueryError("has closed the connection"))
+        self.closed.callback(None)
 
 
-class _StreamFactory(Factory):
-    noisy = False  # else it would be in the log, each time
+class _TcpQueryFactory(Factory):
+    noisy = False  # or each query would be in the log
 
-    def __init__(self, stream: _Stream) -> None:
-        self._stream = stream
+    def __init__(self, stream: _TcpQuery) -> None:
+        self._query = stream
 
-    def buildProtocol(self, addr: object) -> _Stream:  # noqa: ARG002 - the interface's
-        return self._stream
+    def buildProtocol(self, addr: object) -> _TcpQuery:  # noqa: ARG002 - the interface's
+        return self._query
 
 
 class NameServers:
-    """Asks one name server after the other.
+    """Queries one name server after another.
 
     Args:
-        reactor: Sends, receives and tells the time.
+        reactor: Sends, receives and has the time.
     """
 
     def __init__(self, reactor: Any) -> None:
         self._reactor = reactor
         self._turns = DeferredSemaphore(_MOST_AT_ONCE)
 
-    async def ask(self, servers: Sequence[Place], name: bytes, kind: int) -> dns.Message:
-        """Ask until there is an answer: the records, or that there are none.
+    async def ask(self, servers: Sequence[ServerAddress], name: bytes, kind: int) -> dns.Message:
+        """Query servers until one answers with records, or that there are none.
 
         Args:
-            servers: The name servers, in the order in which they are asked.
+            servers: The name servers, in this order.
             name: The name, in lower case and without the final dot.
             kind: The type of the records.
 
         Raises:
-            ServerFailureError: No server has an answer, and at least one has said so.
-            LookupFailedError: No server has an answer. It tells why the last one has none.
+            ServerFailureError: No server has an answer, and at least one has reported a failure.
+            LookupFailedError: No server has an answer; the message says why the last one has none.
         """
         left = list(servers)
         why = "there is no name server"
@@ -238,10 +236,10 @@ class NameServers:
         for seconds in _PATIENCE:
             is_first = seconds == _PATIENCE[0]
             for address in tuple(left):
-                answer = await self._try(address, _Question(name, kind, is_first), seconds)
+                answer = await self._try(address, _Query(name, kind, is_first), seconds)
                 if isinstance(answer, dns.Message):
                     return answer
-                if not isinstance(answer, _TooLateError):
+                if not isinstance(answer, _QueryTimeoutError):
                     left.remove(address)
                 if isinstance(answer, _FailureAnswerError):
                     problem = ServerFailureError
@@ -249,53 +247,53 @@ class NameServers:
         raise problem(why)
 
     async def _try(
-        self, address: Place, question: _Question, seconds: float
+        self, address: ServerAddress, query: _Query, seconds: float
     ) -> dns.Message | Exception:
         try:
             async with self._turns:
-                return await self._ask_one(address, question, seconds)
+                return await self._ask_one(address, query, seconds)
         except defer.TimeoutError:
-            return _TooLateError(f"no answer within {seconds:g} s")
-        except (_NoAnswerError, ConnectError, OSError) as error:
+            return _QueryTimeoutError(f"no answer within {seconds:g} s")
+        except (_QueryError, ConnectError, OSError) as error:
             return error
 
-    async def _ask_one(self, address: Place, question: _Question, seconds: float) -> dns.Message:
-        message = await self._within(seconds, self._over_udp(address, question))
+    async def _ask_one(self, address: ServerAddress, query: _Query, seconds: float) -> dns.Message:
+        message = await self._within(seconds, self._over_udp(address, query))
         if message.trunc:
-            message = await self._within(_PATIENCE[-1], self._over_tcp(address, question))
+            message = await self._within(_PATIENCE[-1], self._over_tcp(address, query))
         code = _response_code(message)
         if code in {dns.OK, dns.ENAME}:
             return message
-        if question.edns and code in _WITHOUT_EDNS:
-            return await self._ask_one(address, attrs.evolve(question, edns=False), seconds)
+        if query.edns and code in _WITHOUT_EDNS:
+            return await self._ask_one(address, attrs.evolve(query, edns=False), seconds)
         raise _FailureAnswerError(_FAILURES.get(code, f"response code {code}"))
 
     def _within(
-        self, seconds: float, asking: Coroutine[Any, Any, dns.Message]
+        self, seconds: float, query: Coroutine[Any, Any, dns.Message]
     ) -> Deferred[dns.Message]:
-        return Deferred.fromCoroutine(asking).addTimeout(seconds, self._reactor)
+        return Deferred.fromCoroutine(query).addTimeout(seconds, self._reactor)
 
-    async def _over_udp(self, address: Place, question: _Question) -> dns.Message:
-        datagrams = _Datagrams(self._reactor, address, question)
+    async def _over_udp(self, address: ServerAddress, query: _Query) -> dns.Message:
+        datagrams = _UdpQuery(self._reactor, address, query)
         try:
             return await datagrams.answer
         except CancelledError:
             datagrams.close()
             raise
 
-    async def _over_tcp(self, address: Place, question: _Question) -> dns.Message:
-        stream = _Stream(question)
+    async def _over_tcp(self, address: ServerAddress, query: _Query) -> dns.Message:
+        stream = _TcpQuery(query)
         try:
-            await TCP4ClientEndpoint(self._reactor, *address).connect(_StreamFactory(stream))
+            await TCP4ClientEndpoint(self._reactor, *address).connect(_TcpQueryFactory(stream))
         except ConnectingCancelledError:
             raise CancelledError from None
         try:
             return await stream.answer
         finally:
-            # The answer is there, so the server need not be told politely.
+            # After the answer the server needs no clean end.
             transport: Any = stream.transport
             transport.abortConnection()
-            await stream.gone
+            await stream.closed
 
 
 def _response_code(message: dns.Message) -> int:

@@ -1,4 +1,4 @@
-"""Names of servers: looked up in the background by one process for all, so that no connection waits for it."""
+"""Looks up servers' names in the background, in one process for all, so that no connection waits for it."""
 
 from __future__ import annotations
 
@@ -21,31 +21,31 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IDelayedCall
     from twisted.python.failure import Failure
 
-    from txmux.backends.names.addresses import Found
+    from txmux.backends.names.addresses import FoundAddresses
     from txmux.backends.names.lookup import Lookup
-    from txmux.backends.names.question import Place
+    from txmux.backends.names.question import ServerAddress
     from txmux.backends.pool.pool import BackendPool
     from txmux.rules.model import Backend, Resolve, Server
 
 _Addresses = tuple[ResolvedAddress, ...]
 
 _SHORTEST = 1.0
-"""Seconds between two look-ups of a name, at least."""
+"""The shortest time between two look-ups of a name, in seconds."""
 
 
-class Names:
+class NameResolver:
     """Keeps the members of pools up to date with the addresses of their servers' names, and with the services of Consul.
 
     A name is looked up again when its answer is out of date, at the earliest after 1 s and at the latest after the
-    backend's ``resolve``. When that fails, what was known stays for as long as its ``keep`` says, and the next attempt
+    backend's ``resolve``. After a failure the known addresses stay for the time of its ``keep``, and the next attempt
     comes after 1, 2, 4, … seconds, up to ``resolve``. Pools whose servers have the same name share its look-ups. A
-    service of Consul is as a name whose look-up waits for a change.
+    service of Consul is like a name whose look-up waits for a change.
 
     Args:
-        reactor: Sends, receives and tells the time.
-        lookup: Looks names up where the rules name no name servers; as the system is configured, if not given.
-        asking: Whether names are looked up here; otherwise `take` is told of what another process finds.
-        publish: Is given what has changed, for `take` in other processes.
+        reactor: Sends, receives and has the time.
+        lookup: Looks names up where the rules name no name servers; by the system's configuration, if not given.
+        is_active: Whether names are looked up here; otherwise `take` gets the results of another process.
+        publish: Called with changes, for `take` in other processes.
     """
 
     def __init__(
@@ -53,15 +53,17 @@ class Names:
         reactor: Any,
         lookup: Lookup | None = None,
         *,
-        asking: bool = True,
+        is_active: bool = True,
         publish: Callable[[dict[str, Any]], object] = lambda _: None,
     ) -> None:
         self._reactor = reactor
-        self._asking = asking
+        self._is_active = is_active
         self._publish = publish
-        self._lookups: dict[tuple[Place, ...], Lookup] = {} if lookup is None else {(): lookup}
-        self._asked: dict[str, _Name] = {}
-        # Those of a plain name have no port: each server has its own.
+        self._lookups: dict[tuple[ServerAddress, ...], Lookup] = (
+            {} if lookup is None else {(): lookup}
+        )
+        self._names: dict[str, _LookedUpName] = {}
+        # Addresses of a plain name have no port: each server has its own.
         self._known: dict[str, _Addresses] = {}
         self._users: dict[str, dict[tuple[BackendPool, Server], None]] = {}
         self._unanswered: set[str] = set()
@@ -73,41 +75,41 @@ class Names:
         return len(self._unanswered)
 
     def prepare(self, backend: Backend) -> None:
-        """Look up the names of a backend's servers from now on, though no pool has them yet."""
+        """Start to look up the names of a backend's servers, before a pool has them."""
         for key, server in _names_of(backend):
-            if self._asking and key not in self._asked:
-                self._begin(key, server, backend)
+            if self._is_active and key not in self._names:
+                self._start_name(key, server, backend)
 
     def watch(self, pool: BackendPool) -> None:
-        """Look up the names of a pool's servers, from now on."""
+        """Keep a pool up to date from now on."""
         self.prepare(pool.backend)
         for key, server in _names_of(pool.backend):
             if key not in self._known:
                 self._unanswered.add(key)
             self._users.setdefault(key, {})[pool, server] = None
-            _give(pool, server, self._known.get(key, ()))
+            _set_members(pool, server, self._known.get(key, ()))
 
     def forget(self, pool: BackendPool) -> None:
-        """Leave a pool as it is, and look up no more what nobody else asks for."""
+        """Stop updating a pool, and stop the look-ups that no other pool needs."""
         for key, server in _names_of(pool.backend):
             users = self._users.get(key, {})
             users.pop((pool, server), None)
             if not users:
                 self._users.pop(key, None)
                 self._answered(key)
-                if key in self._asked:
+                if key in self._names:
                     self._known.pop(key, None)
                     self._publish({key: None})
-                    ending = self._asked.pop(key).stop()
+                    ending = self._names.pop(key).stop()
                     self._ending.append(ending)
-                    ending.addCallback(partial(self._ended, ending))
+                    ending.addCallback(partial(self._lookup_ended, ending))
 
-    def _ended(self, ending: Deferred[None], _: None) -> None:
+    def _lookup_ended(self, ending: Deferred[None], _: None) -> None:
         self._ending.remove(ending)
 
-    def _begin(self, key: str, server: Server, backend: Backend) -> None:
-        # The same name may be looked up otherwise now: what was found goes on until there is an answer.
-        before = next((one for one in self._asked.values() if one.is_of(server)), None)
+    def _start_name(self, key: str, server: Server, backend: Backend) -> None:
+        # The name may have been looked up with other settings: its addresses stay until there is an answer.
+        before = next((one for one in self._names.values() if one.is_name_of(server)), None)
         if before is not None and before.addresses:
             self._known.setdefault(key, before.addresses)
         if key in self._known:
@@ -116,14 +118,14 @@ class Names:
             self._unanswered.add(key)
         finder = self._finder(server, backend)
         known, found = self._known.get(key, ()), partial(self._found, key)
-        name = _Name(self._reactor, finder, server, backend.resolve, known, found)
+        name = _LookedUpName(self._reactor, finder, server, backend.resolve, known, found)
         if before is not None:
             name.found_at = before.found_at
-        self._asked[key] = name
-        name.begin()
+        self._names[key] = name
+        name.start_lookup()
 
     def _finder(self, server: Server, backend: Backend) -> Finder:
-        # One process needs all that, and others do not.
+        # Only one process needs these.
         from txmux.backends.names.addresses import AddressFinder  # noqa: PLC0415
         from txmux.backends.names.lookup import Lookup  # noqa: PLC0415
 
@@ -147,7 +149,7 @@ class Names:
         try:
             if addresses != before:
                 for pool, server in [*self._users.get(key, ())]:
-                    _give(pool, server, addresses)
+                    _set_members(pool, server, addresses)
         finally:
             self._answered(key)
 
@@ -159,11 +161,11 @@ class Names:
                 one.callback(None)
 
     def as_json(self) -> dict[str, Any]:
-        """Return what is known of the names that are looked up here, as values of JSON."""
-        return {key: _as_json(self._known[key]) for key in self._asked if key in self._known}
+        """Return the addresses of the names that are looked up here, as values of JSON."""
+        return {key: _as_json(self._known[key]) for key in self._names if key in self._known}
 
     def stale(self) -> dict[tuple[str, str], tuple[float | None, str]]:
-        """Report which servers the names cannot be found now.
+        """Return the servers whose names cannot be found now.
 
         Returns:
             By the backend's name and the server's text: for how many seconds its addresses have not been confirmed, ``None``
@@ -171,18 +173,18 @@ class Names:
         """
         return {
             (pool.backend.name, server.text): name.stale()
-            for key, name in self._asked.items()
+            for key, name in self._names.items()
             if name.why
             for pool, server in self._users.get(key, ())
         }
 
     def take(self, names: Mapping[str, Any]) -> None:
-        """Take in what another process has found, but for names that are looked up here by now.
+        """Apply the results of another process, except for names that are looked up here by now.
 
         Args:
-            names: As `as_json` gives it; ``None`` for a name that is looked up no more.
+            names: As `as_json` returns it; ``None`` for a name that is not looked up now.
         """
-        for key in names.keys() - self._asked.keys():
+        for key in names.keys() - self._names.keys():
             if names[key] is None:
                 self._known.pop(key, None)
                 continue
@@ -193,10 +195,10 @@ class Names:
             self._set(key, addresses)
 
     def first_answer(self, seconds: float = 2.0) -> Deferred[None]:
-        """Wait until every name has been looked up once, whether it was found or not.
+        """Wait until every name has been looked up once, found or not.
 
         Args:
-            seconds: The longest time that is waited.
+            seconds: The longest wait.
         """
         answered: Deferred[None] = Deferred()
         if self._unanswered:
@@ -206,46 +208,46 @@ class Names:
         return answered.addTimeout(seconds, self._reactor, lambda _failure, _seconds: None)
 
     async def stop(self) -> None:
-        """Look nothing up any more. Then no timer and no socket is left. What another process has told stays known."""
-        asked = self._asked
-        self._asked = {}
-        for key in asked:
+        """Stop all look-ups, so that no timer and no socket is left. The results of another process stay."""
+        names = self._names
+        self._names = {}
+        for key in names:
             self._known.pop(key, None)
         self._users.clear()
         self._answered(*self._unanswered)
-        await DeferredList([*self._ending, *(one.stop() for one in asked.values())])
+        await DeferredList([*self._ending, *(one.stop() for one in names.values())])
 
 
 class Finder(Protocol):
     """Finds the addresses of one name or service."""
 
-    async def find(self) -> Found:
-        """Find them.
+    async def find(self) -> FoundAddresses:
+        """Look them up.
 
         Raises:
             LookupFailedError: They cannot be found.
         """
 
     def spread(self) -> float:
-        """Return how many times as long to wait after a failure, so that not all ask again in the same moment."""
+        """Return by how much to lengthen the wait after a failure, so that retries do not come at the same moment."""
 
 
-class _State(enum.Enum):
+class _Outcome(enum.Enum):
     FOUND = enum.auto()
     IN_PART = enum.auto()
     FAILED = enum.auto()
 
 
-class _Name:
-    """One name that is looked up.
+class _LookedUpName:
+    """One name that is looked up repeatedly.
 
     Args:
-        addresses: What is known already.
-        on_end: Is given the addresses at the end of each look-up, be they other ones or not.
+        addresses: Known ones.
+        on_end: Called with the addresses after each look-up, even if they have not changed.
 
     Attributes:
-        addresses: What is known.
-        found_at: When they were found last, in the reactor's seconds; ``None`` if there never were any.
+        addresses: The known ones.
+        found_at: When they were last found, in the reactor's seconds; ``None`` if there never were any.
         why: Why they cannot be found now, or why there are none; empty if there are.
     """
 
@@ -271,14 +273,14 @@ class _Name:
         self._due: IDelayedCall | None = None
         self._finding: Deferred[Any]
         self._failures = 0
-        self._state = _State.FOUND
+        self._state = _Outcome.FOUND
         self._reasons = OutageReasons()
-        # Those of another process are taken for as good as new.
+        # Addresses from another process count as new.
         self.found_at: float | None = reactor.seconds() if addresses else None
         self.why = ""
 
-    def is_of(self, server: Server) -> bool:
-        """Return whether it is the name of a server, however it is looked up."""
+    def is_name_of(self, server: Server) -> bool:
+        """Return whether it is the name of a server, with any settings of the look-up."""
         own = self._server
         return (own.kind, own.host.lower(), own.consul) == (
             server.kind,
@@ -287,20 +289,19 @@ class _Name:
         )
 
     def stale(self) -> tuple[float | None, str]:
-        """Return for how long nothing has been found, and why; ``None`` is the age of addresses that are known not to exist."""
+        """Return the seconds since it was last found, and why it is not now; ``None`` if it is known to have no address."""
         return self._age() if self._failures else None, self.why
 
     def _age(self) -> float | None:
         return None if self.found_at is None else self._reactor.seconds() - self.found_at
 
-    def begin(self) -> None:
-        """Look it up now, and again from time to time."""
+    def start_lookup(self) -> None:
+        """Look it up now, and later again."""
         self._due = None
         self._finding = finding = Deferred.fromCoroutine(self._finder.find())
         finding.addCallback(self._found).addErrback(self._failed).addCallback(self._wait)
 
     def stop(self) -> Deferred[None]:
-        """Look it up no more."""
         self._stopped = True
         if self._due is not None:
             self._due.cancel()
@@ -309,9 +310,9 @@ class _Name:
 
     def _wait(self, seconds: float) -> None:
         if not self._stopped:
-            self._due = self._reactor.callLater(seconds, self.begin)
+            self._due = self._reactor.callLater(seconds, self.start_lookup)
 
-    def _found(self, found: Found) -> float:
+    def _found(self, found: FoundAddresses) -> float:
         if found.addresses != self.addresses:
             self.addresses = found.addresses
             self._log.debug(
@@ -323,18 +324,18 @@ class _Name:
         self._failures = 0
         self.found_at = self._reactor.seconds()
         self.why = "" if self.addresses else found.trouble
-        self._note(_State.IN_PART if found.trouble else _State.FOUND, found.trouble)
+        self._log_change(_Outcome.IN_PART if found.trouble else _Outcome.FOUND, found.trouble)
         return self._bounded(found.ttl)
 
     def _failed(self, failure: Failure) -> float:
         if failure.check(CancelledError):
             return 0.0
-        # Whatever else it is, the name is looked up again.
+        # After any other error the name is looked up again.
         if not failure.check(MuxError) and not self._failures:
             self._log.failure("looking up {name} went wrong", failure, name=self._label)
         self.why = why = failure.getErrorMessage()
-        self._note(
-            _State.FAILED,
+        self._log_change(
+            _Outcome.FAILED,
             f"cannot find the addresses of {self._label}, {self._keeps()}; {why}",
             why,
         )
@@ -343,7 +344,7 @@ class _Name:
         return self._bounded(2 ** min(self._failures - 1, 30)) * self._finder.spread()
 
     def _keeps(self) -> str:
-        """Part with addresses that are too old, and tell what there is."""
+        """Remove addresses that are too old, and return which are left, in words."""
         age = self._age()
         if self.addresses and age is not None and age >= self._resolve.keep:
             self.addresses = ()
@@ -356,7 +357,7 @@ class _Name:
     def _bounded(self, seconds: float) -> float:
         return max(_SHORTEST, min(seconds, self._resolve.interval))
 
-    def _note(self, state: _State, trouble: str, why: str = "") -> None:
+    def _log_change(self, state: _Outcome, trouble: str, why: str = "") -> None:
         """Log a change, and each new reason once."""
         is_new = state is not self._state
         if is_new:
@@ -371,15 +372,15 @@ class _Name:
 
 
 def _names_of(backend: Backend) -> Iterator[tuple[str, Server]]:
-    """Yield the servers that have a name, each with what is the same for all that share its look-ups, in each process that has these rules."""
+    """Yield the servers that have a name, each with the key of its look-ups, which is the same in each process with these rules."""
     for server in backend.servers:
         if is_name(server):
-            asked = (server.consul, backend.consul, backend.consul_token) if server.consul else ()
-            key = (server.kind, server.host.lower(), backend.resolve, backend.resolvers, *asked)
+            consul = (server.consul, backend.consul, backend.consul_token) if server.consul else ()
+            key = (server.kind, server.host.lower(), backend.resolve, backend.resolvers, *consul)
             yield repr(key), server
 
 
-def _give(pool: BackendPool, server: Server, addresses: _Addresses) -> None:
+def _set_members(pool: BackendPool, server: Server, addresses: _Addresses) -> None:
     if server.kind in {"tcp", "udp"}:
         addresses = tuple(attrs.evolve(address, port=server.port) for address in addresses)
     pool.set_addresses(server, addresses)

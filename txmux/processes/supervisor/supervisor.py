@@ -14,7 +14,7 @@ from twisted.internet.defer import Deferred, DeferredList, gatherResults, succee
 from twisted.logger import Logger
 
 from txmux.access.bans import rows_of
-from txmux.backends.names.resolve import Names
+from txmux.backends.names.resolve import NameResolver
 from txmux.backends.upstreams import Upstreams
 from txmux.control.overrides import ServiceState
 from txmux.errors import MuxError
@@ -126,7 +126,9 @@ class Supervisor:
         self._deadline: IDelayedCall | None = None
         runtime = IORuntime(reactor, rules.settings.relay)
         column = counters.column(OWN)
-        self._names = Names(reactor, publish=lambda names: self.pool.tell("names", names=names))
+        self._names = NameResolver(
+            reactor, publish=lambda names: self.pool.tell("names", names=names)
+        )
         upstreams = Upstreams(
             reactor,
             runtime.clock,

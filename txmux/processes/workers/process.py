@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger, globalLogBeginner
 
-from txmux.backends.names.resolve import Names
+from txmux.backends.names.resolve import NameResolver
 from txmux.control.worker_answers import WorkerAnswers
 from txmux.errors import MuxError
 from txmux.files import use_helper
@@ -82,7 +82,7 @@ class WorkerProcess:
         self._transfer: ConnectionTransfer | None = None
         self._limits: SharedLimits | None = None
         self._column = ProcessCounters()
-        self._names = Names(reactor, asking=False)
+        self._names = NameResolver(reactor, is_active=False)
         self._prepared: tuple[PreparedServing, Sequence[socket.socket]] | None = None
         self._stopping = self._drained = False
         self.status = 0
