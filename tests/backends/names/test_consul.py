@@ -93,7 +93,7 @@ class ConsulCase(TestCase):
     def due(self) -> list[Any]:
         """Give the calls that ask again."""
         calls: Any = self.time.clock.getDelayedCalls()
-        return [call for call in calls if "begin" in str(call.func)]
+        return [call for call in calls if "start_lookup" in str(call.func)]
 
     def said(self, *levels: str) -> list[str]:
         """Give what has been logged since the last time."""
