@@ -42,48 +42,6 @@ _OF_CHECKER = {ServerState.DOWN, ServerState.DRAIN, ServerState.MAINTENANCE}
 _log = Logger()
 
 
-class ServerReports:
-    """Reports changes of one backend's servers: in the log, and as events.
-
-    Args:
-        backend: Its name.
-        publish: Gets the events, except those that another process reports.
-        checking: Whether its servers are checked in this process.
-    """
-
-    def __init__(
-        self, backend: str, publish: Callable[[dict[str, Any]], object], *, checking: bool
-    ) -> None:
-        self._publish = publish
-        self._backend = backend
-        self._checking = checking
-
-    def state_changed(self, member: Member, before: ServerState) -> None:
-        """Report a change, but not each attempt to let a server back in, nor what another process reports."""
-        now = member.state
-        quiet = {before, now} == {ServerState.EJECTED, ServerState.PROBING} or (
-            not self._checking and bool({before, now} & _OF_CHECKER)
-        )
-        why = member.why or "an operator asked for it"
-        if not quiet:
-            server, address = member.server.text, member.target.text
-            event = server_event(self._backend, server, address, before.value, now.value, why)
-            self._publish(event)
-        (_log.debug if quiet else _log.info if now is ServerState.UP else _log.warn)(
-            "backend {backend}: {server} is {state}: {why}",
-            backend=self._backend,
-            server=member.target.text,
-            state=now.value,
-            why=why,
-        )
-
-    def shortage_began(self) -> None:
-        _log.warn(
-            "backend {backend}: no server is up; until one is, clients also try the ejected ones",
-            backend=self._backend,
-        )
-
-
 def read_backend_tls(backend: Backend) -> BackendTLS | None:
     """Read a backend's files for TLS, and check the privilege for its ``source``.
 
@@ -155,15 +113,16 @@ class Upstream:
         self.fallback = fallback
         self._early: dict[str, list[str]] = {}
         self.first_names = first_names
-        reports = ServerReports(backend.name, tell, checking=checking)
+        self._tell = tell
+        self._checking = checking
         self.pool = BackendPool(
             backend,
             clock.seconds,
-            reports.state_changed,
+            self._state_changed,
             backend_health=backend_health,
             column=column,
         )
-        self.pool.on_shortage = reports.shortage_began
+        self.pool.on_shortage = self._shortage_began
         if not checking:
             self.pool.on_members = self._apply_early
         self.timeouts = Timeouts(
@@ -227,6 +186,30 @@ class Upstream:
         elif key in self._early or len(self._early) < _MOST_EARLY:
             self._early.setdefault(key, []).append(why)
             del self._early[key][: -self.backend.check.fall if self.backend.check else None]
+
+    def _state_changed(self, member: Member, before: ServerState) -> None:
+        """Report a change, but not each attempt to let a server back in, nor what another process reports."""
+        now = member.state
+        quiet = {before, now} == {ServerState.EJECTED, ServerState.PROBING} or (
+            not self._checking and bool({before, now} & _OF_CHECKER)
+        )
+        backend, server, address = self.backend.name, member.server.text, member.target.text
+        why = member.why or "an operator asked for it"
+        if not quiet:
+            self._tell(server_event(backend, server, address, before.value, now.value, why))
+        (_log.debug if quiet else _log.info if now is ServerState.UP else _log.warn)(
+            "backend {backend}: {server} is {state}: {why}",
+            backend=backend,
+            server=address,
+            state=now.value,
+            why=why,
+        )
+
+    def _shortage_began(self) -> None:
+        _log.warn(
+            "backend {backend}: no server is up; until one is, clients also try the ejected ones",
+            backend=self.backend.name,
+        )
 
     def _apply_early(self) -> None:
         """Apply kept results to the members that are new."""

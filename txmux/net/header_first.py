@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet.interfaces import IProtocolFactory
-from zope.interface import implementer
+from twisted.protocols.policies import WrappingFactory
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from twisted.internet.interfaces import IAddress, IConnector, IProtocol, ITransport
-    from twisted.python.failure import Failure
+    from twisted.internet.interfaces import IAddress, IProtocol, IProtocolFactory, ITransport
 
 
-@implementer(IProtocolFactory)
-class HeaderFirst:
+class HeaderFirst(WrappingFactory):
     """A client factory whose connections begin with a header; the protocols are those of the wrapped factory.
 
     The header is written when the connection is established, before the wrapped protocol learns of it, so nothing can
@@ -35,18 +32,21 @@ class HeaderFirst:
             transport, if it has that connection's own addresses.
     """
 
+    noisy = False
+
     def __init__(
         self, factory: IProtocolFactory, header: bytes | Callable[[ITransport], bytes]
     ) -> None:
-        self._factory: Any = factory
+        # Not that of the base class, which keeps a list of its protocols.
+        self.wrappedFactory = factory
         self._header = header
 
     def __repr__(self) -> str:
-        return f"<HeaderFirst {self._factory!r}>"
+        return f"<HeaderFirst {self.wrappedFactory!r}>"
 
-    def buildProtocol(self, addr: IAddress | None) -> IProtocol | None:
+    def buildProtocol(self, addr: IAddress | None) -> IProtocol | None:  # type: ignore[override]
         """Make the protocol of the wrapped factory, with the header before its first byte."""
-        protocol: Any = self._factory.buildProtocol(addr)
+        protocol: Any = self.wrappedFactory.buildProtocol(addr)
         if protocol is None:
             return None
         make_connection = protocol.makeConnection
@@ -63,18 +63,3 @@ class HeaderFirst:
         protocol.makeConnection = write_header_first
         built: IProtocol = protocol
         return built
-
-    def doStart(self) -> None:
-        self._factory.doStart()
-
-    def doStop(self) -> None:
-        self._factory.doStop()
-
-    def startedConnecting(self, connector: IConnector) -> None:
-        self._factory.startedConnecting(connector)
-
-    def clientConnectionFailed(self, connector: IConnector, reason: Failure) -> None:
-        self._factory.clientConnectionFailed(connector, reason)
-
-    def clientConnectionLost(self, connector: IConnector, reason: Failure) -> None:
-        self._factory.clientConnectionLost(connector, reason)

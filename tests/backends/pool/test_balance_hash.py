@@ -32,7 +32,7 @@ def order(balance: Balance, affinity: str, servers: dict[str, int]) -> list[str]
     left = [member(text, weight) for text, weight in servers.items()]
     found = []
     while left:
-        chosen = balancer(balance, Random(1)).pick(left, affinity)
+        chosen = balancer(balance, Random(1))(left, affinity)
         found.append(chosen.target.text)
         left = [one for one in left if one is not chosen]
     return found

@@ -6,7 +6,7 @@ import math
 from bisect import bisect
 from hashlib import blake2b
 from itertools import accumulate
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -19,18 +19,12 @@ if TYPE_CHECKING:
 _MOST_REMEMBERED = 4096
 
 
-class Balancer(Protocol):
-    """Chooses one of several members."""
+Balancer: TypeAlias = "Callable[[Sequence[Member], str], Member]"
+"""Chooses one of several members.
 
-    def pick(self, members: Sequence[Member], affinity: str, /) -> Member:
-        """Choose a member.
-
-        Args:
-            members: At least one, in the order of the rules. Not changed while it is used: other members are
-                another sequence.
-            affinity: What the choice by a hash depends on; see `affinity_of`. Without it, members take turns there.
-        """
-        ...
+Takes at least one, in the order of the rules, in a sequence that does not change while it is used: other members are another
+sequence. And takes what the choice by a hash depends on; see `affinity_of`. Without it, members take turns there.
+"""
 
 
 def balancer(kind: Balance, random: Random) -> Balancer:
@@ -40,10 +34,12 @@ def balancer(kind: Balance, random: Random) -> Balancer:
         kind: How it chooses.
         random: For choices at random.
     """
-    return _BALANCERS[kind](random)
+    if kind == "random":
+        return _Random(random).pick
+    return _CHOICES.get(kind) or _Hash().pick
 
 
-def _smooth(members: Sequence[Member]) -> Member:
+def _smooth(members: Sequence[Member], _: str = "", /) -> Member:
     """Choose by weight, no member twice in a row if another is due.
 
     All get credit by their weights, and the one with most pays for all. nginx published this "smooth weighted
@@ -62,26 +58,18 @@ def _smooth(members: Sequence[Member]) -> Member:
     return best
 
 
-class _RoundRobin:
-    def __init__(self, _: Random) -> None:
-        pass
+def _least_connections(members: Sequence[Member], _: str, /) -> Member:
+    """Choose the fewest connections by weight; those that have equally few take turns."""
+    loads = [member.health.connections / member.weight for member in members]
+    least = min(loads)
+    if loads.count(least) == 1:
+        return members[loads.index(least)]
+    return _smooth([m for m, load in zip(members, loads, strict=True) if load == least])
 
-    def pick(self, members: Sequence[Member], _: str, /) -> Member:
-        return _smooth(members)
 
-
-class _LeastConnections:
-    """The fewest connections by weight; those that have equally few take turns."""
-
-    def __init__(self, _: Random) -> None:
-        pass
-
-    def pick(self, members: Sequence[Member], _: str, /) -> Member:
-        loads = [member.health.connections / member.weight for member in members]
-        least = min(loads)
-        if loads.count(least) == 1:
-            return members[loads.index(least)]
-        return _smooth([m for m, load in zip(members, loads, strict=True) if load == least])
+def _first(members: Sequence[Member], _: str, /) -> Member:
+    """Choose the first in the order of the rules; full ones are not among the members."""
+    return members[0]
 
 
 class _Random:
@@ -113,7 +101,7 @@ class _Hash:
     promises the choice: other machines and versions make the same one.
     """
 
-    def __init__(self, _: Random) -> None:
+    def __init__(self) -> None:
         self._members: Sequence[Member] = ()
         self._drawn: dict[str, Member] = {}
 
@@ -140,24 +128,10 @@ def _lot(number: int) -> float:
     return ((number ^ number >> 31) + 1) / 2**64
 
 
-class _First:
-    """The first one in the order of the rules; those that are full are not among the members."""
-
-    def __init__(self, _: Random) -> None:
-        pass
-
-    def pick(self, members: Sequence[Member], _: str, /) -> Member:
-        return members[0]
-
-
-_BALANCERS: Mapping[Balance, Callable[[Random], Balancer]] = {
-    "round-robin": _RoundRobin,
-    "least-connections": _LeastConnections,
-    "random": _Random,
-    "source-hash": _Hash,
-    "sni-hash": _Hash,
-    "host-hash": _Hash,
-    "first": _First,
+_CHOICES: Mapping[Balance, Balancer] = {
+    "round-robin": _smooth,
+    "least-connections": _least_connections,
+    "first": _first,
 }
 
 

@@ -75,7 +75,7 @@ class BackendPool:
         # A failure at one client's address says nothing about other clients'.
         depends = any(server.depends_on_client for server in backend.servers)
         self._eject = None if depends else backend.eject
-        self._pick = balancer(backend.balance, random or Random()).pick  # nosec B311  # noqa: S311 - not for secrets
+        self._pick = balancer(backend.balance, random or Random())  # nosec B311  # noqa: S311 - not for secrets
         self._limited = any(server.max_connections for server in backend.servers)
         self._members: dict[Server, list[Member]] = {
             server: [] if is_name(server) else [self._member(server, server)]

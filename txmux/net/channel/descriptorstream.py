@@ -6,7 +6,7 @@ import array
 import os
 import socket
 from collections import deque
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import attrs
 from twisted.internet import main
@@ -26,16 +26,6 @@ _ANCILLARY = socket.CMSG_SPACE(MOST * array.array("i").itemsize)
 _CLOEXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
 
 
-class DescriptorProtocol(Protocol):
-    """A protocol that also receives descriptors."""
-
-    def descriptors_received(self, descriptors: list[int], /) -> None:
-        """Take descriptors that came with the next bytes; fewer than were sent if this process has reached its limit."""
-
-    def cut_off(self) -> None:
-        """Record that nothing more is sent; the connection is closed when all that waits has been sent."""
-
-
 @attrs.define
 class _Unsent:
     """Bytes that the other process has not taken yet, with the descriptors of the first of them."""
@@ -53,7 +43,9 @@ class DescriptorStream(FileDescriptor):
     Args:
         reactor: Watches the socket.
         end: The socket, which belongs to this transport from now on.
-        protocol: A `DescriptorProtocol`.
+        protocol: Also has ``descriptors_received(descriptors)``, called with those that came with the next bytes, fewer than
+            were sent if this process has reached its limit; and ``cut_off()``, called when nothing more is sent, and the
+            connection is closed after all that waits.
 
     Attributes:
         backlog: The number of bytes that the other process has not taken yet.

@@ -13,6 +13,8 @@ from txmux.net.relay.relay import RelaySide
 from txmux.net.sockets.transport import below_tls
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from txmux.net.relay.ends import End, IRelayTransport
     from txmux.net.relay.peer import Unanswered
 
@@ -33,7 +35,9 @@ class PortableSide(RelaySide):
     def start_carrying(self, *, reading: bool) -> None:
         if reading:
             self.transport.resumeProducing()
-        self.transport.registerProducer(_Throttle(self.other.transport), streaming=True)
+        other = self.other.transport
+        producer = SideProducer(other.pauseProducing, other.resumeProducing)
+        self.transport.registerProducer(producer, streaming=True)
 
     @override
     def data(self, data: bytes) -> None:
@@ -94,19 +98,13 @@ class PortableSide(RelaySide):
 
 
 @implementer(interfaces.IPushProducer)
-class _Throttle:
-    """Slows one side down when the other cannot keep up; only the relay ends it."""
+class SideProducer:
+    """Slows a transport's producer down; only the relay ends it, which gets the loss itself, with its reason."""
 
-    __slots__ = ("_transport",)
+    __slots__ = ("pauseProducing", "resumeProducing")
 
-    def __init__(self, transport: IRelayTransport) -> None:
-        self._transport = transport
-
-    def pauseProducing(self) -> None:
-        self._transport.pauseProducing()
-
-    def resumeProducing(self) -> None:
-        self._transport.resumeProducing()
+    def __init__(self, pause: Callable[[], None], resume: Callable[[], None]) -> None:
+        self.pauseProducing, self.resumeProducing = pause, resume
 
     def stopProducing(self) -> None:
-        pass  # the relay gets the loss itself, with its reason
+        pass

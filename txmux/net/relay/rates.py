@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import attrs
-from twisted.internet import interfaces
-from zope.interface import directlyProvides, implementer, providedBy
+from zope.interface import directlyProvides, providedBy
 
-from txmux.net.relay.portable import PortableSide
+from txmux.net.relay.portable import PortableSide, SideProducer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from twisted.internet import interfaces
     from twisted.internet.interfaces import IDelayedCall, IReactorTime
     from twisted.python.failure import Failure
 
@@ -115,7 +115,9 @@ class Paced:
 
     def registerProducer(self, producer: interfaces.IPushProducer, streaming: bool) -> None:  # noqa: FBT001 - Twisted's signature
         self._producer = producer
-        self._transport.registerProducer(_Below(self), streaming)
+        # Pausing the producer itself would stop reading from this transport.
+        below = SideProducer(self._transport_filled, self._transport_emptied)
+        self._transport.registerProducer(below, streaming)
 
     def unregisterProducer(self) -> None:
         self._producer = None
@@ -133,11 +135,11 @@ class Paced:
         self.discard_held()
         self._transport.abortConnection()
 
-    def transport_filled(self) -> None:
+    def _transport_filled(self) -> None:
         self._full = True
         self._pause_or_resume()
 
-    def transport_emptied(self) -> None:
+    def _transport_emptied(self) -> None:
         self._full = False
         self._pass_on_due()
 
@@ -181,22 +183,3 @@ class Paced:
         if self._producer is not None and pause != self._producer_paused:
             self._producer_paused = pause
             (self._producer.pauseProducing if pause else self._producer.resumeProducing)()
-
-
-@implementer(interfaces.IPushProducer)
-class _Below:
-    """The transport's producer; pausing the real one would stop reading from this transport."""
-
-    __slots__ = ("_paced",)
-
-    def __init__(self, paced: Paced) -> None:
-        self._paced = paced
-
-    def pauseProducing(self) -> None:
-        self._paced.transport_filled()
-
-    def resumeProducing(self) -> None:
-        self._paced.transport_emptied()
-
-    def stopProducing(self) -> None:
-        pass  # the owner of the connection gets its end
