@@ -5,6 +5,7 @@ from __future__ import annotations
 from errno import ECONNREFUSED
 from typing import TYPE_CHECKING, Any
 
+import attrs
 from twisted.internet import error
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.interfaces import IHalfCloseableProtocol, IHandshakeListener, ISSLTransport
@@ -35,28 +36,22 @@ class RequestRefusedError(MuxError):
     """A server has answered otherwise than the client was answered before."""
 
 
+@attrs.define(eq=False)
 class Replay:
     """Sends a server the requests that its client was answered before detection, and discards its answers.
 
     Args:
         transport: The server's.
-        exchanges: The requests, and the only valid answers.
+        left: The requests, and the only valid answers.
         done: Called after the last answer.
         failed: Called with the reason if an answer differs; the connection is broken off then.
     """
 
-    def __init__(
-        self,
-        transport: IRelayTransport,
-        exchanges: Sequence[Exchange],
-        done: Callable[[], None],
-        failed: Callable[[Failure], None],
-    ) -> None:
-        self._transport = transport
-        self._left = list(exchanges)
-        self._done = done
-        self._failed = failed
-        self._received = b""
+    _transport: IRelayTransport
+    _left: list[Exchange]
+    _done: Callable[[], None]
+    _failed: Callable[[Failure], None]
+    _received: bytes = attrs.field(default=b"", init=False)
 
     def start(self) -> None:
         self._transport.write(self._left[0].request)
@@ -132,7 +127,7 @@ class ProxyClient(End):
         """Report the connection, unless requests must be replayed first."""
         maker = self._maker
         if maker is not None and maker.requests:
-            replay = Replay(self.transport, maker.requests, self._report_connected, maker.failed)
+            replay = Replay(self.transport, [*maker.requests], self._report_connected, maker.failed)
             self.receiver = replay
             replay.start()
         else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import attrs
 from twisted.internet import error
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 _log = Logger()  # of the module: an event must not keep a connection's objects alive
 
 
+@attrs.define(eq=False, weakref_slot=False)
 class BackendConnector:
     """Makes one connection to a backend, for one client.
 
@@ -60,63 +62,27 @@ class BackendConnector:
         requests: Those that the client was answered before detection; a server gets them before anything else.
     """
 
-    __slots__ = (
-        "_client",
-        "_clock",
-        "_deadline",
-        "_dial",
-        "_eager",
-        "_factory",
-        "_given_up",
-        "_header",
-        "_member",
-        "_missing",
-        "_on_connected",
-        "_on_failed",
-        "_stop_dialling",
-        "_upstream",
-        "_waiter",
-        "affinity",
-        "alpn",
-        "local",
-        "on_open",
-        "requests",
-        "tried",
-    )
-
-    def __init__(
-        self,
-        upstream: Upstream,
-        dial: Dial,
-        clock: IReactorTime,
-        header: bytes,
-        client: Address | None,
-        *,
-        eager: bool,
-        on_connected: Callable[[ProxyClient, Member], None],
-        on_failed: Callable[[ConnectFailure], None],
-    ) -> None:
-        self._upstream = upstream
-        self._dial = dial
-        self._clock = clock
-        self._header = header
-        self._client = client
-        self._eager = eager
-        self._on_connected = on_connected
-        self._on_failed = on_failed
-        self._given_up = False
-        self._member: Member | None = None
-        self._factory: ProxyClientFactory | None = None
-        self._deadline: IDelayedCall | None = None
-        self._stop_dialling: Callable[[], None] | None = None
-        self._waiter: Waiter | None = None
-        self._missing = ""
-        self.affinity = ""
-        self.alpn: tuple[bytes, ...] = ()
-        self.local = ""
-        self.on_open: Callable[[Any], object] | None = None
-        self.requests: tuple[Exchange, ...] = ()
-        self.tried: dict[Member, ConnectFailure] = {}
+    _upstream: Upstream
+    _dial: Dial
+    _clock: IReactorTime
+    _header: bytes
+    _client: Address | None
+    _eager: bool = attrs.field(kw_only=True)
+    _on_connected: Callable[[ProxyClient, Member], None] = attrs.field(kw_only=True)
+    _on_failed: Callable[[ConnectFailure], None] = attrs.field(kw_only=True)
+    _given_up: bool = attrs.field(default=False, init=False)
+    _member: Member | None = attrs.field(default=None, init=False)
+    _factory: ProxyClientFactory | None = attrs.field(default=None, init=False)
+    _deadline: IDelayedCall | None = attrs.field(default=None, init=False)
+    _stop_dialling: Callable[[], None] | None = attrs.field(default=None, init=False)
+    _waiter: Waiter | None = attrs.field(default=None, init=False)
+    _missing: str = attrs.field(default="", init=False)
+    affinity: str = attrs.field(default="", init=False)
+    alpn: tuple[bytes, ...] = attrs.field(default=(), init=False)
+    local: str = attrs.field(default="", init=False)
+    on_open: Callable[[Any], object] | None = attrs.field(default=None, init=False)
+    requests: tuple[Exchange, ...] = attrs.field(default=(), init=False)
+    tried: dict[Member, ConnectFailure] = attrs.field(factory=dict, init=False)
 
     def start(self) -> None:
         self._pick_first(self._upstream.first_names)

@@ -54,6 +54,7 @@ class CheckResult:
     why: str = ""
 
 
+@attrs.define(eq=False)
 class ServerCheck:
     """One check of one server. Implements `txmux.net.relay.ends.EndReceiver`.
 
@@ -66,24 +67,20 @@ class ServerCheck:
         on_result: Called once with the result, unless the check is aborted before.
     """
 
-    def __init__(
-        self,
-        clock: IReactorTime,
-        probe: Probe,
-        timeout: float,
-        on_result: Callable[[CheckResult], None],
-    ) -> None:
-        self._clock = clock
-        self._probe = probe
-        self._timeout = timeout
-        self._on_result: Callable[[CheckResult], None] | None = on_result
+    _clock: IReactorTime
+    _probe: Probe
+    _timeout: float
+    _on_result: Callable[[CheckResult], None] | None
+    _factory: ProxyClientFactory = attrs.field(init=False)
+    _stop_dialling: Any = attrs.field(default=None, init=False)
+    _transport: Any = attrs.field(default=None, init=False)
+    _answer: bytes = attrs.field(default=b"", init=False)
+    _received: int = attrs.field(default=0, init=False)
+    _deadline: IDelayedCall | None = attrs.field(default=None, init=False)
+    _is_over: bool = attrs.field(default=False, init=False)
+
+    def __attrs_post_init__(self) -> None:
         self._factory = ProxyClientFactory(self._connected, self._failed)
-        self._stop_dialling: Any = None
-        self._transport: Any = None
-        self._answer = b""
-        self._received = 0
-        self._deadline: IDelayedCall | None = None
-        self._is_over = False
 
     def start(self, dial: Dial, server: Server, wrap: Callable[[Any], Any]) -> None:
         """Start; there may be a result before this returns.

@@ -7,6 +7,8 @@ import math
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Protocol
 
+import attrs
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
 
@@ -15,23 +17,15 @@ class _Cancellable(Protocol):
     def cancel(self) -> None: ...
 
 
+@attrs.define(eq=False, weakref_slot=False)
 class Waiter:
     """One client's place in a queue. Made by `ClientQueue.join`."""
 
-    __slots__ = ("group", "number", "timer", "too_late", "turn")
-
-    def __init__(
-        self,
-        number: int,
-        group: Hashable,
-        turn: Callable[[], bool],
-        too_late: Callable[[], None],
-    ) -> None:
-        self.number = number
-        self.group = group
-        self.turn = turn
-        self.too_late = too_late
-        self.timer: _Cancellable | None = None
+    number: int
+    group: Hashable
+    turn: Callable[[], bool]
+    too_late: Callable[[], None]
+    timer: _Cancellable | None = attrs.field(default=None, init=False)
 
 
 class ClientQueue:

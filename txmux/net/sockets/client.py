@@ -10,6 +10,7 @@ import socket
 import struct
 from typing import TYPE_CHECKING, Any, Protocol
 
+import attrs
 from twisted.internet import error
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.python.failure import Failure
@@ -64,6 +65,7 @@ class Binding(Protocol):
         ...
 
 
+@attrs.define(eq=False, weakref_slot=False)
 class SocketConnector:
     """Makes one connection for a client factory, which it notifies of the end as any reactor does.
 
@@ -75,18 +77,16 @@ class SocketConnector:
         factory: Builds the protocol; its ``clientConnectionFailed`` gets the exceptions of `twisted.internet.error`.
     """
 
-    def __init__(
-        self, poller: Poller, clock: IReactorTime, family: int, name: Any, factory: Any
-    ) -> None:
-        self._poller = poller
-        self._clock = clock
-        self._family = family
-        self._name = name
-        self._factory = factory
-        self._socket: Any = None
-        self._is_over = False
-        self._deadline: IDelayedCall | None = None
-        self._retry: IDelayedCall | None = None
+    _poller: Poller
+    _clock: IReactorTime
+    _family: int
+    _name: Any
+    _factory: Any
+    _socket: Any = attrs.field(default=None, init=False)
+    _peer: Any = attrs.field(default=None, init=False)
+    _is_over: bool = attrs.field(default=False, init=False)
+    _deadline: IDelayedCall | None = attrs.field(default=None, init=False)
+    _retry: IDelayedCall | None = attrs.field(default=None, init=False)
 
     def connect(
         self,

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import attrs
 from twisted.logger import Logger
 
 from txmux.net.sockets.memory import MEMORY
@@ -142,6 +143,7 @@ _short: set[AcceptPause] = set()  # of ports of this process in whose queues cli
 _end: list[IDelayedCall] = []  # logs the end of the shortage; at most one
 
 
+@attrs.define(eq=False)
 class AcceptPause:
     """A port's pause while the machine lacks what a connection takes. It is logged once for all ports of the process.
 
@@ -153,20 +155,12 @@ class AcceptPause:
         accept_again: Resumes the port.
     """
 
-    def __init__(
-        self,
-        clock: IReactorTime,
-        descriptors: Descriptors,
-        name: str,
-        fileno: Callable[[], int],
-        accept_again: Callable[[], object],
-    ) -> None:
-        self._fileno = fileno
-        self._clock = clock
-        self._descriptors = descriptors
-        self._name = name
-        self._accept_again = accept_again
-        self._timer: IDelayedCall | None = None
+    _clock: IReactorTime
+    _descriptors: Descriptors
+    _name: str
+    _fileno: Callable[[], int]
+    _accept_again: Callable[[], object]
+    _timer: IDelayedCall | None = attrs.field(default=None, init=False)
 
     @property
     def is_short(self) -> bool:

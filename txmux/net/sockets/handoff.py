@@ -8,6 +8,8 @@ import os
 import socket
 from typing import TYPE_CHECKING, Literal
 
+import attrs
+
 from txmux.net.sockets.descriptors import DESCRIPTORS
 from txmux.net.sockets.plainsocket import LeanSocket
 from txmux.net.sockets.poller import READ
@@ -36,6 +38,7 @@ _LATER = {
 }  # so many sockets are on their way that the system allows no more
 
 
+@attrs.define(eq=False)
 class SocketHandoff:
     """Hands one socket to the server that listens at a path.
 
@@ -52,27 +55,18 @@ class SocketHandoff:
         is_sent: Whether the other process may have it, so that nothing of it may be read or changed here any more.
     """
 
-    def __init__(
-        self,
-        poller: Poller,
-        clock: IReactorTime,
-        path: str,
-        given: socket.socket,
-        message: bytes,
-        on_taken: Callable[[], None],
-        on_failed: Callable[[Failure, str], None],
-    ) -> None:
-        self._poller = poller
-        self._clock = clock
-        self._path = path
-        self._given = given
-        self._message = message
-        self._on_taken = on_taken
-        self._on_failed = on_failed
-        self._deadline: IDelayedCall | None = None
-        self._retry: IDelayedCall | None = None
-        self._is_watched = False
-        self.is_sent = False
+    _poller: Poller
+    _clock: IReactorTime
+    _path: str
+    _given: socket.socket
+    _message: bytes
+    _on_taken: Callable[[], None]
+    _on_failed: Callable[[Failure, str], None]
+    _socket: socket.socket = attrs.field(init=False)
+    _deadline: IDelayedCall | None = attrs.field(default=None, init=False)
+    _retry: IDelayedCall | None = attrs.field(default=None, init=False)
+    _is_watched: bool = attrs.field(default=False, init=False)
+    is_sent: bool = attrs.field(default=False, init=False)
 
     def start(self, timeout: float) -> None:
         """Start; may be finished before it returns.
