@@ -73,14 +73,11 @@ class Upstream:
     """One backend of a running process.
 
     Args:
-        backend: The rules' settings.
-        clock: Has the time and the timers.
         fallback: The destination of a client when no server can be reached.
         first_names: Returns what fires when names have been looked up for the first time; ``None`` if they have.
         checking: Whether its servers are checked in this process, which then reports the results.
         backend_health: The health of its servers, shared by all configurations.
         tell: Gets an event when a server has changed its state; see `txmux.telemetry.events.server_event`.
-        column: The counters of this process.
 
     Raises:
         MuxError: A file for TLS cannot be used, or the privilege for ``source = client`` is missing.
@@ -90,7 +87,6 @@ class Upstream:
         rates: Of its connections; ``None`` for no limit.
         sources: Their local addresses; ``None`` if the system chooses.
         tls: Theirs; ``None`` without TLS.
-        counts: Its counters.
         asks_who: Whether anything depends on the client's identity.
         asks_where: Whether a server depends on the address that the client has connected to.
     """

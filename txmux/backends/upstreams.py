@@ -38,13 +38,11 @@ class Upstreams:
     """All backends of one process.
 
     Args:
-        reactor: The process's own.
         clock: For the timers of connections.
         dial: Connects the checks.
         publish: Sends other processes the result of a check: the backend's name, the server's key, whether it is healthy and
             what is wrong.
         checking: Whether servers are checked here; otherwise another process's results come by `apply_check`.
-        column: The counters of this process.
         names: Has the addresses of servers' names; without it, they are looked up here.
 
     Attributes:

@@ -41,7 +41,6 @@ class Replay:
     """Sends a server the requests that its client was answered before detection, and discards its answers.
 
     Args:
-        transport: The server's.
         left: The requests, and the only valid answers.
         done: Called after the last answer.
         failed: Called with the reason if an answer differs; the connection is broken off then.

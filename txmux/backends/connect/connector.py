@@ -45,8 +45,6 @@ class BackendConnector:
 
     Args:
         upstream: Has the servers: one is tried, and after failures up to ``retries`` others.
-        dial: Connects.
-        clock: For time limits.
         header: Bytes that go before all others on the connection; empty for none.
         client: The client's address; ``None`` if it has none.
         eager: Whether there are bytes of the client's to send at once.

@@ -53,7 +53,6 @@ class SourceAddress:
     """The local address of a connection.
 
     Attributes:
-        address: An IP address.
         transparent: Whether it is not this machine's.
         ports: The ports to connect from, shared by all connections; ``None`` if the system chooses.
     """

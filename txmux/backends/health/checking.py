@@ -47,7 +47,6 @@ class CheckResult:
 
     Attributes:
         ok: Whether the server is healthy; ``None`` if this machine could not connect.
-        why: What is wrong, in a few words.
     """
 
     ok: bool | None
@@ -61,8 +60,6 @@ class ServerCheck:
     It does not end with its result: the connection is closed cleanly, for which the server has the rest of the time.
 
     Args:
-        clock: For the time limit.
-        probe: Its request.
         timeout: Seconds for the whole check.
         on_result: Called once with the result, unless the check is aborted before.
     """
@@ -261,8 +258,6 @@ class ProbeTarget:
     service, which gets neither unless the rules say so.
 
     Args:
-        backend: Has the header's version.
-        check: The rules' settings.
         wrap: Makes of a client factory one with TLS to a server of a name, such as `BackendTLS.wrap`; ``None`` if
             clients' connections have none.
     """

@@ -51,13 +51,8 @@ class HealthChecks:
     pools of this backend, in this process and in others.
 
     Args:
-        dial: Connects.
         clock: For intervals and time limits; the reactor, since they are of many lengths.
         pool: Its members are checked, except those that are out of use.
-        check: The rules' settings.
-        on_result: Called with each result.
-        wrap: As for `ProbeTarget`.
-        random: Spreads the times of checks.
     """
 
     def __init__(
@@ -118,10 +113,7 @@ class LastCheck:
     """The result of a server's last check.
 
     Attributes:
-        ok: Whether it is healthy.
         started_at: When the check was started, by the clock of the checks.
-        seconds: How long it took.
-        why: What is wrong.
         history: Whether it was healthy in the last checks, this one last.
     """
 

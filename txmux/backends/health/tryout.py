@@ -27,7 +27,6 @@ class Tried:
 
     Attributes:
         backend: The first of those that differ only by their position in the rules.
-        server: As the rules write it.
         problem: Why it could not be reached, or is not healthy; empty if it is.
         address: The address of its name; empty if it is an address itself.
     """

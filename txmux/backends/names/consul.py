@@ -154,11 +154,8 @@ class ConsulFinder:
     """Finds the instances of a service by blocking queries: each is answered when something has changed.
 
     Args:
-        reactor: Connects, and has the time.
         lookup: Looks up the host of the API, if it has a name.
         backend: Has Consul's URL and the longest wait of a query.
-        service: Selects the instances.
-        random: Spreads the times of retries.
     """
 
     def __init__(

@@ -170,7 +170,6 @@ class Lookup:
     Both files are read for each look-up, so that changes take effect.
 
     Args:
-        reactor: Sends, receives and has the time.
         servers: Name servers in place of those of the file.
         resolv_conf: The file with the servers.
         hosts: The file that is searched first.

@@ -84,7 +84,6 @@ class _Query:
 
     Attributes:
         name: The name, in lower case and without the final dot.
-        kind: The type of the records.
         edns: Whether it has the longest size of an answer over UDP. Some old servers and firewalls drop such queries.
         number: Identifies its answer.
     """
@@ -208,11 +207,7 @@ class _TcpQueryFactory(Factory):
 
 
 class NameServers:
-    """Queries one name server after another.
-
-    Args:
-        reactor: Sends, receives and has the time.
-    """
+    """Queries one name server after another."""
 
     def __init__(self, reactor: Any) -> None:
         self._reactor = reactor

@@ -42,7 +42,6 @@ class NameResolver:
     service of Consul is like a name whose look-up waits for a change.
 
     Args:
-        reactor: Sends, receives and has the time.
         lookup: Looks names up where the rules name no name servers; by the system's configuration, if not given.
         is_active: Whether names are looked up here; otherwise `take` gets the results of another process.
         publish: Called with changes, for `take` in other processes.

@@ -23,7 +23,6 @@ class ResolvedAddress:
     """One address of a name.
 
     Attributes:
-        host: An IP address.
         weight: Its share among the addresses of the name, as in an SRV record (RFC 2782).
         priority: It is used only when none with a lower number is up.
         name: The host that has the address, which TLS verifies; empty is the server's own.
@@ -45,13 +44,11 @@ class Member:
     """One address for a backend's connections. Only `BackendPool` makes and changes it.
 
     Attributes:
-        server: The rules' settings.
         target: The same with an IP address for a name: what is connected to, unless that depends on the client: see
             `target_for`. Its ``text`` is for logs.
         name: Its host name, which TLS verifies; empty if there is none.
         share: Its share among the addresses of the name, by which its weight is multiplied.
         rank: It is used only when none of a lower rank is up.
-        counts: The counters of its server.
         seed: Its part in the choice by a hash; the same in every process and on every machine.
     """
 

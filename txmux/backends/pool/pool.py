@@ -40,15 +40,11 @@ class BackendPool:
     A member counts it from `pick` on, so that no limit is exceeded by connections that are being made.
 
     Args:
-        backend: The rules' settings.
         seconds: Returns the time, which never goes back.
         on_change: Called with a member whose state has changed, and the state before; its ``why`` is the cause.
-        random: For choices at random.
         backend_health: The health of the same servers, shared with pools of other rules; a new one if not given.
-        column: What this process counts.
 
     Attributes:
-        backend: As above.
         on_members: Called when a look-up has changed the members.
         on_shortage: Called when the last member that was up is not, so that ejected ones are used as a last resort.
         on_room: Called when there may be room, or none to wait for: see `txmux.backends.pool.queue`.

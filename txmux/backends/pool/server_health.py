@@ -55,8 +55,6 @@ class ServerHealth:
         held: The state that an operator has set; ``None`` if that depends on its health.
         weight: The weight that an operator has set; ``None`` is that of the rules.
         connections: Those that are established or being made.
-        why: The cause of the state.
-        credit: For the balancer.
         failed_at: When the last connections failed; no more of them than ejection counts.
         in_a_row: Connections that failed since the last one that succeeded.
         out_until: When an ejection ends.

@@ -57,12 +57,8 @@ class Channel(Protocol):
             argument of that name: then the function has to close them. A question is answered with its result, that of its
             Deferred or coroutine, or the message of its `MuxError`.
         on_closed: Called when the other process has closed its end, most likely because it has ended.
-        clock: For time limits.
-        takes_descriptors: Whether any may come.
 
     Attributes:
-        handlers: As above; more may be added.
-        clock: As above.
         is_open: Whether the other process gets what is sent.
     """
 
@@ -361,9 +357,6 @@ class Liveness:
     """Breaks a channel off whose process does not answer, while it owes an answer that may take as long as a connection lasts.
 
     Such a process may have been halted. All pending questions then fail.
-
-    Args:
-        channel: Leads to the process.
     """
 
     def __init__(self, channel: Channel) -> None:

@@ -41,7 +41,6 @@ class DescriptorStream(FileDescriptor):
     the last group have `MOST`.
 
     Args:
-        reactor: Watches the socket.
         end: The socket, which belongs to this transport from now on.
         protocol: Also has ``descriptors_received(descriptors)``, called with those that came with the next bytes, fewer than
             were sent if this process has reached its limit; and ``cut_off()``, called when nothing more is sent, and the

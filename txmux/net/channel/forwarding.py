@@ -25,7 +25,6 @@ class LogForwarder:
     next one. Twisted's own events below a warning are left out.
 
     Args:
-        channel: Leads to the parent.
         alone: Used in place of the standard error stream.
     """
 

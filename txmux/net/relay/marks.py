@@ -29,11 +29,7 @@ _guards: WeakKeyDictionary[Any, MarkGuard] = WeakKeyDictionary()
 
 
 class MarkGuard:
-    """Removes the marks of sockets whose senders pause. Its timer runs only while there is a mark.
-
-    Args:
-        reactor: Has the timer.
-    """
+    """Removes the marks of sockets whose senders pause. Its timer runs only while there is a mark."""
 
     def __init__(self, reactor: IReactorTime) -> None:
         self._reactor = reactor
@@ -77,9 +73,6 @@ class Mark:
     Args:
         source: The socket. Other kinds than TCP have no mark.
         guard: Removes the mark when the sender pauses.
-
-    Attributes:
-        is_set: Whether the socket has one.
     """
 
     __slots__ = ("_guard", "_needed", "_paused", "_rested", "_run", "_since", "_source", "is_set")

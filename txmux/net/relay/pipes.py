@@ -42,10 +42,8 @@ class Pipe:
         size: Bytes that it may hold.
 
     Attributes:
-        size: As above.
         source: Its end to read from.
         sink: Its end to write to.
-        level: Bytes in it.
     """
 
     __slots__ = ("level", "sink", "size", "source")
@@ -68,7 +66,6 @@ class PipePool:
     Args:
         in_use: The most that are in use at a time: each takes two descriptors, which connections need too.
         idle: The most that are kept.
-        descriptors: Count what is open.
         size: Bytes that each may hold. Linux lets a user have 64 MiB of them.
     """
 

@@ -71,7 +71,6 @@ class Paced:
     asked for after a write, a half-close or a close, is done after it.
 
     Args:
-        clock: Gives the time and the timers.
         transport: Gets all that is passed on.
         rate: Bytes per second.
     """

@@ -163,15 +163,11 @@ class Relay:
     has taken the bytes that came before it; and leaves no timer and no open descriptor behind.
 
     Args:
-        clock: Has the time and the timers.
-        timeouts: When to give up.
         on_over: Called once, when both ends are closed.
         sides: Carry the bytes at the client's end, which may be paused, and at the server's; nothing moves yet.
         keepalive: When a peer that leaves bytes unanswered counts as gone; ``None`` leaves that to the system.
 
     Attributes:
-        seconds: Returns the clock's time.
-        timeouts: As above.
         ending: Whether one side is closed and the other is being closed.
     """
 

@@ -70,8 +70,6 @@ class SocketConnector:
     """Makes one connection for a client factory, which it notifies of the end as any reactor does.
 
     Args:
-        poller: Watches the socket.
-        clock: For the time limit.
         family: ``AF_INET``, ``AF_INET6`` or ``AF_UNIX``.
         name: The server, as ``socket.connect()`` takes it.
         factory: Builds the protocol; its ``clientConnectionFailed`` gets the exceptions of `twisted.internet.error`.
@@ -290,9 +288,6 @@ class DatagramClient:
     It is a transport, as far as a check needs one.
 
     Args:
-        poller: Watches the socket.
-        host: The server's IP address.
-        port: Its port.
         factory: Builds the protocol; its ``clientConnectionFailed`` gets failures.
     """
 

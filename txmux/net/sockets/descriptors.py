@@ -36,10 +36,6 @@ _OPEN = Path("/proc/self/fd" if sys.platform == "linux" else "/dev/fd")
 class Descriptors:
     """Counts what is open, as rarely as it can: from far below the limit many clients may come before it counts again.
 
-    Args:
-        count: Counts what is open.
-        limit: Gives the most that may be.
-
     Attributes:
         reserved: What accepted clients still need: a socket to a server.
     """
@@ -145,15 +141,7 @@ _end: list[IDelayedCall] = []  # logs the end of the shortage; at most one
 
 @attrs.define(eq=False)
 class AcceptPause:
-    """A port's pause while the machine lacks what a connection takes. It is logged once for all ports of the process.
-
-    Args:
-        clock: For timers.
-        descriptors: Calls when a connection has ended.
-        name: The port, for the log.
-        fileno: Returns the listening socket's descriptor.
-        accept_again: Resumes the port.
-    """
+    """A port's pause while the machine lacks what a connection takes. It is logged once for all ports of the process."""
 
     _clock: IReactorTime
     _descriptors: Descriptors

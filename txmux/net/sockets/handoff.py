@@ -43,11 +43,8 @@ class SocketHandoff:
     """Hands one socket to the server that listens at a path.
 
     Args:
-        poller: Waits for the answer.
-        clock: For the time limit.
         path: Where the server listens, with ``SOCK_SEQPACKET``.
         given: The socket; it stays the caller's to close, too.
-        message: Goes with it.
         on_taken: Called when the other process has it.
         on_failed: Called with the reason, and what the system says, if it has not.
 

@@ -44,12 +44,7 @@ def _new_piece() -> object:
 
 
 class Memory:
-    """The reserve of this process. It is given back when memory runs out, and taken again as soon as there is half as much, or more.
-
-    Args:
-        new_piece: Allocates a part of it.
-        seconds: Tells the time.
-    """
+    """The reserve of this process. It is given back when memory runs out, and taken again as soon as there is half as much, or more."""
 
     def __init__(
         self,

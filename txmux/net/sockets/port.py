@@ -39,7 +39,6 @@ class WatchedPort(ABC):
     """A socket that clients send to. Its methods are those of Twisted's ports.
 
     Args:
-        poller: Watches the socket.
         bound: The socket, which the port closes in the end.
     """
 
@@ -93,13 +92,9 @@ class SocketPort(WatchedPort):
     Options are set on the listening socket, from which those it accepts inherit them on Linux.
 
     Args:
-        poller: Watches the socket and its connections.
         listening: The socket, which the port closes when it stops.
-        factory: Makes the protocols.
-        options: Further options.
         at_once: Connections accepted before other sockets are served.
         longest: Seconds after which they are in any case: a client that has sent much already is read as it is accepted.
-        descriptors: Count what is open.
     """
 
     def __init__(

@@ -198,8 +198,6 @@ class SharedUNIXPort(unix.Port):
 
     Args:
         opened: Listens already. The port works on a duplicate, so this one stays the caller's to close.
-        factory: Makes the clients' protocols.
-        reactor: Serves the port.
     """
 
     _shouldShutdown = False

@@ -28,9 +28,6 @@ class Timers:
 
     Timers of one length run out in the order in which they were set. So each length has a queue, of which only the
     first is known to the reactor.
-
-    Args:
-        clock: The reactor.
     """
 
     def __init__(self, clock: IReactorTime) -> None:

@@ -108,11 +108,9 @@ class SocketPreview:
 
     Args:
         connected: The socket, not blocking.
-        most: Bytes that are looked at.
         on_full: Called when there can be no more of them before some are taken.
 
     Attributes:
-        on_full: As above.
         seen: How many bytes have been seen, and not been taken.
     """
 
@@ -170,10 +168,7 @@ class SocketTransport(tcp.Connection):
     """A transport of Twisted's, except that a `Poller` watches its socket, and that it sends at once what it can.
 
     Args:
-        poller: Watches the socket.
         connected: The socket, not blocking.
-        family: Its family.
-        peer: The other end's address.
         host: This end's address; ``None`` to ask the socket when it is needed.
 
     Attributes:

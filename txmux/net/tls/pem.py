@@ -31,7 +31,6 @@ class KeyPair:
     """A certificate and its key.
 
     Attributes:
-        path: The certificate's file.
         chain: The certificates from it to its authority.
     """
 

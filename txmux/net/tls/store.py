@@ -31,7 +31,6 @@ class PreparedContexts:
     """What was read from the files of a route.
 
     Attributes:
-        contexts: The clients' contexts.
         states: Those of the files before they were read.
     """
 
@@ -41,11 +40,6 @@ class PreparedContexts:
 
 class CertificateStore:
     """Reads the files again when they have changed, which it checks when a client connects.
-
-    Args:
-        end: The rules' settings.
-        seconds: Returns the time.
-        route: The route's name, for the log.
 
     Attributes:
         trouble: Why clients do not get the current certificates; empty if they do.

@@ -77,16 +77,7 @@ class AgreedTLS:
 
 @implementer(IOpenSSLServerConnectionCreator)
 class Termination:
-    """Terminates the TLS of one route's clients.
-
-    Args:
-        store: The route's certificates.
-        reactor: The clock that Twisted's factory needs.
-
-    Attributes:
-        store: As above.
-        factory: The one of all transports.
-    """
+    """Terminates the TLS of one route's clients."""
 
     def __init__(self, store: CertificateStore, reactor: Any) -> None:
         self.store = store
