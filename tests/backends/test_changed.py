@@ -15,7 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.backends.pool.pools import servers
 from tests.support.folders import make_folder
 from txmux.backends.health.checks import key_of
-from txmux.backends.pool.server_health import ServerState
+from txmux.backends.pool.server_health import MemberState
 from txmux.backends.upstreams import Upstreams
 from txmux.rules.model import Backend, Check, Ejection, Rules, ServerTLS, Settings
 
@@ -100,26 +100,26 @@ class ChangedTest(SynchronousTestCase):
         self.clock.advance(6)
         new = self.change("10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80", eject=ONCE)
         states = [member.state for member in new.pool.members]
-        self.assertEqual(states, [ServerState.EJECTED, ServerState.UP, ServerState.UP])
+        self.assertEqual(states, [MemberState.EJECTED, MemberState.UP, MemberState.UP])
         self.clock.advance(4)
         probe = next(
             found for found in iter(lambda: self.pick(new), None) if found.target == out.target
         )
         new.pool.connected(probe)
-        self.assertIs(out.state, ServerState.UP)
+        self.assertIs(out.state, MemberState.UP)
         self.assertIn(out, {self.pick(old) for _ in range(2)})
 
     def test_ejection_off(self) -> None:
         """Rules without ejection have nobody out, and rules without checks nobody down."""
         old = self.change("10.0.0.1:80", eject=ONCE, check=Check("tcp", fall=1))
         old.pool.failed(self.pick(old))
-        self.assertIs(self.change("10.0.0.1:80", eject=None).pool.members[0].state, ServerState.UP)
+        self.assertIs(self.change("10.0.0.1:80", eject=None).pool.members[0].state, MemberState.UP)
         old = self.change("10.0.0.1:80", check=Check("tcp", fall=1))
         key = key_of(old.pool.members[0])
         old.apply_check(key, ok=False, why="refused")
         with_check = self.change("10.0.0.1:80", check=Check("tcp", fall=1), retries=1)
-        self.assertIs(with_check.pool.members[0].state, ServerState.DOWN)
-        self.assertIs(self.change("10.0.0.1:80").pool.members[0].state, ServerState.UP)
+        self.assertIs(with_check.pool.members[0].state, MemberState.DOWN)
+        self.assertIs(self.change("10.0.0.1:80").pool.members[0].state, MemberState.UP)
 
     def test_down(self) -> None:
         """What the new rules call down is so for them alone."""
@@ -127,7 +127,7 @@ class ChangedTest(SynchronousTestCase):
         new = self.change("10.0.0.1:80 down")
         self.assertEqual(
             [old.pool.members[0].state, new.pool.members[0].state],
-            [ServerState.UP, ServerState.DISABLED],
+            [MemberState.UP, MemberState.DISABLED],
         )
 
     def test_heard(self) -> None:
@@ -138,9 +138,9 @@ class ChangedTest(SynchronousTestCase):
         self.change("10.0.0.1:80", check=check)
         (member,) = self.change("10.0.0.1:80", check=check, retries=5).pool.members
         upstreams.apply_check("b", key_of(member), ok=False, why="refused")
-        self.assertIs(member.state, ServerState.UP)
+        self.assertIs(member.state, MemberState.UP)
         upstreams.apply_check("b", key_of(member), ok=False, why="refused")
-        self.assertIs(member.state, ServerState.DOWN)
+        self.assertIs(member.state, MemberState.DOWN)
 
     def test_told_once(self) -> None:
         """That there is no server is told once, and not for the rules that are over."""
@@ -149,7 +149,7 @@ class ChangedTest(SynchronousTestCase):
         with capturedLogs() as events:
             new.pool.failed(self.pick(new))
         self.assertEqual(len([e for e in events if "no server is up" in e["log_format"]]), 1)
-        self.assertIs(old.pool.members[0].state, ServerState.EJECTED)
+        self.assertIs(old.pool.members[0].state, MemberState.EJECTED)
 
     def test_checks(self) -> None:
         """Only what the rules have is checked."""

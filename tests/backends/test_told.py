@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.backends.pool.pools import servers
 from txmux.backends.pool.member import Member, ResolvedAddress
 from txmux.backends.pool.pool import Unavailable
-from txmux.backends.pool.server_health import ServerOverride, ServerState
+from txmux.backends.pool.server_health import MemberState, ServerOverride
 from txmux.backends.upstreams import Upstreams
 from txmux.rules.model import Backend, Check, Ejection
 
@@ -53,7 +53,7 @@ class Process:
             assert self.pool.pick("", others) is member
             self.pool.failed(member)
 
-    def states(self) -> list[ServerState]:
+    def states(self) -> list[MemberState]:
         """Give how its servers are."""
         return [member.state for member in self.pool.members]
 
@@ -72,7 +72,7 @@ class ToldTest(SynchronousTestCase):
         old.fail(0, 3)
         old.clock.advance(12)
         new.upstreams.restore(old.told())
-        self.assertEqual(new.states(), [ServerState.EJECTED, ServerState.UP])
+        self.assertEqual(new.states(), [MemberState.EJECTED, MemberState.UP])
         self.assertIn("connections that failed", new.pool.members[0].why)
         new.clock.advance(17.9)
         self.assertEqual({new.pick().target.text for _ in range(4)}, {"10.0.0.2:80"})
@@ -84,16 +84,16 @@ class ToldTest(SynchronousTestCase):
         old, new = Process(0, eject=EJECT), Process(0, eject=EJECT)
         old.fail(0, 3)
         old.clock.advance(31)
-        while ServerState.PROBING not in old.states():
+        while MemberState.PROBING not in old.states():
             old.pick()
         new.upstreams.restore(old.told())
         picked = {new.pick().target.text for _ in range(4)}
         self.assertEqual(picked, {"10.0.0.1:80", "10.0.0.2:80"})
-        self.assertEqual(new.states()[0], ServerState.PROBING)
+        self.assertEqual(new.states()[0], MemberState.PROBING)
 
     def test_failures(self) -> None:
         """Failures are counted on, for as long as they count."""
-        for passed, state in ((5, ServerState.EJECTED), (11, ServerState.UP)):
+        for passed, state in ((5, MemberState.EJECTED), (11, MemberState.UP)):
             old, new = Process(70, eject=EJECT), Process(0, eject=EJECT)
             old.fail(0, 2)
             old.clock.advance(passed)
@@ -110,12 +110,12 @@ class ToldTest(SynchronousTestCase):
                 old.upstreams.apply_check("b", f"{host} {host}", ok=False, why="refused")
         old.clock.advance(60)
         new.upstreams.restore(old.told())
-        self.assertEqual(new.states(), [ServerState.DOWN, ServerState.UP])
+        self.assertEqual(new.states(), [MemberState.DOWN, MemberState.UP])
         health = new.pool.members[0].health
         self.assertEqual(new.clock.seconds() - health.since, 60)
         self.assertIn("refused", health.why)
         new.upstreams.apply_check("b", "10.0.0.2:80 10.0.0.2:80", ok=False, why="refused")
-        self.assertEqual(new.states(), [ServerState.DOWN, ServerState.DOWN])
+        self.assertEqual(new.states(), [MemberState.DOWN, MemberState.DOWN])
 
     def test_ready_again(self) -> None:
         """A server that was held is up since it is not any more, in the next process too; one that never was has no time."""
@@ -153,7 +153,7 @@ class ToldTest(SynchronousTestCase):
         process.upstreams.apply_check("b", "10.0.0.1:80 10.0.0.1:80", ok=False, why="refused")
         process.clock.advance(9)
         process.upstreams.apply_overrides({})
-        self.assertEqual(process.states(), [ServerState.DOWN, ServerState.UP])
+        self.assertEqual(process.states(), [MemberState.DOWN, MemberState.UP])
         self.assertEqual(process.pool.since(process.pool.members[0]), 9)
 
     def test_other_rules(self) -> None:
@@ -163,7 +163,7 @@ class ToldTest(SynchronousTestCase):
         old.upstreams.apply_check("b", "10.0.0.2:80 10.0.0.2:80", ok=False, why="refused")
         new = Process(0, eject=None)
         new.upstreams.restore(old.told())
-        self.assertEqual(new.states(), [ServerState.UP, ServerState.UP])
+        self.assertEqual(new.states(), [MemberState.UP, MemberState.UP])
 
     def test_nonsense(self) -> None:
         """What no version would tell is overlooked, and what comes after it is not."""
@@ -172,7 +172,7 @@ class ToldTest(SynchronousTestCase):
         (first, second) = old.told()
         odd = [{**second, "backend": []}, {**second, "server": []}, {**second, "credit": math.inf}]
         new.upstreams.restore([*odd, first])
-        self.assertEqual(new.states(), [ServerState.EJECTED, ServerState.UP])
+        self.assertEqual(new.states(), [MemberState.EJECTED, MemberState.UP])
         new.upstreams.known.expect([{**second, "connections": math.inf}, {**second, "backend": []}])
 
     def test_turns(self) -> None:
@@ -198,7 +198,7 @@ class ToldTest(SynchronousTestCase):
         old.fail(0, 3)
         new.upstreams.restore(old.told())
         new.pool.set_addresses(server, addresses)
-        self.assertEqual(new.states(), [ServerState.EJECTED, ServerState.UP])
+        self.assertEqual(new.states(), [MemberState.EJECTED, MemberState.UP])
 
     def test_unknown(self) -> None:
         """What is told of other backends, or in words that this version does not know, is overlooked; the rest is not."""
@@ -214,7 +214,7 @@ class ToldTest(SynchronousTestCase):
             {**first, "colour": "blue"},
         ]
         new.upstreams.restore([*odd, second])
-        self.assertEqual(new.states(), [ServerState.UP, ServerState.EJECTED])
+        self.assertEqual(new.states(), [MemberState.UP, MemberState.EJECTED])
 
     def test_bounded(self) -> None:
         """No more than so many servers are remembered."""

@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.backends.pool.pools import servers
 from txmux.backends.health.checks import key_of
 from txmux.backends.pool.member import ResolvedAddress
-from txmux.backends.pool.server_health import ServerState
+from txmux.backends.pool.server_health import MemberState
 from txmux.backends.upstreams import Upstreams
 from txmux.rules.model import Backend, Check
 
@@ -34,7 +34,7 @@ class HeardTest(SynchronousTestCase):
         for _ in range(times):
             self.upstreams.apply_check("b", key, ok=ok, why="refused")
 
-    def resolve(self, *hosts: str) -> list[ServerState]:
+    def resolve(self, *hosts: str) -> list[MemberState]:
         """Learn the addresses of the name, and give their states."""
         (server,) = self.pool.backend.servers
         self.pool.set_addresses(server, [ResolvedAddress(host, 80) for host in hosts])
@@ -46,9 +46,9 @@ class HeardTest(SynchronousTestCase):
         key = key_of(self.pool.members[0])
         with capturedLogs() as events:
             self.hear(3, ok=False, key=key)
-            self.assertEqual(self.pool.members[0].state, ServerState.DOWN)
+            self.assertEqual(self.pool.members[0].state, MemberState.DOWN)
             self.hear(2, ok=True, key=key)
-            self.assertEqual(self.pool.members[0].state, ServerState.UP)
+            self.assertEqual(self.pool.members[0].state, MemberState.UP)
         levels = [event["log_level"].name for event in events]
         self.assertEqual(levels, ["debug", "debug"])
 
@@ -68,11 +68,11 @@ class HeardTest(SynchronousTestCase):
         """What it hears before a name has been looked up counts all the same."""
         self.backend("web.test:80")
         self.hear(7, ok=False)
-        self.assertEqual(self.resolve("10.0.0.1", "10.0.0.2"), [ServerState.DOWN, ServerState.UP])
+        self.assertEqual(self.resolve("10.0.0.1", "10.0.0.2"), [MemberState.DOWN, MemberState.UP])
         self.hear(1, ok=True)
-        self.assertEqual(self.resolve("10.0.0.1"), [ServerState.DOWN])
+        self.assertEqual(self.resolve("10.0.0.1"), [MemberState.DOWN])
         self.hear(1, ok=True)
-        self.assertEqual(self.resolve("10.0.0.1"), [ServerState.UP])
+        self.assertEqual(self.resolve("10.0.0.1"), [MemberState.UP])
 
     def test_well_again(self) -> None:
         """A server that is well again by then is not down."""
@@ -80,7 +80,7 @@ class HeardTest(SynchronousTestCase):
         self.hear(3, ok=False)
         self.hear(1, ok=True)
         self.hear(2, ok=False)
-        self.assertEqual(self.resolve("10.0.0.1"), [ServerState.UP])
+        self.assertEqual(self.resolve("10.0.0.1"), [MemberState.UP])
 
     def test_bounded(self) -> None:
         """Only a limited number of servers is remembered."""

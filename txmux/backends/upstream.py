@@ -11,7 +11,7 @@ from txmux.backends.health.checks import apply_result, key_of
 from txmux.backends.pool.balance import affinity_of
 from txmux.backends.pool.pool import BackendPool
 from txmux.backends.pool.queue import ClientQueue
-from txmux.backends.pool.server_health import ServerState
+from txmux.backends.pool.server_health import MemberState
 from txmux.errors import MuxError
 from txmux.net.relay.interface import Timeouts
 from txmux.net.relay.rates import RelayRates
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 _MOST_EARLY = 1000  # servers; names that change repeatedly must not fill the memory
 
 
-_OF_CHECKER = {ServerState.DOWN, ServerState.DRAIN, ServerState.MAINTENANCE}
+_OF_CHECKER = {MemberState.DOWN, MemberState.DRAIN, MemberState.MAINTENANCE}
 """States that the process that checks servers sets and reports to the others."""
 
 _log = Logger()
@@ -183,17 +183,17 @@ class Upstream:
             self._early.setdefault(key, []).append(why)
             del self._early[key][: -self.backend.check.fall if self.backend.check else None]
 
-    def _state_changed(self, member: Member, before: ServerState) -> None:
+    def _state_changed(self, member: Member, before: MemberState) -> None:
         """Report a change, but not each attempt to let a server back in, nor what another process reports."""
         now = member.state
-        quiet = {before, now} == {ServerState.EJECTED, ServerState.PROBING} or (
+        quiet = {before, now} == {MemberState.EJECTED, MemberState.PROBING} or (
             not self._checking and bool({before, now} & _OF_CHECKER)
         )
         backend, server, address = self.backend.name, member.server.text, member.target.text
         why = member.why or "an operator asked for it"
         if not quiet:
             self._tell(server_event(backend, server, address, before.value, now.value, why))
-        (_log.debug if quiet else _log.info if now is ServerState.UP else _log.warn)(
+        (_log.debug if quiet else _log.info if now is MemberState.UP else _log.warn)(
             "backend {backend}: {server} is {state}: {why}",
             backend=backend,
             server=address,

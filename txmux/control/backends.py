@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from txmux.backends.pool.server_health import AS_RULED, ServerState
+from txmux.backends.pool.server_health import AS_RULED, MemberState
 from txmux.rules.model import backends_of
 
 if TYPE_CHECKING:
@@ -24,13 +24,13 @@ UNRESOLVED = "unresolved"
 _WORST_LAST = [
     state.value
     for state in (
-        ServerState.UP,
-        ServerState.PROBING,
-        ServerState.EJECTED,
-        ServerState.DOWN,
-        ServerState.DRAIN,
-        ServerState.MAINTENANCE,
-        ServerState.DISABLED,
+        MemberState.UP,
+        MemberState.PROBING,
+        MemberState.EJECTED,
+        MemberState.DOWN,
+        MemberState.DRAIN,
+        MemberState.MAINTENANCE,
+        MemberState.DISABLED,
     )
 ]
 

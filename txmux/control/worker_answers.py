@@ -5,7 +5,7 @@ from __future__ import annotations
 from heapq import nsmallest
 from typing import TYPE_CHECKING, Any
 
-from txmux.backends.pool.server_health import ServerState
+from txmux.backends.pool.server_health import MemberState
 from txmux.control.backends import address_states
 from txmux.control.connection_row import row_of
 from txmux.control.explaining import explain_connection
@@ -185,5 +185,5 @@ def _certificates(configuration: Configuration) -> Iterator[tuple[str, str, floa
 
 def _up(upstream: Upstream) -> Iterator[tuple[str, str]]:
     for member in upstream.pool.members:
-        if member.state is ServerState.UP:
+        if member.state is MemberState.UP:
             yield upstream.backend.name, member.server.text

@@ -24,7 +24,7 @@ from __future__ import annotations
 import base64
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from txmux.backends.pool.server_health import ServerState
+from txmux.backends.pool.server_health import MemberState
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -37,7 +37,7 @@ __all__ = ["Told", "found_by_checks", "merged", "restore_sources", "sources_of",
 Told: TypeAlias = "dict[str, Any]"
 
 _VERSION = 1
-_WORST = {ServerState.UP.value: 0, ServerState.EJECTED.value: 1, ServerState.DOWN.value: 2}
+_WORST = {MemberState.UP.value: 0, MemberState.EJECTED.value: 1, MemberState.DOWN.value: 2}
 
 
 def state_of(
@@ -110,8 +110,8 @@ def found_by_checks(servers: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
         {**told, "failed": (), "out": 0.0, "credit": 0}
         | (
             {}
-            if told["state"] == ServerState.DOWN.value
-            else {"state": ServerState.UP.value, "why": ""}
+            if told["state"] == MemberState.DOWN.value
+            else {"state": MemberState.UP.value, "why": ""}
         )
         for told in servers
     ]

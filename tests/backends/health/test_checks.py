@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.backends.health.checked import Checked, Dialled
 from tests.backends.pool.pools import servers
 from txmux.backends.pool.member import ResolvedAddress
-from txmux.backends.pool.server_health import ServerState
+from txmux.backends.pool.server_health import MemberState
 from txmux.rules.model import Check
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class ScheduleTests(SynchronousTestCase):
         for interval in (3.0, 3600.0):
             checked = self.refusing(check=Check("tcp", interval=interval))
             checked.advance(3 + 2.1)
-            self.assertEqual([member.state for member in checked.members], [ServerState.DOWN] * 2)
+            self.assertEqual([member.state for member in checked.members], [MemberState.DOWN] * 2)
             self.assertEqual(
                 checked.members[0].why, "checks that failed: 3, the last one: connection refused"
             )
@@ -105,7 +105,7 @@ class ScheduleTests(SynchronousTestCase):
         checked.advance(30)
         self.assertIn(len(checked.attempts), (10, 11))
         self.assertEqual(checked.results, [])
-        self.assertIs(checked.members[0].state, ServerState.UP)
+        self.assertIs(checked.members[0].state, MemberState.UP)
 
 
 class MembersTests(SynchronousTestCase):

@@ -11,7 +11,7 @@ from tests.backends.names.resolve_case import FAR, HOST, CountingPool, NamesTest
 from tests.backends.pool.pools import servers
 from txmux.backends.names.addresses import MOST_ADDRESSES
 from txmux.backends.pool.pool import Unavailable
-from txmux.backends.pool.server_health import ServerState
+from txmux.backends.pool.server_health import MemberState
 from txmux.rules.model import Resolve
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class AnswerTests(NamesTestCase):
         # Without any IPv6, its address is left out.
         self.assertIn(set(self.texts(pool)), [texts, texts | {"[fd00::1]:80"}])
         member = pool.members[0]
-        self.assertEqual((member.name, member.weight, member.state), (HOST, 3, ServerState.UP))
+        self.assertEqual((member.name, member.weight, member.state), (HOST, 3, MemberState.UP))
 
     async def test_nothing_yet(self) -> None:
         """A connection that comes before the first answer has no server."""

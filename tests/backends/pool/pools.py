@@ -10,7 +10,7 @@ from twisted.internet.task import Clock
 
 from txmux.backends.pool.member import Member
 from txmux.backends.pool.pool import BackendPool
-from txmux.backends.pool.server_health import BackendHealth, ServerState
+from txmux.backends.pool.server_health import BackendHealth, MemberState
 from txmux.rules.model import Backend
 from txmux.rules.reading.endpoints import server
 
@@ -47,7 +47,7 @@ class Watched:
         self.pool.on_shortage = lambda: self.told.append("short")
         self.members = self.pool.members
 
-    def _changed(self, member: Member, before: ServerState) -> None:
+    def _changed(self, member: Member, before: MemberState) -> None:
         self.told.append(f"{member.target.text}: {before.value} -> {member.state.value}")
 
     def pick(self, *tried: Member, client: str = "") -> Member:
@@ -59,7 +59,7 @@ class Watched:
     def take_out(self, member: Member) -> None:
         """Let connections to a member fail until it is out."""
         others = [other for other in self.pool.members if other is not member]
-        while member.state is ServerState.UP:
+        while member.state is MemberState.UP:
             found = self.pool.pick("", others)
             assert found is member, found
             self.pool.failed(member)

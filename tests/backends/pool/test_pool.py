@@ -7,7 +7,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.backends.pool.pools import SPARE, Watched, servers
 from txmux.backends.pool.member import ResolvedAddress
 from txmux.backends.pool.pool import Unavailable, is_name
-from txmux.backends.pool.server_health import ServerState
+from txmux.backends.pool.server_health import MemberState
 from txmux.rules.model import Check, Ejection
 from txmux.rules.reading.endpoints import server
 
@@ -41,7 +41,7 @@ class ChoiceTests(SynchronousTestCase):
         """A server that the rules call down is never chosen, nor does a check bring it up."""
         pool = Watched(*servers("a:1"), *servers("10.0.0.1:80", down=True), check=Check("tcp"))
         (member,) = pool.members
-        self.assertIs(member.state, ServerState.DISABLED)
+        self.assertIs(member.state, MemberState.DISABLED)
         for _ in range(5):
             pool.pool.check_result(member, ok=True, why="")
         self.assertIs(pool.pool.pick(), Unavailable.NO_SERVER)
@@ -173,7 +173,7 @@ class NameTests(SynchronousTestCase):
         self.set("10.0.0.3", "10.0.0.2", "10.0.0.1", "10.0.0.2")
         self.assertEqual(self.places(), ["10.0.0.1:5432", "10.0.0.2:5432", "10.0.0.3:5432"])
         self.assertIs(self.pool.members[1], second)
-        self.assertIs(second.state, ServerState.EJECTED)
+        self.assertIs(second.state, MemberState.EJECTED)
 
     def test_those_that_go(self) -> None:
         """An address that is gone gets no connection, and those it has end as others do."""

@@ -18,7 +18,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.backends.pool.pools import SPARE, Watched, servers
 from txmux.backends.pool.member import Member, ResolvedAddress
 from txmux.backends.pool.pool import Unavailable
-from txmux.backends.pool.server_health import ServerState
+from txmux.backends.pool.server_health import MemberState
 from txmux.rules.model import Check, Ejection, Outcome, Refusal
 
 _NAME = "db.example.com:80"
@@ -55,9 +55,9 @@ class PoolMachine(RuleBasedStateMachine):
 
     def is_out(self, member: Member) -> bool:
         """Tell whether a member may not be chosen."""
-        if member.state is ServerState.EJECTED:
+        if member.state is MemberState.EJECTED:
             return member.health.out_until > self.watched.clock.seconds()
-        return member.state is not ServerState.UP
+        return member.state is not MemberState.UP
 
     @rule(
         target=attempts,
@@ -75,7 +75,7 @@ class PoolMachine(RuleBasedStateMachine):
             up = [
                 member
                 for member in untried
-                if member.state in {ServerState.EJECTED, ServerState.PROBING}
+                if member.state in {MemberState.EJECTED, MemberState.PROBING}
             ]
         found = self.pool.pick(client, avoided)
         if isinstance(found, Unavailable):
@@ -153,7 +153,7 @@ class PoolMachine(RuleBasedStateMachine):
     def one_probe(self) -> None:
         """What is tried by a connection gets no other one, as long as there are others."""
         for member in self.pool.members:
-            assert member.state is not ServerState.PROBING or self.is_out(member)
+            assert member.state is not MemberState.PROBING or self.is_out(member)
 
     @invariant()
     def shortage(self) -> None:
@@ -162,9 +162,9 @@ class PoolMachine(RuleBasedStateMachine):
         is_short = (
             self.fallback is not SPARE
             and any(
-                member.state in {ServerState.EJECTED, ServerState.PROBING} for member in members
+                member.state in {MemberState.EJECTED, MemberState.PROBING} for member in members
             )
-            and not any(member.state is ServerState.UP for member in members)
+            and not any(member.state is MemberState.UP for member in members)
         )
         if is_short and not self.was_short:
             assert "short" in self.watched.told

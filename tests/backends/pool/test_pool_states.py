@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.backends.pool.pools import SPARE, Watched, servers
 from txmux.backends.pool.member import ResolvedAddress
 from txmux.backends.pool.pool import Unavailable
-from txmux.backends.pool.server_health import BackendHealth, ServerState
+from txmux.backends.pool.server_health import BackendHealth, MemberState
 from txmux.rules.model import Check, Ejection
 
 
@@ -27,7 +27,7 @@ class EjectionTests(SynchronousTestCase):
         pool = Watched()
         first, second = pool.members
         self.failures(pool, 0, 5, 10)
-        self.assertIs(first.state, ServerState.EJECTED)
+        self.assertIs(first.state, MemberState.EJECTED)
         self.assertEqual(first.why, "connections that failed within 10 s: 3")
         self.assertEqual({pool.pick() for _ in range(5)}, {second})
         self.assertEqual(pool.told, ["10.0.0.1:80: up -> ejected"])
@@ -38,17 +38,17 @@ class EjectionTests(SynchronousTestCase):
         for at in (0, 6, 11, 17, 22):
             self.failures(pool, at)
             pool.pool.connected(pool.members[0])
-        self.assertIs(pool.members[0].state, ServerState.UP)
+        self.assertIs(pool.members[0].state, MemberState.UP)
         self.failures(pool, 26.9)
-        self.assertIs(pool.members[0].state, ServerState.EJECTED)
+        self.assertIs(pool.members[0].state, MemberState.EJECTED)
 
     def test_in_a_row(self) -> None:
         """Failures in a row count however long each has taken: a server that answers nobody takes all the time there is."""
         pool = Watched()
         self.failures(pool, 0, 20)
-        self.assertIs(pool.members[0].state, ServerState.UP)
+        self.assertIs(pool.members[0].state, MemberState.UP)
         self.failures(pool, 40)
-        self.assertIs(pool.members[0].state, ServerState.EJECTED)
+        self.assertIs(pool.members[0].state, MemberState.EJECTED)
         self.assertEqual(pool.members[0].why, "connections in a row that failed: 3")
 
     def test_probe(self) -> None:
@@ -60,7 +60,7 @@ class EjectionTests(SynchronousTestCase):
         self.assertEqual({pool.pick() for _ in range(4)}, {second})
         pool.clock.advance(0.1)
         self.assertEqual(sorted(pool.pick() is first for _ in range(4)), [False] * 3 + [True])
-        self.assertIs(first.state, ServerState.PROBING)
+        self.assertIs(first.state, MemberState.PROBING)
         pool.pool.connected(first)
         self.assertEqual({pool.pick(), pool.pick()}, {first, second})
         self.assertEqual(
@@ -73,7 +73,7 @@ class EjectionTests(SynchronousTestCase):
         pool = Watched()
         first, second = pool.members
         self.failures(pool, 0, 0, 0, 10)
-        self.assertIs(first.state, ServerState.EJECTED)
+        self.assertIs(first.state, MemberState.EJECTED)
         pool.clock.advance(9)
         self.assertEqual({pool.pick() for _ in range(4)}, {second})
         pool.clock.advance(1)
@@ -86,7 +86,7 @@ class EjectionTests(SynchronousTestCase):
         self.failures(pool, 0, 0, 0)
         pool.clock.advance(10)
         pool.pool.abandoned(pool.pick(second))
-        self.assertIs(first.state, ServerState.EJECTED)
+        self.assertIs(first.state, MemberState.EJECTED)
         self.assertIs(pool.pick(second), first)
 
     def test_all_out(self) -> None:
@@ -109,7 +109,7 @@ class EjectionTests(SynchronousTestCase):
         pool.clock.advance(5)
         pool.pool.failed(late[0])
         pool.pool.connected(late[1])
-        self.assertIs(first.state, ServerState.EJECTED)
+        self.assertIs(first.state, MemberState.EJECTED)
         pool.clock.advance(5)
         self.assertIs(pool.pick(second), first)
 
@@ -120,7 +120,7 @@ class EjectionTests(SynchronousTestCase):
             self.failures(pool, 0, 0, 0, 0)
             pool.pool.unanswered(pool.pick(*pool.members[1:]))
             self.assertEqual(
-                [member.state for member in pool.members], [ServerState.UP, ServerState.UP]
+                [member.state for member in pool.members], [MemberState.UP, MemberState.UP]
             )
             self.assertEqual(pool.told, [])
 
@@ -166,7 +166,7 @@ class LastResortTests(SynchronousTestCase):
         pool = self.shortage()
         first, second = pool.members
         pool.pool.connected(pool.pick(second))
-        self.assertIs(first.state, ServerState.UP)
+        self.assertIs(first.state, MemberState.UP)
         self.assertEqual({pool.pick() for _ in range(4)}, {first})
         pool.take_out(first)
         self.assertEqual(pool.told.count("short"), 2)
@@ -176,7 +176,7 @@ class LastResortTests(SynchronousTestCase):
         pool = self.shortage()
         pool.clock.advance(10)
         self.assertEqual({pool.pick() for _ in range(2)}, {*pool.members})
-        self.assertEqual([member.state for member in pool.members], 2 * [ServerState.PROBING])
+        self.assertEqual([member.state for member in pool.members], 2 * [MemberState.PROBING])
         self.assertEqual({pool.pick() for _ in range(2)}, {*pool.members})
 
     def test_lone_server(self) -> None:
@@ -187,7 +187,7 @@ class LastResortTests(SynchronousTestCase):
         self.assertIs(pool.pick(), member)
         pool.clock.advance(10)
         self.assertIs(pool.pick(), member)
-        self.assertIs(member.state, ServerState.PROBING)
+        self.assertIs(member.state, MemberState.PROBING)
         self.assertIs(pool.pick(), member)
 
     def test_down(self) -> None:
@@ -209,7 +209,7 @@ class LastResortTests(SynchronousTestCase):
         pool.take_out(first)
         self.assertIs(pool.pick(second), first)
         pool.pool.connected(first)
-        self.assertIs(first.state, ServerState.EJECTED)
+        self.assertIs(first.state, MemberState.EJECTED)
         self.assertNotIn("short", pool.told)
 
     def test_backup(self) -> None:
@@ -241,7 +241,7 @@ class LastResortTests(SynchronousTestCase):
         self.assertEqual(new.told, ["short"])
         first, second = new.members
         new.pool.connected(new.pick(second))
-        self.assertEqual(first.state, ServerState.UP)
+        self.assertEqual(first.state, MemberState.UP)
         self.assertIs(old.pick(), old.members[0])
         self.assertIs(old.pick(), old.members[0])
 
@@ -287,10 +287,10 @@ class CheckTests(SynchronousTestCase):
         member = pool.members[0]
         pool.take_out(member)
         self.assertEqual(self.results(pool, "+"), [])
-        self.assertIs(member.state, ServerState.EJECTED)
+        self.assertIs(member.state, MemberState.EJECTED)
         self.assertEqual(self.results(pool, "-+"), ["ejected -> down", "down -> up"])
         pool.pool.failed(pool.pick(pool.members[1]))
-        self.assertIs(member.state, ServerState.UP)
+        self.assertIs(member.state, MemberState.UP)
 
     def test_connections_do_not_bring_back(self) -> None:
         """What connections find counts for nothing while the checks say down."""
@@ -301,7 +301,7 @@ class CheckTests(SynchronousTestCase):
         pool.pool.connected(late[0])
         for member in late[1:]:
             pool.pool.failed(member)
-        self.assertIs(first.state, ServerState.DOWN)
+        self.assertIs(first.state, MemberState.DOWN)
 
     def test_without(self) -> None:
         """Where there are no checks, there is nothing to take in."""

@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred, gatherResults
 
 from txmux.backends.connect.dial import dial
 from txmux.backends.health.checking import ProbeTarget
-from txmux.backends.pool.server_health import ServerState
+from txmux.backends.pool.server_health import MemberState
 from txmux.backends.upstreams import Upstreams
 from txmux.errors import MuxError
 from txmux.rules.model import Check, backends_of
@@ -74,7 +74,7 @@ async def _try(upstream: Upstream, connect: Any, reactor: Any) -> list[Tried]:
     members = [
         member
         for member in pool.members
-        if not member.server.depends_on_client and member.state is not ServerState.DISABLED
+        if not member.server.depends_on_client and member.state is not MemberState.DISABLED
     ]
     known = {member.server for member in pool.members}
     found = [

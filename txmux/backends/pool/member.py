@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from txmux.backends.pool.server_health import ServerHealth, ServerState
+from txmux.backends.pool.server_health import MemberState, ServerHealth
 from txmux.telemetry.counting.process_counters import ProcessCounters
 
 if TYPE_CHECKING:
@@ -67,9 +67,9 @@ class Member:
         self.seed = int.from_bytes(digest, "big")
 
     @property
-    def state(self) -> ServerState:
+    def state(self) -> MemberState:
         health = self.health
-        return ServerState.DISABLED if self.server.down else health.held or health.state
+        return MemberState.DISABLED if self.server.down else health.held or health.state
 
     @property
     def connections(self) -> int:
@@ -103,7 +103,7 @@ class Member:
         return not most or self.health.connections < most
 
 
-_SUSPECT = {ServerState.EJECTED, ServerState.PROBING}
+_SUSPECT = {MemberState.EJECTED, MemberState.PROBING}
 """States that failed connections lead to, and not checks."""
 
 
@@ -137,7 +137,7 @@ class Tiers:
         """
         usable, suspect = [], []
         for member in members:
-            if member.state is ServerState.UP or is_due(member, now):
+            if member.state is MemberState.UP or is_due(member, now):
                 usable.append(member)
             elif member.state in _SUSPECT:
                 suspect.append(member)
@@ -146,9 +146,9 @@ class Tiers:
             _groups(suspect) if has_last_resort else (),
             has_last_resort
             and bool(usable or suspect)
-            and all(member.state is not ServerState.UP for member in usable),
+            and all(member.state is not MemberState.UP for member in usable),
             min(
-                (m.health.out_until for m in suspect if m.state is ServerState.EJECTED),
+                (m.health.out_until for m in suspect if m.state is MemberState.EJECTED),
                 default=math.inf,
             ),
         )
@@ -156,7 +156,7 @@ class Tiers:
 
 def is_due(member: Member, now: float) -> bool:
     """Return whether a member's ejection has ended, so that one connection may try it."""
-    return member.state is ServerState.EJECTED and member.health.out_until <= now
+    return member.state is MemberState.EJECTED and member.health.out_until <= now
 
 
 def _groups(members: Iterable[Member]) -> list[list[Member]]:

@@ -11,7 +11,7 @@ import attrs
 
 from txmux.backends.pool.balance import balancer
 from txmux.backends.pool.member import Member, Tiers, is_due
-from txmux.backends.pool.server_health import BackendHealth, ServerState
+from txmux.backends.pool.server_health import BackendHealth, MemberState
 from txmux.rules.model import Refusal
 from txmux.rules.model.networks import is_address
 from txmux.telemetry.counting.process_counters import ProcessCounters
@@ -54,7 +54,7 @@ class BackendPool:
         self,
         backend: Backend,
         seconds: Callable[[], float],
-        on_change: Callable[[Member, ServerState], None] = lambda _member, _before: None,
+        on_change: Callable[[Member, MemberState], None] = lambda _member, _before: None,
         random: Random | None = None,
         backend_health: BackendHealth | None = None,
         column: ProcessCounters | None = None,
@@ -91,7 +91,7 @@ class BackendPool:
 
     @property
     def has_server_up(self) -> bool:
-        return any(member.state is ServerState.UP for member in self.members)
+        return any(member.state is MemberState.UP for member in self.members)
 
     @property
     def members(self) -> list[Member]:
@@ -117,8 +117,8 @@ class BackendPool:
         member = members[0] if len(members) == 1 else self._pick(members, affinity)
         member.health.connections += 1
         self._backend_health.connections += 1
-        if member.state is ServerState.EJECTED and is_due(member, self._seconds()):
-            self._change(member, ServerState.PROBING, "its time is over, and a connection tries it")
+        if member.state is MemberState.EJECTED and is_due(member, self._seconds()):
+            self._change(member, MemberState.PROBING, "its time is over, and a connection tries it")
         return member
 
     def room_in(self) -> float:
@@ -162,13 +162,13 @@ class BackendPool:
         member.counts.connected()
         member.health.unanswered = member.health.in_a_row = 0
         state = member.health.state
-        if state is ServerState.UP:
+        if state is MemberState.UP:
             return
-        if state is ServerState.PROBING:
-            self._change(member, ServerState.UP, "the connection that tried it succeeded")
+        if state is MemberState.PROBING:
+            self._change(member, MemberState.UP, "the connection that tried it succeeded")
             self._report_room()
-        elif state is ServerState.EJECTED and self._tiers.in_shortage:
-            self._change(member, ServerState.UP, "a connection to it succeeded")
+        elif state is MemberState.EJECTED and self._tiers.in_shortage:
+            self._change(member, MemberState.UP, "a connection to it succeeded")
             self._report_room()
 
     def failed(self, member: Member) -> None:
@@ -195,8 +195,8 @@ class BackendPool:
     def abandoned(self, member: Member) -> None:
         """Record that a connection was given up before it was established, which says nothing about the member."""
         self._uncount(member)
-        if member.health.state is ServerState.PROBING:
-            self._change(member, ServerState.EJECTED, "the connection that tried it was given up")
+        if member.health.state is MemberState.PROBING:
+            self._change(member, MemberState.EJECTED, "the connection that tried it was given up")
         self._report_room()
 
     def unanswered(self, member: Member) -> None:
@@ -204,10 +204,10 @@ class BackendPool:
         health, eject = member.health, self._eject
         health.unanswered += 1
         if eject is not None and 0 < eject.unanswered <= health.unanswered:
-            if health.state is ServerState.UP and (eject.lone or not self._is_lone(member)):
+            if health.state is MemberState.UP and (eject.lone or not self._is_lone(member)):
                 health.out_until = self._seconds() + eject.seconds
                 why = f"flows in a row that it has not answered: {health.unanswered}"
-                self._change(member, ServerState.EJECTED, why)
+                self._change(member, MemberState.EJECTED, why)
             health.unanswered = 0
         self.abandoned(member)
 
@@ -246,7 +246,7 @@ class BackendPool:
         if check is None or not member.state.is_checked:
             return
         health = member.health
-        is_down = health.state is ServerState.DOWN
+        is_down = health.state is MemberState.DOWN
         health.contrary = health.contrary + 1 if ok is is_down else 0
         if health.contrary < (check.rise if is_down else check.fall):
             return
@@ -254,10 +254,10 @@ class BackendPool:
         if is_down:
             health.failed_at.clear()
             health.in_a_row = 0
-            self._change(member, ServerState.UP, f"checks that succeeded: {check.rise}")
+            self._change(member, MemberState.UP, f"checks that succeeded: {check.rise}")
         else:
             self._change(
-                member, ServerState.DOWN, f"checks that failed: {check.fall}, the last one: {why}"
+                member, MemberState.DOWN, f"checks that failed: {check.fall}, the last one: {why}"
             )
         self._report_room()
 
@@ -302,7 +302,7 @@ class BackendPool:
     def _count_failure(self, member: Member) -> None:
         eject = self._eject
         state = member.health.state
-        if eject is None or state not in {ServerState.UP, ServerState.PROBING}:
+        if eject is None or state not in {MemberState.UP, MemberState.PROBING}:
             return
         if not eject.lone and self._is_lone(member):
             return
@@ -310,7 +310,7 @@ class BackendPool:
         failed_at = member.health.failed_at
         failed_at.append(now)
         member.health.in_a_row += 1
-        if state is ServerState.PROBING:
+        if state is MemberState.PROBING:
             why = "the connection that tried it failed"
         elif len(failed_at) >= eject.failures and now - failed_at[0] <= eject.within:
             why = f"connections that failed within {eject.within:g} s: {eject.failures}"
@@ -323,12 +323,12 @@ class BackendPool:
         failed_at.clear()
         member.health.in_a_row = 0
         member.health.out_until = now + eject.seconds
-        self._change(member, ServerState.EJECTED, why)
+        self._change(member, MemberState.EJECTED, why)
 
     def _is_lone(self, member: Member) -> bool:
         return all(m is member or m.state.is_out for m in self.members)
 
-    def _change(self, member: Member, state: ServerState, why: str) -> None:
+    def _change(self, member: Member, state: MemberState, why: str) -> None:
         before, health = member.state, member.health
         health.state, health.why, health.since = state, why, self._seconds()
         self._arrange()
@@ -343,7 +343,7 @@ class BackendPool:
         self._arrange()
         self._look_for_shortage()
 
-    def reorder(self, server: str, before: ServerState | None) -> None:
+    def reorder(self, server: str, before: MemberState | None) -> None:
         """Apply an operator's override of a server.
 
         Args:
@@ -355,11 +355,11 @@ class BackendPool:
             if member.server.text != server:
                 continue
             is_free = before is not None and member.health.held is None
-            if is_free and member.state is ServerState.UP:
+            if is_free and member.state is MemberState.UP:
                 member.health.since = self._seconds()
             if not self._is_retired:
                 state = (
-                    ServerState.DISABLED if member.server.down else before or member.health.state
+                    MemberState.DISABLED if member.server.down else before or member.health.state
                 )
                 if member.state is not state:
                     self._on_change(member, state)
@@ -414,12 +414,12 @@ class BackendPool:
     def _let_back_in(self, member: Member) -> None:
         """Use a server again that was out by a check or an ejection that the rules no longer have."""
         health = member.health
-        if health.state is ServerState.DOWN:
+        if health.state is MemberState.DOWN:
             is_kept_out = self.backend.check is not None
         else:
             is_kept_out = self._eject is not None
-        if not is_kept_out and health.state is not ServerState.UP:
-            health.state, health.why, health.since = ServerState.UP, "", self._seconds()
+        if not is_kept_out and health.state is not MemberState.UP:
+            health.state, health.why, health.since = MemberState.UP, "", self._seconds()
 
     def _member(self, server: Server, target: Server) -> Member:
         health = self._backend_health.health_of((server.text, target.text))

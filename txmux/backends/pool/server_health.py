@@ -19,7 +19,7 @@ _MOST_RECALLED = 10_000
 """Servers; a process has more only if names change repeatedly."""
 
 
-class ServerState(enum.Enum):
+class MemberState(enum.Enum):
     """Whether a member gets connections."""
 
     UP = "up"
@@ -39,11 +39,11 @@ class ServerState(enum.Enum):
     @property
     def is_out(self) -> bool:
         """Whether it is out of use, whatever its health."""
-        return self in {ServerState.DISABLED, ServerState.DRAIN, ServerState.MAINTENANCE}
+        return self in {MemberState.DISABLED, MemberState.DRAIN, MemberState.MAINTENANCE}
 
     @property
     def is_checked(self) -> bool:
-        return self not in {ServerState.DISABLED, ServerState.MAINTENANCE}
+        return self not in {MemberState.DISABLED, MemberState.MAINTENANCE}
 
 
 @attrs.define(eq=False)
@@ -64,8 +64,8 @@ class ServerHealth:
         unanswered: Flows of datagrams that it has not answered since the last one that it has.
     """
 
-    state: ServerState = ServerState.UP
-    held: ServerState | None = None
+    state: MemberState = MemberState.UP
+    held: MemberState | None = None
     weight: int | None = None
     connections: int = 0
     why: str = ""
@@ -85,7 +85,7 @@ class ServerHealth:
             now: The time, in the seconds of the pools. Another process has another clock, so times are relative to it.
         """
         # The connection that tries it belongs to this process; in the other one, another connection will.
-        state = ServerState.EJECTED if self.state is ServerState.PROBING else self.state
+        state = MemberState.EJECTED if self.state is MemberState.PROBING else self.state
         return {
             "state": state.value,
             "why": self.why,
@@ -104,7 +104,7 @@ class ServerHealth:
             TypeError: A field has another type.
             ValueError: The state is unknown.
         """
-        self.state = ServerState(fields.get("state", self.state.value))
+        self.state = MemberState(fields.get("state", self.state.value))
         self.why = str(fields.get("why", self.why))
         self.credit = int(fields.get("credit", self.credit))
         self.contrary = int(fields.get("contrary", self.contrary))
@@ -122,7 +122,7 @@ class _PoolOfHealth(Protocol):
     def rearrange(self) -> None:
         """Apply a change of a server's state."""
 
-    def reorder(self, server: str, before: ServerState | None) -> None:
+    def reorder(self, server: str, before: MemberState | None) -> None:
         """Apply an operator's override, in place of this state."""
 
 
@@ -140,7 +140,7 @@ class BackendHealth:
     """
 
     def __init__(
-        self, overrides: Mapping[str, tuple[ServerState | None, int | None]] | None = None
+        self, overrides: Mapping[str, tuple[MemberState | None, int | None]] | None = None
     ) -> None:
         self._overrides = dict(overrides or {})
         self.connections = 0
@@ -195,7 +195,7 @@ class BackendHealth:
             if pool is not None and pool.on_room is not None:
                 pool.on_room()
 
-    def override(self, server: str, held: ServerState | None, weight: int | None) -> None:
+    def override(self, server: str, held: MemberState | None, weight: int | None) -> None:
         """Override the state or weight of a server in all pools.
 
         Args:
@@ -253,14 +253,14 @@ class ServerOverride:
     since: float = 0.0
 
     @property
-    def held(self) -> ServerState | None:
+    def held(self) -> MemberState | None:
         """The overriding state; ``None`` if it depends on the server's health."""
         return _STATES.get(self.state)
 
 
-_STATES: Mapping[str, ServerState] = {
-    "drain": ServerState.DRAIN,
-    "maintenance": ServerState.MAINTENANCE,
+_STATES: Mapping[str, MemberState] = {
+    "drain": MemberState.DRAIN,
+    "maintenance": MemberState.MAINTENANCE,
 }
 
 AS_RULED = ServerOverride()
