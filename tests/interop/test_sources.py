@@ -52,9 +52,9 @@ from txmux.rules.reading.endpoints import server
 def attempt(sources, target, client):
     heard = Deferred()
     class Receiver:
-        def data(self, data): heard.called or heard.callback(data.decode())
-        def finished(self): pass
-        def lost(self, reason): pass
+        def data_received(self, data): heard.called or heard.callback(data.decode())
+        def peer_finished(self): pass
+        def connection_lost(self, reason): pass
     def connected(end):
         end.receiver = Receiver()
     factory = ProxyClientFactory(connected, heard.errback)

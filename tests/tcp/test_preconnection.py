@@ -38,10 +38,12 @@ class HeldTest(SynchronousTestCase):
             if ends:
                 server.receiver = NO_RECEIVER
 
-        receiver: Any = SimpleNamespace(data=data, finished=lambda: heard.append("finished"))
+        receiver: Any = SimpleNamespace(
+            data_received=data, peer_finished=lambda: heard.append("finished")
+        )
         held = Held(server, 100, lambda: None)
-        held.data(b"hello")
-        held.finished()
+        held.data_received(b"hello")
+        held.peer_finished()
         server.receiver = receiver
         held.pass_to(receiver)
         return heard

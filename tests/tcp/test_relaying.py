@@ -161,8 +161,8 @@ class ClosingTest(MuxTestCase):
     async def test_abort(self) -> None:
         """A drain that ends waits no longer for it."""
         client, connection = await self.closing()
-        connection.receiver.data(b"more")
-        connection.receiver.finished()
+        connection.receiver.data_received(b"more")
+        connection.receiver.peer_finished()
         self.factory.abort("drained")
         client.transport.resumeProducing()
         await client.is_lost()

@@ -415,7 +415,7 @@ class MuxProtocol(End, Client):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         if reason.type is OutOfMemory:
             self._is_out_of_memory = True
-        self.receiver.lost(reason)
+        self.receiver.connection_lost(reason)
 
     def over(self, reason: EndReason) -> None:
         """Record that nothing is left of the connection. Only the first call counts."""

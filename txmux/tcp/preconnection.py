@@ -34,24 +34,24 @@ class Held:
         self._received = b""
         self._finished = False
 
-    def data(self, data: bytes) -> None:
+    def data_received(self, data: bytes) -> None:
         """Keep what the server says."""
         self._received += data
         if len(self._received) >= self._most:
             self._server.transport.pauseProducing()
 
-    def finished(self) -> None:
+    def peer_finished(self) -> None:
         self._finished = True
 
-    def lost(self, reason: Failure) -> None:  # noqa: ARG002
+    def connection_lost(self, reason: Failure) -> None:  # noqa: ARG002
         self._on_lost()
 
     def pass_to(self, receiver: EndReceiver) -> None:
         """Pass what was received to the server's new receiver."""
         if self._received:
-            receiver.data(self._received)
+            receiver.data_received(self._received)
         if self._finished and self._server.receiver is receiver:  # or the bytes have ended all
-            receiver.finished()
+            receiver.peer_finished()
 
 
 class Preconnection:

@@ -126,7 +126,7 @@ class Stage:
     def _wait_is_over(self, call: Callable[[], Outcome | None]) -> None:
         self._client.advance(call())
 
-    def data(self, data: bytes) -> None:
+    def data_received(self, data: bytes) -> None:
         self._client.advance(self.receive(data))
 
     def receive(self, data: bytes) -> Outcome | None:
@@ -140,14 +140,14 @@ class Stage:
     def on_data(self) -> Outcome | None:
         """Look at what the client has sent, which is more than before."""
 
-    def finished(self) -> None:
+    def peer_finished(self) -> None:
         self._client.has_finished = True
         self._client.advance(self.on_finished())
 
     def on_finished(self) -> Outcome | None:
         """React to the client's half-close."""
 
-    def lost(self, reason: Failure) -> None:  # noqa: ARG002
+    def connection_lost(self, reason: Failure) -> None:  # noqa: ARG002
         self._client.advance(Ended("client-gone"))
 
     def moved(self) -> Moved:
@@ -164,13 +164,13 @@ class _Over(Stage):
     """The connection has not begun or is over, and nothing that happens counts."""
 
     @override
-    def data(self, data: bytes) -> None: ...
+    def data_received(self, data: bytes) -> None: ...
 
     @override
-    def finished(self) -> None: ...
+    def peer_finished(self) -> None: ...
 
     @override
-    def lost(self, reason: Failure) -> None: ...
+    def connection_lost(self, reason: Failure) -> None: ...
 
     @override
     def abort(self, reason: AbortReason) -> None: ...

@@ -44,16 +44,16 @@ class AskingTests(SynchronousTestCase):
     def test_in_order(self) -> None:
         """The second is asked when the first has been answered, in whatever pieces."""
         self.assertEqual(self.asked(), b"a?")
-        self.asking.data(b"ye")
-        self.asking.data(b"s")
+        self.asking.data_received(b"ye")
+        self.asking.data_received(b"s")
         self.assertEqual((self.asked(), self.done), (b"a?b?", 0))
-        self.asking.data(b"too")
+        self.asking.data_received(b"too")
         self.assertEqual((self.done, self.failures), (1, []))
 
     def test_other_answer(self) -> None:
         """Another answer is a failure that shows it, cut if it is long."""
-        self.asking.data(b"yes")
-        self.asking.data(b"t" + b"x" * 100)
+        self.asking.data_received(b"yes")
+        self.asking.data_received(b"t" + b"x" * 100)
         self.assertIn(
             f"it answered {b't' + b'x' * 39!r} when it was asked b'b?', to which the client had been told b'too'",
             self.why(),
@@ -61,16 +61,16 @@ class AskingTests(SynchronousTestCase):
 
     def test_answers_too_early(self) -> None:
         """What comes with the answer is more than was asked for."""
-        self.asking.data(b"yestoo")
+        self.asking.data_received(b"yestoo")
         self.assertIn("it answered b'yestoo'", self.why())
 
     def test_finished(self) -> None:
         """A server that closes has not answered."""
-        self.asking.finished()
+        self.asking.peer_finished()
         self.assertIn("it closed the connection when it was asked b'a?'", self.why())
 
     def test_lost(self) -> None:
         """A connection that breaks is a failure of its own."""
         failure = Failure(ConnectionLost())
-        self.asking.lost(failure)
+        self.asking.connection_lost(failure)
         self.assertEqual(self.failures, [failure])

@@ -207,11 +207,11 @@ class DialTests(TestCase):
         dial(reactor, target, factory, 60, clock=reactor, poller=poller, sources=sources)
         return done
 
-    def finished(self) -> None:
+    def peer_finished(self) -> None:
         """Close when the peer does."""
         self.end.transport.loseConnection()
 
-    def lost(self, reason: object) -> None:
+    def connection_lost(self, reason: object) -> None:
         """Need nothing."""
 
     async def seen_from(

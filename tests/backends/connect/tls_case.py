@@ -101,18 +101,18 @@ class LastReceiver:
     def has(self, count: int) -> Deferred[None]:
         waiter: Deferred[None] = Deferred()
         self._waiting.append((count, waiter))
-        self.data(b"")
+        self.data_received(b"")
         return waiter
 
-    def data(self, data: bytes) -> None:
+    def data_received(self, data: bytes) -> None:
         self.received += data
         for count, waiter in self._waiting:
             if len(self.received) >= count and not waiter.called:
                 waiter.callback(None)
 
-    def finished(self) -> None:
+    def peer_finished(self) -> None:
         self.has_finished.callback(None)
 
-    def lost(self, reason: Failure) -> None:
+    def connection_lost(self, reason: Failure) -> None:
         self.reason = reason
         self.gone.callback(None)

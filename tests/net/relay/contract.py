@@ -44,7 +44,7 @@ class _Held(End):
     """An end that waits for a relay; nothing must reach it before."""
 
     class receiver:  # noqa: N801
-        lost = staticmethod(lambda _reason: None)
+        connection_lost = staticmethod(lambda _reason: None)
 
     def connectionMade(self) -> None:
         self.transport.pauseProducing()

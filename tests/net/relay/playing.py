@@ -48,7 +48,7 @@ class _Server(ServerFactory):
 
 class _ClientEnd(End):
     class receiver:  # noqa: N801
-        lost = staticmethod(lambda _reason: None)
+        connection_lost = staticmethod(lambda _reason: None)
 
     def __init__(self, factory: _Server) -> None:
         self._factory = factory

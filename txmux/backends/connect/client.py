@@ -55,7 +55,7 @@ class Replay:
     def start(self) -> None:
         self._transport.write(self._left[0].request)
 
-    def data(self, data: bytes) -> None:
+    def data_received(self, data: bytes) -> None:
         self._received += data
         expected = self._left[0].answer
         if self._received == expected:
@@ -68,10 +68,10 @@ class Replay:
         elif not expected.startswith(self._received):
             self._refuse(f"it answered {self._received[:_SHOWN]!r}")
 
-    def finished(self) -> None:
+    def peer_finished(self) -> None:
         self._refuse("it closed the connection")
 
-    def lost(self, reason: Failure) -> None:
+    def connection_lost(self, reason: Failure) -> None:
         self._failed(reason)
 
     def _refuse(self, how: str) -> None:

@@ -121,7 +121,7 @@ class ServerCheck:
             else:
                 self._report(_result_of(failure))
 
-    def data(self, data: bytes) -> None:
+    def data_received(self, data: bytes) -> None:
         """Judge the answer; after the result, discard it."""
         self._received += len(data)
         if self._on_result is not None:
@@ -131,11 +131,11 @@ class ServerCheck:
             self._transport.abortConnection()
             self._report_unhealthy(self._missing(" in 64 KiB"))
 
-    def finished(self) -> None:
+    def peer_finished(self) -> None:
         self._transport.loseConnection()
         self._report_unhealthy(self._missing())
 
-    def lost(self, reason: Failure) -> None:
+    def connection_lost(self, reason: Failure) -> None:
         # For TLS it is a loss if the server has sent no close-notify, as some servers do.
         in_order = error.ConnectionClosed if self._is_tls() else error.ConnectionDone
         self._end()

@@ -29,13 +29,13 @@ class IRelayTransport(interfaces.ITCPTransport, interfaces.IConsumer, interfaces
 class EndReceiver(Protocol):
     """The current receiver of an end's events."""
 
-    def data(self, data: bytes, /) -> None:
+    def data_received(self, data: bytes, /) -> None:
         """This end's peer sent bytes."""
 
-    def finished(self) -> None:
+    def peer_finished(self) -> None:
         """This end's peer will send no more, but still reads (half-close)."""
 
-    def lost(self, reason: Failure, /) -> None:
+    def connection_lost(self, reason: Failure, /) -> None:
         """This end is closed; the last event."""
 
 
@@ -61,13 +61,13 @@ class _NoReceiver:
 
     __slots__ = ()  # all share the one
 
-    def data(self, data: bytes, /) -> None:
+    def data_received(self, data: bytes, /) -> None:
         pass
 
-    def finished(self) -> None:
+    def peer_finished(self) -> None:
         pass
 
-    def lost(self, reason: Failure, /) -> None:
+    def connection_lost(self, reason: Failure, /) -> None:
         pass
 
     def abort(self, reason: object, /) -> None:
@@ -95,12 +95,12 @@ class End(TwistedProtocol):
 
     @override
     def dataReceived(self, data: bytes) -> None:
-        self.receiver.data(data)
+        self.receiver.data_received(data)
 
     def readConnectionLost(self) -> None:
         how = _end_of_reading(self.transport)
         if how == "finished":
-            self.receiver.finished()
+            self.receiver.peer_finished()
         elif how == "broken":
             self.transport.abortConnection()
         else:
@@ -114,4 +114,4 @@ class End(TwistedProtocol):
 
     @override
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self.receiver.lost(reason)
+        self.receiver.connection_lost(reason)

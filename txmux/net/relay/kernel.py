@@ -114,12 +114,12 @@ class KernelSide(MovableSide):
             self._events = events
 
     @override
-    def data(self, data: bytes) -> None:
+    def data_received(self, data: bytes) -> None:
         self.received += len(data)
         self.other.write(data)
 
     @override
-    def lost(self, reason: Failure) -> None:
+    def connection_lost(self, reason: Failure) -> None:
         self._poller.closing(self._descriptor)
         self.other._put_pipe_away()  # with what can no longer be sent to this side's peer
         if self.other.gone:
@@ -127,7 +127,7 @@ class KernelSide(MovableSide):
         self._held = b""
         if self._mark is not None:
             self._mark.socket_closed()
-        super().lost(reason)
+        super().connection_lost(reason)
 
     def _ready(self, events: int) -> None:
         try:
@@ -137,7 +137,7 @@ class KernelSide(MovableSide):
             if not self.gone:  # what has been read may not have been kept
                 self._end(OUT_OF_MEMORY)
             if not self.gone:  # there was no memory to report the end, either
-                self.lost(OUT_OF_MEMORY)
+                self.connection_lost(OUT_OF_MEMORY)
 
     def _serve(self, events: int) -> None:
         if events & (WRITE | TROUBLE) and self._is_full():
@@ -188,7 +188,7 @@ class KernelSide(MovableSide):
                 self._end(LOST)
             else:
                 self._reading = False
-                self.finished()
+                self.peer_finished()
                 self._update()  # or the poller would report the end again
             return False
         self.received += count

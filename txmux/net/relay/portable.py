@@ -40,7 +40,7 @@ class PortableSide(RelaySide):
         self.transport.registerProducer(producer, streaming=True)
 
     @override
-    def data(self, data: bytes) -> None:
+    def data_received(self, data: bytes) -> None:
         if not self.other.gone:
             self.received += len(data)
             relay = self.relay

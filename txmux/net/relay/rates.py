@@ -55,9 +55,9 @@ class _PacedSide(PortableSide):
         paced: Any = Paced(clock, end.transport, rate)
         self.transport = self._paced = paced
 
-    def lost(self, reason: Failure) -> None:
+    def connection_lost(self, reason: Failure) -> None:
         self._paced.discard_held()
-        super().lost(reason)
+        super().connection_lost(reason)
 
     def unsent(self) -> int:
         held: int = self._paced.count_held()

@@ -75,14 +75,14 @@ class RelaySide(abc.ABC):
     # What comes from its peer.
 
     @abc.abstractmethod
-    def data(self, data: bytes) -> None: ...
+    def data_received(self, data: bytes) -> None: ...
 
-    def finished(self) -> None:
+    def peer_finished(self) -> None:
         if not self.has_finished:
             self.has_finished = True
             self.relay.side_finished(self)
 
-    def lost(self, reason: Failure) -> None:
+    def connection_lost(self, reason: Failure) -> None:
         self.gone = True
         self.relay.side_lost(self, reason)
 
@@ -238,7 +238,7 @@ class Relay:
         if self.timeouts.max_duration is not None:
             self._end = self._clock.callLater(self.timeouts.max_duration, self._reach_max_duration)
         if client_finished:
-            client.finished()
+            client.peer_finished()
 
     # Moving to another relay, in this process or in another one. Only kernel sides can be moved.
 

@@ -83,7 +83,7 @@ class HandingOff(Stage):
             self._handoff = None  # it knows this stage, too
 
     @override
-    def lost(self, reason: Failure) -> None:
+    def connection_lost(self, reason: Failure) -> None:
         self._client.advance(Ended(self._reason))
 
     @override

@@ -77,10 +77,10 @@ class Handshaking(Stage):
 
     def connectionLost(self, reason: Failure) -> None:
         """Learn from TLS that the connection is gone before the handshake was complete."""
-        self.lost(reason)
+        self.connection_lost(reason)
 
     @override
-    def lost(self, reason: Failure) -> None:
+    def connection_lost(self, reason: Failure) -> None:
         client = self._client
         if self._reason == "tls-failed":
             cause = self._cause or self._termination.cause_of(reason.value, self._tls)

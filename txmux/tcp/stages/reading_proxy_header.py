@@ -87,7 +87,7 @@ class ReadingProxyHeader(Stage):
         return TurnedAway(Refusal.CLOSE, "client-gone")
 
     @override
-    def lost(self, reason: Failure) -> None:
+    def connection_lost(self, reason: Failure) -> None:
         client = self._client
         if client.received:
             client.record.facts["proxy_error"] = _CUT

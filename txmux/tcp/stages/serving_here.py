@@ -63,7 +63,7 @@ class ServingHere(Stage):
             self._run(self.protocol.writeConnectionLost)
 
     @override
-    def lost(self, reason: Failure) -> None:
+    def connection_lost(self, reason: Failure) -> None:
         protocol, self.protocol = self.protocol, None
         if protocol is not None:
             self._run(protocol.connectionLost, reason)

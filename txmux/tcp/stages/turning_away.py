@@ -54,12 +54,12 @@ class Closing(Stage):
         transport.loseConnection()
 
     @override
-    def data(self, data: bytes) -> None:
+    def data_received(self, data: bytes) -> None:
         # It is counted, but not kept.
         self._client.record.bytes_in += len(data)
 
     @override
-    def lost(self, reason: Failure) -> None:
+    def connection_lost(self, reason: Failure) -> None:
         self._client.advance(Ended(self._reason))
 
     @override
@@ -136,7 +136,7 @@ class Rejecting(Stage):
         self._close()
 
     @override
-    def lost(self, reason: Failure) -> None:
+    def connection_lost(self, reason: Failure) -> None:
         self._client.advance(Ended(self._reason))
 
     @override
