@@ -14,8 +14,9 @@ from twisted.internet import error
 from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.python.failure import Failure
 
-from txmux.net.sockets.client import DatagramClient, SocketConnector, reset_on_close
+from txmux.net.sockets.client import DatagramClient, SocketConnector
 from txmux.net.sockets.descriptors import SHORTAGE
+from txmux.net.sockets.plainsocket import reset_on_close
 from txmux.net.sockets.poller import Poller, is_available
 from txmux.net.sockets.reactorsockets import connect_tcp, connect_unix
 from txmux.net.sockets.transport import place_of

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import functools
 import os
 import socket
-import struct
 from typing import TYPE_CHECKING, Any, Protocol
 
 import attrs
@@ -15,9 +13,8 @@ from twisted.internet import error
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.python.failure import Failure
 
-from txmux.net.sockets.descriptors import DESCRIPTORS
 from txmux.net.sockets.memory import MEMORY, OUT_OF_MEMORY
-from txmux.net.sockets.plainsocket import LeanSocket
+from txmux.net.sockets.plainsocket import open_socket, reset_on_close
 from txmux.net.sockets.poller import READ, WRITE
 from txmux.net.sockets.transport import SocketTransport, address_of, place_of
 
@@ -40,17 +37,10 @@ IN_USE = "all ports of all addresses in source are in use towards this server"
 _NO_PORT = {errno.EADDRNOTAVAIL, errno.EADDRINUSE}
 _UNDER_WAY = {0, errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EALREADY}
 _AGAIN = 0.02  # seconds between two tries at a UNIX socket whose queue is full
-_RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # struct linger
 _KIND = int(socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
 _QUICKACK = getattr(socket, "TCP_QUICKACK", None)  # of Linux
 
 _address_of = functools.lru_cache(maxsize=256)(address_of)  # servers are few
-
-
-def reset_on_close(connecting: socket.socket) -> None:
-    """Make closing a socket reset its connection, if it was established unnoticed."""
-    with contextlib.suppress(OSError):
-        connecting.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
 
 
 class Binding(Protocol):
@@ -127,7 +117,7 @@ class SocketConnector:
                 if number not in _NO_PORT:
                     break
         else:
-            self._socket = self._open()
+            self._socket = open_socket(self._family, _KIND)
             number, why = self._try_to_connect(None, options, eager=eager)
         if number not in _UNDER_WAY:
             self._fail(number, why)
@@ -136,19 +126,12 @@ class SocketConnector:
         else:
             self._wait(number, timeout)
 
-    def _open(self) -> socket.socket:
-        try:
-            return LeanSocket(self._family, _KIND)
-        except OSError:
-            DESCRIPTORS.close_cached()
-            return LeanSocket(self._family, _KIND)
-
     def _connect_from(
         self, source: Binding, options: Sequence[SocketOption], *, eager: bool
     ) -> tuple[int, str]:
         """Try to connect from each port of a source that may be free; the socket is closed if there is none."""
         for _ in range(source.tries):
-            self._socket = self._open()
+            self._socket = open_socket(self._family, _KIND)
             number, why = self._try_to_connect(source, options, eager=eager)
             if number not in _NO_PORT:
                 break

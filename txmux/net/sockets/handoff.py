@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 import attrs
 
-from txmux.net.sockets.descriptors import DESCRIPTORS
-from txmux.net.sockets.plainsocket import LeanSocket
+from txmux.net.sockets.plainsocket import open_socket
 from txmux.net.sockets.poller import READ
 
 if TYPE_CHECKING:
@@ -74,7 +73,7 @@ class SocketHandoff:
         Raises:
             OSError: No socket can be opened.
         """
-        self._socket = _open()
+        self._socket = open_socket(socket.AF_UNIX, _KIND)
         self._deadline = self._clock.callLater(timeout, self._too_late)
         self._connect()
 
@@ -141,11 +140,3 @@ class SocketHandoff:
     def _fail(self, reason: Failure, why: str) -> None:
         self.cancel()
         self._on_failed(reason, why)
-
-
-def _open() -> socket.socket:
-    try:
-        return LeanSocket(socket.AF_UNIX, _KIND)
-    except OSError:
-        DESCRIPTORS.close_cached()
-        return LeanSocket(socket.AF_UNIX, _KIND)

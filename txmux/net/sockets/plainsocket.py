@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
+import struct
 from typing import TYPE_CHECKING, TypeAlias
+
+from txmux.net.sockets.descriptors import DESCRIPTORS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from txmux.rules.model import Listener
+
+_RESET = struct.pack("ii", 1, 0)  # struct linger: for no time at all
 
 SocketOption: TypeAlias = tuple[int, int, int]
 """Level, name and value, as ``setsockopt()`` takes them."""
@@ -31,6 +37,25 @@ class LeanSocket(socket.socket):
     if not TYPE_CHECKING:
         __init__ = socket.SocketType.__init__
         close = socket.SocketType.close
+
+
+def open_socket(family: int, kind: int) -> socket.socket:
+    """Open a socket, for which cached descriptors are closed if need be.
+
+    Raises:
+        OSError: The system lacks what it takes.
+    """
+    try:
+        return LeanSocket(family, kind)
+    except OSError:
+        DESCRIPTORS.close_cached()
+        return LeanSocket(family, kind)
+
+
+def reset_on_close(connected: socket.socket) -> None:
+    """Make closing a socket reset its connection."""
+    with contextlib.suppress(OSError):
+        connected.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
 
 
 def keepalive_options(idle: int, interval: int, count: int) -> tuple[SocketOption, ...]:
