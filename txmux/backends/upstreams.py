@@ -163,7 +163,7 @@ class Upstreams:
             except MuxError as problem:  # noqa: PERF203 - all errors are reported
                 prepared.problems.append(str(problem))
             else:
-                prepared.kept.add(upstream)
+                prepared.current.add(upstream)
         try:
             for upstream in prepared.made if self._users else ():
                 self._names.prepare(upstream.backend)
@@ -182,7 +182,7 @@ class Upstreams:
             if self._users:
                 self._start_upstream(upstream)
         for upstream in [*self._upstreams.values()]:
-            if upstream not in prepared.kept:
+            if upstream not in prepared.current:
                 self._end_upstream(upstream)
         for upstream in prepared.made:
             upstream.pool.take_over()
@@ -309,7 +309,7 @@ class PreparedUpstreams:
 
     Attributes:
         made: The new ones.
-        kept: All of them, new or not.
+        current: All of them, new or not.
         tls: The files' content of those that are not new.
         problems: What cannot be used.
     """
@@ -317,7 +317,7 @@ class PreparedUpstreams:
     def __init__(self, upstreams: Upstreams) -> None:
         self._upstreams = upstreams
         self.made: list[Upstream] = []
-        self.kept: set[Upstream] = set()
+        self.current: set[Upstream] = set()
         self.tls: dict[Upstream, BackendTLS | None] = {}
         self.problems: list[str] = []
 

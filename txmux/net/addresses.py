@@ -51,7 +51,6 @@ def _read(host: str) -> IPAddress:
 
 
 def twisted_address(end: Address) -> IAddress:
-    """Return an address as Twisted has it."""
     form = address.IPv4Address if end.host.version == 4 else address.IPv6Address
     return form("TCP", str(end.host), end.port)
 

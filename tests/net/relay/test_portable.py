@@ -37,7 +37,7 @@ class PortableRelayTest(_Portable, OrderContract, ResetContract, TestCase):
         while relayed._client.received < size:
             await deferLater(reactor, 0)
         client.reset()
-        while not relayed._client.gone:
+        while not relayed._client.is_closed:
             await deferLater(reactor, 0)
         self.ends[1].readConnectionLost()
         server.transport.resumeProducing()

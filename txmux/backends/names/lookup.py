@@ -231,7 +231,7 @@ class Lookup:
         """Return the records of the first candidate of a name that has any, and the failures of its other types.
 
         As in the C library, after a failure of a domain's servers the next domain is tried; but if no server answers
-        at all, no more names are.
+        at all, the look-up fails.
         """
         configuration = ResolvConf.read(self._resolv_conf)
         servers = self._servers or [(server, _PORT) for server in configuration.servers]

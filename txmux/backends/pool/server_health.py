@@ -55,7 +55,7 @@ class ServerHealth:
         held: The state that an operator has set; ``None`` if that depends on its health.
         weight: The weight that an operator has set; ``None`` is that of the rules.
         connections: Those that are established or being made.
-        failed_at: When the last connections failed; no more of them than ejection counts.
+        failed_at: When the last connections failed; only as many as ejection counts.
         in_a_row: Connections that failed since the last one that succeeded.
         out_until: When an ejection ends.
         contrary: Checks in a row that contradict the state.
@@ -311,7 +311,7 @@ class HealthRegistry:
         """Count the connections that another process is about to hand over; see `BackendHealth.expect`.
 
         Args:
-            servers: As that process reports them; empty if no more are expected.
+            servers: As that process reports them; empty if none are expected now.
         """
         counts: dict[str, dict[tuple[str, str], int]] = {}
         for fields in servers:

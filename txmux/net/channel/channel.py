@@ -327,7 +327,7 @@ def _line(kind: str, values: dict[str, Any]) -> bytes:
 
 
 def _refuse() -> None:
-    raise ChannelError("not all descriptors have arrived: the process may have no more of them")
+    raise ChannelError("not all descriptors have arrived: the process has reached its limit")
 
 
 def _misfit(name: str) -> None:
@@ -390,7 +390,7 @@ class Liveness:
         if answer is not None and answer.check(AnswerTimeoutError):
             _log.warn(
                 "the process that connections came from does not answer: places at servers that it keeps are free from now on; "
-                "if it is halted, end it (kill -KILL), or let it go on (kill -CONT)"
+                "if it is halted, end it (kill -KILL), or continue it (kill -CONT)"
             )
             self._channel.break_off()
         else:

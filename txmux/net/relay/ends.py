@@ -33,7 +33,7 @@ class EndReceiver(Protocol):
         """This end's peer sent bytes."""
 
     def peer_finished(self) -> None:
-        """This end's peer will send no more, but still reads (half-close)."""
+        """This end's peer has finished sending, but still reads (half-close)."""
 
     def connection_lost(self, reason: Failure, /) -> None:
         """This end is closed; the last event."""

@@ -77,10 +77,10 @@ class SideState:
     Attributes:
         received: Bytes that came from its peer and were passed on.
         held: Bytes for its peer that it has not been sent.
-        has_finished: Whether its peer sends no more.
+        has_finished: Whether its peer has finished sending.
         is_reading: Whether what its peer still sends is read.
         is_half_closing: Whether a half-close follows what is held.
-        is_unwritable: Whether its peer accepts no more bytes.
+        is_unwritable: Whether its peer has stopped accepting bytes.
         quiet: Seconds since its peer's last byte; ``None`` if that is not known.
     """
 

@@ -95,7 +95,9 @@ class KernelSide(MovableSide):
         self._reading = False  # whether more may come, and is wanted
         self._half_closing = False  # to be done when nothing is held, like the next
         self._closing = False
-        self._unwritable = False  # its peer accepts no more bytes, but may have sent some before
+        self._unwritable = (
+            False  # its peer has stopped accepting bytes, but may have sent some before
+        )
 
     @override
     def start_carrying(self, *, reading: bool) -> None:
@@ -122,7 +124,7 @@ class KernelSide(MovableSide):
     def connection_lost(self, reason: Failure) -> None:
         self._poller.closing(self._descriptor)
         self.other._put_pipe_away()  # with what can no longer be sent to this side's peer
-        if self.other.gone:
+        if self.other.is_closed:
             self._put_pipe_away()  # until then the other side's peer has yet to take what is in it
         self._held = b""
         if self._mark is not None:
@@ -134,15 +136,15 @@ class KernelSide(MovableSide):
             self._serve(events)
         except MemoryError:
             MEMORY.lacks(ended=1)
-            if not self.gone:  # what has been read may not have been kept
+            if not self.is_closed:  # what has been read may not have been kept
                 self._end(OUT_OF_MEMORY)
-            if not self.gone:  # there was no memory to report the end, either
+            if not self.is_closed:  # there was no memory to report the end, either
                 self.connection_lost(OUT_OF_MEMORY)
 
     def _serve(self, events: int) -> None:
         if events & (WRITE | TROUBLE) and self._is_full():
             self._flush()
-            if self.gone:
+            if self.is_closed:
                 return
         if events & (READ | TROUBLE):
             if self._reading and not self.other._is_full():
@@ -211,7 +213,7 @@ class KernelSide(MovableSide):
         return bool(flags)
 
     def _splice(self, pipe: Pipe, mark: Mark) -> None:
-        """Forward through a pipe, until there is no more or other sockets are to be served."""
+        """Forward through a pipe, until all is forwarded or other sockets are to be served."""
         relay = self.relay
         moved = 0
         while moved < _TURN:
@@ -316,14 +318,14 @@ class KernelSide(MovableSide):
         self.other._update()
 
     def _set_unwritable(self) -> None:
-        """Record that its peer accepts no more bytes. What it sent before is read first."""
+        """Record that its peer has stopped accepting bytes. What it sent before is read first."""
         self._unwritable = True
         self._held = b""
         other = self.other
         other._put_pipe_away()
         other._reading = False
         other._update()
-        if not self._reading or other.gone or other._unwritable:
+        if not self._reading or other.is_closed or other._unwritable:
             self._end(LOST)
         else:
             self._update()
@@ -368,7 +370,7 @@ class KernelSide(MovableSide):
 
     @override
     def unanswered(self) -> Unanswered:
-        return ANSWERED if self.gone else unanswered_by(self._socket)
+        return ANSWERED if self.is_closed else unanswered_by(self._socket)
 
     # Moving to another relay.
 
@@ -414,7 +416,7 @@ class KernelSide(MovableSide):
 
     @override
     def let_go(self) -> None:
-        self.gone = True
+        self.is_closed = True
         self.transport.protocol.receiver = NO_RECEIVER
         self.transport._shouldShutdown = False  # or Twisted would end the connection itself
         self.transport.connectionLost(CLOSED)
@@ -429,7 +431,7 @@ class KernelSide(MovableSide):
             self._pipe = None
 
     def _update(self) -> None:
-        if self.gone:
+        if self.is_closed:
             return
         events = self._events_needed()
         if self._events == _UNWATCHED:

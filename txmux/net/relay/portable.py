@@ -41,7 +41,7 @@ class PortableSide(RelaySide):
 
     @override
     def data_received(self, data: bytes) -> None:
-        if not self.other.gone:
+        if not self.other.is_closed:
             self.received += len(data)
             relay = self.relay
             if not relay.ending:
@@ -89,7 +89,7 @@ class PortableSide(RelaySide):
 
     @override
     def unanswered(self) -> Unanswered:
-        return ANSWERED if self.gone else unanswered_by(below_tls(self.transport).getHandle())
+        return ANSWERED if self.is_closed else unanswered_by(below_tls(self.transport).getHandle())
 
     def _unregister_producer(self) -> None:
         # With a producer registered a transport would not close once its buffer is full, and TLS

@@ -47,14 +47,14 @@ class RelaySide(abc.ABC):
         other: The side to which its bytes go.
         received: Bytes that came from its peer and were passed on.
         last_byte_at: When the last of them came, in the relay's seconds. Kept up while the relay is not `Relay.ending`.
-        has_finished: Whether its peer sends no more.
-        gone: Whether its connection is closed.
+        has_finished: Whether its peer has finished sending.
+        is_closed: Whether its connection is.
     """
 
     __slots__ = (
         "_unsent_before",
-        "gone",
         "has_finished",
+        "is_closed",
         "last_byte_at",
         "other",
         "received",
@@ -69,7 +69,7 @@ class RelaySide(abc.ABC):
         self.last_byte_at = 0.0
         self._unsent_before = 0
         self.has_finished = False
-        self.gone = False
+        self.is_closed = False
         end.receiver = self
 
     # What comes from its peer.
@@ -83,7 +83,7 @@ class RelaySide(abc.ABC):
             self.relay.side_finished(self)
 
     def connection_lost(self, reason: Failure) -> None:
-        self.gone = True
+        self.is_closed = True
         self.relay.side_lost(self, reason)
 
     # What the relay wants of it.
@@ -158,7 +158,7 @@ class MovableSide(RelaySide):
 class Relay:
     """Carries bytes between two ends until both are closed, then reports its `RelayResult` once.
 
-    It sends ``pending`` first, then every byte that comes, each exactly once and in order; holds no more than a bounded
+    It sends ``pending`` first, then every byte that comes, each exactly once and in order; holds a bounded
     number of bytes for a side that does not read; passes a half-close on, and a reset as a reset, once the other peer
     has taken the bytes that came before it; and leaves no timer and no open descriptor behind.
 
@@ -232,7 +232,7 @@ class Relay:
         server.start_carrying(reading=True)
         if pending:
             server.write(pending)
-        if server.gone:
+        if server.is_closed:
             return
         self._set_timer(self.timeouts.shortest_idle)
         if self.timeouts.max_duration is not None:
@@ -325,7 +325,7 @@ class Relay:
         self._reason = self._reason or reason
         self.ending = True
         for side in (self._client, self._server):
-            if not side.gone:
+            if not side.is_closed:
                 side.abort()
 
     # What the sides report.
@@ -333,13 +333,13 @@ class Relay:
     def side_finished(self, side: RelaySide) -> None:
         """Pass a half-close on, or end when both sides have finished."""
         other = side.other
-        if other.gone:
+        if other.is_closed:
             return  # this side is being ended already
         if other.has_finished:
             self._close_both("done")
             return
         other.half_close()
-        if other.gone:
+        if other.is_closed:
             return
         self._watch_from_now()
 
@@ -356,7 +356,7 @@ class Relay:
 
     def _side_lost(self, side: RelaySide, reason: Failure) -> None:
         other = side.other
-        if reason.type is OutOfMemory and not other.gone:
+        if reason.type is OutOfMemory and not other.is_closed:
             self.abort("error")  # what is held for the other side's peer takes memory, too
             return
         clean = reason.type is ConnectionDone
@@ -364,7 +364,7 @@ class Relay:
             # A reset after both have finished sending only gets rid of the connection.
             clean_end = clean or (side.has_finished and other.has_finished)
             self._reason = "done" if clean_end else self._reason_for(side, reason)
-        if other.gone:
+        if other.is_closed:
             self._finish()
         elif not self.ending:
             self.ending = True
@@ -387,7 +387,7 @@ class Relay:
         self._call_or_abort(self._end_if_taken, side, end, paused)
 
     def _end_if_taken(self, side: RelaySide, end: Callable[[], None], paused: float) -> None:
-        if side.gone:
+        if side.is_closed:
             return
         moved = self._still_sending()
         now = self.seconds()
@@ -407,7 +407,7 @@ class Relay:
         self._reason = self._reason or reason
         self.ending = True
         for side in (self._client, self._server):
-            if not side.gone:
+            if not side.is_closed:
                 side.close_when_sent()
         self._watch_from_now()
 
@@ -438,7 +438,7 @@ class Relay:
 
     def _watch_from_now(self) -> None:
         """Restart the idle time."""
-        if self._client.gone and self._server.gone:
+        if self._client.is_closed and self._server.is_closed:
             return
         self._since = self.seconds()
         # No sum and difference of times, so that all connections' timers are of one length.
@@ -450,7 +450,7 @@ class Relay:
 
     def _watch(self) -> None:
         """Set the timer to the next time limit."""
-        if not (self._client.gone and self._server.gone):
+        if not (self._client.is_closed and self._server.is_closed):
             self._set_timer(max(0.0, self._due() - self.seconds()))
 
     def _set_timer(self, delay: float) -> None:
@@ -553,5 +553,7 @@ class Relay:
     def _still_sending(self) -> bool:
         """Return whether the peers have something to take, and have taken some since the last call."""
         before = self._unsent
-        self._unsent = sum(side.unsent() for side in (self._client, self._server) if not side.gone)
+        self._unsent = sum(
+            side.unsent() for side in (self._client, self._server) if not side.is_closed
+        )
         return self._unsent > 0 and self._unsent != before

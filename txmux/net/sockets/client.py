@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 OWN_PEER = "nothing listens there, and the connection was to itself"
 """Why a connection is refused whose local address is also that of its server.
 
-A port of the range from which the system takes local ports can be the local port of a connection to it. If nobody listens
-there, that is a simultaneous open (RFC 9293, section 3.5) with itself, and succeeds.
+A port of the range from which the system takes local ports can be the local port of a connection to it. If there is no listener,
+that is a simultaneous open (RFC 9293, section 3.5) with itself, and succeeds.
 """
 
 IN_USE = "all ports of all addresses in source are in use towards this server"

@@ -160,7 +160,7 @@ class AcceptPause:
         return self._timer is not None
 
     def start_pause(self, shortage: str | None) -> None:
-        """Record that the port accepts no more clients; `accept_again` is called after a while.
+        """Record that the port has stopped accepting; `accept_again` is called after a while.
 
         Args:
             shortage: Why, for the log; ``None`` if it has been logged already.

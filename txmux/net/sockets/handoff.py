@@ -34,7 +34,7 @@ _KIND = int(socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
 _LATER = {
     errno.EAGAIN,
     errno.ETOOMANYREFS,
-}  # so many sockets are on their way that the system allows no more
+}  # the system allows no further sockets on their way
 
 
 @attrs.define(eq=False)
@@ -44,11 +44,11 @@ class SocketHandoff:
     Args:
         path: Where the server listens, with ``SOCK_SEQPACKET``.
         given: The socket; it stays the caller's to close, too.
-        on_taken: Called when the other process has it.
+        on_taken: Called when the other process has received it.
         on_failed: Called with the reason, and what the system says, if it has not.
 
     Attributes:
-        is_sent: Whether the other process may have it, so that nothing of it may be read or changed here any more.
+        is_sent: Whether the other process may have it, so that it must not be read or changed here.
     """
 
     _poller: Poller

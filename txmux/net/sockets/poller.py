@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from twisted.python.failure import Failure
 
 FINISHED, WRITE, ERROR = 0x2000, 4, 8
-"""What a socket is ready for, as epoll has it: EPOLLRDHUP, EPOLLOUT and EPOLLERR."""
+"""EPOLLRDHUP, EPOLLOUT and EPOLLERR."""
 READ, TROUBLE = 1 | FINISHED, ERROR | 16
 """EPOLLIN with EPOLLRDHUP, and EPOLLERR with EPOLLHUP."""
 
@@ -53,7 +53,7 @@ class Poller:
     An event may be out of date when its handler is called: the handler must ask its socket.
 
     Args:
-        reactor: Has it as a reader while there is anything to watch.
+        reactor: Polls this as a reader while there is anything to watch.
     """
 
     def __init__(self, reactor: Any) -> None:

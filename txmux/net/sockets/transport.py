@@ -27,10 +27,10 @@ if TYPE_CHECKING:
     from txmux.net.sockets.poller import Poller
 
 CLOSED = Failure(main.CONNECTION_DONE)
-"""Why a connection is gone that ended cleanly. One object for all, as the reactor has it."""
+"""The reason of connections that ended cleanly. One object for all, like the reactor's."""
 
 LOST = Failure(main.CONNECTION_LOST)
-"""Why a connection is gone that broke."""
+"""The reason of connections that broke."""
 
 _ABORTED = Failure(error.ConnectionAborted())
 _NO_MEMORY = OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
@@ -108,7 +108,7 @@ class SocketPreview:
 
     Args:
         connected: The socket, not blocking.
-        on_full: Called when there can be no more of them before some are taken.
+        on_full: Called when no further ones can be seen before some are taken.
 
     Attributes:
         seen: How many bytes have been seen, and not been taken.
@@ -138,7 +138,7 @@ class SocketPreview:
         return new
 
     def is_full(self) -> bool:
-        """Return whether no more can be seen, though the peer has more to send: the socket is full, or `most` is reached."""
+        """Return whether nothing further can be seen, though the peer has more to send: the socket is full, or `most` is reached."""
         readable = select.poll()
         readable.register(self._socket, select.POLLIN)
         return bool(readable.poll(0))
@@ -245,7 +245,7 @@ class SocketTransport(tcp.Connection):
 
         Args:
             most: Bytes that are looked at.
-            on_full: Called when there can be no more of them before some are taken.
+            on_full: Called when no further ones can be seen before some are taken.
 
         Returns:
             Whether that can be done: only TCP can.
@@ -402,7 +402,7 @@ class SocketTransport(tcp.Connection):
             super().write(data)
 
     def _is_broken(self) -> bool:
-        """Record that the peer accepts no more bytes; return whether what it sent before is still to be read."""
+        """Record that the peer has stopped accepting bytes; return whether what it sent before is still to be read."""
         is_unread = self.disconnecting or not (self._events & READ or self.reads_later)
         if self._read_to_end or is_unread:
             return False

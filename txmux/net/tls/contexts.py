@@ -37,7 +37,7 @@ NOT_ALLOWED = -1
 
 
 class NoCommonProtocolError(SSL.Error):
-    """A client offers by ALPN no protocol of ours; OpenSSL sends it an alert (RFC 7301, section 3.2)."""
+    """No protocol that a client offers by ALPN is in ``alpn``; OpenSSL sends it an alert (RFC 7301, section 3.2)."""
 
     def __init__(self, message: str) -> None:
         super().__init__([("", "", message)])  # as errors of OpenSSL's are

@@ -73,7 +73,7 @@ class Terminations:
                 prepared.read[termination] = termination.store.prepare()
             else:
                 prepared.made[key] = self._termination_of(route, end)
-            prepared.kept.add(key)
+            prepared.current.add(key)
 
         prepared.problems = [problem for _, problem in errors(rules, read)]
         return prepared
@@ -97,7 +97,7 @@ class PreparedTerminations:
 
     _all: dict[tuple[str, TlsEnd], Termination]
     made: dict[tuple[str, TlsEnd], Termination] = attrs.field(factory=dict, init=False)
-    kept: set[tuple[str, TlsEnd]] = attrs.field(factory=set, init=False)
+    current: set[tuple[str, TlsEnd]] = attrs.field(factory=set, init=False)
     read: dict[Termination, PreparedContexts] = attrs.field(factory=dict, init=False)
     problems: list[Problem] = attrs.field(factory=list, init=False)
 
@@ -105,7 +105,7 @@ class PreparedTerminations:
         """Serve the next clients with what was read, and remove what the rules do not have."""
         for termination, contexts in self.read.items():
             termination.store.take(contexts)
-        for key in [key for key in self._all if key not in self.kept]:
+        for key in [key for key in self._all if key not in self.current]:
             del self._all[key]
 
     def abandon(self) -> None:

@@ -124,7 +124,7 @@ class TLSTransport(TLSMemoryBIOProtocol):
             self._answer()
 
     def _finished(self) -> None:
-        """Report that the client will send no more; if we have sent a close-notify, end the connection."""
+        """Report that the client has finished sending; if we have sent a close-notify, end the connection."""
         self._has_finished = True
         if self._tlsConnection.get_shutdown() & SENT_SHUTDOWN:
             self._shutdownTLS()
