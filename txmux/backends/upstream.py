@@ -152,12 +152,7 @@ class Upstream:
         return read_backend_tls(self.backend)
 
     def affinity(self, client: Address | None, facts: Mapping[str, str]) -> str:
-        """Return what the choice by a hash depends on, empty if there is none; see `txmux.backends.pool.balance`.
-
-        Args:
-            client: The client's address; ``None`` if it has none.
-            facts: Those of the access log.
-        """
+        """Return what the choice by a hash depends on, empty if there is nothing; see `txmux.backends.pool.balance`."""
         if self._affinity is None:
             return ""
         return self._affinity(None if client is None else client.host, facts)
@@ -167,13 +162,9 @@ class Upstream:
         return any(key_of(member) == key for member in self.pool.members)
 
     def apply_check(self, key: str, *, ok: bool, why: str) -> None:
-        """Apply the result of a check.
+        """Apply the result of a check, by the key of `txmux.backends.health.checks.key_of`.
 
-        Args:
-            key: The server's, of `txmux.backends.health.checks.key_of`. A failure of a server that no name has yet is kept until
-                one has.
-            ok: Whether it is healthy.
-            why: What is wrong.
+        A failure of a server that no name has yet is kept until one has.
         """
         if self.has_server(key):
             apply_result(self.pool, key, ok=ok, why=why)

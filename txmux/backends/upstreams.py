@@ -130,12 +130,7 @@ class Upstreams:
         return None
 
     def add(self, rules: Rules) -> None:
-        """Make the upstreams of all backends of the rules.
-
-        Raises:
-            RulesError: Files for TLS cannot be used; it names all of them.
-            MuxError: A backend cannot be used.
-        """
+        """Make the upstreams of all backends of the rules; a `RulesError` names all files that cannot be used."""
         problems: list[Problem] = []
         for backend in backends_of([*rules.backends.values(), *rules.outcomes()]):
             try:
@@ -148,7 +143,7 @@ class Upstreams:
     def prepare(self, rules: Rules) -> PreparedUpstreams:
         """Make the new upstreams of changed rules, and read the files for TLS; nothing that exists changes.
 
-        NameResolver are looked up from now on; see `first_names`.
+        Names are looked up from now on; see `first_names`.
 
         Returns:
             Ends this by `commit` or `abandon`, one of which must be called before anything is prepared again; only
@@ -278,14 +273,7 @@ class Upstreams:
         return on_result
 
     def apply_check(self, backend: str, key: str, *, ok: bool, why: str) -> None:
-        """Apply the result of another process's check.
-
-        Args:
-            backend: The backend's name.
-            key: The server's, of `txmux.backends.health.checks.key_of`.
-            ok: Whether it is healthy.
-            why: What is wrong.
-        """
+        """Apply the result of another process's check, by the key of `txmux.backends.health.checks.key_of`."""
         named = [one for one in self._upstreams.values() if one.backend.name == backend]
         # The first that has the server shares its health with the others.
         for upstream in [one for one in named if one.has_server(key)][:1] or named:

@@ -200,11 +200,7 @@ class ProxyClientFactory(ClientFactory):
         self._callbacks = self.client = None
 
     def break_off(self, stop_dialling: Callable[[], None] | None) -> None:
-        """Cancel without a call, and close the connection.
-
-        Args:
-            stop_dialling: Cancels the attempt as long as there is no protocol; ``None`` before it has started.
-        """
+        """Cancel without a call, and close the connection; `stop_dialling` is for the time before there is a protocol."""
         client = self.client
         self.forget()
         if client is not None:

@@ -259,18 +259,7 @@ def proxy_header(
     *,
     datagrams: bool = False,
 ) -> bytes:
-    """Write the PROXY protocol header for a backend.
-
-    Args:
-        backend: Has the version.
-        client: The client's real address; ``None`` if it has none.
-        local: The address the client connected to.
-        tlvs: Further fields, for version 2.
-        datagrams: Whether it goes into a datagram of UDP.
-
-    Returns:
-        The header.
-    """
+    """Write the PROXY protocol header for a backend; `tlvs` are for version 2, `datagrams` means one of UDP."""
     header = Header.between(client, local, tlvs)
     if backend.proxy_protocol == "v1":
         return encode_v1(header)

@@ -134,14 +134,7 @@ class Sources:
                 self._turns[version] = itertools.cycle(turns)
 
     def sources_towards(self, host: str, client: Address | None) -> tuple[SourceAddress, ...]:
-        """Choose for one connection.
-
-        Args:
-            host: The server's IP address.
-            client: The client's real address; ``None`` if it has none.
-
-        Returns:
-            The addresses to try, one after the other; empty if the system chooses.
+        """Return the addresses to try for one connection, one after the other; empty if the system chooses.
 
         Raises:
             ConnectBindError: There is no address of the server's family.
@@ -197,15 +190,9 @@ def check_transparent() -> None:
 
 
 def transparent_hints(backend: Backend) -> list[str]:
-    """Return the routing rules without which ``source = client`` does not work.
+    """Return the routing rules without which ``source = client`` does not work, as lines for a shell with comments.
 
     A server's answers go to the client's address. These rules deliver them to this machine's own sockets.
-
-    Args:
-        backend: With its servers.
-
-    Returns:
-        Lines for a shell, with comments; empty if the backend does not connect from its clients' addresses.
     """
     if backend.source != ("client",):
         return []

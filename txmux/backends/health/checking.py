@@ -80,13 +80,7 @@ class ServerCheck:
         self._factory = ProxyClientFactory(self._connected, self._failed)
 
     def start(self, dial: Dial, server: Server, wrap: Callable[[Any], Any]) -> None:
-        """Start; there may be a result before this returns.
-
-        Args:
-            dial: Connects.
-            server: Which one.
-            wrap: Makes of the client factory one that also sends what precedes the request.
-        """
+        """Start; there may be a result before this returns. `wrap` adds what precedes the request to the client factory."""
         self._deadline = self._clock.callLater(self._timeout, self._too_late)
         try:
             self._stop_dialling = dial(server, wrap(self._factory), self._timeout)
@@ -278,13 +272,7 @@ class ProbeTarget:
     def make_check(
         self, clock: IReactorTime, member: Member, on_result: Callable[[CheckResult], None]
     ) -> ServerCheck:
-        """Make a check, for `start_check`.
-
-        Args:
-            clock: For the time limit.
-            member: Which one.
-            on_result: Called once with the result, unless the check is aborted before.
-        """
+        """Make a check, for `start_check`; `on_result` is called once, unless the check is aborted before."""
         check, target = self._check, self._target(member)
         made = probe(check, member.name, target.port, tls=self._wrap is not None)
         if target.kind == "udp" and self._header == "v2":

@@ -34,13 +34,7 @@ class OnResult(Protocol):
     """Gets the results of checks: `apply_result`, or a function that sends them to other processes."""
 
     def __call__(self, key: str, *, ok: bool, why: str) -> None:
-        """Take a result.
-
-        Args:
-            key: The member's, by `key_of`.
-            ok: Whether it is healthy.
-            why: What is wrong, in a few words.
-        """
+        """Take the result for the member of a key, with what is wrong."""
         ...
 
 
@@ -124,11 +118,7 @@ class LastCheck:
     history: tuple[bool, ...]
 
     def as_json(self, now: float) -> dict[str, Any]:
-        """Return it as values of JSON, with the time in seconds since 1970.
-
-        Args:
-            now: The time by the clock of the checks.
-        """
+        """Return it as values of JSON; `now` is the time by the clock of the checks."""
         return {
             "ok": self.ok,
             "last": time.time() - (now - self.started_at),
@@ -214,14 +204,7 @@ def key_of(member: Member) -> str:
 
 
 def apply_result(pool: BackendPool, key: str, *, ok: bool, why: str) -> None:
-    """Apply the result of a check to a pool.
-
-    Args:
-        pool: Of the backend that was checked.
-        key: The member's, by `key_of`; nothing happens if the pool does not have it.
-        ok: Whether it is healthy.
-        why: What is wrong, in a few words.
-    """
+    """Apply the result of a check to a pool; nothing happens if the pool does not have the member of the key."""
     for member in pool.members:
         if key_of(member) == key:
             pool.check_result(member, ok=ok, why=why)

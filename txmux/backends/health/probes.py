@@ -38,14 +38,7 @@ class Probe:
 
 
 def probe(check: Check, name: str, port: int, *, tls: bool) -> Probe:
-    """Make the probe of a check for one server.
-
-    Args:
-        check: The rules' settings.
-        name: The server's host name or address; empty if it has none.
-        port: Its TCP port.
-        tls: Whether it is sent over TLS.
-    """
+    """Make the probe of a check for one server; `name` is its host name or address, or empty."""
     if check.kind == "http":
         host = check.host or _host(name, port, 443 if tls else 80)
         request = check.send or _http_request(check.method, check.path, host)

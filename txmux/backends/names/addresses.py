@@ -52,11 +52,6 @@ class AddressFinder:
         return 1.0  # few processes query a name server
 
     async def find(self) -> FoundAddresses:
-        """Look it up.
-
-        Raises:
-            LookupFailedError: There is no answer, or no address.
-        """
         return await (self._find_service() if self._server.kind == "srv" else self._find_host())
 
     async def _find_host(self) -> FoundAddresses:

@@ -70,16 +70,10 @@ class Instances:
 
 
 def instances_in(body: bytes, *, passing: bool) -> Instances:
-    """Read an answer to ``/v1/health/service/NAME``.
+    """Read an answer to ``/v1/health/service/NAME``, or raise `NotConsulError`.
 
-    As by Consul's DNS, an instance with a critical check is out, and one with a warning has the weight for that.
-
-    Args:
-        body: The answer.
-        passing: Whether instances with a warning are out, too.
-
-    Raises:
-        NotConsulError: It is not such an answer.
+    As by Consul's DNS, an instance with a critical check is out, and one with a warning has the weight for that, unless only
+    passing ones are in.
     """
     try:
         entries = parse_json(body)

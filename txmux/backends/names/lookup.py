@@ -96,14 +96,9 @@ class ResolvConf:
 
 
 def listed_addresses(name: str, path: Path) -> frozenset[str]:
-    """Look a name up in ``/etc/hosts``.
+    """Look a name up in ``/etc/hosts``; a file that cannot be read counts as empty.
 
-    Args:
-        name: A host name.
-        path: The file. One that cannot be read counts as empty.
-
-    Returns:
-        Its IP addresses; empty if it is not there. ``localhost`` always has some (RFC 6761, section 6.3).
+    ``localhost`` always has addresses (RFC 6761, section 6.3).
     """
     plain = name.rstrip(".").lower()
     found: list[str] = []
@@ -189,11 +184,7 @@ class Lookup:
         self._name_servers = NameServers(reactor)
 
     async def host(self, name: str) -> HostAnswer:
-        """Look up the addresses of a host.
-
-        Raises:
-            LookupFailedError: There is no answer, or no address.
-        """
+        """Look up the addresses of a host, or raise `LookupFailedError`."""
         listed = listed_addresses(name, self._hosts)
         if listed:
             v6 = frozenset(address for address in listed if ":" in address)
@@ -209,14 +200,7 @@ class Lookup:
         )
 
     async def service(self, name: str) -> ServiceAnswer:
-        """Look up the servers of a service.
-
-        Args:
-            name: As in RFC 2782: ``_ssh._tcp.example.com``.
-
-        Raises:
-            LookupFailedError: There is no answer, or no record.
-        """
+        """Look up the servers of a service such as ``_ssh._tcp.example.com``, or raise `LookupFailedError`."""
         answered, _ = await self._search(name, (dns.SRV,))
         records = answered[dns.SRV]
         services = [
@@ -307,11 +291,7 @@ def _shown(name: bytes) -> str:
 
 
 async def all_settled(waited: Iterable[Deferred[T]]) -> list[T | LookupFailedError]:
-    """Wait until all look-ups have ended, and return their results or failures.
-
-    Raises:
-        CancelledError: The caller has cancelled it.
-    """
+    """Wait until all look-ups have ended, and return their results or failures."""
     results: list[tuple[bool, Any]] = await DeferredList([*waited], consumeErrors=True)
     for succeeded, result in results:
         if not succeeded and not isinstance(result.value, LookupFailedError):

@@ -214,12 +214,7 @@ class NameServers:
         self._turns = DeferredSemaphore(_MOST_AT_ONCE)
 
     async def ask(self, servers: Sequence[ServerAddress], name: bytes, kind: int) -> dns.Message:
-        """Query servers until one answers with records, or that there are none.
-
-        Args:
-            servers: The name servers, in this order.
-            name: The name, in lower case and without the final dot.
-            kind: The type of the records.
+        """Query servers in their order until one answers with records, or that there are none.
 
         Raises:
             ServerFailureError: No server has an answer, and at least one has reported a failure.

@@ -178,11 +178,7 @@ class NameResolver:
         }
 
     def take(self, names: Mapping[str, Any]) -> None:
-        """Apply the results of another process, except for names that are looked up here by now.
-
-        Args:
-            names: As `as_json` returns it; ``None`` for a name that is not looked up now.
-        """
+        """Apply the results of another process, except for names that are looked up here; ``None`` ends a name. See `as_json`."""
         for key in names.keys() - self._names.keys():
             if names[key] is None:
                 self._known.pop(key, None)
@@ -194,11 +190,7 @@ class NameResolver:
             self._set(key, addresses)
 
     def first_answer(self, seconds: float = 2.0) -> Deferred[None]:
-        """Wait until every name has been looked up once, found or not.
-
-        Args:
-            seconds: The longest wait.
-        """
+        """Wait until every name has been looked up once, found or not, for some seconds at most."""
         answered: Deferred[None] = Deferred()
         if self._unanswered:
             self._waiting.append(answered)
@@ -221,11 +213,7 @@ class Finder(Protocol):
     """Finds the addresses of one name or service."""
 
     async def find(self) -> FoundAddresses:
-        """Look them up.
-
-        Raises:
-            LookupFailedError: They cannot be found.
-        """
+        """Look them up, or raise `LookupFailedError`."""
 
     def spread(self) -> float:
         """Return by how much to lengthen the wait after a failure, so that retries do not come at the same moment."""

@@ -28,12 +28,6 @@ sequence. And takes what the choice by a hash depends on; see `affinity_of`. Wit
 
 
 def balancer(kind: Balance, random: Random) -> Balancer:
-    """Make a balancer.
-
-    Args:
-        kind: How it chooses.
-        random: For choices at random.
-    """
     if kind == "random":
         return _Random(random).pick
     return _CHOICES.get(kind) or _Hash().pick

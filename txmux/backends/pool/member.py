@@ -125,16 +125,7 @@ class Tiers:
 
     @classmethod
     def arranged(cls, members: Iterable[Member], now: float, *, has_last_resort: bool) -> Tiers:
-        """Arrange members.
-
-        Args:
-            members: All members, in the order of the rules.
-            now: The time, in seconds.
-            has_last_resort: Whether ejected ones are used when there is no other.
-
-        Returns:
-            New groups each time, as balancers need them.
-        """
+        """Arrange members, which are in the order of the rules; new groups each time, as balancers need them."""
         usable, suspect = [], []
         for member in members:
             if member.state is MemberState.UP or is_due(member, now):

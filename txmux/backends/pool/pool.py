@@ -98,12 +98,7 @@ class BackendPool:
         return [member for members in self._members.values() for member in members]
 
     def pick(self, affinity: str = "", tried: Collection[Member] = ()) -> Member | Unavailable:
-        """Choose a member for a connection.
-
-        Args:
-            affinity: What the choice by a hash depends on; empty if there is nothing.
-            tried: The members that this connection has tried already.
-        """
+        """Choose a member for a connection that has tried some already; `affinity` is for the choice by a hash."""
         # Most backends have no ejected server, so that most connections need not ask for the time.
         probe_at = self._tiers.probe_at
         if probe_at < math.inf and self._seconds() >= probe_at:
@@ -122,11 +117,7 @@ class BackendPool:
         return member
 
     def room_in(self) -> float:
-        """Return the seconds until an ejection is over, which makes room without calling `on_room`.
-
-        Returns:
-            The seconds; infinite if there is none.
-        """
+        """Return the seconds until an ejection ends, which makes room without calling `on_room`; infinite if there is none."""
         return max(0.0, self._tiers.probe_at - self._seconds())
 
     def _eligible(self, tried: Collection[Member]) -> Sequence[Member] | None:
@@ -141,14 +132,9 @@ class BackendPool:
         return None
 
     def adopt(self, server: str, *, is_established: bool = True) -> Member | None:
-        """Count a connection that another process has made; `released` ends it.
+        """Count a connection that another process has made to a server's address; `released` ends it.
 
-        Args:
-            server: The address of its server.
-            is_established: Whether it is. Otherwise it continues as after `pick`.
-
-        Returns:
-            The member; ``None`` if there is no such member.
+        One that is not established continues as after `pick`. Returns ``None`` if there is no such member.
         """
         for member in self.members:
             if member.is_at(server):
@@ -179,13 +165,7 @@ class BackendPool:
     def retry(
         self, member: Member, affinity: str = "", tried: Collection[Member] = ()
     ) -> Member | Unavailable:
-        """Record that a connection could not be made, and choose the next member before waiting clients do.
-
-        Args:
-            member: The one that failed.
-            affinity: As for `pick`.
-            tried: As for `pick`, with this member.
-        """
+        """Record that a connection could not be made, and choose the next member before waiting clients do; see `pick`."""
         self._uncount(member)
         self._count_failure(member)
         found = self.pick(affinity, tried)
@@ -226,22 +206,14 @@ class BackendPool:
     def give_back(self, member: Member, free: Callable[[], None]) -> None:
         """Release the slot of a connection that has `moved_away`.
 
-        Args:
-            member: Its server.
-            free: Called as soon as the slot is free here: at once, unless a client has waited for it.
+        `free` is called as soon as the slot is free here: at once, unless a client has waited for it.
         """
         self._backend_health.call_when_freed(free)
         self._uncount(member)
         self._report_room()
 
     def check_result(self, member: Member, *, ok: bool, why: str) -> None:
-        """Apply the result of a check.
-
-        Args:
-            member: The one that was checked.
-            ok: Whether it is healthy.
-            why: What is wrong, for logs.
-        """
+        """Apply the result of a check; `why` is for logs."""
         check = self.backend.check
         if check is None or not member.state.is_checked:
             return
@@ -262,12 +234,7 @@ class BackendPool:
         self._report_room()
 
     def set_addresses(self, server: Server, addresses: Iterable[ResolvedAddress]) -> None:
-        """Replace the members of a name. An address that was there before stays the same member, with its state.
-
-        Args:
-            server: One of the backend's, with a name.
-            addresses: Those of the name now. Their weights are multiplied by the server's.
-        """
+        """Replace the members of a name. An address that was there before stays the same member, with its state."""
         found = {(address.host, address.port): address for address in addresses}
         priorities = sorted({address.priority for address in found.values()})
         before = self._members[server]
@@ -344,12 +311,7 @@ class BackendPool:
         self._look_for_shortage()
 
     def reorder(self, server: str, before: MemberState | None) -> None:
-        """Apply an operator's override of a server.
-
-        Args:
-            server: As the rules write it.
-            before: The state of the override before; ``None`` if it had none.
-        """
+        """Apply an operator's override of a server; `before` is the state of the override before."""
         for member in self.members:
             member.weigh()
             if member.server.text != server:

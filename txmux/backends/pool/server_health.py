@@ -81,8 +81,7 @@ class ServerHealth:
     def as_json(self, now: float) -> dict[str, Any]:
         """Return the state for another process, as values of JSON; of its connections only the number.
 
-        Args:
-            now: The time, in the seconds of the pools. Another process has another clock, so times are relative to it.
+        The other process has another clock, so times are relative to `now`.
         """
         # The connection that tries it belongs to this process; in the other one, another connection will.
         state = MemberState.EJECTED if self.state is MemberState.PROBING else self.state
@@ -98,12 +97,7 @@ class ServerHealth:
         }
 
     def restore(self, fields: Mapping[str, Any], now: float) -> None:
-        """Take over the state from another process; missing fields stay as they are.
-
-        Raises:
-            TypeError: A field has another type.
-            ValueError: The state is unknown.
-        """
+        """Take over the state from another process; missing fields stay as they are. Raises `TypeError` or `ValueError`."""
         self.state = MemberState(fields.get("state", self.state.value))
         self.why = str(fields.get("why", self.why))
         self.credit = int(fields.get("credit", self.credit))
@@ -153,11 +147,7 @@ class BackendHealth:
         self._level = 0
 
     def health_of(self, key: tuple[str, str]) -> ServerHealth:
-        """Return the health of a server, which is kept as long as a pool has it.
-
-        Args:
-            key: The server as the rules write it, and its address.
-        """
+        """Return the health of a server at an address, which is kept as long as a pool has it."""
         health = self._known.get(key)
         if health is None:
             held, weight = self._overrides.get(key[0], (None, None))
@@ -180,11 +170,7 @@ class BackendHealth:
             self.connections += 1
 
     def expect(self, counts: Mapping[tuple[str, str], int]) -> None:
-        """Count connections that another process is about to hand over, so that their slots are reserved.
-
-        Args:
-            counts: Of each server, by the keys of `health_of`; none of the others.
-        """
+        """Count the connections that another process is about to hand over, so that their slots are reserved."""
         for key, health in self._known.items():
             more = counts.get(key, 0) - health.expected
             health.expected += more
@@ -196,13 +182,7 @@ class BackendHealth:
                 pool.on_room()
 
     def override(self, server: str, held: MemberState | None, weight: int | None) -> None:
-        """Override the state or weight of a server in all pools.
-
-        Args:
-            server: As the rules write it.
-            held: See `ServerHealth`.
-            weight: See there.
-        """
+        """Override the state or weight of a server, as the rules write it, in all pools."""
         before, _ = self._overrides.get(server, (None, None))
         self._overrides[server] = held, weight
         for key, health in self._known.items():
@@ -308,11 +288,7 @@ class HealthRegistry:
         return self._backend_health.get(backend)
 
     def expect(self, servers: Iterable[Mapping[str, Any]]) -> None:
-        """Count the connections that another process is about to hand over; see `BackendHealth.expect`.
-
-        Args:
-            servers: As that process reports them; empty if none are expected now.
-        """
+        """Count the connections that another process is about to hand over, as it reports them."""
         counts: dict[str, dict[tuple[str, str], int]] = {}
         for fields in servers:
             with suppress(KeyError, OverflowError, TypeError, ValueError):  # of another version
@@ -322,11 +298,7 @@ class HealthRegistry:
             backend_health.expect(counts.get(backend, {}))
 
     def apply_overrides(self, overrides: ServerOverrides) -> None:
-        """Apply an operator's overrides of servers, and reset the servers that have none.
-
-        Args:
-            overrides: All of them.
-        """
+        """Apply all overrides of an operator, and reset the servers that have none."""
         before, self._overrides = self._overrides, overrides
         for backend, server in {*before, *overrides}:
             override = overrides.get((backend, server), AS_RULED)

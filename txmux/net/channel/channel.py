@@ -100,13 +100,9 @@ class Channel(Protocol):
         descriptors: Sequence[int] = (),
         **values: Any,
     ) -> Deferred[Any]:
-        """Send a question.
+        """Send a question; `seconds` limit the time of its answer.
 
-        Args:
-            kind: Of the message.
-            seconds: How long the answer may take; ``None`` means as long as the other process lives.
-            descriptors: The other process gets duplicates; they may be closed at once.
-            values: Those of the message.
+        The other process gets duplicates of descriptors, which may be closed at once.
 
         Returns:
             The answer; fails with a `ChannelError`.

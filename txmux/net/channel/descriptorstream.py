@@ -67,12 +67,7 @@ class DescriptorStream(FileDescriptor):
         self.send(data)
 
     def send(self, data: bytes, descriptors: Sequence[int] = ()) -> None:
-        """Send bytes, and descriptors with the first of them.
-
-        Args:
-            data: At least one byte for each `MOST` descriptors.
-            descriptors: The other process gets a duplicate of each; they may be closed at once.
-        """
+        """Send bytes, at least one for each `MOST` descriptors, and duplicates of these with the first of them."""
         if not self.connected or self._is_aborting:
             return
         view = memoryview(data)

@@ -88,12 +88,7 @@ class Mark:
         self._since = 0.0
 
     def bytes_came(self, count: int, now: float) -> None:
-        """Record that bytes have come, and set the mark if they were many in a short time.
-
-        Args:
-            count: How many.
-            now: Seconds.
-        """
+        """Set the mark if many bytes have come in a short time."""
         self._rested = False
         if self.is_set:
             return

@@ -48,10 +48,7 @@ _TCP_CLOSE = 7  # the state, as Linux counts them
 def unsent(transport: IRelayTransport) -> int:
     """Count the bytes that wait in a transport's own buffer, and in its socket's send queue for an acknowledgement.
 
-    The latter is SIOCOUTQ of Linux (tcp(7), unix(7)). For TLS both are those of the TCP connection below.
-
-    Returns:
-        A number of bytes; 0 where it cannot be known.
+    The latter is SIOCOUTQ of Linux (tcp(7), unix(7)). For TLS both are those of the TCP connection below. 0 is unknown.
     """
     bottom = below_tls(transport)
     handle = bottom.getHandle()

@@ -137,11 +137,7 @@ class MovableSide(RelaySide):
 
     @abc.abstractmethod
     def suspend(self, quiet: float) -> SideState:
-        """Leave the socket alone, and return the side's state.
-
-        Args:
-            quiet: Seconds since its peer's last byte.
-        """
+        """Leave the socket alone, and return the side's state, with the seconds since its peer's last byte."""
 
     @abc.abstractmethod
     def adopt(self, state: SideState) -> None:
@@ -212,12 +208,7 @@ class Relay:
         self.ending = False
 
     def start(self, pending: bytes, *, client_finished: bool) -> None:
-        """Carry bytes from now on.
-
-        Args:
-            pending: Bytes from the client that the server has not been sent.
-            client_finished: Whether the client has already finished sending.
-        """
+        """Carry bytes from now on, first those that the client has sent already."""
         self._since = self.seconds()
         try:
             self._start(pending, client_finished=client_finished)
@@ -269,11 +260,7 @@ class Relay:
         return RelayState(client, server, max(0.0, now - self._last_byte_at()), left)
 
     def resume(self, state: RelayState) -> None:
-        """Continue after all.
-
-        Args:
-            state: As `suspend` returned it.
-        """
+        """Continue after all, from what `suspend` returned."""
         self._set_timers(state)
         for side in self._movable():
             side.resume()
@@ -285,11 +272,7 @@ class Relay:
         self._untie()
 
     def adopt(self, state: RelayState) -> None:
-        """Continue where another relay was suspended, on the same sockets.
-
-        Args:
-            state: As `suspend` of the other relay returned it.
-        """
+        """Continue where another relay was suspended, on the same sockets."""
         sides = self._movable()
         self._keepalive = keepalive = keepalive_of(*(side.transport for side in sides))
         self._pause = patience(keepalive)

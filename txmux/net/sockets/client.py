@@ -84,16 +84,10 @@ class SocketConnector:
         eager: bool = False,
         sources: Sequence[Binding] = (),
     ) -> None:
-        """Start to connect; may be finished before it returns.
+        """Start to connect; may be finished before it returns. Raises `OSError` if no socket can be opened.
 
-        Args:
-            timeout: Seconds that it may take.
-            options: Of the socket, if it is one of TCP.
-            eager: Whether there are bytes to be sent as soon as the connection is established.
-            sources: Where it may come from; the next one is taken if one has no port left.
-
-        Raises:
-            OSError: No socket can be opened.
+        Options are for TCP sockets. An eager client has bytes to send as soon as the connection is established. If a source has
+        no port left, the next one is taken.
         """
         try:
             self._connect(timeout, options, sources, eager=eager)

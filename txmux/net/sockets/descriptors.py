@@ -160,11 +160,7 @@ class AcceptPause:
         return self._timer is not None
 
     def start_pause(self, shortage: str | None) -> None:
-        """Record that the port has stopped accepting; `accept_again` is called after a while.
-
-        Args:
-            shortage: Why, for the log; ``None`` if it has been logged already.
-        """
+        """Record that the port has stopped accepting, for a reason unless that is logged already; `accept_again` is called later."""
         if self._timer is None:
             self._timer = self._clock.callLater(_BREATH, self._end_pause)
             self._descriptors.call_when_freed(self._hurry)

@@ -65,14 +65,7 @@ class SocketHandoff:
     is_sent: bool = attrs.field(default=False, init=False)
 
     def start(self, timeout: float) -> None:
-        """Start; may be finished before it returns.
-
-        Args:
-            timeout: Seconds that the other process has to confirm that it has the socket.
-
-        Raises:
-            OSError: No socket can be opened.
-        """
+        """Start; may be finished before it returns. The other process has `timeout` seconds to confirm that it has the socket."""
         self._socket = open_socket(socket.AF_UNIX, _KIND)
         self._deadline = self._clock.callLater(timeout, self._too_late)
         self._connect()

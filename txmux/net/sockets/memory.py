@@ -91,11 +91,7 @@ class Memory:
         self._ended += 1
 
     def lacks(self, *, ended: int = 0) -> None:
-        """Free the reserve: an allocation has failed.
-
-        Args:
-            ended: Connections that are ended for it.
-        """
+        """Free the reserve: an allocation has failed, for which some connections are ended."""
         self._pieces.clear()
         self._ended += ended
         is_new, self._since = self._since is None, self._seconds()
@@ -120,9 +116,6 @@ def keep_running(reactor: Any) -> None:
     """Keep a reactor running that runs out of memory, even for its log; and keep a reserve for that.
 
     Twisted logs what goes wrong in a turn of its main loop. If there is no memory to do so, the loop ends, and the process with it.
-
-    Args:
-        reactor: The process's own.
     """
     MEMORY.fill()
     once = reactor.mainLoop

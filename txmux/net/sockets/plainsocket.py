@@ -40,11 +40,7 @@ class LeanSocket(socket.socket):
 
 
 def open_socket(family: int, kind: int) -> socket.socket:
-    """Open a socket, for which cached descriptors are closed if need be.
-
-    Raises:
-        OSError: The system lacks what it takes.
-    """
+    """Open a socket, for which cached descriptors are closed if need be."""
     try:
         return LeanSocket(family, kind)
     except OSError:
@@ -59,12 +55,9 @@ def reset_on_close(connected: socket.socket) -> None:
 
 
 def keepalive_options(idle: int, interval: int, count: int) -> tuple[SocketOption, ...]:
-    """Return the options that have the system find out whether a quiet peer is still there (RFC 9293, section 3.8.4).
+    """Return the options with which the system finds out whether a quiet peer is still there (RFC 9293, section 3.8.4).
 
-    Args:
-        idle: Seconds without a byte before it is asked.
-        interval: Seconds between one question and the next.
-        count: Questions without an answer after which the connection is broken.
+    It is asked after `idle` seconds without a byte, `count` times, `interval` seconds apart, before the connection is broken.
     """
     times = (
         (_IDLE, idle),

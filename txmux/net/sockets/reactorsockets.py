@@ -113,14 +113,9 @@ _SPARING: dict[Any, Any] = {tcp.Server: _SparingServer, unix.Server: _SparingUNI
 
 
 def gate(port: IListeningPort, reactor: Any, descriptors: Descriptors) -> None:
-    """Make a port leave clients in its queue while there is no room for them.
+    """Make one of Twisted's listening ports leave clients in its queue while there is no room for them.
 
-    By itself it would accept them to close them again.
-
-    Args:
-        port: One of Twisted's own, which listens already. One without a listening socket stays as it is.
-        reactor: Serves the port.
-        descriptors: Count what is open.
+    By itself it would accept them to close them again. A port without a listening socket stays as it is.
     """
     made: Any = port
     if getattr(made, "transport", None) in _SPARING:

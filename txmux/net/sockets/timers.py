@@ -43,17 +43,6 @@ class Timers:
         *args: Any,
         **kw: Any,
     ) -> IDelayedCall:
-        """Call something later.
-
-        Args:
-            delay: Seconds.
-            callable: What is called, once.
-            args: Its arguments.
-            kw: Those that are named.
-
-        Returns:
-            The timer.
-        """
         if kw:
             callable = partial(callable, **kw)  # noqa: A001
         timer = QueuedTimer(self, callable, args)
@@ -213,13 +202,10 @@ class _TimerQueue:
 
 
 def use_monotonic_time(reactor: Any) -> None:
-    """Make a reactor, and all that asks it for the time, use a clock that is never set.
+    """Make a reactor, and all that asks it for the time, use a clock that is never set, unless it has scheduled something.
 
     Twisted's own choice is the time of day: when it is set forward, everything runs out at once, and when it is set back,
     nothing does.
-
-    Args:
-        reactor: The process's own. If something has been scheduled already, it keeps its clock.
     """
     if not reactor.getDelayedCalls():
         reactor.seconds = time.monotonic

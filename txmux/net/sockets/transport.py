@@ -40,12 +40,7 @@ _log = Logger()
 
 
 def address_of(family: int, name: Any) -> IAddress:
-    """Make Twisted's address of what the socket module gives.
-
-    Args:
-        family: ``AF_INET``, ``AF_INET6`` or ``AF_UNIX``.
-        name: As ``getsockname()`` gives it.
-    """
+    """Make Twisted's address of what ``getsockname()`` returns for a family."""
     if family == socket.AF_INET:
         return address.IPv4Address("TCP", *name)
     if family == socket.AF_INET6:
@@ -76,11 +71,7 @@ def host_of(name: tuple[Any, ...]) -> str:
 
 
 def leave(transport: tcp.Connection) -> bytes:
-    """Release the socket of a transport to a new owner, which watches it next.
-
-    Returns:
-        What the transport was given to write and has not sent.
-    """
+    """Release the socket of a transport to a new owner, which watches it next, and return what it has not sent."""
     unsent = _take_unsent(transport)
     if isinstance(transport, SocketTransport):
         transport._events = 0  # the watch stays as it is until then
@@ -123,11 +114,7 @@ class SocketPreview:
         self.seen = 0
 
     def more(self) -> bytes:
-        """Return what has come since the last call.
-
-        Raises:
-            OSError: The connection is broken.
-        """
+        """Return what has come since the last call; raises `OSError` if the connection is broken."""
         try:
             there = self._socket.recv(self._most, socket.MSG_PEEK)
         except BlockingIOError:
@@ -144,11 +131,7 @@ class SocketPreview:
         return bool(readable.poll(0))
 
     def take(self, count: int) -> None:
-        """Read this many of the bytes that have been seen.
-
-        Raises:
-            OSError: The connection is broken.
-        """
+        """Read this many of the bytes that have been seen; raises `OSError` if the connection is broken."""
         self._saw(self.seen - count)
         left = count
         while left:
@@ -241,14 +224,9 @@ class SocketTransport(tcp.Connection):
     # Seeing what comes without taking it.
 
     def start_preview(self, most: int, on_full: Callable[[], object]) -> bool:
-        """Show the protocol what comes, and leave it in the socket, until `stop_preview`.
+        """Show the protocol what comes, and leave it in the socket, until `stop_preview`; returns whether that is possible.
 
-        Args:
-            most: Bytes that are looked at.
-            on_full: Called when no further ones can be seen before some are taken.
-
-        Returns:
-            Whether that can be done: only TCP can.
+        Only the first bytes are looked at. `on_full` is called when no further ones can be seen before some are taken.
         """
         if self._family not in {socket.AF_INET, socket.AF_INET6}:
             return False

@@ -18,15 +18,10 @@ __all__ = ["bind"]
 
 
 def bind(opened: socket.socket, path: Path, mode: int) -> None:
-    """Bind a UNIX socket; a stale socket, on which no process listens, is removed before.
+    """Bind a UNIX socket to a path; a stale socket there, on which no process listens, is removed before.
 
     For root, no link of another user's on the way is followed. Where another user could still make one,
     `socket.getsockname` names the file by its folder's descriptor (proc_pid_fd(5)).
-
-    Args:
-        opened: The socket.
-        path: Where its file is made.
-        mode: The file's, at most 0o777.
 
     Raises:
         OSError: Something else is there, or it cannot be bound.

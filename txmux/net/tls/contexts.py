@@ -93,12 +93,7 @@ class Contexts:
             connection.set_context(self.context_for(sni.decode("latin-1")))
 
     def context_for(self, name: str) -> SSL.Context:
-        """Find the context for a host's name.
-
-        Args:
-            name: As the client writes it; matched exactly, or by a wildcard in place of its first label (RFC 9525,
-                section 6.3).
-        """
+        """Find the context for a host name, matched exactly or by a wildcard in place of its first label (RFC 9525, section 6.3)."""
         name = name.lower().removesuffix(".")
         parent = name.partition(".")[2]
         return self._exact.get(name) or self._under.get(parent) or self.default
@@ -245,12 +240,7 @@ _SPIFFE = "spiffe://"
 
 
 def is_allowed(certificate: x509.Certificate, allowed: Iterable[AllowedClient]) -> bool:
-    """Return whether a verified certificate has the names of all kinds that one of some lines requires.
-
-    Args:
-        certificate: The client's.
-        allowed: The lines.
-    """
+    """Return whether a verified certificate has the names of all kinds that one of some lines requires."""
     names = _names(certificate)
     return any(
         all(any(map(globs.matches, names[kind])) for kind, globs in one.wanted.items())
@@ -261,8 +251,7 @@ def is_allowed(certificate: x509.Certificate, allowed: Iterable[AllowedClient]) 
 def alternative_names(certificate: x509.Certificate) -> list[tuple[str, str]]:
     """Return the textual names of the extension subjectAltName (RFC 5280, section 4.2.1.6), with their kinds.
 
-    Returns:
-        ``DNS``, ``URI``, ``email`` or ``IP``, and the name; empty if the extension is missing or cannot be read.
+    These are ``DNS``, ``URI``, ``email`` or ``IP``. Empty if the extension is missing or cannot be read.
     """
     try:
         found = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value

@@ -40,12 +40,7 @@ class TLSFileError(MuxError):
 def errors(
     rules: Rules, read: Callable[[Route, TlsEnd], object]
 ) -> Iterator[tuple[TLSFileError, Problem]]:
-    """Read the files of all routes that terminate TLS, and yield each error, also with the line that names the file.
-
-    Args:
-        rules: Without errors.
-        read: Reads those of one route.
-    """
+    """Read the files of all routes that terminate TLS by `read`, and yield each error, also with the line that names the file."""
     for route in rules.routes:
         try:
             if route.terminate_tls is not None:

@@ -50,15 +50,7 @@ class _File:
 
 
 def read_authorities(path: Path, key: str = "tls_ca") -> list[crypto.X509]:
-    """Read certificates of trusted authorities.
-
-    Args:
-        path: The file.
-        key: The key that names it in the rules.
-
-    Raises:
-        TLSFileError: They cannot be read.
-    """
+    """Read certificates of trusted authorities, or raise `TLSFileError`; `key` names the file in the rules."""
     content = "certificates"
     found = [found for _, found in _read(key, path, content, keys=False).certificates]
     if not found:
@@ -69,15 +61,7 @@ def read_authorities(path: Path, key: str = "tls_ca") -> list[crypto.X509]:
 def read_revocations(
     path: Path, key: str = "tls_client_crl"
 ) -> list[x509.CertificateRevocationList]:
-    """Read certificate revocation lists (RFC 5280, section 5).
-
-    Args:
-        path: The file.
-        key: The key that names it in the rules.
-
-    Raises:
-        TLSFileError: They cannot be read.
-    """
+    """Read certificate revocation lists (RFC 5280, section 5), or raise `TLSFileError`; `key` names the file in the rules."""
     content = "certificate revocation lists"
     try:
         found = [
@@ -93,17 +77,10 @@ def read_revocations(
 
 
 def read_identity(paths: Iterable[Path], key: str = "tls_client_certificate") -> dict[str, Any]:
-    """Read a client's certificate with its chain and its key.
-
-    Args:
-        paths: The files; together they hold all that.
-        key: The key that names them in the rules.
+    """Read a client's certificate with its chain and its key, or raise `TLSFileError`; the files together have all of these.
 
     Returns:
         Arguments of Twisted's `CertificateOptions`.
-
-    Raises:
-        TLSFileError: They cannot be read, or something is missing.
     """
     files = [_read(key, path, _PAIR) for path in paths]
     shown = " and ".join(f"'{file.path}'" for file in files)
@@ -125,12 +102,7 @@ def read_identity(paths: Iterable[Path], key: str = "tls_client_certificate") ->
 def read_key_pairs(key: str, paths: Iterable[Path]) -> list[KeyPair]:
     """Read certificates with their keys, each of which is in the same file or in one without certificates.
 
-    Args:
-        key: The key that names the files in the rules.
-        paths: The files, at least one. Each that has certificates holds a chain of its own.
-
-    Returns:
-        At least one, in the order of the files.
+    There is at least one file, and so at least one pair. Each file with certificates holds a chain of its own.
 
     Raises:
         TLSFileError: Something cannot be read, or does not belong to the rest.

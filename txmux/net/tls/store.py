@@ -81,12 +81,9 @@ class CertificateStore:
         self._read(self._states())
 
     def prepare(self) -> PreparedContexts:
-        """Read the files, even if they have not changed, for `take`.
+        """Read the files, even if they have not changed, for `take`, or raise `TLSFileError`.
 
         Files that this process has lost the permission to read need not be read if they have not changed.
-
-        Raises:
-            TLSFileError: A file cannot be used.
         """
         states = self._states()
         try:

@@ -88,11 +88,7 @@ class Termination:
         return SSL.Connection(self.store.context(), None)
 
     def make_transport(self, protocol: Any) -> TLSTransport:
-        """Make the transport that shakes hands with a client.
-
-        Args:
-            protocol: Notified when the handshake is complete, and of the end.
-        """
+        """Make the transport that shakes hands with a client; the protocol is notified when that is complete, and of the end."""
         return TLSTransport(self.factory, protocol, _connectWrapped=False)
 
     @staticmethod
@@ -130,12 +126,7 @@ _UNKNOWN_AUTHORITY = {2, 19, 20, 21}
 
 
 def cause_of(problem: object, distrusted: Distrusted | None = None) -> str:
-    """Return why a handshake failed, in words.
-
-    Args:
-        problem: The exception.
-        distrusted: Why OpenSSL did not accept the client's certificate.
-    """
+    """Return why a handshake failed, in words; `distrusted` is why OpenSSL did not accept the client's certificate."""
     if not isinstance(problem, SSL.Error):
         return "the client left in the middle of the TLS handshake"
     reasons = [str(reason) for _, _, reason in problem.args[0]] if problem.args else []

@@ -27,11 +27,7 @@ class Terminations:
         self._made: dict[tuple[str, TlsEnd], Termination] = {}
 
     def add(self, rules: Rules) -> None:
-        """Read the certificates of all routes that terminate TLS.
-
-        Raises:
-            RulesError: Files cannot be used; it names all of them.
-        """
+        """Read the certificates of all routes that terminate TLS; a `RulesError` names all files that cannot be used."""
         problems = [problem for _, problem in errors(rules, self._termination_of)]
         if problems:
             raise RulesError(problems)
