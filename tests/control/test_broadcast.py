@@ -168,7 +168,7 @@ class LateWorkersTest(WorkersCase):
         channel = self.supervisor.pool.workers[1]._channel
         assert channel is not None
         happened: list[str] = []
-        ask, too_late = channel.ask, channel._too_late
+        ask, too_late = channel.ask, channel._timed_out
 
         def asked(kind: str, *, seconds: float | None = None, **more: Any) -> Any:
             if seconds is not None:  # else it is not waited for
@@ -180,7 +180,7 @@ class LateWorkersTest(WorkersCase):
             too_late(*what)
 
         self.patch(channel, "ask", asked)
-        self.patch(channel, "_too_late", was_too_late)
+        self.patch(channel, "_timed_out", was_too_late)
         for question in (
             self.running.control.backends,
             partial(self.running.control.connection, rows[0]["id"]),

@@ -181,14 +181,14 @@ class _Body(Protocol):
             self.whole.errback(RequestFailedError("its answer is not whole"))
 
 
-@implementer(IAgentEndpointFactory)
+@implementer(IAgentEndpointFactory, IStreamClientEndpoint)
 class _UrlEndpoint:
     """Connects to the address, or else to the host of the URL, and waits until that connection is closed."""
 
     def __init__(self, reactor: Any, address: str | None) -> None:
         self._reactor = reactor
         self._address = address
-        self._ends: list[_Connection] = []
+        self._connections: list[_Connection] = []
         self._head_size = 0
         self.is_in_body = False
 
@@ -201,48 +201,39 @@ class _UrlEndpoint:
         if not self.is_in_body:
             self._head_size += count
             if self.is_too_long:
-                for end in self._ends:
-                    end.abortConnection()
+                for connection in self._connections:
+                    connection.abortConnection()
 
     def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:
+        host = uri.host.decode("ascii")
         endpoint: Any
         if self._address is None:
-            host = uri.host.decode("ascii")
             endpoint = HostnameEndpoint(self._reactor, host, uri.port, _TO_CONNECT)
         elif self._address.startswith("/"):
             endpoint = UNIXClientEndpoint(self._reactor, self._address, _TO_CONNECT)
         else:
             endpoint = TCP4ClientEndpoint(self._reactor, self._address, uri.port, _TO_CONNECT)
         if uri.scheme == b"https":
-            endpoint = wrapClientTLS(optionsForClientTLS(uri.host.decode("ascii")), endpoint)
-        return _WatchedEndpoint(endpoint, self._ends, self.count_received)
-
-    async def close_connections(self) -> None:
-        """Break off a connection that is still open, and wait until it is closed."""
-        for end in self._ends:
-            await end.break_off()
-
-
-@implementer(IStreamClientEndpoint)
-class _WatchedEndpoint:
-    def __init__(
-        self, endpoint: Any, ends: list[_Connection], count_received: Callable[[int], object]
-    ) -> None:
+            endpoint = wrapClientTLS(optionsForClientTLS(host), endpoint)
         self._endpoint = endpoint
-        self._ends = ends
-        self._count_received = count_received
+        return self
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[Any]:
         factory = WrappingFactory(protocolFactory)
         factory.noisy = False
-        factory.protocol = self._end
+        factory.protocol = self._make_connection
         connecting: Deferred[Any] = self._endpoint.connect(factory)
         return connecting.addCallback(lambda wrapper: wrapper.wrappedProtocol)
 
-    def _end(self, factory: Factory, wrapped: Protocol) -> _Connection:
-        end = _Connection(factory, wrapped, self._count_received)
-        self._ends.append(end)
-        return end
+    def _make_connection(self, factory: Factory, wrapped: Protocol) -> _Connection:
+        connection = _Connection(factory, wrapped, self.count_received)
+        self._connections.append(connection)
+        return connection
+
+    async def close_connections(self) -> None:
+        """Break off a connection that is still open, and wait until it is closed."""
+        for connection in self._connections:
+            await connection.break_off()
 
 
 class _Connection(ProtocolWrapper):

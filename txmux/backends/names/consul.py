@@ -21,7 +21,6 @@ from txmux.rules.model.networks import is_address
 from txmux.wire.jsontext import MISSHAPEN, parse_json
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from pathlib import Path
 
     from txmux.backends.names.lookup import Lookup
@@ -77,7 +76,9 @@ def instances_in(body: bytes, *, passing: bool) -> Instances:
     """
     try:
         entries = parse_json(body)
-        found = [_instance(entry) for entry in _listed(entries)]
+        if not isinstance(entries, list):
+            raise TypeError(type(entries).__name__)
+        found = [_instance(entry) for entry in entries]
     except MISSHAPEN as error:
         why = printable(repr(error), _LONGEST_NAME)
         raise NotConsulError(f"its answer is not a list of instances: {why}") from None
@@ -92,12 +93,6 @@ def instances_in(body: bytes, *, passing: bool) -> Instances:
         else:
             by_target.setdefault((one.host, one.port), one)
     return Instances(tuple(by_target.values())[:MOST_INSTANCES], tuple(sorted(named)))
-
-
-def _listed(entries: Any) -> Sequence[Any]:
-    if not isinstance(entries, list):
-        raise TypeError(type(entries).__name__)
-    return entries
 
 
 def _instance(entry: Any) -> _FoundInstance:

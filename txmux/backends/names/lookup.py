@@ -153,12 +153,6 @@ class ServiceAnswer:
     ttl: float
 
 
-@attrs.frozen
-class _Records:
-    payloads: Sequence[Any]
-    ttl: float
-
-
 class Lookup:
     """Looks names up, in ``/etc/hosts`` and with the name servers of ``/etc/resolv.conf``.
 
@@ -279,7 +273,7 @@ class Lookup:
             found = _follow(message.answers, alias, kind)
             ttl = min(ttl, found.ttl)
             if found.payloads or found.name == alias or message.rCode != dns.OK:
-                return _Records(found.payloads, ttl)
+                return attrs.evolve(found, ttl=ttl)
             alias = found.name
         raise LookupFailedError("its CNAME records form a loop or too long a chain")
 
@@ -300,7 +294,7 @@ async def all_settled(waited: Iterable[Deferred[T]]) -> list[T | LookupFailedErr
 
 
 @attrs.frozen
-class _Followed:
+class _Records:
     """The records at the end of a chain of CNAME records, and the name there."""
 
     name: bytes
@@ -308,7 +302,7 @@ class _Followed:
     ttl: float
 
 
-def _follow(answers: Sequence[dns.RRHeader], name: bytes, kind: int) -> _Followed:
+def _follow(answers: Sequence[dns.RRHeader], name: bytes, kind: int) -> _Records:
     aliases: dict[bytes, Any] = {it.name.name.lower(): it for it in answers if it.type == dns.CNAME}
     records = defaultdict(list)
     for it in answers:
@@ -320,7 +314,7 @@ def _follow(answers: Sequence[dns.RRHeader], name: bytes, kind: int) -> _Followe
         alias = aliases.pop(name)
         ttl = min(ttl, alias.ttl)
         name = alias.payload.name.name.lower()
-    return _Followed(
+    return _Records(
         name,
         [it.payload for it in records[name]],
         min([ttl, *(it.ttl for it in records[name])]),

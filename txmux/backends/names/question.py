@@ -196,16 +196,6 @@ class _TcpQuery(Int16StringReceiver):
         self.closed.callback(None)
 
 
-class _TcpQueryFactory(Factory):
-    noisy = False  # or each query would be in the log
-
-    def __init__(self, stream: _TcpQuery) -> None:
-        self._query = stream
-
-    def buildProtocol(self, addr: object) -> _TcpQuery:  # noqa: ARG002 - the interface's
-        return self._query
-
-
 class NameServers:
     """Queries one name server after another."""
 
@@ -273,8 +263,10 @@ class NameServers:
 
     async def _over_tcp(self, address: ServerAddress, query: _Query) -> dns.Message:
         stream = _TcpQuery(query)
+        factory = Factory.forProtocol(lambda: stream)
+        factory.noisy = False  # or each query would be in the log
         try:
-            await TCP4ClientEndpoint(self._reactor, *address).connect(_TcpQueryFactory(stream))
+            await TCP4ClientEndpoint(self._reactor, *address).connect(factory)
         except ConnectingCancelledError:
             raise CancelledError from None
         try:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import inspect
 import itertools
 import json
-import os
 from collections import deque
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.protocol import Protocol, connectionDone
@@ -16,12 +15,12 @@ from twisted.logger import Logger
 from typing_extensions import override
 
 from txmux.errors import MuxError
-from txmux.net.channel.descriptorstream import MOST, DescriptorStream
+from txmux.net.channel.descriptorstream import MOST, DescriptorStream, close_all
 from txmux.wire.jsontext import parse_json
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Sequence
 
     from twisted.internet.interfaces import IDelayedCall, IReactorTime
     from twisted.python.failure import Failure
@@ -114,8 +113,7 @@ class Channel(Protocol):
             return answer
         self._pending[number] = answer
         if seconds is not None:
-            limit = self.clock.callLater(seconds, self._too_late, number, kind, seconds)
-            answer.addBoth(_cancelled, limit)
+            answer.addTimeout(seconds, self.clock, partial(self._timed_out, number, kind))
         values["ask"] = number
         if descriptors:
             self.transport.send(
@@ -144,7 +142,7 @@ class Channel(Protocol):
         if self._takes_descriptors:
             self._received.append(descriptors)
         else:
-            _close(descriptors)
+            close_all(descriptors)
             self._close_to(TypeError("it has descriptors"))
 
     def cut_off(self) -> None:
@@ -177,7 +175,7 @@ class Channel(Protocol):
             self._close_to(problem)
         else:
             if kind == "answer":
-                _close(descriptors)
+                close_all(descriptors)
                 self._answered(**self._taken(self._answered, values))
             else:
                 self._handle(kind, number, count, descriptors, values)
@@ -207,7 +205,7 @@ class Channel(Protocol):
             if lacking := self._lacking(handler, values):
                 handler, values = partial(_misfit, lacking), {}
         if "descriptors" not in values:
-            _close(descriptors)
+            close_all(descriptors)
         if number is not None:
             self._answer(number, kind, handler, values)
         elif handler is not None:
@@ -252,8 +250,9 @@ class Channel(Protocol):
         else:
             pending.errback(ChannelError(error))
 
-    def _too_late(self, number: int, kind: str, seconds: float) -> None:
-        self._pending.pop(number).errback(AnswerTimeoutError(kind, seconds))
+    def _timed_out(self, number: int, kind: str, _: object, seconds: float) -> NoReturn:
+        del self._pending[number]
+        raise AnswerTimeoutError(kind, seconds)
 
     def _taken(self, handler: Callable[..., object], values: dict[str, Any]) -> dict[str, Any]:
         """Leave out values that a handler has no argument for."""
@@ -283,7 +282,7 @@ class Channel(Protocol):
         pending, self._pending = self._pending, {}
         for answer in pending.values():
             answer.errback(GoneError())
-        _close(itertools.chain(*self._received))
+        close_all(itertools.chain(*self._received))
         self._received.clear()
         self._on_closed()
 
@@ -313,11 +312,6 @@ def _called(handler: Callable[..., object], values: dict[str, Any]) -> object:
     return Deferred.fromCoroutine(answer) if inspect.iscoroutine(answer) else answer
 
 
-def _close(descriptors: Iterable[int]) -> None:
-    for descriptor in descriptors:
-        os.close(descriptor)
-
-
 def _line(kind: str, values: dict[str, Any]) -> bytes:
     return b"%b\n" % json.dumps({"kind": kind, **values}, separators=(",", ":")).encode()
 
@@ -328,12 +322,6 @@ def _refuse() -> None:
 
 def _misfit(name: str) -> None:
     raise ChannelError(f"{name!r} is missing")
-
-
-def _cancelled(result: Any, limit: IDelayedCall) -> Any:
-    if limit.active():
-        limit.cancel()
-    return result
 
 
 def attach(reactor: Any, channel: Channel, end: socket.socket) -> None:

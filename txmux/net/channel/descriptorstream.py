@@ -14,7 +14,7 @@ from twisted.internet.abstract import FileDescriptor
 from twisted.python.failure import Failure
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from twisted.internet.interfaces import IProtocol
 
@@ -92,7 +92,7 @@ class DescriptorStream(FileDescriptor):
             try:
                 waiting.descriptors.extend(map(os.dup, descriptors))
             except OSError:  # the limit is reached; without descriptors the message means nothing
-                _close(waiting.descriptors)
+                close_all(waiting.descriptors)
                 self._cut_off()
                 return
             self._waiting.append(waiting)
@@ -123,7 +123,7 @@ class DescriptorStream(FileDescriptor):
                 break
             except OSError:
                 return main.CONNECTION_LOST
-            _close(first.descriptors)
+            close_all(first.descriptors)
             first.data, first.descriptors = first.data[sent:], []
             self.backlog -= sent
             if first.data:
@@ -154,7 +154,7 @@ class DescriptorStream(FileDescriptor):
 
     def _forget(self) -> None:
         for one in self._waiting:
-            _close(one.descriptors)
+            close_all(one.descriptors)
         self._waiting.clear()
         self.backlog = 0
 
@@ -176,6 +176,6 @@ class DescriptorStream(FileDescriptor):
         self.protocol.connectionLost(reason)
 
 
-def _close(descriptors: list[int]) -> None:
+def close_all(descriptors: Iterable[int]) -> None:
     for descriptor in descriptors:
         os.close(descriptor)
