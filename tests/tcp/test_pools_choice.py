@@ -7,7 +7,7 @@ from typing import Any
 import attrs
 from twisted.logger import capturedLogs
 
-from tests.backends.pool.test_balance_hash import order
+from tests.backends.pool.test_balance import order
 from tests.support.mux import backend_at, server_at
 from tests.support.peers import PeerFactory, listen
 from tests.support.ports import free_port

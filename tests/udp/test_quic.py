@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
-from tests.backends.pool.test_balance_hash import order
+from tests.backends.pool.test_balance import order
 from tests.support.datagrams import Talker, turn
 from tests.support.quic import QuicClient, QuicServer
 from tests.udp.test_relaying import FlowCase
