@@ -21,7 +21,7 @@ from tests.support.mux import server_at
 from tests.support.peers import reactor
 from tests.support.ports import free_port
 from txmux.backends.connect.tls import BackendTLS
-from txmux.backends.health.checking import CheckResult, ServerCheck, with_header
+from txmux.backends.health.checking import CheckResult, CheckRun, with_header
 from txmux.backends.health.probes import probe
 from txmux.rules.model import ServerTLS
 from txmux.rules.reading.checks import check as read_check
@@ -61,7 +61,7 @@ class ChecksTestCase(InteropTestCase, TestCase):
         found: Deferred[CheckResult] = Deferred()
         question = probe(check, "www.example.com", port, tls=tls is not None)
         clock: Any = time if until else reactor
-        checking = ServerCheck(clock, question, PATIENCE, found.callback)
+        checking = CheckRun(clock, question, PATIENCE, found.callback)
 
         def wrap(factory: Any) -> Any:
             if tls is not None:

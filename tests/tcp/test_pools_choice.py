@@ -13,7 +13,7 @@ from tests.support.peers import PeerFactory, listen
 from tests.support.ports import free_port
 from tests.tcp.pools_case import Leaving, PoolCase, name
 from tests.wire.hello_builder import client_hello, records, server_name
-from txmux.backends.health.checking import ServerCheck
+from txmux.backends.health.checking import CheckRun
 from txmux.rules.embedding import route
 from txmux.rules.model import Backend, Check
 
@@ -81,7 +81,7 @@ class CheckedTest(PoolCase):
     def is_checking(self) -> bool:
         """Tell whether a check is being made."""
         timers: Any = self.factory.runtime.clock.getDelayedCalls()
-        late = ServerCheck._too_late.__name__
+        late = CheckRun._too_late.__name__
         return any(getattr(timer._call, "__name__", "") == late for timer in timers)
 
     async def test_down_and_up(self) -> None:

@@ -148,7 +148,6 @@ class Upstream:
         self.asks_where = any(server.depends_on_client for server in backend.servers)
 
     def read_tls(self) -> BackendTLS | None:
-        """Read the files for TLS again; see `read_backend_tls`."""
         return read_backend_tls(self.backend)
 
     def affinity(self, client: Address | None, facts: Mapping[str, str]) -> str:

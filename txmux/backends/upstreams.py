@@ -96,7 +96,6 @@ class Upstreams:
         return upstream
 
     def apply_overrides(self, orders: ServerOverrides) -> None:
-        """Apply an operator's overrides of servers; see `HealthRegistry.apply_overrides`."""
         self.known.apply_overrides(orders)
 
     def all(self) -> list[Upstream]:
@@ -168,7 +167,6 @@ class Upstreams:
         return prepared
 
     def commit(self, prepared: PreparedUpstreams) -> None:
-        """See `PreparedUpstreams.commit`."""
         self._prepared = None
         for upstream, tls in prepared.tls.items():
             upstream.tls = tls
@@ -280,7 +278,6 @@ class Upstreams:
             upstream.apply_check(key, ok=ok, why=why)
 
     def stale(self) -> dict[tuple[str, str], tuple[float | None, str]]:
-        """Return the servers whose names cannot be found now; see `NameResolver.stale`."""
         return self._names.stale()
 
     def first_names(self) -> Deferred[None] | None:
@@ -310,7 +307,6 @@ class PreparedUpstreams:
         self.problems: list[str] = []
 
     def commit(self) -> None:
-        """Start to look up names and check servers of new backends, and stop those that the rules do not have."""
         self._upstreams.commit(self)
 
     def abandon(self) -> None:

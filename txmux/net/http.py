@@ -188,7 +188,7 @@ class _UrlEndpoint:
     def __init__(self, reactor: Any, address: str | None) -> None:
         self._reactor = reactor
         self._address = address
-        self._connections: list[_Connection] = []
+        self._connections: list[_WatchedConnection] = []
         self._head_size = 0
         self.is_in_body = False
 
@@ -225,8 +225,8 @@ class _UrlEndpoint:
         connecting: Deferred[Any] = self._endpoint.connect(factory)
         return connecting.addCallback(lambda wrapper: wrapper.wrappedProtocol)
 
-    def _make_connection(self, factory: Factory, wrapped: Protocol) -> _Connection:
-        connection = _Connection(factory, wrapped, self.count_received)
+    def _make_connection(self, factory: Factory, wrapped: Protocol) -> _WatchedConnection:
+        connection = _WatchedConnection(factory, wrapped, self.count_received)
         self._connections.append(connection)
         return connection
 
@@ -236,7 +236,7 @@ class _UrlEndpoint:
             await connection.break_off()
 
 
-class _Connection(ProtocolWrapper):
+class _WatchedConnection(ProtocolWrapper):
     """Counts what comes, and knows when it is closed."""
 
     def __init__(self, factory: Any, wrapped: Any, count_received: Callable[[int], object]) -> None:

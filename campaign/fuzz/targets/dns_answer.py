@@ -17,7 +17,7 @@ from txmux.backends.names.question import (
     LookupFailedError,
     NameServers,
     ServerAddress,
-    _Query,
+    _DnsQuery,
     _response_code,
 )
 from txmux.rules.model import Server
@@ -39,7 +39,7 @@ class _Servers(NameServers):
 
     async def ask(self, places: Sequence[ServerAddress], name: bytes, kind: int) -> dns.Message:
         # Whatever was asked, what was said is made to be an answer to it.
-        message = _Query(_NAME, kind, edns=True, number=_NUMBER).answer(_to(self._said, kind))
+        message = _DnsQuery(_NAME, kind, edns=True, number=_NUMBER).answer(_to(self._said, kind))
         if message is None:
             raise LookupFailedError("no answer")
         assert isinstance(_response_code(message), int)
@@ -69,7 +69,7 @@ def _check(data: bytes) -> None:
             assert outcome[0].ttl >= 0
     # All of it, as it has come.
     for edns in (True, False):
-        question = _Query(_NAME, dns.A, edns, number=int.from_bytes(data[:2], "big"))
+        question = _DnsQuery(_NAME, dns.A, edns, number=int.from_bytes(data[:2], "big"))
         message = question.answer(data)
         if message is not None:
             _response_code(message)

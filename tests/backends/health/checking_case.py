@@ -9,7 +9,7 @@ from twisted.trial.unittest import TestCase
 
 from tests.support.mux import VirtualTime, server_at
 from tests.support.peers import PeerFactory, listen, reactor
-from txmux.backends.health.checking import CheckResult, ServerCheck
+from txmux.backends.health.checking import CheckResult, CheckRun
 from txmux.backends.health.probes import probe
 from txmux.rules.model import Check
 from txmux.tcp.io_runtime import IORuntime
@@ -50,14 +50,14 @@ class CheckingTestCase(TestCase):
         *,
         dial: Dial | None = None,
         wrap: Callable[[Any], Any] = lambda factory: factory,
-    ) -> ServerCheck:
+    ) -> CheckRun:
         """Begin a check, of the test's own server unless another is named."""
         if isinstance(check, str):
             check = Check(check)  # type: ignore[arg-type]
         target = target or server_at(listen(self, self.server))
         question = probe(check, target.host, target.port, tls=False)
         self.found = []
-        checking = ServerCheck(self.time.clock, question, check.timeout, self.found.append)
+        checking = CheckRun(self.time.clock, question, check.timeout, self.found.append)
         checking.start(dial or self.engines()[0], target, wrap)
         return checking
 
@@ -72,7 +72,7 @@ class CheckingTestCase(TestCase):
         (finding,) = self.found
         return finding
 
-    def has_received(self, checking: ServerCheck, count: int) -> bool:
+    def has_received(self, checking: CheckRun, count: int) -> bool:
         """Tell whether a check has got this many bytes."""
         return checking._received == count
 

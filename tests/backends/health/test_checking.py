@@ -15,7 +15,7 @@ from tests.backends.health.checking_case import WELL, CheckingTestCase, ill
 from tests.support.folders import make_folder
 from tests.support.mux import server_at
 from tests.support.peers import PeerFactory, listen, make_stalled_port, reactor
-from txmux.backends.health.checking import LONGEST_ANSWER, CheckResult, ServerCheck
+from txmux.backends.health.checking import LONGEST_ANSWER, CheckResult, CheckRun
 from txmux.rules.reading.endpoints import server
 
 if TYPE_CHECKING:
@@ -274,7 +274,7 @@ class CutTests(CheckingTestCase):
             self.server = PeerFactory()
             checking = self.check("redis")
 
-            def cut(finding: CheckResult, checking: ServerCheck = checking) -> None:
+            def cut(finding: CheckResult, checking: CheckRun = checking) -> None:
                 self.found.append(finding)
                 checking.abort()
 

@@ -14,7 +14,7 @@ from tests.support.folders import make_folder
 from tests.support.mux import server_at
 from tests.support.peers import Peer, PeerFactory, listen, reactor
 from txmux.backends.connect.tls import BackendTLS
-from txmux.backends.health.checking import ServerCheck, with_header
+from txmux.backends.health.checking import CheckRun, with_header
 from txmux.rules.model import ServerTLS
 from txmux.rules.reading.endpoints import server
 from txmux.wire.proxyprotocol.encode import encode_v2
@@ -73,7 +73,7 @@ class TlsTests(CheckingTestCase):
         tls: Any = TLSMemoryBIOFactory(self.options, False, self.server)  # noqa: FBT003
         return listen(self, tls)
 
-    def check_tls(self, kind: str, name: str = "a.example", port: int = 0) -> ServerCheck:
+    def check_tls(self, kind: str, name: str = "a.example", port: int = 0) -> CheckRun:
         """Begin a check over TLS, with a server that ought to have this name."""
         return self.check(
             kind,

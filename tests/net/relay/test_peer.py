@@ -15,7 +15,7 @@ from tests.support.peers import reactor
 from txmux.net.relay import kernel, portable
 from txmux.net.relay.interface import Timeouts
 from txmux.net.relay.kernel import is_supported
-from txmux.net.relay.peer import ANSWERED, Unanswered, keepalive_of, patience, unanswered_by
+from txmux.net.relay.peer import ANSWERED, UnansweredBytes, keepalive_of, patience, unanswered_by
 from txmux.net.sockets.plainsocket import NO_KEEPALIVE, keepalive_options, set_options
 from txmux.rules.model import Keepalive
 
@@ -41,27 +41,27 @@ class UnansweredTest(SynchronousTestCase):
         """A peer is gone if it has answered none of so many questions for so long, and not before."""
         for silence, is_over in (
             (ANSWERED, False),
-            (Unanswered(119.9, 9), False),
-            (Unanswered(120, 3), False),
-            (Unanswered(120, 4), True),
-            (Unanswered(9999, 0), False),
+            (UnansweredBytes(119.9, 9), False),
+            (UnansweredBytes(120, 3), False),
+            (UnansweredBytes(120, 4), True),
+            (UnansweredBytes(9999, 0), False),
         ):
             self.assertEqual(silence.is_lost(_KEEPALIVE), is_over, silence)
 
     def test_one_question(self) -> None:
         """One question alone may just be on its way."""
         keepalive = Keepalive(idle=1, interval=1, count=1)
-        self.assertFalse(Unanswered(100, 1).is_lost(keepalive))
-        self.assertTrue(Unanswered(2, 2).is_lost(keepalive))
+        self.assertFalse(UnansweredBytes(100, 1).is_lost(keepalive))
+        self.assertTrue(UnansweredBytes(2, 2).is_lost(keepalive))
 
     def test_pause(self) -> None:
         """It is looked again when the peer may be gone, after whole intervals."""
         for silence, pause in (
             (ANSWERED, 120),
-            (Unanswered(0.1, 1), 120),
-            (Unanswered(16, 3), 105),
-            (Unanswered(119.9, 3), 15),
-            (Unanswered(500, 1), 15),
+            (UnansweredBytes(0.1, 1), 120),
+            (UnansweredBytes(16, 3), 105),
+            (UnansweredBytes(119.9, 3), 15),
+            (UnansweredBytes(500, 1), 15),
         ):
             self.assertEqual(silence.pause(_KEEPALIVE), pause, silence)
 
@@ -122,10 +122,10 @@ class LostPeerCase(RelayCase):
     async def relayed(self, timeouts: Timeouts = Timeouts(idle=1000)) -> None:  # noqa: B008
         """Put a relay between two peers."""
         self.clock = Clock()
-        self.unanswered: dict[object, Unanswered] = {}
+        self.unanswered: dict[object, UnansweredBytes] = {}
         self.looks = 0
 
-        def tell(connected: object) -> Unanswered:
+        def tell(connected: object) -> UnansweredBytes:
             self.looks += 1
             return self.unanswered.get(connected, ANSWERED)
 
@@ -134,7 +134,7 @@ class LostPeerCase(RelayCase):
 
     def set_unanswered(self, end: int, *silence: Any) -> None:
         """Say how long the peer of an end has not answered."""
-        self.unanswered[self.ends[end].transport.getHandle()] = Unanswered(*silence)
+        self.unanswered[self.ends[end].transport.getHandle()] = UnansweredBytes(*silence)
 
     async def test_client_gone(self) -> None:
         """The silent side is broken off, as keepalive does it, and the other one with it."""

@@ -66,7 +66,6 @@ class SourceAddress:
         return 1 if self.ports is None else min(self.ports.count, _MOST_TRIES)
 
     def next_port(self) -> int:
-        """Return the port of the next connection; 0 if the system chooses."""
         return 0 if self.ports is None else self.ports.next_port()
 
     def bind(self, unbound: socket.socket) -> None:

@@ -54,7 +54,7 @@ class CheckResult:
 
 
 @attrs.define(eq=False)
-class ServerCheck:
+class CheckRun:
     """One check of one server. Implements `txmux.net.relay.ends.EndReceiver`.
 
     It does not end with its result: the connection is closed cleanly, for which the server has the rest of the time.
@@ -271,16 +271,16 @@ class ProbeTarget:
 
     def make_check(
         self, clock: IReactorTime, member: Member, on_result: Callable[[CheckResult], None]
-    ) -> ServerCheck:
+    ) -> CheckRun:
         """Make a check, for `start_check`; `on_result` is called once, unless the check is aborted before."""
         check, target = self._check, self._target(member)
         made = probe(check, member.name, target.port, tls=self._wrap is not None)
         if target.kind == "udp" and self._header == "v2":
             header = encode_v2(Header(Command.LOCAL), datagrams=True)
             made = attrs.evolve(made, request=header + made.request)
-        return ServerCheck(clock, made, check.timeout, on_result)
+        return CheckRun(clock, made, check.timeout, on_result)
 
-    def start_check(self, check: ServerCheck, dial: Dial, member: Member) -> None:
+    def start_check(self, check: CheckRun, dial: Dial, member: Member) -> None:
         """Start a check; there may be a result before this returns."""
 
         def wrapped(factory: Any) -> Any:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
     from txmux.backends.connect.dial import Dial
-    from txmux.backends.health.checking import CheckResult, ServerCheck, Wrap
+    from txmux.backends.health.checking import CheckResult, CheckRun, Wrap
     from txmux.backends.pool.member import Member
     from txmux.backends.pool.pool import BackendPool
     from txmux.rules.model import Check
@@ -141,7 +141,7 @@ class _MemberChecks:
         self.last: LastCheck | None = None
         self._is_new = True
         self._hasty = check.fall - 1
-        self._checking: ServerCheck | None = None
+        self._checking: CheckRun | None = None
         self._started_at = 0.0
         # At random, so that servers are not checked at the same time.
         first = checks.random.random() * min(check.interval, _SOON)
@@ -199,7 +199,6 @@ class _MemberChecks:
 
 
 def key_of(member: Member) -> str:
-    """Return the key of a member, which is the same in every process."""
     return f"{member.server.text} {member.target.text}"
 
 

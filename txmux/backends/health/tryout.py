@@ -15,7 +15,7 @@ from txmux.errors import MuxError
 from txmux.rules.model import Check, backends_of
 
 if TYPE_CHECKING:
-    from txmux.backends.health.checking import CheckResult, ServerCheck
+    from txmux.backends.health.checking import CheckResult, CheckRun
     from txmux.backends.pool.member import Member
     from txmux.backends.upstream import Upstream
     from txmux.rules.model import Backend, Rules
@@ -93,7 +93,7 @@ def _result(
     result: Deferred[Tried] = Deferred()
     check = backend.check or Check("tcp", timeout=backend.connect_timeout)
     server, address = member.server.text, member.target.text
-    check_running: ServerCheck
+    check_running: CheckRun
 
     def on_found(found: CheckResult) -> None:
         problem = "" if found.ok else found.why

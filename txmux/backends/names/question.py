@@ -79,7 +79,7 @@ class _Response(dns.Message):
 
 
 @attrs.frozen
-class _Query:
+class _DnsQuery:
     """One query to one server.
 
     Attributes:
@@ -128,7 +128,7 @@ class _UdpQuery:
         OSError: No datagram can be sent there.
     """
 
-    def __init__(self, reactor: Any, address: ServerAddress, query: _Query) -> None:
+    def __init__(self, reactor: Any, address: ServerAddress, query: _DnsQuery) -> None:
         self.answer: Deferred[dns.Message] = Deferred()
         self._reactor = reactor
         self._question = query
@@ -177,7 +177,7 @@ class _UdpQuery:
 class _TcpQuery(Int16StringReceiver):
     """A query over TCP."""
 
-    def __init__(self, query: _Query) -> None:
+    def __init__(self, query: _DnsQuery) -> None:
         self.answer: Deferred[dns.Message] = Deferred()
         self.closed: Deferred[None] = Deferred()
         self._question = query
@@ -216,7 +216,7 @@ class NameServers:
         for seconds in _PATIENCE:
             is_first = seconds == _PATIENCE[0]
             for address in tuple(left):
-                answer = await self._try(address, _Query(name, kind, is_first), seconds)
+                answer = await self._try(address, _DnsQuery(name, kind, is_first), seconds)
                 if isinstance(answer, dns.Message):
                     return answer
                 if not isinstance(answer, _QueryTimeoutError):
@@ -227,7 +227,7 @@ class NameServers:
         raise problem(why)
 
     async def _try(
-        self, address: ServerAddress, query: _Query, seconds: float
+        self, address: ServerAddress, query: _DnsQuery, seconds: float
     ) -> dns.Message | Exception:
         try:
             async with self._turns:
@@ -237,7 +237,9 @@ class NameServers:
         except (_QueryError, ConnectError, OSError) as error:
             return error
 
-    async def _ask_one(self, address: ServerAddress, query: _Query, seconds: float) -> dns.Message:
+    async def _ask_one(
+        self, address: ServerAddress, query: _DnsQuery, seconds: float
+    ) -> dns.Message:
         message = await self._within(seconds, self._over_udp(address, query))
         if message.trunc:
             message = await self._within(_PATIENCE[-1], self._over_tcp(address, query))
@@ -253,7 +255,7 @@ class NameServers:
     ) -> Deferred[dns.Message]:
         return Deferred.fromCoroutine(query).addTimeout(seconds, self._reactor)
 
-    async def _over_udp(self, address: ServerAddress, query: _Query) -> dns.Message:
+    async def _over_udp(self, address: ServerAddress, query: _DnsQuery) -> dns.Message:
         datagrams = _UdpQuery(self._reactor, address, query)
         try:
             return await datagrams.answer
@@ -261,7 +263,7 @@ class NameServers:
             datagrams.close()
             raise
 
-    async def _over_tcp(self, address: ServerAddress, query: _Query) -> dns.Message:
+    async def _over_tcp(self, address: ServerAddress, query: _DnsQuery) -> dns.Message:
         stream = _TcpQuery(query)
         factory = Factory.forProtocol(lambda: stream)
         factory.noisy = False  # or each query would be in the log

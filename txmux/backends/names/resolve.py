@@ -160,7 +160,6 @@ class NameResolver:
                 one.callback(None)
 
     def as_json(self) -> dict[str, Any]:
-        """Return the addresses of the names that are looked up here, as values of JSON."""
         return {key: _as_json(self._known[key]) for key in self._names if key in self._known}
 
     def stale(self) -> dict[tuple[str, str], tuple[float | None, str]]:

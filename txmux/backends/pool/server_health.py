@@ -38,7 +38,6 @@ class MemberState(enum.Enum):
 
     @property
     def is_out(self) -> bool:
-        """Whether it is out of use, whatever its health."""
         return self in {MemberState.DISABLED, MemberState.DRAIN, MemberState.MAINTENANCE}
 
     @property
@@ -113,8 +112,7 @@ class _PoolOfHealth(Protocol):
 
     on_room: Callable[[], None] | None
 
-    def rearrange(self) -> None:
-        """Apply a change of a server's state."""
+    def rearrange(self) -> None: ...
 
     def reorder(self, server: str, before: MemberState | None) -> None:
         """Apply an operator's override, in place of this state."""
@@ -147,7 +145,7 @@ class BackendHealth:
         self._level = 0
 
     def health_of(self, key: tuple[str, str]) -> ServerHealth:
-        """Return the health of a server at an address, which is kept as long as a pool has it."""
+        """Return the health of a server at an address, kept while a pool has it."""
         health = self._known.get(key)
         if health is None:
             held, weight = self._overrides.get(key[0], (None, None))
@@ -206,7 +204,6 @@ class BackendHealth:
             self._to_call.popleft()()
 
     def add_pool(self, pool: _PoolOfHealth) -> None:
-        """Report changes to a pool as long as it exists."""
         self._pools.append(weakref.ref(pool, self._pools.remove))
 
     @property
@@ -234,7 +231,6 @@ class ServerOverride:
 
     @property
     def held(self) -> MemberState | None:
-        """The overriding state; ``None`` if it depends on the server's health."""
         return _STATES.get(self.state)
 
 

@@ -124,7 +124,6 @@ class Channel(Protocol):
         return answer
 
     def backlog(self) -> int:
-        """Count the bytes that the other process has not taken yet."""
         return self.transport.backlog if self.is_open and self.transport is not None else 0
 
     def close(self) -> None:

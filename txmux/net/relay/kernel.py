@@ -32,7 +32,7 @@ from txmux.net.sockets.transport import CLOSED, LOST, leave
 
 if TYPE_CHECKING:
     from txmux.net.relay.ends import End
-    from txmux.net.relay.peer import Unanswered
+    from txmux.net.relay.peer import UnansweredBytes
     from txmux.net.relay.pipes import Pipe
     from txmux.net.sockets.poller import Poller
 
@@ -53,7 +53,6 @@ DESCRIPTORS.add_cache(_large_pipes.clear)
 
 
 def is_supported() -> bool:
-    """Return whether this system has what a kernel relay needs."""
     return is_available() and hasattr(os, "splice")
 
 
@@ -369,7 +368,7 @@ class KernelSide(MovableSide):
         return len(self._held) + (pipe.level if pipe else 0) + queued_in(self._socket)
 
     @override
-    def unanswered(self) -> Unanswered:
+    def unanswered(self) -> UnansweredBytes:
         return ANSWERED if self.is_closed else unanswered_by(self._socket)
 
     # Moving to another relay.

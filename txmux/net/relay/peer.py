@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ANSWERED",
-    "Unanswered",
+    "UnansweredBytes",
     "keepalive_of",
     "patience",
     "queued_in",
@@ -76,7 +76,7 @@ def _is_dead(connected: socket.socket) -> bool:
 
 
 @attrs.frozen
-class Unanswered:
+class UnansweredBytes:
     """What a peer has not answered.
 
     Attributes:
@@ -88,7 +88,6 @@ class Unanswered:
     tries: int
 
     def is_lost(self, keepalive: Keepalive) -> bool:
-        """Return whether a live peer would have answered by now."""
         return self.tries >= max(keepalive.count, _LEAST) and self.seconds >= patience(keepalive)
 
     def pause(self, keepalive: Keepalive) -> float:
@@ -100,7 +99,7 @@ class Unanswered:
         return min(whole, max(1, steps) * keepalive.interval)
 
 
-ANSWERED = Unanswered(0.0, 0)
+ANSWERED = UnansweredBytes(0.0, 0)
 """Of a peer that has nothing to answer."""
 
 
@@ -129,7 +128,7 @@ def _keepalive_of(connected: object) -> Keepalive | None:
         return None
 
 
-def unanswered_by(connected: object) -> Unanswered:
+def unanswered_by(connected: object) -> UnansweredBytes:
     """Return what a socket's peer has not answered; `ANSWERED` also where the system cannot tell."""
     if not _has_tcp_info(connected):
         return ANSWERED
@@ -142,7 +141,7 @@ def unanswered_by(connected: object) -> Unanswered:
     tries = resent if unacknowledged else probed
     if not tries:
         return ANSWERED
-    return Unanswered(min(since_data, since_acknowledgement) / 1000, tries)
+    return UnansweredBytes(min(since_data, since_acknowledgement) / 1000, tries)
 
 
 def _has_tcp_info(connected: object) -> TypeGuard[socket.socket]:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from txmux.net.relay.ends import End, IRelayTransport
-    from txmux.net.relay.peer import Unanswered
+    from txmux.net.relay.peer import UnansweredBytes
 
 
 class PortableSide(RelaySide):
@@ -88,7 +88,7 @@ class PortableSide(RelaySide):
         return unsent(self.transport)
 
     @override
-    def unanswered(self) -> Unanswered:
+    def unanswered(self) -> UnansweredBytes:
         return ANSWERED if self.is_closed else unanswered_by(below_tls(self.transport).getHandle())
 
     def _unregister_producer(self) -> None:

@@ -37,7 +37,6 @@ class RelayRates:
     def make_sides(
         self, clock: IReactorTime, client: End, server: End
     ) -> tuple[PortableSide, PortableSide]:
-        """Make the sides of a relay that keeps to these rates."""
         return _make_side(clock, client, self.download), _make_side(clock, server, self.upload)
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from txmux.net.relay.ends import End
     from txmux.net.relay.interface import SideState, Timeouts
-    from txmux.net.relay.peer import Unanswered
+    from txmux.net.relay.peer import UnansweredBytes
     from txmux.rules.model import Keepalive
     from txmux.telemetry.reasons import RelayReason
 
@@ -92,34 +92,30 @@ class RelaySide(abc.ABC):
     def start_carrying(self, *, reading: bool) -> None: ...
 
     @abc.abstractmethod
-    def write(self, data: bytes) -> None:
-        """Send bytes to its peer, before any that come from the other side."""
+    def write(
+        self, data: bytes
+    ) -> None: ...  # to its peer, before any that come from the other side
 
     @abc.abstractmethod
-    def stop_reading(self) -> None:
-        """Stop for good."""
+    def stop_reading(self) -> None: ...  # for good
 
     @abc.abstractmethod
-    def half_close(self) -> None:
-        """Send the end of the other side, after all that is held."""
+    def half_close(self) -> None: ...  # after all that is held
 
     @abc.abstractmethod
-    def close(self) -> None:
-        """Close cleanly; its peer has taken everything."""
+    def close(self) -> None: ...  # cleanly; its peer has taken everything
 
     @abc.abstractmethod
-    def close_when_sent(self) -> None:
-        """Close cleanly after all that is held has been sent."""
+    def close_when_sent(self) -> None: ...  # cleanly, after all that is held
 
     @abc.abstractmethod
     def abort(self) -> None: ...
 
     @abc.abstractmethod
-    def unsent(self) -> int:
-        """Count the bytes that its peer has yet to take."""
+    def unsent(self) -> int: ...
 
     @abc.abstractmethod
-    def unanswered(self) -> Unanswered:
+    def unanswered(self) -> UnansweredBytes:
         """Return how long its peer has left bytes unanswered that are on their way to it."""
 
     def is_taking(self) -> bool:
@@ -456,7 +452,6 @@ class Relay:
         return self.ending or self._client.has_finished or self._server.has_finished
 
     def _last_received_at(self, side: RelaySide) -> float:
-        """Return when a side's last byte came, or what counts as one."""
         return max(self._since, side.last_byte_at)
 
     def _last_byte_at(self) -> float:

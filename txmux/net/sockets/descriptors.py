@@ -102,7 +102,6 @@ class Descriptors:
         self._waiting[call] = None
 
     def cancel_call(self, call: Callable[[], object]) -> None:
-        """Cancel what `call_when_freed` is to call."""
         self._waiting.pop(call, None)
 
     def connection_ended(self) -> None:
@@ -152,7 +151,6 @@ class AcceptPause:
 
     @property
     def is_short(self) -> bool:
-        """Whether clients wait, as far as is known."""
         return self in _short
 
     @property

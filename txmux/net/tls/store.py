@@ -77,7 +77,6 @@ class CertificateStore:
         return self._contexts.valid_until
 
     def reread(self) -> None:
-        """Read the files even if they have not changed."""
         self._read(self._states())
 
     def prepare(self) -> PreparedContexts:
