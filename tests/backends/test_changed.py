@@ -71,7 +71,7 @@ class ChangedTest(SynchronousTestCase):
             room.append(same.has_room())
             return room[-1]
 
-        queue.join(turn, lambda: None)
+        queue.add_client(turn, lambda: None)
         old.pool.connected(member)
         old.pool.released(member)
         self.assertEqual((same.connections, room), (0, [True]))

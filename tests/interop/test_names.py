@@ -55,7 +55,7 @@ class DnsmasqTests(TestCase):
     def pool(self, *of: Server) -> BackendPool:
         """Make a pool whose names are looked up."""
         pool = BackendPool(Backend("b", of), reactor.seconds)
-        self.names.watch(pool)
+        self.names.add_pool(pool)
         return pool
 
     async def until(self, condition: Callable[[], bool]) -> None:

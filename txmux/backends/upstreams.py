@@ -128,7 +128,7 @@ class Upstreams:
                 return one, member
         return None
 
-    def add(self, rules: Rules) -> None:
+    def add_backends(self, rules: Rules) -> None:
         """Make the upstreams of all backends of the rules; a `RulesError` names all files that cannot be used."""
         problems: list[Problem] = []
         for backend in backends_of([*rules.backends.values(), *rules.outcomes()]):
@@ -185,7 +185,7 @@ class Upstreams:
         self._prepared = None
         for upstream in prepared.made:
             del self._upstreams[upstream.backend]
-            self._names.forget(upstream.pool)
+            self._names.remove_pool(upstream.pool)
 
     def as_json(self) -> list[dict[str, Any]]:
         """Return the state of all servers for another process, as values of JSON; see `ServerHealth.as_json`."""
@@ -244,7 +244,7 @@ class Upstreams:
             pool.on_members = checks.refresh
             self._checks[upstream] = checks
             checks.start()
-        self._names.watch(pool)
+        self._names.add_pool(pool)
 
     def _end_upstream(self, upstream: Upstream) -> None:
         """Keep a backend only for the connections that it has."""
@@ -252,7 +252,7 @@ class Upstreams:
         checks = self._checks.pop(upstream, None)
         if checks is not None:
             checks.stop()
-        self._names.forget(upstream.pool)
+        self._names.remove_pool(upstream.pool)
         upstream.pool.retire()
 
     def _dial_check(self, upstream: Upstream, server: Any, *args: Any, **options: Any) -> Any:

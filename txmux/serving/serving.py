@@ -102,11 +102,11 @@ class Serving:
             names=names,
             column=runtime.column,
         )
-        self._upstreams.add(rules)
+        self._upstreams.add_backends(rules)
         runtime.prepare_rules(rules, use=True)
         self._denied = DeniedClients(reactor, self._all)
         self.terminations = Terminations(reactor)
-        self.terminations.add(rules)
+        self.terminations.read_certificates(rules)
         self.listening_ports = ListeningPorts(accepting=accepting, datagrams=not shared)
         self._retiring: list[MuxFactory] = []
         self._ending = GradualEnd(reactor, self.connections)

@@ -361,7 +361,7 @@ class ServerSocket:
         """Read nothing of the server; what it says waits in the socket."""
         if self.sock is not None:
             # It may stay open in another process, so that closing it here would not end the watch.
-            self._flow.live.poller.forget(self.sock.fileno())
+            self._flow.live.poller.unwatch(self.sock.fileno())
 
     def resume(self) -> None:
         if self.sock is not None:

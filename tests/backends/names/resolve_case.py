@@ -89,7 +89,7 @@ class NamesTestCase(NameServerTestCase):
         """Make a pool whose names are watched."""
         backend = Backend("b", of or servers(f"{HOST}:80"), **options)
         pool = CountingPool(backend, self.time.seconds, random=Random(1))
-        self.names.watch(pool)
+        self.names.add_pool(pool)
         return pool
 
     async def found(self, pool: BackendPool, *texts: str) -> None:

@@ -63,7 +63,7 @@ class ConsulCase(TestCase):
         """Make a pool that is watched."""
         backend = Backend("b", (server(line),), **{"consul": self.consul.url, **options})
         pool = BackendPool(backend, self.time.seconds, random=Random(1))
-        self.names.watch(pool)
+        self.names.add_pool(pool)
         return pool
 
     async def until(self, condition: Callable[[], object]) -> None:
@@ -413,7 +413,7 @@ class ConsulDnsTests(NamesTestCase):
             self.assertEqual(agent.asked_by_tcp[_NAME, 33], 1)
             self.assertEqual(await self.next_look_up(), 1.0)
             await self.until(lambda agent=agent: agent.asked_by_tcp[_NAME, 33] == 2)  # type: ignore[misc]
-            self.names.forget(pool)
+            self.names.remove_pool(pool)
 
     async def test_no_instance(self) -> None:
         """A service without instances has no name, as for Consul: what was known stays, and its checks find out the rest."""

@@ -27,12 +27,12 @@ class ToldTests(NamesTestCase):
     def publish(self, told: dict[str, Any]) -> None:
         """Tell the other process."""
         self.published.append(told)
-        self.other.take(told)
+        self.other.take_results(told)
 
     def in_other(self, pool: BackendPool) -> CountingPool:
         """Make the same pool in the other process."""
         same = CountingPool(pool.backend, self.time.seconds)
-        self.other.watch(same)
+        self.other.add_pool(same)
         return same
 
     def members(self, pool: BackendPool) -> list[object]:
@@ -52,7 +52,7 @@ class ToldTests(NamesTestCase):
         self.assertEqual(self.members(same), self.members(pool))
         self.assertEqual(len(self.published), 3)
         given = same.given
-        self.other.take(self.names.as_json())
+        self.other.take_results(self.names.as_json())
         self.assertEqual(same.given, given)
 
     async def test_waiting(self) -> None:
@@ -67,7 +67,7 @@ class ToldTests(NamesTestCase):
 
     def test_end(self) -> None:
         """At the end nobody waits."""
-        self.other.watch(BackendPool(Backend("b", servers(f"{HOST}:80")), self.time.seconds))
+        self.other.add_pool(BackendPool(Backend("b", servers(f"{HOST}:80")), self.time.seconds))
         waiting = self.other.first_answer()
         self.successResultOf(Deferred.fromCoroutine(self.other.stop()))
         self.assertIsNone(self.successResultOf(waiting))
@@ -78,11 +78,11 @@ class ToldTests(NamesTestCase):
         pool = self.pool()
         same = self.in_other(pool)
         await self.found(pool, "10.0.0.1:80")
-        self.other.forget(same)
+        self.other.remove_pool(same)
         self.assertEqual(self.texts(self.in_other(pool)), ["10.0.0.1:80"])
         await self.other.stop()
         same = self.in_other(pool)
-        self.names.forget(pool)
+        self.names.remove_pool(pool)
         self.assertEqual(self.texts(same), ["10.0.0.1:80"])
         self.assertEqual(self.texts(self.in_other(pool)), [])
 
@@ -95,12 +95,12 @@ class ToldTests(NamesTestCase):
         self.server.fail(HOST, SILENCE)
         self.names = NameResolver(self.time, self.lookup, publish=self.published.append)
         self.published.clear()
-        self.names.take({"other": 1, **told, "another": [[1]]})
+        self.names.take_results({"other": 1, **told, "another": [[1]]})
         pool = self.pool()
         self.assertEqual((self.texts(pool), self.names.unanswered), (["10.0.0.1:80"], 0))
         self.assertEqual((self.published, self.names.as_json()), ([told], told))
         await self.asked(HOST, dns.A, 2)
-        self.names.take({key: [] for key in told})
+        self.names.take_results({key: [] for key in told})
         self.assertEqual(self.texts(pool), ["10.0.0.1:80"])
 
     async def test_in_advance(self) -> None:
@@ -111,10 +111,10 @@ class ToldTests(NamesTestCase):
         await self.until(lambda: self.published)
         pool = self.pool()
         self.assertEqual(self.texts(pool), ["10.0.0.1:80"])
-        self.names.forget(pool)
+        self.names.remove_pool(pool)
         self.assertEqual((self.time.clock.getDelayedCalls(), self.names.as_json()), ([], {}))
         self.names.prepare(backend)
         waiting = self.names.first_answer()
-        self.names.forget(BackendPool(backend, self.time.seconds))
+        self.names.remove_pool(BackendPool(backend, self.time.seconds))
         self.assertIsNone(self.successResultOf(waiting))
         self._assert_quiet(None)

@@ -38,7 +38,7 @@ class QueueTests(SynchronousTestCase):
             self.events.append(name)
             return True
 
-        return self.queue.join(turn, partial(self.events.append, f"{name} too late"))
+        return self.queue.add_client(turn, partial(self.events.append, f"{name} too late"))
 
     def serve(self, room: int) -> list[str]:
         """Make room, and give what has happened since."""
@@ -68,7 +68,7 @@ class QueueTests(SynchronousTestCase):
                 asked.append(name)
                 return group in usable
 
-            self.queue.join(turn, lambda: None, group)
+            self.queue.add_client(turn, lambda: None, group)
 
         for name, group in (("a1", "a"), ("b1", "b"), ("a2", "a"), ("b2", "b"), ("c1", "c")):
             join(name, group)
@@ -98,7 +98,7 @@ class QueueTests(SynchronousTestCase):
         in_seconds[0] = 1.0
         self.queue.serve()
         self.assertEqual(len(self.clock.getDelayedCalls()), 2)
-        self.queue.leave(waiter)
+        self.queue.remove_client(waiter)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_full(self) -> None:
@@ -123,8 +123,8 @@ class QueueTests(SynchronousTestCase):
         first = self.join("a")
         assert first
         self.join("b")
-        self.queue.leave(first)
-        self.queue.leave(first)
+        self.queue.remove_client(first)
+        self.queue.remove_client(first)
         self.assertEqual(self.serve(1), ["b"])
 
     def test_room_during_a_turn(self) -> None:
@@ -136,7 +136,7 @@ class QueueTests(SynchronousTestCase):
             self.events.append("a")
             return True
 
-        self.queue.join(turn, lambda: None)
+        self.queue.add_client(turn, lambda: None)
         self.join("b")
         self.assertEqual(self.serve(0), ["a", "b"])
 
@@ -154,8 +154,8 @@ class QueueTests(SynchronousTestCase):
             return found[-1] is not Unavailable.FULL
 
         first = watched.pick()
-        self.queue.join(turn, lambda: None)
-        self.queue.join(turn, lambda: None)
+        self.queue.add_client(turn, lambda: None)
+        self.queue.add_client(turn, lambda: None)
         pool.released(first)
         self.assertEqual(found, [first, Unavailable.FULL])
         pool.failed(first)

@@ -120,7 +120,7 @@ class KernelScarceTest(_Kernel, RelayCase, TestCase):
             raise MemoryError(len(data))
 
         self.before = lambda: self.patch(KernelSide, "_hold", hold)
-        self.patch(kernel._pipes, "take", lambda: None)
+        self.patch(kernel._pipes, "take_pipe", lambda: None)
         self.addCleanup(setattr, MEMORY, "_since", None)
         client, server = await self.start(small_buffers=True)
         server.transport.pauseProducing()

@@ -71,7 +71,7 @@ class DescriptorsTest(SynchronousTestCase):
         descriptors = Descriptors(lambda: open_now[0], lambda: 20)
         pool = PipePool(descriptors=descriptors)
         descriptors.add_cache(pool.clear)
-        pipe = pool.take()
+        pipe = pool.take_pipe()
         assert pipe is not None
         open_now[0] = 2
         pool.give_back(pipe)
@@ -79,4 +79,4 @@ class DescriptorsTest(SynchronousTestCase):
         open_now[0] = 19
         self.assertEqual(descriptors.room(), 0)
         self.assertEqual(_count_open(), before - 2)
-        self.assertIsNone(pool.take())
+        self.assertIsNone(pool.take_pipe())

@@ -177,7 +177,7 @@ class FirstTest(SynchronousTestCase):
             seen: list[int] = []
             poller.watch(ours.fileno(), WRITE, seen.append)
             poller.doRead()
-            poller.forget(ours.fileno())
+            poller.unwatch(ours.fileno())
             self.assertEqual((set(seen), descriptors()), ({WRITE}, before))
 
 
@@ -204,7 +204,7 @@ class BudgetTest(TestCase):
             self.addCleanup(ours.close)
             self.addCleanup(theirs.close)
             poller.watch(ours.fileno(), WRITE, functools.partial(busy, number))
-            self.addCleanup(poller.forget, ours.fileno())
+            self.addCleanup(poller.unwatch, ours.fileno())
         most = turns = 0
         while len(set(calls)) < self.sockets:
             before = len(calls)
@@ -255,7 +255,7 @@ class MemoryTest(TestCase):
             ready: Deferred[int] = Deferred()
             poller.watch(ours.fileno(), WRITE, ready.callback)
             await ready
-            poller.forget(ours.fileno())
+            poller.unwatch(ours.fileno())
 
     async def test_connector(self) -> None:
         """A connection for which there is none is broken off, and whoever wants it is told, at each step of it."""

@@ -370,7 +370,7 @@ class PollerTest(TestCase):
             seen.append(events)
             poller.call_soon(self._raise)
             poller.call_soon(lambda: seen.append(-1))
-            poller.forget(ours.fileno())
+            poller.unwatch(ours.fileno())
             raise ValueError
 
         poller.watch(ours.fileno(), READ, ready)
@@ -404,7 +404,7 @@ class PollerTest(TestCase):
 
         def close_other(descriptor: int) -> None:
             served.append(descriptor)
-            poller.forget(descriptor)
+            poller.unwatch(descriptor)
             (other,) = ends.keys() - {descriptor}
             poller.closing(other)
             ends[other].close()
@@ -430,7 +430,7 @@ class PollerTest(TestCase):
 
         def stop_other(descriptor: int) -> None:
             served.append(descriptor)
-            poller.forget(descriptor)
+            poller.unwatch(descriptor)
             (other,) = descriptors - {descriptor}
             poller.watch(other, 0, lambda _: served.append(other))
 
@@ -440,6 +440,6 @@ class PollerTest(TestCase):
             peer.send(b"x")
         poller.doRead()
         self.assertEqual(len(served), 1)
-        poller.forget(*(descriptors - {*served}))
+        poller.unwatch(*(descriptors - {*served}))
         for end in itertools.chain(*pairs):
             end.close()

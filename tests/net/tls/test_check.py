@@ -66,7 +66,7 @@ class FileTests(SynchronousTestCase):
         ]
         self.assertEqual((self.told(wrong), forbidden), (lines, []))
         terminations = Terminations(Clock())
-        error = self.assertRaises(RulesError, terminations.add, self.rules)
+        error = self.assertRaises(RulesError, terminations.read_certificates, self.rules)
         self.assertEqual(self.told(error.problems), lines)
 
     def test_endpoints(self) -> None:

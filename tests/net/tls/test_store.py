@@ -369,7 +369,7 @@ class StoreTests(StoreCase):
         store = self.store(path, self.pem("b.example"))
         before = store.context()
         store.reread()
-        store.take(store.prepare())
+        store.use_contexts(store.prepare())
         self.assertTrue(is_resumed(before, store.context()))
         self.pem("a.example", file="site.pem")
         store.reread()

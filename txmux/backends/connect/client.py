@@ -165,7 +165,7 @@ class ProxyClient(End):
 class ProxyClientFactory(ClientFactory):
     """Makes one connection to one server on behalf of one client.
 
-    Exactly one of the two callables is called, once, unless `forget` is called before.
+    Exactly one of the two callables is called, once, unless `drop_callbacks` is called before.
 
     Args:
         on_connected: Called with the server's end; sets its receiver before it returns.
@@ -196,13 +196,13 @@ class ProxyClientFactory(ClientFactory):
     def clientConnectionFailed(self, connector: IConnector, reason: Failure) -> None:  # noqa: ARG002
         self.failed(reason)
 
-    def forget(self) -> None:
+    def drop_callbacks(self) -> None:
         self._callbacks = self.client = None
 
     def break_off(self, stop_dialling: Callable[[], None] | None) -> None:
         """Cancel without a call, and close the connection; `stop_dialling` is for the time before there is a protocol."""
         client = self.client
-        self.forget()
+        self.drop_callbacks()
         if client is not None:
             client.give_up()
         elif stop_dialling is not None:
@@ -210,12 +210,12 @@ class ProxyClientFactory(ClientFactory):
 
     def connected(self, client: ProxyClient) -> None:
         callbacks = self._callbacks
-        self.forget()
+        self.drop_callbacks()
         if callbacks is not None:
             callbacks[0](client)
 
     def failed(self, reason: Failure) -> None:
         callbacks = self._callbacks
-        self.forget()
+        self.drop_callbacks()
         if callbacks is not None:
             callbacks[1](reason)

@@ -118,7 +118,7 @@ class BackendConnector:
         member, factory, stop_dialling = self._member, self._factory, self._stop_dialling
         self._end_attempt()
         if self._waiter is not None and self._upstream.queue is not None:
-            self._upstream.queue.leave(self._waiter)
+            self._upstream.queue.remove_client(self._waiter)
         if factory is not None:
             factory.break_off(stop_dialling)
         if member is not None:
@@ -131,7 +131,7 @@ class BackendConnector:
         if queue is not None:
             # The servers that a client may still use depend on what it has tried.
             group = frozenset(self.tried)
-            self._waiter = queue.join(self._has_turn, self._waited_too_long, group)
+            self._waiter = queue.add_client(self._has_turn, self._waited_too_long, group)
         if self._waiter is None:
             self._on_failed(self._last_cause("limit"))
 

@@ -43,8 +43,8 @@ class NameResolver:
 
     Args:
         lookup: Looks names up where the rules name no name servers; by the system's configuration, if not given.
-        is_active: Whether names are looked up here; otherwise `take` gets the results of another process.
-        publish: Called with changes, for `take` in other processes.
+        is_active: Whether names are looked up here; otherwise `take_results` gets the results of another process.
+        publish: Called with changes, for `take_results` in other processes.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class NameResolver:
             if self._is_active and key not in self._names:
                 self._start_name(key, server, backend)
 
-    def watch(self, pool: BackendPool) -> None:
+    def add_pool(self, pool: BackendPool) -> None:
         """Keep a pool up to date from now on."""
         self.prepare(pool.backend)
         for key, server in _names_of(pool.backend):
@@ -88,7 +88,7 @@ class NameResolver:
             self._users.setdefault(key, {})[pool, server] = None
             _set_members(pool, server, self._known.get(key, ()))
 
-    def forget(self, pool: BackendPool) -> None:
+    def remove_pool(self, pool: BackendPool) -> None:
         """Stop updating a pool, and stop the look-ups that no other pool needs."""
         for key, server in _names_of(pool.backend):
             users = self._users.get(key, {})
@@ -176,7 +176,7 @@ class NameResolver:
             for pool, server in self._users.get(key, ())
         }
 
-    def take(self, names: Mapping[str, Any]) -> None:
+    def take_results(self, names: Mapping[str, Any]) -> None:
         """Apply the results of another process, except for names that are looked up here; ``None`` ends a name. See `as_json`."""
         for key in names.keys() - self._names.keys():
             if names[key] is None:

@@ -19,7 +19,7 @@ class _Cancellable(Protocol):
 
 @attrs.define(eq=False, weakref_slot=False)
 class Waiter:
-    """One client's place in a queue. Made by `ClientQueue.join`."""
+    """One client's place in a queue. Made by `ClientQueue.add_client`."""
 
     number: int
     group: Hashable
@@ -59,7 +59,7 @@ class ClientQueue:
     def __len__(self) -> int:
         return self._count
 
-    def join(
+    def add_client(
         self, turn: Callable[[], bool], too_late: Callable[[], None], group: Hashable = None
     ) -> Waiter | None:
         """Add a client.
@@ -82,7 +82,7 @@ class ClientQueue:
         self._set_alarm()
         return waiter
 
-    def leave(self, waiter: Waiter) -> None:
+    def remove_client(self, waiter: Waiter) -> None:
         """Remove a client, which is not called again. It may have been removed already."""
         waiters = self._groups.get(waiter.group)
         if waiters is not None and waiter in waiters:
@@ -113,7 +113,7 @@ class ClientQueue:
             ]:
                 waiter = min(heads, key=lambda head: head.number)
                 if waiter.turn():
-                    self.leave(waiter)
+                    self.remove_client(waiter)
                 else:
                     without_room.add(waiter.group)
         finally:
@@ -138,5 +138,5 @@ class ClientQueue:
 
     def _too_late(self, waiter: Waiter) -> None:
         waiter.timer = None
-        self.leave(waiter)
+        self.remove_client(waiter)
         waiter.too_late()

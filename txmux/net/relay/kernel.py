@@ -28,7 +28,7 @@ from txmux.net.relay.relay import MovableSide
 from txmux.net.sockets.descriptors import DESCRIPTORS
 from txmux.net.sockets.memory import MEMORY, OUT_OF_MEMORY
 from txmux.net.sockets.poller import ERROR, FINISHED, READ, TROUBLE, WRITE, is_available
-from txmux.net.sockets.transport import CLOSED, LOST, leave
+from txmux.net.sockets.transport import CLOSED, LOST, release_socket
 
 if TYPE_CHECKING:
     from txmux.net.relay.ends import End
@@ -100,7 +100,7 @@ class KernelSide(MovableSide):
 
     @override
     def start_carrying(self, *, reading: bool) -> None:
-        self._held = leave(self.transport)
+        self._held = release_socket(self.transport)
         self._reading = reading
         self._watch((READ if reading else 0) | (WRITE if self._held else 0))
 
@@ -155,7 +155,7 @@ class KernelSide(MovableSide):
             else:
                 # The event would come again and again, and can be handled only when there is room
                 # for what the peer sent before.
-                self._poller.forget(self._descriptor)
+                self._poller.unwatch(self._descriptor)
                 self._events = _UNWATCHED
 
     def _read(self, events: int) -> None:
@@ -166,7 +166,9 @@ class KernelSide(MovableSide):
             mark = self._mark = self._mark or Mark(
                 self._socket, MarkGuard.for_reactor(self._poller.reactor)
             )
-            pipe = self._pipe = (_large_pipes.take() if mark.is_set else None) or _pipes.take()
+            pipe = self._pipe = (
+                _large_pipes.take_pipe() if mark.is_set else None
+            ) or _pipes.take_pipe()
             if pipe is not None:
                 self._splice(pipe, mark)
                 if not pipe.level:
@@ -377,7 +379,7 @@ class KernelSide(MovableSide):
     def suspend(self, quiet: float) -> SideState:
         """Leave the socket alone. What is in the other side's pipe is held from now on."""
         if self._events != _UNWATCHED:
-            self._poller.forget(self._descriptor)
+            self._poller.unwatch(self._descriptor)
             self._events = _UNWATCHED
         self._expect_few()
         pipe = self.other._pipe
@@ -404,7 +406,7 @@ class KernelSide(MovableSide):
 
     @override
     def adopt(self, state: SideState) -> None:
-        leave(self.transport)
+        release_socket(self.transport)
         self._events = _UNWATCHED
         self.received = state.received
         self.has_finished = state.has_finished

@@ -20,13 +20,13 @@ class Spliced:
     """Counts what has passed through pipes in this process.
 
     Attributes:
-        count: Bytes since the last `take`.
+        count: Bytes since the last `take_count`.
     """
 
     def __init__(self) -> None:
         self.count = 0
 
-    def take(self) -> int:
+    def take_count(self) -> int:
         """Return the count, and restart it."""
         count, self.count = self.count, 0
         return count
@@ -83,7 +83,7 @@ class PipePool:
         self._idle: list[Pipe] = []
         self._descriptors = descriptors
 
-    def take(self) -> Pipe | None:
+    def take_pipe(self) -> Pipe | None:
         """Return an empty pipe; ``None`` if there is none at present."""
         if self._given >= self._in_use:
             return None

@@ -212,7 +212,7 @@ class SocketConnector:
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
-            self._poller.forget(self._socket.fileno())
+            self._poller.unwatch(self._socket.fileno())
         if self._retry is not None:
             self._retry.cancel()
             self._retry = None

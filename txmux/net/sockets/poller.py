@@ -126,7 +126,7 @@ class Poller:
         self._epoll.modify(descriptor, events)
         self._events[descriptor] = events
 
-    def forget(self, descriptor: int) -> None:
+    def unwatch(self, descriptor: int) -> None:
         """Stop watching a descriptor that stays open."""
         if self._events.pop(descriptor, None) is not None:
             del self._handlers[descriptor]

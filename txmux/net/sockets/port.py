@@ -62,7 +62,7 @@ class WatchedPort(ABC):
     def _close(self) -> None:
         self._is_open = self._is_reading = False
         # Another process may have the same socket, so that closing it here does not end the watch.
-        self._poller.forget(self._socket.fileno())
+        self._poller.unwatch(self._socket.fileno())
         self._socket.close()
 
     def stopReading(self) -> None:

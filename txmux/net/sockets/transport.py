@@ -70,7 +70,7 @@ def host_of(name: tuple[Any, ...]) -> str:
     return socket.getnameinfo(name, socket.NI_NUMERICHOST | socket.NI_NUMERICSERV)[0]
 
 
-def leave(transport: tcp.Connection) -> bytes:
+def release_socket(transport: tcp.Connection) -> bytes:
     """Release the socket of a transport to a new owner, which watches it next, and return what it has not sent."""
     unsent = _take_unsent(transport)
     if isinstance(transport, SocketTransport):
@@ -130,14 +130,14 @@ class SocketPreview:
         readable.register(self._socket, select.POLLIN)
         return bool(readable.poll(0))
 
-    def take(self, count: int) -> None:
+    def read_seen(self, count: int) -> None:
         """Read this many of the bytes that have been seen; raises `OSError` if the connection is broken."""
         self._saw(self.seen - count)
         left = count
         while left:
             left -= len(self._socket.recv(left)) or left
 
-    def end(self) -> None:
+    def report_every_byte(self) -> None:
         """Have every byte reported again, as the next reader expects."""
         if self.seen:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
@@ -212,7 +212,7 @@ class SocketTransport(tcp.Connection):
     def getPeer(self) -> IAddress:
         return self._peer
 
-    def take(self) -> bytes:
+    def take_received(self) -> bytes:
         """Return what has come already, without waiting for an event; empty for an end or an error."""
         try:
             if self._preview is not None:
@@ -237,14 +237,14 @@ class SocketTransport(tcp.Connection):
         """Take the first of the bytes that have been seen, and continue to look."""
         if self._preview is not None:
             with contextlib.suppress(OSError):  # the next reader gets it
-                self._preview.take(count)
+                self._preview.read_seen(count)
 
     def leave_unread(self) -> None:
         """Stop reading; another reader finds all, and is notified of every byte."""
         self.stopReading()
         if self._preview is not None:
             with contextlib.suppress(OSError):
-                self._preview.end()
+                self._preview.report_every_byte()
 
     def stop_preview(self) -> None:
         """Take what has been seen, and read what comes from now on."""
@@ -252,7 +252,7 @@ class SocketTransport(tcp.Connection):
         if preview is None or not self.connected:
             return
         with contextlib.suppress(OSError):  # as above
-            preview.take(preview.seen)
+            preview.read_seen(preview.seen)
 
     def _look(self, preview: SocketPreview, events: int) -> object:
         """Show the protocol what has come; returns why the connection has ended, if it has."""
@@ -305,7 +305,7 @@ class SocketTransport(tcp.Connection):
         elif events:
             self._poller.change(self._descriptor, events)
         else:
-            self._poller.forget(self._descriptor)
+            self._poller.unwatch(self._descriptor)
 
     def _watch(self, events: int) -> None:
         try:

@@ -80,7 +80,7 @@ class CertificateStore:
         self._read(self._states())
 
     def prepare(self) -> PreparedContexts:
-        """Read the files, even if they have not changed, for `take`, or raise `TLSFileError`.
+        """Read the files, even if they have not changed, for `use_contexts`, or raise `TLSFileError`.
 
         Files that this process has lost the permission to read need not be read if they have not changed.
         """
@@ -92,7 +92,7 @@ class CertificateStore:
                 return PreparedContexts(self._contexts, states)
             raise
 
-    def take(self, prepared: PreparedContexts) -> None:
+    def use_contexts(self, prepared: PreparedContexts) -> None:
         """Serve the next clients with what was read."""
         self._seen = prepared.states
         self.trouble = ""
@@ -107,7 +107,7 @@ class CertificateStore:
     def _read(self, states: object) -> None:
         self._seen = states
         try:
-            self.take(PreparedContexts(Contexts(self._end), states))
+            self.use_contexts(PreparedContexts(Contexts(self._end), states))
         except TLSFileError as problem:
             self.trouble = f"[route {self._route}] {problem.key}: {problem}; clients get the certificates that were read before"
             self._log.error("{trouble}", trouble=self.trouble)

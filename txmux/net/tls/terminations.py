@@ -26,7 +26,7 @@ class Terminations:
         self._reactor = reactor
         self._made: dict[tuple[str, TlsEnd], Termination] = {}
 
-    def add(self, rules: Rules) -> None:
+    def read_certificates(self, rules: Rules) -> None:
         """Read the certificates of all routes that terminate TLS; a `RulesError` names all files that cannot be used."""
         problems = [problem for _, problem in errors(rules, self._termination_of)]
         if problems:
@@ -100,7 +100,7 @@ class PreparedTerminations:
     def commit(self) -> None:
         """Serve the next clients with what was read, and remove what the rules do not have."""
         for termination, contexts in self.read.items():
-            termination.store.take(contexts)
+            termination.store.use_contexts(contexts)
         for key in [key for key in self._all if key not in self.current]:
             del self._all[key]
 

@@ -152,13 +152,13 @@ class Supervisor:
         """
         check_as_read(self._rules)
         sandbox_of(self._rules)
-        self.state.upstreams.add(self._rules)
+        self.state.upstreams.add_backends(self._rules)
         self.state.lists.hold(self._rules)
         self._check_files(self._rules, owner)
         self._files.use(self._rules)
 
     def _check_files(self, rules: Rules, owner: tuple[int, int] | None) -> None:
-        Terminations(self._reactor).add(rules)
+        Terminations(self._reactor).read_certificates(rules)
         access_log = open_log(rules.settings, owner=owner)
         if access_log is not None:
             access_log.close()
@@ -250,7 +250,7 @@ class Supervisor:
         self.state.apply_overrides(state.get("wanted", self.state.overrides))
         self.state.lists.feed(state.get("networks", {}))
         self.state.upstreams.restore(found_by_checks(servers))
-        self._names.take(state.get("names", {}))
+        self._names.take_results(state.get("names", {}))
         rows = rows_of(self.state.bans.restore(state.get("bans", {})))
         if self._is_started:
             self.pool.tell("recall", state=self._known(servers))

@@ -89,7 +89,7 @@ class WorkerProcess:
         handlers: dict[str, Callable[..., object]] = {
             "count_in": self._count_in,
             "count_more": self._count_more,
-            "names": self._names.take,
+            "names": self._names.take_results,
             "start": self._start,
             "stop": self.stop,
             "ping": _answer,
@@ -193,7 +193,7 @@ class WorkerProcess:
             use_helper(Opener(opened.opener, _PATIENCE).open_file)
         rules, limits = start.rules, opened.limits
         self._limits = limits
-        self._names.take(start.state.get("names", {}))  # before it is told what has changed
+        self._names.take_results(start.state.get("names", {}))  # before it is told what has changed
         try:
             if self._problem is not None:
                 raise self._problem

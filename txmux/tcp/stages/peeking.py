@@ -76,7 +76,7 @@ class Peeking(Stage):
             # If the client's first bytes are here and decide, nothing has to be waited for. Whatever is wrapped around a socket,
             # as TLS is, must see all bytes of it first.
             transport = client.transport
-            first = transport.take() if isinstance(transport, SocketTransport) else b""
+            first = transport.take_received() if isinstance(transport, SocketTransport) else b""
             outcome = self.receive(first) if first else None
             left = client.configuration.settings.detect_timeout
         else:
