@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.admin.asking import AdminCase
 from tests.support.folders import make_folder
-from tests.support.starters import starter
+from tests.support.forks import starter
 from txmux import MuxService, load
 from txmux.admin import places
 from txmux.admin.places import folders, read_token

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, ClassVar, Protocol, TypeVar
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.programs import require_program
+from tests.support import forks
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,13 +50,7 @@ class Child:
     def __init__(
         self, program: str, *arguments: str | Path, limit: float = 3600.0, stdin: bool = False
     ) -> None:
-        self.process = subprocess.Popen(
-            [require_program(program), *arguments],
-            stdin=subprocess.PIPE if stdin else subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            env=_environment(),
-        )
+        self.process = _start([require_program(program), *map(str, arguments)], stdin=stdin)
         self.pid = self.process.pid
         self.output = ""
         self._changed = threading.Condition()
@@ -173,13 +168,29 @@ def _environment() -> dict[str, str]:
     return {**os.environ, "no_proxy": "*"}
 
 
+def _start(words: list[str], *, stdin: bool) -> subprocess.Popen[bytes] | forks.Program:
+    environ = _environment()
+    if forks.can_fork(words, environ):
+        return forks.start(words, environ, stdin=stdin)
+    return subprocess.Popen(
+        words,
+        stdin=subprocess.PIPE if stdin else subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env=environ,
+    )
+
+
 def run(
     program: str, *arguments: str | Path, stdin: bytes = b"", timeout: float = 2 * PATIENCE
 ) -> subprocess.CompletedProcess[bytes]:
     """Run a program to its end, in at most so many seconds."""
+    words, environ = [require_program(program), *map(str, arguments)], _environment()
+    if forks.can_fork(words, environ):
+        return forks.run(words, environ, stdin, timeout)
     return subprocess.run(
-        [require_program(program), *arguments],
-        env=_environment(),
+        words,
+        env=environ,
         input=stdin,
         capture_output=True,
         timeout=timeout,

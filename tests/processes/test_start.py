@@ -22,8 +22,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.interop.children import run
 from tests.interop.mux import twist_command
 from tests.processes.running import WorkersTestCase
+from tests.support.forks import starter
 from tests.support.peers import reactor
-from tests.support.starters import starter
 from tests.support.supervised import SupervisedTestCase
 from txmux import MuxService, load
 from txmux.access.across_processes import SharedLimits

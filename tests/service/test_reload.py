@@ -12,11 +12,11 @@ from twisted.logger import capturedLogs
 from tests.backends.connect.tls_case import authority
 from tests.service.reload_case import LISTEN, ReloadCase, greeted
 from tests.support.datagrams import turn
+from tests.support.forks import starter
 from tests.support.mux import VirtualTime
 from tests.support.peers import PeerFactory, connect, listen
 from tests.support.secure import SecurePeer, client_context, connect_tls
 from tests.support.service import ServiceTestCase
-from tests.support.starters import starter
 from txmux import MuxService, load
 from txmux.rules.embedding import outcome
 from txmux.rules.model import Listener, Rules, Settings

@@ -10,6 +10,7 @@ import gc
 import os
 import shutil
 import socket
+import sys
 import tempfile
 import threading
 import time
@@ -75,6 +76,10 @@ def _children() -> Iterator[tuple[Hashable, object]]:
             with contextlib.suppress(OSError):
                 for pid in (task / "children").read_text().split():
                     yield pid, None
+    if forks := sys.modules.get("tests.support.forks"):
+        with contextlib.suppress(OSError):
+            for pid in forks.forked():
+                yield pid, None
 
 
 def _temporary() -> Iterator[tuple[Hashable, object]]:

@@ -8,8 +8,8 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import TestCase
 
 from tests.support.folders import make_folder
+from tests.support.forks import starter
 from tests.support.peers import reactor
-from tests.support.starters import starter
 from txmux import MuxService, load
 
 if TYPE_CHECKING:

@@ -1,0 +1,288 @@
+"""Programs of this environment, forked from a process that has imported them: a third of the time that a fresh Python takes to start.
+
+The process of which they are forked is a child of the tests' own. It waits, and imports nothing before the first program is wanted.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import runpy
+import select
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from txmux.processes.environment import environment
+from txmux.processes.forking import Child, name_process
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+_PACKET = 2**17  # bytes
+_BIN = Path(sys.executable).parent
+_SCRIPTS = frozenset((str(_BIN / "twist"), str(_BIN / "txmux")))
+_AT_START = ("COVERAGE_", "LANG", "LC_", "LD_", "PYTHON")
+"""How variables begin that Python reads when it starts, or that have coverage look at it."""
+
+
+class Program:
+    """A program that was forked, with what the tests use of `subprocess.Popen`.
+
+    Args:
+        args: The command.
+        pid: The process ID.
+        ended: Gives the exit status once.
+    """
+
+    def __init__(self, args: list[str], pid: int, ended: socket.socket) -> None:
+        self.args = args
+        self.pid = pid
+        self.stdin: IO[bytes] | None = None
+        self.stdout: IO[bytes] | None = None
+        self.returncode: int | None = None
+        self._ended = ended
+        self._lock = threading.Lock()
+
+    def poll(self) -> int | None:
+        with self._lock:
+            if self.returncode is None and _is_ready(self._ended, 0):
+                self.returncode = int(self._ended.recv(64) or -signal.SIGKILL)
+                self._ended.close()
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        deadline = time.monotonic() + (threading.TIMEOUT_MAX if timeout is None else timeout)
+        while (status := self.poll()) is None:
+            if time.monotonic() >= deadline:
+                raise subprocess.TimeoutExpired(self.args, timeout or 0)
+            with suppress(ValueError):  # another thread has the status
+                _is_ready(self._ended, min(deadline - time.monotonic(), 60))
+        return status
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+
+def can_fork(words: Sequence[str], environ: Mapping[str, str]) -> bool:
+    """Return whether a command is ``python -m txmux``, `txmux` or `twist` of this environment, and a fork is like a fresh process."""
+    is_known = words[0] in _SCRIPTS or words[:3] == [sys.executable, "-m", "txmux"]
+    return is_known and _at_start(environ) == _FORKED_WITH
+
+
+def start(words: list[str], environ: Mapping[str, str], *, stdin: bool) -> Program:
+    """Start a program with a pipe for its output.
+
+    Args:
+        words: The command, for which `can_fork` holds.
+        environ: The program's environment.
+        stdin: Whether it has a pipe for its standard input, too.
+    """
+    reading, writing = os.pipe()
+    given, giving = os.pipe() if stdin else (os.open(os.devnull, os.O_RDONLY), -1)
+    try:
+        program = _fork(words, environ, [given, writing, writing])
+    finally:
+        os.close(given)
+        os.close(writing)
+    program.stdout = os.fdopen(reading, "rb")
+    program.stdin = os.fdopen(giving, "wb") if stdin else None
+    return program
+
+
+def run(
+    words: list[str], environ: Mapping[str, str], stdin: bytes, timeout: float
+) -> subprocess.CompletedProcess[bytes]:
+    """Run a program to its end, as `subprocess.run` does."""
+    with (
+        tempfile.TemporaryFile() as given,
+        tempfile.TemporaryFile() as out,
+        tempfile.TemporaryFile() as err,
+    ):
+        given.write(stdin)
+        given.seek(0)
+        program = _fork(words, environ, [one.fileno() for one in (given, out, err)])
+        try:
+            status = program.wait(timeout)
+        except subprocess.TimeoutExpired:
+            program.kill()
+            program.wait()
+            raise
+        out.seek(0)
+        err.seek(0)
+        return subprocess.CompletedProcess(words, status, out.read(), err.read())
+
+
+def starter() -> Child:
+    """Make a process of which workers are forked, for a service that runs in the process of the tests."""
+    own, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with other:
+        return Child(_ask({}, [other.fileno()]), own)
+
+
+def forked() -> list[str]:
+    """List the processes that there are, by their IDs."""
+    return Path(f"/proc/{_server_pid}/task/{_server_pid}/children").read_text().split()
+
+
+def _fork(words: list[str], environ: Mapping[str, str], streams: Sequence[int]) -> Program:
+    how = {"words": words, "environ": dict(environ), "cwd": str(Path.cwd()), "umask": _umask()}
+    how["files"] = resource.getrlimit(resource.RLIMIT_NOFILE)
+    ended, ending = socket.socketpair()
+    with ending:
+        return Program(words, _ask(how, [*streams, ending.fileno()]), ended)
+
+
+def _at_start(environ: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in environ.items() if name.startswith(_AT_START)}
+
+
+def _umask() -> int:
+    mask = os.umask(0o22)
+    os.umask(mask)
+    return mask
+
+
+def _is_ready(waited: socket.socket, seconds: float) -> bool:
+    poll = select.poll()
+    poll.register(waited, select.POLLIN)
+    return bool(poll.poll(1000 * seconds))
+
+
+def _ask(how: Mapping[str, Any], descriptors: Sequence[int]) -> int:
+    with _asking:
+        socket.send_fds(_server, [json.dumps(how).encode()], descriptors)
+        return int(_server.recv(64))
+
+
+def _start() -> tuple[socket.socket, int]:
+    own, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with other:
+        server = subprocess.Popen(
+            [sys.executable, "-m", __name__, str(other.fileno())],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            env=environment(),
+            pass_fds=[other.fileno()],
+        )
+    return own, server.pid
+
+
+def _serve(connection: socket.socket) -> Callable[[], object] | None:
+    """Fork programs until the tests have ended; returns what to run in each of them."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    woken, wake = socket.socketpair()
+    wake.setblocking(False)  # noqa: FBT003 - the socket module's signature
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.set_wakeup_fd(wake.fileno(), warn_on_full_buffer=False)
+    running: dict[int, int] = {}  # where the status is wanted, by the process ID
+    poll = select.poll()
+    poll.register(connection, select.POLLIN)
+    poll.register(woken, select.POLLIN)
+    while True:
+        ready = dict(poll.poll())
+        if woken.fileno() in ready:
+            woken.recv(_PACKET)
+            _report_ended(running)
+        if connection.fileno() in ready:
+            packet, descriptors, _, _ = socket.recv_fds(connection, _PACKET, 4)
+            if not packet:
+                return None
+            _import()
+            pid = os.fork()
+            if not pid:
+                signal.set_wakeup_fd(-1)
+                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                signal.signal(signal.SIGINT, signal.default_int_handler)
+                for one in (connection, woken, wake):
+                    one.close()
+                for number in running.values():
+                    os.close(number)
+                return lambda: _run(descriptors, **json.loads(packet))
+            if len(descriptors) > 1:
+                running[pid] = descriptors.pop()
+            for number in descriptors:
+                os.close(number)
+            connection.send(b"%d" % pid)
+
+
+def _import() -> None:
+    """Import what programs and their processes need; the reactor not, since it would keep them from forking."""
+    from txmux.net.tls.deferred import import_reactor_without_tls  # noqa: PLC0415 - not in the tests
+
+    import_reactor_without_tls()
+    from twisted.application.twist import _twist  # noqa: F401, PLC0415
+
+    from txmux.admin import endpoint  # noqa: F401, PLC0415
+    from txmux.cli import twist  # noqa: F401, PLC0415
+    from txmux.processes.privilege import helper  # noqa: F401, PLC0415
+    from txmux.processes.workers import starter  # noqa: F401, PLC0415
+
+    # Where it may write the name of a process, it finds out with the first one, by the variables that the process began with.
+    name_process("tests")
+
+
+def _report_ended(running: dict[int, int]) -> None:
+    with suppress(ChildProcessError):
+        while (ended := os.waitpid(-1, os.WNOHANG))[0]:
+            if (wanted := running.pop(ended[0], None)) is not None:
+                with suppress(OSError), socket.socket(fileno=wanted) as ending:
+                    ending.send(b"%d" % os.waitstatus_to_exitcode(ended[1]))
+
+
+def _run(
+    descriptors: list[int],
+    words: Sequence[str] = (),
+    environ: Mapping[str, str] | None = None,
+    cwd: str = "",
+    umask: int = 0,
+    files: tuple[int, int] = (0, 0),
+) -> None:
+    if not words:
+        from txmux.processes.workers import starter  # noqa: PLC0415 - as above
+
+        starter.main(socket.socket(fileno=descriptors[0]))
+        return
+    for number, one in enumerate(descriptors):
+        if number < 3:
+            os.dup2(one, number)
+        os.close(one)
+    os.environ.clear()
+    os.environ.update(environ or {})
+    os.chdir(cwd)
+    os.umask(umask)
+    resource.setrlimit(resource.RLIMIT_NOFILE, files)
+    if words[0] == sys.executable:
+        sys.argv[:] = ["txmux", *words[3:]]
+        sys.orig_argv = [*words]
+        runpy.run_module("txmux", run_name="__main__", alter_sys=True)
+    else:
+        sys.argv[:] = words  # `twist` has kept the list
+        sys.orig_argv = [sys.executable, *words]
+        runpy.run_path(words[0], run_name="__main__")
+
+
+if __name__ == "__main__":
+    run_it = _serve(socket.socket(fileno=int(sys.argv[1])))
+    if run_it is not None:
+        run_it()
+else:
+    _asking = threading.Lock()
+    _FORKED_WITH = _at_start(os.environ)
+    _server, _server_pid = _start()  # before tests are watched for what they leave behind
