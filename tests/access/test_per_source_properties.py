@@ -13,6 +13,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.access.per_source_case import SECOND, memory
+from tests.support.examples import scaled
 from txmux.access import per_source as module
 from txmux.access.per_source import PerSource, SourceLimits, SourceTable, source_of
 
@@ -128,5 +129,5 @@ class ModelTest(SynchronousTestCase):
         # A table as large as that of a service would be made, and looked over, again and again for four sources.
         self.patch(module, "_MOST_SLOTS", 1 << 8)
         case = Model.TestCase
-        case.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+        case.settings = settings(max_examples=scaled(60), stateful_step_count=40, deadline=None)
         case().runTest()

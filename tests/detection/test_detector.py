@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.support.examples import scaled
 from txmux.detection.detector import Detector
 from txmux.interfaces import Peeked, Verdict
 from txmux.rules.embedding import route
@@ -276,7 +277,7 @@ LINES = [
 class SegmentationTest(SynchronousTestCase):
     """The same bytes lead to the same route, however the network cut them."""
 
-    @settings(max_examples=300, deadline=None)
+    @settings(max_examples=scaled(300), deadline=None)
     @given(
         chosen=st.lists(
             st.lists(st.sampled_from(LINES), min_size=1, max_size=3), min_size=1, max_size=5

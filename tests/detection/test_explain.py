@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.detection.test_detector import LINES, SAMPLES, Raises, asks, no, yes
+from tests.support.examples import scaled
 from txmux.detection.detector import Decision, Detector
 from txmux.detection.explain import Answer, Explanation, explain
 from txmux.interfaces import Verdict
@@ -47,7 +48,7 @@ def says(found: Explanation[Route]) -> list[tuple[str, int | None] | None]:
 class AgreementTests(SynchronousTestCase):
     """It says what the service does."""
 
-    @settings(max_examples=150, deadline=None)
+    @settings(max_examples=scaled(150), deadline=None)
     @given(
         chosen=st.lists(
             st.tuples(

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.detection.test_detector import decide
+from tests.support.examples import scaled
 from tests.wire.hello_builder import alpn, client_hello, records, server_name
 from txmux.detection.detector import Detector
 from txmux.detection.plan import can_begin_with
@@ -46,7 +47,7 @@ class FirstByteTest(SynchronousTestCase):
 class IndexTest(SynchronousTestCase):
     """Routes that differ by a name."""
 
-    @settings(max_examples=200, deadline=None)
+    @settings(max_examples=scaled(200), deadline=None)
     @given(
         patterns=st.lists(
             st.tuples(

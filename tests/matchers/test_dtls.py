@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.support.examples import scaled
 from tests.wire.dtls_builder import V10, V12, V13, dtls_body, fragment, hello_datagrams, record
 from tests.wire.hello_builder import alpn, extension, server_name, versions
 from txmux.interfaces import Datagrams, Key, Verdict
@@ -111,7 +112,7 @@ class OptionTests(SynchronousTestCase):
 class FragmentTests(SynchronousTestCase):
     """A hello in several fragments."""
 
-    @settings(max_examples=60)
+    @settings(max_examples=scaled(60))
     @given(st.data())
     def test_cut(self, data: st.DataObject) -> None:
         """Fragments are put together in any order, twice, over records and datagrams."""

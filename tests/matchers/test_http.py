@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.matchers.http_samples import LINE_END, PREFACE, REQUEST, said, with_fields
+from tests.support.examples import scaled
 from tests.wire import http2_builder as h2
 from txmux.interfaces import Peeked, Verdict
 from txmux.matchers.http import http
@@ -186,7 +187,7 @@ class CostTests(SynchronousTestCase):
 class PropertyTests(SynchronousTestCase):
     """The contract of a predicate."""
 
-    @settings(max_examples=150, deadline=None)
+    @settings(max_examples=scaled(150), deadline=None)
     @given(
         st.sampled_from(
             [

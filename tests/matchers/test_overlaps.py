@@ -14,6 +14,7 @@ from tests.matchers.searching import (
     overlaps,
     streams,
 )
+from tests.support.examples import scaled
 from txmux.detection.ambiguities import AMBIGUITIES, DATAGRAM_AMBIGUITIES, ambiguities_over
 from txmux.detection.overlaps import DATAGRAM_OVERLAPS, OVERLAPS
 from txmux.interfaces import Transport, Verdict
@@ -113,7 +114,7 @@ class SearchTests(SynchronousTestCase):
         """Nor of matchers for UDP."""
         self.assertEqual(datagram_overlaps().keys() - DATAGRAM_OVERLAPS.keys(), set(), _AGAIN)
 
-    @settings(max_examples=3000)
+    @settings(max_examples=scaled(3000))
     @given(st.data())
     def test_spliced(self, data: st.DataObject) -> None:
         """A sample with bytes of another in it, or any bytes, is matched by no pair that is not known, and holds nobody."""

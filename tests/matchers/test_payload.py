@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.matchers.asking import verdicts_of
+from tests.support.examples import scaled
 from txmux.errors import OptionError
 from txmux.interfaces import Verdict
 from txmux.matchers.payload import payload
@@ -64,7 +65,7 @@ class BytesTests(SynchronousTestCase):
         expected = "é".encode() + b"\r\n\t\0\\\xff\n|\n"
         self.assertEqual(said(expected, text=text), (MATCH, len(expected)))
 
-    @settings(max_examples=50, deadline=None)
+    @settings(max_examples=scaled(50), deadline=None)
     @given(
         st.binary(min_size=1, max_size=6),
         st.integers(0, 6),

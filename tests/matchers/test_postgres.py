@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.matchers.asking import facts_of, verdicts_of
+from tests.support.examples import scaled
 from txmux.errors import OptionError
 from txmux.interfaces import Peeked, Verdict
 from txmux.matchers.postgres import postgres
@@ -198,7 +199,7 @@ class LearntTests(SynchronousTestCase):
 class PropertyTests(SynchronousTestCase):
     """The contract of a predicate."""
 
-    @settings(max_examples=100, deadline=None)
+    @settings(max_examples=scaled(100), deadline=None)
     @given(
         st.sampled_from([{}, {"user": "a*"}, {"database": "shop"}, {"application": "?sql"}]),
         st.binary(max_size=40)

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.support.examples import scaled
 from tests.wire.hello_builder import client_hello, extension, server_name
 from tests.wire.quic_builder import (
     HELLO,
@@ -134,7 +135,7 @@ class VectorTests(SynchronousTestCase):
         for client, others in ((VERSION_1, SERVER_1), (VERSION_2, RETRY_2)):
             self.assertIs(verdict(client + others, sni="example.com"), MATCH)
 
-    @settings(max_examples=80)
+    @settings(max_examples=scaled(80))
     @given(st.data())
     def test_cut(self, data: st.DataObject) -> None:
         """Their CRYPTO frames are cut anywhere, put into any order and into several packets and datagrams."""

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.matchers.asking import verdicts_of
+from tests.support.examples import scaled
 from txmux.errors import OptionError
 from txmux.interfaces import Peeked, Verdict
 from txmux.matchers.xmpp import _read_header, xmpp
@@ -186,7 +187,7 @@ class CostTests(SynchronousTestCase):
 class PropertyTests(SynchronousTestCase):
     """The contract of a predicate."""
 
-    @settings(max_examples=100, deadline=None)
+    @settings(max_examples=scaled(100), deadline=None)
     @given(
         st.sampled_from(["", "*", "example.com,*.example"]),
         st.binary(max_size=12)

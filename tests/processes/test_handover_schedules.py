@@ -18,6 +18,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.support.examples import scaled
 from txmux.access.admission import Admission
 from txmux.net.channel.channel import Channel
 from txmux.net.relay.interface import RelayState, SideState, Timeouts
@@ -267,7 +268,7 @@ class SchedulesTest(SynchronousTestCase):
         super().setUp()
         gc.collect()
 
-    @settings(deadline=None, max_examples=300)
+    @settings(deadline=None, max_examples=scaled(300))
     @given(
         places=st.lists(st.booleans(), min_size=1, max_size=14),
         steps=st.lists(st.tuples(st.integers(0, 4), st.integers(0, 13)), max_size=60),

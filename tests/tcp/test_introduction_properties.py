@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.net.relay.reactors import PrivateReactor
+from tests.support.examples import scaled
 from tests.support.mux import ListLog, backend_at
 from tests.wire.proxyprotocol.test_codec_properties import PAYLOADS, V1_HEADERS, V2_HEADERS
 from txmux.rules.embedding import route
@@ -125,13 +126,13 @@ class AnyHeaderTests(SynchronousTestCase):
             self.until(is_over)
         return bytes(received)
 
-    @settings(deadline=None, max_examples=60)
+    @settings(deadline=None, max_examples=scaled(60))
     @given(V1_HEADERS, PAYLOADS.filter(bool), CUTS)
     def test_v1(self, header: Header, payload: bytes, cuts: list[float]) -> None:
         """Every header of version 1."""
         self.check(header, encode_v1(header), payload, cuts)
 
-    @settings(deadline=None, max_examples=120)
+    @settings(deadline=None, max_examples=scaled(120))
     @given(V2_HEADERS, st.booleans(), PAYLOADS.filter(bool), CUTS)
     def test_v2(self, header: Header, checksum: bool, payload: bytes, cuts: list[float]) -> None:  # noqa: FBT001
         """Every header of version 2, with its fields."""

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from OpenSSL import SSL
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.support.examples import scaled
 from tests.wire.hello_builder import (
     PADDING,
     alpn,
@@ -67,7 +68,7 @@ class RecordTests(SynchronousTestCase):
         self.assertEqual(len(data), LONGEST_HELLO)
         self.assertIsNotNone(parse_client_hello(data, None).hello)
 
-    @settings(max_examples=100, deadline=None)
+    @settings(max_examples=scaled(100), deadline=None)
     @given(st.data())
     def test_round_trip(self, draw: st.DataObject) -> None:
         """What a client offers is what is read, whatever stands around it and however it is cut."""
@@ -157,7 +158,7 @@ class CostTests(SynchronousTestCase):
 class PropertyTests(SynchronousTestCase):
     """Whatever the bytes are."""
 
-    @settings(max_examples=100, deadline=None)
+    @settings(max_examples=scaled(100), deadline=None)
     @given(
         st.binary(max_size=40)
         | st.builds(

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.support.examples import scaled
 from tests.wire import http2_builder as h2
 from txmux.testing import calls_in
 from txmux.wire.http2_opening import FRAMES_LIMIT, OPENING_LIMIT, PREFACE, Opening, parse_opening
@@ -206,7 +207,7 @@ class CostTests(SynchronousTestCase):
 class PropertyTests(SynchronousTestCase):
     """Whatever the bytes are."""
 
-    @settings(max_examples=100, deadline=None)
+    @settings(max_examples=scaled(100), deadline=None)
     @given(
         st.binary(max_size=60).map(BEGINNING.__add__)
         | st.builds(lambda section: BEGINNING + h2.request(section), st.binary(max_size=60))

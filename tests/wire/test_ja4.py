@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.support.examples import scaled
 from tests.wire.hello_builder import (
     alpn,
     client_hello,
@@ -154,7 +155,7 @@ class EmptyTests(SynchronousTestCase):
 class PropertyTests(SynchronousTestCase):
     """Whatever the hello has in it."""
 
-    @settings(max_examples=100, deadline=None)
+    @settings(max_examples=scaled(100), deadline=None)
     @given(
         st.binary(min_size=1, max_size=9).map(lambda data: data * 2),
         st.lists(st.builds(extension, st.sampled_from([13, 21, 0x0A0A]), st.binary(max_size=9))),

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.support.examples import scaled
 from txmux.detection.regex import PatternError, compile_pattern
 from txmux.testing import check_matcher, check_predicate
 from txmux.wire.plain import PlainMatcher
@@ -80,7 +81,7 @@ class LongestTests(SynchronousTestCase):
         """An expression that cannot be used is an error once it is compiled."""
         self.assertRaises(PatternError, Pattern(b"a$").compile)
 
-    @settings(max_examples=100, deadline=None)
+    @settings(max_examples=scaled(100), deadline=None)
     @given(
         st.recursive(
             st.sampled_from(["a", "b", "[ab]"]),

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.matchers.asking import verdicts_of
+from tests.support.examples import scaled
 from tests.wire.hello_builder import byte_by_byte, sslv2_hello
 from txmux.interfaces import Peeked, Verdict
 from txmux.matchers.tls import tls
@@ -118,7 +119,7 @@ class MatcherTests(SynchronousTestCase):
 class PropertyTests(SynchronousTestCase):
     """The contract of a predicate."""
 
-    @settings(max_examples=100, deadline=None)
+    @settings(max_examples=scaled(100), deadline=None)
     @given(
         st.sampled_from([{}, {"sni": "none"}, {"version": "1.0"}, {"ech": "no"}]),
         st.builds(

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.support.examples import scaled
 from tests.wire import http2_builder as h2
 from txmux.interfaces import Peeked, Verdict
 from txmux.matchers.http import http
@@ -114,7 +115,7 @@ class MatcherTests(SynchronousTestCase):
 class AnswerTests(SynchronousTestCase):
     """They answer as if they had begun again."""
 
-    @settings(max_examples=60, deadline=None)
+    @settings(max_examples=scaled(60), deadline=None)
     @given(
         st.lists(
             st.sampled_from(

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.support.examples import scaled
 from tests.wire.hello_builder import alpn, client_hello, extension, records, server_name, versions
 from txmux.testing import calls_in
 from txmux.wire.client_hello import HelloReader, parse_client_hello
@@ -54,7 +55,7 @@ def _seen(reader: HelloReader) -> object:
 class WholeHelloTest(SynchronousTestCase):
     """Two readers of the same."""
 
-    @settings(max_examples=300)
+    @settings(max_examples=scaled(300))
     @given(st.data())
     def test_same(self, draw: st.DataObject) -> None:
         """Whatever is in a hello, right or wrong, both say the same of it, and so does whatever follows it."""

@@ -40,7 +40,7 @@ def check_datagrams(
     options: Mapping[str, str] | None = None,
     *,
     undecided: Iterable[bytes | Sequence[bytes]] = (),
-    examples: int = 100,
+    examples: int | None = None,
 ) -> None:
     """Check of a matcher for UDP what `check_matcher` checks of one for TCP.
 
@@ -155,7 +155,9 @@ def _made(matcher: IProtocolMatcher, options: Mapping[str, str]) -> Predicate:
     return predicate
 
 
-def _check_flows(predicate: Predicate, flows: Sequence[Sequence[bytes]], examples: int) -> None:
+def _check_flows(
+    predicate: Predicate, flows: Sequence[Sequence[bytes]], examples: int | None
+) -> None:
     flow_decided(predicate, [b""])
     for byte in range(256):
         flow_decided(predicate, [bytes([byte])])
@@ -163,7 +165,7 @@ def _check_flows(predicate: Predicate, flows: Sequence[Sequence[bytes]], example
         _check_variants(predicate, tuple(flow))
     for flow in flows[:8]:
         _check_cost(predicate, flow)
-    if examples:
+    if examples != 0:
         _check_random(predicate, [tuple(flow) for flow in flows], examples)
 
 
@@ -198,7 +200,9 @@ def _check_cost(predicate: Predicate, flow: Sequence[bytes]) -> None:
                 )
 
 
-def _check_random(predicate: Predicate, flows: Sequence[tuple[bytes, ...]], examples: int) -> None:
+def _check_random(
+    predicate: Predicate, flows: Sequence[tuple[bytes, ...]], examples: int | None
+) -> None:
     st = hypothesis().strategies
     anything = st.binary(max_size=60)
     piece = anything

@@ -37,7 +37,7 @@ def check_matcher(
     options: Mapping[str, str] | None = None,
     *,
     undecided: Iterable[bytes] = (),
-    examples: int = 100,
+    examples: int | None = None,
 ) -> None:
     """Check all that `txmux.interfaces` asks of a matcher and its predicates.
 
@@ -54,8 +54,8 @@ def check_matcher(
         not_samples: First bytes for which it has to say ``NO``; with a number, at that byte.
         options: The options of the ``match =`` line that is checked.
         undecided: First bytes that are not enough for either.
-        examples: How many random streams hypothesis makes for each predicate, and values for each option; 0 makes
-            none, and needs no hypothesis.
+        examples: How many random streams hypothesis makes for each predicate, and values for each option; by default as many as
+            its profile says, which are 100 unless it is told otherwise. 0 makes none, and needs no hypothesis.
 
     Raises:
         AssertionError: The contract is broken; the message says where.
@@ -87,7 +87,7 @@ def check_predicate(
     *,
     undecided: Iterable[bytes] = (),
     more: Iterable[bytes] = (),
-    examples: int = 100,
+    examples: int | None = None,
 ) -> None:
     """Check what `check_matcher` checks of the predicate of one ``match =`` line.
 
@@ -97,7 +97,7 @@ def check_predicate(
         not_samples: As for `check_matcher`.
         undecided: As for `check_matcher`.
         more: First bytes of which any answer is right, but the same one however they are cut.
-        examples: How many random streams hypothesis makes; 0 makes none, and needs no hypothesis.
+        examples: As for `check_matcher`.
 
     Raises:
         AssertionError: The contract is broken; the message says where.
@@ -112,7 +112,7 @@ def check_predicate(
         _expect(decided(predicate, data), verdict, at, data)
     streams = tuple(dict.fromkeys((*(data for _, data, _ in expected), *more)))
     check_limits(predicate, streams)
-    if examples:
+    if examples != 0:
         _check_random(predicate, streams, examples)
 
 
@@ -129,7 +129,7 @@ def _of_examples(matcher: IProtocolMatcher) -> Iterator[tuple[str, Predicate]]:
         yield line_of(matcher, options), matcher.predicate(options)
 
 
-def _check_random(predicate: Predicate, streams: Sequence[bytes], examples: int) -> None:
+def _check_random(predicate: Predicate, streams: Sequence[bytes], examples: int | None) -> None:
     st = hypothesis().strategies
     anything = st.binary(min_size=1, max_size=40)
     strategy = anything

@@ -105,13 +105,13 @@ def _check_line(text: object, what: str) -> None:
         raise AssertionError(f"{what} must be one line of text: {text!r}")
 
 
-def check_values(matcher: IProtocolMatcher, name: str, examples: int) -> None:
+def check_values(matcher: IProtocolMatcher, name: str, examples: int | None) -> None:
     """Check that no value of an option raises anything but `OptionError`.
 
     Args:
         matcher: The plugin.
         name: The option.
-        examples: How many random values to try; 0 is none.
+        examples: How many random values to try, as for `check_matcher`.
     """
     others = with_example(matcher, name) or {}
 
@@ -121,7 +121,7 @@ def check_values(matcher: IProtocolMatcher, name: str, examples: int) -> None:
 
     for value in _ODD_VALUES:
         check(value)
-    if examples:
+    if examples != 0:
         try_many(check, hypothesis().strategies.text(max_size=20), examples)
 
 
@@ -154,11 +154,11 @@ def hypothesis() -> Any:
         ) from None
 
 
-def try_many(check: Any, strategy: Any, examples: int) -> None:
-    """Call `check` with this many values of a strategy, the same ones each time."""
+def try_many(check: Any, strategy: Any, examples: int | None) -> None:
+    """Call `check` with this many values of a strategy, the same ones each time; ``None`` is the number of hypothesis's profile."""
     made = hypothesis()
     settings = made.settings(
-        max_examples=examples,
+        max_examples=made.settings.default.max_examples if examples is None else examples,
         deadline=None,
         derandomize=True,
         database=None,

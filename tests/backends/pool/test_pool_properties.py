@@ -16,6 +16,7 @@ from hypothesis.stateful import (
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.backends.pool.pools import SPARE, Watched, servers
+from tests.support.examples import scaled
 from txmux.backends.pool.member import Member, ResolvedAddress
 from txmux.backends.pool.pool import Unavailable
 from txmux.backends.pool.server_health import MemberState
@@ -193,5 +194,5 @@ class PoolProperties(SynchronousTestCase):
         for machine in (PoolMachine, MachineWithFallback):
             run_state_machine_as_test(
                 machine,
-                settings=settings(max_examples=60, stateful_step_count=40, deadline=None),
+                settings=settings(max_examples=scaled(60), stateful_step_count=40, deadline=None),
             )

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.convert.converting import attempt, converted, looks, rules_of
+from tests.support.examples import scaled
 from txmux.convert.writer import ConvertError
 from txmux.rules.model import Check
 
@@ -236,7 +237,7 @@ class FileTests(SynchronousTestCase):
         self.assertEqual([a.text for a in first.alternatives], ["tls sni=a.example"])
         self.assertEqual([a.text for a in second.alternatives], [r"tls sni=~b\.(x|y){1}\.example"])
 
-    @settings(max_examples=200)
+    @settings(max_examples=scaled(200))
     @given(st.lists(_TOKENS, max_size=30))
     def test_any_words(self, words: list[str]) -> None:
         """Nothing comes of any text but rules or the clear error."""

@@ -10,6 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.support.examples import scaled
 from txmux.detection.regex import PatternError, StreamPattern, compile_pattern
 from txmux.interfaces import Verdict
 
@@ -76,7 +77,7 @@ class PropertyTests(SynchronousTestCase):
                 expected = Verdict.NEED_MORE if data in beginnings else Verdict.NO
             self.assertEqual((data, compiled.verdict(data)), (data, expected))
 
-    @settings(max_examples=300, deadline=None)
+    @settings(max_examples=scaled(300), deadline=None)
     @given(pattern=PLAIN, within=st.integers(1, LONGEST))
     @example(pattern=b"(?:(?:a|b*)*?){2}-", within=3)
     @example(pattern=b"(?:a?){3}(?:b|){2,}-", within=4)
@@ -90,7 +91,7 @@ class PropertyTests(SynchronousTestCase):
             for data in strings(within):
                 self.assertEqual((data, compiled.fullmatch(data)), (data, data in matches))
 
-    @settings(max_examples=300, deadline=None)
+    @settings(max_examples=scaled(300), deadline=None)
     @given(pattern=ASSERTING, within=st.integers(1, LONGEST))
     @example(pattern=rb"(?:a|-)+\bb", within=3)
     @example(pattern=rb"(?:\b|a)*-", within=3)
@@ -107,7 +108,7 @@ class PropertyTests(SynchronousTestCase):
                 self.assertEqual(also, matches)
             self.assert_agrees(compiled, within, matches)
 
-    @settings(max_examples=100, deadline=None)
+    @settings(max_examples=scaled(100), deadline=None)
     @given(
         pattern=PLAIN,
         cuts=st.lists(st.binary(max_size=3) | st.text("ab- \n", max_size=3).map(str.encode)),

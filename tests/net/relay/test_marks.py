@@ -17,6 +17,7 @@ from tests.net.relay.playing import Player
 from tests.net.relay.reactors import PrivateReactor
 from tests.net.relay.schedules import Schedule, Step
 from tests.net.relay.wiring import LeanTcpWiring, kernel_sides
+from tests.support.examples import scaled
 from tests.support.peers import reactor
 from txmux.net.relay import kernel, marks
 from txmux.net.relay.kernel import is_supported
@@ -324,7 +325,7 @@ class PauseTest(SynchronousTestCase):
         for more in range(-10, 11):
             large = Step("server" if more % 2 else "client", "write", 2**19 + more)
             check = example([large])(check)
-        settings(max_examples=60, deadline=None)(check)()
+        settings(max_examples=scaled(60), deadline=None)(check)()
         self.assertGreater(len(self.was_set), 10, "there were marks")
 
 

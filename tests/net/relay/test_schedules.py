@@ -18,6 +18,7 @@ from tests.net.relay.wiring import (
     kernel_sides,
     portable_sides,
 )
+from tests.support.examples import scaled
 from txmux.net.relay import kernel
 from txmux.net.relay.interface import RelayResult
 from txmux.net.relay.kernel import is_supported
@@ -63,12 +64,12 @@ class ScheduleTests(_Base):
     def test_good_order(self) -> None:
         """Peers that do not break off get all that was sent, and each other's end."""
         check = given(schedules(endings=False, moves=self.moves))(self.in_good_order)
-        settings(max_examples=self.examples, deadline=None)(check)()
+        settings(max_examples=scaled(self.examples), deadline=None)(check)()
 
     def test_breaking_off(self) -> None:
         """Peers that break off leave a whole beginning of what they had sent."""
         check = given(schedules(endings=True, moves=self.moves))(self.in_any_order)
-        settings(max_examples=self.examples, deadline=None)(check)()
+        settings(max_examples=scaled(self.examples), deadline=None)(check)()
 
     def test_reset_beside_an_end(self) -> None:
         """A reset that is heard when there is room again for what came before it is not a clean end."""
