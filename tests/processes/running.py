@@ -100,9 +100,10 @@ def worker_of(connection_id: str) -> str:
 def open_files(pid: int) -> set[str]:
     """Give what a process has open, as the system names it."""
     found = set()
-    with suppress(FileNotFoundError, ProcessLookupError):  # it has ended
+    # It has ended, or is about to: then what it had is root's.
+    with suppress(FileNotFoundError, PermissionError, ProcessLookupError):
         for link in Path(f"/proc/{pid}/fd").iterdir():
-            with suppress(FileNotFoundError, PermissionError):
+            with suppress(FileNotFoundError):
                 found.add(str(link.readlink()))
     return found
 

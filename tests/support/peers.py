@@ -182,13 +182,13 @@ async def connect(
     return peer
 
 
-def make_stalled_port(test: Cleans) -> int:
+def make_stalled_port(test: Cleans, host: str = "127.0.0.1", port: int = 0) -> int:
     """Give a port that takes no connection and refuses none: its queue is full."""
-    full = socket.socket()
-    full.bind(("127.0.0.1", 0))
+    full = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    full.bind((host, port))
     full.listen(0)
     test.addCleanup(full.close)
-    filler = socket.create_connection(full.getsockname())
+    filler = socket.create_connection(full.getsockname()[:2])
     test.addCleanup(filler.close)
     select.select([full], [], [])  # it waits there, in the only place
     number: int = full.getsockname()[1]

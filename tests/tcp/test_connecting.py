@@ -137,6 +137,7 @@ class ServersTest(MuxTestCase):
     async def test_name_that_hangs(self) -> None:
         """The connect time-out covers names too."""
         port = make_stalled_port(self)
+        make_stalled_port(self, "::1", port)  # on most machines localhost has both addresses
         client = await self.lead(
             Backend("named", (server(f"localhost:{port}"),), connect_timeout=0.1)
         )

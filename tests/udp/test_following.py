@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.datagrams import Talker, turn
+from tests.support.privileges import require_transparent
 from tests.udp.test_migration import FIRST, SHORT, WG_ANSWER, WG_DATA, WG_FIRST, answer
 from tests.udp.test_relaying import FlowCase
 from tests.wire.quic_builder import initial
@@ -319,6 +320,7 @@ class SourceTests(FlowCase):
 
     async def test_source_of_client(self) -> None:
         """With `source = client` the server sees the new address, and its answers to that go there."""
+        require_transparent()
         server = Talker.listening(self, answer=lambda data: answer() if data == FIRST else data)
         port = self.begin(server.port, backend="source = client")
         with self.sharing("127.0.0.66") as old, self.sharing("127.0.0.67") as new:

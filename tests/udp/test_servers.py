@@ -10,6 +10,7 @@ import attrs
 
 from tests.support.datagrams import Talker, turn
 from tests.support.ports import free_port
+from tests.support.privileges import require_transparent
 from tests.udp.test_relaying import FlowCase
 from txmux.wire.proxyprotocol.decode import decode_datagram
 from txmux.wire.proxyprotocol.encode import encode_v2
@@ -135,6 +136,7 @@ class SourceTests(FlowCase):
 
     async def test_client(self) -> None:
         """With `source = client` the server sees the client's own address and port, and its answers go there."""
+        require_transparent()
         server = Talker.listening(self)
         port = self.begin(server.port, backend="source = client")
         client = _sharing(self)
@@ -177,6 +179,7 @@ class SourceTests(FlowCase):
 
     async def test_client_of_two_flows(self) -> None:
         """A client that asks at two addresses is answered from the one that it has asked; only one flow has its port."""
+        require_transparent()
         server, client = Talker.listening(self, answer=lambda d: d), _sharing(self)
         [port] = self.run_service(
             "[listen u]\nendpoint = udp:0\ndefault = b\n"

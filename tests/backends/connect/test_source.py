@@ -16,6 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from tests.support.mux import server_at
 from tests.support.peers import Peer, PeerFactory, listen, reactor
 from tests.support.ports import free_ports
+from tests.support.privileges import require_transparent
 from txmux.backends.connect import dial as dialling
 from txmux.backends.connect.client import ProxyClientFactory
 from txmux.backends.connect.dial import LOCAL_ERRORS, dial
@@ -248,10 +249,7 @@ class DialTests(TestCase):
 
     async def test_own_address_as_another(self) -> None:
         """A transparent socket may have an address of this machine as well, given the privilege."""
-        try:
-            check_transparent()
-        except MuxError as missing:
-            self.skipTest(str(missing))
+        require_transparent()
         for host, source in (("127.0.0.1", "127.0.0.7"), ("::1", "::1")):
             sources = [SourceAddress(source, transparent=True)]
             self.assertEqual(await self.seen_from(sources, host=host), source)

@@ -1,0 +1,20 @@
+"""What an ordinary user may not do."""
+
+from __future__ import annotations
+
+from unittest import SkipTest
+
+from txmux.backends.connect.source import check_transparent
+from txmux.errors import MuxError
+
+
+def require_transparent() -> None:
+    """Go on only if this process may send from the addresses of others.
+
+    Raises:
+        SkipTest: It may not.
+    """
+    try:
+        check_transparent()
+    except MuxError as missing:
+        raise SkipTest(str(missing)) from missing
