@@ -1,0 +1,109 @@
+"""Which tests `script/test --changed` runs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from runpy import run_path
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.programs import require_program
+from tests.support.folders import make_folder
+
+_PROGRAM = Path(__file__).parent.parent / "script/lib/changed.py"
+_FILES = {
+    "txmux/wire/hello.py": "",
+    "txmux/wire/bits.py": "",
+    "txmux/wire/old.py": "",
+    "tests/conftest.py": "",
+    "tests/support/mux.py": "from txmux.wire.bits import bit",
+    "tests/tcp/test_of_mux.py": "from tests.support.mux import mux",
+    "tests/test_structure.py": "",
+    "tests/test_other.py": "",
+    "tests/wire/case.py": "from txmux.wire import (\n    bits,\n    hello,\n)",
+    "tests/wire/test_by_case.py": "from tests.wire.case import x",
+    "tests/wire/test_hello.py": "",
+    "tests/wire/test_hello_records.py": "",
+    "tests/wire/test_in_text.py": "patch('txmux.wire.old.name')",
+}
+
+
+class ChangedTests(SynchronousTestCase):
+    """A small project."""
+
+    def setUp(self) -> None:
+        """Write it."""
+        self.folder = make_folder(self)
+        for path, text in _FILES.items():
+            self.write(path, text)
+        self.program: Any = run_path(str(_PROGRAM))
+
+    def write(self, path: str, text: str = "x = 1") -> None:
+        file = self.folder / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+
+    def git(self, *words: str) -> None:
+        settings = ("-c", "user.name=x", "-c", "user.email=x@example.com")
+        subprocess.run(
+            [require_program("git"), *settings, *words], cwd=self.folder, check=True, timeout=60
+        )
+
+    def commit(self) -> None:
+        self.git("add", "--all")
+        self.git("commit", "--quiet", "--message=x")
+
+    def tests(self, *changed: str) -> list[str]:
+        """Give the tests of changed files, but for those that always run."""
+        found: list[str] = self.program["tests_of"](self.folder, list(changed))
+        found.remove("tests/test_structure.py")
+        return [path.removeprefix("tests/") for path in found]
+
+    def test_nothing(self) -> None:
+        """What holds for all of the code is always tried."""
+        self.assertEqual(self.tests(), [])
+
+    def test_modules(self) -> None:
+        """The tests of a module have its name or name it, or use a helper that does, unless that is one of all tests."""
+        by_name = ["wire/test_hello.py", "wire/test_hello_records.py"]
+        self.assertEqual(self.tests("txmux/wire/hello.py"), ["wire/test_by_case.py", *by_name])
+        self.assertEqual(self.tests("txmux/wire/hello.txt"), by_name)
+
+    def test_folder(self) -> None:
+        """A module without tests of its name has those of its folder; it may be gone."""
+        all_of_wire = [f"wire/test_{name}.py" for name in ("by_case", "hello", "hello_records")]
+        for path in ("txmux/wire/bits.py", "txmux/wire/gone.py"):
+            self.assertEqual(self.tests(path), [*all_of_wire, "wire/test_in_text.py"])
+
+    def test_tests(self) -> None:
+        """A test is its own, and a helper has the tests that use it."""
+        self.assertEqual(self.tests("tests/test_other.py"), ["test_other.py"])
+        self.assertEqual(self.tests("tests/support/mux.py"), ["tcp/test_of_mux.py"])
+        self.assertEqual(self.tests("tests/test_gone.py"), [])
+
+    def test_change(self) -> None:
+        """What a branch has committed is part of the change, as is what it has not."""
+        self.git("init", "--quiet", "--initial-branch=main")
+        self.commit()
+        self.git("checkout", "--quiet", "-b", "other")
+        self.write("txmux/wire/hello.py")
+        self.commit()
+        self.write("txmux/wire/new.py")
+        (self.folder / "txmux/wire/old.py").unlink()
+        self.assertEqual(
+            self.program["changed_files"](self.folder),
+            [f"txmux/wire/{name}.py" for name in ("hello", "new", "old")],
+        )
+
+    def test_program(self) -> None:
+        """In this project, it lists files that are there."""
+        require_program("git")
+        done = subprocess.run(
+            [sys.executable, _PROGRAM], capture_output=True, text=True, check=True, timeout=60
+        )
+        self.assertIn("tests/test_structure.py\n", done.stdout)
+        for path in done.stdout.splitlines():
+            self.assertTrue((_PROGRAM.parents[2] / path).is_file(), path)
