@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import tempfile
 import unittest
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import hypothesis
 import pytest
 
 from tests.support.endings import allow_endings
 from tests.support.leaks import Guard
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
 
 _FOLDER = Path(__file__).parent
 
@@ -36,6 +41,13 @@ WHOLE = (
 )
 """Tests that need root or a real server, or that run the whole of what is installed; all others run in `script/test`."""
 
+_LISTED = frozenset(
+    Path(os.environ["TXMUX_LISTED"]).read_text().splitlines()
+    if os.environ.get("TXMUX_LISTED")
+    else ()
+)
+"""Tests that a run with ``TXMUX_LIST_SKIPPED`` has skipped."""
+
 _MEASURED = {
     name: value for name, value in os.environ.items() if name.startswith("COVERAGE_PROCESS_")
 }
@@ -52,16 +64,26 @@ hypothesis.settings.register_profile(
     derandomize="CI" in os.environ,
     suppress_health_check=[hypothesis.HealthCheck.too_slow],
 )
-# Where the same tests run once more, with other versions of what txmux uses.
+# Where it has to be quick: `script/test --all` tries more.
 hypothesis.settings.register_profile(
-    "few", hypothesis.settings.get_profile("txmux"), max_examples=10
+    "few", hypothesis.settings.get_profile("txmux"), max_examples=15
 )
 hypothesis.settings.load_profile("txmux")
 
 
 def is_whole(item: pytest.Item) -> bool:
-    """Tell whether only `script/test --all` runs a test."""
-    return item.nodeid.removeprefix(f"{_FOLDER.name}/").startswith(WHOLE)
+    """Tell whether only `script/test --all` runs a test, or one that another run has listed has still to run."""
+    return item.nodeid in _LISTED or item.nodeid.removeprefix(f"{_FOLDER.name}/").startswith(WHOLE)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Look for no garbage while tests are imported: nearly all of what comes then stays."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -79,10 +101,29 @@ def pytest_configure(config: pytest.Config) -> None:
         config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Do not import tests that `script/test` does not run."""
+    if config.option.markexpr != "not whole" or _FOLDER not in collection_path.parents:
+        return None
+    name = collection_path.relative_to(_FOLDER).as_posix()
+    return name in WHOLE or f"{name}/" in WHOLE or None
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
     """Give twice as many processes as there are cores: tests mostly wait for others."""
     return len(os.sched_getaffinity(0)) * 2 if hasattr(os, "sched_getaffinity") else 2
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """List what is skipped where ``TXMUX_LIST_SKIPPED`` says: what needs rights or programs, for a run that has them."""
+    if report.skipped and "TXMUX_LIST_SKIPPED" in os.environ and not _is_worker():
+        with Path(os.environ["TXMUX_LIST_SKIPPED"]).open("a") as file:
+            file.write(f"{report.nodeid}\n")
+
+
+def _is_worker() -> bool:
+    return "PYTEST_XDIST_WORKER" in os.environ
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -41,9 +42,14 @@ class FlakyTests(unittest.TestCase):
             run_twice '{self.folder}/cache' run_all {pytest}
             name_flaky '{self.folder}'/*.flaky
         """
-        command = ["bash", "-c", script]
         return subprocess.run(
-            command, cwd=_PROJECT, capture_output=True, text=True, timeout=60, check=False
+            ["bash", "-c", script],
+            cwd=_PROJECT,
+            env={**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
         )
 
     def test_passes_again(self) -> None:

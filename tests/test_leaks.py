@@ -1,4 +1,4 @@
-"""Ten thousand connections, of every way to end, leave nothing behind."""
+"""Two thousand connections, of every way to end, leave nothing behind."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from twisted.python.failure import Failure
 
-CONNECTIONS = 10_000
+CONNECTIONS = 2_000
 AT_ONCE = 200
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,35 +35,47 @@ IMPURE_BUT = {
 """Files in pure rooms that may name Twisted's interfaces, and why."""
 
 
+@functools.cache
+def parsed() -> dict[Path, ast.Module]:
+    """Give the code of each module, by its path in the package."""
+    return {
+        path.relative_to(PACKAGE): ast.parse(path.read_text())
+        for path in sorted(PACKAGE.rglob("*.py"))
+    }
+
+
 def modules() -> Iterator[tuple[str, Path, ast.Module]]:
     """Give the room, the path and the code of each module that is in a room."""
-    for path in sorted(PACKAGE.rglob("*.py")):
-        inside = path.relative_to(PACKAGE)
+    for inside, code in parsed().items():
         if inside.name not in {"__init__.py", "__main__.py"} or len(inside.parts) > 1:
-            yield inside.parts[0].removesuffix(".py"), inside, ast.parse(path.read_text())
+            yield inside.parts[0].removesuffix(".py"), inside, code
 
 
 def imported(code: ast.Module) -> Iterator[str]:
     """Give what a module imports when it runs; imports for type checkers do not count."""
-    for node in ast.walk(code):
-        if isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING":
-            node.body = []
-    for node in ast.walk(code):
+    ahead: list[ast.AST] = [code]
+    while ahead:
+        node = ahead.pop()
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             yield node.module or ""
+        elif isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING":
+            ahead += node.orelse
+        elif not isinstance(node, ast.expr):
+            ahead += ast.iter_child_nodes(node)
 
 
+@functools.cache
 def imports() -> dict[str, set[str]]:
     """Give which modules of the package each of them names in its imports, those for type checkers included."""
     code = {}
-    for path in PACKAGE.rglob("*.py"):
-        parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
-        code[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path.read_text()
+    for path, module in parsed().items():
+        parts = (PACKAGE.name, *path.with_suffix("").parts)
+        code[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = module
     found: dict[str, set[str]] = {name: set() for name in code}
-    for name, text in code.items():
-        for node in ast.walk(ast.parse(text)):
+    for name, module in code.items():
+        for node in ast.walk(module):
             if isinstance(node, ast.Import):
                 found[name].update(alias.name for alias in node.names)
             elif isinstance(node, ast.ImportFrom):
@@ -87,7 +100,7 @@ class StructureTest(SynchronousTestCase):
 
     def test_no_circles(self) -> None:
         """No module imports itself by way of others, not even for type checkers."""
-        left = imports()
+        left = dict(imports())
         self.assertIn("txmux.tcp.stage", left["txmux.tcp.connection"])
         while free := [name for name, names in left.items() if not names & left.keys()]:
             for name in free:

@@ -71,7 +71,9 @@ class KeyPairTests(SynchronousTestCase):
                 pair.key.to_cryptography_key().public_key(),  # type: ignore[union-attr]
             )
             names = [
-                str(certificate.get_subject().CN) for certificate in (pair.certificate, *pair.chain)
+                str(name.value)
+                for certificate in (pair.certificate, *pair.chain)
+                for name in certificate.to_cryptography().subject
             ]
             found.append((pair.path.name, names[:1], names[1:]))
         return found
