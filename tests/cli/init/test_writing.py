@@ -77,11 +77,9 @@ class RecogniseTests(SynchronousTestCase):
 
     def test_matchers(self) -> None:
         """Every matcher that may be written is one that needs no option."""
-        names = {
-            kind.matcher
-            for kind in (*services._KINDS.values(), services.SSH, services.TLS, services.HTTP)
-        }
-        for name in names:
+        kinds = {*services._PROGRAMS.values(), *services._PORTS.values()}
+        kinds |= {kind for _, kind in services._GREETINGS}
+        for name in {kind.matcher for kind in kinds} - {""}:
             installed_matchers()[name].predicate({})
 
 
