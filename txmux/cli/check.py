@@ -48,7 +48,6 @@ class _Checked:
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Add the command's arguments."""
     parser.add_argument(
         "files", metavar="FILE", nargs="+", help="a rules file; - is standard input"
     )

@@ -18,7 +18,6 @@ _ACCESS = (Path("/etc/hosts.allow"), Path("/etc/hosts.deny"))
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Add the command's arguments."""
     parser.usage = "%(prog)s [--from PROGRAM | PROGRAM] FILE\n       %(prog)s sslh -- ARGUMENT..."
     parser.add_argument(
         "words",

@@ -39,7 +39,6 @@ _SHOWN_BYTES = 48
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Add the command's arguments."""
     parser.add_argument(
         "rules_file",
         metavar="FILE",

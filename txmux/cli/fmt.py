@@ -30,7 +30,6 @@ _DIFFERENT = 1
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Add the command's arguments."""
     parser.add_argument(
         "files",
         metavar="FILE",

@@ -31,7 +31,6 @@ _AT_ONCE = 32
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Add the command's arguments."""
     parser.add_argument(
         "-o", "--output", metavar="FILE", help="where to; by default standard output"
     )

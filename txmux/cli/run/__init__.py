@@ -46,7 +46,6 @@ _OTHERS = {
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Add the command's arguments."""
     parser.usage = (
         "%(prog)s [-h] [--log-level LEVEL] [--pidfile FILE] [FILE]\n"
         "       %(prog)s [...] --listen ENDPOINT [--PROTOCOL SERVER]... [--silent SERVER] [--default SERVER] [--user USER] "
