@@ -215,7 +215,7 @@ class AdminGuard:
     def _is_own(self, host: str, caller: Caller) -> bool:
         name, port = _host_and_port(host)
         if caller.is_by_unix:
-            # No browser comes this way, but a proxy may, with what a browser has told it.
+            # No browser comes this way, but a proxy may, with what a browser has sent.
             return bool(name) and ("." not in name or name in self._names or _is_loopback(name))
         if port not in {"", str(caller.port)}:
             return False

@@ -139,8 +139,8 @@ def _run(words: list[str]) -> int:
     arguments, others = parser.parse_known_args(words)
     if others:
         advice = arguments.unknown(others) if arguments.unknown else ""
-        told = f"unrecognized arguments: {shlex.join(others)}"
-        arguments.parser.error(f"{told}; {advice}" if advice else told)
+        problem = f"unrecognized arguments: {shlex.join(others)}"
+        arguments.parser.error(f"{problem}; {advice}" if advice else problem)
     try:
         code: int = arguments.run(arguments)
     except MuxError as error:

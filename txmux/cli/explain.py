@@ -152,13 +152,13 @@ def _of_connection(arguments: argparse.Namespace) -> int:
 
 
 def _write_connection(one: Mapping[str, Any]) -> None:
-    output, told = Output(), explanation_of(one)
-    output.line(told.title, "bold")
+    output, why = Output(), explanation_of(one)
+    output.line(why.title, "bold")
     output.line()
-    if told.routes:
-        output.table([(row.cells, explained_style(row)) for row in told.routes], EXPLAINED)
+    if why.routes:
+        output.table([(row.cells, explained_style(row)) for row in why.routes], EXPLAINED)
         output.line()
-    output.table([(line, "") for line in told.conclusion])
+    output.table([(line, "") for line in why.conclusion])
 
 
 def _address(text: str) -> IPv4Address | IPv6Address:
@@ -351,7 +351,7 @@ def _conclusion(sample: Sample, trace: Trace) -> Iterator[tuple[str, str]]:
     else:
         yield from _waiting(sample, trace, target)
     for exchange in found.decision.answered:
-        yield "answer", f"the client is told {exchange.answer!r}, since it waits for that"
+        yield "answer", f"the client gets {exchange.answer!r}, since it waits for that"
     facts = found.decision.facts
     if facts:
         yield "learnt", " ".join(f"{name}={value}" for name, value in facts.items())

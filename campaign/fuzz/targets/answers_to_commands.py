@@ -15,7 +15,7 @@ from unittest import mock
 
 from campaign.fuzz.target import Target, see
 from txmux.cli.remote import ask as asking
-from txmux.cli.remote.errors import NobodyError, OrderRefusedError, of_txmux
+from txmux.cli.remote.errors import NoServiceError, OrderRefusedError, of_txmux
 from txmux.cli.remote.find import AdminEndpoint, TcpAddress
 from txmux.cli.remote.reports import REPORTS
 from txmux.cli.top.plain import text_of
@@ -67,13 +67,13 @@ def _try(show: Callable[[Any], object], ask: Any) -> None:
     try:
         with of_txmux():
             show(ask)
-    except (NobodyError, OrderRefusedError) as problem:
+    except (NoServiceError, OrderRefusedError) as problem:
         see(str(problem))
 
 
 def _status(ask: Any) -> None:
     found = ask("GET", "/api/status")
-    with suppress(NobodyError):
+    with suppress(NoServiceError):
         found = {**found, "backends": ask("GET", "/api/backends")}
     with mock.patch("builtins.print"):
         REPORTS["status"].write(found, Namespace())

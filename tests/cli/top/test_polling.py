@@ -7,7 +7,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from txmux.cli.remote.errors import NobodyError
+from txmux.cli.remote.errors import NoServiceError
 from txmux.cli.top.polling import Polling
 from txmux.cli.top.state import Ask, RequestResult
 
@@ -39,7 +39,7 @@ class WishTests(SynchronousTestCase):
     def test_problems(self) -> None:
         """Nobody answers, or somebody else: that is told, too."""
         self.assertEqual(
-            self.told(NobodyError("gone\nfar")), RequestResult("gone far", is_bad=True)
+            self.told(NoServiceError("gone\nfar")), RequestResult("gone far", is_bad=True)
         )
         others: tuple[Any, ...] = ([], None, 5)
         for other in others:

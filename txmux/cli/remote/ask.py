@@ -9,7 +9,7 @@ import sys
 from http.client import HTTPConnection, HTTPException
 from typing import TYPE_CHECKING, Any
 
-from txmux.cli.remote.errors import LateAnswerError, NobodyError, OrderRefusedError
+from txmux.cli.remote.errors import LateAnswerError, NoServiceError, OrderRefusedError
 from txmux.cli.remote.find import UnixAddress, is_for_group, whose
 from txmux.errors import printable
 from txmux.wire.jsontext import parse_json
@@ -46,13 +46,13 @@ def ask(
         path: From ``/api/`` on, with the query.
         body: Goes along with a change, as JSON.
         seconds: How long to wait for a connection, and for the answer.
-        warn: Told what is missing in the answer, if some process has not told of its part.
+        warn: Called with what is missing in the answer, if a process has not answered.
 
     Returns:
         The answer.
 
     Raises:
-        NobodyError: There is no service, or it does not answer.
+        NoServiceError: There is no service, or it does not answer.
         RefusedError: It refuses.
     """
     connection = _connection(endpoint, seconds)
@@ -73,7 +73,7 @@ def ask(
             f"the service at {_where(endpoint)} has not answered within {seconds:g} s"
         ) from None
     except (OSError, HTTPException, ValueError) as problem:
-        raise NobodyError(_why_nobody(endpoint, problem)) from None
+        raise NoServiceError(_why_nobody(endpoint, problem)) from None
     finally:
         connection.close()
     if missing:
@@ -134,15 +134,15 @@ def _understood(endpoint: AdminEndpoint, status: int, text: bytes) -> Any:
     try:
         document = parse_json(text)
     except ValueError:
-        raise NobodyError(
+        raise NoServiceError(
             f"what answers at {_where(endpoint)} is not txmux (HTTP status {status}); name another endpoint"
         ) from None
-    told = document if isinstance(document, dict) else {}
-    if 200 <= status < 300 and told.get("ok", True):
+    answer = document if isinstance(document, dict) else {}
+    if 200 <= status < 300 and answer.get("ok", True):
         return document
-    listed = told.get("errors")
+    listed = answer.get("errors")
     errors = [str(line) for line in listed if line] if isinstance(listed, list) else []
-    errors = errors or [str(told.get("error", f"HTTP status {status}"))]
+    errors = errors or [str(answer.get("error", f"HTTP status {status}"))]
     if status == 401:
         errors.append("give the secret by TXMUX_ADMIN_TOKEN, --token-file FILE or --rules FILE")
     raise OrderRefusedError(errors, status, document)

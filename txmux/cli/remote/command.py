@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from txmux.cli.remote.ask import ask
-from txmux.cli.remote.errors import NobodyError, OrderRefusedError, UsageError, of_txmux
+from txmux.cli.remote.errors import NoServiceError, OrderRefusedError, UsageError, of_txmux
 from txmux.cli.remote.find import find
 from txmux.errors import printable
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _BAD_REQUEST = 400
 
-REFUSED, USAGE, NOBODY = 1, 2, 3
+REFUSED, USAGE, NO_SERVICE = 1, 2, 3
 """Exit codes."""
 
 
@@ -115,17 +115,17 @@ def run(
         for line in str(error).splitlines():
             print(printable(line), file=sys.stderr)
         return USAGE if error.status == _BAD_REQUEST else REFUSED
-    except (NobodyError, UsageError) as error:
+    except (NoServiceError, UsageError) as error:
         return failed(error)
     if arguments.json:
         _write_json(as_json(answer))
     return 0
 
 
-def failed(error: NobodyError | UsageError) -> int:
+def failed(error: NoServiceError | UsageError) -> int:
     """Print why no service could be asked, and return the exit code."""
     print(f"txmux: {printable(str(error))}", file=sys.stderr)
-    return NOBODY if isinstance(error, NobodyError) else USAGE
+    return NO_SERVICE if isinstance(error, NoServiceError) else USAGE
 
 
 class RemoteCommand(NamedTuple):
@@ -159,10 +159,10 @@ def _check_rules(rules: Path, served: str) -> None:
     """Check that a service runs a rules file, and not another one of the same name.
 
     Raises:
-        NobodyError: It does not.
+        NoServiceError: It does not.
     """
     if os.path.realpath(served) != os.path.realpath(rules):
-        raise NobodyError(
+        raise NoServiceError(
             f"the service that answers runs {served}, not {rules}: not contacting it; select the service with --admin ENDPOINT"
         )
 

@@ -16,11 +16,11 @@ class UsageError(MuxError):
     """It is not clear which service is meant, or an argument cannot be read."""
 
 
-class NobodyError(MuxError):
+class NoServiceError(MuxError):
     """No service answers."""
 
 
-class LateAnswerError(NobodyError):
+class LateAnswerError(NoServiceError):
     """A service is there, but does not answer in time."""
 
 
@@ -44,13 +44,13 @@ def of_txmux() -> Iterator[None]:
     """Look into an answer, which may be that of anything.
 
     Raises:
-        NobodyError: It is not one of txmux.
+        NoServiceError: It is not one of txmux.
     """
     try:
         yield
     except UnicodeError:  # the terminal's
         raise
     except (*MISSHAPEN, RecursionError) as problem:
-        raise NobodyError(
+        raise NoServiceError(
             f"what answers is not txmux, or of a version that is too different ({problem!r}); name another endpoint"
         ) from problem

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
-from txmux.cli.remote.errors import NobodyError, UsageError
+from txmux.cli.remote.errors import NoServiceError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -58,7 +58,7 @@ def find(
         environ: The environment.
 
     Raises:
-        NobodyError: There is none.
+        NoServiceError: There is none.
         UsageError: There are several, or what is given cannot be read.
     """
     if token_file:
@@ -86,7 +86,7 @@ def _of_rules(rules: Path, token: str, environ: Mapping[str, str]) -> AdminEndpo
     keys = read_keys(rules)
     named_by = f"'admin' of {rules}"
     if keys.admin == "off":
-        raise NobodyError(
+        raise NoServiceError(
             f"{rules} has 'admin = off', so the service cannot be asked; "
             "remove that line, or send the service a signal"
         )
@@ -94,7 +94,7 @@ def _of_rules(rules: Path, token: str, environ: Mapping[str, str]) -> AdminEndpo
         wanted = [folder / rules.with_suffix(".sock").name for folder in folders(environ)]
         there = [path for path in wanted if _may_be_there(path)]
         if not there:
-            raise NobodyError(
+            raise NoServiceError(
                 f"there is no socket {' or '.join(map(str, wanted))}; is the service of {rules} running? "
                 f"It may have another endpoint: {_NAME_IT}"
             )
@@ -126,7 +126,7 @@ def _only_one(environ: Mapping[str, str]) -> Path:
         found = heard or found
     if len(found) > 1 and not heard:
         listed = ", ".join(sorted(map(str, found.values())))
-        raise NobodyError(
+        raise NoServiceError(
             f"no service listens at any of {listed}; these files are left over from services that have ended; start one, or {_NAME_IT}"
         )
     if len(found) > 1:
@@ -135,11 +135,11 @@ def _only_one(environ: Mapping[str, str]) -> Path:
     if found:
         return next(iter(found.values()))
     if closed:
-        raise NobodyError(
+        raise NoServiceError(
             f"no permission to look into {closed[0]}, {whose(closed[0])}; try as that user"
         )
     listed = " or ".join(map(str, searched))
-    raise NobodyError(
+    raise NoServiceError(
         f"there is no socket of a service in {listed}; start it, or {_NAME_IT}; "
         "if it runs, look for 'admin endpoint' in its log"
     )

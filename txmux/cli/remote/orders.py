@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from txmux.cli._output import Output
 from txmux.cli.remote.command import RemoteCommand, add_filters, read_filters
-from txmux.cli.remote.errors import LateAnswerError, NobodyError, OrderRefusedError, UsageError
+from txmux.cli.remote.errors import LateAnswerError, NoServiceError, OrderRefusedError, UsageError
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -163,8 +163,8 @@ def _done(ask: Ask, paths: Sequence[str], body: Mapping[str, object]) -> list[Ma
             if done and isinstance(document, dict):
                 document = {**document, "done": done}
             raise OrderRefusedError([str(error), *_before(done)], error.status, document) from None
-        except NobodyError as error:
-            raise NobodyError("; ".join([str(error), *_before(done)])) from None
+        except NoServiceError as error:
+            raise NoServiceError("; ".join([str(error), *_before(done)])) from None
     return done
 
 
@@ -226,7 +226,7 @@ def _has_ended(ask: Ask, pid: int | None) -> bool:
         return bool(ask("GET", "/api/status").get("pid") != pid)  # one that was started after it
     except LateAnswerError:
         return False
-    except NobodyError:
+    except NoServiceError:
         return True
 
 

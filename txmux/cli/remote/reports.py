@@ -124,10 +124,10 @@ def _lines(status: Mapping[str, Any], now: float) -> Iterator[tuple[str, str, st
         else:
             yield "reload", f"{when}: FAILED, nothing has changed", "bold red"
             yield from (("", line, "red") for line in reload["errors"])
-    yield from (("attention", told, "bold red") for told in status.get("attention", ()))
+    yield from (("attention", line, "bold red") for line in status.get("attention", ()))
     yield "connections", connection_counts(status), ""
-    if told := rates(status):
-        yield "rates", told, ""
+    if growth := rates(status):
+        yield "rates", growth, ""
     bans = status.get("bans", {})
     if bans.get("active") or bans.get("shared"):
         shared = f", shared with other machines: {bans['shared']}" if bans["shared"] else ""
@@ -139,10 +139,10 @@ def _listeners(status: Mapping[str, Any]) -> tuple[tuple[str, ...], list[Row]]:
     rows: list[Row] = []
     for listener in status.get("listeners", ()):
         accepts = listener.get("accepting")
-        told = "" if accepts is None else "accepts" if accepts else "does not accept"
+        state = "" if accepts is None else "accepts" if accepts else "does not accept"
         addresses = listener.get("addresses") or listener.get("endpoints") or ("",)
         for number, address in enumerate(addresses):
-            cells = ("", str(address), "") if number else (listener["name"], str(address), told)
+            cells = ("", str(address), "") if number else (listener["name"], str(address), state)
             rows.append((cells, "yellow" if accepts is False else ""))
     return ("listener", "address", ""), rows
 

@@ -38,7 +38,7 @@ class _AddRoute(argparse.Action):
 
 
 def add_routes(group: argparse._ArgumentGroup) -> None:
-    """Add an option for each protocol that can be recognised without being told more.
+    """Add an option for each protocol whose matcher needs no option.
 
     Args:
         group: Gets them; ``routes`` of the arguments, empty at first, then is a list of names and values, in the order in which they were given.

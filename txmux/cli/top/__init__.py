@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from txmux.cli.remote import command
 from txmux.cli.remote.ask import ask
-from txmux.cli.remote.errors import NobodyError, UsageError, of_txmux
+from txmux.cli.remote.errors import NoServiceError, UsageError, of_txmux
 from txmux.cli.remote.find import find
 from txmux.cli.top.plain import text_of
 from txmux.cli.top.polling import look
@@ -61,7 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
             return watch(
                 partial(ask, place, seconds=arguments.timeout), filters, sys.stdin.fileno()
             )
-    except (NobodyError, UsageError) as error:
+    except (NoServiceError, UsageError) as error:
         return command.failed(error)
 
 

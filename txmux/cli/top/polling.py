@@ -11,7 +11,7 @@ from urllib.parse import quote, urlencode
 
 import attrs
 
-from txmux.cli.remote.errors import NobodyError, OrderRefusedError, of_txmux
+from txmux.cli.remote.errors import NoServiceError, OrderRefusedError, of_txmux
 from txmux.cli.top.state import Explain, RequestResult, Snapshot, TopRequest
 from txmux.errors import printable
 
@@ -42,13 +42,13 @@ def look(ask: Callable[..., Any], filters: Mapping[str, str]) -> Snapshot:
     def listed(path: str) -> Any:
         found = get(path)
         if not (isinstance(found, list) and all(isinstance(one, dict) for one in found)):
-            raise NobodyError(_NOT_TXMUX)
+            raise NoServiceError(_NOT_TXMUX)
         return found
 
     query = urlencode({**filters, "limit": str(_MOST)})
     status = get("/api/status")
     if not isinstance(status, dict):
-        raise NobodyError(_NOT_TXMUX)
+        raise NoServiceError(_NOT_TXMUX)
     return Snapshot(
         status=status,
         routes=listed("/api/routes"),
@@ -109,7 +109,7 @@ class Polling:
     def _look(self) -> Snapshot:
         try:
             found = look(self._ask, self._filters)
-        except (NobodyError, OrderRefusedError) as problem:
+        except (NoServiceError, OrderRefusedError) as problem:
             why = f"trying again: {printable(' '.join(str(problem).splitlines()))}"
             return attrs.evolve(self._last, problem=why)
         self._history.append(found.status.get("rates") or {})
@@ -128,7 +128,7 @@ class Polling:
                     return RequestResult(connection=self._ask("GET", path, warn=_overlook))
                 answer = self._ask("POST", request.path, dict(request.body), warn=_overlook)
                 return RequestResult(printable(str(answer.get("changes", request.what))))
-        except (NobodyError, OrderRefusedError) as problem:
+        except (NoServiceError, OrderRefusedError) as problem:
             return RequestResult(printable(" ".join(str(problem).splitlines())), is_bad=True)
 
     def _report(self, news: Snapshot | RequestResult) -> None:

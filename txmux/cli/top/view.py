@@ -107,13 +107,13 @@ def sparkline(values: Sequence[float], width: int) -> str:
 
 
 def _foot(state: TopState, width: int) -> list[Text]:
-    told = Text(state.result.message, "bold red" if state.result.is_bad else "bold")
+    result = Text(state.result.message, "bold red" if state.result.is_bad else "bold")
     if state.mode == "filter":
         asks = f"filter (Enter, Esc): {printable(state.typed)}"
         room = width - 2
         shown = asks if cell_len(asks) <= room else f"…{asks[-max(0, room - 1) :]}"
         line = Text(f"{shown}_", "bold")
-        return [told, line] if state.result.message else [line]
+        return [result, line] if state.result.message else [line]
     if state.mode == "question" and state.question:
         return [Text(f"{state.question.what}? y/n", "bold yellow")]
     if state.mode in {"help", "explanation"}:
@@ -122,7 +122,7 @@ def _foot(state: TopState, width: int) -> list[Text]:
     line = Text(keys, "reverse")
     if state.is_paused:
         line = Text("paused, p continues  ", "bold yellow reverse") + line
-    return [told, line]
+    return [result, line]
 
 
 def _panes(state: TopState, snapshot: Snapshot, width: int, room: int) -> list[Text]:
@@ -286,12 +286,12 @@ def _help() -> Iterator[Text]:
 
 
 def _explanation(one: Mapping[str, Any], width: int) -> Iterator[Text]:
-    told = explanation_of(one)
+    why = explanation_of(one)
     yield Text()
-    yield Text(printable(told.title), "bold")
+    yield Text(printable(why.title), "bold")
     yield Text()
-    rows: list[tuple[Sequence[str], str]] = [(EXPLAINED, "bold")] if told.routes else []
-    for route in told.routes:
+    rows: list[tuple[Sequence[str], str]] = [(EXPLAINED, "bold")] if why.routes else []
+    for route in why.routes:
         cells = [printable(cell) for cell in route.cells]
         rows.append((cells, explained_style(route)))
     widths = [
@@ -304,7 +304,7 @@ def _explanation(one: Mapping[str, Any], width: int) -> Iterator[Text]:
         padded = [_cut(cell, size) for cell, size in zip(row, widths, strict=True)]
         yield Text((" " * _GAP).join(padded), style)
     yield Text()
-    for label, text in told.conclusion:
+    for label, text in why.conclusion:
         folded = textwrap.wrap(printable(text), max(1, width - _LABEL)) or [""]
         for number, part in enumerate(folded):
             yield Text(f"{'' if number else label:{_LABEL}}", "bold") + Text(part, "not bold")
