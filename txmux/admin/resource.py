@@ -154,6 +154,29 @@ class Resource:
         return re.findall(r"\{(\w+)\}", self.path)
 
 
+class Resources(list[Resource]):
+    """Resources, each added by a decorator of its handler."""
+
+    def get(self, path: str, summary: str = "", gives: Any = None, **more: Any) -> _Decorator:
+        """Add a resource that changes nothing; for the arguments, see `Resource`."""
+        return self._added("GET", path, summary=summary, gives=gives, **more)
+
+    def post(self, path: str, summary: str = "", gives: Any = None, **more: Any) -> _Decorator:
+        """Add one that changes nothing, but takes a body."""
+        return self._added("POST", path, summary=summary, gives=gives, **more)
+
+    def change(self, path: str, summary: str, gives: Any = None, **more: Any) -> _Decorator:
+        """Add one that changes something; by default its answer is `ApiAnswer.done`."""
+        return self._added("POST", path, is_change=True, summary=summary, gives=gives, **more)
+
+    def _added(self, method: str, path: str, **more: Any) -> _Decorator:
+        def decorate(handle: _Handler) -> _Handler:
+            self.append(Resource(method, path, handle, **more))
+            return handle
+
+        return decorate
+
+
 def only_values(parameters: Mapping[str, Sequence[str]]) -> dict[str, str]:
     """Return the parameters of a query, none of which may be given twice."""
     for name, values in parameters.items():
@@ -210,29 +233,6 @@ def text(body: Mapping[str, Any], name: str) -> str | None:
 def _shown(value: object) -> str:
     shown = repr(value)
     return shown if len(shown) <= 60 else f"{shown[:60]}…"
-
-
-class Resources(list[Resource]):
-    """Resources, each added by a decorator of its handler."""
-
-    def get(self, path: str, summary: str = "", gives: Any = None, **more: Any) -> _Decorator:
-        """Add a resource that changes nothing; for the arguments, see `Resource`."""
-        return self._added("GET", path, summary=summary, gives=gives, **more)
-
-    def post(self, path: str, summary: str = "", gives: Any = None, **more: Any) -> _Decorator:
-        """Add one that changes nothing, but takes a body."""
-        return self._added("POST", path, summary=summary, gives=gives, **more)
-
-    def change(self, path: str, summary: str, gives: Any = None, **more: Any) -> _Decorator:
-        """Add one that changes something; by default its answer is `ApiAnswer.done`."""
-        return self._added("POST", path, is_change=True, summary=summary, gives=gives, **more)
-
-    def _added(self, method: str, path: str, **more: Any) -> _Decorator:
-        def decorate(handle: _Handler) -> _Handler:
-            self.append(Resource(method, path, handle, **more))
-            return handle
-
-        return decorate
 
 
 def needs(what: str) -> RefusedError:
