@@ -17,7 +17,7 @@ from txmux.telemetry.access_log import CAPTURED
 from txmux.telemetry.reasons import understood
 from txmux.telemetry.record import STATES
 from txmux.udp import ancillary
-from txmux.udp.flow_ids import begins_tunnel, continues_tunnel
+from txmux.udp.flow_ids import begins_tunnel, continues_tunnel, may_move
 from txmux.udp.following import Following
 from txmux.udp.server_socket import ServerSocket
 from txmux.udp.shared_address import ACKNOWLEDGED
@@ -293,7 +293,7 @@ class Flow:
         if self.state != "peeking" and not self.live.table.touch(self, now):
             self._too_late()
             return False
-        for part in ancillary.split(data, size):
+        for part in ancillary.split(data, size) if size else (data,):
             self.bytes_in += len(part)
             self.datagrams_in += 1
             if self.state == "peeking":
@@ -375,10 +375,9 @@ class Flow:
             return
         self.record.backend = destination.backend.name
         self._server_socket = ServerSocket(self, destination)
-        if self._following is None and self.proxy_header is None:
-            self._following = Following.for_flow(
-                self.live, self, (self.port, self.key), self.received
-            )
+        first = self.received
+        if self._following is None and self.proxy_header is None and may_move(first):
+            self._following = Following.for_flow(self.live, self, (self.port, self.key), first)
         self._server_socket.choose_server()
 
     def _go_nowhere(self, reason: EndReason) -> None:
@@ -509,8 +508,10 @@ class Flow:
             self._counted = None
             self.configuration.counts.over(counted, record, reason)
         self.port.forget(self.key, self)
-        self.stop_following()
-        self.live.stop_timer_if_unused()
+        if self._following is not None:
+            self.stop_following()
+        if not self.live.ports:
+            self.live.stop_timer_if_unused()
         self.live.factory.closed(self)
 
     def stop_following(self) -> None:

@@ -23,6 +23,7 @@ QUIC, WIREGUARD = b"q", b"w"
 _SHORTEST, _LONGEST = 8, 20
 """Bytes of a connection ID that nobody can guess, and of any."""
 _LONG = 0x80
+_LONG_BYTE = bytes([_LONG])
 _WG_INITIATION, _WG_RESPONSE, _WG_DATA = b"\1\0\0\0", b"\2\0\0\0", b"\4\0\0\0"
 _WG_INITIATION_SIZE, _WG_RESPONSE_SIZE, _WG_COOKIE_SIZE, _WG_LEAST_DATA = 148, 92, 64, 32
 _WG_BLOCK = 16
@@ -30,7 +31,7 @@ _WG_BLOCK = 16
 
 def may_move(first: bytes) -> bool:
     """Rule out most flows that cannot move, by their first datagram."""
-    return first[:4] == _WG_INITIATION or may_open(first)
+    return may_open(first) if first[:1] >= _LONG_BYTE else first[:4] == _WG_INITIATION
 
 
 def protocol_of(first: bytes) -> bytes | None:

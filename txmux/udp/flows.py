@@ -27,6 +27,7 @@ from txmux.wire.facts import printable
 from txmux.wire.proxyprotocol.decode import decode_datagram
 from txmux.wire.proxyprotocol.fields import told_by
 from txmux.wire.proxyprotocol.header import Address
+from txmux.wire.quic.header import LONG_HEADER
 
 if TYPE_CHECKING:
     import socket
@@ -46,6 +47,7 @@ _LIMITS: Mapping[LimitName | None, LimitName] = {
 }
 """Limits that are called otherwise for flows."""
 
+_LEAST_LONG = bytes([LONG_HEADER])  # the first byte of datagrams that open a QUIC connection
 _QUIET = 60.0  # seconds until the same refusals are logged again
 _MOST_LINES = 1000  # of the access log, in that time
 
@@ -152,18 +154,18 @@ class Flows:
                 permit = self._let_in(configuration, client, port)
             except Refused as problem:
                 refused = problem
-        if refused is not None:
-            limit = _LIMITS.get(refused.limit, refused.limit)
-            if not self._refusals.count(configuration, refused.reason, limit, client):
-                return None
+        if refused is not None and not self._refusals.count(
+            configuration, refused.reason, _LIMITS.get(refused.limit, refused.limit), client
+        ):
+            return None
         name = configuration.settings.name
         record = ConnectionRecord(time.time(), new_id(), name, client_text, asked)
         flow = Flow(self.live, port, key, configuration, record, client, permit)
-        if header is None:
-            flow.ids = ConnectionIds.from_first(ancillary.first(data, size))
-        else:  # the client is known by the proxy's address alone
-            flow.proxy_header = header
+        flow.proxy_header = header
+        if header is not None:  # the client is known by the proxy's address alone
             record.facts = {name: printable(text) for name, text in told_by(header).items()}
+        elif bytes(data[:1]) >= _LEAST_LONG:
+            flow.ids = ConnectionIds.from_first(ancillary.first(data, size))
         configuration.counts.accepted()
         self._factory.opened(flow)
         if refused is not None:
@@ -180,10 +182,19 @@ class Flows:
         Raises:
             Refused: It is not let in.
         """
-        permit = configuration.admission.enter(client, port.host)
-        if not self._has_room(configuration):
-            configuration.admission.leave(permit)
-            raise Refused("limit", "max_flows")
+        admission, live = configuration.admission, self.live
+        permit = admission.enter(client, port.host)
+        most: float | None = configuration.settings.max_flows
+        if most is None:
+            if live.table.count >= self._most:
+                self._most = _most_by_descriptors()
+            most = self._most
+        if (most and live.table.count >= most) or not self._descriptors.room():
+            spare = live.table.spare()  # the one that is the least loss makes room for another
+            if spare is None:
+                admission.leave(permit)
+                raise Refused("limit", "max_flows")
+            spare.end("limit")
         return permit
 
     def take_over(self, port: DatagramPort, key: Key, data: memoryview, size: int) -> bool:
@@ -227,21 +238,6 @@ class Flows:
         port.enter(key, flow)
         self._factory.opened(flow)
         return flow
-
-    def _has_room(self, configuration: Configuration) -> bool:
-        """Return whether there may be one more; the one that is the least loss makes room for it."""
-        most: float | None = configuration.settings.max_flows
-        if most is None:
-            if self.live.table.count >= self._most:
-                self._most = _most_by_descriptors()
-            most = self._most
-        if (not most or self.live.table.count < most) and self._descriptors.room():
-            return True
-        spare = self.live.table.spare()
-        if spare is None:
-            return False
-        spare.end("limit")
-        return True
 
     def count_lost(self, count: int) -> None:
         self._factory.configuration.counts.lost(count)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from txmux.access.admission import Refused
 from txmux.rules.model.networks import unmapped
 from txmux.udp import ancillary
-from txmux.udp.flow_ids import may_move
 from txmux.wire.proxyprotocol.header import Address
 
 if TYPE_CHECKING:
@@ -81,8 +80,6 @@ class Following:
             home: The port that its client has asked, and its key there.
             first: Its first datagram.
         """
-        if not may_move(first):
-            return None
         following = cls(live, flow)
         return following._along(live.migration.begin_path(following, home, first))
 

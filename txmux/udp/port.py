@@ -375,7 +375,7 @@ class DatagramPort(WatchedPort):
 
     def _begin(self, key: Key, data: memoryview, size: int) -> None:
         """Begin a flow, unless too many of them begin, or may begin."""
-        count = ancillary.datagrams_in(len(data), size)
+        count = ancillary.datagrams_in(len(data), size) if size else 1
         if not self._newcomers:
             self._shed += count
             return

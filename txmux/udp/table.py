@@ -68,7 +68,8 @@ class FlowTable(Generic[F]):
 
     def enter(self, flow: F, queue: TimeoutQueue, now: float) -> None:
         """Insert a flow in a queue, new or from another one."""
-        self.leave(flow)
+        if flow.queue is not None:
+            self.leave(flow)
         self.count += 1
         flow.queue = queue
         flow.entered_at = flow.heard_at = now
