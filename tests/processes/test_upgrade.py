@@ -50,14 +50,14 @@ import sys
 if "txmux" in sys.orig_argv:
     from txmux.processes.supervisor.supervisor import Supervisor
 
-    state = Supervisor.state
+    state = Supervisor.state_to_hand_over
 
     async def broken(self, **told):
         if not self.transfers.accepting:
             raise RuntimeError("what nobody thought of")
         return await state(self, **told)
 
-    Supervisor.state = broken
+    Supervisor.state_to_hand_over = broken
 """
 
 
