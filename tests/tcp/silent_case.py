@@ -63,9 +63,9 @@ class ServerFirstCase(MuxTestCase):
             await self.turn()
         (connection,) = self.factory.connections
         while (
-            connection.race is None
-            or connection.race._held is None
-            or len(connection.race._held._received) < count
+            connection.preconnection is None
+            or connection.preconnection._held is None
+            or len(connection.preconnection._held._received) < count
         ):
             await self.turn()
 

@@ -204,7 +204,7 @@ class OwnFieldsTest(AnnouncedTestCase):
         """What is known of TLS that is ended here goes before what is inside of it."""
         name, spoken = Tlv(TlvType.AUTHORITY, b"outer"), Tlv(TlvType.ALPN, b"spoken")
         ssl = Tlv(TlvType.SSL, bytes([1, 0, 0, 0, 0]))
-        self.patch(MuxProtocol, "ended_tls", (name, spoken, ssl))
+        self.patch(MuxProtocol, "tls_fields", (name, spoken, ssl))
         port = self.announcing("ssl", "authority", match="tls")
         self.assertEqual(await self.told(port, HELLO), (name, ssl))
         port = self.announcing("alpn", match="tls")

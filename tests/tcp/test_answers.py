@@ -9,11 +9,11 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.wire.hello_builder import client_hello, records, server_name, sslv2_hello, versions
 from tests.wire.http2_builder import frame, request
 from txmux.interfaces import Peeked
-from txmux.tcp.answers import Answer, answer_to
+from txmux.tcp.answers import RejectionAnswer, answer_to
 from txmux.wire.http2_opening import PREFACE
 
-NOTHING = Answer(b"", complete=True)
-NOT_YET = Answer(b"", complete=False)
+NOTHING = RejectionAnswer(b"", complete=True)
+NOT_YET = RejectionAnswer(b"", complete=False)
 
 HELLO = records(client_hello(server_name("a.example"), versions(0x0304)))
 ALERT = bytes.fromhex("15 0303 0002 0270")
@@ -34,7 +34,7 @@ SPEAKING = (
 )
 
 
-def answer(said: bytes, *, unavailable: bool = False) -> Answer:
+def answer(said: bytes, *, unavailable: bool = False) -> RejectionAnswer:
     """Give the answer to a client that has said this."""
     return answer_to(Peeked(said), unavailable=unavailable)
 
@@ -44,8 +44,8 @@ class TlsTests(SynchronousTestCase):
 
     def test_alert(self) -> None:
         """It comes when the hello is there, in a record of the version that a server would use."""
-        self.assertEqual(answer(HELLO), Answer(ALERT, complete=True))
-        self.assertEqual(answer(HELLO, unavailable=True), Answer(ALERT, complete=True))
+        self.assertEqual(answer(HELLO), RejectionAnswer(ALERT, complete=True))
+        self.assertEqual(answer(HELLO, unavailable=True), RejectionAnswer(ALERT, complete=True))
         self.assertEqual(answer(records(HELLO[5:], 1)).data, ALERT)
         self.assertEqual(answer(HELLO[:-1]), NOT_YET)
         for version in (0x0300, 0x0301, 0x0302, 0x0303):
@@ -125,15 +125,15 @@ class Http2Tests(SynchronousTestCase):
         """SETTINGS come at once, since a client may wait for them with its request."""
         settings = frame(4)
         self.assertEqual(answer(PREFACE[:10]), NOT_YET)
-        self.assertEqual(answer(PREFACE), Answer(settings, complete=False))
-        self.assertEqual(answer(HTTP2[:-1]), Answer(settings, complete=False))
+        self.assertEqual(answer(PREFACE), RejectionAnswer(settings, complete=False))
+        self.assertEqual(answer(HTTP2[:-1]), RejectionAnswer(settings, complete=False))
 
     def test_response(self) -> None:
         """The response goes to the stream of the request, and no other stream will be served."""
         for unavailable, status in ((False, b"403"), (True, b"503")):
             self.assertEqual(
                 answer(HTTP2, unavailable=unavailable),
-                Answer(
+                RejectionAnswer(
                     frame(4)
                     + frame(4, flags=1)
                     + request(b"\x08\x03" + status, stream=3)
@@ -144,7 +144,9 @@ class Http2Tests(SynchronousTestCase):
 
     def test_refused(self) -> None:
         """An opening that leads to no request gets no response."""
-        self.assertEqual(answer(PREFACE + frame(0, stream=1)), Answer(frame(4), complete=True))
+        self.assertEqual(
+            answer(PREFACE + frame(0, stream=1)), RejectionAnswer(frame(4), complete=True)
+        )
 
 
 class RedisTests(SynchronousTestCase):
@@ -153,7 +155,9 @@ class RedisTests(SynchronousTestCase):
     def test_error(self) -> None:
         """It is a simple error, whichever way the command comes."""
         for command in (b"PING\r\n", b"*1\r\n$4\r\n"):
-            self.assertEqual(answer(command), Answer(b"-ERR not allowed here\r\n", complete=True))
+            self.assertEqual(
+                answer(command), RejectionAnswer(b"-ERR not allowed here\r\n", complete=True)
+            )
             self.assertEqual(
                 answer(command, unavailable=True).data, b"-ERR no server can be reached\r\n"
             )

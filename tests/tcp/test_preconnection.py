@@ -21,7 +21,7 @@ from txmux.net.relay.ends import NO_RECEIVER
 from txmux.rules.embedding import route
 from txmux.rules.model import Backend, Clients, NetworkSet, Silence
 from txmux.rules.reading.endpoints import server
-from txmux.tcp.preconnection import Held
+from txmux.tcp.preconnection import HeldBytes
 from txmux.wire.proxyprotocol.decode import Decoded, decode
 
 
@@ -41,7 +41,7 @@ class HeldTest(SynchronousTestCase):
         receiver: Any = SimpleNamespace(
             data_received=data, peer_finished=lambda: heard.append("finished")
         )
-        held = Held(server, 100, lambda: None)
+        held = HeldBytes(server, 100, lambda: None)
         held.data_received(b"hello")
         held.peer_finished()
         server.receiver = receiver
@@ -184,7 +184,7 @@ class RaceTest(ServerFirstCase):
         self.greeter.peers[0].reset()
         await self.greeter.peers[0].is_lost()
         (connection,) = self.factory.connections
-        while connection.race._held is not None:
+        while connection.preconnection._held is not None:
             await self.turn()
         self.assert_nobody_counted()
         self.time.advance(5.1)
@@ -195,7 +195,7 @@ class RaceTest(ServerFirstCase):
         """Wait until the server that is raced for has refused."""
         await self.accepted()
         (connection,) = self.factory.connections
-        while connection.race.connector is not None:
+        while connection.preconnection.connector is not None:
             await self.turn()
 
     async def test_refused(self) -> None:
@@ -270,9 +270,9 @@ class RaceTest(ServerFirstCase):
         await self.held(1000)
         await self.turn(20)
         (connection,) = self.factory.connections
-        assert connection.race is not None
-        assert connection.race._held is not None
-        self.assertLess(len(connection.race._held._received), 1000 + 65536 + 1)
+        assert connection.preconnection is not None
+        assert connection.preconnection._held is not None
+        self.assertLess(len(connection.preconnection._held._received), 1000 + 65536 + 1)
         self.time.advance(5.1)
         await client.has(len(much))
         self.assertEqual(bytes(client.received), much)

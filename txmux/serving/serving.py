@@ -394,7 +394,7 @@ class Serving:
         await gatherResults([factory.stopped() for factory in self._all()])
         self._ending.cancel()
         self._denied.stop_looking()
-        await self.runtime.share_no_more()
+        await self.runtime.stop_sharing()
         for factory in self.factories:
             tell_of_dry_runs(factory)
         self.factories.clear()

@@ -1,4 +1,4 @@
-"""What a client is told that is turned away: a short answer in its own protocol. Pure."""
+"""The short answers, each in the client's own protocol, that a client gets when it is turned away. Pure."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
 
 @attrs.frozen
-class Answer:
-    """What there is to be said to a client that has said certain bytes.
+class RejectionAnswer:
+    """The answer to a client that has sent certain bytes.
 
     Attributes:
-        data: All of it, from the beginning; empty if nothing is. More bytes of the client's only add to it.
+        data: All of it, from the beginning; may be empty. More bytes of the client only add to it.
         complete: Whether nothing will be added.
     """
 
@@ -33,11 +33,11 @@ class Answer:
     complete: bool
 
 
-def answer_to(peeked: Peeked, *, unavailable: bool) -> Answer:
+def answer_to(peeked: Peeked, *, unavailable: bool) -> RejectionAnswer:
     """Find the answer to a client.
 
     Args:
-        peeked: What the client has said, at least one byte.
+        peeked: What the client has sent, at least one byte.
         unavailable: Whether it would be served if only a server could be reached; otherwise it is not allowed.
     """
     undecided = False
@@ -46,7 +46,7 @@ def answer_to(peeked: Peeked, *, unavailable: bool) -> Answer:
         if verdict is Verdict.MATCH:
             return answer(peeked, unavailable)
         undecided |= verdict is Verdict.NEED_MORE
-    return Answer(b"", complete=not undecided)
+    return RejectionAnswer(b"", complete=not undecided)
 
 
 # TLS
@@ -55,13 +55,15 @@ _RECORD_VERSIONS = {"ssl3": 0x0300, "1.0": 0x0301, "1.1": 0x0302, "1.2": 0x0303,
 _ALERT, _FATAL, _UNRECOGNIZED_NAME = 21, 2, 112
 
 
-def _tls(peeked: Peeked, _unavailable: bool) -> Answer:  # noqa: FBT001 - as all answers
+def _tls(peeked: Peeked, _unavailable: bool) -> RejectionAnswer:  # noqa: FBT001 - as all answers
     """Return the alert ``unrecognized_name`` (RFC 6066, section 3; RFC 8446, sections 5.1 and 6)."""
     reader: HelloReader = peeked.parsed(parse_client_hello)
     if reader.hello is None or reader.hello.version not in _RECORD_VERSIONS:
-        return Answer(b"", complete=reader.hello is not None or reader.malformed)
+        return RejectionAnswer(b"", complete=reader.hello is not None or reader.malformed)
     version = _RECORD_VERSIONS[reader.hello.version].to_bytes(2, "big")
-    return Answer(bytes([_ALERT, *version, 0, 2, _FATAL, _UNRECOGNIZED_NAME]), complete=True)
+    return RejectionAnswer(
+        bytes([_ALERT, *version, 0, 2, _FATAL, _UNRECOGNIZED_NAME]), complete=True
+    )
 
 
 # SSH
@@ -70,7 +72,7 @@ _SSH_DISCONNECT = 1
 _SSH_REASONS = {False: (1, b"not allowed here"), True: (7, b"no server can be reached")}
 
 
-def _ssh(_peeked: Peeked, unavailable: bool) -> Answer:  # noqa: FBT001
+def _ssh(_peeked: Peeked, unavailable: bool) -> RejectionAnswer:  # noqa: FBT001
     """Return an identification and SSH_MSG_DISCONNECT (RFC 4253, sections 4.2, 6 and 11.1).
 
     Clients show the description of a disconnect to their users; lines before the identification they do not.
@@ -83,7 +85,7 @@ def _ssh(_peeked: Peeked, unavailable: bool) -> Answer:  # noqa: FBT001
     padding = 4 + -(4 + 1 + len(payload) + 4) % 8
     packet = bytes([padding]) + payload + bytes(padding)
     data = b"SSH-2.0-txmux\r\n" + len(packet).to_bytes(4, "big") + packet
-    return Answer(data, complete=True)
+    return RejectionAnswer(data, complete=True)
 
 
 # HTTP
@@ -98,7 +100,7 @@ def _speaks_http1(peeked: Peeked) -> Verdict:
     return Verdict.NEED_MORE if request.stage < Stage.FIELDS else Verdict.MATCH
 
 
-def _http1(peeked: Peeked, unavailable: bool) -> Answer:  # noqa: FBT001
+def _http1(peeked: Peeked, unavailable: bool) -> RejectionAnswer:  # noqa: FBT001
     """Return a response that ends the connection (RFC 9110, sections 9.3.2, 15.5.4 and 15.6.4; RFC 9112, section 9.6)."""
     status = _STATUS[unavailable]
     body = f"{status}\n"
@@ -107,7 +109,7 @@ def _http1(peeked: Peeked, unavailable: bool) -> Answer:  # noqa: FBT001
         "Connection: close\r\n\r\n"
     )
     is_head = peeked.parsed(parse_request).method == "HEAD"
-    return Answer((head if is_head else head + body).encode(), complete=True)
+    return RejectionAnswer((head if is_head else head + body).encode(), complete=True)
 
 
 _HEADERS, _SETTINGS, _GOAWAY = 0x1, 0x4, 0x7
@@ -122,12 +124,12 @@ def _speaks_http2(peeked: Peeked) -> Verdict:
     return Verdict.NEED_MORE if PREFACE.startswith(peeked.data) else Verdict.NO
 
 
-def _http2(peeked: Peeked, unavailable: bool) -> Answer:  # noqa: FBT001
+def _http2(peeked: Peeked, unavailable: bool) -> RejectionAnswer:  # noqa: FBT001
     """Return SETTINGS, for which some clients wait, and a response to the first request (RFC 9113, sections 3.4 and 6)."""
     opening = peeked.parsed(parse_opening)
     settings = _frame(_SETTINGS, 0, 0)
     if opening.fields is None:
-        return Answer(settings, complete=opening.refused)
+        return RejectionAnswer(settings, complete=opening.refused)
     # The name is number 8 of the static table, and nothing is added to the other (RFC 7541, section 6.2.2).
     status = b"\x08\x03" + _STATUS[unavailable][:3].encode()
     data = (
@@ -136,7 +138,7 @@ def _http2(peeked: Peeked, unavailable: bool) -> Answer:  # noqa: FBT001
         + _frame(_HEADERS, _END_STREAM | _END_HEADERS, opening.stream, status)
         + _frame(_GOAWAY, 0, 0, opening.stream.to_bytes(4, "big") + _NO_ERROR)
     )
-    return Answer(data, complete=True)
+    return RejectionAnswer(data, complete=True)
 
 
 def _frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
@@ -148,13 +150,15 @@ def _frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
 # Redis
 
 
-def _redis(_peeked: Peeked, unavailable: bool) -> Answer:  # noqa: FBT001
+def _redis(_peeked: Peeked, unavailable: bool) -> RejectionAnswer:  # noqa: FBT001
     """Return a simple error ("Redis serialization protocol specification", "Simple errors")."""
     text = "no server can be reached" if unavailable else "not allowed here"
-    return Answer(f"-ERR {text}\r\n".encode(), complete=True)
+    return RejectionAnswer(f"-ERR {text}\r\n".encode(), complete=True)
 
 
-_PROTOCOLS: tuple[tuple[Callable[[Peeked], Verdict], Callable[[Peeked, bool], Answer]], ...] = (
+_PROTOCOLS: tuple[
+    tuple[Callable[[Peeked], Verdict], Callable[[Peeked, bool], RejectionAnswer]], ...
+] = (
     (tls.predicate({}), _tls),
     (ssh.predicate({}), _ssh),
     (_speaks_http1, _http1),

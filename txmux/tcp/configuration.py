@@ -35,7 +35,7 @@ class CompiledRoute(Route):
     """A route, with the backend and the TLS of this process that it names.
 
     Attributes:
-        destination: Where it leads; ``None`` if it says nothing of that.
+        destination: The destination; ``None`` if the route names none.
         termination: What ends its TLS.
         counts: Counts the clients that it takes.
     """
@@ -47,7 +47,7 @@ class CompiledRoute(Route):
 
 @attrs.frozen
 class Silent:
-    """Where clients are led that say nothing, and when.
+    """The destination of silent clients, and when they count as silent.
 
     Attributes:
         after: Seconds without a byte; ``None`` is ``detect_timeout``.
@@ -64,10 +64,10 @@ class RuleLayer:
 
     Attributes:
         detector: Has them.
-        silent: Where clients are led that say nothing; the first that fits counts.
-        default: Where a client is led that none of them takes.
-        server_first: Whether all are led to `default` at once.
-        race: Whether the server that silence leads to is connected before that is certain.
+        silent: The destinations of silent clients; the first that fits counts.
+        default: The destination of a client that no route takes.
+        server_first: Whether all clients go to `default` at once.
+        race: Whether the server of a silent client is connected before its silence is certain.
         asks_who: Whether anything depends on the client's address.
     """
 
@@ -83,7 +83,7 @@ class RuleLayer:
         return self.detector.asks_who or any(one.clients.limited for one in self.silent)
 
     def silent_for(self, address: IPv4Address | IPv6Address | None) -> Silent | None:
-        """Find where a client is led that says nothing; ``None`` if the rules do not say."""
+        """Return the destination of a silent client; ``None`` if the rules do not say."""
         for silent in self.silent:
             if silent.clients.serves(address):
                 return silent
@@ -102,7 +102,7 @@ class Configuration:
         options: Of the sockets of clients and servers.
         dial: Connects to a server.
         top: Where detection begins.
-        inside: Where it goes on inside of TLS, by the name of the route that has ended that.
+        inside: The layers inside TLS, by the name of the route that terminates it.
         counts: Counts the listener's connections.
         version: That of the rules, counted from 1.
         hands_over: Whether sockets of clients may be handed over.
@@ -194,12 +194,11 @@ class Configuration:
 
     @property
     def levels(self) -> list[RuleLayer]:
-        """All levels that a client can come to, the first one first."""
         return [self.top, *self.inside.values()]
 
     @property
     def in_process(self) -> list[InProcess]:
-        """What routes lead to that is in this process; each as often as it is led to."""
+        """The protocols of this process that routes name; each as often as it is named."""
         to: list[object] = [
             route.outcome for level in self.levels for route in level.detector.routes
         ]
@@ -209,7 +208,7 @@ class Configuration:
 
     @property
     def dry_runs(self) -> list[tuple[str, int]]:
-        """The routes that only tell what they would have taken, and how many connections that is."""
+        """The dry-run routes, and how many connections each would have taken."""
         return [found for level in self.levels for found in level.detector.would_have_taken.items()]
 
 

@@ -3,7 +3,7 @@
 `MuxProtocol` is what Twisted knows of the client's end. It is at one stage at a time, and goes from each to the next by the table
 `txmux.tcp.transitions.TRANSITIONS`: a stage, or one of the choices below, has an outcome, and the table says what that leads to.
 
-While a client has sent nothing, Peeking may have a server connected already (a race). That one goes on to Connecting, or is dropped.
+While a client has sent nothing, `Peeking` may have a server connected already (``race`` of the rules). `Connecting` takes that connection, or it is dropped.
 """
 
 from __future__ import annotations
@@ -35,18 +35,18 @@ from txmux.tcp.stages.turning_away import Closing, Rejecting
 from txmux.tcp.transitions import (
     TRANSITIONS,
     Admitted,
-    Answered,
-    EndsTLS,
     HeaderExpected,
     HelloIncomplete,
     Identified,
     MovedHere,
     Routed,
+    TerminatesTLS,
     ToBackend,
+    ToClosing,
     ToProcess,
     ToProtocol,
+    ToRejecting,
     TurnedAway,
-    Unanswered,
 )
 from txmux.telemetry.access_log import CAPTURED
 from txmux.wire.proxyprotocol.decode import LONGEST_HEADER
@@ -71,12 +71,12 @@ if TYPE_CHECKING:
     from txmux.telemetry.record import ConnectionRecord
     from txmux.wire.proxyprotocol.header import Address
 
-__all__ = ["MuxProtocol", "Owner"]
+__all__ = ["ConnectionOwner", "MuxProtocol"]
 
 _log = Logger()  # of the module: an event must not keep a connection's objects alive
 
 
-class Owner(Protocol):
+class ConnectionOwner(Protocol):
     """What has the connections of a listener."""
 
     def opened(self, connection: MuxProtocol, /) -> None:
@@ -90,7 +90,7 @@ class MuxProtocol(End, Client):
     """The client's end of a connection. Made by `MuxFactory` for each client.
 
     Args:
-        owner: Is told of its beginning and its end.
+        owner: Records its beginning and its end.
         configuration: The rules under which the client was accepted.
         runtime: What it works with.
         record: What is known of it so far.
@@ -120,7 +120,7 @@ class MuxProtocol(End, Client):
 
     def __init__(
         self,
-        owner: Owner,
+        owner: ConnectionOwner,
         configuration: Configuration,
         runtime: IORuntime,
         record: ConnectionRecord,
@@ -173,8 +173,18 @@ class MuxProtocol(End, Client):
         try:
             while outcome is not None:
                 at = TRANSITIONS[at][type(outcome)]
-                following = _STEPS[at](self, *outcome)
-                outcome = self._enter(following) if isinstance(following, Stage) else following
+                step = _STEPS[at](self, *outcome)
+                if not isinstance(step, Stage):
+                    outcome = step  # of a choice
+                    continue
+                self.stage.leave()
+                if self.is_previewed and not step.only_previews:
+                    self.is_previewed = False
+                    cast("SocketTransport", self.transport).stop_preview()
+                if self._may_connect and not step.may_connect:
+                    self._needs_no_socket()
+                self.stage = self.receiver = step
+                outcome = step.begin()
         except Exception as problem:  # noqa: BLE001 - whatever it is, no connection may be left that nothing ends
             if isinstance(problem, MemoryError):
                 MEMORY.lacks(ended=1)
@@ -182,18 +192,6 @@ class MuxProtocol(End, Client):
                 _log.failure("{id} could not continue", id=self.record.id)
             self.transport.abortConnection()
             self.over("error")
-
-    def _enter(self, stage: Stage) -> Outcome | None:
-        before = self.stage
-        if before is not OVER:
-            before.leave()
-        if self.is_looked_at and not stage.only_looks:
-            self.is_looked_at = False
-            cast("SocketTransport", self.transport).stop_preview()
-        if self._may_connect and not stage.may_connect:
-            self._needs_no_socket()
-        self.stage = self.receiver = stage
-        return stage.begin()
 
     # The beginning.
 
@@ -220,7 +218,7 @@ class MuxProtocol(End, Client):
         if isinstance(transport, SocketTransport):
             header = LONGEST_HEADER if settings.accept_proxy_from is not None else 0
             most = settings.peek_limit + header
-            self.is_looked_at = transport.start_preview(most, self._is_full)
+            self.is_previewed = transport.start_preview(most, self._is_full)
 
     def _is_full(self) -> None:
         if isinstance(self.stage, Peeking):
@@ -253,7 +251,7 @@ class MuxProtocol(End, Client):
             return Admitted(configuration.top, None)
         # What comes after the header is the client's own.
         self.received = self.received[header_length:]
-        if self.is_looked_at and isinstance(self.transport, SocketTransport):
+        if self.is_previewed and isinstance(self.transport, SocketTransport):
             self.transport.skip(header_length)
         self.record.bytes_in += len(self.received)
         # The time that detection has counts from accept for every client.
@@ -273,9 +271,9 @@ class MuxProtocol(End, Client):
         record.route = route.name
         self.logged = fewer(self.logged, route.log)
         if route.termination is not None:
-            # The client that asks for TLS first, as PostgreSQL's does, has it now; the server is not asked again.
-            self.asked = ()
-            return EndsTLS(route.termination, self.configuration.inside[route.name])
+            # A client that requests TLS first, as PostgreSQL's does, has it now; its server gets no such request.
+            self.replays = ()
+            return TerminatesTLS(route.termination, self.configuration.inside[route.name])
         return None if route.destination is None else Routed(route.destination, "denied")
 
     def _route(self, destination: Destination, reason: EndReason) -> Outcome:
@@ -288,15 +286,15 @@ class MuxProtocol(End, Client):
             return ToProcess(destination)
         if destination.backend.proxy_tlvs and lacks_hello(self, destination):
             return HelloIncomplete(destination)
-        race = self.race
+        race = self.preconnection
         if race is not None:  # what is never set takes no memory
-            self.race = None
+            self.preconnection = None
         return ToBackend(destination, race)
 
     def _refuse(self, how: Refusal, reason: EndReason) -> Outcome:
         if how is Refusal.REJECT and self.received:
-            return Answered(reason)
-        return Unanswered(how, reason)
+            return ToRejecting(reason)
+        return ToClosing(how, reason)
 
     # Moving to another process.
 
@@ -360,16 +358,16 @@ class MuxProtocol(End, Client):
         self,
         moved: MovedConnection,
         sockets: Sockets,
-        led_to: tuple[Upstream, Member] | None,
-        elsewhere: GiveBack | None = None,
+        here: tuple[Upstream, Member] | None,
+        release_elsewhere: GiveBack | None = None,
     ) -> None:
         """Continue where another process stopped.
 
         Args:
-            moved: What it has told.
+            moved: The state that it has sent.
             sockets: They belong to this connection from now on.
-            led_to: The server among those that are known here.
-            elsewhere: Releases its slot in the other process; ``None`` if it has none.
+            here: The server, if the rules of this process have it.
+            release_elsewhere: Releases its slot in the other process; ``None`` if it has none.
         """
         runtime, record = self.runtime, self.record
         now = runtime.clock.seconds()
@@ -386,8 +384,9 @@ class MuxProtocol(End, Client):
         for end, connected in zip((self, server), sockets, strict=True):
             runtime.transport(connected).set_protocol(end)
         self._owner.opened(self)
-        upstream, member = led_to or (None, None)
-        self.advance(MovedHere(upstream, member, server, None, moved, elsewhere), "accepted")
+        upstream, member = here or (None, None)
+        begun = MovedHere(upstream, member, server, None, moved, release_elsewhere)
+        self.advance(begun, "accepted")
 
     # The end.
 

@@ -62,10 +62,10 @@ def connector_for(
     if upstream.asks_where:
         connector.local = asked_host(client.host())
     connector.on_open = partial(_note_server, client)
-    if client.asked:
-        connector.requests = client.asked
+    if client.replays:
+        connector.requests = client.replays
     if upstream.tls is not None:
-        agreed = (tlv.value for tlv in client.ended_tls if tlv.type == TlvType.ALPN)
+        agreed = (tlv.value for tlv in client.tls_fields if tlv.type == TlvType.ALPN)
         connector.alpn = tuple(agreed)
     return connector
 
@@ -96,7 +96,7 @@ def _header_for(client: Client, backend: Backend) -> bytes:
 
 def _own_fields(client: Client, backend: Backend) -> Iterator[Tlv]:
     wanted = backend.proxy_tlvs
-    known = client.ended_tls
+    known = client.tls_fields
     if not known and not {"authority", "alpn"}.isdisjoint(wanted):
         limit = client.configuration.settings.peek_limit
         known = tuple(_fields_of(parse_client_hello(client.received[:limit], None)))

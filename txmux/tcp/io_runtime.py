@@ -1,4 +1,4 @@
-"""How the bytes of all connections are moved: whose ports, clients and relays are used."""
+"""What all connections of a process share: its clock, its poller, and which ports, transports and relays it uses."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from txmux.rules.model import Keepalive, Rules
 
 _NOWHERE: dict[int, Any] = {
-    socket.AF_INET: ("0.0.0.0", 0),  # noqa: S104 - nobody listens there
+    socket.AF_INET: ("0.0.0.0", 0),  # noqa: S104 - nothing listens there
     socket.AF_INET6: ("::", 0),
     socket.AF_UNIX: "",
 }
@@ -59,7 +59,7 @@ class IORuntime:
             the reactor, where the system can.
         hops: Shared with other processes that serve the same; by default its own.
         shared: Whether other processes accept from the same sockets.
-        column: What this process counts; nobody else sees it by default.
+        column: The counters of this process; by default no other process reads them.
 
     Attributes:
         clock: Tells the time, and has the timers of connections.
@@ -70,7 +70,7 @@ class IORuntime:
         banned: Who may not come in, whatever the rules.
         shared: What counts the rates of sources with other machines, if rules ever wanted that.
         column: As above.
-        events: What happens to connections, for whoever listens.
+        events: What happens to connections, for `txmux events` and the like.
         recent: The last connections that did not end as they should.
     """
 
@@ -105,7 +105,7 @@ class IORuntime:
 
         Args:
             opened: Listens already. The port works on a duplicate, so this one stays the caller's to close.
-            factory: Is told of each client.
+            factory: Makes the protocol of each client.
             options: Of the clients' sockets, if they are of TCP; see `prepare`.
         """
         if opened.family in {socket.AF_INET, socket.AF_INET6}:
@@ -156,13 +156,13 @@ class IORuntime:
             settings = rules.settings
             self.shared.use(settings.shared_limits, settings.shared_limits_password)
 
-    async def share_no_more(self) -> None:
+    async def stop_sharing(self) -> None:
         """Close the connection by which limits are shared."""
         if self.shared is not None:
             await self.shared.stop()
 
     def check_adopting(self) -> None:
-        """See whether this process can go on with connections of another.
+        """Check that this process can take over connections of another.
 
         Raises:
             MuxError: It serves no plain sockets beside the reactor.
@@ -171,7 +171,7 @@ class IORuntime:
             raise MuxError("connections can be taken over by the kernel relay alone")
 
     def check_handing_off(self) -> None:
-        """See whether this process can hand over sockets of clients.
+        """Check that this process can hand over sockets of clients.
 
         Raises:
             MuxError: It serves no plain sockets beside the reactor.
@@ -198,7 +198,7 @@ class IORuntime:
         assert self._poller is not None  # noqa: S101 - it has been checked
         try:
             peer = connected.getpeername()
-        except OSError:  # it has been reset; whoever reads hears of that
+        except OSError:  # it has been reset, which the next read reports
             peer = _NOWHERE[connected.family]
         connected.setblocking(False)  # noqa: FBT003 - the socket module's signature
         family = int(connected.family)

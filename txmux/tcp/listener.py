@@ -40,17 +40,13 @@ _log = Logger()
 
 
 def _make_ids() -> Iterator[str]:
-    # Not at import: workers are forked from a process that has imported this.
+    # The prefix is not made at import: workers are forked from a process that has imported this.
     prefix = secrets.token_hex(4)
     for number in itertools.count(1):
         yield f"{prefix}-{number:x}"
 
 
-_ids = _make_ids()
-
-
-def new_id() -> str:
-    return next(_ids)
+new_id = _make_ids().__next__
 
 
 class MuxFactory(ServerFactory):
@@ -61,7 +57,7 @@ class MuxFactory(ServerFactory):
     Args:
         routes: In the order of their priority; `txmux.route` makes them in Python. Those ``under`` others are there too.
         settings: As in a ``[listen]`` section; its ``endpoints`` and ``backlog`` mean nothing here.
-        access_log: Is told of each connection when it has ended.
+        access_log: Gets the record of each connection when it has ended.
         admission: Decides who may come in; without it the settings do.
         runtime: Moves the bytes; one for this listener alone if not given.
         upstreams: The backends of this process; those of this listener alone if not given.
@@ -126,10 +122,10 @@ class MuxFactory(ServerFactory):
         return MuxProtocol(self, configuration, self.runtime, record)
 
     def change(self, configuration: Configuration) -> None:
-        """Accept the next clients under other rules; those that there are keep theirs."""
+        """Accept the next clients under other rules; existing connections keep theirs."""
         before, self.configuration = self.configuration, configuration
         if self.numPorts:
-            # In this order, so that what both have goes on.
+            # In this order, so that a factory which both have is not stopped in between.
             for outcome in configuration.in_process:
                 outcome.factory.doStart()
             self._leave(before)
@@ -159,32 +155,35 @@ class MuxFactory(ServerFactory):
         self._access_log = access_log
 
     def adopt(
-        self, moved: MovedConnection, sockets: Sockets, elsewhere: GiveBack | None = None
+        self,
+        moved: MovedConnection,
+        sockets: Sockets,
+        release_elsewhere: GiveBack | None = None,
     ) -> None:
-        """Go on with a connection that another process has begun to relay.
+        """Take over a connection that another process has begun to relay.
 
         Args:
-            moved: What it has told.
+            moved: The state that it has sent.
             sockets: Of both ends; they belong to the connection from now on.
-            elsewhere: Gives back the place that it still has in the pool of the other process, if it does.
+            release_elsewhere: Releases the slot that it still has in the pool of the other process, if it does.
 
         Raises:
             MuxError: It cannot be taken over here; the sockets are still the caller's, as with any other error.
         """
         self.runtime.check_adopting()
         record = moved.record
-        led_to = self.upstreams.adopt(record.backend or "", record.server or "")
+        here = self.upstreams.adopt(record.backend or "", record.server or "")
         configuration = self.configuration
         if 0 < moved.version < configuration.version:
             configuration = attrs.evolve(configuration, version=moved.version)
         connection = MuxProtocol(self, configuration, self.runtime, record)
         try:
-            connection.adopt(moved, sockets, led_to, elsewhere)
+            connection.adopt(moved, sockets, here, release_elsewhere)
         except BaseException:
-            if led_to is not None and connection.stage is OVER:
-                upstream, member = led_to
+            if here is not None and connection.stage is OVER:
+                upstream, member = here
                 upstream.pool.released(member)
-            connection.over("error")  # so that the log tells of its end
+            connection.over("error")  # so that its end is logged
             raise
 
     def listen(self, opened: socket.socket) -> IListeningPort:

@@ -1,4 +1,4 @@
-"""Connections that are relayed go on in another process."""
+"""The state of a relayed connection that moves to another process, and its form in a message."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ Sockets: TypeAlias = tuple[socket.socket, socket.socket]
 """Those of the client and of the server."""
 
 GiveBack: TypeAlias = "Callable[[Callable[[], None]], None]"
-"""Gives back the place that a connection still has in the pool of a process that it has left. Calls what it is given when
-nobody has the place there."""
+"""Releases the slot that a connection still has in the pool of a process that it has left. Calls its argument when
+no connection has the slot there."""
 
 
 @attrs.frozen
 class MovedConnection:
-    """All that another process has to know of a connection, besides its two sockets.
+    """All that another process needs of a connection, besides its two sockets.
 
     Attributes:
-        record: What the access log is told at the end.
+        record: For the access log.
         age: Seconds since the client was accepted.
-        logged: Whether the log is told, or only of what is to be looked into.
-        timeouts: When to give up; those of the rules that led the client.
+        logged: Whether it gets a line in the access log, or only if there is something to look into.
+        timeouts: When to give up; those of the rules that routed the client.
         relay: How far its bytes have come.
         version: That of the rules by which the client was accepted; 0 if that is not known.
-        at: When all this was so, as the clock of both processes tells it.
+        at: The time of this state, by the clock that both processes have.
     """
 
     record: ConnectionRecord

@@ -1,4 +1,4 @@
-"""The server that a client's silence leads to, connected while nobody knows yet whether the client is silent."""
+"""A connection to the server of silent clients, made before it is certain that the client is silent."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from txmux.telemetry.reasons import ConnectFailure
 
 
-class Held:
-    """What a server has said that its client has not heard; the receiver of the server's end.
+class HeldBytes:
+    """What a server has sent before its client is known; the receiver of the server's end.
 
     Args:
         most: Bytes after which nothing more is read.
@@ -35,7 +35,7 @@ class Held:
         self._finished = False
 
     def data_received(self, data: bytes) -> None:
-        """Keep what the server says."""
+        """Keep what the server sends."""
         self._received += data
         if len(self._received) >= self._most:
             self._server.transport.pauseProducing()
@@ -57,8 +57,8 @@ class Held:
 class Preconnection:
     """One connection that may not be wanted.
 
-    Nobody sees that it was made if it is dropped. If it fails, or the server is gone again, it is as if it had not been tried:
-    whoever wants it then has to connect as usual.
+    If it is dropped, nothing is logged or counted. If it fails, or the server has closed it, it is as if it had not been tried:
+    `Connecting` then connects as usual.
 
     Args:
         upstream: Whose server it is.
@@ -75,7 +75,7 @@ class Preconnection:
         self.connector: BackendConnector | None = None
         self._most = most
         self._won: tuple[ProxyClient, Member] | None = None
-        self._held: Held | None = None
+        self._held: HeldBytes | None = None
         self._on_connected: Callable[[ProxyClient, Member], None] | None = None
         self._on_failed: Callable[[ConnectFailure], None] | None = None
 
@@ -86,7 +86,7 @@ class Preconnection:
             self._on_connected(server, member)
             return
         self._won = server, member
-        self._held = server.receiver = Held(server, self._most, self._server_lost)
+        self._held = server.receiver = HeldBytes(server, self._most, self._server_lost)
 
     def failed(self, cause: ConnectFailure) -> None:
         """Record the failure; the connector's ``on_failed``."""
@@ -100,19 +100,19 @@ class Preconnection:
         self._won = self._held = self.connector = None
         self._upstream.pool.released(member)
 
-    def suits(self, wanted: BackendConnector) -> bool:
+    def suits(self, other: BackendConnector) -> bool:
         """Return whether the connection is there, or being made, and is the one that a connector would make."""
-        return self.connector is not None and self.connector.is_like(wanted)
+        return self.connector is not None and self.connector.is_like(other)
 
     def hand_over(
         self,
         on_connected: Callable[[ProxyClient, Member], None],
         on_failed: Callable[[ConnectFailure], None],
     ) -> None:
-        """Leave the connection, which suits, to somebody who is told of it as by a connector.
+        """Pass the connection, which `suits`, to callables as a connector has them.
 
         Args:
-            on_connected: Called now if it is there; then `take_held` has what the server has said.
+            on_connected: Called now if it is there; then `take_held` has what the server has sent.
             on_failed: Given why it could not be made.
         """
         self._on_connected, self._on_failed = on_connected, on_failed
@@ -120,13 +120,13 @@ class Preconnection:
             won, self._won, self.connector = self._won, None, None
             on_connected(*won)
 
-    def take_held(self) -> Held | None:
-        """Return what the server has said until it was handed over."""
+    def take_held(self) -> HeldBytes | None:
+        """Return what the server has sent until it was handed over."""
         held, self._held = self._held, None
         return held
 
     def drop(self) -> None:
-        """Close the connection, or stop making it. That says nothing of the server."""
+        """Close the connection, or stop making it. The server does not count as failed."""
         won, connector = self._won, self.connector
         self._won = self._held = self.connector = None
         if won is not None:

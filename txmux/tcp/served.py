@@ -1,4 +1,4 @@
-"""What a listener has of each client: a connection, or a flow of datagrams, as the service's other parts see both."""
+"""A client's connection or flow of datagrams, as the other rooms see both."""
 
 from __future__ import annotations
 
@@ -14,12 +14,11 @@ if TYPE_CHECKING:
     from txmux.wire.proxyprotocol.header import Address
 
 
-class At(Protocol):
-    """What tells how far it is."""
+class Progress(Protocol):
+    """The stage of a connection, or a flow."""
 
     @property
-    def state(self) -> ConnectionState:
-        """What it is at: one of `txmux.telemetry.record`."""
+    def state(self) -> ConnectionState: ...
 
     def moved(self) -> Moved:
         """Return how much has gone each way."""
@@ -34,8 +33,8 @@ class Served(Protocol):
         admitted: Whether it was let in.
         permit: What counts it for its source, if that is counted.
         unrecognised: The first bytes of it, if no route took it; empty if the listener forbids to keep them.
-        decided_after: The bytes that had come from the client when it was decided where it is led.
-        led_for: What would be the reason, if it was led to a refusal.
+        decided_after: The bytes that had come from the client when it was routed.
+        led_for: The reason, if it was routed to a refusal.
     """
 
     record: ConnectionRecord
@@ -48,12 +47,10 @@ class Served(Protocol):
     led_for: EndReason | None
 
     @property
-    def stage(self) -> At:
-        """What it is at."""
+    def stage(self) -> Progress: ...
 
     @property
-    def runtime(self) -> Any:
-        """What it works with."""
+    def runtime(self) -> Any: ...
 
     @property
     def address(self) -> Address | None:
@@ -61,28 +58,27 @@ class Served(Protocol):
 
     @property
     def received(self) -> bytes:
-        """What the client has said, and nobody has been given yet."""
+        """What the client has sent, and has not been passed on yet."""
 
-    def elapsed_ms(self) -> float:
-        """Return how long it has been there."""
+    def elapsed_ms(self) -> float: ...
 
     def count_bytes(self) -> None:
         """Count what has been moved until now."""
 
     def suspend(self) -> Any:
-        """Stand still, to go on in another process; ``None`` if it cannot."""
+        """Stop, to move to another process; ``None`` if it cannot."""
 
     def end(self, reason: AbortReason, /) -> None:
-        """End it at once, whatever it is doing."""
+        """End it at once, in whatever state it is."""
 
 
 def note_decision(served: Served, bytes_in: int, reason: EndReason) -> None:
-    """Take note that it is decided where a client is led; what is known of it stays as it was the first time.
+    """Note that a client is routed; the first time counts.
 
     Args:
         served: Its connection or flow.
         bytes_in: The bytes that have come from it.
-        reason: What would be the reason, if it is led to a refusal.
+        reason: The reason, if it is routed to a refusal.
     """
     record = served.record
     if record.detect_ms is None:

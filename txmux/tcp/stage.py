@@ -37,16 +37,16 @@ class Client(Protocol):
         configuration: The rules under which the client was accepted.
         runtime: Has the timers and the relays.
         received: Bytes of the client that have not been passed on yet.
-        heard_at: When the last of them came, or a protocol of this process wrote, by the runtime's clock; 0 is never. A relay
+        last_received_at: When the last of them came, or a protocol of this process wrote, by the runtime's clock; 0 is never. A relay
             does not keep it up.
         has_finished: Whether the client has half-closed; it may still read the answer.
-        asked: Requests that were answered here, and that its server is to be asked again.
+        replays: Requests that were answered here, and are sent again to its server.
         source: The client's address, if a PROXY protocol header says so.
         destination: The address that it connected to, likewise.
         tlvs: Fields of that header.
-        ended_tls: What is known of the client's TLS that was terminated here, as fields for such a header.
-        race: A connection to the server that its silence leads to.
-        is_looked_at: Whether `received` is still in its socket, too.
+        tls_fields: What is known of the client's TLS that was terminated here, as fields for such a header.
+        preconnection: A connection to the server to which its silence leads.
+        is_previewed: Whether `received` is still in its socket, too.
         hop: What `txmux.access.loops.LoopDetector.note` gave for its connection to a server.
     """
 
@@ -55,15 +55,15 @@ class Client(Protocol):
     configuration: Configuration
     runtime: IORuntime
     received: bytes = b""
-    heard_at: float = 0.0
+    last_received_at: float = 0.0
     has_finished: bool = False
-    asked: tuple[Exchange, ...] = ()
+    replays: tuple[Exchange, ...] = ()
     source: Address | None = None
     destination: Address | None = None
     tlvs: tuple[Tlv, ...] = ()
-    ended_tls: tuple[Tlv, ...] = ()
-    race: Preconnection | None = None
-    is_looked_at: bool = False
+    tls_fields: tuple[Tlv, ...] = ()
+    preconnection: Preconnection | None = None
+    is_previewed: bool = False
     hop: int = 0
 
     @property
@@ -75,10 +75,10 @@ class Client(Protocol):
         """The address that it connected to."""
 
     def peer(self) -> IAddress:
-        """Return the client's real address as Twisted has it."""
+        """Return the client's real address, as an address of Twisted's."""
 
     def host(self) -> IAddress:
-        """Return the address that it connected to as Twisted has it."""
+        """Return the address that it connected to, likewise."""
 
     def elapsed_ms(self) -> float:
         """Return the milliseconds since the client was accepted."""
@@ -98,12 +98,12 @@ class Stage:
 
     Attributes:
         state: Its name.
-        only_looks: Whether the client's bytes may stay in its socket meanwhile.
+        only_previews: Whether the client's bytes may stay in its socket meanwhile.
         may_connect: Whether the connection may need a further socket from here on, for which room is reserved.
     """
 
     state: ClassVar[ConnectionState] = "over"
-    only_looks: ClassVar[bool] = False
+    only_previews: ClassVar[bool] = False
     may_connect: ClassVar[bool] = True
 
     _client: Client
@@ -134,7 +134,7 @@ class Stage:
         client = self._client
         client.record.bytes_in += len(data)
         client.received += data
-        client.heard_at = client.runtime.clock.seconds()
+        client.last_received_at = client.runtime.clock.seconds()
         return self.on_data()
 
     def on_data(self) -> Outcome | None:
@@ -153,7 +153,7 @@ class Stage:
     def moved(self) -> Moved:
         """Return how much has gone each way until now."""
         record = self._client.record
-        return Moved(record.bytes_in, record.bytes_out, self._client.heard_at)
+        return Moved(record.bytes_in, record.bytes_out, self._client.last_received_at)
 
     def abort(self, reason: AbortReason) -> None:
         """End the connection at once, in whatever state it is."""

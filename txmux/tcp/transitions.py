@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from txmux.rules.model import Handover, InProcess, Refusal
     from txmux.tcp.configuration import CompiledRoute, RuleLayer
     from txmux.tcp.moving import MovedConnection
-    from txmux.tcp.preconnection import Held, Preconnection
+    from txmux.tcp.preconnection import HeldBytes, Preconnection
     from txmux.telemetry.reasons import EndReason
     from txmux.telemetry.record import ConnectionState
 
@@ -40,7 +40,7 @@ class Identified(NamedTuple):
     header_length: int = 0
 
 
-class Decided(NamedTuple):
+class Detected(NamedTuple):
     """Detection came to an end; ``route`` is ``None`` if no route of the layer matched."""
 
     layer: RuleLayer
@@ -54,7 +54,7 @@ class Routed(NamedTuple):
     reason: EndReason
 
 
-class Secured(NamedTuple):
+class TLSEstablished(NamedTuple):
     """The client's TLS is established; what is inside it is detected by the routes of ``layer``."""
 
     layer: RuleLayer
@@ -73,7 +73,7 @@ class Connected(NamedTuple):
     upstream: Upstream
     member: Member
     server: ProxyClient
-    held: Held | None = None
+    held: HeldBytes | None = None
 
 
 class MovedHere(NamedTuple):
@@ -123,7 +123,7 @@ class Admitted(NamedTuple):
     left: float | None
 
 
-class EndsTLS(NamedTuple):
+class TerminatesTLS(NamedTuple):
     """The client's route terminates TLS."""
 
     termination: Termination
@@ -148,22 +148,22 @@ class ToProcess(NamedTuple):
     destination: Handover
 
 
-class Unanswered(NamedTuple):
+class ToClosing(NamedTuple):
     """The connection is closed without an answer."""
 
     how: Refusal
     reason: EndReason
 
 
-class Answered(NamedTuple):
+class ToRejecting(NamedTuple):
     """The connection is closed after an answer in the client's protocol."""
 
     reason: EndReason
 
 
 Outcome: TypeAlias = (
-    "HeaderExpected | Identified | Decided | Routed | Secured | ToBackend | Connected | MovedHere | TurnedAway | Ended"
-    " | Admitted | EndsTLS | HelloIncomplete | ToProtocol | ToProcess | Unanswered | Answered"
+    "HeaderExpected | Identified | Detected | Routed | TLSEstablished | ToBackend | Connected | MovedHere | TurnedAway | Ended"
+    " | Admitted | TerminatesTLS | HelloIncomplete | ToProtocol | ToProcess | ToClosing | ToRejecting"
 )
 
 Choice = Literal["admission", "decision", "routing", "refusal"]
@@ -186,17 +186,17 @@ TRANSITIONS: Mapping[Node, Mapping[type[Outcome], Node]] = {
         TurnedAway: "refusal",
     },
     "peeking": {
-        Decided: "decision",
+        Detected: "decision",
         Routed: "routing",
         TurnedAway: "refusal",
         Ended: "over",
     },
     "decision": {
-        EndsTLS: "handshaking",
+        TerminatesTLS: "handshaking",
         Routed: "routing",
     },
     "handshaking": {
-        Secured: "peeking",
+        TLSEstablished: "peeking",
         Ended: "over",
     },
     "routing": {
@@ -222,8 +222,8 @@ TRANSITIONS: Mapping[Node, Mapping[type[Outcome], Node]] = {
         Ended: "over",
     },
     "refusal": {
-        Unanswered: "closing",
-        Answered: "rejecting",
+        ToClosing: "closing",
+        ToRejecting: "rejecting",
     },
     "relaying": {Ended: "over"},
     "serving": {Ended: "over"},

@@ -1,1 +1,1 @@
-"""What a connection is at, one stage a file. None knows which comes next: see `txmux.tcp.connection`."""
+"""The stages of a connection. None knows which comes next: see `txmux.tcp.transitions`."""

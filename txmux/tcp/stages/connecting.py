@@ -1,4 +1,4 @@
-"""Two stages on the way to a server: the rest of a ClientHello is awaited, if the server is to be told of it, and a server is connected."""
+"""Two stages: the rest of a ClientHello is awaited, if the PROXY header depends on it; and a server is connected."""
 
 from __future__ import annotations
 
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from txmux.backends.connect.connector import BackendConnector
     from txmux.backends.pool.member import Member
     from txmux.backends.upstream import Upstream
-    from txmux.net.relay.ends import IRelayTransport
     from txmux.tcp.preconnection import Preconnection
     from txmux.tcp.stage import Client
     from txmux.tcp.transitions import Outcome
@@ -36,9 +35,9 @@ _log = Logger()  # of the module: an event must not keep a connection's objects 
 
 
 def lacks_hello(client: Client, upstream: Upstream) -> bool:
-    """Return whether a backend wants to know what is in a ClientHello that has begun, but has not come in full."""
+    """Return whether a backend is to be sent what is in a ClientHello that has begun, but has not come in full."""
     wanted = upstream.backend.proxy_tlvs
-    if client.has_finished or client.ended_tls:
+    if client.has_finished or client.tls_fields:
         return False
     settings, received = client.configuration.settings, client.received
     if {"authority", "alpn"}.isdisjoint(wanted) or not received.startswith(_HELLO):
@@ -91,7 +90,7 @@ class Connecting(Stage):
 
     Args:
         upstream: Whose servers are tried.
-        race: A connection that was begun before it was known where the client belongs; maybe to elsewhere.
+        race: A connection that was begun before the client was routed; perhaps to another backend.
     """
 
     state: ClassVar[ConnectionState] = "connecting"
@@ -161,47 +160,45 @@ class Connecting(Stage):
         self._stand_by()
 
     def _stand_by(self) -> bool:
-        """Read no more, but hear of it if the client is gone, since it may wait for long; tell whether the transport can do that."""
+        """Stop reading, but notice if the client leaves, since it may wait for long; return whether the transport can do that."""
         stand_by = getattr(self._client.transport, "stand_by", None)
         if stand_by is not None:
             stand_by()
         return stand_by is not None
 
     def _connected(self, server: ProxyClient, member: Member) -> None:
-        client = self._client
+        client, connector = self._client, self._take_connector()
         record = client.record
-        assert self._connector is not None  # noqa: S101 - it has connected
-        record.server = member.target_for(self._connector.local).text
-        record.server_local = _local_end(server.transport)
+        record.server = member.target_for(connector.local).text
+        host = server.transport.getHost()  # as the server sees it
+        record.server_local = text_of(host) if isinstance(host, _WITH_PORT) else None
         record.connect_ms = client.elapsed_ms() - (record.detect_ms or 0.0)
         self._upstream.counts.connected(record.connect_ms)
-        self._done()
+        if connector.tried:
+            self._note_tried(connector)
         held = self._race.take_held() if self._race is not None else None
         client.advance(Connected(self._upstream, member, server, held))
 
     def _failed(self, cause: ConnectFailure) -> None:
-        tried = self._done()
+        tried = self._note_tried(self._take_connector())
         if tried and isinstance(self._upstream.fallback, Refusal):
             self._client.record.server = tried[-1]
         self._client.advance(Routed(self._upstream.fallback, cause))
 
-    def _done(self) -> list[str]:
-        """Let go of the connector; note the servers that could not be reached, and give them."""
+    def _take_connector(self) -> BackendConnector:
         connector, self._connector = self._connector, None
-        if connector is None or not connector.tried:
-            return []
-        facts = self._client.record.facts
-        before = [facts["tried"]] if "tried" in facts else []
+        assert connector is not None  # noqa: S101 - it has reported
+        return connector
+
+    def _note_tried(self, connector: BackendConnector) -> list[str]:
+        """Note the servers that could not be reached, and return them."""
         tried = {
             member.target_for(connector.local).text: cause
             for member, cause in connector.tried.items()
         }
-        attempts = [f"{server} {cause}" for server, cause in tried.items()]
-        facts["tried"] = ", ".join(before + attempts)
+        if tried:
+            facts = self._client.record.facts
+            before = [facts["tried"]] if "tried" in facts else []
+            attempts = [f"{server} {cause}" for server, cause in tried.items()]
+            facts["tried"] = ", ".join(before + attempts)
         return [*tried]
-
-
-def _local_end(server: IRelayTransport) -> str | None:
-    """Return the address that a server sees."""
-    host = server.getHost()
-    return text_of(host) if isinstance(host, _WITH_PORT) else None

@@ -34,14 +34,14 @@ _log = Logger()  # of the module: an event must not keep a connection's objects 
 
 @attrs.define(eq=False, slots=False)
 class HandingOff(Stage):
-    """Waits for the other process to take the socket. What the client says meanwhile stays there.
+    """Waits for the other process to take the socket. What the client sends meanwhile stays there.
 
     Args:
-        destination: Where somebody takes it.
+        destination: The UNIX socket at which the other process takes it.
     """
 
     state: ClassVar[ConnectionState] = "handing-over"
-    only_looks: ClassVar[bool] = True
+    only_previews: ClassVar[bool] = True
 
     _destination: Handover
     _handoff: SocketHandoff | None = attrs.field(default=None, init=False)
@@ -52,7 +52,7 @@ class HandingOff(Stage):
     def begin(self) -> Outcome | None:
         client = self._client
         client.record.backend = self._destination.name
-        if not client.is_looked_at:
+        if not client.is_previewed:
             _log.warn(
                 "[{listener}] {client}: this connection is not one of TCP alone, so it is not handed over to {path}; "
                 "lead such clients elsewhere",
@@ -111,15 +111,15 @@ class HandingOff(Stage):
         """Close this process's descriptor, and do nothing else to a socket that another process may have."""
         client = self._client
         self._reason = reason
-        client.is_looked_at = False
+        client.is_previewed = False
         client.received = b""
         client.transport.loseConnection()
 
 
 def message_about(client: Client) -> bytes:
-    """Return what the other process is told of a client, as JSON."""
+    """Return the message about a client to the other process, as JSON."""
     record = client.record
-    told = {
+    message = {
         "version": _VERSION,
         "id": record.id,
         "time": record.time,
@@ -129,7 +129,7 @@ def message_about(client: Client) -> bytes:
         "local": _pair(client.local),
         "facts": record.facts,
     }
-    return json.dumps(told, separators=(",", ":")).encode()
+    return json.dumps(message, separators=(",", ":")).encode()
 
 
 def _pair(address: Address | None) -> list[str | int] | None:

@@ -1,4 +1,4 @@
-"""A stage: a client shakes hands for TLS that is ended here."""
+"""A stage: the handshake of TLS that is terminated here."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing_extensions import override
 from zope.interface import implementer
 
 from txmux.tcp.stage import Stage
-from txmux.tcp.transitions import Ended, Secured
+from txmux.tcp.transitions import Ended, TLSEstablished
 from txmux.wire.facts import printable
 from txmux.wire.proxyprotocol.encode import encode_ssl
 from txmux.wire.proxyprotocol.header import SslClient, SslInfo, Tlv, TlvType
@@ -30,11 +30,11 @@ if TYPE_CHECKING:
 @implementer(IHandshakeListener)
 @attrs.define(eq=False, slots=False)
 class Handshaking(Stage):
-    """Waits for the client's TLS. Is the protocol on top of it until the handshake is complete.
+    """Waits for the client's TLS. It is the protocol on top of TLS until the handshake is complete.
 
     Args:
-        termination: What its TLS is ended with.
-        inside: Whose routes are asked when there is plaintext.
+        termination: Terminates its TLS.
+        inside: Whose routes are asked once there is plaintext.
     """
 
     state: ClassVar[ConnectionState] = "handshaking"
@@ -63,20 +63,20 @@ class Handshaking(Stage):
             tls.readConnectionLost()
 
     def handshakeCompleted(self) -> None:
-        """Step out of the way: TLS is now the client's transport."""
+        """Make TLS the client's transport."""
         client, tls = self._client, self._tls
         agreed = self._termination.agreed(tls)
         inner: Any = tls
         client.transport, inner.wrappedProtocol = inner, client
-        client.ended_tls = _as_fields(agreed)
+        client.tls_fields = _as_fields(agreed)
         record = client.record
         record.facts = {**record.facts, **{k: printable(v) for k, v in agreed.facts().items()}}
         # From here on what is inside of TLS is counted.
         record.bytes_in = 0
-        client.advance(Secured(self._inside))
+        client.advance(TLSEstablished(self._inside))
 
     def connectionLost(self, reason: Failure) -> None:
-        """Learn from TLS that the connection is gone before the handshake was complete."""
+        """The connection is closed before the handshake is complete."""
         self.connection_lost(reason)
 
     @override

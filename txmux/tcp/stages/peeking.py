@@ -1,4 +1,4 @@
-"""A stage: the client's first bytes are collected until they decide where it belongs."""
+"""A stage: the client's first bytes are collected until they decide its route."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from txmux.rules.model import Refusal
 from txmux.tcp.configuration import Silent
 from txmux.tcp.dialling import race_for
 from txmux.tcp.stage import Stage
-from txmux.tcp.transitions import Decided, Routed, TurnedAway
+from txmux.tcp.transitions import Detected, Routed, TurnedAway
 
 if TYPE_CHECKING:
     from txmux.detection.detector import Decision
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from txmux.telemetry.record import ConnectionState
 
 _CLOSE = Silent(Refusal.CLOSE)
-"""Where silence leads if the rules do not say."""
+"""The destination of silent clients if the rules do not say."""
 
 
 @attrs.define(eq=False, slots=False)
@@ -37,7 +37,7 @@ class Peeking(Stage):
     """
 
     state: ClassVar[ConnectionState] = "peeking"
-    only_looks: ClassVar[bool] = True
+    only_previews: ClassVar[bool] = True
 
     layer: RuleLayer
     _left: float | None = None
@@ -52,7 +52,7 @@ class Peeking(Stage):
         host = address.host if address else None
         self._detection = detection = layer.detector.begin(host, client.record.time)
         self._silent = silent = layer.silent_for(host) or _CLOSE
-        can_decide = detection.can_decide()
+        can_decide = layer.detector.decides_always or detection.can_decide()
         if silent is _CLOSE and not can_decide:
             self._silent = silent = Silent(layer.default)
         if layer.server_first or (
@@ -65,7 +65,7 @@ class Peeking(Stage):
             and isinstance(silent.destination, Upstream)
             and client.runtime.hops.hops_of(client.transport) < MOST_HOPS
         ):
-            client.race = race_for(client, silent.destination)
+            client.preconnection = race_for(client, silent.destination)
         if silent.after is not None and not client.received:
             self._since = 0.0 if layer is client.configuration.top else client.elapsed_ms()
             self._has_own_time = True
@@ -97,9 +97,9 @@ class Peeking(Stage):
     @override
     def leave(self) -> None:
         super().leave()
-        race = self._client.race
+        race = self._client.preconnection
         if race is not None:
-            self._client.race = None
+            self._client.preconnection = None
             race.drop()
 
     @override
@@ -140,11 +140,11 @@ class Peeking(Stage):
         record, answered = client.record, decision.answered
         record.facts = {**record.facts, **decision.facts} if record.facts else decision.facts
         if answered:
-            client.asked = tuple(exchange for exchange in answered if exchange.repeat)
+            client.replays = tuple(exchange for exchange in answered if exchange.repeat)
             client.received = client.received[sum(len(exchange.request) for exchange in answered) :]
-        return Decided(self.layer, decision.route)
+        return Detected(self.layer, decision.route)
 
 
 def _is_decided(layer: RuleLayer, silent: Silent) -> bool:
-    """Return whether a client that no route looks at is led to the same server whether it speaks or not."""
+    """Return whether a client that no route looks at goes to the same server whether it is silent or not."""
     return not isinstance(layer.default, Refusal) and silent.destination == layer.default

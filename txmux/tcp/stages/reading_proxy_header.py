@@ -1,4 +1,4 @@
-"""A stage: a proxy has connected on behalf of a client, and a PROXY protocol header has to say whose the connection is."""
+"""A stage: a proxy has connected on behalf of a client, and has to send a PROXY protocol header first."""
 
 from __future__ import annotations
 
@@ -47,10 +47,10 @@ def is_sender(peer: IAddress, senders: NetworkSet) -> bool:
 
 
 class ReadingProxyHeader(Stage):
-    """Waits for the header. Nothing else is done for the connection, because it is not known yet whose it is."""
+    """Waits for the header. Nothing else is done for the connection, because its client is not known yet."""
 
     state: ClassVar[ConnectionState] = "introduction"
-    only_looks: ClassVar[bool] = True
+    only_previews: ClassVar[bool] = True
 
     _length = 0  # of the header, at least
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from txmux.net.relay.interface import RelayResult
     from txmux.net.relay.relay import Relay
     from txmux.tcp.moving import GiveBack, MovedConnection, Sockets
-    from txmux.tcp.preconnection import Held
+    from txmux.tcp.preconnection import HeldBytes
     from txmux.telemetry.reasons import AbortReason
     from txmux.telemetry.record import ConnectionState
 
@@ -45,7 +45,7 @@ class Relaying(Stage):
     _upstream: Upstream | None
     _member: Member | None
     _server: ProxyClient
-    _held: Held | None = None
+    _held: HeldBytes | None = None
     _moved: MovedConnection | None = None
     _release_elsewhere: GiveBack | None = None
     _has_moved: bool = attrs.field(default=False, init=False)
@@ -73,7 +73,6 @@ class Relaying(Stage):
 
     @override
     def leave(self) -> None:
-        super().leave()
         if self._has_moved:
             return
         if self._release_elsewhere is not None:

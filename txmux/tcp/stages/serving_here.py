@@ -35,7 +35,7 @@ class ServingHere(Stage):
         destination: Whose protocol it is.
 
     Attributes:
-        protocol: Who is told what happens; may be replaced by way of the transport, as on a transport of Twisted's.
+        protocol: Gets the events; it may be replaced by way of the transport, as on a transport of Twisted's.
     """
 
     state: ClassVar[ConnectionState] = "serving"
@@ -74,12 +74,10 @@ class ServingHere(Stage):
         self._end(reason)
 
     def pause(self) -> None:
-        """Deliver nothing for the time being."""
         self._paused = True
         self._client.transport.pauseProducing()
 
     def resume(self) -> None:
-        """Deliver what has come meanwhile, and go on."""
         self._paused = False
         if not self._owes_finish():
             self._client.transport.resumeProducing()
@@ -92,11 +90,10 @@ class ServingHere(Stage):
             self._end("denied")
             return
         self.protocol = protocol
-        protocol.makeConnection(_Transport(self, client))
+        protocol.makeConnection(_CountingTransport(self, client))
 
     @override
     def on_data(self) -> None:
-        # The protocol is told what it has not been told, as long as it wants to hear.
         client = self._client
         if self._closing():
             client.received = b""  # TLS reads on until the other side's close-notify
@@ -111,7 +108,7 @@ class ServingHere(Stage):
             if IHalfCloseableProtocol.providedBy(self.protocol):
                 self._run(self.protocol.readConnectionLost)
             else:
-                # Whoever still produces for a transport keeps it from closing.
+                # A producer that is still registered would keep the transport from closing.
                 client.transport.unregisterProducer()
                 client.transport.loseConnection()
 
@@ -129,7 +126,7 @@ class ServingHere(Stage):
         """Call into the protocol; its errors end its own connection and no other."""
         try:
             what(*args)
-        except Exception:  # noqa: BLE001 - whatever it is, it is that protocol's
+        except Exception:  # noqa: BLE001 - any error of that protocol
             _log.failure(
                 "{backend} raised; its connection is ended", backend=self._destination.name
             )
@@ -147,8 +144,8 @@ def _reason_for(reason: Failure) -> EndReason:
     return "server-reset" if reason.check(error.ConnectionAborted) else "client-reset"
 
 
-class _Transport:
-    """The client's transport as the protocol sees it: counts what is written, and holds back what is not wanted."""
+class _CountingTransport:
+    """The client's transport as the protocol sees it: counts what is written, and holds back data while the protocol pauses."""
 
     def __init__(self, stage: ServingHere, client: Client) -> None:
         self._stage = stage
@@ -163,7 +160,7 @@ class _Transport:
 
     @property
     def protocol(self) -> Any:
-        """The protocol that is told what happens; a protocol may put another in its place."""
+        """The protocol; as on any transport of Twisted's, it may put another one in its place."""
         return self._stage.protocol
 
     @protocol.setter
@@ -174,7 +171,7 @@ class _Transport:
         """Write and count."""
         client = self._client
         client.record.bytes_out += len(data)
-        client.heard_at = client.runtime.clock.seconds()
+        client.last_received_at = client.runtime.clock.seconds()
         self._transport.write(data)
 
     def writeSequence(self, data: Iterable[bytes]) -> None:
@@ -187,7 +184,7 @@ class _Transport:
         self._stage.resume()
 
     def startTLS(self, *args: Any, **kwargs: Any) -> Any:
-        """Begin TLS, of which the interfaces then tell."""
+        """Begin TLS; the interfaces that are provided change by that."""
         started = self._transport.startTLS(*args, **kwargs)  # type: ignore[attr-defined]
         directlyProvides(self, providedBy(self._transport))
         return started
