@@ -102,7 +102,9 @@ class Poller:
             # First what may take memory: events of a registered descriptor without a handler would be lost.
             self._handlers[descriptor] = handler
             self._events[descriptor] = events
-            self._register(descriptor, events)
+            if self._epoll is None:
+                self._open_epoll()
+            self._epoll.register(descriptor, events)
         except (OSError, MemoryError):
             self._handlers.pop(descriptor, None)
             self._events.pop(descriptor, None)
@@ -110,16 +112,14 @@ class Poller:
                 self._stop_if_unused()
             raise
 
-    def _register(self, descriptor: int, events: int) -> None:
-        if self._epoll is None:
-            self._epoll = select.epoll()
-            try:
-                self.reactor.addReader(self)
-            except (OSError, MemoryError):
-                self._epoll.close()
-                self._epoll = None
-                raise
-        self._epoll.register(descriptor, events)
+    def _open_epoll(self) -> None:
+        self._epoll = select.epoll()
+        try:
+            self.reactor.addReader(self)
+        except (OSError, MemoryError):
+            self._epoll.close()
+            self._epoll = None
+            raise
 
     def change(self, descriptor: int, events: int) -> None:
         """Watch a descriptor for other events."""
@@ -132,14 +132,16 @@ class Poller:
             del self._handlers[descriptor]
             self._left.pop(descriptor, None)
             self._epoll.unregister(descriptor)
-            self._stop_if_unused()
+            if not self._handlers:
+                self._stop_if_unused()
 
     def closing(self, descriptor: int) -> None:
         """Stop watching a descriptor that is closed next: closing takes it out of the epoll object."""
         if self._events.pop(descriptor, None) is not None:
             del self._handlers[descriptor]
             self._left.pop(descriptor, None)
-            self._stop_if_unused()
+            if not self._handlers:
+                self._stop_if_unused()
 
     def _stop_if_unused(self) -> None:
         if not self._handlers and not self._polling:
@@ -198,7 +200,8 @@ class Poller:
             self._finish()
         finally:
             self._polling = False
-        self._stop_if_unused()
+        if not self._handlers:
+            self._stop_if_unused()
 
     def _serve(self, until: float) -> bool:
         """Serve a batch, and return whether there is time for another one."""

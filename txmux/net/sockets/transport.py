@@ -72,7 +72,8 @@ def host_of(name: tuple[Any, ...]) -> str:
 
 def release_socket(transport: tcp.Connection) -> bytes:
     """Release the socket of a transport to a new owner, which watches it next, and return what it has not sent."""
-    unsent = _take_unsent(transport)
+    is_empty = not transport.dataBuffer and not transport._tempDataBuffer
+    unsent = b"" if is_empty else _take_unsent(transport)
     if isinstance(transport, SocketTransport):
         transport._events = 0  # the watch stays as it is until then
     else:
@@ -83,8 +84,6 @@ def release_socket(transport: tcp.Connection) -> bytes:
 
 def _take_unsent(transport: tcp.Connection) -> bytes:
     """Take from a transport what it was given to write and has not sent."""
-    if not transport.dataBuffer and not transport._tempDataBuffer:
-        return b""
     unsent = (transport.dataBuffer[transport.offset :], *transport._tempDataBuffer)
     transport.dataBuffer, transport.offset = b"", 0
     transport._tempDataBuffer, transport._tempDataLen = [], 0
