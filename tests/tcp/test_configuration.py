@@ -10,7 +10,7 @@ from twisted.internet.protocol import Factory
 from twisted.internet.task import Clock
 
 from tests.support.mux import MuxTestCase, backend_at
-from tests.tcp.terminate_case import TerminationCase
+from tests.tcp.stages.handshaking_case import TerminationCase
 from txmux.net.tls.terminations import Terminations
 from txmux.rules.embedding import outcome, route
 from txmux.rules.model import Rules, Settings

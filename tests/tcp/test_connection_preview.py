@@ -1,4 +1,4 @@
-"""Listeners that only look at what clients say, since a socket may be handed over."""
+"""Listeners that leave clients' bytes in their sockets, since one may be handed over."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from tests.support.mux import MuxTestCase, backend_at
 from tests.support.peers import reactor
 from tests.support.queues import until_taken
 from tests.support.taker import Taker
-from tests.tcp import (
-    test_first_bytes,
-    test_introduction,
+from tests.tcp import test_preconnection
+from tests.tcp.stages import (
+    test_handshaking_refused,
     test_peeking,
-    test_preconnection,
-    test_reject,
-    test_terminate_handshake,
+    test_peeking_first_bytes,
+    test_reading_proxy_header,
+    test_turning_away,
 )
-from tests.tcp.introduction_case import LINE, SENDERS
+from tests.tcp.stages.reading_proxy_header_case import LINE, SENDERS
 from tests.wire.proxyprotocol.vectors import V1, V2
 from txmux.rules.embedding import outcome, route
 from txmux.rules.model import Backend
@@ -34,7 +34,7 @@ HTTP = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 _RESET = struct.pack("ii", 1, 0)
 
 
-class LookingCase(MuxTestCase):
+class PreviewedCase(MuxTestCase):
     """Each listener also has a route that hands over, for clients that never come: what tests find is as without it."""
 
     def mux(self, routes: Iterable[Route] = (), **settings: Any) -> int:
@@ -44,35 +44,35 @@ class LookingCase(MuxTestCase):
         return super().mux(routes, **settings)
 
 
-class FirstBytesTest(LookingCase, test_first_bytes.FirstBytesTest):
-    """What is said before anybody accepts."""
+class FirstBytesTest(PreviewedCase, test_peeking_first_bytes.FirstBytesTest):
+    """Bytes that come before the client is accepted."""
 
 
-class DecidingTest(LookingCase, test_peeking.DecidingTest):
+class DecidingTest(PreviewedCase, test_peeking.DecidingTest):
     """Clients that a route takes."""
 
 
-class UndecidedTest(LookingCase, test_peeking.UndecidedTest):
+class UndecidedTest(PreviewedCase, test_peeking.UndecidedTest):
     """Clients that no route takes."""
 
 
-class LeavingTest(LookingCase, test_peeking.LeavingTest):
+class LeavingTest(PreviewedCase, test_peeking.LeavingTest):
     """Clients that leave early."""
 
 
-class RaceTest(LookingCase, test_preconnection.RaceTest):
-    """Servers that are connected while nobody knows."""
+class RaceTest(PreviewedCase, test_preconnection.RaceTest):
+    """Servers that are connected before the client is known."""
 
 
-class AcceptedTest(LookingCase, test_introduction.AcceptedTest):
+class AcceptedTest(PreviewedCase, test_reading_proxy_header.AcceptedTest):
     """Clients that begin with a header."""
 
 
-class RejectTest(LookingCase, test_reject.WhereTest):
+class RejectTest(PreviewedCase, test_turning_away.WhereTest):
     """Clients that are answered, and turned away."""
 
 
-class HandshakeTests(LookingCase, test_terminate_handshake.HandshakeTests):
+class HandshakeTests(PreviewedCase, test_handshaking_refused.HandshakeTests):
     """Clients whose TLS ends here."""
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tests.support.mux import CLOSE, backend_at
 from tests.support.secure import SecurePeer, client_context, connect_tls
-from tests.tcp.terminate_case import SSH, TerminationCase
+from tests.tcp.stages.handshaking_case import SSH, TerminationCase
 from txmux.rules.embedding import route
 
 

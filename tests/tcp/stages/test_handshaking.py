@@ -10,7 +10,7 @@ import attrs
 from tests.support.mux import backend_at
 from tests.support.peers import PeerFactory, make_stalled_port
 from tests.support.secure import SecurePeer, client_context, connect_tls
-from tests.tcp.terminate_case import SSH, TerminationCase
+from tests.tcp.stages.handshaking_case import SSH, TerminationCase
 from txmux.net.tls.transport import TLSTransport
 from txmux.rules.embedding import outcome, route
 

@@ -9,7 +9,7 @@ from twisted.internet.address import HostnameAddress, IPv4Address, IPv6Address, 
 from twisted.internet.protocol import Protocol, ServerFactory
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.tcp.introduction_case import LINE, SENDERS, IntroducedTestCase
+from tests.tcp.stages.reading_proxy_header_case import LINE, SENDERS, IntroducedTestCase
 from tests.wire.proxyprotocol.vectors import (
     DESTINATION,
     IPV4,

@@ -9,7 +9,7 @@ from tests.backends.connect.tls_case import authority
 from tests.support.certificates import Identity, make_authority
 from tests.support.mux import CLOSE
 from tests.support.secure import SecurePeer, client_context, connect_tls
-from tests.tcp.terminate_case import SSH, TerminationCase
+from tests.tcp.stages.handshaking_case import SSH, TerminationCase
 from txmux.rules.embedding import route
 from txmux.rules.reading.certificates import allowed_client
 
