@@ -112,15 +112,12 @@ class IORuntime:
             self.hops.ports.add(opened.getsockname()[1])
         if self._poller is None:
             if opened.family == socket.AF_UNIX:
-                unix = SharedUNIXPort(opened, factory, self.reactor)
-                unix.startListening()
-                self.gate(unix)
-                return unix
-            adopted: IListeningPort = self.reactor.adoptStreamPort(
-                opened.fileno(), opened.family, factory
-            )
-            self.gate(adopted)
-            return adopted
+                portable: IListeningPort = SharedUNIXPort(opened, factory, self.reactor)
+                portable.startListening()
+            else:
+                portable = self.reactor.adoptStreamPort(opened.fileno(), opened.family, factory)
+            self.gate(portable)
+            return portable
         port = SocketPort(
             self._poller,
             opened.dup(),
@@ -162,20 +159,12 @@ class IORuntime:
             await self.shared.stop()
 
     def check_adopting(self) -> None:
-        """Check that this process can take over connections of another.
-
-        Raises:
-            MuxError: It serves no plain sockets beside the reactor.
-        """
+        """Raise `MuxError` if this process cannot take over connections of another."""
         if self._poller is None:
             raise MuxError("connections can be taken over by the kernel relay alone")
 
     def check_handing_off(self) -> None:
-        """Check that this process can hand over sockets of clients.
-
-        Raises:
-            MuxError: It serves no plain sockets beside the reactor.
-        """
+        """Raise `MuxError` if this process cannot hand over sockets of clients."""
         if self._poller is None:
             raise MuxError(
                 "sockets can be handed over on Linux alone, and not with 'relay = portable'"

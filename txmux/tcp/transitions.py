@@ -171,34 +171,12 @@ CHOICES: tuple[Choice, ...] = get_args(Choice)
 Node: TypeAlias = "Literal['accepted'] | Choice | ConnectionState"
 
 TRANSITIONS: Mapping[Node, Mapping[type[Outcome], Node]] = {
-    "accepted": {
-        HeaderExpected: "introduction",
-        Identified: "admission",
-        MovedHere: "relaying",
-    },
-    "introduction": {
-        Identified: "admission",
-        TurnedAway: "refusal",
-        Ended: "over",
-    },
-    "admission": {
-        Admitted: "peeking",
-        TurnedAway: "refusal",
-    },
-    "peeking": {
-        Detected: "decision",
-        Routed: "routing",
-        TurnedAway: "refusal",
-        Ended: "over",
-    },
-    "decision": {
-        TerminatesTLS: "handshaking",
-        Routed: "routing",
-    },
-    "handshaking": {
-        TLSEstablished: "peeking",
-        Ended: "over",
-    },
+    "accepted": {HeaderExpected: "introduction", Identified: "admission", MovedHere: "relaying"},
+    "introduction": {Identified: "admission", TurnedAway: "refusal", Ended: "over"},
+    "admission": {Admitted: "peeking", TurnedAway: "refusal"},
+    "peeking": {Detected: "decision", Routed: "routing", TurnedAway: "refusal", Ended: "over"},
+    "decision": {TerminatesTLS: "handshaking", Routed: "routing"},
+    "handshaking": {TLSEstablished: "peeking", Ended: "over"},
     "routing": {
         ToBackend: "connecting",
         HelloIncomplete: "awaiting-hello",
@@ -206,25 +184,10 @@ TRANSITIONS: Mapping[Node, Mapping[type[Outcome], Node]] = {
         ToProcess: "handing-over",
         TurnedAway: "refusal",
     },
-    "awaiting-hello": {
-        ToBackend: "connecting",
-        TurnedAway: "refusal",
-        Ended: "over",
-    },
-    "connecting": {
-        Connected: "relaying",
-        Routed: "routing",
-        TurnedAway: "refusal",
-        Ended: "over",
-    },
-    "handing-over": {
-        TurnedAway: "refusal",
-        Ended: "over",
-    },
-    "refusal": {
-        ToClosing: "closing",
-        ToRejecting: "rejecting",
-    },
+    "awaiting-hello": {ToBackend: "connecting", TurnedAway: "refusal", Ended: "over"},
+    "connecting": {Connected: "relaying", Routed: "routing", TurnedAway: "refusal", Ended: "over"},
+    "handing-over": {TurnedAway: "refusal", Ended: "over"},
+    "refusal": {ToClosing: "closing", ToRejecting: "rejecting"},
     "relaying": {Ended: "over"},
     "serving": {Ended: "over"},
     "closing": {Ended: "over"},
