@@ -176,7 +176,7 @@ def _gauges_of(serving: Serving) -> dict[str, Any]:
 
 
 def _certificates(configuration: Configuration) -> Iterator[tuple[str, str, float]]:
-    for level in configuration.levels:
+    for level in configuration.layers:
         for route in level.detector.routes:
             if route.termination is not None:
                 for file, until in route.termination.store.valid_until():

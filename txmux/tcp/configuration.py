@@ -148,10 +148,10 @@ class Configuration:
         if runtime.shared is not None and admission.per_source is not None:
             admission.per_source.shared = runtime.shared.leases_of(settings.name)
 
-        def branch(route: Route) -> CompiledRoute:
-            words: dict[str, Any] = attrs.asdict(route, recurse=False)
+        def compiled(route: Route) -> CompiledRoute:
+            fields: dict[str, Any] = attrs.asdict(route, recurse=False)
             return CompiledRoute(
-                **words,
+                **fields,
                 destination=None
                 if route.outcome is None
                 else upstreams.destination_of(route.outcome),
@@ -159,9 +159,9 @@ class Configuration:
                 counts=column.route(settings.name, route.name),
             )
 
-        def detector(place: Listener | Route) -> Detector[CompiledRoute]:
-            under = (route for route in known if route.stands_under(place))
-            own = [branch(found) for one in under if (found := one.over(settings.transport))]
+        def detector(outer: Listener | Route) -> Detector[CompiledRoute]:
+            under = (route for route in known if route.stands_under(outer))
+            own = [compiled(found) for one in under if (found := one.over(settings.transport))]
             return Detector(own, settings.peek_limit, _would_have_taken)
 
         silent = tuple(
@@ -172,8 +172,8 @@ class Configuration:
         top = RuleLayer(detector(settings), silent, default, settings.first == "server", race)
         inside: dict[str, RuleLayer] = {}
         waiting = [top]
-        for level in waiting:
-            for route in level.detector.routes:
+        for layer in waiting:
+            for route in layer.detector.routes:
                 if route.termination is not None and route.name not in inside:
                     to = route.destination
                     inside[route.name] = RuleLayer(
@@ -183,9 +183,9 @@ class Configuration:
         options = socket_options(settings)
         dial = partial(runtime.dial, options=options)
         counts = column.listener(settings.name)
-        led_to = [top.default, *(line.destination for line in top.silent)]
-        led_to += [route.destination for route in top.detector.routes if route.destination]
-        hands_over = is_led_to(led_to)
+        destinations = [top.default, *(line.destination for line in top.silent)]
+        destinations += [route.destination for route in top.detector.routes if route.destination]
+        hands_over = is_led_to(destinations)
         if hands_over:
             runtime.check_handing_off()
             for problem in misplaced([settings], known):  # of rules that no file has
@@ -193,24 +193,24 @@ class Configuration:
         return cls(settings, admission, options, dial, top, inside, counts, version, hands_over)
 
     @property
-    def levels(self) -> list[RuleLayer]:
+    def layers(self) -> list[RuleLayer]:
         return [self.top, *self.inside.values()]
 
     @property
     def in_process(self) -> list[InProcess]:
         """The protocols of this process that routes name; each as often as it is named."""
-        to: list[object] = [
-            route.outcome for level in self.levels for route in level.detector.routes
+        outcomes: list[object] = [
+            route.outcome for layer in self.layers for route in layer.detector.routes
         ]
-        to += [line.outcome for line in self.settings.silent]
-        to.append(self.settings.default)
-        return [outcome for outcome in to if isinstance(outcome, InProcess)]
+        outcomes += [line.outcome for line in self.settings.silent]
+        outcomes.append(self.settings.default)
+        return [outcome for outcome in outcomes if isinstance(outcome, InProcess)]
 
     @property
     def dry_runs(self) -> list[tuple[str, int]]:
         """The dry-run routes, and how many connections each would have taken."""
-        return [found for level in self.levels for found in level.detector.would_have_taken.items()]
+        return [found for layer in self.layers for found in layer.detector.would_have_taken.items()]
 
 
-def _would_have_taken(branch: CompiledRoute) -> None:
-    branch.counts.would_have_matched()
+def _would_have_taken(route: CompiledRoute) -> None:
+    route.counts.would_have_matched()

@@ -70,7 +70,7 @@ def connector_for(
     return connector
 
 
-def race_for(client: Client, upstream: Upstream) -> Preconnection:
+def preconnect(client: Client, upstream: Upstream) -> Preconnection:
     """Begin to connect a client that may turn out not to want it."""
     race = Preconnection(upstream, client.configuration.settings.peek_limit)
     race.connector = connector_for(client, upstream, race.connected, race.failed)

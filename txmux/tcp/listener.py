@@ -207,12 +207,12 @@ class MuxFactory(ServerFactory):
         self.runtime.descriptors.connection_ended()
         if connection.admitted:
             connection.configuration.admission.leave(connection.permit)
-        is_told = is_wanted(connection.record, connection.logged)
-        if self.runtime.events.has_listener and is_told:
+        is_logged = is_wanted(connection.record, connection.logged)
+        if self.runtime.events.has_listener and is_logged:
             self.runtime.events.ended(connection.record)
-        if is_told and not connection.record.is_clean:
+        if is_logged and not connection.record.is_clean:
             self.runtime.recent.add(connection.record, connection.unrecognised)
-        if self._access_log is not None and is_told:
+        if self._access_log is not None and is_logged:
             try:
                 self._access_log.write(connection.record)
             except Exception:  # noqa: BLE001 - a log of the embedding program must not keep the service from ending

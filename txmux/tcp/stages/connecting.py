@@ -90,13 +90,13 @@ class Connecting(Stage):
 
     Args:
         upstream: Whose servers are tried.
-        race: A connection that was begun before the client was routed; perhaps to another backend.
+        preconnection: A connection that was begun before the client was routed; perhaps to another backend.
     """
 
     state: ClassVar[ConnectionState] = "connecting"
 
     _upstream: Upstream
-    _race: Preconnection | None = None
+    _preconnection: Preconnection | None = None
     _connector: BackendConnector | None = attrs.field(default=None, init=False)
     _paused = False
 
@@ -112,7 +112,7 @@ class Connecting(Stage):
             self.on_data()
         if client.has_finished:
             self.on_finished()
-        race = self._race
+        race = self._preconnection
         if race is not None and race.suits(connector):
             self._connector = race.connector
             race.hand_over(self._connected, self._failed)
@@ -124,8 +124,8 @@ class Connecting(Stage):
         return None
 
     def _break_loop(self, hops: int) -> Outcome:
-        if self._race is not None:
-            self._race.drop()
+        if self._preconnection is not None:
+            self._preconnection.drop()
         record = self._client.record
         record.facts["hops"] = str(hops)
         _log.warn(
@@ -167,8 +167,9 @@ class Connecting(Stage):
         return stand_by is not None
 
     def _connected(self, server: ProxyClient, member: Member) -> None:
-        client, connector = self._client, self._take_connector()
-        record = client.record
+        client, record = self._client, self._client.record
+        connector, self._connector = self._connector, None
+        assert connector is not None  # noqa: S101 - it has reported
         record.server = member.target_for(connector.local).text
         host = server.transport.getHost()  # as the server sees it
         record.server_local = text_of(host) if isinstance(host, _WITH_PORT) else None
@@ -176,19 +177,15 @@ class Connecting(Stage):
         self._upstream.counts.connected(record.connect_ms)
         if connector.tried:
             self._note_tried(connector)
-        held = self._race.take_held() if self._race is not None else None
+        held = self._preconnection.take_held() if self._preconnection is not None else None
         client.advance(Connected(self._upstream, member, server, held))
 
     def _failed(self, cause: ConnectFailure) -> None:
-        tried = self._note_tried(self._take_connector())
+        connector, self._connector = self._connector, None
+        tried = [] if connector is None else self._note_tried(connector)
         if tried and isinstance(self._upstream.fallback, Refusal):
             self._client.record.server = tried[-1]
         self._client.advance(Routed(self._upstream.fallback, cause))
-
-    def _take_connector(self) -> BackendConnector:
-        connector, self._connector = self._connector, None
-        assert connector is not None  # noqa: S101 - it has reported
-        return connector
 
     def _note_tried(self, connector: BackendConnector) -> list[str]:
         """Note the servers that could not be reached, and return them."""

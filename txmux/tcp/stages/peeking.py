@@ -12,7 +12,7 @@ from txmux.backends.upstream import Upstream
 from txmux.net.sockets.transport import SocketTransport
 from txmux.rules.model import Refusal
 from txmux.tcp.configuration import Silent
-from txmux.tcp.dialling import race_for
+from txmux.tcp.dialling import preconnect
 from txmux.tcp.stage import Stage
 from txmux.tcp.transitions import Detected, Routed, TurnedAway
 
@@ -65,7 +65,7 @@ class Peeking(Stage):
             and isinstance(silent.destination, Upstream)
             and client.runtime.hops.hops_of(client.transport) < MOST_HOPS
         ):
-            client.preconnection = race_for(client, silent.destination)
+            client.preconnection = preconnect(client, silent.destination)
         if silent.after is not None and not client.received:
             self._since = 0.0 if layer is client.configuration.top else client.elapsed_ms()
             self._has_own_time = True

@@ -43,7 +43,7 @@ class ServingHere(Stage):
 
     _destination: InProcess
     _ended_by_us: EndReason | None = attrs.field(default=None, init=False)
-    _told_finished = False
+    _has_passed_finish = False
     _paused = False
     protocol: Any = attrs.field(default=None, init=False)
 
@@ -104,7 +104,7 @@ class ServingHere(Stage):
         if data:
             self._run(self.protocol.dataReceived, data)
         if self._owes_finish() and not self._paused and not self._closing():
-            self._told_finished = True
+            self._has_passed_finish = True
             if IHalfCloseableProtocol.providedBy(self.protocol):
                 self._run(self.protocol.readConnectionLost)
             else:
@@ -113,7 +113,7 @@ class ServingHere(Stage):
                 client.transport.loseConnection()
 
     def _owes_finish(self) -> bool:
-        return self._client.has_finished and not self._told_finished
+        return self._client.has_finished and not self._has_passed_finish
 
     def _closing(self) -> bool:
         return (
