@@ -1,13 +1,28 @@
-"""The table of a connection's stages is whole."""
+"""The table of a connection's stages is whole, and says no more than the code does."""
 
 from __future__ import annotations
 
+import inspect
+import re
+from typing import TYPE_CHECKING
+
 from twisted.trial.unittest import SynchronousTestCase
 
-from txmux.tcp.connection import _STEPS
+from txmux.tcp.connection import _STEPS, MuxProtocol
 from txmux.tcp.stage import Stage
-from txmux.tcp.transitions import CHOICES, TRANSITIONS, Ended
+from txmux.tcp.transitions import CHOICES, TRANSITIONS, Ended, TurnedAway
 from txmux.telemetry.record import STATES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_OUTCOMES = {outcome.__name__: outcome for row in TRANSITIONS.values() for outcome in row}
+
+
+def made_by(code: Callable[..., object]) -> set[object]:
+    """Give the outcomes that a class or a function makes."""
+    names = re.findall(r"\b([A-Z]\w+)\(", inspect.getsource(code))
+    return {_OUTCOMES[name] for name in names if name in _OUTCOMES}
 
 
 class TransitionsTest(SynchronousTestCase):
@@ -16,16 +31,20 @@ class TransitionsTest(SynchronousTestCase):
     def test_every_state(self) -> None:
         """The table has every state and choice, and each of them can be reached."""
         self.assertEqual(set(TRANSITIONS), {"accepted", *CHOICES, *STATES, "over"})
-        reached = {node for outcomes in TRANSITIONS.values() for node in outcomes.values()}
+        reached = {node for row in TRANSITIONS.values() for node in row.values()}
         self.assertEqual(reached, set(TRANSITIONS) - {"accepted"})
         self.assertEqual(set(_STEPS), reached)
 
-    def test_every_stage(self) -> None:
-        """A state is the one that its stage says it is; choices and the end are no stages, and any stage may end."""
+    def test_every_outcome(self) -> None:
+        """The outcomes of each stage and choice are those that it has in the table."""
+        begun = made_by(MuxProtocol.connectionMade) | made_by(MuxProtocol.adopt)
+        self.assertEqual(set(TRANSITIONS["accepted"]), begun)
         for node, step in _STEPS.items():
-            is_stage = isinstance(step, type)
-            self.assertEqual(is_stage, node in STATES)
-            self.assertEqual(is_stage, Ended in TRANSITIONS[node])
+            made = made_by(step)
             if isinstance(step, type):
                 assert issubclass(step, Stage)
                 self.assertEqual(step.state, node)
+                made |= {Ended} if step.connection_lost is Stage.connection_lost else set()
+                made |= {TurnedAway} if step.abort is Stage.abort else set()
+                made |= {TurnedAway} if "super().abort" in inspect.getsource(step) else set()
+            self.assertEqual((node, set(TRANSITIONS[node])), (node, made))
