@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from txmux.wire.proxyprotocol.header import Address
 
 
-class Progress(Protocol):
+class ServedStage(Protocol):
     """The stage of a connection, or a flow."""
 
     @property
@@ -47,7 +47,7 @@ class Served(Protocol):
     led_for: EndReason | None
 
     @property
-    def stage(self) -> Progress: ...
+    def stage(self) -> ServedStage: ...
 
     @property
     def runtime(self) -> Any: ...
