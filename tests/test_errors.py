@@ -37,7 +37,7 @@ from txmux.cli.run.program import as_text
 from txmux.errors import MuxError, printable
 from txmux.net.addresses import text_of
 from txmux.net.http import HttpResponse, _reason
-from txmux.rules.model.store import Store
+from txmux.rules.model.settings import Store
 from txmux.rules.problems import Problem
 from txmux.rules.reading.networks import read_lines
 from txmux.wire.facts import printable as fact

@@ -15,8 +15,7 @@ from txmux.detection.explain import explain_flow
 from txmux.interfaces import MOST_DATAGRAMS, Datagrams, Key, Transport, Verdict
 from txmux.rules.embedding import route
 from txmux.rules.model import Alternative, Refusal, Route
-from txmux.rules.model.clients import Clients
-from txmux.rules.model.networks import NetworkSet
+from txmux.rules.model.networks import Clients, NetworkSet
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

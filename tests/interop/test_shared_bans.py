@@ -26,7 +26,7 @@ from tests.support.supervised import SupervisedTestCase
 from txmux.access import bans
 from txmux.access.bans import Ban, banned_network, written
 from txmux.access.shared.bans import SharedBans, SharingTimes
-from txmux.rules.model.store import Store
+from txmux.rules.model.settings import Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

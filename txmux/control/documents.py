@@ -7,7 +7,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from txmux.rules.model import Refusal
-from txmux.rules.model.files import OPTIONS
+from txmux.rules.model.rules import OPTIONS
 from txmux.rules.model.section import NOWHERE
 from txmux.serving.listen_addresses import listen_addresses
 from txmux.serving.store import shown

@@ -26,7 +26,7 @@ from txmux.backends.names.consul import (
     instances_in,
     next_index,
 )
-from txmux.rules.model.store import Store
+from txmux.rules.model.settings import Store
 from txmux.wire.jsontext import parse_json
 
 _NOW = 1000.0

@@ -17,7 +17,7 @@ from tests.access.shared.machine import Machine
 from txmux.access import bans
 from txmux.access.bans import Ban
 from txmux.access.shared.bans import SharedBans
-from txmux.rules.model.store import Store
+from txmux.rules.model.settings import Store
 
 _NETWORK = ip_network("192.0.2.7")
 _STORE = Store("redis://192.0.2.1", "192.0.2.1")

@@ -12,7 +12,7 @@ from txredisapi import RedisProtocol  # type: ignore[import-untyped]
 from tests.support.mux import VirtualTime
 from tests.support.peers import PeerFactory, listen, reactor
 from txmux.access.shared.client import RedisConnection
-from txmux.rules.model.store import Store
+from txmux.rules.model.settings import Store
 
 
 class ConnectionTest(TestCase):

@@ -7,7 +7,7 @@ from pathlib import Path
 import attrs
 from twisted.trial.unittest import SynchronousTestCase
 
-from txmux.rules.model.store import Store
+from txmux.rules.model.settings import Store
 from txmux.rules.problems import RulesError
 from txmux.rules.reading.parser import parse
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from txmux.access.lists.geo import GeoDatabase
 from txmux.rules.model import NetworkSet
-from txmux.rules.model.varying import Place, Varying
+from txmux.rules.model.networks import Place, Varying
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping

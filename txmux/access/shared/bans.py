@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from txmux.access.bans import Change, ServiceBans
     from txmux.rules.model import IPNetwork
-    from txmux.rules.model.store import Store
+    from txmux.rules.model.settings import Store
 
 _CHANNEL = "txmux:bans"
 _PREFIX = "txmux:ban:"

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IDelayedCall, IStreamClientEndpoint
     from twisted.python.failure import Failure
 
-    from txmux.rules.model.store import Store
+    from txmux.rules.model.settings import Store
 
 _PATIENCE = 5.0
 """Seconds to connect in, and to be let in."""

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from twisted.internet.interfaces import IDelayedCall
 
-    from txmux.rules.model.store import Store
+    from txmux.rules.model.settings import Store
 
 _SLOW = 0.02
 """Seconds after which an answer is of no use: by then many may have come that were not counted."""

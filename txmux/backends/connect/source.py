@@ -17,8 +17,8 @@ from twisted.internet.error import ConnectBindError
 
 from txmux.errors import MuxError
 from txmux.net.sockets.transport import place_of
+from txmux.rules.model.backend import split_source
 from txmux.rules.model.networks import is_address
-from txmux.rules.model.source import split_source
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -11,7 +11,7 @@ from txmux.detection.registry import installed_matchers
 from txmux.detection.transports import transports_of
 from txmux.errors import MuxError
 from txmux.interfaces import Transport
-from txmux.rules.model.files import OPTIONS
+from txmux.rules.model.rules import OPTIONS
 from txmux.rules.problems import RulesError, nearest
 from txmux.rules.reading.matchhints import MEANT, SERVER_FIRST
 

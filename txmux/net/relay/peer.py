@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 import attrs
 
 from txmux.net.sockets.transport import below_tls, waiting
-from txmux.rules.model.keepalive import Keepalive
+from txmux.rules.model.listener import Keepalive
 
 try:
     import fcntl

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from txmux.net.tls.pem import KeyPair
     from txmux.rules.model import TlsEnd
-    from txmux.rules.model.tls import AllowedClient
+    from txmux.rules.model.route import AllowedClient
 
 _CIPHERS = (
     b"ECDHE+AESGCM:ECDHE+CHACHA20"  # of TLS 1.2; all have forward secrecy (RFC 9325, section 4.2)

@@ -23,7 +23,7 @@ from txmux.errors import MuxError
 from txmux.processes.forking import ignore_signals, name_process, spawn
 from txmux.processes.privilege.helper import Helper
 from txmux.rules.model import Files
-from txmux.rules.model.files import OPTIONS
+from txmux.rules.model.rules import OPTIONS
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -13,7 +13,7 @@ from twisted.logger import Logger
 
 from txmux.files import use_helper
 from txmux.processes.privilege.opener import Opener, OpenerError, opener_of
-from txmux.rules.model.files import OPTIONS
+from txmux.rules.model.rules import OPTIONS
 from txmux.rules.reading.parser import load, read_again
 
 if TYPE_CHECKING:

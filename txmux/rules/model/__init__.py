@@ -14,23 +14,22 @@ from txmux.rules.model.backend import (
     ServerTLS,
     backends_of,
 )
-from txmux.rules.model.clients import Clients
-from txmux.rules.model.files import Files
-from txmux.rules.model.handover import Handover
-from txmux.rules.model.keepalive import Keepalive
-from txmux.rules.model.listener import Listener, Rate
-from txmux.rules.model.logged import Logged, fewer
-from txmux.rules.model.networks import IPAddress, IPNetwork, NetworkSet
-from txmux.rules.model.period import Period
-from txmux.rules.model.refusal import InProcess, Refusal
-from txmux.rules.model.route import Alternative, Route
-from txmux.rules.model.rules import Rules
+from txmux.rules.model.listener import Keepalive, Listener, Logged, Rate, Silence, fewer
+from txmux.rules.model.networks import (
+    Clients,
+    IPAddress,
+    IPNetwork,
+    NetworkSet,
+    Place,
+    Senders,
+    Unix,
+    Varying,
+)
+from txmux.rules.model.outcomes import Handover, InProcess, Refusal
+from txmux.rules.model.route import AllowedClient, Alternative, Period, Route, TlsEnd, TLSMinimum
+from txmux.rules.model.rules import Files, Rules
 from txmux.rules.model.section import NOWHERE, Entry, Item, Section
-from txmux.rules.model.senders import Senders, Unix
 from txmux.rules.model.settings import Settings
-from txmux.rules.model.silence import Silence
-from txmux.rules.model.tls import AllowedClient, TlsEnd, TLSMinimum
-from txmux.rules.model.varying import Place, Varying
 
 __all__ = [
     "LOCAL",

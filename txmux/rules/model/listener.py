@@ -2,24 +2,72 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import attrs
 
-from txmux.rules.model.clients import EVERY_CLIENT, Clients
-from txmux.rules.model.keepalive import Keepalive
-from txmux.rules.model.refusal import Refusal
+from txmux.rules.model.backend import Backend
+from txmux.rules.model.networks import EVERY_CLIENT, Clients
+from txmux.rules.model.outcomes import Handover, InProcess, Refusal
 from txmux.rules.model.section import NOWHERE
-from txmux.rules.model.silence import Silence, silences
 from txmux.transport import Transport
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from txmux.rules.model.backend import Outcome
-    from txmux.rules.model.logged import Logged
     from txmux.rules.model.networks import NetworkSet
     from txmux.rules.model.section import Section
 
-__all__ = ["Listener", "Rate"]
+__all__ = ["Keepalive", "Listener", "Logged", "Rate", "Silence", "fewer", "silences"]
+
+
+@attrs.frozen
+class Keepalive:
+    """TCP keepalive.
+
+    Attributes:
+        idle: Seconds without a byte before the peer is asked.
+        interval: Seconds from one question to the next.
+        count: Questions without an answer after which it is gone.
+    """
+
+    idle: int = 60
+    interval: int = 15
+    count: int = 4
+
+
+Logged: TypeAlias = bool | Literal["errors"]
+"""All, none, or only those with something to look into."""
+
+_ORDER: tuple[Logged, ...] = (False, "errors", True)
+
+
+def fewer(one: Logged, other: Logged) -> Logged:
+    """Return the one with fewer lines."""
+    return one if one is other else min(one, other, key=_ORDER.index)
+
+
+@attrs.frozen
+class Silence:
+    """One line of ``silent =``.
+
+    Attributes:
+        outcome: Where the client is led.
+        clients: Which clients it is for.
+        after: Seconds without a byte; ``None`` is the listener's ``detect_timeout``.
+    """
+
+    outcome: Outcome
+    clients: Clients = EVERY_CLIENT
+    after: float | None = None
+
+
+def silences(silent: Outcome | Iterable[Silence]) -> tuple[Silence, ...]:
+    """Make the lines of ``silent =``; one outcome is that of every client."""
+    if isinstance(silent, (Backend, Handover, InProcess, Refusal)):
+        return (Silence(silent),)
+    return tuple(silent)
 
 
 @attrs.frozen

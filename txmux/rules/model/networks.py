@@ -1,17 +1,35 @@
-"""IP addresses, and sets of networks that answer in constant time, however many networks they hold."""
+"""Networks of clients, those that change without the rules among them, and who is served."""
 
 from __future__ import annotations
 
 import ipaddress
+from enum import Enum
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
-from txmux.rules.model.varying import Varying
+import attrs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from ipaddress import IPv4Address, IPv6Address
 
-__all__ = ["IPAddress", "IPNetwork", "NetworkSet", "is_address", "unmapped"]
+    Address: TypeAlias = IPv4Address | IPv6Address
+
+__all__ = [
+    "EVERY_CLIENT",
+    "Clients",
+    "IPAddress",
+    "IPNetwork",
+    "NetworkSet",
+    "Place",
+    "Senders",
+    "Unix",
+    "Varying",
+    "VaryingKind",
+    "is_address",
+    "unmapped",
+]
+
 
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -127,3 +145,146 @@ class NetworkSet:
 
     def __repr__(self) -> str:
         return f"NetworkSet({', '.join(map(str, self))})"
+
+
+VaryingKind: TypeAlias = Literal["file", "crowdsec", "geo"]
+
+
+class Contents(Protocol):
+    """What holds addresses."""
+
+    def __contains__(self, address: Address, /) -> bool:
+        """Return whether an address is one of them."""
+
+
+class Place:
+    """The networks of a country, or of an autonomous system, as a database knows them.
+
+    Args:
+        key: ``country``, ``continent`` or ``as``.
+        value: As in ISO 3166-1 (two capital letters), the code of a continent, or a number.
+    """
+
+    __slots__ = ("find", "key", "value")
+
+    def __init__(self, key: str, value: str | int) -> None:
+        self.key = key
+        self.value = value
+        self.find: Callable[[Address], frozenset[tuple[str, str | int]]] | None = None
+
+    def __contains__(self, address: Address) -> bool:
+        return self.find is not None and (self.key, self.value) in self.find(address)
+
+
+class Varying:
+    """Networks whose contents are exchanged while the rules that name them hold.
+
+    Args:
+        kind: Where they are from.
+        source: A path, a URL, or what is written after ``geo:``.
+        contents: Those of now.
+
+    Attributes:
+        kind: As above.
+        source: As above.
+        contents: As above. Whoever has the rules may exchange it.
+    """
+
+    __slots__ = ("__weakref__", "contents", "kind", "source")
+
+    def __init__(self, kind: VaryingKind, source: str, contents: Contents) -> None:
+        self.kind: VaryingKind = kind
+        self.source = source
+        self.contents = contents
+
+    @property
+    def name(self) -> str:
+        """What tells it apart from others."""
+        return f"{self.kind}:{self.source}"
+
+    def __contains__(self, address: Address) -> bool:
+        return address in self.contents
+
+    def _compared(self) -> object:
+        # Rules that were read again say something else if there is something else in a file.
+        return self.contents if self.kind == "file" else None
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Varying):
+            return NotImplemented
+        return self.name == other.name and self._compared() == other._compared()
+
+    def __hash__(self) -> int:
+        return hash(self.name)
+
+    def __repr__(self) -> str:
+        return f"Varying({self.name!r})"
+
+
+@attrs.frozen
+class Clients:
+    """Which clients a listener or a route serves.
+
+    Attributes:
+        allowed: The only networks; ``None`` is everyone, also clients without an IP address.
+        excluded: Networks that are taken out of these; ``None`` is none.
+    """
+
+    allowed: NetworkSet | None = None
+    excluded: NetworkSet | None = None
+
+    @property
+    def limited(self) -> bool:
+        """Whether it depends on the client's address who is served."""
+        return self.allowed is not None or self.excluded is not None
+
+    def excludes(self, address: IPAddress | None) -> bool:
+        """Return whether a client's address is one of those that are taken out."""
+        return address is not None and self.excluded is not None and address in self.excluded
+
+    def serves(self, address: IPAddress | None) -> bool:
+        """Return whether a client is served.
+
+        Args:
+            address: Its IP address; ``None`` if it has none, as on a UNIX socket.
+        """
+        if address is None:
+            return self.allowed is None
+        if self.excluded is not None and address in self.excluded:
+            return False
+        return self.allowed is None or address in self.allowed
+
+
+EVERY_CLIENT = Clients()
+"""Also those without an address."""
+
+
+class Unix(Enum):
+    """Who comes by a UNIX socket, and so from no network."""
+
+    UNIX = "unix"
+
+
+class Senders(NetworkSet):
+    """Networks, with those who come by a UNIX socket or without.
+
+    Args:
+        senders: In any order.
+
+    Attributes:
+        by_unix: Whether UNIX sockets are meant, too.
+    """
+
+    __slots__ = ("by_unix",)
+
+    def __init__(self, senders: Iterable[IPNetwork | NetworkSet | Varying | Unix]) -> None:
+        found = list(senders)
+        super().__init__(sender for sender in found if not isinstance(sender, Unix))
+        self.by_unix = Unix.UNIX in found
+
+    def __eq__(self, other: object) -> bool:
+        same = isinstance(other, Senders) and self.by_unix == other.by_unix
+        return same and super().__eq__(other)
+
+    def __hash__(self) -> int:
+        return hash((super().__hash__(), self.by_unix))

@@ -2,26 +2,114 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from datetime import datetime
+from typing import TYPE_CHECKING, Literal
 
 import attrs
 
 from txmux.rules.model.backend import Backend
-from txmux.rules.model.clients import EVERY_CLIENT, Clients
-from txmux.rules.model.handover import Handover
 from txmux.rules.model.listener import Listener
+from txmux.rules.model.networks import EVERY_CLIENT, Clients
+from txmux.rules.model.outcomes import Handover
 from txmux.rules.model.section import NOWHERE
 from txmux.transport import Transport
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+    from zoneinfo import ZoneInfo
+
     from txmux.interfaces import Predicate
     from txmux.rules.model.backend import Outcome
-    from txmux.rules.model.logged import Logged
-    from txmux.rules.model.period import Period
+    from txmux.rules.model.listener import Logged
     from txmux.rules.model.section import Section
-    from txmux.rules.model.tls import TlsEnd
+    from txmux.wire.globs import Globs
 
-__all__ = ["Alternative", "Route"]
+__all__ = [
+    "MIDNIGHT",
+    "WEEK",
+    "AllowedClient",
+    "Alternative",
+    "Period",
+    "Route",
+    "TLSMinimum",
+    "TlsEnd",
+]
+
+
+WEEK = frozenset(range(7))
+MIDNIGHT = 24 * 60
+
+
+@attrs.frozen
+class Period:
+    """Times of the week, as the clock on a wall shows them: what it shows twice in autumn is in it twice.
+
+    Attributes:
+        days: On which it begins; 0 is Monday.
+        start: When it begins, in minutes after midnight.
+        end: When it is over, in minutes after midnight; what is before `start` is on the next day.
+        zone: Where the wall is; ``None`` is where this machine is.
+    """
+
+    days: frozenset[int] = WEEK
+    start: int = 0
+    end: int = MIDNIGHT
+    zone: ZoneInfo | None = None
+
+    def covers(self, moment: float) -> bool:
+        """Return whether a moment is in it.
+
+        Args:
+            moment: Seconds since 1970, UTC.
+        """
+        shown = datetime.fromtimestamp(moment, self.zone)
+        day, minute = shown.weekday(), shown.hour * 60 + shown.minute
+        if self.start < self.end:
+            return day in self.days and self.start <= minute < self.end
+        if minute >= self.start:
+            return day in self.days
+        return minute < self.end and (day - 1) % 7 in self.days
+
+
+TLSMinimum = Literal["1.2", "1.3"]
+"""The oldest version of TLS that is spoken."""
+
+
+@attrs.frozen
+class AllowedClient:
+    """Which certificates of clients are let in; made by `txmux.rules.reading.certificates.allowed_client`.
+
+    Attributes:
+        text: As it is written; those with the same text are the same.
+        wanted: Patterns by the kind of name, ``cn``, ``ou``, ``san`` or ``spiffe``: of each kind, a certificate needs a name that fits.
+    """
+
+    text: str
+    wanted: Mapping[str, Globs] = attrs.field(eq=False)
+
+
+@attrs.frozen
+class TlsEnd:
+    """TLS that is ended here.
+
+    Attributes:
+        files: PEM files with certificate chains and their keys, of which SNI chooses; the first is for clients
+            that name no other one's host. At least one.
+        alpn: The protocols that are offered, in the order of preference; empty is no ALPN.
+        client_ca: A PEM file with the certificates that those of clients are verified by; ``None`` asks clients
+            for none, otherwise they need one.
+        minimum: The oldest version that is spoken.
+        allow_client: Of those with a certificate of `client_ca`, who is let in; one that fits is enough. Empty lets in all.
+        client_crl: A PEM file with the lists of certificates that the authorities have revoked (RFC 5280, section 5).
+    """
+
+    files: tuple[Path, ...]
+    alpn: tuple[str, ...] = ()
+    client_ca: Path | None = None
+    minimum: TLSMinimum = "1.2"
+    allow_client: tuple[AllowedClient, ...] = ()
+    client_crl: Path | None = None
 
 
 @attrs.frozen

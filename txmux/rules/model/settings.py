@@ -12,9 +12,31 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from txmux.rules.model.section import Section
-    from txmux.rules.model.store import Store
 
-__all__ = ["Settings"]
+__all__ = ["Settings", "Store"]
+
+
+@attrs.frozen
+class Store:
+    """A Redis, or what speaks its protocol.
+
+    Attributes:
+        text: As it is written; it has no secret.
+        host: Its name or address; empty if it listens at a path.
+        port: By TCP.
+        path: Of its UNIX socket.
+        tls: Whether it is spoken to by TLS.
+        user: By which it knows this service; empty is its default user.
+        database: The number of the database.
+    """
+
+    text: str
+    host: str = ""
+    port: int = 6379
+    path: Path | None = None
+    tls: bool = False
+    user: str = ""
+    database: int = 0
 
 
 @attrs.frozen

@@ -7,7 +7,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from txmux.rules.model import Backend, Handover, Resolve, ServerTLS
-from txmux.rules.model.source import split_source
+from txmux.rules.model.backend import split_source
 from txmux.rules.problems import InvalidValueError, did_you_mean
 from txmux.rules.reading import datagrams, endpoints, values
 from txmux.rules.reading.checks import check, ejection

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from txmux.errors import OptionError
-from txmux.rules.model.tls import AllowedClient
+from txmux.rules.model.route import AllowedClient
 from txmux.rules.problems import InvalidValueError, did_you_mean
 from txmux.rules.reading.values import split_words
 from txmux.wire.globs import Globs, names, option_globs

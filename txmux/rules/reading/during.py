@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
-from txmux.rules.model.period import MIDNIGHT, WEEK, Period
+from txmux.rules.model.route import MIDNIGHT, WEEK, Period
 from txmux.rules.problems import InvalidValueError, did_you_mean, with_advice
 
 _DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")

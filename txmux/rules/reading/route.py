@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from txmux.rules.model import Clients, Refusal, Route, TlsEnd
-from txmux.rules.model.clients import EVERY_CLIENT
+from txmux.rules.model.networks import EVERY_CLIENT
 from txmux.rules.problems import InvalidValueError, suggestion
 from txmux.rules.reading.certificates import allowed_client
 from txmux.rules.reading.context import NETWORKS, OUTCOME, PEM, PEMS

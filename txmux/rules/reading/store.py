@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, urlsplit
 
-from txmux.rules.model.store import Store
+from txmux.rules.model.settings import Store
 from txmux.rules.problems import InvalidValueError
 from txmux.rules.reading.key import Kind
 

@@ -1,4 +1,4 @@
-"""Clients that are led to no backend, or to one that is a part of this process."""
+"""Where a client goes that no backend gets."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import attrs
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IProtocolFactory
 
-__all__ = ["InProcess", "Refusal"]
+__all__ = ["Handover", "InProcess", "Refusal"]
 
 
 class Refusal(enum.Enum):
@@ -32,3 +32,19 @@ class InProcess:
 
     name: str
     factory: IProtocolFactory = attrs.field(hash=False)  # it may have no hash
+
+
+@attrs.frozen
+class Handover:
+    """Where clients' sockets are handed over; the bytes that decided are still in them.
+
+    Attributes:
+        path: Of the UNIX socket where the server takes them.
+    """
+
+    path: str
+
+    @property
+    def name(self) -> str:
+        """As the rules have it, for logs."""
+        return f"handover:{self.path}"
