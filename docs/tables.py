@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from txmux.detection.ambiguities import Ambiguity
     from txmux.interfaces import IProtocolMatcher
-    from txmux.rules.reading.key import Key
+    from txmux.rules.reading.values import Key
 
 _ROOT = Path(__file__).parent.parent
 

@@ -30,7 +30,7 @@ from txmux.wire.proxyprotocol import clouds, fields
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
-    from txmux.rules.reading.key import Key
+    from txmux.rules.reading.values import Key
 
 _ROOT = Path(__file__).parent.parent
 _PAGES = [

@@ -17,7 +17,7 @@ from txmux.detection.detector import Detector
 from txmux.interfaces import Peeked, Verdict
 from txmux.rules.embedding import route
 from txmux.rules.model import Alternative, Refusal, Route
-from txmux.rules.reading.during import period
+from txmux.rules.reading.route import period
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

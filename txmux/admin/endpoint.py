@@ -12,7 +12,7 @@ from twisted.logger import Logger
 
 from txmux.admin.places import can_hold, control_places, folders, read_token, socket_name
 from txmux.net.sockets.reactorsockets import SharedUNIXPort
-from txmux.rules.reading.control import is_by_tcp
+from txmux.rules.reading.service import is_by_tcp
 from txmux.serving.endpoints import stop_listening
 from txmux.serving.store import ListeningSockets, close_socket
 

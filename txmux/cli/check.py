@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from txmux.detection.registry import installed_matchers
-from txmux.rules.lint.closed import closed_listeners
 from txmux.rules.lint.coverage import forget_lines
+from txmux.rules.lint.patterns import cut_signatures
 from txmux.rules.lint.privileges import missing_privileges, own_privileges
-from txmux.rules.lint.signatures import cut_signatures
+from txmux.rules.lint.patterns import cut_signatures
 from txmux.rules.lint.warnings import lint, warnings
 from txmux.rules.model import NOWHERE, backends_of
 from txmux.rules.problems import RulesError

@@ -25,7 +25,7 @@ from txmux.control.report import Report, UnknownError
 from txmux.detection.explain import explain_flow_in_steps, explain_in_steps
 from txmux.interfaces import Transport
 from txmux.net.turns import Turns
-from txmux.rules.lint.control import readable_token
+from txmux.rules.lint.access import readable_token
 from txmux.rules.model import backends_of
 from txmux.rules.problems import suggestion
 from txmux.rules.tracing import Sample, Trace, as_json

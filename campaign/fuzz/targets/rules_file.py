@@ -8,9 +8,8 @@ from campaign.fuzz.files import no_files
 from campaign.fuzz.target import Target, see
 from tests.convert.converting import matchers
 from tests.rules.reading.test_any_value import PIECES, REQUIRED
-from txmux.rules.lint.closed import closed_listeners
 from txmux.rules.lint.privileges import Privileges, missing_privileges
-from txmux.rules.lint.warnings import lint
+from txmux.rules.lint.warnings import closed_listeners, lint
 from txmux.rules.problems import RulesError
 from txmux.rules.reading.files import Source
 from txmux.rules.reading.layout import laid_out, meaning

@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.backends.connect.tls_case import authority
 from txmux.net.tls.contexts import is_allowed
 from txmux.rules.problems import InvalidValueError
-from txmux.rules.reading.certificates import allowed_client
+from txmux.rules.reading.route import allowed_client
 
 if TYPE_CHECKING:
     from tests.support.certificates import Identity

@@ -25,7 +25,7 @@ from txmux.net.tls.contexts import Contexts
 from txmux.net.tls.errors import TLSFileError
 from txmux.net.tls.store import CertificateStore
 from txmux.rules.model import TlsEnd
-from txmux.rules.reading.certificates import allowed_client
+from txmux.rules.reading.route import allowed_client
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from txmux.rules.lint.closed import closed_listeners
-from txmux.rules.lint.warnings import lint
+from txmux.rules.lint.warnings import closed_listeners, lint
 from txmux.rules.problems import RulesError
 from txmux.rules.reading.parser import parse
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from txmux.detection.registry import installed_matchers
-from txmux.rules.lint.signatures import cut_signatures
+from txmux.rules.lint.patterns import cut_signatures
 from txmux.rules.reading.parser import parse
 
 

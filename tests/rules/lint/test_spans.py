@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.rules.model.test_networks import ADDRESSES, NETWORKS, networks
-from txmux.rules.lint.spans import EVERYONE, WITH_ADDRESS, ClientSet, set_of
+from txmux.rules.lint.scopes import EVERYONE, WITH_ADDRESS, ClientSet, set_of
 from txmux.rules.model import Clients, NetworkSet
 
 if TYPE_CHECKING:

@@ -6,9 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from txmux.rules.lint.closed import closed_listeners
 from txmux.rules.lint.privileges import Privileges, missing_privileges
-from txmux.rules.lint.warnings import lint
+from txmux.rules.lint.warnings import closed_listeners, lint
 from txmux.rules.model import Rules
 from txmux.rules.problems import RulesError
 from txmux.rules.reading.layout import laid_out, meaning

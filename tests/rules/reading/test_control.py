@@ -12,9 +12,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from txmux.rules.lint.warnings import lint
 from txmux.rules.problems import RulesError
-from txmux.rules.reading.control import address_of, is_by_tcp
 from txmux.rules.reading.endpointstrings import SERVER, split_arguments
 from txmux.rules.reading.parser import parse
+from txmux.rules.reading.service import address_of, is_by_tcp
 
 if TYPE_CHECKING:
     from txmux.rules.model import Settings

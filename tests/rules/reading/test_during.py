@@ -15,8 +15,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from txmux.rules.model import Period
 from txmux.rules.problems import InvalidValueError
-from txmux.rules.reading import during
-from txmux.rules.reading.during import period
+from txmux.rules.reading import route
+from txmux.rules.reading.route import period
 
 UTC = ZoneInfo("UTC")
 PARIS = ZoneInfo("Europe/Paris")
@@ -28,7 +28,7 @@ def at(text: str, zone: ZoneInfo = UTC, fold: int = 0) -> float:
     if text[0].isdigit():
         return datetime.fromisoformat(text).replace(tzinfo=zone, fold=fold).timestamp()
     day, _, clock = text.partition(" ")
-    date = MONDAY + timedelta(days=during._DAYS.index(day))
+    date = MONDAY + timedelta(days=route._DAYS.index(day))
     hour, minute = map(int, clock.split(":"))
     return date.replace(hour=hour, minute=minute, tzinfo=zone).timestamp()
 
@@ -156,7 +156,7 @@ class RefusalTests(SynchronousTestCase):
 
     def test_no_zones(self) -> None:
         """A system that knows no time zone says what it lacks."""
-        self.patch(during, "available_timezones", set)
+        self.patch(route, "available_timezones", set)
         self.assertEqual(
             self.message("08:00-18:00 Europe/Nowhere"),
             "there is no time zone 'Europe/Nowhere', nor any other on this system; install its tzdata",

@@ -11,9 +11,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.rules.reading.test_ini import FILES
 from txmux.rules.reading.files import Source
-from txmux.rules.reading.ini import read_ini
+from txmux.rules.reading.ini import LineKind, lines_of, read_ini
 from txmux.rules.reading.layout import laid_out, meaning
-from txmux.rules.reading.lines import LineKind, lines_of
 from txmux.rules.reading.parser import errors_alone, parse
 
 _EXAMPLES = Path(__file__).parents[3] / "examples"

@@ -13,8 +13,7 @@ from txmux.detection.registry import PluginProblem, Registry, installed_matchers
 from txmux.interfaces import IProtocolMatcher, Option
 from txmux.rules.model import Alternative
 from txmux.rules.problems import InvalidValueError
-from txmux.rules.reading.matchhints import MEANT, SERVER_FIRST
-from txmux.rules.reading.matching import read_alternative
+from txmux.rules.reading.matching import MEANT, SERVER_FIRST, read_alternative
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -12,8 +12,8 @@ from tests.support.folders import make_folder
 from txmux.cli.remote.find import read_keys
 from txmux.rules.model import Files
 from txmux.rules.problems import InvalidValueError
+from txmux.rules.reading.files import expand
 from txmux.rules.reading.parser import is_as_read, load, read_again
-from txmux.rules.reading.variables import expand
 
 
 class ExpandTests(ReadingTestCase):

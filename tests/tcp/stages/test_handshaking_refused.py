@@ -11,7 +11,7 @@ from tests.support.mux import CLOSE
 from tests.support.secure import SecurePeer, client_context, connect_tls
 from tests.tcp.stages.handshaking_case import SSH, TerminationCase
 from txmux.rules.embedding import route
-from txmux.rules.reading.certificates import allowed_client
+from txmux.rules.reading.route import allowed_client
 
 
 class AgreementTests(TerminationCase):

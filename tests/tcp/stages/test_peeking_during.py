@@ -9,7 +9,7 @@ import attrs
 
 from tests.support.mux import MuxTestCase, backend_at
 from txmux.rules.embedding import route
-from txmux.rules.reading.during import period
+from txmux.rules.reading.route import period
 
 
 class DuringTest(MuxTestCase):

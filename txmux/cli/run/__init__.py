@@ -13,7 +13,7 @@ from txmux.errors import MuxError
 from txmux.interfaces import Transport
 from txmux.rules.model.rules import OPTIONS
 from txmux.rules.problems import RulesError, nearest
-from txmux.rules.reading.matchhints import MEANT, SERVER_FIRST
+from txmux.rules.reading.matching import MEANT, SERVER_FIRST
 
 if TYPE_CHECKING:
     import argparse

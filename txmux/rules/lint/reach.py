@@ -11,16 +11,14 @@ import attrs
 from txmux.detection.ambiguities import ambiguities_over
 from txmux.interfaces import Transport
 from txmux.rules.lint.coverage import Index, read_line
-from txmux.rules.lint.scopes import scopes
-from txmux.rules.lint.spans import set_of
+from txmux.rules.lint.scopes import scopes, set_of
 from txmux.rules.model import Listener
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from txmux.rules.lint.coverage import Case, Line
-    from txmux.rules.lint.scopes import Scope
-    from txmux.rules.lint.spans import ClientSet
+    from txmux.rules.lint.scopes import ClientSet, Scope
     from txmux.rules.model import Route, Rules
     from txmux.rules.problems import Problem
 

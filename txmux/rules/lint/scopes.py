@@ -1,16 +1,125 @@
-"""The scopes of routes: listeners, and the insides of TLS that other routes end."""
+"""The scopes of routes, which are listeners and terminated TLS, and the clients of each as sets of addresses."""
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING
+from zlib import crc32
 
 import attrs
 
-from txmux.rules.lint.spans import NOBODY, PLACES, names_places, set_of
-
 if TYPE_CHECKING:
-    from txmux.rules.lint.spans import ClientSet
-    from txmux.rules.model import Listener, Route, Rules
+    from collections.abc import Iterable, Iterator
+
+    from txmux.rules.model import Clients, Listener, NetworkSet, Route, Rules
+
+
+_Span = tuple[int, int]
+
+# All clients on one line of numbers: those without an IP address, as on a UNIX socket; IPv4; IPv6; and for each place
+# whose addresses are not known here, such as a country, a number that stands for them.
+_START = {4: 0, 6: 1 << 32}
+_PLACES = (1 << 32) + (1 << 128)
+_FIRST, _END = -1, _PLACES + (1 << 32)
+
+
+@attrs.frozen
+class ClientSet:
+    """A set of clients.
+
+    Attributes:
+        spans: Intervals without their ends: sorted, apart from each other, none empty.
+    """
+
+    spans: tuple[_Span, ...]
+
+    def __bool__(self) -> bool:
+        return bool(self.spans)
+
+    def __invert__(self) -> ClientSet:
+        edges = [_FIRST, *(edge for span in self.spans for edge in span), _END]
+        gaps = zip(edges[::2], edges[1::2], strict=True)
+        return ClientSet(tuple(gap for gap in gaps if gap[0] < gap[1]))
+
+    def __or__(self, other: ClientSet) -> ClientSet:
+        return self if self is other else ClientSet(tuple(_merged((*self.spans, *other.spans))))
+
+    def __and__(self, other: ClientSet) -> ClientSet:
+        # Mostly all are let in, or one set is all that there is; it may be of a hundred thousand networks.
+        if self is other or other is EVERYONE:
+            return self
+        return other if self is EVERYONE else ~(~self | ~other)
+
+    def __sub__(self, other: ClientSet) -> ClientSet:
+        if self is other:
+            return NOBODY
+        return self if self._is_apart(other) else ~(~self | other)
+
+    def _is_apart(self, other: ClientSet) -> bool:
+        """Return whether the sets lie beside each other, which is quickly found and the case for most pairs of routes."""
+        if not (self.spans and other.spans):
+            return True
+        return self.spans[-1][1] <= other.spans[0][0] or other.spans[-1][1] <= self.spans[0][0]
+
+
+@cache
+def set_of(clients: Clients) -> ClientSet:
+    """Return the clients that are served. What was found is kept until `set_of.cache_clear()`."""
+    some = EVERYONE
+    if clients.allowed is not None:
+        some = _of(clients.allowed) | ClientSet(tuple(_merged(_places(clients.allowed))))
+    # Who is taken out by a place is not known, so nobody is.
+    return some if clients.excluded is None else some - _of(clients.excluded)
+
+
+def names_places(clients: Clients) -> bool:
+    return clients.allowed is not None and any(True for _ in _places(clients.allowed))
+
+
+def _places(networks: NetworkSet) -> Iterator[_Span]:
+    for one in networks.varying:
+        if one.kind == "geo":
+            number = _PLACES + crc32(one.name.encode())
+            yield number, number + 1
+
+
+def _of(networks: NetworkSet) -> ClientSet:
+    spans = tuple(
+        _merged(
+            (_START[version] + first, _START[version] + end)
+            for version, first, end in networks.spans()
+        )
+    )
+    # All addresses are those of all places.
+    return WITH_ADDRESS if spans == ((0, _PLACES),) else ClientSet(spans)
+
+
+def _merged(spans: Iterable[_Span]) -> Iterator[_Span]:
+    """Join spans that overlap or touch."""
+    ordered = sorted(spans)
+    if not ordered:
+        return
+    start, end = ordered[0]
+    for next_start, next_end in ordered[1:]:
+        if next_start > end:
+            yield start, end
+            start, end = next_start, next_end
+        else:
+            end = max(end, next_end)
+    yield start, end
+
+
+PLACES = ClientSet(((_PLACES, _END),))
+"""Those of all places."""
+
+EVERYONE = ClientSet(((_FIRST, _END),))
+"""All clients there can be."""
+
+NOBODY = ClientSet(())
+"""No clients."""
+
+WITH_ADDRESS = ClientSet(((0, _END),))
+"""Those that have an IP address."""
 
 
 @attrs.frozen

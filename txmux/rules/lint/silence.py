@@ -1,17 +1,18 @@
-"""Warnings about who speaks first, and where silence leads."""
+"""Warnings about who speaks first, where silence leads, and matchers for the other transport."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from txmux.rules.lint.spans import set_of
-from txmux.rules.model import Backend, Refusal
+from txmux.interfaces import Transport
+from txmux.rules.lint.scopes import scopes, set_of
+from txmux.rules.model import Backend, Listener, Refusal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from txmux.rules.lint.spans import ClientSet
-    from txmux.rules.model import Listener, Route, Rules, Silence
+    from txmux.rules.lint.scopes import ClientSet
+    from txmux.rules.model import Route, Rules, Silence
     from txmux.rules.problems import Problem
 
 
@@ -74,3 +75,22 @@ def _has_runner(rules: Rules, listener: Listener) -> bool:
         outcomes.append(listener.default)  # where all routes are for other clients
     outcomes += [route.outcome for route in rules.routes if route.terminate_tls and route.outcome]
     return any(isinstance(outcome, Backend) for outcome in outcomes)
+
+
+def lines_of_the_other(rules: Rules) -> Iterator[Problem]:
+    """Find matchers for UDP in routes that only have clients of TCP, and the other way round."""
+    owners = [scope.owner for scope in scopes(rules)]
+    for route in rules.routes:
+        places = [owner for owner in owners if route.stands_under(owner)]
+        asked = {p.transport if isinstance(p, Listener) else Transport.TCP for p in places}
+        if len(asked) != 1:
+            continue
+        [there] = asked
+        other = Transport.UDP if there is Transport.TCP else Transport.TCP
+        for number, line in enumerate(route.alternatives):
+            if line.over(there) is None:
+                message = (
+                    f"{line.text!r} is for {other.value.upper()}, and all clients of this route come by "
+                    f"{there.value.upper()}; put it into a route of its own, or remove it"
+                )
+                yield route.section.problem(message, "match", number)

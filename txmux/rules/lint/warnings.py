@@ -10,22 +10,18 @@ from typing import TYPE_CHECKING
 import attrs
 
 from txmux.interfaces import Transport
-from txmux.rules.lint.access import proxy_listeners, tls_ends
-from txmux.rules.lint.control import admin_reachable, readable_token
+from txmux.rules.lint.access import admin_reachable, proxy_listeners, readable_token, tls_ends
 from txmux.rules.lint.coverage import forget_lines, read_line
 from txmux.rules.lint.patterns import odd_patterns
 from txmux.rules.lint.reach import reach
-from txmux.rules.lint.scopes import scopes
-from txmux.rules.lint.silence import server_first, silence, silent_clients
-from txmux.rules.lint.spans import NOBODY, WITH_ADDRESS, set_of
-from txmux.rules.lint.transports import lines_of_the_other
-from txmux.rules.model import Backend, Listener
+from txmux.rules.lint.scopes import NOBODY, WITH_ADDRESS, scopes, set_of
+from txmux.rules.lint.silence import lines_of_the_other, server_first, silence, silent_clients
+from txmux.rules.model import Backend, Listener, Refusal
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from txmux.rules.lint.scopes import Scope
-    from txmux.rules.lint.spans import ClientSet
+    from txmux.rules.lint.scopes import ClientSet, Scope
     from txmux.rules.model import Outcome, Route, Rules
     from txmux.rules.problems import Problem
 
@@ -214,3 +210,21 @@ def _idle_queues(rules: Rules) -> Iterator[Problem]:
         if "queue_timeout" in backend.section.entries and not backend.queue:
             message = "no client ever waits without 'queue', which says how many can; add that"
             yield backend.section.problem(message, "queue_timeout")
+
+
+def closed_listeners(rules: Rules) -> Iterator[Problem]:
+    """Find listeners of which every client is turned away, whatever it says."""
+    outcomes: dict[str, list[Outcome | None]] = {}
+    for scope in scopes(rules):
+        found: list[Outcome | None] = [route.outcome for route in rules.routes_of(scope.owner)]
+        if isinstance(scope.owner, Listener):
+            found += [scope.owner.default, *(line.outcome for line in scope.owner.silent)]
+        for listener in scope.listeners:
+            outcomes.setdefault(listener.name, []).extend(found)
+    for listener in rules.listeners:
+        if all(one is None or isinstance(one, Refusal) for one in outcomes[listener.name]):
+            message = (
+                "every client is turned away: neither a route nor 'default' or 'silent' leads to a server; "
+                "add a route, or a server there"
+            )
+            yield listener.section.problem(message)

@@ -78,7 +78,7 @@ TLSMinimum = Literal["1.2", "1.3"]
 
 @attrs.frozen
 class AllowedClient:
-    """Which certificates of clients are let in; made by `txmux.rules.reading.certificates.allowed_client`.
+    """Which certificates of clients are let in; made by `txmux.rules.reading.route.allowed_client`.
 
     Attributes:
         text: As it is written; those with the same text are the same.

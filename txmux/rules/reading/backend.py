@@ -13,7 +13,7 @@ from txmux.rules.reading import datagrams, endpoints, values
 from txmux.rules.reading.checks import check, ejection
 from txmux.rules.reading.context import CONSUL, OUTCOME, PEM, PEMS, RESOLVERS, SECRET
 from txmux.rules.reading.endpointstrings import host_name, link_scope
-from txmux.rules.reading.key import (
+from txmux.rules.reading.values import (
     BOOLEAN,
     CONNECTIONS,
     DURATION,
@@ -21,10 +21,11 @@ from txmux.rules.reading.key import (
     Key,
     Kind,
     number,
+    positive_duration_or_none,
+    read_options,
+    split_words,
     words,
 )
-from txmux.rules.reading.options import read_options
-from txmux.rules.reading.values import positive_duration_or_none, split_words
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence

@@ -10,8 +10,13 @@ from txmux.matchers.payload import bytes_from_text
 from txmux.rules.model import Check, Ejection
 from txmux.rules.problems import InvalidValueError, did_you_mean, joined
 from txmux.rules.reading.endpointstrings import host_name
-from txmux.rules.reading.options import read_options
-from txmux.rules.reading.values import boolean, positive_duration, split_words, whole_number
+from txmux.rules.reading.values import (
+    boolean,
+    positive_duration,
+    read_options,
+    split_words,
+    whole_number,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -12,10 +12,8 @@ from txmux.rules.reading.consul import api_url
 from txmux.rules.reading.files import check_file
 from txmux.rules.reading.habits import OUTCOMES
 from txmux.rules.reading.handover import handover, is_handover
-from txmux.rules.reading.key import Kind
-from txmux.rules.reading.networks import NetworkLists
-from txmux.rules.reading.values import NAME, file_path, network, split_words
-from txmux.rules.reading.varying import CROWDSEC, PLACE, SYSTEM, crowdsec, place
+from txmux.rules.reading.networks import CROWDSEC, PLACE, SYSTEM, NetworkLists, crowdsec, place
+from txmux.rules.reading.values import NAME, Kind, file_path, network, split_words
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import attrs
@@ -28,13 +29,16 @@ from txmux.rules.reading.endpointstrings import (
     server_host,
     split_arguments,
 )
+from txmux.rules.reading.files import check_file
 from txmux.rules.reading.habits import stray_after_endpoint, strays_after_server, without_scheme
 from txmux.rules.reading.handover import is_handover
-from txmux.rules.reading.options import read_options
-from txmux.rules.reading.values import file_path, split_words, whole_number
+from txmux.rules.reading.values import file_path, read_options, split_words, whole_number
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+    from txmux.rules.model import Section
+    from txmux.rules.problems import Problem
 
 _SHORT = re.compile(r"(?:\[(?P<v6>[^\[\]]*)\]|(?P<host>[^:\[\]]*)):(?P<port>[^:]*)")
 _V6_AND_PORT = re.compile("::[0-9]{2,4}")  # an IPv6 address, too, but one that nobody has
@@ -396,3 +400,43 @@ def _installed_server_kinds() -> frozenset[str]:
 def _installed_client_kinds() -> frozenset[str]:
     plugins = getPlugins(IStreamClientEndpointStringParserWithReactor)
     return frozenset(p.prefix.lower() for p in plugins)
+
+
+_ENDPOINT_KEYS = {
+    "endpoint": SERVER,
+    "server": CLIENT,
+    "backend": CLIENT,
+    "default": CLIENT,
+    "silent": CLIENT,
+    "fallback": CLIENT,
+}
+"""The keys that take endpoint strings."""
+
+_NAMED_FILES = ("privateKey", "certKey", "extraCertChain", "dhParameters", "certificate")
+
+
+def missing_files(sections: Iterable[Section]) -> Iterator[Problem]:
+    """Find files that are not there; relative paths start at the current folder, as Twisted has it."""
+    for section in sections:
+        for key in _ENDPOINT_KEYS:
+            for number, item in enumerate(section.items(key)):
+                for message in _missing_files(key, item.text.split()[0]):
+                    yield section.problem(message, key, number)
+
+
+def _missing_files(key: str, text: str) -> Iterator[str]:
+    kind = text.partition(":")[0].lower()
+    if kind not in {"ssl", "tls"} or short_form(text) is not None:
+        return
+    try:
+        given = _ENDPOINT_KEYS[key][kind].check(split_arguments(text))
+    except InvalidValueError:
+        return  # that is told already
+    if (key, kind) == ("endpoint", "ssl"):
+        given.setdefault("privateKey", "server.pem")  # what Twisted takes then
+    for name in _NAMED_FILES:
+        if given.get(name):
+            try:
+                check_file(Path(given[name]))
+            except InvalidValueError as error:
+                yield f"{name}: {error}"

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from txmux.rules.reading.ini import read_ini
-from txmux.rules.reading.lines import COMMENT, LineKind, lines_of
+from txmux.rules.reading.ini import COMMENT, LineKind, lines_of, read_ini
 from txmux.rules.reading.sections import TABLES, split_list
 
 if TYPE_CHECKING:

@@ -9,8 +9,17 @@ from txmux.rules.model import Clients, Keepalive, Listener, NetworkSet, Senders,
 from txmux.rules.problems import InvalidValueError
 from txmux.rules.reading import endpoints, values
 from txmux.rules.reading.context import DENIED, NETWORKS, OUTCOME
-from txmux.rules.reading.key import BOOLEAN, CONNECTIONS, DURATION, LOG, Key, Kind, number, words
-from txmux.rules.reading.options import read_options
+from txmux.rules.reading.values import (
+    BOOLEAN,
+    CONNECTIONS,
+    DURATION,
+    LOG,
+    Key,
+    Kind,
+    number,
+    read_options,
+    words,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -10,14 +11,255 @@ from txmux.detection.transports import datagram_predicate, transports_of
 from txmux.errors import OptionError
 from txmux.interfaces import Transport
 from txmux.rules.model import Alternative
-from txmux.rules.problems import InvalidValueError, did_you_mean
-from txmux.rules.reading.matchhints import misplaced, option_meant, unknown
+from txmux.rules.problems import InvalidValueError, did_you_mean, with_advice
 from txmux.rules.reading.values import split_words
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from txmux.interfaces import IProtocolMatcher, Predicate
+
+
+SERVER_FIRST = frozenset(
+    {
+        *("mysql", "mariadb", "smtp", "lmtp", "imap", "pop3", "nntp", "managesieve", "ftp", "vnc"),
+        "nats",
+    }
+)
+"""Protocols in which the client waits for the server, so that nothing of it can be recognised."""
+
+MEANT = {
+    "*": "any",
+    "all": "any",
+    "default": "any",
+    "anyprot": "any",
+    "tcp": "any",
+    "udp": "any",
+    "ssl": "tls",
+    "https": "tls",
+    "wss": "tls",
+    "imaps": "tls",
+    "ldaps": "tls",
+    "smtps": "tls",
+    "mqtts": "tls",
+    "websocket": "http upgrade=websocket",
+    "ws": "http upgrade=websocket",
+    "sni": "tls sni=www.example.com",
+    "req.ssl_sni": "tls sni=www.example.com",
+    "ssl_fc_sni": "tls sni=www.example.com",
+    "ssl_preread_server_name": "tls sni=www.example.com",
+    "ssl_preread_alpn_protocols": "tls alpn=h2",
+    "host": "http host=www.example.com",
+    "path": "http path=/api/*",
+    "path_beg": "http path=/api/*",
+    "http3": "quic alpn=h3",
+    "h3": "quic alpn=h3",
+    "doq": "quic alpn=doq",
+    "coaps": "dtls alpn=coap",
+    "h2": "tls alpn=h2",
+    "h2c": "http2",
+    "grpcs": "tls alpn=h2",
+    "dot": "tls alpn=dot",
+    **dict.fromkeys(
+        ("amqps", "ftps", "ircs", "nntps", "pop3s", "rediss", "rtmps", "sips", "xmpps"), "tls"
+    ),
+    **dict.fromkeys(
+        ("acme", "doh", "tls1.2", "tls1.3", "tlsv1.2", "tlsv1.3", "trojan", "vless"), "tls"
+    ),
+    **dict.fromkeys(
+        ("http1", "http/1.1", "web", "www", "rest", "webdav", "docker", "upnp"), "http"
+    ),
+    **dict.fromkeys(("openssh", "sshd", "sftp", "scp"), "ssh"),
+    **dict.fromkeys(("msrdp", "mstsc", "remote-desktop", "ms-wbt-server"), "rdp"),
+    **dict.fromkeys(("mssql", "sqlserver", "sql-server"), "tds"),
+    **dict.fromkeys(("oracle", "oracledb"), "tns"),
+    **dict.fromkeys(("postgresql", "psql", "pgsql", "cockroachdb"), "postgres"),
+    **dict.fromkeys(("mongo", "documentdb"), "mongodb"),
+    **dict.fromkeys(("valkey", "keydb", "resp"), "redis"),
+    **dict.fromkeys(("cql", "scylla", "scylladb"), "cassandra"),
+    **dict.fromkeys(("neo4j", "memgraph"), "bolt"),
+    "memcache": "memcached",
+    "opensearch": "elasticsearch",
+    **dict.fromkeys(("rabbitmq", "amqp091"), "amqp"),
+    **dict.fromkeys(("zmq", "zmtp", "0mq"), "zeromq"),
+    **dict.fromkeys(("mosquitto", "hivemq"), "mqtt"),
+    "jabber": "xmpp",
+    **dict.fromkeys(("icecast2", "shoutcast"), "icecast"),
+    **dict.fromkeys(("cifs", "samba"), "smb"),
+    **dict.fromkeys(("rpc", "oncrpc"), "sunrpc"),
+    "nfs": "sunrpc program=nfs",
+    **dict.fromkeys(("portmap", "portmapper", "rpcbind"), "sunrpc program=portmapper"),
+    **dict.fromkeys(("msrpc", "epmap"), "dcerpc"),
+    **dict.fromkeys(("krb5", "krb", "kdc"), "kerberos"),
+    **dict.fromkeys(("cldap", "activedirectory"), "ldap"),
+    **dict.fromkeys(("torrent", "utp", "dht"), "bittorrent"),
+    **dict.fromkeys(("socks", "socks5h"), "socks5"),
+    "socks4a": "socks4",
+    **dict.fromkeys(("proxyprotocol", "proxy_protocol", "haproxy"), "proxy"),
+    **dict.fromkeys(("shadowsocks", "vmess", "obfs4", "hysteria"), "random"),
+    "wg": "wireguard",
+    "ovpn": "openvpn",
+    **dict.fromkeys(("ipsec", "isakmp", "ikev2"), "ike"),
+    **dict.fromkeys(("turn", "webrtc"), "stun"),
+    "domain": "dns",
+    "epmd": "erlang",
+    **dict.fromkeys(("bedrock", "mcpe"), "raknet"),
+    **dict.fromkeys(("steam", "a2s", "srcds"), "source-engine"),
+    **dict.fromkeys(("ts3", "teamspeak3"), "teamspeak"),
+    "stratum": "jsonrpc",
+    **dict.fromkeys(("s7comm", "iso-tsap"), "s7"),
+    **dict.fromkeys(("ethernetip", "ethernet-ip", "ethernet/ip", "cip"), "enip"),
+    **dict.fromkeys(("iec-104", "iec60870", "iec60870-5-104"), "iec104"),
+    **dict.fromkeys(("modbus-tcp", "modbustcp", "mbap"), "modbus"),
+    "opc-ua": "opcua",
+}
+"""What others call a matcher."""
+
+_COMMON = (
+    *(
+        "tls",
+        "http",
+        "ssh",
+        "quic",
+        "dns",
+        "postgres",
+        "redis",
+        "rdp",
+        "openvpn",
+        "mqtt",
+        "socks5",
+        "http2",
+    ),
+    *(
+        "grpc",
+        "wireguard",
+        "stun",
+        "sip",
+        "smb",
+        "ldap",
+        "mongodb",
+        "xmpp",
+        "git",
+        "rtmp",
+        "rtsp",
+        "dtls",
+    ),
+)
+"""What is meant most often, in that order: of names that are equally near, it is named first."""
+
+_FIRST_OPTIONS = {
+    "http": "host",
+    "payload": "text",
+    "regex": "pattern",
+    "ssh": "software",
+    "tls": "sni",
+}
+"""The option of which people write the value alone."""
+
+_MOST_LISTED = 30
+_JOINERS = frozenset({"and", "or", "not", "&&", "||", "&", "|", "!"})
+_CALL = re.compile(r"(?P<name>[\w.-]+)\((?P<options>.*)\)")
+_WELL_KNOWN = ("tls", "http")
+
+
+def unknown(
+    name: str,
+    rest: Sequence[str],
+    options: Callable[[str], Collection[str]],
+    known: Collection[str],
+) -> str:
+    """Return what is wrong with a line that begins with no matcher.
+
+    Args:
+        name: The first word.
+        rest: The words after it.
+        options: Gives the names of a matcher's options.
+        known: The matchers there are.
+    """
+    message = f"unknown matcher {name!r}"
+    hint = _hint(name, rest, options, known)
+    if hint:
+        return f"{message}; {hint}"
+    common = [one for one in _COMMON if one in known]
+    message += did_you_mean(name, dict.fromkeys((*common, *known)))
+    if len(known) > _MOST_LISTED:
+        return with_advice(message, "'txmux matchers' lists those there are")
+    return f"{message} (there are {', '.join(sorted(known)) or 'none'})"
+
+
+def _hint(
+    name: str,
+    rest: Sequence[str],
+    options: Callable[[str], Collection[str]],
+    known: Collection[str],
+) -> str:
+    word = name.casefold()
+    meant = MEANT.get(word, "")
+    for option, _, value in (other.partition("=") for other in rest):
+        if meant == "tls" and value and option in {"host", "sni"}:
+            meant = f"tls sni={value}"
+    option, equals, _ = name.partition("=")
+    call = _CALL.fullmatch(name)
+    of = ""
+    if equals:
+        of = next(
+            (one for one in (*_WELL_KNOWN, *known) if one in known and option in options(one)),
+            "MATCHER",
+        )
+    hints = (
+        (name == "not", "write 'not' once, and a matcher after it"),
+        (name.startswith("!"), f"write 'not {name[1:] or 'MATCHER'}'"),
+        (word in MEANT and word not in known, f"write {meant!r}"),
+        (
+            word in SERVER_FIRST,
+            (
+                "its clients wait for the server to speak, so no byte tells them: "
+                "name its backend with 'silent =' in [listen]"
+            ),
+        ),
+        (
+            call and call["name"] in known,
+            f"write '{' '.join(call.groups()).rstrip()}'" if call else "",
+        ),
+        (equals and not call, f"the matcher comes first, as in '{of} {name}'"),
+        ("," in name, "write one matcher a line, without commas"),
+    )
+    return next((hint for applies, hint in hints if applies), "")
+
+
+def option_meant(matcher: str, word: str) -> str:
+    """Return an option with a value that stands alone after a matcher; nothing if it cannot be told which is meant."""
+    name = _FIRST_OPTIONS.get(matcher)
+    return f"{name}={word}" if name and not word.startswith("-") else ""
+
+
+def misplaced(words: Sequence[str], known: Collection[str], matchers: Iterable[str]) -> str:
+    """Return what is wrong with the words after a matcher, if it is one thing that makes all of them wrong.
+
+    Args:
+        words: What comes after the matcher.
+        known: The names of its options.
+        matchers: The matchers there are.
+
+    Returns:
+        What is wrong, and what would be right; nothing if each word is to be told by itself.
+    """
+    for number, word in enumerate(words):
+        name, _, value = word.partition("=")
+        after = words[number + 1] if number + 1 < len(words) else ""
+        if word in known and after.startswith("="):
+            value = after[1:] or (words[number + 2] if number + 2 < len(words) else "VALUE")
+            return f"no blank may be beside '='; write '{word}={value}'"
+        if name in known and word.endswith("=") and after and "=" not in after:
+            return f"no blank may be beside '='; write '{word}{after}'"
+        if "=" not in word and (word in _JOINERS or word in matchers):
+            advice = "write one matcher a line"
+            if word in {"and", "&&", "&", "not", "!"}:
+                advice += (
+                    ", any of which is enough; what is to be kept out goes to an earlier route"
+                )
+            return f"{word!r} is not an option; {advice}"
+    return ""
 
 
 def read_alternative(text: str, matchers: Mapping[str, IProtocolMatcher]) -> Alternative:

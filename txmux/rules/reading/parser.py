@@ -12,17 +12,14 @@ from txmux.detection.registry import installed_matchers
 from txmux.rules.model import Backend, Rules, Settings
 from txmux.rules.problems import InvalidValueError, Problem, RulesError, nearest
 from txmux.rules.reading import backend, datagrams, handover, listener, route, service
-from txmux.rules.reading.conflicts import conflicts, unshareable
+from txmux.rules.reading.conflicts import conflicts, loops, unshareable
 from txmux.rules.reading.context import REFUSALS, Reading, finding
-from txmux.rules.reading.endpointfiles import missing_files
-from txmux.rules.reading.files import FileReader, Source, read_source, source_of
-from txmux.rules.reading.foreign import foreign
-from txmux.rules.reading.habits import MEANT_SECTIONS
+from txmux.rules.reading.endpoints import missing_files
+from txmux.rules.reading.files import FileReader, Source, expand_section, read_source, source_of
+from txmux.rules.reading.habits import MEANT_SECTIONS, foreign
 from txmux.rules.reading.ini import read_ini
-from txmux.rules.reading.loops import loops
 from txmux.rules.reading.sections import HEADERS, TABLES, missing_keys, read_keys
 from txmux.rules.reading.values import NAME
-from txmux.rules.reading.variables import expand_section
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
+from txmux.errors import OptionError
 from txmux.rules.model import Clients, Refusal, Route, TlsEnd
 from txmux.rules.model.networks import EVERY_CLIENT
-from txmux.rules.problems import InvalidValueError, suggestion
-from txmux.rules.reading.certificates import allowed_client
+from txmux.rules.model.route import MIDNIGHT, WEEK, AllowedClient, Period
+from txmux.rules.problems import InvalidValueError, did_you_mean, suggestion, with_advice
 from txmux.rules.reading.context import NETWORKS, OUTCOME, PEM, PEMS
-from txmux.rules.reading.during import period
-from txmux.rules.reading.key import BOOLEAN, LOG, PROTOCOLS, Key, Kind, words
 from txmux.rules.reading.matching import read_alternative
+from txmux.rules.reading.values import BOOLEAN, LOG, PROTOCOLS, Key, Kind, split_words, words
+from txmux.wire.globs import Globs, names, option_globs
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -19,6 +22,132 @@ if TYPE_CHECKING:
     from txmux.rules.model import Alternative, Section
     from txmux.rules.problems import Problem
     from txmux.rules.reading.context import Reading
+
+
+_SCHEME = "spiffe://"
+_KINDS = ("cn", "ou", "san", "spiffe")
+_FORM = "write for example 'cn=alice ou=ops'"
+
+
+def allowed_client(text: str) -> AllowedClient:
+    """Read one line of ``allow_client =``.
+
+    Args:
+        text: Words ``KIND=PATTERNS``; the patterns are those of `txmux.wire.globs.names`.
+
+    Raises:
+        InvalidValueError: All that is wrong with it.
+    """
+    wanted: dict[str, Globs] = {}
+    messages = []
+    for word in split_words(text):
+        kind, equals, patterns = word.partition("=")
+        if not equals:
+            messages.append(f"{word!r} is not of the form KIND=PATTERN; {_FORM}")
+        elif kind not in _KINDS:
+            known = ", ".join(f"{one}=" for one in _KINDS)
+            messages.append(f"unknown {kind!r}{did_you_mean(kind, _KINDS)} (possible are {known})")
+        elif kind in wanted:
+            messages.append(
+                f"{kind!r} is given twice; put commas between the patterns, or give each a line of its own"
+            )
+        else:
+            try:
+                wanted[kind] = _patterns(kind, patterns)
+            except OptionError as error:
+                messages.append(str(error))
+    if messages:
+        raise InvalidValueError(*messages)
+    return AllowedClient(text, wanted)
+
+
+def _patterns(kind: str, text: str) -> Globs:
+    if kind == "spiffe" and not text.startswith("~"):
+        for pattern in text.split(","):
+            if not pattern.strip().startswith(_SCHEME):
+                raise OptionError(
+                    kind, f"{pattern!r} is no SPIFFE ID; write {_SCHEME}TRUST-DOMAIN/PATH"
+                )
+    found = option_globs({kind: text.lower() if kind == "san" else text}, kind, names)
+    assert found is not None  # noqa: S101 - it was given
+    return found
+
+
+_DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+_TIMES = re.compile(r"([0-9]{1,2}):([0-9]{2})-([0-9]{1,2}):([0-9]{2})")
+_AROUND = re.compile(r"\s*([,-])\s*")
+_FORMS = "write for example 'mon-fri 08:00-18:00', '22:00-06:00 Europe/Paris' or 'sat,sun'"
+
+
+def period(text: str) -> Period:
+    """Read one line of ``during``: ``[DAYS] [HH:MM-HH:MM] [ZONE]``.
+
+    Raises:
+        InvalidValueError: It is not such a line.
+    """
+    words = _AROUND.sub(r"\1", text).split()
+    days, start, end, zone = WEEK, 0, MIDNIGHT, None
+    if not words[0][0].isdigit():
+        days = _days(words.pop(0))
+    if words and words[0][0].isdigit():
+        start, end = _times(words.pop(0))
+    if words:
+        zone = _zone(words.pop(0))
+    if words:
+        raise InvalidValueError(f"{words[0]!r} is one word too many; {_FORMS}")
+    return Period(days, start, end, zone)
+
+
+def _days(text: str) -> frozenset[int]:
+    found: set[int] = set()
+    for part in text.split(","):
+        first, _, last = part.partition("-")
+        begin, end = _day(first), _day(last) if "-" in part else _day(first)
+        found.update((begin + n) % 7 for n in range((end - begin) % 7 + 1))
+    return frozenset(found)
+
+
+def _day(text: str) -> int:
+    if text in _DAYS:
+        return _DAYS.index(text)
+    meant = text.lower()[:3]
+    hint = f"; did you mean {meant!r}?" if meant in _DAYS else did_you_mean(text, _DAYS)
+    raise InvalidValueError(with_advice(f"{text!r} is not a day{hint}", _FORMS))
+
+
+def _times(text: str) -> tuple[int, int]:
+    if "," in text:
+        raise InvalidValueError(f"{text!r} is more than one time; write each in a line of its own")
+    found = _TIMES.fullmatch(text)
+    if found is None:
+        raise InvalidValueError(f"{text!r} is not a time from HH:MM to HH:MM; {_FORMS}")
+    start, end = _minutes(found[1], found[2]), _minutes(found[3], found[4])
+    if start == MIDNIGHT:
+        raise InvalidValueError(f"{text!r} begins when the day is over; begin it at 00:00")
+    if start == end:
+        raise InvalidValueError(f"{text!r} begins when it ends; the whole day is 00:00-24:00")
+    return start, end
+
+
+def _minutes(hours: str, minutes: str) -> int:
+    found = int(hours) * 60 + int(minutes)
+    if int(minutes) > 59 or found > MIDNIGHT:
+        raise InvalidValueError(f"'{hours}:{minutes}' is not a time of day; from 00:00 to 24:00")
+    return found
+
+
+def _zone(text: str) -> ZoneInfo:
+    try:
+        return ZoneInfo(text)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        known = available_timezones()
+    hint = did_you_mean(text, known) or "; write one such as Europe/Paris or UTC"
+    if text[:3].lower() in _DAYS:
+        hint = f"; if it is a day, it comes first: {_FORMS}"
+    elif not known:
+        hint = ", nor any other on this system; install its tzdata"
+    raise InvalidValueError(f"there is no time zone {text!r}{hint}")
+
 
 _TLS_FIELDS = {
     "alpn": "alpn",

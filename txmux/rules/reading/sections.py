@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from txmux.rules.model import Entry, Section
     from txmux.rules.problems import Problem
     from txmux.rules.reading.context import Reading
-    from txmux.rules.reading.key import Key, Kind
+    from txmux.rules.reading.values import Key, Kind
 
 HEADERS = {
     "txmux": "[txmux]",

@@ -2,27 +2,141 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import SplitResult, urlsplit
 
 from txmux.rules.model import Settings
-from txmux.rules.problems import InvalidValueError, did_you_mean
+from txmux.rules.model.settings import Store
+from txmux.rules.problems import InvalidValueError, did_you_mean, joined
 from txmux.rules.reading import values
 from txmux.rules.reading.context import CONSUL, RESOLVERS, SECRET
-from txmux.rules.reading.control import control_endpoint, is_by_tcp
-from txmux.rules.reading.key import BOOLEAN, CONNECTIONS, Key, Kind, words
-from txmux.rules.reading.store import STORE
+from txmux.rules.reading.endpoints import listening, short_form
+from txmux.rules.reading.endpointstrings import SERVER, split_arguments
+from txmux.rules.reading.values import BOOLEAN, CONNECTIONS, Key, Kind, socket_path, words
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-    from pathlib import Path
+    from collections.abc import Iterator, Mapping, Sequence
 
     from txmux.rules.model import Section
     from txmux.rules.problems import Problem
     from txmux.rules.reading.context import Reading
     from txmux.rules.reading.files import Source
+
+
+_TCP = frozenset({"tcp", "tcp6"})
+_WORDS = frozenset({"auto", "off", "none", "on", "no", "yes", "true", "false"})
+_SPECIAL = str.maketrans({sign: f"\\{sign}" for sign in "\\:="})
+
+
+def control_endpoint(text: str, home: Path, words: Sequence[str]) -> str | None:
+    """Read an endpoint.
+
+    Args:
+        text: ``ADDRESS:PORT``, ``:PORT``, ``unix:/path``, or Twisted's form of one of these; or ``off``.
+        home: Where a relative path starts.
+        words: What may be written instead.
+
+    Returns:
+        The endpoint, with the whole path; ``None`` for ``off``.
+
+    Raises:
+        InvalidValueError: What is wrong with it.
+    """
+    if text == "off":
+        return None
+    if text.casefold() in _WORDS:
+        raise InvalidValueError(
+            f"{text!r} is not an endpoint; write {joined(words)}, unix:/path or ADDRESS:PORT"
+        )
+    if short_form(listening(text)) is not None:
+        return text
+    arguments = split_arguments(text)
+    kind = arguments.kind.lower()
+    if kind in _TCP:
+        return text
+    if kind != "unix":
+        raise InvalidValueError(
+            f"an endpoint of type {kind!r} cannot be had here; write unix:/path or ADDRESS:PORT"
+        )
+    named = SERVER[kind].check(arguments)
+    # Absolute, since the service may go to another folder.
+    path = socket_path(os.path.abspath(home / named.pop("address")))  # noqa: PTH100 - links stay
+    options = "".join(f":{name}={value}" for name, value in named.items())
+    return f"unix:{str(path).translate(_SPECIAL)}{options}"
+
+
+def is_by_tcp(endpoint: str | None) -> bool:
+    return endpoint not in {None, "auto"} and not str(endpoint).startswith("unix:")
+
+
+def address_of(endpoint: str) -> str:
+    """Return the address of an endpoint of TCP; empty if it is every address."""
+    short = short_form(endpoint)
+    if short is not None:
+        return short[0]
+    arguments = split_arguments(endpoint)
+    return SERVER[arguments.kind.lower()].check(arguments).get("interface", "")
+
+
+_SCHEMES: Mapping[str, bool] = {"redis": False, "rediss": True}
+_DATABASE = re.compile(r"/?([0-9]{0,4})")
+_EXAMPLE = "write for example 'redis://10.0.0.9:6379/0', 'rediss://redis.example.com' or 'unix:/run/redis/redis.sock'"
+
+
+def _store(reading: Reading, text: str) -> Store:
+    scheme, colon, rest = text.partition(":")
+    found = None
+    if colon and scheme == "unix":
+        found = _at_path(reading, text, rest)
+    elif scheme in _SCHEMES:
+        try:
+            found = _at_host(text, urlsplit(text))
+        except ValueError:
+            found = None
+    if found is None:
+        raise InvalidValueError(f"{text!r} is not the address of a Redis; {_EXAMPLE}")
+    if not reading.alone and importlib.util.find_spec("txredisapi") is None:
+        raise InvalidValueError(
+            "needs the package txredisapi, which is not installed; run: pip install 'txmux[cluster]'"
+        )
+    return found
+
+
+def _at_path(reading: Reading, text: str, rest: str) -> Store | None:
+    path, _, database = rest.partition("?db=")
+    if not path.removeprefix("//") or not _DATABASE.fullmatch(database):
+        return None
+    return Store(
+        text, path=reading.home / Path(path.removeprefix("//")), database=int(database or 0)
+    )
+
+
+def _at_host(text: str, parts: SplitResult) -> Store | None:
+    if parts.password is not None:
+        raise InvalidValueError(
+            "has a password in it, which everybody could read; write it into a file, and name that as "
+            "'shared_limits_password'"
+        )
+    database = _DATABASE.fullmatch(parts.path)
+    if not parts.hostname or not database or parts.query or parts.fragment or parts.port == 0:
+        return None
+    return Store(
+        text,
+        host=parts.hostname,
+        port=parts.port or 6379,
+        tls=_SCHEMES[parts.scheme],
+        user=parts.username or "",
+        database=int(database[1] or 0),
+    )
+
+
+STORE = Kind(_store, "`redis://HOST:PORT/DB`, `rediss:` with TLS, or `unix:/path`", in_context=True)
+
 
 _ACCOUNT = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*\$?|[0-9]{1,10}")
 _MOST_WORKERS = 1000

@@ -7,16 +7,63 @@ import re
 import shlex
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
+
+import attrs
 
 from txmux.rules.model import Rate
 from txmux.rules.problems import InvalidValueError, did_you_mean, joined
-from txmux.rules.reading.options import read_options
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Mapping
 
     from txmux.rules.model import IPNetwork, Logged
+
+
+def read_options(
+    words: Iterable[str],
+    readers: Mapping[str, Callable[[str], Any]],
+    flags: Iterable[str] = (),
+    *,
+    of: str,
+) -> dict[str, Any]:
+    """Read words that each set one option.
+
+    Args:
+        words: As `txmux.rules.reading.values.split_words` gives them.
+        readers: Reads the value of an option, by its name.
+        flags: Options without a value.
+        of: What the options belong to, for messages.
+
+    Returns:
+        The values that are given, by name; a flag's is true.
+
+    Raises:
+        InvalidValueError: All that is wrong with them.
+    """
+    known = (*readers, *flags)
+    takes = f"{of} takes {', '.join([*(f'{name}=' for name in readers), *flags])}"
+    found: dict[str, Any] = {}
+    messages: list[str] = []
+    for word in words:
+        name, equals, value = word.partition("=")
+        if name not in known:
+            messages.append(f"unknown option {word!r}{did_you_mean(name, known)} ({takes})")
+        elif name in found:
+            messages.append(f"option {name!r} is given twice; keep one")
+        elif bool(equals) is (name in flags):
+            right = name if equals else f"{name}=VALUE"
+            messages.append(f"{word!r} is not an option; did you mean {right!r}? ({takes})")
+        else:
+            try:
+                found[name] = readers[name](value) if equals else True
+            except InvalidValueError as error:
+                found[name] = None
+                messages += [f"{name}: {message}" for message in error.messages]
+    if messages:
+        raise InvalidValueError(*messages)
+    return found
+
 
 NAME = re.compile(r"[A-Za-z0-9._-]+")
 
@@ -305,3 +352,63 @@ def split_words(text: str) -> list[str]:
         raise InvalidValueError(
             "a quote is not closed; close it, or write \\' or \\\" for the character itself"
         ) from None
+
+
+@attrs.frozen
+class Kind:
+    """A kind of values.
+
+    Attributes:
+        read: Reads one item, or raises `InvalidValueError`.
+        shape: How it is written, for the reference page.
+        takes: One value, one item a line, or items separated by commas or line ends.
+        collect: Makes one value of several items.
+        in_context: Whether `read` takes the `Reading` before the text.
+    """
+
+    read: Callable[..., Any]
+    shape: str
+    takes: Literal["one", "lines", "list"] = "one"
+    collect: Callable[[Iterable[Any]], Any] = tuple
+    in_context: bool = False
+
+
+@attrs.frozen
+class Key:
+    """A key of a section.
+
+    Attributes:
+        default: What it is if it is not written, in the words of a rules file; ``None`` is nothing. The model has it, too.
+        meaning: What it does, for the reference page, in Markdown.
+        example: A value that works, for messages; by default the default.
+        field: The model's attribute; by default the key's name.
+        required: Whether a section cannot do without it.
+        unless: A key that makes it unnecessary.
+    """
+
+    kind: Kind
+    default: str | None
+    meaning: str
+    example: str = attrs.field()
+    field: str = ""
+    required: bool = False
+    unless: str = ""
+
+    @example.default
+    def _by_default(self) -> str:
+        return self.default or ""
+
+
+def number(low: int, high: int) -> Kind:
+    return Kind(whole_number(low, high), f"`{low}` to `{high}`")
+
+
+def words(*choices: str) -> Kind:
+    return Kind(choice(*choices), ", ".join(f"`{choice}`" for choice in choices))
+
+
+BOOLEAN = Kind(boolean, "boolean")
+LOG = Kind(logged, "`yes`, `no` or `errors`")
+CONNECTIONS = number(0, 1_000_000_000)
+DURATION = Kind(positive_duration, "duration")
+PROTOCOLS = Kind(protocol_name, "list of protocols", "list")
