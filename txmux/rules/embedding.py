@@ -11,7 +11,7 @@ from txmux.detection.registry import installed_matchers
 from txmux.errors import MuxError
 from txmux.rules.model import Backend, Clients, Handover, InProcess, NetworkSet, Refusal, Route
 from txmux.rules.reading.endpoints import server
-from txmux.rules.reading.handover import handover, is_handover
+from txmux.rules.reading.endpointstrings import handover, is_handover
 from txmux.rules.reading.matching import read_alternative
 from txmux.rules.reading.values import network
 

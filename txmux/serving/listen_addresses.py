@@ -13,7 +13,7 @@ import attrs
 
 from txmux.net.sockets.plainsocket import set_options, socket_options
 from txmux.net.sockets.unixpath import bind
-from txmux.rules.reading.datagrams import is_for_datagrams, listening_place
+from txmux.rules.reading.endpointstrings import is_for_datagrams, listening_place
 from txmux.rules.reading.endpoints import short_form
 from txmux.rules.reading.endpointstrings import SERVER, Arguments, split_arguments
 

@@ -12,7 +12,7 @@ from txmux.errors import MuxError
 from txmux.net.sockets.plainsocket import socket_options
 from txmux.rules.model import InProcess, Route
 from txmux.rules.model.networks import EVERY_CLIENT, Clients
-from txmux.rules.reading.handover import is_led_to, misplaced
+from txmux.rules.reading.conflicts import is_led_to, misplaced
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

@@ -7,6 +7,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.rules.fakes import MATCHERS
 from txmux.rules.problems import Problem, RulesError
 from txmux.rules.reading.parser import parse
+from txmux.rules.reading.sections import TABLES
 
 # Each file, and all that is wrong in it. `{listen}` stands for a listener of two lines.
 BAD_FILES = {
@@ -49,11 +50,7 @@ BAD_FILES = {
         "6: [route b] from: has no value; write for example 'from = 10.0.0.0/8'",
     ],
     "{listen}quux = 1\nbacklog = 1\n  2\n  3": [
-        (
-            "3: [listen public] quux: unknown key (there are endpoint, detect_timeout, peek_limit, first, "
-            "silent, race, default, accept_proxy_from, proxy_timeout, allow, deny, end_denied, max_connections, "
-            "max_connections_per_source, max_undecided_per_source, connection_rate_per_source, backlog, keepalive, freebind, capture, log, tls_strict, max_flows, max_flows_per_source)"
-        ),
+        (f"3: [listen public] quux: unknown key (there are {', '.join(TABLES['listen'])})"),
         "5: [listen public] backlog: takes one value; remove this line",
         "6: [listen public] backlog: takes one value; remove this line",
     ],

@@ -13,9 +13,13 @@ import attrs
 
 from txmux.rules.lint.warnings import warnings
 from txmux.rules.problems import Problem
-from txmux.rules.reading.datagrams import is_for_datagrams, listening_place
 from txmux.rules.reading.endpoints import short_form
-from txmux.rules.reading.endpointstrings import SERVER, split_arguments
+from txmux.rules.reading.endpointstrings import (
+    SERVER,
+    is_for_datagrams,
+    listening_place,
+    split_arguments,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

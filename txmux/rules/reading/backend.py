@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 from txmux.rules.model import Backend, Handover, Resolve, ServerTLS
 from txmux.rules.model.backend import split_source
 from txmux.rules.problems import InvalidValueError, did_you_mean
-from txmux.rules.reading import datagrams, endpoints, values
-from txmux.rules.reading.checks import check, ejection
+from txmux.rules.reading import endpoints, values
+from txmux.rules.reading.checks import check, ejection, ejection_text
+from txmux.rules.reading.conflicts import mixed_fallback
 from txmux.rules.reading.context import CONSUL, OUTCOME, PEM, PEMS, RESOLVERS, SECRET
 from txmux.rules.reading.endpointstrings import host_name, link_scope
 from txmux.rules.reading.values import (
@@ -24,6 +25,7 @@ from txmux.rules.reading.values import (
     positive_duration_or_none,
     read_options,
     split_words,
+    with_defaults,
     words,
 )
 
@@ -57,11 +59,10 @@ def contradictions(section: Section, found: Mapping[str, Any]) -> Iterator[Probl
         section: Its text in the file.
         found: The values that could be read, by their fields. Of what could not, nothing is told here.
     """
-    yield from datagrams.contradictions("backend", section)
     servers = found.get("servers", ())
     if servers:
         transport = Backend("", servers).transport
-        yield from datagrams.mixed_fallback(section, transport, found.get("fallback"))
+        yield from mixed_fallback(section, transport, found.get("fallback"))
     messages = [
         *_tls(section, found),
         *_tlvs(section, found),
@@ -256,6 +257,10 @@ def _resolve(text: str) -> Resolve:
     return Resolve(_at_least_a_second(interval), math.inf if keep is None else keep)
 
 
+def _resolve_text(resolve: Resolve) -> str:
+    return f"{values.duration_text(resolve.interval)} keep={values.duration_text(resolve.keep)}"
+
+
 def _at_least_a_second(text: str) -> float:
     seconds = values.duration(text)
     if seconds < 1:
@@ -271,77 +276,83 @@ _SOURCE = Kind(
 )
 _MAX_DURATION = Kind(values.positive_duration_or_none, "duration or `none`")
 _CHECK = Kind(check, "[check](#checks)")
-_EJECT = Kind(ejection, "`failures=` `within=` `for=` `unanswered=` in any order, or `off`")
-_RESOLVE = Kind(_resolve, "duration, at least `1s`, and `keep=` a duration or `none`")
+_EJECT = Kind(
+    ejection,
+    "`failures=` `within=` `for=` `unanswered=` in any order, or `off`",
+    write=ejection_text,
+)
+_RESOLVE = Kind(
+    _resolve, "duration, at least `1s`, and `keep=` a duration or `none`", write=_resolve_text
+)
 _TLS_NAME = Kind(host_name, "host name or address")
 _RATE = Kind(values.rate, "rate")
 
 # fmt: off
-KEYS: Mapping[str, Key] = {
-    "server": Key(_SERVER, None, example="127.0.0.1:22", field="servers", required=True, meaning=
+KEYS: Mapping[str, Key] = with_defaults(Backend("", ()), {
+    "server": Key(_SERVER, example="127.0.0.1:22", field="servers", required=True, meaning=
         "[where to connect](#servers)"),
-    "balance": Key(words("round-robin", "least-connections", "random", "source-hash", "sni-hash", "host-hash", "first"), "round-robin", example="least-connections", meaning=
+    "balance": Key(words("round-robin", "least-connections", "random", "source-hash", "sni-hash", "host-hash", "first"), example="least-connections", meaning=
         "[which of several servers](#balance) a client gets"),
-    "proxy_protocol": Key(words("off", "v1", "v2"), "off", example="v2", meaning=
+    "proxy_protocol": Key(words("off", "v1", "v2"), example="v2", meaning=
         "whether to send the server the client's address, in a PROXY protocol header of that version, before everything else, including TLS. The server [must expect it](../how-to/real-client-address.md). Not with a server such as `tls:HOST:PORT`: the header would go inside of TLS"),
-    "proxy_tlvs": Key(_TLVS, None, example="authority, unique-id", meaning=
+    "proxy_tlvs": Key(_TLVS, example="authority, unique-id", streams_only="is for TCP; remove it", meaning=
         "[what the header contains](#fields-of-the-proxy-protocol-header) besides the addresses. Only with `proxy_protocol = v2`"),
-    "source": Key(_SOURCE, None, example="192.0.2.1", meaning=
+    "source": Key(_SOURCE, example="192.0.2.1", meaning=
         "local addresses to connect from, used in turn; for each server, those of its family. `client` is the client's own address. Only for servers with an address, not for UNIX sockets and endpoint strings"),
-    "connect_timeout": Key(DURATION, "5s", meaning=
+    "connect_timeout": Key(DURATION, streams_only="is for TCP; write unanswered_timeout", meaning=
         "how long one attempt to connect may take, including the TLS handshake"),
-    "retries": Key(number(0, 1000), "2", meaning=
+    "retries": Key(number(0, 1000), meaning=
         "how many other servers are tried when one cannot be reached"),
-    "idle_timeout": Key(DURATION, "1h", meaning=
+    "idle_timeout": Key(DURATION, meaning=
         "the connection is closed when neither side has sent a byte for this long. A peer that is slow, but still reading, is not idle"),
-    "upload_idle_timeout": Key(DURATION, None, example="10m", meaning=
+    "upload_idle_timeout": Key(DURATION, example="10m", streams_only="is for TCP; write idle_timeout", meaning=
         "the same for one direction: no byte from the client for this long, whatever the server sends"),
-    "download_idle_timeout": Key(DURATION, None, example="10m", meaning=
+    "download_idle_timeout": Key(DURATION, example="10m", streams_only="is for TCP; write idle_timeout", meaning=
         "the same for the other direction: no byte from the server for this long, whatever the client sends"),
-    "half_close_timeout": Key(DURATION, "1m", meaning=
+    "half_close_timeout": Key(DURATION, streams_only="is for TCP: datagrams have no end; remove it", meaning=
         "the same, once one side has finished sending"),
-    "max_duration": Key(_MAX_DURATION, "none", example="1d", meaning=
+    "max_duration": Key(_MAX_DURATION, default="none", example="1d", streams_only="is for TCP; remove it", meaning=
         "the connection ends after this time, whatever it is doing"),
-    "check": Key(_CHECK, None, example="http path=/health", meaning=
+    "check": Key(_CHECK, example="http path=/health", meaning=
         "how each server's health is checked, at regular intervals"),
-    "eject": Key(_EJECT, "failures=3 within=10s for=10s", meaning=
+    "eject": Key(_EJECT, meaning=
         "after this many failed connections to a server `within` this time, or in a row, it gets none `for` [this time](#when-servers-fail). For UDP, `unanswered=5` does the same after five flows in a row that it has not answered"),
-    "resolve": Key(_RESOLVE, "30s keep=1d", meaning=
+    "resolve": Key(_RESOLVE, meaning=
         "the longest time until a host name is looked up again, or until a question to Consul is asked again for which nothing has changed; addresses that cannot be found again are used for as long as `keep` says"),
-    "resolvers": Key(RESOLVERS, None, example="127.0.0.1:8600", meaning=
+    "resolvers": Key(RESOLVERS, example="127.0.0.1:8600", meaning=
         "the [name servers](#how-names-are-looked-up) for this backend's servers, in this order. Without it those of `[txmux]`"),
-    "consul": Key(CONSUL, "http://127.0.0.1:8500", meaning=
+    "consul": Key(CONSUL, meaning=
         "Consul's HTTP API, for servers such as [`consul:web`](#services-of-consul). Without it the one of `[txmux]`"),
-    "consul_token": Key(SECRET, None, example="/etc/txmux/consul.token", meaning=
+    "consul_token": Key(SECRET, example="/etc/txmux/consul.token", meaning=
         "a file with Consul's token as its only line. Without it the one of `[txmux]`"),
-    "tls": Key(BOOLEAN, "no", example="yes", meaning=
+    "tls": Key(BOOLEAN, default="no", example="yes", streams_only="is for TCP; remove it", meaning=
         "whether connections to the servers use TLS; the name in their certificates is verified"),
-    "tls_name": Key(_TLS_NAME, None, example="www.example.com", meaning=
+    "tls_name": Key(_TLS_NAME, example="www.example.com", meaning=
         "the name that is verified, and sent as SNI. Without it, it is the host of the server, or of the SRV record. UNIX sockets and endpoint strings have no host name, so they need this"),
-    "tls_ca": Key(PEM, None, example="ca.pem", meaning=
+    "tls_ca": Key(PEM, example="ca.pem", meaning=
         "a PEM file with the certificates that are trusted, instead of those of the system"),
-    "tls_client_certificate": Key(PEMS, None, example="client.pem", meaning=
+    "tls_client_certificate": Key(PEMS, example="client.pem", meaning=
         "PEM files with the certificate chain and the key that txmux shows to the server"),
-    "alpn": Key(PROTOCOLS, None, example="h2, http/1.1", meaning=
+    "alpn": Key(PROTOCOLS, example="h2, http/1.1", streams_only="is for TCP; remove it", meaning=
         "the protocols that are offered to the server by ALPN: `h2, http/1.1`"),
-    "max_connections": Key(CONNECTIONS, "0", example="1000", meaning=
+    "max_connections": Key(CONNECTIONS, example="1000", meaning=
         "connections of all servers together; `0` means no limit"),
-    "queue": Key(CONNECTIONS, "0", example="100", meaning=
+    "queue": Key(CONNECTIONS, example="100", streams_only="is for TCP: datagrams do not wait; remove it", meaning=
         "how many further clients wait for room under these limits, here or `max_connections=` of the servers. Waiting clients are served in the order in which they came, before new ones; one that waits for a full server does not delay those that can use another"),
-    "queue_timeout": Key(DURATION, "5s", meaning=
+    "queue_timeout": Key(DURATION, streams_only="is for TCP: datagrams do not wait; remove it", meaning=
         "how long each of them waits at most"),
-    "upload_rate": Key(_RATE, None, example="10MiB/s", meaning=
+    "upload_rate": Key(_RATE, example="10MiB/s", streams_only="is for TCP; remove it", meaning=
         "the most bytes per second that one client can send"),
-    "download_rate": Key(_RATE, None, example="10MiB/s", meaning=
+    "download_rate": Key(_RATE, example="10MiB/s", streams_only="is for TCP; remove it", meaning=
         "the most bytes per second that one client can receive"),
-    "unanswered_timeout": Key(DURATION, "30s", meaning=
+    "unanswered_timeout": Key(DURATION, datagrams_only=True, meaning=
         "for UDP: how long a flow lasts that the server has never answered"),
-    "answers": Key(number(0, 1_000_000_000), "0", example="1", meaning=
+    "answers": Key(number(0, 1_000_000_000), example="1", datagrams_only=True, meaning=
         "for UDP: after this many datagrams from the server a flow ends, unless the client has sent more; `0` means no such end. Use `1` for DNS"),
-    "proxy_every": Key(words("all", "first"), "all", example="first", meaning=
+    "proxy_every": Key(words("all", "first"), example="first", datagrams_only=True, meaning=
         "for UDP: which datagrams of a flow begin with the header of `proxy_protocol = v2`. With `first`, the server does not learn the address if that datagram is lost"),
-    "fallback": Key(OUTCOME, "close", meaning=
+    "fallback": Key(OUTCOME, meaning=
         "where the client goes when no server can be reached. A fallback can have one too; a circle is an error"),
-}
+})
 # fmt: on
 """The keys of ``[backend NAME]``."""

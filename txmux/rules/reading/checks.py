@@ -12,6 +12,7 @@ from txmux.rules.problems import InvalidValueError, did_you_mean, joined
 from txmux.rules.reading.endpointstrings import host_name
 from txmux.rules.reading.values import (
     boolean,
+    duration_text,
     positive_duration,
     read_options,
     split_words,
@@ -83,6 +84,12 @@ def ejection(text: str) -> Ejection | None:
     found = read_options(words, readers, of="eject")
     seconds = found.pop("for", Ejection().seconds)
     return Ejection(**found, seconds=seconds)
+
+
+def ejection_text(eject: Ejection) -> str:
+    """Write the value of ``eject``."""
+    within, seconds = duration_text(eject.within), duration_text(eject.seconds)
+    return f"failures={eject.failures} within={within} for={seconds}"
 
 
 def _unknown(word: str) -> str:

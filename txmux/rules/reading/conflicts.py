@@ -7,15 +7,20 @@ import itertools
 import posixpath
 from typing import TYPE_CHECKING
 
-from txmux.rules.model import Backend
+from txmux.interfaces import Transport
+from txmux.rules.model import Backend, Handover
 from txmux.rules.model.networks import is_address, unmapped
-from txmux.rules.problems import InvalidValueError
-from txmux.rules.reading.datagrams import is_for_datagrams, listening_place
+from txmux.rules.problems import InvalidValueError, joined
 from txmux.rules.reading.endpoints import listening, short_form
-from txmux.rules.reading.endpointstrings import SERVER, split_arguments
+from txmux.rules.reading.endpointstrings import (
+    SERVER,
+    is_for_datagrams,
+    listening_place,
+    split_arguments,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     from txmux.rules.model import Listener, Outcome, Route, Section, Server, Settings
     from txmux.rules.problems import Problem
@@ -221,3 +226,208 @@ def _places(host: str, server: Server) -> Claims:
     # Of other addresses it cannot be seen whether they are this machine's.
     found = {place for place in places if place[2] != "every" or is_loopback}
     return of_datagrams(found) if server.kind == "udp" else found
+
+
+def strangers(listeners: Iterable[Listener], routes: Iterable[Route]) -> Iterator[Problem]:
+    """Find what leads clients of one transport to servers of the other."""
+    of = {listener.name: listener for listener in listeners}
+    for listener in of.values():
+        led = [("default", listener.default)]
+        led += [("silent", line.outcome) for line in listener.silent]
+        for key, outcome in led:
+            other = _server_of_another(outcome, listener.transport)
+            if other:
+                message = f"{other}, but [listen {listener.name}] is for {listener.transport.value.upper()}; lead it to another backend"
+                yield listener.section.problem(message, key)
+    transports = {listener.transport for listener in of.values()}
+    ends = {route.name for route in routes if route.terminate_tls}
+    for route in routes:
+        places = {f"[listen {name}]": of[name].transport for name in route.under if name in of}
+        places |= {f"[route {name}]": Transport.TCP for name in route.under if name in ends}
+        for key, message in _of_route(route, places, transports):
+            yield route.section.problem(message, key)
+
+
+def _of_route(
+    route: Route, places: Mapping[str, Transport], transports: Collection[Transport]
+) -> Iterator[tuple[str, str]]:
+    """Find what does not go together; the places are those that the route is under."""
+    if route.terminate_tls and _server_of_another(route.outcome, Transport.TCP):
+        yield "backend", "its servers are for UDP, but TLS ends over TCP only; lead it elsewhere"
+        return
+    own = route.transport
+    other = next((place for place, over in places.items() if own not in {None, over}), "")
+    is_nowhere = not places and own is not None and bool(transports) and own not in transports
+    if route.terminate_tls and (other or is_nowhere):
+        where = f"{other} is for UDP" if other else "no [listen] is for TCP"
+        yield (
+            "terminate_tls",
+            f"TLS ends over TCP only, and {where}; lead the route to a server that ends DTLS or QUIC itself",
+        )
+        return
+    if other:
+        yield (
+            "backend",
+            f"its servers are for {_word(own)}, but {other} is for {_word(places[other])}; lead it elsewhere",
+        )
+        return
+    if is_nowhere and not route.under:
+        yield (
+            "backend",
+            f"its servers are for {_word(own)}, but no [listen] is; lead it elsewhere, or add a listener",
+        )
+        return
+    asked = set(places.values()) or ({own} if own else set(transports))
+    missing = [transport for transport in asked if route.alternatives and not route.over(transport)]
+    if missing and (places or len(missing) == len(asked)):
+        word = _word(missing[0])
+        where = next(
+            (f"{place} is" for place, over in places.items() if over in missing),
+            f"its backend is for {word}" if own else f"every [listen] is for {word}",
+        )
+        where = f"{where} for {word}" if where.endswith(" is") else where
+        theirs = Transport.UDP if missing[0] is Transport.TCP else Transport.TCP
+        lines = joined([repr(line.text) for line in route.alternatives], "and")
+        endpoint = "udp:PORT" if theirs is Transport.UDP else ":PORT"
+        yield (
+            "match",
+            (
+                f"{lines} {'is' if len(route.alternatives) == 1 else 'are'} for {_word(theirs)}, but {where}; "
+                f"put the route under a listener with 'endpoint = {endpoint}' and lead it to a server of {_word(theirs)}"
+            ),
+        )
+
+
+def _word(transport: Transport | None) -> str:
+    return "" if transport is None else transport.value.upper()
+
+
+def mixed_fallback(
+    section: Section, transport: Transport, fallback: Outcome | None
+) -> Iterator[Problem]:
+    """Find a fallback of another transport than its backend."""
+    other = _server_of_another(fallback, transport)
+    if other:
+        message = f"{other}, but this backend is for {transport.value.upper()}; lead it elsewhere"
+        yield section.problem(message, "fallback")
+
+
+def _server_of_another(outcome: Outcome | None, transport: Transport) -> str:
+    if isinstance(outcome, Backend) and outcome.servers and outcome.transport != transport:
+        return f"the servers of {outcome.name!r} are for {outcome.transport.value.upper()}"
+    return ""
+
+
+_PLAIN = frozenset({"tcp", "tcp6", "systemd"})
+"""The endpoint strings whose clients have a plain TCP socket."""
+
+_Led = tuple["Section", str, "int | None"]
+
+
+def misplaced(
+    listeners: Iterable[Listener], routes: Iterable[Route], relay: str = "auto"
+) -> Iterator[Problem]:
+    """Find sockets that are to be handed over where some bytes of them may have been taken, or that are not plain ones.
+
+    Args:
+        listeners: Those of the rules.
+        routes: Those of the rules.
+        relay: What carries bytes, as in the rules.
+
+    Yields:
+        A problem for each key that leads there.
+    """
+    known = tuple(routes)
+    ends = {route.name: route for route in known if route.terminate_tls}
+    told: set[tuple[str, str, int | None]] = set()
+    for route in known:
+        if isinstance(route.outcome, Handover) and (message := _inside(route, ends)):
+            yield route.section.problem(message, "backend")
+            told.add((route.section.header, "backend", None))
+    for listener in listeners:
+        own = [route for route in known if route.stands_under(listener) and not route.dry_run]
+        led = [*_led(listener, own)]
+        message = _why_not(listener, own, relay) if led else ""
+        for section, key, number in led if message else ():
+            if (section.header, key, number) not in told:
+                told.add((section.header, key, number))
+                yield section.problem(message, key, number)
+        if any(key != "backend" for _, key, _ in led):
+            yield from _left_inside(listener, ends)
+
+
+def _inside(route: Route, ends: Mapping[str, Route]) -> str:
+    """Return why a route hands over what is inside of TLS, or nothing."""
+    if route.terminate_tls is not None:
+        return "TLS ends here, so that the socket is of no use to anybody else; lead it to a server"
+    over = next((name for name in route.under if name in ends), "")
+    if over:
+        return (
+            f"[route {over}] ends TLS, so that the socket is of no use to anybody else; lead it to a server, "
+            "or put it under a listener"
+        )
+    return ""
+
+
+def _led(listener: Listener, routes: Iterable[Route]) -> Iterator[_Led]:
+    """Yield what of a listener leads to where sockets are handed over."""
+    for number, line in enumerate(listener.silent):
+        if isinstance(line.outcome, Handover):
+            yield listener.section, "silent", number
+    if isinstance(listener.default, Handover):
+        yield listener.section, "default", None
+    for route in routes:
+        if isinstance(route.outcome, Handover):
+            yield route.section, "backend", None
+
+
+def _why_not(listener: Listener, routes: Iterable[Route], relay: str) -> str:
+    """Return why a listener cannot hand over sockets, or nothing."""
+    where = f"[listen {listener.name}]"
+    if listener.transport is Transport.UDP:
+        return f"sockets are handed over for TCP, but {where} is for UDP; lead it to a server"
+    if relay == "portable":
+        return "sockets cannot be handed over with 'relay = portable'; remove that, or lead it to a server"
+    for text in listener.endpoints:
+        kind = text.partition(":")[0].lower()
+        is_string = kind[:1].isalpha()
+        if (is_string and kind not in _PLAIN) or "domain=unix" in text.lower():
+            return f"{text!r} of {where} has no plain TCP sockets to hand over; write ADDRESS:PORT there, or lead it to a server"
+    answering = next((route for route in routes if _answers(route)), None)
+    if answering is not None:
+        return (
+            f"[route {answering.name}] of {where} may have answered the client first, and what it asked cannot be given back; "
+            "put one of the two under another listener, or lead it to a server"
+        )
+    return ""
+
+
+def _answers(route: Route) -> bool:
+    return any(
+        getattr(line.predicate, "exchanges", None) is not None for line in route.alternatives
+    )
+
+
+def _left_inside(listener: Listener, ends: Mapping[str, Route]) -> Iterator[Problem]:
+    """Find routes that end TLS and leave clients to a listener that hands over their sockets."""
+    for route in ends.values():
+        if route.outcome is None and _comes_to(route, listener, ends):
+            yield route.section.problem(
+                f"clients that no route takes inside of TLS go where [listen {listener.name}] leads them, which hands over "
+                "sockets, and these are of no use to anybody else; add 'backend'",
+                "terminate_tls",
+            )
+
+
+def _comes_to(route: Route, listener: Listener, ends: Mapping[str, Route]) -> bool:
+    """Return whether clients of a listener come to a route that ends TLS, at once or inside of others."""
+    ways = [route]
+    for way in ways:
+        if way.stands_under(listener):
+            return True
+        ways += [ends[name] for name in way.under if name in ends and ends[name] not in ways]
+    return False
+
+
+def is_led_to(outcomes: Iterable[object]) -> bool:
+    return any(isinstance(outcome, Handover) for outcome in outcomes)

@@ -9,9 +9,9 @@ from txmux.rules.model import Backend, NetworkSet, Refusal, Settings
 from txmux.rules.problems import InvalidValueError, did_you_mean, joined, with_advice
 from txmux.rules.reading import endpoints
 from txmux.rules.reading.consul import api_url
+from txmux.rules.reading.endpointstrings import handover, is_handover
 from txmux.rules.reading.files import check_file
 from txmux.rules.reading.habits import OUTCOMES
-from txmux.rules.reading.handover import handover, is_handover
 from txmux.rules.reading.networks import CROWDSEC, PLACE, SYSTEM, NetworkLists, crowdsec, place
 from txmux.rules.reading.values import NAME, Kind, file_path, network, split_words
 

@@ -18,20 +18,22 @@ from txmux.rules.model import Server
 from txmux.rules.model.networks import is_address
 from txmux.rules.problems import InvalidValueError, did_you_mean, nearest
 from txmux.rules.reading.consul import CONSUL, consul_server, with_options
-from txmux.rules.reading.datagrams import datagram_server, is_for_datagrams, listening_place
 from txmux.rules.reading.endpointstrings import (
     CLIENT,
     SERVER,
     Arguments,
     Form,
+    datagram_server,
     host_name,
+    is_for_datagrams,
+    is_handover,
     link_scope,
+    listening_place,
     server_host,
     split_arguments,
 )
 from txmux.rules.reading.files import check_file
 from txmux.rules.reading.habits import stray_after_endpoint, strays_after_server, without_scheme
-from txmux.rules.reading.handover import is_handover
 from txmux.rules.reading.values import file_path, read_options, split_words, whole_number
 
 if TYPE_CHECKING:

@@ -12,9 +12,10 @@ from collections.abc import Callable, Mapping
 
 import attrs
 
-from txmux.rules.model import LOCAL
+from txmux.rules.model import LOCAL, Handover, Server
+from txmux.rules.model.networks import is_address
 from txmux.rules.problems import InvalidValueError, suggestion
-from txmux.rules.reading.values import choice, socket_path, whole_number
+from txmux.rules.reading.values import choice, socket_path, split_words, whole_number
 
 _ARGUMENT = re.compile(
     r"(?P<first>(?:\\.|[^\\:=])*)(?:=(?P<value>(?:\\.|[^\\:])*))?:", flags=re.DOTALL
@@ -300,3 +301,93 @@ CLIENT: Mapping[str, Form] = {
     ),
 }
 """The kinds of client endpoint that come with Twisted."""
+
+
+PREFIX = "udp:"
+"""With this begins whatever is for datagrams."""
+
+_PLACE = re.compile(r"(?:\[(?P<v6>[^\[\]]*)\]:|(?P<host>[^:\[\]]*):)?(?P<port>[^:]*)")
+_listening_port = whole_number(0, 65535, "a port")
+_server_port = whole_number(1, 65535, "a port")
+
+
+def is_for_datagrams(text: str) -> bool:
+    return text.lower().startswith(PREFIX)
+
+
+def listening_place(text: str) -> tuple[str, int]:
+    """Read where datagrams come in.
+
+    Args:
+        text: ``udp:PORT``, ``udp:ADDRESS:PORT`` or ``udp:[V6]:PORT``.
+
+    Returns:
+        The IP address, empty for every address, and the port.
+
+    Raises:
+        InvalidValueError: What is wrong with it.
+    """
+    host, port = _split(text, "udp:PORT, udp:ADDRESS:PORT or udp:[V6]:PORT")
+    if host.isdecimal():
+        raise InvalidValueError(f"{text!r}: write the address first, as udp:127.0.0.1:{host}")
+    if host and not is_address(host):
+        raise InvalidValueError(
+            f"{host!r} is not an IP address; write udp:ADDRESS:{port}, or udp:{port} for every address"
+        )
+    return host, _listening_port(port)
+
+
+def datagram_server(text: str) -> Server:
+    """Read ``udp:HOST:PORT``.
+
+    Raises:
+        InvalidValueError: What is wrong with it.
+    """
+    host, port = _split(text, "udp:HOST:PORT or udp:[V6]:PORT")
+    if not host and port and not port.isdecimal():
+        raise InvalidValueError(f"{text!r} has no port; write {text}:PORT")
+    if not host:
+        raise InvalidValueError(f"{text!r} has no host; write udp:127.0.0.1:{port or 'PORT'}")
+    return Server(text, "udp", host=server_host(host), port=_server_port(port))
+
+
+def _split(text: str, forms: str) -> tuple[str, str]:
+    place = _PLACE.fullmatch(text[len(PREFIX) :])
+    if place is None or not text.startswith(PREFIX):
+        raise InvalidValueError(f"{text!r} is not a place for datagrams; write {forms}")
+    if place["v6"] is not None:
+        if ":" not in place["v6"] or not is_address(place["v6"]):
+            raise InvalidValueError(f"{place['v6']!r} is not an IPv6 address; write {forms}")
+        scope = link_scope(place["v6"])
+        if scope:
+            raise InvalidValueError(
+                f"{place['v6']!r} is an address of one link; write its interface, too: "
+                f"udp:[{place['v6']}{scope}]:{place['port']}"
+            )
+    return place["v6"] or place["host"] or "", place["port"]
+
+
+HANDOVER = "handover:"
+"""With this begins an outcome that hands over the client's socket."""
+
+
+def is_handover(text: str) -> bool:
+    """Return whether a text hands over sockets; with a port behind the word, it is a host of that name."""
+    return text.startswith(HANDOVER) and not text.removeprefix(HANDOVER).isdecimal()
+
+
+def handover(text: str) -> Handover:
+    """Read ``handover:/PATH``.
+
+    Raises:
+        InvalidValueError: What is wrong with it.
+    """
+    words = split_words(text)
+    if len(words) > 1:
+        raise InvalidValueError(
+            f"{' '.join(words[1:])!r} is not expected after the path; remove it, or write quotes around a path with blanks"
+        )
+    path = words[0].removeprefix(HANDOVER)
+    if not path:
+        raise InvalidValueError(f"{text!r} names no UNIX socket; write {HANDOVER}/run/x.sock")
+    return Handover(str(socket_path(path)))

@@ -16,8 +16,10 @@ from txmux.rules.reading.values import (
     LOG,
     Key,
     Kind,
+    amount,
     number,
     read_options,
+    with_defaults,
     words,
 )
 
@@ -97,7 +99,7 @@ def _freebind(text: str) -> bool:
 
 
 _ENDPOINT = Kind(endpoints.listening, "one a line", "lines")
-_PEEK = Kind(values.size(1, 1024**2), "`1` to `1MiB`")
+_PEEK = amount(1, 1024**2)
 _SENDERS = Kind(_sender, "list of networks, and `unix`", "list", Senders, in_context=True)
 _KEEPALIVE = Kind(_keepalive, "`yes`, `no`, or `idle=` `interval=` `count=` in any order")
 _SILENT = Kind(
@@ -109,55 +111,55 @@ _SILENT = Kind(
 _CONNECTION_RATE = Kind(values.connection_rate, "rate of connections")
 
 # fmt: off
-KEYS: Mapping[str, Key] = {
-    "endpoint": Key(_ENDPOINT, None, example=":443", field="endpoints", required=True, meaning=
+KEYS: Mapping[str, Key] = with_defaults(Listener(""), {
+    "endpoint": Key(_ENDPOINT, example=":443", field="endpoints", required=True, meaning=
         "[where to listen](#where-to-listen)"),
-    "detect_timeout": Key(DURATION, "5s", meaning=
+    "detect_timeout": Key(DURATION, meaning=
         "how long a client has to be recognised, since it was accepted"),
-    "peek_limit": Key(_PEEK, "32KiB", meaning=
+    "peek_limit": Key(_PEEK, meaning=
         "the most bytes that are inspected; then a decision is made"),
-    "first": Key(words("client", "server"), "client", meaning=
+    "first": Key(words("client", "server"), streams_only="is for TCP: with datagrams the client always speaks first; remove it", meaning=
         "[who speaks first](#when-the-server-speaks-first). `server`: every client goes to `default` as soon as it is accepted, and the server's greeting passes at once"),
-    "silent": Key(_SILENT, None, example="127.0.0.1:3306 from=10.0.0.0/8 after=500ms", meaning=
+    "silent": Key(_SILENT, example="127.0.0.1:3306 from=10.0.0.0/8 after=500ms", streams_only="a datagram is a whole message, so no client is silent; remove it", meaning=
         "where a client goes that has sent nothing within `detect_timeout`. The [first line that fits](#when-the-server-speaks-first) the client counts; without one it is `close`"),
-    "race": Key(BOOLEAN, "no", meaning=
+    "race": Key(BOOLEAN, streams_only="is for TCP; remove it", meaning=
         "whether to connect to the server of `silent` [while the client is silent](#when-the-server-speaks-first)"),
-    "default": Key(OUTCOME, "close", meaning=
+    "default": Key(OUTCOME, meaning=
         "where a client goes that has sent something but matched no route"),
-    "accept_proxy_from": Key(_SENDERS, None, example="10.0.0.1", meaning=
+    "accept_proxy_from": Key(_SENDERS, example="10.0.0.1", meaning=
         "sources that must begin with a [PROXY protocol header](#proxy-protocol-headers-from-proxies-in-front)"),
-    "proxy_timeout": Key(DURATION, "3s", meaning=
+    "proxy_timeout": Key(DURATION, streams_only="is for TCP: a PROXY header is in the datagram itself; remove it", meaning=
         "how long they have for that header, since the connection was accepted"),
-    "allow": Key(NETWORKS, None, example="10.0.0.0/8", meaning=
+    "allow": Key(NETWORKS, example="10.0.0.0/8", meaning=
         "if given, only clients from these networks may connect"),
-    "deny": Key(DENIED, None, example="10.0.0.0/8", meaning=
+    "deny": Key(DENIED, example="10.0.0.0/8", meaning=
         "clients from these networks may not connect, even if `allow` names them"),
-    "end_denied": Key(BOOLEAN, "no", meaning=
+    "end_denied": Key(BOOLEAN, meaning=
         "whether existing connections and flows end, with the reason `denied`, when their clients are denied by a ban, a changed list of networks or changed rules. Otherwise only new ones are refused"),
-    "max_connections": Key(CONNECTIONS, "0", example="10000", meaning=
+    "max_connections": Key(CONNECTIONS, example="10000", streams_only="is for TCP; write max_flows", meaning=
         "connections of this listener; `0` means no limit. Further clients are closed at once"),
-    "max_connections_per_source": Key(CONNECTIONS, "0", example="100", meaning=
+    "max_connections_per_source": Key(CONNECTIONS, example="100", streams_only="is for TCP; write max_flows_per_source", meaning=
         "connections of each [source](#sources); `0` means no limit. Further clients are closed at once"),
-    "max_undecided_per_source": Key(CONNECTIONS, "0", example="20", meaning=
+    "max_undecided_per_source": Key(CONNECTIONS, example="20", streams_only="is for TCP; write max_flows_per_source", meaning=
         "the same for connections that are not recognised yet"),
-    "connection_rate_per_source": Key(_CONNECTION_RATE, None, example="20/s burst=40", meaning=
+    "connection_rate_per_source": Key(_CONNECTION_RATE, example="20/s burst=40", meaning=
         "how fast each [source](#sources) may make connections: `20/s burst=40`"),
-    "backlog": Key(number(1, 65535), "1024", meaning=
+    "backlog": Key(number(1, 65535), streams_only="is for TCP; remove it", meaning=
         "how many connections the system queues until they are accepted. An endpoint string may say otherwise; a systemd socket has its own"),
-    "keepalive": Key(_KEEPALIVE, "yes", example="idle=60s interval=20s count=3", meaning=
+    "keepalive": Key(_KEEPALIVE, default="yes", example="idle=60s interval=20s count=3", streams_only="is for TCP; remove it", meaning=
         "TCP keepalive, on the connections to clients and to servers: a peer that has been quiet for `idle=` is probed every `interval=`, and after `count=` probes without an answer the connection is broken. `yes` means `idle=60s interval=15s count=4`, also the defaults for missing words. On Linux, a relayed connection with unacknowledged bytes is broken, too, once these have been sent again `count=` times and nothing has come from the peer for `idle=` and `count=` times `interval=`. A peer that is alive but does not read stays connected"),
-    "freebind": Key(Kind(_freebind, BOOLEAN.shape), "no", meaning=
+    "freebind": Key(Kind(_freebind, BOOLEAN.shape), meaning=
         "listen on an IP address that this machine does not have (yet), such as a virtual address that moves between machines. Linux only"),
-    "capture": Key(BOOLEAN, "yes", meaning=
+    "capture": Key(BOOLEAN, meaning=
         "whether [`/api/recent`](admin-api.md#recent) keeps the first 64 bytes of clients that no route takes"),
-    "log": Key(LOG, "yes", meaning=
+    "log": Key(LOG, meaning=
         "which connections get a line in the [access log](access-log.md). `errors` leaves out those that ended with `done` or `handed-over`, and clients that left without a byte, such as a balancer's checks"),
-    "tls_strict": Key(BOOLEAN, "no", meaning=
+    "tls_strict": Key(BOOLEAN, streams_only="is for TCP; remove it", meaning=
         "where TLS is [terminated](#tls-termination): whether a client that closes without a close-notify counts as broken off, so that the server's connection is reset"),
-    "max_flows": Key(CONNECTIONS, None, example="10000", meaning=
+    "max_flows": Key(CONNECTIONS, example="10000", datagrams_only=True, meaning=
         "for UDP: the most flows of this listener. Beyond it, the unanswered flow that has been quiet for the longest time makes room; if there is none, new flows are refused. Without it, 70 % of the process's limit of descriptors; `0` means no limit but that of the descriptors"),
-    "max_flows_per_source": Key(CONNECTIONS, "0", example="100", meaning=
+    "max_flows_per_source": Key(CONNECTIONS, example="100", datagrams_only=True, meaning=
         "for UDP: the most flows of each [source](#sources); `0` means no limit. Datagrams of further flows are dropped"),
-}
+})
 # fmt: on
 """The keys of ``[listen NAME]``."""

@@ -11,14 +11,14 @@ import attrs
 from txmux.detection.registry import installed_matchers
 from txmux.rules.model import Backend, Rules, Settings
 from txmux.rules.problems import InvalidValueError, Problem, RulesError, nearest
-from txmux.rules.reading import backend, datagrams, handover, listener, route, service
-from txmux.rules.reading.conflicts import conflicts, loops, unshareable
+from txmux.rules.reading import backend, listener, route, service
+from txmux.rules.reading.conflicts import conflicts, loops, misplaced, strangers, unshareable
 from txmux.rules.reading.context import REFUSALS, Reading, finding
 from txmux.rules.reading.endpoints import missing_files
 from txmux.rules.reading.files import FileReader, Source, expand_section, read_source, source_of
 from txmux.rules.reading.habits import MEANT_SECTIONS, foreign
 from txmux.rules.reading.ini import read_ini
-from txmux.rules.reading.sections import HEADERS, TABLES, missing_keys, read_keys
+from txmux.rules.reading.sections import HEADERS, TABLES, missing_keys, read_keys, wrong_transport
 from txmux.rules.reading.values import NAME
 
 if TYPE_CHECKING:
@@ -190,8 +190,8 @@ class _Parser:
         routes = tuple(self._route(*named) for named in self._named("route"))
         self._problems += route.circles(routes)
         self._problems += loops(listeners, routes)
-        self._problems += datagrams.strangers(listeners, routes)
-        self._problems += handover.misplaced(listeners, routes, settings.relay)
+        self._problems += strangers(listeners, routes)
+        self._problems += misplaced(listeners, routes, settings.relay)
         opened = (*self._sections["listen"].values(), *self._sections["txmux"].values())
         self._problems += conflicts(same[0] for same in opened)
         sections = (same[0] for same in self._sections["listen"].values())
@@ -280,6 +280,7 @@ class _Parser:
 
     def _backend(self, name: str, section: Section) -> Backend:
         found = self._read("backend", name, section)
+        self._problems += wrong_transport(section, "backend")
         self._problems += backend.contradictions(section, found)
         return backend.make_backend(
             name, section, {**finding(found.get("servers", ()), self._reading.settings), **found}
@@ -302,7 +303,7 @@ class _Parser:
 
     def _listener(self, name: str, section: Section) -> Listener:
         found = self._read("listen", name, section)
-        self._problems += datagrams.contradictions("listen", section)
+        self._problems += wrong_transport(section, "listen")
         return listener.make_listener(name, section, found)
 
     def _route(self, name: str, section: Section) -> Route:

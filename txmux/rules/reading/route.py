@@ -13,7 +13,16 @@ from txmux.rules.model.route import MIDNIGHT, WEEK, AllowedClient, Period
 from txmux.rules.problems import InvalidValueError, did_you_mean, suggestion, with_advice
 from txmux.rules.reading.context import NETWORKS, OUTCOME, PEM, PEMS
 from txmux.rules.reading.matching import read_alternative
-from txmux.rules.reading.values import BOOLEAN, LOG, PROTOCOLS, Key, Kind, split_words, words
+from txmux.rules.reading.values import (
+    BOOLEAN,
+    LOG,
+    PROTOCOLS,
+    Key,
+    Kind,
+    split_words,
+    with_defaults,
+    words,
+)
 from txmux.wire.globs import Globs, names, option_globs
 
 if TYPE_CHECKING:
@@ -259,35 +268,35 @@ _ALLOW_CLIENT = Kind(allowed_client, "one a line", "lines")
 _UNDER = Kind(_under, "list of names", "list", in_context=True)
 
 # fmt: off
-KEYS: Mapping[str, Key] = {
-    "match": Key(_MATCH, None, example="ssh", field="alternatives", required=True, meaning=
+KEYS: Mapping[str, Key] = with_defaults(Route("", (), None), {
+    "match": Key(_MATCH, example="ssh", field="alternatives", required=True, meaning=
         "[what the client has to send](#match); one line that matches is enough"),
-    "backend": Key(OUTCOME, None, example="127.0.0.1:22", field="outcome", required=True, unless="terminate_tls", meaning=
+    "backend": Key(OUTCOME, example="127.0.0.1:22", field="outcome", required=True, unless="terminate_tls", meaning=
         "where the client goes. Not required with `terminate_tls`"),
-    "from": Key(NETWORKS, None, example="10.0.0.0/8", meaning=
+    "from": Key(NETWORKS, example="10.0.0.0/8", meaning=
         "if given, the route serves only clients from these networks"),
-    "not_from": Key(NETWORKS, None, example="10.0.0.0/8", meaning=
+    "not_from": Key(NETWORKS, example="10.0.0.0/8", meaning=
         "the route does not serve clients from these networks, even if `from` names them"),
-    "during": Key(_DURING, None, example="mon-fri 08:00-18:00", meaning=
+    "during": Key(_DURING, example="mon-fri 08:00-18:00", meaning=
         "if given, the route serves clients only at [these times](#during); one line that fits is enough"),
-    "under": Key(_UNDER, None, example="public", meaning=
+    "under": Key(_UNDER, example="public", meaning=
         "if given, the route belongs only to these listeners, and to these routes that terminate TLS, whose plaintext it matches. It cannot be under itself, directly or through others"),
-    "terminate_tls": Key(PEMS, None, example="cert.pem, key.pem", meaning=
+    "terminate_tls": Key(PEMS, example="cert.pem, key.pem", meaning=
         "PEM files with certificates and their keys: txmux [terminates TLS](#tls-termination), and the routes `under` this one decide on the plaintext"),
-    "alpn": Key(PROTOCOLS, None, example="h2, http/1.1", meaning=
+    "alpn": Key(PROTOCOLS, example="h2, http/1.1", meaning=
         "for `terminate_tls`: the protocols that may be negotiated, in order of preference: `h2, http/1.1`. Without it, none is negotiated"),
-    "tls_client_ca": Key(PEM, None, example="clients-ca.pem", meaning=
+    "tls_client_ca": Key(PEM, example="clients-ca.pem", meaning=
         "for `terminate_tls`: a PEM file with authorities; a client has to show a certificate of one of them"),
-    "tls_client_crl": Key(PEM, None, example="clients-crl.pem", meaning=
+    "tls_client_crl": Key(PEM, example="clients-crl.pem", meaning=
         "with `tls_client_ca`: a PEM file with the certificate revocation list of each of these authorities; revoked certificates are refused"),
-    "allow_client": Key(_ALLOW_CLIENT, None, example="cn=alice ou=ops", meaning=
+    "allow_client": Key(_ALLOW_CLIENT, example="cn=alice ou=ops", meaning=
         "with `tls_client_ca`: which of these certificates are [let in, by their names](#allow_client); one line that fits is enough"),
-    "tls_minimum": Key(words("1.2", "1.3"), "1.2", example="1.3", meaning=
+    "tls_minimum": Key(words("1.2", "1.3"), default="1.2", example="1.3", meaning=
         "for `terminate_tls`: the oldest version of TLS that is accepted"),
-    "log": Key(LOG, "yes", meaning=
+    "log": Key(LOG, meaning=
         "which of its connections get a line in the access log, as for a listener. If the two differ, the one with fewer lines counts"),
-    "dry_run": Key(BOOLEAN, "no", meaning=
+    "dry_run": Key(BOOLEAN, meaning=
         "the route decides nothing and delays nothing: the fact `dry_run` of the access log names it where it would have been the first to match, and the service's log has their number at the stop"),
-}
+})
 # fmt: on
 """The keys of ``[route NAME]``."""

@@ -17,6 +17,7 @@ from txmux.rules.problems import (
     with_advice,
 )
 from txmux.rules.reading import backend, listener, route, service
+from txmux.rules.reading.endpointstrings import is_for_datagrams
 from txmux.rules.reading.habits import MEANT_KEYS, stands_for
 
 if TYPE_CHECKING:
@@ -91,6 +92,36 @@ def missing_keys(section: Section, kind: str) -> list[Problem]:
         for name, key in TABLES[kind].items()
         if key.required and meant.isdisjoint({name, key.unless})
     ]
+
+
+def wrong_transport(section: Section, kind: str) -> Iterator[Problem]:
+    """Find what does not go with datagrams, or only with them.
+
+    Args:
+        section: Its text in the file.
+        kind: ``listen`` or ``backend``.
+    """
+    places = "endpoint" if kind == "listen" else "server"
+    words = [item.text.split()[0] for item in section.items(places)]
+    of_datagrams = [is_for_datagrams(word) for word in words]
+    if any(of_datagrams) and not all(of_datagrams):
+        number = of_datagrams.index(not of_datagrams[0])
+        message = (
+            f"{words[number]!r} and {words[0]!r} are of two transports, UDP and TCP; "
+            f"write another [{kind}] for one of them"
+        )
+        yield section.problem(message, places, number)
+    elif any(of_datagrams):
+        for name, key in TABLES[kind].items():
+            if key.streams_only and name in section.entries:
+                yield section.problem(key.streams_only, name)
+        for number, item in enumerate(section.items("proxy_protocol")):
+            if item.text == "v1":
+                yield section.problem("v1 is for TCP; write v2, or off", "proxy_protocol", number)
+    elif words:
+        for name, key in TABLES[kind].items():
+            if key.datagrams_only and name in section.entries:
+                yield section.problem("is for UDP; remove it", name)
 
 
 def _unknown(name: str, kind: str) -> str:

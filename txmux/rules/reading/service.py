@@ -17,7 +17,15 @@ from txmux.rules.reading import values
 from txmux.rules.reading.context import CONSUL, RESOLVERS, SECRET
 from txmux.rules.reading.endpoints import listening, short_form
 from txmux.rules.reading.endpointstrings import SERVER, split_arguments
-from txmux.rules.reading.values import BOOLEAN, CONNECTIONS, Key, Kind, socket_path, words
+from txmux.rules.reading.values import (
+    BOOLEAN,
+    CONNECTIONS,
+    Key,
+    Kind,
+    socket_path,
+    with_defaults,
+    words,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -266,53 +274,53 @@ _METRICS = Kind(_metrics, "`off` or an endpoint", in_context=True)
 _GRACE = Kind(values.duration, "duration, also `0s`")
 
 # fmt: off
-KEYS: Mapping[str, Key] = {
-    "include": Key(_INCLUDE, None, example="rules.d/*.ini", meaning=
+KEYS: Mapping[str, Key] = with_defaults(Settings(), {
+    "include": Key(_INCLUDE, example="rules.d/*.ini", meaning=
         "[more files](#included-files)"),
-    "watch_rules": Key(_WATCH, "off", example="10s", meaning=
+    "watch_rules": Key(_WATCH, default="off", example="10s", meaning=
         "how often to look whether the rules file or an included one has changed, and to [reload them](#watching-the-rules) then"),
-    "relay": Key(_RELAY, "auto", meaning=
+    "relay": Key(_RELAY, meaning=
         "[what carries the bytes](#relays) of a connection"),
-    "workers": Key(_WORKERS, "1", example="auto", meaning=
+    "workers": Key(_WORKERS, example="auto", meaning=
         "[processes that serve clients](#workers). `auto` is one for each CPU core that this process may use"),
-    "sandbox": Key(_SANDBOX, "auto", example="yes", meaning=
+    "sandbox": Key(_SANDBOX, example="yes", meaning=
         "whether workers can [open only what the rules name](#sandbox)"),
-    "max_connections": Key(CONNECTIONS, "0", example="10000", meaning=
+    "max_connections": Key(CONNECTIONS, example="10000", meaning=
         "connections of all listeners together; `0` means no limit. Further clients are closed at once"),
-    "drain_timeout": Key(_DRAIN, "30s", meaning=
+    "drain_timeout": Key(_DRAIN, meaning=
         "when the service stops: how long existing connections may continue"),
-    "drain_removed": Key(BOOLEAN, "no", meaning=
+    "drain_removed": Key(BOOLEAN, meaning=
         "after a reload: whether connections of removed routes and backends get `drain_timeout` to end; otherwise they continue"),
-    "access_log": Key(_ACCESS_LOG, "-", example="/var/log/txmux.log", meaning=
+    "access_log": Key(_ACCESS_LOG, example="/var/log/txmux.log", meaning=
         "where the [access log](access-log.md) goes: into the service's own log, to standard output as bare lines, nowhere, or to a file, which SIGHUP reopens. A word such as `none` is an error; a file of that name is written `./none`"),
-    "access_log_format": Key(words("text", "json"), "text", example="json", meaning=
+    "access_log_format": Key(words("text", "json"), example="json", meaning=
         "the format of its lines"),
-    "resolvers": Key(RESOLVERS, None, example="127.0.0.1:8600", meaning=
+    "resolvers": Key(RESOLVERS, example="127.0.0.1:8600", meaning=
         "the [name servers](#how-names-are-looked-up) for the addresses of servers, unless the backend names others. The default is the system's"),
-    "consul": Key(CONSUL, "http://127.0.0.1:8500", meaning=
+    "consul": Key(CONSUL, meaning=
         "Consul's HTTP API, for servers such as [`consul:web`](#services-of-consul), unless the backend names another"),
-    "consul_token": Key(SECRET, None, example="/etc/txmux/consul.token", meaning=
+    "consul_token": Key(SECRET, example="/etc/txmux/consul.token", meaning=
         "a file with Consul's token as its only line. It is read again for each question"),
-    "user": Key(_USER, None, example="txmux", meaning=
+    "user": Key(_USER, example="txmux", meaning=
         "the [user](#user-and-group) that the process and all workers switch to once it listens. Needs root"),
-    "group": Key(_GROUP, None, example="txmux", meaning=
+    "group": Key(_GROUP, example="txmux", meaning=
         "the group to switch to; by default that of `user`. An error without `user`"),
-    "admin": Key(_ADMIN, "auto", example="unix:/run/txmux/admin.sock", meaning=
+    "admin": Key(_ADMIN, example="unix:/run/txmux/admin.sock", meaning=
         "where the [API](admin-api.md) and the commands [reach the service](#admin-and-metrics): `unix:/path`, or `ADDRESS:PORT` with `admin_token`"),
-    "admin_token": Key(_TOKEN, None, example="/etc/txmux/token", meaning=
+    "admin_token": Key(_TOKEN, example="/etc/txmux/token", meaning=
         "a file with the secret that TCP clients must send, created with mode 0600 if it does not exist"),
-    "metrics": Key(_METRICS, "off", example="127.0.0.1:9443", meaning=
+    "metrics": Key(_METRICS, default="off", example="127.0.0.1:9443", meaning=
         "an endpoint with only `/metrics`, `/healthz` and `/readyz`, without a secret"),
-    "grace": Key(_GRACE, "0s", example="10s", meaning=
+    "grace": Key(_GRACE, example="10s", meaning=
         "when the service stops: how long `/readyz` answers 503 while clients are still accepted, so that balancers in front notice"),
-    "crowdsec_key": Key(SECRET, None, example="/etc/txmux/crowdsec.key", meaning=
+    "crowdsec_key": Key(SECRET, example="/etc/txmux/crowdsec.key", meaning=
         "a file with the key for [`crowdsec:` networks](#networks-from-other-sources), as `cscli bouncers add` prints it"),
-    "shared_limits": Key(STORE, None, example="redis://10.0.0.9:6379/0", meaning=
+    "shared_limits": Key(STORE, example="redis://10.0.0.9:6379/0", meaning=
         "a Redis by which several machines share [bans and limits](#shared-limits). If it is unreachable, each machine counts by itself. Needs the extra `txmux[cluster]`"),
-    "shared_limits_password": Key(SECRET, None, example="/etc/txmux/redis.password", meaning=
+    "shared_limits_password": Key(SECRET, example="/etc/txmux/redis.password", meaning=
         "a file with the password for it"),
-    "geo_databases": Key(_DATABASES, None, example="/var/lib/GeoIP/GeoLite2-Country.mmdb", meaning=
+    "geo_databases": Key(_DATABASES, example="/var/lib/GeoIP/GeoLite2-Country.mmdb", meaning=
         "files in MaxMind's format for [`geo:` and `as:` networks](#networks-from-other-sources), which are read again when they change. Needs the extra `txmux[geo]`"),
-}
+})
 # fmt: on
 """The keys of ``[txmux]``."""

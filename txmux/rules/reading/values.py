@@ -6,6 +6,7 @@ import ipaddress
 import re
 import shlex
 from decimal import Decimal
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -354,6 +355,26 @@ def split_words(text: str) -> list[str]:
         ) from None
 
 
+def written(value: object) -> str | None:
+    """Write a value of a model as a rules file has it; ``None`` is nothing."""
+    if value is None or value == ():
+        return None
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return duration_text(value)
+    return str(value.value if isinstance(value, Enum) else value)
+
+
+def duration_text(seconds: float) -> str:
+    """Write a duration in the largest unit of which it is a whole number."""
+    for unit in ("d", "h", "m"):
+        number, rest = divmod(seconds, float(_SECONDS[unit]))
+        if number and not rest:
+            return f"{number:.0f}{unit}"
+    return f"{seconds:g}s"
+
+
 @attrs.frozen
 class Kind:
     """A kind of values.
@@ -364,6 +385,8 @@ class Kind:
         takes: One value, one item a line, or items separated by commas or line ends.
         collect: Makes one value of several items.
         in_context: Whether `read` takes the `Reading` before the text.
+        bounds: The least and the greatest number that is accepted, if it is one.
+        write: Writes what `read` gives as a rules file has it; ``None`` is nothing.
     """
 
     read: Callable[..., Any]
@@ -371,6 +394,8 @@ class Kind:
     takes: Literal["one", "lines", "list"] = "one"
     collect: Callable[[Iterable[Any]], Any] = tuple
     in_context: bool = False
+    bounds: tuple[int, int] | None = None
+    write: Callable[[Any], str | None] = written
 
 
 @attrs.frozen
@@ -378,29 +403,36 @@ class Key:
     """A key of a section.
 
     Attributes:
-        default: What it is if it is not written, in the words of a rules file; ``None`` is nothing. The model has it, too.
         meaning: What it does, for the reference page, in Markdown.
+        default: What it is if it is not written, in the words of a rules file; ``None`` is nothing. `with_defaults`
+            takes it from the model where there is no other word for it.
         example: A value that works, for messages; by default the default.
         field: The model's attribute; by default the key's name.
         required: Whether a section cannot do without it.
         unless: A key that makes it unnecessary.
+        streams_only: Why it is wrong in a section for UDP, and what to do instead; empty if it is not.
+        datagrams_only: Whether it is wrong in a section for TCP.
     """
 
     kind: Kind
-    default: str | None
     meaning: str
-    example: str = attrs.field()
+    default: str | None = None
+    example: str = ""
     field: str = ""
     required: bool = False
     unless: str = ""
-
-    @example.default
-    def _by_default(self) -> str:
-        return self.default or ""
+    streams_only: str = ""
+    datagrams_only: bool = False
 
 
 def number(low: int, high: int) -> Kind:
-    return Kind(whole_number(low, high), f"`{low}` to `{high}`")
+    return Kind(whole_number(low, high), f"`{low}` to `{high}`", bounds=(low, high))
+
+
+def amount(low: int, high: int) -> Kind:
+    """Make the kind of sizes in bytes between two bounds."""
+    shape = f"`{_size_text(low)}` to `{_size_text(high)}`"
+    return Kind(size(low, high), shape, bounds=(low, high), write=_size_text)
 
 
 def words(*choices: str) -> Kind:
@@ -412,3 +444,17 @@ LOG = Kind(logged, "`yes`, `no` or `errors`")
 CONNECTIONS = number(0, 1_000_000_000)
 DURATION = Kind(positive_duration, "duration")
 PROTOCOLS = Kind(protocol_name, "list of protocols", "list")
+
+
+def with_defaults(model: object, keys: Mapping[str, Key]) -> Mapping[str, Key]:
+    """Add the defaults of a section, which stand in its model, to its keys.
+
+    Args:
+        model: What is made of a section in which nothing is written.
+        keys: By name. A default that is given stays.
+    """
+    found = {}
+    for name, key in keys.items():
+        default = key.default or key.kind.write(getattr(model, key.field or name, None))
+        found[name] = attrs.evolve(key, default=default, example=key.example or default or "")
+    return found
