@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from txmux.detection.ambiguities import Ambiguity
     from txmux.interfaces import IProtocolMatcher
-    from txmux.rules.reading.values import Key
+    from txmux.rules.reading.values import SectionKey
 
 _ROOT = Path(__file__).parent.parent
 
@@ -35,7 +35,7 @@ def keys(page: str) -> str:
     return page
 
 
-def _key_row(name: str, key: Key) -> Iterator[str]:
+def _key_row(name: str, key: SectionKey) -> Iterator[str]:
     yield f"`{name}`"
     yield key.kind.shape
     yield "required" if key.required else "none" if key.default is None else f"`{key.default}`"

@@ -30,7 +30,7 @@ from txmux.wire.proxyprotocol import clouds, fields
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
-    from txmux.rules.reading.values import Key
+    from txmux.rules.reading.values import SectionKey
 
 _ROOT = Path(__file__).parent.parent
 _PAGES = [
@@ -172,7 +172,7 @@ class KeyTests(PageTestCase):
 
     page = _REFERENCE / "rules.md"
 
-    def keys(self) -> Iterator[tuple[str, str, Key]]:
+    def keys(self) -> Iterator[tuple[str, str, SectionKey]]:
         """Give each key with the kind of its section and its name."""
         for kind, table in sections.TABLES.items():
             for name, key in table.items():

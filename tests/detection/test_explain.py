@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.detection.test_detector import LINES, SAMPLES, Raises, asks, no, yes
 from tests.support.examples import scaled
 from txmux.detection.detector import Decision, Detector
-from txmux.detection.explain import Answer, Explanation, explain
+from txmux.detection.explain import Explanation, PredicateAnswer, explain
 from txmux.interfaces import Verdict
 from txmux.rules.embedding import route
 from txmux.rules.model import Alternative, Route
@@ -123,14 +123,14 @@ class AnswerTests(SynchronousTestCase):
         """It tells how many bytes it may take; and what comes of it if there are no more."""
         found = explain([asks("a", yes(9)), asks("b", yes(2))], b"xxx")
         (answer, _) = (its.answer for its in found.routes)
-        self.assertEqual(answer, Answer(Verdict.NEED_MORE, None, 9))
+        self.assertEqual(answer, PredicateAnswer(Verdict.NEED_MORE, None, 9))
         self.assertEqual((found.decided_at, name_of(found.decision)), (None, "b"))
 
     def test_limit(self) -> None:
         """At the limit it is decided; nobody needs more than that."""
         found = explain([asks("a", yes(9)), asks("b", yes(2))], b"xxxxx", peek_limit=4)
         self.assertEqual(says(found), [("need more", None), ("match", 2)])
-        self.assertEqual(found.routes[0].answer, Answer(Verdict.NEED_MORE, None, 4))
+        self.assertEqual(found.routes[0].answer, PredicateAnswer(Verdict.NEED_MORE, None, 4))
         self.assertEqual((found.decided_at, name_of(found.decision)), (4, "b"))
 
     def test_no_byte(self) -> None:
@@ -152,7 +152,7 @@ class AnswerTests(SynchronousTestCase):
             self.assertEqual(says(found), [wanted])
             self.assertEqual(len(found.routes[0].lines), len(alternatives))
         patient = explain([asks("a", yes(8), yes(9))], b"x").routes[0].answer
-        self.assertEqual(patient, Answer(Verdict.NEED_MORE, None, 9))
+        self.assertEqual(patient, PredicateAnswer(Verdict.NEED_MORE, None, 9))
 
     def test_networks(self) -> None:
         """Routes that are not for the client are not asked, and it is told by which key."""
@@ -171,7 +171,7 @@ class AnswerTests(SynchronousTestCase):
         """A matcher that raises is a no, negated or not, and its error is told."""
         for negated in (False, True):
             found = explain([asks("a", Alternative("broken", Raises(), negated))], b"xx")
-            answer = Answer(Verdict.NO, 1, 1, "ZeroDivisionError: ")
+            answer = PredicateAnswer(Verdict.NO, 1, 1, "ZeroDivisionError: ")
             self.assertEqual(found.routes[0].answer, answer)
             self.assertEqual(found.decided_at, 1)
             self.flushLoggedErrors(ZeroDivisionError)

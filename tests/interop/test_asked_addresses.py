@@ -13,7 +13,7 @@ from tests.interop.mux import Mux
 from tests.interop.originals import Named
 from tests.support.ports import free_port
 from txmux.wire.proxyprotocol.encode import encode_v2
-from txmux.wire.proxyprotocol.header import Address, Command, Header
+from txmux.wire.proxyprotocol.header import Address, Command, ProxyHeader
 
 _RULES = """
 [listen public]
@@ -89,7 +89,7 @@ class AskedAddressTests(InteropTestCase):
         """Behind a PROXY header it is the address in it; who is told of without addresses has its own."""
         self.serve("accept_proxy_from = 127.0.0.0/8")
         who, asked = (Address(ip_address(host), 443) for host in ("192.0.2.1", "127.0.0.6"))
-        header = encode_v2(Header(Command.PROXY, who, asked))
+        header = encode_v2(ProxyHeader(Command.PROXY, who, asked))
         self.assertEqual(self.heard("127.0.0.1", header + b"x"), "six")
         self.assertEqual(self.heard("127.0.0.5", b"PROXY UNKNOWN\r\nx"), "five")
 

@@ -10,7 +10,7 @@ from tests.interop.children import PATIENCE, InteropTestCase, output_of
 from tests.interop.mux import Mux
 from txmux.wire.proxyprotocol.decode import Decoded, decode
 from txmux.wire.proxyprotocol.encode import encode_v2
-from txmux.wire.proxyprotocol.header import Header, Tlv
+from txmux.wire.proxyprotocol.header import ProxyHeader, Tlv
 
 _RULES = """
 [listen public]
@@ -47,11 +47,11 @@ class CloudTests(InteropTestCase):
         self.admin = f"unix:{self.folder}/{port}.sock"
         self.mux = self.own(Mux(self.folder, _RULES.format(port=port), f"admin = {self.admin}"))
 
-    def led(self, *tlvs: Tlv) -> tuple[socket.socket, Header]:
+    def led(self, *tlvs: Tlv) -> tuple[socket.socket, ProxyHeader]:
         """Connect a client, and give it and what its server is told."""
         client = self.mux.connect()
         self.addCleanup(client.close)
-        client.sendall(encode_v2(Header(tlvs=tlvs)) + b"hello")
+        client.sendall(encode_v2(ProxyHeader(tlvs=tlvs)) + b"hello")
         accepted, _ = self.server.accept()
         self.addCleanup(accepted.close)
         accepted.settimeout(PATIENCE)

@@ -13,7 +13,7 @@ from txmux.rules.model import NetworkSet
 from txmux.tcp.connection import MuxProtocol
 from txmux.wire.proxyprotocol.decode import Decoded, decode
 from txmux.wire.proxyprotocol.encode import encode_v2
-from txmux.wire.proxyprotocol.header import Header, Tlv, TlvType
+from txmux.wire.proxyprotocol.header import ProxyHeader, Tlv, TlvType
 
 if TYPE_CHECKING:
     from tests.support.peers import Peer
@@ -35,7 +35,7 @@ class AnnouncedTestCase(MuxTestCase):
         backend: Any = backend_at(port, proxy_protocol=version, proxy_tlvs=tlvs)
         return self.mux([route(match, backend)], default=backend, silent=backend, **settings)
 
-    async def heard(self, payload: bytes, index: int = 0) -> Header:
+    async def heard(self, payload: bytes, index: int = 0) -> ProxyHeader:
         """Give the header that the backend got before this payload."""
         server = await self.backend.peer(index)
         await server.until(
@@ -220,7 +220,7 @@ class ChainTest(AnnouncedTestCase):
     """What came in goes on."""
 
     async def passed_on(self, tlvs: tuple[Tlv, ...], *wanted: str) -> tuple[Tlv, ...]:
-        header = Header.between(SOURCE, DESTINATION, tlvs)
+        header = ProxyHeader.between(SOURCE, DESTINATION, tlvs)
         port = self.announcing(*wanted, accept_proxy_from=SENDERS)
         await self.connect(port, encode_v2(header) + HELLO)
         heard = await self.heard(HELLO)

@@ -14,7 +14,7 @@ from tests.support.privileges import require_transparent
 from tests.udp.test_relaying import FlowCase
 from txmux.wire.proxyprotocol.decode import decode_datagram
 from txmux.wire.proxyprotocol.encode import encode_v2
-from txmux.wire.proxyprotocol.header import Address, Command, Header
+from txmux.wire.proxyprotocol.header import Address, Command, ProxyHeader
 
 
 def _behind_header(data: bytes) -> bytes:
@@ -79,7 +79,7 @@ class AskedTests(FlowCase):
         for host, name in (("127.0.0.5", b"five"), ("127.0.0.6", b"six"), ("127.0.0.5", b"five")):
             self.assertEqual(await client.asks(b"x", port, host), name)
         who, asked = (Address(ip_address(host), 53) for host in ("192.0.2.1", "127.0.0.6"))
-        header = encode_v2(Header(Command.PROXY, who, asked), datagrams=True)
+        header = encode_v2(ProxyHeader(Command.PROXY, who, asked), datagrams=True)
         self.assertEqual(await proxy.asks(header + b"x", port, "127.0.0.5"), b"six")
         await self._stop()
         lines = await self.ended(3)
@@ -104,7 +104,7 @@ class SenderTests(FlowCase):
         proxy.say(b"no header", port)
         header, other = (
             encode_v2(
-                Header(
+                ProxyHeader(
                     Command.PROXY,
                     Address(ip_address(host), 4000),
                     Address(ip_address("192.0.2.1"), 53),

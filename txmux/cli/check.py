@@ -12,8 +12,7 @@ from txmux.detection.registry import installed_matchers
 from txmux.rules.lint.coverage import forget_lines
 from txmux.rules.lint.patterns import cut_signatures
 from txmux.rules.lint.privileges import missing_privileges, own_privileges
-from txmux.rules.lint.patterns import cut_signatures
-from txmux.rules.lint.warnings import lint, warnings
+from txmux.rules.lint.warnings import closed_listeners, lint, warnings
 from txmux.rules.model import NOWHERE, backends_of
 from txmux.rules.problems import RulesError
 from txmux.rules.reading.parser import load

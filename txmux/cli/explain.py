@@ -23,7 +23,15 @@ from txmux.rules.model import Backend
 from txmux.rules.model.networks import unmapped
 from txmux.rules.problems import did_you_mean
 from txmux.rules.reading.parser import load
-from txmux.rules.tracing import Leads, Sample, Trace, as_json, leads_of, silence_of, trace_json
+from txmux.rules.tracing import (
+    Leads,
+    Trace,
+    TracedSample,
+    as_json,
+    leads_of,
+    silence_of,
+    trace_json,
+)
 from txmux.telemetry.present import EXPLAINED, explained_trace, explanation_of
 
 if TYPE_CHECKING:
@@ -190,7 +198,7 @@ def _listeners(rules: Rules, name: str | None) -> tuple[Listener, ...]:
     return tuple(listener for listener in rules.listeners if listener.name == name)
 
 
-def _serving(listeners: tuple[Listener, ...], sample: Sample) -> list[Listener]:
+def _serving(listeners: tuple[Listener, ...], sample: TracedSample) -> list[Listener]:
     over = Transport.TCP if sample.datagrams is None else Transport.UDP
     return [listener for listener in listeners if listener.transport is over]
 
@@ -201,7 +209,7 @@ def _nothing(listeners: tuple[Listener, ...]) -> str:
     return "no " + " and no ".join(names[one] for one in Transport if one in transports)
 
 
-def _samples(arguments: argparse.Namespace, listeners: tuple[Listener, ...]) -> list[Sample]:
+def _samples(arguments: argparse.Namespace, listeners: tuple[Listener, ...]) -> list[TracedSample]:
     """Read what clients say; each sample is for the listeners of its transport."""
     limit = max(listener.peek_limit for listener in listeners)
     client = arguments.client
@@ -213,13 +221,14 @@ def _samples(arguments: argparse.Namespace, listeners: tuple[Listener, ...]) -> 
         datagrams = [one for one in packets if isinstance(one, Datagram)]
         found = [*client_streams(segments, limit), *client_flows(datagrams)]
         samples = [
-            Sample(s.data, client or unmapped(s.client.host), s, now, s.datagrams) for s in found
+            TracedSample(s.data, client or unmapped(s.client.host), s, now, s.datagrams)
+            for s in found
         ]
         return [sample for sample in samples if _serving(listeners, sample)]
     given = _bytes(arguments, max(limit, _LONGEST_DATAGRAM))
-    samples = [Sample(given[0], client, now=now, datagrams=given)]
+    samples = [TracedSample(given[0], client, now=now, datagrams=given)]
     if len(given) == 1:
-        samples.insert(0, Sample(given[0][:limit], client, now=now))
+        samples.insert(0, TracedSample(given[0][:limit], client, now=now))
     samples = [sample for sample in samples if _serving(listeners, sample)]
     if not samples:
         raise MuxError(
@@ -247,7 +256,7 @@ def _read(name: str, limit: int) -> bytes:
         return file.read(limit)
 
 
-def _trace(rules: Rules, listener: Listener, sample: Sample) -> Trace:
+def _trace(rules: Rules, listener: Listener, sample: TracedSample) -> Trace:
     routes = rules.asked_of(listener, listener.transport)
     who, limit, now = sample.client, listener.peek_limit, sample.now
     if sample.datagrams is not None:
@@ -255,7 +264,7 @@ def _trace(rules: Rules, listener: Listener, sample: Sample) -> Trace:
     return Trace(listener, explain(routes, sample.data, who, limit, now))
 
 
-def write(output: Output, sample: Sample, trace: Trace) -> None:
+def write(output: Output, sample: TracedSample, trace: Trace) -> None:
     """Write what a listener makes of a sample, for people."""
     output.line(_title(sample, trace), "bold")
     unit, limit = (
@@ -271,7 +280,7 @@ def write(output: Output, sample: Sample, trace: Trace) -> None:
     output.table([((label, text), "") for label, text in _conclusion(sample, trace)])
 
 
-def _title(sample: Sample, trace: Trace) -> str:
+def _title(sample: TracedSample, trace: Trace) -> str:
     count = _count(len(sample.data), "byte")
     if sample.datagrams is not None and len(sample.datagrams) > 1:
         sizes = ", ".join(str(len(one)) for one in sample.datagrams)
@@ -290,7 +299,7 @@ def _title(sample: Sample, trace: Trace) -> str:
     return f"listener {trace.listener.name}: {count}{who}{': ' if shown else ''}{shown}{more}"
 
 
-def _waiting(sample: Sample, trace: Trace, target: Leads) -> Iterator[tuple[str, str]]:
+def _waiting(sample: TracedSample, trace: Trace, target: Leads) -> Iterator[tuple[str, str]]:
     """Yield what an undecided client waits for, and what comes of it at the deadline."""
     waits_for = next(
         its.route.name
@@ -305,7 +314,7 @@ def _waiting(sample: Sample, trace: Trace, target: Leads) -> Iterator[tuple[str,
 
 
 def _silent(
-    sample: Sample, listener: Listener, silence: Silence, then: str, target: Leads
+    sample: TracedSample, listener: Listener, silence: Silence, then: str, target: Leads
 ) -> Iterator[tuple[str, str]]:
     """Yield what comes of a client that has said nothing yet."""
     if sample.datagrams is not None:
@@ -319,7 +328,7 @@ def _silent(
         yield "race", "its server is connected at once; what that says is held back until then"
 
 
-def _lacking(sample: Sample) -> str:
+def _lacking(sample: TracedSample) -> str:
     if sample.datagrams is not None:
         return "the end of a datagram"
     return f"what the client sent after byte {len(sample.data)}"
@@ -329,7 +338,7 @@ def _count(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}"
 
 
-def _conclusion(sample: Sample, trace: Trace) -> Iterator[tuple[str, str]]:
+def _conclusion(sample: TracedSample, trace: Trace) -> Iterator[tuple[str, str]]:
     """Yield what comes of it, each line with its label."""
     listener, found = trace.listener, trace.found
     target = leads_of(sample, trace)

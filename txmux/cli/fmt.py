@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterable
 
-    from txmux.rules.reading.files import Source
+    from txmux.rules.reading.files import SourceFile
 
 _STANDARD_INPUT = "<stdin>"
 _DIFFERENT = 1
@@ -101,7 +101,7 @@ def _read(path: str) -> bytes:
         raise RulesError([Problem(path, 0, "", "", message)]) from None
 
 
-def _difference(source: Source, old: str, new: str) -> Iterable[str]:
+def _difference(source: SourceFile, old: str, new: str) -> Iterable[str]:
     before, after = (list(io.StringIO(text, newline="\n")) for text in (old, new))
     for line in difflib.unified_diff(before, after, source.path, f"{source.path} (laid out)"):
         yield line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n"

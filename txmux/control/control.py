@@ -28,7 +28,7 @@ from txmux.net.turns import Turns
 from txmux.rules.lint.access import readable_token
 from txmux.rules.model import backends_of
 from txmux.rules.problems import suggestion
-from txmux.rules.tracing import Sample, Trace, as_json
+from txmux.rules.tracing import Trace, TracedSample, as_json
 from txmux.telemetry.access_log import KEPT
 from txmux.telemetry.counting.snapshot import Gauges, counts_of, totals
 
@@ -338,7 +338,7 @@ class Control:
         whole = {Transport.TCP: None, Transport.UDP: (data,)}
         # The same bytes are one thing as the beginning of a stream, and another one as a datagram.
         samples = {
-            over: Sample(data, client, now=now, datagrams=datagrams)
+            over: TracedSample(data, client, now=now, datagrams=datagrams)
             for over, datagrams in whole.items()
         }
         traces: dict[Transport, list[Trace]] = {over: [] for over in samples}

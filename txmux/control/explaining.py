@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from txmux.detection.explain import excluded_by, explain
-from txmux.rules.tracing import Sample, Trace, trace_json
+from txmux.rules.tracing import Trace, TracedSample, trace_json
 from txmux.tcp.stages.peeking import Peeking
 from txmux.tcp.stages.relaying import Relaying
 
@@ -52,7 +52,7 @@ def _undecided(one: Served, stage: Peeking) -> dict[str, Any]:
     listener, record = one.configuration.settings, one.record
     address = one.address
     client = address.host if address else None
-    sample = Sample(one.received, client, now=record.time)
+    sample = TracedSample(one.received, client, now=record.time)
     found = explain(
         stage.layer.detector.routes, one.received, client, listener.peek_limit, record.time
     )

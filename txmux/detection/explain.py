@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 @attrs.frozen
-class Answer:
+class PredicateAnswer:
     """What a ``match`` line, or a whole route, says of the bytes so far.
 
     Attributes:
@@ -52,8 +52,8 @@ class RouteAnswer(Generic[R]):
 
     route: R
     excluded_by: Literal["from", "not_from", "during"] | None = None
-    answer: Answer | None = None
-    lines: tuple[Answer, ...] = ()
+    answer: PredicateAnswer | None = None
+    lines: tuple[PredicateAnswer, ...] = ()
 
 
 @attrs.frozen
@@ -225,16 +225,16 @@ def excluded_by(
     return None if serves_at(route, now) else "during"
 
 
-def _answer(alternative: AlternativeLike, seen: _Seen) -> Answer:
+def _answer(alternative: AlternativeLike, seen: _Seen) -> PredicateAnswer:
     needs = min(alternative.predicate.longest, seen.limit)
     at = _first(
         lambda length: _ask(alternative, seen.prefix(length))[0] is not Verdict.NEED_MORE,
         seen.length,
     )
     if at is None:
-        return Answer(Verdict.NEED_MORE, None, needs)
+        return PredicateAnswer(Verdict.NEED_MORE, None, needs)
     verdict, error = _ask(alternative, seen.prefix(at))
-    return Answer(verdict, at, needs, error)
+    return PredicateAnswer(verdict, at, needs, error)
 
 
 def _ask(alternative: AlternativeLike, peeked: Peeked) -> tuple[Verdict, str]:
@@ -247,9 +247,9 @@ def _ask(alternative: AlternativeLike, peeked: Peeked) -> tuple[Verdict, str]:
     return verdict, ""
 
 
-def _any(lines: tuple[Answer, ...]) -> Answer:
+def _any(lines: tuple[PredicateAnswer, ...]) -> PredicateAnswer:
     """Return the answer of the line that settles what the route says; any match is enough."""
-    by_verdict: dict[Verdict, list[Answer]] = {}
+    by_verdict: dict[Verdict, list[PredicateAnswer]] = {}
     for line in lines:
         by_verdict.setdefault(line.verdict, []).append(line)
     if Verdict.MATCH in by_verdict:

@@ -40,7 +40,7 @@ class ClientsLike(Protocol):
     def serves(self, address: IPv4Address | IPv6Address | None, /) -> bool: ...
 
 
-class Times(Protocol):
+class ServingTimes(Protocol):
     """Some times."""
 
     def covers(self, moment: float, /) -> bool:
@@ -63,7 +63,7 @@ class RouteLike(Protocol):
     def clients(self) -> ClientsLike: ...
 
     @property
-    def during(self) -> Sequence[Times]:
+    def during(self) -> Sequence[ServingTimes]:
         """The only times at which it serves anyone, if there are such."""
         ...
 
@@ -130,7 +130,7 @@ class Plan(Generic[R]):
         return next((found for found in named if position <= found < end), end)
 
 
-class _Index:
+class _KeyIndex:
     """Finds, among many routes that differ by a name, those that a name leaves.
 
     Attributes:
@@ -205,11 +205,11 @@ def _keys(route: RouteLike) -> list[Key]:
     return keys
 
 
-def _index_of(routes: Sequence[RouteLike]) -> _Index | None:
+def _index_of(routes: Sequence[RouteLike]) -> _KeyIndex | None:
     readers = Counter(key.read for route in routes for key in _keys(route))
     for read, count in readers.most_common(1):
         if count >= _WORTH_AN_INDEX:
-            return _Index(routes, read)
+            return _KeyIndex(routes, read)
     return None
 
 

@@ -115,7 +115,7 @@ class Registry(Mapping[str, IProtocolMatcher]):
 
 
 @attrs.frozen
-class _Found:
+class _FoundMatcher:
     matcher: IProtocolMatcher
     file: Path
 
@@ -161,11 +161,11 @@ def _find(package: ModuleType) -> Registry:
         for name, file in files.items()
         if name.rpartition(".")[2] not in dropins and (error := _error_of(name))
     ]
-    found: dict[str, list[_Found]] = defaultdict(list)
+    found: dict[str, list[_FoundMatcher]] = defaultdict(list)
     if package is plugins:
         for module in getModule("txmux.matchers").iterModules():
             own = BuiltIn(module.name.rpartition(".")[2])
-            found[own.name].append(_Found(own, Path(module.filePath.path)))
+            found[own.name].append(_FoundMatcher(own, Path(module.filePath.path)))
     for dropin in dropins.values():
         file = files[dropin.moduleName]
         for plugin in filter(_is_matcher, dropin.plugins):
@@ -176,7 +176,7 @@ def _find(package: ModuleType) -> Registry:
                 break
             others = found[matcher.name]
             if all(_itself(other.matcher) is not _itself(matcher) for other in others):
-                others.append(_Found(matcher, file))
+                others.append(_FoundMatcher(matcher, file))
         dropin.plugins.clear()  # they have it, too, and would be kept until garbage is looked for
     problems += (_claimed(name, claims) for name, claims in found.items() if len(claims) > 1)
     usable = {name: claims[0].matcher for name, claims in found.items() if len(claims) == 1}
@@ -216,7 +216,7 @@ def _failed(module: str, file: Path, error: BaseException) -> PluginProblem:
     )
 
 
-def _claimed(name: str, claims: list[_Found]) -> PluginProblem:
+def _claimed(name: str, claims: list[_FoundMatcher]) -> PluginProblem:
     return PluginProblem(
         f"the matcher {name!r} is there {len(claims)} times: {' and '.join(map(str, claims))}; "
         "rules that use it are refused until only one of them is installed",

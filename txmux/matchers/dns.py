@@ -96,7 +96,7 @@ _OTHER_TYPE = re.compile("TYPE[0-9]{1,5}")
 
 
 @attrs.define
-class _Message:
+class _DnsMessage:
     """The first message, as far as it has come.
 
     Attributes:
@@ -151,7 +151,7 @@ class _Message:
 
 
 @attrs.frozen
-class _StreamPredicate:
+class _DnsStream:
     name: Globs | None
     type: Globs | None
     key: Key | None
@@ -191,7 +191,7 @@ def _name(peeked: Peeked) -> str | None:
 
 
 @attrs.frozen
-class _DatagramPredicate(Message):
+class _DnsDatagram(Message):
     """Learns the name as it is written for people: in lower case, the root as a dot."""
 
     @property
@@ -310,14 +310,14 @@ class DnsMatcher:
         sizes = range(_SHORTEST_MESSAGE, _LARGEST_WITHIN + 1)
         within = option_size(options, "within", _DEFAULT_WITHIN, sizes)
         key = name.key(_name) if name else None
-        return _StreamPredicate(name, option_globs(options, "type", _types), key, within)
+        return _DnsStream(name, option_globs(options, "type", _types), key, within)
 
     def datagram_predicate(self, options: Mapping[str, str]) -> Predicate:
         """Make the predicate for UDP."""
         looked_at = {name: text for name, text in options.items() if name != "within"}
         wanted = wanted_of(looked_at, {"name": hosts, "type": _types})
         key = wanted["name"].key(_datagram_name) if "name" in wanted else None
-        return _DatagramPredicate(_read_datagram, wanted, key=key)
+        return _DnsDatagram(_read_datagram, wanted, key=key)
 
 
 dns = DnsMatcher()
@@ -331,17 +331,17 @@ def _types(text: str) -> Globs:
     return names(text if text.startswith("~") else text.upper())
 
 
-def _parse(data: bytes, earlier: _Message | None) -> _Message:
+def _parse(data: bytes, earlier: _DnsMessage | None) -> _DnsMessage:
     """Read the question out of the first bytes of a stream; for `Peeked.parsed`."""
     if earlier is not None and earlier.verdict is not Verdict.NEED_MORE:
         return earlier
-    message = _Message()
+    message = _DnsMessage()
     try:
         message.read(Cursor(data))
     except ShortError:
         return message
     except MalformedError:
-        return _Message(Verdict.NO)
+        return _DnsMessage(Verdict.NO)
     message.verdict = Verdict.MATCH
     return message
 

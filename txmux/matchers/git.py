@@ -25,7 +25,7 @@ _AUTHORITY = re.compile(r"(?:\[([^\]]*)\]|([^:]*))(?::[0-9]*)?")
 
 
 @attrs.define
-class _Request:
+class _GitRequest:
     """The request, as far as it has come.
 
     Attributes:
@@ -141,11 +141,11 @@ class GitMatcher:
 git = GitMatcher()
 
 
-def _parse(data: bytes, earlier: _Request | None) -> _Request:
+def _parse(data: bytes, earlier: _GitRequest | None) -> _GitRequest:
     """Read the request out of the first bytes of a stream; for `Peeked.parsed`."""
     if earlier is not None and (earlier.verdict is Verdict.NO or earlier.host is not None):
         return earlier
-    request = _Request()
+    request = _GitRequest()
     request.read(data)
     return request
 

@@ -38,7 +38,7 @@ _LONGEST_BODY = 1 << 30
 
 
 @attrs.frozen
-class _Request:
+class _TextRequest:
     """What the header of a binary request may say.
 
     Attributes:
@@ -56,18 +56,20 @@ class _Request:
 _REQUESTS = {
     opcode: request
     for request in (
-        _Request((0x00, 0x09, 0x0C, 0x0D, 0x04, 0x14)),  # get and delete
-        _Request(
+        _TextRequest((0x00, 0x09, 0x0C, 0x0D, 0x04, 0x14)),  # get and delete
+        _TextRequest(
             (0x01, 0x02, 0x03, 0x11, 0x12, 0x13), extras=(8,), value=True
         ),  # set, add, replace
-        _Request((0x05, 0x06, 0x15, 0x16), extras=(20,)),  # increment, decrement
-        _Request((0x07, 0x0A, 0x0B, 0x17, 0x20), keys=(0, 0)),  # quit, noop, version, list of SASL
-        _Request((0x08, 0x18), extras=(0, 4), keys=(0, 0)),  # flush
-        _Request((0x0E, 0x0F, 0x19, 0x1A), value=True),  # append, prepend
-        _Request((0x10,), keys=(0, _LONGEST_KEY)),  # stat
-        _Request((0x1B,), extras=(4,), keys=(0, 0)),  # verbosity
-        _Request((0x1C, 0x1D, 0x1E, 0x23, 0x24), extras=(4,)),  # touch, get and touch
-        _Request((0x21, 0x22), value=True),  # SASL
+        _TextRequest((0x05, 0x06, 0x15, 0x16), extras=(20,)),  # increment, decrement
+        _TextRequest(
+            (0x07, 0x0A, 0x0B, 0x17, 0x20), keys=(0, 0)
+        ),  # quit, noop, version, list of SASL
+        _TextRequest((0x08, 0x18), extras=(0, 4), keys=(0, 0)),  # flush
+        _TextRequest((0x0E, 0x0F, 0x19, 0x1A), value=True),  # append, prepend
+        _TextRequest((0x10,), keys=(0, _LONGEST_KEY)),  # stat
+        _TextRequest((0x1B,), extras=(4,), keys=(0, 0)),  # verbosity
+        _TextRequest((0x1C, 0x1D, 0x1E, 0x23, 0x24), extras=(4,)),  # touch, get and touch
+        _TextRequest((0x21, 0x22), value=True),  # SASL
     )
     for opcode in request.opcodes
 }

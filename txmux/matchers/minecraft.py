@@ -31,7 +31,7 @@ _LONGEST_LEGACY_HOST = 255
 
 
 @attrs.define
-class _Handshake:
+class _MinecraftHandshake:
     """The handshake, as far as it has come.
 
     Attributes:
@@ -138,14 +138,14 @@ class MinecraftMatcher:
 minecraft = MinecraftMatcher()
 
 
-def _parse(data: bytes, earlier: _Handshake | None) -> _Handshake:
+def _parse(data: bytes, earlier: _MinecraftHandshake | None) -> _MinecraftHandshake:
     """Read the handshake out of the first bytes of a stream; for `Peeked.parsed`."""
     if earlier is not None and earlier.verdict is not Verdict.NEED_MORE:
         return earlier
     ping = begins_with(data, _PING)
     if ping is Verdict.NEED_MORE:
-        return _Handshake()
-    handshake = _Handshake(ping=ping is Verdict.MATCH)
+        return _MinecraftHandshake()
+    handshake = _MinecraftHandshake(ping=ping is Verdict.MATCH)
     read = handshake.read_ping if handshake.ping else handshake.read
     with contextlib.suppress(ShortError):
         try:

@@ -119,7 +119,7 @@ class _RandomPredicate:
 
 
 @attrs.frozen
-class _DatagramPredicate:
+class _RandomDatagram:
     longest: int = 1
     first_bytes: None = None
 
@@ -162,6 +162,6 @@ random = PlainMatcher(
     "what looks random from its first byte, such as Shadowsocks",
     _RandomPredicate(),
     transports=tuple(Transport),
-    datagrams=_DatagramPredicate(),
+    datagrams=_RandomDatagram(),
     source='"How the Great Firewall of China Detects and Blocks Fully Encrypted Traffic", USENIX Security 2023',
 )

@@ -28,7 +28,7 @@ _COOKIE, _TOKEN = "Cookie: mstshash=", "Cookie: msts="
 
 
 @attrs.frozen
-class _Line:
+class _RoutingLine:
     """What has come of the line behind the fixed part.
 
     Attributes:
@@ -87,7 +87,7 @@ class _LinePredicate(_RdpBase):
             return Verdict.MATCH
         return Verdict.NO if len(peeked) >= _length(peeked.data) else Verdict.NEED_MORE
 
-    def _fits(self, option: str, value: str, line: _Line) -> bool:
+    def _fits(self, option: str, value: str, line: _RoutingLine) -> bool:
         if option != self.option:
             return False
         return self.globs.matches(value) if line.end else self.globs.could_match_prefix(value)
@@ -148,12 +148,12 @@ def _read_beginning(cursor: Cursor) -> None:
         raise MalformedError
 
 
-def _line(data: bytes) -> _Line | None:
+def _line(data: bytes) -> _RoutingLine | None:
     """Return the line with token or cookie; ``None`` if there is none."""
     if verdict_of(data, _read_beginning) is not Verdict.MATCH:
         return None
     line = _LINE.match(data[_HEADER : _length(data)].decode("latin-1"))
-    return _Line(line[1], line[2] or line[3]) if line else None
+    return _RoutingLine(line[1], line[2] or line[3]) if line else None
 
 
 def _length(data: bytes) -> int:

@@ -69,7 +69,7 @@ def _read_header(cursor: Cursor) -> tuple[str, int]:
 
 
 @attrs.define
-class _Opening:
+class _StunOpening:
     """The first request of a stream, as far as it has come.
 
     Attributes:
@@ -106,11 +106,11 @@ class _Opening:
         self.over = True
 
 
-def _parse(data: bytes, earlier: _Opening | None) -> _Opening:
+def _parse(data: bytes, earlier: _StunOpening | None) -> _StunOpening:
     """Go on where fewer bytes of the stream have ended; for `Peeked.parsed`."""
     if earlier is not None and earlier.over:
         return earlier
-    opening = _Opening() if earlier is None else attrs.evolve(earlier)
+    opening = _StunOpening() if earlier is None else attrs.evolve(earlier)
     try:
         opening.read(data)
     except ShortError:
@@ -123,7 +123,7 @@ def _parse(data: bytes, earlier: _Opening | None) -> _Opening:
 
 
 @attrs.frozen
-class _StreamPredicate:
+class _StunStream:
     """Reads as few bytes of a stream as it takes."""
 
     wanted: Mapping[str, Globs]
@@ -273,7 +273,7 @@ class StunMatcher:
         Raises:
             OptionError: Patterns cannot be used.
         """
-        return _StreamPredicate(wanted_of(options, {"method": _methods}))
+        return _StunStream(wanted_of(options, {"method": _methods}))
 
     def datagram_predicate(self, options: Mapping[str, str]) -> Predicate:
         """Make the predicate for UDP.

@@ -34,7 +34,7 @@ _QUOTE = re.compile(b"['\"]")
 
 
 @attrs.frozen
-class _Header:
+class _StreamHeader:
     """How far a stream header has come.
 
     Attributes:
@@ -77,18 +77,18 @@ class _XmppPredicate:
         return {"to": printable(header.to)} if header.to else {}
 
 
-def _read_header(data: bytes, earlier: _Header | None) -> _Header:
+def _read_header(data: bytes, earlier: _StreamHeader | None) -> _StreamHeader:
     """Read the stream header out of the first bytes of a stream; for `Peeked.parsed`."""
     data = data[:_LONGEST_HEADER]
     progress = _HEADER.scan(data, earlier.progress if earlier else None)
     data = data[: progress.length]
-    header = attrs.evolve(earlier, progress=progress) if earlier else _Header(progress)
+    header = attrs.evolve(earlier, progress=progress) if earlier else _StreamHeader(progress)
     if not header.at and (start := _WHOLE_START.match(data)):
         header = attrs.evolve(header, at=start.end(), searched=start.end())
     return _with_attributes(header, data) if header.at and header.to is None else header
 
 
-def _with_attributes(header: _Header, data: bytes) -> _Header:
+def _with_attributes(header: _StreamHeader, data: bytes) -> _StreamHeader:
     """Read on from mark to mark, so that each byte is looked at once, however few come at a time."""
     to, at, opened, searched = None, header.at, header.opened, header.searched
     while to is None:

@@ -21,7 +21,7 @@ _NOWHERE = Refusal.CLOSE
 
 
 @attrs.frozen
-class _Names:
+class _NameChanges:
     """What has become of the sections of one kind."""
 
     new: tuple[str, ...]
@@ -29,7 +29,7 @@ class _Names:
     gone: tuple[str, ...]
 
     @classmethod
-    def of(cls, old: Mapping[str, object], new: Mapping[str, object]) -> _Names:
+    def of(cls, old: Mapping[str, object], new: Mapping[str, object]) -> _NameChanges:
         return cls(
             tuple(name for name in new if name not in old),
             tuple(name for name in new if name in old and new[name] != old[name]),
@@ -58,10 +58,10 @@ class Changes:
         settings: The keys of ``[txmux]``.
     """
 
-    routes: _Names
+    routes: _NameChanges
     reordered: bool
-    backends: _Names
-    listeners: _Names
+    backends: _NameChanges
+    listeners: _NameChanges
     settings: tuple[str, ...]
 
     def __str__(self) -> str:
@@ -96,10 +96,10 @@ def changes(old: Rules, new: Rules) -> Changes:
     routes_now = {route.name: _route(route) for route in new.routes}
     kept = [name for name in routes if name in routes_now]
     return Changes(
-        _Names.of(routes, routes_now),
+        _NameChanges.of(routes, routes_now),
         kept != [name for name in routes_now if name in routes],
-        _Names.of(_backends(old), _backends(new)),
-        _Names.of(
+        _NameChanges.of(_backends(old), _backends(new)),
+        _NameChanges.of(
             {one.name: _listener(one) for one in old.listeners},
             {one.name: _listener(one) for one in new.listeners},
         ),

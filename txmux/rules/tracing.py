@@ -16,15 +16,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from ipaddress import IPv4Address, IPv6Address
 
-    from txmux.detection.explain import Answer, Explanation, RouteAnswer
+    from txmux.detection.explain import Explanation, PredicateAnswer, RouteAnswer
     from txmux.rules.model import Listener, Outcome, Route
 
 __all__ = [
     "SAYS",
     "Leads",
-    "Sample",
-    "Stream",
+    "SampleOrigin",
     "Trace",
+    "TracedSample",
     "as_json",
     "leads_of",
     "silence_of",
@@ -34,16 +34,16 @@ __all__ = [
 SAYS = {Verdict.MATCH: "match", Verdict.NO: "no", Verdict.NEED_MORE: "undecided"}
 
 
-class _End(Protocol):
+class _StreamEnd(Protocol):
     @property
     def host(self) -> IPv4Address | IPv6Address: ...
 
 
-class Stream(Protocol):
+class SampleOrigin(Protocol):
     """Where bytes were captured; see `txmux.cli.pcap.CapturedStream`."""
 
     @property
-    def client(self) -> _End:
+    def client(self) -> _StreamEnd:
         """Who sent them."""
 
     @property
@@ -60,7 +60,7 @@ class Stream(Protocol):
 
 
 @attrs.frozen
-class Sample:
+class TracedSample:
     """What a client said first.
 
     Attributes:
@@ -73,7 +73,7 @@ class Sample:
 
     data: bytes
     client: IPv4Address | IPv6Address | None
-    stream: Stream | None = None
+    stream: SampleOrigin | None = None
     now: float = 0.0
     datagrams: tuple[bytes, ...] | None = None
 
@@ -86,7 +86,7 @@ class Trace:
     found: Explanation[Any]
 
 
-def as_json(rules: str, traces: Iterable[tuple[Sample, Iterable[Trace]]]) -> dict[str, Any]:
+def as_json(rules: str, traces: Iterable[tuple[TracedSample, Iterable[Trace]]]) -> dict[str, Any]:
     """Return the document that ``--json`` writes; the reference of the commands has its keys."""
     return {
         "rules": rules,
@@ -143,7 +143,7 @@ class Leads:
         return {"at": at, "by": self.by, "route": self.route, "to": to, "servers": self.servers}
 
 
-def leads_of(sample: Sample, trace: Trace) -> Leads:
+def leads_of(sample: TracedSample, trace: Trace) -> Leads:
     """Return where a client is led that says this."""
     listener, client = trace.listener, sample.client
     if client is not None and not listener.clients.serves(client):
@@ -162,7 +162,7 @@ def leads_of(sample: Sample, trace: Trace) -> Leads:
     return Leads("route", route.name, None if route.terminate_tls else route.outcome)
 
 
-def silence_of(sample: Sample, trace: Trace) -> Silence | None:
+def silence_of(sample: TracedSample, trace: Trace) -> Silence | None:
     """Return what silence of the client's comes to; ``None`` if it is led to ``default`` before it can say anything."""
     listener = trace.listener
     if sample.datagrams is not None:
@@ -178,7 +178,7 @@ def silence_of(sample: Sample, trace: Trace) -> Silence | None:
     return None if at_once else silence
 
 
-def trace_json(sample: Sample, trace: Trace) -> dict[str, Any]:
+def trace_json(sample: TracedSample, trace: Trace) -> dict[str, Any]:
     """Return what a listener makes of a sample as values of JSON."""
     leads = leads_of(sample, trace)
     at_once = leads.by == "denied" or silence_of(sample, trace) is None
@@ -205,7 +205,7 @@ def _route_json(found: RouteAnswer[Route]) -> dict[str, Any]:
     }
 
 
-def _answer_json(answer: Answer | None) -> dict[str, Any]:
+def _answer_json(answer: PredicateAnswer | None) -> dict[str, Any]:
     if answer is None:
         return {"says": "not asked", "at": None, "needs_up_to": None, "error": None}
     return {

@@ -13,9 +13,14 @@ import attrs
 
 from txmux.net.sockets.plainsocket import set_options, socket_options
 from txmux.net.sockets.unixpath import bind
-from txmux.rules.reading.endpointstrings import is_for_datagrams, listening_place
 from txmux.rules.reading.endpoints import short_form
-from txmux.rules.reading.endpointstrings import SERVER, Arguments, split_arguments
+from txmux.rules.reading.endpointstrings import (
+    SERVER,
+    Arguments,
+    is_for_datagrams,
+    listening_place,
+    split_arguments,
+)
 
 if TYPE_CHECKING:
     from typing import Any

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from txmux.udp.port import DatagramPort, Key
     from txmux.udp.shared_address import SharedAddress
     from txmux.udp.table import TimeoutQueue
-    from txmux.wire.proxyprotocol.header import Address, Header
+    from txmux.wire.proxyprotocol.header import Address, ProxyHeader
 
 MOST_HELD = 4
 """Datagrams that are held for a server that is not known yet, or that may be replaced by another one."""
@@ -140,7 +140,7 @@ class Flow:
         self._started_at = self.entered_at = self.heard_at = live.seconds()
         self._counted: RouteCounts | None = configuration.counts.unrouted
         self._counted_before: tuple[int, ...] = (0, 0, 0, 0)
-        self.proxy_header: Header | None = None
+        self.proxy_header: ProxyHeader | None = None
         self.ids: ConnectionIds | None = None
         self.beside: SharedAddress[Any] | None = None
         self.held: tuple[bytes, ...] = ()
@@ -674,7 +674,7 @@ def _text(data: bytes) -> str:
     return b64encode(data).decode("ascii")
 
 
-def behind_headers(first: Header, data: memoryview, size: int) -> Iterator[memoryview | None]:
+def behind_headers(first: ProxyHeader, data: memoryview, size: int) -> Iterator[memoryview | None]:
     """Yield each datagram of a proxy without its PROXY header; ``None`` for one that tells of another client.
 
     Args:

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from txmux.tcp.listener import MuxFactory
     from txmux.telemetry.reasons import EndReason, LimitName
     from txmux.udp.port import Key
-    from txmux.wire.proxyprotocol.header import Header
+    from txmux.wire.proxyprotocol.header import ProxyHeader
 
 _PART = 0.7  # of the descriptors that there may be
 _LIMITS: Mapping[LimitName | None, LimitName] = {
@@ -136,7 +136,7 @@ class Flows:
         host, text = _host_of(peer[0])
         client, client_text = Address(host, peer[1]), f"{text}:{peer[1]}"
         asked = ancillary.endpoint_text(*port.local_address(local))
-        header: Header | None = None
+        header: ProxyHeader | None = None
         permit: Permit | None = None
         refused: Refused | None = None
         senders = configuration.settings.accept_proxy_from

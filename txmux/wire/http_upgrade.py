@@ -17,7 +17,7 @@ from txmux.wire.http_head import (
     parse_request,
 )
 
-__all__ = ["Upgrade", "parse_upgrade"]
+__all__ = ["UpgradeRequest", "parse_upgrade"]
 
 _REQUEST_LINE = re.compile(rb"(?:\r\n){0,2}[^\n]*\n")
 _MOST_PROTOCOLS = 16
@@ -25,7 +25,7 @@ _MOST_PROTOCOLS = 16
 
 
 @attrs.define(slots=False)
-class Upgrade:
+class UpgradeRequest:
     """How far it has come; not changed any more once `parse_upgrade` has given it.
 
     Attributes:
@@ -72,7 +72,7 @@ class Upgrade:
             self.protocols = tuple(itertools.islice(found, _MOST_PROTOCOLS))
 
 
-def parse_upgrade(data: bytes, earlier: Upgrade | None) -> Upgrade:
+def parse_upgrade(data: bytes, earlier: UpgradeRequest | None) -> UpgradeRequest:
     """Read the protocols that a client offers to change to (RFC 9110, section 7.8); for `Peeked.parsed`.
 
     Args:
@@ -89,7 +89,7 @@ def parse_upgrade(data: bytes, earlier: Upgrade | None) -> Upgrade:
         request = parse_request(data, earlier.request if earlier else None)
         if earlier is not None and request is earlier.request:
             return earlier
-        upgrade = Upgrade(request)
+        upgrade = UpgradeRequest(request)
     elif earlier.done:
         return earlier
     else:

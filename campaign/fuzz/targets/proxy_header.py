@@ -10,7 +10,7 @@ from tests.wire.proxyprotocol.vectors import V1, V2, V2_WITH_CHECKSUM
 from txmux.wire.proxyprotocol.decode import Decoded, Incomplete, decode, decode_datagram, parse_ssl
 from txmux.wire.proxyprotocol.encode import SIGNATURE, encode_ssl, encode_v1, encode_v2
 from txmux.wire.proxyprotocol.fields import carried, told_by
-from txmux.wire.proxyprotocol.header import Header, InvalidHeader, TlvType
+from txmux.wire.proxyprotocol.header import InvalidHeader, ProxyHeader, TlvType
 
 
 def _answer(data: bytes) -> Decoded | Incomplete | str:
@@ -37,7 +37,7 @@ def _check(data: bytes) -> None:
             _check_header(found.header)
 
 
-def _check_header(header: Header) -> None:
+def _check_header(header: ProxyHeader) -> None:
     for name, value in _told(header).items():
         assert name
         assert value
@@ -57,7 +57,7 @@ def _check_header(header: Header) -> None:
     assert again.header == header
 
 
-def _told(header: Header) -> dict[str, str]:
+def _told(header: ProxyHeader) -> dict[str, str]:
     try:
         return told_by(header)
     except InvalidHeader:

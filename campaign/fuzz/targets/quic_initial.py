@@ -13,7 +13,7 @@ from tests.wire.quic_builder import HELLO, V1, V2, V29, crypto, initial
 from txmux.interfaces import MOST_DATAGRAMS
 from txmux.matchers.quic import quic
 from txmux.testing import flow_decided
-from txmux.wire.quic.opening import Opening, parse_opening
+from txmux.wire.quic.opening import QuicOpening, parse_opening
 
 _VERSIONS = (V1, V2, V29)
 _PREDICATES = tuple(
@@ -21,7 +21,7 @@ _PREDICATES = tuple(
 )
 
 
-def _shown(opening: Opening) -> Any:
+def _shown(opening: QuicOpening) -> Any:
     return (
         opening.refused,
         opening.certain,
@@ -43,7 +43,7 @@ def _check(data: bytes) -> None:
         ]
     if not parts[0]:
         return
-    opening: Opening | None = None
+    opening: QuicOpening | None = None
     for count in range(1, len(parts) + 1):
         opening = parse_opening(tuple(parts[:count]), opening)
         assert _shown(opening) == _shown(parse_opening(tuple(parts[:count]), None))

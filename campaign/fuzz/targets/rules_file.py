@@ -11,7 +11,7 @@ from tests.rules.reading.test_any_value import PIECES, REQUIRED
 from txmux.rules.lint.privileges import Privileges, missing_privileges
 from txmux.rules.lint.warnings import closed_listeners, lint
 from txmux.rules.problems import RulesError
-from txmux.rules.reading.files import Source
+from txmux.rules.reading.files import SourceFile
 from txmux.rules.reading.layout import laid_out, meaning
 from txmux.rules.reading.parser import errors_alone, parse
 from txmux.rules.reading.sections import TABLES
@@ -26,7 +26,7 @@ def _check(data: bytes) -> None:
 
 
 def _check_text(text: str) -> None:
-    for problem in errors_alone(Source(_PLACE, text), matchers()):
+    for problem in errors_alone(SourceFile(_PLACE, text), matchers()):
         assert problem.message
     try:
         rules = parse(text, _PLACE, matchers())

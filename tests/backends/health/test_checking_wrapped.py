@@ -18,7 +18,7 @@ from txmux.backends.health.checking import CheckRun, with_header
 from txmux.rules.model import ServerTLS
 from txmux.rules.reading.endpoints import server
 from txmux.wire.proxyprotocol.encode import encode_v2
-from txmux.wire.proxyprotocol.header import Command, Header
+from txmux.wire.proxyprotocol.header import Command, ProxyHeader
 
 
 class HeaderTests(CheckingTestCase):
@@ -40,7 +40,7 @@ class HeaderTests(CheckingTestCase):
     async def test_versions(self) -> None:
         """Version 2 says that the connection is the sender's own; version 1 says its addresses."""
         self.assertEqual((await self.received("off"))[0], b"")
-        self.assertEqual((await self.received("v2"))[0], encode_v2(Header(Command.LOCAL)))
+        self.assertEqual((await self.received("v2"))[0], encode_v2(ProxyHeader(Command.LOCAL)))
         header, peer = await self.received("v1")
         ports = f"{peer.transport.getPeer().port} {self.port}"
         self.assertEqual(header, f"PROXY TCP4 127.0.0.1 127.0.0.1 {ports}\r\n".encode())

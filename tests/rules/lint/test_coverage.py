@@ -13,7 +13,7 @@ from tests.rules.fakes import MATCHERS
 from txmux.detection.registry import installed_matchers
 from txmux.errors import OptionError
 from txmux.interfaces import Peeked, Verdict
-from txmux.rules.lint.coverage import HOST_OPTIONS, Index, read_line
+from txmux.rules.lint.coverage import HOST_OPTIONS, CoverageIndex, read_line
 from txmux.rules.reading.matching import read_alternative
 
 if TYPE_CHECKING:
@@ -32,12 +32,12 @@ INSTALLED = installed_matchers()
 
 def covers(wide: str, narrow: str, matchers: Mapping[str, IProtocolMatcher] = INSTALLED) -> bool:
     """Tell whether the first line is known to match whatever the second one does."""
-    index: Index[str] = Index()
+    index: CoverageIndex[str] = CoverageIndex()
     index.add(read_line(read_alternative(wide, matchers)), wide)
     return wide in _covering(index, read_alternative(narrow, matchers))
 
 
-def _covering(index: Index[str], alternative: Alternative) -> set[str]:
+def _covering(index: CoverageIndex[str], alternative: Alternative) -> set[str]:
     """Give the lines that cover all cases of another."""
     line = read_line(alternative)
     found = [
@@ -83,7 +83,7 @@ class SoundnessTests(SynchronousTestCase):
             if name not in _NO_BARE_LINE
             for text in (name, f"not {name}", *_with_facts(name, samples.get(name, ())))
         }
-        index: Index[str] = Index()
+        index: CoverageIndex[str] = CoverageIndex()
         for text, alternative in lines.items():
             index.add(read_line(alternative), text)
         compared = [
@@ -232,7 +232,7 @@ class CoverageTests(SynchronousTestCase):
             def __call__(self, peeked: Peeked, /) -> Verdict:
                 return Verdict.NO
 
-        index: Index[str] = Index()
+        index: CoverageIndex[str] = CoverageIndex()
         index.add(read_line(read_alternative("not ssh", INSTALLED)), "not ssh")
         tls = read_alternative("tls", INSTALLED)
         self.assertEqual(_covering(index, tls), {"not ssh"})

@@ -162,10 +162,10 @@ class FileTests(SynchronousTestCase):
             ],
         )
 
-    def raiser(self, error: OSError, at: Path) -> Callable[[Path], files.Source]:
+    def raiser(self, error: OSError, at: Path) -> Callable[[Path], files.SourceFile]:
         """Make a `read_source` that fails for one file."""
 
-        def read(path: Path) -> files.Source:
+        def read(path: Path) -> files.SourceFile:
             if path == at:
                 raise error
             return read_source(path)

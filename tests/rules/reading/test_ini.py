@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from txmux.rules.model import Item, Section
+from txmux.rules.model import Section, ValueLine
 from txmux.rules.reading.ini import read_ini
 
 
@@ -51,8 +51,8 @@ class ReadingTests(SynchronousTestCase):
         self.assertEqual((section.header, section.line), ("route ssh", 3))
         match, log = section.entries.values()
         self.assertEqual((match.key, match.line), ("match", 4))
-        self.assertEqual(match.items, (Item(4, "ssh"), Item(7, "tls")))
-        self.assertEqual((log.line, log.items), (8, (Item(9, "yes"),)))
+        self.assertEqual(match.items, (ValueLine(4, "ssh"), ValueLine(7, "tls")))
+        self.assertEqual((log.line, log.items), (8, (ValueLine(9, "yes"),)))
 
     def test_header_blanks_mean_nothing(self) -> None:
         """However the header's words are spaced, it is the same header."""
@@ -62,12 +62,12 @@ class ReadingTests(SynchronousTestCase):
     def test_only_equals_separates(self) -> None:
         """A colon is part of the key, and further ``=`` are part of the value."""
         (section,) = sections("[a]\nhost:port = x=y = z\n")
-        self.assertEqual(section.entries["host:port"].items, (Item(2, "x=y = z"),))
+        self.assertEqual(section.entries["host:port"].items, (ValueLine(2, "x=y = z"),))
 
     def test_no_interpolation_and_no_inline_comments(self) -> None:
         """What other INI readers replace or cut off stays."""
         (section,) = sections("[a]\nk = 100% ${x} # ; rest\n")
-        self.assertEqual(section.entries["k"].items, (Item(2, "100% ${x} # ; rest"),))
+        self.assertEqual(section.entries["k"].items, (ValueLine(2, "100% ${x} # ; rest"),))
 
     def test_keys_keep_their_case(self) -> None:
         """Two keys that differ in case are two keys."""
@@ -78,12 +78,12 @@ class ReadingTests(SynchronousTestCase):
         """Files of other systems and editors read the same."""
         for end in ("\n", "\r\n", "\r"):
             (section,) = sections(f"\ufeff[a]{end}k = 1{end}  2{end}")
-            self.assertEqual(section.entries["k"].items, (Item(2, "1"), Item(3, "2")))
+            self.assertEqual(section.entries["k"].items, (ValueLine(2, "1"), ValueLine(3, "2")))
 
     def test_indented_header_continues_a_value(self) -> None:
         """As with `configparser`, what is indented below a key belongs to its value."""
         (section,) = sections("[a]\nendpoint =\n  [::1]:22\n")
-        self.assertEqual(section.entries["endpoint"].items, (Item(3, "[::1]:22"),))
+        self.assertEqual(section.entries["endpoint"].items, (ValueLine(3, "[::1]:22"),))
 
     def test_default_is_a_section_like_others(self) -> None:
         """``[DEFAULT]`` lends its keys to no one."""
@@ -141,7 +141,7 @@ class ProblemTests(SynchronousTestCase):
     def test_first_of_two_keys_stays(self) -> None:
         """The value of a key that is given twice is the first one."""
         (section,) = read_ini("[a]\nk = 1\nk = 2\n", "x")[0]
-        self.assertEqual(section.entries["k"].items, (Item(2, "1"),))
+        self.assertEqual(section.entries["k"].items, (ValueLine(2, "1"),))
 
 
 BLANKS = st.sampled_from(["", " ", "  ", "\t", "    "])

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.rules.reading.test_ini import FILES
-from txmux.rules.reading.files import Source
+from txmux.rules.reading.files import SourceFile
 from txmux.rules.reading.ini import LineKind, lines_of, read_ini
 from txmux.rules.reading.layout import laid_out, meaning
 from txmux.rules.reading.parser import errors_alone, parse
@@ -203,7 +203,7 @@ class AloneTests(SynchronousTestCase):
 
     def found(self, text: str) -> list[str]:
         """Give what is told."""
-        return [f"{p.line} {p.key}: {p.message}" for p in errors_alone(Source("x.ini", text))]
+        return [f"{p.line} {p.key}: {p.message}" for p in errors_alone(SourceFile("x.ini", text))]
 
     def test_part_of_a_whole(self) -> None:
         """Neither a listener has to be in it, nor what it names, nor what is in the environment."""

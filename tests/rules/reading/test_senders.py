@@ -7,7 +7,7 @@ from ipaddress import ip_address, ip_network
 from twisted.trial.unittest import SynchronousTestCase
 
 from txmux.rules.lint.warnings import lint
-from txmux.rules.model import NetworkSet, Senders, Unix
+from txmux.rules.model import NetworkSet, Senders, UnixClients
 from txmux.rules.reading.parser import parse
 
 
@@ -42,11 +42,11 @@ class SendersTests(SynchronousTestCase):
     def test_equal(self) -> None:
         """They are equal if they say the same."""
         network = ip_network("10.0.0.0/8")
-        both = Senders([network, Unix.UNIX])
-        self.assertEqual(both, Senders([Unix.UNIX, network]))
-        self.assertEqual(hash(both), hash(Senders([Unix.UNIX, network])))
+        both = Senders([network, UnixClients.UNIX])
+        self.assertEqual(both, Senders([UnixClients.UNIX, network]))
+        self.assertEqual(hash(both), hash(Senders([UnixClients.UNIX, network])))
         self.assertNotEqual(both, Senders([network]))
-        self.assertNotEqual(both, Senders([Unix.UNIX]))
+        self.assertNotEqual(both, Senders([UnixClients.UNIX]))
         self.assertNotEqual(both, NetworkSet([network]))
 
 

@@ -20,10 +20,10 @@ from tests.wire.proxyprotocol.vectors import (
     address,
 )
 from txmux.rules.embedding import route
-from txmux.rules.model import Clients, NetworkSet, Senders, Unix
+from txmux.rules.model import Clients, NetworkSet, Senders, UnixClients
 from txmux.tcp.stages.reading_proxy_header import is_sender
 from txmux.wire.proxyprotocol.encode import encode_ssl, encode_v1, encode_v2
-from txmux.wire.proxyprotocol.header import Command, Header, SslClient, SslInfo, Tlv, TlvType
+from txmux.wire.proxyprotocol.header import Command, ProxyHeader, SslClient, SslInfo, Tlv, TlvType
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IAddress
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 class AcceptedTest(IntroducedTestCase):
     """Headers as they should be."""
 
-    async def check(self, encoded: bytes, header: Header, port: int, number: int) -> None:
+    async def check(self, encoded: bytes, header: ProxyHeader, port: int, number: int) -> None:
         """Check each cut of a header, with the client's bytes right behind it."""
         for cut in range(1, len(encoded) + 1):
             client = await self.connect(port)
@@ -79,7 +79,9 @@ class AcceptedTest(IntroducedTestCase):
         routes = [route("any", "close", name="here", from_=["192.0.2.0/24"])]
         port = self.introduced_mux(routes)
         client = await self.connect(port)
-        header = Header.between(address("::ffff:192.0.2.7", 1000), address("::ffff:192.0.2.1", 443))
+        header = ProxyHeader.between(
+            address("::ffff:192.0.2.7", 1000), address("::ffff:192.0.2.1", 443)
+        )
         client.send(encode_v2(header) + b"x")
         await client.is_lost()
         record = await self.logged()
@@ -148,7 +150,9 @@ class AcceptedTest(IntroducedTestCase):
         )
         port = self.introduced_mux([route("ssh", "close")])
         client = await self.connect(port)
-        client.send(encode_v2(Header.between(SOURCE, DESTINATION, tlvs), checksum=True) + b"SSH-")
+        client.send(
+            encode_v2(ProxyHeader.between(SOURCE, DESTINATION, tlvs), checksum=True) + b"SSH-"
+        )
         await client.is_lost()
         facts = (await self.logged()).facts
         del facts["proxy_peer"]
@@ -170,7 +174,7 @@ class AcceptedTest(IntroducedTestCase):
         port = self.introduced_mux([route("http host=here", "close")])
         client = await self.connect(port)
         tlvs = (Tlv(TlvType.AUTHORITY, b"there"),)
-        header = Header.between(SOURCE, DESTINATION, tlvs)
+        header = ProxyHeader.between(SOURCE, DESTINATION, tlvs)
         client.send(encode_v2(header) + b"GET / HTTP/1.1\r\nHost: here\r\n\r\n")
         await client.is_lost()
         facts = (await self.logged()).facts
@@ -180,7 +184,7 @@ class AcceptedTest(IntroducedTestCase):
         """The fields of a LOCAL header do not count, since it is on no client's behalf."""
         port = self.introduced_mux([route("ssh", "close")])
         client = await self.connect(port)
-        header = Header(Command.LOCAL, tlvs=(Tlv(TlvType.AUTHORITY, b"there"),))
+        header = ProxyHeader(Command.LOCAL, tlvs=(Tlv(TlvType.AUTHORITY, b"there"),))
         client.send(encode_v2(header) + b"SSH-")
         await client.is_lost()
         self.assertEqual([*(await self.logged()).facts], ["proxy_peer"])
@@ -202,7 +206,7 @@ class AcceptedTest(IntroducedTestCase):
                 return Tells()
 
         port = self.introduced_mux([route("any", Factory())])
-        for header in (Header.between(SOURCE, DESTINATION), Header()):
+        for header in (ProxyHeader.between(SOURCE, DESTINATION), ProxyHeader()):
             client = await self.connect(port, encode_v1(header) + b"x")
             own = ("127.0.0.1", client.transport.getHost().port)
             await client.is_lost()
@@ -240,5 +244,5 @@ class SenderTest(SynchronousTestCase):
 
     def test_unix(self) -> None:
         """Whoever comes by a UNIX socket, if these are meant, too."""
-        self.assertTrue(is_sender(UNIXAddress(None), Senders([Unix.UNIX])))
-        self.assertFalse(is_sender(HostnameAddress(b"x", 1), Senders([Unix.UNIX])))
+        self.assertTrue(is_sender(UNIXAddress(None), Senders([UnixClients.UNIX])))
+        self.assertFalse(is_sender(HostnameAddress(b"x", 1), Senders([UnixClients.UNIX])))

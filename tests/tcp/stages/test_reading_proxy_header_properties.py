@@ -24,7 +24,7 @@ from txmux.rules.model.networks import unmapped
 from txmux.tcp.listener import MuxFactory
 from txmux.wire.proxyprotocol.decode import Decoded, decode, parse_ssl
 from txmux.wire.proxyprotocol.encode import encode_v1, encode_v2
-from txmux.wire.proxyprotocol.header import Address, Command, Header, InvalidHeader, TlvType
+from txmux.wire.proxyprotocol.header import Address, Command, InvalidHeader, ProxyHeader, TlvType
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -69,12 +69,12 @@ class AnyHeaderTests(SynchronousTestCase):
             self.assertLess(time.monotonic(), deadline)
             self.private.turn()
 
-    def check(self, header: Header, encoded: bytes, payload: bytes, cuts: list[float]) -> None:
+    def check(self, header: ProxyHeader, encoded: bytes, payload: bytes, cuts: list[float]) -> None:
         """Send a header and what follows in pieces, and look at what comes out."""
         records = self.log.records
         before = len(records)
         with socket.create_connection(self.address) as client:
-            own = Header.between(address_of(client.getsockname()), address_of(self.address))
+            own = ProxyHeader.between(address_of(client.getsockname()), address_of(self.address))
             data = encoded + payload
             at = sorted({0, len(data), *(round(cut * len(data)) for cut in cuts)})
             # A header that cannot be read may be refused before all of it has been sent.
@@ -128,18 +128,24 @@ class AnyHeaderTests(SynchronousTestCase):
 
     @settings(deadline=None, max_examples=scaled(60))
     @given(V1_HEADERS, PAYLOADS.filter(bool), CUTS)
-    def test_v1(self, header: Header, payload: bytes, cuts: list[float]) -> None:
+    def test_v1(self, header: ProxyHeader, payload: bytes, cuts: list[float]) -> None:
         """Every header of version 1."""
         self.check(header, encode_v1(header), payload, cuts)
 
     @settings(deadline=None, max_examples=scaled(120))
     @given(V2_HEADERS, st.booleans(), PAYLOADS.filter(bool), CUTS)
-    def test_v2(self, header: Header, checksum: bool, payload: bytes, cuts: list[float]) -> None:  # noqa: FBT001
+    def test_v2(
+        self,
+        header: ProxyHeader,
+        checksum: bool,  # noqa: FBT001
+        payload: bytes,
+        cuts: list[float],
+    ) -> None:
         """Every header of version 2, with its fields."""
         self.check(header, encode_v2(header, checksum=checksum), payload, cuts)
 
 
-def valid(header: Header) -> bool:
+def valid(header: ProxyHeader) -> bool:
     """Tell whether the SSL field of a header, which counts for a client's connection alone, can be read."""
     ssl = header.value_of(TlvType.SSL)
     if ssl is None or header.command is Command.LOCAL:
@@ -151,7 +157,7 @@ def valid(header: Header) -> bool:
     return True
 
 
-def expected(header: Header, own: Header) -> Header:
+def expected(header: ProxyHeader, own: ProxyHeader) -> ProxyHeader:
     """Give the header that must come out."""
     if header.command is Command.LOCAL:
         return own
@@ -161,4 +167,4 @@ def expected(header: Header, own: Header) -> Header:
     source, destination = (
         attrs.evolve(end, host=unmapped(end.host)) for end in (header.source, header.destination)
     )
-    return Header.between(source, destination, tlvs)
+    return ProxyHeader.between(source, destination, tlvs)

@@ -12,8 +12,8 @@ from txmux.wire.proxyprotocol.encode import encode_ssl, encode_v1, encode_v2
 from txmux.wire.proxyprotocol.header import (
     Address,
     Command,
-    Header,
     InvalidHeader,
+    ProxyHeader,
     SslClient,
     SslInfo,
     Tlv,
@@ -36,9 +36,9 @@ TLVS = st.lists(
     max_size=4,
 ).map(tuple)
 
-V1_HEADERS = st.builds(Header.between, ANY, ANY)
-V2_HEADERS = st.builds(Header.between, ANY, ANY, TLVS) | st.builds(
-    Header, st.just(Command.LOCAL), tlvs=TLVS
+V1_HEADERS = st.builds(ProxyHeader.between, ANY, ANY)
+V2_HEADERS = st.builds(ProxyHeader.between, ANY, ANY, TLVS) | st.builds(
+    ProxyHeader, st.just(Command.LOCAL), tlvs=TLVS
 )
 SSL_INFOS = st.builds(SslInfo, st.integers(0, 255).map(SslClient), st.integers(0, 2**32 - 1), TLVS)
 PAYLOADS = st.binary(max_size=20)
@@ -79,7 +79,7 @@ TAILS = tails()
 class RoundTripTests(SynchronousTestCase):
     """What is written is read again, in any number of pieces and with payload behind it."""
 
-    def check(self, header: Header, encoded: bytes, payload: bytes) -> None:
+    def check(self, header: ProxyHeader, encoded: bytes, payload: bytes) -> None:
         """Check every split of a header."""
         for cut in range(len(encoded)):
             answer = decode(encoded[:cut])
@@ -90,13 +90,13 @@ class RoundTripTests(SynchronousTestCase):
 
     @every_cut
     @given(V1_HEADERS, PAYLOADS)
-    def test_v1(self, header: Header, payload: bytes) -> None:
+    def test_v1(self, header: ProxyHeader, payload: bytes) -> None:
         """Every header of version 1 is read as it was written."""
         self.check(header, encode_v1(header), payload)
 
     @every_cut
     @given(V2_HEADERS, st.booleans(), PAYLOADS)
-    def test_v2(self, header: Header, checksum: bool, payload: bytes) -> None:  # noqa: FBT001  # drawn
+    def test_v2(self, header: ProxyHeader, checksum: bool, payload: bytes) -> None:  # noqa: FBT001  # drawn
         """Every header of version 2 is read as it was written, with its fields and a checksum."""
         self.check(header, encode_v2(header, checksum=checksum), payload)
 

@@ -16,8 +16,8 @@ from tests.wire.proxyprotocol.vectors import (
 from txmux.wire.proxyprotocol.decode import Decoded, Incomplete, decode, parse_ssl
 from txmux.wire.proxyprotocol.header import (
     Command,
-    Header,
     InvalidHeader,
+    ProxyHeader,
     SslClient,
     SslInfo,
     Tlv,
@@ -65,7 +65,7 @@ class AcceptedV1Tests(SynchronousTestCase):
             (b"::", "::"),
         ):
             line = b"PROXY TCP6 " + text + b" ::1 0 65535\r\n"
-            header = Header.between(address(expected, 0), address("::1", 65535))
+            header = ProxyHeader.between(address(expected, 0), address("::1", 65535))
             self.assertEqual(decode(line), Decoded(header, len(line)))
             for cut in range(len(line)):
                 self.assertIsInstance(decode(line[:cut]), Incomplete)
@@ -97,7 +97,7 @@ class AcceptedV2Tests(SynchronousTestCase):
         ):
             with self.subTest(start=start, block=block):
                 encoded = v2(start, block)
-                header = Header(Command.LOCAL if start.startswith("20") else Command.PROXY)
+                header = ProxyHeader(Command.LOCAL if start.startswith("20") else Command.PROXY)
                 self.assertEqual(decode(encoded + b"payload"), Decoded(header, len(encoded)))
                 for cut in range(len(encoded)):
                     self.assertIsInstance(decode(encoded[:cut]), Incomplete)
@@ -115,7 +115,7 @@ class AcceptedV2Tests(SynchronousTestCase):
         """Fields that nobody has heard of do no harm; empty ones neither."""
         encoded = v2("21 11", IPV4_BLOCK + bytes.fromhex("ff0001aa 040000"))
         tlvs = (Tlv(0xFF, b"\xaa"), Tlv(TlvType.NOOP, b""))
-        expected = Header.between(IPV4.source, IPV4.destination, tlvs)
+        expected = ProxyHeader.between(IPV4.source, IPV4.destination, tlvs)
         self.assertEqual(decode(encoded), Decoded(expected, len(encoded)))
 
     def test_largest(self) -> None:

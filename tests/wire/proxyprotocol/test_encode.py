@@ -17,7 +17,14 @@ from tests.wire.proxyprotocol.vectors import (
     address,
 )
 from txmux.wire.proxyprotocol.encode import encode_ssl, encode_v1, encode_v2
-from txmux.wire.proxyprotocol.header import Header, InvalidHeader, SslClient, SslInfo, Tlv, TlvType
+from txmux.wire.proxyprotocol.header import (
+    InvalidHeader,
+    ProxyHeader,
+    SslClient,
+    SslInfo,
+    Tlv,
+    TlvType,
+)
 
 
 class EncodeV1Tests(SynchronousTestCase):
@@ -31,14 +38,14 @@ class EncodeV1Tests(SynchronousTestCase):
     def test_mapped_addresses_are_hexadecimal(self) -> None:
         """A v4-mapped address is written in hexadecimal groups, which is all that the grammar has."""
         self.assertEqual(
-            encode_v1(Header.between(SOURCE, DESTINATION6)),
+            encode_v1(ProxyHeader.between(SOURCE, DESTINATION6)),
             b"PROXY TCP6 ::ffff:c0a8:1 2001:db8::11 56324 443\r\n",
         )
 
     def test_longest_line(self) -> None:
         """The longest line has the 104 bytes that the specification reckons with."""
         end = address("ffff:" * 7 + "ffff", 65535)
-        self.assertEqual(len(encode_v1(Header.between(end, end))), 104)
+        self.assertEqual(len(encode_v1(ProxyHeader.between(end, end))), 104)
 
     def test_local(self) -> None:
         """Version 1 has no LOCAL, so such a header is UNKNOWN."""
@@ -64,23 +71,23 @@ class EncodeV2Tests(SynchronousTestCase):
     def test_fields_without_addresses(self) -> None:
         """Where no addresses are told, the fields come first."""
         self.assertEqual(
-            encode_v2(Header(tlvs=(Tlv(TlvType.ALPN, b"h2"),))),
+            encode_v2(ProxyHeader(tlvs=(Tlv(TlvType.ALPN, b"h2"),))),
             SIGNATURE + bytes.fromhex("21000005 010002 6832"),
         )
 
     def test_largest(self) -> None:
         """A header has at most 4,096 bytes, so that receivers take it."""
         room = 4096 - len(encode_v2(IPV4)) - 3
-        largest = Header.between(IPV4.source, IPV4.destination, (Tlv(0xE0, bytes(room)),))
+        largest = ProxyHeader.between(IPV4.source, IPV4.destination, (Tlv(0xE0, bytes(room)),))
         self.assertEqual(len(encode_v2(largest)), 4096)
         with self.assertRaisesRegex(InvalidHeader, "4103 bytes"):
             encode_v2(largest, checksum=True)
 
     def test_unique_id(self) -> None:
         """A unique ID has at most 128 bytes."""
-        encode_v2(Header(tlvs=(Tlv(TlvType.UNIQUE_ID, bytes(128)),)))
+        encode_v2(ProxyHeader(tlvs=(Tlv(TlvType.UNIQUE_ID, bytes(128)),)))
         with self.assertRaisesRegex(InvalidHeader, "128 bytes"):
-            encode_v2(Header(tlvs=(Tlv(TlvType.UNIQUE_ID, bytes(129)),)))
+            encode_v2(ProxyHeader(tlvs=(Tlv(TlvType.UNIQUE_ID, bytes(129)),)))
 
 
 class EncodeSslTests(SynchronousTestCase):

@@ -10,7 +10,14 @@ from tests.wire.proxyprotocol.test_codec_properties import ANY, TLVS
 from tests.wire.proxyprotocol.vectors import IPV4, WITH_TLVS
 from txmux.wire.proxyprotocol.encode import encode_ssl, encode_v2
 from txmux.wire.proxyprotocol.fields import carried, told_by
-from txmux.wire.proxyprotocol.header import Header, InvalidHeader, SslClient, SslInfo, Tlv, TlvType
+from txmux.wire.proxyprotocol.header import (
+    InvalidHeader,
+    ProxyHeader,
+    SslClient,
+    SslInfo,
+    Tlv,
+    TlvType,
+)
 
 OURS = Tlv(TlvType.AUTHORITY, b"ours")
 THEIRS = Tlv(TlvType.AUTHORITY, b"theirs")
@@ -27,7 +34,7 @@ class ToldTests(SynchronousTestCase):
     def test_names(self) -> None:
         """Fields have names; those that are empty or that nobody knows have none."""
         self.assertEqual(told_by(WITH_TLVS), {"alpn": "h2", "authority": "example.com"})
-        empty = Header(tlvs=(Tlv(TlvType.ALPN, b""), OTHER))
+        empty = ProxyHeader(tlvs=(Tlv(TlvType.ALPN, b""), OTHER))
         self.assertEqual(told_by(empty), {})
 
     def test_clouds(self) -> None:
@@ -38,7 +45,7 @@ class ToldTests(SynchronousTestCase):
             Tlv(0xEE, bytes.fromhex("0178563412")),
         )
         self.assertEqual(
-            told_by(Header(tlvs=(aws, google, azure))),
+            told_by(ProxyHeader(tlvs=(aws, google, azure))),
             {
                 "vpc_endpoint": "vpce-08d2bf15fac5001c9",
                 "psc_connection": "81985529216486895",
@@ -51,7 +58,7 @@ class ToldTests(SynchronousTestCase):
             Tlv(0xE0, bytes(7)),
             Tlv(0xEE, b"\1\0"),
         ):
-            self.assertEqual(told_by(Header(tlvs=(wrong,))), {})
+            self.assertEqual(told_by(ProxyHeader(tlvs=(wrong,))), {})
 
     def test_clouds_go_on(self) -> None:
         """The fields of the clouds go on to the server as they came, also those of another form."""
@@ -59,7 +66,7 @@ class ToldTests(SynchronousTestCase):
         self.assertEqual(carried((), came), came)
 
     def ssl(self, client: int, verify: int, *tlvs: Tlv) -> dict[str, str]:
-        return told_by(Header(tlvs=(encode_ssl(SslInfo(SslClient(client), verify, tlvs)),)))
+        return told_by(ProxyHeader(tlvs=(encode_ssl(SslInfo(SslClient(client), verify, tlvs)),)))
 
     def test_ssl(self) -> None:
         """Only a certificate that was shown and verified counts as verified."""
@@ -76,7 +83,7 @@ class ToldTests(SynchronousTestCase):
 
     def test_malformed(self) -> None:
         """An SSL field that is cut short is an error."""
-        self.assertRaises(InvalidHeader, told_by, Header(tlvs=(Tlv(TlvType.SSL, b"\1"),)))
+        self.assertRaises(InvalidHeader, told_by, ProxyHeader(tlvs=(Tlv(TlvType.SSL, b"\1"),)))
 
 
 class CarriedTests(SynchronousTestCase):
@@ -107,5 +114,5 @@ class CarriedTests(SynchronousTestCase):
     ) -> None:
         """Whatever is known, and whatever came in, makes a header that can be written."""
         tlvs = carried(own, (Tlv(0xE1, bytes(size)), *earlier))
-        header = Header.between(source, destination, tlvs)  # type: ignore[arg-type]
+        header = ProxyHeader.between(source, destination, tlvs)  # type: ignore[arg-type]
         self.assertLessEqual(len(encode_v2(header, checksum=True)), 4096)

@@ -14,7 +14,7 @@ from tests.wire.proxyprotocol.vectors import (
     WITH_TLVS,
     address,
 )
-from txmux.wire.proxyprotocol.header import Command, Header, SslClient, SslInfo, Tlv, TlvType
+from txmux.wire.proxyprotocol.header import Command, ProxyHeader, SslClient, SslInfo, Tlv, TlvType
 
 
 class AddressTests(SynchronousTestCase):
@@ -46,31 +46,31 @@ class HeaderTests(SynchronousTestCase):
     def test_between_addresses_of_one_family(self) -> None:
         """Addresses of one family are taken as they are."""
         for source, destination in ((SOURCE, DESTINATION), (SOURCE6, DESTINATION6)):
-            header = Header.between(source, destination)
-            self.assertEqual(header, Header(Command.PROXY, source, destination))
+            header = ProxyHeader.between(source, destination)
+            self.assertEqual(header, ProxyHeader(Command.PROXY, source, destination))
 
     def test_between_families(self) -> None:
         """If the families differ, both are IPv6."""
         self.assertEqual(
-            Header.between(SOURCE, DESTINATION6),
-            Header(Command.PROXY, address("::ffff:192.168.0.1", 56324), DESTINATION6),
+            ProxyHeader.between(SOURCE, DESTINATION6),
+            ProxyHeader(Command.PROXY, address("::ffff:192.168.0.1", 56324), DESTINATION6),
         )
         self.assertEqual(
-            Header.between(SOURCE6, DESTINATION),
-            Header(Command.PROXY, SOURCE6, address("::ffff:192.168.0.11", 443)),
+            ProxyHeader.between(SOURCE6, DESTINATION),
+            ProxyHeader(Command.PROXY, SOURCE6, address("::ffff:192.168.0.11", 443)),
         )
 
     def test_between_without_an_address(self) -> None:
         """If one address is missing, neither is told, and the fields stay."""
         tlvs = (Tlv(TlvType.ALPN, b"h2"),)
         for source, destination in ((None, DESTINATION), (SOURCE, None), (None, None)):
-            self.assertEqual(Header.between(source, destination, tlvs), Header(tlvs=tlvs))
+            self.assertEqual(ProxyHeader.between(source, destination, tlvs), ProxyHeader(tlvs=tlvs))
 
     def test_value_of(self) -> None:
         """A field is found by its type, the first of several."""
         self.assertEqual(WITH_TLVS.value_of(TlvType.AUTHORITY), b"example.com")
         self.assertIsNone(WITH_TLVS.value_of(TlvType.UNIQUE_ID))
-        self.assertEqual(Header(tlvs=(Tlv(0xE0, b"a"), Tlv(0xE0, b"b"))).value_of(0xE0), b"a")
+        self.assertEqual(ProxyHeader(tlvs=(Tlv(0xE0, b"a"), Tlv(0xE0, b"b"))).value_of(0xE0), b"a")
 
     def test_what_does_not_go_together(self) -> None:
         """A header that could not be written cannot be made."""
@@ -82,7 +82,7 @@ class HeaderTests(SynchronousTestCase):
             {"tlvs": (Tlv(TlvType.CRC32C, bytes(4)),)},
         ):
             with self.subTest(parts=parts):
-                self.assertRaises(ValueError, Header, **parts)
+                self.assertRaises(ValueError, ProxyHeader, **parts)
 
     def test_tlv_bounds(self) -> None:
         """A field has one byte of type and 65535 bytes of value at most."""

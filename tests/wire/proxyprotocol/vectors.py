@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ipaddress import ip_address
 
-from txmux.wire.proxyprotocol.header import Address, Command, Header, Tlv, TlvType
+from txmux.wire.proxyprotocol.header import Address, Command, ProxyHeader, Tlv, TlvType
 
 SIGNATURE = bytes.fromhex("0d0a0d0a000d0a515549540a")
 
@@ -19,11 +19,11 @@ DESTINATION = address("192.168.0.11", 443)
 SOURCE6 = address("2001:db8::1", 56324)
 DESTINATION6 = address("2001:db8::11", 443)
 
-IPV4 = Header.between(SOURCE, DESTINATION)
-IPV6 = Header.between(SOURCE6, DESTINATION6)
-UNKNOWN = Header()
-LOCAL = Header(Command.LOCAL)
-WITH_TLVS = Header.between(
+IPV4 = ProxyHeader.between(SOURCE, DESTINATION)
+IPV6 = ProxyHeader.between(SOURCE6, DESTINATION6)
+UNKNOWN = ProxyHeader()
+LOCAL = ProxyHeader(Command.LOCAL)
+WITH_TLVS = ProxyHeader.between(
     SOURCE,
     DESTINATION,
     (Tlv(TlvType.ALPN, b"h2"), Tlv(TlvType.AUTHORITY, b"example.com")),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from txmux.access.lists.geo import GeoDatabase
 from txmux.rules.model import NetworkSet
-from txmux.rules.model.networks import Place, Varying
+from txmux.rules.model.networks import GeoRegion, Varying
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -68,7 +68,7 @@ class Lists:
             self._places.read(rules.settings.geo_databases)
         contents: dict[str, NetworkSet] = {}
         for one in found.values():
-            if isinstance(one.contents, Place):
+            if isinstance(one.contents, GeoRegion):
                 one.contents.find = self._places.find
             elif one.kind == "file":
                 self.contents.pop(one.name, None)

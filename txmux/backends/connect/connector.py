@@ -16,7 +16,7 @@ from txmux.backends.pool.pool import Unavailable
 from txmux.net.header_first import HeaderFirst
 from txmux.net.tls.errors import HandshakeError
 from txmux.wire.proxyprotocol.encode import encode_v1, encode_v2
-from txmux.wire.proxyprotocol.header import Header
+from txmux.wire.proxyprotocol.header import ProxyHeader
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -260,7 +260,7 @@ def proxy_header(
     datagrams: bool = False,
 ) -> bytes:
     """Write the PROXY protocol header for a backend; `tlvs` are for version 2, `datagrams` means one of UDP."""
-    header = Header.between(client, local, tlvs)
+    header = ProxyHeader.between(client, local, tlvs)
     if backend.proxy_protocol == "v1":
         return encode_v1(header)
     return encode_v2(header, checksum="crc32c" in backend.proxy_tlvs, datagrams=datagrams)

@@ -17,7 +17,7 @@ from txmux.backends.health.probes import UnhealthyError, probe, shown
 from txmux.net.header_first import HeaderFirst
 from txmux.rules.model import ServerTLS
 from txmux.wire.proxyprotocol.encode import encode_v1, encode_v2
-from txmux.wire.proxyprotocol.header import Address, Command, Header
+from txmux.wire.proxyprotocol.header import Address, Command, ProxyHeader
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -213,12 +213,14 @@ def with_header(factory: Any, version: Literal["off", "v1", "v2"]) -> Any:
     if version == "off":
         return factory
     if version == "v2":
-        return HeaderFirst(factory, encode_v2(Header(Command.LOCAL)))
+        return HeaderFirst(factory, encode_v2(ProxyHeader(Command.LOCAL)))
     return HeaderFirst(factory, _own_header)
 
 
 def _own_header(transport: ITransport) -> bytes:
-    return encode_v1(Header.between(_address(transport.getHost()), _address(transport.getPeer())))
+    return encode_v1(
+        ProxyHeader.between(_address(transport.getHost()), _address(transport.getPeer()))
+    )
 
 
 def _address(end: IAddress) -> Address | None:
@@ -276,7 +278,7 @@ class ProbeTarget:
         check, target = self._check, self._target(member)
         made = probe(check, member.name, target.port, tls=self._wrap is not None)
         if target.kind == "udp" and self._header == "v2":
-            header = encode_v2(Header(Command.LOCAL), datagrams=True)
+            header = encode_v2(ProxyHeader(Command.LOCAL), datagrams=True)
             made = attrs.evolve(made, request=header + made.request)
         return CheckRun(clock, made, check.timeout, on_result)
 

@@ -324,9 +324,8 @@ def read_keys(path: Path) -> Keys:
         UsageError: It cannot be read.
     """
     # Not needed, and not loaded, when the endpoint is named.
-    from txmux.rules.reading.files import read_source  # noqa: PLC0415
+    from txmux.rules.reading.files import expand_section, read_source  # noqa: PLC0415
     from txmux.rules.reading.ini import read_ini  # noqa: PLC0415
-    from txmux.rules.reading.files import expand_section  # noqa: PLC0415
 
     try:
         source = read_source(path)

@@ -19,8 +19,8 @@ from txmux.detection.regex.syntax import (
     EVERY_BYTE,
     NEWLINE,
     WORD,
+    Alternation,
     Assertion,
-    Choice,
     OneByte,
     PatternError,
     Repeat,
@@ -164,7 +164,7 @@ class _Builder:
             case Assertion():
                 passes = tuple(self._held(node, before) for before in self._contexts)
                 return _Fragment(self._nothing, passes, lambda _: None)
-            case Choice():
+            case Alternation():
                 return self._choice([self._fragment(item) for item in node.items])
             case Repeat():
                 count, endless = _copies(node, self._longest)

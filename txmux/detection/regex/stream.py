@@ -19,7 +19,7 @@ MAX_KEPT = 1_000
 """How many deterministic states a pattern keeps before it begins anew: some could have billions."""
 
 
-class _State:
+class _PatternState:
     """A state of the deterministic automaton: a set of states of the other one.
 
     Attributes:
@@ -33,7 +33,7 @@ class _State:
     def __init__(self, states: int, shortest: float) -> None:
         self.states = states
         self.shortest = shortest
-        self.moves: dict[int, _State] = {}
+        self.moves: dict[int, _PatternState] = {}
 
 
 @attrs.frozen
@@ -47,7 +47,7 @@ class Progress:
 
     verdict: Verdict
     length: int
-    _state: _State
+    _state: _PatternState
 
 
 class StreamPattern:
@@ -63,7 +63,7 @@ class StreamPattern:
     def __init__(self, automaton: Automaton, within: int | None) -> None:
         self._automaton = automaton
         self._within = sys.maxsize if within is None else within
-        self._start = _State(automaton.start, automaton.shortest(automaton.start))
+        self._start = _PatternState(automaton.start, automaton.shortest(automaton.start))
         self._states = {automaton.start: self._start}
         self._begin = Progress(
             Verdict.NEED_MORE if self._start.shortest else Verdict.MATCH, 0, self._start
@@ -127,13 +127,13 @@ class StreamPattern:
             state = state.moves.get(byte_class) or self._move(state, byte_class)
         return not state.shortest and len(data) <= self._within
 
-    def _move(self, state: _State, byte_class: int) -> _State:
+    def _move(self, state: _PatternState, byte_class: int) -> _PatternState:
         states = self._automaton.step(state.states, byte_class)
         reached = self._states.get(states)
         if reached is None:
             if len(self._states) >= MAX_KEPT:
                 self._forget()
-            reached = self._states[states] = _State(states, self._automaton.shortest(states))
+            reached = self._states[states] = _PatternState(states, self._automaton.shortest(states))
         state.moves[byte_class] = reached
         return reached
 

@@ -47,7 +47,7 @@ class Sequence:
 
 
 @attrs.frozen
-class Choice:
+class Alternation:
     """Any one of the nodes."""
 
     items: tuple[Node, ...]
@@ -62,7 +62,7 @@ class Repeat:
     maximum: int | None
 
 
-Node = OneByte | Sequence | Choice | Repeat | Assertion
+Node = OneByte | Sequence | Alternation | Repeat | Assertion
 
 
 def _byte_set(members: Iterable[int]) -> int:
@@ -166,7 +166,7 @@ def _node(op: str, argument: Any, flags: int) -> Node:
         case "LITERAL" | "NOT_LITERAL" | "ANY" | "IN":
             return OneByte(_allowed(op, argument, flags))
         case "BRANCH":
-            return Choice(tuple(_sequence(branch, flags) for branch in argument[1]))
+            return Alternation(tuple(_sequence(branch, flags) for branch in argument[1]))
         case "SUBPATTERN":
             _, added, removed, body = argument
             return _sequence(body, (flags | _without_locale(added)) & ~removed)

@@ -15,7 +15,7 @@ from txmux.rules.reading.values import network
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from txmux.rules.lint.coverage import Line
+    from txmux.rules.lint.coverage import ParsedLine
     from txmux.rules.model import Listener, Route, Rules, TlsEnd
     from txmux.rules.problems import Problem
 
@@ -79,7 +79,7 @@ def tls_ends(rules: Rules) -> Iterator[Problem]:
         yield from _without_http2(route, inside)
 
 
-def _never_ends(line: Line, tls: TlsEnd) -> str:
+def _never_ends(line: ParsedLine, tls: TlsEnd) -> str:
     """Return why a line leads clients to TLS who cannot agree on it, or nothing."""
     if line.negated:
         return ""

@@ -50,7 +50,7 @@ _NO_NAME = ""  # stands for `sni=none`; no pattern of names is empty
 
 
 @attrs.frozen
-class Case:
+class PatternCase:
     """A matcher with one pattern for each option that it has here.
 
     Attributes:
@@ -65,11 +65,11 @@ class Case:
     negated: bool = False
 
 
-_ANY = Case("any")
+_ANY = PatternCase("any")
 
 
 @attrs.frozen
-class Line:
+class ParsedLine:
     """A ``match =`` line, taken apart.
 
     Attributes:
@@ -82,19 +82,19 @@ class Line:
     text: str
     name: str
     options: dict[str, str]
-    cases: tuple[Case, ...]
+    cases: tuple[PatternCase, ...]
     predicate: Predicate
     negated: bool
 
-    def positive(self) -> tuple[Case, ...]:
+    def positive(self) -> tuple[PatternCase, ...]:
         """Return what it would match without the ``not``."""
         return _cases(self.name, self.options, self.predicate)
 
 
-_read: dict[int, tuple[Alternative, Line]] = {}
+_read: dict[int, tuple[Alternative, ParsedLine]] = {}
 
 
-def read_line(alternative: Alternative) -> Line:
+def read_line(alternative: Alternative) -> ParsedLine:
     """Take a line of a file apart, once until `forget_lines` is called."""
     known = _read.get(id(alternative))
     if known is None or known[0] is not alternative:
@@ -106,19 +106,21 @@ def forget_lines() -> None:
     _read.clear()
 
 
-def _apart(alternative: Alternative) -> Line:
+def _apart(alternative: Alternative) -> ParsedLine:
     name, *words = split_words(alternative.text)[alternative.negated :]
     options = dict(word.partition("=")[::2] for word in words)
     if alternative.negated:
-        cases: tuple[Case, ...] = (
-            Case(name, frozenset(options.items()), compared=False, negated=True),
+        cases: tuple[PatternCase, ...] = (
+            PatternCase(name, frozenset(options.items()), compared=False, negated=True),
         )
     else:
         cases = _cases(name, options, alternative.predicate)
-    return Line(alternative.text, name, options, cases, alternative.predicate, alternative.negated)
+    return ParsedLine(
+        alternative.text, name, options, cases, alternative.predicate, alternative.negated
+    )
 
 
-def _cases(name: str, options: dict[str, str], predicate: Predicate) -> tuple[Case, ...]:
+def _cases(name: str, options: dict[str, str], predicate: Predicate) -> tuple[PatternCase, ...]:
     room = type(predicate).__module__
     own = room.startswith("txmux.matchers.") or (room.startswith("txmux.wire.") and not options)
     choices = [
@@ -131,8 +133,8 @@ def _cases(name: str, options: dict[str, str], predicate: Predicate) -> tuple[Ca
         or any((name, option) in _OPTIONS_THAT_CHANGE for option in options)
         or math.prod(map(len, choices)) > _MOST_CASES
     ):
-        return (Case(name, frozenset(options.items()), compared=False),)
-    return tuple(Case(name, frozenset(chosen)) for chosen in product(*choices))
+        return (PatternCase(name, frozenset(options.items()), compared=False),)
+    return tuple(PatternCase(name, frozenset(chosen)) for chosen in product(*choices))
 
 
 def _patterns(name: str, option: str, value: str) -> Iterator[str]:
@@ -169,15 +171,15 @@ def _wider(pattern: str) -> Iterator[str]:
             _, dot, rest = rest.partition(".")
 
 
-class Index(Generic[T]):
+class CoverageIndex(Generic[T]):
     """Finds the lines that cover a case, however many there are."""
 
     def __init__(self) -> None:
-        self._cases: dict[Case, list[T]] = defaultdict(list)
+        self._cases: dict[PatternCase, list[T]] = defaultdict(list)
         self._patterns: dict[tuple[str, str], set[str]] = defaultdict(set)
         self._unless_begun_with: dict[frozenset[int], list[T]] = defaultdict(list)
 
-    def add(self, line: Line, owner: T) -> None:
+    def add(self, line: ParsedLine, owner: T) -> None:
         """Add a line, by what is given back for it."""
         for case in line.cases:
             self._cases[case].append(owner)
@@ -187,7 +189,9 @@ class Index(Generic[T]):
         if beginnings is not None:
             self._unless_begun_with[beginnings].append(owner)
 
-    def covering(self, case: Case, predicate: Predicate) -> Iterator[tuple[Case | None, list[T]]]:
+    def covering(
+        self, case: PatternCase, predicate: Predicate
+    ) -> Iterator[tuple[PatternCase | None, list[T]]]:
         """Find what covers a case.
 
         Yields:
@@ -204,7 +208,7 @@ class Index(Generic[T]):
             if beginnings is not None and beginnings.isdisjoint(others):
                 yield None, owners
 
-    def _wider_cases(self, case: Case) -> Iterator[Case]:
+    def _wider_cases(self, case: PatternCase) -> Iterator[PatternCase]:
         if case != _ANY:
             yield _ANY
         if not case.compared:
@@ -221,7 +225,7 @@ class Index(Generic[T]):
             for option, pattern in case.options
         ]
         for chosen in product(*choices):
-            yield Case(case.name, frozenset(pair for pairs in chosen for pair in pairs))
+            yield PatternCase(case.name, frozenset(pair for pairs in chosen for pair in pairs))
 
 
 def _first_bytes(predicate: Any) -> frozenset[int] | None:

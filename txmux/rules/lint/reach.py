@@ -10,15 +10,15 @@ import attrs
 
 from txmux.detection.ambiguities import ambiguities_over
 from txmux.interfaces import Transport
-from txmux.rules.lint.coverage import Index, read_line
+from txmux.rules.lint.coverage import CoverageIndex, read_line
 from txmux.rules.lint.scopes import scopes, set_of
 from txmux.rules.model import Listener
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from txmux.rules.lint.coverage import Case, Line
-    from txmux.rules.lint.scopes import ClientSet, Scope
+    from txmux.rules.lint.coverage import ParsedLine, PatternCase
+    from txmux.rules.lint.scopes import ClientSet, RouteScope
     from txmux.rules.model import Route, Rules
     from txmux.rules.problems import Problem
 
@@ -27,12 +27,12 @@ _NOBODY: dict[str, Route] = {}  # one for the many lines that nobody takes all c
 
 
 @attrs.frozen
-class _Owner:
+class _DecidingLine:
     """A line of a route that decides, and the clients it is for."""
 
     route: Route
     number: int
-    line: Line
+    line: ParsedLine
     clients: ClientSet
 
 
@@ -103,9 +103,9 @@ class _Reach:
         )
         return route.section.problem(message, "match", number)
 
-    def _look_at(self, scope: Scope) -> None:
-        index: Index[_Owner] = Index()
-        plain: dict[str, list[_Owner]] = defaultdict(list)
+    def _look_at(self, scope: RouteScope) -> None:
+        index: CoverageIndex[_DecidingLine] = CoverageIndex()
+        plain: dict[str, list[_DecidingLine]] = defaultdict(list)
         # Inside of TLS, which a route ends, there are streams.
         over = scope.owner.transport if isinstance(scope.owner, Listener) else Transport.TCP
         for route in self._rules.routes_of(scope.owner):
@@ -114,7 +114,7 @@ class _Reach:
                 continue
             self._served.add(route.name)
             owners = [
-                _Owner(route, number, line, served)
+                _DecidingLine(route, number, line, served)
                 for number, line in enumerate(self._lines[route.name])
                 if route.alternatives[number].over(over)
             ]
@@ -127,7 +127,7 @@ class _Reach:
                     plain[owner.line.name].append(owner)
 
     def _find_misplaced(
-        self, plain: dict[str, list[_Owner]], later: _Owner, over: Transport
+        self, plain: dict[str, list[_DecidingLine]], later: _DecidingLine, over: Transport
     ) -> None:
         for other, before, why in (
             _pairs(over).get(later.line.name, ()) if not later.line.negated else ()
@@ -187,7 +187,7 @@ def _at(route: Route, number: int) -> str:
     return f"[route {route.name}] ({problem.path}:{problem.line})"
 
 
-def _takers(index: Index[_Owner], owner: _Owner) -> dict[str, Route]:
+def _takers(index: CoverageIndex[_DecidingLine], owner: _DecidingLine) -> dict[str, Route]:
     """Find the routes that take all clients of a line before it is asked; none if it keeps any."""
     found: dict[str, Route] = {}
     for case in owner.line.cases:
@@ -217,13 +217,13 @@ def _leads(route: Route) -> object:
     return route.outcome, route.terminate_tls
 
 
-def _redundant(lines: Sequence[Line]) -> Iterator[tuple[int, str]]:
+def _redundant(lines: Sequence[ParsedLine]) -> Iterator[tuple[int, str]]:
     """Find lines of a route that do not do what they seem to, because one line of several is enough.
 
     Yields:
         The number of such a line, and what is wrong with it.
     """
-    index: Index[int] = Index()
+    index: CoverageIndex[int] = CoverageIndex()
     for number, line in enumerate(lines):
         index.add(line, number)
     for number, line in enumerate(lines):
@@ -247,11 +247,13 @@ def _redundant(lines: Sequence[Line]) -> Iterator[tuple[int, str]]:
             yield number, message
 
 
-def _texts(lines: Sequence[Line], numbers: Iterable[set[int]]) -> str:
+def _texts(lines: Sequence[ParsedLine], numbers: Iterable[set[int]]) -> str:
     return _listed([repr(lines[number].text) for number in sorted(set().union(*numbers))])
 
 
-def _covered_within(index: Index[int], case: Case, line: Line, number: int) -> set[int]:
+def _covered_within(
+    index: CoverageIndex[int], case: PatternCase, line: ParsedLine, number: int
+) -> set[int]:
     """Return the lines that cover a case of another; of two that are the same, the first stays."""
     return {
         other

@@ -123,7 +123,7 @@ WITH_ADDRESS = ClientSet(((0, _END),))
 
 
 @attrs.frozen
-class Scope:
+class RouteScope:
     """What routes belong to.
 
     Attributes:
@@ -137,14 +137,14 @@ class Scope:
     listeners: tuple[Listener, ...]
 
 
-def scopes(rules: Rules) -> tuple[Scope, ...]:
+def scopes(rules: Rules) -> tuple[RouteScope, ...]:
     """Return all scopes, each after those that it is inside of."""
     # Some of a place may be in whatever networks a listener lets in.
     places = PLACES if any(names_places(route.clients) for route in rules.routes) else NOBODY
     found = []
     for listener in rules.listeners:
         some = set_of(listener.clients)
-        found.append(Scope(listener, some | places if some else some, (listener,)))
+        found.append(RouteScope(listener, some | places if some else some, (listener,)))
     inside = {route.name: route for route in rules.routes if route.terminate_tls}
     while inside:
         # No route is under itself, so that there always is one whose own scopes are known.
@@ -155,10 +155,10 @@ def scopes(rules: Rules) -> tuple[Scope, ...]:
     return tuple(found)
 
 
-def _inside(route: Route, known: list[Scope]) -> Scope:
+def _inside(route: Route, known: list[RouteScope]) -> RouteScope:
     outer = [scope for scope in known if route.stands_under(scope.owner)]
     some = NOBODY
     for scope in outer:
         some |= scope.clients & set_of(route.clients)
     listeners = {one.name: one for scope in outer for one in scope.listeners}
-    return Scope(route, NOBODY if route.dry_run else some, tuple(listeners.values()))
+    return RouteScope(route, NOBODY if route.dry_run else some, tuple(listeners.values()))

@@ -21,7 +21,7 @@ from txmux.rules.model import Backend, Listener, Refusal
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from txmux.rules.lint.scopes import ClientSet, Scope
+    from txmux.rules.lint.scopes import ClientSet, RouteScope
     from txmux.rules.model import Outcome, Route, Rules
     from txmux.rules.problems import Problem
 
@@ -114,7 +114,9 @@ def _open_to_all(rules: Rules) -> Iterator[Problem]:
                 yield owner.section.problem(message, key, number)
 
 
-def _guards(rules: Rules, scope: Scope, outcome: Outcome | None, clients: ClientSet) -> list[Route]:
+def _guards(
+    rules: Rules, scope: RouteScope, outcome: Outcome | None, clients: ClientSet
+) -> list[Route]:
     """Return the routes that lead to an outcome, if together they serve not all of some clients of a scope."""
     servers = _servers(outcome)
     routes = [

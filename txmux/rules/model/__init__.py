@@ -17,18 +17,18 @@ from txmux.rules.model.backend import (
 from txmux.rules.model.listener import Keepalive, Listener, Logged, Rate, Silence, fewer
 from txmux.rules.model.networks import (
     Clients,
+    GeoRegion,
     IPAddress,
     IPNetwork,
     NetworkSet,
-    Place,
     Senders,
-    Unix,
+    UnixClients,
     Varying,
 )
 from txmux.rules.model.outcomes import Handover, InProcess, Refusal
 from txmux.rules.model.route import AllowedClient, Alternative, Period, Route, TlsEnd, TLSMinimum
 from txmux.rules.model.rules import Files, Rules
-from txmux.rules.model.section import NOWHERE, Entry, Item, Section
+from txmux.rules.model.section import NOWHERE, KeyEntry, Section, ValueLine
 from txmux.rules.model.settings import Settings
 
 __all__ = [
@@ -43,20 +43,19 @@ __all__ = [
     "Clients",
     "ConsulService",
     "Ejection",
-    "Entry",
     "Files",
+    "GeoRegion",
     "Handover",
     "IPAddress",
     "IPNetwork",
     "InProcess",
-    "Item",
     "Keepalive",
+    "KeyEntry",
     "Listener",
     "Logged",
     "NetworkSet",
     "Outcome",
     "Period",
-    "Place",
     "Rate",
     "Refusal",
     "Resolve",
@@ -70,7 +69,8 @@ __all__ = [
     "Silence",
     "TLSMinimum",
     "TlsEnd",
-    "Unix",
+    "UnixClients",
+    "ValueLine",
     "Varying",
     "backends_of",
     "fewer",

@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 __all__ = [
     "EVERY_CLIENT",
     "Clients",
+    "GeoRegion",
     "IPAddress",
     "IPNetwork",
     "NetworkSet",
-    "Place",
     "Senders",
-    "Unix",
+    "UnixClients",
     "Varying",
     "VaryingKind",
     "is_address",
@@ -157,7 +157,7 @@ class Contents(Protocol):
         """Return whether an address is one of them."""
 
 
-class Place:
+class GeoRegion:
     """The networks of a country, or of an autonomous system, as a database knows them.
 
     Args:
@@ -259,7 +259,7 @@ EVERY_CLIENT = Clients()
 """Also those without an address."""
 
 
-class Unix(Enum):
+class UnixClients(Enum):
     """Who comes by a UNIX socket, and so from no network."""
 
     UNIX = "unix"
@@ -277,10 +277,10 @@ class Senders(NetworkSet):
 
     __slots__ = ("by_unix",)
 
-    def __init__(self, senders: Iterable[IPNetwork | NetworkSet | Varying | Unix]) -> None:
+    def __init__(self, senders: Iterable[IPNetwork | NetworkSet | Varying | UnixClients]) -> None:
         found = list(senders)
-        super().__init__(sender for sender in found if not isinstance(sender, Unix))
-        self.by_unix = Unix.UNIX in found
+        super().__init__(sender for sender in found if not isinstance(sender, UnixClients))
+        self.by_unix = UnixClients.UNIX in found
 
     def __eq__(self, other: object) -> bool:
         same = isinstance(other, Senders) and self.by_unix == other.by_unix

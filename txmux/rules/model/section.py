@@ -11,11 +11,11 @@ from txmux.rules.problems import Problem
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["NOWHERE", "Entry", "Item", "Section"]
+__all__ = ["NOWHERE", "KeyEntry", "Section", "ValueLine"]
 
 
 @attrs.frozen(weakref_slot=False)
-class Item:
+class ValueLine:
     """One line of a value, without the blanks around it."""
 
     line: int
@@ -23,12 +23,12 @@ class Item:
 
 
 @attrs.frozen(weakref_slot=False)
-class Entry:
+class KeyEntry:
     """A key and its value; blank lines and comments inside the value are left out."""
 
     line: int
     key: str
-    items: Sequence[Item]
+    items: Sequence[ValueLine]
 
 
 @attrs.frozen
@@ -45,10 +45,10 @@ class Section:
     path: str
     line: int
     header: str
-    entries: Mapping[str, Entry]
+    entries: Mapping[str, KeyEntry]
     unread: Sequence[int] = ()
 
-    def items(self, key: str) -> Sequence[Item]:
+    def items(self, key: str) -> Sequence[ValueLine]:
         """Return the lines of a value; none if the key is not there."""
         entry = self.entries.get(key)
         return entry.items if entry else ()

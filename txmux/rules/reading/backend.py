@@ -19,8 +19,8 @@ from txmux.rules.reading.values import (
     CONNECTIONS,
     DURATION,
     PROTOCOLS,
-    Key,
-    Kind,
+    SectionKey,
+    ValueKind,
     number,
     positive_duration_or_none,
     read_options,
@@ -269,89 +269,89 @@ def _at_least_a_second(text: str) -> float:
 
 
 _FIELDS = words("authority", "alpn", "unique-id", "crc32c", "ssl")
-_SERVER = Kind(endpoints.server, "one a line", "lines")
-_TLVS = Kind(_FIELDS.read, f"list of {_FIELDS.shape}", "list")
-_SOURCE = Kind(
+_SERVER = ValueKind(endpoints.server, "one a line", "lines")
+_TLVS = ValueKind(_FIELDS.read, f"list of {_FIELDS.shape}", "list")
+_SOURCE = ValueKind(
     _source, "list of addresses, each with a range of ports if wanted, or `client`", "list"
 )
-_MAX_DURATION = Kind(values.positive_duration_or_none, "duration or `none`")
-_CHECK = Kind(check, "[check](#checks)")
-_EJECT = Kind(
+_MAX_DURATION = ValueKind(values.positive_duration_or_none, "duration or `none`")
+_CHECK = ValueKind(check, "[check](#checks)")
+_EJECT = ValueKind(
     ejection,
     "`failures=` `within=` `for=` `unanswered=` in any order, or `off`",
     write=ejection_text,
 )
-_RESOLVE = Kind(
+_RESOLVE = ValueKind(
     _resolve, "duration, at least `1s`, and `keep=` a duration or `none`", write=_resolve_text
 )
-_TLS_NAME = Kind(host_name, "host name or address")
-_RATE = Kind(values.rate, "rate")
+_TLS_NAME = ValueKind(host_name, "host name or address")
+_RATE = ValueKind(values.rate, "rate")
 
 # fmt: off
-KEYS: Mapping[str, Key] = with_defaults(Backend("", ()), {
-    "server": Key(_SERVER, example="127.0.0.1:22", field="servers", required=True, meaning=
+KEYS: Mapping[str, SectionKey] = with_defaults(Backend("", ()), {
+    "server": SectionKey(_SERVER, example="127.0.0.1:22", field="servers", required=True, meaning=
         "[where to connect](#servers)"),
-    "balance": Key(words("round-robin", "least-connections", "random", "source-hash", "sni-hash", "host-hash", "first"), example="least-connections", meaning=
+    "balance": SectionKey(words("round-robin", "least-connections", "random", "source-hash", "sni-hash", "host-hash", "first"), example="least-connections", meaning=
         "[which of several servers](#balance) a client gets"),
-    "proxy_protocol": Key(words("off", "v1", "v2"), example="v2", meaning=
+    "proxy_protocol": SectionKey(words("off", "v1", "v2"), example="v2", meaning=
         "whether to send the server the client's address, in a PROXY protocol header of that version, before everything else, including TLS. The server [must expect it](../how-to/real-client-address.md). Not with a server such as `tls:HOST:PORT`: the header would go inside of TLS"),
-    "proxy_tlvs": Key(_TLVS, example="authority, unique-id", streams_only="is for TCP; remove it", meaning=
+    "proxy_tlvs": SectionKey(_TLVS, example="authority, unique-id", streams_only="is for TCP; remove it", meaning=
         "[what the header contains](#fields-of-the-proxy-protocol-header) besides the addresses. Only with `proxy_protocol = v2`"),
-    "source": Key(_SOURCE, example="192.0.2.1", meaning=
+    "source": SectionKey(_SOURCE, example="192.0.2.1", meaning=
         "local addresses to connect from, used in turn; for each server, those of its family. `client` is the client's own address. Only for servers with an address, not for UNIX sockets and endpoint strings"),
-    "connect_timeout": Key(DURATION, streams_only="is for TCP; write unanswered_timeout", meaning=
+    "connect_timeout": SectionKey(DURATION, streams_only="is for TCP; write unanswered_timeout", meaning=
         "how long one attempt to connect may take, including the TLS handshake"),
-    "retries": Key(number(0, 1000), meaning=
+    "retries": SectionKey(number(0, 1000), meaning=
         "how many other servers are tried when one cannot be reached"),
-    "idle_timeout": Key(DURATION, meaning=
+    "idle_timeout": SectionKey(DURATION, meaning=
         "the connection is closed when neither side has sent a byte for this long. A peer that is slow, but still reading, is not idle"),
-    "upload_idle_timeout": Key(DURATION, example="10m", streams_only="is for TCP; write idle_timeout", meaning=
+    "upload_idle_timeout": SectionKey(DURATION, example="10m", streams_only="is for TCP; write idle_timeout", meaning=
         "the same for one direction: no byte from the client for this long, whatever the server sends"),
-    "download_idle_timeout": Key(DURATION, example="10m", streams_only="is for TCP; write idle_timeout", meaning=
+    "download_idle_timeout": SectionKey(DURATION, example="10m", streams_only="is for TCP; write idle_timeout", meaning=
         "the same for the other direction: no byte from the server for this long, whatever the client sends"),
-    "half_close_timeout": Key(DURATION, streams_only="is for TCP: datagrams have no end; remove it", meaning=
+    "half_close_timeout": SectionKey(DURATION, streams_only="is for TCP: datagrams have no end; remove it", meaning=
         "the same, once one side has finished sending"),
-    "max_duration": Key(_MAX_DURATION, default="none", example="1d", streams_only="is for TCP; remove it", meaning=
+    "max_duration": SectionKey(_MAX_DURATION, default="none", example="1d", streams_only="is for TCP; remove it", meaning=
         "the connection ends after this time, whatever it is doing"),
-    "check": Key(_CHECK, example="http path=/health", meaning=
+    "check": SectionKey(_CHECK, example="http path=/health", meaning=
         "how each server's health is checked, at regular intervals"),
-    "eject": Key(_EJECT, meaning=
+    "eject": SectionKey(_EJECT, meaning=
         "after this many failed connections to a server `within` this time, or in a row, it gets none `for` [this time](#when-servers-fail). For UDP, `unanswered=5` does the same after five flows in a row that it has not answered"),
-    "resolve": Key(_RESOLVE, meaning=
+    "resolve": SectionKey(_RESOLVE, meaning=
         "the longest time until a host name is looked up again, or until a question to Consul is asked again for which nothing has changed; addresses that cannot be found again are used for as long as `keep` says"),
-    "resolvers": Key(RESOLVERS, example="127.0.0.1:8600", meaning=
+    "resolvers": SectionKey(RESOLVERS, example="127.0.0.1:8600", meaning=
         "the [name servers](#how-names-are-looked-up) for this backend's servers, in this order. Without it those of `[txmux]`"),
-    "consul": Key(CONSUL, meaning=
+    "consul": SectionKey(CONSUL, meaning=
         "Consul's HTTP API, for servers such as [`consul:web`](#services-of-consul). Without it the one of `[txmux]`"),
-    "consul_token": Key(SECRET, example="/etc/txmux/consul.token", meaning=
+    "consul_token": SectionKey(SECRET, example="/etc/txmux/consul.token", meaning=
         "a file with Consul's token as its only line. Without it the one of `[txmux]`"),
-    "tls": Key(BOOLEAN, default="no", example="yes", streams_only="is for TCP; remove it", meaning=
+    "tls": SectionKey(BOOLEAN, default="no", example="yes", streams_only="is for TCP; remove it", meaning=
         "whether connections to the servers use TLS; the name in their certificates is verified"),
-    "tls_name": Key(_TLS_NAME, example="www.example.com", meaning=
+    "tls_name": SectionKey(_TLS_NAME, example="www.example.com", meaning=
         "the name that is verified, and sent as SNI. Without it, it is the host of the server, or of the SRV record. UNIX sockets and endpoint strings have no host name, so they need this"),
-    "tls_ca": Key(PEM, example="ca.pem", meaning=
+    "tls_ca": SectionKey(PEM, example="ca.pem", meaning=
         "a PEM file with the certificates that are trusted, instead of those of the system"),
-    "tls_client_certificate": Key(PEMS, example="client.pem", meaning=
+    "tls_client_certificate": SectionKey(PEMS, example="client.pem", meaning=
         "PEM files with the certificate chain and the key that txmux shows to the server"),
-    "alpn": Key(PROTOCOLS, example="h2, http/1.1", streams_only="is for TCP; remove it", meaning=
+    "alpn": SectionKey(PROTOCOLS, example="h2, http/1.1", streams_only="is for TCP; remove it", meaning=
         "the protocols that are offered to the server by ALPN: `h2, http/1.1`"),
-    "max_connections": Key(CONNECTIONS, example="1000", meaning=
+    "max_connections": SectionKey(CONNECTIONS, example="1000", meaning=
         "connections of all servers together; `0` means no limit"),
-    "queue": Key(CONNECTIONS, example="100", streams_only="is for TCP: datagrams do not wait; remove it", meaning=
+    "queue": SectionKey(CONNECTIONS, example="100", streams_only="is for TCP: datagrams do not wait; remove it", meaning=
         "how many further clients wait for room under these limits, here or `max_connections=` of the servers. Waiting clients are served in the order in which they came, before new ones; one that waits for a full server does not delay those that can use another"),
-    "queue_timeout": Key(DURATION, streams_only="is for TCP: datagrams do not wait; remove it", meaning=
+    "queue_timeout": SectionKey(DURATION, streams_only="is for TCP: datagrams do not wait; remove it", meaning=
         "how long each of them waits at most"),
-    "upload_rate": Key(_RATE, example="10MiB/s", streams_only="is for TCP; remove it", meaning=
+    "upload_rate": SectionKey(_RATE, example="10MiB/s", streams_only="is for TCP; remove it", meaning=
         "the most bytes per second that one client can send"),
-    "download_rate": Key(_RATE, example="10MiB/s", streams_only="is for TCP; remove it", meaning=
+    "download_rate": SectionKey(_RATE, example="10MiB/s", streams_only="is for TCP; remove it", meaning=
         "the most bytes per second that one client can receive"),
-    "unanswered_timeout": Key(DURATION, datagrams_only=True, meaning=
+    "unanswered_timeout": SectionKey(DURATION, datagrams_only=True, meaning=
         "for UDP: how long a flow lasts that the server has never answered"),
-    "answers": Key(number(0, 1_000_000_000), example="1", datagrams_only=True, meaning=
+    "answers": SectionKey(number(0, 1_000_000_000), example="1", datagrams_only=True, meaning=
         "for UDP: after this many datagrams from the server a flow ends, unless the client has sent more; `0` means no such end. Use `1` for DNS"),
-    "proxy_every": Key(words("all", "first"), example="first", datagrams_only=True, meaning=
+    "proxy_every": SectionKey(words("all", "first"), example="first", datagrams_only=True, meaning=
         "for UDP: which datagrams of a flow begin with the header of `proxy_protocol = v2`. With `first`, the server does not learn the address if that datagram is lost"),
-    "fallback": Key(OUTCOME, meaning=
+    "fallback": SectionKey(OUTCOME, meaning=
         "where the client goes when no server can be reached. A fallback can have one too; a circle is an error"),
 })
 # fmt: on

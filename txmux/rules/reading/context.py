@@ -13,7 +13,7 @@ from txmux.rules.reading.endpointstrings import handover, is_handover
 from txmux.rules.reading.files import check_file
 from txmux.rules.reading.habits import OUTCOMES
 from txmux.rules.reading.networks import CROWDSEC, PLACE, SYSTEM, NetworkLists, crowdsec, place
-from txmux.rules.reading.values import NAME, Kind, file_path, network, split_words
+from txmux.rules.reading.values import NAME, ValueKind, file_path, network, split_words
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -30,7 +30,7 @@ REFUSALS = {refusal.value: refusal for refusal in Refusal}
 _FILE = re.compile(r"\.[a-z]+$")
 
 
-class Reading:
+class RulesReading:
     """Reads values that mean something only together with the rest of the rules.
 
     Args:
@@ -179,16 +179,16 @@ def _together(networks: Iterable[IPNetwork | NetworkSet | Varying]) -> NetworkSe
     return NetworkSet(found)
 
 
-NETWORKS = Kind(Reading.networks, "list of networks", "list", _together, in_context=True)
-DENIED = Kind(Reading.denied, NETWORKS.shape, "list", _together, in_context=True)
-OUTCOME = Kind(Reading.outcome, "[outcome](#outcomes)", in_context=True)
-RESOLVERS = Kind(
+NETWORKS = ValueKind(RulesReading.networks, "list of networks", "list", _together, in_context=True)
+DENIED = ValueKind(RulesReading.denied, NETWORKS.shape, "list", _together, in_context=True)
+OUTCOME = ValueKind(RulesReading.outcome, "[outcome](#outcomes)", in_context=True)
+RESOLVERS = ValueKind(
     endpoints.name_server,
     "list of `ADDRESS` or `ADDRESS:PORT`",
     "list",
     lambda places: tuple(dict.fromkeys(places)),
 )
-PEM = Kind(Reading.pem, "path", in_context=True)
-CONSUL = Kind(api_url, "URL: `http:`, `https:` or `unix:`")
-SECRET = Kind(Reading.secret, "path", in_context=True)
-PEMS = Kind(Reading.pem, "list of paths", "list", in_context=True)
+PEM = ValueKind(RulesReading.pem, "path", in_context=True)
+CONSUL = ValueKind(api_url, "URL: `http:`, `https:` or `unix:`")
+SECRET = ValueKind(RulesReading.secret, "path", in_context=True)
+PEMS = ValueKind(RulesReading.pem, "list of paths", "list", in_context=True)

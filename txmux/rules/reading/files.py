@@ -13,7 +13,7 @@ import attrs
 
 from txmux.files import read_list, read_own
 from txmux.rules.model import Files
-from txmux.rules.model.section import Item
+from txmux.rules.model.section import ValueLine
 from txmux.rules.problems import InvalidValueError, Problem
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @attrs.frozen
-class Source:
+class SourceFile:
     """A file that was read.
 
     Attributes:
@@ -37,7 +37,7 @@ class Source:
     problems: tuple[Problem, ...] = ()
 
 
-def read_source(path: Path | str) -> Source:
+def read_source(path: Path | str) -> SourceFile:
     """Read a file.
 
     Raises:
@@ -46,7 +46,7 @@ def read_source(path: Path | str) -> Source:
     return source_of(path, read_own(Path(path)))
 
 
-def source_of(path: Path | str, data: bytes) -> Source:
+def source_of(path: Path | str, data: bytes) -> SourceFile:
     """Read what is in a file.
 
     Args:
@@ -54,18 +54,18 @@ def source_of(path: Path | str, data: bytes) -> Source:
         data: Its bytes.
     """
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        return Source(
+        return SourceFile(
             str(path), "", (Problem(str(path), 1, "", "", "is UTF-16; save the file as UTF-8"),)
         )
     try:
-        return Source(str(path), data.decode("utf-8-sig"))
+        return SourceFile(str(path), data.decode("utf-8-sig"))
     except UnicodeDecodeError:
         problems = tuple(
             Problem(str(path), number, "", "", "is not UTF-8; save the file in that encoding")
             for number, line in enumerate(data.splitlines(), start=1)
             if not _is_utf8(line)
         )
-        return Source(str(path), data.decode("utf-8-sig", "replace"), problems)
+        return SourceFile(str(path), data.decode("utf-8-sig", "replace"), problems)
 
 
 def _is_utf8(line: bytes) -> bool:
@@ -132,7 +132,7 @@ class FileReader:
         folder: That of the rules file.
     """
 
-    def __init__(self, main: Source, known: Files | None = None) -> None:
+    def __init__(self, main: SourceFile, known: Files | None = None) -> None:
         self._main = Path(main.path)
         self.folder = self._main.parent
         self._known = known
@@ -163,7 +163,7 @@ class FileReader:
             self._texts[name] = self._known.texts[name] if self._known else text_of(read_list(path))
         return self._texts[name]
 
-    def include(self, pattern: str) -> list[Source]:
+    def include(self, pattern: str) -> list[SourceFile]:
         """Read the files of one item of ``include =``, in sorted order, without those that were included before.
 
         Raises:
@@ -173,12 +173,12 @@ class FileReader:
             found = self._matching(pattern)
         else:
             paths = [path for path in self._known.included[pattern] if path not in self._texts]
-            found = [Source(path, self._known.texts[path]) for path in paths]
+            found = [SourceFile(path, self._known.texts[path]) for path in paths]
         self._texts.update((source.path, source.text) for source in found)
         self._included.setdefault(pattern, [source.path for source in found])
         return found
 
-    def _matching(self, pattern: str) -> list[Source]:
+    def _matching(self, pattern: str) -> list[SourceFile]:
         try:
             sources = [self._read(path) for path in included_paths(self.folder, pattern)]
         except OSError as error:
@@ -199,7 +199,7 @@ class FileReader:
         folder = str(self.folder.resolve())
         return f"a relative path starts at the folder of the rules file, {folder!r}"
 
-    def _read(self, path: Path) -> Source | None:
+    def _read(self, path: Path) -> SourceFile | None:
         source = read_source(path)
         real = path.resolve()
         if real == self._main.resolve():
@@ -295,7 +295,9 @@ class _WrongError(Exception):
         self.line, self.why = line, why
 
 
-def _expanded(items: Sequence[Item], variable: Callable[[str], str | None]) -> Iterator[Item]:
+def _expanded(
+    items: Sequence[ValueLine], variable: Callable[[str], str | None]
+) -> Iterator[ValueLine]:
     for item in items:
         if "$" not in item.text:
             yield item
@@ -306,7 +308,7 @@ def _expanded(items: Sequence[Item], variable: Callable[[str], str | None]) -> I
             raise _WrongError(item.line, error) from None
         # The lines of a variable are those of a value.
         for line in filter(None, map(str.strip, lines)):
-            yield Item(item.line, line)
+            yield ValueLine(item.line, line)
 
 
 def _has_variable(section: Section) -> bool:

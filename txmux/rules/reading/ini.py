@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from txmux.rules.model.section import Entry, Item, Section
+from txmux.rules.model.section import KeyEntry, Section, ValueLine
 from txmux.rules.problems import Problem
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class LineKind(Enum):
 
 
 @attrs.frozen
-class Line:
+class RulesLine:
     """A line of a rules file.
 
     Attributes:
@@ -55,7 +55,7 @@ class Line:
     indent: int
 
 
-def lines_of(text: str) -> Iterator[Line]:
+def lines_of(text: str) -> Iterator[RulesLine]:
     """Take a text apart.
 
     Args:
@@ -69,15 +69,15 @@ def lines_of(text: str) -> Iterator[Line]:
         stripped = line.strip()
         indent = len(line) - len(line.lstrip())
         if not stripped:
-            yield Line(number, LineKind.BLANK, "", 0)
+            yield RulesLine(number, LineKind.BLANK, "", 0)
         elif stripped.startswith(COMMENT):
-            yield Line(number, LineKind.COMMENT, stripped, indent)
+            yield RulesLine(number, LineKind.COMMENT, stripped, indent)
         elif in_value and indent > indent_of_key:
-            yield Line(number, LineKind.ITEM, stripped, indent)
+            yield RulesLine(number, LineKind.ITEM, stripped, indent)
         else:
             in_value, indent_of_key = not stripped.startswith("["), indent
             kind = LineKind.ENTRY if in_value else LineKind.HEADER
-            yield Line(number, kind, stripped, indent)
+            yield RulesLine(number, kind, stripped, indent)
 
 
 _LOOK = re.compile(r"[#;]\s*(LOOK:.*)")
@@ -101,7 +101,7 @@ def read_ini(
     Returns:
         The sections in their order, and what is wrong in the form.
     """
-    reader = _Reader(path, keys)
+    reader = _IniReader(path, keys)
     for line in lines_of(text):
         if line.kind is LineKind.HEADER:
             reader.header(line.number, line.text)
@@ -116,22 +116,22 @@ def read_ini(
     return reader.sections, reader.problems
 
 
-class _Reader:
+class _IniReader:
     def __init__(self, path: str, keys: Collection[str]) -> None:
         self._keys = keys
         self.sections: list[Section] = []
         self.problems: list[Problem] = []
         self._path = path
         self._header = ""
-        self._entries: dict[str, Entry] | None = None
+        self._entries: dict[str, KeyEntry] | None = None
         self._unread: list[int] = []
-        self._items: list[Item] = []
+        self._items: list[ValueLine] = []
         self._line = 0
         self._key = ""  # whose lines are being read
         self._key_line = 0
 
     def item(self, number: int, line: str) -> None:
-        self._items.append(Item(number, line))
+        self._items.append(ValueLine(number, line))
 
     def header(self, number: int, line: str) -> None:
         self.finish()
@@ -164,7 +164,7 @@ class _Reader:
 
     def _finish_entry(self) -> None:
         if self._key and self._entries is not None:
-            self._entries[self._key] = Entry(self._key_line, self._key, tuple(self._items))
+            self._entries[self._key] = KeyEntry(self._key_line, self._key, tuple(self._items))
         self._key = ""
 
     def entry(self, number: int, line: str) -> None:
@@ -200,7 +200,7 @@ class _Reader:
             self._problem(number, key, message)
         else:
             if value:
-                self._items.append(Item(number, value))
+                self._items.append(ValueLine(number, value))
             self._key, self._key_line = sys.intern(key), number
 
     def _problem(self, number: int, key: str, message: str) -> None:

@@ -29,7 +29,7 @@ def laid_out(text: str) -> str:
         Its text with one blank line before each section, no more than one elsewhere, the ``=`` of a section below each
         other, and one value a line where there are several, the first beside its key. Laid out again, it stays as it is.
     """
-    layout = _Layout()
+    layout = _FileLayout()
     for line in lines_of(text):
         if line.kind is LineKind.HEADER:
             layout.header(line.text)
@@ -68,7 +68,7 @@ def _values(header: str, key: str, text: str) -> list[str]:
 
 
 @attrs.define
-class _Entry:
+class _EntryLayout:
     """A key and its value.
 
     Attributes:
@@ -93,7 +93,7 @@ class _Entry:
         yield from (f"{_INDENT}{line}" for line in below)
 
 
-class _Layout:
+class _FileLayout:
     """Gathers what is in a file, line by line."""
 
     def __init__(self) -> None:
@@ -101,10 +101,10 @@ class _Layout:
         # Finished lines; `None` is a blank line that has to be.
         self._done: list[str | None] = []
         # What is in the section so far; blank lines are empty.
-        self._parts: list[str | _Entry] = []
+        self._parts: list[str | _EntryLayout] = []
         # Comments and blank lines that may be within a value, or after it.
         self._pending: list[str] = []
-        self._entry: _Entry | None = None
+        self._entry: _EntryLayout | None = None
         self._indent = 0
 
     def header(self, text: str) -> None:
@@ -118,7 +118,7 @@ class _Layout:
         self._end_entry()
         key, _, value = (part.strip() for part in text.partition("="))
         lines = _values(self._header, key, value) if value else []
-        self._entry, self._indent = _Entry(key, bool(lines), lines), indent
+        self._entry, self._indent = _EntryLayout(key, bool(lines), lines), indent
         self._parts.append(self._entry)
 
     def item(self, text: str) -> None:
@@ -151,7 +151,7 @@ class _Layout:
             yield line
             before, wanted = line, False
 
-    def _keep_pending(self, entry: _Entry) -> None:
+    def _keep_pending(self, entry: _EntryLayout) -> None:
         entry.lines += filter(None, self._pending)
         self._pending.clear()
 
@@ -169,7 +169,9 @@ class _Layout:
         return found
 
     def _end_section(self) -> None:
-        width = max((len(part.key) for part in self._parts if isinstance(part, _Entry)), default=0)
+        width = max(
+            (len(part.key) for part in self._parts if isinstance(part, _EntryLayout)), default=0
+        )
         for part in self._parts:
-            self._done += part.text(width) if isinstance(part, _Entry) else [part]
+            self._done += part.text(width) if isinstance(part, _EntryLayout) else [part]
         self._parts.clear()

@@ -5,7 +5,15 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
-from txmux.rules.model import Clients, Keepalive, Listener, NetworkSet, Senders, Silence, Unix
+from txmux.rules.model import (
+    Clients,
+    Keepalive,
+    Listener,
+    NetworkSet,
+    Senders,
+    Silence,
+    UnixClients,
+)
 from txmux.rules.problems import InvalidValueError
 from txmux.rules.reading import endpoints, values
 from txmux.rules.reading.context import DENIED, NETWORKS, OUTCOME
@@ -14,8 +22,8 @@ from txmux.rules.reading.values import (
     CONNECTIONS,
     DURATION,
     LOG,
-    Key,
-    Kind,
+    SectionKey,
+    ValueKind,
     amount,
     number,
     read_options,
@@ -27,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from txmux.rules.model import IPNetwork, Section, Varying
-    from txmux.rules.reading.context import Reading
+    from txmux.rules.reading.context import RulesReading
 
 _LONGEST_QUIET, _MOST_QUESTIONS = 32767, 127  # tcp(7), MAX_TCP_KEEPIDLE and the like of Linux
 
@@ -39,11 +47,11 @@ def make_listener(name: str, section: Section, found: Mapping[str, Any]) -> List
     return Listener(name, clients=clients, section=section, **fields)
 
 
-def _sender(reading: Reading, text: str) -> IPNetwork | NetworkSet | Varying | Unix:
-    return Unix.UNIX if text == Unix.UNIX.value else reading.networks(text)
+def _sender(reading: RulesReading, text: str) -> IPNetwork | NetworkSet | Varying | UnixClients:
+    return UnixClients.UNIX if text == UnixClients.UNIX.value else reading.networks(text)
 
 
-def _silence(reading: Reading, text: str) -> Silence:
+def _silence(reading: RulesReading, text: str) -> Silence:
     """Read ``OUTCOME [from=NETWORKS] [after=DURATION]``."""
     place, *rest = text.split(None, 1)
     messages: list[str] = []
@@ -65,7 +73,7 @@ def _silence(reading: Reading, text: str) -> Silence:
     return Silence(outcome, Clients(found.get("from")), found.get("after"))
 
 
-def _networks(reading: Reading, text: str) -> NetworkSet:
+def _networks(reading: RulesReading, text: str) -> NetworkSet:
     parts = [part.strip() for part in text.split(",") if part.strip()]
     if not parts:
         raise InvalidValueError("names no network; write for example from=10.0.0.0/8")
@@ -98,67 +106,67 @@ def _freebind(text: str) -> bool:
     return wanted
 
 
-_ENDPOINT = Kind(endpoints.listening, "one a line", "lines")
+_ENDPOINT = ValueKind(endpoints.listening, "one a line", "lines")
 _PEEK = amount(1, 1024**2)
-_SENDERS = Kind(_sender, "list of networks, and `unix`", "list", Senders, in_context=True)
-_KEEPALIVE = Kind(_keepalive, "`yes`, `no`, or `idle=` `interval=` `count=` in any order")
-_SILENT = Kind(
+_SENDERS = ValueKind(_sender, "list of networks, and `unix`", "list", Senders, in_context=True)
+_KEEPALIVE = ValueKind(_keepalive, "`yes`, `no`, or `idle=` `interval=` `count=` in any order")
+_SILENT = ValueKind(
     _silence,
     "[outcome](#outcomes) `[from=NETWORKS]` `[after=DURATION]`, one a line",
     "lines",
     in_context=True,
 )
-_CONNECTION_RATE = Kind(values.connection_rate, "rate of connections")
+_CONNECTION_RATE = ValueKind(values.connection_rate, "rate of connections")
 
 # fmt: off
-KEYS: Mapping[str, Key] = with_defaults(Listener(""), {
-    "endpoint": Key(_ENDPOINT, example=":443", field="endpoints", required=True, meaning=
+KEYS: Mapping[str, SectionKey] = with_defaults(Listener(""), {
+    "endpoint": SectionKey(_ENDPOINT, example=":443", field="endpoints", required=True, meaning=
         "[where to listen](#where-to-listen)"),
-    "detect_timeout": Key(DURATION, meaning=
+    "detect_timeout": SectionKey(DURATION, meaning=
         "how long a client has to be recognised, since it was accepted"),
-    "peek_limit": Key(_PEEK, meaning=
+    "peek_limit": SectionKey(_PEEK, meaning=
         "the most bytes that are inspected; then a decision is made"),
-    "first": Key(words("client", "server"), streams_only="is for TCP: with datagrams the client always speaks first; remove it", meaning=
+    "first": SectionKey(words("client", "server"), streams_only="is for TCP: with datagrams the client always speaks first; remove it", meaning=
         "[who speaks first](#when-the-server-speaks-first). `server`: every client goes to `default` as soon as it is accepted, and the server's greeting passes at once"),
-    "silent": Key(_SILENT, example="127.0.0.1:3306 from=10.0.0.0/8 after=500ms", streams_only="a datagram is a whole message, so no client is silent; remove it", meaning=
+    "silent": SectionKey(_SILENT, example="127.0.0.1:3306 from=10.0.0.0/8 after=500ms", streams_only="a datagram is a whole message, so no client is silent; remove it", meaning=
         "where a client goes that has sent nothing within `detect_timeout`. The [first line that fits](#when-the-server-speaks-first) the client counts; without one it is `close`"),
-    "race": Key(BOOLEAN, streams_only="is for TCP; remove it", meaning=
+    "race": SectionKey(BOOLEAN, streams_only="is for TCP; remove it", meaning=
         "whether to connect to the server of `silent` [while the client is silent](#when-the-server-speaks-first)"),
-    "default": Key(OUTCOME, meaning=
+    "default": SectionKey(OUTCOME, meaning=
         "where a client goes that has sent something but matched no route"),
-    "accept_proxy_from": Key(_SENDERS, example="10.0.0.1", meaning=
+    "accept_proxy_from": SectionKey(_SENDERS, example="10.0.0.1", meaning=
         "sources that must begin with a [PROXY protocol header](#proxy-protocol-headers-from-proxies-in-front)"),
-    "proxy_timeout": Key(DURATION, streams_only="is for TCP: a PROXY header is in the datagram itself; remove it", meaning=
+    "proxy_timeout": SectionKey(DURATION, streams_only="is for TCP: a PROXY header is in the datagram itself; remove it", meaning=
         "how long they have for that header, since the connection was accepted"),
-    "allow": Key(NETWORKS, example="10.0.0.0/8", meaning=
+    "allow": SectionKey(NETWORKS, example="10.0.0.0/8", meaning=
         "if given, only clients from these networks may connect"),
-    "deny": Key(DENIED, example="10.0.0.0/8", meaning=
+    "deny": SectionKey(DENIED, example="10.0.0.0/8", meaning=
         "clients from these networks may not connect, even if `allow` names them"),
-    "end_denied": Key(BOOLEAN, meaning=
+    "end_denied": SectionKey(BOOLEAN, meaning=
         "whether existing connections and flows end, with the reason `denied`, when their clients are denied by a ban, a changed list of networks or changed rules. Otherwise only new ones are refused"),
-    "max_connections": Key(CONNECTIONS, example="10000", streams_only="is for TCP; write max_flows", meaning=
+    "max_connections": SectionKey(CONNECTIONS, example="10000", streams_only="is for TCP; write max_flows", meaning=
         "connections of this listener; `0` means no limit. Further clients are closed at once"),
-    "max_connections_per_source": Key(CONNECTIONS, example="100", streams_only="is for TCP; write max_flows_per_source", meaning=
+    "max_connections_per_source": SectionKey(CONNECTIONS, example="100", streams_only="is for TCP; write max_flows_per_source", meaning=
         "connections of each [source](#sources); `0` means no limit. Further clients are closed at once"),
-    "max_undecided_per_source": Key(CONNECTIONS, example="20", streams_only="is for TCP; write max_flows_per_source", meaning=
+    "max_undecided_per_source": SectionKey(CONNECTIONS, example="20", streams_only="is for TCP; write max_flows_per_source", meaning=
         "the same for connections that are not recognised yet"),
-    "connection_rate_per_source": Key(_CONNECTION_RATE, example="20/s burst=40", meaning=
+    "connection_rate_per_source": SectionKey(_CONNECTION_RATE, example="20/s burst=40", meaning=
         "how fast each [source](#sources) may make connections: `20/s burst=40`"),
-    "backlog": Key(number(1, 65535), streams_only="is for TCP; remove it", meaning=
+    "backlog": SectionKey(number(1, 65535), streams_only="is for TCP; remove it", meaning=
         "how many connections the system queues until they are accepted. An endpoint string may say otherwise; a systemd socket has its own"),
-    "keepalive": Key(_KEEPALIVE, default="yes", example="idle=60s interval=20s count=3", streams_only="is for TCP; remove it", meaning=
+    "keepalive": SectionKey(_KEEPALIVE, default="yes", example="idle=60s interval=20s count=3", streams_only="is for TCP; remove it", meaning=
         "TCP keepalive, on the connections to clients and to servers: a peer that has been quiet for `idle=` is probed every `interval=`, and after `count=` probes without an answer the connection is broken. `yes` means `idle=60s interval=15s count=4`, also the defaults for missing words. On Linux, a relayed connection with unacknowledged bytes is broken, too, once these have been sent again `count=` times and nothing has come from the peer for `idle=` and `count=` times `interval=`. A peer that is alive but does not read stays connected"),
-    "freebind": Key(Kind(_freebind, BOOLEAN.shape), meaning=
+    "freebind": SectionKey(ValueKind(_freebind, BOOLEAN.shape), meaning=
         "listen on an IP address that this machine does not have (yet), such as a virtual address that moves between machines. Linux only"),
-    "capture": Key(BOOLEAN, meaning=
+    "capture": SectionKey(BOOLEAN, meaning=
         "whether [`/api/recent`](admin-api.md#recent) keeps the first 64 bytes of clients that no route takes"),
-    "log": Key(LOG, meaning=
+    "log": SectionKey(LOG, meaning=
         "which connections get a line in the [access log](access-log.md). `errors` leaves out those that ended with `done` or `handed-over`, and clients that left without a byte, such as a balancer's checks"),
-    "tls_strict": Key(BOOLEAN, streams_only="is for TCP; remove it", meaning=
+    "tls_strict": SectionKey(BOOLEAN, streams_only="is for TCP; remove it", meaning=
         "where TLS is [terminated](#tls-termination): whether a client that closes without a close-notify counts as broken off, so that the server's connection is reset"),
-    "max_flows": Key(CONNECTIONS, example="10000", datagrams_only=True, meaning=
+    "max_flows": SectionKey(CONNECTIONS, example="10000", datagrams_only=True, meaning=
         "for UDP: the most flows of this listener. Beyond it, the unanswered flow that has been quiet for the longest time makes room; if there is none, new flows are refused. Without it, 70 % of the process's limit of descriptors; `0` means no limit but that of the descriptors"),
-    "max_flows_per_source": Key(CONNECTIONS, example="100", datagrams_only=True, meaning=
+    "max_flows_per_source": SectionKey(CONNECTIONS, example="100", datagrams_only=True, meaning=
         "for UDP: the most flows of each [source](#sources); `0` means no limit. Datagrams of further flows are dropped"),
 })
 # fmt: on

@@ -7,7 +7,7 @@ import re
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from txmux.rules.model import NetworkSet, Place, Varying
+from txmux.rules.model import GeoRegion, NetworkSet, Varying
 from txmux.rules.problems import InvalidValueError, Problem, suggestion
 from txmux.rules.reading.values import network
 
@@ -161,7 +161,7 @@ def place(text: str, settings: Settings, *, alone: bool) -> Varying:
             raise InvalidValueError(
                 f"{text!r} is not the number of an autonomous system; write for example 'as:AS64500'"
             )
-        where = Place("as", int(found[1]))
+        where = GeoRegion("as", int(found[1]))
     else:
         key, equals, code = text.removeprefix(PLACE).partition("=")
         if not equals or key not in _KEYS:
@@ -174,7 +174,7 @@ def place(text: str, settings: Settings, *, alone: bool) -> Varying:
                 f"{code!r} is not the code of a {key}; write two letters, for example '{PLACE}{key}="
                 f"{'FR' if key == 'country' else 'EU'}'"
             )
-        where = Place(key, code.upper())
+        where = GeoRegion(key, code.upper())
     if not alone:
         _check_databases(text, settings)
     return Varying("geo", f"{where.key}={where.value}", where)

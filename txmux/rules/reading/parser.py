@@ -13,9 +13,9 @@ from txmux.rules.model import Backend, Rules, Settings
 from txmux.rules.problems import InvalidValueError, Problem, RulesError, nearest
 from txmux.rules.reading import backend, listener, route, service
 from txmux.rules.reading.conflicts import conflicts, loops, misplaced, strangers, unshareable
-from txmux.rules.reading.context import REFUSALS, Reading, finding
+from txmux.rules.reading.context import REFUSALS, RulesReading, finding
 from txmux.rules.reading.endpoints import missing_files
-from txmux.rules.reading.files import FileReader, Source, expand_section, read_source, source_of
+from txmux.rules.reading.files import FileReader, SourceFile, expand_section, read_source, source_of
 from txmux.rules.reading.habits import MEANT_SECTIONS, foreign
 from txmux.rules.reading.ini import read_ini
 from txmux.rules.reading.sections import HEADERS, TABLES, missing_keys, read_keys, wrong_transport
@@ -51,7 +51,7 @@ def load(
     except OSError as error:
         message = f"cannot be read: {error.strerror}"
         raise RulesError([Problem(str(path), 0, "", "", message)]) from None
-    return _remembered(_Parser(source, matchers, on_disk=True).rules())
+    return _remembered(_RulesParser(source, matchers, on_disk=True).rules())
 
 
 def parse(
@@ -68,7 +68,7 @@ def parse(
     Raises:
         RulesError: All that is wrong.
     """
-    return _Parser(Source(str(path), text), matchers).rules()
+    return _RulesParser(SourceFile(str(path), text), matchers).rules()
 
 
 def read_again(files: Files) -> Rules:
@@ -83,7 +83,7 @@ def read_again(files: Files) -> Rules:
     if _last is not None and _same(_last.files, files):
         return _last
     path, text = next(iter(files.texts.items()))
-    return _remembered(_Parser(Source(path, text), None, known=files).rules())
+    return _remembered(_RulesParser(SourceFile(path, text), None, known=files).rules())
 
 
 _last: Rules | None = None
@@ -106,7 +106,7 @@ def _same(files: Files, others: Files) -> bool:
 
 
 def errors_alone(
-    source: Source, matchers: Mapping[str, IProtocolMatcher] | None = None
+    source: SourceFile, matchers: Mapping[str, IProtocolMatcher] | None = None
 ) -> tuple[Problem, ...]:
     """Find what is wrong in a file whatever is in others: it may be one that another file includes.
 
@@ -118,7 +118,7 @@ def errors_alone(
         What is wrong, in the order of lines.
     """
     try:
-        _Parser(source, matchers, alone=True).rules()
+        _RulesParser(source, matchers, alone=True).rules()
     except RulesError as error:
         return error.problems
     return ()
@@ -143,10 +143,10 @@ def _outline(rules: Rules) -> object:
     return attrs.evolve(rules, routes=()), routes
 
 
-class _Parser:
+class _RulesParser:
     def __init__(
         self,
-        main: Source,
+        main: SourceFile,
         matchers: Mapping[str, IProtocolMatcher] | None,
         *,
         known: Files | None = None,
@@ -158,7 +158,7 @@ class _Parser:
         self._files = FileReader(main, known)
         if matchers is None:
             matchers = installed_matchers()
-        self._reading = Reading(
+        self._reading = RulesReading(
             self._files, matchers, self._backend_called, on_disk=on_disk, alone=alone
         )
         self._problems = self._reading.problems
@@ -215,7 +215,7 @@ class _Parser:
         backends = {name: self._backends[name] for name in self._sections["backend"]}
         return Rules(Path(self._path), settings, listeners, routes, backends, files)
 
-    def _add(self, source: Source) -> None:
+    def _add(self, source: SourceFile) -> None:
         sections, problems = read_ini(source.text, source.path, _KEYS)
         self._not_text += source.problems
         other = foreign(source.text) if problems else ""

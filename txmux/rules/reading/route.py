@@ -17,8 +17,8 @@ from txmux.rules.reading.values import (
     BOOLEAN,
     LOG,
     PROTOCOLS,
-    Key,
-    Kind,
+    SectionKey,
+    ValueKind,
     split_words,
     with_defaults,
     words,
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from txmux.rules.model import Alternative, Section
     from txmux.rules.problems import Problem
-    from txmux.rules.reading.context import Reading
+    from txmux.rules.reading.context import RulesReading
 
 
 _SCHEME = "spiffe://"
@@ -224,11 +224,11 @@ def circles(routes: Sequence[Route]) -> Iterator[Problem]:
             )
 
 
-def _alternative(reading: Reading, text: str) -> Alternative:
+def _alternative(reading: RulesReading, text: str) -> Alternative:
     return read_alternative(text, reading.matchers)
 
 
-def _under(reading: Reading, text: str) -> str:
+def _under(reading: RulesReading, text: str) -> str:
     """Read the name of a listener, or of a route that ends TLS."""
     listeners, routes = reading.sections["listen"], reading.sections["route"]
     over = [name for name, same in routes.items() if "terminate_tls" in same[0].entries]
@@ -262,40 +262,40 @@ def _way_back(name: str, under: Mapping[str, Iterable[str]]) -> list[str]:
     return []
 
 
-_MATCH = Kind(_alternative, "one a line", "lines", in_context=True)
-_DURING = Kind(period, "one a line", "lines")
-_ALLOW_CLIENT = Kind(allowed_client, "one a line", "lines")
-_UNDER = Kind(_under, "list of names", "list", in_context=True)
+_MATCH = ValueKind(_alternative, "one a line", "lines", in_context=True)
+_DURING = ValueKind(period, "one a line", "lines")
+_ALLOW_CLIENT = ValueKind(allowed_client, "one a line", "lines")
+_UNDER = ValueKind(_under, "list of names", "list", in_context=True)
 
 # fmt: off
-KEYS: Mapping[str, Key] = with_defaults(Route("", (), None), {
-    "match": Key(_MATCH, example="ssh", field="alternatives", required=True, meaning=
+KEYS: Mapping[str, SectionKey] = with_defaults(Route("", (), None), {
+    "match": SectionKey(_MATCH, example="ssh", field="alternatives", required=True, meaning=
         "[what the client has to send](#match); one line that matches is enough"),
-    "backend": Key(OUTCOME, example="127.0.0.1:22", field="outcome", required=True, unless="terminate_tls", meaning=
+    "backend": SectionKey(OUTCOME, example="127.0.0.1:22", field="outcome", required=True, unless="terminate_tls", meaning=
         "where the client goes. Not required with `terminate_tls`"),
-    "from": Key(NETWORKS, example="10.0.0.0/8", meaning=
+    "from": SectionKey(NETWORKS, example="10.0.0.0/8", meaning=
         "if given, the route serves only clients from these networks"),
-    "not_from": Key(NETWORKS, example="10.0.0.0/8", meaning=
+    "not_from": SectionKey(NETWORKS, example="10.0.0.0/8", meaning=
         "the route does not serve clients from these networks, even if `from` names them"),
-    "during": Key(_DURING, example="mon-fri 08:00-18:00", meaning=
+    "during": SectionKey(_DURING, example="mon-fri 08:00-18:00", meaning=
         "if given, the route serves clients only at [these times](#during); one line that fits is enough"),
-    "under": Key(_UNDER, example="public", meaning=
+    "under": SectionKey(_UNDER, example="public", meaning=
         "if given, the route belongs only to these listeners, and to these routes that terminate TLS, whose plaintext it matches. It cannot be under itself, directly or through others"),
-    "terminate_tls": Key(PEMS, example="cert.pem, key.pem", meaning=
+    "terminate_tls": SectionKey(PEMS, example="cert.pem, key.pem", meaning=
         "PEM files with certificates and their keys: txmux [terminates TLS](#tls-termination), and the routes `under` this one decide on the plaintext"),
-    "alpn": Key(PROTOCOLS, example="h2, http/1.1", meaning=
+    "alpn": SectionKey(PROTOCOLS, example="h2, http/1.1", meaning=
         "for `terminate_tls`: the protocols that may be negotiated, in order of preference: `h2, http/1.1`. Without it, none is negotiated"),
-    "tls_client_ca": Key(PEM, example="clients-ca.pem", meaning=
+    "tls_client_ca": SectionKey(PEM, example="clients-ca.pem", meaning=
         "for `terminate_tls`: a PEM file with authorities; a client has to show a certificate of one of them"),
-    "tls_client_crl": Key(PEM, example="clients-crl.pem", meaning=
+    "tls_client_crl": SectionKey(PEM, example="clients-crl.pem", meaning=
         "with `tls_client_ca`: a PEM file with the certificate revocation list of each of these authorities; revoked certificates are refused"),
-    "allow_client": Key(_ALLOW_CLIENT, example="cn=alice ou=ops", meaning=
+    "allow_client": SectionKey(_ALLOW_CLIENT, example="cn=alice ou=ops", meaning=
         "with `tls_client_ca`: which of these certificates are [let in, by their names](#allow_client); one line that fits is enough"),
-    "tls_minimum": Key(words("1.2", "1.3"), default="1.2", example="1.3", meaning=
+    "tls_minimum": SectionKey(words("1.2", "1.3"), default="1.2", example="1.3", meaning=
         "for `terminate_tls`: the oldest version of TLS that is accepted"),
-    "log": Key(LOG, meaning=
+    "log": SectionKey(LOG, meaning=
         "which of its connections get a line in the access log, as for a listener. If the two differ, the one with fewer lines counts"),
-    "dry_run": Key(BOOLEAN, meaning=
+    "dry_run": SectionKey(BOOLEAN, meaning=
         "the route decides nothing and delays nothing: the fact `dry_run` of the access log names it where it would have been the first to match, and the service's log has their number at the stop"),
 })
 # fmt: on

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from txmux.rules.model import Item
+from txmux.rules.model import ValueLine
 from txmux.rules.problems import (
     InvalidValueError,
     joined,
@@ -23,10 +23,10 @@ from txmux.rules.reading.habits import MEANT_KEYS, stands_for
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from txmux.rules.model import Entry, Section
+    from txmux.rules.model import KeyEntry, Section
     from txmux.rules.problems import Problem
-    from txmux.rules.reading.context import Reading
-    from txmux.rules.reading.values import Key, Kind
+    from txmux.rules.reading.context import RulesReading
+    from txmux.rules.reading.values import SectionKey, ValueKind
 
 HEADERS = {
     "txmux": "[txmux]",
@@ -36,7 +36,7 @@ HEADERS = {
 }
 """The kinds of sections, and how their headers are written."""
 
-TABLES: Mapping[str, Mapping[str, Key]] = {
+TABLES: Mapping[str, Mapping[str, SectionKey]] = {
     "txmux": service.KEYS,
     "listen": listener.KEYS,
     "route": route.KEYS,
@@ -50,7 +50,7 @@ _QUOTES = "'\""
 _LIKE_COMMENT = re.compile(r"\s[#;]")
 
 
-def read_keys(section: Section, kind: str, reading: Reading) -> dict[str, Any]:
+def read_keys(section: Section, kind: str, reading: RulesReading) -> dict[str, Any]:
     """Read all values of a section.
 
     Args:
@@ -134,7 +134,7 @@ def _unknown(name: str, kind: str) -> str:
     return f"unknown key{suggestion(name, (near,) if near else TABLES[kind])}"
 
 
-def _like_key(item: Item) -> str:
+def _like_key(item: ValueLine) -> str:
     """Return what would be the key if a line that continues a value were not indented."""
     key, equals, _ = item.text.partition("=")
     return key.strip() if equals else ""
@@ -153,7 +153,7 @@ def _unbraced(text: str) -> str:
     return f"a variable of the environment is written ${{{found[1]}}}" if found else ""
 
 
-def _advice(entry: Entry, item: Item, known: Iterable[str]) -> str:
+def _advice(entry: KeyEntry, item: ValueLine, known: Iterable[str]) -> str:
     if item.line != entry.line and _like_key(item) in known:
         return "unindent it if it is a key of its own"
     if item.line != entry.line and _LIKE_HEADER.fullmatch(item.text):
@@ -164,7 +164,7 @@ def _advice(entry: Entry, item: Item, known: Iterable[str]) -> str:
 
 
 def _values(
-    section: Section, entry: Entry, key: Key, known: Iterable[str], reading: Reading
+    section: Section, entry: KeyEntry, key: SectionKey, known: Iterable[str], reading: RulesReading
 ) -> list[Any]:
     """Read the items of a value, as far as they can be."""
     kind, problems = key.kind, reading.problems
@@ -177,21 +177,21 @@ def _values(
             message = f"takes one value; {_advice(entry, item, known) or 'remove this line'}"
             problems.append(section.problem(message, entry.key, line=item.line))
         items = items[:1]
-    reader = _Reader(section, entry, kind, tuple(known), reading)
+    reader = _ValueReader(section, entry, kind, tuple(known), reading)
     return [*chain.from_iterable(map(reader.read, items))]
 
 
 @attrs.frozen
-class _Reader:
+class _ValueReader:
     """Reads the items of one value, and tells what is wrong with each."""
 
     section: Section
-    entry: Entry
-    kind: Kind
+    entry: KeyEntry
+    kind: ValueKind
     known: tuple[str, ...]
-    reading: Reading
+    reading: RulesReading
 
-    def read(self, item: Item) -> list[Any]:
+    def read(self, item: ValueLine) -> list[Any]:
         """Read an item; its value alone, or nothing."""
         try:
             return [self._value(item.text)]
@@ -216,7 +216,7 @@ class _Reader:
         kind = self.kind
         return kind.read(self.reading, text) if kind.in_context else kind.read(text)
 
-    def _tell(self, item: Item, messages: Iterable[str], advice: str = "") -> None:
+    def _tell(self, item: ValueLine, messages: Iterable[str], advice: str = "") -> None:
         self.reading.problems.extend(
             self.section.problem(with_advice(message, advice), self.entry.key, line=item.line)
             for message in messages
@@ -240,9 +240,9 @@ def _extra(text: str) -> str:
     return "the ';' at the end" if text.endswith(";") else "the quotes around the value"
 
 
-def _split(items: Iterable[Item]) -> Iterator[Item]:
+def _split(items: Iterable[ValueLine]) -> Iterator[ValueLine]:
     for item in items:
-        yield from (Item(item.line, part) for part in split_list(item.text))
+        yield from (ValueLine(item.line, part) for part in split_list(item.text))
 
 
 def split_list(text: str) -> list[str]:

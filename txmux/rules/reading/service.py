@@ -20,8 +20,8 @@ from txmux.rules.reading.endpointstrings import SERVER, split_arguments
 from txmux.rules.reading.values import (
     BOOLEAN,
     CONNECTIONS,
-    Key,
-    Kind,
+    SectionKey,
+    ValueKind,
     socket_path,
     with_defaults,
     words,
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
     from txmux.rules.model import Section
     from txmux.rules.problems import Problem
-    from txmux.rules.reading.context import Reading
-    from txmux.rules.reading.files import Source
+    from txmux.rules.reading.context import RulesReading
+    from txmux.rules.reading.files import SourceFile
 
 
 _TCP = frozenset({"tcp", "tcp6"})
@@ -96,7 +96,7 @@ _DATABASE = re.compile(r"/?([0-9]{0,4})")
 _EXAMPLE = "write for example 'redis://10.0.0.9:6379/0', 'rediss://redis.example.com' or 'unix:/run/redis/redis.sock'"
 
 
-def _store(reading: Reading, text: str) -> Store:
+def _store(reading: RulesReading, text: str) -> Store:
     scheme, colon, rest = text.partition(":")
     found = None
     if colon and scheme == "unix":
@@ -115,7 +115,7 @@ def _store(reading: Reading, text: str) -> Store:
     return found
 
 
-def _at_path(reading: Reading, text: str, rest: str) -> Store | None:
+def _at_path(reading: RulesReading, text: str, rest: str) -> Store | None:
     path, _, database = rest.partition("?db=")
     if not path.removeprefix("//") or not _DATABASE.fullmatch(database):
         return None
@@ -143,7 +143,9 @@ def _at_host(text: str, parts: SplitResult) -> Store | None:
     )
 
 
-STORE = Kind(_store, "`redis://HOST:PORT/DB`, `rediss:` with TLS, or `unix:/path`", in_context=True)
+STORE = ValueKind(
+    _store, "`redis://HOST:PORT/DB`, `rediss:` with TLS, or `unix:/path`", in_context=True
+)
 
 
 _ACCOUNT = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*\$?|[0-9]{1,10}")
@@ -181,7 +183,7 @@ def contradictions(section: Section, found: Mapping[str, Any]) -> Iterator[Probl
         yield section.problem("needs 'user' beside it; add that, or remove this", "group")
 
 
-def _include(reading: Reading, text: str) -> list[Source]:
+def _include(reading: RulesReading, text: str) -> list[SourceFile]:
     return [] if reading.alone else reading.files.include(text)
 
 
@@ -219,7 +221,7 @@ def _workers(text: str) -> int:
         ) from None
 
 
-def _access_log(reading: Reading, text: str) -> Path | Literal["-", "stdout"] | None:
+def _access_log(reading: RulesReading, text: str) -> Path | Literal["-", "stdout"] | None:
     """Read where the access log goes; ``None`` is nowhere."""
     if text == "-":
         return "-"
@@ -233,20 +235,20 @@ def _access_log(reading: Reading, text: str) -> Path | Literal["-", "stdout"] | 
     return None if text == "off" else reading.home / values.file_path(text)
 
 
-def _admin(reading: Reading, text: str) -> str | None:
+def _admin(reading: RulesReading, text: str) -> str | None:
     return text if text == "auto" else control_endpoint(text, reading.home, ("auto", "off"))
 
 
-def _metrics(reading: Reading, text: str) -> str | None:
+def _metrics(reading: RulesReading, text: str) -> str | None:
     return control_endpoint(text, reading.home, ("off",))
 
 
-def _database(reading: Reading, text: str) -> Path:
+def _database(reading: RulesReading, text: str) -> Path:
     """Read the path of a database; a relative one starts at the folder of the rules file."""
     return reading.beside(text, "a database in MaxMind's format, such as GeoLite2-Country.mmdb")
 
 
-def _token(reading: Reading, text: str) -> Path:
+def _token(reading: RulesReading, text: str) -> Path:
     return reading.home / values.file_path(text)
 
 
@@ -258,68 +260,68 @@ def _watch(text: str) -> float:
     return seconds
 
 
-_INCLUDE = Kind(_include, "list of paths or patterns", "list", in_context=True)
-_WATCH = Kind(_watch, "`off` or duration")
-_RELAY = Kind(_relay, _RELAYS.shape)
-_WORKERS = Kind(_workers, f"a number from `1` to `{_MOST_WORKERS}`, or `auto`")
-_DRAIN = Kind(values.duration, "duration, also `0s`")
-_ACCESS_LOG = Kind(_access_log, "`-`, `stdout`, `off` or a path", in_context=True)
-_USER = Kind(_account, "a user's name or number")
-_GROUP = Kind(_account, "a group's name or number")
-_ADMIN = Kind(_admin, "`auto`, `off` or an endpoint", in_context=True)
-_TOKEN = Kind(_token, "path", in_context=True)
-_DATABASES = Kind(_database, "list of paths", "list", in_context=True)
+_INCLUDE = ValueKind(_include, "list of paths or patterns", "list", in_context=True)
+_WATCH = ValueKind(_watch, "`off` or duration")
+_RELAY = ValueKind(_relay, _RELAYS.shape)
+_WORKERS = ValueKind(_workers, f"a number from `1` to `{_MOST_WORKERS}`, or `auto`")
+_DRAIN = ValueKind(values.duration, "duration, also `0s`")
+_ACCESS_LOG = ValueKind(_access_log, "`-`, `stdout`, `off` or a path", in_context=True)
+_USER = ValueKind(_account, "a user's name or number")
+_GROUP = ValueKind(_account, "a group's name or number")
+_ADMIN = ValueKind(_admin, "`auto`, `off` or an endpoint", in_context=True)
+_TOKEN = ValueKind(_token, "path", in_context=True)
+_DATABASES = ValueKind(_database, "list of paths", "list", in_context=True)
 _SANDBOX = words("auto", "yes", "off")
-_METRICS = Kind(_metrics, "`off` or an endpoint", in_context=True)
-_GRACE = Kind(values.duration, "duration, also `0s`")
+_METRICS = ValueKind(_metrics, "`off` or an endpoint", in_context=True)
+_GRACE = ValueKind(values.duration, "duration, also `0s`")
 
 # fmt: off
-KEYS: Mapping[str, Key] = with_defaults(Settings(), {
-    "include": Key(_INCLUDE, example="rules.d/*.ini", meaning=
+KEYS: Mapping[str, SectionKey] = with_defaults(Settings(), {
+    "include": SectionKey(_INCLUDE, example="rules.d/*.ini", meaning=
         "[more files](#included-files)"),
-    "watch_rules": Key(_WATCH, default="off", example="10s", meaning=
+    "watch_rules": SectionKey(_WATCH, default="off", example="10s", meaning=
         "how often to look whether the rules file or an included one has changed, and to [reload them](#watching-the-rules) then"),
-    "relay": Key(_RELAY, meaning=
+    "relay": SectionKey(_RELAY, meaning=
         "[what carries the bytes](#relays) of a connection"),
-    "workers": Key(_WORKERS, example="auto", meaning=
+    "workers": SectionKey(_WORKERS, example="auto", meaning=
         "[processes that serve clients](#workers). `auto` is one for each CPU core that this process may use"),
-    "sandbox": Key(_SANDBOX, example="yes", meaning=
+    "sandbox": SectionKey(_SANDBOX, example="yes", meaning=
         "whether workers can [open only what the rules name](#sandbox)"),
-    "max_connections": Key(CONNECTIONS, example="10000", meaning=
+    "max_connections": SectionKey(CONNECTIONS, example="10000", meaning=
         "connections of all listeners together; `0` means no limit. Further clients are closed at once"),
-    "drain_timeout": Key(_DRAIN, meaning=
+    "drain_timeout": SectionKey(_DRAIN, meaning=
         "when the service stops: how long existing connections may continue"),
-    "drain_removed": Key(BOOLEAN, meaning=
+    "drain_removed": SectionKey(BOOLEAN, meaning=
         "after a reload: whether connections of removed routes and backends get `drain_timeout` to end; otherwise they continue"),
-    "access_log": Key(_ACCESS_LOG, example="/var/log/txmux.log", meaning=
+    "access_log": SectionKey(_ACCESS_LOG, example="/var/log/txmux.log", meaning=
         "where the [access log](access-log.md) goes: into the service's own log, to standard output as bare lines, nowhere, or to a file, which SIGHUP reopens. A word such as `none` is an error; a file of that name is written `./none`"),
-    "access_log_format": Key(words("text", "json"), example="json", meaning=
+    "access_log_format": SectionKey(words("text", "json"), example="json", meaning=
         "the format of its lines"),
-    "resolvers": Key(RESOLVERS, example="127.0.0.1:8600", meaning=
+    "resolvers": SectionKey(RESOLVERS, example="127.0.0.1:8600", meaning=
         "the [name servers](#how-names-are-looked-up) for the addresses of servers, unless the backend names others. The default is the system's"),
-    "consul": Key(CONSUL, meaning=
+    "consul": SectionKey(CONSUL, meaning=
         "Consul's HTTP API, for servers such as [`consul:web`](#services-of-consul), unless the backend names another"),
-    "consul_token": Key(SECRET, example="/etc/txmux/consul.token", meaning=
+    "consul_token": SectionKey(SECRET, example="/etc/txmux/consul.token", meaning=
         "a file with Consul's token as its only line. It is read again for each question"),
-    "user": Key(_USER, example="txmux", meaning=
+    "user": SectionKey(_USER, example="txmux", meaning=
         "the [user](#user-and-group) that the process and all workers switch to once it listens. Needs root"),
-    "group": Key(_GROUP, example="txmux", meaning=
+    "group": SectionKey(_GROUP, example="txmux", meaning=
         "the group to switch to; by default that of `user`. An error without `user`"),
-    "admin": Key(_ADMIN, example="unix:/run/txmux/admin.sock", meaning=
+    "admin": SectionKey(_ADMIN, example="unix:/run/txmux/admin.sock", meaning=
         "where the [API](admin-api.md) and the commands [reach the service](#admin-and-metrics): `unix:/path`, or `ADDRESS:PORT` with `admin_token`"),
-    "admin_token": Key(_TOKEN, example="/etc/txmux/token", meaning=
+    "admin_token": SectionKey(_TOKEN, example="/etc/txmux/token", meaning=
         "a file with the secret that TCP clients must send, created with mode 0600 if it does not exist"),
-    "metrics": Key(_METRICS, default="off", example="127.0.0.1:9443", meaning=
+    "metrics": SectionKey(_METRICS, default="off", example="127.0.0.1:9443", meaning=
         "an endpoint with only `/metrics`, `/healthz` and `/readyz`, without a secret"),
-    "grace": Key(_GRACE, example="10s", meaning=
+    "grace": SectionKey(_GRACE, example="10s", meaning=
         "when the service stops: how long `/readyz` answers 503 while clients are still accepted, so that balancers in front notice"),
-    "crowdsec_key": Key(SECRET, example="/etc/txmux/crowdsec.key", meaning=
+    "crowdsec_key": SectionKey(SECRET, example="/etc/txmux/crowdsec.key", meaning=
         "a file with the key for [`crowdsec:` networks](#networks-from-other-sources), as `cscli bouncers add` prints it"),
-    "shared_limits": Key(STORE, example="redis://10.0.0.9:6379/0", meaning=
+    "shared_limits": SectionKey(STORE, example="redis://10.0.0.9:6379/0", meaning=
         "a Redis by which several machines share [bans and limits](#shared-limits). If it is unreachable, each machine counts by itself. Needs the extra `txmux[cluster]`"),
-    "shared_limits_password": Key(SECRET, example="/etc/txmux/redis.password", meaning=
+    "shared_limits_password": SectionKey(SECRET, example="/etc/txmux/redis.password", meaning=
         "a file with the password for it"),
-    "geo_databases": Key(_DATABASES, example="/var/lib/GeoIP/GeoLite2-Country.mmdb", meaning=
+    "geo_databases": SectionKey(_DATABASES, example="/var/lib/GeoIP/GeoLite2-Country.mmdb", meaning=
         "files in MaxMind's format for [`geo:` and `as:` networks](#networks-from-other-sources), which are read again when they change. Needs the extra `txmux[geo]`"),
 })
 # fmt: on

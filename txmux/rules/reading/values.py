@@ -376,7 +376,7 @@ def duration_text(seconds: float) -> str:
 
 
 @attrs.frozen
-class Kind:
+class ValueKind:
     """A kind of values.
 
     Attributes:
@@ -399,7 +399,7 @@ class Kind:
 
 
 @attrs.frozen
-class Key:
+class SectionKey:
     """A key of a section.
 
     Attributes:
@@ -414,7 +414,7 @@ class Key:
         datagrams_only: Whether it is wrong in a section for TCP.
     """
 
-    kind: Kind
+    kind: ValueKind
     meaning: str
     default: str | None = None
     example: str = ""
@@ -425,28 +425,28 @@ class Key:
     datagrams_only: bool = False
 
 
-def number(low: int, high: int) -> Kind:
-    return Kind(whole_number(low, high), f"`{low}` to `{high}`", bounds=(low, high))
+def number(low: int, high: int) -> ValueKind:
+    return ValueKind(whole_number(low, high), f"`{low}` to `{high}`", bounds=(low, high))
 
 
-def amount(low: int, high: int) -> Kind:
+def amount(low: int, high: int) -> ValueKind:
     """Make the kind of sizes in bytes between two bounds."""
     shape = f"`{_size_text(low)}` to `{_size_text(high)}`"
-    return Kind(size(low, high), shape, bounds=(low, high), write=_size_text)
+    return ValueKind(size(low, high), shape, bounds=(low, high), write=_size_text)
 
 
-def words(*choices: str) -> Kind:
-    return Kind(choice(*choices), ", ".join(f"`{choice}`" for choice in choices))
+def words(*choices: str) -> ValueKind:
+    return ValueKind(choice(*choices), ", ".join(f"`{choice}`" for choice in choices))
 
 
-BOOLEAN = Kind(boolean, "boolean")
-LOG = Kind(logged, "`yes`, `no` or `errors`")
+BOOLEAN = ValueKind(boolean, "boolean")
+LOG = ValueKind(logged, "`yes`, `no` or `errors`")
 CONNECTIONS = number(0, 1_000_000_000)
-DURATION = Kind(positive_duration, "duration")
-PROTOCOLS = Kind(protocol_name, "list of protocols", "list")
+DURATION = ValueKind(positive_duration, "duration")
+PROTOCOLS = ValueKind(protocol_name, "list of protocols", "list")
 
 
-def with_defaults(model: object, keys: Mapping[str, Key]) -> Mapping[str, Key]:
+def with_defaults(model: object, keys: Mapping[str, SectionKey]) -> Mapping[str, SectionKey]:
     """Add the defaults of a section, which stand in its model, to its keys.
 
     Args:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from txmux.tcp.stage import Client
     from txmux.tcp.transitions import Outcome
     from txmux.telemetry.record import ConnectionState
-    from txmux.wire.proxyprotocol.header import Address, Header
+    from txmux.wire.proxyprotocol.header import Address, ProxyHeader
 
 _START_OF_V2 = 16  # has the length of the rest
 _CUT = "the stream ended inside of the header"
@@ -102,7 +102,7 @@ class ReadingProxyHeader(Stage):
         return TurnedAway(Refusal.CLOSE, "proxy-header")
 
 
-def _apply_header(client: Client, header: Header) -> None:
+def _apply_header(client: Client, header: ProxyHeader) -> None:
     """Note what a header says of a client; raises `InvalidHeader` if a field cannot be read."""
     if header.command is Command.LOCAL:
         return

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from txmux.wire.proxyprotocol.header import Header
+    from txmux.wire.proxyprotocol.header import ProxyHeader
 
 NAMES = ("vpc_endpoint", "psc_connection", "link_id")
 """All that can be told."""
@@ -18,7 +18,7 @@ _AZURE = 0xEE
 _ENDPOINT = b"\1"  # the subtype, in the first byte of the fields of AWS and of Azure
 
 
-def told_by_clouds(header: Header) -> Iterator[tuple[str, str]]:
+def told_by_clouds(header: ProxyHeader) -> Iterator[tuple[str, str]]:
     """Yield names to the fields of the clouds. One of another length or subtype than these has none.
 
     - Type ``EA`` of Amazon Web Services, subtype 1: the ID of the VPC endpoint, as text (Network Load Balancers guide, *Proxy

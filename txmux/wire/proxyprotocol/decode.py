@@ -16,8 +16,8 @@ from txmux.wire.proxyprotocol.header import (
     LARGEST_HEADER,
     Address,
     Command,
-    Header,
     InvalidHeader,
+    ProxyHeader,
     SslClient,
     SslInfo,
     Tlv,
@@ -47,7 +47,7 @@ class Decoded:
         length: How many bytes it took; those behind it are the client's.
     """
 
-    header: Header
+    header: ProxyHeader
     length: int
 
 
@@ -147,7 +147,7 @@ def _decode_v1(data: bytes) -> Incomplete | Decoded:
     return Decoded(header, len(text) + len(end))
 
 
-def _read_line(text: bytes, *, ended: bool) -> Header | None:
+def _read_line(text: bytes, *, ended: bool) -> ProxyHeader | None:
     # The end of the line completes a word as a space does.
     words = text + b" " if ended else text
     starts = (s for s in _FIELDS_BY_START if words.startswith(s) or s.startswith(words))
@@ -158,7 +158,7 @@ def _read_line(text: bytes, *, ended: bool) -> Header | None:
         return None
     form = _FIELDS_BY_START[start]
     if form is None:
-        return Header()
+        return ProxyHeader()
     fields = text[len(start) :].decode("latin-1").split(" ")
     values = [
         field.check(word, name, whole=ended or at < len(fields))
@@ -171,7 +171,7 @@ def _read_line(text: bytes, *, ended: bool) -> Header | None:
     if len(values) < len(form):
         raise InvalidHeader(f"version 1: the {_NAMES[len(values)]} is missing")
     source, destination, source_port, destination_port = values
-    return Header(
+    return ProxyHeader(
         Command.PROXY, Address(source, source_port), Address(destination, destination_port)
     )
 
@@ -229,10 +229,10 @@ def _decode_v2(data: bytes, forms: Mapping[int, struct.Struct] = _TCP) -> Incomp
     _verify_checksums(data[:length], spans)
     tlvs = tuple(tlv for tlv in _tlvs(data, spans) if tlv.type != TlvType.CRC32C)
     if form is None:
-        return Decoded(Header(command, tlvs=tlvs), length)
+        return Decoded(ProxyHeader(command, tlvs=tlvs), length)
     source, destination, source_port, destination_port = form.unpack_from(data, _START_LENGTH)
     address = IPv4Address if len(source) == 4 else IPv6Address
-    header = Header(
+    header = ProxyHeader(
         command,
         Address(address(source), source_port),
         Address(address(destination), destination_port),

@@ -9,8 +9,8 @@ from txmux.wire.proxyprotocol.crc32c import crc32c
 from txmux.wire.proxyprotocol.header import (
     LARGEST_HEADER,
     LARGEST_UNIQUE_ID,
-    Header,
     InvalidHeader,
+    ProxyHeader,
     SslInfo,
     Tlv,
     TlvType,
@@ -25,7 +25,7 @@ _STREAM_BY_IP_VERSION = {4: 0x11, 6: 0x21}
 _DATAGRAM_BY_IP_VERSION = {4: 0x12, 6: 0x22}
 
 
-def encode_v1(header: Header) -> bytes:
+def encode_v1(header: ProxyHeader) -> bytes:
     """Write a header as the line of text of version 1 (PROXY protocol, section 2.1).
 
     Args:
@@ -41,7 +41,7 @@ def encode_v1(header: Header) -> bytes:
     ).encode("ascii")
 
 
-def encode_v2(header: Header, *, checksum: bool = False, datagrams: bool = False) -> bytes:
+def encode_v2(header: ProxyHeader, *, checksum: bool = False, datagrams: bool = False) -> bytes:
     """Write a header in the binary form of version 2 (PROXY protocol, section 2.2).
 
     Args:

@@ -17,7 +17,7 @@ from txmux.wire.proxyprotocol.header import (
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from txmux.wire.proxyprotocol.header import Header
+    from txmux.wire.proxyprotocol.header import ProxyHeader
 
 _NAMES = {
     TlvType.AUTHORITY: "authority",
@@ -37,7 +37,7 @@ _SSL_NAMES = {
 _ROOM = LARGEST_HEADER - 16 - 36 - 7  # beside a header's start, IPv6 addresses and a checksum
 
 
-def told_by(header: Header) -> dict[str, str]:
+def told_by(header: ProxyHeader) -> dict[str, str]:
     """Return names to what a header tells besides the addresses.
 
     Returns:

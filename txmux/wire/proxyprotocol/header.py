@@ -138,7 +138,7 @@ class SslInfo:
 
 
 @attrs.frozen
-class Header:
+class ProxyHeader:
     """A PROXY protocol header of either version.
 
     Attributes:
@@ -175,7 +175,7 @@ class Header:
         source: Address | None,
         destination: Address | None,
         tlvs: tuple[Tlv, ...] = (),
-    ) -> Header:
+    ) -> ProxyHeader:
         """Make the header of a client's connection.
 
         Args:

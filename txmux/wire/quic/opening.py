@@ -26,7 +26,7 @@ from txmux.wire.quic.header import (
 if TYPE_CHECKING:
     from txmux.wire.quic.initial import ClientKeys
 
-__all__ = ["OTHER_VERSION", "Opening", "parse_opening"]
+__all__ = ["OTHER_VERSION", "QuicOpening", "parse_opening"]
 
 OTHER_VERSION = "other"
 """The name of all versions whose Initial packets cannot be read."""
@@ -38,7 +38,7 @@ _MOST_PIECES_EVER = (
 
 
 @attrs.define(slots=False)
-class Opening:
+class QuicOpening:
     """How far the opening of a connection has come; not changed any more once `parse_opening` has given it.
 
     Attributes:
@@ -146,7 +146,7 @@ class _TooManyError(Exception):
     """There are more packets than a client sends."""
 
 
-def parse_opening(datagrams: tuple[bytes, ...], earlier: Opening | None) -> Opening:
+def parse_opening(datagrams: tuple[bytes, ...], earlier: QuicOpening | None) -> QuicOpening:
     """Read the first datagrams of a QUIC client; for `Datagrams.parsed_all`.
 
     Versions 1 and 2 and draft-29 are read down to the ClientHello. Its pieces may come in any order, cut anywhere and in
@@ -157,8 +157,8 @@ def parse_opening(datagrams: tuple[bytes, ...], earlier: Opening | None) -> Open
         earlier: The answer for fewer datagrams of the same flow.
     """
     if earlier is None and not may_open(datagrams[0]):
-        return Opening(refused=True, datagrams=1)
-    opening = Opening() if earlier is None else copied(earlier)
+        return QuicOpening(refused=True, datagrams=1)
+    opening = QuicOpening() if earlier is None else copied(earlier)
     for datagram in datagrams[opening._datagrams :]:
         if opening.refused or opening.hello.hello or opening.hello.malformed:
             break
