@@ -11,8 +11,7 @@ from txmux.admin.api.openapi import description
 from txmux.admin.site import ADMIN
 from txmux.control.connection_row import FIELDS
 from txmux.detection.ambiguities import AMBIGUITIES, DATAGRAM_AMBIGUITIES
-from txmux.detection.registry import installed_matchers
-from txmux.detection.transports import transports_of
+from txmux.detection.registry import installed_matchers, transports_of
 from txmux.rules.reading.sections import HEADERS, TABLES
 from txmux.tcp.transitions import CHOICES, TRANSITIONS
 

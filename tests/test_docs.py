@@ -17,15 +17,14 @@ from twisted.trial.unittest import SynchronousTestCase
 from txmux import MuxError
 from txmux.cli import COMMANDS
 from txmux.cli.twist import Options
-from txmux.detection.registry import installed_matchers
-from txmux.detection.transports import transports_of
+from txmux.detection.registry import installed_matchers, transports_of
 from txmux.interfaces import IProtocolMatcher, Transport
 from txmux.rules.reading import sections
 from txmux.rules.reading.parser import parse
 from txmux.telemetry.access_log import as_json, as_text
 from txmux.telemetry.reasons import EndReason
 from txmux.telemetry.record import ConnectionRecord
-from txmux.wire.proxyprotocol import clouds, fields
+from txmux.wire.proxyprotocol import fields
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -324,7 +323,7 @@ class AccessLogTests(PageTestCase):
 
     def test_told_facts(self) -> None:
         """It has all facts that PROXY protocol headers tell."""
-        names = {*fields._NAMES.values(), *fields._SSL_NAMES.values(), *clouds.NAMES}
+        names = {*fields._NAMES.values(), *fields._SSL_NAMES.values(), *fields.CLOUD_NAMES}
         names |= {"ssl_verified", "proxy_peer", "proxy_error"}
         section = "Facts from PROXY protocol headers"
         self.assert_told(_rows(_section(self.page, section)), names, section)

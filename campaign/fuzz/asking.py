@@ -7,8 +7,7 @@ import zlib
 from typing import TYPE_CHECKING
 
 from tests.matchers.all_samples import all_samples, for_streams
-from txmux.detection.registry import installed_matchers
-from txmux.detection.transports import datagram_predicate, transports_of
+from txmux.detection.registry import datagram_predicate, installed_matchers, transports_of
 from txmux.interfaces import Transport
 from txmux.testing import with_example
 

@@ -13,8 +13,7 @@ import txmux
 from tests.cli.support import CommandTestCase, Terminal
 from tests.rules.fakes import FakeMatcher, FakePredicate
 from txmux.cli import matchers
-from txmux.detection.registry import PluginProblem, Registry, installed_matchers
-from txmux.detection.transports import transports_of
+from txmux.detection.registry import PluginProblem, Registry, installed_matchers, transports_of
 from txmux.interfaces import IProtocolMatcher, Option, Transport
 from txmux.rules.reading.parser import parse
 from txmux.wire.plain import PlainMatcher

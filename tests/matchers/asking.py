@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from txmux.detection.transports import datagram_predicate
+from txmux.detection.registry import datagram_predicate
 from txmux.interfaces import Datagrams, Peeked
 from txmux.testing import decided, facts, flow_decided
 

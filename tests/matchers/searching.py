@@ -19,8 +19,7 @@ from typing import TYPE_CHECKING
 
 from tests.matchers.all_samples import all_samples, for_streams
 from tests.matchers.asking import over_udp
-from txmux.detection.registry import installed_matchers
-from txmux.detection.transports import transports_of
+from txmux.detection.registry import installed_matchers, transports_of
 from txmux.interfaces import Datagrams, Peeked, Transport, Verdict
 
 if TYPE_CHECKING:

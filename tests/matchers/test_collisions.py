@@ -10,8 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.matchers.all_samples import all_samples
 from txmux.detection.ambiguities import AMBIGUITIES
-from txmux.detection.registry import installed_matchers
-from txmux.detection.transports import transports_of
+from txmux.detection.registry import installed_matchers, transports_of
 from txmux.interfaces import Peeked, Transport, Verdict
 
 _CONFIGURED = frozenset({"any", "payload", "regex"})

@@ -13,8 +13,7 @@ from tests.matchers.asking import over_udp
 from tests.matchers.searching import order
 from tests.matchers.test_collisions import shown
 from txmux.detection.ambiguities import DATAGRAM_AMBIGUITIES
-from txmux.detection.registry import installed_matchers
-from txmux.detection.transports import transports_of
+from txmux.detection.registry import installed_matchers, transports_of
 from txmux.interfaces import Datagrams, Transport, Verdict
 
 _PAGE = Path(__file__).parents[2] / "docs/reference/matchers.md"

@@ -7,8 +7,7 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 import txmux.matchers
-from txmux.detection.registry import installed_matchers
-from txmux.detection.transports import transports_of
+from txmux.detection.registry import installed_matchers, transports_of
 from txmux.interfaces import Peeked, Transport, Verdict
 from txmux.testing import with_example
 

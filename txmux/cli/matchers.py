@@ -8,8 +8,7 @@ from importlib.metadata import distributions
 from typing import TYPE_CHECKING
 
 from txmux.cli._output import Output
-from txmux.detection.registry import installed_matchers
-from txmux.detection.transports import transports_of
+from txmux.detection.registry import installed_matchers, transports_of
 from txmux.rules.problems import InvalidValueError
 from txmux.rules.reading.matching import read_alternative
 from txmux.rules.reading.values import split_words

@@ -19,8 +19,14 @@ from txmux.interfaces import (
 )
 from txmux.wire.client_hello import DTLS_VERSIONS
 from txmux.wire.dtls import parse_dtls
-from txmux.wire.flow_hello import server_name, verdict_on
-from txmux.wire.hello_options import SNI, HelloOptions, hello_facts, hello_options
+from txmux.wire.hello_options import (
+    SNI,
+    HelloOptions,
+    hello_facts,
+    hello_options,
+    server_name,
+    verdict_on,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -19,9 +19,16 @@ from txmux.interfaces import (
     Transport,
     Verdict,
 )
-from txmux.wire.flow_hello import server_name, verdict_on
 from txmux.wire.globs import Globs, names, option_globs
-from txmux.wire.hello_options import ECH, SNI, HelloOptions, hello_facts, hello_options
+from txmux.wire.hello_options import (
+    ECH,
+    SNI,
+    HelloOptions,
+    hello_facts,
+    hello_options,
+    server_name,
+    verdict_on,
+)
 from txmux.wire.quic.header import VERSIONS
 from txmux.wire.quic.opening import OTHER_VERSION, parse_opening
 

@@ -1,12 +1,12 @@
 """For tests of what others build on txmux: the contract of a matcher, and a transport without a network."""
 
-from txmux.testing.asking import facts
 from txmux.testing.datagrams import check_datagrams, flow_decided
 from txmux.testing.matchers import check_matcher, check_predicate
 from txmux.testing.predicates import (
     Decided,
     calls_in,
     decided,
+    facts,
     in_pieces,
     steps_in,
 )

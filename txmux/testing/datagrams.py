@@ -6,11 +6,19 @@ import random
 from functools import partial
 from typing import TYPE_CHECKING
 
-from txmux.detection.transports import datagram_predicate, transports_of
+from txmux.detection.registry import datagram_predicate, transports_of
 from txmux.errors import OptionError
 from txmux.interfaces import MOST_DATAGRAMS, Datagrams, Transport, Verdict
-from txmux.testing.asking import ask, check_first_byte, check_key, facts, fail, shown
-from txmux.testing.predicates import Decided, steps_in
+from txmux.testing.predicates import (
+    Decided,
+    ask,
+    check_first_byte,
+    check_key,
+    facts,
+    fail,
+    shown,
+    steps_in,
+)
 from txmux.testing.words import (
     about,
     check_values,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from zope.interface import Invalid
 from zope.interface.verify import verifyObject
 
-from txmux.detection.transports import transports_of
+from txmux.detection.registry import transports_of
 from txmux.errors import OptionError
 from txmux.interfaces import IProtocolMatcher, Option
 

@@ -7,8 +7,7 @@ from struct import Struct
 
 import attrs
 
-from txmux.wire.copied import copied
-from txmux.wire.cursor import Cursor, MalformedError, ShortError
+from txmux.wire.cursor import Cursor, MalformedError, ShortError, copied
 from txmux.wire.ja4 import fingerprint, fingerprint_of
 from txmux.wire.sslv2_hello import FIRST_BYTES as SSLV2_FIRST_BYTES
 from txmux.wire.sslv2_hello import read_sslv2_hello

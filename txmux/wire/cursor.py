@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -113,3 +113,13 @@ class Cursor:
         taken = self.data[self.at : end]
         self.at = end
         return taken
+
+
+T = TypeVar("T")
+
+
+def copied(one: T) -> T:
+    """Copy an object without slots. `copy.copy` would take longer than to read a byte, and a client may send byte by byte."""
+    new = object.__new__(type(one))
+    new.__dict__ = one.__dict__.copy()
+    return new

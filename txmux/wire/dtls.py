@@ -8,8 +8,7 @@ from struct import Struct
 import attrs
 
 from txmux.wire.client_hello import HelloReader
-from txmux.wire.copied import copied
-from txmux.wire.cursor import Cursor, MalformedError, ShortError
+from txmux.wire.cursor import Cursor, MalformedError, ShortError, copied
 from txmux.wire.pieces import LONGEST_STREAM, MOST_PIECES, Piece, joined
 
 __all__ = ["DtlsOpening", "parse_dtls"]

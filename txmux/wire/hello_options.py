@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import attrs
 
 from txmux.errors import OptionError
-from txmux.interfaces import Key, Option
+from txmux.interfaces import MOST_DATAGRAMS, Datagrams, Key, Option, Verdict
 from txmux.wire.client_hello import VERSIONS
 from txmux.wire.facts import printable
 from txmux.wire.globs import Globs, hosts, names, option_globs
@@ -21,13 +21,17 @@ if TYPE_CHECKING:
 __all__ = [
     "ECH",
     "SNI",
+    "HelloOpening",
     "HelloOptions",
     "ServerNames",
     "hello_facts",
     "hello_options",
     "name_in",
+    "server_name",
     "server_names",
+    "verdict_on",
 ]
+
 
 SNI = Option(
     "sni",
@@ -164,3 +168,39 @@ def hello_facts(reader: HelloReader) -> dict[str, str]:
         "ja4": reader.ja4(),
     }
     return {name: printable(value) for name, value in facts.items() if value}
+
+
+class HelloOpening(Protocol):
+    """How far an opening with a ClientHello has come."""
+
+    @property
+    def refused(self) -> bool:
+        """Whether it is none, whatever follows."""
+
+    @property
+    def hello(self) -> HelloReader:
+        """The ClientHello, as far as it has come."""
+
+
+def server_name(opening: HelloOpening) -> str | None:
+    """Return the server name as a `Key` wants it: empty if there is none and never will be, ``None`` while it is not known."""
+    name = name_in(opening.hello)
+    return "" if name is None and opening.refused else name
+
+
+def verdict_on(opening: HelloOpening, wanted: HelloOptions | None, flow: Datagrams) -> Verdict:
+    """Return whether the hello is what is wanted, once it is whole, or cannot be any more.
+
+    Args:
+        opening: How far it has come.
+        wanted: What it has to have; without it, a hello is not enough, and more datagrams are waited for.
+        flow: The datagrams until now.
+    """
+    if opening.refused:
+        return Verdict.NO
+    if wanted is not None:
+        if opening.hello.malformed or not wanted.fit(opening.hello):
+            return Verdict.NO
+        if opening.hello.hello:
+            return Verdict.MATCH
+    return Verdict.NEED_MORE if len(flow.datagrams) < MOST_DATAGRAMS else Verdict.NO

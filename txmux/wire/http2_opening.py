@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from txmux.interfaces import Verdict
-from txmux.wire.copied import copied
-from txmux.wire.cursor import Cursor, MalformedError, ShortError
+from txmux.wire.cursor import Cursor, MalformedError, ShortError, copied
 from txmux.wire.predicates import begins_with
 
 if TYPE_CHECKING:

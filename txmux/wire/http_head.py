@@ -7,7 +7,7 @@ import re
 
 import attrs
 
-from txmux.wire.copied import copied
+from txmux.wire.cursor import copied
 
 __all__ = [
     "HEAD_LIMIT",

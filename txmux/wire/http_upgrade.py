@@ -7,7 +7,7 @@ import re
 
 import attrs
 
-from txmux.wire.copied import copied
+from txmux.wire.cursor import copied
 from txmux.wire.http_head import (
     HEAD_LIMIT,
     MOST_FIELDS,

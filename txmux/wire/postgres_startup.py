@@ -6,8 +6,7 @@ import re
 
 import attrs
 
-from txmux.wire.copied import copied
-from txmux.wire.cursor import Cursor, MalformedError, ShortError
+from txmux.wire.cursor import Cursor, MalformedError, ShortError, copied
 
 __all__ = ["LONGEST_BEGINNING", "LONGEST_PACKET", "Startup", "parse_startup"]
 

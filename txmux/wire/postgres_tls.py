@@ -6,7 +6,7 @@ import attrs
 
 from txmux.interfaces import Exchange
 from txmux.wire.client_hello import LONGEST_HELLO, HelloReader, parse_client_hello
-from txmux.wire.copied import copied
+from txmux.wire.cursor import copied
 
 __all__ = ["LONGEST_TLS_START", "TlsStart", "parse_tls_start"]
 

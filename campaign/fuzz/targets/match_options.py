@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from campaign.fuzz.target import Target, see
-from txmux.detection.registry import installed_matchers
-from txmux.detection.transports import datagram_predicate, transports_of
+from txmux.detection.registry import datagram_predicate, installed_matchers, transports_of
 from txmux.errors import OptionError
 from txmux.interfaces import Datagrams, Peeked, Transport, Verdict
 

@@ -8,8 +8,7 @@ import shlex
 from typing import TYPE_CHECKING, Any
 
 from txmux import matchers
-from txmux.detection.registry import installed_matchers
-from txmux.detection.transports import transports_of
+from txmux.detection.registry import installed_matchers, transports_of
 from txmux.errors import OptionError
 from txmux.interfaces import Transport
 

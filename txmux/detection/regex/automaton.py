@@ -6,13 +6,244 @@ A set of states is a number whose bit `s` stands for the state `s`, so that all 
 from __future__ import annotations
 
 from bisect import bisect_left
+from itertools import chain
 from math import inf
 from typing import TYPE_CHECKING
 
 import attrs
 
+from txmux.detection.regex.syntax import (
+    EVERY_BYTE,
+    NEWLINE,
+    WORD,
+    Alternation,
+    Assertion,
+    OneByte,
+    PatternError,
+    Repeat,
+)
+
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterator, Mapping
+
+    from txmux.detection.regex.syntax import Node
+
+
+MAX_STATES = 5_000
+"""More than a pattern written by hand needs, and few enough that none takes long to build or to follow."""
+
+Masks = tuple[int, ...]
+"""A set of states for each context: the start of the stream first, then each kind of byte."""
+
+
+def build(tree: Node, longest: int | None) -> Automaton:
+    """Make the automaton of a tree.
+
+    Args:
+        tree: The pattern.
+        longest: The most bytes that a match may have; what only longer matches need is left out.
+
+    Raises:
+        PatternError: The automaton would be too large, or a match would depend on the byte after it.
+        RecursionError: The tree is too deep.
+    """
+    assertions = {leaf for leaf in _leaves(tree) if isinstance(leaf, Assertion)}
+    kinds = [EVERY_BYTE]
+    if assertions & {Assertion.BOUNDARY, Assertion.NO_BOUNDARY}:
+        kinds = [WORD, EVERY_BYTE ^ WORD]
+    if Assertion.LINE_START in assertions:
+        kinds = [*kinds[:-1], kinds[-1] ^ NEWLINE, NEWLINE]
+    most = _expanded(tree, longest) * len(kinds)
+    if most > MAX_STATES:
+        raise PatternError(
+            f"is too large, as it needs more than {MAX_STATES} states: "
+            "make the numbers in its {...} repeats smaller, or leave them out"
+        )
+    return _Builder(kinds, most + len(kinds), longest).build(tree)
+
+
+def _leaves(node: Node) -> Iterator[OneByte | Assertion]:
+    match node:
+        case OneByte() | Assertion():
+            yield node
+        case Repeat():
+            yield from _leaves(node.item)
+        case _:
+            yield from chain.from_iterable(map(_leaves, node.items))
+
+
+def _expanded(node: Node, longest: int | None) -> int:
+    """Count the parts that repeats are written out to, so that a short pattern cannot take long to build."""
+    match node:
+        case OneByte() | Assertion():
+            return 1
+        case Repeat():
+            return max(1, _expanded(node.item, longest) * _copies(node, longest)[0])
+        case _:
+            return max(1, sum(_expanded(item, longest) for item in node.items))
+
+
+def _copies(repeat: Repeat, longest: int | None) -> tuple[int, bool]:
+    """Return how many copies of its item a repeat is, and whether the last one may come again and again."""
+    maximum = repeat.maximum
+    # A round that is worth its count takes a byte, so a count that `longest` keeps out of reach is no limit.
+    if maximum is None or (longest is not None and maximum >= longest):
+        return max(repeat.minimum, 1), True
+    return maximum, False
+
+
+@attrs.frozen
+class _Fragment:
+    """A part of the pattern, seen from its left side.
+
+    Attributes:
+        first: The states that it can begin with.
+        passes: The states that may come next when it takes no byte; none where it has to take one.
+        connect: Tells its own states which states come after the fragment. To be called once.
+    """
+
+    first: Masks
+    passes: Masks
+    connect: Callable[[Masks], None]
+
+    def before(self, after: Masks) -> Masks:
+        """Return the states that may come next before this fragment, when `after` may behind it."""
+        return _union(self.first, _both(self.passes, after))
+
+
+def _union(one: Masks, other: Masks) -> Masks:
+    return tuple(a | b for a, b in zip(one, other, strict=True))
+
+
+def _both(one: Masks, other: Masks) -> Masks:
+    return tuple(a & b for a, b in zip(one, other, strict=True))
+
+
+class _Builder:
+    """Numbers the states so that state `s` takes bytes of the kind `s` modulo the number of kinds.
+
+    The lowest numbers are the match, once for each kind.
+
+    Args:
+        kinds: Sets of bytes; each byte is in one of them.
+        most: All states have lower numbers than this.
+        longest: As for `build`.
+    """
+
+    def __init__(self, kinds: list[int], most: int, longest: int | None) -> None:
+        self._kinds = kinds
+        self._contexts = (None, *kinds)
+        self._longest = longest
+        self._match = (1 << len(kinds)) - 1
+        self._all = (1 << most) - 1
+        self._nothing: Masks = (0,) * len(self._contexts)
+        self._everything: Masks = (self._all,) * len(self._contexts)
+        self._next = len(kinds)
+        self._taken: dict[int, int] = {}
+        self._follow: dict[int, int] = {}
+
+    def build(self, tree: Node) -> Automaton:
+        whole = self._fragment(tree)
+        end = (self._match,) * len(self._contexts)
+        whole.connect(end)
+        start = whole.before(end)[0]
+        for states in (start, *self._follow.values()):
+            if 0 < states & self._match < self._match:
+                raise PatternError(
+                    r"ends with a \b or \B that depends on the byte after the match: "
+                    r"leave it out, or write the byte that has to come next, such as [ \r\n]"
+                )
+        return Automaton.assemble(start, self._taken, self._follow, self._match)
+
+    def _fragment(self, node: Node) -> _Fragment:
+        match node:
+            case OneByte():
+                return self._one_byte(node.allowed)
+            case Assertion():
+                passes = tuple(self._held(node, before) for before in self._contexts)
+                return _Fragment(self._nothing, passes, lambda _: None)
+            case Alternation():
+                return self._choice([self._fragment(item) for item in node.items])
+            case Repeat():
+                count, endless = _copies(node, self._longest)
+                rounds = [self._fragment(node.item) for _ in range(count)]
+                # An empty round is worth nothing but its count, so where one can be had no round is required.
+                empty = any(part.passes == self._everything for part in rounds[:1])
+                return self._sequence(rounds, 0 if empty else node.minimum, endless=endless)
+            case _:
+                parts = [self._fragment(item) for item in node.items]
+                return self._sequence(parts, len(parts))
+
+    def _one_byte(self, allowed: int) -> _Fragment:
+        contexts = {
+            self._next + offset: 1 + offset
+            for offset, kind in enumerate(self._kinds)
+            if allowed & kind
+        }
+        for state, context in contexts.items():
+            self._taken[state] = allowed & self._kinds[context - 1]
+        self._next += len(self._kinds)
+
+        def connect(after: Masks) -> None:
+            self._follow.update((state, after[context]) for state, context in contexts.items())
+
+        first = sum(1 << state for state in contexts)
+        return _Fragment((first,) * len(self._contexts), self._nothing, connect)
+
+    def _held(self, assertion: Assertion, before: int | None) -> int:
+        """Return the states that may come next where the assertion holds after a byte of that kind."""
+        match assertion:
+            case Assertion.START:
+                return 0 if before else self._all
+            case Assertion.LINE_START:
+                return 0 if before and before != NEWLINE else self._all
+            case _:
+                word_before = bool((before or 0) & WORD)
+                word_next = word_before ^ (assertion is Assertion.BOUNDARY)
+                one_of_each = self._all // self._match
+                return sum(
+                    one_of_each << offset
+                    for offset, kind in enumerate(self._kinds)
+                    if bool(kind & WORD) is word_next
+                )
+
+    def _choice(self, items: list[_Fragment]) -> _Fragment:
+        first = passes = self._nothing
+        for item in items:
+            first = _union(first, item.first)
+            passes = _union(passes, item.passes)
+
+        def connect(after: Masks) -> None:
+            for item in items:
+                item.connect(after)
+
+        return _Fragment(first, passes, connect)
+
+    def _sequence(
+        self, parts: list[_Fragment], required: int, *, endless: bool = False
+    ) -> _Fragment:
+        """Join fragments; those from index `required` on may be left out, each with all that follow it.
+
+        Args:
+            parts: From left to right.
+            required: How many have to be there.
+            endless: Whether the last one may come again and again.
+        """
+        first, passes = self._nothing, self._everything
+        for index, part in reversed(list(enumerate(parts))):
+            if index < required:
+                first, passes = part.before(first), _both(part.passes, passes)
+            else:
+                first, passes = part.first, self._everything
+
+        def connect(after: Masks) -> None:
+            here = _union(after, parts[-1].first) if endless else after
+            for index, part in reversed(list(enumerate(parts))):
+                part.connect(here)
+                here = part.before(here) if index < required else _union(part.first, after)
+
+        return _Fragment(first, passes, connect)
+
 
 _Jumps = tuple[tuple[int, int], ...]
 

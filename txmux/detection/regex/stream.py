@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from txmux.detection.regex.positions import build
+from txmux.detection.regex.automaton import build
 from txmux.detection.regex.syntax import PatternError, parse
 from txmux.interfaces import Verdict
 

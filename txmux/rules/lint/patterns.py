@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from txmux.detection.transports import transports_of
+from txmux.detection.registry import transports_of
 from txmux.interfaces import Peeked, Transport, Verdict
 from txmux.matchers.payload import bytes_from_hex, bytes_from_text
 from txmux.rules.lint.coverage import HOST_OPTIONS, read_line
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _WORDS = re.compile(rb"[A-Za-z0-9 ]*")
 """Text that many protocols may begin with."""
-_LEAST = 2
+_LEAST_BYTES = 2
 _NOT_ASKED = frozenset({"any", "payload", "random", "regex"})
 
 
@@ -54,7 +54,7 @@ def cut_signatures(rules: Rules, matchers: Mapping[str, IProtocolMatcher]) -> It
 
 def _undecided(data: bytes, matchers: Mapping[str, IProtocolMatcher]) -> str | None:
     """Name the only matcher for TCP that does not rule some first bytes out, if more of them would decide."""
-    if len(data) < _LEAST or _WORDS.fullmatch(data):
+    if len(data) < _LEAST_BYTES or _WORDS.fullmatch(data):
         return None
     found = None
     for name, matcher in matchers.items():

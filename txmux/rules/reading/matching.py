@@ -6,8 +6,7 @@ import re
 from functools import partial
 from typing import TYPE_CHECKING
 
-from txmux.detection.registry import DuplicateMatcherError
-from txmux.detection.transports import datagram_predicate, transports_of
+from txmux.detection.registry import DuplicateMatcherError, datagram_predicate, transports_of
 from txmux.errors import OptionError
 from txmux.interfaces import Transport
 from txmux.rules.model import Alternative

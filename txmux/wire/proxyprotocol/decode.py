@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from txmux.wire.proxyprotocol.crc32c import crc32c
 from txmux.wire.proxyprotocol.encode import SIGNATURE
 from txmux.wire.proxyprotocol.header import (
     LARGEST_HEADER,
@@ -22,6 +21,7 @@ from txmux.wire.proxyprotocol.header import (
     SslInfo,
     Tlv,
     TlvType,
+    crc32c,
 )
 
 if TYPE_CHECKING:

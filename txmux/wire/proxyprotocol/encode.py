@@ -5,7 +5,6 @@ from __future__ import annotations
 import struct
 from ipaddress import IPv4Address, IPv6Address
 
-from txmux.wire.proxyprotocol.crc32c import crc32c
 from txmux.wire.proxyprotocol.header import (
     LARGEST_HEADER,
     LARGEST_UNIQUE_ID,
@@ -14,6 +13,7 @@ from txmux.wire.proxyprotocol.header import (
     SslInfo,
     Tlv,
     TlvType,
+    crc32c,
 )
 
 SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"

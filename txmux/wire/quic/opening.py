@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from txmux.wire.client_hello import HelloReader
-from txmux.wire.copied import copied
-from txmux.wire.cursor import MalformedError
+from txmux.wire.cursor import MalformedError, copied
 from txmux.wire.pieces import LONGEST_STREAM, MOST_PIECES, Piece, joined
 from txmux.wire.quic.frames import read_frames
 from txmux.wire.quic.header import (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from txmux.wire.proxyprotocol.crc32c import crc32c
+from txmux.wire.proxyprotocol.header import crc32c
 
 
 class Crc32cTests(SynchronousTestCase):

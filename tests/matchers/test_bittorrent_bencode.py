@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from txmux.wire.bencode import read_dictionary
+from txmux.matchers.bittorrent import read_dictionary
 from txmux.wire.cursor import Cursor, MalformedError, ShortError
 
 Value = int | bytes | list["Value"] | dict[bytes, "Value"]

@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from txmux.detection.detector import Detector
-from txmux.detection.transports import WholeDatagram, datagram_predicate, transports_of
+from txmux.detection.registry import WholeDatagram, datagram_predicate, transports_of
 from txmux.interfaces import Datagrams, IProtocolMatcher, Option, Transport, Verdict
 from txmux.matchers.tls import tls
 from txmux.rules.model import Alternative, Refusal, Route
