@@ -1,4 +1,4 @@
-"""Opening files that this process may not open any more, by somebody who may."""
+"""Opens files that this process may not open itself, through a helper process that may."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     FileState: TypeAlias = tuple[int, int, int, int]
 
 _LOG = os.O_WRONLY | os.O_APPEND | os.O_CREAT
-_LINKS = 40  # as the kernel has it
+_LINKS = 40  # as in the kernel
 _FOLDER = getattr(os, "O_PATH", os.O_RDONLY)  # which may be one that cannot be read
-_MODE = 0o640  # who came and what they asked for is nobody else's business
+_MODE = 0o640  # the log names clients and what they asked for
 
 _UNHEARD = 60.0
 """Seconds for which a helper that does not answer is not asked for the state of a file."""
@@ -71,7 +71,7 @@ def remove_own_socket(path: Path) -> None:
 
 @contextmanager
 def held_folder(path: Path) -> Iterator[int]:
-    """Hold the folder of a file, as a descriptor for ``dir_fd``: whoever may write beside the path leads nobody to another one.
+    """Hold the folder of a file, as a descriptor for ``dir_fd``, so that a swapped link on the path leads to no other folder.
 
     Raises:
         OSError: It cannot be opened, or, for root, a link on the way is not root's (``ELOOP``).
@@ -115,9 +115,9 @@ def open_log(path: Path, owner: tuple[int, int] | None = None, *, alone: bool = 
 
 
 def open_safely(path: Path, flags: int = os.O_RDONLY) -> tuple[int, bool]:
-    """Open a file as root where others may write, too: no link on the way is followed that somebody else than root has made.
+    """Open a file as root where others may write, too: links on the way are followed only if root has made them.
 
-    Whoever may write to a folder of the path could else have any file read, or written to.
+    Else a user who may write to a folder of the path could have any file read or written.
 
     Args:
         path: Its path.
@@ -167,7 +167,7 @@ def _there(name: str, folder: int | None = None) -> int:
 
 
 def _open_at(folder: int, name: str, flags: int) -> int:
-    # O_NONBLOCK: nobody has to wait for the other end of a pipe
+    # O_NONBLOCK: do not wait for the other end of a pipe
     more = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
     return os.open(name, flags | more, _MODE, dir_fd=folder)
 
@@ -190,7 +190,7 @@ def read_bytes(path: Path) -> bytes:
 def read_list(path: Path) -> bytes:
     """Read all of a file that others than root may write, as a list of networks.
 
-    What is wrong in it is told with its text, so for root no link on the way is followed that is somebody else's.
+    Error messages quote its text, so root follows no link on the way that another user has made.
 
     Raises:
         OSError: It cannot be read, by the helper neither, or there is such a link (``ELOOP``).
@@ -213,10 +213,10 @@ def make_by_helper(path: Path) -> None:
 
 
 def state_at(path: Path) -> tuple[FileState, bool]:
-    """Return the state of a file, as somebody may see it who may read it.
+    """Return the state of a file, asking the helper if this process may not see it.
 
     Returns:
-        The state, and whether the helper was asked, for whom everybody waits.
+        The state, and whether the helper was asked, for which this process waits.
 
     Raises:
         OSError: It cannot be looked at, by the helper neither; with ``EPIPE``, the helper does not answer, and is not asked
@@ -264,7 +264,7 @@ def read_secret(path: Path) -> str:
 
 
 def read_own(path: Path) -> bytes:
-    """Read all of a file that this process is permitted to read; a pipe to which nobody writes is empty, and nobody waits for it.
+    """Read all of a file that this process is permitted to read; a pipe without a writer is empty, and is not waited for.
 
     Raises:
         OSError: It cannot be read.

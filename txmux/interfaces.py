@@ -97,7 +97,7 @@ class Peeked:
 
         Args:
             parser: A pure function of the bytes so far and of its own last result for a shorter prefix of the
-                same stream (``None`` at first), with which it may go on instead of beginning again. Its answer
+                same stream (``None`` at first), from which it may continue instead of beginning again. Its answer
                 must be the same as if it had begun again.
 
         Returns:
@@ -145,7 +145,7 @@ class Datagrams(Peeked):
 
         Args:
             parser: A pure function of the datagrams so far and of its own last result for fewer datagrams of the same
-                flow (``None`` at first), with which it may go on. Its answer must be the same as if it had begun again.
+                flow (``None`` at first), from which it may continue. Its answer must be the same as if it had begun again.
 
         Returns:
             What the parser returned, the same object for every caller with these datagrams.
@@ -180,7 +180,7 @@ class Predicate(Protocol):
         ...
 
     def __call__(self, peeked: Any, /) -> Verdict:
-        """Say what these bytes are, a `Peeked`; for UDP what these `Datagrams` are."""
+        """Judge these bytes, a `Peeked`; for UDP, these `Datagrams`."""
         ...
 
 
@@ -198,11 +198,11 @@ class Learns(Protocol):
 
 @attrs.frozen
 class Exchange:
-    """A request that a client begins with, and the answer for which it waits before it goes on.
+    """A request that a client begins with, and the answer that it waits for.
 
     Attributes:
         request: What the client says.
-        answer: What it is told by txmux.
+        answer: What txmux sends.
         repeat: Whether the server is asked the same, before anything else of the client's, and has to give the same
             answer, which the client does not get twice. Otherwise it never hears of the request.
     """
@@ -215,7 +215,7 @@ class Exchange:
 class Converses(Protocol):
     """A predicate that has to have a client answered, to see what it says then; optional.
 
-    Such an answer commits whoever serves the client in the end. So it is given only while the route with this
+    Such an answer commits the server that gets the client. So it is given only while the route with this
     predicate can still win, and no route before it matches; and at the same byte, however the network cut the stream.
     """
 
@@ -230,7 +230,7 @@ class Converses(Protocol):
 
 @attrs.frozen
 class Key:
-    """The name that a predicate depends on, by which thousands of routes are told apart in one look-up.
+    """The name that a predicate depends on, which picks one of thousands of routes in one look-up.
 
     A predicate with a key says ``NO`` to every stream whose name is neither in `exact` nor below one of `under`.
 

@@ -47,12 +47,12 @@ class AdoptedTransport(tcp.Server):
     """
 
     def __init__(
-        self, client: socket.socket, protocol: IProtocol, told: HandedOver, reactor: Any
+        self, client: socket.socket, protocol: IProtocol, handed_over: HandedOver, reactor: Any
     ) -> None:
-        self.handed_over = told
+        self.handed_over = handed_over
         own: Any = None  # no port has accepted it
-        super().__init__(client, protocol, told.client, own, 0, reactor)
-        self.repstr = f"<AdoptedTransport {told.id} of {told.client}>"
+        super().__init__(client, protocol, handed_over.client, own, 0, reactor)
+        self.repstr = f"<AdoptedTransport {handed_over.id} of {handed_over.client}>"
 
     def getPeer(self) -> IAddress:
         """Return the client's address."""
@@ -76,7 +76,7 @@ class AdoptingEndpoint:
 
     Args:
         reactor: In which all runs.
-        path: Of the UNIX socket. One that nobody listens on any more is replaced.
+        path: Of the UNIX socket. A stale socket file is replaced.
         mode: Of that file. Who can write to it can connect.
         users: Names or numbers of those whose processes may hand over sockets, beside root and the user of this process.
         backlog: Clients that may wait.
@@ -109,7 +109,7 @@ class AdoptingEndpoint:
         return cls(reactor, path, int(mode, 8), users, int(backlog))
 
     def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:
-        """Begin to serve; fails with `CannotListenError`."""
+        """Start listening; fails with `CannotListenError`."""
         return maybeDeferred(self._listen, protocolFactory)
 
     def _listen(self, factory: IProtocolFactory) -> IListeningPort:
@@ -163,7 +163,7 @@ class _Port:
         self._reactor.addReader(self)
 
     def stopListening(self) -> Deferred[None]:
-        """Accept no more, and remove the file; clients that are here stay."""
+        """Stop accepting, and remove the file; connected clients stay."""
         if self._is_open:
             self._is_open = False
             self._reactor.removeReader(self)
@@ -223,26 +223,26 @@ class _Port:
     def receive(self, sender: socket.socket) -> None:
         """Take what one sends; raises `BlockingIOError` if that is nothing yet."""
         try:
-            client, told = receive(sender, self._users)
+            client, handed_over = receive(sender, self._users)
         except BlockingIOError:
             raise
         except (NotGivenError, OSError) as problem:
             _log.warn("{port}: no socket was taken: {why}", port=self, why=str(problem))
             return
         try:
-            self._serve(client, told)
+            self._serve(client, handed_over)
         except Exception:  # noqa: BLE001 - one client's trouble is not that of the others
-            _log.failure("{port}: {id} could not be served", port=self, id=told.id)
+            _log.failure("{port}: {id} could not be served", port=self, id=handed_over.id)
             client.close()
-        with suppress(OSError):  # it does not wait any more
+        with suppress(OSError):  # it has hung up
             sender.send(TAKEN)
 
-    def _serve(self, client: socket.socket, told: HandedOver) -> None:
-        protocol = self._factory.buildProtocol(_twisted_address(told.client))
+    def _serve(self, client: socket.socket, handed_over: HandedOver) -> None:
+        protocol = self._factory.buildProtocol(_twisted_address(handed_over.client))
         if protocol is None:
             client.close()
             return
-        protocol.makeConnection(AdoptedTransport(client, protocol, told, self._reactor))
+        protocol.makeConnection(AdoptedTransport(client, protocol, handed_over, self._reactor))
 
 
 @implementer(IReadDescriptor)

@@ -1,4 +1,4 @@
-"""Receiving one socket and what is told of it, and refusing whatever is not that."""
+"""Receives one socket with the facts about its client, and refuses anything else."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ _INTERNET = {socket.AF_INET, socket.AF_INET6}
 
 
 class NotGivenError(MuxError):
-    """What came is not a client's socket with its facts, or not from somebody who may send it; all of it has been closed."""
+    """The message is not a client's socket with its facts, or its sender may not send it; its descriptors have been closed."""
 
 
 @attrs.frozen
 class HandedOver:
-    """What txmux tells of a client whose socket it hands over.
+    """The facts that txmux sends with a client's socket.
 
     Attributes:
         id: Identifies the connection in the access log of txmux.
@@ -67,7 +67,7 @@ def receive(
         users: Whose processes may send; by default root and the user of this process. txmux runs as one of them.
 
     Returns:
-        The client's socket, not blocking, and what is told of it.
+        The client's socket, not blocking, and its facts.
 
     Raises:
         BlockingIOError: The sender is not blocking, and has not sent anything yet.
@@ -131,8 +131,8 @@ def read(data: bytes) -> HandedOver:
         raise NotGivenError(f"the message cannot be read: {why}") from None
 
 
-def _is(wanted: object, value: object) -> None:
-    if value != wanted:
+def _is(expected: object, value: object) -> None:
+    if value != expected:
         raise ValueError(value)
 
 

@@ -1,6 +1,6 @@
 """Pairs of protocols whose first bytes or datagrams can be the same, so that the order of the routes decides.
 
-Those with a reason share clients that there are. Of the others a search has found bytes that nobody is known to send.
+Pairs with a reason share real clients. Of the others, a search has found bytes that no known client sends.
 """
 
 from __future__ import annotations

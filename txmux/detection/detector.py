@@ -375,7 +375,7 @@ class FlowDetection(_Way[R]):
 
 
 def is_enough(datagrams: Sequence[bytes], peek_limit: int) -> bool:
-    """Return whether no more datagrams are held for a decision.
+    """Return whether a decision is made without further datagrams.
 
     Args:
         datagrams: The first ones of a flow.
@@ -385,7 +385,7 @@ def is_enough(datagrams: Sequence[bytes], peek_limit: int) -> bool:
 
 
 def says_nothing(datagrams: Iterable[bytes]) -> bool:
-    """Return whether datagrams only keep an address open: empty ones, or of CR, LF and NUL, as SIP phones send them."""
+    """Return whether datagrams only keep an address open: empty ones, or CR, LF and NUL, as SIP phones send them."""
     return not any(datagram.strip(b"\r\n\0") for datagram in datagrams)
 
 

@@ -63,8 +63,8 @@ class Explanation(Generic[R]):
     Attributes:
         routes: Every route's answer, in their order.
         decided_at: After how many bytes it was decided; ``None`` when more bytes are needed.
-        decision: What was decided with all of the bytes there; while it is not, what comes of it if no more
-            bytes do: at the deadline, or at the end of the stream. The route is ``None`` when no byte came.
+        decision: The decision on all of these bytes; while they decide nothing, the decision if no more
+            bytes come: at the deadline, or at the end of the stream. The route is ``None`` when no byte came.
     """
 
     routes: tuple[RouteAnswer[R], ...]

@@ -64,12 +64,12 @@ class RouteLike(Protocol):
 
     @property
     def during(self) -> Sequence[ServingTimes]:
-        """The only times at which it serves anyone, if there are such."""
+        """The only times at which it serves clients; empty is always."""
         ...
 
     @property
     def dry_run(self) -> bool:
-        """Whether it only tells what it would have taken."""
+        """Whether it only reports the clients that it would take."""
         ...
 
 
@@ -86,7 +86,7 @@ class Plan(Generic[R]):
         exchanges: The same, each once.
         keyed: For each route, whether a name tells beforehand that it is not worth asking; see `named`.
         plain: For each route its predicate, if that alone answers for it, whoever the client is and whatever name
-            it asks for. Most routes are so, and they are asked in a hurry.
+            it asks for. Most routes are so, and take the fast path.
     """
 
     def __init__(self, routes: Iterable[R]) -> None:
@@ -115,7 +115,7 @@ class Plan(Generic[R]):
             return None
 
     def next(self, position: int, named: Collection[int]) -> int:
-        """Go on from a route that is `keyed` to the next one that is worth asking.
+        """Return the next route worth asking after a `keyed` one.
 
         Args:
             position: All routes before this one have said no.
@@ -174,7 +174,7 @@ def first_bytes(route: RouteLike) -> frozenset[int] | None:
     """Return the bytes that a stream which matches a route can begin with; ``None`` is any."""
     found: frozenset[int] | None = None
     for alternative in route.alternatives:
-        first: frozenset[int] | None = _told(alternative.predicate, "first_bytes")
+        first: frozenset[int] | None = _declared(alternative.predicate, "first_bytes")
         if alternative.negated or first is None:
             return None
         found = first if found is None else found | first
@@ -198,7 +198,7 @@ def _keys(route: RouteLike) -> list[Key]:
     """Return the keys of a route's alternatives, or nothing if one of them has none."""
     keys = []
     for alternative in route.alternatives:
-        key: Key | None = _told(alternative.predicate, "key")
+        key: Key | None = _declared(alternative.predicate, "key")
         if alternative.negated or key is None:
             return []
         keys.append(key)
@@ -228,7 +228,7 @@ def _learners(
     kinds: dict[object, object] = {}
     for position, route in enumerate(routes):
         for alternative in route.alternatives:
-            learnt = _told(alternative.predicate, "learnt")
+            learnt = _declared(alternative.predicate, "learnt")
             if learnt is None:
                 continue
             # Of a method there is one for each class; matchers may share a class whose functions differ.
@@ -244,14 +244,16 @@ def _conversing(
 ) -> dict[int, list[Callable[[Peeked], Sequence[Exchange]]]]:
     found = {}
     for position, route in enumerate(routes):
-        asked = [_told(alternative.predicate, "exchanges") for alternative in route.alternatives]
+        asked = [
+            _declared(alternative.predicate, "exchanges") for alternative in route.alternatives
+        ]
         exchanges = [one for one in asked if one is not None]
         if exchanges and not route.dry_run:
             found[position] = exchanges
     return found
 
 
-def _told(predicate: Predicate, name: str) -> Any:
+def _declared(predicate: Predicate, name: str) -> Any:
     """Ask for something optional; a plugin that raises instead is one that does not have it."""
     try:
         return getattr(predicate, name, None)

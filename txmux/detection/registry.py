@@ -208,7 +208,7 @@ class _FoundMatcher:
     def __str__(self) -> str:
         matcher = _itself(self.matcher)
         kind = type(matcher).__qualname__
-        return f"{matcher.__module__}.{kind} in {_place(self.file)}"
+        return f"{matcher.__module__}.{kind} in {_named_file(self.file)}"
 
 
 def installed_matchers(package: ModuleType = plugins) -> Registry:
@@ -297,7 +297,7 @@ def _error_of(module: str) -> BaseException | None:
 def _failed(module: str, file: Path, error: BaseException) -> PluginProblem:
     what = " ".join(f"{type(error).__name__}: {error}".split())
     return PluginProblem(
-        f"the plugin module {module} in {_place(file)} cannot be used: {what}; "
+        f"the plugin module {module} in {_named_file(file)} cannot be used: {what}; "
         "matchers in it are missing until it is repaired or uninstalled"
     )
 
@@ -310,7 +310,7 @@ def _claimed(name: str, claims: list[_FoundMatcher]) -> PluginProblem:
     )
 
 
-def _place(file: Path) -> str:
+def _named_file(file: Path) -> str:
     """Name a file, with the distribution that it was installed with if that is known."""
     from importlib.metadata import distributions  # noqa: PLC0415 - it takes a while, and is needed for problems only
 

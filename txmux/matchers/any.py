@@ -23,7 +23,7 @@ class _FirstByte:
 
 
 def _read_nothing(_: Cursor) -> None:
-    """Ask nothing of a datagram, which may be empty (RFC 867 and 868)."""
+    """Accept any datagram, also an empty one (RFC 867 and 868)."""
 
 
 any = PlainMatcher(  # noqa: A001 - the matcher of a module has its name

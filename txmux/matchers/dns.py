@@ -49,7 +49,7 @@ _AD_AND_CD = 0x30
 _CLASSES = frozenset({1, 3, 4, 254, 255})
 _AXFR = 252
 _OF_WINDOWS = b"MS"
-"""What Windows' DNS servers put behind the question when they ask for a zone; no document tells of it."""
+"""What Windows' DNS servers put behind the question when they ask for a zone; undocumented."""
 _CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
 _PLAIN_NAME = re.compile(rb"[!-\[\]-~]*")
 _COMPRESSED = 0xC0

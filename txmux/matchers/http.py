@@ -89,7 +89,7 @@ class _HttpPredicate:
             return self._ask(peeked.parsed(parse_request), peeked.data)
         return self._ask_upgrade(peeked, self.upgrade)
 
-    def _ask_upgrade(self, peeked: Peeked, wanted: Globs) -> Verdict:
+    def _ask_upgrade(self, peeked: Peeked, globs: Globs) -> Verdict:
         upgrade = peeked.parsed(parse_upgrade)
         if self._chooses or upgrade.request.stage < _FIELDS:
             # For the host, fields are read that an answer about Upgrade does not have.
@@ -97,10 +97,10 @@ class _HttpPredicate:
             verdict = self._ask(request, peeked.data)
             if verdict is not _MATCH:
                 return verdict
-        if upgrade.protocols and id(wanted) not in upgrade.compared:
-            if any(map(wanted.matches, upgrade.protocols)):
+        if upgrade.protocols and id(globs) not in upgrade.compared:
+            if any(map(globs.matches, upgrade.protocols)):
                 return _MATCH
-            upgrade.compared.add(id(wanted))
+            upgrade.compared.add(id(globs))
         return _NO if upgrade.done else _NEED_MORE
 
     def _ask(self, request: Request, data: bytes) -> Verdict:
@@ -235,21 +235,21 @@ def _method_fits(methods: frozenset[str], request: Request) -> bool:
     return request.method in methods
 
 
-def _host_fits(wanted: Globs, request: Request) -> bool:
+def _host_fits(globs: Globs, request: Request) -> bool:
     if request.host is not None:
-        return wanted.matches(request.host)
-    return not request.host_begun or wanted.could_match_prefix(request.host_begun)
+        return globs.matches(request.host)
+    return not request.host_begun or globs.could_match_prefix(request.host_begun)
 
 
-def _path_fits(wanted: Globs, request: Request, data: bytes) -> bool:
-    if request.stage < _TARGET or id(wanted) in request.compared:
+def _path_fits(globs: Globs, request: Request, data: bytes) -> bool:
+    if request.stage < _TARGET or id(globs) in request.compared:
         return True
     if request.stage is not _TARGET:
-        return request.path is not None and wanted.matches(request.path)
-    path, is_whole = request.path_begun(data, wanted.longest_head + 1)
+        return request.path is not None and globs.matches(request.path)
+    path, is_whole = request.path_begun(data, globs.longest_head + 1)
     if not is_whole:
-        return not path or wanted.could_match_prefix(path)
-    fits = request.method != "CONNECT" and wanted.matches(path)
+        return not path or globs.could_match_prefix(path)
+    fits = request.method != "CONNECT" and globs.matches(path)
     if fits:
-        request.compared.add(id(wanted))
+        request.compared.add(id(globs))
     return fits

@@ -3,7 +3,7 @@
 Length, API key, API version, correlation id and the length of the client id (-1 for none), and the first byte of
 that. The keys are those that begin a connection: ApiVersions, SaslHandshake and, with clients that know the broker's
 versions already, Metadata, FindCoordinator, Produce, Fetch or ListOffsets. Produce is wanted in version 3 or later,
-as Kafka 4 has it: with versions before that, queries of DNS and sessions of ZooKeeper look the same.
+as in Kafka 4: with versions before that, queries of DNS and sessions of ZooKeeper look the same.
 """
 
 from __future__ import annotations

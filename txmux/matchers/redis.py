@@ -3,7 +3,7 @@
 That is an array of bulk strings, known by the header of the array and of its first string, behind up to two empty lines; or
 an inline command: a line of text of at most 1024 bytes that begins with the name of a command in any case. A line that
 begins as one of HTTP does (``GET /``), or has the name of such a protocol and a slash in it, is none, so that no web
-client is led to Redis, whatever version it has. ``CLIENT`` is followed by one of its own commands; in DICT
+client goes to Redis, whatever version it has. ``CLIENT`` is followed by one of its own commands; in DICT
 (RFC 2229, section 3.6), it is followed by any text.
 """
 

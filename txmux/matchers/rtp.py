@@ -31,7 +31,7 @@ _OF_OTHERS = re.compile(
     | \x80\x00 [\x02\x07] [\x00-\x7f]..[\x00-\x7f]..  # FINS: a command that wants an answer, and how far it may go
       . (?: [\x01-\x08\x0c\x20-\x23\x26\x28] [\x01-\x0f] )
     | [\x80-\xff]. \x00\x00 .{4} [\x00-\x0f] \x00 \x06 [\x01-\x2d]  # IAX2: a call's first frame, of IAX, that answers none
-    | \x80\x00 \x00{6} .{4} \x00{4} \x00{3}[\x04\x05]  # SRT: the handshake, to nobody yet
+    | \x80\x00 \x00{6} .{4} \x00{4} \x00{3}[\x04\x05]  # SRT: the handshake, to no socket yet
     """,
     re.VERBOSE | re.DOTALL,
 )

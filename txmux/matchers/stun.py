@@ -107,7 +107,7 @@ class _StunOpening:
 
 
 def _parse(data: bytes, earlier: _StunOpening | None) -> _StunOpening:
-    """Go on where fewer bytes of the stream have ended; for `Peeked.parsed`."""
+    """Continue where fewer bytes of the stream have ended; for `Peeked.parsed`."""
     if earlier is not None and earlier.over:
         return earlier
     opening = _StunOpening() if earlier is None else attrs.evolve(earlier)
@@ -251,7 +251,7 @@ class StunMatcher:
 
     Over UDP it is any request or indication whose length is that of the datagram, which its attributes fill; a FINGERPRINT
     has to be right. A Binding request may be without the magic cookie, as of RFC 3489, if it has attributes. So may be
-    the ChannelData of TURN, by which an allocation goes on whose flow has been forgotten.
+    the ChannelData of TURN, which continues an allocation whose flow has been forgotten.
     """
 
     name = "stun"

@@ -25,7 +25,7 @@ _MATCH, _NEED_MORE = Verdict.MATCH, Verdict.NEED_MORE
 
 
 class _TlsBase:
-    """What all TLS predicates have: how a stream begins, and what it tells of the hello as far as it has come."""
+    """What all TLS predicates share: how a stream begins, and the facts of its hello."""
 
     __slots__ = ()
     first_bytes = SSLV2_FIRST_BYTES | {0x16}

@@ -109,10 +109,10 @@ def _with_attributes(header: _StreamHeader, data: bytes) -> _StreamHeader:
     return attrs.evolve(header, to=to, at=at, opened=opened, searched=searched)
 
 
-def _next_mark(data: bytes, start: int, wanted: bytes) -> int:
+def _next_mark(data: bytes, start: int, mark: bytes) -> int:
     """Find the next quotation mark, that which is wanted or any; -1 if there is none yet."""
-    if wanted:
-        return data.find(wanted, start)
+    if mark:
+        return data.find(mark, start)
     found = _QUOTE.search(data, start)
     return found.start() if found else -1
 

@@ -51,7 +51,7 @@ class Changes:
     """What is different.
 
     Attributes:
-        routes: By their names; their order is told apart.
+        routes: By their names; `reordered` is about their order.
         reordered: Whether routes that both have are in another order.
         backends: By their names.
         listeners: By their names.
@@ -65,7 +65,7 @@ class Changes:
     settings: tuple[str, ...]
 
     def __str__(self) -> str:
-        """Say all of it on one line; nothing if there is nothing."""
+        """Describe all changes on one line; empty if there are none."""
         return "; ".join(filter(None, self._parts()))
 
     def described(self, older: int) -> str:
@@ -145,5 +145,5 @@ def _backends(rules: Rules) -> dict[str, object]:
 
 
 def _called(outcome: object) -> object:
-    """Return what an outcome is told apart by: a backend by its name, since it is compared itself."""
+    """Return what is compared of an outcome: of a backend its name, since backends are compared by themselves."""
     return outcome.name if isinstance(outcome, Backend) else outcome

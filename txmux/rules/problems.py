@@ -83,7 +83,7 @@ class InvalidValueError(MuxError):
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
-    """Find the known word that is nearest to another one, whatever its case; of several the first."""
+    """Find the nearest known word, ignoring case; of several the first."""
     return next(iter(_all_nearest(word, known)), None)
 
 

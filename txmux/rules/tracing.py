@@ -1,4 +1,4 @@
-"""What listeners make of bytes, and the JSON that tells of it. Pure."""
+"""What listeners do with given bytes, as values and as JSON. Pure."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def _text(value: object) -> str | None:
 
 @attrs.frozen
 class Leads:
-    """Where a client is led, and by what; the outcome is ``None`` where the route ends TLS."""
+    """Where a client goes, and what decides that; the outcome is ``None`` if the route terminates TLS."""
 
     by: Literal["route", "default", "silent", "denied"]
     route: str | None
@@ -144,7 +144,7 @@ class Leads:
 
 
 def leads_of(sample: TracedSample, trace: Trace) -> Leads:
-    """Return where a client is led that says this."""
+    """Return where a client goes that sends this."""
     listener, client = trace.listener, sample.client
     if client is not None and not listener.clients.serves(client):
         return Leads("denied", None, Refusal.CLOSE)
@@ -163,7 +163,7 @@ def leads_of(sample: TracedSample, trace: Trace) -> Leads:
 
 
 def silence_of(sample: TracedSample, trace: Trace) -> Silence | None:
-    """Return what silence of the client's comes to; ``None`` if it is led to ``default`` before it can say anything."""
+    """Return the line of ``silent`` for a client; ``None`` if it goes to ``default`` before it can send anything."""
     listener = trace.listener
     if sample.datagrams is not None:
         return Silence(Refusal.CLOSE)

@@ -31,7 +31,7 @@ _TRACED = 2048
 
 
 def check_limits(predicate: Predicate, streams: Sequence[bytes]) -> None:
-    """Check every first byte, and beginnings of streams that go on as nobody would expect.
+    """Check every first byte, and beginnings of streams with unexpected continuations.
 
     Args:
         predicate: What a matcher made of its options.
@@ -101,7 +101,7 @@ def _check_linear(predicate: Predicate, stream: bytes) -> None:
     if whole - half > 3 * (half - quarter) + 100:
         raise AssertionError(
             f"byte by byte, {sizes} bytes take {quarter, half, whole} steps, which grows faster than the bytes; "
-            f"let a parser go on where it was, with Peeked.parsed: {shown(stream)}"
+            f"let a parser continue where it was, with Peeked.parsed: {shown(stream)}"
         )
 
 
@@ -123,7 +123,7 @@ def check_matcher(
     The matcher's own words are well formed; every option's example works; bad values raise only `OptionError`.
     Then predicates are asked: the one of `options`, and one for each option's example. Samples, what comes of them
     by small changes, and any bytes at all get one answer however they are cut. Nothing raises, nothing is undecided
-    beyond ``longest``, first bytes, key and facts are as they are told, and the cost of a client that sends byte by
+    beyond ``longest``, first bytes, key and facts are as declared, and the cost of a client that sends byte by
     byte grows with its bytes, not with their square. Function calls and lines are counted for that, not seconds.
 
     Args:

@@ -92,7 +92,7 @@ def facts(predicate: Predicate, sample: Peeked) -> dict[str, str]:
 
 
 def check_first_byte(predicate: Predicate, sample: Peeked, verdict: Verdict) -> None:
-    """Check that a sample is ruled out whose first byte is not among those that are told.
+    """Check that a sample is ruled out if its first byte is not among `first_bytes`.
 
     Args:
         predicate: What a matcher made of its options.

@@ -40,7 +40,7 @@ class WaterMarkTransport:
 
     Attributes:
         unsent: Bytes that the protocol has written and the peer has not taken.
-        finished: Whether the peer has been told, after the last byte, that no more will come.
+        finished: Whether the peer has got the end of the stream.
         lost: Why the connection is over; ``None`` while it is not.
         paused: Whether the protocol does not want to be given bytes.
         producer: Who is registered to be paused and resumed.
@@ -83,12 +83,12 @@ class WaterMarkTransport:
         self._deliver()
 
     def finish(self) -> None:
-        """Send no more, but read on. As with sockets, it ends a protocol that knows no half-close."""
+        """Send the end, but keep reading. As with sockets, it ends a protocol that knows no half-close."""
         self._arriving.append(None)
         self._deliver()
 
     def reset(self) -> None:
-        """Break the connection off; what was on its way in either direction is gone."""
+        """Reset the connection; bytes on their way in either direction are lost."""
         self._lose(ConnectionLost())
 
     def take(self, count: int | None = None) -> bytes:
@@ -211,7 +211,7 @@ class WaterMarkTransport:
         self.producer = None
 
     def pauseProducing(self) -> None:
-        """Read no more; what the peer sends waits."""
+        """Stop reading; what the peer sends waits."""
         self.paused = True
 
     def resumeProducing(self) -> None:

@@ -80,7 +80,7 @@ class ClientHello:
 
 @attrs.define(slots=False)
 class HelloReader:
-    """How far a hello has come; not changed any more once `parse_client_hello` has given it.
+    """The state of a hello; frozen once `parse_client_hello` has returned it.
 
     Attributes:
         malformed: Whether this is not a hello, whatever follows.
@@ -106,8 +106,8 @@ class HelloReader:
     """How many more the current record has."""
     _message: bytes = b""
     """What was in the records."""
-    _wanted: int = 1
-    """With a shorter message than this, reading cannot go on."""
+    _needed: int = 1
+    """Reading cannot continue with a shorter message."""
 
     _at: int = 0
     """The message is read so far."""
@@ -140,7 +140,7 @@ class HelloReader:
         return self._ja4
 
     def read(self, data: bytes) -> None:
-        """Go on with more bytes of the same stream, all of them from its beginning.
+        """Continue with more bytes of the same stream, all of them from its beginning.
 
         Raises:
             MalformedError: They begin no hello, whatever follows.
@@ -150,11 +150,11 @@ class HelloReader:
                 self._read_sslv2(data)
                 return
             self._unwrap(data, _HEADER)
-            if len(self._message) >= self._wanted:
+            if len(self._message) >= self._needed:
                 self._go_on()
         if self._end:
             self._unwrap(data, self._end)
-            if len(self._message) >= self._wanted:
+            if len(self._message) >= self._needed:
                 self._go_on()
 
     def stays_with(self, data: bytes) -> bool:
@@ -162,15 +162,15 @@ class HelloReader:
         left = self._left
         if data[self._used + left :] not in _HEADERS_BEGUN:
             return False
-        missing = self._wanted - len(self._message)
+        missing = self._needed - len(self._message)
         return left < missing or len(data) - self._used < missing
 
     def read_message(self, data: bytes) -> None:
-        """Go on with more bytes of a hello that is in no records (RFC 9001, section 4), all of them from its beginning."""
+        """Continue with more bytes of a hello that is in no records (RFC 9001, section 4), all of them from its beginning."""
         try:
             for whole_message in (False, True):
                 self._message = data[: self._end if whole_message else _HEADER]
-                if len(self._message) >= self._wanted:
+                if len(self._message) >= self._needed:
                     self._go_on()
         except MalformedError:
             self.malformed = True
@@ -221,7 +221,7 @@ class HelloReader:
                 if self._elements > _MOST_ELEMENTS:
                     raise MalformedError
         except ShortError as short:
-            self._wanted = short.wanted
+            self._needed = short.wanted
             return
         self.alpn = self.alpn or ()
         self.version = self.version or self._names[self._legacy_version]
@@ -252,7 +252,7 @@ class HelloReader:
         return self._end - cursor.at - others
 
     def _read_element(self, cursor: Cursor) -> None:
-        """Read what must be there in full for reading to go on behind it."""
+        """Read what must be there in full to continue behind it."""
         if cursor.at == self._list_end:
             self._read_extension(cursor)
         elif self._extension == _SERVER_NAME:

@@ -24,7 +24,7 @@ _LONGEST_SESSION_ID = 32
 
 @attrs.define(slots=False)
 class DtlsOpening:
-    """How far the opening of an association has come; not changed any more once `parse_dtls` has given it.
+    """The state of an opening association; frozen once `parse_dtls` has returned it.
 
     Attributes:
         refused: Whether this is not the opening of DTLS, whatever follows.
@@ -42,13 +42,13 @@ class DtlsOpening:
     """The length of the message and its number, which all its fragments have."""
     _body: bytes = b""
     """The beginning of the message, as far as it is whole, …"""
-    _behind: tuple[Piece, ...] = ()
+    _pending: tuple[Piece, ...] = ()
     """… the fragments behind a gap, …"""
     _pieces: int = 0
     """… and how many there were in all."""
 
     def read(self, datagram: bytes) -> None:
-        """Go on with one more datagram.
+        """Continue with one more datagram.
 
         Raises:
             MalformedError: No DTLS client begins so.
@@ -63,7 +63,7 @@ class DtlsOpening:
         self._pieces += len(pieces)
         if self._pieces > MOST_PIECES:
             raise MalformedError
-        self._body, self._behind = joined(self._body, (*self._behind, *pieces))
+        self._body, self._pending = joined(self._body, (*self._pending, *pieces))
         self.hello = copied(self.hello)
         with contextlib.suppress(ShortError):
             self.hello.read_message(self._as_tls())

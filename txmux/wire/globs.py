@@ -65,7 +65,7 @@ class Globs:
         return self._wild is not None and self._wild.match(name) is not None
 
     def _is_under(self, name: str) -> bool:
-        assert self._under is not None  # noqa: S101 - nobody asks otherwise
+        assert self._under is not None  # noqa: S101 - callers ask only then
         if self._has_labels and (name.startswith(".") or ".." in name):
             return False
         at = name.find(".", max(0, len(name) - self._longest - 1))

@@ -188,18 +188,18 @@ def server_name(opening: HelloOpening) -> str | None:
     return "" if name is None and opening.refused else name
 
 
-def verdict_on(opening: HelloOpening, wanted: HelloOptions | None, flow: Datagrams) -> Verdict:
-    """Return whether the hello is what is wanted, once it is whole, or cannot be any more.
+def verdict_on(opening: HelloOpening, options: HelloOptions | None, flow: Datagrams) -> Verdict:
+    """Return whether the hello is what is wanted, once it is whole, or can no longer be.
 
     Args:
         opening: How far it has come.
-        wanted: What it has to have; without it, a hello is not enough, and more datagrams are waited for.
+        options: What it has to have; without it, a hello is not enough, and more datagrams are waited for.
         flow: The datagrams until now.
     """
     if opening.refused:
         return Verdict.NO
-    if wanted is not None:
-        if opening.hello.malformed or not wanted.fit(opening.hello):
+    if options is not None:
+        if opening.hello.malformed or not options.fit(opening.hello):
             return Verdict.NO
         if opening.hello.hello:
             return Verdict.MATCH

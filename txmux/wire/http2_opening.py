@@ -32,7 +32,7 @@ _ACK, _END_HEADERS, _PADDED, _HAS_PRIORITY = 0x1, 0x4, 0x8, 0x20
 
 @attrs.define(slots=False)
 class Opening:
-    """How far an opening has come; not changed any more once `parse_opening` has given it.
+    """The state of an opening connection; frozen once `parse_opening` has returned it.
 
     Attributes:
         refused: Whether no request can follow, whatever comes.
@@ -51,13 +51,13 @@ class Opening:
     """Where the next frame begins."""
     _frames: int = 0
     """How many have been read."""
-    _wanted: int = attrs.field(default=0, eq=False)
-    """With fewer bytes than this, reading cannot go on."""
+    _needed: int = attrs.field(default=0, eq=False)
+    """Reading cannot continue with fewer bytes."""
     _section: bytes = b""
     """What has come of the header section that is being read."""
 
     def read(self, data: bytes) -> None:
-        """Go on with more bytes of the same stream, all of them from its beginning.
+        """Continue with more bytes of the same stream, all of them from its beginning.
 
         Raises:
             MalformedError: No request can follow, whatever comes.
@@ -75,7 +75,7 @@ class Opening:
                     if self.fields is None and self._frames == FRAMES_LIMIT:
                         raise MalformedError
             except ShortError as short:
-                self._wanted = min(short.wanted, OPENING_LIMIT)
+                self._needed = min(short.wanted, OPENING_LIMIT)
         if self.fields is None and len(data) == OPENING_LIMIT:
             raise MalformedError
 
@@ -114,7 +114,7 @@ def parse_opening(data: bytes, earlier: Opening | None) -> Opening:
     """
     if earlier is not None and (earlier.refused or earlier.fields is not None):
         return earlier
-    if earlier is not None and len(data) < earlier._wanted:
+    if earlier is not None and len(data) < earlier._needed:
         return earlier
     opening = copied(earlier) if earlier else Opening()
     try:

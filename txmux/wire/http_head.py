@@ -84,7 +84,7 @@ _TARGET, _FIELDS = Stage.TARGET, Stage.FIELDS
 
 @attrs.define(slots=False)
 class Request:
-    """How far a request has come; not changed any more once `parse_request` has given it.
+    """The state of a request; frozen once `parse_request` has returned it.
 
     Attributes:
         stage: What comes next.
@@ -142,7 +142,7 @@ class Request:
         return absolute and (absolute[2] or "/")
 
     def read(self, data: bytes) -> None:
-        """Go on with more bytes of the same stream, all of them from its beginning."""
+        """Continue with more bytes of the same stream, all of them from its beginning."""
         stage = None
         while self.stage is not stage and self.stage in _STEPS:
             stage = self.stage

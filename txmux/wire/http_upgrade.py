@@ -26,7 +26,7 @@ _MOST_PROTOCOLS = 16
 
 @attrs.define(slots=False)
 class UpgradeRequest:
-    """How far it has come; not changed any more once `parse_upgrade` has given it.
+    """Its state; frozen once `parse_upgrade` has returned it.
 
     Attributes:
         request: The request, as far as its line has come; what its fields tell may be missing.
@@ -50,7 +50,7 @@ class UpgradeRequest:
     """How many fields came before it."""
 
     def read(self, head: bytes) -> None:
-        """Go on with more bytes of the same stream, all of them from its beginning, once the request's line is there."""
+        """Continue with more bytes of the same stream, all of them from its beginning, once the request's line is there."""
         if not self._at:
             self._at = self._searched = _REQUEST_LINE.match(head).end()  # type: ignore[union-attr]
         while not self.done and (end := head.find(b"\n", self._searched)) >= 0:

@@ -29,7 +29,7 @@ class Message:
             It looks at the first byte before anything else. It gives what the message says, by name, one character a
             byte; the same function for all predicates of a protocol.
         wanted: Patterns for some of these names. A message that does not have the name is a no.
-        facts: The names that are told to the access log.
+        facts: The names of its facts in the access log.
         key: The name that `wanted` depends on, if it can be looked up.
         longest: The number of datagrams that it needs.
     """
@@ -133,7 +133,7 @@ class MessageMatcher:
         read: Reads the first datagram; see `Message`.
         options: Each takes patterns for the name that `read` gives.
         patterns: Reads the patterns of an option; `txmux.wire.globs.names` by default.
-        facts: The names that are told to the access log.
+        facts: The names of its facts in the access log.
         source: Where the message is specified, for readers of the code.
     """
 

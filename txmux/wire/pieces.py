@@ -15,9 +15,9 @@ Piece = tuple[int, bytes]
 """Where a piece of the stream begins, and the piece."""
 
 LONGEST_STREAM = 16 * 1024
-"""No more of the stream is kept."""
+"""The most bytes of the stream that are kept."""
 MOST_PIECES = 32
-"""No more pieces of it are kept."""
+"""The most pieces of it that are kept."""
 
 
 def joined(stream: bytes, pieces: Iterable[Piece]) -> tuple[bytes, tuple[Piece, ...]]:

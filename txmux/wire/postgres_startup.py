@@ -30,7 +30,7 @@ LONGEST_BEGINNING = _HEADER + 128 + 1
 
 @attrs.define(slots=False)
 class Startup:
-    """How far the packet has come; not changed any more once `parse_startup` has given it.
+    """The state of the packet; frozen once `parse_startup` has returned it.
 
     Attributes:
         recognised: Whether this is a PostgreSQL client.
@@ -71,7 +71,7 @@ class Startup:
         return self.parameters.get(b"application_name")
 
     def read(self, data: bytes) -> None:
-        """Go on with more bytes of the same stream, all of them from its beginning.
+        """Continue with more bytes of the same stream, all of them from its beginning.
 
         Raises:
             MalformedError: They are not as they ought to be, whatever follows.

@@ -21,7 +21,7 @@ LONGEST_TLS_START = 2 * _REQUEST + LONGEST_HELLO
 
 @attrs.define(slots=False)
 class TlsStart:
-    """How far it has come; not changed any more once `parse_tls_start` has given it.
+    """Its state; frozen once `parse_tls_start` has returned it.
 
     Attributes:
         malformed: Whether no client that asks for TLS begins like this.
@@ -34,7 +34,7 @@ class TlsStart:
     reader: HelloReader | None = None
 
     def read(self, data: bytes) -> None:
-        """Go on with more bytes of the same stream, all of them from its beginning."""
+        """Continue with more bytes of the same stream, all of them from its beginning."""
         at = _REQUEST * len(self.exchanges)
         expected = (_SSL,) if self.exchanges else (_GSSENC, _SSL)
         while self.reader is None:

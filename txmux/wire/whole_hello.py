@@ -25,7 +25,7 @@ class WholeHello(NamedTuple):
 
     Attributes:
         end: The bytes of the stream up to its end.
-        sni: The server name, as `ClientHello` has it.
+        sni: The server name, as in `ClientHello`.
         alpn: The application protocols, without those of GREASE.
         legacy_version: The version that is not in an extension.
         versions: The list of supported versions, as it came; empty if there is none.
@@ -51,7 +51,7 @@ def read_whole(data: bytes, most_elements: int) -> WholeHello | None:
 
     Args:
         data: The first bytes of the stream.
-        most_elements: It has no more extensions and names than this.
+        most_elements: The most extensions and names that it may have.
 
     Returns:
         What is in it; ``None`` if it is not like that, whatever it is.

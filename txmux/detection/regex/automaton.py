@@ -48,18 +48,18 @@ def build(tree: Node, longest: int | None) -> Automaton:
         RecursionError: The tree is too deep.
     """
     assertions = {leaf for leaf in _leaves(tree) if isinstance(leaf, Assertion)}
-    kinds = [EVERY_BYTE]
+    byte_kinds = [EVERY_BYTE]
     if assertions & {Assertion.BOUNDARY, Assertion.NO_BOUNDARY}:
-        kinds = [WORD, EVERY_BYTE ^ WORD]
+        byte_kinds = [WORD, EVERY_BYTE ^ WORD]
     if Assertion.LINE_START in assertions:
-        kinds = [*kinds[:-1], kinds[-1] ^ NEWLINE, NEWLINE]
-    most = _expanded(tree, longest) * len(kinds)
+        byte_kinds = [*byte_kinds[:-1], byte_kinds[-1] ^ NEWLINE, NEWLINE]
+    most = _expanded(tree, longest) * len(byte_kinds)
     if most > MAX_STATES:
         raise PatternError(
             f"is too large, as it needs more than {MAX_STATES} states: "
             "make the numbers in its {...} repeats smaller, or leave them out"
         )
-    return _Builder(kinds, most + len(kinds), longest).build(tree)
+    return _Builder(byte_kinds, most + len(byte_kinds), longest).build(tree)
 
 
 def _leaves(node: Node) -> Iterator[OneByte | Assertion]:
@@ -125,20 +125,20 @@ class _Builder:
     The lowest numbers are the match, once for each kind.
 
     Args:
-        kinds: Sets of bytes; each byte is in one of them.
+        byte_kinds: Sets of bytes; each byte is in one of them.
         most: All states have lower numbers than this.
         longest: As for `build`.
     """
 
-    def __init__(self, kinds: list[int], most: int, longest: int | None) -> None:
-        self._kinds = kinds
-        self._contexts = (None, *kinds)
+    def __init__(self, byte_kinds: list[int], most: int, longest: int | None) -> None:
+        self._byte_kinds = byte_kinds
+        self._contexts = (None, *byte_kinds)
         self._longest = longest
-        self._match = (1 << len(kinds)) - 1
+        self._match = (1 << len(byte_kinds)) - 1
         self._all = (1 << most) - 1
         self._nothing: Masks = (0,) * len(self._contexts)
         self._everything: Masks = (self._all,) * len(self._contexts)
-        self._next = len(kinds)
+        self._next = len(byte_kinds)
         self._taken: dict[int, int] = {}
         self._follow: dict[int, int] = {}
 
@@ -177,12 +177,12 @@ class _Builder:
     def _one_byte(self, allowed: int) -> _Fragment:
         contexts = {
             self._next + offset: 1 + offset
-            for offset, kind in enumerate(self._kinds)
+            for offset, kind in enumerate(self._byte_kinds)
             if allowed & kind
         }
         for state, context in contexts.items():
-            self._taken[state] = allowed & self._kinds[context - 1]
-        self._next += len(self._kinds)
+            self._taken[state] = allowed & self._byte_kinds[context - 1]
+        self._next += len(self._byte_kinds)
 
         def connect(after: Masks) -> None:
             self._follow.update((state, after[context]) for state, context in contexts.items())
@@ -203,7 +203,7 @@ class _Builder:
                 one_of_each = self._all // self._match
                 return sum(
                     one_of_each << offset
-                    for offset, kind in enumerate(self._kinds)
+                    for offset, kind in enumerate(self._byte_kinds)
                     if bool(kind & WORD) is word_next
                 )
 

@@ -182,12 +182,12 @@ def _node(op: str, argument: Any, flags: int) -> Node:
             raise _refusal(op)
 
 
-def _assertion(place: str, flags: int) -> Assertion:
-    if place not in _ASSERTIONS:
-        raise _refusal(place)
-    if place == "AT_BEGINNING" and flags & re.MULTILINE:
+def _assertion(sign: str, flags: int) -> Assertion:
+    if sign not in _ASSERTIONS:
+        raise _refusal(sign)
+    if sign == "AT_BEGINNING" and flags & re.MULTILINE:
         return Assertion.LINE_START
-    return _ASSERTIONS[place]
+    return _ASSERTIONS[sign]
 
 
 def _refusal(op: str) -> PatternError:

@@ -26,7 +26,7 @@ _EVERY_ADDRESS = {"IPv4": "0.0.0.0/0", "IPv6": "::/0"}
 
 
 def proxy_listeners(rules: Rules) -> Iterator[Problem]:
-    """Find listeners at which anybody may choose the address that counts, and a time-out that nobody waits for."""
+    """Find listeners that believe every client's PROXY header, and a time-out without such a header."""
     for listener in rules.listeners:
         section, senders = listener.section, listener.accept_proxy_from
         some = set_of(Clients(senders)) if senders else None
@@ -65,8 +65,8 @@ def tls_ends(rules: Rules) -> Iterator[Problem]:
     for route in rules.routes:
         if route.terminate_tls is None:
             continue
-        inside = rules.routes_of(route)
-        if not inside and route.outcome is None:
+        inner = rules.routes_of(route)
+        if not inner and route.outcome is None:
             message = (
                 "nothing is inside of this TLS, so all clients go where 'default' and 'silent' lead; "
                 f"add routes with 'under = {route.name}', or a backend"
@@ -76,7 +76,7 @@ def tls_ends(rules: Rules) -> Iterator[Problem]:
             message = _never_ends(read_line(alternative), route.terminate_tls)
             if message:
                 yield route.section.problem(message, "match", number)
-        yield from _without_http2(route, inside)
+        yield from _without_http2(route, inner)
 
 
 def _never_ends(line: ParsedLine, tls: TlsEnd) -> str:
@@ -97,11 +97,11 @@ def _never_ends(line: ParsedLine, tls: TlsEnd) -> str:
     return f"{line.text!r} is for clients that want a protocol, but none is offered; add 'alpn = {wanted}'"
 
 
-def _without_http2(over: Route, inside: tuple[Route, ...]) -> Iterator[Problem]:
+def _without_http2(over: Route, inner: tuple[Route, ...]) -> Iterator[Problem]:
     """Find routes for HTTP/2, which clients only begin in TLS if it is offered (RFC 9113, section 3.2)."""
     if over.terminate_tls is None or "h2" in over.terminate_tls.alpn:
         return
-    for route in inside:
+    for route in inner:
         for number, alternative in enumerate(route.alternatives):
             line = read_line(alternative)
             if line.name in _HTTP2 and not line.negated:
@@ -113,7 +113,7 @@ def _without_http2(over: Route, inside: tuple[Route, ...]) -> Iterator[Problem]:
 
 
 def admin_reachable(rules: Rules) -> Iterator[Problem]:
-    """Find an endpoint of ``admin`` that others than this machine can reach, and a token that nobody needs."""
+    """Find an endpoint of ``admin`` that other machines can reach, and a token without use."""
     settings = rules.settings
     admin = settings.admin
     if admin is not None and is_by_tcp(admin) and not _is_loopback(address_of(admin)):
@@ -128,7 +128,7 @@ def admin_reachable(rules: Rules) -> Iterator[Problem]:
 
 
 def readable_token(rules: Rules) -> Iterator[Problem]:
-    """Find a token that everybody on this machine can read."""
+    """Find a token that every user of this machine can read."""
     settings = rules.settings
     if settings.admin_token is None or not is_by_tcp(settings.admin):
         return

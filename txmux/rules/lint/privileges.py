@@ -76,7 +76,7 @@ def own_privileges(proc: Path = Path("/proc")) -> Privileges:
     """Ask the system what this process may do.
 
     Args:
-        proc: Where Linux tells it; where nothing is told, every port is taken to be allowed.
+        proc: Where Linux publishes it; without it every port counts as allowed.
     """
     try:
         status = (proc / "self/status").read_text()

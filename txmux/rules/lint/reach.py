@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from txmux.rules.problems import Problem
 
 _MOST_NAMED = 5
-_NOBODY: dict[str, Route] = {}  # one for the many lines that nobody takes all clients of
+_NOBODY: dict[str, Route] = {}  # shared by the many lines that lose their clients to no other route
 
 
 @attrs.frozen
@@ -39,7 +39,7 @@ class _DecidingLine:
 def reach(rules: Rules) -> Iterator[Problem]:
     """Find what can never decide, and pairs of matchers in the order that loses one of them.
 
-    A route is told only if it is of no use in any of its scopes. Dry-run routes take nothing from others, and those
+    A route is reported only if it is of no use in any of its scopes. Dry-run routes take nothing from others, and those
     that serve only at some times nothing from those that serve at others.
     """
     yield from _Reach(rules).problems()
@@ -133,7 +133,10 @@ class _Reach:
             _pairs(over).get(later.line.name, ()) if not later.line.negated else ()
         ):
             for owner in plain[other]:
-                if _leads(owner.route) != _leads(later.route) and owner.clients & later.clients:
+                if (
+                    _effect_of(owner.route) != _effect_of(later.route)
+                    and owner.clients & later.clients
+                ):
                     message = f"'{later.line.name}' {before} the '{other}' of {_at(owner.route, owner.number)}: {why}"
                     self._misplaced.setdefault((later.route.name, later.number), message)
 
@@ -167,7 +170,7 @@ class _Reach:
             key = "under"
             message = f"no client gets here while [route {dry[0]}] has 'dry_run = yes'; remove that"
         else:
-            return  # Scopes to which nobody comes at all are told of by themselves.
+            return  # Scopes without clients have a warning of their own.
         yield section.problem(message, key)
 
 
@@ -213,7 +216,7 @@ def _serves_when(route: Route, other: Route) -> bool:
     return not route.during or (bool(other.during) and set(other.during) <= set(route.during))
 
 
-def _leads(route: Route) -> object:
+def _effect_of(route: Route) -> object:
     return route.outcome, route.terminate_tls
 
 

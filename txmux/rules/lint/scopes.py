@@ -67,16 +67,16 @@ def set_of(clients: Clients) -> ClientSet:
     """Return the clients that are served. What was found is kept until `set_of.cache_clear()`."""
     some = EVERYONE
     if clients.allowed is not None:
-        some = _of(clients.allowed) | ClientSet(tuple(_merged(_places(clients.allowed))))
-    # Who is taken out by a place is not known, so nobody is.
+        some = _of(clients.allowed) | ClientSet(tuple(_merged(_region_spans(clients.allowed))))
+    # The addresses of an excluded region are not known here, so none are taken out.
     return some if clients.excluded is None else some - _of(clients.excluded)
 
 
 def names_places(clients: Clients) -> bool:
-    return clients.allowed is not None and any(True for _ in _places(clients.allowed))
+    return clients.allowed is not None and any(True for _ in _region_spans(clients.allowed))
 
 
-def _places(networks: NetworkSet) -> Iterator[_Span]:
+def _region_spans(networks: NetworkSet) -> Iterator[_Span]:
     for one in networks.varying:
         if one.kind == "geo":
             number = _PLACES + crc32(one.name.encode())
@@ -151,11 +151,11 @@ def scopes(rules: Rules) -> tuple[RouteScope, ...]:
         for name, route in list(inside.items()):
             if inside.keys().isdisjoint(route.under):
                 del inside[name]
-                found.append(_inside(route, found))
+                found.append(_tls_scope(route, found))
     return tuple(found)
 
 
-def _inside(route: Route, known: list[RouteScope]) -> RouteScope:
+def _tls_scope(route: Route, known: list[RouteScope]) -> RouteScope:
     outer = [scope for scope in known if route.stands_under(scope.owner)]
     some = NOBODY
     for scope in outer:

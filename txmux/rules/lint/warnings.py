@@ -1,6 +1,6 @@
 """What is probably a mistake in a rules file without errors: `txmux check` warns of it.
 
-Only what is certain is told. A warning that is wrong would teach its readers to overlook the others.
+Only what is certain is reported. A wrong warning would teach readers to ignore the others.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def lint(rules: Rules) -> list[Problem]:
     """Find what is probably a mistake.
 
     Args:
-        rules: As `txmux.rules.reading.parser.load` gives them; of rules made in Python nothing is told.
+        rules: As `txmux.rules.reading.parser.load` gives them; rules made in Python get no warnings.
 
     Returns:
         Warnings in the order of files and lines.

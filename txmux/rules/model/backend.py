@@ -114,7 +114,7 @@ class Server:
 
     @property
     def depends_on_client(self) -> bool:
-        """Whether its address is another one for each client, so that one says nothing of the others."""
+        """Whether its address differs from client to client, so that its health for one says nothing about the others."""
         return self.host == LOCAL
 
     def at(self, host: str) -> Server:
@@ -169,11 +169,11 @@ class Ejection:
     """When connections that fail take a server out, and for how long. Times are seconds.
 
     Attributes:
-        failures: So many connections that could not be made,
-        within: in so much time,
-        seconds: take the server out for so long.
-        lone: Whether also the only server of a backend is taken out, which nobody could replace.
-        unanswered: So many flows of datagrams in a row without any answer do the same; 0 is never.
+        failures: Failed connections,
+        within: within this time,
+        seconds: take the server out for this time.
+        lone: Whether the only server of a backend is taken out, too.
+        unanswered: Flows of datagrams in a row without any answer that do the same; 0 is never.
     """
 
     failures: int = 3
@@ -234,7 +234,7 @@ class Backend:
         queue: How many clients may wait when `max_connections` is reached, here or for all servers.
         upload_rate: From the client; ``None`` means no limit.
         download_rate: To the client; ``None`` means no limit.
-        fallback: Where a client is led when no server can be reached.
+        fallback: Where a client goes when no server can be reached.
         unanswered_timeout: Of a flow of datagrams that the server has never answered.
         answers: The datagrams from the server after which a flow is over; 0 means no such end.
         proxy_every: Which datagrams of a flow have a header of the PROXY protocol.

@@ -53,7 +53,7 @@ class Silence:
     """One line of ``silent =``.
 
     Attributes:
-        outcome: Where the client is led.
+        outcome: Where the client goes.
         clients: Which clients it is for.
         after: Seconds without a byte; ``None`` is the listener's ``detect_timeout``.
     """
@@ -72,11 +72,11 @@ def silences(silent: Outcome | Iterable[Silence]) -> tuple[Silence, ...]:
 
 @attrs.frozen
 class Rate:
-    """How often something may happen, as a bucket of tokens: it holds `burst` of them, and is full at the beginning.
+    """A rate limit, as a bucket of tokens, which is full at the beginning.
 
     Attributes:
-        per_second: So many tokens come back each second.
-        burst: So many times it may happen at once; at least 1.
+        per_second: Tokens added per second.
+        burst: Tokens that the bucket holds; at least 1.
     """
 
     per_second: float
@@ -91,14 +91,14 @@ class Listener:
         endpoints: Twisted server endpoint strings or the short forms ``ADDRESS:PORT``, ``[V6]:PORT``, ``:PORT``,
             as written; or ``udp:`` and one of these or a port.
         transport: Whether streams come in, or datagrams.
-        first: Who speaks first. ``server``: clients are led to `default` as soon as they are accepted.
-        silent: Where clients are led that say nothing: the first line that fits counts; one outcome is for all of them.
-        race: Whether the server that silence leads to is connected at once, in case the client says nothing.
-        accept_proxy_from: Who has to begin with a header of the PROXY protocol; ``None`` is nobody. Who comes by a
-            UNIX socket has to only if these are `Senders` that say so.
+        first: Who speaks first. ``server``: clients go to `default` as soon as they are accepted.
+        silent: Where silent clients go: the first line that fits counts; one outcome is for all of them.
+        race: Whether the server for silent clients is connected at once.
+        accept_proxy_from: Clients that have to begin with a header of the PROXY protocol; ``None`` is none. Clients on a
+            UNIX socket have to only if these are `Senders` that say so.
         proxy_timeout: For that header.
         clients: ``allow =`` and ``deny =``: who is let in.
-        end_denied: Whether connections end whose clients are not let in any more.
+        end_denied: Whether connections are closed when their clients lose admission.
         max_connections: 0 means no limit.
         max_connections_per_source: The same, for each client's address; IPv6 addresses count by /64.
         max_undecided_per_source: The same, only those that detection has not decided about yet.

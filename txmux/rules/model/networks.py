@@ -154,7 +154,7 @@ class Contents(Protocol):
     """What holds addresses."""
 
     def __contains__(self, address: Address, /) -> bool:
-        """Return whether an address is one of them."""
+        """Return whether it has an address."""
 
 
 class GeoRegion:
@@ -187,7 +187,7 @@ class Varying:
     Attributes:
         kind: As above.
         source: As above.
-        contents: As above. Whoever has the rules may exchange it.
+        contents: As above; may be replaced.
     """
 
     __slots__ = ("__weakref__", "contents", "kind", "source")
@@ -235,7 +235,7 @@ class Clients:
 
     @property
     def limited(self) -> bool:
-        """Whether it depends on the client's address who is served."""
+        """Whether the client's address matters."""
         return self.allowed is not None or self.excluded is not None
 
     def excludes(self, address: IPAddress | None) -> bool:

@@ -14,7 +14,7 @@ __all__ = ["Handover", "InProcess", "Refusal"]
 
 
 class Refusal(enum.Enum):
-    """What is done with a client that is led to no backend."""
+    """How a client without a backend is turned away."""
 
     CLOSE = "close"
     RESET = "reset"

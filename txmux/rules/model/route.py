@@ -168,12 +168,12 @@ class Route:
     dry_run: bool = False
     section: Section = attrs.field(default=NOWHERE, eq=False, repr=False)
 
-    def stands_under(self, place: Listener | Route) -> bool:
+    def stands_under(self, owner: Listener | Route) -> bool:
         """Return whether it belongs to a listener, or to a route that ends TLS."""
         # No listener has the name of such a route, if any route is under that name.
         if self.under:
-            return place.name in self.under
-        return isinstance(place, Listener) and self.transport in {None, place.transport}
+            return owner.name in self.under
+        return isinstance(owner, Listener) and self.transport in {None, owner.transport}
 
     @property
     def transport(self) -> Transport | None:

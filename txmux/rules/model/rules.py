@@ -31,7 +31,7 @@ OPTIONS = "<options>"
 
 @attrs.frozen
 class Files:
-    """What was in the files when they were read: enough to read the same rules again, whoever edits them meanwhile.
+    """What was in the files when they were read: enough to read the same rules again after the files have changed.
 
     Attributes:
         texts: By path; the main file is the first.
@@ -96,11 +96,11 @@ class Rules:
             if isinstance(outcome, Backend):
                 yield from outcome.servers
 
-    def routes_of(self, place: Listener | Route) -> tuple[Route, ...]:
+    def routes_of(self, owner: Listener | Route) -> tuple[Route, ...]:
         """Return the routes that belong to a listener, or to a route that ends TLS, in their order."""
-        return tuple(route for route in self.routes if route.stands_under(place))
+        return tuple(route for route in self.routes if route.stands_under(owner))
 
-    def asked_of(self, place: Listener | Route, transport: Transport) -> tuple[Route, ...]:
+    def asked_of(self, owner: Listener | Route, transport: Transport) -> tuple[Route, ...]:
         """Return the routes of `routes_of` with the lines that can be asked over a transport; those without any are left out."""
-        found = (route.over(transport) for route in self.routes_of(place))
+        found = (route.over(transport) for route in self.routes_of(owner))
         return tuple(route for route in found if route is not None)

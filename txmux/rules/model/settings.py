@@ -48,7 +48,7 @@ class Settings:
         workers: Processes that accept from the listening ports.
         sandbox: Whether workers give up to open files by themselves; with ``"yes"`` the service does not start if they cannot.
         max_connections: For the whole service; 0 means no limit.
-        drain_timeout: Seconds that old connections may go on when the service stops.
+        drain_timeout: Seconds that existing connections get to finish when the service stops.
         drain_removed: Whether that holds, too, for connections of what a reload has removed.
         access_log: ``None`` is off, ``"-"`` the service's own log, ``"stdout"`` the standard output, else a file.
         access_log_format: How an access log line is written.
@@ -64,7 +64,7 @@ class Settings:
         shared_limits: Where bans and limits are shared with other machines; ``None`` is nowhere.
         shared_limits_password: The file with the password for that.
         geo_databases: Files that tell of which country or autonomous system an address is.
-        watch_rules: Seconds between two looks whether the rules' files have changed; 0 means that nobody looks.
+        watch_rules: Seconds between two checks whether the rules' files have changed; 0 is never.
         grace: Seconds that clients are still accepted when the service stops, while it says that it is not ready.
         section: Its section of a file; `NOWHERE` if it was made in Python.
     """

@@ -57,7 +57,7 @@ def contradictions(section: Section, found: Mapping[str, Any]) -> Iterator[Probl
 
     Args:
         section: Its text in the file.
-        found: The values that could be read, by their fields. Of what could not, nothing is told here.
+        found: The values that could be read, by their fields. The others are reported already.
     """
     servers = found.get("servers", ())
     if servers:

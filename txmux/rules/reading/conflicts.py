@@ -215,11 +215,11 @@ def _is_among(server: Server, own: Claims) -> bool:
         return any(claim[:-2] in ports for claim in own)
     host = server.host.lower().rstrip(".")
     if host == "localhost":
-        return all(own & _places(one, server) for one in ("127.0.0.1", "::1"))
-    return bool(own & _places(_THIS_MACHINE.get(host, host), server))
+        return all(own & _addresses_of(one, server) for one in ("127.0.0.1", "::1"))
+    return bool(own & _addresses_of(_THIS_MACHINE.get(host, host), server))
 
 
-def _places(host: str, server: Server) -> Claims:
+def _addresses_of(host: str, server: Server) -> Claims:
     """Return what a listener takes one of, if what is sent to an address comes to it."""
     _, places = of_port(host, server.port)
     is_loopback = is_address(host) and unmapped(ipaddress.ip_address(host)).is_loopback
@@ -341,7 +341,7 @@ def misplaced(
     ends = {route.name: route for route in known if route.terminate_tls}
     told: set[tuple[str, str, int | None]] = set()
     for route in known:
-        if isinstance(route.outcome, Handover) and (message := _inside(route, ends)):
+        if isinstance(route.outcome, Handover) and (message := _why_not_inside_tls(route, ends)):
             yield route.section.problem(message, "backend")
             told.add((route.section.header, "backend", None))
     for listener in listeners:
@@ -356,7 +356,7 @@ def misplaced(
             yield from _left_inside(listener, ends)
 
 
-def _inside(route: Route, ends: Mapping[str, Route]) -> str:
+def _why_not_inside_tls(route: Route, ends: Mapping[str, Route]) -> str:
     """Return why a route hands over what is inside of TLS, or nothing."""
     if route.terminate_tls is not None:
         return "TLS ends here, so that the socket is of no use to anybody else; lead it to a server"

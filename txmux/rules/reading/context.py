@@ -186,7 +186,7 @@ RESOLVERS = ValueKind(
     endpoints.name_server,
     "list of `ADDRESS` or `ADDRESS:PORT`",
     "list",
-    lambda places: tuple(dict.fromkeys(places)),
+    lambda servers: tuple(dict.fromkeys(servers)),
 )
 PEM = ValueKind(RulesReading.pem, "path", in_context=True)
 CONSUL = ValueKind(api_url, "URL: `http:`, `https:` or `unix:`")

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from txmux.rules.problems import Problem
 
 _SHORT = re.compile(r"(?:\[(?P<v6>[^\[\]]*)\]|(?P<host>[^:\[\]]*)):(?P<port>[^:]*)")
-_V6_AND_PORT = re.compile("::[0-9]{2,4}")  # an IPv6 address, too, but one that nobody has
+_V6_AND_PORT = re.compile("::[0-9]{2,4}")  # an IPv6 address, too, but not one in use
 _KIND = re.compile(r"[A-Za-z][A-Za-z0-9_+-]*")
 _SEVERAL = re.compile(r"\S+:[0-9]+\s*,")
 _LIKE_PLACE = re.compile(r"(?:[0-9.*]*|\[[^\[\]]*\]):[0-9]+|[0-9]+|tcp6?:[0-9]+")
@@ -418,7 +418,7 @@ _NAMED_FILES = ("privateKey", "certKey", "extraCertChain", "dhParameters", "cert
 
 
 def missing_files(sections: Iterable[Section]) -> Iterator[Problem]:
-    """Find files that are not there; relative paths start at the current folder, as Twisted has it."""
+    """Find files that are not there; relative paths start at the current folder, as in Twisted."""
     for section in sections:
         for key in _ENDPOINT_KEYS:
             for number, item in enumerate(section.items(key)):
@@ -433,7 +433,7 @@ def _missing_files(key: str, text: str) -> Iterator[str]:
     try:
         given = _ENDPOINT_KEYS[key][kind].check(split_arguments(text))
     except InvalidValueError:
-        return  # that is told already
+        return  # reported already
     if (key, kind) == ("endpoint", "ssl"):
         given.setdefault("privateKey", "server.pem")  # what Twisted takes then
     for name in _NAMED_FILES:

@@ -99,7 +99,7 @@ def server_host(text: str) -> str:
 def link_scope(text: str) -> str:
     """Check that an address of one link says which; give what is missing, or nothing.
 
-    An IPv6 address of fe80::/10 is one of each link (RFC 4007, section 4), so nobody can listen or connect by it alone.
+    An IPv6 address of fe80::/10 is one of each link (RFC 4007, section 4), so it takes a zone to listen or connect.
     """
     try:
         found = ipaddress.ip_address(text)

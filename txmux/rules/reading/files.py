@@ -93,7 +93,7 @@ def included_paths(folder: Path, pattern: str) -> list[Path]:
 
 
 def check_file(path: Path, what: str = "the path of a PEM file") -> None:
-    """Refuse a file that is not there; whether it can be used is told when it is.
+    """Refuse a missing file; whether it can be used shows when it is opened.
 
     Args:
         path: Its path.
@@ -107,7 +107,7 @@ def check_file(path: Path, what: str = "the path of a PEM file") -> None:
         is_folder = path.is_dir()
         path.stat()
     except PermissionError:
-        return  # whoever runs this may have less rights than the service
+        return  # the caller may have fewer rights than the service
     except OSError as error:
         raise InvalidValueError(
             f"cannot read '{path}': {error.strerror}; correct the path, or put the file into {folder!r}"

@@ -3,7 +3,7 @@
 The language is that of ``configparser.RawConfigParser(delimiters=("=",), interpolation=None)`` with case-sensitive
 keys and no default section. It differs in what it refuses: a line that begins with ``[`` is a header and nothing
 more, where `configparser` overlooks text after the ``]``; and a colon behind a key is taken for that of YAML, where
-`configparser` has it in the key. And it reports every problem of a file, not the first.
+`configparser` makes it part of the key. And it reports every problem of a file, not the first.
 """
 
 from __future__ import annotations
@@ -153,7 +153,7 @@ class _IniReader:
             )
 
     def finish(self) -> None:
-        """Keep the section that has been read, and no more memory for it than it takes: there may be thousands."""
+        """Keep the section that has been read, in as little memory as it takes: there may be thousands."""
         self._finish_entry()
         if self._header and self._entries is not None:
             unread = tuple(self._unread)

@@ -26,7 +26,7 @@ def laid_out(text: str) -> str:
         text: A file whose form has no errors; see `read_ini`.
 
     Returns:
-        Its text with one blank line before each section, no more than one elsewhere, the ``=`` of a section below each
+        Its text with one blank line before each section, at most one elsewhere, the ``=`` of a section below each
         other, and one value a line where there are several, the first beside its key. Laid out again, it stays as it is.
     """
     layout = _FileLayout()

@@ -90,10 +90,10 @@ def read_lines(text: str) -> Iterator[tuple[int, IPNetwork | str]]:
         try:
             yield number, network(item)
         except InvalidValueError as error:
-            yield number, _told(item, error)
+            yield number, _line_message(item, error)
 
 
-def _told(item: str, error: InvalidValueError) -> str:
+def _line_message(item: str, error: InvalidValueError) -> str:
     if len(item) > _LONGEST_SHOWN:
         return "is not a network; write one a line, such as 10.0.0.0/8, and nothing else"
     if len(item.replace(",", " ").split()) > 1:

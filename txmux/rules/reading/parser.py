@@ -291,7 +291,7 @@ class _RulesParser:
         if name in self._begun:
             way = " -> ".join((*self._begun[self._begun.index(name) :], name))
             raise InvalidValueError(f"leads in a circle: {way}; lead one of them elsewhere")
-        if len(self._begun) + _way(self._backends.get(name)) >= _LONGEST_WAY:
+        if len(self._begun) + _fallback_depth(self._backends.get(name)) >= _LONGEST_WAY:
             raise InvalidValueError(
                 f"leads on and on: over {_LONGEST_WAY} backends, each the fallback of another; take some away"
             )
@@ -322,8 +322,8 @@ class _RulesParser:
         return found
 
 
-def _way(outcome: Outcome | None) -> int:
-    return 1 + _way(outcome.fallback) if isinstance(outcome, Backend) else 0
+def _fallback_depth(outcome: Outcome | None) -> int:
+    return 1 + _fallback_depth(outcome.fallback) if isinstance(outcome, Backend) else 0
 
 
 def _meant(word: str) -> str:

@@ -56,7 +56,7 @@ def read_keys(section: Section, kind: str, reading: RulesReading) -> dict[str, A
     Args:
         section: Its text in the file.
         kind: What kind of section it is.
-        reading: Is told of all that is wrong.
+        reading: Collects the problems.
 
     Returns:
         The values that could be read, by the model's attributes.

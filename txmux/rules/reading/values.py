@@ -356,7 +356,7 @@ def split_words(text: str) -> list[str]:
 
 
 def written(value: object) -> str | None:
-    """Write a value of a model as a rules file has it; ``None`` is nothing."""
+    """Write a value of a model as in a rules file; ``None`` is nothing."""
     if value is None or value == ():
         return None
     if isinstance(value, bool):
@@ -386,7 +386,7 @@ class ValueKind:
         collect: Makes one value of several items.
         in_context: Whether `read` takes the `Reading` before the text.
         bounds: The least and the greatest number that is accepted, if it is one.
-        write: Writes what `read` gives as a rules file has it; ``None`` is nothing.
+        write: Writes what `read` gives as in a rules file; ``None`` is nothing.
     """
 
     read: Callable[..., Any]

@@ -1,4 +1,4 @@
-"""What the fields of a version 2 header tell, and which of them go on to the next who is told of the client."""
+"""The fields of a version 2 header, as facts, and those that are passed to the next server."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ def crc32c(data: bytes) -> int:
 
 
 LARGEST_HEADER = 4096
-"""The most bytes of a version 2 header that txmux sends or takes; nginx takes no more either."""
+"""The most bytes of a version 2 header that txmux sends or takes, as nginx does."""
 
 LARGEST_UNIQUE_ID = 128
 """The most bytes of a unique ID (PROXY protocol, section 2.2.5)."""

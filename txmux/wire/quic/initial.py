@@ -21,7 +21,7 @@ __all__ = ["ClientKeys"]
 
 _SAMPLE_AFTER, _SAMPLE = 4, 16
 _TAG = 16
-_ECB = ECB()  # nosec B305  # noqa: S305 - of a single block, as the RFC has it
+_ECB = ECB()  # nosec B305  # noqa: S305 - of a single block, as in the RFC
 
 
 class ClientKeys:

@@ -38,7 +38,7 @@ _MOST_PIECES_EVER = (
 
 @attrs.define(slots=False)
 class QuicOpening:
-    """How far the opening of a connection has come; not changed any more once `parse_opening` has given it.
+    """The state of an opening connection; frozen once `parse_opening` has returned it.
 
     Attributes:
         refused: Whether this is not the opening of a QUIC connection, whatever follows.
@@ -63,13 +63,13 @@ class QuicOpening:
     _keys: ClientKeys | None = None
     _stream: bytes = b""
     """The beginning of the stream of CRYPTO frames, as far as it is whole, …"""
-    _behind: tuple[Piece, ...] = ()
+    _pending: tuple[Piece, ...] = ()
     """… the pieces behind a gap, …"""
     _pieces: int = 0
     """… and how many there were in all."""
 
     def read(self, datagram: bytes) -> None:
-        """Go on with one more datagram.
+        """Continue with one more datagram.
 
         Raises:
             MalformedError: No QUIC client begins so.
@@ -85,10 +85,10 @@ class QuicOpening:
             self._pieces += len(pieces)
             if self._pieces > _MOST_PIECES_EVER:
                 raise MalformedError
-            self._stream, self._behind = joined(self._stream, (*self._behind, *pieces))
-            if len(self._behind) > MOST_PIECES:
+            self._stream, self._pending = joined(self._stream, (*self._pending, *pieces))
+            if len(self._pending) > MOST_PIECES:
                 raise MalformedError
-            if sum(len(data) for _, data in self._behind) + len(self._stream) > LONGEST_STREAM:
+            if sum(len(data) for _, data in self._pending) + len(self._stream) > LONGEST_STREAM:
                 raise MalformedError
             self.hello = copied(self.hello)
             self.hello.read_message(self._stream)
