@@ -15,12 +15,10 @@ _WORTH_AN_INDEX = 8
 
 
 class AlternativeLike(Protocol):
-    """What detection needs of a ``match =`` line."""
+    """What detection needs of a ``match =`` line; its text is for messages."""
 
     @property
-    def text(self) -> str:
-        """The line as written, for messages."""
-        ...
+    def text(self) -> str: ...
 
     @property
     def predicate(self) -> Predicate: ...
@@ -41,20 +39,22 @@ class ClientsLike(Protocol):
 
 
 class ServingTimes(Protocol):
-    """Some times."""
+    """Some moments, in seconds since 1970."""
 
-    def covers(self, moment: float, /) -> bool:
-        """Return whether a moment, in seconds since 1970, is one of them."""
-        ...
+    def covers(self, moment: float, /) -> bool: ...
 
 
 class RouteLike(Protocol):
-    """What detection needs of a route."""
+    """What detection needs of a route.
+
+    Attributes:
+        name: For messages.
+        during: The only times at which it serves clients; empty is always.
+        dry_run: Whether it only reports the clients that it would take.
+    """
 
     @property
-    def name(self) -> str:
-        """Its name, for messages."""
-        ...
+    def name(self) -> str: ...
 
     @property
     def alternatives(self) -> Sequence[AlternativeLike]: ...
@@ -63,14 +63,10 @@ class RouteLike(Protocol):
     def clients(self) -> ClientsLike: ...
 
     @property
-    def during(self) -> Sequence[ServingTimes]:
-        """The only times at which it serves clients; empty is always."""
-        ...
+    def during(self) -> Sequence[ServingTimes]: ...
 
     @property
-    def dry_run(self) -> bool:
-        """Whether it only reports the clients that it would take."""
-        ...
+    def dry_run(self) -> bool: ...
 
 
 R = TypeVar("R", bound=RouteLike)

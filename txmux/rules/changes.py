@@ -65,7 +65,6 @@ class Changes:
     settings: tuple[str, ...]
 
     def __str__(self) -> str:
-        """Describe all changes on one line; empty if there are none."""
         return "; ".join(filter(None, self._parts()))
 
     def described(self, older: int) -> str:

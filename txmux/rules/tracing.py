@@ -43,20 +43,16 @@ class SampleOrigin(Protocol):
     """Where bytes were captured; see `txmux.cli.pcap.CapturedStream`."""
 
     @property
-    def client(self) -> _StreamEnd:
-        """Who sent them."""
+    def client(self) -> _StreamEnd: ...
 
     @property
-    def server(self) -> object:
-        """Whom to."""
+    def server(self) -> object: ...
 
     @property
-    def gap(self) -> bool:
-        """Whether some are missing behind them."""
+    def gap(self) -> bool: ...
 
     @property
-    def server_first(self) -> bool:
-        """Whether the server spoke first."""
+    def server_first(self) -> bool: ...
 
 
 @attrs.frozen
@@ -132,7 +128,6 @@ class Leads:
 
     @property
     def servers(self) -> list[str]:
-        """The servers of the backend, if it is one."""
         return [s.text for s in self.outcome.servers] if isinstance(self.outcome, Backend) else []
 
     def as_json(self, at: int | None) -> dict[str, Any]:

@@ -87,7 +87,6 @@ class ParsedLine:
     negated: bool
 
     def positive(self) -> tuple[PatternCase, ...]:
-        """Return what it would match without the ``not``."""
         return _cases(self.name, self.options, self.predicate)
 
 

@@ -140,14 +140,6 @@ def _like_key(item: ValueLine) -> str:
     return key.strip() if equals else ""
 
 
-def _bare(text: str) -> str:
-    """Take away what other programs want around a value: quotes, and a semicolon at the end."""
-    bare = text.removesuffix(";").rstrip()
-    if len(bare) > 1 and bare[0] == bare[-1] and bare[0] in "'\"":
-        bare = bare[1:-1]
-    return "" if bare == text else bare
-
-
 def _unbraced(text: str) -> str:
     found = _UNBRACED.search(text)
     return f"a variable of the environment is written ${{{found[1]}}}" if found else ""
