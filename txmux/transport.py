@@ -1,4 +1,4 @@
-"""What carries a protocol. Whoever reads rules has to know, so this imports nothing."""
+"""The transports, TCP and UDP. It imports nothing, since rules and plugins import it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""For servers that txmux hands clients' sockets to: a Twisted endpoint, ``txmux:/run/x.sock``, and what it is made of."""
+"""For servers that receive client sockets from txmux: a Twisted endpoint, ``txmux:/run/x.sock``, and its parts."""
 
 from txmux.adopt.endpoint import AdoptedTransport, AdoptingEndpoint
 from txmux.adopt.receiving import HandedOver, NotGivenError, receive

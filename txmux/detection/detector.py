@@ -1,4 +1,4 @@
-"""Deciding which route a client belongs to, from its first bytes; sans I/O.
+"""Decides which route a client belongs to, from its first bytes; sans I/O.
 
 The promise (see the rules reference): the first route in file order that is not ``NO`` decides, and while it is
 undecided the client waits. So the same bytes lead to the same route however the network cut them.

@@ -1,4 +1,4 @@
-"""Telling how a decision comes about: what each route says of some bytes, and at which byte it knew. Pure.
+"""Explains a decision: what each route answers to some bytes, and at which byte. Pure.
 
 The decision itself is asked of `Detector`, so it cannot differ from what the service does. Of a flow of datagrams all
 that counts bytes here counts datagrams.

@@ -1,4 +1,4 @@
-"""Pairs of matchers that both match some first bytes, with such bytes; who comes first in the reference's order stands first.
+"""Pairs of matchers that both match some first bytes, with such bytes; the first in the reference's order comes first.
 
 ``python -m tests.matchers.searching`` has found them, and has written this file.
 """

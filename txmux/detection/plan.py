@@ -1,4 +1,4 @@
-"""Which routes are worth asking: what a first byte leaves of them, and short cuts by the name that a client asks for."""
+"""Which routes are worth asking, by the first byte and by the name that a client asks for."""
 
 from __future__ import annotations
 
@@ -81,8 +81,8 @@ class Plan(Generic[R]):
         conversing: What finds the requests that a route may want to be answered, by its position.
         exchanges: The same, each once.
         keyed: For each route, whether a name tells beforehand that it is not worth asking; see `named`.
-        plain: For each route its predicate, if that alone answers for it, whoever the client is and whatever name
-            it asks for. Most routes are so, and take the fast path.
+        plain: For each route its predicate, if that alone answers for it, whatever the client's address and the name
+            that it asks for. Most routes are so, and take the fast path.
     """
 
     def __init__(self, routes: Iterable[R]) -> None:

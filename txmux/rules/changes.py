@@ -1,4 +1,4 @@
-"""What is different between two versions of rules."""
+"""The differences between two versions of rules."""
 
 from __future__ import annotations
 

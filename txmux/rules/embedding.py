@@ -1,4 +1,4 @@
-"""Making routes in Python, for programs that embed `MuxFactory`; rules files need none of this."""
+"""Makes routes in Python, for programs that embed `MuxFactory`; rules files need none of this."""
 
 from __future__ import annotations
 

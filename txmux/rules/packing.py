@@ -1,4 +1,4 @@
-"""Rules as bytes, for another process of the same version: it need not read their text again."""
+"""Rules as bytes, so that another process of the same version need not parse their text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is wrong in a rules file, told so that its writer can put it right."""
+"""The errors and warnings of a rules file, with hints how to fix them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""For tests of what others build on txmux: the contract of a matcher, and a transport without a network."""
+"""For tests of plugins and embedding programs: the contract of a matcher, and a transport without a network."""
 
 from txmux.testing.datagrams import check_datagrams, flow_decided
 from txmux.testing.matchers import check_matcher, check_predicate

@@ -181,7 +181,7 @@ def decided(predicate: Predicate, data: bytes) -> Decided:
     """Check the contract of a predicate on a sample.
 
     The sample is sent byte by byte; then, for every cut (for some, if it is long), its first part is asked about
-    afresh, and the whole after that part. All of that has to agree, and what the predicate tells of itself
+    anew, and the whole after that part. All of that has to agree, and what the predicate declares
     (`longest`, and `txmux.interfaces.Narrows`) has to be true. So has what `txmux.interfaces.Converses` gives.
 
     Args:

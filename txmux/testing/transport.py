@@ -1,4 +1,4 @@
-"""A transport without a network, which does what real ones do when their peer is slow, finishes or goes."""
+"""A transport without a network, which behaves as real ones do when their peer is slow, finishes or disconnects."""
 
 from __future__ import annotations
 

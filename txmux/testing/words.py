@@ -1,4 +1,4 @@
-"""What a matcher says of itself: its name, its options, and what it makes of their values."""
+"""Checks the name and the options of a matcher, and what it makes of their values."""
 
 from __future__ import annotations
 

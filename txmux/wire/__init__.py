@@ -1,4 +1,4 @@
-"""What matchers are made of: predicates, and readers of what goes over the wire.
+"""Parts of matchers: predicates, and readers of wire formats.
 
 Authors of plugins may use all that the modules of this package list in ``__all__``:
 

@@ -1,4 +1,4 @@
-"""Reading binary fields from the beginning of a stream, of which only a part may have come."""
+"""Reads binary fields from the beginning of a stream, of which only a part may have come."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What matchers tell the access log, made safe for it."""
+"""Makes values of matchers safe for the access log."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Comma-separated patterns of names, as the options ``sni=``, ``host=``, ``software=`` … have them."""
+"""Comma-separated patterns of names, as the options ``sni=``, ``host=``, ``software=`` … take them."""
 
 from __future__ import annotations
 

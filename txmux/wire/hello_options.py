@@ -1,4 +1,4 @@
-"""What matchers ask of a ClientHello, and what they tell of one."""
+"""The options that matchers compare with a ClientHello, and the facts of one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The header section of an HTTP/2 request. Imported where HTTP/2 may come: hpack takes longer than most of the rest."""
+"""The header section of an HTTP/2 request; a module of its own, since hpack takes long to import."""
 
 from __future__ import annotations
 

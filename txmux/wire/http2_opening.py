@@ -1,4 +1,4 @@
-"""What an HTTP/2 client says up to its first request, read as far as it has come."""
+"""An HTTP/2 client up to its first request, read as far as it has come."""
 
 from __future__ import annotations
 

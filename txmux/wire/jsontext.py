@@ -1,4 +1,4 @@
-"""JSON (RFC 8259) that others have written, who may have written anything. Pure."""
+"""JSON (RFC 8259) from untrusted peers. Pure."""
 
 from __future__ import annotations
 

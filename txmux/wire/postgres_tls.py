@@ -1,4 +1,4 @@
-"""How a PostgreSQL client begins that asks for TLS first, read as far as it has come."""
+"""The request for TLS of a PostgreSQL client and the hello after it, read as far as they have come."""
 
 from __future__ import annotations
 

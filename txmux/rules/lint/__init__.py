@@ -1,1 +1,1 @@
-"""What is legal in a rules file, and probably a mistake."""
+"""Warnings about rules that are legal, but probably a mistake."""

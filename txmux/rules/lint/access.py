@@ -43,7 +43,7 @@ def proxy_listeners(rules: Rules) -> Iterator[Problem]:
             yield section.problem(message, "accept_proxy_from")
         if _is_of_no_use(listener):
             message = (
-                "who comes by a UNIX socket is in no network, so nobody has to begin with a header; write unix, "
+                "clients of a UNIX socket are in no network, so none has to begin with a header; write unix, "
                 "or remove this"
             )
             yield section.problem(message, "accept_proxy_from")

@@ -1,4 +1,4 @@
-"""Which ``match =`` lines match whatever another one matches, as far as that is certain.
+"""Which ``match =`` lines match all that another one matches, as far as that is certain.
 
 A line is read as *cases*: a matcher with one pattern for each option, of which one is enough. A case covers another
 if it matches at the same byte or earlier whenever the other does. That is certain where it has the same matcher and

@@ -1,4 +1,4 @@
-"""What a rules file asks of the system, and whether this process may have it; nothing is opened for that."""
+"""The privileges that a rules file needs, and whether this process has them; nothing is opened for that."""
 
 from __future__ import annotations
 

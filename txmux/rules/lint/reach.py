@@ -1,4 +1,4 @@
-"""Routes and lines that no client comes to, because earlier ones take them all."""
+"""Warnings about routes and lines without clients, because earlier ones take them all."""
 
 from __future__ import annotations
 

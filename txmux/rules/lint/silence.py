@@ -1,4 +1,4 @@
-"""Warnings about who speaks first, where silence leads, and matchers for the other transport."""
+"""Warnings about server-first listeners, silent clients, and matchers for the other transport."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is probably a mistake in a rules file without errors: `txmux check` warns of it.
+"""The warnings of `txmux check` about a rules file without errors.
 
 Only what is certain is reported. A wrong warning would teach readers to ignore the others.
 """

@@ -1,4 +1,4 @@
-"""A listener: where clients come in, and how many may."""
+"""A listener: its endpoints, its limits and time-outs."""
 
 from __future__ import annotations
 

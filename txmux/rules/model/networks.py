@@ -1,4 +1,4 @@
-"""Networks of clients, those that change without the rules among them, and who is served."""
+"""Networks of clients, also those that change without the rules, and sets of clients."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a client goes that no backend gets."""
+"""The outcomes other than backends: refusals, sockets handed over, and protocols of this process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A route: which clients are led to which backend."""
+"""A route: the clients that it takes and the backend that they get."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What holds for the whole service."""
+"""The settings of the whole service."""
 
 from __future__ import annotations
 

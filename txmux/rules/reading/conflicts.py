@@ -1,4 +1,4 @@
-"""Listeners that take the same address, and servers that are a listener of the same rules."""
+"""Contradictions between sections: addresses taken twice, loops, transports, and sockets that cannot be handed over."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where Consul is, and which of its services are meant."""
+"""The URL of Consul, and its services as servers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the values of a rules file may refer to: other files, other sections and matchers."""
+"""Values that refer to other files, other sections or matchers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where to listen and where to connect: short forms and Twisted's endpoint strings, checked without opening anything."""
+"""Endpoints of listeners and servers: short forms and Twisted's strings, checked without opening anything."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What people write by habit who come from sslh, HAProxy or nginx, and what it is called here."""
+"""Words of sslh, HAProxy and nginx that people write by habit, and what to write instead."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The one plain form of a rules file, as ``txmux fmt`` writes it: the same rules, the same comments, in the same order."""
+"""The standard layout of a rules file, as ``txmux fmt`` writes it: the same rules and comments, in the same order."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The section ``[listen NAME]``: who may come in, and how long it may take to recognise them."""
+"""The section ``[listen NAME]``: endpoints, admission, and detection."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The kinds of sections, and how the values of one are read by its table of keys."""
+"""The kinds of sections, and how a table of keys reads the values of one."""
 
 from __future__ import annotations
 

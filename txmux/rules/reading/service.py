@@ -1,4 +1,4 @@
-"""The section ``[txmux]``: what holds for the whole service."""
+"""The section ``[txmux]``: settings of the whole service."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The PROXY protocol: how a backend learns whose connection it serves."""
+"""The PROXY protocol, which tells a server its client's address."""

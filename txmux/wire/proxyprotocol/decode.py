@@ -1,4 +1,4 @@
-"""PROXY protocol headers out of the first bytes of a stream, however the network cut them."""
+"""Decodes PROXY protocol headers from the first bytes of a stream, however the network cuts them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""PROXY protocol headers as bytes."""
+"""Encodes PROXY protocol headers."""
 
 from __future__ import annotations
 

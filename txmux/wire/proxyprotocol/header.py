@@ -1,4 +1,4 @@
-"""What a PROXY protocol header says, as frozen values; how it is written is left to `encode` and `decode`."""
+"""PROXY protocol headers as frozen values; `encode` writes them, `decode` reads them."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""QUIC as far as a passer-by can read it: headers, the keys of Initial packets, and the ClientHello inside."""
+"""QUIC as far as a third party can read it: headers, the keys of Initial packets, and the ClientHello inside."""

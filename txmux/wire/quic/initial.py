@@ -1,4 +1,4 @@
-"""What is inside of a client's Initial packets, which everyone can read who has seen the first of them.
+"""The contents of a client's Initial packets, whose keys follow from the first of them.
 
 It is protected by keys that depend on nothing but the first connection ID (RFC 9001, section 5).
 """
