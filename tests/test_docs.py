@@ -240,6 +240,8 @@ class MatcherTests(PageTestCase):
 
     def test_all(self) -> None:
         """It has a section for every matcher, with every option and an example that works."""
+        told = re.findall(r"^## ([a-z0-9-]+)$", self.page.read_text(), re.MULTILINE)
+        self.assert_told(told, installed_matchers(), "a section")
         for name, matcher in installed_matchers().items():
             rows = _rows(_section(self.page, name))
             options = {option.name for option in matcher.options}
