@@ -375,12 +375,7 @@ class FlowDetection(_Way[R]):
 
 
 def is_enough(datagrams: Sequence[bytes], peek_limit: int) -> bool:
-    """Return whether a decision is made without further datagrams.
-
-    Args:
-        datagrams: The first ones of a flow.
-        peek_limit: The most bytes; a datagram that goes beyond is still seen whole.
-    """
+    """Return whether a decision is made without further datagrams; one that goes beyond the limit is still seen whole."""
     return len(datagrams) >= MOST_DATAGRAMS or sum(map(len, datagrams)) >= peek_limit
 
 

@@ -100,26 +100,14 @@ class Plan(Generic[R]):
         ]
 
     def named(self, peeked: Peeked) -> Collection[int] | None:
-        """Find which of the routes that are `keyed` the name in these bytes leaves.
-
-        Returns:
-            Their positions, rising; ``None`` while the name is not known, so that all have to be asked.
-        """
+        """Return the positions of the `keyed` routes that the name in these bytes leaves; ``None`` while it is not known."""
         try:
             return None if self._index is None else self._index.named(peeked)
         except Exception:  # noqa: BLE001 - a plugin's reader that raises leaves all routes to be asked
             return None
 
     def next(self, position: int, named: Collection[int]) -> int:
-        """Return the next route worth asking after a `keyed` one.
-
-        Args:
-            position: All routes before this one have said no.
-            named: What the name leaves.
-
-        Returns:
-            The position of that route, or the number of routes if there is none.
-        """
+        """Return the next position worth asking after a `keyed` route, all before it having said no; `named` is what the name leaves."""
         end = self._next_other[position]
         if not named:
             return end

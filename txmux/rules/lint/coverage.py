@@ -191,11 +191,7 @@ class CoverageIndex(Generic[T]):
     def covering(
         self, case: PatternCase, predicate: Predicate
     ) -> Iterator[tuple[PatternCase | None, list[T]]]:
-        """Find what covers a case.
-
-        Yields:
-            Each case that covers it and the owners of the lines that have it; ``None`` for lines with ``not``.
-        """
+        """Yield each case that covers it and the owners of the lines that have it; ``None`` for lines with ``not``."""
         for wider in self._wider_cases(case):
             if wider in self._cases:
                 yield wider, self._cases[wider]

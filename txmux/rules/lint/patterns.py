@@ -26,12 +26,7 @@ _NOT_ASKED = frozenset({"any", "payload", "random", "regex"})
 
 
 def cut_signatures(rules: Rules, matchers: Mapping[str, IProtocolMatcher]) -> Iterator[Problem]:
-    """Find bytes that are the beginning of what one matcher recognises, and of no other.
-
-    Args:
-        rules: The rules.
-        matchers: The matchers there are.
-    """
+    """Find bytes that are the beginning of what one matcher recognises, and of no other."""
     for route in rules.routes:
         for number, alternative in enumerate(route.alternatives):
             line = read_line(alternative)

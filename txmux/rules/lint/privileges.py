@@ -73,11 +73,7 @@ class Privileges:
 
 
 def own_privileges(proc: Path = Path("/proc")) -> Privileges:
-    """Ask the system what this process may do.
-
-    Args:
-        proc: Where Linux publishes it; without it every port counts as allowed.
-    """
+    """Ask the system what this process may do; where Linux does not publish it, every port counts as allowed."""
     try:
         status = (proc / "self/status").read_text()
     except OSError:
@@ -93,15 +89,7 @@ def own_privileges(proc: Path = Path("/proc")) -> Privileges:
 
 
 def missing_privileges(rules: Rules, privileges: Privileges) -> list[Problem]:
-    """Find what the rules ask for and the process may not have.
-
-    Args:
-        rules: As `txmux.rules.reading.parser.load` gives them.
-        privileges: What the process may do.
-
-    Returns:
-        Warnings in the order of files and lines.
-    """
+    """Find what the rules need and the process may not have: warnings in the order of files and lines."""
     found = [
         *_low_ports(rules, privileges),
         *_access_log(rules, privileges),

@@ -221,11 +221,7 @@ def _effect_of(route: Route) -> object:
 
 
 def _redundant(lines: Sequence[ParsedLine]) -> Iterator[tuple[int, str]]:
-    """Find lines of a route that do not do what they seem to, because one line of several is enough.
-
-    Yields:
-        The number of such a line, and what is wrong with it.
-    """
+    """Yield the numbers of lines that do not do what they seem to, because one line of several is enough, and why."""
     index: CoverageIndex[int] = CoverageIndex()
     for number, line in enumerate(lines):
         index.add(line, number)

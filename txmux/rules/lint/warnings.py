@@ -37,14 +37,7 @@ _LEAST_PEEKED = {
 
 
 def lint(rules: Rules) -> list[Problem]:
-    """Find what is probably a mistake.
-
-    Args:
-        rules: As `txmux.rules.reading.parser.load` gives them; rules made in Python get no warnings.
-
-    Returns:
-        Warnings in the order of files and lines.
-    """
+    """Return warnings in the order of files and lines; rules made in Python get none."""
     if not rules.files.texts:
         return []
     found = [

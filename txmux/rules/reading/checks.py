@@ -36,9 +36,6 @@ def check(text: str) -> Check:
     Args:
         text: ``tcp``, ``http``, ``redis``, ``postgres``, ``ssh``, or ``send=`` and ``expect=`` in its place; then
             options, split as a shell would.
-
-    Raises:
-        InvalidValueError: All that is wrong with it.
     """
     first, *rest = split_words(text) or [""]
     kind: CheckKind | None = next((kind for kind in _WORDS if kind == first), None)

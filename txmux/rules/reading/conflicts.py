@@ -36,14 +36,7 @@ _DEFAULT_INTERFACE = {"tcp": "0.0.0.0", "ssl": "0.0.0.0", "tls": "0.0.0.0", "tcp
 
 
 def conflicts(sections: Iterable[Section]) -> Iterator[Problem]:
-    """Find endpoints that want what an earlier one has.
-
-    Args:
-        sections: The ``[listen]`` sections, in the order of reading, and ``[txmux]``.
-
-    Yields:
-        A problem for each later endpoint, which names the earlier one.
-    """
+    """Find endpoints that an earlier section has taken; the problem names the earlier one."""
     first: dict[tuple[object, ...], str] = {}
     for section, key in itertools.product(sections, _KEYS):
         for number, item in enumerate(section.items(key)):
@@ -62,12 +55,7 @@ def conflicts(sections: Iterable[Section]) -> Iterator[Problem]:
 
 
 def unshareable(sections: Iterable[Section], settings: Settings) -> Iterator[Problem]:
-    """Find endpoints that several workers cannot share, or that a confined one cannot open.
-
-    Args:
-        sections: The ``[listen]`` sections.
-        settings: They say whether there are such workers.
-    """
+    """Find endpoints that several workers cannot share, or that a confined one cannot open."""
     which, instead = "several workers cannot share", ["workers = 1"] * (settings.workers > 1)
     if settings.sandbox == "yes":
         which = which if instead else "a confined worker cannot open"
@@ -327,16 +315,7 @@ _Led = tuple["Section", str, "int | None"]
 def misplaced(
     listeners: Iterable[Listener], routes: Iterable[Route], relay: str = "auto"
 ) -> Iterator[Problem]:
-    """Find sockets that are to be handed over where some bytes of them may have been taken, or that are not plain ones.
-
-    Args:
-        listeners: Those of the rules.
-        routes: Those of the rules.
-        relay: What carries bytes, as in the rules.
-
-    Yields:
-        A problem for each key that leads there.
-    """
+    """Find keys that hand over sockets which may have lost bytes by then, or are not plain ones."""
     known = tuple(routes)
     ends = {route.name: route for route in known if route.terminate_tls}
     told: set[tuple[str, str, int | None]] = set()

@@ -21,17 +21,7 @@ _SCHEMES = frozenset({"http", "https"})
 
 
 def api_url(text: str) -> str:
-    """Read where Consul's HTTP API is.
-
-    Args:
-        text: A URL without a path; ``HOST:PORT``; or ``unix:/path``.
-
-    Returns:
-        The URL, in one form.
-
-    Raises:
-        InvalidValueError: What is wrong with it.
-    """
+    """Read the URL of Consul's HTTP API, without a path; ``HOST:PORT``; or ``unix:/path``."""
     if text.startswith("unix:"):
         path = "/" + text.removeprefix("unix:").lstrip("/")
         if path == "/" or not text.removeprefix("unix:").startswith("/"):
@@ -61,14 +51,7 @@ def api_url(text: str) -> str:
 
 
 def consul_server(text: str) -> Server:
-    """Read the first word of a server that stands for a service.
-
-    Args:
-        text: ``consul:SERVICE``.
-
-    Raises:
-        InvalidValueError: What is wrong with it.
-    """
+    """Read ``consul:SERVICE``, the first word of a server that stands for a service."""
     name = text.removeprefix(CONSUL)
     service, colon, _ = name.partition(":")
     if colon and _NAME.fullmatch(service):
@@ -83,15 +66,7 @@ def consul_server(text: str) -> Server:
 
 
 def with_options(server: Server, options: Mapping[str, object]) -> tuple[Server, dict[str, object]]:
-    """Take the options that say which instances are meant.
-
-    Args:
-        server: As `consul_server` gives it.
-        options: All that are behind it.
-
-    Returns:
-        The server, whose text has these options, too; and the others.
-    """
+    """Move the options that select instances into the server and its text; return it with the other options."""
     others = dict(options)
     tags, datacenter = others.pop("tag", ()), others.pop("dc", "")
     passing = bool(others.pop("passing", False))

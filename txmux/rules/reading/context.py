@@ -78,12 +78,7 @@ class RulesReading:
         return self.beside(text, "the path of a PEM file")
 
     def beside(self, text: str, what: str) -> Path:
-        """Read the path of a file that has to be there; a relative one starts at the folder of the main file.
-
-        Args:
-            text: The path.
-            what: What it is to be, for messages.
-        """
+        """Read the path of a file that has to be there; a relative one starts at the folder of the main file."""
         path = self.home / file_path(text)
         if self._on_disk:
             try:

@@ -60,17 +60,7 @@ _server_port = whole_number(1, 65535, "a port")
 
 
 def listening(text: str) -> str:
-    """Check where to listen.
-
-    Args:
-        text: ``ADDRESS:PORT``, ``[V6]:PORT``, ``:PORT``, a Twisted server endpoint string, or ``udp:`` and a place.
-
-    Returns:
-        The same text.
-
-    Raises:
-        InvalidValueError: What is wrong with it.
-    """
+    """Check ``ADDRESS:PORT``, ``[V6]:PORT``, ``:PORT``, a Twisted server endpoint string, or ``udp:`` and a place."""
     _refuse_habits(text)
     if is_for_datagrams(text):
         listening_place(text)
@@ -102,14 +92,7 @@ def listening(text: str) -> str:
 
 
 def short_form(text: str) -> tuple[str, int] | None:
-    """Take apart a checked place to listen on.
-
-    Args:
-        text: What `listening` accepted.
-
-    Returns:
-        The IP address, empty for every address, and the port; ``None`` for a Twisted endpoint string.
-    """
+    """Return address, empty for every one, and port of what `listening` accepted; ``None`` for a Twisted endpoint string."""
     short = _SHORT.fullmatch(text)
     if short is None:
         return None
@@ -129,9 +112,6 @@ def server(text: str) -> Server:
         text: ``HOST:PORT``, ``[V6]:PORT``, ``{local}:PORT``, ``unix:/path``, ``srv:NAME``, ``consul:SERVICE`` or a Twisted client endpoint
             string; after it ``weight=N``, ``backup``, ``max_connections=N`` and ``down``, in any order, and after
             ``consul:`` also ``tag=``, ``dc=`` and ``passing``.
-
-    Raises:
-        InvalidValueError: All that is wrong with it.
     """
     words = split_words(text)
     if not words:
@@ -159,14 +139,7 @@ def server(text: str) -> Server:
 
 
 def name_server(text: str) -> tuple[str, int]:
-    """Read the place of a name server: an IP address, alone or with a port.
-
-    Args:
-        text: ``ADDRESS``, ``ADDRESS:PORT``, ``V6`` or ``[V6]:PORT``.
-
-    Raises:
-        InvalidValueError: What is wrong with it.
-    """
+    """Read ``ADDRESS``, ``ADDRESS:PORT``, ``V6`` or ``[V6]:PORT`` of a name server."""
     if is_address(text):
         return text, _NAME_SERVER_PORT
     short = _SHORT.fullmatch(text)
@@ -179,14 +152,7 @@ def name_server(text: str) -> tuple[str, int]:
 
 
 def no_proxy_protocol(text: str) -> str:
-    """Return why a server cannot be sent a PROXY protocol header.
-
-    Args:
-        text: What `server` reads.
-
-    Returns:
-        What is wrong and what would be right, or nothing.
-    """
+    """Return why a server cannot be sent a PROXY protocol header, or nothing."""
     place = next(iter(text.split()), "")
     if _SHORT.fullmatch(place) is None and (_kind_of(place) or "").lower() in {"ssl", "tls"}:
         return (

@@ -34,14 +34,7 @@ class Arguments:
 
 
 def split_arguments(text: str) -> Arguments:
-    r"""Take an endpoint string apart at ``:`` and ``=``; a backslash escapes both, and itself.
-
-    Args:
-        text: A string that begins with the name of an endpoint type.
-
-    Raises:
-        InvalidValueError: It names an argument twice, or ends in a lone backslash.
-    """
+    """Split an endpoint string at ``:`` and ``=``; a backslash escapes both, and itself."""
     positional: list[str] = []
     named: dict[str, str] = {}
     whole, start = f"{text}:", 0
@@ -61,11 +54,7 @@ def split_arguments(text: str) -> Arguments:
 
 
 def host_name(text: str) -> str:
-    """Check an IP address or a host name.
-
-    Raises:
-        InvalidValueError: It is neither.
-    """
+    """Check an IP address or a host name."""
     labels = text.removesuffix(".").split(".")
     if ":" in text or labels[-1].isdecimal():
         try:
@@ -82,11 +71,7 @@ def host_name(text: str) -> str:
 
 
 def server_host(text: str) -> str:
-    """Check what `host_name` does, or what stands for the address that a client has asked for.
-
-    Raises:
-        InvalidValueError: It is none of these.
-    """
+    """Check what `host_name` does, or what stands for the address that a client has asked for."""
     if text == LOCAL:
         return text
     if text[:1] + text[-1:] == "{}":
@@ -183,14 +168,7 @@ class Form:
     fills_gaps: bool = False
 
     def check(self, arguments: Arguments) -> dict[str, str]:
-        """Check the arguments of an endpoint string.
-
-        Returns:
-            All of them by name.
-
-        Raises:
-            InvalidValueError: All that is wrong with them.
-        """
+        """Check the arguments of an endpoint string, and return all of them by name."""
         given = arguments.named
         names = [n for n in self.names if n not in given] if self.fills_gaps else self.names
         known = (*self.names, *self.only_named)
@@ -316,17 +294,7 @@ def is_for_datagrams(text: str) -> bool:
 
 
 def listening_place(text: str) -> tuple[str, int]:
-    """Read where datagrams come in.
-
-    Args:
-        text: ``udp:PORT``, ``udp:ADDRESS:PORT`` or ``udp:[V6]:PORT``.
-
-    Returns:
-        The IP address, empty for every address, and the port.
-
-    Raises:
-        InvalidValueError: What is wrong with it.
-    """
+    """Read ``udp:PORT``, ``udp:ADDRESS:PORT`` or ``udp:[V6]:PORT``; the address is empty for every one."""
     host, port = _split(text, "udp:PORT, udp:ADDRESS:PORT or udp:[V6]:PORT")
     if host.isdecimal():
         raise InvalidValueError(f"{text!r}: write the address first, as udp:127.0.0.1:{host}")
@@ -338,11 +306,7 @@ def listening_place(text: str) -> tuple[str, int]:
 
 
 def datagram_server(text: str) -> Server:
-    """Read ``udp:HOST:PORT``.
-
-    Raises:
-        InvalidValueError: What is wrong with it.
-    """
+    """Read ``udp:HOST:PORT``."""
     host, port = _split(text, "udp:HOST:PORT or udp:[V6]:PORT")
     if not host and port and not port.isdecimal():
         raise InvalidValueError(f"{text!r} has no port; write {text}:PORT")
@@ -377,11 +341,7 @@ def is_handover(text: str) -> bool:
 
 
 def handover(text: str) -> Handover:
-    """Read ``handover:/PATH``.
-
-    Raises:
-        InvalidValueError: What is wrong with it.
-    """
+    """Read ``handover:/PATH``."""
     words = split_words(text)
     if len(words) > 1:
         raise InvalidValueError(

@@ -47,12 +47,7 @@ def read_source(path: Path | str) -> SourceFile:
 
 
 def source_of(path: Path | str, data: bytes) -> SourceFile:
-    """Read what is in a file.
-
-    Args:
-        path: Its name, for messages.
-        data: Its bytes.
-    """
+    """Decode the bytes of a file; the path is for messages."""
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return SourceFile(
             str(path), "", (Problem(str(path), 1, "", "", "is UTF-16; save the file as UTF-8"),)
@@ -77,12 +72,7 @@ def _is_utf8(line: bytes) -> bool:
 
 
 def included_paths(folder: Path, pattern: str) -> list[Path]:
-    """Return the files that one item of ``include =`` means now, in sorted order.
-
-    Args:
-        folder: That of the rules file.
-        pattern: The item; without wildcards, its file may not be there.
-    """
+    """Return the files that one item of ``include =`` means now, sorted; without wildcards, the file may be missing."""
     if not any(c in pattern for c in "*?["):
         return [folder / pattern]
     # Path.glob() takes no absolute patterns, and finds the hidden files that editors leave.

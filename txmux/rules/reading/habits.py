@@ -229,11 +229,7 @@ def stray_after_endpoint(words: Sequence[str]) -> str:
 
 
 def without_scheme(text: str) -> tuple[str, bool] | None:
-    """Take a URL apart.
-
-    Returns:
-        Its host and port, and whether it is one of TLS; ``None`` if the text is no URL of a host.
-    """
+    """Return host and port of a URL, and whether it is one of TLS; ``None`` if the text is no URL of a host."""
     found = _URL.fullmatch(text)
     if found is None or not found["host"]:
         return None

@@ -56,14 +56,7 @@ class RulesLine:
 
 
 def lines_of(text: str) -> Iterator[RulesLine]:
-    """Take a text apart.
-
-    Args:
-        text: A byte order mark and any kind of line end are accepted.
-
-    Yields:
-        All lines, also blank ones and comments, whatever is wrong in them.
-    """
+    """Yield all lines, also blank ones, comments and wrong ones; a byte order mark and any line ends are accepted."""
     in_value, indent_of_key = False, 0
     for number, line in enumerate(io.StringIO(text.removeprefix("\ufeff"), newline=None), start=1):
         stripped = line.strip()

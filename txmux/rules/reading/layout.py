@@ -81,11 +81,7 @@ class _EntryLayout:
     lines: list[str]
 
     def text(self, width: int) -> Iterator[str]:
-        """Yield its lines in the file.
-
-        Args:
-            width: How many columns the keys of this section have.
-        """
+        """Yield its lines in the file; the keys of its section are padded to the width."""
         begin, below = f"{self.key:{width}} =", self.lines
         if below and (self.begins or not below[0].startswith(COMMENT)):
             begin, below = f"{begin} {below[0]}", below[1:]

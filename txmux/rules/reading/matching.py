@@ -267,9 +267,6 @@ def read_alternative(text: str, matchers: Mapping[str, IProtocolMatcher]) -> Alt
     Args:
         text: The line.
         matchers: The matchers there are, by name.
-
-    Raises:
-        InvalidValueError: All that is wrong with it.
     """
     name, *rest = split_words(text)
     negated = name == "not"

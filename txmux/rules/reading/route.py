@@ -43,9 +43,6 @@ def allowed_client(text: str) -> AllowedClient:
 
     Args:
         text: Words ``KIND=PATTERNS``; the patterns are those of `txmux.wire.globs.names`.
-
-    Raises:
-        InvalidValueError: All that is wrong with it.
     """
     wanted: dict[str, Globs] = {}
     messages = []
@@ -89,11 +86,7 @@ _FORMS = "write for example 'mon-fri 08:00-18:00', '22:00-06:00 Europe/Paris' or
 
 
 def period(text: str) -> Period:
-    """Read one line of ``during``: ``[DAYS] [HH:MM-HH:MM] [ZONE]``.
-
-    Raises:
-        InvalidValueError: It is not such a line.
-    """
+    """Read one line of ``during``: ``[DAYS] [HH:MM-HH:MM] [ZONE]``."""
     words = _AROUND.sub(r"\1", text).split()
     days, start, end, zone = WEEK, 0, MIDNIGHT, None
     if not words[0][0].isdigit():

@@ -51,9 +51,6 @@ def control_endpoint(text: str, home: Path, words: Sequence[str]) -> str | None:
 
     Returns:
         The endpoint, with the whole path; ``None`` for ``off``.
-
-    Raises:
-        InvalidValueError: What is wrong with it.
     """
     if text == "off":
         return None

@@ -38,9 +38,6 @@ def read_options(
 
     Returns:
         The values that are given, by name; a flag's is true.
-
-    Raises:
-        InvalidValueError: All that is wrong with them.
     """
     known = (*readers, *flags)
     takes = f"{of} takes {', '.join([*(f'{name}=' for name in readers), *flags])}"
