@@ -124,7 +124,7 @@ def microseconds(detector: Detector, data: bytes, times: int = 1000) -> float:
     for _ in range(ROUNDS):
         start = time.thread_time()
         for _ in range(times):
-            detector.begin().feed(data)
+            detector.start_detection().feed(data)
         found.append((time.thread_time() - start) / times * 1e6)
     return min(found)
 
@@ -159,7 +159,7 @@ def quic_microseconds() -> float:
     found = []
     for _ in range(ROUNDS):
         start = time.thread_time()
-        decisions = [detector.begin_flow().feed((data,)) for data in asked]
+        decisions = [detector.start_flow_detection().feed((data,)) for data in asked]
         found.append((time.thread_time() - start) / len(asked) * 1e6)
         assert all(d and d.route and d.route.name == own for d in decisions)
     return min(found)

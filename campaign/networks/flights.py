@@ -84,7 +84,7 @@ def decide(network: str, seed: int, every: int = 1) -> tuple[int, list[str]]:
     flights = []
     detector = Detector(routes())
     for number, stream in list(enumerate(streams()))[::every]:
-        whole = detector.begin()
+        whole = detector.start_detection()
         port = _FIRST_PORT + number
         wanted[port] = taker(whole.feed(stream["data"]) or whole.finish())
         flights.append((port, stream["hex"]))

@@ -67,7 +67,7 @@ def leads(name: str, predicate: Any, **settings: Any) -> Route:
 
 def run(routes: Sequence[Route], *pieces: bytes) -> tuple[str | None, list[tuple[int, str]]]:
     """Send pieces; gives the route, and after how many bytes which request was first known to be answered."""
-    detection = Detector(routes).begin()
+    detection = Detector(routes).start_detection()
     data = b""
     answers: list[tuple[int, str]] = []
     for piece in pieces:

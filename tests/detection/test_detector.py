@@ -63,7 +63,7 @@ def no(after: int, *, negated: bool = False) -> Alternative:
 
 def decide(routes: Iterable[Route], chunks: Iterable[bytes], limit: int = 1000) -> str | None:
     """Feed chunks until there is a decision, at the end of the stream at the latest."""
-    detection = Detector(routes, limit).begin()
+    detection = Detector(routes, limit).start_detection()
     data = b""
     for chunk in chunks:
         data += chunk
@@ -80,7 +80,7 @@ class PriorityTest(SynchronousTestCase):
 
     def test_waits_for_an_earlier_route(self) -> None:
         """A match does not win while an earlier route is undecided."""
-        detection = Detector([asks("a", yes(3)), asks("b", yes(1))]).begin()
+        detection = Detector([asks("a", yes(3)), asks("b", yes(1))]).start_detection()
         self.assertIsNone(detection.feed(b"x"))
         self.assertIsNone(detection.feed(b"xx"))
         decision = detection.feed(b"xxx")
@@ -94,13 +94,13 @@ class PriorityTest(SynchronousTestCase):
 
     def test_all_no(self) -> None:
         """When all have said no it is decided at once."""
-        decision = Detector([asks("a", no(1)), asks("b", no(1))]).begin().feed(b"x")
+        decision = Detector([asks("a", no(1)), asks("b", no(1))]).start_detection().feed(b"x")
         assert decision is not None
         self.assertIsNone(decision.route)
 
     def test_no_routes(self) -> None:
         """Without routes the first byte decides."""
-        self.assertIsNotNone(Detector([]).begin().feed(b"x"))
+        self.assertIsNotNone(Detector([]).start_detection().feed(b"x"))
 
     def test_finish(self) -> None:
         """At the end the undecided count as a no."""
@@ -143,11 +143,11 @@ class PriorityTest(SynchronousTestCase):
             ("2026-11-22T11:00+00:00", "else"),
         ):
             now = datetime.fromisoformat(moment).timestamp()
-            decision = detector.begin(now=now).feed(b"x")
+            decision = detector.start_detection(now=now).feed(b"x")
             assert decision is not None
             assert decision.route is not None
             self.assertEqual(decision.route.name, wanted)
-        outside = detector.begin().feed(b"x")
+        outside = detector.start_detection().feed(b"x")
         assert outside is not None
         self.assertIs(outside.route, routes[2])
 
@@ -163,10 +163,10 @@ class PriorityTest(SynchronousTestCase):
             ("192.0.2.1", "outside"),
             ("10.1.0.1", None),
         ]:
-            decision = detector.begin(ip_address(address)).feed(b"x")
+            decision = detector.start_detection(ip_address(address)).feed(b"x")
             assert decision is not None
             self.assertEqual(decision.route and decision.route.name, wanted)
-        decision = detector.begin(None).feed(b"x")
+        decision = detector.start_detection(None).feed(b"x")
         assert decision is not None
         assert decision.route is not None
         self.assertEqual(decision.route.name, "outside")
@@ -185,7 +185,7 @@ class DryRunTest(SynchronousTestCase):
             (b"GET", {"dry_run": "dry"}),
             (b"GET!", {"dry_run": "slow"}),
         ]:
-            decision = detector.begin().feed(data)
+            decision = detector.start_detection().feed(data)
             assert decision is not None
             assert decision.route is not None
             self.assertEqual((decision.route.name, decision.facts), ("next", wanted))
@@ -194,10 +194,10 @@ class DryRunTest(SynchronousTestCase):
     def test_comes_too_late(self) -> None:
         """A route that runs dry behind the winner would have taken nothing; with no winner it would."""
         dry = attrs.evolve(route("any", "close", name="dry"), dry_run=True)
-        decision = Detector([route("ssh", "close"), dry]).begin().feed(b"SSH-")
+        decision = Detector([route("ssh", "close"), dry]).start_detection().feed(b"SSH-")
         assert decision is not None
         self.assertNotIn("dry_run", decision.facts)
-        decision = Detector([route("ssh", "close"), dry]).begin().feed(b"x")
+        decision = Detector([route("ssh", "close"), dry]).start_detection().feed(b"x")
         assert decision is not None
         self.assertEqual((decision.route, decision.facts), (None, {"dry_run": "dry"}))
 
@@ -217,7 +217,7 @@ class RaisingTest(SynchronousTestCase):
         """Its traceback is logged once, however many clients come."""
         detector = Detector([asks("a", Alternative("broken", Raises()))])
         for _ in range(3):
-            detector.begin().feed(b"x")
+            detector.start_detection().feed(b"x")
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
 
@@ -226,7 +226,7 @@ class FactsTest(SynchronousTestCase):
 
     def test_of_the_winner(self) -> None:
         """The winner tells what it saw."""
-        decision = Detector([route("ssh", "close")]).begin().feed(b"SSH-2.0-x\r\n")
+        decision = Detector([route("ssh", "close")]).start_detection().feed(b"SSH-2.0-x\r\n")
         assert decision is not None
         self.assertEqual(decision.facts, {"software": "x"})
 
@@ -234,14 +234,16 @@ class FactsTest(SynchronousTestCase):
         """So do the routes before it, and none behind it."""
         data = b"GET / HTTP/1.1\r\nHost: c\r\n\r\n"
         for matches, told in ((("http host=a", "any"), True), (("any", "http host=a"), False)):
-            decision = Detector([route(match, "close") for match in matches]).begin().feed(data)
+            decision = (
+                Detector([route(match, "close") for match in matches]).start_detection().feed(data)
+            )
             assert decision is not None
             self.assertEqual(decision.facts.get("host"), "c" if told else None)
 
     def test_of_nobody(self) -> None:
         """Without a winner each kind of predicate is asked once."""
         routes = [route(f"http host={name}", "close") for name in ("a", "b")]
-        decision = Detector(routes).begin().feed(b"GET / HTTP/1.1\r\nHost: c\r\n\r\n")
+        decision = Detector(routes).start_detection().feed(b"GET / HTTP/1.1\r\nHost: c\r\n\r\n")
         assert decision is not None
         self.assertEqual(decision.facts["host"], "c")
 

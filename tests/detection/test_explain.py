@@ -24,7 +24,7 @@ def byte_by_byte(
     routes: list[Route], data: bytes, client: IPv4Address, limit: int
 ) -> tuple[int | None, Decision[Route]]:
     """Decide as the service does when each byte is a packet: after how many, if at all, and what."""
-    detection = Detector(routes, limit).begin(client)
+    detection = Detector(routes, limit).start_detection(client)
     for length in range(1, len(data) + 1):
         decision = detection.feed(data[:length])
         if decision is not None:

@@ -69,31 +69,31 @@ def name_of(decision: Decision[Route] | None) -> str | None:
 
 
 class FlowTests(SynchronousTestCase):
-    """`Detector.begin_flow`."""
+    """`Detector.start_flow_detection`."""
 
     def test_waits_for_an_earlier_route(self) -> None:
         """A match does not win while an earlier route is undecided."""
-        detection = Detector([asks("a", Nth(2)), asks("b", Nth(1))]).begin_flow()
+        detection = Detector([asks("a", Nth(2)), asks("b", Nth(1))]).start_flow_detection()
         self.assertIsNone(detection.feed([b"x"]))
         self.assertEqual(name_of(detection.feed([b"x", b"x"])), "a")
-        detection = Detector([asks("a", Nth(2)), asks("b", Nth(1))]).begin_flow()
+        detection = Detector([asks("a", Nth(2)), asks("b", Nth(1))]).start_flow_detection()
         self.assertIsNone(detection.feed([b"x"]))
         self.assertEqual(name_of(detection.feed([b"x", b"y"])), "b")
 
     def test_finish(self) -> None:
         """At the deadline the undecided count as a no."""
-        detection = Detector([asks("a", Nth(2)), asks("b", Nth(1))]).begin_flow()
+        detection = Detector([asks("a", Nth(2)), asks("b", Nth(1))]).start_flow_detection()
         self.assertIsNone(detection.feed([b"x"]))
         self.assertEqual(name_of(detection.finish()), "b")
-        self.assertIsNone(Detector([asks("a", Nth(1))]).begin_flow().finish().route)
+        self.assertIsNone(Detector([asks("a", Nth(1))]).start_flow_detection().finish().route)
 
     def test_limits(self) -> None:
         """It is decided with the fourth datagram, or with the one that brings as many bytes as the limit."""
         routes = [asks("a", Nth(9)), asks("b", Nth(1))]
-        detection = Detector(routes).begin_flow()
+        detection = Detector(routes).start_flow_detection()
         self.assertIsNone(detection.feed([b"x"] * 3))
         self.assertEqual(name_of(detection.feed([b"x"] * 4)), "b")
-        detection = Detector(routes, 10).begin_flow()
+        detection = Detector(routes, 10).start_flow_detection()
         self.assertIsNone(detection.feed([b"x" * 9]))
         self.assertEqual(name_of(detection.feed([b"x" * 9, b"x"])), "b")
         self.assertTrue(is_enough([b"x"] * MOST_DATAGRAMS, 99))
@@ -101,14 +101,16 @@ class FlowTests(SynchronousTestCase):
     def test_long(self) -> None:
         """A datagram beyond the limit is seen whole."""
         route = asks("a", Named("x" * 30))
-        self.assertEqual(name_of(Detector([route], 10).begin_flow().feed([b"x" * 30])), "a")
+        self.assertEqual(
+            name_of(Detector([route], 10).start_flow_detection().feed([b"x" * 30])), "a"
+        )
 
     def test_empty(self) -> None:
         """An empty first datagram leads to a route that takes anything; others are asked, and a later one is seen."""
         routes = [route(text, "close", name=text).over(Transport.UDP) for text in ("sip", "any")]
         detector = Detector([one for one in routes if one is not None])
-        self.assertEqual(name_of(detector.begin_flow().feed([b""])), "any")
-        detection = Detector([asks("a", Nth(3))]).begin_flow()
+        self.assertEqual(name_of(detector.start_flow_detection().feed([b""])), "any")
+        detection = Detector([asks("a", Nth(3))]).start_flow_detection()
         self.assertEqual(name_of(detection.feed([b"y", b"", b"x"])), "a")
 
     def test_keep_alive(self) -> None:
@@ -118,30 +120,32 @@ class FlowTests(SynchronousTestCase):
         assert sip is not None
         assert dns is not None
         for noise in (b"\r\n\r\n", b"\r\n", b"\0\0\0\0", b""):
-            detection = Detector([dns, sip]).begin_flow()
+            detection = Detector([dns, sip]).start_flow_detection()
             self.assertIsNone(detection.feed([noise]))
             self.assertEqual(detection.ignored, 1)
             self.assertIsNone(detection.feed([noise, noise]))
             decision = detection.feed([noise, noise, register])
             self.assertIs(decision and decision.route, sip)
-            at_once = Detector([dns, sip]).begin_flow()
+            at_once = Detector([dns, sip]).start_flow_detection()
             decision = at_once.feed([*[noise] * 9, register])
             self.assertIs(decision and decision.route, sip)
-            self.assertIsNone(Detector([dns, sip]).begin_flow().finish().route)
+            self.assertIsNone(Detector([dns, sip]).start_flow_detection().finish().route)
 
     def test_keep_alive_that_is_taken(self) -> None:
         """A route that takes it has it; other bytes that nobody takes are decided about."""
         takes = route("payload hex=00000000", "close", name="zeros").over(Transport.UDP)
         assert takes is not None
-        self.assertEqual(name_of(Detector([takes]).begin_flow().feed([bytes(4)])), "zeros")
+        self.assertEqual(
+            name_of(Detector([takes]).start_flow_detection().feed([bytes(4)])), "zeros"
+        )
         for data in (b"\r\nx", b" ", b"\xff"):
-            decision = Detector([takes]).begin_flow().feed([data])
+            decision = Detector([takes]).start_flow_detection().feed([data])
             self.assertEqual(decision, Decision(None, {}))
 
     def test_keep_alive_that_nobody_looks_at(self) -> None:
         """Where no route looks at what this client says, it is decided about at once."""
         takes = asks("a", Nth(1), clients=Clients(NetworkSet([ip_network("10.0.0.0/8")])))
-        detection = Detector([takes]).begin_flow(ip_address("192.0.2.1"))
+        detection = Detector([takes]).start_flow_detection(ip_address("192.0.2.1"))
         self.assertIsNotNone(detection.feed([b"\r\n"]))
 
     def test_facts(self) -> None:
@@ -155,7 +159,7 @@ class FlowTests(SynchronousTestCase):
             (b"\x40\x01\0\x01\xb4temp", {"method": "GET", "path": "/temp"}),
             (radius, {"user": "alice"}),
         ):
-            decision = detector.begin_flow().feed([datagram])
+            decision = detector.start_flow_detection().feed([datagram])
             assert decision is not None
             self.assertEqual(decision.facts, facts)
 
@@ -172,7 +176,7 @@ class FlowTests(SynchronousTestCase):
         routes.insert(20, asks("every", Nth(1, ord("n"))))
         detector = Detector(routes)
         for name, expected in (("n3", "r3"), ("n19", "r19"), ("n20", "every"), ("m", None)):
-            decision = detector.begin_flow().feed([name.encode()])
+            decision = detector.start_flow_detection().feed([name.encode()])
             self.assertEqual(name_of(decision), expected)
 
     def test_clients(self) -> None:
@@ -185,7 +189,7 @@ class FlowTests(SynchronousTestCase):
             asks("b", Nth(1)),
         ]
         detector = Detector(routes, would_take=told.append)
-        decision = detector.begin_flow(ip_address("198.51.100.1")).feed([b"x"])
+        decision = detector.start_flow_detection(ip_address("198.51.100.1")).feed([b"x"])
         self.assertEqual(name_of(decision), "b")
         assert decision is not None
         self.assertEqual(decision.facts, {"datagrams": "1", "dry_run": "dry"})
@@ -205,7 +209,7 @@ class FlowTests(SynchronousTestCase):
         batches = data.draw(st.sets(st.sampled_from(one_by_one))) | {len(datagrams)}
 
         def decide(counts: Sequence[int]) -> Decision[Route]:
-            detection = Detector(routes, 5).begin_flow()
+            detection = Detector(routes, 5).start_flow_detection()
             for count in counts:
                 decision = detection.feed(datagrams[:count])
                 if decision is not None:

@@ -80,8 +80,8 @@ class IndexTest(SynchronousTestCase):
             routes = [route(f"tls sni={'*.' * (n % 2)}host{n}.test", "close") for n in range(count)]
             detector = Detector(routes)
             data = hello(asked)
-            detector.begin().feed(data)
-            return calls_in(lambda: detector.begin().feed(data))
+            detector.start_detection().feed(data)
+            return calls_in(lambda: detector.start_detection().feed(data))
 
         few = calls(10, "x.host9.test")
         self.assertLessEqual(calls(2000, "x.host1999.test"), few * 2)
@@ -90,8 +90,10 @@ class IndexTest(SynchronousTestCase):
     def test_many_labels(self) -> None:
         """A name of thousands of labels costs no more look-ups than routes have labels."""
         detector = Detector([route(f"tls sni=*.h{n}.example.com", "close") for n in range(20)])
-        usual = calls_in(lambda: detector.begin().feed(hello("a.h3.example.com")))
-        long = calls_in(lambda: detector.begin().feed(hello("a." * 8000 + "h3.example.com")))
+        usual = calls_in(lambda: detector.start_detection().feed(hello("a.h3.example.com")))
+        long = calls_in(
+            lambda: detector.start_detection().feed(hello("a." * 8000 + "h3.example.com"))
+        )
         self.assertLess(long, usual + 50)
 
     def test_shared(self) -> None:

@@ -106,7 +106,7 @@ class CorpusTests(SynchronousTestCase):
         """Each stream, in one piece, is taken by one of those that it is for, or else by what takes all."""
         self.assertEqual(len(streams()), 400)
         for stream in streams():
-            detection = self.detector.begin()
+            detection = self.detector.start_detection()
             decision = detection.feed(stream["data"]) or detection.finish()
             self.assertIn(taker(decision), expected(stream), stream["source"])
 
@@ -114,10 +114,10 @@ class CorpusTests(SynchronousTestCase):
         """Byte by byte, it is taken by the same one."""
         for stream in streams():
             data = stream["data"]
-            detection = self.detector.begin()
+            detection = self.detector.start_detection()
             feeds = (detection.feed(data[:length]) for length in range(1, len(data) + 1))
             decision = next(filter(None, feeds), None) or detection.finish()
-            whole = self.detector.begin()
+            whole = self.detector.start_detection()
             self.assertEqual(
                 taker(decision), taker(whole.feed(data) or whole.finish()), stream["source"]
             )

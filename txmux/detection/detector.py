@@ -77,7 +77,7 @@ class Detector(Generic[R]):
         self._first_bytes: list[frozenset[int] | None] | None = None
         self._reported: set[str] = set()
 
-    def begin(
+    def start_detection(
         self, client: IPv4Address | IPv6Address | None = None, now: float | None = None
     ) -> Detection[R]:
         """Start with a new client.
@@ -89,7 +89,7 @@ class Detector(Generic[R]):
         """
         return Detection(self, client, now)
 
-    def begin_flow(
+    def start_flow_detection(
         self, client: IPv4Address | IPv6Address | None = None, now: float | None = None
     ) -> FlowDetection[R]:
         """Start with a new flow of datagrams. The routes have to be as `Route.over` gives them for UDP.
@@ -126,7 +126,7 @@ class Detector(Generic[R]):
         )
 
 
-class _Way(Generic[R]):
+class _RouteScan(Generic[R]):
     """A client's way to a decision.
 
     Args:
@@ -258,7 +258,7 @@ class _Way(Generic[R]):
         self._detector.report(route, alternative)
 
 
-class Detection(_Way[R]):
+class Detection(_RouteScan[R]):
     """The way of a client that sends a stream."""
 
     __slots__ = ()
@@ -321,7 +321,7 @@ class Detection(_Way[R]):
                         return
 
 
-class FlowDetection(_Way[R]):
+class FlowDetection(_RouteScan[R]):
     """The way of a client that sends datagrams, the first of them to be held until there is a decision.
 
     Attributes:

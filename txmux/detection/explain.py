@@ -122,9 +122,9 @@ def explain_in_steps(
     detector = Detector(routes, peek_limit)
 
     def known(length: int) -> bool:
-        return detector.begin(client, now).feed(data[:length]) is not None
+        return detector.start_detection(client, now).feed(data[:length]) is not None
 
-    detection = detector.begin(client, now)
+    detection = detector.start_detection(client, now)
     decision = (detection.feed(data) if data else None) or detection.finish()
     seen = _Seen(cache(lambda length: Peeked(data[:length])), len(data), peek_limit)
     return (
@@ -148,11 +148,11 @@ def explain_flow_in_steps(
     detector = Detector(routes, peek_limit)
 
     def known(count: int) -> bool:
-        return detector.begin_flow(client, now).feed(held[:count]) is not None
+        return detector.start_flow_detection(client, now).feed(held[:count]) is not None
 
     while len(held) > 1 and says_nothing(held[:1]) and not known(1):
         held = held[1:]
-    detection = detector.begin_flow(client, now)
+    detection = detector.start_flow_detection(client, now)
     decision = (detection.feed(held) if held else None) or detection.finish()
     seen = _Seen(cache(lambda count: Datagrams(held[:count])), len(held), MOST_DATAGRAMS)
     return (

@@ -332,7 +332,7 @@ class Flow:
 
     def _begin_detection(self) -> FlowDetection[CompiledRoute]:
         host = self.client.host if self._level.asks_who else None
-        return self._level.detector.begin_flow(host, self.record.time)
+        return self._level.detector.start_flow_detection(host, self.record.time)
 
     def _look(self) -> None:
         detection = self._detection

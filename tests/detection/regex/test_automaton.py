@@ -234,7 +234,7 @@ class BoundTests(SynchronousTestCase):
                 compiled = compile_pattern(pattern)
                 self.assertIs(compiled.verdict(b"a" * 10_000), Verdict.NEED_MORE)
                 self.assertLessEqual(compiled.size, 6)
-                self.assertLessEqual(compiled.kept, 4)
+                self.assertLessEqual(compiled.cached_states, 4)
 
     def test_size(self) -> None:
         """A pattern has one state for each byte that it names, and for each kind of it that it tells apart."""
@@ -261,7 +261,7 @@ class BoundTests(SynchronousTestCase):
         """Where no match can be reached, nothing is followed."""
         compiled = compile_pattern(b"[ab]*(?:-|a[ab]{20}^-)")
         self.assertIs(compiled.verdict(b"abaabbbabaaab" * 9), Verdict.NEED_MORE)
-        self.assertEqual(compiled.kept, 1)
+        self.assertEqual(compiled.cached_states, 1)
 
     def test_kept(self) -> None:
         """A pattern with billions of deterministic states keeps few of them, and answers all the same."""
@@ -270,7 +270,7 @@ class BoundTests(SynchronousTestCase):
             letters = f"{number * 7919 % 2**20:020b}".translate({48: "a", 49: "b"}).encode()
             for data in (b"a" + letters + b"-", b"b" + letters + b"-"):
                 self.assertEqual(compiled.fullmatch(data), data[:1] == b"a")
-                self.assertLessEqual(compiled.kept, MAX_KEPT)
+                self.assertLessEqual(compiled.cached_states, MAX_KEPT)
                 self.assertLessEqual(self.reachable(compiled), MAX_KEPT)
         self.assertIs(compiled.verdict(b"ab" * 20 + b"-"), Verdict.NO)
         self.assertIs(compiled.verdict(b"ab" * 20 + b"b-"), Verdict.MATCH)

@@ -83,7 +83,7 @@ class StreamPattern:
         return int(longest) if longest < inf else None
 
     @property
-    def kept(self) -> int:
+    def cached_states(self) -> int:
         """How many sets of those states have come up and are kept; never more than `MAX_KEPT`."""
         return len(self._states)
 

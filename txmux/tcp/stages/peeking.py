@@ -50,7 +50,7 @@ class Peeking(Stage):
         client, layer = self._client, self.layer
         address = client.address if layer.asks_who else None
         host = address.host if address else None
-        self._detection = detection = layer.detector.begin(host, client.record.time)
+        self._detection = detection = layer.detector.start_detection(host, client.record.time)
         self._silent = silent = layer.silent_for(host) or _CLOSE
         can_decide = layer.detector.decides_always or detection.can_decide()
         if silent is _CLOSE and not can_decide:
