@@ -83,14 +83,14 @@ def receive(
             descriptors.frombytes(content[: len(content) - len(content) % descriptors.itemsize])
     try:
         _check_message(data, descriptors, flags)
-        told = read(data)
+        message = read(data)
         client = _client_socket(descriptors[0])
     except BaseException:
         for descriptor in descriptors:
             with suppress(OSError):
                 os.close(descriptor)
         raise
-    return client, told
+    return client, message
 
 
 def _check_message(data: bytes, descriptors: Collection[int], flags: int) -> None:
@@ -113,17 +113,17 @@ def read(data: bytes) -> HandedOver:
         NotGivenError: It is not one.
     """
     try:
-        told = parse_json(data)
-        _is(_VERSION, told["version"])
+        message = parse_json(data)
+        _is(_VERSION, message["version"])
         return HandedOver(
-            id=_of(str, told["id"]),
-            time=time_of(_of((int, float), told["time"])),
-            listener=_of(str, told["listener"]),
-            route=None if told["route"] is None else _of(str, told["route"]),
-            client=_address(told["client"]),
-            local=_address(told["local"]),
+            id=_of(str, message["id"]),
+            time=time_of(_of((int, float), message["time"])),
+            listener=_of(str, message["listener"]),
+            route=None if message["route"] is None else _of(str, message["route"]),
+            client=_address(message["client"]),
+            local=_address(message["local"]),
             facts={
-                _of(str, name): _of(str, fact) for name, fact in _of(dict, told["facts"]).items()
+                _of(str, name): _of(str, fact) for name, fact in _of(dict, message["facts"]).items()
             },
         )
     except MISSHAPEN as problem:

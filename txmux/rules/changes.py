@@ -29,7 +29,7 @@ class _NameChanges:
     gone: tuple[str, ...]
 
     @classmethod
-    def of(cls, old: Mapping[str, object], new: Mapping[str, object]) -> _NameChanges:
+    def between(cls, old: Mapping[str, object], new: Mapping[str, object]) -> _NameChanges:
         return cls(
             tuple(name for name in new if name not in old),
             tuple(name for name in new if name in old and new[name] != old[name]),
@@ -95,10 +95,10 @@ def changes(old: Rules, new: Rules) -> Changes:
     routes_now = {route.name: _route(route) for route in new.routes}
     kept = [name for name in routes if name in routes_now]
     return Changes(
-        _NameChanges.of(routes, routes_now),
+        _NameChanges.between(routes, routes_now),
         kept != [name for name in routes_now if name in routes],
-        _NameChanges.of(_backends(old), _backends(new)),
-        _NameChanges.of(
+        _NameChanges.between(_backends(old), _backends(new)),
+        _NameChanges.between(
             {one.name: _listener(one) for one in old.listeners},
             {one.name: _listener(one) for one in new.listeners},
         ),

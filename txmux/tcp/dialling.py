@@ -9,7 +9,7 @@ from txmux.backends.connect.connector import BackendConnector, proxy_header
 from txmux.net.addresses import asked_host
 from txmux.tcp.preconnection import Preconnection
 from txmux.wire.client_hello import HelloReader, parse_client_hello
-from txmux.wire.proxyprotocol.fields import carried
+from txmux.wire.proxyprotocol.fields import passed_on_fields
 from txmux.wire.proxyprotocol.header import Tlv, TlvType
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def _note_server(client: Client, transport: ITransport) -> None:
 
 def _header_for(client: Client, backend: Backend) -> bytes:
     own = list(_own_fields(client, backend)) if backend.proxy_tlvs else []
-    tlvs = carried(own, client.tlvs) if own or client.tlvs else ()
+    tlvs = passed_on_fields(own, client.tlvs) if own or client.tlvs else ()
     return proxy_header(backend, client.address, client.local, tlvs)
 
 

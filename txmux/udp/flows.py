@@ -25,7 +25,7 @@ from txmux.udp.live_flows import LiveFlows
 from txmux.udp.port import DatagramPort
 from txmux.wire.facts import printable
 from txmux.wire.proxyprotocol.decode import decode_datagram
-from txmux.wire.proxyprotocol.fields import told_by
+from txmux.wire.proxyprotocol.fields import header_facts
 from txmux.wire.proxyprotocol.header import Address
 from txmux.wire.quic.header import LONG_HEADER
 
@@ -163,7 +163,7 @@ class Flows:
         flow = Flow(self.live, port, key, configuration, record, client, permit)
         flow.proxy_header = header
         if header is not None:  # the client is known by the proxy's address alone
-            record.facts = {name: printable(text) for name, text in told_by(header).items()}
+            record.facts = {name: printable(text) for name, text in header_facts(header).items()}
         elif bytes(data[:1]) >= _LEAST_LONG:
             flow.ids = ConnectionIds.from_first(ancillary.first(data, size))
         configuration.counts.accepted()

@@ -51,7 +51,7 @@ def fingerprint(message: bytes, alpn: tuple[str, ...], carrier: str = "t") -> st
             versions = message[at + 1 : at + size]
         types.append(kind)
         at += size
-    told = WholeHello(
+    hello = WholeHello(
         len(message),
         None,
         alpn,
@@ -62,7 +62,7 @@ def fingerprint(message: bytes, alpn: tuple[str, ...], carrier: str = "t") -> st
         types,
         signature_algorithms,
     )
-    return fingerprint_of(told, carrier)
+    return fingerprint_of(hello, carrier)
 
 
 def fingerprint_of(hello: WholeHello, carrier: str = "t") -> str:

@@ -9,7 +9,7 @@ from campaign.fuzz.target import Target, cuttings, see
 from tests.wire.proxyprotocol.vectors import V1, V2, V2_WITH_CHECKSUM
 from txmux.wire.proxyprotocol.decode import Decoded, Incomplete, decode, decode_datagram, parse_ssl
 from txmux.wire.proxyprotocol.encode import SIGNATURE, encode_ssl, encode_v1, encode_v2
-from txmux.wire.proxyprotocol.fields import carried, told_by
+from txmux.wire.proxyprotocol.fields import header_facts, passed_on_fields
 from txmux.wire.proxyprotocol.header import InvalidHeader, ProxyHeader, TlvType
 
 
@@ -45,7 +45,7 @@ def _check_header(header: ProxyHeader) -> None:
     if ssl is not None:
         with suppress(InvalidHeader):
             assert encode_ssl(parse_ssl(ssl)).value == ssl
-    carried((), header.tlvs)
+    passed_on_fields((), header.tlvs)
     line = decode(encode_v1(header))
     assert isinstance(line, Decoded)
     assert (line.header.source, line.header.destination) == (header.source, header.destination)
@@ -59,7 +59,7 @@ def _check_header(header: ProxyHeader) -> None:
 
 def _told(header: ProxyHeader) -> dict[str, str]:
     try:
-        return told_by(header)
+        return header_facts(header)
     except InvalidHeader:
         return {}
 

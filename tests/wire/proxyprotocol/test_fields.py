@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.wire.proxyprotocol.test_codec_properties import ANY, TLVS
 from tests.wire.proxyprotocol.vectors import IPV4, WITH_TLVS
 from txmux.wire.proxyprotocol.encode import encode_ssl, encode_v2
-from txmux.wire.proxyprotocol.fields import carried, told_by
+from txmux.wire.proxyprotocol.fields import header_facts, passed_on_fields
 from txmux.wire.proxyprotocol.header import (
     InvalidHeader,
     ProxyHeader,
@@ -29,13 +29,13 @@ class ToldTests(SynchronousTestCase):
 
     def test_nothing(self) -> None:
         """A header without fields tells nothing."""
-        self.assertEqual(told_by(IPV4), {})
+        self.assertEqual(header_facts(IPV4), {})
 
     def test_names(self) -> None:
         """Fields have names; those that are empty or that nobody knows have none."""
-        self.assertEqual(told_by(WITH_TLVS), {"alpn": "h2", "authority": "example.com"})
+        self.assertEqual(header_facts(WITH_TLVS), {"alpn": "h2", "authority": "example.com"})
         empty = ProxyHeader(tlvs=(Tlv(TlvType.ALPN, b""), OTHER))
-        self.assertEqual(told_by(empty), {})
+        self.assertEqual(header_facts(empty), {})
 
     def test_clouds(self) -> None:
         """The fields of the clouds have names and values; those of another form or subtype have none."""
@@ -45,7 +45,7 @@ class ToldTests(SynchronousTestCase):
             Tlv(0xEE, bytes.fromhex("0178563412")),
         )
         self.assertEqual(
-            told_by(ProxyHeader(tlvs=(aws, google, azure))),
+            header_facts(ProxyHeader(tlvs=(aws, google, azure))),
             {
                 "vpc_endpoint": "vpce-08d2bf15fac5001c9",
                 "psc_connection": "81985529216486895",
@@ -58,15 +58,17 @@ class ToldTests(SynchronousTestCase):
             Tlv(0xE0, bytes(7)),
             Tlv(0xEE, b"\1\0"),
         ):
-            self.assertEqual(told_by(ProxyHeader(tlvs=(wrong,))), {})
+            self.assertEqual(header_facts(ProxyHeader(tlvs=(wrong,))), {})
 
     def test_clouds_go_on(self) -> None:
         """The fields of the clouds go on to the server as they came, also those of another form."""
         came = tuple(Tlv(kind, value) for kind in (0xEA, 0xE0, 0xEE) for value in (b"\1x", b""))
-        self.assertEqual(carried((), came), came)
+        self.assertEqual(passed_on_fields((), came), came)
 
     def ssl(self, client: int, verify: int, *tlvs: Tlv) -> dict[str, str]:
-        return told_by(ProxyHeader(tlvs=(encode_ssl(SslInfo(SslClient(client), verify, tlvs)),)))
+        return header_facts(
+            ProxyHeader(tlvs=(encode_ssl(SslInfo(SslClient(client), verify, tlvs)),))
+        )
 
     def test_ssl(self) -> None:
         """Only a certificate that was shown and verified counts as verified."""
@@ -83,7 +85,7 @@ class ToldTests(SynchronousTestCase):
 
     def test_malformed(self) -> None:
         """An SSL field that is cut short is an error."""
-        self.assertRaises(InvalidHeader, told_by, ProxyHeader(tlvs=(Tlv(TlvType.SSL, b"\1"),)))
+        self.assertRaises(InvalidHeader, header_facts, ProxyHeader(tlvs=(Tlv(TlvType.SSL, b"\1"),)))
 
 
 class CarriedTests(SynchronousTestCase):
@@ -91,17 +93,17 @@ class CarriedTests(SynchronousTestCase):
 
     def test_ours_first(self) -> None:
         """What is known here replaces what came in of its type, and goes first."""
-        self.assertEqual(carried([OURS], [OTHER, THEIRS]), (OURS, OTHER))
-        self.assertEqual(carried([], [OTHER, THEIRS]), (OTHER, THEIRS))
+        self.assertEqual(passed_on_fields([OURS], [OTHER, THEIRS]), (OURS, OTHER))
+        self.assertEqual(passed_on_fields([], [OTHER, THEIRS]), (OTHER, THEIRS))
 
     def test_padding(self) -> None:
         """Padding was for the sender's header alone."""
-        self.assertEqual(carried([], [Tlv(TlvType.NOOP, b"..."), OTHER]), (OTHER,))
+        self.assertEqual(passed_on_fields([], [Tlv(TlvType.NOOP, b"..."), OTHER]), (OTHER,))
 
     def test_long_id(self) -> None:
         """An ID that is longer than receivers take is left out."""
         kept = Tlv(TlvType.UNIQUE_ID, bytes(128))
-        self.assertEqual(carried([], [Tlv(TlvType.UNIQUE_ID, bytes(129)), kept]), (kept,))
+        self.assertEqual(passed_on_fields([], [Tlv(TlvType.UNIQUE_ID, bytes(129)), kept]), (kept,))
 
     @given(ANY, ANY, TLVS, TLVS, st.integers(0, 5000))
     def test_fits(
@@ -113,6 +115,6 @@ class CarriedTests(SynchronousTestCase):
         size: int,
     ) -> None:
         """Whatever is known, and whatever came in, makes a header that can be written."""
-        tlvs = carried(own, (Tlv(0xE1, bytes(size)), *earlier))
+        tlvs = passed_on_fields(own, (Tlv(0xE1, bytes(size)), *earlier))
         header = ProxyHeader.between(source, destination, tlvs)  # type: ignore[arg-type]
         self.assertLessEqual(len(encode_v2(header, checksum=True)), 4096)

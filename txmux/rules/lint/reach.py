@@ -67,7 +67,7 @@ class _Reach:
             numbers = range(len(route.alternatives))
             takers = [self._all_takers(route, number) for number in numbers]
             if route.name not in self._served:
-                yield from self._serves_nobody(route)
+                yield from self._check_clients(route)
             elif all(takers):
                 routes = {name: taker for found in takers for name, taker in found.items()}
                 first = next(iter(routes.values()))
@@ -151,7 +151,7 @@ class _Reach:
             (n for n, line in enumerate(lines) if line.name == "any" and not line.negated), None
         )
 
-    def _serves_nobody(self, route: Route) -> Iterator[Problem]:
+    def _check_clients(self, route: Route) -> Iterator[Problem]:
         section = route.section
         key = "from" if "from" in section.entries else "not_from"
         mine = [scope for scope in self._scopes if route.stands_under(scope.owner)]

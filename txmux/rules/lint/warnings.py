@@ -46,7 +46,7 @@ def lint(rules: Rules) -> list[Problem]:
         *reach(rules),
         *odd_patterns(rules),
         *lines_of_the_other(rules),
-        *_let_in_nobody(rules),
+        *_without_clients(rules),
         *_open_to_all(rules),
         *_beyond_peek_limit(rules),
         *proxy_listeners(rules),
@@ -69,7 +69,7 @@ def warnings(rules: Rules, problems: Iterable[Problem]) -> list[Problem]:
     return sorted(found, key=lambda problem: (order[problem.path], problem.line))
 
 
-def _let_in_nobody(rules: Rules) -> Iterator[Problem]:
+def _without_clients(rules: Rules) -> Iterator[Problem]:
     for listener in rules.listeners:
         if set_of(listener.clients):
             continue

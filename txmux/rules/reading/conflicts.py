@@ -145,7 +145,7 @@ def loops(listeners: Iterable[Listener], routes: Sequence[Route]) -> Iterator[Pr
     Yields:
         A problem for each key that leads there.
     """
-    told: set[tuple[str, str]] = set()
+    reported: set[tuple[str, str]] = set()
     for listener in listeners:
         own: Claims = set()
         for text in listener.endpoints:
@@ -163,8 +163,8 @@ def loops(listeners: Iterable[Listener], routes: Sequence[Route]) -> Iterator[Pr
             message = next(
                 filter(None, (_why(one, own, listener) for one in _servers(outcome))), ""
             )
-            if message and (owner.section.header, key) not in told:
-                told.add((owner.section.header, key))
+            if message and (owner.section.header, key) not in reported:
+                reported.add((owner.section.header, key))
                 yield owner.section.problem(message, key)
 
 
@@ -216,7 +216,7 @@ def _addresses_of(host: str, server: Server) -> Claims:
     return of_datagrams(found) if server.kind == "udp" else found
 
 
-def strangers(listeners: Iterable[Listener], routes: Iterable[Route]) -> Iterator[Problem]:
+def wrong_transports(listeners: Iterable[Listener], routes: Iterable[Route]) -> Iterator[Problem]:
     """Find what leads clients of one transport to servers of the other."""
     of = {listener.name: listener for listener in listeners}
     for listener in of.values():
@@ -318,18 +318,18 @@ def misplaced(
     """Find keys that hand over sockets which may have lost bytes by then, or are not plain ones."""
     known = tuple(routes)
     ends = {route.name: route for route in known if route.terminate_tls}
-    told: set[tuple[str, str, int | None]] = set()
+    reported: set[tuple[str, str, int | None]] = set()
     for route in known:
         if isinstance(route.outcome, Handover) and (message := _why_not_inside_tls(route, ends)):
             yield route.section.problem(message, "backend")
-            told.add((route.section.header, "backend", None))
+            reported.add((route.section.header, "backend", None))
     for listener in listeners:
         own = [route for route in known if route.stands_under(listener) and not route.dry_run]
         led = [*_led(listener, own)]
         message = _why_not(listener, own, relay) if led else ""
         for section, key, number in led if message else ():
-            if (section.header, key, number) not in told:
-                told.add((section.header, key, number))
+            if (section.header, key, number) not in reported:
+                reported.add((section.header, key, number))
                 yield section.problem(message, key, number)
         if any(key != "backend" for _, key, _ in led):
             yield from _left_inside(listener, ends)

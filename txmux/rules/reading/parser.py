@@ -12,7 +12,7 @@ from txmux.detection.registry import installed_matchers
 from txmux.rules.model import Backend, Rules, Settings
 from txmux.rules.problems import InvalidValueError, Problem, RulesError, nearest
 from txmux.rules.reading import backend, listener, route, service
-from txmux.rules.reading.conflicts import conflicts, loops, misplaced, strangers, unshareable
+from txmux.rules.reading.conflicts import conflicts, loops, misplaced, unshareable, wrong_transports
 from txmux.rules.reading.context import REFUSALS, RulesReading, finding
 from txmux.rules.reading.endpoints import missing_files
 from txmux.rules.reading.files import FileReader, SourceFile, expand_section, read_source, source_of
@@ -190,7 +190,7 @@ class _RulesParser:
         routes = tuple(self._route(*named) for named in self._named("route"))
         self._problems += route.circles(routes)
         self._problems += loops(listeners, routes)
-        self._problems += strangers(listeners, routes)
+        self._problems += wrong_transports(listeners, routes)
         self._problems += misplaced(listeners, routes, settings.relay)
         opened = (*self._sections["listen"].values(), *self._sections["txmux"].values())
         self._problems += conflicts(same[0] for same in opened)

@@ -209,11 +209,11 @@ def circles(routes: Sequence[Route]) -> Iterator[Problem]:
         way = _way_back(name, under) if name not in done else []
         if way:
             done.update(way)
-            told = "is under itself"
+            what = "is under itself"
             if len(way) > 1:
-                told = f"is under itself: {' -> '.join((*way, name))}"
+                what = f"is under itself: {' -> '.join((*way, name))}"
             yield sections[name].problem(
-                f"{told}; put it under a listener, or leave 'under' out", "under"
+                f"{what}; put it under a listener, or leave 'under' out", "under"
             )
 
 

@@ -190,25 +190,25 @@ class _ValueReader:
         except InvalidValueError as error:
             bare = self._bare(item.text)
             if bare:
-                self._tell(item, [f"remove {_extra(item.text)}; write {bare}"])
+                self._report(item, [f"remove {_extra(item.text)}; write {bare}"])
                 return [self._value(bare)]
             comment = _LIKE_COMMENT.search(item.text)
             if comment is None or (item.line != self.entry.line and _like_key(item) in self.known):
-                self._tell(item, error.messages, _advice(self.entry, item, self.known))
+                self._report(item, error.messages, _advice(self.entry, item, self.known))
                 return []
-        told = item.text[comment.start() :].strip()
-        self._tell(item, [f"a comment needs its own line; put {told!r} above this one"])
+        shown = item.text[comment.start() :].strip()
+        self._report(item, [f"a comment needs its own line; put {shown!r} above this one"])
         try:
             return [self._value(item.text[: comment.start()].strip())]
         except InvalidValueError as error:
-            self._tell(item, error.messages)
+            self._report(item, error.messages)
             return []
 
     def _value(self, text: str) -> Any:
         kind = self.kind
         return kind.read(self.reading, text) if kind.in_context else kind.read(text)
 
-    def _tell(self, item: ValueLine, messages: Iterable[str], advice: str = "") -> None:
+    def _report(self, item: ValueLine, messages: Iterable[str], advice: str = "") -> None:
         self.reading.problems.extend(
             self.section.problem(with_advice(message, advice), self.entry.key, line=item.line)
             for message in messages

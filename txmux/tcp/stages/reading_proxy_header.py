@@ -15,7 +15,7 @@ from txmux.tcp.stage import Stage
 from txmux.tcp.transitions import Ended, Identified, TurnedAway
 from txmux.wire.facts import printable
 from txmux.wire.proxyprotocol.decode import Incomplete, decode
-from txmux.wire.proxyprotocol.fields import told_by
+from txmux.wire.proxyprotocol.fields import header_facts
 from txmux.wire.proxyprotocol.header import Command, InvalidHeader
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ def _apply_header(client: Client, header: ProxyHeader) -> None:
     if header.command is Command.LOCAL:
         return
     record = client.record
-    record.facts |= {name: printable(text) for name, text in told_by(header).items()}
+    record.facts |= {name: printable(text) for name, text in header_facts(header).items()}
     client.tlvs = header.tlvs
     if header.source is not None and header.destination is not None:
         client.source = _unmapped(header.source)

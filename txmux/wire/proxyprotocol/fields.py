@@ -28,7 +28,7 @@ _AZURE = 0xEE
 _ENDPOINT = b"\1"  # the subtype, in the first byte of the fields of AWS and of Azure
 
 
-def told_by_clouds(header: ProxyHeader) -> Iterator[tuple[str, str]]:
+def _cloud_facts(header: ProxyHeader) -> Iterator[tuple[str, str]]:
     """Yield names to the fields of the clouds. One of another length or subtype than these has none.
 
     - Type ``EA`` of Amazon Web Services, subtype 1: the ID of the VPC endpoint, as text (Network Load Balancers guide, *Proxy
@@ -70,7 +70,7 @@ _SSL_NAMES = {
 _ROOM = LARGEST_HEADER - 16 - 36 - 7  # beside a header's start, IPv6 addresses and a checksum
 
 
-def told_by(header: ProxyHeader) -> dict[str, str]:
+def header_facts(header: ProxyHeader) -> dict[str, str]:
     """Return names to what a header tells besides the addresses.
 
     Returns:
@@ -80,19 +80,19 @@ def told_by(header: ProxyHeader) -> dict[str, str]:
         InvalidHeader: The SSL field is cut short, or a field in it does not fit into it.
     """
     found = [(name, header.value_of(kind)) for kind, name in _NAMES.items()]
-    told = {name: value.decode("latin-1") for name, value in found if value}
-    told.update(told_by_clouds(header))
+    facts = {name: value.decode("latin-1") for name, value in found if value}
+    facts.update(_cloud_facts(header))
     ssl = header.value_of(TlvType.SSL)
     if ssl is not None:
         info = parse_ssl(ssl)
         found = [(name, info.value_of(kind)) for kind, name in _SSL_NAMES.items()]
-        told.update((name, value.decode("latin-1")) for name, value in found if value)
+        facts.update((name, value.decode("latin-1")) for name, value in found if value)
         if info.client & SslClient.SSL:
-            told["ssl_verified"] = "yes" if info.verified else "no"
-    return told
+            facts["ssl_verified"] = "yes" if info.verified else "no"
+    return facts
 
 
-def carried(own: Iterable[Tlv], earlier: Iterable[Tlv]) -> tuple[Tlv, ...]:
+def passed_on_fields(own: Iterable[Tlv], earlier: Iterable[Tlv]) -> tuple[Tlv, ...]:
     """Choose the fields of a header for a connection that was itself announced by one.
 
     Args:
