@@ -107,7 +107,9 @@ class FlowTests(SynchronousTestCase):
 
     def test_empty(self) -> None:
         """An empty first datagram leads to a route that takes anything; others are asked, and a later one is seen."""
-        routes = [route(text, "close", name=text).over(Transport.UDP) for text in ("sip", "any")]
+        routes = [
+            route(text, "close", name=text).for_transport(Transport.UDP) for text in ("sip", "any")
+        ]
         detector = Detector([one for one in routes if one is not None])
         self.assertEqual(name_of(detector.start_flow_detection().feed([b""])), "any")
         detection = Detector([asks("a", Nth(3))]).start_flow_detection()
@@ -116,7 +118,7 @@ class FlowTests(SynchronousTestCase):
     def test_keep_alive(self) -> None:
         """What keeps an address open decides nothing if no route takes it: what comes next does."""
         register = b"REGISTER sip:example.com SIP/2.0\r\n"
-        sip, dns = (route(text, "close").over(Transport.UDP) for text in ("sip", "dns"))
+        sip, dns = (route(text, "close").for_transport(Transport.UDP) for text in ("sip", "dns"))
         assert sip is not None
         assert dns is not None
         for noise in (b"\r\n\r\n", b"\r\n", b"\0\0\0\0", b""):
@@ -133,7 +135,7 @@ class FlowTests(SynchronousTestCase):
 
     def test_keep_alive_that_is_taken(self) -> None:
         """A route that takes it has it; other bytes that nobody takes are decided about."""
-        takes = route("payload hex=00000000", "close", name="zeros").over(Transport.UDP)
+        takes = route("payload hex=00000000", "close", name="zeros").for_transport(Transport.UDP)
         assert takes is not None
         self.assertEqual(
             name_of(Detector([takes]).start_flow_detection().feed([bytes(4)])), "zeros"
@@ -151,7 +153,7 @@ class FlowTests(SynchronousTestCase):
     def test_facts(self) -> None:
         """Each protocol tells what it saw, though its predicates are of the class of another's."""
         names = ("kcp", "sip", "coap", "tftp", "radius", "ike", "rtp", "syslog", "dns")
-        routes = [route(name, "close").over(Transport.UDP) for name in names]
+        routes = [route(name, "close").for_transport(Transport.UDP) for name in names]
         detector = Detector([one for one in routes if one is not None])
         radius = bytes.fromhex("0100001b") + bytes(16) + b"\x01\x07alice"
         for datagram, facts in (
@@ -166,7 +168,9 @@ class FlowTests(SynchronousTestCase):
     def test_kinds(self) -> None:
         """Many routes of one matcher read a datagram once for their facts."""
         names = (f"dns name=h{n}.example.com" for n in range(50))
-        routes = [route(name, "close").over(Transport.UDP) for name in (*names, "stun", "snmp")]
+        routes = [
+            route(name, "close").for_transport(Transport.UDP) for name in (*names, "stun", "snmp")
+        ]
         detector = Detector([one for one in routes if one is not None])
         self.assertEqual(len(detector.plan(0).learners), 2)
 
@@ -282,7 +286,7 @@ class DatagramsTests(SynchronousTestCase):
 
 
 class OverTests(SynchronousTestCase):
-    """`Route.over`."""
+    """`Route.for_transport`."""
 
     def test_lines(self) -> None:
         """A route has the lines that can be there, with the predicate for that; without any it is not there."""
@@ -290,7 +294,7 @@ class OverTests(SynchronousTestCase):
         both = Alternative("b", Nth(1), negated=True, datagrams=Nth(2))
         datagrams = Alternative("d", Nth(3), datagrams=Nth(3), streams=False)
         route = Route("a", (streams, both, datagrams), Refusal.CLOSE)
-        over = {transport: route.over(transport) for transport in Transport}
+        over = {transport: route.for_transport(transport) for transport in Transport}
         tcp, udp = over[Transport.TCP], over[Transport.UDP]
         assert tcp is not None
         assert udp is not None
@@ -300,6 +304,6 @@ class OverTests(SynchronousTestCase):
             [("b", Nth(2), True), ("d", Nth(3), False)],
         )
         only = Route("a", (streams,), Refusal.CLOSE)
-        self.assertIs(only.over(Transport.TCP), only)
-        self.assertIsNone(only.over(Transport.UDP))
-        self.assertIsNone(Route("a", (datagrams,), Refusal.CLOSE).over(Transport.TCP))
+        self.assertIs(only.for_transport(Transport.TCP), only)
+        self.assertIsNone(only.for_transport(Transport.UDP))
+        self.assertIsNone(Route("a", (datagrams,), Refusal.CLOSE).for_transport(Transport.TCP))

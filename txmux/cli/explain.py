@@ -257,7 +257,7 @@ def _read(name: str, limit: int) -> bytes:
 
 
 def _trace(rules: Rules, listener: Listener, sample: TracedSample) -> Trace:
-    routes = rules.asked_of(listener, listener.transport)
+    routes = rules.routes_over(listener, listener.transport)
     who, limit, now = sample.client, listener.peek_limit, sample.now
     if sample.datagrams is not None:
         return Trace(listener, explain_flow(routes, sample.datagrams, who, limit, now))

@@ -344,7 +344,7 @@ class Control:
         traces: dict[Transport, list[Trace]] = {over: [] for over in samples}
         for one in rules.listeners:
             if listener in {None, one.name}:
-                routes = rules.asked_of(one, one.transport)
+                routes = rules.routes_over(one, one.transport)
                 if one.transport is Transport.UDP:
                     steps = explain_flow_in_steps(routes, (data,), client, one.peek_limit, now)
                 else:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 @attrs.frozen
 class Decision(Generic[R]):
-    """What detection came to.
+    """The result of detection.
 
     Attributes:
         route: The route that won; ``None`` when every route said no.
@@ -48,7 +48,7 @@ class Detector(Generic[R]):
     Args:
         routes: In the order of their priority.
         peek_limit: The most bytes that matchers see.
-        would_take: Told of each route that would have taken a client if it were not a dry run.
+        would_take: Called with each dry-run route that would have taken a client.
 
     Attributes:
         asks_who: Whether any route depends on the client's address.
@@ -85,19 +85,14 @@ class Detector(Generic[R]):
         Args:
             client: The client's real address; ``None`` for one that has no IP address, which is outside
                 every network.
-            now: The time, in seconds since 1970, that holds for all of its way; ``None`` is outside of all times.
+            now: The time, in seconds since 1970, that holds until its decision; ``None`` is outside of all times.
         """
         return Detection(self, client, now)
 
     def start_flow_detection(
         self, client: IPv4Address | IPv6Address | None = None, now: float | None = None
     ) -> FlowDetection[R]:
-        """Start with a new flow of datagrams. The routes have to be as `Route.over` gives them for UDP.
-
-        Args:
-            client: As for `begin`.
-            now: As for `begin`.
-        """
+        """Start with a new flow of datagrams; the routes have to be those of `Route.for_transport`."""
         return FlowDetection(self, client, now)
 
     def plan(self, first_byte: int | None) -> Plan[R]:
@@ -127,7 +122,7 @@ class Detector(Generic[R]):
 
 
 class _RouteScan(Generic[R]):
-    """A client's way to a decision.
+    """Scans the routes for one client.
 
     Args:
         detector: Where the routes come from.
@@ -259,7 +254,7 @@ class _RouteScan(Generic[R]):
 
 
 class Detection(_RouteScan[R]):
-    """The way of a client that sends a stream."""
+    """Scans the routes for one client of TCP."""
 
     __slots__ = ()
 
@@ -288,14 +283,14 @@ class Detection(_RouteScan[R]):
         Returns:
             The decision, if bytes before the last request make it.
         """
-        heard = len(self._peeked) if self._peeked is not None else 0
+        seen = len(self._peeked) if self._peeked is not None else 0
         ends: set[int] = set()
         whole = Peeked(data, self._peeked)
         for find in plan.exchanges:
-            with contextlib.suppress(Exception):  # who cannot tell a request has none answered
+            with contextlib.suppress(Exception):  # without its requests, none is answered
                 ends.update(itertools.accumulate(len(found.request) for found in find(whole)))
         for end in sorted(ends):
-            if heard < end <= len(data):
+            if seen < end <= len(data):
                 self._peeked = Peeked(data[:end], self._peeked)
                 decision = self._resolve(plan, self._peeked, last=False)
                 if decision is not None:
@@ -322,11 +317,11 @@ class Detection(_RouteScan[R]):
 
 
 class FlowDetection(_RouteScan[R]):
-    """The way of a client that sends datagrams, the first of them to be held until there is a decision.
+    """Scans the routes for one client of UDP, whose first datagrams are held until there is a decision.
 
     Attributes:
         answered: Empty.
-        ignored: How many datagrams said nothing, and do not count for the decision.
+        ignored: How many datagrams only kept the address open, and do not count.
     """
 
     __slots__ = ("_seen", "ignored")

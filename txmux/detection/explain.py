@@ -101,7 +101,7 @@ def explain_flow(
     """Explain what becomes of a client that has sent some datagrams.
 
     Args:
-        routes: As `Route.over` gives them for UDP, in the order of their priority.
+        routes: As `Route.for_transport` gives them for UDP, in the order of their priority.
         datagrams: All of them so far, maybe none; those that come too late for the decision are not looked at.
         client: As for `explain`.
         peek_limit: The most bytes that are held for matchers.

@@ -184,7 +184,7 @@ class DatagramTests(ReadingTestCase):
             self.assertEqual(self.complaints(text), [told])
         rules = self.read(f"{_UDP}[listen t]\nendpoint = :1\n[route r]\n{ends}")
         self.assertEqual(
-            [len(rules.asked_of(one, one.transport)) for one in rules.listeners], [0, 1]
+            [len(rules.routes_over(one, one.transport)) for one in rules.listeners], [0, 1]
         )
 
     def folder_with_certificate(self) -> Path:
@@ -201,8 +201,8 @@ class DatagramTests(ReadingTestCase):
             "[route c]\nmatch = ssh\nbackend = close\n"
         )
         udp, tcp = rules.listeners
-        self.assertEqual([r.name for r in rules.asked_of(udp, Transport.UDP)], ["a"])
-        self.assertEqual([r.name for r in rules.asked_of(tcp, Transport.TCP)], ["b", "c"])
+        self.assertEqual([r.name for r in rules.routes_over(udp, Transport.UDP)], ["a"])
+        self.assertEqual([r.name for r in rules.routes_over(tcp, Transport.TCP)], ["b", "c"])
 
     def test_ports_of_their_own(self) -> None:
         """UDP and TCP have ports of their own; two of UDP get into each other's way; a listener is not led to itself."""

@@ -116,7 +116,7 @@ class _Reach:
             owners = [
                 _DecidingLine(route, number, line, served)
                 for number, line in enumerate(self._lines[route.name])
-                if route.alternatives[number].over(over)
+                if route.alternatives[number].for_transport(over)
             ]
             for owner in owners:
                 self._takers[route.name, owner.number].append(_takers(index, owner))

@@ -88,7 +88,7 @@ def lines_of_the_other(rules: Rules) -> Iterator[Problem]:
         [there] = asked
         other = Transport.UDP if there is Transport.TCP else Transport.TCP
         for number, line in enumerate(route.alternatives):
-            if line.over(there) is None:
+            if line.for_transport(there) is None:
                 message = (
                     f"{line.text!r} is for {other.value.upper()}, and all clients of this route come by "
                     f"{there.value.upper()}; put it into a route of its own, or remove it"

@@ -130,7 +130,7 @@ class Alternative:
     datagrams: Predicate | None = None
     streams: bool = True
 
-    def over(self, transport: Transport) -> Alternative | None:
+    def for_transport(self, transport: Transport) -> Alternative | None:
         """Return the line as it is asked under listeners of a transport; ``None`` if its matcher is not for that."""
         if transport is Transport.TCP:
             return self if self.streams else None
@@ -182,13 +182,13 @@ class Route:
             return Transport.TCP
         return self.outcome.transport if isinstance(self.outcome, Backend) else None
 
-    def over(self, transport: Transport) -> Route | None:
+    def for_transport(self, transport: Transport) -> Route | None:
         """Return the route with the lines that are asked under listeners of a transport.
 
         Returns:
             The route itself, if that is all of them; ``None`` if there are none.
         """
-        lines = tuple(filter(None, [one.over(transport) for one in self.alternatives]))
+        lines = tuple(filter(None, [one.for_transport(transport) for one in self.alternatives]))
         if not lines:
             return None
         return self if lines == self.alternatives else attrs.evolve(self, alternatives=lines)

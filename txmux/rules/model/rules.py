@@ -100,7 +100,7 @@ class Rules:
         """Return the routes that belong to a listener, or to a route that ends TLS, in their order."""
         return tuple(route for route in self.routes if route.stands_under(owner))
 
-    def asked_of(self, owner: Listener | Route, transport: Transport) -> tuple[Route, ...]:
+    def routes_over(self, owner: Listener | Route, transport: Transport) -> tuple[Route, ...]:
         """Return the routes of `routes_of` with the lines that can be asked over a transport; those without any are left out."""
-        found = (route.over(transport) for route in self.routes_of(owner))
+        found = (route.for_transport(transport) for route in self.routes_of(owner))
         return tuple(route for route in found if route is not None)

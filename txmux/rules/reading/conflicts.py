@@ -266,7 +266,11 @@ def _of_route(
         )
         return
     asked = set(places.values()) or ({own} if own else set(transports))
-    missing = [transport for transport in asked if route.alternatives and not route.over(transport)]
+    missing = [
+        transport
+        for transport in asked
+        if route.alternatives and not route.for_transport(transport)
+    ]
     if missing and (places or len(missing) == len(asked)):
         word = _word(missing[0])
         where = next(
