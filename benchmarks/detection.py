@@ -153,7 +153,7 @@ def quic_microseconds() -> float:
     """Measure decisions about QUIC clients, each with keys of its own, among ten routes; the best of some rounds."""
     own = "quic sni=www.example.com"
     lines = [DATAGRAM_ROUTES[n % len(DATAGRAM_ROUTES)].format(n=n) for n in range(9)]
-    routes = (route(match, "close").over(Transport.UDP) for match in (*lines, own))
+    routes = (route(match, "close").for_transport(Transport.UDP) for match in (*lines, own))
     detector = Detector([found for found in routes if found is not None])
     asked = list(initials(hello("www.example.com")[5:], 200))
     found = []

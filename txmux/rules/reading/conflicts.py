@@ -209,10 +209,10 @@ def _is_among(server: Server, own: Claims) -> bool:
 
 def _addresses_of(host: str, server: Server) -> Claims:
     """Return what a listener takes one of, if what is sent to an address comes to it."""
-    _, places = of_port(host, server.port)
+    _, claims_there = of_port(host, server.port)
     is_loopback = is_address(host) and unmapped(ipaddress.ip_address(host)).is_loopback
     # Of other addresses it cannot be seen whether they are this machine's.
-    found = {place for place in places if place[2] != "every" or is_loopback}
+    found = {claim for claim in claims_there if claim[2] != "every" or is_loopback}
     return of_datagrams(found) if server.kind == "udp" else found
 
 
@@ -230,22 +230,22 @@ def wrong_transports(listeners: Iterable[Listener], routes: Iterable[Route]) -> 
     transports = {listener.transport for listener in of.values()}
     ends = {route.name for route in routes if route.terminate_tls}
     for route in routes:
-        places = {f"[listen {name}]": of[name].transport for name in route.under if name in of}
-        places |= {f"[route {name}]": Transport.TCP for name in route.under if name in ends}
-        for key, message in _of_route(route, places, transports):
+        owners = {f"[listen {name}]": of[name].transport for name in route.under if name in of}
+        owners |= {f"[route {name}]": Transport.TCP for name in route.under if name in ends}
+        for key, message in _of_route(route, owners, transports):
             yield route.section.problem(message, key)
 
 
 def _of_route(
-    route: Route, places: Mapping[str, Transport], transports: Collection[Transport]
+    route: Route, owners: Mapping[str, Transport], transports: Collection[Transport]
 ) -> Iterator[tuple[str, str]]:
-    """Find what does not go together; the places are those that the route is under."""
+    """Find what does not go together; the owners are those that the route is under."""
     if route.terminate_tls and _server_of_another(route.outcome, Transport.TCP):
         yield "backend", "its servers are for UDP, but TLS ends over TCP only; lead it elsewhere"
         return
     own = route.transport
-    other = next((place for place, over in places.items() if own not in {None, over}), "")
-    is_nowhere = not places and own is not None and bool(transports) and own not in transports
+    other = next((owner for owner, over in owners.items() if own not in {None, over}), "")
+    is_nowhere = not owners and own is not None and bool(transports) and own not in transports
     if route.terminate_tls and (other or is_nowhere):
         where = f"{other} is for UDP" if other else "no [listen] is for TCP"
         yield (
@@ -256,7 +256,7 @@ def _of_route(
     if other:
         yield (
             "backend",
-            f"its servers are for {_word(own)}, but {other} is for {_word(places[other])}; lead it elsewhere",
+            f"its servers are for {_word(own)}, but {other} is for {_word(owners[other])}; lead it elsewhere",
         )
         return
     if is_nowhere and not route.under:
@@ -265,16 +265,16 @@ def _of_route(
             f"its servers are for {_word(own)}, but no [listen] is; lead it elsewhere, or add a listener",
         )
         return
-    asked = set(places.values()) or ({own} if own else set(transports))
+    asked = set(owners.values()) or ({own} if own else set(transports))
     missing = [
         transport
         for transport in asked
         if route.alternatives and not route.for_transport(transport)
     ]
-    if missing and (places or len(missing) == len(asked)):
+    if missing and (owners or len(missing) == len(asked)):
         word = _word(missing[0])
         where = next(
-            (f"{place} is" for place, over in places.items() if over in missing),
+            (f"{owner} is" for owner, over in owners.items() if over in missing),
             f"its backend is for {word}" if own else f"every [listen] is for {word}",
         )
         where = f"{where} for {word}" if where.endswith(" is") else where

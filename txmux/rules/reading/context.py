@@ -12,7 +12,7 @@ from txmux.rules.reading.consul import api_url
 from txmux.rules.reading.endpointstrings import handover, is_handover
 from txmux.rules.reading.files import check_file
 from txmux.rules.reading.habits import OUTCOMES
-from txmux.rules.reading.networks import CROWDSEC, PLACE, SYSTEM, NetworkLists, crowdsec, place
+from txmux.rules.reading.networks import CROWDSEC, PLACE, SYSTEM, NetworkLists, crowdsec, geo_region
 from txmux.rules.reading.values import NAME, ValueKind, file_path, network, split_words
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ class RulesReading:
     def networks(self, text: str) -> IPNetwork | NetworkSet | Varying:
         """Read a network, ``geo:``, ``as:``, or ``@FILE``; a relative path starts at the folder of the file that names it."""
         if text.startswith((PLACE, SYSTEM)):
-            return place(text, self.settings, alone=self.alone)
+            return geo_region(text, self.settings, alone=self.alone)
         if text.startswith(CROWDSEC):
             raise InvalidValueError(f"{text!r} is for 'deny' alone: CrowdSec tells who is banned")
         if not text.startswith("@"):

@@ -162,8 +162,8 @@ def no_proxy_protocol(text: str) -> str:
     return ""
 
 
-def _server_options(words: Sequence[str], place: str) -> dict[str, Any]:
-    is_consul = place.startswith(CONSUL)
+def _server_options(words: Sequence[str], first: str) -> dict[str, Any]:
+    is_consul = first.startswith(CONSUL)
     readers = {**_READERS, **_OF_CONSUL} if is_consul else _READERS
     flags = (*_FLAGS, "passing") if is_consul else _FLAGS
     known = (*readers, *flags)

@@ -144,7 +144,7 @@ def crowdsec(text: str, settings: Settings, *, alone: bool) -> Varying:
     return Varying("crowdsec", url.rstrip("/"), NetworkSet([]))
 
 
-def place(text: str, settings: Settings, *, alone: bool) -> Varying:
+def geo_region(text: str, settings: Settings, *, alone: bool) -> Varying:
     """Read a country, a continent or an autonomous system.
 
     Args:
