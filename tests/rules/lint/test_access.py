@@ -78,12 +78,12 @@ FILES = {
         "9: [route x] under: no client gets here while [route end] has 'dry_run = yes'; remove that"
     ],
     f"{TLS}{INSIDE}[route y]\nmatch = tls sni=x\nterminate_tls = b.pem\n{TO}": [
-        "11: [route y] match: is never reached: all its clients go to the earlier [route end] (x.ini:4); put this route first, or take this away"
+        "11: [route y] match: is never reached: all its clients go to the earlier [route end] (x.ini:4); put this route first, or remove this"
     ],
     f"{TLS}{TO}[route x]\nmatch = redis\nfrom = 10.0.0.0/8\nunder = end\n{TO}": [
         (
             "6: [route end] backend: clients that 'from' and 'not_from' of [route x] keep away come to the same "
-            "server if they match no route under this one; keep them out by 'from' or 'not_from' here, or lead elsewhere"
+            "server if they match no route under this one; keep them out by 'from' or 'not_from' here, or use another server"
         )
     ],
     f"{TLS}[route x]\nmatch = payload offset=40000 text=x\nunder = end\n{TO}": [
@@ -96,10 +96,10 @@ FILES = {
     f"[route a]\nmatch = ssh\nduring = mon\n{TO}[route b]\nmatch = ssh\n{TO}": [],
     f"[route a]\nmatch = ssh\nduring = mon\n{TO}[route b]\nmatch = ssh\nduring = tue\n{TO}": [],
     f"[route a]\nmatch = ssh\nduring = mon\n  tue\n{TO}[route b]\nmatch = ssh\nduring = tue\n{TO}": [
-        "9: [route b] match: is never reached: all its clients go to the earlier [route a] (x.ini:4); put this route first, or take this away"
+        "9: [route b] match: is never reached: all its clients go to the earlier [route a] (x.ini:4); put this route first, or remove this"
     ],
     f"[route a]\nmatch = ssh\n{TO}[route b]\nmatch = ssh\nduring = tue\n{TO}": [
-        "7: [route b] match: is never reached: all its clients go to the earlier [route a] (x.ini:4); put this route first, or take this away"
+        "7: [route b] match: is never reached: all its clients go to the earlier [route a] (x.ini:4); put this route first, or remove this"
     ],
 }
 

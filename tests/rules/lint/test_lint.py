@@ -40,22 +40,22 @@ FILES = {
     ],
     # wider before narrower
     "{listen}[route a]\nmatch = tls\n{to}[route b]\nmatch = tls sni=x\n{to}": [
-        "7: [route b] match: is never reached: all its clients go to the earlier [route a] (x.ini:4); put this route first, or take this away"
+        "7: [route b] match: is never reached: all its clients go to the earlier [route a] (x.ini:4); put this route first, or remove this"
     ],
     "{listen}[route a]\nmatch = tls sni=a\n{to}[route c]\nmatch = tls sni=b\n{to}[route b]\nmatch = tls sni=b,a\n{to}": [
         (
             "10: [route b] match: is never reached: all its clients go to the earlier [route a] (x.ini:4) and "
-            "[route c] (x.ini:7); put this route first, or take this away"
+            "[route c] (x.ini:7); put this route first, or remove this"
         )
     ],
     "{listen}[route a]\nmatch = ssh\n{to}[route b]\nmatch = tls\n  ssh software=x\n{to}": [
         (
             "8: [route b] match: 'ssh software=x' never decides: all its clients go to the earlier [route a] (x.ini:4); "
-            "put this route first, or take this away"
+            "put this route first, or remove this"
         )
     ],
     "{listen}[route a]\nmatch = not tls\n{to}[route b]\nmatch = ssh\n{to}": [
-        "7: [route b] match: is never reached: all its clients go to the earlier [route a] (x.ini:4); put this route first, or take this away"
+        "7: [route b] match: is never reached: all its clients go to the earlier [route a] (x.ini:4); put this route first, or remove this"
     ],
     # what no client comes by
     "[listen u]\nendpoint = udp:53\n[route a]\nmatch = ssh\n  dns\nbackend = udp:h:1\n": [
@@ -71,14 +71,14 @@ FILES = {
     ): [
         (
             "12: [route b] match: is never reached: all its clients go to the earlier [route a] (x.ini:4) and "
-            "[route c] (x.ini:8); put this route first, or take this away"
+            "[route c] (x.ini:8); put this route first, or remove this"
         )
     ],
     (
         "{listen}[route a]\nmatch = ssh\nfrom = 10.0.0.0/8, 12.0.0.0/8\n{to}[route c]\nmatch = ssh\n"
         "from = 11.0.0.0/8\n{to}[route b]\nmatch = ssh\nfrom = 11.0.0.0/8\n{to}"
     ): [
-        "12: [route b] match: is never reached: all its clients go to the earlier [route c] (x.ini:8); put this route first, or take this away"
+        "12: [route b] match: is never reached: all its clients go to the earlier [route c] (x.ini:8); put this route first, or remove this"
     ],
     "{listen}[route a]\nmatch = ssh\nfrom = 10.0.0.0/8\nnot_from = 10.0.0.0/9, 10.128.0.0/9\n{to}": [
         "6: [route a] not_from: excludes everything in 'from'; correct one of the two"
@@ -105,7 +105,7 @@ FILES = {
     ): [
         (
             "14: [route b] match: is never reached: all its clients go to the earlier [route a] (x.ini:6) and "
-            "[route c] (x.ini:10); put this route first, or take this away"
+            "[route c] (x.ini:10); put this route first, or remove this"
         )
     ],
     # lines of one route
@@ -140,13 +140,13 @@ FILES = {
     "{listen}silent = h:1\n[route a]\nmatch = ssh\nfrom = 10.0.0.0/8\nbackend = tcp:h:1\n": [
         (
             "3: [listen l] silent: clients that 'from' and 'not_from' of [route a] keep away come to the same server if "
-            "they say nothing; keep them out by 'allow' or 'deny' here, or lead elsewhere"
+            "they say nothing; keep them out by 'allow' or 'deny' here, or use another server"
         )
     ],
     "{listen}default = tls:h:1\n[route a]\nmatch = ssh\nnot_from = 10.0.0.0/8\nbackend = tls:h:1\n": [
         (
             "3: [listen l] default: clients that 'from' and 'not_from' of [route a] keep away come to the same server if "
-            "they match no route; keep them out by 'allow' or 'deny' here, or lead elsewhere"
+            "they match no route; keep them out by 'allow' or 'deny' here, or use another server"
         )
     ],
     # more bytes than are looked at
@@ -190,7 +190,7 @@ FILES = {
     "{listen}silent = h:1 from=10.0.0.0/7\n[route a]\nmatch = ssh\nfrom = 10.0.0.0/8\nbackend = h:1\n": [
         (
             "3: [listen l] silent: clients that 'from' and 'not_from' of [route a] keep away come to the same server if "
-            "they say nothing; keep them out by 'allow' or 'deny' here, or lead elsewhere"
+            "they say nothing; keep them out by 'allow' or 'deny' here, or use another server"
         )
     ],
     # backends
@@ -325,11 +325,11 @@ class LintTests(SynchronousTestCase):
             # The line for UDP is of no use where all datagrams are gone, though streams come.
             f"[route a]\nmatch = any\nunder = u\n{refuse}[route b]\nmatch = quic\n    tls\n{refuse}": (
                 "10: [route b] match: 'quic' never decides: all its clients go to the earlier [route a] (x.ini:6); "
-                "put this route first, or take this away"
+                "put this route first, or remove this"
             ),
             f"[route a]\nmatch = wireguard\n{refuse}[route b]\nmatch = wireguard key={KEY}\n{refuse}": (
                 "9: [route b] match: is never reached: all its clients go to the earlier [route a] (x.ini:6); "
-                "put this route first, or take this away"
+                "put this route first, or remove this"
             ),
         }.items():
             self.assertEqual(self.found(both + text), [problem])

@@ -291,11 +291,11 @@ class FallbackTests(BackendTestCase):
     def test_circle(self) -> None:
         """A circle is told once, with all that are in it."""
         for text, complaint in {
-            "fallback = b": "6 fallback: leads in a circle: b -> b; lead one of them elsewhere",
+            "fallback = b": "6 fallback: is a circle: b -> b; give one of them another fallback",
             (
                 "fallback = c\n[backend c]\nserver = h:1\nfallback = d\n"
                 "[backend d]\nserver = h:1\nfallback = c"
-            ): "12 fallback: leads in a circle: c -> d -> c; lead one of them elsewhere",
+            ): "12 fallback: is a circle: c -> d -> c; give one of them another fallback",
         }.items():
             self.assertEqual(self.complaints(text), [complaint])
 
@@ -308,7 +308,7 @@ class FallbackTests(BackendTestCase):
         ]
         for text in ("".join(sections), "".join(reversed(sections))):
             (complaint, *_) = self.complaints(text)
-            self.assertIn("leads on and on: over 20 backends", complaint)
+            self.assertIn("is too long a chain: over 20 backends", complaint)
         self.rules("".join(sections[10:]))
 
     def test_unknown(self) -> None:

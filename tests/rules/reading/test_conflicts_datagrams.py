@@ -117,10 +117,10 @@ class DatagramTests(ReadingTestCase):
                 "[backend b]\nserver = udp:h:1\nfallback = h:1\n"
             ),
             [
-                "3 default: the servers of '127.0.0.1:1' are for TCP, but [listen u] is for UDP; lead it to another backend",
-                "6 silent: the servers of 'udp:h:1' are for UDP, but [listen t] is for TCP; lead it to another backend",
-                "10 backend: its servers are for UDP, but [listen t] is for TCP; lead it elsewhere",
-                "13 fallback: the servers of 'h:1' are for TCP, but this backend is for UDP; lead it elsewhere",
+                "3 default: the servers of '127.0.0.1:1' are for TCP, but [listen u] is for UDP; use another backend",
+                "6 silent: the servers of 'udp:h:1' are for UDP, but [listen t] is for TCP; use another backend",
+                "10 backend: its servers are for UDP, but [listen t] is for TCP; use another backend",
+                "13 fallback: the servers of 'h:1' are for TCP, but this backend is for UDP; use another backend",
             ],
         )
         self.assertEqual(
@@ -128,13 +128,13 @@ class DatagramTests(ReadingTestCase):
                 "[listen t]\nendpoint = :1\n[route r]\nmatch = any\nbackend = udp:h:2\n"
             ),
             [
-                "5 backend: its servers are for UDP, but no [listen] is; lead it elsewhere, or add a listener"
+                "5 backend: its servers are for UDP, but no [listen] is; use another backend, or add a listener"
             ],
         )
 
     def test_matchers_that_cannot_be_there(self) -> None:
         """A route needs a matcher for what comes in by its listeners."""
-        told = "for UDP; put the route under a listener with 'endpoint = :PORT' and lead it to a server of TCP"
+        told = "for UDP; put the route under a listener with 'endpoint = :PORT' and name a server of TCP"
         for keys, where in (
             ("backend = udp:h:2", "its backend is"),
             ("backend = close", "every [listen] is"),
@@ -145,7 +145,7 @@ class DatagramTests(ReadingTestCase):
         listener = "[listen t]\nendpoint = :1\n"
         wrong = (
             "4 match: 'wireguard' is for UDP, but its backend is for TCP; put the route under a listener with "
-            "'endpoint = udp:PORT' and lead it to a server of UDP"
+            "'endpoint = udp:PORT' and name a server of UDP"
         )
         route = "[route r]\nmatch = wireguard\nbackend = 127.0.0.1:2\n"
         self.assertEqual(self.complaints(listener + route), [wrong])
@@ -159,7 +159,7 @@ class DatagramTests(ReadingTestCase):
         """No listener for UDP has a route that ends TLS, and inside of TLS no route leads to a server of UDP."""
         pem = self.folder_with_certificate()
         ends = f"match = any\nterminate_tls = {pem}\n"
-        ends_elsewhere = "lead the route to a server that ends DTLS or QUIC itself"
+        ends_elsewhere = "use a server that ends DTLS or QUIC itself"
         for text, told in (
             (
                 f"{_UDP}[route r]\n{ends}",
@@ -171,14 +171,14 @@ class DatagramTests(ReadingTestCase):
             ),
             (
                 f"{_UDP}[listen t]\nendpoint = :1\n[route r]\n{ends}backend = udp:h:1\n",
-                "8 backend: its servers are for UDP, but TLS ends over TCP only; lead it elsewhere",
+                "8 backend: its servers are for UDP, but TLS ends over TCP only; use another backend",
             ),
             (
                 (
                     f"{_UDP}[listen t]\nendpoint = :1\n[route r]\n{ends}"
                     "[route s]\nunder = r\nmatch = any\nbackend = udp:h:1\n"
                 ),
-                "11 backend: its servers are for UDP, but [route r] is for TCP; lead it elsewhere",
+                "11 backend: its servers are for UDP, but [route r] is for TCP; use another backend",
             ),
         ):
             self.assertEqual(self.complaints(text), [told])

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _TO = "handover:/run/x.sock"
 _ROUTE = f"[route ssh]\nmatch = ssh\nbackend = {_TO}\n"
-_USELESS = "so that the socket is of no use to anybody else"
+_USELESS = "so that no other program could use the socket"
 
 
 class HandoverTests(ReadingTestCase):
@@ -79,7 +79,7 @@ class HandoverTests(ReadingTestCase):
                 f"{self.listen}default = b\n[backend b]\nserver = a:1\nfallback = {_TO}\n"
             ),
             [
-                "6 fallback: what the client said has been read for this backend by then, and cannot be given back; lead it to a server"
+                "6 fallback: what the client said has been read for this backend by then, and cannot be given back; name a server"
             ],
         )
 
@@ -88,14 +88,14 @@ class HandoverTests(ReadingTestCase):
         ends = "[route web]\nmatch = tls\nterminate_tls = cert.pem\n"
         self.assertEqual(
             self.complaints(f"{self.listen}{ends}backend = {_TO}\n"),
-            [f"6 backend: TLS ends here, {_USELESS}; lead it to a server"],
+            [f"6 backend: TLS ends here, {_USELESS}; name a server"],
         )
         self.assertEqual(
             self.complaints(f"{self.listen}{ends}{_ROUTE}under = web\n"),
             [
                 (
                     f"8 backend: [route web] ends TLS, {_USELESS}; "
-                    "lead it to a server, or put it under a listener"
+                    "name a server, or put it under a listener"
                 )
             ],
         )
@@ -104,7 +104,7 @@ class HandoverTests(ReadingTestCase):
             [
                 (
                     "6 terminate_tls: clients that no route takes inside of TLS go where [listen a] leads them, which hands "
-                    "over sockets, and these are of no use to anybody else; add 'backend'"
+                    "over sockets, which no other program could use here; add 'backend'"
                 )
             ],
         )
@@ -116,7 +116,7 @@ class HandoverTests(ReadingTestCase):
         postgres = "[route pg]\nmatch = postgres sni=a.example\nbackend = 127.0.0.1:5432\n"
         told = (
             "[route pg] of [listen a] may have answered the client first, and what it asked cannot be given back; "
-            "put one of the two under another listener, or lead it to a server"
+            "put one of the two under another listener, or name a server"
         )
         self.assertEqual(
             self.complaints(f"{self.listen}silent = 127.0.0.1:9\n  {_TO}\n{postgres}{_ROUTE}"),
@@ -138,7 +138,7 @@ class HandoverTests(ReadingTestCase):
                 [
                     (
                         f"6 backend: '{endpoint}' of [listen a] has no plain TCP sockets to hand over; "
-                        "write ADDRESS:PORT there, or lead it to a server"
+                        "write ADDRESS:PORT there, or name a server"
                     )
                 ],
             )
@@ -150,13 +150,13 @@ class HandoverTests(ReadingTestCase):
         self.assertEqual(
             self.complaints(f"[listen u]\nendpoint = udp:5\ndefault = {_TO}\n"),
             [
-                "3 default: sockets are handed over for TCP, but [listen u] is for UDP; lead it to a server"
+                "3 default: sockets are handed over for TCP, but [listen u] is for UDP; name a server"
             ],
         )
         self.assertEqual(
             self.complaints(f"[listen u]\nendpoint = udp:5\n{_ROUTE}"),
             [
-                "5 backend: its servers are for TCP, but no [listen] is; lead it elsewhere, or add a listener"
+                "5 backend: its servers are for TCP, but no [listen] is; use another backend, or add a listener"
             ],
         )
 
@@ -165,7 +165,7 @@ class HandoverTests(ReadingTestCase):
         self.assertEqual(
             self.complaints(f"[txmux]\nrelay = portable\n{self.listen}{_ROUTE}"),
             [
-                "7 backend: sockets cannot be handed over with 'relay = portable'; remove that, or lead it to a server"
+                "7 backend: sockets cannot be handed over with 'relay = portable'; remove that, or name a server"
             ],
         )
 
@@ -185,7 +185,7 @@ class EmbeddingTests(SynchronousTestCase):
         runtime = IORuntime(Clock())
         made = MuxFactory([tls, route("ssh", _TO)], Listener("m"), runtime=runtime)
         self.assertTrue(made.configuration.hands_over)
-        with self.assertRaisesRegex(MuxError, "of no use to anybody else; add 'backend'"):
+        with self.assertRaisesRegex(MuxError, "no other program could use here; add 'backend'"):
             MuxFactory([tls], Listener("m", default=Handover("x")), runtime=runtime)
 
     def test_refused(self) -> None:

@@ -68,7 +68,7 @@ def tls_ends(rules: Rules) -> Iterator[Problem]:
         inner = rules.routes_of(route)
         if not inner and route.outcome is None:
             message = (
-                "nothing is inside of this TLS, so all clients go where 'default' and 'silent' lead; "
+                "nothing is inside of this TLS, so all clients go to 'default' or 'silent'; "
                 f"add routes with 'under = {route.name}', or a backend"
             )
             yield route.section.problem(message, "terminate_tls")

@@ -99,7 +99,7 @@ class _Reach:
         earlier = [_at(other, 0) for other in self._rules.routes if other.name in takers]
         message = (
             f"{what}: all its clients go to the earlier {_listed(earlier)}; "
-            "put this route first, or take this away"
+            "put this route first, or remove this"
         )
         return route.section.problem(message, "match", number)
 

@@ -102,7 +102,7 @@ def _open_to_all(rules: Rules) -> Iterator[Problem]:
                 names = " and ".join(f"[route {route.name}]" for route in guards)
                 message = (
                     f"clients that 'from' and 'not_from' of {names} keep away come to the same server if they {condition}; "
-                    f"keep them out by {keeps} here, or lead elsewhere"
+                    f"keep them out by {keeps} here, or use another server"
                 )
                 yield owner.section.problem(message, key, number)
 
@@ -219,7 +219,7 @@ def closed_listeners(rules: Rules) -> Iterator[Problem]:
     for listener in rules.listeners:
         if all(one is None or isinstance(one, Refusal) for one in outcomes[listener.name]):
             message = (
-                "every client is turned away: neither a route nor 'default' or 'silent' leads to a server; "
+                "every client is turned away: neither a route nor 'default' or 'silent' names a server; "
                 "add a route, or a server there"
             )
             yield listener.section.problem(message)

@@ -129,7 +129,7 @@ def _fallback(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if isinstance(found.get("fallback"), Handover):
         yield (
             "fallback",
-            "what the client said has been read for this backend by then, and cannot be given back; lead it to a server",
+            "what the client said has been read for this backend by then, and cannot be given back; name a server",
         )
 
 

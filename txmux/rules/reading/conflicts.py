@@ -225,7 +225,7 @@ def wrong_transports(listeners: Iterable[Listener], routes: Iterable[Route]) -> 
         for key, outcome in led:
             other = _server_of_another(outcome, listener.transport)
             if other:
-                message = f"{other}, but [listen {listener.name}] is for {listener.transport.value.upper()}; lead it to another backend"
+                message = f"{other}, but [listen {listener.name}] is for {listener.transport.value.upper()}; use another backend"
                 yield listener.section.problem(message, key)
     transports = {listener.transport for listener in of.values()}
     ends = {route.name for route in routes if route.terminate_tls}
@@ -241,7 +241,7 @@ def _of_route(
 ) -> Iterator[tuple[str, str]]:
     """Find what does not go together; the owners are those that the route is under."""
     if route.terminate_tls and _server_of_another(route.outcome, Transport.TCP):
-        yield "backend", "its servers are for UDP, but TLS ends over TCP only; lead it elsewhere"
+        yield "backend", "its servers are for UDP, but TLS ends over TCP only; use another backend"
         return
     own = route.transport
     other = next((owner for owner, over in owners.items() if own not in {None, over}), "")
@@ -250,19 +250,19 @@ def _of_route(
         where = f"{other} is for UDP" if other else "no [listen] is for TCP"
         yield (
             "terminate_tls",
-            f"TLS ends over TCP only, and {where}; lead the route to a server that ends DTLS or QUIC itself",
+            f"TLS ends over TCP only, and {where}; use a server that ends DTLS or QUIC itself",
         )
         return
     if other:
         yield (
             "backend",
-            f"its servers are for {_word(own)}, but {other} is for {_word(owners[other])}; lead it elsewhere",
+            f"its servers are for {_word(own)}, but {other} is for {_word(owners[other])}; use another backend",
         )
         return
     if is_nowhere and not route.under:
         yield (
             "backend",
-            f"its servers are for {_word(own)}, but no [listen] is; lead it elsewhere, or add a listener",
+            f"its servers are for {_word(own)}, but no [listen] is; use another backend, or add a listener",
         )
         return
     asked = set(owners.values()) or ({own} if own else set(transports))
@@ -285,7 +285,7 @@ def _of_route(
             "match",
             (
                 f"{lines} {'is' if len(route.alternatives) == 1 else 'are'} for {_word(theirs)}, but {where}; "
-                f"put the route under a listener with 'endpoint = {endpoint}' and lead it to a server of {_word(theirs)}"
+                f"put the route under a listener with 'endpoint = {endpoint}' and name a server of {_word(theirs)}"
             ),
         )
 
@@ -300,7 +300,7 @@ def mixed_fallback(
     """Find a fallback of another transport than its backend."""
     other = _server_of_another(fallback, transport)
     if other:
-        message = f"{other}, but this backend is for {transport.value.upper()}; lead it elsewhere"
+        message = f"{other}, but this backend is for {transport.value.upper()}; use another backend"
         yield section.problem(message, "fallback")
 
 
@@ -342,11 +342,11 @@ def misplaced(
 def _why_not_inside_tls(route: Route, ends: Mapping[str, Route]) -> str:
     """Return why a route hands over what is inside of TLS, or nothing."""
     if route.terminate_tls is not None:
-        return "TLS ends here, so that the socket is of no use to anybody else; lead it to a server"
+        return "TLS ends here, so that no other program could use the socket; name a server"
     over = next((name for name in route.under if name in ends), "")
     if over:
         return (
-            f"[route {over}] ends TLS, so that the socket is of no use to anybody else; lead it to a server, "
+            f"[route {over}] ends TLS, so that no other program could use the socket; name a server, "
             "or put it under a listener"
         )
     return ""
@@ -368,19 +368,21 @@ def _why_not(listener: Listener, routes: Iterable[Route], relay: str) -> str:
     """Return why a listener cannot hand over sockets, or nothing."""
     where = f"[listen {listener.name}]"
     if listener.transport is Transport.UDP:
-        return f"sockets are handed over for TCP, but {where} is for UDP; lead it to a server"
+        return f"sockets are handed over for TCP, but {where} is for UDP; name a server"
     if relay == "portable":
-        return "sockets cannot be handed over with 'relay = portable'; remove that, or lead it to a server"
+        return (
+            "sockets cannot be handed over with 'relay = portable'; remove that, or name a server"
+        )
     for text in listener.endpoints:
         kind = text.partition(":")[0].lower()
         is_string = kind[:1].isalpha()
         if (is_string and kind not in _PLAIN) or "domain=unix" in text.lower():
-            return f"{text!r} of {where} has no plain TCP sockets to hand over; write ADDRESS:PORT there, or lead it to a server"
+            return f"{text!r} of {where} has no plain TCP sockets to hand over; write ADDRESS:PORT there, or name a server"
     answering = next((route for route in routes if _answers(route)), None)
     if answering is not None:
         return (
             f"[route {answering.name}] of {where} may have answered the client first, and what it asked cannot be given back; "
-            "put one of the two under another listener, or lead it to a server"
+            "put one of the two under another listener, or name a server"
         )
     return ""
 
@@ -397,7 +399,7 @@ def _left_inside(listener: Listener, ends: Mapping[str, Route]) -> Iterator[Prob
         if route.outcome is None and _comes_to(route, listener, ends):
             yield route.section.problem(
                 f"clients that no route takes inside of TLS go where [listen {listener.name}] leads them, which hands over "
-                "sockets, and these are of no use to anybody else; add 'backend'",
+                "sockets, which no other program could use here; add 'backend'",
                 "terminate_tls",
             )
 

@@ -290,10 +290,10 @@ class _RulesParser:
         """Return the backend of a name, which is read now if it is another one's fallback."""
         if name in self._begun:
             way = " -> ".join((*self._begun[self._begun.index(name) :], name))
-            raise InvalidValueError(f"leads in a circle: {way}; lead one of them elsewhere")
+            raise InvalidValueError(f"is a circle: {way}; give one of them another fallback")
         if len(self._begun) + _fallback_depth(self._backends.get(name)) >= _LONGEST_WAY:
             raise InvalidValueError(
-                f"leads on and on: over {_LONGEST_WAY} backends, each the fallback of another; take some away"
+                f"is too long a chain: over {_LONGEST_WAY} backends, each the fallback of another; remove some"
             )
         if name not in self._backends and name in self._sections["backend"]:
             self._begun.append(name)
