@@ -166,7 +166,6 @@ class _RouteScan(Generic[R]):
         )
 
     def can_look(self) -> bool:
-        """Return whether any route looks at what this client says, if only to tell what it would do."""
         return any(self._serves(route) for route in self._detector.routes)
 
     def finish(self) -> Decision[R]:

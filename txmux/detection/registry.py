@@ -135,16 +135,13 @@ class BuiltIn:
 
     @property
     def summary(self) -> str:
-        """See `IProtocolMatcher`."""
         return self.matcher.summary
 
     @property
     def options(self) -> tuple[Option, ...]:
-        """See `IProtocolMatcher`."""
         return self.matcher.options
 
     def predicate(self, options: Mapping[str, str]) -> Predicate:
-        """See `IProtocolMatcher`."""
         return self.matcher.predicate(options)
 
 

@@ -57,7 +57,6 @@ class _DtlsPredicate:
 
 
 def _server_name(flow: Datagrams) -> str | None:
-    """Read the name that all ``sni=`` predicates depend on."""
     return server_name(flow.parsed_all(parse_dtls))
 
 

@@ -66,7 +66,6 @@ class _QuicPredicate:
 
 
 def _server_name(flow: Datagrams) -> str | None:
-    """Read the name that all ``sni=`` predicates depend on."""
     return server_name(flow.parsed_all(parse_opening))
 
 

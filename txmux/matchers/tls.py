@@ -70,7 +70,6 @@ class _ClientHelloPredicate(_TlsBase):
 
 
 def _server_name(peeked: Peeked) -> str | None:
-    """Read the name that all ``sni=`` predicates depend on."""
     return name_in(peeked.parsed(parse_client_hello))
 
 

@@ -88,15 +88,7 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Suggest the known word that is nearest to a wrong one, or those that are equally near.
-
-    Args:
-        word: The wrong word.
-        known: The words that would be right, those that are meant most often first.
-
-    Returns:
-        ``; did you mean 'ssh'?`` to end a message with, or nothing when none is near.
-    """
+    """Return ``; did you mean 'ssh'?`` with the nearest known words, the commonest first in `known`; empty if none is near."""
     near = _all_nearest(word, known)[:_MOST_MEANT]
     return f"; did you mean {joined([repr(name) for name in near])}?" if near else ""
 
@@ -125,16 +117,7 @@ def _distance(word: str, other: str) -> int:
 
 
 def suggestion(word: str, known: Iterable[str], there_are: str = "there are") -> str:
-    """Suggest the known word that is nearest to a wrong one, or else tell which there are.
-
-    Args:
-        word: The wrong word.
-        known: The words that would be right.
-        there_are: What introduces them.
-
-    Returns:
-        ``; did you mean 'ssh'?`` or ``(there are http, tls)`` to end a message with.
-    """
+    """Return ``; did you mean 'ssh'?`` with the nearest known word, or else ``(there are http, tls)``."""
     words = list(known)
     listed = [*words[:_MOST_LISTED], *(["…"] if len(words) > _MOST_LISTED else [])]
     return did_you_mean(word, words) or f" ({there_are} {', '.join(listed) or 'none'})"

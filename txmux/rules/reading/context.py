@@ -89,7 +89,6 @@ class RulesReading:
         return path
 
     def secret(self, text: str) -> Path:
-        """Read the path of a file with a secret; a relative one starts at the folder of the main file."""
         return self.beside(text, "a file that has the secret as its only line")
 
     def networks(self, text: str) -> IPNetwork | NetworkSet | Varying:

@@ -101,7 +101,6 @@ def short_form(text: str) -> tuple[str, int] | None:
 
 
 def are_several(text: str) -> bool:
-    """Return whether a text is a list of servers, with commas between them."""
     return _SEVERAL.match(text) is not None
 
 

@@ -167,14 +167,7 @@ def unknown(
     options: Callable[[str], Collection[str]],
     known: Collection[str],
 ) -> str:
-    """Return what is wrong with a line that begins with no matcher.
-
-    Args:
-        name: The first word.
-        rest: The words after it.
-        options: Gives the names of a matcher's options.
-        known: The matchers there are.
-    """
+    """Return what is wrong with a line whose first word is no known matcher; `options` names those of a matcher."""
     message = f"unknown matcher {name!r}"
     hint = _hint(name, rest, options, known)
     if hint:
@@ -233,16 +226,7 @@ def option_meant(matcher: str, word: str) -> str:
 
 
 def misplaced(words: Sequence[str], known: Collection[str], matchers: Iterable[str]) -> str:
-    """Return what is wrong with the words after a matcher, if it is one thing that makes all of them wrong.
-
-    Args:
-        words: What comes after the matcher.
-        known: The names of its options.
-        matchers: The matchers there are.
-
-    Returns:
-        What is wrong, and what would be right; nothing if each word is to be told by itself.
-    """
+    """Return the one thing that makes the words after a matcher wrong; empty if each has a problem of its own."""
     for number, word in enumerate(words):
         name, _, value = word.partition("=")
         after = words[number + 1] if number + 1 < len(words) else ""
@@ -262,12 +246,7 @@ def misplaced(words: Sequence[str], known: Collection[str], matchers: Iterable[s
 
 
 def read_alternative(text: str, matchers: Mapping[str, IProtocolMatcher]) -> Alternative:
-    """Read one line of ``match =``.
-
-    Args:
-        text: The line.
-        matchers: The matchers there are, by name.
-    """
+    """Read one line of ``match =``."""
     name, *rest = split_words(text)
     negated = name == "not"
     if negated:

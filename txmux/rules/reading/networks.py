@@ -39,11 +39,7 @@ class NetworkLists:
         self._problems = problems
 
     def __call__(self, path: Path) -> NetworkSet:
-        """Return the networks of a file, as a set of what varies: other ones may be in it later.
-
-        Raises:
-            InvalidValueError: It cannot be read.
-        """
+        """Return the networks of a file as a set that varies, since the file may change."""
         try:
             text, real = self._files.text(path), path.resolve()
             if real not in self._known:
@@ -75,14 +71,7 @@ class NetworkLists:
 
 
 def read_lines(text: str) -> Iterator[tuple[int, IPNetwork | str]]:
-    """Read the networks of a file.
-
-    Args:
-        text: What is in it.
-
-    Yields:
-        The number of a line, counted from 1, with its network, or with what is wrong with it.
-    """
+    """Yield the number of each line of a file, from 1, with its network or with what is wrong with it."""
     for number, line in enumerate(text.split("\n"), start=1):
         item = _COMMENT.split(line, maxsplit=1)[0].strip()
         if not item:
@@ -111,16 +100,7 @@ _KEYS = ("country", "continent")
 
 
 def crowdsec(text: str, settings: Settings, *, alone: bool) -> Varying:
-    """Read the address of a CrowdSec: what it bans is known when the service runs.
-
-    Args:
-        text: As it is written.
-        settings: Those of the service, which have the key.
-        alone: Whether these are unknown.
-
-    Raises:
-        InvalidValueError: It is not one, or there is no key.
-    """
+    """Read the URL of a CrowdSec, whose bans are known when the service runs; `alone` means that its settings are unknown."""
     url = text.removeprefix(CROWDSEC)
     try:
         parts = urlsplit(url)
@@ -145,16 +125,7 @@ def crowdsec(text: str, settings: Settings, *, alone: bool) -> Varying:
 
 
 def geo_region(text: str, settings: Settings, *, alone: bool) -> Varying:
-    """Read a country, a continent or an autonomous system.
-
-    Args:
-        text: As it is written.
-        settings: Those of the service, which have the databases.
-        alone: Whether these are unknown.
-
-    Raises:
-        InvalidValueError: It is not one, or there is nothing to look it up in.
-    """
+    """Read a country, a continent or an autonomous system; `alone` means that the settings are unknown."""
     if text.startswith(SYSTEM):
         found = _NUMBER.fullmatch(text.removeprefix(SYSTEM))
         if not found or not 0 < int(found[1]) <= _MOST_SYSTEMS:

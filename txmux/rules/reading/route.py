@@ -39,11 +39,7 @@ _FORM = "write for example 'cn=alice ou=ops'"
 
 
 def allowed_client(text: str) -> AllowedClient:
-    """Read one line of ``allow_client =``.
-
-    Args:
-        text: Words ``KIND=PATTERNS``; the patterns are those of `txmux.wire.globs.names`.
-    """
+    """Read one line of ``allow_client =``: words ``KIND=PATTERNS``, with the patterns of `txmux.wire.globs.names`."""
     wanted: dict[str, Globs] = {}
     messages = []
     for word in split_words(text):
@@ -162,14 +158,7 @@ _OF_CLIENTS = ("tls_client_crl", "allow_client")
 
 
 def make_route(name: str, section: Section, found: Mapping[str, Any]) -> Route:
-    """Make the route of a section.
-
-    Args:
-        name: Its name.
-        section: Its text in the file.
-        found: The values that could be read, by their fields. Where something required is missing, a stand-in
-            lets the rest be checked.
-    """
+    """Make the route of a section from the values that could be read; stand-ins let the rest be checked."""
     fields = {"alternatives": (), **found}
     tls = {field: fields.pop(key) for key, field in _TLS_FIELDS.items() if key in fields}
     files = fields.pop("terminate_tls", None)
@@ -197,11 +186,7 @@ def contradictions(section: Section) -> Iterator[Problem]:
 
 
 def circles(routes: Sequence[Route]) -> Iterator[Problem]:
-    """Find routes that are under themselves, at once or over others.
-
-    Yields:
-        One problem for each circle, at the route that comes first.
-    """
+    """Find routes that are under themselves, at once or over others: one problem a circle, at its first route."""
     sections = {route.name: route.section for route in reversed(routes)}
     under = {r.name: r.under for r in routes if "terminate_tls" in sections[r.name].entries}
     done: set[str] = set()

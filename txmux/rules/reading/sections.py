@@ -51,16 +51,7 @@ _LIKE_COMMENT = re.compile(r"\s[#;]")
 
 
 def read_keys(section: Section, kind: str, reading: RulesReading) -> dict[str, Any]:
-    """Read all values of a section.
-
-    Args:
-        section: Its text in the file.
-        kind: What kind of section it is.
-        reading: Collects the problems.
-
-    Returns:
-        The values that could be read, by the model's attributes.
-    """
+    """Return the values of a section that can be read, by the model's attributes; `reading` collects the problems."""
     keys = TABLES[kind]
     known = tuple(keys)
     for name in section.entries:
@@ -95,12 +86,7 @@ def missing_keys(section: Section, kind: str) -> list[Problem]:
 
 
 def wrong_transport(section: Section, kind: str) -> Iterator[Problem]:
-    """Find what does not go with datagrams, or only with them.
-
-    Args:
-        section: Its text in the file.
-        kind: ``listen`` or ``backend``.
-    """
+    """Find keys of a ``listen`` or ``backend`` section that do not go with its transport."""
     places = "endpoint" if kind == "listen" else "server"
     words = [item.text.split()[0] for item in section.items(places)]
     of_datagrams = [is_for_datagrams(word) for word in words]

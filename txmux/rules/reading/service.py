@@ -153,23 +153,13 @@ _NO_PATHS = frozenset(
 
 
 def make_settings(section: Section, found: Mapping[str, Any]) -> Settings:
-    """Make the settings of a section.
-
-    Args:
-        section: Its text in the file.
-        found: The values that could be read, by their fields.
-    """
+    """Make the settings of a section from the values that could be read, by their fields."""
     fields = {name: value for name, value in found.items() if name != "include"}
     return Settings(section=section, **fields)
 
 
 def contradictions(section: Section, found: Mapping[str, Any]) -> Iterator[Problem]:
-    """Find values that are right by themselves, but not together.
-
-    Args:
-        section: Its text in the file.
-        found: The values that could be read, by their fields.
-    """
+    """Find values that are right by themselves, but not together."""
     if is_by_tcp(found.get("admin")) and "admin_token" not in section.entries:
         message = (
             "a TCP endpoint needs 'admin_token' beside it, since every user of this machine could connect; add for "
@@ -241,7 +231,6 @@ def _metrics(reading: RulesReading, text: str) -> str | None:
 
 
 def _database(reading: RulesReading, text: str) -> Path:
-    """Read the path of a database; a relative one starts at the folder of the rules file."""
     return reading.beside(text, "a database in MaxMind's format, such as GeoLite2-Country.mmdb")
 
 

@@ -134,17 +134,11 @@ def positive_duration(text: str) -> float:
 
 
 def positive_duration_or_none(text: str) -> float | None:
-    """Read a duration that is more than nothing, or the word ``none``; seconds."""
     return None if text == "none" else positive_duration(text)
 
 
 def size(low: int, high: int) -> Callable[[str], int]:
-    """Make the reader of a size in bytes.
-
-    Args:
-        low: The least that is accepted.
-        high: The most that is accepted, a power of 1024 times a whole number.
-    """
+    """Make the reader of a size in bytes; the greatest is a power of 1024 times a whole number."""
 
     def read(text: str) -> int:
         found = _SIZE.fullmatch(text)
@@ -212,13 +206,7 @@ def protocol_name(text: str) -> str:
 
 
 def whole_number(low: int, high: int, what: str = "") -> Callable[[str], int]:
-    """Make the reader of a whole number.
-
-    Args:
-        low: The least that is accepted.
-        high: The most that is accepted.
-        what: What the number is, for the message.
-    """
+    """Make the reader of a whole number; `what` names it in the message."""
 
     def read(text: str) -> int:
         number = int(text) if re.fullmatch("[0-9]{1,12}", text) else -1
