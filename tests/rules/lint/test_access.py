@@ -36,8 +36,8 @@ FILES = {
     # TLS for nothing
     TLS: [
         (
-            "5: [route end] terminate_tls: nothing is inside of this TLS, so all clients go where 'default' and "
-            "'silent' lead; add routes with 'under = end', or a backend"
+            "5: [route end] terminate_tls: nothing is inside of this TLS, so all clients go to 'default' or "
+            "'silent'; add routes with 'under = end', or a backend"
         )
     ],
     TLS + TO: [],

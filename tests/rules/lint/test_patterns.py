@@ -124,7 +124,7 @@ class ClosedTests(SynchronousTestCase):
     def test_closed(self) -> None:
         """It is told, of whatever kind the refusals are."""
         told = (
-            "x.ini:1: [listen a]: every client is turned away: neither a route nor 'default' or 'silent' leads to a "
+            "x.ini:1: [listen a]: every client is turned away: neither a route nor 'default' or 'silent' names a "
             "server; add a route, or a server there"
         )
         for more in (
