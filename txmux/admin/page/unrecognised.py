@@ -5,8 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from txmux.detection.registry import installed_matchers
-from txmux.detection.registry import datagram_predicate, transports_of
+from txmux.detection.registry import datagram_predicate, installed_matchers, transports_of
 from txmux.errors import OptionError
 from txmux.interfaces import Datagrams, Peeked, Transport, Verdict
 from txmux.telemetry.present import duration

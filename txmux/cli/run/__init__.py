@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from txmux.cli.run.fromoptions import NAMES, add_routes, plain_matchers, text_of
-from txmux.detection.registry import installed_matchers
-from txmux.detection.registry import transports_of
+from txmux.detection.registry import installed_matchers, transports_of
 from txmux.errors import MuxError
 from txmux.interfaces import Transport
 from txmux.rules.model.rules import OPTIONS
