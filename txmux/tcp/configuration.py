@@ -161,7 +161,9 @@ class Configuration:
 
         def detector(outer: Listener | Route) -> Detector[CompiledRoute]:
             under = (route for route in known if route.stands_under(outer))
-            own = [compiled(found) for one in under if (found := one.for_transport(settings.transport))]
+            own = [
+                compiled(found) for one in under if (found := one.for_transport(settings.transport))
+            ]
             return Detector(own, settings.peek_limit, _would_have_taken)
 
         silent = tuple(
