@@ -9,7 +9,7 @@ from txmux.errors import OptionError
 from txmux.interfaces import Peeked, Verdict
 from txmux.matchers.http import http
 from txmux.testing import check_matcher, steps_in
-from txmux.wire.http_upgrade import parse_upgrade
+from txmux.wire.http_head import parse_upgrade
 
 MATCH, NO, NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
 

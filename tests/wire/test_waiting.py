@@ -15,8 +15,14 @@ from txmux.matchers.http import http
 from txmux.testing import steps_in
 from txmux.wire.client_hello import parse_client_hello
 from txmux.wire.http2_opening import PREFACE, parse_opening
-from txmux.wire.http_head import HEAD_LIMIT, LINE_LIMIT, Request, Stage, parse_request
-from txmux.wire.http_upgrade import parse_upgrade
+from txmux.wire.http_head import (
+    HEAD_LIMIT,
+    LINE_LIMIT,
+    Request,
+    Stage,
+    parse_request,
+    parse_upgrade,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import attrs
 
 from txmux.interfaces import Peeked, Transport, Verdict
-from txmux.wire.datagrams import DatagramFields
 from txmux.wire.plain import PlainMatcher
+from txmux.wire.predicates import DatagramFields
 
 if TYPE_CHECKING:
     from txmux.wire.cursor import Cursor

@@ -22,8 +22,8 @@ from txmux.wire.http_head import (
     Stage,
     host_without_port,
     parse_request,
+    parse_upgrade,
 )
-from txmux.wire.http_upgrade import parse_upgrade
 from txmux.wire.predicates import begins_with
 
 if TYPE_CHECKING:

@@ -15,10 +15,11 @@ from txmux.wire.hello_options import ServerNames, hello_facts, name_in, server_n
 from txmux.wire.postgres_startup import (
     LONGEST_BEGINNING,
     LONGEST_PACKET,
+    LONGEST_TLS_START,
     Startup,
     parse_startup,
+    parse_tls_start,
 )
-from txmux.wire.postgres_tls import LONGEST_TLS_START, parse_tls_start
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

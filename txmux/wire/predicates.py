@@ -5,14 +5,17 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+import attrs
+
 from txmux.detection.regex import Progress, StreamPattern, compile_pattern
-from txmux.interfaces import Peeked, Predicate, Verdict
+from txmux.interfaces import Datagrams, Peeked, Predicate, Verdict
 from txmux.wire.cursor import Cursor, MalformedError, ShortError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Either", "Fields", "Pattern", "Prefix", "begins_with", "verdict_of"]
+
+__all__ = ["DatagramFields", "Either", "Fields", "Pattern", "Prefix", "begins_with", "verdict_of"]
 
 # To take them out of the class at every byte would cost more than to compare it.
 _MATCH, _NO, _NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
@@ -167,3 +170,26 @@ def _possible(verdict: Callable[[bytes], Verdict]) -> frozenset[int] | None:
     """Find the bytes that a stream may begin with; ``None`` if all may."""
     found = frozenset(byte for byte in range(256) if verdict(bytes([byte])) is not Verdict.NO)
     return found if len(found) < 256 else None
+
+
+@attrs.frozen
+class DatagramFields:
+    """Whether the first datagram has binary fields, each of which allows only some values.
+
+    Args:
+        read: Reads the fields, and raises as `Cursor` does; the datagram is there in full, so a field that is not is a
+            no. What it returns does not matter.
+        first_bytes: The bytes that the datagram can begin with; ``None`` is any.
+    """
+
+    _read: Callable[[Cursor], object]
+    first_bytes: frozenset[int] | None = None
+    longest: int = attrs.field(default=1, init=False)
+
+    def __call__(self, peeked: Datagrams, /) -> Verdict:
+        """Say what the first datagram is."""
+        try:
+            self._read(Cursor(peeked.data))
+        except (ShortError, MalformedError):
+            return Verdict.NO
+        return Verdict.MATCH
