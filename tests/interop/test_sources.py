@@ -58,7 +58,7 @@ def attempt(sources, target, client):
     def connected(end):
         end.receiver = Receiver()
     factory = ProxyClientFactory(connected, heard.errback)
-    chosen = sources.towards(target.host, client)
+    chosen = sources.sources_towards(target.host, client)
     dial(reactor, target, factory, 180, clock=reactor, sources=chosen)
     return heard
 
