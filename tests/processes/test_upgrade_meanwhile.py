@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from tests.interop.children import eventually, leave_unmeasured
 from tests.processes.reloading import listening_inodes
-from tests.processes.running import is_gone, workers_of
+from tests.processes.running import halted, is_gone, workers_of
 from tests.processes.test_upgrade import UpgradeTestCase
 from txmux.cli.remote.ask import ask
 from txmux.cli.remote.find import AdminEndpoint, UnixAddress
@@ -129,9 +129,9 @@ class MeanwhileTest(UpgradeTestCase):
                 self.over(*self.relayed(mux, listening))
                 longest.append(time.monotonic() - began)
 
-        with ThreadPoolExecutor() as threads:
+        # A client that it has accepted before it hangs waits for it.
+        with ThreadPoolExecutor() as threads, halted([hung]):
             visiting = threads.submit(visit)
-            os.kill(hung, signal.SIGSTOP)
             try:
                 mux.ask()
                 mux.switched()
@@ -139,7 +139,6 @@ class MeanwhileTest(UpgradeTestCase):
             finally:
                 is_over.set()
                 visiting.result(60)
-                os.kill(hung, signal.SIGCONT)
         # A worker has two seconds for what it is asked meanwhile, and may be silent for ten.
         self.assertLess(max(longest), 1.9)
         mux.upgrade()
