@@ -34,7 +34,7 @@ napoleon_use_ivar = True
 
 # What others define: where it is not told from which module it comes, zope interfaces begin with I.
 nitpick_ignore_regex = [
-    (r"py:.*", r"(twisted|collections|pathlib|socket)\..*"),
+    (r"py:.*", r"(twisted|collections|ipaddress|pathlib|socket)\..*"),
     (r"py:.*", r"I[A-Z]\w+|<InterfaceClass .*"),
     (
         r"py:.*",
