@@ -16,7 +16,7 @@ from tests.interop.mux import Mux
 from tests.service.test_privileges import require_root
 from tests.support.folders import make_folder
 from tests.support.leaks import added_since, look
-from txmux.access.lists.updates import Watched
+from txmux.access.lists.updates import WatchedFile
 from txmux.files import open_log, open_safely, read_bytes, read_secret
 from txmux.processes.privilege.opener import Opener, OpenerError
 
@@ -125,7 +125,7 @@ class LinksTest(SynchronousTestCase):
         opener = Opener.start(rules)
         self.addCleanup(opener.close)
         opener.read_rules()
-        watched = Watched(listed)
+        watched = WatchedFile(listed)
         self.assertEqual(watched.read(), b"192.0.2.1\n")
         listed.unlink()
         self.link(listed, self.secret)

@@ -39,9 +39,9 @@ _PLACES = deep_mapping(instance_of(str), instance_of(int), instance_of(dict))
 class FileLock:
     """Keeps other processes out; not the other threads of this one.
 
-    It belongs to the process, so it is gone with a process that ends while holding it. Nobody needs it for longer than some microseconds;
-    one that is halted meanwhile must not halt all others, the supervisor included, which ends it after a while. So they go on
-    without the lock when they have waited for long, and may then count a connection more or less.
+    It belongs to the process, so it is released if a process ends while holding it. It is held for some microseconds; a process that is
+    halted meanwhile must not halt all others, the supervisor included, which ends it after a while. So after a long wait the others
+    continue without the lock, and may then count a connection more or less.
 
     Args:
         descriptor: A file.
@@ -58,7 +58,7 @@ class FileLock:
             now = time.monotonic()
             until = until or now + self._patience
             if now >= until:
-                self._patience = 0.0  # until whoever has it lets it go, or has ended
+                self._patience = 0.0  # until the process that has it releases it, or has ended
                 return
             time.sleep(_PAUSE)
         self._patience = _PATIENCE
@@ -71,7 +71,6 @@ class FileLock:
         return True
 
     def __exit__(self, *_: object) -> None:
-        """Let it go."""
         fcntl.lockf(self._descriptor, fcntl.LOCK_UN, 1)
 
 
@@ -280,7 +279,7 @@ class SharedLimits:
                 self._tables[name].refill()
 
     def _unused(self, rules: Rules) -> list[str]:
-        """Return the removed listeners that count nothing any more."""
+        """Return the removed listeners that count nothing now."""
         rows, tables = self.layout.rows, self.layout.tables
         named = {"", *(listener.name for listener in rules.listeners)}
         idle = [
@@ -360,7 +359,7 @@ class SharedLimits:
         return PerSource(limits, seconds, table, worker, self._lock, expected)
 
     def sources(self, seconds: Callable[[], float]) -> dict[str, PerSource | None]:
-        """Return what counts sources, by listeners, to whoever knows the rates of all processes; it lets nobody in.
+        """Return what counts sources, by listeners, for the rates of all processes; it admits no clients.
 
         Args:
             seconds: Tells the time, the same in all processes.
@@ -424,7 +423,7 @@ class SharedLimits:
         while at < end:
             try:
                 at = os.lseek(self.descriptor, at, os.SEEK_DATA)
-            except OSError:  # there are no more
+            except OSError:  # the descriptors are used up
                 return
             stop = min(os.lseek(self.descriptor, at, os.SEEK_HOLE), end)
             if at < end:

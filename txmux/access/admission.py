@@ -63,7 +63,6 @@ class Tally:
 
     @property
     def count(self) -> int:
-        """The number in this process."""
         return self._counter.count
 
     def take(self) -> bool:
@@ -132,7 +131,7 @@ class Admission:
         """Let a client in. One that was let in has to `leave`.
 
         Args:
-            client: Its real address, if somebody who is trusted has told it.
+            client: Its real address, if a trusted proxy has sent it.
             peer: The address that its connection comes from.
 
         Returns:
@@ -232,6 +231,6 @@ class Admission:
             tally.move_away()
 
     def none_come(self) -> None:
-        """Record that clients that have moved away, and nobody has adopted yet, have ended with whoever was to do that."""
+        """Record that clients that have moved away, and were not adopted yet, have ended with the process that was to adopt them."""
         for tally in self._tallies:
             tally.none_come()

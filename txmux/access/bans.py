@@ -25,7 +25,7 @@ _AT_ONCE = 1000
 """Bans that are forgotten in one go: about a millisecond."""
 
 _FORGOTTEN = 1000
-"""Ends that may be noted of bans that are no more, beside as many as there are bans."""
+"""Ends that may be noted of bans that were lifted, beside as many as there are bans."""
 
 
 def banned_network(text: str) -> IPNetwork:
@@ -98,14 +98,14 @@ def written(network: IPNetwork) -> str:
 class Bans:
     """All of them, one for each network, in the order in which these were banned.
 
-    There may be a hundred thousand. So they are changed in place, and whoever has to know is told what has changed.
+    There may be a hundred thousand. So they are changed in place, and methods return what has changed.
     """
 
     def __init__(self, bans: Iterable[Ban] = ()) -> None:
         self._by_network: dict[IPNetwork, Ban] = {}
         self._ends: list[tuple[float, int, IPNetwork]] = []
         self._numbers = count()
-        self._told: dict[IPNetwork, Ban] = {}
+        self._sent: dict[IPNetwork, Ban] = {}
         self.change((ban.network, ban) for ban in bans)
 
     def __len__(self) -> int:
@@ -126,11 +126,10 @@ class Bans:
         return None
 
     def at(self, now: float) -> list[Ban]:
-        """Return those that are not over."""
         return [ban for ban in self if ban.until > now]
 
     def change(self, changes: Iterable[Change]) -> list[Change]:
-        """Ban networks, each in the place of an older ban of it, or with ``None`` no more; give what is different now."""
+        """Ban networks, each replacing an older ban of it, or lift bans with ``None``; returns what is different now."""
         made = []
         for network, ban in changes:
             if ban == self._by_network.get(network):
@@ -154,7 +153,7 @@ class Bans:
         return self.change([*((network, None) for network in gone), *wanted.items()])
 
     def expire(self, now: float) -> list[Change]:
-        """Forget some of those that are over, and give them; who asks again each second forgets all."""
+        """Forget some of those that are over, and return them; called each second, it forgets all."""
         gone: list[Change] = []
         while self._ends and self._ends[0][0] <= now and len(gone) < _AT_ONCE:
             one = heappop(self._ends)
@@ -174,14 +173,14 @@ class Bans:
         Args:
             again: Whether only what is different since this was called before.
         """
-        before, self._told = self._told, {} if again else {**self._by_network}
+        before, self._sent = self._sent, {} if again else {**self._by_network}
         if not again:
             return {"all": [ban.as_json() for ban in self]}
         changed = [ban for ban in self if before.pop(ban.network, None) is not ban]
         return {"changed": [ban.as_json() for ban in changed], "gone": [*map(written, before)]}
 
     def restore(self, values: Mapping[str, Any]) -> list[Change]:
-        """Take in what another process has told; give what is different now."""
+        """Apply what `as_json` returned in another process; returns what is different now."""
         if "all" in values:
             return self.replace(map(Ban.read, values["all"]))
         bans = map(Ban.read, values.get("changed", ()))
@@ -192,11 +191,11 @@ class Bans:
 
 Row: TypeAlias = "tuple[int, int, int, float | None]"
 """A change as a message between processes has it: the version, how many bits of an address may be any, the others as a number, and until
-when it is banned, which is ``None`` for always and 0 for no more."""
+when it is banned, which is ``None`` for ever and 0 if the ban is lifted."""
 
 
 def rows_of(changes: Iterable[Change]) -> list[Row]:
-    """Return what other processes are told of changes."""
+    """Return changes as messages to other processes have them."""
     rows: list[Row] = []
     for network, ban in changes:
         shift = network.max_prefixlen - network.prefixlen
@@ -206,13 +205,13 @@ def rows_of(changes: Iterable[Change]) -> list[Row]:
 
 
 class Banned:
-    """Networks that are banned until some time; whose time is over is let in without a timer.
+    """Networks that are banned until some time. When that is over they are let in, without a timer.
 
     Args:
         now: Tells the time of day, in seconds since 1970.
 
     Attributes:
-        any: Whether there may be somebody.
+        any: Whether a network may be banned.
     """
 
     def __init__(self, now: Callable[[], float]) -> None:
@@ -221,10 +220,10 @@ class Banned:
         self.any = False
 
     def change(self, rows: Iterable[Row]) -> bool:
-        """Ban networks, or no more, as `rows_of` tells it.
+        """Ban networks, or lift bans, as the rows of `rows_of` say.
 
         Returns:
-            Whether anybody is banned who was not.
+            Whether a network is banned that was not.
         """
         now, is_new = self._now(), False
         for version, shift, prefix, end in rows:
@@ -267,7 +266,7 @@ class ServiceBans:
         now: Tells the time of day, in seconds since 1970.
 
     Attributes:
-        publish: Is called for each change here with the network and its ban, or ``None``. Nobody waits for what it does.
+        publish: Called for each change here with the network and its ban, or ``None``, without waiting.
     """
 
     def __init__(
@@ -285,7 +284,7 @@ class ServiceBans:
         return len(self._kept())
 
     def get(self, network: IPNetwork) -> Ban | None:
-        """Return the ban of this very network, which may be over."""
+        # It may be over.
         return self._kept().get(network)
 
     def current(self) -> list[Ban]:

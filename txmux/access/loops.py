@@ -1,4 +1,4 @@
-"""Connections to servers that turn out to be this very service."""
+"""Finds connections to servers that turn out to be this service itself."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IAddress, ITransport
 
 MOST_HOPS = 8
-"""How often a connection may come back. Rules that send it on to another listener of theirs do so once or twice."""
+"""How often a connection may come back. Rules that lead it to another listener do so once or twice."""
 
 _WITH_PORT = IPv4Address, IPv6Address
 _PORTS = 1 << 16
@@ -24,7 +24,7 @@ _SIZE = 8  # bytes of a slot
 class LoopDetector:
     """Counts how often a connection has been through this service, by the addresses of its own connections to itself.
 
-    What comes in from the very address and port that a connection to a server goes out from, at the address that it goes
+    A connection that comes in from the very address and port that a connection to a server goes out from, at the address that it goes
     to, is that connection. There is a slot for each local port, with a checksum of the addresses and the count. Where
     two connections want the same slot, the later one has it, and the other is not recognised.
 

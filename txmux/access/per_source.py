@@ -35,7 +35,7 @@ _SECOND = 1_000_000_000  # in the unit of time of the table, so that nothing is 
 _ALL = (1 << 64) - 1
 _CONNECTIONS = (1 << 32) - 1
 _UNDECIDED = 1 << 32
-_IPV4 = 0xFF << 56  # where IPv6 has its multicast networks, from which nobody comes
+_IPV4 = 0xFF << 56  # where IPv6 has its multicast networks, from which no client comes
 
 
 def source_of(host: IPAddress) -> int:
@@ -99,7 +99,7 @@ class SourceTable:
         self._written = written or (lambda: whole)
         sets = self.slots(columns) // _WAYS
         self._shift = 65 - sets.bit_length()
-        # Nobody is to know which sources share slots.
+        # An attacker must not know which sources share slots.
         if not self.numbers[-1]:
             self.numbers[-1] = secrets.randbits(64) | 1
         self._factor = self.numbers[-1]
@@ -187,7 +187,7 @@ class SourceTable:
         return array("Q", itertools.chain.from_iterable(found)).tobytes()
 
     def empty(self, buckets: bytes, now: int) -> None:
-        """Take from the buckets of sources what another table tells of them.
+        """Take from the buckets of sources what they had used in another table.
 
         Args:
             buckets: As `buckets` gave them.
@@ -286,7 +286,7 @@ class PerSource:
         """Let a connection in, unless a limit is reached; then it changes nothing.
 
         If there is no slot for the source, because too many others have connections, it is let in without being counted:
-        limits for each address do not stop whoever has that many, and nobody else is to suffer.
+        limits for each address do not stop an attacker with that many, and other clients must not suffer.
 
         Args:
             source: See `source_of`.
@@ -337,11 +337,11 @@ class PerSource:
             return 0 if slot is None else self._table.total(slot) & _CONNECTIONS
 
     def buckets(self) -> bytes:
-        """Return what another process needs to go on with the rates of sources; see `SourceTable.buckets`."""
+        """Return the rates of sources for another process; see `SourceTable.buckets`."""
         return self._table.buckets(int(self._seconds() * _SECOND))
 
     def restore(self, buckets: bytes) -> None:
-        """Go on with the rates of sources that another process has told."""
+        """Apply the rates of sources that another process has sent."""
         with self._lock:
             self._table.empty(buckets, int(self._seconds() * _SECOND))
 

@@ -1,4 +1,4 @@
-"""What goes with a datagram beside its bytes: the address that was asked, and how several of one length are told apart."""
+"""Ancillary data of datagrams: the address that was asked, and the length of several that came at once."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def queue_of(receiver: socket.socket) -> tuple[int, int]:
 
     Returns:
         How many bytes of its buffer are taken by what waits, and how many datagrams the system has dropped until now, as there was
-        no room, modulo 2 to the 32nd; zeros if it does not tell (Linux 4.12).
+        no room, modulo 2 to the 32nd; zeros if it does not say (Linux 4.12).
     """
     try:
         told = receiver.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, _MEMINFO.size)
@@ -76,7 +76,7 @@ def queue_of(receiver: socket.socket) -> tuple[int, int]:
 
 
 def since(dropped: int, before: int) -> int:
-    """Return how many datagrams were dropped since another moment, by what `queue_of` told then."""
+    """Return how many datagrams were dropped since another moment, by what `queue_of` returned then."""
     return dropped - before & 0xFFFFFFFF
 
 
@@ -85,7 +85,7 @@ def read(ancillary: Iterable[tuple[int, int, bytes]]) -> tuple[bytes, int]:
 
     Returns:
         The address that was asked, as `answer_from` takes it: 4 bytes for IPv4, 16 for IPv6, and 20 for one that means something
-        on one link only; empty if it is not told. And the bytes of each of the datagrams but the last; 0 if there is one.
+        on one link only; empty if the system does not say. And the bytes of each of the datagrams but the last; 0 if there is one.
     """
     local, size = b"", 0
     for level, kind, data in ancillary:

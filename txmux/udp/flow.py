@@ -534,7 +534,7 @@ class Flow:
             self._server_socket.stand_still()
 
     def resume(self) -> None:
-        """Go on here, since the other process has not taken it."""
+        """Continue here, since the other process has not taken it."""
         queue, self._queue_before = self._queue_before, None
         if queue is None:
             return
@@ -545,7 +545,7 @@ class Flow:
             self.end(self._late)
 
     def let_go(self) -> EndReason | None:
-        """Forget it: the other process goes on with it, and logs its end.
+        """Forget it: the other process continues it, and logs its end.
 
         Returns:
             How it has to end there, if it was to end meanwhile.
@@ -561,7 +561,7 @@ class Flow:
         return self._late
 
     def as_json(self) -> dict[str, Any]:
-        """Return what another process needs to go on with it, as values of JSON.
+        """Return what another process needs to continue it, as values of JSON.
 
         What one version leaves out, another one does without, and what it does not know, it ignores.
         """
@@ -601,7 +601,7 @@ class Flow:
         sock: socket.socket | None,
         port_of: Callable[[str], DatagramPort | None],
     ) -> None:
-        """Go on where another process has stopped.
+        """Continue where another process has stopped.
 
         Args:
             fields: What `as_json` returned there.
@@ -675,7 +675,7 @@ def _text(data: bytes) -> str:
 
 
 def behind_headers(first: ProxyHeader, data: memoryview, size: int) -> Iterator[memoryview | None]:
-    """Yield each datagram of a proxy without its PROXY header; ``None`` for one that tells of another client.
+    """Yield each datagram of a proxy without its PROXY header; ``None`` for one whose header names another client.
 
     Args:
         first: The header that the flow began with; any other datagram may have the same again.

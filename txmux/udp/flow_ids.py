@@ -1,4 +1,4 @@
-"""What datagrams of QUIC and WireGuard tell of the flow that they belong to.
+"""What datagrams of QUIC and WireGuard say of the flow that they belong to.
 
 A QUIC client sends to the connection ID that its server has chosen, a WireGuard client to the index of its server. Both
 are in clear in what the server says first, so a datagram from an unknown address that has one belongs to that flow
@@ -21,7 +21,7 @@ from txmux.wire.quic.header import Packet, may_open, read_long_header
 QUIC, WIREGUARD = b"q", b"w"
 
 _SHORTEST, _LONGEST = 8, 20
-"""Bytes of a connection ID that nobody can guess, and of any."""
+"""Bytes of a connection ID that cannot be guessed, and of any."""
 _LONG = 0x80
 _LONG_BYTE = bytes([_LONG])
 _WG_INITIATION, _WG_RESPONSE, _WG_DATA = b"\1\0\0\0", b"\2\0\0\0", b"\4\0\0\0"
@@ -61,7 +61,7 @@ def may_have_id(protocol: bytes, first_byte: int) -> bool:
 
 
 def server_id(protocol: bytes, answer: bytes, own: bytes) -> bytes:
-    """Return the ID that a server has chosen, if its answer tells of one; else nothing.
+    """Return the ID that a server has chosen, if its answer has one; else nothing.
 
     Args:
         protocol: Its letter.

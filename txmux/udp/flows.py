@@ -262,7 +262,7 @@ class Refusals:
     def __init__(self, seconds: Callable[[], float]) -> None:
         self._seconds = seconds
         self._counted: dict[str, int] = {}
-        self._told_at = self._listed_at = -math.inf
+        self._logged_at = self._listed_at = -math.inf
         self._listed: set[Hashable] = set()
 
     def count(
@@ -290,21 +290,21 @@ class Refusals:
         return limit != "max_flows" and self._is_news(client)
 
     def note(self, configuration: Configuration, why: str, count: int, whose: str = "") -> None:
-        """Count some that get no line anywhere else, and tell of all once a minute.
+        """Count some that get no line anywhere else, and log all once a minute.
 
         Args:
             configuration: Whose rules have refused them.
             why: By what.
             count: How many.
-            whose: What is told of the last one.
+            whose: What is logged of the last one.
         """
         self._counted[why] = self._counted.get(why, 0) + count
         now = self._seconds()
-        if now - self._told_at >= _QUIET:
-            self._told_at = now
+        if now - self._logged_at >= _QUIET:
+            self._logged_at = now
             counted, self._counted = self._counted, {}
             _log.warn(
-                "[{listener}] flows are refused, by {why}{whose}; this is told once a minute",
+                "[{listener}] flows are refused, by {why}{whose}; this is logged once a minute",
                 listener=configuration.settings.name,
                 why=", ".join(f"{name}: {count}" for name, count in counted.items()),
                 whose=whose,

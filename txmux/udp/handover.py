@@ -1,11 +1,11 @@
-"""Flows go on in another process, each with its socket to its server.
+"""Hands flows over to another process, each with its socket to its server.
 
 That goes a batch at a time::
 
-    old: adopt_flows   what is told of each flow, and its socket, if it has one; the flows stand still here
-    new:               which of them go on there; the others are resumed here
-    old: end_flows     those that were ended here meanwhile
-    old: flows_done    that was all, so whoever is not known there is a new client
+    old: adopt_flows   the fields of each flow (`Flow.as_json`), and its socket, if it has one; the flows stand still here
+    new:               the indexes of those that continue there; the others are resumed here
+    old: end_flows     the IDs of those that were ended here meanwhile, and why
+    old: flows_done    that was all, so a client that is not known there is new
 
 Neither process reads a client's datagrams before it has the flow: what comes too early waits, see `txmux.udp.port.EarlyDatagrams`.
 """
@@ -59,7 +59,7 @@ _log = Logger()
 
 
 async def hand_over_flows(served: Iterable[object], to: OtherProcess) -> int:
-    """Let another process go on with all flows, whatever they are doing.
+    """Hand all flows over to another process, whatever they are doing.
 
     Args:
         served: What there is.
@@ -69,7 +69,7 @@ async def hand_over_flows(served: Iterable[object], to: OtherProcess) -> int:
         The number of those that have gone.
 
     Raises:
-        MuxError: The other process does not answer, or does not know of flows. What it has not taken goes on here.
+        MuxError: The other process does not answer, or does not know of flows. What it has not taken continues here.
     """
     flows = [one for one in served if isinstance(one, Flow) and one.record.reason is None]
     # The last one that was heard of first, so that they come into their places there.
@@ -115,7 +115,7 @@ async def _hand_over(batch: Sequence[Flow], to: OtherProcess) -> int:
 def adopt_flows(
     descriptors: Sequence[int], flows: Sequence[Mapping[str, Any]], find: Find
 ) -> dict[str, Any]:
-    """Go on with flows of another process.
+    """Continue flows of another process.
 
     Args:
         descriptors: The sockets of those that have one.
@@ -123,7 +123,7 @@ def adopt_flows(
         find: Gives the listener of a name and the port of a place; ``None`` if this process reads no datagrams there.
     """
     has_socket = [_has_socket(fields) for fields in flows]
-    if sum(has_socket) != len(descriptors):  # nobody knows which is whose
+    if sum(has_socket) != len(descriptors):  # it is not known which is whose
         _log.error(
             "no flow is taken over: {count} sockets have come, and {flows} flows have one",
             count=len(descriptors),
@@ -234,7 +234,7 @@ def _is_same(newer: ConnectionIds | None, ids: ConnectionIds | None) -> bool:
 
 
 def _ids_of(fields: Mapping[str, Any]) -> ConnectionIds | None:
-    """Return the connection IDs of a flow; one that tells of none may tell of its first datagram, or of those by which it moves."""
+    """Return the connection IDs of a flow: from its fields, or else from its first datagram, or from the IDs by which it moves."""
     if "ids" in fields or fields.get("introduction") is not None:
         return None if fields.get("ids") is None else ConnectionIds.from_json(fields["ids"])
     if fields.get("held"):

@@ -6,12 +6,12 @@ The server does not notice the move, as its peer is a socket of this program's. 
 
 - an ID is at least 8 bytes long, is only learnt from an answer to what the client has said first, and moves nothing if two
   flows have it;
-- answers go on to the old address until that was silent for a while, and go back to it as soon as it speaks again;
+- answers are sent to the old address until that was silent for a while, and again as soon as it speaks;
 - there are few moves a minute, and none for a minute after one that was wrong;
 - until the new address has proved itself by a second datagram, it gets at most three times the bytes that it has sent
   (RFC 9000, section 8.1), and no bare acknowledgement at first: a client that hears nothing says again what it has said, and
   so proves its address, while one whose request is acknowledged waits for an answer that is too long for this limit;
-- another port of an IP address that has proved itself need not, as nobody gets anything there who did not before.
+- another port of an IP address that has proved itself need not, since its host gets the answers already.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class Migration(Generic[F]):
             first: Its first datagram.
 
         Returns:
-            What it has to be told of; ``None`` if its protocol knows no IDs.
+            Its path; ``None`` if its protocol knows no IDs.
         """
         protocol = protocol_of(first)
         if protocol is None:
@@ -96,7 +96,7 @@ class Migration(Generic[F]):
             now: Seconds on a clock that never goes back.
 
         Returns:
-            As `begin_path` does; ``None`` if it can follow nobody here.
+            As `begin_path` does; ``None`` if its protocol is not known here.
         """
         protocol = fields.get("kind", "").encode()
         if protocol not in {QUIC, WIREGUARD}:

@@ -191,7 +191,7 @@ class DatagramPort(WatchedPort):
             before.detach()
 
     def stopListening(self) -> Deferred[None]:
-        """Begin no more flows; the socket is closed when the last one has ended."""
+        """Stop beginning flows; the socket is closed when the last one has ended."""
         if self.is_accepting:
             self.is_accepting = False
             for flow in [*self.flows.values()]:
@@ -297,7 +297,7 @@ class DatagramPort(WatchedPort):
             except BlockingIOError:
                 return
             except OSError as problem:
-                # What the system tells of datagrams that were sent; their flows hear of it by their silence.
+                # An error of datagrams that were sent; their flows notice it by the silence.
                 _log.debug("a port for datagrams: {why}", why=problem)
                 continue
             local, size = ancillary.read(told) if told else _NOTHING_TOLD
@@ -442,7 +442,7 @@ def send(
         How many were dropped.
 
     Raises:
-        ConnectionRefusedError: Nobody is there any more, as has been heard of an earlier one.
+        ConnectionRefusedError: The port of an earlier datagram was unreachable.
     """
     many = 0 < size < len(data)
     try:

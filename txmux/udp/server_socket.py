@@ -202,7 +202,7 @@ class ServerSocket:
         self._header = proxy_header(self.upstream.backend, flow.client, local, datagrams=True)
 
     def client_moved(self) -> None:
-        """Show the server the client's new address, if it sees or is told the client's own."""
+        """Show the server the client's new address, if it sees that, or gets it in PROXY headers."""
         sources, member = self.upstream.sources, self._member
         if sources is None or not sources.of_client or member is None:
             if self._header:
@@ -277,7 +277,7 @@ class ServerSocket:
         return pool.pick(affinity, self._tried) if again else Unavailable.NO_SERVER
 
     def _refused(self) -> None:
-        """Go on with the next server, unless this one has answered before."""
+        """Try the next server, unless this one has answered before."""
         member = self._member
         if member is None or self.sock is None:
             return
@@ -326,7 +326,7 @@ class ServerSocket:
         self._has_more = most > 1
 
     def catch_up(self) -> None:
-        """Pass on what the server has said already: the loop may be late, and nobody has been quiet then."""
+        """Pass on what the server has said already: the loop may be late, and the server was not quiet then."""
         if self.sock is not None:
             self._ready(0)
 
@@ -353,7 +353,7 @@ class ServerSocket:
     # To another process, and from one.
 
     def as_json(self) -> dict[str, Any]:
-        """Return what another process needs to go on, besides the socket, as values of JSON."""
+        """Return what another process needs beside the socket, as values of JSON."""
         tried = {self._target(member).text: cause for member, cause in self._tried.items()}
         return {"is_introduced": not self._header, "tried": tried}
 

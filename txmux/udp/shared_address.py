@@ -6,7 +6,7 @@ An ID that neither an answer nor the client's first datagram has told of is one 
 Some clients change to such an ID as soon as they may (quic-go, s2n-quic). It belongs to a connection that has stopped
 using the one before. Whose it is, is guessed, and guessed anew if
 
-- the connection goes on to use the ID that it had;
+- the connection still uses the ID that it had;
 - it comes again and again when another server has just said something that its client answers, and not this one; or
 - the server says nothing to it in the time in which it can.
 """
@@ -61,7 +61,7 @@ class Beside(Protocol):
         """Seconds in which its server answers."""
 
     def port_is_shut(self) -> None:
-        """Record that no flow begins any more where this one has."""
+        """Record that the port begins no flows now."""
 
 
 F = TypeVar("F", bound=Beside)
@@ -123,16 +123,13 @@ class SharedAddress(Generic[F]):
             self.add(flow)
 
     def __len__(self) -> int:
-        """Return how many there are."""
         return len(self._flows)
 
     def __contains__(self, flow: object) -> bool:
-        """Return whether a flow is one of them."""
         return flow in self._flows
 
     @property
     def flows(self) -> list[F]:
-        """All of them, the first one first."""
         return [*self._flows]
 
     def add(self, flow: F) -> None:

@@ -87,7 +87,7 @@ class FlowTable(Generic[F]):
             queue.flows.move_to_end(flow, last=False)
 
     def touch(self, flow: F, now: float) -> bool:
-        """Record that a flow was heard of; tell whether it goes on, which it does not if its queue gives it no more time."""
+        """Record a datagram of a flow; returns whether the flow continues, which it does not if the time of its queue is over."""
         queue = flow.queue
         if queue is None:
             return False
@@ -113,7 +113,7 @@ class FlowTable(Generic[F]):
         return found
 
     def over(self, now: float) -> Iterator[F]:
-        """Yield all flows whose time is over, one after another; whoever takes one has to have it `leave`."""
+        """Yield all flows whose time is over, one after another; the caller has each `leave`."""
         for queue in [*self._queues.values()]:
             flows = queue.flows
             while flows:
@@ -122,7 +122,7 @@ class FlowTable(Generic[F]):
                     break
                 yield flow
                 if flow.queue is queue and next(iter(flows)) is flow:
-                    break  # whoever took it has left it there
+                    break  # the caller has left it there
 
     def next_at(self) -> float:
         """Return when the time of a flow is over next, if nothing is heard until then; infinite if there are none."""

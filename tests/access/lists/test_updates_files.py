@@ -14,7 +14,7 @@ from twisted.trial.unittest import TestCase
 from tests.support.folders import make_folder
 from txmux import files
 from txmux.access.lists.current import unpack
-from txmux.access.lists.updates import NetworksFile, Watched
+from txmux.access.lists.updates import NetworksFile, WatchedFile
 from txmux.files import use_helper
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ class FilesTests(TestCase):
     async def test_unchanged(self) -> None:
         """One that looks as it did is not read."""
         self.write("192.0.2.1\n")
-        watched = Watched(self.path)
+        watched = WatchedFile(self.path)
         self.assertEqual(watched.read(), b"192.0.2.1\n")
         self.assertIsNone(watched.read())
 
@@ -93,7 +93,7 @@ class FilesTests(TestCase):
         self.patch(os, "geteuid", lambda: 1)
         use_helper(os.open)
         self.addCleanup(use_helper, None)
-        watched = Watched(self.path)
+        watched = WatchedFile(self.path)
         self.assertEqual(watched.read(), b"192.0.2.1\n")
         self.assertIsNone(watched.read())
         self.path.write_text("192.0.2.2\n")

@@ -44,7 +44,7 @@ class _AwayError(MuxError):
 
 
 class CrowdSec:
-    """Asks one CrowdSec, which takes notes of who has been told what: the key must be for this service alone.
+    """Asks one CrowdSec, which records what each key was sent: the key must be for this service alone.
 
     Args:
         reactor: Connects, and tells the time.
@@ -68,7 +68,7 @@ class CrowdSec:
         self._last: Packed | None = None
 
     async def look(self) -> Packed | None:
-        """Ask what has changed, and give who is banned now, if these are others."""
+        """Ask what has changed, and return who is banned now, if that is different."""
         if self._skip:
             self._skip -= 1
         else:
@@ -88,7 +88,7 @@ class CrowdSec:
             take_in = self._decisions.change if self._is_known else self._decisions.replace
             take_in(told, self._reactor.seconds())
         except (MuxError, ValueError) as problem:
-            # What it has told to nobody it will not tell again, unless it is asked for all.
+            # An answer that was lost is not sent again, so the next question asks for all decisions.
             self._is_known = False
             self._failed += 1
             self._skip = min(2**self._failed // 2, _LONGEST_WAIT) - 1
@@ -157,7 +157,7 @@ class Decisions:
         self._until: dict[IPNetwork, float] = {}
 
     def replace(self, told: object, now: float) -> None:
-        """Take in the answer to ``startup=true``, which has all that hold.
+        """Apply the answer to ``startup=true``, which has all that hold.
 
         Args:
             told: The answer, whatever it may be.
@@ -170,7 +170,7 @@ class Decisions:
         self._until = dict(_bans(new, now))
 
     def change(self, told: object, now: float) -> None:
-        """Take in an answer that tells what has changed since the last one; the arguments are those of `replace`."""
+        """Apply an answer with the changes since the last one; the arguments are those of `replace`."""
         new, deleted = _listed(told)
         for network, _ in _bans(deleted, now):
             self._until.pop(network, None)
@@ -185,7 +185,7 @@ class Decisions:
 def _listed(told: object) -> tuple[Sequence[Mapping[str, Any]], Sequence[Mapping[str, Any]]]:
     """Return the new decisions of an answer, and the deleted ones.
 
-    CrowdSec always tells both, if only as ``null``. What something before it answers in its place may be JSON, too, and must let nobody in.
+    CrowdSec always sends both, if only as ``null``. What a proxy before it answers may be JSON, too, and must not lift bans.
     """
     if not isinstance(told, dict):
         raise ValueError("its answer is not an object of JSON")  # noqa: TRY004 - it came in as text

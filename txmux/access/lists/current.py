@@ -23,7 +23,7 @@ Packed: TypeAlias = "dict[str, dict[str, str]]"
 _IPV6 = 16  # bytes
 
 PLACES = "geo"
-"""The name of what is told of databases: anything that differs when they are to be read again."""
+"""The name of databases in messages; their value is anything that differs when they are to be read again."""
 
 
 def varying_of(rules: Rules) -> Iterator[Varying]:
@@ -58,7 +58,7 @@ class Lists:
         self._places = GeoDatabase()
 
     def hold(self, rules: Rules) -> None:
-        """Feed the networks of these rules, too. Those of a file are as they were read, until `feed` tells otherwise.
+        """Feed the networks of these rules, too. Those of a file are as they were read, until `feed` replaces them.
 
         Raises:
             MuxError: A database cannot be read.

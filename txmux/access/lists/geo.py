@@ -104,13 +104,13 @@ def read_places(path: Path, data: bytes) -> Any:
         PlacesError: It is no database.
     """
     try:
-        import maxminddb  # noqa: PLC0415 - only who needs it has it
+        import maxminddb  # noqa: PLC0415 - optional: `txmux[geo]`
     except ImportError:
         raise GeoDatabaseError(
             "networks of places need the package maxminddb; run: pip install 'txmux[geo]'"
         ) from None
     try:
-        # Read as a whole: a mapped file that somebody cuts short would end the process.
+        # Read as a whole: a mapped file that is truncated would end the process.
         return maxminddb.open_database(io.BytesIO(data), maxminddb.MODE_FD)
     except (ValueError, maxminddb.InvalidDatabaseError):
         raise GeoDatabaseError(

@@ -1,4 +1,4 @@
-"""Whatever the networks of the rules are from is looked at in time, by one process for all."""
+"""Watches the sources of the networks in the rules: files, databases and CrowdSec. One process does so for all."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _UNSURE = 2_000_000_000
 """Nanoseconds in which a file may change twice and still look the same."""
 
 _LOST = 60.0
-"""Seconds after which somebody should know that networks are not up to date."""
+"""Seconds after which the operator should know that networks are not up to date."""
 
 
 class ListSource(Protocol):
@@ -53,10 +53,10 @@ class ListSource(Protocol):
     problem: str
 
     async def look(self) -> Any:
-        """Return what is told to all processes, if it has changed; otherwise ``None``."""
+        """Return what all processes are sent, if it has changed; otherwise ``None``."""
 
 
-class Watched:
+class WatchedFile:
     """A file that others write.
 
     Args:
@@ -86,7 +86,7 @@ class Watched:
 
 
 class BadFileError(MuxError):
-    """There is something else than networks in it."""
+    """A file holds something else than networks."""
 
 
 @attrs.define
@@ -101,17 +101,17 @@ class NetworksFile:
 
     path: Path
     text: str | None
-    _watched: Watched = attrs.field(init=False)
+    _watched: WatchedFile = attrs.field(init=False)
     problem: str = attrs.field(default="", init=False)
 
     _log = Logger()
 
     @_watched.default
-    def _watch(self) -> Watched:
-        return Watched(self.path)
+    def _watch(self) -> WatchedFile:
+        return WatchedFile(self.path)
 
     async def look(self) -> Packed | None:
-        """Return what is in it, if that is something else now. A file that cannot be read, or is wrong, changes nothing and is told of once."""
+        """Return its networks, if they are different now. A file that cannot be read, or is wrong, changes nothing and is logged once."""
         try:
             data = self._watched.read()
             if data is None:
@@ -158,7 +158,7 @@ def _networks(text: str) -> Generator[None, None, NetworkSet]:
 class _Database:
     """A file that tells where addresses are, which each process reads by itself."""
 
-    _watched: Watched
+    _watched: WatchedFile
     _number: int = 0
     _is_known: bool = False
     problem: str = attrs.field(default="", init=False)
@@ -182,7 +182,7 @@ class _Database:
 
 
 @attrs.define
-class _Looking:
+class _WatchedList:
     """A feed that is looked at.
 
     Attributes:
@@ -203,7 +203,7 @@ class ListUpdates:
 
     Args:
         reactor: Connects, and tells the time.
-        publish: Is told of what has changed, by names.
+        publish: Called with what has changed, by names.
     """
 
     _log = Logger()
@@ -211,10 +211,10 @@ class ListUpdates:
     def __init__(self, reactor: Any, publish: Callable[[dict[str, Any]], object]) -> None:
         self._reactor = reactor
         self._publish = publish
-        self._looking: dict[str, _Looking] = {}
+        self._looking: dict[str, _WatchedList] = {}
 
     def use(self, rules: Rules) -> None:
-        """Look at what these rules name, and at nothing else any more. Files were read just now."""
+        """Watch what these rules name, and nothing else. Files were read just now."""
         wanted = dict(self._wanted(rules))
         for name in [*self._looking]:
             one = self._looking[name]
@@ -225,7 +225,7 @@ class ListUpdates:
             if name not in self._looking:
                 looking = LoopingCall(self._look, name)
                 looking.clock = self._reactor
-                self._looking[name] = _Looking(what, make(), looking)
+                self._looking[name] = _WatchedList(what, make(), looking)
                 looking.start(seconds).addErrback(partial(self._log.failure, "networks"))
 
     def _wanted(
@@ -245,7 +245,7 @@ class ListUpdates:
                 yield one.name, (key, partial(self._crowdsec, one.source, key), _CROWDSEC)
             elif one.kind == "geo":
                 for path in databases:
-                    make = partial(_Database, Watched(path))
+                    make = partial(_Database, WatchedFile(path))
                     yield f"{PLACES}:{path}", (path, make, _FILES)
 
     def _crowdsec(self, url: str, key: Path) -> ListSource:
@@ -276,19 +276,18 @@ class ListUpdates:
         looked = Deferred.fromCoroutine(look())
         return looked.addErrback(self._failed, name, one)
 
-    def _note(self, one: _Looking, why: str) -> None:
+    def _note(self, one: _WatchedList, why: str) -> None:
         one.why = why
         if not why:
             one.since = None
         elif one.since is None:
             one.since = self._reactor.seconds()
 
-    def _failed(self, failure: Failure, name: str, one: _Looking) -> None:
+    def _failed(self, failure: Failure, name: str, one: _WatchedList) -> None:
         self._note(one, failure.getErrorMessage() or type(failure.value).__name__)
         self._log.failure("networks of {name} cannot be brought up to date", failure, name=name)
 
     def stop(self) -> None:
-        """Look at nothing any more."""
         for one in self._looking.values():
             one.looking.stop()
         self._looking.clear()

@@ -66,8 +66,8 @@ if ARGV[3] ~= '' then redis.call('PEXPIRE', KEYS[1], ARGV[3]) end
 redis.call('PUBLISH', ARGV[5], record)
 return record
 """
-"""Takes how many seconds ago something was said of a network, 0 for just now; in how many seconds that is over; the milliseconds for which
-it is kept; the rest of the record; and whom to tell. Gives the record that holds: an older one is not written."""
+"""Takes how many seconds ago a network was banned or unbanned, 0 for just now; in how many seconds that is over; the milliseconds for which
+it is kept; the rest of the record; and the channel. Returns the record that holds: an older one is not written."""
 
 _READ = """\
 local found, known = redis.call('SCAN', ARGV[1], 'MATCH', ARGV[2], 'COUNT', ARGV[3]), {}
@@ -81,7 +81,7 @@ return {found[1], table.concat(known, '\\n')}
 
 @attrs.define(eq=False)
 class _Unsaid:
-    """A change here that nobody has confirmed yet.
+    """A change here that Redis has not confirmed yet.
 
     Attributes:
         ban: What holds for the network.
@@ -102,7 +102,7 @@ class SharingTimes:
         pings: Between two questions whether Redis is there.
         patience: In which it has to answer.
         compared: Between two comparisons of all bans.
-        lost: After which somebody should know that it is away.
+        lost: After which the operator should know that it cannot be reached.
     """
 
     pings: float = 10.0
@@ -112,7 +112,7 @@ class SharingTimes:
 
 
 class SharedBans:
-    """Tells other machines of bans, and hears of theirs.
+    """Publishes bans to other machines, and applies theirs.
 
     Args:
         reactor: Connects, and tells the time.
@@ -196,7 +196,7 @@ class SharedBans:
             self._log.error(told, store=self._store.text, why=printable(why, _LONGEST_WHY))
 
     def _look(self) -> None:
-        """Notice a Redis that takes what it is told and answers nothing, and a connection that somebody between has forgotten."""
+        """Notice a Redis that does not answer, and a connection that a firewall has forgotten."""
         seconds = self._reactor.seconds()
         client = self._client
         if client.redis is not None:
@@ -216,7 +216,7 @@ class SharedBans:
 
     @property
     def problems(self) -> list[str]:
-        """What needs a person; nothing while all is well, or has not been otherwise for long."""
+        """What needs the operator's attention; empty while all is well, or if it has not been otherwise for long."""
         return [*self._problems().values()]
 
     def _problems(self) -> dict[str, str]:
@@ -321,7 +321,7 @@ class SharedBans:
         }
 
     def _age(self, ban: Ban) -> float:
-        """Return how many seconds ago a ban was told."""
+        """Return how many seconds ago a ban was published."""
         return max(_AGED, self._now() - self._ahead - self._known_at(ban.network))
 
     def _known_at(self, network: IPNetwork) -> float:
@@ -334,7 +334,7 @@ class SharedBans:
 
         Args:
             texts: The records.
-            known: Is told of whose network Redis knows the last.
+            known: Networks of which Redis has the latest record are added to it.
         """
         found: dict[IPNetwork, Ban | None] = {}
         for text in texts:
@@ -363,7 +363,7 @@ class _Record:
 
     Attributes:
         at: When, by the clock of Redis.
-        ban: By the same clock; ``None`` if there is none any more.
+        ban: By the same clock; ``None`` if it was lifted.
     """
 
     network: IPNetwork
@@ -380,7 +380,7 @@ def _read(text: Any) -> _Record | None:
             record = _Record(ban.network, ban.since, ban)
         else:
             record = _Record(banned_network(found["network"]), time_of(found["since"]), None)
-    # One record that somebody else has written must not end the sharing of all others.
+    # One record that another program has written must not end the sharing of all others.
     except MISSHAPEN:
         return None
     return record if record.network.prefixlen else None

@@ -35,7 +35,7 @@ class StoreError(MuxError):
 
 
 class _RedisFactory(Factory):
-    """Has what txredisapi's protocols want of theirs: they report to it that a password or a database is refused."""
+    """What txredisapi's protocols expect of a factory: they report to it that a password or a database is refused."""
 
     noisy = False
     isLazy = False

@@ -1,4 +1,4 @@
-"""Bans are shared with other machines, while the rules want that."""
+"""Shares bans with other machines, while the rules say so."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Sharing:
 
     @property
     def problems(self) -> list[str]:
-        """What needs a person, a sentence each."""
+        """What needs the operator's attention, a sentence each."""
         return [] if self._shared is None else self._shared.problems
 
     def use(self, rules: Rules) -> None:
@@ -55,7 +55,6 @@ class Sharing:
             self._shared.start()
 
     def stop(self) -> Deferred[Any]:
-        """Share no more."""
         shared, self._shared, self._settings = self._shared, None, None
         self._bans.publish = None
         if shared is None:
