@@ -63,6 +63,7 @@ class Tally:
 
     @property
     def count(self) -> int:
+        """The number in this process."""
         return self._counter.count
 
     def take(self) -> bool:

@@ -39,16 +39,14 @@ if TYPE_CHECKING:
     Led = tuple[Upstream, Member | None]
     Find = Callable[[str, str], tuple[MuxFactory, DatagramPort] | None]
 
-    class OtherProcess(Protocol):
-        """Another process, as flows see it that go there."""
+    class FlowTaker(Protocol):
+        """The channel to another process, as flows see it that go there."""
 
         def ask(
             self, kind: str, *, seconds: float, descriptors: Sequence[int], **values: Any
-        ) -> Deferred[Any]:
-            """Ask it for something."""
+        ) -> Deferred[Any]: ...
 
-        def send(self, kind: str, **values: Any) -> None:
-            """Send a message."""
+        def send(self, kind: str, **values: Any) -> None: ...
 
 
 _BATCH = 100  # flows in a message; a message takes 253 descriptors
@@ -58,12 +56,12 @@ _FIELDS = frozenset(field.name for field in attrs.fields(ConnectionRecord))
 _log = Logger()
 
 
-async def hand_over_flows(served: Iterable[object], to: OtherProcess) -> int:
+async def hand_over_flows(served: Iterable[object], to: FlowTaker) -> int:
     """Hand all flows over to another process, whatever they are doing.
 
     Args:
         served: What there is.
-        to: Leads to the other process.
+        to: The channel to the other process.
 
     Returns:
         The number of those that have gone.
@@ -81,7 +79,7 @@ async def hand_over_flows(served: Iterable[object], to: OtherProcess) -> int:
     return moved
 
 
-async def _hand_over(batch: Sequence[Flow], to: OtherProcess) -> int:
+async def _hand_over(batch: Sequence[Flow], to: FlowTaker) -> int:
     taken: Collection[int] = ()
     fields = [one.as_json() for one in batch]
     sockets = [one.sock for one in batch]

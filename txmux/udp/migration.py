@@ -312,8 +312,8 @@ class MigratingPath(Generic[F]):
             "moves": [now - at for at in self._moves],
             "rests": max(0.0, self._rests_until - now),
             "quiet": None if self.heard_at == math.inf else now - self.heard_at,
-            "visitor": _visitor_told(self._visitor, write, now),
-            "unproven": _visitor_told(self._unproven, write, now),
+            "visitor": _visitor_as_json(self._visitor, write, now),
+            "unproven": _visitor_as_json(self._unproven, write, now),
         }
 
     def _restore(
@@ -331,8 +331,8 @@ class MigratingPath(Generic[F]):
         self._rests_until = now + fields.get("rests", 0.0)
         quiet = fields.get("quiet", 0.0)
         self.heard_at = math.inf if quiet is None else now - quiet
-        self._visitor = _visitor_recalled(fields.get("visitor"), read, now)
-        unproven = _visitor_recalled(fields.get("unproven"), lambda _: self.home, now)
+        self._visitor = _restored_visitor(fields.get("visitor"), read, now)
+        unproven = _restored_visitor(fields.get("unproven"), lambda _: self.home, now)
         self._unproven = unproven
         self._watch()
 
@@ -370,10 +370,9 @@ class MigratingPath(Generic[F]):
         return len(self._moves) == MOST_MOVES and now - self._moves[0] < MINUTE
 
 
-def _visitor_told(
+def _visitor_as_json(
     visitor: _Visitor | None, write: Callable[[Any], Any], now: float
 ) -> dict[str, Any] | None:
-    """Return what is known of an address, as values of JSON."""
     if visitor is None:
         return None
     return {
@@ -386,18 +385,14 @@ def _visitor_told(
     }
 
 
-def _visitor_recalled(
+def _restored_visitor(
     fields: Mapping[str, Any] | None, read: Callable[[Any], Hashable | None], now: float
 ) -> _Visitor | None:
-    """Make again what `_visitor_told` was told of."""
     address = None if fields is None else read(fields["address"])
     if fields is None or address is None:
         return None
     is_proved = fields.get("is_proved", False)
     visitor = _Visitor(address, now - fields["silent"], is_proved=is_proved)
-    visitor.received, visitor.sent, visitor.count = (
-        fields["received"],
-        fields["sent"],
-        fields["count"],
-    )
+    visitor.received, visitor.sent = fields["received"], fields["sent"]
+    visitor.count = fields["count"]
     return visitor

@@ -71,9 +71,7 @@ _EVERY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104 - only looked for
 _NOTHING_TOLD = (b"", 0)
 _CUT = int(socket.MSG_TRUNC)
 _AT_ONCE = 64  # batches before others have their turn
-_WANTED_BUFFER = (
-    4 * 1024 * 1024
-)  # bytes that may wait in the socket; the system gives what it allows
+_WANTED_BUFFER = 4 * 1024 * 1024  # bytes that may wait in the socket, if the system allows it
 _LONG_QUEUE = 2 * 1024 * 1024  # bytes that wait, headers and all: of short datagrams some 2,700
 _NEWCOMERS = 2  # of each `_AT_ONCE` datagrams, who get a flow while the queue is long
 LONGEST_WAIT = 5.0

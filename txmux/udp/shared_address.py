@@ -60,8 +60,7 @@ class Beside(Protocol):
     def patience(self) -> float:
         """Seconds in which its server answers."""
 
-    def port_is_shut(self) -> None:
-        """Record that the port begins no flows now."""
+    def port_is_shut(self) -> None: ...
 
 
 F = TypeVar("F", bound=Beside)
@@ -113,9 +112,7 @@ class SharedAddress(Generic[F]):
         self._heard: OrderedDict[F, float] = OrderedDict()
         """Those that may have IDs which are not known, and when each has used a known one; the last one at the end."""
         self._spoke: dict[F, float] = {}  # when its server has said something last
-        self._delay = (
-            0.0  # the longest time that a client has taken to hear its server, and to answer
-        )
+        self._delay = 0.0  # the longest that a client has taken to answer its server
         self._guesses: OrderedDict[bytes, _Guess[F]] = OrderedDict()
         self._guessed: dict[F, _Guess[F]] = {}
         self._once: OrderedDict[bytes, bool] = OrderedDict()  # what may be an ID, and has come once
