@@ -110,7 +110,7 @@ class HandoverTests(HandoverCase):
     def _kept(self) -> Sequence[Any]:
         waiting = self.port_there._waiting
         assert waiting is not None
-        return [*waiting._kept.values()]
+        return [*waiting._datagrams.values()]
 
     async def test_killed_meanwhile(self) -> None:
         """A flow that is ended while it is on its way ends there, with one line."""
@@ -135,13 +135,13 @@ class HandoverTests(HandoverCase):
         await self.prepare(backend="idle_timeout = 100s")
         now = self.old.runtime.clock.seconds()
         for one in self.old.connections:
-            one.heard_at, one.entered_at = now - 50, now - 20
+            one.last_received_at, one.entered_at = now - 50, now - 20
         await self.hand_over()
         table = self.flows_there().live.table
         left = {queue.seconds: table.next_at() for queue in table._queues.values() if queue.flows}
         self.assertEqual(sorted(left), [30, 100])
         for one in self.new.connections:
-            self.assertApproximates(self.new.runtime.clock.seconds() - one.heard_at, 50, 5)
+            self.assertApproximates(self.new.runtime.clock.seconds() - one.last_received_at, 50, 5)
             self.assertApproximates(self.new.runtime.clock.seconds() - one.entered_at, 20, 5)
 
     async def test_bulk(self) -> None:

@@ -82,7 +82,7 @@ class ConnectionHandoverTests(HandoverCase, ConnectionsCase):
             client.say(data, port)
         waiting = self.port_there._waiting
         assert waiting is not None
-        while sum(map(len, waiting._kept.values())) < len(early):
+        while sum(map(len, waiting._datagrams.values())) < len(early):
             await turn()
         flows = sorted(self.old.connections, key=lambda one: str(one.record.route))
         for flow in flows:
@@ -141,7 +141,7 @@ class ConnectionHandoverTests(HandoverCase, ConnectionsCase):
         client.say(short("b"), port)
         waiting = self.port_there._waiting
         assert waiting is not None
-        while not waiting._kept:
+        while not waiting._datagrams:
             await turn()
         order = ["others", "a", "b"]
         for flow in sorted(self.old.connections, key=lambda one: order.index(one.record.route)):

@@ -141,7 +141,7 @@ class MovingTests(HandoverCase):
         await old.asks(FIRST, port)
         there = self.there()
         new.say(SHORT, port)
-        while not (self.port_there._waiting and self.port_there._waiting._kept):
+        while not (self.port_there._waiting and self.port_there._waiting._datagrams):
             await turn()
         await self.finish(there)
         await new.insists(SHORT, port)

@@ -79,7 +79,7 @@ class RoamingTestCase(SynchronousTestCase):
         if source != path.home:
             is_near = source.rpartition(":")[0] == str(path.home).rpartition(":")[0]
             return path.from_elsewhere(source, size, count, now, is_near=is_near)
-        path.heard_at = now
+        path.last_received_at = now
         if path.watches:
             path.from_home(size, count, now)
         return True

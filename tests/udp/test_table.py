@@ -19,7 +19,7 @@ class Aged:
     name: int
     queue: TimeoutQueue | None = None
     entered_at: float = 0.0
-    heard_at: float = 0.0
+    last_received_at: float = 0.0
 
 
 class TableTests(SynchronousTestCase):
@@ -64,14 +64,18 @@ class TableTests(SynchronousTestCase):
             self.assertEqual(table.count, len(flows))
             ends = [self.ends_at(one) for one in flows.values()]
             self.assertEqual(table.next_at(), min(ends, default=math.inf))
-            spare = [one.heard_at for one in flows.values() if one.queue and one.queue.is_spare]
+            spare = [
+                one.last_received_at for one in flows.values() if one.queue and one.queue.is_spare
+            ]
             chosen = table.spare()
-            self.assertEqual(None if chosen is None else chosen.heard_at, min(spare, default=None))
+            self.assertEqual(
+                None if chosen is None else chosen.last_received_at, min(spare, default=None)
+            )
 
     @staticmethod
     def ends_at(flow: Aged) -> float:
         assert flow.queue is not None
-        return flow.heard_at + flow.queue.seconds
+        return flow.last_received_at + flow.queue.seconds
 
     def test_who_stays_is_given_once(self) -> None:
         """A flow that nobody takes away at its end does not hold up whoever asks."""

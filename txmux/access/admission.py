@@ -136,7 +136,7 @@ class Admission:
             peer: The address that its connection comes from.
 
         Returns:
-            What counts it for its source, if that is counted; to be told when it has been recognised.
+            What counts it for its source, if that is counted; to `settle` when it has been recognised.
 
         Raises:
             Refused: It is not let in.

@@ -261,7 +261,7 @@ class ServiceBans:
     """Adds and lifts bans in every process of a service.
 
     Args:
-        kept: Returns the bans, of which some may be over.
+        get_bans: Returns the bans, of which some may be over.
         change: Sends changes to every process, and returns those that have not answered.
         now: Tells the time of day, in seconds since 1970.
 
@@ -271,25 +271,25 @@ class ServiceBans:
 
     def __init__(
         self,
-        kept: Callable[[], Bans],
+        get_bans: Callable[[], Bans],
         change: Callable[[Sequence[Change]], Awaitable[list[str]]],
         now: Callable[[], float] = time.time,
     ) -> None:
-        self._kept = kept
+        self._bans = get_bans
         self._change = change
         self._now = now
         self.publish: Callable[[IPNetwork, Ban | None], object] | None = None
 
     def __len__(self) -> int:
-        return len(self._kept())
+        return len(self._bans())
 
     def get(self, network: IPNetwork) -> Ban | None:
         # It may be over.
-        return self._kept().get(network)
+        return self._bans().get(network)
 
     def current(self) -> list[Ban]:
         """List the bans that hold, in the order of their networks."""
-        return self._kept().at(self._now())
+        return self._bans().at(self._now())
 
     async def add(self, ban: Ban) -> str:
         """Ban a network on every listener; replaces an earlier ban of the same network.
@@ -300,7 +300,7 @@ class ServiceBans:
         Raises:
             BanError: There are too many.
         """
-        bans = self._kept()
+        bans = self._bans()
         gone = bans.expire(self._now()) if len(bans) >= _MOST else []
         if len(bans) >= _MOST and bans.get(ban.network) is None:
             raise BanError(FULL)
@@ -316,7 +316,7 @@ class ServiceBans:
         Raises:
             BanError: There is none.
         """
-        bans = self._kept()
+        bans = self._bans()
         ban = bans.get(network)
         if ban is None or ban.until <= self._now():
             wider = bans.wider(network)
@@ -336,7 +336,7 @@ class ServiceBans:
         Returns:
             The networks whose bans there is no room for.
         """
-        bans = self._kept()
+        bans = self._bans()
         room = _MOST - len(bans)
         taken: list[Change] = []
         left_out: list[IPNetwork] = []

@@ -239,10 +239,10 @@ class SourceTable:
             self.numbers[at] = 0
 
 
-def _pairs(told: bytes) -> Iterator[tuple[int, int]]:
+def _pairs(data: bytes) -> Iterator[tuple[int, int]]:
     """Read pairs of 64 bits."""
     numbers = array("Q")
-    numbers.frombytes(told[: len(told) // (2 * _WORD) * 2 * _WORD])
+    numbers.frombytes(data[: len(data) // (2 * _WORD) * 2 * _WORD])
     return zip(numbers[::2], numbers[1::2], strict=True)
 
 

@@ -68,8 +68,8 @@ def queue_of(receiver: socket.socket) -> tuple[int, int]:
         no room, modulo 2 to the 32nd; zeros if it does not say (Linux 4.12).
     """
     try:
-        told = receiver.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, _MEMINFO.size)
-        waiting, dropped = _MEMINFO.unpack(told)
+        found = receiver.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, _MEMINFO.size)
+        waiting, dropped = _MEMINFO.unpack(found)
     except (OSError, struct.error):
         return 0, 0
     return int(waiting), int(dropped)

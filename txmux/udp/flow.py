@@ -71,7 +71,7 @@ class Flow:
         beside: What it shares its address with others by, if there are any.
         proxy_header: The PROXY protocol header that it began with, if it came from a proxy.
         held: Its first datagrams, until a server has answered.
-        heard_at: When a datagram last came, by the runtime's clock.
+        last_received_at: When a datagram last came, by the runtime's clock.
     """
 
     __slots__ = (
@@ -96,10 +96,10 @@ class Flow:
         "datagrams_out",
         "decided_after",
         "entered_at",
-        "heard_at",
         "held",
         "ids",
         "key",
+        "last_received_at",
         "led_for",
         "live",
         "logged",
@@ -137,7 +137,7 @@ class Flow:
         self.bytes_in = self.bytes_out = self.datagrams_in = self.datagrams_out = 0
         self.decided_after = 0
         self.queue: TimeoutQueue | None = None
-        self._started_at = self.entered_at = self.heard_at = live.seconds()
+        self._started_at = self.entered_at = self.last_received_at = live.seconds()
         self._counted: RouteCounts | None = configuration.counts.unrouted
         self._counted_before: tuple[int, ...] = (0, 0, 0, 0)
         self.proxy_header: ProxyHeader | None = None
@@ -181,7 +181,7 @@ class Flow:
 
     def moved(self) -> Moved:
         counts = (self.datagrams_in, self.datagrams_out)
-        return Moved(self.bytes_in, self.bytes_out, self.heard_at, counts)
+        return Moved(self.bytes_in, self.bytes_out, self.last_received_at, counts)
 
     def count_bytes(self) -> None:
         """Count what was moved since the last time."""
@@ -272,7 +272,7 @@ class Flow:
         now = self.live.seconds()
         if server_socket is None or queue is None or not server_socket.is_answered:
             return self._take_early(data, size, now)
-        self.heard_at = now
+        self.last_received_at = now
         queue.flows.move_to_end(self)
         length = len(data)
         count = -(-length // size) if 0 < size < length else 1
@@ -280,7 +280,7 @@ class Flow:
         self.datagrams_in += count
         if is_home and self._following is not None:
             path = self._following.path
-            path.heard_at = now
+            path.last_received_at = now
             if path.watches:
                 self._following.from_home(length, count)
         server_socket.send(data, size)
@@ -418,7 +418,7 @@ class Flow:
             self.beside.answered(self)
         if self._following is not None and not self._following.from_server(data, size):
             return
-        self.heard_at = self.live.seconds()
+        self.last_received_at = self.live.seconds()
         queue.flows.move_to_end(self)
         length = len(data)
         self.bytes_out += length
@@ -456,10 +456,10 @@ class Flow:
             self._decided(decision)
 
     def _too_late(self) -> None:
-        heard_at, server_socket = self.heard_at, self._server_socket
+        last_received_at, server_socket = self.last_received_at, self._server_socket
         if server_socket is not None:
             server_socket.catch_up()
-        if self.queue is None or self.heard_at != heard_at:
+        if self.queue is None or self.last_received_at != last_received_at:
             return
         if self.state == "closing":
             self.end(self._nowhere)
@@ -538,7 +538,7 @@ class Flow:
         queue, self._queue_before = self._queue_before, None
         if queue is None:
             return
-        self.live.rejoin(self, queue, self.entered_at, self.heard_at)
+        self.live.rejoin(self, queue, self.entered_at, self.last_received_at)
         if self._server_socket is not None:
             self._server_socket.resume()
         if self._late is not None:
@@ -578,7 +578,7 @@ class Flow:
             "state": self.state,
             "age": self.elapsed_ms() / 1000,
             "in_state": now - self.entered_at,
-            "quiet": now - self.heard_at,
+            "quiet": now - self.last_received_at,
             "logged": self.logged,
             "counts": [self.bytes_in, self.bytes_out, self.datagrams_in, self.datagrams_out],
             "held": [_text(data) for data in self.held],

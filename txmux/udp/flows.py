@@ -219,7 +219,7 @@ class Flows:
             port: Where its client's datagrams come in.
             key: Its own there.
             record: What is known of it.
-            fields: What else the other process has told.
+            fields: What `Flow.as_json` returned there.
             ids: Its connection IDs, if its client speaks QUIC.
 
         Raises:

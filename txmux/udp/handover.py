@@ -70,8 +70,8 @@ async def hand_over_flows(served: Iterable[object], to: FlowTaker) -> int:
         MuxError: The other process does not answer, or does not know of flows. What it has not taken continues here.
     """
     flows = [one for one in served if isinstance(one, Flow) and one.record.reason is None]
-    # The last one that was heard of first, so that they come into their places there.
-    flows.sort(key=lambda one: one.heard_at, reverse=True)
+    # The last one that received something first, so that they come into their places there.
+    flows.sort(key=lambda one: one.last_received_at, reverse=True)
     moved = 0
     for start in range(0, len(flows), _BATCH):
         batch = [one for one in flows[start : start + _BATCH] if one.record.reason is None]
@@ -117,7 +117,7 @@ def adopt_flows(
 
     Args:
         descriptors: The sockets of those that have one.
-        flows: What was told of each.
+        flows: The fields of each; see `Flow.as_json`.
         find: Gives the listener of a name and the port of a place; ``None`` if this process reads no datagrams there.
     """
     has_socket = [_has_socket(fields) for fields in flows]

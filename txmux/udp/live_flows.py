@@ -58,11 +58,13 @@ class LiveFlows:
         if now + seconds < self._rings_at:
             self._ring_at(now + seconds, now)
 
-    def rejoin(self, flow: Any, queue: TimeoutQueue, entered_at: float, heard_at: float) -> None:
+    def rejoin(
+        self, flow: Any, queue: TimeoutQueue, entered_at: float, last_received_at: float
+    ) -> None:
         """Insert a flow in a queue as if it had been there for a while; see `FlowTable.rejoin`."""
-        self.table.rejoin(flow, queue, entered_at, heard_at)
-        if heard_at + queue.seconds < self._rings_at:
-            self._ring_at(heard_at + queue.seconds, self.seconds())
+        self.table.rejoin(flow, queue, entered_at, last_received_at)
+        if last_received_at + queue.seconds < self._rings_at:
+            self._ring_at(last_received_at + queue.seconds, self.seconds())
 
     def _ring_at(self, at: float, now: float) -> None:
         self._rings_at = at

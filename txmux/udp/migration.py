@@ -169,7 +169,7 @@ class MigratingPath(Generic[F]):
     Attributes:
         flow: The flow.
         home: Where its answers go.
-        heard_at: When the address where they go was last heard.
+        last_received_at: When the address where they go was last heard.
         watches: Whether it has to be told of all datagrams, since the flow has moved or may move.
     """
 
@@ -184,8 +184,8 @@ class MigratingPath(Generic[F]):
         "_unproven",
         "_visitor",
         "flow",
-        "heard_at",
         "home",
+        "last_received_at",
         "watches",
     )
 
@@ -195,7 +195,7 @@ class MigratingPath(Generic[F]):
         self._migration = migration
         self.flow = flow
         self.home = home
-        self.heard_at = math.inf  # not known
+        self.last_received_at = math.inf  # not known
         self.watches = False
         self._protocol = protocol
         self._own_id = own
@@ -235,7 +235,7 @@ class MigratingPath(Generic[F]):
             count: How many datagrams.
             now: Seconds on a clock that never goes back.
         """
-        self.heard_at = now
+        self.last_received_at = now
         if self._visitor is not None:
             self._visitor.since = now  # the old address still speaks
         home = self._unproven
@@ -269,7 +269,7 @@ class MigratingPath(Generic[F]):
             if now < self._rests_until or self._has_moved_enough(now):
                 return False
             is_proved = is_near and self._unproven is None
-            since = min(self.heard_at, now)
+            since = min(self.last_received_at, now)
             visitor = self._visitor = _Visitor(source, since, is_proved=is_proved)
             self._watch()
         visitor.received += size
@@ -287,7 +287,7 @@ class MigratingPath(Generic[F]):
         self._settle(now)
         home = self._unproven
         if home is not None:
-            is_too_early = size <= LONGEST_ACK and now - self.heard_at < PATIENCE
+            is_too_early = size <= LONGEST_ACK and now - self.last_received_at < PATIENCE
             if is_too_early or home.sent + size > _UNPROVEN_FACTOR * home.received:
                 return False
             home.sent += size
@@ -311,7 +311,7 @@ class MigratingPath(Generic[F]):
             "before": [write(source) for source in self._before],
             "moves": [now - at for at in self._moves],
             "rests": max(0.0, self._rests_until - now),
-            "quiet": None if self.heard_at == math.inf else now - self.heard_at,
+            "quiet": None if self.last_received_at == math.inf else now - self.last_received_at,
             "visitor": _visitor_as_json(self._visitor, write, now),
             "unproven": _visitor_as_json(self._unproven, write, now),
         }
@@ -330,7 +330,7 @@ class MigratingPath(Generic[F]):
         self._moves = tuple(now - age for age in fields.get("moves", ()))[-MOST_MOVES:]
         self._rests_until = now + fields.get("rests", 0.0)
         quiet = fields.get("quiet", 0.0)
-        self.heard_at = math.inf if quiet is None else now - quiet
+        self.last_received_at = math.inf if quiet is None else now - quiet
         self._visitor = _restored_visitor(fields.get("visitor"), read, now)
         unproven = _restored_visitor(fields.get("unproven"), lambda _: self.home, now)
         self._unproven = unproven
@@ -348,7 +348,7 @@ class MigratingPath(Generic[F]):
         if visitor is None or now - visitor.since < SILENCE:
             return
         self._before = (*self._before, self.home)[-MOST_MOVES:]
-        self.home, self.heard_at = visitor.address, now
+        self.home, self.last_received_at = visitor.address, now
         self._moves = (*self._moves, now)[-MOST_MOVES:]
         self._visitor = None
         is_proved = visitor.is_proved or visitor.count >= _ENOUGH
@@ -358,7 +358,7 @@ class MigratingPath(Generic[F]):
     def _go_back(self, source: Hashable, now: float) -> None:
         """Return to an address that speaks again: the move was wrong."""
         self._before = self._before[: self._before.index(source)]
-        self.home, self.heard_at = source, now
+        self.home, self.last_received_at = source, now
         self._visitor = self._unproven = None
         self._rests_until = now + MINUTE
         self._watch()

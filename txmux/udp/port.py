@@ -68,7 +68,7 @@ if TYPE_CHECKING:
 _log = Logger()
 
 _EVERY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104 - only looked for
-_NOTHING_TOLD = (b"", 0)
+_NO_FIELDS = (b"", 0)
 _CUT = int(socket.MSG_TRUNC)
 _AT_ONCE = 64  # batches before others have their turn
 _WANTED_BUFFER = 4 * 1024 * 1024  # bytes that may wait in the socket, if the system allows it
@@ -96,7 +96,7 @@ class EarlyDatagrams:
     def __init__(
         self, reactor: Any, over: Callable[[], object], lost: Callable[[int], object]
     ) -> None:
-        self._kept: dict[Any, list[tuple[bytes, int]]] = {}
+        self._datagrams: dict[Any, list[tuple[bytes, int]]] = {}
         self._room = _MOST_WAITING
         self._lost = lost
         self._timer = reactor.callLater(LONGEST_WAIT, over)
@@ -115,11 +115,11 @@ class EarlyDatagrams:
             self._lost(count)
             return
         self._room -= needed
-        self._kept.setdefault(key, []).append((bytes(data), size))
+        self._datagrams.setdefault(key, []).append((bytes(data), size))
 
     def take(self, key: Any) -> list[tuple[memoryview, int]]:
         """Return what has come from a client, and forget it."""
-        kept = self._kept.pop(key, [])
+        kept = self._datagrams.pop(key, [])
         self._room += sum(len(data) + _EACH_WAITING for data, _ in kept)
         return [(memoryview(data), size) for data, size in kept]
 
@@ -127,7 +127,7 @@ class EarlyDatagrams:
         """Stop, and return what is left."""
         if self._timer.active():
             self._timer.cancel()
-        kept, self._kept = self._kept, {}
+        kept, self._datagrams = self._datagrams, {}
         return [(key, memoryview(data), size) for key, all_ in kept.items() for data, size in all_]
 
 
@@ -291,14 +291,14 @@ class DatagramPort(WatchedPort):
         buffers, space = [buffer], ancillary.SPACE
         for _ in range(_AT_ONCE):
             try:
-                length, told, flags, peer = receive(buffers, space)
+                length, fields, flags, peer = receive(buffers, space)
             except BlockingIOError:
                 return
             except OSError as problem:
                 # An error of datagrams that were sent; their flows notice it by the silence.
                 _log.debug("a port for datagrams: {why}", why=problem)
                 continue
-            local, size = ancillary.read(told) if told else _NOTHING_TOLD
+            local, size = ancillary.read(fields) if fields else _NO_FIELDS
             if flags & _CUT:
                 self._to.count_cut(1)
                 continue

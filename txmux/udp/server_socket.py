@@ -319,7 +319,7 @@ class ServerSocket:
                 if problem.errno == errno.ECONNREFUSED:
                     self._refused()
                     return
-                continue  # a machine between has told that there is no way for now
+                continue  # a router says that there is no way for now
             if self._batches < _MANY:
                 self._count_batch(server)
             flow.from_server(buffer[:length], size)

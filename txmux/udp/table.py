@@ -18,12 +18,12 @@ class Aged(Protocol):
     Attributes:
         queue: Where it is; ``None`` once it is over.
         entered_at: When it entered that queue.
-        heard_at: When it was last heard of.
+        last_received_at: When it was last heard of.
     """
 
     queue: TimeoutQueue | None
     entered_at: float
-    heard_at: float
+    last_received_at: float
 
 
 F = TypeVar("F", bound=Aged)
@@ -72,18 +72,20 @@ class FlowTable(Generic[F]):
             self.leave(flow)
         self.count += 1
         flow.queue = queue
-        flow.entered_at = flow.heard_at = now
+        flow.entered_at = flow.last_received_at = now
         queue.flows[flow] = None
 
-    def rejoin(self, flow: F, queue: TimeoutQueue, entered_at: float, heard_at: float) -> None:
+    def rejoin(
+        self, flow: F, queue: TimeoutQueue, entered_at: float, last_received_at: float
+    ) -> None:
         """Insert a flow in a queue as if it had been there for a while.
 
         Flows that come one after another are in their places if the one that was heard of last comes first.
         """
         first = next(iter(queue.flows), None)
-        self.enter(flow, queue, heard_at)
+        self.enter(flow, queue, last_received_at)
         flow.entered_at = entered_at
-        if first is not None and heard_at <= first.heard_at:
+        if first is not None and last_received_at <= first.last_received_at:
             queue.flows.move_to_end(flow, last=False)
 
     def touch(self, flow: F, now: float) -> bool:
@@ -91,7 +93,7 @@ class FlowTable(Generic[F]):
         queue = flow.queue
         if queue is None:
             return False
-        flow.heard_at = now
+        flow.last_received_at = now
         queue.flows.move_to_end(flow)
         return not queue.is_final or now - flow.entered_at < queue.seconds
 
@@ -109,7 +111,7 @@ class FlowTable(Generic[F]):
             for queue in self._queues.values()
             if queue.is_spare and queue.flows
         ]
-        found: F | None = min(first, key=lambda flow: flow.heard_at, default=None)  # type: ignore[assignment]
+        found: F | None = min(first, key=lambda flow: flow.last_received_at, default=None)  # type: ignore[assignment]
         return found
 
     def over(self, now: float) -> Iterator[F]:
@@ -118,7 +120,7 @@ class FlowTable(Generic[F]):
             flows = queue.flows
             while flows:
                 flow: F = next(iter(flows))  # type: ignore[assignment]
-                if flow.heard_at + queue.seconds > now:
+                if flow.last_received_at + queue.seconds > now:
                     break
                 yield flow
                 if flow.queue is queue and next(iter(flows)) is flow:
@@ -128,7 +130,7 @@ class FlowTable(Generic[F]):
         """Return when the time of a flow is over next, if nothing is heard until then; infinite if there are none."""
         return min(
             (
-                next(iter(queue.flows)).heard_at + queue.seconds
+                next(iter(queue.flows)).last_received_at + queue.seconds
                 for queue in self._queues.values()
                 if queue.flows
             ),

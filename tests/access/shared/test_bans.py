@@ -128,7 +128,7 @@ class FullTests(SynchronousTestCase):
         with capturedLogs() as events:
             for _ in range(2):
                 for number in range(5):
-                    shared._hear(record(5.0, network=f"192.0.2.{number}"))
+                    shared._receive(record(5.0, network=f"192.0.2.{number}"))
                 clock.pump([1.0, 10.0])
         self.assertEqual(machine.banned(), ["192.0.2.0", "192.0.2.1"])
         (told,) = shared.problems

@@ -74,7 +74,7 @@ class CrowdSec:
         else:
             await self._ask()
         if not self._is_known and self._last is None:
-            return None  # nothing was ever told, and what another process has found holds
+            return None  # it has never answered, and what another process has found holds
         networks = self._decisions.networks(self._reactor.seconds())
         packed = pack(networks)
         if packed == self._last:
@@ -84,9 +84,9 @@ class CrowdSec:
 
     async def _ask(self) -> None:
         try:
-            told = await self._answer()
+            answer = await self._answer()
             take_in = self._decisions.change if self._is_known else self._decisions.replace
-            take_in(told, self._reactor.seconds())
+            take_in(answer, self._reactor.seconds())
         except (MuxError, ValueError) as problem:
             # An answer that was lost is not sent again, so the next question asks for all decisions.
             self._is_known = False
@@ -156,22 +156,22 @@ class Decisions:
     def __init__(self) -> None:
         self._until: dict[IPNetwork, float] = {}
 
-    def replace(self, told: object, now: float) -> None:
+    def replace(self, answer: object, now: float) -> None:
         """Apply the answer to ``startup=true``, which has all that hold.
 
         Args:
-            told: The answer, whatever it may be.
+            answer: The answer, whatever it may be.
             now: The time, in seconds.
 
         Raises:
             ValueError: It is not one; all is as before.
         """
-        new, _ = _listed(told)
+        new, _ = _listed(answer)
         self._until = dict(_bans(new, now))
 
-    def change(self, told: object, now: float) -> None:
+    def change(self, answer: object, now: float) -> None:
         """Apply an answer with the changes since the last one; the arguments are those of `replace`."""
-        new, deleted = _listed(told)
+        new, deleted = _listed(answer)
         for network, _ in _bans(deleted, now):
             self._until.pop(network, None)
         self._until.update(_bans(new, now))
@@ -182,18 +182,18 @@ class Decisions:
         return NetworkSet(self._until)
 
 
-def _listed(told: object) -> tuple[Sequence[Mapping[str, Any]], Sequence[Mapping[str, Any]]]:
+def _listed(answer: object) -> tuple[Sequence[Mapping[str, Any]], Sequence[Mapping[str, Any]]]:
     """Return the new decisions of an answer, and the deleted ones.
 
     CrowdSec always sends both, if only as ``null``. What a proxy before it answers may be JSON, too, and must not lift bans.
     """
-    if not isinstance(told, dict):
+    if not isinstance(answer, dict):
         raise ValueError("its answer is not an object of JSON")  # noqa: TRY004 - it came in as text
-    return _list_of(told, "new"), _list_of(told, "deleted")
+    return _list_of(answer, "new"), _list_of(answer, "deleted")
 
 
-def _list_of(told: dict[str, Any], name: str) -> Sequence[Mapping[str, Any]]:
-    found = told.get(name, ...)
+def _list_of(answer: dict[str, Any], name: str) -> Sequence[Mapping[str, Any]]:
+    found = answer.get(name, ...)
     if found is None:
         return ()
     if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):

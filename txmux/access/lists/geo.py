@@ -39,7 +39,7 @@ class GeoDatabase:
     def __init__(self) -> None:
         self._paths: Sequence[Path] = ()
         self._readers: list[Any] = []
-        self._kept: dict[IPAddress, Found] = {}
+        self._found: dict[IPAddress, Found] = {}
 
     def read(self, paths: Sequence[Path]) -> None:
         """Look up in these files from now on.
@@ -50,7 +50,7 @@ class GeoDatabase:
         if paths != self._paths:
             self._readers = [_reader(path) for path in paths]
             self._paths = paths
-            self._kept.clear()
+            self._found.clear()
 
     def read_again(self) -> None:
         """Read the same files again; if one of them is bad, nothing changes."""
@@ -58,15 +58,15 @@ class GeoDatabase:
             self._readers = [_reader(path) for path in self._paths]
         except GeoDatabaseError as problem:
             self._log.error("{problem}; what was in it before holds", problem=problem)
-        self._kept.clear()
+        self._found.clear()
 
     def find(self, address: IPAddress) -> Found:
         """Return all that is known of an address."""
-        found = self._kept.get(address)
+        found = self._found.get(address)
         if found is None:
-            if len(self._kept) >= _MOST_KEPT:
-                self._kept.clear()
-            found = self._kept[address] = frozenset(
+            if len(self._found) >= _MOST_KEPT:
+                self._found.clear()
+            found = self._found[address] = frozenset(
                 known for reader in self._readers for known in _known(reader, address)
             )
         return found

@@ -135,8 +135,8 @@ class NetworksFile:
     def _is_wrong(self, problem: str) -> None:
         if problem != self.problem:
             self.problem = problem
-            told = "{problem}; its networks are as before, correct it"
-            self._log.error(told, problem=problem)
+            message = "{problem}; its networks are as before, correct it"
+            self._log.error(message, problem=problem)
 
     def _is_right(self) -> None:
         self.problem = ""
@@ -267,11 +267,11 @@ class ListUpdates:
         one = self._looking[name]
 
         async def look() -> None:
-            told = await one.feed.look()
+            found = await one.feed.look()
             self._note(one, one.feed.problem)
-            if told is not None and name in self._looking:
+            if found is not None and name in self._looking:
                 is_place = name.startswith(f"{PLACES}:")
-                self._publish({PLACES if is_place else name: told})
+                self._publish({PLACES if is_place else name: found})
 
         looked = Deferred.fromCoroutine(look())
         return looked.addErrback(self._failed, name, one)

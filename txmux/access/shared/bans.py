@@ -42,7 +42,7 @@ _REMEMBERED = 30 * 86400
 _LONGEST_WHY = 200  # characters
 _AT_ONCE = 200
 _GATHERED = 0.02
-"""Seconds in which changes that are heard are gathered: under attack there are many."""
+"""Seconds in which changes that are received are gathered: under attack there are many."""
 
 _SURE = 1.0
 """Seconds by which the end of a ban may differ between machines: an answer is on its way for some time."""
@@ -86,12 +86,12 @@ class _Unsaid:
     Attributes:
         ban: What holds for the network.
         at: When it was changed, by the reactor's time.
-        heard: Records of the network that came meanwhile: which of them is later is known with the answer.
+        received: Records of the network that came meanwhile: which of them is later is known with the answer.
     """
 
     ban: Ban | None
     at: float
-    heard: list[Any] = attrs.field(factory=list)
+    received: list[Any] = attrs.field(factory=list)
 
 
 @attrs.frozen
@@ -143,8 +143,8 @@ class SharedBans:
         self._ahead = 0.0  # of this machine's clock, to that of Redis
         self._at: dict[IPNetwork, float] = {}
         self._unsaid: dict[IPNetwork, _Unsaid] = {}
-        self._heard: list[Any] = []
-        self._hearing: IDelayedCall | None = None
+        self._received: list[Any] = []
+        self._gathering: IDelayedCall | None = None
         self._lost_at = self._compared_at = reactor.seconds()
         self._reasons = OutageReasons()
         self._known_problems: set[str] = set()
@@ -159,7 +159,7 @@ class SharedBans:
             self._is_away,
             patience=times.patience,
             channel=_CHANNEL,
-            heard=self._hear,
+            on_message=self._receive,
         )
 
     def start(self) -> None:
@@ -192,8 +192,8 @@ class SharedBans:
         self._state = "lost"
         self._stop_gathering()
         if self._reasons.is_new(why):
-            told = "{store}: {why}; bans and limits are this machine's own until it is back"
-            self._log.error(told, store=self._store.text, why=printable(why, _LONGEST_WHY))
+            message = "{store}: {why}; bans and limits are this machine's own until it is back"
+            self._log.error(message, store=self._store.text, why=printable(why, _LONGEST_WHY))
 
     def _look(self) -> None:
         """Notice a Redis that does not answer, and a connection that a firewall has forgotten."""
@@ -229,8 +229,8 @@ class SharedBans:
                 f" for {duration(seconds)}; see the log for why"
             )
         if count := len(self._left_out):
-            told = f"bans of other machines that do not hold here: {count}"
-            problems["full"] = f"{store}: {told}; {FULL}"
+            text = f"bans of other machines that do not hold here: {count}"
+            problems["full"] = f"{store}: {text}; {FULL}"
         return problems
 
     async def _ask_time(self, redis: Any) -> None:
@@ -246,8 +246,8 @@ class SharedBans:
     def tell(self, network: IPNetwork, ban: Ban | None) -> None:
         """Publish a change made here, now or as soon as Redis is back."""
         before = self._unsaid.get(network)
-        heard = [] if before is None else before.heard
-        self._unsaid[network] = unsaid = _Unsaid(ban, self._reactor.seconds(), heard)
+        received = [] if before is None else before.received
+        self._unsaid[network] = unsaid = _Unsaid(ban, self._reactor.seconds(), received)
         if self._client.redis is not None:
             self._client.run(self._say(self._client.redis, network, unsaid, 0.0))
 
@@ -255,43 +255,43 @@ class SharedBans:
         record = await self._write(redis, network, unsaid.ban, age)
         if self._unsaid.get(network) is unsaid:  # and nothing was changed meanwhile
             del self._unsaid[network]
-            await self._have([record, *unsaid.heard])
+            await self._have([record, *unsaid.received])
 
     async def _write(self, redis: Any, network: IPNetwork, ban: Ban | None, age: float) -> Any:
-        told: dict[str, Any] = {"network": written(network), "ban": ban is not None}
+        record: dict[str, Any] = {"network": written(network), "ban": ban is not None}
         left: float | str = ""
         kept: float | str = "" if ban is not None else 1000 * _REMEMBERED
         if ban is not None:
-            told["reason"] = ban.reason
+            record["reason"] = ban.reason
             if ban.until != math.inf:
                 left = max(_SURE, ban.until - self._now())
                 kept = math.ceil(1000 * left)
-        arguments = [f"{age:.6f}", left, kept, json.dumps(told).removeprefix("{"), _CHANNEL]
+        arguments = [f"{age:.6f}", left, kept, json.dumps(record).removeprefix("{"), _CHANNEL]
         return await redis.eval(_WRITE, [_PREFIX + written(network)], arguments)
 
     # What others tell.
 
-    def _hear(self, text: Any) -> None:
-        self._heard.append(text)
-        if self._hearing is None:
-            self._hearing = self._reactor.callLater(_GATHERED, self._take_in)
+    def _receive(self, text: Any) -> None:
+        self._received.append(text)
+        if self._gathering is None:
+            self._gathering = self._reactor.callLater(_GATHERED, self._take_in)
 
     def _take_in(self) -> None:
-        self._hearing = None
-        heard, self._heard = self._heard, []
-        self._client.run(self._have(heard))
+        self._gathering = None
+        received, self._received = self._received, []
+        self._client.run(self._have(received))
 
     async def _have(self, texts: Iterable[Any]) -> None:
         self._left_out.update(await self._bans.merge(self._changes(texts)))
 
     def _stop_gathering(self) -> None:
-        self._heard.clear()
-        if self._hearing is not None:
-            self._hearing.cancel()
-            self._hearing = None
+        self._received.clear()
+        if self._gathering is not None:
+            self._gathering.cancel()
+            self._gathering = None
 
     async def _compare(self, redis: Any) -> None:
-        """Report what could not be told, take in all that Redis knows, and tell it of what it does not."""
+        """Publish what could not be published, apply all that Redis has, and write what it lacks."""
         self._compared_at = seconds = self._reactor.seconds()
         for network, unsaid in [*self._unsaid.items()]:
             await self._say(redis, network, unsaid, max(_AGED, seconds - unsaid.at))
@@ -305,7 +305,7 @@ class SharedBans:
             left_out.update(await self._bans.merge(self._changes(text.split("\n"), known)))
             if cursor == "0":
                 break
-        # Those that were heard meanwhile may not have been among what was read.
+        # Those that were received meanwhile may not have been among what was read.
         self._left_out = left_out | (self._left_out - before)
         missing = [ban for ban in self._bans.current() if ban.network not in known]
         for first in range(0, len(missing), _AT_ONCE):
@@ -343,7 +343,7 @@ class SharedBans:
                 continue
             network, ban = record.network, record.ban
             if (unsaid := self._unsaid.get(network)) is not None:
-                unsaid.heard.append(text)
+                unsaid.received.append(text)
             elif record.at >= self._known_at(network):
                 self._at[network] = record.at
                 if ban is not None:
@@ -359,7 +359,7 @@ class SharedBans:
 
 @attrs.frozen
 class _Record:
-    """What was told of a network.
+    """What was published of a network.
 
     Attributes:
         at: When, by the clock of Redis.

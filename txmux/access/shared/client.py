@@ -224,7 +224,7 @@ class RedisClient:
         down: Called with the reason once it cannot, or cannot be connected to.
         patience: Seconds in which Redis has to answer; ``None`` is no limit.
         channel: Its name.
-        heard: Called with each message of the channel.
+        on_message: Called with each message of the channel.
 
     Attributes:
         redis: The protocol, of txredisapi; ``None`` while Redis cannot be used.
@@ -240,7 +240,7 @@ class RedisClient:
         *,
         patience: float | None = None,
         channel: str = "",
-        heard: Callable[[Any], object] = lambda _: None,
+        on_message: Callable[[Any], object] = lambda _: None,
     ) -> None:
         self._up = up
         self._down = down
@@ -250,7 +250,7 @@ class RedisClient:
         self.redis: Any = None
         makers = [partial(RedisProtocol, replyTimeout=patience)]
         if channel:
-            makers.append(partial(_Subscriber, heard, replyTimeout=patience))
+            makers.append(partial(_Subscriber, on_message, replyTimeout=patience))
         self._connections = [
             RedisConnection(reactor, store, password, make, self._connected, self._lost)
             for make in makers
@@ -306,12 +306,12 @@ class RedisClient:
 class _Subscriber(SubscriberProtocol):  # type: ignore[misc]
     """Calls a function with what is published."""
 
-    def __init__(self, heard: Callable[[Any], object], **arguments: Any) -> None:
+    def __init__(self, on_message: Callable[[Any], object], **arguments: Any) -> None:
         super().__init__(**arguments)
-        self._heard = heard
+        self._on_message = on_message
 
     def messageReceived(self, pattern: object, channel: object, message: Any) -> None:  # noqa: ARG002
-        self._heard(message)
+        self._on_message(message)
 
 
 def _why_no_tls(failure: Failure) -> str:
