@@ -207,7 +207,7 @@ class RedisConnection:
         if self.protocol is not None:
             waiting.append(self.protocol.whenDisconnected())
             # It reads a reply a turn, of as many as have come.
-            self.protocol.dataReceived = lambda _: None
+            self.protocol.dataReceived = lambda *_: None
             self.protocol.transport.abortConnection()
             waiting += [deferLater(self._reactor, 0) for _ in range(2)]
         return gatherResults(waiting)
