@@ -56,7 +56,9 @@ class StaleTests(SynchronousTestCase):
         self.list.unlink()
         self.assertEqual(self.after(60), [])
         (told,) = self.after(120)
-        self.assertIn(f"networks of file:{self.list} have not been up to date for 2 min 56 s: ", told)
+        self.assertIn(
+            f"networks of file:{self.list} have not been up to date for 2 min 56 s: ", told
+        )
         self.assertIn("No such file", told)
         self.list.symlink_to("target.txt")
         self.assertEqual(self.after(4), [])
