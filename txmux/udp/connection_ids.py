@@ -28,7 +28,6 @@ _ID_AT = 6
 
 @functools.lru_cache(maxsize=LONGEST_ID + 1)
 def _reader(length: int) -> Callable[[Any], tuple[Any, ...]]:
-    """Make what reads the first byte and an ID behind it."""
     return Struct(f"=B{length}s").unpack_from
 
 

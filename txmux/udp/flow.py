@@ -316,7 +316,6 @@ class Flow:
         return len(self.held) < MOST_HELD and held <= self.configuration.settings.peek_limit
 
     def count_lost(self, count: int) -> None:
-        """Count datagrams that were dropped."""
         self.configuration.counts.lost(count)
 
     def move_to(self, port: DatagramPort, key: Key, client: Address) -> None:

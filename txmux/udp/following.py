@@ -234,7 +234,6 @@ class Following:
                 before.release()
 
     def end(self) -> None:
-        """Forget the flow."""
         if self._buffered:
             self._flow.count_lost(len(self._buffered))
             self._buffered = []

@@ -337,7 +337,6 @@ class MigratingPath(Generic[F]):
         self._watch()
 
     def end(self) -> None:
-        """Forget the flow."""
         for name in self._ids:
             self._migration._remove(name)
         self._ids = ()

@@ -177,7 +177,6 @@ class DatagramPort(WatchedPort):
         self._newcomers = self._shed = 0  # flows that may still begin; datagrams that were dropped
 
     def startListening(self) -> None:
-        """Begin to read."""
         self._open()
         self._to.attach()
 
@@ -214,7 +213,6 @@ class DatagramPort(WatchedPort):
         return True
 
     def duplicate(self) -> socket.socket:
-        """Return a duplicate of the socket, which is open."""
         return self._socket.dup()
 
     def _close_if_unused(self) -> None:
@@ -286,7 +284,6 @@ class DatagramPort(WatchedPort):
         return waiting
 
     def _read(self) -> None:
-        """Read what waits."""
         receive, buffer, flows = self._socket.recvmsg_into, self._buffer, self.flows
         buffers, space = [buffer], ancillary.SPACE
         for _ in range(_AT_ONCE):

@@ -130,7 +130,6 @@ class SharedAddress(Generic[F]):
         return [*self._flows]
 
     def add(self, flow: F) -> None:
-        """Add a flow."""
         self._flows[flow] = ()
         flow.beside = self
         self.learn(flow)
@@ -138,7 +137,6 @@ class SharedAddress(Generic[F]):
             self._heard[flow] = self._seconds()
 
     def remove(self, flow: F) -> None:
-        """Forget a flow."""
         for name in self._flows.pop(flow):
             self._forget(flow, name)
         if flow.beside is self:
@@ -189,7 +187,6 @@ class SharedAddress(Generic[F]):
         return False
 
     def port_is_shut(self) -> None:
-        """Inform all flows."""
         for flow in self.flows:
             flow.port_is_shut()
 

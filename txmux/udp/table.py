@@ -98,7 +98,6 @@ class FlowTable(Generic[F]):
         return not queue.is_final or now - flow.entered_at < queue.seconds
 
     def leave(self, flow: F) -> None:
-        """Forget a flow."""
         queue, flow.queue = flow.queue, None
         if queue is not None:
             del queue.flows[flow]
