@@ -162,7 +162,7 @@ class PageTests(BrowserCase):
             "match = socks5",
         )
         browser.click("#unrecognised article a")
-        browser.shows("#rules pre[aria-label=Explanation]", "web    ")
+        browser.shows("#rules pre[aria-label=Explanation]", "no at byte 1")
 
     def test_names_are_text(self) -> None:
         """Whatever a client names, it is text on the page, and no script runs."""
