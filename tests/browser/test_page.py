@@ -102,7 +102,7 @@ class PageTests(BrowserCase):
         browser.click("#connections th:nth-child(6) a")
         see("#connections th[aria-sort=descending]", "age")
         browser.click("#connections tbody a")
-        see(".chosen", "decision  route redis")
+        see(".chosen", "decision route redis")
         identity = browser.text(".chosen h3").removeprefix("Connection ")
         browser.click(".chosen button")
         browser.agree()
@@ -181,7 +181,7 @@ class PageTests(BrowserCase):
             self.assertEqual(self.browser.all("img, script:not([src])"), [])
         self.go("?route=web")
         self.browser.click("#connections tbody a")
-        self.browser.shows(".chosen", "decision  route web")
+        self.browser.shows(".chosen", "decision route web")
         self.assertTrue(self.browser.run("return document.title").startswith("txmux"))
 
     def test_without_script(self) -> None:
