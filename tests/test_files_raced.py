@@ -18,7 +18,7 @@ from tests.service.test_privileges import require_root
 from txmux.admin.places import make_token
 from txmux.files import open_log, remove_own_socket
 from txmux.net.sockets.unixpath import bind
-from txmux.processes.systemd.pidfile import name_process, unname_process
+from txmux.processes.supervisor.pidfile import name_process, unname_process
 
 if TYPE_CHECKING:
     from collections.abc import Callable

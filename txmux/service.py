@@ -25,12 +25,12 @@ from txmux.processes.privilege.account import account_of
 from txmux.processes.privilege.opener import OpenerError
 from txmux.processes.privilege.privilege import Privilege
 from txmux.processes.supervisor.counting import Counting
+from txmux.processes.supervisor.notify import Notifier
+from txmux.processes.supervisor.pidfile import PidFile
 from txmux.processes.supervisor.signals import SignalWatch, StopSignals
 from txmux.processes.supervisor.supervisor import Supervisor
-from txmux.processes.systemd.notify import Notifier
-from txmux.processes.systemd.pidfile import PidFile
 from txmux.processes.upgrade.record import last_reload_in, number_in, state_of
-from txmux.processes.upgrade.successor import UpgradeError
+from txmux.processes.upgrade.upgrade import UpgradeError
 from txmux.processes.upgrade.upgrades import Upgrades
 from txmux.processes.workers.starting import Starter
 from txmux.rules.changes import changes, unchangeable

@@ -15,8 +15,7 @@ from tests.support.mux import MuxTestCase, server_at
 from tests.support.peers import connect, reactor
 from txmux.net.channel.channel import Channel, attach
 from txmux.net.relay.kernel import is_supported
-from txmux.processes.upgrade.handover import Adopting, hand_over
-from txmux.processes.upgrade.leased_slots import LeasedSlots
+from txmux.processes.upgrade.handover import Adopting, LeasedSlots, hand_over
 from txmux.rules.embedding import route
 from txmux.rules.model import Backend
 from txmux.tcp.listener import MuxFactory

@@ -7,7 +7,7 @@ from twisted.internet.task import Clock
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
-from txmux.processes.upgrade.incoming_transfer import IncomingTransfer
+from txmux.processes.upgrade.predecessor import IncomingTransfer
 
 
 class ArrivalTest(SynchronousTestCase):

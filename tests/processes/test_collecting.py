@@ -7,8 +7,8 @@ import weakref
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from txmux.processes.upgrade import collecting
-from txmux.processes.upgrade.collecting import UNCOLLECTED
+from txmux.processes.upgrade import transfer
+from txmux.processes.upgrade.transfer import UNCOLLECTED
 
 
 class _Ring:
@@ -51,8 +51,8 @@ class CollectingTest(SynchronousTestCase):
 
     def test_many(self) -> None:
         """Very many are not looked through afterwards, until the process has handed its connections over."""
-        self.patch(collecting, "_FEW", 10**9)
-        ring = self.moved(collecting._MANY + 1000)
+        self.patch(transfer, "_FEW", 10**9)
+        ring = self.moved(transfer._MANY + 1000)
         gc.collect()
         self.assertIsNotNone(ring())
         self.came.clear()
@@ -62,16 +62,16 @@ class CollectingTest(SynchronousTestCase):
 
     def test_kept(self) -> None:
         """A process that keeps very many connections does not hold these up."""
-        self.patch(collecting, "_FEW", 10)
-        ring = self.moved(collecting._MANY + 1000)
+        self.patch(transfer, "_FEW", 10)
+        ring = self.moved(transfer._MANY + 1000)
         UNCOLLECTED.release()
         self.assertIsNotNone(ring())
         self.assertGreater(gc.get_freeze_count(), 0)
 
     def test_while_others_move(self) -> None:
         """Nothing is released while connections move."""
-        self.patch(collecting, "_FEW", 10**9)
-        ring = self.moved(collecting._MANY + 1000)
+        self.patch(transfer, "_FEW", 10**9)
+        ring = self.moved(transfer._MANY + 1000)
         with UNCOLLECTED:
             UNCOLLECTED.release()
             self.assertIsNotNone(ring())

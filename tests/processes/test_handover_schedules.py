@@ -23,8 +23,7 @@ from txmux.access.admission import Admission
 from txmux.net.channel.channel import Channel
 from txmux.net.relay.interface import RelayState, SideState, Timeouts
 from txmux.processes.upgrade import handover
-from txmux.processes.upgrade.handover import Adopting, hand_over
-from txmux.processes.upgrade.leased_slots import LeasedSlots
+from txmux.processes.upgrade.handover import Adopting, LeasedSlots, hand_over
 from txmux.rules.model import Listener
 from txmux.tcp.moving import MovedConnection
 from txmux.telemetry.record import ConnectionRecord

@@ -21,9 +21,9 @@ from tests.support.folders import make_folder
 from tests.support.peers import reactor
 from txmux import load
 from txmux.net.channel.channel import Channel
-from txmux.processes.privilege.broker import open_for_worker
 from txmux.processes.privilege.helper import Helper
 from txmux.processes.privilege.opener import Opener
+from txmux.processes.privilege.privilege import open_for_worker
 from txmux.processes.workers.starting import Starter
 
 if TYPE_CHECKING:

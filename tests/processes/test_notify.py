@@ -27,7 +27,7 @@ from tests.processes.running import (
 from tests.processes.upgrading import Upgrading
 from tests.support.folders import make_folder
 from tests.support.peers import reactor
-from txmux.processes.systemd.notify import Notifier, _name, sockets_from_store
+from txmux.processes.supervisor.notify import Notifier, _name, sockets_from_store
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -7,7 +7,7 @@ import os
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.folders import make_folder
-from txmux.processes.systemd.pidfile import PidFile, PidFileError
+from txmux.processes.supervisor.pidfile import PidFile, PidFileError
 
 
 class PidFileTest(SynchronousTestCase):

@@ -31,7 +31,7 @@ from txmux.cli import twist
 from txmux.errors import ListenError
 from txmux.processes.workers import process
 from txmux.processes.workers import worker as worker_module
-from txmux.processes.workers.shareable import WorkersError
+from txmux.processes.workers.pool import WorkersError
 from txmux.rules.model import Listener, Rules, Settings
 from txmux.rules.packing import pack
 from txmux.rules.reading.parser import parse

@@ -15,8 +15,7 @@ from twisted.trial.unittest import TestCase
 from tests.support.mux import VirtualTime
 from tests.support.peers import reactor
 from txmux.net.channel.channel import AnswerTimeoutError
-from txmux.processes.upgrade.successor import Successor, UpgradeError
-from txmux.processes.upgrade.upgrade import Upgrade
+from txmux.processes.upgrade.upgrade import Successor, Upgrade, UpgradeError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -140,7 +139,7 @@ class FailureTest(TestCase):
 
     async def test_lets_go(self) -> None:
         """One that closes the channel, and goes on otherwise, is ended."""
-        self.patch(sys.modules["txmux.processes.upgrade.successor"], "_ENDING", 0.1)
+        self.patch(sys.modules["txmux.processes.upgrade.upgrade"], "_ENDING", 0.1)
         why = await self.why(f"{_READS}stream.close(); end.close()\nimport time; time.sleep(100)")
         self.assertEqual(why, "the new process was ended by signal 9 (SIGKILL)")
 

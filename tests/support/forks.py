@@ -21,8 +21,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from txmux.processes.environment import environment
-from txmux.processes.forking import Child, name_process
+from txmux.processes.forking import Child, environment, name_process
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -14,15 +14,22 @@ import time
 import traceback
 from contextlib import suppress
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from txmux.net.tls.deferred import import_reactor_without_tls
-from txmux.processes.environment import environment
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 __all__ = ["Child", "can_fork", "exit_after", "ignore_signals", "name_process", "spawn"]
+
+
+def environment() -> dict[str, str]:
+    """Let another Python process find what this one finds, and no more."""
+    places = [place or str(Path.cwd()) for place in sys.path]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(places), "PYTHONSAFEPATH": "1"}
+
 
 _PATIENCE = 2.0
 """Seconds that a process has to end."""

@@ -18,22 +18,83 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from txmux.admin.places import make_token
+from txmux.admin.places import automatic_places, control_places, make_token
 from txmux.errors import MuxError
 from txmux.files import open_log, open_safely, remove_own_socket
-from txmux.processes.privilege.named import Named
-from txmux.processes.systemd.pidfile import name_process, unname_process
-from txmux.rules.model import Files
+from txmux.processes.privilege.account import account_of
+from txmux.processes.supervisor.pidfile import name_process, unname_process
+from txmux.rules.model import Backend, Files
 from txmux.rules.reading.parser import load
-from txmux.serving.listen_addresses import open_address
+from txmux.serving.listen_addresses import listen_addresses, open_address
 from txmux.wire.jsontext import parse_json
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Iterator
 
     from txmux.rules.model import Rules
+    from txmux.serving.listen_addresses import ListenAddress
 
-__all__ = ["Helper"]
+__all__ = ["Helper", "Named"]
+
+
+@attrs.define
+class Named:
+    """What rules name.
+
+    Attributes:
+        files: That may be read.
+        secrets: That may be read, but not by workers: by these, the service is asked, or asks others.
+        log: That may be appended to.
+        places: Where may be listened, by listener and text.
+        token: That may be made, if it is not there.
+    """
+
+    files: frozenset[str]
+    secrets: frozenset[str]
+    log: str | None
+    places: dict[tuple[str, str], ListenAddress]
+    owner: tuple[int, int] | None
+    token: str | None
+
+    @classmethod
+    def by(cls, rules: Rules) -> Named:
+        """Look through rules."""
+        ends = [route.terminate_tls for route in rules.routes if route.terminate_tls is not None]
+        files: list[Path | None] = [
+            path for end in ends for path in (*end.files, end.client_ca, end.client_crl)
+        ]
+        log, token = rules.settings.access_log, rules.settings.admin_token
+        secrets: list[Path | None] = [token, rules.settings.crowdsec_key]
+        for backend in (*rules.backends.values(), *rules.outcomes()):
+            if isinstance(backend, Backend):
+                secrets.append(backend.consul_token)
+            if isinstance(backend, Backend) and backend.tls is not None:
+                files += [backend.tls.ca, *backend.tls.certificate]
+        files += [rules.settings.shared_limits_password, *rules.settings.geo_databases]
+        files += map(Path, rules.files.texts)
+        account = account_of(rules)
+        return cls(
+            frozenset(_absolute(files)),
+            frozenset(_absolute(secrets)),
+            os.path.abspath(log) if isinstance(log, Path) else None,  # noqa: PTH100 - links stay
+            {(place.listener, place.text): place for place in _places(rules)},
+            account.owner if account else None,
+            os.path.abspath(token) if token else None,  # noqa: PTH100 - as above
+        )
+
+
+def _absolute(paths: Iterable[Path | None]) -> Iterator[str]:
+    return (os.path.abspath(path) for path in paths if path)  # noqa: PTH100 - as above
+
+
+def _places(rules: Rules) -> Iterator[ListenAddress]:
+    for listener in rules.listeners:
+        yield from listen_addresses(listener)
+    for _, place in control_places(rules, lambda _: None):
+        yield place
+    if rules.settings.admin == "auto":
+        yield from automatic_places(rules.path)
+
 
 _PACKET = 65536  # bytes
 _GONE = (OSError, ValueError, AttributeError, RecursionError, TypeError)

@@ -7,9 +7,12 @@ import socket
 import sys
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from twisted.internet.abstract import FileDescriptor
+from twisted.internet.error import ConnectionDone
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from txmux.files import use_helper
 from txmux.processes.privilege.opener import Opener, OpenerError, opener_of
@@ -20,11 +23,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from txmux.processes.privilege.account import Account
-    from txmux.processes.systemd.pidfile import PidFile
+    from txmux.processes.privilege.helper import Helper
+    from txmux.processes.supervisor.pidfile import PidFile
     from txmux.rules.model import Rules
     from txmux.serving.store import ListeningSockets
 
-__all__ = ["KEY", "READS_BY", "Privilege", "read_by_helper"]
+__all__ = ["KEY", "READS_BY", "Privilege", "open_for_worker", "read_by_helper"]
 
 KEY = "opener:"
 """Of what leads to the helper, among the sockets that are handed to a new process. One that does not know it closes it."""
@@ -154,3 +158,40 @@ class Privilege:
             use_helper(None)
             self.opener.close(wait=not self._is_shared)
             self.opener = None
+
+
+class _Asker(FileDescriptor):
+    """One worker's questions, which `txmux.processes.privilege.opener.Opener` asks."""
+
+    def __init__(self, reactor: Any, helper: Helper, end: socket.socket) -> None:
+        super().__init__(reactor)
+        self._helper = helper
+        self._end = end
+        self.fileno = end.fileno  # type: ignore[method-assign]
+        self.connected = 1
+        self.startReading()
+
+    def doRead(self) -> Failure | None:
+        """Answer a question; the end of a worker ends this."""
+        return None if self._helper.serve_one(self._end) else Failure(ConnectionDone())
+
+    def connectionLost(self, reason: Failure) -> None:
+        """Close this end."""
+        super().connectionLost(reason)
+        self._end.close()
+
+
+def open_for_worker(reactor: Any, helper: Helper) -> socket.socket:
+    """Return what leads a worker to this process, which opens for it the files that rules name.
+
+    Args:
+        reactor: Waits for questions.
+        helper: Answers them.
+
+    Raises:
+        OSError: There are no more descriptors.
+    """
+    own, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    own.setblocking(False)  # noqa: FBT003 - the socket module's signature
+    _Asker(reactor, helper, own)
+    return other

@@ -20,12 +20,11 @@ from txmux.control.overrides import ServiceState
 from txmux.errors import MuxError
 from txmux.net.channel.channel import GoneError
 from txmux.net.tls.terminations import Terminations
-from txmux.processes.privilege.broker import open_for_worker
 from txmux.processes.privilege.helper import Helper
+from txmux.processes.privilege.privilege import open_for_worker
 from txmux.processes.privilege.sandbox import sandbox_of
 from txmux.processes.upgrade.worker_transfers import WorkerTransfers
-from txmux.processes.workers.pool import Pool, ask_all
-from txmux.processes.workers.shareable import WorkersError, check_as_read, failures
+from txmux.processes.workers.pool import Pool, WorkersError, ask_all, check_as_read, failures
 from txmux.processes.workers.worker import Worker
 from txmux.rules.packing import pack
 from txmux.serving.listen_addresses import are_plain

@@ -10,7 +10,7 @@ Only the old process decides who goes on, and tells it in one message. The new o
 never comes, since either process has ended, the new one closes its descriptors. So no byte is read or written by both, whatever is lost.
 
 Where a server has a limit, the old process keeps the place of a connection that has gone, until the new one tells of its end: see
-`txmux.processes.upgrade.leased_slots`.
+`txmux.processes.upgrade.handover`.
 
 While the new process works on one batch, the old one prepares another; more would only be quiet for longer.
 """
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 
     from txmux.access.admission import Admission
     from txmux.net.channel.channel import Channel
-    from txmux.processes.upgrade.leased_slots import LeasedSlots
     from txmux.tcp.connection import MuxProtocol
     from txmux.tcp.listener import MuxFactory
     from txmux.tcp.moving import GiveBack, MovedConnection, Sockets
@@ -45,6 +44,8 @@ if TYPE_CHECKING:
     _Suspended: TypeAlias = tuple[MuxProtocol, MovedConnection, Sockets]
     _Taken: TypeAlias = tuple[set[int], bool]
     _Offered: TypeAlias = tuple[MuxFactory, MovedConnection, Sockets]
+
+__all__ = ["LeasedSlots"]
 
 _BATCH = 25
 """The more are in a batch, the longer each is quiet; the fewer, the more is spent on messages."""
@@ -296,3 +297,62 @@ def _nothing() -> None:
 def _close(sockets: Iterable[socket.socket]) -> None:
     for one in sockets:
         one.close()
+
+
+class LeasedSlots:
+    """The places of connections that have gone over one channel.
+
+    Attributes:
+        channel: As above; closed when there are none left, after `close_when_done`.
+    """
+
+    channel: Channel
+
+    def __init__(self) -> None:
+        self._leased: dict[str, GiveBack] = {}
+        self._answering = 0
+        self._is_closing = False
+
+    @property
+    def handlers(self) -> dict[str, Callable[..., object]]:
+        return {"ended": self._ended, "alive": _nothing}
+
+    def keep(self, identity: str, give_back: GiveBack) -> None:
+        """Keep the place of a connection until it has ended, or the other process has.
+
+        Args:
+            identity: Of the connection.
+            give_back: Called then.
+        """
+        self._leased[identity] = give_back
+
+    def _ended(self, id: str) -> Deferred[None] | None:  # noqa: A002 - the name in the message
+        """Return a place back; answer when nobody here has it."""
+        give_back = self._leased.pop(id, None)
+        if give_back is None:
+            return None
+        free: Deferred[None] = Deferred()
+        self._answering += 1
+        free.addBoth(self._answered)
+        give_back(lambda: free.callback(None))
+        return free
+
+    def _answered(self, _: object) -> None:
+        self._answering -= 1
+        # The answer is sent first.
+        self.channel.clock.callLater(0, self._close_if_done)
+
+    def close_when_done(self) -> None:
+        """Close the channel as soon as no place is kept."""
+        self._is_closing = True
+        self._close_if_done()
+
+    def _close_if_done(self) -> None:
+        if self._is_closing and not self._leased and not self._answering:
+            self.channel.close()
+
+    def lost(self) -> None:
+        """Release all slots: the process that leased them has ended."""
+        kept, self._leased = self._leased, {}
+        for give_back in kept.values():
+            give_back(_nothing)

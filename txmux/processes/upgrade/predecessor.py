@@ -1,4 +1,4 @@
-"""The process that has started this one to go on with what it does."""
+"""The old process, which has started this one to take its place, and the connections that it hands over."""
 
 from __future__ import annotations
 
@@ -8,13 +8,20 @@ import socket
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from twisted.internet.defer import Deferred, TimeoutError  # noqa: A004 - this is what it raises
+from twisted.logger import Logger
+
 from txmux.errors import MuxError
 from txmux.net.channel.channel import Channel, ChannelError, attach
-from txmux.processes.upgrade.successor import ENDS, VERSION
+from txmux.processes.upgrade.upgrade import ENDS, VERSION
 from txmux.wire.jsontext import parse_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+
+    from twisted.internet.interfaces import IReactorTime
+
+__all__ = ["IncomingTransfer"]
 
 _PATIENCE = 10.0
 """Seconds for the first message, which is on its way already."""
@@ -119,3 +126,52 @@ def _receive(end: socket.socket, descriptors: list[int]) -> bytes:
     for descriptor in descriptors:
         os.set_inheritable(descriptor, False)  # noqa: FBT003 - its name does not take it
     return bytes(line)
+
+
+_log = Logger()
+
+_LONGEST = 70.0
+"""Seconds; the old process gives up before that."""
+
+
+class IncomingTransfer:
+    """Lets what would change who serves wait for them.
+
+    Args:
+        clock: Tells when to wait no longer.
+    """
+
+    def __init__(self, clock: IReactorTime) -> None:
+        self._clock = clock
+        self._is_expected = False
+        self._expected_at = 0.0
+        self._waiting: list[Deferred[None]] = []
+
+    def expect(self) -> None:
+        """Record that there will be some; `over` tells when all are here."""
+        self._is_expected = True
+        self._expected_at = self._clock.seconds()
+
+    def over(self) -> None:
+        """Record that no more will come."""
+        self._is_expected = False
+        waiting, self._waiting = self._waiting, []
+        for one in waiting:
+            one.callback(None)
+
+    async def wait(self) -> None:
+        """Wait until no more will come."""
+        if not self._is_expected:
+            return
+        arrived: Deferred[None] = Deferred(self._waiting.remove)
+        self._waiting.append(arrived)
+        left = max(0.0, self._expected_at + _LONGEST - self._clock.seconds())
+        try:
+            await arrived.addTimeout(left, self._clock)
+        except TimeoutError:
+            if self._is_expected:
+                _log.warn(
+                    "the old process has not handed over all connections in {seconds:g} s, and is waited for no longer",
+                    seconds=_LONGEST,
+                )
+                self.over()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from contextlib import suppress
 from functools import partial
@@ -12,9 +13,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from txmux.net.channel.channel import Channel, ChannelError, attach
-from txmux.processes.upgrade.collecting import UNCOLLECTED
-from txmux.processes.upgrade.handover import Adopting, hand_over
-from txmux.processes.upgrade.leased_slots import LeasedSlots
+from txmux.processes.upgrade.handover import Adopting, LeasedSlots, hand_over
 from txmux.processes.workers.messages import sockets_of
 from txmux.tcp.connection import MuxProtocol
 
@@ -26,7 +25,55 @@ if TYPE_CHECKING:
     from txmux.tcp.listener import MuxFactory
     from txmux.udp.port import DatagramPort
 
-__all__ = ["ConnectionTransfer"]
+__all__ = ["UNCOLLECTED", "ConnectionTransfer"]
+
+_MANY = 20_000
+"""New objects among which looking for garbage would take so long, over 5 ms, that clients would notice."""
+_FEW = 250_000
+"""Objects among which looking for garbage takes a tenth of a second; a process that only looks after others has a quarter of them."""
+
+
+class _Uncollected:
+    """The time while connections move; as a context, which may be entered again in itself.
+
+    All of them are in use, and everybody would have to wait while garbage is looked for among them. If there are many, it is not
+    looked for there later either, until `release`: what belongs to a connection is freed by its end.
+    """
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._was_enabled = False
+
+    def __enter__(self) -> None:
+        if not self._count:
+            self._was_enabled = gc.isenabled()
+            gc.disable()
+        self._count += 1
+
+    def __exit__(self, *_: object) -> None:
+        self._count -= 1
+        if not self._count:
+            young = gc.get_count()[0]
+            if young > _MANY:
+                gc.freeze()
+            if self._was_enabled:
+                gc.enable()
+
+    def release(self) -> None:
+        """Free the garbage that was left aside with the connections, now that this process has handed them over.
+
+        While it still has very many that cannot be moved, nothing happens.
+        """
+        if not self._count and gc.get_freeze_count():
+            gc.freeze()  # to count all objects
+            if gc.get_freeze_count() < _FEW:
+                gc.unfreeze()
+                gc.collect()
+
+
+UNCOLLECTED = _Uncollected()
+"""That of this process."""
+
 
 _PATIENCE = 10.0
 """Seconds that what is on its way has to arrive when this process ends."""

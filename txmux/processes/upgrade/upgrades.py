@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
+from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -14,13 +16,10 @@ from txmux.admin.endpoint import PREFIX
 from txmux.control.report import Report
 from txmux.net.channel.channel import ChannelError
 from txmux.processes.privilege.privilege import KEY, Privilege
-from txmux.processes.systemd.notify import Notifier, sockets_from_store
-from txmux.processes.systemd.pidfile import PidFile, PidFileError
-from txmux.processes.upgrade.container import holds_container
-from txmux.processes.upgrade.incoming_transfer import IncomingTransfer
-from txmux.processes.upgrade.predecessor import Predecessor
-from txmux.processes.upgrade.successor import UpgradeError
-from txmux.processes.upgrade.upgrade import Upgrade
+from txmux.processes.supervisor.notify import Notifier, sockets_from_store
+from txmux.processes.supervisor.pidfile import PidFile, PidFileError
+from txmux.processes.upgrade.predecessor import IncomingTransfer, Predecessor
+from txmux.processes.upgrade.upgrade import Upgrade, UpgradeError
 from txmux.processes.workers.messages import sockets_of
 from txmux.serving.listen_addresses import listen_addresses
 from txmux.serving.store import close_socket
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
     from txmux.admin.endpoint import AdminEndpoints
     from txmux.errors import MuxError
     from txmux.processes.supervisor.counting import Counting
-    from txmux.processes.upgrade.successor import Successor
+    from txmux.processes.upgrade.upgrade import Successor
     from txmux.processes.upgrade.worker_transfers import WorkerTransfers
     from txmux.rules.model import Listener, Rules
     from txmux.serving.state import Told
@@ -410,3 +409,25 @@ def _check(listeners: Iterable[Listener]) -> None:
                     f"[listen {listener.name}] endpoint {place.text}: an endpoint of type {place.kind!r} cannot be handed "
                     "to another process; write ADDRESS:PORT, :PORT, unix: or systemd:, or start txmux anew"
                 )
+
+
+_INITS = {"catatonit", "docker-init", "dumb-init", "podman-init", "tini", "tini-static"}
+"""First processes that end when the one that they have started does."""
+
+
+def holds_container() -> bool:
+    """Return whether all other processes end when this one does, as its process namespace does.
+
+    So it is for the first process there (pid_namespaces(7)), and for the one that a small init is there for.
+    """
+    if os.getpid() == 1:
+        return True
+    return os.getppid() == 1 and _name_of_first() in _INITS
+
+
+@cache
+def _name_of_first() -> str:
+    try:
+        return Path("/proc/1/comm").read_text().strip()
+    except OSError:
+        return ""

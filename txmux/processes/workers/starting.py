@@ -22,7 +22,7 @@ from txmux.errors import MuxError
 from txmux.interfaces import Transport
 from txmux.processes.forking import spawn
 from txmux.processes.privilege.account import account_of
-from txmux.processes.workers.backoff import BackOff
+from txmux.processes.workers.restarting import BackOff
 from txmux.rules.model import Backend
 from txmux.serving.listen_addresses import are_plain
 from txmux.wire.jsontext import parse_json

@@ -14,8 +14,7 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger, LogLevel
 
 from txmux.net.channel.channel import Channel, ChannelError, GoneError, attach
-from txmux.processes.workers.backoff import BackOff
-from txmux.processes.workers.ending import how_ended
+from txmux.processes.workers.restarting import BackOff, how_ended
 from txmux.telemetry.counting.counters import OWN
 
 if TYPE_CHECKING:

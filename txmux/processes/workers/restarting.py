@@ -1,6 +1,9 @@
-"""How soon something that ended by itself is started again."""
+"""How a process ended, and how soon it is started again."""
 
 from __future__ import annotations
+
+import os
+import signal
 
 import attrs
 
@@ -29,3 +32,17 @@ class BackOff:
         delay = 0.0 if lived >= self.settled else self._next
         self._next = min(max(self.first, 2 * delay), self.longest)
         return delay
+
+
+def how_ended(status: int | None) -> str:
+    """Describe the end of a process.
+
+    Args:
+        status: As `os.waitpid` gives it; ``None`` if it is not known.
+    """
+    if status is None:
+        return "ended"
+    if os.WIFSIGNALED(status):
+        number = os.WTERMSIG(status)
+        return f"was ended by signal {number} ({signal.Signals(number).name})"
+    return f"ended by itself with exit status {os.waitstatus_to_exitcode(status)}"

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from txmux.processes.workers.backoff import BackOff
+from txmux.processes.workers.restarting import BackOff
 
 
 class BackOffTest(SynchronousTestCase):

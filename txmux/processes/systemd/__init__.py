@@ -1,1 +1,0 @@
-"""What systemd is notified of, and the PID file."""
