@@ -1,1 +1,1 @@
-"""What a running service tells of its connections, routes and servers, and how these are changed."""
+"""What an operator asks of a running service, and changes in it, over all its workers."""

@@ -1,4 +1,4 @@
-"""Asking all processes of a service the same, and putting their answers together."""
+"""Asks all workers the same, and puts their answers together."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Answers:
 
     Attributes:
         answers: The number of the worker, counted from 1, and its answer.
-        missing: Who has not answered, and why, one line each.
+        missing: The workers that have not answered, and why, one line each.
     """
 
     answers: Sequence[tuple[int, Any]]
@@ -50,11 +50,11 @@ class Answers:
 
 
 class Listing(list[dict[str, Any]]):
-    """A list that may lack what some process has not told.
+    """A list that lacks the rows of workers that have not answered.
 
     Args:
         rows: What is in it.
-        missing: Who has not answered, and why, one line each.
+        missing: The workers that have not answered, and why, one line each.
     """
 
     def __init__(self, rows: Iterable[dict[str, Any]] = (), missing: Sequence[str] = ()) -> None:
@@ -65,11 +65,11 @@ class Listing(list[dict[str, Any]]):
 async def broadcast(
     processes: Iterable[Askable], kind: str, *, seconds: float = PATIENCE, **values: Any
 ) -> Answers:
-    """Ask all at once. Who is gone has nothing any more, so that nothing is missing.
+    """Ask all at once. A process that has ended has nothing to answer, so nothing of it is missing.
 
     Args:
-        processes: Whom.
-        kind: What.
+        processes: The workers.
+        kind: The message.
         seconds: How long each may take.
         values: What goes with the question.
     """

@@ -356,7 +356,6 @@ class Control:
     # Changes.
 
     def overrides(self) -> Overrides:
-        """Return what the operator has set until now."""
         return Overrides() if self.state is None else Overrides.read(self.state.overrides)
 
     async def set_server(

@@ -1,4 +1,4 @@
-"""What happens in all processes of a service, for those who want to follow it."""
+"""Events of all workers, for clients that follow them."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ if TYPE_CHECKING:
 __all__ = ["Hub"]
 
 _BEAT = 5.0
-"""Seconds between two signs of life, with which processes that were started meanwhile are asked for their events, too."""
+"""Seconds between two signs of life; at each, workers that were started meanwhile are asked for their events, too."""
 
 
 class Hub:
-    """Hears of events while somebody wants them, and passes them on.
+    """Passes events of all workers on to followers; without a follower, workers send none.
 
     Args:
         reactor: Tells the time.
-        processes: Gives those that have connections.
-        upstreams: Gives the backends whose servers this process checks, if it runs.
+        processes: Returns the workers.
+        upstreams: Returns the backends whose servers this process checks, if it runs.
     """
 
     def __init__(
@@ -67,11 +67,10 @@ class Hub:
         return unsubscribe
 
     def reloaded(self, report: Report) -> None:
-        """Report rules that were read again."""
         self._tell({"event": "reload", "at": time.time(), **report.as_json()})
 
     def stop(self) -> None:
-        """Report that the service stops, and no more."""
+        """Report that the service stops, and end."""
         self._tell({"event": "stop", "at": time.time()})
         self._followers.clear()
         self._end()
@@ -97,7 +96,7 @@ class Hub:
 
     def _heard_from(self, worker: int | None) -> Callable[[dict[str, Any]], None]:
         def heard(event: dict[str, Any]) -> None:
-            if self._beat is None:  # nobody follows, so nothing is to be counted
+            if self._beat is None:  # there is no follower, so nothing is to be counted
                 return
             told = {**event, "worker": worker}
             if event["event"] in {"begin", "decide", "end"}:

@@ -78,7 +78,7 @@ class Rates:
         self._samples.append(_Sample(self._seconds(), totals, active))
 
     def as_json(self) -> list[dict[str, Any]]:
-        """Return the samples as values of JSON, for the process that goes on with what was counted."""
+        """Return the samples as values of JSON, for the next process."""
         now = self._seconds()
         return [
             {"ago": round(now - one.time, 3), "totals": dict(one.totals), "active": one.active}
@@ -86,7 +86,7 @@ class Rates:
         ]
 
     def restore(self, saved: Iterable[Mapping[str, Any]]) -> None:
-        """Go on after what another process has told; what cannot be read of it is left out."""
+        """Continue after the samples of the previous process; samples that cannot be read are left out."""
         now, before = self._seconds(), []
         for one in saved:
             with suppress(
@@ -99,7 +99,6 @@ class Rates:
         self._samples.extend(samples)  # the last ones, if there are too many
 
     def history(self) -> list[Moment]:
-        """Return what was measured in the last ten minutes, the oldest first."""
         return [*self._moments()]
 
     def _moments(self) -> Iterator[Moment]:

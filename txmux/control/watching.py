@@ -1,4 +1,4 @@
-"""The files of the rules are looked at in time, and read again when something else is in them."""
+"""Reloads the rules when the contents of their files change."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["RulesWatch"]
 
 _SETTLED = 1.0
-"""Seconds that files must have stayed the same: somebody may still write them."""
+"""Seconds that files must have stayed the same: a program may still be writing them."""
 
 
 class RulesWatch:
@@ -47,7 +47,6 @@ class RulesWatch:
             self._wait(self._seconds)
 
     def stop(self) -> None:
-        """Look at nothing any more."""
         if self._next is not None:
             self._next.cancel()
             self._next = None
@@ -59,14 +58,14 @@ class RulesWatch:
         before, self._found = self._found, self._now()
         is_new = self._found != self._known
         self._wait(min(_SETTLED, self._seconds) if is_new else self._seconds)
-        # Rules that are wrong are known from then on, too: they are told of once.
+        # Rules with errors are known from then on, too: their errors are logged once.
         if is_new and self._found == before and self._reload():
             self._known = self._found
 
     def _now(self) -> str:
         try:
             return _digest(self._texts())
-        except OSError as error:  # the reload tells of it
+        except OSError as error:  # the reload reports it
             return f"{error.filename}: {error.strerror}"
 
     def _texts(self) -> Iterator[str]:

@@ -1,1 +1,1 @@
-"""Several processes that serve the same ports: a parent, which serves nobody, and its workers."""
+"""The processes of a service: a supervisor and the workers that serve its clients."""

@@ -26,7 +26,7 @@ __all__ = ["Child", "can_fork", "exit_after", "ignore_signals", "name_process", 
 
 
 def environment() -> dict[str, str]:
-    """Let another Python process find what this one finds, and no more."""
+    """Return an environment in which another Python process imports from where this one does, and from nowhere else."""
     places = [place or str(Path.cwd()) for place in sys.path]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(places), "PYTHONSAFEPATH": "1"}
 
@@ -64,7 +64,7 @@ class Child:
 
 
 def can_fork() -> bool:
-    """Whether a child can go on with the memory of this process: it has neither a reactor nor a second thread."""
+    """Whether a child can use the memory of this process: it has neither a reactor nor a second thread."""
     return "twisted.internet.reactor" not in sys.modules and threading.active_count() == 1
 
 
@@ -81,7 +81,7 @@ def spawn(module: str, *arguments: str) -> Child:
         try:
             if can_fork():
                 main: Callable[..., object] = import_module(module).main
-                gc.freeze()  # its pages stay shared as long as nobody looks for garbage in them
+                gc.freeze()  # its pages stay shared while the collector does not touch them
                 pid = os.fork()
                 if not pid:
                     exit_after(lambda: _run(main, own, other, arguments))
@@ -120,7 +120,7 @@ def exit_after(run: Callable[[], Any]) -> None:
         status = run() or 0
     except SystemExit as exit_:
         status = exit_.code if isinstance(exit_.code, int) else 1
-    except BaseException:  # noqa: BLE001 - it must not go on as its parent does
+    except BaseException:  # noqa: BLE001 - it must not continue as its parent
         traceback.print_exc()
     finally:
         for stream in (sys.stdout, sys.stderr):

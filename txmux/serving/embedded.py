@@ -135,7 +135,7 @@ class EmbeddedService(Service):
             rules: The others.
 
         Returns:
-            The number of connections that go on under older rules.
+            The number of connections that keep older rules.
 
         Raises:
             MuxError: They cannot be served, or have another `relay`; nothing has changed.

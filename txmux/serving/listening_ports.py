@@ -45,7 +45,6 @@ class ListeningPorts:
         self._left: dict[str, ListeningPort] = {}
 
     def get(self, key: str) -> ListeningPort | None:
-        """Return the port of a key, if there is one."""
         return self._by_key.get(key)
 
     def enter(self, key: str, port: ListeningPort) -> None:
@@ -65,7 +64,7 @@ class ListeningPorts:
         return port.port if port is not None and port.is_for_datagrams and self._datagrams else None
 
     def take_all(self) -> dict[str, ListeningPort]:
-        """Return all ports by their keys, and have none any more."""
+        """Remove all ports, and return them by their keys."""
         taken, self._by_key = self._by_key, {}
         self.ports.clear()
         return taken

@@ -51,14 +51,14 @@ class Serving:
 
     Args:
         rules: What is done with the clients.
-        access_log: Is told of each connection when it has ended.
+        access_log: Has a line of each connection when it has ended.
         reactor: Connects and tells the time.
         names: Has the addresses of servers' names, which another process looks up. That one checks the servers, too, and
-            `check_found` is told of what it finds. Without it, both are done here.
+            `check_found` is called with what it finds. Without it, both are done here.
         accepting: Whether clients are accepted from the first moment, and not only after `accept`.
         shared: Whether other processes accept from the same sockets.
         hops: Shared with other processes that serve the same rules, if there are any.
-        column: What this process counts; nobody else sees it by default.
+        column: What this process counts; no other process sees it by default.
 
     Raises:
         MuxError: A backend cannot be used, or files for TLS: one is missing, say.
@@ -194,7 +194,7 @@ class Serving:
         return self.listening_ports.get(key) is not None
 
     def factory_of(self, listener: str) -> MuxFactory:
-        """Return what serves a listener; where there is none of that name any more, what keeps its old connections."""
+        """Return the factory of a listener; of a removed one, the factory that has its connections."""
         for factory in self._all():
             if factory.configuration.settings.name == listener:
                 return factory
@@ -205,11 +205,9 @@ class Serving:
         )
 
     def connections(self) -> list[Served]:
-        """Return all that are not over."""
         return [one for factory in self._all() for one in factory.connections]
 
     def accept(self) -> None:
-        """Accept clients, after `pause`."""
         self.listening_ports.accept()
 
     def pause(self) -> None:
@@ -233,7 +231,7 @@ class Serving:
             rules: The others.
             sockets: All that the rules need, but for those that Twisted opens, by the keys of their places.
             admission: Makes what decides who may come in by a listener.
-            access_log: Is told of each connection that ends from then on; the one before is closed.
+            access_log: For each connection that ends from then on; the one before is closed.
             rules_changed: Whether the rules are others at all; otherwise only files are read again.
 
         Raises:
@@ -345,7 +343,7 @@ class Serving:
         return [one for one in self.connections() if one.configuration.version < self.version]
 
     def end_removed(self, routes: Collection[str], backends: Collection[str]) -> None:
-        """End the connections that there are of routes and backends that are no more, after ``drain_timeout``.
+        """End the connections of removed routes and backends after ``drain_timeout``.
 
         Args:
             routes: Their names.
@@ -367,7 +365,7 @@ class Serving:
         return [*self.factories, *self._retiring]
 
     def retire(self) -> Deferred[Any]:
-        """Accept no more; what fires does so when all connections have ended, however long they take."""
+        """Stop accepting; the result fires when all connections have ended, however long they take."""
         for key, port in self.listening_ports.take_all().items():
             self.listening_ports.close(key, port, is_left=True)
         return gatherResults([factory.emptied() for factory in self._all()])
@@ -418,7 +416,7 @@ class Serving:
         return self._upstreams.as_json()
 
     def restore(self, state: Told) -> None:
-        """Go on with what another process has told."""
+        """Continue from the state of another process."""
         self.apply_overrides(state.get("wanted", self.overrides))
         self.feed(state.get("networks", {}))
         self._upstreams.restore(state.get("servers", ()))
@@ -431,7 +429,7 @@ class Serving:
         self.listening_ports.shut(overrides.get("shut", ()))
 
     def ban(self, rows: Iterable[Row]) -> None:
-        """Ban networks, or no more; see `Banned.change`."""
+        """Add and lift bans; see `Banned.change`."""
         if self.runtime.banned.change(rows):
             self._denied.check_all()
 

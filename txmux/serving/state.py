@@ -1,6 +1,6 @@
-"""What one process tells the next, beside the sockets: what it has found out and counted, and the next one goes on with.
+"""The state that one process hands to the next, beside the sockets: what it has found out and counted.
 
-It is an object of JSON with a section for each kind of thing. Who does not know a section, or a name in it, overlooks it, and what
+It is an object of JSON with a section for each kind of thing. Unknown sections and names are ignored, and what
 is missing is as at a start. So each version can add some, and processes of different versions understand each other.
 
 ===========  ================================================================================================
@@ -11,7 +11,7 @@ rules        which version there is, and the last reload: see `txmux.processes.u
 servers      how each server is: see `txmux.backends.pool.server_health.ServerHealth.as_json`
 names        the addresses of names: see `txmux.backends.names.resolve.Names.as_json`
 wanted       what an operator wants beside the rules: see `txmux.control.overrides`
-bans         who may not come in: see `txmux.access.bans.Bans.as_json`; a worker is told of them by ``banned``, see `Row` there
+bans         who may not come in: see `txmux.access.bans.Bans.as_json`; a worker is sent them by ``banned``, see `Row` there
 networks     what is in networks that change while the rules hold: see `txmux.access.lists.current.Lists.contents`
 connections  those that limits count, which will be handed over: see `txmux.access.across_processes.SharedLimits.as_json`
 history      what was measured in the last minutes: see `txmux.control.rates.Rates.as_json`
@@ -74,7 +74,7 @@ def sources_of(factories: Iterable[MuxFactory]) -> dict[str, PerSource | None]:
 
 
 def restore_sources(state: Told, sources: Mapping[str, PerSource | None]) -> None:
-    """Go on with the rates of sources that another process has told."""
+    """Continue the rates of sources of another process."""
     for name, buckets in state.get("sources", {}).items():
         one = sources.get(name)
         if one is not None:

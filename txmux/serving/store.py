@@ -29,7 +29,7 @@ _log = Logger()
 class ListeningSockets:
     """Keeps sockets open over changes of the rules, and over the ends of workers that accept from them.
 
-    The system keeps clients that wait in a queue which belongs to the socket object. So nobody who waits is turned away as long
+    The system keeps clients that wait in a queue which belongs to the socket object. So no client that waits is turned away as long
     as the same object is open somewhere.
 
     Args:
@@ -109,7 +109,7 @@ class ListeningSockets:
         """Close all of them.
 
         Args:
-            keep_files: Whether the files of UNIX sockets stay, because somebody else has these sockets open, too.
+            keep_files: Whether the files of UNIX sockets stay, because another process has these sockets open, too.
         """
         for key, opened in (*self._sockets.items(), *self._adopted.items()):
             close_socket(key, opened, keep_file=keep_files)
@@ -150,7 +150,7 @@ class PreparedSockets:
         """Make these the sockets of the service.
 
         Returns:
-            Those that are not needed any more, by their keys. Whoever accepts from them has to be finished, and then
+            Those that are not needed any more, by their keys. Ports that accept from them are closed first, and then
             `close_socket` closes them.
         """
         store = self._store

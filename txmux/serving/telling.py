@@ -1,4 +1,4 @@
-"""What one process tells of how it serves."""
+"""Reports on how a process serves: its connections, what is missing, and dry runs."""
 
 from __future__ import annotations
 

@@ -72,7 +72,7 @@ class Account:
         if self.is_current:
             return False
         try:
-            # In this order: whoever is not root any more cannot change groups.
+            # In this order: a process that is no longer root cannot change groups.
             os.setgroups(self.groups())
             os.setgid(self.gid)
             os.setuid(self.uid)

@@ -1,4 +1,4 @@
-"""What opens files and sockets that the rules name, and refuses all else: the helper that keeps the privilege, or the supervisor for its workers.
+"""Opens files and sockets that the rules name, and refuses all others: in the privileged helper, or in the supervisor for its workers.
 
 `txmux.processes.privilege.opener` has the questions.
 """
@@ -98,7 +98,7 @@ def _places(rules: Rules) -> Iterator[ListenAddress]:
 
 _PACKET = 65536  # bytes
 _GONE = (OSError, ValueError, AttributeError, RecursionError, TypeError)
-"""What is raised where nobody is there any more, or talks nonsense."""
+"""Raised when the other end has closed, or sends nonsense."""
 
 
 class Helper:
@@ -131,13 +131,13 @@ class Helper:
         self._may_all: set[int] = set()
 
     def serve(self, connection: socket.socket) -> None:
-        """Answer until nobody is left who could ask.
+        """Answer until no process is left that could ask.
 
         Args:
             connection: Leads to the one who may ask for everything.
         """
         self._add(connection, may_all=True)
-        with suppress(MuxError):  # who starts the service is told by another process
+        with suppress(MuxError):  # another process reports it to the operator
             self._read()
         while self._connections:
             for descriptor, _ in self._poll.poll():
@@ -215,7 +215,7 @@ class Helper:
         except MuxError as problem:
             return {"refused": str(problem)[: _PACKET // 2]}, []
 
-    def _open(self, may_all: bool, path: str, *, write: bool) -> list[int]:  # noqa: FBT001 - nobody asks for it by name
+    def _open(self, may_all: bool, path: str, *, write: bool) -> list[int]:  # noqa: FBT001 - bound by position
         if write:
             return [self._open_log(path)]
         if not any(
@@ -275,7 +275,7 @@ class Helper:
         owner = self._named[-1].owner if self._named else None
         if not self._is_privileged:
             owner = os.geteuid(), os.getegid()
-        # Whoever reads the file sends signals to that process, maybe as root.
+        # Readers of the file send signals to that process, maybe as root.
         if (
             self._pidfile is None
             or owner is None

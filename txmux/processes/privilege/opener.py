@@ -126,7 +126,7 @@ class Opener:
 
     def commit(self) -> None:
         """Restrict the helper to what the rules that were read last name."""
-        with suppress(OSError):  # who asks next is told
+        with suppress(OSError):  # the next question reports it
             self._ask(do="commit")
 
     def name(self, remove: bool) -> None:  # noqa: FBT001 - `PidFile.by_helper`
@@ -147,10 +147,10 @@ class Opener:
         return socket.socket(fileno=self._descriptor(do="another", may_all=may_all))
 
     def close(self, *, wait: bool = True) -> None:
-        """Part with the helper, which ends when nobody else needs it.
+        """Part with the helper, which ends when no other process needs it.
 
         Args:
-            wait: Whether nobody else does.
+            wait: Whether no other process does, so that its end is waited for.
         """
         self._connection.close()
         if self._process is not None and wait:

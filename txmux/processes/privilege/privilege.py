@@ -1,4 +1,4 @@
-"""What is left of the privilege when the service has become the user of the rules."""
+"""What a service may open after it has become the user of the rules."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def read_by_helper() -> Rules | None:
 
 
 class Privilege:
-    """Has a helper open what the service may not open any more; without one, the service does all by itself.
+    """Has a helper open what the service may no longer open; without one, the service opens all by itself.
 
     Args:
         stores: The sockets of the service.
@@ -77,7 +77,7 @@ class Privilege:
         self.opener: Opener | None = None
 
     def take(self, connection: socket.socket) -> None:
-        """Go on with the helper of the process in whose place this one is."""
+        """Take over the helper of the old process."""
         self._use(Opener(connection))
 
     @contextmanager
@@ -85,7 +85,7 @@ class Privilege:
         """Yield what leads the process that takes the place of this one to the helper, if there is one, by `KEY`.
 
         Raises:
-            OpenerError: There is none any more.
+            OpenerError: The helper has ended.
         """
         if self.opener is None:
             yield {}
@@ -138,7 +138,7 @@ class Privilege:
         Raises:
             MuxError: All that is wrong.
         """
-        if Path.cwd() != self._folder:  # whoever runs the service went elsewhere
+        if Path.cwd() != self._folder:  # the folder was left after the start
             path = self._folder / path
         if self.opener is None:
             return load(path)
@@ -172,7 +172,6 @@ class _Asker(FileDescriptor):
         self.startReading()
 
     def doRead(self) -> Failure | None:
-        """Answer a question; the end of a worker ends this."""
         return None if self._helper.serve_one(self._end) else Failure(ConnectionDone())
 
     def connectionLost(self, reason: Failure) -> None:
@@ -189,7 +188,7 @@ def open_for_worker(reactor: Any, helper: Helper) -> socket.socket:
         helper: Answers them.
 
     Raises:
-        OSError: There are no more descriptors.
+        OSError: Descriptors have run out.
     """
     own, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     own.setblocking(False)  # noqa: FBT003 - the socket module's signature

@@ -90,7 +90,7 @@ def sandbox_of(rules: Rules) -> Sandbox:
     """Return whether workers are to confine themselves.
 
     Returns:
-        ``auto`` if they go on where that fails, ``yes`` if not.
+        ``auto`` if they serve without one where that fails, ``yes`` if not.
 
     Raises:
         SandboxError: The rules insist, but this machine has none.
@@ -147,9 +147,9 @@ def confine(sandbox: Sandbox) -> bool:
 
 @cache
 def folders_of_python() -> Sequence[str]:
-    """Return the folders from which modules are imported, be it later.
+    """Return the folders from which modules may still be imported.
 
-    It looks at every module: whoever forks processes that confine themselves asks before, so that their memory stays shared.
+    It looks at every module, so it is called before processes that confine themselves are forked: their memory stays shared.
     """
     found = {sys.prefix, sys.base_prefix, sys.exec_prefix, sys.base_exec_prefix}
     searched = {os.path.realpath(place) for place in sys.path}

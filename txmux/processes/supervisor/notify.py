@@ -1,4 +1,4 @@
-"""What systemd is told of the service, and keeps for it (sd_notify(3), systemd's FILE_DESCRIPTOR_STORE)."""
+"""Reports the state of the service to systemd, which keeps its sockets (sd_notify(3), systemd's FILE_DESCRIPTOR_STORE)."""
 
 from __future__ import annotations
 
@@ -83,7 +83,6 @@ class Notifier:
             self._send("WATCHDOG=1")
 
     def stop(self) -> None:
-        """Show nothing any more."""
         if self._watchdog is not None and self._watchdog.running:
             self._watchdog.stop()
 
@@ -146,7 +145,7 @@ def sockets_from_store(
         environment: That of the process.
 
     Returns:
-        The sockets by the keys of their places, and the keys of those that clients cannot come by any more.
+        The sockets by the keys of their places, and the keys of those that cannot be used.
     """
     found = {}
     useless = []

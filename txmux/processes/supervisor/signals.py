@@ -80,7 +80,7 @@ class _WhenRunning:
 class StopSignals:
     """Tells the signals that hurry a service from the one that stops it.
 
-    The reactor, or whoever else has a handler, is given the first signal. Those that come while the service
+    The reactor, or another owner of a handler, is given the first signal. Those that come while the service
     stops are for the service, and so are those that come after the first one and before the reactor has acted on it: to the
     reactor it would be an error to be stopped again.
 
@@ -116,17 +116,17 @@ class StopSignals:
                 signal.signal(number, self._arrived)
 
     def stop(self) -> None:
-        """Watch no longer, unless the reactor stops, too: what comes now is for nobody."""
+        """Stop watching, unless the reactor stops, too: signals are ignored then."""
         self._wanted = False
         self._when_running.stop()
         self.hurry = _nothing
         if not self._is_reactor_told():
             for number, handler in self._handlers.items():
-                if signal.getsignal(number) == self._arrived:  # and not somebody else's by now
+                if signal.getsignal(number) == self._arrived:  # and no other handler by now
                     signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
     async def wait(self, seconds: float) -> None:
-        """Let the service go on for a while after it was told to stop; a further signal ends that."""
+        """Lets the service run for a grace period after a signal to stop; a further signal ends that."""
         if not seconds or self.is_urgent:
             return
         over: Deferred[None] = Deferred()

@@ -66,18 +66,18 @@ class Supervisor:
     Args:
         rules: They say how many workers there are.
         reactor: The process's own; workers use one of the same kind.
-        sockets: Where clients come in; whoever owns them closes them.
+        sockets: The listening sockets; the caller closes them.
         limits: What all processes count together.
-        privilege: Leads workers to the helper that opens what they may not open, if there is one.
+        privilege: Has the helper that opens what workers may not open, if there is one.
         counters: What all count.
-        starter: Starts workers.
+        starter: Forks workers.
         failed: Is called once if a worker cannot start while the service does.
         served: Is called when all serve, or could if they accepted clients.
         accepting: Whether they do from the first moment.
 
     Attributes:
         pool: The workers.
-        transfers: How they take the place of others, and others theirs.
+        transfers: Moves connections between old and new workers.
         counters: As above.
         starter: As above.
         version: The number of the version of the rules, counted from 1.
@@ -226,7 +226,7 @@ class Supervisor:
         return found_by_checks(self.state.upstreams.as_json())
 
     async def state_to_hand_over(self, *, again: bool = False) -> Told:
-        """Return what the next process goes on with; see `txmux.serving.state`.
+        """Return the state that the next process continues from; see `txmux.serving.state`.
 
         Args:
             again: Whether it has been told before, and of bans wants only what has changed.
@@ -244,7 +244,7 @@ class Supervisor:
         }
 
     def restore(self, state: Told) -> None:
-        """Go on with what another process has told, in all workers that there are."""
+        """Continue from the state of another process, in all workers."""
         servers = state.get("servers", ())
         self.state.apply_overrides(state.get("wanted", self.state.overrides))
         self.state.lists.feed(state.get("networks", {}))
@@ -277,7 +277,7 @@ class Supervisor:
     def ready(self, worker: Worker) -> None:
         """Record that a worker can serve."""
         if self._deadline is not None:
-            return  # it is told to stop already, and the sockets may be closed
+            return  # it was asked to stop already, and the sockets may be closed
         following = self._next
         if following is not None and worker in self.pool.added:
             self._note_added(following)
@@ -315,7 +315,7 @@ class Supervisor:
             rules_changed: Whether they are others at all; otherwise only files are read again.
 
         Returns:
-            The number of connections that go on under older rules.
+            The number of connections that keep older rules.
 
         Raises:
             MuxError: They cannot; nothing has changed.
@@ -372,7 +372,7 @@ class Supervisor:
             Deferred.fromCoroutine(self.close_unused())
 
     async def close_unused(self) -> None:
-        """Close sockets for datagrams of removed listeners whose last flow has ended, or goes on in a worker that is about to end."""
+        """Close sockets for datagrams of removed listeners whose last flow has ended, or is in a worker that is about to end."""
         if not self._left:
             return
         version = self.version
@@ -530,14 +530,12 @@ class Supervisor:
                 self.pool.let_accept(worker)
 
     def retired(self, worker: Worker) -> None:
-        """Forget a worker that was not needed any more."""
         self.pool.retired(worker)
 
     def end_removed(self, routes: Collection[str], backends: Collection[str]) -> None:
         self.pool.tell("end_removed", routes=list(routes), backends=list(backends))
 
     async def _status(self) -> dict[str, Any]:
-        """Count the connections, in all and in each worker, for ``/api/status``."""
         return {"generation": self.version, **await self.pool.status()}
 
     def ended(self, number: int, *, is_left: bool) -> None:

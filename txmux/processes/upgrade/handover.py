@@ -1,15 +1,15 @@
-"""Relayed connections go on in another process: the one that has them, and the one that takes them.
+"""Hands relayed connections over to another process: the side that has them, and the side that takes them.
 
 Over a channel between the two, a batch at a time::
 
-    old: adopt   what is told of each connection, and its two descriptors
+    old: adopt   the record of each connection, and its two descriptors
     new:         which of them it can take; it does not touch them yet
     old: go_on   which of them are the new one's, and are forgotten here; the others are resumed here
 
-Only the old process decides who goes on, and tells it in one message. The new one touches a socket only when it has that message. If that
+Only the old process decides which process keeps a connection, and says so in one message. The new one touches a socket only when it has that message. If that
 never comes, since either process has ended, the new one closes its descriptors. So no byte is read or written by both, whatever is lost.
 
-Where a server has a limit, the old process keeps the place of a connection that has gone, until the new one tells of its end: see
+Where a server has a limit, the old process keeps the slot of a connection that has moved, until the new one reports its end: see
 `txmux.processes.upgrade.handover`.
 
 While the new process works on one batch, the old one prepares another; more would only be quiet for longer.
@@ -60,7 +60,7 @@ _log = Logger()
 
 
 async def hand_over(connections: Iterable[MuxProtocol], channels: Iterable[LeasedSlots]) -> int:
-    """Let other processes go on with all connections that can be moved; the others go on here.
+    """Move all connections that can be moved to other processes; the others stay here.
 
     Args:
         connections: What there are.
@@ -78,7 +78,7 @@ async def hand_over(connections: Iterable[MuxProtocol], channels: Iterable[Lease
 
 
 def _batches(connections: Iterable[MuxProtocol]) -> Iterator[list[_Suspended]]:
-    """Suspend connections, as many at a time as go into a message, when somebody is there to take them."""
+    """Suspend connections, as many at a time as go into a message, when a process is there to take them."""
     batch: list[_Suspended] = []
     held = 0
     for connection in connections:
@@ -136,10 +136,10 @@ async def _decide(
     batch: list[_Suspended],
     offer: Deferred[_Taken],
 ) -> int:
-    """Say which of a batch go on in the other process, and give their number; add what counts them."""
+    """Decide which of a batch move to the other process, and return their number; add their slots."""
     channel = slots.channel
     taken, tells = await offer
-    if not channel.is_open:  # any more, so it is not told, and lets go of them
+    if not channel.is_open:  # by now, so the other process drops them
         taken = set()
     going = []
     for index, (connection, moved, _) in enumerate(batch):
@@ -177,10 +177,10 @@ class Adopting:
     Args:
         factory: Gives what serves a listener, by its name.
         while_moving: Is entered for as long as connections come.
-        decided: Is told whenever the other process has said who of a batch goes on.
+        decided: Is called whenever the other process has decided about a batch.
 
     Attributes:
-        is_closed: Whether none is taken any more: this process is about to end.
+        is_closed: Whether no further connections are taken: this process is about to end.
         has_all: Whether all have come. The other process may still keep places of them.
         channel: Leads to it.
     """
@@ -207,11 +207,11 @@ class Adopting:
 
     @property
     def is_waiting(self) -> bool:
-        """Whether connections have been taken of which the other process has not said that they go on here."""
+        """Whether connections were taken about which the other process has not decided yet."""
         return any(self._offered.values())
 
     def lost(self) -> None:
-        """Close what was offered: the other process has ended before it has said who goes on."""
+        """Close what was offered: the other process has ended before its decision."""
         lost = sum(map(len, self._offered.values()))
         if lost:
             _log.warn(
@@ -223,7 +223,7 @@ class Adopting:
         self._received()
 
     def _received(self) -> None:
-        """Record that no more will come; that it is answered tells that all has arrived."""
+        """Record that all connections were offered; the answer confirms that all have arrived."""
         self.has_all = True
         if self._are_moving:
             self._are_moving = False
@@ -272,14 +272,14 @@ class Adopting:
             free()
 
         liveness.question_sent()
-        # No time limit: whoever waited longer in the other process may have the place for as long as it likes.
+        # No time limit: a client that waited longer in the other process may keep the slot for any time.
         self.channel.ask("ended", id=identity).addBoth(is_free)
 
 
 def _adopt(
     factory: MuxFactory, moved: MovedConnection, sockets: Sockets, place: GiveBack | None
 ) -> None:
-    """Go on with one connection; what goes wrong with it must not become the trouble of the next one."""
+    """Adopt one connection; its failure must not affect the next one."""
     try:
         factory.adopt(moved, sockets, place)
     except Exception:  # noqa: BLE001 - as above
@@ -300,7 +300,11 @@ def _close(sockets: Iterable[socket.socket]) -> None:
 
 
 class LeasedSlots:
-    """The places of connections that have gone over one channel.
+    """The slots of connections that have moved over one channel.
+
+    A server's limit is known to each process alone. A connection that has moved still counts in the process that it has left, until it
+    ends: otherwise a client that waits there would be let in although the server is as busy as before. And in the process that it has
+    come to, its slot is free only when no client that waited longer, in the process before, has taken it.
 
     Attributes:
         channel: As above; closed when there are none left, after `close_when_done`.
@@ -318,7 +322,7 @@ class LeasedSlots:
         return {"ended": self._ended, "alive": _nothing}
 
     def keep(self, identity: str, give_back: GiveBack) -> None:
-        """Keep the place of a connection until it has ended, or the other process has.
+        """Keep the slot of a connection until it has ended, or the other process has.
 
         Args:
             identity: Of the connection.
@@ -327,7 +331,7 @@ class LeasedSlots:
         self._leased[identity] = give_back
 
     def _ended(self, id: str) -> Deferred[None] | None:  # noqa: A002 - the name in the message
-        """Return a place back; answer when nobody here has it."""
+        """Give a slot back; answer when no connection here has it."""
         give_back = self._leased.pop(id, None)
         if give_back is None:
             return None
@@ -343,7 +347,7 @@ class LeasedSlots:
         self.channel.clock.callLater(0, self._close_if_done)
 
     def close_when_done(self) -> None:
-        """Close the channel as soon as no place is kept."""
+        """Close the channel as soon as no slot is kept."""
         self._is_closing = True
         self._close_if_done()
 

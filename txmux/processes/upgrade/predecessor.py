@@ -31,7 +31,7 @@ _NO_MESSAGE = (AttributeError, KeyError, TypeError, ValueError)
 
 
 class Predecessor:
-    """It still serves, until it is told that this process could; then it asks this one to accept clients, and hands over connections.
+    """The old process. It serves until this one can; then it asks this one to accept clients, and hands over connections.
 
     Args:
         end: The socket that leads to it.
@@ -88,7 +88,7 @@ class Predecessor:
         Args:
             reactor: For the channel.
             handlers: What the old process may ask for from now on.
-            lost: Is told when the old process has ended, or does not want this one any more.
+            lost: Is called when the old process has ended, or has given this one up.
             processes: The number of those that serve.
         """
         channel = self._channel = Channel(handlers, lost, reactor)
@@ -110,12 +110,12 @@ class Predecessor:
     def fail(self, why: object) -> None:
         """Say that it cannot."""
         answer = {"kind": "answer", "to": self._number, "error": f"cannot serve: {why}"}
-        with suppress(OSError):  # nobody is there any more to be told
+        with suppress(OSError):  # the old process has ended
             self._end.sendall(json.dumps(answer).encode() + b"\n")
 
 
 def _receive(end: socket.socket, descriptors: list[int]) -> bytes:
-    """Read a line, and add the descriptors that come with it to those that there are, as a `Channel` sends them."""
+    """Read a line as a `Channel` sends it, and collect the descriptors that come with it."""
     line = bytearray()
     while not line.endswith(b"\n"):
         data, received, _, _ = socket.recv_fds(end, 2**16, 253)
@@ -135,7 +135,7 @@ _LONGEST = 70.0
 
 
 class IncomingTransfer:
-    """Lets what would change who serves wait for them.
+    """The connections of the old process that are on their way; reloads and upgrades wait for them.
 
     Args:
         clock: Tells when to wait no longer.
@@ -153,14 +153,14 @@ class IncomingTransfer:
         self._expected_at = self._clock.seconds()
 
     def over(self) -> None:
-        """Record that no more will come."""
+        """Record that all have come."""
         self._is_expected = False
         waiting, self._waiting = self._waiting, []
         for one in waiting:
             one.callback(None)
 
     async def wait(self) -> None:
-        """Wait until no more will come."""
+        """Wait until all have come."""
         if not self._is_expected:
             return
         arrived: Deferred[None] = Deferred(self._waiting.remove)

@@ -1,4 +1,4 @@
-"""Which version of the rules a service has, and what came of the last reload: what it tells the next process of that."""
+"""The version of the rules and the last reload, as the next process is given them."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def number_in(state: Mapping[str, Any], rules: Rules) -> int:
 def last_reload_in(state: Mapping[str, Any]) -> LastReload:
     """Return what the old process has told of its last reload; ``None`` if it has not had any.
 
-    One that had failed is made good by now: whoever takes the place of another has read the rules, and serves by them.
+    A failed one has been made good: the new process has read the rules itself, and serves by them.
     """
     reload = state.get("rules", {}).get("last_reload")
     with suppress(KeyError, TypeError):  # there was none, or it is of another version

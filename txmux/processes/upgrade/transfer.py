@@ -1,4 +1,4 @@
-"""Connections of a worker go on in other processes, and theirs in this one: at an upgrade, or when `workers` changes."""
+"""Moves connections of a worker to other processes, and theirs to this one: at an upgrade, or when `workers` changes."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _FEW = 250_000
 class _Uncollected:
     """The time while connections move; as a context, which may be entered again in itself.
 
-    All of them are in use, and everybody would have to wait while garbage is looked for among them. If there are many, it is not
+    All of them are in use, and all clients would have to wait while garbage is looked for among them. If there are many, it is not
     looked for there later either, until `release`: what belongs to a connection is freed by its end.
     """
 
@@ -104,9 +104,9 @@ class ConnectionTransfer:
         return self._giving > 0 or not all(one.has_all for one in self._adopting)
 
     async def close(self) -> None:
-        """Take no more connections, since this process is about to end; wait for what is on its way, to here or from here.
+        """Take no further connections, since this process is about to end; wait for those on their way, to here or from here.
 
-        What another process has been promised to take would be lost with this one, and nobody would log its end.
+        Connections promised to another process would be lost with this one, without a line in the log.
         """
         self._is_closed = True
         for adopting in self._adopting:
@@ -143,7 +143,7 @@ class ConnectionTransfer:
         return moved
 
     async def hand_over(self, ends: Sequence[socket.socket]) -> int:
-        """Let others go on with the connections that can be moved.
+        """Move the connections that can be moved to other processes.
 
         Args:
             ends: Each of a pair, at the other end of which a process adopts; they are closed.
@@ -174,7 +174,7 @@ class ConnectionTransfer:
 
         try:
             slots.channel = self._channel(end, slots.handlers, lost)
-        except OSError as problem:  # there may be no more descriptors
+        except OSError as problem:  # descriptors may have run out
             _log.warn("connections cannot be handed over, and go on here: {why}", why=problem)
             return None
         self._leased_slots.add(slots)
@@ -201,7 +201,7 @@ class ConnectionTransfer:
     def _adopt_flows(
         self, descriptors: Sequence[int] = (), flows: Sequence[dict[str, Any]] = ()
     ) -> dict[str, Any]:
-        """Go on with flows of datagrams, if this is the process that reads them."""
+        """Adopt flows of datagrams, if this is the process that reads them."""
         from txmux.udp.handover import adopt_flows  # noqa: PLC0415 - only who has a port for them has imported it
 
         serving = self._serving

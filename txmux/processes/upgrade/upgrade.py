@@ -1,9 +1,9 @@
-"""A new process of the same program goes on with what this one does: the old one's part.
+"""Replaces this process with a new one of the same program: the part of the old one.
 
 old: starts the new one with the listening sockets, and serves on
 new: reads the rules, opens what else it needs, and says that it could serve
 old: leaves new clients in the queues
-new: accepts clients                                              until here, the old one goes on if anything fails
+new: accepts clients                                              until here, the old one serves on if anything fails
 old: hands over its connections, and ends when the others have
 """
 
@@ -50,7 +50,7 @@ _SAID = 2**16  # bytes of what it says that are kept
 
 
 class UpgradeError(MuxError):
-    """The new process did not take over, and the old one goes on."""
+    """The new process did not take over; the old one keeps serving."""
 
 
 class Successor(ProcessProtocol):
@@ -89,7 +89,7 @@ class Successor(ProcessProtocol):
             seconds: How long it may take.
 
         Returns:
-            What it tells of itself.
+            Its own report.
 
         Raises:
             UpgradeError: It could not, and has ended.
@@ -158,7 +158,7 @@ class Successor(ProcessProtocol):
     @property
     def pid(self) -> int:
         """Its process ID."""
-        assert self.transport is not None  # noqa: S101 - nobody asks before
+        assert self.transport is not None  # noqa: S101 - not called before
         return int(self.transport.pid)
 
     @property
@@ -222,8 +222,8 @@ class Upgrade:
 
         Args:
             sockets: Those that listen, by the keys of their places.
-            state: Gives what the new process is to know, now and when this one accepts no more. That changes nothing here.
-            counters: What it goes on with.
+            state: Returns what the new process has to know, now and when this one has stopped accepting. It changes nothing here.
+            counters: Those that it continues.
 
         Returns:
             What is different now.
@@ -268,7 +268,7 @@ class Upgrade:
         self._endpoints.accept()
         try:
             await self._transfers.accept()
-        except ChannelError as problem:  # whoever does not answer is replaced
+        except ChannelError as problem:  # a process that does not answer is replaced
             _log.warn("a worker does not accept clients yet: {why}", why=problem)
 
     async def _count_on(self, counters: Counters) -> None:
@@ -312,7 +312,7 @@ class Upgrade:
 
 
 def _processes_in(itself: dict[str, Any]) -> int:
-    """Return how many processes a new one has for connections; 0 if it takes sockets alone, of which the log is told why."""
+    """Return how many workers of the new process take connections; 0 if it takes sockets alone, and then the log says why."""
     version = itself.get("version")
     if version != VERSION:
         _log.warn(

@@ -1,4 +1,4 @@
-"""This process takes the place of another one, and another one its."""
+"""Upgrades: this process replaces an old one, and is replaced by a new one."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ _RELOADS = 180.0
 
 
 class Upgrades:
-    """What a service is told of both.
+    """Both sides of an upgrade, for `MuxService`.
 
     Args:
         reactor: The process's own.
@@ -135,7 +135,7 @@ class Upgrades:
             self._sockets.adopt(key, opened)
 
     def open(self, rules: Rules) -> None:
-        """Open all sockets; what the old process has, but is not needed any more, is not closed before it is certain.
+        """Open all sockets; those of the old process that are not needed are closed once this one serves.
 
         Raises:
             MuxError: One cannot be opened.
@@ -166,7 +166,7 @@ class Upgrades:
         Args:
             transfers: What would serve. It does not accept yet, if there is an old process.
             is_well: Tells whether all of it works.
-            recall: Is given what the old process has to tell when it accepts no more.
+            recall: Is given the state of the old process when that has stopped accepting.
         """
         if self._is_told:
             return
@@ -220,7 +220,7 @@ class Upgrades:
         )
 
     async def _accept(self, transfers: WorkerTransfers) -> None:
-        """Accept clients, even if the old process ends meanwhile: then nobody else would.
+        """Accept clients, even if the old process ends meanwhile: then no other process would.
 
         Raises:
             ChannelError: A worker does not answer, and the old process serves again.
@@ -281,7 +281,7 @@ class Upgrades:
 
     async def reload_successor(self) -> Report:
         """Make the process that serves now read the rules again."""
-        assert self._successor is not None  # noqa: S101 - nobody asks before
+        assert self._successor is not None  # noqa: S101 - not called before
         try:
             told = await self._successor.channel.ask("reload", seconds=_RELOADS)
             return Report(bool(told["ok"]), str(told["changes"]), tuple(told["errors"]))

@@ -1,4 +1,4 @@
-"""All workers of a service leave clients to another process, or take over its clients and connections."""
+"""Moves clients and connections between all workers of this process and those of another one."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["WorkerTransfers"]
 
 _PROMPT = 1.0
-"""Seconds in which a worker answers that can leave clients to others; one that does not accepts nobody, either."""
+"""Seconds in which a worker answers that can leave clients to others; one that does not answer accepts no clients, either."""
 _PATIENCE = 10.0
 """Seconds that a worker may take to accept clients."""
 _MOVING = 60.0
@@ -85,7 +85,7 @@ class WorkerTransfers:
         """
         self.accepting = True
         self._pool.share_datagrams()  # before flows of another process come
-        # The others are told when they are ready, like the successor of one that is gone.
+        # The others are asked when they are ready, like the successor of one that has ended.
         ready = [worker for worker in self._pool.workers if worker.ready]
         asked = [worker.ask("accept", seconds=_PATIENCE) for worker in ready]
         for problem in [await _outcome(answer) for answer in asked]:
@@ -105,13 +105,13 @@ class WorkerTransfers:
         With several workers, each has such limits of its own, and it is not known which one takes a connection.
 
         Args:
-            servers: As `txmux.serving.state` has them; without any, no more will come.
+            servers: As `txmux.serving.state` has them; without any, all have come.
         """
         if len(self._pool.workers) == 1:
             self._pool.workers[0].tell("expect", servers=[*servers])
 
     async def hand_over(self, ends: Sequence[socket.socket]) -> int:
-        """Let other processes go on with the connections that can be moved.
+        """Move the connections that can be moved to other processes.
 
         Args:
             ends: Each of a pair, at the other end of which a process adopts; they are closed.
@@ -122,12 +122,12 @@ class WorkerTransfers:
         return sum(await _share(self._pool.reader_first(self.able), "hand_over", ends))
 
     async def adopt(self, ends: Sequence[socket.socket]) -> None:
-        """Go on with connections that come over each of these; they are closed."""
+        """Adopt connections that come over each of these; they are closed."""
         await _share(self._pool.reader_first(self._pool.workers), "take_over", ends)
 
 
 async def _share(workers: Sequence[Worker], kind: str, ends: Sequence[socket.socket]) -> list[Any]:
-    """Return each worker its share of the ends."""
+    """Send each worker its share of the ends."""
     asked = []
     for number, worker in enumerate(workers):
         descriptors = [end.fileno() for end in ends[number :: len(workers)]]

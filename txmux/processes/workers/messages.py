@@ -112,7 +112,7 @@ _KEYS, _NUMBER = deep_iterable(instance_of(str), instance_of(list)), (instance_o
 
 @attrs.frozen(kw_only=True)
 class Prepare:
-    """The message that tells of other rules.
+    """The message with other rules.
 
     Attributes:
         rules: As they were read by the supervisor; from the base64 of `txmux.rules.packing.pack`.

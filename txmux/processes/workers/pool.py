@@ -58,7 +58,7 @@ def check_shareable(listeners: Iterable[Listener]) -> None:
 
 
 async def failures(asked: list[Deferred[Any]]) -> list[str]:
-    """Return what workers say that cannot do it; who is gone says nothing, since its successor will begin as it has to."""
+    """Return the errors of workers that have failed; one that has ended has none, since its successor begins with the new rules."""
     answers = await DeferredList(asked, consumeErrors=True)
     failed: list[Any] = [answer for answered, answer in answers if not answered]
     return [one.getErrorMessage() for one in failed if not one.check(GoneError)]
@@ -75,7 +75,7 @@ _PATIENCE = 2.0
 
 
 class Pool:
-    """Has as many workers as it is told to.
+    """Has the workers: starts, retires and replaces them.
 
     Args:
         make: Gives the worker of a number, counted from 0.
@@ -112,11 +112,10 @@ class Pool:
         self._pinging.clock = reactor
 
     def watch(self) -> None:
-        """Replace workers that do not do their work."""
         self._pinging.start(_PING, now=False)
 
     def watch_no_more(self) -> None:
-        """Leave them alone: all have ended."""
+        """Stop watching: all have ended."""
         if self._pinging.running:
             self._pinging.stop()
 
@@ -164,7 +163,7 @@ class Pool:
         self._replaced.clear()
         unneeded = []
         while len(self.workers) > count:
-            # Those first that have yet to begin.
+            # Those first that do not serve yet.
             worker = min(reversed(self.workers), key=lambda one: one.ready)
             self.workers.remove(worker)
             self.retiring.append(worker)
@@ -307,7 +306,7 @@ class Pool:
     async def flows_moved(self, able: Collection[Worker]) -> None:
         """Wait until no flows of datagrams are on their way from one worker to another.
 
-        A worker from which they go on in a third one would hand over those that it has by then, and report that these were all.
+        A worker whose flows move to a third one would hand over those that it has by then, and report that these were all.
 
         Args:
             able: Workers that answer; no other is waited for.
@@ -320,7 +319,7 @@ class Pool:
                 await reader.ask("flows_moved", seconds=LONGEST_WAIT)
 
     async def flows_left(self) -> list[str] | None:
-        """Return the keys of the places of removed listeners whose flows go on in the worker that reads datagrams; ``None`` if it does not answer."""
+        """Return the keys of removed listeners' addresses that still have flows in the worker that reads datagrams; ``None`` if it does not answer."""
         reader = self._reads
         if reader is None or not reader.ready:
             return []  # they have ended with it
@@ -386,7 +385,7 @@ class Pool:
             await self._next_end
 
     def retired(self, worker: Worker) -> None:
-        """Forget a worker that was not needed any more."""
+        """Forget a worker that has retired."""
         self.retiring.remove(worker)
         if self._next_end is not None:
             ended, self._next_end = self._next_end, None

@@ -117,7 +117,7 @@ class WorkerProcess:
         del self.channel.handlers["count_in"]
 
     def _count_more(self, places: dict[str, int], cells: int, gone: Sequence[str] = ()) -> None:
-        """Make use of memory that the supervisor has made for other rules, and no more of what is gone."""
+        """Use the counters that the supervisor has made for other rules, and drop those of removed ones."""
         more = read(CounterLayout, {"places": places, "cells": cells})
         known = self._column.layout
         for key in gone:
@@ -141,7 +141,7 @@ class WorkerProcess:
             await self._serve(*_received(descriptors, told))
         except Exception:
             self.status = 1
-            self._reactor.callLater(0, self._over)  # once the supervisor is told
+            self._reactor.callLater(0, self._over)  # once the supervisor has the answer
             raise
         return self._is_confined
 
@@ -193,7 +193,7 @@ class WorkerProcess:
             use_helper(Opener(opened.opener, _PATIENCE).open_file)
         rules, limits = start.rules, opened.limits
         self._limits = limits
-        self._names.take_results(start.state.get("names", {}))  # before it is told what has changed
+        self._names.take_results(start.state.get("names", {}))  # before the changes come
         try:
             if self._problem is not None:
                 raise self._problem
@@ -212,7 +212,7 @@ class WorkerProcess:
                 hops=limits.hops,
                 column=self._column,
             )
-            # What is told from now on is of later, however long ports take to be opened.
+            # Messages that come from now on are newer, however long ports take to be opened.
             serving.ban(start.state.get("banned", ()))
             self.channel.handlers["ban"] = serving.ban
             serving.version = start.version
@@ -254,7 +254,7 @@ class WorkerProcess:
         self, other: Prepare, sockets: Mapping[str, socket.socket]
     ) -> PreparedServing:
         serving, limits = self._serving, self._limits
-        assert serving is not None  # noqa: S101 - nobody asks before
+        assert serving is not None  # noqa: S101 - not called before
         assert limits is not None  # noqa: S101 - as above
         limits.use(other.limits)
         rules = other.rules
@@ -281,9 +281,9 @@ class WorkerProcess:
             listening: Whether clients are to come in; otherwise this process retires.
 
         Returns:
-            The number of connections that go on under older rules.
+            The number of connections that keep older rules.
         """
-        assert self._serving is not None  # noqa: S101 - nobody asks before
+        assert self._serving is not None  # noqa: S101 - not called before
         if self._prepared is not None:
             (prepared, opened), self._prepared = self._prepared, None
             if listening and self._transfer is not None:
@@ -295,7 +295,7 @@ class WorkerProcess:
         return len(self._serving.older())
 
     def _abandon(self) -> None:
-        """Go on under the rules that there are."""
+        """Keep the current rules."""
         if self._prepared is not None:
             (prepared, opened), self._prepared = self._prepared, None
             prepared.abandon()
@@ -305,13 +305,13 @@ class WorkerProcess:
                 one.close()
 
     def _retire(self) -> Deferred[None]:
-        """Accept no more; answer when the connections have ended, however long they take; see `Serving.retire`."""
-        assert self._serving is not None  # noqa: S101 - nobody asks before
+        """Stop accepting; answer when the connections have ended, however long they take; see `Serving.retire`."""
+        assert self._serving is not None  # noqa: S101 - not called before
         return self._serving.retire().addCallback(_nothing)
 
     def _leave(self) -> bool:
         """End the process, unless there are connections, or some are on their way; tell whether it does."""
-        assert self._serving is not None  # noqa: S101 - nobody asks before
+        assert self._serving is not None  # noqa: S101 - not called before
         assert self._transfer is not None  # noqa: S101 - as above
         is_over = not self._serving.connections() and not self._transfer.is_busy
         if is_over:

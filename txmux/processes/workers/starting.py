@@ -127,7 +127,7 @@ class Starter:
             self._become(account)
 
     def _become(self, account: Account) -> None:
-        assert self._connection is not None  # noqa: S101 - whoever calls this has looked
+        assert self._connection is not None  # noqa: S101 - the caller has checked
         self._connection.send(do="become", **attrs.asdict(account))
 
     def ping(self) -> None:

@@ -34,7 +34,7 @@ _MOST_SILENT = 10
 """Seconds without an answer after which a worker that serves is replaced."""
 _MOST_SILENT_STARTING = 60
 _LONGEST_OUTAGE = 0.5
-"""Seconds that a worker waits for its start, at most, while nobody serves."""
+"""Seconds that a worker waits for its start, at most, while no worker serves."""
 
 _AGAIN = 0.5
 """Seconds until a worker is asked once more whether it can end."""
@@ -65,8 +65,8 @@ class Worker:
     """A process that serves, and its successor when it ends without having been told to.
 
     Args:
-        supervisor: Is told what happens to it.
-        number: Counted from 0; people are told one more.
+        supervisor: Is called when its state changes.
+        number: Counted from 0; messages for people have one more.
         reactor: Tells the time.
         is_first: Whether the service stops if the process cannot start.
 
@@ -116,7 +116,7 @@ class Worker:
         if self._channel is None:
             self._supervisor.retired(self)
         elif not self.ready:
-            self._end()  # it has served nobody yet
+            self._end()  # it has no clients yet
         else:
             Deferred.fromCoroutine(self._let_leave(retirement)).addErrback(_is_gone)
 
@@ -196,7 +196,7 @@ class Worker:
         self._missing(f"cannot be started: {why}", is_hopeless=True)
 
     def _lost(self, channel: Channel) -> None:
-        """Record the end of the channel, which tells of that of a process whose status nobody reports."""
+        """Record the end of the channel, which is that of the process where the system does not report its status."""
         if self._channel is channel and self.pid and not self._is_watched:
             self._end()  # it may have been the channel alone
             self.process_ended(None)
@@ -213,7 +213,7 @@ class Worker:
             counting = channel.ask(
                 "count_in", descriptors=[column.descriptor, life], **attrs.asdict(column.layout)
             )
-            counting.addErrback(lambda _: None)  # the log has it
+            counting.addErrback(lambda _: None)  # it is logged
         message = self._supervisor.start_message(self)
         opener = self._supervisor.opener()
         if opener is None:
@@ -369,4 +369,4 @@ class Worker:
 
 
 def _is_gone(failure: Failure) -> None:
-    failure.trap(ChannelError)  # whoever waits for its end hears of that from the system
+    failure.trap(ChannelError)  # its end is reported by the system
