@@ -84,7 +84,7 @@ class AdminEndpoints:
         token = ""
         if settings.admin_token is not None and is_by_tcp(settings.admin):
             token = read_token(settings.admin_token)
-        sockets = self.store.prepare_places(places.values())
+        sockets = self.store.prepare_addresses(places.values())
         keys = {setting: place.key for setting, place in places.items()}
         return PreparedAdminEndpoints(self, sockets, keys, token)
 

@@ -182,12 +182,12 @@ _READERS: Mapping[str, Callable[[str], Any]] = {
 }
 
 
-def _membership(place: IPNetwork | Literal["unix"]) -> Callable[[str], bool]:
+def _membership(network: IPNetwork | Literal["unix"]) -> Callable[[str], bool]:
     """Make what tells whether a client is there, by its address and port as the access log writes them."""
-    if place == "unix":
+    if network == "unix":
         return lambda client: client.startswith("unix")
-    family = socket.AF_INET if place.version == 4 else socket.AF_INET6
-    first, mask = int(place.network_address), int(place.netmask)
+    family = socket.AF_INET if network.version == 4 else socket.AF_INET6
+    first, mask = int(network.network_address), int(network.netmask)
 
     def inside(client: str) -> bool:
         host = client.rpartition(":")[0].strip("[]").partition("%")[0]

@@ -110,8 +110,8 @@ class WorkerAnswers:
             if member.server.text == server
         ]
 
-        def is_there(place: str) -> bool:
-            return place == server or any(member.is_at(place) for member in members)
+        def is_there(address: str) -> bool:
+            return address == server or any(member.is_at(address) for member in members)
 
         these = self._those(Filters(backend=backend))
         return await _end([one async for one in these if is_there(one.record.server or "")])

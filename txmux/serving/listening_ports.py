@@ -21,7 +21,7 @@ __all__ = ["ListeningPorts"]
 
 
 class ListeningPorts:
-    """The ports by the keys of their places.
+    """The ports by the keys of their addresses.
 
     Args:
         accepting: Whether clients are accepted from the first moment, and not only after `accept`.
@@ -59,7 +59,7 @@ class ListeningPorts:
         self._apply(port)
 
     def reader_at(self, key: str) -> DatagramPort | None:
-        """Return the port for datagrams of a place; ``None`` if another process reads them."""
+        """Return the port for datagrams of an address; ``None`` if another process reads them."""
         port = self._by_key.get(key)
         return port.port if port is not None and port.is_for_datagrams and self._datagrams else None
 
@@ -73,7 +73,7 @@ class ListeningPorts:
         """Close a port. One for datagrams is closed when its last flow has ended.
 
         Args:
-            key: That of its place.
+            key: That of its address.
             port: The port.
             is_left: Whether another process has the same socket.
         """
@@ -82,7 +82,7 @@ class ListeningPorts:
             self._left[key] = port
 
     def left(self) -> dict[str, DatagramPort]:
-        """Return the closed ports that still have flows, by the keys of their places."""
+        """Return the closed ports that still have flows, by the keys of their addresses."""
         self._left = {key: port for key, port in self._left.items() if port.port.flows}
         return {key: port.port for key, port in self._left.items()}
 

@@ -167,7 +167,7 @@ class Serving:
 
         Args:
             rules: Name the listeners.
-            sockets: Listening sockets, by the keys of their places.
+            sockets: Listening sockets, by the keys of their addresses.
             ports: Those that Twisted has opened.
             admission: Makes what decides who may come in by a listener.
         """
@@ -229,7 +229,7 @@ class Serving:
 
         Args:
             rules: The others.
-            sockets: All that the rules need, but for those that Twisted opens, by the keys of their places.
+            sockets: All that the rules need, but for those that Twisted opens, by the keys of their addresses.
             admission: Makes what decides who may come in by a listener.
             access_log: For each connection that ends from then on; the one before is closed.
             rules_changed: Whether the rules are others at all; otherwise only files are read again.

@@ -36,12 +36,12 @@ class ListeningSockets:
         reactor: Knows the sockets that systemd has passed.
 
     Attributes:
-        open_address: Opens the socket of a place.
+        open_address: Opens the socket of an address.
     """
 
     def __init__(self, reactor: Any) -> None:
-        self.open_address: Callable[[ListenAddress], socket.socket] = lambda place: open_address(
-            place, reactor
+        self.open_address: Callable[[ListenAddress], socket.socket] = lambda address: open_address(
+            address, reactor
         )
         self._sockets: dict[str, socket.socket] = {}
         self._adopted: dict[str, socket.socket] = {}
@@ -58,7 +58,7 @@ class ListeningSockets:
             opened.close()
 
     def sockets(self) -> Mapping[str, socket.socket]:
-        """Return all that are open, by the keys of their places."""
+        """Return all that are open, by the keys of their addresses."""
         return dict(self._sockets)
 
     def prepare(self, listeners: Iterable[Listener]) -> PreparedSockets:
@@ -67,17 +67,17 @@ class ListeningSockets:
         Raises:
             ListenError: Sockets cannot be opened, each in a line; none that is new is left open.
         """
-        places = [place for listener in listeners for place in listen_addresses(listener)]
-        return self.prepare_places(place for place in places if place.is_plain)
+        addresses = [address for listener in listeners for address in listen_addresses(listener)]
+        return self.prepare_addresses(address for address in addresses if address.is_plain)
 
-    def prepare_places(self, places: Iterable[ListenAddress]) -> PreparedSockets:
-        """Open what is not open yet of places that are plain; see `prepare`."""
+    def prepare_addresses(self, addresses: Iterable[ListenAddress]) -> PreparedSockets:
+        """Open what is not open yet of addresses that are plain; see `prepare`."""
         prepared = PreparedSockets(self)
-        added = [(place, prepared.add(place)) for place in places]
-        failures = [(place, failure) for place, failure in added if failure is not None]
+        added = [(address, prepared.add(address)) for address in addresses]
+        failures = [(address, failure) for address, failure in added if failure is not None]
         if failures:
             prepared.abandon()
-            told = [str(listen_error(place, failure)) for place, failure in failures]
+            told = [str(listen_error(address, failure)) for address, failure in failures]
             raise ListenError("\n".join(told)) from failures[0][1]
         return prepared
 
@@ -85,11 +85,11 @@ class ListeningSockets:
         """Return whether there is a socket of this key, if only one that was adopted."""
         return key in self._sockets or key in self._adopted
 
-    def why_not(self, place: ListenAddress, problem: Exception) -> Exception:
+    def why_not(self, address: ListenAddress, problem: Exception) -> Exception:
         """Say so if what is in the way of a new socket is one of these."""
-        if getattr(problem, "errno", None) != errno.EADDRINUSE or place.kind != "tcp":
+        if getattr(problem, "errno", None) != errno.EADDRINUSE or address.kind != "tcp":
             return problem
-        port = place.key.rpartition(":")[2]
+        port = address.key.rpartition(":")[2]
         for key in {**self._sockets, **self._adopted}:
             if key.startswith("tcp:") and key.rpartition(":")[2] == port:
                 return OSError(
@@ -122,28 +122,28 @@ class PreparedSockets:
     """What the sockets will be; ends by `commit` or `abandon`.
 
     Attributes:
-        sockets: All that the listeners need, by the keys of their places; they belong to the store.
-        opened: The places that were not open before.
+        sockets: All that the listeners need, by the keys of their addresses; they belong to the store.
+        opened: The addresses that were not open before.
     """
 
     _store: ListeningSockets
     sockets: dict[str, socket.socket] = attrs.field(factory=dict, init=False)
     opened: list[ListenAddress] = attrs.field(factory=list, init=False)
-    _places: list[ListenAddress] = attrs.field(factory=list, init=False)
+    _addresses: list[ListenAddress] = attrs.field(factory=list, init=False)
 
-    def add(self, place: ListenAddress) -> Exception | None:
+    def add(self, address: ListenAddress) -> Exception | None:
         """Open the socket of one more address; returns why it cannot be opened, if so."""
         store = self._store
         try:
-            if place.key in self.sockets:
+            if address.key in self.sockets:
                 return OSError(errno.EADDRINUSE, "the same address is named twice: remove one")
-            known = store._sockets.get(place.key) or store._adopted.get(place.key)
-            self.sockets[place.key] = known or store.open_address(place)
+            known = store._sockets.get(address.key) or store._adopted.get(address.key)
+            self.sockets[address.key] = known or store.open_address(address)
         except (OSError, LookupError) as problem:
-            return store.why_not(place, problem)
-        self._places.append(place)
-        if place.key not in store._sockets:
-            self.opened.append(place)
+            return store.why_not(address, problem)
+        self._addresses.append(address)
+        if address.key not in store._sockets:
+            self.opened.append(address)
         return None
 
     def commit(self) -> dict[str, socket.socket]:
@@ -154,31 +154,31 @@ class PreparedSockets:
             `close_socket` closes them.
         """
         store = self._store
-        for place in self.opened:
+        for address in self.opened:
             _log.info(
                 "listening on {address} for {section}",
-                address=shown(place.key, self.sockets[place.key]),
-                section=place.section,
+                address=shown(address.key, self.sockets[address.key]),
+                section=address.section,
             )
-        for place in self._places:
-            if place not in self.opened and place.kind not in {"systemd", "udp"}:
-                self.sockets[place.key].listen(place.backlog)  # it may be another one now
+        for address in self._addresses:
+            if address not in self.opened and address.kind not in {"systemd", "udp"}:
+                self.sockets[address.key].listen(address.backlog)  # it may be another one now
         had = {**store._adopted, **store._sockets}
         store._sockets, store._adopted = self.sockets, {}
         return {key: opened for key, opened in had.items() if key not in self.sockets}
 
     def abandon(self) -> None:
         """Close what was opened for it."""
-        for place in self.opened:
-            if place.key not in self._store._adopted and place.key in self.sockets:
-                close_socket(place.key, self.sockets[place.key])
+        for address in self.opened:
+            if address.key not in self._store._adopted and address.key in self.sockets:
+                close_socket(address.key, self.sockets[address.key])
 
 
 def close_socket(key: str, opened: socket.socket, *, keep_file: bool = False) -> None:
     """Close a socket, and remove the file of a UNIX socket.
 
     Args:
-        key: That of its place.
+        key: That of its address.
         opened: The socket.
         keep_file: Whether the file stays.
     """

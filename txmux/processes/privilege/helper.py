@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from txmux.admin.places import automatic_places, control_places, make_token
+from txmux.admin.addresses import automatic_places, control_places, make_token
 from txmux.errors import MuxError
 from txmux.files import open_log, open_safely, remove_own_socket
 from txmux.processes.privilege.account import account_of
@@ -45,14 +45,14 @@ class Named:
         files: That may be read.
         secrets: That may be read, but not by workers: by these, the service is asked, or asks others.
         log: That may be appended to.
-        places: Where may be listened, by listener and text.
+        addresses: Where may be listened, by listener and text.
         token: That may be made, if it is not there.
     """
 
     files: frozenset[str]
     secrets: frozenset[str]
     log: str | None
-    places: dict[tuple[str, str], ListenAddress]
+    addresses: dict[tuple[str, str], ListenAddress]
     owner: tuple[int, int] | None
     token: str | None
 
@@ -77,7 +77,7 @@ class Named:
             frozenset(_absolute(files)),
             frozenset(_absolute(secrets)),
             os.path.abspath(log) if isinstance(log, Path) else None,  # noqa: PTH100 - links stay
-            {(place.listener, place.text): place for place in _places(rules)},
+            {(address.listener, address.text): address for address in _addresses(rules)},
             account.owner if account else None,
             os.path.abspath(token) if token else None,  # noqa: PTH100 - as above
         )
@@ -87,11 +87,11 @@ def _absolute(paths: Iterable[Path | None]) -> Iterator[str]:
     return (os.path.abspath(path) for path in paths if path)  # noqa: PTH100 - as above
 
 
-def _places(rules: Rules) -> Iterator[ListenAddress]:
+def _addresses(rules: Rules) -> Iterator[ListenAddress]:
     for listener in rules.listeners:
         yield from listen_addresses(listener)
-    for _, place in control_places(rules, lambda _: None):
-        yield place
+    for _, address in control_places(rules, lambda _: None):
+        yield address
     if rules.settings.admin == "auto":
         yield from automatic_places(rules.path)
 
@@ -236,9 +236,9 @@ class Helper:
 
     def _bind(self, listener: str, text: str) -> list[int]:
         for named in reversed(self._named):
-            place = named.places.get((listener, text))
-            if place is not None and place.kind in {"tcp", "udp", "unix"}:
-                return [open_address(place, None).detach()]
+            address = named.addresses.get((listener, text))
+            if address is not None and address.kind in {"tcp", "udp", "unix"}:
+                return [open_address(address, None).detach()]
         raise _not_named(text)
 
     def _rules(self) -> list[int]:
@@ -259,9 +259,9 @@ class Helper:
     def use(self, rules: Rules) -> None:
         """Open what these rules name, too, and after `commit` nothing else."""
         self._named = [*self._named[:1], Named.by(rules)]
-        for place in self._named[-1].places.values():
-            if place.kind == "unix":
-                self._sockets.add(place.key.removeprefix("unix:"))
+        for address in self._named[-1].addresses.values():
+            if address.kind == "unix":
+                self._sockets.add(address.key.removeprefix("unix:"))
 
     def commit(self) -> None:
         """Open only what the rules that were used last name."""

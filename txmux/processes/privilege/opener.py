@@ -93,13 +93,13 @@ class Opener:
             write=flags & os.O_ACCMODE != os.O_RDONLY,
         )
 
-    def bind(self, place: ListenAddress) -> socket.socket:
+    def bind(self, address: ListenAddress) -> socket.socket:
         """Open the listening socket of an endpoint that the rules name.
 
         Raises:
             OSError: It cannot be opened, or the rules do not name it (``EACCES``).
         """
-        descriptor = self._descriptor(do="bind", listener=place.listener, text=place.text)
+        descriptor = self._descriptor(do="bind", listener=address.listener, text=address.text)
         opened = socket.socket(fileno=descriptor)
         opened.setblocking(False)  # noqa: FBT003 - the socket module's signature
         return opened
@@ -196,13 +196,13 @@ class Opener:
 def opener_of(
     open_itself: Callable[[ListenAddress], socket.socket], opener: Opener
 ) -> Callable[[ListenAddress], socket.socket]:
-    """Return what opens the socket of a place, by the helper where this process may not."""
+    """Return what opens the socket of an address, by the helper where this process may not."""
 
-    def open_address(place: ListenAddress) -> socket.socket:
+    def open_address(address: ListenAddress) -> socket.socket:
         try:
-            return open_itself(place)
+            return open_itself(address)
         except PermissionError:
-            return opener.bind(place)
+            return opener.bind(address)
 
     return open_address
 
