@@ -161,8 +161,8 @@ class MuxService(Service):
         self.control.started = time.time()
         if not self._upgrades.is_waiting:
             self._endpoints.accept()
-        self.control.use(self.control.rules)
-        self._watch.use(self.control.rules)
+        self.control.use_rules(self.control.rules)
+        self._watch.watch_files_of(self.control.rules)
         self._stop_signals.start()
         for watch in self._signals:
             watch.start()
@@ -176,12 +176,12 @@ class MuxService(Service):
             self._log.error("no upgrade, the old process goes on: {why}", why=problem)
             return Report.refused(problem)
         self._log.info("upgraded: {changes}", changes=changes)
-        # Whoever asked is told first.
+        # The client that asked has its answer first.
         self._reactor.callLater(0, self._leave)
         return Report(ok=True, changes=changes)
 
     async def _upgraded(self) -> str:
-        await self._upgrades.incoming.wait()
+        await self._upgrades.incoming.wait_for_arrival()
         supervisor = self.supervisor
         if supervisor is None or not self.running:
             raise UpgradeError(self.control.why_idle())
@@ -192,7 +192,7 @@ class MuxService(Service):
         return changes
 
     def _leave(self) -> None:
-        """End when the connections have that stay here, unless this process has to serve again."""
+        """End when the connections that stay here have ended, unless this process has to serve again."""
 
         def left(_: object) -> None:
             if self._upgrades.has_successor:
@@ -202,7 +202,7 @@ class MuxService(Service):
             Deferred.fromCoroutine(self.supervisor.leave()).addCallback(left)
 
     def _successor_ended(self) -> None:
-        """Serve again, unless the new process was to end: then nobody is to come here, either."""
+        """Serve again, unless the new process was to end: then no client may come here, either."""
         supervisor = self.supervisor
         if self._upgrades.has_successor:
             self._end()
@@ -220,10 +220,10 @@ class MuxService(Service):
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:
-        self._watch.stop()
-        await self.control.end()
-        self._upgrades.incoming.over()  # whoever waits for that is refused
-        shared = self._upgrades.begin_to_stop()
+        self._watch.stop_watching()
+        await self.control.stop_following()
+        self._upgrades.incoming.record_all_arrived()  # calls that wait for that are refused
+        shared = self._upgrades.stop_upgrading()
         if self.failure is None:
             await self._upgrades.leave()
         await self._reloading.wait_until_idle()
@@ -231,7 +231,7 @@ class MuxService(Service):
         if supervisor is not None and not shared:
             await self._stop_signals.wait(self.control.rules.settings.grace)
         keep_files = shared or self._notifier.keeps
-        self._upgrades.stop(keep_files=keep_files)
+        self._upgrades.close_all(keep_files=keep_files)
         if supervisor is not None:
             self._stop_signals.hurry = supervisor.end_all
             draining = Deferred.fromCoroutine(supervisor.drain())
@@ -255,13 +255,13 @@ class MuxService(Service):
             self.supervisor.reopen_files()
 
     async def reload(self, rules: Rules | None = None) -> Report:
-        """Go on under rules that have changed. Connections that there are keep theirs, and no client is turned away.
+        """Serve by rules that have changed. Existing connections keep theirs, and no client is turned away.
 
         Everything is read and opened first; if anything is wrong, nothing changes. The access log's file is opened again
-        in any case. What is asked for while this is under way is done once, after it.
+        in any case. Requests that come meanwhile share one more run, after this one.
 
         Args:
-            rules: Those that are to hold; without them, the files are read again.
+            rules: Those to serve by; without them, the files are read again.
         """
         if rules is not None:
             self._given = rules
@@ -278,7 +278,7 @@ class MuxService(Service):
         await self._upgrades.settled()
         if self._upgrades.has_successor:
             return await self._upgrades.reload_successor()
-        await self._upgrades.incoming.wait()
+        await self._upgrades.incoming.wait_for_arrival()
         supervisor, given, self._given = self.supervisor, self._given, None
         control = self.control
         if supervisor is None or control.is_stopping:
@@ -295,7 +295,7 @@ class MuxService(Service):
             )
         except MuxError as problem:
             report = Report.refused(problem)
-        except Exception as problem:  # noqa: BLE001 - whatever it is, whoever asked has to know
+        except Exception as problem:  # noqa: BLE001 - the client that asked is given it, whatever it is
             self._log.failure("the rules cannot be reloaded")
             report = Report.refused(repr(problem))
         if report.ok:
@@ -333,8 +333,8 @@ class MuxService(Service):
             raise
         endpoints.commit()
         self._privilege.commit()
-        self.control.use(rules)
-        self._watch.use(rules)
+        self.control.use_rules(rules)
+        self._watch.watch_files_of(rules)
         if rules_changed:
             self._warn(rules)
             if rules.settings.drain_removed:

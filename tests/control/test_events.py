@@ -233,7 +233,7 @@ class HubTest(SynchronousTestCase):
         self.clock.advance(2)
         late({"event": "end"})
         self.assertEqual([one["event"] for one in second.events], ["end"])
-        self.hub.stop()
+        self.hub.report_stop()
         self.assertEqual(self.clock.getDelayedCalls(), [])
         self.assertEqual(len(first.events), MOST)
 

@@ -98,7 +98,7 @@ class HandoverCase(MuxTestCase):
 
     def adopted_by(self, adopting: Adopting, **changed: Callable[..., object]) -> Channel:
         """Give a channel to a process that adopts, but for some of what it does."""
-        channel = self.channel_to({**adopting.handlers, **changed}, adopting.lost)
+        channel = self.channel_to({**adopting.handlers, **changed}, adopting.channel_lost)
         adopting.channel = self.there
         return channel
 

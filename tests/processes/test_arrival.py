@@ -19,7 +19,7 @@ class ArrivalTest(SynchronousTestCase):
 
     def wait(self) -> Deferred[None]:
         """Begin to wait."""
-        return Deferred.fromCoroutine(self.incoming.wait())
+        return Deferred.fromCoroutine(self.incoming.wait_for_arrival())
 
     def test_none(self) -> None:
         """Where none will come, nobody waits."""
@@ -27,18 +27,18 @@ class ArrivalTest(SynchronousTestCase):
 
     def test_come(self) -> None:
         """All who wait go on when all are here, and nobody waits after that."""
-        self.incoming.expect()
+        self.incoming.expect_connections()
         waiting = [self.wait(), self.wait()]
         for one in waiting:
             self.assertNoResult(one)
-        self.incoming.over()
+        self.incoming.record_all_arrived()
         for one in (*waiting, self.wait()):
             self.successResultOf(one)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_never(self) -> None:
         """Nobody waits for ever, nor the next one anew, which is told once; that it is over may be told later."""
-        self.incoming.expect()
+        self.incoming.expect_connections()
         self.clock.advance(9)
         waiting = [self.wait(), self.wait()]
         self.clock.advance(60)
@@ -50,4 +50,4 @@ class ArrivalTest(SynchronousTestCase):
                 self.successResultOf(one)
         self.assertEqual(len(events), 1)
         self.assertEqual(self.clock.getDelayedCalls(), [])
-        self.incoming.over()
+        self.incoming.record_all_arrived()

@@ -183,8 +183,8 @@ class _Model:
             adopting = Adopting(lambda _: factory)
             slots = LeasedSlots()
             clock: Any = self.clock
-            here = slots.channel = Channel(slots.handlers, slots.lost, clock)
-            there = adopting.channel = Channel(adopting.handlers, adopting.lost, clock)
+            here = slots.channel = Channel(slots.handlers, slots.channel_lost, clock)
+            there = adopting.channel = Channel(adopting.handlers, adopting.channel_lost, clock)
             self.wires.append(_Wire(here, there))
             self.new.append(adopting)
             all_slots.append(slots)

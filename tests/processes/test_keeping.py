@@ -144,7 +144,7 @@ class KeepingTest(HandoverCase):
         self.there.transport.abortConnection()
         while channel.is_open:
             await self.turn()
-        self.kept[0].lost()
+        self.kept[0].channel_lost()
         server = await self.served(1, b"SSH-2.0-old\r\n")
         await self.end(self.old_client, server)
         await self.end(self.first, self.server)

@@ -74,7 +74,7 @@ class Control:
         stop_service: Stops the service, as a first SIGTERM does.
 
     Attributes:
-        rules: Those in force; see `use`.
+        rules: Those in force; see `use_rules`.
         counters: As above.
         rates: How fast counters grow.
         events: What happens in all workers.
@@ -114,16 +114,16 @@ class Control:
         self._lists = ListUpdates(reactor, self.feed)
         self._sharing = Sharing(reactor, self.bans)
 
-    def use(self, rules: Rules) -> None:
+    def use_rules(self, rules: Rules) -> None:
         """Take rules that are in force from now on; follow the lists and the Redis that they name."""
         self.rules = rules
         self._lists.use(rules)
         self._sharing.use(rules)
 
-    async def end(self) -> None:
+    async def stop_following(self) -> None:
         """Follow nothing any longer: the service is shutting down."""
         self.is_stopping = True
-        self.events.stop()
+        self.events.report_stop()
         self._lists.stop()
         await self._sharing.stop()
 

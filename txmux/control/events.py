@@ -58,32 +58,32 @@ class Hub:
         key = object()
         self._followers[key] = follower
         if self._beat is None:
-            self._begin()
+            self._start_beat()
 
         def unsubscribe() -> None:
             if self._followers.pop(key, None) is not None and not self._followers:
-                self._end()
+                self._stop_beat()
 
         return unsubscribe
 
     def reloaded(self, report: Report) -> None:
         self._tell({"event": "reload", "at": time.time(), **report.as_json()})
 
-    def stop(self) -> None:
+    def report_stop(self) -> None:
         """Report that the service stops, and end."""
         self._tell({"event": "stop", "at": time.time()})
         self._followers.clear()
-        self._end()
+        self._stop_beat()
 
-    def _end(self) -> None:
+    def _stop_beat(self) -> None:
         if self._beat is not None:
             self._beat.cancel()
             self._beat = None
             self._listen(on=False)
             self._sampling.forget()
 
-    def _begin(self) -> None:
-        self._beat = self._reactor.callLater(_BEAT, self._begin)
+    def _start_beat(self) -> None:
+        self._beat = self._reactor.callLater(_BEAT, self._start_beat)
         self._listen(on=True)
         self._tell(None)
 

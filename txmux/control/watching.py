@@ -38,15 +38,15 @@ class RulesWatch:
         self._known = self._found = ""
         self._next: Any = None
 
-    def use(self, rules: Rules) -> None:
+    def watch_files_of(self, rules: Rules) -> None:
         """Look at the files of these rules, as often as these say."""
-        self.stop()
+        self.stop_watching()
         self._files, self._seconds = rules.files, rules.settings.watch_rules
         if self._seconds and not rules.unreadable:
             self._known = self._found = _digest(_loaded(rules.files))
             self._wait(self._seconds)
 
-    def stop(self) -> None:
+    def stop_watching(self) -> None:
         if self._next is not None:
             self._next.cancel()
             self._next = None

@@ -35,7 +35,7 @@ class GradualEnd:
         self._calls: set[IDelayedCall] = set()
 
     def call_later(self, seconds: float, end: Callable[[], object]) -> None:
-        """Call what ends some, unless `cancel` comes before."""
+        """Call what ends some, unless `cancel_calls` comes before."""
 
         def ring() -> None:
             self._calls.discard(call)
@@ -66,7 +66,7 @@ class GradualEnd:
         for step in range(steps):
             self.call_later(seconds * (step + 1) / steps, partial(end, step))
 
-    def cancel(self) -> None:
+    def cancel_calls(self) -> None:
         for call in self._calls:
             call.cancel()
         self._calls.clear()

@@ -390,7 +390,7 @@ class Serving:
         tell_of_draining(len(self.connections()), seconds)
         await gatherResults([factory.emptied() for factory in self._all()])
         await gatherResults([factory.stopped() for factory in self._all()])
-        self._ending.cancel()
+        self._ending.cancel_calls()
         self._denied.stop_looking()
         await self.runtime.stop_sharing()
         for factory in self.factories:

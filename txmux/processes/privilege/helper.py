@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from txmux.admin.addresses import automatic_places, control_places, make_token
+from txmux.admin.places import automatic_places, control_places, make_token
 from txmux.errors import MuxError
 from txmux.files import open_log, open_safely, remove_own_socket
 from txmux.processes.privilege.account import account_of

@@ -165,7 +165,7 @@ class Supervisor:
     def start(self) -> None:
         """Start the workers."""
         self._limits.extend(self._rules)
-        self.starter.begin(self._rules, self._ended, self._starter_ended)
+        self.starter.start_forking(self._rules, self._ended, self._starter_ended)
         self.pool.resize(self._rules.settings.workers)
         self._is_started = True
         self.pool.watch()

@@ -210,7 +210,7 @@ class Adopting:
         """Whether connections were taken about which the other process has not decided yet."""
         return any(self._offered.values())
 
-    def lost(self) -> None:
+    def channel_lost(self) -> None:
         """Close what was offered: the other process has ended before its decision."""
         lost = sum(map(len, self._offered.values()))
         if lost:
@@ -355,7 +355,7 @@ class LeasedSlots:
         if self._is_closing and not self._leased and not self._answering:
             self.channel.close()
 
-    def lost(self) -> None:
+    def channel_lost(self) -> None:
         """Release all slots: the process that leased them has ended."""
         kept, self._leased = self._leased, {}
         for give_back in kept.values():

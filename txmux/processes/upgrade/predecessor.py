@@ -147,19 +147,19 @@ class IncomingTransfer:
         self._expected_at = 0.0
         self._waiting: list[Deferred[None]] = []
 
-    def expect(self) -> None:
-        """Record that there will be some; `over` tells when all are here."""
+    def expect_connections(self) -> None:
+        """Record that there will be some; `record_all_arrived` when all are here."""
         self._is_expected = True
         self._expected_at = self._clock.seconds()
 
-    def over(self) -> None:
+    def record_all_arrived(self) -> None:
         """Record that all have come."""
         self._is_expected = False
         waiting, self._waiting = self._waiting, []
         for one in waiting:
             one.callback(None)
 
-    async def wait(self) -> None:
+    async def wait_for_arrival(self) -> None:
         """Wait until all have come."""
         if not self._is_expected:
             return
@@ -174,4 +174,4 @@ class IncomingTransfer:
                     "the old process has not handed over all connections in {seconds:g} s, and is waited for no longer",
                     seconds=_LONGEST,
                 )
-                self.over()
+                self.record_all_arrived()

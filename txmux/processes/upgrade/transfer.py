@@ -170,7 +170,7 @@ class ConnectionTransfer:
 
         def lost() -> None:
             self._leased_slots.discard(slots)
-            slots.lost()
+            slots.channel_lost()
 
         try:
             slots.channel = self._channel(end, slots.handlers, lost)
@@ -223,7 +223,7 @@ class ConnectionTransfer:
 
     def _adopted(self, adopting: Adopting) -> None:
         awaited = self._adopting.pop(adopting, 0)
-        adopting.lost()
+        adopting.channel_lost()
         if awaited not in self._adopting.values():
             self._serving.listening_ports.flows_are_here(awaited)
         self._moved()

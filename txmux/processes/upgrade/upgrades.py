@@ -189,7 +189,7 @@ class Upgrades:
             if state and "connections" in state:
                 self._counting.expect(state["connections"])
                 transfers.expect(state.get("servers", ()))
-                self.incoming.expect()
+                self.incoming.expect_connections()
             await self._accept(transfers)
             self._serves(is_well)
             self._settle()
@@ -201,7 +201,7 @@ class Upgrades:
             self._counting.expect_no_more()
             transfers.expect(())
             transfers.await_flows(on=False)
-            self.incoming.over()
+            self.incoming.record_all_arrived()
 
         async def take_over(descriptors: Sequence[int]) -> None:
             await transfers.adopt(sockets_of(descriptors))
@@ -371,7 +371,7 @@ class Upgrades:
         if self._predecessor is not None and not self.is_waiting:
             await self._predecessor.leave(on=on)
 
-    def begin_to_stop(self) -> bool:
+    def stop_upgrading(self) -> bool:
         """End a new process that does not serve yet, and tell whether another one does."""
         self._is_stopping = True
         shared = self.is_waiting or self.has_successor
@@ -382,7 +382,7 @@ class Upgrades:
             self._notifier.stopping()
         return shared
 
-    def stop(self, *, keep_files: bool) -> None:
+    def close_all(self, *, keep_files: bool) -> None:
         """Close the sockets.
 
         Args:

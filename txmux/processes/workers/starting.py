@@ -86,7 +86,7 @@ class Starter:
         self._ended: Callable[[int, int], object] = lambda _pid, _status: None
         self._lost: Callable[[], object] = lambda: None
 
-    def begin(
+    def start_forking(
         self, rules: Rules, ended: Callable[[int, int], object], lost: Callable[[], object]
     ) -> None:
         """Get ready to fork.
