@@ -14,7 +14,7 @@ from tests.control.test_connections import LiveCase
 from tests.support.mux import VirtualTime
 from tests.support.peers import reactor
 from tests.support.taker import Taker
-from txmux.control.backends import _worst
+from txmux.control.documents import _worst
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -14,9 +14,15 @@ from twisted.logger import Logger
 from txmux.access.bans import Bans, ServiceBans
 from txmux.access.lists.updates import ListUpdates
 from txmux.access.shared.sharing import Sharing
-from txmux.control.backends import address_states, backends_document
 from txmux.control.broadcast import PATIENCE, Answers, Listing, broadcast
-from txmux.control.documents import failed_reload, not_served, routes_document, status_document
+from txmux.control.documents import (
+    address_states,
+    backends_document,
+    failed_reload,
+    not_served,
+    routes_document,
+    status_document,
+)
 from txmux.control.events import Hub
 from txmux.control.filters import EVERY, Page, place_of
 from txmux.control.overrides import Overrides

@@ -6,8 +6,8 @@ from heapq import nsmallest
 from typing import TYPE_CHECKING, Any
 
 from txmux.backends.pool.server_health import MemberState
-from txmux.control.backends import address_states
 from txmux.control.connection_row import row_of
+from txmux.control.documents import address_states
 from txmux.control.explaining import explain_connection
 from txmux.control.filters import Filters, place_of
 from txmux.net.relay.pipes import SPLICED
