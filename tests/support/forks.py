@@ -82,7 +82,7 @@ class Program:
 def can_fork(words: Sequence[str], environ: Mapping[str, str]) -> bool:
     """Return whether a command is ``python -m txmux``, `txmux` or `twist` of this environment, and a fork is like a fresh process."""
     is_known = words[0] in _SCRIPTS or words[:3] == [sys.executable, "-m", "txmux"]
-    return is_known and _at_start(environ) == _FORKED_WITH
+    return is_known and _network() == _FORKED_IN and _at_start(environ) == _FORKED_WITH
 
 
 def start(words: list[str], environ: Mapping[str, str], *, stdin: bool) -> Program:
@@ -150,6 +150,14 @@ def _fork(words: list[str], environ: Mapping[str, str], streams: Sequence[int]) 
 
 def _at_start(environ: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in environ.items() if name.startswith(_AT_START)}
+
+
+def _network() -> str:
+    """Return the network namespace of this thread, which some tests change."""
+    try:
+        return str(Path("/proc/thread-self/ns/net").readlink())
+    except FileNotFoundError:  # not Linux
+        return ""
 
 
 def _umask() -> int:
@@ -283,5 +291,5 @@ if __name__ == "__main__":
         run_it()
 else:
     _asking = threading.Lock()
-    _FORKED_WITH = _at_start(os.environ)
+    _FORKED_WITH, _FORKED_IN = _at_start(os.environ), _network()
     _server, _server_pid = _start()  # before tests are watched for what they leave behind
