@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from txmux.detection.detector import Decision, Detector, is_enough
+from txmux.detection.detector import Decision, Detector, is_limit_reached
 from txmux.detection.explain import explain_flow
 from txmux.interfaces import MOST_DATAGRAMS, Datagrams, Key, Transport, Verdict
 from txmux.rules.embedding import route
@@ -96,7 +96,7 @@ class FlowTests(SynchronousTestCase):
         detection = Detector(routes, 10).start_flow_detection()
         self.assertIsNone(detection.feed([b"x" * 9]))
         self.assertEqual(name_of(detection.feed([b"x" * 9, b"x"])), "b")
-        self.assertTrue(is_enough([b"x"] * MOST_DATAGRAMS, 99))
+        self.assertTrue(is_limit_reached([b"x"] * MOST_DATAGRAMS, 99))
 
     def test_long(self) -> None:
         """A datagram beyond the limit is seen whole."""

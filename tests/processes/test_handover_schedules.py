@@ -31,7 +31,7 @@ from txmux.telemetry.record import ConnectionRecord
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from txmux.tcp.moving import GiveBack, Sockets
+    from txmux.tcp.moving import SlotRelease, Sockets
 
 _ADMISSION = Admission(Listener("public"), lambda: 0.0)
 _BATCH = 3
@@ -105,7 +105,7 @@ class _Connection:
     """One that may move.
 
     Attributes:
-        keeps_place: Whether it counts for a limit in the old process, too.
+        keeps_slot: Whether it counts for a limit in the old process, too.
         sockets: Of both ends.
         is_anybody_there: Tells whether there is a new process.
         is_here: Whether the old process carries its bytes.
@@ -117,14 +117,14 @@ class _Connection:
     """
 
     record: ConnectionRecord
-    keeps_place: bool
+    keeps_slot: bool
     sockets: Sockets
     is_anybody_there: Callable[[], bool]
     is_here: bool = True
     counts_elsewhere: bool = False
     let_gone: bool = False
     there: Sockets | None = None
-    place: GiveBack | None = None
+    place: SlotRelease | None = None
     given_back: int = 0
 
     def suspend(self) -> tuple[MovedConnection, Sockets]:
@@ -148,15 +148,15 @@ class _Connection:
         self.counts_elsewhere = True
         return _ADMISSION
 
-    def let_go(self, *, keeps_place: bool) -> GiveBack | None:
+    def let_go(self, *, keeps_slot: bool) -> SlotRelease | None:
         assert not self.is_here
         assert not self.let_gone
         assert self.counts_elsewhere
         assert self.is_anybody_there(), "it is given up though nobody takes it"
         self.let_gone = True
-        return self.give_back if keeps_place else None
+        return self.release_slot if keeps_slot else None
 
-    def give_back(self, free: Callable[[], None]) -> None:
+    def release_slot(self, free: Callable[[], None]) -> None:
         self.given_back += 1
         free()
 
@@ -199,16 +199,16 @@ class _Model:
 
         Deferred.fromCoroutine(move()).addErrback(self.failed.append)
 
-    def _made(self, number: int, keeps_place: bool) -> _Connection:  # noqa: FBT001 - drawn
+    def _made(self, number: int, keeps_slot: bool) -> _Connection:  # noqa: FBT001 - drawn
         record = ConnectionRecord(0.0, f"c{number}", "public", "192.0.2.1:1")
-        return _Connection(record, keeps_place, socket.socketpair(), self.is_anybody_there)
+        return _Connection(record, keeps_slot, socket.socketpair(), self.is_anybody_there)
 
     def is_anybody_there(self) -> bool:
         """Tell whether there is a new process."""
         return not all(wire.is_cut for wire in self.wires)
 
     def _adopted(
-        self, moved: MovedConnection, sockets: Sockets, place: GiveBack | None = None
+        self, moved: MovedConnection, sockets: Sockets, place: SlotRelease | None = None
     ) -> None:
         connection = self.known[moved.record.id]
         assert connection.there is None
@@ -291,7 +291,7 @@ class SchedulesTest(SynchronousTestCase):
             for one in model.known.values():
                 model.end(one)
             model.finish()
-            kept = [one for one in moved if one.keeps_place]
+            kept = [one for one in moved if one.keeps_slot]
             self.assertEqual({one.given_back for one in kept}, {1} if kept else set())
             self.assertEqual([adopting.is_waiting for adopting in model.new], [False, False])
         finally:

@@ -87,8 +87,8 @@ class Upstream:
         rates: Of its connections; ``None`` for no limit.
         sources: Their local addresses; ``None`` if the system chooses.
         tls: Theirs; ``None`` without TLS.
-        asks_who: Whether anything depends on the client's identity.
-        asks_where: Whether a server depends on the address that the client has connected to.
+        depends_on_client: Whether anything depends on the client's identity.
+        depends_on_local_address: Whether a server depends on the address that the client has connected to.
     """
 
     def __init__(
@@ -134,18 +134,18 @@ class Upstream:
         self.queue: ClientQueue | None = None
         if backend.queue:
             self.queue = ClientQueue(
-                backend.queue, backend.queue_timeout, clock.callLater, self.pool.room_in
+                backend.queue, backend.queue_timeout, clock.callLater, self.pool.seconds_until_probe
             )
             self.pool.on_room = self.queue.serve
         self.sources = Sources(backend.source) if backend.source else None
         self.tls = self.read_tls()
         self._affinity = affinity_of(backend.balance)
-        self.asks_who = (
+        self.depends_on_client = (
             backend.proxy_protocol != "off"
             or self._affinity is not None
             or self.sources is not None
         )
-        self.asks_where = any(server.depends_on_client for server in backend.servers)
+        self.depends_on_local_address = any(server.depends_on_client for server in backend.servers)
 
     def read_tls(self) -> BackendTLS | None:
         return read_backend_tls(self.backend)

@@ -87,7 +87,7 @@ def _by(one: Served) -> str | None:
         return None
     if record.route is not None:
         return "route"
-    return "silent" if one.led_for == "silent" else "default"
+    return "silent" if one.refusal_reason == "silent" else "default"
 
 
 def _answers(one: Served) -> Iterator[dict[str, Any]]:

@@ -51,7 +51,7 @@ class Detector(Generic[R]):
         would_take: Called with each dry-run route that would have taken a client.
 
     Attributes:
-        asks_who: Whether any route depends on the client's address.
+        depends_on_client: Whether any route depends on the client's address.
         decides_always: Whether some route can take clients from anywhere, at any time.
         would_have_taken: For each route with ``dry_run``, by name, how many clients it would have taken.
     """
@@ -67,7 +67,7 @@ class Detector(Generic[R]):
         self.would_take = would_take
         self.routes = tuple(routes)
         self.peek_limit = peek_limit
-        self.asks_who = any(route.clients.limited for route in self.routes)
+        self.depends_on_client = any(route.clients.limited for route in self.routes)
         self.decides_always = any(
             not (route.dry_run or route.clients.limited or route.during) for route in self.routes
         )
@@ -165,7 +165,7 @@ class _RouteScan(Generic[R]):
             not route.dry_run and self._serves(route) for route in self._detector.routes
         )
 
-    def can_look(self) -> bool:
+    def has_routes_for_client(self) -> bool:
         return any(self._serves(route) for route in self._detector.routes)
 
     def finish(self) -> Decision[R]:
@@ -270,13 +270,13 @@ class Detection(_RouteScan[R]):
         if self._plan is None:
             self._plan = self._detector.plan(data[0])
         if self._plan.exchanges:
-            decision = self._converse(self._plan, data[:limit])
+            decision = self._resolve_exchanges(self._plan, data[:limit])
             if decision is not None:
                 return decision
         self._peeked = Peeked(data[:limit], self._peeked)
         return self._resolve(self._plan, self._peeked, last=len(data) >= limit)
 
-    def _converse(self, plan: Plan[R], data: bytes) -> Decision[R] | None:
+    def _resolve_exchanges(self, plan: Plan[R], data: bytes) -> Decision[R] | None:
         """Find which requests have to be answered, each as if no byte had come after it.
 
         Returns:
@@ -353,7 +353,11 @@ class FlowDetection(_RouteScan[R]):
             decision = self._see(heard)
             if decision is None:
                 continue
-            if decision.route is not None or not says_nothing(heard) or not self.can_look():
+            if (
+                decision.route is not None
+                or not is_keepalive_only(heard)
+                or not self.has_routes_for_client()
+            ):
                 return decision
             self.ignored, self._plan, self._peeked, self._position = count, None, None, 0
         return None
@@ -364,16 +368,16 @@ class FlowDetection(_RouteScan[R]):
         earlier = self._peeked
         assert earlier is None or isinstance(earlier, Datagrams)  # noqa: S101
         self._peeked = peeked = Datagrams(datagrams, earlier)
-        last = is_enough(datagrams, self._detector.peek_limit)
+        last = is_limit_reached(datagrams, self._detector.peek_limit)
         return self._resolve(self._plan, peeked, last=last)
 
 
-def is_enough(datagrams: Sequence[bytes], peek_limit: int) -> bool:
+def is_limit_reached(datagrams: Sequence[bytes], peek_limit: int) -> bool:
     """Return whether a decision is made without further datagrams; one that goes beyond the limit is still seen whole."""
     return len(datagrams) >= MOST_DATAGRAMS or sum(map(len, datagrams)) >= peek_limit
 
 
-def says_nothing(datagrams: Iterable[bytes]) -> bool:
+def is_keepalive_only(datagrams: Iterable[bytes]) -> bool:
     """Return whether datagrams only keep an address open: empty ones, or CR, LF and NUL, as SIP phones send them."""
     return not any(datagram.strip(b"\r\n\0") for datagram in datagrams)
 

@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING, Generic, Literal
 
 import attrs
 
-from txmux.detection.detector import Decision, Detector, is_enough, says_nothing, serves_at
+from txmux.detection.detector import (
+    Decision,
+    Detector,
+    is_keepalive_only,
+    is_limit_reached,
+    serves_at,
+)
 from txmux.detection.plan import R
 from txmux.interfaces import MOST_DATAGRAMS, Datagrams, Peeked, Verdict
 
@@ -143,14 +149,14 @@ def explain_flow_in_steps(
     held: tuple[bytes, ...] = ()
     for datagram in datagrams:
         held = (*held, datagram)
-        if is_enough(held, peek_limit):
+        if is_limit_reached(held, peek_limit):
             break
     detector = Detector(routes, peek_limit)
 
     def known(count: int) -> bool:
         return detector.start_flow_detection(client, now).feed(held[:count]) is not None
 
-    while len(held) > 1 and says_nothing(held[:1]) and not known(1):
+    while len(held) > 1 and is_keepalive_only(held[:1]) and not known(1):
         held = held[1:]
     detection = detector.start_flow_detection(client, now)
     decision = (detection.feed(held) if held else None) or detection.finish()

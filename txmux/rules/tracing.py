@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import attrs
 
-from txmux.detection.detector import says_nothing
+from txmux.detection.detector import is_keepalive_only
 from txmux.interfaces import Verdict
 from txmux.rules.model import Backend, Handover, InProcess, Refusal, Silence
 
@@ -151,7 +151,7 @@ def leads_of(sample: TracedSample, trace: Trace) -> Leads:
     route = trace.found.decision.route
     if route is None:
         is_undecided = trace.found.decided_at is None
-        if is_undecided and sample.datagrams is not None and says_nothing(sample.datagrams):
+        if is_undecided and sample.datagrams is not None and is_keepalive_only(sample.datagrams):
             return Leads("silent", None, Refusal.CLOSE)
         return Leads("default", None, listener.default)
     return Leads("route", route.name, None if route.terminate_tls else route.outcome)

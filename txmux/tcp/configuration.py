@@ -68,7 +68,7 @@ class RuleLayer:
         default: The destination of a client that no route takes.
         server_first: Whether all clients go to `default` at once.
         race: Whether the server of a silent client is connected before its silence is certain.
-        asks_who: Whether anything depends on the client's address.
+        depends_on_client: Whether anything depends on the client's address.
     """
 
     detector: Detector[CompiledRoute]
@@ -76,11 +76,11 @@ class RuleLayer:
     default: Destination
     server_first: bool = False
     race: bool = False
-    asks_who: bool = attrs.field(init=False)
+    depends_on_client: bool = attrs.field(init=False)
 
-    @asks_who.default
-    def _asks_who(self) -> bool:
-        return self.detector.asks_who or any(one.clients.limited for one in self.silent)
+    @depends_on_client.default
+    def _depends_on_client(self) -> bool:
+        return self.detector.depends_on_client or any(one.clients.limited for one in self.silent)
 
     def silent_for(self, address: IPv4Address | IPv6Address | None) -> Silent | None:
         """Return the destination of a silent client; ``None`` if the rules do not say."""

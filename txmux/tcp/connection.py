@@ -64,7 +64,7 @@ if TYPE_CHECKING:
     from txmux.rules.model import Logged
     from txmux.tcp.configuration import CompiledRoute, Configuration, RuleLayer
     from txmux.tcp.io_runtime import IORuntime
-    from txmux.tcp.moving import GiveBack, Sockets
+    from txmux.tcp.moving import SlotRelease, Sockets
     from txmux.tcp.transitions import Node, Outcome
     from txmux.telemetry.counting.counts import RouteCounts
     from txmux.telemetry.reasons import AbortReason, EndReason
@@ -102,7 +102,7 @@ class MuxProtocol(End, Client):
         permit: What counts it for its source, if that is counted.
         counted: What counts it for its route; ``None`` once it is over.
         decided_after: The bytes that had come from the client when it was routed.
-        led_for: What would be the reason, if it was routed to a refusal.
+        refusal_reason: What would be the reason, if it was routed to a refusal.
         unrecognised: The first of them, if no route took it; empty if the listener forbids to keep them.
     """
 
@@ -112,7 +112,7 @@ class MuxProtocol(End, Client):
     permit: Permit | None = None
     counted: RouteCounts | None
     decided_after = 0
-    led_for: EndReason | None = None
+    refusal_reason: EndReason | None = None
     unrecognised: bytes | None = None
     _may_connect = False  # so room for a further socket is reserved
     _is_out_of_memory = False
@@ -286,10 +286,10 @@ class MuxProtocol(End, Client):
             return ToProcess(destination)
         if destination.backend.proxy_tlvs and lacks_hello(self, destination):
             return HelloIncomplete(destination)
-        race = self.preconnection
-        if race is not None:  # what is never set takes no memory
+        preconnection = self.preconnection
+        if preconnection is not None:  # see `Client`
             self.preconnection = None
-        return ToBackend(destination, race)
+        return ToBackend(destination, preconnection)
 
     def _refuse(self, how: Refusal, reason: EndReason) -> Outcome:
         if how is Refusal.REJECT and self.received:
@@ -312,8 +312,8 @@ class MuxProtocol(End, Client):
         if state is None:
             return None
         age, now = self.elapsed_ms() / 1000, self.runtime.clock.seconds()
-        number = self.configuration.version
-        moved = MovedConnection(self.record, age, self.logged, relay.timeouts, state, number, now)
+        version = self.configuration.version
+        moved = MovedConnection(self.record, age, self.logged, relay.timeouts, state, version, now)
         return moved, stage.sockets
 
     def resume(self, moved: MovedConnection) -> None:
@@ -322,9 +322,9 @@ class MuxProtocol(End, Client):
         self.stage.relay.resume(moved.relay)
 
     @property
-    def keeps_place(self) -> bool:
+    def keeps_slot(self) -> bool:
         """Whether its server has a limit, for which it counts wherever it is relayed."""
-        return isinstance(self.stage, Relaying) and self.stage.keeps_place
+        return isinstance(self.stage, Relaying) and self.stage.keeps_slot
 
     def count_elsewhere(self) -> Admission:
         """Stop counting it for the limits of its listener, and return what did: another process counts it. `let_go` follows."""
@@ -333,18 +333,18 @@ class MuxProtocol(End, Client):
             self.configuration.admission.move_away(self.permit)
         return self.configuration.admission
 
-    def let_go(self, *, keeps_place: bool = False) -> GiveBack | None:
+    def let_go(self, *, keeps_slot: bool = False) -> SlotRelease | None:
         """Forget a connection that another process relays and logs.
 
         Args:
-            keeps_place: Whether it still counts here for the limit of its server.
+            keeps_slot: Whether it still counts here for the limit of its server.
 
         Returns:
             What then has to be called when it has ended.
         """
         stage = self.stage
         assert isinstance(stage, Relaying)  # noqa: S101 - as above
-        give_back = stage.move_away() if keeps_place else None
+        release_slot = stage.move_away() if keeps_slot else None
         self.count_bytes()
         if self.counted is not None:
             self.configuration.counts.moved_away(self.counted)
@@ -352,14 +352,14 @@ class MuxProtocol(End, Client):
         stage.relay.let_go()
         self.logged = False
         self.over("done")
-        return give_back
+        return release_slot
 
     def adopt(
         self,
         moved: MovedConnection,
         sockets: Sockets,
         here: tuple[Upstream, Member] | None,
-        release_elsewhere: GiveBack | None = None,
+        release_elsewhere: SlotRelease | None = None,
     ) -> None:
         """Continue where another process stopped.
 

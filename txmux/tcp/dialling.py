@@ -43,7 +43,7 @@ def connector_for(
         on_failed: As for the connector.
     """
     header, address, affinity = b"", None, ""
-    if upstream.asks_who:
+    if upstream.depends_on_client:
         address = client.address
         if upstream.backend.proxy_protocol != "off":
             header = _header_for(client, upstream.backend)
@@ -59,7 +59,7 @@ def connector_for(
         on_failed=on_failed,
     )
     connector.affinity = affinity
-    if upstream.asks_where:
+    if upstream.depends_on_local_address:
         connector.local = asked_host(client.host())
     connector.on_open = partial(_note_server, client)
     if client.replays:
@@ -72,10 +72,12 @@ def connector_for(
 
 def preconnect(client: Client, upstream: Upstream) -> Preconnection:
     """Begin to connect a client that may turn out not to want it."""
-    race = Preconnection(upstream, client.configuration.settings.peek_limit)
-    race.connector = connector_for(client, upstream, race.connected, race.failed)
-    race.connector.start()
-    return race
+    preconnection = Preconnection(upstream, client.configuration.settings.peek_limit)
+    preconnection.connector = connector_for(
+        client, upstream, preconnection.connected, preconnection.failed
+    )
+    preconnection.connector.start()
+    return preconnection
 
 
 def _note_server(client: Client, transport: ITransport) -> None:
@@ -84,7 +86,7 @@ def _note_server(client: Client, transport: ITransport) -> None:
     if client.hop:
         hops.forget(client.hop)
     noted = hops.note(transport, client.transport)
-    if noted != client.hop:  # what is never set takes no memory
+    if noted != client.hop:  # see `Client`
         client.hop = noted
 
 

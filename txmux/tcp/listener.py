@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IAddress, IListeningPort
 
     from txmux.rules.model import Route
-    from txmux.tcp.moving import GiveBack, MovedConnection, Sockets
+    from txmux.tcp.moving import MovedConnection, SlotRelease, Sockets
     from txmux.tcp.served import Served
     from txmux.telemetry.access_log import AccessLog
     from txmux.telemetry.reasons import AbortReason
@@ -158,7 +158,7 @@ class MuxFactory(ServerFactory):
         self,
         moved: MovedConnection,
         sockets: Sockets,
-        release_elsewhere: GiveBack | None = None,
+        release_elsewhere: SlotRelease | None = None,
     ) -> None:
         """Take over a connection that another process has begun to relay.
 

@@ -23,7 +23,7 @@ _LONGEST = 60.0
 Sockets: TypeAlias = tuple[socket.socket, socket.socket]
 """Those of the client and of the server."""
 
-GiveBack: TypeAlias = "Callable[[Callable[[], None]], None]"
+SlotRelease: TypeAlias = "Callable[[Callable[[], None]], None]"
 """Releases the slot that a connection still has in the pool of a process that it has left. Calls its argument when
 no connection has the slot there."""
 

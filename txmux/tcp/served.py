@@ -34,7 +34,7 @@ class Served(Protocol):
         permit: What counts it for its source, if that is counted.
         unrecognised: The first bytes of it, if no route took it; empty if the listener forbids to keep them.
         decided_after: The bytes that had come from the client when it was routed.
-        led_for: The reason, if it was routed to a refusal.
+        refusal_reason: The reason, if it was routed to a refusal.
     """
 
     record: ConnectionRecord
@@ -44,7 +44,7 @@ class Served(Protocol):
     permit: Permit | None
     unrecognised: bytes | None
     decided_after: int
-    led_for: EndReason | None
+    refusal_reason: EndReason | None
 
     @property
     def stage(self) -> ServedStage: ...
@@ -84,7 +84,7 @@ def note_decision(served: Served, bytes_in: int, reason: EndReason) -> None:
     if record.detect_ms is None:
         record.detect_ms = served.elapsed_ms()
         record.bytes_in = served.decided_after = bytes_in
-        served.led_for = reason
+        served.refusal_reason = reason
         if served.runtime.events.has_listener:
             served.runtime.events.decided(record)
         served.configuration.counts.decided(record)

@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 class Client(Protocol):
     """A client's connection as its stages see it: what is known of the client, and `advance`.
 
+    The defaults are the class's, and an attribute is assigned only when it differs: one that an instance never sets takes
+    no memory in it.
+
     Attributes:
         transport: Leads to the client, or to what is inside its TLS.
         record: For the access log.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from txmux.backends.upstream import Upstream
-from txmux.detection.detector import says_nothing
+from txmux.detection.detector import is_keepalive_only
 from txmux.net.relay.interface import Moved
 from txmux.rules.model import fewer
 from txmux.tcp.served import note_decision
@@ -100,7 +100,6 @@ class Flow:
         "ids",
         "key",
         "last_received_at",
-        "led_for",
         "live",
         "logged",
         "permit",
@@ -108,6 +107,7 @@ class Flow:
         "proxy_header",
         "queue",
         "record",
+        "refusal_reason",
         "state",
         "unrecognised",
     )
@@ -133,7 +133,7 @@ class Flow:
         self.logged: Logged = configuration.settings.log
         self.state: ConnectionState = "peeking"
         self.unrecognised: bytes | None = None
-        self.led_for: EndReason | None = None
+        self.refusal_reason: EndReason | None = None
         self.bytes_in = self.bytes_out = self.datagrams_in = self.datagrams_out = 0
         self.decided_after = 0
         self.queue: TimeoutQueue | None = None
@@ -148,7 +148,7 @@ class Flow:
         self._detection: FlowDetection[CompiledRoute] | None = None
         if self._level.detector.routes:
             detection = self._begin_detection()
-            if detection.can_decide() or detection.can_look():
+            if detection.can_decide() or detection.has_routes_for_client():
                 self._detection = detection
         self._nowhere: EndReason = "no-route"
         self._server_socket: ServerSocket | None = None
@@ -330,7 +330,7 @@ class Flow:
     # The decision.
 
     def _begin_detection(self) -> FlowDetection[CompiledRoute]:
-        host = self.client.host if self._level.asks_who else None
+        host = self.client.host if self._level.depends_on_client else None
         return self._level.detector.start_flow_detection(host, self.record.time)
 
     def _look(self) -> None:
@@ -449,7 +449,7 @@ class Flow:
         """End it, or decide about it, since nothing was heard for as long as it had."""
         if self.state != "peeking" or self._detection is None:
             self._too_late()
-        elif (decision := self._detection.finish()).route is None and says_nothing(self.held):
+        elif (decision := self._detection.finish()).route is None and is_keepalive_only(self.held):
             self.end("no-route")
         else:
             self._decided(decision)
@@ -585,7 +585,7 @@ class Flow:
             "way": None if server_socket is None else server_socket.as_json(),
             "nowhere": self._nowhere,
             "is_stray": self._is_stray,
-            "led_for": self.led_for,
+            "led_for": self.refusal_reason,
             "decided_after": self.decided_after,
             "unrecognised": None if self.unrecognised is None else _text(self.unrecognised),
             "introduction": None if header is None else _text(encode_v2(header, datagrams=True)),
@@ -616,8 +616,8 @@ class Flow:
         self._counted = self.runtime.column.route(self.record.listener, self.record.route or "")
         self._started_at -= fields["age"]
         self.held = tuple(b64decode(data) for data in fields.get("held", ()))
-        led_for = fields.get("led_for")
-        self.led_for = None if led_for is None else understood(led_for)
+        refusal_reason = fields.get("led_for")
+        self.refusal_reason = None if refusal_reason is None else understood(refusal_reason)
         self.decided_after = fields.get("decided_after", 0)
         self._nowhere = understood(fields.get("nowhere", self._nowhere))
         self._is_stray = fields.get("is_stray", False)
@@ -649,7 +649,7 @@ class Flow:
             return
         upstream, member = led_to
         if member is None or sock is None:
-            self._lead(upstream, self.led_for or "no-route")
+            self._lead(upstream, self.refusal_reason or "no-route")
             return
         self._server_socket = ServerSocket(self, upstream)
         is_answered, backend = fields.get("answered", True), upstream.backend

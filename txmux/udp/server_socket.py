@@ -155,7 +155,7 @@ class ServerSocket:
         live, sources = flow.live, self.upstream.sources
         live.runtime.descriptors.client_accepted()
         try:
-            if self.upstream.asks_where and target.depends_on_client:
+            if self.upstream.depends_on_local_address and target.depends_on_client:
                 raise no_address()
             server = _new_socket(_IPV6 if ":" in target.host else _IPV4, _DATAGRAMS)
             if sources is not None:
@@ -184,7 +184,9 @@ class ServerSocket:
         return None
 
     def _target(self, member: Member) -> Server:
-        return member.target_for(self._local_host()) if self.upstream.asks_where else member.target
+        if not self.upstream.depends_on_local_address:
+            return member.target
+        return member.target_for(self._local_host())
 
     def _local_host(self) -> str:
         """Return the IP address that the client asked, a link-local one with its interface."""

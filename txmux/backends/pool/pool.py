@@ -36,7 +36,7 @@ class BackendPool:
     """Chooses members of a backend for connections, and counts these.
 
     The order of calls for a connection is `pick`; then `connected`, `failed` or `abandoned`; and once it is established, in the end `released`,
-    or `moved_away` and `give_back`.
+    or `moved_away` and `release_slot`.
     A member counts it from `pick` on, so that no limit is exceeded by connections that are being made.
 
     Args:
@@ -113,10 +113,12 @@ class BackendPool:
         member.health.connections += 1
         self._backend_health.connections += 1
         if member.state is MemberState.EJECTED and is_due(member, self._seconds()):
-            self._change(member, MemberState.PROBING, "its time is over, and a connection tries it")
+            self._change(
+                member, MemberState.PROBING, "ejection expired; probing with one connection"
+            )
         return member
 
-    def room_in(self) -> float:
+    def seconds_until_probe(self) -> float:
         """Return the seconds until an ejection ends, which makes room without calling `on_room`; infinite if there is none."""
         return max(0.0, self._tiers.probe_at - self._seconds())
 
@@ -151,7 +153,7 @@ class BackendPool:
         if state is MemberState.UP:
             return
         if state is MemberState.PROBING:
-            self._change(member, MemberState.UP, "the connection that tried it succeeded")
+            self._change(member, MemberState.UP, "probe connection succeeded")
             self._report_room()
         elif state is MemberState.EJECTED and self._tiers.in_shortage:
             self._change(member, MemberState.UP, "a connection to it succeeded")
@@ -176,7 +178,7 @@ class BackendPool:
         """Record that a connection was given up before it was established, which says nothing about the member."""
         self._uncount(member)
         if member.health.state is MemberState.PROBING:
-            self._change(member, MemberState.EJECTED, "the connection that tried it was given up")
+            self._change(member, MemberState.EJECTED, "probe connection abandoned")
         self._report_room()
 
     def unanswered(self, member: Member) -> None:
@@ -184,7 +186,7 @@ class BackendPool:
         health, eject = member.health, self._eject
         health.unanswered += 1
         if eject is not None and 0 < eject.unanswered <= health.unanswered:
-            if health.state is MemberState.UP and (eject.lone or not self._is_lone(member)):
+            if health.state is MemberState.UP and (eject.lone or not self._is_last_usable(member)):
                 health.out_until = self._seconds() + eject.seconds
                 why = f"flows in a row that it has not answered: {health.unanswered}"
                 self._change(member, MemberState.EJECTED, why)
@@ -201,9 +203,9 @@ class BackendPool:
         return self._limited or self.backend.max_connections > 0
 
     def moved_away(self, member: Member) -> None:
-        member.counts.released()  # its slot is kept until `give_back`
+        member.counts.released()  # its slot stays taken until `release_slot`
 
-    def give_back(self, member: Member, free: Callable[[], None]) -> None:
+    def release_slot(self, member: Member, free: Callable[[], None]) -> None:
         """Release the slot of a connection that has `moved_away`.
 
         `free` is called as soon as the slot is free here: at once, unless a client has waited for it.
@@ -248,7 +250,7 @@ class BackendPool:
         for key in dict.fromkeys((*(key for key in known if key in found), *found)):
             address = found[key]
             member = known.get(key) or self._member(server, _target(server, address))
-            self._let_back_in(member)
+            self._restore_if_unchecked(member)
             member.name = address.name or server.host
             member.share = max(1, address.weight)
             member.weigh()
@@ -271,14 +273,14 @@ class BackendPool:
         state = member.health.state
         if eject is None or state not in {MemberState.UP, MemberState.PROBING}:
             return
-        if not eject.lone and self._is_lone(member):
+        if not eject.lone and self._is_last_usable(member):
             return
         now = self._seconds()
         failed_at = member.health.failed_at
         failed_at.append(now)
         member.health.in_a_row += 1
         if state is MemberState.PROBING:
-            why = "the connection that tried it failed"
+            why = "probe connection failed"
         elif len(failed_at) >= eject.failures and now - failed_at[0] <= eject.within:
             why = f"connections that failed within {eject.within:g} s: {eject.failures}"
         elif member.health.in_a_row >= eject.failures:  # however long each has waited
@@ -292,7 +294,7 @@ class BackendPool:
         member.health.out_until = now + eject.seconds
         self._change(member, MemberState.EJECTED, why)
 
-    def _is_lone(self, member: Member) -> bool:
+    def _is_last_usable(self, member: Member) -> bool:
         return all(m is member or m.state.is_out for m in self.members)
 
     def _change(self, member: Member, state: MemberState, why: str) -> None:
@@ -310,21 +312,26 @@ class BackendPool:
         self._arrange()
         self._look_for_shortage()
 
-    def reorder(self, server: str, before: MemberState | None) -> None:
-        """Apply an operator's override of a server; `before` is the state of the override before."""
+    def override_changed(self, server: str, previous_state: MemberState | None) -> None:
+        """Apply an operator's override of a server, which has been stored already.
+
+        Args:
+            server: As the rules write it.
+            previous_state: The state that the previous override gave it; ``None`` if there was none.
+        """
         for member in self.members:
             member.weigh()
             if member.server.text != server:
                 continue
-            is_free = before is not None and member.health.held is None
-            if is_free and member.state is MemberState.UP:
+            is_lifted = previous_state is not None and member.health.held is None
+            if is_lifted and member.state is MemberState.UP:  # up again from now on
                 member.health.since = self._seconds()
             if not self._is_retired:
-                state = (
-                    MemberState.DISABLED if member.server.down else before or member.health.state
-                )
-                if member.state is not state:
-                    self._on_change(member, state)
+                # The state before this change: that of the rules, else of the previous override, else the server's own.
+                before = previous_state or member.health.state
+                before = MemberState.DISABLED if member.server.down else before
+                if member.state is not before:
+                    self._on_change(member, before)
         self.rearrange()
         if self.on_room is not None:
             self.on_room()
@@ -362,9 +369,9 @@ class BackendPool:
         self._backend_health.call_freed()
 
     def take_over(self) -> None:
-        """Begin to lead connections; until then, pools of older rules did."""
+        """Start to choose servers; until then, pools of older rules did."""
         for member in self.members:
-            self._let_back_in(member)
+            self._restore_if_unchecked(member)
         self.rearrange()
         self._report_room()
 
@@ -373,14 +380,14 @@ class BackendPool:
         self.on_shortage = self.on_members = None
         self._is_retired = True
 
-    def _let_back_in(self, member: Member) -> None:
-        """Use a server again that was out by a check or an ejection that the rules no longer have."""
+    def _restore_if_unchecked(self, member: Member) -> None:
+        """Use a server again whose check or ejection the rules no longer have."""
         health = member.health
         if health.state is MemberState.DOWN:
-            is_kept_out = self.backend.check is not None
+            stays_out = self.backend.check is not None
         else:
-            is_kept_out = self._eject is not None
-        if not is_kept_out and health.state is not MemberState.UP:
+            stays_out = self._eject is not None
+        if not stays_out and health.state is not MemberState.UP:
             health.state, health.why, health.since = MemberState.UP, "", self._seconds()
 
     def _member(self, server: Server, target: Server) -> Member:

@@ -35,7 +35,7 @@ class ClientQueue:
         capacity: How many may wait.
         seconds: How long each may wait.
         call_later: Calls a function after this many seconds, unless what it returns is cancelled.
-        room_in: Returns in how many seconds there may be room without a call of `serve`; infinite if never.
+        seconds_until_probe: Returns in how many seconds there may be room without a call of `serve`; infinite if never.
     """
 
     def __init__(
@@ -43,12 +43,12 @@ class ClientQueue:
         capacity: int,
         seconds: float,
         call_later: Callable[[float, Callable[[], None]], _Cancellable],
-        room_in: Callable[[], float] = lambda: math.inf,
+        seconds_until_probe: Callable[[], float] = lambda: math.inf,
     ) -> None:
         self._capacity = capacity
         self._seconds = seconds
         self._call_later = call_later
-        self._room_in = room_in
+        self._seconds_until_probe = seconds_until_probe
         self._numbers = itertools.count()
         # By group, in the order in which they came. A group without a waiter is not there.
         self._groups: dict[Hashable, OrderedDict[Waiter, None]] = {}
@@ -123,7 +123,7 @@ class ClientQueue:
     def _set_alarm(self) -> None:
         """Call `serve` again when there may be room."""
         if self._alarm is None and self._count:
-            seconds = self._room_in()
+            seconds = self._seconds_until_probe()
             if seconds < math.inf:
                 self._alarm = self._call_later(seconds, self._has_rung)
 

@@ -114,8 +114,8 @@ class _PoolOfHealth(Protocol):
 
     def rearrange(self) -> None: ...
 
-    def reorder(self, server: str, before: MemberState | None) -> None:
-        """Apply an operator's override, in place of this state."""
+    def override_changed(self, server: str, previous_state: MemberState | None) -> None:
+        """Apply an operator's override; `previous_state` is that of the override before."""
 
 
 class BackendHealth:
@@ -189,7 +189,7 @@ class BackendHealth:
         for known in self._pools:
             pool = known()
             if pool is not None:
-                pool.reorder(server, before)
+                pool.override_changed(server, before)
 
     def call_when_freed(self, free: Callable[[], None]) -> None:
         """Call something when there is one connection less than now, and no other has taken its slot."""

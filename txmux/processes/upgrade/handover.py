@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from txmux.net.channel.channel import Channel
     from txmux.tcp.connection import MuxProtocol
     from txmux.tcp.listener import MuxFactory
-    from txmux.tcp.moving import GiveBack, MovedConnection, Sockets
+    from txmux.tcp.moving import MovedConnection, SlotRelease, Sockets
 
     _Suspended: TypeAlias = tuple[MuxProtocol, MovedConnection, Sockets]
     _Taken: TypeAlias = tuple[set[int], bool]
@@ -150,15 +150,15 @@ async def _decide(
         else:
             connection.resume(moved)
     # From here on they are the other process's, whatever becomes of it.
-    kept = [index for index in going if tells and batch[index][0].keeps_place]
+    kept = [index for index in going if tells and batch[index][0].keeps_slot]
     for index in going:  # before the other one counts them
         admissions.add(batch[index][0].count_elsewhere())
     channel.send("go_on", batch=number, which=going, kept=kept)
     for index in going:
         connection, moved, _ = batch[index]
-        give_back = connection.let_go(keeps_place=index in kept)
-        if give_back is not None:
-            slots.keep(moved.record.id, give_back)
+        release_slot = connection.let_go(keeps_slot=index in kept)
+        if release_slot is not None:
+            slots.keep(moved.record.id, release_slot)
     return len(going)
 
 
@@ -264,7 +264,7 @@ class Adopting:
         self._decided()
 
     def _give_back(self, identity: str, free: Callable[[], None]) -> None:
-        """Report the end of a connection whose place the other process keeps; see `GiveBack`."""
+        """Report the end of a connection whose place the other process keeps; see `SlotRelease`."""
         liveness = self._liveness = self._liveness or Liveness(self.channel)
 
         def is_free(_: object) -> None:
@@ -277,7 +277,7 @@ class Adopting:
 
 
 def _adopt(
-    factory: MuxFactory, moved: MovedConnection, sockets: Sockets, place: GiveBack | None
+    factory: MuxFactory, moved: MovedConnection, sockets: Sockets, place: SlotRelease | None
 ) -> None:
     """Adopt one connection; its failure must not affect the next one."""
     try:
@@ -313,7 +313,7 @@ class LeasedSlots:
     channel: Channel
 
     def __init__(self) -> None:
-        self._leased: dict[str, GiveBack] = {}
+        self._leased: dict[str, SlotRelease] = {}
         self._answering = 0
         self._is_closing = False
 
@@ -321,24 +321,24 @@ class LeasedSlots:
     def handlers(self) -> dict[str, Callable[..., object]]:
         return {"ended": self._ended, "alive": _nothing}
 
-    def keep(self, identity: str, give_back: GiveBack) -> None:
+    def keep(self, identity: str, release_slot: SlotRelease) -> None:
         """Keep the slot of a connection until it has ended, or the other process has.
 
         Args:
             identity: Of the connection.
-            give_back: Called then.
+            release_slot: Called then.
         """
-        self._leased[identity] = give_back
+        self._leased[identity] = release_slot
 
     def _ended(self, id: str) -> Deferred[None] | None:  # noqa: A002 - the name in the message
         """Give a slot back; answer when no connection here has it."""
-        give_back = self._leased.pop(id, None)
-        if give_back is None:
+        release_slot = self._leased.pop(id, None)
+        if release_slot is None:
             return None
         free: Deferred[None] = Deferred()
         self._answering += 1
         free.addBoth(self._answered)
-        give_back(lambda: free.callback(None))
+        release_slot(lambda: free.callback(None))
         return free
 
     def _answered(self, _: object) -> None:
@@ -358,5 +358,5 @@ class LeasedSlots:
     def channel_lost(self) -> None:
         """Release all slots: the process that leased them has ended."""
         kept, self._leased = self._leased, {}
-        for give_back in kept.values():
-            give_back(_nothing)
+        for release_slot in kept.values():
+            release_slot(_nothing)

@@ -112,13 +112,13 @@ class Connecting(Stage):
             self.on_data()
         if client.has_finished:
             self.on_finished()
-        race = self._preconnection
-        if race is not None and race.suits(connector):
-            self._connector = race.connector
-            race.hand_over(self._connected, self._failed)
+        preconnection = self._preconnection
+        if preconnection is not None and preconnection.suits(connector):
+            self._connector = preconnection.connector
+            preconnection.hand_over(self._connected, self._failed)
             return None
-        if race is not None:
-            race.drop()
+        if preconnection is not None:
+            preconnection.drop()
         self._connector = connector
         connector.start()
         return None

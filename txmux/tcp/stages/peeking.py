@@ -48,7 +48,7 @@ class Peeking(Stage):
     @override
     def begin(self) -> Outcome | None:
         client, layer = self._client, self.layer
-        address = client.address if layer.asks_who else None
+        address = client.address if layer.depends_on_client else None
         host = address.host if address else None
         self._detection = detection = layer.detector.start_detection(host, client.record.time)
         self._silent = silent = layer.silent_for(host) or _CLOSE
@@ -56,7 +56,7 @@ class Peeking(Stage):
         if silent is _CLOSE and not can_decide:
             self._silent = silent = Silent(layer.default)
         if layer.server_first or (
-            not can_decide and _is_decided(layer, silent) and not detection.can_look()
+            not can_decide and _is_decided(layer, silent) and not detection.has_routes_for_client()
         ):
             return Routed(layer.default, "no-route")
         if (
@@ -97,10 +97,10 @@ class Peeking(Stage):
     @override
     def leave(self) -> None:
         super().leave()
-        race = self._client.preconnection
-        if race is not None:
+        preconnection = self._client.preconnection
+        if preconnection is not None:
             self._client.preconnection = None
-            race.drop()
+            preconnection.drop()
 
     @override
     def on_data(self) -> Outcome | None:

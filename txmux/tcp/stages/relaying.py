@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from txmux.backends.upstream import Upstream
     from txmux.net.relay.interface import RelayResult
     from txmux.net.relay.relay import Relay
-    from txmux.tcp.moving import GiveBack, MovedConnection, Sockets
+    from txmux.tcp.moving import MovedConnection, SlotRelease, Sockets
     from txmux.tcp.preconnection import HeldBytes
     from txmux.telemetry.reasons import AbortReason
     from txmux.telemetry.record import ConnectionState
@@ -47,7 +47,7 @@ class Relaying(Stage):
     _server: ProxyClient
     _held: HeldBytes | None = None
     _moved: MovedConnection | None = None
-    _release_elsewhere: GiveBack | None = None
+    _release_elsewhere: SlotRelease | None = None
     _has_moved: bool = attrs.field(default=False, init=False)
     relay: Relay = attrs.field(init=False)
 
@@ -105,12 +105,12 @@ class Relaying(Stage):
         return self._moved is not None
 
     @property
-    def keeps_place(self) -> bool:
+    def keeps_slot(self) -> bool:
         """Whether the connection still counts for its server's limit after it has moved to another process."""
         is_limited = self._upstream is not None and self._upstream.pool.is_limited
         return is_limited or self._release_elsewhere is not None
 
-    def move_away(self) -> GiveBack:
+    def move_away(self) -> SlotRelease:
         """Keep the slot in the pool for a connection that another process relays; return what releases it in the end."""
         self._has_moved = True
         elsewhere, release = self._release_elsewhere, self._keep_slot()
@@ -118,11 +118,11 @@ class Relaying(Stage):
             return release
         return lambda free: release(partial(elsewhere, free))
 
-    def _keep_slot(self) -> GiveBack:
+    def _keep_slot(self) -> SlotRelease:
         if self._upstream is None or self._member is None:
             return _call
         self._upstream.pool.moved_away(self._member)
-        return partial(self._upstream.pool.give_back, self._member)
+        return partial(self._upstream.pool.release_slot, self._member)
 
     @property
     def sockets(self) -> Sockets:
