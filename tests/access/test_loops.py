@@ -46,22 +46,22 @@ class HopsTests(SynchronousTestCase):
     """What is taken for a connection that comes back."""
 
     def setUp(self) -> None:
-        self.hops = LoopDetector()
-        self.hops.ports = {443}
+        self.loop_detector = LoopDetector()
+        self.loop_detector.ports = {443}
 
     def test_chain(self) -> None:
         """Each time that a connection comes back counts, until it is over."""
         noted, client = [], _OUTSIDE
         for count in range(5):
-            self.assertEqual(self.hops.hops_of(client), count)
-            noted.append(self.hops.note(_ends(_v4(6000 + count), _v4(443)), client))
+            self.assertEqual(self.loop_detector.hops_of(client), count)
+            noted.append(self.loop_detector.note(_ends(_v4(6000 + count), _v4(443)), client))
             client = _ends(_v4(443), _v4(6000 + count))
-        self.hops.forget(noted[-1])
-        self.assertEqual(self.hops.hops_of(client), 0)
+        self.loop_detector.forget(noted[-1])
+        self.assertEqual(self.loop_detector.hops_of(client), 0)
 
     def test_others(self) -> None:
         """Another address or port at either end is another connection."""
-        self.hops.note(_ends(_v4(6000), _v4(443)), _OUTSIDE)
+        self.loop_detector.note(_ends(_v4(6000), _v4(443)), _OUTSIDE)
         for other in (
             _ends(_v4(443), _v4(6001)),
             _ends(_v4(443), _v4(6000, "127.0.0.2")),
@@ -69,19 +69,19 @@ class HopsTests(SynchronousTestCase):
             _ends(_v4(444), _v4(6000)),
             _ends(UNIXAddress(b"/run/x.sock"), UNIXAddress(None)),
         ):
-            self.assertEqual(self.hops.hops_of(other), 0)
+            self.assertEqual(self.loop_detector.hops_of(other), 0)
 
     def test_mapped(self) -> None:
         """One that comes to a listener on every address has IPv4 inside of IPv6."""
-        self.hops.note(_ends(_v4(6000), _v4(443)), _OUTSIDE)
+        self.loop_detector.note(_ends(_v4(6000), _v4(443)), _OUTSIDE)
         host, peer = (IPv6Address("TCP", "::ffff:127.0.0.1", port) for port in (443, 6000))
-        self.assertEqual(self.hops.hops_of(_ends(host, peer)), 1)
+        self.assertEqual(self.loop_detector.hops_of(_ends(host, peer)), 1)
 
     def test_not_noted(self) -> None:
         """Servers at ports that are not ours are not noted; nor are UNIX sockets."""
-        self.assertEqual(self.hops.note(_ends(_v4(6000), _v4(80)), _OUTSIDE), 0)
+        self.assertEqual(self.loop_detector.note(_ends(_v4(6000), _v4(80)), _OUTSIDE), 0)
         unix = _ends(UNIXAddress(None), UNIXAddress(b"/run/x.sock"))
-        self.assertEqual(self.hops.note(unix, _OUTSIDE), 0)
+        self.assertEqual(self.loop_detector.note(unix, _OUTSIDE), 0)
 
     def test_shared(self) -> None:
         """What one process has noted, another one knows that shares its memory."""
@@ -127,7 +127,7 @@ class LoopTests(MuxTestCase):
             self.assertEqual(self.records[0].facts["hops"], str(MOST_HOPS))
             said = [event for event in events if "come back" in event["log_format"]]
             self.assertEqual(len(said), 1)
-            self.assertFalse(any(self.factory.runtime.hops._slots))
+            self.assertFalse(any(self.factory.runtime.loop_detector._slots))
 
     async def test_through_tls(self) -> None:
         """So it is where each time another TLS is begun, which nobody answers."""

@@ -224,7 +224,7 @@ class SharedLimits:
         layout: Where everything is.
 
     Attributes:
-        hops: Recognises connections that come back, to whichever worker.
+        loop_detector: Recognises connections that come back, to whichever worker.
     """
 
     def __init__(self, descriptor: int, layout: LimitsLayout) -> None:
@@ -235,7 +235,7 @@ class SharedLimits:
         self._in_use: Callable[[Collection[str]], Collection[str]] = set
         self._memory = memoryview(b"")
         self.use(layout)
-        self.hops = LoopDetector(self._memory[: LoopDetector.SIZE])
+        self.loop_detector = LoopDetector(self._memory[: LoopDetector.SIZE])
 
     @classmethod
     def make(

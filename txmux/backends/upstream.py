@@ -100,11 +100,11 @@ class Upstream:
         *,
         checking: bool = True,
         backend_health: BackendHealth | None = None,
-        column: ProcessCounters | None = None,
+        counters: ProcessCounters | None = None,
         tell: Callable[[dict[str, Any]], object] = lambda _: None,
     ) -> None:
-        column = column or ProcessCounters()
-        self.counts = column.backend(backend.name)
+        counters = counters or ProcessCounters()
+        self.counts = counters.backend(backend.name)
         self.backend = backend
         self.fallback = fallback
         self._early: dict[str, list[str]] = {}
@@ -116,7 +116,7 @@ class Upstream:
             clock.seconds,
             self._state_changed,
             backend_health=backend_health,
-            column=column,
+            counters=counters,
         )
         self.pool.on_shortage = self._shortage_began
         if not checking:

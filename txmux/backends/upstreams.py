@@ -58,10 +58,10 @@ class Upstreams:
         *,
         publish: Publish | None = None,
         checking: bool = True,
-        column: ProcessCounters | None = None,
+        counters: ProcessCounters | None = None,
         names: NameResolver | None = None,
     ) -> None:
-        self._column = column or ProcessCounters()
+        self._counters = counters or ProcessCounters()
         self._reactor = reactor
         self._clock = clock
         self._dial = dial
@@ -87,7 +87,7 @@ class Upstreams:
                 checking=self._checking,
                 backend_health=self.known.health_of(backend.name),
                 tell=self._report,
-                column=self._column,
+                counters=self._counters,
             )
             if self._prepared is not None:
                 self._prepared.made.append(upstream)

@@ -124,7 +124,7 @@ class WorkerAnswers:
         """
         for one in self._serving.connections():
             one.count_bytes()
-        self._serving.runtime.column.process.spliced(SPLICED.take_count())
+        self._serving.runtime.counters.process.spliced(SPLICED.take_count())
         return _gauges_of(self._serving) if gauges else {}
 
     async def _those(self, filters: Filters) -> AsyncIterator[Served]:

@@ -57,8 +57,8 @@ class Serving:
             `check_found` is called with what it finds. Without it, both are done here.
         accepting: Whether clients are accepted from the first moment, and not only after `accept`.
         shared: Whether other processes accept from the same sockets.
-        hops: Shared with other processes that serve the same rules, if there are any.
-        column: What this process counts; no other process sees it by default.
+        loop_detector: Shared with other processes that serve the same rules, if there are any.
+        counters: This process's counters; private by default.
 
     Raises:
         MuxError: A backend cannot be used, or files for TLS: one is missing, say.
@@ -66,7 +66,7 @@ class Serving:
     Attributes:
         listening_ports: Where clients come in.
         factories: What serves the listeners, in the order in which they were added.
-        version: Of the version of the rules, counted from 1.
+        version: The version of the rules, counted from 1.
         overrides: What an operator wants beside the rules.
         runtime: What it works with.
         admission: Makes what counts connections of listeners that the rules do not have.
@@ -81,8 +81,8 @@ class Serving:
         names: NameResolver | None = None,
         accepting: bool = True,
         shared: bool = False,
-        hops: LoopDetector | None = None,
-        column: ProcessCounters | None = None,
+        loop_detector: LoopDetector | None = None,
+        counters: ProcessCounters | None = None,
     ) -> None:
         self._rules = rules
         self._access_log = access_log
@@ -90,9 +90,9 @@ class Serving:
         self.runtime = runtime = IORuntime(
             reactor,
             rules.settings.relay,
-            hops,
+            loop_detector,
             shared=shared and rules.settings.workers > 1,
-            column=column,
+            counters=counters,
         )
         self._upstreams = Upstreams(
             reactor,
@@ -100,7 +100,7 @@ class Serving:
             runtime.dial,
             checking=names is None,
             names=names,
-            column=runtime.column,
+            counters=runtime.counters,
         )
         self._upstreams.add_backends(rules)
         runtime.prepare_rules(rules, use=True)
@@ -128,7 +128,7 @@ class Serving:
         return factory
 
     def _make(
-        self, rules: Rules, listener: Listener, admission: Admission, number: int
+        self, rules: Rules, listener: Listener, admission: Admission, version: int
     ) -> MuxFactory:
         factory = MuxFactory(
             rules.routes,
@@ -138,7 +138,7 @@ class Serving:
             upstreams=self._upstreams,
             terminations=self.terminations,
         )
-        factory.configuration = attrs.evolve(factory.configuration, version=number)
+        factory.configuration = attrs.evolve(factory.configuration, version=version)
         return factory
 
     def listen(self, factory: MuxFactory, key: str, opened: socket.socket) -> None:
@@ -240,9 +240,9 @@ class Serving:
         self.runtime.prepare_rules(rules)
         upstreams = self._upstreams.prepare(rules)
         terminations = self.terminations.prepare(rules)
-        number = self.version + rules_changed
+        version = self.version + rules_changed
         prepared = PreparedServing(
-            self, rules, number, sockets, access_log, upstreams, terminations
+            self, rules, version, sockets, access_log, upstreams, terminations
         )
         problems = [*upstreams.problems, *map(str, terminations.problems)]
         if problems:
@@ -270,7 +270,7 @@ class Serving:
         for listener in rules.listeners:
             factory = known.get(listener.name)
             if factory is None:
-                factory = self._make(rules, listener, admission(listener), prepared.number)
+                factory = self._make(rules, listener, admission(listener), prepared.version)
             elif rules_changed:
                 prepared.configurations[factory] = Configuration.make(
                     rules.routes,
@@ -279,7 +279,7 @@ class Serving:
                     self.runtime,
                     self._upstreams,
                     self.terminations,
-                    prepared.number,
+                    prepared.version,
                 )
             prepared.factories.append(factory)
             for address in listen_addresses(listener):
@@ -293,7 +293,7 @@ class Serving:
         """See `PreparedServing.commit`."""
         prepared.upstreams.commit()
         prepared.terminations.commit()
-        self._rules, self.version = prepared.rules, prepared.number
+        self._rules, self.version = prepared.rules, prepared.version
         self.runtime.use_rules(prepared.rules)
         for factory, configuration in prepared.configurations.items():
             tell_of_dry_runs(factory)
@@ -349,11 +349,11 @@ class Serving:
             routes: Their names.
             backends: Their names.
         """
-        number = self.version
+        version = self.version
 
         def end() -> None:
             for one in connections_of_removed(
-                self.connections(), self._rules, number, routes, backends
+                self.connections(), self._rules, version, routes, backends
             ):
                 one.end("drained")
 
@@ -479,7 +479,7 @@ class PreparedServing:
 
     _serving: Serving
     rules: Rules
-    number: int
+    version: int
     sockets: Mapping[str, socket.socket]
     access_log: AccessLog | None
     upstreams: PreparedUpstreams

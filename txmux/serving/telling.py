@@ -58,18 +58,18 @@ def _used(rules: Rules) -> Iterator[Backend]:
     yield from (outcome for outcome in found if isinstance(outcome, Backend))
 
 
-def counted(connections: Sequence[Served], number: int) -> dict[str, Any]:
+def counted(connections: Sequence[Served], version: int) -> dict[str, Any]:
     """Count connections, for ``/api/status``.
 
     Args:
         connections: All of the process.
-        number: Of the version of the rules.
+        version: The version of the rules.
     """
     return {
-        "generation": number,
+        "generation": version,
         "active": len(connections),
         "undecided": sum(one.record.detect_ms is None for one in connections),
-        "older": sum(one.configuration.version < number for one in connections),
+        "older": sum(one.configuration.version < version for one in connections),
     }
 
 

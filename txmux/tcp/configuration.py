@@ -143,7 +143,7 @@ class Configuration:
         Raises:
             MuxError: A backend cannot be used, or files for TLS.
         """
-        known, column = tuple(routes), runtime.column
+        known, counters = tuple(routes), runtime.counters
         admission.banned = runtime.banned
         if runtime.shared is not None and admission.per_source is not None:
             admission.per_source.shared = runtime.shared.leases_of(settings.name)
@@ -156,7 +156,7 @@ class Configuration:
                 if route.outcome is None
                 else upstreams.destination_of(route.outcome),
                 termination=terminations.termination_of(route) if route.terminate_tls else None,
-                counts=column.route(settings.name, route.name),
+                counts=counters.route(settings.name, route.name),
             )
 
         def detector(outer: Listener | Route) -> Detector[CompiledRoute]:
@@ -184,7 +184,7 @@ class Configuration:
                     waiting.append(inside[route.name])
         options = socket_options(settings)
         dial = partial(runtime.dial, options=options)
-        counts = column.listener(settings.name)
+        counts = counters.listener(settings.name)
         destinations = [top.default, *(line.destination for line in top.silent)]
         destinations += [route.destination for route in top.detector.routes if route.destination]
         hands_over = is_led_to(destinations)

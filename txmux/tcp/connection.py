@@ -201,7 +201,7 @@ class MuxProtocol(End, Client):
         configuration.counts.accepted()
         host: Any = transport.getHost()
         self.record.local = text_of(host)
-        self.runtime.hops.ports.add(getattr(host, "port", 0))
+        self.runtime.loop_detector.ports.add(getattr(host, "port", 0))
         if configuration.hands_over:
             self._look()
         senders = configuration.settings.accept_proxy_from
@@ -375,7 +375,7 @@ class MuxProtocol(End, Client):
         self.logged = moved.logged
         self.permit = self.configuration.admission.adopt(address_in(record.client))
         self.admitted = True
-        self.counted = runtime.column.route(record.listener, record.route or "")
+        self.counted = runtime.counters.route(record.listener, record.route or "")
         self.configuration.counts.adopted(self.counted)
         # The other process has counted what was moved until now.
         self._counted_in = record.bytes_in + moved.relay.client.received
@@ -430,7 +430,7 @@ class MuxProtocol(End, Client):
                 moved_out = record.bytes_out - self._counted_out
                 self.configuration.counts.moved(counted, moved_in, moved_out)
                 self.configuration.counts.over(counted, record, reason)
-            self.runtime.hops.forget(self.hop)
+            self.runtime.loop_detector.forget(self.hop)
             self.stage.leave()
         finally:  # if there is no memory for that, it must not count for ever
             if self._may_connect:

@@ -82,10 +82,10 @@ def preconnect(client: Client, upstream: Upstream) -> Preconnection:
 
 def _note_server(client: Client, transport: ITransport) -> None:
     """Let the process recognise the connection to a server, should it lead back here; before anything is sent on it."""
-    hops = client.runtime.hops
+    loop_detector = client.runtime.loop_detector
     if client.hop:
-        hops.forget(client.hop)
-    noted = hops.note(transport, client.transport)
+        loop_detector.forget(client.hop)
+    noted = loop_detector.note(transport, client.transport)
     if noted != client.hop:  # see `Client`
         client.hop = noted
 

@@ -51,26 +51,26 @@ _SHARED_AT_ONCE = 4  # the rest is for whichever process is free
 
 
 class IORuntime:
-    """What one process works with; all listeners may share one.
+    """A process's clock, connector, counters and lists, which all its listeners share.
 
     Args:
-        reactor: In which all runs.
+        reactor: Runs everything.
         relay: ``portable`` for Twisted's own transports and nothing else; otherwise plain sockets are served beside
             the reactor, where the system can.
-        hops: Shared with other processes that serve the same; by default its own.
+        loop_detector: Shared with other processes that serve the same; by default its own.
         shared: Whether other processes accept from the same sockets.
-        column: The counters of this process; by default no other process reads them.
+        counters: The counters of this process; by default no other process reads them.
 
     Attributes:
-        clock: Tells the time, and has the timers of connections.
+        clock: The clock, and the timers of connections.
         dial: Starts to connect to a server: see `txmux.backends.connect.dial.dial`.
-        hops: Recognises connections that come back.
+        loop_detector: Recognises connections that come back.
         descriptors: Those of this process.
-        lists: Exchanges the networks of rules that change while these hold.
-        banned: Who may not come in, whatever the rules.
-        shared: What counts the rates of sources with other machines, if rules ever wanted that.
-        column: As above.
-        events: What happens to connections, for `txmux events` and the like.
+        lists: The networks of address lists, which change without a reload.
+        banned: Clients that an operator has banned.
+        shared: Counts the rates of sources together with other machines; ``None`` until rules need it.
+        counters: As above.
+        events: Publishes what happens to connections, for `txmux events` and the like.
         recent: The last connections that did not end as they should.
     """
 
@@ -78,14 +78,14 @@ class IORuntime:
         self,
         reactor: Any,
         relay: Literal["auto", "portable", "kernel"] = "auto",
-        hops: LoopDetector | None = None,
+        loop_detector: LoopDetector | None = None,
         *,
         shared: bool = False,
-        column: ProcessCounters | None = None,
+        counters: ProcessCounters | None = None,
     ) -> None:
         self.reactor = reactor
-        self.column = column or ProcessCounters()
-        self.hops = hops or LoopDetector()
+        self.counters = counters or ProcessCounters()
+        self.loop_detector = loop_detector or LoopDetector()
         self.recent = Recent()
         self.lists = Lists()
         self.banned = Banned(time.time)
@@ -109,7 +109,7 @@ class IORuntime:
             options: Of the clients' sockets, if they are of TCP; see `prepare`.
         """
         if opened.family in {socket.AF_INET, socket.AF_INET6}:
-            self.hops.ports.add(opened.getsockname()[1])
+            self.loop_detector.ports.add(opened.getsockname()[1])
         if self._poller is None:
             if opened.family == socket.AF_UNIX:
                 portable: IListeningPort = SharedUNIXPort(opened, factory, self.reactor)

@@ -95,7 +95,7 @@ class MuxFactory(ServerFactory):
             runtime = IORuntime(reactor)
         self.runtime = runtime
         self.upstreams = upstreams or Upstreams(
-            runtime.reactor, runtime.clock, runtime.dial, column=runtime.column
+            runtime.reactor, runtime.clock, runtime.dial, counters=runtime.counters
         )
         self.configuration = Configuration.make(
             routes,

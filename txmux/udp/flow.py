@@ -613,7 +613,7 @@ class Flow:
         counts = tuple(map(int, fields["counts"]))
         self.bytes_in, self.bytes_out, self.datagrams_in, self.datagrams_out = counts
         self._counted_before = counts  # by the other process
-        self._counted = self.runtime.column.route(self.record.listener, self.record.route or "")
+        self._counted = self.runtime.counters.route(self.record.listener, self.record.route or "")
         self._started_at -= fields["age"]
         self.held = tuple(b64decode(data) for data in fields.get("held", ()))
         refusal_reason = fields.get("led_for")

@@ -57,10 +57,10 @@ class BackendPool:
         on_change: Callable[[Member, MemberState], None] = lambda _member, _before: None,
         random: Random | None = None,
         backend_health: BackendHealth | None = None,
-        column: ProcessCounters | None = None,
+        counters: ProcessCounters | None = None,
     ) -> None:
         self.backend = backend
-        self._column = column or ProcessCounters()
+        self._counters = counters or ProcessCounters()
         self._backend_health = backend_health or BackendHealth()
         self._backend_health.add_pool(self)
         self.on_room: Callable[[], None] | None = None
@@ -393,7 +393,7 @@ class BackendPool:
     def _member(self, server: Server, target: Server) -> Member:
         health = self._backend_health.health_of((server.text, target.text))
         rank = (server.backup, 0)
-        counts = self._column.server(self.backend.name, server.text)
+        counts = self._counters.server(self.backend.name, server.text)
         member = Member(
             server, target, server.host, server.weight, rank, health=health, counts=counts
         )

@@ -124,7 +124,6 @@ class Supervisor:
         self.version = 1
         self._deadline: IDelayedCall | None = None
         runtime = IORuntime(reactor, rules.settings.relay)
-        column = counters.column(OWN)
         self._names = NameResolver(
             reactor, publish=lambda names: self.pool.tell("names", names=names)
         )
@@ -133,7 +132,7 @@ class Supervisor:
             runtime.clock,
             runtime.dial,
             publish=self._publish,
-            column=column,
+            counters=counters.column(OWN),
             names=self._names,
         )
         self.state = ServiceState(pool.all, self._status, pool.missing, upstreams)

@@ -81,7 +81,7 @@ class WorkerProcess:
         self._serving: Serving | None = None
         self._transfer: ConnectionTransfer | None = None
         self._limits: SharedLimits | None = None
-        self._column = ProcessCounters()
+        self._counters = ProcessCounters()
         self._names = NameResolver(reactor, is_active=False)
         self._prepared: tuple[PreparedServing, Sequence[socket.socket]] | None = None
         self._stopping = self._drained = False
@@ -105,7 +105,7 @@ class WorkerProcess:
         """
         try:
             memory, life = descriptors
-            self._column = ProcessCounters(read(CounterLayout, told), memory)
+            self._counters = ProcessCounters(read(CounterLayout, told), memory)
         except (MuxError, ValueError) as problem:
             for descriptor in descriptors:
                 os.close(descriptor)
@@ -113,18 +113,18 @@ class WorkerProcess:
                 "the numbers of this process are missing in the metrics: {why}", why=problem
             )
             raise
-        weakref.finalize(self._column, os.close, life)
+        weakref.finalize(self._counters, os.close, life)
         del self.channel.handlers["count_in"]
 
     def _count_more(self, places: dict[str, int], cells: int, gone: Sequence[str] = ()) -> None:
         """Use the counters that the supervisor has made for other rules, and drop those of removed ones."""
         more = read(CounterLayout, {"places": places, "cells": cells})
-        known = self._column.layout
+        known = self._counters.layout
         for key in gone:
             known.places.pop(key, None)
         known.places.update(more.places)
         known.cells = more.cells
-        self._column.use()
+        self._counters.use()
 
     async def _start(self, descriptors: Sequence[int], **told: Any) -> bool:
         """Serve.
@@ -209,8 +209,8 @@ class WorkerProcess:
                 names=self._names,
                 accepting=False,  # the supervisor says when
                 shared=True,
-                hops=limits.hops,
-                column=self._column,
+                loop_detector=limits.loop_detector,
+                counters=self._counters,
             )
             # Messages that come from now on are newer, however long ports take to be opened.
             serving.ban(start.state.get("banned", ()))

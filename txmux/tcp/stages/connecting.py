@@ -104,7 +104,7 @@ class Connecting(Stage):
     def begin(self) -> Outcome | None:
         client, upstream = self._client, self._upstream
         client.record.backend = upstream.backend.name
-        hops = client.runtime.hops.hops_of(client.transport)
+        hops = client.runtime.loop_detector.hops_of(client.transport)
         if hops >= MOST_HOPS:
             return self._break_loop(hops)
         connector = connector_for(client, upstream, self._connected, self._failed)

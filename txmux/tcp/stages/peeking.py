@@ -63,7 +63,7 @@ class Peeking(Stage):
             layer.race
             and not client.received
             and isinstance(silent.destination, Upstream)
-            and client.runtime.hops.hops_of(client.transport) < MOST_HOPS
+            and client.runtime.loop_detector.hops_of(client.transport) < MOST_HOPS
         ):
             client.preconnection = preconnect(client, silent.destination)
         if silent.after is not None and not client.received:
