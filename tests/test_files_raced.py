@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.service.test_privileges import require_root
-from txmux.admin.places import make_token
+from txmux.admin.listen_addresses import make_token
 from txmux.files import open_log, remove_own_socket
 from txmux.net.sockets.unixpath import bind
 from txmux.processes.supervisor.pidfile import name_process, unname_process

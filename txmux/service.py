@@ -24,12 +24,12 @@ from txmux.errors import MuxError
 from txmux.processes.privilege.account import account_of
 from txmux.processes.privilege.opener import OpenerError
 from txmux.processes.privilege.privilege import Privilege
-from txmux.processes.supervisor.counting import Counting
+from txmux.processes.supervisor.limits import ServiceLimits
 from txmux.processes.supervisor.notify import Notifier
 from txmux.processes.supervisor.pidfile import PidFile
 from txmux.processes.supervisor.signals import SignalWatch, StopSignals
 from txmux.processes.supervisor.supervisor import Supervisor
-from txmux.processes.upgrade.record import last_reload_in, number_in, state_of
+from txmux.processes.upgrade.record import collect_state, last_reload_in, number_in
 from txmux.processes.upgrade.upgrade import UpgradeError
 from txmux.processes.upgrade.upgrades import Upgrades
 from txmux.processes.workers.starting import Starter
@@ -57,9 +57,9 @@ class MuxService(Service):
             `txmux.serving.embedded.EmbeddedService`.
         reactor: Watches the workers and tells the time; the process's own if not given.
         pidfile: A file that has the ID of the process that serves.
-        upgrades: Whether SIGUSR1 and SIGUSR2 are for the service: see `reopen_files` and `upgrade`.
-        notifies: Whether systemd is told how the service is, and keeps its sockets.
-        is_administered: Whether ``admin = auto`` means anything.
+        upgrades: Whether SIGUSR1 and SIGUSR2 are for the service: see `reopen_log` and `upgrade`.
+        use_sd_notify: Whether systemd is told how the service is, and keeps its sockets.
+        resolve_admin_auto: Whether ``admin = auto`` means anything.
         starter: The process of which workers are forked, if it has been started already; see `start_early`.
 
     Attributes:
@@ -77,8 +77,8 @@ class MuxService(Service):
         reactor: Any = None,
         pidfile: str | Path | None = None,
         upgrades: bool = False,
-        notifies: bool = False,
-        is_administered: bool = False,
+        use_sd_notify: bool = False,
+        resolve_admin_auto: bool = False,
         starter: Child | None = None,
     ) -> None:
         if reactor is None:
@@ -96,18 +96,20 @@ class MuxService(Service):
             upgrade=self.upgrade,
             stop_service=self._stop_soon,
         )
-        self._endpoints = AdminEndpoints(reactor, control, is_automatic=is_administered)
+        self._endpoints = AdminEndpoints(reactor, control, is_automatic=resolve_admin_auto)
         named = PidFile(pidfile) if pidfile else None
         self._privilege = Privilege(self._sockets, self._endpoints.store, pidfile=named)
         self._starter = Starter(reactor, starter, self._asked_to_upgrade)
         self.supervisor: Supervisor | None = None
         self._account: Account | None = None
-        self._counting = counting = Counting(reactor.seconds, lambda: control.rules, counters)
+        self._service_limits = service_limits = ServiceLimits(
+            reactor.seconds, lambda: control.rules, counters
+        )
         self._reloading = Coalescer(self._reload)
-        self._given: Rules | None = None
+        self._pending_rules: Rules | None = None
         self._watch = RulesWatch(reactor, self._rules_changed)
         self._stop_signals = StopSignals(reactor)
-        self._notifier = Notifier(os.environ if notifies else {}, reactor)
+        self._notifier = Notifier(os.environ if use_sd_notify else {}, reactor)
         self._upgrades = Upgrades(
             reactor,
             self._sockets,
@@ -119,13 +121,13 @@ class MuxService(Service):
             self._privilege,
             self._endpoints,
             counters=counters,
-            counting=counting,
+            service_limits=service_limits,
         )
         # Until the end, so that none of them ends a process that drains.
         self._signals = [SignalWatch(reactor, self._reloading.request, signal.SIGHUP)]
         if upgrades:
             self._signals += [
-                SignalWatch(reactor, self.reopen_files, signal.SIGUSR1),
+                SignalWatch(reactor, self.reopen_log, signal.SIGUSR1),
                 SignalWatch(reactor, self._asked_to_upgrade, signal.SIGUSR2),
             ]
 
@@ -177,7 +179,7 @@ class MuxService(Service):
             return Report.refused(problem)
         self._log.info("upgraded: {changes}", changes=changes)
         # The client that asked has its answer first.
-        self._reactor.callLater(0, self._leave)
+        self._reactor.callLater(0, self._exit_when_drained)
         return Report(ok=True, changes=changes)
 
     async def _upgraded(self) -> str:
@@ -185,13 +187,16 @@ class MuxService(Service):
         supervisor = self.supervisor
         if supervisor is None or not self.running:
             raise UpgradeError(self.control.why_idle())
-        listeners, state = self.control.rules.listeners, partial(state_of, supervisor, self.control)
+        listeners, state = (
+            self.control.rules.listeners,
+            partial(collect_state, supervisor, self.control),
+        )
         changes = await self._upgrades.upgrade(listeners, supervisor.transfers, state)
         if not self._upgrades.has_successor:
             raise UpgradeError("the new process has ended at once")
         return changes
 
-    def _leave(self) -> None:
+    def _exit_when_drained(self) -> None:
         """End when the connections that stay here have ended, unless this process has to serve again."""
 
         def left(_: object) -> None:
@@ -225,7 +230,7 @@ class MuxService(Service):
         self._upgrades.incoming.record_all_arrived()  # calls that wait for that are refused
         shared = self._upgrades.stop_upgrading()
         if self.failure is None:
-            await self._upgrades.leave()
+            await self._upgrades.announce_exit()
         await self._reloading.wait_until_idle()
         supervisor = self.supervisor
         if supervisor is not None and not shared:
@@ -239,7 +244,7 @@ class MuxService(Service):
                 supervisor.end_all()
             await draining
             self.supervisor = self.control.state = None
-            self._counting.close()
+            self._service_limits.close()
         await self._endpoints.stop(keep_files=keep_files)
         self._privilege.give_up()
         self._stop_signals.stop()
@@ -249,10 +254,10 @@ class MuxService(Service):
     def _stop_soon(self) -> None:
         self._reactor.callLater(0, self._end)  # the client that asked for it has its answer first
 
-    def reopen_files(self) -> None:
-        """Open the access log's file again, after it was moved away, and read all certificates again."""
+    def reopen_log(self) -> None:
+        """Reopen the access log's file, after it was moved away."""
         if self.supervisor is not None:
-            self.supervisor.reopen_files()
+            self.supervisor.reopen_log()
 
     async def reload(self, rules: Rules | None = None) -> Report:
         """Serve by rules that have changed. Existing connections keep theirs, and no client is turned away.
@@ -264,7 +269,7 @@ class MuxService(Service):
             rules: Those to serve by; without them, the files are read again.
         """
         if rules is not None:
-            self._given = rules
+            self._pending_rules = rules
         return await self._reloading.request()
 
     def _rules_changed(self) -> bool:
@@ -279,13 +284,13 @@ class MuxService(Service):
         if self._upgrades.has_successor:
             return await self._upgrades.reload_successor()
         await self._upgrades.incoming.wait_for_arrival()
-        supervisor, given, self._given = self.supervisor, self._given, None
+        supervisor, given, self._pending_rules = self.supervisor, self._pending_rules, None
         control = self.control
         if supervisor is None or control.is_stopping:
             self._log.warn("rules not reloaded: {why}", why=control.why_idle())
             return Report.refused(control.why_idle())
         if given is None and (why := control.rules.unreadable):
-            supervisor.reopen_files()
+            supervisor.reopen_log()
             self._log.info("{why}", why=why)
             return Report(ok=True, changes=why)
         self._notifier.reloading()
@@ -304,9 +309,9 @@ class MuxService(Service):
             supervisor.reopen_log()
             errors = "\n".join(report.errors)
             self._log.error("rules not reloaded, all goes on as before: {errors}", errors=errors)
-        self._upgrades.keep()
-        told = f"reloaded: {report.changes}" if report.ok else f"not reloaded: {report.errors[0]}"
-        self._notifier.ready(f"serving; rules {told}")
+        self._upgrades.store_sockets()
+        status = f"reloaded: {report.changes}" if report.ok else f"not reloaded: {report.errors[0]}"
+        self._notifier.ready(f"serving; rules {status}")
         control.record_reload(report)
         return report
 
@@ -336,7 +341,7 @@ class MuxService(Service):
         self.control.use_rules(rules)
         self._watch.watch_files_of(rules)
         if rules_changed:
-            self._warn(rules)
+            self._log_warnings(rules)
             if rules.settings.drain_removed:
                 supervisor.end_removed(different.routes.gone, different.backends.gone)
         await supervisor.all_serve()
@@ -344,7 +349,7 @@ class MuxService(Service):
             ok=True, changes=different.described(older) if rules_changed else "nothing changed"
         )
 
-    def _warn(self, rules: Rules) -> None:
+    def _log_warnings(self, rules: Rules) -> None:
         for warning in lint(rules):
             self._log.warn("{warning}", warning=str(warning))
 
@@ -363,7 +368,7 @@ class MuxService(Service):
             except Exception as problem:
                 self._upgrades.cannot_serve(problem)
                 self._endpoints.store.close(keep_files=self._upgrades.is_waiting)
-                self._counting.close()
+                self._service_limits.close()
                 self._starter.close()
                 raise
         return supervisor
@@ -371,7 +376,7 @@ class MuxService(Service):
     def _open_all(self) -> Supervisor:
         """Open all sockets; workers are yet to be started."""
         rules, counters = self.control.rules, self.control.counters
-        self._warn(rules)
+        self._log_warnings(rules)
         account = self._account = account_of(rules)
         check_servers(self._reactor, rules.servers())
         self._privilege.keep(rules, account)
@@ -380,7 +385,7 @@ class MuxService(Service):
             rules,
             self._reactor,
             self._sockets,
-            self._counting.limits(rules),
+            self._service_limits.limits(rules),
             self._privilege,
             counters,
             self._starter,

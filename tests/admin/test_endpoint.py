@@ -15,8 +15,8 @@ from tests.admin.asking import AdminCase
 from tests.support.folders import make_folder
 from tests.support.forks import starter
 from txmux import MuxService, load
-from txmux.admin import places
-from txmux.admin.places import folders, read_token
+from txmux.admin import listen_addresses
+from txmux.admin.listen_addresses import folders, read_token
 from txmux.errors import ListenError, MuxError
 from txmux.rules.problems import RulesError
 
@@ -129,7 +129,7 @@ class AutomaticTest(AdminCase):
 
     async def auto(self) -> None:
         """Start a service as ``twist txmux`` does."""
-        await self.start("admin = auto", is_administered=True)
+        await self.start("admin = auto", resolve_admin_auto=True)
 
     async def test_runtime_directory(self) -> None:
         """The socket is in the folder that systemd has made, named after the rules file, for this user only."""
@@ -159,7 +159,7 @@ class AutomaticTest(AdminCase):
         """Without a folder there is none, and the log says which were looked for."""
         # A service of this machine may have made the system's.
         system = self.folder / "system"
-        self.patch(places, "_SYSTEM_FOLDER", system)
+        self.patch(listen_addresses, "_SYSTEM_FOLDER", system)
         with capturedLogs() as events:
             await self.auto()
         (line,) = [event for event in events if "no admin endpoint" in event.get("log_format", "")]

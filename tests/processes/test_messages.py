@@ -17,7 +17,14 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from txmux.access.across_processes import SharedLimits
 from txmux.errors import MuxError
-from txmux.processes.workers.messages import Opened, Prepare, Start, ToldError, read, sockets_of
+from txmux.processes.workers.messages import (
+    InvalidMessageError,
+    Opened,
+    Prepare,
+    Start,
+    read,
+    sockets_of,
+)
 from txmux.processes.workers.process import WorkerProcess
 from txmux.rules.packing import pack
 from txmux.rules.reading.parser import parse
@@ -116,9 +123,9 @@ class StartingTests(SynchronousTestCase):
                 for kind, more in ((Start, {}), (Prepare, {"rules_changed": True})):
                     told = {**self.told, **more, name: value}
                     self.assertRaises(MuxError, read, kind, told)
-        self.assertRaises(ToldError, read, Prepare, self.told)
+        self.assertRaises(InvalidMessageError, read, Prepare, self.told)
         for told in ({"places": []}, {"places": {"x": "1"}}, {"cells": -1}, {"cells": 1e9}):
-            self.assertRaises(ToldError, read, CounterLayout, told)
+            self.assertRaises(InvalidMessageError, read, CounterLayout, told)
 
     def test_sockets(self) -> None:
         """What listens does not block."""

@@ -191,7 +191,7 @@ class NamesTest(ReloadCase):
         self.write(self.rules(f"{OTHER}:{self.server}", "resolve = 60s\n"))
         with halted([self.supervisor.pool.workers[0].pid]):
             reloading = Deferred.fromCoroutine(self.running.reload())
-            await self.until(lambda: self.supervisor._next)
+            await self.until(lambda: self.supervisor._pending)
             self.time.advance(30)  # it has not answered by then
             self.assertIn("no answer", "\n".join((await reloading).errors))
         self.time.advance(60)

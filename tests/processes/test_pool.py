@@ -11,7 +11,7 @@ from typing_extensions import override
 
 from txmux.net.channel.channel import GoneError
 from txmux.processes.upgrade.worker_transfers import WorkerTransfers
-from txmux.processes.workers.pool import Pool
+from txmux.processes.workers.pool import WorkerPool
 
 
 class _Worker:
@@ -54,7 +54,7 @@ class FlowsTest(SynchronousTestCase):
     @override
     def setUp(self) -> None:
         make: Any = _Worker
-        self.pool = Pool(make, Clock())
+        self.pool = WorkerPool(make, Clock())
         self.first, self.second = _Worker(0), _Worker(1)
         workers: list[Any] = [self.first, self.second]
         self.pool.workers += workers

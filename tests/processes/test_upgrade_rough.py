@@ -43,7 +43,7 @@ _OLD_IS_KILLED_EARLY = """
     from txmux.processes.upgrade import upgrades
     from txmux.processes.upgrade import worker_transfers
 
-    accept, alone = worker_transfers.WorkerTransfers.accept, upgrades.Upgrades._alone
+    accept, alone = worker_transfers.WorkerTransfers.accept, upgrades.Upgrades._on_predecessor_ended
     told = Deferred()
 
     async def killed(self):
@@ -56,7 +56,7 @@ _OLD_IS_KILLED_EARLY = """
         told.callback(None)
 
     worker_transfers.WorkerTransfers.accept = killed
-    upgrades.Upgrades._alone = noted
+    upgrades.Upgrades._on_predecessor_ended = noted
 """
 _NEW_IS_KILLED_EARLY = """
     from txmux.processes.upgrade import upgrades

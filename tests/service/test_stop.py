@@ -185,5 +185,5 @@ class SupervisorTest(SupervisedTestCase):
     async def test_without_a_log(self) -> None:
         """Without an access log there is nothing to reopen."""
         await self.run_service("[txmux]\naccess_log = off\n[listen x]\nendpoint = 127.0.0.1:0\n")
-        self.running.reopen_files()
+        self.running.reopen_log()
         self.assertEqual(await self.running.control.missing(), [])

@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
-from txmux.admin.places import can_hold, control_places, folders, read_token, socket_name
+from txmux.admin.listen_addresses import admin_addresses, can_hold, folders, read_token, socket_name
 from txmux.net.sockets.reactorsockets import SharedUNIXPort
 from txmux.rules.reading.service import is_by_tcp
 from txmux.serving.endpoints import stop_listening
@@ -79,7 +79,7 @@ class AdminEndpoints:
         Raises:
             MuxError: A socket cannot be opened, or there is no token.
         """
-        places = dict(control_places(rules, self._find))
+        places = dict(admin_addresses(rules, self._find))
         settings = rules.settings
         token = ""
         if settings.admin_token is not None and is_by_tcp(settings.admin):

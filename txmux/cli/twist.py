@@ -185,8 +185,8 @@ def makeService(options: Options) -> IService:
             options.rules,
             pidfile=options["pidfile"],
             upgrades=True,
-            notifies=True,
-            is_administered=True,
+            use_sd_notify=True,
+            resolve_admin_auto=True,
             starter=options.starter,
         )
     service.setServiceParent(top)

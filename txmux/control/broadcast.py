@@ -86,5 +86,5 @@ async def broadcast(
             return None
 
     asked = [Deferred.fromCoroutine(ask(one)) for one in processes]
-    told = await gatherResults(asked, consumeErrors=True)
-    return Answers([one for one in told if one is not None], missing)
+    results = await gatherResults(asked, consumeErrors=True)
+    return Answers([one for one in results if one is not None], missing)

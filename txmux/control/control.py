@@ -450,7 +450,7 @@ class Control:
         if self.state is not None:
             self.state.lists.feed(published)
             # A worker that does not answer is replaced, and its successor is given all lists at its start.
-            Deferred.fromCoroutine(self._ask("feed", told=published))
+            Deferred.fromCoroutine(self._ask("feed", published=published))
 
     def _kept_bans(self) -> Bans:
         return Bans() if self.state is None else self.state.bans

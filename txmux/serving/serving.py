@@ -20,7 +20,7 @@ from txmux.serving.listen_addresses import listen_addresses
 from txmux.serving.listening_port import ListeningPort
 from txmux.serving.listening_ports import ListeningPorts
 from txmux.serving.state import restore_sources, sources_of
-from txmux.serving.telling import counted, missing_in, tell_of_draining, tell_of_dry_runs
+from txmux.serving.status import connection_counts, log_draining, log_dry_runs, missing_in
 from txmux.tcp.configuration import Configuration
 from txmux.tcp.io_runtime import IORuntime
 from txmux.tcp.listener import MuxFactory
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from txmux.net.tls.terminations import PreparedTerminations
     from txmux.rules.model import Rules
     from txmux.serving.endpoints import ForwardingFactory, OpenedPorts
-    from txmux.serving.state import Told
+    from txmux.serving.state import TransferState
     from txmux.tcp.served import Served
     from txmux.telemetry.access_log import AccessLog
     from txmux.telemetry.counting.process_counters import ProcessCounters
@@ -296,7 +296,7 @@ class Serving:
         self._rules, self.version = prepared.rules, prepared.version
         self.runtime.use_rules(prepared.rules)
         for factory, configuration in prepared.configurations.items():
-            tell_of_dry_runs(factory)
+            log_dry_runs(factory)
             factory.change(configuration)
         gone = [factory for factory in self.factories if factory not in prepared.factories]
         self.factories[:] = prepared.factories
@@ -309,7 +309,7 @@ class Serving:
         for unused in prepared.reserved.values():
             unused.close()
         for factory in gone:
-            tell_of_dry_runs(factory)
+            log_dry_runs(factory)
         self._denied.check_all()
         access_log, self._access_log = self._access_log, prepared.access_log
         if access_log is not None and access_log is not prepared.access_log:
@@ -372,7 +372,7 @@ class Serving:
 
     async def status(self) -> dict[str, Any]:
         """Count the connections, for ``/api/status``."""
-        return counted(self.connections(), self.version)
+        return connection_counts(self.connections(), self.version)
 
     async def missing(self) -> list[str]:
         """Return what is missing for all clients to be served, one line each."""
@@ -387,14 +387,14 @@ class Serving:
         # The deadline is there before anything is waited for.
         self._ending.end_all_within(seconds, self.end_all)
         await gatherResults(self.listening_ports.close_all())
-        tell_of_draining(len(self.connections()), seconds)
+        log_draining(len(self.connections()), seconds)
         await gatherResults([factory.emptied() for factory in self._all()])
         await gatherResults([factory.stopped() for factory in self._all()])
         self._ending.cancel_calls()
         self._denied.stop_looking()
         await self.runtime.stop_sharing()
         for factory in self.factories:
-            tell_of_dry_runs(factory)
+            log_dry_runs(factory)
         self.factories.clear()
         self._retiring.clear()
         if self._access_log is not None:
@@ -415,7 +415,7 @@ class Serving:
     def servers(self) -> list[dict[str, Any]]:
         return self._upstreams.as_json()
 
-    def restore(self, state: Told) -> None:
+    def restore(self, state: TransferState) -> None:
         """Continue from the state of another process."""
         self.apply_overrides(state.get("wanted", self.overrides))
         self.feed(state.get("networks", {}))
@@ -433,9 +433,9 @@ class Serving:
         if self.runtime.banned.change(rows):
             self._denied.check_all()
 
-    def feed(self, told: Mapping[str, Any]) -> None:
+    def feed(self, published: Mapping[str, Any]) -> None:
         """Exchange networks of the rules; see `Lists.feed`."""
-        if self.runtime.lists.feed(told):
+        if self.runtime.lists.feed(published):
             self._denied.check_all()
 
     @property
@@ -446,13 +446,8 @@ class Serving:
         """Take in what a check of another process has found; see `Upstreams.apply`."""
         self._upstreams.apply_check(backend, key, ok=ok, why=why)
 
-    def reopen_files(self) -> None:
-        """Open the access log's file again, after it was moved away, and read all certificates again."""
-        self.terminations.reread()
-        self.reopen_log()
-
     def reopen_log(self) -> None:
-        """Open the access log's file again."""
+        """Reopen the access log's file, after it was moved away."""
         if self._access_log is not None:
             self._access_log.reopen()
 

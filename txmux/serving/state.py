@@ -32,15 +32,22 @@ if TYPE_CHECKING:
     from txmux.access.per_source import PerSource
     from txmux.tcp.listener import MuxFactory
 
-__all__ = ["Told", "found_by_checks", "merged", "restore_sources", "sources_of", "state_of"]
+__all__ = [
+    "TransferState",
+    "build_state",
+    "found_by_checks",
+    "merged",
+    "restore_sources",
+    "sources_of",
+]
 
-Told: TypeAlias = "dict[str, Any]"
+TransferState: TypeAlias = "dict[str, Any]"
 
 _VERSION = 1
 _WORST = {MemberState.UP.value: 0, MemberState.EJECTED.value: 1, MemberState.DOWN.value: 2}
 
 
-def state_of(
+def build_state(
     servers: Iterable[dict[str, Any]],
     sources: Mapping[str, PerSource | None],
     overrides: Mapping[str, Any],
@@ -73,7 +80,7 @@ def sources_of(factories: Iterable[MuxFactory]) -> dict[str, PerSource | None]:
     return {one.settings.name: one.admission.per_source for one in configurations}
 
 
-def restore_sources(state: Told, sources: Mapping[str, PerSource | None]) -> None:
+def restore_sources(state: TransferState, sources: Mapping[str, PerSource | None]) -> None:
     """Continue the rates of sources of another process."""
     for name, buckets in state.get("sources", {}).items():
         one = sources.get(name)
@@ -87,31 +94,31 @@ def merged(found: Iterable[Iterable[dict[str, Any]]]) -> list[dict[str, Any]]:
     Each process counts failed connections by itself, so a server that one of them leaves alone is left alone by all that come after them.
     """
     servers: dict[tuple[str, str, str], dict[str, Any]] = {}
-    for told in (one for several in found for one in several):
-        key = (told["backend"], told["server"], told["target"])
+    for entry in (one for several in found for one in several):
+        key = (entry["backend"], entry["server"], entry["target"])
         known = servers.get(key)
         if known is None:
-            servers[key] = {**told}
+            servers[key] = {**entry}
             continue
         turns = {name: known[name] for name in ("credit", "contrary")}
-        count = known.get("connections", 0) + told.get("connections", 0)
-        worst = max(known, told, key=_badness)
+        count = known.get("connections", 0) + entry.get("connections", 0)
+        worst = max(known, entry, key=_badness)
         servers[key] = {**worst, **turns, "connections": count}
     return [*servers.values()]
 
 
-def _badness(told: Mapping[str, Any]) -> tuple[int, float, int]:
-    return _WORST.get(told["state"], 0), told["out"], len(told["failed"])
+def _badness(entry: Mapping[str, Any]) -> tuple[int, float, int]:
+    return _WORST.get(entry["state"], 0), entry["out"], len(entry["failed"])
 
 
 def found_by_checks(servers: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     """Leave out what connections have found: a parent of workers has none, and would never know when it is over."""
     return [
-        {**told, "failed": (), "out": 0.0, "credit": 0}
+        {**entry, "failed": (), "out": 0.0, "credit": 0}
         | (
             {}
-            if told["state"] == MemberState.DOWN.value
+            if entry["state"] == MemberState.DOWN.value
             else {"state": MemberState.UP.value, "why": ""}
         )
-        for told in servers
+        for entry in servers
     ]

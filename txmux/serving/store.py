@@ -62,7 +62,7 @@ class ListeningSockets:
         return dict(self._sockets)
 
     def prepare(self, listeners: Iterable[Listener]) -> PreparedSockets:
-        """Open what is not open yet; nothing else is touched. Places that are not plain are left out.
+        """Open what is not open yet; nothing else is touched. Addresses that are not plain are left out.
 
         Raises:
             ListenError: Sockets cannot be opened, each in a line; none that is new is left open.
@@ -77,8 +77,8 @@ class ListeningSockets:
         failures = [(address, failure) for address, failure in added if failure is not None]
         if failures:
             prepared.abandon()
-            told = [str(listen_error(address, failure)) for address, failure in failures]
-            raise ListenError("\n".join(told)) from failures[0][1]
+            lines = [str(listen_error(address, failure)) for address, failure in failures]
+            raise ListenError("\n".join(lines)) from failures[0][1]
         return prepared
 
     def has(self, key: str) -> bool:

@@ -368,17 +368,8 @@ class StoreTests(StoreCase):
         path = self.pem("a.example", file="site.pem")
         store = self.store(path, self.pem("b.example"))
         before = store.context()
-        store.reread()
         store.use_contexts(store.prepare())
         self.assertTrue(is_resumed(before, store.context()))
         self.pem("a.example", file="site.pem")
-        store.reread()
+        store.use_contexts(store.prepare())
         self.assertFalse(is_resumed(before, store.context()))
-
-    def test_on_demand(self) -> None:
-        """They can be read again at any time."""
-        path = self.pem("a.example", file="site.pem")
-        store = self.store(path)
-        self.pem("b.example", file="site.pem")
-        store.reread()
-        self.assertEqual(name_of(shown(store.context())), "b.example")

@@ -101,8 +101,8 @@ def run_service(rules: Rules, *, level: str, pidfile: str | Path | None = None) 
         rules,
         pidfile=pidfile,
         upgrades=True,
-        notifies=True,
-        is_administered=True,
+        use_sd_notify=True,
+        resolve_admin_auto=True,
         starter=starter,
     )
     # What is logged before the log begins is kept for it. A service that cannot start says only why.

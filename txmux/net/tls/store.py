@@ -76,9 +76,6 @@ class CertificateStore:
         """Return for each certificate its file, and when it expires, in seconds since 1970."""
         return self._contexts.valid_until
 
-    def reread(self) -> None:
-        self._read(self._states())
-
     def prepare(self) -> PreparedContexts:
         """Read the files, even if they have not changed, for `use_contexts`, or raise `TLSFileError`.
 

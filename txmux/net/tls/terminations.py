@@ -77,11 +77,6 @@ class Terminations:
     def troubles(self) -> list[str]:
         return [trouble for made in self._made.values() if (trouble := made.store.trouble)]
 
-    def reread(self) -> None:
-        """Read all certificates again, changed or not."""
-        for termination in self._made.values():
-            termination.store.reread()
-
 
 @attrs.define
 class PreparedTerminations:

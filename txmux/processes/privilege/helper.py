@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from txmux.admin.places import automatic_places, control_places, make_token
+from txmux.admin.listen_addresses import admin_addresses, automatic_addresses, make_token
 from txmux.errors import MuxError
 from txmux.files import open_log, open_safely, remove_own_socket
 from txmux.processes.privilege.account import account_of
@@ -90,10 +90,10 @@ def _absolute(paths: Iterable[Path | None]) -> Iterator[str]:
 def _addresses(rules: Rules) -> Iterator[ListenAddress]:
     for listener in rules.listeners:
         yield from listen_addresses(listener)
-    for _, address in control_places(rules, lambda _: None):
+    for _, address in admin_addresses(rules, lambda _: None):
         yield address
     if rules.settings.admin == "auto":
-        yield from automatic_places(rules.path)
+        yield from automatic_addresses(rules.path)
 
 
 _PACKET = 65536  # bytes

@@ -66,20 +66,20 @@ class Notifier:
     def stopping(self) -> None:
         self._send("STOPPING=1", "STATUS=stopping: connections finish")
 
-    def watch(self, is_well: Callable[[], bool]) -> None:
+    def watch(self, is_healthy: Callable[[], bool]) -> None:
         """Show systemd from now on that the service works.
 
         Args:
-            is_well: Asked each time; if it says no, systemd hears nothing, and restarts the service when it has heard nothing for
+            is_healthy: Asked each time; if it says no, systemd hears nothing, and restarts the service when it has heard nothing for
                 too long.
         """
         if self._address and self._interval:
-            self._watchdog = LoopingCall(self._show, is_well)
+            self._watchdog = LoopingCall(self._show, is_healthy)
             self._watchdog.clock = self._clock
             self._watchdog.start(self._interval / _PINGS)
 
-    def _show(self, is_well: Callable[[], bool]) -> None:
-        if is_well():
+    def _show(self, is_healthy: Callable[[], bool]) -> None:
+        if is_healthy():
             self._send("WATCHDOG=1")
 
     def stop(self) -> None:

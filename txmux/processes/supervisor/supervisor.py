@@ -24,11 +24,17 @@ from txmux.processes.privilege.helper import Helper
 from txmux.processes.privilege.privilege import open_for_worker
 from txmux.processes.privilege.sandbox import sandbox_of
 from txmux.processes.upgrade.worker_transfers import WorkerTransfers
-from txmux.processes.workers.pool import Pool, WorkersError, ask_all, check_as_read, failures
+from txmux.processes.workers.pool import (
+    WorkerPool,
+    WorkersError,
+    ask_ready,
+    check_as_read,
+    failures,
+)
 from txmux.processes.workers.worker import Worker
 from txmux.rules.packing import pack
 from txmux.serving.listen_addresses import are_plain
-from txmux.serving.state import found_by_checks, merged, restore_sources, state_of
+from txmux.serving.state import build_state, found_by_checks, merged, restore_sources
 from txmux.serving.store import close_socket
 from txmux.tcp.io_runtime import IORuntime
 from txmux.telemetry.access_log import open_log
@@ -47,7 +53,7 @@ if TYPE_CHECKING:
     from txmux.processes.privilege.sandbox import Sandbox
     from txmux.processes.workers.starting import Starter
     from txmux.rules.model import Rules
-    from txmux.serving.state import Told
+    from txmux.serving.state import TransferState
     from txmux.serving.store import ListeningSockets, PreparedSockets
     from txmux.telemetry.counting.counters import Counters
 
@@ -114,12 +120,12 @@ class Supervisor:
         self._files = Helper(rules.path, is_privileged=False)
         self.counters = counters
         self.starter = starter
-        self._counting = dict(counters.layout.places)
-        self.pool = pool = Pool(self._worker, reactor, self._look_after)
+        self._published_places = dict(counters.layout.places)
+        self.pool = pool = WorkerPool(self._worker, reactor, self._tick)
         self.transfers = WorkerTransfers(pool, accepting=accepting)
         self._is_started = False
-        self._left: set[str] = set()
-        self._next: _Next | None = None
+        self._draining_sockets: set[str] = set()
+        self._pending: PendingRules | None = None
         self._catching_up: set[Deferred[None]] = set()
         self.version = 1
         self._deadline: IDelayedCall | None = None
@@ -191,9 +197,9 @@ class Supervisor:
 
     def start_message(self, worker: Worker) -> dict[str, Any]:
         """Return what a worker has to know at its start; see `txmux.processes.workers.messages.Start`."""
-        following = self._next
-        if following is not None and worker in self.pool.added:
-            message = self._message(following.rules, following.sockets, following.version)
+        pending = self._pending
+        if pending is not None and worker in self.pool.added:
+            message = self._message(pending.rules, pending.sockets, pending.version)
         else:
             message = self._message(self._rules, self._sockets.sockets(), self.version)
         banned = rows_of((ban.network, ban) for ban in self.state.bans)
@@ -224,7 +230,7 @@ class Supervisor:
     def _servers(self) -> list[dict[str, Any]]:
         return found_by_checks(self.state.upstreams.as_json())
 
-    async def state_to_hand_over(self, *, again: bool = False) -> Told:
+    async def state_to_hand_over(self, *, again: bool = False) -> TransferState:
         """Return the state that the next process continues from; see `txmux.serving.state`.
 
         Args:
@@ -232,17 +238,17 @@ class Supervisor:
         """
         # Once none accepts, clients wait: so for no worker that hangs.
         workers = self.pool.all() if self.transfers.accepting else self.transfers.able
-        found = await ask_all(workers, "servers")
+        found = await ask_ready(workers, "servers")
         servers = merged([*found, self._servers()])
         sources = self._limits.sources(self._seconds)
-        told = state_of(servers, sources, self.state.overrides, self.state.lists.contents)
+        state = build_state(servers, sources, self.state.overrides, self.state.lists.contents)
         return {
-            **told,
+            **state,
             "names": self._names.as_json(),
             "bans": self.state.bans.as_json(again=again),
         }
 
-    def restore(self, state: Told) -> None:
+    def restore(self, state: TransferState) -> None:
         """Continue from the state of another process, in all workers."""
         servers = state.get("servers", ())
         self.state.apply_overrides(state.get("wanted", self.state.overrides))
@@ -255,7 +261,7 @@ class Supervisor:
             self.pool.tell("ban", rows=rows)
             restore_sources(state, self._limits.sources(self._seconds))
 
-    def opener(self) -> socket.socket | None:
+    def connect_to_opener(self) -> socket.socket | None:
         """Return what leads a worker to what opens files for it; ``None`` if it opens them itself."""
         try:
             if self._privilege.opener is not None:
@@ -277,13 +283,13 @@ class Supervisor:
         """Record that a worker can serve."""
         if self._deadline is not None:
             return  # it was asked to stop already, and the sockets may be closed
-        following = self._next
-        if following is not None and worker in self.pool.added:
-            self._note_added(following)
+        pending = self._pending
+        if pending is not None and worker in self.pool.added:
+            self._note_added(pending)
             return
         if worker.version != self.version:
             # The rules have changed since it was started.
-            self._have_catch_up(worker)
+            self._start_catch_up(worker)
         elif self.transfers.accepting:
             self.pool.let_accept(worker)
         if self.pool.are_ready():
@@ -319,7 +325,7 @@ class Supervisor:
         Raises:
             MuxError: They cannot; nothing has changed.
         """
-        following = None
+        pending = None
         with ExitStack() as undo:
             undo.callback(sockets.abandon)
             self.is_changing = True
@@ -337,32 +343,32 @@ class Supervisor:
             await self.pool.settled()
             # A worker that gets ready for these rules while it does so for others would take one for the other.
             await DeferredList([*self._catching_up])
-            following = self._next = _Next(
+            pending = self._pending = PendingRules(
                 rules, sockets.sockets, self.version + rules_changed, upstreams
             )
-            undo.callback(self._forget_next, following)
-            await self._prepare(following, rules_changed=rules_changed)
+            undo.callback(self._drop_pending, pending)
+            await self._prepare(pending, rules_changed=rules_changed)
             # These rules may have the worker end to which flows are on their way.
             await self.pool.flows_moved(self.pool.all())
             undo.pop_all()
         unused = sockets.commit()
-        older = await self._commit_next(following)
-        self._let_go(unused)
+        older = await self._commit_pending(pending)
+        self._close_removed(unused)
         return older
 
-    def _let_go(self, unused: Mapping[str, socket.socket]) -> None:
+    def _close_removed(self, unused: Mapping[str, socket.socket]) -> None:
         """Close sockets of listeners that are removed; those for datagrams when their last flow has ended."""
-        self._left.clear()
+        self._draining_sockets.clear()
         for key, opened in unused.items():
             if opened.type == SOCK_DGRAM:
                 self._sockets.adopt(
                     key, opened
                 )  # while a worker has it, too, the port cannot be bound again
-                self._left.add(key)
+                self._draining_sockets.add(key)
             else:
                 close_socket(key, opened)
 
-    def _look_after(self) -> None:
+    def _tick(self) -> None:
         """Run what is due each second."""
         self.starter.ping()
         if gone := self.state.bans.expire(time.time()):
@@ -372,13 +378,13 @@ class Supervisor:
 
     async def close_unused(self) -> None:
         """Close sockets for datagrams of removed listeners whose last flow has ended, or is in a worker that is about to end."""
-        if not self._left:
+        if not self._draining_sockets:
             return
         version = self.version
         left = await self.pool.flows_left()
         if left is not None and self.version == version and not self.is_changing:
-            for key in self._left.difference(left):
-                self._left.remove(key)
+            for key in self._draining_sockets.difference(left):
+                self._draining_sockets.remove(key)
                 self._sockets.give_up(key)
 
     async def all_serve(self) -> None:
@@ -408,25 +414,25 @@ class Supervisor:
         """Make room for what other rules count."""
         self._limits.extend(rules)
         layout = self.counters.layout
-        more, gone = layout.changes(self._counting)
+        more, gone = layout.changes(self._published_places)
         if more or gone:
-            self._counting = dict(layout.places)
+            self._published_places = dict(layout.places)
             self.pool.tell("count_more", places=more, cells=layout.cells, gone=gone)
 
-    async def _prepare(self, following: _Next, *, rules_changed: bool) -> None:
+    async def _prepare(self, pending: PendingRules, *, rules_changed: bool) -> None:
         """Make workers prepare other rules, and start those that these need beside them.
 
         Raises:
             MuxError: One cannot.
         """
-        rules = following.rules
-        message = self._message(rules, following.sockets, following.version)
+        rules = pending.rules
+        message = self._message(rules, pending.sockets, pending.version)
         prepare = {name: message[name] for name in ("rules", "limits", "sockets")}
         descriptors = message["descriptors"][1:]
-        following.asked = {one: one.pid for one in self.pool.all() if one.ready}
+        pending.asked = {one: one.pid for one in self.pool.all() if one.ready}
         answers = {
             one: one.ask("prepare", rules_changed=rules_changed, descriptors=descriptors, **prepare)
-            for one in following.asked
+            for one in pending.asked
         }
         old = {one: answers.pop(one) for one in self.pool.retiring if one in answers}
         problems = await failures([*answers.values()])
@@ -434,7 +440,7 @@ class Supervisor:
         for worker, answer in old.items():
             # One that fails keeps the rules of its connections, and cannot serve again.
             if await failures([answer]):
-                del following.asked[worker]
+                del pending.asked[worker]
                 most -= 1
             else:
                 able += worker.can_return
@@ -448,45 +454,45 @@ class Supervisor:
         if rules.settings.workers > able:
             self.starter.use(rules)
             self.pool.add(rules.settings.workers - able)
-            await self._all_added_ready(following)
+            await self._all_added_ready(pending)
 
-    async def _all_added_ready(self, following: _Next) -> None:
+    async def _all_added_ready(self, pending: PendingRules) -> None:
         """Wait until all workers that were added could serve.
 
         Raises:
             WorkersError: One cannot.
         """
-        self._note_added(following)
+        self._note_added(pending)
         try:
-            await following.ready.addTimeout(_STARTING, self._reactor)
+            await pending.ready.addTimeout(_STARTING, self._reactor)
         except defer.TimeoutError:
             raise WorkersError(f"workers: new ones did not start in {_STARTING:g} s") from None
 
-    def _note_added(self, following: _Next) -> None:
-        if not following.ready.called and all(worker.ready for worker in self.pool.added):
-            following.ready.callback(None)
+    def _note_added(self, pending: PendingRules) -> None:
+        if not pending.ready.called and all(worker.ready for worker in self.pool.added):
+            pending.ready.callback(None)
 
-    def _forget_next(self, following: _Next) -> None:
-        self._next = None
+    def _drop_pending(self, pending: PendingRules) -> None:
+        self._pending = None
         self.starter.use(self._rules)
         self.pool.drop_added()
-        for worker in following.asked:
+        for worker in pending.asked:
             worker.tell("abandon")
 
-    async def _commit_next(self, following: _Next) -> int:
+    async def _commit_pending(self, pending: PendingRules) -> int:
         self.is_changing = False
-        self._next = None
-        self._rules = following.rules
+        self._pending = None
+        self._rules = pending.rules
         self.starter.use(self._rules)
         self.state.lists.hold(self._rules)
         self._files.commit()
-        self.version = following.version
-        following.upstreams.commit()
+        self.version = pending.version
+        pending.upstreams.commit()
         # Those that have ended in between have successors, which begin with the rules that were before.
-        ready = [worker for worker, pid in following.asked.items() if worker.pid == pid]
-        count = following.rules.settings.workers
+        ready = [worker for worker, pid in pending.asked.items() if worker.pid == pid]
+        count = pending.rules.settings.workers
         added = self.pool.admit()
-        again = self.pool.take_back(count, ready)
+        again = self.pool.reuse_retiring(count, ready)
         older = [self._commit(worker) for worker in ready]
         for worker in (*again, *added):
             worker.version = self.version
@@ -494,7 +500,7 @@ class Supervisor:
                 self.pool.let_accept(worker)
         for worker in self.pool.workers:
             if worker.ready and worker not in ready and worker not in added:
-                self._have_catch_up(worker)
+                self._start_catch_up(worker)
         self.pool.resize(count)
         return sum(await gatherResults(older))
 
@@ -510,7 +516,7 @@ class Supervisor:
 
         return worker.ask("commit", listening=listening).addErrback(failed)
 
-    def _have_catch_up(self, worker: Worker) -> None:
+    def _start_catch_up(self, worker: Worker) -> None:
         done = Deferred.fromCoroutine(self._catch_up(worker))
         self._catching_up.add(done)
         done.addBoth(lambda _: self._catching_up.discard(done))
@@ -549,10 +555,10 @@ class Supervisor:
 
     def start_failed(self, worker: Worker, message: str) -> None:
         """Fail the start, or the reload, for which a worker could not start."""
-        following = self._next
-        if following is not None and worker in self.pool.added:
-            if not following.ready.called:
-                following.ready.errback(WorkersError(message))
+        pending = self._pending
+        if pending is not None and worker in self.pool.added:
+            if not pending.ready.called:
+                pending.ready.errback(WorkersError(message))
         elif not self._failing:
             self._failing = True
             # Later, since the reactor may not even run yet.
@@ -599,11 +605,9 @@ class Supervisor:
     def reopen_log(self) -> None:
         self.pool.tell("reopen")
 
-    reopen_files = reopen_log
-
 
 @attrs.define(eq=False)
-class _Next:
+class PendingRules:
     """The rules that workers get ready for.
 
     Attributes:

@@ -18,14 +18,16 @@ if TYPE_CHECKING:
     from txmux.control.control import Control
     from txmux.processes.supervisor.supervisor import Supervisor
     from txmux.rules.model import Rules
-    from txmux.serving.state import Told
+    from txmux.serving.state import TransferState
 
     LastReload = tuple[float, Report] | None
 
-__all__ = ["last_reload_in", "number_in", "state_of"]
+__all__ = ["collect_state", "last_reload_in", "number_in"]
 
 
-async def state_of(supervisor: Supervisor, control: Control, *, again: bool = False) -> Told:
+async def collect_state(
+    supervisor: Supervisor, control: Control, *, again: bool = False
+) -> TransferState:
     """Return the state that the next process continues from; see `txmux.serving.state`.
 
     Args:
@@ -34,7 +36,7 @@ async def state_of(supervisor: Supervisor, control: Control, *, again: bool = Fa
         again: See `Supervisor.state_to_hand_over`.
     """
     when, report = control.last_reload or (0.0, None)
-    told = {
+    rules = {
         "number": supervisor.version,
         "digest": _digest(control.rules),
         "last_reload": None if report is None else {"time": when, **report.as_json()},
@@ -44,7 +46,7 @@ async def state_of(supervisor: Supervisor, control: Control, *, again: bool = Fa
     networks = {
         name: one for name, one in state["networks"].items() if name.partition(":")[0] != "file"
     }
-    return {**state, "networks": networks, "rules": told, "history": control.rates.as_json()}
+    return {**state, "networks": networks, "rules": rules, "history": control.rates.as_json()}
 
 
 def number_in(state: Mapping[str, Any], rules: Rules) -> int:

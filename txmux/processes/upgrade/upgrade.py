@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from txmux.admin.endpoint import AdminEndpoints
     from txmux.processes.upgrade.worker_transfers import WorkerTransfers
-    from txmux.serving.state import Told
+    from txmux.serving.state import TransferState
     from txmux.telemetry.counting.counters import Counters
 
 ENDS = "TXMUX_PREDECESSOR"
@@ -215,7 +215,7 @@ class Upgrade:
     async def run(
         self,
         sockets: Mapping[str, socket.socket],
-        state: Callable[..., Awaitable[Told]],
+        state: Callable[..., Awaitable[TransferState]],
         counters: Counters | None = None,
     ) -> str:
         """Let a new process serve.
@@ -274,9 +274,9 @@ class Upgrade:
     async def _count_on(self, counters: Counters) -> None:
         """Let the new process read what this one counts, if it is of a version that does."""
         try:
-            for told, descriptors in counters.handed_over():
+            for fields, descriptors in counters.handed_over():
                 await self.successor.channel.ask(
-                    "count_on", seconds=_ACCEPTS, descriptors=descriptors, **told
+                    "count_on", seconds=_ACCEPTS, descriptors=descriptors, **fields
                 )
         except (ChannelError, OSError) as problem:
             _log.warn("the new process does not go on with all counters: {why}", why=problem)

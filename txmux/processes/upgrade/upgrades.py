@@ -30,11 +30,11 @@ if TYPE_CHECKING:
 
     from txmux.admin.endpoint import AdminEndpoints
     from txmux.errors import MuxError
-    from txmux.processes.supervisor.counting import Counting
+    from txmux.processes.supervisor.limits import ServiceLimits
     from txmux.processes.upgrade.upgrade import Successor
     from txmux.processes.upgrade.worker_transfers import WorkerTransfers
     from txmux.rules.model import Listener, Rules
-    from txmux.serving.state import Told
+    from txmux.serving.state import TransferState
     from txmux.serving.store import ListeningSockets
     from txmux.telemetry.counting.counters import Counters
 
@@ -53,15 +53,15 @@ class Upgrades:
         reactor: The process's own.
         sockets: Those of the service.
         pidfile: Names the process that serves, if it is wanted.
-        failed: Is called if the old process ends before this one serves.
-        orphaned: Is called if the new process ends while this one, in whose place it is, has not ended yet; `has_successor` tells
+        on_failed: Is called if the old process ends before this one serves.
+        on_successor_ended: Is called if the new process ends while this one, in whose place it is, has not ended yet; `has_successor` tells
             whether it was to.
         reload: Reads the rules again, for the old process.
         notifier: Leads to systemd, which may have kept sockets.
         privilege: What the service may do beyond its user.
         endpoints: Those by which the service itself is reached.
         counters: What one process counts on where the other has stopped.
-        counting: What all count for limits.
+        service_limits: What all count for limits.
 
     Attributes:
         is_waiting: Whether another process serves yet.
@@ -74,23 +74,23 @@ class Upgrades:
         reactor: Any,
         sockets: ListeningSockets,
         pidfile: PidFile | None,
-        failed: Callable[[MuxError], object],
-        orphaned: Callable[[], object],
+        on_failed: Callable[[MuxError], object],
+        on_successor_ended: Callable[[], object],
         reload: Callable[[], Awaitable[Report]],
         notifier: Notifier,
         privilege: Privilege,
         endpoints: AdminEndpoints,
         *,
         counters: Counters,
-        counting: Counting,
+        service_limits: ServiceLimits,
     ) -> None:
         self._counters = counters
-        self._counting = counting
+        self._service_limits = service_limits
         self._reactor = reactor
         self._sockets = sockets
         self._pidfile = pidfile
-        self._failed = failed
-        self._orphaned = orphaned
+        self._on_failed = on_failed
+        self._on_successor_ended = on_successor_ended
         self._reload = reload
         self._settled: list[Deferred[None]] = []
         self._successor: Successor | None = None
@@ -98,11 +98,13 @@ class Upgrades:
         self._privilege = privilege
         self._endpoints = endpoints
         self._predecessor: Predecessor | None = None
-        self._is_told = self._is_accepting = self._is_alone = self._is_stopping = False
+        self._has_reported = self._is_accepting = self._predecessor_ended = self._is_stopping = (
+            False
+        )
         self._unneeded: dict[str, socket.socket] = {}
         self._upgrade: Upgrade | None = None
         self.is_waiting = False
-        self.state: Told = {}
+        self.state: TransferState = {}
         self.incoming = IncomingTransfer(reactor)
 
     # In place of another one.
@@ -152,53 +154,53 @@ class Upgrades:
 
     def cannot_serve(self, why: object) -> None:
         """Report the failure to the old process."""
-        if self._predecessor is not None and not self._is_told:
+        if self._predecessor is not None and not self._has_reported:
             self._predecessor.fail(why)
 
     def can_serve(
         self,
         transfers: WorkerTransfers,
-        is_well: Callable[[], bool],
-        recall: Callable[[Told], object],
+        is_healthy: Callable[[], bool],
+        restore: Callable[[TransferState], object],
     ) -> None:
         """Report readiness to the old process, or serve from now on if there is none. Only the first call counts.
 
         Args:
             transfers: What would serve. It does not accept yet, if there is an old process.
-            is_well: Tells whether all of it works.
-            recall: Is given the state of the old process when that has stopped accepting.
+            is_healthy: Tells whether all of it works.
+            restore: Is given the state of the old process when that has stopped accepting.
         """
-        if self._is_told:
+        if self._has_reported:
             return
-        self._is_told = True
+        self._has_reported = True
         predecessor = self._predecessor
         if predecessor is None:
             try:
                 self._name_process()
             except PidFileError as problem:
-                self._failed(problem)
+                self._on_failed(problem)
             else:
-                self._serves(is_well)
+                self._serves(is_healthy)
             return
 
-        async def accept(state: Told | None = None) -> None:
+        async def accept(state: TransferState | None = None) -> None:
             self._name_process()  # while there is a way back
             self._close_unneeded()
-            recall(state or {})
+            restore(state or {})
             transfers.await_flows(on=True)
             if state and "connections" in state:
-                self._counting.expect(state["connections"])
+                self._service_limits.expect(state["connections"])
                 transfers.expect(state.get("servers", ()))
                 self.incoming.expect_connections()
             await self._accept(transfers)
-            self._serves(is_well)
+            self._serves(is_healthy)
             self._settle()
 
         async def reload() -> dict[str, Any]:
             return attrs.asdict(await self._reload())
 
         def all_here() -> None:
-            self._counting.expect_no_more()
+            self._service_limits.expect_no_more()
             transfers.expect(())
             transfers.await_flows(on=False)
             self.incoming.record_all_arrived()
@@ -215,7 +217,7 @@ class Upgrades:
                 "handed_over": all_here,
                 "reload": reload,
             },
-            lambda: self._alone(all_here),
+            lambda: self._on_predecessor_ended(all_here),
             transfers.processes,
         )
 
@@ -229,7 +231,7 @@ class Upgrades:
         try:
             await transfers.accept()
         except ChannelError as problem:
-            if not self._is_alone:
+            if not self._predecessor_ended:
                 raise
             _log.warn("a worker does not accept clients yet: {why}", why=problem)
         finally:
@@ -240,22 +242,22 @@ class Upgrades:
         if self._pidfile is not None:
             self._pidfile.write()
 
-    def _serves(self, is_well: Callable[[], bool]) -> None:
+    def _serves(self, is_healthy: Callable[[], bool]) -> None:
         self._endpoints.accept()
-        self.keep()
+        self.store_sockets()
         self._notifier.ready("serving", is_new_main=self._predecessor is not None)
-        self._notifier.watch(is_well)
+        self._notifier.watch(is_healthy)
 
-    def keep(self) -> None:
+    def store_sockets(self) -> None:
         self._notifier.keep({**self._sockets.sockets(), **self._endpoints.sockets()})
 
-    def _alone(self, all_here: Callable[[], object]) -> None:
-        self._is_alone = True
+    def _on_predecessor_ended(self, all_here: Callable[[], object]) -> None:
+        self._predecessor_ended = True
         self._settle()
         self._counters.others_ended()
         all_here()
         if self.is_waiting and not self._is_accepting:
-            self._failed(UpgradeError("the old process has ended before this one served"))
+            self._on_failed(UpgradeError("the old process has ended before this one served"))
 
     # Another one in its place.
 
@@ -269,7 +271,7 @@ class Upgrades:
 
     async def settled(self) -> None:
         """Wait until it is certain which process serves."""
-        while self._upgrade is not None or (self.is_waiting and not self._is_alone):
+        while self._upgrade is not None or (self.is_waiting and not self._predecessor_ended):
             settled: Deferred[None] = Deferred()
             self._settled.append(settled)
             await settled
@@ -283,8 +285,8 @@ class Upgrades:
         """Make the process that serves now read the rules again."""
         assert self._successor is not None  # noqa: S101 - not called before
         try:
-            told = await self._successor.channel.ask("reload", seconds=_RELOADS)
-            return Report(bool(told["ok"]), str(told["changes"]), tuple(told["errors"]))
+            answer = await self._successor.channel.ask("reload", seconds=_RELOADS)
+            return Report(bool(answer["ok"]), str(answer["changes"]), tuple(answer["errors"]))
         except (ChannelError, KeyError, TypeError) as problem:
             return Report.refused(f"the new process has not reloaded: {problem}")
 
@@ -292,7 +294,7 @@ class Upgrades:
         self,
         listeners: Iterable[Listener],
         transfers: WorkerTransfers,
-        state: Callable[..., Awaitable[Told]],
+        state: Callable[..., Awaitable[TransferState]],
     ) -> str:
         """Start this program again, and hand over to it; then this process may end.
 
@@ -319,14 +321,14 @@ class Upgrades:
             )
         self._upgrade = upgrade = Upgrade(transfers, self._endpoints, self._reactor)
 
-        async def told(*, again: bool = False) -> Told:
-            return {**await state(again=again), "connections": self._counting.as_json()}
+        async def collect_state(*, again: bool = False) -> TransferState:
+            return {**await state(again=again), "connections": self._service_limits.as_json()}
 
         try:
-            _check(listeners)
+            _check_transferable(listeners)
             with self._privilege.handed_over() as helper:
                 sockets = {**self._sockets.sockets(), **self._endpoints.sockets(), **helper}
-                changes = await upgrade.run(sockets, told, self._counters)
+                changes = await upgrade.run(sockets, collect_state, self._counters)
             self._successor = upgrade.successor
         finally:
             self._upgrade = None
@@ -336,7 +338,7 @@ class Upgrades:
             self._settle()
         self._notifier.stop()
         upgrade.successor.ended().addCallback(self._has_ended)
-        await self.leave(on=self.has_successor)
+        await (self.announce_exit() if self.has_successor else self.withdraw_exit())
         return changes
 
     def _has_ended(self, how: str) -> str:
@@ -346,30 +348,31 @@ class Upgrades:
         if not self._is_stopping:
             if not self.has_successor:
                 _log.error("the new process {how}; this one serves again", how=how)
-            self._orphaned()
+            self._on_successor_ended()
         return how
 
-    def serve_again(self, is_well: Callable[[], bool]) -> None:
+    def serve_again(self, is_healthy: Callable[[], bool]) -> None:
         """Be the process that serves, after the one that took its place has ended."""
-        Deferred.fromCoroutine(self.leave(on=False))
+        Deferred.fromCoroutine(self.withdraw_exit())
         try:
             self._name_process()
         except PidFileError as problem:
             _log.error("{problem}", problem=problem)
         self._endpoints.accept()
         self._notifier.ready("serving", is_new_main=True)
-        self._notifier.watch(is_well)
+        self._notifier.watch(is_healthy)
 
     # The end.
 
-    async def leave(self, *, on: bool = True) -> None:
-        """Report to the process before this one, if it still runs, that this one ends on purpose.
-
-        Args:
-            on: Whether it still does.
-        """
+    async def announce_exit(self) -> None:
+        """Tell the predecessor, if it still runs, that this process ends on purpose."""
         if self._predecessor is not None and not self.is_waiting:
-            await self._predecessor.leave(on=on)
+            await self._predecessor.announce_exit()
+
+    async def withdraw_exit(self) -> None:
+        """Tell the predecessor, if it still runs, that this process does not end after all."""
+        if self._predecessor is not None and not self.is_waiting:
+            await self._predecessor.withdraw_exit()
 
     def stop_upgrading(self) -> bool:
         """End a new process that does not serve yet, and tell whether another one does."""
@@ -396,17 +399,17 @@ class Upgrades:
             self._pidfile.remove()
 
 
-def _check(listeners: Iterable[Listener]) -> None:
+def _check_transferable(listeners: Iterable[Listener]) -> None:
     """See whether another process can have all sockets.
 
     Raises:
         UpgradeError: Twisted has opened one.
     """
     for listener in listeners:
-        for place in listen_addresses(listener):
-            if not place.is_plain:
+        for address in listen_addresses(listener):
+            if not address.is_plain:
                 raise UpgradeError(
-                    f"[listen {listener.name}] endpoint {place.text}: an endpoint of type {place.kind!r} cannot be handed "
+                    f"[listen {listener.name}] endpoint {address.text}: an endpoint of type {address.kind!r} cannot be handed "
                     "to another process; write ADDRESS:PORT, :PORT, unix: or systemd:, or start txmux anew"
                 )
 

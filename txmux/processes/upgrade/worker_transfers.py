@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
-    from txmux.processes.workers.pool import Pool
+    from txmux.processes.workers.pool import WorkerPool
     from txmux.processes.workers.worker import Worker
 
 __all__ = ["WorkerTransfers"]
@@ -39,7 +39,7 @@ class WorkerTransfers:
         able: Those that have answered lately, if none accepts clients.
     """
 
-    def __init__(self, pool: Pool, *, accepting: bool) -> None:
+    def __init__(self, pool: WorkerPool, *, accepting: bool) -> None:
         self._pool = pool
         self.able: Sequence[Worker] = []
         self._flows_are_here: Callable[[], None] = lambda: None

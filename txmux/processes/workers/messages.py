@@ -1,4 +1,4 @@
-"""What the supervisor tells a worker of rules, and the descriptors that come along: read, with nothing done yet."""
+"""Reads the messages that carry rules from the supervisor to a worker, and their descriptors; nothing is applied yet."""
 
 from __future__ import annotations
 
@@ -22,39 +22,39 @@ if TYPE_CHECKING:
 
     from txmux.rules.model import Rules
 
-__all__ = ["Opened", "Prepare", "Start", "ToldError", "named", "read", "sockets_of"]
+__all__ = ["InvalidMessageError", "Opened", "Prepare", "Start", "named", "read", "sockets_of"]
 
 T = TypeVar("T")
 
 
-class ToldError(MuxError):
-    """Another process tells what cannot be."""
+class InvalidMessageError(MuxError):
+    """A message of another process is invalid."""
 
 
-def read(kind: type[T], told: object) -> T:
-    """Make one of our classes of what another process tells.
+def read(kind: type[T], fields: object) -> T:
+    """Make an attrs class of the fields of a message.
 
     Args:
-        kind: Of attrs, whose validators say what can be.
-        told: The attributes by name; those that are not known are overlooked, since the other process may be of another version.
+        kind: The class; its validators check the values.
+        fields: The attributes by name. Unknown ones are ignored, since the other process may be of another version.
 
     Raises:
-        ToldError: Something is missing, or of the wrong type.
+        InvalidMessageError: Something is missing, or of the wrong type.
     """
-    if not isinstance(told, Mapping):
-        raise ToldError(f"{kind.__name__}: {told!r:.100} has no names")
+    if not isinstance(fields, Mapping):
+        raise InvalidMessageError(f"{kind.__name__}: {fields!r:.100} has no names")
     names = attrs.fields_dict(kind)  # type: ignore[arg-type]
     try:
-        return kind(**{name: value for name, value in told.items() if name in names})
+        return kind(**{name: value for name, value in fields.items() if name in names})
     except (TypeError, ValueError) as problem:
-        raise ToldError(f"{kind.__name__}: {problem!s:.200}") from problem
+        raise InvalidMessageError(f"{kind.__name__}: {problem!s:.200}") from problem
 
 
 def sockets_of(descriptors: Sequence[int]) -> list[socket.socket]:
     """Make sockets of descriptors.
 
     Raises:
-        ToldError: One of them is something else; then all are closed.
+        InvalidMessageError: One of them is something else; then all are closed.
     """
     found: list[socket.socket] = []
     try:
@@ -64,7 +64,9 @@ def sockets_of(descriptors: Sequence[int]) -> list[socket.socket]:
         close(found)
         for descriptor in descriptors[len(found) :]:
             os.close(descriptor)
-        raise ToldError(f"a descriptor is not that of a socket: {problem.strerror}") from problem
+        raise InvalidMessageError(
+            f"a descriptor is not that of a socket: {problem.strerror}"
+        ) from problem
     for one in found:
         # Those that listen are so already, but Python does not know, and would make a duplicate wait for clients.
         one.setblocking(False)  # noqa: FBT003 - the socket module's signature
@@ -74,19 +76,21 @@ def sockets_of(descriptors: Sequence[int]) -> list[socket.socket]:
 def named(
     keys: Sequence[str], sockets: Sequence[socket.socket], rules: Rules
 ) -> dict[str, socket.socket]:
-    """Return sockets by the keys of their places.
+    """Return sockets by the keys of their addresses.
 
     Raises:
-        ToldError: Not all that rules have are there, or some have no key.
+        InvalidMessageError: A socket that the rules need is missing, or one has no key.
     """
     if len(keys) != len(sockets) or len({*keys}) != len(keys):
-        raise ToldError(f"{len(sockets)} sockets came for these places: {', '.join(keys)}")
+        raise InvalidMessageError(
+            f"{len(sockets)} sockets came for these addresses: {', '.join(keys)}"
+        )
     found = dict(zip(keys, sockets, strict=True))
     for listener in rules.listeners:
-        for place in listen_addresses(listener):
-            if place.is_plain and place.key not in found:  # it opens any other itself
-                raise ToldError(
-                    f"no socket came for {place.key}, where the rules have clients come in"
+        for address in listen_addresses(listener):
+            if address.is_plain and address.key not in found:  # it opens any other itself
+                raise InvalidMessageError(
+                    f"no socket came for {address.key}, where the rules listen"
                 )
     return found
 
@@ -97,14 +101,14 @@ def close(sockets: Iterable[socket.socket]) -> None:
         one.close()
 
 
-def _rules(told: object) -> Rules:
-    if not isinstance(told, str):
-        raise ToldError("there are no rules")
-    return unpack(base64.b64decode(told))
+def _rules(packed: object) -> Rules:
+    if not isinstance(packed, str):
+        raise InvalidMessageError("there are no rules")
+    return unpack(base64.b64decode(packed))
 
 
-def _layout(told: object) -> LimitsLayout:
-    return read(LimitsLayout, told)
+def _layout(fields: object) -> LimitsLayout:
+    return read(LimitsLayout, fields)
 
 
 _KEYS, _NUMBER = deep_iterable(instance_of(str), instance_of(list)), (instance_of(int), ge(0))
@@ -117,9 +121,9 @@ class Prepare:
     Attributes:
         rules: As they were read by the supervisor; from the base64 of `txmux.rules.packing.pack`.
         limits: Where everything is in the memory, in which there may be more now.
-        sockets: The keys of the places of the sockets, in their order.
-        version: The number of the version of the rules; 0 is the next one, if they are others.
-        rules_changed: Whether these are other rules at all.
+        sockets: The keys of the addresses of the sockets, in their order.
+        version: The version of the rules; 0 stands for the next one, if the rules have changed.
+        rules_changed: Whether the rules have changed.
     """
 
     rules: Rules = attrs.field(converter=_rules)
@@ -131,14 +135,14 @@ class Prepare:
 
 @attrs.frozen(kw_only=True)
 class Start:
-    """The message that tells a worker what it serves.
+    """The message with which a worker starts to serve.
 
     Attributes:
         rules: As above.
         limits: As above.
         sockets: As above.
         state: What is known already; see `txmux.serving.state`.
-        version: The number of the version of the rules.
+        version: The version of the rules.
         opener: Whether there is a helper that opens files.
     """
 
@@ -156,7 +160,7 @@ class Opened:
 
     Attributes:
         limits: What all workers count together.
-        sockets: Those that listen, by the keys of their places.
+        sockets: The listening sockets, by the keys of their addresses.
         opener: Leads to the helper that opens files, if there is one.
     """
 
@@ -179,8 +183,8 @@ class Opened:
             opened.callback(close, [*sockets])
             opener = sockets.pop() if start.opener and sockets else None
             if not memory or (opener is None and start.opener):
-                raise ToldError("not all descriptors came that a worker needs")
-            places = named(start.sockets, sockets, start.rules)
+                raise InvalidMessageError("not all descriptors came that a worker needs")
+            by_key = named(start.sockets, sockets, start.rules)
             limits = SharedLimits(memory[0], start.limits)
             opened.pop_all()
-            return cls(limits, places, opener)
+            return cls(limits, by_key, opener)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from txmux.processes.workers.worker import Worker
     from txmux.rules.model import Listener, Rules
 
-__all__ = ["Pool", "WorkersError", "check_as_read", "check_shareable", "failures"]
+__all__ = ["WorkerPool", "WorkersError", "check_as_read", "check_shareable", "failures"]
 
 
 class WorkersError(MuxError):
@@ -49,11 +49,11 @@ def check_shareable(listeners: Iterable[Listener]) -> None:
         ListenError: One is for Twisted to open.
     """
     for listener in listeners:
-        for place in listen_addresses(listener):
-            if not place.is_plain:
+        for address in listen_addresses(listener):
+            if not address.is_plain:
                 raise ListenError(
-                    f"[listen {listener.name}] endpoint {place.text}: several workers cannot share an endpoint of type "
-                    f"{place.kind!r}; write ADDRESS:PORT, :PORT, unix: or systemd:, or workers = 1"
+                    f"[listen {listener.name}] endpoint {address.text}: several workers cannot share an endpoint of type "
+                    f"{address.kind!r}; write ADDRESS:PORT, :PORT, unix: or systemd:, or workers = 1"
                 )
 
 
@@ -74,7 +74,7 @@ _PATIENCE = 2.0
 """Seconds in which a worker answers other questions that can do without it."""
 
 
-class Pool:
+class WorkerPool:
     """Has the workers: starts, retires and replaces them.
 
     Args:
@@ -137,7 +137,7 @@ class Pool:
         """Return whether some worker serves, and each that is there does its work."""
         return self.is_served() and all(worker.answers for worker in self.workers)
 
-    def take_back(self, count: int, able: Collection[Worker]) -> list[Worker]:
+    def reuse_retiring(self, count: int, able: Collection[Worker]) -> list[Worker]:
         """Let workers that retire serve again, before others are started.
 
         Args:
@@ -402,10 +402,10 @@ class Pool:
             return ["no worker serves"]
         asked = [worker.ask("missing", seconds=_PATIENCE) for worker in self.workers]
         answers = await DeferredList(asked, consumeErrors=True)
-        told: list[list[str]] = [answer for answered, answer in answers if answered]
-        if not told:
+        reports: list[list[str]] = [answer for answered, answer in answers if answered]
+        if not reports:
             return ["no worker answers"]
-        return list(dict.fromkeys(line for lines in told for line in lines))
+        return list(dict.fromkeys(line for lines in reports for line in lines))
 
     async def status(self) -> dict[str, Any]:
         """Count the connections, in all and in each worker that there is or will be."""
@@ -417,7 +417,7 @@ class Pool:
             for worker in workers
         ]
         answers = await DeferredList(asked, consumeErrors=True)
-        told: list[dict[str, Any]] = [
+        rows: list[dict[str, Any]] = [
             {
                 "worker": worker.number + 1,
                 "number": worker.number + 1,
@@ -432,12 +432,12 @@ class Pool:
             if worker in self.all()
         ]
         sums = {
-            name: sum(one.get(name, 0) for one in told) for name in ("active", "undecided", "older")
+            name: sum(row.get(name, 0) for row in rows) for name in ("active", "undecided", "older")
         }
-        return {**sums, "workers": told}
+        return {**sums, "workers": rows}
 
 
-async def ask_all(workers: Sequence[Worker], kind: str) -> list[Any]:
+async def ask_ready(workers: Sequence[Worker], kind: str) -> list[Any]:
     """Ask those workers for something that serve, or keep connections; one that does not answer soon is left out."""
     answers = await DeferredList(
         [worker.ask(kind, seconds=_PATIENCE) for worker in workers if worker.ready],

@@ -96,16 +96,16 @@ class WorkerProcess:
         }
         self.channel = Channel(handlers, self._alone, reactor)
 
-    def _count_in(self, descriptors: Sequence[int], **told: Any) -> None:
+    def _count_in(self, descriptors: Sequence[int], **fields: Any) -> None:
         """Count where the supervisor reads, from the start.
 
         Args:
             descriptors: The memory, and what stays open for as long as this process may count.
-            told: See `CounterLayout`.
+            fields: See `CounterLayout`.
         """
         try:
             memory, life = descriptors
-            self._counters = ProcessCounters(read(CounterLayout, told), memory)
+            self._counters = ProcessCounters(read(CounterLayout, fields), memory)
         except (MuxError, ValueError) as problem:
             for descriptor in descriptors:
                 os.close(descriptor)
@@ -126,19 +126,19 @@ class WorkerProcess:
         known.cells = more.cells
         self._counters.use()
 
-    async def _start(self, descriptors: Sequence[int], **told: Any) -> bool:
+    async def _start(self, descriptors: Sequence[int], **fields: Any) -> bool:
         """Serve.
 
         Args:
             descriptors: See `Opened`.
-            told: See `Start`.
+            fields: See `Start`.
 
         Returns:
             Whether this process is in the sandbox.
         """
         del self.channel.handlers["start"]
         try:
-            await self._serve(*_received(descriptors, told))
+            await self._serve(*_received(descriptors, fields))
         except Exception:
             self.status = 1
             self._reactor.callLater(0, self._over)  # once the supervisor has the answer
@@ -231,16 +231,16 @@ class WorkerProcess:
         most = rules.settings.max_connections
         return self._limits.admissions(self._number, self._reactor.seconds, most)
 
-    async def _prepare(self, descriptors: Sequence[int], **told: Any) -> None:
+    async def _prepare(self, descriptors: Sequence[int], **fields: Any) -> None:
         """Get ready for other rules.
 
         Args:
             descriptors: The listening sockets.
-            told: See `Prepare`.
+            fields: See `Prepare`.
         """
         opened = sockets_of(descriptors)
         try:
-            other = read(Prepare, told)
+            other = read(Prepare, fields)
             sockets = named(other.sockets, opened, other.rules)
             self._abandon()
             if other.version and self._serving is not None:
@@ -391,9 +391,9 @@ def run(number: int, end: socket.socket, *, reactor: str, sandbox: Sandbox) -> i
     return worker.status
 
 
-def _received(descriptors: Sequence[int], told: Mapping[str, Any]) -> tuple[Start, Opened]:
+def _received(descriptors: Sequence[int], fields: Mapping[str, Any]) -> tuple[Start, Opened]:
     try:
-        start = read(Start, told)
+        start = read(Start, fields)
     except Exception:
         for descriptor in descriptors:
             os.close(descriptor)

@@ -12,13 +12,13 @@ if TYPE_CHECKING:
     from txmux.rules.model import Rules
     from txmux.telemetry.counting.counters import Counters
 
-__all__ = ["Counting"]
+__all__ = ["ServiceLimits"]
 
 _MOST_WORKERS = 16
 """How many workers there may be later, at least."""
 
 
-class Counting:
+class ServiceLimits:
     """Has the memory for it, as long as the service runs.
 
     Args:

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from txmux.tcp.served import Served
 
 __all__ = [
-    "counted",
+    "connection_counts",
+    "log_draining",
+    "log_dry_runs",
     "missing_in",
-    "tell_of_draining",
-    "tell_of_dry_runs",
 ]
 
 _log = Logger()
@@ -58,7 +58,7 @@ def _used(rules: Rules) -> Iterator[Backend]:
     yield from (outcome for outcome in found if isinstance(outcome, Backend))
 
 
-def counted(connections: Sequence[Served], version: int) -> dict[str, Any]:
+def connection_counts(connections: Sequence[Served], version: int) -> dict[str, Any]:
     """Count connections, for ``/api/status``.
 
     Args:
@@ -73,7 +73,7 @@ def counted(connections: Sequence[Served], version: int) -> dict[str, Any]:
     }
 
 
-def tell_of_draining(count: int, seconds: float) -> None:
+def log_draining(count: int, seconds: float) -> None:
     """Log how many connections there still are at a stop, and how long they have; nothing if there are none."""
     if count:
         _log.info(
@@ -83,7 +83,7 @@ def tell_of_draining(count: int, seconds: float) -> None:
         )
 
 
-def tell_of_dry_runs(factory: MuxFactory) -> None:
+def log_dry_runs(factory: MuxFactory) -> None:
     """Log what the dry-run routes of a listener would have taken."""
     configuration = factory.configuration
     for name, count in configuration.dry_runs:

@@ -28,7 +28,7 @@ _TOKEN_BYTES = 32
 _SHORTEST_TOKEN = 16
 
 
-def control_places(
+def admin_addresses(
     rules: Rules, find: Callable[[list[ListenAddress]], ListenAddress | None]
 ) -> Iterator[tuple[str, ListenAddress]]:
     """Yield the listen addresses of ``admin`` and ``metrics``, if they are on.
@@ -38,12 +38,12 @@ def control_places(
         find: Chooses one for ``admin = auto``.
     """
     admin, metrics = rules.settings.admin, rules.settings.metrics
-    place = find(automatic_places(rules.path)) if admin == "auto" else _named("admin", admin)
-    if place is not None:
-        yield "admin", place
-    place = _named("metrics", metrics)
-    if place is not None:
-        yield "metrics", place
+    address = find(automatic_addresses(rules.path)) if admin == "auto" else _named("admin", admin)
+    if address is not None:
+        yield "admin", address
+    address = _named("metrics", metrics)
+    if address is not None:
+        yield "metrics", address
 
 
 def _named(setting: str, text: str | None) -> ListenAddress | None:
@@ -64,7 +64,7 @@ def socket_name(rules: Path) -> str:
     return Path(str(rules).strip("<>")).with_suffix(".sock").name
 
 
-def automatic_places(
+def automatic_addresses(
     rules: Path, environment: Mapping[str, str] = os.environ
 ) -> list[ListenAddress]:
     """Return the listen addresses that ``admin = auto`` tries, in order; most of their folders do not exist.
@@ -74,11 +74,11 @@ def automatic_places(
         environment: Names some of the folders.
     """
     name = socket_name(rules)
-    places = []
+    addresses = []
     for folder in folders(environment):
         path = str(folder / name).replace("\\", "\\\\").replace(":", "\\:").replace("=", "\\=")
-        places.append(_listen_address("admin", f"unix:{path}:mode={_OWN_MODE}"))
-    return places
+        addresses.append(_listen_address("admin", f"unix:{path}:mode={_OWN_MODE}"))
+    return addresses
 
 
 def folders(environment: Mapping[str, str] = os.environ) -> list[Path]:
