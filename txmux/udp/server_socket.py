@@ -18,7 +18,7 @@ from txmux.backends.pool.pool import Unavailable
 from txmux.net.addresses import address_in
 from txmux.net.sockets.client import IN_USE
 from txmux.net.sockets.poller import READ
-from txmux.net.sockets.transport import place_of
+from txmux.net.sockets.transport import sockaddr
 from txmux.udp import ancillary
 from txmux.udp.port import send
 
@@ -160,7 +160,7 @@ class ServerSocket:
             server = _new_socket(_IPV6 if ":" in target.host else _IPV4, _DATAGRAMS)
             if sources is not None:
                 _bind_to_source(server, sources, target.host, flow.client)
-            server.connect(place_of(target.host, target.port))
+            server.connect(sockaddr(target.host, target.port))
             live.poller.watch(server.fileno(), READ, self._ready)
         except (OSError, ConnectBindError) as problem:
             if server is not None:

@@ -19,7 +19,7 @@ from txmux.net.sockets.descriptors import SHORTAGE
 from txmux.net.sockets.plainsocket import reset_on_close
 from txmux.net.sockets.poller import Poller, is_available
 from txmux.net.sockets.reactorsockets import connect_tcp, connect_unix
-from txmux.net.sockets.transport import place_of
+from txmux.net.sockets.transport import sockaddr
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -78,7 +78,7 @@ def dial(  # noqa: PLR0913 - all that a connection depends on, by name
     if poller is not None and name is not None:
         family, place = name
         if "%" in server.host:
-            place = place_of(server.host, server.port)
+            place = sockaddr(server.host, server.port)
         connecting = SocketConnector(poller, clock, family, place, factory)
         connecting.connect(timeout, options=options, eager=eager, sources=sources)
         return connecting.disconnect

@@ -16,7 +16,7 @@ import attrs
 from twisted.internet.error import ConnectBindError
 
 from txmux.errors import MuxError
-from txmux.net.sockets.transport import place_of
+from txmux.net.sockets.transport import sockaddr
 from txmux.rules.model.backend import split_source
 from txmux.rules.model.networks import is_address
 
@@ -86,7 +86,7 @@ class SourceAddress:
         if self.transparent:
             _make_transparent(unbound)
         try:
-            unbound.bind(place_of(self.address, self.next_port()))
+            unbound.bind(sockaddr(self.address, self.next_port()))
         except OSError as problem:
             if problem.errno != errno.EADDRNOTAVAIL:
                 raise

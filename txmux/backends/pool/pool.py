@@ -40,7 +40,7 @@ class BackendPool:
     A member counts it from `pick` on, so that no limit is exceeded by connections that are being made.
 
     Args:
-        seconds: Returns the time, which never goes back.
+        seconds: Monotonic clock.
         on_change: Called with a member whose state has changed, and the state before; its ``why`` is the cause.
         backend_health: The health of the same servers, shared with pools of other rules; a new one if not given.
 

@@ -29,8 +29,9 @@ if TYPE_CHECKING:
 
 __all__ = ["MovableSide", "Relay", "RelaySide"]
 
-_TAKEN_YET = 0.05  # seconds between two looks at whether a peer has taken all it was sent; at first
-_TAKEN_YET_AT_MOST = 1.0
+_DRAIN_POLL_INTERVAL = 0.05
+"""Seconds between two looks at whether a peer has taken all it was sent; doubled each time."""
+_MAX_DRAIN_POLL_INTERVAL = 1.0
 _STEPS = 32  # lengths of timers of connections that have been moved
 
 _log = Logger()
@@ -46,7 +47,7 @@ class RelaySide(abc.ABC):
         relay: Set by the relay, like `other`.
         other: The side to which its bytes go.
         received: Bytes that came from its peer and were passed on.
-        last_byte_at: When the last of them came, in the relay's seconds. Kept up while the relay is not `Relay.ending`.
+        last_byte_at: When the last of them came, in the relay's seconds. Updated while the relay is not `Relay.ending`.
         has_finished: Whether its peer has finished sending.
         is_closed: Whether its connection is.
     """
@@ -86,7 +87,7 @@ class RelaySide(abc.ABC):
         self.is_closed = True
         self.relay.side_lost(self, reason)
 
-    # What the relay wants of it.
+    # What the relay calls.
 
     @abc.abstractmethod
     def start_carrying(self, *, reading: bool) -> None: ...
@@ -167,10 +168,10 @@ class Relay:
         "_client",
         "_clock",
         "_due_at",
-        "_end",
         "_keepalive",
+        "_max_duration_timer",
         "_on_over",
-        "_pause",
+        "_peer_check_interval",
         "_reason",
         "_server",
         "_since",
@@ -196,10 +197,10 @@ class Relay:
         self._client, self._server = client, server = sides
         client.relay = server.relay = self
         client.other, server.other = server, client
-        self._keepalive, self._pause = keepalive, patience(keepalive)
+        self._keepalive, self._peer_check_interval = keepalive, patience(keepalive)
         self._reason: RelayReason | None = None
         self._timer: IDelayedCall | None = None
-        self._end: IDelayedCall | None = None
+        self._max_duration_timer: IDelayedCall | None = None
         self._unsent: int | None = None
         self.ending = False
 
@@ -223,7 +224,9 @@ class Relay:
             return
         self._set_timer(self.timeouts.shortest_idle)
         if self.timeouts.max_duration is not None:
-            self._end = self._clock.callLater(self.timeouts.max_duration, self._reach_max_duration)
+            self._max_duration_timer = self._clock.callLater(
+                self.timeouts.max_duration, self._reach_max_duration
+            )
         if client_finished:
             client.peer_finished()
 
@@ -248,10 +251,10 @@ class Relay:
             side.suspend(max(0.0, now - self._last_received_at(side))) for side in sides
         )
         left = None
-        if self._end is not None:
-            left = max(0.0, self._end.getTime() - now)
-            self._end.cancel()
-            self._end = None
+        if self._max_duration_timer is not None:
+            left = max(0.0, self._max_duration_timer.getTime() - now)
+            self._max_duration_timer.cancel()
+            self._max_duration_timer = None
         self._stop_watching()
         return RelayState(client, server, max(0.0, now - self._last_byte_at()), left)
 
@@ -265,13 +268,13 @@ class Relay:
         """Forget both connections, which another relay has now; no end is reported."""
         for side in self._movable():
             side.let_go()
-        self._untie()
+        self._break_references()
 
     def adopt(self, state: RelayState) -> None:
         """Continue where another relay was suspended, on the same sockets."""
         sides = self._movable()
         self._keepalive = keepalive = keepalive_of(*(side.transport for side in sides))
-        self._pause = patience(keepalive)
+        self._peer_check_interval = patience(keepalive)
         try:
             for side, its in zip(sides, (state.client, state.server), strict=True):
                 side.adopt(its)
@@ -291,7 +294,7 @@ class Relay:
                 side.last_byte_at = now - its.quiet
                 self._since = min(self._since, side.last_byte_at)
         if state.left is not None:
-            self._end = self._clock.callLater(state.left, self._reach_max_duration)
+            self._max_duration_timer = self._clock.callLater(state.left, self._reach_max_duration)
         # Thousands come at a time, and timers of few lengths cost less. One that rings too early is set again.
         left, step = self._due() - now, self._patience() / _STEPS
         self._set_timer(max(0.0, left // step * step or left))
@@ -356,7 +359,7 @@ class Relay:
             self._end_when_taken(other, other.close if complete else other.abort)
 
     def _end_when_taken(
-        self, side: RelaySide, end: Callable[[], None], paused: float = _TAKEN_YET / 2
+        self, side: RelaySide, end: Callable[[], None], paused: float = _DRAIN_POLL_INTERVAL / 2
     ) -> None:
         """End a side as soon as its peer has taken all that it was sent.
 
@@ -366,17 +369,19 @@ class Relay:
         self._call_or_abort(self._end_if_taken, side, end, paused)
 
     def _end_if_taken(self, side: RelaySide, end: Callable[[], None], paused: float) -> None:
+        # The other side is closed. This one ends when its peer has taken everything, is aborted when the peer has taken nothing
+        # for `half_close`, and else is looked at again later.
         if side.is_closed:
             return
-        moved = self._still_sending()
+        has_progress = self._update_unsent()
         now = self.seconds()
-        pause = min(2 * paused, _TAKEN_YET_AT_MOST)
-        if moved:
+        pause = min(2 * paused, _MAX_DRAIN_POLL_INTERVAL)
+        if has_progress:
             self._since = now
         if self._unsent == 0:
             end()
             self._watch()
-        elif not moved and now - self._last_byte_at() >= self.timeouts.half_close:
+        elif not has_progress and now - self._last_byte_at() >= self.timeouts.half_close:
             side.abort()
         else:
             self._timer = self._clock.callLater(pause, self._end_when_taken, side, end, pause)
@@ -400,17 +405,17 @@ class Relay:
 
     def _finish(self) -> None:
         self._stop_watching()
-        if self._end is not None:
-            self._end.cancel()
-            self._end = None
+        if self._max_duration_timer is not None:
+            self._max_duration_timer.cancel()
+            self._max_duration_timer = None
         client, server = self._client, self._server
         result = RelayResult(self._reason or "error", client.received, server.received)
         on_over = self._on_over
-        self._untie()
+        self._break_references()
         on_over(result)
 
-    def _untie(self) -> None:
-        """Break the cycles of references, which only the garbage collector would free."""
+    def _break_references(self) -> None:
+        """Delete the references between relay and sides, which only the garbage collector would free."""
         for side in (self._client, self._server):
             del side.other, side.relay
         del self._on_over
@@ -424,7 +429,7 @@ class Relay:
         self._set_timer(self._patience())
 
     def _reach_max_duration(self) -> None:
-        self._end = None
+        self._max_duration_timer = None
         self.abort("max-duration")
 
     def _watch(self) -> None:
@@ -434,7 +439,7 @@ class Relay:
 
     def _set_timer(self, delay: float) -> None:
         self._due_at = self.seconds() + delay
-        delay = min(delay, self._pause)
+        delay = min(delay, self._peer_check_interval)
         if self._timer is None:
             self._timer = self._clock.callLater(delay, self._timer_rang)
         else:
@@ -473,9 +478,9 @@ class Relay:
 
     def _timer_rang(self) -> None:
         self._timer = None
-        self._call_or_abort(self._look)
+        self._call_or_abort(self._check_peers_and_timers)
 
-    def _look(self) -> None:
+    def _check_peers_and_timers(self) -> None:
         lost = self._find_lost_side()
         if lost is not None:
             lost.abort()
@@ -493,18 +498,23 @@ class Relay:
         keepalive = self._keepalive
         if keepalive is None:
             return None
-        self._pause = patience(keepalive)
+        self._peer_check_interval = patience(keepalive)
         for side in (self._client, self._server):
             unanswered = side.unanswered()
             if unanswered.is_lost(keepalive):
                 return side
-            self._pause = min(self._pause, unanswered.pause(keepalive))
+            self._peer_check_interval = min(self._peer_check_interval, unanswered.pause(keepalive))
         return None
 
     def _check(self) -> None:
+        """Close the connections whose time limit is over, or set the timer to the next limit.
+
+        `_due_at` is when the timer was to ring. Bytes that came since then have put the limit off, without touching the timer; so
+        does a peer that takes bytes which were sent to it before.
+        """
         now = self.seconds()
         if self._due() > now:
-            self._still_sending()
+            self._update_unsent()  # progress counts from here
             self._watch()
             return
         for side, limit in self._directions():
@@ -515,10 +525,10 @@ class Relay:
                 # A slow reader has taken something meanwhile.
                 side.last_byte_at = now
         limit = self.timeouts.half_close if self._is_closing() else self.timeouts.idle
-        moved = self._still_sending()
+        has_progress = self._update_unsent()
         if now - self._last_byte_at() < limit:
             self._watch()
-        elif moved:
+        elif has_progress:
             self._since = now
             self._watch()
         elif self.ending:
@@ -528,8 +538,8 @@ class Relay:
         else:
             self._close_both("idle-timeout")
 
-    def _still_sending(self) -> bool:
-        """Return whether the peers have something to take, and have taken some since the last call."""
+    def _update_unsent(self) -> bool:
+        """Sum up what the peers have yet to take; return whether that is something, and another sum than at the last call."""
         before = self._unsent
         self._unsent = sum(
             side.unsent() for side in (self._client, self._server) if not side.is_closed

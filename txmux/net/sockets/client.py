@@ -16,7 +16,7 @@ from twisted.python.failure import Failure
 from txmux.net.sockets.memory import MEMORY, OUT_OF_MEMORY
 from txmux.net.sockets.plainsocket import open_socket, reset_on_close
 from txmux.net.sockets.poller import READ, WRITE
-from txmux.net.sockets.transport import SocketTransport, address_of, place_of
+from txmux.net.sockets.transport import SocketTransport, address_of, sockaddr
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -279,7 +279,7 @@ class DatagramClient:
         family = socket.AF_INET6 if ":" in self._server[0] else socket.AF_INET
         opened = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
         try:
-            opened.connect(place_of(*self._server))
+            opened.connect(sockaddr(*self._server))
             self._poller.watch(opened.fileno(), READ, self._ready)
         except OSError as problem:
             opened.close()

@@ -48,8 +48,8 @@ def address_of(family: int, name: Any) -> IAddress:
     return address.UNIXAddress(name or None)
 
 
-def place_of(host: str, port: int) -> tuple[Any, ...]:
-    """Return what ``connect()`` takes for an IP address, which may name the interface of its link (RFC 4007, section 11).
+def sockaddr(host: str, port: int) -> tuple[Any, ...]:
+    """Return the socket address of an IP address, which may name the interface of its link (RFC 4007, section 11).
 
     Raises:
         OSError: This machine has no such interface.
@@ -64,7 +64,7 @@ def place_of(host: str, port: int) -> tuple[Any, ...]:
 
 
 def host_of(name: tuple[Any, ...]) -> str:
-    """Return the host of a socket's name as `place_of` takes it: a link-local IPv6 address with its interface, ``fe80::1%eth0``."""
+    """Return the host of a socket's name as `sockaddr` takes it: a link-local IPv6 address with its interface, ``fe80::1%eth0``."""
     if len(name) < 4 or not name[3]:
         return str(name[0])
     return socket.getnameinfo(name, socket.NI_NUMERICHOST | socket.NI_NUMERICSERV)[0]

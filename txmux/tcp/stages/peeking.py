@@ -47,6 +47,9 @@ class Peeking(Stage):
 
     @override
     def begin(self) -> Outcome | None:
+        # In this order: a client that no route looks at goes on at once; the server of silent clients is connected in advance
+        # if the rules have `race`; then the client has until `silent.after` to say something, or else until `detect_timeout`, in
+        # which its first bytes may be here already.
         client, layer = self._client, self.layer
         address = client.address if layer.depends_on_client else None
         host = address.host if address else None
