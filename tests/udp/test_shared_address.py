@@ -29,12 +29,12 @@ class OneFlow:
         length: That of the IDs of its server.
     """
 
-    patience = _PATIENCE
+    answer_timeout = _PATIENCE
 
     def __init__(self, name: str, length: int = 8) -> None:
         self.name = name
         self.is_shut = False
-        self.beside: Any = None
+        self.shared_address: Any = None
         self.ids: ConnectionIds | None = None
         self.first = name.encode() * 8
         self.served = name.upper().encode() * length
@@ -87,7 +87,7 @@ class SharedAddressTestCase(SynchronousTestCase):
 
     def whose(self, head: bytes) -> str:
         """Name the flow that gets a datagram."""
-        return (self.shared.find(head) or self.shared.otherwise(head)).name
+        return (self.shared.find(head) or self.shared.flow_for_unknown_id(head)).name
 
 
 class KnownTests(SharedAddressTestCase):
@@ -155,9 +155,9 @@ class KnownTests(SharedAddressTestCase):
         flows = self.connect("abc")
         self.whose(flows[0].short(b"changed!"))
         for flow in flows:
-            self.assertIs(flow.beside, self.shared)
+            self.assertIs(flow.shared_address, self.shared)
             self.shared.remove(flow)
-            self.assertIsNone(flow.beside)
+            self.assertIsNone(flow.shared_address)
         shared = self.shared
         left = (shared._names, shared._lengths, shared._heard, shared._guesses, shared._guessed)
         self.assertEqual((left, len(shared), shared.flows), (({}, {}, {}, {}, {}), 0, []))

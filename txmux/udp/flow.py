@@ -68,7 +68,7 @@ class Flow:
     Attributes:
         state: What it is at.
         ids: The connection IDs of its client, if that speaks QUIC.
-        beside: What it shares its address with others by, if there are any.
+        shared_address: What it shares its address with others by, if there are any.
         proxy_header: The PROXY protocol header that it began with, if it came from a proxy.
         held: Its first datagrams, until a server has answered.
         last_received_at: When a datagram last came, by the runtime's clock.
@@ -80,14 +80,13 @@ class Flow:
         "_detection",
         "_following",
         "_is_stray",
-        "_late",
-        "_level",
-        "_nowhere",
-        "_queue_before",
+        "_layer",
+        "_pending_end_reason",
+        "_rejection_reason",
         "_server_socket",
         "_started_at",
+        "_suspended_queue",
         "admitted",
-        "beside",
         "bytes_in",
         "bytes_out",
         "client",
@@ -108,6 +107,7 @@ class Flow:
         "queue",
         "record",
         "refusal_reason",
+        "shared_address",
         "state",
         "unrecognised",
     )
@@ -142,20 +142,22 @@ class Flow:
         self._counted_before: tuple[int, ...] = (0, 0, 0, 0)
         self.proxy_header: ProxyHeader | None = None
         self.ids: ConnectionIds | None = None
-        self.beside: SharedAddress[Any] | None = None
+        self.shared_address: SharedAddress[Any] | None = None
         self.held: tuple[bytes, ...] = ()
-        self._level = configuration.top
+        self._layer = configuration.top
         self._detection: FlowDetection[CompiledRoute] | None = None
-        if self._level.detector.routes:
+        if self._layer.detector.routes:
             detection = self._begin_detection()
             if detection.can_decide() or detection.has_routes_for_client():
                 self._detection = detection
-        self._nowhere: EndReason = "no-route"
+        self._rejection_reason: EndReason = "no-route"
         self._server_socket: ServerSocket | None = None
         self._following: Following | None = None
         self._is_stray = False
-        self._queue_before: TimeoutQueue | None = None  # while it is on its way to another process
-        self._late: EndReason | None = None
+        self._suspended_queue: TimeoutQueue | None = (
+            None  # while it is on its way to another process
+        )
+        self._pending_end_reason: EndReason | None = None
 
     # What other rooms ask of a connection.
 
@@ -233,14 +235,14 @@ class Flow:
         """Return this flow if a datagram has one of its connection IDs; see `txmux.udp.connection_ids.HEAD`."""
         return self if self.ids is not None and self.ids.take(head) else None
 
-    def otherwise(self, head: bytes) -> Flow:
+    def flow_for_unknown_id(self, head: bytes) -> Flow:
         """Return this flow, since it is the only one at its address."""
         if self.ids is not None:
             self.ids.take(head, is_alone=True)
         return self
 
     @property
-    def patience(self) -> float:
+    def answer_timeout(self) -> float:
         """Seconds in which its server answers."""
         return ACKNOWLEDGED + (self.record.connect_ms or 0.0) / 1000
 
@@ -266,7 +268,7 @@ class Flow:
 
     def _take(self, data: memoryview, size: int, *, is_home: bool = True) -> bool:
         if self._is_stray and begins_tunnel(data, size):
-            self.end(self._nowhere if self.state == "closing" else "done")
+            self.end(self._rejection_reason if self.state == "closing" else "done")
             return False
         server_socket, queue = self._server_socket, self.queue
         now = self.live.seconds()
@@ -330,14 +332,14 @@ class Flow:
     # The decision.
 
     def _begin_detection(self) -> FlowDetection[CompiledRoute]:
-        host = self.client.host if self._level.depends_on_client else None
-        return self._level.detector.start_flow_detection(host, self.record.time)
+        host = self.client.host if self._layer.depends_on_client else None
+        return self._layer.detector.start_flow_detection(host, self.record.time)
 
     def _look(self) -> None:
         detection = self._detection
         try:
             if detection is None:
-                self._lead(self._level.default, "no-route")
+                self._route(self._layer.default, "no-route")
             elif (decision := detection.feed(self.held)) is not None:
                 self._decided(decision)
             elif detection.ignored == len(self.held):
@@ -355,22 +357,22 @@ class Flow:
         record = self.record
         record.facts = {**record.facts, **decision.facts} if record.facts else decision.facts
         self._detection = None
-        branch = decision.route
-        if branch is None or branch.destination is None:
+        route = decision.route
+        if route is None or route.destination is None:
             self._is_stray = continues_tunnel(self.received)
             self.unrecognised = self.received[: CAPTURED * self.configuration.settings.capture]
-            self._lead(self._level.default, "no-route")
+            self._route(self._layer.default, "no-route")
             return
-        self._counted = branch.counts
-        branch.counts.matched(record)
-        record.route = branch.name
-        self.logged = fewer(self.logged, branch.log)
-        self._lead(branch.destination, "denied")
+        self._counted = route.counts
+        route.counts.matched(record)
+        record.route = route.name
+        self.logged = fewer(self.logged, route.log)
+        self._route(route.destination, "denied")
 
-    def _lead(self, destination: Destination, reason: EndReason) -> None:
+    def _route(self, destination: Destination, reason: EndReason) -> None:
         note_decision(self, self.bytes_in, reason)
         if not isinstance(destination, Upstream):
-            self._go_nowhere(reason)
+            self._reject(reason)
             return
         self.record.backend = destination.backend.name
         self._server_socket = ServerSocket(self, destination)
@@ -379,11 +381,11 @@ class Flow:
             self._following = Following.for_flow(self.live, self, (self.port, self.key), first)
         self._server_socket.choose_server()
 
-    def _go_nowhere(self, reason: EndReason) -> None:
+    def _reject(self, reason: EndReason) -> None:
         """Drop what this client says for a while, so that it is one flow and not one each datagram."""
         self.count_lost(len(self.held))
         self.held = ()
-        self._nowhere = reason
+        self._rejection_reason = reason
         self.state = "closing"
         self.live.enter(self, _remembered_for(reason), is_spare=True, is_final=True)
 
@@ -413,8 +415,8 @@ class Flow:
         queue, server_socket = self.queue, self._server_socket
         if queue is None or server_socket is None:
             return
-        if self.beside is not None:
-            self.beside.answered(self)
+        if self.shared_address is not None:
+            self.shared_address.answered(self)
         if self._following is not None and not self._following.from_server(data, size):
             return
         self.last_received_at = self.live.seconds()
@@ -431,17 +433,17 @@ class Flow:
 
     def learn(self, answer: bytes) -> None:
         """Learn connection IDs from a datagram of the server."""
-        if self.ids is not None and self.ids.learn(answer) and self.beside is not None:
-            self.beside.learn(self)
+        if self.ids is not None and self.ids.learn(answer) and self.shared_address is not None:
+            self.shared_address.learn(self)
 
     def no_server_left(self, upstream: Upstream, cause: ConnectFailure) -> None:
         server_socket, self._server_socket = self._server_socket, None
         if server_socket is not None:
             server_socket.end()
             if isinstance(upstream.fallback, Upstream):
-                self._lead(upstream.fallback, cause)
+                self._route(upstream.fallback, cause)
             else:
-                self._go_nowhere(cause)
+                self._reject(cause)
 
     # The end.
 
@@ -461,7 +463,7 @@ class Flow:
         if self.queue is None or self.last_received_at != last_received_at:
             return
         if self.state == "closing":
-            self.end(self._nowhere)
+            self.end(self._rejection_reason)
         else:
             is_answered = server_socket is not None and server_socket.is_answered
             self.end("idle-timeout" if is_answered else "unanswered")
@@ -469,7 +471,7 @@ class Flow:
     def port_is_shut(self) -> None:
         """End it if it is only remembered, so that its client begins no other one: none begins now."""
         if self.state == "closing":
-            self.end(self._nowhere)
+            self.end(self._rejection_reason)
 
     def refuse(self, reason: EndReason, count: int, datagrams: int) -> None:
         """End it before it has begun, with the bytes and datagrams that have come: its client is not let in, and it only gets a line in the log."""
@@ -482,8 +484,8 @@ class Flow:
         record = self.record
         if record.reason is not None:
             return
-        if self._queue_before is not None:
-            self._late = reason
+        if self._suspended_queue is not None:
+            self._pending_end_reason = reason
             return
         record.reason = reason
         record.bytes_in, record.bytes_out = self.bytes_in, self.bytes_out
@@ -527,21 +529,21 @@ class Flow:
 
     def stand_still(self) -> None:
         """Read nothing of the server, and do not end, until `resume` or `let_go`. What comes waits in the socket."""
-        self._queue_before = self.queue
+        self._suspended_queue = self.queue
         self.live.table.leave(self)
         if self._server_socket is not None:
             self._server_socket.stand_still()
 
     def resume(self) -> None:
         """Continue here, since the other process has not taken it."""
-        queue, self._queue_before = self._queue_before, None
+        queue, self._suspended_queue = self._suspended_queue, None
         if queue is None:
             return
         self.live.rejoin(self, queue, self.entered_at, self.last_received_at)
         if self._server_socket is not None:
             self._server_socket.resume()
-        if self._late is not None:
-            self.end(self._late)
+        if self._pending_end_reason is not None:
+            self.end(self._pending_end_reason)
 
     def let_go(self) -> EndReason | None:
         """Forget it: the other process continues it, and logs its end.
@@ -549,7 +551,7 @@ class Flow:
         Returns:
             How it has to end there, if it was to end meanwhile.
         """
-        self._queue_before = None
+        self._suspended_queue = None
         self.count_bytes()
         if self._counted is not None:
             self.configuration.counts.moved_away(self._counted)
@@ -557,7 +559,7 @@ class Flow:
         self.held = ()
         self.logged = False
         self.end("done")
-        return self._late
+        return self._pending_end_reason
 
     def as_json(self) -> dict[str, Any]:
         """Return what another process needs to continue it, as values of JSON.
@@ -583,7 +585,7 @@ class Flow:
             "held": [_text(data) for data in self.held],
             "answered": server_socket is not None and server_socket.is_answered,
             "way": None if server_socket is None else server_socket.as_json(),
-            "nowhere": self._nowhere,
+            "nowhere": self._rejection_reason,
             "is_stray": self._is_stray,
             "led_for": self.refusal_reason,
             "decided_after": self.decided_after,
@@ -619,7 +621,7 @@ class Flow:
         refusal_reason = fields.get("led_for")
         self.refusal_reason = None if refusal_reason is None else understood(refusal_reason)
         self.decided_after = fields.get("decided_after", 0)
-        self._nowhere = understood(fields.get("nowhere", self._nowhere))
+        self._rejection_reason = understood(fields.get("nowhere", self._rejection_reason))
         self._is_stray = fields.get("is_stray", False)
         if fields.get("unrecognised") is not None:
             self.unrecognised = b64decode(fields["unrecognised"])
@@ -645,11 +647,11 @@ class Flow:
             self.state = state
         if led_to is None:
             self.held = ()
-            self._rejoin(_remembered_for(self._nowhere), times, is_unanswered=True)
+            self._rejoin(_remembered_for(self._rejection_reason), times, is_unanswered=True)
             return
         upstream, member = led_to
         if member is None or sock is None:
-            self._lead(upstream, self.refusal_reason or "no-route")
+            self._route(upstream, self.refusal_reason or "no-route")
             return
         self._server_socket = ServerSocket(self, upstream)
         is_answered, backend = fields.get("answered", True), upstream.backend

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
         def may_open(self, datagram: bytes, /) -> bool: ...
 
-        def otherwise(self, head: bytes, /) -> PortFlow: ...
+        def flow_for_unknown_id(self, head: bytes, /) -> PortFlow: ...
 
         def take(self, data: memoryview, size: int, /) -> bool: ...
 
@@ -357,7 +357,7 @@ class DatagramPort(WatchedPort):
             self._waiting.keep(key, datagram, 0, 1)
         elif not self._to.take_over(self, key, datagram, 0) and (
             at.may_open(bytes(datagram))
-            or not at.otherwise(bytes(datagram[:HEAD])).take(datagram, 0)
+            or not at.flow_for_unknown_id(bytes(datagram[:HEAD])).take(datagram, 0)
         ):
             self._begin(key, datagram, 0)
 

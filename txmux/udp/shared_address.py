@@ -50,14 +50,14 @@ class Beside(Protocol):
 
     Attributes:
         ids: Those of its connection; ``None`` if it is not one of QUIC.
-        beside: Set while it is here.
+        shared_address: Set while it is here.
     """
 
     ids: ConnectionIds | None
-    beside: SharedAddress[Any] | None
+    shared_address: SharedAddress[Any] | None
 
     @property
-    def patience(self) -> float:
+    def answer_timeout(self) -> float:
         """Seconds in which its server answers."""
 
     def port_is_shut(self) -> None: ...
@@ -131,7 +131,7 @@ class SharedAddress(Generic[F]):
 
     def add(self, flow: F) -> None:
         self._flows[flow] = ()
-        flow.beside = self
+        flow.shared_address = self
         self.learn(flow)
         if flow.ids is None or flow.ids.current is not None:
             self._heard[flow] = self._seconds()
@@ -139,8 +139,8 @@ class SharedAddress(Generic[F]):
     def remove(self, flow: F) -> None:
         for name in self._flows.pop(flow):
             self._forget(flow, name)
-        if flow.beside is self:
-            flow.beside = None
+        if flow.shared_address is self:
+            flow.shared_address = None
         self._heard.pop(flow, None)
         self._spoke.pop(flow, None)
         self._guessed.pop(flow, None)
@@ -222,7 +222,7 @@ class SharedAddress(Generic[F]):
     def may_open(self, datagram: bytes) -> bool:
         return opens_connection(datagram, is_known=next(iter(self._flows)).ids is None)
 
-    def otherwise(self, head: bytes) -> F:
+    def flow_for_unknown_id(self, head: bytes) -> F:
         """Return the flow that a datagram may belong to which opens none, and of which no ID is known."""
         first = next(iter(self._flows))
         is_short = bool(head) and head[0] & (LONG_HEADER | _FIXED) == _FIXED
@@ -285,7 +285,7 @@ class SharedAddress(Generic[F]):
             for one in quiet:
                 guess.vote(one, 1 if one in asked else -1)
         flow, asked_at = guess.flow, guess.asked_at
-        if flow is not None and asked_at is not None and now - asked_at > flow.patience:
+        if flow is not None and asked_at is not None and now - asked_at > flow.answer_timeout:
             guess.vote(flow, -_CLEAR)
             guess.asked_at = asked_at = None
         if not asked and asked_at is None:
@@ -341,7 +341,7 @@ class SharedAddress(Generic[F]):
         now, guess = self._seconds(), self._guessed.get(flow)
         self._spoke[flow] = now
         asked_at = None if guess is None else guess.asked_at
-        if guess is not None and asked_at is not None and now - asked_at <= flow.patience:
+        if guess is not None and asked_at is not None and now - asked_at <= flow.answer_timeout:
             guess.vote(flow, _CLEAR)
             guess.asked_at = None
 
