@@ -175,7 +175,7 @@ class MuxService(Service):
         try:
             changes = await self._upgraded()
         except (OpenerError, UpgradeError) as problem:
-            self._log.error("no upgrade, the old process goes on: {why}", why=problem)
+            self._log.error("upgrade failed, the old process keeps serving: {why}", why=problem)
             return Report.refused(problem)
         self._log.info("upgraded: {changes}", changes=changes)
         # The client that asked has its answer first.
@@ -287,7 +287,7 @@ class MuxService(Service):
         supervisor, given, self._pending_rules = self.supervisor, self._pending_rules, None
         control = self.control
         if supervisor is None or control.is_stopping:
-            self._log.warn("rules not reloaded: {why}", why=control.why_idle())
+            self._log.warn("reload failed: {why}", why=control.why_idle())
             return Report.refused(control.why_idle())
         if given is None and (why := control.rules.unreadable):
             supervisor.reopen_log()
@@ -308,7 +308,7 @@ class MuxService(Service):
         else:
             supervisor.reopen_log()
             errors = "\n".join(report.errors)
-            self._log.error("rules not reloaded, all goes on as before: {errors}", errors=errors)
+            self._log.error("reload failed, keeping the previous rules: {errors}", errors=errors)
         self._upgrades.store_sockets()
         status = f"reloaded: {report.changes}" if report.ok else f"not reloaded: {report.errors[0]}"
         self._notifier.ready(f"serving; rules {status}")

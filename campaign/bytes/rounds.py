@@ -331,7 +331,9 @@ class Service(Upgrading):
 
     def _upgrades(self) -> int:
         output = self.child.output
-        return output.count("] upgraded: ") + output.count("no upgrade, the old process goes on")
+        return output.count("] upgraded: ") + output.count(
+            "upgrade failed, the old process keeps serving"
+        )
 
     def recover(self) -> None:
         """Check that it is as before when the trouble is over, and that nothing was refused if there was none.
@@ -340,7 +342,7 @@ class Service(Upgrading):
             AssertionError: It is not.
         """
         if TROUBLE not in self._its.changes:
-            for refused in "rules not reloaded", "no upgrade":
+            for refused in "reload failed", "upgrade failed":
                 if refused in self.child.output:
                     _, _, what = self.child.output.partition(refused)
                     raise AssertionError(f"{refused}{what[:500]}")
@@ -350,13 +352,13 @@ class Service(Upgrading):
             eventually(lambda: len(workers_of(self.pid)) == self._workers, "all workers are there")
 
     def _can_reload(self) -> bool:
-        refusals = self.child.output.count("rules not reloaded")
+        refusals = self.child.output.count("reload failed")
         self._reload()
         done = re.compile(rf"rules reloaded: .*\bspare{self._changed}\b")
         eventually(
             lambda: (
                 done.search(self.child.output) is not None
-                or self.child.output.count("rules not reloaded") > refusals
+                or self.child.output.count("reload failed") > refusals
             ),
             "the rules are reloaded, or not",
         )

@@ -32,7 +32,7 @@ _SIZE = 2**22
 """Of the file that is downloaded, in bytes."""
 
 _SERVE = "workers that serve: 2"
-_REFUSED = "no upgrade, the old process goes on: "
+_REFUSED = "upgrade failed, the old process keeps serving: "
 _PATIENCE = 180.0
 """Seconds that a change may take on a machine that is busy with much else."""
 _DAY = 86_400.0

@@ -171,7 +171,7 @@ class StopTest(AdminProcessCase):
         listening = self.backend()
         mux = self.service("workers = 2", self.led(listening))
         client, server = self.relayed(mux, listening)
-        self.assertEqual(post(self.socket, "/api/stop")["changes"], "the service stops")
+        self.assertEqual(post(self.socket, "/api/stop")["changes"], "the service is shutting down")
         eventually(
             lambda: get(self.socket, "/api/status")["draining"], "the status says that it stops"
         )

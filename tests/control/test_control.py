@@ -163,7 +163,10 @@ class SteeringTest(SupervisedTestCase):
         report = await self.running.control.set_server("c", "127.0.0.1:9", state="ready")
         self.assertFalse(report.ok)
         report = await self.running.control.set_server("b", self.servers[0], weight=65536)
-        self.assertEqual(report.errors, ["weight: must be from 1 to 65535, not 65536"])
+        self.assertEqual(
+            report.errors,
+            ["weight: must be from 1 to 65535, or 0 for that of the rules, not 65536"],
+        )
 
     async def test_listener(self) -> None:
         """A listener that does not accept keeps its socket: who comes waits in its queue, and is served later."""

@@ -136,7 +136,7 @@ class LifeTests(RunTestCase):
         client = self.client()
         self.write(more="colour = red\nsize = 5\n")
         child.process.send_signal(signal.SIGHUP)
-        child.wait_for(rf"^{_LINE}rules not reloaded, all goes on as before: {self.rules}:7: ")
+        child.wait_for(rf"^{_LINE}reload failed, keeping the previous rules: {self.rules}:7: ")
         child.wait_for(rf"^{_LINE}  {self.rules}:8: ")
         self.write(more="[route more]\nmatch = ssh\nbackend = close\n")
         child.process.send_signal(signal.SIGHUP)

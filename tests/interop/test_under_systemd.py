@@ -186,7 +186,7 @@ class ServiceTests(SystemdTestCase):
         assert_answers()
         self.assert_same_socket(lambda: self.manager.kill("KILL"))
         assert_answers()
-        self.assertIn("the service stops", self.ask("stop"))
+        self.assertIn("the service is shutting down", self.ask("stop"))
         eventually(lambda: self.manager.show("ActiveState") == "inactive", "it has ended")
         self.assertEqual(self.manager.show("Result"), "success")
 
@@ -240,7 +240,7 @@ class ServiceTests(SystemdTestCase):
         main = self.manager.main()
         self.write("colour = red")
         self.manager.kill("USR2")
-        self.manager.wait_for("no upgrade, the old process goes on")
+        self.manager.wait_for("upgrade failed, the old process keeps serving")
         self.assertEqual(self.manager.main(), main)
         eventually(lambda: self.manager.show("ActiveState") == "active", "it is active")
         self.assert_relays(*ends)

@@ -41,7 +41,7 @@ class ReloadingTestCase(WorkersTestCase):
     def reload(self, mux: Mux, change: Callable[[str], str]) -> str:
         """Change the file, reload it, and give what the log says of that."""
         self.file.write_text(change(self.file.read_text()))
-        pattern = r"rules (?:not )?reloaded[:,] .*"
+        pattern = r"(?:rules reloaded:|reload failed[:,]) .*"
         before = len(re.findall(pattern, mux.child.output))
         os.kill(mux.child.pid, signal.SIGHUP)
         eventually(

@@ -35,7 +35,7 @@ class ReloadTest(TestCase):
         report = self.successResultOf(reloading)
         self.assertEqual(
             (report.ok, report.errors),
-            (False, ["the new process has not reloaded: no answer to 'reload' in 180 s"]),
+            (False, ["the new process could not reload: no answer to 'reload' in 180 s"]),
         )
         channel.close()
         self.assertEqual(time.clock.getDelayedCalls(), [])

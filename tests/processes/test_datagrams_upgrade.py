@@ -107,7 +107,7 @@ class UpgradeTest(WorkersTestCase):
         mux.ask()
         old = mux.switched()
         mux.child.wait_for("flows that are not taken over: 1; ")
-        mux.child.wait_for("open connections: 1; they have 600 s to finish")
+        mux.child.wait_for("draining connections: 1, for up to 600 s")
         self.near.sendto(b"more", self.to)
         self.assertEqual(self.server.recvfrom(65535), (b"more", seen))
         self.server.sendto(b"answer", seen)

@@ -143,7 +143,7 @@ class StopTest(WorkersTestCase):
         client, server = self.relayed(mux, listening)
         pids, inode = workers_of(mux.child.pid), listening_inode(mux.port)
         mux.terminate()
-        mux.child.wait_for(r"worker \d: open connections: 1; .*\b600 s\b")
+        mux.child.wait_for(r"worker \d: draining connections: 1, .*\b600 s\b")
         self.assert_refused(mux, inode, [mux.child.pid, *pids])
         self.finish(client, server)
         mux.assert_stopped()
@@ -188,7 +188,7 @@ class StopTest(WorkersTestCase):
         client, server = self.relayed(mux, listening)
         for pid in reversed(family_of(mux.child.pid)):
             os.kill(pid, signal.SIGTERM)
-        mux.child.wait_for("open connections: 1")
+        mux.child.wait_for("draining connections: 1")
         self.finish(client, server)
         mux.assert_stopped()
         self.assertEqual(mux.take_one()["reason"], "done")

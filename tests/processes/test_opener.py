@@ -249,7 +249,7 @@ class OpenerTest(SynchronousTestCase):
         self.text(self.key)
         os.kill(process.pid, signal.SIGSTOP)
         self.opener._connection.settimeout(0.01)
-        with self.assertRaisesRegex(OSError, "cannot be asked"):
+        with self.assertRaisesRegex(OSError, "cannot be reached"):
             self.opener.open_file(self.rules)
         os.kill(process.pid, signal.SIGCONT)
         self.opener._connection.settimeout(60)

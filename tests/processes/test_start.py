@@ -238,5 +238,5 @@ class WorkerTest(SynchronousTestCase):
         rules = f"{_LISTENS}[route tls]\nmatch = tls\nterminate_tls = key.pem\n"
         with own, other:
             error = self.error(parse(rules, "x"), [other.fileno()])
-        self.assertIn("the helper that opens files cannot be asked: timed out", error)
+        self.assertIn("the helper that opens files cannot be reached: timed out", error)
         self.assertLess(process._PATIENCE, worker_module._MOST_SILENT)

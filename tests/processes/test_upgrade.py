@@ -246,7 +246,9 @@ class BrokenTest(UpgradeTestCase):
         mux.pidfile.unlink()
         mux.pidfile.mkdir()
         mux.ask()
-        mux.child.wait_for(r"no upgrade, the old process goes on: .*--pidfile .*: Is a directory")
+        mux.child.wait_for(
+            r"upgrade failed, the old process keeps serving: .*--pidfile .*: Is a directory"
+        )
         self.over(*self.relayed(mux, listening))
         self.answers(client, server)
         mux.pidfile.rmdir()

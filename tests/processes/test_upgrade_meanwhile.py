@@ -224,7 +224,7 @@ class MeanwhileTest(UpgradeTestCase):
             old = mux.switched()
             resource.prlimit(old, resource.RLIMIT_NOFILE, (3, 2**10))
             gate.touch()
-            mux.child.wait_for("connections cannot be handed over, and end here")
+            mux.child.wait_for("connections cannot be handed over, and end with this process")
             mux.child.wait_for("connections handed over: 0, in")
             self.answers(client, server)
             self.over(client, server)

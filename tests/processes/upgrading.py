@@ -83,7 +83,7 @@ class Upgrading(Mux):
     def _refusals(self, why: str) -> list[str]:
         # What the new process has said itself may come before the log's entry, whose further lines are indented.
         entries = re.findall(
-            r"no upgrade, the old process goes on: .*(?:\n\t.*)*", self.child.output
+            r"upgrade failed, the old process keeps serving: .*(?:\n\t.*)*", self.child.output
         )
         return [entry for entry in entries if re.search(why, entry)]
 
@@ -170,7 +170,7 @@ class Running(Upgrading):
         text = self.file.read_text()
         assert old in text
         self.file.write_text(text.replace(old, new))
-        pattern = r"rules (?:not )?reloaded[:,] .*"
+        pattern = r"(?:rules reloaded:|reload failed[:,]) .*"
         count = len(re.findall(pattern, self.child.output))
         os.kill(self.pid, signal.SIGHUP)
         eventually(lambda: len(re.findall(pattern, self.child.output)) > count, "it has read them")

@@ -100,7 +100,9 @@ class RoutesTest(ReloadCase):
             )
         self.assertIn("did you mean 'ssh'?", told)
         self.assertIn("[what]: unknown section", told)
-        self.assertEqual([e["errors"] for e in events if "not reloaded" in e["log_format"]], [told])
+        self.assertEqual(
+            [e["errors"] for e in events if "reload failed" in e["log_format"]], [told]
+        )
         moment, report = self.running.control.last_reload or (0, None)
         self.assertGreater(moment, 1_000_000_000)
         self.assertEqual(report and report.ok, False)

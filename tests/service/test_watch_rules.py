@@ -49,7 +49,7 @@ class WatchCase(ReloadCase):
             text = event.get("log_format") or ""
             if text.startswith("rules reloaded"):
                 found.append(str(event["changes"]))
-            elif text.startswith("rules not reloaded"):
+            elif text.startswith("reload failed"):
                 found.append(f"no: {event['errors']}")
         new, self._seen = found[self._seen :], len(found)
         return new

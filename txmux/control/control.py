@@ -225,7 +225,7 @@ class Control:
         """
         self.counters.extend(rules, version)
         Deferred.fromCoroutine(self._clear_unused()).addErrback(
-            lambda why: self._log.failure("counters of removed routes are kept", why)
+            lambda why: self._log.failure("counters of removed routes could not be cleared", why)
         )
 
     async def _clear_unused(self) -> None:
@@ -388,10 +388,12 @@ class Control:
         found = _server(self.rules, backend, server)
         if found.down and state is not None:
             return Report.refused(
-                f"backend {backend}: {server} is out of use by the rules; take 'down' away there and reload"
+                f"backend {backend}: {server} is marked down in the rules; remove 'down' and reload"
             )
         if weight is not None and not 0 <= weight <= _MOST_WEIGHT:
-            return Report.refused(f"weight: must be from 1 to {_MOST_WEIGHT}, not {weight}")
+            return Report.refused(
+                f"weight: must be from 1 to {_MOST_WEIGHT}, or 0 for that of the rules, not {weight}"
+            )
         late = await self._override(
             self.overrides().with_server(backend, server, time.time(), state, weight)
         )

@@ -172,7 +172,7 @@ def stop_listening(port: IListeningPort) -> Deferred[None]:
 
 def _log_trouble(failure: Failure) -> None:
     # A UNIX socket in a folder that belongs to root, of whom `user` has taken the rights.
-    _log.warn("a listening socket cannot be tidied up: {why}", why=failure.getErrorMessage())
+    _log.warn("a listening socket cannot be removed: {why}", why=failure.getErrorMessage())
 
 
 _HINTS = {

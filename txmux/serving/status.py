@@ -77,7 +77,7 @@ def log_draining(count: int, seconds: float) -> None:
     """Log how many connections there still are at a stop, and how long they have; nothing if there are none."""
     if count:
         _log.info(
-            "open connections: {count}; they have {seconds:g} s to finish, a second signal ends them at once",
+            "draining connections: {count}, for up to {seconds:g} s; a second signal closes them at once",
             count=count,
             seconds=seconds,
         )

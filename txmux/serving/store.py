@@ -187,7 +187,7 @@ def close_socket(key: str, opened: socket.socket, *, keep_file: bool = False) ->
             remove_socket(Path(key.removeprefix("unix:")))
         except OSError as problem:
             # It is in a folder that belongs to root, of whom `user` has taken the rights.
-            _log.warn("a listening socket cannot be tidied up: {why}", why=problem)
+            _log.warn("a listening socket cannot be removed: {why}", why=problem)
     opened.close()
 
 

@@ -27,7 +27,7 @@ class ChangeTests(RemoteTestCase):
         said = {
             "reload": "rules reloaded: 1 route new (a)\n",
             "upgrade": "upgraded: 1 route new (a)\n",
-            "stop": "the service stops; existing connections get 'drain_timeout' to finish\n",
+            "stop": "the service is shutting down; existing connections get 'drain_timeout' to finish\n",
         }
         for name, line in said.items():
             self.assertEqual(self.ask(name), (0, line, ""))

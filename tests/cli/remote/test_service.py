@@ -141,7 +141,7 @@ class ChangeTests(ServiceTestCase):
         """The service ends, its connections may finish, and then nobody is there."""
         mux = self.service("drain_timeout = 10m")
         ends = self.relayed(mux)
-        self.assertIn("the service stops", self.told(0, "stop"))
+        self.assertIn("the service is shutting down", self.told(0, "stop"))
         self.assert_relays(ends)
         for end in ends:
             end.close()

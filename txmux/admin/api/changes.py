@@ -36,13 +36,13 @@ async def _reload(query: Query) -> ApiAnswer:
 
 @RESOURCES.change("/api/upgrade", "move the service into a new process")
 async def _upgrade(query: Query) -> ApiAnswer:
-    return _reported(await query.control.upgrade(), 409, "the old process goes on")
+    return _reported(await query.control.upgrade(), 409, "the old process keeps serving")
 
 
 @RESOURCES.change("/api/stop", "stop the service")
 async def _stop(query: Query) -> ApiAnswer:
     query.control.stop_service()
-    return ApiAnswer.done("the service stops")
+    return ApiAnswer.done("the service is shutting down")
 
 
 def _reported(report: Report, status: int, message: str = "") -> ApiAnswer:

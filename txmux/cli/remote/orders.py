@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _PERIOD = 0.5
 """Seconds between two questions whether what is waited for has come."""
-_STOPS = "the service stops; existing connections get 'drain_timeout' to finish"
+_STOPS = "the service is shutting down; existing connections get 'drain_timeout' to finish"
 
 
 def _write_changes(answer: Any, _: Namespace) -> None:

@@ -178,7 +178,7 @@ class Opener:
             ) from None
         except OSError as problem:
             raise OSError(
-                errno.EPIPE, f"the helper that opens files cannot be asked: {problem}"
+                errno.EPIPE, f"the helper that opens files cannot be reached: {problem}"
             ) from problem
         if "refused" in answer:
             raise OpenerError(answer["refused"])

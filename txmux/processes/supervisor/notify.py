@@ -131,7 +131,9 @@ class Notifier:
                 socket.send_fds(sender, [text.encode()], descriptors)
         except OSError as problem:
             self._log.warn(
-                "systemd cannot be told {text}: {problem}", text=text, problem=problem.strerror
+                "systemd cannot be notified of {text}: {problem}",
+                text=text,
+                problem=problem.strerror,
             )
 
 

@@ -125,7 +125,7 @@ async def _offer(channel: Channel, number: int, batch: list[_Suspended]) -> _Tak
         )
         return set(answer["taken"]), bool(answer.get("tells", False))
     except (ChannelError, KeyError, TypeError) as problem:
-        _log.warn("connections cannot be handed over, and go on here: {why}", why=problem)
+        _log.warn("connections cannot be handed over, this process keeps them: {why}", why=problem)
         return set(), False
 
 
@@ -215,7 +215,7 @@ class Adopting:
         lost = sum(map(len, self._offered.values()))
         if lost:
             _log.warn(
-                "connections lost: {count}, since the old process ended before it had said where they go on",
+                "connections lost: {count}, since the old process ended before it had decided which process keeps them",
                 count=lost,
             )
         for batch in [*self._offered]:
@@ -283,7 +283,7 @@ def _adopt(
     try:
         factory.adopt(moved, sockets, place)
     except Exception:  # noqa: BLE001 - as above
-        _log.failure("{id} cannot go on in this process, and ends", id=moved.record.id)
+        _log.failure("{id} cannot be adopted, and is closed", id=moved.record.id)
         factory.configuration.admission.none_come()
         _close(sockets)
         if place is not None:  # telling it twice does not matter

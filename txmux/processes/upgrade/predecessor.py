@@ -174,7 +174,7 @@ class IncomingTransfer:
         except TimeoutError:
             if self._is_expected:
                 _log.warn(
-                    "the old process has not handed over all connections in {seconds:g} s, and is waited for no longer",
+                    "the old process has not handed over all connections in {seconds:g} s; no longer waiting for them",
                     seconds=_LONGEST,
                 )
                 self.record_all_arrived()

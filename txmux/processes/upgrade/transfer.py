@@ -175,7 +175,9 @@ class ConnectionTransfer:
         try:
             slots.channel = self._channel(end, slots.handlers, lost)
         except OSError as problem:  # descriptors may have run out
-            _log.warn("connections cannot be handed over, and go on here: {why}", why=problem)
+            _log.warn(
+                "connections cannot be handed over, this process keeps them: {why}", why=problem
+            )
             return None
         self._leased_slots.add(slots)
         return slots

@@ -255,10 +255,12 @@ class Upgrade:
         try:
             moved = await self._hand_over(_processes_in(itself))
         except (ChannelError, OSError) as problem:
-            _log.warn("connections cannot be handed over, and end here: {why}", why=problem)
+            _log.warn(
+                "connections cannot be handed over, and end with this process: {why}", why=problem
+            )
             moved = 0
         except Exception:  # noqa: BLE001 - there is no way back, so this process has to end
-            _log.failure("connections that have not been handed over end here")
+            _log.failure("connections that have not been handed over end with this process")
             moved = 0
         successor.channel.send("handed_over")
         milliseconds = 1000 * (time.monotonic() - began)
@@ -279,7 +281,7 @@ class Upgrade:
                     "count_on", seconds=_ACCEPTS, descriptors=descriptors, **fields
                 )
         except (ChannelError, OSError) as problem:
-            _log.warn("the new process does not go on with all counters: {why}", why=problem)
+            _log.warn("the new process does not continue all counters: {why}", why=problem)
 
     async def _hand_over(self, processes: int) -> int:
         """Hand the connections of each old process to the new ones.

@@ -288,7 +288,7 @@ class Upgrades:
             answer = await self._successor.channel.ask("reload", seconds=_RELOADS)
             return Report(bool(answer["ok"]), str(answer["changes"]), tuple(answer["errors"]))
         except (ChannelError, KeyError, TypeError) as problem:
-            return Report.refused(f"the new process has not reloaded: {problem}")
+            return Report.refused(f"the new process could not reload: {problem}")
 
     async def upgrade(
         self,
@@ -316,7 +316,7 @@ class Upgrades:
             raise UpgradeError("this process is not the one that serves")
         if holds_container():
             raise UpgradeError(
-                "the container would end with this process, and cut off whoever is connected; "
+                "the container would end with this process, and close all connections; "
                 "start a container of the new image instead"
             )
         self._upgrade = upgrade = Upgrade(transfers, self._endpoints, self._reactor)

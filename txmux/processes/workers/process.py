@@ -352,7 +352,8 @@ class WorkerProcess:
             self._reactor.stop()
         else:
             self._log.warn(
-                "the supervisor process is gone; worker {number} stops", number=self._number
+                "the supervisor process has ended; worker {number} is shutting down",
+                number=self._number,
             )
             self.stop()
 
