@@ -55,17 +55,17 @@ class MuxService(Service):
     Args:
         rules: As `txmux.load` gives them. Those made in Python are for `txmux.MuxFactory` or
             `txmux.serving.embedded.EmbeddedService`.
-        reactor: Watches the workers and tells the time; the process's own if not given.
+        reactor: The reactor to use; the process's own if not given.
         pidfile: A file that has the ID of the process that serves.
-        upgrades: Whether SIGUSR1 and SIGUSR2 are for the service: see `reopen_log` and `upgrade`.
-        use_sd_notify: Whether systemd is told how the service is, and keeps its sockets.
-        resolve_admin_auto: Whether ``admin = auto`` means anything.
+        upgrades: Whether the service handles SIGUSR1 and SIGUSR2: see `reopen_log` and `upgrade`.
+        use_sd_notify: Whether the state is reported to systemd, which then keeps the sockets.
+        resolve_admin_auto: Whether ``admin = auto`` opens an endpoint.
         starter: The process of which workers are forked, if it has been started already; see `start_early`.
 
     Attributes:
-        failure: Why it stopped the reactor, if it did.
-        control: What an operator asks and changes; it has the rules in force.
-        supervisor: Has the workers; ``None`` before the start and after the end.
+        failure: The error for which the service stopped the reactor, if any.
+        control: The operator's interface; it has the rules in force.
+        supervisor: The supervisor of the workers; ``None`` before the start and after the end.
     """
 
     _log = Logger()
@@ -170,7 +170,7 @@ class MuxService(Service):
             watch.start()
 
     async def upgrade(self) -> Report:
-        """Start this program again as it was started, and let it serve; this process ends when what it keeps has ended."""
+        """Start this program again with the same command, and hand over to it; this process ends after its last connection."""
         await self._reloading.wait_until_idle()
         try:
             changes = await self._upgraded()
@@ -178,7 +178,7 @@ class MuxService(Service):
             self._log.error("upgrade failed, the old process keeps serving: {why}", why=problem)
             return Report.refused(problem)
         self._log.info("upgraded: {changes}", changes=changes)
-        # The client that asked has its answer first.
+        # Answer the API request before stopping.
         self._reactor.callLater(0, self._exit_when_drained)
         return Report(ok=True, changes=changes)
 
@@ -197,7 +197,7 @@ class MuxService(Service):
         return changes
 
     def _exit_when_drained(self) -> None:
-        """End when the connections that stay here have ended, unless this process has to serve again."""
+        """End after the last connection, unless this process has to serve again."""
 
         def left(_: object) -> None:
             if self._upgrades.has_successor:
@@ -207,7 +207,7 @@ class MuxService(Service):
             Deferred.fromCoroutine(self.supervisor.leave()).addCallback(left)
 
     def _successor_ended(self) -> None:
-        """Serve again, unless the new process was to end: then no client may come here, either."""
+        """Serve again, unless the successor was stopped on purpose; then stop as well."""
         supervisor = self.supervisor
         if self._upgrades.has_successor:
             self._end()
@@ -227,7 +227,7 @@ class MuxService(Service):
     async def _stop(self) -> None:
         self._watch.stop_watching()
         await self.control.stop_following()
-        self._upgrades.incoming.record_all_arrived()  # calls that wait for that are refused
+        self._upgrades.incoming.record_all_arrived()  # fails pending waiters
         shared = self._upgrades.stop_upgrading()
         if self.failure is None:
             await self._upgrades.announce_exit()
@@ -252,7 +252,7 @@ class MuxService(Service):
             watch.stop()
 
     def _stop_soon(self) -> None:
-        self._reactor.callLater(0, self._end)  # the client that asked for it has its answer first
+        self._reactor.callLater(0, self._end)  # answer the API request before stopping
 
     def reopen_log(self) -> None:
         """Reopen the access log's file, after it was moved away."""
@@ -260,13 +260,13 @@ class MuxService(Service):
             self.supervisor.reopen_log()
 
     async def reload(self, rules: Rules | None = None) -> Report:
-        """Serve by rules that have changed. Existing connections keep theirs, and no client is turned away.
+        """Apply changed rules. Existing connections keep their rules, and no client is turned away.
 
-        Everything is read and opened first; if anything is wrong, nothing changes. The access log's file is opened again
-        in any case. Requests that come meanwhile share one more run, after this one.
+        Everything is read and opened first; if anything is wrong, nothing changes. The access log's file is reopened
+        in any case. Requests during a reload share one more run after it.
 
         Args:
-            rules: Those to serve by; without them, the files are read again.
+            rules: The rules to apply; without them, the files are read again.
         """
         if rules is not None:
             self._pending_rules = rules
@@ -274,7 +274,7 @@ class MuxService(Service):
 
     def _rules_changed(self) -> bool:
         if self._upgrades.is_under_way:
-            return False  # the new process reads them itself
+            return False  # the new process reads the files itself
         failed = partial(self._log.failure, "the reload failed")
         self._reloading.request().addErrback(failed)
         return True
@@ -300,7 +300,7 @@ class MuxService(Service):
             )
         except MuxError as problem:
             report = Report.refused(problem)
-        except Exception as problem:  # noqa: BLE001 - the client that asked is given it, whatever it is
+        except Exception as problem:  # noqa: BLE001 - report any failure to the caller
             self._log.failure("the rules cannot be reloaded")
             report = Report.refused(repr(problem))
         if report.ok:

@@ -1,4 +1,4 @@
-"""Ends connections: gradually at a stop, of routes that were removed, and of clients that are denied by now."""
+"""Ends connections: gradually at a stop, those of removed routes, and those of denied clients."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class GradualEnd:
     """Ends the connections of a process later.
 
     Args:
-        reactor: Tells the time.
-        connections: Returns the open ones.
+        reactor: Schedules the calls.
+        connections: Returns the open connections.
     """
 
     def __init__(self, reactor: Any, connections: Callable[[], Sequence[Served]]) -> None:
@@ -35,7 +35,7 @@ class GradualEnd:
         self._calls: set[IDelayedCall] = set()
 
     def call_later(self, seconds: float, end: Callable[[], object]) -> None:
-        """Call what ends some, unless `cancel_calls` comes before."""
+        """Call a function that ends connections, unless `cancel_calls` comes first."""
 
         def ring() -> None:
             self._calls.discard(call)
@@ -45,11 +45,11 @@ class GradualEnd:
         self._calls.add(call)
 
     def end_all_within(self, seconds: float, end_all: Callable[[], object]) -> None:
-        """End all: in the second half of the time one after another, so that not all clients come back at once.
+        """End all connections: in the second half of the time one after another, so that not all clients reconnect at once.
 
         Args:
             seconds: The time.
-            end_all: Ends those that are left.
+            end_all: Ends the remaining connections.
         """
         self.call_later(seconds / 2, partial(self._one_by_one, seconds / 2))
         self.call_later(seconds, end_all)
@@ -83,8 +83,8 @@ def connections_of_removed(
 
     Args:
         connections: All of the process.
-        rules: Those in force; what has come back in the meantime is not removed.
-        version: Of the rules that removed them; connections accepted later do not belong to these routes.
+        rules: The rules in force; what they have again is not removed.
+        version: The version of the rules that removed them; later connections belong to other routes of these names.
         routes: Their names.
         backends: Their names.
     """
@@ -99,17 +99,17 @@ def connections_of_removed(
 
 
 _AT_ONCE = 200
-"""Connections that are looked at in one turn of the reactor: about a millisecond."""
+"""Connections checked in one turn of the reactor, for about a millisecond."""
 
 _PAUSE = 0.2
-"""Seconds between two looks at all: under attack, bans come all the time."""
+"""Seconds between two checks of all connections: under attack, bans arrive all the time."""
 
 
 class DeniedClients:
-    """Ends connections of clients that are denied by now, at listeners with ``end_denied``; looks at a few at a time.
+    """Ends connections of clients that have become denied, at listeners with ``end_denied``; checks a few at a time.
 
     Args:
-        reactor: Calls back for the next few.
+        reactor: Schedules the next few.
         factories: Returns the factories of all listeners.
     """
 
@@ -120,7 +120,7 @@ class DeniedClients:
         self._is_due = False
 
     def check_all(self) -> None:
-        """Look at all connections, since the admitted networks may have changed: at once, or again after the look that is under way."""
+        """Check all connections, since the admitted networks may have changed: at once, or again after the current check."""
         self._is_due = True
         if self._call is None:
             self._begin_look()

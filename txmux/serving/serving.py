@@ -1,4 +1,4 @@
-"""The listeners of rules in one process, from the first client to the last."""
+"""Runs the listeners of a configuration in one process."""
 
 from __future__ import annotations
 
@@ -47,14 +47,14 @@ __all__ = ["PreparedServing", "Serving"]
 
 
 class Serving:
-    """Serves what comes in by the ports it is given, under rules that may change.
+    """Serves the clients of listening ports, under rules that may change.
 
     Args:
-        rules: What is done with the clients.
-        access_log: Has a line of each connection when it has ended.
-        reactor: Connects and tells the time.
-        names: Has the addresses of servers' names, which another process looks up. That one checks the servers, too, and
-            `check_found` is called with what it finds. Without it, both are done here.
+        rules: The first rules.
+        access_log: Records each connection when it ends.
+        reactor: The process's reactor.
+        names: The addresses of servers' names, looked up by the supervisor, which also checks the servers and passes the
+            results to `check_found`. If ``None``, this process resolves names and checks servers itself.
         accepting: Whether clients are accepted from the first moment, and not only after `accept`.
         shared: Whether other processes accept from the same sockets.
         loop_detector: Shared with other processes that serve the same rules, if there are any.
@@ -64,12 +64,12 @@ class Serving:
         MuxError: A backend cannot be used, or files for TLS: one is missing, say.
 
     Attributes:
-        listening_ports: Where clients come in.
-        factories: What serves the listeners, in the order in which they were added.
+        listening_ports: The ports that accept clients.
+        factories: The listeners' factories, in the order in which they were added.
         version: The version of the rules, counted from 1.
-        overrides: What an operator wants beside the rules.
-        runtime: What it works with.
-        admission: Makes what counts connections of listeners that the rules do not have.
+        overrides: The operator's overrides.
+        runtime: The I/O runtime of the process.
+        admission: Makes the admission of listeners that are not in the rules.
     """
 
     def __init__(
@@ -116,11 +116,11 @@ class Serving:
         self.admission: Callable[[Listener], Admission] | None = None
 
     def add(self, listener: Listener, admission: Admission) -> MuxFactory:
-        """Make what serves a listener.
+        """Make the factory of a listener.
 
         Args:
             listener: One of the rules.
-            admission: Decides who may come in by it.
+            admission: Decides which clients it accepts.
         """
         factory = self._make(self._rules, listener, admission, self.version)
         factory.log_to(self._access_log)
@@ -142,15 +142,15 @@ class Serving:
         return factory
 
     def listen(self, factory: MuxFactory, key: str, opened: socket.socket) -> None:
-        """Accept the clients of a socket, of which a duplicate is taken.
+        """Accept the clients of a socket, of which a duplicate is used.
 
         Args:
-            factory: Serves them.
-            key: The socket's among those of the service.
-            opened: Listens already.
+            factory: The listener's factory.
+            key: The key of the socket's address.
+            opened: The listening socket.
 
         Raises:
-            MuxError: It is for datagrams, which this system cannot relay.
+            MuxError: The socket is for datagrams, which this system cannot relay.
         """
         self.listening_ports.enter(
             key, self.listening_ports.returned(key, factory) or _open_port(opened, factory)
@@ -166,10 +166,10 @@ class Serving:
         """Accept the clients of all listeners of the first rules.
 
         Args:
-            rules: Name the listeners.
+            rules: The first rules.
             sockets: Listening sockets, by the keys of their addresses.
-            ports: Those that Twisted has opened.
-            admission: Makes what decides who may come in by a listener.
+            ports: The ports that Twisted has opened.
+            admission: Makes the admission of a listener.
         """
         for listener in rules.listeners:
             factory = self.add(listener, admission(listener))
@@ -225,17 +225,17 @@ class Serving:
         *,
         rules_changed: bool = True,
     ) -> PreparedServing:
-        """Get ready to accept the next clients under other rules; nothing that there is changes before `commit`.
+        """Prepare to accept the next clients under other rules; nothing changes before `commit`.
 
         Args:
-            rules: The others.
-            sockets: All that the rules need, but for those that Twisted opens, by the keys of their addresses.
-            admission: Makes what decides who may come in by a listener.
-            access_log: For each connection that ends from then on; the one before is closed.
-            rules_changed: Whether the rules are others at all; otherwise only files are read again.
+            rules: The new rules.
+            sockets: The sockets that the rules need, except those that Twisted opens, by the keys of their addresses.
+            admission: Makes the admission of a listener.
+            access_log: Replaces the current one, which is then closed.
+            rules_changed: Whether the rules have changed; otherwise only files are read again.
 
         Raises:
-            MuxError: All that cannot be used, one line each.
+            MuxError: Something cannot be used, one line each.
         """
         self.runtime.prepare_rules(rules)
         upstreams = self._upstreams.prepare(rules)
@@ -286,7 +286,7 @@ class Serving:
                 prepared.by_key[address.key] = factory
                 port = self.listening_ports.get(address.key)
                 if address.is_plain and not (port and port.can_serve(factory, listener)):
-                    # There will be a descriptor for it.
+                    # So that a descriptor is left for the port at `commit`.
                     prepared.reserved[address.key] = sockets[address.key].dup()
 
     def commit(self, prepared: PreparedServing, *, listening: bool) -> None:
@@ -375,7 +375,7 @@ class Serving:
         return connection_counts(self.connections(), self.version)
 
     async def missing(self) -> list[str]:
-        """Return what is missing for all clients to be served, one line each."""
+        """Return what prevents clients from being served, one line each."""
         return missing_in(self._rules, self.listening_ports.accepted(), self._upstreams)
 
     async def drain(self) -> None:
@@ -384,7 +384,7 @@ class Serving:
         In its second half they are ended one after another, so that not all of them come back at once.
         """
         seconds = self._rules.settings.drain_timeout
-        # The deadline is there before anything is waited for.
+        # The deadline is set before the first wait.
         self._ending.end_all_within(seconds, self.end_all)
         await gatherResults(self.listening_ports.close_all())
         log_draining(len(self.connections()), seconds)
@@ -434,7 +434,7 @@ class Serving:
             self._denied.check_all()
 
     def feed(self, published: Mapping[str, Any]) -> None:
-        """Exchange networks of the rules; see `Lists.feed`."""
+        """Replace networks of the rules; see `Lists.feed`."""
         if self.runtime.lists.feed(published):
             self._denied.check_all()
 
@@ -443,7 +443,7 @@ class Serving:
         return self._upstreams
 
     def check_found(self, backend: str, key: str, *, ok: bool, why: str) -> None:
-        """Take in what a check of another process has found; see `Upstreams.apply`."""
+        """Apply the result of a check by another process; see `Upstreams.apply_check`."""
         self._upstreams.apply_check(backend, key, ok=ok, why=why)
 
     def reopen_log(self) -> None:
@@ -462,14 +462,14 @@ def _open_port(opened: socket.socket, factory: MuxFactory) -> ListeningPort:
 
 @attrs.define
 class PreparedServing:
-    """What a `Serving` will be under other rules; ends by `commit` or `abandon`.
+    """Prepared rules of a `Serving`; ends by `commit` or `abandon`.
 
     Attributes:
-        factories: Those of the listeners, in their order.
-        configurations: The new ones of factories that exist already.
+        factories: The listeners' factories, in their order.
+        configurations: The new configurations of existing factories.
         by_key: The factory of each listen address, by the address's key.
-        reserved: Descriptors that ports will be given.
-        ports: Those that Twisted has opened.
+        reserved: Descriptors reserved for ports.
+        ports: The ports that Twisted has opened.
     """
 
     _serving: Serving

@@ -1,21 +1,21 @@
-"""The state that one process hands to the next, beside the sockets: what it has found out and counted.
+"""The state that a process hands to its successor, beside the sockets.
 
-It is an object of JSON with a section for each kind of thing. Unknown sections and names are ignored, and what
-is missing is as at a start. So each version can add some, and processes of different versions understand each other.
+It is a JSON object of sections. Unknown sections and names are ignored; missing ones have their start values. So a
+version can add some, and processes of different versions understand each other.
 
 ===========  ================================================================================================
-section      what is in it
+section      contents
 ===========  ================================================================================================
-version      of the whole; it changes only if overlooking is not enough
-rules        which version there is, and the last reload: see `txmux.processes.upgrade.record`
-servers      how each server is: see `txmux.backends.pool.server_health.ServerHealth.as_json`
-names        the addresses of names: see `txmux.backends.names.resolve.Names.as_json`
-wanted       what an operator wants beside the rules: see `txmux.control.overrides`
-bans         who may not come in: see `txmux.access.bans.Bans.as_json`; a worker is sent them by ``banned``, see `Row` there
-networks     what is in networks that change while the rules hold: see `txmux.access.lists.current.Lists.contents`
-connections  those that limits count, which will be handed over: see `txmux.access.across_processes.SharedLimits.as_json`
-history      what was measured in the last minutes: see `txmux.control.rates.Rates.as_json`
-sources      by listeners, the buckets of rates: see `SourceTable.buckets`; in base64
+version      of the format; it changes only if ignoring what is unknown is not enough
+rules        the version of the rules, and the last reload: see `txmux.processes.upgrade.record`
+servers      the health of each server: see `txmux.backends.pool.server_health.ServerHealth.as_json`
+names        the addresses of names: see `txmux.backends.names.resolve.NameResolver.as_json`
+wanted       the operator's overrides: see `txmux.control.overrides`
+bans         banned clients: see `txmux.access.bans.Bans.as_json`; a worker receives them as ``banned``, see `Row` there
+networks     contents of lists that change without a reload: see `txmux.access.lists.current.Lists.contents`
+connections  the connections to be handed over, as limits count them: see `txmux.access.across_processes.SharedLimits.as_json`
+history      measurements of the last minutes: see `txmux.control.rates.Rates.as_json`
+sources      the rate buckets of each listener, in base64: see `SourceTable.buckets`
 ===========  ================================================================================================
 """
 
@@ -53,13 +53,13 @@ def build_state(
     overrides: Mapping[str, Any],
     networks: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Put together what there is to tell.
+    """Build the sections that come from backends, limits and overrides.
 
     Args:
-        servers: How they are.
-        sources: What counts the sources of clients, by listeners.
-        overrides: What an operator has set.
-        networks: What is in those that change.
+        servers: The health of each server.
+        sources: The counters of client sources, by listeners.
+        overrides: The operator's overrides.
+        networks: The contents of lists that change without a reload.
     """
     return {
         "version": _VERSION,
@@ -75,13 +75,13 @@ def build_state(
 
 
 def sources_of(factories: Iterable[MuxFactory]) -> dict[str, PerSource | None]:
-    """Return what counts the sources of clients, by listeners."""
+    """Return the counters of client sources, by listeners."""
     configurations = [factory.configuration for factory in factories]
     return {one.settings.name: one.admission.per_source for one in configurations}
 
 
 def restore_sources(state: TransferState, sources: Mapping[str, PerSource | None]) -> None:
-    """Continue the rates of sources of another process."""
+    """Restore the rate buckets of another process."""
     for name, buckets in state.get("sources", {}).items():
         one = sources.get(name)
         if one is not None:
@@ -89,9 +89,9 @@ def restore_sources(state: TransferState, sources: Mapping[str, PerSource | None
 
 
 def merged(found: Iterable[Iterable[dict[str, Any]]]) -> list[dict[str, Any]]:
-    """Make one of what several processes have found of the same servers: of each the worst, the turns of the first, and all connections.
+    """Merge what several processes report of the same servers: the worst state, the turns of the first, the sum of connections.
 
-    Each process counts failed connections by itself, so a server that one of them leaves alone is left alone by all that come after them.
+    Each process counts failed connections by itself, so a server that one of them has ejected is ejected in all their successors.
     """
     servers: dict[tuple[str, str, str], dict[str, Any]] = {}
     for entry in (one for several in found for one in several):
@@ -112,7 +112,7 @@ def _badness(entry: Mapping[str, Any]) -> tuple[int, float, int]:
 
 
 def found_by_checks(servers: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Leave out what connections have found: a parent of workers has none, and would never know when it is over."""
+    """Leave out results of connections: the supervisor has none, so it would never notice that an ejection is over."""
     return [
         {**entry, "failed": (), "out": 0.0, "credit": 0}
         | (

@@ -27,12 +27,12 @@ _log = Logger()
 
 
 def missing_in(rules: Rules, accepting: Collection[str], upstreams: Upstreams) -> list[str]:
-    """Return what is missing for all clients to be served, one line each.
+    """Return what prevents clients from being served, one line each.
 
     Args:
-        rules: Name listeners and backends.
+        rules: The rules in force.
         accepting: The names of listeners that accept.
-        upstreams: Has the backends.
+        upstreams: The backends.
     """
     return [*_closed_listeners(rules, accepting), *_idle_backends(rules, upstreams)]
 
@@ -45,7 +45,7 @@ def _closed_listeners(rules: Rules, accepting: Collection[str]) -> Iterator[str]
 
 
 def _idle_backends(rules: Rules, upstreams: Upstreams) -> Iterator[str]:
-    """Find the backends that clients are led to, but that have no server that is up."""
+    """Find the backends in use that have no server that is up."""
     for name, backend in {one.name: one for one in _used(rules)}.items():
         if not upstreams.upstream_of(backend).pool.has_server_up:
             yield f"[backend {name}]: no server is up"
@@ -74,7 +74,7 @@ def connection_counts(connections: Sequence[Served], version: int) -> dict[str, 
 
 
 def log_draining(count: int, seconds: float) -> None:
-    """Log how many connections there still are at a stop, and how long they have; nothing if there are none."""
+    """Log the number of connections that drain, if any, and their time."""
     if count:
         _log.info(
             "draining connections: {count}, for up to {seconds:g} s; a second signal closes them at once",
@@ -84,7 +84,7 @@ def log_draining(count: int, seconds: float) -> None:
 
 
 def log_dry_runs(factory: MuxFactory) -> None:
-    """Log what the dry-run routes of a listener would have taken."""
+    """Log how many connections the dry-run routes of a listener would have taken."""
     configuration = factory.configuration
     for name, count in configuration.dry_runs:
         _log.info(

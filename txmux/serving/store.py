@@ -1,4 +1,4 @@
-"""The listening sockets of a service: each is opened once, and open as long as the rules name it."""
+"""The listening sockets of a service: each is opened once, and stays open while it is in the rules."""
 
 from __future__ import annotations
 
@@ -27,13 +27,12 @@ _log = Logger()
 
 
 class ListeningSockets:
-    """Keeps sockets open over changes of the rules, and over the ends of workers that accept from them.
+    """Keeps sockets open over reloads and restarts of workers.
 
-    The system keeps clients that wait in a queue which belongs to the socket object. So no client that waits is turned away as long
-    as the same object is open somewhere.
+    The kernel's queue of waiting clients belongs to the socket object. Queued clients are kept while some process has the object open.
 
     Args:
-        reactor: Knows the sockets that systemd has passed.
+        reactor: Finds the sockets that systemd has passed.
 
     Attributes:
         open_address: Opens the socket of an address.
@@ -47,31 +46,31 @@ class ListeningSockets:
         self._adopted: dict[str, socket.socket] = {}
 
     def adopt(self, key: str, opened: socket.socket) -> None:
-        """Take a socket that another process has opened; the next `commit` closes it if the rules do not name it."""
+        """Take a socket that another process has opened; the next `commit` closes it if it is not in the rules."""
         opened.setblocking(False)  # noqa: FBT003 - the socket module's signature
         self._adopted[key] = opened
 
     def give_up(self, key: str) -> None:
-        """Close a socket that was adopted, and is not one of the service's."""
+        """Close an adopted socket that the service does not use."""
         opened = self._adopted.pop(key, None)
         if opened is not None:
             opened.close()
 
     def sockets(self) -> Mapping[str, socket.socket]:
-        """Return all that are open, by the keys of their addresses."""
+        """Return the open sockets, by the keys of their addresses."""
         return dict(self._sockets)
 
     def prepare(self, listeners: Iterable[Listener]) -> PreparedSockets:
-        """Open what is not open yet; nothing else is touched. Addresses that are not plain are left out.
+        """Open the sockets that are not open yet. Addresses that are not plain are left out.
 
         Raises:
-            ListenError: Sockets cannot be opened, each in a line; none that is new is left open.
+            ListenError: Sockets cannot be opened, each in a line; no new one is left open.
         """
         addresses = [address for listener in listeners for address in listen_addresses(listener)]
         return self.prepare_addresses(address for address in addresses if address.is_plain)
 
     def prepare_addresses(self, addresses: Iterable[ListenAddress]) -> PreparedSockets:
-        """Open what is not open yet of addresses that are plain; see `prepare`."""
+        """Open the sockets of plain addresses that are not open yet; see `prepare`."""
         prepared = PreparedSockets(self)
         added = [(address, prepared.add(address)) for address in addresses]
         failures = [(address, failure) for address, failure in added if failure is not None]
@@ -82,11 +81,11 @@ class ListeningSockets:
         return prepared
 
     def has(self, key: str) -> bool:
-        """Return whether there is a socket of this key, if only one that was adopted."""
+        """Return whether there is a socket of this key, in use or adopted."""
         return key in self._sockets or key in self._adopted
 
     def why_not(self, address: ListenAddress, problem: Exception) -> Exception:
-        """Say so if what is in the way of a new socket is one of these."""
+        """Explain an address conflict with a socket of this service."""
         if getattr(problem, "errno", None) != errno.EADDRINUSE or address.kind != "tcp":
             return problem
         port = address.key.rpartition(":")[2]
@@ -101,12 +100,12 @@ class ListeningSockets:
         return problem
 
     def open(self, listeners: Iterable[Listener]) -> None:
-        """Open all that listeners need, at the start; see `prepare`."""
+        """Open all sockets of the listeners, at the start; see `prepare`."""
         for key, unused in self.prepare(listeners).commit().items():
             close_socket(key, unused)
 
     def close(self, *, keep_files: bool = False) -> None:
-        """Close all of them.
+        """Close all sockets.
 
         Args:
             keep_files: Whether the files of UNIX sockets stay, because another process has these sockets open, too.
@@ -119,10 +118,10 @@ class ListeningSockets:
 
 @attrs.define
 class PreparedSockets:
-    """What the sockets will be; ends by `commit` or `abandon`.
+    """The sockets of prepared rules; ends by `commit` or `abandon`.
 
     Attributes:
-        sockets: All that the listeners need, by the keys of their addresses; they belong to the store.
+        sockets: The sockets of the listeners, by the keys of their addresses; they belong to the store.
         opened: The addresses that were not open before.
     """
 
@@ -132,7 +131,7 @@ class PreparedSockets:
     _addresses: list[ListenAddress] = attrs.field(factory=list, init=False)
 
     def add(self, address: ListenAddress) -> Exception | None:
-        """Open the socket of one more address; returns why it cannot be opened, if so."""
+        """Open the socket of one more address; return the error if that fails."""
         store = self._store
         try:
             if address.key in self.sockets:
@@ -150,8 +149,8 @@ class PreparedSockets:
         """Make these the sockets of the service.
 
         Returns:
-            Those that are not needed any more, by their keys. Ports that accept from them are closed first, and then
-            `close_socket` closes them.
+            The unused sockets, by their keys. Close the ports that accept from them first, then each by
+            `close_socket`.
         """
         store = self._store
         for address in self.opened:
@@ -162,13 +161,13 @@ class PreparedSockets:
             )
         for address in self._addresses:
             if address not in self.opened and address.kind not in {"systemd", "udp"}:
-                self.sockets[address.key].listen(address.backlog)  # it may be another one now
+                self.sockets[address.key].listen(address.backlog)  # the backlog may have changed
         had = {**store._adopted, **store._sockets}
         store._sockets, store._adopted = self.sockets, {}
         return {key: opened for key, opened in had.items() if key not in self.sockets}
 
     def abandon(self) -> None:
-        """Close what was opened for it."""
+        """Close the sockets that were opened."""
         for address in self.opened:
             if address.key not in self._store._adopted and address.key in self.sockets:
                 close_socket(address.key, self.sockets[address.key])
@@ -178,7 +177,7 @@ def close_socket(key: str, opened: socket.socket, *, keep_file: bool = False) ->
     """Close a socket, and remove the file of a UNIX socket.
 
     Args:
-        key: That of its address.
+        key: The key of its address.
         opened: The socket.
         keep_file: Whether the file stays.
     """
@@ -186,13 +185,13 @@ def close_socket(key: str, opened: socket.socket, *, keep_file: bool = False) ->
         try:
             remove_socket(Path(key.removeprefix("unix:")))
         except OSError as problem:
-            # It is in a folder that belongs to root, of whom `user` has taken the rights.
+            # Its folder belongs to root, whose privileges were dropped for `user`.
             _log.warn("a listening socket cannot be removed: {why}", why=problem)
     opened.close()
 
 
 def shown(key: str, opened: socket.socket) -> str:
-    """Return the address of a socket, as the log names it; that of datagrams begins with ``udp:``."""
+    """Return the address of a socket as the log shows it; with ``udp:`` in front for datagrams."""
     if opened.family == socket.AF_UNIX and key.startswith("unix:"):
         return key
     name = opened.getsockname()
