@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from txmux.control.filters import NONE, FilterError, Filters, Page, place_of
+from txmux.control.filters import NONE, FilterError, Filters, Page, connection_sort_key
 from txmux.net.addresses import address_in
 from txmux.telemetry.record import STATES, ConnectionRecord
 
@@ -145,7 +145,7 @@ class FiltersTest(SynchronousTestCase):
     @given(st.lists(st.integers(0, 2**40), min_size=2, unique=True))
     def test_order(self, numbers: list[int]) -> None:
         """Connections of one process are in the order in which they came, however many there were."""
-        places = [place_of(f"5a9d7143-{number:x}") for number in numbers]
+        places = [connection_sort_key(f"5a9d7143-{number:x}") for number in numbers]
         self.assertEqual(
             [place for _, place in sorted(zip(numbers, places, strict=True))], sorted(places)
         )

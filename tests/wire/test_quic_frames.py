@@ -15,9 +15,9 @@ from tests.wire.quic_builder import crypto
 from tests.wire.quic_vectors import FRAMES
 from txmux.testing import steps_in
 from txmux.wire.cursor import MalformedError
-from txmux.wire.pieces import LONGEST_STREAM, MOST_PIECES, joined
 from txmux.wire.quic.frames import read_frames
 from txmux.wire.quic.header import varint
+from txmux.wire.reassembly import LONGEST_STREAM, MOST_FRAGMENTS, reassemble
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,16 +27,16 @@ STREAM = bytes(range(256)) * 4
 
 @st.composite
 def cut_streams(draw: st.DrawFn) -> list[tuple[int, bytes]]:
-    """Cut a stream into pieces that overlap, some of them twice, in any order."""
+    """Cut a stream into fragments that overlap, some of them twice, in any order."""
     cuts = sorted(draw(st.sets(st.integers(1, len(STREAM) - 1), max_size=8)))
     places = [0, *cuts, len(STREAM)]
-    pieces = []
+    fragments = []
     for start, end in itertools.pairwise(places):
-        before, behind = draw(st.integers(0, 40)), draw(st.integers(0, 40))
+        before, after = draw(st.integers(0, 40)), draw(st.integers(0, 40))
         first = max(0, start - before)
-        pieces.append((first, STREAM[first : end + behind]))
-    pieces += draw(st.lists(st.sampled_from(pieces), max_size=4))
-    return draw(st.permutations(pieces))
+        fragments.append((first, STREAM[first : end + after]))
+    fragments += draw(st.lists(st.sampled_from(fragments), max_size=4))
+    return draw(st.permutations(fragments))
 
 
 class FrameTests(SynchronousTestCase):
@@ -47,7 +47,7 @@ class FrameTests(SynchronousTestCase):
         self.assertRaises(MalformedError, read_frames, payload)
 
     def test_known(self) -> None:
-        """Frames of all types that may be there are read, and the pieces given in their order."""
+        """Frames of all types that may be there are read, and the fragments returned in their order."""
         self.assertEqual(read_frames(FRAMES), [(0, FRAMES[4:])])
         ack = b"\2\5\0\1\0" + b"\1\2"
         ecn = b"\3\5\0\0\0" + b"\0\1\2"
@@ -71,10 +71,10 @@ class FrameTests(SynchronousTestCase):
                 self.assert_wrong(frame[:end])
 
     def test_limits(self) -> None:
-        """There are 32 pieces, and a stream of 16 KiB; other frames are few."""
-        piece = crypto(0, b"x")
-        self.assertEqual(len(read_frames(piece * MOST_PIECES)), MOST_PIECES)
-        self.assert_wrong(piece * (MOST_PIECES + 1))
+        """There are at most 32 fragments, and a stream of 16 KiB; other frames are few."""
+        fragment = crypto(0, b"x")
+        self.assertEqual(len(read_frames(fragment * MOST_FRAGMENTS)), MOST_FRAGMENTS)
+        self.assert_wrong(fragment * (MOST_FRAGMENTS + 1))
         self.assertEqual(len(read_frames(crypto(LONGEST_STREAM - 1, b"x"))), 1)
         self.assert_wrong(crypto(LONGEST_STREAM, b"x"))
         self.assert_wrong(crypto((1 << 62) - 1, b"x"))
@@ -103,29 +103,29 @@ class FrameTests(SynchronousTestCase):
 
 
 class StreamTests(SynchronousTestCase):
-    """`joined`."""
+    """`reassemble`."""
 
     @given(cut_streams(), st.data())
-    def test_pieces(self, pieces: Sequence[tuple[int, bytes]], data: st.DataObject) -> None:
+    def test_fragments(self, fragments: Sequence[tuple[int, bytes]], data: st.DataObject) -> None:
         """Pieces in any order, twice and overlapping, give the stream, however many come at once."""
-        self.assertEqual(joined(b"", pieces), (STREAM, ()))
-        half = data.draw(st.integers(0, len(pieces)))
-        stream, behind = joined(b"", pieces[:half])
+        self.assertEqual(reassemble(b"", fragments), (STREAM, ()))
+        half = data.draw(st.integers(0, len(fragments)))
+        stream, after_gap = reassemble(b"", fragments[:half])
         self.assertTrue(STREAM.startswith(stream))
-        self.assertEqual(joined(stream, (*behind, *pieces[half:])), (STREAM, ()))
+        self.assertEqual(reassemble(stream, (*after_gap, *fragments[half:])), (STREAM, ()))
 
     def test_gap(self) -> None:
         """What comes behind a gap waits."""
-        self.assertEqual(joined(b"ab", [(4, b"e"), (2, b"c")]), (b"abc", ((4, b"e"),)))
-        self.assertEqual(joined(b"", [(1, b"b")]), (b"", ((1, b"b"),)))
-        self.assertEqual(joined(b"", []), (b"", ()))
+        self.assertEqual(reassemble(b"ab", [(4, b"e"), (2, b"c")]), (b"abc", ((4, b"e"),)))
+        self.assertEqual(reassemble(b"", [(1, b"b")]), (b"", ((1, b"b"),)))
+        self.assertEqual(reassemble(b"", []), (b"", ()))
 
     @given(cut_streams(), st.integers(0, len(STREAM) - 1), st.integers(1, 255))
-    def test_conflict(self, pieces: list[tuple[int, bytes]], at: int, change: int) -> None:
-        """Two pieces that say different things of the same place are wrong, in any order."""
+    def test_conflict(self, fragments: list[tuple[int, bytes]], at: int, change: int) -> None:
+        """Two fragments that differ where they overlap are wrong, in any order."""
         other = bytes([STREAM[at] ^ change])
-        for several in ([*pieces, (at, other)], [(at, other), *pieces]):
-            self.assertRaises(MalformedError, joined, b"", several)
+        for several in ([*fragments, (at, other)], [(at, other), *fragments]):
+            self.assertRaises(MalformedError, reassemble, b"", several)
 
 
 class VarintTests(SynchronousTestCase):

@@ -27,21 +27,24 @@ if TYPE_CHECKING:
 __all__ = ["FileLock", "LimitsLayout", "SharedLimits", "SharedTally"]
 
 _SIZE = 8  # of a number, in bytes
-_MOVING, _EXPECTED = -2, -1  # the columns that belong to no process
+_MOVING, _EXPECTED = (
+    -2,
+    -1,
+)  # the columns that belong to no process: connections in transit, and expected ones
 _PATIENCE = 1.0
-"""Seconds that a process waits for another one to let the lock go."""
+"""Seconds that a process waits for another one to release the lock."""
 _PAUSE = 0.0002
 """Seconds from one attempt to the next."""
-_FEWEST = 3  # columns: these, and that of the process that makes the memory
+_FEWEST = 3  # columns: moving, expected, and the supervisor's
 _PLACES = deep_mapping(instance_of(str), instance_of(int), instance_of(dict))
 
 
 class FileLock:
-    """Keeps other processes out; not the other threads of this one.
+    """A lock between processes; it does not keep out the other threads of this one.
 
-    It belongs to the process, so it is released if a process ends while holding it. It is held for some microseconds; a process that is
-    halted meanwhile must not halt all others, the supervisor included, which ends it after a while. So after a long wait the others
-    continue without the lock, and may then count a connection more or less.
+    It belongs to the process, so it is released if a process ends while holding it. It is held for microseconds. If the holder is
+    stopped, others proceed without it after `_PATIENCE`, and may miscount by one: a halted worker must not halt the supervisor, too,
+    which is to end it.
 
     Args:
         descriptor: A file.
@@ -52,18 +55,18 @@ class FileLock:
         self._patience = _PATIENCE
 
     def __enter__(self) -> None:
-        """Wait for it, but not for ever."""
+        """Wait for it, at most `_PATIENCE` seconds."""
         until = None
-        while not self._is_taken():
+        while not self._try_acquire():
             now = time.monotonic()
             until = until or now + self._patience
             if now >= until:
-                self._patience = 0.0  # until the process that has it releases it, or has ended
+                self._patience = 0.0  # until the holder releases it, or ends
                 return
             time.sleep(_PAUSE)
         self._patience = _PATIENCE
 
-    def _is_taken(self) -> bool:
+    def _try_acquire(self) -> bool:
         try:
             fcntl.lockf(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, 1)
         except (BlockingIOError, PermissionError):  # it depends on the system which
@@ -252,7 +255,7 @@ class SharedLimits:
             in_use: Returns which of these listeners keep their places although nothing is counted there now; all if not given.
         """
         descriptor = make("txmux limits")
-        layout = LimitsLayout(1 + workers + 2)
+        layout = LimitsLayout(_FEWEST + workers)
         layout.extend(rules)
         _make_room(descriptor, layout)
         made = cls(descriptor, layout)
@@ -261,7 +264,7 @@ class SharedLimits:
 
     @property
     def workers(self) -> int:
-        return self.layout.columns - 3
+        return self.layout.columns - _FEWEST
 
     def extend(self, rules: Rules) -> None:
         """Make room for what other rules count, too. The places of removed listeners without connections are reused.
@@ -384,7 +387,7 @@ class SharedLimits:
         """Count connections that another service will hand over; each is counted where it comes to from then on.
 
         Args:
-            values: As `values` of the other service gave it; the limits that this one has, too, count them.
+            values: The other service's `as_json`. Entries for unknown listeners are ignored.
             now: The time.
         """
         column = self.layout.columns - 1
@@ -409,7 +412,7 @@ class SharedLimits:
             table.clear(worker)
 
     def none_come(self) -> None:
-        """Forget the connections that are on their way: a worker has ended that they were of, or for. Others adopt theirs all the same."""
+        """Reset the count of connections in transit, after a sending or receiving worker has ended. Other workers still adopt theirs."""
         with self._lock:
             for name in self.layout.rows:
                 self._row(name)[_MOVING] = 0

@@ -24,7 +24,7 @@ from txmux.control.documents import (
     status_document,
 )
 from txmux.control.events import Hub
-from txmux.control.filters import EVERY, Page, place_of
+from txmux.control.filters import EVERY, Page, connection_sort_key
 from txmux.control.overrides import Overrides
 from txmux.control.rates import Rates
 from txmux.control.report import Report, UnknownError
@@ -485,7 +485,7 @@ def _rows_of(answers: Answers) -> list[dict[str, Any]]:
 
 
 def _order(row: Mapping[str, Any]) -> tuple[str, int, str]:
-    return place_of(row["id"])
+    return connection_sort_key(row["id"])
 
 
 def _report(changes: str, late: Sequence[str]) -> Report:

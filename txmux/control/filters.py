@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from txmux.rules.model import IPNetwork
     from txmux.telemetry.record import ConnectionRecord
 
-__all__ = ["EVERY", "NONE", "FilterError", "Filters", "Page", "is_identity", "place_of"]
+__all__ = ["EVERY", "NONE", "FilterError", "Filters", "Page", "connection_sort_key", "is_identity"]
 
 NONE = "-"
 """Stands for a value that is not there, as in the access log: ``route=-`` is whom no route took."""
@@ -145,7 +145,7 @@ def is_identity(text: str) -> bool:
     return _ID.fullmatch(text) is not None
 
 
-def place_of(identity: str) -> tuple[str, int, str]:
+def connection_sort_key(identity: str) -> tuple[str, int, str]:
     """Return what connections are ordered by: by the process that accepted them, and then as they were accepted.
 
     Args:

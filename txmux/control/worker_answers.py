@@ -9,7 +9,7 @@ from txmux.backends.pool.server_health import MemberState
 from txmux.control.connection_row import row_of
 from txmux.control.documents import address_states
 from txmux.control.explaining import explain_connection
-from txmux.control.filters import Filters, place_of
+from txmux.control.filters import Filters, connection_sort_key
 from txmux.net.relay.pipes import SPLICED
 from txmux.net.turns import Turns
 
@@ -73,11 +73,11 @@ class WorkerAnswers:
             after: The ID behind which the list begins.
             id: Of the only one that is wanted.
         """
-        behind = place_of(after)
+        behind = connection_sort_key(after)
         found = [
             (place, one)
             async for one in self._those(Filters.read(filters))
-            if (place := place_of(one.record.id)) > behind and id in {"", one.record.id}
+            if (place := connection_sort_key(one.record.id)) > behind and id in {"", one.record.id}
         ]
         turns, listed = Turns(), []
         for number, (_, one) in enumerate(nsmallest(limit, found, key=_place)):

@@ -11,7 +11,7 @@ from txmux.convert.matching import refusal
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from txmux.convert.decided import DecisionList
+    from txmux.convert.decision_list import DecisionList
     from txmux.convert.terms import Networks, Term
     from txmux.convert.writer import Draft, DraftSection
     from txmux.interfaces import IProtocolMatcher

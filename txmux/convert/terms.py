@@ -77,7 +77,7 @@ def of_networks_only(condition: Condition) -> bool:
     return not any(term.matcher or term.hello for term in condition)
 
 
-def both(first: Condition, second: Condition) -> Condition:
+def conjunction(first: Condition, second: Condition) -> Condition:
     """Return what is true when both are.
 
     Raises:
@@ -114,7 +114,7 @@ def negated(condition: Condition) -> Condition:
     Raises:
         InexpressibleError: It has too many combinations.
     """
-    return reduce(both, map(_negated, condition), ALWAYS)
+    return reduce(conjunction, map(_negated, condition), ALWAYS)
 
 
 def _negated(term: Term) -> Condition:
@@ -257,10 +257,10 @@ def common_names(a: str, b: str) -> str | None:
     """
     found: list[str] = []
     for one, other in product(_patterns(a), _patterns(b)):
-        both = _common_part(one, other)
-        if both is None:
+        common = _common_part(one, other)
+        if common is None:
             return None
-        found += both
+        found += common
     if any(pattern.startswith("~") for pattern in found) and len(found) > 1:
         return None
     return ",".join(dict.fromkeys(found))

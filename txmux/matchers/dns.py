@@ -21,7 +21,7 @@ from txmux.interfaces import (
 from txmux.wire.cursor import Cursor, MalformedError, ShortError
 from txmux.wire.facts import printable
 from txmux.wire.globs import Globs, hosts, names, option_globs
-from txmux.wire.messages import Message, message_in, wanted_of
+from txmux.wire.messages import Message, message_in, patterns_of
 from txmux.wire.sizes import option_size
 
 if TYPE_CHECKING:
@@ -315,7 +315,7 @@ class DnsMatcher:
     def datagram_predicate(self, options: Mapping[str, str]) -> Predicate:
         """Make the predicate for UDP."""
         looked_at = {name: text for name, text in options.items() if name != "within"}
-        wanted = wanted_of(looked_at, {"name": hosts, "type": _types})
+        wanted = patterns_of(looked_at, {"name": hosts, "type": _types})
         key = wanted["name"].key(_datagram_name) if "name" in wanted else None
         return _DnsDatagram(_read_datagram, wanted, key=key)
 

@@ -12,7 +12,7 @@ from txmux.interfaces import IProtocolMatcher, Option, Peeked, Predicate, Transp
 from txmux.wire.cursor import Cursor, MalformedError, ShortError
 from txmux.wire.facts import printable
 from txmux.wire.globs import Globs, names
-from txmux.wire.messages import Message, wanted_of
+from txmux.wire.messages import Message, patterns_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -273,7 +273,7 @@ class StunMatcher:
         Raises:
             OptionError: Patterns cannot be used.
         """
-        return _StunStream(wanted_of(options, {"method": _methods}))
+        return _StunStream(patterns_of(options, {"method": _methods}))
 
     def datagram_predicate(self, options: Mapping[str, str]) -> Predicate:
         """Make the predicate for UDP.
@@ -281,7 +281,7 @@ class StunMatcher:
         Raises:
             OptionError: Patterns cannot be used.
         """
-        return Message(_read_datagram, wanted_of(options, {"method": _methods}), self.facts)
+        return Message(_read_datagram, patterns_of(options, {"method": _methods}), self.facts)
 
 
 stun = StunMatcher()

@@ -9,7 +9,7 @@ import attrs
 
 from txmux.wire.client_hello import HelloReader
 from txmux.wire.cursor import Cursor, MalformedError, ShortError, copied
-from txmux.wire.pieces import LONGEST_STREAM, MOST_PIECES, Piece, joined
+from txmux.wire.reassembly import LONGEST_STREAM, MOST_FRAGMENTS, Fragment, reassemble
 
 __all__ = ["DtlsOpening", "parse_dtls"]
 
@@ -28,7 +28,7 @@ class DtlsOpening:
 
     Attributes:
         refused: Whether this is not the opening of DTLS, whatever follows.
-        certain: Whether it is: the first datagram has a piece of a ClientHello.
+        certain: Whether it is: the first datagram has a fragment of a ClientHello.
         hello: The ClientHello, as far as it has come.
     """
 
@@ -42,9 +42,9 @@ class DtlsOpening:
     """The length of the message and its number, which all its fragments have."""
     _body: bytes = b""
     """The beginning of the message, as far as it is whole, …"""
-    _pending: tuple[Piece, ...] = ()
+    _pending: tuple[Fragment, ...] = ()
     """… the fragments behind a gap, …"""
-    _pieces: int = 0
+    _fragment_count: int = 0
     """… and how many there were in all."""
 
     def read(self, datagram: bytes) -> None:
@@ -53,17 +53,17 @@ class DtlsOpening:
         Raises:
             MalformedError: No DTLS client begins so.
         """
-        pieces: list[Piece] = []
+        fragments: list[Fragment] = []
         try:
-            self._read_records(datagram, pieces)
+            self._read_records(datagram, fragments)
         except (MalformedError, ShortError):
             # Behind a record that is right, what cannot be read is left out.
-            if not (self.certain or pieces):
+            if not (self.certain or fragments):
                 raise MalformedError from None
-        self._pieces += len(pieces)
-        if self._pieces > MOST_PIECES:
+        self._fragment_count += len(fragments)
+        if self._fragment_count > MOST_FRAGMENTS:
             raise MalformedError
-        self._body, self._pending = joined(self._body, (*self._pending, *pieces))
+        self._body, self._pending = reassemble(self._body, (*self._pending, *fragments))
         self.hello = copied(self.hello)
         with contextlib.suppress(ShortError):
             self.hello.read_message(self._as_tls())
@@ -71,10 +71,10 @@ class DtlsOpening:
             raise MalformedError
         self.certain = True
 
-    def _read_records(self, datagram: bytes, pieces: list[Piece]) -> None:
+    def _read_records(self, datagram: bytes, fragments: list[Fragment]) -> None:
         at = 0
         while at < len(datagram):
-            if len(pieces) > MOST_PIECES or len(datagram) - at < _record_header.size:
+            if len(fragments) > MOST_FRAGMENTS or len(datagram) - at < _record_header.size:
                 raise MalformedError
             kind, version, epoch, high, _, length = _record_header.unpack_from(datagram, at)
             at += _record_header.size
@@ -84,10 +84,10 @@ class DtlsOpening:
                 raise MalformedError
             if len(record) < length:
                 raise MalformedError
-            self._read_fragments(Cursor(record), pieces)
+            self._read_fragments(Cursor(record), fragments)
             at += length
 
-    def _read_fragments(self, cursor: Cursor, pieces: list[Piece]) -> None:
+    def _read_fragments(self, cursor: Cursor, fragments: list[Fragment]) -> None:
         """Read what is in a record (RFC 6347, section 4.2.2)."""
         while True:
             cursor.number(1, _CLIENT_HELLO, _CLIENT_HELLO)
@@ -99,8 +99,8 @@ class DtlsOpening:
                 self._message = message
             elif message != self._message:
                 raise MalformedError
-            pieces.append((offset, data))
-            if cursor.at == len(cursor.data) or len(pieces) > MOST_PIECES:
+            fragments.append((offset, data))
+            if cursor.at == len(cursor.data) or len(fragments) > MOST_FRAGMENTS:
                 return
 
     def _as_tls(self) -> bytes:

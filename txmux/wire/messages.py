@@ -26,16 +26,16 @@ class Message:
 
     Attributes:
         read: Reads the datagram to its end, and raises as `Cursor` does; one that ends too early is not such a message.
-            It looks at the first byte before anything else. It gives what the message says, by name, one character a
-            byte; the same function for all predicates of a protocol.
-        wanted: Patterns for some of these names. A message that does not have the name is a no.
+            It checks the first byte before anything else. It returns the fields of the message by name, one character a
+            byte. All predicates of a protocol share the function.
+        patterns: Patterns for some of these names. A message that does not have the name is a no.
         facts: The names of its facts in the access log.
-        key: The name that `wanted` depends on, if it can be looked up.
-        longest: The number of datagrams that it needs.
+        key: The name that `patterns` depend on, if it can be looked up.
+        longest: The datagrams to wait for before the verdict is final: always one.
     """
 
     read: Callable[[Cursor], Mapping[str, str]]
-    wanted: Mapping[str, Globs] = attrs.field(factory=dict)
+    patterns: Mapping[str, Globs] = attrs.field(factory=dict)
     facts: Collection[str] = ()
     key: Key | None = None
     longest: int = attrs.field(default=1, init=False)
@@ -46,11 +46,11 @@ class Message:
         return _first_bytes(self.read)
 
     def __call__(self, peeked: Peeked, /) -> Verdict:
-        """Say what the datagram is."""
+        """Return the verdict on the datagram."""
         found = message_in(peeked, self.read)
         if found is None:
             return Verdict.NO
-        for name, globs in self.wanted.items():
+        for name, globs in self.patterns.items():
             value = found.get(name)
             if value is None or not globs.matches(value):
                 return Verdict.NO
@@ -58,21 +58,21 @@ class Message:
 
     @property
     def learnt(self) -> Callable[[Peeked], dict[str, str]] | None:
-        """Gives the facts, if there are some, made safe for the log; the same function for all that read the same."""
-        return _learner(self.read, tuple(self.facts)) if self.facts else None
+        """Returns the facts of a flow, made safe for the log; ``None`` without facts. Predicates with the same reader and facts share it."""
+        return _fact_reader(self.read, tuple(self.facts)) if self.facts else None
 
 
 def message_in(
     peeked: Peeked, read: Callable[[Cursor], Mapping[str, str]]
 ) -> Mapping[str, str] | None:
-    """Return what a reader finds in the first datagram, which is read once for all who ask.
+    """Return what a reader finds in the first datagram, which is read once for all predicates.
 
     Args:
         peeked: The datagrams.
         read: As for `Message`.
 
     Returns:
-        What it gives; ``None`` if the datagram is not such a message.
+        What the reader returns; ``None`` if the datagram is not such a message.
     """
     found: Mapping[str, str] | None = peeked.parsed(_parser(read))
     return found
@@ -92,18 +92,18 @@ def _parser(
 
 
 @cache
-def _learner(
+def _fact_reader(
     read: Callable[[Cursor], Mapping[str, str]], names: tuple[str, ...]
 ) -> Callable[[Peeked], dict[str, str]]:
     parse = _parser(read)
 
-    def learnt(peeked: Peeked, /) -> dict[str, str]:
+    def facts_from(peeked: Peeked, /) -> dict[str, str]:
         found = peeked.parsed(parse)
         if not found:
             return {}
         return {name: printable(found[name]) for name in names if name in found}
 
-    return learnt
+    return facts_from
 
 
 @cache
@@ -147,7 +147,7 @@ class MessageMatcher:
     transports: Collection[Transport] = attrs.field(default=(Transport.UDP,), init=False)
 
     def __attrs_post_init__(self) -> None:
-        # It is from where it is written down, as a class is: `txmux matchers` tells the package by that.
+        # Take `__module__` from the caller, so that `txmux matchers` can name the package.
         object.__setattr__(
             self, "__module__", sys._getframe(2).f_globals.get("__name__", "__main__")
         )
@@ -158,10 +158,10 @@ class MessageMatcher:
         Raises:
             OptionError: Patterns cannot be used.
         """
-        return Message(self.read, wanted_of(options, self.patterns), self.facts)
+        return Message(self.read, patterns_of(options, self.patterns), self.facts)
 
 
-def wanted_of(
+def patterns_of(
     options: Mapping[str, str], patterns: Mapping[str, Callable[[str], Globs]]
 ) -> dict[str, Globs]:
     """Read the patterns of all options.

@@ -39,7 +39,7 @@ class PlainMatcher:
     options: tuple[Option, ...] = attrs.field(default=(), init=False)
 
     def __attrs_post_init__(self) -> None:
-        # It is from where it is written down, as a class is: `txmux matchers` tells the package by that.
+        # Take `__module__` from the caller, so that `txmux matchers` can name the package.
         object.__setattr__(
             self, "__module__", sys._getframe(2).f_globals.get("__name__", "__main__")
         )

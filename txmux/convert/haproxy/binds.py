@@ -142,7 +142,7 @@ def lost(bind: Bind) -> list[str]:
     return why
 
 
-def place_of(bind: Bind, files: SideFiles) -> BindContext:
+def bind_context(bind: Bind, files: SideFiles) -> BindContext:
     """Return where clients come in.
 
     Raises:

@@ -12,7 +12,7 @@ from txmux.convert.terms import (
     NEVER,
     Condition,
     InexpressibleError,
-    both,
+    conjunction,
     negated,
     of_networks_only,
 )
@@ -55,7 +55,9 @@ class RuleCondition:
         """
         if not self.is_of_networks():
             raise InexpressibleError("no byte of the client is there yet")
-        found = tuple(term for t in self.groups for term in both(t.passed, negated(t.failed)))
+        found = tuple(
+            term for t in self.groups for term in conjunction(t.passed, negated(t.failed))
+        )
         return negated(found) if self.unless else found
 
 
@@ -108,11 +110,11 @@ def _tests(
     for negative, test in group:
         one = _one(test, acls, bind)
         if negative and of_networks_only(one):
-            passed = both(passed, negated(one))
+            passed = conjunction(passed, negated(one))
         elif negative:
             failed += one
         else:
-            passed = both(passed, one)
+            passed = conjunction(passed, one)
     return Tests(passed, tuple(dict.fromkeys(failed)))
 
 

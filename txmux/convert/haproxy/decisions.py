@@ -17,9 +17,9 @@ from txmux.convert.terms import (
     Condition,
     Hello,
     InexpressibleError,
-    both,
     both_hellos,
     common,
+    conjunction,
     negated,
     of_networks_only,
 )
@@ -122,7 +122,7 @@ class ClientDecisions:
 
 def _share(choice: RouteChoice, other: RouteChoice) -> bool:
     try:
-        return bool(both(choice.condition, other.condition))
+        return bool(conjunction(choice.condition, other.condition))
     except InexpressibleError:
         return True
 
@@ -173,7 +173,7 @@ def _one(
             otherwise = choice.outcome  # no client is left for later rules
             break
         try:
-            narrowed = both(condition, choice.condition)
+            narrowed = conjunction(condition, choice.condition)
         except InexpressibleError as error:
             later = [c.outcome for c in yes.choices[number:] if _share(c, choice)]
             ends = dict.fromkeys((*later, yes.otherwise))

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from txmux.convert.haproxy.binds import listen, lost, place_of, read_binds
+from txmux.convert.haproxy.binds import bind_context, listen, lost, read_binds
 from txmux.convert.haproxy.conditions import read_acls
 from txmux.convert.haproxy.decisions import CLOSE, ClientDecisions, RouteChoice, regions
 from txmux.convert.haproxy.limits import admitted, as_lists
 from txmux.convert.haproxy.lines import duration
 from txmux.convert.haproxy.routes import DECIDING, OPEN, FrontendRoutes, refuses
 from txmux.convert.matching import match_line, refusal
-from txmux.convert.terms import ALWAYS, SILENT, Condition, InexpressibleError, both, negated
+from txmux.convert.terms import ALWAYS, SILENT, Condition, InexpressibleError, conjunction, negated
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -210,7 +210,7 @@ class Frontend(FrontendRoutes):
                 self._all_lost(lines, why)
                 continue
             try:
-                found = both(found, condition)
+                found = conjunction(found, condition)
                 kept += lines
             except InexpressibleError as error:
                 self._all_lost(lines, str(error))
@@ -300,7 +300,7 @@ def convert_frontend(
     for bind in read_binds(lines):
         why = lost(bind)
         try:
-            place = place_of(bind, files)
+            place = bind_context(bind, files)
         except OSError as error:
             why = [f"{bind.last('crt-list')} cannot be read here: {error.strerror or error}"]
         if why:

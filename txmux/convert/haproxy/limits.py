@@ -18,7 +18,7 @@ from txmux.convert.terms import (
     Condition,
     InexpressibleError,
     Term,
-    both,
+    conjunction,
     negated,
 )
 
@@ -160,7 +160,7 @@ def admitted(rules: Sequence[tuple[bool, Condition]]) -> Condition:
         if accepts:
             found = ALWAYS if ALWAYS[0] in (*condition, *found) else (*condition, *found)
         else:
-            found = both(negated(condition), found)
+            found = conjunction(negated(condition), found)
     return found
 
 

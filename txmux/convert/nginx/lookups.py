@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from txmux.convert.decided import DecidedCase, DecisionList, always, commonest, in_groups
+from txmux.convert.decision_list import (
+    DecidedCase,
+    DecisionList,
+    always,
+    group_by_result,
+    most_common,
+)
 from txmux.convert.nginx.maps import MapEntry, ParsedMap, is_below
 from txmux.convert.nginx.values import Value, Variable, joined, plain, shown
 from txmux.convert.patterns import (
@@ -20,7 +26,7 @@ from txmux.convert.patterns import (
     takes_everything,
     written,
 )
-from txmux.convert.terms import Condition, InexpressibleError, Term, both
+from txmux.convert.terms import Condition, InexpressibleError, Term, conjunction
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -72,14 +78,16 @@ def _by_version(
     # A client that does not speak TLS has none of these.
     others = table.find("".join(p for p in value if isinstance(p, str)))
     found = {version: look_up(table, put(text), facts, lost) for text, version in VERSIONS.items()}
-    most = commonest(list(found.values()))
+    most = most_common(list(found.values()))
     cases: list[DecidedCase[MapEntry]] = []
     for result in sorted(dict.fromkeys(found.values()), key=most.__eq__):
         versions = ",".join(version for version in found if found[version] == result)
         term = tls() if result == most else tls(version=versions)
         for case in result.cases:
             cases += [
-                DecidedCase(c, case.result, case.line) for c in [both((term,), case.condition)] if c
+                DecidedCase(c, case.result, case.line)
+                for c in [conjunction((term,), case.condition)]
+                if c
             ]
         if result != most or result.otherwise != others:
             cases.append(DecidedCase((term,), result.otherwise, result.otherwise.line))
@@ -105,7 +113,7 @@ def _by_name(parts: Parts, lost: Lost) -> DecisionList[MapEntry]:
             break
         if bare != "^$":  # those have what is empty
             items.append((name_pattern(bare), entry))
-    groups = in_groups(items, _names_overlap, _is_name)
+    groups = group_by_result(items, _names_overlap, _is_name)
     conditions = [(tuple(names(several)), entry) for several, entry in groups]
     return _with_rest(conditions, tls(sni="*"), default, parts.empty)
 
@@ -171,7 +179,7 @@ def _by_address(parts: Parts, lost: Lost) -> DecisionList[MapEntry]:
             lost(entry.line, f"{text}: is left out: no client has that address")
         else:
             items.append((network, entry))
-    for networks, entry in in_groups(items, operator.eq, lambda _: True):
+    for networks, entry in group_by_result(items, operator.eq, lambda _: True):
         cases.append(DecidedCase((Term(allowed=frozenset(networks)),), entry, entry.line))
     default = parts.table.default
     return DecisionList(tuple(cases), default, default.line).simplified()
@@ -215,7 +223,7 @@ class _Two:
         condition: Condition = (Term(),)
         try:
             for kind, text in zip(self._fact_kinds, texts, strict=True):
-                condition = both(condition, self._part(kind, text, entry, regular=regular))
+                condition = conjunction(condition, self._part(kind, text, entry, regular=regular))
         except InexpressibleError as error:
             self._lost(entry.line, f"{asked}: is left out: {error}")
         else:

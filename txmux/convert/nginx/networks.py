@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 from typing import TYPE_CHECKING
 
-from txmux.convert.decided import DecidedCase, DecisionList, in_groups
+from txmux.convert.decision_list import DecidedCase, DecisionList, group_by_result
 from txmux.convert.nginx.maps import MapEntry
 from txmux.convert.terms import InexpressibleError, Term
 
@@ -100,7 +100,7 @@ def by_network(directive: Directive, lost: Callable[[int, str], None]) -> Decisi
         else:
             found.append((network, entry))
     found.sort(key=lambda item: -item[0].prefixlen)
-    groups = in_groups(found, _overlap, _is_address)
+    groups = group_by_result(found, _overlap, _is_address)
     cases = [DecidedCase((Term(allowed=frozenset(nets)),), e, e.line) for nets, e in groups]
     return DecisionList(tuple(cases), default, default.line).simplified()
 

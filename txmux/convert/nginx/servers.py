@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from txmux.convert.decided import DecisionList, always
+from txmux.convert.decision_list import DecisionList, always
 from txmux.convert.nginx.networks import admission
 from txmux.convert.nginx.variables import ListenContext, Variables
 from txmux.convert.routes import CLOSE, RouteWriter

@@ -85,7 +85,7 @@ class UpstreamGroup:
             draft.look(line, message, section)
 
 
-def place_of(text: str) -> str:
+def endpoint_of(text: str) -> str:
     """Write the address of a server as txmux does.
 
     Raises:
@@ -108,7 +108,7 @@ def single(text: str, line: int) -> UpstreamGroup:
     Raises:
         InexpressibleError: The text is not the address of a server.
     """
-    place = place_of(text)
+    place = endpoint_of(text)
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", place.removeprefix("unix:")).strip("-")
     return UpstreamGroup(name, (UpstreamServer(place, line),), line=line)
 
@@ -154,7 +154,7 @@ def _member(directive: Directive, problems: list[tuple[int, str]]) -> UpstreamSe
     options = [f"max_connections={numbers['max_conns']}"] * bool(numbers["max_conns"])
     options += [flag for flag in ("backup", "down") if flag in given]
     return UpstreamServer(
-        place_of(directive.value),
+        endpoint_of(directive.value),
         directive.line,
         numbers["weight"],
         tuple(options),

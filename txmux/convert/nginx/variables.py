@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from txmux.convert.decided import DecisionList, always
+from txmux.convert.decision_list import DecisionList, always
 from txmux.convert.nginx.lookups import ADDRESS, NAME, PROTOCOLS, VERSION, look_up
 from txmux.convert.nginx.maps import MapEntry, ParsedMap, read_map
 from txmux.convert.nginx.networks import by_network

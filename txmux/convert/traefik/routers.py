@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from txmux.convert.decided import DecidedCase, DecisionList
+from txmux.convert.decision_list import DecidedCase, DecisionList
 from txmux.convert.routes import CLOSE, RouteWriter
-from txmux.convert.terms import ALWAYS, Condition, InexpressibleError, Term, both
+from txmux.convert.terms import ALWAYS, Condition, InexpressibleError, Term, conjunction
 from txmux.convert.traefik.rules import network, read_rule
 from txmux.convert.traefik.services import Services, duration
 
@@ -177,7 +177,7 @@ class Routing:
         try:
             outcome = self.services.outcome(router.node.get("service").text)
             allowed = self._allowed(router, section)
-            let_in = both(condition, allowed)
+            let_in = conjunction(condition, allowed)
         except InexpressibleError as error:
             draft.look(line, f"router {router.name}: its clients are closed: {error}", section)
             return [(condition, CLOSE)]
@@ -199,7 +199,7 @@ class Routing:
                     nets = [
                         n for one in settings.get("sourceRange").each() for n in network(one.text)
                     ]
-                    found = both(found, (Term(allowed=frozenset(nets)),))
+                    found = conjunction(found, (Term(allowed=frozenset(nets)),))
                 else:
                     message = f"middleware {one.text}: {kind} has no counterpart; see max_connections_per_source"
                     self.routes.draft.look(node.line, message, section)

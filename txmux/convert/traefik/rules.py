@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING
 import attrs
 
 from txmux.convert.patterns import name_pattern, python_regex, takes_everything, written
-from txmux.convert.terms import ALWAYS, NEVER, Condition, InexpressibleError, Term, both, negated
+from txmux.convert.terms import (
+    ALWAYS,
+    NEVER,
+    Condition,
+    InexpressibleError,
+    Term,
+    conjunction,
+    negated,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -107,14 +115,14 @@ def _condition(rule: _Rule, *, tls: bool, opposite: bool) -> Condition:
         inside = [_condition(part, tls=tls, opposite=opposite) for part in rule.parts]
         if (rule.word == "||") != opposite:
             return tuple(dict.fromkeys(term for condition in inside for term in condition))
-        return reduce(both, inside)
+        return reduce(conjunction, inside)
     found = tuple(term for value in rule.values for term in _terms(rule.word, value, tls=tls))
     if not opposite:
         return found
     if rule.word != "ClientIP":
         raise InexpressibleError(f"there is no route for all but {rule.word}({rule.values[0]})")
     left = negated(tuple(attrs.evolve(term, matcher="") for term in found))
-    return both(left, (Term("tls"),)) if tls else left
+    return conjunction(left, (Term("tls"),)) if tls else left
 
 
 def _terms(word: str, value: str, *, tls: bool) -> Condition:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 
 from txmux.wire.cursor import MalformedError
-from txmux.wire.pieces import LONGEST_STREAM, MOST_PIECES, Piece
 from txmux.wire.quic.header import varint
+from txmux.wire.reassembly import LONGEST_STREAM, MOST_FRAGMENTS, Fragment
 
 __all__ = ["read_frames"]
 
@@ -15,16 +15,16 @@ _MOST_OTHERS = 32
 _skip = re.compile(rb"[\x00\x01]*").match  # PADDING and PING, of which there may be thousands
 
 
-def read_frames(payload: bytes) -> list[Piece]:
+def read_frames(payload: bytes) -> list[Fragment]:
     """Read the frames of a client's Initial packet (RFC 9000, sections 12.4 and 19).
 
     Returns:
-        The pieces of the stream in its CRYPTO frames, in the order in which they come.
+        The fragments of the stream in its CRYPTO frames, in the order of the frames.
 
     Raises:
         MalformedError: There is a frame that may not be there, or one that is not there in full, or too many of them.
     """
-    pieces: list[Piece] = []
+    fragments: list[Fragment] = []
     others = 0
     at, end = 0, len(payload)
     if not end:
@@ -33,14 +33,18 @@ def read_frames(payload: bytes) -> list[Piece]:
         found = _skip(payload, at)
         at = found.end() if found else at
         if at >= end:
-            return pieces
+            return fragments
         kind = payload[at]
         if kind == _CRYPTO:
             offset, at = varint(payload, at + 1)
             length, at = varint(payload, at)
-            if at + length > end or offset + length > LONGEST_STREAM or len(pieces) >= MOST_PIECES:
+            if (
+                at + length > end
+                or offset + length > LONGEST_STREAM
+                or len(fragments) >= MOST_FRAGMENTS
+            ):
                 raise MalformedError
-            pieces.append((offset, payload[at : at + length]))
+            fragments.append((offset, payload[at : at + length]))
             at += length
             continue
         others += 1

@@ -8,7 +8,6 @@ import attrs
 
 from txmux.wire.client_hello import HelloReader
 from txmux.wire.cursor import MalformedError, copied
-from txmux.wire.pieces import LONGEST_STREAM, MOST_PIECES, Piece, joined
 from txmux.wire.quic.frames import read_frames
 from txmux.wire.quic.header import (
     LEAST_TO_NEGOTIATE,
@@ -21,6 +20,7 @@ from txmux.wire.quic.header import (
     may_open,
     read_long_header,
 )
+from txmux.wire.reassembly import LONGEST_STREAM, MOST_FRAGMENTS, Fragment, reassemble
 
 if TYPE_CHECKING:
     from txmux.wire.quic.initial import ClientKeys
@@ -31,8 +31,8 @@ OTHER_VERSION = "other"
 """The name of all versions whose Initial packets cannot be read."""
 
 _MOST_PACKETS = 16
-_MOST_PIECES_EVER = (
-    64  # browsers cut the hello anew, into a dozen pieces or so, each time they send it again
+_MOST_FRAGMENTS_EVER = (
+    64  # browsers cut the hello anew, into a dozen fragments or so, each time they send it again
 )
 
 
@@ -63,9 +63,9 @@ class QuicOpening:
     _keys: ClientKeys | None = None
     _stream: bytes = b""
     """The beginning of the stream of CRYPTO frames, as far as it is whole, …"""
-    _pending: tuple[Piece, ...] = ()
-    """… the pieces behind a gap, …"""
-    _pieces: int = 0
+    _pending: tuple[Fragment, ...] = ()
+    """… the fragments after a gap, …"""
+    _fragment_count: int = 0
     """… and how many there were in all."""
 
     def read(self, datagram: bytes) -> None:
@@ -74,26 +74,26 @@ class QuicOpening:
         Raises:
             MalformedError: No QUIC client begins so.
         """
-        pieces: list[Piece] = []
+        fragments: list[Fragment] = []
         try:
-            self._read_packets(datagram, pieces)
+            self._read_packets(datagram, fragments)
         except MalformedError:
             # Behind a packet that is right, what cannot be read is left out, as the server does it.
             if not self.certain:
                 raise
-        if pieces:
-            self._pieces += len(pieces)
-            if self._pieces > _MOST_PIECES_EVER:
+        if fragments:
+            self._fragment_count += len(fragments)
+            if self._fragment_count > _MOST_FRAGMENTS_EVER:
                 raise MalformedError
-            self._stream, self._pending = joined(self._stream, (*self._pending, *pieces))
-            if len(self._pending) > MOST_PIECES:
+            self._stream, self._pending = reassemble(self._stream, (*self._pending, *fragments))
+            if len(self._pending) > MOST_FRAGMENTS:
                 raise MalformedError
             if sum(len(data) for _, data in self._pending) + len(self._stream) > LONGEST_STREAM:
                 raise MalformedError
             self.hello = copied(self.hello)
             self.hello.read_message(self._stream)
 
-    def _read_packets(self, datagram: bytes, pieces: list[Piece]) -> None:
+    def _read_packets(self, datagram: bytes, fragments: list[Fragment]) -> None:
         at = 0
         # Behind the last packet there may be padding, which has no header.
         while at < len(datagram) and (at == 0 or datagram[at] & LONG_HEADER):
@@ -108,7 +108,7 @@ class QuicOpening:
             if self._packets > _MOST_PACKETS:
                 raise _TooManyError
             if header.kind is Packet.INITIAL:
-                pieces += self._read_initial(datagram, at, header)
+                fragments += self._read_initial(datagram, at, header)
             elif header.kind is Packet.RETRY or not (
                 header.kind is Packet.ZERO_RTT or self.certain
             ):
@@ -129,7 +129,7 @@ class QuicOpening:
         self.version = known.name if known else OTHER_VERSION
         self._number, self._destination = header.version, header.destination
 
-    def _read_initial(self, datagram: bytes, at: int, header: LongHeader) -> list[Piece]:
+    def _read_initial(self, datagram: bytes, at: int, header: LongHeader) -> list[Fragment]:
         if not (header.fixed or header.has_token):
             raise MalformedError  # only who holds a token may clear the bit (RFC 9287, section 3.1)
         if self._keys is None:
@@ -148,7 +148,7 @@ class _TooManyError(Exception):
 def parse_opening(datagrams: tuple[bytes, ...], earlier: QuicOpening | None) -> QuicOpening:
     """Read the first datagrams of a QUIC client; for `Datagrams.parsed_all`.
 
-    Versions 1 and 2 and draft-29 are read down to the ClientHello. Its pieces may come in any order, cut anywhere and in
+    Versions 1 and 2 and draft-29 are read down to the ClientHello. Its fragments may come in any order, cut anywhere and in
     several packets. Of other versions only the header is read (RFC 8999).
 
     Args:

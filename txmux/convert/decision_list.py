@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 import attrs
 
-from txmux.convert.terms import Condition, InexpressibleError, both
+from txmux.convert.terms import Condition, InexpressibleError, conjunction
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Sequence
@@ -59,7 +59,7 @@ class DecisionList(Generic[T]):
             inner = decide(case.result, case.line)
             for deeper in inner.cases:
                 try:
-                    condition = both(case.condition, deeper.condition)
+                    condition = conjunction(case.condition, deeper.condition)
                 except InexpressibleError as error:
                     lost(deeper.line, str(error))
                     continue
@@ -128,7 +128,7 @@ def always(result: T, line: int) -> DecisionList[T]:
     return DecisionList((), result, line)
 
 
-def in_groups(
+def group_by_result(
     items: Iterable[tuple[U, T]],
     overlap: Callable[[U, U], bool],
     is_single: Callable[[U], bool] = lambda _: False,
@@ -166,5 +166,5 @@ def in_groups(
     return groups
 
 
-def commonest(results: Sequence[T]) -> T:
+def most_common(results: Sequence[T]) -> T:
     return Counter(reversed(results)).most_common(1)[0][0]
