@@ -384,7 +384,7 @@ class OtherPageTests(PageTestCase):
 
     def test_architecture(self) -> None:
         """Each room of the package uses the rooms that the architecture lists, and no others."""
-        rows = _rows(_section(self.page, "The way of a connection"))
+        rows = _rows(_section(self.page, "The path of a connection"))
         for room, (_, used) in rows.items():
             self.assert_told(_code(used), _used_by(room), f"the column *uses* of `{room}`")
 

@@ -322,7 +322,7 @@ class GuardTest(SynchronousTestCase):
         """Try, and give the status that is refused with, or 200."""
         caller = Caller(source, source, "192.0.2.7", 9)
         try:
-            self.guard.check_secret({"authorization": f"Bearer {token}"}, caller)
+            self.guard.check_token({"authorization": f"Bearer {token}"}, caller)
         except RefusedError as refused:
             return refused.status
         return 200
@@ -356,7 +356,7 @@ class GuardTest(SynchronousTestCase):
         """Whoever has many addresses fills no memory."""
         for number in range(3000):
             self.tried(f"198.51.{number // 256}.{number % 256}", "x")
-        self.assertEqual(len(self.guard._tries._failures), 1000)
+        self.assertEqual(len(self.guard._token_failures._failures), 1000)
 
     def test_without_a_token(self) -> None:
         """Nobody is let in by TCP while there is no token."""
@@ -368,7 +368,7 @@ class GuardTest(SynchronousTestCase):
             {"authorization": "Bearer x"},
             {"cookie": f"{name}={self.guard._cookie()}"},
         ):
-            self.assertRaises(RefusedError, self.guard.check_secret, headers, caller)
+            self.assertRaises(RefusedError, self.guard.check_token, headers, caller)
         self.assertRaises(RefusedError, self.guard.log_in, "", caller)
 
     def test_names(self) -> None:
@@ -393,7 +393,7 @@ class GuardTest(SynchronousTestCase):
     def is_let_in(self, caller: Caller, host: str) -> bool:
         """Tell whether somebody may ask for this host."""
         try:
-            self.guard.check_client({"host": host}, caller)
+            self.guard.check_host({"host": host}, caller)
         except RefusedError:
             return False
         return True

@@ -68,7 +68,7 @@ class CheckTests(CheckTestCase):
         out = (
             f"{self.good}:2: warning: [txmux] access_log: there is no folder '{folder}'; "
             "create it, or correct the path\n"
-            f"{self.good}:6: warning: [route b] match: 'any' leaves no client to the later [route c]; "
+            f"{self.good}:6: warning: [route b] match: 'any' makes the later [route c] unreachable; "
             "put this route last\n"
             f"{self.good}: OK, 1 listener, 2 routes, 0 backends, 2 warnings\n"
         )

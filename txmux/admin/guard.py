@@ -18,6 +18,7 @@ from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.logger import Logger
 
 from txmux.errors import MuxError
+from txmux.rules.model.networks import unmapped
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -61,7 +62,7 @@ class RefusedError(MuxError):
         self.headers = dict(headers or {})
 
 
-class Tries:
+class TokenFailures:
     """Counts wrong tokens by source, and logs them, one line a minute.
 
     It neither refuses a right token nor delays its check: the operator may come from the same address as a guesser, as on loopback.
@@ -119,10 +120,10 @@ class AdminGuard:
 
     def __init__(self, names: frozenset[str], seconds: Callable[[], float]) -> None:
         self._names = names
-        self._tries = Tries(seconds)
+        self._token_failures = TokenFailures(seconds)
         self.token = ""
 
-    def check_client(self, headers: Mapping[str, str], caller: Caller) -> None:
+    def check_host(self, headers: Mapping[str, str], caller: Caller) -> None:
         """Check the ``Host``: a name may have been rebound to the address of this endpoint (DNS rebinding).
 
         Args:
@@ -133,13 +134,13 @@ class AdminGuard:
             RefusedError: It is not a name of this endpoint.
         """
         host = headers.get("host", "")
-        if not self._is_own(host, caller):
+        if not self._is_own_host(host, caller):
             raise RefusedError(
                 403,
-                f"{host[:100]!r} is not a name of this endpoint; ask for its address, or for localhost",
+                f"{host[:100]!r} is not a name of this endpoint; use its address or localhost in the URL",
             )
 
-    def check_secret(self, headers: Mapping[str, str], caller: Caller) -> None:
+    def check_token(self, headers: Mapping[str, str], caller: Caller) -> None:
         """Check the token; the right one is let in whatever others from its address have sent.
 
         Raises:
@@ -157,7 +158,7 @@ class AdminGuard:
                 return
         else:
             raise _unauthorized("send the token of 'admin_token' as 'Authorization: Bearer TOKEN'")
-        self._tries.failed(caller)
+        self._token_failures.failed(caller)
         raise _unauthorized("that is not the token of 'admin_token'")
 
     @staticmethod
@@ -177,7 +178,7 @@ class AdminGuard:
             "same-origin",
             "none",
         }:
-            raise RefusedError(403, "pages of other origins may change nothing here")
+            raise RefusedError(403, "cross-origin requests are not allowed")
         if headers.get("content-type", "").partition(";")[0].strip().lower() != body_type:
             raise RefusedError(415, f"send it with 'Content-Type: {body_type}'")
 
@@ -192,7 +193,7 @@ class AdminGuard:
             RefusedError: The token is wrong.
         """
         if not self._is_token(token.strip()):
-            self._tries.failed(caller)
+            self._token_failures.failed(caller)
             raise RefusedError(403, "that is not the token of 'admin_token'")
         return f"{self.cookie_name}={self._cookie()}; Path=/; HttpOnly; SameSite=Strict"
 
@@ -212,7 +213,7 @@ class AdminGuard:
     def _derived(self, what: str) -> str:
         return hmac.new(self.token.encode(), what.encode(), hashlib.sha256).hexdigest()
 
-    def _is_own(self, host: str, caller: Caller) -> bool:
+    def _is_own_host(self, host: str, caller: Caller) -> bool:
         name, port = _host_and_port(host)
         if caller.is_by_unix:
             # No browser comes this way, but a proxy may, with what a browser has sent.
@@ -220,7 +221,7 @@ class AdminGuard:
         if port not in {"", str(caller.port)}:
             return False
         local = caller.host.partition("%")[0]
-        if name in self._names or _plain(name) == _plain(local):
+        if name in self._names or _normalized(name) == _normalized(local):
             return True
         return _is_loopback(local) and (name == "localhost" or _is_loopback(name))
 
@@ -249,17 +250,17 @@ def _host_and_port(text: str) -> tuple[str, str]:
     return name, port
 
 
-def _plain(address: str) -> str:
+def _normalized(address: str) -> str:
     try:
         found = ipaddress.ip_address(address)
     except ValueError:
         return address
-    return str(getattr(found, "ipv4_mapped", None) or found)
+    return str(unmapped(found))
 
 
 def _is_loopback(name: str) -> bool:
     try:
-        return ipaddress.ip_address(_plain(name)).is_loopback
+        return ipaddress.ip_address(_normalized(name)).is_loopback
     except ValueError:
         return False
 
@@ -307,11 +308,11 @@ class Caller:
 
 
 def network_of(source: str) -> str:
-    """Return what all addresses of one client have in common; what is not an address as it is."""
+    """Return what all addresses of one client have in common; other texts unchanged."""
     try:
-        address = ipaddress.ip_address(source.partition("%")[0])
+        address = unmapped(ipaddress.ip_address(source.partition("%")[0]))
     except ValueError:
         return source
-    if address.version == 4 or address.ipv4_mapped:
-        return str(getattr(address, "ipv4_mapped", None) or address)
+    if address.version == 4:
+        return str(address)
     return str(ipaddress.ip_network((int(address), _IPV6_PREFIX), strict=False))

@@ -129,12 +129,12 @@ class Site:
         if method not in _METHODS:
             raise RefusedError(501, "there is no such method here; use GET or POST")
         if self._is_admin:
-            self._guard.check_client(headers, caller)
+            self._guard.check_host(headers, caller)
         found = [
             (one, match) for pattern, one in self._resources if (match := pattern.fullmatch(path))
         ]
         if self._is_admin and not any(one.is_open for one, _ in found):
-            self._guard.check_secret(headers, caller)
+            self._guard.check_token(headers, caller)
         if not found:
             raise RefusedError(404, "there is nothing at this path; see the reference of the API")
         method = "GET" if method == "HEAD" else method

@@ -2,7 +2,7 @@
 
 A command is a module of its name with ``configure(parser)``, which adds its arguments, and ``run(arguments)``, which
 returns the program's exit code; one may have ``configure_more(parser, words)``, too. Those that only ask a running service are in the tables of
-`txmux.cli.remote.orders` and `txmux.cli.remote.reports`. Only the module of the command that is run is imported: some of them need much.
+`txmux.cli.remote.changes` and `txmux.cli.remote.reports`. Only the module of the command that is run is imported: some of them need much.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ COMMANDS = {
 
 
 _TABLES = {
-    **dict.fromkeys(("ban", "close", "drain", "reload", "stop", "unban", "upgrade"), "ORDERS"),
+    **dict.fromkeys(("ban", "close", "drain", "reload", "stop", "unban", "upgrade"), "CHANGES"),
     **dict.fromkeys(("bans", "connections", "status"), "REPORTS"),
 }
 """Commands that are in a table of `txmux.cli.remote`, in the module of its name, and not in a module of their own."""

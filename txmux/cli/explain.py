@@ -32,7 +32,7 @@ from txmux.rules.tracing import (
     silence_of,
     trace_json,
 )
-from txmux.telemetry.present import EXPLAINED, explained_trace, explanation_of
+from txmux.telemetry.formatting import EXPLANATION_COLUMNS, explained_trace, explanation_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -164,7 +164,7 @@ def _write_connection(one: Mapping[str, Any]) -> None:
     output.line(why.title, "bold")
     output.line()
     if why.routes:
-        output.table([(row.cells, explained_style(row)) for row in why.routes], EXPLAINED)
+        output.table([(row.cells, explained_style(row)) for row in why.routes], EXPLANATION_COLUMNS)
         output.line()
     output.table([(line, "") for line in why.conclusion])
 
@@ -273,7 +273,7 @@ def write(output: Output, sample: TracedSample, trace: Trace) -> None:
     rows = explained_trace(trace_json(sample, trace), unit, limit)
     output.line()
     if rows:
-        output.table([(row.cells, explained_style(row)) for row in rows], EXPLAINED)
+        output.table([(row.cells, explained_style(row)) for row in rows], EXPLANATION_COLUMNS)
     else:
         output.line("there is no route")
     output.line()

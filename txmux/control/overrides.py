@@ -66,13 +66,13 @@ class Overrides:
             state: What it is to be; ``None`` leaves that as it is.
             weight: What it is to have; 0 is that of the rules, ``None`` leaves it as it is.
         """
-        order = self.servers.get((backend, server), AS_RULED)
-        if state is not None and state != order.state:
-            order = attrs.evolve(order, state=state, since=now)
+        override = self.servers.get((backend, server), AS_RULED)
+        if state is not None and state != override.state:
+            override = attrs.evolve(override, state=state, since=now)
         if weight is not None:
-            order = attrs.evolve(order, weight=weight or None)
-        servers = {**self.servers, (backend, server): order}
-        if order.state == "ready" and order.weight is None:
+            override = attrs.evolve(override, weight=weight or None)
+        servers = {**self.servers, (backend, server): override}
+        if override.state == "ready" and override.weight is None:
             del servers[backend, server]
         return attrs.evolve(self, servers=servers)
 

@@ -15,7 +15,7 @@ from unittest import mock
 
 from campaign.fuzz.target import Target, see
 from txmux.cli.remote import ask as asking
-from txmux.cli.remote.errors import NoServiceError, OrderRefusedError, of_txmux
+from txmux.cli.remote.errors import NoServiceError, ServiceRefusedError, of_txmux
 from txmux.cli.remote.find import AdminEndpoint, TcpAddress
 from txmux.cli.remote.reports import REPORTS
 from txmux.cli.top.plain import text_of
@@ -67,7 +67,7 @@ def _try(show: Callable[[Any], object], ask: Any) -> None:
     try:
         with of_txmux():
             show(ask)
-    except (NoServiceError, OrderRefusedError) as problem:
+    except (NoServiceError, ServiceRefusedError) as problem:
         see(str(problem))
 
 

@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.cli.top.answers import CONNECTIONS, SNAPSHOT
 from txmux.cli.top.keys import pressed
 from txmux.cli.top.panes import lines_of
-from txmux.cli.top.state import Ask, Explain, Snapshot, TopState
+from txmux.cli.top.state import ChangeRequest, ExplainRequest, Snapshot, TopState
 from txmux.cli.top.view import screen
 
 if TYPE_CHECKING:
@@ -59,11 +59,11 @@ class KeysTests(SynchronousTestCase):
     def test_choice(self) -> None:
         """The chosen connection stays chosen wherever it goes; when it is gone, what stands in its place is."""
         state, sent = _all(TopState(), "down", "down", "up", *"ssssss", "e")
-        self.assertEqual(sent, [Explain("5f3a-2")])
+        self.assertEqual(sent, [ExplainRequest("5f3a-2")])
         gone = attrs.evolve(SNAPSHOT, connections=[CONNECTIONS[0], CONNECTIONS[2]])
-        self.assertEqual(_all(state, "e", snapshot=gone)[1], [Explain("5f3a-3")])
-        self.assertEqual(_all(TopState(), "end", "e")[1], [Explain("5f3a-3")])
-        self.assertEqual(_all(TopState(), "end", "home", "enter")[1], [Explain("5f3a-1")])
+        self.assertEqual(_all(state, "e", snapshot=gone)[1], [ExplainRequest("5f3a-3")])
+        self.assertEqual(_all(TopState(), "end", "e")[1], [ExplainRequest("5f3a-3")])
+        self.assertEqual(_all(TopState(), "end", "home", "enter")[1], [ExplainRequest("5f3a-1")])
 
     def test_end(self) -> None:
         """A connection is ended if the answer is yes, and then the one that the question names."""
@@ -72,10 +72,10 @@ class KeysTests(SynchronousTestCase):
         other = attrs.evolve(SNAPSHOT, connections=CONNECTIONS[2:])
         (ask,) = _all(state, "y", snapshot=other)[1]
         what = "end connection 5f3a-2 from 192.0.2.1:50001"
-        self.assertEqual(ask, Ask("/api/connections/5f3a-2/close", {}, what))
+        self.assertEqual(ask, ChangeRequest("/api/connections/5f3a-2/close", {}, what))
         for key in ("n", "enter", "escape", "q"):
             state, sent = _all(TopState(), "x", key)
-            self.assertEqual((state.mode, sent, state.is_over), ("browse", [], False))
+            self.assertEqual((state.mode, sent, state.should_exit), ("browse", [], False))
             self.assertEqual(state.result.message, "nothing was changed")
 
     def test_servers(self) -> None:
@@ -84,7 +84,8 @@ class KeysTests(SynchronousTestCase):
         for key, wanted in (("d", "drain"), ("m", "maintenance"), ("u", "ready")):
             (ask,) = _all(TopState(), "3", "down", key)[1]
             self.assertEqual(
-                ask, Ask(path, {"state": wanted}, f"{wanted}: backend web, unix:/run/a.sock")
+                ask,
+                ChangeRequest(path, {"state": wanted}, f"{wanted}: backend web, unix:/run/a.sock"),
             )
 
     def test_nothing_chosen(self) -> None:
@@ -111,7 +112,7 @@ class KeysTests(SynchronousTestCase):
         self.assertFalse(_all(TopState(), "p", " ")[0].is_paused)
         self.assertEqual(_all(TopState(), "h", "down", "up")[0].mode, "help")
         self.assertEqual(_all(TopState(), "?", "q")[0], TopState())
-        self.assertTrue(_all(TopState(), "q")[0].is_over)
+        self.assertTrue(_all(TopState(), "q")[0].should_exit)
 
     @given(st.lists(st.sampled_from(_KEYS)), st.booleans())
     def test_any_keys(self, keys: list[str], is_empty: bool) -> None:  # noqa: FBT001 - drawn
@@ -121,8 +122,8 @@ class KeysTests(SynchronousTestCase):
         for key in keys:
             before = state
             state, wish = pressed(state, snapshot, key)
-            if isinstance(wish, Ask):
+            if isinstance(wish, ChangeRequest):
                 is_server = before.pane == "servers" and key in {"d", "m", "u"}
-                is_answer = before.question == wish and key in {"y", "Y"}
+                is_answer = before.pending_confirmation == wish and key in {"y", "Y"}
                 self.assertTrue(is_server or is_answer, (key, wish))
         self.assertEqual(len(screen(state, snapshot, 80, 24)), 24)

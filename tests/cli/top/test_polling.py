@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from txmux.cli.remote.errors import NoServiceError
 from txmux.cli.top.polling import Polling
-from txmux.cli.top.state import Ask, RequestResult
+from txmux.cli.top.state import ChangeRequest, RequestResult
 
 
 class WishTests(SynchronousTestCase):
@@ -25,7 +25,7 @@ class WishTests(SynchronousTestCase):
 
         ready = threading.Event()
         polling = Polling(ask, ready.set)
-        polling.send(Ask("/api/connections/1-1/close", {}, "close it"))
+        polling.send(ChangeRequest("/api/connections/1-1/close", {}, "close it"))
         self.assertTrue(ready.wait(60))
         found = polling.news.get()
         self.assertIsInstance(found, RequestResult)

@@ -62,10 +62,10 @@ FILES = {
     f"{TLS}alpn = h2\n[route x]\nmatch = http2\nunder = end\n{TO}": [],
     # reach, inside of TLS
     f"{TLS}{INSIDE}[route y]\nmatch = ssh\nunder = end\n{TO}": [
-        "7: [route x] match: 'any' leaves no client to the later [route y]; put this route last"
+        "7: [route x] match: 'any' makes the later [route y] unreachable; put this route last"
     ],
     f"[route a]\nmatch = any\nunder = public\n{TO}{TLS}under = public\n{INSIDE}": [
-        "4: [route a] match: 'any' leaves no client to the later [route end]; put this route last"
+        "4: [route a] match: 'any' makes the later [route end] unreachable; put this route last"
     ],
     f"{TLS}from = 10.0.0.0/8\n{INSIDE}from = 192.0.2.0/24": [
         (

@@ -26,16 +26,16 @@ _ROOT = Path(__file__).parents[3]
 FILES = {
     # `any` before others
     "{listen}[route a]\nmatch = any\n{to}[route b]\nmatch = tls\n{to}": [
-        "4: [route a] match: 'any' leaves no client to the later [route b]; put this route last"
+        "4: [route a] match: 'any' makes the later [route b] unreachable; put this route last"
     ],
     "{listen}[route a]\nmatch = any\n{to}[route b]\nmatch = any\n{to}[route c]\nmatch = not tls\n{to}": [
-        "4: [route a] match: 'any' leaves no client to the later [route b] and [route c]; put this route last"
+        "4: [route a] match: 'any' makes the later [route b] and [route c] unreachable; put this route last"
     ],
     "{listen}[route a]\nmatch = any\n{to}"
     + "".join(f"[route r{number}]\nmatch = ssh\n{{to}}" for number in range(8)): [
         (
-            "4: [route a] match: 'any' leaves no client to the later [route r0], [route r1], [route r2], [route r3], "
-            "[route r4] and 3 more; put this route last"
+            "4: [route a] match: 'any' makes the later [route r0], [route r1], [route r2], [route r3], "
+            "[route r4] and 3 more unreachable; put this route last"
         )
     ],
     # wider before narrower
@@ -117,14 +117,14 @@ FILES = {
     ],
     "{listen}[route a]\nmatch = not tls sni=a\n  tls\n{to}": [
         (
-            "4: [route a] match: 'not tls sni=a' or 'tls', of which one is enough, fits every client; "
-            "what this route shall not have, an earlier route has to take"
+            "4: [route a] match: 'not tls sni=a' and 'tls' match every client together, since one matching line suffices; "
+            "exclude clients with an earlier route"
         )
     ],
     "{listen}[route a]\nmatch = not tls\n  not ssh\n{to}": [
         (
-            "5: [route a] match: 'not ssh' or 'not tls', of which one is enough, fits every client; "
-            "what this route shall not have, an earlier route has to take"
+            "5: [route a] match: 'not ssh' and 'not tls' match every client together, since one matching line suffices; "
+            "exclude clients with an earlier route"
         )
     ],
     "{listen}[route a]\nmatch = not any\n{to}": [

@@ -20,7 +20,7 @@ from txmux.net.turns import Turns
 from txmux.rules.model import NetworkSet
 from txmux.rules.reading.files import text_of
 from txmux.rules.reading.networks import read_lines
-from txmux.telemetry.present import duration
+from txmux.telemetry.formatting import duration
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator

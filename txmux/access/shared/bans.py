@@ -20,8 +20,8 @@ from twisted.logger import Logger
 from txmux.access.bans import FULL, Ban, banned_network, written
 from txmux.access.shared.client import RedisClient
 from txmux.errors import printable
+from txmux.telemetry.formatting import duration
 from txmux.telemetry.outage import OutageReasons
-from txmux.telemetry.present import duration
 from txmux.wire.jsontext import MISSHAPEN, parse_json, time_of
 
 if TYPE_CHECKING:

@@ -19,14 +19,14 @@ from txmux.control.filters import FilterError, Filters, Page
 from txmux.control.report import UnknownError
 from txmux.errors import OptionError
 from txmux.matchers.payload import bytes_from_hex
-from txmux.telemetry.present import EXPLAINED, aligned, explained_trace, explanation_of
+from txmux.telemetry.formatting import EXPLANATION_COLUMNS, aligned, explained_trace, explanation_of
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Mapping, Sequence
 
     from txmux.admin.page.query import PageQuery
     from txmux.control.control import Control
-    from txmux.telemetry.present import ExplainedRoute
+    from txmux.telemetry.formatting import ExplainedRoute
 
 
 _MOST_SORTED = 1000
@@ -116,7 +116,7 @@ async def _explained(control: Control, query: PageQuery) -> str:
 
 
 def _routes(routes: Sequence[ExplainedRoute]) -> list[str]:
-    return [*aligned([EXPLAINED, *(one.cells for one in routes)]), ""] if routes else []
+    return [*aligned([EXPLANATION_COLUMNS, *(one.cells for one in routes)]), ""] if routes else []
 
 
 def bytes_explained(document: Mapping[str, Any]) -> str:

@@ -9,7 +9,7 @@ import attrs
 
 from txmux.admin.page.map import MapServer
 from txmux.admin.page.unrecognised import ago
-from txmux.telemetry.present import count, duration, size
+from txmux.telemetry.formatting import count, duration, size
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence

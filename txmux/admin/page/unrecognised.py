@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from txmux.detection.registry import datagram_predicate, installed_matchers, transports_of
 from txmux.errors import OptionError
 from txmux.interfaces import Datagrams, Peeked, Transport, Verdict
-from txmux.telemetry.present import duration
+from txmux.telemetry.formatting import duration
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

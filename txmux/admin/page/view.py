@@ -20,7 +20,7 @@ from txmux.admin.page.tables import (
 )
 from txmux.admin.page.unrecognised import ago, unrecognised_client
 from txmux.interfaces import Transport
-from txmux.telemetry.present import count, duration, rate, size, worker_state
+from txmux.telemetry.formatting import count, duration, rate, size, worker_state
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -9,7 +9,7 @@ import sys
 from http.client import HTTPConnection, HTTPException
 from typing import TYPE_CHECKING, Any
 
-from txmux.cli.remote.errors import LateAnswerError, NoServiceError, OrderRefusedError
+from txmux.cli.remote.errors import LateAnswerError, NoServiceError, ServiceRefusedError
 from txmux.cli.remote.find import UnixAddress, is_for_group, whose
 from txmux.errors import printable
 from txmux.wire.jsontext import parse_json
@@ -145,4 +145,4 @@ def _understood(endpoint: AdminEndpoint, status: int, text: bytes) -> Any:
     errors = errors or [str(answer.get("error", f"HTTP status {status}"))]
     if status == 401:
         errors.append("give the secret by TXMUX_ADMIN_TOKEN, --token-file FILE or --rules FILE")
-    raise OrderRefusedError(errors, status, document)
+    raise ServiceRefusedError(errors, status, document)

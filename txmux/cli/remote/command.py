@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from txmux.cli.remote.ask import ask
-from txmux.cli.remote.errors import NoServiceError, OrderRefusedError, UsageError, of_txmux
+from txmux.cli.remote.errors import NoServiceError, ServiceRefusedError, UsageError, of_txmux
 from txmux.cli.remote.find import find
 from txmux.errors import printable
 
@@ -108,7 +108,7 @@ def run(
             answer = question(asking)
             if not arguments.json:
                 write(answer)
-    except OrderRefusedError as error:
+    except ServiceRefusedError as error:
         if arguments.json:
             _write_json(error.document)
         # As `txmux check` prints them.

@@ -1,4 +1,4 @@
-"""Why a service could not be asked, or does not do what it was asked."""
+"""Errors of commands that talk to a running service."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class LateAnswerError(NoServiceError):
     """A service is there, but does not answer in time."""
 
 
-class OrderRefusedError(MuxError):
+class ServiceRefusedError(MuxError):
     """The service answers, and does not do it.
 
     Args:

@@ -12,7 +12,7 @@ from urllib.parse import urlencode
 
 from txmux.cli._output import Output
 from txmux.cli.remote.command import RemoteCommand, add_filters, read_filters
-from txmux.telemetry.present import connection_counts, duration, rates, short, worker_state
+from txmux.telemetry.formatting import connection_counts, duration, rates, si_number, worker_state
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -76,7 +76,7 @@ def _write_connections(answer: Sequence[Mapping[str, Any]], _: Namespace) -> Non
 
 def _cells(one: Mapping[str, Any]) -> list[str]:
     texts = [str(one.get(name) or "-") for name in _HEAD[:5]]
-    counts = [short(one[name]) for name in ("bytes_in", "bytes_out")]
+    counts = [si_number(one[name]) for name in ("bytes_in", "bytes_out")]
     return [*texts, duration(one["age_ms"] // 1000), *counts]
 
 

@@ -10,7 +10,14 @@ import attrs
 from txmux.cli.remote.command import filters_of
 from txmux.cli.remote.errors import UsageError
 from txmux.cli.top.panes import TABLES, lines_of, position
-from txmux.cli.top.state import PANES, Ask, Explain, RequestResult, TopRequest, TopState
+from txmux.cli.top.state import (
+    PANES,
+    ChangeRequest,
+    ExplainRequest,
+    RequestResult,
+    TopRequest,
+    TopState,
+)
 from txmux.errors import printable
 
 if TYPE_CHECKING:
@@ -59,9 +66,9 @@ def pressed(state: TopState, snapshot: Snapshot, key: str) -> tuple[TopState, To
     if state.mode == "filter":
         return _typed(state, key), None
     if state.mode == "question":
-        sent = state.question if key in {"y", "Y"} else None
+        sent = state.pending_confirmation if key in {"y", "Y"} else None
         result = RequestResult("" if sent else "nothing was changed")
-        return attrs.evolve(state, mode="browse", question=None, result=result), sent
+        return attrs.evolve(state, mode="browse", pending_confirmation=None, result=result), sent
     if state.mode in {"help", "explanation"}:
         return _reading(state, key), None
     if key in _ACTIONS:
@@ -119,7 +126,7 @@ def _browsed(  # noqa: PLR0911 - one for each key
     if key in {"h", "?"}:
         return attrs.evolve(state, mode="help", scrolled=0)
     if key == "q":
-        return attrs.evolve(state, is_over=True)
+        return attrs.evolve(state, should_exit=True)
     return state
 
 
@@ -173,7 +180,7 @@ def _explain(state: TopState, snapshot: Snapshot) -> tuple[TopState, TopRequest 
     if state.pane != "connections" or line is None:
         return _refused(state, "choose a connection first: 1, then Up and Down")
     result = RequestResult(f"asking for {printable(line.key)} …")
-    return _held(state, line, result), Explain(line.key)
+    return _held(state, line, result), ExplainRequest(line.key)
 
 
 def _end(state: TopState, snapshot: Snapshot) -> tuple[TopState, TopRequest | None]:
@@ -181,8 +188,10 @@ def _end(state: TopState, snapshot: Snapshot) -> tuple[TopState, TopRequest | No
     if state.pane != "connections" or line is None:
         return _refused(state, "choose a connection first: 1, then Up and Down")
     what = printable(f"end connection {line.key} from {line.row.get('client')}")
-    ask = Ask(f"/api/connections/{quote(line.key, safe='')}/close", {}, what)
-    return attrs.evolve(_held(state, line, RequestResult()), mode="question", question=ask), None
+    ask = ChangeRequest(f"/api/connections/{quote(line.key, safe='')}/close", {}, what)
+    return attrs.evolve(
+        _held(state, line, RequestResult()), mode="question", pending_confirmation=ask
+    ), None
 
 
 def _set_server(
@@ -195,7 +204,7 @@ def _set_server(
         names = [quote(str(line.row[name]), safe="") for name in ("backend", "server")]
         path = f"/api/backends/{names[0]}/servers/{names[1]}"
         what = printable(f"{server_state}: backend {line.row['backend']}, {line.row['server']}")
-        return _held(state, line, RequestResult(f"{what} …")), Ask(
+        return _held(state, line, RequestResult(f"{what} …")), ChangeRequest(
             path, {"state": server_state}, what
         )
 

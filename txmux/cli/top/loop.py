@@ -62,7 +62,7 @@ class _Watching:
 
     def run(self) -> None:
         left = b""
-        while not self.state.is_over and self.terminal.ended_by is None:
+        while not self.state.should_exit and self.terminal.ended_by is None:
             self.terminal.show(screen(self.state, self.snapshot, *self.terminal.size))
             typed = self.terminal.wait(_ESCAPE if left else None)
             if typed is None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from txmux.errors import printable
-from txmux.telemetry.present import brief, short
+from txmux.telemetry.formatting import compact_duration, si_number
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -89,7 +89,9 @@ def _number(title: str, name: str, *, may_go: bool = False) -> PaneColumn:
     def count(row: Mapping[str, Any]) -> Any:
         return row.get(name) or 0
 
-    return PaneColumn(title, lambda row: short(count(row)), count, is_number=True, may_go=may_go)
+    return PaneColumn(
+        title, lambda row: si_number(count(row)), count, is_number=True, may_go=may_go
+    )
 
 
 def _age(title: str, name: str) -> PaneColumn:
@@ -97,7 +99,7 @@ def _age(title: str, name: str) -> PaneColumn:
         return row.get(name) or 0
 
     def text(row: Mapping[str, Any]) -> str:
-        return brief(milliseconds(row) / 1000)
+        return compact_duration(milliseconds(row) / 1000)
 
     return PaneColumn(title, text, milliseconds, is_number=True)
 
@@ -106,7 +108,7 @@ def _ago(title: str, name: str, *, may_go: bool = False) -> PaneColumn:
     """Make a column of how long ago something was; ``now`` in the row is the time."""
 
     def text(row: Mapping[str, Any]) -> str:
-        return "-" if row.get(name) is None else brief(row["now"] - row[name])
+        return "-" if row.get(name) is None else compact_duration(row["now"] - row[name])
 
     return PaneColumn(title, text, lambda row: row.get(name), is_number=True, may_go=may_go)
 
@@ -115,7 +117,7 @@ def _check(row: Mapping[str, Any]) -> str:
     check = row.get("check")
     if not check:
         return "-"
-    return f"{'ok' if check['ok'] else check['result']}, {brief(row['now'] - check['last'])}"
+    return f"{'ok' if check['ok'] else check['result']}, {compact_duration(row['now'] - check['last'])}"
 
 
 def _facts(row: Mapping[str, Any]) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from txmux.cli.top.panes import TABLES, lines_of
 from txmux.cli.top.state import PANES, TopState
 from txmux.errors import printable
-from txmux.telemetry.present import aligned, connection_counts, duration, rates
+from txmux.telemetry.formatting import aligned, connection_counts, duration, rates
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

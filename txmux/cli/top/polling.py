@@ -11,8 +11,8 @@ from urllib.parse import quote, urlencode
 
 import attrs
 
-from txmux.cli.remote.errors import NoServiceError, OrderRefusedError, of_txmux
-from txmux.cli.top.state import Explain, RequestResult, Snapshot, TopRequest
+from txmux.cli.remote.errors import NoServiceError, ServiceRefusedError, of_txmux
+from txmux.cli.top.state import ExplainRequest, RequestResult, Snapshot, TopRequest
 from txmux.errors import printable
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ class Polling:
     def _look(self) -> Snapshot:
         try:
             found = look(self._ask, self._filters)
-        except (NoServiceError, OrderRefusedError) as problem:
+        except (NoServiceError, ServiceRefusedError) as problem:
             why = f"trying again: {printable(' '.join(str(problem).splitlines()))}"
             return attrs.evolve(self._last, problem=why)
         self._history.append(found.status.get("rates") or {})
@@ -123,12 +123,12 @@ class Polling:
     def _done(self, request: TopRequest) -> RequestResult:
         try:
             with of_txmux():
-                if isinstance(request, Explain):
+                if isinstance(request, ExplainRequest):
                     path = f"/api/connections/{quote(request.identity, safe='')}"
                     return RequestResult(connection=self._ask("GET", path, warn=_overlook))
                 answer = self._ask("POST", request.path, dict(request.body), warn=_overlook)
                 return RequestResult(printable(str(answer.get("changes", request.what))))
-        except (NoServiceError, OrderRefusedError) as problem:
+        except (NoServiceError, ServiceRefusedError) as problem:
             return RequestResult(printable(" ".join(str(problem).splitlines())), is_bad=True)
 
     def _report(self, news: Snapshot | RequestResult) -> None:

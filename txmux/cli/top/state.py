@@ -11,8 +11,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "PANES",
-    "Ask",
-    "Explain",
+    "ChangeRequest",
+    "ExplainRequest",
     "Mode",
     "Pane",
     "RequestResult",
@@ -58,7 +58,7 @@ class Snapshot:
 
 
 @attrs.frozen
-class Ask:
+class ChangeRequest:
     """A request to change something.
 
     Attributes:
@@ -73,7 +73,7 @@ class Ask:
 
 
 @attrs.frozen
-class Explain:
+class ExplainRequest:
     """A request to explain how a connection was decided."""
 
     identity: str
@@ -88,7 +88,7 @@ class RequestResult:
     connection: Mapping[str, Any] | None = None
 
 
-TopRequest = Ask | Explain
+TopRequest = ChangeRequest | ExplainRequest
 
 
 @attrs.frozen
@@ -102,10 +102,10 @@ class TopState:
         filters: Which connections are listed.
         mode: What keys mean.
         typed: The filter that is being written.
-        question: What is done if the answer is yes.
+        pending_confirmation: What is done if the answer is yes.
         result: Of the last request.
         is_paused: Whether the screen stays as it is.
-        is_over: Whether the program ends.
+        should_exit: Whether the program ends.
         scrolled: Lines that are hidden above, of an explanation or of the help.
     """
 
@@ -115,8 +115,8 @@ class TopState:
     filters: Mapping[str, str] = attrs.Factory(dict)
     mode: Mode = "browse"
     typed: str = ""
-    question: Ask | None = None
+    pending_confirmation: ChangeRequest | None = None
     result: RequestResult = RequestResult()
     is_paused: bool = False
-    is_over: bool = False
+    should_exit: bool = False
     scrolled: int = 0

@@ -15,7 +15,7 @@ from txmux.cli.top.panes import TABLES, lines_of, position
 from txmux.cli.top.plain import attention_of, counts_of, title_of
 from txmux.cli.top.state import PANES
 from txmux.errors import printable
-from txmux.telemetry.present import EXPLAINED, explanation_of, short
+from txmux.telemetry.formatting import EXPLANATION_COLUMNS, explanation_of, si_number
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -86,7 +86,7 @@ def _rates(snapshot: Snapshot, width: int) -> Text:
     line = Text()
     for name, title in _RATES:
         values = [rates.get(name, 0.0) for rates in snapshot.history]
-        said = f"{title} {short(values[-1]) if values else '-'}/s "
+        said = f"{title} {si_number(values[-1]) if values else '-'}/s "
         said = f"{said:<15}"
         bars = max(0, third - len(said) - 1)
         line.append(said)
@@ -114,8 +114,8 @@ def _foot(state: TopState, width: int) -> list[Text]:
         shown = asks if cell_len(asks) <= room else f"…{asks[-max(0, room - 1) :]}"
         line = Text(f"{shown}_", "bold")
         return [result, line] if state.result.message else [line]
-    if state.mode == "question" and state.question:
-        return [Text(f"{state.question.what}? y/n", "bold yellow")]
+    if state.mode == "question" and state.pending_confirmation:
+        return [Text(f"{state.pending_confirmation.what}? y/n", "bold yellow")]
     if state.mode in {"help", "explanation"}:
         return [Text("Up, Down: scroll   any other key: back", "reverse")]
     keys = "Tab pane  s sort  / filter  e explain  x end  d drain  u ready  h help  q quit"
@@ -290,7 +290,7 @@ def _explanation(one: Mapping[str, Any], width: int) -> Iterator[Text]:
     yield Text()
     yield Text(printable(why.title), "bold")
     yield Text()
-    rows: list[tuple[Sequence[str], str]] = [(EXPLAINED, "bold")] if why.routes else []
+    rows: list[tuple[Sequence[str], str]] = [(EXPLANATION_COLUMNS, "bold")] if why.routes else []
     for route in why.routes:
         cells = [printable(cell) for cell in route.cells]
         rows.append((cells, explained_style(route)))

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from txmux.rules.problems import Problem
 
 _MOST_NAMED = 5
-_NOBODY: dict[str, Route] = {}  # shared by the many lines that lose their clients to no other route
+# Shared by the many lines that lose their clients to no other route.
+_NO_TAKERS: dict[str, Route] = {}
 
 
 @attrs.frozen
@@ -36,16 +37,16 @@ class _DecidingLine:
     clients: ClientSet
 
 
-def reach(rules: Rules) -> Iterator[Problem]:
-    """Find what can never decide, and pairs of matchers in the order that loses one of them.
+def unreachable_routes(rules: Rules) -> Iterator[Problem]:
+    """Find routes and lines that can never decide, and pairs of matchers in an order that hides one of them.
 
     A route is reported only if it is of no use in any of its scopes. Dry-run routes take nothing from others, and those
     that serve only at some times nothing from those that serve at others.
     """
-    yield from _Reach(rules).problems()
+    yield from _ReachabilityCheck(rules).problems()
 
 
-class _Reach:
+class _ReachabilityCheck:
     def __init__(self, rules: Rules) -> None:
         self._rules = rules
         self._lines = {
@@ -54,7 +55,7 @@ class _Reach:
         }
         self._clients = {route.name: set_of(route.clients) for route in rules.routes}
         self._served: set[str] = set()
-        # By route and number of the line: for each of its scopes who takes all of its clients, if anyone does.
+        # By route and number of the line: for each of its scopes the routes that take all of its clients, if there are any.
         self._takers: dict[tuple[str, int], list[dict[str, Route]]] = defaultdict(list)
         self._misplaced: dict[tuple[str, int], str] = {}
         self._scopes = scopes(rules)
@@ -82,7 +83,7 @@ class _Reach:
         for route in self._rules.routes:
             if route.name in behind_any:
                 later = _listed([f"[route {other.name}]" for other in behind_any[route.name]])
-                message = f"'any' leaves no client to the later {later}; put this route last"
+                message = f"'any' makes the later {later} unreachable; put this route last"
                 yield route.section.problem(message, "match", self._number_of_any(route) or 0)
 
     def _of_line(
@@ -191,7 +192,7 @@ def _at(route: Route, number: int) -> str:
 
 
 def _takers(index: CoverageIndex[_DecidingLine], owner: _DecidingLine) -> dict[str, Route]:
-    """Find the routes that take all clients of a line before it is asked; none if it keeps any."""
+    """Find the earlier routes that take all clients of a line; none if some clients reach it."""
     found: dict[str, Route] = {}
     for case in owner.line.cases:
         left = owner.clients
@@ -208,7 +209,7 @@ def _takers(index: CoverageIndex[_DecidingLine], owner: _DecidingLine) -> dict[s
             if not left:
                 break
         if left:
-            return _NOBODY
+            return _NO_TAKERS
     return found
 
 
@@ -240,8 +241,8 @@ def _redundant(lines: Sequence[ParsedLine]) -> Iterator[tuple[int, str]]:
         elif line.negated and all(excluded):
             others = _texts(lines, excluded)
             message = (
-                f"{line.text!r} or {others}, of which one is enough, fits every client; "
-                "what this route shall not have, an earlier route has to take"
+                f"{line.text!r} and {others} match every client together, since one matching line suffices; "
+                "exclude clients with an earlier route"
             )
             yield number, message
 

@@ -52,7 +52,7 @@ class ClientSet:
 
     def __sub__(self, other: ClientSet) -> ClientSet:
         if self is other:
-            return NOBODY
+            return NO_CLIENTS
         return self if self._is_apart(other) else ~(~self | other)
 
     def _is_apart(self, other: ClientSet) -> bool:
@@ -115,7 +115,7 @@ PLACES = ClientSet(((_PLACES, _END),))
 EVERYONE = ClientSet(((_FIRST, _END),))
 """All clients there can be."""
 
-NOBODY = ClientSet(())
+NO_CLIENTS = ClientSet(())
 """No clients."""
 
 WITH_ADDRESS = ClientSet(((0, _END),))
@@ -140,7 +140,7 @@ class RouteScope:
 def scopes(rules: Rules) -> tuple[RouteScope, ...]:
     """Return all scopes, each after those that it is inside of."""
     # Some of a place may be in whatever networks a listener lets in.
-    places = PLACES if any(names_places(route.clients) for route in rules.routes) else NOBODY
+    places = PLACES if any(names_places(route.clients) for route in rules.routes) else NO_CLIENTS
     found = []
     for listener in rules.listeners:
         some = set_of(listener.clients)
@@ -157,8 +157,8 @@ def scopes(rules: Rules) -> tuple[RouteScope, ...]:
 
 def _tls_scope(route: Route, known: list[RouteScope]) -> RouteScope:
     outer = [scope for scope in known if route.stands_under(scope.owner)]
-    some = NOBODY
+    some = NO_CLIENTS
     for scope in outer:
         some |= scope.clients & set_of(route.clients)
     listeners = {one.name: one for scope in outer for one in scope.listeners}
-    return RouteScope(route, NOBODY if route.dry_run else some, tuple(listeners.values()))
+    return RouteScope(route, NO_CLIENTS if route.dry_run else some, tuple(listeners.values()))

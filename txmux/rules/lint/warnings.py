@@ -13,8 +13,8 @@ from txmux.interfaces import Transport
 from txmux.rules.lint.access import admin_reachable, proxy_listeners, readable_token, tls_ends
 from txmux.rules.lint.coverage import forget_lines, read_line
 from txmux.rules.lint.patterns import odd_patterns
-from txmux.rules.lint.reach import reach
-from txmux.rules.lint.scopes import NOBODY, WITH_ADDRESS, scopes, set_of
+from txmux.rules.lint.reach import unreachable_routes
+from txmux.rules.lint.scopes import NO_CLIENTS, WITH_ADDRESS, scopes, set_of
 from txmux.rules.lint.silence import lines_of_the_other, server_first, silence, silent_clients
 from txmux.rules.model import Backend, Listener, Refusal
 
@@ -43,7 +43,7 @@ def lint(rules: Rules) -> list[Problem]:
     found = [
         *admin_reachable(rules),
         *readable_token(rules),
-        *reach(rules),
+        *unreachable_routes(rules),
         *odd_patterns(rules),
         *lines_of_the_other(rules),
         *_without_clients(rules),
@@ -117,7 +117,7 @@ def _guards(
         for route in rules.routes_of(scope.owner)
         if not route.dry_run and servers & _servers(route.outcome)
     ]
-    served = NOBODY
+    served = NO_CLIENTS
     for route in routes:
         served |= set_of(route.clients)
     return routes if (clients & WITH_ADDRESS) - served else []

@@ -11,7 +11,7 @@ from txmux.rules.reading import endpoints
 from txmux.rules.reading.consul import api_url
 from txmux.rules.reading.endpointstrings import handover, is_handover
 from txmux.rules.reading.files import check_file
-from txmux.rules.reading.habits import OUTCOMES
+from txmux.rules.reading.hints import REFUSAL_WORDS
 from txmux.rules.reading.networks import CROWDSEC, PLACE, SYSTEM, NetworkLists, crowdsec, geo_region
 from txmux.rules.reading.values import NAME, ValueKind, file_path, network, split_words
 
@@ -128,7 +128,7 @@ class RulesReading:
                 return Refusal.CLOSE
             hint = did_you_mean(text, (*self.sections["backend"], *REFUSALS))
             advice = f"write the name of a backend, HOST:PORT, unix:/path, {joined(list(REFUSALS))}"
-            if text.casefold() in OUTCOMES:
+            if text.casefold() in REFUSAL_WORDS:
                 advice = f"to turn clients away, write {joined(list(REFUSALS))}"
             elif text in self.sections["route"]:
                 advice = f"[route {text}] is a route; write what its 'backend' is"

@@ -33,7 +33,7 @@ from txmux.rules.reading.endpointstrings import (
     split_arguments,
 )
 from txmux.rules.reading.files import check_file
-from txmux.rules.reading.habits import stray_after_endpoint, strays_after_server, without_scheme
+from txmux.rules.reading.hints import stray_after_endpoint, strays_after_server, without_scheme
 from txmux.rules.reading.values import file_path, read_options, split_words, whole_number
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from txmux.rules.reading.conflicts import conflicts, loops, misplaced, unshareab
 from txmux.rules.reading.context import REFUSALS, RulesReading, finding
 from txmux.rules.reading.endpoints import missing_files
 from txmux.rules.reading.files import FileReader, SourceFile, expand_section, read_source, source_of
-from txmux.rules.reading.habits import MEANT_SECTIONS, foreign
+from txmux.rules.reading.hints import SECTION_ALIASES, foreign_format
 from txmux.rules.reading.ini import read_ini
 from txmux.rules.reading.sections import HEADERS, TABLES, missing_keys, read_keys, wrong_transport
 from txmux.rules.reading.values import NAME
@@ -218,7 +218,7 @@ class _RulesParser:
     def _add(self, source: SourceFile) -> None:
         sections, problems = read_ini(source.text, source.path, _KEYS)
         self._not_text += source.problems
-        other = foreign(source.text) if problems else ""
+        other = foreign_format(source.text) if problems else ""
         if other:
             # All its lines would be wrong, and what is missing is missing for that reason.
             self._not_text.append(Problem(source.path, 1, "", "", other))
@@ -331,5 +331,5 @@ def _meant(word: str) -> str:
     if word in HEADERS:
         return word
     begun = (kind for kind in HEADERS if word.casefold().startswith(kind))
-    meant = MEANT_SECTIONS.get(word.casefold())
+    meant = SECTION_ALIASES.get(word.casefold())
     return meant or nearest(word, HEADERS) or next(begun, "")

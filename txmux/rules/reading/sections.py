@@ -18,7 +18,7 @@ from txmux.rules.problems import (
 )
 from txmux.rules.reading import backend, listener, route, service
 from txmux.rules.reading.endpointstrings import is_for_datagrams
-from txmux.rules.reading.habits import MEANT_KEYS, stands_for
+from txmux.rules.reading.hints import KEY_HINTS, stands_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -112,8 +112,8 @@ def wrong_transport(section: Section, kind: str) -> Iterator[Problem]:
 
 def _unknown(name: str, kind: str) -> str:
     others = [HEADERS[other] for other in TABLES if name in TABLES[other]]
-    if name in MEANT_KEYS[kind]:
-        return f"unknown key; {MEANT_KEYS[kind][name]}"
+    if name in KEY_HINTS[kind]:
+        return f"unknown key; {KEY_HINTS[kind][name]}"
     if others:
         return f"unknown key; it belongs in {joined(others)}"
     near = nearest(name, TABLES[kind])

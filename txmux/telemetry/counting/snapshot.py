@@ -24,7 +24,7 @@ from txmux.telemetry.counting.counter_groups import (
     undecided,
 )
 from txmux.telemetry.counting.process_counters import NO_ROUTE, routes_of
-from txmux.telemetry.present import duration
+from txmux.telemetry.formatting import duration
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence

@@ -6,7 +6,7 @@ from tests.rules.fakes import MATCHERS
 from tests.rules.reading.cases import ReadingTestCase
 from tests.support.folders import make_folder
 from txmux.rules.problems import RulesError
-from txmux.rules.reading.habits import MEANT_KEYS, MEANT_SECTIONS
+from txmux.rules.reading.hints import KEY_HINTS, SECTION_ALIASES
 from txmux.rules.reading.parser import load
 from txmux.rules.reading.sections import HEADERS, TABLES
 
@@ -61,7 +61,7 @@ class SectionTests(ReadingTestCase):
     def test_headers(self) -> None:
         """The right kind is suggested, and the section is read as that."""
         there_are = f"(there are {', '.join(HEADERS.values())})"
-        for word, kind in MEANT_SECTIONS.items():
+        for word, kind in SECTION_ALIASES.items():
             told = self.complaints(f"{self.listen}[{word} x]\n")[0]
             self.assertEqual(told, f"3 : unknown section; did you mean {kind!r}? {there_are}")
 
@@ -84,10 +84,10 @@ class SectionTests(ReadingTestCase):
             ("route", "route r"),
             ("backend", "backend b"),
         ):
-            for key, meant in MEANT_KEYS[kind].items():
+            for key, meant in KEY_HINTS[kind].items():
                 told = self.complaints(f"{self.listen}[{header}]\n{key} = 1\n")
                 self.assertIn(f"4 {key}: unknown key; {meant}", told)
-        for key in MEANT_KEYS["txmux"]:
+        for key in KEY_HINTS["txmux"]:
             told = self.complaints(f"{self.listen}[txmux]\n{key} = 1\n")
             self.assertEqual(len(told), 1, told)
         self.assertEqual(
@@ -107,9 +107,9 @@ class SectionTests(ReadingTestCase):
 
     def test_unknown_here(self) -> None:
         """None of them is a key, or a kind of section."""
-        for kind, keys in MEANT_KEYS.items():
+        for kind, keys in KEY_HINTS.items():
             self.assertEqual(keys.keys() & TABLES[kind].keys(), set())
-        self.assertEqual(MEANT_SECTIONS.keys() & HEADERS.keys(), set())
+        self.assertEqual(SECTION_ALIASES.keys() & HEADERS.keys(), set())
 
 
 class ValueTests(ReadingTestCase):

@@ -21,7 +21,7 @@ def worker_state(worker: Mapping[str, Any]) -> str:
     return "retires" if worker.get("retiring") else "serves"
 
 
-EXPLAINED = ("", "route", "match", "says")
+EXPLANATION_COLUMNS = ("", "route", "match", "says")
 """The titles of the columns of an `ExplainedRoute`."""
 
 
@@ -43,12 +43,12 @@ def duration(seconds: float) -> str:
     return " ".join(f"{number} {unit}" for number, unit in parts[:2] if number or len(parts) == 1)
 
 
-def brief(seconds: float) -> str:
+def compact_duration(seconds: float) -> str:
     """Write whole seconds as `duration` does, in few columns: ``1h2m``."""
     return duration(int(seconds)).replace("min", "m").replace(" ", "")
 
 
-def short(value: float) -> str:
+def si_number(value: float) -> str:
     """Write a number by three digits or so."""
     for unit in ("", " k", " M"):
         if abs(value) < 1000:
@@ -120,7 +120,9 @@ def connection_counts(status: Mapping[str, Any]) -> str:
 def rates(status: Mapping[str, Any]) -> str:
     """Write how fast numbers grow, by ``/api/status``."""
     found = status.get("rates") or {}
-    return ", ".join(f"{name.replace('_', ' ')} {short(value)}/s" for name, value in found.items())
+    return ", ".join(
+        f"{name.replace('_', ' ')} {si_number(value)}/s" for name, value in found.items()
+    )
 
 
 class ExplainedRoute(NamedTuple):
@@ -130,19 +132,19 @@ class ExplainedRoute(NamedTuple):
         wins: Whether it took the client.
         name: The route's; empty for one line.
         match: What it looks for.
-        says: Its answer, in words.
+        verdict: Its answer, in words.
         answer: The same, in a word.
     """
 
     wins: bool
     name: str
     match: str
-    says: str
+    verdict: str
     answer: str
 
     @property
     def cells(self) -> tuple[str, str, str, str]:
-        return (">" if self.wins else "", self.name, self.match, self.says)
+        return (">" if self.wins else "", self.name, self.match, self.verdict)
 
 
 class DecisionExplanation(NamedTuple):
@@ -201,7 +203,7 @@ def _explained(
 ) -> Iterator[ExplainedRoute]:
     """Yield a route that was asked or not, followed by its lines if there are several and they were asked."""
 
-    def says(answer: Mapping[str, Any]) -> str:
+    def verdict(answer: Mapping[str, Any]) -> str:
         said = str(answer["says"] or "")
         if answer["at"] is not None:
             raised = f": its matcher raised {answer['error']}" if answer["error"] else ""
@@ -219,13 +221,13 @@ def _explained(
     if excluded_by:
         said = f"not asked: {_exclusion(excluded_by, client)}"
     else:
-        said = says(route) + ("; dry_run, so it decides nothing" if route["dry_run"] else "")
+        said = verdict(route) + ("; dry_run, so it decides nothing" if route["dry_run"] else "")
     wins = wins and route["says"] == "match" and not route["dry_run"]
     yield ExplainedRoute(wins, route["route"] + inside, match, said, route["says"])
     for line in lines if len(lines) > 1 and not excluded_by else ():
         answer = line["says"] or ""
         yield ExplainedRoute(
-            wins=False, name="", match=line["match"], says=says(line), answer=answer
+            wins=False, name="", match=line["match"], verdict=verdict(line), answer=answer
         )
 
 

@@ -1,4 +1,4 @@
-"""The commands that ask a running service for a change: `ORDERS`, one line each."""
+"""The commands that ask a running service for a change: `CHANGES`, one line each."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from txmux.cli._output import Output
 from txmux.cli.remote.command import RemoteCommand, add_filters, read_filters
-from txmux.cli.remote.errors import LateAnswerError, NoServiceError, OrderRefusedError, UsageError
+from txmux.cli.remote.errors import LateAnswerError, NoServiceError, ServiceRefusedError, UsageError
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -158,11 +158,13 @@ def _done(ask: Ask, paths: Sequence[str], body: Mapping[str, object]) -> list[Ma
     for path in paths:
         try:
             done.append(ask("POST", path, body))
-        except OrderRefusedError as error:  # noqa: PERF203 - what was done before is reported
+        except ServiceRefusedError as error:  # noqa: PERF203 - what was done before is reported
             document = error.document
             if done and isinstance(document, dict):
                 document = {**document, "done": done}
-            raise OrderRefusedError([str(error), *_before(done)], error.status, document) from None
+            raise ServiceRefusedError(
+                [str(error), *_before(done)], error.status, document
+            ) from None
         except NoServiceError as error:
             raise NoServiceError("; ".join([str(error), *_before(done)])) from None
     return done
@@ -189,13 +191,13 @@ def _backend(backends: Sequence[Mapping[str, Any]], name: str) -> Mapping[str, A
     Both may have slashes: one that the rules write as its address is called ``unix:/run/web.sock``.
 
     Raises:
-        RefusedError: There is none.
+        ServiceRefusedError: There is no such backend.
     """
     named = [one for one in backends if f"{name}/".startswith(f"{one['name']}/")]
     if not named:
         known = ", ".join(str(one["name"]) for one in backends)
         why = f"there is no backend {name!r} (there are {known or 'none'})"
-        raise OrderRefusedError([why], HTTPStatus.NOT_FOUND, {"error": why})
+        raise ServiceRefusedError([why], HTTPStatus.NOT_FOUND, {"error": why})
     return max(named, key=lambda one: len(one["name"]))
 
 
@@ -238,7 +240,7 @@ def _write_upgrade(answer: Mapping[str, Any], _: Namespace) -> None:
     Output().line(f"upgraded: {answer.get('changes')}")
 
 
-ORDERS = {
+CHANGES = {
     "ban": RemoteCommand(_ban, _write_changes, arguments=_ban_arguments),
     "close": RemoteCommand(_close, _write_closed, 60, _close_arguments),
     "drain": RemoteCommand(_drain, _write_changes, 60, _drain_arguments),

@@ -1,4 +1,4 @@
-"""Words of sslh, HAProxy and nginx that people write by habit, and what to write instead."""
+"""Words of sslh, HAProxy and nginx that operators write by habit, and what to write instead."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ _SECTION = re.compile(r"^\s*\[", re.MULTILINE)
 _COMMENTS = re.compile(r"^\s*[#;].*$", re.MULTILINE)
 
 
-def foreign(text: str) -> str:
-    """Return what a file is that has no section, and what to do with it; nothing if that is not known."""
+def foreign_format(text: str) -> str:
+    """Return what a file without a section is, and what to do with it; empty if that is not known."""
     if _SECTION.search(text):
         return ""
     plain = _COMMENTS.sub("", text)
@@ -52,7 +52,7 @@ _LISTEN = "endpoint = :443"
 _CLOCK = "connect_timeout, idle_timeout and max_duration say what it means"
 _HERE = "'terminate_tls = CERTIFICATE.pem, KEY.pem' in a [route]"
 
-MEANT_KEYS: Mapping[str, Mapping[str, str]] = {
+KEY_HINTS: Mapping[str, Mapping[str, str]] = {
     "txmux": {
         "chroot": "remove it; 'user' takes the privilege from the service",
         "daemon": "remove it; systemd or another supervisor runs txmux in the background",
@@ -140,7 +140,7 @@ MEANT_KEYS: Mapping[str, Mapping[str, str]] = {
         "verify": "remove it; the name in the certificate is always verified, 'tls_ca = FILE' names an authority",
     },
 }
-"""What unknown keys of a section mean, by the first words of what to do."""
+"""By kind of section and unknown key: what to do."""
 
 _STANDS_FOR = {
     "listen": {"endpoint": {"address", "bind", "host", "listen", "port"}},
@@ -151,7 +151,7 @@ _STANDS_FOR = {
     "backend": {"server": {"address", "host", "port", "url"}},
 }
 
-MEANT_SECTIONS = {
+SECTION_ALIASES = {
     "bind": "listen",
     "frontend": "listen",
     "global": "txmux",
@@ -166,7 +166,7 @@ MEANT_SECTIONS = {
     "protocol": "route",
     "rule": "route",
 }
-"""The kinds that other words at the beginning of a header mean."""
+"""The kind of section for each of these other words at the beginning of a header."""
 
 _AFTER_SERVERS: Mapping[str, tuple[str, int]] = {
     "check": ("write 'check = tcp' as a key", 0),
@@ -190,8 +190,10 @@ _AFTER_ENDPOINTS = {
     "udp": "for UDP write udp:PORT",
 }
 
-OUTCOMES = frozenset({"deny", "drop", "refuse", "block", "none", "null", "timeout", "blackhole"})
-"""What others call turning clients away."""
+REFUSAL_WORDS = frozenset(
+    {"deny", "drop", "refuse", "block", "none", "null", "timeout", "blackhole"}
+)
+"""Words of other programs for refusing clients."""
 
 _URL = re.compile(
     r"(?P<scheme>[a-z]+)://(?P<host>[^/:\[\]]*|\[[^\]/]*\])(?::(?P<port>[0-9]+))?(?:/.*)?"

@@ -5,7 +5,15 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from txmux.telemetry.counting.snapshot import Gauges
-from txmux.telemetry.present import aligned, brief, count, duration, rate, short, size
+from txmux.telemetry.formatting import (
+    aligned,
+    compact_duration,
+    count,
+    duration,
+    rate,
+    si_number,
+    size,
+)
 
 
 class AmountTests(SynchronousTestCase):
@@ -26,7 +34,14 @@ class AmountTests(SynchronousTestCase):
             ["1\u202f234\u202f567", "0.2/s", "1\u202f500/s"],
         )
         self.assertEqual(
-            [brief(59.9), brief(3720), short(0), short(1234), short(5.68e6), short(7e12)],
+            [
+                compact_duration(59.9),
+                compact_duration(3720),
+                si_number(0),
+                si_number(1234),
+                si_number(5.68e6),
+                si_number(7e12),
+            ],
             ["59s", "1h2m", "0", "1.23 k", "5.68 M", "7e+03 G"],
         )
 
