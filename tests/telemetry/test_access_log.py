@@ -22,8 +22,8 @@ from txmux.telemetry.access_log import (
     ServiceAccessLog,
     as_json,
     as_text,
-    is_wanted,
     open_log,
+    should_log,
 )
 from txmux.telemetry.record import ConnectionRecord
 
@@ -196,9 +196,9 @@ class WantedTests(SynchronousTestCase):
             ("no-server", 0, True),
         ):
             record = a_record(reason=reason, bytes_in=bytes_in)
-            self.assertIs(is_wanted(record, "errors"), wanted, reason)
+            self.assertIs(should_log(record, "errors"), wanted, reason)
             for log in (True, False):
-                self.assertIs(is_wanted(record, log), log)
+                self.assertIs(should_log(record, log), log)
 
     def test_fewer(self) -> None:
         """Of a listener and a route, the one with fewer lines counts."""

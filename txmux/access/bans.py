@@ -148,9 +148,9 @@ class Bans:
 
     def replace(self, bans: Iterable[Ban]) -> list[Change]:
         """Replace all bans; returns what has changed."""
-        wanted = {ban.network: ban for ban in bans}
-        gone = [network for network in self._by_network if network not in wanted]
-        return self.change([*((network, None) for network in gone), *wanted.items()])
+        new = {ban.network: ban for ban in bans}
+        gone = [network for network in self._by_network if network not in new]
+        return self.change([*((network, None) for network in gone), *new.items()])
 
     def expire(self, now: float) -> list[Change]:
         """Forget some of those that are over, and return them; called each second, it forgets all."""

@@ -81,11 +81,11 @@ def _count(count: int, what: str) -> str:
 def _examples(matcher: IProtocolMatcher) -> Iterator[Alternative]:
     """Make lines that can be used: without options, and for each option one, with another if it takes another."""
     options = matcher.options
-    wanted: list[list[tuple[Option, ...]]] = [[()]]
+    choices_of_options: list[list[tuple[Option, ...]]] = [[()]]
     for option in options:
         others = [(other, option) for other in options if other is not option]
-        wanted.append([(option,), *others])
-    for choices in wanted:
+        choices_of_options.append([(option,), *others])
+    for choices in choices_of_options:
         for chosen in choices:
             words = (_word(option) for option in chosen)
             try:

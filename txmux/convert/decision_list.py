@@ -146,23 +146,23 @@ def group_by_result(
     others: list[tuple[U, int]] = []
     """What is not single, with the number of its group."""
     singles: dict[U, int] = {}
-    for asked, result in items:
+    for item, result in items:
         known = latest.get(result)
-        single = is_single(asked)
+        single = is_single(item)
         if known is not None:
             after: Iterable[tuple[U, int]] = others if single else chain(others, singles.items())
-            if singles.get(asked, 0) > known or any(
-                number > known and overlap(asked, other) for other, number in after
+            if singles.get(item, 0) > known or any(
+                number > known and overlap(item, other) for other, number in after
             ):
                 known = None
         if known is None:
             known = latest[result] = len(groups)
             groups.append(([], result))
-        groups[known][0].append(asked)
+        groups[known][0].append(item)
         if not single:
-            others.append((asked, known))
+            others.append((item, known))
         else:
-            singles[asked] = max(known, singles.get(asked, 0))
+            singles[item] = max(known, singles.get(item, 0))
     return groups
 
 

@@ -86,15 +86,18 @@ def conjunction(first: Condition, second: Condition) -> Condition:
     if len(first) * len(second) > _MOST_TERMS:
         raise InexpressibleError("has too many combinations")
     # What asks for more than some term of the other side is left as it is, since it may not go together with the rest of it.
-    kept = [
+    narrower = [
         [term for term in some if any(_is_wider(one, term) for one in others)]
         for some, others in ((first, second), (second, first))
     ]
     left = (
-        [t for t in some if t not in own] for some, own in zip((first, second), kept, strict=True)
+        [t for t in some if t not in own]
+        for some, own in zip((first, second), narrower, strict=True)
     )
     pairs = (_both(a, b) for a, b in product(*left))
-    return tuple(dict.fromkeys(term for term in (*kept[0], *kept[1], *pairs) if term is not None))
+    return tuple(
+        dict.fromkeys(term for term in (*narrower[0], *narrower[1], *pairs) if term is not None)
+    )
 
 
 def _is_wider(a: Term, b: Term) -> bool:

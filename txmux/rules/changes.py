@@ -93,10 +93,10 @@ def changes(old: Rules, new: Rules) -> Changes:
     """Compare two versions of rules."""
     routes = {route.name: _route(route) for route in old.routes}
     routes_now = {route.name: _route(route) for route in new.routes}
-    kept = [name for name in routes if name in routes_now]
+    remaining = [name for name in routes if name in routes_now]
     return Changes(
         _NameChanges.between(routes, routes_now),
-        kept != [name for name in routes_now if name in routes],
+        remaining != [name for name in routes_now if name in routes],
         _NameChanges.between(_backends(old), _backends(new)),
         _NameChanges.between(
             {one.name: _listener(one) for one in old.listeners},

@@ -162,14 +162,14 @@ def silence_of(sample: TracedSample, trace: Trace) -> Silence | None:
     listener = trace.listener
     if sample.datagrams is not None:
         return Silence(Refusal.CLOSE)
-    asked = [its.route for its in trace.found.routes if its.excluded_by is None]
+    candidates = [its.route for its in trace.found.routes if its.excluded_by is None]
     fits = [line for line in listener.silent if line.clients.serves(sample.client)]
     unwritten: Outcome = Refusal.CLOSE
-    if all(route.dry_run for route in asked):
+    if all(route.dry_run for route in candidates):
         unwritten = listener.default
     silence = fits[0] if fits else Silence(unwritten)
     is_same = silence.outcome == listener.default and not isinstance(listener.default, Refusal)
-    at_once = listener.first == "server" or (is_same and not asked)
+    at_once = listener.first == "server" or (is_same and not candidates)
     return None if at_once else silence
 
 

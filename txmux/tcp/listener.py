@@ -21,7 +21,7 @@ from txmux.tcp.configuration import Configuration
 from txmux.tcp.connection import MuxProtocol
 from txmux.tcp.io_runtime import IORuntime
 from txmux.tcp.stage import OVER
-from txmux.telemetry.access_log import is_wanted
+from txmux.telemetry.access_log import should_log
 from txmux.telemetry.record import ConnectionRecord
 
 if TYPE_CHECKING:
@@ -207,7 +207,7 @@ class MuxFactory(ServerFactory):
         self.runtime.descriptors.connection_ended()
         if connection.admitted:
             connection.configuration.admission.leave(connection.permit)
-        is_logged = is_wanted(connection.record, connection.logged)
+        is_logged = should_log(connection.record, connection.logged)
         if self.runtime.events.has_listener and is_logged:
             self.runtime.events.ended(connection.record)
         if is_logged and not connection.record.is_clean:

@@ -111,7 +111,7 @@ def fields_of(record: ConnectionRecord) -> dict[str, Any]:
     return fields
 
 
-def is_wanted(record: ConnectionRecord, log: Logged) -> bool:
+def should_log(record: ConnectionRecord, log: Logged) -> bool:
     """Return whether a connection that has ended gets a line.
 
     Args:

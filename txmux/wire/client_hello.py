@@ -221,7 +221,7 @@ class HelloReader:
                 if self._elements > _MOST_ELEMENTS:
                     raise MalformedError
         except ShortError as short:
-            self._needed = short.wanted
+            self._needed = short.needed
             return
         self.alpn = self.alpn or ()
         self.version = self.version or self._names[self._legacy_version]

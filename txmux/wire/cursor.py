@@ -14,12 +14,12 @@ class ShortError(Exception):
     """The bytes so far end before the field does.
 
     Args:
-        wanted: With fewer bytes than this, asking again would tell nothing new.
+        needed: With fewer bytes than this, asking again would tell nothing new.
     """
 
-    def __init__(self, wanted: int) -> None:
-        super().__init__(wanted)
-        self.wanted = wanted
+    def __init__(self, needed: int) -> None:
+        super().__init__(needed)
+        self.needed = needed
 
 
 class MalformedError(Exception):

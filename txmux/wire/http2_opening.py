@@ -75,7 +75,7 @@ class Opening:
                     if self.fields is None and self._frames == FRAMES_LIMIT:
                         raise MalformedError
             except ShortError as short:
-                self._needed = min(short.wanted, OPENING_LIMIT)
+                self._needed = min(short.needed, OPENING_LIMIT)
         if self.fields is None and len(data) == OPENING_LIMIT:
             raise MalformedError
 

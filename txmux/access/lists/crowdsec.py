@@ -92,10 +92,10 @@ class CrowdSec:
             self._is_known = False
             self._failed += 1
             self._skip = min(2**self._failed // 2, _LONGEST_WAIT) - 1
-            is_told, self.problem = bool(self.problem), str(problem)
-            if not is_told:
-                told_of = "CrowdSec at {url}: {problem}; who is banned stays so, it is asked again"
-                self._log.error(told_of, url=self._url, problem=problem)
+            was_reported, self.problem = bool(self.problem), str(problem)
+            if not was_reported:
+                message = "CrowdSec at {url}: {problem}; who is banned stays so, it is asked again"
+                self._log.error(message, url=self._url, problem=problem)
             return
         if self.problem or not self._is_known:
             self._log.info("CrowdSec at {url} tells who is banned", url=self._url)

@@ -215,20 +215,20 @@ class ListUpdates:
 
     def use(self, rules: Rules) -> None:
         """Watch what these rules name, and nothing else. Files were read just now."""
-        wanted = dict(self._wanted(rules))
+        sources = dict(self._sources_of(rules))
         for name in [*self._looking]:
             one = self._looking[name]
-            if name not in wanted or wanted[name][0] != one.what:
+            if name not in sources or sources[name][0] != one.what:
                 del self._looking[name]
                 one.looking.stop()
-        for name, (what, make, seconds) in wanted.items():
+        for name, (what, make, seconds) in sources.items():
             if name not in self._looking:
                 looking = LoopingCall(self._look, name)
                 looking.clock = self._reactor
                 self._looking[name] = _WatchedList(what, make(), looking)
                 looking.start(seconds).addErrback(partial(self._log.failure, "networks"))
 
-    def _wanted(
+    def _sources_of(
         self, rules: Rules
     ) -> Iterator[tuple[str, tuple[object, Callable[[], ListSource], float]]]:
         """Return by names what tells a source from one like it, what makes it, and the seconds between two looks."""

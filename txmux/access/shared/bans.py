@@ -260,13 +260,13 @@ class SharedBans:
     async def _write(self, redis: Any, network: IPNetwork, ban: Ban | None, age: float) -> Any:
         record: dict[str, Any] = {"network": written(network), "ban": ban is not None}
         left: float | str = ""
-        kept: float | str = "" if ban is not None else 1000 * _REMEMBERED
+        expiry: float | str = "" if ban is not None else 1000 * _REMEMBERED
         if ban is not None:
             record["reason"] = ban.reason
             if ban.until != math.inf:
                 left = max(_SURE, ban.until - self._now())
-                kept = math.ceil(1000 * left)
-        arguments = [f"{age:.6f}", left, kept, json.dumps(record).removeprefix("{"), _CHANNEL]
+                expiry = math.ceil(1000 * left)
+        arguments = [f"{age:.6f}", left, expiry, json.dumps(record).removeprefix("{"), _CHANNEL]
         return await redis.eval(_WRITE, [_PREFIX + written(network)], arguments)
 
     # What others tell.

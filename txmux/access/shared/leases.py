@@ -347,7 +347,7 @@ class SharedRates:
             self._reactor.callWhenRunning(made.start)
 
     @property
-    def is_wanted(self) -> bool:
+    def is_in_use(self) -> bool:
         return self._client is not None
 
     def _down(self) -> None:

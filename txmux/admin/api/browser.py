@@ -59,8 +59,8 @@ async def _page(query: Query) -> ApiAnswer:
     from txmux.admin.page.unrecognised import matcher_of  # noqa: PLC0415 - as above
     from txmux.admin.page.view import View  # noqa: PLC0415 - as above
 
-    wanted = PageQuery.of({name: values[-1] for name, values in query.parameters.items()})
-    view = View(await gather(query.control, wanted), wanted, matcher_of)
+    page_query = PageQuery.of({name: values[-1] for name, values in query.parameters.items()})
+    view = View(await gather(query.control, page_query), page_query, matcher_of)
     return ApiAnswer(render(view).encode(), HTML, headers={"Content-Security-Policy": _POLICY})
 
 

@@ -91,11 +91,11 @@ def _of_rules(rules: Path, token: str, environ: Mapping[str, str]) -> AdminEndpo
             "remove that line, or send the service a signal"
         )
     if keys.admin == "auto":
-        wanted = [folder / rules.with_suffix(".sock").name for folder in folders(environ)]
-        there = [path for path in wanted if _may_be_there(path)]
+        candidates = [folder / rules.with_suffix(".sock").name for folder in folders(environ)]
+        there = [path for path in candidates if _may_be_there(path)]
         if not there:
             raise NoServiceError(
-                f"there is no socket {' or '.join(map(str, wanted))}; is the service of {rules} running? "
+                f"there is no socket {' or '.join(map(str, candidates))}; is the service of {rules} running? "
                 f"It may have another endpoint: {_NAME_IT}"
             )
         return AdminEndpoint(UnixAddress(there[0]), token, named_by, rules)

@@ -157,8 +157,8 @@ def _sorted(state: TopState, step: int) -> TopState:
     unsorted = len(columns)
     column = (state.sorts.get(state.pane, (unsorted, False))[0] + step) % (unsorted + 1)
     if column == unsorted:
-        kept = {pane: sort for pane, sort in state.sorts.items() if pane != state.pane}
-        return attrs.evolve(state, sorts=kept)
+        remaining = {pane: sort for pane, sort in state.sorts.items() if pane != state.pane}
+        return attrs.evolve(state, sorts=remaining)
     return _sorted_by(state, column, is_descending=columns[column].is_number)
 
 

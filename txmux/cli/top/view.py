@@ -244,17 +244,17 @@ def widths_of(
     Returns:
         The numbers of the columns that are shown, and their widths.
     """
-    wanted = [max(map(cell_len, cells)) for cells in zip(*rows, strict=True)]
+    full_widths = [max(map(cell_len, cells)) for cells in zip(*rows, strict=True)]
     # Columns that may go only stay beside others that have all they want.
     shown = [*range(len(columns))]
     for number in reversed(shown.copy()):
         sizes = [
-            min(wanted[one], columns[one].least) if columns[one].may_go else wanted[one]
+            min(full_widths[one], columns[one].least) if columns[one].may_go else full_widths[one]
             for one in shown
         ]
         if sum(sizes) + _GAP * (len(sizes) - 1) > width and columns[number].may_go:
             shown.remove(number)
-    widths = [wanted[number] for number in shown]
+    widths = [full_widths[number] for number in shown]
     over = sum(widths) + _GAP * (len(widths) - 1) - width
     while over > 0 and max(widths, default=0) > 1:
         widest = max(

@@ -174,10 +174,10 @@ def _network(text: str) -> IPNetwork | str:
 
 
 def _version(test: Criterion) -> Condition:
-    wanted = compared(test, _VERSIONS, 100)
-    if len(wanted) == len(_VERSIONS):
+    versions = compared(test, _VERSIONS, 100)
+    if len(versions) == len(_VERSIONS):
         return (Term("tls"),)
-    names = ",".join(_VERSIONS[version] for version in wanted)
+    names = ",".join(_VERSIONS[version] for version in versions)
     return (Term("tls", (("version", names),)),) if names else NEVER
 
 

@@ -100,12 +100,12 @@ def _source(
     whole = " ".join(line.words[1:]) if line else ""
     if line:
         used.add(line.number)
-    wanted = {server.parameters.get("source", whole): server.line.number for server in servers}
-    if len(wanted) > 1:
-        message = f"source: is left out: servers of a [backend] have the same, and these differ: {', '.join(wanted)}"
-        draft.look(max(wanted.values()), message, section)
+    sources = {server.parameters.get("source", whole): server.line.number for server in servers}
+    if len(sources) > 1:
+        message = f"source: is left out: servers of a [backend] have the same, and these differ: {', '.join(sources)}"
+        draft.look(max(sources.values()), message, section)
         return
-    for text, number in wanted.items():
+    for text, number in sources.items():
         where, _, client = text.partition(" usesrc ")
         host, ports = address(where) or (where, "")
         if "-" in ports:

@@ -107,17 +107,17 @@ class ClientDecisions:
     def turned_away(self) -> tuple[tuple[RouteChoice, ...], ClientDecisions]:
         """Take away whom it closes for their networks alone, where nothing that comes before is for them."""
         first: list[RouteChoice] = []
-        kept: list[RouteChoice] = []
+        remaining: list[RouteChoice] = []
         for choice in self.choices:
             if (
                 choice.outcome == CLOSE
                 and of_networks_only(choice.condition)
-                and all(c.outcome == CLOSE or not _share(c, choice) for c in kept)
+                and all(c.outcome == CLOSE or not _share(c, choice) for c in remaining)
             ):
                 first.append(choice)
             else:
-                kept.append(choice)
-        return tuple(first), attrs.evolve(self, choices=tuple(kept))
+                remaining.append(choice)
+        return tuple(first), attrs.evolve(self, choices=tuple(remaining))
 
 
 def _share(choice: RouteChoice, other: RouteChoice) -> bool:

@@ -203,7 +203,7 @@ class Frontend(FrontendRoutes):
         self, listener: DraftSection, layers: Iterable[tuple[str, Condition, list[ConfigLine]]]
     ) -> None:
         found = ALWAYS
-        kept: list[ConfigLine] = []
+        expressible: list[ConfigLine] = []
         for layer, condition, lines in layers:
             if layer == "connection" and "accept_proxy_from" in listener.entries:
                 why = "it asks for the proxy's address, and allow and deny for the client's"
@@ -211,17 +211,17 @@ class Frontend(FrontendRoutes):
                 continue
             try:
                 found = conjunction(found, condition)
-                kept += lines
+                expressible += lines
             except InexpressibleError as error:
                 self._all_lost(lines, str(error))
         try:
             allow, deny = as_lists(found)
         except InexpressibleError as error:
-            self._all_lost(kept, str(error))
+            self._all_lost(expressible, str(error))
             return
         for key, networks in (("allow", allow), ("deny", deny)):
             for network in networks:
-                listener.add(key, network, kept[-1].number)
+                listener.add(key, network, expressible[-1].number)
 
     def _silence(self, decisions: ClientDecisions) -> None:
         lines: list[str] = []

@@ -162,9 +162,9 @@ def read_haproxy(data: bytes, path: str) -> Config:
         else:
             current.append(line)
     made = tuple(_proxy(header, (*_inherited(base), *own)) for header, base, own in proxies)
-    kept = {header: tuple(own) for header, own in others.items()}
+    other_sections = {header: tuple(own) for header, own in others.items()}
     all_defaults = tuple(line for one in every for line in one.lines)
-    return Config(tuple(settings), made, all_defaults, kept, tuple(changing))
+    return Config(tuple(settings), made, all_defaults, other_sections, tuple(changing))
 
 
 def _inherited(base: _Defaults | None) -> list[ConfigLine]:

@@ -219,13 +219,13 @@ class _Two:
         else:
             self._add(f"~{pattern}", (f"{sides[0]}$", f"^{sides[1]}"), entry, regular=True)
 
-    def _add(self, asked: str, texts: tuple[str, str], entry: MapEntry, *, regular: bool) -> None:
+    def _add(self, pattern: str, texts: tuple[str, str], entry: MapEntry, *, regular: bool) -> None:
         condition: Condition = (Term(),)
         try:
             for kind, text in zip(self._fact_kinds, texts, strict=True):
                 condition = conjunction(condition, self._part(kind, text, entry, regular=regular))
         except InexpressibleError as error:
-            self._lost(entry.line, f"{asked}: is left out: {error}")
+            self._lost(entry.line, f"{pattern}: is left out: {error}")
         else:
             self.cases.append(DecidedCase(condition, entry, entry.line))
 

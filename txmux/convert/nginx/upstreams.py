@@ -181,8 +181,8 @@ def add_members(group: UpstreamGroup, section: DraftSection, draft: Draft, *, is
     if group.balance != "round-robin":
         section.add("balance", group.balance, group.line)
     first = group.members[0]
-    wanted = {(member.fails, member.away) for member in group.members}
-    if len(wanted) > 1:
+    failure_limits = {(member.fails, member.away) for member in group.members}
+    if len(failure_limits) > 1:
         message = "max_fails, fail_timeout: servers of a [backend] have the same; what the first has is used for all"
         draft.warn(group.line, message, section)
     eject = f"failures={first.fails} within={first.away} for={first.away}"

@@ -165,16 +165,16 @@ class Variables:
         if name not in self._maps:
             self._maps[name] = read_map(directive, self._lost)
         table = self._maps[name]
-        asked = value_of(table.source)
+        source_value = value_of(table.source)
 
         def follow(value: Value, _: int) -> DecisionList[Value]:
             strange = [p for p in value if isinstance(p, Variable) and p.name not in listen.facts()]
             if strange:
                 raise InexpressibleError(f"a map of {shown(value)} has no counterpart")
             here = listen
-            if len(asked) == 1 and isinstance(asked[0], Variable):
+            if len(source_value) == 1 and isinstance(source_value[0], Variable):
                 # A variable has one value for a client, wherever it is asked for again.
-                here = attrs.evolve(listen, known=(*listen.known, (asked[0].name, value)))
+                here = attrs.evolve(listen, known=(*listen.known, (source_value[0].name, value)))
             return look_up(table, value, listen.facts(), self._lost).then(
                 lambda entry, _: self._of_entry(entry, here, depth), self._lost
             )

@@ -172,7 +172,7 @@ def _datagrams(
 ) -> None:
     services = {name.lower(): node for name, node in _named(files, "udp", "services")}
     routing = DatagramRouting(routes, Services(services, {}, routes.draft, folder, "udp:"))
-    wanted = {
+    named_points = {
         name: tuple(one.text for one in node.get("entryPoints").each())
         for name, node in routers.items()
     }
@@ -180,7 +180,7 @@ def _datagrams(
         own = [
             (name, node)
             for name, node in routers.items()
-            if point.name in wanted[name] or (point.is_udp and not wanted[name])
+            if point.name in named_points[name] or (point.is_udp and not named_points[name])
         ]
         if own and point.is_udp:
             routing.convert(point, own)

@@ -89,10 +89,10 @@ class Router:
             node: What it has.
             usual: The entry points that it has if it names none.
         """
-        rule, wanted = node.get("rule").text, node.get("priority").text
+        rule, written = node.get("rule").text, node.get("priority").text
         points = tuple(one.text for one in node.get("entryPoints").each()) or tuple(usual)
         length = -1 if _EVERYTHING.fullmatch(rule.strip()) else len(rule)
-        priority = int(wanted) if re.fullmatch("-?[0-9]+", wanted) and int(wanted) else length
+        priority = int(written) if re.fullmatch("-?[0-9]+", written) and int(written) else length
         has_tls = isinstance(node.value, dict) and "tls" in node.value
         tls = node.get("tls") if has_tls and node.get("tls").text != "false" else None
         return cls(name, node, points, priority, tls)
@@ -240,13 +240,13 @@ class Routing:
             return
         if options.get("minVersion").text == "VersionTLS13":
             route.add("tls_minimum", "1.3", options.get("minVersion").line)
-        asked = options.get("clientAuth", "clientAuthType")
-        if asked.text == "RequireAndVerifyClientCert":
+        client_auth = options.get("clientAuth", "clientAuthType")
+        if client_auth.text == "RequireAndVerifyClientCert":
             for file in options.get("clientAuth", "caFiles").each():
                 route.add("tls_client_ca", self.services.path(file.text), file.line)
-        elif asked.text not in {"", "NoClientCert"}:
-            message = f"{asked.text}: txmux asks for a certificate only where it has to be shown and verified"
-            self.routes.draft.look(asked.line, message, route)
+        elif client_auth.text not in {"", "NoClientCert"}:
+            message = f"{client_auth.text}: txmux asks for a certificate only where it has to be shown and verified"
+            self.routes.draft.look(client_auth.line, message, route)
 
     def _report_options(self, route: DraftSection, options: Node, condition: Condition) -> None:
         """Report options of TLS that have no counterpart."""

@@ -243,7 +243,7 @@ def is_allowed(certificate: x509.Certificate, allowed: Iterable[AllowedClient]) 
     """Return whether a verified certificate has the names of all kinds that one of some lines requires."""
     names = _names(certificate)
     return any(
-        all(any(map(globs.matches, names[kind])) for kind, globs in one.wanted.items())
+        all(any(map(globs.matches, names[kind])) for kind, globs in one.patterns.items())
         for one in allowed
     )
 

@@ -93,8 +93,8 @@ def _never_ends(line: ParsedLine, tls: TlsEnd) -> str:
     patterns = line.options.get("alpn", "")
     if line.name != "tls" or not patterns or tls.alpn:
         return ""
-    wanted = patterns.partition(",")[0].strip()
-    return f"{line.text!r} is for clients that want a protocol, but none is offered; add 'alpn = {wanted}'"
+    protocol = patterns.partition(",")[0].strip()
+    return f"{line.text!r} is for clients that want a protocol, but none is offered; add 'alpn = {protocol}'"
 
 
 def _without_http2(over: Route, inner: tuple[Route, ...]) -> Iterator[Problem]:

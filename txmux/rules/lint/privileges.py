@@ -156,11 +156,11 @@ def _accounts(rules: Rules, privileges: Privileges) -> Iterator[Problem]:
             path = next(iter(rules.files.texts))
             yield Problem(path, section.line, "txmux", "user", message)
         return
-    wanted = privileges.user_id(user)
-    if wanted is None:
+    target = privileges.user_id(user)
+    if target is None:
         message = f"there is no user {user!r} on this machine; create it, or name another one"
         yield section.problem(message, "user")
-    elif privileges.user not in {_ROOT, wanted}:
+    elif privileges.user not in {_ROOT, target}:
         message = f"user {privileges.user} may not become {user!r}; run as root, or remove this"
         yield section.problem(message, "user")
     if group is not None and privileges.group_id(group) is None:

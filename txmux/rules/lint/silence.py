@@ -82,10 +82,10 @@ def lines_of_the_other(rules: Rules) -> Iterator[Problem]:
     owners = [scope.owner for scope in scopes(rules)]
     for route in rules.routes:
         places = [owner for owner in owners if route.stands_under(owner)]
-        asked = {p.transport if isinstance(p, Listener) else Transport.TCP for p in places}
-        if len(asked) != 1:
+        transports = {p.transport if isinstance(p, Listener) else Transport.TCP for p in places}
+        if len(transports) != 1:
             continue
-        [there] = asked
+        [there] = transports
         other = Transport.UDP if there is Transport.TCP else Transport.TCP
         for number, line in enumerate(route.alternatives):
             if line.for_transport(there) is None:

@@ -82,11 +82,11 @@ class AllowedClient:
 
     Attributes:
         text: As it is written; those with the same text are the same.
-        wanted: Patterns by the kind of name, ``cn``, ``ou``, ``san`` or ``spiffe``: of each kind, a certificate needs a name that fits.
+        patterns: Patterns by the kind of name, ``cn``, ``ou``, ``san`` or ``spiffe``: of each kind, a certificate needs a name that fits.
     """
 
     text: str
-    wanted: Mapping[str, Globs] = attrs.field(eq=False)
+    patterns: Mapping[str, Globs] = attrs.field(eq=False)
 
 
 @attrs.frozen

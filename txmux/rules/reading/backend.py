@@ -89,26 +89,26 @@ def _tls(section: Section, found: Mapping[str, Any]) -> Iterator[tuple[str, str]
 
 
 def _of_check(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    asked = found.get("check")
-    if asked is None:
+    server_check = found.get("check")
+    if server_check is None:
         return
     is_udp = any(server.kind == "udp" for server in found.get("servers", ()))
-    if is_udp and asked.kind not in {"exchange", "dns"} and not asked.port:
+    if is_udp and server_check.kind not in {"exchange", "dns"} and not server_check.port:
         yield (
             "check",
-            f"{asked.kind} is for TCP; add the 'port=' of a service beside it, or write send= and expect=, or dns name=",
+            f"{server_check.kind} is for TCP; add the 'port=' of a service beside it, or write send= and expect=, or dns name=",
         )
-    if asked.kind == "dns" and not is_udp:
+    if server_check.kind == "dns" and not is_udp:
         yield "check", "dns is for servers of UDP, udp:HOST:PORT; write tcp for these"
-    elif asked.kind == "dns" and asked.port:
+    elif server_check.kind == "dns" and server_check.port:
         yield "check", "dns asks a server at its own port; remove 'port='"
     for server in found.get("servers", ()):
-        if asked.port and server.kind in {"unix", "endpoint"}:
+        if server_check.port and server.kind in {"unix", "endpoint"}:
             yield (
                 "check",
                 f"{server.text!r} has no other port; remove 'port=', or write it as HOST:PORT",
             )
-    if asked.sni and found.get("tls"):
+    if server_check.sni and found.get("tls"):
         yield (
             "check",
             "sni= is for servers that are not spoken to by TLS; write tls_name, and remove this",

@@ -265,13 +265,13 @@ def _of_route(
             f"its servers are for {_word(own)}, but no [listen] is; use another backend, or add a listener",
         )
         return
-    asked = set(owners.values()) or ({own} if own else set(transports))
+    expected = set(owners.values()) or ({own} if own else set(transports))
     missing = [
         transport
-        for transport in asked
+        for transport in expected
         if route.alternatives and not route.for_transport(transport)
     ]
-    if missing and (owners or len(missing) == len(asked)):
+    if missing and (owners or len(missing) == len(expected)):
         word = _word(missing[0])
         where = next(
             (f"{owner} is" for owner, over in owners.items() if over in missing),

@@ -137,15 +137,15 @@ class _FileLayout:
         """Yield all lines, with blank ones only where they belong."""
         self._end_entry()
         self._end_section()
-        before, wanted = "", False
+        before, needs_blank = "", False
         for line in self._done:
             if not line:
-                wanted = wanted or line is None or not before.startswith("[")
+                needs_blank = needs_blank or line is None or not before.startswith("[")
                 continue
-            if wanted and before:
+            if needs_blank and before:
                 yield ""
             yield line
-            before, wanted = line, False
+            before, needs_blank = line, False
 
     def _keep_pending(self, entry: _EntryLayout) -> None:
         entry.lines += filter(None, self._pending)

@@ -100,10 +100,10 @@ def _seconds(text: str) -> int:
 
 
 def _freebind(text: str) -> bool:
-    wanted = values.boolean(text)
-    if wanted and sys.platform != "linux":
+    enabled = values.boolean(text)
+    if enabled and sys.platform != "linux":
         raise InvalidValueError("needs Linux; remove it")
-    return wanted
+    return enabled
 
 
 _ENDPOINT = ValueKind(endpoints.listening, "one a line", "lines")

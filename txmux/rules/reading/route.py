@@ -40,7 +40,7 @@ _FORM = "write for example 'cn=alice ou=ops'"
 
 def allowed_client(text: str) -> AllowedClient:
     """Read one line of ``allow_client =``: words ``KIND=PATTERNS``, with the patterns of `txmux.wire.globs.names`."""
-    wanted: dict[str, Globs] = {}
+    by_kind: dict[str, Globs] = {}
     messages = []
     for word in split_words(text):
         kind, equals, patterns = word.partition("=")
@@ -49,18 +49,18 @@ def allowed_client(text: str) -> AllowedClient:
         elif kind not in _KINDS:
             known = ", ".join(f"{one}=" for one in _KINDS)
             messages.append(f"unknown {kind!r}{did_you_mean(kind, _KINDS)} (possible are {known})")
-        elif kind in wanted:
+        elif kind in by_kind:
             messages.append(
                 f"{kind!r} is given twice; put commas between the patterns, or give each a line of its own"
             )
         else:
             try:
-                wanted[kind] = _patterns(kind, patterns)
+                by_kind[kind] = _patterns(kind, patterns)
             except OptionError as error:
                 messages.append(str(error))
     if messages:
         raise InvalidValueError(*messages)
-    return AllowedClient(text, wanted)
+    return AllowedClient(text, by_kind)
 
 
 def _patterns(kind: str, text: str) -> Globs:

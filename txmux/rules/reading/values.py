@@ -105,9 +105,9 @@ _TIMES = {"k": 1000, "m": 1_000_000}
 _FASTEST = 1024 * _BYTES["GiB"]
 _LONGEST_SOCKET_PATH = 107
 
-# A quoted text, or a backslash and what follows it; `kept` is such a backslash outside quotes that stays.
+# A quoted text, or a backslash and what follows it; `escaped` is such a backslash outside quotes that stays.
 _UNQUOTED = re.compile(r"[!#-&(-\[\]-~ \t\r\n]*")  # printable ASCII without quotes and backslashes
-_QUOTED = re.compile(r"""'[^']*'|"(?:\\.|[^"\\])*"|\\(?P<kept>[^ \t'"\\]|$)|\\.""")
+_QUOTED = re.compile(r"""'[^']*'|"(?:\\.|[^"\\])*"|\\(?P<escaped>[^ \t'"\\]|$)|\\.""")
 
 
 def duration(text: str) -> float:
@@ -329,11 +329,11 @@ def split_words(text: str) -> list[str]:
     """
     if _UNQUOTED.fullmatch(text):
         return text.split()
-    kept = _QUOTED.sub(
-        lambda found: f"\\{found[0]}" if found["kept"] is not None else found[0], text
+    escaped = _QUOTED.sub(
+        lambda found: f"\\{found[0]}" if found["escaped"] is not None else found[0], text
     )
     try:
-        return shlex.split(kept)
+        return shlex.split(escaped)
     except ValueError:
         raise InvalidValueError(
             "a quote is not closed; close it, or write \\' or \\\" for the character itself"

@@ -133,8 +133,8 @@ class Tlv:
     value: bytes = attrs.field(validator=attrs.validators.max_len(65535))
 
 
-def _value_of(tlvs: tuple[Tlv, ...], wanted: int) -> bytes | None:
-    return next((tlv.value for tlv in tlvs if tlv.type == wanted), None)
+def _value_of(tlvs: tuple[Tlv, ...], type_: int) -> bytes | None:
+    return next((tlv.value for tlv in tlvs if tlv.type == type_), None)
 
 
 @attrs.frozen
@@ -156,9 +156,9 @@ class SslInfo:
         """Whether the client presented a certificate that the sender verified."""
         return bool(self.client & (SslClient.CERT_CONN | SslClient.CERT_SESS)) and self.verify == 0
 
-    def value_of(self, wanted: int) -> bytes | None:
+    def value_of(self, type_: int) -> bytes | None:
         """Return the value of the first sub-field of a type, or ``None`` if there is none."""
-        return _value_of(self.tlvs, wanted)
+        return _value_of(self.tlvs, type_)
 
 
 @attrs.frozen
@@ -217,6 +217,6 @@ class ProxyHeader:
             source, destination = source.as_ipv6(), destination.as_ipv6()
         return cls(Command.PROXY, source, destination, tlvs)
 
-    def value_of(self, wanted: int) -> bytes | None:
+    def value_of(self, type_: int) -> bytes | None:
         """Return the value of the first field of a type, or ``None`` if there is none."""
-        return _value_of(self.tlvs, wanted)
+        return _value_of(self.tlvs, type_)
