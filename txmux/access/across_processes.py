@@ -103,7 +103,7 @@ class SharedTally(Tally):
         self._lock = lock
 
     def take(self) -> bool:
-        """Count one more, unless the limit is reached; tell which."""
+        """Count one more, unless the limit is reached; returns whether it was counted."""
         if not self.limit:
             self.add()
             return True
@@ -419,7 +419,7 @@ class SharedLimits:
 
     def _written(self, start: int, size: int) -> Iterator[tuple[int, int]]:
         """Yield the parts of a table that were ever written; see `SourceTable`."""
-        if not hasattr(os, "SEEK_DATA"):  # not every system tells
+        if not hasattr(os, "SEEK_DATA"):  # not every system supports it
             yield 0, size // _SIZE
             return
         at, end = start, start + size

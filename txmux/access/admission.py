@@ -67,7 +67,7 @@ class Tally:
         return self._counter.count
 
     def take(self) -> bool:
-        """Count one more, unless the limit is reached; tell which."""
+        """Count one more, unless the limit is reached; returns whether it was counted."""
         if 0 < self.limit <= self._counter.count:
             return False
         self._counter.count += 1

@@ -259,7 +259,7 @@ class PerSource:
 
     Attributes:
         reached: The limit for which the last one was refused.
-        shared: Is asked, too, where other machines count with this one.
+        shared: The limits that other machines count, too; they are checked in addition.
     """
 
     reached: LimitName = "max_connections_per_source"
@@ -346,7 +346,7 @@ class PerSource:
             self._table.empty(buckets, int(self._seconds() * _SECOND))
 
     def tracked(self) -> int:
-        """Count the sources that are kept in mind: those with connections, or whose bucket is not full."""
+        """Count the sources in the table: those with connections, or whose bucket is not full."""
         return self._table.tracked(int(self._seconds() * _SECOND))
 
     def adopt(self, source: int) -> Permit:

@@ -270,7 +270,7 @@ class Caller:
     """The other end of a connection.
 
     Attributes:
-        source: What tells those that make many attempts apart: an address, or a user.
+        source: The source that failures are counted by: an address, or a user.
         name: What the log calls it.
         host: The address of this end; empty for a UNIX socket.
         port: That of this end; 0 for a UNIX socket.

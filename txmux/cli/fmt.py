@@ -65,7 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _lay_out(path: str, *, check: bool) -> bool:
-    """Lay a file out, and tell whether that changes it.
+    """Lay a file out; returns whether that changes it.
 
     Raises:
         RulesError: It has errors, or cannot be read.

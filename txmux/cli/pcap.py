@@ -258,7 +258,7 @@ class _CapturedFlow:
 def client_flows(datagrams: Iterable[Datagram]) -> list[CapturedStream]:
     """Put together which datagrams each client sent first, as many as are ever looked at.
 
-    The client is who sent the first one. A capture does not tell when a flow is over: two ends have one.
+    The sender of the first datagram is the client. A capture does not show when a flow ends, so each pair of addresses is one flow.
 
     Args:
         datagrams: In the order of the capture, of any number of flows.

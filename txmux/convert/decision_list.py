@@ -70,7 +70,7 @@ class DecisionList(Generic[T]):
         return DecisionList((*found, *last.cases), last.otherwise, last.line)
 
     def simplified(self) -> DecisionList[T]:
-        """Join neighbours that come to the same, and leave out who has been asked for before."""
+        """Join neighbours with the same result, and leave out conditions that an earlier case covers."""
         found: list[tuple[DecidedCase[T], list[list[Term]]]] = []
         seen = _Terms()
         for case in self.cases:
@@ -133,10 +133,10 @@ def group_by_result(
     overlap: Callable[[U, U], bool],
     is_single: Callable[[U], bool] = lambda _: False,
 ) -> list[tuple[list[U], T]]:
-    """Put together what comes to the same.
+    """Group conditions that have the same result.
 
     Args:
-        items: What is asked for, and what it comes to; the first that fits counts, and still does in the groups.
+        items: Conditions with their results; the first that matches counts, in the groups, too.
         overlap: Whether a client can be both.
         is_single: Whether something overlaps with no other one for which this holds, too. It only saves time.
     """

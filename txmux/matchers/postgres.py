@@ -51,7 +51,7 @@ class _PostgresPredicate:
         return Verdict.MATCH if startup.complete else Verdict.NEED_MORE
 
     def _fits(self, startup: Startup) -> bool:
-        """Return whether all that is known so far is what is wanted; at the end all is known."""
+        """Return whether all that is known so far matches; at the end all is known."""
         for globs, value in (
             (self.user, startup.user),
             (self.database, startup.database),

@@ -46,9 +46,9 @@ _LAST = 1.0  # seconds that a slow reader has at the end
 
 _PLAIN = re.compile(r"[!#-~]+", re.ASCII)  # printable, no blank, no double quote
 KEPT = 200
-"""Connections that are kept."""
+"""The most connections that are stored."""
 CAPTURED = 64
-"""First bytes kept of a client that no route took."""
+"""First bytes that are stored of a client that no route matched."""
 
 
 class AccessLogError(MuxError):
@@ -325,7 +325,7 @@ def open_log(
     """Open the access log that the settings ask for.
 
     Args:
-        settings: What is asked for.
+        settings: The configuration of the log.
         later: See `FileAccessLog`.
         owner: Who the file belongs to, if another user.
 

@@ -201,7 +201,7 @@ def _explained(
     unit: str = "byte",
     peek_limit: int = 0,
 ) -> Iterator[ExplainedRoute]:
-    """Yield a route that was asked or not, followed by its lines if there are several and they were asked."""
+    """Yield a route, followed by its lines if there are several and they were evaluated."""
 
     def verdict(answer: Mapping[str, Any]) -> str:
         said = str(answer["says"] or "")

@@ -14,7 +14,7 @@ class ShortError(Exception):
     """The bytes so far end before the field does.
 
     Args:
-        needed: With fewer bytes than this, asking again would tell nothing new.
+        needed: With fewer bytes than this, reading again cannot go further.
     """
 
     def __init__(self, needed: int) -> None:

@@ -92,7 +92,7 @@ class Globs:
         """Return whether a name that begins with `prefix` might still match; only a ``False`` is certain."""
         if self._normal is not None:
             prefix = self._normal(prefix)
-        # It is asked at every byte of a client, for which generators would take longer than what they ask.
+        # It is called at every byte of a client; generators would take longer than the test itself.
         for head in self._heads:
             if prefix.startswith(head) or head.startswith(prefix):
                 return True

@@ -35,7 +35,7 @@ __all__ = [
 
 SNI = Option(
     "sni",
-    "globs of the server name that is asked for; 'none' is a hello without one",
+    "globs of the requested server name; 'none' is a hello without one",
     "www.example.com,*.example.org",
 )
 ECH = Option("ech", "yes or no: whether the hello has an encrypted one with it", "yes")
@@ -45,7 +45,7 @@ _NO_NAME = "none"
 
 @attrs.frozen
 class ServerNames:
-    """The server names that are wanted.
+    """The server names that match.
 
     Attributes:
         some: Patterns of names.
@@ -65,7 +65,7 @@ class ServerNames:
         return attrs.evolve(key, exact=key.exact | {""}) if key and self.none else key
 
     def fit(self, reader: HelloReader) -> bool:
-        """Return whether the name, or what is known of it, is wanted."""
+        """Return whether the name, or what is known of it, matches."""
         if reader.sni is None:
             return self.none or not reader.hello
         if not reader.sni and self.none:
@@ -78,7 +78,7 @@ class HelloOptions:
     """What a hello has to have; ``None`` is anything.
 
     Attributes:
-        sni: The names that are wanted.
+        sni: The names that match.
         alpn: Application protocols, of which one is enough.
         version: The highest version.
         ech: Whether there is an encrypted hello with it.
@@ -92,7 +92,7 @@ class HelloOptions:
     ja4: Globs | None = None
 
     def fit(self, reader: HelloReader) -> bool:
-        """Return whether all that is known so far is what is wanted; at the end all is known."""
+        """Return whether all that is known so far matches; at the end all is known."""
         if self.sni and not self.sni.fit(reader):
             return False
         if self.alpn and reader.alpn is not None and not any(map(self.alpn.matches, reader.alpn)):
@@ -160,7 +160,7 @@ def name_in(reader: HelloReader) -> str | None:
 
 
 def hello_facts(reader: HelloReader) -> dict[str, str]:
-    """Return what a hello tells, as far as it has come."""
+    """Return the facts of a hello, as far as it has arrived."""
     facts = {
         "sni": reader.sni,
         "alpn": ",".join(reader.alpn or ()),
@@ -189,7 +189,7 @@ def server_name(opening: HelloOpening) -> str | None:
 
 
 def verdict_on(opening: HelloOpening, options: HelloOptions | None, flow: Datagrams) -> Verdict:
-    """Return whether the hello is what is wanted, once it is whole, or can no longer be.
+    """Return whether the hello matches, once it is whole, or can no longer match.
 
     Args:
         opening: How far it has come.

@@ -95,7 +95,7 @@ class Request:
         target: The request target, once it is there; one character a byte.
         version: The version, once its digits are there: ``1.0``, ``1.1``.
         host_begun: What has come of a name in the first Host field, while that is not complete.
-        host: The host that is asked for, without port and brackets, once it is known; one character a byte.
+        host: The requested host, without port and brackets, once it is known; one character a byte.
         compared: What it was compared with, by id, and need not be again. It only saves time.
     """
 
@@ -119,11 +119,11 @@ class Request:
     def path_begun(self, data: bytes, most: int) -> tuple[str, bool]:
         """Return what has come of a target that begins with a path, while it is not there in full.
 
-        It is not kept, as it may be long, and come byte by byte.
+        It is not stored, as it may be long, and arrive byte by byte.
 
         Args:
             data: The bytes that `parse_request` was given.
-            most: The most characters that are wanted of the path, unless it is there in full.
+            most: The most characters to return of the path, unless it is there in full.
 
         Returns:
             The path, or nothing if the target has none that begins with a slash; and whether a query follows it.
@@ -238,7 +238,7 @@ _STEPS = {
 def parse_request(data: bytes, earlier: Request | None) -> Request:
     """Read the head of a request out of the first bytes of a stream; for `Peeked.parsed`.
 
-    It reads up to the host that is asked for: of an absolute or an authority-form target (RFC 9112, sections 3.2.2
+    It reads up to the requested host: of an absolute or an authority-form target (RFC 9112, sections 3.2.2
     and 3.2.3), else of the first Host field. Up to two empty lines may come before the request (section 2.2).
 
     Args:
@@ -290,7 +290,7 @@ class UpgradeRequest:
     """Its state; frozen once `parse_upgrade` has returned it.
 
     Attributes:
-        request: The request, as far as its line has come; what its fields tell may be missing.
+        request: The request, as far as its line has come; what depends on its fields may be missing.
         protocols: The names of the protocols that are offered, in lower case and without their versions.
         done: Whether these are all of them.
         compared: What they were compared with, by id, without success. It only saves time.

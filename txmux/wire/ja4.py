@@ -25,7 +25,7 @@ def fingerprint(message: bytes, alpn: tuple[str, ...], carrier: str = "t") -> st
     """Compute the JA4 fingerprint of a client that speaks TLS.
 
     It is written after FoxIO's description of the algorithm (FoxIO-LLC/ja4, technical_details/JA4.md): the carrier, the
-    highest version, whether a name is asked for, how many cipher suites and extensions there are, two characters of the
+    highest version, whether a name is requested, how many cipher suites and extensions there are, two characters of the
     first application protocol; and hashes of the sorted cipher suites, and of the sorted extensions and the signature
     algorithms. Values of GREASE (RFC 8701) are left out everywhere.
 

@@ -16,7 +16,7 @@ def parse_json(text: str | bytes) -> Any:
     """Read a JSON text.
 
     Args:
-        text: The text; bytes are UTF-8, or UTF-16 or UTF-32 as their first ones tell.
+        text: The text; bytes are UTF-8, or UTF-16 or UTF-32, by their first ones.
 
     Returns:
         Its value: a dictionary, a list, a string, a number, a truth value or ``None``.

@@ -183,7 +183,7 @@ class TlsStart:
     Attributes:
         malformed: Whether no client that asks for TLS begins like this.
         exchanges: The requests that are there.
-        reader: What is known of the ClientHello; ``None`` while TLS has not been asked for.
+        reader: What is known of the ClientHello; ``None`` before a request for TLS.
     """
 
     malformed: bool = False

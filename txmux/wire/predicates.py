@@ -41,7 +41,7 @@ class Prefix:
 class Pattern:
     """Whether a stream begins with a match of a regular expression.
 
-    It is compiled when it is first asked for; one that cannot be used raises `txmux.detection.regex.PatternError` then. Every
+    It is compiled at first use; one that cannot be used raises `txmux.detection.regex.PatternError` then. Every
     byte is read once.
 
     Args:

@@ -47,12 +47,12 @@ class CrowdSec:
     """Asks one CrowdSec, which records what each key was sent: the key must be for this service alone.
 
     Args:
-        reactor: Connects, and tells the time.
+        reactor: For connections and the clock.
         url: Where it is.
         key: The file with its key.
 
     Attributes:
-        problem: Why it cannot be asked; nothing if it can.
+        problem: Why it cannot be queried; empty if it can.
     """
 
     _log = Logger()

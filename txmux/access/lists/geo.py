@@ -32,7 +32,7 @@ class GeoDatabaseError(MuxError):
 
 
 class GeoDatabase:
-    """Looks addresses up. What was found is kept for a while, since a look-up reads a tree bit by bit."""
+    """Looks addresses up. Results are cached for a while, since a look-up reads a tree bit by bit."""
 
     _log = Logger()
 

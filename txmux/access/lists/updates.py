@@ -156,7 +156,7 @@ def _networks(text: str) -> Generator[None, None, NetworkSet]:
 
 @attrs.define
 class _Database:
-    """A file that tells where addresses are, which each process reads by itself."""
+    """A geo database, which each process reads for itself."""
 
     _watched: WatchedFile
     _number: int = 0
@@ -186,7 +186,7 @@ class _WatchedList:
     """A feed that is looked at.
 
     Attributes:
-        what: What tells it from one that is like it.
+        what: Identifies the source; one with another value replaces it.
         since: When it was first found not to be up to date, by the reactor's time; ``None`` if it is.
         why: Why it is not.
     """
@@ -202,7 +202,7 @@ class ListUpdates:
     """Looks at all that networks of rules are from.
 
     Args:
-        reactor: Connects, and tells the time.
+        reactor: For connections and the clock.
         publish: Called with what has changed, by names.
     """
 
@@ -231,7 +231,7 @@ class ListUpdates:
     def _sources_of(
         self, rules: Rules
     ) -> Iterator[tuple[str, tuple[object, Callable[[], ListSource], float]]]:
-        """Return by names what tells a source from one like it, what makes it, and the seconds between two looks."""
+        """Return by name the identity of each source, its factory, and the seconds between two reads."""
         texts = {str(Path(path).absolute()): text for path, text in rules.files.texts.items()}
         databases = rules.settings.geo_databases
         key = rules.settings.crowdsec_key

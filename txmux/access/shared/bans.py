@@ -115,7 +115,7 @@ class SharedBans:
     """Publishes bans to other machines, and applies theirs.
 
     Args:
-        reactor: Connects, and tells the time.
+        reactor: For connections and the clock.
         store: Where.
         password: The file with the password.
         bans: Those of this machine.
@@ -241,7 +241,7 @@ class SharedBans:
         if 0 <= after - before < _SURE:
             self._ahead = (before + after) / 2 - int(seconds) - int(microseconds) / 1e6
 
-    # What this machine tells.
+    # Changes that this machine publishes.
 
     def tell(self, network: IPNetwork, ban: Ban | None) -> None:
         """Publish a change made here, now or as soon as Redis is back."""
@@ -269,7 +269,7 @@ class SharedBans:
         arguments = [f"{age:.6f}", left, expiry, json.dumps(record).removeprefix("{"), _CHANNEL]
         return await redis.eval(_WRITE, [_PREFIX + written(network)], arguments)
 
-    # What others tell.
+    # Changes that other machines publish.
 
     def _receive(self, text: Any) -> None:
         self._received.append(text)

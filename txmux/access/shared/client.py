@@ -67,7 +67,7 @@ class RedisConnection:
     """Connects, and connects again: the first time at once, then after times that double, until a connection has lasted.
 
     Args:
-        reactor: Connects, and tells the time.
+        reactor: For connections and the clock.
         store: Where.
         password: The file with the password.
         make: Makes the protocol, of txredisapi, from its keyword arguments.
@@ -184,7 +184,7 @@ class RedisConnection:
         if not self._stopped:
             self._is_reported = True
             self._down("the connection is gone")
-            # A Redis that is lost again and again is not asked for everything several times in a second.
+            # A Redis whose connection fails again and again is not queried for everything several times in a second.
             lasted = self._reactor.seconds() - self._up_at
             wait = _SHORTEST if lasted > _LONGEST else self._wait
             self._wait = min(2 * wait, _LONGEST)
@@ -217,7 +217,7 @@ class RedisClient:
     """A connection to Redis, and another one that subscribes to a channel, if one is given. If either is lost, both are made again.
 
     Args:
-        reactor: Connects, and tells the time.
+        reactor: For connections and the clock.
         store: Where.
         password: The file with the password.
         up: Called once Redis can be used; see `redis`.

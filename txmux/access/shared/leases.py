@@ -1,7 +1,7 @@
 """Limits of sources that several machines share through Redis. No client waits for an answer of it.
 
 Rates: each machine leases tokens for the sources that are busy. One that makes less than half of its burst in the time in which that comes
-back is not asked about at all; for others some tokens are leased ahead, and a client that comes while an answer is on its way is let in and
+back needs no request at all; for others some tokens are leased ahead, and a client that comes while an answer is on its way is let in and
 counted with the next question. The buckets are in Redis as the time at which each is full again (GCRA, the generic cell rate algorithm of
 ITU-T I.371), by Redis's own clock.
 
@@ -82,7 +82,7 @@ else
 end
 return {others, 0}
 """
-"""For ``rate``: takes the interval of a token in microseconds, the burst, how many tokens are wanted, and how many were used without.
+"""For ``rate``: takes the interval of a token in microseconds, the burst, how many tokens to take, and how many were used without a request.
 Returns how many are granted, and the microseconds until there is another one.
 
 For ``count``: takes the name of a machine, how many connections it has, and the milliseconds for which that is good. Returns how many
@@ -305,7 +305,7 @@ class SharedRates:
         seconds: Tells the time.
 
     Attributes:
-        is_up: Whether Redis can be asked.
+        is_up: Whether Redis answers.
         seconds: As above.
         later: Calls something after some seconds.
     """
@@ -385,7 +385,7 @@ class SharedRates:
         return self._used[0].text if self._used[0] else "Redis"
 
     def _note(self) -> None:
-        """Record that something was asked just now."""
+        """Record that a request was sent just now."""
         self._asked_at.append(self.seconds())
         if self._looking is None:
             self._look_in(_SLOW)

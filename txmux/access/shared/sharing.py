@@ -18,7 +18,7 @@ class Sharing:
     """Has the connection to the Redis of the rules.
 
     Args:
-        reactor: Connects, and tells the time.
+        reactor: For connections and the clock.
         bans: Those of this machine.
     """
 

@@ -1,1 +1,1 @@
-"""What can be asked for, one file a resource."""
+"""The resources of the API, one file each."""

@@ -163,7 +163,7 @@ def columns_of(query: PageQuery) -> list[PageColumn]:
 
 
 def rows_of(connections: Iterable[Mapping[str, Any]], query: PageQuery) -> list[ConnectionRow]:
-    """Return the connections in the order that is asked for, at most `PER_PAGE`."""
+    """Return the connections in the requested order, at most `PER_PAGE`."""
     chosen = query["sort"].lstrip("-")
     listed = list(connections)
     numbers = {key: write is not None for _, key, write in _COLUMNS}

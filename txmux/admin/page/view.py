@@ -296,9 +296,9 @@ class PageSnapshot:
         recent: ``/api/recent``.
         rules: ``/api/rules``.
         history: The last ten minutes.
-        warnings: What is not as it was asked for, a sentence each.
-        connection: The one that was asked for: its facts, and the explanation of its decision.
-        explained: What is said of bytes that were asked about.
+        warnings: Parameters that could not be used, a sentence each.
+        connection: The requested one: its facts, and the explanation of its decision.
+        explained: The explanation of bytes that the operator sent.
     """
 
     now: float

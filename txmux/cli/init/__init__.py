@@ -53,7 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Look, and write the file.
 
     Raises:
-        MuxError: The system does not tell what listens, or the file cannot be written.
+        MuxError: The system does not list the listening sockets, or the file cannot be written.
     """
     if arguments.listen is not None and not arguments.listen.isprintable():
         raise MuxError("--listen has characters in it that cannot be printed")
@@ -128,6 +128,6 @@ def _greeting(one: Listening) -> bytes:
                 said += data
                 if b"\n" in said:  # a line is enough to know it by
                     break
-    except OSError:  # it does not want to be asked, or says nothing
+    except OSError:  # it refuses connections, or sends nothing
         pass
     return said

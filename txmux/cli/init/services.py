@@ -65,7 +65,7 @@ def _kind(matcher: str) -> ServiceKind:
 
 
 _WEB = {"apache2", "caddy", "envoy", "haproxy", "httpd", "lighttpd", "nginx", "traefik"}
-"""Programs whose ports tell which of two protocols it is."""
+"""Programs whose ports distinguish two protocols."""
 
 _PROGRAMS = {
     **dict.fromkeys(("sshd", "dropbear"), SSH),
@@ -147,7 +147,7 @@ def recognise(listening: Listening, greeting: bytes = b"") -> FoundService:
 
     Args:
         listening: Where it is.
-        greeting: What it has said by itself, if it was asked.
+        greeting: What it sent first, if it was probed.
     """
     for pattern, kind in _GREETINGS:
         if pattern.match(greeting):

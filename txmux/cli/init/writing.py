@@ -70,7 +70,7 @@ def rules_text(
         services: What listens, with what it speaks.
         where: The endpoint.
         why: What is to be said of that, a line each.
-        probed: Whether servers were asked.
+        probed: Whether servers were probed.
         name: The file's name, if it is known.
     """
     routes, silent, rest = _sorted(services)

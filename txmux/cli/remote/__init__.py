@@ -1,4 +1,4 @@
-"""Commands that ask a running service: where it is, how it is asked, and what comes of it.
+"""Commands that talk to a running service: finding it, requests, and their results.
 
 Nothing here imports Twisted, so that these commands start fast.
 """

@@ -91,7 +91,7 @@ def run(
     """Ask the service, and write what it answers.
 
     Args:
-        arguments: What `configure` has asked for.
+        arguments: Those that `configure` has defined.
         question: Asks by ``ask(method, path)``, or ``ask("POST", path, body)``, and returns the answer.
         write: Writes the answer for people.
         as_json: Converts it to values of JSON.
@@ -123,7 +123,7 @@ def run(
 
 
 def failed(error: NoServiceError | UsageError) -> int:
-    """Print why no service could be asked, and return the exit code."""
+    """Print why no service could be reached, and return the exit code."""
     print(f"txmux: {printable(str(error))}", file=sys.stderr)
     return NO_SERVICE if isinstance(error, NoServiceError) else USAGE
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from txmux.cli.remote.command import Ask
 
 _LABEL = 13  # columns
-_DIGEST = 12  # characters, as many as tell versions apart
+_DIGEST = 12  # characters; enough to distinguish versions
 _MOST_ADDRESSES = 8  # of one server
 _STYLES = {"up": "", "drain": "yellow", "maintenance": "yellow", "disabled": "dim"}
 _WORKER_STYLES = {"starts": "yellow", "does not answer": "bold red", "retires": "dim"}
@@ -102,7 +102,7 @@ def _write_status(status: Mapping[str, Any], _: Namespace) -> None:
             output.table(rows, head)
 
 
-# A service of another version may tell less, or more: what is missing is left out.
+# A service of another version may report less, or more: what is missing is left out.
 
 
 def _lines(status: Mapping[str, Any], now: float) -> Iterator[tuple[str, str, str]]:

@@ -105,7 +105,7 @@ def run_service(rules: Rules, *, level: str, pidfile: str | Path | None = None) 
         resolve_admin_auto=True,
         starter=starter,
     )
-    # What is logged before the log begins is kept for it. A service that cannot start says only why.
+    # Events before the log is open are buffered for it. A service that cannot start prints only the reason.
     service.startService()
     log = TextLog(ServiceLog(sys.stderr, reactor), level)
     globalLogBeginner.beginLoggingTo([log])

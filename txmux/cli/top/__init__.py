@@ -38,7 +38,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Show it; outside of a terminal, or if that is wanted, once and as text.
+    """Show it; outside of a terminal, or on request, once and as text.
 
     Raises:
         MuxError: The package that draws is missing.

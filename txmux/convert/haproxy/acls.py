@@ -37,7 +37,7 @@ _NAMED = {
 PREDEFINED: Mapping[str, Condition] = {
     "TRUE": ALWAYS,
     "FALSE": NEVER,
-    # Routes are asked a last time when the time is over, which is what this waits for.
+    # Routes are evaluated a last time at the timeout, which is what this waits for.
     "WAIT_END": ALWAYS,
     "REQ_CONTENT": (Term("any"),),
     "HTTP": (Term("http"),),

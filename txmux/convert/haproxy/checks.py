@@ -60,7 +60,7 @@ def add_check(
         words = ["tcp"]
         line = kind or first.line
         message = f"{line}: check = tcp, which only connects: no counterpart of {why}"
-        # Own steps may tell a primary from a replica, which a connection does not.
+        # Custom steps may distinguish a primary from a replica; a connection does not.
         only_protocol = kind is not None and kind.words[1] in _OF_PROTOCOLS
         (draft.warn if only_protocol else draft.look)(line.number, message, section)
     if kind and kind.words[1] in WEAKER:
@@ -85,7 +85,7 @@ def _is_check(name: str) -> bool:
 
 
 def _lost(live: Sequence[ServerLine], *, only_connects: bool) -> str:
-    """Return why the servers cannot be asked as HAProxy asks them."""
+    """Return why the servers cannot be checked as HAProxy checks them."""
     for server in live:
         if server.is_anywhere:
             return "the server's address is another one for each client"
@@ -234,7 +234,7 @@ def _is_taken(words: Sequence[str]) -> bool:
 
 
 def question(proxy: Proxy, kind: ConfigLine | None) -> list[str]:
-    """Write what is asked.
+    """Write the request of a check.
 
     Raises:
         WeakerError: There is nothing like it.
@@ -399,7 +399,7 @@ def _send_expect(steps: Sequence[ConfigLine]) -> list[str]:
 
 
 def _redis(steps: Iterable[ConfigLine], commands: Sequence[str]) -> list[str]:
-    """Write several commands of Redis, which answers them all together; the answer that tells servers apart counts."""
+    """Write several commands of Redis, which answers them all together; the answer that distinguishes servers counts."""
     answers = []
     for line in steps:
         match line.words[1:]:

@@ -37,9 +37,9 @@ class SideFiles:
 
     Attributes:
         folder: Where relative paths begin.
-        read: What was read, and not told of yet.
-        pending: What is to be told of the test that was read last.
-        notes: What is to be told in the end, with the lines.
+        read: The lines that were read, and are not reported yet.
+        pending: What is to be reported about the test that was read last.
+        notes: What is reported in the end, with the lines.
     """
 
     folder: Path

@@ -254,7 +254,7 @@ class Frontend(FrontendRoutes):
 
     def _routes(self, decisions: ClientDecisions, under: str = "") -> None:
         choices = list(decisions.choices)
-        # What HAProxy is only asked to wait for needs no route.
+        # A condition that HAProxy only waits for needs no route.
         while (
             choices
             and choices[-1].outcome == decisions.otherwise

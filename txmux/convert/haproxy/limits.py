@@ -95,7 +95,7 @@ def _limit(
     if found is None or test[1] not in {"ge", "gt"} or not test[2].isdecimal():
         return None
     tracks = [track for track in tracking(proxy) if "if" not in track.words]
-    # A client that is counted before it is asked for counts, too.
+    # A client that was counted before the condition is read counts, too.
     counted = any(_order(track) < _order(line) for track in tracks)
     most = int(test[2]) - (test[1] == "ge") + (not counted)
     if most < 1 or not tracks:

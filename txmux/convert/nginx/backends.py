@@ -62,7 +62,7 @@ _WITHOUT_COUNTERPART = {
 
 
 class Backends:
-    """The backends of a file, made as they are asked for.
+    """The backends of a file, made at first use.
 
     Args:
         directives: Those of the ``stream`` block.

@@ -213,7 +213,7 @@ _KINDS: Mapping[str, list[str]] = {
 
 @attrs.frozen
 class ServerCheck:
-    """What servers are asked.
+    """A health check of servers.
 
     Attributes:
         directive: Says so.
@@ -226,7 +226,7 @@ class ServerCheck:
     unknown: tuple[str, ...] = ()
 
     def write(self, section: DraftSection, draft: Draft, *, is_udp: bool = False) -> None:
-        """Write it, or tell that it is lost.
+        """Write it, or report that it has no counterpart.
 
         Args:
             section: Where it goes.

@@ -173,7 +173,7 @@ class Variables:
                 raise InexpressibleError(f"a map of {shown(value)} has no counterpart")
             here = listen
             if len(source_value) == 1 and isinstance(source_value[0], Variable):
-                # A variable has one value for a client, wherever it is asked for again.
+                # A variable has one value for a client, wherever it is used again.
                 here = attrs.evolve(listen, known=(*listen.known, (source_value[0].name, value)))
             return look_up(table, value, listen.facts(), self._lost).then(
                 lambda entry, _: self._of_entry(entry, here, depth), self._lost

@@ -165,7 +165,7 @@ _OPTIONS = "DAEMON_OPTS"
 _ASSIGNED = re.compile(r"(?:export\s+)?(?P<name>[A-Za-z_]\w*)=(?P<value>.*)", re.DOTALL)
 _VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)\})")
 IS_DEFAULTS = re.compile(rb"^[ \t]*(export[ \t]+)?DAEMON_OPTS=", re.MULTILINE)
-"""What tells such a file."""
+"""Recognises such a file."""
 
 
 def read_defaults(text: str, path: str) -> tuple[list[str], int, dict[str, str]]:

@@ -228,7 +228,7 @@ class _Sslh:
         top.rest()
 
     def _listeners(self, entries: list[Any], line: int) -> list[tuple[DraftSection, bool]]:
-        """Make the listeners, and tell of each whether it is for UDP."""
+        """Make the listeners; returns for each whether it is for UDP."""
         found: dict[object, tuple[DraftSection, bool]] = {}
         for number, entry in enumerate(entries):
             group = SettingsGroup.read(self._draft, entry, line)
@@ -293,7 +293,7 @@ class _Sslh:
     def _targets(
         self, entries: list[Any], line: int, *, transparent: bool
     ) -> Iterator[tuple[str, DraftSection, bool]]:
-        """Make the backends and the routes to them, and tell of each whether it is for UDP."""
+        """Make the backends and the routes to them; returns for each whether it is for UDP."""
         groups = [SettingsGroup.read(self._draft, entry, line) for entry in entries]
         targets: list[tuple[str, SettingsGroup, bool]] = []
         for group in filter(None, groups):

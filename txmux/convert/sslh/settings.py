@@ -101,7 +101,7 @@ class SettingsGroup:
         self.draft.look(line or self.line, message, self.section)
 
     def take(self, kind: type, *names: str, default: Any = None) -> Any:
-        """Take a setting away, and give its value.
+        """Remove a setting, and return its value.
 
         Args:
             kind: Its type; another type is reported.
@@ -128,7 +128,7 @@ class SettingsGroup:
         return default
 
     def leave_out(self, name: str, reason: str = "", *, harmless: bool = False) -> None:
-        """Take away a setting that has no counterpart, and tell so, unless it has the value that changes nothing."""
+        """Remove a setting that has no counterpart, and report it, unless its value changes nothing."""
         setting = self.settings.pop(name, None)
         if setting is not None and setting.value != harmless:
             self.warn(f"{name}: has no counterpart{reason and f'; {reason}'}", setting.line)

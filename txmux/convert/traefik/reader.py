@@ -130,7 +130,7 @@ def _of_yaml(node: Any, path: str, room: Iterator[int], depth: int = 0) -> Node:
 
 
 def _of_toml(value: Any, lines: list[str], line: int) -> Node:
-    """Return a value, which is on a line or after it; the package does not tell."""
+    """Return a value, which is on its line or after it: the package does not say which."""
     if isinstance(value, dict):
         pairs = []
         for key, inside in value.items():

@@ -40,7 +40,7 @@ class _WeightedServer:
 
 
 class Services:
-    """The backends of a file, made as they are asked for.
+    """The backends of a file, made at first use.
 
     Args:
         services: Those of the files, by name.

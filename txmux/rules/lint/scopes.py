@@ -64,7 +64,7 @@ class ClientSet:
 
 @cache
 def set_of(clients: Clients) -> ClientSet:
-    """Return the clients that are served. What was found is kept until `set_of.cache_clear()`."""
+    """Return the clients that are served. Results are cached until `set_of.cache_clear()`."""
     some = EVERYONE
     if clients.allowed is not None:
         some = _of(clients.allowed) | ClientSet(tuple(_merged(_region_spans(clients.allowed))))

@@ -33,7 +33,7 @@ _LEAST_PEEKED = {
     "postgres": {"sni": _HELLO},
     "http": dict.fromkeys(("host", "upgrade"), _HEAD),
 }
-"""The bytes that clients often need to tell what an option asks for."""
+"""The bytes that clients often send before the value of an option is known."""
 
 
 def lint(rules: Rules) -> list[Problem]:

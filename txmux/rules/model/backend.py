@@ -1,4 +1,4 @@
-"""A backend: its servers, and how connections to them are made and kept."""
+"""A backend: its servers, and how connections to them are made and maintained."""
 
 from __future__ import annotations
 
@@ -60,20 +60,20 @@ Balance = Literal[
 """How one of several servers is chosen."""
 
 CheckKind = Literal["tcp", "http", "redis", "postgres", "ssh", "dns", "exchange"]
-"""What a server is asked; ``exchange`` is ``send=`` and ``expect=``."""
+"""The kinds of health checks; ``exchange`` is ``send=`` and ``expect=``."""
 
 
 LOCAL = "{local}"
-"""In the place of a server's host: the address that its client has asked for, different for each client."""
+"""As a server's host: the address that the client connected to."""
 
 
 @attrs.frozen
 class ConsulService:
-    """Which instances of a service Consul is asked for.
+    """A query for instances of a service in Consul.
 
     Attributes:
         tags: They have all of these.
-        datacenter: Empty is that of the agent which is asked.
+        datacenter: Empty is that of the agent.
         passing: Whether those are out that have a warning.
     """
 
@@ -126,10 +126,10 @@ class Server:
 
 @attrs.frozen
 class Check:
-    """How a server is asked whether it is healthy. Times are seconds.
+    """A health check of servers. Times are seconds.
 
     Attributes:
-        kind: What is asked.
+        kind: The kind of check.
         interval: From the begin of one check to that of the next.
         timeout: For the whole of one check.
         rise: Checks in a row that bring a server back.
@@ -140,11 +140,11 @@ class Check:
         statuses: The HTTP statuses of a healthy server.
         send: The bytes that are sent first; of an HTTP check, in place of the usual request.
         expect: The bytes that the answer has to contain.
-        port: Where it is asked; 0 is the server's own port. Elsewhere there is no PROXY header, and no TLS of the
+        port: The port that is checked; 0 is the server's own. Elsewhere there is no PROXY header, and no TLS of the
             backend.
         tls: Whether TLS is spoken; ``None`` if that is as for clients.
         sni: The name that is sent with TLS where the backend has none; empty is the server's own.
-        name: The name that a server of DNS is asked for.
+        name: The name in the query to a DNS server.
     """
 
     kind: CheckKind
@@ -188,8 +188,8 @@ class Resolve:
     """How names of servers are looked up again. Times are seconds.
 
     Attributes:
-        interval: The longest time until a host name is looked up again, or Consul is asked again.
-        keep: How long addresses are kept that cannot be found again (RFC 8767, section 5); infinite if there is no end.
+        interval: The longest time until a host name is looked up again, or Consul is queried again.
+        keep: How long addresses are used that cannot be found again (RFC 8767, section 5); infinite if there is no end.
     """
 
     interval: float = 30.0
@@ -215,16 +215,16 @@ class ServerTLS:
 
 @attrs.frozen
 class Backend:
-    """A group of servers, and how connections to it are kept. Times are seconds, rates bytes in a second.
+    """A group of servers, and the settings of connections to it. Times are seconds, rates bytes per second.
 
     Attributes:
         transport: What its servers are spoken to by.
-        proxy_tlvs: What the header of the PROXY protocol, version 2, tells beside the addresses.
+        proxy_tlvs: The fields beside the addresses in the header of the PROXY protocol, version 2.
         source: Local addresses to connect from, in turn, or only ``client``: the client's own address.
         check: ``None`` means no check.
         eject: ``None`` is never.
         resolve: How their names are looked up again.
-        resolvers: The IP addresses and ports of the name servers that are asked; none is those of the system.
+        resolvers: The IP addresses and ports of the name servers; none is those of the system.
         consul: The URL of Consul's HTTP API: ``http:``, ``https:`` or ``unix:``.
         consul_token: The file with the token for that; ``None`` is without.
         tls: How TLS is spoken to the servers; ``None`` is not at all.

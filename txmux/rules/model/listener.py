@@ -27,7 +27,7 @@ class Keepalive:
     """TCP keepalive.
 
     Attributes:
-        idle: Seconds without a byte before the peer is asked.
+        idle: Seconds without a byte before the peer is probed.
         interval: Seconds from one question to the next.
         count: Questions without an answer after which it is gone.
     """
@@ -106,7 +106,7 @@ class Listener:
         keepalive: Of the connections to clients and to servers; ``None`` is none.
         freebind: Whether addresses are listened on that this machine does not have, or not yet.
         tls_strict: Whether a client of TLS that is ended here has to send a close-notify; without one it has broken off.
-        capture: Whether the first bytes of clients that no route takes are kept for a while, to be shown by the API.
+        capture: Whether the first bytes of clients that no route matches are stored for a while, for the API.
         log: Which of its connections get a line in the access log.
         max_flows: The highest number of flows of datagrams; ``None`` is a part of the descriptors that there may be.
         max_flows_per_source: The same, for each client's address; 0 means no limit.

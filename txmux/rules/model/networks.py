@@ -35,7 +35,7 @@ IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
-@lru_cache(1024)  # the same few are asked about many times
+@lru_cache(1024)  # the same few are looked up many times
 def is_address(text: str) -> bool:
     """Return whether a text is an IP address, and not a name."""
     try:
@@ -53,7 +53,7 @@ def unmapped(address: IPAddress) -> IPAddress:
 class NetworkSet:
     """A set of networks: ``address in networks``. Only what is `Varying` in it may ever change.
 
-    The networks are kept by family and prefix length, as numbers. So a look-up costs one probe for each length that
+    The networks are stored by family and prefix length, as numbers. So a look-up costs one probe for each length that
     occurs (33 and 129 at most), not one for each network.
 
     Args:

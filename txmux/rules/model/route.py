@@ -118,9 +118,9 @@ class Alternative:
 
     Attributes:
         text: The line as written.
-        predicate: What the matcher made of it. If it is for UDP only, this is asked about datagrams.
+        predicate: What the matcher made of it. If it is for UDP only, it is called with datagrams.
         negated: Whether ``not`` comes before it.
-        datagrams: What is asked about datagrams; ``None`` if the matcher is not for UDP.
+        datagrams: The predicate for datagrams; ``None`` if the matcher is not for UDP.
         streams: Whether the matcher is for TCP.
     """
 
@@ -131,7 +131,7 @@ class Alternative:
     streams: bool = True
 
     def for_transport(self, transport: Transport) -> Alternative | None:
-        """Return the line as it is asked under listeners of a transport; ``None`` if its matcher is not for that."""
+        """Return the line for listeners of a transport; ``None`` if its matcher is not for that."""
         if transport is Transport.TCP:
             return self if self.streams else None
         if self.datagrams is None:
@@ -150,10 +150,10 @@ class Route:
             of TLS; ``None`` is then where the listener leads such clients.
         clients: ``from =`` and ``not_from =``: whom it serves.
         during: The only times at which it serves anyone, of which one is enough; empty is always.
-        terminate_tls: The TLS that it ends; ``None`` is none. What the routes under it are asked of is inside.
+        terminate_tls: The TLS that it terminates; ``None`` is none. The routes under it see what is inside.
         under: Names of the listeners, and of routes that end TLS, that it belongs to; empty is every listener.
         log: Which of its connections get a line in the access log, unless the listener wants fewer.
-        dry_run: Whether it only tells what it would have taken.
+        dry_run: Whether it only reports what it would have matched.
         section: Its section of a file; `NOWHERE` if it was made in Python.
     """
 
@@ -183,7 +183,7 @@ class Route:
         return self.outcome.transport if isinstance(self.outcome, Backend) else None
 
     def for_transport(self, transport: Transport) -> Route | None:
-        """Return the route with the lines that are asked under listeners of a transport.
+        """Return the route with the lines for listeners of a transport.
 
         Returns:
             The route itself, if that is all of them; ``None`` if there are none.

@@ -101,6 +101,6 @@ class Rules:
         return tuple(route for route in self.routes if route.stands_under(owner))
 
     def routes_over(self, owner: Listener | Route, transport: Transport) -> tuple[Route, ...]:
-        """Return the routes of `routes_of` with the lines that can be asked over a transport; those without any are left out."""
+        """Return the routes of `routes_of` with the lines that are for a transport; routes without such a line are left out."""
         found = (route.for_transport(transport) for route in self.routes_of(owner))
         return tuple(route for route in found if route is not None)

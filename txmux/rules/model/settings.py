@@ -63,7 +63,7 @@ class Settings:
         crowdsec_key: The file with the key of ``crowdsec:`` networks.
         shared_limits: Where bans and limits are shared with other machines; ``None`` is nowhere.
         shared_limits_password: The file with the password for that.
-        geo_databases: Files that tell of which country or autonomous system an address is.
+        geo_databases: Databases of the country or autonomous system of an address.
         watch_rules: Seconds between two checks whether the rules' files have changed; 0 is never.
         grace: Seconds that clients are still accepted when the service stops, while it says that it is not ready.
         section: Its section of a file; `NOWHERE` if it was made in Python.

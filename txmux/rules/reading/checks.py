@@ -31,7 +31,7 @@ _HOST = re.compile(r"[!-.0-~]+")
 
 
 def check(text: str) -> Check:
-    """Read what is asked of a server, and how often.
+    """Read a health check.
 
     Args:
         text: ``tcp``, ``http``, ``redis``, ``postgres``, ``ssh``, or ``send=`` and ``expect=`` in its place; then

@@ -171,7 +171,7 @@ def loops(listeners: Iterable[Listener], routes: Sequence[Route]) -> Iterator[Pr
 def _why(server: Server, own: Claims, listener: Listener) -> str:
     """Return why the clients of a listener cannot be led to a server, or nothing."""
     if server.depends_on_client:
-        # What they have asked for may be anywhere; else hops are counted, but only those of TCP.
+        # The address that they connected to may be anywhere; else hops are counted, but only those of TCP.
         if listener.accept_proxy_from is not None and server.kind == "tcp":
             return ""
         if any(claim[0] == "unix" for claim in own):

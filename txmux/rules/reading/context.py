@@ -167,7 +167,7 @@ def finding(servers: Iterable[Server], settings: Settings) -> dict[str, Any]:
 
 def _together(networks: Iterable[IPNetwork | NetworkSet | Varying]) -> NetworkSet:
     found = tuple(networks)
-    # A file that several keys name is kept once.
+    # A file that several keys name is stored once.
     if len(found) == 1 and isinstance(found[0], NetworkSet):
         return found[0]
     return NetworkSet(found)

@@ -71,7 +71,7 @@ def host_name(text: str) -> str:
 
 
 def server_host(text: str) -> str:
-    """Check what `host_name` does, or what stands for the address that a client has asked for."""
+    """Check what `host_name` does, or the placeholder for the address that a client connected to."""
     if text == LOCAL:
         return text
     if text[:1] + text[-1:] == "{}":

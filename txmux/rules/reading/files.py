@@ -78,7 +78,7 @@ def included_paths(folder: Path, pattern: str) -> list[Path]:
     # Path.glob() takes no absolute patterns, and finds the hidden files that editors leave.
     names = sorted(glob.glob(pattern, root_dir=folder))  # noqa: PTH207
     paths = [folder / name for name in names]
-    # Folders and devices are left out; a link that leads nowhere is a mistake, which reading it tells.
+    # Folders and devices are left out; a link that leads nowhere is a mistake, which reading it reports.
     return [path for path in paths if path.is_file() or not path.exists()]
 
 
@@ -266,7 +266,7 @@ def expand_section(
     for key, entry in section.entries.items():
         try:
             items = (*_expanded(entry.items, variable or _no_variable),)
-        except _WrongError as error:  # noqa: PERF203 - all are to be told
+        except _WrongError as error:  # noqa: PERF203 - all are reported
             if variable is not None or not isinstance(error.why, UnsetError):
                 problems.append(section.problem(str(error.why), key, line=error.line))
             unread.append(error.line)

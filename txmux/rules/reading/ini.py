@@ -84,7 +84,7 @@ def read_ini(
 ) -> tuple[list[Section], list[Problem]]:
     """Read the form of a file, whatever its sections and keys mean.
 
-    Two sections with the same header are both given: only who knows all included files can tell where the other is.
+    Two sections with the same header are both returned: only the caller, which knows all included files, can say where the other is.
 
     Args:
         text: The file's text; a byte order mark and any kind of line end are accepted.
@@ -164,7 +164,7 @@ class _IniReader:
         key, equals, value = line.partition("=")
         key, value = key.strip(), value.strip()
         self._finish_entry()
-        # Also for a line that is not an entry, so that the lines that continue it are not told of as further problems.
+        # Also for a line that is not an entry, so that the lines that continue it are not reported as further problems.
         self._items = []
         colon = _COLON.fullmatch(line)
         if colon or not (equals and key):

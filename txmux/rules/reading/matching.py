@@ -220,7 +220,7 @@ def _hint(
 
 
 def option_meant(matcher: str, word: str) -> str:
-    """Return an option with a value that stands alone after a matcher; nothing if it cannot be told which is meant."""
+    """Return an option with a value that stands alone after a matcher; empty if several are possible."""
     name = _FIRST_OPTIONS.get(matcher)
     return f"{name}={word}" if name and not word.startswith("-") else ""
 
@@ -302,7 +302,7 @@ def _options(
 
 
 def _options_of(matchers: Mapping[str, IProtocolMatcher], name: str) -> list[str]:
-    """Return the options of a matcher that is only asked for a hint: nothing if it is broken."""
+    """Return the options of a matcher, for a hint; none if it is broken."""
     try:
         return _option_names(matchers[name])
     except InvalidValueError:
@@ -323,7 +323,7 @@ def _option_names(matcher: IProtocolMatcher) -> list[str]:
 def _predicates(
     matcher: IProtocolMatcher, options: Mapping[str, str]
 ) -> tuple[Predicate, Predicate | None, bool]:
-    """Make the predicates for streams and for datagrams, and tell whether it is for streams at all."""
+    """Make the predicates for streams and for datagrams; returns also whether it is for streams at all."""
     try:
         predicate = matcher.predicate(options)
         longest = predicate.longest

@@ -174,7 +174,7 @@ class _RulesParser:
         try:
             return self._rules()
         finally:
-            # The two have each other: all that was read would be kept until garbage is looked for.
+            # The two refer to each other: all that was read would stay until a garbage collection.
             del self._reading
 
     def _rules(self) -> Rules:
@@ -229,7 +229,7 @@ class _RulesParser:
             section, problems = expand_section(written, variable)
             self._problems += problems
             word, _, name = section.header.partition(" ")
-            # A misspelt section is read as what it is meant to be, lest its absence be told too.
+            # A misspelt section is read as what it is meant to be, so that it is not reported as missing, too.
             kind = _meant(word)
             if kind == word:
                 message = self._header_message(kind, name)

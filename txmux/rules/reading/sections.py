@@ -161,7 +161,7 @@ def _values(
 
 @attrs.frozen
 class _ValueReader:
-    """Reads the items of one value, and tells what is wrong with each."""
+    """Reads the items of one value, and reports what is wrong with each."""
 
     section: Section
     entry: KeyEntry

@@ -1,1 +1,1 @@
-"""The PROXY protocol, which tells a server its client's address."""
+"""The PROXY protocol: it passes the client's address to a server."""

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 CLOUD_NAMES = ("vpc_endpoint", "psc_connection", "link_id")
-"""All that can be told."""
+"""The fields that a header can have."""
 
 _AWS = 0xEA
 _GOOGLE = 0xE0
@@ -71,7 +71,7 @@ _ROOM = LARGEST_HEADER - 16 - 36 - 7  # beside a header's start, IPv6 addresses 
 
 
 def header_facts(header: ProxyHeader) -> dict[str, str]:
-    """Return names to what a header tells besides the addresses.
+    """Return the fields of a header besides the addresses, by name.
 
     Returns:
         What there is of it, one character a byte, as ISO 8859-1 decodes it.
