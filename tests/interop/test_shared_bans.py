@@ -219,7 +219,7 @@ class MachinesCase(TestCase):
         machine = Machine(ahead)
         store = Store(f"redis://127.0.0.1:{self.redis.port}", "127.0.0.1", self.redis.port)
         shared = SharedBans(reactor, store, None, machine.bans, machine.now, self.times)
-        machine.bans.publish = shared.tell
+        machine.bans.publish = shared.announce
         shared.start()
         self.addCleanup(shared.stop)
         await self.until(lambda: shared.state == "complete")

@@ -243,7 +243,7 @@ class SharedBans:
 
     # Changes that this machine publishes.
 
-    def tell(self, network: IPNetwork, ban: Ban | None) -> None:
+    def announce(self, network: IPNetwork, ban: Ban | None) -> None:
         """Publish a change made here, now or as soon as Redis is back."""
         before = self._unsaid.get(network)
         received = [] if before is None else before.received

@@ -51,7 +51,7 @@ class Sharing:
 
             store, password = settings.shared_limits, settings.shared_limits_password
             self._shared = SharedBans(self._reactor, store, password, self._bans)
-            self._bans.publish = self._shared.tell
+            self._bans.publish = self._shared.announce
             self._shared.start()
 
     def stop(self) -> Deferred[Any]:

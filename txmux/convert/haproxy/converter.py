@@ -216,8 +216,8 @@ class _Haproxy:
         self, line: ConfigLine, section: DraftSection | None, mode: str = "tcp"
     ) -> None:
         reason = _REASONS.get(line.words[0]) or _REASONS.get(" ".join(line.words[:2]), "")
-        tell = self._draft.look if _decides(line, mode) else self._draft.warn
-        tell(line.number, f"{line}: has no counterpart{reason and f'; {reason}'}", section)
+        report = self._draft.look if _decides(line, mode) else self._draft.warn
+        report(line.number, f"{line}: has no counterpart{reason and f'; {reason}'}", section)
 
 
 def _is_own_pages(proxy: Proxy) -> bool:

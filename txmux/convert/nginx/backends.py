@@ -123,7 +123,7 @@ class Backends:
         named: bool,
         is_udp: bool,
     ) -> None:
-        group.tell(self._draft, section)
+        group.report(self._draft, section)
         add_members(group, section, self._draft, is_udp=is_udp)
         self._retries(section, group, scope)
         if not is_udp:

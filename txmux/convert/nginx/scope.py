@@ -84,9 +84,9 @@ class DirectiveScope:
             section.add(key, value, self.line(name))
 
 
-def each(scope: DirectiveScope, names: dict[str, str], tell: Callable[[int, str], None]) -> None:
+def each(scope: DirectiveScope, names: dict[str, str], report: Callable[[int, str], None]) -> None:
     """Report directives, and of each why it has no counterpart."""
     for directive in scope.own:
         if directive.name in names:
             why = names[directive.name]
-            tell(directive.line, f"{directive}: has no counterpart{why and f'; {why}'}")
+            report(directive.line, f"{directive}: has no counterpart{why and f'; {why}'}")

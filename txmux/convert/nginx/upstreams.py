@@ -79,7 +79,7 @@ class UpstreamGroup:
     problems: tuple[tuple[int, str], ...] = ()
     check: ServerCheck | None = None
 
-    def tell(self, draft: Draft, section: DraftSection) -> None:
+    def report(self, draft: Draft, section: DraftSection) -> None:
         """Report what has no counterpart."""
         for line, message in self.problems:
             draft.look(line, message, section)
