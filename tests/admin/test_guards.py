@@ -109,9 +109,9 @@ class OriginTest(AnybodyCase):
         """The origin, if there is one, has to be this endpoint itself."""
         for origin in ("http://evil.example", "null", "http://localhost:1", "", "localhost"):
             sent = request("POST", "/api/reload", {**JSON, "Origin": origin})
-            await self.assert_refused(403, sent, "other origins")
+            await self.assert_refused(403, sent, "cross-origin")
         sent = request("POST", "/api/reload", {**JSON, "Sec-Fetch-Site": "cross-site"})
-        await self.assert_refused(403, sent, "other origins")
+        await self.assert_refused(403, sent, "cross-origin")
         told = await self.ask("POST", "/api/reload", {**JSON, "Origin": "http://LOCALHOST"})
         self.assertEqual(told.status, 200)
 

@@ -1,4 +1,4 @@
-"""The limits of several processes together: what they count is in one file of memory, which has one lock."""
+"""The limits of several processes together: their counts are in one memory file with one lock."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ class SharedTally(Tally):
 
     @override
     def adopt(self) -> None:
-        """Count one that comes from another process, and was counted as on its way, or expected."""
+        """Count a connection from another process, which was counted as in transit, or expected."""
         with self._lock:
             self.add()
             for column in (_MOVING, _EXPECTED):
@@ -137,7 +137,7 @@ class SharedTally(Tally):
 
     @override
     def none_come(self) -> None:
-        """Count none that is on its way."""
+        """Reset the count of those in transit."""
         with self._lock:
             self._counts[_MOVING] = 0
 
@@ -252,7 +252,7 @@ class SharedLimits:
         Args:
             rules: With which it begins.
             workers: The highest number of them, also later.
-            in_use: Returns which of these listeners keep their places although nothing is counted there now; all if not given.
+            in_use: Returns which of these listeners keep their rows although they count nothing now; all by default.
         """
         descriptor = make("txmux limits")
         layout = LimitsLayout(_FEWEST + workers)
@@ -267,7 +267,7 @@ class SharedLimits:
         return self.layout.columns - _FEWEST
 
     def extend(self, rules: Rules) -> None:
-        """Make room for what other rules count, too. The places of removed listeners without connections are reused.
+        """Make room for the counts of other rules, too. The rows of removed listeners without connections are reused.
 
         Raises:
             OSError: There is none; all is as before.
@@ -294,7 +294,7 @@ class SharedLimits:
         return [name for name in idle if name not in in_use]
 
     def use(self, layout: LimitsLayout) -> None:
-        """Follow the parent, who has made room.
+        """Follow the parent, which has made room.
 
         Raises:
             MuxError: There is no such room.
@@ -317,7 +317,7 @@ class SharedLimits:
     def admissions(
         self, worker: int, seconds: Callable[[], float], most: int
     ) -> Callable[[Listener], Admission]:
-        """Return what makes the admission of a listener.
+        """Return a function that makes the admission of a listener.
 
         Args:
             worker: Which process this is: a worker's number, counted from 1; 0 is the process that makes the memory.
@@ -337,7 +337,7 @@ class SharedLimits:
         return admission
 
     def tally(self, limit: int, name: str, worker: int) -> Tally:
-        """Make what counts the connections of a listener, or of the service, in one of the processes."""
+        """Make the counter of connections of a listener, or of the service, in one of the processes."""
         if name not in self.layout.rows:  # one that the rules do not have, but older connections
             return Tally(limit)
         counter = self._counters.setdefault((worker, self.layout.rows[name]), Counter())
@@ -350,7 +350,7 @@ class SharedLimits:
     def per_source(
         self, listener: Listener, worker: int, seconds: Callable[[], float]
     ) -> PerSource | None:
-        """Make what counts those of each source in one of the processes; ``None`` if there is no limit."""
+        """Make the counters by source in one of the processes; ``None`` if there is no limit."""
         limits = SourceLimits.for_listener(listener)
         if limits is None:
             return None
@@ -362,7 +362,7 @@ class SharedLimits:
         return PerSource(limits, seconds, table, worker, self._lock, expected)
 
     def sources(self, seconds: Callable[[], float]) -> dict[str, PerSource | None]:
-        """Return what counts sources, by listeners, for the rates of all processes; it admits no clients.
+        """Return the counters of sources by listener, for the rates of all processes; they admit no clients.
 
         Args:
             seconds: Tells the time, the same in all processes.
@@ -374,7 +374,7 @@ class SharedLimits:
         }
 
     def as_json(self) -> dict[str, Any]:
-        """Return what another service is to expect, before this one hands its connections over, as values of JSON."""
+        """Return the counts that another service is to expect, before this one hands its connections over, as JSON values."""
         return {
             "counts": {name: sum(self._row(name)) for name in self.layout.rows},
             "sources": {

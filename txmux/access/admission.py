@@ -78,7 +78,7 @@ class Tally:
         self._counter.count += 1
 
     def adopt(self) -> None:
-        """Count one that comes from another process, whatever the limit."""
+        """Count a connection from another process, whatever the limit."""
         self.add()
 
     def move_away(self) -> None:
@@ -86,7 +86,7 @@ class Tally:
         self.give_back()
 
     def none_come(self) -> None:
-        """Record that what has moved away and was not adopted never will be."""
+        """Forget the connections that moved away and were not adopted: their adopting process has ended."""
 
     def give_back(self) -> None:
         """Count one less. For each `add`, `adopt`, and `take` that said yes, once."""
@@ -94,7 +94,7 @@ class Tally:
 
 
 class Admission:
-    """Decides who may come in by a listener.
+    """Decides which clients a listener accepts.
 
     Args:
         settings: The listener's.
@@ -154,7 +154,7 @@ class Admission:
         return permit
 
     def serves(self, client: Address) -> bool:
-        """Return whether an address is one that may come in, whatever the limits."""
+        """Return whether an address may connect, apart from the limits."""
         return self._clients.serves(client.host) and client.host not in self.banned
 
     def _check(self, client: Address | None) -> Permit | None:
@@ -232,6 +232,6 @@ class Admission:
             tally.move_away()
 
     def none_come(self) -> None:
-        """Record that clients that have moved away, and were not adopted yet, have ended with the process that was to adopt them."""
+        """Forget clients that moved away and were not adopted: their adopting process has ended."""
         for tally in self._tallies:
             tally.none_come()

@@ -1,4 +1,4 @@
-"""Bans beside the rules: what they are (`Bans`), whom they keep out of a process (`Banned`), and how operators change them (`ServiceBans`)."""
+"""Bans beside the rules: the list (`Bans`), its check in each process (`Banned`), and its changes by operators (`ServiceBans`)."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class Ban:
 
     @classmethod
     def read(cls, values: Mapping[str, Any]) -> Ban:
-        """Read what `as_json` gave, in this version of txmux or in another.
+        """Read the result of `as_json`, of this version of txmux or another.
 
         Raises:
             ValueError: It is something else. Also `KeyError` and `TypeError`.
@@ -129,7 +129,7 @@ class Bans:
         return [ban for ban in self if ban.until > now]
 
     def change(self, changes: Iterable[Change]) -> list[Change]:
-        """Ban networks, each replacing an older ban of it, or lift bans with ``None``; returns what is different now."""
+        """Ban networks, each replacing an older ban of it, or lift bans with ``None``; returns the changes."""
         made = []
         for network, ban in changes:
             if ban == self._by_network.get(network):
@@ -147,13 +147,13 @@ class Bans:
         return made
 
     def replace(self, bans: Iterable[Ban]) -> list[Change]:
-        """Replace all bans; returns what has changed."""
+        """Replace all bans; returns the changes."""
         new = {ban.network: ban for ban in bans}
         gone = [network for network in self._by_network if network not in new]
         return self.change([*((network, None) for network in gone), *new.items()])
 
     def expire(self, now: float) -> list[Change]:
-        """Forget some of those that are over, and return them; called each second, it forgets all."""
+        """Remove some of the expired bans, and return them; called each second, it removes all."""
         gone: list[Change] = []
         while self._ends and self._ends[0][0] <= now and len(gone) < _AT_ONCE:
             one = heappop(self._ends)
@@ -180,7 +180,7 @@ class Bans:
         return {"changed": [ban.as_json() for ban in changed], "gone": [*map(written, before)]}
 
     def restore(self, values: Mapping[str, Any]) -> list[Change]:
-        """Apply what `as_json` returned in another process; returns what is different now."""
+        """Apply the result of `as_json` in another process; returns the changes."""
         if "all" in values:
             return self.replace(map(Ban.read, values["all"]))
         bans = map(Ban.read, values.get("changed", ()))

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IAddress, ITransport
 
 MOST_HOPS = 8
-"""How often a connection may come back. Rules that lead it to another listener do so once or twice."""
+"""How often a connection may return to this service. Rules that forward it to another listener do so once or twice."""
 
 _WITH_PORT = IPv4Address, IPv6Address
 _PORTS = 1 << 16
@@ -22,11 +22,11 @@ _SIZE = 8  # bytes of a slot
 
 
 class LoopDetector:
-    """Counts how often a connection has been through this service, by the addresses of its own connections to itself.
+    """Counts how often a connection has passed through this service, by the addresses of its own connections to itself.
 
     A connection that comes in from the very address and port that a connection to a server goes out from, at the address that it goes
     to, is that connection. There is a slot for each local port, with a checksum of the addresses and the count. Where
-    two connections want the same slot, the later one has it, and the other is not recognised.
+    two connections want the same slot, the later one takes it, and the other is not recognised.
 
     Args:
         memory: Zeros, `SIZE` bytes of them, which several processes may share; by default its own.

@@ -66,7 +66,7 @@ class SourceLimits:
 
     @classmethod
     def for_listener(cls, settings: Listener) -> SourceLimits | None:
-        """Return the limits of a listener; ``None`` if it has none for a source."""
+        """Return the limits of a listener; ``None`` if it has none by source."""
         rate = settings.connection_rate_per_source
         most = settings.max_connections_per_source or settings.max_flows_per_source
         limits = cls(most, settings.max_undecided_per_source)
@@ -247,7 +247,7 @@ def _pairs(data: bytes) -> Iterator[tuple[int, int]]:
 
 
 class PerSource:
-    """Lets connections in, or does not, by what their sources have already.
+    """Admits or refuses connections by the counts of their sources.
 
     Args:
         limits: What a source may have.

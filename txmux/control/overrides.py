@@ -41,7 +41,7 @@ class Overrides:
 
     @classmethod
     def read(cls, values: Mapping[str, Any]) -> Overrides:
-        """Read what `as_json` gave, in this version of txmux or in another."""
+        """Read the result of `as_json`, of this version of txmux or another."""
         return cls(
             overrides_from_json(values.get("servers", ())), frozenset(values.get("shut", ()))
         )

@@ -1,6 +1,6 @@
-"""What depends on the client, as a list of cases: the first whose condition is met counts.
+"""Decisions by client, as a list of cases: the first whose condition is met counts.
 
-Conditions only ever say what a client is, never what it is not: the others are what is left at the end.
+Conditions only say what a client is, never what it is not: the last result is for all others.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ U = TypeVar("U")
 
 @attrs.frozen
 class DecidedCase(Generic[T]):
-    """Clients, what holds for them, and the line that says so."""
+    """A condition on clients, its result, and the line of both."""
 
     condition: Condition
     result: T
@@ -33,12 +33,12 @@ class DecidedCase(Generic[T]):
 
 @attrs.frozen
 class DecisionList(Generic[T]):
-    """What holds for each client.
+    """A result for each client.
 
     Attributes:
         cases: In their order.
-        otherwise: What holds for all others.
-        line: Where that is said.
+        otherwise: The result for all others.
+        line: The line of that result.
     """
 
     cases: tuple[DecidedCase[T], ...]
@@ -51,7 +51,7 @@ class DecisionList(Generic[T]):
         """Decide further by the results.
 
         Args:
-            decide: Gives what follows from a result, which a line says.
+            decide: Returns what follows from a result and its line.
             lost: Called for a line that no condition of txmux can express.
         """
         found: list[DecidedCase[U]] = []
@@ -86,7 +86,7 @@ class DecisionList(Generic[T]):
 
 
 def _joined(conditions: Sequence[Sequence[Term]]) -> Condition:
-    """Join several; leave out terms of which another one asks for less."""
+    """Join several; leave out terms that another one covers."""
     different = dict.fromkeys(term for one in conditions for term in one)
     if len(conditions) == 1:
         return tuple(different)
@@ -97,7 +97,7 @@ def _joined(conditions: Sequence[Sequence[Term]]) -> Condition:
 
 
 class _Terms:
-    """Terms, by what they ask for: of thousands, few can be wider than another one."""
+    """An index of terms: of thousands, few can be wider than another one."""
 
     def __init__(self) -> None:
         self._known: dict[Hashable, list[Term]] = {}
@@ -108,7 +108,7 @@ class _Terms:
         self._known.setdefault(key, []).append(term)
 
     def has_wider(self, term: Term, *, than_itself: bool = False) -> bool:
-        """Return whether all that meet a term meet one of these, as far as that is plain.
+        """Return whether one of these is certain to cover a term.
 
         Args:
             term: The term.
@@ -137,14 +137,14 @@ def group_by_result(
 
     Args:
         items: Conditions with their results; the first that matches counts, in the groups, too.
-        overlap: Whether a client can be both.
-        is_single: Whether something overlaps with no other one for which this holds, too. It only saves time.
+        overlap: Returns whether a client can meet both.
+        is_single: Returns whether a condition overlaps with no other single one. It only saves time.
     """
     groups: list[tuple[list[U], T]] = []
     latest: dict[T, int] = {}
-    """The last group of each result."""
+    """The latest group of each result."""
     others: list[tuple[U, int]] = []
-    """What is not single, with the number of its group."""
+    """Conditions that are not single, with the numbers of their groups."""
     singles: dict[U, int] = {}
     for item, result in items:
         known = latest.get(result)

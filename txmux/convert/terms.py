@@ -78,14 +78,14 @@ def of_networks_only(condition: Condition) -> bool:
 
 
 def conjunction(first: Condition, second: Condition) -> Condition:
-    """Return what is true when both are.
+    """Return the condition that holds where both hold.
 
     Raises:
-        InexpressibleError: It takes two matchers at once.
+        InexpressibleError: It needs two matchers at once.
     """
     if len(first) * len(second) > _MOST_TERMS:
         raise InexpressibleError("has too many combinations")
-    # What asks for more than some term of the other side is left as it is, since it may not go together with the rest of it.
+    # A term that is narrower than some term of the other side stays as it is, since it may contradict the rest of that side.
     narrower = [
         [term for term in some if any(_is_wider(one, term) for one in others)]
         for some, others in ((first, second), (second, first))
@@ -214,7 +214,7 @@ def _says(a: Term, b: Term) -> Term | None:
 
 
 def _merged(a: Mapping[str, str], b: Mapping[str, str]) -> dict[str, str] | None:
-    """Return options that ask for what both ask for: empty if nothing is left, ``None`` if there are none."""
+    """Return options that hold where both hold: empty if no client meets both, ``None`` if no options express it."""
     found = {**a, **b}
     for name in a.keys() & b.keys():
         if a[name] == b[name]:
@@ -229,7 +229,7 @@ def _merged(a: Mapping[str, str], b: Mapping[str, str]) -> dict[str, str] | None
 
 
 def _longer(a: Term, b: Term) -> Term | None:
-    """Of two payloads at the same place, give the one that has the other in it."""
+    """Of two payloads at the same place, return the one that contains the other."""
     first, second = dict(a.options), dict(b.options)
     if first.get("offset") != second.get("offset"):
         raise InexpressibleError(f"asks for {a} and {b} at once, and a line has one place")

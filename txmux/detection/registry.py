@@ -109,7 +109,7 @@ class WholeDatagram:
         return found
 
     def __call__(self, peeked: Datagrams, /) -> Verdict:
-        """Say what the first datagram is."""
+        """Return the verdict on the first datagram."""
         verdict = self.of(peeked)
         return Verdict.NO if verdict is Verdict.NEED_MORE else verdict
 

@@ -110,7 +110,7 @@ class HelloReader:
     """Reading cannot continue with a shorter message."""
 
     _at: int = 0
-    """The message is read so far."""
+    """The offset in the message up to which it is read."""
     _elements: int = 0
     """How many extensions and names were read until there."""
     _end: int = 0
@@ -252,7 +252,7 @@ class HelloReader:
         return self._end - cursor.at - others
 
     def _read_element(self, cursor: Cursor) -> None:
-        """Read what must be there in full to continue behind it."""
+        """Read an element that must be complete before the next one."""
         if cursor.at == self._list_end:
             self._read_extension(cursor)
         elif self._extension == _SERVER_NAME:

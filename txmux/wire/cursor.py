@@ -11,7 +11,7 @@ __all__ = ["Cursor", "MalformedError", "ShortError"]
 
 
 class ShortError(Exception):
-    """The bytes so far end before the field does.
+    """The field is not complete in the bytes so far.
 
     Args:
         needed: With fewer bytes than this, reading again cannot go further.
@@ -23,11 +23,11 @@ class ShortError(Exception):
 
 
 class MalformedError(Exception):
-    """The bytes are not what they ought to be, whatever follows."""
+    """The bytes are malformed, whatever follows."""
 
 
 class Cursor:
-    """A place in the bytes so far, which moves on behind every field that is there in full.
+    """A position in the bytes so far; reading a complete field advances it.
 
     Args:
         data: The bytes so far.
@@ -42,7 +42,7 @@ class Cursor:
 
     @property
     def left(self) -> int:
-        """How many of the bytes are behind this place."""
+        """The number of bytes after the position."""
         return len(self.data) - self.at
 
     def number(self, size: int, least: int, most: int) -> int:

@@ -88,7 +88,7 @@ class DtlsOpening:
             at += length
 
     def _read_fragments(self, cursor: Cursor, fragments: list[Fragment]) -> None:
-        """Read what is in a record (RFC 6347, section 4.2.2)."""
+        """Read the contents of a record (RFC 6347, section 4.2.2)."""
         while True:
             cursor.number(1, _CLIENT_HELLO, _CLIENT_HELLO)
             length = cursor.number(3, _LEAST_HELLO, LONGEST_STREAM)

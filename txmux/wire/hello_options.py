@@ -153,7 +153,7 @@ def server_names(options: Mapping[str, str]) -> ServerNames | None:
 
 
 def name_in(reader: HelloReader) -> str | None:
-    """Return the server name as a `Key` wants it: empty if there is none, ``None`` while it is not known."""
+    """Return the server name for a `Key`: empty if there is none, ``None`` while it is not known."""
     if reader.sni is not None:
         return reader.sni
     return "" if reader.hello or reader.malformed else None
@@ -183,7 +183,7 @@ class HelloOpening(Protocol):
 
 
 def server_name(opening: HelloOpening) -> str | None:
-    """Return the server name as a `Key` wants it: empty if there is none and never will be, ``None`` while it is not known."""
+    """Return the server name for a `Key`: empty if there will be none, ``None`` while it is not known."""
     name = name_in(opening.hello)
     return "" if name is None and opening.refused else name
 

@@ -43,7 +43,7 @@ LINE_LIMIT = 16 * 1024
 HEAD_LIMIT = 64 * 1024
 """The most bytes up to the end of the line that names the host."""
 MOST_FIELDS = 1000
-"""The most fields up to the one that is looked for; servers take a hundred or a few."""
+"""The most fields before the requested one; servers allow about a hundred."""
 
 _BEGINNINGS = frozenset(method[:length] for method in METHODS for length in range(len(method) + 1))
 _METHOD = re.compile(rb"(?:\r\n){0,2}([A-Z_-]+) ")
@@ -108,7 +108,7 @@ class Request:
     compared: set[int] = attrs.field(factory=set, init=False, eq=False)
 
     _at: int = 0
-    """Where what comes next begins."""
+    """The offset of the next element."""
     _searched: int = attrs.field(default=0, eq=False)
     """Its end is not before this."""
     _unread_until: int = attrs.field(default=0, eq=False)
@@ -117,7 +117,7 @@ class Request:
     """How many fields came before it."""
 
     def path_begun(self, data: bytes, most: int) -> tuple[str, bool]:
-        """Return what has come of a target that begins with a path, while it is not there in full.
+        """Return the received part of a target that begins with a path, while it is incomplete.
 
         It is not stored, as it may be long, and arrive byte by byte.
 

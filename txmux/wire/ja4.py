@@ -14,10 +14,10 @@ _GREASE = frozenset(0x0A0A + 0x1010 * digit for digit in range(16))
 _SERVER_NAME, _ALPN, _SIGNATURE_ALGORITHMS, _SUPPORTED_VERSIONS = 0, 16, 13, 43
 _VERSIONS = {0x0304: "13", 0x0303: "12", 0x0302: "11", 0x0301: "10", 0x0300: "s3", 0x0002: "s2"}
 _NOTHING = "000000000000"
-_MOST_KEPT = 256
-"""Parts of fingerprints that are remembered: clients are many, but of few kinds."""
-_LONGEST_KEPT = 512
-"""Bytes, or numbers, in what is remembered; others are longer to do harm."""
+_MOST_CACHED = 256
+"""Cached parts of fingerprints: clients are many, but of few kinds."""
+_LONGEST_CACHED = 512
+"""Longer lists are not cached: only attackers send them."""
 _two_numbers = struct.Struct(">HH").unpack_from
 
 
@@ -66,10 +66,10 @@ def fingerprint(message: bytes, alpn: tuple[str, ...], carrier: str = "t") -> st
 
 
 def fingerprint_of(hello: WholeHello, carrier: str = "t") -> str:
-    """Compute the fingerprint of what is in a hello; see `fingerprint`."""
+    """Compute the fingerprint of the contents of a hello; see `fingerprint`."""
     ordered = tuple(sorted(hello.extensions))
     suites, algorithms = hello.cipher_suites, hello.signature_algorithms
-    if len(suites) + len(ordered) + len(algorithms) < _LONGEST_KEPT:
+    if len(suites) + len(ordered) + len(algorithms) < _LONGEST_CACHED:
         number, first = _known_suites(suites)
         named, count, second = _known_extensions(ordered, algorithms)
     else:
@@ -95,11 +95,11 @@ def _of_extensions(types: tuple[int, ...], body: bytes) -> tuple[str, str, str]:
     return "d" if _SERVER_NAME in extensions else "i", _count(extensions), _digest(*lists)
 
 
-_known_suites = functools.lru_cache(_MOST_KEPT)(_of_suites)
-_known_extensions = functools.lru_cache(_MOST_KEPT)(_of_extensions)
+_known_suites = functools.lru_cache(_MOST_CACHED)(_of_suites)
+_known_extensions = functools.lru_cache(_MOST_CACHED)(_of_extensions)
 
 
-@functools.lru_cache(_MOST_KEPT)
+@functools.lru_cache(_MOST_CACHED)
 def _highest(versions: bytes) -> int:
     return max(_numbers(versions), default=0)
 

@@ -9,7 +9,7 @@ from typing import Any
 __all__ = ["MISSHAPEN", "parse_json", "time_of"]
 
 MISSHAPEN = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
-"""What is raised where the values of a text are read as what they are not: a list as an object, or a number without end."""
+"""The exceptions of reading values of unexpected types: a list as an object, or an infinite number."""
 
 
 def parse_json(text: str | bytes) -> Any:

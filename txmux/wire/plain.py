@@ -50,6 +50,6 @@ class PlainMatcher:
 
     @property
     def datagram_predicate(self) -> Callable[[Mapping[str, str]], Predicate] | None:
-        """Gives the predicate for UDP, the same for all lines; ``None`` if it has none of its own."""
+        """Returns the predicate for UDP, the same for all lines; ``None`` if it is that for TCP."""
         found = self._datagrams
         return None if found is None else lambda _options: found

@@ -72,7 +72,7 @@ class Startup:
 
     @property
     def database(self) -> bytes | None:
-        """The database, if it is there; the user's name once it is certain that there is none."""
+        """The database, if it was sent; the user's name once it is certain that none was."""
         return self.parameters.get(b"database") or (self.user if self.complete else None)
 
     @property
@@ -212,7 +212,7 @@ class TlsStart:
 
 
 def parse_tls_start(data: bytes, earlier: TlsStart | None) -> TlsStart:
-    """Read what a client says that asks for TLS, for `Peeked.parsed`.
+    """Read the first message of a client that requests TLS, for `Peeked.parsed`.
 
     That is SSLRequest, maybe after a GSSENCRequest ("PostgreSQL documentation", "Message Flow", "SSL Session
     Encryption" and "GSSAPI Session Encryption"), and the ClientHello that follows when it is granted.

@@ -34,7 +34,7 @@ class Prefix:
         self.first_bytes = frozenset(expected[:1])
 
     def __call__(self, peeked: Peeked, /) -> Verdict:
-        """Say what these bytes are."""
+        """Return the verdict on these bytes."""
         return begins_with(peeked.data, self._expected)
 
 
@@ -86,7 +86,7 @@ class Pattern:
         return self._compiled.scan
 
     def __call__(self, peeked: Peeked, /) -> Verdict:
-        """Say what these bytes are, reading only those that are new."""
+        """Return the verdict on these bytes, reading only the new ones."""
         return peeked.parsed(self._scan).verdict
 
 
@@ -108,7 +108,7 @@ class Fields:
         return _possible(lambda data: verdict_of(data, self._read))
 
     def __call__(self, peeked: Peeked, /) -> Verdict:
-        """Say what these bytes are."""
+        """Return the verdict on these bytes."""
         return verdict_of(peeked.data, self._read)
 
 
@@ -134,7 +134,7 @@ class Either:
         return _possible(lambda data: self(Peeked(data)))
 
     def __call__(self, peeked: Peeked, /) -> Verdict:
-        """Say what these bytes are."""
+        """Return the verdict on these bytes."""
         first, second = self._both
         one = first(peeked)
         if one is Verdict.MATCH:
@@ -144,7 +144,7 @@ class Either:
 
 
 def begins_with(data: bytes, expected: bytes) -> Verdict:
-    """Say whether a stream of which `data` has come so far begins with `expected`."""
+    """Return whether a stream, of which `data` has arrived so far, begins with `expected`."""
     if data.startswith(expected):
         return _MATCH
     return _NEED_MORE if expected.startswith(data) else _NO
@@ -187,7 +187,7 @@ class DatagramFields:
     longest: int = attrs.field(default=1, init=False)
 
     def __call__(self, peeked: Datagrams, /) -> Verdict:
-        """Say what the first datagram is."""
+        """Return the verdict on the first datagram."""
         try:
             self._read(Cursor(peeked.data))
         except (ShortError, MalformedError):

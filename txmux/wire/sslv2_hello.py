@@ -1,4 +1,4 @@
-"""The first message of a TLS client in the format of SSL 2.0, which old clients sent so that any server understands it."""
+"""The first message of a TLS client in the format of SSL 2.0, which old clients sent for compatibility."""
 
 from __future__ import annotations
 

@@ -122,7 +122,7 @@ def _read_extensions(  # noqa: C901, PLR0911, PLR0912 - to call something for ea
 
 
 def _protocols(names: bytes) -> tuple[str, ...] | None:
-    """Read the names of ALPN; ``None`` if they are not what they should be."""
+    """Read the names of ALPN; ``None`` if they are malformed."""
     found = []
     at, end = 0, len(names)
     while at < end:

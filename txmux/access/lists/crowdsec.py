@@ -1,4 +1,4 @@
-"""Asking a CrowdSec who is banned, as its bouncers do.
+"""Fetches the bans of a CrowdSec, as its bouncers do.
 
 Source: CrowdSec, Local API, ``GET /v1/decisions/stream``: first with ``startup=true``, then what has changed since.
 """
@@ -44,7 +44,7 @@ class _AwayError(MuxError):
 
 
 class CrowdSec:
-    """Asks one CrowdSec, which records what each key was sent: the key must be for this service alone.
+    """A client of one CrowdSec. That records what it has sent to each key, so this service needs a key of its own.
 
     Args:
         reactor: For connections and the clock.
@@ -68,7 +68,7 @@ class CrowdSec:
         self._last: Packed | None = None
 
     async def look(self) -> Packed | None:
-        """Ask what has changed, and return who is banned now, if that is different."""
+        """Fetch the changes, and return the banned networks, if they are different now."""
         if self._skip:
             self._skip -= 1
         else:
@@ -177,7 +177,7 @@ class Decisions:
         self._until.update(_bans(new, now))
 
     def networks(self, now: float) -> NetworkSet:
-        """Return who is banned, and forget whose time is over."""
+        """Return the banned networks, and remove expired ones."""
         self._until = {network: until for network, until in self._until.items() if until > now}
         return NetworkSet(self._until)
 
@@ -202,7 +202,7 @@ def _list_of(answer: dict[str, Any], name: str) -> Sequence[Mapping[str, Any]]:
 
 
 def _bans(decisions: Iterable[Mapping[str, Any]], now: float) -> Iterator[tuple[IPNetwork, float]]:
-    """Yield whom decisions ban; others than bans, and of other things than addresses, are left out."""
+    """Yield the networks that decisions ban; decisions of other kinds, or not on addresses, are left out."""
     for one in decisions:
         # One that cannot be read must not save the others.
         with suppress(KeyError, TypeError, AttributeError, ValueError):

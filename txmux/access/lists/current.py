@@ -84,7 +84,7 @@ class Lists:
         """Exchange contents.
 
         Args:
-            published: By names, what is in them now, as `pack` gives it.
+            published: The current contents by name, as `pack` returns them.
 
         Returns:
             Whether anything has changed.

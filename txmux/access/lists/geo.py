@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["GeoDatabase", "GeoDatabaseError", "read_places"]
 
-_MOST_KEPT = 10_000
+_MOST_CACHED = 10_000
 
 
 class GeoDatabaseError(MuxError):
@@ -64,7 +64,7 @@ class GeoDatabase:
         """Return all that is known of an address."""
         found = self._found.get(address)
         if found is None:
-            if len(self._found) >= _MOST_KEPT:
+            if len(self._found) >= _MOST_CACHED:
                 self._found.clear()
             found = self._found[address] = frozenset(
                 known for reader in self._readers for known in _known(reader, address)
@@ -94,7 +94,7 @@ def _reader(path: Path) -> Any:
 
 
 def read_places(path: Path, data: bytes) -> Any:
-    """Return what looks addresses up in a database.
+    """Return a function that looks addresses up in a database.
 
     Args:
         path: Its path, for messages.

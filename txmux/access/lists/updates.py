@@ -53,14 +53,14 @@ class ListSource(Protocol):
     problem: str
 
     async def look(self) -> Any:
-        """Return what all processes are sent, if it has changed; otherwise ``None``."""
+        """Return the message for all processes, if it has changed; otherwise ``None``."""
 
 
 class WatchedFile:
     """A file that others write.
 
     Args:
-        path: May be a link, which may lead elsewhere later.
+        path: It may be a link, whose target may change.
     """
 
     def __init__(self, path: Path) -> None:
@@ -183,7 +183,7 @@ class _Database:
 
 @attrs.define
 class _WatchedList:
-    """A feed that is looked at.
+    """A source that is watched.
 
     Attributes:
         what: Identifies the source; one with another value replaces it.
@@ -214,7 +214,7 @@ class ListUpdates:
         self._looking: dict[str, _WatchedList] = {}
 
     def use(self, rules: Rules) -> None:
-        """Watch what these rules name, and nothing else. Files were read just now."""
+        """Watch the sources that these rules name, and no others. Files were read just now."""
         sources = dict(self._sources_of(rules))
         for name in [*self._looking]:
             one = self._looking[name]

@@ -291,7 +291,7 @@ class SharedBans:
             self._gathering = None
 
     async def _compare(self, redis: Any) -> None:
-        """Publish what could not be published, apply all that Redis has, and write what it lacks."""
+        """Publish pending changes, apply all bans of Redis, and write those that it lacks."""
         self._compared_at = seconds = self._reactor.seconds()
         for network, unsaid in [*self._unsaid.items()]:
             await self._say(redis, network, unsaid, max(_AGED, seconds - unsaid.at))
@@ -325,12 +325,12 @@ class SharedBans:
         return max(_AGED, self._now() - self._ahead - self._known_at(ban.network))
 
     def _known_at(self, network: IPNetwork) -> float:
-        """Return the time of what is known of a network, by the clock of Redis; of a ban from before about that."""
+        """Return the time of the last change of a network, by the clock of Redis; for older bans an estimate."""
         at, ban = self._at.get(network), self._bans.get(network)
         return at if at is not None else 0.0 if ban is None else ban.since - self._ahead - _SURE
 
     def _changes(self, texts: Iterable[Any], known: set[IPNetwork] | None = None) -> list[Change]:
-        """Return what is new in records: of the same network, the later one counts.
+        """Return the new records: of the same network, the later one counts.
 
         Args:
             texts: The records.

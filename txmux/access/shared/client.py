@@ -214,7 +214,7 @@ class RedisConnection:
 
 
 class RedisClient:
-    """A connection to Redis, and another one that subscribes to a channel, if one is given. If either is lost, both are made again.
+    """A connection to Redis, and a second one for a subscription, if a channel is given. If either is lost, both reconnect.
 
     Args:
         reactor: For connections and the clock.
@@ -296,7 +296,7 @@ class RedisClient:
             self._lost(failure.getErrorMessage() or type(failure.value).__name__)
 
     def stop(self) -> Deferred[Any]:
-        """Disconnect for good, and cancel what runs."""
+        """Disconnect for good, and cancel running calls."""
         self._stopped = True
         for one in [*self._busy]:
             one.cancel()
@@ -304,7 +304,7 @@ class RedisClient:
 
 
 class _Subscriber(SubscriberProtocol):  # type: ignore[misc]
-    """Calls a function with what is published."""
+    """Calls a function with each published message."""
 
     def __init__(self, on_message: Callable[[Any], object], **arguments: Any) -> None:
         super().__init__(**arguments)

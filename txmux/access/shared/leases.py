@@ -44,7 +44,7 @@ _WORTH, _GOOD = 0.1, 1.0
 """Seconds for which tokens are leased ahead, and in which they have to be used."""
 
 _LONGEST_WHY = 200  # characters
-_MOST_KEPT = 100_000
+_MOST_LEASES = 100_000
 _MICROSECONDS = 1000  # a microsecond, in nanoseconds
 
 _OFTEN, _COUNT_GOOD = 1.0, 15.0
@@ -149,8 +149,8 @@ class Leases:
         lease = self._leases.get(source)
         if lease is None:
             mine = self._recent.get(source, 0)
-            if 2 * max(used, mine) < burst or len(self._leases) >= _MOST_KEPT:
-                if mine or len(self._recent) < _MOST_KEPT:
+            if 2 * max(used, mine) < burst or len(self._leases) >= _MOST_LEASES:
+                if mine or len(self._recent) < _MOST_LEASES:
                     self._recent[source] = mine + 1
                 return True
             lease = self._leases[source] = _Lease(spent=min(mine, used))
@@ -335,7 +335,7 @@ class SharedRates:
         return self._listeners[listener]
 
     def use(self, store: Store | None, password: Path | None) -> None:
-        """Share limits by this Redis, or by none."""
+        """Share limits through this Redis; ``None`` ends the sharing."""
         if (store, password) == self._used:
             return
         self.stop()

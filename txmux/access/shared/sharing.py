@@ -1,4 +1,4 @@
-"""Shares bans with other machines, while the rules say so."""
+"""Shares bans with other machines, while the rules name a Redis."""
 
 from __future__ import annotations
 

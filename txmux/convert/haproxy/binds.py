@@ -133,7 +133,7 @@ def _each_port(text: str) -> list[str]:
 
 
 def lost(bind: Bind) -> list[str]:
-    """Return why txmux cannot listen there as HAProxy does."""
+    """Return the reasons why txmux cannot listen there as HAProxy does."""
     why = [f"{flag}: {reason}" for flag, reason in _NARROWING.items() if flag in bind.flags]
     if "ssl" in bind.flags and not {"crt", "crt-list"} & bind.flags.keys():
         why.append("ssl: it names no certificate")
@@ -143,7 +143,7 @@ def lost(bind: Bind) -> list[str]:
 
 
 def bind_context(bind: Bind, files: SideFiles) -> BindContext:
-    """Return where clients come in.
+    """Return the context of a bind line: its TLS, host and port.
 
     Raises:
         OSError: A list of certificates cannot be read.

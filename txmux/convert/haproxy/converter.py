@@ -52,7 +52,7 @@ _LOOK = (
     "tcp-response content",
     "use-server",
 )
-"""What changes who is served, and by whom."""
+"""Directives that change which clients are served, and by which server."""
 
 _LOOK_IN_HTTP = (
     "appsession",
@@ -242,7 +242,7 @@ def _decides(line: ConfigLine, mode: str) -> bool:
 
 
 def _clients(fronts: Iterable[Proxy]) -> dict[str, list[Proxy]]:
-    """Return who leads clients to each name."""
+    """Return the frontends that forward clients to each name."""
     found: dict[str, list[Proxy]] = {}
     for front in fronts:
         for name in dict.fromkeys(_leads_to(front)):
@@ -251,7 +251,7 @@ def _clients(fronts: Iterable[Proxy]) -> dict[str, list[Proxy]]:
 
 
 def _clients_of(proxy: Proxy, clients: Mapping[str, Sequence[Proxy]]) -> Sequence[Proxy]:
-    """Return who leads clients to one; what is a frontend, too, does so itself."""
+    """Return the frontends that forward clients to one; a `listen` section is one itself."""
     found = clients.get(proxy.name, ())
     return found if proxy.kind == "backend" or proxy in found else (proxy, *found)
 

@@ -61,7 +61,7 @@ class ClientDecisions:
     otherwise: str = CLOSE
 
     def distinct(self) -> ClientDecisions:
-        """Leave out what an earlier choice has decided already, and join neighbours that lead to the same."""
+        """Leave out what an earlier choice has decided, and join neighbours with the same outcome."""
         seen: set[Term] = set()
         choices: list[RouteChoice] = []
         for choice in self.choices:
@@ -105,7 +105,7 @@ class ClientDecisions:
         return found
 
     def turned_away(self) -> tuple[tuple[RouteChoice, ...], ClientDecisions]:
-        """Take away whom it closes for their networks alone, where nothing that comes before is for them."""
+        """Split off the choices that close by networks alone, where no earlier choice is for these clients."""
         first: list[RouteChoice] = []
         remaining: list[RouteChoice] = []
         for choice in self.choices:
@@ -163,7 +163,7 @@ def _one(
     if ALWAYS[0] in condition:
         return yes
     if of_networks_only(condition) and no == ClientDecisions():
-        # So it can become a rule about who is let in at all.
+        # So it can become a rule of admission.
         others = RouteChoice(negated(condition), no.otherwise, line)
         return ClientDecisions((others, *yes.choices), yes.otherwise)
     choices: list[RouteChoice] = []
@@ -205,7 +205,7 @@ def regions(
     named = {value for hello in found for name, value in hello if name == "alpn"}
     if named - set(alpn):
         raise InexpressibleError("asks for a protocol that bind does not speak")
-    # A protocol is agreed on only by those who do not offer one that is preferred.
+    # A protocol is chosen only for clients that do not offer a preferred one.
     last = max((alpn.index(value) for value in named), default=-1)
     found |= {(("alpn", value),) for value in alpn[: last + 1]}
     found = _closed(found | {()})

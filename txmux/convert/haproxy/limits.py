@@ -141,7 +141,7 @@ def _rate(most: int, period: float) -> str:
 
 _MOST_NETWORKS = 256
 _NOBODY = "255.255.255.255/32"
-"""No client has this address; and who comes by a UNIX socket is outside of every network."""
+"""No client has this address; clients of a UNIX socket are outside of every network."""
 
 _ALL = (ipaddress.ip_network("0.0.0.0/0"), ipaddress.ip_network("::/0"))
 

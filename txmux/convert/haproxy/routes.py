@@ -212,7 +212,7 @@ class FrontendRoutes:
         return found
 
     def _to_backend(self, line: ConfigLine, name: str) -> ClientDecisions:
-        """Lead to a backend, or to where its own rules lead."""
+        """Forward to a backend, or to the destination of its own rules."""
         self.made.used.add(line.number)
         section, proxy = self.made.backends.get(name), self.made.proxies.get(name)
         if section is None or proxy is None:
@@ -287,7 +287,7 @@ def tests_of(name: str, backends: Iterable[str], files: SideFiles) -> list[tuple
         for value, some in groupby(pairs, key=lambda pair: pair[1])
     ]
     if mapped["default"]:
-        # It is for those who ask for a name; without one there is nothing to look up.
+        # It is for clients that send a name; without one there is nothing to look up.
         tests.append(([sample, "-m", "found"], f"{before}{mapped['default']}{after}"))
     return tests
 

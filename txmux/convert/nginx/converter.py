@@ -160,7 +160,7 @@ def _absent(reader: NginxReader) -> str:
 
 
 def _process(directives: Sequence[Directive], draft: Draft) -> None:
-    """Write who the process is, and how many there are of it."""
+    """Write the user of the process, and the number of workers."""
     found: dict[str, tuple[str, int]] = {}
     for directive in directives:
         usual = directive.value in {"", "root", "1"}

@@ -34,7 +34,7 @@ class MapEntry:
 
 @attrs.frozen
 class ParsedMap:
-    """A map, with what is looked at first in front, as nginx does it.
+    """A map, in the order in which nginx looks at its entries.
 
     Attributes:
         source: What is looked up.

@@ -1,4 +1,4 @@
-"""Networks: who is let in by ``allow`` and ``deny``, and the blocks ``geo``."""
+"""Networks: ``allow`` and ``deny``, and the blocks ``geo``."""
 
 from __future__ import annotations
 

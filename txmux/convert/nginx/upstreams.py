@@ -44,7 +44,7 @@ class UpstreamServer:
 
     Attributes:
         place: Where it is, as txmux writes it.
-        line: Where that is said.
+        line: The line of that result.
         weight: Its share.
         options: What follows in its line of txmux.
         fails: How many failures take it out for a while; 0 is none.
@@ -80,7 +80,7 @@ class UpstreamGroup:
     check: ServerCheck | None = None
 
     def report(self, draft: Draft, section: DraftSection) -> None:
-        """Report what has no counterpart."""
+        """Report the directives without a counterpart."""
         for line, message in self.problems:
             draft.look(line, message, section)
 

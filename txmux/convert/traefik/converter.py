@@ -199,7 +199,7 @@ class DatagramRouting:
 
     Attributes:
         routes: Writes them.
-        services: Where they lead.
+        services: Their destinations.
     """
 
     routes: RouteWriter

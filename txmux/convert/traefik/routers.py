@@ -112,7 +112,7 @@ class Routing:
 
     Attributes:
         routes: Writes them.
-        services: Where they lead.
+        services: Their destinations.
         middlewares: What is in front of services, by name.
         options: Those of TLS, by name.
         certificates: What TLS ends with.

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 @attrs.frozen
 class Incomplete:
-    """What came so far may be the beginning of a header.
+    """The bytes so far may be the beginning of a header.
 
     Attributes:
         need: At least this many more bytes must come.
@@ -92,7 +92,7 @@ _LONGEST_V1 = 107
 
 @attrs.frozen
 class _Field:
-    """The form of a field of the line: what it must be, how it is read, what may complete a part of it.
+    """The form of a field of the line: its pattern, its reader, and what may complete a part of it.
 
     If a part of a field can become valid at all, it does so with one of the `endings`.
     """

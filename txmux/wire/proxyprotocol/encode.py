@@ -76,7 +76,7 @@ def encode_v2(header: ProxyHeader, *, checksum: bool = False, datagrams: bool = 
 
 
 def encode_ssl(info: SslInfo) -> Tlv:
-    """Write what is known of the client's TLS as a field (PROXY protocol, section 2.2.6)."""
+    """Write the facts of the client's TLS as a field (PROXY protocol, section 2.2.6)."""
     return Tlv(TlvType.SSL, struct.pack("!BI", info.client, info.verify) + _encode_tlvs(info.tlvs))
 
 

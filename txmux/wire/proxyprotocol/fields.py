@@ -29,7 +29,7 @@ _ENDPOINT = b"\1"  # the subtype, in the first byte of the fields of AWS and of 
 
 
 def _cloud_facts(header: ProxyHeader) -> Iterator[tuple[str, str]]:
-    """Yield names to the fields of the clouds. One of another length or subtype than these has none.
+    """Yield the fields of cloud providers by name; those of another length or subtype are left out.
 
     - Type ``EA`` of Amazon Web Services, subtype 1: the ID of the VPC endpoint, as text (Network Load Balancers guide, *Proxy
       protocol*).

@@ -45,13 +45,13 @@ class InvalidHeader(MuxError):  # noqa: N818  # it says what is wrong better tha
 
 
 class Command(enum.IntEnum):
-    """On whose behalf a connection was made (PROXY protocol, section 2.2)."""
+    """The kind of connection: the sender's own, or a client's (PROXY protocol, section 2.2)."""
 
     LOCAL = 0
     """On the sender's own: a health check, say. The connection's real addresses count."""
 
     PROXY = 1
-    """On a client's, whose addresses are in the header."""
+    """For a client, whose addresses are in the header."""
 
 
 class TlvType(enum.IntEnum):
@@ -139,7 +139,7 @@ def _value_of(tlvs: tuple[Tlv, ...], type_: int) -> bytes | None:
 
 @attrs.frozen
 class SslInfo:
-    """The content of an SSL field: what the sender knows of the client's TLS (PROXY protocol, section 2.2.6).
+    """The content of an SSL field: the facts of the client's TLS (PROXY protocol, section 2.2.6).
 
     Attributes:
         client: What the client did.
