@@ -204,7 +204,7 @@ def counted(times: int) -> float:
         server.connected()
         backend.connected(0.2)
         server.released()
-        listener.moved(route, 40, 400)
+        listener.relayed(route, 40, 400)
         listener.over(route, record, "done")
     return 1e6 * (time.process_time() - began) / times
 

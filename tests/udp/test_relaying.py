@@ -177,7 +177,7 @@ class RelayingTests(FlowCase):
         while not (self.running.factories and self.running.factories[0].connections):
             await turn()
         [flow] = self.running.factories[0].connections
-        while flow.stage.moved().bytes_in < 10:
+        while flow.relayed().bytes_in < 10:
             await turn()
         # It is only remembered, so a service that stops does not wait for it.
         await self.running.stopService()
@@ -268,7 +268,7 @@ class RefusedTests(FlowCase):
         port = self.begin(free_port(kind=socket.SOCK_DGRAM), backend="eject = off")
         client.say(b"one", port)
         while not any(
-            one.stage.state == "closing"
+            one.state == "closing"
             for factory in self.running.factories
             for one in factory.connections
         ):

@@ -102,18 +102,18 @@ FIELDS = (
 
 def row_of(one: Served) -> dict[str, Any]:
     """Report a connection."""
-    moved, age = one.stage.moved(), one.elapsed_ms()
+    relayed, age = one.relayed(), one.elapsed_ms()
     idle = age
-    if moved.last_at:
-        idle = min(age, (one.runtime.clock.seconds() - moved.last_at) * 1000)
+    if relayed.last_at:
+        idle = min(age, (one.runtime.clock.seconds() - relayed.last_at) * 1000)
     live = _LiveConnection(
         one.record,
-        one.stage.state,
+        one.state,
         age,
         idle,
-        moved.bytes_in,
-        moved.bytes_out,
-        moved.datagrams,
+        relayed.bytes_in,
+        relayed.bytes_out,
+        relayed.datagrams,
         one.configuration.version,
     )
     found = ((field, field.value(live)) for field in FIELDS)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from txmux.detection.explain import excluded_by, explain
 from txmux.rules.tracing import Trace, TracedSample, trace_json
+from txmux.tcp.connection import MuxProtocol
 from txmux.tcp.stages.peeking import Peeking
 from txmux.tcp.stages.relaying import Relaying
 
@@ -30,10 +31,11 @@ def explain_connection(one: Served) -> dict[str, Any]:
     Args:
         one: The connection.
     """
-    if isinstance(one.stage, Peeking):
-        return _undecided(one, one.stage)
+    stage = one.stage if isinstance(one, MuxProtocol) else None
+    if isinstance(stage, Peeking):
+        return _undecided(one, stage)
     record = one.record
-    was_moved_here = isinstance(one.stage, Relaying) and one.stage.was_moved_here
+    was_moved_here = isinstance(stage, Relaying) and stage.was_moved_here
     told: dict[str, Any] = {
         "listener": record.listener,
         "from": _host(one),

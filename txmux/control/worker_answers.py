@@ -117,7 +117,7 @@ class WorkerAnswers:
         return await _end([one async for one in these if is_there(one.record.server or "")])
 
     def count(self, *, gauges: bool = False) -> dict[str, Any]:
-        """Count what connections have moved until now, which they do not count themselves.
+        """Count what connections have relayed until now, which they do not count themselves.
 
         Args:
             gauges: Whether to give what is not counted.
@@ -133,7 +133,7 @@ class WorkerAnswers:
             if not number % _OFTEN:
                 await turns.pause()
             if one.record.reason is None and filters.fit(
-                one.record, one.stage.state, one.elapsed_ms() / 1000
+                one.record, one.state, one.elapsed_ms() / 1000
             ):
                 yield one
 

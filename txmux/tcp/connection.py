@@ -61,6 +61,7 @@ if TYPE_CHECKING:
     from txmux.access.per_source import Permit
     from txmux.backends.pool.member import Member
     from txmux.backends.upstream import Destination, Upstream
+    from txmux.net.relay.interface import RelayedBytes
     from txmux.rules.model import Logged
     from txmux.tcp.configuration import CompiledRoute, Configuration, RuleLayer
     from txmux.tcp.io_runtime import IORuntime
@@ -68,7 +69,7 @@ if TYPE_CHECKING:
     from txmux.tcp.transitions import Node, Outcome
     from txmux.telemetry.counting.counts import RouteCounts
     from txmux.telemetry.reasons import AbortReason, EndReason
-    from txmux.telemetry.record import ConnectionRecord
+    from txmux.telemetry.record import ConnectionRecord, ConnectionState
     from txmux.wire.proxyprotocol.header import Address
 
 __all__ = ["ConnectionOwner", "MuxProtocol"]
@@ -133,7 +134,14 @@ class MuxProtocol(End, Client):
         self.counted = configuration.counts.unrouted
         self._accepted_at = runtime.clock.seconds()
 
-    # What is known of the client.
+    # What is known of the client, and of the connection.
+
+    @property
+    def state(self) -> ConnectionState:
+        return self.stage.state
+
+    def relayed(self) -> RelayedBytes:
+        return self.stage.relayed()
 
     @property
     @override
@@ -377,7 +385,7 @@ class MuxProtocol(End, Client):
         self.admitted = True
         self.counted = runtime.counters.route(record.listener, record.route or "")
         self.configuration.counts.adopted(self.counted)
-        # The other process has counted what was moved until now.
+        # The other process has counted what was relayed until now.
         self._counted_in = record.bytes_in + moved.relay.client.received
         self._counted_out = record.bytes_out + moved.relay.server.received
         server = ProxyClient()
@@ -391,15 +399,15 @@ class MuxProtocol(End, Client):
     # The end.
 
     def count_bytes(self) -> None:
-        """Count what has been moved until now."""
+        """Count the bytes that have been relayed until now."""
         if self.counted is not None and self.record.detect_ms is not None:
-            moved = self.stage.moved()
-            self.configuration.counts.moved(
+            relayed = self.stage.relayed()
+            self.configuration.counts.relayed(
                 self.counted,
-                moved.bytes_in - self._counted_in,
-                moved.bytes_out - self._counted_out,
+                relayed.bytes_in - self._counted_in,
+                relayed.bytes_out - self._counted_out,
             )
-            self._counted_in, self._counted_out = moved.bytes_in, moved.bytes_out
+            self._counted_in, self._counted_out = relayed.bytes_in, relayed.bytes_out
 
     def end(self, reason: AbortReason) -> None:
         """End it at once, in whatever state it is."""
@@ -426,9 +434,9 @@ class MuxProtocol(End, Client):
         counted, self.counted = self.counted, None
         try:
             if counted is not None:
-                moved_in = record.bytes_in - self._counted_in
-                moved_out = record.bytes_out - self._counted_out
-                self.configuration.counts.moved(counted, moved_in, moved_out)
+                bytes_in = record.bytes_in - self._counted_in
+                bytes_out = record.bytes_out - self._counted_out
+                self.configuration.counts.relayed(counted, bytes_in, bytes_out)
                 self.configuration.counts.over(counted, record, reason)
             self.runtime.loop_detector.forget(self.hop)
             self.stage.leave()

@@ -6,22 +6,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from txmux.access.per_source import Permit
-    from txmux.net.relay.interface import Moved
+    from txmux.net.relay.interface import RelayedBytes
     from txmux.rules.model import Logged
     from txmux.tcp.configuration import Configuration
     from txmux.telemetry.reasons import AbortReason, EndReason
     from txmux.telemetry.record import ConnectionRecord, ConnectionState
     from txmux.wire.proxyprotocol.header import Address
-
-
-class ServedStage(Protocol):
-    """The stage of a connection, or a flow."""
-
-    @property
-    def state(self) -> ConnectionState: ...
-
-    def moved(self) -> Moved:
-        """Return how much has gone each way."""
 
 
 class Served(Protocol):
@@ -47,7 +37,8 @@ class Served(Protocol):
     refusal_reason: EndReason | None
 
     @property
-    def stage(self) -> ServedStage: ...
+    def state(self) -> ConnectionState:
+        """The name of its stage."""
 
     @property
     def runtime(self) -> Any: ...
@@ -58,15 +49,15 @@ class Served(Protocol):
 
     @property
     def received(self) -> bytes:
-        """What the client has sent, and has not been passed on yet."""
+        """Bytes of the client that have not been passed on yet."""
 
     def elapsed_ms(self) -> float: ...
 
-    def count_bytes(self) -> None:
-        """Count what has been moved until now."""
+    def relayed(self) -> RelayedBytes:
+        """Return how much has gone each way."""
 
-    def suspend(self) -> Any:
-        """Stop, to move to another process; ``None`` if it cannot."""
+    def count_bytes(self) -> None:
+        """Count the bytes that have been relayed until now."""
 
     def end(self, reason: AbortReason, /) -> None:
         """End it at once, in whatever state it is."""

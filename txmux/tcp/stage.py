@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 import attrs
 from typing_extensions import override
 
-from txmux.net.relay.interface import Moved
+from txmux.net.relay.interface import RelayedBytes
 from txmux.rules.model import Refusal
 from txmux.tcp.transitions import Ended, TurnedAway
 
@@ -153,10 +153,10 @@ class Stage:
     def connection_lost(self, reason: Failure) -> None:  # noqa: ARG002
         self._client.advance(Ended("client-gone"))
 
-    def moved(self) -> Moved:
+    def relayed(self) -> RelayedBytes:
         """Return how much has gone each way until now."""
         record = self._client.record
-        return Moved(record.bytes_in, record.bytes_out, self._client.last_received_at)
+        return RelayedBytes(record.bytes_in, record.bytes_out, self._client.last_received_at)
 
     def abort(self, reason: AbortReason) -> None:
         """End the connection at once, in whatever state it is."""

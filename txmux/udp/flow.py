@@ -10,7 +10,7 @@ import attrs
 
 from txmux.backends.upstream import Upstream
 from txmux.detection.detector import is_keepalive_only
-from txmux.net.relay.interface import Moved
+from txmux.net.relay.interface import RelayedBytes
 from txmux.rules.model import fewer
 from txmux.tcp.served import note_decision
 from txmux.telemetry.access_log import CAPTURED
@@ -55,21 +55,21 @@ _TRIED_AGAIN = 1.0  # the same if no server could be reached, since one may be b
 
 
 class Flow:
-    """The datagrams between one client and one server. To other rooms it is what a connection is: see `txmux.tcp.served.Served`.
+    """The datagrams between one client and one server. Other rooms see it as a `txmux.tcp.served.Served`, as they do a connection.
 
     Args:
         live: The flows of the listener.
         port: Where the client's datagrams come in, and its answers go out.
-        key: The flow's own among those of the port.
+        key: Its key among the flows of the port.
         configuration: The rules under which it began.
         record: What is known of it so far.
         client: The client's address.
 
     Attributes:
-        state: What it is at.
-        ids: The connection IDs of its client, if that speaks QUIC.
-        shared_address: What it shares its address with others by, if there are any.
-        proxy_header: The PROXY protocol header that it began with, if it came from a proxy.
+        state: Its stage, by the names of a connection's.
+        ids: The connection IDs of its client, if it speaks QUIC.
+        shared_address: The flows at its client's address, if there are others.
+        proxy_header: The PROXY protocol header of its first datagram, if it came from a proxy.
         held: Its first datagrams, until a server has answered.
         last_received_at: When a datagram last came, by the runtime's clock.
     """
@@ -154,16 +154,11 @@ class Flow:
         self._server_socket: ServerSocket | None = None
         self._following: Following | None = None
         self._is_stray = False
-        self._suspended_queue: TimeoutQueue | None = (
-            None  # while it is on its way to another process
-        )
+        # While it is suspended: its queue, and why it has to end when it is not any more.
+        self._suspended_queue: TimeoutQueue | None = None
         self._pending_end_reason: EndReason | None = None
 
-    # What other rooms ask of a connection.
-
-    @property
-    def stage(self) -> Flow:
-        return self
+    # As a `Served`.
 
     @property
     def runtime(self) -> Any:
@@ -181,21 +176,18 @@ class Flow:
     def elapsed_ms(self) -> float:
         return (self.live.seconds() - self._started_at) * 1000
 
-    def moved(self) -> Moved:
+    def relayed(self) -> RelayedBytes:
         counts = (self.datagrams_in, self.datagrams_out)
-        return Moved(self.bytes_in, self.bytes_out, self.last_received_at, counts)
+        return RelayedBytes(self.bytes_in, self.bytes_out, self.last_received_at, counts)
 
     def count_bytes(self) -> None:
-        """Count what was moved since the last time."""
+        """Count what was passed on since the last call."""
         if self._counted is not None and self.record.detect_ms is not None:
             now = (self.bytes_in, self.bytes_out, self.datagrams_in, self.datagrams_out)
             before, self._counted_before = self._counted_before, now
             counts = self.configuration.counts
-            counts.moved(self._counted, now[0] - before[0], now[1] - before[1])
+            counts.relayed(self._counted, now[0] - before[0], now[1] - before[1])
             counts.datagrams(now[2] - before[2], now[3] - before[3])
-
-    def suspend(self) -> None:
-        """A flow cannot be moved as a connection is; see `txmux.udp.handover`."""
 
     # From the client.
 
@@ -343,7 +335,7 @@ class Flow:
             elif (decision := detection.feed(self.held)) is not None:
                 self._decided(decision)
             elif detection.ignored == len(self.held):
-                # A phone keeps its address open before it registers, and what it says then has to decide.
+                # A phone keeps its address open before it registers, and the registration has to decide.
                 self.count_lost(len(self.held))
                 self.held = ()
                 self._detection = self._begin_detection()
@@ -382,14 +374,14 @@ class Flow:
         self._server_socket.choose_server()
 
     def _reject(self, reason: EndReason) -> None:
-        """Drop what this client says for a while, so that it is one flow and not one each datagram."""
+        """Drop the client's datagrams for a while, so that they are one flow and not one each."""
         self.count_lost(len(self.held))
         self.held = ()
         self._rejection_reason = reason
         self.state = "closing"
         self.live.enter(self, _remembered_for(reason), is_spare=True, is_final=True)
 
-    # What its server socket asks and reports.
+    # What its server socket reports.
 
     def server_chosen(self, upstream: Upstream, server: str | None) -> None:
         """Record that a server was chosen; ``None`` if names have to be looked up before."""
@@ -402,7 +394,7 @@ class Flow:
         self.live.enter(self, seconds, is_spare=True, is_final=True)
 
     def server_answered(self, upstream: Upstream) -> None:
-        """Record that the server has said something for the first time."""
+        """Record the first answer of the server."""
         self.held = ()
         record = self.record
         record.connect_ms = self.elapsed_ms() - (record.detect_ms or 0.0)
@@ -448,7 +440,7 @@ class Flow:
     # The end.
 
     def time_is_over(self) -> None:
-        """End it, or decide about it, since nothing was heard for as long as it had."""
+        """End it, or decide about it: its time without a datagram is over."""
         if self.state != "peeking" or self._detection is None:
             self._too_late()
         elif (decision := self._detection.finish()).route is None and is_keepalive_only(self.held):
@@ -469,12 +461,12 @@ class Flow:
             self.end("idle-timeout" if is_answered else "unanswered")
 
     def port_is_shut(self) -> None:
-        """End it if it is only remembered, so that its client begins no other one: none begins now."""
+        """End it if it only keeps its client from opening another flow: the port is closed now."""
         if self.state == "closing":
             self.end(self._rejection_reason)
 
     def refuse(self, reason: EndReason, count: int, datagrams: int) -> None:
-        """End it before it has begun, with the bytes and datagrams that have come: its client is not let in, and it only gets a line in the log."""
+        """End it before it has begun: its client is not let in, and only the log has the bytes and datagrams that have come."""
         self.admitted = False
         self.bytes_in, self.datagrams_in = count, datagrams
         self.end(reason)
@@ -527,12 +519,12 @@ class Flow:
         """The socket to its server, if there is one."""
         return None if self._server_socket is None else self._server_socket.sock
 
-    def stand_still(self) -> None:
-        """Read nothing of the server, and do not end, until `resume` or `let_go`. What comes waits in the socket."""
+    def suspend(self) -> None:
+        """Read nothing from the server, and do not end, until `resume` or `let_go`. What comes waits in the socket."""
         self._suspended_queue = self.queue
         self.live.table.leave(self)
         if self._server_socket is not None:
-            self._server_socket.stand_still()
+            self._server_socket.suspend()
 
     def resume(self) -> None:
         """Continue here, since the other process has not taken it."""
@@ -549,7 +541,7 @@ class Flow:
         """Forget it: the other process continues it, and logs its end.
 
         Returns:
-            How it has to end there, if it was to end meanwhile.
+            The reason with which it has to end there, if it would have ended while it was suspended.
         """
         self._suspended_queue = None
         self.count_bytes()
@@ -564,7 +556,8 @@ class Flow:
     def as_json(self) -> dict[str, Any]:
         """Return what another process needs to continue it, as values of JSON.
 
-        What one version leaves out, another one does without, and what it does not know, it ignores.
+        Missing keys have defaults, and unknown ones are ignored. Some are of older versions: `generation` is the configuration's
+        version, `way` the server socket, `introduction` the PROXY header, and `trail` the path.
         """
         peer, local = self.key
         now = self.live.seconds()

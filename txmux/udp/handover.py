@@ -84,7 +84,7 @@ async def _hand_over(batch: Sequence[Flow], to: FlowTaker) -> int:
     fields = [one.as_json() for one in batch]
     sockets = [one.sock for one in batch]
     for one in batch:
-        one.stand_still()
+        one.suspend()
     try:
         answer = await to.ask(
             "adopt_flows",

@@ -359,7 +359,7 @@ class ServerSocket:
         tried = {self._target(member).text: cause for member, cause in self._tried.items()}
         return {"is_introduced": not self._header, "tried": tried}
 
-    def stand_still(self) -> None:
+    def suspend(self) -> None:
         """Read nothing of the server; what it says waits in the socket."""
         if self.sock is not None:
             # It may stay open in another process, so that closing it here would not end the watch.

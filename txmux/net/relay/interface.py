@@ -39,7 +39,7 @@ class Timeouts:
 
 
 @attrs.frozen
-class Moved:
+class RelayedBytes:
     """How much has been relayed so far.
 
     Attributes:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.error import ConnectionClosed, ConnectionDone
 from twisted.logger import Logger
 
-from txmux.net.relay.interface import Moved, RelayResult, RelayState
+from txmux.net.relay.interface import RelayedBytes, RelayResult, RelayState
 from txmux.net.relay.peer import keepalive_of, patience
 from txmux.net.sockets.memory import MEMORY, OutOfMemory
 
@@ -299,8 +299,8 @@ class Relay:
         left, step = self._due() - now, self._patience() / _STEPS
         self._set_timer(max(0.0, left // step * step or left))
 
-    def moved(self) -> Moved:
-        return Moved(self._client.received, self._server.received, self._last_byte_at())
+    def relayed(self) -> RelayedBytes:
+        return RelayedBytes(self._client.received, self._server.received, self._last_byte_at())
 
     def abort(self, reason: RelayReason) -> None:
         """End both connections at once; bytes on their way are lost."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import attrs
 from typing_extensions import override
 
-from txmux.net.relay.interface import Moved
+from txmux.net.relay.interface import RelayedBytes
 from txmux.tcp.stage import Stage
 from txmux.tcp.transitions import Ended
 
@@ -86,10 +86,12 @@ class Relaying(Stage):
         self.relay.abort(reason)
 
     @override
-    def moved(self) -> Moved:
-        record, moved = self._client.record, self.relay.moved()
-        return Moved(
-            record.bytes_in + moved.bytes_in, record.bytes_out + moved.bytes_out, moved.last_at
+    def relayed(self) -> RelayedBytes:
+        record, relayed = self._client.record, self.relay.relayed()
+        return RelayedBytes(
+            record.bytes_in + relayed.bytes_in,
+            record.bytes_out + relayed.bytes_out,
+            relayed.last_at,
         )
 
     def _over(self, result: RelayResult) -> None:

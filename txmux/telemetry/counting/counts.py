@@ -117,7 +117,7 @@ class ListenerCounts:
         cells[_BYTES + 1 + bisect_left(_BYTES_BOUNDS, said)] += 1
         cells[_BYTES] += said
 
-    def moved(self, route: RouteCounts, bytes_in: int, bytes_out: int) -> None:
+    def relayed(self, route: RouteCounts, bytes_in: int, bytes_out: int) -> None:
         """Count bytes of a connection, each once."""
         if bytes_in > 0:
             self.cells[_IN] += bytes_in
@@ -139,7 +139,7 @@ class ListenerCounts:
         self.cells[_CUT] += count
 
     def over(self, route: RouteCounts, record: ConnectionRecord, reason: EndReason) -> None:
-        """Count a connection that has ended; `moved` counts its bytes."""
+        """Count a connection that has ended; `relayed` counts its bytes."""
         cells = self.cells
         milliseconds = record.duration_ms or 0.0
         cells[_DURATION + 1 + bisect_left(_DURATION_BOUNDS, milliseconds)] += 1
