@@ -9,7 +9,7 @@ import attrs
 
 from txmux.detection.detector import Detector
 from txmux.errors import MuxError
-from txmux.net.sockets.plainsocket import socket_options
+from txmux.net.sockets.plainsocket import server_options, socket_options
 from txmux.rules.model import InProcess, Route
 from txmux.rules.model.networks import EVERY_CLIENT, Clients
 from txmux.rules.reading.conflicts import is_led_to, misplaced
@@ -99,7 +99,8 @@ class Configuration:
 
     Attributes:
         admission: Decides who may come in.
-        options: Of the sockets of clients and servers.
+        options: Of the sockets of clients.
+        server_options: Of the sockets of servers.
         dial: Connects to a server.
         top: Where detection begins.
         inside: The layers inside TLS, by the name of the route that terminates it.
@@ -111,6 +112,7 @@ class Configuration:
     settings: Listener
     admission: Admission
     options: Sequence[SocketOption]
+    server_options: Sequence[SocketOption]
     dial: Dial
     top: RuleLayer
     inside: Mapping[str, RuleLayer]
@@ -182,8 +184,8 @@ class Configuration:
                         detector(route), (Silent(to),) if to else silent, to or default, race=race
                     )
                     waiting.append(inside[route.name])
-        options = socket_options(settings)
-        dial = partial(runtime.dial, options=options)
+        options, for_servers = socket_options(settings), server_options(settings)
+        dial = partial(runtime.dial, options=for_servers)
         counts = counters.listener(settings.name)
         destinations = [top.default, *(line.destination for line in top.silent)]
         destinations += [route.destination for route in top.detector.routes if route.destination]
@@ -192,7 +194,18 @@ class Configuration:
             runtime.check_handing_off()
             for problem in misplaced([settings], known):  # of rules that no file has
                 raise MuxError(f"[{settings.name}] {problem.message}")
-        return cls(settings, admission, options, dial, top, inside, counts, version, hands_over)
+        return cls(
+            settings,
+            admission,
+            options,
+            for_servers,
+            dial,
+            top,
+            inside,
+            counts,
+            version,
+            hands_over,
+        )
 
     @property
     def layers(self) -> list[RuleLayer]:

@@ -73,8 +73,13 @@ def keepalive_options(idle: int, interval: int, count: int) -> tuple[SocketOptio
 def socket_options(listener: Listener) -> tuple[SocketOption, ...]:
     """Return all options of a listener's sockets, which the connections accepted from them inherit.
 
-    Sockets are opened with these, reloads compare them, and connections to servers have them, too: a new option is added here alone.
+    Sockets are opened with these, and reloads compare them. A socket outlives a reload: what is not configured is set to the system's default.
     """
+    return server_options(listener)
+
+
+def server_options(listener: Listener) -> tuple[SocketOption, ...]:
+    """Return the options of connections to servers."""
     keepalive = listener.keepalive
     if keepalive is None:
         return NO_KEEPALIVE
@@ -82,6 +87,7 @@ def socket_options(listener: Listener) -> tuple[SocketOption, ...]:
 
 
 def set_options(its: socket.socket, options: Iterable[SocketOption]) -> None:
-    """Set options of a socket."""
+    """Set options of a socket, except those of IPv6 on a socket of IPv4."""
     for option in options:
-        its.setsockopt(*option)
+        if option[0] != socket.IPPROTO_IPV6 or its.family == socket.AF_INET6:
+            its.setsockopt(*option)

@@ -61,7 +61,7 @@ class Relaying(Stage):
             return
         assert upstream is not None  # noqa: S101 - it has just been connected
         settings = client.configuration
-        client.runtime.prepare(server.transport, settings.options)
+        client.runtime.prepare(server.transport, settings.server_options)
         self.relay = relay = client.runtime.relay(
             end, server, upstream.timeouts, self._over, upstream.rates, settings.settings.keepalive
         )
