@@ -42,7 +42,7 @@ _NEAR = 24
 _MATCH, _NO, _NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
 
 
-_MODULE = '''"""Pairs of matchers that both match some first bytes, with such bytes; who comes first in the reference's order stands first.
+_MODULE = '''"""Pairs of matchers that both match some first bytes, with such bytes; the first in the reference's order comes first.
 
 ``python -m tests.matchers.searching`` has found them, and has written this file.
 """

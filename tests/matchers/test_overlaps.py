@@ -136,7 +136,7 @@ class SearchTests(SynchronousTestCase):
         ]
         for at, first in enumerate(taken):
             for second in taken[at + 1 :]:
-                self.assertIn((first, second), OVERLAPS, _AGAIN)
+                self.assertIn((first, second), OVERLAPS, (first, second, _AGAIN))
         if len(taken) == 1:
             held = [by for by in _held(taken[0], spliced) if (by, taken[0]) not in OVERLAPS]
             self.assertEqual((spliced, held), (spliced, []))
