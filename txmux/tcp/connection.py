@@ -78,33 +78,33 @@ _log = Logger()  # of the module: an event must not keep a connection's objects 
 
 
 class ConnectionOwner(Protocol):
-    """What has the connections of a listener."""
+    """The listener that a connection belongs to."""
 
     def opened(self, connection: MuxProtocol, /) -> None:
-        """Record a connection that is going to be served, as far as is known."""
+        """Record a connection that is let in, or whose PROXY header is awaited."""
 
     def closed(self, connection: MuxProtocol, /) -> None:
-        """Record that one is over, whether it was going to be served or not."""
+        """Record that one is over, whether `opened` was called for it or not."""
 
 
 class MuxProtocol(End, Client):
-    """The client's end of a connection. Made by `MuxFactory` for each client.
+    """A client's connection, from accept to its end. Made by `MuxFactory` for each client.
 
     Args:
-        owner: Records its beginning and its end.
+        owner: The listener, which records its beginning and its end.
         configuration: The rules under which the client was accepted.
-        runtime: What it works with.
-        record: What is known of it so far.
+        runtime: That of the process.
+        record: For the access log.
 
     Attributes:
-        stage: What it is at.
+        stage: The stage that it is in.
         logged: Whether it gets a line in the access log, or only if there is something to look into.
         admitted: Whether it was let in.
-        permit: What counts it for its source, if that is counted.
-        counted: What counts it for its route; ``None`` once it is over.
+        permit: Counts it for its source, if that is limited.
+        counted: The counters of its route; ``None`` once it is over.
         decided_after: The bytes that had come from the client when it was routed.
-        refusal_reason: What would be the reason, if it was routed to a refusal.
-        unrecognised: The first of them, if no route took it; empty if the listener forbids to keep them.
+        refusal_reason: The reason that the log gives if it was routed to a refusal.
+        unrecognised: The first of them, if no route took it; empty if the listener does not allow it.
     """
 
     stage: Stage = OVER
@@ -115,7 +115,7 @@ class MuxProtocol(End, Client):
     decided_after = 0
     refusal_reason: EndReason | None = None
     unrecognised: bytes | None = None
-    _may_connect = False  # so room for a further socket is reserved
+    _may_connect = False  # a descriptor is reserved for a further socket
     _is_out_of_memory = False
     _counted_in = _counted_out = 0
 
@@ -214,14 +214,14 @@ class MuxProtocol(End, Client):
             self._look()
         senders = configuration.settings.accept_proxy_from
         if senders is not None and is_sender(transport.getPeer(), senders):
-            # Before the header has come, nothing of it is the client's, and who is to be admitted is not known.
+            # Before the header has come, no byte is the client's, and the client's address is not known.
             self._open()
             self.advance(HeaderExpected(), "accepted")
         else:
             self.advance(Identified(), "accepted")
 
     def _look(self) -> None:
-        """Leave the client's bytes in its socket, which may be handed over."""
+        """Leave the client's bytes in its socket, since it may be handed off."""
         transport, settings = self.transport, self.configuration.settings
         if isinstance(transport, SocketTransport):
             header = LONGEST_HEADER if settings.accept_proxy_from is not None else 0
@@ -266,7 +266,7 @@ class MuxProtocol(End, Client):
         left = configuration.settings.detect_timeout - self.elapsed_ms() / 1000
         return Admitted(configuration.top, left)
 
-    def _decide(self, layer: RuleLayer, route: CompiledRoute | None) -> Outcome | None:
+    def _decide(self, layer: RuleLayer, route: CompiledRoute | None) -> Outcome:
         record = self.record
         if route is None:
             if record.route is None:
@@ -279,10 +279,11 @@ class MuxProtocol(End, Client):
         record.route = route.name
         self.logged = fewer(self.logged, route.log)
         if route.termination is not None:
-            # A client that requests TLS first, as PostgreSQL's does, has it now; its server gets no such request.
+            # A client that requests TLS first, as PostgreSQL's does, has it now: its server gets no such request.
             self.replays = ()
             return TerminatesTLS(route.termination, self.configuration.inside[route.name])
-        return None if route.destination is None else Routed(route.destination, "denied")
+        assert route.destination is not None  # noqa: S101 - one that names none terminates TLS
+        return Routed(route.destination, "denied")
 
     def _route(self, destination: Destination, reason: EndReason) -> Outcome:
         note_decision(self, self.record.bytes_in, reason)
@@ -325,7 +326,7 @@ class MuxProtocol(End, Client):
         return moved, stage.sockets
 
     def resume(self, moved: MovedConnection) -> None:
-        """Continue here after all."""
+        """Continue here, since the other process has not taken it."""
         assert isinstance(self.stage, Relaying)  # noqa: S101 - it was suspended there
         self.stage.relay.resume(moved.relay)
 
@@ -348,7 +349,7 @@ class MuxProtocol(End, Client):
             keeps_slot: Whether it still counts here for the limit of its server.
 
         Returns:
-            What then has to be called when it has ended.
+            To be called when it has ended.
         """
         stage = self.stage
         assert isinstance(stage, Relaying)  # noqa: S101 - as above

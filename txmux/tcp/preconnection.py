@@ -55,7 +55,7 @@ class HeldBytes:
 
 
 class Preconnection:
-    """One connection that may not be wanted.
+    """A connection to a server that may turn out not to be needed.
 
     If it is dropped, nothing is logged or counted. If it fails, or the server has closed it, it is as if it had not been tried:
     `Connecting` then connects as usual.

@@ -1,4 +1,4 @@
-"""A client's connection or flow of datagrams, as the other rooms see both."""
+"""A client's connection or flow of datagrams: what other rooms may use of both."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ class Served(Protocol):
     """A client's connection or flow.
 
     Attributes:
-        record: What is known of it.
+        record: For the access log.
         logged: Whether it gets a line in the access log, or only if there is something to look into.
         admitted: Whether it was let in.
-        permit: What counts it for its source, if that is counted.
-        unrecognised: The first bytes of it, if no route took it; empty if the listener forbids to keep them.
-        decided_after: The bytes that had come from the client when it was routed.
-        refusal_reason: The reason, if it was routed to a refusal.
+        permit: Counts it for its source, if that is limited.
+        unrecognised: Its first bytes, if no route took it; empty if the listener does not allow it.
+        decided_after: Bytes of the client that had come when it was routed.
+        refusal_reason: The reason that the log gives if it was routed to a refusal.
     """
 
     record: ConnectionRecord

@@ -1,8 +1,8 @@
-"""What a stage of a client's connection is, and what it sees of that connection."""
+"""The base class of the stages of a client's connection, and the connection as they see it."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol, cast
 
 import attrs
 from typing_extensions import override
@@ -179,6 +179,5 @@ class _Over(Stage):
     def abort(self, reason: AbortReason) -> None: ...
 
 
-_nobody: Any = None
-OVER = _Over(_nobody)
-"""The stage of all connections that are over, so that what belongs to their last one goes at once."""
+OVER = _Over(cast("Client", None))  # it never uses its client
+"""The stage of all connections that are over, so that the objects of their last stage are freed at once."""

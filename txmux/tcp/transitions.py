@@ -1,4 +1,4 @@
-"""What can follow what in the life of a client's connection: the outcomes of its stages, and where each leads. Pure.
+"""The state machine of a client's connection: the outcomes of its stages, and what follows each. Pure.
 
 A connection is at one *stage* at a time (`txmux.tcp.stages`). A stage reports an outcome and does not know what follows it.
 `TRANSITIONS` says which stage that is, or which *choice*: a decision that takes no time and has an outcome of its own. The values of
@@ -82,7 +82,7 @@ class MovedHere(NamedTuple):
     Attributes:
         upstream: Whose server it is, if these rules have it; then ``member`` is the server.
         server: The server's end.
-        held: ``None``.
+        held: ``None``: both this and `Connected` are the arguments of `Relaying`, in its order.
         moved: The state that the other process has sent.
         release_elsewhere: Releases the connection's slot in the other process; ``None`` if it has none.
     """
@@ -115,7 +115,7 @@ class Admitted(NamedTuple):
     """The client is let in.
 
     Attributes:
-        layer: Whose routes are asked.
+        layer: Has the routes that decide.
         left: Seconds that are left of `detect_timeout`; ``None`` if it begins now.
     """
 
@@ -131,7 +131,7 @@ class TerminatesTLS(NamedTuple):
 
 
 class HelloIncomplete(NamedTuple):
-    """The backend is to be sent what is in the client's ClientHello, which has not come in full."""
+    """The backend needs what is in the client's ClientHello, which has not come in full."""
 
     upstream: Upstream
 
@@ -194,4 +194,7 @@ TRANSITIONS: Mapping[Node, Mapping[type[Outcome], Node]] = {
     "rejecting": {Ended: "over"},
     "over": {},
 }
-"""Where each outcome leads. The diagram of the architecture page is drawn from it."""
+"""The stage or choice that follows each outcome. The diagram of the architecture page is drawn from it.
+
+The API shows the names of stages, so they stay: 'introduction' is `ReadingProxyHeader`.
+"""

@@ -591,7 +591,7 @@ class Flow:
     def restore(
         self,
         fields: Mapping[str, Any],
-        led_to: tuple[Upstream, Member | None] | None,
+        destination: tuple[Upstream, Member | None] | None,
         sock: socket.socket | None,
         port_of: Callable[[str], DatagramPort | None],
     ) -> None:
@@ -599,11 +599,45 @@ class Flow:
 
         Args:
             fields: What `as_json` returned there.
-            led_to: Its backend, and its server among those that are known here.
+            destination: Its backend, and its server if that is known here; ``None`` if it has none.
             sock: The socket to the server.
-            port_of: Returns the port of a place here.
+            port_of: Returns the port of a listen address here.
         """
+        self._restore_values(fields)
         state = fields.get("state", "relaying")
+        now = self.live.seconds()
+        times = now - fields.get("in_state", 0.0), now - fields.get("quiet", 0.0)
+        if state == "peeking":
+            seconds = self.configuration.settings.detect_timeout
+            self._rejoin(seconds, times, is_unanswered=True)
+            if self.held:  # the rules of this process may be others
+                self._look()
+            return
+        self._detection = None
+        if self.permit is not None:
+            self.permit.settle()
+        if fields.get("trail") is not None:
+            home, trail = (self.port, self.key), fields["trail"]
+            self._following = Following.restored(self.live, self, home, trail, port_of)
+        if state in STATES:
+            self.state = state
+        if destination is None:
+            self.held = ()
+            self._rejoin(_remembered_for(self._rejection_reason), times, is_unanswered=True)
+            return
+        upstream, member = destination
+        if member is None or sock is None:
+            self._route(upstream, self.refusal_reason or "no-route")
+            return
+        self._server_socket = ServerSocket(self, upstream)
+        is_answered, backend = fields.get("answered", True), upstream.backend
+        self._server_socket.restore(
+            member, sock, is_answered=is_answered, fields=fields.get("way") or {}
+        )
+        seconds = backend.idle_timeout if is_answered else backend.unanswered_timeout
+        self._rejoin(seconds, times, is_unanswered=not is_answered)
+
+    def _restore_values(self, fields: Mapping[str, Any]) -> None:
         self.logged = fields["logged"]
         counts = tuple(map(int, fields["counts"]))
         self.bytes_in, self.bytes_out, self.datagrams_in, self.datagrams_out = counts
@@ -622,37 +656,6 @@ class Flow:
             found = decode_datagram(b64decode(fields["introduction"]))
             self.proxy_header = None if found is None else found.header
         self.configuration.counts.adopted(self._counted)
-        now = self.live.seconds()
-        times = now - fields.get("in_state", 0.0), now - fields.get("quiet", 0.0)
-        if state == "peeking":
-            seconds = self.configuration.settings.detect_timeout
-            self._rejoin(seconds, times, is_unanswered=True)
-            if self.held:  # the rules of this process may be others
-                self._look()
-            return
-        self._detection = None
-        if self.permit is not None:
-            self.permit.settle()
-        if fields.get("trail") is not None:
-            home, trail = (self.port, self.key), fields["trail"]
-            self._following = Following.restored(self.live, self, home, trail, port_of)
-        if state in STATES:
-            self.state = state
-        if led_to is None:
-            self.held = ()
-            self._rejoin(_remembered_for(self._rejection_reason), times, is_unanswered=True)
-            return
-        upstream, member = led_to
-        if member is None or sock is None:
-            self._route(upstream, self.refusal_reason or "no-route")
-            return
-        self._server_socket = ServerSocket(self, upstream)
-        is_answered, backend = fields.get("answered", True), upstream.backend
-        self._server_socket.restore(
-            member, sock, is_answered=is_answered, fields=fields.get("way") or {}
-        )
-        seconds = backend.idle_timeout if is_answered else backend.unanswered_timeout
-        self._rejoin(seconds, times, is_unanswered=not is_answered)
 
     def _rejoin(self, seconds: float, times: tuple[float, float], *, is_unanswered: bool) -> None:
         queue = self.live.table.queue(seconds, is_spare=is_unanswered, is_final=is_unanswered)

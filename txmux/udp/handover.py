@@ -2,12 +2,12 @@
 
 That goes a batch at a time::
 
-    old: adopt_flows   the fields of each flow (`Flow.as_json`), and its socket, if it has one; the flows stand still here
+    old: adopt_flows   the fields of each flow (`Flow.as_json`), and its socket, if it has one; the flows are suspended here
     new:               the indexes of those that continue there; the others are resumed here
     old: end_flows     the IDs of those that were ended here meanwhile, and why
     old: flows_done    that was all, so a client that is not known there is new
 
-Neither process reads a client's datagrams before it has the flow: what comes too early waits, see `txmux.udp.port.EarlyDatagrams`.
+Neither process reads a client's datagrams before it has the flow: what comes too early is queued, see `txmux.udp.port.EarlyDatagrams`.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ if TYPE_CHECKING:
     from txmux.tcp.listener import MuxFactory
     from txmux.udp.port import DatagramPort, Key
 
-    Led = tuple[Upstream, Member | None]
+    Found = tuple[Upstream, Member | None]
     Find = Callable[[str, str], tuple[MuxFactory, DatagramPort] | None]
 
     class FlowTaker(Protocol):
-        """The channel to another process, as flows see it that go there."""
+        """The channel to the process that takes over flows."""
 
         def ask(
             self, kind: str, *, seconds: float, descriptors: Sequence[int], **values: Any
@@ -57,20 +57,20 @@ _log = Logger()
 
 
 async def hand_over_flows(served: Iterable[object], to: FlowTaker) -> int:
-    """Hand all flows over to another process, whatever they are doing.
+    """Hand all flows over to another process, in whatever state they are.
 
     Args:
-        served: What there is.
+        served: Connections and flows; the former are ignored.
         to: The channel to the other process.
 
     Returns:
-        The number of those that have gone.
+        The number of flows that the other process has taken.
 
     Raises:
-        MuxError: The other process does not answer, or does not know of flows. What it has not taken continues here.
+        MuxError: The other process does not answer, or cannot take flows. What it has not taken continues here.
     """
     flows = [one for one in served if isinstance(one, Flow) and one.record.reason is None]
-    # The last one that received something first, so that they come into their places there.
+    # The most recently active one first, so that the order of their queues there is the same.
     flows.sort(key=lambda one: one.last_received_at, reverse=True)
     moved = 0
     for start in range(0, len(flows), _BATCH):
@@ -97,16 +97,16 @@ async def _hand_over(batch: Sequence[Flow], to: FlowTaker) -> int:
         )
         taken = {*answer["taken"]}
     finally:
-        over = {}
+        ended = {}
         for index, one in enumerate(batch):
             if index in taken:
-                late = one.let_go()
-                if late is not None:
-                    over[one.record.id] = late
+                reason = one.let_go()
+                if reason is not None:
+                    ended[one.record.id] = reason
             else:
                 one.resume()
-        if over:
-            to.send("end_flows", reasons=over)
+        if ended:
+            to.send("end_flows", reasons=ended)
     return len(taken)
 
 
@@ -118,10 +118,10 @@ def adopt_flows(
     Args:
         descriptors: The sockets of those that have one.
         flows: The fields of each; see `Flow.as_json`.
-        find: Gives the listener of a name and the port of a place; ``None`` if this process reads no datagrams there.
+        find: Returns the listener of a name and the port of a listen address; ``None`` if this process reads no datagrams there.
     """
     has_socket = [_has_socket(fields) for fields in flows]
-    if sum(has_socket) != len(descriptors):  # it is not known which is whose
+    if sum(has_socket) != len(descriptors):  # it is unknown which flow each belongs to
         _log.error(
             "no flow is taken over: {count} sockets have come, and {flows} flows have one",
             count=len(descriptors),
@@ -139,7 +139,7 @@ def adopt_flows(
             if descriptor is not None:
                 server = _socket_of(descriptor)
             is_taken = _adopt(fields, server, find)
-        except Exception as problem:  # noqa: BLE001 - what is wrong with one must not become the trouble of the others
+        except Exception as problem:  # noqa: BLE001 - an invalid flow must not keep the others from moving
             _log.info("a flow cannot be taken over: {why}", why=repr(problem))
             is_taken = False
         if is_taken:
@@ -148,7 +148,7 @@ def adopt_flows(
             server.close()
     if len(taken) < len(flows):
         _log.info(
-            "flows that are not taken over: {count}; those of a listener that is removed go on in the old process, the others begin anew",
+            "flows that are not taken over: {count}; those of a removed listener stay in the old process, the others start anew",
             count=len(flows) - len(taken),
         )
     return {"taken": taken}
@@ -159,10 +159,10 @@ def _has_socket(fields: Any) -> bool:
 
 
 def _socket_of(descriptor: int) -> socket.socket:
-    """Make a socket of a descriptor, which is closed if it is none.
+    """Make a socket of a descriptor, which is closed if it is not one of a socket.
 
     Raises:
-        OSError: It is none.
+        OSError: It is not one of a socket.
     """
     try:
         return socket.socket(fileno=descriptor)
@@ -183,26 +183,26 @@ def _adopt(fields: Mapping[str, Any], server: socket.socket | None, find: Find) 
         raise ValueError(f"a flow that has ended: {record.reason!r}")
     key = (tuple(fields["peer"]), bytes.fromhex(fields["local"]))
     ids = _ids_of(fields)
-    led_to = _led_to(factory, record, fields, server)
-    if led_to is None and _is_led(fields):
+    destination = _find_destination(factory, record, fields, server)
+    if destination is None and _has_destination(fields):
         return False
-    _make_way(port, key, record, ids)
+    _remove_same_key(port, key, record, ids)
     if server is not None:
         factory.runtime.descriptors.client_accepted()
 
     def port_of(name: str) -> DatagramPort | None:
-        place = find(listener, name)
-        return None if place is None else place[1]
+        at = find(listener, name)
+        return None if at is None else at[1]
 
     flow: Flow | None = None
     try:
         flow = flows_of(factory).adopt(port, key, record, fields, ids)
-        flow.restore(fields, led_to, server, port_of)
+        flow.restore(fields, destination, server, port_of)
     except BaseException:
-        has_way = flow is not None and flow.sock is not None
-        if led_to is not None and led_to[1] is not None and not has_way:
-            pool = led_to[0].pool
-            (pool.released if fields.get("answered", True) else pool.abandoned)(led_to[1])
+        has_socket = flow is not None and flow.sock is not None
+        if destination is not None and destination[1] is not None and not has_socket:
+            pool = destination[0].pool
+            (pool.released if fields.get("answered", True) else pool.abandoned)(destination[1])
         if flow is not None:
             flow.logged = False
             flow.end("error")
@@ -211,20 +211,20 @@ def _adopt(fields: Mapping[str, Any], server: socket.socket | None, find: Find) 
     return True
 
 
-def _make_way(
+def _remove_same_key(
     port: DatagramPort, key: Key, record: ConnectionRecord, ids: ConnectionIds | None
 ) -> None:
-    """Remove another flow from the place of one that comes."""
+    """Remove a flow with the key of one that comes."""
     for newer in port.at(key):
         if newer.record.id == record.id:
-            newer.stop_following()  # it comes back before it is known here that it is to be let go
+            newer.stop_following()  # it comes back before this process has let it go
             port.forget(key, newer)
         elif _is_same(newer.ids, ids):  # it has begun while this one was on its way
             newer.end("limit")
 
 
 def _is_same(newer: ConnectionIds | None, ids: ConnectionIds | None) -> bool:
-    """Return whether a flow began with a datagram of another one; servers may want no ID for one connection and the next."""
+    """Return whether a flow began with a datagram of another one; servers may give no ID to any connection."""
     if newer is None or ids is None:
         return newer is ids
     first = newer.known[0]
@@ -246,18 +246,18 @@ def _ids_of(fields: Mapping[str, Any]) -> ConnectionIds | None:
     )
 
 
-def _is_led(fields: Mapping[str, Any]) -> bool:
+def _has_destination(fields: Mapping[str, Any]) -> bool:
     return fields.get("state", "relaying") in {"connecting", "relaying"}
 
 
-def _led_to(
+def _find_destination(
     factory: MuxFactory,
     record: ConnectionRecord,
     fields: Mapping[str, Any],
     server: socket.socket | None,
-) -> Led | None:
+) -> Found | None:
     """Find the backend of a flow here, and its server, if it has one."""
-    if not _is_led(fields):
+    if not _has_destination(fields):
         return None
     backend = record.backend or ""
     if server is not None:
@@ -269,11 +269,11 @@ def _led_to(
 
 
 def end_flows(served: Iterable[object], reasons: Mapping[str, Any]) -> None:
-    """End flows that the other process has ended while they were on their way.
+    """End flows that ended in the other process while they were suspended.
 
     Args:
-        served: What there is.
-        reasons: Why, by their IDs.
+        served: Connections and flows; the former are ignored.
+        reasons: Their reasons, by ID.
     """
     for one in [*served]:
         if isinstance(one, Flow) and one.record.id in reasons:

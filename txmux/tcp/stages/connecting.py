@@ -86,7 +86,7 @@ class AwaitingHello(Stage):
 
 @attrs.define(eq=False, slots=False)
 class Connecting(Stage):
-    """Waits for a server. What the client sends meanwhile is kept, up to the peek limit.
+    """Waits for a server. What the client sends meanwhile is buffered, up to the peek limit.
 
     Args:
         upstream: Whose servers are tried.

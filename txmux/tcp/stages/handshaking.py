@@ -34,7 +34,7 @@ class Handshaking(Stage):
 
     Args:
         termination: Terminates its TLS.
-        inside: Whose routes are asked once there is plaintext.
+        inside: Has the routes that decide once there is plaintext.
     """
 
     state: ClassVar[ConnectionState] = "handshaking"
@@ -101,7 +101,7 @@ def _as_fields(agreed: AgreedTLS) -> tuple[Tlv, ...]:
     """Write what was agreed on as fields of a PROXY protocol header (section 2.2)."""
     # Names of the DNS are ASCII; whatever else is there would be no UTF-8, as the field wants it.
     name = agreed.sni if agreed.sni and agreed.sni.isascii() else None
-    told = {TlvType.AUTHORITY: name, TlvType.ALPN: agreed.alpn}
+    values = {TlvType.AUTHORITY: name, TlvType.ALPN: agreed.alpn}
     inner = {
         TlvType.SSL_VERSION: agreed.version,
         TlvType.SSL_CIPHER: agreed.cipher,
@@ -111,7 +111,7 @@ def _as_fields(agreed: AgreedTLS) -> tuple[Tlv, ...]:
     if agreed.certificate is not None:
         did, unverified = did | SslClient.CERT_CONN | SslClient.CERT_SESS, 0
     ssl = SslInfo(did, unverified, tuple(_fields(inner)))
-    return (*_fields(told), encode_ssl(ssl))
+    return (*_fields(values), encode_ssl(ssl))
 
 
 def _fields(values: Mapping[TlvType, str | bytes | None]) -> list[Tlv]:

@@ -32,7 +32,7 @@ class Peeking(Stage):
     """Waits for bytes.
 
     Args:
-        layer: Whose routes are asked.
+        layer: Has the routes that decide.
         left: Seconds until it is too late; ``None`` if all of `detect_timeout` is.
     """
 

@@ -55,7 +55,7 @@ class Closing(Stage):
 
     @override
     def data_received(self, data: bytes) -> None:
-        # It is counted, but not kept.
+        # It is counted, and dropped.
         self._client.record.bytes_in += len(data)
 
     @override
