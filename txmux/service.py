@@ -99,7 +99,7 @@ class MuxService(Service):
         self._endpoints = AdminEndpoints(reactor, control, is_automatic=resolve_admin_auto)
         named = PidFile(pidfile) if pidfile else None
         self._privilege = Privilege(self._sockets, self._endpoints.store, pidfile=named)
-        self._starter = Starter(reactor, starter, self._asked_to_upgrade)
+        self._starter = Starter(reactor, starter, self._start_upgrade)
         self.supervisor: Supervisor | None = None
         self._account: Account | None = None
         self._service_limits = service_limits = ServiceLimits(
@@ -128,7 +128,7 @@ class MuxService(Service):
         if upgrades:
             self._signals += [
                 SignalWatch(reactor, self.reopen_log, signal.SIGUSR1),
-                SignalWatch(reactor, self._asked_to_upgrade, signal.SIGUSR2),
+                SignalWatch(reactor, self._start_upgrade, signal.SIGUSR2),
             ]
 
     @classmethod
@@ -215,7 +215,7 @@ class MuxService(Service):
             supervisor.serve_again()
             self._upgrades.serve_again(supervisor.answers)
 
-    def _asked_to_upgrade(self) -> None:
+    def _start_upgrade(self) -> None:
         failed = partial(self._log.failure, "the upgrade failed")
         Deferred.fromCoroutine(self.upgrade()).addErrback(failed)
 

@@ -1,4 +1,4 @@
-"""Asks all workers the same, and puts their answers together."""
+"""Sends a request to all workers and collects their answers."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Askable(Protocol):
         """Send its events here; ``None`` ends that."""
 
     def ask(self, kind: str, *, seconds: float | None, **values: Any) -> Awaitable[Any]:
-        """Ask it; see `txmux.control.worker_answers.WorkerAnswers.handlers` for what.
+        """Send it a request; see `txmux.control.worker_answers.WorkerAnswers.handlers` for the kinds.
 
         Raises:
             ChannelError: It does not answer.
@@ -38,7 +38,7 @@ class Askable(Protocol):
 
 @attrs.frozen
 class Answers:
-    """What all processes have answered.
+    """The answers of all processes.
 
     Attributes:
         answers: The number of the worker, counted from 1, and its answer.
@@ -65,13 +65,13 @@ class Listing(list[dict[str, Any]]):
 async def broadcast(
     processes: Iterable[Askable], kind: str, *, seconds: float = PATIENCE, **values: Any
 ) -> Answers:
-    """Ask all at once. A process that has ended has nothing to answer, so nothing of it is missing.
+    """Ask all workers at the same time. One that has ended is left out, and not reported as missing.
 
     Args:
         processes: The workers.
-        kind: The message.
+        kind: The kind of the message.
         seconds: How long each may take.
-        values: What goes with the question.
+        values: The fields of the message.
     """
     missing: list[str] = []
 
@@ -85,6 +85,6 @@ async def broadcast(
             missing.append(f"worker {number}: {problem}")
             return None
 
-    asked = [Deferred.fromCoroutine(ask(one)) for one in processes]
-    results = await gatherResults(asked, consumeErrors=True)
+    requests = [Deferred.fromCoroutine(ask(one)) for one in processes]
+    results = await gatherResults(requests, consumeErrors=True)
     return Answers([one for one in results if one is not None], missing)

@@ -1,4 +1,4 @@
-"""What an operator asks of a running service, and changes in it, over all its workers."""
+"""The operator's interface to a running service: reports and changes over all its workers."""
 
 from __future__ import annotations
 
@@ -71,8 +71,8 @@ class Control:
     """Asks all workers of a service and puts their answers together; passes an operator's changes to all of them.
 
     Args:
-        reactor: Tells the time.
-        rules: Those that the service starts with.
+        reactor: The process's reactor.
+        rules: The first rules.
         counters: The counters of all processes.
         sockets: The listening sockets.
         reload: Reads the rules again and serves by them.
@@ -82,12 +82,12 @@ class Control:
     Attributes:
         rules: Those in force; see `use_rules`.
         counters: As above.
-        rates: How fast counters grow.
-        events: What happens in all workers.
+        rates: The rates of counters.
+        events: The events of all workers.
         bans: Clients that may not connect, beside the rules.
         state: The workers and what they are given beside the rules; ``None`` before the start and after the end.
         started: When the service was started, in seconds since 1970.
-        last_reload: When the rules were last asked to be read again, in seconds since 1970, and the result.
+        last_reload: The time of the last reload, in seconds since 1970, and its result.
         is_stopping: Whether the service is shutting down.
     """
 
@@ -121,13 +121,13 @@ class Control:
         self._sharing = Sharing(reactor, self.bans)
 
     def use_rules(self, rules: Rules) -> None:
-        """Take rules that are in force from now on; follow the lists and the Redis that they name."""
+        """Use these rules from now on; follow their lists and their Redis."""
         self.rules = rules
         self._lists.use(rules)
         self._sharing.use(rules)
 
     async def stop_following(self) -> None:
-        """Follow nothing any longer: the service is shutting down."""
+        """Stop following lists, Redis and events: the service is shutting down."""
         self.is_stopping = True
         self.events.report_stop()
         self._lists.stop()
@@ -146,12 +146,12 @@ class Control:
     # The service.
 
     def why_idle(self) -> str:
-        """Say why no clients are served, when the service does not run or is shutting down."""
+        """Return why no clients are served, when the service does not run or is shutting down."""
         is_ending = self.is_stopping and self.state is not None
         return "the service is shutting down" if is_ending else "the service does not run"
 
     async def missing(self) -> list[str]:
-        """Return what is missing for all clients to be served, one line each; nothing if all is there."""
+        """Return what prevents clients from being served, one line each."""
         if self.state is None or self.is_stopping:
             return [self.why_idle()]
         return await self.state.missing()
@@ -160,7 +160,7 @@ class Control:
         """Return the document for ``/api/status``.
 
         Args:
-            counts: The numbers of just now; without them the workers are asked.
+            counts: Current counts; without them the workers are asked.
         """
         missing = Deferred.fromCoroutine(self.missing())
         traffic, gauges = await self.traffic(counts)
@@ -192,7 +192,7 @@ class Control:
     # Counters.
 
     async def counts(self) -> Counts:
-        """Return the numbers of all processes, with what live connections have moved until now."""
+        """Return the counts of all processes, including open connections."""
         gauges = await self._gauges()
         when, report = self.last_reload or (self.started, Report(ok=True))
         counts = (
@@ -220,8 +220,8 @@ class Control:
         """Add counters for other rules, and clear those of routes that no connection has any longer.
 
         Args:
-            rules: Those that are to be in force.
-            version: Of the rules until then.
+            rules: The new rules.
+            version: The version of the rules in force.
         """
         self.counters.extend(rules, version)
         Deferred.fromCoroutine(self._clear_unused()).addErrback(
@@ -237,7 +237,7 @@ class Control:
             self.counters.forget(versions)
 
     async def traffic(self, counts: Counts | None = None) -> tuple[Traffic, Gauges]:
-        """Return what has come by all listeners, and how fast; and the state of the processes.
+        """Return totals and rates over all listeners, and the state of the processes.
 
         Args:
             counts: As for `status`.
@@ -246,12 +246,12 @@ class Control:
         return self.rates.until_now(self._totals()[0]), gauges
 
     async def sample(self) -> None:
-        """Record what has been counted, for the rates in `status` and the history; to be called every few seconds."""
+        """Record the counters for the rates in `status` and the history; called every few seconds."""
         await self._ask("count")
         self.rates.note(*self._totals())
 
     def _totals(self) -> tuple[dict[str, int], int]:
-        """Add up what has come by all listeners, and count the connections; however many routes there are."""
+        """Add up the listeners, and count the connections; the number of routes does not matter."""
         names = (listener.name for listener in self.rules.listeners)
         total, active, bytes_in, bytes_out = totals(self.counters, names)
         return {"connections": total, "bytes_in": bytes_in, "bytes_out": bytes_out}, active
@@ -259,11 +259,11 @@ class Control:
     # Connections.
 
     async def connections(self, filters: Filters = EVERY, page: Page = Page()) -> Listing:  # noqa: B008 - it is frozen
-        """List connections, by the process that accepted them, and then in the order in which they came.
+        """List connections, by the process that accepted them, then by their order.
 
         Args:
-            filters: Which.
-            page: Which part of the list.
+            filters: Selects connections.
+            page: The part of the list.
         """
         parts = [_connections_of(worker, filters, page) for worker in self.workers()]
         found = await gatherResults([Deferred.fromCoroutine(part) for part in parts])
@@ -273,7 +273,7 @@ class Control:
 
     async def connection(self, identity: str) -> dict[str, Any] | None:
         """Report one connection by its ID, with the explanation of its decision; ``None`` if it has ended."""
-        # Both at once: a worker that hangs is waited for once.
+        # Both at the same time, so that a worker that hangs delays this once.
         answers, explained = await gatherResults(
             [
                 Deferred.fromCoroutine(self._ask("connections", filters={}, limit=1, id=identity)),
@@ -286,7 +286,7 @@ class Control:
         return None
 
     async def recent_failures(self) -> Listing:
-        """List the last connections that did not end as they should, the last one first."""
+        """List the last connections that failed, the last one first."""
         answers = await self._ask("recent")
         rows = _rows_of(answers)
         rows.sort(key=itemgetter("ended"), reverse=True)
@@ -296,8 +296,8 @@ class Control:
         """End connections, and count them.
 
         Args:
-            filters: Which.
-            identity: The ID of the only one that is meant.
+            filters: Selects connections.
+            identity: The ID of a single connection; empty for all that the filters select.
         """
         answers = await self._ask("close", seconds=_ENDING, filters=filters.words(), id=identity)
         return sum(count for _, count in answers.answers)
@@ -305,7 +305,7 @@ class Control:
     # Routes and backends.
 
     async def routes(self, counts: Counts | None = None) -> list[dict[str, Any]]:
-        """Report each route, in their order, with what it has taken.
+        """Report each route and its counters, in the order of the rules.
 
         Args:
             counts: As for `status`.
@@ -327,11 +327,11 @@ class Control:
     async def explain(
         self, data: bytes, listener: str | None = None, client: IPAddress | None = None
     ) -> dict[str, Any]:
-        """Return what listeners make of bytes, as ``txmux explain --json`` does.
+        """Explain how listeners route bytes, as ``txmux explain --json`` does.
 
         Args:
-            data: What a client would send first.
-            listener: The only one that is meant, by its name.
+            data: The first bytes of a client.
+            listener: The name of a single listener; all by default.
             client: The client's address.
 
         Raises:
@@ -342,7 +342,7 @@ class Control:
             self._check_listener(listener)
         now, turns = time.time(), Turns()
         whole = {Transport.TCP: None, Transport.UDP: (data,)}
-        # The same bytes are one thing as the beginning of a stream, and another one as a datagram.
+        # The same bytes mean different things as the beginning of a stream and as a datagram.
         samples = {
             over: TracedSample(data, client, now=now, datagrams=datagrams)
             for over, datagrams in whole.items()
@@ -373,13 +373,13 @@ class Control:
         weight: int | None = None,
         close_connections: bool = False,
     ) -> Report:
-        """Let a server have new connections, or not; until this is called again, over reloads and upgrades.
+        """Override the state or weight of a server, until the next call; reloads and upgrades keep it.
 
         Args:
             backend: The backend's name.
-            server: As the rules write it.
+            server: The server as in the rules.
             state: ``drain`` routes no new connections to it, but checks it; ``maintenance`` does not check it either.
-            weight: In place of that in the rules, which 0 restores.
+            weight: Replaces the weight of the rules; 0 restores that.
             close_connections: Whether its existing connections are ended, too.
 
         Raises:
@@ -415,14 +415,14 @@ class Control:
 
         Args:
             name: The listener's.
-            accepting: Which of both; until this is called again, over reloads and upgrades.
+            accepting: Whether its clients are accepted, until the next call; reloads and upgrades keep it.
 
         Raises:
             UnknownError: There is none of that name.
         """
         transport = self._check_listener(name)
         late = await self._override(self.overrides().with_listener(name, accepting=accepting))
-        # Over UDP one queue has the datagrams of all, so those of newcomers cannot be left there.
+        # Over UDP all clients share one queue, so new ones cannot be left there.
         is_udp = transport is Transport.UDP
         left = "begins no flows" if is_udp else "leaves clients in the queue"
         how = "accepts clients" if accepting else left
@@ -435,7 +435,7 @@ class Control:
         return transports[name]
 
     def shut(self) -> list[str]:
-        """Return the listeners whose clients are left in the queue."""
+        """Return the listeners that do not accept."""
         known = {listener.name for listener in self.rules.listeners}
         return sorted(self.overrides().shut & known)
 
@@ -448,10 +448,10 @@ class Control:
         return [*(await self._ask("apply_overrides", overrides=values)).missing]
 
     def feed(self, published: dict[str, Any]) -> None:
-        """Replace contents of lists in all processes; see `txmux.access.lists.current.Lists.feed`."""
+        """Replace the contents of lists in all processes; see `txmux.access.lists.current.Lists.feed`."""
         if self.state is not None:
             self.state.lists.feed(published)
-            # A worker that does not answer is replaced, and its successor is given all lists at its start.
+            # A worker that does not answer is replaced, and its successor starts with all lists.
             Deferred.fromCoroutine(self._ask("feed", published=published))
 
     def _kept_bans(self) -> Bans:
@@ -489,7 +489,7 @@ def _order(row: Mapping[str, Any]) -> tuple[str, int, str]:
 
 
 def _report(changes: str, late: Sequence[str]) -> Report:
-    """Report a change, which workers that are late make when they can."""
+    """Report a change, and the workers that have not applied it yet."""
     return Report(ok=True, changes="; ".join([changes, *(f"not yet: {one}" for one in late)]))
 
 

@@ -263,15 +263,15 @@ def backends_document(
     """Report each backend and its servers, in the order of the rules.
 
     Args:
-        rules: Those that hold.
+        rules: The rules in force.
         counts: Of all processes.
-        overrides: What an operator has set.
-        found: What each process with connections says of addresses, by the number of the worker.
-        checked: What the process says that checks.
+        overrides: The operator's overrides.
+        found: The states of addresses in each process with connections, with the number of the worker.
+        checked: The states of addresses in the process that checks servers.
     """
     addresses: dict[tuple[str, str], dict[str, list[tuple[int | None, Mapping[str, Any]]]]] = {}
-    for worker, told in found:
-        for one in told:
+    for worker, rows in found:
+        for one in rows:
             of = addresses.setdefault((one["backend"], one["server"]), {})
             of.setdefault(one["address"], []).append((worker, one))
     checks = {
@@ -328,18 +328,18 @@ def _server(
     order = overrides.servers.get(key, AS_RULED)
     # Of several addresses one that is up is enough.
     best = min(addresses, key=lambda one: _WORST_LAST.index(one["state"]), default=None)
-    told = best or {
+    state = best or {
         "state": UNRESOLVED,
         "why": "its name has no address yet",
         "since": None,
         "weight": server.weight,
         "check": None,
     }
-    since = order.since if order.held is not None and not server.down else told["since"]
+    since = order.since if order.held is not None and not server.down else state["since"]
     return {
         "server": server.text,
-        "state": told["state"],
-        "why": "; ".join(filter(None, [told["why"] if best or not stale else "", stale])),
+        "state": state["state"],
+        "why": "; ".join(filter(None, [state["why"] if best or not stale else "", stale])),
         "since": since,
         "weight": order.weight or server.weight,
         "backup": server.backup,
@@ -347,6 +347,6 @@ def _server(
         "total": totals.total if totals else 0,
         "failed": sum(totals.failed.values()) if totals else 0,
         "failures": {cause: n for cause, n in totals.failed.items() if n} if totals else {},
-        "check": told["check"],
+        "check": state["check"],
         "addresses": list(addresses),
     }

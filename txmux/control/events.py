@@ -70,7 +70,7 @@ class Hub:
         self._tell({"event": "reload", "at": time.time(), **report.as_json()})
 
     def report_stop(self) -> None:
-        """Report that the service stops, and end."""
+        """Report that the service is shutting down, and end."""
         self._tell({"event": "stop", "at": time.time()})
         self._followers.clear()
         self._stop_beat()
@@ -98,11 +98,11 @@ class Hub:
         def heard(event: dict[str, Any]) -> None:
             if self._beat is None:  # there is no follower, so nothing is to be counted
                 return
-            told = {**event, "worker": worker}
+            reported = {**event, "worker": worker}
             if event["event"] in {"begin", "decide", "end"}:
-                self._sampling.pass_on(told)
+                self._sampling.pass_on(reported)
             else:
-                self._tell(told)
+                self._tell(reported)
 
         return heard
 

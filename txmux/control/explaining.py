@@ -36,7 +36,7 @@ def explain_connection(one: Served) -> dict[str, Any]:
         return _undecided(one, stage)
     record = one.record
     was_moved_here = isinstance(stage, Relaying) and stage.was_moved_here
-    told: dict[str, Any] = {
+    explanation: dict[str, Any] = {
         "listener": record.listener,
         "from": _host(one),
         "bytes": None if was_moved_here else one.decided_after,
@@ -46,8 +46,8 @@ def explain_connection(one: Served) -> dict[str, Any]:
         "routes": [],
     }
     if record.detect_ms is not None and not was_moved_here:
-        told["routes"] = list(_answers(one))
-    return told
+        explanation["routes"] = list(_answers(one))
+    return explanation
 
 
 def _undecided(one: Served, stage: Peeking) -> dict[str, Any]:
@@ -58,16 +58,16 @@ def _undecided(one: Served, stage: Peeking) -> dict[str, Any]:
     found = explain(
         stage.layer.detector.routes, one.received, client, listener.peek_limit, record.time
     )
-    told = trace_json(sample, Trace(listener, found))
+    traced = trace_json(sample, Trace(listener, found))
     inside = _inside(one.configuration, stage)
     return {
         "listener": record.listener,
-        "from": told["from"],
+        "from": traced["from"],
         "bytes": len(one.received),
         "by": None,
         "route": None,
-        "facts": {**record.facts, **told["facts"]},
-        "routes": [{**answer, "inside": inside} for answer in told["routes"]],
+        "facts": {**record.facts, **traced["facts"]},
+        "routes": [{**answer, "inside": inside} for answer in traced["routes"]],
     }
 
 

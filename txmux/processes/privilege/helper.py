@@ -291,9 +291,9 @@ class Helper:
         return [other.detach()]
 
 
-def _written(told: object) -> int:
+def _written(value: object) -> int:
     with tempfile.TemporaryFile("w+", encoding="utf-8") as file:
-        json.dump(told, file)
+        json.dump(value, file)
         file.flush()
         file.seek(0)
         return os.dup(file.fileno())

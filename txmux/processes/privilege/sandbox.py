@@ -95,12 +95,12 @@ def sandbox_of(rules: Rules) -> Sandbox:
     Raises:
         SandboxError: The rules insist, but this machine has none.
     """
-    wanted = rules.settings.sandbox
-    if wanted == "off":
+    setting = rules.settings.sandbox
+    if setting == "off":
         return "off"
     from txmux.processes.privilege import landlock  # noqa: PLC0415 - not every system has it
 
-    if wanted == "yes":
+    if setting == "yes":
         if not landlock.abi():
             raise SandboxError(
                 "[txmux] sandbox: this kernel has no Landlock, or does not let this process use it (a container's or a "

@@ -1,4 +1,4 @@
-"""What a service counts for limits, in all its processes and under all its rules."""
+"""The limits of a service, counted over all its processes."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ if TYPE_CHECKING:
 __all__ = ["ServiceLimits"]
 
 _MOST_WORKERS = 16
-"""How many workers there may be later, at least."""
+"""The least number of workers for which there is room."""
 
 
 class ServiceLimits:
-    """Has the memory for it, as long as the service runs.
+    """Owns the shared memory of limits while the service runs.
 
     Args:
-        seconds: Tells the time, the same in all processes.
-        rules: Gives those in force, until others are.
-        counters: Those of all processes.
+        seconds: The clock, the same in all processes.
+        rules: Returns the rules in force.
+        counters: The counters of all processes.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class ServiceLimits:
         self._limits: SharedLimits | None = None
 
     def limits(self, rules: Rules) -> SharedLimits:
-        """Return the memory, with room for what these rules count, too."""
+        """Return the limits, with room for these rules, too."""
         if self._limits is None:
             most = max(_MOST_WORKERS, 2 * rules.settings.workers)
             self._limits = SharedLimits.make(rules, most, self._in_use)
@@ -49,21 +49,21 @@ class ServiceLimits:
         return {name for name in names if name in known or self._counters.has_connections(name)}
 
     def as_json(self) -> dict[str, Any]:
-        """Return what the next service is to expect; see `SharedLimits.as_json`."""
+        """Return the counts for the successor; see `SharedLimits.as_json`."""
         return self._limits.as_json() if self._limits is not None else {}
 
     def expect(self, values: Mapping[str, Any]) -> None:
-        """Count connections that another service will hand over; see `SharedLimits.expect`."""
+        """Count connections that the predecessor will hand over; see `SharedLimits.expect`."""
         if self._limits is not None:
             self._limits.expect(values, self._seconds())
 
     def expect_no_more(self) -> None:
-        """Drop what has not come."""
+        """Drop the counts of connections that have not arrived."""
         if self._limits is not None:
             self._limits.expect_no_more()
 
     def close(self) -> None:
-        """Free the memory when its last user closes it; the next start makes it anew."""
+        """Release the memory; the next start makes it anew."""
         if self._limits is not None:
             self._limits.close()
             self._limits = None

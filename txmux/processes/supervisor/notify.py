@@ -27,11 +27,11 @@ _PINGS = 10  # in the time after which systemd takes the service for dead
 
 
 class Notifier:
-    """Tells ``$NOTIFY_SOCKET`` how the service is; does nothing where there is none.
+    """Sends the state of the service to ``$NOTIFY_SOCKET``, if there is one.
 
     Args:
-        environment: That of the process.
-        clock: For the watchdog.
+        environment: The environment of the process.
+        clock: The clock of the watchdog.
 
     Attributes:
         keeps: Whether systemd keeps descriptors for the next process of the service.
@@ -52,8 +52,8 @@ class Notifier:
         """Report that the service serves.
 
         Args:
-            status: What it does, in a few words.
-            is_new_main: Whether this process has taken the place of another one.
+            status: The state in a few words.
+            is_new_main: Whether this process has replaced another one.
         """
         main = [f"MAINPID={os.getpid()}"] if is_new_main else []
         self._send(*main, "READY=1", f"STATUS={status}")
@@ -67,11 +67,10 @@ class Notifier:
         self._send("STOPPING=1", "STATUS=stopping: connections finish")
 
     def watch(self, is_healthy: Callable[[], bool]) -> None:
-        """Show systemd from now on that the service works.
+        """Ping the watchdog of systemd from now on.
 
         Args:
-            is_healthy: Asked each time; if it says no, systemd hears nothing, and restarts the service when it has heard nothing for
-                too long.
+            is_healthy: Called each time. While it returns false, nothing is sent, and after its time systemd restarts the service.
         """
         if self._address and self._interval:
             self._watchdog = LoopingCall(self._show, is_healthy)
@@ -87,11 +86,11 @@ class Notifier:
             self._watchdog.stop()
 
     def taken(self, keys: Iterable[str], useless: Iterable[str] = ()) -> None:
-        """Record what systemd has kept of an earlier process.
+        """Record which sockets systemd has stored.
 
         Args:
-            keys: Of sockets that are used again.
-            useless: Of those that are not. It has to forget these, since it would keep them beside new ones of the same key.
+            keys: The keys of the sockets in use.
+            useless: The keys of the others. They are removed, since systemd would keep them beside new ones of the same key.
         """
         self._stored.update(keys)
         for key in useless:
@@ -101,21 +100,21 @@ class Notifier:
         """Store exactly these sockets with systemd, for the next process of the service.
 
         Args:
-            sockets: By the keys of their places. Those that systemd has opened itself are left out.
+            sockets: By the keys of their addresses. Those that systemd has opened itself are left out.
         """
         if not self._address:
             return
-        wanted = {
+        storable = {
             key: opened
             for key, opened in sockets.items()
             if not key.startswith("systemd:") and len(_name(key)) <= _LONGEST_NAME
         }
-        for key in self._stored - wanted.keys():
+        for key in self._stored - storable.keys():
             self._send("FDSTOREREMOVE=1", f"FDNAME={_name(key)}")
-        # What it has already it does not take twice.
-        for key in wanted.keys() - self._given:
-            self._send("FDSTORE=1", f"FDNAME={_name(key)}", descriptors=[wanted[key].fileno()])
-        self._stored = self._given = set(wanted)
+        # systemd does not take a descriptor twice.
+        for key in storable.keys() - self._given:
+            self._send("FDSTORE=1", f"FDNAME={_name(key)}", descriptors=[storable[key].fileno()])
+        self._stored = self._given = set(storable)
 
     def _send(self, *lines: str, descriptors: Sequence[int] = ()) -> None:
         if not self._address:
@@ -140,14 +139,14 @@ class Notifier:
 def sockets_from_store(
     reactor: Any, environment: Mapping[str, str]
 ) -> tuple[dict[str, socket.socket], list[str]]:
-    """Take the sockets that systemd has kept for this process (sd_listen_fds_with_names(3)).
+    """Take the sockets that systemd has stored for this process (sd_listen_fds_with_names(3)).
 
     Args:
         reactor: The process's own.
-        environment: That of the process.
+        environment: The environment of the process.
 
     Returns:
-        The sockets by the keys of their places, and the keys of those that cannot be used.
+        The sockets by the keys of their addresses, and the keys of unusable ones.
     """
     found = {}
     useless = []
@@ -155,18 +154,18 @@ def sockets_from_store(
         descriptor = _passed(reactor, name) if name.startswith(_PREFIX) else None
         if descriptor is not None:
             key = unquote(name.removeprefix(_PREFIX))
-            kept = socket.socket(fileno=descriptor)
-            kept.set_inheritable(False)
-            if _is_usable(key, kept):
-                found[key] = kept
+            stored = socket.socket(fileno=descriptor)
+            stored.set_inheritable(False)
+            if _is_usable(key, stored):
+                found[key] = stored
             else:
-                kept.close()
+                stored.close()
                 useless.append(key)
     return found, useless
 
 
 def _passed(reactor: Any, name: str) -> int | None:
-    """Return the descriptor of a name, if it was passed to this process: only Twisted knows, which has read the variables before."""
+    """Return the descriptor of a name, if it was passed to this process. Only Twisted knows, which has consumed the variables."""
     from twisted.internet.endpoints import (  # noqa: PLC0415 - it imports all of TLS
         AdoptedStreamServerEndpoint,
         quoteStringArgument,
@@ -180,17 +179,17 @@ def _passed(reactor: Any, name: str) -> int | None:
     return named.fileno if isinstance(named, AdoptedStreamServerEndpoint) else None
 
 
-def _is_usable(key: str, kept: socket.socket) -> bool:
-    """Return whether clients can still come by a socket: the file of a UNIX socket may have been removed."""
+def _is_usable(key: str, stored: socket.socket) -> bool:
+    """Return whether clients can still connect: the file of a UNIX socket may have been removed."""
     with suppress(OSError):
-        if not kept.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        if not stored.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
             return False
-        return kept.family != socket.AF_UNIX or Path(key.partition("unix:")[2]).exists()
+        return stored.family != socket.AF_UNIX or Path(key.partition("unix:")[2]).exists()
     return False
 
 
 def _name(key: str) -> str:
-    """Write a key so that it can be the name of a descriptor: printable ASCII without colons and blanks."""
+    """Quote a key for the name of a descriptor: printable ASCII without colons and blanks."""
     return _PREFIX + quote(key, safe="/.[]")
 
 

@@ -1,4 +1,4 @@
-"""Acting on signals while the reactor runs."""
+"""Handles signals while the reactor runs."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
 
 class SignalWatch:
-    """Calls something in the reactor when a signal comes; handlers that were there before are put back.
+    """Calls a function in the reactor when a signal arrives; `stop` restores the previous handlers.
 
-    Signals can be handled in the main thread only; in any other this does nothing.
+    Only the main thread can handle signals; in any other this does nothing.
 
     Args:
-        reactor: Where the call is made.
-        action: What is called.
-        signals: Numbers of signals.
+        reactor: The reactor in which the call is made.
+        action: The function.
+        signals: The numbers of the signals.
     """
 
     def __init__(self, reactor: Any, action: Callable[[], object], *signals: int) -> None:
@@ -49,11 +49,11 @@ class SignalWatch:
 
 
 class _WhenRunning:
-    """Calls something as soon as the reactor runs. A reactor that never does would keep for good what waits for that.
+    """Calls a function once the reactor runs; unlike `callWhenRunning`, it can be stopped, so that a reactor that never runs does not keep it.
 
     Args:
         reactor: The reactor.
-        call: What is called.
+        call: The function.
     """
 
     def __init__(self, reactor: Any, call: Callable[[], object]) -> None:
@@ -62,7 +62,7 @@ class _WhenRunning:
         self._trigger: Any = None
 
     def start(self) -> None:
-        """Wait for that moment; if it has come already, call at once."""
+        """Wait for the reactor; if it runs already, call at once."""
         self.stop()
         self._trigger = self._reactor.callWhenRunning(self._runs)
 
@@ -78,18 +78,17 @@ class _WhenRunning:
 
 
 class StopSignals:
-    """Tells the signals that hurry a service from the one that stops it.
+    """Distinguishes the signal that stops a service from further ones that hurry it.
 
-    The reactor, or another owner of a handler, is given the first signal. Those that come while the service
-    stops are for the service, and so are those that come after the first one and before the reactor has acted on it: to the
-    reactor it would be an error to be stopped again.
+    The first signal goes to the reactor, or another previous handler. Signals during shutdown go to the service, and so do
+    those between the first one and the reactor's reaction to it, since stopping the reactor twice is an error.
 
     Args:
         reactor: The process's own.
 
     Attributes:
-        hurry: Is called, in the reactor, by a signal that comes while the service stops; ``None`` while it does not.
-        is_urgent: Whether a further signal came before the service began to end connections.
+        hurry: Called in the reactor by a signal during shutdown; ``None`` while the service runs.
+        is_urgent: Whether a further signal arrived before the service started to end connections.
     """
 
     _log = Logger()
@@ -98,35 +97,35 @@ class StopSignals:
         self._reactor = reactor
         self._handlers: dict[int, Any] = {}
         self._when_running = _WhenRunning(reactor, self._watch)
-        self._wanted = False
+        self._is_watching = False
         self.hurry: Callable[[], object] | None = None
         self.is_urgent = False
 
     def start(self) -> None:
         """Watch, as soon as the reactor has its own handlers."""
-        self._wanted = True
+        self._is_watching = True
         self.hurry, self.is_urgent = None, False
         self._when_running.start()
 
     def _watch(self) -> None:
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGTERM, signal.SIGINT):
-                # First, since a signal may come as soon as this one is there.
+                # Before ours is set, since a signal may arrive right after.
                 self._handlers[number] = signal.getsignal(number)
                 signal.signal(number, self._arrived)
 
     def stop(self) -> None:
-        """Stop watching, unless the reactor stops, too: signals are ignored then."""
-        self._wanted = False
+        """Stop watching, unless the reactor stops, too: then signals are ignored."""
+        self._is_watching = False
         self._when_running.stop()
         self.hurry = _nothing
-        if not self._is_reactor_told():
+        if not self._is_reactor_stopping():
             for number, handler in self._handlers.items():
                 if signal.getsignal(number) == self._arrived:  # and no other handler by now
                     signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
     async def wait(self, seconds: float) -> None:
-        """Lets the service run for a grace period after a signal to stop; a further signal ends that."""
+        """Wait for the grace period after a signal to stop; a further signal ends it."""
         if not seconds or self.is_urgent:
             return
         over: Deferred[None] = Deferred()
@@ -141,15 +140,15 @@ class StopSignals:
         self.hurry = hurry
         await over
 
-    def _is_reactor_told(self) -> bool:
-        """Return whether a signal has told the reactor to stop, which it may not have done yet."""
+    def _is_reactor_stopping(self) -> bool:
+        """Return whether a signal has made the reactor stop, now or in its next turn."""
         return getattr(self._reactor, "_exitSignal", None) is not None
 
     def _arrived(self, number: int, frame: Any) -> None:
-        handler, is_told = self._handlers[number], self._is_reactor_told()
-        if self.hurry is not None and (self._wanted or is_told):
+        handler, is_stopping = self._handlers[number], self._is_reactor_stopping()
+        if self.hurry is not None and (self._is_watching or is_stopping):
             self._reactor.callFromThread(self.hurry)
-        elif is_told:
+        elif is_stopping:
             self.is_urgent = True
         elif callable(handler):
             handler(number, frame)
@@ -159,4 +158,4 @@ class StopSignals:
 
 
 def _nothing() -> None:
-    """What signals do that come after the service has stopped."""
+    """Ignores signals after the service has stopped."""

@@ -1,4 +1,4 @@
-"""The supervisor of the workers: starts and watches them, has them serve other rules, and stops them."""
+"""The supervisor: starts, watches, reloads and stops the workers."""
 
 from __future__ import annotations
 
@@ -67,28 +67,28 @@ _GRACE = 5.0
 
 
 class Supervisor:
-    """Has workers serve the clients, and serves none itself.
+    """Runs the workers; serves no clients itself.
 
     Args:
-        rules: They say how many workers there are.
+        rules: The first rules.
         reactor: The process's own; workers use one of the same kind.
         sockets: The listening sockets; the caller closes them.
-        limits: What all processes count together.
-        privilege: Has the helper that opens what workers may not open, if there is one.
-        counters: What all count.
+        limits: The limits of the service.
+        privilege: The privileges of the service, with the helper that opens files for workers, if there is one.
+        counters: The counters of all processes.
         starter: Forks workers.
-        failed: Is called once if a worker cannot start while the service does.
-        served: Is called when all serve, or could if they accepted clients.
-        accepting: Whether they do from the first moment.
+        failed: Called once if a worker cannot start while the service does.
+        served: Called when all workers are ready.
+        accepting: Whether they accept clients at once.
 
     Attributes:
         pool: The workers.
         transfers: Moves connections between old and new workers.
         counters: As above.
         starter: As above.
-        version: The number of the version of the rules, counted from 1.
-        state: What workers are given beside the rules. Of its backends this process only checks the servers and looks up the names.
-        is_changing: Whether workers get ready for other rules; until they have, none that could serve again ends.
+        version: The version of the rules, counted from 1.
+        state: The state that workers share beside the rules. This process checks the servers of its backends and resolves names.
+        is_changing: Whether a reload is being prepared; meanwhile no retiring worker ends, since it may serve again.
     """
 
     _log = Logger()
@@ -196,7 +196,7 @@ class Supervisor:
         return sandbox_of(self._rules)
 
     def start_message(self, worker: Worker) -> dict[str, Any]:
-        """Return what a worker has to know at its start; see `txmux.processes.workers.messages.Start`."""
+        """Return the message that starts a worker; see `txmux.processes.workers.messages.Start`."""
         pending = self._pending
         if pending is not None and worker in self.pool.added:
             message = self._message(pending.rules, pending.sockets, pending.version)
@@ -234,9 +234,9 @@ class Supervisor:
         """Return the state that the next process continues from; see `txmux.serving.state`.
 
         Args:
-            again: Whether it has been told before, and of bans wants only what has changed.
+            again: Whether the successor has an earlier state, so that of bans it needs only the changes.
         """
-        # Once none accepts, clients wait: so for no worker that hangs.
+        # When no worker accepts, clients wait: then no worker that hangs is asked.
         workers = self.pool.all() if self.transfers.accepting else self.transfers.able
         found = await ask_ready(workers, "servers")
         servers = merged([*found, self._servers()])
@@ -262,7 +262,7 @@ class Supervisor:
             restore_sources(state, self._limits.sources(self._seconds))
 
     def connect_to_opener(self) -> socket.socket | None:
-        """Return what leads a worker to what opens files for it; ``None`` if it opens them itself."""
+        """Make a connection to the opener of files for a worker; ``None`` if workers open files themselves."""
         try:
             if self._privilege.opener is not None:
                 return self._privilege.opener.another()
@@ -273,7 +273,7 @@ class Supervisor:
         return None
 
     def answers(self) -> bool:
-        """Return whether some worker serves, and each that is there does its work."""
+        """Return whether a worker serves, and all workers respond."""
         return self.pool.answers()
 
     def is_served(self) -> bool:
@@ -282,7 +282,7 @@ class Supervisor:
     def ready(self, worker: Worker) -> None:
         """Record that a worker can serve."""
         if self._deadline is not None:
-            return  # it was asked to stop already, and the sockets may be closed
+            return  # it is already stopping, and the sockets may be closed
         pending = self._pending
         if pending is not None and worker in self.pool.added:
             self._note_added(pending)
@@ -298,7 +298,7 @@ class Supervisor:
             self._served()
 
     def replace(self, worker: Worker) -> None:
-        """Let another worker take the place of one that was asked to end, unless the whole service is."""
+        """Replace a worker that has received SIGTERM, unless the whole service has."""
         self.pool.replace_soon(worker, self._limits.workers if are_plain(self._rules) else 0)
 
     # Other rules.
@@ -311,19 +311,19 @@ class Supervisor:
         *,
         rules_changed: bool,
     ) -> int:
-        """Switch the workers to other rules; see also `all_serve`.
+        """Switch the workers to other rules. Call `all_serve` afterwards.
 
         Args:
-            rules: The others.
-            sockets: All that they need; they are committed or abandoned.
+            rules: The new rules.
+            sockets: The sockets that they need; they are committed or abandoned.
             owner: The user and group IDs that the workers run as.
-            rules_changed: Whether they are others at all; otherwise only files are read again.
+            rules_changed: Whether the rules have changed; otherwise only files are read again.
 
         Returns:
             The number of connections that keep older rules.
 
         Raises:
-            MuxError: They cannot; nothing has changed.
+            MuxError: The rules cannot be applied; nothing has changed.
         """
         pending = None
         with ExitStack() as undo:
@@ -341,14 +341,14 @@ class Supervisor:
             if looked_up is not None:
                 await looked_up
             await self.pool.settled()
-            # A worker that gets ready for these rules while it does so for others would take one for the other.
+            # A worker prepares one set of rules at a time.
             await DeferredList([*self._catching_up])
             pending = self._pending = PendingRules(
                 rules, sockets.sockets, self.version + rules_changed, upstreams
             )
             undo.callback(self._drop_pending, pending)
             await self._prepare(pending, rules_changed=rules_changed)
-            # These rules may have the worker end to which flows are on their way.
+            # These rules may end the worker to which flows are on their way.
             await self.pool.flows_moved(self.pool.all())
             undo.pop_all()
         unused = sockets.commit()
@@ -357,13 +357,11 @@ class Supervisor:
         return older
 
     def _close_removed(self, unused: Mapping[str, socket.socket]) -> None:
-        """Close sockets of listeners that are removed; those for datagrams when their last flow has ended."""
+        """Close the sockets of removed listeners; those for datagrams after their last flow."""
         self._draining_sockets.clear()
         for key, opened in unused.items():
             if opened.type == SOCK_DGRAM:
-                self._sockets.adopt(
-                    key, opened
-                )  # while a worker has it, too, the port cannot be bound again
+                self._sockets.adopt(key, opened)  # the port stays bound while a worker has it open
                 self._draining_sockets.add(key)
             else:
                 close_socket(key, opened)
@@ -373,11 +371,11 @@ class Supervisor:
         self.starter.ping()
         if gone := self.state.bans.expire(time.time()):
             self.pool.tell("ban", rows=rows_of(gone))
-        if self.pool.workers:  # or all are to end
+        if self.pool.workers:  # otherwise the service is shutting down
             Deferred.fromCoroutine(self.close_unused())
 
     async def close_unused(self) -> None:
-        """Close sockets for datagrams of removed listeners whose last flow has ended, or is in a worker that is about to end."""
+        """Close the datagram sockets of removed listeners whose flows have all ended, or belong to a worker that is about to end."""
         if not self._draining_sockets:
             return
         version = self.version
@@ -388,10 +386,10 @@ class Supervisor:
                 self._sockets.give_up(key)
 
     async def all_serve(self) -> None:
-        """Wait until as many workers serve as the rules want.
+        """Wait until all workers of the rules serve.
 
         Raises:
-            WorkersError: They do not in a minute.
+            WorkersError: They do not within a minute.
         """
         try:
             await self.pool.serving().addTimeout(_STARTING, self._reactor)
@@ -411,7 +409,7 @@ class Supervisor:
         self._check_files(rules, owner)
 
     def _extend(self, rules: Rules) -> None:
-        """Make room for what other rules count."""
+        """Make room for the counters of other rules."""
         self._limits.extend(rules)
         layout = self.counters.layout
         more, gone = layout.changes(self._published_places)
@@ -420,27 +418,27 @@ class Supervisor:
             self.pool.tell("count_more", places=more, cells=layout.cells, gone=gone)
 
     async def _prepare(self, pending: PendingRules, *, rules_changed: bool) -> None:
-        """Make workers prepare other rules, and start those that these need beside them.
+        """Make the workers prepare other rules, and start additional ones.
 
         Raises:
-            MuxError: One cannot.
+            MuxError: A worker cannot.
         """
         rules = pending.rules
         message = self._message(rules, pending.sockets, pending.version)
         prepare = {name: message[name] for name in ("rules", "limits", "sockets")}
         descriptors = message["descriptors"][1:]
-        pending.asked = {one: one.pid for one in self.pool.all() if one.ready}
+        pending.preparing = {one: one.pid for one in self.pool.all() if one.ready}
         answers = {
             one: one.ask("prepare", rules_changed=rules_changed, descriptors=descriptors, **prepare)
-            for one in pending.asked
+            for one in pending.preparing
         }
         old = {one: answers.pop(one) for one in self.pool.retiring if one in answers}
         problems = await failures([*answers.values()])
         able, most = len(self.pool.workers), self._limits.workers
         for worker, answer in old.items():
-            # One that fails keeps the rules of its connections, and cannot serve again.
+            # A retiring worker that fails keeps the rules of its connections, and cannot serve again.
             if await failures([answer]):
-                del pending.asked[worker]
+                del pending.preparing[worker]
                 most -= 1
             else:
                 able += worker.can_return
@@ -449,7 +447,7 @@ class Supervisor:
                 "workers: old ones do not answer; they are replaced in a few seconds, reload then"
             )
         if problems:
-            # Mostly all of them say the same.
+            # Most report the same problem.
             raise MuxError("\n".join(dict.fromkeys(problems)))
         if rules.settings.workers > able:
             self.starter.use(rules)
@@ -457,10 +455,10 @@ class Supervisor:
             await self._all_added_ready(pending)
 
     async def _all_added_ready(self, pending: PendingRules) -> None:
-        """Wait until all workers that were added could serve.
+        """Wait until all added workers are ready.
 
         Raises:
-            WorkersError: One cannot.
+            WorkersError: One cannot start.
         """
         self._note_added(pending)
         try:
@@ -476,10 +474,13 @@ class Supervisor:
         self._pending = None
         self.starter.use(self._rules)
         self.pool.drop_added()
-        for worker in pending.asked:
+        for worker in pending.preparing:
             worker.tell("abandon")
 
     async def _commit_pending(self, pending: PendingRules) -> int:
+        # All have prepared: from here on there is no way back, and a worker that fails is replaced. Prepared workers commit,
+        # retiring ones serve again before new ones are needed, added ones join the pool, and those that were started in
+        # between catch up.
         self.is_changing = False
         self._pending = None
         self._rules = pending.rules
@@ -488,8 +489,8 @@ class Supervisor:
         self._files.commit()
         self.version = pending.version
         pending.upstreams.commit()
-        # Those that have ended in between have successors, which begin with the rules that were before.
-        ready = [worker for worker, pid in pending.asked.items() if worker.pid == pid]
+        # A worker that has ended in between has a successor, which starts with the previous rules.
+        ready = [worker for worker, pid in pending.preparing.items() if worker.pid == pid]
         count = pending.rules.settings.workers
         added = self.pool.admit()
         again = self.pool.reuse_retiring(count, ready)
@@ -511,7 +512,7 @@ class Supervisor:
         def failed(failure: Failure) -> int:
             if not failure.check(GoneError):
                 self._log.error("{problem}", problem=failure.getErrorMessage())
-                worker.kill()  # its successor begins with these rules
+                worker.kill()  # its successor starts with these rules
             return 0
 
         return worker.ask("commit", listening=listening).addErrback(failed)
@@ -524,8 +525,8 @@ class Supervisor:
     async def _catch_up(self, worker: Worker) -> None:
         message = self._message(self._rules, self._sockets.sockets(), self.version)
         descriptors = message.pop("descriptors")[1:]
-        asked = worker.ask("prepare", rules_changed=True, descriptors=descriptors, **message)
-        problems = await failures([asked])
+        request = worker.ask("prepare", rules_changed=True, descriptors=descriptors, **message)
+        problems = await failures([request])
         if problems:
             self._log.error("{problem}", problem=problems[0])
             worker.kill()
@@ -544,7 +545,7 @@ class Supervisor:
         return {"generation": self.version, **await self.pool.status()}
 
     def ended(self, number: int, *, is_left: bool) -> None:
-        """Forget the connections of a worker that has ended; `is_left` tells that it had none, and none on their way."""
+        """Forget the connections of a worker that has ended; `is_left` means that none were left or on their way."""
         self.pool.share_datagrams()
         self._limits.clear(number + 1)
         if not is_left:
@@ -561,11 +562,11 @@ class Supervisor:
                 pending.ready.errback(WorkersError(message))
         elif not self._failing:
             self._failing = True
-            # Later, since the reactor may not even run yet.
+            # Later, since the reactor may not run yet.
             self._reactor.callLater(0, self._failed, WorkersError(message))
 
     async def leave(self) -> None:
-        """End each worker when its connections have, and kill those that do not; others may be started meanwhile."""
+        """End each worker after its last connection, and kill those that do not end; others may be started meanwhile."""
         workers = self.pool.leave()
         seconds = self._rules.settings.drain_timeout + _GRACE
         self._deadline = deadline = self._reactor.callLater(seconds, self._kill_all, workers)
@@ -576,7 +577,7 @@ class Supervisor:
     def _kill_all(self, workers: Sequence[Worker]) -> None:
         for worker in workers:
             worker.kill()
-        # It may be halted, and would not report their ends.
+        # It may be suspended, and would not report their ends.
         self.starter.kill()
 
     def serve_again(self) -> None:
@@ -608,16 +609,16 @@ class Supervisor:
 
 @attrs.define(eq=False)
 class PendingRules:
-    """The rules that workers get ready for.
+    """The rules that workers prepare.
 
     Attributes:
-        asked: Workers that get ready, with the IDs of their processes.
-        ready: Fires when the workers that were added could serve.
+        preparing: The workers that prepare them, with the IDs of their processes.
+        ready: Fires when the added workers are ready.
     """
 
     rules: Rules
     sockets: Mapping[str, socket.socket]
     version: int
     upstreams: PreparedUpstreams
-    asked: dict[Worker, int] = attrs.field(factory=dict)
+    preparing: dict[Worker, int] = attrs.field(factory=dict)
     ready: Deferred[None] = attrs.field(factory=Deferred)

@@ -151,7 +151,7 @@ class ConnectionTransfer:
         Returns:
             The number of connections that were moved.
         """
-        all_slots = [*filter(None, map(self._kept, ends))]
+        all_slots = [*filter(None, map(self._open_lease, ends))]
         self._giving += 1
         try:
             # First, since datagrams wait nowhere for long.
@@ -165,7 +165,7 @@ class ConnectionTransfer:
                 slots.close_when_done()
             self._moved()
 
-    def _kept(self, end: socket.socket) -> LeasedSlots | None:
+    def _open_lease(self, end: socket.socket) -> LeasedSlots | None:
         slots = LeasedSlots()
 
         def lost() -> None:
@@ -182,7 +182,7 @@ class ConnectionTransfer:
         self._leased_slots.add(slots)
         return slots
 
-    def keep_no_places(self) -> None:
+    def release_slots(self) -> None:
         """Release the slots held for connections handed over."""
         for slots in self._leased_slots:
             slots.channel.close()

@@ -293,13 +293,13 @@ class Upgrade:
             return 0
         pairs = [socket.socketpair() for _ in range(max(processes, self._transfers.holders))]
         own, others = ([pair[side] for pair in pairs] for side in (0, 1))
-        asked = self.successor.channel.ask(
+        request = self.successor.channel.ask(
             "take_over", seconds=_ACCEPTS, descriptors=[end.fileno() for end in others]
         )
         for end in others:
             end.close()
         try:
-            await asked
+            await request
         except ChannelError:
             for end in own:
                 end.close()

@@ -123,9 +123,9 @@ class Upgrades:
             self._notifier.taken(predecessor.sockets)
             self.state = predecessor.state
             return
-        kept, useless = sockets_from_store(self._reactor, os.environ)
-        self._notifier.taken(kept, useless)
-        for key, opened in kept.items():
+        stored, useless = sockets_from_store(self._reactor, os.environ)
+        self._notifier.taken(stored, useless)
+        for key, opened in stored.items():
             self._take(key, opened)
 
     def _take(self, key: str, opened: socket.socket) -> None:

@@ -60,8 +60,8 @@ class WorkerTransfers:
         Those that can are found out first, while all accept: no client waits for a worker that hangs.
         """
         ready = [worker for worker in self._pool.all() if worker.ready]
-        asked = [worker.ask("ping", seconds=_PROMPT) for worker in ready]
-        answers = [await _outcome(answer) for answer in asked]
+        requests = [worker.ask("ping", seconds=_PROMPT) for worker in ready]
+        answers = [await _outcome(answer) for answer in requests]
         self.able = [
             worker
             for worker, answer in zip(ready, answers, strict=True)
@@ -87,8 +87,8 @@ class WorkerTransfers:
         self._pool.share_datagrams()  # before flows of another process come
         # The others are asked when they are ready, like the successor of one that has ended.
         ready = [worker for worker in self._pool.workers if worker.ready]
-        asked = [worker.ask("accept", seconds=_PATIENCE) for worker in ready]
-        for problem in [await _outcome(answer) for answer in asked]:
+        requests = [worker.ask("accept", seconds=_PATIENCE) for worker in ready]
+        for problem in [await _outcome(answer) for answer in requests]:
             if isinstance(problem, ChannelError) and not isinstance(problem, GoneError):
                 raise problem
 
@@ -128,22 +128,22 @@ class WorkerTransfers:
 
 async def _share(workers: Sequence[Worker], kind: str, ends: Sequence[socket.socket]) -> list[Any]:
     """Send each worker its share of the ends."""
-    asked = []
+    requests = []
     for number, worker in enumerate(workers):
         descriptors = [end.fileno() for end in ends[number :: len(workers)]]
         if descriptors:
-            asked.append(worker.ask(kind, seconds=_MOVING, descriptors=descriptors))
+            requests.append(worker.ask(kind, seconds=_MOVING, descriptors=descriptors))
     for end in ends:
         end.close()  # each was duplicated
-    outcomes = [await _outcome(answer) for answer in asked]
+    outcomes = [await _outcome(answer) for answer in requests]
     for problem in outcomes:
         if isinstance(problem, ChannelError):
             _log.warn("a worker can exchange no connections: {why}", why=problem)
     return [answer for answer in outcomes if not isinstance(answer, ChannelError)]
 
 
-async def _outcome(asked: Awaitable[Any]) -> Any:
+async def _outcome(requests: Awaitable[Any]) -> Any:
     try:
-        return await asked
+        return await requests
     except ChannelError as problem:
         return problem

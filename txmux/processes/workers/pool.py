@@ -57,9 +57,9 @@ def check_shareable(listeners: Iterable[Listener]) -> None:
                 )
 
 
-async def failures(asked: list[Deferred[Any]]) -> list[str]:
+async def failures(requests: list[Deferred[Any]]) -> list[str]:
     """Return the errors of workers that have failed; one that has ended has none, since its successor begins with the new rules."""
-    answers = await DeferredList(asked, consumeErrors=True)
+    answers = await DeferredList(requests, consumeErrors=True)
     failed: list[Any] = [answer for answered, answer in answers if not answered]
     return [one.getErrorMessage() for one in failed if not one.check(GoneError)]
 
@@ -104,7 +104,7 @@ class WorkerPool:
         self._replaced: dict[Worker, Worker] = {}  # by their successors
         self._reads: Worker | None = None
         self._awaits_flows: object = None
-        self._asked_to_accept: set[Worker] = set()
+        self._accept_pending: set[Worker] = set()
         self._serving: list[Deferred[None]] = []
         self._next_end: Deferred[None] | None = None
         self._reactor = reactor
@@ -242,10 +242,10 @@ class WorkerPool:
 
     def let_accept(self, worker: Worker) -> None:
         """Let a worker accept clients; one that does not answer is replaced."""
-        self._asked_to_accept.add(worker)
+        self._accept_pending.add(worker)
 
         def answered(_: object) -> None:
-            self._asked_to_accept.discard(worker)
+            self._accept_pending.discard(worker)
             self._look()
 
         accepting = worker.ask("accept")
@@ -261,7 +261,7 @@ class WorkerPool:
 
     def _look(self) -> None:
         """See whether all workers serve now."""
-        if self.are_ready() and not self._asked_to_accept.intersection(self.workers):
+        if self.are_ready() and not self._accept_pending.intersection(self.workers):
             waiting, self._serving = self._serving, []
             for one in waiting:
                 one.callback(None)
@@ -367,10 +367,10 @@ class WorkerPool:
         if not ends:
             return succeed(None)
         descriptors = [end.fileno() for end in ends]
-        asked = worker.ask("hand_over", seconds=60.0, descriptors=descriptors)
+        requests = worker.ask("hand_over", seconds=60.0, descriptors=descriptors)
         for end in ends:
             end.close()
-        return asked.addErrback(self._unmoved)
+        return requests.addErrback(self._unmoved)
 
     def _unmoved(self, failure: Failure) -> None:
         self._log.warn(
@@ -400,8 +400,8 @@ class WorkerPool:
         """Return what is missing for all clients to be served, as any worker finds that serves."""
         if not self.is_served():
             return ["no worker serves"]
-        asked = [worker.ask("missing", seconds=_PATIENCE) for worker in self.workers]
-        answers = await DeferredList(asked, consumeErrors=True)
+        requests = [worker.ask("missing", seconds=_PATIENCE) for worker in self.workers]
+        answers = await DeferredList(requests, consumeErrors=True)
         reports: list[list[str]] = [answer for answered, answer in answers if answered]
         if not reports:
             return ["no worker answers"]
@@ -411,12 +411,12 @@ class WorkerPool:
         """Count the connections, in all and in each worker that there is or will be."""
         workers = self.all()
         nothing: dict[str, Any] = {}
-        asked: list[Deferred[Any]] = [
+        requests: list[Deferred[Any]] = [
             # One that starts does not answer before it is ready, and has no connections.
             worker.ask("status", seconds=_PATIENCE) if worker.ready else succeed(nothing)
             for worker in workers
         ]
-        answers = await DeferredList(asked, consumeErrors=True)
+        answers = await DeferredList(requests, consumeErrors=True)
         rows: list[dict[str, Any]] = [
             {
                 "worker": worker.number + 1,

@@ -287,7 +287,7 @@ class WorkerProcess:
         if self._prepared is not None:
             (prepared, opened), self._prepared = self._prepared, None
             if listening and self._transfer is not None:
-                self._transfer.keep_no_places()
+                self._transfer.release_slots()
             # Who comes while this process ends is for another one.
             prepared.commit(listening=listening and not self._stopping)
             for one in opened:

@@ -264,16 +264,16 @@ class _Connection(FileDescriptor):
         if not packet:
             return Failure(ConnectionDone())
         self._silent = 0
-        told = parse_json(packet)
-        if told["kind"] == "pong":
+        message = parse_json(packet)
+        if message["kind"] == "pong":
             return None
-        if told["kind"] == "ended":
-            self._ended(told["pid"], told["status"])
-        elif (forked := self._forking.pop(told["number"], None)) is not None:
-            if "pid" in told:
-                forked.callback(told["pid"])
+        if message["kind"] == "ended":
+            self._ended(message["pid"], message["status"])
+        elif (forked := self._forking.pop(message["number"], None)) is not None:
+            if "pid" in message:
+                forked.callback(message["pid"])
             else:
-                forked.errback(StarterError(told["error"]))
+                forked.errback(StarterError(message["error"]))
         return None
 
     def connectionLost(self, reason: Failure) -> None:

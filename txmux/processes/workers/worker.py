@@ -96,7 +96,7 @@ class Worker:
         self.has_served = not is_first
         self._problem = ""
         self._silent = 0
-        self._asked = False
+        self._awaits_answer = False
         self._hung = False
         self._retirement: object | None = None
         self._is_watched = True
@@ -146,7 +146,7 @@ class Worker:
         self._restart = None
         self._problem = ""
         self._silent = 0
-        self._asked = self._hung = False
+        self._awaits_answer = self._hung = False
         self._started_at = self._reactor.seconds()
         self._is_watched = True
         channel = self._channel = Channel(
@@ -268,13 +268,13 @@ class Worker:
             )
             self._hung = True
             self._end()
-        elif not self._asked:
-            self._asked = True
+        elif not self._awaits_answer:
+            self._awaits_answer = True
             channel.ask("ping").addCallbacks(lambda _: self._has_answered(channel), lambda _: None)
 
     def _has_answered(self, channel: Channel) -> None:
         if self._channel is channel:
-            self._asked = False
+            self._awaits_answer = False
             self._silent = 0
 
     def kill(self) -> None:
