@@ -1,4 +1,4 @@
-"""Hands relayed connections over to another process: the side that has them, and the side that takes them.
+"""Hands relayed connections over to another process: the giving side and the adopting side.
 
 Over a channel between the two, a batch at a time::
 
@@ -6,13 +6,13 @@ Over a channel between the two, a batch at a time::
     new:         which of them it can take; it does not touch them yet
     old: go_on   which of them are the new one's, and are forgotten here; the others are resumed here
 
-Only the old process decides which process keeps a connection, and says so in one message. The new one touches a socket only when it has that message. If that
-never comes, since either process has ended, the new one closes its descriptors. So no byte is read or written by both, whatever is lost.
+Only the old process decides which process keeps a connection, in one message. The new one touches a socket only after that message. If
+it never arrives, since either process has ended, the new one closes its descriptors. So no byte is read or written by both, in any case.
 
 Where a server has a limit, the old process keeps the slot of a connection that has moved, until the new one reports its end: see
 `txmux.processes.upgrade.handover`.
 
-While the new process works on one batch, the old one prepares another; more would only be quiet for longer.
+While the new process works on one batch, the old one prepares the next; more would only be suspended for longer.
 """
 
 from __future__ import annotations
@@ -48,11 +48,11 @@ if TYPE_CHECKING:
 __all__ = ["LeasedSlots"]
 
 _BATCH = 25
-"""The more are in a batch, the longer each is quiet; the fewer, the more is spent on messages."""
+"""Connections in a batch: more are suspended for longer, fewer cost more messages."""
 _UNDER_WAY = 2
-"""Batches that have been offered and are not decided."""
+"""Batches that are offered and not yet decided."""
 _HELD = 2**22
-"""Bytes held by connections that are enough for a batch; a connection may hold as much as two pipes."""
+"""Bytes held by connections that complete a batch; a connection may hold as much as two pipes."""
 _PATIENCE = 10.0
 """Seconds that the other process may take for a batch."""
 
@@ -63,11 +63,11 @@ async def hand_over(connections: Iterable[MuxProtocol], channels: Iterable[Lease
     """Move all connections that can be moved to other processes; the others stay here.
 
     Args:
-        connections: What there are.
-        channels: Each leads to a process that adopts; each gets a share, and keeps the places of what has gone there.
+        connections: The connections of this process.
+        channels: One for each adopting process, which gets a share; they keep the slots of connections that move there.
 
     Returns:
-        The number of those that were moved.
+        The number of moved connections.
     """
     batches = _batches(list(connections))
     moved = await gatherResults(
@@ -78,7 +78,7 @@ async def hand_over(connections: Iterable[MuxProtocol], channels: Iterable[Lease
 
 
 def _batches(connections: Iterable[MuxProtocol]) -> Iterator[list[_Suspended]]:
-    """Suspend connections, as many at a time as go into a message, when a process is there to take them."""
+    """Suspend connections, one batch at a time, when a process is ready to take it."""
     batch: list[_Suspended] = []
     held = 0
     for connection in connections:
@@ -114,7 +114,7 @@ async def _hand_to(slots: LeasedSlots, batches: Iterator[list[_Suspended]]) -> i
 
 
 async def _offer(channel: Channel, number: int, batch: list[_Suspended]) -> _Taken:
-    """Return a batch, and learn which of it can be taken, and whether their ends will be told."""
+    """Offer a batch; return which of it the other process takes, and whether it will report their ends."""
     try:
         answer = await channel.ask(
             "adopt",
@@ -139,7 +139,7 @@ async def _decide(
     """Decide which of a batch move to the other process, and return their number; add their slots."""
     channel = slots.channel
     taken, tells = await offer
-    if not channel.is_open:  # by now, so the other process drops them
+    if not channel.is_open:  # the other process drops them
         taken = set()
     going = []
     for index, (connection, moved, _) in enumerate(batch):
@@ -149,21 +149,21 @@ async def _decide(
             going.append(index)
         else:
             connection.resume(moved)
-    # From here on they are the other process's, whatever becomes of it.
-    kept = [index for index in going if tells and batch[index][0].keeps_slot]
+    # From here on they belong to the other process, in any case.
+    leased = [index for index in going if tells and batch[index][0].keeps_slot]
     for index in going:  # before the other one counts them
         admissions.add(batch[index][0].count_elsewhere())
-    channel.send("go_on", batch=number, which=going, kept=kept)
+    channel.send("go_on", batch=number, which=going, kept=leased)
     for index in going:
         connection, moved, _ = batch[index]
-        release_slot = connection.let_go(keeps_slot=index in kept)
+        release_slot = connection.let_go(keeps_slot=index in leased)
         if release_slot is not None:
             slots.keep(moved.record.id, release_slot)
     return len(going)
 
 
 async def _received(channel: Channel) -> bool:
-    """Wait until the other process has had all that was sent: what is still to be sent would end with this one. Tell whether it has."""
+    """Wait until the other process has received everything, which would be lost if this one ended; return whether it has."""
     try:
         await channel.ask("received", seconds=_PATIENCE)
     except ChannelError:
@@ -175,14 +175,14 @@ class Adopting:
     """Takes connections that another process hands over.
 
     Args:
-        factory: Gives what serves a listener, by its name.
-        while_moving: Is entered for as long as connections come.
-        decided: Is called whenever the other process has decided about a batch.
+        factory: Returns the factory of a listener, by its name.
+        while_moving: Entered while connections arrive.
+        decided: Called whenever the other process has decided about a batch.
 
     Attributes:
         is_closed: Whether no further connections are taken: this process is about to end.
-        has_all: Whether all have come. The other process may still keep places of them.
-        channel: Leads to it.
+        has_all: Whether all have arrived. The other process may still keep slots of them.
+        channel: The channel to it.
     """
 
     channel: Channel
@@ -257,14 +257,14 @@ class Adopting:
     def _go_on(self, batch: int, which: Sequence[int], kept: Sequence[int] = ()) -> None:
         for index, (factory, moved, sockets) in self._offered.pop(batch, {}).items():
             if index in which:
-                place = partial(self._give_back, moved.record.id) if index in kept else None
-                _adopt(factory, moved, sockets, place)
+                release_slot = partial(self._report_end, moved.record.id) if index in kept else None
+                _adopt(factory, moved, sockets, release_slot)
             else:
                 _close(sockets)
         self._decided()
 
-    def _give_back(self, identity: str, free: Callable[[], None]) -> None:
-        """Report the end of a connection whose place the other process keeps; see `SlotRelease`."""
+    def _report_end(self, identity: str, free: Callable[[], None]) -> None:
+        """Report the end of a connection whose slot the other process keeps; see `SlotRelease`."""
         liveness = self._liveness = self._liveness or Liveness(self.channel)
 
         def is_free(_: object) -> None:
@@ -277,17 +277,17 @@ class Adopting:
 
 
 def _adopt(
-    factory: MuxFactory, moved: MovedConnection, sockets: Sockets, place: SlotRelease | None
+    factory: MuxFactory, moved: MovedConnection, sockets: Sockets, release_slot: SlotRelease | None
 ) -> None:
     """Adopt one connection; its failure must not affect the next one."""
     try:
-        factory.adopt(moved, sockets, place)
+        factory.adopt(moved, sockets, release_slot)
     except Exception:  # noqa: BLE001 - as above
         _log.failure("{id} cannot be adopted, and is closed", id=moved.record.id)
         factory.configuration.admission.none_come()
         _close(sockets)
-        if place is not None:  # telling it twice does not matter
-            place(_nothing)
+        if release_slot is not None:  # a second call does nothing
+            release_slot(_nothing)
 
 
 def _nothing() -> None:
@@ -302,12 +302,12 @@ def _close(sockets: Iterable[socket.socket]) -> None:
 class LeasedSlots:
     """The slots of connections that have moved over one channel.
 
-    A server's limit is known to each process alone. A connection that has moved still counts in the process that it has left, until it
-    ends: otherwise a client that waits there would be let in although the server is as busy as before. And in the process that it has
-    come to, its slot is free only when no client that waited longer, in the process before, has taken it.
+    Each process counts a server's limit by itself. A connection that has moved still counts in its old process until it
+    ends: otherwise a client waiting there would be let in although the server is as busy as before. In its new process,
+    the slot is free only if no client that has waited longer in the old one takes it.
 
     Attributes:
-        channel: As above; closed when there are none left, after `close_when_done`.
+        channel: As above; closed after the last one, once `close_when_done` was called.
     """
 
     channel: Channel
@@ -331,7 +331,7 @@ class LeasedSlots:
         self._leased[identity] = release_slot
 
     def _ended(self, id: str) -> Deferred[None] | None:  # noqa: A002 - the name in the message
-        """Give a slot back; answer when no connection here has it."""
+        """Release a slot; answer when no connection here uses it."""
         release_slot = self._leased.pop(id, None)
         if release_slot is None:
             return None
@@ -357,6 +357,6 @@ class LeasedSlots:
 
     def channel_lost(self) -> None:
         """Release all slots: the process that leased them has ended."""
-        kept, self._leased = self._leased, {}
-        for release_slot in kept.values():
+        leased, self._leased = self._leased, {}
+        for release_slot in leased.values():
             release_slot(_nothing)

@@ -1,4 +1,4 @@
-"""The old process, which has started this one to take its place, and the connections that it hands over."""
+"""The predecessor of this process in an upgrade, and the connections that it hands over."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ if TYPE_CHECKING:
 __all__ = ["IncomingTransfer"]
 
 _PATIENCE = 10.0
-"""Seconds for the first message, which is on its way already."""
+"""Seconds for the first message, which was sent before this process started."""
 _STDERR = 2
 _NO_MESSAGE = (AttributeError, KeyError, TypeError, ValueError)
-"""What reading raises of what is not a message."""
+"""Raised by reading an invalid message."""
 
 
 class Predecessor:
-    """The old process. It serves until this one can; then it asks this one to accept clients, and hands over connections.
+    """The old process. It serves until this one is ready; then it asks this one to accept clients, and hands over connections.
 
     Args:
         end: The socket that leads to it.
 
     Raises:
-        MuxError: It does not say what is needed.
+        MuxError: Its message is invalid.
 
     Attributes:
-        sockets: Those that listen, by the keys of their places.
-        state: What is known of servers, and the like.
+        sockets: The listening sockets, by the keys of their addresses.
+        state: See `txmux.serving.state`.
     """
 
     def __init__(self, end: socket.socket) -> None:
@@ -69,7 +69,7 @@ class Predecessor:
 
     @classmethod
     def find(cls) -> Predecessor | None:
-        """Find it, once; ``None`` if this process was started in any other way."""
+        """Find it, once; ``None`` if this process was not started by an upgrade."""
         number = os.environ.pop(ENDS, None)
         if number is None:
             return None
@@ -83,13 +83,13 @@ class Predecessor:
         lost: Callable[[], object],
         processes: int,
     ) -> None:
-        """Say that this process could serve.
+        """Report that this process is ready.
 
         Args:
-            reactor: For the channel.
-            handlers: What the old process may ask for from now on.
-            lost: Is called when the old process has ended, or has given this one up.
-            processes: The number of those that serve.
+            reactor: The reactor of the channel.
+            handlers: Handle the requests of the old process from now on.
+            lost: Called when the old process has ended, or has given this one up.
+            processes: The number of workers.
         """
         channel = self._channel = Channel(handlers, lost, reactor)
         attach(reactor, channel, self._end.dup())
@@ -111,14 +111,14 @@ class Predecessor:
                 await self._channel.ask("leave", seconds=_PATIENCE, on=on)
 
     def fail(self, why: object) -> None:
-        """Say that it cannot."""
+        """Report that this process cannot serve."""
         answer = {"kind": "answer", "to": self._number, "error": f"cannot serve: {why}"}
         with suppress(OSError):  # the old process has ended
             self._end.sendall(json.dumps(answer).encode() + b"\n")
 
 
 def _receive(end: socket.socket, descriptors: list[int]) -> bytes:
-    """Read a line as a `Channel` sends it, and collect the descriptors that come with it."""
+    """Read a line of a `Channel`, and collect its descriptors."""
     line = bytearray()
     while not line.endswith(b"\n"):
         data, received, _, _ = socket.recv_fds(end, 2**16, 253)
@@ -134,14 +134,14 @@ def _receive(end: socket.socket, descriptors: list[int]) -> bytes:
 _log = Logger()
 
 _LONGEST = 70.0
-"""Seconds; the old process gives up before that."""
+"""Seconds; longer than the old process takes at most."""
 
 
 class IncomingTransfer:
-    """The connections of the old process that are on their way; reloads and upgrades wait for them.
+    """The connections that the old process is handing over; reloads and upgrades wait for them.
 
     Args:
-        clock: Tells when to wait no longer.
+        clock: The clock for the time limit.
     """
 
     def __init__(self, clock: IReactorTime) -> None:
@@ -151,19 +151,19 @@ class IncomingTransfer:
         self._waiting: list[Deferred[None]] = []
 
     def expect_connections(self) -> None:
-        """Record that there will be some; `record_all_arrived` when all are here."""
+        """Record that connections will arrive; call `record_all_arrived` after the last one."""
         self._is_expected = True
         self._expected_at = self._clock.seconds()
 
     def record_all_arrived(self) -> None:
-        """Record that all have come."""
+        """Record that all connections have arrived."""
         self._is_expected = False
         waiting, self._waiting = self._waiting, []
         for one in waiting:
             one.callback(None)
 
     async def wait_for_arrival(self) -> None:
-        """Wait until all have come."""
+        """Wait until all connections have arrived."""
         if not self._is_expected:
             return
         arrived: Deferred[None] = Deferred(self._waiting.remove)

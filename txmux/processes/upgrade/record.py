@@ -1,4 +1,4 @@
-"""The version of the rules and the last reload, as the next process is given them."""
+"""The version of the rules and the last reload in the state for the successor."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ __all__ = ["collect_state", "last_reload_in", "number_in"]
 async def collect_state(
     supervisor: Supervisor, control: Control, *, again: bool = False
 ) -> TransferState:
-    """Return the state that the next process continues from; see `txmux.serving.state`.
+    """Return the state to hand over; see `txmux.serving.state`.
 
     Args:
-        supervisor: Has the workers.
-        control: Has the rules in force, the last reload and the rates.
+        supervisor: The supervisor of the workers.
+        control: The rules in force, the last reload and the rates.
         again: See `Supervisor.state_to_hand_over`.
     """
     when, report = control.last_reload or (0.0, None)
@@ -42,7 +42,7 @@ async def collect_state(
         "last_reload": None if report is None else {"time": when, **report.as_json()},
     }
     state = await supervisor.state_to_hand_over(again=again)
-    # The next process reads files by itself.
+    # The successor reads files by itself.
     networks = {
         name: one for name, one in state["networks"].items() if name.partition(":")[0] != "file"
     }
@@ -50,16 +50,16 @@ async def collect_state(
 
 
 def number_in(state: Mapping[str, Any], rules: Rules) -> int:
-    """Return the number of the version of rules that a process has read, by what the old one has told: the next one if they are others."""
+    """Return the version of the rules that this process has read: that of the predecessor, or the next one if they differ."""
     before: Mapping[str, Any] = state.get("rules", {})
     number = int(before.get("number", 0))
     return number + (not number or before.get("digest") != _digest(rules))
 
 
 def last_reload_in(state: Mapping[str, Any]) -> LastReload:
-    """Return what the old process has told of its last reload; ``None`` if it has not had any.
+    """Return the last reload of the predecessor; ``None`` if there was none.
 
-    A failed one has been made good: the new process has read the rules itself, and serves by them.
+    A failed one no longer matters: the new process has read the rules itself, and serves by them.
     """
     reload = state.get("rules", {}).get("last_reload")
     with suppress(KeyError, TypeError):  # there was none, or it is of another version

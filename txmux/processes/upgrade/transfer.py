@@ -28,16 +28,16 @@ if TYPE_CHECKING:
 __all__ = ["UNCOLLECTED", "ConnectionTransfer"]
 
 _MANY = 20_000
-"""New objects among which looking for garbage would take so long, over 5 ms, that clients would notice."""
+"""New objects for which a garbage collection takes over 5 ms, which clients would notice."""
 _FEW = 250_000
-"""Objects among which looking for garbage takes a tenth of a second; a process that only looks after others has a quarter of them."""
+"""Objects for which a garbage collection takes a tenth of a second; a supervisor has a quarter of them."""
 
 
 class _Uncollected:
-    """The time while connections move; as a context, which may be entered again in itself.
+    """Turns the garbage collector off while connections move; a reentrant context.
 
-    All of them are in use, and all clients would have to wait while garbage is looked for among them. If there are many, it is not
-    looked for there later either, until `release`: what belongs to a connection is freed by its end.
+    All their objects are in use, and all clients would wait for a collection. If there are many, they stay excluded
+    afterwards, until `release`: the objects of a connection are freed by its end.
     """
 
     def __init__(self) -> None:
@@ -60,9 +60,9 @@ class _Uncollected:
                 gc.enable()
 
     def release(self) -> None:
-        """Free the garbage that was left aside with the connections, now that this process has handed them over.
+        """Collect the garbage that was excluded with the connections, after this process has handed them over.
 
-        While it still has very many that cannot be moved, nothing happens.
+        Does nothing while very many objects of other connections remain.
         """
         if not self._count and gc.get_freeze_count():
             gc.freeze()  # to count all objects
@@ -72,11 +72,11 @@ class _Uncollected:
 
 
 UNCOLLECTED = _Uncollected()
-"""That of this process."""
+"""The one of this process."""
 
 
 _PATIENCE = 10.0
-"""Seconds that what is on its way has to arrive when this process ends."""
+"""Seconds for connections on their way to arrive when this process ends."""
 
 _log = Logger()
 
@@ -85,14 +85,14 @@ class ConnectionTransfer:
     """Hands connections of a worker over to other processes, and takes theirs.
 
     Args:
-        serving: What it serves.
-        reactor: For the channels.
+        serving: The listeners of this process.
+        reactor: The reactor of the channels.
     """
 
     def __init__(self, serving: Serving, reactor: Any) -> None:
         self._serving = serving
         self._reactor = reactor
-        self._adopting: dict[Adopting, int] = {}  # with the flows that were awaited as each began
+        self._adopting: dict[Adopting, int] = {}  # with `ListeningPorts.awaited` at its start
         self._giving = 0
         self._leased_slots: set[LeasedSlots] = set()
         self._is_closed = False
@@ -104,7 +104,7 @@ class ConnectionTransfer:
         return self._giving > 0 or not all(one.has_all for one in self._adopting)
 
     async def close(self) -> None:
-        """Take no further connections, since this process is about to end; wait for those on their way, to here or from here.
+        """Take no further connections, since this process is about to end; wait for those on their way in either direction.
 
         Connections promised to another process would be lost with this one, without a line in the log.
         """
@@ -126,13 +126,13 @@ class ConnectionTransfer:
 
     async def _hand_over_flows(self, to: Sequence[LeasedSlots]) -> int:
         flows = [one for one in self._serving.connections() if not isinstance(one, MuxProtocol)]
-        # Another process may have the flows already, and still be about to hand them over: then only that one knows when all have come.
+        # Another process may have the flows already, on their way to others: then only that one knows when all have arrived.
         ports = self._serving.listening_ports
         owns_flows = ports.owns_flows
         moved = 0
         for slots in to:
             if flows:
-                from txmux.udp.handover import hand_over_flows  # noqa: PLC0415 - only who has flows has imported it
+                from txmux.udp.handover import hand_over_flows  # noqa: PLC0415 - imported only where there are flows
 
                 # One may be of a version that knows no flows.
                 with suppress(ChannelError, KeyError, TypeError):
@@ -204,7 +204,7 @@ class ConnectionTransfer:
         self, descriptors: Sequence[int] = (), flows: Sequence[dict[str, Any]] = ()
     ) -> dict[str, Any]:
         """Adopt flows of datagrams, if this is the process that reads them."""
-        from txmux.udp.handover import adopt_flows  # noqa: PLC0415 - only who has a port for them has imported it
+        from txmux.udp.handover import adopt_flows  # noqa: PLC0415 - imported only where there are datagram ports
 
         serving = self._serving
         if self._is_closed:
@@ -242,7 +242,7 @@ class ConnectionTransfer:
 
     @property
     def handlers(self) -> dict[str, Callable[..., object]]:
-        """What the channel to the supervisor calls."""
+        """The handlers for the channel to the supervisor."""
 
         async def give(descriptors: Sequence[int]) -> int:
             return await self.hand_over(sockets_of(descriptors))

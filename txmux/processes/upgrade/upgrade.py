@@ -1,10 +1,10 @@
-"""Replaces this process with a new one of the same program: the part of the old one.
+"""Replaces this process with a new one of the same program: the old process's part.
 
-old: starts the new one with the listening sockets, and serves on
-new: reads the rules, opens what else it needs, and says that it could serve
+old: starts the new one with the listening sockets, and keeps serving
+new: reads the rules, opens what else it needs, and reports that it is ready
 old: leaves new clients in the queues
-new: accepts clients                                              until here, the old one serves on if anything fails
-old: hands over its connections, and ends when the others have
+new: accepts clients                                              until here, the old one keeps serving if anything fails
+old: hands over its connections, and ends when the others have ended
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ if TYPE_CHECKING:
     from txmux.telemetry.counting.counters import Counters
 
 ENDS = "TXMUX_PREDECESSOR"
-"""The environment variable that tells the new process which of its descriptors leads to the old one."""
+"""The environment variable with the descriptor that leads the new process to the old one."""
 
 VERSION = 1
-"""Of what the two processes tell each other. Who does not know a field leaves it out, so this changes only if that is not enough."""
+"""Version of the messages between the two. Unknown fields are ignored, so it changes only if that is not enough."""
 
 _STDERR, _CHANNEL, _HELPER = 2, 3, 4
-_ENDING = 5.0  # seconds that it has to end, when it has closed the channel
-_SAID = 2**16  # bytes of what it says that are kept
+_ENDING = 5.0  # seconds for its end, after it has closed the channel
+_SAID = 2**16  # the last bytes of its output that are stored
 
 
 class UpgradeError(MuxError):
@@ -56,16 +56,16 @@ class UpgradeError(MuxError):
 class Successor(ProcessProtocol):
     """A new process, from its start until it serves.
 
-    What it writes to its standard error stream until it has read its rules is kept, to be told if it ends. Then it takes that of
-    this process, and tells by the channel why it cannot serve.
+    Its standard error output is collected until it has read its rules, and is reported if it ends. Then it uses the stream of
+    this process, and reports over the channel why it cannot serve.
 
     Args:
         reactor: Starts it.
-        command: The program and its arguments; as this process was started if not given.
+        command: The program and its arguments; those of this process by default.
 
     Attributes:
-        channel: Leads to it.
-        leaves: Whether it has said that it ends because it is to: it stops, or another process serves in its place.
+        channel: The channel to it.
+        leaves: Whether it has announced its exit: it is stopped, or replaced in turn.
     """
 
     transport: IProcessTransport | None = None
@@ -81,18 +81,18 @@ class Successor(ProcessProtocol):
     async def begin(
         self, sockets: Mapping[str, socket.socket], state: dict[str, Any], seconds: float
     ) -> dict[str, Any]:
-        """Start the process, hand it what it begins with, and wait until it could serve.
+        """Start the process, send it sockets and state, and wait until it is ready.
 
         Args:
-            sockets: Those that listen, by the keys of their places.
-            state: What is known of servers, and the like.
+            sockets: The listening sockets, by the keys of their addresses.
+            state: See `txmux.serving.state`.
             seconds: How long it may take.
 
         Returns:
             Its own report.
 
         Raises:
-            UpgradeError: It could not, and has ended.
+            UpgradeError: It cannot serve, and has ended.
         """
         own, other = socket.socketpair()
         with own, other:
@@ -147,7 +147,7 @@ class Successor(ProcessProtocol):
         self.leaves = on
 
     def end(self) -> None:
-        """End it, whatever it is doing, if it has been started."""
+        """Kill it, if it has been started."""
         if self.transport is not None:
             with suppress(ProcessExitedAlready):
                 self.transport.signalProcess("KILL")
@@ -178,19 +178,19 @@ class Successor(ProcessProtocol):
 _READY = 60.0
 """Seconds that the new process has to get ready to serve."""
 _ACCEPTS = 15.0
-"""Seconds that it may take to begin."""
+"""Seconds that it may take to accept clients."""
 
 _log = Logger()
 
 
 class Upgrade:
-    """One attempt.
+    """One attempt to upgrade.
 
     Args:
         transfers: The workers.
-        endpoints: Those by which the service itself is reached.
+        endpoints: The admin endpoints.
         reactor: Starts the new process.
-        command: That which starts it, if not the one that started this.
+        command: See `Successor`.
         seconds: How long the new process may take to get ready.
 
     Attributes:
@@ -221,15 +221,15 @@ class Upgrade:
         """Let a new process serve.
 
         Args:
-            sockets: Those that listen, by the keys of their places.
-            state: Returns what the new process has to know, now and when this one has stopped accepting. It changes nothing here.
-            counters: Those that it continues.
+            sockets: The listening sockets, by the keys of their addresses.
+            state: Returns the state to hand over; called now, and again when this process has stopped accepting.
+            counters: The counters that the new process continues.
 
         Returns:
-            What is different now.
+            A description of what has changed.
 
         Raises:
-            UpgradeError: It does not, and this one serves as before.
+            UpgradeError: The new process does not serve, and this one keeps serving.
         """
         successor = self.successor
         known = await state()
@@ -274,7 +274,7 @@ class Upgrade:
             _log.warn("a worker does not accept clients yet: {why}", why=problem)
 
     async def _count_on(self, counters: Counters) -> None:
-        """Let the new process read what this one counts, if it is of a version that does."""
+        """Hand the counters over, if the version of the new process takes them."""
         try:
             for fields, descriptors in counters.handed_over():
                 await self.successor.channel.ask(
@@ -287,7 +287,7 @@ class Upgrade:
         """Hand the connections of each old process to the new ones.
 
         Args:
-            processes: The number of the new ones; 0 if it is of a version that takes sockets alone.
+            processes: The number of the new ones; 0 if that version takes only sockets.
         """
         if not processes:
             return 0
@@ -307,14 +307,14 @@ class Upgrade:
         return await self._transfers.hand_over(own)
 
     def give_up(self) -> None:
-        """End the new process, unless it serves: this one is to stop."""
+        """End the new process, unless it serves already: this one is shutting down."""
         self._given_up = True
         if not self.is_committed:
             self.successor.end()
 
 
 def _processes_in(itself: dict[str, Any]) -> int:
-    """Return how many workers of the new process take connections; 0 if it takes sockets alone, and then the log says why."""
+    """Return how many workers of the new process take connections; 0 if it takes only sockets, which is logged."""
     version = itself.get("version")
     if version != VERSION:
         _log.warn(

@@ -1,4 +1,4 @@
-"""Upgrades: this process replaces an old one, and is replaced by a new one."""
+"""Both roles in an upgrade: successor of an old process, and predecessor of a new one."""
 
 from __future__ import annotations
 
@@ -47,26 +47,26 @@ _RELOADS = 180.0
 
 
 class Upgrades:
-    """Both sides of an upgrade, for `MuxService`.
+    """Coordinates both roles for `MuxService`.
 
     Args:
         reactor: The process's own.
-        sockets: Those of the service.
-        pidfile: Names the process that serves, if it is wanted.
-        on_failed: Is called if the old process ends before this one serves.
-        on_successor_ended: Is called if the new process ends while this one, in whose place it is, has not ended yet; `has_successor` tells
-            whether it was to.
-        reload: Reads the rules again, for the old process.
-        notifier: Leads to systemd, which may have kept sockets.
-        privilege: What the service may do beyond its user.
-        endpoints: Those by which the service itself is reached.
-        counters: What one process counts on where the other has stopped.
-        service_limits: What all count for limits.
+        sockets: The listening sockets of the service.
+        pidfile: Names the process that serves, if the service has one.
+        on_failed: Called if the predecessor ends before this process serves.
+        on_successor_ended: Called if the successor exits before this process; `has_successor` then says whether it exited on
+            purpose.
+        reload: Reads the rules again, on request of the predecessor.
+        notifier: The connection to systemd, which may have stored sockets.
+        privilege: The privileges of the service beyond its user.
+        endpoints: The admin endpoints.
+        counters: The counters, which the successor continues.
+        service_limits: The limits of the service.
 
     Attributes:
-        is_waiting: Whether another process serves yet.
-        state: What the old process has told so far; see `txmux.serving.state`.
-        incoming: Of its connections.
+        is_waiting: Whether the predecessor still serves.
+        state: The state of the predecessor so far; see `txmux.serving.state`.
+        incoming: The connections of the predecessor.
     """
 
     def __init__(  # noqa: PLR0913, PLR0917 - all that is handed over
@@ -107,13 +107,13 @@ class Upgrades:
         self.state: TransferState = {}
         self.incoming = IncomingTransfer(reactor)
 
-    # In place of another one.
+    # As successor.
 
     def find_predecessor(self) -> None:
-        """Take the sockets of the process that has started this one to take its place, if one has.
+        """Take the sockets of the predecessor, if there is one, or those that systemd has stored.
 
         Raises:
-            MuxError: It has handed nothing over.
+            MuxError: The predecessor has handed nothing over.
         """
         predecessor = self._predecessor = Predecessor.find()
         if predecessor is not None:
@@ -137,7 +137,7 @@ class Upgrades:
             self._sockets.adopt(key, opened)
 
     def open(self, rules: Rules) -> None:
-        """Open all sockets; those of the old process that are not needed are closed once this one serves.
+        """Open all sockets; unused ones of the predecessor are closed once this process serves.
 
         Raises:
             MuxError: One cannot be opened.
@@ -153,7 +153,7 @@ class Upgrades:
         self._unneeded = {}
 
     def cannot_serve(self, why: object) -> None:
-        """Report the failure to the old process."""
+        """Report the failure to the predecessor."""
         if self._predecessor is not None and not self._has_reported:
             self._predecessor.fail(why)
 
@@ -163,12 +163,12 @@ class Upgrades:
         is_healthy: Callable[[], bool],
         restore: Callable[[TransferState], object],
     ) -> None:
-        """Report readiness to the old process, or serve from now on if there is none. Only the first call counts.
+        """Report readiness to the predecessor, or serve from now on if there is none. Only the first call counts.
 
         Args:
-            transfers: What would serve. It does not accept yet, if there is an old process.
-            is_healthy: Tells whether all of it works.
-            restore: Is given the state of the old process when that has stopped accepting.
+            transfers: The workers. They do not accept yet, if there is a predecessor.
+            is_healthy: Returns whether all workers respond.
+            restore: Called with the state of the predecessor, after that has stopped accepting.
         """
         if self._has_reported:
             return
@@ -222,10 +222,10 @@ class Upgrades:
         )
 
     async def _accept(self, transfers: WorkerTransfers) -> None:
-        """Accept clients, even if the old process ends meanwhile: then no other process would.
+        """Accept clients, even if the predecessor ends meanwhile: then no other process does.
 
         Raises:
-            ChannelError: A worker does not answer, and the old process serves again.
+            ChannelError: A worker does not answer, and the predecessor serves again.
         """
         self._is_accepting = True
         try:
@@ -259,7 +259,7 @@ class Upgrades:
         if self.is_waiting and not self._is_accepting:
             self._on_failed(UpgradeError("the old process has ended before this one served"))
 
-    # Another one in its place.
+    # As predecessor.
 
     @property
     def has_successor(self) -> bool:
@@ -270,7 +270,7 @@ class Upgrades:
         return self._upgrade is not None or self.is_waiting or self.has_successor
 
     async def settled(self) -> None:
-        """Wait until it is certain which process serves."""
+        """Wait until it is decided which process serves."""
         while self._upgrade is not None or (self.is_waiting and not self._predecessor_ended):
             settled: Deferred[None] = Deferred()
             self._settled.append(settled)
@@ -282,7 +282,7 @@ class Upgrades:
             one.callback(None)
 
     async def reload_successor(self) -> Report:
-        """Make the process that serves now read the rules again."""
+        """Make the successor reload the rules."""
         assert self._successor is not None  # noqa: S101 - not called before
         try:
             answer = await self._successor.channel.ask("reload", seconds=_RELOADS)
@@ -299,16 +299,16 @@ class Upgrades:
         """Start this program again, and hand over to it; then this process may end.
 
         Args:
-            listeners: What clients come in by.
+            listeners: The listeners in force.
             transfers: The workers.
-            state: Gives what the new process is to know; see `Supervisor.state`.
+            state: Returns the state to hand over; see `txmux.processes.upgrade.record.collect_state`.
 
         Returns:
-            What is different now.
+            A description of what has changed.
 
         Raises:
-            UpgradeError: The new process does not serve, and this one does as before.
-            OpenerError: There can be none without the helper, which has ended.
+            UpgradeError: The new process does not serve, and this one keeps serving.
+            OpenerError: The helper, which the new process needs, has ended.
         """
         if self._upgrade is not None:
             raise UpgradeError("an upgrade is under way already")
@@ -342,7 +342,7 @@ class Upgrades:
         return changes
 
     def _has_ended(self, how: str) -> str:
-        """Serve again, since the process that took the place of this one has ended without being told to, and this one has not yet."""
+        """Serve again, if the successor ended by accident and this process is still there."""
         if self._successor is not None and not self._successor.leaves:
             self._successor = None
         if not self._is_stopping:
@@ -352,7 +352,7 @@ class Upgrades:
         return how
 
     def serve_again(self, is_healthy: Callable[[], bool]) -> None:
-        """Be the process that serves, after the one that took its place has ended."""
+        """Serve again, after the successor has ended."""
         Deferred.fromCoroutine(self.withdraw_exit())
         try:
             self._name_process()
@@ -375,7 +375,7 @@ class Upgrades:
             await self._predecessor.withdraw_exit()
 
     def stop_upgrading(self) -> bool:
-        """End a new process that does not serve yet, and tell whether another one does."""
+        """End a successor that does not serve yet; return whether another process serves."""
         self._is_stopping = True
         shared = self.is_waiting or self.has_successor
         if self._upgrade is not None:
@@ -400,10 +400,10 @@ class Upgrades:
 
 
 def _check_transferable(listeners: Iterable[Listener]) -> None:
-    """See whether another process can have all sockets.
+    """Check that all sockets can be handed over.
 
     Raises:
-        UpgradeError: Twisted has opened one.
+        UpgradeError: One was opened by Twisted.
     """
     for listener in listeners:
         for address in listen_addresses(listener):
@@ -415,13 +415,13 @@ def _check_transferable(listeners: Iterable[Listener]) -> None:
 
 
 _INITS = {"catatonit", "docker-init", "dumb-init", "podman-init", "tini", "tini-static"}
-"""First processes that end when the one that they have started does."""
+"""Init programs that end with the process that they have started."""
 
 
 def holds_container() -> bool:
     """Return whether all other processes end when this one does, as its process namespace does.
 
-    So it is for the first process there (pid_namespaces(7)), and for the one that a small init is there for.
+    That is so for the first process of the namespace (pid_namespaces(7)), and for the child of a small init.
     """
     if os.getpid() == 1:
         return True

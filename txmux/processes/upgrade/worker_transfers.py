@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["WorkerTransfers"]
 
 _PROMPT = 1.0
-"""Seconds in which a worker answers that can leave clients to others; one that does not answer accepts no clients, either."""
+"""Seconds that a worker may take to answer; one that hangs accepts no clients either."""
 _PATIENCE = 10.0
 """Seconds that a worker may take to accept clients."""
 _MOVING = 60.0
@@ -31,12 +31,12 @@ class WorkerTransfers:
     """The workers of a service, seen from an upgrade.
 
     Args:
-        pool: Has the workers; there may be others later.
+        pool: The pool of workers.
         accepting: Whether they accept clients.
 
     Attributes:
-        accepting: As above; for those that are started later, too.
-        able: Those that have answered lately, if none accepts clients.
+        accepting: As above; also for workers that are started later.
+        able: The workers that answered when all were paused.
     """
 
     def __init__(self, pool: WorkerPool, *, accepting: bool) -> None:
@@ -51,13 +51,13 @@ class WorkerTransfers:
 
     @property
     def holders(self) -> int:
-        """How many can hand over connections: those that serve, and those that only keep some."""
+        """How many workers can hand over connections, retiring ones included."""
         return len(self.able)
 
     async def pause(self) -> None:
         """Make all workers leave new clients in the queues.
 
-        Those that can are found out first, while all accept: no client waits for a worker that hangs.
+        Hanging workers are found first, while all accept, so that no client waits for one.
         """
         ready = [worker for worker in self._pool.all() if worker.ready]
         requests = [worker.ask("ping", seconds=_PROMPT) for worker in ready]
@@ -93,7 +93,7 @@ class WorkerTransfers:
                 raise problem
 
     def await_flows(self, *, on: bool) -> None:
-        """Keep datagrams of unknown clients, or no longer, since their flows may come from another process."""
+        """Hold datagrams of unknown clients, or no longer, since their flows may come from another process."""
         if on:
             self._flows_are_here = self._pool.await_flows()
         else:
@@ -102,10 +102,10 @@ class WorkerTransfers:
     def expect(self, servers: Iterable[Mapping[str, Any]]) -> None:
         """Count connections that another service is about to hand over for the limits of servers.
 
-        With several workers, each has such limits of its own, and it is not known which one takes a connection.
+        Several workers have limits of their own, and which of them will take a connection is unknown.
 
         Args:
-            servers: As `txmux.serving.state` has them; without any, all have come.
+            servers: The section of `txmux.serving.state`; empty when all have arrived.
         """
         if len(self._pool.workers) == 1:
             self._pool.workers[0].tell("expect", servers=[*servers])
