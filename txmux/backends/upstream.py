@@ -77,7 +77,7 @@ class Upstream:
         first_names: Returns what fires when names have been looked up for the first time; ``None`` if they have.
         checking: Whether its servers are checked in this process, which then reports the results.
         backend_health: The health of its servers, shared by all configurations.
-        tell: Gets an event when a server has changed its state; see `txmux.telemetry.events.server_event`.
+        tell: Called with an event when a server has changed its state; see `txmux.telemetry.events.server_event`.
 
     Raises:
         MuxError: A file for TLS cannot be used, or the privilege for ``source = client`` is missing.
@@ -163,7 +163,7 @@ class Upstream:
     def apply_check(self, key: str, *, ok: bool, why: str) -> None:
         """Apply the result of a check, by the key of `txmux.backends.health.checks.key_of`.
 
-        A failure of a server that no name has yet is kept until one has.
+        A failure of a server that no name has yet is stored until one has.
         """
         if self.has_server(key):
             apply_result(self.pool, key, ok=ok, why=why)
@@ -198,7 +198,7 @@ class Upstream:
         )
 
     def _apply_early(self) -> None:
-        """Apply kept results to the members that are new."""
+        """Apply stored results to the members that are new."""
         for key in [key_of(member) for member in self.pool.members]:
             for why in self._early.pop(key, ()):
                 apply_result(self.pool, key, ok=False, why=why)

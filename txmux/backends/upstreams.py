@@ -47,7 +47,7 @@ class Upstreams:
 
     Attributes:
         known: The health of servers, shared by all configurations.
-        tell: Gets the events of servers.
+        tell: Called with the events of servers.
     """
 
     def __init__(

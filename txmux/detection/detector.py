@@ -32,9 +32,9 @@ class Decision(Generic[R]):
     """The result of detection.
 
     Attributes:
-        route: The route that won; ``None`` when every route said no.
-        facts: What was learnt on the way, for the access log.
-        answered: The requests with which the stream begins that the client has been answered.
+        route: The route that won; ``None`` if every route was ``NO``.
+        facts: What the matchers found out, for the access log.
+        answered: The requests at the beginning of the stream that the client has an answer to.
     """
 
     route: R | None
@@ -43,7 +43,7 @@ class Decision(Generic[R]):
 
 
 class Detector(Generic[R]):
-    """The routes of one listener, ready to be asked. One serves all connections.
+    """The routes of one listener, compiled. One detector serves all connections.
 
     Args:
         routes: In the order of their priority.
@@ -85,7 +85,7 @@ class Detector(Generic[R]):
         Args:
             client: The client's real address; ``None`` for one that has no IP address, which is outside
                 every network.
-            now: The time, in seconds since 1970, that holds until its decision; ``None`` is outside of all times.
+            now: The time of its decision, in seconds since 1970; ``None`` is outside of all times.
         """
         return Detection(self, client, now)
 
@@ -125,12 +125,12 @@ class _RouteScan(Generic[R]):
     """Scans the routes for one client.
 
     Args:
-        detector: Where the routes come from.
+        detector: Has the routes.
         client: The client's address, if it has one.
         now: The time, in seconds since 1970.
 
     Attributes:
-        answered: The requests that the client has to be answered before it is fed with anything more.
+        answered: The requests that have to be answered before more bytes are fed.
     """
 
     __slots__ = (
@@ -154,7 +154,7 @@ class _RouteScan(Generic[R]):
         self._client = client
         self._now = now
         self._plan: Plan[R] | None = None
-        self._position = 0  # all routes of the plan before this one have said no
+        self._position = 0  # all routes of the plan before this one are NO
         self._peeked: Peeked | None = None
         self._broken: set[int] = set()  # alternatives, by id, whose matcher raised
         self.answered: tuple[Exchange, ...] = ()
@@ -176,7 +176,7 @@ class _RouteScan(Generic[R]):
         return decision or Decision(None, {})
 
     def _resolve(self, plan: Plan[R], peeked: Peeked, *, last: bool) -> Decision[R] | None:
-        # A later route is not even asked while an earlier one is undecided: it could not win yet, and its
+        # A later route is not tried while an earlier one is undecided: it could not win yet, and its
         # answer to more bytes includes its answer to these.
         routes, plain, keyed = plan.routes, plan.plain, plan.keyed
         position, end = self._position, len(routes)
@@ -320,7 +320,7 @@ class FlowDetection(_RouteScan[R]):
 
     Attributes:
         answered: Empty.
-        ignored: How many datagrams only kept the address open, and do not count.
+        ignored: How many datagrams were keepalives, and do not count.
     """
 
     __slots__ = ("_seen", "ignored")
@@ -337,8 +337,8 @@ class FlowDetection(_RouteScan[R]):
     def feed(self, datagrams: Sequence[bytes]) -> Decision[R] | None:
         """Look at what the client has sent, one datagram after the other, however many have come at once.
 
-        An empty first datagram leads to a route that takes anything (RFC 867 and 868 ask so). If no route takes what a
-        client says to keep its address open, the next datagram is looked at as if it were the first. Otherwise, with
+        An empty first datagram leads to a route that takes anything (RFC 867 and 868 require it). If no route takes the
+        datagrams by which a client keeps its address open, the next datagram counts as the first. Otherwise, with
         `MOST_DATAGRAMS`, or with as many bytes as the limit, there is a decision.
 
         Args:
@@ -349,20 +349,20 @@ class FlowDetection(_RouteScan[R]):
         """
         for count in range(self._seen + 1, len(datagrams) + 1):
             self._seen = count
-            heard = tuple(datagrams[self.ignored : count])
-            decision = self._see(heard)
+            received = tuple(datagrams[self.ignored : count])
+            decision = self._feed_all(received)
             if decision is None:
                 continue
             if (
                 decision.route is not None
-                or not is_keepalive_only(heard)
+                or not is_keepalive_only(received)
                 or not self.has_routes_for_client()
             ):
                 return decision
             self.ignored, self._plan, self._peeked, self._position = count, None, None, 0
         return None
 
-    def _see(self, datagrams: tuple[bytes, ...]) -> Decision[R] | None:
+    def _feed_all(self, datagrams: tuple[bytes, ...]) -> Decision[R] | None:
         if self._plan is None:
             self._plan = self._detector.plan(datagrams[0][0] if datagrams[0] else None)
         earlier = self._peeked

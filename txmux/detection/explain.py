@@ -1,6 +1,6 @@
 """Explains a decision: what each route answers to some bytes, and at which byte. Pure.
 
-The decision itself is asked of `Detector`, so it cannot differ from what the service does. Of a flow of datagrams all
+The decision itself is made by `Detector`, so it cannot differ from what the service does. Of a flow of datagrams all
 that counts bytes here counts datagrams.
 """
 
@@ -51,9 +51,9 @@ class RouteAnswer(Generic[R]):
     """What a route says.
 
     Attributes:
-        excluded_by: The key by which the client, or the time, is none of its; such a route is not asked.
-        answer: What its lines come to; ``None`` when it is not asked.
-        lines: What each of its alternatives says, in their order; empty when it is not asked.
+        excluded_by: The key by which the client, or the time, is none of its; such a route is not tried.
+        answer: What its lines come to; ``None`` if it is not tried.
+        lines: What each of its alternatives says, in their order; empty if it is not tried.
     """
 
     route: R
@@ -192,7 +192,7 @@ def _answers(
 
 @attrs.frozen
 class _Seen:
-    """The bytes, or datagrams, that all lines are asked about.
+    """The bytes, or datagrams, that all lines are tried on.
 
     Attributes:
         prefix: Gives the first of them, by their number. The same object each time, since many lines ask the same parsers.

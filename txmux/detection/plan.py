@@ -80,7 +80,7 @@ class Plan(Generic[R]):
         dry_runs: The positions of those that decide nothing.
         conversing: What finds the requests that a route may want to be answered, by its position.
         exchanges: The same, each once.
-        keyed: For each route, whether a name tells beforehand that it is not worth asking; see `named`.
+        keyed: For each route, whether its names can rule it out before it is tried; see `named`.
         plain: For each route its predicate, if that alone answers for it, whatever the client's address and the name
             that it asks for. Most routes are so, and take the fast path.
     """
@@ -103,11 +103,11 @@ class Plan(Generic[R]):
         """Return the positions of the `keyed` routes that the name in these bytes leaves; ``None`` while it is not known."""
         try:
             return None if self._index is None else self._index.named(peeked)
-        except Exception:  # noqa: BLE001 - a plugin's reader that raises leaves all routes to be asked
+        except Exception:  # noqa: BLE001 - a plugin's reader that raises rules out no route
             return None
 
     def next(self, position: int, named: Collection[int]) -> int:
-        """Return the next position worth asking after a `keyed` route, all before it having said no; `named` is what the name leaves."""
+        """Return the next position worth trying from a `keyed` route on, if all before it are NO; `named` are those that the name leaves."""
         end = self._next_other[position]
         if not named:
             return end
@@ -219,7 +219,7 @@ def _learners(
             function = getattr(learnt, "__func__", None)
             kind = (type(learnt.__self__), function) if function else id(learnt)
             if kind not in kinds:
-                kinds[kind] = learnt  # kept, so that no other gets its id
+                kinds[kind] = learnt  # referenced, so that no other gets its id
                 yield position, learnt
 
 
@@ -228,17 +228,17 @@ def _conversing(
 ) -> dict[int, list[Callable[[Peeked], Sequence[Exchange]]]]:
     found = {}
     for position, route in enumerate(routes):
-        asked = [
+        declared = [
             _declared(alternative.predicate, "exchanges") for alternative in route.alternatives
         ]
-        exchanges = [one for one in asked if one is not None]
+        exchanges = [one for one in declared if one is not None]
         if exchanges and not route.dry_run:
             found[position] = exchanges
     return found
 
 
 def _declared(predicate: Predicate, name: str) -> Any:
-    """Ask for something optional; a plugin that raises instead is one that does not have it."""
+    """Return an optional attribute of a predicate; ``None`` also if a plugin raises."""
     try:
         return getattr(predicate, name, None)
     except Exception:  # noqa: BLE001 - no plugin may cost other routes their clients

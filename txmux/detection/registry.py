@@ -58,7 +58,7 @@ def transports_of(matcher: IProtocolMatcher) -> frozenset[Transport]:
 def datagram_predicate(
     matcher: IProtocolMatcher, options: Mapping[str, str], predicate: Predicate
 ) -> Predicate | None:
-    """Return the predicate that is asked about datagrams; ``None`` if the matcher is not for them.
+    """Return the predicate for datagrams; ``None`` if the matcher is not for them.
 
     Args:
         matcher: The plugin.
@@ -260,7 +260,7 @@ def _find(package: ModuleType) -> Registry:
             others = found[matcher.name]
             if all(_itself(other.matcher) is not _itself(matcher) for other in others):
                 others.append(_FoundMatcher(matcher, file))
-        dropin.plugins.clear()  # they have it, too, and would be kept until garbage is looked for
+        dropin.plugins.clear()  # they refer to it, and would live until the next garbage collection
     problems += (_claimed(name, claims) for name, claims in found.items() if len(claims) > 1)
     usable = {name: claims[0].matcher for name, claims in found.items() if len(claims) == 1}
     return Registry(dict(sorted(usable.items())), tuple(problems))

@@ -1,4 +1,4 @@
-"""What a connection to a server depends on that is made for a client, and what the PROXY protocol says of the client."""
+"""Makes the connector of a client: its PROXY header, affinity and local address."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def connector_for(
 
 
 def preconnect(client: Client, upstream: Upstream) -> Preconnection:
-    """Begin to connect a client that may turn out not to want it."""
+    """Begin to connect a client whose bytes may yet lead elsewhere."""
     preconnection = Preconnection(upstream, client.configuration.settings.peek_limit)
     preconnection.connector = connector_for(
         client, upstream, preconnection.connected, preconnection.failed
@@ -81,7 +81,7 @@ def preconnect(client: Client, upstream: Upstream) -> Preconnection:
 
 
 def _note_server(client: Client, transport: ITransport) -> None:
-    """Let the process recognise the connection to a server, should it lead back here; before anything is sent on it."""
+    """Note the connection to a server, before anything is sent on it: it is recognised if it leads back here."""
     loop_detector = client.runtime.loop_detector
     if client.hop:
         loop_detector.forget(client.hop)
@@ -97,18 +97,18 @@ def _header_for(client: Client, backend: Backend) -> bytes:
 
 
 def _own_fields(client: Client, backend: Backend) -> Iterator[Tlv]:
-    wanted = backend.proxy_tlvs
+    names = backend.proxy_tlvs
     known = client.tls_fields
-    if not known and not {"authority", "alpn"}.isdisjoint(wanted):
+    if not known and not {"authority", "alpn"}.isdisjoint(names):
         limit = client.configuration.settings.peek_limit
         known = tuple(_fields_of(parse_client_hello(client.received[:limit], None)))
-    yield from (tlv for tlv in known if _BY_TYPE[TlvType(tlv.type)] in wanted)
-    if "unique-id" in wanted:
+    yield from (tlv for tlv in known if _BY_TYPE[TlvType(tlv.type)] in names)
+    if "unique-id" in names:
         yield Tlv(TlvType.UNIQUE_ID, client.record.id.encode("ascii"))
 
 
 def _fields_of(reader: HelloReader) -> Iterator[Tlv]:
-    # Names of the DNS are ASCII; whatever else is there would be no UTF-8, as the field wants it.
+    # Names of the DNS are ASCII; whatever else is there would be no UTF-8, as the field requires.
     if reader.sni and reader.sni.isascii() and len(reader.sni) <= _LONGEST_NAME:
         yield Tlv(TlvType.AUTHORITY, reader.sni.encode("ascii"))
     if reader.alpn:

@@ -50,7 +50,7 @@ new_id = _make_ids().__next__
 
 
 class MuxFactory(ServerFactory):
-    """Tells apart what the clients of one port speak, and leads each to its backend.
+    """Detects what each client of a listener speaks, and connects it to its backend.
 
     It can be given to any Twisted server endpoint. `txmux.MuxService` makes one for each ``[listen]`` section.
 
@@ -235,7 +235,7 @@ class MuxFactory(ServerFactory):
             connection.end(reason)
 
     def startFactory(self) -> None:
-        """Start what routes lead to."""
+        """Start the protocols of this process that routes name."""
         self.upstreams.start()
         for outcome in self.configuration.in_process:
             outcome.factory.doStart()

@@ -86,7 +86,7 @@ def packed(connections: Iterable[MovedConnection]) -> dict[str, Any]:
     """Return connections as values of JSON.
 
     Returns:
-        The names of columns once, and a row for each connection: with thousands of them, little is said twice.
+        The names of columns once, and a row for each connection: with thousands of them, little is repeated.
     """
     rows = []
     for connection in connections:

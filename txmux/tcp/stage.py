@@ -48,7 +48,7 @@ class Client(Protocol):
         destination: The address that it connected to, likewise.
         tlvs: Fields of that header.
         tls_fields: What is known of the client's TLS that was terminated here, as fields for such a header.
-        preconnection: A connection to the server to which its silence leads.
+        preconnection: A connection to the server of silent clients.
         is_previewed: Whether `received` is still in its socket, too.
         hop: What `txmux.access.loops.LoopDetector.note` gave for its connection to a server.
     """

@@ -34,7 +34,7 @@ class Identified(NamedTuple):
     """The client's address is known.
 
     Attributes:
-        header_length: Bytes of the PROXY protocol header that said so; 0 if there was none.
+        header_length: Bytes of the PROXY protocol header that names it; 0 if there was none.
     """
 
     header_length: int = 0

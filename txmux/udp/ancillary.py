@@ -1,4 +1,4 @@
-"""Ancillary data of datagrams: the address that was asked, and the length of several that came at once."""
+"""Ancillary data of datagrams: the address they were sent to, and the length of each of several that came at once."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def read(ancillary: Iterable[tuple[int, int, bytes]]) -> tuple[bytes, int]:
     """Read what came with datagrams.
 
     Returns:
-        The address that was asked, as `answer_from` takes it: 4 bytes for IPv4, 16 for IPv6, and 20 for one that means something
+        The address they were sent to, as `answer_from` takes it: 4 bytes for IPv4, 16 for IPv6, and 20 for one that means something
         on one link only; empty if the system does not say. And the bytes of each of the datagrams but the last; 0 if there is one.
     """
     local, size = b"", 0
@@ -119,7 +119,7 @@ def answer_from(local: bytes) -> tuple[Ancillary, ...]:
 
 @functools.lru_cache(maxsize=1024)
 def address_text(local: bytes) -> str:
-    """Write an address that was asked; an IPv4 address in its own form."""
+    """Write a local address; an IPv4 address in its own form."""
     if len(local) == 4:
         return socket.inet_ntop(socket.AF_INET, local)
     if local[:12] == b"\0" * 10 + b"\xff\xff":
@@ -128,7 +128,7 @@ def address_text(local: bytes) -> str:
 
 
 def link_of(local: bytes) -> int:
-    """Return the number of the interface of a link-local address that was asked; 0 for any other."""
+    """Return the number of the interface of a link-local address; 0 for any other."""
     link: int = _ADDRESS_AND_LINK.unpack(local)[1] if len(local) == 20 else 0
     return link
 

@@ -103,7 +103,7 @@ class ConnectionIds:
         }
 
     def learn(self, answer: bytes) -> bool:
-        """Learn from a datagram of the server; tell whether there is another ID."""
+        """Learn from a datagram of the server; return whether there is another ID."""
         if not answer or not answer[0] & LONG_HEADER:
             return False
         try:
@@ -111,8 +111,8 @@ class ConnectionIds:
         except MalformedError:
             return False
         source = header.source
-        tells = header.version and header.kind is not Packet.ZERO_RTT and len(source) <= LONGEST_ID
-        if not tells or header.destination != self._own or source == self.served:
+        has_id = header.version and header.kind is not Packet.ZERO_RTT and len(source) <= LONGEST_ID
+        if not has_id or header.destination != self._own or source == self.served:
             return False
         self.served = source
         if source not in self.known:
@@ -126,7 +126,7 @@ class ConnectionIds:
         self.read = _reader(len(name))
 
     def take(self, head: bytes, *, is_alone: bool = False) -> bool:
-        """Record a datagram, if it is sent to one of these; tell whether it is.
+        """Record a datagram, if it is sent to one of these; return whether it is.
 
         Args:
             head: Its first `HEAD` bytes.

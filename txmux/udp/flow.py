@@ -154,7 +154,7 @@ class Flow:
         self._server_socket: ServerSocket | None = None
         self._following: Following | None = None
         self._is_stray = False
-        # While it is suspended: its queue, and why it has to end when it is not any more.
+        # While it is suspended: its queue, and the reason with which it has to end afterwards.
         self._suspended_queue: TimeoutQueue | None = None
         self._pending_end_reason: EndReason | None = None
 

@@ -87,7 +87,7 @@ def id_asked(datagram: bytes) -> bytes | None:
     """Return the ID that a client's datagram is sent to; nothing if it has none.
 
     Returns:
-        ``None`` if it may be a short header of QUIC, which does not tell how long its ID is; it begins at the second byte.
+        ``None`` if it may be a short header of QUIC, which does not contain the length of its ID; it begins at the second byte.
     """
     if datagram[0] & _LONG:
         try:

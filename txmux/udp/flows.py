@@ -78,7 +78,7 @@ def flows_of(factory: MuxFactory) -> Flows:
 
 
 def _most_by_descriptors() -> float:
-    """Return the most flows, where the rules do not tell."""
+    """Return the most flows, if the rules do not say."""
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return math.inf if limit == resource.RLIM_INFINITY else max(1, int(_PART * limit))
 
@@ -113,7 +113,7 @@ class Flows:
         self._refusals = Refusals(self.seconds)
 
     def attach(self) -> None:
-        """Record that a port leads here."""
+        """Record a port that passes its datagrams here."""
         self.live.ports += 1
         self._factory.doStart()
 
@@ -135,7 +135,7 @@ class Flows:
         peer, local = key
         host, text = _host_of(peer[0])
         client, client_text = Address(host, peer[1]), f"{text}:{peer[1]}"
-        asked = ancillary.endpoint_text(*port.local_address(local))
+        local_text = ancillary.endpoint_text(*port.local_address(local))
         header: ProxyHeader | None = None
         permit: Permit | None = None
         refused: Refused | None = None
@@ -147,7 +147,7 @@ class Flows:
             else:
                 header = found.header
                 if header.source is not None and header.destination is not None:
-                    client, asked = header.source, str(header.destination)
+                    client, local_text = header.source, str(header.destination)
                     client_text = str(client)
         if refused is None:
             try:
@@ -159,7 +159,7 @@ class Flows:
         ):
             return None
         name = configuration.settings.name
-        record = ConnectionRecord(time.time(), new_id(), name, client_text, asked)
+        record = ConnectionRecord(time.time(), new_id(), name, client_text, local_text)
         flow = Flow(self.live, port, key, configuration, record, client, permit)
         flow.proxy_header = header
         if header is not None:  # the client is known by the proxy's address alone
@@ -198,7 +198,7 @@ class Flows:
         return permit
 
     def take_over(self, port: DatagramPort, key: Key, data: memoryview, size: int) -> bool:
-        """Take datagrams of an unknown address, if they belong to a flow that may have moved; tell whether they do."""
+        """Take datagrams of an unknown address, if they belong to a flow that may have moved; return whether they do."""
         migration = self.live.migration
         if not migration.paths:
             return False

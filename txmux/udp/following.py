@@ -64,7 +64,7 @@ class Following:
         self._flow = flow
         self._at: object = None
         self._reserved: tuple[object, Permit] | None = None  # where it may move to
-        # Answers that wait until a new address has proved itself. The first ones are kept, so the client can tell which it lacks.
+        # Answers that wait until a new address has proved itself. The first ones are buffered, so that the client can see which it lacks.
         self._buffered: list[bytes] = []
         self._size = 0
 
@@ -77,7 +77,7 @@ class Following:
         Args:
             live: The flows of the listener.
             flow: The flow.
-            home: The port that its client has asked, and its key there.
+            home: The port that its first datagram came to, and its key there.
             first: Its first datagram.
         """
         following = cls(live, flow)
@@ -156,7 +156,7 @@ class Following:
         return True
 
     def from_server(self, data: memoryview, size: int) -> bool:
-        """Learn from what the server says, and tell whether it goes out."""
+        """Learn from an answer of the server; return whether it goes out."""
         path, length = self.path, len(data)
         if length and path.may_tell(data[0]):
             first = ancillary.first(data, size)
@@ -200,7 +200,7 @@ class Following:
         return is_served and configuration.admission.serves(client) and now.admission.serves(client)
 
     def _reserve(self, source: object, client: Address) -> bool:
-        """Count the flow for another source, too, as it may move there; tell whether that may have one more."""
+        """Count the flow for another source, too, as it may move there; return whether that may have one more."""
         self._give_back()
         flow = self._flow
         try:

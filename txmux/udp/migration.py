@@ -123,7 +123,7 @@ class Migration(Generic[F]):
         return None
 
     def _add(self, name: bytes, path: MigratingPath[F]) -> bool:
-        """Record an ID; tell whether it is new."""
+        """Record an ID; return whether it is new."""
         if name in self.paths:
             if self.paths[name] is not path:
                 self.paths[name] = None
@@ -147,7 +147,7 @@ class _Visitor:
     """An address that a flow may move to.
 
     Attributes:
-        since: When the old address was last heard; if that is not known, this one for the first time.
+        since: When the old address last sent a datagram; if that is not known, this one for the first time.
         is_proved: Whether it has the IP address of one that has proved itself.
         received: Bytes that have come from it.
         sent: Bytes that have gone to it.
@@ -169,8 +169,8 @@ class MigratingPath(Generic[F]):
     Attributes:
         flow: The flow.
         home: Where its answers go.
-        last_received_at: When the address where they go was last heard.
-        watches: Whether it has to be told of all datagrams, since the flow has moved or may move.
+        last_received_at: When the address where they go last sent a datagram.
+        watches: Whether it has to see all datagrams, since the flow has moved or may move.
     """
 
     __slots__ = (

@@ -1,4 +1,4 @@
-"""A socket where datagrams come in, watched by a `Poller`: it tells flows apart, and sends their answers."""
+"""A socket where datagrams come in, watched by a `Poller`: finds the flow of each, and sends the answers."""
 
 from __future__ import annotations
 
@@ -81,14 +81,14 @@ _EACH_WAITING = 200  # what a datagram takes beside its own bytes
 _UNSENDABLE = frozenset({errno.EINVAL, errno.EMSGSIZE, errno.EIO, errno.EOPNOTSUPP})
 
 Key = tuple[Any, bytes]
-"""The client's address as the socket gives it, and the address that was asked."""
+"""The client's address as the socket gives it, and the address it was sent to."""
 
 
 class EarlyDatagrams:
     """Datagrams that come before their flow, which is on its way from another process; each client's in their order.
 
     Args:
-        reactor: Tells when it has lasted too long.
+        reactor: Has the timer of its end.
         over: Called then.
         lost: Counts datagrams that are dropped, since there are too many.
     """
@@ -119,21 +119,21 @@ class EarlyDatagrams:
 
     def take(self, key: Any) -> list[tuple[memoryview, int]]:
         """Return what has come from a client, and forget it."""
-        kept = self._datagrams.pop(key, [])
-        self._room += sum(len(data) + _EACH_WAITING for data, _ in kept)
-        return [(memoryview(data), size) for data, size in kept]
+        early = self._datagrams.pop(key, [])
+        self._room += sum(len(data) + _EACH_WAITING for data, _ in early)
+        return [(memoryview(data), size) for data, size in early]
 
     def end(self) -> list[tuple[Any, memoryview, int]]:
         """Stop, and return what is left."""
         if self._timer.active():
             self._timer.cancel()
-        kept, self._datagrams = self._datagrams, {}
-        return [(key, memoryview(data), size) for key, all_ in kept.items() for data, size in all_]
+        early, self._datagrams = self._datagrams, {}
+        return [(key, memoryview(data), size) for key, all_ in early.items() for data, size in all_]
 
 
 @implementer(IListeningPort)
 class DatagramPort(WatchedPort):
-    """Leads datagrams to their flows.
+    """Passes datagrams to their flows.
 
     Args:
         poller: Watches the socket.
@@ -199,7 +199,7 @@ class DatagramPort(WatchedPort):
         return succeed(None)
 
     def listen_again(self, to: PortListener) -> bool:
-        """Begin flows again, after `stopListening`, if some have gone on until now; tell whether that is so.
+        """Begin flows again, after `stopListening`, if some have gone on until now; return whether that is so.
 
         Args:
             to: The listener.
@@ -223,11 +223,11 @@ class DatagramPort(WatchedPort):
         return self.host
 
     def local_address(self, local: bytes) -> tuple[str, int]:
-        """Return the address and port that were asked, by the second part of a key."""
+        """Return the local address and port, by the second part of a key."""
         return ancillary.address_text(local) or self._name[0], self._name[1]
 
     def local_host(self, local: bytes) -> str:
-        """Return the address that was asked, a link-local one with its interface, by the second part of a key."""
+        """Return the local address, a link-local one with its interface, by the second part of a key."""
         if not local:
             return host_of(self._name)
         return host_of((*self.local_address(local), 0, ancillary.link_of(local)))
@@ -318,17 +318,17 @@ class DatagramPort(WatchedPort):
             )
 
     def await_no_more(self) -> None:
-        """Begin the flows of those who are still unknown: no other process has them."""
+        """Begin the flows of clients that are still unknown: no other process has them."""
         waiting, self._waiting = self._waiting, None
-        kept = () if waiting is None else waiting.end()
-        self._newcomers = sum(ancillary.datagrams_in(len(data), size) for _, data, size in kept)
-        for key, data, size in kept:
+        early = () if waiting is None else waiting.end()
+        self._newcomers = sum(ancillary.datagrams_in(len(data), size) for _, data, size in early)
+        for key, data, size in early:
             flow = self.flows.get(key)
             if flow is None or not flow.from_client(data, size):
                 self._sort(key, data, size)
 
     def arrived(self, key: Key, flow: PortFlow) -> None:
-        """Record that a flow has come from another process; it gets what has come before it."""
+        """Record that a flow has come from another process; it gets the datagrams that came before it."""
         at = self.flows.get(key, flow)  # several connections may be there already
         for data, size in () if self._waiting is None else self._waiting.take(key):
             if not at.from_client(data, size):
@@ -349,7 +349,7 @@ class DatagramPort(WatchedPort):
                         self._sort(key, part, 0)
 
     def _unknown(self, key: Key, datagram: memoryview) -> None:
-        """Take a datagram that does not tell of a flow of its address."""
+        """Take a datagram that belongs to no flow of its address for certain."""
         at = self.flows.get(key)
         if at is None:
             self._first(key, datagram, 0)
@@ -387,7 +387,7 @@ class DatagramPort(WatchedPort):
             self._sort(key, rest, size)
 
     def send(self, key: Key, data: Any, size: int) -> int:
-        """Send datagrams to the client of a flow, from the address that it asked.
+        """Send datagrams to the client of a flow, from the address that it has sent to.
 
         Args:
             key: That of the flow.

@@ -82,7 +82,7 @@ class ServerSocket:
         upstream: Whose servers are tried: one, and after refusals up to ``retries`` others.
 
     Attributes:
-        is_answered: Whether the server has said something.
+        is_answered: Whether the server has answered.
         sock: Connected to the server; ``None`` if there is none.
     """
 
@@ -189,13 +189,13 @@ class ServerSocket:
         return member.target_for(self._local_host())
 
     def _local_host(self) -> str:
-        """Return the IP address that the client asked, a link-local one with its interface."""
+        """Return the IP address that the client has sent to, a link-local one with its interface."""
         flow = self._flow
-        local = address_in(flow.record.local or "")
-        host = "" if local is None else str(local.host)
-        asked = flow.port.local_host(flow.key[1])
-        # A PROXY header may tell of another one, and of no interface.
-        return asked if asked.partition("%")[0] == host else host
+        address = address_in(flow.record.local or "")
+        host = "" if address is None else str(address.host)
+        local = flow.port.local_host(flow.key[1])
+        # A PROXY header may name another one, and no interface.
+        return local if local.partition("%")[0] == host else host
 
     def _prepare_header(self) -> None:
         """Put a PROXY header on the next datagram, or on each, as the rules have it."""
@@ -210,13 +210,13 @@ class ServerSocket:
             if self._header:
                 self._prepare_header()
             return
-        # Later, since the datagrams that tell of it are being read, or sent, just now.
+        # Later, since the datagrams that show it are being read, or sent, just now.
         self._flow.live.poller.call_soon(self._bind_anew)
 
     def _bind_anew(self) -> None:
         if self.sock is None:
             return
-        self._ready(READ)  # what waits was said to the old address
+        self._ready(READ)  # what waits was sent to the old address
         old, member = self.sock, self._member
         if old is None or member is None or self._open(member, self._target(member)) is not None:
             return
@@ -297,7 +297,7 @@ class ServerSocket:
 
     # From the server.
 
-    def _ready(self, events: int) -> None:  # noqa: ARG002 - whatever it is, reading tells
+    def _ready(self, events: int) -> None:  # noqa: ARG002 - reading finds out what it is
         flow = self._flow
         buffer = flow.live.buffer
         # To ask in vain costs as much as half an answer. Where answers come one by one, it is tried only now and then whether they still do.
@@ -328,7 +328,7 @@ class ServerSocket:
         self._has_more = most > 1
 
     def catch_up(self) -> None:
-        """Pass on what the server has said already: the loop may be late, and the server was not quiet then."""
+        """Pass on what the server has sent already: the loop may be late, and then the server was not quiet."""
         if self.sock is not None:
             self._ready(0)
 
@@ -383,7 +383,7 @@ class ServerSocket:
             member: The server.
             sock: The socket to it.
             fields: What `as_json` returned there.
-            is_answered: Whether it has said something.
+            is_answered: Whether it has answered.
 
         Raises:
             OSError: The system lacks what it takes to watch the socket.
@@ -461,7 +461,7 @@ def _bind_to_source(server: socket.socket, sources: Sources, host: str, client: 
 
 
 def _tries(source: SourceAddress, client: Address) -> Iterator[SourceAddress]:
-    """Yield what is worth trying: of a client's own address its port first, by which servers of QUIC tell connections apart."""
+    """Yield what is worth trying: of a client's own address its port first, by which QUIC servers distinguish connections."""
     if source.transparent:
         yield attrs.evolve(source, ports=PortRange(range(client.port, client.port + 1)))
     for _ in range(source.tries):

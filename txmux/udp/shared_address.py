@@ -2,13 +2,13 @@
 
 One socket of a program may hold several QUIC connections, and a NAT may give the port of a client to the next one.
 
-An ID that neither an answer nor the client's first datagram has told of is one that the server has given in an encrypted frame.
+An ID that is neither in an answer nor in the client's first datagram is one that the server has given in an encrypted frame.
 Some clients change to such an ID as soon as they may (quic-go, s2n-quic). It belongs to a connection that has stopped
-using the one before. Whose it is, is guessed, and guessed anew if
+using the one before. The connection is guessed, and guessed again if
 
 - the connection still uses the ID that it had;
-- it comes again and again when another server has just said something that its client answers, and not this one; or
-- the server says nothing to it in the time in which it can.
+- it comes again and again when another server has just sent something that its client answers, and not this one; or
+- the server does not answer it in time.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _MOST_CANDIDATES = 8
 _MOST_GUESSES = 64
 _MOST_ONCE = 256
 _CLEAR, _SURE = 2, 4  # votes
-_LEAST_NAME, _NAME = 4, 8  # bytes by which IDs of unknown length are told apart
+_LEAST_NAME, _NAME = 4, 8  # bytes by which IDs of unknown length are distinguished
 
 
 class Beside(Protocol):
@@ -67,7 +67,7 @@ F = TypeVar("F", bound=Beside)
 
 
 class _Guess(Generic[F]):
-    """To which flow an ID belongs that nothing has told of.
+    """The flow to which an unknown ID may belong.
 
     Attributes:
         name: The ID, or the beginning of it.
@@ -99,7 +99,7 @@ class SharedAddress(Generic[F]):
     """The flows of one address.
 
     Args:
-        seconds: Tells the time.
+        seconds: The clock.
         flows: The first ones.
     """
 
@@ -111,7 +111,7 @@ class SharedAddress(Generic[F]):
         self._lengths: dict[int, int] = {}  # of them, the longest first, and how many there are
         self._heard: OrderedDict[F, float] = OrderedDict()
         """Those that may have IDs which are not known, and when each has used a known one; the last one at the end."""
-        self._spoke: dict[F, float] = {}  # when its server has said something last
+        self._spoke: dict[F, float] = {}  # when its server last sent something
         self._delay = 0.0  # the longest that a client has taken to answer its server
         self._guesses: OrderedDict[bytes, _Guess[F]] = OrderedDict()
         self._guessed: dict[F, _Guess[F]] = {}
@@ -254,7 +254,7 @@ class SharedAddress(Generic[F]):
         Args:
             name: The ID, or the beginning of it.
             head: Where it is.
-            latest: Those that it may be of, the one that was heard of last first.
+            latest: Those that it may be of, the one that was active last first.
         """
         now = self._seconds()
         guess = self._guesses.get(name)
@@ -280,22 +280,22 @@ class SharedAddress(Generic[F]):
             now: The time.
         """
         within = self._delay + ACKNOWLEDGED
-        asked = {one for one in quiet if now - self._spoke.get(one, 0.0) <= within}
-        if asked and len(asked) < len(quiet):
+        just_answered = {one for one in quiet if now - self._spoke.get(one, 0.0) <= within}
+        if just_answered and len(just_answered) < len(quiet):
             for one in quiet:
-                guess.vote(one, 1 if one in asked else -1)
+                guess.vote(one, 1 if one in just_answered else -1)
         flow, asked_at = guess.flow, guess.asked_at
         if flow is not None and asked_at is not None and now - asked_at > flow.answer_timeout:
             guess.vote(flow, -_CLEAR)
             guess.asked_at = asked_at = None
-        if not asked and asked_at is None:
+        if not just_answered and asked_at is None:
             guess.asked_at = now
 
     def _choose(self, guess: _Guess[F], quiet: Sequence[F], now: float) -> F:
         """Choose a flow for an ID: that for which most speaks, of those that have no other new one.
 
         Of several it is one that has just begun and has not changed its ID yet, the first one whose server has spoken; or else
-        the one that was heard of last.
+        the one that was active last.
         """
         free = [one for one in quiet if self._is_free(one, guess, now)]
         if not free:
@@ -337,7 +337,7 @@ class SharedAddress(Generic[F]):
             del self._guessed[guess.flow]
 
     def answered(self, flow: F) -> None:
-        """Record that the server of a flow has said something."""
+        """Record an answer of a flow's server."""
         now, guess = self._seconds(), self._guessed.get(flow)
         self._spoke[flow] = now
         asked_at = None if guess is None else guess.asked_at

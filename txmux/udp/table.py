@@ -18,7 +18,7 @@ class Aged(Protocol):
     Attributes:
         queue: Where it is; ``None`` once it is over.
         entered_at: When it entered that queue.
-        last_received_at: When it was last heard of.
+        last_received_at: When it last had a datagram.
     """
 
     queue: TimeoutQueue | None
@@ -30,12 +30,12 @@ F = TypeVar("F", bound=Aged)
 
 
 class TimeoutQueue:
-    """Flows that have the same time, the one that was not heard of for longest first.
+    """Flows that have the same time, the one without a datagram for longest first.
 
     Args:
         seconds: How long a flow may be quiet.
         is_spare: Whether its flows make room for others: no server has answered them.
-        is_final: Whether that is all the time that a flow has here, heard of or not.
+        is_final: Whether that is all the time that a flow has here, with datagrams or without.
     """
 
     __slots__ = ("flows", "is_final", "is_spare", "seconds")
@@ -80,7 +80,7 @@ class FlowTable(Generic[F]):
     ) -> None:
         """Insert a flow in a queue as if it had been there for a while.
 
-        Flows that come one after another are in their places if the one that was heard of last comes first.
+        Flows that come one after another are in their places if the most recently active one comes first.
         """
         first = next(iter(queue.flows), None)
         self.enter(flow, queue, last_received_at)
@@ -126,7 +126,7 @@ class FlowTable(Generic[F]):
                     break  # the caller has left it there
 
     def next_at(self) -> float:
-        """Return when the time of a flow is over next, if nothing is heard until then; infinite if there are none."""
+        """Return when the time of a flow is over next, if no datagram comes until then; infinite if there are none."""
         return min(
             (
                 next(iter(queue.flows)).last_received_at + queue.seconds

@@ -1,4 +1,4 @@
-"""TLS to the servers of a backend: whom it trusts, who it says it is, and why a handshake failed."""
+"""TLS to the servers of a backend: trusted authorities, the client certificate, and why a handshake failed."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ _SOON = 3.0
 """Seconds within which a new server is first checked, also with a long interval."""
 
 _KEPT = 50
-"""Checks of a server whose results are kept."""
+"""Checks of a server whose results are stored."""
 
 _AGAIN = 1.0
 """Seconds at most between the first checks of a server that has not been healthy yet."""

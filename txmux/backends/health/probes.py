@@ -140,7 +140,7 @@ def _redis(answer: bytes) -> bool:
     """Look for what ``PING`` is answered with (Redis serialization protocol).
 
     A server that asks for a password first serves those who have it. All other errors (``LOADING``, ``MASTERDOWN``,
-    ``MISCONF``, ``DENIED``, too many clients) tell that clients would not be served either.
+    ``MISCONF``, ``DENIED``, too many clients) mean that clients would not be served either.
     """
     line, end, _ = answer.partition(b"\n")
     if not end:
@@ -173,9 +173,9 @@ def _postgres(answer: bytes) -> bool:
         return False
     if kind == b"E":
         fields = answer[_MESSAGE_HEADER : 1 + length].split(b"\0")
-        said = {field[:1]: field[1:] for field in fields}
-        if said.get(b"C", b"").startswith(_CANNOT_CONNECT):
-            raise UnhealthyError(shown(said.get(b"M", b"") or said[b"C"]))
+        values = {field[:1]: field[1:] for field in fields}
+        if values.get(b"C", b"").startswith(_CANNOT_CONNECT):
+            raise UnhealthyError(shown(values.get(b"M", b"") or values[b"C"]))
     return True
 
 

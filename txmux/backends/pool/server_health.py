@@ -145,7 +145,7 @@ class BackendHealth:
         self._level = 0
 
     def health_of(self, key: tuple[str, str]) -> ServerHealth:
-        """Return the health of a server at an address, kept while a pool has it."""
+        """Return the health of a server at an address, which exists as long as a pool has it."""
         health = self._known.get(key)
         if health is None:
             held, weight = self._overrides.get(key[0], (None, None))
@@ -263,7 +263,7 @@ def overrides_from_json(rows: Iterable[Mapping[str, Any]]) -> ServerOverrides:
 
 
 class HealthRegistry:
-    """The `BackendHealth` of each backend, kept as long as it has a pool, and the overrides of all, which are always kept."""
+    """The `BackendHealth` of each backend, which lasts as long as it has a pool, and the overrides of all, which stay."""
 
     def __init__(self) -> None:
         self._backend_health: WeakValueDictionary[str, BackendHealth] = WeakValueDictionary()

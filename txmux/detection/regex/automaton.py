@@ -99,7 +99,7 @@ class _Fragment:
     Attributes:
         first: The states that it can begin with.
         passes: The states that may come next when it takes no byte; none where it has to take one.
-        connect: Tells its own states which states come after the fragment. To be called once.
+        connect: Connects its states to those that come after the fragment. To be called once.
     """
 
     first: Masks
@@ -250,7 +250,7 @@ _Jumps = tuple[tuple[int, int], ...]
 
 @attrs.frozen
 class Automaton:
-    """What each state takes, and where it leads.
+    """The transitions: what each state takes, and the states that follow.
 
     Attributes:
         classes: The class of each of the 256 bytes; bytes of one class are taken by the same states.

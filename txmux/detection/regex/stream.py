@@ -1,4 +1,4 @@
-"""A pattern that is asked about the first bytes of a stream."""
+"""A pattern that is matched against the first bytes of a stream."""
 
 from __future__ import annotations
 

@@ -233,7 +233,7 @@ class Channel(Protocol):
 
         def failed(failure: Failure) -> None:
             if not failure.check(MuxError):
-                self._log.failure("what another process has asked for failed", failure)
+                self._log.failure("a request of another process failed", failure)
             self.send("answer", to=number, error=failure.getErrorMessage())
 
         answer = maybeDeferred(_called, handler, values)

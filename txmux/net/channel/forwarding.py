@@ -21,7 +21,7 @@ _MOST = 4 * 1024 * 1024
 class LogForwarder:
     """Sends events over a channel; when that is closed, they go to the standard error stream.
 
-    What the parent does not take is kept, up to a limit; further events are dropped, and their number is sent before the
+    What the parent does not take is buffered, up to a limit; further events are dropped, and their number is sent before the
     next one. Twisted's own events below a warning are left out.
 
     Args:

@@ -40,7 +40,7 @@ class EndReceiver(Protocol):
 
 
 def _end_of_reading(transport: IRelayTransport) -> Literal["finished", "broken", "more"]:
-    """Tell a reset from an end in a connection whose peer has finished according to the reactor.
+    """Distinguish a reset from an end in a connection whose peer has finished according to the reactor.
 
     The poll and epoll reactors report a socket that has an error and nothing to read as one that was closed cleanly.
     To take a reset for an end would make a cut answer look whole.

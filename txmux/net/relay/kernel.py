@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from txmux.net.relay.pipes import Pipe
     from txmux.net.sockets.poller import Poller
 
-_BUFFER = bytearray(64 * 1024)  # one for all: what is read is sent or kept before the next read
+_BUFFER = bytearray(64 * 1024)  # one for all: what is read is sent or buffered before the next read
 _VIEW = memoryview(_BUFFER)
 _FULL = len(_BUFFER)
 _FEW = 16 * 1024  # bytes for which a pipe is not worth its cost
@@ -91,7 +91,7 @@ class KernelSide(MovableSide):
         self._much = 0  # how often few bytes may still come before no pipe is used
         self._mark: Mark | None = None  # of a peer that has sent much
         self._pipe: Pipe | None = None  # with bytes in it that are on their way to the other side
-        self._reading = False  # whether more may come, and is wanted
+        self._reading = False  # whether more may come, and is to be read
         self._half_closing = False  # to be done when nothing is held, like the next
         self._closing = False
         self._unwritable = (
@@ -135,7 +135,7 @@ class KernelSide(MovableSide):
             self._serve(events)
         except MemoryError:
             MEMORY.lacks(ended=1)
-            if not self.is_closed:  # what has been read may not have been kept
+            if not self.is_closed:  # what has been read may not have been buffered
                 self._end(OUT_OF_MEMORY)
             if not self.is_closed:  # there was no memory to report the end, either
                 self.connection_lost(OUT_OF_MEMORY)

@@ -81,7 +81,7 @@ class UnansweredBytes:
 
     Attributes:
         seconds: Since anything came from it.
-        tries: How many times the system has sent bytes again, or asked for room for them, without an answer.
+        tries: How many times the system has sent bytes again, or probed for room for them, without an answer.
     """
 
     seconds: float

@@ -65,7 +65,7 @@ class PipePool:
 
     Args:
         in_use: The most that are in use at a time: each takes two descriptors, which connections need too.
-        idle: The most that are kept.
+        idle: The most that stay open.
         size: Bytes that each may hold. Linux lets a user have 64 MiB of them.
     """
 

@@ -1,4 +1,4 @@
-"""Memory kept back for when there is none: to end connections, and to say so, takes some."""
+"""Memory reserved for when there is none: ending connections, and logging it, takes some."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ def reset_on_close(connected: socket.socket) -> None:
 def keepalive_options(idle: int, interval: int, count: int) -> tuple[SocketOption, ...]:
     """Return the options with which the system finds out whether a quiet peer is still there (RFC 9293, section 3.8.4).
 
-    It is asked after `idle` seconds without a byte, `count` times, `interval` seconds apart, before the connection is broken.
+    It is probed after `idle` seconds without a byte, `count` times, `interval` seconds apart, before the connection is broken.
     """
     times = (
         (_IDLE, idle),

@@ -132,7 +132,7 @@ def _make_context(
     context.set_options(_OPTIONS)
     context.set_mode(SSL.MODE_RELEASE_BUFFERS)
     context.set_cipher_list(_CIPHERS)
-    # Sessions are kept by the clients, in tickets. Each context has keys of its own for these, which pyOpenSSL cannot set, so a
+    # Clients keep their sessions, in tickets. Each context has keys of its own for these, which pyOpenSSL cannot set, so a
     # client that meets another worker has to shake hands in full, as has one that comes after certificates have changed.
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
     context.set_session_id(b"txmux")

@@ -36,11 +36,11 @@ _log = Logger()  # of the module: an event must not keep a connection's objects 
 
 def lacks_hello(client: Client, upstream: Upstream) -> bool:
     """Return whether a backend is to be sent what is in a ClientHello that has begun, but has not come in full."""
-    wanted = upstream.backend.proxy_tlvs
+    names = upstream.backend.proxy_tlvs
     if client.has_finished or client.tls_fields:
         return False
     settings, received = client.configuration.settings, client.received
-    if {"authority", "alpn"}.isdisjoint(wanted) or not received.startswith(_HELLO):
+    if {"authority", "alpn"}.isdisjoint(names) or not received.startswith(_HELLO):
         return False
     too_late = client.elapsed_ms() >= settings.detect_timeout * 1000
     if len(received) >= settings.peek_limit or too_late:
