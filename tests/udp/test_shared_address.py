@@ -159,7 +159,7 @@ class KnownTests(SharedAddressTestCase):
             self.shared.remove(flow)
             self.assertIsNone(flow.shared_address)
         shared = self.shared
-        left = (shared._names, shared._lengths, shared._heard, shared._guesses, shared._guessed)
+        left = (shared._names, shared._lengths, shared._used_at, shared._guesses, shared._guessed)
         self.assertEqual((left, len(shared), shared.flows), (({}, {}, {}, {}, {}), 0, []))
 
     def test_shut(self) -> None:

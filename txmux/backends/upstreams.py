@@ -296,7 +296,7 @@ class PreparedUpstreams:
         made: The new ones.
         current: All of them, new or not.
         tls: The files' content of those that are not new.
-        problems: What cannot be used.
+        problems: Errors of backends that cannot be used.
     """
 
     def __init__(self, upstreams: Upstreams) -> None:

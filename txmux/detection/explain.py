@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 @attrs.frozen
 class PredicateAnswer:
-    """What a ``match`` line, or a whole route, says of the bytes so far.
+    """The verdict of a ``match`` line, or of a whole route, on the bytes so far.
 
     Attributes:
         verdict: ``NEED_MORE`` is undecided.
@@ -48,12 +48,12 @@ class PredicateAnswer:
 
 @attrs.frozen
 class RouteAnswer(Generic[R]):
-    """What a route says.
+    """The verdict of a route and its lines.
 
     Attributes:
         excluded_by: The key by which the client, or the time, is none of its; such a route is not tried.
-        answer: What its lines come to; ``None`` if it is not tried.
-        lines: What each of its alternatives says, in their order; empty if it is not tried.
+        answer: The verdict of all lines; ``None`` if it is not tried.
+        lines: The verdict of each alternative, in their order; empty if it is not tried.
     """
 
     route: R
@@ -195,7 +195,7 @@ class _Seen:
     """The bytes, or datagrams, that all lines are tried on.
 
     Attributes:
-        prefix: Gives the first of them, by their number. The same object each time, since many lines ask the same parsers.
+        prefix: Returns the first of them, by their number: the same object each time, since many lines use the same parsers.
         length: How many there are.
         limit: The most that matchers see.
     """

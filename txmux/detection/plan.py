@@ -15,7 +15,7 @@ _WORTH_AN_INDEX = 8
 
 
 class AlternativeLike(Protocol):
-    """What detection needs of a ``match =`` line; its text is for messages."""
+    """A ``match =`` line as detection needs it; its text is for messages."""
 
     @property
     def text(self) -> str: ...
@@ -45,7 +45,7 @@ class ServingTimes(Protocol):
 
 
 class RouteLike(Protocol):
-    """What detection needs of a route.
+    """A route as detection needs it.
 
     Attributes:
         name: For messages.
@@ -76,9 +76,9 @@ class Plan(Generic[R]):
     """The routes that streams with the same first byte can match, in their order.
 
     Attributes:
-        learners: What gives the facts of each kind of predicate, behind the position of its first route.
+        learners: Functions for the facts of each kind of predicate, each after the position of its first route.
         dry_runs: The positions of those that decide nothing.
-        conversing: What finds the requests that a route may want to be answered, by its position.
+        conversing: Functions that find the requests which a route needs to have answered, by its position.
         exchanges: The same, each once.
         keyed: For each route, whether its names can rule it out before it is tried; see `named`.
         plain: For each route its predicate, if that alone answers for it, whatever the client's address and the name

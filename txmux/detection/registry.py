@@ -175,7 +175,7 @@ class Registry(Mapping[str, IProtocolMatcher]):
 
     Attributes:
         matchers: Those that can be used.
-        problems: What users of this installation should know.
+        problems: Warnings for users of this installation.
     """
 
     matchers: Mapping[str, IProtocolMatcher]

@@ -36,7 +36,7 @@ class CompiledRoute(Route):
 
     Attributes:
         destination: The destination; ``None`` if the route names none.
-        termination: What ends its TLS.
+        termination: Terminates its TLS; ``None`` if it does not.
         counts: Counts the clients that it takes.
     """
 
@@ -63,7 +63,7 @@ class RuleLayer:
     """The routes of one layer: before any TLS is terminated, or inside the TLS that a route has terminated.
 
     Attributes:
-        detector: Has them.
+        detector: The detector of these routes.
         silent: The destinations of silent clients; the first that fits counts.
         default: The destination of a client that no route takes.
         server_first: Whether all clients go to `default` at once.
@@ -98,14 +98,14 @@ class Configuration:
     finds those that have not changed.
 
     Attributes:
-        admission: Decides who may come in.
-        options: Of the sockets of clients.
-        server_options: Of the sockets of servers.
+        admission: Decides which clients are let in.
+        options: Options of the clients' sockets.
+        server_options: Options of the servers' sockets.
         dial: Connects to a server.
-        top: Where detection begins.
+        top: The layer in which detection begins.
         inside: The layers inside TLS, by the name of the route that terminates it.
         counts: Counts the listener's connections.
-        version: That of the rules, counted from 1.
+        version: The version of the rules, counted from 1.
         hands_over: Whether sockets of clients may be handed over.
     """
 
@@ -136,11 +136,11 @@ class Configuration:
         Args:
             routes: At least those that belong to the listener, and to routes of its own that end TLS, to any depth.
             settings: The listener's.
-            admission: Decides who may come in.
+            admission: Decides which clients are let in.
             runtime: Connects.
             upstreams: Has the backends.
             terminations: Ends TLS.
-            version: That of the rules, counted from 1.
+            version: The version of the rules, counted from 1.
 
         Raises:
             MuxError: A backend cannot be used, or files for TLS.

@@ -1,4 +1,4 @@
-"""What serves a listening port: the rules for the next client, and the connections there are."""
+"""A listener: the rules for its next client, and its connections."""
 
 from __future__ import annotations
 
@@ -57,22 +57,22 @@ class MuxFactory(ServerFactory):
     Args:
         routes: In the order of their priority; `txmux.route` makes them in Python. Those ``under`` others are there too.
         settings: As in a ``[listen]`` section; its ``endpoints`` and ``backlog`` mean nothing here.
-        access_log: Gets the record of each connection when it has ended.
-        admission: Decides who may come in; without it the settings do.
-        runtime: Moves the bytes; one for this listener alone if not given.
+        access_log: Records each connection when it ends.
+        admission: Decides which clients are let in; made from the settings if not given.
+        runtime: The process's; one for this listener alone if not given.
         upstreams: The backends of this process; those of this listener alone if not given.
         terminations: The TLS that this process ends; that of this listener alone if not given.
-        reactor: For that; the process's own if not given.
+        reactor: The reactor of such a runtime; the process's own if not given.
 
     Raises:
         MuxError: A backend cannot be used, or files for TLS: one is missing, say.
 
     Attributes:
-        configuration: What the next clients are accepted under.
+        configuration: The configuration under which the next clients are accepted.
         runtime: As above.
         upstreams: As above.
-        connections: Those that are not over, each a `Served`.
-        flows: What has them, if they are flows of datagrams.
+        connections: The connections and flows that are not over.
+        flows: The flows, if the listener is for UDP.
     """
 
     noisy = False

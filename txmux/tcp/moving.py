@@ -21,7 +21,7 @@ _LONGEST = 60.0
 """Seconds that a connection may be on its way; more would mean that the clock was set."""
 
 Sockets: TypeAlias = tuple[socket.socket, socket.socket]
-"""Those of the client and of the server."""
+"""The sockets of the client and of the server."""
 
 SlotRelease: TypeAlias = "Callable[[Callable[[], None]], None]"
 """Releases the slot that a connection still has in the pool of a process that it has left. Calls its argument when
@@ -64,7 +64,7 @@ _PARTS: dict[str, type[Any]] = {
     "relay": RelayState,
     "": MovedConnection,
 }
-"""What a connection is made of; a part comes before that of which it is a part."""
+"""The classes that a connection consists of; a part comes before the whole that it is part of."""
 
 
 def _columns() -> list[str]:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class HeldBytes:
-    """What a server has sent before its client is known; the receiver of the server's end.
+    """Buffers what a server sends before its client is known; the receiver of the server's end.
 
     Args:
         most: Bytes after which nothing more is read.
@@ -61,7 +61,7 @@ class Preconnection:
     `Connecting` then connects as usual.
 
     Args:
-        upstream: Whose server it is.
+        upstream: The backend.
         most: Bytes of the server that are held back at most, about.
 
     Attributes:

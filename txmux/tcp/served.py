@@ -64,7 +64,7 @@ class Served(Protocol):
 
 
 def note_decision(served: Served, bytes_in: int, reason: EndReason) -> None:
-    """Note that a client is routed; the first time counts.
+    """Record that a client is routed; only the first call counts.
 
     Args:
         served: Its connection or flow.

@@ -47,10 +47,10 @@ class Client(Protocol):
         source: The client's address, if a PROXY protocol header says so.
         destination: The address that it connected to, likewise.
         tlvs: Fields of that header.
-        tls_fields: What is known of the client's TLS that was terminated here, as fields for such a header.
+        tls_fields: Fields for such a header about the client's TLS, if it was terminated here.
         preconnection: A connection to the server of silent clients.
         is_previewed: Whether `received` is still in its socket, too.
-        hop: What `txmux.access.loops.LoopDetector.note` gave for its connection to a server.
+        hop: The number that `txmux.access.loops.LoopDetector.note` returned for its connection to a server.
     """
 
     transport: IRelayTransport

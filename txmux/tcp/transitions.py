@@ -80,7 +80,7 @@ class MovedHere(NamedTuple):
     """Another process has relayed the connection until now.
 
     Attributes:
-        upstream: Whose server it is, if these rules have it; then ``member`` is the server.
+        upstream: The backend, if these rules have it; then ``member`` is the server.
         server: The server's end.
         held: ``None``: both this and `Connected` are the arguments of `Relaying`, in its order.
         moved: The state that the other process has sent.

@@ -59,10 +59,10 @@ class Flow:
 
     Args:
         live: The flows of the listener.
-        port: Where the client's datagrams come in, and its answers go out.
+        port: The port at which the client's datagrams come in, and by which answers go out.
         key: Its key among the flows of the port.
         configuration: The rules under which it began.
-        record: What is known of it so far.
+        record: For the access log.
         client: The client's address.
 
     Attributes:

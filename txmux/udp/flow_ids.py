@@ -1,4 +1,4 @@
-"""What datagrams of QUIC and WireGuard say of the flow that they belong to.
+"""The flow to which a datagram of QUIC or WireGuard belongs, as far as its bytes say.
 
 A QUIC client sends to the connection ID that its server has chosen, a WireGuard client to the index of its server. Both
 are in clear in what the server says first, so a datagram from an unknown address that has one belongs to that flow
@@ -66,7 +66,7 @@ def server_id(protocol: bytes, answer: bytes, own: bytes) -> bytes:
     Args:
         protocol: Its letter.
         answer: A datagram of the server.
-        own: What `own_id` gave.
+        own: The result of `own_id`.
     """
     if protocol == WIREGUARD:
         is_response = answer[:4] == _WG_RESPONSE and len(answer) == _WG_RESPONSE_SIZE

@@ -126,9 +126,9 @@ class Flows:
         """Begin a flow, unless the client is not let in.
 
         Args:
-            port: Where it has come.
-            key: Its own there.
-            data: What it says.
+            port: The port at which the datagrams came in.
+            key: Its key there.
+            data: Their bytes.
             size: The bytes of each datagram but the last; 0 if there is one.
         """
         configuration = self._factory.configuration
@@ -177,7 +177,7 @@ class Flows:
     def _let_in(
         self, configuration: Configuration, client: Address, port: DatagramPort
     ) -> Permit | None:
-        """Let a client in; one that may not come in makes no other one go.
+        """Let a client in; it may end a spare flow to make room, but only if it is let in.
 
         Raises:
             Refused: It is not let in.
@@ -216,9 +216,9 @@ class Flows:
         """Add a flow of another process, which `Flow.restore` has to follow.
 
         Args:
-            port: Where its client's datagrams come in.
-            key: Its own there.
-            record: What is known of it.
+            port: The port at which its client's datagrams come in.
+            key: Its key there.
+            record: For the access log.
             fields: What `Flow.as_json` returned there.
             ids: Its connection IDs, if its client speaks QUIC.
 
@@ -275,10 +275,10 @@ class Refusals:
         """Count one.
 
         Args:
-            configuration: Whose rules have refused it.
+            configuration: The rules that have refused it.
             reason: Why.
             limit: The limit that was reached; ``None`` if it was something else.
-            client: Whose it is.
+            client: The client's address.
 
         Returns:
             Whether it is to have a line in the access log: the first one of a source in a minute has.
@@ -293,10 +293,10 @@ class Refusals:
         """Count some that get no line anywhere else, and log all once a minute.
 
         Args:
-            configuration: Whose rules have refused them.
-            why: By what.
+            configuration: The rules that have refused them.
+            why: The limit, or another cause.
             count: How many.
-            whose: What is logged of the last one.
+            whose: Text about the last one, for the log.
         """
         self._counted[why] = self._counted.get(why, 0) + count
         now = self._seconds()

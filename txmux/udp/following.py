@@ -52,7 +52,7 @@ class Following:
         flow: The flow.
 
     Attributes:
-        path: Where the flow is. `for_flow` sets it.
+        path: The path of the flow. `for_flow` sets it.
     """
 
     __slots__ = ("_at", "_buffered", "_flow", "_live", "_reserved", "_size", "path")

@@ -1,4 +1,4 @@
-"""What the flows of a listener have in common: the table of them, the timer by which they end, and what watches their sockets."""
+"""The table of a listener's flows, the timer by which they end, and the poller of their sockets."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class LiveFlows:
         migration: Those that can move, by their connection IDs.
         poller: Watches their sockets.
         seconds: The clock.
-        buffer: What servers send is read into it.
+        buffer: Answers of servers are read into it.
         ports: How many ports may still add flows.
     """
 

@@ -91,7 +91,7 @@ class Migration(Generic[F]):
         Args:
             flow: The flow.
             home: The address where its answers go.
-            fields: What `MigratingPath.as_json` gave there.
+            fields: What `MigratingPath.as_json` returned there.
             read: Reads an address that was written there; ``None`` if it means nothing here.
             now: Seconds on a clock that never goes back.
 
@@ -164,11 +164,11 @@ class _Visitor:
 
 
 class MigratingPath(Generic[F]):
-    """Where a flow is, was, and may move to. `Migration.begin_path` makes it.
+    """The addresses where a flow is, was, and may move to. `Migration.begin_path` makes it.
 
     Attributes:
         flow: The flow.
-        home: Where its answers go.
+        home: The address to which its answers go.
         last_received_at: When the address where they go last sent a datagram.
         watches: Whether it has to see all datagrams, since the flow has moved or may move.
     """

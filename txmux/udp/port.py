@@ -181,7 +181,7 @@ class DatagramPort(WatchedPort):
         self._to.attach()
 
     def lead(self, to: PortListener) -> None:
-        """Give new flows to another listener; existing ones stay where they are."""
+        """Begin new flows in another listener; existing ones stay where they are."""
         before, self._to = self._to, to
         if before is not to:
             to.attach()
@@ -430,8 +430,8 @@ def send(
         sender: The socket.
         data: Their bytes.
         size: The bytes of each but the last; 0 if there is one.
-        control: What goes with them.
-        peer: Where to; not needed if the socket is connected.
+        control: Their ancillary data.
+        peer: The destination; not needed if the socket is connected.
 
     Returns:
         How many were dropped.

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
         """A flow, as its server socket sees it.
 
         Attributes:
-            held: What goes to the next server if one refuses.
+            held: Datagrams for the next server, if one refuses.
         """
 
         live: LiveFlows
@@ -79,7 +79,7 @@ class ServerSocket:
 
     Args:
         flow: The flow it belongs to.
-        upstream: Whose servers are tried: one, and after refusals up to ``retries`` others.
+        upstream: The backend: one of its servers is tried, and after refusals up to ``retries`` others.
 
     Attributes:
         is_answered: Whether the server has answered.

@@ -74,8 +74,8 @@ class _Guess(Generic[F]):
         since: When it was first used.
         used_at: And when last.
         flow: The flow.
-        votes: What speaks for a flow, less what speaks against it.
-        asked_at: When it has come by itself, and not as an answer; ``None`` once the server has answered that.
+        votes: Evidence for a flow, less evidence against it.
+        asked_at: When it was used unprompted, and not as an answer; ``None`` once the server has answered that.
     """
 
     __slots__ = ("asked_at", "flow", "name", "since", "used_at", "votes")
@@ -88,7 +88,7 @@ class _Guess(Generic[F]):
         self.asked_at: float | None = None
 
     def vote(self, flow: F, change: int) -> None:
-        """Record that something speaks for a flow, or against it."""
+        """Record evidence for a flow, or against it."""
         self.votes[flow] = max(-_SURE, min(self.votes.get(flow, 0) + change, _SURE))
 
     def votes_for(self, flow: F) -> int:
@@ -109,9 +109,9 @@ class SharedAddress(Generic[F]):
         self._names: dict[bytes, dict[F, None]] = {}
         """The flows that have an ID, the newest one at the end, which gets what is sent to it."""
         self._lengths: dict[int, int] = {}  # of them, the longest first, and how many there are
-        self._heard: OrderedDict[F, float] = OrderedDict()
-        """Those that may have IDs which are not known, and when each has used a known one; the last one at the end."""
-        self._spoke: dict[F, float] = {}  # when its server last sent something
+        self._used_at: OrderedDict[F, float] = OrderedDict()
+        """The flows that may have unknown IDs, and when each last used a known one; the latest at the end."""
+        self._answered_at: dict[F, float] = {}  # when its server last sent something
         self._delay = 0.0  # the longest that a client has taken to answer its server
         self._guesses: OrderedDict[bytes, _Guess[F]] = OrderedDict()
         self._guessed: dict[F, _Guess[F]] = {}
@@ -134,15 +134,15 @@ class SharedAddress(Generic[F]):
         flow.shared_address = self
         self.learn(flow)
         if flow.ids is None or flow.ids.current is not None:
-            self._heard[flow] = self._seconds()
+            self._used_at[flow] = self._seconds()
 
     def remove(self, flow: F) -> None:
         for name in self._flows.pop(flow):
             self._forget(flow, name)
         if flow.shared_address is self:
             flow.shared_address = None
-        self._heard.pop(flow, None)
-        self._spoke.pop(flow, None)
+        self._used_at.pop(flow, None)
+        self._answered_at.pop(flow, None)
         self._guessed.pop(flow, None)
         for guess in [*self._guesses.values()]:
             guess.votes.pop(flow, None)
@@ -211,12 +211,12 @@ class SharedAddress(Generic[F]):
             now = self._seconds()
             if ids is not None and ids.current is None and name is not None and name == ids.served:
                 ids.use(name)
-                self._heard[flow] = now
-                delay = now - self._spoke.get(flow, now)
+                self._used_at[flow] = now
+                delay = now - self._answered_at.get(flow, now)
                 self._delay = min(max(self._delay, delay), _LONGEST_DELAY)
-            elif flow in self._heard:
-                self._heard[flow] = now
-                self._heard.move_to_end(flow)
+            elif flow in self._used_at:
+                self._used_at[flow] = now
+                self._used_at.move_to_end(flow)
         return flow
 
     def may_open(self, datagram: bytes) -> bool:
@@ -226,14 +226,14 @@ class SharedAddress(Generic[F]):
         """Return the flow that a datagram may belong to which opens none, and of which no ID is known."""
         first = next(iter(self._flows))
         is_short = bool(head) and head[0] & (LONG_HEADER | _FIXED) == _FIXED
-        if not self._heard or (first.ids is None and not is_short):
+        if not self._used_at or (first.ids is None and not is_short):
             return first
         if not is_short:
-            return next(reversed(self._heard))
+            return next(reversed(self._used_at))
         length = next((one for one in reversed(self._lengths) if one >= _LEAST_NAME), _NAME)
         name = head[1 : 1 + length]
         nameless = self._names.get(b"", {})
-        named = (one for one in reversed(self._heard) if one not in nameless)
+        named = (one for one in reversed(self._used_at) if one not in nameless)
         latest = [*islice(named, _MOST_CANDIDATES)]
         if not nameless or (latest and self._comes_again(name)):
             return self._guess(name, head, latest)
@@ -253,7 +253,7 @@ class SharedAddress(Generic[F]):
 
         Args:
             name: The ID, or the beginning of it.
-            head: Where it is.
+            head: The beginning of a datagram.
             latest: Those that it may be of, the one that was active last first.
         """
         now = self._seconds()
@@ -262,12 +262,12 @@ class SharedAddress(Generic[F]):
             guess = self._guesses[name] = _Guess(name, now)
             if len(self._guesses) > _MOST_GUESSES:
                 self._give_up(next(iter(self._guesses.values())))
-        quiet = [one for one in latest if self._heard[one] <= guess.since + REORDERED] or latest
+        quiet = [one for one in latest if self._used_at[one] <= guess.since + REORDERED] or latest
         self._weigh(guess, quiet, now)
         flow = self._choose(guess, quiet, now)
         self._guessed[flow], guess.flow, guess.used_at = guess, flow, now
         is_sure = guess.votes_for(flow) >= _SURE and now - guess.since > RECENT
-        if is_sure and self._heard[flow] <= guess.since + REORDERED:  # else it has another one
+        if is_sure and self._used_at[flow] <= guess.since + REORDERED:  # else it has another one
             self._settle(guess, head, now)
         return flow
 
@@ -280,7 +280,7 @@ class SharedAddress(Generic[F]):
             now: The time.
         """
         within = self._delay + ACKNOWLEDGED
-        just_answered = {one for one in quiet if now - self._spoke.get(one, 0.0) <= within}
+        just_answered = {one for one in quiet if now - self._answered_at.get(one, 0.0) <= within}
         if just_answered and len(just_answered) < len(quiet):
             for one in quiet:
                 guess.vote(one, 1 if one in just_answered else -1)
@@ -300,8 +300,8 @@ class SharedAddress(Generic[F]):
         free = [one for one in quiet if self._is_free(one, guess, now)]
         if not free:
             free = sorted(quiet, key=lambda one: self._guessed[one].used_at)
-        new = [one for one in reversed(free) if _is_new(one) and now - self._heard[one] < RECENT]
-        new.sort(key=lambda one: self._spoke.get(one, 0.0))
+        new = [one for one in reversed(free) if _is_new(one) and now - self._used_at[one] < RECENT]
+        new.sort(key=lambda one: self._answered_at.get(one, 0.0))
         found = max([*new, *free], key=guess.votes_for)
         before = guess.flow
         if before in free and guess.votes_for(before) == guess.votes_for(found):
@@ -328,8 +328,8 @@ class SharedAddress(Generic[F]):
             self._give_up(guess)
             flow.ids.use(head[1 : 1 + len(flow.ids.served)])
             self.learn(flow)
-            self._heard[flow] = now
-            self._heard.move_to_end(flow)
+            self._used_at[flow] = now
+            self._used_at.move_to_end(flow)
 
     def _give_up(self, guess: _Guess[F]) -> None:
         del self._guesses[guess.name]
@@ -339,7 +339,7 @@ class SharedAddress(Generic[F]):
     def answered(self, flow: F) -> None:
         """Record an answer of a flow's server."""
         now, guess = self._seconds(), self._guessed.get(flow)
-        self._spoke[flow] = now
+        self._answered_at[flow] = now
         asked_at = None if guess is None else guess.asked_at
         if guess is not None and asked_at is not None and now - asked_at <= flow.answer_timeout:
             guess.vote(flow, _CLEAR)

@@ -13,10 +13,10 @@ __all__ = ["Aged", "FlowTable", "TimeoutQueue"]
 
 
 class Aged(Protocol):
-    """What a table has to know of a flow; the table alone changes it.
+    """A flow as its table sees it; only the table changes these attributes.
 
     Attributes:
-        queue: Where it is; ``None`` once it is over.
+        queue: The queue that it is in; ``None`` once it is over.
         entered_at: When it entered that queue.
         last_received_at: When it last had a datagram.
     """

@@ -53,7 +53,7 @@ class BackendConnector:
 
     Attributes:
         tried: The servers that could not be reached, and why.
-        affinity: What the choice by a hash depends on; see `txmux.backends.pool.balance`.
+        affinity: The key of the choice by a hash; see `txmux.backends.pool.balance`.
         local: The IP address that the client has connected to, where servers depend on it; empty for a UNIX socket.
         alpn: The protocols to offer to a server by TLS, if the rules name none.
         on_open: Called with the transport of each connection before anything is sent.

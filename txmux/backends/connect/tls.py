@@ -56,7 +56,7 @@ class BackendTLS:
     """Makes connections to the servers of one backend speak TLS, 1.2 at least.
 
     Args:
-        tls: What the rules say. The files are read now, and not again.
+        tls: The settings of the rules. The files are read now, and not again.
         verified: Whether servers must present a trusted certificate of their own. Otherwise they must not be sent
             anything secret.
 

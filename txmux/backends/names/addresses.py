@@ -31,7 +31,7 @@ class FoundAddresses:
         addresses: In an order that does not depend on that of the answer. Those of a host have no port: each server
             with this name has its own.
         ttl: Seconds for which they are valid.
-        trouble: What could not be found, and why; empty if all was.
+        trouble: The lookups that failed, and why; empty if none did.
     """
 
     addresses: tuple[ResolvedAddress, ...]

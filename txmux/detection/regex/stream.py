@@ -41,7 +41,7 @@ class Progress:
     """How far a pattern has read a stream.
 
     Attributes:
-        verdict: What it says of the bytes so far.
+        verdict: The verdict on the bytes so far.
         length: How many bytes it has read.
     """
 
@@ -88,7 +88,7 @@ class StreamPattern:
         return len(self._states)
 
     def verdict(self, data: bytes) -> Verdict:
-        """Say what the pattern makes of the first bytes of a stream.
+        """Match the pattern against the first bytes of a stream.
 
         Args:
             data: All bytes so far.

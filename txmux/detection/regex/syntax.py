@@ -24,7 +24,7 @@ class PatternError(MuxError):
 
 
 class Assertion(enum.Enum):
-    """What a pattern can ask of the bytes around a place without taking one of them."""
+    """A condition on the bytes around a place that takes none of them."""
 
     START = "^"
     LINE_START = "(?m:^)"

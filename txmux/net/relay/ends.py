@@ -20,7 +20,7 @@ __all__ = ["NO_RECEIVER", "End", "EndReceiver", "IRelayTransport"]
 
 
 class IRelayTransport(interfaces.ITCPTransport, interfaces.IConsumer, interfaces.IPushProducer):
-    """What a relay needs of a transport; TCP, UNIX and TLS transports of Twisted all have it."""
+    """The interface that a relay needs of a transport; Twisted's TCP, UNIX and TLS transports have it."""
 
     def getHandle() -> object:
         """Return the socket, or an object in its place."""

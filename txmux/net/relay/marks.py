@@ -132,7 +132,7 @@ class Mark:
         self.clear()
 
     def clear(self) -> None:
-        """Have every byte reported again, and start another run."""
+        """Reset the mark so that every byte is reported again, and start another run."""
         self._run = 0
         if self.is_set:
             self.socket_closed()

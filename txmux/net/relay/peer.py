@@ -1,4 +1,4 @@
-"""What the kernel knows of a peer: how much of the bytes on their way it has yet to take, and whether it still answers.
+"""The kernel's view of a peer: how much of the bytes on their way it has yet to take, and whether it still answers.
 
 The system's keepalive asks a peer only when that has acknowledged everything (tcp(7)). Until then it sends again what is not
 acknowledged, or asks a peer without room for more whether there is some, for a quarter of an hour by default. So a relay asks
@@ -77,7 +77,7 @@ def _is_dead(connected: socket.socket) -> bool:
 
 @attrs.frozen
 class UnansweredBytes:
-    """What a peer has not answered.
+    """The bytes that a peer has not answered.
 
     Attributes:
         seconds: Since anything came from it.

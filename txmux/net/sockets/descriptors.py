@@ -90,7 +90,7 @@ class Descriptors:
         return self._free() >= number
 
     def add_cache(self, close_cached: Callable[[], object]) -> None:
-        """Have something called that closes cached descriptors when descriptors run short."""
+        """Register a function that closes cached descriptors, called when descriptors run short."""
         self._caches.append(close_cached)
 
     def close_cached(self) -> None:
@@ -127,7 +127,7 @@ def _soft_limit() -> int:
 
 
 DESCRIPTORS = Descriptors()
-"""Those of this process."""
+"""The descriptors of this process."""
 
 
 _BREATH = 0.1  # seconds until accepting is tried again, if no connection has ended before

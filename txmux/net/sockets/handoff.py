@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from txmux.net.sockets.poller import Poller
 
 TAKEN = b"taken"
-"""What the other process answers when it has the socket."""
+"""The answer of the other process when it has the socket."""
 
 MOST = 65536
 """Bytes that a message has at most."""
@@ -42,7 +42,7 @@ class SocketHandoff:
     """Hands one socket to the server that listens at a path.
 
     Args:
-        path: Where the server listens, with ``SOCK_SEQPACKET``.
+        path: The path at which the server listens, with ``SOCK_SEQPACKET``.
         given: The socket; it stays the caller's to close, too.
         on_taken: Called when the other process has received it.
         on_failed: Called with the reason, and what the system says, if it has not.

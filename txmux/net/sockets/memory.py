@@ -109,7 +109,7 @@ class Memory:
 
 
 MEMORY = Memory()
-"""That of this process."""
+"""The reserve of this process."""
 
 
 def keep_running(reactor: Any) -> None:

@@ -137,7 +137,7 @@ class SocketPreview:
             left -= len(self._socket.recv(left)) or left
 
     def report_every_byte(self) -> None:
-        """Have every byte reported again, as the next reader expects."""
+        """Make the system report every byte again, as the next reader expects."""
         if self.seen:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
 

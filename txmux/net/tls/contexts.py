@@ -210,7 +210,7 @@ def _verified(
 
 
 def _send_fitting_alert(context: SSL.Context) -> None:
-    """Have a client that is refused despite a valid certificate get a fitting alert: OpenSSL would send ``internal_error``.
+    """Send a fitting alert to a client that is refused despite a valid certificate: OpenSSL would send ``internal_error``.
 
     pyOpenSSL's callback cannot return a reason, so another one is put around it.
     """

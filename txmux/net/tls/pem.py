@@ -1,4 +1,4 @@
-"""What PEM files hold (RFC 7468): certificates, and the keys of some."""
+"""Reads PEM files (RFC 7468): certificates, and the keys of some."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ _PAUSE_OF_HELPER = 5.0
 
 @attrs.frozen
 class PreparedContexts:
-    """What was read from the files of a route.
+    """The certificates read from the files of a route.
 
     Attributes:
         states: Those of the files before they were read.

@@ -56,7 +56,7 @@ class AwaitingHello(Stage):
     What is left of the client's `detect_timeout` is the limit, as it is for all bytes before the client is routed.
 
     Args:
-        upstream: Where the client is routed.
+        upstream: The backend.
     """
 
     state: ClassVar[ConnectionState] = "awaiting-hello"
@@ -89,7 +89,7 @@ class Connecting(Stage):
     """Waits for a server. What the client sends meanwhile is buffered, up to the peek limit.
 
     Args:
-        upstream: Whose servers are tried.
+        upstream: The backend.
         preconnection: A connection that was begun before the client was routed; perhaps to another backend.
     """
 
@@ -188,7 +188,7 @@ class Connecting(Stage):
         self._client.advance(Routed(self._upstream.fallback, cause))
 
     def _note_tried(self, connector: BackendConnector) -> list[str]:
-        """Note the servers that could not be reached, and return them."""
+        """Record the servers that could not be reached, and return them."""
         tried = {
             member.target_for(connector.local).text: cause
             for member, cause in connector.tried.items()

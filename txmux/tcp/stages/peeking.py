@@ -108,7 +108,7 @@ class Peeking(Stage):
     @override
     def on_data(self) -> Outcome | None:
         if self._has_own_time:
-            # It is not silent. What it sends has the time that is usual; who was silent for longer has what is left.
+            # It is not silent: it has `detect_timeout`, counted like `silent.after`, or what is left of that if it is longer.
             self._has_own_time = False
             usual = self._client.configuration.settings.detect_timeout
             if usual > self._passed():

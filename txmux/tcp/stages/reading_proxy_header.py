@@ -36,7 +36,7 @@ def is_sender(peer: IAddress, senders: NetworkSet) -> bool:
     """Return whether a connection has to begin with a header.
 
     Args:
-        peer: Where it comes from.
+        peer: The address of the sender.
         senders: As in the rules.
     """
     end = ip_address_of(peer)
@@ -103,7 +103,7 @@ class ReadingProxyHeader(Stage):
 
 
 def _apply_header(client: Client, header: ProxyHeader) -> None:
-    """Note what a header says of a client; raises `InvalidHeader` if a field cannot be read."""
+    """Take over a header's fields for a client; raises `InvalidHeader` if a field cannot be read."""
     if header.command is Command.LOCAL:
         return
     record = client.record

@@ -31,10 +31,10 @@ class Relaying(Stage):
     """A relay carries the bytes, and is the receiver of both ends.
 
     Args:
-        upstream: Whose server it is; ``None`` if these rules do not have it.
+        upstream: The backend; ``None`` if these rules do not have it.
         member: The server, likewise.
         server: The server's end.
-        held: What the server has sent already; ``None`` is nothing.
+        held: Bytes that the server has sent already; ``None`` if there are none.
         moved: The state that another process has sent, which has relayed the connection until now.
         release_elsewhere: Releases the slot that the connection still has in that process, where others may wait for it.
     """
@@ -128,7 +128,7 @@ class Relaying(Stage):
 
     @property
     def sockets(self) -> Sockets:
-        """Those of both ends."""
+        """The sockets of both ends."""
         client: Any = self._client.transport.getHandle()
         server: Any = self._server.transport.getHandle()
         return client, server

@@ -32,7 +32,7 @@ class ServingHere(Stage):
     """A protocol of this process has the connection, and all timeouts are its own.
 
     Args:
-        destination: Whose protocol it is.
+        destination: Makes the protocol.
 
     Attributes:
         protocol: Gets the events; it may be replaced by way of the transport, as on a transport of Twisted's.

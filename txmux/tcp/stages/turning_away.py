@@ -1,4 +1,4 @@
-"""Two stages of a client that is turned away: its connection is closed without an answer, or after one in its own protocol."""
+"""The stages of a refused client: its connection is closed without an answer, or after one in its protocol."""
 
 from __future__ import annotations
 
