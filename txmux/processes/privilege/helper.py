@@ -1,6 +1,6 @@
 """Opens files and sockets that the rules name, and refuses all others: in the privileged helper, or in the supervisor for its workers.
 
-`txmux.processes.privilege.opener` has the questions.
+See `txmux.processes.privilege.opener` for the requests.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ __all__ = ["Helper", "Named"]
 
 @attrs.define
 class Named:
-    """What rules name.
+    """The files and addresses in the rules.
 
     Attributes:
-        files: That may be read.
-        secrets: That may be read, but not by workers: by these, the service is asked, or asks others.
-        log: That may be appended to.
-        addresses: Where may be listened, by listener and text.
-        token: That may be made, if it is not there.
+        files: Files that may be read.
+        secrets: Files that may be read, but not by workers: tokens of the admin API, and for other services.
+        log: The file that may be appended to.
+        addresses: The addresses that may be listened on, by listener and text.
+        token: The file that may be created, if it is missing.
     """
 
     files: frozenset[str]
@@ -102,12 +102,12 @@ _GONE = (OSError, ValueError, AttributeError, RecursionError, TypeError)
 
 
 class Helper:
-    """Answers.
+    """Answers requests to open files and sockets.
 
     Args:
         path: The rules file.
-        pidfile: The file that names the process which serves.
-        data: What is in the rules, if there is no such file.
+        pidfile: The file with the ID of the process that serves.
+        data: The text of the rules, if there is no such file.
         is_privileged: See `Opener.start`.
     """
 
@@ -131,10 +131,10 @@ class Helper:
         self._may_all: set[int] = set()
 
     def serve(self, connection: socket.socket) -> None:
-        """Answer until no process is left that could ask.
+        """Answer until the last connection is closed.
 
         Args:
-            connection: Leads to the one who may ask for everything.
+            connection: The connection to the supervisor, which may request everything.
         """
         self._add(connection, may_all=True)
         with suppress(MuxError):  # another process reports it to the operator
@@ -154,11 +154,11 @@ class Helper:
         self._poll.register(connection, select.POLLIN)
 
     def serve_one(self, connection: socket.socket, *, may_all: bool = False) -> bool:
-        """Answer one question; tell whether there may be more.
+        """Answer one request; return whether there may be more.
 
         Args:
-            connection: By which it comes.
-            may_all: Whether it may be for more than the files of workers.
+            connection: The connection.
+            may_all: Whether it may request more than the files of workers.
         """
         try:
             packet, received, _, _ = socket.recv_fds(connection, _PACKET, 1)
@@ -183,11 +183,11 @@ class Helper:
     def answer(
         self, question: dict[str, Any], *, may_all: bool
     ) -> tuple[dict[str, Any], list[int]]:
-        """Answer a question, if the rules name what it is about.
+        """Answer a request for a file or address in the rules.
 
         Args:
-            question: As `Opener` asks.
-            may_all: Whether it may be asked for more than files.
+            question: The request of an `Opener`.
+            may_all: Whether it may be for more than files.
 
         Returns:
             The answer, and the descriptor that goes with it.
@@ -257,14 +257,14 @@ class Helper:
         self.use(rules)
 
     def use(self, rules: Rules) -> None:
-        """Open what these rules name, too, and after `commit` nothing else."""
+        """Allow what these rules name, too, and nothing else after `commit`."""
         self._named = [*self._named[:1], Named.by(rules)]
         for address in self._named[-1].addresses.values():
             if address.kind == "unix":
                 self._sockets.add(address.key.removeprefix("unix:"))
 
     def commit(self) -> None:
-        """Open only what the rules that were used last name."""
+        """Allow only what the last rules name."""
         del self._named[:-1]
 
     def _commit(self) -> list[int]:

@@ -1,4 +1,4 @@
-"""What a service may open after it has become the user of the rules."""
+"""Opens files and sockets after the service has become the user of the rules."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ if TYPE_CHECKING:
 __all__ = ["KEY", "READS_BY", "Privilege", "open_for_worker", "read_by_helper"]
 
 KEY = "opener:"
-"""Of what leads to the helper, among the sockets that are handed to a new process. One that does not know it closes it."""
+"""The key of the helper's connection among the sockets for a new process. Versions that do not know it close it."""
 
 READS_BY = "TXMUX_HELPER"
-"""The environment variable that tells a process which takes the place of another one by which descriptor it reads the rules."""
+"""The environment variable with the descriptor over which a successor reads the rules."""
 
 
 def read_by_helper() -> Rules | None:
-    """Read the rules by the helper of the process in whose place this one is to be, who may then open what they name.
+    """Read the rules through the predecessor's helper, which then may open what they name.
 
     Returns:
         The rules; ``None`` if there is no helper.
@@ -57,11 +57,11 @@ def read_by_helper() -> Rules | None:
 
 
 class Privilege:
-    """Has a helper open what the service may no longer open; without one, the service opens all by itself.
+    """Opens through a helper what the service may no longer open; without one, the service opens everything by itself.
 
     Args:
         stores: The sockets of the service.
-        pidfile: Names the process that serves, if it is wanted.
+        pidfile: The file with the ID of the process that serves, if there is one.
 
     Attributes:
         opener: The helper, if there is one.
@@ -77,12 +77,12 @@ class Privilege:
         self.opener: Opener | None = None
 
     def take(self, connection: socket.socket) -> None:
-        """Take over the helper of the old process."""
+        """Use the helper of the predecessor."""
         self._use(Opener(connection))
 
     @contextmanager
     def handed_over(self) -> Iterator[dict[str, socket.socket]]:
-        """Yield what leads the process that takes the place of this one to the helper, if there is one, by `KEY`.
+        """Yield a connection to the helper for the successor, if there is a helper, by `KEY`.
 
         Raises:
             OpenerError: The helper has ended.
@@ -101,17 +101,17 @@ class Privilege:
     def keep(self, rules: Rules, account: Account | None) -> None:
         """Start the helper, if the service is going to become another user.
 
-        It reads the rules from their file, so without one there is none.
+        It reads the rules from their file, so there is none without a file.
         """
         if account is None or account.is_current or not rules.files.texts or self.opener:
             return
         pidfile = self._pidfile.path if self._pidfile else None
-        # What it cannot read by itself.
+        # The helper cannot read the options of a command.
         text = rules.files.texts.get(OPTIONS)
         self._use(Opener.start(rules.path, pidfile, text))
 
     def given_up(self, user: str) -> None:
-        """Report that the process is another user from now on, and what that one cannot do."""
+        """Log the change of user, and what that user cannot do."""
         self._log.info("the process is user {user} from now on", user=user)
         if not os.access(sys.executable, os.X_OK):
             self._log.warn(
@@ -133,7 +133,7 @@ class Privilege:
         """Read the rules again.
 
         Args:
-            path: Their file, seen from where the process was at first.
+            path: Their file, relative to the first working directory.
 
         Raises:
             MuxError: All that is wrong.
@@ -148,12 +148,12 @@ class Privilege:
             raise OpenerError(problem.strerror) from problem
 
     def commit(self) -> None:
-        """Record that the rules that were read last are in force."""
+        """Record that the last rules read are in force."""
         if self.opener is not None:
             self.opener.commit()
 
     def give_up(self) -> None:
-        """Part with the helper."""
+        """Close the connection to the helper."""
         if self.opener is not None:
             use_helper(None)
             self.opener.close(wait=not self._is_shared)
@@ -161,7 +161,7 @@ class Privilege:
 
 
 class _Asker(FileDescriptor):
-    """One worker's questions, which `txmux.processes.privilege.opener.Opener` asks."""
+    """The requests of one worker's `txmux.processes.privilege.opener.Opener`."""
 
     def __init__(self, reactor: Any, helper: Helper, end: socket.socket) -> None:
         super().__init__(reactor)
@@ -181,10 +181,10 @@ class _Asker(FileDescriptor):
 
 
 def open_for_worker(reactor: Any, helper: Helper) -> socket.socket:
-    """Return what leads a worker to this process, which opens for it the files that rules name.
+    """Return a connection over which a worker has this process open the files of the rules.
 
     Args:
-        reactor: Waits for questions.
+        reactor: Waits for requests.
         helper: Answers them.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The workers of a service: as many as its rules say, and those that keep old connections."""
+"""The pool of workers: those of the rules, and retiring ones that keep old connections."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class WorkersError(MuxError):
 
 
 def check_as_read(rules: Rules) -> None:
-    """See whether rules can be handed to workers.
+    """Check that rules can be sent to workers.
 
     Raises:
         WorkersError: They cannot.
@@ -43,10 +43,10 @@ def check_as_read(rules: Rules) -> None:
 
 
 def check_shareable(listeners: Iterable[Listener]) -> None:
-    """See whether several processes can accept from all endpoints.
+    """Check that several processes can accept from all endpoints.
 
     Raises:
-        ListenError: One is for Twisted to open.
+        ListenError: Only Twisted can open one.
     """
     for listener in listeners:
         for address in listen_addresses(listener):
@@ -58,34 +58,34 @@ def check_shareable(listeners: Iterable[Listener]) -> None:
 
 
 async def failures(requests: list[Deferred[Any]]) -> list[str]:
-    """Return the errors of workers that have failed; one that has ended has none, since its successor begins with the new rules."""
+    """Return the errors of failed workers; one that has ended has none, since its successor starts with the new rules."""
     answers = await DeferredList(requests, consumeErrors=True)
     failed: list[Any] = [answer for answered, answer in answers if not answered]
     return [one.getErrorMessage() for one in failed if not one.check(GoneError)]
 
 
 _PING = 1.0
-"""Seconds between two questions to a worker whether it does its work."""
+"""Seconds between two pings of a worker."""
 
 _WHOLE = 0.5
-"""Seconds in which a signal that is sent to all processes of the service reaches this one, too."""
+"""Seconds in which a signal to all processes of the service reaches this one, too."""
 
 _PATIENCE = 2.0
-"""Seconds in which a worker answers other questions that can do without it."""
+"""Seconds that a worker may take to answer requests for which it may be left out."""
 
 
 class WorkerPool:
-    """Has the workers: starts, retires and replaces them.
+    """Keeps a given number of workers running: starts, retires and replaces them.
 
     Args:
-        make: Gives the worker of a number, counted from 0.
-        reactor: Tells when to look after them.
-        looked: Is called each time that has been done.
+        make: Makes the worker of a number, counted from 0.
+        reactor: The reactor of the pings.
+        looked: Called after each round of pings.
 
     Attributes:
-        workers: Those that serve, or will.
-        retiring: Those that end when their connections have.
-        added: Those that are started for rules which are not in force yet.
+        workers: The workers that serve, or will.
+        retiring: The workers that end after their last connection.
+        added: The workers started for rules that are not in force yet.
     """
 
     _log = Logger()
@@ -134,24 +134,24 @@ class WorkerPool:
         return all(worker.ready for worker in self.workers)
 
     def answers(self) -> bool:
-        """Return whether some worker serves, and each that is there does its work."""
+        """Return whether a worker serves, and all workers respond."""
         return self.is_served() and all(worker.answers for worker in self.workers)
 
     def reuse_retiring(self, count: int, able: Collection[Worker]) -> list[Worker]:
-        """Let workers that retire serve again, before others are started.
+        """Let retiring workers serve again, before others are started.
 
         Args:
-            count: How many workers there are to be.
-            able: Those that can.
+            count: The number of workers to reach.
+            able: The workers that can.
 
         Returns:
-            Those that will.
+            The workers that serve again.
         """
         missing = max(0, count - len(self.workers))
         ready = [one for one in reversed(self.retiring) if one in able and one.can_return]
         again = ready[:missing]
         for worker in again:
-            worker.tell("leave_datagrams")  # until it is said who reads them
+            worker.tell("leave_datagrams")  # until `share_datagrams` chooses the reader
             self.retiring.remove(worker)
             self.workers.append(worker)
             worker.serve_again()
@@ -163,7 +163,7 @@ class WorkerPool:
         self._replaced.clear()
         unneeded = []
         while len(self.workers) > count:
-            # Those first that do not serve yet.
+            # First the workers that are not ready yet.
             worker = min(reversed(self.workers), key=lambda one: one.ready)
             self.workers.remove(worker)
             self.retiring.append(worker)
@@ -175,7 +175,7 @@ class WorkerPool:
             self.replace(worker)
 
     def _start_one(self, among: list[Worker]) -> Worker:
-        """Start a worker that is among these from its first moment, as its rules depend on that."""
+        """Start a worker; it joins the list first, since its rules depend on that."""
         numbers = {worker.number for worker in self.all()}
         number = min(set(range(len(numbers) + 1)) - numbers)
         worker = self._make(number)
@@ -212,16 +212,16 @@ class WorkerPool:
         return leaving
 
     def replace_soon(self, worker: Worker, most: int) -> None:
-        """Replace a worker that was sent a signal, unless that turns out to be for the whole service.
+        """Replace a worker that has received a signal, unless the whole service has.
 
         Args:
-            worker: The one that was sent it.
-            most: The highest number of workers; where there are that many already, this one ends with its connections, and then has a successor.
+            worker: The worker.
+            most: The highest number of workers; if it is reached, this one ends with its connections before it is replaced.
         """
 
         def replace() -> None:
             if not self.workers:
-                return  # all are to end
+                return  # the service is shutting down
             if len(self.all()) < most:
                 self.replace(worker)
             else:
@@ -230,7 +230,7 @@ class WorkerPool:
         self._reactor.callLater(_WHOLE, replace)
 
     def replace(self, worker: Worker) -> None:
-        """Start another worker, and have this one end when that one serves and its own connections have moved or ended."""
+        """Start another worker, and end this one when that one serves and its own connections have moved or ended."""
         if worker in self.workers and worker not in self._replaced.values():
             successor = self._start_one(self.workers)
             self._replaced[successor] = worker
@@ -260,14 +260,14 @@ class WorkerPool:
         return waiting
 
     def _look(self) -> None:
-        """See whether all workers serve now."""
+        """Fire the waiting calls if all workers serve now."""
         if self.are_ready() and not self._accept_pending.intersection(self.workers):
             waiting, self._serving = self._serving, []
             for one in waiting:
                 one.callback(None)
 
     def _serves(self, worker: Worker) -> None:
-        """Retire the one in whose place a worker was started."""
+        """Retire the worker that this one replaces."""
         self._retire_replaced(worker)
         self.share_datagrams()
 
@@ -278,21 +278,21 @@ class WorkerPool:
             self._reads = next(iter(ready), None)
             if self._awaits_flows and self._reads is not None:
                 self._reads.tell("await_flows")
-        for worker in ready:  # the process of each may be another one now
+        for worker in ready:  # to all, since their processes may have been restarted
             worker.tell("take_datagrams" if worker is self._reads else "leave_datagrams")
 
     def reader_first(self, workers: Sequence[Worker]) -> list[Worker]:
-        """Sort workers so that flows of datagrams, which one of them has, go to the one that reads them elsewhere."""
+        """Sort workers so that the reader of datagrams, which has all flows, is paired with the reader of the other service."""
         return sorted(workers, key=lambda worker: worker is not self._reads)
 
     def await_flows(self) -> Callable[[], None]:
         """Make workers hold datagrams of unknown clients, whose flows may come from another process.
 
         Returns:
-            What ends that; it does nothing if others are awaited by then.
+            A function that ends this; it does nothing if others are awaited by then.
         """
         self._awaits_flows = these = object()
-        for worker in self.all():  # those that retire may be about to serve again
+        for worker in self.all():  # retiring ones may be about to serve again
             worker.tell("await_flows")
 
         def are_here() -> None:
@@ -304,12 +304,12 @@ class WorkerPool:
         return are_here
 
     async def flows_moved(self, able: Collection[Worker]) -> None:
-        """Wait until no flows of datagrams are on their way from one worker to another.
+        """Wait until no flows of datagrams are on their way between workers.
 
-        A worker whose flows move to a third one would hand over those that it has by then, and report that these were all.
+        Otherwise a worker would hand over only those that have arrived, and report that these were all.
 
         Args:
-            able: Workers that answer; no other is waited for.
+            able: The workers that answer; others are not waited for.
         """
         from txmux.udp.port import LONGEST_WAIT  # noqa: PLC0415 - as few modules as can be
 
@@ -322,7 +322,7 @@ class WorkerPool:
         """Return the keys of removed listeners' addresses that still have flows in the worker that reads datagrams; ``None`` if it does not answer."""
         reader = self._reads
         if reader is None or not reader.ready:
-            return []  # they have ended with it
+            return []  # they have ended with the reader
         try:
             left: list[str] = await reader.ask("flows_left", seconds=_PATIENCE)
         except ChannelError:
@@ -330,13 +330,13 @@ class WorkerPool:
         return left
 
     def _retire(self, workers: Sequence[Worker]) -> None:
-        """End workers when their connections have moved or ended; others serve already."""
+        """End workers after their connections have moved or ended; others serve already."""
         ready = [worker for worker in workers if worker.ready]
         reader = self._reads
         for worker in workers:
             worker.retire()
         are_here = self.await_flows() if reader in ready else None
-        # First, as this has the next reader await flows once more: then it knows which flows those are that come from a taker.
+        # Before the connections move, since the next reader has to await the flows.
         self.share_datagrams()
         moving = [(worker, self.takers()) for worker in ready]
         for worker, ends in moving:
@@ -352,7 +352,7 @@ class WorkerPool:
             self._retire([replaced])
 
     def takers(self) -> list[socket.socket]:
-        """Return ends of pairs of sockets, at the other ends of which the workers that serve take over connections."""
+        """Return sockets over which the workers that serve take over connections."""
         ends = []
         for worker in self.workers:
             if worker.ready:
@@ -379,7 +379,7 @@ class WorkerPool:
         )
 
     async def settled(self) -> None:
-        """Wait until those have ended that never served, or that are about to end."""
+        """Wait until no retiring worker is unready or about to end."""
         while not all(worker.ready and not worker.is_leaving for worker in self.retiring):
             self._next_end = Deferred()
             await self._next_end
@@ -397,7 +397,7 @@ class WorkerPool:
             worker.tell(kind, **values)
 
     async def missing(self) -> list[str]:
-        """Return what is missing for all clients to be served, as any worker finds that serves."""
+        """Return what prevents clients from being served, as reported by the workers."""
         if not self.is_served():
             return ["no worker serves"]
         requests = [worker.ask("missing", seconds=_PATIENCE) for worker in self.workers]
@@ -408,11 +408,11 @@ class WorkerPool:
         return list(dict.fromkeys(line for lines in reports for line in lines))
 
     async def status(self) -> dict[str, Any]:
-        """Count the connections, in all and in each worker that there is or will be."""
+        """Count the connections, in all and in each worker."""
         workers = self.all()
         nothing: dict[str, Any] = {}
         requests: list[Deferred[Any]] = [
-            # One that starts does not answer before it is ready, and has no connections.
+            # A starting worker does not answer, and has no connections.
             worker.ask("status", seconds=_PATIENCE) if worker.ready else succeed(nothing)
             for worker in workers
         ]
@@ -438,7 +438,7 @@ class WorkerPool:
 
 
 async def ask_ready(workers: Sequence[Worker], kind: str) -> list[Any]:
-    """Ask those workers for something that serve, or keep connections; one that does not answer soon is left out."""
+    """Send a request to all ready workers; one that does not answer soon is left out."""
     answers = await DeferredList(
         [worker.ask(kind, seconds=_PATIENCE) for worker in workers if worker.ready],
         consumeErrors=True,

@@ -47,21 +47,21 @@ if TYPE_CHECKING:
 __all__ = ["WorkerProcess", "run"]
 
 _PATIENCE = 5.0
-"""Seconds that a file may take to be opened: less than those after which a worker that does not answer is replaced."""
+"""Seconds that a file may take to be opened: less than the time after which a hanging worker is replaced."""
 
 
 class WorkerProcess:
-    """Serves what its supervisor tells it to, until the supervisor tells it to stop, or has ended.
+    """Serves clients for its supervisor, until that stops it or has ended.
 
     Args:
-        number: Which worker this is, counted from 1.
+        number: The number of the worker, counted from 1.
         reactor: The process's own.
         is_confined: Whether it is in the sandbox.
-        problem: Why it cannot serve.
+        problem: Why it cannot serve, if so.
 
     Attributes:
-        channel: Leads to the supervisor.
-        status: What the process ends with.
+        channel: The channel to the supervisor.
+        status: The exit status.
     """
 
     _log = Logger()
@@ -97,10 +97,10 @@ class WorkerProcess:
         self.channel = Channel(handlers, self._alone, reactor)
 
     def _count_in(self, descriptors: Sequence[int], **fields: Any) -> None:
-        """Count where the supervisor reads, from the start.
+        """Use the supervisor's memory for counters, from the start.
 
         Args:
-            descriptors: The memory, and what stays open for as long as this process may count.
+            descriptors: The memory, and a descriptor that stays open while this process may count.
             fields: See `CounterLayout`.
         """
         try:
@@ -117,7 +117,7 @@ class WorkerProcess:
         del self.channel.handlers["count_in"]
 
     def _count_more(self, places: dict[str, int], cells: int, gone: Sequence[str] = ()) -> None:
-        """Use the counters that the supervisor has made for other rules, and drop those of removed ones."""
+        """Use the counters of other rules, and drop those of removed ones."""
         more = read(CounterLayout, {"places": places, "cells": cells})
         known = self._counters.layout
         for key in gone:
@@ -146,11 +146,11 @@ class WorkerProcess:
         return self._is_confined
 
     def begin(self, serving: Serving, transfer: ConnectionTransfer) -> None:
-        """Run a worker for the supervisor.
+        """Handle the messages of the supervisor.
 
         Args:
-            serving: What it serves.
-            transfer: Hands its connections over, and takes over others.
+            serving: The listeners of this process.
+            transfer: Hands connections over, and takes over others.
         """
         self._serving, self._transfer = serving, transfer
         self.channel.handlers.update(
@@ -193,7 +193,7 @@ class WorkerProcess:
             use_helper(Opener(opened.opener, _PATIENCE).open_file)
         rules, limits = start.rules, opened.limits
         self._limits = limits
-        self._names.take_results(start.state.get("names", {}))  # before the changes come
+        self._names.take_results(start.state.get("names", {}))  # before changes arrive
         try:
             if self._problem is not None:
                 raise self._problem
@@ -207,12 +207,12 @@ class WorkerProcess:
                 access_log,
                 self._reactor,
                 names=self._names,
-                accepting=False,  # the supervisor says when
+                accepting=False,  # until the supervisor sends `accept`
                 shared=True,
                 loop_detector=limits.loop_detector,
                 counters=self._counters,
             )
-            # Messages that come from now on are newer, however long ports take to be opened.
+            # Later messages are newer than the start message, however long opening the ports takes.
             serving.ban(start.state.get("banned", ()))
             self.channel.handlers["ban"] = serving.ban
             serving.version = start.version
@@ -232,7 +232,7 @@ class WorkerProcess:
         return self._limits.admissions(self._number, self._reactor.seconds, most)
 
     async def _prepare(self, descriptors: Sequence[int], **fields: Any) -> None:
-        """Get ready for other rules.
+        """Prepare other rules.
 
         Args:
             descriptors: The listening sockets.
@@ -278,7 +278,7 @@ class WorkerProcess:
         """Serve under the rules that were prepared.
 
         Args:
-            listening: Whether clients are to come in; otherwise this process retires.
+            listening: Whether clients are accepted; otherwise this process retires.
 
         Returns:
             The number of connections that keep older rules.
@@ -288,7 +288,7 @@ class WorkerProcess:
             (prepared, opened), self._prepared = self._prepared, None
             if listening and self._transfer is not None:
                 self._transfer.release_slots()
-            # Who comes while this process ends is for another one.
+            # Clients that arrive while this process ends are for another one.
             prepared.commit(listening=listening and not self._stopping)
             for one in opened:
                 one.close()
@@ -310,7 +310,7 @@ class WorkerProcess:
         return self._serving.retire().addCallback(_nothing)
 
     def _leave(self) -> bool:
-        """End the process, unless there are connections, or some are on their way; tell whether it does."""
+        """End the process, unless there are connections, or some on their way; return whether it ends."""
         assert self._serving is not None  # noqa: S101 - not called before
         assert self._transfer is not None  # noqa: S101 - as above
         is_over = not self._serving.connections() and not self._transfer.is_busy
@@ -319,7 +319,7 @@ class WorkerProcess:
         return is_over
 
     def be_replaced(self) -> None:
-        """Ask the supervisor for a successor, to which the connections move; without a supervisor, stop."""
+        """Request a replacement, to which the connections move; without a supervisor, stop."""
         if self.channel.is_open and self._serving is not None:
             self.channel.ask("replace").addErrback(lambda _: self.stop())
         else:
@@ -359,18 +359,18 @@ class WorkerProcess:
 
 
 def run(number: int, end: socket.socket, *, reactor: str, sandbox: Sandbox) -> int:
-    """Be a worker until there is nothing left to do; give the exit status.
+    """Run a worker to its end; return the exit status.
 
     Args:
-        number: Which worker this is, counted from 1.
-        end: Leads to the supervisor.
+        number: The number of the worker, counted from 1.
+        end: The socket to the supervisor.
         reactor: The module of the reactor.
-        sandbox: Whether this process is to open nothing by itself.
+        sandbox: Whether this process confines itself.
     """
     problem = None
     is_confined = False
     try:
-        # Before anything can start a thread, which would stay free.
+        # Before anything can start a thread, which would stay unconfined.
         is_confined = confine(sandbox)
     except SandboxError as error:
         problem = error
@@ -386,7 +386,7 @@ def run(number: int, end: socket.socket, *, reactor: str, sandbox: Sandbox) -> i
         [LogForwarder(worker.channel, alone)], redirectStandardIO=False
     )
     attach(any_reactor, worker.channel, end)
-    # systemd sends it to every process of a service.
+    # systemd sends SIGTERM to every process of a service.
     SignalWatch(any_reactor, worker.be_replaced, signal.SIGTERM).start()
     any_reactor.run(installSignalHandlers=False)
     return worker.status
@@ -403,8 +403,8 @@ def _received(descriptors: Sequence[int], fields: Mapping[str, Any]) -> tuple[St
 
 
 def _answer() -> None:
-    """Show that this process does its work."""
+    """Answer a ping."""
 
 
 def _nothing(_: object) -> None:
-    """Answer that it has happened."""
+    """Answer without a value."""

@@ -1,4 +1,4 @@
-"""How a process ended, and how soon it is started again."""
+"""Restart delays, and descriptions of exit statuses."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import attrs
 
 @attrs.define
 class BackOff:
-    """At once after a long life; after short ones the waiting time doubles each time. Times are seconds.
+    """Restart delays: zero after a long life; after short ones they double each time. Times are seconds.
 
     Attributes:
-        first: The first waiting time that is not zero.
-        longest: What it never exceeds.
-        settled: A life that is long enough to forget what was before.
+        first: The first delay that is not zero.
+        longest: The longest delay.
+        settled: A life after which the delay is zero again.
     """
 
     first: float = 1.0
@@ -24,10 +24,10 @@ class BackOff:
     _next: float = attrs.field(default=0.0, init=False)
 
     def delay(self, lived: float) -> float:
-        """Return how long to wait.
+        """Return the delay before the next start.
 
         Args:
-            lived: How long the one that ended had lived.
+            lived: The life of the process that has ended.
         """
         delay = 0.0 if lived >= self.settled else self._next
         self._next = min(max(self.first, 2 * delay), self.longest)
@@ -38,7 +38,7 @@ def how_ended(status: int | None) -> str:
     """Describe the end of a process.
 
     Args:
-        status: As `os.waitpid` gives it; ``None`` if it is not known.
+        status: As from `os.waitpid`; ``None`` if it is unknown.
     """
     if status is None:
         return "ended"

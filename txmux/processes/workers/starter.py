@@ -1,23 +1,23 @@
-"""The process of which workers are forked: ``txmux: starter``.
+"""The process that forks workers: ``txmux: starter``.
 
-It has imported all that a worker runs, and has neither a reactor nor a thread, so a worker is there in milliseconds, shares that
-memory, and is of its supervisor's version, whatever lies on the disk. It hears the supervisor alone, and nothing of a client ever
-reaches it. With ``user`` in the rules it has become that user before the first client can come.
+It has imported the modules of a worker, and has neither a reactor nor a thread. So a worker starts in milliseconds, shares that
+memory, and has its supervisor's version even if the installed files have changed. It receives messages of the supervisor only, and no
+data of clients. With ``user`` in the rules it becomes that user before the first client can connect.
 
-Both sides talk in packets, a JSON object each:
+Both sides send packets, a JSON object each:
 
 ==========  ==========  =================================================================================
-packet      from        says
+packet      from        contents
 ==========  ==========  =================================================================================
-``stderr``  supervisor  its standard error stream, which is another one when it has taken the place of an old
-                        process than when it forked this one; the first packet
-``become``  supervisor  the `Account` to switch to for good; if that cannot be, the starter ends
+``stderr``  supervisor  its standard error stream, which in an upgrade changes after the supervisor has forked
+                        this process; the first packet
+``become``  supervisor  the `Account` to switch to for good; if that fails, the starter ends
 ``import``  supervisor  modules that workers of other rules need
-``ping``    supervisor  nothing; it is answered by ``pong``, or the starter is taken for halted
+``ping``    supervisor  nothing; without a ``pong``, the starter is killed
 ``fork``    supervisor  the number of a worker, its reactor's module and whether it is confined; with the
                         descriptor of its channel
-``forked``  starter     the worker's number and process ID, or why it cannot be forked
-``ended``   starter     the process ID and the exit status of a worker, as `os.waitpid` gives it
+``forked``  starter     the worker's number and process ID, or the error
+``ended``   starter     the process ID and the exit status of a worker, as from `os.waitpid`
 ==========  ==========  =================================================================================
 """
 
@@ -72,7 +72,7 @@ def main(connection: socket.socket) -> None:
 
 
 def _serve(connection: socket.socket, others: Sequence[socket.socket]) -> bool:
-    """Serve one request; returns whether there may be more."""
+    """Serve one request; return whether there may be more."""
     packet, descriptors, _, _ = socket.recv_fds(connection, _PACKET, 1)
     if not packet:
         return False

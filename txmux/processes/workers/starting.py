@@ -1,4 +1,4 @@
-"""The supervisor's side of the process of which workers are forked."""
+"""The supervisor's side of the starter, the process that forks workers."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ __all__ = ["Starter", "StarterError", "start_early"]
 
 _PACKET = 65536  # bytes
 _MOST_SILENT = 10
-"""Seconds without an answer after which the process is ended: what it imports may take long on a busy machine."""
+"""Seconds without an answer after which the process is killed: imports may take long on a busy machine."""
 _STDERR = 2
 _MODULE = "txmux.processes.workers.starter"
 
@@ -51,7 +51,7 @@ class StarterError(MuxError):
 
 
 def start_early() -> Child:
-    """Start the process while this one has no reactor, so that it shares the memory of all that is imported.
+    """Start the process while this one has no reactor, so that both share the memory of imported modules.
 
     Raises:
         OSError: It cannot be started.
@@ -60,13 +60,13 @@ def start_early() -> Child:
 
 
 class Starter:
-    """Has workers forked, and starts the process that does so again when it has ended.
+    """Forks workers through the starter process, and restarts that when it has ended.
 
     Args:
-        reactor: Waits for what it reports.
+        reactor: The reactor of the supervisor.
         child: The process, if it has been started already.
-        is_outdated: Called when the process had to be started again, and is of other code than this one: what is installed
-            has changed, and only an upgrade brings workers again.
+        is_outdated: Called when the process cannot be restarted because the installed code has changed, so that only an
+            upgrade can start workers again.
     """
 
     _log = Logger()
@@ -89,12 +89,12 @@ class Starter:
     def start_forking(
         self, rules: Rules, ended: Callable[[int, int], object], lost: Callable[[], object]
     ) -> None:
-        """Get ready to fork.
+        """Prepare to fork.
 
         Args:
-            rules: What workers will serve.
-            ended: Called with the process ID of a worker that has ended, and its status, as `os.waitpid` gives it.
-            lost: Called when the process has ended by itself; the ends of workers that it has forked are not reported.
+            rules: The rules of the workers.
+            ended: Called with the process ID of a worker that has ended, and its status, as from `os.waitpid`.
+            lost: Called when the process has ended by itself; then the ends of its workers are not reported.
 
         Raises:
             StarterError: The process cannot be started.
@@ -108,12 +108,12 @@ class Starter:
 
     def _connect(self, child: Child) -> None:
         rules = self._rules
-        assert rules is not None  # noqa: S101 - `begin` comes first
+        assert rules is not None  # noqa: S101 - `start_forking` comes first
         self._connection = _Connection(self._reactor, child, self._ended, self._has_ended)
         self._started_at = self._reactor.seconds()
         self._connection.send([_STDERR], do="stderr")
         account = account_of(rules)
-        # A worker that opens ports by Twisted becomes the user by itself, when it has opened them.
+        # A worker that opens ports through Twisted drops root by itself afterwards.
         if account is not None and not account.is_current and are_plain(rules):
             self._become(account)
         elif account is not None and not account.is_current:
@@ -121,7 +121,7 @@ class Starter:
         self.use(rules)
 
     def become_user(self) -> None:
-        """Drop root, which was kept for endpoints that a worker opens through Twisted: they are open."""
+        """Drop root, which the first workers needed for endpoints that Twisted opens."""
         account, self._becomes_later = self._becomes_later, None
         if account is not None and self._connection is not None:
             self._become(account)
@@ -131,17 +131,17 @@ class Starter:
         self._connection.send(do="become", **attrs.asdict(account))
 
     def ping(self) -> None:
-        """See whether the process does its work, and end it if it does not: another one is started. To be called each second."""
+        """Check that the process responds, and kill it if it does not; then it is restarted. Called each second."""
         if self._connection is not None:
             self._connection.ping()
 
     def kill(self) -> None:
-        """End the process, whatever it is doing."""
+        """Kill the process."""
         if self._connection is not None:
             self._connection.kill()
 
     def use(self, rules: Rules) -> None:
-        """Import what these rules need before workers are forked."""
+        """Import the modules that these rules need before workers are forked."""
         self._rules = rules
         modules = [*_modules_for(rules)]
         if self._connection is not None and modules:
@@ -151,8 +151,8 @@ class Starter:
         """Fork a worker.
 
         Args:
-            number: Which one, counted from 1.
-            channel: The descriptor of the socket that leads it to this process.
+            number: The number of the worker, counted from 1.
+            channel: The descriptor of its socket to this process.
             sandbox: Whether it confines itself.
 
         Returns:
@@ -179,7 +179,7 @@ class Starter:
         self._again = None
         why = None
         if installed_code() != self._code:
-            why = "what is installed is other code than this process runs; an upgrade is tried"
+            why = "the installed code differs from that of this process; trying an upgrade"
             self._is_outdated()
         else:
             try:
@@ -192,7 +192,7 @@ class Starter:
             self._again = self._reactor.callLater(delay, self._start_again)
 
     def close(self) -> None:
-        """Part with the process, which then ends."""
+        """Close the connection to the process, which then ends."""
         if self._again is not None:
             self._again.cancel()
             self._again = None
@@ -206,7 +206,7 @@ class Starter:
 
 
 class _Connection(FileDescriptor):
-    """Packets to the process and from it."""
+    """The packets to and from the process."""
 
     def __init__(
         self,
@@ -294,7 +294,7 @@ class _Connection(FileDescriptor):
 
 
 def _modules_for(rules: Rules) -> Iterator[str]:
-    """Name the modules that only some rules need, and that do not import a reactor: each worker installs its own."""
+    """Yield the modules that only some rules need, and that do not import a reactor: each worker installs its own."""
     backends = [
         one for one in (*rules.backends.values(), *rules.outcomes()) if isinstance(one, Backend)
     ]
@@ -307,7 +307,7 @@ def _modules_for(rules: Rules) -> Iterator[str]:
 
 
 def installed_code() -> str:
-    """Return what tells two states of the installed package apart."""
+    """Return a digest of the installed package."""
     folder = Path(__file__).parents[2]  # the package
     digest = hashlib.sha256()
     for place, folders, files in os.walk(folder):
@@ -315,7 +315,7 @@ def installed_code() -> str:
         for name in sorted(files):
             if name.endswith(".py"):
                 digest.update(name.encode())
-                with suppress(OSError):  # it is being replaced just now
+                with suppress(OSError):  # it is being replaced
                     status = os.stat(os.path.join(place, name))  # noqa: PTH116, PTH118 - there are hundreds
                     digest.update(f" {status.st_size} {status.st_mtime_ns}\n".encode())
     return digest.hexdigest()

@@ -37,7 +37,7 @@ _LONGEST_OUTAGE = 0.5
 """Seconds that a worker waits for its start, at most, while no worker serves."""
 
 _AGAIN = 0.5
-"""Seconds until a worker is asked once more whether it can end."""
+"""Seconds until a retiring worker is asked again whether it can end."""
 
 _access = Logger(namespace="txmux.access")
 
@@ -62,22 +62,22 @@ class _Supervisor(Protocol):
 
 
 class Worker:
-    """A process that serves, and its successor when it ends without having been told to.
+    """A worker process, restarted when it ends by accident.
 
     Args:
-        supervisor: Is called when its state changes.
-        number: Counted from 0; messages for people have one more.
-        reactor: Tells the time.
+        supervisor: Called when its state changes.
+        number: Counted from 0; from 1 in logs.
+        reactor: The reactor of the supervisor.
         is_first: Whether the service stops if the process cannot start.
 
     Attributes:
         number: As above.
-        ready: Whether it serves.
+        ready: Whether it is ready to serve.
         is_confined: Whether it is in the sandbox, once it serves.
-        version: Of the rules that it was given.
-        is_leaving: Whether it was told to end, so that it cannot serve again.
+        version: The version of its rules.
+        is_leaving: Whether it is about to end, so that it cannot serve again.
         pid: The ID of the process; 0 if there is none.
-        has_served: Whether it ever did; one that cannot start before is not started again.
+        has_served: Whether it was ever ready; before, a worker that cannot start is not restarted.
     """
 
     _log = Logger()
@@ -105,11 +105,11 @@ class Worker:
 
     @property
     def can_return(self) -> bool:
-        """Whether it could serve again: its process has not ended, and was not told to."""
+        """Whether it can serve again: its process has neither ended nor is about to."""
         return self._channel is not None and self._channel.is_open and not self.is_leaving
 
     def retire(self) -> None:
-        """Stop accepting, and end when the connections have; no other worker takes its place."""
+        """Stop accepting, and end after the last connection, without a replacement."""
         self._retirement = retirement = object()
         if self._restart is not None and self._restart.active():
             self._restart.cancel()
@@ -121,7 +121,7 @@ class Worker:
             Deferred.fromCoroutine(self._let_leave(retirement)).addErrback(_is_gone)
 
     async def _let_leave(self, retirement: object) -> None:
-        """End as soon as there are no connections, unless it serves again by then."""
+        """End after the last connection, unless it serves again by then."""
         is_over = False
         while not is_over:
             await self.ask("retire", seconds=None)
@@ -130,13 +130,13 @@ class Worker:
             if not self._supervisor.is_changing:
                 self.is_leaving = True
                 is_over = self.is_leaving = await self.ask("leave")
-            if not is_over:  # others have handed it theirs, or it may be needed
+            if not is_over:  # it has got connections of others, or may be needed
                 await deferLater(self._reactor, _AGAIN)
                 if self._retirement is not retirement:
                     return
 
     def serve_again(self) -> None:
-        """Let it live on; the next rules are committed with `listening`."""
+        """Cancel the retirement; the next rules are committed with `listening`."""
         self._retirement = None
 
     def start(self) -> None:
@@ -196,13 +196,13 @@ class Worker:
         self._missing(f"cannot be started: {why}", is_hopeless=True)
 
     def _lost(self, channel: Channel) -> None:
-        """Record the end of the channel, which is that of the process where the system does not report its status."""
+        """Record the end of the channel; it stands for that of the process if the starter cannot report that."""
         if self._channel is channel and self.pid and not self._is_watched:
             self._end()  # it may have been the channel alone
             self.process_ended(None)
 
     def starter_ended(self) -> None:
-        """Record that the end of the process will not be reported: the one that has forked it has ended."""
+        """Record that the end of the process will not be reported, since the starter has ended."""
         self._is_watched = False
         channel = self._channel
         if channel is not None and not channel.is_open:
@@ -223,12 +223,12 @@ class Worker:
             return channel.ask("start", opener=True, **message)
 
     def tell(self, kind: str, **values: Any) -> None:
-        """Send it a message, if it is there."""
+        """Send it a message, if it runs."""
         if self._channel is not None:
             self._channel.send(kind, **values)
 
     def ask(self, kind: str, *, seconds: float | None = 30.0, **values: Any) -> Deferred[Any]:
-        """Ask it for something; see `Channel.ask`."""
+        """Send it a request; see `Channel.ask`."""
         if self._channel is None:
             gone: Deferred[Any] = fail(GoneError())
             return gone
@@ -247,15 +247,15 @@ class Worker:
 
     @property
     def answers(self) -> bool:
-        """Whether it has answered lately, or is not there to be asked."""
+        """Whether it has answered lately, or does not run."""
         return self._silent <= 1
 
     def ping(self) -> None:
-        """See whether it does its work, and replace it if it does not, unless it is to end. To be called each second."""
+        """Check that it responds, and kill it if it does not. Called each second."""
         channel = self._channel
         if channel is None or self._hung:
             return
-        # Counted by calls, so that a machine that was asleep does not take it for silence.
+        # Counted by calls, so that suspending the machine does not count.
         self._silent += 1
         limit = _MOST_SILENT if self.ready else _MOST_SILENT_STARTING
         if self._silent > limit:
@@ -278,7 +278,7 @@ class Worker:
             self._silent = 0
 
     def kill(self) -> None:
-        """End it, whatever it is doing."""
+        """Kill it."""
         if self._channel is not None:
             self._log.warn("worker {number} does not end; it is killed", number=self._number + 1)
             self._end()
@@ -289,7 +289,7 @@ class Worker:
                 os.kill(self.pid, signal.SIGKILL)
 
     def process_ended(self, status: int | None) -> None:
-        """Start another one, unless it was to end.
+        """Restart the process, unless it was stopped or retired.
 
         Args:
             status: As `os.waitpid` gives it; ``None`` if it is not known.
@@ -313,7 +313,7 @@ class Worker:
         self._missing(how, is_hopeless=status is not None and os.WIFEXITED(status))
 
     def _missing(self, how: str, *, is_hopeless: bool) -> None:
-        """Start another process; but if the first one could not start, nothing has been gained by going on."""
+        """Restart the process later; if it has never been ready, fail the start or the reload."""
         name = f"worker {self._number + 1}"
         if is_hopeless and not self.has_served:
             self._supervisor.start_failed(self, f"{name} {how}")
@@ -329,11 +329,11 @@ class Worker:
         )
         self._restart = self._reactor.callLater(delay, self.start)
 
-    # What it tells.
+    # Its messages.
 
     @property
     def handlers(self) -> dict[str, Callable[..., object]]:
-        """What the channel to it calls."""
+        """The handlers for its channel."""
         return {
             "log": self._logged,
             "access": self._accessed,
@@ -347,7 +347,7 @@ class Worker:
         self._supervisor.ready(self)
 
     def _has_failed(self, failure: Failure) -> None:
-        if not failure.check(GoneError):  # or it is known how it ended
+        if not failure.check(GoneError):  # otherwise its exit status is reported
             self._problem = failure.getErrorMessage()
 
     def _logged(self, level: str, text: str) -> None:
@@ -369,4 +369,4 @@ class Worker:
 
 
 def _is_gone(failure: Failure) -> None:
-    failure.trap(ChannelError)  # its end is reported by the system
+    failure.trap(ChannelError)  # its end is reported by the starter
