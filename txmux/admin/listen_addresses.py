@@ -1,4 +1,4 @@
-"""Where the service itself is reached, and the token of clients over TCP."""
+"""The listen addresses of the admin endpoints, and the token for TCP."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 _BACKLOG = 1024
-"""More than are answered at a time: further clients retry with backoff, starting at 1 s."""
+"""More than are served at a time: further clients retry with backoff, starting at 1 s."""
 _NAMED_MODE, _OWN_MODE = "660", "600"
 _SYSTEM_FOLDER = Path("/run/txmux")
 

@@ -23,7 +23,7 @@ class Coalescer(Generic[_T]):
 
     Args:
         run: Makes a result.
-        clock: For pauses between runs, which leave time for other work; ``None`` makes none.
+        clock: The clock for pauses between runs, which leave time for other work; ``None`` for no pauses.
     """
 
     def __init__(self, run: Callable[[], Awaitable[_T]], clock: Any = None) -> None:
@@ -58,7 +58,7 @@ class Coalescer(Generic[_T]):
             result: _T | Failure
             try:
                 result = await self._run()
-            except Exception:  # noqa: BLE001 - those that wait are given it
+            except Exception:  # noqa: BLE001 - passed to the waiting callers
                 result = Failure()
             ended = self._now()
             self._not_before = ended + min(_LONGEST_REST, _REST * (ended - began))

@@ -53,14 +53,14 @@ def status_document(
     """Build the document for ``/api/status``.
 
     Args:
-        rules: Those in force.
-        served: What the workers report; empty if the service does not run.
+        rules: The rules in force.
+        served: The reports of the workers; empty if the service does not run.
         started: When the service was started, in seconds since 1970.
-        last_reload: When the rules were last asked to be read again, in seconds since 1970, and the result.
+        last_reload: The time of the last reload, in seconds since 1970, and its result.
         draining: Whether the service is shutting down.
         sockets: The listening sockets, by the keys of their addresses; none after the service has stopped accepting.
-        shut: Names of listeners whose clients are left in the queues of their sockets.
-        traffic: What comes by all listeners.
+        shut: The names of listeners that leave clients in the queues of their sockets.
+        traffic: The traffic of all listeners.
     """
     # During grace the sockets are still there.
     is_closed = draining and not sockets
@@ -118,7 +118,7 @@ def _rules_path(rules: Rules) -> str:
 
 
 def not_served(missing: Iterable[str]) -> Iterator[str]:
-    """Yield, for ``attention``, what is missing for all clients to be served."""
+    """Yield, for ``attention``, what prevents clients from being served."""
     for line in missing:
         yield _SECTION.sub(r"\1:", line, count=1)
 
@@ -205,7 +205,7 @@ def _sections(rules: Rules) -> list[Section]:
 
 
 def text_of(rules: Rules, section: Section) -> str:
-    """Return a section as it is written, from its header to the next one, without blank lines at its end."""
+    """Return the text of a section, from its header to the next one, without blank lines at its end."""
     lines = rules.files.texts.get(section.path, "").splitlines()
     if section is NOWHERE or not lines:
         return ""
@@ -218,7 +218,7 @@ def text_of(rules: Rules, section: Section) -> str:
 
 
 UNRESOLVED = "unresolved"
-"""Of a server whose name has no address yet."""
+"""The state of a server whose name has no address yet."""
 
 _WORST_LAST = [
     state.value
@@ -235,7 +235,7 @@ _WORST_LAST = [
 
 
 def address_states(upstreams: Upstreams) -> list[dict[str, Any]]:
-    """Return how each address of each server is in this process, as values of JSON."""
+    """Return the state of each address of each server in this process, as JSON values."""
     now = time.time()
     return [
         {
@@ -302,7 +302,7 @@ def _outcomes(rules: Rules) -> list[Any]:
 
 
 def _worst(address: str, seen: Sequence[tuple[int | None, Mapping[str, Any]]]) -> dict[str, Any]:
-    """Report an address as the process finds it that finds it worst, and in which processes that is so."""
+    """Report the worst state of an address among processes, and the processes that report it."""
     worst = max(seen, key=lambda one: _WORST_LAST.index(one[1]["state"]))[1]
     alike = [number for number, one in seen if one["state"] == worst["state"]]
     where = ""
@@ -326,7 +326,7 @@ def _server(
     stale: str,
 ) -> dict[str, Any]:
     order = overrides.servers.get(key, AS_RULED)
-    # Of several addresses one that is up is enough.
+    # A server with one address up is up.
     best = min(addresses, key=lambda one: _WORST_LAST.index(one["state"]), default=None)
     state = best or {
         "state": UNRESOLVED,

@@ -26,7 +26,7 @@ __all__ = ["explain_connection"]
 
 
 def explain_connection(one: Served) -> dict[str, Any]:
-    """Report a decision, as values of JSON.
+    """Explain a decision, as JSON values.
 
     Args:
         one: The connection.
@@ -83,7 +83,7 @@ def _host(one: Served) -> str | None:
 
 
 def _by(one: Served) -> str | None:
-    """Say what led the connection where it is, in the words of ``txmux explain``."""
+    """Return what decided the connection, in the words of ``txmux explain``."""
     record = one.record
     if record.detect_ms is None:
         return None
@@ -93,7 +93,7 @@ def _by(one: Served) -> str | None:
 
 
 def _answers(one: Served) -> Iterator[dict[str, Any]]:
-    """Yield what the routes said, level by level, down to the one that took the connection."""
+    """Yield the verdicts of the routes, layer by layer, down to the one that took the connection."""
     record, configuration = one.record, one.configuration
     address = one.address
     client = address.host if address else None
@@ -110,7 +110,7 @@ def _answers(one: Served) -> Iterator[dict[str, Any]]:
 
 
 def _outer(configuration: Configuration, route: str | None, names: list[str]) -> str | None:
-    """Find the route of a level in whose TLS another one is, at any depth."""
+    """Find the route of a layer in whose TLS another one is, at any depth."""
     for name in names:
         level = configuration.inside.get(name)
         if level is not None:

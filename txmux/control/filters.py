@@ -1,4 +1,4 @@
-"""Which connections are meant: read from the words of a query, and compared with what is known of each. Pure."""
+"""Filters of connections: read from a query, and matched with records. Pure."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["EVERY", "NONE", "FilterError", "Filters", "Page", "connection_sort_key", "is_identity"]
 
 NONE = "-"
-"""Stands for a value that is not there, as in the access log: ``route=-`` is whom no route took."""
+"""Stands for a missing value, as in the access log: ``route=-`` matches connections that no route took."""
 
 _MOST = 10_000
 _ID = re.compile(r"[0-9a-f]{1,32}-[0-9a-f]{1,32}")
@@ -34,16 +34,16 @@ class FilterError(MuxError):
 
 @attrs.frozen
 class Filters:
-    """Which connections are meant: those that all of these fit. What is ``None`` fits every one.
+    """A filter of connections, which have to match all of these; ``None`` matches all.
 
     Attributes:
         listener: The listener's name.
         route: The route's, or `NONE`.
         backend: The backend's, or `NONE`.
         server: The server's address, as in the access log, or `NONE`.
-        client: Where the client is: a network, or ``unix``.
-        state: What the connection is at.
-        older: Seconds since the client was accepted, at least.
+        client: The client's network, or ``unix``.
+        state: The state of the connection.
+        older: The least age of the connection in seconds.
     """
 
     listener: str | None = None
@@ -61,7 +61,7 @@ class Filters:
 
     @classmethod
     def read(cls, words: Mapping[str, str]) -> Filters:
-        """Read filters as they are in a query.
+        """Read filters from a query.
 
         Args:
             words: By their names.
@@ -81,7 +81,7 @@ class Filters:
         return cls(**found)
 
     def words(self) -> dict[str, str]:
-        """Write them as `read` reads them."""
+        """Return them in the form that `read` takes."""
         found = {
             name: str(getattr(self, name))
             for name in _READERS
@@ -92,11 +92,11 @@ class Filters:
         return found
 
     def fit(self, record: ConnectionRecord, state: ConnectionState, age: float) -> bool:
-        """Return whether a connection is meant.
+        """Return whether a connection matches.
 
         Args:
-            record: What is known of it.
-            state: What it is at.
+            record: The record of the connection.
+            state: Its state.
             age: Seconds since the client was accepted.
         """
         return (
@@ -111,16 +111,16 @@ class Filters:
 
 
 EVERY = Filters()
-"""Fits every connection."""
+"""Matches every connection."""
 
 
 @attrs.frozen
 class Page:
-    """Which part of a list is wanted.
+    """A part of a list.
 
     Attributes:
         limit: The most connections.
-        after: The ID behind which it begins, whether that connection is still there or not; empty is the beginning.
+        after: The ID after which it starts, even if that connection has ended; empty for the beginning.
     """
 
     limit: int = 1000
@@ -183,7 +183,7 @@ _READERS: Mapping[str, Callable[[str], Any]] = {
 
 
 def _membership(network: IPNetwork | Literal["unix"]) -> Callable[[str], bool]:
-    """Make what tells whether a client is there, by its address and port as the access log writes them."""
+    """Return a test of clients, given their address and port as in the access log."""
     if network == "unix":
         return lambda client: client.startswith("unix")
     family = socket.AF_INET if network.version == 4 else socket.AF_INET6

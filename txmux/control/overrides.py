@@ -1,4 +1,4 @@
-"""What an operator overrides of the rules while the service runs, and what workers are given beside the rules."""
+"""The operator's overrides of the rules, and the state that workers share beside the rules."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ ServerState = Literal["ready", "drain", "maintenance"]
 
 @attrs.frozen
 class Overrides:
-    """All of it. It lasts over reloads, upgrades, and ends of workers.
+    """All overrides. They outlast reloads, upgrades and workers.
 
     Attributes:
         servers: See `txmux.backends.pool.server_health`.
-        shut: Names of listeners whose clients are left in the queues of their sockets.
+        shut: The names of listeners that leave clients in the queues of their sockets.
     """
 
     servers: ServerOverrides = attrs.field(factory=ServerOverrides)
@@ -61,10 +61,10 @@ class Overrides:
 
         Args:
             backend: The backend's name.
-            server: As the rules write it.
+            server: The server as in the rules.
             now: The time, in seconds since 1970.
-            state: What it is to be; ``None`` leaves that as it is.
-            weight: What it is to have; 0 is that of the rules, ``None`` leaves it as it is.
+            state: The new state; ``None`` leaves it as it is.
+            weight: The new weight; 0 restores that of the rules, ``None`` leaves it as it is.
         """
         override = self.servers.get((backend, server), AS_RULED)
         if state is not None and state != override.state:
@@ -82,16 +82,16 @@ class Overrides:
 
 @attrs.define(eq=False)
 class ServiceState:
-    """The workers of a running service, and what those that start later are given beside the rules.
+    """The workers of a running service, and the state that they share beside the rules.
 
     Attributes:
-        workers: Returns them.
+        workers: Returns the workers.
         status: Counts the connections, in all and in each worker.
-        missing: Returns what is missing for all clients to be served, one line each.
+        missing: Returns what prevents clients from being served, one line each.
         upstreams: The backends, whose servers this process checks.
         overrides: See `Overrides.as_json`.
-        bans: Clients that may not connect, whatever the rules.
-        lists: Contents of networks that change while the rules are in force.
+        bans: The banned clients.
+        lists: The contents of lists that change without a reload.
     """
 
     workers: Callable[[], Sequence[Askable]]
@@ -103,10 +103,10 @@ class ServiceState:
     lists: Lists = attrs.field(factory=Lists)
 
     def apply_overrides(self, overrides: Mapping[str, Any]) -> None:
-        """Apply overrides to the checks of this process; workers that run are asked by the caller."""
+        """Apply overrides to the checks of this process; the caller sends them to the workers."""
         self.overrides = overrides
         self.upstreams.apply_overrides(overrides_from_json(overrides.get("servers", ())))
 
     def change_bans(self, changes: Iterable[Change]) -> Sequence[Row]:
-        """Change bans; returns what workers that run have to be sent."""
+        """Change bans; return the rows for the workers."""
         return rows_of(self.bans.change(changes))

@@ -22,11 +22,11 @@ _MOMENTS = 120
 
 @attrs.frozen
 class Traffic:
-    """What comes by all listeners.
+    """The traffic of all listeners.
 
     Attributes:
         total: Clients that have connected.
-        rates: What comes in a second, by its name; nothing if that is not known yet.
+        rates: The counts per second, by name; empty while unknown.
     """
 
     total: int
@@ -35,13 +35,13 @@ class Traffic:
 
 @attrs.frozen
 class Moment:
-    """What was measured between a sample and the one before it.
+    """The measurements between a sample and the one before it.
 
     Attributes:
         ago: How long ago the sample was taken, in seconds.
-        connections: Clients that came in a second.
-        active: Connections that there were.
-        bytes: Bytes in a second, both ways.
+        connections: New connections per second.
+        active: Open connections.
+        bytes: Bytes per second in both directions.
     """
 
     ago: float
@@ -58,10 +58,10 @@ class _Sample:
 
 
 class Rates:
-    """Keeps the last samples of numbers that only grow.
+    """Stores the last samples of counters.
 
     Args:
-        seconds: Gives the time.
+        seconds: The clock.
     """
 
     def __init__(self, seconds: Callable[[], float]) -> None:
@@ -69,16 +69,16 @@ class Rates:
         self._samples: deque[_Sample] = deque(maxlen=_MOMENTS + 1)
 
     def note(self, totals: Mapping[str, int], active: int = 0) -> None:
-        """Keep a sample.
+        """Store a sample.
 
         Args:
-            totals: The numbers that only grow.
+            totals: The counters.
             active: Open connections.
         """
         self._samples.append(_Sample(self._seconds(), totals, active))
 
     def as_json(self) -> list[dict[str, Any]]:
-        """Return the samples as values of JSON, for the next process."""
+        """Return the samples for the successor, as JSON values."""
         now = self._seconds()
         return [
             {"ago": round(now - one.time, 3), "totals": dict(one.totals), "active": one.active}
@@ -86,7 +86,7 @@ class Rates:
         ]
 
     def restore(self, saved: Iterable[Mapping[str, Any]]) -> None:
-        """Continue after the samples of the previous process; samples that cannot be read are left out."""
+        """Restore the samples of the predecessor; invalid ones are left out."""
         now, before = self._seconds(), []
         for one in saved:
             with suppress(
@@ -115,10 +115,10 @@ class Rates:
                 yield Moment(at - now.time, came / seconds, now.active, moved / seconds)
 
     def until_now(self, totals: Mapping[str, int]) -> Traffic:
-        """Return how fast each number has grown since the oldest sample.
+        """Return the growth per second of each counter since the oldest sample.
 
         Args:
-            totals: The numbers as they are now.
+            totals: The current counters.
         """
         now = self._seconds()
         last = [*self._samples][-_SAMPLES:]

@@ -1,4 +1,4 @@
-"""What has come of a change that an operator asked for."""
+"""The result of a change by the operator."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ class UnknownError(MuxError):
 
 @attrs.frozen
 class Report:
-    """What has come of a change.
+    """The result of a change.
 
     Attributes:
-        ok: Whether it was made; otherwise everything is as it was.
-        changes: What is different now, on one line; empty if it was not made.
+        ok: Whether it was made; otherwise nothing has changed.
+        changes: A description of what has changed, on one line; empty if it was not made.
         errors: Why it was not made, one line each.
     """
 

@@ -22,11 +22,11 @@ _SETTLED = 1.0
 
 
 class RulesWatch:
-    """Looks whether the files of the rules have changed, by what is in them: who exchanges them, and how, does not matter.
+    """Watches the files of the rules by their contents, so that it does not matter how they are replaced.
 
     Args:
-        reactor: Tells the time.
-        reload: Has the rules read again; false if that cannot be now.
+        reactor: The reactor of the timer.
+        reload: Starts a reload; returns false if that is impossible now.
     """
 
     def __init__(self, reactor: Any, reload: Callable[[], bool]) -> None:
@@ -39,7 +39,7 @@ class RulesWatch:
         self._next: Any = None
 
     def watch_files_of(self, rules: Rules) -> None:
-        """Look at the files of these rules, as often as these say."""
+        """Watch the files of these rules, at the interval that they set."""
         self.stop_watching()
         self._files, self._seconds = rules.files, rules.settings.watch_rules
         if self._seconds and not rules.unreadable:
@@ -58,7 +58,7 @@ class RulesWatch:
         before, self._found = self._found, self._now()
         is_new = self._found != self._known
         self._wait(min(_SETTLED, self._seconds) if is_new else self._seconds)
-        # Rules with errors are known from then on, too: their errors are logged once.
+        # Also recorded for rules with errors, so that these are logged once.
         if is_new and self._found == before and self._reload():
             self._known = self._found
 

@@ -1,4 +1,4 @@
-"""What a worker answers about its connections and counters, and does with them."""
+"""Handles requests about the connections and counters of a worker."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 
 __all__ = ["WorkerAnswers"]
 
-_OFTEN = 32  # connections looked at between two looks at the clock
+_OFTEN = 32  # connections between two looks at the clock
 
 
 class WorkerAnswers:
-    """Answers for a `Serving`, in a worker.
+    """Answers for the listeners of a worker.
 
     Args:
-        serving: Has the connections.
+        serving: The listeners.
     """
 
     def __init__(self, serving: Serving) -> None:
@@ -44,7 +44,7 @@ class WorkerAnswers:
 
     @property
     def handlers(self) -> Mapping[str, Callable[..., Any]]:
-        """What a worker's channel calls."""
+        """The handlers for the channel to the supervisor."""
         return {
             "connections": self.connections,
             "addresses": lambda: address_states(self._serving.upstreams),
@@ -68,10 +68,10 @@ class WorkerAnswers:
         """List connections.
 
         Args:
-            filters: Which, in the words of `Filters.read`.
-            limit: The most of them.
-            after: The ID behind which the list begins.
-            id: Of the only one that is wanted.
+            filters: Selects connections, as for `Filters.read`.
+            limit: The most connections.
+            after: The ID after which the list starts.
+            id: The ID of a single connection.
         """
         behind = connection_sort_key(after)
         found = [
@@ -87,7 +87,7 @@ class WorkerAnswers:
         return listed
 
     def explain_connection(self, id: str) -> dict[str, Any] | None:  # noqa: A002
-        """Return how the decision on a connection came about; ``None`` if there is none of that ID."""
+        """Explain the decision on a connection; ``None`` if there is none of that ID."""
         for one in self._serving.connections():
             if one.record.id == id:
                 return explain_connection(one)
@@ -101,7 +101,7 @@ class WorkerAnswers:
         return await _end(chosen)
 
     async def close_server(self, backend: str, server: str) -> int:
-        """End the connections to one server, which is named as the rules write it, and count them."""
+        """End the connections to a server, named as in the rules, and count them."""
         members = [
             member
             for upstream in self._serving.upstreams.all()
@@ -120,7 +120,7 @@ class WorkerAnswers:
         """Count what connections have relayed until now, which they do not count themselves.
 
         Args:
-            gauges: Whether to give what is not counted.
+            gauges: Whether to return the gauges.
         """
         for one in self._serving.connections():
             one.count_bytes()

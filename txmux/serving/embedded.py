@@ -39,10 +39,10 @@ class EmbeddedService(Service):
 
     Args:
         rules: Made in Python, or as `txmux.load` gives them.
-        reactor: Listens, connects and tells the time; the process's own if not given.
+        reactor: The reactor to use; the process's own if not given.
 
     Attributes:
-        rules: Those in force.
+        rules: The rules in force.
         serving: The listeners, while the service runs.
     """
 
@@ -63,7 +63,7 @@ class EmbeddedService(Service):
 
     @property
     def factories(self) -> list[MuxFactory]:
-        """What serves the listeners, in the order of the rules."""
+        """The factories of the listeners, in the order of the rules."""
         return [] if self.serving is None else self.serving.factories
 
     def privilegedStartService(self) -> None:
@@ -108,7 +108,7 @@ class EmbeddedService(Service):
                     )
 
     def _admission(self, rules: Rules) -> Callable[[Listener], Admission]:
-        """Return what makes the admission of a listener; what was counted under the rules before counts on."""
+        """Return a function that makes the admission of a listener, and continues the counts of the previous rules."""
 
         def tally(limit: int, name: str) -> Tally:
             return Tally(limit, self._counters.setdefault(name, Counter()))
@@ -129,10 +129,10 @@ class EmbeddedService(Service):
         return admission
 
     def reload(self, rules: Rules) -> int:
-        """Serve other rules from now on. Connections keep those under which they were accepted.
+        """Serve other rules from now on. Existing connections keep their rules.
 
         Args:
-            rules: The others.
+            rules: The new rules.
 
         Returns:
             The number of connections that keep older rules.

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from txmux.tcp.listener import MuxFactory
 
 OpenedPorts: TypeAlias = "dict[str, tuple[IListeningPort, ForwardingFactory]]"
-"""Ports by the keys of their addresses, each with the factory that it has."""
+"""Ports and their factories by the keys of their addresses."""
 
 _MOST_WAITING = 1 << 16
 
@@ -63,7 +63,7 @@ def _with_backlog(text: str, backlog: int) -> str:
 
 
 class ForwardingFactory(ServerFactory):
-    """Passes the clients of a port that Twisted has opened, whose factory cannot change, to the factory of a listener.
+    """Passes the clients of a port of Twisted, whose factory cannot change, to the factory of a listener.
 
     Attributes:
         to: The factory of the listener; without one, clients are closed.
@@ -101,9 +101,9 @@ async def open_ports(
     """Open the ports of listeners that are not plain sockets; clients are closed until a listener is given.
 
     Args:
-        reactor: Opens them.
-        listeners: Name them.
-        is_open: Tells by the key of its place whether a port is open already.
+        reactor: Opens the ports.
+        listeners: The listeners.
+        is_open: Returns whether the port of an address is open already, by its key.
 
     Raises:
         ListenError: One cannot be opened; then none is left open.
@@ -164,14 +164,14 @@ def accept_waiting(port: IListeningPort) -> None:
 
 
 def stop_listening(port: IListeningPort) -> Deferred[None]:
-    """Close a port, whatever comes in between: the others are to be closed cleanly all the same."""
+    """Close a port; an error is logged, so that the others are closed, too."""
     stop: Any = port.stopListening
     stopping: Deferred[None] = maybeDeferred(stop)
     return stopping.addErrback(_log_trouble)
 
 
 def _log_trouble(failure: Failure) -> None:
-    # A UNIX socket in a folder that belongs to root, of whom `user` has taken the rights.
+    # The folder of a UNIX socket belongs to root, whose privileges were dropped for `user`.
     _log.warn("a listening socket cannot be removed: {why}", why=failure.getErrorMessage())
 
 
@@ -185,7 +185,7 @@ _HINTS = {
 
 
 def listen_error(address: ListenAddress, cause: BaseException | None) -> ListenError:
-    """Say in one line why an endpoint could not listen, and what helps."""
+    """Return in one line why an endpoint could not listen, and a remedy."""
     key = "" if address.setting else "endpoint "
     why = _why_not(cause)
     if address.text.startswith("udp:"):

@@ -34,15 +34,15 @@ class ListenAddress:
     """One line of ``endpoint =``, or an endpoint that the service itself is reached by.
 
     Attributes:
-        listener: The name of its listener; empty if it is of none.
+        listener: The name of its listener; empty if it has none.
         text: The line.
         backlog: Connections that may wait to be accepted.
-        key: The same for all lines that name the same address, path, or socket of systemd.
-        freebind: Whether its address need not be one of this machine.
+        key: The same for all lines with the same address, path, or socket of systemd.
+        freebind: Whether its address may be missing on this machine.
         kind: ``tcp``, ``unix`` and ``systemd`` are sockets that several processes can accept from; anything else is for
             Twisted to open.
-        setting: The key of ``[txmux]`` that names it, if it is not of a listener.
-        options: What its connections inherit, also those that come before a worker serves.
+        setting: The key of ``[txmux]`` with this address, if it has no listener.
+        options: The options that its connections inherit, even those before a worker serves.
     """
 
     listener: str
@@ -69,7 +69,7 @@ def listen_addresses(listener: Listener) -> list[ListenAddress]:
     found = []
     options = socket_options(listener)
     for number, text in enumerate(listener.endpoints):
-        # Each that is to have any free port has one of its own.
+        # Each endpoint with port 0 gets a port of its own.
         key, kind, backlog = identity(text, listener.backlog, f"{listener.name} {number}")
         address = ListenAddress(listener.name, text, backlog, key, kind, listener.freebind)
         found.append(attrs.evolve(address, options=options))
@@ -77,7 +77,7 @@ def listen_addresses(listener: Listener) -> list[ListenAddress]:
 
 
 def are_plain(rules: Rules) -> bool:
-    """Return whether no endpoint of listeners is for Twisted to open."""
+    """Return whether none of the listeners' endpoints is opened by Twisted."""
     return all(
         address.is_plain for listener in rules.listeners for address in listen_addresses(listener)
     )
@@ -89,7 +89,7 @@ def identity(text: str, backlog: int, own: str) -> tuple[str, str, int]:
     Args:
         text: Checked by the rules parser.
         backlog: Connections that may wait to be accepted, unless the text says otherwise.
-        own: What makes it different from all others if it is to have any free port.
+        own: Distinguishes it from other endpoints with port 0.
     """
     where = socket_address(text, backlog)
     if where is not None:
@@ -269,11 +269,11 @@ def open_unix_socket(arguments: Arguments, backlog: int) -> socket.socket:
     """Open the socket of a ``unix:`` endpoint; the file of a socket that is closed is replaced.
 
     Args:
-        arguments: Those of the endpoint. ``lockfile`` means nothing: the socket itself tells whether it is in use.
+        arguments: Those of the endpoint. ``lockfile`` is ignored: the socket itself shows whether it is in use.
         backlog: Connections that may wait to be accepted, unless the arguments say otherwise.
 
     Raises:
-        OSError: It cannot be opened, since something else is in the way, for one.
+        OSError: It cannot be opened.
     """
     named = SERVER["unix"].check(arguments)
     opened = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)

@@ -25,12 +25,12 @@ class ListeningPort:
     """A TCP port.
 
     Attributes:
-        port: Accepts the clients.
-        factory: Of the listener that it belongs to.
-        options: Of its socket, all of them; a port with others takes its place when a reload changes one.
+        port: The port of Twisted.
+        factory: The factory of its listener.
+        options: All options of its socket; if a reload changes one, the port is replaced.
         forwarding: Passes clients to the factory, if Twisted has opened the port.
         is_open: Whether it accepts clients, and does not leave them in the queue.
-        is_for_datagrams: Whether it is a port of UDP.
+        is_for_datagrams: Whether it is a UDP port.
     """
 
     is_for_datagrams: ClassVar[bool] = False
@@ -60,11 +60,11 @@ class ListeningPort:
         return stop_listening(self.port)
 
     def admit_new(self, *, is_admitted: bool) -> None:
-        """Say whether clients without a flow may begin one."""
+        """Set whether new flows are accepted."""
 
     def listen_again(self, factory: MuxFactory) -> bool:  # noqa: ARG002 - as for `close_port`
-        """Belong to a listener again after `close_port`, if the port still has flows; returns whether it does."""
+        """Reopen the port after `close_port`, if it still has flows; return whether it does."""
         return False
 
     def await_flows(self, *, on: bool) -> None:
-        """Say whether flows of unknown clients may come from another process."""
+        """Set whether flows of unknown clients may arrive from another process."""

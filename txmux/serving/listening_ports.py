@@ -1,4 +1,4 @@
-"""The listening ports of a process: which accept clients, and which leave them in the queues of their sockets."""
+"""The listening ports of a process, and which of them accept clients."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ class ListeningPorts:
     """The ports by the keys of their addresses.
 
     Args:
-        accepting: Whether clients are accepted from the first moment, and not only after `accept`.
-        datagrams: Whether datagrams are read, too, and not only after `take_datagrams`.
+        accepting: Whether clients are accepted at once, and not only after `accept`.
+        datagrams: Whether datagrams are read at once, and not only after `take_datagrams`.
 
     Attributes:
         accepting: As above.
         ports: All ports.
-        awaited: How often flows were awaited from another process.
+        awaited: The number of calls of `await_flows`.
     """
 
     def __init__(self, *, accepting: bool, datagrams: bool = True) -> None:
@@ -87,7 +87,7 @@ class ListeningPorts:
         return {key: port.port for key, port in self._left.items()}
 
     def returned(self, key: str, factory: MuxFactory) -> ListeningPort | None:
-        """Return a port that was to be closed, and still has flows; it leads to this listener now."""
+        """Return a closing port that still has flows; it belongs to this listener now."""
         port = self._left.pop(key, None)
         return port if port is not None and port.listen_again(factory) else None
 
@@ -96,12 +96,12 @@ class ListeningPorts:
         return [stop_listening(port.port) for port in self.take_all().values()]
 
     def accept(self) -> None:
-        """Accept clients, but for those of listeners that are `shut`."""
+        """Accept clients, except those of listeners that are `shut`."""
         self.accepting = True
         self._apply_all()
 
     def take_datagrams(self) -> None:
-        """Read datagrams from now on, as one of the processes that have the same sockets does."""
+        """Read datagrams from now on; one of the processes that share the sockets does."""
         self._datagrams, self._gave_flows = True, False
         self._apply_all()
 
@@ -116,15 +116,15 @@ class ListeningPorts:
 
     @property
     def owns_flows(self) -> bool:
-        """Whether all flows are in this process: it reads datagrams, or did until it retired, and has not handed its flows over."""
+        """Whether this process has all flows: it reads datagrams, or did until it retired, and has not handed its flows over."""
         return self._datagrams and not self._gave_flows
 
     def flows_handed_over(self) -> None:
-        """Record that the flows are another process's, until this one has ports again."""
+        """Record that another process has the flows, until this one has ports again."""
         self._gave_flows = True
 
     def await_flows(self) -> None:
-        """Keep what unknown clients say by datagrams, since their flows may be on their way from another process."""
+        """Hold datagrams of unknown clients, since their flows may be on their way from another process."""
         self._awaits_flows = True
         self.awaited += 1
         for port in self._by_key.values():
@@ -139,10 +139,10 @@ class ListeningPorts:
         return self._arrived
 
     def flows_are_here(self, awaited: int | None = None) -> None:
-        """Begin flows of unknown clients again.
+        """Start flows of unknown clients again.
 
         Args:
-            awaited: Which flows are here, as `awaited` was; nothing happens if others are awaited by now.
+            awaited: The value of `awaited` for the flows that have arrived; ignored if others are awaited by now.
         """
         if awaited not in {None, self.awaited}:
             return
@@ -154,7 +154,7 @@ class ListeningPorts:
             port.await_flows(on=False)
 
     def pause(self) -> None:
-        """Leave all new clients in the queues."""
+        """Leave new clients in the queues."""
         self.accepting = False
         self._apply_all()
 
@@ -162,7 +162,7 @@ class ListeningPorts:
         """Leave the clients of listeners in the queues, and accept those of all others.
 
         Args:
-            listeners: Their names, whether there are such listeners now or not.
+            listeners: Their names, of which some may not exist now.
         """
         self._shut = frozenset(listeners)
         self._apply_all()
@@ -180,7 +180,7 @@ class ListeningPorts:
             self._apply(port)
 
     def _apply(self, port: ListeningPort) -> None:
-        """Start or stop what is not so already: to start a port that waits for room would end its wait."""
+        """Start or stop the port if needed; starting one that waits for room would end its wait."""
         open_now = self._has_clients(port)
         if port.is_for_datagrams:
             port.admit_new(is_admitted=open_now)

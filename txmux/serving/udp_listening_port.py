@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class UDPListeningPort(ListeningPort):
-    """A port for datagrams, which stays the same whatever the rules are, since its flows send their answers from it."""
+    """A port for datagrams. Reloads never replace it, since its flows send their answers from it."""
 
     is_for_datagrams = True
 
@@ -61,7 +61,7 @@ class UDPListeningPort(ListeningPort):
 
 
 def udp_listening_port(opened: socket.socket, factory: MuxFactory) -> UDPListeningPort:
-    """Serve the datagrams of a socket, of which a duplicate is taken.
+    """Serve the datagrams of a socket, of which a duplicate is used.
 
     Raises:
         MuxError: This system cannot relay datagrams.

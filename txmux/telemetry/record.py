@@ -93,7 +93,7 @@ def check_types(record: ConnectionRecord) -> None:
 
 
 ConnectionState = Literal[
-    "introduction",
+    "introduction",  # `ReadingProxyHeader`; the API shows the name, so it stays
     "peeking",
     "handshaking",
     "awaiting-hello",
