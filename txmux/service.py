@@ -400,7 +400,7 @@ class MuxService(Service):
 
     def _can_serve(self) -> None:
         supervisor = self.supervisor
-        if supervisor is not None:  # any more
+        if supervisor is not None:  # not stopped meanwhile
             self._upgrades.can_serve(supervisor.transfers, supervisor.answers, supervisor.restore)
 
     def _fail(self, error: MuxError) -> None:

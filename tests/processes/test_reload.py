@@ -27,7 +27,7 @@ class ReloadTest(ReloadingTestCase):
             self.relayed(mux, server)
         told = self.reload(mux, lambda text: text.replace("[what]\n", ""))
         self.assertEqual(
-            told, "rules reloaded: 1 route changed (all); 5 connections go on under older rules"
+            told, "rules reloaded: 1 route changed (all); 5 connections keep older rules"
         )
         for _ in range(8):
             self.relayed(mux, other)

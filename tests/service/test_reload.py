@@ -49,7 +49,7 @@ class RoutesTest(ReloadCase):
         await self.connections(2)
         inodes = self.inodes()
         told = await self.change(self.text(1))
-        self.assertEqual(told, "1 backend changed (b); 2 connections go on under older rules")
+        self.assertEqual(told, "1 backend changed (b); 2 connections keep older rules")
         self.assertEqual((self.ports(), self.inodes()), ([port], inodes))
         await greeted(self, port)
         await (await self.new.peer()).has(1)

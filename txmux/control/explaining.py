@@ -1,4 +1,4 @@
-"""How the decision on a live connection came about, as far as that can be told.
+"""Explains the decision on a live connection, as far as it is known.
 
 While a connection is undecided, its bytes are there and are explained like those of a sample. Afterwards they belong to its server and are
 not kept here. What is left is which route took it, after how many bytes at most, and in which order routes were asked, from which it follows

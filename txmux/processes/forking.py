@@ -1,4 +1,4 @@
-"""Small processes that are forked before this one has a reactor or a thread, and what each process is called."""
+"""Forks small processes before this one has a reactor or a thread, and names processes."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def environment() -> dict[str, str]:
 
 
 _PATIENCE = 2.0
-"""Seconds that a process has to end."""
+"""Seconds that a process may take to end."""
 _SET_NAME = 15  # prctl(2)
 _STDERR = 2
 _FOR_THE_SUPERVISOR = (signal.SIGHUP, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
@@ -52,7 +52,7 @@ class Child:
         self.connection = connection
 
     def wait(self) -> None:
-        """Wait until it has ended, which it does when `connection` is closed; one that is halted is ended, if this process may do that."""
+        """Wait for its end, which follows the closing of `connection`; kill it if it hangs and this process may do that."""
         until = time.monotonic() + _PATIENCE
         with suppress(ChildProcessError, PermissionError):
             while os.waitpid(self.pid, os.WNOHANG) == (0, 0):
@@ -108,13 +108,13 @@ def _run(
     own.close()
     os.closerange(_STDERR + 1, other.fileno())
     os.closerange(other.fileno() + 1, os.sysconf("SC_OPEN_MAX"))
-    with open(os.devnull) as nothing:  # noqa: PTH123 - its descriptor is wanted
+    with open(os.devnull) as nothing:  # noqa: PTH123 - for its descriptor
         os.dup2(nothing.fileno(), 0)
     main(other, *arguments)
 
 
 def exit_after(run: Callable[[], Any]) -> None:
-    """End this process, which was forked, when something has run; its integer result is the exit status."""
+    """Run a function, and end this forked process with its result as exit status."""
     status = 1
     try:
         status = run() or 0
@@ -130,7 +130,7 @@ def exit_after(run: Callable[[], Any]) -> None:
 
 
 def ignore_signals(*others: signal.Signals) -> None:
-    """Leave the signals that are meant for the service, and these, to the supervisor."""
+    """Ignore these signals and those for the whole service, which the supervisor handles."""
     for number in (*_FOR_THE_SUPERVISOR, *others):
         signal.signal(number, signal.SIG_IGN)
 

@@ -71,7 +71,7 @@ class Changes:
         """Say also how many connections keep the older rules."""
         if not older:
             return str(self)
-        return f"{self}; {older} connection{' goes' if older == 1 else 's go'} on under older rules"
+        return f"{self}; {older} connection{' keeps' if older == 1 else 's keep'} older rules"
 
     def _parts(self) -> Iterator[str]:
         yield self.routes.described("route")

@@ -129,7 +129,7 @@ def open_address(address: ListenAddress, reactor: Any) -> socket.socket:
     named = serverFromString(reactor, address.text)
     assert isinstance(named, AdoptedStreamServerEndpoint)  # noqa: S101 - what Twisted makes of ``systemd:``
     # The descriptor of systemd stays open, and can be asked for again. What family it has is the socket's to say:
-    # systemd makes an IPv6 socket of `ListenStream=443`, whatever the endpoint's `domain` says.
+    # systemd makes an IPv6 socket of `ListenStream=443`, even if the endpoint's `domain` differs.
     with socket.socket(fileno=named.fileno) as inherited:
         opened = inherited.dup()
         inherited.detach()

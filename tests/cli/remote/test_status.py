@@ -32,7 +32,7 @@ _STATUS = {
     "connections": {"active": 12, "undecided": 1, "total": 4711, "limit": 10000},
     "bans": {"active": 1500, "shared": "complete"},
     "rates": {"connections": 12.34, "bytes_in": 1234567.0, "bytes_out": 0.0},
-    "last_reload": {"time": _STARTED + 60, "ok": True, "changes": "2 routes new (a, b), 1 changed (c), 1 gone (d); listener x opened; 31 connections go on under older rules", "errors": []},
+    "last_reload": {"time": _STARTED + 60, "ok": True, "changes": "2 routes new (a, b), 1 changed (c), 1 gone (d); listener x opened; 31 connections keep older rules", "errors": []},
     "draining": False,
     "rules_path": "/etc/txmux/rules.ini",
     "rules_sha256": "b5bb9d8014a0f9b1d61e21e796d78dccdf1352f23cd32812f4850b878ae4944c",
@@ -43,7 +43,7 @@ txmux        1.2.3, process 4711
 state        serves since 2026-11-20 19:40:07 UTC, for 1 d 1 h
 rules        /etc/txmux/rules.ini, generation 3, sha256 b5bb9d8014a0
 reload       2026-11-20 19:41:07 UTC: 2 routes new (a, b), 1 changed (c), 1 gone
-             (d); listener x opened; 31 connections go on under older rules
+             (d); listener x opened; 31 connections keep older rules
 connections  12 active, 1 undecided, 4711 so far, at most 10000
 rates        connections 12.3/s, bytes in 1.23 M/s, bytes out 0/s
 bans         1500, shared with other machines: complete

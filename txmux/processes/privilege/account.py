@@ -1,4 +1,4 @@
-"""Whom the process becomes once it has opened what takes privileges."""
+"""The user that the process becomes after opening what takes privileges."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _NO_ID = 2**32 - 1
 
 
 class AccountError(MuxError):
-    """The process cannot become who the rules say."""
+    """The process cannot become the user of the rules."""
 
 
 @attrs.frozen
 class Account:
-    """A user and what is its.
+    """A user and its group.
 
     Attributes:
         user: Its name, or its ID in digits.
@@ -43,7 +43,7 @@ class Account:
         return (os.getuid(), os.geteuid()) == (self.uid, self.uid)
 
     def check(self) -> None:
-        """See whether the process can become this user.
+        """Check that the process can become this user.
 
         Raises:
             AccountError: It cannot.
@@ -56,7 +56,7 @@ class Account:
 
     @property
     def owner(self) -> tuple[int, int]:
-        """The IDs of user and group, for files that it is to own."""
+        """The IDs of user and group, for files that this user will own."""
         return (self.uid, self.gid)
 
     def become(self) -> bool:
@@ -98,7 +98,7 @@ class Account:
 
 
 def account_of(rules: Rules) -> Account | None:
-    """Find the account that the rules name.
+    """Find the account of the rules.
 
     Returns:
         The account; ``None`` if the process stays what it is.

@@ -1,11 +1,11 @@
-"""A helper that keeps the privilege: it opens files and ports that the rules name, writes the file of ``--pidfile``, and does nothing else.
+"""A privileged helper: it opens the files and ports in the rules, writes the file of ``--pidfile``, and does nothing else.
 
-Started before the rest of the service becomes the user of the rules (privilege separation), so that a worker that is started later
-reads the same keys, and changed rules may name a port below 1024 or a certificate that only root can read. It reads the rules itself,
-and what they do not name it refuses.
+It is started before the rest of the service becomes the user of the rules (privilege separation). So later workers
+read the same keys, and changed rules may use a port below 1024 or a certificate that only root can read. It reads the rules itself,
+and refuses everything else.
 
-Both sides talk over a pair of sockets of packets (``SOCK_SEQPACKET``, unix(7)): a JSON object each way, and the descriptor that
-was asked for with the answer.
+Both sides send packets over a pair of sockets (``SOCK_SEQPACKET``, unix(7)): a JSON object each way, and the requested
+descriptor with the answer.
 """
 
 from __future__ import annotations
@@ -32,21 +32,21 @@ if TYPE_CHECKING:
     from txmux.serving.listen_addresses import ListenAddress
 
 _PACKET = 65536  # bytes
-_PATIENCE = 10.0  # seconds that the helper has for an answer, for which the supervisor waits
-_STARTING = 60.0  # seconds that it has for the first one, for which it has to start
+_PATIENCE = 10.0  # seconds that an answer may take; the supervisor blocks meanwhile
+_STARTING = 60.0  # seconds that the first answer may take, since the helper has to start
 _MOST_TEXT = 65536
-"""Bytes of rules that options of a command mean."""
+"""The most bytes of rules from the options of a command."""
 
 
 class OpenerError(MuxError):
-    """The helper refuses what is not its work, or says what is wrong with the rules."""
+    """The helper refuses a request, or reports errors in the rules."""
 
 
 class Opener:
-    """Asks the helper.
+    """Sends requests to the helper.
 
     Args:
-        connection: Leads to it.
+        connection: The connection to it.
         patience: Seconds that an answer may take.
     """
 
@@ -63,9 +63,9 @@ class Opener:
         """Start a helper, with the privilege that this process has now.
 
         Args:
-            path: The rules file, seen from where this process is.
-            pidfile: The file that names the process which serves.
-            text: What is in the rules, if there is no such file.
+            path: The rules file, relative to the working directory.
+            pidfile: The file with the ID of the process that serves.
+            text: The text of the rules, if there is no such file.
 
         Raises:
             OSError: It cannot be started.
@@ -79,7 +79,7 @@ class Opener:
         return opener
 
     def open_file(self, path: Path, flags: int = os.O_RDONLY) -> int:
-        """Open a file that the rules name: the access log to be appended to, anything else to be read.
+        """Open a file in the rules: the access log for appending, others for reading.
 
         Returns:
             Its descriptor.
@@ -94,7 +94,7 @@ class Opener:
         )
 
     def bind(self, address: ListenAddress) -> socket.socket:
-        """Open the listening socket of an endpoint that the rules name.
+        """Open the listening socket of an endpoint in the rules.
 
         Raises:
             OSError: It cannot be opened, or the rules do not name it (``EACCES``).
@@ -105,7 +105,7 @@ class Opener:
         return opened
 
     def read_rules(self) -> Files:
-        """Make the helper read the rules file again; what these or the rules before name may be opened until `commit`.
+        """Make the helper read the rules file again; until `commit`, the files of both these and the previous rules may be opened.
 
         Returns:
             What was in the files.
@@ -117,7 +117,7 @@ class Opener:
             return Files(**json.load(file))
 
     def remove_socket(self, path: Path) -> None:
-        """Make the helper remove the file of a UNIX socket that the rules name, or named.
+        """Make the helper remove the file of a UNIX socket in these or earlier rules.
 
         Raises:
             OSError: It cannot be removed, or they never did.
@@ -125,8 +125,8 @@ class Opener:
         self._ask(do="remove", path=str(path))
 
     def commit(self) -> None:
-        """Restrict the helper to what the rules that were read last name."""
-        with suppress(OSError):  # the next question reports it
+        """Restrict the helper to the last rules read."""
+        with suppress(OSError):  # the next request reports it
             self._ask(do="commit")
 
     def name(self, remove: bool) -> None:  # noqa: FBT001 - `PidFile.by_helper`
@@ -139,18 +139,18 @@ class Opener:
         self._ask(do="name", pid=os.getpid(), remove=remove)
 
     def another(self, *, may_all: bool = False) -> socket.socket:
-        """Return what an `Opener` of another process can be made of.
+        """Return a connection for the `Opener` of another process.
 
         Args:
-            may_all: Whether by that more than files can be had.
+            may_all: Whether that one may request more than files.
         """
         return socket.socket(fileno=self._descriptor(do="another", may_all=may_all))
 
     def close(self, *, wait: bool = True) -> None:
-        """Part with the helper, which ends when no other process needs it.
+        """Close the connection to the helper, which ends after its last connection.
 
         Args:
-            wait: Whether no other process does, so that its end is waited for.
+            wait: Whether this is the last one, so that its end is waited for.
         """
         self._connection.close()
         if self._process is not None and wait:
@@ -166,7 +166,7 @@ class Opener:
         try:
             self._connection.send(json.dumps({**question, "number": self._number}).encode())
             answer, received = self._receive()
-            while answer.get("number") != self._number:  # that of a question which was given up
+            while answer.get("number") != self._number:  # the answer to a request that was given up
                 for descriptor in received:
                     os.close(descriptor)
                 answer, received = self._receive()
@@ -196,7 +196,7 @@ class Opener:
 def opener_of(
     open_itself: Callable[[ListenAddress], socket.socket], opener: Opener
 ) -> Callable[[ListenAddress], socket.socket]:
-    """Return what opens the socket of an address, by the helper where this process may not."""
+    """Return a function that opens the socket of an address, through the helper where this process may not."""
 
     def open_address(address: ListenAddress) -> socket.socket:
         try:
@@ -211,11 +211,11 @@ def main(connection: socket.socket, path: str, *pidfile: str) -> None:
     """Run the helper.
 
     Args:
-        connection: Leads to the supervisor.
+        connection: The connection to the supervisor.
         path: The rules file.
         pidfile: The file that names the process which serves, if there is one.
     """
-    # It ends with those that it serves.
+    # The helper ends with the processes that it serves.
     ignore_signals(signal.SIGTERM)
     name_process("helper")
     data = connection.recv(_MOST_TEXT) if path == OPTIONS else None

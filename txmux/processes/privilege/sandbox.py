@@ -1,4 +1,4 @@
-"""The sandbox: what a process that has clients may still do."""
+"""The sandbox of processes that serve clients."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ _SYSTEM = (
     "/etc/timezone",
     "/run/systemd/resolve",
 )
-"""What libraries read while they work; nothing secret."""
+"""Files that libraries read at run time; nothing secret."""
 
 _TOO_MUCH = frozenset(
     {
@@ -72,10 +72,10 @@ _TOO_MUCH = frozenset(
         "/tmp",  # nosec B108  # noqa: S108 - nothing is written there
     }
 )
-"""Folders in which Python's modules might be found, but much else, too."""
+"""Folders that may hold Python modules, but much else, too."""
 
 _OWN = "/proc/self/fd"
-"""Tells how many descriptors are open."""
+"""Shows how many descriptors are open."""
 
 _held: list[int] = []
 
@@ -83,7 +83,7 @@ _log = Logger(namespace="txmux")
 
 
 class SandboxError(MuxError):
-    """There cannot be the sandbox that the rules want."""
+    """The sandbox of the rules is impossible."""
 
 
 def sandbox_of(rules: Rules) -> Sandbox:
@@ -107,7 +107,7 @@ def sandbox_of(rules: Rules) -> Sandbox:
                 "unit's filter of system calls may forbid it); write sandbox = auto, or allow it there"
             )
         return "yes"
-    # A worker opens any other by itself, with files that such an endpoint names.
+    # A worker opens other endpoints by itself, with their files.
     return "auto" if are_plain(rules) and landlock.abi() else "off"
 
 
@@ -117,7 +117,7 @@ def confine(sandbox: Sandbox) -> bool:
     To be called while it has only one thread.
 
     Args:
-        sandbox: What `sandbox_of` has told.
+        sandbox: The result of `sandbox_of`.
 
     Returns:
         Whether it is so.
@@ -168,7 +168,7 @@ def folders_of_python() -> Sequence[str]:
 
 
 def _of_tls() -> Iterator[str]:
-    """Yield where OpenSSL was told to look for authorities that this machine trusts."""
+    """Yield the paths where OpenSSL looks for the trusted authorities of this machine."""
     for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
         for place in filter(None, os.environ.get(name, "").split(os.pathsep)):
             if os.path.realpath(place) not in _TOO_MUCH:

@@ -1,4 +1,4 @@
-"""A file that has the ID of the process which serves now."""
+"""The file with the ID of the process that serves."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ class PidFileError(MuxError):
 
 
 class PidFile:
-    """Written when a process begins to serve, and removed by the last one.
+    """Written when a process starts to serve, and removed by the last one.
 
-    Readers find the whole ID of one process at any moment, since another one's file takes its place in one step.
+    Readers always find a complete ID, since the file is replaced atomically.
 
     Args:
-        path: Where it is.
+        path: The file.
 
     Attributes:
-        path: The same, from the root of the file system.
-        by_helper: Names this process where this process may not, or with ``True`` removes its name.
+        path: The absolute path of the file.
+        by_helper: Writes the file where this process may not; with ``True``, removes it.
     """
 
     def __init__(self, path: str | Path) -> None:

@@ -138,7 +138,7 @@ async def _decide(
 ) -> int:
     """Decide which of a batch move to the other process, and return their number; add their slots."""
     channel = slots.channel
-    taken, tells = await offer
+    taken, reports_ends = await offer
     if not channel.is_open:  # the other process drops them
         taken = set()
     going = []
@@ -150,7 +150,7 @@ async def _decide(
         else:
             connection.resume(moved)
     # From here on they belong to the other process, in any case.
-    leased = [index for index in going if tells and batch[index][0].keeps_slot]
+    leased = [index for index in going if reports_ends and batch[index][0].keeps_slot]
     for index in going:  # before the other one counts them
         admissions.add(batch[index][0].count_elsewhere())
     channel.send("go_on", batch=number, which=going, kept=leased)
