@@ -79,22 +79,22 @@ class AdminEndpoints:
         Raises:
             MuxError: A socket cannot be opened, or there is no token.
         """
-        places = dict(admin_addresses(rules, self._find))
+        addresses = dict(admin_addresses(rules, self._find))
         settings = rules.settings
         token = ""
         if settings.admin_token is not None and is_by_tcp(settings.admin):
             token = read_token(settings.admin_token)
-        sockets = self.store.prepare_addresses(places.values())
-        keys = {setting: place.key for setting, place in places.items()}
+        sockets = self.store.prepare_addresses(addresses.values())
+        keys = {setting: address.key for setting, address in addresses.items()}
         return PreparedAdminEndpoints(self, sockets, keys, token)
 
     def _find(self, automatic: list[ListenAddress]) -> ListenAddress | None:
         """Choose where ``admin = auto`` listens: where it already does, since privileges may have been dropped."""
         if not self._is_automatic:
             return None
-        for place in automatic:
-            if self.store.has(place.key):
-                return place
+        for address in automatic:
+            if self.store.has(address.key):
+                return address
         return next(filter(can_hold, automatic), None)
 
     def open(self, rules: Rules) -> None:

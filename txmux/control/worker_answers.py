@@ -75,9 +75,10 @@ class WorkerAnswers:
         """
         behind = connection_sort_key(after)
         found = [
-            (place, one)
+            (sort_key, one)
             async for one in self._those(Filters.read(filters))
-            if (place := connection_sort_key(one.record.id)) > behind and id in {"", one.record.id}
+            if (sort_key := connection_sort_key(one.record.id)) > behind
+            and id in {"", one.record.id}
         ]
         turns, listed = Turns(), []
         for number, (_, one) in enumerate(nsmallest(limit, found, key=_place)):

@@ -27,8 +27,8 @@ __all__ = ["Child", "can_fork", "exit_after", "ignore_signals", "name_process", 
 
 def environment() -> dict[str, str]:
     """Return an environment in which another Python process imports from where this one does, and from nowhere else."""
-    places = [place or str(Path.cwd()) for place in sys.path]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(places), "PYTHONSAFEPATH": "1"}
+    paths = [path or str(Path.cwd()) for path in sys.path]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONSAFEPATH": "1"}
 
 
 _PATIENCE = 2.0

@@ -100,10 +100,10 @@ class EmbeddedService(Service):
     def _check(self, rules: Rules) -> None:
         check_servers(self._reactor, rules.servers())
         for listener in rules.listeners:
-            for place in listen_addresses(listener):
-                if not place.is_plain:
+            for address in listen_addresses(listener):
+                if not address.is_plain:
                     raise ListenError(
-                        f"[listen {listener.name}] endpoint {place.text}: an embedded service cannot open it; "
+                        f"[listen {listener.name}] endpoint {address.text}: an embedded service cannot open it; "
                         "give a MuxFactory to that endpoint"
                     )
 

@@ -90,13 +90,13 @@ def restrict(read: Iterable[str], write: Iterable[str] = ()) -> None:
 
 def _allow(ruleset: int, path: str, rights: int) -> None:
     try:
-        place = os.open(path, os.O_PATH | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
     except OSError:
         return
     try:
-        if not stat.S_ISDIR(os.fstat(place).st_mode):
+        if not stat.S_ISDIR(os.fstat(descriptor).st_mode):
             rights &= ~_READ_DIR
-        rule = _PathBeneath(rights, place)
+        rule = _PathBeneath(rights, descriptor)
         _call(
             _ADD,
             ctypes.c_int(ruleset),
@@ -105,7 +105,7 @@ def _allow(ruleset: int, path: str, rights: int) -> None:
             ctypes.c_uint32(0),
         )
     finally:
-        os.close(place)
+        os.close(descriptor)
 
 
 def _call(number: int, *arguments: object) -> int:

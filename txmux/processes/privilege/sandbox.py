@@ -152,7 +152,7 @@ def folders_of_python() -> Sequence[str]:
     It looks at every module, so it is called before processes that confine themselves are forked: their memory stays shared.
     """
     found = {sys.prefix, sys.base_prefix, sys.exec_prefix, sys.base_exec_prefix}
-    searched = {os.path.realpath(place) for place in sys.path}
+    searched = {os.path.realpath(path) for path in sys.path}
     for name, module in list(sys.modules.items()):
         # Plugins are looked for in all folders of their package, also those in which there is none.
         if name == "twisted.plugins":
@@ -170,6 +170,6 @@ def folders_of_python() -> Sequence[str]:
 def _of_tls() -> Iterator[str]:
     """Yield the paths where OpenSSL looks for the trusted authorities of this machine."""
     for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
-        for place in filter(None, os.environ.get(name, "").split(os.pathsep)):
-            if os.path.realpath(place) not in _TOO_MUCH:
-                yield place
+        for path in filter(None, os.environ.get(name, "").split(os.pathsep)):
+            if os.path.realpath(path) not in _TOO_MUCH:
+                yield path

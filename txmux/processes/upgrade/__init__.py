@@ -1,1 +1,1 @@
-"""A new process takes the place of an old one, with its connections."""
+"""Replaces an old process with a new one, and moves its connections."""

@@ -75,7 +75,7 @@ class WorkerTransfers:
                 await _outcome(answer)
             else:
                 answer.addErrback(lambda _: None)
-        await self._pool.flows_moved(self.able)  # one may have taken another one's place in between
+        await self._pool.flows_moved(self.able)  # a reader may have been replaced in between
 
     async def accept(self) -> None:
         """Make all workers accept clients.
