@@ -136,7 +136,7 @@ class PriorityTest(SynchronousTestCase):
             route("any", "close", name="else"),
         ]
         detector = Detector(routes)
-        for moment, wanted in (
+        for moment, expected in (
             ("2026-11-20T08:00+00:00", "office"),
             ("2026-11-20T18:00+00:00", "else"),
             ("2026-11-21T11:00+00:00", "office"),
@@ -146,7 +146,7 @@ class PriorityTest(SynchronousTestCase):
             decision = detector.start_detection(now=now).feed(b"x")
             assert decision is not None
             assert decision.route is not None
-            self.assertEqual(decision.route.name, wanted)
+            self.assertEqual(decision.route.name, expected)
         outside = detector.start_detection().feed(b"x")
         assert outside is not None
         self.assertIs(outside.route, routes[2])
@@ -158,14 +158,14 @@ class PriorityTest(SynchronousTestCase):
             route("any", "close", name="outside", not_from=["10.0.0.0/8"]),
         ]
         detector = Detector(routes)
-        for address, wanted in [
+        for address, expected in [
             ("10.2.0.1", "inside"),
             ("192.0.2.1", "outside"),
             ("10.1.0.1", None),
         ]:
             decision = detector.start_detection(ip_address(address)).feed(b"x")
             assert decision is not None
-            self.assertEqual(decision.route and decision.route.name, wanted)
+            self.assertEqual(decision.route and decision.route.name, expected)
         decision = detector.start_detection(None).feed(b"x")
         assert decision is not None
         assert decision.route is not None
@@ -180,7 +180,7 @@ class DryRunTest(SynchronousTestCase):
         dry = attrs.evolve(route("payload text=GET", "close", name="dry"), dry_run=True)
         slow = attrs.evolve(route("payload text=GET!", "close", name="slow"), dry_run=True)
         detector = Detector([slow, dry, route("payload text=GE", "close", name="next")])
-        for data, wanted in [
+        for data, expected in [
             (b"GE", {}),
             (b"GET", {"dry_run": "dry"}),
             (b"GET!", {"dry_run": "slow"}),
@@ -188,7 +188,7 @@ class DryRunTest(SynchronousTestCase):
             decision = detector.start_detection().feed(data)
             assert decision is not None
             assert decision.route is not None
-            self.assertEqual((decision.route.name, decision.facts), ("next", wanted))
+            self.assertEqual((decision.route.name, decision.facts), ("next", expected))
         self.assertEqual(detector.would_have_taken, {"dry": 1, "slow": 1})
 
     def test_comes_too_late(self) -> None:
@@ -233,12 +233,12 @@ class FactsTest(SynchronousTestCase):
     def test_up_to_the_winner(self) -> None:
         """So do the routes before it, and none behind it."""
         data = b"GET / HTTP/1.1\r\nHost: c\r\n\r\n"
-        for matches, told in ((("http host=a", "any"), True), (("any", "http host=a"), False)):
+        for matches, reported in ((("http host=a", "any"), True), (("any", "http host=a"), False)):
             decision = (
                 Detector([route(match, "close") for match in matches]).start_detection().feed(data)
             )
             assert decision is not None
-            self.assertEqual(decision.facts.get("host"), "c" if told else None)
+            self.assertEqual(decision.facts.get("host"), "c" if reported else None)
 
     def test_of_nobody(self) -> None:
         """Without a winner each kind of predicate is asked once."""

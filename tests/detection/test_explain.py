@@ -141,7 +141,7 @@ class AnswerTests(SynchronousTestCase):
 
     def test_lines(self) -> None:
         """The earliest match, else the most patient, else the last no speaks for the route."""
-        for alternatives, wanted in (
+        for alternatives, expected in (
             ((no(1), yes(3), yes(2), yes(9)), ("match", 2)),
             ((no(1), yes(9), yes(8)), ("need more", None)),
             ((no(1), no(4), yes(2, negated=True)), ("no", 4)),
@@ -149,7 +149,7 @@ class AnswerTests(SynchronousTestCase):
             ((yes(9, negated=True),), ("need more", None)),
         ):
             found = explain([asks("a", *alternatives)], b"xxxxx")
-            self.assertEqual(says(found), [wanted])
+            self.assertEqual(says(found), [expected])
             self.assertEqual(len(found.routes[0].lines), len(alternatives))
         patient = explain([asks("a", yes(8), yes(9))], b"x").routes[0].answer
         self.assertEqual(patient, PredicateAnswer(Verdict.NEED_MORE, None, 9))

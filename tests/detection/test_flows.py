@@ -185,19 +185,19 @@ class FlowTests(SynchronousTestCase):
 
     def test_clients(self) -> None:
         """A route that does not serve the client is not asked; a dry run tells what it would do."""
-        told: list[Route] = []
+        reported: list[Route] = []
         inside = Clients(NetworkSet([ip_network("192.0.2.0/24")]))
         routes = [
             asks("dry", Nth(1), dry_run=True),
             asks("a", Nth(1), clients=inside),
             asks("b", Nth(1)),
         ]
-        detector = Detector(routes, would_take=told.append)
+        detector = Detector(routes, would_take=reported.append)
         decision = detector.start_flow_detection(ip_address("198.51.100.1")).feed([b"x"])
         self.assertEqual(name_of(decision), "b")
         assert decision is not None
         self.assertEqual(decision.facts, {"datagrams": "1", "dry_run": "dry"})
-        self.assertEqual([route.name for route in told], ["dry"])
+        self.assertEqual([route.name for route in reported], ["dry"])
 
     @given(
         st.lists(st.sampled_from([b"x", b"y", b"", b"xx"]), min_size=1, max_size=6),

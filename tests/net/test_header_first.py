@@ -84,27 +84,27 @@ class Recorder(ClientFactory):
 
     def __init__(self, client: Protocol | None) -> None:
         self.client = client
-        self.told: list[tuple[object, ...]] = []
+        self.reported: list[tuple[object, ...]] = []
         self.over: defer.Deferred[None] = defer.Deferred()
 
     def doStart(self) -> None:
-        self.told.append(("start",))
+        self.reported.append(("start",))
 
     def doStop(self) -> None:
-        self.told.append(("stop",))
+        self.reported.append(("stop",))
         self.over.callback(None)
 
     def buildProtocol(self, addr: IAddress | None) -> Protocol | None:
         return self.client
 
     def startedConnecting(self, connector: IConnector) -> None:
-        self.told.append(("connecting", connector))
+        self.reported.append(("connecting", connector))
 
     def clientConnectionFailed(self, connector: IConnector, reason: Failure) -> None:
-        self.told.append(("failed", connector, reason.type))
+        self.reported.append(("failed", connector, reason.type))
 
     def clientConnectionLost(self, connector: IConnector, reason: Failure) -> None:
-        self.told.append(("lost", connector, reason.type))
+        self.reported.append(("lost", connector, reason.type))
 
 
 class MakeConnectionTests(SynchronousTestCase):
@@ -188,7 +188,7 @@ class LoopbackTests(TestCase):
         self.check(server, client)
         self.assertEqual(server.chunks[0], HEADER + GREETING)
         self.assertEqual(
-            factory.told,
+            factory.reported,
             [
                 ("start",),
                 ("connecting", connector),
@@ -203,7 +203,7 @@ class LoopbackTests(TestCase):
         factory = Recorder(Client())
         connector = self.reactor.connectTCP("127.0.0.1", free_port(), HeaderFirst(factory, HEADER))
         yield factory.over
-        self.assertIn(("failed", connector, error.ConnectionRefusedError), factory.told)
+        self.assertIn(("failed", connector, error.ConnectionRefusedError), factory.reported)
 
     @defer.inlineCallbacks
     def test_tcp_endpoint(self) -> Generator[defer.Deferred[Any], Any, None]:

@@ -67,11 +67,11 @@ class PoolCase(MuxTestCase):
         for end in ends:
             await end.is_lost()
 
-    async def turned_away(self, **wanted: Any) -> None:
+    async def turned_away(self, **expected: Any) -> None:
         """Find that a client is turned away without any time that passes, and how this is logged."""
         before = len(self.records)
         await (await self.client()).is_lost()
-        self.assert_story(await self.logged(before + 1), **wanted)
+        self.assert_story(await self.logged(before + 1), **expected)
 
     async def served_by(self, factory: PeerFactory, data: bytes = b"x") -> None:
         """Find that a client is led to a server, and let both go."""

@@ -67,9 +67,9 @@ class SshTests(SynchronousTestCase):
 
     def packet(self, *, unavailable: bool) -> bytes:
         """Give the packet behind the identification, without its padding."""
-        told = answer(SSH, unavailable=unavailable)
-        self.assertTrue(told.complete)
-        line, _, packet = told.data.partition(b"\r\n")
+        reported = answer(SSH, unavailable=unavailable)
+        self.assertTrue(reported.complete)
+        line, _, packet = reported.data.partition(b"\r\n")
         self.assertEqual(line, b"SSH-2.0-txmux")
         size, padding = int.from_bytes(packet[:4], "big"), packet[4]
         self.assertEqual(4 + size, len(packet))
@@ -104,8 +104,8 @@ class Http1Tests(SynchronousTestCase):
 
     def test_unavailable(self) -> None:
         """Without a server it is 503."""
-        told = answer(GET, unavailable=True).data
-        self.assertTrue(told.startswith(b"HTTP/1.1 503 Service Unavailable\r\n"))
+        reported = answer(GET, unavailable=True).data
+        self.assertTrue(reported.startswith(b"HTTP/1.1 503 Service Unavailable\r\n"))
 
     def test_head(self) -> None:
         """The answer to HEAD has the length of the body, but not the body."""

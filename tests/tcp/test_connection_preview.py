@@ -140,8 +140,8 @@ class WaitingTest(MuxTestCase):
         client = await self.connect(port, b"SS")
         await self.seen(2)
         client.finish()
-        given, told = await self.taker.taken()
-        self.assertEqual((told["route"], await self.taker.heard(given, 9)), (None, b"SS"))
+        given, reported = await self.taker.taken()
+        self.assertEqual((reported["route"], await self.taker.heard(given, 9)), (None, b"SS"))
         given.sendall(b"late")
         await client.has(4)
         self.assert_story(await self.logged(), reason="handed-over")
@@ -241,12 +241,12 @@ class WaitingTest(MuxTestCase):
                 peer = client.transport.getHost()
                 await self.turn(2)
                 client.send(encoded[cut:] + SSH)
-                given, told = await self.taker.taken()
+                given, reported = await self.taker.taken()
                 self.assertEqual(given.recv(99), SSH)
                 source = header.source
                 expected = [str(source.host), source.port] if source else [peer.host, peer.port]
-                self.assertEqual(told["client"], expected)
-                self.assertEqual(told["facts"]["proxy_peer"], f"{peer.host}:{peer.port}")
+                self.assertEqual(reported["client"], expected)
+                self.assertEqual(reported["facts"]["proxy_peer"], f"{peer.host}:{peer.port}")
                 self.assert_story(
                     await self.logged(number),
                     reason="handed-over",
@@ -276,9 +276,9 @@ class WaitingTest(MuxTestCase):
         """Clients by IPv6 are handed over, too."""
         port = self.giving_mux(host="::1")
         client = await self.connect(port, SSH, host="::1")
-        given, told = await self.taker.taken()
+        given, reported = await self.taker.taken()
         peer = client.transport.getHost()
-        self.assertEqual(told["client"], ["::1", peer.port])
+        self.assertEqual(reported["client"], ["::1", peer.port])
         self.assertEqual(given.family, socket.AF_INET6)
         self.assertEqual(given.getpeername()[:2], ("::1", peer.port))
         self.assertEqual(given.recv(99), SSH)

@@ -46,7 +46,7 @@ class AnnouncedTestCase(MuxTestCase):
         self.assertEqual(bytes(server.received[answer.length :]), payload)
         return answer.header
 
-    async def told(self, port: int, *pieces: bytes, index: int = 0) -> tuple[Tlv, ...]:
+    async def reported(self, port: int, *pieces: bytes, index: int = 0) -> tuple[Tlv, ...]:
         """Send pieces, and give the fields that the backend was told."""
         client = await self.connect(port)
         for piece in pieces:
@@ -64,19 +64,19 @@ class HelloTest(AnnouncedTestCase):
     async def test_asked_by_no_route(self) -> None:
         """The name and the first protocol are told, whether a route asks for them or not."""
         port = self.announcing("authority", "alpn")
-        self.assertEqual(await self.told(port, HELLO), (AUTHORITY, ALPN))
+        self.assertEqual(await self.reported(port, HELLO), (AUTHORITY, ALPN))
 
     async def test_only_what_is_wanted(self) -> None:
         """Nothing else is told."""
         port = self.announcing("alpn")
-        self.assertEqual(await self.told(port, HELLO), (ALPN,))
+        self.assertEqual(await self.reported(port, HELLO), (ALPN,))
 
     async def test_every_cut(self) -> None:
         """However the hello is cut, and however early the route is sure, the same is told."""
         port = self.announcing("authority", "alpn", match="tls")
         for index, cut in enumerate(range(1, len(HELLO))):
-            told = await self.told(port, HELLO[:cut], HELLO[cut:], index=index)
-            self.assertEqual(told, (AUTHORITY, ALPN))
+            reported = await self.reported(port, HELLO[:cut], HELLO[cut:], index=index)
+            self.assertEqual(reported, (AUTHORITY, ALPN))
 
     async def test_byte_by_byte(self) -> None:
         """One byte at a time, too; and detection lasts until all is known."""
@@ -94,7 +94,7 @@ class HelloTest(AnnouncedTestCase):
         odd = records(client_hello(server_name("b\xfccher.example")))
         long = records(client_hello(server_name("a" * 256)))
         for index, said in enumerate([records(client_hello()), odd, long, b"SSH-2.0-", b"\x16x"]):
-            self.assertEqual(await self.told(port, said, index=index), ())
+            self.assertEqual(await self.reported(port, said, index=index), ())
 
     async def test_silent(self) -> None:
         """A client that says nothing is not waited for any longer."""
@@ -142,13 +142,13 @@ class HelloTest(AnnouncedTestCase):
     async def test_by_default(self) -> None:
         """A client that no route takes is waited for as well."""
         port = self.announcing("authority", match="ssh")
-        self.assertEqual(await self.told(port, HELLO[:20], HELLO[20:]), (AUTHORITY,))
+        self.assertEqual(await self.reported(port, HELLO[:20], HELLO[20:]), (AUTHORITY,))
 
     async def test_too_long(self) -> None:
         """A hello beyond the peek limit is not waited for."""
         long = records(client_hello(extension(21, bytes(5000)), server_name("www.example.com")))
         port = self.announcing("authority", match="tls", peek_limit=1000)
-        self.assertEqual(await self.told(port, long[:500], long[500:]), ())
+        self.assertEqual(await self.reported(port, long[:500], long[500:]), ())
 
     async def test_finished(self) -> None:
         """After the client's end nothing is waited for, and its bytes go on."""
@@ -189,9 +189,9 @@ class OwnFieldsTest(AnnouncedTestCase):
 
     async def test_unique_id(self) -> None:
         """The unique ID is the one of the access log."""
-        told = await self.told(self.announcing("unique-id"), b"x")
+        reported = await self.reported(self.announcing("unique-id"), b"x")
         (connection,) = self.factory.connections
-        self.assertEqual(told, (Tlv(TlvType.UNIQUE_ID, connection.record.id.encode()),))
+        self.assertEqual(reported, (Tlv(TlvType.UNIQUE_ID, connection.record.id.encode()),))
 
     async def test_checksum(self) -> None:
         """A checksum is added, and right."""
@@ -206,22 +206,22 @@ class OwnFieldsTest(AnnouncedTestCase):
         ssl = Tlv(TlvType.SSL, bytes([1, 0, 0, 0, 0]))
         self.patch(MuxProtocol, "tls_fields", (name, spoken, ssl))
         port = self.announcing("ssl", "authority", match="tls")
-        self.assertEqual(await self.told(port, HELLO), (name, ssl))
+        self.assertEqual(await self.reported(port, HELLO), (name, ssl))
         port = self.announcing("alpn", match="tls")
-        self.assertEqual(await self.told(port, HELLO[:20], index=1), (spoken,))
+        self.assertEqual(await self.reported(port, HELLO[:20], index=1), (spoken,))
 
     async def test_v1(self) -> None:
         """Version 1 has no room for any of it."""
         port = self.announcing("authority", "unique-id", version="v1")
-        self.assertEqual(await self.told(port, HELLO), ())
+        self.assertEqual(await self.reported(port, HELLO), ())
 
 
 class ChainTest(AnnouncedTestCase):
     """What came in goes on."""
 
-    async def passed_on(self, tlvs: tuple[Tlv, ...], *wanted: str) -> tuple[Tlv, ...]:
+    async def passed_on(self, tlvs: tuple[Tlv, ...], *expected: str) -> tuple[Tlv, ...]:
         header = ProxyHeader.between(SOURCE, DESTINATION, tlvs)
-        port = self.announcing(*wanted, accept_proxy_from=SENDERS)
+        port = self.announcing(*expected, accept_proxy_from=SENDERS)
         await self.connect(port, encode_v2(header) + HELLO)
         heard = await self.heard(HELLO)
         self.assertEqual((heard.source, heard.destination), (SOURCE, DESTINATION))

@@ -207,11 +207,11 @@ class FailingTest(PoolCase):
         await self.logged(4)
         self.assertEqual({record.reason for record in self.records}, {"connect-timeout"})
 
-    async def turned_away_beside(self, before: int, **wanted: Any) -> None:
+    async def turned_away_beside(self, before: int, **expected: Any) -> None:
         """Find the same while another client still waits."""
         await (await self.client()).is_lost()
         await self.until_logged(before + 1)
-        self.assert_story(self.records[-1], **wanted)
+        self.assert_story(self.records[-1], **expected)
 
     async def test_one_of_two(self) -> None:
         """A server that is out costs its clients nothing; the others have them."""

@@ -53,18 +53,18 @@ class ShareTest(PoolCase):
         )
         routes = [route("http", web), route("tls", tls), route("any", rest)]
         self.port = self.mux(routes)
-        wanted: list[str] = []
+        expected: list[str] = []
         for host in hosts:
             hello = records(client_hello(server_name(host)))
             for data in (f"GET / HTTP/1.1\r\nHost: {host.upper()}\r\n\r\n".encode(), hello):
                 await self.finish(await self.client(data))
-                await self.logged(len(wanted) + 1)
-                wanted.append(order("sni-hash", host, servers)[0])
+                await self.logged(len(expected) + 1)
+                expected.append(order("sni-hash", host, servers)[0])
         await self.finish(await self.client(b"\0"))
-        await self.logged(len(wanted) + 1)
-        wanted.append(order("source-hash", "127.0.0.1", servers)[0])
-        self.assertEqual([record.server for record in self.records], wanted)
-        self.assertGreater(len(set(wanted)), 1)
+        await self.logged(len(expected) + 1)
+        expected.append(order("source-hash", "127.0.0.1", servers)[0])
+        self.assertEqual([record.server for record in self.records], expected)
+        self.assertGreater(len(set(expected)), 1)
 
 
 class CheckedTest(PoolCase):
@@ -101,8 +101,8 @@ class CheckedTest(PoolCase):
             listening = await self.listen_again(back, ports[0])
             self.addCleanup(listening.stopListening)
             await self.until(lambda: len(upstream.pool._tiers.usable[0]) == 2)
-        told = [(event["state"], event["server"]) for event in events if "state" in event]
-        self.assertEqual(told, [("down", name(ports[0])), ("up", name(ports[0]))])
+        reported = [(event["state"], event["server"]) for event in events if "state" in event]
+        self.assertEqual(reported, [("down", name(ports[0])), ("up", name(ports[0]))])
 
     async def test_all_down(self) -> None:
         """When checks find no server healthy, clients are turned away at once."""

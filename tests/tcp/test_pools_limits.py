@@ -25,10 +25,10 @@ class QueueTest(PoolCase):
 
     async def waiting(self, data: bytes) -> Peer:
         """Connect a client, which is heard, but not served."""
-        before, wanted = self.queued(), len(data)
+        before, expected = self.queued(), len(data)
         client = await self.client(data)
         while self.queued() <= before or not any(
-            c.record.bytes_in == wanted and c.record.server is None
+            c.record.bytes_in == expected and c.record.server is None
             for c in self.factory.connections
         ):
             await self.turn()

@@ -48,8 +48,8 @@ class There:
         """Answer at once."""
         assert (kind, seconds > 0) == ("adopt_flows", True)
         flows = json.loads(json.dumps(values["flows"]))
-        for told in flows:
-            self._edit(told)
+        for reported in flows:
+            self._edit(reported)
         answer = adopt_flows([*map(os.dup, descriptors)], flows, lambda *_: self._taken)
         self._meanwhile()
         return succeed(json.loads(json.dumps(answer)))

@@ -41,8 +41,8 @@ class AncillaryTests(SynchronousTestCase):
                 ancillary.ask_for_addresses(port)
                 client.settimeout(60)
                 client.sendto(b"hello", (host, port.getsockname()[1]))
-                _, told, _, peer = port.recvmsg(100, ancillary.SPACE)
-                local, size = ancillary.read(told)
+                _, reported, _, peer = port.recvmsg(100, ancillary.SPACE)
+                local, size = ancillary.read(reported)
                 self.assertEqual((ancillary.address_text(local), size), (ask, 0))
                 port.sendmsg([b"answer"], ancillary.answer_from(local), 0, peer)
                 _, sender = client.recvfrom(100)
@@ -71,5 +71,5 @@ class AncillaryTests(SynchronousTestCase):
             client.connect(port.getsockname())
             data = bytes(range(250)) * 10
             client.sendmsg([data], ancillary.cut_into(600))
-            came, told, _, _ = port.recvmsg(65535, ancillary.SPACE)
-            self.assertEqual((came, ancillary.read(told)), (data, (b"", 600)))
+            came, reported, _, _ = port.recvmsg(65535, ancillary.SPACE)
+            self.assertEqual((came, ancillary.read(reported)), (data, (b"", 600)))

@@ -88,7 +88,7 @@ class RuleTests(ReadingTestCase):
         """A check by TCP needs a port, and one of DNS a name."""
         text = "[listen u]\nendpoint = udp:5000\n[backend b]\nserver = %s\ncheck = %s\n"
         advice = "add the 'port=' of a service beside it, or write send= and expect=, or dns name="
-        for server, check, told in (
+        for server, check, reported in (
             ("udp:h:1", "tcp", f"tcp is for TCP; {advice}"),
             (
                 "udp:h:1",
@@ -97,4 +97,4 @@ class RuleTests(ReadingTestCase):
             ),
             ("udp:h:1", "dns name=a port=1", "dns asks a server at its own port; remove 'port='"),
         ):
-            self.assertEqual(self.complaints(text % (server, check)), [f"5 check: {told}"])
+            self.assertEqual(self.complaints(text % (server, check)), [f"5 check: {reported}"])

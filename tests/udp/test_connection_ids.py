@@ -154,7 +154,7 @@ class RecallTests(SynchronousTestCase):
 
     def test_senseless(self) -> None:
         """What makes no sense is refused."""
-        told = ids_of().as_json()
+        reported = ids_of().as_json()
         for known in ([], ["xy"]):
             with self.assertRaises(ValueError):
-                ConnectionIds.from_json({**told, "known": known})
+                ConnectionIds.from_json({**reported, "known": known})

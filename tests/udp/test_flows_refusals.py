@@ -100,16 +100,16 @@ class RefusalsTests(SynchronousTestCase):
 
     def test_told(self) -> None:
         """The service's log tells of all together, at once and then once a minute."""
-        with capturedLogs() as told:
+        with capturedLogs() as reported:
             self.count("192.0.2.1")
             for _ in range(5):
                 self.count("192.0.2.2")
             self.count("192.0.2.3", "limit", "max_flows")
             self.clock.advance(60)
             self.count("192.0.2.4", "proxy-header")
-        self.assertEqual(told[0]["why"], "allow, deny or a ban: 1")
-        self.assertEqual(len(told), 2)
+        self.assertEqual(reported[0]["why"], "allow, deny or a ban: 1")
+        self.assertEqual(len(reported), 2)
         self.assertEqual(
-            told[1]["why"], "allow, deny or a ban: 5, max_flows: 1, no PROXY header: 1"
+            reported[1]["why"], "allow, deny or a ban: 5, max_flows: 1, no PROXY header: 1"
         )
-        self.assertEqual(told[1]["whose"], ", the last one from 192.0.2.4")
+        self.assertEqual(reported[1]["whose"], ", the last one from 192.0.2.4")

@@ -162,11 +162,11 @@ class HandoverTests(HandoverCase):
         server, client, _, port = await self.prepare()
         known = {"record", "peer", "local", "place", "age", "logged", "counts", "has_socket"}
 
-        def edit(told: dict[str, Any]) -> None:
-            for name in {*told} - known:
-                del told[name]
-            told.update(later={"what": 1})
-            told["record"]["later"] = 1
+        def edit(reported: dict[str, Any]) -> None:
+            for name in {*reported} - known:
+                del reported[name]
+            reported.update(later={"what": 1})
+            reported["record"]["later"] = 1
 
         self.assertEqual(await self.hand_over(edit=edit), 2)
         self.assertEqual(await client.asks(b"two", port), b"two")
@@ -176,9 +176,9 @@ class HandoverTests(HandoverCase):
         """What cannot be read is not taken, and goes on here; the others are."""
         server, client, _, _port = await self.prepare()
 
-        def edit(told: dict[str, Any]) -> None:
-            if told["answered"]:
-                told["counts"] = 1
+        def edit(reported: dict[str, Any]) -> None:
+            if reported["answered"]:
+                reported["counts"] = 1
 
         self.assertEqual(await self.hand_over(edit=edit), 1)
         self.assertEqual((len(self.old.connections), len(self.new.connections)), (1, 1))
@@ -198,7 +198,7 @@ class HandoverTests(HandoverCase):
         spoilt: list[Any] = []
 
         def spoil(kind: str, *, flows: list[dict[str, Any]], **values: Any) -> Deferred[Any]:
-            spoilt.extend(told["peer"] for told in flows[:2])
+            spoilt.extend(reported["peer"] for reported in flows[:2])
             return ask(kind, flows=["what", {**flows[1], "client": "nobody"}, *flows[2:]], **values)
 
         self.patch(there, "ask", spoil)
@@ -219,18 +219,18 @@ class HandoverTests(HandoverCase):
         """Whatever a row has in the place of a value, the other row is taken, and nothing is left of what is refused."""
         server, _, _, _ = await self.prepare()
         flows = [one for one in self.old.connections if isinstance(one, Flow)]
-        told = json.dumps([{**one.as_json(), "has_socket": True} for one in flows])
+        reported = json.dumps([{**one.as_json(), "has_socket": True} for one in flows])
         self.there()
         before = descriptors()
         [backend] = self.new.upstreams.all()
-        [row, _] = json.loads(told)
+        [row, _] = json.loads(reported)
         for name, value in [
             (name, value)
             for name in (*row, *(f"record {key}" for key in row["record"]))
             if name != "has_socket"
             for value in (None, "what", -1, [None], {"what": None})
         ]:
-            rows = json.loads(told)
+            rows = json.loads(reported)
             inside, key = (
                 (rows[0]["record"], name[7:]) if name[:7] == "record " else (rows[0], name)
             )

@@ -118,8 +118,8 @@ class ConnectionHandoverTests(HandoverCase, ConnectionsCase):
         client.say(opening("a", 1), port)
         await self.a.hears(3)
 
-        def edit(told: dict[str, Any]) -> None:
-            del told["ids"]
+        def edit(reported: dict[str, Any]) -> None:
+            del reported["ids"]
 
         self.assertEqual(await self.hand_over(edit=edit), 3)
         for name in "abba":

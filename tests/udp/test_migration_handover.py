@@ -28,7 +28,7 @@ class RecallTests(RoamingTestCase):
 
     def hand_over(self) -> None:
         """Have another process go on, some time later by another clock."""
-        told = json.loads(
+        reported = json.loads(
             json.dumps(self.path.as_json(lambda source: source, self.clock.seconds()))
         )
         home = self.path.home
@@ -37,7 +37,7 @@ class RecallTests(RoamingTestCase):
         self.clock.rightNow += 12345.0
         self.migration = Migration()
         path = self.migration.restore(
-            "flow", home, told, lambda source: source, self.clock.seconds()
+            "flow", home, reported, lambda source: source, self.clock.seconds()
         )
         assert path is not None
         self.path = path
@@ -139,9 +139,9 @@ class RecallTests(RoamingTestCase):
             st.sampled_from(["kind", "own_id", "later"]), st.sampled_from(["q", "w", "", "00ff"])
         )
     )
-    def test_other_versions(self, told: dict[str, str]) -> None:
+    def test_other_versions(self, reported: dict[str, str]) -> None:
         """What another version tells, or leaves out, is made the best of."""
-        if told.get("own_id") in {"q", "w"}:
-            del told["own_id"]
-        path = Migration[str]().restore("flow", HOME, told, lambda source: source, 1.0)
-        self.assertEqual(path is None, told.get("kind") not in {"q", "w"})
+        if reported.get("own_id") in {"q", "w"}:
+            del reported["own_id"]
+        path = Migration[str]().restore("flow", HOME, reported, lambda source: source, 1.0)
+        self.assertEqual(path is None, reported.get("kind") not in {"q", "w"})

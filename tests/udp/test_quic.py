@@ -89,8 +89,8 @@ class QuicTests(FlowCase):
         for line in await self.ended(len(names)):
             facts = line["facts"]
             assert isinstance(facts, dict)
-            wanted = order("sni-hash", facts["sni"], dict.fromkeys(texts, 1))[0]
-            self.assertEqual(line["server"], wanted)
+            expected = order("sni-hash", facts["sni"], dict.fromkeys(texts, 1))[0]
+            self.assertEqual(line["server"], expected)
 
     async def test_moves(self) -> None:
         """A client whose port changes twice in the middle gets the rest; the server notices nothing."""

@@ -83,9 +83,9 @@ class AskedTests(FlowCase):
         self.assertEqual(await proxy.asks(header + b"x", port, "127.0.0.5"), b"six")
         await self._stop()
         lines = await self.ended(3)
-        told = {(line["local"], line["server"]) for line in lines}
+        reported = {(line["local"], line["server"]) for line in lines}
         self.assertEqual(
-            told,
+            reported,
             {
                 (f"127.0.0.5:{port}", f"udp:127.0.0.5:{five.port}"),
                 ("127.0.0.6:53", f"udp:127.0.0.6:{five.port}"),
@@ -161,9 +161,9 @@ class SourceTests(FlowCase):
         )
         for heard, sender in zip(server.heard, server.senders, strict=True):
             server.say(heard, sender[1], sender[0])
-        told = line["client"]
+        reported = line["client"]
         for client in clients:
-            if told != f"127.0.0.1:{client.port}":
+            if reported != f"127.0.0.1:{client.port}":
                 self.assertEqual(await client.hears(1), [b"from %d" % client.port])
 
     async def test_port_is_skipped(self) -> None:

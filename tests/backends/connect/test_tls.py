@@ -286,8 +286,8 @@ class HandshakeTests(TLSCase):
     async def test_given_up(self) -> None:
         """Whoever gives a connection up during the handshake is told nothing more."""
         with socket.create_server(("127.0.0.1", 0)) as listening:
-            told: list[object] = []
-            made = ProxyClientFactory(told.append, told.append)
+            reported: list[object] = []
+            made = ProxyClientFactory(reported.append, reported.append)
             factory = self.tls().wrap(made, "a.example", clock=reactor)
             poller = Poller.for_reactor(reactor)
             connector = SocketConnector(
@@ -298,7 +298,7 @@ class HandshakeTests(TLSCase):
             client.give_up()
             client.receiver = LastReceiver()
             await client.receiver.gone
-        self.assertEqual(told, [])
+        self.assertEqual(reported, [])
 
     async def test_refused(self) -> None:
         """A connection that cannot be made has nothing to do with TLS."""
@@ -381,40 +381,40 @@ class FileTests(TLSCase):
 
     def test_authorities(self) -> None:
         """A file of authorities has to be there, and to have certificates that can be read."""
-        wanted = "name a PEM file with certificates"
+        expected = "name a PEM file with certificates"
         self.assert_refused(
             "tls_ca",
-            f"cannot read 'none.pem': No such file or directory; {wanted}",
+            f"cannot read 'none.pem': No such file or directory; {expected}",
             ca=self.folder / "none.pem",
         )
         self.assert_refused(
             "tls_ca",
-            f"'empty.pem' has no certificate in it; {wanted}",
+            f"'empty.pem' has no certificate in it; {expected}",
             ca=self.file("empty.pem", b"hello"),
         )
         damaged = authority().pem.replace(b"MII", b"MIX", 1)
         self.assert_refused(
             "tls_ca",
-            f"'bad.pem': a certificate is damaged; {wanted}",
+            f"'bad.pem': a certificate is damaged; {expected}",
             ca=self.file("bad.pem", damaged),
         )
 
     def test_identity(self) -> None:
         """So have a client's certificate and its key, which have to belong together."""
         own, other = authority().issue("x.example"), authority().issue("x.example")
-        wanted = "name a PEM file with a certificate and its key"
+        expected = "name a PEM file with a certificate and its key"
         damaged = own.key_pem().replace(b"MIG", b"MIX", 1)
         for contents, message in (
-            ((own.pem,), f"no private key in it; {wanted}"),
-            ((own.key_pem(),), f"no certificate in it; {wanted}"),
-            ((own.pem, damaged), f"the private key is damaged; {wanted}"),
+            ((own.pem,), f"no private key in it; {expected}"),
+            ((own.key_pem(),), f"no certificate in it; {expected}"),
+            ((own.pem, damaged), f"the private key is damaged; {expected}"),
             (
                 (own.pem, own.key_pem(b"secret")),
                 "the private key is encrypted; write it without a passphrase",
             ),
             (
                 (own.pem, other.key_pem()),
-                f"the private key does not belong to the certificate; {wanted}",
+                f"the private key does not belong to the certificate; {expected}",
             ),
         ):
             path = self.file("client.pem", *contents)

@@ -51,9 +51,9 @@ class ConnectionTests(CheckingTestCase):
 
     async def test_refused(self) -> None:
         """One that does not listen is ill."""
-        with socket.socket() as nobody:
-            nobody.bind(("127.0.0.1", 0))
-            port = nobody.getsockname()[1]
+        with socket.socket() as unused:
+            unused.bind(("127.0.0.1", 0))
+            port = unused.getsockname()[1]
             for dial in self.engines():
                 self.check("tcp", server_at(port), dial=dial)
                 self.assertEqual(await self.finding(), ill("connection refused"))

@@ -28,14 +28,16 @@ class ResultTests(SynchronousTestCase):
         here.advance(6)
         for key, ok, why in here.results:
             apply_result(there.pool, key, ok=ok, why=why)
-        self.assertEqual(there.told, here.told)
-        self.assertEqual(sorted(there.told), ["10.0.0.1:80: up -> down", "10.0.0.2:80: up -> down"])
+        self.assertEqual(there.changes, here.changes)
+        self.assertEqual(
+            sorted(there.changes), ["10.0.0.1:80: up -> down", "10.0.0.2:80: up -> down"]
+        )
 
     def test_stranger(self) -> None:
         """A result for a member that is gone changes nothing."""
         pool = Watched(check=Check("tcp", fall=1))
         apply_result(pool.pool, "10.0.0.9:80 10.0.0.9:80", ok=False, why="timed out")
-        self.assertEqual(pool.told, [])
+        self.assertEqual(pool.changes, [])
 
     def test_keys(self) -> None:
         """Members of different servers have different keys, even with one address."""
@@ -96,16 +98,16 @@ class FlappingTests(TestCase):
         good, bad = b"+PONG\r\n", b"-LOADING Redis is loading\r\n"
         for answer in (good, bad, bad, good, bad, b"", good):
             await self.check(answer)
-        self.assertEqual(self.watched.told, [])
+        self.assertEqual(self.watched.changes, [])
         for answer in (bad, b"", bad, bad):
             await self.check(answer)
-        self.assertEqual(self.watched.told, [down])
+        self.assertEqual(self.watched.changes, [down])
         self.assertEqual(
             member.why, "checks that failed: 3, the last one: no PONG: -LOADING Redis is loading"
         )
         for answer in (good, bad, good, good, good):
             await self.check(answer)
-        self.assertEqual(self.watched.told, [down, up])
+        self.assertEqual(self.watched.changes, [down, up])
 
     async def test_stop_in_the_middle(self) -> None:
         """A stop while the server is asked ends that, too."""

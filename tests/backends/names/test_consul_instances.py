@@ -117,7 +117,7 @@ class IndexTests(SynchronousTestCase):
 
     def test_rules(self) -> None:
         """It is the one that was told; one that goes back is none, and 0 becomes 1."""
-        for before, told, wanted in (
+        for before, reported, expected in (
             (0, "7", 7),
             (7, "7", 7),
             (7, "12", 12),
@@ -125,10 +125,10 @@ class IndexTests(SynchronousTestCase):
             (0, "0", 1),
             (5, "0", 0),
         ):
-            self.assertEqual(next_index(before, told), wanted)
+            self.assertEqual(next_index(before, reported), expected)
 
     def test_none(self) -> None:
         """An answer without one is not Consul's."""
-        for told in (None, "", "-1", "x", "\u0664", "7" * 21, "7" * 6000):
-            self.assertRaises(NotConsulError, next_index, 0, told)
+        for reported in (None, "", "-1", "x", "\u0664", "7" * 21, "7" * 6000):
+            self.assertRaises(NotConsulError, next_index, 0, reported)
         self.assertEqual(next_index(0, str(2**64 - 1)), 2**64 - 1)

@@ -31,7 +31,7 @@ class Watched:
     """A pool, its clock, and what it has told.
 
     Attributes:
-        told: Each change of a state as ``server: before -> after``, and ``short`` when no server is up any more.
+        changes: Each change of a state as ``server: before -> after``, and ``short`` when no server is up any more.
         members: Those of the beginning.
     """
 
@@ -39,16 +39,16 @@ class Watched:
         self, *of: Server, backend_health: BackendHealth | None = None, **options: Any
     ) -> None:
         self.clock = Clock()
-        self.told: list[str] = []
+        self.changes: list[str] = []
         backend = Backend("b", of or servers("10.0.0.1:80", "10.0.0.2:80"), **options)
         self.pool = BackendPool(
             backend, self.clock.seconds, self._changed, Random(1), backend_health
         )
-        self.pool.on_shortage = lambda: self.told.append("short")
+        self.pool.on_shortage = lambda: self.changes.append("short")
         self.members = self.pool.members
 
     def _changed(self, member: Member, before: MemberState) -> None:
-        self.told.append(f"{member.target.text}: {before.value} -> {member.state.value}")
+        self.changes.append(f"{member.target.text}: {before.value} -> {member.state.value}")
 
     def pick(self, *tried: Member, client: str = "") -> Member:
         """Choose a member, which there has to be."""

@@ -257,7 +257,7 @@ class VectorTests(SynchronousTestCase):
 class AffinityTests(SynchronousTestCase):
     """What a client is led by."""
 
-    def told(self, balance: Balance, address: str = "", **facts: str) -> str:
+    def key(self, balance: Balance, address: str = "", **facts: str) -> str:
         """Give what a client is led by."""
         affinity = affinity_of(balance)
         assert affinity is not None
@@ -265,18 +265,18 @@ class AffinityTests(SynchronousTestCase):
 
     def test_names(self) -> None:
         """Names count in lower case and without a final dot; the proxy's word counts after the client's."""
-        self.assertEqual(self.told("sni-hash", "::1", sni="WWW.example.com."), "www.example.com")
-        self.assertEqual(self.told("sni-hash", sni="a.test", authority="b.test"), "a.test")
-        self.assertEqual(self.told("sni-hash", authority="B.test", host="c.test"), "b.test")
-        self.assertEqual(self.told("host-hash", sni="a.test", host="C.test"), "c.test")
+        self.assertEqual(self.key("sni-hash", "::1", sni="WWW.example.com."), "www.example.com")
+        self.assertEqual(self.key("sni-hash", sni="a.test", authority="b.test"), "a.test")
+        self.assertEqual(self.key("sni-hash", authority="B.test", host="c.test"), "b.test")
+        self.assertEqual(self.key("host-hash", sni="a.test", host="C.test"), "c.test")
 
     def test_without_name(self) -> None:
         """Without a name, and for source-hash always, it is the address; without an address nothing."""
         for kind in HASHES:
-            self.assertEqual(self.told(kind, "2001:DB8:0::1"), "2001:db8::1")
-            self.assertEqual(self.told(kind, "192.0.2.1", sni="", host="."), "192.0.2.1")
-            self.assertEqual(self.told(kind), "")
-        self.assertEqual(self.told("source-hash", "192.0.2.1", sni="a", host="b"), "192.0.2.1")
+            self.assertEqual(self.key(kind, "2001:DB8:0::1"), "2001:db8::1")
+            self.assertEqual(self.key(kind, "192.0.2.1", sni="", host="."), "192.0.2.1")
+            self.assertEqual(self.key(kind), "")
+        self.assertEqual(self.key("source-hash", "192.0.2.1", sni="a", host="b"), "192.0.2.1")
 
     def test_other_ways(self) -> None:
         """All other ways of choosing ask for nothing."""
@@ -286,6 +286,6 @@ class AffinityTests(SynchronousTestCase):
     @given(st.text(), st.ip_addresses(), st.sampled_from(HASHES))
     def test_any_text(self, name: str, address: object, balance: Balance) -> None:
         """Whatever a client asks for, it is led by something, and to a server."""
-        told = self.told(balance, str(address), sni=name, host=name)
-        self.assertTrue(told)
-        self.assertEqual(len(order(balance, told, {"10.0.0.1:1": 1, "10.0.0.2:1": 7})), 2)
+        key = self.key(balance, str(address), sni=name, host=name)
+        self.assertTrue(key)
+        self.assertEqual(len(order(balance, key, {"10.0.0.1:1": 1, "10.0.0.2:1": 7})), 2)

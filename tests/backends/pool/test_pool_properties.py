@@ -168,9 +168,9 @@ class PoolMachine(RuleBasedStateMachine):
             and not any(member.state is MemberState.UP for member in members)
         )
         if is_short and not self.was_short:
-            assert "short" in self.watched.told
+            assert "short" in self.watched.changes
         self.was_short = is_short
-        self.watched.told.clear()
+        self.watched.changes.clear()
 
     def teardown(self) -> None:
         """When all is over, nothing is left."""

@@ -30,7 +30,7 @@ class EjectionTests(SynchronousTestCase):
         self.assertIs(first.state, MemberState.EJECTED)
         self.assertEqual(first.why, "connections that failed within 10 s: 3")
         self.assertEqual({pool.pick() for _ in range(5)}, {second})
-        self.assertEqual(pool.told, ["10.0.0.1:80: up -> ejected"])
+        self.assertEqual(pool.changes, ["10.0.0.1:80: up -> ejected"])
 
     def test_window(self) -> None:
         """Failures that are farther apart are forgiven, in whatever window, if a connection has stood between them."""
@@ -64,7 +64,7 @@ class EjectionTests(SynchronousTestCase):
         pool.pool.connected(first)
         self.assertEqual({pool.pick(), pool.pick()}, {first, second})
         self.assertEqual(
-            [line.partition(": ")[2] for line in pool.told],
+            [line.partition(": ")[2] for line in pool.changes],
             ["up -> ejected", "ejected -> probing", "probing -> up"],
         )
 
@@ -122,7 +122,7 @@ class EjectionTests(SynchronousTestCase):
             self.assertEqual(
                 [member.state for member in pool.members], [MemberState.UP, MemberState.UP]
             )
-            self.assertEqual(pool.told, [])
+            self.assertEqual(pool.changes, [])
 
     def test_adopted_of_each_client(self) -> None:
         """A connection to any address of it is one to it, by its port."""
@@ -136,7 +136,7 @@ class EjectionTests(SynchronousTestCase):
         """Without ejection nothing of this happens."""
         pool = Watched(eject=None)
         self.failures(pool, *[0.0] * 20)
-        self.assertEqual(pool.told, [])
+        self.assertEqual(pool.changes, [])
 
 
 class LastResortTests(SynchronousTestCase):
@@ -158,7 +158,7 @@ class LastResortTests(SynchronousTestCase):
             pool.pool.failed(first)
             pool.pool.failed(second)
         self.assertEqual(
-            pool.told, ["10.0.0.1:80: up -> ejected", "10.0.0.2:80: up -> ejected", "short"]
+            pool.changes, ["10.0.0.1:80: up -> ejected", "10.0.0.2:80: up -> ejected", "short"]
         )
 
     def test_end(self) -> None:
@@ -169,7 +169,7 @@ class LastResortTests(SynchronousTestCase):
         self.assertIs(first.state, MemberState.UP)
         self.assertEqual({pool.pick() for _ in range(4)}, {first})
         pool.take_out(first)
-        self.assertEqual(pool.told.count("short"), 2)
+        self.assertEqual(pool.changes.count("short"), 2)
 
     def test_while_one_is_tried(self) -> None:
         """While one connection tries a server, those that come meanwhile are not refused."""
@@ -195,9 +195,9 @@ class LastResortTests(SynchronousTestCase):
         pool = Watched(eject=Ejection(1), check=Check("tcp", fall=1))
         first, second = pool.members
         pool.take_out(first)
-        self.assertNotIn("short", pool.told)
+        self.assertNotIn("short", pool.changes)
         pool.pool.check_result(second, ok=False, why="")
-        self.assertEqual(pool.told[-1], "short")
+        self.assertEqual(pool.changes[-1], "short")
         self.assertEqual({pool.pick() for _ in range(3)}, {first})
         pool.pool.check_result(first, ok=False, why="")
         self.assertIs(pool.pool.pick(), Unavailable.NO_SERVER)
@@ -210,7 +210,7 @@ class LastResortTests(SynchronousTestCase):
         self.assertIs(pool.pick(second), first)
         pool.pool.connected(first)
         self.assertIs(first.state, MemberState.EJECTED)
-        self.assertNotIn("short", pool.told)
+        self.assertNotIn("short", pool.changes)
 
     def test_backup(self) -> None:
         """A backup that is up comes before, and one that is ejected after the others."""
@@ -238,7 +238,7 @@ class LastResortTests(SynchronousTestCase):
         old = self.shortage(backend_health=backend_health)
         new = Watched(eject=Ejection(1), backend_health=backend_health)
         new.pool.take_over()
-        self.assertEqual(new.told, ["short"])
+        self.assertEqual(new.changes, ["short"])
         first, second = new.members
         new.pool.connected(new.pick(second))
         self.assertEqual(first.state, MemberState.UP)
@@ -255,7 +255,7 @@ class LastResortTests(SynchronousTestCase):
         first, _ = pool.pool.members
         pool.take_out(first)
         pool.pool.set_addresses(name, [ResolvedAddress("10.0.0.1", 80)])
-        self.assertEqual(pool.told[-1], "short")
+        self.assertEqual(pool.changes[-1], "short")
         self.assertIs(pool.pick(), first)
 
 
@@ -264,10 +264,10 @@ class CheckTests(SynchronousTestCase):
 
     def results(self, pool: Watched, results: str) -> list[str]:
         """Report good (+) and bad (-) results for the first member, and give what was told since."""
-        pool.told.clear()
+        pool.changes.clear()
         for result in results:
             pool.pool.check_result(pool.members[0], ok=result == "+", why="refused")
-        return [line.partition(": ")[2] for line in pool.told]
+        return [line.partition(": ")[2] for line in pool.changes]
 
     def test_fall_and_rise(self) -> None:
         """A number of failures in a row takes a server out, and a number of successes brings it back."""

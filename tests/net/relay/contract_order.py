@@ -215,8 +215,8 @@ class OrderContract(RelayCase):
         while len(client.received) < size:
             clock.advance(2)
             client.transport.resumeProducing()
-            wanted = min(size, len(client.received) + 1)
-            await client.until(lambda: len(client.received) >= wanted or client.lost is not None)  # noqa: B023
+            expected = min(size, len(client.received) + 1)
+            await client.until(lambda: len(client.received) >= expected or client.lost is not None)  # noqa: B023
             self.assertIsNone(client.lost)
             client.transport.pauseProducing()
         client.transport.resumeProducing()

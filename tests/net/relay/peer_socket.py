@@ -21,13 +21,13 @@ class PeerSocket:
     """One peer.
 
     Attributes:
-        wanted: The bytes that it wants to have sent.
+        to_send: The bytes that it has to send, sent or not.
         sent: The bytes that the system has taken.
         received: The bytes that it has read; each was what the other had sent.
         stalled: It does not read at present.
-        finished: It has told the other that it sends no more.
-        ended: It has heard the other's end, cleanly or not.
-        broken: It has heard that the connection is broken.
+        finished: It has half-closed.
+        ended: It has received the end of the other, clean or not.
+        broken: The connection is broken, as it has found out.
         gone: It has closed the connection itself, before the end.
         said_all: It has finished, or has left, which looks like it.
     """
@@ -36,21 +36,21 @@ class PeerSocket:
         self.socket = plain
         self._stream = _SENT[8:] if who == "client" else _SENT
         self._expected = _SENT if who == "client" else _SENT[8:]
-        self.wanted = self.sent = self.received = 0
+        self.to_send = self.sent = self.received = 0
         self.stalled = self.wants_to_finish = self.finished = False
         self.ended = self.broken = self.gone = self.said_all = False
 
     def state(self) -> tuple[Any, ...]:
-        """Give what changes when something happens."""
+        """Return the values that change when something happens."""
         return (self.sent, self.received, self.finished, self.ended, self.broken, self.gone)
 
     def __repr__(self) -> str:
-        names = ("wanted", "sent", "received", "stalled", "finished", "ended", "broken", "gone")
+        names = ("to_send", "sent", "received", "stalled", "finished", "ended", "broken", "gone")
         return ", ".join(f"{name}={getattr(self, name)}" for name in names)
 
     def first(self, count: int) -> bytes:
-        """Give the first bytes, which have been sent already."""
-        self.wanted = self.sent = count
+        """Return the first bytes, which have been sent already."""
+        self.to_send = self.sent = count
         return bytes(self._stream[:count])
 
     def act(self, step: Step) -> None:
@@ -58,7 +58,7 @@ class PeerSocket:
         if self.gone:
             return
         if step.act == "write" and not self.wants_to_finish:
-            self.wanted += step.amount
+            self.to_send += step.amount
         elif step.act == "finish":
             self.wants_to_finish = True
         elif step.act in {"stall", "resume"}:
@@ -79,8 +79,8 @@ class PeerSocket:
 
     def _write(self) -> None:
         try:
-            while self.sent < self.wanted and not self.broken:
-                self.sent += self.socket.send(self._stream[self.sent : self.wanted])
+            while self.sent < self.to_send and not self.broken:
+                self.sent += self.socket.send(self._stream[self.sent : self.to_send])
             if self.wants_to_finish and not self.finished and not self.broken:
                 self.socket.shutdown(socket.SHUT_WR)
                 self.finished = self.said_all = True

@@ -266,7 +266,7 @@ class _Pausing(Player):
     def _do(self, step: Step) -> None:
         super()._do(step)
         client, server = self.peers["client"], self.peers["server"]
-        self._until(lambda: (client.received, server.received) == (server.wanted, client.wanted))
+        self._until(lambda: (client.received, server.received) == (server.to_send, client.to_send))
 
 
 def _make_small(test: SynchronousTestCase) -> list[Mark]:

@@ -88,9 +88,9 @@ class _Case(SynchronousTestCase):
             self.clock.advance(step)
         return count + len(transport.take())
 
-    def assert_near(self, count: int, wanted: float, within: float) -> None:
+    def assert_near(self, count: int, expected: float, within: float) -> None:
         """Find that a number is not far from another."""
-        self.assertLessEqual(abs(count - wanted), within, f"{count} is not {wanted}")
+        self.assertLessEqual(abs(count - expected), within, f"{count} is not {expected}")
 
     def assert_over(self, reason: str) -> RelayResult:
         """Find that it is over and has left nothing behind."""

@@ -86,10 +86,10 @@ class ScheduleTests(_Base):
         client, server = self.player.peers["client"], self.player.peers["server"]
         self.assertEqual(
             (server.received, client.received, client.broken, server.broken),
-            (client.wanted, server.wanted, False, False),
+            (client.to_send, server.to_send, False, False),
         )
-        bytes_in = client.wanted - schedule.pending
-        self.assertEqual(result, RelayResult("done", bytes_in, server.wanted))
+        bytes_in = client.to_send - schedule.pending
+        self.assertEqual(result, RelayResult("done", bytes_in, server.to_send))
 
     def in_any_order(self, schedule: Schedule) -> None:
         """Play it, and find that what has come is what it ought to be."""
@@ -97,7 +97,7 @@ class ScheduleTests(_Base):
         client, server = self.player.peers["client"], self.player.peers["server"]
         if not (client.gone or server.gone or self.player.drained):
             self.assertEqual(
-                (server.received, client.received), (client.wanted, server.wanted), result
+                (server.received, client.received), (client.to_send, server.to_send), result
             )
             self.assertEqual(result.reason, "done")
             return

@@ -195,10 +195,10 @@ class SocketsTest(TestCase):
 
     async def test_refused(self) -> None:
         """A port where nobody listens refuses."""
-        with socket.socket() as nobody:
-            nobody.bind(("127.0.0.1", 0))
+        with socket.socket() as unused:
+            unused.bind(("127.0.0.1", 0))
             with self.assertRaises(TwistedRefused):
-                await self.connect(nobody.getsockname())
+                await self.connect(unused.getsockname())
 
     async def test_no_route(self) -> None:
         """What the system refuses at once is a failure like any other."""
@@ -279,18 +279,18 @@ class SocketsTest(TestCase):
             name = self.listen()
             client = await self.connect(name)
             server = await self.factory.peer(len(self.factory.peers))
-            told: list[int] = []
-            server.writeConnectionLost = lambda told=told: told.append(1)  # type: ignore[method-assign, misc]
+            reported: list[int] = []
+            server.writeConnectionLost = lambda reported=reported: reported.append(1)  # type: ignore[method-assign, misc]
             server.send(bytes(size))
             server.transport.loseWriteConnection()
             server.transport.loseWriteConnection()
-            self.assertEqual(told, [])
+            self.assertEqual(reported, [])
             server.send(b"then")
             await client.has_all()
             self.assertEqual(len(client.received), size + 4)
             client.send(b"back")
             await server.has(4)
-            self.assertEqual(told, [1])
+            self.assertEqual(reported, [1])
 
     async def test_half_close_of_what_ends(self) -> None:
         """Who half-closes and then closes or breaks off gets the latter alone."""
@@ -400,7 +400,7 @@ class PollerTest(TestCase):
             peer.close()
         ends = {end.fileno(): end for end, _ in gone}
         served: list[int] = []
-        told: list[int] = []
+        reported: list[int] = []
 
         def close_other(descriptor: int) -> None:
             served.append(descriptor)
@@ -409,12 +409,12 @@ class PollerTest(TestCase):
             poller.closing(other)
             ends[other].close()
             os.dup2(fresh.fileno(), other)
-            poller.watch(other, 0, told.append)
+            poller.watch(other, 0, reported.append)
 
         for descriptor in ends:
             poller.watch(descriptor, 0, lambda _, which=descriptor: close_other(which))  # type: ignore[misc]
         poller.doRead()
-        self.assertEqual(told, [])
+        self.assertEqual(reported, [])
         (other,) = ends.keys() - {*served}
         poller.closing(other)
         os.close(other)

@@ -159,10 +159,10 @@ class TimersTest(SynchronousTestCase):
         """Whatever is done to them, they call what a clock's own timers would, at the same time."""
         clocks = Clock(), Clock()
         makers = clocks[0], Timers(clocks[1])
-        told: tuple[list[tuple[int, float]], ...] = ([], [])
+        reported: tuple[list[tuple[int, float]], ...] = ([], [])
         calls: tuple[list[IDelayedCall], ...] = ([], [])
         for what, length, which in steps:
-            for clock, maker, heard, made in zip(clocks, makers, told, calls, strict=True):
+            for clock, maker, heard, made in zip(clocks, makers, reported, calls, strict=True):
                 if what == "set":
                     number = len(made)
                     made.append(
@@ -180,4 +180,4 @@ class TimersTest(SynchronousTestCase):
                     made[which].cancel() if what == "cancel" else made[which].reset(length)
         for clock in clocks:
             clock.pump([1] * 6)
-        self.assertEqual(sorted(told[0]), sorted(told[1]))
+        self.assertEqual(sorted(reported[0]), sorted(reported[1]))

@@ -51,7 +51,7 @@ class FileTests(SynchronousTestCase):
         (self.folder / "empty.pem").touch()
         self.rules = parse(_RULES, self.folder / "rules.ini")
 
-    def told(self, problems: Any) -> list[str]:
+    def reported(self, problems: Any) -> list[str]:
         """Write problems without the name of the folder."""
         return [str(problem).replace(f"{self.folder}/", "") for problem in problems]
 
@@ -64,10 +64,10 @@ class FileTests(SynchronousTestCase):
             "rules.ini:13: [route members] tls_client_ca: 'empty.pem' has no certificate in it; "
             + _CERTIFICATES,
         ]
-        self.assertEqual((self.told(wrong), forbidden), (lines, []))
+        self.assertEqual((self.reported(wrong), forbidden), (lines, []))
         terminations = Terminations(Clock())
         error = self.assertRaises(RulesError, terminations.read_certificates, self.rules)
-        self.assertEqual(self.told(error.problems), lines)
+        self.assertEqual(self.reported(error.problems), lines)
 
     def test_endpoints(self) -> None:
         """So is what `ssl:` endpoints name, of which the key may be in a file of its own."""
@@ -78,7 +78,7 @@ class FileTests(SynchronousTestCase):
             self.folder / "rules.ini",
         )
         self.assertEqual(
-            self.told(unusable_files(rules)[0]),
+            self.reported(unusable_files(rules)[0]),
             [
                 f"rules.ini:3: [listen a] endpoint: 'bare.pem': no private key in it; {_PAIR}",
                 f"rules.ini:4: [listen a] endpoint: 'bare.pem' and 'empty.pem': no private key in it; {_PAIR}",
@@ -92,7 +92,7 @@ class FileTests(SynchronousTestCase):
             wrong, forbidden = unusable_files(self.rules)
         self.assertEqual(wrong, [])
         self.assertEqual(
-            self.told(forbidden)[0],
+            self.reported(forbidden)[0],
             "rules.ini:5: [route good] terminate_tls: cannot read 'good.pem': Permission denied; "
             "let the user that txmux runs as read it",
         )
@@ -101,7 +101,7 @@ class FileTests(SynchronousTestCase):
         """Routes that come from no file are told by their names."""
         routes = tuple(attrs.evolve(route, section=NOWHERE) for route in self.rules.routes)
         wrong, _ = unusable_files(attrs.evolve(self.rules, routes=routes))
-        self.assertIn("rules.ini: [route bare] terminate_tls: ", self.told(wrong)[0])
+        self.assertIn("rules.ini: [route bare] terminate_tls: ", self.reported(wrong)[0])
         bare = self.rules.routes[1]
         error = self.assertRaises(MuxError, Terminations(Clock()).termination_of, bare)
         self.assertIn("[route bare] terminate_tls: '", str(error))

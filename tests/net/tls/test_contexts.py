@@ -27,7 +27,7 @@ class AllowedTests(SynchronousTestCase):
     def test_common_name(self) -> None:
         """The common name counts as a whole, with its case, and patterns of it do."""
         alice = authority().issue("alice")
-        for text, wanted in (
+        for text, expected in (
             ("cn=alice", True),
             ("cn=bob,alice", True),
             ("cn=al*", True),
@@ -37,7 +37,7 @@ class AllowedTests(SynchronousTestCase):
             ("cn=~ali", False),
             ("cn=alice?", False),
         ):
-            self.assertEqual(self.fits(alice, text), wanted, text)
+            self.assertEqual(self.fits(alice, text), expected, text)
 
     def test_units(self) -> None:
         """Of several units one that fits is enough; a name with blanks is quoted."""
@@ -86,7 +86,7 @@ class LineTests(SynchronousTestCase):
 
     def test_errors(self) -> None:
         """What is wrong with a line is told, all at once."""
-        for text, wanted in (
+        for text, expected in (
             (
                 "alice",
                 "'alice' is not of the form KIND=PATTERN; write for example 'cn=alice ou=ops'",
@@ -100,7 +100,7 @@ class LineTests(SynchronousTestCase):
             ),
         ):
             error = self.assertRaises(InvalidValueError, allowed_client, text)
-            self.assertIn(wanted, str(error).replace(": ", "="), text)
+            self.assertIn(expected, str(error).replace(": ", "="), text)
         error = self.assertRaises(InvalidValueError, allowed_client, "a b")
         self.assertEqual(len(error.messages), 2)
 

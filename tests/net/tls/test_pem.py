@@ -30,21 +30,21 @@ class RevocationTests(SynchronousTestCase):
         path.write_bytes(own + other)
         issuers = [one.issuer.rfc4514_string() for one in read_revocations(path)]
         self.assertEqual(issuers, ["CN=Test Authority", "CN=Other"])
-        wanted = "name a PEM file with certificate revocation lists"
-        for data, told in (
+        expected = "name a PEM file with certificate revocation lists"
+        for data, reported in (
             (
                 b"-----BEGIN X509 CRL-----\nAAAA\n-----END X509 CRL-----\n",
-                f"'{path}': a list is damaged; {wanted}",
+                f"'{path}': a list is damaged; {expected}",
             ),
-            (authority().pem, f"'{path}' has no list in it; {wanted}"),
+            (authority().pem, f"'{path}' has no list in it; {expected}"),
         ):
             path.write_bytes(data)
-            self.assertEqual(str(self.assertRaises(TLSFileError, read_revocations, path)), told)
+            self.assertEqual(str(self.assertRaises(TLSFileError, read_revocations, path)), reported)
         path.unlink()
         error = self.assertRaises(TLSFileError, read_revocations, path)
         self.assertEqual(
             (error.key, str(error)),
-            ("tls_client_crl", f"cannot read '{path}': No such file or directory; {wanted}"),
+            ("tls_client_crl", f"cannot read '{path}': No such file or directory; {expected}"),
         )
 
 
@@ -88,12 +88,12 @@ class KeyPairTests(SynchronousTestCase):
         chain = self.file("chain.pem", self.own.pem, authority().pem)
         key = self.file("key.pem", self.own.key_pem())
         other = self.file("other.pem", self.other.pem, self.other.key_pem())
-        wanted = [
+        expected = [
             ("chain.pem", ["a.example"], ["Test Authority"]),
             ("other.pem", ["b.example"], []),
         ]
-        self.assertEqual(self.read(chain, other, key), wanted)
-        self.assertEqual(self.read(key, chain, other), wanted)
+        self.assertEqual(self.read(chain, other, key), expected)
+        self.assertEqual(self.read(key, chain, other), expected)
 
     def test_two_in_one_file(self) -> None:
         """A file can have more than one certificate with its key."""

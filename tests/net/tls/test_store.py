@@ -97,17 +97,17 @@ def shake_hands(
 
 def is_resumed(before: SSL.Context, after: SSL.Context, own: Path | None = None) -> bool:
     """Tell whether a client's session with one context goes on with another; it may have a certificate."""
-    wanted = ssl.create_default_context()
-    wanted.check_hostname = False
-    wanted.verify_mode = ssl.CERT_NONE
+    expected = ssl.create_default_context()
+    expected.check_hostname = False
+    expected.verify_mode = ssl.CERT_NONE
     if own is not None:
-        wanted.load_cert_chain(own)
+        expected.load_cert_chain(own)
     session = None
     for context in (before, after):
         server = SSL.Connection(context, None)
         server.set_accept_state()
         incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        client = wanted.wrap_bio(incoming, outgoing, session=session)
+        client = expected.wrap_bio(incoming, outgoing, session=session)
         for _ in range(3):
             shake_hands(client, incoming, outgoing, server)
         session = client.session
@@ -118,14 +118,14 @@ def shown(context: SSL.Context, name: str | None = None, ciphers: str = "") -> x
     """Shake hands in memory, and give the certificate that the client is shown."""
     server = SSL.Connection(context, None)
     server.set_accept_state()
-    wanted = ssl.create_default_context()
-    wanted.check_hostname = False
-    wanted.verify_mode = ssl.CERT_NONE
+    expected = ssl.create_default_context()
+    expected.check_hostname = False
+    expected.verify_mode = ssl.CERT_NONE
     if ciphers:
-        wanted.maximum_version = ssl.TLSVersion.TLSv1_2
-        wanted.set_ciphers(ciphers)
+        expected.maximum_version = ssl.TLSVersion.TLSv1_2
+        expected.set_ciphers(ciphers)
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-    client = wanted.wrap_bio(incoming, outgoing, server_hostname=name)
+    client = expected.wrap_bio(incoming, outgoing, server_hostname=name)
     while True:
         with contextlib.suppress(ssl.SSLWantReadError):
             client.do_handshake()
@@ -148,7 +148,7 @@ class ContextTests(StoreCase):
         """A name leads to its certificate, in any case and with a final dot; the first is for all others."""
         files = tuple(map(self.pem, ("first.example", "*.example", "x.example")))
         contexts = Contexts(TlsEnd(files))
-        for name, wanted in (
+        for name, expected in (
             ("x.example", "x.example"),
             ("X.Example.", "x.example"),
             ("y.example", "*.example"),
@@ -156,7 +156,7 @@ class ContextTests(StoreCase):
             ("example", "first.example"),
             ("", "first.example"),
         ):
-            self.assertEqual(name_of(shown(contexts.context_for(name))), wanted, name)
+            self.assertEqual(name_of(shown(contexts.context_for(name))), expected, name)
 
     def test_first_of_a_name(self) -> None:
         """If two certificates are for one name, the first is shown."""
@@ -236,13 +236,13 @@ class ClientTests(StoreCase):
         server = SSL.Connection(context, None)
         server.set_accept_state()
         server.set_app_data(SimpleNamespace())
-        wanted = ssl.create_default_context()
-        wanted.check_hostname = False
-        wanted.verify_mode = ssl.CERT_NONE
-        wanted.minimum_version = wanted.maximum_version = version
-        wanted.load_cert_chain(self.bob)
+        expected = ssl.create_default_context()
+        expected.check_hostname = False
+        expected.verify_mode = ssl.CERT_NONE
+        expected.minimum_version = expected.maximum_version = version
+        expected.load_cert_chain(self.bob)
         incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        client = wanted.wrap_bio(incoming, outgoing)
+        client = expected.wrap_bio(incoming, outgoing)
         try:
             for _ in range(4):
                 with contextlib.suppress(SSL.Error):  # the client is told why

@@ -68,8 +68,8 @@ class ServersTest(MuxTestCase):
             peer.close()
             await client.is_lost()
             record = await self.logged(number + 1)
-            wanted = None if number == 3 else f"{seen.host}:{seen.port}"
-            self.assertEqual((text, record.server_local), (text, wanted))
+            expected = None if number == 3 else f"{seen.host}:{seen.port}"
+            self.assertEqual((text, record.server_local), (text, expected))
 
     async def test_retries(self) -> None:
         """No more servers are tried than the retries allow."""
@@ -186,7 +186,7 @@ class ServersTest(MuxTestCase):
 
     async def test_what_a_failure_is_called(self) -> None:
         """Trouble on this machine is no refusal, nor is a failed handshake."""
-        for problem, wanted in [
+        for problem, expected in [
             (error.ConnectBindError(errno.EADDRNOTAVAIL, "no port"), "error"),
             (OSError(errno.EMFILE, "too many"), "error"),
             (ZeroDivisionError(), "error"),
@@ -195,7 +195,7 @@ class ServersTest(MuxTestCase):
             (error.DNSLookupError(), "connect-refused"),
             (error.TimeoutError(), "connect-timeout"),
         ]:
-            self.assertEqual(_cause(Failure(problem)), wanted)
+            self.assertEqual(_cause(Failure(problem)), expected)
 
     async def test_dialling_raises(self) -> None:
         """An endpoint that raises is one more server that cannot be reached."""

@@ -69,7 +69,7 @@ class HandingOffTest(HandingOffCase):
     async def test_handed_over(self) -> None:
         """The server gets the client's own socket, with all that it has said in it, and its facts."""
         client = await self.client(self.giving_mux(), SSH)
-        given, told = await self.taker.taken()
+        given, reported = await self.taker.taken()
         record = await self.logged()
         self.assertEqual(given.getpeername(), client.getsockname())
         self.assertEqual(given.getsockname(), client.getpeername())
@@ -81,7 +81,7 @@ class HandingOffTest(HandingOffCase):
         client.close()
         self.assertEqual(given.recv(100), b"")
         self.assertEqual(
-            told,
+            reported,
             {
                 "version": 1,
                 "id": record.id,
@@ -129,8 +129,8 @@ class HandingOffTest(HandingOffCase):
         while not self.factory.connections:
             await self.turn()
         self.time.advance(3.1)
-        given, told = await self.taker.taken()
-        self.assertEqual((told["route"], told["facts"]), (None, {}))
+        given, reported = await self.taker.taken()
+        self.assertEqual((reported["route"], reported["facts"]), (None, {}))
         given.sendall(b"220 mail\r\n")
         self.assertEqual(client.recv(100), b"220 mail\r\n")
         self.assert_story(await self.logged(), reason="handed-over", route=None, bytes_in=0)
@@ -158,7 +158,7 @@ class LimitsTest(HandingOffCase):
 class NotTakenTest(HandingOffCase):
     """Sockets that nobody takes."""
 
-    async def refused(self, why: str, **wanted: str) -> None:
+    async def refused(self, why: str, **expected: str) -> None:
         """Find that a client is closed cleanly, and that the log says why."""
         client = await self.client(self.giving_mux(), SSH)
         record = await self.logged()
@@ -168,7 +168,7 @@ class NotTakenTest(HandingOffCase):
             server=self.taker.outcome,
             bytes_in=len(SSH),
             facts={"software": "test", "handover_error": why},
-            **wanted,
+            **expected,
         )
         self.assertFalse(record.is_clean)
 

@@ -35,8 +35,8 @@ class RelayTests(TerminationCase):
             bytes_in=len(SSH),
             bytes_out=5,
         )
-        wanted = {"sni": "a.example", "tls": "1.3", "tls_version": "1.3"}
-        self.assertLessEqual(wanted.items(), record.facts.items())
+        expected = {"sni": "a.example", "tls": "1.3", "tls_version": "1.3"}
+        self.assertLessEqual(expected.items(), record.facts.items())
         self.assertIn("tls_cipher", record.facts)
         self.assertNotIn("tls_client", record.facts)
 

@@ -232,9 +232,9 @@ class HandshakeTests(TerminationCase):
         ):
             file.write_bytes(revoked)
             port = self.mux([self.tls_route(client_ca=self.ca, client_crl=file), self.inner()])
-            told = await self.cause(self.shown_by(identity), port)
+            reported = await self.cause(self.shown_by(identity), port)
             name = "bad" if identity is bad else "good"
-            self.assertEqual(told, f"the certificate of 'CN={name}' {cause}")
+            self.assertEqual(reported, f"the certificate of 'CN={name}' {cause}")
             self.records.clear()
         file.write_bytes(authority().revoke(bad))
         port = self.mux([self.tls_route(client_ca=self.ca, client_crl=file), self.inner()])
@@ -263,8 +263,10 @@ class HandshakeTests(TerminationCase):
         self.time.advance(1.1)
         second = self.peer(context=context)
         second.tls.session = first.tls.session
-        told = await self.cause(second, port)
-        self.assertEqual(told, "the certificate of 'CN=alice' was revoked by 'CN=Test Authority'")
+        reported = await self.cause(second, port)
+        self.assertEqual(
+            reported, "the certificate of 'CN=alice' was revoked by 'CN=Test Authority'"
+        )
 
     async def test_client_certificate(self) -> None:
         """A client with a good one is let in, and the log tells who it is."""

@@ -141,7 +141,10 @@ class AnsweringTest(ConversingTestCase):
 
     async def test_no_route(self) -> None:
         """A name that no route knows is refused, as a TLS client may be told."""
-        for default, told in ((Refusal.CLOSE, b"S"), (Refusal.REJECT, b"S\x15\x03\x03\0\2\2\x70")):
+        for default, reported in (
+            (Refusal.CLOSE, b"S"),
+            (Refusal.REJECT, b"S\x15\x03\x03\0\2\2\x70"),
+        ):
             client = await self.connect(
                 self.mux([route("postgres sni=db.example.com", "close")], default=default)
             )
@@ -149,7 +152,7 @@ class AnsweringTest(ConversingTestCase):
             await client.has(1)
             client.send(OTHER)
             await client.is_lost()
-            self.assertEqual(client.received, told)
+            self.assertEqual(client.received, reported)
 
     async def test_in_process(self) -> None:
         """A protocol of this process gets the TLS alone."""
@@ -172,7 +175,7 @@ class AnsweringTest(ConversingTestCase):
 class RefusingServerTest(ConversingTestCase):
     """Servers that do not go along."""
 
-    async def told(self, answer: bytes, *, finish: bool = False) -> None:
+    async def reported(self, answer: bytes, *, finish: bool = False) -> None:
         """Let the only server answer this, and see what becomes of the client."""
         backend = backend_at(self.backend_port(), fallback=Refusal.REJECT)
         client = await self.connect(self.mux([route("postgres sni=*", backend)]))
@@ -188,19 +191,19 @@ class RefusingServerTest(ConversingTestCase):
 
     async def test_no(self) -> None:
         """A server without TLS is a cause of its own."""
-        await self.told(b"N")
+        await self.reported(b"N")
 
     async def test_error(self) -> None:
         """So is an error, and whatever comes before TLS that TLS does not protect."""
-        await self.told(b"Esorry")
+        await self.reported(b"Esorry")
 
     async def test_too_much(self) -> None:
         """Bytes behind the answer might be anybody's."""
-        await self.told(b"S\x00")
+        await self.reported(b"S\x00")
 
     async def test_finishes(self) -> None:
         """A server that just closes has not answered either."""
-        await self.told(b"", finish=True)
+        await self.reported(b"", finish=True)
 
     async def test_resets(self) -> None:
         """Nor has one that breaks off."""

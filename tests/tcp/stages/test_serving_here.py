@@ -150,17 +150,17 @@ class HandOverTest(MuxTestCase):
         """A protocol's half-close is carried out, and it is told so."""
 
         class Told(Peer):
-            told = False
+            reported = False
 
             def writeConnectionLost(self) -> None:
-                self.told = True
+                self.reported = True
 
         self.backend = PeerFactory(Told)
         client = await self.handed(self.backend)
         server: Any = await self.backend.peer()
         server.finish()
         await client.has_all()
-        self.assertTrue(server.told)
+        self.assertTrue(server.reported)
         client.close()
         await server.has_all()
         server.close()

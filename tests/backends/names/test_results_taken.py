@@ -24,10 +24,10 @@ class ToldTests(NamesTestCase):
         self.published: list[dict[str, Any]] = []
         self.names = NameResolver(self.time, self.lookup, publish=self.publish)
 
-    def publish(self, told: dict[str, Any]) -> None:
+    def publish(self, state: dict[str, Any]) -> None:
         """Tell the other process."""
-        self.published.append(told)
-        self.other.take_results(told)
+        self.published.append(state)
+        self.other.take_results(state)
 
     def in_other(self, pool: BackendPool) -> CountingPool:
         """Make the same pool in the other process."""
@@ -90,17 +90,17 @@ class ToldTests(NamesTestCase):
         """A process that looks names up begins with what the one before it knew; what that one tells later is older."""
         self.zone[HOST] = a("10.0.0.1")
         await self.found(self.pool(), "10.0.0.1:80")
-        told = self.names.as_json()
+        state = self.names.as_json()
         await self.names.stop()
         self.server.fail(HOST, SILENCE)
         self.names = NameResolver(self.time, self.lookup, publish=self.published.append)
         self.published.clear()
-        self.names.take_results({"other": 1, **told, "another": [[1]]})
+        self.names.take_results({"other": 1, **state, "another": [[1]]})
         pool = self.pool()
         self.assertEqual((self.texts(pool), self.names.unanswered), (["10.0.0.1:80"], 0))
-        self.assertEqual((self.published, self.names.as_json()), ([told], told))
+        self.assertEqual((self.published, self.names.as_json()), ([state], state))
         await self.asked(HOST, dns.A, 2)
-        self.names.take_results({key: [] for key in told})
+        self.names.take_results({key: [] for key in state})
         self.assertEqual(self.texts(pool), ["10.0.0.1:80"])
 
     async def test_in_advance(self) -> None:

@@ -57,10 +57,10 @@ class Process:
         """Give how its servers are."""
         return [member.state for member in self.pool.members]
 
-    def told(self) -> list[dict[str, Any]]:
+    def as_json(self) -> list[dict[str, Any]]:
         """Give what it tells, as it arrives elsewhere."""
-        told: list[dict[str, Any]] = json.loads(json.dumps(self.upstreams.as_json()))
-        return told
+        found: list[dict[str, Any]] = json.loads(json.dumps(self.upstreams.as_json()))
+        return found
 
 
 class ToldTest(SynchronousTestCase):
@@ -71,7 +71,7 @@ class ToldTest(SynchronousTestCase):
         old, new = Process(1000, eject=EJECT), Process(5, eject=EJECT)
         old.fail(0, 3)
         old.clock.advance(12)
-        new.upstreams.restore(old.told())
+        new.upstreams.restore(old.as_json())
         self.assertEqual(new.states(), [MemberState.EJECTED, MemberState.UP])
         self.assertIn("connections that failed", new.pool.members[0].why)
         new.clock.advance(17.9)
@@ -86,7 +86,7 @@ class ToldTest(SynchronousTestCase):
         old.clock.advance(31)
         while MemberState.PROBING not in old.states():
             old.pick()
-        new.upstreams.restore(old.told())
+        new.upstreams.restore(old.as_json())
         picked = {new.pick().target.text for _ in range(4)}
         self.assertEqual(picked, {"10.0.0.1:80", "10.0.0.2:80"})
         self.assertEqual(new.states()[0], MemberState.PROBING)
@@ -97,7 +97,7 @@ class ToldTest(SynchronousTestCase):
             old, new = Process(70, eject=EJECT), Process(0, eject=EJECT)
             old.fail(0, 2)
             old.clock.advance(passed)
-            new.upstreams.restore(old.told())
+            new.upstreams.restore(old.as_json())
             new.fail(0)
             self.assertEqual(new.states()[0], state)
 
@@ -109,7 +109,7 @@ class ToldTest(SynchronousTestCase):
             for _ in range(times):
                 old.upstreams.apply_check("b", f"{host} {host}", ok=False, why="refused")
         old.clock.advance(60)
-        new.upstreams.restore(old.told())
+        new.upstreams.restore(old.as_json())
         self.assertEqual(new.states(), [MemberState.DOWN, MemberState.UP])
         health = new.pool.members[0].health
         self.assertEqual(new.clock.seconds() - health.since, 60)
@@ -131,7 +131,7 @@ class ToldTest(SynchronousTestCase):
             old.clock.advance(5)
         old.upstreams.apply_overrides({})
         new.upstreams.apply_overrides({})
-        new.upstreams.restore(old.told())
+        new.upstreams.restore(old.as_json())
         for process in (old, new):
             process.clock.advance(1)
             since = [process.pool.since(member) for member in process.pool.members]
@@ -141,7 +141,7 @@ class ToldTest(SynchronousTestCase):
         """A process that begins with a server that is held counts from when it is not any more."""
         new = Process(7)
         new.upstreams.apply_overrides({("b", "10.0.0.1:80"): ServerOverride("drain")})
-        new.upstreams.restore(Process(100).told())
+        new.upstreams.restore(Process(100).as_json())
         self.assertIsNone(new.pool.since(new.pool.members[0]))
         new.upstreams.apply_overrides({})
         self.assertEqual([new.pool.since(member) for member in new.pool.members], [0, None])
@@ -162,14 +162,14 @@ class ToldTest(SynchronousTestCase):
         old.fail(0, 3)
         old.upstreams.apply_check("b", "10.0.0.2:80 10.0.0.2:80", ok=False, why="refused")
         new = Process(0, eject=None)
-        new.upstreams.restore(old.told())
+        new.upstreams.restore(old.as_json())
         self.assertEqual(new.states(), [MemberState.UP, MemberState.UP])
 
     def test_nonsense(self) -> None:
         """What no version would tell is overlooked, and what comes after it is not."""
         old, new = Process(0, eject=EJECT), Process(0, eject=EJECT)
         old.fail(0, 3)
-        (first, second) = old.told()
+        (first, second) = old.as_json()
         odd = [{**second, "backend": []}, {**second, "server": []}, {**second, "credit": math.inf}]
         new.upstreams.restore([*odd, first])
         self.assertEqual(new.states(), [MemberState.EJECTED, MemberState.UP])
@@ -179,15 +179,15 @@ class ToldTest(SynchronousTestCase):
         """Turns go on where they were."""
         hosts = ("10.0.0.1:80 weight=3", "10.0.0.2:80", "10.0.0.3:80 weight=2")
         one = Process(0, *hosts)
-        wanted = [one.pick().target.text for _ in range(12)]
+        expected = [one.pick().target.text for _ in range(12)]
         old = Process(0, *hosts)
         found = []
         for _ in range(12):
             found.append(old.pick().target.text)
             new = Process(0, *hosts)
-            new.upstreams.restore(old.told())
+            new.upstreams.restore(old.as_json())
             old = new
-        self.assertEqual(found, wanted)
+        self.assertEqual(found, expected)
 
     def test_names(self) -> None:
         """What is told of an address that a name has yet to lead to holds when it does."""
@@ -196,7 +196,7 @@ class ToldTest(SynchronousTestCase):
         (server,) = old.pool.backend.servers
         old.pool.set_addresses(server, addresses)
         old.fail(0, 3)
-        new.upstreams.restore(old.told())
+        new.upstreams.restore(old.as_json())
         new.pool.set_addresses(server, addresses)
         self.assertEqual(new.states(), [MemberState.EJECTED, MemberState.UP])
 
@@ -204,7 +204,7 @@ class ToldTest(SynchronousTestCase):
         """What is told of other backends, or in words that this version does not know, is overlooked; the rest is not."""
         old, new = Process(0, eject=EJECT), Process(0, eject=EJECT)
         old.fail(1, 3)
-        first, second = old.told()
+        first, second = old.as_json()
         odd = [
             {},
             {"backend": "other"},
@@ -219,8 +219,8 @@ class ToldTest(SynchronousTestCase):
     def test_bounded(self) -> None:
         """No more than so many servers are remembered."""
         new = Process(0)
-        (told, _) = new.told()
-        new.upstreams.restore({**told, "target": str(number)} for number in range(11_000))
+        (health, _) = new.as_json()
+        new.upstreams.restore({**health, "target": str(number)} for number in range(11_000))
         self.assertEqual(len(new.pool._backend_health._recalled), 10_000)
 
 
@@ -239,7 +239,7 @@ class ExpectedTest(SynchronousTestCase):
         self.new = Process(200, max_connections=3, balance="first")
         self.rooms: list[int] = []
         self.new.pool.on_room = lambda: self.rooms.append(self.new.pool.connections)
-        self.new.upstreams.known.expect(old.told())
+        self.new.upstreams.known.expect(old.as_json())
 
     def adopt(self) -> Member:
         """Let one come."""
@@ -277,9 +277,9 @@ class ExpectedTest(SynchronousTestCase):
 
     def test_others(self) -> None:
         """What is told of servers that are not here, or by a version that does not count, is overlooked."""
-        told: list[dict[str, Any]] = [
+        fields: list[dict[str, Any]] = [
             {"backend": "x", "server": "y", "target": "z", "connections": 5},
             {"backend": "b", "server": "10.0.0.1:80", "target": "10.0.0.1:80"},
         ]
-        self.new.upstreams.known.expect(told)
+        self.new.upstreams.known.expect(fields)
         self.assertEqual(self.counts(), [0, 0, 0])
