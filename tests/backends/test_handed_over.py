@@ -1,4 +1,4 @@
-"""What one process tells the next of servers."""
+"""The state of servers that a process hands to its successor."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""NameResolver that one process looks up, and others are told of."""
+"""Names that one process looks up for others."""
 
 from __future__ import annotations
 
