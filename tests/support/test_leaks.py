@@ -125,7 +125,15 @@ class GuardTests(SynchronousTestCase):
         (folder / "test_some.py").write_text(_TESTS)
         options = ("-q", "-rN", "--no-header", "-p", "no:cacheprovider", "--rootdir", folder)
         done = run(
-            "env", f"PYTHONPATH={_CHECKOUT}", sys.executable, "-m", "pytest", *options, folder
+            "env",
+            "-u",
+            "PYTEST_ADDOPTS",
+            f"PYTHONPATH={_CHECKOUT}",
+            sys.executable,
+            "-m",
+            "pytest",
+            *options,
+            folder,
         )
         said = done.stdout.decode()
         self.assertIn("1 failed, 12 passed, 1 skipped, 8 errors", said)
