@@ -1,4 +1,4 @@
-"""Whether a request is let in: by what the client has sent, and who it is. Without sockets."""
+"""Authorises requests to the admin endpoint, by their headers and their sender. Pure."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ class AdminGuard:
         seconds: A clock.
 
     Attributes:
-        token: What clients over TCP have to send; while it is empty, none is let in.
+        token: The token of clients over TCP; while it is empty, all are refused.
     """
 
     def __init__(self, names: frozenset[str], seconds: Callable[[], float]) -> None:
@@ -141,7 +141,7 @@ class AdminGuard:
             )
 
     def check_token(self, headers: Mapping[str, str], caller: Caller) -> None:
-        """Check the token; the right one is let in whatever others from its address have sent.
+        """Check the token; the right one is accepted whatever others from its address have sent.
 
         Raises:
             RefusedError: It is missing or wrong.

@@ -1,4 +1,4 @@
-"""`txmux check FILE`: all that is wrong in a rules file, and what is probably a mistake."""
+"""`txmux check FILE`: the errors of a rules file, and what is probably a mistake."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _connect(several: list[Rules]) -> list[Reached]:
     """Try the servers of rules that are good."""
-    # Only who tries servers waits until all of this has been imported.
+    # Imported here, since only trying servers needs it.
     from twisted.internet import reactor  # noqa: PLC0415 - importing it installs it
     from twisted.internet.defer import Deferred  # noqa: PLC0415
 

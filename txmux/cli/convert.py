@@ -50,7 +50,7 @@ def _point(text: str) -> tuple[str, str]:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Convert; the rules go to the standard output, what is lost to the standard error.
+    """Convert; the rules go to the standard output, what has no counterpart to the standard error.
 
     Returns:
         2 if there are ``# LOOK:`` lines, with which the rules do not start; else 0.

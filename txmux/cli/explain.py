@@ -1,4 +1,4 @@
-"""`txmux explain`: what each route says of some bytes, and who wins; or what it said of a live connection."""
+"""`txmux explain`: the verdict of each route on some bytes, and the winner; or those on a live connection."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     matcher = matchers.get(arguments.name)
     if matcher is None:
-        # Gives the message that a rules file would get, with its hints.
+        # It raises the error of a rules file, with its hints.
         read_alternative(shlex.quote(arguments.name), matchers)
     else:
         _describe(output, matcher)

@@ -162,7 +162,7 @@ def _content(dpkt: Any, packet: Any) -> Segment | Datagram | None:
 def client_streams(segments: Iterable[Segment], limit: int) -> list[CapturedStream]:
     """Put together what each client said first.
 
-    The client is who sent SYN, or, when the capture began later, who sent the first byte.
+    The client is the sender of SYN, or, when the capture began later, of the first byte.
 
     Args:
         segments: In the order of the capture: of any number of connections, repeated or out of order.

@@ -57,7 +57,7 @@ class Options(usage.Options):
     ]
 
     def parseArgs(self, *words: str) -> None:
-        """Refuse what is not an option.
+        """Refuse arguments that are not options.
 
         Raises:
             UsageError: There is something.
@@ -164,7 +164,7 @@ def makeService(options: Options) -> IService:
     if program is not None:
         from twisted.internet import reactor  # noqa: PLC0415
 
-        # `twist` and `twistd` run nothing else; who runs a service in a program of their own keeps their clock and log.
+        # `twist` and `twistd` run nothing else; an application that embeds a service keeps its own clock and log.
         use_monotonic_time(reactor)
         keep_running(reactor)
         if "logFile" in program:  # of `twist`

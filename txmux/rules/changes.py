@@ -124,25 +124,25 @@ def _route(route: Route) -> object:
     return (
         attrs.evolve(route, alternatives=(), outcome=None),
         [(line.text, line.negated) for line in route.alternatives],
-        _called(route.outcome),
+        _comparable(route.outcome),
     )
 
 
 def _listener(listener: Listener) -> object:
     silent = [attrs.evolve(line, outcome=_NOWHERE) for line in listener.silent]
-    led_to = [_called(line.outcome) for line in listener.silent]
+    led_to = [_comparable(line.outcome) for line in listener.silent]
     plain: Any = {"silent": (), "default": None}
-    return attrs.evolve(listener, **plain), silent, led_to, _called(listener.default)
+    return attrs.evolve(listener, **plain), silent, led_to, _comparable(listener.default)
 
 
 def _backends(rules: Rules) -> dict[str, object]:
     plain: Any = {"fallback": None}
     return {
-        name: (attrs.evolve(backend, **plain), _called(backend.fallback))
+        name: (attrs.evolve(backend, **plain), _comparable(backend.fallback))
         for name, backend in rules.backends.items()
     }
 
 
-def _called(outcome: object) -> object:
-    """Return what is compared of an outcome: of a backend its name, since backends are compared by themselves."""
+def _comparable(outcome: object) -> object:
+    """Return the comparable part of an outcome: of a backend its name, since backends are compared separately."""
     return outcome.name if isinstance(outcome, Backend) else outcome

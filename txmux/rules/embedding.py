@@ -37,7 +37,7 @@ def route(
 
     Args:
         match: One ``match =`` line, or several of which any is enough: ``"tls sni=*.example.com"``.
-        backend: Where it leads; see `outcome`.
+        backend: The outcome for its clients; see `outcome`.
         name: For the access log; the first ``match`` line if not given.
         from_: The only networks it serves, ``"10.0.0.0/8"``; none is every network.
         not_from: Networks that it does not serve.
@@ -60,7 +60,7 @@ def route(
 
 
 def outcome(backend: IProtocolFactory | Outcome | str) -> Outcome:
-    """Say where a decision leads, for `route` and for the ``silent`` and ``default`` of a `Listener`.
+    """Make the outcome of a decision, for `route` and for the ``silent`` and ``default`` of a `Listener`.
 
     Args:
         backend: A Twisted protocol factory of this process, which gets the client's connection itself; a server in

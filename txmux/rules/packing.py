@@ -27,7 +27,7 @@ def unpack(packed: bytes) -> Rules:
     """Make the rules again that `pack` was given.
 
     Args:
-        packed: From a process that is trusted: unpickling executes what it says.
+        packed: From a trusted process: unpickling executes code.
 
     Raises:
         InvalidValueError: A matcher refuses a line that it took in the other process.

@@ -71,7 +71,7 @@ class RulesError(MuxError):
 
 
 class InvalidValueError(MuxError):
-    """A value cannot be read. It knows nothing of files: who reads the file adds the place.
+    """A value cannot be read. It does not know the file: the reader of the file adds the position.
 
     Args:
         messages: What is wrong with it, and what would be right: at least one message.

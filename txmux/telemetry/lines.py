@@ -22,7 +22,7 @@ _AT_ONCE = 256  # lines
 _SURE = 512  # bytes that a writable pipe or terminal takes at once (POSIX, PIPE_BUF)
 
 
-_AGAIN = 0.1  # seconds between two tries to write what is held
+_AGAIN = 0.1  # seconds between two attempts to write the buffer
 _LAST = 1.0  # seconds that a slow reader has at the end
 
 
@@ -76,7 +76,7 @@ class LineWriter:
         self.flush()
 
     def flush(self) -> bool:
-        """Write what is buffered, and return whether that is all."""
+        """Write the buffer, and return whether it is empty now."""
         stalled = False
         # A caller that comes during a write leaves its lines to that one.
         while self._lines and not stalled and self._writing.acquire(blocking=False):
@@ -93,7 +93,7 @@ class LineWriter:
         return not self._lines  # 'mended' may have written one more
 
     def finish(self, seconds: float) -> None:
-        """Write what is buffered, and wait for that at most this many seconds."""
+        """Write the buffer, for at most this many seconds."""
         if not self.flush():
             queue = select.poll()
             queue.register(self._descriptor, select.POLLOUT)
@@ -113,7 +113,7 @@ class LineWriter:
         self.flush()
 
     def close(self) -> None:
-        """Stop writing; what is still buffered is lost."""
+        """Stop writing, and discard the buffer."""
         self.flush()
         self._close()
 
@@ -140,7 +140,7 @@ class LineWriter:
         return written > 0
 
     def _give_up(self, why: str) -> None:
-        """Drop what is buffered."""
+        """Discard the buffer."""
         self._lose(len(self._lines), why)
         self._lines.clear()
         self._size = 0

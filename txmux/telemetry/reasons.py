@@ -61,7 +61,7 @@ LimitName = Literal[
     "max_flows",
     "max_flows_per_source",
 ]
-"""The limits for which a client is not let in, by their keys: the last one is that of ``[txmux]``, the others are a listener's."""
+"""The limits at which clients are refused, by their keys: the last one is that of ``[txmux]``, the others are a listener's."""
 
 
 def understood(reason: object) -> EndReason:

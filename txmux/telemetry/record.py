@@ -32,7 +32,7 @@ class ConnectionRecord:
         client: The client's real address, ``ADDRESS:PORT``.
         local: The address it connected to; ``None`` if it was refused before that was known.
         route: The route that won, if one did.
-        backend: Where the connection was led.
+        backend: The backend that the connection was forwarded to.
         server: The server that took it.
         server_local: The address that the server saw it come from; ``None`` if there is none, as on a UNIX socket.
         bytes_in: Bytes from the client.

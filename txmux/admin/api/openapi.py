@@ -1,4 +1,4 @@
-"""The API for programs that read such descriptions (OpenAPI 3.1): made from the resources, and from the types of what they answer."""
+"""The API for programs that read such descriptions (OpenAPI 3.1): made from the resources and the types of their answers."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ _REFUSALS = {
     501: "a part of txmux is not installed",
 }
 _MORE = {("/readyz", "503"): "something is missing for that"}
-"""Other answers of a path that are what it answers with 200."""
+"""Other statuses of a path with the same answer as 200."""
 _IN_PATH = {
     "id": "as in the access log",
     "backend": "its name",
@@ -326,7 +326,7 @@ def description(resources: Iterable[Resource]) -> dict[str, Any]:
     """Describe the API, as far as it is for programs.
 
     Args:
-        resources: What there is; of those for people nothing is known here.
+        resources: All of the service; those without a summary are for browsers, and left out.
     """
     paths: dict[str, dict[str, Any]] = {}
     for one in sorted(resources, key=lambda one: (one.path, one.method)):

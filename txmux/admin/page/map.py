@@ -1,4 +1,4 @@
-"""The map: which listeners lead through which routes to which servers, laid out for a drawing."""
+"""The map of listeners, routes and servers, laid out for a drawing."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ def draw(
 ) -> Map:
     """Lay out the map.
 
-    Where there are many routes, only the busiest are shown, and those that lead to a backend without a healthy server; the others
+    Where there are many routes, only the busiest are shown, and those to a backend without a healthy server; the others
     are folded into rows that say how many they are.
 
     Args:

@@ -23,7 +23,7 @@ class PageQuery:
     """The part of the page's address after the question mark.
 
     Attributes:
-        values: Only what the page knows, and only what is not empty.
+        values: Known parameters alone, without empty ones.
     """
 
     values: Mapping[str, str] = attrs.field(factory=dict)

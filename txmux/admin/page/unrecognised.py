@@ -22,8 +22,8 @@ _ENOUGH = 8
 _PRINTABLE = range(0x20, 0x7F)
 
 
-_SAY_LITTLE = frozenset({"any", "random"})
-"""Matchers that take bytes of which nothing is known."""
+_IDENTIFY_NOTHING = frozenset({"any", "random"})
+"""Matchers that identify no protocol."""
 _EVERY_BYTE = 256
 
 
@@ -112,7 +112,7 @@ def _predicates(over: Transport) -> Mapping[str, Predicate]:
     """Make the predicates of all matchers that need no option."""
     predicates = {}
     for name, matcher in installed_matchers().items():
-        if name not in _SAY_LITTLE and over in transports_of(matcher):
+        if name not in _IDENTIFY_NOTHING and over in transports_of(matcher):
             try:
                 predicate: Predicate | None = matcher.predicate({})
                 if over is Transport.UDP and predicate is not None:

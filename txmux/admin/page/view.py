@@ -99,7 +99,7 @@ class View:
 
     @property
     def figures(self) -> list[tuple[str, str]]:
-        """Numbers: their names and what they are."""
+        """Numbers, with their names."""
         status = self._status
         connections = status.get("connections", {})
         limit = connections.get("limit")

@@ -105,7 +105,7 @@ def _owners(proc: Path, inodes: set[str]) -> dict[str, str]:
 
 
 def _name(folder: Path) -> str:
-    """Return a program's name, in which it may write what it likes, as one plain word."""
+    """Return a program's name, which it may set to any text, as one plain word."""
     name = (folder / "comm").read_text(errors="replace").strip()
     return "".join(c if c.isascii() and (c.isalnum() or c in "+-._") else "_" for c in name)
 

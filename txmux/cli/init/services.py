@@ -28,7 +28,7 @@ class ServiceKind:
 
 @attrs.frozen
 class FoundService:
-    """A server, and what it speaks.
+    """A server and its protocol.
 
     Attributes:
         listening: Where it is.

@@ -1,4 +1,4 @@
-"""The rules file that servers of a machine lead to."""
+"""Writes a rules file for the servers of a machine."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from txmux.cli.init.services import FoundService, ServiceKind
 
 OWN_PROGRAM = "txmux"
-"""The name of the program that serves: what it listens at is not a server to lead clients to."""
+"""The name of the program that serves: its own sockets are not servers for clients."""
 
 _USUAL = (443, 8443, 4443, 10443, 20443)
 _HERE = "127.0.0.0/8, ::1"
@@ -30,7 +30,7 @@ def endpoint(found: Sequence[Listening], *, first_unprivileged: int) -> tuple[st
         first_unprivileged: The first port on which this user may listen.
 
     Returns:
-        The endpoint, and what is to be said of it, a line each.
+        The endpoint, and comments on it, a line each.
     """
     taken = {one.port: one for one in found}
     free = [port for port in _USUAL if port not in taken]
@@ -67,7 +67,7 @@ def rules_text(
     """Write the file.
 
     Args:
-        services: What listens, with what it speaks.
+        services: The listening servers with their protocols.
         where: The endpoint.
         why: What is to be said of that, a line each.
         probed: Whether servers were probed.

@@ -46,7 +46,7 @@ def ask(
         path: From ``/api/`` on, with the query.
         body: Goes along with a change, as JSON.
         seconds: How long to wait for a connection, and for the answer.
-        warn: Called with what is missing in the answer, if a process has not answered.
+        warn: Called with a warning if the answer lacks the part of a process.
 
     Returns:
         The answer.

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from txmux.cli.remote.command import Ask
 
 _PERIOD = 0.5
-"""Seconds between two questions whether what is waited for has come."""
+"""Seconds between two polls of the service while waiting."""
 _STOPS = "the service is shutting down; existing connections get 'drain_timeout' to finish"
 
 

@@ -88,7 +88,7 @@ def run(
     write: Callable[[Any], None],
     as_json: Callable[[Any], object] = lambda answer: answer,
 ) -> int:
-    """Ask the service, and write what it answers.
+    """Send the request, and write the answer.
 
     Args:
         arguments: Those that `configure` has defined.
@@ -129,7 +129,7 @@ def failed(error: NoServiceError | UsageError) -> int:
 
 
 class RemoteCommand(NamedTuple):
-    """A command that asks a running service, as `txmux.cli.make_parser` uses it.
+    """A command that talks to a running service, for `txmux.cli.make_parser`.
 
     Attributes:
         question: Asks, and returns the answer.

@@ -59,7 +59,7 @@ def find(
 
     Raises:
         NoServiceError: There is none.
-        UsageError: There are several, or what is given cannot be read.
+        UsageError: There are several, or the argument is malformed.
     """
     if token_file:
         token = _token(token_file, "--token-file")
@@ -146,7 +146,7 @@ def _only_one(environ: Mapping[str, str]) -> Path:
 
 
 def _sockets(folder: Path, closed: list[Path]) -> dict[Path, Path]:
-    """Find the sockets in a folder, by what they are when links have been followed."""
+    """Find the sockets in a folder; links are followed."""
     try:
         with os.scandir(folder) as entries:
             paths = [Path(entry.path) for entry in entries if entry.name.endswith(".sock")]
@@ -172,7 +172,7 @@ def _is_left_over(path: Path) -> bool:
 
 
 def whose(path: Path) -> str:
-    """Return who owns a file, and what others may do with it."""
+    """Return the owner and the permissions of a file."""
     from grp import getgrgid  # noqa: PLC0415 - only messages need it
     from pwd import getpwuid  # noqa: PLC0415
 

@@ -106,7 +106,7 @@ def _write_status(status: Mapping[str, Any], _: Namespace) -> None:
 
 
 def _lines(status: Mapping[str, Any], now: float) -> Iterator[tuple[str, str, str]]:
-    """Yield what there is one of: a label, what it is, and its style."""
+    """Yield the single values: a label, the value, and its style."""
     yield "txmux", f"{status.get('version', '?')}, process {status.get('pid', '?')}", "bold"
     if status.get("draining"):
         yield "state", f"stops; served{_since(status.get('started'), now)}", "yellow"
@@ -159,7 +159,7 @@ def _workers(status: Mapping[str, Any]) -> tuple[tuple[str, ...], list[Row]]:
 
 
 def _found(status: Mapping[str, Any]) -> tuple[tuple[str, ...], list[Row]]:
-    """Return the addresses that names and services have led to, those first that are not up."""
+    """Return the resolved addresses of names and services, those first that are not up."""
     rows: list[Row] = []
     for backend in status.get("backends", ()):
         for server in backend["servers"]:

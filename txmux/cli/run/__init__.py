@@ -191,7 +191,7 @@ def _by_options(arguments: argparse.Namespace) -> int:
 
 
 def _option_problem(problem: Problem, arguments: argparse.Namespace) -> str:
-    """Return what is wrong with an option, of which the problem knows the line that it means."""
+    """Return a problem in terms of the option that it is about."""
     if problem.section.startswith("route "):
         option = problem.section.removeprefix("route ")
     else:
@@ -212,7 +212,7 @@ def unknown_option(word: str) -> str:
         word: An argument that is not known.
 
     Returns:
-        What ends a message; nothing for what is not an option, or is like none.
+        The end of a message; empty for what is not an option, or resembles none.
     """
     option = word.partition("=")[0]
     if not option.startswith("-"):

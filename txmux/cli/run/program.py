@@ -49,7 +49,7 @@ _OWN = ("txmux", "stdout", "stderr")  # what plugins print belongs to the servic
 
 
 def read_rules(path: str | Path, data: bytes | None = None) -> Rules:
-    """Read the rules that a service starts with; what is wrong with plugins is a warning on the standard error stream.
+    """Read the rules that a service starts with; errors of plugins are warnings on the standard error stream.
 
     Args:
         path: Their file. A process that takes the place of another one may read it with the privilege of that one.

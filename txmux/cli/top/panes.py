@@ -36,8 +36,8 @@ class PaneColumn:
 
     Attributes:
         title: Stands above it.
-        text: Gives what is in it.
-        order: Gives what it is sorted by; ``None`` comes last.
+        text: Returns the text of a cell.
+        order: Returns the sort key of a row; ``None`` comes last.
         is_number: Whether it is aligned right.
         least: The width that it has even where there is little room.
         may_go: Whether it is left out where others have too little.

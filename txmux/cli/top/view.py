@@ -59,7 +59,7 @@ def screen(state: TopState, snapshot: Snapshot, width: int, height: int) -> list
     else:
         body = _panes(state, snapshot, width, room)
     lines = [*head, *body[:room], *[Text()] * (room - len(body)), *foot]
-    # In a terminal that is too small for all of it, what is typed is seen.
+    # In a terminal that is too small for all of it, the typed text is visible.
     lines = lines[-height:] if height <= len(foot) else [*lines[: height - len(foot)], *foot]
     return [_fit(line, width) for line in lines]
 

@@ -61,7 +61,7 @@ def _is_of_no_use(listener: Listener) -> bool:
 
 
 def tls_ends(rules: Rules) -> Iterator[Problem]:
-    """Find routes that end TLS for nothing, or in a way that what is under them cannot be reached."""
+    """Find routes that terminate TLS without effect, or whose inner routes cannot be reached."""
     for route in rules.routes:
         if route.terminate_tls is None:
             continue
@@ -80,7 +80,7 @@ def tls_ends(rules: Rules) -> Iterator[Problem]:
 
 
 def _never_ends(line: ParsedLine, tls: TlsEnd) -> str:
-    """Return why a line leads clients to TLS who cannot agree on it, or nothing."""
+    """Return why the clients of a line cannot agree on the TLS of its route; empty if they can."""
     if line.negated:
         return ""
     first: Any = getattr(line.predicate, "first_bytes", None)

@@ -179,7 +179,7 @@ class CoverageIndex(Generic[T]):
         self._unless_begun_with: dict[frozenset[int], list[T]] = defaultdict(list)
 
     def add(self, line: ParsedLine, owner: T) -> None:
-        """Add a line, by what is given back for it."""
+        """Add a line with its owner, which look-ups return."""
         for case in line.cases:
             self._cases[case].append(owner)
             for option, pattern in case.options:

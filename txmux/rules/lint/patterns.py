@@ -96,7 +96,7 @@ _IDENTIFICATION = re.compile(r"SSH-[0-9.]+-", re.IGNORECASE)
 
 
 def odd_patterns(rules: Rules) -> Iterator[Problem]:
-    """Find patterns that cannot match what they are compared with."""
+    """Find patterns that cannot match any value of their option."""
     for route in rules.routes:
         for number, alternative in enumerate(route.alternatives):
             line = read_line(alternative)

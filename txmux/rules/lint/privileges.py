@@ -1,4 +1,4 @@
-"""The privileges that a rules file needs, and whether this process has them; nothing is opened for that."""
+"""The privileges that a rules file needs, and whether this process has them; opens nothing."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Privileges:
         user: Its effective user ID, for messages.
         first_port: The lowest port that it may listen on.
         may: Whether it may use a file or folder; as `os.access`.
-        user_id: Gives the ID of a user by its name, if there is one.
+        user_id: Returns the ID of a user by name, if there is one.
         group_id: The same of a group.
         has_interface: Whether there is a network interface of a name.
     """

@@ -142,7 +142,7 @@ class _ReachabilityCheck:
                     self._misplaced.setdefault((later.route.name, later.number), message)
 
     def _all_takers(self, route: Route, number: int) -> dict[str, Route]:
-        """Return who takes all clients of a line, in each of its scopes; none if it keeps any."""
+        """Return the routes that take all clients of a line, in each of its scopes; none if some reach it."""
         takers = self._takers[route.name, number]
         return {name: r for taken in takers for name, r in taken.items()} if all(takers) else {}
 

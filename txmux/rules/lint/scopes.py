@@ -45,7 +45,7 @@ class ClientSet:
         return self if self is other else ClientSet(tuple(_merged((*self.spans, *other.spans))))
 
     def __and__(self, other: ClientSet) -> ClientSet:
-        # Mostly all are let in, or one set is all that there is; it may be of a hundred thousand networks.
+        # Mostly all are allowed, or there is one set only; it may be of a hundred thousand networks.
         if self is other or other is EVERYONE:
             return self
         return other if self is EVERYONE else ~(~self | ~other)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def server_first(rules: Rules) -> Iterator[Problem]:
-    """Find what does nothing because clients are led to ``default`` before they can say anything."""
+    """Find keys without effect, because clients get ``default`` before they can send anything."""
     for listener in rules.listeners:
         if listener.first != "server":
             continue
@@ -69,7 +69,7 @@ def silent_clients(listener: Listener, clients: ClientSet) -> Iterator[tuple[Sil
 
 
 def _has_runner(rules: Rules, listener: Listener) -> bool:
-    """Return whether silence leads to a server; inside of TLS, that is the backend of the route that ends it."""
+    """Return whether silent clients get a server; inside of TLS, that is the backend of the route that terminates it."""
     outcomes = [line.outcome for line in listener.silent]
     if not listener.silent:
         outcomes.append(listener.default)  # where all routes are for other clients

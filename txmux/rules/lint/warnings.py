@@ -82,21 +82,23 @@ def _without_clients(rules: Rules) -> Iterator[Problem]:
 
 
 def _open_to_all(rules: Rules) -> Iterator[Problem]:
-    """Find backends that routes keep from some clients, but to which their silence leads them, or anything they say."""
+    """Find backends that routes deny to some clients, but that ``silent`` or ``default`` gives them."""
     for scope in scopes(rules):
         owner = scope.owner
-        led: list[tuple[str, int | None, Outcome | None, str, ClientSet]]
+        outcomes: list[tuple[str, int | None, Outcome | None, str, ClientSet]]
         if isinstance(owner, Listener):
             keeps = "'allow' or 'deny'"
-            led = [
+            outcomes = [
                 ("silent", number, line.outcome, "say nothing", clients)
                 for number, (line, clients) in enumerate(silent_clients(owner, scope.clients))
             ]
-            led.append(("default", None, owner.default, "match no route", scope.clients))
+            outcomes.append(("default", None, owner.default, "match no route", scope.clients))
         else:
             keeps = "'from' or 'not_from'"
-            led = [("backend", None, owner.outcome, "match no route under this one", scope.clients)]
-        for key, number, outcome, condition, clients in led:
+            outcomes = [
+                ("backend", None, owner.outcome, "match no route under this one", scope.clients)
+            ]
+        for key, number, outcome, condition, clients in outcomes:
             guards = _guards(rules, scope, outcome, clients)
             if guards:
                 names = " and ".join(f"[route {route.name}]" for route in guards)
@@ -110,7 +112,7 @@ def _open_to_all(rules: Rules) -> Iterator[Problem]:
 def _guards(
     rules: Rules, scope: RouteScope, outcome: Outcome | None, clients: ClientSet
 ) -> list[Route]:
-    """Return the routes that lead to an outcome, if together they serve not all of some clients of a scope."""
+    """Return the routes with an outcome, if together they do not serve all clients of a scope."""
     servers = _servers(outcome)
     routes = [
         route

@@ -286,11 +286,11 @@ class Backend:
 
 
 Outcome = Backend | Handover | InProcess | Refusal
-"""Where a decision leads."""
+"""The outcome of a decision."""
 
 
 def backends_of(outcomes: Iterable[Outcome | None]) -> Iterator[Backend]:
-    """Yield the backends that outcomes lead to, their fallbacks with them, each once."""
+    """Yield the backends of outcomes, with their fallbacks, each once."""
     seen: set[int] = set()
     waiting = list(outcomes)
     for outcome in waiting:

@@ -80,7 +80,7 @@ class NetworkSet:
 
     @classmethod
     def of_prefixes(cls, prefixes: Mapping[int, Mapping[int, Iterable[int]]]) -> NetworkSet:
-        """Make what `prefixes` gives."""
+        """Make a set from the result of `prefixes`."""
         made = cls(())
         for version, by_shift in prefixes.items():
             made._by_shift[version] = {shift: {*some} for shift, some in by_shift.items()}
@@ -181,7 +181,7 @@ class Varying:
 
     Args:
         kind: Where they are from.
-        source: A path, a URL, or what is written after ``geo:``.
+        source: A path, a URL, or the text after ``geo:``.
         contents: Those of now.
 
     Attributes:
@@ -199,7 +199,7 @@ class Varying:
 
     @property
     def name(self) -> str:
-        """What tells it apart from others."""
+        """Its identity among others."""
         return f"{self.kind}:{self.source}"
 
     def __contains__(self, address: Address) -> bool:
@@ -266,7 +266,7 @@ class UnixClients(Enum):
 
 
 class Senders(NetworkSet):
-    """Networks, with those who come by a UNIX socket or without.
+    """Networks, with or without clients of UNIX sockets.
 
     Args:
         senders: In any order.

@@ -43,12 +43,12 @@ MIDNIGHT = 24 * 60
 
 @attrs.frozen
 class Period:
-    """Times of the week, as the clock on a wall shows them: what it shows twice in autumn is in it twice.
+    """Times of the week, in local time: an hour that occurs twice in autumn is included twice.
 
     Attributes:
         days: On which it begins; 0 is Monday.
         start: When it begins, in minutes after midnight.
-        end: When it is over, in minutes after midnight; what is before `start` is on the next day.
+        end: The end, in minutes after midnight; an end before `start` is on the next day.
         zone: Where the wall is; ``None`` is where this machine is.
     """
 
@@ -78,7 +78,7 @@ TLSMinimum = Literal["1.2", "1.3"]
 
 @attrs.frozen
 class AllowedClient:
-    """Which certificates of clients are let in; made by `txmux.rules.reading.route.allowed_client`.
+    """Client certificates that are accepted; made by `txmux.rules.reading.route.allowed_client`.
 
     Attributes:
         text: As it is written; those with the same text are the same.
@@ -100,7 +100,7 @@ class TlsEnd:
         client_ca: A PEM file with the certificates that those of clients are verified by; ``None`` asks clients
             for none, otherwise they need one.
         minimum: The oldest version that is spoken.
-        allow_client: Of those with a certificate of `client_ca`, who is let in; one that fits is enough. Empty lets in all.
+        allow_client: The accepted certificates among those of `client_ca`; one entry that matches is enough. Empty accepts all.
         client_crl: A PEM file with the lists of certificates that the authorities have revoked (RFC 5280, section 5).
     """
 
@@ -141,12 +141,12 @@ class Alternative:
 
 @attrs.frozen
 class Route:
-    """What leads a client to a backend. Any alternative that matches is enough.
+    """The conditions under which clients get an outcome. One alternative that matches is enough.
 
     Attributes:
         name: Its name in the file.
         alternatives: The ``match =`` lines, at least one.
-        outcome: Where it leads. If it ends TLS, only those that no route under it takes, or that say nothing inside
+        outcome: The outcome for its clients. If it terminates TLS, only those that no route under it takes, or that say nothing inside
             of TLS; ``None`` is then where the listener leads such clients.
         clients: ``from =`` and ``not_from =``: whom it serves.
         during: The only times at which it serves anyone, of which one is enough; empty is always.

@@ -26,7 +26,7 @@ __all__ = ["OPTIONS", "Files", "Rules"]
 _TEXT = instance_of(str)
 
 OPTIONS = "<options>"
-"""The name of what is not in a file, but was said by the options of a command."""
+"""The file name in problems of rules that come from the options of a command."""
 
 
 @attrs.frozen
@@ -35,7 +35,7 @@ class Files:
 
     Attributes:
         texts: By path; the main file is the first.
-        included: The paths that each item of ``include`` led to.
+        included: The paths that each item of ``include`` matched.
         variables: Those of the environment that values name; ``None`` for one that was not set.
     """
 
@@ -83,7 +83,7 @@ class Rules:
         return ""
 
     def outcomes(self) -> Iterator[Outcome]:
-        """Return what routes, listeners and the fallbacks of backends lead to; some of it several times."""
+        """Return the outcomes of routes, of listeners and of the fallbacks of backends; some occur several times."""
         found = [route.outcome for route in self.routes if route.outcome is not None]
         for listener in self.listeners:
             found += [*(line.outcome for line in listener.silent), listener.default]
@@ -91,7 +91,7 @@ class Rules:
         return iter(found)
 
     def servers(self) -> Iterator[Server]:
-        """Yield every server that a connection may be led to."""
+        """Yield every server that a connection may be forwarded to."""
         for outcome in (*self.backends.values(), *self.outcomes()):
             if isinstance(outcome, Backend):
                 yield from outcome.servers

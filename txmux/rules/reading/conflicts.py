@@ -137,7 +137,7 @@ _THIS_MACHINE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared, 
 
 
 def loops(listeners: Iterable[Listener], routes: Sequence[Route]) -> Iterator[Problem]:
-    """Find what leads the clients of a listener to the same listener, where they would go round and round.
+    """Find servers that are the listener of their own clients: their connections would loop.
 
     Only what can be seen in the file: a server with the listener's address, or one of this machine by whatever name
     where it listens on every address. Where TLS begins or ends on the way, other routes decide the second time.
@@ -169,7 +169,7 @@ def loops(listeners: Iterable[Listener], routes: Sequence[Route]) -> Iterator[Pr
 
 
 def _why(server: Server, own: Claims, listener: Listener) -> str:
-    """Return why the clients of a listener cannot be led to a server, or nothing."""
+    """Return why the clients of a listener cannot be forwarded to a server; empty if they can."""
     if server.depends_on_client:
         # The address that they connected to may be anywhere; else hops are counted, but only those of TCP.
         if listener.accept_proxy_from is not None and server.kind == "tcp":
@@ -185,7 +185,7 @@ def _why(server: Server, own: Claims, listener: Listener) -> str:
 
 
 def _servers(outcome: Outcome | None) -> Iterator[Server]:
-    """Yield the servers that bytes are led to as they are."""
+    """Yield the servers that get the bytes unchanged."""
     while isinstance(outcome, Backend):
         if outcome.tls is None:
             yield from [server for server in outcome.servers if not server.down]
@@ -217,7 +217,7 @@ def _addresses_of(host: str, server: Server) -> Claims:
 
 
 def wrong_transports(listeners: Iterable[Listener], routes: Iterable[Route]) -> Iterator[Problem]:
-    """Find what leads clients of one transport to servers of the other."""
+    """Find outcomes that forward clients of one transport to servers of the other."""
     of = {listener.name: listener for listener in listeners}
     for listener in of.values():
         led = [("default", listener.default)]
@@ -340,7 +340,7 @@ def misplaced(
 
 
 def _why_not_inside_tls(route: Route, ends: Mapping[str, Route]) -> str:
-    """Return why a route hands over what is inside of TLS, or nothing."""
+    """Return why a route hands over sockets inside of TLS; empty if it does not."""
     if route.terminate_tls is not None:
         return "TLS ends here, so that no other program could use the socket; name a server"
     over = next((name for name in route.under if name in ends), "")
@@ -353,7 +353,7 @@ def _why_not_inside_tls(route: Route, ends: Mapping[str, Route]) -> str:
 
 
 def _led(listener: Listener, routes: Iterable[Route]) -> Iterator[_Led]:
-    """Yield what of a listener leads to where sockets are handed over."""
+    """Yield the parts of a listener whose outcome is a socket hand-off."""
     for number, line in enumerate(listener.silent):
         if isinstance(line.outcome, Handover):
             yield listener.section, "silent", number

@@ -35,9 +35,9 @@ class RulesReading:
 
     Args:
         files: Reads the files that values name.
-        backend: Gives the backend of a section, if there is one of this name.
+        backend: Returns the backend of a section, if there is one of this name.
         on_disk: Whether files have to be there that only the service needs.
-        alone: Whether nothing else is known: other files may have what names and patterns lead to.
+        alone: Whether the file is read without others, which may define the names that it uses.
 
     Attributes:
         home: The folder of the main file.

@@ -82,7 +82,7 @@ def server_host(text: str) -> str:
 
 
 def link_scope(text: str) -> str:
-    """Check that an address of one link says which; give what is missing, or nothing.
+    """Check that a link-local address names its interface; returns the missing part, or an empty text.
 
     An IPv6 address of fe80::/10 is one of each link (RFC 4007, section 4), so it takes a zone to listen or connect.
     """

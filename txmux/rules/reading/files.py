@@ -78,7 +78,7 @@ def included_paths(folder: Path, pattern: str) -> list[Path]:
     # Path.glob() takes no absolute patterns, and finds the hidden files that editors leave.
     names = sorted(glob.glob(pattern, root_dir=folder))  # noqa: PTH207
     paths = [folder / name for name in names]
-    # Folders and devices are left out; a link that leads nowhere is a mistake, which reading it reports.
+    # Folders and devices are left out; a dangling link is a mistake, which reading it reports.
     return [path for path in paths if path.is_file() or not path.exists()]
 
 
@@ -107,7 +107,7 @@ def check_file(path: Path, what: str = "the path of a PEM file") -> None:
 
 
 def text_of(data: bytes) -> str:
-    """Read what is in a file that a value names: bytes that are not UTF-8 are replaced, and lines end as on Unix."""
+    """Read a file that a value names: bytes that are not UTF-8 are replaced, and lines end as on Unix."""
     return data.decode("utf-8-sig", "replace").replace("\r\n", "\n").replace("\r", "\n")
 
 
@@ -116,7 +116,7 @@ class FileReader:
 
     Args:
         main: The rules file.
-        known: Is read instead of what is on the disk, if it is given.
+        known: The content, in place of that on the disk.
 
     Attributes:
         folder: That of the rules file.
@@ -218,7 +218,7 @@ def expand(text: str, variable: Callable[[str], str | None]) -> str:
     Args:
         text: Has ``${NAME}`` or ``${NAME:-default}``, of which the default is for a variable that is not set or empty, and
             ``$$``, which is a dollar sign. A dollar sign before anything else stays.
-        variable: Gives the value of a variable; ``None`` if it is not set.
+        variable: Returns the value of a variable; ``None`` if it is not set.
 
     Raises:
         UnsetError: A variable is not set and has no default.
@@ -253,11 +253,11 @@ def expand_section(
 
     Args:
         section: As it was read.
-        variable: See `expand`. ``None`` is an environment of which nothing is known: all variables are taken to be set
+        variable: See `expand`. ``None`` is an unknown environment: all variables are taken to be set
             somewhere, and have their defaults, if they have some.
 
     Returns:
-        The section, in which the lines that are wrong count as unread, and what is wrong with them.
+        The section, in which lines with errors count as unread, and these errors.
     """
     if not _has_variable(section):
         return section, []

@@ -92,7 +92,7 @@ def read_ini(
         keys: Words that are likely to be keys, for hints.
 
     Returns:
-        The sections in their order, and what is wrong in the form.
+        The sections in their order, and the errors of form.
     """
     reader = _IniReader(path, keys)
     for line in lines_of(text):

@@ -90,7 +90,7 @@ class _EntryLayout:
 
 
 class _FileLayout:
-    """Gathers what is in a file, line by line."""
+    """Collects the layout of a file, line by line."""
 
     def __init__(self) -> None:
         self._header = ""

@@ -167,7 +167,7 @@ def unknown(
     options: Callable[[str], Collection[str]],
     known: Collection[str],
 ) -> str:
-    """Return what is wrong with a line whose first word is no known matcher; `options` names those of a matcher."""
+    """Return the error of a line whose first word is no known matcher; `options` names those of a matcher."""
     message = f"unknown matcher {name!r}"
     hint = _hint(name, rest, options, known)
     if hint:

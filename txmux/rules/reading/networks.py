@@ -28,8 +28,8 @@ class NetworkLists:
     """Reads files of networks, each only once.
 
     Args:
-        files: Gives what is in them; other people's lists may have any bytes in their comments.
-        problems: Where what is wrong in them is added; of each file only the first few.
+        files: Reads them; lists of others may have any bytes in their comments.
+        problems: Errors in them are added to it; of each file only the first few.
     """
 
     def __init__(self, files: FileReader, problems: list[Problem]) -> None:
@@ -49,7 +49,7 @@ class NetworkLists:
             raise InvalidValueError(
                 f"cannot read '{path}': {why}; a relative path starts at the folder of the file that names it"
             ) from None
-        # By its name as it is written: where a link leads may change.
+        # By its name as it is written: the target of a link may change.
         name = str(path.absolute())
         if name not in self._named:
             self._named[name] = NetworkSet([Varying("file", name, self._known[real])])
@@ -71,7 +71,7 @@ class NetworkLists:
 
 
 def read_lines(text: str) -> Iterator[tuple[int, IPNetwork | str]]:
-    """Yield the number of each line of a file, from 1, with its network or with what is wrong with it."""
+    """Yield the number of each line of a file, from 1, with its network or its error."""
     for number, line in enumerate(text.split("\n"), start=1):
         item = _COMMENT.split(line, maxsplit=1)[0].strip()
         if not item:

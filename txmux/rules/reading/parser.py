@@ -108,7 +108,7 @@ def _same(files: Files, others: Files) -> bool:
 def errors_alone(
     source: SourceFile, matchers: Mapping[str, IProtocolMatcher] | None = None
 ) -> tuple[Problem, ...]:
-    """Find what is wrong in a file whatever is in others: it may be one that another file includes.
+    """Find the errors of a file that do not depend on other files: another file may include it.
 
     Args:
         source: The file. No other file is read, variables of the environment neither; names are taken to be somewhere.
@@ -220,7 +220,7 @@ class _RulesParser:
         self._not_text += source.problems
         other = foreign_format(source.text) if problems else ""
         if other:
-            # All its lines would be wrong, and what is missing is missing for that reason.
+            # All its lines would be errors, and missing keys, too.
             self._not_text.append(Problem(source.path, 1, "", "", other))
             return
         self._problems += problems

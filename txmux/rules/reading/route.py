@@ -191,7 +191,7 @@ def circles(routes: Sequence[Route]) -> Iterator[Problem]:
     under = {r.name: r.under for r in routes if "terminate_tls" in sections[r.name].entries}
     done: set[str] = set()
     for name in under:
-        way = _way_back(name, under) if name not in done else []
+        way = _circle(name, under) if name not in done else []
         if way:
             done.update(way)
             what = "is under itself"
@@ -226,8 +226,8 @@ def _under(reading: RulesReading, text: str) -> str:
     raise InvalidValueError(f"there is no [listen {text}] and no [route {text}]{hint}")
 
 
-def _way_back(name: str, under: Mapping[str, Iterable[str]]) -> list[str]:
-    """Find a way from a route over what it is under to itself again; nothing if there is none."""
+def _circle(name: str, under: Mapping[str, Iterable[str]]) -> list[str]:
+    """Find a circle of ``under`` from a route to itself; empty if there is none."""
     ways = [[name]]
     seen: set[str] = set()
     for way in ways:

@@ -201,7 +201,7 @@ class _ValueReader:
         )
 
     def _bare(self, text: str) -> str:
-        """Take away what other programs want around a value, quotes and a semicolon; nothing if that is not what is wrong."""
+        """Strip the quotes and the semicolon that other programs want around a value; empty if that does not make it valid."""
         bare = text.removesuffix(";").rstrip()
         if len(bare) > 1 and bare[0] == bare[-1] and bare[0] in _QUOTES:
             bare = bare[1:-1]

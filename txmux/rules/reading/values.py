@@ -31,7 +31,7 @@ def read_options(
     """Read words that each set one option.
 
     Args:
-        words: As `txmux.rules.reading.values.split_words` gives them.
+        words: As `txmux.rules.reading.values.split_words` returns them.
         readers: Reads the value of an option, by its name.
         flags: Options without a value.
         of: What the options belong to, for messages.
@@ -371,7 +371,7 @@ class ValueKind:
         collect: Makes one value of several items.
         in_context: Whether `read` takes the `Reading` before the text.
         bounds: The least and the greatest number that is accepted, if it is one.
-        write: Writes what `read` gives as in a rules file; ``None`` is nothing.
+        write: Writes the result of `read` as in a rules file; ``None`` writes nothing.
     """
 
     read: Callable[..., Any]
@@ -435,7 +435,7 @@ def with_defaults(model: object, keys: Mapping[str, SectionKey]) -> Mapping[str,
     """Add the defaults of a section, which stand in its model, to its keys.
 
     Args:
-        model: What is made of a section in which nothing is written.
+        model: The value of an empty section.
         keys: By name. A default that is given stays.
     """
     found = {}
