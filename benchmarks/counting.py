@@ -205,7 +205,7 @@ def counted(times: int) -> float:
         backend.connected(0.2)
         server.released()
         listener.relayed(route, 40, 400)
-        listener.over(route, record, "done")
+        listener.connection_ended(route, record, "done")
     return 1e6 * (time.process_time() - began) / times
 
 

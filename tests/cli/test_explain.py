@@ -20,7 +20,7 @@ from txmux.cli import explain
 from txmux.interfaces import IProtocolMatcher
 from txmux.rules.model import InProcess
 from txmux.rules.reading.parser import load
-from txmux.rules.tracing import Leads
+from txmux.rules.tracing import TracedOutcome
 
 if TYPE_CHECKING:
     from txmux.interfaces import Peeked, Predicate, Verdict
@@ -287,7 +287,7 @@ class UnusualTests(ServiceTestCase):
 
     def test_in_process(self) -> None:
         """A protocol of a program has a name, and no servers."""
-        leads = Leads("route", "a", InProcess("Site", Factory()))
+        leads = TracedOutcome("route", "a", InProcess("Site", Factory()))
         self.assertEqual(leads.servers, [])
 
 

@@ -274,7 +274,7 @@ class ClocksTest(MachinesCase):
             await one.ban(f"192.0.2.{number}")
         by = ("redis-cli", "-s", str(self.redis.socket))
         # What Redis has not confirmed is written one by one; what it has lost is written at once.
-        await self.until(lambda: not shared._unsaid)
+        await self.until(lambda: not shared._unconfirmed)
         with capturedLogs() as logged:
             both = b"MULTI\nFLUSHALL\nCONFIG SET min-replicas-to-write 1\nEXEC\n"
             output_of(*by, stdin=both)

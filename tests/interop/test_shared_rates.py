@@ -71,7 +71,7 @@ class _Client(Protocol):
 def _waited(machine: EmbeddedService) -> float:
     """Tell for how many seconds it has been waiting for an answer of Redis."""
     shared: Any = machine.factories[0].runtime.shared
-    return shared.seconds() - shared._asked_at[0] if shared._asked_at else 0.0
+    return shared.seconds() - shared._sent_at[0] if shared._sent_at else 0.0
 
 
 class SharedRatesTest(TestCase):

@@ -65,7 +65,7 @@ class NetworksCase(ReloadCase):
     def _is_looking(self) -> bool:
         """Tell whether somebody has been asked who has not answered."""
         return any(
-            one.looking.call is None for one in self.running.control._lists._looking.values()
+            one.polling.call is None for one in self.running.control._lists._watched.values()
         )
 
     async def is_let_in(self, port: int) -> bool:

@@ -24,13 +24,13 @@ from txmux.rules.model.networks import unmapped
 from txmux.rules.problems import did_you_mean
 from txmux.rules.reading.parser import load
 from txmux.rules.tracing import (
-    Leads,
     Trace,
+    TracedOutcome,
     TracedSample,
     as_json,
-    leads_of,
     silence_of,
     trace_json,
+    traced_outcome,
 )
 from txmux.telemetry.formatting import EXPLANATION_COLUMNS, explained_trace, explanation_of
 
@@ -299,7 +299,9 @@ def _title(sample: TracedSample, trace: Trace) -> str:
     return f"listener {trace.listener.name}: {count}{who}{': ' if shown else ''}{shown}{more}"
 
 
-def _waiting(sample: TracedSample, trace: Trace, target: Leads) -> Iterator[tuple[str, str]]:
+def _waiting(
+    sample: TracedSample, trace: Trace, target: TracedOutcome
+) -> Iterator[tuple[str, str]]:
     """Yield what an undecided client waits for, and what comes of it at the deadline."""
     waits_for = next(
         its.route.name
@@ -314,7 +316,7 @@ def _waiting(sample: TracedSample, trace: Trace, target: Leads) -> Iterator[tupl
 
 
 def _silent(
-    sample: TracedSample, listener: Listener, silence: Silence, then: str, target: Leads
+    sample: TracedSample, listener: Listener, silence: Silence, then: str, target: TracedOutcome
 ) -> Iterator[tuple[str, str]]:
     """Yield what comes of a client that has said nothing yet."""
     if sample.datagrams is not None:
@@ -341,7 +343,7 @@ def _count(number: int, what: str) -> str:
 def _conclusion(sample: TracedSample, trace: Trace) -> Iterator[tuple[str, str]]:
     """Yield what comes of it, each line with its label."""
     listener, found = trace.listener, trace.found
-    target = leads_of(sample, trace)
+    target = traced_outcome(sample, trace)
     if target.by == "denied":
         yield "decision", f"at once: the listener's 'allow' or 'deny' keeps {sample.client} out"
         return
@@ -367,7 +369,7 @@ def _conclusion(sample: TracedSample, trace: Trace) -> Iterator[tuple[str, str]]
     if sample.stream and sample.stream.gap:
         yield "note", f"the capture lacks {_lacking(sample)}"
     if sample.stream and sample.stream.server_first:
-        silent = Leads("silent", None, silence.outcome)
+        silent = TracedOutcome("silent", None, silence.outcome)
         yield (
             "note",
             "the server spoke first; a client that waits for that says nothing here:",

@@ -37,7 +37,9 @@ def run(arguments: argparse.Namespace) -> int:
     output = Output()
     if arguments.name is None:
         origins = _origins(matchers.values())
-        rows = [((name, _over(m), m.summary, origins[name]), "") for name, m in matchers.items()]
+        rows = [
+            ((name, _transports(m), m.summary, origins[name]), "") for name, m in matchers.items()
+        ]
         output.table(rows, ("matcher", "over", "recognises", "from"))
         return 0
     matcher = matchers.get(arguments.name)
@@ -51,7 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _describe(output: Output, matcher: IProtocolMatcher) -> None:
     output.line(f"{matcher.name}: {matcher.summary}", "bold")
-    output.line(f"over {_over(matcher)}, from {_origins([matcher])[matcher.name]}")
+    output.line(f"over {_transports(matcher)}, from {_origins([matcher])[matcher.name]}")
     output.line()
     if matcher.options:
         options = [((f"{option.name}=", option.meaning), "") for option in matcher.options]
@@ -63,7 +65,7 @@ def _describe(output: Output, matcher: IProtocolMatcher) -> None:
     output.table(examples, ("in a rules file", "needs at most"))
 
 
-def _over(matcher: IProtocolMatcher) -> str:
+def _transports(matcher: IProtocolMatcher) -> str:
     return ", ".join(sorted(transport.value for transport in transports_of(matcher)))
 
 

@@ -177,7 +177,7 @@ def client_streams(segments: Iterable[Segment], limit: int) -> list[CapturedStre
     for segment in segments:
         ends = frozenset((segment.source, segment.destination))
         stream = current.get(ends)
-        if stream is None or stream.is_over(segment):
+        if stream is None or stream.is_followed_by(segment):
             if not (segment.syn or segment.payload):
                 continue
             stream = current[ends] = _CapturedConnection(segment, limit)
@@ -202,7 +202,7 @@ class _CapturedConnection:
         if first.syn:
             self._start = first.acknowledged if answer else _plus(first.sequence, 1)
 
-    def is_over(self, segment: Segment) -> bool:
+    def is_followed_by(self, segment: Segment) -> bool:
         """Return whether a segment opens another connection between the same ends."""
         if not segment.syn or segment.ack:
             return False

@@ -136,7 +136,7 @@ def _both(a: Term, b: Term) -> Term | None:
     excluded = a.excluded | b.excluded
     if allowed is not None and all(_is_within(network, excluded) for network in allowed):
         return None
-    says, hello = _says(a, b), both_hellos(a.hello, b.hello)
+    says, hello = _common_term(a, b), both_hellos(a.hello, b.hello)
     if says is None or hello is None:
         return None
     return attrs.evolve(says, allowed=allowed, excluded=excluded, hello=hello)
@@ -193,7 +193,7 @@ def _is_within(network: Networks, others: Iterable[Networks]) -> bool:
     )
 
 
-def _says(a: Term, b: Term) -> Term | None:
+def _common_term(a: Term, b: Term) -> Term | None:
     """Return the term of what both want to hear, ``None`` if no client can say it."""
     if (a.matcher, a.options) == (b.matcher, b.options):
         return a

@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 
 __all__ = [
     "SAYS",
-    "Leads",
     "SampleOrigin",
     "Trace",
+    "TracedOutcome",
     "TracedSample",
     "as_json",
-    "leads_of",
     "silence_of",
     "trace_json",
+    "traced_outcome",
 ]
 
 SAYS = {Verdict.MATCH: "match", Verdict.NO: "no", Verdict.NEED_MORE: "undecided"}
@@ -106,7 +106,7 @@ def _text(value: object) -> str | None:
 
 
 @attrs.frozen
-class Leads:
+class TracedOutcome:
     """Where a client goes, and what decides that; the outcome is ``None`` if the route terminates TLS."""
 
     by: Literal["route", "default", "silent", "denied"]
@@ -138,23 +138,23 @@ class Leads:
         return {"at": at, "by": self.by, "route": self.route, "to": to, "servers": self.servers}
 
 
-def leads_of(sample: TracedSample, trace: Trace) -> Leads:
+def traced_outcome(sample: TracedSample, trace: Trace) -> TracedOutcome:
     """Return where a client goes that sends this."""
     listener, client = trace.listener, sample.client
     if client is not None and not listener.clients.serves(client):
-        return Leads("denied", None, Refusal.CLOSE)
+        return TracedOutcome("denied", None, Refusal.CLOSE)
     silence = silence_of(sample, trace)
     if silence is None:
-        return Leads("default", None, listener.default)
+        return TracedOutcome("default", None, listener.default)
     if not sample.data and sample.datagrams is None:
-        return Leads("silent", None, silence.outcome)
+        return TracedOutcome("silent", None, silence.outcome)
     route = trace.found.decision.route
     if route is None:
         is_undecided = trace.found.decided_at is None
         if is_undecided and sample.datagrams is not None and is_keepalive_only(sample.datagrams):
-            return Leads("silent", None, Refusal.CLOSE)
-        return Leads("default", None, listener.default)
-    return Leads("route", route.name, None if route.terminate_tls else route.outcome)
+            return TracedOutcome("silent", None, Refusal.CLOSE)
+        return TracedOutcome("default", None, listener.default)
+    return TracedOutcome("route", route.name, None if route.terminate_tls else route.outcome)
 
 
 def silence_of(sample: TracedSample, trace: Trace) -> Silence | None:
@@ -175,7 +175,7 @@ def silence_of(sample: TracedSample, trace: Trace) -> Silence | None:
 
 def trace_json(sample: TracedSample, trace: Trace) -> dict[str, Any]:
     """Return what a listener makes of a sample as values of JSON."""
-    leads = leads_of(sample, trace)
+    leads = traced_outcome(sample, trace)
     at_once = leads.by == "denied" or silence_of(sample, trace) is None
     at = 0 if at_once else trace.found.decided_at
     return {

@@ -18,8 +18,8 @@ from txmux.rules.reading.endpointstrings import (
     SERVER,
     Arguments,
     is_for_datagrams,
-    listening_place,
     split_arguments,
+    udp_listen_address,
 )
 
 if TYPE_CHECKING:
@@ -191,7 +191,7 @@ def socket_address(text: str, backlog: int) -> SocketAddress | None:
         The address; ``None`` if the text names anything but a plain TCP socket.
     """
     if is_for_datagrams(text):
-        host, port = listening_place(text)
+        host, port = udp_listen_address(text)
         family = _family(host) if host else socket.AF_INET6
         return SocketAddress(family, host or "::", port, backlog, both=not host, datagrams=True)
     short = short_form(text)

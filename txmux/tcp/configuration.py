@@ -12,7 +12,7 @@ from txmux.errors import MuxError
 from txmux.net.sockets.plainsocket import server_options, socket_options
 from txmux.rules.model import InProcess, Route
 from txmux.rules.model.networks import EVERY_CLIENT, Clients
-from txmux.rules.reading.conflicts import is_led_to, misplaced
+from txmux.rules.reading.conflicts import has_handover, misplaced
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -189,7 +189,7 @@ class Configuration:
         counts = counters.listener(settings.name)
         destinations = [top.default, *(line.destination for line in top.silent)]
         destinations += [route.destination for route in top.detector.routes if route.destination]
-        hands_over = is_led_to(destinations)
+        hands_over = has_handover(destinations)
         if hands_over:
             runtime.check_handing_off()
             for problem in misplaced([settings], known):  # of rules that no file has

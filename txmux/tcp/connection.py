@@ -438,7 +438,7 @@ class MuxProtocol(End, Client):
                 bytes_in = record.bytes_in - self._counted_in
                 bytes_out = record.bytes_out - self._counted_out
                 self.configuration.counts.relayed(counted, bytes_in, bytes_out)
-                self.configuration.counts.over(counted, record, reason)
+                self.configuration.counts.connection_ended(counted, record, reason)
             self.runtime.loop_detector.forget(self.hop)
             self.stage.leave()
         finally:  # if there is no memory for that, it must not count for ever

@@ -121,7 +121,7 @@ class LineWriter:
         try:
             return self._write_some()
         except OSError as problem:
-            self._give_up(str(problem.strerror))
+            self._discard(str(problem.strerror))
             return False
 
     def _write_some(self) -> bool:
@@ -139,7 +139,7 @@ class LineWriter:
             self._begun += left
         return written > 0
 
-    def _give_up(self, why: str) -> None:
+    def _discard(self, why: str) -> None:
         """Discard the buffer."""
         self._lose(len(self._lines), why)
         self._lines.clear()
@@ -216,7 +216,7 @@ class ServiceLog:
         self._file = file  # which closes its descriptor when it goes
         self._reactor = reactor
         self._is_waiting = False
-        self._writer = LineWriter(file.fileno(), lambda _why: None, _tell)
+        self._writer = LineWriter(file.fileno(), lambda _why: None, _log_lost_lines)
         reactor.addSystemEventTrigger("after", "shutdown", self._writer.finish, _LAST)
 
     def write(self, text: str) -> None:
@@ -238,5 +238,5 @@ class ServiceLog:
             self._wait()
 
 
-def _tell(lost: int) -> None:
+def _log_lost_lines(lost: int) -> None:
     _log.warn("this log was not read for a while; {count} lines are lost", count=lost)

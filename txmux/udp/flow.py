@@ -499,7 +499,7 @@ class Flow:
             if record.detect_ms is not None:
                 self.count_bytes()
             self._counted = None
-            self.configuration.counts.over(counted, record, reason)
+            self.configuration.counts.connection_ended(counted, record, reason)
         self.port.forget(self.key, self)
         if self._following is not None:
             self.stop_following()

@@ -19,7 +19,7 @@ from txmux.cli.remote.errors import NoServiceError, ServiceRefusedError, of_txmu
 from txmux.cli.remote.find import AdminEndpoint, TcpAddress
 from txmux.cli.remote.reports import REPORTS
 from txmux.cli.top.plain import text_of
-from txmux.cli.top.polling import look
+from txmux.cli.top.polling import fetch_snapshot
 from txmux.cli.top.state import TopState
 from txmux.cli.top.view import screen
 
@@ -86,7 +86,7 @@ def _top(ask: Any) -> None:
     def answer(_: str, path: str, **__: Any) -> Any:
         return found if path == "/api/status" else others
 
-    snapshot = look(answer, {})
+    snapshot = fetch_snapshot(answer, {})
     [*text_of(snapshot)]
     lines = screen(TopState(), snapshot, _WIDTH, _HEIGHT)
     see(len(lines) == _HEIGHT)

@@ -35,7 +35,7 @@ class CrowdSecTests(TestCase):
 
     async def look(self) -> list[str] | None:
         """Give who is banned, if these are others."""
-        looking = Deferred.fromCoroutine(self.asking.look())
+        looking = Deferred.fromCoroutine(self.asking.fetch_changes())
         while not looking.called:
             await deferLater(reactor, 0)
             self.time.let_connect()

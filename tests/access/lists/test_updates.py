@@ -77,7 +77,7 @@ class StaleTests(SynchronousTestCase):
     def test_unexpected(self) -> None:
         """Whatever goes wrong, it is told."""
         self.use_list()
-        (looked_at,) = self.feeding._looking.values()
+        (looked_at,) = self.feeding._watched.values()
         self.patch(looked_at, "feed", None)
         (told,) = self.after(70)
         self.assertIn("NoneType", told)

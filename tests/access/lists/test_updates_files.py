@@ -39,7 +39,7 @@ class FilesTests(TestCase):
 
     async def found(self, file: NetworksFile) -> list[str] | None:
         """Give what is new in it."""
-        packed = await file.look()
+        packed = await file.fetch_changes()
         return None if packed is None else [*map(str, unpack(packed))]
 
     async def test_change(self) -> None:

@@ -102,7 +102,7 @@ class LostTests(SynchronousTestCase):
         """Nobody is called for a moment, but after a minute: by the log once, and for as long as it lasts."""
         clock = Clock()
         shared = SharedBans(clock, _STORE, None, Machine().bans)
-        shared._looking.start(10.0, now=False)
+        shared._connection_check.start(10.0, now=False)
         self.addCleanup(shared.stop)
         with capturedLogs() as events:
             shared._is_away("refused")
@@ -123,7 +123,7 @@ class FullTests(SynchronousTestCase):
         self.patch(bans, "_MOST", 2)
         clock, machine = Clock(), Machine()
         shared = SharedBans(clock, _STORE, None, machine.bans)
-        shared._looking.start(10.0, now=False)
+        shared._connection_check.start(10.0, now=False)
         self.addCleanup(shared.stop)
         with capturedLogs() as events:
             for _ in range(2):

@@ -78,7 +78,7 @@ class CountersTest(SynchronousTestCase):
         record = ConnectionRecord(
             time=1000.5, id="x", listener="public", client="?", detect_ms=2.0, duration_ms=70.0
         )
-        column.listener("public").over(column.route("public", route), record, "done")
+        column.listener("public").connection_ended(column.route("public", route), record, "done")
 
     def test_sums(self) -> None:
         """What processes count is added up, and what they have is what has come less what has gone."""

@@ -41,7 +41,7 @@ def begin(column: ProcessCounters) -> None:
 
 def end(column: ProcessCounters) -> None:
     """Count its end."""
-    column.listener("public").over(column.route("public", "a"), RECORD, "done")
+    column.listener("public").connection_ended(column.route("public", "a"), RECORD, "done")
     column.server("127.0.0.1:22", "127.0.0.1:22").released()
 
 

@@ -67,7 +67,7 @@ class CrowdSec:
         self._skip = self._failed = 0
         self._last: Packed | None = None
 
-    async def look(self) -> Packed | None:
+    async def fetch_changes(self) -> Packed | None:
         """Fetch the changes, and return the banned networks, if they are different now."""
         if self._skip:
             self._skip -= 1

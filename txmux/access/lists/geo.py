@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     Found = frozenset[tuple[str, str | int]]
 
-__all__ = ["GeoDatabase", "GeoDatabaseError", "read_places"]
+__all__ = ["GeoDatabase", "GeoDatabaseError", "read_geo_database"]
 
 _MOST_CACHED = 10_000
 
@@ -67,12 +67,12 @@ class GeoDatabase:
             if len(self._found) >= _MOST_CACHED:
                 self._found.clear()
             found = self._found[address] = frozenset(
-                known for reader in self._readers for known in _known(reader, address)
+                known for reader in self._readers for known in _facts_of(reader, address)
             )
         return found
 
 
-def _known(reader: Any, address: IPAddress) -> list[tuple[str, str | int]]:
+def _facts_of(reader: Any, address: IPAddress) -> list[tuple[str, str | int]]:
     try:
         record = reader.get(address)
     except (ValueError, LookupError):  # an IPv6 address in a database of IPv4, or a damaged record
@@ -88,12 +88,12 @@ def _known(reader: Any, address: IPAddress) -> list[tuple[str, str | int]]:
 
 def _reader(path: Path) -> Any:
     try:
-        return read_places(path, read_bytes(path))
+        return read_geo_database(path, read_bytes(path))
     except OSError as error:
         raise GeoDatabaseError(f"cannot read '{path}': {error.strerror}") from None
 
 
-def read_places(path: Path, data: bytes) -> Any:
+def read_geo_database(path: Path, data: bytes) -> Any:
     """Return a function that looks addresses up in a database.
 
     Args:

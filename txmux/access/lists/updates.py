@@ -13,7 +13,7 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from txmux.access.lists.current import PLACES, pack, varying_of
-from txmux.access.lists.geo import GeoDatabaseError, read_places
+from txmux.access.lists.geo import GeoDatabaseError, read_geo_database
 from txmux.errors import MuxError
 from txmux.files import read_list, state_at
 from txmux.net.turns import Turns
@@ -52,7 +52,7 @@ class ListSource(Protocol):
 
     problem: str
 
-    async def look(self) -> Any:
+    async def fetch_changes(self) -> Any:
         """Return the message for all processes, if it has changed; otherwise ``None``."""
 
 
@@ -110,7 +110,7 @@ class NetworksFile:
     def _watch(self) -> WatchedFile:
         return WatchedFile(self.path)
 
-    async def look(self) -> Packed | None:
+    async def fetch_changes(self) -> Packed | None:
         """Return its networks, if they are different now. A file that cannot be read, or is wrong, changes nothing and is logged once."""
         try:
             data = self._watched.read()
@@ -163,7 +163,7 @@ class _Database:
     _is_known: bool = False
     problem: str = attrs.field(default="", init=False)
 
-    async def look(self) -> Any:
+    async def fetch_changes(self) -> Any:
         path = self._watched.path
         try:
             data = self._watched.read()
@@ -173,7 +173,7 @@ class _Database:
         if data is None:
             return None
         try:
-            read_places(path, data)
+            read_geo_database(path, data)
             self.problem = ""
         except GeoDatabaseError as error:  # each process finds that out by itself
             self.problem = str(error)
@@ -192,8 +192,8 @@ class _WatchedList:
     """
 
     what: object
-    feed: ListSource
-    looking: LoopingCall
+    source: ListSource
+    polling: LoopingCall
     since: float | None = None
     why: str = ""
 
@@ -211,22 +211,22 @@ class ListUpdates:
     def __init__(self, reactor: Any, publish: Callable[[dict[str, Any]], object]) -> None:
         self._reactor = reactor
         self._publish = publish
-        self._looking: dict[str, _WatchedList] = {}
+        self._watched: dict[str, _WatchedList] = {}
 
     def use(self, rules: Rules) -> None:
         """Watch the sources that these rules name, and no others. Files were read just now."""
         sources = dict(self._sources_of(rules))
-        for name in [*self._looking]:
-            one = self._looking[name]
+        for name in [*self._watched]:
+            one = self._watched[name]
             if name not in sources or sources[name][0] != one.what:
-                del self._looking[name]
-                one.looking.stop()
+                del self._watched[name]
+                one.polling.stop()
         for name, (what, make, seconds) in sources.items():
-            if name not in self._looking:
-                looking = LoopingCall(self._look, name)
-                looking.clock = self._reactor
-                self._looking[name] = _WatchedList(what, make(), looking)
-                looking.start(seconds).addErrback(partial(self._log.failure, "networks"))
+            if name not in self._watched:
+                polling = LoopingCall(self._poll, name)
+                polling.clock = self._reactor
+                self._watched[name] = _WatchedList(what, make(), polling)
+                polling.start(seconds).addErrback(partial(self._log.failure, "networks"))
 
     def _sources_of(
         self, rules: Rules
@@ -259,17 +259,17 @@ class ListUpdates:
         now = self._reactor.seconds()
         return [
             f"networks of {name} have not been up to date for {duration(now - one.since)}: {one.why}"
-            for name, one in self._looking.items()
+            for name, one in self._watched.items()
             if one.since is not None and now - one.since > _LOST
         ]
 
-    def _look(self, name: str) -> Deferred[None]:
-        one = self._looking[name]
+    def _poll(self, name: str) -> Deferred[None]:
+        one = self._watched[name]
 
         async def look() -> None:
-            found = await one.feed.look()
-            self._note(one, one.feed.problem)
-            if found is not None and name in self._looking:
+            found = await one.source.fetch_changes()
+            self._note(one, one.source.problem)
+            if found is not None and name in self._watched:
                 is_place = name.startswith(f"{PLACES}:")
                 self._publish({PLACES if is_place else name: found})
 
@@ -288,6 +288,6 @@ class ListUpdates:
         self._log.failure("networks of {name} cannot be brought up to date", failure, name=name)
 
     def stop(self) -> None:
-        for one in self._looking.values():
-            one.looking.stop()
-        self._looking.clear()
+        for one in self._watched.values():
+            one.polling.stop()
+        self._watched.clear()

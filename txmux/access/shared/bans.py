@@ -80,7 +80,7 @@ return {found[1], table.concat(known, '\\n')}
 
 
 @attrs.define(eq=False)
-class _Unsaid:
+class _UnconfirmedChange:
     """A change here that Redis has not confirmed yet.
 
     Attributes:
@@ -142,15 +142,15 @@ class SharedBans:
         self._state: Literal["complete", "reading", "lost"] = "reading"
         self._ahead = 0.0  # of this machine's clock, to that of Redis
         self._at: dict[IPNetwork, float] = {}
-        self._unsaid: dict[IPNetwork, _Unsaid] = {}
+        self._unconfirmed: dict[IPNetwork, _UnconfirmedChange] = {}
         self._received: list[Any] = []
         self._gathering: IDelayedCall | None = None
         self._lost_at = self._compared_at = reactor.seconds()
         self._reasons = OutageReasons()
         self._known_problems: set[str] = set()
         self._left_out: set[IPNetwork] = set()
-        self._looking = LoopingCall(self._look)
-        self._looking.clock = reactor
+        self._connection_check = LoopingCall(self._check_connection)
+        self._connection_check.clock = reactor
         self._client = RedisClient(
             reactor,
             store,
@@ -164,11 +164,11 @@ class SharedBans:
 
     def start(self) -> None:
         self._client.start()
-        self._looking.start(self._times.pings, now=False)
+        self._connection_check.start(self._times.pings, now=False)
 
     def stop(self) -> Deferred[Any]:
-        if self._looking.running:
-            self._looking.stop()
+        if self._connection_check.running:
+            self._connection_check.stop()
         self._stop_gathering()
         return self._client.stop()
 
@@ -195,7 +195,7 @@ class SharedBans:
             message = "{store}: {why}; bans and limits are this machine's own until it is back"
             self._log.error(message, store=self._store.text, why=printable(why, _LONGEST_WHY))
 
-    def _look(self) -> None:
+    def _check_connection(self) -> None:
         """Notice a Redis that does not answer, and a connection that a firewall has forgotten."""
         seconds = self._reactor.seconds()
         client = self._client
@@ -245,17 +245,21 @@ class SharedBans:
 
     def announce(self, network: IPNetwork, ban: Ban | None) -> None:
         """Publish a change made here, now or as soon as Redis is back."""
-        before = self._unsaid.get(network)
+        before = self._unconfirmed.get(network)
         received = [] if before is None else before.received
-        self._unsaid[network] = unsaid = _Unsaid(ban, self._reactor.seconds(), received)
+        self._unconfirmed[network] = unconfirmed = _UnconfirmedChange(
+            ban, self._reactor.seconds(), received
+        )
         if self._client.redis is not None:
-            self._client.run(self._say(self._client.redis, network, unsaid, 0.0))
+            self._client.run(self._publish_change(self._client.redis, network, unconfirmed, 0.0))
 
-    async def _say(self, redis: Any, network: IPNetwork, unsaid: _Unsaid, age: float) -> None:
-        record = await self._write(redis, network, unsaid.ban, age)
-        if self._unsaid.get(network) is unsaid:  # and nothing was changed meanwhile
-            del self._unsaid[network]
-            await self._have([record, *unsaid.received])
+    async def _publish_change(
+        self, redis: Any, network: IPNetwork, unconfirmed: _UnconfirmedChange, age: float
+    ) -> None:
+        record = await self._write(redis, network, unconfirmed.ban, age)
+        if self._unconfirmed.get(network) is unconfirmed:  # and nothing was changed meanwhile
+            del self._unconfirmed[network]
+            await self._have([record, *unconfirmed.received])
 
     async def _write(self, redis: Any, network: IPNetwork, ban: Ban | None, age: float) -> Any:
         record: dict[str, Any] = {"network": written(network), "ban": ban is not None}
@@ -293,8 +297,10 @@ class SharedBans:
     async def _compare(self, redis: Any) -> None:
         """Publish pending changes, apply all bans of Redis, and write those that it lacks."""
         self._compared_at = seconds = self._reactor.seconds()
-        for network, unsaid in [*self._unsaid.items()]:
-            await self._say(redis, network, unsaid, max(_AGED, seconds - unsaid.at))
+        for network, unconfirmed in [*self._unconfirmed.items()]:
+            await self._publish_change(
+                redis, network, unconfirmed, max(_AGED, seconds - unconfirmed.at)
+            )
         known: set[IPNetwork] = set()
         left_out: set[IPNetwork] = set()
         before = {*self._left_out}
@@ -322,9 +328,9 @@ class SharedBans:
 
     def _age(self, ban: Ban) -> float:
         """Return how many seconds ago a ban was published."""
-        return max(_AGED, self._now() - self._ahead - self._known_at(ban.network))
+        return max(_AGED, self._now() - self._ahead - self._changed_at(ban.network))
 
-    def _known_at(self, network: IPNetwork) -> float:
+    def _changed_at(self, network: IPNetwork) -> float:
         """Return the time of the last change of a network, by the clock of Redis; for older bans an estimate."""
         at, ban = self._at.get(network), self._bans.get(network)
         return at if at is not None else 0.0 if ban is None else ban.since - self._ahead - _SURE
@@ -342,9 +348,9 @@ class SharedBans:
             if record is None:
                 continue
             network, ban = record.network, record.ban
-            if (unsaid := self._unsaid.get(network)) is not None:
-                unsaid.received.append(text)
-            elif record.at >= self._known_at(network):
+            if (unconfirmed := self._unconfirmed.get(network)) is not None:
+                unconfirmed.received.append(text)
+            elif record.at >= self._changed_at(network):
                 self._at[network] = record.at
                 if ban is not None:
                     since, until = ban.since + self._ahead, ban.until + self._ahead

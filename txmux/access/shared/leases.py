@@ -320,9 +320,9 @@ class SharedRates:
         self._listeners: dict[str, Leases] = {}
         self._used: tuple[Store | None, Path | None] = (None, None)
         self._client: RedisClient | None = None
-        self._asked_at: deque[float] = deque()
+        self._sent_at: deque[float] = deque()
         self._epoch = 0
-        self._looking: IDelayedCall | None = None
+        self._latency_timer: IDelayedCall | None = None
         self._again: IDelayedCall | None = None
         self._wait = _SHORTEST
         self._is_reported = False
@@ -353,11 +353,11 @@ class SharedRates:
     def _down(self) -> None:
         self.is_up = False
         self._epoch += 1
-        self._asked_at.clear()
-        for call in (self._looking, self._again):
+        self._sent_at.clear()
+        for call in (self._latency_timer, self._again):
             if call is not None:
                 call.cancel()
-        self._looking = self._again = None
+        self._latency_timer = self._again = None
         for one in self._listeners.values():
             one.forget()
 
@@ -370,7 +370,7 @@ class SharedRates:
 
         def loaded(_: object) -> None:
             if epoch == self._epoch:
-                self._asked_at.popleft()
+                self._sent_at.popleft()
                 self.is_up = True
                 self._wait = _SHORTEST
                 if self._is_reported:
@@ -379,31 +379,33 @@ class SharedRates:
 
         loading: Deferred[Any] = self._client.redis.script_load(_SCRIPT)
         loading.addCallbacks(loaded, lambda failure: self._refused(failure, epoch))
-        self._note()
+        self._request_sent()
 
     def _text(self) -> str:
         return self._used[0].text if self._used[0] else "Redis"
 
-    def _note(self) -> None:
+    def _request_sent(self) -> None:
         """Record that a request was sent just now."""
-        self._asked_at.append(self.seconds())
-        if self._looking is None:
-            self._look_in(_SLOW)
+        self._sent_at.append(self.seconds())
+        if self._latency_timer is None:
+            self._check_latency_in(_SLOW)
 
-    def _look_in(self, wait: float) -> None:
-        self._looking = self._reactor.callLater(wait, self._look, self.seconds() + wait)
+    def _check_latency_in(self, wait: float) -> None:
+        self._latency_timer = self._reactor.callLater(
+            wait, self._check_latency, self.seconds() + wait
+        )
 
-    def _look(self, due: float) -> None:
+    def _check_latency(self, due: float) -> None:
         """See whether the oldest answer is late; not if this process is late itself, and the answer may be there."""
-        self._looking = None
-        if not self._asked_at:
+        self._latency_timer = None
+        if not self._sent_at:
             return
         now = self.seconds()
-        late = self._asked_at[0] + _SLOW - now
+        late = self._sent_at[0] + _SLOW - now
         if now - due > _SLOW / 2:
-            self._look_in(_SLOW / 2)
+            self._check_latency_in(_SLOW / 2)
         elif late > 0:
-            self._look_in(late)
+            self._check_latency_in(late)
         else:
             self._pause("it does not answer in 20 ms")
 
@@ -445,7 +447,7 @@ class SharedRates:
 
         def returned(found: Any) -> None:
             if epoch == self._epoch:
-                self._asked_at.popleft()
+                self._sent_at.popleft()
                 granted, wait = map(int, found)
                 answered(granted, wait / 1e6)
 
@@ -459,7 +461,7 @@ class SharedRates:
         asking: Deferred[Any] = self._client.redis.evalsha(_SHA, [key], [*map(str, arguments)])
         asking.addCallbacks(returned, failed)
         asking.addErrback(lambda failure: self._refused(failure, epoch))
-        self._note()
+        self._request_sent()
         return True
 
     def stop(self) -> Deferred[Any]:

@@ -65,7 +65,7 @@ def _server_row(backend: str, server: Mapping[str, Any], now: float) -> dict[str
     return {
         "backend": backend,
         "name": server["server"],
-        "found": _found(server),
+        "found": _resolved_addresses(server),
         "state": state,
         "health": health_of_state(state),
         "why": str(server.get("why") or ""),
@@ -80,7 +80,7 @@ def _server_row(backend: str, server: Mapping[str, Any], now: float) -> dict[str
     }
 
 
-def _found(server: Mapping[str, Any]) -> str:
+def _resolved_addresses(server: Mapping[str, Any]) -> str:
     # The addresses of its name or service; nothing if it is an address itself.
     found = [str(one["address"]) for one in server.get("addresses", ())]
     if not found or found == [server["server"]]:

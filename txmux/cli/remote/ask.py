@@ -10,7 +10,7 @@ from http.client import HTTPConnection, HTTPException
 from typing import TYPE_CHECKING, Any
 
 from txmux.cli.remote.errors import LateAnswerError, NoServiceError, ServiceRefusedError
-from txmux.cli.remote.find import UnixAddress, is_for_group, whose
+from txmux.cli.remote.find import UnixAddress, is_for_group, owner_and_mode
 from txmux.errors import printable
 from txmux.wire.jsontext import parse_json
 
@@ -114,7 +114,7 @@ def _why_nobody(endpoint: AdminEndpoint, problem: OSError | HTTPException | Valu
     if isinstance(problem, PermissionError):
         whom, advice = "", "try as that user"
         if isinstance(endpoint.address, UnixAddress):
-            whom = f", {whose(endpoint.address.path)}"
+            whom = f", {owner_and_mode(endpoint.address.path)}"
             if is_for_group(endpoint.address.path):
                 advice += ", or in that group"
         return f"no permission to open {where}{whom}; {advice}"

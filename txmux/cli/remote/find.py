@@ -122,7 +122,7 @@ def _only_one(environ: Mapping[str, str]) -> Path:
         found.update(_sockets(folder, closed))
     if len(found) > 1:
         # Files of services that have ended may be among them.
-        heard = {real: path for real, path in found.items() if not _is_left_over(path)}
+        heard = {real: path for real, path in found.items() if not _is_stale(path)}
         found = heard or found
     if len(found) > 1 and not heard:
         listed = ", ".join(sorted(map(str, found.values())))
@@ -136,7 +136,7 @@ def _only_one(environ: Mapping[str, str]) -> Path:
         return next(iter(found.values()))
     if closed:
         raise NoServiceError(
-            f"no permission to look into {closed[0]}, {whose(closed[0])}; try as that user"
+            f"no permission to look into {closed[0]}, {owner_and_mode(closed[0])}; try as that user"
         )
     listed = " or ".join(map(str, searched))
     raise NoServiceError(
@@ -159,7 +159,7 @@ def _sockets(folder: Path, closed: list[Path]) -> dict[Path, Path]:
     return {}
 
 
-def _is_left_over(path: Path) -> bool:
+def _is_stale(path: Path) -> bool:
     with socket.socket(socket.AF_UNIX) as probe:
         probe.setblocking(False)  # noqa: FBT003 - the socket module's signature
         try:
@@ -171,7 +171,7 @@ def _is_left_over(path: Path) -> bool:
     return False
 
 
-def whose(path: Path) -> str:
+def owner_and_mode(path: Path) -> str:
     """Return the owner and the permissions of a file."""
     from grp import getgrgid  # noqa: PLC0415 - only messages need it
     from pwd import getpwuid  # noqa: PLC0415
@@ -180,7 +180,9 @@ def whose(path: Path) -> str:
         found = path.stat()
     except OSError:  # the folder is closed, too
         return (
-            f"in {path.parent}, {whose(path.parent)}" if path != path.parent else "another user's"
+            f"in {path.parent}, {owner_and_mode(path.parent)}"
+            if path != path.parent
+            else "another user's"
         )
     try:
         owner = f"{getpwuid(found.st_uid).pw_name}:{getgrgid(found.st_gid).gr_name}"

@@ -96,7 +96,7 @@ def _write_status(status: Mapping[str, Any], _: Namespace) -> None:
         )
         for number, line in enumerate(folded):
             output.line(f"{'' if number else label:{_LABEL}}{line}", style)
-    for head, rows in (_listeners(status), _workers(status), _found(status)):
+    for head, rows in (_listeners(status), _workers(status), _resolved_addresses(status)):
         if rows:
             output.line()
             output.table(rows, head)
@@ -158,7 +158,7 @@ def _workers(status: Mapping[str, Any]) -> tuple[tuple[str, ...], list[Row]]:
     return ("worker", "pid", "state", "sandbox", *counts), rows
 
 
-def _found(status: Mapping[str, Any]) -> tuple[tuple[str, ...], list[Row]]:
+def _resolved_addresses(status: Mapping[str, Any]) -> tuple[tuple[str, ...], list[Row]]:
     """Return the resolved addresses of names and services, those first that are not up."""
     rows: list[Row] = []
     for backend in status.get("backends", ()):

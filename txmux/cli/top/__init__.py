@@ -12,7 +12,7 @@ from txmux.cli.remote.ask import ask
 from txmux.cli.remote.errors import NoServiceError, UsageError, of_txmux
 from txmux.cli.remote.find import find
 from txmux.cli.top.plain import text_of
-from txmux.cli.top.polling import look
+from txmux.cli.top.polling import fetch_snapshot
 from txmux.errors import MuxError
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _once(arguments: argparse.Namespace) -> int:
     def question(asks: command.Ask) -> Snapshot:
-        return look(asks, command.read_filters(arguments, arguments.words))
+        return fetch_snapshot(asks, command.read_filters(arguments, arguments.words))
 
     def write(snapshot: Any) -> None:
         for line in text_of(snapshot):

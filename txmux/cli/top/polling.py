@@ -18,7 +18,7 @@ from txmux.errors import printable
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-__all__ = ["Polling", "look"]
+__all__ = ["Polling", "fetch_snapshot"]
 
 _PERIOD = 1.0
 _HISTORY = 300  # rates
@@ -27,7 +27,7 @@ _MOST = 1000
 """Connections to list; more would cost the service time, and are not read."""
 
 
-def look(ask: Callable[..., Any], filters: Mapping[str, str]) -> Snapshot:
+def fetch_snapshot(ask: Callable[..., Any], filters: Mapping[str, str]) -> Snapshot:
     """Ask for all that is shown.
 
     Args:
@@ -103,12 +103,12 @@ class Polling:
         while not self._is_over:
             began = time.monotonic()
             self._at_once.clear()
-            self._report(self._look())
+            self._report(self._snapshot())
             self._at_once.wait(max(0.1, _PERIOD - (time.monotonic() - began)))
 
-    def _look(self) -> Snapshot:
+    def _snapshot(self) -> Snapshot:
         try:
-            found = look(self._ask, self._filters)
+            found = fetch_snapshot(self._ask, self._filters)
         except (NoServiceError, ServiceRefusedError) as problem:
             why = f"trying again: {printable(' '.join(str(problem).splitlines()))}"
             return attrs.evolve(self._last, problem=why)

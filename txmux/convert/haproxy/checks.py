@@ -219,12 +219,12 @@ class _ProbeRequest:
         if simple and len(hosts) == len(self.headers) == 1:
             method = [] if self.method == "GET" else [option("method", self.method)]
             words = [*method, option("path", self.path), option("host", hosts[0])]
-            if _is_taken(["http", *words]):
+            if _is_accepted(["http", *words]):
                 return words
         return [option("send", escaped(self.raw()))]
 
 
-def _is_taken(words: Sequence[str]) -> bool:
+def _is_accepted(words: Sequence[str]) -> bool:
     """Return whether rules can have this check; not with the path ``*``, or without a host, for example."""
     try:
         check(" ".join(words))

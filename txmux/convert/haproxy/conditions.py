@@ -71,7 +71,7 @@ def read_acls(
         before = acls.get(name, NEVER)
         try:
             found = read_acl(line.words[2:], bind)
-            bind.files.told_at(line.number)
+            bind.files.report_at(line.number)
         except InexpressibleError as error:
             if not isinstance(before, InexpressibleError):
                 acls[name] = InexpressibleError(f"acl {name}: {error}")

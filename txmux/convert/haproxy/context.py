@@ -47,7 +47,7 @@ class SideFiles:
     pending: list[str] = attrs.field(factory=list)
     notes: list[tuple[int, str]] = attrs.field(factory=list)
 
-    def told_at(self, line: int) -> None:
+    def report_at(self, line: int) -> None:
         """Put what is pending down to a line."""
         self.notes += [(line, message) for message in self.pending]
         self.pending.clear()

@@ -245,7 +245,7 @@ def _clients(fronts: Iterable[Proxy]) -> dict[str, list[Proxy]]:
     """Return the frontends that forward clients to each name."""
     found: dict[str, list[Proxy]] = {}
     for front in fronts:
-        for name in dict.fromkeys(_leads_to(front)):
+        for name in dict.fromkeys(_targets_of(front)):
             found.setdefault(name, []).append(front)
     return found
 
@@ -256,6 +256,6 @@ def _clients_of(proxy: Proxy, clients: Mapping[str, Sequence[Proxy]]) -> Sequenc
     return found if proxy.kind == "backend" or proxy in found else (proxy, *found)
 
 
-def _leads_to(front: Proxy) -> list[str]:
+def _targets_of(front: Proxy) -> list[str]:
     lines = [*front.all("use_backend"), *front.all("default_backend")]
     return [line.words[1] for line in lines if len(line.words) > 1]

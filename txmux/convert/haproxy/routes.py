@@ -78,7 +78,7 @@ class FrontendRoutes:
         self.made.used.add(line.number)
         try:
             found = read_question(line.words[start:], acls, self.bind)
-            self.bind.files.told_at(line.number)
+            self.bind.files.report_at(line.number)
         except InexpressibleError as error:
             self.lost(line, str(error), OPEN if refuses(line) else "")
             return None

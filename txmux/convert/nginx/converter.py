@@ -102,12 +102,12 @@ def convert_nginx(
     made = NginxConversion(draft, variables, Backends(stream, draft, variables), zones, routes)
     folder = str(PurePath(path).parent)
     outer = tuple(d for d in stream if d.name not in _BLOCKS)
-    _tell(outer, draft)
+    _report(outer, draft)
     taken: dict[str, Directive] = {}
     for directive in stream:
         if directive.name == "server":
             block = directive.block or ()
-            _tell(block, draft)
+            _report(block, draft)
             for listen in [d for d in block if d.name == "listen"]:
                 place = f"{listen.value} {'udp' in listen.parameters}"
                 if taken.setdefault(place, directive) is not directive:
@@ -175,7 +175,7 @@ def _process(directives: Sequence[Directive], draft: Draft) -> None:
             section.add(key, value, line)
 
 
-def _tell(directives: Sequence[Directive], draft: Draft) -> None:
+def _report(directives: Sequence[Directive], draft: Draft) -> None:
     """Report directives that have no counterpart."""
     for directive in directives:
         name = directive.name

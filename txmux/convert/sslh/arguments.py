@@ -124,7 +124,7 @@ def read_arguments(words: Sequence[str], line: int) -> tuple[Settings, list[str]
     return settings, unknown
 
 
-def over(settings: Settings, file: Settings) -> tuple[Settings, list[str]]:
+def merged(settings: Settings, file: Settings) -> tuple[Settings, list[str]]:
     """Lay what a command line says over what a file says: places are added, and protocols take those of their name.
 
     Returns:

@@ -18,7 +18,7 @@ from txmux.convert.matching import (
     regex_text,
     searched,
 )
-from txmux.convert.sslh.arguments import IS_DEFAULTS, over, read_arguments, read_defaults
+from txmux.convert.sslh.arguments import IS_DEFAULTS, merged, read_arguments, read_defaults
 from txmux.convert.sslh.settings import Setting, SettingsGroup, read_libconfig
 from txmux.convert.writer import ConvertError
 
@@ -138,7 +138,7 @@ def convert_arguments(
             why = getattr(error, "strerror", None) or error
             raise ConvertError(f"{file.value} cannot be read: {why}") from None
         said = read_libconfig(data, file.value)
-        settings, both = over(settings, _in_file(said, lambda n: draft.line_in(file.value, n)))
+        settings, both = merged(settings, _in_file(said, lambda n: draft.line_in(file.value, n)))
         for name in both:
             why = f"{file.value} sets it, too: sslh 2 connects to what the command line says, sslh 1 to what the file says"
             draft.look(line, f"--{name}: {why}")

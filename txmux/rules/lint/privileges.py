@@ -17,8 +17,8 @@ from txmux.rules.reading.endpoints import short_form
 from txmux.rules.reading.endpointstrings import (
     SERVER,
     is_for_datagrams,
-    listening_place,
     split_arguments,
+    udp_listen_address,
 )
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def _low_ports(rules: Rules, privileges: Privileges) -> Iterator[Problem]:
 def _port(text: str) -> int:
     """Return the port of an endpoint, or 0 if it has none that is known."""
     if is_for_datagrams(text):
-        return listening_place(text)[1]
+        return udp_listen_address(text)[1]
     short = short_form(text)
     if short is not None:
         return short[1]
@@ -205,7 +205,7 @@ def _interfaces(rules: Rules, privileges: Privileges) -> Iterator[Problem]:
     for listener in rules.listeners:
         for number, endpoint in enumerate(listener.endpoints):
             if is_for_datagrams(endpoint):
-                address, _ = listening_place(endpoint)
+                address, _ = udp_listen_address(endpoint)
             else:
                 address, _ = short_form(endpoint) or ("", 0)
             name = address.partition("%")[2]

@@ -60,7 +60,7 @@ class _ReachabilityCheck:
         self._misplaced: dict[tuple[str, int], str] = {}
         self._scopes = scopes(rules)
         for scope in self._scopes:
-            self._look_at(scope)
+            self._check_scope(scope)
 
     def problems(self) -> Iterator[Problem]:
         behind_any: dict[str, list[Route]] = {}
@@ -75,7 +75,7 @@ class _ReachabilityCheck:
                 if len(routes) == 1 and self._number_of_any(first) is not None:
                     behind_any.setdefault(first.name, []).append(route)
                 else:
-                    yield self._taken(route, 0, "is never reached", routes)
+                    yield self._unreachable(route, 0, "is never reached", routes)
             else:
                 redundant = dict(_redundant(self._lines[route.name]))
                 for number in numbers:
@@ -92,11 +92,13 @@ class _ReachabilityCheck:
         text = repr(route.alternatives[number].text)
         misplaced = self._misplaced.get((route.name, number))
         if takers:
-            yield self._taken(route, number, f"{text} never decides", takers)
+            yield self._unreachable(route, number, f"{text} never decides", takers)
         elif redundant or misplaced:
             yield route.section.problem(redundant or misplaced or "", "match", number)
 
-    def _taken(self, route: Route, number: int, what: str, takers: dict[str, Route]) -> Problem:
+    def _unreachable(
+        self, route: Route, number: int, what: str, takers: dict[str, Route]
+    ) -> Problem:
         earlier = [_at(other, 0) for other in self._rules.routes if other.name in takers]
         message = (
             f"{what}: all its clients go to the earlier {_listed(earlier)}; "
@@ -104,7 +106,7 @@ class _ReachabilityCheck:
         )
         return route.section.problem(message, "match", number)
 
-    def _look_at(self, scope: RouteScope) -> None:
+    def _check_scope(self, scope: RouteScope) -> None:
         index: CoverageIndex[_DecidingLine] = CoverageIndex()
         plain: dict[str, list[_DecidingLine]] = defaultdict(list)
         # Inside of TLS, which a route ends, there are streams.

@@ -72,7 +72,7 @@ def set_of(clients: Clients) -> ClientSet:
     return some if clients.excluded is None else some - _of(clients.excluded)
 
 
-def names_places(clients: Clients) -> bool:
+def names_regions(clients: Clients) -> bool:
     return clients.allowed is not None and any(True for _ in _region_spans(clients.allowed))
 
 
@@ -140,7 +140,7 @@ class RouteScope:
 def scopes(rules: Rules) -> tuple[RouteScope, ...]:
     """Return all scopes, each after those that it is inside of."""
     # Some of a place may be in whatever networks a listener lets in.
-    places = PLACES if any(names_places(route.clients) for route in rules.routes) else NO_CLIENTS
+    places = PLACES if any(names_regions(route.clients) for route in rules.routes) else NO_CLIENTS
     found = []
     for listener in rules.listeners:
         some = set_of(listener.clients)

@@ -29,14 +29,14 @@ def server_first(rules: Rules) -> Iterator[Problem]:
             if key in section.entries:
                 message = "has no effect with 'first = server', which sends every client to 'default'; remove one of the two"
                 yield section.problem(message, key)
-        never = [route.name for route in rules.routes_of(listener) if _is_never_asked(route, rules)]
+        never = [route.name for route in rules.routes_of(listener) if _is_bypassed(route, rules)]
         if never:
             names = ", ".join(f"[route {name}]" for name in never)
             message = f"nothing is asked of {names}: every client goes to 'default' at once; remove one of the two"
             yield section.problem(message, "first")
 
 
-def _is_never_asked(route: Route, rules: Rules) -> bool:
+def _is_bypassed(route: Route, rules: Rules) -> bool:
     """Return whether all that a route belongs to are listeners that ask no route."""
     listeners = [listener for listener in rules.listeners if route.stands_under(listener)]
     if not set(route.under) <= {listener.name for listener in listeners}:

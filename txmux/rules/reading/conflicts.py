@@ -15,8 +15,8 @@ from txmux.rules.reading.endpoints import listening, short_form
 from txmux.rules.reading.endpointstrings import (
     SERVER,
     is_for_datagrams,
-    listening_place,
     split_arguments,
+    udp_listen_address,
 )
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def claims(text: str) -> tuple[Claims, Claims]:
     try:
         listening(text)
         if is_for_datagrams(text):
-            claimed, refused = of_port(*listening_place(text))
+            claimed, refused = of_port(*udp_listen_address(text))
             return of_datagrams(claimed), of_datagrams(refused)
         short = short_form(text)
         return of_port(*short) if short else _of_string(text)
@@ -313,7 +313,7 @@ def _server_of_another(outcome: Outcome | None, transport: Transport) -> str:
 _PLAIN = frozenset({"tcp", "tcp6", "systemd"})
 """The endpoint strings whose clients have a plain TCP socket."""
 
-_Led = tuple["Section", str, "int | None"]
+_HandoverPlace = tuple["Section", str, "int | None"]
 
 
 def misplaced(
@@ -329,7 +329,7 @@ def misplaced(
             reported.add((route.section.header, "backend", None))
     for listener in listeners:
         own = [route for route in known if route.stands_under(listener) and not route.dry_run]
-        led = [*_led(listener, own)]
+        led = [*_handovers(listener, own)]
         message = _why_not(listener, own, relay) if led else ""
         for section, key, number in led if message else ():
             if (section.header, key, number) not in reported:
@@ -352,7 +352,7 @@ def _why_not_inside_tls(route: Route, ends: Mapping[str, Route]) -> str:
     return ""
 
 
-def _led(listener: Listener, routes: Iterable[Route]) -> Iterator[_Led]:
+def _handovers(listener: Listener, routes: Iterable[Route]) -> Iterator[_HandoverPlace]:
     """Yield the parts of a listener whose outcome is a socket hand-off."""
     for number, line in enumerate(listener.silent):
         if isinstance(line.outcome, Handover):
@@ -414,5 +414,5 @@ def _comes_to(route: Route, listener: Listener, ends: Mapping[str, Route]) -> bo
     return False
 
 
-def is_led_to(outcomes: Iterable[object]) -> bool:
+def has_handover(outcomes: Iterable[object]) -> bool:
     return any(isinstance(outcome, Handover) for outcome in outcomes)

@@ -28,9 +28,9 @@ from txmux.rules.reading.endpointstrings import (
     is_for_datagrams,
     is_handover,
     link_scope,
-    listening_place,
     server_host,
     split_arguments,
+    udp_listen_address,
 )
 from txmux.rules.reading.files import check_file
 from txmux.rules.reading.hints import stray_after_endpoint, strays_after_server, without_scheme
@@ -63,7 +63,7 @@ def listening(text: str) -> str:
     """Check ``ADDRESS:PORT``, ``[V6]:PORT``, ``:PORT``, a Twisted server endpoint string, or ``udp:`` and a place."""
     _refuse_habits(text)
     if is_for_datagrams(text):
-        listening_place(text)
+        udp_listen_address(text)
         return text
     _refuse_slips(text, any_address="")
     kind = _kind_of(text)

@@ -293,7 +293,7 @@ def is_for_datagrams(text: str) -> bool:
     return text.lower().startswith(PREFIX)
 
 
-def listening_place(text: str) -> tuple[str, int]:
+def udp_listen_address(text: str) -> tuple[str, int]:
     """Read ``udp:PORT``, ``udp:ADDRESS:PORT`` or ``udp:[V6]:PORT``; the address is empty for every one."""
     host, port = _split(text, "udp:PORT, udp:ADDRESS:PORT or udp:[V6]:PORT")
     if host.isdecimal():

@@ -138,7 +138,9 @@ class ListenerCounts:
         """Datagrams were dropped because they are longer than the buffer."""
         self.cells[_CUT] += count
 
-    def over(self, route: RouteCounts, record: ConnectionRecord, reason: EndReason) -> None:
+    def connection_ended(
+        self, route: RouteCounts, record: ConnectionRecord, reason: EndReason
+    ) -> None:
         """Count a connection that has ended; `relayed` counts its bytes."""
         cells = self.cells
         milliseconds = record.duration_ms or 0.0
