@@ -84,7 +84,7 @@ class BansTest(LiveCase):
     async def test_wrong(self) -> None:
         """What cannot be done is refused, with what to do."""
         for body, message in (
-            ({}, "network: say whom"),
+            ({}, "network is missing"),
             ({"network": "x"}, "network: 'x' is not an address"),
             ({"network": "192.0.2.1/24"}, "network: '192.0.2.1/24' is not an address"),
             ({"network": "::/0"}, "network: this would ban everybody"),

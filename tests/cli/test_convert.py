@@ -101,7 +101,7 @@ class ConvertTests(SynchronousTestCase):
         self.assertIn("no frontend or listen", self.convert("haproxy.cfg", "")[2])
         code, out, err = self.convert("a", "x")
         self.assertEqual((code, out), (1, ""))
-        self.assertIn("tell which by --from sslh or --from haproxy", err)
+        self.assertIn("name the format by --from sslh or --from haproxy", err)
 
     def test_from(self) -> None:
         """``--from`` says whose file it is."""

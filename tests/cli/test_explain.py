@@ -107,7 +107,7 @@ learnt    software=x
   web     2 lines                    undecided, needs up to 32768, which is peek_limit
           http host=www.example.com  undecided, needs up to 32768, which is peek_limit
           payload text=HI            undecided, needs up to 2
-  inside  any                        not asked: it is only for some networks; tell the client's address by --from
+  inside  any                        not asked: it is only for some networks; give the client's address by --from
 
 decision  with these bytes: undecided, waits for more, for route web
 deadline  after 5s, or when the client finishes sending: default, reset

@@ -158,5 +158,5 @@ def _guess(data: bytes, path: str) -> Program:
             return program
     choices = " or ".join(f"--from {program}" for program in PROGRAMS)
     raise ConvertError(
-        f"{path}: neither an sslh.cfg, an haproxy.cfg, an nginx.conf nor a file of Traefik; tell which by {choices}"
+        f"{path}: neither an sslh.cfg, an haproxy.cfg, an nginx.conf nor a file of Traefik; name the format by {choices}"
     )

@@ -36,11 +36,11 @@ class RouteWriter:
     routes: list[tuple[DraftSection, DraftSection]] = attrs.field(factory=list)
 
     def write(self, listener: DraftSection, decided: DecisionList[str], *, waits: bool) -> None:
-        """Write where clients are led.
+        """Write the destinations of clients.
 
         Args:
             listener: Where they come to.
-            decided: The backend that they are led to, or ``close``.
+            decided: Their backend, or ``close``.
             waits: Whether the other program waits for what they say, although it may decide by their networks alone.
         """
         if decided.cases and not waits:

@@ -175,16 +175,16 @@ def silence_of(sample: TracedSample, trace: Trace) -> Silence | None:
 
 def trace_json(sample: TracedSample, trace: Trace) -> dict[str, Any]:
     """Return what a listener makes of a sample as values of JSON."""
-    leads = traced_outcome(sample, trace)
-    at_once = leads.by == "denied" or silence_of(sample, trace) is None
+    traced = traced_outcome(sample, trace)
+    at_once = traced.by == "denied" or silence_of(sample, trace) is None
     at = 0 if at_once else trace.found.decided_at
     return {
         "listener": trace.listener.name,
         "from": _text(sample.client),
         "time": datetime.fromtimestamp(sample.now).astimezone().isoformat(timespec="seconds"),
         "routes": [_route_json(answer) for answer in trace.found.routes],
-        "decision": None if at is None else leads.as_json(at),
-        "at_deadline": leads.as_json(None) if at is None else None,
+        "decision": None if at is None else traced.as_json(at),
+        "at_deadline": traced.as_json(None) if at is None else None,
         "facts": trace.found.decision.facts,
     }
 

@@ -235,7 +235,7 @@ def _exclusion(key: str, client: str | None) -> str:
     if key == "during":
         return "'during' does not name the time when it came"
     if client is None:
-        return "it is only for some networks; tell the client's address by --from"
+        return "it is only for some networks; give the client's address by --from"
     return f"'{key}' {'names' if key == 'not_from' else 'does not name'} {client}"
 
 
@@ -257,9 +257,15 @@ def _conclusion(one: Mapping[str, Any], decision: Mapping[str, Any]) -> Iterator
     if facts:
         yield "learnt", " ".join(f"{name}={value}" for name, value in facts.items())
     if decision and decision["by"] is not None and decision["bytes"] is None:
-        yield "note", "another process decided, before an upgrade; what the routes said is not kept"
+        yield (
+            "note",
+            "another process decided, before an upgrade; the verdicts of the routes are not stored",
+        )
     elif decision and decision["by"] is not None:
-        yield "note", "its bytes are not kept, so it is not known at which byte each route was sure"
+        yield (
+            "note",
+            "its bytes are not stored, so it is not known at which byte each route was sure",
+        )
 
 
 def _bytes(number: int | None) -> str:

@@ -43,7 +43,7 @@ class ConnectionRecord:
         connect_ms: From the decision until a server had accepted.
         duration_ms: From accept to the end.
         reason: Why it ended.
-        facts: What detection learnt: ``sni``, ``host`` …
+        facts: The facts that detection found: ``sni``, ``host`` …
     """
 
     time: float

@@ -60,7 +60,7 @@ connection 5f3a-1 from 192.0.2.1:50001 on listener public: relaying, 1 h 2 min
 decision  route api, after at most 517 bytes
 led to    backend web (10.0.0.5:8443)
 learnt    sni=www.example.com
-note      its bytes are not kept, so it is not known at which byte each route was sure
+note      its bytes are not stored, so it is not known at which byte each route was sure
 """
 
 

@@ -89,7 +89,7 @@ class SecuredTests(SynchronousTestCase):
             self.assertIn(why, looks(found)[0])
             self.assertIn("backend = close\n", found.text)
         found = frontend("use_backend a if HTTP or { src ::1 }", bind=_TLS)
-        self.assertIn("say nothing inside of TLS", looks(found)[0])
+        self.assertIn("silent inside of TLS", looks(found)[0])
 
     def test_plain(self) -> None:
         """Where TLS does not end, none has ended."""

@@ -179,4 +179,4 @@ class OldTests(SynchronousTestCase):
             'listen: ( { host: "127.0.0.1"; port: "443"; } );\n'
             'protocols: ( { name: "anyprot"; host: "h"; port: "22"; log_level: 0; } );\n'
         )
-        self.assertIn("log_level: 0: who matches no route", found.warnings[0])
+        self.assertIn("log_level: 0: clients that match no route", found.warnings[0])

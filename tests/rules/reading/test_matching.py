@@ -191,7 +191,7 @@ class ProblemTests(SynchronousTestCase):
         self.assertEqual(
             self.complaints("broken"),
             (
-                "the matcher 'broken' failed: ZeroDivisionError: oh; tell its author, and do without it until then",
+                "the matcher 'broken' failed: ZeroDivisionError: oh; report it to its author, and do without it until then",
             ),
         )
 
@@ -237,7 +237,7 @@ class ProblemTests(SynchronousTestCase):
             error = self.assertRaises(InvalidValueError, read_alternative, "bad", {"bad": matcher})
             self.assertEqual(
                 str(error),
-                f"the matcher 'bad' failed: {words}; tell its author, and do without it until then",
+                f"the matcher 'bad' failed: {words}; report it to its author, and do without it until then",
             )
 
     def test_open_quote(self) -> None:

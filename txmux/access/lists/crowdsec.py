@@ -94,11 +94,11 @@ class CrowdSec:
             self._skip = min(2**self._failed // 2, _LONGEST_WAIT) - 1
             was_reported, self.problem = bool(self.problem), str(problem)
             if not was_reported:
-                message = "CrowdSec at {url}: {problem}; who is banned stays so, it is asked again"
+                message = "CrowdSec at {url}: {problem}; the bans stay as they are, retrying"
                 self._log.error(message, url=self._url, problem=problem)
             return
         if self.problem or not self._is_known:
-            self._log.info("CrowdSec at {url} tells who is banned", url=self._url)
+            self._log.info("CrowdSec at {url} sends its bans", url=self._url)
         self._is_known, self.problem = True, ""
         self._failed = self._skip = 0
 

@@ -76,7 +76,7 @@ async def _changed(change: Awaitable[str], refused: int) -> ApiAnswer:
 def _network(body: Mapping[str, Any]) -> IPNetwork:
     written = text(body, "network")
     if written is None:
-        raise RefusedError(400, 'network: say whom: {"network": "192.0.2.7"} for example')
+        raise RefusedError(400, 'network is missing: send for example {"network": "192.0.2.7"}')
     try:
         return banned_network(written)
     except ValueError:

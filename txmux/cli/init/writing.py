@@ -157,7 +157,7 @@ def _suggested(services: Iterable[FoundService]) -> Iterator[str]:
         else:
             option = {"tls": " sni=other.example.com", "http": " host=other.example.com"}
             match = service.kind.matcher + option.get(service.kind.matcher, "")
-            yield "# A second server of that protocol; put its route above the other one, with what tells its clients apart:"
+            yield "# A second server of that protocol; put its route above the other one, with what distinguishes its clients:"
         yield f"# [route {service.kind.matcher if service.kind else 'service'}-{port}]"
         yield f"# match   = {match}"
         yield f"# backend = {_address(service)}"

@@ -112,12 +112,12 @@ def _why_nobody(endpoint: AdminEndpoint, problem: OSError | HTTPException | Valu
     if isinstance(problem, (HTTPException, ValueError)):
         return f"what answers at {where} is not txmux; name another endpoint"
     if isinstance(problem, PermissionError):
-        whom, advice = "", "try as that user"
+        owner, advice = "", "try as that user"
         if isinstance(endpoint.address, UnixAddress):
-            whom = f", {owner_and_mode(endpoint.address.path)}"
+            owner = f", {owner_and_mode(endpoint.address.path)}"
             if is_for_group(endpoint.address.path):
                 advice += ", or in that group"
-        return f"no permission to open {where}{whom}; {advice}"
+        return f"no permission to open {where}{owner}; {advice}"
     if problem.errno == errno.ENOENT:
         return f"there is no socket {where}; start the service, or name another endpoint"
     if problem.errno == errno.ECONNREFUSED:

@@ -122,9 +122,9 @@ def _only_one(environ: Mapping[str, str]) -> Path:
         found.update(_sockets(folder, closed))
     if len(found) > 1:
         # Files of services that have ended may be among them.
-        heard = {real: path for real, path in found.items() if not _is_stale(path)}
-        found = heard or found
-    if len(found) > 1 and not heard:
+        listening = {real: path for real, path in found.items() if not _is_stale(path)}
+        found = listening or found
+    if len(found) > 1 and not listening:
         listed = ", ".join(sorted(map(str, found.values())))
         raise NoServiceError(
             f"no service listens at any of {listed}; these files are left over from services that have ended; start one, or {_NAME_IT}"

@@ -37,7 +37,7 @@ def fill_backend(
     Args:
         proxy: The backend, or what is a frontend, too.
         section: Where they go.
-        clients: Whose clients are led there.
+        clients: The frontends whose clients go there.
         draft: Where the section belongs.
         used: Numbers of the lines that are dealt with; filled here.
     """
@@ -60,7 +60,7 @@ def _balance(
     if line:
         used.add(line.number)
     used.update(line.number for line in proxy.all("option", "allbackups"))
-    # A hash leads to the same servers always, in txmux always as with "consistent".
+    # A hash always selects the same servers; in txmux it is always "consistent".
     used.update(line.number for line in proxy.all("hash-type"))
     backups = [s for s in servers if "backup" in s.parameters and not s.is_down]
     active = [s for s in servers if "backup" not in s.parameters]
@@ -80,7 +80,7 @@ def _balance(
     sticks = [one for one in proxy.lines if one.words in _BY_SOURCE]
     if sticks and several and len(proxy.all("stick")) == 1:
         used.update(one.number for one in (*sticks, *proxy.all("stick-table")))
-        message = f"{sticks[0]}: clients are led by a hash of their address, and nothing is remembered of them"
+        message = f"{sticks[0]}: clients are distributed by a hash of their address, and no table of them is stored"
         draft.warn(sticks[0].number, message, section)
         section.add("balance", "source-hash", sticks[0].number)
     elif several or (not active and len(servers) > 1):

@@ -44,16 +44,16 @@ _OF_TLS = frozenset({"alpn", "ca-file", "crt", "crt-list", "ssl", "ssl-min-ver",
 _MOST_PORTS = 200
 _NARROWING = {
     "accept-netscaler-cip": "its clients begin with a header that txmux does not know",
-    "gid": "who may connect to the socket",
-    "group": "who may connect to the socket",
+    "gid": "the permissions of the socket",
+    "group": "the permissions of the socket",
     "interface": "it would listen on every interface",
     "namespace": "it is in another network namespace",
     "ca-sign-file": "it makes certificates by itself",
     "crl-file": "certificates of clients may have been revoked",
     "strict-sni": "clients of other names are turned away; name those that are served in match = tls sni=",
     "transparent": "it listens on addresses of others",
-    "uid": "who may connect to the socket",
-    "user": "who may connect to the socket",
+    "uid": "the permissions of the socket",
+    "user": "the permissions of the socket",
 }
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _INTER = "2s"
 _LOST = {
     "addr": "it is at another address",
-    "agent-check": "the state that an agent tells",
+    "agent-check": "the state that an agent reports",
     "check-alpn": "it speaks a protocol by ALPN",
     "check-proto": "it speaks a protocol of HAProxy",
     "check-via-socks4": "it goes by a SOCKS proxy",

@@ -93,7 +93,7 @@ _TELLING_ONLY = (
 """Actions of ``tcp-request`` and its like that change nothing about where a client goes."""
 
 _ADDING_ONLY = ("add-header", "set-header", "del-header", "replace-header", "replace-value")
-"""Of these, those that ``http-response`` may have: whom they concern is served already."""
+"""Of these, those of ``http-response``: their clients are served already."""
 
 _SERVING = ("use_backend", "default_backend", "monitor-uri", "redirect", *PLACES)
 """Without any of these, what speaks HTTP serves nothing but HAProxy's own pages."""
@@ -112,7 +112,7 @@ _REASONS = {
     "log-format": "access_log_format in [txmux] is text or json",
     "pidfile": "write 'txmux run --pidfile=FILE'",
     "stats socket": "'txmux status' and its like ask the admin endpoint, which is there by itself; see admin in [txmux]",
-    "stick-table": "nothing is remembered of a client",
+    "stick-table": "no state of clients is stored",
     "cookie": "a client that comes again may get another server; see balance in [backend]",
     "http-request": "txmux relays HTTP as it is, and answers none of it itself",
     "http-response": "txmux relays HTTP as it is",
@@ -157,7 +157,7 @@ class _Haproxy:
             message = f"{line}: what it says depends on the environment; write what is meant, or ${{NAME}} as rules have it"
             self._draft.look(line.number, message)
         clients = _clients(fronts)
-        # A backend speaks what leads there, whatever its own mode.
+        # A backend has the protocol of its frontends, whatever its own mode.
         listed = [
             p
             for p in self._config.proxies

@@ -41,7 +41,7 @@ _MOST_CHOICES = 400
 
 @attrs.frozen
 class RouteChoice:
-    """Clients, where they are led, and the line that says so."""
+    """A condition on clients, their outcome, and its line."""
 
     condition: Condition
     outcome: str
@@ -54,7 +54,7 @@ class ClientDecisions:
 
     Attributes:
         choices: In their order.
-        otherwise: Where all others are led, and those that say nothing.
+        otherwise: The outcome for all others, silent ones included.
     """
 
     choices: tuple[RouteChoice, ...] = ()
@@ -85,7 +85,7 @@ class ClientDecisions:
         return all(of_networks_only(choice.condition) for choice in self.choices)
 
     def silence(self) -> list[tuple[frozenset[Networks] | None, str]]:
-        """Return where clients are led that say nothing, by their networks: the first that fits counts; ``None`` is all.
+        """Return the outcomes of silent clients, by their networks: the first that fits counts; ``None`` is all.
 
         Raises:
             InexpressibleError: The networks have no common part that could be named.
@@ -94,7 +94,7 @@ class ClientDecisions:
         for choice in reversed(self.choices):
             silent = [term for term in choice.condition if term.matcher in {"", SILENT}]
             for term in reversed(silent):
-                # Those that it excludes are led to where they are led without it.
+                # Those that it excludes have the outcome that they have without it.
                 holes = [
                     (common(common(networks, term.excluded), term.allowed), outcome)
                     for networks, outcome in found
@@ -177,8 +177,8 @@ def _one(
         except InexpressibleError as error:
             later = [c.outcome for c in yes.choices[number:] if _share(c, choice)]
             ends = dict.fromkeys((*later, yes.otherwise))
-            led = ("are closed" if end == CLOSE else f"go to {end}" for end in ends)
-            lost(choice.line, f"{error}; clients that are both {' or '.join(led)}")
+            destinations = ("are closed" if end == CLOSE else f"go to {end}" for end in ends)
+            lost(choice.line, f"{error}; clients that are both {' or '.join(destinations)}")
             continue
         if narrowed:
             choices.append(attrs.evolve(choice, condition=narrowed))

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 _EVERYBODY = ["0.0.0.0/0", "::/0", "unix"]
 _PLACE = re.compile(r"\bdst(_port)?\b")
 _KEEPALIVE = {"clitcpka-idle": "idle", "clitcpka-intvl": "interval", "clitcpka-cnt": "count"}
-_LEADING = ("use_backend", "default_backend")
+_TARGET_DIRECTIVES = ("use_backend", "default_backend")
 _LAYERS = ("connection", "session")
 
 
@@ -74,7 +74,7 @@ class Frontend(FrontendRoutes):
                 line = inside.choices[0].line
                 self.lost(
                     line,
-                    "clients that say nothing inside of TLS are led by the route's backend alone",
+                    "for clients that are silent inside of TLS, the route's backend alone decides",
                 )
             self._routes(inside, section.name)
 
@@ -111,13 +111,18 @@ class Frontend(FrontendRoutes):
                         )
                         self.made.draft.warn(line.number, message, listener)
         self._options()
-        led = {line.words[1] for w in _LEADING for line in self.proxy.all(w) if line.words[1:]}
-        proxies = [self.proxy, *(p for name, p in self.made.proxies.items() if name in led)]
+        targets = {
+            line.words[1]
+            for w in _TARGET_DIRECTIVES
+            for line in self.proxy.all(w)
+            if line.words[1:]
+        }
+        proxies = [self.proxy, *(p for name, p in self.made.proxies.items() if name in targets)]
         delays = [line for p in proxies if (line := p.value("tcp-request", "inspect-delay"))]
         self.made.used.update(line.number for line in delays)
         silent = [c.line for c in decisions.choices for t in c.condition if t.matcher == SILENT]
         if silent and not delays:
-            why = "without inspect-delay, HAProxy leads there every client whose first bytes do not come with its connection"
+            why = "without inspect-delay, HAProxy sends every client there whose first bytes do not arrive with its connection"
             self.made.draft.look(silent[0].number, f"{silent[0]}: {why}", self.listeners[0])
         for listener in self.listeners:
             if decisions.are_of_networks():
@@ -240,7 +245,7 @@ class Frontend(FrontendRoutes):
                 c.line for c in decisions.choices for t in c.condition if t.matcher in {"", SILENT}
             )
             message = (
-                f"{line}: where clients are led that say nothing has no counterpart: {error}; they are closed; "
+                f"{line}: the destination of silent clients has no counterpart: {error}; they are closed; "
                 "name in silent where they may go"
             )
             self.made.draft.look(line.number, message, self.listeners[0])

@@ -177,7 +177,7 @@ class FrontendRoutes:
         return found
 
     def _falls_back(self, line: ConfigLine, rest: ClientDecisions) -> bool:
-        """Lead elsewhere when a backend has no server, if all others are led to that backend anyway."""
+        """Route elsewhere while a backend has no server, if all other clients go to that backend anyway."""
         words = " ".join(line.words[2:])
         for acl in self.proxy.all("acl", line.words[3]) if len(line.words) == 4 else ():
             if len(acl.words) > 2:

@@ -1,4 +1,4 @@
-"""Where ``proxy_pass`` leads, with the other ``proxy_...`` directives, as backends."""
+"""The destinations of ``proxy_pass``, with the other ``proxy_...`` directives, as backends."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class Backends:
     def outcome(
         self, value: Value, scope: DirectiveScope, line: int, *, by_name: bool, is_udp: bool
     ) -> str:
-        """Return the name of the backend that clients are led to.
+        """Return the name of the backend for clients.
 
         Args:
             value: What ``proxy_pass`` says of them.
@@ -229,7 +229,7 @@ class Backends:
                 section.add("tls_name", name, scope.line("proxy_ssl_name"))
             message = (
                 "proxy_ssl without proxy_ssl_verify: nginx takes any certificate, and txmux verifies it; name in "
-                "tls_ca who has issued it, and in tls_name whom for, unless the system trusts it for the server's host"
+                "tls_ca its authority, and in tls_name its name, unless the system trusts it for the server's host"
             )
             self._draft.look(line, message, section)
         trusted = scope.get("proxy_ssl_trusted_certificate")

@@ -71,7 +71,7 @@ class ServerBlock:
             self._listener(several, decided)
 
     def _decided(self, endpoint: Endpoint) -> DecisionList[str]:
-        """Return where clients are led: the name of a backend, or ``close``."""
+        """Return the destination of clients: the name of a backend, or ``close``."""
         directive = self._scope.get("proxy_pass") or self._scope.get("pass")
         if directive is None:
             self._no_proxy()
@@ -99,7 +99,7 @@ class ServerBlock:
     def _no_proxy(self) -> None:
         directive = self._scope.get("return")
         if directive is None:
-            self._lost(self._directive.line, "server: leads nowhere; its clients are closed")
+            self._lost(self._directive.line, "server: has no destination; its clients are closed")
         elif directive.value:
             self._lost(
                 directive.line, f"{directive}: txmux says nothing itself; these clients are closed"

@@ -222,7 +222,7 @@ class _Sslh:
         lines = [top.settings.pop(name).line for name in verbose]
         if verbose:
             message = (
-                f"{', '.join(verbose)}: no counterpart; 'txmux run --log-level=debug' tells more"
+                f"{', '.join(verbose)}: no counterpart; 'txmux run --log-level=debug' logs more"
             )
             self._draft.warn(lines[0], message)
         top.rest()
@@ -311,7 +311,8 @@ class _Sslh:
             unlogged = group.settings.pop("log_level", None)
             if unlogged and unlogged.value == 0:
                 group.warn(
-                    "log_level: 0: who matches no route is logged as [listen] says", unlogged.line
+                    "log_level: 0: clients that match no route are logged as [listen] says",
+                    unlogged.line,
                 )
             for option in ("sni_hostnames", "alpn_protocols", "regex_patterns", "probe"):
                 group.settings.pop(option, None)

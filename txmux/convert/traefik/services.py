@@ -155,7 +155,9 @@ class Services:
                 section.add("tls_client_certificate", self.path(file.text), file.line)
         unverified = settings.get("insecureSkipVerify")
         if unverified.is_set:
-            message = "insecureSkipVerify: txmux verifies the certificate; name in tls_ca who has issued it"
+            message = (
+                "insecureSkipVerify: txmux verifies the certificate; name its authority in tls_ca"
+            )
             self._draft.look(unverified.line, message, section)
 
     def _check(self, section: DraftSection, check: Node) -> None:

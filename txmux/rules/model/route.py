@@ -147,8 +147,8 @@ class Route:
         name: Its name in the file.
         alternatives: The ``match =`` lines, at least one.
         outcome: The outcome for its clients. If it terminates TLS, only those that no route under it takes, or that say nothing inside
-            of TLS; ``None`` is then where the listener leads such clients.
-        clients: ``from =`` and ``not_from =``: whom it serves.
+            of TLS; ``None`` is then the listener's outcome for such clients.
+        clients: ``from =`` and ``not_from =``: the clients that it serves.
         during: The only times at which it serves anyone, of which one is enough; empty is always.
         terminate_tls: The TLS that it terminates; ``None`` is none. The routes under it see what is inside.
         under: Names of the listeners, and of routes that end TLS, that it belongs to; empty is every listener.

@@ -143,23 +143,23 @@ def loops(listeners: Iterable[Listener], routes: Sequence[Route]) -> Iterator[Pr
     where it listens on every address. Where TLS begins or ends on the way, other routes decide the second time.
 
     Yields:
-        A problem for each key that leads there.
+        A problem for each key with such an outcome.
     """
     reported: set[tuple[str, str]] = set()
     for listener in listeners:
         own: Claims = set()
         for text in listener.endpoints:
             own |= claims(text)[0]
-        led: list[tuple[str, Outcome | None, Listener | Route]] = [
+        destinations: list[tuple[str, Outcome | None, Listener | Route]] = [
             *(("silent", line.outcome, listener) for line in listener.silent),
             ("default", listener.default, listener),
         ]
-        led += [
+        destinations += [
             ("backend", route.outcome, route)
             for route in routes
             if route.stands_under(listener) and not (route.terminate_tls or route.dry_run)
         ]
-        for key, outcome, owner in led:
+        for key, outcome, owner in destinations:
             message = next(
                 filter(None, (_why(one, own, listener) for one in _servers(outcome))), ""
             )
@@ -220,9 +220,9 @@ def wrong_transports(listeners: Iterable[Listener], routes: Iterable[Route]) -> 
     """Find outcomes that forward clients of one transport to servers of the other."""
     of = {listener.name: listener for listener in listeners}
     for listener in of.values():
-        led = [("default", listener.default)]
-        led += [("silent", line.outcome) for line in listener.silent]
-        for key, outcome in led:
+        destinations = [("default", listener.default)]
+        destinations += [("silent", line.outcome) for line in listener.silent]
+        for key, outcome in destinations:
             other = _server_of_another(outcome, listener.transport)
             if other:
                 message = f"{other}, but [listen {listener.name}] is for {listener.transport.value.upper()}; use another backend"
@@ -329,13 +329,13 @@ def misplaced(
             reported.add((route.section.header, "backend", None))
     for listener in listeners:
         own = [route for route in known if route.stands_under(listener) and not route.dry_run]
-        led = [*_handovers(listener, own)]
-        message = _why_not(listener, own, relay) if led else ""
-        for section, key, number in led if message else ():
+        destinations = [*_handovers(listener, own)]
+        message = _why_not(listener, own, relay) if destinations else ""
+        for section, key, number in destinations if message else ():
             if (section.header, key, number) not in reported:
                 reported.add((section.header, key, number))
                 yield section.problem(message, key, number)
-        if any(key != "backend" for _, key, _ in led):
+        if any(key != "backend" for _, key, _ in destinations):
             yield from _left_inside(listener, ends)
 
 

@@ -96,7 +96,7 @@ class RulesReading:
         if text.startswith((PLACE, SYSTEM)):
             return geo_region(text, self.settings, alone=self.alone)
         if text.startswith(CROWDSEC):
-            raise InvalidValueError(f"{text!r} is for 'deny' alone: CrowdSec tells who is banned")
+            raise InvalidValueError(f"{text!r} is for 'deny' alone: CrowdSec lists banned networks")
         if not text.startswith("@"):
             try:
                 return network(text)

@@ -205,7 +205,7 @@ def _hint(
         (
             word in SERVER_FIRST,
             (
-                "its clients wait for the server to speak, so no byte tells them: "
+                "its clients wait for the server to speak, so no byte identifies them: "
                 "name its backend with 'silent =' in [listen]"
             ),
         ),
@@ -348,5 +348,5 @@ def _failed(matcher: IProtocolMatcher, error: Exception) -> InvalidValueError:
 
 def _broken(matcher: IProtocolMatcher, how: str) -> InvalidValueError:
     return InvalidValueError(
-        f"the matcher {matcher.name!r} failed: {how}; tell its author, and do without it until then"
+        f"the matcher {matcher.name!r} failed: {how}; report it to its author, and do without it until then"
     )
