@@ -142,7 +142,7 @@ class SharedTally(Tally):
             self._counts[_MOVING] = 0
 
     def give_back(self) -> None:
-        """Count one less. For each `add`, `adopt`, and `take` that said yes, once."""
+        """Count one less; once for each `add`, `adopt`, and successful `take`."""
         self._counter.count -= 1
         self._counts[self._worker] = self._counter.count
 

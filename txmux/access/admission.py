@@ -1,4 +1,4 @@
-"""Who is let in: by network, and by how many there are already."""
+"""Admits clients, by their networks and by the numbers of connections."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _TALLIES: tuple[LimitName, ...] = ("txmux.max_connections", "max_connections")
 
 
 class Refused(Exception):  # noqa: N818 - it is not an error
-    """A client is not let in.
+    """A client is refused.
 
     Attributes:
         reason: Why not.
@@ -89,7 +89,7 @@ class Tally:
         """Forget the connections that moved away and were not adopted: their adopting process has ended."""
 
     def give_back(self) -> None:
-        """Count one less. For each `add`, `adopt`, and `take` that said yes, once."""
+        """Count one less; once for each `add`, `adopt`, and successful `take`."""
         self._counter.count -= 1
 
 
@@ -105,7 +105,7 @@ class Admission:
 
     Attributes:
         per_source: What counts those of each source; ``None`` if there is no limit for them.
-        banned: Who may not come in, whatever the settings.
+        banned: Networks that are refused, whatever the settings.
     """
 
     banned: Banned = _NOBODY
@@ -129,7 +129,7 @@ class Admission:
         self._asks_who = self._clients.limited or per_source is not None
 
     def enter(self, client: Address | None, peer: IAddress) -> Permit | None:
-        """Let a client in. One that was let in has to `leave`.
+        """Admit a client. An admitted one has to `leave`.
 
         Args:
             client: Its real address, if a trusted proxy has sent it.
@@ -169,7 +169,7 @@ class Admission:
         return permit
 
     def adopt(self, client: Address | None) -> Permit | None:
-        """Count a client that another process has let in. It has to `leave`, too.
+        """Count a client that another process has admitted. It has to `leave`, too.
 
         Args:
             client: Its real address, if it has one.
@@ -192,7 +192,7 @@ class Admission:
             permit: What counts it so far, and has to be released if something else does from now on.
             before: Its address so far.
             after: Its address now.
-            is_known: Whether it was let in at that address before, so that it is counted there whatever the limits.
+            is_known: Whether it was admitted at that address before, so that it is counted there whatever the limits.
 
         Returns:
             What counts it now; `permit` if it is still of the same source.
@@ -210,7 +210,7 @@ class Admission:
         return found
 
     def leave(self, permit: Permit | None) -> None:
-        """Record that a client that was let in is gone.
+        """Record that an admitted client has left.
 
         Args:
             permit: What `enter` gave.

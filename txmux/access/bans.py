@@ -49,7 +49,7 @@ class Ban:
 
     Attributes:
         network: Who is banned.
-        since: When that was said, in seconds since 1970.
+        since: The time of the ban, in seconds since 1970.
         until: When it is over; `math.inf` is when it is taken back.
         reason: Why, for people; maybe nothing.
     """
@@ -205,7 +205,7 @@ def rows_of(changes: Iterable[Change]) -> list[Row]:
 
 
 class Banned:
-    """Networks that are banned until some time. When that is over they are let in, without a timer.
+    """Networks that are banned until some time. Expired bans have no effect, without a timer.
 
     Args:
         now: Tells the time of day, in seconds since 1970.
@@ -220,7 +220,7 @@ class Banned:
         self.any = False
 
     def change(self, rows: Iterable[Row]) -> bool:
-        """Ban networks, or lift bans, as the rows of `rows_of` say.
+        """Ban networks, or lift bans, by the rows of `rows_of`.
 
         Returns:
             Whether a network is banned that was not.

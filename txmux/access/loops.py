@@ -32,7 +32,7 @@ class LoopDetector:
         memory: Zeros, `SIZE` bytes of them, which several processes may share; by default its own.
 
     Attributes:
-        ports: Those that clients come in by, as far as is known.
+        ports: The known ports at which clients arrive.
     """
 
     SIZE = _PORTS * _SIZE
@@ -44,7 +44,7 @@ class LoopDetector:
         self.ports: set[int] = set()
 
     def hops_of(self, client: ITransport) -> int:
-        """Return how often a client's connection has come back."""
+        """Return how often a client's connection has passed through this service."""
         peer: Any = client.getPeer()
         slot = self._slots[peer.port] if isinstance(peer, _WITH_PORT) else 0
         if slot and slot >> 8 == _checksum(peer, client.getHost()):

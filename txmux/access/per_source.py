@@ -55,7 +55,7 @@ class SourceLimits:
     Attributes:
         connections: The highest number of connections.
         undecided: The highest number of those that have not been recognised yet.
-        interval: Nanoseconds that a source has to wait, in the long run, for each connection that was let in.
+        interval: Nanoseconds that a source has to wait, in the long run, for each admitted connection.
         burst: Connections that it may make without having waited.
     """
 
@@ -155,7 +155,7 @@ class SourceTable:
         return found
 
     def tracked(self, now: int) -> int:
-        """Count the slots that say something.
+        """Count the slots in use.
 
         Args:
             now: The time.
@@ -350,7 +350,7 @@ class PerSource:
         return self._table.tracked(int(self._seconds() * _SECOND))
 
     def adopt(self, source: int) -> Permit:
-        """Count a connection that another process has let in, and that is recognised already.
+        """Count a connection that another process has admitted, and that is recognised already.
 
         Args:
             source: See `source_of`.

@@ -240,7 +240,7 @@ def _cookies(headers: Mapping[str, str]) -> dict[str, str]:
 
 
 def _host_and_port(text: str) -> tuple[str, str]:
-    """Take apart what a ``Host`` header says (RFC 9110, section 7.2)."""
+    """Split a ``Host`` header into name and port (RFC 9110, section 7.2)."""
     host, colon, port = text.rpartition(":")
     if not colon or "]" in port:
         host, port = text, ""
@@ -283,7 +283,7 @@ class Caller:
 
     @property
     def is_by_unix(self) -> bool:
-        """Whether it has come by a UNIX socket, so that the mode of its file has let it in."""
+        """Whether it uses a UNIX socket, so that the mode of its file authorises it."""
         return not self.port
 
     @classmethod

@@ -1,4 +1,4 @@
-"""HTTP for the site, by Twisted, with limits for clients that are slow, send too much or come in hundreds."""
+"""HTTP for the site, by Twisted, with limits for clients that are slow, send too much or connect in hundreds."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ _HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
 }
-"""Of every answer that does not say otherwise."""
+"""The headers of every answer, unless it sets others."""
 
 
 class Site:

@@ -210,7 +210,7 @@ def _nothing(listeners: tuple[Listener, ...]) -> str:
 
 
 def _samples(arguments: argparse.Namespace, listeners: tuple[Listener, ...]) -> list[TracedSample]:
-    """Read what clients say; each sample is for the listeners of its transport."""
+    """Read the bytes of clients; each sample is for the listeners of its transport."""
     limit = max(listener.peek_limit for listener in listeners)
     client = arguments.client
     now = time.time() if arguments.now is None else arguments.now
@@ -318,7 +318,7 @@ def _waiting(
 def _silent(
     sample: TracedSample, listener: Listener, silence: Silence, then: str, target: TracedOutcome
 ) -> Iterator[tuple[str, str]]:
-    """Yield what comes of a client that has said nothing yet."""
+    """Yield the outcome for a client that has sent nothing yet."""
     if sample.datagrams is not None:
         yield "decision", "with these datagrams: undecided, since they say nothing"
         yield "deadline", f"{then}forgotten; what the client says next decides"

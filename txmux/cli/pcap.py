@@ -1,4 +1,4 @@
-"""What clients said first, read from captures: pcap and pcapng files, by `dpkt`, which is optional."""
+"""The first bytes of clients, read from captures: pcap and pcapng files, by `dpkt`, which is optional."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class CapturedStream:
     Attributes:
         data: In order, up to the limit. Of a flow, the first datagram.
         gap: The capture lacks what comes after them, though it has later ones.
-        server_first: The server had said something before them.
+        server_first: Whether the server has sent bytes before them.
         datagrams: Those of a flow.
     """
 
@@ -160,7 +160,7 @@ def _content(dpkt: Any, packet: Any) -> Segment | Datagram | None:
 
 
 def client_streams(segments: Iterable[Segment], limit: int) -> list[CapturedStream]:
-    """Put together what each client said first.
+    """Assemble the first bytes of each client.
 
     The client is the sender of SYN, or, when the capture began later, of the first byte.
 

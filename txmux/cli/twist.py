@@ -152,7 +152,7 @@ def _wants_format(words: Sequence[str]) -> bool:
 
 
 def _log_file(options: Options, file: IO[str]) -> IO[str]:
-    """Choose where the service's own log goes: not where nothing but the lines of the access log is to be."""
+    """Choose the stream of the service's own log: not the one of the access log."""
     bare = not options["demo"] and options.rules.settings.access_log == "stdout"
     return sys.stderr if bare and file.fileno() == _STDOUT else file
 

@@ -1,4 +1,4 @@
-"""What goes into the ``match =`` lines: words, regular expressions and names, as txmux writes them."""
+"""The contents of ``match =`` lines: words, regular expressions and names, as txmux writes them."""
 
 from __future__ import annotations
 

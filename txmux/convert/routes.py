@@ -41,7 +41,7 @@ class RouteWriter:
         Args:
             listener: Where they come to.
             decided: Their backend, or ``close``.
-            waits: Whether the other program waits for what they say, although it may decide by their networks alone.
+            waits: Whether the other program waits for their bytes, although it may decide by their networks alone.
         """
         if decided.cases and not waits:
             # These are connected at once, so that servers may speak first.

@@ -24,7 +24,7 @@ Hello = tuple[tuple[str, str], ...]
 """Options of ``tls``: names of the server, and the protocol that is agreed on."""
 
 SILENT = "silent"
-"""In the place of a matcher: the client says nothing at all. Routes cannot ask for that, ``silent`` of a listener does."""
+"""In place of a matcher: the client is silent. Routes cannot match that; ``silent`` of a listener does."""
 
 _MOST_TERMS = 256
 _TOKEN = frozenset(range(ord("A"), ord("Z") + 1))

@@ -57,13 +57,13 @@ class SampleOrigin(Protocol):
 
 @attrs.frozen
 class TracedSample:
-    """What a client said first.
+    """The first bytes or datagrams of a client.
 
     Attributes:
         data: The bytes; maybe none. Of a flow those of the first datagram.
         client: Its address, as far as it is known.
         stream: Where it is from, if that is a capture.
-        now: When it is said, in seconds since 1970.
+        now: The time of its arrival, in seconds since 1970.
         datagrams: The first ones of a flow; ``None`` for a stream.
     """
 
@@ -107,7 +107,7 @@ def _text(value: object) -> str | None:
 
 @attrs.frozen
 class TracedOutcome:
-    """Where a client goes, and what decides that; the outcome is ``None`` if the route terminates TLS."""
+    """The outcome for a client, and what decides it; the outcome is ``None`` if the route terminates TLS."""
 
     by: Literal["route", "default", "silent", "denied"]
     route: str | None
@@ -139,7 +139,7 @@ class TracedOutcome:
 
 
 def traced_outcome(sample: TracedSample, trace: Trace) -> TracedOutcome:
-    """Return where a client goes that sends this."""
+    """Return the outcome for a client that sends this."""
     listener, client = trace.listener, sample.client
     if client is not None and not listener.clients.serves(client):
         return TracedOutcome("denied", None, Refusal.CLOSE)

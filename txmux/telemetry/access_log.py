@@ -56,7 +56,7 @@ class AccessLogError(MuxError):
 
 
 class AccessLog(Protocol):
-    """Where a line goes for each connection that has ended."""
+    """The access log: a line for each connection that has ended."""
 
     def write(self, record: ConnectionRecord, /) -> None:
         """Never raises."""
@@ -116,7 +116,7 @@ def should_log(record: ConnectionRecord, log: Logged) -> bool:
 
     Args:
         record: What is known of it.
-        log: What ``log =`` says. With ``errors`` those that ended cleanly are left out, and clients that left without a byte, as
+        log: The value of ``log =``. With ``errors`` those that ended cleanly are left out, and clients that left without a byte, as
             the checks of a balancer do.
     """
     if log != "errors":

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 _UNITS = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
 _SIZES = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
-_SHORT = 10  # below it, one digit behind the point says more
+_SHORT = 10  # below it, one decimal is shown
 
 
 def worker_state(worker: Mapping[str, Any]) -> str:
@@ -26,7 +26,7 @@ EXPLANATION_COLUMNS = ("", "route", "match", "says")
 
 
 def duration(seconds: float) -> str:
-    """Write a length of time by its largest unit, and the next one if that says more.
+    """Write a length of time by its largest unit, and the next one unless it is zero.
 
     >>> duration(5400)
     '1 h 30 min'
@@ -126,7 +126,7 @@ def rates(status: Mapping[str, Any]) -> str:
 
 
 class ExplainedRoute(NamedTuple):
-    """What a route, or one line of its match, said of a client.
+    """The verdict of a route, or of one line of its match, on a client.
 
     Attributes:
         wins: Whether it took the client.
@@ -152,7 +152,7 @@ class DecisionExplanation(NamedTuple):
 
     Attributes:
         title: Which connection.
-        routes: What each route said.
+        routes: The verdict of each route.
         conclusion: What came of it, each line with its label.
     """
 
@@ -178,7 +178,7 @@ def explanation_of(one: Mapping[str, Any]) -> DecisionExplanation:
 def explained_trace(
     trace: Mapping[str, Any], unit: str = "byte", peek_limit: int = 0
 ) -> list[ExplainedRoute]:
-    """Write what the routes of a listener say of some bytes.
+    """Write the verdicts of the routes of a listener on some bytes.
 
     Args:
         trace: The listener's part of ``txmux explain --json``.

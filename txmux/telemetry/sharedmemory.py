@@ -19,7 +19,7 @@ _SEAL_SEAL, _SEAL_SHRINK = 1, 2
 
 
 class SharedMemoryError(MuxError):
-    """There is less memory than its creator says."""
+    """The memory is smaller than its creator has declared."""
 
 
 def make(name: str) -> int:

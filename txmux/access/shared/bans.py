@@ -236,7 +236,7 @@ class SharedBans:
     async def _ask_time(self, redis: Any) -> None:
         before = self._now()
         seconds, microseconds = await redis.time()
-        # An answer that has waited here says little.
+        # An answer that was delayed in this process gives no precise time.
         after = self._now()
         if 0 <= after - before < _SURE:
             self._ahead = (before + after) / 2 - int(seconds) - int(microseconds) / 1e6

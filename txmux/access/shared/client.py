@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from txmux.rules.model.settings import Store
 
 _PATIENCE = 5.0
-"""Seconds to connect in, and to be let in."""
+"""Seconds to connect and to authenticate in."""
 
 _SHORTEST, _LONGEST = 0.5, 15.0
 """Seconds between two attempts."""

@@ -202,7 +202,7 @@ class Leases:
             lease.is_asking = False
 
     def forget(self) -> None:
-        """Forget all that Redis has said, since it does not answer."""
+        """Forget all leases, since Redis does not answer."""
         self.counts.forget()
         self._leases.clear()
         self._recent.clear()

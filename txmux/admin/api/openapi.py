@@ -88,7 +88,7 @@ _IN_PATH = {
 
 
 class Schema(dict[str, Any]):
-    """What JSON Schema (draft 2020-12) says of a value."""
+    """A schema of a value (JSON Schema, draft 2020-12)."""
 
 
 def ref(name: str) -> Schema:
@@ -146,7 +146,7 @@ def body(fields: Mapping[str, Any], **more: Any) -> Schema:
 
     Args:
         fields: The form of each, none of which has to be there: see `schema_of`.
-        more: What else JSON Schema says of it: ``required``, for example.
+        more: Further keywords of JSON Schema: ``required``, for example.
     """
     properties = {name: schema_of(form) for name, form in fields.items()}
     return Schema(type="object", properties=properties, additionalProperties=False, **more)

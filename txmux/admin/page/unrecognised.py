@@ -81,7 +81,7 @@ def matcher_of(data: bytes, over: Transport = Transport.TCP) -> str:
     """Return a line of ``match =`` for a matcher that knows these bytes, the one that is hardest to please; empty if none does.
 
     Args:
-        data: What a client has said first.
+        data: The first bytes of a client.
         over: By what; of a datagram it has to be all.
     """
     if not data:

@@ -110,7 +110,7 @@ def _write(path: Path, text: str, *, force: bool) -> None:
 
 
 def greetings(found: Sequence[Listening]) -> dict[Listening, bytes]:
-    """Connect to each, say nothing, and give the first bytes that come."""
+    """Connect to each, send nothing, and return the first bytes of each."""
     with ThreadPoolExecutor(_AT_ONCE) as threads:
         return dict(zip(found, threads.map(_greeting, found), strict=True))
 

@@ -69,7 +69,7 @@ def rules_text(
     Args:
         services: The listening servers with their protocols.
         where: The endpoint.
-        why: What is to be said of that, a line each.
+        why: Comments on that, a line each.
         probed: Whether servers were probed.
         name: The file's name, if it is known.
     """
@@ -103,7 +103,7 @@ def rules_text(
 def _sorted(
     services: Sequence[FoundService],
 ) -> tuple[list[tuple[FoundService, ServiceKind]], list[FoundService], list[FoundService]]:
-    """Split services into those that get a route, one for each protocol, those whose clients say nothing, and the rest."""
+    """Split services into those that get a route, one for each protocol, those whose clients wait for the server, and the rest."""
     order = [SSH, TLS, HTTP]
     known = [(service, service.kind) for service in services if service.kind]
     known.sort(key=lambda pair: order.index(pair[1]) if pair[1] in order else len(order))

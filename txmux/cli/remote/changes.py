@@ -153,7 +153,7 @@ def _drain(ask: Ask, arguments: Namespace) -> Any:
 
 
 def _done(ask: Ask, paths: Sequence[str], body: Mapping[str, object]) -> list[Mapping[str, Any]]:
-    """Change one server after another; if one fails, say which were changed before."""
+    """Change one server after another; if one fails, the error names those changed before."""
     done: list[Mapping[str, Any]] = []
     for path in paths:
         try:

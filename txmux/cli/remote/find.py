@@ -37,7 +37,7 @@ class AdminEndpoint(NamedTuple):
         address: Its address.
         token: The secret for TCP; nothing if none is known.
         named_by: What says so, for messages.
-        rules: Of which rules file the service is to be, where the address does not say that for certain.
+        rules: The rules file of the service, where the address does not identify it.
     """
 
     address: Address
@@ -308,7 +308,7 @@ def _tcp_at(host: str, port: str, text: str) -> TcpAddress:
 
 
 class Keys(NamedTuple):
-    """What ``[txmux]`` says.
+    """The settings of ``[txmux]``.
 
     Attributes:
         admin: The endpoint, or ``auto`` or ``off``.

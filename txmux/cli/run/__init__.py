@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 DEFAULT = "/etc/txmux/rules.ini"
-"""The rules file that is meant if neither one nor options say what to do."""
+"""The rules file in the absence of an argument and of options."""
 
 LEVELS = ("debug", "info", "warn", "error", "critical")
 """What is known of `txmux.cli.run.program` before that is imported."""

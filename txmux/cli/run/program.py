@@ -149,7 +149,7 @@ class _EarlySignals:
                 signal.signal(number, self._arrived)
 
     def begin(self) -> None:
-        """Go by what has come."""
+        """Handle signals from now on, and one that was received before."""
         self._is_running = True
         if self._saved:
             os.kill(os.getpid(), self._saved)

@@ -245,7 +245,7 @@ def widths_of(
         The numbers of the columns that are shown, and their widths.
     """
     full_widths = [max(map(cell_len, cells)) for cells in zip(*rows, strict=True)]
-    # Columns that may go only stay beside others that have all they want.
+    # Optional columns stay only if all columns get their full widths.
     shown = [*range(len(columns))]
     for number in reversed(shown.copy()):
         sizes = [
@@ -297,7 +297,7 @@ def _explanation(one: Mapping[str, Any], width: int) -> Iterator[Text]:
     widths = [
         max(map(cell_len, column)) for column in zip(*(cells for cells, _ in rows), strict=True)
     ]
-    if widths:  # what it says counts more than the match
+    if widths:  # the verdict gets more room than the match
         others = sum(widths) - widths[_MATCH] + _GAP * (len(widths) - 1)
         widths[_MATCH] = min(widths[_MATCH], max(_LEAST_MATCH, width - others))
     for row, style in rows:

@@ -71,7 +71,7 @@ def read_acl(words: Sequence[str], bind: BindContext) -> Condition:
 
     Args:
         words: Its words.
-        bind: Where the clients come in.
+        bind: The listening side.
 
     Raises:
         InexpressibleError: txmux cannot ask for that.
@@ -104,7 +104,7 @@ def read_acl(words: Sequence[str], bind: BindContext) -> Condition:
 
 
 def _tls_terms(test: Criterion, bind: BindContext) -> Iterator[Term]:
-    """Read a test of TLS that ends where the client has come in."""
+    """Read a test of the TLS that the bind line terminates."""
     if bind.secured is None:
         return
     if test.name == "ssl_fc_has_sni":
@@ -311,7 +311,7 @@ _OPERATORS = {
 }
 
 PLACED = frozenset({"dst", "dst_port", "ssl_fc"})
-"""What depends on the bind where a client has come in."""
+"""Tests that depend on the bind line of a client."""
 
 
 @attrs.frozen

@@ -194,7 +194,7 @@ class WeakerError(Exception):
 
 @attrs.define
 class _ProbeRequest:
-    """An HTTP request, and where it goes."""
+    """An HTTP request and its destination."""
 
     method: str = "OPTIONS"
     path: str = "/"
@@ -250,7 +250,7 @@ def question(proxy: Proxy, kind: ConfigLine | None) -> list[str]:
 
 
 def _connected(steps: Iterable[ConfigLine]) -> list[str]:
-    """Write where a check connects, if it says so itself.
+    """Write the destination of a check, if it has its own.
 
     Raises:
         WeakerError: It connects otherwise than is known here, or several times.

@@ -88,7 +88,7 @@ def read_question(
     Args:
         words: The words of it.
         acls: What the names mean, or why they mean nothing.
-        bind: Where the clients come in.
+        bind: The listening side.
 
     Raises:
         InexpressibleError: txmux cannot ask for that.

@@ -1,4 +1,4 @@
-"""Where clients of an ``haproxy.cfg`` come in, as far as its tests may ask for it, and the files that tests name."""
+"""The bind lines of an ``haproxy.cfg``, as far as tests depend on them, and the files that tests name."""
 
 from __future__ import annotations
 
@@ -48,12 +48,12 @@ class SideFiles:
     notes: list[tuple[int, str]] = attrs.field(factory=list)
 
     def report_at(self, line: int) -> None:
-        """Put what is pending down to a line."""
+        """Report the pending messages at a line."""
         self.notes += [(line, message) for message in self.pending]
         self.pending.clear()
 
     def lines(self, name: str) -> list[str]:
-        """Return the lines of a file that say something.
+        """Return the lines of a file without blank lines and comments.
 
         Raises:
             OSError: It cannot be read.
@@ -87,7 +87,7 @@ _OTHERS = frozenset({".issuer", ".key", ".ocsp", ".sctl"})
 
 @attrs.frozen
 class BindContext:
-    """Where a client has come in.
+    """The bind line of a client.
 
     Attributes:
         files: What tests may read.

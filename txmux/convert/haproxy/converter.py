@@ -90,7 +90,7 @@ _TELLING_ONLY = (
     "track-sc",
     "unset-var",
 )
-"""Actions of ``tcp-request`` and its like that change nothing about where a client goes."""
+"""Actions of ``tcp-request`` and its like that do not affect the destination of a client."""
 
 _ADDING_ONLY = ("add-header", "set-header", "del-header", "replace-header", "replace-value")
 """Of these, those of ``http-response``: their clients are served already."""

@@ -160,7 +160,7 @@ class Frontend(FrontendRoutes):
             self._let_in(listener, [layer for layer in layers if layer[2]])
 
     def _admitted(self, layer: str) -> tuple[Condition, list[ConfigLine]]:
-        """Read which clients the rules of a layer let in, and the lines of these rules."""
+        """Read which clients the rules of a layer admit, and the lines of these rules."""
         acls = read_acls(self.proxy.all("acl"), self.bind)
         rules: list[tuple[bool, Condition]] = []
         lines: list[ConfigLine] = []
@@ -297,7 +297,7 @@ class Frontend(FrontendRoutes):
 def convert_frontend(
     proxy: Proxy, made: HAProxyConversion, files: SideFiles, *, several: bool
 ) -> None:
-    """Write the listeners and routes of a frontend, for each kind of place where its clients come in."""
+    """Write the listeners and routes of a frontend, for each kind of bind line."""
     places: dict[BindContext, list[Bind]] = {}
     lines = proxy.all("bind")
     made.used.update(line.number for line in lines)

@@ -147,7 +147,7 @@ _ALL = (ipaddress.ip_network("0.0.0.0/0"), ipaddress.ip_network("::/0"))
 
 
 def admitted(rules: Sequence[tuple[bool, Condition]]) -> Condition:
-    """Return the clients that rules let in: the first rule that fits decides, and clients that none fits are let in.
+    """Return the clients that rules admit: the first rule that matches decides, and clients that match none are admitted.
 
     Args:
         rules: Of each, whether it accepts, and which networks.

@@ -53,7 +53,7 @@ class Proxy:
 
     Attributes:
         kind: ``frontend``, ``backend`` or ``listen``.
-        lines: What it says itself, after what its defaults say.
+        lines: Its own lines, after those of its defaults.
     """
 
     kind: str
@@ -168,7 +168,7 @@ def read_haproxy(data: bytes, path: str) -> Config:
 
 
 def _inherited(base: _Defaults | None) -> list[ConfigLine]:
-    """Return what defaults say, after what theirs say."""
+    """Return the lines of defaults, after those of their own defaults."""
     found: list[list[ConfigLine]] = []
     while base is not None:
         found.append(base.lines)

@@ -57,8 +57,8 @@ class FrontendRoutes:
     """Builds routes from the rules of a frontend and of its backends.
 
     Attributes:
-        bind: Where its clients come in.
-        listeners: Their comments say what is lost.
+        bind: The listening side.
+        listeners: They get comments on what has no counterpart.
     """
 
     proxy: Proxy
@@ -74,7 +74,7 @@ class FrontendRoutes:
     def question(
         self, line: ConfigLine, start: int, acls: Mapping[str, Condition | InexpressibleError]
     ) -> RuleCondition | None:
-        """Read a condition; if it has no counterpart, say so."""
+        """Read a condition; report it if it has no counterpart."""
         self.made.used.add(line.number)
         try:
             found = read_question(line.words[start:], acls, self.bind)
@@ -194,7 +194,7 @@ class FrontendRoutes:
         return True
 
     def _to_named_backend(self, line: ConfigLine, name: str) -> ClientDecisions:
-        """Lead to a backend, whose name may depend on the client."""
+        """Forward to a backend, whose name may depend on the client."""
         if "%[" not in name:
             return self._to_backend(line, name)
         try:

@@ -44,7 +44,7 @@ def add_process(
 
     Args:
         settings: The lines of ``global``.
-        draft: Where the section goes, if there is something to write.
+        draft: Gets the section, if it has lines.
         no_counterpart: Reports a line that is left out.
     """
     found: dict[str, tuple[str, ConfigLine]] = {}
@@ -107,11 +107,11 @@ _USUAL = {
     "ssl-default-bind-options": ("bind", "ssl-min-ver"),
     "ssl-server-verify": ("server", "verify"),
 }
-"""Settings of ``global`` for lines with ``ssl`` that do not say otherwise."""
+"""Settings of ``global``: the defaults of lines with ``ssl``."""
 
 
 def _usual(config: Config) -> dict[str, tuple[str, str]]:
-    """Return what lines with ``ssl`` mean if they do not say it: by their first word, a flag and its value."""
+    """Return the defaults of lines with ``ssl``: by their first word, a flag and its value."""
     found: dict[str, tuple[str, str]] = {}
     for line in config.settings:
         kind, flag = _USUAL.get(line.words[0], ("", ""))

@@ -125,7 +125,7 @@ def read_arguments(words: Sequence[str], line: int) -> tuple[Settings, list[str]
 
 
 def merged(settings: Settings, file: Settings) -> tuple[Settings, list[str]]:
-    """Lay what a command line says over what a file says: places are added, and protocols take those of their name.
+    """Merge the options of a command line into those of a file: listen addresses are added, and protocols replace those of their name.
 
     Returns:
         All settings, and the names of the protocols that both have.

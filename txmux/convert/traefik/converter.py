@@ -134,7 +134,7 @@ def _provided(top: Node, path: str, draft: Draft) -> Iterator[Node]:
 
 
 def _content(file: Path) -> bytes | str:
-    """Read a file; if that cannot be done, say why."""
+    """Read a file; returns the reason as a text if that is impossible."""
     try:
         return file.read_bytes()
     except OSError as error:

@@ -210,7 +210,7 @@ def _idle_queues(rules: Rules) -> Iterator[Problem]:
 
 
 def closed_listeners(rules: Rules) -> Iterator[Problem]:
-    """Find listeners of which every client is turned away, whatever it says."""
+    """Find listeners that refuse every client, whatever it sends."""
     outcomes: dict[str, list[Outcome | None]] = {}
     for scope in scopes(rules):
         found: list[Outcome | None] = [route.outcome for route in rules.routes_of(scope.owner)]

@@ -1,4 +1,4 @@
-"""What a rules file says, as frozen values: no text left to parse, no name left to look up. One file a section."""
+"""The contents of a rules file, as frozen values: all texts are parsed, all names looked up. One module a section."""
 
 from txmux.rules.model.backend import (
     LOCAL,

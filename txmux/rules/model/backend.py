@@ -114,7 +114,7 @@ class Server:
 
     @property
     def depends_on_client(self) -> bool:
-        """Whether its address differs from client to client, so that its health for one says nothing about the others."""
+        """Whether its address differs from client to client, so that its health for one client does not hold for others."""
         return self.host == LOCAL
 
     def at(self, host: str) -> Server:
@@ -234,7 +234,7 @@ class Backend:
         queue: How many clients may wait when `max_connections` is reached, here or for all servers.
         upload_rate: From the client; ``None`` means no limit.
         download_rate: To the client; ``None`` means no limit.
-        fallback: Where a client goes when no server can be reached.
+        fallback: The outcome for clients when no server can be reached.
         unanswered_timeout: Of a flow of datagrams that the server has never answered.
         answers: The datagrams from the server after which a flow is over; 0 means no such end.
         proxy_every: Which datagrams of a flow have a header of the PROXY protocol.

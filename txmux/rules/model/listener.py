@@ -53,7 +53,7 @@ class Silence:
     """One line of ``silent =``.
 
     Attributes:
-        outcome: Where the client goes.
+        outcome: The outcome for its clients.
         clients: Which clients it is for.
         after: Seconds without a byte; ``None`` is the listener's ``detect_timeout``.
     """
@@ -90,14 +90,14 @@ class Listener:
     Attributes:
         endpoints: Twisted server endpoint strings or the short forms ``ADDRESS:PORT``, ``[V6]:PORT``, ``:PORT``,
             as written; or ``udp:`` and one of these or a port.
-        transport: Whether streams come in, or datagrams.
+        transport: Streams or datagrams.
         first: Who speaks first. ``server``: clients go to `default` as soon as they are accepted.
         silent: Where silent clients go: the first line that fits counts; one outcome is for all of them.
         race: Whether the server for silent clients is connected at once.
         accept_proxy_from: Clients that have to begin with a header of the PROXY protocol; ``None`` is none. Clients on a
             UNIX socket have to only if these are `Senders` that say so.
         proxy_timeout: For that header.
-        clients: ``allow =`` and ``deny =``: who is let in.
+        clients: ``allow =`` and ``deny =``: the clients that are admitted.
         end_denied: Whether connections are closed when their clients lose admission.
         max_connections: 0 means no limit.
         max_connections_per_source: The same, for each client's address; IPv6 addresses count by /64.

@@ -177,7 +177,7 @@ class GeoRegion:
 
 
 class Varying:
-    """Networks whose contents are exchanged while the rules that name them hold.
+    """Networks whose contents may change while the rules that name them are in use.
 
     Args:
         kind: Where they are from.
@@ -206,7 +206,7 @@ class Varying:
         return address in self.contents
 
     def _compared(self) -> object:
-        # Rules that were read again say something else if there is something else in a file.
+        # Rules that were read again differ if the contents of a file do.
         return self.contents if self.kind == "file" else None
 
     def __eq__(self, other: object) -> bool:

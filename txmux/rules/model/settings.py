@@ -65,7 +65,7 @@ class Settings:
         shared_limits_password: The file with the password for that.
         geo_databases: Databases of the country or autonomous system of an address.
         watch_rules: Seconds between two checks whether the rules' files have changed; 0 is never.
-        grace: Seconds that clients are still accepted when the service stops, while it says that it is not ready.
+        grace: Seconds that clients are still accepted when the service stops, while it reports that it is not ready.
         section: Its section of a file; `NOWHERE` if it was made in Python.
     """
 

@@ -134,7 +134,7 @@ def _fallback(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _of_clients(section: Section, found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Find what cannot be known of servers whose address is another one for each client."""
+    """Find settings that do not work with servers whose address differs from client to client."""
     servers = found.get("servers", ())
     ours = [server for server in servers if server.depends_on_client]
     if not ours:

@@ -44,7 +44,7 @@ class RulesReading:
         folder: That of the file which is being read.
         problems: All that is wrong so far.
         sections: By kind and name; several of one name are an error already.
-        settings: Those of the service, which hold for backends that say nothing else.
+        settings: Those of the service, the defaults for backends.
     """
 
     def __init__(
@@ -115,7 +115,7 @@ class RulesReading:
         return self.networks(text)
 
     def outcome(self, text: str) -> Outcome:
-        """Read where a client goes."""
+        """Read an outcome."""
         if text in REFUSALS:
             return REFUSALS[text]
         backend = self._backend(text)
@@ -158,7 +158,7 @@ class RulesReading:
 
 
 def finding(servers: Iterable[Server], settings: Settings) -> dict[str, Any]:
-    """Return how servers are found, of which their backend says nothing: the values by the names of its fields."""
+    """Return the defaults of name resolution for a backend: the values by the names of its fields."""
     found: dict[str, Any] = {"resolvers": settings.resolvers}
     if any(server.kind == "consul" for server in servers):
         found |= {"consul": settings.consul, "consul_token": settings.consul_token}

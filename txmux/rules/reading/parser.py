@@ -125,7 +125,7 @@ def errors_alone(
 
 
 def is_as_read(rules: Rules) -> bool:
-    """Return whether rules are what their files say: nothing of them was made or changed in Python."""
+    """Return whether rules are unchanged from their files: no part was made or changed in Python."""
     if rules is _last:
         return True
     try:

@@ -209,7 +209,7 @@ def _workers(text: str) -> int:
 
 
 def _access_log(reading: RulesReading, text: str) -> Path | Literal["-", "stdout"] | None:
-    """Read where the access log goes; ``None`` is nowhere."""
+    """Read the destination of the access log; ``None`` is none."""
     if text == "-":
         return "-"
     if text == "stdout":
