@@ -87,7 +87,7 @@ class BansTest(LiveCase):
             ({}, "network is missing"),
             ({"network": "x"}, "network: 'x' is not an address"),
             ({"network": "192.0.2.1/24"}, "network: '192.0.2.1/24' is not an address"),
-            ({"network": "::/0"}, "network: this would ban everybody"),
+            ({"network": "::/0"}, "network: this would ban all clients"),
             ({"network": "192.0.2.1", "seconds": 0}, "seconds: must be a whole number"),
             ({"network": "192.0.2.1", "reason": "a\nb"}, "reason: must be one line"),
             ({"network": "192.0.2.1", "time": 1}, "time: there is no such field"),

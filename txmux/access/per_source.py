@@ -81,7 +81,7 @@ class SourceTable:
 
     A slot has the number of the source, the time from which its bucket is full again, and a count for each process, which
     only that process changes. A slot without connections and with a full bucket says nothing, so it is free without
-    anybody having to clear it. A source has its slot among few, so that each look-up takes the same short time.
+    a process having to clear it. A source has its slot among few, so that each look-up takes the same short time.
 
     Args:
         memory: `size` bytes, all 0 at first.

@@ -83,9 +83,7 @@ def _listeners(counts: Counts) -> Iterator[Metric]:
         "Datagrams that came from clients (in), went to them (out), were dropped (lost), or were longer than can be taken (cut).",
         "listener way",
     )
-    sources = _gauge(
-        "sources_tracked", "Sources of clients that are kept in mind for limits.", "listener"
-    )
+    sources = _gauge("sources_tracked", "Sources of clients in the tables of limits.", "listener")
     detect = _histogram("detect_seconds", "Time from accept to the decision.", "listener")
     duration = _histogram("duration_seconds", "Time from accept to the end.", "listener")
     for one in counts.listeners:

@@ -78,7 +78,7 @@ class StaleTests(SynchronousTestCase):
         """Whatever goes wrong, it is told."""
         self.use_list()
         (looked_at,) = self.feeding._watched.values()
-        self.patch(looked_at, "feed", None)
+        self.patch(looked_at, "source", None)
         (told,) = self.after(70)
         self.assertIn("NoneType", told)
         self.assertTrue(self.flushLoggedErrors(AttributeError))

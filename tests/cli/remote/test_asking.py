@@ -168,7 +168,7 @@ class NobodyTests(RemoteTestCase):
     def test_long_path(self) -> None:
         """A path that no socket can have is told as such."""
         self.assertIn(
-            "cannot be asked: AF_UNIX path too long", self.refused("--admin", "/" + "x" * 200)
+            "cannot be reached: AF_UNIX path too long", self.refused("--admin", "/" + "x" * 200)
         )
 
     def test_permission(self) -> None:

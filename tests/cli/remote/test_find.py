@@ -180,7 +180,7 @@ class FindTests(RemoteTestCase):
         """A service without an endpoint cannot be asked."""
         code, _, err = self.ask("reload", "--rules", self.rules("admin = off"))
         self.assertEqual(code, 3)
-        self.assertIn("has 'admin = off', so the service cannot be asked", err)
+        self.assertIn("has 'admin = off', so the service cannot be reached", err)
 
     def test_rules_unreadable(self) -> None:
         """A rules file that is not there is wrong usage."""

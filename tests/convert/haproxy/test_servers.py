@@ -96,7 +96,7 @@ class SpokenToTests(SynchronousTestCase):
         """It cannot be checked, nor be beside a server with an address; and at the port of the clients is the listener itself."""
         found = backend("server t 127.0.0.1:2", server="server s :4431 check")
         self.assertIn("\nserver = {local}:4431\n", found.text)
-        self.assertIn("either servers at the address that the client asked for", looks(found)[0])
+        self.assertIn("either servers at the address that the client connected to", looks(found)[0])
         self.assertIn("the server's address is another one for each client", looks(found)[1])
         for server in ("*", "0.0.0.0:443", ":"):
             self.assertIn("leads back to", looks(backend(server=f"server s {server}"))[0])

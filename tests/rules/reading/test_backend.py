@@ -166,7 +166,7 @@ class MistakeTests(BackendTestCase):
                 "6 resolve: keep: must be more than 0; write a duration as 250ms, 5s, 1.5s, 10m, 1h or 2d"
             ],
             "resolve = 999ms": [
-                "6 resolve: must be at least 1s; name servers should not be asked more often"
+                "6 resolve: must be at least 1s; name servers should not be queried more often"
             ],
             "resolvers = ns.example.com, 10.0.0.1:, [10.0.0.1, 10.0.0.1:0": [
                 "6 resolvers: 'ns.example.com' is not the IP address of a name server; write for example 127.0.0.1:8600 or [::1]:53",

@@ -66,7 +66,7 @@ class CheckTests(SynchronousTestCase):
             "exchange": (f"{begin}'exchange'",),
             '""': (f"{begin}''",),
             "path=/x": (
-                f"{begin}'path=/x'; what is asked comes first, as in http path=/health or tcp interval=5s",
+                f"{begin}'path=/x'; the kind of check comes first, as in http path=/health or tcp interval=5s",
             ),
             "http path=x expect=2x host='a b' rise=0": (
                 "path: 'x' is not a path of HTTP; write one such as /health, with %20 for a blank",

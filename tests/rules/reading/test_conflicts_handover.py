@@ -115,7 +115,7 @@ class HandoverTests(ReadingTestCase):
         """No socket is handed over by a listener whose clients may have been answered, by whatever route."""
         postgres = "[route pg]\nmatch = postgres sni=a.example\nbackend = 127.0.0.1:5432\n"
         told = (
-            "[route pg] of [listen a] may have answered the client first, and what it asked cannot be given back; "
+            "[route pg] of [listen a] may have answered the client first, and its request cannot be taken back; "
             "put one of the two under another listener, or name a server"
         )
         self.assertEqual(

@@ -104,7 +104,7 @@ class LoopTests(ReadingTestCase):
             self.complaints("[listen a]\nendpoint = unix:/x\ndefault = {local}:1"),
             [
                 (
-                    "3 default: '{local}:1' is the address that a client asked for, and those of a UNIX socket ask for none; "
+                    "3 default: '{local}:1' is the address that a client connected to, and clients of a UNIX socket have none; "
                     "write the server itself"
                 )
             ],

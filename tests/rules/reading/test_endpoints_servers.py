@@ -89,10 +89,10 @@ class ServerTests(BackendTestCase):
             ),
             "h:1 weight=65536": ("weight: must be a whole number from 1 to 65535, not '65536'",),
             "{sni}:443": (
-                "'{sni}' stands for nothing; write {local} for the address that the client asked for",
+                "'{sni}' stands for nothing; write {local} for the address that the client connected to",
             ),
             "udp:{Local}:53": (
-                "'{Local}' stands for nothing; write {local} for the address that the client asked for",
+                "'{Local}' stands for nothing; write {local} for the address that the client connected to",
             ),
             "h:1 h:2 dwon": (
                 "'h:2' is not expected after the server; write one server a line",

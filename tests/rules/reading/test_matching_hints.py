@@ -25,7 +25,7 @@ class HintTests(ReadingTestCase):
             [
                 (
                     "4 match: 'and' is not an option; write one matcher a line, any of which is enough; "
-                    "what is to be kept out goes to an earlier route (ssh takes software=)"
+                    "exclude clients with an earlier route (ssh takes software=)"
                 )
             ],
         )

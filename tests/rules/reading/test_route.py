@@ -62,7 +62,7 @@ class KeyTests(SynchronousTestCase):
         self.assertEqual(
             [one.text for one in route.terminate_tls.allow_client], ["cn=a ou=b", "san=c"]
         )
-        told = "does nothing without 'tls_client_ca', since no client is asked for a certificate; add that, or remove this"
+        told = "does nothing without 'tls_client_ca', since clients are not asked for a certificate; add that, or remove this"
         self.assertEqual(
             complaints(f"[route a]\n{TLS}tls_client_crl = crl.pem\nallow_client = cn=a\n"),
             [f"6 [route a] tls_client_crl: {told}", f"7 [route a] allow_client: {told}"],

@@ -47,7 +47,7 @@ async def _ban(query: Query) -> ApiAnswer:
     check_names(body, ("network", "seconds", "reason"))
     network = _network(body)
     if not network.prefixlen:
-        raise RefusedError(400, "network: this would ban everybody; stop accepting instead")
+        raise RefusedError(400, "network: this would ban all clients; stop accepting instead")
     seconds = whole_number(body, "seconds", 1, _LONGEST)
     reason = text(body, "reason") or ""
     if len(reason) > _LONGEST_REASON or not reason.isprintable():

@@ -46,7 +46,7 @@ class Listening:
 
 
 def listening(proc: Path) -> list[Listening]:
-    """Look, without asking anybody else.
+    """Read the list of sockets, without connecting to any.
 
     Args:
         proc: ``/proc``.

@@ -127,7 +127,7 @@ def _why_nobody(endpoint: AdminEndpoint, problem: OSError | HTTPException | Valu
             else ""
         )
         return f"no service listens at {where}{left}; start it, or name another endpoint"
-    return f"the service at {where} cannot be asked: {problem.strerror or problem}"
+    return f"the service at {where} cannot be reached: {problem.strerror or problem}"
 
 
 def _understood(endpoint: AdminEndpoint, status: int, text: bytes) -> Any:

@@ -87,7 +87,7 @@ def _of_rules(rules: Path, token: str, environ: Mapping[str, str]) -> AdminEndpo
     named_by = f"'admin' of {rules}"
     if keys.admin == "off":
         raise NoServiceError(
-            f"{rules} has 'admin = off', so the service cannot be asked; "
+            f"{rules} has 'admin = off', so the service cannot be reached; "
             "remove that line, or send the service a signal"
         )
     if keys.admin == "auto":
@@ -266,7 +266,7 @@ def address_of(text: str, folder: Path | None = None) -> Address:
         return UnixAddress(base / text)
     elif found := re.fullmatch(r"(?:\[(?P<ipv6>[^\]]+)\]|(?P<host>[^:]*)):(?P<port>\d+)", text):
         return _tcp_at(found["ipv6"] or found["host"] or "127.0.0.1", found["port"], text)
-    raise UsageError(f"{text!r} is not an endpoint where txmux can be asked; {_EXAMPLES}")
+    raise UsageError(f"{text!r} is not an endpoint of txmux; {_EXAMPLES}")
 
 
 def _words(text: str) -> tuple[list[str], dict[str, str]]:

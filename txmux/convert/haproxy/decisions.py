@@ -75,7 +75,7 @@ class ClientDecisions:
         return ClientDecisions(tuple(choices), self.otherwise)
 
     def shortened(self) -> ClientDecisions:
-        """Leave out what comes after a choice that takes everybody."""
+        """Leave out choices after one that is for all clients."""
         for number, choice in enumerate(self.choices):
             if ALWAYS[0] in choice.condition:
                 return ClientDecisions(self.choices[:number], choice.outcome)

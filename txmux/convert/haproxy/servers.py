@@ -100,9 +100,7 @@ def add_servers(
         keys = {**header(server.parameters), **secure, **_resolvers(server)}
         same = same if added else keys
         if added and server.is_anywhere != added[0].is_anywhere:
-            why = (
-                "a [backend] has either servers at the address that the client asked for, or others"
-            )
+            why = "a [backend] has either servers at the address that the client connected to, or others"
             draft.look(server.line.number, f"{server.line}: is left out; {why}", section)
         elif keys != same:
             why = f"servers of a [backend] are spoken to in the same way, and these differ in {_differing(keys, same)}"

@@ -138,7 +138,7 @@ def readable_token(rules: Rules) -> Iterator[Problem]:
         return
     if mode & stat.S_IROTH:
         path = settings.admin_token
-        message = f"everybody on this machine can read '{path}', and control the service by it; 'chmod o= {path}'"
+        message = f"every user of this machine can read '{path}', and control the service by it; 'chmod o= {path}'"
         yield settings.section.problem(message, "admin_token")
 
 

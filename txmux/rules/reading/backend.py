@@ -264,7 +264,9 @@ def _resolve_text(resolve: Resolve) -> str:
 def _at_least_a_second(text: str) -> float:
     seconds = values.duration(text)
     if seconds < 1:
-        raise InvalidValueError("must be at least 1s; name servers should not be asked more often")
+        raise InvalidValueError(
+            "must be at least 1s; name servers should not be queried more often"
+        )
     return seconds
 
 
@@ -272,7 +274,7 @@ _FIELDS = words("authority", "alpn", "unique-id", "crc32c", "ssl")
 _SERVER = ValueKind(endpoints.server, "one a line", "lines")
 _TLVS = ValueKind(_FIELDS.read, f"list of {_FIELDS.shape}", "list")
 _SOURCE = ValueKind(
-    _source, "list of addresses, each with a range of ports if wanted, or `client`", "list"
+    _source, "list of addresses, each with an optional range of ports, or `client`", "list"
 )
 _MAX_DURATION = ValueKind(values.positive_duration_or_none, "duration or `none`")
 _CHECK = ValueKind(check, "[check](#checks)")
@@ -318,7 +320,7 @@ KEYS: Mapping[str, SectionKey] = with_defaults(Backend("", ()), {
     "eject": SectionKey(_EJECT, meaning=
         "after this many failed connections to a server `within` this time, or in a row, it gets none `for` [this time](#when-servers-fail). For UDP, `unanswered=5` does the same after five flows in a row that it has not answered"),
     "resolve": SectionKey(_RESOLVE, meaning=
-        "the longest time until a host name is looked up again, or until a question to Consul is asked again for which nothing has changed; addresses that cannot be found again are used for as long as `keep` says"),
+        "the longest time until a host name is looked up again, or until Consul is queried again while nothing has changed; addresses that cannot be found again are used for as long as `keep` says"),
     "resolvers": SectionKey(RESOLVERS, example="127.0.0.1:8600", meaning=
         "the [name servers](#how-names-are-looked-up) for this backend's servers, in this order. Without it those of `[txmux]`"),
     "consul": SectionKey(CONSUL, meaning=

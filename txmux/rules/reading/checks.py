@@ -96,7 +96,7 @@ def _unknown(word: str) -> str:
     elif word in {"yes", "on", "true"}:
         hint = "; write tcp to see whether the server can be connected"
     elif word.partition("=")[0] in {**_KINDS["http"], **_COMMON}:
-        hint = "; what is asked comes first, as in http path=/health or tcp interval=5s"
+        hint = "; the kind of check comes first, as in http path=/health or tcp interval=5s"
     return f"must begin with {joined([*_WORDS, 'send=TEXT expect=TEXT'])}, not {word!r}{hint}"
 
 

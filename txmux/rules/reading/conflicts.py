@@ -175,7 +175,7 @@ def _why(server: Server, own: Claims, listener: Listener) -> str:
         if listener.accept_proxy_from is not None and server.kind == "tcp":
             return ""
         if any(claim[0] == "unix" for claim in own):
-            return f"{server.text!r} is the address that a client asked for, and those of a UNIX socket ask for none; write the server itself"
+            return f"{server.text!r} is the address that a client connected to, and clients of a UNIX socket have none; write the server itself"
     if not _is_among(server, own):
         return ""
     return (
@@ -381,7 +381,7 @@ def _why_not(listener: Listener, routes: Iterable[Route], relay: str) -> str:
     answering = next((route for route in routes if _answers(route)), None)
     if answering is not None:
         return (
-            f"[route {answering.name}] of {where} may have answered the client first, and what it asked cannot be given back; "
+            f"[route {answering.name}] of {where} may have answered the client first, and its request cannot be taken back; "
             "put one of the two under another listener, or name a server"
         )
     return ""

@@ -76,7 +76,7 @@ def server_host(text: str) -> str:
         return text
     if text[:1] + text[-1:] == "{}":
         raise InvalidValueError(
-            f"{text!r} stands for nothing; write {LOCAL} for the address that the client asked for"
+            f"{text!r} stands for nothing; write {LOCAL} for the address that the client connected to"
         )
     return host_name(text)
 

@@ -238,9 +238,7 @@ def misplaced(words: Sequence[str], known: Collection[str], matchers: Iterable[s
         if "=" not in word and (word in _JOINERS or word in matchers):
             advice = "write one matcher a line"
             if word in {"and", "&&", "&", "not", "!"}:
-                advice += (
-                    ", any of which is enough; what is to be kept out goes to an earlier route"
-                )
+                advice += ", any of which is enough; exclude clients with an earlier route"
             return f"{word!r} is not an option; {advice}"
     return ""
 

@@ -181,7 +181,7 @@ def contradictions(section: Section) -> Iterator[Problem]:
         elif (
             key in section.entries and key in _OF_CLIENTS and "tls_client_ca" not in section.entries
         ):
-            message = "does nothing without 'tls_client_ca', since no client is asked for a certificate; add that, or remove this"
+            message = "does nothing without 'tls_client_ca', since clients are not asked for a certificate; add that, or remove this"
             yield section.problem(message, key)
 
 

@@ -124,7 +124,7 @@ def _at_path(reading: RulesReading, text: str, rest: str) -> Store | None:
 def _at_host(text: str, parts: SplitResult) -> Store | None:
     if parts.password is not None:
         raise InvalidValueError(
-            "has a password in it, which everybody could read; write it into a file, and name that as "
+            "has a password in it, which every user could read; write it into a file, and name that as "
             "'shared_limits_password'"
         )
     database = _DATABASE.fullmatch(parts.path)
