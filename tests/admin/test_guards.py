@@ -248,7 +248,7 @@ class TokenTest(AdminCase):
             warned = [one for one in lint(self.running.control.rules) if one.key == "admin_token"]
             self.assertEqual([one.message for one in warned], found)
             page = await self.ask("GET", "/", authorization, to=self.port)
-            self.assertEqual(b"Everybody on this machine" in page.body, bool(count))
+            self.assertEqual(b"Every user of this machine" in page.body, bool(count))
 
     async def test_tries(self) -> None:
         """After ten wrong tokens others are answered late; the right one is let in at once, however many of them wait."""

@@ -172,7 +172,7 @@ class DecisionTests(SynchronousTestCase):
     def test_silent_at_once(self) -> None:
         """Without a time to wait, HAProxy takes whoever's bytes have not come with the connection for silent."""
         found = frontend("use_backend b if { req.len 0 }", "default_backend a")
-        self.assertIn("every client whose first bytes", looks(found)[0])
+        self.assertIn("every client there whose first bytes", looks(found)[0])
 
     def test_impossible(self) -> None:
         """Nobody says nothing and something; and how many bytes have come so far says nothing."""

@@ -85,7 +85,7 @@ BAD_FILES = {
         "7: [route b] match: a quote is not closed; close it, or write \\' or \\\" for the character itself",
         (
             "8: [route b] match: unknown matcher 'mysql'; its clients wait for the server to speak, so no byte "
-            "tells them: name its backend with 'silent =' in [listen]"
+            "identifies them: name its backend with 'silent =' in [listen]"
         ),
     ],
     "[txmux]\nmax_connections = -1\ndrain_timeout = 30\naccess_log = a\0b\n{listen}": [
