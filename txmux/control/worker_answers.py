@@ -81,7 +81,7 @@ class WorkerAnswers:
             and id in {"", one.record.id}
         ]
         turns, listed = Turns(), []
-        for number, (_, one) in enumerate(nsmallest(limit, found, key=_place)):
+        for number, (_, one) in enumerate(nsmallest(limit, found, key=_sort_key_of)):
             listed.append(row_of(one))
             if not number % _OFTEN:
                 await turns.pause()
@@ -150,7 +150,7 @@ async def _end(chosen: Iterable[Served]) -> int:
     return count
 
 
-def _place(found: tuple[tuple[str, int, str], Served]) -> tuple[str, int, str]:
+def _sort_key_of(found: tuple[tuple[str, int, str], Served]) -> tuple[str, int, str]:
     return found[0]
 
 

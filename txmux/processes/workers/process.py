@@ -94,7 +94,7 @@ class WorkerProcess:
             "stop": self.stop,
             "ping": _answer,
         }
-        self.channel = Channel(handlers, self._alone, reactor)
+        self.channel = Channel(handlers, self._on_supervisor_lost, reactor)
 
     def _count_in(self, descriptors: Sequence[int], **fields: Any) -> None:
         """Use the supervisor's memory for counters, from the start.
@@ -347,7 +347,7 @@ class WorkerProcess:
         else:
             self._reactor.stop()
 
-    def _alone(self) -> None:
+    def _on_supervisor_lost(self) -> None:
         if self._drained:
             self._reactor.stop()
         else:
