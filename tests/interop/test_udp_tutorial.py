@@ -55,7 +55,7 @@ class UdpTutorialTests(ScenarioTestCase):
     def stop(cls) -> None:
         """Have txmux wait for the flow that is still there, which the next signal ends."""
         cls.mux.process.terminate()
-        cls.mux.wait_for("they have 30 s to finish")
+        cls.mux.wait_for("for up to 30 s")
 
     @classmethod
     def begin(cls, command: str) -> Child:

@@ -199,7 +199,7 @@ class ServiceTests(SystemdTestCase):
         def restart() -> None:
             self.manager.systemctl("restart", "--no-block", "txmux.service")
             # To ask systemd for its state may take longer than that lasts.
-            self.manager.wait_for("they have 1 s to finish")
+            self.manager.wait_for("for up to 1 s")
             waiting.extend(self.client() for _ in range(20))
 
         self.assert_same_socket(restart)

@@ -87,7 +87,7 @@ class StopTest(_Case):
         client = self.flow(mux)
         began = time.monotonic()
         mux.terminate()
-        mux.child.wait_for("they have 2 s to finish")
+        mux.child.wait_for("for up to 2 s")
         mux.assert_stopped()
         self.assertGreater(time.monotonic() - began, 1)
         self.assert_one_line(mux, client)
@@ -101,7 +101,7 @@ class StopTest(_Case):
             self.assertEqual(status // 100, 2)
         else:
             mux.terminate()
-        mux.child.wait_for("they have 600 s to finish")
+        mux.child.wait_for("for up to 600 s")
         eventually(client.is_answered, "the flow goes on")
         self.assertFalse(_Client(self, mux.port).is_answered())
         eventually(client.is_answered, "the flow goes on")
