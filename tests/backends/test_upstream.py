@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from typing import Any
 
 from twisted.internet.task import Clock
@@ -12,8 +14,9 @@ from tests.backends.pool.pools import servers
 from txmux.backends.health.checks import key_of
 from txmux.backends.pool.member import ResolvedAddress
 from txmux.backends.pool.server_health import MemberState
+from txmux.backends.upstream import Upstream
 from txmux.backends.upstreams import Upstreams
-from txmux.rules.model import Backend, Check
+from txmux.rules.model import Backend, Check, Refusal
 
 
 class HeardTest(SynchronousTestCase):
@@ -81,6 +84,16 @@ class HeardTest(SynchronousTestCase):
         self.hear(1, ok=True)
         self.hear(2, ok=False)
         self.assertEqual(self.resolve("10.0.0.1"), [MemberState.UP])
+
+    def test_freed(self) -> None:
+        """Nothing keeps one that is not used any longer, so that its servers' health is that of the rules that follow."""
+        upstream = Upstream(Backend("b", servers("127.0.0.1:80")), self.clock, Refusal.CLOSE)
+        upstream.pool.retire()
+        pool = weakref.ref(upstream.pool)
+        gc.disable()
+        self.addCleanup(gc.enable)
+        del upstream
+        self.assertIsNone(pool())
 
     def test_bounded(self) -> None:
         """Only a limited number of servers is remembered."""

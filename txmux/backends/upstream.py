@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from twisted.logger import Logger
@@ -69,6 +70,34 @@ def read_backend_tls(backend: Backend) -> BackendTLS | None:
         raise MuxError(f"{name} source: {problem}") from problem
 
 
+def _report_change(
+    backend: str,
+    tell: Callable[[dict[str, Any]], object],
+    checking: bool,  # noqa: FBT001 - of a partial
+    member: Member,
+    before: MemberState,
+) -> None:
+    """Report a change, but not each attempt to let a server back in, nor what another process reports.
+
+    It has no `Upstream`, which the pool would keep alive: the pools of a backend that a reload has removed end with their last connection.
+    """
+    now = member.state
+    quiet = {before, now} == {MemberState.EJECTED, MemberState.PROBING} or (
+        not checking and bool({before, now} & _OF_CHECKER)
+    )
+    server, address = member.server.text, member.target.text
+    why = member.why or "an operator asked for it"
+    if not quiet:
+        tell(server_event(backend, server, address, before.value, now.value, why))
+    (_log.debug if quiet else _log.info if now is MemberState.UP else _log.warn)(
+        "backend {backend}: {server} is {state}: {why}",
+        backend=backend,
+        server=address,
+        state=now.value,
+        why=why,
+    )
+
+
 class Upstream:
     """One backend of a running process.
 
@@ -109,12 +138,10 @@ class Upstream:
         self.fallback = fallback
         self._early: dict[str, list[str]] = {}
         self.first_names = first_names
-        self._tell = tell
-        self._checking = checking
         self.pool = BackendPool(
             backend,
             clock.seconds,
-            self._state_changed,
+            partial(_report_change, backend.name, tell, checking),
             backend_health=backend_health,
             counters=counters,
         )
@@ -172,24 +199,6 @@ class Upstream:
         elif key in self._early or len(self._early) < _MOST_EARLY:
             self._early.setdefault(key, []).append(why)
             del self._early[key][: -self.backend.check.fall if self.backend.check else None]
-
-    def _state_changed(self, member: Member, before: MemberState) -> None:
-        """Report a change, but not each attempt to let a server back in, nor what another process reports."""
-        now = member.state
-        quiet = {before, now} == {MemberState.EJECTED, MemberState.PROBING} or (
-            not self._checking and bool({before, now} & _OF_CHECKER)
-        )
-        backend, server, address = self.backend.name, member.server.text, member.target.text
-        why = member.why or "an operator asked for it"
-        if not quiet:
-            self._tell(server_event(backend, server, address, before.value, now.value, why))
-        (_log.debug if quiet else _log.info if now is MemberState.UP else _log.warn)(
-            "backend {backend}: {server} is {state}: {why}",
-            backend=backend,
-            server=address,
-            state=now.value,
-            why=why,
-        )
 
     def _shortage_began(self) -> None:
         _log.warn(
