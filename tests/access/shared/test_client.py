@@ -11,7 +11,7 @@ from txredisapi import RedisProtocol  # type: ignore[import-untyped]
 
 from tests.support.mux import VirtualTime
 from tests.support.peers import PeerFactory, listen, reactor
-from txmux.access.shared.client import RedisConnection
+from txmux.access.shared.client import RedisClient, RedisConnection
 from txmux.rules.model.settings import Store
 
 
@@ -64,3 +64,23 @@ class ConnectionTest(TestCase):
         self.assertGreater(waited, 100)
         self.time.advance(20)
         self.assertLess(await self.again(), 1)
+
+
+class SubscribedTest(TestCase):
+    """A Redis that accepts connections and answers nothing."""
+
+    timeout = 120
+
+    async def test_silent(self) -> None:
+        """It is away for that, and is connected to again."""
+        port = listen(self, PeerFactory())
+        why: list[str] = []
+        store = Store(f"redis://127.0.0.1:{port}", "127.0.0.1", port)
+        client = RedisClient(
+            reactor, store, None, self.fail, why.append, patience=0.05, channel="x"
+        )
+        self.addCleanup(client.stop)
+        client.start()
+        while len(why) < 2:
+            await deferLater(reactor, 0.005)
+        self.assertIn("it did not answer SUBSCRIBE within 0.05 s", why)

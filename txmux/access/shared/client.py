@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from twisted.internet.defer import Deferred, FirstError, gatherResults
 from twisted.internet.protocol import Factory
@@ -242,9 +242,11 @@ class RedisClient:
         channel: str = "",
         on_message: Callable[[Any], object] = lambda _: None,
     ) -> None:
+        self._reactor = reactor
         self._up = up
         self._down = down
         self._channel = channel
+        self._patience = patience or _PATIENCE
         self._busy: set[Deferred[Any]] = set()
         self._stopped = False
         self.redis: Any = None
@@ -267,7 +269,9 @@ class RedisClient:
     async def _begin(self) -> None:
         first, *others = [one.protocol for one in self._connections]
         for one in others:
-            await one.subscribe([self._channel])
+            subscribing = one.subscribe([self._channel])  # for which txredisapi has no time limit
+            subscribing.addTimeout(self._patience, self._reactor, onTimeoutCancel=_no_answer)
+            await subscribing
         self.redis = first
         self._up()
 
@@ -312,6 +316,10 @@ class _Subscriber(SubscriberProtocol):  # type: ignore[misc]
 
     def messageReceived(self, pattern: object, channel: object, message: Any) -> None:  # noqa: ARG002
         self._on_message(message)
+
+
+def _no_answer(_: object, seconds: float) -> NoReturn:
+    raise StoreError(f"it did not answer SUBSCRIBE within {seconds:g} s")
 
 
 def _why_no_tls(failure: Failure) -> str:
