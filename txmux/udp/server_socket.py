@@ -231,9 +231,9 @@ class ServerSocket:
             size: The bytes of each but the last; 0 if there is one.
             is_held: Whether they go to the next server if this one refuses.
         """
-        server = self.sock
+        server, flow = self.sock, self._flow
         if server is None:
-            self._flow.count_lost(ancillary.datagrams_in(len(data), size))
+            flow.count_lost(ancillary.datagrams_in(len(data), size))
             return
         try:
             if self._header:
@@ -247,7 +247,7 @@ class ServerSocket:
             lost = 0 if is_held else ancillary.datagrams_in(len(data), size)
             self._refused()
         if lost:
-            self._flow.count_lost(lost)
+            flow.count_lost(lost)  # which may have ended
 
     def _with_headers(self, data: Any, size: int) -> Iterator[tuple[Any, int]]:
         """Put the header before each datagram, or before the first one; give what is sent at once, with its size."""
