@@ -54,7 +54,7 @@ from txmux.wire.proxyprotocol.decode import LONGEST_HEADER
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from twisted.internet.interfaces import IAddress
+    from twisted.internet.interfaces import IAddress, IDelayedCall
     from twisted.python.failure import Failure
 
     from txmux.access.admission import Admission
@@ -177,7 +177,10 @@ class MuxProtocol(End, Client):
     def advance(self, outcome: Outcome | None, at: Node | None = None) -> None:
         if outcome is None:
             return
-        at = at or self.stage.state
+        if at is None:
+            at = self.stage.state
+            if at == "over":
+                return  # what ended it has told of it already, as a lost connection may a moment later
         try:
             while outcome is not None:
                 at = TRANSITIONS[at][type(outcome)]
@@ -226,9 +229,10 @@ class MuxProtocol(End, Client):
         if isinstance(transport, SocketTransport):
             header = LONGEST_HEADER if settings.accept_proxy_from is not None else 0
             most = settings.peek_limit + header
-            self.is_previewed = transport.start_preview(most, self._is_full)
+            self.is_previewed = transport.start_preview(most, self.detection_over)
 
-    def _is_full(self) -> None:
+    @override
+    def detection_over(self) -> None:
         if isinstance(self.stage, Peeking):
             self.advance(self.stage.too_late())
 
@@ -244,13 +248,15 @@ class MuxProtocol(End, Client):
 
     # The choices.
 
-    def _admit(self, header_length: int) -> Outcome:
+    def _admit(self, header_length: int, deadline: IDelayedCall | None) -> Outcome:
         configuration = self.configuration
         try:
             self.permit = configuration.admission.enter(self.source, self.transport.getPeer())
         except Refused as refused:
             if refused.limit is not None:
                 configuration.counts.refused(refused.limit)
+            if deadline is not None and deadline.active():
+                deadline.cancel()
             return TurnedAway(Refusal.CLOSE, refused.reason)
         self.admitted = True
         if not self._may_connect:
@@ -262,9 +268,7 @@ class MuxProtocol(End, Client):
         if self.is_previewed and isinstance(self.transport, SocketTransport):
             self.transport.skip(header_length)
         self.record.bytes_in += len(self.received)
-        # The time that detection has counts from accept for every client.
-        left = configuration.settings.detect_timeout - self.elapsed_ms() / 1000
-        return Admitted(configuration.top, left)
+        return Admitted(configuration.top, deadline)
 
     def _decide(self, layer: RuleLayer, route: CompiledRoute | None) -> Outcome:
         record = self.record

@@ -89,6 +89,9 @@ class Client(Protocol):
     def advance(self, outcome: Outcome | None) -> None:
         """Leave the stage with an outcome; ``None`` stays in it."""
 
+    def detection_over(self) -> None:
+        """Decide by what has come until now, if nothing is decided yet."""
+
 
 @attrs.define(eq=False)
 class Stage:

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias, get_args
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from twisted.internet.interfaces import IDelayedCall
+
     from txmux.backends.connect.client import ProxyClient
     from txmux.backends.pool.member import Member
     from txmux.backends.upstream import Destination, Upstream
@@ -38,6 +40,7 @@ class Identified(NamedTuple):
     """
 
     header_length: int = 0
+    deadline: IDelayedCall | None = None
 
 
 class Detected(NamedTuple):
@@ -116,11 +119,11 @@ class Admitted(NamedTuple):
 
     Attributes:
         layer: Has the routes that decide.
-        left: Seconds that are left of `detect_timeout`; ``None`` if it begins now.
+        deadline: Calls `Client.detection_over`, or has; ``None`` if `detect_timeout` begins now.
     """
 
     layer: RuleLayer
-    left: float | None
+    deadline: IDelayedCall | None
 
 
 class TerminatesTLS(NamedTuple):

@@ -17,6 +17,8 @@ from txmux.tcp.stage import Stage
 from txmux.tcp.transitions import Detected, Routed, TurnedAway
 
 if TYPE_CHECKING:
+    from twisted.internet.interfaces import IDelayedCall
+
     from txmux.detection.detector import Decision
     from txmux.interfaces import Exchange
     from txmux.tcp.configuration import CompiledRoute, RuleLayer
@@ -33,14 +35,14 @@ class Peeking(Stage):
 
     Args:
         layer: Has the routes that decide.
-        left: Seconds until it is too late; ``None`` if all of `detect_timeout` is.
+        timer: Calls `Client.detection_over`, or has; ``None`` if all of `detect_timeout` is left.
     """
 
     state: ClassVar[ConnectionState] = "peeking"
     only_previews: ClassVar[bool] = True
 
     layer: RuleLayer
-    _left: float | None = None
+    _timer: IDelayedCall | None = None
     _answers = 0  # given to the client
     _since = 0.0  # in milliseconds after the client was accepted
     _has_own_time = False  # while the client is silent
@@ -50,7 +52,8 @@ class Peeking(Stage):
         # In this order: a client that no route looks at goes on at once; the server of silent clients is connected in advance
         # if the rules have `race`; then the client has until `silent.after` to say something, or else until `detect_timeout`, in
         # which its first bytes may be here already.
-        client, layer = self._client, self.layer
+        client, layer, timer = self._client, self.layer, self._timer
+        self._deadline = timer
         address = client.address if layer.depends_on_client else None
         host = address.host if address else None
         self._detection = detection = layer.detector.start_detection(host, client.record.time)
@@ -74,20 +77,18 @@ class Peeking(Stage):
             self._has_own_time = True
             self._wait_until(silent.after)
             return None
-        left = self._left
-        if left is None:
+        if timer is None:
             # If the client's first bytes are here and decide, nothing has to be waited for. Whatever is wrapped around a socket,
             # as TLS is, must see all bytes of it first.
             transport = client.transport
             first = transport.take_received() if isinstance(transport, SocketTransport) else b""
             outcome = self.receive(first) if first else None
-            left = client.configuration.settings.detect_timeout
-        else:
-            outcome = self.on_data() if client.received else None
-        if outcome is None and left <= 0:
+            if outcome is None:
+                self.wait(client.configuration.settings.detect_timeout, self.too_late)
+            return outcome
+        outcome = self.on_data() if client.received else None
+        if outcome is None and self._deadline is timer and not timer.active():
             return self.too_late()
-        if outcome is None:
-            self.wait(left, self.too_late)
         return outcome
 
     def _wait_until(self, seconds: float) -> None:

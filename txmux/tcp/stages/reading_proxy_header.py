@@ -19,7 +19,7 @@ from txmux.wire.proxyprotocol.fields import header_facts
 from txmux.wire.proxyprotocol.header import Command, InvalidHeader
 
 if TYPE_CHECKING:
-    from twisted.internet.interfaces import IAddress
+    from twisted.internet.interfaces import IAddress, IDelayedCall
     from twisted.python.failure import Failure
 
     from txmux.rules.model import NetworkSet
@@ -53,12 +53,25 @@ class ReadingProxyHeader(Stage):
     only_previews: ClassVar[bool] = True
 
     _length = 0  # of the header, at least
+    _detection: IDelayedCall | None = None
 
     @override
     def begin(self) -> None:
         client = self._client
         client.record.facts["proxy_peer"] = text_of(client.transport.getPeer())
-        self.wait(client.configuration.settings.proxy_timeout, self._too_late)
+        settings = client.configuration.settings
+        self.wait(settings.proxy_timeout, self._too_late)
+        # The time that detection has counts from accept for every client; one length for all keeps their timers in one queue.
+        self._detection = client.runtime.clock.callLater(
+            settings.detect_timeout, client.detection_over
+        )
+
+    @override
+    def leave(self) -> None:
+        super().leave()
+        detection, self._detection = self._detection, None
+        if detection is not None and detection.active():
+            detection.cancel()
 
     @override
     def receive(self, data: bytes) -> Outcome | None:
@@ -77,7 +90,8 @@ class ReadingProxyHeader(Stage):
             _apply_header(client, answer.header)
         except InvalidHeader as problem:
             return self._refuse(str(problem))
-        return Identified(answer.length)
+        deadline, self._detection = self._detection, None
+        return Identified(answer.length, deadline)
 
     @override
     def on_finished(self) -> Outcome:
