@@ -96,7 +96,7 @@ class DrainTests(InteropTestCase):
         by_ssh = self.start_transfer(*scp, f"127.0.0.1:{original}", copy=self.folder / "by-ssh")
         by_http = self.start_transfer(*curl, copy=self.folder / "by-http")
         mux.terminate()
-        mux.child.wait_for(r"connections: 3; .*\b600 s\b")
+        mux.child.wait_for(r"connections: 3, .*\b600 s\b")
         self.assertRaises(ConnectionRefusedError, mux.connect)
         for _, copy in (by_ssh, by_http):
             self.assertLess(copy.stat().st_size, _SIZE)

@@ -69,6 +69,8 @@ class ReleaseTests(SynchronousTestCase):
         self.addCleanup(shutil.rmtree, self.folder)
         subprocess.run(["git", "clone", "--quiet", CHECKOUT, self.folder], timeout=300, check=True)
         shutil.copy(CHECKOUT / _SCRIPT, self.folder / _SCRIPT)
+        for own in self.folder.glob("newsfragments/*.*.md"):
+            own.unlink()
         self.fragment = self.folder / "newsfragments/+new.feature.md"
         self.fragment.write_text("New.\n")
         self.changelog = self.folder / "CHANGELOG.md"

@@ -83,7 +83,7 @@ class WheelTests(SynchronousTestCase):
         names = zipfile.ZipFile(self.wheel).namelist()
         self.assertEqual(
             sorted(name for name in names if name.startswith("twisted/")),
-            [f"twisted/plugins/txmux_{name}.py" for name in ("endpoint", "matchers", "service")],
+            [f"twisted/plugins/txmux_{name}.py" for name in ("endpoint", "service")],
         )
         metadata = f"txmux-{__version__}.dist-info"
         self.assertEqual({name.split("/")[0] for name in names}, {"txmux", "twisted", metadata})
