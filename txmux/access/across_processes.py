@@ -426,7 +426,7 @@ class SharedLimits:
         while at < end:
             try:
                 at = os.lseek(self.descriptor, at, os.SEEK_DATA)
-            except OSError:  # the descriptors are used up
+            except OSError:  # there is no more data
                 return
             stop = min(os.lseek(self.descriptor, at, os.SEEK_HOLE), end)
             if at < end:

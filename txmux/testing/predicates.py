@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 from txmux.interfaces import Datagrams, Exchange, Key, Peeked, Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from types import FrameType
     from typing import TypeAlias
 
     from txmux.interfaces import Predicate
 
     Sample: TypeAlias = Peeked | bytes | Sequence[bytes]
-    from collections.abc import Callable, Iterable, Iterator
-    from types import FrameType
 
 __all__ = [
     "Decided",

@@ -21,21 +21,17 @@ from txmux.wire.proxyprotocol.header import Address, Command, ProxyHeader
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Literal
 
-    from twisted.internet.interfaces import IReactorTime
+    from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime, ITransport
 
+    from txmux.backends.connect.client import ProxyClient
     from txmux.backends.connect.dial import Dial
+    from txmux.backends.health.probes import Probe
     from txmux.backends.pool.member import Member
     from txmux.rules.model import Backend, Check, Server
 
     Wrap = Callable[[Any, str], Any]
-    from collections.abc import Callable
-    from typing import Literal
-
-    from twisted.internet.interfaces import IAddress, IDelayedCall, ITransport
-
-    from txmux.backends.connect.client import ProxyClient
-    from txmux.backends.health.probes import Probe
 
 LONGEST_ANSWER = 64 * 1024
 """The most bytes of an answer that are looked at."""

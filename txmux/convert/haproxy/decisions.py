@@ -25,14 +25,13 @@ from txmux.convert.terms import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from txmux.convert.haproxy.conditions import RuleCondition
     from txmux.convert.haproxy.lines import ConfigLine
     from txmux.convert.terms import Networks, Term
 
     Lost = Callable[[ConfigLine, str], None]
-    from collections.abc import Iterable
 
 
 CLOSE = "close"

@@ -49,9 +49,9 @@ class Peeking(Stage):
 
     @override
     def begin(self) -> Outcome | None:
-        # In this order: a client that no route looks at goes on at once; the server of silent clients is connected in advance
-        # if the rules have `race`; then the client has until `silent.after` to say something, or else until `detect_timeout`, in
-        # which its first bytes may be here already.
+        # In this order: a client that no route looks at is routed at once; the server of silent clients is connected in advance
+        # if the rules have `race`; then the client has until `silent.after` to send something, or else until `detect_timeout`;
+        # its first bytes may be here already.
         client, layer, timer = self._client, self.layer, self._timer
         self._deadline = timer
         address = client.address if layer.depends_on_client else None
@@ -87,9 +87,7 @@ class Peeking(Stage):
                 self.wait(client.configuration.settings.detect_timeout, self.too_late)
             return outcome
         outcome = self.on_data() if client.received else None
-        if outcome is None and self._deadline is timer and not timer.active():
-            return self.too_late()
-        return outcome
+        return self.too_late() if outcome is None and not timer.active() else outcome
 
     def _wait_until(self, seconds: float) -> None:
         """Decide this many seconds after the client came to this layer, if nothing is decided before."""
