@@ -73,7 +73,4 @@ BAR = (
     Goal("udp.memory", 4),
     Goal("udp.held", 9000),
 )
-STRETCH = (
-    Goal("connection.cpu", 1.8, "haproxy"),
-    Goal("memory.idle", 0.5, "nginx"),
-)
+STRETCH = (Goal("connection.cpu", 1.8, "haproxy"), Goal("memory.idle", 0.5, "nginx"))

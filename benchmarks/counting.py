@@ -62,12 +62,7 @@ REQUEST = b"GET / HTTP/1.1\r\nHost: www.example.com\r\n\r\n"
 _MOST_SHARE = 0.02
 _AT_ONCE = 8
 """Clients, so that the service is busy: one that sleeps before each of them begins with cold caches."""
-_CLASSES = (
-    counts.ListenerCounts,
-    counts.RouteCounts,
-    counts.BackendCounts,
-    counts.ServerCounts,
-)
+_CLASSES = (counts.ListenerCounts, counts.RouteCounts, counts.BackendCounts, counts.ServerCounts)
 
 
 def serve(listening: socket.socket) -> None:

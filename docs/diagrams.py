@@ -56,11 +56,7 @@ class Diagram(Directive):
 
 def _draw(graph: str) -> str:
     done = subprocess.run(
-        ["dot", "-Tsvg", *_LOOK],
-        input=graph,
-        capture_output=True,
-        text=True,
-        check=True,
+        ["dot", "-Tsvg", *_LOOK], input=graph, capture_output=True, text=True, check=True
     )
     return done.stdout
 

@@ -41,11 +41,7 @@ def pages() -> dict[str, str]:
 
 
 def _page(
-    name: str,
-    summary: str,
-    parser: argparse.ArgumentParser,
-    more: list[str],
-    others: list[str],
+    name: str, summary: str, parser: argparse.ArgumentParser, more: list[str], others: list[str]
 ) -> str:
     lines = [
         f'.TH {_roff(name).upper()} 1 {_date()} "txmux {__version__}" "User Commands"',

@@ -320,10 +320,7 @@ class RunTests(SynchronousTestCase):
     def test_counting(self) -> None:
         """What counting costs is told with how far that is certain, on a small scale."""
         require_program("taskset")
-        done = self.bench(
-            *("--pairs", "4", "--connections", "10"),
-            module="benchmarks.counting",
-        )
+        done = self.bench(*("--pairs", "4", "--connections", "10"), module="benchmarks.counting")
         self.assertEqual(done.stderr, "")
         figures = [
             float(line.split("|")[2]) for line in done.stdout.splitlines() if "by itself |" in line

@@ -68,9 +68,4 @@ def measure(bench: Bench, proxy: Proxy) -> dict[str, float]:
         memory = child.memory()
     decided = [sys.executable, "-m", "benchmarks.detection", "--figures", "large", str(count)]
     found = json.loads(output_of(decided, bench.proxy_cores))
-    return {
-        "large.check": checked,
-        "large.start": started,
-        "large.memory": memory / 2**20,
-        **found,
-    }
+    return {"large.check": checked, "large.start": started, "large.memory": memory / 2**20, **found}

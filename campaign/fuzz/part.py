@@ -154,15 +154,7 @@ def _child(name: str, folder: Path, *options: str) -> str:
     seconds = next((int(one.partition("=")[2]) for one in options if "_time=" in one), 600)
     try:
         done = subprocess.run(
-            [
-                sys.executable,
-                "-m",
-                "campaign.fuzz.child",
-                name,
-                str(folder),
-                *limits,
-                *options,
-            ],
+            [sys.executable, "-m", "campaign.fuzz.child", name, str(folder), *limits, *options],
             check=False,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

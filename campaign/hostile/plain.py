@@ -8,15 +8,7 @@ import struct
 from collections import deque
 from typing import TYPE_CHECKING
 
-from campaign.hostile.attack import (
-    Attack,
-    Target,
-    come,
-    crowd,
-    flood,
-    paced,
-    reset,
-)
+from campaign.hostile.attack import Attack, Target, come, crowd, flood, paced, reset
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -112,9 +112,7 @@ def huge(authority: Any, *, names: int = 2000, size: int = 50_000) -> tuple[byte
         .sign(authority.key if authority else key, hashes.SHA256())
     )
     return made.public_bytes(serialization.Encoding.PEM), key.private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.PKCS8,
-        serialization.NoEncryption(),
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
 
 

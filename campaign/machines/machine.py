@@ -12,23 +12,10 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from campaign.machines.trouble import (
-    BAD,
-    ECHO,
-    TroubleCase,
-    count_sockets,
-    sorted_files,
-)
+from campaign.machines.trouble import BAD, ECHO, TroubleCase, count_sockets, sorted_files
 from tests.interop.children import PATIENCE, Child, eventually, output_of
 from tests.interop.namespaces import Namespace
-from tests.processes.running import (
-    family_of,
-    halted,
-    is_gone,
-    open_files,
-    starter_of,
-    workers_of,
-)
+from tests.processes.running import family_of, halted, is_gone, open_files, starter_of, workers_of
 from tests.support.ports import free_port
 
 if TYPE_CHECKING:

@@ -43,11 +43,7 @@ _PROGRAMS: dict[str, Callable[[FileServers], int]] = {
     "curl down": programs.https_down,
     _SSH: programs.ssh_lines,
 }
-_ROWS = {
-    "scp": ("scp up", "scp down"),
-    "curl": ("curl up", "curl down"),
-    _SSH: (_SSH,),
-}
+_ROWS = {"scp": ("scp up", "scp down"), "curl": ("curl up", "curl down"), _SSH: (_SSH,)}
 """What the table shows in one row."""
 
 

@@ -61,9 +61,7 @@ def crooked_cable(
     ]
     module = "campaign.networks.crooked"
     child = Child(
-        *(sys.executable, "-m", module, *names, f"--seed={seed}", *options),
-        limit=3600,
-        stdin=True,
+        *(sys.executable, "-m", module, *names, f"--seed={seed}", *options), limit=3600, stdin=True
     )
     undone.addCleanup(child.end)
     child.wait_for("^made$")

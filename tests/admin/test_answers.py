@@ -37,8 +37,7 @@ class HealthTest(AdminCase):
         ready = await self.get("/readyz")
         self.assertEqual(ready.status, 503)
         self.assertEqual(
-            ready.json,
-            {"ready": False, "missing": ["[backend b]: no server is up"], "stale": []},
+            ready.json, {"ready": False, "missing": ["[backend b]: no server is up"], "stale": []}
         )
 
     async def test_not_accepting(self) -> None:

@@ -205,10 +205,7 @@ class TokenTest(AdminCase):
         self.assertIn(b'<form method="post" action="/login">', page.body)
         # With 'no-referrer', browsers send the form with 'Origin: null'.
         self.assertEqual(page.headers["referrer-policy"], "same-origin")
-        form = {
-            "Content-Type": "application/x-www-form-urlencoded",
-            "Origin": "http://localhost",
-        }
+        form = {"Content-Type": "application/x-www-form-urlencoded", "Origin": "http://localhost"}
         told = await self.ask("POST", "/login", form, f"token={TOKEN}", to=self.port)
         self.assertEqual((told.status, told.headers["location"]), (303, "/"))
         cookie, *attributes = told.headers["set-cookie"].split("; ")

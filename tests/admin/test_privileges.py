@@ -16,12 +16,7 @@ from tests.admin.processes import ask, get, post
 from tests.interop.children import eventually, leave_unmeasured
 from tests.processes.running import is_gone
 from tests.processes.upgrading import Upgrading
-from tests.service.test_privileges import (
-    free_low_port,
-    ids_of,
-    python_for_everybody,
-    require_root,
-)
+from tests.service.test_privileges import free_low_port, ids_of, python_for_everybody, require_root
 
 _RULES = "[listen public]\nendpoint = 127.0.0.1:0\n"
 

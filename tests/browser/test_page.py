@@ -157,10 +157,7 @@ class PageTests(BrowserCase):
         )
         browser.click("#unrecognised [data-copy='match = socks5']")
         browser.shows("#said", "copied")
-        self.assertEqual(
-            browser.run("return navigator.clipboard.readText()"),
-            "match = socks5",
-        )
+        self.assertEqual(browser.run("return navigator.clipboard.readText()"), "match = socks5")
         browser.click("#unrecognised article a")
         browser.shows("#rules pre[aria-label=Explanation]", "no at byte 1")
 

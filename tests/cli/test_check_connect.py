@@ -66,8 +66,7 @@ class ConnectTests(SynchronousTestCase):
                     break
                 connections += 1
         self.assertEqual(
-            (code, lines),
-            (0, [f"{here}: OK ([route a], [route b], [route c], [listen public])"]),
+            (code, lines), (0, [f"{here}: OK ([route a], [route b], [route c], [listen public])"])
         )
         self.assertEqual(connections, 1)
 

@@ -80,10 +80,7 @@ _CONFIGURATIONS = {
         _FRONTEND + _BACKEND,
     ),
     "networks that are refused": _Growing(
-        "haproxy",
-        " tcp-request connection reject if { src 10.0.{}.0/24 }\n",
-        _FRONTEND,
-        _BACKEND,
+        "haproxy", " tcp-request connection reject if { src 10.0.{}.0/24 }\n", _FRONTEND, _BACKEND
     ),
     "names of a map": _Growing("nginx", "a{}.example 10.0.0.1:1{};\n", _MAP, _LOOKED_UP),
     "two servers by turns": _Growing(
@@ -109,10 +106,7 @@ _CONFIGURATIONS = {
         _ROUTERS,
     ),
     "alternatives": _Growing(
-        "traefik",
-        "HostSNI(`*`) || ",
-        _ROUTERS + "    q: {service: s, rule: '",
-        "HostSNI(`*`)'}",
+        "traefik", "HostSNI(`*`) || ", _ROUTERS + "    q: {service: s, rule: '", "HostSNI(`*`)'}"
     ),
     "addresses that are none": _Growing("traefik", "        - address: 10.0.0.1:70000\n", _SERVERS),
 }

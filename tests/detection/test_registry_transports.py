@@ -72,10 +72,7 @@ class TransportTests(SynchronousTestCase):
         """A declaration that makes no sense is a matcher that is broken."""
         for wrong in ((), ("udp",), None):
             error = self.assertRaises(
-                InvalidValueError,
-                read_alternative,
-                "declares",
-                {"declares": _Declares(wrong)},
+                InvalidValueError, read_alternative, "declares", {"declares": _Declares(wrong)}
             )
             self.assertIn("the matcher 'declares' failed", str(error))
 

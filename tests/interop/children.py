@@ -189,12 +189,7 @@ def run(
     if forks.can_fork(words, environ):
         return forks.run(words, environ, stdin, timeout)
     return subprocess.run(
-        words,
-        env=environ,
-        input=stdin,
-        capture_output=True,
-        timeout=timeout,
-        check=False,
+        words, env=environ, input=stdin, capture_output=True, timeout=timeout, check=False
     )
 
 

@@ -160,10 +160,7 @@ class RealClientTests(SharedPortTestCase):
     def test_dig(self) -> None:
         """A question over TCP, and a transfer of a zone."""
         server = ("@127.0.0.1", "-p", self.port)
-        for name, *options in (
-            ("www.example.com", "+tcp"),
-            ("example.com", "axfr"),
-        ):
+        for name, *options in (("www.example.com", "+tcp"), ("example.com", "axfr")):
             line = self.assert_reaches("dns", "dig", "-r", *server, name, *options)
             self.assertEqual(line["facts"]["name"], name)
 

@@ -62,6 +62,6 @@ class ContractTests(SynchronousTestCase):
                 (bytes.fromhex("000e38"), 2),
             ],
             undecided=[
-                *(sample[: at - 1] for sample, at in zip(SAMPLES, (29, 29, 53), strict=True)),
+                *(sample[: at - 1] for sample, at in zip(SAMPLES, (29, 29, 53), strict=True))
             ],
         )

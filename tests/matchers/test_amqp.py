@@ -29,7 +29,7 @@ class ContractTests(SynchronousTestCase):
             amqp,
             samples=[
                 # All eight bytes are needed, whatever follows.
-                *((sample + b"\0\xff", 8) for sample in SAMPLES),
+                *((sample + b"\0\xff", 8) for sample in SAMPLES)
             ],
             not_samples=[
                 # The first byte that no header has there is a no.
@@ -43,7 +43,5 @@ class ContractTests(SynchronousTestCase):
                 (b"AUTH secret\r\n", 2),
                 (b"ACL LIST\r\n", 2),
             ],
-            undecided=[
-                *(sample[:7] for sample in SAMPLES),
-            ],
+            undecided=[*(sample[:7] for sample in SAMPLES)],
         )

@@ -25,7 +25,7 @@ class ContractTests(SynchronousTestCase):
             bitcoin,
             samples=[
                 # They are enough, whatever the network.
-                *((sample, 16) for sample in SAMPLES),
+                *((sample, 16) for sample in SAMPLES)
             ],
             not_samples=[
                 # Another magic, another command and other padding are a no at the byte that
@@ -35,7 +35,5 @@ class ContractTests(SynchronousTestCase):
                 (MAGICS[0] + b"verack", 8),
                 (MAGICS[0] + b"version\0\0\0\0x", 16),
             ],
-            undecided=[
-                SAMPLES[0][:15],
-            ],
+            undecided=[SAMPLES[0][:15]],
         )

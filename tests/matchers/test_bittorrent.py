@@ -43,7 +43,7 @@ class ContractTests(SynchronousTestCase):
             bittorrent,
             samples=[
                 # They are enough.
-                *((sample, 20) for sample in SAMPLES),
+                *((sample, 20) for sample in SAMPLES)
             ],
             not_samples=[
                 # The first byte that differs is a no.
@@ -51,9 +51,7 @@ class ContractTests(SynchronousTestCase):
                 (b"\x13\x02rest", 2),
                 (b"\x13BitTorrent Protocol", 13),
             ],
-            undecided=[
-                SAMPLES[0][:19],
-            ],
+            undecided=[SAMPLES[0][:19]],
         )
 
 

@@ -32,7 +32,7 @@ class ContractTests(SynchronousTestCase):
             cassandra,
             samples=[
                 # The header of an OPTIONS or STARTUP frame is a match, in every version.
-                *((sample, 9) for sample in SAMPLES),
+                *((sample, 9) for sample in SAMPLES)
             ],
             not_samples=[
                 # The first field that is off is a no.
@@ -52,7 +52,5 @@ class ContractTests(SynchronousTestCase):
                 (b"\x05\x02\x00\x02", 2),
                 (b"BFP/1.0\r\n", 2),
             ],
-            undecided=[
-                OPTIONS[:8],
-            ],
+            undecided=[OPTIONS[:8]],
         )

@@ -139,9 +139,7 @@ class ContractTests(SynchronousTestCase):
                     b"SSH-2.0-x\r\n",
                 ),
             ],
-            undecided=[
-                QUERY[:-1],
-            ],
+            undecided=[QUERY[:-1]],
         )
 
 

@@ -105,10 +105,7 @@ class ContractTests(SynchronousTestCase):
                 (b"PRI * HTTP/1.1\r\n", 12),
                 (PREFACE.replace(b"SM", b"SN"), 20),
             ],
-            undecided=[
-                REQUEST[: LINE_END - 1],
-                PREFACE[:23],
-            ],
+            undecided=[REQUEST[: LINE_END - 1], PREFACE[:23]],
         )
 
 
@@ -136,8 +133,7 @@ class LearntTests(SynchronousTestCase):
         self.assertEqual(self.learnt(b"GET /secret"), {"method": "GET"})
         self.assertEqual(self.learnt(REQUEST[:LINE_END]), {"method": "GET", "version": "1.1"})
         self.assertEqual(
-            self.learnt(REQUEST),
-            {"method": "GET", "version": "1.1", "host": "WWW.Example.com."},
+            self.learnt(REQUEST), {"method": "GET", "version": "1.1", "host": "WWW.Example.com."}
         )
 
     def test_http2(self) -> None:

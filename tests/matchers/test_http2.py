@@ -32,7 +32,5 @@ class ContractTests(SynchronousTestCase):
                 (b"POST / HTTP/1.1\r\n", 2),
                 (b"GET / HTTP/1.1\r\n", 1),
             ],
-            undecided=[
-                PREFACE[:23],
-            ],
+            undecided=[PREFACE[:23]],
         )

@@ -8,10 +8,7 @@ from txmux.matchers.iec104 import iec104
 from txmux.testing import check_matcher
 
 # Recorded from c104 2.2 (lib60870): it starts the transfer; then a station that tests the connection first, made by hand.
-SAMPLES: tuple[bytes, ...] = (
-    bytes.fromhex("680407000000"),
-    bytes.fromhex("680443000000"),
-)
+SAMPLES: tuple[bytes, ...] = (bytes.fromhex("680407000000"), bytes.fromhex("680443000000"))
 
 
 class ContractTests(SynchronousTestCase):

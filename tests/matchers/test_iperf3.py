@@ -25,7 +25,7 @@ class ContractTests(SynchronousTestCase):
             iperf3,
             samples=[
                 # A cookie with the NUL that ends it is a match.
-                *((sample, 37) for sample in SAMPLES),
+                *((sample, 37) for sample in SAMPLES)
             ],
             not_samples=[
                 # The first byte that is not of the alphabet, a NUL too early or too late are a
@@ -41,8 +41,5 @@ class ContractTests(SynchronousTestCase):
                 (b"ping\r\n", 5),
                 (b"l\x00\x0b\x00", 2),
             ],
-            undecided=[
-                *(sample[:36] for sample in SAMPLES),
-                b"ruok",
-            ],
+            undecided=[*(sample[:36] for sample in SAMPLES), b"ruok"],
         )

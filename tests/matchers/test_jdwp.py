@@ -29,7 +29,5 @@ class ContractTests(SynchronousTestCase):
                 (b"JOIN #a\r\n", 2),
                 (b"JDWP-handshake", 6),
             ],
-            undecided=[
-                b"JDWP-Handshak",
-            ],
+            undecided=[b"JDWP-Handshak"],
         )

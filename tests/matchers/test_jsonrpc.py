@@ -47,10 +47,5 @@ class ContractTests(SynchronousTestCase):
                 (begun + b"[[[[", len(begun) + 4),
                 (b'{"version":"1.1","host":"a"}', 28),
             ],
-            undecided=[
-                b"{",
-                b'{"id":1,"method":',
-                begun + b'[{"method":"login"',
-                b'{"id":1,',
-            ],
+            undecided=[b"{", b'{"id":1,"method":', begun + b'[{"method":"login"', b'{"id":1,'],
         )

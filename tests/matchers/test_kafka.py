@@ -46,7 +46,7 @@ class ContractTests(SynchronousTestCase):
             kafka,
             samples=[
                 # The first byte of the client id decides, or its length if it is empty or null.
-                *((data, 14 if data[12:14] in {b"\xff\xff", b"\0\0"} else 15) for data in SAMPLES),
+                *((data, 14 if data[12:14] in {b"\xff\xff", b"\0\0"} else 15) for data in SAMPLES)
             ],
             not_samples=[
                 # The first field that is off is a no.

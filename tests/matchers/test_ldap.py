@@ -52,7 +52,7 @@ class ContractTests(SynchronousTestCase):
             ldap,
             samples=[
                 # The length of the request is a match.
-                *zip(SAMPLES, (7, 15, 7, 12, 7), strict=True),
+                *zip(SAMPLES, (7, 15, 7, 12, 7), strict=True)
             ],
             not_samples=[
                 # The first byte that is off is a no.
@@ -79,7 +79,7 @@ class ContractTests(SynchronousTestCase):
                 (b"\x30\x3a\x02\x01\x03\x30\x0f", 6),
             ],
             undecided=[
-                *(sample[: at - 1] for sample, at in zip(SAMPLES, (7, 15, 7, 12, 7), strict=True)),
+                *(sample[: at - 1] for sample, at in zip(SAMPLES, (7, 15, 7, 12, 7), strict=True))
             ],
         )
 

@@ -111,11 +111,7 @@ class ContractTests(SynchronousTestCase):
                 (b"\x80\x00\x00\x00\x00\x00\x00\x00\x01\x00\x00\x00", 4),
                 (bytes.fromhex("80000058 00000000 00000000 00000002"), 12),
             ],
-            undecided=[
-                b"get a",
-                b"get a\r",
-                *(sample[:11] for sample in SAMPLES[-5:]),
-            ],
+            undecided=[b"get a", b"get a\r", *(sample[:11] for sample in SAMPLES[-5:])],
         )
 
 

@@ -96,9 +96,7 @@ class ContractTests(SynchronousTestCase):
                     b"GET / HTTP/1.1\r\n",
                 ),
             ],
-            undecided=[
-                b"\xfe\x01",
-            ],
+            undecided=[b"\xfe\x01"],
         )
 
 

@@ -62,7 +62,7 @@ class ContractTests(SynchronousTestCase):
             mongodb,
             samples=[
                 # The header is a match.
-                *((sample, 16) for sample in SAMPLES),
+                *((sample, 16) for sample in SAMPLES)
             ],
             not_samples=[
                 # The first field that is off is a no.
@@ -83,7 +83,5 @@ class ContractTests(SynchronousTestCase):
                 (b"\x00\x1d\xab\xcd\x01\x00", 3),
                 (b"\x30\x0c\x02\x01\x01\x60\x07", 3),
             ],
-            undecided=[
-                *(sample[:15] for sample in SAMPLES),
-            ],
+            undecided=[*(sample[:15] for sample in SAMPLES)],
         )

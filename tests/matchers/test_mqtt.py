@@ -8,13 +8,7 @@ from tests.matchers.asking import verdicts_of
 from txmux.errors import OptionError
 from txmux.interfaces import Peeked, Verdict
 from txmux.matchers.mqtt import mqtt
-from txmux.testing import (
-    calls_in,
-    check_matcher,
-    check_predicate,
-    facts,
-    in_pieces,
-)
+from txmux.testing import calls_in, check_matcher, check_predicate, facts, in_pieces
 
 MATCH, NO, NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
 
@@ -91,9 +85,7 @@ class ContractTests(SynchronousTestCase):
                 (b"\x10\x18\x00\x04MQTT\x06", 9),
                 (b"\x10\x18\x00\x06MQIsdp\x04", 11),
             ],
-            undecided=[
-                CURL[:8],
-            ],
+            undecided=[CURL[:8]],
         )
 
 

@@ -175,7 +175,7 @@ class ContractTests(SynchronousTestCase):
                     for sample, at in zip(
                         SAMPLES, (16, 44, 56, 88, 15, 15, 15, 16, 44, 15, 15), strict=True
                     )
-                ),
+                )
             ],
         )
 

@@ -97,10 +97,7 @@ class ContractTests(SynchronousTestCase):
                 (b"\x00\x0e\x38", 2),  # OpenVPN
                 (bytes(24), 4),  # adb,
             ],
-            undecided=[
-                *(request[:7] for request in requests),
-                PSQL[:12],
-            ],
+            undecided=[*(request[:7] for request in requests), PSQL[:12]],
         )
 
 

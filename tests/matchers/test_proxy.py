@@ -59,10 +59,7 @@ class ContractTests(SynchronousTestCase):
                 (SIGNATURE + b"\x21\x11\x10", 15),
                 (SIGNATURE + b"\x21\x11\x00\x0b", 16),
             ],
-            undecided=[
-                SAMPLES[0][:43],
-                *(sample[:15] for sample in SAMPLES[1:3]),
-            ],
+            undecided=[SAMPLES[0][:43], *(sample[:15] for sample in SAMPLES[1:3])],
         )
 
 

@@ -64,9 +64,7 @@ class ContractTests(SynchronousTestCase):
                     )
                 ),
             ],
-            undecided=[
-                SAMPLES[0][:47],
-            ],
+            undecided=[SAMPLES[0][:47]],
         )
 
 

@@ -53,7 +53,7 @@ class ContractTests(SynchronousTestCase):
             rdp,
             samples=[
                 # A line or a negotiation request may follow, or nothing.
-                *zip(SAMPLES, (12, 12, 12, 12, 12, 11, 12), strict=True),
+                *zip(SAMPLES, (12, 12, 12, 12, 12, 11, 12), strict=True)
             ],
             not_samples=[
                 # The byte that breaks the request is a no.
@@ -86,7 +86,7 @@ class ContractTests(SynchronousTestCase):
                 *(
                     sample[: at - 1]
                     for sample, at in zip(SAMPLES, (12, 12, 12, 12, 12, 11, 12), strict=True)
-                ),
+                )
             ],
         )
 

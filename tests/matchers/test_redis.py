@@ -100,13 +100,5 @@ class ContractTests(SynchronousTestCase):
                 # A line has at most 1024 bytes.
                 (b"GET " + b"a" * 1020 + b"\n", 1024),
             ],
-            undecided=[
-                CLI[:7],
-                b"GET foo",
-                b"GET foo\r",
-                b"\r",
-                b"\r\n",
-                b"\r\n\r",
-                b"CLIENT LI",
-            ],
+            undecided=[CLI[:7], b"GET foo", b"GET foo\r", b"\r", b"\r\n", b"\r\n\r", b"CLIENT LI"],
         )

@@ -8,11 +8,7 @@ from txmux.matchers.rmi import rmi
 from txmux.testing import check_matcher
 
 # Recorded from the registry's client in OpenJDK 17.0.15, which waits then; the others are made by hand after the specification.
-SAMPLES: tuple[bytes, ...] = (
-    b"JRMI\0\2\x4b",
-    b"JRMI\0\2\x4c\x50\xac\xed\0\5",
-    b"JRMI\0\1\x4d",
-)
+SAMPLES: tuple[bytes, ...] = (b"JRMI\0\2\x4b", b"JRMI\0\2\x4c\x50\xac\xed\0\5", b"JRMI\0\1\x4d")
 
 
 class ContractTests(SynchronousTestCase):

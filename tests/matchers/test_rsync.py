@@ -25,7 +25,7 @@ class ContractTests(SynchronousTestCase):
             rsync,
             samples=[
                 # The first digit of the version decides.
-                *((sample, 10) for sample in SAMPLES),
+                *((sample, 10) for sample in SAMPLES)
             ],
             not_samples=[
                 # The first other byte is a no; so is what only a server says.
@@ -34,7 +34,5 @@ class ContractTests(SynchronousTestCase):
                 (b"@time=1 :a PRIVMSG", 2),
                 (b"@rsyncd: 31\n", 2),
             ],
-            undecided=[
-                SAMPLES[0][:9],
-            ],
+            undecided=[SAMPLES[0][:9]],
         )

@@ -48,9 +48,7 @@ class ContractTests(SynchronousTestCase):
                 # A line ends within 8 KiB.
                 b"PLAY " + b"a" * 9000,
             ],
-            undecided=[
-                line,
-            ],
+            undecided=[line],
         )
 
 

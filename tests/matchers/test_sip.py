@@ -67,9 +67,7 @@ class ContractTests(SynchronousTestCase):
                 # All of it ends within 8 KiB.
                 b"\r\n" + fits,
             ],
-            undecided=[
-                *(b"\r\n\r\n", b"INVITE sip:bob@biloxi.com SIP/2.0\r"),
-            ],
+            undecided=[*(b"\r\n\r\n", b"INVITE sip:bob@biloxi.com SIP/2.0\r")],
         )
 
 

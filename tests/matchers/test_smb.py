@@ -84,8 +84,5 @@ class ContractTests(SynchronousTestCase):
                 (b"\x00\x4a\x00\x00\x01", 2),
                 (bytes(24), 4),
             ],
-            undecided=[
-                SMB2[:9],
-                SESSION_REQUEST[:37],
-            ],
+            undecided=[SMB2[:9], SESSION_REQUEST[:37]],
         )

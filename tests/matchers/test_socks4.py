@@ -48,7 +48,5 @@ class ContractTests(SynchronousTestCase):
                 # A request has at most 520 bytes.
                 (start + b"u" * 600, 520),
             ],
-            undecided=[
-                *(sample[:-1] for sample in SAMPLES),
-            ],
+            undecided=[*(sample[:-1] for sample in SAMPLES)],
         )

@@ -46,7 +46,5 @@ class ContractTests(SynchronousTestCase):
                 # DNP3.
                 (bytes.fromhex("0564 05c9"), 2),
             ],
-            undecided=[
-                *(sample[:-1] for sample in SAMPLES),
-            ],
+            undecided=[*(sample[:-1] for sample in SAMPLES)],
         )

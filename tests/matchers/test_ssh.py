@@ -43,9 +43,7 @@ class ContractTests(SynchronousTestCase):
                 (b"SSH 2.0", 4),
                 (b"ssh-", 1),
             ],
-            undecided=[
-                b"SSH",
-            ],
+            undecided=[b"SSH"],
         )
 
 

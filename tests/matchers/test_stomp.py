@@ -37,7 +37,5 @@ class ContractTests(SynchronousTestCase):
                 (b"connect\n", 1),
                 (b"\nCONNECT\n", 1),
             ],
-            undecided=[
-                *(b"CONNECT", b"STOMP\r", b"S"),
-            ],
+            undecided=[*(b"CONNECT", b"STOMP\r", b"S")],
         )

@@ -144,10 +144,7 @@ class ContractTests(SynchronousTestCase):
                     )
                 ),
             ],
-            undecided=[
-                *(sample[:7] for sample in PLAIN),
-                FRAMED[:9],
-            ],
+            undecided=[*(sample[:7] for sample in PLAIN), FRAMED[:9]],
         )
 
 

@@ -36,7 +36,7 @@ class ContractTests(SynchronousTestCase):
             tds,
             samples=[
                 # The first option is a match.
-                *((sample, 13) for sample in SAMPLES),
+                *((sample, 13) for sample in SAMPLES)
             ],
             not_samples=[
                 # The first byte that is off is a no.
@@ -50,7 +50,5 @@ class ContractTests(SynchronousTestCase):
                 (good[:9] + b"\x00\x22", 11),
                 (good[:11] + b"\x00\x07", 13),
             ],
-            undecided=[
-                *(sample[:12] for sample in SAMPLES),
-            ],
+            undecided=[*(sample[:12] for sample in SAMPLES)],
         )

@@ -45,7 +45,5 @@ class ContractTests(SynchronousTestCase):
                 ("1".encode("utf-16"), 2),
                 (bytes.fromhex("fffb9064"), 3),
             ],
-            undecided=[
-                *(sample[:2] for sample in SAMPLES),
-            ],
+            undecided=[*(sample[:2] for sample in SAMPLES)],
         )

@@ -29,11 +29,7 @@ class ContractTests(SynchronousTestCase):
         """A name, a mode and pairs of options fill the datagram."""
         check_datagrams(
             tftp,
-            samples=[
-                *DATAGRAMS,
-                b"\0\1/srv/tftp/\xc3\xa9 x.bin\0OcTeT\0",
-                b"\0\2someone\0mail\0",
-            ],
+            samples=[*DATAGRAMS, b"\0\1/srv/tftp/\xc3\xa9 x.bin\0OcTeT\0", b"\0\2someone\0mail\0"],
             not_samples=[
                 b"\0\3\0\1data",
                 b"\0\1\0octet\0",

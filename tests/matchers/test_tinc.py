@@ -49,7 +49,5 @@ class ContractTests(SynchronousTestCase):
                 # A line has at most 300 bytes.
                 (b"0 " + b"a" * 295 + b" 17\n", 297),
             ],
-            undecided=[
-                *(sample[:-1] for sample in SAMPLES),
-            ],
+            undecided=[*(sample[:-1] for sample in SAMPLES)],
         )

@@ -72,9 +72,7 @@ class ContractTests(SynchronousTestCase):
                 (b"\x16\x03\x01\x00\x05\x02", 6),
                 (b"\x7f\x2e\x01\x03\x01", 1),
             ],
-            undecided=[
-                HELLO[:5],
-            ],
+            undecided=[HELLO[:5]],
         )
 
 
@@ -131,10 +129,7 @@ class VersionTests(SynchronousTestCase):
     def test_unknown(self) -> None:
         """A version that there is not is an error that lists those there are."""
         error = self.assertRaises(OptionError, tls.predicate, {"version": "1.3,1.4"})
-        self.assertEqual(
-            str(error),
-            "version: '1.4' matches nothing; did you mean '1.3'?",
-        )
+        self.assertEqual(str(error), "version: '1.4' matches nothing; did you mean '1.3'?")
 
 
 class SeveralOptionsTests(SynchronousTestCase):

@@ -5,14 +5,7 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.matchers.asking import verdicts_of
-from tests.wire.hello_builder import (
-    alpn,
-    client_hello,
-    extension,
-    records,
-    server_name,
-    versions,
-)
+from tests.wire.hello_builder import alpn, client_hello, extension, records, server_name, versions
 from txmux.errors import OptionError
 from txmux.interfaces import Key, Peeked, Verdict
 from txmux.matchers.tls import tls

@@ -40,7 +40,7 @@ class ContractTests(SynchronousTestCase):
             tns,
             samples=[
                 # The two versions are a match.
-                *((sample, 12) for sample in SAMPLES),
+                *((sample, 12) for sample in SAMPLES)
             ],
             not_samples=[
                 # The first byte that is off is a no.
@@ -66,7 +66,5 @@ class ContractTests(SynchronousTestCase):
                 (b"\x10\x2a\x00\x04MQTT", 1),
                 (b"\x00\x2cN\x00", 3),  # Erlang,
             ],
-            undecided=[
-                *(sample[:11] for sample in SAMPLES),
-            ],
+            undecided=[*(sample[:11] for sample in SAMPLES)],
         )

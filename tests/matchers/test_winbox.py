@@ -74,7 +74,5 @@ class ContractTests(SynchronousTestCase):
                 (bytes.fromhex("12 01 00 2f 00 00 01 00"), 4),
                 (bytes.fromhex("80 01 00 01"), 4),
             ],
-            undecided=[
-                *(sample[:-1] for sample in SAMPLES[:2]),
-            ],
+            undecided=[*(sample[:-1] for sample in SAMPLES[:2])],
         )

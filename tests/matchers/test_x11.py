@@ -41,7 +41,5 @@ class ContractTests(SynchronousTestCase):
                 (b"lkf2mztq5xyh3abc7nop4rstu6vwdegijlkq\0", 3),
                 (b"BREW / HTTP/1.1\r\n", 3),
             ],
-            undecided=[
-                *(sample[:5] for sample in SAMPLES),
-            ],
+            undecided=[*(sample[:5] for sample in SAMPLES)],
         )

@@ -64,9 +64,7 @@ class ContractTests(SynchronousTestCase):
                 # It is there within 256 bytes.
                 fits.replace(b"aa", b"aaa", 1),
             ],
-            undecided=[
-                *(b"<", b"<?xml version='1.0'?>", WORDS[:14]),
-            ],
+            undecided=[*(b"<", b"<?xml version='1.0'?>", WORDS[:14])],
         )
 
 

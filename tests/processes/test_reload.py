@@ -188,8 +188,7 @@ class ReloadTest(ReloadingTestCase):
         mux, server = self.begin()
         pairs = [self.relayed(mux, server) for _ in range(6)]
         self.reload(
-            mux,
-            lambda text: text.replace("workers = 2", "workers = 3\nmax_connections = 7"),
+            mux, lambda text: text.replace("workers = 2", "workers = 3\nmax_connections = 7")
         )
         pairs.append(self.relayed(mux, server))
         with mux.connect():

@@ -73,11 +73,7 @@ class FailureTest(TestCase):
     timeout = 300
 
     async def why(
-        self,
-        program: str,
-        *,
-        command: Sequence[str] = (),
-        old: Old | None = None,
+        self, program: str, *, command: Sequence[str] = (), old: Old | None = None
     ) -> str:
         """Try to upgrade to this program, and give what is said."""
         self.old = old or Old()

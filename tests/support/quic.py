@@ -141,10 +141,7 @@ class QuicClient(_End):
         """Connect, and ask."""
         self.connection = QuicConnection(
             configuration=QuicConfiguration(
-                is_client=True,
-                alpn_protocols=["h3"],
-                server_name=name,
-                verify_mode=ssl.CERT_NONE,
+                is_client=True, alpn_protocols=["h3"], server_name=name, verify_mode=ssl.CERT_NONE
             )
         )
         self.listen()

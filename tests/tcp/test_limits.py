@@ -99,8 +99,7 @@ class PerSourceTest(MuxTestCase):
     async def test_behind_a_proxy(self) -> None:
         """Those whose connections a proxy makes are counted by their own addresses, as soon as it has told them."""
         port = self.mux(
-            max_connections_per_source=1,
-            accept_proxy_from=NetworkSet([ip_network("127.0.0.0/8")]),
+            max_connections_per_source=1, accept_proxy_from=NetworkSet([ip_network("127.0.0.0/8")])
         )
         for _ in range(3):  # as long as nobody has been told of, nobody is counted
             await self.client(port)

@@ -47,8 +47,7 @@ class SampleTests(CheckTestCase):
     def test_no_match(self) -> None:
         """A sample has to be matched, and one of others must not be."""
         self.assertEqual(
-            self.complaint(Matcher(), b"HELP\n"),
-            "greeting: NO at byte 4, not MATCH: b'HELP\\n'",
+            self.complaint(Matcher(), b"HELP\n"), "greeting: NO at byte 4, not MATCH: b'HELP\\n'"
         )
         said = self.complaint(Matcher(), not_samples=[HELLO])
         self.assertEqual(said, "greeting: MATCH at byte 6, not NO: b'HELLO\\n'")

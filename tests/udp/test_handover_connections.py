@@ -6,14 +6,7 @@ from typing import Any
 
 from tests.support.datagrams import Talker, turn
 from tests.udp.handover_case import HandoverCase
-from tests.udp.test_connections import (
-    ConnectionsCase,
-    finished,
-    nameless,
-    opening,
-    served,
-    short,
-)
+from tests.udp.test_connections import ConnectionsCase, finished, nameless, opening, served, short
 from tests.udp.test_migration import answer as answering
 from tests.wire.quic_builder import SOURCE, other_version
 from txmux.udp import migration

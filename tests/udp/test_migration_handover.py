@@ -8,14 +8,7 @@ from typing import TYPE_CHECKING
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.udp.test_migration import (
-    HOME,
-    OTHER,
-    SHORT,
-    THIRD,
-    RoamingTestCase,
-    answer,
-)
+from tests.udp.test_migration import HOME, OTHER, SHORT, THIRD, RoamingTestCase, answer
 from txmux.udp import migration
 from txmux.udp.migration import LONGEST_ACK, MINUTE, PATIENCE, SILENCE, Migration
 

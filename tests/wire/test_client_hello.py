@@ -15,11 +15,7 @@ from tests.wire.hello_builder import (
     sized,
     versions,
 )
-from txmux.wire.client_hello import (
-    ClientHello,
-    HelloReader,
-    parse_client_hello,
-)
+from txmux.wire.client_hello import ClientHello, HelloReader, parse_client_hello
 
 
 def read(message: bytes) -> HelloReader:

@@ -21,12 +21,7 @@ from tests.wire.hello_builder import (
     versions,
 )
 from txmux.testing import calls_in
-from txmux.wire.client_hello import (
-    LONGEST_HELLO,
-    VERSIONS,
-    ClientHello,
-    parse_client_hello,
-)
+from txmux.wire.client_hello import LONGEST_HELLO, VERSIONS, ClientHello, parse_client_hello
 
 
 class RecordTests(SynchronousTestCase):

@@ -26,12 +26,7 @@ class HelloTests(SynchronousTestCase):
 
     def test_version(self) -> None:
         """The version is read at its end; there is no name, and no protocol."""
-        for version, name in (
-            (0x0002, "ssl2"),
-            (0x0300, "ssl3"),
-            (0x0301, "1.0"),
-            (0x0303, "1.2"),
-        ):
+        for version, name in ((0x0002, "ssl2"), (0x0300, "ssl3"), (0x0301, "1.0"), (0x0303, "1.2")):
             data = sslv2_hello(version=version)
             reader, at = byte_by_byte(data + b"\x16\x03")
             self.assertEqual((reader.hello, at), (ClientHello(None, (), name), len(data)))

@@ -54,11 +54,7 @@ class CostTests(SynchronousTestCase):
     """They do not read on for each byte."""
 
     def check(
-        self,
-        parse: Callable[[bytes, Any], Any],
-        start: bytes,
-        rest: bytes,
-        most: int = MOST_STEPS,
+        self, parse: Callable[[bytes, Any], Any], start: bytes, rest: bytes, most: int = MOST_STEPS
     ) -> None:
         """See that what comes byte by byte after a start takes few steps, and is still read in the end."""
         known = parse(start, None)

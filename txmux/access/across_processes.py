@@ -90,12 +90,7 @@ class SharedTally(Tally):
     """
 
     def __init__(
-        self,
-        limit: int,
-        counter: Counter,
-        counts: memoryview[int],
-        worker: int,
-        lock: FileLock,
+        self, limit: int, counter: Counter, counts: memoryview[int], worker: int, lock: FileLock
     ) -> None:
         super().__init__(limit, counter)
         self._counts = counts
@@ -242,10 +237,7 @@ class SharedLimits:
 
     @classmethod
     def make(
-        cls,
-        rules: Rules,
-        workers: int,
-        in_use: Callable[[Collection[str]], Collection[str]] = set,
+        cls, rules: Rules, workers: int, in_use: Callable[[Collection[str]], Collection[str]] = set
     ) -> SharedLimits:
         """Make the memory, for this process and the workers that are given its descriptor.
 

@@ -105,8 +105,7 @@ def make_parser(
             matter.
     """
     parser = argparse.ArgumentParser(
-        prog="txmux",
-        description="Many protocols on one port: the service, and what goes with it.",
+        prog="txmux", description="Many protocols on one port: the service, and what goes with it."
     )
     parser.add_argument("--version", action="version", version=f"txmux {__version__}")
     parsers = parser.add_subparsers(required=True, metavar="COMMAND")

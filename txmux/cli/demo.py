@@ -124,14 +124,8 @@ def examples(port: int) -> list[tuple[str, str]]:
         (f"curl http://localhost:{port}/", "a page that says what happened"),
         (f"redis-cli -p {port} ping", "PONG"),
         (f"ssh -p {port} localhost", f"... {GOODBYE}"),
-        (
-            f"echo knock | nc -N localhost {port}",
-            "knock: what nothing matches is echoed",
-        ),
-        (
-            f"nc localhost {port}",
-            f"type nothing, wait: {IDENTIFICATION.decode().strip()} comes",
-        ),
+        (f"echo knock | nc -N localhost {port}", "knock: what nothing matches is echoed"),
+        (f"nc localhost {port}", f"type nothing, wait: {IDENTIFICATION.decode().strip()} comes"),
     ]
 
 
@@ -200,12 +194,7 @@ def demo_service(port: int) -> EmbeddedService:
     if port and _has_ipv6_loopback():
         endpoints.append(f"[::1]:{port}")
     ssh = InProcess("demo-ssh", SSH)
-    listener = Listener(
-        "demo",
-        tuple(endpoints),
-        silent=ssh,
-        default=InProcess("demo-echo", ECHO),
-    )
+    listener = Listener("demo", tuple(endpoints), silent=ssh, default=InProcess("demo-echo", ECHO))
     routes = (
         route("ssh", ssh),
         route("http", InProcess("demo-page", PageSite())),

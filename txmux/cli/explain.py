@@ -370,8 +370,5 @@ def _conclusion(sample: TracedSample, trace: Trace) -> Iterator[tuple[str, str]]
         yield "note", f"the capture lacks {_lacking(sample)}"
     if sample.stream and sample.stream.server_first:
         silent = TracedOutcome("silent", None, silence.outcome)
-        yield (
-            "note",
-            "the server spoke first; a client that waits for that says nothing here:",
-        )
+        yield ("note", "the server spoke first; a client that waits for that says nothing here:")
         yield "", f"after {silent_for}: {silent}"

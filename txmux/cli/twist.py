@@ -53,7 +53,7 @@ class Options(usage.Options):
         ["demo-port", None, 8443, "The port of the demo; 0 is any that is free.", _port],
     ]
     optFlags = [  # noqa: RUF012
-        ["demo", None, "Run without a rules file, with small backends to try out."],
+        ["demo", None, "Run without a rules file, with small backends to try out."]
     ]
 
     def parseArgs(self, *words: str) -> None:

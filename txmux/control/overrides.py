@@ -50,12 +50,7 @@ class Overrides:
         return {"servers": overrides_as_json(self.servers), "shut": sorted(self.shut)}
 
     def with_server(
-        self,
-        backend: str,
-        server: str,
-        now: float,
-        state: ServerState | None,
-        weight: int | None,
+        self, backend: str, server: str, now: float, state: ServerState | None, weight: int | None
     ) -> Overrides:
         """Override a server.
 

@@ -9,15 +9,7 @@ from typing import TYPE_CHECKING
 import attrs
 from zope.interface import implementer
 
-from txmux.interfaces import (
-    IProtocolMatcher,
-    Key,
-    Option,
-    Peeked,
-    Predicate,
-    Transport,
-    Verdict,
-)
+from txmux.interfaces import IProtocolMatcher, Key, Option, Peeked, Predicate, Transport, Verdict
 from txmux.wire.cursor import Cursor, MalformedError, ShortError
 from txmux.wire.facts import printable
 from txmux.wire.globs import Globs, hosts, names, option_globs

@@ -27,8 +27,5 @@ def _read_init(cursor: Cursor) -> dict[str, str]:
 
 
 teamspeak = MessageMatcher(
-    "teamspeak",
-    "TeamSpeak 3 clients",
-    _read_init,
-    source="ts3protocol.md of ReSpeak, section 2.1",
+    "teamspeak", "TeamSpeak 3 clients", _read_init, source="ts3protocol.md of ReSpeak, section 2.1"
 )

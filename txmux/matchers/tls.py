@@ -8,11 +8,7 @@ import attrs
 from zope.interface import implementer
 
 from txmux.interfaces import IProtocolMatcher, Key, Option, Peeked, Predicate, Verdict
-from txmux.wire.client_hello import (
-    LONGEST_HELLO,
-    parse_client_hello,
-    read_record_header,
-)
+from txmux.wire.client_hello import LONGEST_HELLO, parse_client_hello, read_record_header
 from txmux.wire.cursor import Cursor, MalformedError, ShortError
 from txmux.wire.hello_options import ECH, SNI, HelloOptions, hello_facts, hello_options, name_in
 from txmux.wire.sslv2_hello import FIRST_BYTES as SSLV2_FIRST_BYTES

@@ -16,12 +16,7 @@ if TYPE_CHECKING:
     from txmux.tcp.listener import MuxFactory
     from txmux.tcp.served import Served
 
-__all__ = [
-    "connection_counts",
-    "log_draining",
-    "log_dry_runs",
-    "missing_in",
-]
+__all__ = ["connection_counts", "log_draining", "log_dry_runs", "missing_in"]
 
 _log = Logger()
 

@@ -155,10 +155,7 @@ class MuxFactory(ServerFactory):
         self._access_log = access_log
 
     def adopt(
-        self,
-        moved: MovedConnection,
-        sockets: Sockets,
-        release_elsewhere: SlotRelease | None = None,
+        self, moved: MovedConnection, sockets: Sockets, release_elsewhere: SlotRelease | None = None
     ) -> None:
         """Take over a connection that another process has begun to relay.
 

@@ -2,14 +2,7 @@
 
 from txmux.testing.datagrams import check_datagrams, flow_decided
 from txmux.testing.matchers import check_matcher, check_predicate
-from txmux.testing.predicates import (
-    Decided,
-    calls_in,
-    decided,
-    facts,
-    in_pieces,
-    steps_in,
-)
+from txmux.testing.predicates import Decided, calls_in, decided, facts, in_pieces, steps_in
 from txmux.testing.transport import WaterMarkTransport
 from txmux.testing.words import with_example
 

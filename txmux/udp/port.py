@@ -148,12 +148,7 @@ class DatagramPort(WatchedPort):
         place: The key of its place, by which other processes know it.
     """
 
-    def __init__(
-        self,
-        poller: Poller,
-        bound: socket.socket,
-        to: PortListener,
-    ) -> None:
+    def __init__(self, poller: Poller, bound: socket.socket, to: PortListener) -> None:
         super().__init__(poller, bound)
         name = bound.getsockname()
         if name[0] in _EVERY_ADDRESS:

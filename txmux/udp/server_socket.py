@@ -370,12 +370,7 @@ class ServerSocket:
             self._flow.live.poller.watch(self.sock.fileno(), READ, self._ready)
 
     def restore(
-        self,
-        member: Member,
-        sock: socket.socket,
-        fields: Mapping[str, Any],
-        *,
-        is_answered: bool,
+        self, member: Member, sock: socket.socket, fields: Mapping[str, Any], *, is_answered: bool
     ) -> None:
         """Use a server that another process has chosen.
 

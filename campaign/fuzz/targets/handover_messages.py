@@ -93,14 +93,7 @@ def _seeds() -> list[bytes]:
         "has_socket": False,
     }
     server = {"backend": "web", "server": "127.0.0.1:8001", "target": "127.0.0.1:8001"}
-    health = {
-        "state": "ejected",
-        "age": 1,
-        "failed": [1],
-        "out": 1,
-        "credit": 1,
-        "connections": 2,
-    }
+    health = {"state": "ejected", "age": 1, "failed": [1], "out": 1, "credit": 1, "connections": 2}
     history = [{"ago": 1, "totals": {"connections": 1}, "active": 1}]
     state = {"version": 1, "servers": [{**server, **health}], "history": history}
     return [

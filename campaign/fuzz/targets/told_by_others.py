@@ -20,12 +20,7 @@ from txmux.access.lists.current import pack
 from txmux.access.shared.bans import SharedBans
 from txmux.adopt.receiving import NotGivenError
 from txmux.adopt.receiving import read as read_handed_over
-from txmux.backends.names.consul import (
-    MOST_INSTANCES,
-    NotConsulError,
-    instances_in,
-    next_index,
-)
+from txmux.backends.names.consul import MOST_INSTANCES, NotConsulError, instances_in, next_index
 from txmux.rules.model.settings import Store
 from txmux.wire.jsontext import parse_json
 

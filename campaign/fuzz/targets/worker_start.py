@@ -100,11 +100,7 @@ def _seeds() -> list[bytes]:
         "sockets": _KEYS,
     }
     start = line("start", descriptors=1 + len(_KEYS), **told)
-    small = {
-        **told,
-        "rules": {"texts": {"x": _SMALL}},
-        "limits": {"columns": 4},
-    }
+    small = {**told, "rules": {"texts": {"x": _SMALL}}, "limits": {"columns": 4}}
     keys = [place.key for place in listen_addresses(parse(_SMALL, "x").listeners[0])]
     counting = {"places": {"process": 0}, "cells": 20}
     prepare = line("prepare", descriptors=2, rules_changed=True, version=2, **told)

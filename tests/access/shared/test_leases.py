@@ -36,10 +36,7 @@ class _Rates:
         self._full: dict[str, float] = {}
 
     def ask(
-        self,
-        key: str,
-        arguments: tuple[Any, ...],
-        answered: Callable[[int, float], None],
+        self, key: str, arguments: tuple[Any, ...], answered: Callable[[int, float], None]
     ) -> bool:
         self.questions += 1
         _, interval, burst, want, spent = arguments

@@ -25,10 +25,7 @@ class _Rates:
         self.answers = True
 
     def ask(
-        self,
-        key: str,
-        arguments: tuple[Any, ...],
-        answered: Callable[[int, float], None],
+        self, key: str, arguments: tuple[Any, ...], answered: Callable[[int, float], None]
     ) -> bool:
         self.told.append(arguments[1:])
         if self.answers:

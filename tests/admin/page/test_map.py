@@ -81,9 +81,7 @@ class MapTests(SynchronousTestCase):
     def test_inner_routes_hang_below_outer_ones(self) -> None:
         """A route under one that ends TLS is joined with that route, and not with the listener."""
         drawn = draw(
-            {"public": "up"},
-            [MapRoute("tls"), MapRoute("site", ("tls",), "web")],
-            _SERVERS,
+            {"public": "up"}, [MapRoute("tls"), MapRoute("site", ("tls",), "web")], _SERVERS
         )
         boxes = {box.name: box for box in drawn.boxes}
         self.assertGreater(boxes["site"].x, boxes["tls"].x)
@@ -120,11 +118,7 @@ class MapTests(SynchronousTestCase):
 
     def test_health_of_backends(self) -> None:
         """A backend is as its servers are."""
-        up, down, drain = (
-            MapServer("a", "up"),
-            MapServer("b", "down"),
-            MapServer("c", "drain"),
-        )
+        up, down, drain = (MapServer("a", "up"), MapServer("b", "down"), MapServer("c", "drain"))
         self.assertEqual(
             [health_of(servers) for servers in ([], [up], [up, down], [down, drain], [drain])],
             ["idle", "up", "partly", "down", "drain"],

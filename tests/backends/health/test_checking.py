@@ -181,10 +181,7 @@ class AnswerTests(CheckingTestCase):
 
     async def test_closes(self) -> None:
         """One that closes without an answer, or with a part of one, is ill."""
-        for said, why in (
-            (b"", "connection closed without an answer"),
-            (b"-", "no PONG: -"),
-        ):
+        for said, why in ((b"", "connection closed without an answer"), (b"-", "no PONG: -")):
             self.server = PeerFactory()
             self.check("redis")
             peer = await self.server.peer()

@@ -10,12 +10,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.consul import Instance
-from txmux.backends.names.consul import (
-    MOST_INSTANCES,
-    NotConsulError,
-    instances_in,
-    next_index,
-)
+from txmux.backends.names.consul import MOST_INSTANCES, NotConsulError, instances_in, next_index
 
 _JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(),

@@ -22,11 +22,7 @@ class HostTests(LookupTestCase):
         self.assertEqual(
             answer,
             HostAnswer(
-                {
-                    dns.A: frozenset({"10.0.0.1", "10.0.0.2"}),
-                    dns.AAAA: frozenset({"fd00::1"}),
-                },
-                20,
+                {dns.A: frozenset({"10.0.0.1", "10.0.0.2"}), dns.AAAA: frozenset({"fd00::1"})}, 20
             ),
         )
 

@@ -64,8 +64,7 @@ class ListeningTests(SynchronousTestCase):
         tcp = row("127.0.0.1", 80, 1) + row("0.0.0.0", 80, 2) + row("10.0.0.1", 81, 3)
         tcp6 = row("::", 80, 4) + row("::", 81, 5) + row("2001:db8::1", 82, 6)
         self.assertEqual(
-            self.found(tcp, tcp6),
-            [("0.0.0.0", 80, ""), ("::", 81, ""), ("2001:db8::1", 82, "")],
+            self.found(tcp, tcp6), [("0.0.0.0", 80, ""), ("::", 81, ""), ("2001:db8::1", 82, "")]
         )
 
     def test_mapped(self) -> None:

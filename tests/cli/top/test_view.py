@@ -65,10 +65,7 @@ class ScreenTests(SynchronousTestCase):
         """What needs a person is shown: a lost service, what the service says itself, missing answers."""
         status = {**STATUS, "attention": ["backend web: no server is up"]}
         snapshot = attrs.evolve(
-            SNAPSHOT,
-            status=status,
-            problem="nobody there; trying again",
-            warnings=["worker 2"],
+            SNAPSHOT, status=status, problem="nobody there; trying again", warnings=["worker 2"]
         )
         for told in ("\n".join(_drawn(TopState(), snapshot)), "\n".join(text_of(snapshot))):
             self.assertIn("\nnobody there; trying again", told)

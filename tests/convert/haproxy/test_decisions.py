@@ -92,8 +92,7 @@ class DecisionTests(SynchronousTestCase):
             "default_backend b",
         )
         self.assertEqual(
-            routes(*lines),
-            [(["tls sni=x"], "a"), (["tls"], "b"), (["payload hex=16"], "b")],
+            routes(*lines), [(["tls sni=x"], "a"), (["tls"], "b"), (["payload hex=16"], "b")]
         )
         found = frontend(*lines)
         listener = rules_of(found).listeners[0]

@@ -153,9 +153,7 @@ class BindTests(SynchronousTestCase):
 
     def test_accept_proxy(self) -> None:
         """Where PROXY headers are expected is a listener of its own."""
-        found = frontend(
-            bind="bind 127.0.0.1:1\n    bind 127.0.0.1:2 accept-proxy",
-        )
+        found = frontend(bind="bind 127.0.0.1:1\n    bind 127.0.0.1:2 accept-proxy")
         self.assertEqual(len(rules_of(found).listeners), 2)
         self.assertIn("\naccept_proxy_from = 0.0.0.0/0, ::/0\n", found.text)
 

@@ -56,10 +56,7 @@ class SecuredTests(SynchronousTestCase):
     def test_inside(self) -> None:
         """What is said inside has routes under each route that ends TLS."""
         self.assertEqual(
-            ended(
-                "use_backend a if HTTP",
-                "use_backend b if { ssl_fc_sni x }",
-            ),
+            ended("use_backend a if HTTP", "use_backend b if { ssl_fc_sni x }"),
             [
                 ("tls sni=x", "b"),
                 ("http in f-tls", "a"),

@@ -204,8 +204,7 @@ class OtherFactTests(SynchronousTestCase):
         names = f"map {_NAME} $name {{ a.example a; default b; }}"
         found = mapped("$ssl_preread_protocol", '"" c', "default $name", more=names)
         self.assertEqual(
-            routes(found),
-            [(["tls sni=a.example"], "a"), (["tls"], "b"), (["default"], "c")],
+            routes(found), [(["tls sni=a.example"], "a"), (["tls"], "b"), (["default"], "c")]
         )
 
     def test_known(self) -> None:

@@ -56,11 +56,7 @@ class ListenTests(SynchronousTestCase):
         rules = rules_of(found)
         self.assertEqual(
             [listener.endpoints for listener in rules.listeners],
-            [
-                ("[::]:1",),
-                ("udp:192.0.2.1:2", "udp:[2001:db8::1]:2"),
-                ("udp:0.0.0.0:3",),
-            ],
+            [("[::]:1",), ("udp:192.0.2.1:2", "udp:[2001:db8::1]:2"), ("udp:0.0.0.0:3",)],
         )
         self.assertEqual([one.max_flows for one in rules.listeners], [None, 16, 5])
         self.assertEqual(

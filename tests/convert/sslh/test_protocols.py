@@ -122,12 +122,7 @@ class ProtocolTests(SynchronousTestCase):
 
     def test_no_counterpart(self) -> None:
         """What has no counterpart is a comment and a warning with its line."""
-        for setting in (
-            "fork: true;",
-            "tfo_ok: true;",
-            "minlength: 9;",
-            "keepalive: false;",
-        ):
+        for setting in ("fork: true;", "tfo_ok: true;", "minlength: 9;", "keepalive: false;"):
             found = with_protocol(f'name: "http"; {setting}')
             name = setting.partition(":")[0]
             self.assertIn(f"x.cfg:2: {name}: has no counterpart", found.warnings[0])

@@ -102,8 +102,7 @@ class RouterTests(SynchronousTestCase):
     def test_priorities(self) -> None:
         """A priority that is written counts."""
         found = points(
-            f"HostSNI(`a.example`) -> a {_PASSED}",
-            f"HostSNI(`*`) -> b {_PASSED}\npriority: 1000",
+            f"HostSNI(`a.example`) -> a {_PASSED}", f"HostSNI(`*`) -> b {_PASSED}\npriority: 1000"
         )
         self.assertEqual([name for _, name in led(found)], ["b", "a", "close"])
 
@@ -240,8 +239,7 @@ class EntryPointTests(SynchronousTestCase):
 
         found = given(websecure=":443", dns="127.0.0.1:53/udp")
         self.assertEqual(
-            [one.endpoints for one in rules_of(found).listeners],
-            [(":443",), ("udp:127.0.0.1:53",)],
+            [one.endpoints for one in rules_of(found).listeners], [(":443",), ("udp:127.0.0.1:53",)]
         )
         (told,) = looks(found)
         self.assertIn("router b: is left out at other: there is no such entry point", told)

@@ -65,8 +65,7 @@ class VerdictTests(SynchronousTestCase):
     def test_within(self) -> None:
         """Once the bytes that are left are too few for a match, it is a no."""
         self.assertEqual(
-            verdicts(b"[ab]*bbb", b"aaabbb", within=5),
-            [Verdict.NEED_MORE] * 2 + [Verdict.NO] * 4,
+            verdicts(b"[ab]*bbb", b"aaabbb", within=5), [Verdict.NEED_MORE] * 2 + [Verdict.NO] * 4
         )
 
     def test_within_exact(self) -> None:

@@ -21,12 +21,7 @@ class FileTests(SslhTestCase):
                 { name: "tls"; host: "127.0.0.1"; port: "<tls.port>"; }
             );
             """,
-            {
-                "ssh": "ssh",
-                "hello a.example": "tls",
-                "silent": "ssh",
-                "text": "tls",
-            },
+            {"ssh": "ssh", "hello a.example": "tls", "silent": "ssh", "text": "tls"},
         )
 
     def test_names_and_protocols(self) -> None:
@@ -68,13 +63,7 @@ class FileTests(SslhTestCase):
                 { name: "anyprot"; host: "127.0.0.1"; port: "<rest.port>"; }
             );
             """,
-            {
-                "redis": "redis",
-                "http": "web",
-                "post": "web",
-                "text": "rest",
-                "ssh": "rest",
-            },
+            {"redis": "redis", "http": "web", "post": "web", "text": "rest", "ssh": "rest"},
         )
 
     def test_timeout(self) -> None:

@@ -73,11 +73,7 @@ class ScheduleTests(_Base):
 
     def test_reset_beside_an_end(self) -> None:
         """A reset that is heard when there is room again for what came before it is not a clean end."""
-        steps = (
-            Step("server", "write", 2**18),
-            Step("server", "reset"),
-            Step("client", "finish"),
-        )
+        steps = (Step("server", "write", 2**18), Step("server", "reset"), Step("client", "finish"))
         self.in_any_order(Schedule(steps, buffers=2**16))
 
     def in_good_order(self, schedule: Schedule) -> None:

@@ -167,8 +167,7 @@ class TimersTest(SynchronousTestCase):
                     number = len(made)
                     made.append(
                         maker.callLater(
-                            length,
-                            lambda c=clock, h=heard, n=number: h.append((n, c.seconds())),
+                            length, lambda c=clock, h=heard, n=number: h.append((n, c.seconds()))
                         )
                     )
                 elif what == "advance":

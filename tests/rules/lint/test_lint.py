@@ -10,11 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.matchers.searching import order
 from tests.support.folders import make_folder
-from txmux.detection.ambiguities import (
-    AMBIGUITIES,
-    DATAGRAM_AMBIGUITIES,
-    ambiguities_over,
-)
+from txmux.detection.ambiguities import AMBIGUITIES, DATAGRAM_AMBIGUITIES, ambiguities_over
 from txmux.interfaces import Transport
 from txmux.rules.lint.warnings import lint
 from txmux.rules.model import Rules, Settings

@@ -40,9 +40,7 @@ class CheckTests(SynchronousTestCase):
                 "exchange", send="é 'x'".encode(), expect=b"a b\0"
             ),
             r"http send='HEAD / HTTP/1.0\r\n\r\n' expect=200-299,401": Check(
-                "http",
-                send=b"HEAD / HTTP/1.0\r\n\r\n",
-                statuses=(range(200, 300), range(401, 402)),
+                "http", send=b"HEAD / HTTP/1.0\r\n\r\n", statuses=(range(200, 300), range(401, 402))
             ),
             "http port=8008 path=/x": Check("http", path="/x", port=8008),
             "tcp tls=yes sni=a.example": Check("tcp", tls=True, sni="a.example"),

@@ -200,8 +200,7 @@ class FileTests(SynchronousTestCase):
         self.write("rules.ini", f"{LISTEN}[txmux]\ninclude = a.ini\n")
         self.write("a.ini", "[txmux]\ninclude = rules.ini\n")
         self.assertEqual(
-            self.problems(),
-            ["a.ini:1: [txmux]: is already at rules.ini:3; put all its keys there"],
+            self.problems(), ["a.ini:1: [txmux]: is already at rules.ini:3; put all its keys there"]
         )
 
     def test_problems_of_included_files(self) -> None:

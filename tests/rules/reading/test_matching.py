@@ -72,8 +72,7 @@ class ReadingTests(SynchronousTestCase):
         self.assertEqual(
             read_alternative(line, MATCHERS),
             Alternative(
-                line,
-                FakePredicate("tls", (("sni", "www.example.com,*.example.org"), ("alpn", ""))),
+                line, FakePredicate("tls", (("sni", "www.example.com,*.example.org"), ("alpn", "")))
             ),
         )
 
@@ -164,8 +163,7 @@ class ProblemTests(SynchronousTestCase):
     def test_not_alone(self) -> None:
         """There must be something to turn round."""
         self.assertEqual(
-            self.complaints("not"),
-            ("names no matcher after 'not'; write for example 'not tls'",),
+            self.complaints("not"), ("names no matcher after 'not'; write for example 'not tls'",)
         )
 
     def test_options(self) -> None:

@@ -137,9 +137,7 @@ class MeaningTests(SynchronousTestCase):
                 routes=(
                     Route("ssh", (Alternative("ssh", FakePredicate("ssh")),), ssh),
                     Route(
-                        "site",
-                        (Alternative("tls sni=www.example.com,*.example.org", sni),),
-                        web,
+                        "site", (Alternative("tls sni=www.example.com,*.example.org", sni),), web
                     ),
                     Route(
                         "redis",

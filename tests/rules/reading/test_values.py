@@ -207,13 +207,7 @@ class NetworkTests(ValueTestCase):
     def test_others_are_refused(self) -> None:
         """Names and broken addresses are no networks, and zones mean nothing in them."""
         self.assertIn("leave out its zone", self.complaint(values.network, "fe80::%eth0/64"))
-        for text in (
-            "",
-            "localhost",
-            "10.0.0.0/33",
-            "10.0.0",
-            "10.0.0.0-10.0.0.9",
-        ):
+        for text in ("", "localhost", "10.0.0.0/33", "10.0.0", "10.0.0.0-10.0.0.9"):
             self.assertIn("is not a network; write", self.complaint(values.network, text))
 
 

@@ -52,12 +52,7 @@ class ServersTest(MuxTestCase):
         port = self.backend_port()
         unix = reactor.listenUNIX(path, self.backend)
         self.addCleanup(unix.stopListening)
-        texts = (
-            f"127.0.0.1:{port}",
-            f"localhost:{port}",
-            f"tcp:127.0.0.1:{port}",
-            f"unix:{path}",
-        )
+        texts = (f"127.0.0.1:{port}", f"localhost:{port}", f"tcp:127.0.0.1:{port}", f"unix:{path}")
         for number, text in enumerate(texts):
             backend = Backend("b", (server(text),), connect_timeout=60.0)
             mux = self.mux([route("any", backend)], reactor=reactor)

@@ -28,12 +28,7 @@ class RelayTests(TerminationCase):
         await client.until(lambda: client.told_close_notify)
         record = await self.logged()
         self.assert_story(
-            record,
-            reason="done",
-            route="ssh",
-            backend="backend",
-            bytes_in=len(SSH),
-            bytes_out=5,
+            record, reason="done", route="ssh", backend="backend", bytes_in=len(SSH), bytes_out=5
         )
         expected = {"sni": "a.example", "tls": "1.3", "tls_version": "1.3"}
         self.assertLessEqual(expected.items(), record.facts.items())

@@ -24,9 +24,7 @@ IPV6 = ProxyHeader.between(SOURCE6, DESTINATION6)
 UNKNOWN = ProxyHeader()
 LOCAL = ProxyHeader(Command.LOCAL)
 WITH_TLVS = ProxyHeader.between(
-    SOURCE,
-    DESTINATION,
-    (Tlv(TlvType.ALPN, b"h2"), Tlv(TlvType.AUTHORITY, b"example.com")),
+    SOURCE, DESTINATION, (Tlv(TlvType.ALPN, b"h2"), Tlv(TlvType.AUTHORITY, b"example.com"))
 )
 
 V1 = {

@@ -425,10 +425,7 @@ class SharedRates:
         self._wait = min(2 * self._wait, _LONGEST)
 
     def ask(
-        self,
-        key: str,
-        arguments: tuple[object, ...],
-        answered: Callable[[int, float], None],
+        self, key: str, arguments: tuple[object, ...], answered: Callable[[int, float], None]
     ) -> bool:
         """Run the script, if that can be; returns whether it can.
 

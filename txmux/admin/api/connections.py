@@ -25,9 +25,7 @@ _FILTERS = {
     "client": Schema(type="string", description="a network or an address, or unix"),
     "state": schema_of(STATES),
     "older": Schema(
-        type="string",
-        pattern="^[0-9]{1,6}(ms|s|m|h|d)$",
-        description="a duration: 30s, 1h",
+        type="string", pattern="^[0-9]{1,6}(ms|s|m|h|d)$", description="a duration: 30s, 1h"
     ),
 }
 _PAGE = {

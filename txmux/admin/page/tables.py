@@ -97,9 +97,7 @@ def _last(check: Mapping[str, Any]) -> str:
     return f"{result}, {took:.0f} ms" if took is not None else result
 
 
-def map_servers(
-    backends: Iterable[Mapping[str, Any]],
-) -> dict[str, list[MapServer]]:
+def map_servers(backends: Iterable[Mapping[str, Any]]) -> dict[str, list[MapServer]]:
     """Return the servers for the map, by backend."""
     return {
         backend["name"]: [

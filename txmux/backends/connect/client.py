@@ -182,9 +182,7 @@ class ProxyClientFactory(ClientFactory):
     on_open: Callable[[Any], object] | None = None
 
     def __init__(
-        self,
-        on_connected: Callable[[ProxyClient], None],
-        on_failed: Callable[[Failure], None],
+        self, on_connected: Callable[[ProxyClient], None], on_failed: Callable[[Failure], None]
     ) -> None:
         self._callbacks: _Callbacks | None = (on_connected, on_failed)
         self.client: ProxyClient | None = None

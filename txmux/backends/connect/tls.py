@@ -224,10 +224,7 @@ class _ClientHandshake(Protocol):
     transport: Any
 
     def __init__(
-        self,
-        protocol: Any,
-        name: str,
-        explain: Callable[[object, SSL.Connection], str],
+        self, protocol: Any, name: str, explain: Callable[[object, SSL.Connection], str]
     ) -> None:
         self._protocol = protocol
         self._name = name

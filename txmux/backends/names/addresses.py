@@ -114,11 +114,4 @@ def _arranged(addresses: Iterable[ResolvedAddress]) -> tuple[ResolvedAddress, ..
 
 def _order(address: ResolvedAddress) -> tuple[int, int, int, int, int, str]:
     ip = ipaddress.ip_address(address.host)
-    return (
-        address.priority,
-        -address.weight,
-        ip.version,
-        int(ip),
-        address.port,
-        address.name,
-    )
+    return (address.priority, -address.weight, ip.version, int(ip), address.port, address.name)

@@ -315,7 +315,5 @@ def _follow(answers: Sequence[dns.RRHeader], name: bytes, kind: int) -> _Records
         ttl = min(ttl, alias.ttl)
         name = alias.payload.name.name.lower()
     return _Records(
-        name,
-        [it.payload for it in records[name]],
-        min([ttl, *(it.ttl for it in records[name])]),
+        name, [it.payload for it in records[name]], min([ttl, *(it.ttl for it in records[name])])
     )

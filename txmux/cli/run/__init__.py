@@ -61,9 +61,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="how much is logged: debug, info, warn, error or critical; by default info",
     )
     parser.add_argument(
-        "--pidfile",
-        metavar="FILE",
-        help="a file that has the process ID while clients are served",
+        "--pidfile", metavar="FILE", help="a file that has the process ID while clients are served"
     )
     options = parser.add_argument_group(
         "without a rules file",
@@ -88,9 +86,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--workers", metavar="NUMBER", help="how many processes; auto is one per CPU core"
     )
     options.add_argument(
-        "--print",
-        action="store_true",
-        help="only write the rules file that these options mean",
+        "--print", action="store_true", help="only write the rules file that these options mean"
     )
     parser.set_defaults(routes=[])
 

@@ -412,10 +412,7 @@ def _redis(steps: Iterable[ConfigLine], commands: Sequence[str]) -> list[str]:
     telling = [text for text in answers if text not in _USUAL_ANSWERS] or answers[-1:]
     if len(telling) != 1:
         raise WeakerError("several answers, of which each has to be there")
-    return [
-        option("send", escaped("".join(commands))),
-        option("expect", escaped(telling[0])),
-    ]
+    return [option("send", escaped("".join(commands))), option("expect", escaped(telling[0]))]
 
 
 def _unhexed(text: str, line: ConfigLine) -> str:

@@ -291,11 +291,7 @@ def encryption(given: Mapping[str, str], server: str) -> tuple[Keys, str]:
         keys["tls_name"] = min(names)
     if given.get("ca-file", "@").startswith("@"):
         given = {**given, "ca-file": ""}
-    for name, key in (
-        ("ca-file", "tls_ca"),
-        ("crt", "tls_client_certificate"),
-        ("alpn", "alpn"),
-    ):
+    for name, key in (("ca-file", "tls_ca"), ("crt", "tls_client_certificate"), ("alpn", "alpn")):
         if given.get(name):
             keys[key] = given[name]
     return keys, _difference(given, names, sni if not fixed else "", server)

@@ -92,12 +92,7 @@ class Machine:
     is_guarded: Callable[[str], bool]
 
 
-def convert_sslh(
-    data: bytes,
-    path: str,
-    draft: Draft,
-    machine: Machine,
-) -> None:
+def convert_sslh(data: bytes, path: str, draft: Draft, machine: Machine) -> None:
     """Make rules of an ``sslh.cfg``, or of ``/etc/default/sslh``, for `txmux.convert.formats.convert`.
 
     Raises:
@@ -116,12 +111,7 @@ def convert_sslh(
     _Sslh(draft, machine).convert(SettingsGroup(draft, settings, line=1))
 
 
-def convert_arguments(
-    words: Sequence[str],
-    draft: Draft,
-    machine: Machine,
-    line: int = 1,
-) -> None:
+def convert_arguments(words: Sequence[str], draft: Draft, machine: Machine, line: int = 1) -> None:
     """Make rules of the arguments of sslh, which stand in a line; the rest is as for `convert_sslh`.
 
     Raises:

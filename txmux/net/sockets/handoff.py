@@ -31,10 +31,7 @@ Failure = Literal["connect-refused", "connect-timeout", "not-taken"]
 
 _AGAIN = 0.02  # seconds between two tries where a queue is full
 _KIND = int(socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
-_LATER = {
-    errno.EAGAIN,
-    errno.ETOOMANYREFS,
-}  # the system allows no further sockets on their way
+_LATER = {errno.EAGAIN, errno.ETOOMANYREFS}  # the system allows no further sockets on their way
 
 
 @attrs.define(eq=False)

@@ -190,8 +190,7 @@ class SocketPort(WatchedPort):
     def _connect(self, accepted: socket.socket, name: Any) -> None:
         accepted.setblocking(False)  # noqa: FBT003
         peer = address_of(
-            self._family,
-            (host_of(name), *name[1:]) if self._family == socket.AF_INET6 else name,
+            self._family, (host_of(name), *name[1:]) if self._family == socket.AF_INET6 else name
         )
         try:
             protocol = self._factory.buildProtocol(peer)

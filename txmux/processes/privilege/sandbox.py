@@ -18,13 +18,7 @@ if TYPE_CHECKING:
 
     from txmux.rules.model import Rules
 
-__all__ = [
-    "Sandbox",
-    "SandboxError",
-    "confine",
-    "folders_of_python",
-    "sandbox_of",
-]
+__all__ = ["Sandbox", "SandboxError", "confine", "folders_of_python", "sandbox_of"]
 
 Sandbox = Literal["auto", "yes", "off"]
 

@@ -166,13 +166,7 @@ def _text(text: str) -> bytes:
 
 _KINDS: Mapping[CheckKind, Mapping[str, Callable[[str], Any]]] = {
     "tcp": {},
-    "http": {
-        "method": _method,
-        "path": _path,
-        "expect": _statuses,
-        "host": _host,
-        "send": _text,
-    },
+    "http": {"method": _method, "path": _path, "expect": _statuses, "host": _host, "send": _text},
     "redis": {},
     "postgres": {},
     "ssh": {},

@@ -60,10 +60,7 @@ def _silence(reading: RulesReading, text: str) -> Silence:
         outcome = reading.outcome(place)
     except InvalidValueError as error:
         messages += error.messages
-    readers = {
-        "from": lambda value: _networks(reading, value),
-        "after": values.positive_duration,
-    }
+    readers = {"from": lambda value: _networks(reading, value), "after": values.positive_duration}
     try:
         found = read_options(values.split_words("".join(rest)), readers, of="a line of 'silent'")
     except InvalidValueError as error:

@@ -9,13 +9,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from txmux.rules.model import ValueLine
-from txmux.rules.problems import (
-    InvalidValueError,
-    joined,
-    nearest,
-    suggestion,
-    with_advice,
-)
+from txmux.rules.problems import InvalidValueError, joined, nearest, suggestion, with_advice
 from txmux.rules.reading import backend, listener, route, service
 from txmux.rules.reading.endpointstrings import is_for_datagrams
 from txmux.rules.reading.hints import KEY_HINTS, stands_for

@@ -370,9 +370,7 @@ def _observed(block: CounterGroup, buckets: Buckets, cells: Sequence[int]) -> Ob
     *below, count = itertools.accumulate(counted)
     bounds = [bound / buckets.base for bound in buckets.bounds]
     return Observed(
-        list(zip(bounds, below, strict=True)),
-        count,
-        cells[start] / (buckets.parts * buckets.base),
+        list(zip(bounds, below, strict=True)), count, cells[start] / (buckets.parts * buckets.base)
     )
 
 

@@ -195,10 +195,7 @@ class ProxyHeader:
 
     @classmethod
     def between(
-        cls,
-        source: Address | None,
-        destination: Address | None,
-        tlvs: tuple[Tlv, ...] = (),
+        cls, source: Address | None, destination: Address | None, tlvs: tuple[Tlv, ...] = ()
     ) -> ProxyHeader:
         """Make the header of a client's connection.
 
