@@ -45,9 +45,6 @@ class FileLock:
     It belongs to the process, so it is released if a process ends while holding it. It is held for microseconds. If the holder is
     stopped, others proceed without it after `_PATIENCE`, and may miscount by one: a halted worker must not halt the supervisor, too,
     which is to end it.
-
-    Args:
-        descriptor: A file.
     """
 
     def __init__(self, descriptor: int) -> None:
@@ -81,12 +78,9 @@ class SharedTally(Tally):
     """How many connections there are, in all workers together.
 
     Args:
-        limit: The most; 0 means no limit.
         counter: The number in this worker, under whichever rules.
         counts: A number for each worker, which only that worker changes, and at last those of connections that are on their way
             from one process to another, and of those that are expected from another service.
-        worker: Which this is; see `SharedLimits.admissions`.
-        lock: Is held while the others are compared with the limit.
     """
 
     def __init__(
@@ -98,7 +92,6 @@ class SharedTally(Tally):
         self._lock = lock
 
     def take(self) -> bool:
-        """Count one more, unless the limit is reached; returns whether it was counted."""
         if not self.limit:
             self.add()
             return True
@@ -109,7 +102,6 @@ class SharedTally(Tally):
             return free
 
     def add(self) -> None:
-        """Count one more, whatever the limit."""
         self._counter.count += 1
         self._counts[self._worker] = self._counter.count
 
@@ -132,12 +124,10 @@ class SharedTally(Tally):
 
     @override
     def none_come(self) -> None:
-        """Reset the count of those in transit."""
         with self._lock:
             self._counts[_MOVING] = 0
 
     def give_back(self) -> None:
-        """Count one less; once for each `add`, `adopt`, and successful `take`."""
         self._counter.count -= 1
         self._counts[self._worker] = self._counter.count
 
@@ -154,7 +144,6 @@ class LimitsLayout:
         columns: The highest number of processes, and two more.
         rows: Where the counts of a listener begin; those of the service have no name.
         tables: Where the `SourceTable` of a listener begins.
-        size: Of all, in bytes.
     """
 
     columns: int = attrs.field(validator=instance_of(int))
@@ -163,12 +152,7 @@ class LimitsLayout:
     size: int = attrs.field(default=LoopDetector.SIZE, validator=instance_of(int))
 
     def extend(self, rules: Rules, unused: Collection[str] = ()) -> None:
-        """Allocate places for all that the listeners of rules count.
-
-        Args:
-            rules: Name the listeners; those that have a place keep it.
-            unused: Other listeners, whose places are taken before the memory grows.
-        """
+        """Allocate places for all that the listeners of rules count; those of `unused` are taken before the memory grows."""
         names = ["", *(listener.name for listener in rules.listeners)]
         limited = [
             one.name for one in rules.listeners if SourceLimits.for_listener(one) is not None
@@ -191,11 +175,6 @@ class LimitsLayout:
                 self.size += size
 
     def check(self) -> None:
-        """See that each has its place in the memory.
-
-        Raises:
-            LayoutError: One has not.
-        """
         table = SourceTable.size(self.columns) if self.columns >= _FEWEST else 0
         ends = [start + self.columns * _SIZE for start in self.rows.values()]
         ends += [start + table for start in self.tables.values()]
@@ -219,10 +198,6 @@ class SharedLimits:
 
     Args:
         descriptor: Of the file that the parent has made; closed by `close`.
-        layout: Where everything is.
-
-    Attributes:
-        loop_detector: Recognises connections that come back, to whichever worker.
     """
 
     def __init__(self, descriptor: int, layout: LimitsLayout) -> None:
@@ -239,12 +214,9 @@ class SharedLimits:
     def make(
         cls, rules: Rules, workers: int, in_use: Callable[[Collection[str]], Collection[str]] = set
     ) -> SharedLimits:
-        """Make the memory, for this process and the workers that are given its descriptor.
+        """Make the memory, for this process and at most so many workers.
 
-        Args:
-            rules: With which it begins.
-            workers: The highest number of them, also later.
-            in_use: Returns which of these listeners keep their rows although they count nothing now; all by default.
+        `in_use` returns which of these listeners keep their rows although they count nothing now.
         """
         descriptor = make("txmux limits")
         layout = LimitsLayout(_FEWEST + workers)
@@ -274,7 +246,6 @@ class SharedLimits:
                 self._tables[name].refill()
 
     def _unused(self, rules: Rules) -> list[str]:
-        """Return the removed listeners that count nothing now."""
         rows, tables = self.layout.rows, self.layout.tables
         named = {"", *(listener.name for listener in rules.listeners)}
         idle = [
@@ -286,11 +257,7 @@ class SharedLimits:
         return [name for name in idle if name not in in_use]
 
     def use(self, layout: LimitsLayout) -> None:
-        """Follow the parent, which has made room.
-
-        Raises:
-            MuxError: There is no such room.
-        """
+        """Follow the parent, which has made room; raises `MuxError` if there is none."""
         layout.check()
         if layout.size > len(self._memory):
             # The mapping before is unmapped with the last connection that is counted there.
@@ -309,13 +276,7 @@ class SharedLimits:
     def admissions(
         self, worker: int, seconds: Callable[[], float], most: int
     ) -> Callable[[Listener], Admission]:
-        """Return a function that makes the admission of a listener.
-
-        Args:
-            worker: Which process this is: a worker's number, counted from 1; 0 is the process that makes the memory.
-            seconds: Tells the time, the same in all processes.
-            most: Connections of all listeners together; 0 means no limit.
-        """
+        """Return what makes the admission of a listener in a worker, counted from 1; 0 is the process that makes the memory."""
 
         def admission(listener: Listener) -> Admission:
             return Admission(
@@ -354,11 +315,7 @@ class SharedLimits:
         return PerSource(limits, seconds, table, worker, self._lock, expected)
 
     def sources(self, seconds: Callable[[], float]) -> dict[str, PerSource | None]:
-        """Return the counters of sources by listener, for the rates of all processes; they admit no clients.
-
-        Args:
-            seconds: Tells the time, the same in all processes.
-        """
+        """Return the counters of sources by listener, for the rates of all processes; they admit no clients."""
         limits = SourceLimits()
         return {
             name: PerSource(limits, seconds, table, 0, self._lock)
@@ -376,12 +333,7 @@ class SharedLimits:
         }
 
     def expect(self, values: Mapping[str, Any], now: float) -> None:
-        """Count connections that another service will hand over; each is counted where it comes to from then on.
-
-        Args:
-            values: The other service's `as_json`. Entries for unknown listeners are ignored.
-            now: The time.
-        """
+        """Count connections that another service will hand over, by its `as_json`; listeners unknown here are ignored."""
         column = self.layout.columns - 1
         for name, count in values.get("counts", {}).items():
             if name in self.layout.rows:
@@ -397,7 +349,6 @@ class SharedLimits:
             self.clear(self.layout.columns - 1)
 
     def clear(self, worker: int) -> None:
-        """Forget the connections of a worker that has ended."""
         for name in self.layout.rows:
             self._row(name)[worker] = 0
         for table in self._tables.values():

@@ -32,7 +32,6 @@ class Refused(Exception):  # noqa: N818 - it is not an error
     """A client is refused.
 
     Attributes:
-        reason: Why not.
         limit: The limit that is reached; ``None`` if it was something else.
     """
 
@@ -210,22 +209,14 @@ class Admission:
         return found
 
     def leave(self, permit: Permit | None) -> None:
-        """Record that an admitted client has left.
-
-        Args:
-            permit: What `enter` gave.
-        """
+        """Record that an admitted client has left, with what `enter` gave."""
         if permit is not None:
             permit.release()
         for tally in self._tallies:
             tally.give_back()
 
     def move_away(self, permit: Permit | None) -> None:
-        """Record, instead of `leave`, that another process is about to `adopt` a client. Until then it still counts for the totals.
-
-        Args:
-            permit: What `enter` gave.
-        """
+        """Record, instead of `leave`, that another process is about to `adopt` a client. Until then it still counts for the totals."""
         if permit is not None:
             permit.release()
         for tally in self._tallies:

@@ -48,10 +48,8 @@ class Ban:
     """One ban.
 
     Attributes:
-        network: Who is banned.
         since: The time of the ban, in seconds since 1970.
         until: When it is over; `math.inf` is when it is taken back.
-        reason: Why, for people; maybe nothing.
     """
 
     network: IPNetwork
@@ -60,7 +58,6 @@ class Ban:
     reason: str = ""
 
     def as_json(self) -> dict[str, Any]:
-        """Return it as an object of JSON."""
         until = None if self.until == math.inf else self.until
         return {
             "network": written(self.network),
@@ -147,7 +144,6 @@ class Bans:
         return made
 
     def replace(self, bans: Iterable[Ban]) -> list[Change]:
-        """Replace all bans; returns the changes."""
         new = {ban.network: ban for ban in bans}
         gone = [network for network in self._by_network if network not in new]
         return self.change([*((network, None) for network in gone), *new.items()])
@@ -168,11 +164,7 @@ class Bans:
         return ban is not None and ban.until == one[0]
 
     def as_json(self, *, again: bool = False) -> dict[str, Any]:
-        """Return them as values of JSON, for another process.
-
-        Args:
-            again: Whether only what is different since this was called before.
-        """
+        """Return all, or only what is different since the call before, as values of JSON, for another process."""
         before, self._sent = self._sent, {} if again else {**self._by_network}
         if not again:
             return {"all": [ban.as_json() for ban in self]}
@@ -180,7 +172,6 @@ class Bans:
         return {"changed": [ban.as_json() for ban in changed], "gone": [*map(written, before)]}
 
     def restore(self, values: Mapping[str, Any]) -> list[Change]:
-        """Apply the result of `as_json` in another process; returns the changes."""
         if "all" in values:
             return self.replace(map(Ban.read, values["all"]))
         bans = map(Ban.read, values.get("changed", ()))
@@ -195,7 +186,6 @@ when it is banned, which is ``None`` for ever and 0 if the ban is lifted."""
 
 
 def rows_of(changes: Iterable[Change]) -> list[Row]:
-    """Return changes as messages to other processes have them."""
     rows: list[Row] = []
     for network, ban in changes:
         shift = network.max_prefixlen - network.prefixlen
@@ -205,14 +195,7 @@ def rows_of(changes: Iterable[Change]) -> list[Row]:
 
 
 class Banned:
-    """Networks that are banned until some time. Expired bans have no effect, without a timer.
-
-    Args:
-        now: Tells the time of day, in seconds since 1970.
-
-    Attributes:
-        any: Whether a network may be banned.
-    """
+    """Networks that are banned until some time. Expired bans have no effect, without a timer."""
 
     def __init__(self, now: Callable[[], float]) -> None:
         self._now = now
@@ -220,11 +203,7 @@ class Banned:
         self.any = False
 
     def change(self, rows: Iterable[Row]) -> bool:
-        """Ban networks, or lift bans, by the rows of `rows_of`.
-
-        Returns:
-            Whether a network is banned that was not.
-        """
+        """Ban networks, or lift bans, by the rows of `rows_of`; returns whether a network is banned that was not."""
         now, is_new = self._now(), False
         for version, shift, prefix, end in rows:
             by_shift = self._until[version]
@@ -263,7 +242,6 @@ class ServiceBans:
     Args:
         get_bans: Returns the bans, of which some may be over.
         change: Sends changes to every process, and returns those that have not answered.
-        now: Tells the time of day, in seconds since 1970.
 
     Attributes:
         publish: Called for each change here with the network and its ban, or ``None``, without waiting.
@@ -292,14 +270,7 @@ class ServiceBans:
         return self._bans().at(self._now())
 
     async def add(self, ban: Ban) -> str:
-        """Ban a network on every listener; replaces an earlier ban of the same network.
-
-        Returns:
-            What has changed.
-
-        Raises:
-            BanError: There are too many.
-        """
+        """Ban a network on every listener, in place of an earlier ban; returns what has changed. Raises `BanError` if there are too many."""
         bans = self._bans()
         gone = bans.expire(self._now()) if len(bans) >= _MOST else []
         if len(bans) >= _MOST and bans.get(ban.network) is None:
@@ -308,14 +279,7 @@ class ServiceBans:
         return self._changed(ban.network, ban, "is banned", late)
 
     async def lift(self, network: IPNetwork) -> str:
-        """Lift the ban of this very network.
-
-        Returns:
-            What has changed.
-
-        Raises:
-            BanError: There is none.
-        """
+        """Lift the ban of this very network; returns what has changed. Raises `BanError` if there is none."""
         bans = self._bans()
         ban = bans.get(network)
         if ban is None or ban.until <= self._now():
@@ -331,11 +295,7 @@ class ServiceBans:
         return "; ".join([f"{written(network)} {how}", *(f"not yet: {one}" for one in late)])
 
     async def merge(self, changes: Iterable[Change]) -> list[IPNetwork]:
-        """Apply changes of another machine: of each network its ban, or ``None``.
-
-        Returns:
-            The networks whose bans there is no room for.
-        """
+        """Apply changes of another machine; returns the networks whose bans there is no room for."""
         bans = self._bans()
         room = _MOST - len(bans)
         taken: list[Change] = []

@@ -28,9 +28,6 @@ class LoopDetector:
     to, is that connection. There is a slot for each local port, with a checksum of the addresses and the count. Where
     two connections want the same slot, the later one takes it, and the other is not recognised.
 
-    Args:
-        memory: Zeros, `SIZE` bytes of them, which several processes may share; by default its own.
-
     Attributes:
         ports: The known ports at which clients arrive.
     """
@@ -44,7 +41,6 @@ class LoopDetector:
         self.ports: set[int] = set()
 
     def hops_of(self, client: ITransport) -> int:
-        """Return how often a client's connection has passed through this service."""
         peer: Any = client.getPeer()
         slot = self._slots[peer.port] if isinstance(peer, _WITH_PORT) else 0
         if slot and slot >> 8 == _checksum(peer, client.getHost()):
@@ -52,15 +48,7 @@ class LoopDetector:
         return 0
 
     def note(self, server: ITransport, client: ITransport) -> int:
-        """Record a connection to a server.
-
-        Args:
-            server: Leads to it.
-            client: Leads to the client on behalf of which it was made.
-
-        Returns:
-            What `forget` is to be given when it is over; 0 if it cannot come back.
-        """
+        """Record a connection to a server; returns what to `forget` when it is over, and 0 if it cannot come back."""
         peer: Any = server.getPeer()
         if not isinstance(peer, _WITH_PORT) or peer.port not in self.ports:
             return 0
@@ -70,7 +58,6 @@ class LoopDetector:
         return int(host.port)
 
     def forget(self, noted: int) -> None:
-        """Let go of a connection to a server that is over."""
         if noted:
             self._slots[noted] = 0
 

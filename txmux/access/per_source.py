@@ -53,7 +53,6 @@ class SourceLimits:
     """What one source may have; 0 means no limit.
 
     Attributes:
-        connections: The highest number of connections.
         undecided: The highest number of those that have not been recognised yet.
         interval: Nanoseconds that a source has to wait, in the long run, for each admitted connection.
         burst: Connections that it may make without having waited.
@@ -85,7 +84,6 @@ class SourceTable:
 
     Args:
         memory: `size` bytes, all 0 at first.
-        columns: The number of processes.
         written: Gives the parts that were ever written, as where each begins and ends among the numbers; the whole if not given.
             To read the others, too, would make the system fill shared memory with zeros.
     """
@@ -110,7 +108,6 @@ class SourceTable:
 
     @staticmethod
     def slots(columns: int) -> int:
-        """Return how many there are."""
         slots = _MOST_SLOTS
         while slots * (2 + columns) * _WORD > _MOST_MEMORY and slots > _WAYS:
             slots //= 2
@@ -125,10 +122,6 @@ class SourceTable:
         """Find or make the slot of a source.
 
         Where all slots are taken, the one is given up that says least: no connections, and a bucket nearest to full.
-
-        Args:
-            source: See `source_of`.
-            now: The time.
 
         Returns:
             Where it begins; ``None`` if none is free, because all have connections.
@@ -155,11 +148,7 @@ class SourceTable:
         return found
 
     def tracked(self, now: int) -> int:
-        """Count the slots in use.
-
-        Args:
-            now: The time.
-        """
+        """Count the slots in use."""
         found = {at - 1 for at, full_at in self._each(1) if full_at > now}
         for number in range(2, self.width):
             found.update(at - number for at, _ in self._each(number))
@@ -177,22 +166,13 @@ class SourceTable:
         return sum(self.numbers[slot + 2 : slot + self.width].tolist())
 
     def buckets(self, now: int) -> bytes:
-        """Return the sources whose buckets are not full, for another table: pairs of 64 bits, a source and the time that it needs.
-
-        Args:
-            now: The time.
-        """
+        """Return the sources whose buckets are not full, for `empty`: pairs of 64 bits, a source and the time that it needs."""
         numbers = self.numbers
         found = ((numbers[at - 1], full - now) for at, full in self._each(1) if full > now)
         return array("Q", itertools.chain.from_iterable(found)).tobytes()
 
     def empty(self, buckets: bytes, now: int) -> None:
-        """Take from the buckets of sources what they had used in another table.
-
-        Args:
-            buckets: As `buckets` gave them.
-            now: The time.
-        """
+        """Take from the buckets of sources what they had used in another table."""
         for source, needs in _pairs(buckets):
             slot = self.find(source, now)
             if slot is not None:
@@ -210,24 +190,14 @@ class SourceTable:
         return array("Q", itertools.chain.from_iterable(pairs)).tobytes()
 
     def expect(self, held: bytes, column: int, now: int) -> None:
-        """Count connections of another table that will come, and are adopted then.
-
-        Args:
-            held: As `held` gave it.
-            column: Where they are counted until then.
-            now: The time.
-        """
+        """Count connections of another table that will come, in this column until they are adopted."""
         for source, count in _pairs(held):
             slot = self.find(source, now)
             if slot is not None:
                 self.numbers[slot + 2 + column] = count
 
     def clear(self, column: int) -> None:
-        """Forget the connections of a process that has ended.
-
-        Args:
-            column: That of the process.
-        """
+        """Forget the connections of a process that has ended."""
         self._zero(2 + column)
 
     def refill(self) -> None:
@@ -250,10 +220,6 @@ class PerSource:
     """Admits or refuses connections by the counts of their sources.
 
     Args:
-        limits: What a source may have.
-        seconds: Tells the time.
-        table: Where it is counted; one for this process alone if not given.
-        column: That of this process.
         lock: Is held while the table is changed by more than this process's own counts.
         expected: The column of connections that will come from another process; ``None`` if there is none such.
 
@@ -283,16 +249,10 @@ class PerSource:
         self._elsewhere = memoryview(bytearray(_WORD)).cast("Q")
 
     def enter(self, source: int) -> Permit | None:
-        """Let a connection in, unless a limit is reached; then it changes nothing.
+        """Let a connection in, unless a limit is reached; then it changes nothing and returns ``None``.
 
         If there is no slot for the source, because too many others have connections, it is let in without being counted:
         limits for each address do not stop an attacker with that many, and other clients must not suffer.
-
-        Args:
-            source: See `source_of`.
-
-        Returns:
-            What counts it; ``None`` if it is refused.
         """
         now = int(self._seconds() * _SECOND)
         table, limits = self._table, self._limits
@@ -331,17 +291,14 @@ class PerSource:
         return here + at_other_machines(source, here, limit, self._table.name, self.count)
 
     def count(self, source: int) -> int:
-        """Return how many connections a source has on this machine."""
         with self._lock:
             slot = self._table.find(source, int(self._seconds() * _SECOND))
             return 0 if slot is None else self._table.total(slot) & _CONNECTIONS
 
     def buckets(self) -> bytes:
-        """Return the rates of sources for another process; see `SourceTable.buckets`."""
         return self._table.buckets(int(self._seconds() * _SECOND))
 
     def restore(self, buckets: bytes) -> None:
-        """Apply the rates of sources that another process has sent."""
         with self._lock:
             self._table.empty(buckets, int(self._seconds() * _SECOND))
 
@@ -350,11 +307,7 @@ class PerSource:
         return self._table.tracked(int(self._seconds() * _SECOND))
 
     def adopt(self, source: int) -> Permit:
-        """Count a connection that another process has admitted, and that is recognised already.
-
-        Args:
-            source: See `source_of`.
-        """
+        """Count a connection that another process has admitted, and that is recognised already."""
         with self._lock:
             slot = self._table.find(source, int(self._seconds() * _SECOND))
             if slot is None:
@@ -380,7 +333,6 @@ class Permit:
         numbers[at] += _UNDECIDED + 1
 
     def settle(self) -> None:
-        """Record that the connection has been recognised."""
         if self._undecided:
             self._undecided = False
             self._numbers[self._at] -= _UNDECIDED

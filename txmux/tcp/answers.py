@@ -34,12 +34,7 @@ class RejectionAnswer:
 
 
 def answer_to(peeked: Peeked, *, unavailable: bool) -> RejectionAnswer:
-    """Find the answer to a client.
-
-    Args:
-        peeked: What the client has sent, at least one byte.
-        unavailable: Whether it would be served if only a server could be reached; otherwise it is not allowed.
-    """
+    """Find the answer to a client that is not allowed, or whose servers are unavailable."""
     undecided = False
     for speaks, answer in _PROTOCOLS:
         verdict = speaks(peeked)

@@ -32,13 +32,7 @@ if TYPE_CHECKING:
 
 @attrs.frozen(eq=False)
 class CompiledRoute(Route):
-    """A route, with the backend and the TLS of this process that it names.
-
-    Attributes:
-        destination: The destination; ``None`` if the route names none.
-        termination: Terminates its TLS; ``None`` if it does not.
-        counts: Counts the clients that it takes.
-    """
+    """A route, with the backend and the TLS of this process that it names."""
 
     destination: Destination | None = None
     termination: Termination | None = None
@@ -63,12 +57,10 @@ class RuleLayer:
     """The routes of one layer: before any TLS is terminated, or inside the TLS that a route has terminated.
 
     Attributes:
-        detector: The detector of these routes.
         silent: The destinations of silent clients; the first that fits counts.
         default: The destination of a client that no route takes.
         server_first: Whether all clients go to `default` at once.
         race: Whether the server of a silent client is connected before its silence is certain.
-        depends_on_client: Whether anything depends on the client's address.
     """
 
     detector: Detector[CompiledRoute]
@@ -98,13 +90,8 @@ class Configuration:
     finds those that have not changed.
 
     Attributes:
-        admission: Decides which clients are let in.
-        options: Options of the clients' sockets.
-        server_options: Options of the servers' sockets.
-        dial: Connects to a server.
         top: The layer in which detection begins.
         inside: The layers inside TLS, by the name of the route that terminates it.
-        counts: Counts the listener's connections.
         version: The version of the rules, counted from 1.
         hands_over: Whether sockets of clients may be handed over.
     """
@@ -131,16 +118,7 @@ class Configuration:
         terminations: Terminations,
         version: int = 1,
     ) -> Configuration:
-        """Make one.
-
-        Args:
-            routes: At least those that belong to the listener, and to routes of its own that end TLS, to any depth.
-            settings: The listener's.
-            admission: Decides which clients are let in.
-            runtime: Connects.
-            upstreams: Has the backends.
-            terminations: Ends TLS.
-            version: The version of the rules, counted from 1.
+        """Look up what the routes of a listener name, and of routes under them, to any depth.
 
         Raises:
             MuxError: A backend cannot be used, or files for TLS.

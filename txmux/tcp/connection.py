@@ -80,31 +80,17 @@ _log = Logger()  # of the module: an event must not keep a connection's objects 
 class ConnectionOwner(Protocol):
     """The listener that a connection belongs to."""
 
-    def opened(self, connection: MuxProtocol, /) -> None:
-        """Record a connection that is let in, or whose PROXY header is awaited."""
+    def opened(self, connection: MuxProtocol, /) -> None: ...
 
     def closed(self, connection: MuxProtocol, /) -> None:
         """Record that one is over, whether `opened` was called for it or not."""
 
 
 class MuxProtocol(End, Client):
-    """A client's connection, from accept to its end. Made by `MuxFactory` for each client.
-
-    Args:
-        owner: The listener, which records its beginning and its end.
-        configuration: The rules under which the client was accepted.
-        runtime: That of the process.
-        record: For the access log.
+    """A client's connection, from accept to its end; see also `Served` and `Client`.
 
     Attributes:
-        stage: The stage that it is in.
-        logged: Whether it gets a line in the access log, or only if there is something to look into.
-        admitted: Whether it was let in.
-        permit: Counts it for its source, if that is limited.
         counted: The counters of its route; ``None`` once it is over.
-        decided_after: The bytes that had come from the client when it was routed.
-        refusal_reason: The reason that the log gives if it was routed to a refusal.
-        unrecognised: The first of them, if no route took it; empty if the listener does not allow it.
     """
 
     stage: Stage = OVER
@@ -312,11 +298,7 @@ class MuxProtocol(End, Client):
     # Moving to another process.
 
     def suspend(self) -> tuple[MovedConnection, Sockets] | None:
-        """Stop, and return what another process needs to continue; `resume` or `let_go` is next.
-
-        Returns:
-            ``None`` if it cannot be moved: it is not relayed between plain sockets.
-        """
+        """Stop, and return what another process needs; ``None`` if that is impossible. `resume` or `let_go` is next."""
         stage = self.stage
         if not isinstance(stage, Relaying):
             return None
@@ -330,7 +312,6 @@ class MuxProtocol(End, Client):
         return moved, stage.sockets
 
     def resume(self, moved: MovedConnection) -> None:
-        """Continue here, since the other process has not taken it."""
         assert isinstance(self.stage, Relaying)  # noqa: S101 - it was suspended there
         self.stage.relay.resume(moved.relay)
 
@@ -347,14 +328,7 @@ class MuxProtocol(End, Client):
         return self.configuration.admission
 
     def let_go(self, *, keeps_slot: bool = False) -> SlotRelease | None:
-        """Forget a connection that another process relays and logs.
-
-        Args:
-            keeps_slot: Whether it still counts here for the limit of its server.
-
-        Returns:
-            To be called when it has ended.
-        """
+        """Forget a connection that another process relays and logs; return what releases the slot that it keeps here."""
         stage = self.stage
         assert isinstance(stage, Relaying)  # noqa: S101 - as above
         release_slot = stage.move_away() if keeps_slot else None
@@ -374,14 +348,7 @@ class MuxProtocol(End, Client):
         here: tuple[Upstream, Member] | None,
         release_elsewhere: SlotRelease | None = None,
     ) -> None:
-        """Continue where another process stopped.
-
-        Args:
-            moved: The state that it has sent.
-            sockets: They belong to this connection from now on.
-            here: The server, if the rules of this process have it.
-            release_elsewhere: Releases its slot in the other process; ``None`` if it has none.
-        """
+        """Continue where another process stopped; `here` is the server, if the rules of this process have it."""
         runtime, record = self.runtime, self.record
         now = runtime.clock.seconds()
         self._accepted_at = now - moved.age_at(now)
@@ -404,7 +371,6 @@ class MuxProtocol(End, Client):
     # The end.
 
     def count_bytes(self) -> None:
-        """Count the bytes that have been relayed until now."""
         if self.counted is not None and self.record.detect_ms is not None:
             relayed = self.stage.relayed()
             self.configuration.counts.relayed(

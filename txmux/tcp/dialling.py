@@ -34,14 +34,7 @@ def connector_for(
     on_connected: Callable[[ProxyClient, Member], None],
     on_failed: Callable[[ConnectFailure], None],
 ) -> BackendConnector:
-    """Make what connects a client to a backend; it is not started.
-
-    Args:
-        client: The client, with what is known of it by now.
-        upstream: The backend.
-        on_connected: As for the connector.
-        on_failed: As for the connector.
-    """
+    """Make what connects a client to a backend, by what is known of the client now; it is not started."""
     header, address, affinity = b"", None, ""
     if upstream.depends_on_client:
         address = client.address

@@ -54,24 +54,14 @@ class IORuntime:
     """A process's clock, connector, counters and lists, which all its listeners share.
 
     Args:
-        reactor: Runs everything.
         relay: ``portable`` for Twisted's own transports and nothing else; otherwise plain sockets are served beside
             the reactor, where the system can.
-        loop_detector: Shared with other processes that serve the same; by default its own.
         shared: Whether other processes accept from the same sockets.
-        counters: The counters of this process; by default no other process reads them.
 
     Attributes:
-        clock: The clock, and the timers of connections.
-        dial: Starts to connect to a server: see `txmux.backends.connect.dial.dial`.
-        loop_detector: Recognises connections that come back.
-        descriptors: Those of this process.
         lists: The networks of address lists, which change without a reload.
         banned: Clients that an operator has banned.
         shared: Counts the rates of sources together with other machines; ``None`` until rules need it.
-        counters: As above.
-        events: Publishes what happens to connections, for `txmux events` and the like.
-        recent: The last connections that did not end as they should.
     """
 
     def __init__(
@@ -101,13 +91,7 @@ class IORuntime:
     def listen(
         self, opened: socket.socket, factory: IProtocolFactory, options: Sequence[SocketOption]
     ) -> IListeningPort:
-        """Accept the connections of a socket.
-
-        Args:
-            opened: Listens already. The port works on a duplicate, so this one stays the caller's to close.
-            factory: Makes the protocol of each client.
-            options: Of the clients' sockets, if they are of TCP; see `prepare`.
-        """
+        """Accept the connections of a listening socket; the port works on a duplicate, so the caller closes this one."""
         if opened.family in {socket.AF_INET, socket.AF_INET6}:
             self.loop_detector.ports.add(opened.getsockname()[1])
         if self._poller is None:
@@ -130,11 +114,7 @@ class IORuntime:
         return port
 
     def prepare_rules(self, rules: Rules, *, use: bool = False) -> None:
-        """Get ready for rules: keep their networks up to date, and have what they share.
-
-        Args:
-            rules: Which.
-            use: Whether to `use_rules`, too.
+        """Keep the networks of rules up to date from now on, and `use_rules` if they are in use at once.
 
         Raises:
             MuxError: A database cannot be read.
@@ -154,7 +134,6 @@ class IORuntime:
             self.shared.use(settings.shared_limits, settings.shared_limits_password)
 
     async def stop_sharing(self) -> None:
-        """Close the connection by which limits are shared."""
         if self.shared is not None:
             await self.shared.stop()
 

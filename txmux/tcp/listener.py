@@ -159,11 +159,6 @@ class MuxFactory(ServerFactory):
     ) -> None:
         """Take over a connection that another process has begun to relay.
 
-        Args:
-            moved: The state that it has sent.
-            sockets: Of both ends; they belong to the connection from now on.
-            release_elsewhere: Releases the slot that it still has in the pool of the other process, if it does.
-
         Raises:
             MuxError: It cannot be taken over here; the sockets are still the caller's, as with any other error.
         """
@@ -188,7 +183,6 @@ class MuxFactory(ServerFactory):
         return self.runtime.listen(opened, self, self.configuration.options)
 
     def opened(self, connection: Served) -> None:
-        """Record a connection that is going to be served, as far as is known."""
         self.connections.add(connection)
         if self.runtime.events.has_listener:
             self.runtime.events.begun(connection.record)

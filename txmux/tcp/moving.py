@@ -33,9 +33,7 @@ class MovedConnection:
     """All that another process needs of a connection, besides its two sockets.
 
     Attributes:
-        record: For the access log.
         age: Seconds since the client was accepted.
-        logged: Whether it gets a line in the access log, or only if there is something to look into.
         timeouts: When to give up; those of the rules that routed the client.
         relay: How far its bytes have come.
         version: That of the rules by which the client was accepted; 0 if that is not known.
@@ -51,7 +49,6 @@ class MovedConnection:
     at: float | None = None
 
     def age_at(self, now: float) -> float:
-        """Return the age at a later time."""
         passed = 0.0 if self.at is None else now - self.at
         return self.age + (passed if 0 <= passed <= _LONGEST else 0.0)
 
@@ -83,11 +80,7 @@ _BYTES = [number for number, name in enumerate(_NAMES) if name.endswith(".held")
 
 
 def packed(connections: Iterable[MovedConnection]) -> dict[str, Any]:
-    """Return connections as values of JSON.
-
-    Returns:
-        The names of columns once, and a row for each connection: with thousands of them, little is repeated.
-    """
+    """Return the names of the columns once, and a row of JSON values for each connection: with thousands, little is repeated."""
     rows = []
     for connection in connections:
         row = [*_row(connection)]
@@ -101,9 +94,6 @@ class Unpacking:
     """Reads the rows that `packed` gave, in this version of txmux or in another.
 
     Columns that this version does not know are left out, and what the other did not know has its default.
-
-    Args:
-        names: Those of the columns.
     """
 
     def __init__(self, names: Sequence[str]) -> None:
@@ -116,13 +106,7 @@ class Unpacking:
         self._bytes = [number for name, number in found.items() if name.endswith(".held")]
 
     def read(self, row: list[Any]) -> MovedConnection:
-        """Read one.
-
-        Raises:
-            IndexError: It is too short.
-            TypeError: A column is missing that has no default, or the record has a value of another type.
-            ValueError: It has something else where bytes should be.
-        """
+        """Read a row; raises `IndexError`, `TypeError` or `ValueError` if it has too few columns, or other values than these."""
         for number in self._bytes:
             row[number] = base64.b64decode(row[number]) if row[number] else b""
         made: dict[str, dict[str, Any]] = {part: {} for part in _PARTS}

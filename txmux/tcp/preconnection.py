@@ -18,12 +18,7 @@ if TYPE_CHECKING:
 
 
 class HeldBytes:
-    """Buffers what a server sends before its client is known; the receiver of the server's end.
-
-    Args:
-        most: Bytes after which nothing more is read.
-        on_lost: Called when the server is gone.
-    """
+    """Buffers what a server sends before its client is known, and stops reading after `most` bytes."""
 
     __slots__ = ("_finished", "_most", "_on_lost", "_received", "_server")
 
@@ -35,7 +30,6 @@ class HeldBytes:
         self._finished = False
 
     def data_received(self, data: bytes) -> None:
-        """Keep what the server sends."""
         self._received += data
         if len(self._received) >= self._most:
             self._server.transport.pauseProducing()
@@ -47,7 +41,6 @@ class HeldBytes:
         self._on_lost()
 
     def pass_to(self, receiver: EndReceiver) -> None:
-        """Pass what was received to the server's new receiver."""
         if self._received:
             receiver.data_received(self._received)
         if self._finished and self._server.receiver is receiver:  # or the bytes have ended all
@@ -59,10 +52,6 @@ class Preconnection:
 
     If it is dropped, nothing is logged or counted. If it fails, or the server has closed it, it is as if it had not been tried:
     `Connecting` then connects as usual.
-
-    Args:
-        upstream: The backend.
-        most: Bytes of the server that are held back at most, about.
 
     Attributes:
         connector: Makes the connection; ``None`` if there is none and will be none.
@@ -80,7 +69,6 @@ class Preconnection:
         self._on_failed: Callable[[ConnectFailure], None] | None = None
 
     def connected(self, server: ProxyClient, member: Member) -> None:
-        """Keep a connection; the connector's ``on_connected``."""
         if self._on_connected is not None:
             self.connector = None
             self._on_connected(server, member)
@@ -89,7 +77,6 @@ class Preconnection:
         self._held = server.receiver = HeldBytes(server, self._most, self._server_lost)
 
     def failed(self, cause: ConnectFailure) -> None:
-        """Record the failure; the connector's ``on_failed``."""
         self.connector = None
         if self._on_failed is not None:
             self._on_failed(cause)
@@ -109,24 +96,18 @@ class Preconnection:
         on_connected: Callable[[ProxyClient, Member], None],
         on_failed: Callable[[ConnectFailure], None],
     ) -> None:
-        """Pass the connection, which `suits`, to callables as a connector has them.
-
-        Args:
-            on_connected: Called now if it is there; then `take_held` has what the server has sent.
-            on_failed: Given why it could not be made.
-        """
+        """Report to these callables as a connector does, at once if the connection is there; it `suits`."""
         self._on_connected, self._on_failed = on_connected, on_failed
         if self._won is not None:
             won, self._won, self.connector = self._won, None, None
             on_connected(*won)
 
     def take_held(self) -> HeldBytes | None:
-        """Return what the server has sent until it was handed over."""
         held, self._held = self._held, None
         return held
 
     def drop(self) -> None:
-        """Close the connection, or stop making it. The server does not count as failed."""
+        """Close the connection, or stop making it; the server does not count as failed."""
         won, connector = self._won, self.connector
         self._won = self._held = self.connector = None
         if won is not None:

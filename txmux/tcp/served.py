@@ -18,9 +18,7 @@ class Served(Protocol):
     """A client's connection or flow.
 
     Attributes:
-        record: For the access log.
         logged: Whether it gets a line in the access log, or only if there is something to look into.
-        admitted: Whether it was let in.
         permit: Counts it for its source, if that is limited.
         unrecognised: Its first bytes, if no route took it; empty if the listener does not allow it.
         decided_after: Bytes of the client that had come when it was routed.
@@ -37,15 +35,13 @@ class Served(Protocol):
     refusal_reason: EndReason | None
 
     @property
-    def state(self) -> ConnectionState:
-        """The name of its stage."""
+    def state(self) -> ConnectionState: ...
 
     @property
     def runtime(self) -> Any: ...
 
     @property
-    def address(self) -> Address | None:
-        """The client's real address; ``None`` if it has none."""
+    def address(self) -> Address | None: ...
 
     @property
     def received(self) -> bytes:
@@ -53,24 +49,16 @@ class Served(Protocol):
 
     def elapsed_ms(self) -> float: ...
 
-    def relayed(self) -> RelayedBytes:
-        """Return how much has gone each way."""
+    def relayed(self) -> RelayedBytes: ...
 
     def count_bytes(self) -> None:
-        """Count the bytes that have been relayed until now."""
+        """Count the bytes that have been relayed since the last call."""
 
-    def end(self, reason: AbortReason, /) -> None:
-        """End it at once, in whatever state it is."""
+    def end(self, reason: AbortReason, /) -> None: ...
 
 
 def note_decision(served: Served, bytes_in: int, reason: EndReason) -> None:
-    """Record that a client is routed; only the first call counts.
-
-    Args:
-        served: Its connection or flow.
-        bytes_in: The bytes that have come from it.
-        reason: The reason, if it is routed to a refusal.
-    """
+    """Record that a client is routed, and the reason if it is to a refusal; only the first call counts."""
     record = served.record
     if record.detect_ms is None:
         record.detect_ms = served.elapsed_ms()

@@ -36,17 +36,12 @@ class Client(Protocol):
 
     Attributes:
         transport: Leads to the client, or to what is inside its TLS.
-        record: For the access log.
-        configuration: The rules under which the client was accepted.
-        runtime: Has the timers and the relays.
         received: Bytes of the client that have not been passed on yet.
         last_received_at: When the last of them came, or a protocol of this process wrote, by the runtime's clock; 0 is never. A relay
             does not keep it up.
         has_finished: Whether the client has half-closed; it may still read the answer.
         replays: Requests that were answered here, and are sent again to its server.
         source: The client's address, if a PROXY protocol header says so.
-        destination: The address that it connected to, likewise.
-        tlvs: Fields of that header.
         tls_fields: Fields for such a header about the client's TLS, if it was terminated here.
         preconnection: A connection to the server of silent clients.
         is_previewed: Whether `received` is still in its socket, too.
@@ -70,27 +65,21 @@ class Client(Protocol):
     hop: int = 0
 
     @property
-    def address(self) -> Address | None:
-        """The client's real address; ``None`` if it has no IP address."""
+    def address(self) -> Address | None: ...
 
     @property
-    def local(self) -> Address | None:
-        """The address that it connected to."""
+    def local(self) -> Address | None: ...
 
-    def peer(self) -> IAddress:
-        """Return the client's real address, as an address of Twisted's."""
+    def peer(self) -> IAddress: ...
 
-    def host(self) -> IAddress:
-        """Return the address that it connected to, likewise."""
+    def host(self) -> IAddress: ...
 
-    def elapsed_ms(self) -> float:
-        """Return the milliseconds since the client was accepted."""
+    def elapsed_ms(self) -> float: ...
 
     def advance(self, outcome: Outcome | None) -> None:
         """Leave the stage with an outcome; ``None`` stays in it."""
 
-    def detection_over(self) -> None:
-        """Decide by what has come until now, if nothing is decided yet."""
+    def detection_over(self) -> None: ...
 
 
 @attrs.define(eq=False)
@@ -99,11 +88,7 @@ class Stage:
 
     What a stage overrides returns its outcome, or ``None`` to stay. What others call back, a connector for one, calls `Client.advance`.
 
-    Args:
-        client: The client's connection.
-
     Attributes:
-        state: Its name.
         only_previews: Whether the client's bytes may stay in its socket meanwhile.
         may_connect: Whether the connection may need a further socket from here on, for which room is reserved.
     """
@@ -115,8 +100,7 @@ class Stage:
     _client: Client
     _deadline: IDelayedCall | None = attrs.field(default=None, init=False)
 
-    def begin(self) -> Outcome | None:
-        """Begin, now that the connection is here."""
+    def begin(self) -> Outcome | None: ...
 
     def leave(self) -> None:
         """End what was waited for; the connection has gone to the next stage."""
@@ -150,19 +134,16 @@ class Stage:
         self._client.has_finished = True
         self._client.advance(self.on_finished())
 
-    def on_finished(self) -> Outcome | None:
-        """React to the client's half-close."""
+    def on_finished(self) -> Outcome | None: ...
 
     def connection_lost(self, reason: Failure) -> None:  # noqa: ARG002
         self._client.advance(Ended("client-gone"))
 
     def relayed(self) -> RelayedBytes:
-        """Return how much has gone each way until now."""
         record = self._client.record
         return RelayedBytes(record.bytes_in, record.bytes_out, self._client.last_received_at)
 
     def abort(self, reason: AbortReason) -> None:
-        """End the connection at once, in whatever state it is."""
         self._client.advance(TurnedAway(Refusal.RESET, reason))
 
 

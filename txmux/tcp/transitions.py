@@ -84,9 +84,7 @@ class MovedHere(NamedTuple):
 
     Attributes:
         upstream: The backend, if these rules have it; then ``member`` is the server.
-        server: The server's end.
         held: ``None``: both this and `Connected` are the arguments of `Relaying`, in its order.
-        moved: The state that the other process has sent.
         release_elsewhere: Releases the connection's slot in the other process; ``None`` if it has none.
     """
 

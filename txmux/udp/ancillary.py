@@ -101,11 +101,7 @@ def read(ancillary: Iterable[tuple[int, int, bytes]]) -> tuple[bytes, int]:
 
 @functools.lru_cache(maxsize=1024)
 def answer_from(local: bytes) -> tuple[Ancillary, ...]:
-    """Return what sends a datagram from an address of this machine.
-
-    Args:
-        local: As `read` gives it; empty leaves it to the system.
-    """
+    """Return what sends a datagram from an address of this machine, as `read` gives it; empty leaves it to the system."""
     if len(local) == 4:
         # The link is left to the routes; ``in_pktinfo`` is link, source, destination.
         return ((socket.IPPROTO_IP, _IP_PKTINFO, b"\0\0\0\0" + local + b"\0\0\0\0"),)
@@ -148,17 +144,12 @@ _IS_LITTLE = struct.pack("=H", 1) == b"\1\0"
 
 
 def datagrams_in(length: int, size: int) -> int:
-    """Count the datagrams in bytes that came at once.
-
-    Args:
-        length: All bytes.
-        size: As `read` gives it.
-    """
+    """Count the datagrams in so many bytes that came at once; `size` is as `read` gives it."""
     return -(-length // size) if 0 < size < length else 1
 
 
 def split(data: Any, size: int) -> Sequence[Any]:
-    """Return the single datagrams of bytes that came at once; the arguments are as for `datagrams_in`."""
+    """Return the single datagrams of bytes that came at once."""
     if not 0 < size < len(data):
         return (data,)
     return [data[start : start + size] for start in range(0, len(data), size)]

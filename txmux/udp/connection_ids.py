@@ -32,11 +32,7 @@ def _reader(length: int) -> Callable[[Any], tuple[Any, ...]]:
 
 
 def destination_of(head: bytes) -> bytes | None:
-    """Return the ID that a datagram with a long header is sent to; ``None`` if that is not there in full.
-
-    Args:
-        head: Its first `HEAD` bytes.
-    """
+    """Return the ID that a datagram with a long header is sent to; ``None`` if it is not all within its first `HEAD` bytes."""
     end = _ID_AT + head[_ID_AT - 1] if len(head) >= _ID_AT else len(head) + 1
     return head[_ID_AT:end] if end <= len(head) else None
 
@@ -45,7 +41,6 @@ class ConnectionIds:
     """The IDs of one connection. All packets in a datagram have the same (RFC 9000, section 12.2).
 
     Args:
-        own: The ID that the client has chosen for itself.
         known: Those that it sends to, as far as they are certain, the first one first.
 
     Attributes:
@@ -78,11 +73,6 @@ class ConnectionIds:
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> ConnectionIds:
-        """Make those of a flow of another process; see `fields`.
-
-        Raises:
-            ValueError: It makes no sense.
-        """
         known = tuple(bytes.fromhex(one) for one in fields["known"][:_MOST_KNOWN])
         if not known:
             raise ValueError("a QUIC connection without an ID")
@@ -94,7 +84,6 @@ class ConnectionIds:
         return made
 
     def as_json(self) -> dict[str, Any]:
-        """Return what another process needs to know them, as values of JSON."""
         return {
             "own": self._own.hex(),
             "known": [one.hex() for one in self.known],
@@ -121,7 +110,6 @@ class ConnectionIds:
         return True
 
     def use(self, name: bytes) -> None:
-        """Record that the client uses an ID that the server has given it."""
         self.current = name
         self.read = _reader(len(name))
 

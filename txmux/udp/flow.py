@@ -57,21 +57,11 @@ _TRIED_AGAIN = 1.0  # the same if no server could be reached, since one may be b
 class Flow:
     """The datagrams between one client and one server. Other rooms see it as a `txmux.tcp.served.Served`, as they do a connection.
 
-    Args:
-        live: The flows of the listener.
-        port: The port at which the client's datagrams come in, and by which answers go out.
-        key: Its key among the flows of the port.
-        configuration: The rules under which it began.
-        record: For the access log.
-        client: The client's address.
-
     Attributes:
-        state: Its stage, by the names of a connection's.
         ids: The connection IDs of its client, if it speaks QUIC.
         shared_address: The flows at its client's address, if there are others.
         proxy_header: The PROXY protocol header of its first datagram, if it came from a proxy.
         held: Its first datagrams, until a server has answered.
-        last_received_at: When a datagram last came, by the runtime's clock.
     """
 
     __slots__ = (
@@ -170,7 +160,6 @@ class Flow:
 
     @property
     def received(self) -> bytes:
-        """The first datagram, while it is held."""
         return self.held[0] if self.held else b""
 
     def elapsed_ms(self) -> float:
@@ -181,7 +170,6 @@ class Flow:
         return RelayedBytes(self.bytes_in, self.bytes_out, self.last_received_at, counts)
 
     def count_bytes(self) -> None:
-        """Count what was passed on since the last call."""
         if self._counted is not None and self.record.detect_ms is not None:
             now = (self.bytes_in, self.bytes_out, self.datagrams_in, self.datagrams_out)
             before, self._counted_before = self._counted_before, now
@@ -192,12 +180,7 @@ class Flow:
     # From the client.
 
     def from_client(self, data: memoryview, size: int) -> bool:
-        """Take datagrams from where the client is, if they are certainly of this flow.
-
-        Args:
-            data: Their bytes, with which a buffer begins.
-            size: See `txmux.udp.ancillary.read`.
-        """
+        """Take datagrams from where the client is, if they are certainly of this flow; `data` is the beginning of a buffer."""
         # Nearly all datagrams pass here.
         ids = self.ids
         if ids is not None:
@@ -235,19 +218,15 @@ class Flow:
 
     @property
     def answer_timeout(self) -> float:
-        """Seconds in which its server answers."""
         return ACKNOWLEDGED + (self.record.connect_ms or 0.0) / 1000
 
     def take(self, data: memoryview, size: int, *, is_home: bool = True) -> bool:
-        """Take datagrams of the client, from where it is or from elsewhere.
+        """Take datagrams of the client; returns whether the flow still lives.
 
         Args:
             data: Their bytes.
             size: See `txmux.udp.ancillary.read`.
             is_home: Whether they come from where the flow's answers go.
-
-        Returns:
-            Whether the flow still lives.
         """
         if self.proxy_header is None:
             return self._take(data, size, is_home=is_home)
@@ -281,7 +260,6 @@ class Flow:
         return True
 
     def _take_early(self, data: memoryview, size: int, now: float) -> bool:
-        """Take datagrams before the server has answered."""
         if self.record.reason is not None:
             return False
         if self.state != "peeking" and not self.live.table.touch(self, now):
@@ -313,7 +291,6 @@ class Flow:
         self.configuration.counts.lost(count)
 
     def move_to(self, port: DatagramPort, key: Key, client: Address) -> None:
-        """Send answers to another address of the client, by the port it came to."""
         before = self.port, self.key
         self.port, self.key, self.client = port, key, client
         port.enter(key, self)
@@ -394,7 +371,6 @@ class Flow:
         self.live.enter(self, seconds, is_spare=True, is_final=True)
 
     def server_answered(self, upstream: Upstream) -> None:
-        """Record the first answer of the server."""
         self.held = ()
         record = self.record
         record.connect_ms = self.elapsed_ms() - (record.detect_ms or 0.0)
@@ -403,7 +379,6 @@ class Flow:
             self.live.enter(self, upstream.backend.idle_timeout, is_spare=False)
 
     def from_server(self, data: memoryview, size: int) -> None:
-        """Send datagrams of the server to the client."""
         queue, server_socket = self.queue, self._server_socket
         if queue is None or server_socket is None:
             return
@@ -424,7 +399,6 @@ class Flow:
             self.end("done")
 
     def learn(self, answer: bytes) -> None:
-        """Learn connection IDs from a datagram of the server."""
         if self.ids is not None and self.ids.learn(answer) and self.shared_address is not None:
             self.shared_address.learn(self)
 
@@ -516,7 +490,6 @@ class Flow:
 
     @property
     def sock(self) -> socket.socket | None:
-        """The socket to its server, if there is one."""
         return None if self._server_socket is None else self._server_socket.sock
 
     def suspend(self) -> None:
@@ -527,7 +500,6 @@ class Flow:
             self._server_socket.suspend()
 
     def resume(self) -> None:
-        """Continue here, since the other process has not taken it."""
         queue, self._suspended_queue = self._suspended_queue, None
         if queue is None:
             return
@@ -538,11 +510,7 @@ class Flow:
             self.end(self._pending_end_reason)
 
     def let_go(self) -> EndReason | None:
-        """Forget it: the other process continues it, and logs its end.
-
-        Returns:
-            The reason with which it has to end there, if it would have ended while it was suspended.
-        """
+        """Forget it, since the other process continues it; returns the reason with which it has to end there, if it would have here."""
         self._suspended_queue = None
         self.count_bytes()
         if self._counted is not None:
@@ -595,14 +563,7 @@ class Flow:
         sock: socket.socket | None,
         port_of: Callable[[str], DatagramPort | None],
     ) -> None:
-        """Continue where another process has stopped.
-
-        Args:
-            fields: What `as_json` returned there.
-            destination: Its backend, and its server if that is known here; ``None`` if it has none.
-            sock: The socket to the server.
-            port_of: Returns the port of a listen address here.
-        """
+        """Continue where another process has stopped, with its backend here, and its server and the socket to it, if it has one."""
         self._restore_values(fields)
         state = fields.get("state", "relaying")
         now = self.live.seconds()
@@ -663,7 +624,6 @@ class Flow:
 
 
 def _remembered_for(reason: EndReason) -> float:
-    """Return the seconds for which a client is remembered that has no server, and why."""
     return _REMEMBERED if reason in {"no-route", "denied"} else _TRIED_AGAIN
 
 
@@ -672,13 +632,7 @@ def _text(data: bytes) -> str:
 
 
 def behind_headers(first: ProxyHeader, data: memoryview, size: int) -> Iterator[memoryview | None]:
-    """Yield each datagram of a proxy without its PROXY header; ``None`` for one whose header names another client.
-
-    Args:
-        first: The header that the flow began with; any other datagram may have the same again.
-        data: The bytes of the datagrams.
-        size: The bytes of each but the last; 0 if there is one.
-    """
+    """Yield each datagram of a proxy without its PROXY header; ``None`` for one whose header names another client."""
     for part in ancillary.split(data, size):
         found = decode_datagram(bytes(part[:LARGEST_HEADER]))
         if found is None:

@@ -61,13 +61,7 @@ def may_have_id(protocol: bytes, first_byte: int) -> bool:
 
 
 def server_id(protocol: bytes, answer: bytes, own: bytes) -> bytes:
-    """Return the ID that a server has chosen, if its answer has one; else nothing.
-
-    Args:
-        protocol: Its letter.
-        answer: A datagram of the server.
-        own: The result of `own_id`.
-    """
+    """Return the ID that a server has chosen, if its answer has one; else nothing. `own` is the result of `own_id`."""
     if protocol == WIREGUARD:
         is_response = answer[:4] == _WG_RESPONSE and len(answer) == _WG_RESPONSE_SIZE
         return protocol + answer[4:8] if is_response else b""

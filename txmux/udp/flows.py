@@ -55,11 +55,7 @@ _log = Logger()
 
 
 def listen(factory: MuxFactory, bound: socket.socket) -> DatagramPort:
-    """Serve the datagrams of a socket, of which a duplicate is taken.
-
-    Raises:
-        MuxError: This system has no epoll.
-    """
+    """Serve the datagrams of a socket, of which a duplicate is taken."""
     flows = flows_of(factory)
     port = DatagramPort(flows.live.poller, bound.dup(), flows)
     port.startListening()
@@ -67,18 +63,13 @@ def listen(factory: MuxFactory, bound: socket.socket) -> DatagramPort:
 
 
 def flows_of(factory: MuxFactory) -> Flows:
-    """Return the flows of a listener.
-
-    Raises:
-        MuxError: This system has no epoll.
-    """
+    """Return the flows of a listener; raises `MuxError` if this system has no epoll."""
     if not isinstance(factory.flows, Flows):
         factory.flows = Flows(factory)
     return factory.flows
 
 
 def _most_by_descriptors() -> float:
-    """Return the most flows, if the rules do not say."""
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return math.inf if limit == resource.RLIM_INFINITY else max(1, int(_PART * limit))
 
@@ -91,18 +82,7 @@ def _host_of(text: str) -> tuple[IPAddress, str]:
 
 
 class Flows:
-    """Begins the flows of one listener, by whichever of its ports they have come.
-
-    Args:
-        factory: The listener.
-
-    Raises:
-        MuxError: This system has no epoll.
-
-    Attributes:
-        live: Those that have not ended.
-        seconds: The clock.
-    """
+    """Begins the flows of one listener, by whichever of its ports they have come."""
 
     def __init__(self, factory: MuxFactory) -> None:
         self._factory = factory
@@ -113,7 +93,6 @@ class Flows:
         self._refusals = Refusals(self.seconds)
 
     def attach(self) -> None:
-        """Record a port that passes its datagrams here."""
         self.live.ports += 1
         self._factory.doStart()
 
@@ -123,14 +102,7 @@ class Flows:
         self._factory.doStop()
 
     def begin_flow(self, port: DatagramPort, key: Key, data: memoryview, size: int) -> Flow | None:
-        """Begin a flow, unless the client is not let in.
-
-        Args:
-            port: The port at which the datagrams came in.
-            key: Its key there.
-            data: Their bytes.
-            size: The bytes of each datagram but the last; 0 if there is one.
-        """
+        """Begin a flow, unless the client is not let in."""
         configuration = self._factory.configuration
         peer, local = key
         host, text = _host_of(peer[0])
@@ -177,11 +149,7 @@ class Flows:
     def _let_in(
         self, configuration: Configuration, client: Address, port: DatagramPort
     ) -> Permit | None:
-        """Let a client in; it may end a spare flow to make room, but only if it is let in.
-
-        Raises:
-            Refused: It is not let in.
-        """
+        """Let a client in, or raise `Refused`; it may end a spare flow to make room, but only if it is let in."""
         admission, live = configuration.admission, self.live
         permit = admission.enter(client, port.host)
         most: float | None = configuration.settings.max_flows
@@ -215,13 +183,6 @@ class Flows:
     ) -> Flow:
         """Add a flow of another process, which `Flow.restore` has to follow.
 
-        Args:
-            port: The port at which its client's datagrams come in.
-            key: Its key there.
-            record: For the access log.
-            fields: What `Flow.as_json` returned there.
-            ids: Its connection IDs, if its client speaks QUIC.
-
         Raises:
             ValueError: The client's address cannot be read.
         """
@@ -253,11 +214,7 @@ class Flows:
 
 
 class Refusals:
-    """Counts flows that are not begun.
-
-    Args:
-        seconds: The clock.
-    """
+    """Counts flows that are not begun."""
 
     def __init__(self, seconds: Callable[[], float]) -> None:
         self._seconds = seconds
@@ -272,17 +229,7 @@ class Refusals:
         limit: LimitName | None,
         client: Address,
     ) -> bool:
-        """Count one.
-
-        Args:
-            configuration: The rules that have refused it.
-            reason: Why.
-            limit: The limit that was reached; ``None`` if it was something else.
-            client: The client's address.
-
-        Returns:
-            Whether it is to have a line in the access log: the first one of a source in a minute has.
-        """
+        """Count one; returns whether it gets a line in the access log: the first one of a source in a minute does."""
         if limit is not None:
             configuration.counts.refused(limit)
         why = limit or ("no PROXY header" if reason == "proxy-header" else "allow, deny or a ban")
@@ -290,14 +237,7 @@ class Refusals:
         return limit != "max_flows" and self._is_news(client)
 
     def note(self, configuration: Configuration, why: str, count: int, whose: str = "") -> None:
-        """Count some that get no line anywhere else, and log all once a minute.
-
-        Args:
-            configuration: The rules that have refused them.
-            why: The limit, or another cause.
-            count: How many.
-            whose: Text about the last one, for the log.
-        """
+        """Count some that get no line anywhere else, and log all once a minute; `whose` is text about the last one."""
         self._counted[why] = self._counted.get(why, 0) + count
         now = self._seconds()
         if now - self._logged_at >= _QUIET:

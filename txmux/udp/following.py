@@ -45,15 +45,7 @@ _MOST_BUFFERED = 32 * 1024
 
 
 class Following:
-    """Reports to a flow's path what comes and goes, and moves the flow along it.
-
-    Args:
-        live: The flows of the listener.
-        flow: The flow.
-
-    Attributes:
-        path: The path of the flow. `for_flow` sets it.
-    """
+    """Reports to a flow's path what comes and goes, and moves the flow along it."""
 
     __slots__ = ("_at", "_buffered", "_flow", "_live", "_reserved", "_size", "path")
 
@@ -72,14 +64,7 @@ class Following:
     def for_flow(
         cls, live: LiveFlows, flow: MigratingFlow, home: tuple[DatagramPort, Key], first: bytes
     ) -> Following | None:
-        """Make one for a flow; ``None`` if its protocol cannot move.
-
-        Args:
-            live: The flows of the listener.
-            flow: The flow.
-            home: The port that its first datagram came to, and its key there.
-            first: Its first datagram.
-        """
+        """Make one for a flow, by its port and key and its first datagram; ``None`` if its protocol cannot move."""
         following = cls(live, flow)
         return following._along(live.migration.begin_path(following, home, first))
 
@@ -92,15 +77,7 @@ class Following:
         fields: Mapping[str, Any],
         port_of: Callable[[str], DatagramPort | None],
     ) -> Following | None:
-        """Make one for a flow of another process.
-
-        Args:
-            live: As for `for_flow`.
-            flow: As for `for_flow`.
-            home: As for `for_flow`.
-            fields: What `as_json` returned there.
-            port_of: Returns the port of a place; ``None`` if there is none here.
-        """
+        """Make one for a flow of another process; `port_of` returns the port of a listen address, if there is one here."""
 
         def read(written: Any) -> Any:
             name, peer, local = written
@@ -118,8 +95,6 @@ class Following:
         return self
 
     def as_json(self) -> dict[str, Any]:
-        """Return what another process needs to follow the client further, as values of JSON."""
-
         def write(source: Any) -> list[Any]:
             port, (peer, local) = source
             return [port.place, peer, local.hex()]
@@ -127,16 +102,11 @@ class Following:
         return self.path.as_json(write, self._live.seconds())
 
     def from_home(self, length: int, count: int) -> None:
-        """Record datagrams of the client, from where it is."""
         self.path.from_home(length, count, self._live.seconds())
         self._send_buffered()
 
     def from_elsewhere(self, port: DatagramPort, key: Key, data: memoryview, size: int) -> bool:
-        """Take datagrams that belong to the flow, and are not known to do so at their address.
-
-        Returns:
-            Whether they do: the address may be one that is not let in.
-        """
+        """Take datagrams that may belong to the flow; returns whether they do: their address may be one that is not let in."""
         path, source, client = self.path, (port, key), _address(key)
         if source == path.home:  # which is another flow's, too
             return self._flow.take(data, size, is_home=True)

@@ -57,14 +57,7 @@ _log = Logger()
 
 
 async def hand_over_flows(served: Iterable[object], to: FlowTaker) -> int:
-    """Hand all flows over to another process, in whatever state they are.
-
-    Args:
-        served: Connections and flows; the former are ignored.
-        to: The channel to the other process.
-
-    Returns:
-        The number of flows that the other process has taken.
+    """Hand all flows over to another process, in whatever state they are; returns how many it has taken.
 
     Raises:
         MuxError: The other process does not answer, or cannot take flows. What it has not taken continues here.
@@ -117,7 +110,7 @@ def adopt_flows(
 
     Args:
         descriptors: The sockets of those that have one.
-        flows: The fields of each; see `Flow.as_json`.
+        flows: The results of `Flow.as_json`.
         find: Returns the listener of a name and the port of a listen address; ``None`` if this process reads no datagrams there.
     """
     has_socket = [_has_socket(fields) for fields in flows]
@@ -159,11 +152,7 @@ def _has_socket(fields: Any) -> bool:
 
 
 def _socket_of(descriptor: int) -> socket.socket:
-    """Make a socket of a descriptor, which is closed if it is not one of a socket.
-
-    Raises:
-        OSError: It is not one of a socket.
-    """
+    """Make a socket of a descriptor, which is closed if it is of something else."""
     try:
         return socket.socket(fileno=descriptor)
     except OSError:
@@ -256,7 +245,6 @@ def _find_destination(
     fields: Mapping[str, Any],
     server: socket.socket | None,
 ) -> Found | None:
-    """Find the backend of a flow here, and its server, if it has one."""
     if not _has_destination(fields):
         return None
     backend = record.backend or ""
@@ -269,12 +257,7 @@ def _find_destination(
 
 
 def end_flows(served: Iterable[object], reasons: Mapping[str, Any]) -> None:
-    """End flows that ended in the other process while they were suspended.
-
-    Args:
-        served: Connections and flows; the former are ignored.
-        reasons: Their reasons, by ID.
-    """
+    """End flows that ended in the other process while they were suspended, for these reasons by ID."""
     for one in [*served]:
         if isinstance(one, Flow) and one.record.id in reasons:
             one.end(understood(reasons[one.record.id]))

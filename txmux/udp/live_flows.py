@@ -21,18 +21,7 @@ if TYPE_CHECKING:
 class LiveFlows:
     """The flows of one listener that have not ended.
 
-    Args:
-        factory: The listener.
-
-    Raises:
-        MuxError: This system has no epoll.
-
     Attributes:
-        factory: As above; its ``configuration`` has the rules for new flows.
-        table: The flows, by when they end.
-        migration: Those that can move, by their connection IDs.
-        poller: Watches their sockets.
-        seconds: The clock.
         buffer: Answers of servers are read into it.
         ports: How many ports may still add flows.
     """
@@ -52,7 +41,6 @@ class LiveFlows:
         self._rings_at = math.inf
 
     def enter(self, flow: Any, seconds: float, *, is_spare: bool, is_final: bool = False) -> None:
-        """Move a flow to another timeout queue; see `txmux.udp.table.TimeoutQueue`."""
         now = self.seconds()
         self.table.enter(flow, self.table.queue(seconds, is_spare=is_spare, is_final=is_final), now)
         if now + seconds < self._rings_at:
@@ -61,7 +49,6 @@ class LiveFlows:
     def rejoin(
         self, flow: Any, queue: TimeoutQueue, entered_at: float, last_received_at: float
     ) -> None:
-        """Insert a flow in a queue as if it had been there for a while; see `FlowTable.rejoin`."""
         self.table.rejoin(flow, queue, entered_at, last_received_at)
         if last_received_at + queue.seconds < self._rings_at:
             self._ring_at(last_received_at + queue.seconds, self.seconds())

@@ -63,16 +63,7 @@ class Migration(Generic[F]):
         self._lengths: dict[int, int] = {}  # of connection IDs, and how many there are of each
 
     def begin_path(self, flow: F, home: Hashable, first: bytes) -> MigratingPath[F] | None:
-        """Add a new flow, if it can move.
-
-        Args:
-            flow: The flow.
-            home: The address that it began from.
-            first: Its first datagram.
-
-        Returns:
-            Its path; ``None`` if its protocol knows no IDs.
-        """
+        """Add a new flow, with the address that it began from; returns ``None`` if its protocol knows no IDs."""
         protocol = protocol_of(first)
         if protocol is None:
             return None
@@ -86,18 +77,7 @@ class Migration(Generic[F]):
         read: Callable[[Any], Hashable | None],
         now: float,
     ) -> MigratingPath[F] | None:
-        """Add a flow of another process.
-
-        Args:
-            flow: The flow.
-            home: The address where its answers go.
-            fields: What `MigratingPath.as_json` returned there.
-            read: Reads an address that was written there; ``None`` if it means nothing here.
-            now: Seconds on a clock that never goes back.
-
-        Returns:
-            As `begin_path` does; ``None`` if its protocol is not known here.
-        """
+        """Add a flow of another process; `read` returns ``None`` for an address that means nothing here."""
         protocol = fields.get("kind", "").encode()
         if protocol not in {QUIC, WIREGUARD}:
             return None
@@ -106,7 +86,6 @@ class Migration(Generic[F]):
         return path
 
     def _share(self, name: bytes) -> None:
-        """Record that two flows have an ID, so that it moves none."""
         self.paths[name] = None
 
     def find(self, datagram: bytes) -> MigratingPath[F] | None:
@@ -149,9 +128,6 @@ class _Visitor:
     Attributes:
         since: When the old address last sent a datagram; if that is not known, this one for the first time.
         is_proved: Whether it has the IP address of one that has proved itself.
-        received: Bytes that have come from it.
-        sent: Bytes that have gone to it.
-        count: Datagrams that have come from it.
     """
 
     __slots__ = ("address", "count", "is_proved", "received", "sent", "since")
@@ -167,7 +143,6 @@ class MigratingPath(Generic[F]):
     """The addresses where a flow is, was, and may move to. `Migration.begin_path` makes it.
 
     Attributes:
-        flow: The flow.
         home: The address to which its answers go.
         last_received_at: When the address where they go last sent a datagram.
         watches: Whether it has to see all datagrams, since the flow has moved or may move.
@@ -215,7 +190,6 @@ class MigratingPath(Generic[F]):
         return may_have_id(self._protocol, first_byte)
 
     def from_server(self, datagram: bytes) -> None:
-        """Learn from what the server says."""
         found = server_id(self._protocol, datagram, self._own_id)
         if found:
             self._learn(found)
@@ -228,13 +202,7 @@ class MigratingPath(Generic[F]):
                 self._ids = self._ids[1:]
 
     def from_home(self, size: int, count: int, now: float) -> None:
-        """Record datagrams of the address where answers go.
-
-        Args:
-            size: How many bytes.
-            count: How many datagrams.
-            now: Seconds on a clock that never goes back.
-        """
+        """Record some bytes in some datagrams of the address where answers go."""
         self.last_received_at = now
         if self._visitor is not None:
             self._visitor.since = now  # the old address still speaks
@@ -250,13 +218,6 @@ class MigratingPath(Generic[F]):
         self, source: Hashable, size: int, count: int, now: float, *, is_near: bool = False
     ) -> bool:
         """Record datagrams of another address, of which `Migration.find` has found that they belong here.
-
-        Args:
-            source: The address.
-            size: As for `from_home`.
-            count: As for `from_home`.
-            now: As for `from_home`.
-            is_near: Whether it is another port of the same IP address as `home`.
 
         Returns:
             Whether they go to the server. `home` may be another one now.
@@ -278,12 +239,7 @@ class MigratingPath(Generic[F]):
         return True
 
     def to_client(self, size: int, now: float) -> bool:
-        """Return whether an answer goes out; to `home`, which may be another one now.
-
-        Args:
-            size: Its bytes.
-            now: As for `from_home`.
-        """
+        """Return whether an answer of some bytes goes out; to `home`, which may be another one now."""
         self._settle(now)
         home = self._unproven
         if home is not None:
@@ -296,12 +252,7 @@ class MigratingPath(Generic[F]):
     # To another process, and from one.
 
     def as_json(self, write: Callable[[Any], Any], now: float) -> dict[str, Any]:
-        """Return what another process needs to guard the flow as this one does, as values of JSON.
-
-        Args:
-            write: Writes an address.
-            now: As for `from_home`.
-        """
+        """Return what another process needs to guard the flow as this one does, as values of JSON."""
         paths = self._migration.paths
         return {
             "kind": self._protocol.decode(),

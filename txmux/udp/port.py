@@ -85,13 +85,7 @@ Key = tuple[Any, bytes]
 
 
 class EarlyDatagrams:
-    """Datagrams that come before their flow, which is on its way from another process; each client's in their order.
-
-    Args:
-        reactor: Has the timer of its end.
-        over: Called then.
-        lost: Counts datagrams that are dropped, since there are too many.
-    """
+    """Datagrams that come before their flow, which is on its way from another process; each client's in their order."""
 
     def __init__(
         self, reactor: Any, over: Callable[[], object], lost: Callable[[int], object]
@@ -102,14 +96,7 @@ class EarlyDatagrams:
         self._timer = reactor.callLater(LONGEST_WAIT, over)
 
     def keep(self, key: Any, data: memoryview, size: int, count: int) -> None:
-        """Keep datagrams, or drop them.
-
-        Args:
-            key: Of the client.
-            data: Their bytes.
-            size: The bytes of each but the last; 0 if there is one.
-            count: How many they are.
-        """
+        """Keep datagrams of a client, or drop them if there are too many."""
         needed = len(data) + _EACH_WAITING
         if needed > self._room:
             self._lost(count)
@@ -135,13 +122,7 @@ class EarlyDatagrams:
 class DatagramPort(WatchedPort):
     """Passes datagrams to their flows.
 
-    Args:
-        poller: Watches the socket.
-        bound: The socket, which the port closes in the end.
-        to: The listener, which begins flows.
-
     Attributes:
-        host: The address and port of the socket.
         flows: By their keys; several of one address by one key.
         is_accepting: Whether it is there for clients that have no flow.
         lets_in: Whether they get one now.
@@ -194,11 +175,7 @@ class DatagramPort(WatchedPort):
         return succeed(None)
 
     def listen_again(self, to: PortListener) -> bool:
-        """Begin flows again, after `stopListening`, if some have gone on until now; return whether that is so.
-
-        Args:
-            to: The listener.
-        """
+        """Begin flows again, after `stopListening`, if some have gone on until now; return whether that is so."""
         if not self._is_open or self.is_accepting:
             return False
         self._to = to
@@ -228,7 +205,6 @@ class DatagramPort(WatchedPort):
         return host_of((*self.local_address(local), 0, ancillary.link_of(local)))
 
     def enter(self, key: Key, flow: PortFlow) -> None:
-        """Add a flow to an address."""
         at = self.flows.get(key)
         if isinstance(at, SharedAddress):
             at.add(flow)
@@ -252,7 +228,6 @@ class DatagramPort(WatchedPort):
             self._close_if_unused()
 
     def at(self, key: Key) -> list[Any]:
-        """Return the flows of an address."""
         at = self.flows.get(key)
         return at.flows if isinstance(at, SharedAddress) else [] if at is None else [at]
 
@@ -357,7 +332,6 @@ class DatagramPort(WatchedPort):
             self._begin(key, datagram, 0)
 
     def _first(self, key: Key, data: memoryview, size: int) -> None:
-        """Take datagrams of an address that has no flow."""
         if self._waiting is not None:
             self._waiting.keep(key, data, size, ancillary.datagrams_in(len(data), size))
         elif not self._to.take_over(self, key, data, size):
@@ -382,16 +356,7 @@ class DatagramPort(WatchedPort):
             self._sort(key, rest, size)
 
     def send(self, key: Key, data: Any, size: int) -> int:
-        """Send datagrams to the client of a flow, from the address that it has sent to.
-
-        Args:
-            key: That of the flow.
-            data: Their bytes.
-            size: The bytes of each but the last; 0 if there is one.
-
-        Returns:
-            How many were dropped, as the queue was full or there is no way to the client.
-        """
+        """Send datagrams to the client of a flow, from the address that it has sent to; returns how many were dropped."""
         peer, local = key
         control = ancillary.answer_from(local)
         return send(self._socket, data, size, control, peer)
@@ -419,17 +384,7 @@ def send(
     control: tuple[ancillary.Ancillary, ...] = (),
     peer: Any = None,
 ) -> int:
-    """Send datagrams.
-
-    Args:
-        sender: The socket.
-        data: Their bytes.
-        size: The bytes of each but the last; 0 if there is one.
-        control: Their ancillary data.
-        peer: The destination; not needed if the socket is connected.
-
-    Returns:
-        How many were dropped.
+    """Send datagrams; returns how many were dropped.
 
     Raises:
         ConnectionRefusedError: The port of an earlier datagram was unreachable.

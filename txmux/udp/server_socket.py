@@ -36,11 +36,7 @@ if TYPE_CHECKING:
     from txmux.wire.proxyprotocol.header import Address
 
     class SocketOwner(Protocol):
-        """A flow, as its server socket sees it.
-
-        Attributes:
-            held: Datagrams for the next server, if one refuses.
-        """
+        """A flow, as its server socket sees it."""
 
         live: LiveFlows
         record: ConnectionRecord
@@ -77,13 +73,8 @@ _MANY = 16  # batches after which a server's datagrams are worth being put toget
 class ServerSocket:
     """Sends a flow's datagrams to a server, or to the next one while none has answered.
 
-    Args:
-        flow: The flow it belongs to.
-        upstream: The backend: one of its servers is tried, and after refusals up to ``retries`` others.
-
     Attributes:
         is_answered: Whether the server has answered.
-        sock: Connected to the server; ``None`` if there is none.
     """
 
     __slots__ = (
@@ -224,13 +215,7 @@ class ServerSocket:
         self._batches = self._dropped = 0
 
     def send(self, data: Any, size: int, *, is_held: bool = False) -> None:
-        """Send datagrams to the server.
-
-        Args:
-            data: Their bytes.
-            size: The bytes of each but the last; 0 if there is one.
-            is_held: Whether they go to the next server if this one refuses.
-        """
+        """Send datagrams to the server; if it refuses those that are held, the next one gets them."""
         server, flow = self.sock, self._flow
         if server is None:
             flow.count_lost(ancillary.datagrams_in(len(data), size))
@@ -333,7 +318,6 @@ class ServerSocket:
             self._ready(0)
 
     def _count_batch(self, server: socket.socket) -> None:
-        """Record one of the first batches of a server."""
         self._batches += 1
         if not self.is_answered:
             self.is_answered = True
@@ -346,7 +330,6 @@ class ServerSocket:
     # The end.
 
     def local_address(self) -> str | None:
-        """Return the address that the server sees; ``None`` if there is no server."""
         if self.sock is None:
             return None
         host, port = self.sock.getsockname()[:2]
@@ -355,7 +338,6 @@ class ServerSocket:
     # To another process, and from one.
 
     def as_json(self) -> dict[str, Any]:
-        """Return what another process needs beside the socket, as values of JSON."""
         tried = {self._target(member).text: cause for member, cause in self._tried.items()}
         return {"is_introduced": not self._header, "tried": tried}
 
@@ -372,17 +354,7 @@ class ServerSocket:
     def restore(
         self, member: Member, sock: socket.socket, fields: Mapping[str, Any], *, is_answered: bool
     ) -> None:
-        """Use a server that another process has chosen.
-
-        Args:
-            member: The server.
-            sock: The socket to it.
-            fields: What `as_json` returned there.
-            is_answered: Whether it has answered.
-
-        Raises:
-            OSError: The system lacks what it takes to watch the socket.
-        """
+        """Use a server that another process has chosen, where `as_json` returned the fields."""
         sock.setblocking(False)  # noqa: FBT003 - the socket module's signature
         self._flow.live.poller.watch(sock.fileno(), READ, self._ready)
         self._member, self.sock, self.is_answered = member, sock, is_answered
@@ -401,11 +373,7 @@ class ServerSocket:
             self._prepare_header()
 
     def end(self, *, is_unanswered: bool = False) -> None:
-        """Close the socket, and report to the pool.
-
-        Args:
-            is_unanswered: Whether that says something of the server: it had time to answer.
-        """
+        """Close the socket, and report to the pool whether the server had time to answer and did not."""
         if self.sock is not None:
             self._close(self.sock)
         member, self._member, self.sock = self._member, None, None
@@ -428,18 +396,7 @@ class ServerSocket:
 
 
 def _bind_to_source(server: socket.socket, sources: Sources, host: str, client: Address) -> None:
-    """Bind a socket to the source address that the rules name.
-
-    Args:
-        server: The socket to it.
-        sources: The addresses.
-        host: The server's own.
-        client: The client's.
-
-    Raises:
-        ConnectBindError: None of them goes with the server.
-        OSError: None of them can be had.
-    """
+    """Bind a socket to the source address that the rules name for a server, by its address, and a client."""
     problem = None
     for source in sources.sources_towards(host, client):
         for one in _tries(source, client):

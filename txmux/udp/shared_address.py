@@ -46,19 +46,13 @@ _LEAST_NAME, _NAME = 4, 8  # bytes by which IDs of unknown length are distinguis
 
 
 class Beside(Protocol):
-    """A flow that is not alone at its address.
-
-    Attributes:
-        ids: Those of its connection; ``None`` if it is not one of QUIC.
-        shared_address: Set while it is here.
-    """
+    """A flow that is not alone at its address."""
 
     ids: ConnectionIds | None
     shared_address: SharedAddress[Any] | None
 
     @property
-    def answer_timeout(self) -> float:
-        """Seconds in which its server answers."""
+    def answer_timeout(self) -> float: ...
 
     def port_is_shut(self) -> None: ...
 
@@ -71,9 +65,6 @@ class _Guess(Generic[F]):
 
     Attributes:
         name: The ID, or the beginning of it.
-        since: When it was first used.
-        used_at: And when last.
-        flow: The flow.
         votes: Evidence for a flow, less evidence against it.
         asked_at: When it was used unprompted, and not as an answer; ``None`` once the server has answered that.
     """
@@ -88,7 +79,6 @@ class _Guess(Generic[F]):
         self.asked_at: float | None = None
 
     def vote(self, flow: F, change: int) -> None:
-        """Record evidence for a flow, or against it."""
         self.votes[flow] = max(-_SURE, min(self.votes.get(flow, 0) + change, _SURE))
 
     def votes_for(self, flow: F) -> int:
@@ -96,12 +86,7 @@ class _Guess(Generic[F]):
 
 
 class SharedAddress(Generic[F]):
-    """The flows of one address.
-
-    Args:
-        seconds: The clock.
-        flows: The first ones.
-    """
+    """The flows of one address."""
 
     def __init__(self, seconds: Callable[[], float], *flows: F) -> None:
         self._seconds = seconds
@@ -203,7 +188,6 @@ class SharedAddress(Generic[F]):
         return None
 
     def _used(self, name: bytes | None) -> F | None:
-        """Record that an ID is used, if it is known."""
         flows = None if name is None else self._names.get(name)
         flow = None if flows is None else next(reversed(flows))
         if flow is not None:
@@ -249,13 +233,7 @@ class SharedAddress(Generic[F]):
         return False
 
     def _guess(self, name: bytes, head: bytes, latest: Sequence[F]) -> F:
-        """Guess whose ID it is that a short header has.
-
-        Args:
-            name: The ID, or the beginning of it.
-            head: The beginning of a datagram.
-            latest: Those that it may be of, the one that was active last first.
-        """
+        """Guess whose ID a short header has; the flow that was active last is the first of `latest`."""
         now = self._seconds()
         guess = self._guesses.get(name)
         if guess is None:
@@ -272,13 +250,7 @@ class SharedAddress(Generic[F]):
         return flow
 
     def _weigh(self, guess: _Guess[F], quiet: Sequence[F], now: float) -> None:
-        """Record what it says that an ID is used just now: what a client says is mostly an answer.
-
-        Args:
-            guess: That of the ID.
-            quiet: Flows that have used no other one since.
-            now: The time.
-        """
+        """Record what it says that an ID is used now: what a client says is mostly an answer. `quiet` have used no other one since."""
         within = self._delay + ACKNOWLEDGED
         just_answered = {one for one in quiet if now - self._answered_at.get(one, 0.0) <= within}
         if just_answered and len(just_answered) < len(quiet):
@@ -337,7 +309,6 @@ class SharedAddress(Generic[F]):
             del self._guessed[guess.flow]
 
     def answered(self, flow: F) -> None:
-        """Record an answer of a flow's server."""
         now, guess = self._seconds(), self._guessed.get(flow)
         self._answered_at[flow] = now
         asked_at = None if guess is None else guess.asked_at

@@ -48,18 +48,13 @@ class TimeoutQueue:
 
 
 class FlowTable(Generic[F]):
-    """The flows of a listener, by how long they were quiet. All times are of one clock that never goes back.
-
-    Attributes:
-        count: How many there are.
-    """
+    """The flows of a listener, by how long they were quiet. All times are of one clock that never goes back."""
 
     def __init__(self) -> None:
         self.count = 0
         self._queues: dict[tuple[float, bool, bool], TimeoutQueue] = {}
 
     def queue(self, seconds: float, *, is_spare: bool, is_final: bool = False) -> TimeoutQueue:
-        """Return the queue of flows of a kind; see `TimeoutQueue`."""
         key = (seconds, is_spare, is_final)
         found = self._queues.get(key)
         if found is None:
@@ -67,7 +62,6 @@ class FlowTable(Generic[F]):
         return found
 
     def enter(self, flow: F, queue: TimeoutQueue, now: float) -> None:
-        """Insert a flow in a queue, new or from another one."""
         if flow.queue is not None:
             self.leave(flow)
         self.count += 1
@@ -126,7 +120,7 @@ class FlowTable(Generic[F]):
                     break  # the caller has left it there
 
     def next_at(self) -> float:
-        """Return when the time of a flow is over next, if no datagram comes until then; infinite if there are none."""
+        """Return when the time of a flow is over next, if no datagram comes until then."""
         return min(
             (
                 next(iter(queue.flows)).last_received_at + queue.seconds

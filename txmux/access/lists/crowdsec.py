@@ -46,11 +46,6 @@ class _AwayError(MuxError):
 class CrowdSec:
     """A client of one CrowdSec. That records what it has sent to each key, so this service needs a key of its own.
 
-    Args:
-        reactor: For connections and the clock.
-        url: Where it is.
-        key: The file with its key.
-
     Attributes:
         problem: Why it cannot be queried; empty if it can.
     """
@@ -139,11 +134,7 @@ class CrowdSec:
 
 
 def seconds_in(duration: str) -> float:
-    """Read a duration as Go writes it, such as ``3h59m49.4s``.
-
-    Raises:
-        ValueError: It is not one.
-    """
+    """Read a duration as Go writes it, such as ``3h59m49.4s``; raises `ValueError` if it is not one."""
     sign, text = (-1, duration[1:]) if duration.startswith("-") else (1, duration)
     if not text or _PART.sub("", text):
         raise ValueError(f"{duration!r} is not a duration")
@@ -157,20 +148,12 @@ class Decisions:
         self._until: dict[IPNetwork, float] = {}
 
     def replace(self, answer: object, now: float) -> None:
-        """Apply the answer to ``startup=true``, which has all that hold.
-
-        Args:
-            answer: The answer, whatever it may be.
-            now: The time, in seconds.
-
-        Raises:
-            ValueError: It is not one; all is as before.
-        """
+        """Apply the answer to ``startup=true``, which has all that hold; raises `ValueError` if it is none, and changes nothing."""
         new, _ = _listed(answer)
         self._until = dict(_bans(new, now))
 
     def change(self, answer: object, now: float) -> None:
-        """Apply an answer with the changes since the last one; the arguments are those of `replace`."""
+        """Apply an answer with the changes since the last one; as `replace`."""
         new, deleted = _listed(answer)
         for network, _ in _bans(deleted, now):
             self._until.pop(network, None)

@@ -81,14 +81,7 @@ class Lists:
             held.append(weakref.ref(one))
 
     def feed(self, published: Mapping[str, Any]) -> bool:
-        """Exchange contents.
-
-        Args:
-            published: The current contents by name, as `pack` returns them.
-
-        Returns:
-            Whether anything has changed.
-        """
+        """Exchange contents by name, as `pack` returns them; returns whether anything has changed."""
         changed = {
             name: value for name, value in published.items() if self.contents.get(name) != value
         }
@@ -117,7 +110,6 @@ def pack(networks: NetworkSet) -> Packed:
 
 
 def unpack(packed: Packed) -> NetworkSet:
-    """Make the set again."""
     return NetworkSet.of_prefixes(
         {
             int(version): {

@@ -42,10 +42,10 @@ class GeoDatabase:
         self._found: dict[IPAddress, Found] = {}
 
     def read(self, paths: Sequence[Path]) -> None:
-        """Look up in these files from now on.
+        """Look up in these files from now on; if one cannot be read, those before are still used.
 
         Raises:
-            PlacesError: One cannot be read; those before are still used.
+            GeoDatabaseError: One cannot be read.
         """
         if paths != self._paths:
             self._readers = [_reader(path) for path in paths]
@@ -61,7 +61,6 @@ class GeoDatabase:
         self._found.clear()
 
     def find(self, address: IPAddress) -> Found:
-        """Return all that is known of an address."""
         found = self._found.get(address)
         if found is None:
             if len(self._found) >= _MOST_CACHED:
@@ -94,14 +93,10 @@ def _reader(path: Path) -> Any:
 
 
 def read_geo_database(path: Path, data: bytes) -> Any:
-    """Return a function that looks addresses up in a database.
-
-    Args:
-        path: Its path, for messages.
-        data: What is in it.
+    """Return a reader of a database with this content; the path is for messages.
 
     Raises:
-        PlacesError: It is no database.
+        GeoDatabaseError: It is no database.
     """
     try:
         import maxminddb  # noqa: PLC0415 - optional: `txmux[geo]`

@@ -57,22 +57,14 @@ class ListSource(Protocol):
 
 
 class WatchedFile:
-    """A file that others write.
-
-    Args:
-        path: It may be a link, whose target may change.
-    """
+    """A file that others write; its path may be a link, whose target may change."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._state: FileState | None = None
 
     def read(self) -> bytes | None:
-        """Read it, if it may have changed since it was read.
-
-        Raises:
-            OSError: It cannot be read, by the helper neither.
-        """
+        """Read it, if it may have changed since it was read."""
         # If it cannot be read now, it is read when it is back, even if it is the same then.
         known, self._state = self._state, None
         state, _ = state_at(self.path)
@@ -94,7 +86,6 @@ class NetworksFile:
     """A file of networks: ``@FILE``.
 
     Attributes:
-        path: Its path.
         text: What is in the networks that hold.
         problem: Why these are not what is in the file; nothing if they are.
     """
@@ -143,7 +134,6 @@ class NetworksFile:
 
 
 def _networks(text: str) -> Generator[None, None, NetworkSet]:
-    """Read networks step by step."""
     found: list[IPNetwork] = []
     for count, (number, read) in enumerate(read_lines(text)):
         if isinstance(read, str):
@@ -188,7 +178,6 @@ class _WatchedList:
     Attributes:
         what: Identifies the source; one with another value replaces it.
         since: When it was first found not to be up to date, by the reactor's time; ``None`` if it is.
-        why: Why it is not.
     """
 
     what: object
@@ -199,12 +188,7 @@ class _WatchedList:
 
 
 class ListUpdates:
-    """Looks at all that networks of rules are from.
-
-    Args:
-        reactor: For connections and the clock.
-        publish: Called with what has changed, by names.
-    """
+    """Watches the sources that rules name, and publishes what has changed, by names."""
 
     _log = Logger()
 

@@ -84,8 +84,6 @@ class _UnconfirmedChange:
     """A change here that Redis has not confirmed yet.
 
     Attributes:
-        ban: What holds for the network.
-        at: When it was changed, by the reactor's time.
         received: Records of the network that came meanwhile: which of them is later is known with the answer.
     """
 
@@ -112,16 +110,7 @@ class SharingTimes:
 
 
 class SharedBans:
-    """Publishes bans to other machines, and applies theirs.
-
-    Args:
-        reactor: For connections and the clock.
-        store: Where.
-        password: The file with the password.
-        bans: Those of this machine.
-        now: Tells the time of day, in seconds since 1970.
-        times: How long what may take.
-    """
+    """Publishes bans to other machines, and applies theirs."""
 
     _log = Logger()
 
@@ -216,7 +205,6 @@ class SharedBans:
 
     @property
     def problems(self) -> list[str]:
-        """What needs the operator's attention; empty while all is well, or if it has not been otherwise for long."""
         return [*self._problems().values()]
 
     def _problems(self) -> dict[str, str]:
@@ -327,7 +315,6 @@ class SharedBans:
         }
 
     def _age(self, ban: Ban) -> float:
-        """Return how many seconds ago a ban was published."""
         return max(_AGED, self._now() - self._ahead - self._changed_at(ban.network))
 
     def _changed_at(self, network: IPNetwork) -> float:
@@ -336,12 +323,7 @@ class SharedBans:
         return at if at is not None else 0.0 if ban is None else ban.since - self._ahead - _SURE
 
     def _changes(self, texts: Iterable[Any], known: set[IPNetwork] | None = None) -> list[Change]:
-        """Return the new records: of the same network, the later one counts.
-
-        Args:
-            texts: The records.
-            known: Networks of which Redis has the latest record are added to it.
-        """
+        """Return the new records: of the same network, the later one counts. `known` gets those of which Redis has the latest."""
         found: dict[IPNetwork, Ban | None] = {}
         for text in texts:
             record = _read(text)
@@ -365,12 +347,7 @@ class SharedBans:
 
 @attrs.frozen
 class _Record:
-    """What was published of a network.
-
-    Attributes:
-        at: When, by the clock of Redis.
-        ban: By the same clock; ``None`` if it was lifted.
-    """
+    """What was published of a network, and when, by the clock of Redis; ``None`` if a ban was lifted."""
 
     network: IPNetwork
     at: float

@@ -67,15 +67,9 @@ class RedisConnection:
     """Connects, and connects again: the first time at once, then after times that double, until a connection has lasted.
 
     Args:
-        reactor: For connections and the clock.
-        store: Where.
-        password: The file with the password.
         make: Makes the protocol, of txredisapi, from its keyword arguments.
         up: Called once the protocol can be used.
         down: Called with the reason once it cannot, or could not be made; not again while that lasts.
-
-    Attributes:
-        protocol: ``None`` while there is no connection.
     """
 
     def __init__(
@@ -191,12 +185,10 @@ class RedisConnection:
             self._again = self._reactor.callLater(random.uniform(0, wait), self.start)  # nosec B311  # noqa: S311 - not for secrets
 
     def drop(self) -> None:
-        """Break the connection off, and connect again."""
         if self.protocol is not None:
             self.protocol.transport.abortConnection()
 
     def stop(self) -> Deferred[Any]:
-        """Disconnect for good."""
         self._stopped = True
         if self._again is not None:
             self._again.cancel()
@@ -214,21 +206,7 @@ class RedisConnection:
 
 
 class RedisClient:
-    """A connection to Redis, and a second one for a subscription, if a channel is given. If either is lost, both reconnect.
-
-    Args:
-        reactor: For connections and the clock.
-        store: Where.
-        password: The file with the password.
-        up: Called once Redis can be used; see `redis`.
-        down: Called with the reason once it cannot, or cannot be connected to.
-        patience: Seconds in which Redis has to answer; ``None`` is no limit.
-        channel: Its name.
-        on_message: Called with each message of the channel.
-
-    Attributes:
-        redis: The protocol, of txredisapi; ``None`` while Redis cannot be used.
-    """
+    """A connection to Redis, and a second one for a subscription, if a channel is given. If either is lost, both reconnect."""
 
     def __init__(
         self,
@@ -282,7 +260,6 @@ class RedisClient:
             one.drop()
 
     async def ping_channel(self) -> None:
-        """See whether the connection that only listens is still there."""
         for one in self._connections[1:]:
             await one.protocol.ping()
 

@@ -96,12 +96,8 @@ class _Lease:
     """What is known of one busy source.
 
     Attributes:
-        tokens: Connections that may be made.
-        good_until: When its tokens expire.
         empty_until: When there may be another token.
         spent: Connections that were made without a token, and have not been reported yet.
-        is_asking: Whether an answer is on its way.
-        seen: When it last came.
     """
 
     tokens: int = 0
@@ -113,15 +109,7 @@ class _Lease:
 
 
 class Leases:
-    """The sources of one listener.
-
-    Args:
-        rates: Asks.
-        listener: Its name.
-
-    Attributes:
-        counts: Their numbers of connections.
-    """
+    """The sources of one listener."""
 
     def __init__(self, rates: SharedRates, listener: str) -> None:
         self._rates = rates
@@ -215,7 +203,6 @@ class _CountedSource:
     Attributes:
         others: Those that it has at other machines.
         known_until: Until when that is good.
-        is_asking: Whether an answer is on its way.
     """
 
     others: int = 0
@@ -224,12 +211,7 @@ class _CountedSource:
 
 
 class SharedCounts:
-    """The numbers of connections of the sources of one listener.
-
-    Args:
-        rates: Asks.
-        listener: Its name.
-    """
+    """The numbers of connections of the sources of one listener."""
 
     def __init__(self, rates: SharedRates, listener: str) -> None:
         self._rates = rates
@@ -298,17 +280,7 @@ class SharedCounts:
 
 
 class SharedRates:
-    """Asks Redis, as long as it answers soon.
-
-    Args:
-        reactor: Connects, and has timers.
-        seconds: Tells the time.
-
-    Attributes:
-        is_up: Whether Redis answers.
-        seconds: As above.
-        later: Calls something after some seconds.
-    """
+    """Asks Redis, as long as it answers soon."""
 
     _log = Logger()
 
@@ -385,7 +357,6 @@ class SharedRates:
         return self._used[0].text if self._used[0] else "Redis"
 
     def _request_sent(self) -> None:
-        """Record that a request was sent just now."""
         self._sent_at.append(self.seconds())
         if self._latency_timer is None:
             self._check_latency_in(_SLOW)
@@ -427,13 +398,7 @@ class SharedRates:
     def ask(
         self, key: str, arguments: tuple[object, ...], answered: Callable[[int, float], None]
     ) -> bool:
-        """Run the script, if that can be; returns whether it can.
-
-        Args:
-            key: Of the source.
-            arguments: See the script.
-            answered: Called with what the script returns, its second number in seconds.
-        """
+        """Run the script, if that can be, and give `answered` what it returns, its second number in seconds; returns whether it can."""
         now = self.seconds()
         if math.floor(now) != self._second:
             self._second, self._questions = math.floor(now), 0

@@ -15,12 +15,7 @@ __all__ = ["Sharing"]
 
 
 class Sharing:
-    """Has the connection to the Redis of the rules.
-
-    Args:
-        reactor: For connections and the clock.
-        bans: Those of this machine.
-    """
+    """Has the connection to the Redis of the rules."""
 
     def __init__(self, reactor: Any, bans: ServiceBans) -> None:
         self._reactor = reactor
@@ -35,11 +30,9 @@ class Sharing:
 
     @property
     def problems(self) -> list[str]:
-        """What needs the operator's attention, a sentence each."""
         return [] if self._shared is None else self._shared.problems
 
     def use(self, rules: Rules) -> None:
-        """Share by the Redis of these rules."""
         settings = rules.settings
         place = (settings.shared_limits, settings.shared_limits_password)
         if place == self._settings:

@@ -54,9 +54,6 @@ class AwaitingHello(Stage):
     """Waits for the rest of a ClientHello; without it the PROXY header would depend on how the network cut it.
 
     What is left of the client's `detect_timeout` is the limit, as it is for all bytes before the client is routed.
-
-    Args:
-        upstream: The backend.
     """
 
     state: ClassVar[ConnectionState] = "awaiting-hello"
@@ -89,7 +86,6 @@ class Connecting(Stage):
     """Waits for a server. What the client sends meanwhile is buffered, up to the peek limit.
 
     Args:
-        upstream: The backend.
         preconnection: A connection that was begun before the client was routed; perhaps to another backend.
     """
 
@@ -188,7 +184,6 @@ class Connecting(Stage):
         self._client.advance(Routed(self._upstream.fallback, cause))
 
     def _note_tried(self, connector: BackendConnector) -> list[str]:
-        """Record the servers that could not be reached, and return them."""
         tried = {
             member.target_for(connector.local).text: cause
             for member, cause in connector.tried.items()

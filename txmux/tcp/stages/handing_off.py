@@ -34,11 +34,7 @@ _log = Logger()  # of the module: an event must not keep a connection's objects 
 
 @attrs.define(eq=False, slots=False)
 class HandingOff(Stage):
-    """Waits for the other process to take the socket. What the client sends meanwhile stays there.
-
-    Args:
-        destination: The UNIX socket at which the other process takes it.
-    """
+    """Waits for the other process to take the socket. What the client sends meanwhile stays there."""
 
     state: ClassVar[ConnectionState] = "handing-over"
     only_previews: ClassVar[bool] = True
@@ -117,7 +113,6 @@ class HandingOff(Stage):
 
 
 def message_about(client: Client) -> bytes:
-    """Return the message about a client to the other process, as JSON."""
     record = client.record
     message = {
         "version": _VERSION,

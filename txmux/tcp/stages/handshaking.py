@@ -30,12 +30,7 @@ if TYPE_CHECKING:
 @implementer(IHandshakeListener)
 @attrs.define(eq=False, slots=False)
 class Handshaking(Stage):
-    """Waits for the client's TLS. It is the protocol on top of TLS until the handshake is complete.
-
-    Args:
-        termination: Terminates its TLS.
-        inside: Has the routes that decide once there is plaintext.
-    """
+    """Waits for the client's TLS. It is the protocol on top of TLS until the handshake is complete."""
 
     state: ClassVar[ConnectionState] = "handshaking"
 
@@ -63,7 +58,6 @@ class Handshaking(Stage):
             tls.readConnectionLost()
 
     def handshakeCompleted(self) -> None:
-        """Make TLS the client's transport."""
         client, tls = self._client, self._tls
         agreed = self._termination.agreed(tls)
         inner: Any = tls
@@ -76,7 +70,6 @@ class Handshaking(Stage):
         client.advance(TLSEstablished(self._inside))
 
     def connectionLost(self, reason: Failure) -> None:
-        """The connection is closed before the handshake is complete."""
         self.connection_lost(reason)
 
     @override

@@ -31,12 +31,7 @@ _CLOSE = Silent(Refusal.CLOSE)
 
 @attrs.define(eq=False, slots=False)
 class Peeking(Stage):
-    """Waits for bytes.
-
-    Args:
-        layer: Has the routes that decide.
-        timer: Calls `Client.detection_over`, or has; ``None`` if all of `detect_timeout` is left.
-    """
+    """Waits for bytes. The timer calls `Client.detection_over`, or has; without one, all of `detect_timeout` is left."""
 
     state: ClassVar[ConnectionState] = "peeking"
     only_previews: ClassVar[bool] = True
@@ -118,7 +113,6 @@ class Peeking(Stage):
         return None if decision is None else self._decided(decision)
 
     def _answer(self, answered: tuple[Exchange, ...]) -> None:
-        """Send what the client waits for, once."""
         for exchange in answered[self._answers :]:
             self._client.record.bytes_out += len(exchange.answer)
             self._client.transport.write(exchange.answer)
@@ -132,7 +126,6 @@ class Peeking(Stage):
         return TurnedAway(Refusal.CLOSE, "client-gone")
 
     def too_late(self) -> Outcome:
-        """Decide with what came until now."""
         if self._client.received:
             return self._decided(self._detection.finish())
         return Routed(self._silent.destination, "silent")

@@ -33,12 +33,7 @@ _CUT = "the stream ended inside of the header"
 
 
 def is_sender(peer: IAddress, senders: NetworkSet) -> bool:
-    """Return whether a connection has to begin with a header.
-
-    Args:
-        peer: The address of the sender.
-        senders: As in the rules.
-    """
+    """Return whether a connection has to begin with a header."""
     end = ip_address_of(peer)
     if end is not None:
         return end.host in senders

@@ -31,11 +31,6 @@ class Relaying(Stage):
     """A relay carries the bytes, and is the receiver of both ends.
 
     Args:
-        upstream: The backend; ``None`` if these rules do not have it.
-        member: The server, likewise.
-        server: The server's end.
-        held: Bytes that the server has sent already; ``None`` if there are none.
-        moved: The state that another process has sent, which has relayed the connection until now.
         release_elsewhere: Releases the slot that the connection still has in that process, where others may wait for it.
     """
 
@@ -128,7 +123,6 @@ class Relaying(Stage):
 
     @property
     def sockets(self) -> Sockets:
-        """The sockets of both ends."""
         client: Any = self._client.transport.getHandle()
         server: Any = self._server.transport.getHandle()
         return client, server

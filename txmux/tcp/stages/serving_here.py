@@ -31,9 +31,6 @@ _log = Logger()  # of the module: an event must not keep a connection's objects 
 class ServingHere(Stage):
     """A protocol of this process has the connection, and all timeouts are its own.
 
-    Args:
-        destination: Makes the protocol.
-
     Attributes:
         protocol: Gets the events; it may be replaced by way of the transport, as on a transport of Twisted's.
     """
@@ -160,7 +157,6 @@ class _CountingTransport:
 
     @property
     def protocol(self) -> Any:
-        """The protocol; as on any transport of Twisted's, it may put another one in its place."""
         return self._stage.protocol
 
     @protocol.setter
@@ -168,7 +164,6 @@ class _CountingTransport:
         self._stage.protocol = protocol
 
     def write(self, data: bytes) -> None:
-        """Write and count."""
         client = self._client
         client.record.bytes_out += len(data)
         client.last_received_at = client.runtime.clock.seconds()

@@ -29,12 +29,7 @@ _NOT_ALLOWED = frozenset({"denied", "no-route", "silent"})
 
 @attrs.define(eq=False, slots=False)
 class Closing(Stage):
-    """Waits for the client to go.
-
-    Args:
-        how: `Refusal.RESET` to break it off.
-        reason: Why, for the log.
-    """
+    """Waits for the client to go; `Refusal.RESET` breaks the connection off."""
 
     state: ClassVar[ConnectionState] = "closing"
     may_connect: ClassVar[bool] = False
@@ -73,9 +68,6 @@ class Rejecting(Stage):
 
     To close a socket with unread bytes in it is to send a reset, which destroys what the client has not read yet. So
     what it still sends is read, until it closes its side, but neither for long nor without end.
-
-    Args:
-        reason: Why, on which the answer depends.
     """
 
     state: ClassVar[ConnectionState] = "rejecting"
