@@ -61,6 +61,20 @@ if "txmux" in sys.orig_argv:
 """
 
 
+_REPLACED = """
+import os, sys
+
+class Replaced:
+    def find_spec(self, name, path=None, target=None):
+        if name.startswith("txmux") and os.path.exists({flag!r}):
+            raise ImportError(f"{{name}} is of another version")
+
+if not os.path.exists({flag!r}):
+    sys.meta_path.insert(0, Replaced())
+"""
+"""The files of the package are replaced as soon as a file is there: processes that began before find no further modules."""
+
+
 class UpgradeTestCase(WorkersTestCase):
     """Services that can be upgraded."""
 
@@ -136,6 +150,21 @@ class UpgradeTest(UpgradeTestCase):
         """Connections go on in the new workers, one or several, and the sockets that listen are the same."""
         for workers in (1, 2):
             self.assert_upgrades(self.service(f"workers = {workers}"), 2)
+
+    def test_files_replaced(self) -> None:
+        """Processes have imported what a reload and an upgrade need, so that files of another version do no harm."""
+        flag = self.folder / "replaced"
+        self.customize(_REPLACED.format(flag=str(flag)))
+        mux = self.service("workers = 2", "[listen u]\nendpoint = udp:127.0.0.1:0\n")
+        del mux.ports["u"]
+        ends = self.relayed(mux, self.backend_of[mux])
+        flag.touch()
+        os.kill(mux.pid, signal.SIGHUP)
+        mux.child.wait_for("rules reloaded")
+        mux.upgrade()
+        self.answers(*ends)
+        self.over(*ends)
+        mux.stop()
 
     def test_workers_change(self) -> None:
         """The rules are read anew, so that there may be more or fewer workers afterwards."""

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 __all__ = ["WorkerPool", "WorkersError", "check_as_read", "check_shareable", "failures"]
 
 
+_FLOWS_MOVED = 5.0  # seconds; as long as a port waits for flows of another process
+
+
 class WorkersError(MuxError):
     """Workers cannot be started, or one could not start."""
 
@@ -311,12 +314,10 @@ class WorkerPool:
         Args:
             able: The workers that answer; others are not waited for.
         """
-        from txmux.udp.port import LONGEST_WAIT  # noqa: PLC0415 - as few modules as can be
-
         reader = self._reads
         if reader is not None and reader in able:
             with suppress(ChannelError):  # it may have ended
-                await reader.ask("flows_moved", seconds=LONGEST_WAIT)
+                await reader.ask("flows_moved", seconds=_FLOWS_MOVED)
 
     async def flows_left(self) -> list[str] | None:
         """Return the keys of removed listeners' addresses that still have flows in the worker that reads datagrams; ``None`` if it does not answer."""
