@@ -61,7 +61,6 @@ class Child:
         atexit.register(self._give_up)  # for tests that are given up themselves
 
     def allow(self, seconds: float) -> None:
-        """Let it run for this many seconds from now on, and no longer."""
         self._lift_limit()
         self._limit = self._timer(seconds)
 
@@ -87,7 +86,6 @@ class Child:
             self._changed.notify_all()
 
     def wait_for(self, pattern: str) -> re.Match[str]:
-        """Wait until it has printed something that this regular expression finds."""
         expression = re.compile(pattern, re.MULTILINE)
         with self._changed:
             self._changed.wait_for(lambda: self._ended or expression.search(self.output), PATIENCE)
@@ -105,7 +103,6 @@ class Child:
             stdin.write(last_words)
 
     def wait(self) -> int:
-        """Wait for its end, and give its exit status."""
         status = self.process.wait(PATIENCE)
         self._reader.join(PATIENCE)
         self._lift_limit()
@@ -113,7 +110,6 @@ class Child:
         return status
 
     def end(self) -> None:
-        """End it, if it has not ended by itself."""
         if self.process.stdin is not None:
             self.process.stdin.close()
         self._give_up()
@@ -139,7 +135,6 @@ class InteropTestCase(SynchronousTestCase):
 
     @classmethod
     def setUpClass(cls) -> None:
-        """Make the folder."""
         super().setUpClass()
         cls.folder = Path(tempfile.mkdtemp(prefix="txmux-interop-"))
         cls.addClassCleanup(shutil.rmtree, cls.folder)

@@ -46,7 +46,6 @@ class Twist:
         self.child = Child(*before, *twist_command(), "--log-format=text", "txmux", *options)
 
     def terminate(self) -> None:
-        """Send the signal that stops it."""
         self.child.process.send_signal(signal.SIGTERM)
 
     def stop(self) -> None:
@@ -57,7 +56,6 @@ class Twist:
     end = stop
 
     def assert_stopped(self) -> None:
-        """Wait for its end, and check that this is as it ought to be."""
         # twist ends itself with the signal that it was sent.
         status = self.child.wait()
         output = self.child.output
@@ -96,7 +94,6 @@ class LoggingTwist(Twist, ABC):
         return lines
 
     def take_one(self, listener: str = "") -> Record:
-        """Wait for the one new line of the access log."""
         return self.take(1, listener)[0]
 
 
@@ -142,12 +139,10 @@ class Mux(LoggingTwist):
 
     @property
     def port(self) -> int:
-        """The port of the only listener."""
         (port,) = self.ports.values()
         return port
 
     def connect(self) -> socket.socket:
-        """Connect a plain socket to it."""
         return socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE)
 
     @override

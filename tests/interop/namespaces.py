@@ -54,12 +54,10 @@ class Namespace:
             habit(self)
 
     def ip(self, command: str) -> None:
-        """Run ``ip`` in it."""
         output_of("ip", "-n", self.name, *command.split())
 
     @property
     def command(self) -> tuple[str, ...]:
-        """What goes before a command that is to run in it."""
         return (require_program("ip"), "netns", "exec", self.name)
 
     def enter(self) -> None:
@@ -73,11 +71,9 @@ class Namespace:
         return started
 
     def set(self, name: str, value: str) -> None:
-        """Set a parameter of the kernel for it."""
         output_of(*self.command, "sh", "-c", f"echo '{value}' > /proc/sys/net/{name}")
 
     def run_lines(self, commands: list[str]) -> None:
-        """Run lines of a shell in it."""
         output_of(*self.command, "sh", "-ec", "\n".join(commands))
 
     def python(self, program: str, *arguments: str) -> Child:

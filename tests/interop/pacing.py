@@ -37,7 +37,6 @@ class Paced:
         threading.Thread(target=self._accept, daemon=True).start()
 
     def release(self) -> None:
-        """Let all pass as fast as it can."""
         self._released.set()
 
     def _accept(self) -> None:
@@ -61,7 +60,6 @@ class Paced:
             target.shutdown(socket.SHUT_WR)
 
     def end(self) -> None:
-        """Close all."""
         self.release()
         for one in (self._listening, *self._open):
             with contextlib.suppress(OSError):

@@ -65,7 +65,6 @@ class ScenarioTestCase(InteropTestCase):
 
     @classmethod
     def setUpClass(cls) -> None:
-        """Make the network, and go there."""
         super().setUpClass()
         cls.network = Namespace(cls)
         for address in cls.addresses:
@@ -74,7 +73,6 @@ class ScenarioTestCase(InteropTestCase):
 
     @classmethod
     def make_folder(cls, name: str) -> Path:
-        """Make a folder for some of the files."""
         folder = cls.folder / name
         folder.mkdir(parents=True)
         return folder

@@ -39,15 +39,12 @@ class Screen:
         return output_of("tmux", "-u", "-S", self._socket, *words).decode()
 
     def run(self, *words: str | Path) -> None:
-        """Type a command."""
         self.type(f"{shlex.join(map(str, words))}; echo exit=$?\n")
 
     def type(self, text: str) -> None:
-        """Type characters."""
         self._tmux("send-keys", "-l", text)
 
     def press(self, *names: str) -> None:
-        """Press keys that have names."""
         self._tmux("send-keys", *names)
 
     def resize(self, width: int, height: int) -> None:
@@ -62,7 +59,6 @@ class Screen:
 
     @property
     def text(self) -> str:
-        """What it shows."""
         return self._tmux("capture-pane", "-p")
 
     def wait_for(self, pattern: str) -> str:
@@ -82,14 +78,12 @@ class Screen:
 
     @property
     def pid(self) -> int:
-        """The process that was started last of those in it."""
         pid = int(self._tmux("display-message", "-p", "#{pane_pid}"))
         while children := pids_of(pid):
             pid = children[-1]
         return pid
 
     def end(self) -> None:
-        """End it, and what runs in it."""
         shown = run("tmux", "-S", self._socket, "display-message", "-p", "#{pid} #{pane_pid}")
         inside: list[int] = []
         for pid in map(int, shown.stdout.split()):

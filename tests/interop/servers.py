@@ -58,7 +58,6 @@ class SshServer:
     options: tuple[str, ...]
 
     def end(self) -> None:
-        """End it."""
         self.child.end()
 
 
@@ -217,7 +216,6 @@ class RedisServer:
     socket: Path
 
     def end(self) -> None:
-        """End it."""
         self.child.end()
 
 

@@ -46,7 +46,6 @@ class SharedPortTestCase(InteropTestCase):
 
     @classmethod
     def setUpClass(cls) -> None:
-        """Start txmux."""
         super().setUpClass()
         routes = (_ROUTE.format(name=name) for name in order())
         cls.mux = cls.share(Mux(cls.folder, "".join((_LISTEN, *routes))))

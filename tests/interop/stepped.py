@@ -52,6 +52,5 @@ class SteppedClock:
         test.patch(os, "environ", {**os.environ, "PYTHONPATH": path, "CLOCK_STEP": str(self._file)})
 
     def step(self, seconds: float) -> None:
-        """Set it, this far from the true time."""
         with self._file.open("r+b" if self._file.exists() else "wb") as file:
             file.write(struct.pack("d", seconds))

@@ -97,16 +97,13 @@ class FirstProcess:
 
     @property
     def entrance(self) -> tuple[str, ...]:
-        """What goes before a command that is to run there."""
         inside = ("--target", str(self.first), "--mount", "--pid", "--cgroup", "--uts", "--ipc")
         return (self._nsenter, *inside)
 
     def systemctl(self, *words: str) -> subprocess.CompletedProcess[bytes]:
-        """Run ``systemctl`` there."""
         return run(*self.entrance, require_program("systemctl"), "--no-pager", *words)
 
     def end(self) -> None:
-        """End all that runs there."""
         if self.first is not None:
             os.kill(self.first, signal.SIGKILL)
         self._child.end()
@@ -164,11 +161,9 @@ class Systemd(FirstProcess):
             drop_in.write_text(f"[Socket]\n{socket}\n")
 
     def inside(self, *command: str) -> subprocess.CompletedProcess[bytes]:
-        """Run a program there, as root."""
         return run(*self.entrance, *command)
 
     def show(self, name: str) -> str:
-        """Give a property of the service."""
         said = self.systemctl("show", "--value", f"--property={name}", "txmux.service")
         return said.stdout.decode().strip()
 
@@ -189,23 +184,19 @@ class Systemd(FirstProcess):
         return self._cgroup.name in (process / "cgroup").read_text()
 
     def reset(self) -> None:
-        """End the service, and forget what has been with it."""
         self.systemctl("kill", "--signal=KILL", "txmux.service")
         for command in ("stop", "reset-failed"):
             self.systemctl(command, "txmux.service")
         self._log.write_text("")
 
     def kill(self, name: str) -> None:
-        """Send a signal to the main process."""
         self.systemctl("kill", "--kill-whom=main", f"--signal={name}", "txmux.service")
 
     @property
     def output(self) -> str:
-        """What the service has printed."""
         return self._log.read_text(errors="replace")
 
     def wait_for(self, pattern: str, count: int = 1) -> re.Match[str]:
-        """Wait until the service has printed something so often, and give the last."""
         found: list[re.Match[str]] = []
 
         def has_come() -> bool:

@@ -21,7 +21,6 @@ class AddressSpaceTests(InteropTestCase):
     """Many clients that send more than there is memory for."""
 
     def exhaust(self, relay: str) -> str:
-        """Take all memory, give it back, and find that everything is as before."""
         leave_unmeasured(
             self
         )  # coverage itself, written in C, crashes the process where there is no memory
@@ -62,7 +61,6 @@ class AddressSpaceTests(InteropTestCase):
         return mux.child.output
 
     def is_served(self, mux: Mux, patience: float = 20.0) -> bool:
-        """Tell whether a client gets its answer in so many seconds."""
         with contextlib.suppress(OSError), mux.connect() as client:
             client.settimeout(patience)
             client.sendall(b"x")
@@ -70,7 +68,6 @@ class AddressSpaceTests(InteropTestCase):
         return False
 
     def test_kernel(self) -> None:
-        """The kernel relay."""
         self.exhaust("kernel")
 
     def test_portable(self) -> None:

@@ -31,7 +31,6 @@ class AskedAddressTests(InteropTestCase):
     """Each client is led to where it has gone itself, at another port."""
 
     def serve(self, more: str = "", backend: str = "", settings: str = "workers = 2") -> None:
-        """Start servers at all addresses, with one port, and txmux in front of them."""
         self.there = 0
         for host, name in _HOSTS.items():
             self.there = Named(self, name, host=host, port=self.there).port
@@ -41,7 +40,6 @@ class AskedAddressTests(InteropTestCase):
         self.mux = self.own(Mux(self.folder, rules, f"{settings}\n{ends}"))
 
     def connect(self, host: str, said: bytes = b"x") -> socket.socket:
-        """Connect a client, which says something."""
         port = self.mux.ports["public"]
         client = socket.create_connection((host, port), PATIENCE)
         self.addCleanup(client.close)
@@ -49,13 +47,11 @@ class AskedAddressTests(InteropTestCase):
         return client
 
     def heard(self, host: str, said: bytes = b"x") -> str:
-        """Connect a client, and give what it hears, which is nothing if it is closed."""
         with contextlib.suppress(ConnectionError), self.connect(host, said) as client:
             return client.recv(100).decode().strip()
         return ""
 
     def counted(self, metric: str) -> dict[str, float]:
-        """Give the numbers of a metric of servers."""
         with urlopen(f"http://127.0.0.1:{self.metrics}/metrics", timeout=PATIENCE) as answer:
             lines = answer.read().decode().splitlines()
         found = [
@@ -67,12 +63,10 @@ class AskedAddressTests(InteropTestCase):
         }
 
     def txmux(self, *words: str) -> None:
-        """Run a command about the service."""
         admin = f"--admin=unix:{self.folder}/admin.sock"
         output_of(sys.executable, "-m", "txmux", *words, admin)
 
-    def test_each(self) -> None:
-        """Over both families, by both relays; the log has the address, and metrics have one server."""
+    def test_both_families_by_both_relays(self) -> None:
         for settings in ("workers = 2", "relay = portable"):
             self.serve(settings=settings)
             for host, name in _HOSTS.items():
@@ -93,8 +87,7 @@ class AskedAddressTests(InteropTestCase):
         self.assertEqual(self.heard("127.0.0.1", header + b"x"), "six")
         self.assertEqual(self.heard("127.0.0.5", b"PROXY UNKNOWN\r\nx"), "five")
 
-    def test_without_address(self) -> None:
-        """Who comes by a UNIX socket and is told of without addresses is closed, and the log says why."""
+    def test_client_without_address_is_closed(self) -> None:
         path = f"{self.folder}/x.sock"
         self.serve(
             f"[listen local]\nendpoint = unix:{path}\naccept_proxy_from = unix\ndefault = there"
@@ -108,8 +101,7 @@ class AskedAddressTests(InteropTestCase):
         self.assertEqual((line["reason"], line["server"]), ("error", f"{{local}}:{self.there}"))
         self.mux.child.wait_for("this client has asked for no IP address")
 
-    def test_refused(self) -> None:
-        """An address without a server is named in the log, and says nothing of the others."""
+    def test_address_without_server(self) -> None:
         self.serve()
         for _ in range(5):
             self.assertEqual(self.heard("127.0.0.7"), "")

@@ -21,7 +21,6 @@ class OpensslTests(TLSCase):
     """``openssl s_server``, which sends each line back with its letters reversed."""
 
     def serve(self, *options: str | Path, identity: Identity | None = None) -> int:
-        """Start it."""
         made = identity or authority().issue("a.example")
         path = made.write(self.folder / "server.pem", key=True)
         port = free_port()
@@ -35,8 +34,7 @@ class OpensslTests(TLSCase):
         child.wait_for("ACCEPT")
         return port
 
-    async def test_both_ways(self) -> None:
-        """Bytes go there and come back, in TLS 1.2 and 1.3."""
+    async def test_both_ways_in_tls_1_2_and_1_3(self) -> None:
         for version in ("-tls1_2", "-tls1_3"):
             client: Any = await self.attempt(self.tls(), self.serve(version))
             client.transport.write(b"hello\n")
@@ -44,7 +42,6 @@ class OpensslTests(TLSCase):
             self.assertEqual(bytes(client.receiver.received), b"olleh\n")
 
     async def test_client_certificate(self) -> None:
-        """A server that wants a certificate lets in who has one."""
         path = authority().issue("txmux.example", usage=False)
         file = path.write(self.folder / "client.pem", key=True)
         port = self.serve("-Verify", "1", "-verify_return_error", "-CAfile", self.ca, "-tls1_2")
@@ -57,13 +54,11 @@ class OpensslTests(TLSCase):
         await client.receiver.has(6)
 
     async def test_no_common_protocol(self) -> None:
-        """A server that speaks none of the protocols offered says so."""
         port = self.serve("-alpn", "h2")
         why = await self.why_not(self.tls(alpn=("imap",)), port)
         self.assertEqual(why, "it ended the TLS handshake with the alert 'no application protocol'")
 
-    async def test_expired(self) -> None:
-        """An expired certificate is told as such."""
+    async def test_expired_is_told(self) -> None:
         port = self.serve(identity=authority().issue("a.example", ends=-1))
         self.assertRegex(await self.why_not(self.tls(), port), "^its certificate expired on ")
 

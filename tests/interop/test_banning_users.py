@@ -35,7 +35,6 @@ class BanningUsersTests(InteropTestCase):
     """A service that is neither root's nor theirs."""
 
     def setUp(self) -> None:
-        """Make the folder of the service."""
         super().setUp()
         if os.geteuid() != 0:
             raise SkipTest("only root can become other users")
@@ -47,7 +46,6 @@ class BanningUsersTests(InteropTestCase):
         os.chown(self.own_folder, _SERVICE, _OPERATORS)
 
     def start(self, settings: str) -> None:
-        """Start the service."""
         rules = self.own_folder / "rules.ini"
         rules.write_text(_RULES.format(settings=settings))
         command = (sys.executable, "-m", "txmux", "run", rules)
@@ -55,7 +53,6 @@ class BanningUsersTests(InteropTestCase):
         self.own(Child(str(program), *arguments)).wait_for("listening on 127.0.0.1")
 
     def ask(self, user: int, group: int, *words: str, **environment: str) -> tuple[int, str, str]:
-        """Run a command as a user, and give its exit status, its output and what it says of errors."""
         told = [f"{name}={value}" for name, value in environment.items()]
         command = _as(user, group, "env", *told, sys.executable, "-m", "txmux", *words)
         done = run(str(command[0]), *command[1:])

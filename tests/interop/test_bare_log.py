@@ -56,7 +56,6 @@ class BareLogTests(InteropTestCase):
         return [json.loads(line) for line in out.read_text().splitlines()]
 
     def assert_bare(self, *command: str) -> None:
-        """Check that the one line is that of the client that was turned away, whatever the number of processes."""
         for workers in (1, 2):
             lines = self.standard_output(*command, workers=workers)
             self.assertEqual(

@@ -106,7 +106,6 @@ class NginxTests(ChecksTestCase):
 
     @classmethod
     def setUpClass(cls) -> None:
-        """Start the server."""
         super().setUpClass()
         cls.certificate = make_certificate(cls.folder, "www.example.com")
         cls.ports = {name: free_port() for name in ("plain", "proxied", "secure")}
@@ -114,11 +113,9 @@ class NginxTests(ChecksTestCase):
         cls.nginx = cls.share(start_nginx(cls.folder, site))
 
     def tearDown(self) -> None:
-        """See that it had nothing to complain of."""
         self.assertNotRegex(self.nginx.output, r"\[(info|warn|error|crit|alert)\]")
 
-    async def test_http(self) -> None:
-        """The path's status decides, and the host is the one that the rules name."""
+    async def test_http_status_and_host(self) -> None:
         port = self.ports["plain"]
         self.assertEqual(await self.check("http path=/health host=health.example", port), WELL)
         self.nginx.wait_for(r"checked \[-\] health\.example GET /health HTTP/1\.1 200")
@@ -130,7 +127,6 @@ class NginxTests(ChecksTestCase):
         self.assertEqual(await self.check("http path=/moved expect=2xx", port), moved)
 
     async def test_http_method(self) -> None:
-        """The method is the one that the rules name; an answer without a body is enough."""
         port = self.ports["plain"]
         for method in ("HEAD", "OPTIONS", "POST"):
             asked = f"http method={method} host=method.example"
@@ -140,7 +136,6 @@ class NginxTests(ChecksTestCase):
             self.assertEqual(await self.check(asked, port), sick)
 
     async def test_other_kinds(self) -> None:
-        """It takes connections, speaks what it is told to, and is no Redis and no SSH server."""
         port = self.ports["plain"]
         self.assertEqual(await self.check("tcp", port), WELL)
         asked = r'send="HEAD /health HTTP/1.0\r\n\r\n" expect="200 OK"'
@@ -149,7 +144,6 @@ class NginxTests(ChecksTestCase):
         self.assertEqual(finding, CheckResult(ok=False, why="no PONG: HTTP/1.1 400 Bad Request"))
 
     async def test_proxy_protocol(self) -> None:
-        """It understands the header of a check: version 1 names the check's own address."""
         port = self.ports["proxied"]
         for version, seen in (("v1", "127.0.0.1"), ("v2", "-")):
             self.assertEqual(
@@ -159,8 +153,7 @@ class NginxTests(ChecksTestCase):
             self.nginx.wait_for(rf"checked \[{re.escape(seen)}\] {version} GET /health .* 200")
             self.assertEqual(await self.check("tcp", port, proxy_protocol=version), WELL)
 
-    async def test_tls(self) -> None:
-        """So it does before TLS."""
+    async def test_proxy_protocol_before_tls(self) -> None:
         tls = BackendTLS(ServerTLS(ca=self.certificate.chain))
         for version in ("v1", "v2"):
             self.assertEqual(
@@ -182,12 +175,10 @@ class RedisTests(ChecksTestCase):
 
     @classmethod
     def setUpClass(cls) -> None:
-        """Start the server."""
         super().setUpClass()
         cls.redis = cls.share(start_redis(cls.folder))
 
-    async def test_well(self) -> None:
-        """It is well, and also when it wants a password first."""
+    async def test_well_also_with_password(self) -> None:
         self.assertEqual(await self.check("redis", self.redis.port), WELL)
         asked = r'send="PING\r\n" expect=+PONG'
         self.assertEqual(await self.check(asked, self.redis.port), WELL)
@@ -197,8 +188,7 @@ class RedisTests(ChecksTestCase):
         self.assertRegex(finding.why, r"no '\+PONG' in the answer: -NOAUTH Authentication required")
         self.command("--no-auth-warning", "-a", "secret", "config", "set", "requirepass", "")
 
-    async def test_full(self) -> None:
-        """It is ill when it takes no more clients."""
+    async def test_ill_when_full(self) -> None:
         with socket.create_connection(("127.0.0.1", self.redis.port)) as client:
             # It is one already: another one that has just gone may count for a while.
             client.sendall(b"config set maxclients 1\r\n")
@@ -208,8 +198,7 @@ class RedisTests(ChecksTestCase):
             client.sendall(b"config set maxclients 100\r\n")
             self.assertEqual(client.recv(100), b"+OK\r\n")
 
-    async def test_loading(self) -> None:
-        """It is ill while it still loads its data."""
+    async def test_ill_while_loading(self) -> None:
         folder = Path(tempfile.mkdtemp(dir=self.folder))
         first = start_redis(folder)
         # Each takes 20 ms to load: more time than the check needs.
@@ -228,7 +217,6 @@ class RedisTests(ChecksTestCase):
         self.assertEqual(finding.why, "no PONG: -LOADING Redis is loading the dataset in memory")
 
     def command(self, *arguments: str) -> None:
-        """Run a command on the server."""
         output_of("redis-cli", "-p", str(self.redis.port), *arguments)
 
 
@@ -238,18 +226,15 @@ class SshTests(ChecksTestCase):
     ssh: SshServer
 
     def setUp(self) -> None:
-        """Start the server."""
         super().setUp()
         self.ssh = self.own(start_sshd(Path(tempfile.mkdtemp(dir=self.folder))))
 
-    async def test_well(self) -> None:
-        """It is well, and takes the check for a client that left."""
+    async def test_well_and_taken_for_a_client_that_left(self) -> None:
         self.assertEqual(await self.check("ssh", self.ssh.port), WELL)
         self.ssh.child.wait_for(r"Connection closed by 127\.0\.0\.1 port \d+ \[preauth\]")
         self.assertNotIn("error", self.ssh.child.output)
 
-    async def test_tcp(self) -> None:
-        """A mere connection is enough for ``tcp``."""
+    async def test_tcp_is_content_with_a_connection(self) -> None:
         self.assertEqual(await self.check("tcp", self.ssh.port), WELL)
 
 
@@ -261,15 +246,13 @@ class PostgresTests(ChecksTestCase):
 
     @classmethod
     def setUpClass(cls) -> None:
-        """Start the server."""
         super().setUpClass()
         folder = Path(tempfile.mkdtemp(prefix="txmux-interop-postgres-"))
         cls.addClassCleanup(shutil.rmtree, folder)
         cls.port = free_port()
         cls.postgres = cls.share(start_postgres(folder, cls.port, authentication_timeout="600s"))
 
-    async def test_life(self) -> None:
-        """It is well while it asks for passwords, without a complaint in its log, and ill while it shuts down."""
+    async def test_well_then_ill_while_shutting_down(self) -> None:
         self.assertEqual(await self.check("postgres", self.port), WELL)
         self.assertEqual(await self.check("tcp", self.port), WELL)
         self.assertEqual(

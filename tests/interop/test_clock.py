@@ -19,7 +19,6 @@ class ClockTests(InteropTestCase):
     workers = 1
 
     def setUp(self) -> None:
-        """Start an echo server, and txmux under a clock that can be set."""
         self.clock = SteppedClock(self, self.folder)
         echo = self.own(EchoServer())
         rules = (
@@ -33,14 +32,12 @@ class ClockTests(InteropTestCase):
             self.mux.child.wait_for("workers that serve: ")
 
     def client(self, listener: str = "public") -> socket.socket:
-        """Connect a client."""
         place = ("127.0.0.1", self.mux.ports[listener])
         client = socket.create_connection(place, PATIENCE)
         self.addCleanup(client.close)
         return client
 
     def echo(self, client: socket.socket) -> None:
-        """Find that a client is served."""
         client.sendall(b"x")
         self.assertEqual(client.recv(1), b"x")
 
@@ -50,8 +47,7 @@ class ClockTests(InteropTestCase):
             self.echo(self.client())
             self.echo(self.client())
 
-    def test_forward(self) -> None:
-        """Connections that are quiet, but not for long, go on."""
+    def test_forward_ends_no_quiet_connection(self) -> None:
         quiet = [self.client() for _ in range(4)]
         for client in quiet:
             self.echo(client)
@@ -60,8 +56,7 @@ class ClockTests(InteropTestCase):
         for client in quiet:
             self.echo(client)
 
-    def test_back(self) -> None:
-        """Clients that say nothing are dealt with in time."""
+    def test_back_delays_no_silent_client(self) -> None:
         silent = [self.client("impatient") for _ in range(4)]
         self.wake()  # so that they have been accepted
         self.clock.step(-_TWO_HOURS)

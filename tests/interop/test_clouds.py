@@ -48,7 +48,6 @@ class CloudTests(InteropTestCase):
         self.mux = self.own(Mux(self.folder, _RULES.format(port=port), f"admin = {self.admin}"))
 
     def led(self, *tlvs: Tlv) -> tuple[socket.socket, ProxyHeader]:
-        """Connect a client, and give it and what its server is told."""
         client = self.mux.connect()
         self.addCleanup(client.close)
         client.sendall(encode_v2(ProxyHeader(tlvs=tlvs)) + b"hello")
@@ -64,16 +63,13 @@ class CloudTests(InteropTestCase):
         return client, decoded.header
 
     def end(self, client: socket.socket) -> None:
-        """End a connection from both sides."""
         client.close()
         self.accepted.close()
 
     def ask(self, *words: str) -> str:
-        """Run a command that asks the service."""
         return output_of(sys.executable, "-m", "txmux", *words, "--admin", self.admin).decode()
 
-    def test_told(self) -> None:
-        """The API, the explanation and the access log have them as facts; the server has them as they came."""
+    def test_told_as_facts_and_to_the_server(self) -> None:
         client, header = self.led(*_SAID)
         self.assertEqual({*_SAID} - {*header.tlvs}, set())
         (connection,) = json.loads(self.ask("connections", "--json"))
@@ -85,8 +81,7 @@ class CloudTests(InteropTestCase):
         facts = self.mux.take_one()["facts"]
         self.assertEqual(facts, facts | _FACTS)
 
-    def test_odd(self) -> None:
-        """Those of another form say nothing, refuse nobody, and go on as they came."""
+    def test_odd_say_nothing_and_refuse_nobody(self) -> None:
         client, header = self.led(*_ODD)
         self.assertEqual({*_ODD} - {*header.tlvs}, set())
         self.end(client)

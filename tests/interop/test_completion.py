@@ -21,7 +21,6 @@ class CompletionTests(InteropTestCase):
     """A word that is begun, and Tab."""
 
     def setUp(self) -> None:
-        """Make a file whose name can be completed, and a program that tells its arguments."""
         super().setUp()
         require_program("tmux")
         self.rules = self.folder / "a-rules-file.ini"
@@ -32,7 +31,6 @@ class CompletionTests(InteropTestCase):
         program.chmod(0o755)
 
     def script(self, shell: str, name: str) -> Path:
-        """Write the script of a shell to a file."""
         path = self.folder / shell / name
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(output_of(sys.executable, "-m", "txmux", "completion", shell))
@@ -66,14 +64,12 @@ class CompletionTests(InteropTestCase):
             screen.wait_for(rf"^given:{whole} ?:\n{_PROMPT}$")
 
     def test_bash(self) -> None:
-        """Bash completes commands, options, choices and names of files."""
         start = self.folder / "bashrc"
         script = self.script("bash", "txmux")
         start.write_text(f"PS1='{_PROMPT}'\n. {shlex.quote(str(script))}\n")
         self.assert_completes(["bash", "--noprofile", "--rcfile", str(start), "-i"])
 
     def test_zsh(self) -> None:
-        """Zsh does, with the script in a folder of its ``fpath``."""
         folder = self.script("zsh", "_txmux").parent
         start = self.folder / ".zshrc"
         start.write_text(
@@ -82,7 +78,6 @@ class CompletionTests(InteropTestCase):
         self.assert_completes(["zsh", "--no-globalrcs", "-i"])
 
     def test_fish(self) -> None:
-        """Fish does, with the script in the folder where it looks for it."""
         script = self.script("fish", "txmux.fish")
         place = self.folder / ".config/fish/completions/txmux.fish"
         place.parent.mkdir(parents=True)

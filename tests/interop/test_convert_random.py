@@ -53,7 +53,6 @@ class Writer:
         self._random = random.Random(_SEED)
 
     def frontend(self, number: int, port: int) -> str:
-        """Write a frontend with backends of its own."""
         choice = self._random.choice
         lines = [
             f"frontend f{number}\n    bind 127.0.0.1:{port}\n    tcp-request inspect-delay 400ms",
@@ -96,7 +95,6 @@ class RandomTests(InteropTestCase):
     """Many frontends at once."""
 
     def test_alike(self) -> None:
-        """Each client of each frontend reaches the same server, or none, through both."""
         servers = {name: Named(self, name).port for name in _BACKENDS}
         ports = [[free_port() for _ in range(_COUNT)] for _ in range(2)]
         texts = [self.texts(Writer(servers), some) for some in ports]
@@ -121,11 +119,9 @@ class RandomTests(InteropTestCase):
             self.assertEqual(ours, theirs, f"{data[:9]!r} from {source} to\n{texts[1][number]}")
 
     def texts(self, writer: Writer, ports: list[int]) -> list[str]:
-        """Write all frontends."""
         return [writer.frontend(number, port) for number, port in enumerate(ports)]
 
     def converted(self, text: str) -> Conversion:
-        """Convert some of them."""
         return convert(
             (_DEFAULTS + text).encode(), "x.cfg", installed_matchers(), lambda _: None, "haproxy"
         )

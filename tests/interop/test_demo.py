@@ -25,7 +25,6 @@ class DemoTests(InteropTestCase):
 
     @classmethod
     def setUpClass(cls) -> None:
-        """Start the demo."""
         super().setUpClass()
         cls.demo = cls.share(Twist("--demo", "--demo-port", "0"))
         cls.port = int(cls.demo.child.wait_for(r"all on port (\d+)")[1])
@@ -36,37 +35,30 @@ class DemoTests(InteropTestCase):
 
     @classmethod
     def connect(cls) -> socket.socket:
-        """Connect a plain socket."""
         return socket.create_connection(("127.0.0.1", cls.port), timeout=PATIENCE)
 
     def type(self, command: str) -> str:
-        """Do what a user does who types this, and give all that is seen."""
         require_program(command.split(maxsplit=1)[0])
         done = run("sh", "-c", f"{command} 2>&1")
         return done.stdout.decode()
 
     def test_hints(self) -> None:
-        """They are printed, with the port that the demo listens on."""
         self.assertIn(hints(self.port), self.demo.child.output)
 
     def test_curl(self) -> None:
-        """A page comes, and the demo's own log tells of it."""
         command, _ = self.curl
         self.assertIn("Your connection was recognised as HTTP.", self.type(command))
         self.demo.child.wait_for(r" route=http .* reason=done .*facts\.method=GET")
 
     def test_redis(self) -> None:
-        """Redis answers."""
         command, seen = self.redis
         self.assertEqual(self.type(command), f"{seen}\n")
 
-    def test_ssh(self) -> None:
-        """The client is told goodbye, which it prints."""
+    def test_ssh_is_told_goodbye(self) -> None:
         command, seen = self.ssh
         self.assertIn(seen.removeprefix("... "), self.type(command))
 
-    def test_knock(self) -> None:
-        """What nothing matches is echoed."""
+    def test_unknown_is_echoed(self) -> None:
         _, seen = self.knock
         self.assertTrue(seen.startswith("knock:"))
         with self.connect() as client, client.makefile("rb") as stream:
@@ -74,8 +66,7 @@ class DemoTests(InteropTestCase):
             client.shutdown(socket.SHUT_WR)
             self.assertEqual(stream.read(), b"knock\n")
 
-    def test_wait(self) -> None:
-        """A client that says nothing is greeted by the SSH server after a while."""
+    def test_silent_is_greeted_by_ssh(self) -> None:
         _, seen = self.wait
         greeting = self.silent.recv(100).decode()
         self.assertTrue(greeting.endswith("\r\n"))

@@ -37,7 +37,6 @@ class DescriptorTests(InteropTestCase):
     """More clients than there are descriptors for."""
 
     def setUp(self) -> None:
-        """Start an echo server and txmux with few descriptors."""
         self.backend = socket.create_server(("127.0.0.1", 0), backlog=_CLIENTS)
         self.addCleanup(stop_listening, self.backend)
         self.served: list[socket.socket] = []
@@ -47,7 +46,6 @@ class DescriptorTests(InteropTestCase):
         self.mux = self.own(Mux(self.folder, rules, before=few))
 
     def serve(self) -> None:
-        """Echo the first bytes of each that comes."""
         with contextlib.suppress(OSError):
             while True:
                 accepted, _ = self.backend.accept()
@@ -61,28 +59,23 @@ class DescriptorTests(InteropTestCase):
         return (user + system) / os.sysconf("SC_CLK_TCK")
 
     def is_at_rest(self) -> bool:
-        """Tell whether a second has cost it next to nothing."""
         before = self.cpu()
         # Not a wait for anything: the time over which the processor time is measured.
         time.sleep(1)
         return self.cpu() - before < 0.2
 
     def open(self) -> int:
-        """Count txmux's descriptors."""
         return len(list(Path(f"/proc/{self.mux.child.pid}/fd").iterdir()))
 
     def warnings(self) -> list[str]:
-        """Give what txmux has said about it."""
         return re.findall(r".*clients wait until.*", self.mux.child.output)
 
     def connect(self) -> socket.socket:
-        """Connect a client that says something."""
         client = self.mux.connect()
         client.sendall(b"hello")
         return client
 
-    def test_too_many_clients(self) -> None:
-        """They wait, at no cost, and are served as soon as others have gone; it is said once."""
+    def test_too_many_clients_wait_and_are_served(self) -> None:
         clients = [self.connect() for _ in range(_CLIENTS)]
         eventually(lambda: len(self.warnings()) > 0, "it is said")
         self.assertIn("LimitNOFILE=", self.warnings()[0])
@@ -121,7 +114,6 @@ class ChurnTests(InteropTestCase):
         return served
 
     def churn(self, endpoint: str, relay: str, *before: str, gaps: bool = False) -> None:
-        """Run a service with few descriptors, and find that every client is served."""
         echo = self.own(EchoServer())
         rules = self.folder / "rules.ini"
         rules.write_text(
@@ -149,22 +141,18 @@ class ChurnTests(InteropTestCase):
         self.assertLessEqual(begins - said.count("no client waits"), 1, said)
         self.assertNotIn("EMFILE", said)
 
-    def test_plain(self) -> None:
-        """Sockets beside the reactor; with descriptors of high numbers in use."""
+    def test_plain_and_with_high_numbers_in_use(self) -> None:
         self.churn("127.0.0.1:0", "auto")
         self.churn("127.0.0.1:0", "auto", gaps=True)
 
     def test_portable(self) -> None:
-        """Ports of Twisted's."""
         self.churn("127.0.0.1:0", "portable")
 
-    def test_unix(self) -> None:
-        """UNIX sockets."""
+    def test_unix_sockets(self) -> None:
         for relay in ("auto", "portable"):
             self.churn(f"unix:{self.folder / relay}", relay)
 
-    def test_systemd(self) -> None:
-        """Sockets that were open before."""
+    def test_sockets_opened_before(self) -> None:
         for relay in ("auto", "portable"):
             command = (sys.executable, "-c", PASS_ON)
             self.churn("systemd:domain=INET:index=0", relay, *command)

@@ -69,22 +69,18 @@ class DnsmasqTests(InteropTestCase):
             self.skipTest("no other resolv.conf can be mounted")
 
     def write_hosts(self, *lines: str) -> None:
-        """Say what addresses there are."""
         self.hosts.write_text("\n".join([*lines, ""]))
 
     def start_dnsmasq(self, *options: str) -> Child:
-        """Start the name server."""
         return self.own(start_dnsmasq(self.hosts, *options, before=self.network.command))
 
     def change(self, dnsmasq: Child, *lines: str) -> None:
-        """Have the name server give other answers."""
         before = dnsmasq.output.count(str(self.hosts))
         self.write_hosts(*lines)
         dnsmasq.process.send_signal(signal.SIGHUP)
         eventually(lambda: dnsmasq.output.count(str(self.hosts)) > before, "it has read them")
 
     def said(self, mux: Mux, count: int = 1) -> list[str]:
-        """Connect clients, and give the addresses of the servers that they have got to."""
         client = (*self.network.command, sys.executable, "-c", _CLIENT)
         return output_of(*client, str(mux.port), str(count)).decode().split()
 
@@ -115,8 +111,7 @@ class DnsmasqTests(InteropTestCase):
         dnsmasq.end()
         self.assertEqual(set(self.said(mux, 8)), {"127.0.1.2", "127.0.1.3"})
 
-    def test_nobody_answers(self) -> None:
-        """Without a name server clients hear so soon; when there is one, they are served."""
+    def test_no_name_server_at_first(self) -> None:
         mux = Mux(self.folder, pool_rules("web.test:9001", more="resolve = 1s"), before=self.before)
         self.addCleanup(mux.stop)
         mux.child.wait_for("cannot find the addresses of web.test, it has none yet")
@@ -125,16 +120,14 @@ class DnsmasqTests(InteropTestCase):
         self.start_dnsmasq()
         self.await_said(mux, "127.0.1.1")
 
-    def test_search(self) -> None:
-        """A search domain that the name server refuses to answer for does not keep a host from being found in the next."""
+    def test_search_goes_past_a_refused_domain(self) -> None:
         self.start_dnsmasq()
         self.resolv_conf.write_text("nameserver 127.0.0.1\nsearch refused.example test\n")
         mux = Mux(self.folder, pool_rules("web:9001", more="resolve = 1s"), before=self.before)
         self.addCleanup(mux.stop)
         self.await_said(mux, "127.0.1.1")
 
-    def test_resolvers(self) -> None:
-        """The name server may be another than the system's: for a backend, or for all of them, also in short form."""
+    def test_other_resolvers_of_one_backend_or_all(self) -> None:
         self.start_dnsmasq("--port=8600")
         key = "resolvers = 127.0.0.1:8600"
         short = pool_rules("127.0.0.1:1", more="").replace(
@@ -149,8 +142,7 @@ class DnsmasqTests(InteropTestCase):
             self.addCleanup(mux.stop)
             self.await_said(mux, "127.0.1.1")
 
-    def test_large_answer(self) -> None:
-        """All addresses of an answer are taken, of one that is too long for UDP as well."""
+    def test_answers_too_long_for_udp(self) -> None:
         dnsmasq = self.start_dnsmasq()
         for count in (60, 300):
             hosts = [f"127.0.{3 + i // 250}.{1 + i % 250} web.test" for i in range(count)]
@@ -160,5 +152,4 @@ class DnsmasqTests(InteropTestCase):
             self.await_said(mux, "127.0.9.9")
 
     def reasons(self, lines: list[Record]) -> list[str]:
-        """Give why connections ended."""
         return [line["reason"] for line in lines]

@@ -31,7 +31,6 @@ class OpenSslTests(InteropTestCase):
     """``openssl s_client -dtls``."""
 
     def client(self, *options: str) -> socket.socket:
-        """Start a client, and give the socket that it sends to."""
         server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.addCleanup(server.close)
         server.settimeout(PATIENCE)
@@ -41,8 +40,7 @@ class OpenSslTests(InteropTestCase):
         self.own(Child("openssl", *words, stdin=True))
         return server
 
-    def test_hello(self) -> None:
-        """Its first hello, and the second one with a cookie."""
+    def test_hello_and_hello_with_cookie(self) -> None:
         server = self.client("-dtls", "-alpn", "coap,webrtc")
         first, address = server.recvfrom(65536)
         server.sendto(_ASKS_FOR_COOKIE, address)
@@ -56,8 +54,7 @@ class OpenSslTests(InteropTestCase):
             self.assertIs(verdict(flow, version="1.2"), Verdict.MATCH)
             self.assertIs(verdict(flow, sni="*.example.org"), Verdict.NO)
 
-    def test_fragments(self) -> None:
-        """A hello that it cuts into several datagrams, in any order."""
+    def test_hello_in_fragments(self) -> None:
         protocols = ",".join(f"protocol-{number}" for number in range(30))
         server = self.client("-dtls1_2", "-mtu", "300", "-alpn", protocols)
         flow = [server.recv(65536), server.recv(65536)]

@@ -57,7 +57,6 @@ class EarlyResetTests(InteropTestCase):
     """No server may take a broken stream for a whole one, however early it broke."""
 
     def break_off(self, relay: str, route: str, said: bytes) -> None:
-        """Let many clients say something and break off."""
         server = _Server()
         self.addCleanup(server.end)
         backend = f"127.0.0.1:{server.port}"
@@ -76,17 +75,13 @@ class EarlyResetTests(InteropTestCase):
         self.assertEqual(server.orderly, 0, (relay, route, said))
 
     def test_kernel(self) -> None:
-        """The kernel relay."""
         self.break_off("kernel", _BY_BYTES, b"hello")
 
     def test_portable(self) -> None:
-        """The portable relay."""
         self.break_off("portable", _BY_BYTES, b"hello")
 
     def test_silent_kernel(self) -> None:
-        """The kernel relay, and clients that say nothing."""
         self.break_off("kernel", _AT_ONCE, b"")
 
     def test_silent_portable(self) -> None:
-        """The portable relay, and clients that say nothing."""
         self.break_off("portable", _AT_ONCE, b"")

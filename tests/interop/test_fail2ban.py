@@ -127,32 +127,27 @@ class FilterTests(InteropTestCase):
         return log
 
     def visit(self, port: int, said: bytes, host: str = "127.0.0.1") -> None:
-        """Say something, and be turned away."""
         with socket.create_connection((host, port), timeout=PATIENCE) as client:
             if said:
                 client.sendall(said)
             self.assertEqual(client.recv(1), b"")
 
     def found(self, log: Path, reasons: str = "") -> list[tuple[str, str]]:
-        """Give the addresses that the filter finds, with their reasons."""
         chosen = f'{_FILTER}[reasons="{reasons}"]' if reasons else str(_FILTER)
         shown = output_of("fail2ban-regex", "--out", "<ip> <matches>", str(log), chosen)
         lines = [line.split(" ", 1) for line in shown.decode().splitlines()]
         return sorted((ip, re.findall(r'reason"?[=:]"?([a-z-]+)', line)[0]) for ip, line in lines)
 
     def assert_found(self, log: Path) -> None:
-        """Check that it finds all who were turned away, from wherever, and not the one who was served."""
         wanted = ["denied", "limit", "no-route", "no-route", "proxy-header", "silent"]
         self.assertEqual(
             self.found(log), [*[("127.0.0.1", reason) for reason in wanted], ("::1", "denied")]
         )
 
     def test_text(self) -> None:
-        """A file of text."""
         self.assert_found(self.logged("text"))
 
     def test_json(self) -> None:
-        """A file of JSON."""
         self.assert_found(self.logged("json"))
 
     def test_service_log(self) -> None:
@@ -165,14 +160,12 @@ class FilterTests(InteropTestCase):
             self.assert_found(log)
 
     def test_reasons(self) -> None:
-        """A jail may choose the reasons."""
         log = self.logged("text")
         self.assertEqual(
             self.found(log, "limit|silent"), [("127.0.0.1", "limit"), ("127.0.0.1", "silent")]
         )
 
-    def test_jail(self) -> None:
-        """Both files together are a configuration that fail2ban takes."""
+    def test_jail_and_filter_are_a_valid_configuration(self) -> None:
         configuration = self.folder / "fail2ban"
         shutil.copytree("/etc/fail2ban", configuration)
         shutil.rmtree(configuration / "jail.d")

@@ -38,7 +38,6 @@ class FirstProcessTests(InteropTestCase):
     """A service with a process namespace of its own, one client, and a server."""
 
     def setUp(self) -> None:
-        """Listen as a server."""
         super().setUp()
         if os.geteuid():
             self.skipTest("only root makes process namespaces")
@@ -50,12 +49,10 @@ class FirstProcessTests(InteropTestCase):
         self.rules = self.place / "rules.ini"
 
     def write(self, name: str) -> None:
-        """Write the rules, with this name of the listener."""
         server = self.listening.getsockname()[1]
         self.rules.write_text(_RULES.format(folder=self.place, name=name, server=server))
 
     def start(self, *before: str | Path) -> tuple[Child, int]:
-        """Start the service, and give it with its first process."""
         self.write("first")
         command = (*before, sys.executable, "-m", "txmux", "run", self.rules)
         child = self.own(Child("unshare", *_ALONE, *command))
@@ -65,7 +62,6 @@ class FirstProcessTests(InteropTestCase):
         return child, first
 
     def relayed(self) -> tuple[socket.socket, socket.socket]:
-        """Connect a client through the service to the server, and give both ends."""
         client = socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE)
         self.addCleanup(client.close)
         client.sendall(b"first")
@@ -76,7 +72,6 @@ class FirstProcessTests(InteropTestCase):
         return client, served
 
     def assert_drains(self, child: Child, first: int) -> None:
-        """Have it stop while a client is connected, who is served to the end."""
         client, served = self.relayed()
         os.kill(first, signal.SIGTERM)
         child.wait_for("stopping")
@@ -88,7 +83,6 @@ class FirstProcessTests(InteropTestCase):
         self.assertRegex(child.output, r'"bytes_out":4,.*"reason":"done"')
 
     def assert_not_upgraded(self, first: int) -> None:
-        """Ask for an upgrade, which is refused, and changes nothing."""
         inside = ("--target", str(first), "--pid", "--mount")
         asked = (sys.executable, "-m", "txmux", "upgrade", "--rules", str(self.rules))
         done = run("nsenter", *inside, *asked)
@@ -97,8 +91,7 @@ class FirstProcessTests(InteropTestCase):
         for end in self.relayed():
             end.close()
 
-    def test_first(self) -> None:
-        """It reads its rules again, is not upgraded, and stops as everywhere else."""
+    def test_first_is_reloaded_stopped_and_not_upgraded(self) -> None:
         child, first = self.start()
         self.write("second")
         os.kill(first, signal.SIGHUP)
@@ -107,8 +100,7 @@ class FirstProcessTests(InteropTestCase):
         self.assert_not_upgraded(first)
         self.assert_drains(child, first)
 
-    def test_under_init(self) -> None:
-        """Nor is it upgraded when the first process is there only to start it."""
+    def test_under_init_is_not_upgraded(self) -> None:
         init = self.place / "tini"
         init.write_text(_INIT)
         init.chmod(0o755)
@@ -116,8 +108,7 @@ class FirstProcessTests(InteropTestCase):
         self.assert_not_upgraded(first)
         self.assert_drains(child, first)
 
-    def test_below_others(self) -> None:
-        """It is upgraded when something else started it there."""
+    def test_below_others_is_upgraded(self) -> None:
         child, first = self.start("sh", "-c", '"$@"; sleep 1000', "sh")
         eventually(lambda: first_of(child) == first, "it runs")
         inside = ("--target", str(first), "--pid", "--mount")

@@ -42,7 +42,6 @@ class FloodTestCase(WorkersTestCase):
     """A service, a backend that answers, and clients of several addresses."""
 
     def setUp(self) -> None:
-        """Start the backend."""
         if sys.platform != "linux":
             raise SkipTest("only Linux has all of 127.0.0.0/8")
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -54,7 +53,6 @@ class FloodTestCase(WorkersTestCase):
         self.thread.start()
 
     def answer(self) -> None:
-        """Serve one client after the other until nobody comes any more."""
         while True:
             try:
                 client, _ = self.listening.accept()
@@ -67,7 +65,6 @@ class FloodTestCase(WorkersTestCase):
                     client.sendall(PONG)
 
     def flooded(self, limits: str = "", settings: str = "") -> Mux:
-        """Start the service."""
         rules = RULES.format(limits=limits, backend=self.listening.getsockname()[1])
         mux = Mux(self.folder, rules, f"drain_timeout = 0s\n{settings}")
         self.addCleanup(mux.child.end)
@@ -76,7 +73,6 @@ class FloodTestCase(WorkersTestCase):
         return mux
 
     def come(self, mux: Mux, source: str = BAD) -> socket.socket:
-        """Connect from an address."""
         client = socket.socket()
         self.addCleanup(client.close)
         client.settimeout(PATIENCE)
@@ -87,7 +83,6 @@ class FloodTestCase(WorkersTestCase):
         return client
 
     def be_served(self, mux: Mux) -> None:
-        """Be a good client."""
         with self.come(mux, GOOD) as client:
             client.sendall(PING)
             self.assertEqual(client.recv(100), PONG)
@@ -100,7 +95,6 @@ class FloodTestCase(WorkersTestCase):
         return left
 
     def wait_for_lines(self, mux: Mux, count: int) -> list[Record]:
-        """Wait for this many lines of the bad clients, and give them all."""
         start = f'"client":"{BAD}:'
         eventually(
             lambda: mux.log.read_text().count(start) >= count, f"there are {count} lines of {BAD}"
@@ -142,8 +136,7 @@ class SilentTest(FloodTestCase):
         self.assertLess(memory(mux) - before, 4 * MIB)
         mux.stop()
 
-    def test_burst(self) -> None:
-        """A rate lets in what its burst has, whatever becomes of those who were let in."""
+    def test_burst_counts_all_who_were_let_in(self) -> None:
         mux = self.flooded("connection_rate_per_source = 1/h burst=30")
         for _ in range(50):
             self.come(mux).close()
@@ -156,8 +149,7 @@ class SilentTest(FloodTestCase):
 class GarbageTest(FloodTestCase):
     """Clients that seem to speak TLS."""
 
-    def test_garbage(self) -> None:
-        """Each is found out, and costs nothing in the end; others are served."""
+    def test_garbage_is_found_out_at_no_cost(self) -> None:
         mux = self.flooded()
         self.be_served(mux)
         before = memory(mux)
@@ -197,8 +189,7 @@ class WorkersTest(FloodTestCase):
         self.expect_left(more, 20 - len(left))
         self.be_served(mux)
 
-    def test_rate(self) -> None:
-        """All workers take from the same bucket."""
+    def test_rate_of_all_workers(self) -> None:
         mux = self.flooded("connection_rate_per_source = 1/h burst=20", "workers = 2")
         clients = [self.come(mux) for _ in range(60)]
         self.wait_for_lines(mux, 40)

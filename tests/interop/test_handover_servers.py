@@ -49,7 +49,6 @@ class ExampleTests(InteropTestCase):
 
     @classmethod
     def setUpClass(cls) -> None:
-        """Start the servers and txmux."""
         super().setUpClass()
         cls.ssh = cls.share(start_sshd(cls.folder))
         sshd = (require_program("sshd"), "-i", "-e", "-f", str(cls.folder / "sshd_config"))
@@ -64,11 +63,9 @@ class ExampleTests(InteropTestCase):
         cls.mux = cls.share(Mux(cls.folder, rules_in(cls.folder)))
 
     def login(self, port: int, command: str) -> subprocess.CompletedProcess[bytes]:
-        """Run a command on the SSH server."""
         return run("ssh", *self.ssh.options, "-p", str(port), "127.0.0.1", command)
 
-    def test_ssh(self) -> None:
-        """OpenSSH's server has the client's true address, and its commands, input and status are as ever."""
+    def test_ssh_with_true_address_input_and_status(self) -> None:
         done = self.login(self.mux.port, "echo $SSH_CONNECTION; exit 7")
         self.assertEqual(done.returncode, 7)
         client, port, local, own = done.stdout.decode().split()
@@ -79,8 +76,7 @@ class ExampleTests(InteropTestCase):
         self.assertEqual(line["backend"], f"handover:{self.folder}/ssh.sock")
         self.assertRegex(line["facts"]["software"], "^OpenSSH_")
 
-    def test_web(self) -> None:
-        """The servers by asyncio and by Twisted know who it is and what was asked for."""
+    def test_web_by_asyncio_and_twisted(self) -> None:
         for host, name in {"api.example.com": "asyncio", "www.example.com": "Twisted"}.items():
             page, own = curl(self.mux.port, host)
             expected = f"Hello by {name}, 127.0.0.1 port {own}, who asked for {host}."
@@ -89,7 +85,6 @@ class ExampleTests(InteropTestCase):
             self.assertEqual((line["reason"], line["client"]), ("handed-over", f"127.0.0.1:{own}"))
 
     def test_ipv6(self) -> None:
-        """So are clients by IPv6."""
         mux = self.own(Mux(self.folder, rules_in(self.folder, "[::1]")))
         for host in ("api.example.com", "www.example.com"):
             page, own = curl(mux.port, host, "-g", address="[::1]")
@@ -133,8 +128,7 @@ class ExampleTests(InteropTestCase):
         held.wait_for("still here")
         self.assertEqual(held.wait(), 0)
 
-    def test_workers(self) -> None:
-        """Each of several workers hands over."""
+    def test_each_worker_hands_over(self) -> None:
         mux = self.own(Mux(self.folder, rules_in(self.folder), "workers = 2"))
         mux.child.wait_for("workers that serve: 2")
         owners = set()
@@ -151,7 +145,6 @@ class TwistWebTests(InteropTestCase):
     """A program that knows nothing of txmux but the endpoint string."""
 
     def setUp(self) -> None:
-        """Start it, at a file to which everybody may write."""
         super().setUp()
         self.place = self.folder / self.id().rpartition(".")[2]
         self.place.mkdir()
@@ -166,8 +159,7 @@ class TwistWebTests(InteropTestCase):
         self.addCleanup(self.web.end)
         self.web.wait_for("Starting reactor")
 
-    def test_served(self) -> None:
-        """It serves, and logs the client's address."""
+    def test_served_with_the_clients_address(self) -> None:
         rules = f"[listen public]\nendpoint = 127.0.0.1:0\ndefault = handover:{self.socket}\n"
         mux = self.own(Mux(self.folder, rules))
         page = output_of("curl", "--silent", "--fail", f"http://127.0.0.1:{mux.port}/hello")
@@ -175,8 +167,7 @@ class TwistWebTests(InteropTestCase):
         self.assertEqual(mux.take_one()["reason"], "handed-over")
         self.web.wait_for(r'"127\.0\.0\.1" - - .*"GET /hello HTTP/1\.1" 200')
 
-    def test_other_user(self) -> None:
-        """A process of another user may connect here, but what it sends is not taken."""
+    def test_socket_of_another_user_is_not_taken(self) -> None:
         if os.geteuid():
             self.skipTest("only root becomes another user")
         program = (

@@ -25,8 +25,7 @@ os.execv(sys.argv[1], sys.argv[1:])
 class InheritedSocketTest(InteropTestCase):
     """The socket is there before txmux is."""
 
-    def test_family(self) -> None:
-        """Clients are known by their own addresses, whatever family the endpoint says."""
+    def test_clients_keep_their_family(self) -> None:
         if not has_ipv6():
             self.skipTest("no IPv6 on the loopback")
         rules = "[listen public]\nendpoint = systemd:domain=INET:index=0\n"

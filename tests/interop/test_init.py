@@ -36,7 +36,6 @@ class InitTests(ScenarioTestCase):
 
     @classmethod
     def setUpClass(cls) -> None:
-        """Start the servers."""
         super().setUpClass()
         certificate = make_certificate(cls.folder, "localhost")
         cls.share(start_nginx(cls.folder, _SITES.format(pem=certificate.both)))
@@ -45,14 +44,12 @@ class InitTests(ScenarioTestCase):
         cls.share(Child("nc", "-l", "-k", "-v", "127.0.0.1", "7777")).wait_for("[Ll]istening on")
 
     def written(self, *options: str) -> Path:
-        """Write the file, and have it checked."""
         path = self.folder / "rules.ini"
         output_of(sys.executable, "-m", "txmux", "init", "--force", "-o", path, *options)
         output_of(sys.executable, "-m", "txmux", "check", path)
         return path
 
-    def test_run(self) -> None:
-        """Clients of each protocol reach their servers."""
+    def test_each_protocol_reaches_its_server(self) -> None:
         for options in ((), ("--probe",)):
             path = self.written(*options)
             self.assertIn("# Port 443 is taken by nginx.", path.read_text())
@@ -68,8 +65,7 @@ class InitTests(ScenarioTestCase):
             self.assertEqual(output_of("redis-cli", "-p", "8443", "PING"), b"PONG\n")
             mux.end()
 
-    def test_without_privilege(self) -> None:
-        """Whoever may not see the programs goes by their ports."""
+    def test_without_privilege_goes_by_ports(self) -> None:
         program = ("setpriv", "--reuid=nobody", "--clear-groups", sys.executable)
         if os.geteuid() or run(*program, "-c", "import txmux").returncode:
             self.skipTest("nobody cannot run this Python")

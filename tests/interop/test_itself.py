@@ -26,8 +26,7 @@ for number in range(40):
 class ItselfTests(InteropTestCase):
     """A network whose system has two local ports."""
 
-    def test_nobody_there(self) -> None:
-        """A server that is not there is refused, and no client gets its own bytes back."""
+    def test_nobody_gets_their_own_bytes_back(self) -> None:
         for settings in ("relay = kernel", "relay = portable"):
             for more in ("eject = off", "eject = off\ncheck = tcp interval=50ms"):
                 network = Namespace(self)

@@ -72,13 +72,11 @@ class _Clients:
             self.attempts.append(_Attempt(time.monotonic(), _ask()))
 
     def end(self) -> None:
-        """Connect no more."""
         self._is_over.set()
         self._thread.join()
 
 
 def _ask() -> str:
-    """Connect as one client, and give the machine that its server has seen."""
     try:
         with socket.create_connection(_SHARED, _PATIENCE) as client:
             client.sendall(_HELLO)
@@ -122,13 +120,11 @@ class _Machine:
         return (*self.network.command, "unshare", "--mount", "sh", "-ec", script, "sh")
 
     def start_txmux(self) -> None:
-        """Start txmux."""
         self.txmux = Twist("--rules", _FILES / "rules.ini", before=self.before)
         self.txmux.child.allow(7200)
         self.txmux.child.wait_for("Starting reactor")
 
     def start_keepalived(self) -> None:
-        """Start keepalived."""
         # A killed one counts as alive as long as nobody has reaped it, which the first process of a container may never do.
         for file in self._run.rglob("*.pid"):
             file.unlink()
@@ -144,22 +140,18 @@ class _Machine:
         self.keepalived.wait()
 
     def end_txmux(self) -> None:
-        """End txmux."""
         self.txmux.child.process.kill()  # it would wait for the other machine
         self.txmux.child.wait()
 
     def end_keepalived(self) -> None:
-        """End keepalived."""
         self.keepalived.end()
 
     def has_address(self) -> bool:
-        """Tell whether the address is here."""
         return b" 192.0.2.10/" in output_of(
             "ip", "-n", self.network.name, "-4", "address", "show", "dev", "eth0"
         )
 
     def cut(self, *, is_cut: bool) -> None:
-        """Pull the cable out, or put it in again."""
         output_of("ip", "link", "set", self._port, "down" if is_cut else "up")
 
 
@@ -213,7 +205,6 @@ class KeepalivedTests(InteropTestCase):
 
     @classmethod
     def setUpClass(cls) -> None:
-        """Make the network, with the clients and the servers in the middle of it."""
         super().setUpClass()
         for program in ("keepalived", "curl"):
             require_program(program)
@@ -229,7 +220,6 @@ class KeepalivedTests(InteropTestCase):
 
     @classmethod
     def _serve(cls, address: str) -> None:
-        """Listen as a server, which tells each client what it sees of it."""
         listening = socket.create_server((address, 8443), backlog=100)
 
         def serve() -> None:
@@ -270,7 +260,6 @@ class KeepalivedTests(InteropTestCase):
         return (one, other) if one.has_address() else (other, one)
 
     def _is_ready(self, machine: _Machine) -> bool:
-        """Tell whether keepalived has found txmux to be ready for as long as it wants."""
         said = machine.keepalived.output
         if "VRRP_Script(txmux) succeeded" not in said or said.rfind(_WORSE) > said.rfind(_BETTER):
             return False
@@ -327,7 +316,6 @@ class KeepalivedTests(InteropTestCase):
         )
 
     def _told(self, since: float) -> str:
-        """Tell of all attempts since a time that are not as the one before, and what both keepalived have said."""
         told, before = [], ""
         for attempt in self.clients.attempts:
             if attempt.at >= since and attempt.machine != before:
@@ -337,13 +325,10 @@ class KeepalivedTests(InteropTestCase):
         return "\n".join((", ".join(told), *said))
 
     def _is_led_by(self, machine: _Machine) -> bool:
-        """Tell whether it has led the last twenty clients."""
         last = [one.machine for one in self.clients.attempts[-20:]]
         return last == [machine.address] * 20
 
     def test_txmux_killed(self) -> None:
-        """When txmux is killed, the other machine takes over."""
-
         def kill(machine: _Machine) -> Callable[[], object]:
             machine.txmux.child.process.kill()
             machine.txmux.child.wait()
@@ -352,8 +337,6 @@ class KeepalivedTests(InteropTestCase):
         self.happens(kill)
 
     def test_keepalived_killed(self) -> None:
-        """When keepalived is killed, which cannot give the address away, the other machine takes it."""
-
         def kill(machine: _Machine) -> Callable[[], object]:
             machine.kill_keepalived()
             return machine.start_keepalived
@@ -361,8 +344,6 @@ class KeepalivedTests(InteropTestCase):
         self.happens(kill)
 
     def test_link_down(self) -> None:
-        """When the cable is pulled out, the other machine takes over."""
-
         def cut(machine: _Machine) -> Callable[[], object]:
             machine.cut(is_cut=True)
             return lambda: machine.cut(is_cut=False)
@@ -370,8 +351,6 @@ class KeepalivedTests(InteropTestCase):
         self.happens(cut)
 
     def test_keepalived_stopped(self) -> None:
-        """When keepalived is stopped, it gives the address away at once."""
-
         def stop(machine: _Machine) -> Callable[[], object]:
             machine.keepalived.end()
             return machine.start_keepalived

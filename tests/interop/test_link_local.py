@@ -49,7 +49,6 @@ class LinkCase(InteropTestCase):
     """One server for TCP and one for UDP, at an address of a link."""
 
     def setUp(self) -> None:
-        """Start them in a network of their own."""
         network = Namespace(self)
         network.ip("link add here type veth peer name there")
         network.ip("link set here up")
@@ -71,13 +70,11 @@ class LinkLocalTest(LinkCase):
     """Servers that the rules name."""
 
     def setUp(self) -> None:
-        """Start a service."""
         super().setUp()
         rules = _RULES.format(server="fe80::5%here", port=self.port)
         self.mux = self.own(Mux(self.folder, rules))
 
     def test_streams(self) -> None:
-        """TCP, by the kernel relay."""
         with socket.create_connection(("127.0.0.1", self.mux.ports["kernel"])) as client:
             client.sendall(b"hello")
             server, _ = self.listening.accept()
@@ -86,7 +83,6 @@ class LinkLocalTest(LinkCase):
         self.assertEqual(self.mux.take_one()["reason"], "done")
 
     def test_datagrams(self) -> None:
-        """UDP."""
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
             client.settimeout(PATIENCE)
             client.sendto(b"hello", ("127.0.0.1", self.mux.ports["datagrams"]))
@@ -94,8 +90,7 @@ class LinkLocalTest(LinkCase):
             self.datagrams.sendto(data, peer)
             self.assertEqual(client.recv(100), b"hello")
 
-    def test_no_interface(self) -> None:
-        """One whose interface is not there is told of by its name."""
+    def test_missing_interface_is_named(self) -> None:
         with socket.create_connection(("127.0.0.1", self.mux.ports["nowhere"])) as client:
             client.sendall(b"hello")
             line = self.mux.take_one()
@@ -107,17 +102,14 @@ class AskedTest(LinkCase):
     """Servers at the address of a link that a client has asked for."""
 
     def serve(self, settings: str = "") -> Mux:
-        """Start a service."""
         return self.own(Mux(self.folder, _ASKED.format(port=self.port), settings))
 
     def assert_logged(self, line: Record) -> None:
-        """See that the log names the server with its interface, and the address that was asked without it, as in rules."""
         self.assertEqual(line["reason"], "done")
         self.assertEqual(line["server"].removeprefix("udp:"), f"[fe80::5%here]:{self.port}")
         self.assertEqual(line["local"].rpartition(":")[0], "[fe80::5]")
 
-    def test_streams(self) -> None:
-        """TCP, by both relays, to listeners of every address and of this one."""
+    def test_streams_by_both_relays(self) -> None:
         for relay in ("kernel", "portable"):
             mux = self.serve(f"relay = {relay}")
             for listener in ("any", "one"):
@@ -131,7 +123,6 @@ class AskedTest(LinkCase):
             mux.stop()
 
     def test_datagrams(self) -> None:
-        """UDP, the same."""
         mux = self.serve()
         for listener in ("datagrams-any", "datagrams-one"):
             with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as client:

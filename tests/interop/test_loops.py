@@ -34,8 +34,7 @@ proxy_protocol = v2
 class LoopTests(InteropTestCase):
     """The client is broken off soon."""
 
-    def test_two_listeners(self) -> None:
-        """Two listeners that lead to each other, with one process and with several."""
+    def test_two_listeners_that_lead_to_each_other(self) -> None:
         for workers in (1, 2):
             port, other = free_port(), free_port()
             rules = _TWO.format(port=port, other=other)

@@ -33,7 +33,6 @@ class DnsmasqTests(TestCase):
     timeout = 5 * PATIENCE
 
     def setUp(self) -> None:
-        """Start it, and what looks names up."""
         folder = temporary_folder(self)
         self.hosts = folder / "hosts"
         self.write_hosts("10.0.0.1 web.test", "10.0.0.2 web.test", "10.0.1.1 one.test")
@@ -49,26 +48,21 @@ class DnsmasqTests(TestCase):
         self.addCleanup(lambda: Deferred.fromCoroutine(self.names.stop()))
 
     def write_hosts(self, *lines: str) -> None:
-        """Say what addresses there are."""
         self.hosts.write_text("\n".join([*lines, ""]))
 
     def pool(self, *of: Server) -> BackendPool:
-        """Make a pool whose names are looked up."""
         pool = BackendPool(Backend("b", of), reactor.seconds)
         self.names.add_pool(pool)
         return pool
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        """Let the reactor work until something is so."""
         while not condition():
             await deferLater(reactor, 0.01)
 
     def texts(self, pool: BackendPool) -> list[str]:
-        """Give the addresses of a pool's members."""
         return [member.target.text for member in pool.members]
 
-    async def test_changing_answers(self) -> None:
-        """Members follow the answers, and stay when the name vanishes."""
+    async def test_members_follow_answers_and_outlive_the_name(self) -> None:
         pool = self.pool(*servers("web.test:80"))
         await self.until(lambda: self.texts(pool) == ["10.0.0.1:80", "10.0.0.2:80"])
         self.write_hosts("10.0.0.2 web.test", "10.0.0.3 web.test")
@@ -80,8 +74,7 @@ class DnsmasqTests(TestCase):
             await self.until(lambda: any("no such name" in str(it.get("trouble")) for it in events))
         self.assertEqual(self.texts(pool), ["10.0.0.2:80", "10.0.0.3:80"])
 
-    async def test_kinds_of_records(self) -> None:
-        """Aliases and services are found; one that is not available has no server."""
+    async def test_aliases_and_services(self) -> None:
         alias, service = self.pool(*servers("alias.test:80")), self.pool(_srv("_ssh._tcp.test"))
         none = self.pool(_srv("_no._tcp.test"))
         await self.names.first_answer(PATIENCE)
@@ -90,8 +83,7 @@ class DnsmasqTests(TestCase):
         self.assertEqual((service.members[0].weight, service.members[0].name), (5, "one.test"))
         self.assertEqual(none.members, [])
 
-    async def test_hundreds(self) -> None:
-        """All of 500 addresses are members."""
+    async def test_hundreds_of_members(self) -> None:
         self.write_hosts(*(f"10.1.{i // 250}.{i % 250} web.test" for i in range(_HUNDREDS)))
         self.child.process.send_signal(signal.SIGHUP)
         pool = self.pool(*servers("web.test:80"))

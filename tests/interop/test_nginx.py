@@ -73,7 +73,6 @@ class NginxTests(InteropTestCase):
 
     @classmethod
     def setUpClass(cls) -> None:
-        """Start the server and txmux."""
         super().setUpClass()
         cls.certificate = make_certificate(cls.folder, "one.example.com", "two.example.org")
         cls.files = cls.folder / "files"
@@ -92,8 +91,7 @@ class NginxTests(InteropTestCase):
         given = (a.replace("{mux}", port) if isinstance(a, str) else a for a in arguments)
         return output_of("curl", *options, *given)
 
-    def test_names(self) -> None:
-        """Two names lead to two backends, whose certificates are what the client sees."""
+    def test_names_lead_to_backends_and_their_certificates(self) -> None:
         for host, route in (("one.example.com", "one"), ("two.example.org", "two")):
             said = self.curl(f"https://{host}:{{mux}}/", "--http1.1")
             self.assertEqual(said.decode(), f"{route} {host} HTTP/1.1\n")
@@ -103,27 +101,23 @@ class NginxTests(InteropTestCase):
             self.assertEqual(line["facts"], {"sni": host, "alpn": "http/1.1", "tls": "1.3"})
 
     def test_http_2(self) -> None:
-        """HTTP/2 is agreed on by the client and the server, over TLS."""
         said = self.curl("https://one.example.com:{mux}/", "--http2")
         self.assertEqual(said, b"one one.example.com HTTP/2.0\n")
         self.assertEqual(self.mux.take_one()["facts"]["alpn"], "h2,http/1.1")
 
     def test_http_2_without_tls(self) -> None:
-        """HTTP/2 that the client just begins with is told from HTTP/1 by its preface."""
         said = self.curl("http://127.0.0.1:{mux}/", "--http2-prior-knowledge")
         self.assertEqual(said, b"http 127.0.0.1 HTTP/2.0\n")
         line = self.mux.take_one()
         self.assertEqual((line["route"], line["facts"]), ("h2c", {"version": "2"}))
 
-    def test_keep_alive(self) -> None:
-        """Two requests go over one connection."""
+    def test_two_requests_of_one_connection(self) -> None:
         url = "http://127.0.0.1:{mux}/hello"
         said = self.curl(url, url, "--write-out", "%{num_connects}\n")
         self.assertEqual(said, b"http 127.0.0.1 HTTP/1.1\n1\nhttp 127.0.0.1 HTTP/1.1\n0\n")
         self.assertEqual(self.mux.take_one()["reason"], "done")
 
     def test_half_close(self) -> None:
-        """A client that finishes sending with its request still gets the answer, and then the end."""
         with self.mux.connect() as client:
             client.sendall(b"GET /hello HTTP/1.0\r\nHost: half\r\n\r\n")
             client.shutdown(socket.SHUT_WR)
@@ -134,7 +128,6 @@ class NginxTests(InteropTestCase):
         self.assertEqual(self.mux.take_one()["reason"], "done")
 
     def test_big_bodies(self) -> None:
-        """20 MiB are uploaded and downloaded whole."""
         original, back = self.folder / "original", self.folder / "back"
         original.write_bytes(os.urandom(20 * 2**20))
         url = "http://127.0.0.1:{mux}/body"

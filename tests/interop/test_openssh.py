@@ -43,14 +43,12 @@ class OpenSshTests(InteropTestCase):
 
     @classmethod
     def setUpClass(cls) -> None:
-        """Start the server and txmux."""
         super().setUpClass()
         cls.ssh = cls.share(start_sshd(cls.folder))
         cls.mux = cls.share(Mux(cls.folder, _RULES.format(port=cls.ssh.port)))
         cls.port = cls.mux.ports["public"]
 
     def command(self, command: str, stdin: bytes = b"") -> bytes:
-        """Run a command on the server."""
         port = str(self.port)
         return output_of("ssh", *self.ssh.options, "-p", port, "127.0.0.1", command, stdin=stdin)
 
@@ -76,8 +74,7 @@ class OpenSshTests(InteropTestCase):
             self.assertRegex(line["facts"]["software"], "^OpenSSH_")
         self.assertNotEqual(lines[0]["id"], lines[1]["id"])
 
-    def test_copies(self) -> None:
-        """Files of 50 MiB are copied whole, there and back."""
+    def test_copies_of_50_mib(self) -> None:
         original, there, back = (self.folder / name for name in ("original", "there", "back"))
         original.write_bytes(os.urandom(50 * 2**20))
         checksum = sha256(original.read_bytes()).hexdigest()
@@ -92,7 +89,6 @@ class OpenSshTests(InteropTestCase):
         self.assertGreater(download["bytes_out"], 50 * 2**20)
 
     def test_several_at_once(self) -> None:
-        """Sessions that run beside each other each get their own bytes."""
         inputs = [os.urandom(2**20) for _ in range(8)]
         with ThreadPoolExecutor(len(inputs)) as threads:
             outputs = list(threads.map(lambda data: self.command("cat", data), inputs))

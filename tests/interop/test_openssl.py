@@ -46,7 +46,6 @@ class OpenSslTests(InteropTestCase):
 
     @classmethod
     def setUpClass(cls) -> None:
-        """Start the servers and txmux."""
         super().setUpClass()
         cls.certificate = make_certificate(cls.folder, "echo.example.com", "sink.example.com")
         echo = cls.start_server("-rev")
@@ -56,7 +55,6 @@ class OpenSslTests(InteropTestCase):
 
     @classmethod
     def start_server(cls, *options: str) -> Child:
-        """Start a server on a free port."""
         identity = ("-cert", cls.certificate.chain, "-key", cls.certificate.key)
         server = Child(
             "openssl",
@@ -69,7 +67,6 @@ class OpenSslTests(InteropTestCase):
         return server
 
     def client(self, name: str, *options: str, said: bytes) -> str:
-        """Say something to the server of that name, and give what the client printed."""
         trust = ("-CAfile", self.certificate.chain, "-verify_return_error", "-servername", name)
         address = f"127.0.0.1:{self.mux.port}"
         began = time.monotonic()
@@ -79,8 +76,7 @@ class OpenSslTests(InteropTestCase):
         self.ends = {"done", "client-reset"} if is_late else {"done"}
         return output.decode()
 
-    def test_versions(self) -> None:
-        """TLS 1.2 and 1.3 go through, with the application protocol that both sides chose."""
+    def test_versions_and_application_protocol(self) -> None:
         for option, version, short in (
             ("-tls1_2", "TLSv1.2", "1.2"),
             ("-tls1_3", "TLSv1.3", "1.3"),
@@ -97,16 +93,14 @@ class OpenSslTests(InteropTestCase):
             self.assertEqual(line["route"], "echo")
             self.assertIn(line["reason"], self.ends)
 
-    def test_half_close(self) -> None:
-        """What a client says before it finishes sending arrives, and so does that it has finished."""
+    def test_last_words_and_their_end_arrive(self) -> None:
         self.client("sink.example.com", said=b"last words\n")
         self.sink.wait_for(r"^last words$(.|\n)*^DONE$")
         line = self.mux.take_one()
         self.assertEqual(line["route"], "sink")
         self.assertIn(line["reason"], self.ends)
 
-    def test_wrong_name(self) -> None:
-        """A name that no route wants is closed without an answer, and logged with the name."""
+    def test_unknown_name_is_closed_and_logged(self) -> None:
         done = run(
             "openssl",
             *("s_client", "-connect", f"127.0.0.1:{self.mux.port}"),
@@ -119,8 +113,7 @@ class OpenSslTests(InteropTestCase):
         self.assertEqual(line["facts"]["sni"], "other.example.com")
         self.assertEqual(line["bytes_out"], 0)
 
-    def test_byte_by_byte(self) -> None:
-        """A hello that comes a byte at a time leads where it would have led in one piece."""
+    def test_hello_byte_by_byte(self) -> None:
         context = ssl.create_default_context(cafile=str(self.certificate.chain))
         incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         tls = context.wrap_bio(incoming, outgoing, server_hostname="echo.example.com")

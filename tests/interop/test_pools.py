@@ -78,12 +78,10 @@ class KilledTests(InteropTestCase):
     """Several nginx, of which one is killed."""
 
     def start_server(self, port: int) -> Child:
-        """Start one with a folder of its own."""
         folder = Path(tempfile.mkdtemp(dir=self.folder))
         return self.own(start_nginx(folder, _SITE.format(port=port)))
 
     def kill(self, child: Child) -> None:
-        """End a server and its worker at once, without good-byes."""
         pids = [*pids_of(child.pid), child.pid]
         child.process.kill()
         for pid in pids[:-1]:
@@ -91,11 +89,9 @@ class KilledTests(InteropTestCase):
         child.wait()
 
     def ask(self, mux: Mux) -> str:
-        """Ask for a page, which is the server's port."""
         return output_of("curl", "-q", "-sS", f"http://127.0.0.1:{mux.port}/").decode().strip()
 
-    def test_under_load(self) -> None:
-        """Under load, only those connections are lost which the killed server had accepted."""
+    def test_only_what_the_killed_server_had_accepted_is_lost(self) -> None:
         ports = [free_port() for _ in range(3)]
         servers = [self.start_server(port) for port in ports]
         for more in ("", "balance = least-connections", "check = http interval=500ms timeout=3m"):
@@ -131,7 +127,6 @@ class KilledTests(InteropTestCase):
             servers[0] = self.start_server(ports[0])
 
     def test_check_brings_it_back(self) -> None:
-        """A server that is gone gets no client, and is back when it is."""
         ports = [free_port() for _ in range(2)]
         servers = [self.start_server(port) for port in ports]
         check = "check = http interval=200ms timeout=3m rise=2 fall=2\neject = off"
@@ -153,7 +148,6 @@ class HangingTests(InteropTestCase):
     """Servers that take connections and answer nobody, which only a check can find out."""
 
     def assert_found_out(self, child: Child, port: int, check: str) -> None:
-        """Halt a server, and find that clients are led past it, until it goes on."""
         listening = f"127.0.0.1:{port}"
         # A server that works may be late on a busy machine, but not so much twice in a row.
         options = "interval=200ms timeout=4s rise=1 fall=2"
@@ -169,7 +163,6 @@ class HangingTests(InteropTestCase):
         self.assertEqual(mux.child.output.count(f"{listening} is "), 2)
 
     def reason(self, mux: Mux) -> str:
-        """Come, say something, leave, and see how this is logged."""
         with mux.connect() as client:
             client.sendall(b"\r\n")
             with contextlib.suppress(OSError):
@@ -180,12 +173,10 @@ class HangingTests(InteropTestCase):
         return "done" if reason in {"client-reset", "server-reset"} else reason
 
     def test_redis(self) -> None:
-        """Redis."""
         redis = self.own(start_redis(self.folder))
         self.assert_found_out(redis.child, redis.port, "redis")
 
     def test_postgres(self) -> None:
-        """PostgreSQL."""
         folder = Path(tempfile.mkdtemp(prefix="txmux-interop-postgres-"))
         self.addCleanup(shutil.rmtree, folder)
         port = free_port()
@@ -203,8 +194,7 @@ frontend secure
 class HaproxyTests(InteropTestCase):
     """HAProxy behind TLS, with the PROXY protocol's header before it."""
 
-    def test_client_seen(self) -> None:
-        """It sees the client, in both versions of the header."""
+    def test_client_seen_by_both_versions(self) -> None:
         root = make_authority()
         root.write(self.folder / "ca.pem")
         root.issue("www.example.com").write(self.folder / "good.pem", key=True)

@@ -67,7 +67,6 @@ class PsqlTests(InteropTestCase):
 
     @classmethod
     def setUpClass(cls) -> None:
-        """Start the servers, and txmux before them."""
         super().setUpClass()
         cls.ports, cls.certificates, cls.servers = {}, {}, {}
         for name in ("one", "two", "plain"):
@@ -91,7 +90,6 @@ class PsqlTests(InteropTestCase):
         cls.mux = cls.share(Mux(cls.folder, rules, f"relay = {cls.relay}"))
 
     def address(self, host: str, **settings: object) -> str:
-        """Write a connection string that leads to txmux, whatever the host."""
         all_settings = {
             "host": host,
             "hostaddr": "127.0.0.1",
@@ -105,11 +103,9 @@ class PsqlTests(InteropTestCase):
         return " ".join(f"{name}={value}" for name, value in all_settings.items())
 
     def psql(self, host: str, **settings: object) -> subprocess.CompletedProcess[bytes]:
-        """Ask who answers."""
         return run("psql", "-XAtc", _WHO, self.address(host, **settings))
 
-    def test_names(self) -> None:
-        """Each name leads to its server, whose certificate psql can verify."""
+    def test_names_with_verified_certificates(self) -> None:
         for name in ("one", "two"):
             for mode in ("require", "verify-full"):
                 root = self.certificates[name].chain if mode == "verify-full" else "/nowhere"
@@ -122,29 +118,25 @@ class PsqlTests(InteropTestCase):
                 self.assertIn(record["reason"], {"done", "client-reset", "server-reset"})
                 self.assertEqual(record["facts"]["sni"], f"{name}.example.com")
 
-    def test_much(self) -> None:
-        """A long answer comes whole."""
+    def test_long_answer(self) -> None:
         query = "select repeat('x', 1000) from generate_series(1, 20000)"
         address = self.address("two.example.com", sslmode="require")
         self.assertEqual(len(output_of("psql", "-XAtc", query, address)), 20_000 * 1001)
         self.mux.take_one()
 
-    def test_other_name(self) -> None:
-        """Another name is told that it is unknown."""
+    def test_unknown_name_is_told(self) -> None:
         done = self.psql("three.example.com", sslmode="require")
         self.assertIn(b"unrecognized name", done.stderr)
         record = self.mux.take_one()
         self.assertEqual((record["route"], record["reason"]), (None, "no-route"))
 
-    def test_server_without_tls(self) -> None:
-        """A server that has no TLS is a clear cause, for the log and for the operator."""
+    def test_server_without_tls_is_a_clear_cause(self) -> None:
         done = self.psql("plain.example.com", sslmode="require")
         self.assertNotEqual(done.returncode, 0)
         self.assertEqual(self.mux.take_one()["reason"], "tls-failed")
         self.mux.child.wait_for(r"it answered b'N' when it was asked .* 'ssl = on'")
 
     def test_tls_ended_here(self) -> None:
-        """TLS can also end here, and what the client says inside of it leads to a server without TLS."""
         done = self.psql("ended.example.com", sslmode="require")
         self.assertEqual(done.stderr, b"")
         self.assertEqual(done.stdout.decode(), f"{self.ports['plain']}|f|\n")
@@ -153,7 +145,6 @@ class PsqlTests(InteropTestCase):
         self.assertEqual(record["facts"]["database"], "postgres")
 
     def test_without_tls(self) -> None:
-        """A client that does not ask for TLS goes its own way."""
         done = self.psql("one.example.com", sslmode="disable")
         self.assertEqual(done.stdout.decode(), f"{self.ports['plain']}|f|\n")
         self.assertEqual(self.mux.take_one()["route"], "unencrypted")

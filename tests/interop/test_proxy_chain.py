@@ -94,7 +94,6 @@ class ChainTests(InteropTestCase):
 
     @classmethod
     def setUpClass(cls) -> None:
-        """Start everything, from the end of the chain."""
         super().setUpClass()
         cls.certificate = make_certificate(cls.folder, "www.example.com")
         site, stream = free_port(), free_port()
@@ -107,11 +106,9 @@ class ChainTests(InteropTestCase):
             cls.chain.append(mux)
 
     def records(self) -> list[Record]:
-        """Give the lines of all three logs, the first one's first."""
         return [mux.take_one() for mux in reversed(self.chain)]
 
-    def test_tls(self) -> None:
-        """The last server knows the client, the name it asked for, and the ID of the first log."""
+    def test_last_knows_client_name_and_first_id(self) -> None:
         port = self.chain[-1].port
         for host in _HOSTS:
             said = output_of(
@@ -138,7 +135,6 @@ class ChainTests(InteropTestCase):
                 )
 
     def test_version_1_at_the_end(self) -> None:
-        """A last server that reads version 1 is told the same addresses."""
         for host in _HOSTS:
             with socket.create_connection((host, self.chain[-1].port), timeout=PATIENCE) as client:
                 client.sendall(b"SSH-2.0-test\r\n")
@@ -183,8 +179,7 @@ backend = close
 class EndedTlsTests(InteropTestCase):
     """Two services, of which the first ends TLS."""
 
-    def test_ssl(self) -> None:
-        """The second is told what the first knows of the client's TLS and of its certificate."""
+    def test_tls_and_certificate_are_told(self) -> None:
         own = make_certificate(self.folder, "www.example.com")
         client = make_certificate(self.folder, "client")
         second = self.own(Mux(self.folder, _READS))

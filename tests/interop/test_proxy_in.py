@@ -60,7 +60,6 @@ class InFrontTestCase(InteropTestCase):
 
     @classmethod
     def setUpClass(cls) -> None:
-        """Start the server and txmux."""
         super().setUpClass()
         http = free_port()
         cls.socket = cls.folder / "mux.sock"
@@ -68,7 +67,6 @@ class InFrontTestCase(InteropTestCase):
         cls.mux = cls.share(Mux(cls.folder, _RULES.format(http=http, unix=cls.socket)))
 
     def ask(self, host: str, port: int) -> Record:
-        """Ask for a page, see that the server and the access log know who asked and whom, and give the log's line."""
         said = output_of(
             "curl",
             *("-q", "-sS", "--connect-to", f"::[{host}]:{port}"),
@@ -130,7 +128,6 @@ class HaproxyTests(InFrontTestCase):
 
     @classmethod
     def setUpClass(cls) -> None:
-        """Start HAProxy."""
         super().setUpClass()
         cls.certificates = {
             name: make_certificate(cls.folder, name) for name in ("www.example.com", "client")
@@ -162,8 +159,7 @@ class HaproxyTests(InFrontTestCase):
     def port(self, way: str, host: str) -> int:
         return self.ports[f"{way}-{host}".replace(":", ".")]
 
-    def test_clients(self) -> None:
-        """Clients are known in both versions, IPv4 and IPv6, with a checksum and without."""
+    def test_clients_in_both_versions_and_families(self) -> None:
         for way in ("v1", "v2", "fields"):
             for host in _HOSTS:
                 record = self.ask(host, self.port(way, host))
@@ -173,13 +169,11 @@ class HaproxyTests(InFrontTestCase):
                 self.assertEqual(record["facts"].get("unique_id"), unique)
 
     def test_unix_socket(self) -> None:
-        """A header may come by a UNIX socket."""
         for host in _HOSTS:
             record = self.ask(host, self.port("unix", host))
             self.assertEqual(record["facts"]["proxy_peer"], "unix")
 
-    def test_ended_tls(self) -> None:
-        """What HAProxy knows of the TLS that it ends is in the facts."""
+    def test_facts_of_ended_tls(self) -> None:
         port = self.ports["ended"]
         own = self.certificates["client"]
         for certificate in ((), ("--cert", own.chain, "--key", own.key)):
@@ -221,7 +215,6 @@ class NginxTests(InFrontTestCase):
 
     @classmethod
     def setUpClass(cls) -> None:
-        """Start nginx."""
         super().setUpClass()
         cls.ports = {host: free_port() for host in _HOSTS}
         server = f"127.0.0.1:{cls.mux.ports['public']}"
@@ -237,6 +230,5 @@ class NginxTests(InFrontTestCase):
         cls.nginx = cls.share(start_nginx_stream(folder, "\n".join(servers)))
 
     def test_clients(self) -> None:
-        """Clients are known, IPv4 and IPv6."""
         for host, port in self.ports.items():
             self.ask(host, port)

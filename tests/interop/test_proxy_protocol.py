@@ -76,7 +76,6 @@ class ProxyProtocolTests(InteropTestCase):
 
     @classmethod
     def setUpClass(cls) -> None:
-        """Start the server and txmux."""
         super().setUpClass()
         cls.certificate = make_certificate(cls.folder, "www.example.com")
         ports = {name: free_port() for name in ("plain", "secure")}
@@ -85,7 +84,6 @@ class ProxyProtocolTests(InteropTestCase):
         cls.mux = cls.share(Mux(cls.folder, _RULES.format(ports=ports)))
 
     def assert_client_seen(self, scheme: str, listener: str, host: str) -> None:
-        """Ask for a page, and find in the server's log, and in ours, who asked and whom."""
         port = self.mux.ports[listener]
         said = output_of(
             "curl",
@@ -106,19 +104,16 @@ class ProxyProtocolTests(InteropTestCase):
         )
 
     def test_ipv4(self) -> None:
-        """An IPv4 client of a listener on every address is told as one, by both versions."""
         for listener in ("v1", "v2"):
             self.assert_client_seen("http", listener, "127.0.0.1")
 
     def test_ipv6(self) -> None:
-        """An IPv6 client is told as one, by both versions."""
         if not has_ipv6():
             raise SkipTest("this machine has no IPv6")
         for listener in ("v1", "v2"):
             self.assert_client_seen("http", listener, "::1")
 
-    def test_before_tls(self) -> None:
-        """The header goes before the TLS that is passed through."""
+    def test_header_goes_before_tls(self) -> None:
         self.assert_client_seen("https", "v2", "127.0.0.1")
         if has_ipv6():
             self.assert_client_seen("https", "v1", "::1")
@@ -134,8 +129,7 @@ frontend proxied
 class HaproxyTests(InteropTestCase):
     """The program that the protocol comes from."""
 
-    def test_clients(self) -> None:
-        """Clients are told rightly in both versions, IPv4 and IPv6."""
+    def test_clients_in_both_versions_and_families(self) -> None:
         port = free_port()
         self.own(start_haproxy(self.folder, _FRONTEND.format(port=port)))
         mux = self.own(

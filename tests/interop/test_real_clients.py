@@ -49,14 +49,12 @@ class RealClientTests(SharedPortTestCase):
     """The programs that people use, as Debian has them, and libraries from PyPI."""
 
     def test_openssh(self) -> None:
-        """The client of OpenSSH."""
         line = self.assert_reaches(
             "ssh", "ssh", "-F", "none", "-oBatchMode=yes", "-p", self.port, "127.0.0.1", "true"
         )
         self.assertRegex(line["facts"]["software"], "^OpenSSH_")
 
-    def test_curl_http(self) -> None:
-        """HTTP/1.1, HTTP/2 without TLS, and HTTP/1.1 that offers to change to HTTP/2."""
+    def test_curl_http_1_2_and_upgrade(self) -> None:
         for route, version in (
             ("http", "--http1.1"),
             ("http2", "--http2-prior-knowledge"),
@@ -64,8 +62,7 @@ class RealClientTests(SharedPortTestCase):
         ):
             self.assert_reaches(route, "curl", "-q", version, f"http://{self.address}/")
 
-    def test_curl_https(self) -> None:
-        """HTTP/2 and HTTP/1.1 inside TLS are told apart."""
+    def test_curl_https_1_and_2(self) -> None:
         url = f"https://www.example.com:{self.port}/"
         resolved = f"www.example.com:{self.port}:127.0.0.1"
         for route, version in (("h2", "--http2"), ("tls", "--http1.1")):
@@ -73,7 +70,6 @@ class RealClientTests(SharedPortTestCase):
             self.assertEqual(line["facts"]["sni"], "www.example.com")
 
     def test_curl_others(self) -> None:
-        """Other protocols that curl speaks, and proxies that it uses."""
         for route, *arguments in (
             ("ldap", f"ldap://{self.address}/dc=example"),
             ("mqtt", f"mqtt://{self.address}/topic"),
@@ -86,7 +82,6 @@ class RealClientTests(SharedPortTestCase):
             self.assert_reaches(route, "curl", "-q", "--noproxy", "", *arguments)
 
     def test_openssl(self) -> None:
-        """The client of openssl, with and without TLS 1.3, and with HTTP/2."""
         for route, *options in (
             ("tls", "-servername", "www.example.com"),
             ("tls", "-tls1_2"),
@@ -95,14 +90,12 @@ class RealClientTests(SharedPortTestCase):
             self.assert_reaches(route, "openssl", "s_client", "-connect", self.address, *options)
 
     def test_post_quantum_openssl(self) -> None:
-        """The client of openssl with a post-quantum key exchange, if it has one."""
         if b"X25519MLKEM768" not in output_of("openssl", "list", "-kem-algorithms"):
             raise SkipTest("this openssl has no post-quantum key exchange")
         line = self.assert_reaches("tls", "openssl", "s_client", "-connect", self.address)
         self.assertGreater(line["bytes_in"], _ML_KEM_768)
 
-    def test_post_quantum_library(self) -> None:
-        """The OpenSSL that Twisted uses, with a post-quantum key exchange, if it has one."""
+    def test_post_quantum_library_of_twisted(self) -> None:
         if SSL.OPENSSL_VERSION_NUMBER < _OPENSSL_3_5:
             raise SkipTest(
                 "the OpenSSL of the cryptography package has no post-quantum key exchange"
@@ -110,8 +103,7 @@ class RealClientTests(SharedPortTestCase):
         line = self.assert_reaches("tls", sys.executable, "-c", _TLS, self.port)
         self.assertGreater(line["bytes_in"], _ML_KEM_768)
 
-    def test_openvpn(self) -> None:
-        """A client of OpenVPN, with each way to protect the first packets."""
+    def test_openvpn_with_each_protection(self) -> None:
         certificate = make_certificate(self.folder, "vpn.example.com")
         shared, server, client = (
             self.folder / name for name in ("shared.key", "server.key", "client.key")
@@ -136,7 +128,6 @@ class RealClientTests(SharedPortTestCase):
             )
 
     def test_tinc(self) -> None:
-        """A daemon of tinc that connects to another one."""
         folder = self.folder / "tinc"
         (folder / "hosts").mkdir(parents=True)
         (folder / "tinc.conf").write_text(_TINC)
@@ -149,23 +140,19 @@ class RealClientTests(SharedPortTestCase):
         self.assert_reaches("tinc", "tincd", "-c", folder, pid_file, "--no-detach")
 
     def test_git(self) -> None:
-        """Git, with a git:// URL."""
         line = self.assert_reaches("git", "git", "ls-remote", f"git://{self.address}/project.git")
         self.assertEqual(line["facts"]["path"], "/project.git")
 
     def test_rsync(self) -> None:
-        """A client of an rsync daemon."""
         self.assert_reaches("rsync", "rsync", f"rsync://{self.address}/")
 
-    def test_dig(self) -> None:
-        """A question over TCP, and a transfer of a zone."""
+    def test_dig_by_tcp_and_axfr(self) -> None:
         server = ("@127.0.0.1", "-p", self.port)
         for name, *options in (("www.example.com", "+tcp"), ("example.com", "axfr")):
             line = self.assert_reaches("dns", "dig", "-r", *server, name, *options)
             self.assertEqual(line["facts"]["name"], name)
 
-    def test_smbclient(self) -> None:
-        """A client of SMB 2 and 3, and one of SMB 1."""
+    def test_smbclient_of_smb_1_to_3(self) -> None:
         smb1 = ("--option=client min protocol=CORE", "--option=client max protocol=NT1")
         for options in ((), smb1):
             self.assert_reaches(
@@ -173,7 +160,6 @@ class RealClientTests(SharedPortTestCase):
             )
 
     def test_xfreerdp(self) -> None:
-        """A client of RDP, on a display that nobody sees."""
         xfreerdp = require_program("xfreerdp")
         screen = self.own(Child("Xvfb", "-displayfd", "1", "-nolisten", "tcp"))
         display = f"DISPLAY=:{screen.wait_for('^[0-9]+$')[0]}"
@@ -189,21 +175,17 @@ class RealClientTests(SharedPortTestCase):
         xfreerdp = require_program("xfreerdp")
         self.assert_reaches("x11", "env", display, xfreerdp, "/v:127.0.0.1")
 
-    def test_minecraft(self) -> None:
-        """What asks a Minecraft server for its status, in the way of today and in that of release 1.6."""
+    def test_minecraft_of_today_and_1_6(self) -> None:
         for client in ("JavaServer", "LegacyServer"):
             self.assert_reaches("minecraft", sys.executable, "-c", _MINECRAFT, self.port, client)
 
-    def test_logger(self) -> None:
-        """A client of syslog, with its messages in lines and with octet counting."""
+    def test_logger_with_lines_and_octet_counts(self) -> None:
         server = ("--tcp", "--server", "127.0.0.1", "--port", self.port)
         for options in ((), ("--octet-count",)):
             self.assert_reaches("syslog", "logger", *server, *options, "hello")
 
     def test_iperf3(self) -> None:
-        """A client of iperf3."""
         self.assert_reaches("iperf3", "iperf3", "-c", "127.0.0.1", "-p", self.port)
 
     def test_sipsak(self) -> None:
-        """A client of SIP."""
         self.assert_reaches("sip", "sipsak", "-E", "tcp", "-s", f"sip:alice@{self.address}")

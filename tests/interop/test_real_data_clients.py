@@ -32,25 +32,21 @@ _DEBIANS_PYTHON = "/usr/bin/python3"
 class RealDataClientTests(SharedPortTestCase):
     """The programs that people use, as Debian has them, and libraries from Debian and PyPI."""
 
-    def test_psql(self) -> None:
-        """The client of PostgreSQL, without and with TLS."""
+    def test_psql_with_and_without_tls(self) -> None:
         for mode in ("disable", "require"):
             settings = f"host=127.0.0.1 port={self.port} user=alice dbname=shop sslmode={mode}"
             self.assert_reaches("postgres", "psql", settings, "-c", "select 1")
 
-    def test_redis_cli(self) -> None:
-        """The client of Redis, with a command that memcached has, too."""
+    def test_redis_cli_with_a_command_of_memcached(self) -> None:
         self.assert_reaches("redis", "redis-cli", "-p", self.port, "get", "key")
 
-    def test_libmemcached(self) -> None:
-        """Clients of memcached, with its text protocol and its binary one."""
+    def test_libmemcached_text_and_binary(self) -> None:
         servers = f"--servers={self.address}"
         self.assert_reaches("memcached", "memcstat", servers)
         self.assert_reaches("memcached", "memccat", servers, "greeting")
         self.assert_reaches("memcached", "memccat", "--binary", servers, "greeting")
 
-    def test_mosquitto(self) -> None:
-        """A client of MQTT, of every version."""
+    def test_mosquitto_of_every_version(self) -> None:
         for version in ("mqttv31", "mqttv311", "mqttv5"):
             self.assert_reaches(
                 *("mqtt", "mosquitto_pub", "-V", version, "-h", "127.0.0.1", "-p", self.port),
@@ -58,28 +54,23 @@ class RealDataClientTests(SharedPortTestCase):
             )
 
     def test_amqp(self) -> None:
-        """A client of AMQP 0-9-1."""
         self.assert_reaches(
             *("amqp", "amqp-publish", "--server", "127.0.0.1", "--port", self.port),
             *("-r", "key", "-b", "hello"),
         )
 
     def test_kcat(self) -> None:
-        """A client of Kafka, which uses librdkafka."""
         self.assert_reaches("kafka", "kcat", "-b", self.address, "-L", "-m", "5")
 
-    def test_ldapsearch(self) -> None:
-        """A client of LDAP that binds, and one that begins with StartTLS."""
+    def test_ldapsearch_bind_and_starttls(self) -> None:
         for options in ("-x", "-xZZ"):
             self.assert_reaches("ldap", "ldapsearch", options, "-H", f"ldap://{self.address}/")
 
-    def test_pymongo(self) -> None:
-        """The MongoDB driver for Python, without and with a version of the API."""
+    def test_pymongo_with_and_without_api_version(self) -> None:
         for options in ((), ("api",)):
             self.assert_reaches("mongodb", sys.executable, "-c", _MONGODB, self.port, *options)
 
     def test_cassandra(self) -> None:
-        """The Cassandra driver for Python."""
         if run(_DEBIANS_PYTHON, "-c", "import cassandra").returncode:
             if os.environ.get("TXMUX_REQUIRE_SERVERS"):
                 self.fail(
@@ -89,7 +80,6 @@ class RealDataClientTests(SharedPortTestCase):
         self.assert_reaches("cassandra", _DEBIANS_PYTHON, "-c", _CASSANDRA, self.port)
 
     def test_tsql(self) -> None:
-        """The client of FreeTDS, for SQL Server."""
         tsql = require_program("tsql")
         # Without a version it would try older ones, too, which have no pre-login.
         self.assert_reaches(

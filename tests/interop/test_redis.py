@@ -44,18 +44,15 @@ class RedisTests(InteropTestCase):
 
     @classmethod
     def setUpClass(cls) -> None:
-        """Start the server and txmux."""
         super().setUpClass()
         cls.redis = cls.share(start_redis(cls.folder))
         cls.mux = cls.share(Mux(cls.folder, _RULES.format(redis=cls.redis)))
 
     def command(self, listener: str, *arguments: str, stdin: bytes = b"") -> bytes:
-        """Run one command and give the answer."""
         port = str(self.mux.ports[listener])
         return output_of("redis-cli", "-p", port, *arguments, stdin=stdin)
 
     def test_commands(self) -> None:
-        """Commands are answered, over TCP and over the UNIX socket."""
         for listener in ("by-tcp", "by-unix"):
             self.assertEqual(self.command(listener, "ping"), b"PONG\n")
             self.assertEqual(self.command(listener, "set", listener, "value"), b"OK\n")
@@ -67,7 +64,6 @@ class RedisTests(InteropTestCase):
                 )
 
     def test_big_value(self) -> None:
-        """A value of 5 MiB goes there and back."""
         value = os.urandom(5 * 2**19).hex().encode()
         for listener in ("by-tcp", "by-unix"):
             self.assertEqual(self.command(listener, "-x", "set", "big", stdin=value), b"OK\n")
@@ -76,15 +72,13 @@ class RedisTests(InteropTestCase):
             self.assertEqual([line["reason"] for line in lines], ["done", "done"])
 
     def test_benchmark(self) -> None:
-        """Twenty clients that pipeline are all served to the end."""
         port = str(self.mux.ports["pipelining"])
         tests = ("-t", "ping,set,get,lpush", "-P", "16", "-c", "20", "-n", "4000")
         table = output_of("redis-benchmark", "-p", port, *tests, "--csv").decode()
         measured = {row[0] for row in csv.reader(table.splitlines())}
         self.assertLessEqual({"PING_INLINE", "SET", "GET", "LPUSH"}, measured)
 
-    def test_inline_command(self) -> None:
-        """A command as a person would type it is recognised, in one piece or two."""
+    def test_inline_command_in_one_piece_or_two(self) -> None:
         for pieces in ((b"PING\r\n",), (b"PI", b"NG\r\n")):
             address = ("127.0.0.1", self.mux.ports["by-tcp"])
             with socket.create_connection(address, timeout=PATIENCE) as client:

@@ -38,7 +38,6 @@ class ClientTests(InteropTestCase):
 
     @classmethod
     def setUpClass(cls) -> None:
-        """Start txmux."""
         super().setUpClass()
         cls.mux = Mux(cls.folder, _RULES.format(port=free_port()), f"relay = {cls.relay}")
         cls.addClassCleanup(cls.mux.stop)
@@ -46,16 +45,13 @@ class ClientTests(InteropTestCase):
     def curl(
         self, *options: str | Path, path: str = "x", scheme: str = "http"
     ) -> subprocess.CompletedProcess[bytes]:
-        """Ask for something."""
         url = f"{scheme}://127.0.0.1:{self.mux.port}/{path}"
         return run("curl", "--silent", "--show-error", "--include", *options, url)
 
     def assert_reason(self, reason: str) -> None:
-        """Look at the new line of the log."""
         self.assertEqual(self.mux.take_one()["reason"], reason)
 
     def test_http(self) -> None:
-        """An HTTP client gets a whole response."""
         done = self.curl()
         self.assertEqual((done.returncode, done.stderr), (0, b""))
         self.assertTrue(done.stdout.startswith(b"HTTP/1.1 403 Forbidden\r\n"))
@@ -67,8 +63,7 @@ class ClientTests(InteropTestCase):
         self.assertTrue(done.stdout.endswith(b"\r\n\r\n"))
         self.assert_reason("connect-refused")
 
-    def test_upload(self) -> None:
-        """So does one that has a lot to send, and does not ask first."""
+    def test_large_upload_without_asking(self) -> None:
         large = self.folder / "large"
         large.write_bytes(bytes(3_000_000))
         done = self.curl("--header", "Expect:", "--data-binary", f"@{large}")
@@ -76,7 +71,6 @@ class ClientTests(InteropTestCase):
         self.assert_reason("no-route")
 
     def test_http2(self) -> None:
-        """One of HTTP/2 gets a response on its stream."""
         for path, status, reason in (
             ("x", b"403", "no-route"),
             ("down", b"503", "connect-refused"),
@@ -86,8 +80,7 @@ class ClientTests(InteropTestCase):
             self.assertTrue(done.stdout.startswith(b"HTTP/2 " + status))
             self.assert_reason(reason)
 
-    def test_tls(self) -> None:
-        """A TLS client hears that its server name is unknown, in each version of the protocol."""
+    def test_tls_of_each_version(self) -> None:
         for version in ("1.2", "1.3"):
             done = self.curl("--insecure", f"--tlsv{version}", "--tls-max", version, scheme="https")
             self.assertEqual(done.returncode, 35)
@@ -100,8 +93,7 @@ class ClientTests(InteropTestCase):
             self.assertIn(b"SSL alert number 112", done.stderr)
             self.assert_reason("no-route")
 
-    def test_ssh(self) -> None:
-        """An SSH client shows why."""
+    def test_ssh_shows_why(self) -> None:
         options = ("StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "BatchMode=yes")
         given = [word for option in options for word in ("-o", option)]
         done = run("ssh", "-F", "none", *given, "-p", str(self.mux.port), "nobody@127.0.0.1")
@@ -111,7 +103,6 @@ class ClientTests(InteropTestCase):
         self.assert_reason("connect-refused")
 
     def test_redis(self) -> None:
-        """A Redis client gets an error."""
         done = run("redis-cli", "-p", str(self.mux.port), "GET", "x")
         self.assertIn(b"ERR not allowed here", done.stdout)
         self.assert_reason("no-route")
@@ -126,8 +117,7 @@ class PortableClientTests(ClientTests):
 class TlsEndTests(InteropTestCase):
     """Clients inside of TLS that ends here."""
 
-    def test_inside(self) -> None:
-        """They get their answer inside of it, and a close-notify."""
+    def test_answered_inside(self) -> None:
         certificate = make_certificate(self.folder, "www.example.com")
         rules = f"""
 [listen public]

@@ -57,35 +57,29 @@ class RunTestCase(InteropTestCase):
     """Has a server, and starts services before it."""
 
     def setUp(self) -> None:
-        """Start the server."""
         super().setUp()
         self.echo = self.own(EchoServer())
         self.rules = self.folder / "rules.ini"
 
     def write(self, settings: str = "", more: str = "") -> None:
-        """Write the rules file."""
         self.rules.write_text(_RULES.format(settings=settings, port=self.echo.port) + more)
 
     def start(self, *options: str | Path, settings: str = "") -> Child:
-        """Start a service."""
         self.write(settings)
         return self.begin(self.rules, *options)
 
     def begin(self, *words: str | Path, before: Sequence[str] = ()) -> Child:
-        """Run the command until it serves."""
         child = self.own(Child(*before, *COMMAND, *words))
         self.port = int(child.wait_for(r"listening on 127\.0\.0\.1:(\d+)")[1])
         return child
 
     def client(self) -> socket.socket:
-        """Connect a client, which is relayed."""
         client = socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE)
         self.addCleanup(client.close)
         self.assert_relayed(client)
         return client
 
     def assert_relayed(self, client: socket.socket) -> None:
-        """Send something there and back."""
         client.sendall(b"there and back")
         self.assertEqual(client.recv(14, socket.MSG_WAITALL), b"there and back")
 
@@ -113,16 +107,14 @@ class LifeTests(RunTestCase):
         self.assertRegex(child.output, rf"(?m)^{_LINE}stopping: SIGTERM$")
         self.assertRegex(child.output, rf"{_LINE}stopped\n\Z")
 
-    def test_interrupted(self) -> None:
-        """Control-C ends it as a shell expects of a program that a person runs."""
+    def test_interrupted_ends_as_shells_expect(self) -> None:
         child = self.start()
         child.wait_for("rules")
         child.process.send_signal(signal.SIGINT)
         self.assertEqual(child.wait(), -signal.SIGINT)
         self.assertIn("stopped\n", child.output)
 
-    def test_stopped_early(self) -> None:
-        """A signal that comes while it starts stops it as soon as it runs, and nothing is wrong with that."""
+    def test_signal_while_it_starts(self) -> None:
         self.write()
         for number, status in ((signal.SIGTERM, 0), (signal.SIGINT, -signal.SIGINT)):
             child = self.own(Child(sys.executable, "-c", _EARLY, str(int(number)), self.rules))
@@ -130,8 +122,7 @@ class LifeTests(RunTestCase):
             self.assert_lines(child)
             self.assertIn("stopped\n", child.output)
 
-    def test_reload(self) -> None:
-        """SIGHUP reloads; each error is a line with a time."""
+    def test_sighup_reloads(self) -> None:
         child = self.start()
         client = self.client()
         self.write(more="colour = red\nsize = 5\n")
@@ -163,7 +154,6 @@ class LifeTests(RunTestCase):
         self.assertFalse(pidfile.exists())
 
     def test_log_level(self) -> None:
-        """``--log-level`` says how much is told."""
         self.write(more="[backend unused]\nserver = 127.0.0.1:1\n")
         child = self.own(Child(*COMMAND, self.rules, "--log-level", "warn"))
         child.wait_for(r"\[backend unused\]")
@@ -187,13 +177,11 @@ class FailureTests(RunTestCase):
     """What cannot start says why, and only that."""
 
     def failure(self, *words: str | Path) -> tuple[int, str]:
-        """Give its exit status and what it says."""
         done = run(*COMMAND, *words)
         self.assertEqual(done.stdout, b"")
         return done.returncode, done.stderr.decode()
 
-    def test_bad_rules(self) -> None:
-        """Rules with errors are 78, also those that only the start finds."""
+    def test_bad_rules_are_78(self) -> None:
         self.write(more="colour = red\nsize = 5\n")
         status, said = self.failure(self.rules)
         self.assertEqual(status, os.EX_CONFIG)
@@ -206,16 +194,14 @@ class FailureTests(RunTestCase):
         self.assertIn("[route a] terminate_tls: ", said)
         self.assertEqual(len(said.splitlines()), 1, said)
 
-    def test_no_file(self) -> None:
-        """A file that is not there is 78, too."""
+    def test_no_file_is_78(self) -> None:
         status, said = self.failure(self.folder / "missing.ini")
         self.assertEqual(status, os.EX_CONFIG)
         self.assertEqual(
             said, f"{self.folder}/missing.ini: cannot be read: No such file or directory\n"
         )
 
-    def test_fails_later(self) -> None:
-        """What is found when it runs already is 1, and the last that the log tells."""
+    def test_failure_after_the_start_is_1(self) -> None:
         self.write()
         status, said = self.failure(self.rules, "--pidfile", "/nonexistent/pid")
         self.assertEqual(status, 1)
@@ -225,8 +211,7 @@ class FailureTests(RunTestCase):
         )
         self.assertNotIn("Traceback", said)
 
-    def test_port_is_taken(self) -> None:
-        """An address that cannot be had is 1."""
+    def test_port_is_taken_is_1(self) -> None:
         self.write()
         other = self.own(EchoServer())
         text = self.rules.read_text().replace("127.0.0.1:0", f"127.0.0.1:{other.port}")
@@ -240,12 +225,10 @@ class OptionsTests(RunTestCase):
     """Without a rules file."""
 
     def begin_by_options(self, *more: str | Path, before: Sequence[str] = ()) -> Child:
-        """Start a service that knows one protocol."""
         server = f"127.0.0.1:{self.echo.port}"
         return self.begin("--listen", "127.0.0.1:0", "--redis", server, *more, before=before)
 
     def assert_serves(self) -> socket.socket:
-        """Connect a client of that protocol, and see another one be closed."""
         with socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE) as other:
             other.sendall(b"\xff")
             self.assertEqual(other.recv(1), b"")
@@ -255,7 +238,6 @@ class OptionsTests(RunTestCase):
         return client
 
     def assert_ping(self, client: socket.socket) -> None:
-        """Say something of that protocol."""
         client.sendall(b"PING\r\n")
         self.assertEqual(client.recv(6, socket.MSG_WAITALL), b"PING\r\n")
 

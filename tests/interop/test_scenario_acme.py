@@ -49,7 +49,6 @@ class AcmeTests(ScenarioTestCase):
 
     @classmethod
     def setUpClass(cls) -> None:
-        """Start the authority, the server, and txmux with the certificate that the page begins with."""
         super().setUpClass()
         for program in ("lego", "pebble"):
             require_program(program)
@@ -86,7 +85,6 @@ class AcmeTests(ScenarioTestCase):
 
     @classmethod
     def mounted(cls, *command: str) -> tuple[str, ...]:
-        """Give the command that runs one with the files of the example."""
         return ("unshare", "--mount", "sh", "-c", f"{cls.mounts} && exec {shlex.join(command)}")
 
     def lego(self, *command: str) -> str:
@@ -98,7 +96,6 @@ class AcmeTests(ScenarioTestCase):
         return self.serial()
 
     def connect(self, port: int = 443) -> ssl.SSLSocket:
-        """Connect as a client of the site."""
         context = ssl.create_default_context()
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         plain = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
@@ -131,7 +128,6 @@ class AcmeTests(ScenarioTestCase):
         self.assertEqual({line["server"] for line in logged}, {"127.0.0.1:5443"})
 
     def certbot(self, *command: str) -> None:
-        """Run certbot."""
         folders = [
             word
             for name in ("config", "work", "logs")

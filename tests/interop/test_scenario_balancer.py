@@ -112,11 +112,9 @@ class _Machine:
 
     @property
     def pid(self) -> int:
-        """The process that serves."""
         return int(self._pidfile.read_text())
 
     def start(self) -> None:
-        """Start txmux."""
         mount = shlex.join(("mount", "--bind", str(self._run), "/run"))
         before = (*self.network.command, "unshare", "--mount", "sh", "-ec", f'{mount}; exec "$@"')
         self.txmux = Twist(
@@ -132,25 +130,21 @@ class _Machine:
         return " facts.proxy_peer=192.0.2.10" in self.txmux.child.output
 
     def ask(self, command: str) -> bytes:
-        """Run a command that asks the service."""
         endpoint = f"unix:{self._run / 'txmux' / 'rules.sock'}"
         return output_of(sys.executable, "-m", "txmux", command, "--admin", endpoint)
 
     def upgrade(self) -> None:
-        """Have another process serve, and wait until the old one has ended."""
         old = self.pid
         self.ask("upgrade")
         eventually(lambda: self.pid != old and is_gone(old), "the old process has ended")
 
     def stop(self) -> None:
-        """Stop it, as systemd and Kubernetes do, and wait for its end."""
         old = self.pid
         os.kill(old, signal.SIGTERM)
         eventually(lambda: is_gone(old), "txmux has ended")
         self.txmux.child.wait()
 
     def end(self) -> None:
-        """End it at once."""
         if self._pidfile.exists() and not is_gone(self.pid):
             os.kill(self.pid, signal.SIGKILL)
         self.txmux.child.wait()
@@ -160,7 +154,6 @@ class BalancerTests(InteropTestCase):
     """Clients come at a steady rate, and none of them may be lost."""
 
     def setUp(self) -> None:
-        """Make the network, and start all that is in it."""
         super().setUp()
         require_program("haproxy")
         self.network = Namespace(self)
@@ -184,11 +177,9 @@ class BalancerTests(InteropTestCase):
         return child
 
     def said(self, name: str, what: str) -> int:
-        """Count how often HAProxy has said something of a machine."""
         return self.haproxy.output.count(f"Server txmux/{name} is {what}")
 
     def restart(self, machine: _Machine) -> None:
-        """Stop one machine's txmux and start it again; HAProxy has to notice both."""
         downs, ups = (self.said(machine.name, what) for what in ("DOWN", "UP"))
         machine.stop()
         self.assertEqual(self.said(machine.name, "DOWN"), downs + 1)

@@ -46,7 +46,6 @@ class ChainTests(ScenarioTestCase):
 
     @classmethod
     def setUpClass(cls) -> None:
-        """Start everything, from the end of the chain."""
         super().setUpClass()
         cls.network.set("ipv4/ip_local_port_range", f"40000 {40000 + _PORTS - 1}")
         cls.certificate = make_certificate(cls.folder, _NAME)
@@ -60,7 +59,6 @@ class ChainTests(ScenarioTestCase):
         cls.chain = [cls.share(Example(file)) for file in (last, *files)]
 
     def take(self, count: int = 1) -> list[list[Record]]:
-        """Give the new lines of all three logs, the first one's first."""
         return [mux.take(count) for mux in reversed(self.chain)]
 
     def test_site(self) -> None:

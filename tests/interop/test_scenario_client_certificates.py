@@ -27,7 +27,6 @@ class ClientCertificatesTests(ScenarioTestCase):
 
     @classmethod
     def setUpClass(cls) -> None:
-        """Write the files that the example names, and start Redis and txmux."""
         super().setUpClass()
         cls.files = cls.make_folder("ssl/ops")
         cls.authority = make_authority("Operators")
@@ -41,7 +40,6 @@ class ClientCertificatesTests(ScenarioTestCase):
         cls.mux = cls.share(Example(rules, {"/etc/ssl": cls.files.parent}))
 
     def ping(self, shown: Identity | None) -> bytes:
-        """Have redis-cli ask with a certificate, and give what it is answered."""
         options = ["--tls", "--sni", _NAME, "--cacert", str(self.files / "authority.pem")]
         if shown is not None:
             own = str(shown.write(self.folder / "client.pem", key=True))

@@ -29,7 +29,6 @@ class FirstBytesTests(ScenarioTestCase):
 
     @classmethod
     def setUpClass(cls) -> None:
-        """Start all servers and txmux."""
         super().setUpClass()
         cls.share(start_nginx(cls.folder, _SITE))
         cls.ssh = cls.share(start_sshd(cls.folder, 22))
@@ -43,28 +42,23 @@ class FirstBytesTests(ScenarioTestCase):
         cls.mux = cls.share(Example(EXAMPLES / "first-bytes.ini"))
 
     def assert_logged(self, route: str, server: str) -> None:
-        """Check the route and the server of the one new line of the log."""
         line = self.mux.take_one()
         self.assertEqual((line["route"], line["server"]), (route, server))
 
     def test_http(self) -> None:
-        """A browser reaches the site."""
         self.assertEqual(output_of("curl", "-q", "-sS", "http://127.0.0.1:9000/"), b"the site\n")
         self.assert_logged("web", "127.0.0.1:8080")
 
     def test_ssh(self) -> None:
-        """An SSH client runs a command."""
         options = (*self.ssh.options, "-p", "9000")
         self.assertEqual(output_of("ssh", *options, "127.0.0.1", "echo hello"), b"hello\n")
         self.assert_logged("ssh", "127.0.0.1:22")
 
     def test_redis(self) -> None:
-        """A Redis client is answered."""
         self.assertEqual(output_of("redis-cli", "-p", "9000", "PING"), b"PONG\n")
         self.assert_logged("cache", "127.0.0.1:6379")
 
     def test_postgres(self) -> None:
-        """A PostgreSQL client asks a question."""
         place = "postgresql://postgres:secret@127.0.0.1:9000/postgres?sslmode=disable"
         self.assertEqual(output_of("psql", "-X", "-At", "-c", "SELECT 6 * 7", place), b"42\n")
         self.assert_logged("database", "127.0.0.1:5432")
@@ -87,8 +81,7 @@ class FirstBytesTests(ScenarioTestCase):
         for line in self.mux.take(2 + len(answers)):
             self.assertEqual((line["route"], line["server"]), ("jobs", "127.0.0.1:4730"))
 
-    def test_short_client(self) -> None:
-        """A client that sends less than the shortest beginning, and more than nothing, is turned away when its time is over."""
+    def test_less_than_the_shortest_beginning(self) -> None:
         with socket.create_connection(("127.0.0.1", 9000), timeout=PATIENCE) as client:
             client.sendall(b"st")
             self.assertEqual(client.recv(1), b"")

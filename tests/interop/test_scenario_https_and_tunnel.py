@@ -42,7 +42,6 @@ class HttpsAndTunnelTests(ScenarioTestCase):
 
     @classmethod
     def setUpClass(cls) -> None:
-        """Start the site and the client of the tunnel."""
         super().setUpClass()
         cls.certificate = make_certificate(cls.folder, "www.example.com")
         site = _SITE.format(certificate=cls.certificate, folder=cls.folder)
@@ -51,21 +50,17 @@ class HttpsAndTunnelTests(ScenarioTestCase):
         cls.share(tunnel).wait_for("listening at")
 
     def setUp(self) -> None:
-        """Start the servers of the tunnel."""
         self.servers = [self.start_server(address) for address in _SERVERS]
 
     def start_mux(self) -> None:
-        """Start txmux."""
         self.mux = self.own(Example(EXAMPLES / "https-and-tunnel.ini"))
 
     def start_server(self, address: str) -> Child:
-        """Start one of the tunnel's servers."""
         server = self.own(Child("ss-server", "-s", address, "-p", "8388", "-v", *_SECRET))
         server.wait_for("tcp server listening at")
         return server
 
     def through_the_tunnel(self) -> str:
-        """Go through the tunnel, and give the server that was logged."""
         said = output_of(
             *("curl", "-q", "-sS", "--noproxy", "", "--socks5", "127.0.0.1:1080"),
             "http://198.51.100.80/",
@@ -75,8 +70,7 @@ class HttpsAndTunnelTests(ScenarioTestCase):
         self.assertEqual((line["route"], line["backend"]), ("-", "tunnel"))
         return str(line["server"])
 
-    def test_site(self) -> None:
-        """TLS reaches the site, whose log has the client's own address."""
+    def test_site_logs_the_clients_address(self) -> None:
         self.start_mux()
         said = output_of(
             *("curl", "-q", "-sS", "--cacert", self.certificate.chain, "--interface", _CLIENT),
@@ -102,8 +96,7 @@ class HttpsAndTunnelTests(ScenarioTestCase):
         self.mux.child.wait_for(f"backend tunnel: {first} is up")
         self.assertEqual(self.through_the_tunnel(), first)
 
-    def test_silent(self) -> None:
-        """A client that says nothing reaches the tunnel, too, so that its server can speak first."""
+    def test_silent_client_reaches_the_tunnel(self) -> None:
         self.servers[0].end()
         self.own(start_sshd(self.folder, 8388, _SERVERS[0]))
         self.start_mux()  # who looks at servers would have found that the first one is down

@@ -53,7 +53,6 @@ class InsideTlsTests(ScenarioTestCase):
 
     @classmethod
     def setUpClass(cls) -> None:
-        """Start all servers, and txmux, which finds its certificate where the file says."""
         super().setUpClass()
         certificates = cls.make_folder("ssl")
         own = cls.make_folder("ssl/example.com")
@@ -69,12 +68,10 @@ class InsideTlsTests(ScenarioTestCase):
         cls.mux = cls.share(Example(rules, {"/etc/ssl": certificates}))
 
     def logged(self) -> tuple[str, str, str]:
-        """Give the route, the server and the server name of the one new line of the log."""
         line = self.mux.take_one()
         return (line["route"], line["server"], line["facts"]["sni"])
 
-    def test_site(self) -> None:
-        """HTTP inside TLS reaches the site, which knows the client's address."""
+    def test_site_knows_the_clients_address(self) -> None:
         said = output_of(
             *("curl", "-q", "-sS", "--cacert", self.authority, "--interface", _CLIENT),
             *("--resolve", f"{_NAME}:443:{_PUBLIC}", f"https://{_NAME}/"),
@@ -83,22 +80,19 @@ class InsideTlsTests(ScenarioTestCase):
         self.assertEqual(self.logged(), ("site", "127.0.0.1:8080", _NAME))
 
     def test_websocket(self) -> None:
-        """A WebSocket client at the tunnel's path reaches what is behind websockify."""
         require_program("wsdump")  # it is of the same package as the client
         said = output_of("/usr/bin/python3", "-c", _WEBSOCKET, _PUBLIC, _NAME, self.authority)
         self.assertEqual(said, b"+PONG\r\n")
         self.assertEqual(self.logged(), ("tunnel", "127.0.0.1:6080", _NAME))
 
     def test_ssh(self) -> None:
-        """An SSH client runs a command, through the TLS of OpenSSL."""
         words = ("openssl", "s_client", "-quiet", "-verify_return_error", "-CAfile")
         proxy = shlex.join((*words, str(self.authority), "-servername", _NAME))
         options = (*self.ssh.options, f"-oProxyCommand={proxy} -connect {_PUBLIC}:443")
         self.assertEqual(output_of("ssh", *options, _NAME, "echo hello"), b"hello\n")
         self.assertEqual(self.logged(), ("ssh", "127.0.0.1:22", _NAME))
 
-    def test_silent(self) -> None:
-        """A client that is silent inside TLS gets the greeting of the SSH server."""
+    def test_silent_inside_tls_is_greeted_by_ssh(self) -> None:
         context = ssl.create_default_context(cafile=self.authority)
         with (
             socket.create_connection((_PUBLIC, 443), timeout=PATIENCE) as plain,

@@ -71,15 +71,12 @@ class KeepClientsOutTests(ScenarioTestCase):
         return config
 
     def asked(self) -> int:
-        """Give how often txmux has asked who is banned."""
         return self.crowdsec.output.count("GET /v1/decisions/stream")
 
     def cscli(self, *words: str) -> str:
-        """Run CrowdSec's command, and give its output."""
         return output_of("cscli", "-c", self.config, *words).decode()
 
     def connect(self, client: str = _CLIENT) -> socket.socket:
-        """Connect a client that speaks SSH."""
         connected = socket.create_connection(
             (_PUBLIC, 443), timeout=PATIENCE, source_address=(client, 0)
         )
@@ -88,7 +85,6 @@ class KeepClientsOutTests(ScenarioTestCase):
         return connected
 
     def is_let_in(self, client: str = _CLIENT) -> bool:
-        """Tell whether a client is led to the server."""
         self.server.settimeout(0.5)
         with self.connect(client):
             try:

@@ -39,7 +39,6 @@ class LoadBalancerTests(ScenarioTestCase):
 
     @classmethod
     def setUpClass(cls) -> None:
-        """Start all servers."""
         super().setUpClass()
         hosts = cls.make_folder("names") / "hosts"
         hosts.write_text("".join(f"{address} web.internal.example.com\n" for address in _NAMED))
@@ -51,14 +50,12 @@ class LoadBalancerTests(ScenarioTestCase):
                 cls.share(cls.start_server(address))
 
     def setUp(self) -> None:
-        """Start txmux, and the server that one of the tests ends."""
         self.server = self.own(self.start_server(_ENDED))
         self.mux = self.own(Example(EXAMPLES / "load-balancer.ini"))
         eventually(lambda: {*_NAMED} < {*self.reached()}, "the name has been looked up")
 
     @classmethod
     def start_server(cls, address: str) -> Child:
-        """Start one of the web servers."""
         folder = cls.folder / address
         return start_nginx(folder, _SERVER.format(address=address, folder=folder))
 
@@ -70,11 +67,9 @@ class LoadBalancerTests(ScenarioTestCase):
         return said.decode().split()
 
     def wait_until(self, address: str, state: str) -> None:
-        """Wait until the service's log has told that a server has come or gone."""
         self.mux.child.wait_for(f" {address}:8080 is {state}")
 
-    def test_shares(self) -> None:
-        """All servers but the backup get clients, those behind the name included."""
+    def test_all_but_the_backup_get_clients(self) -> None:
         self.assertEqual({*self.reached()}, {*_PLAIN, *_NAMED})
 
     def test_gone_and_back(self) -> None:

@@ -23,7 +23,6 @@ class PlacesTests(ScenarioTestCase):
     addresses = (_PUBLIC, _PROVIDER, _FRENCH, _GERMAN)
 
     def setUp(self) -> None:
-        """Write the databases, and start all."""
         super().setUp()
         self.databases = self.make_folder("GeoIP")
         countries = {f"{_FRENCH}/32": country("FR"), f"{_GERMAN}/32": country("DE")}
@@ -36,7 +35,6 @@ class PlacesTests(ScenarioTestCase):
         self.mux = self.own(Example(rules, {"/var/lib": self.databases.parent}))
 
     def database(self, name: str) -> Path:
-        """Give the path of a database."""
         return self.databases / f"GeoLite2-{name}.mmdb"
 
     def leads(self, client: str, name: str) -> int:
@@ -47,7 +45,6 @@ class PlacesTests(ScenarioTestCase):
             return self._wait(connected)
 
     def _wait(self, client: socket.socket) -> int:
-        """Wait until a server has a client, or it is closed."""
         client.settimeout(0.01)
         while True:
             for port, server in self.servers.items():

@@ -49,7 +49,6 @@ class _Case(ScenarioTestCase):
 
     @classmethod
     def setUpClass(cls) -> None:
-        """Make the ways."""
         super().setUpClass()
         for address, client in _CLIENTS.items():
             cls.network.ip(f"route replace local {address} dev lo src {client} table local")
@@ -60,7 +59,6 @@ class SiteTests(_Case):
 
     @classmethod
     def setUpClass(cls) -> None:
-        """Start the site and txmux."""
         super().setUpClass()
         cls.share(start_nginx(cls.folder, _SITE))
         rules = (EXAMPLES / "server-speaks-first.ini").read_text()
@@ -68,8 +66,7 @@ class SiteTests(_Case):
         patient.write_text(re.sub(r"after=\w+", "after=1h", rules))
         cls.mux = cls.share(Example(patient))
 
-    def test_site(self) -> None:
-        """From every network a browser reaches the site, and waits for nothing."""
+    def test_browser_waits_for_nothing(self) -> None:
         for address, client in _CLIENTS.items():
             said = output_of("curl", "-q", "-sS", f"http://{address}:443/")
             self.assertEqual(said, b"the site\n")
@@ -85,7 +82,6 @@ class ServerSpeaksFirstTests(_Case):
 
     @classmethod
     def setUpClass(cls) -> None:
-        """Start all servers and txmux."""
         super().setUpClass()
         proxies = "--proxy-protocol-networks=127.0.0.1"
         cls.share(start_mariadb(cls.make_folder("database"), proxies))
@@ -105,12 +101,10 @@ class ServerSpeaksFirstTests(_Case):
         cls.mux = cls.share(Example(EXAMPLES / "server-speaks-first.ini"))
 
     def assert_logged(self, backend: str, client: str) -> None:
-        """Check the backend and the client's address in the one new line."""
         line = self.mux.take_one()
         self.assertEqual((line["backend"], line["client"].rpartition(":")[0]), (backend, client))
 
-    def test_mariadb(self) -> None:
-        """A MariaDB client asks a question, and the server knows its address."""
+    def test_mariadb_knows_the_clients_address(self) -> None:
         said = output_of(
             *("mariadb", "--no-defaults", "--protocol=tcp", "-h", "192.0.2.11", "-P", "443"),
             *("-u", "tests", "-N", "-e", "SELECT user()"),
@@ -118,8 +112,7 @@ class ServerSpeaksFirstTests(_Case):
         self.assertEqual(said, b"tests@10.1.0.5\n")
         self.assert_logged("mysql", "10.1.0.5")
 
-    def test_vnc(self) -> None:
-        """A VNC client takes a picture of the desktop."""
+    def test_vnc_picture(self) -> None:
         picture = self.folder / "picture.jpg"
         # This client adds 5900 to what it calls a display, and takes the sum for a port, which has 16 bits.
         display = 443 - 5900 + 2**16
@@ -128,8 +121,7 @@ class ServerSpeaksFirstTests(_Case):
         self.assertTrue(picture.read_bytes().startswith(b"\xff\xd8\xff"))
         self.assert_logged("vnc", "10.2.0.5")
 
-    def test_smtp(self) -> None:
-        """A mail is delivered."""
+    def test_smtp_delivery(self) -> None:
         output_of(
             *("curl", "-q", "-sS", "smtp://192.0.2.13:443", "--upload-file", "-"),
             *("--mail-from", "a@example.com", "--mail-rcpt", "b@example.com"),

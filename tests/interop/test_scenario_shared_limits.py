@@ -31,7 +31,6 @@ class SharedLimitsTests(ScenarioTestCase):
 
     @classmethod
     def setUpClass(cls) -> None:
-        """Make the network, and start all."""
         super().setUpClass()
         cls.network.ip("link add lan type bridge")
         for address in ("10.0.0.9", *_SERVERS, *_CLIENTS):
@@ -51,7 +50,6 @@ class SharedLimitsTests(ScenarioTestCase):
 
     @classmethod
     def _start(cls, number: int, address: str, rules: Path) -> Path:
-        """Start a machine, and give the folder of its socket."""
         machine = Namespace(cls)
         cls.network.ip(f"link add port{number} type veth peer name eth0 netns {machine.name}")
         cls.network.ip(f"link set port{number} master lan up")
@@ -65,7 +63,6 @@ class SharedLimitsTests(ScenarioTestCase):
 
     @classmethod
     def _serve(cls, address: str) -> None:
-        """Listen as a server, which tells its clients who it is, and waits until they go."""
         listening = socket.create_server((address, 8443), backlog=100)
 
         def answer(client: socket.socket) -> None:
@@ -99,18 +96,15 @@ class SharedLimitsTests(ScenarioTestCase):
             return connected, ""
 
     def is_let_in(self, machine: int, client: str) -> bool:
-        """Tell whether a client comes to a server, which it leaves at once."""
         connected, server = self.connect(machine, client)
         connected.close()
         return server != ""
 
     def txmux(self, machine: int, *words: str) -> str:
-        """Run a command for the service of a machine."""
         place = f"unix:{self.folders[machine]}/rules.sock"
         return output_of("txmux", words[0], "--admin", place, *words[1:]).decode()
 
-    def test_choice(self) -> None:
-        """A client comes to the same server by either machine, and each server has some."""
+    def test_same_server_by_either_machine(self) -> None:
         found = [[self.connect(machine, one)[1] for one in _CLIENTS] for machine in (0, 1)]
         self.assertEqual(found[0], found[1])
         self.assertEqual({*found[0]}, {*_SERVERS})
@@ -128,8 +122,7 @@ class SharedLimitsTests(ScenarioTestCase):
         self.txmux(1, "unban", client)
         eventually(lambda: self.is_let_in(0, client), "the client is let in again")
 
-    def test_limit(self) -> None:
-        """What a client has at one machine counts at the other one, too."""
+    def test_limit_of_both_machines_together(self) -> None:
         client = _CLIENTS[1]
         for _ in range(15):
             self.assertIn(self.connect(0, client)[1], _SERVERS)

@@ -42,7 +42,6 @@ class SshOver443Tests(ScenarioTestCase):
 
     @classmethod
     def setUpClass(cls) -> None:
-        """Start all servers and txmux, whose log is in a folder of the test."""
         super().setUpClass()
         cls.certificate = make_certificate(cls.folder, "www.example.com")
         cls.ssh = cls.share(start_sshd(cls.folder, 22))
@@ -62,29 +61,24 @@ class SshOver443Tests(ScenarioTestCase):
 
     @classmethod
     def credentials(cls) -> tuple[str | Path, ...]:
-        """Give the certificate that both ends of the VPN have."""
         chain = cls.certificate.chain
         return ("--ca", chain, "--cert", chain, "--key", cls.certificate.key)
 
     def logged(self) -> tuple[str, str, str]:
-        """Give the client's address, the backend and the reason of the one new line of the log."""
         line = self.mux.take_one()
         return (line["client"].rpartition(":")[0], line["backend"], line["reason"])
 
     def test_ssh(self) -> None:
-        """An SSH client runs a command; the log has its address."""
         options = (*self.ssh.options, "-b", _CLIENT, "-p", "443")
         self.assertEqual(output_of("ssh", *options, _PUBLIC, "echo hello"), b"hello\n")
         self.assertEqual(self.logged(), (_CLIENT, "ssh-server", "done"))
 
     def test_silent_ssh(self) -> None:
-        """A client that waits for the server's greeting gets it."""
         with socket.create_connection((_PUBLIC, 443), PATIENCE, (_CLIENT, 0)) as client:
             self.assertEqual(client.recv(8), b"SSH-2.0-")
         self.assertEqual(self.logged()[:2], (_CLIENT, "ssh-server"))
 
-    def test_site(self) -> None:
-        """The site is told the address of its client."""
+    def test_site_is_told_the_clients_address(self) -> None:
         said = output_of(
             *("curl", "-q", "-sS", "--cacert", self.certificate.chain, "--interface", _CLIENT),
             *("--resolve", f"www.example.com:443:{_PUBLIC}", "https://www.example.com/"),
@@ -93,7 +87,6 @@ class SshOver443Tests(ScenarioTestCase):
         self.assertEqual(self.logged(), (_CLIENT, "web", "done"))
 
     def test_openvpn(self) -> None:
-        """An OpenVPN client sets up its tunnel."""
         client = Child(
             *("openvpn", "--dev", "null", "--tls-client", "--proto", "tcp-client"),
             *("--remote", _PUBLIC, "443", "--nobind", *self.credentials()),

@@ -26,25 +26,21 @@ class TcpProxyTests(ScenarioTestCase):
 
     @classmethod
     def setUpClass(cls) -> None:
-        """Start the servers."""
         super().setUpClass()
         for address in _SERVERS:
             cls.share(start_mariadb(cls.make_folder(address), address=address))
 
     def ask(self, port: int) -> str:
-        """Ask whoever is reached for its address."""
         options = ("--no-defaults", "--protocol=tcp", "-h", _PUBLIC, "-u", "tests", "-N")
         query = ("-e", "SELECT @@bind_address")
         return output_of("mariadb", *options, "-P", str(port), *query).decode().strip()
 
     def greetings(self, port: int, count: int) -> Iterator[bytes]:
-        """Connect as often, and give the beginning of what each silent client hears at once."""
         for _ in range(count):
             with socket.create_connection((_PUBLIC, port), timeout=_AT_ONCE) as client:
                 yield client.recv(100)[4:6]
 
-    def test_rules(self) -> None:
-        """A service leads clients to both servers, without waiting for their first byte."""
+    def test_rules_lead_to_both_at_once(self) -> None:
         mux = self.own(Example(EXAMPLES / "tcp-proxy.ini"))
         self.assertEqual({self.ask(3306) for _ in range(4)}, {*_SERVERS})
         for line in mux.take(4):
@@ -53,19 +49,16 @@ class TcpProxyTests(ScenarioTestCase):
         self.assertEqual(list(self.greetings(3306, 2)), 2 * [b"\x0a5"])
 
     def run_program(self, *addresses: str) -> None:
-        """Run the program with servers at these addresses."""
         targets = [f"{address}:3306" for address in addresses]
         program = EXAMPLES / "tcp-proxy.py"
         child = self.own(Child(sys.executable, program, "tcp:3307", *targets))
         child.wait_for("leads to")
 
     def test_library(self) -> None:
-        """A program of a few lines does so, too."""
         self.run_program(*_SERVERS)
         self.assertEqual([self.ask(3307) for _ in range(4)], 2 * [*_SERVERS])
         self.assertEqual(list(self.greetings(3307, 2)), 2 * [b"\x0a5"])
 
     def test_server_is_gone(self) -> None:
-        """Where one of its servers is gone, the other one has all clients."""
         self.run_program(_PUBLIC, _SERVERS[1])
         self.assertEqual({self.ask(3307) for _ in range(4)}, {_SERVERS[1]})

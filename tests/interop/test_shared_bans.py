@@ -53,37 +53,31 @@ class SharedBansTest(SupervisedTestCase):
         self.url = f"redis://127.0.0.1:{self.redis.port}/3"
 
     def machine(self, url: str = "", settings: str = "") -> MuxService:
-        """Start a service."""
         made = self.service(_RULES % (url or self.url, settings))
         made.startService()
         self.addCleanup(lambda: made.running and made.stopService())
         return made
 
     async def until(self, condition: Callable[[], bool]) -> float:
-        """Wait until something is so, and give the seconds that it took."""
         begun = time.monotonic()
         while not condition():
             await deferLater(reactor, 0.005)
         return time.monotonic() - begun
 
     def banned(self, machine: MuxService) -> list[str]:
-        """Give who is banned there."""
         return [written(one.network) for one in machine.control.bans.current()]
 
     async def ban(self, machine: MuxService, network: str, seconds: float = 600) -> None:
-        """Ban somebody there."""
         now = time.time()
         await machine.control.bans.add(Ban(banned_network(network), now, now + seconds, "a test"))
 
     async def shared(self, *machines: MuxService) -> None:
-        """Wait until bans of one machine reach the other ones."""
         for number, machine in enumerate(machines):
             network = f"203.0.113.{number}"
             await self.ban(machine, network)
             await self.until(lambda n=network: all(n in self.banned(one) for one in machines))  # type: ignore[misc]
 
     def cli(self, *words: str) -> str:
-        """Ask Redis itself."""
         return output_of("redis-cli", "-p", str(self.redis.port), "-n", "3", *words).decode()
 
     async def test_heard(self) -> None:
@@ -102,8 +96,7 @@ class SharedBansTest(SupervisedTestCase):
         await other.control.bans.lift(banned_network("192.0.2.7"))
         self.assertLess(await self.until(lambda: "192.0.2.7" not in self.banned(one)), _SOON)
 
-    async def test_new_machine(self) -> None:
-        """A machine that comes later has all bans, those of networks without an end, too."""
+    async def test_new_machine_has_all_bans(self) -> None:
         one = self.machine()
         for number in range(50):
             await self.ban(one, f"2001:db8:{number:x}::/48", float("inf"))
@@ -158,8 +151,7 @@ class SharedBansTest(SupervisedTestCase):
         gc.collect()
         self.assertEqual(self.flushLoggedErrors(), [])
 
-    async def test_noise(self) -> None:
-        """What others publish or write there bans nobody."""
+    async def test_noise_bans_nobody(self) -> None:
         one = self.machine()
         await self.shared(one)
         before = self.banned(one)
@@ -209,13 +201,11 @@ class MachinesCase(TestCase):
         self.times = SharingTimes(pings=0.2, patience=0.5, compared=3600.0, lost=1.0)
 
     def start_redis(self, port: int | None = None) -> RedisServer:
-        """Start it, again on its port."""
         started = start_redis(self.folder, port)
         self.addCleanup(started.end)
         return started
 
     async def machine(self, ahead: float = 0.0) -> tuple[Machine, SharedBans]:
-        """Let a machine share its bans."""
         machine = Machine(ahead)
         store = Store(f"redis://127.0.0.1:{self.redis.port}", "127.0.0.1", self.redis.port)
         shared = SharedBans(reactor, store, None, machine.bans, machine.now, self.times)
@@ -226,7 +216,6 @@ class MachinesCase(TestCase):
         return machine, shared
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        """Wait until something is so."""
         while not condition():
             await deferLater(reactor, 0.005)
 
@@ -266,8 +255,7 @@ class ClocksTest(MachinesCase):
         await self.until(lambda: first.state == second.state == "complete")
         self.assertEqual([ahead.banned(), behind.banned()], [[], []])
 
-    async def test_refused(self) -> None:
-        """A Redis that refuses what it is told is lost, and the log has each reason once."""
+    async def test_refusing_redis_is_lost(self) -> None:
         self.times = SharingTimes(pings=0.1, compared=0.2)
         one, shared = await self.machine()
         for number in range(50):
@@ -333,13 +321,11 @@ class ForgottenTest(MachinesCase):
         super().setUp()
 
     def forget(self, connections: str) -> None:
-        """Drop what belongs to connections, and tell nobody."""
         for ends in ("tcp sport {} tcp dport {}", "tcp dport {} tcp sport {}"):
             rule = ends.format(self.redis.port, connections)
             output_of("nft", f"add rule inet wall in {rule} drop")
 
     def listeners(self) -> list[str]:
-        """Give the ports of all who listen."""
         told = output_of("redis-cli", "-s", str(self.redis.socket), "client", "list").decode()
         return re.findall(r"addr=127\.0\.0\.1:(\d+) .* sub=1 ", told)
 
@@ -356,8 +342,7 @@ class ForgottenTest(MachinesCase):
         await one.lift("192.0.2.7")
         await self.until(lambda: not other.banned())
 
-    async def test_lost(self) -> None:
-        """Who does not reach Redis for long says so, until it does again."""
+    async def test_lost_until_reached(self) -> None:
         _, shared = await self.machine()
         with capturedLogs() as events:
             self.forget("1-65535")
@@ -369,7 +354,6 @@ class ForgottenTest(MachinesCase):
 
 
 def _told(events: Sequence[Any]) -> list[str]:
-    """Give the lines that tell that Redis is away."""
     return [
         str(one["why"])
         for one in events

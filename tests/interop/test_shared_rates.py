@@ -69,7 +69,6 @@ class _Client(Protocol):
 
 
 def _waited(machine: EmbeddedService) -> float:
-    """Tell for how many seconds it has been waiting for an answer of Redis."""
     shared: Any = machine.factories[0].runtime.shared
     return shared.seconds() - shared._sent_at[0] if shared._sent_at else 0.0
 
@@ -93,7 +92,6 @@ class SharedRatesTest(TestCase):
         self.patch(leases, "_SLOW", 60.0)
 
     def machine(self, rate: str = "", limit: str = "") -> EmbeddedService:
-        """Start a service; its clients are led to the server at once."""
         limit = limit or f"connection_rate_per_source = {rate}"
         text = _RULES.format(redis=self.redis.port, limit=limit, server=self.server.getHost().port)
         made = EmbeddedService(parse(text, self.folder / "rules.ini"))
@@ -102,14 +100,12 @@ class SharedRatesTest(TestCase):
         return made
 
     async def up(self, *machines: EmbeddedService, wanted: bool = True) -> None:
-        """Wait until machines have a Redis, or have none."""
         for one in machines:
             shared: Any = one.factories[0].runtime.shared
             while shared.is_up != wanted:
                 await deferLater(reactor, 0.005)
 
     def connect(self, machine: EmbeddedService) -> Any:
-        """Have a client come."""
         port: Any = machine.ports[0]
         endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", port.getHost().port)
         connecting = connectProtocol(endpoint, _Client(self._heard))
@@ -143,8 +139,7 @@ class SharedRatesTest(TestCase):
         off = 8 + 100 * self.slowest
         self.assertTrue(abs(len(self.let_in) - wanted) <= off, (len(self.let_in), wanted, off))
 
-    async def test_quiet(self) -> None:
-        """Who makes less than half of what it may is never asked about."""
+    async def test_quiet_is_never_asked_about(self) -> None:
         machines = [self.machine("20/s burst=40") for _ in range(2)]
         await self.up(*machines)
         await self.come(machines, 50, 0.6)
@@ -222,7 +217,6 @@ class SharedRatesTest(TestCase):
         return clients
 
     async def stay(self, machine: EmbeddedService) -> Peer:
-        """Connect a client that stays, if it is let in."""
         port: Any = machine.ports[0]
         before = len(self.server.factory.peers)
         client = await connect(self, port.getHost().port)
@@ -249,17 +243,14 @@ class SharedRatesTest(TestCase):
         self.assertIn(int(self.redis_told("pttl", _HELD)), range(1, 15_001))
 
     def redis_told(self, *words: str) -> str:
-        """Ask Redis itself."""
         return output_of("redis-cli", "-p", str(self.redis.port), *words).decode()
 
     def gauge(self, machine: EmbeddedService) -> bool | None:
-        """Give what the metrics tell of Redis."""
         assert machine.serving is not None
         found: bool | None = WorkerAnswers(machine.serving).count(gauges=True)["cluster"]
         return found
 
-    async def test_metric(self) -> None:
-        """That Redis is there, or not, is told to whoever watches; without the key nothing is."""
+    async def test_metric_of_redis(self) -> None:
         machine = self.machine("100/s burst=10")
         await self.up(machine)
         found = [self.gauge(machine)]
@@ -273,8 +264,7 @@ class SharedRatesTest(TestCase):
         found.append(self.gauge(plain))
         self.assertEqual(found, [True, False, None])
 
-    async def test_scripts(self) -> None:
-        """Somebody who clears all scripts of Redis does no more than that they are loaded again."""
+    async def test_flushed_scripts_are_loaded_again(self) -> None:
         machine = self.machine("1/s burst=100")  # so many may come at once, if this machine is busy
         await self.up(machine)
         output_of("redis-cli", "-p", str(self.redis.port), "script", "flush")

@@ -49,20 +49,17 @@ class SharedByTlsTest(SupervisedTestCase):
         self.port = listen(self, self.server)
 
     def trust(self, authority: Identity) -> None:
-        """Have this machine trust an authority, and no other."""
         file = authority.write(self.folder / "trusted.pem")
         self.addCleanup(_set, os.environ.get("SSL_CERT_FILE"))
         _set(str(file))
 
     def start_redis(self, *names: str) -> None:
-        """Start Redis, with a certificate for these names."""
         self.redis = start_redis(self.folder, identity=self.authority.issue(*names))
         self.addCleanup(self.redis.end)
         command = ("redis-cli", "-s", self.redis.socket)
         output_of(*command, "config", "set", "requirepass", "secret")
 
     def machine(self) -> MuxService:
-        """Start a service."""
         text = _RULES.format(redis=self.redis.port, server=self.port)
         self.write(text)
         made = MuxService(
@@ -73,21 +70,17 @@ class SharedByTlsTest(SupervisedTestCase):
         return made
 
     async def is_up(self, machine: MuxService) -> bool | None:
-        """Tell whether its worker has a Redis, as the metrics do."""
         return (await machine.control.counts()).gauges.cluster
 
     async def until(self, condition: Callable[[], object]) -> None:
-        """Wait until something is so."""
         while not condition():
             await deferLater(reactor, 0.005)
 
     async def ban(self, machine: MuxService, network: str) -> None:
-        """Ban somebody there."""
         now = time.time()
         await machine.control.bans.add(Ban(banned_network(network), now, now + 600, "a test"))
 
-    async def test_shared(self) -> None:
-        """Bans and rates are shared; the password is that of the file."""
+    async def test_bans_and_rates_are_shared(self) -> None:
         self.start_redis("127.0.0.1")
         one, other = self.machine(), self.machine()
         for machine in (one, other):

@@ -57,21 +57,18 @@ class DrainTests(InteropTestCase):
 
     @classmethod
     def setUpClass(cls) -> None:
-        """Start the servers."""
         super().setUpClass()
         cls.ssh = cls.share(start_sshd(cls.folder))
         cls.web = free_port()
         cls.share(start_nginx(cls.folder, _SITE.format(port=cls.web, folder=cls.folder)))
 
     def start(self, settings: str = "", doors: Sequence[Paced] = ()) -> Mux:
-        """Start txmux, before the servers or before their doors."""
         ssh, web = (door.port for door in doors) if doors else (self.ssh.port, self.web)
         mux = Mux(self.folder, _RULES.format(ssh=ssh, web=web), settings)
         self.addCleanup(mux.child.end)
         return mux
 
     def start_session(self, mux: Mux) -> Child:
-        """Log in and stay there until the session's input ends."""
         destination = ("-p", str(mux.port), "127.0.0.1")
         session = Child("ssh", *self.ssh.options, *destination, "echo ready; cat", stdin=True)
         self.addCleanup(session.end)
@@ -79,13 +76,11 @@ class DrainTests(InteropTestCase):
         return session
 
     def start_transfer(self, *command: str, copy: Path) -> tuple[Child, Path]:
-        """Start to copy a file to a place, and wait until some of it has come."""
         transfer = self.own(Child(*command, copy))
         eventually(lambda: copy.exists() and copy.stat().st_size > 0, "the first bytes come")
         return transfer, copy
 
-    def test_finish(self) -> None:
-        """Connections that are under way go on to their end; new ones are refused meanwhile."""
+    def test_connections_finish_and_new_ones_are_refused(self) -> None:
         doors = [self.own(Paced(port, _FAST)) for port in (self.ssh.port, self.web)]
         mux = self.start("drain_timeout = 10m", doors)
         original = self.folder / "original"
@@ -111,7 +106,6 @@ class DrainTests(InteropTestCase):
         self.assertEqual({line["reason"] for line in mux.take(3)}, {"done"})
 
     def test_drain_timeout(self) -> None:
-        """Connections that take longer than that are ended."""
         mux = self.start("drain_timeout = 300ms")
         session = self.start_session(mux)
         begun = time.monotonic()
@@ -123,8 +117,7 @@ class DrainTests(InteropTestCase):
         self.assertEqual(session.wait(), 255)
         self.assertEqual(mux.take_one()["reason"], "drained")
 
-    def test_second_signal(self) -> None:
-        """Whoever asks a second time means at once."""
+    def test_second_signal_means_at_once(self) -> None:
         mux = self.start("drain_timeout = 1h")
         session = self.start_session(mux)
         mux.terminate()
@@ -138,8 +131,7 @@ class DrainTests(InteropTestCase):
 class SameMomentTests(InteropTestCase):
     """Two signals to stop that come before the first has been acted on."""
 
-    def test_both(self) -> None:
-        """They mean at once, as two that come one after the other."""
+    def test_both_mean_at_once(self) -> None:
         for workers in (1, 2):
             echo = self.own(EchoServer())
             rules = f"[listen public]\nendpoint = 127.0.0.1:0\ndefault = 127.0.0.1:{echo.port}\n"
@@ -156,8 +148,7 @@ class SameMomentTests(InteropTestCase):
             self.assertNotIn("Traceback", mux.child.output)
             self.assertEqual(mux.take_one()["reason"], "drained")
 
-    def test_many(self) -> None:
-        """However many come, until the very end, none is an error."""
+    def test_many_are_no_error(self) -> None:
         mux = Mux(self.folder, "[listen public]\nendpoint = 127.0.0.1:0\n")
         self.addCleanup(mux.child.end)
         mux.terminate()
@@ -175,21 +166,17 @@ class HangUpTests(InteropTestCase):
     """SIGHUP, as ``logrotate`` sends it."""
 
     def setUp(self) -> None:
-        """Start a service that closes every connection, which it logs."""
         self.mux = self.own(Mux(self.folder, "[listen public]\nendpoint = 127.0.0.1:0\n"))
 
     def be_logged(self) -> None:
-        """Make a connection that is worth a line in the access log."""
         with self.mux.connect() as client:
             client.sendall(b"x")
             self.assertEqual(client.recv(1), b"")
 
     def hang_up(self) -> None:
-        """Send the signal."""
         self.mux.child.process.send_signal(signal.SIGHUP)
 
-    def test_log_moved_away(self) -> None:
-        """The file is opened again under its name, and no line is lost."""
+    def test_log_moved_away_is_opened_again(self) -> None:
         log, old = self.mux.log, self.mux.log.with_suffix(".1")
         self.be_logged()
         self.mux.take_one()
@@ -205,8 +192,7 @@ class HangUpTests(InteropTestCase):
         self.assertEqual(len({line["id"] for line in (first, second, third)}), 3)
         self.assertEqual(third["reason"], "no-route")
 
-    def test_no_new_log(self) -> None:
-        """When no file can be opened under that name, lines go on to the old one."""
+    def test_old_log_goes_on_without_a_new_one(self) -> None:
         log, old = self.mux.log, self.mux.log.with_suffix(".1")
         log.rename(old)
         log.mkdir()

@@ -84,7 +84,6 @@ class _Case(InteropTestCase):
     """Each test makes the networks that it needs."""
 
     def serve(self, namespace: Namespace, *addresses: str) -> Child:
-        """Start a server that listens at these addresses."""
         child = self.own(namespace.python(_SERVER, *addresses))
         child.wait_for("ready")
         return child
@@ -92,7 +91,6 @@ class _Case(InteropTestCase):
     def dialled(
         self, namespace: Namespace, source: str, *targets: str, client: str = ""
     ) -> list[str]:
-        """Connect, and give a line for each connection."""
         said = output_of(
             *namespace.command, sys.executable, "-c", _DIALLER, source, client, *targets
         )
@@ -112,7 +110,6 @@ class ManyPortsTests(_Case):
         self.network.set("ipv4/ip_local_port_range", f"40000 {40000 + _PORTS - 1}")
 
     def assert_ports(self, source: str, *servers: str) -> None:
-        """Find that every address has all its ports, towards each server; and no more."""
         addresses = source.split(",")
         self.serve(
             self.network,
@@ -130,27 +127,22 @@ class ManyPortsTests(_Case):
                 self.assertEqual(lines.count(f"{text} you are {address}"), _PORTS)
             self.assertIn("all ports of all addresses in source are in use", lines[-1])
 
-    def test_one(self) -> None:
-        """The ports of one address count for each server by itself."""
+    def test_one_address_towards_each_server(self) -> None:
         self.assert_ports("10.1.0.1", "10.1.0.9:9001", "10.1.0.9:9002")
 
-    def test_two(self) -> None:
-        """With two addresses there are twice as many connections."""
+    def test_two_addresses_have_twice_as_many(self) -> None:
         self.assert_ports("10.1.0.1,10.1.0.2", "10.1.0.9:9001", "10.1.0.9:9002")
 
     def test_ipv6(self) -> None:
-        """IPv6 is the same."""
         self.assert_ports("fd00::1,fd00::2", "[fd00::9]:9001", "[fd00::9]:9002")
 
-    def test_address_is_gone(self) -> None:
-        """An address that this machine no longer has is passed over."""
+    def test_missing_address_is_passed_over(self) -> None:
         self.serve(self.network, "10.1.0.9 9001")
         self.network.ip("addr del 10.1.0.1/32 dev lo")
         said = self.dialled(self.network, "10.1.0.1,10.1.0.2", "10.1.0.9:9001*3")
         self.assertEqual(said, 3 * ["10.1.0.9:9001 you are 10.1.0.2"])
 
     def test_service(self) -> None:
-        """So it is through the whole service."""
         self.serve(self.network, "10.1.0.9 9001")
         rules = _RULES.format(
             server="10.1.0.9:9001", source="10.1.0.1, 10.1.0.2", more="half_close_timeout = 1s"
@@ -251,7 +243,6 @@ class TransparentTests(_Case):
     """Connections that come from the clients' own addresses."""
 
     def between(self) -> tuple[Namespace, Namespace, Namespace]:
-        """Make three networks in a row: those of the clients, of txmux and of the servers."""
         clients, middle, servers = (Namespace(self) for _ in range(3))
         cable(clients, ["10.2.1.7/24", "fd02:1::7/64"], middle, ["10.2.1.1/24", "fd02:1::1/64"])
         cable(middle, ["10.2.2.1/24", "fd02:2::1/64"], servers, ["10.2.2.9/24", "fd02:2::9/64"])
@@ -260,12 +251,10 @@ class TransparentTests(_Case):
         return clients, middle, servers
 
     def hints(self, *servers: str) -> list[str]:
-        """Give what users are told to run."""
         backend = Backend("seen", tuple(map(server, servers)), source=("client",))
         return transparent_hints(backend)
 
-    def test_elsewhere(self) -> None:
-        """A server behind txmux sees the client, with the routing rules that users are told."""
+    def test_elsewhere_with_the_routes_users_are_told(self) -> None:
         _, middle, servers = self.between()
         middle.set("ipv4/conf/all/rp_filter", "1")  # as many systems have it
         self.serve(servers, "10.2.2.9 9001", "fd02:2::9 9001")
@@ -276,7 +265,6 @@ class TransparentTests(_Case):
             self.assertEqual(said, 3 * [f"{target} you are {client}"])
 
     def test_same_machine(self) -> None:
-        """So does one on the same machine, on its loopback interface."""
         network = Namespace(self)
         self.serve(network, "127.0.0.1 9001", "::1 9001")
         targets = ("127.0.0.1:9001", "[::1]:9001")
@@ -286,7 +274,6 @@ class TransparentTests(_Case):
             self.assertEqual(said, 3 * [f"{target} you are {client}"])
 
     def test_without_privilege(self) -> None:
-        """Without the privilege it is one line that says which one is missing."""
         leave_unmeasured(self)
         program = "from txmux.backends.connect.source import check_transparent as check\ncheck()"
         arguments = ("--bounding-set=-all", "--reuid=65534", "--regid=65534", "--clear-groups")
@@ -297,7 +284,6 @@ class TransparentTests(_Case):
         )
 
     def test_service(self) -> None:
-        """A server sees the clients of the whole service, which passes on what both say."""
         clients, middle, servers = self.between()
         self.serve(servers, "10.2.2.9 9001", "fd02:2::9 9001")
         middle.run_lines(self.hints("10.2.2.9:9001", "[fd02:2::9]:9001"))
@@ -311,8 +297,7 @@ class TransparentTests(_Case):
             self.assertEqual(said.decode().splitlines(), 3 * [f"you are {client}"])
             mux.stop()
 
-    def test_check_tells(self) -> None:
-        """``txmux check`` prints the routing rules."""
+    def test_check_tells_the_routes(self) -> None:
         path = self.folder / "transparent.ini"
         path.write_text(_RULES.format(server="127.0.0.1:22", source="client", more=""))
         said = output_of(sys.executable, "-m", "txmux", "check", path).decode()

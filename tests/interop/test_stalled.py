@@ -69,7 +69,6 @@ class StalledTests(InteropTestCase):
         self.before = self.resident()
 
     def status(self, field: str) -> int:
-        """Read a number from what the system knows of txmux (proc(5))."""
         text = Path(f"/proc/{self.mux.child.pid}/status").read_text()
         found = re.search(rf"^{field}:\s+(\d+)", text, re.MULTILINE)
         assert found is not None
@@ -87,12 +86,10 @@ class StalledTests(InteropTestCase):
         return self.status("VmRSS") * 1024
 
     def assert_no_growth(self) -> None:
-        """Find that txmux holds no more than a little of what is under way."""
         grown = self.resident() - self.before
         self.assertLessEqual(grown, 2 * _MIB)
 
-    def test_download(self) -> None:
-        """A client that does not read stops the server; when it reads on, so does the server."""
+    def test_unread_download_stops_the_server(self) -> None:
         with self.mux.connect() as client:
             client.sendall(b"GET /big HTTP/1.0\r\n\r\n")
             self.assert_no_growth()
@@ -101,8 +98,7 @@ class StalledTests(InteropTestCase):
             self.assert_no_growth()
         self.assertEqual(self.mux.take_one()["reason"], "client-reset")
 
-    def test_upload(self) -> None:
-        """A server that does not read stops the client; when it reads on, it gets every byte."""
+    def test_unread_upload_stops_the_client(self) -> None:
         piece = bytes(range(256)) * 256
         sent = 0
         with self.mux.connect() as client:

@@ -22,7 +22,6 @@ class StalledLogTests(InteropTestCase):
     """The access log goes to the service's own log, and that to a pipe."""
 
     def served(self, port: int) -> bool:
-        """Tell whether a client is closed when it has said something."""
         with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as client:
             client.sendall(b"x")
             return client.recv(1) == b""
@@ -66,19 +65,15 @@ class StalledLogTests(InteropTestCase):
                 self.assertTrue(line.startswith(b"20"), line)
 
     def test_text(self) -> None:
-        """All clients are served, the signal is heard, and the lines that are lost are counted."""
         self.stall("text", 1)
 
     def test_json(self) -> None:
-        """The same in the other format."""
         self.stall("json", 1)
 
     def test_workers(self) -> None:
-        """The same with several processes."""
         self.stall("text", 2)
 
-    def test_stop(self) -> None:
-        """The signal is heard while nobody reads."""
+    def test_stop_while_nobody_reads(self) -> None:
         rules = self.folder / "rules.ini"
         rules.write_text(
             "[txmux]\naccess_log = -\n[listen public]\nendpoint = 127.0.0.1:0\n"

@@ -23,7 +23,6 @@ class StartFailureTests(InteropTestCase):
     """Each thing that can be wrong when ``twist txmux`` starts."""
 
     def failure(self, *sections: str, before: Sequence[str] = (), status: int = 1) -> str:
-        """Start with a rules file of these sections, and give what it says when it fails."""
         self.rules = self.folder / "rules.ini"
         self.rules.write_text("\n".join(sections))
         done = run(*before, *twist_command(), "txmux", "--rules", self.rules)
@@ -31,7 +30,6 @@ class StartFailureTests(InteropTestCase):
         return done.stderr.decode()
 
     def assert_taken(self, endpoint: str, *others: str) -> None:
-        """Find that this endpoint, whose port is taken, stops the start."""
         kind = "u" if endpoint.startswith("udp:") else "t"
         lines = [f"[listen {name}]\nendpoint = {text}" for name, text in enumerate(others)]
         self.assertEqual(
@@ -41,7 +39,6 @@ class StartFailureTests(InteropTestCase):
         )
 
     def test_port_taken(self) -> None:
-        """A port that another program has, in every form, and after endpoints that could be opened."""
         with socket.create_server(("127.0.0.1", 0)) as other:
             port = other.getsockname()[1]
             self.assert_taken(f"127.0.0.1:{port}")
@@ -50,13 +47,11 @@ class StartFailureTests(InteropTestCase):
                 self.assert_taken(f":{port}", "127.0.0.1:0", ":0")
 
     def test_port_of_datagrams_taken(self) -> None:
-        """The same over UDP, with the command that shows such ports."""
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
             other.bind(("127.0.0.1", 0))
             self.assert_taken(f"udp:127.0.0.1:{other.getsockname()[1]}")
 
     def test_permission_denied(self) -> None:
-        """A privileged port without the privilege."""
         if int(_FIRST_UNPRIVILEGED.read_text()) <= _PRIVILEGED_PORT:
             raise SkipTest("every user may listen on every port here")
         before: tuple[str, ...] = ()
@@ -72,7 +67,6 @@ class StartFailureTests(InteropTestCase):
         )
 
     def test_unknown_address(self) -> None:
-        """An address that this machine does not have."""
         endpoint = "192.0.2.1:0"  # kept for documentation (RFC 5737)
         self.assertEqual(
             self.failure(f"[listen public]\nendpoint = {endpoint}"),
@@ -81,7 +75,6 @@ class StartFailureTests(InteropTestCase):
         )
 
     def test_no_folder(self) -> None:
-        """A UNIX socket in a folder that is not there."""
         endpoint = f"unix:{self.folder}/no/x.sock"
         self.assertEqual(
             self.failure(f"[listen public]\nendpoint = {endpoint}"),
@@ -110,7 +103,6 @@ class StartFailureTests(InteropTestCase):
             )
 
     def test_access_log(self) -> None:
-        """An access log that cannot be written."""
         self.assertEqual(
             self.failure(
                 f"[txmux]\naccess_log = {self.folder}", "[listen public]\nendpoint = 127.0.0.1:0"
@@ -118,8 +110,7 @@ class StartFailureTests(InteropTestCase):
             f"access_log: {self.folder} cannot be opened for appending: Is a directory\n",
         )
 
-    def test_rules(self) -> None:
-        """All errors of a rules file, and nothing but them."""
+    def test_all_errors_of_rules(self) -> None:
         said = self.failure(
             "[listen public]",
             "endpoint = 127.0.0.1:0",
@@ -134,7 +125,6 @@ class StartFailureTests(InteropTestCase):
         self.assertIn("did you mean 'backlog'?", said)
 
     def test_no_rules(self) -> None:
-        """A rules file that is not there."""
         missing = self.folder / "missing.ini"
         done = run(*twist_command(), "txmux", "--rules", missing)
         self.assertEqual(
@@ -142,8 +132,7 @@ class StartFailureTests(InteropTestCase):
             (os.EX_CONFIG, b"", f"{missing}: cannot be read: No such file or directory\n"),
         )
 
-    def test_twistd(self) -> None:
-        """What stops ``twist`` stops ``twistd`` too, which opens the ports earlier."""
+    def test_twistd_fails_too(self) -> None:
         rules = self.folder / "rules.ini"
         rules.write_text("[listen public]\nendpoint = 192.0.2.1:0\n")
         twistd = Path(sys.executable).with_name("twistd")
@@ -152,8 +141,7 @@ class StartFailureTests(InteropTestCase):
         self.assertIn(b"Cannot assign requested address; no interface", done.stdout)
         self.assertNotIn(b"Traceback", done.stdout + done.stderr)
 
-    def test_nothing_to_run(self) -> None:
-        """Neither a rules file nor the demo, or both, is wrong usage."""
+    def test_neither_rules_nor_demo_or_both(self) -> None:
         for options in ((), ("--rules", "rules.ini", "--demo")):
             done = run(*twist_command(), "txmux", *options)
             self.assertNotEqual(done.returncode, 0)

@@ -20,7 +20,6 @@ class UnitTests(InteropTestCase):
     """``systemd-analyze`` reads them; systemd itself need not run."""
 
     def setUp(self) -> None:
-        """Copy the units to where their programs are."""
         if shutil.which("systemd-analyze") is None:
             raise SkipTest("systemd-analyze is not installed")
         super().setUp()
@@ -30,18 +29,15 @@ class UnitTests(InteropTestCase):
         unit.write_text(unit.read_text().replace("/opt/txmux/bin/", "/bin/true "))
 
     def analyze(self, *words: str) -> subprocess.CompletedProcess[bytes]:
-        """Run it on the service."""
         return run("systemd-analyze", "--no-pager", *words, self.units / "txmux.service")
 
     def exposure(self) -> float:
-        """Give its figure for what the service can do to the system: 0 is nothing, 10 is everything."""
         text = self.analyze("security", "--offline=true").stdout.decode()
         found = re.search(r"Overall exposure level for txmux.service: ([0-9.]+)", text)
         assert found is not None, text
         return float(found[1])
 
     def test_verify(self) -> None:
-        """There is nothing wrong with them."""
         done = run(
             "systemd-analyze",
             "verify",
@@ -52,8 +48,7 @@ class UnitTests(InteropTestCase):
         told = [line for line in done.stderr.decode().splitlines() if "txmux" in line]
         self.assertEqual((done.returncode, told, done.stdout), (0, [], b""))
 
-    def test_exposure(self) -> None:
-        """With the socket of systemd, the service can do even less."""
+    def test_exposure_is_less_with_a_socket(self) -> None:
         with_socket = self.exposure()
         shutil.rmtree(self.units / "txmux.service.d")
         alone = self.exposure()

@@ -45,8 +45,7 @@ class BadFileTests(InteropTestCase):
 class WorkerTests(InteropTestCase):
     """Several processes that end TLS."""
 
-    def test_changed(self) -> None:
-        """A signal makes all of them show the new certificate, and says so when there is none that they can use."""
+    def test_changed_certificate_of_all_processes(self) -> None:
         authority = make_authority()
         path = self.folder / "site.pem"
         authority.issue("old.example").write(path, key=True)

@@ -58,7 +58,6 @@ class UploadTests(InteropTestCase):
         return received, broken, line["reason"], line["facts"].get("tls_truncated")
 
     def receive(self) -> tuple[int, bool]:
-        """Be the server of one upload."""
         connection, _ = self.server.accept()
         connection.settimeout(PATIENCE)
         received = 0
@@ -70,8 +69,7 @@ class UploadTests(InteropTestCase):
                 return received, True
         return received, False
 
-    def test_close_notify(self) -> None:
-        """One with a close-notify is whole everywhere."""
+    def test_whole_with_close_notify(self) -> None:
         for listener in ("lenient", "strict"):
             self.assertEqual(
                 self.upload(listener, notify=True), (100_000, False, "done", None), listener

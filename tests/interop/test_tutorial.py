@@ -38,7 +38,6 @@ def _blocks(section: str, language: str) -> list[str]:
 
 
 def _typed(block: str) -> Iterator[tuple[str, str]]:
-    """Give each command of a block, and what comes of it."""
     for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
         command, _, seen = part.partition("\n")
         yield command, seen
@@ -61,7 +60,6 @@ class TutorialTests(ScenarioTestCase):
 
     @classmethod
     def setUpClass(cls) -> None:
-        """Start the three servers, and txmux with the first rules."""
         super().setUpClass()
         cls.ssh = cls.share(start_sshd(cls.make_folder("ssh"), 22))
         web, secret = _blocks("Three servers", "console")
@@ -76,7 +74,6 @@ class TutorialTests(ScenarioTestCase):
 
     @classmethod
     def begin(cls, block: str, folder: str) -> Child:
-        """Type all commands of a block, of which the last one stays."""
         *before, (last, _) = _typed(block)
         for command, _ in before:
             if not command.startswith("cd "):
@@ -94,26 +91,22 @@ class TutorialTests(ScenarioTestCase):
 
     @classmethod
     def type(cls, command: str) -> str:
-        """Type a command, and give what comes of it."""
         done = run("sh", "-c", f"cd {cls.folder} && {cls.meant(command)} 2>&1")
         return done.stdout.decode()
 
     @classmethod
     def changed_rules(cls) -> str:
-        """Give the rules with the listener that has `silent`."""
         (listener,) = _blocks("Silence, and the rest", "ini")
         (rules,) = _blocks("The rules", "ini")
         return f"{listener}\n{rules[rules.index('[route ssh]') :]}"
 
-    def test_start(self) -> None:
-        """The first lines of the log are those of the page."""
+    def test_first_lines_of_the_log(self) -> None:
         start, _ = _blocks("Run it", "console")
         ((_, seen),) = _typed(start)
         for line in seen.splitlines():
             self.mux.wait_for(re.escape(_lasting(line)).replace("…", r"\S+").replace(r"\ ", r"\s+"))
 
     def test_check(self) -> None:
-        """The rules are checked."""
         for command, seen in _typed(_blocks("The rules", "console")[0]):
             if seen:
                 # Who runs the tests as root is warned of that.
@@ -123,7 +116,6 @@ class TutorialTests(ScenarioTestCase):
                 self.assertEqual(said, seen)
 
     def test_three_answers(self) -> None:
-        """The three servers answer on the one port, and the line of HTTPS in the log has the keys of the page."""
         _, tried = _blocks("Run it", "console")
         for command, seen in _typed(tried):
             self.assertEqual(self.type(command.replace("curl", "curl --silent")), seen)
@@ -146,7 +138,6 @@ class TutorialTests(ScenarioTestCase):
             self.assertEqual(_lasting(client.readline()), _lasting(greeting))
 
     def test_mistake(self) -> None:
-        """A key that is misspelled in two routes is found in both."""
         wrong = self.folder / "wrong.ini"
         wrong.write_text(self.changed_rules().replace("backend", "backed", 2))
         ((command, seen),) = _typed(_blocks("Make a mistake", "console")[0])

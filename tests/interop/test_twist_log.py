@@ -12,7 +12,6 @@ class LogFormatTests(InteropTestCase):
     """The form of its lines."""
 
     def said(self, *options: str) -> list[str]:
-        """Run a service, and give the lines that it has written."""
         rules = self.folder / "rules.ini"
         rules.write_text("[listen public]\nendpoint = 127.0.0.1:0\n")
         child = self.own(Child(*twist_command(), *options, "txmux", "--rules", rules))
@@ -21,14 +20,12 @@ class LogFormatTests(InteropTestCase):
         child.wait()
         return child.output.replace("\x1e", "").splitlines()  # RFC 7464
 
-    def test_by_default(self) -> None:
-        """It is text, each message once."""
+    def test_text_by_default(self) -> None:
         lines = self.said()
         (listening,) = (line for line in lines if "for [listen public]" in line)
         self.assertRegex(listening, r"^\S+ \[txmux\.serving\.store#info\] listening on 127")
 
-    def test_json(self) -> None:
-        """It is JSON if that is asked for, however that is written."""
+    def test_json_however_it_is_asked_for(self) -> None:
         for words in (["--log-format=json"], ["--log-format", "json"], ["--log-form=json"]):
             for line in self.said(*words):
                 self.assertIn("log_format", json.loads(line))

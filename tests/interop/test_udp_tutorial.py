@@ -21,7 +21,6 @@ def _blocks(language: str) -> list[str]:
 
 
 def _typed(block: str) -> list[tuple[str, str]]:
-    """Give each command of a block, and what comes of it."""
     parts = re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]
     return [(command, seen) for command, _, seen in (part.partition("\n") for part in parts)]
 
@@ -33,7 +32,6 @@ class UdpTutorialTests(ScenarioTestCase):
 
     @classmethod
     def setUpClass(cls) -> None:
-        """Start the two servers, and txmux."""
         super().setUpClass()
         require_program("nc")
         [server] = _blocks("python")
@@ -59,31 +57,26 @@ class UdpTutorialTests(ScenarioTestCase):
 
     @classmethod
     def begin(cls, command: str) -> Child:
-        """Type a command that stays."""
         return cls.share(Child("bash", "-c", f"cd {cls.folder} && exec {cls.meant(command)}"))
 
     @classmethod
     def meant(cls, command: str) -> str:
-        """Give a command as it is run here: with the programs of these tests."""
         name, _, rest = command.partition(" ")
         own = Path(sys.executable).parent / name
         return f"{own} {rest}" if own.exists() else command
 
     def type(self, command: str) -> str:
-        """Type a command, and give what comes of it."""
         # One second is enough for a person; the answer on a busy machine may take more.
         patient = self.meant(command).replace("nc -u -w 1 ", "nc -u -w 5 ")
         done = run("bash", "-c", f"cd {self.folder} && {patient} 2>&1")
         return done.stdout.decode()
 
     def test_check(self) -> None:
-        """The file is in order."""
         (command, seen), _ = _typed(_blocks("console")[2])
         # As root there is a warning, too.
         self.assertIn(seen.strip(), self.type(command))
 
     def test_clients(self) -> None:
-        """Each datagram is answered by its server, and the log tells of the one that is done."""
         for command, seen in _typed(_blocks("console")[3]):
             self.assertEqual(self.type(command), seen)
         line = " ".join(_blocks("text")[0].split())
@@ -91,7 +84,6 @@ class UdpTutorialTests(ScenarioTestCase):
         self.assertEqual(_CHANGING.sub("…", told.strip()), _CHANGING.sub("…", line))
 
     def test_explained(self) -> None:
-        """What is explained is as it is shown."""
         [(command, seen)] = _typed(_blocks("console")[4])
         self.assertEqual(self.type(command).strip(), seen.strip())
 

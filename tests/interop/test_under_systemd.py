@@ -37,12 +37,10 @@ class SystemdTestCase(InteropTestCase):
 
     @classmethod
     def setUpClass(cls) -> None:
-        """Start systemd."""
         super().setUpClass()
         cls.manager = cls.share(Systemd(cls.folder, cls.MORE))
 
     def setUp(self) -> None:
-        """Listen as a server."""
         super().setUp()
         self.listening = socket.create_server(("127.0.0.1", 0))
         self.listening.settimeout(PATIENCE)
@@ -50,36 +48,30 @@ class SystemdTestCase(InteropTestCase):
         self.addCleanup(self.manager.reset)
 
     def write(self, settings: str = "", more: str = "") -> None:
-        """Write the rules file."""
         server = self.listening.getsockname()[1]
         text = _RULES.format(settings=settings, endpoint=self.endpoint, server=server)
         self.manager.rules.write_text(text + more)
 
     def do(self, command: str) -> None:
-        """Have ``systemctl`` do this with the service, and wait until it is done."""
         done = self.manager.systemctl(command, "txmux.service")
         self.assertEqual((done.returncode, done.stderr), (0, b""), self.manager.output)
 
     def start(self, settings: str = "") -> None:
-        """Start the service."""
         self.write(settings)
         self.do("start")
         self.port = int(self.manager.wait_for(r"listening on 127\.0\.0\.1:(\d+)")[1])
 
     def client(self) -> socket.socket:
-        """Connect a client that says something."""
         client = socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE)
         self.addCleanup(client.close)
         client.sendall(b"x")
         return client
 
     def relayed(self) -> tuple[socket.socket, socket.socket]:
-        """Connect a client through the service to the server, and give both ends."""
         client = self.client()
         return client, self.served()
 
     def served(self) -> socket.socket:
-        """Give the server's end of a client's connection."""
         while True:
             server, _ = self.listening.accept()
             self.addCleanup(server.close)
@@ -90,7 +82,6 @@ class SystemdTestCase(InteropTestCase):
                 return server
 
     def assert_relays(self, client: socket.socket, server: socket.socket) -> None:
-        """Send bytes both ways."""
         client.sendall(b"there")
         self.assertEqual(server.recv(5, socket.MSG_WAITALL), b"there")
         server.sendall(b"and back")
@@ -113,8 +104,7 @@ class SystemdTestCase(InteropTestCase):
 class ServiceTests(SystemdTestCase):
     """The service as it is."""
 
-    def test_start(self) -> None:
-        """It is started when it serves, and serves as a user of its own."""
+    def test_started_when_it_serves_as_a_user_of_its_own(self) -> None:
         self.start()
         self.assertEqual(self.manager.show("ActiveState"), "active")
         self.assertEqual(self.manager.show("StatusText"), "serving")
@@ -131,8 +121,7 @@ class ServiceTests(SystemdTestCase):
         self.assertEqual(self.manager.show("ActiveState"), "inactive")
         self.assertEqual(self.manager.show("Result"), "success")
 
-    def test_bad_rules(self) -> None:
-        """It is not started with bad rules, nor tried again, and the log says why."""
+    def test_bad_rules_are_not_tried_again(self) -> None:
         self.write("colour = red")
         done = self.manager.systemctl("start", "txmux.service")
         self.assertNotEqual(done.returncode, 0)
@@ -166,7 +155,6 @@ class ServiceTests(SystemdTestCase):
         self.manager.wait_for("rules reloaded: nothing changed")
 
     def ask(self, *words: str) -> str:
-        """Run `txmux` as root, and give what it says."""
         done = self.manager.inside("/opt/txmux/bin/txmux", *words)
         self.assertEqual((done.returncode, done.stderr), (0, b""), self.manager.output)
         return done.stdout.decode()
@@ -208,15 +196,13 @@ class ServiceTests(SystemdTestCase):
         for _ in waiting:
             self.served()
 
-    def test_crash(self) -> None:
-        """After a crash it is started again, and clients that come meanwhile wait."""
+    def test_crash_keeps_clients_waiting(self) -> None:
         self.start()
         self.assert_same_socket(lambda: self.manager.kill("KILL"))
         self.assertEqual(self.manager.show("NRestarts"), "1")
         self.assert_relays(*self.relayed())
 
     def test_upgrade(self) -> None:
-        """Upgrades change the main process, with the connections, and systemd goes on with the new one."""
         self.start()
         ends = self.relayed()
         for _ in range(2):
@@ -234,7 +220,6 @@ class ServiceTests(SystemdTestCase):
         self.assertEqual(self.manager.show("Result"), "success")
 
     def test_failed_upgrade(self) -> None:
-        """An upgrade that fails leaves everything as it was."""
         self.start()
         ends = self.relayed()
         main = self.manager.main()
@@ -251,8 +236,7 @@ class WatchdogTests(SystemdTestCase):
 
     MORE = "WatchdogSec=10"
 
-    def test_stopped(self) -> None:
-        """A service that does nothing any more is started again, and clients that come meanwhile wait."""
+    def test_hanging_service_is_started_again(self) -> None:
         self.start()
         self.relayed()
 
@@ -281,15 +265,13 @@ class SocketTests(SystemdTestCase):
 
     @classmethod
     def setUpClass(cls) -> None:
-        """Have systemd open a port."""
         super(SystemdTestCase, cls).setUpClass()
         cls.opened = free_port()
         cls.manager = cls.share(
             Systemd(cls.folder, socket=f"ListenStream=\nListenStream=127.0.0.1:{cls.opened}")
         )
 
-    def test_first_client(self) -> None:
-        """The first client starts the service, and is served; one that comes at a restart is, too."""
+    def test_first_client_starts_the_service(self) -> None:
         self.write()
         self.port = self.opened
         self.manager.systemctl("start", "txmux.socket")

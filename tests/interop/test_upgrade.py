@@ -43,12 +43,10 @@ class UpgradeTests(InteropTestCase):
 
     @classmethod
     def setUpClass(cls) -> None:
-        """Start the SSH server."""
         super().setUpClass()
         cls.ssh = cls.share(start_sshd(cls.folder))
 
     def upgrading(self, port: int, settings: str = "") -> Upgrading:
-        """Start txmux before a server."""
         mux = Upgrading(self.folder, _RULES.format(port=port), settings)
         self.addCleanup(mux.kill)
         return mux
@@ -62,7 +60,6 @@ class UpgradeTests(InteropTestCase):
             yield number
 
     def reload(self, mux: Upgrading, number: int) -> None:
-        """Have rules reloaded that have changed."""
         text = mux.file.read_text().partition("[route")[0]
         mux.file.write_text(
             f"{text}[route new{number}]\nmatch = ssh\nbackend = 127.0.0.1:1\ndry_run = yes\n"
@@ -82,7 +79,6 @@ class UpgradeTests(InteropTestCase):
         copies.release()
 
     def test_ssh_session(self) -> None:
-        """An OpenSSH session answers after each change, and ends with its exit status."""
         mux = self.upgrading(self.ssh.port)
         port = str(mux.port)
         session = Child(
@@ -101,7 +97,6 @@ class UpgradeTests(InteropTestCase):
         mux.stop()
 
     def test_scp(self) -> None:
-        """A file is copied whole, there and back, at the same time."""
         slow = self.own(Paced(self.ssh.port, _SIZE * 2**19))
         mux = self.upgrading(slow.port, "workers = 2")
         original, there, back = (self.folder / name for name in ("original", "there", "back"))
@@ -129,7 +124,6 @@ class UpgradeTests(InteropTestCase):
         mux.stop()
 
     def test_redis_benchmark(self) -> None:
-        """The clients of a benchmark are all served to the end."""
         redis = self.own(start_redis(self.folder))
         mux = self.upgrading(redis.port)
         # It goes on and on, and ends when it hears of an error.
@@ -148,7 +142,6 @@ class UpgradeTests(InteropTestCase):
         mux.stop()
 
     def test_redis_sessions(self) -> None:
-        """Who monitors a server, or has subscribed to a channel, is told all that happens after each change."""
         redis = self.own(start_redis(self.folder))
         mux = self.upgrading(redis.port)
         monitor, subscribed = (
@@ -169,7 +162,6 @@ class UpgradeTests(InteropTestCase):
         mux.stop()
 
     def test_download(self) -> None:
-        """A download by curl is whole."""
         original, copy = self.folder / "download", self.folder / "downloaded"
         with original.open("wb") as file:
             for number in range(_SIZE):
@@ -189,7 +181,6 @@ class UpgradeTests(InteropTestCase):
         mux.stop()
 
     def server_of(self, path: Path) -> int:
-        """Serve a file to one client, and give the port."""
         listening = socket.create_server(("127.0.0.1", 0))
         self.addCleanup(stop_listening, listening)
 

@@ -43,7 +43,6 @@ class Commands(LineOnlyReceiver):
         sys.stdout.flush()
 
     def stop(self) -> None:
-        """Serve nobody any more, and look at no server."""
         for service in self.services:
             service.stopService()
         self.services.clear()

@@ -58,21 +58,18 @@ class SideBySideTestCase(InteropTestCase):
 
     @classmethod
     def setUpClass(cls) -> None:
-        """Start txmux, with nothing to serve yet."""
         super().setUpClass()
         cls.txmux = cls.share(
             Child(sys.executable, "-m", "tests.interop.converted.many", stdin=True)
         )
 
     def setUp(self) -> None:
-        """Have no servers."""
         self.addCleanup(self.forget)
         self.servers: dict[str, Named] = {}
         self.own_folder = Path(tempfile.mkdtemp(dir=self.folder))
         self.ports: list[dict[str, int]] = [{}, {}]
 
     def start(self, text: str) -> None:
-        """Start both with a configuration."""
         text = self.whole(dedent(text).lstrip("\n"))
         ours, theirs = (self._filled(text, ports) for ports in reversed(self.ports))
         file = self.own_folder / "original.cfg"
@@ -85,7 +82,6 @@ class SideBySideTestCase(InteropTestCase):
         self.assertEqual(answer[1], "serving", f"{answer[0]}\n{self.found.text}")
 
     def tell_txmux(self, line: str, pattern: str) -> re.Match[str]:
-        """Write a line to it, and give what it answers."""
         stdin = self.txmux.process.stdin
         assert stdin is not None
         stdin.write(f"{line}\n".encode())
@@ -98,16 +94,13 @@ class SideBySideTestCase(InteropTestCase):
         self.tell_txmux(word, f"^stopped {re.escape(word)}$")
 
     def converted(self, text: str, file: Path) -> Conversion:
-        """Convert a configuration; the file has the one of the original."""
         matchers = installed_matchers()
         return convert(text.encode(), str(file), matchers, lambda _: None, self.program)
 
     def whole(self, text: str) -> str:
-        """Add what all configurations of a program have."""
         return text
 
     def start_original(self, file: Path) -> None:
-        """Start the program that the configuration is for."""
         raise NotImplementedError
 
     def prove(
@@ -137,12 +130,10 @@ class SideBySideTestCase(InteropTestCase):
                 return
 
     def assert_alike(self, *expected: Mapping[str, str]) -> None:
-        """Check that clients are led to the same servers by both; see `prove`."""
         for program, found in zip((self.program, "txmux"), self.answers(expected), strict=True):
             self.assertEqual(found, list(map(dict, expected)), f"{program}\n{self.found.text}")
 
     def answers(self, expected: Sequence[Mapping[str, str]]) -> list[list[dict[str, str]]]:
-        """Give what the clients hear from both, for each of their ports."""
         asked = [
             (which, number, client)
             for which in (0, 1)
@@ -189,12 +180,10 @@ class HaproxyTestCase(SideBySideTestCase):
 
     @override
     def whole(self, text: str) -> str:
-        """Have timeouts, and ``mode tcp`` where nothing else is said."""
         return text if "\ndefaults" in f"\n{text}" else f"{_DEFAULTS}{text}"
 
     @override
     def start_original(self, file: Path) -> None:
-        """Start HAProxy."""
         self.own(Child("haproxy", "-W", "-db", "-f", file)).wait_for("Loading success")
 
 
@@ -205,7 +194,6 @@ class SslhTestCase(SideBySideTestCase):
 
     @override
     def converted(self, text: str, file: Path) -> Conversion:
-        """Convert a file, or what comes after ``sslh`` in a command line."""
         if text.startswith("sslh "):
             return convert_command_line(shlex.split(text), installed_matchers(), lambda _: None)
         return super().converted(text, file)
@@ -223,7 +211,6 @@ class SslhTestCase(SideBySideTestCase):
         eventually(self.listens, "sslh listens")
 
     def listens(self) -> bool:
-        """Tell whether all ports of the original are open."""
         for port in self.ports[0].values():
             with socket.socket() as client:
                 if client.connect_ex(("127.0.0.1", port)):
@@ -250,12 +237,10 @@ class NginxTestCase(SideBySideTestCase):
 
     @override
     def whole(self, text: str) -> str:
-        """Put the text into a ``stream`` block."""
         user = "user root;" if os.geteuid() == 0 else ""
         return _NGINX.format(user=user, folder=self.own_folder, stream=text)
 
     @override
     def start_original(self, file: Path) -> None:
-        """Start nginx."""
         child = self.own(Child("nginx", "-e", "stderr", "-p", self.own_folder, "-c", file))
         child.wait_for("start worker process ")

@@ -24,8 +24,6 @@ class CheckTests(HaproxyTestCase):
     def answering(
         self, status: str, *, tls: ssl.SSLContext | None = None, after: float = 0
     ) -> Named:
-        """Start a server that answers HTTP requests with a status."""
-
         def answer(connection: socket.socket) -> None:
             stream = tls.wrap_socket(connection, server_side=True) if tls else connection
             with stream:
@@ -45,14 +43,12 @@ class CheckTests(HaproxyTestCase):
         return server
 
     def listen(self, *lines: str, server: str) -> tuple[int, ...]:
-        """Start both with one server, and return their ports."""
         self.ports = [{}, {}]
         text = indent("\n".join(lines), "    ")
         self.start(f"listen f\n    bind 127.0.0.1:<port>\n{text}\n    server s {server}\n")
         return tuple(ports["port"] for ports in self.ports)
 
     def assert_asked(self, checked: Named) -> None:
-        """Wait until both have asked a server often enough to take it out."""
         eventually(lambda: len(checked.heard) >= 12, "the server is asked")
 
     def test_other_port(self) -> None:
@@ -70,8 +66,7 @@ class CheckTests(HaproxyTestCase):
                 {line.split(b"\r\n")[0] for line in patroni.heard}, {b"GET /primary HTTP/1.0"}
             )
 
-    def test_tls(self) -> None:
-        """A check over TLS of a service whose clients speak it themselves."""
+    def test_tls_of_a_service_that_speaks_it(self) -> None:
         certificate = make_certificate(self.own_folder, "www.example.com")
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(certificate.chain, certificate.key)
@@ -85,8 +80,7 @@ class CheckTests(HaproxyTestCase):
         answers = [heard("tls www.example.com http", port) for port in ports]
         self.assertEqual(answers, ["HTTP/1.0 200 OK"] * 2)
 
-    def test_requests(self) -> None:
-        """Method, path and host of the request are the same, and so are the statuses that are taken."""
+    def test_method_path_host_and_status(self) -> None:
         for lines in (
             ("option httpchk",),
             ("option httpchk HEAD /x",),
@@ -104,8 +98,7 @@ class CheckTests(HaproxyTestCase):
             self.assertEqual(len(set(map(_asked, service.heard))), 1, service.heard)
             self.assertEqual([heard("http", port) for port in ports], ["HTTP/1.0 401 Denied"] * 2)
 
-    def test_slow(self) -> None:
-        """A server that takes its time for an answer has as much of it."""
+    def test_slow_answer_is_waited_for(self) -> None:
         service = self.answering("200 OK", after=0.6)
         ports = self.listen(
             "option httpchk", _IN_TIME, server=f"127.0.0.1:{service.port} check inter 100 fall 1"
@@ -113,15 +106,13 @@ class CheckTests(HaproxyTestCase):
         self.assert_asked(service)
         self.assertEqual([heard("http", port) for port in ports], ["HTTP/1.0 200 OK"] * 2)
 
-    def test_server_without_port(self) -> None:
-        """A server without a port has that of the clients."""
+    def test_server_without_port_has_that_of_the_clients(self) -> None:
         self.ports = [{"port": free_port()} for _ in range(2)]
         for ports in self.ports:
             Named(self, "a", host="127.0.0.3", port=ports["port"])
         self.prove("listen f\n    bind 127.0.0.1:<port>\n    server s 127.0.0.3\n", {"text": "a"})
 
-    def test_full(self) -> None:
-        """Clients wait for a server that is full."""
+    def test_clients_wait_for_a_full_server(self) -> None:
         for port in self.listen(server="<a> maxconn 1"):
             first = socket.create_connection(("127.0.0.1", port), PATIENCE)
             self.assertEqual(first.recv(9), b"a\n")

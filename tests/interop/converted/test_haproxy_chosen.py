@@ -11,8 +11,7 @@ from tests.interop.converted.sidebyside import HaproxyTestCase
 class ChosenTests(HaproxyTestCase):
     """A configuration each."""
 
-    def test_map(self) -> None:
-        """A file of names and backends, with a backend for all others."""
+    def test_map_with_a_default(self) -> None:
         (self.own_folder / "sites.map").write_text(
             "# site backend\na.example one\nb.example two\nc.example gone\n"
         )
@@ -72,8 +71,7 @@ class ChosenTests(HaproxyTestCase):
             },
         )
 
-    def test_names_of_backends(self) -> None:
-        """Backends that are called as the sites are."""
+    def test_backends_named_as_sites(self) -> None:
         self.prove(
             """
             frontend f
@@ -92,8 +90,7 @@ class ChosenTests(HaproxyTestCase):
             {"hello A.example": "one", "hello b.example": "two", "hello c.example": "rest"},
         )
 
-    def test_use_server(self) -> None:
-        """A server of a backend by name, and another one when that is down."""
+    def test_use_server_or_another_when_it_is_down(self) -> None:
         self.prove(
             """
             listen sites
@@ -119,8 +116,7 @@ class ChosenTests(HaproxyTestCase):
             soon=True,
         )
 
-    def test_no_server(self) -> None:
-        """Another backend when the first has no server, and clients that keep their server by their address."""
+    def test_backend_without_server_and_sticky_clients(self) -> None:
         self.prove(
             """
             frontend f
@@ -141,8 +137,7 @@ class ChosenTests(HaproxyTestCase):
             looks=1,
         )
 
-    def test_files(self) -> None:
-        """Networks and names in files."""
+    def test_networks_and_names_in_files(self) -> None:
         (self.own_folder / "office").write_text("127.0.0.2\n127.0.0.16/28\n")
         (self.own_folder / "names").write_text("a.example\nb.example\n")
         self.prove(
@@ -172,8 +167,7 @@ class ChosenTests(HaproxyTestCase):
             },
         )
 
-    def test_limits(self) -> None:
-        """A number of connections of a source at a time, and not one more; another source is not asked."""
+    def test_connections_of_a_source_at_once(self) -> None:
         self.start(
             """
             frontend f
@@ -198,19 +192,16 @@ class ChosenTests(HaproxyTestCase):
             held[1].close()
 
     def held(self, port: int, source: str = "127.0.0.1") -> socket.socket:
-        """Connect, and stay."""
         return socket.create_connection(("127.0.0.1", port), PATIENCE, (source, 0))
 
     def is_served(self, port: int) -> bool:
-        """Tell whether another client is served."""
         try:
             with self.held(port) as client:
                 return client.recv(9) == b"a\n"
         except ConnectionResetError:
             return False
 
-    def test_rate(self) -> None:
-        """A number of connections of a source at once, and then no more for a while."""
+    def test_connections_of_a_source_in_a_while(self) -> None:
         self.start(
             """
             frontend f

@@ -8,8 +8,7 @@ from tests.interop.converted.sidebyside import HaproxyTestCase
 class FirstBytesTests(HaproxyTestCase):
     """A configuration each."""
 
-    def test_ssh_and_https(self) -> None:
-        """SSH by its first seven bytes, TLS by its hello, and who is silent goes to SSH."""
+    def test_ssh_by_seven_bytes_or_silence_and_https(self) -> None:
         self.prove(
             """
             global
@@ -62,8 +61,7 @@ class FirstBytesTests(HaproxyTestCase):
             {"silent": "ssh", "ssh": "ssh", "hello a": "web", "text": ""},
         )
 
-    def test_three_protocols(self) -> None:
-        """HTTP, SSH as text, and OpenVPN by two bytes, with TLS as the rest."""
+    def test_http_ssh_openvpn_and_the_rest(self) -> None:
         self.prove(
             """
             frontend everything
@@ -97,8 +95,7 @@ class FirstBytesTests(HaproxyTestCase):
             },
         )
 
-    def test_tunnels(self) -> None:
-        """What is looked for anywhere in the first bytes, without case, on several ports."""
+    def test_expressions_without_case_on_two_ports(self) -> None:
         self.prove(
             r"""
             frontend entry
@@ -129,8 +126,7 @@ class FirstBytesTests(HaproxyTestCase):
             looks=1,
         )
 
-    def test_remote_desktop(self) -> None:
-        """RDP clients with a cookie, and no one else."""
+    def test_rdp_with_cookie_and_no_one_else(self) -> None:
         self.prove(
             """
             frontend desktops
@@ -146,8 +142,7 @@ class FirstBytesTests(HaproxyTestCase):
             {"rdp": "one", "http": "", "text": "", "silent": "", "hello a.example": ""},
         )
 
-    def test_only_tls(self) -> None:
-        """Whatever is not TLS is turned away."""
+    def test_all_but_tls_is_turned_away(self) -> None:
         self.prove(
             """
             frontend strict
@@ -168,8 +163,7 @@ class FirstBytesTests(HaproxyTestCase):
             },
         )
 
-    def test_socks_and_redis(self) -> None:
-        """Binary and textual first bytes, and a regular expression."""
+    def test_binary_text_and_expression(self) -> None:
         self.prove(
             """
             frontend mixed
@@ -202,8 +196,7 @@ class FirstBytesTests(HaproxyTestCase):
             looks=1,
         )
 
-    def test_methods(self) -> None:
-        """HTTP by method and host, though the frontend speaks TCP."""
+    def test_http_by_method_and_host(self) -> None:
         self.prove(
             """
             frontend web
@@ -223,8 +216,7 @@ class FirstBytesTests(HaproxyTestCase):
             {"post": "upload", "http": "named", "text": "other", "silent": "other"},
         )
 
-    def test_or(self) -> None:
-        """Alternatives, negations and brackets in one line."""
+    def test_alternatives_negations_and_brackets(self) -> None:
         self.prove(
             """
             frontend f

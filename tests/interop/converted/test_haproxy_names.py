@@ -8,8 +8,7 @@ from tests.interop.converted.sidebyside import HaproxyTestCase
 class NameTests(HaproxyTestCase):
     """A configuration each."""
 
-    def test_names(self) -> None:
-        """A name each, without case, and a backend for all others."""
+    def test_names_without_case(self) -> None:
         self.prove(
             """
             frontend fe_tls
@@ -34,8 +33,7 @@ class NameTests(HaproxyTestCase):
             },
         )
 
-    def test_domains(self) -> None:
-        """Ends, beginnings, parts and expressions of names."""
+    def test_ends_beginnings_parts_and_expressions(self) -> None:
         self.prove(
             """
             frontend f
@@ -74,8 +72,7 @@ class NameTests(HaproxyTestCase):
             },
         )
 
-    def test_protocols(self) -> None:
-        """What clients offer by ALPN: ACME, XMPP, and all others."""
+    def test_alpn(self) -> None:
         self.prove(
             """
             frontend f
@@ -100,8 +97,7 @@ class NameTests(HaproxyTestCase):
             },
         )
 
-    def test_without_name(self) -> None:
-        """Who asks for no name is turned away."""
+    def test_without_name_is_turned_away(self) -> None:
         self.prove(
             """
             frontend f
@@ -116,8 +112,7 @@ class NameTests(HaproxyTestCase):
             {"hello": "", "hello a.example": "web", "http": "web", "silent": "web"},
         )
 
-    def test_all_but_some(self) -> None:
-        """Names with backends, TLS of all other names, and nothing for anybody else."""
+    def test_names_other_tls_and_nobody_else(self) -> None:
         self.prove(
             """
             defaults
@@ -157,8 +152,7 @@ class NameTests(HaproxyTestCase):
             },
         )
 
-    def test_neither_of_two(self) -> None:
-        """Clients that offer none of two protocols, with a name and without; browsers offer both."""
+    def test_neither_of_two_protocols(self) -> None:
         self.prove(
             """
             frontend f
@@ -190,8 +184,7 @@ class NameTests(HaproxyTestCase):
             },
         )
 
-    def test_chain(self) -> None:
-        """A frontend that leads to another one over the loopback interface, with a PROXY header."""
+    def test_frontend_behind_frontend_by_proxy_header(self) -> None:
         self.prove(
             """
             frontend outer

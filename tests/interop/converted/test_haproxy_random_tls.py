@@ -32,7 +32,6 @@ class RandomTests(HaproxyTestCase):
     """Many frontends."""
 
     def test_alike(self) -> None:
-        """Each client reaches the same server, or none, through both."""
         make_certificate(self.own_folder, "a.example")
         chance = random.Random(_SEED)
         sure = 0
@@ -47,8 +46,6 @@ class RandomTests(HaproxyTestCase):
         self.assertGreaterEqual(sure, _COUNT // 2)
 
     def frontend(self, chance: random.Random) -> str:
-        """Write a frontend with three backends."""
-
         def condition() -> str:
             tests = (
                 f"{chance.choice(('', '', '!'))}{one}"

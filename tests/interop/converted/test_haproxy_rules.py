@@ -20,7 +20,6 @@ class RuleTests(HaproxyTestCase):
     def prove_rules(
         self, rules: str, expected: Mapping[str, str], *, of_backend: str = "", warnings: int = 0
     ) -> None:
-        """Serve a frontend with the backends `a` and `b`; see `prove`."""
         self.prove(
             "frontend f\n    bind 127.0.0.1:<port>\n    tcp-request inspect-delay 1s\n"
             f"{dedent(rules)}\nbackend a\n    {of_backend}\n    server s <a>\nbackend b\n    server s <b>\n",
@@ -28,8 +27,7 @@ class RuleTests(HaproxyTestCase):
         )
         self.assertEqual(len(self.found.warnings), warnings, self.found.warnings)
 
-    def test_content_rules_of_networks(self) -> None:
-        """A client that its address keeps out stays out, a silent one, too."""
+    def test_networks_kept_out_even_if_silent(self) -> None:
         self.prove_rules(
             """
             tcp-request content reject if !{ src 127.0.0.2 }
@@ -45,8 +43,7 @@ class RuleTests(HaproxyTestCase):
             },
         )
 
-    def test_rules_of_backends(self) -> None:
-        """The same where the rule is one of the backend."""
+    def test_networks_kept_out_by_backend(self) -> None:
         self.prove_rules(
             """
             tcp-request content accept if { req_ssl_hello_type 1 }
@@ -64,8 +61,7 @@ class RuleTests(HaproxyTestCase):
             of_backend="tcp-request content reject if !{ src 127.0.0.2 }",
         )
 
-    def test_connection_rules(self) -> None:
-        """Exceptions of a rule, and layers that are asked one after another."""
+    def test_exceptions_and_layers_of_connection_rules(self) -> None:
         self.prove(
             """
             listen exception
@@ -83,8 +79,7 @@ class RuleTests(HaproxyTestCase):
             {"silent": "", "http": "", "silent from 127.0.0.2": "", "http from 127.0.0.2": ""},
         )
 
-    def test_not(self) -> None:
-        """A client that says nothing, or half of it, goes where those go that do not speak a protocol."""
+    def test_silence_and_halves_are_not_a_protocol(self) -> None:
         self.prove_rules(
             """
             acl ssl req_ssl_hello_type 1
@@ -95,8 +90,7 @@ class RuleTests(HaproxyTestCase):
             {"silent": "a", "half": "a", "http": "a", "binary": "a", "hello www.example": "b"},
         )
 
-    def test_all_but_one_rejected(self) -> None:
-        """Only one protocol comes in."""
+    def test_all_but_one_protocol_rejected(self) -> None:
         self.prove_rules(
             """
             tcp-request content reject if !{ req_ssl_hello_type 1 }
@@ -106,8 +100,7 @@ class RuleTests(HaproxyTestCase):
             {**dict.fromkeys(_CLIENTS, ""), "hello www.example": "b", "hello x.example": "a"},
         )
 
-    def test_several_lines(self) -> None:
-        """A negation of several lines, and of several names."""
+    def test_negation_of_several_lines_and_names(self) -> None:
         self.prove_rules(
             """
             acl web req.payload(0,3) -m bin 504f53
@@ -139,8 +132,7 @@ class RuleTests(HaproxyTestCase):
             looks=2,
         )
 
-    def test_typography(self) -> None:
-        """HAProxy, too, refuses a hyphen that is none."""
+    def test_typographic_hyphen_is_refused(self) -> None:
         file = self.own_folder / "typography.cfg"
         text = self.whole(
             "listen f\n    bind 127.0.0.1:1\n    server s 127.0.0.1:2 send\u2013proxy\n"

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 def _answering(
     replies: dict[bytes, bytes], greeting: bytes = b""
 ) -> Callable[[socket.socket], None]:
-    """Make a server that knows what to answer to some words."""
-
     def talk(connection: socket.socket) -> None:
         connection.sendall(greeting)
         said = b""
@@ -37,11 +35,9 @@ class CheckedTests(HaproxyTestCase):
     """Servers that are checked."""
 
     def serve(self, name: str, replies: dict[bytes, bytes], greeting: bytes = b"") -> None:
-        """Start a server that a configuration may name."""
         self.servers[name] = Named(self, name, answer=_answering(replies, greeting))
 
-    def test_primary(self) -> None:
-        """PostgreSQL's primary, as an agent beside each server tells it by HTTP at another port."""
+    def test_postgres_primary_by_http_of_its_agent(self) -> None:
         self.serve("good", {b"\r\n\r\n": b"HTTP/1.0 200 OK\r\n\r\n"})
         self.serve("bad", {b"\r\n\r\n": b"HTTP/1.0 503 No\r\n\r\n"})
         self.start(
@@ -79,8 +75,7 @@ class CheckedTests(HaproxyTestCase):
             soon=True,
         )
 
-    def test_other_port(self) -> None:
-        """A check that connects to another port, at which somebody listens, or nobody."""
+    def test_check_by_another_port(self) -> None:
         self.prove(
             f"""
             listen served
@@ -100,7 +95,6 @@ class CheckedTests(HaproxyTestCase):
         )
 
     def test_redis_master(self) -> None:
-        """Of two servers of Redis, the one that says it is the master."""
         for name, role in (("first", b"slave"), ("second", b"master")):
             self.serve(
                 name,
@@ -176,8 +170,7 @@ class CheckedTests(HaproxyTestCase):
             soon=True,
         )
 
-    def test_tls_servers(self) -> None:
-        """Servers that speak TLS are found by a hello, and those that do not are down."""
+    def test_tls_servers_are_found_by_a_hello(self) -> None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         certificate = make_certificate(self.own_folder, "a.example")
         context.load_cert_chain(certificate.both)
@@ -227,8 +220,6 @@ class CheckedTests(HaproxyTestCase):
 
 
 def _within(context: ssl.SSLContext, said: bytes) -> Callable[[socket.socket], None]:
-    """Make a server that speaks TLS."""
-
     def talk(connection: socket.socket) -> None:
         with context.wrap_socket(connection, server_side=True) as stream:
             if stream.recv(4096):
@@ -241,8 +232,7 @@ def _within(context: ssl.SSLContext, said: bytes) -> Callable[[socket.socket], N
 class SpokenToTests(HaproxyTestCase):
     """How servers are spoken to."""
 
-    def test_encrypted(self) -> None:
-        """TLS to a server whose name and authority are verified; one of another name gets nobody."""
+    def test_verified_tls_to_the_server(self) -> None:
         certificate = make_certificate(self.own_folder, "inside.example")
         other = make_certificate(self.own_folder, "other.example")
         for name, used in (("right", certificate), ("wrong", other)):
@@ -267,9 +257,7 @@ class SpokenToTests(HaproxyTestCase):
             {"http": ""},
         )
 
-    def test_headers(self) -> None:
-        """PROXY headers of both versions, and none."""
-
+    def test_proxy_headers_of_both_versions_and_none(self) -> None:
         def report(connection: socket.socket) -> None:
             data = connection.recv(4096)
             version = (
@@ -301,8 +289,7 @@ class SpokenToTests(HaproxyTestCase):
             {"text from 127.0.0.2": "version 0"},
         )
 
-    def test_asked_address(self) -> None:
-        """A server at the address that the client has asked for; behind a proxy, at the one that its header tells."""
+    def test_asked_address_also_of_a_header(self) -> None:
         here = self.servers["here"] = Named(self, "here")
         self.servers["there"] = Named(self, "there", host="127.0.0.6", port=here.port)
         self.prove(
@@ -329,9 +316,7 @@ class SpokenToTests(HaproxyTestCase):
             {"text": "there"},
         )
 
-    def test_source(self) -> None:
-        """The address that servers are connected to from, of the backend and of one server."""
-
+    def test_source_of_backend_and_of_server(self) -> None:
         def report(connection: socket.socket) -> None:
             connection.sendall(f"{connection.getpeername()[0]}\n".encode())
             connection.recv(4096)
@@ -351,8 +336,7 @@ class SpokenToTests(HaproxyTestCase):
             {"text": "127.0.0.8"},
         )
 
-    def test_process(self) -> None:
-        """What a usual file says of the process, a template of servers, and one that is given without a name."""
+    def test_process_template_and_dispatch(self) -> None:
         self.prove(
             """
             global

@@ -10,13 +10,11 @@ class EndedTests(HaproxyTestCase):
     """A configuration each."""
 
     def setUp(self) -> None:
-        """Make certificates."""
         super().setUp()
         make_certificate(self.own_folder, "a.example", "www.a.example")
         make_certificate(self.own_folder, "b.example")
 
-    def test_one_backend(self) -> None:
-        """TLS ends, and who does not speak it is closed."""
+    def test_tls_ends_and_all_else_is_closed(self) -> None:
         self.prove(
             """
             frontend mqtts
@@ -29,8 +27,7 @@ class EndedTests(HaproxyTestCase):
             {"tls a.example text": "one", "tls c.example silent": "one", "http": ""},
         )
 
-    def test_inside(self) -> None:
-        """SSH and HTTP are told apart inside of TLS, and the plain port has the same rules."""
+    def test_ssh_and_http_inside_and_in_plain(self) -> None:
         self.prove(
             """
             global
@@ -65,7 +62,6 @@ class EndedTests(HaproxyTestCase):
         )
 
     def test_names(self) -> None:
-        """Backends by the name that was asked for."""
         self.prove(
             """
             frontend f
@@ -92,8 +88,7 @@ class EndedTests(HaproxyTestCase):
             },
         )
 
-    def test_protocols(self) -> None:
-        """Backends by the protocol that was agreed on, mixed with names and with what is inside."""
+    def test_agreed_protocols_names_and_what_is_inside(self) -> None:
         self.prove(
             """
             frontend https
@@ -125,8 +120,7 @@ class EndedTests(HaproxyTestCase):
             },
         )
 
-    def test_certificates_of_clients(self) -> None:
-        """Certificates of a list, and clients that have to show one of an authority."""
+    def test_certificate_list_and_client_certificates(self) -> None:
         client = make_certificate(self.own_folder, "client.example")
         other = make_certificate(self.own_folder, "other.example")
         (self.own_folder / "list").write_text(f"# all\n{self.own_folder}/a.example.both\n")
@@ -148,8 +142,7 @@ class EndedTests(HaproxyTestCase):
             },
         )
 
-    def test_chosen_clients(self) -> None:
-        """Only an office comes in, by two ports of which the second is led elsewhere."""
+    def test_only_the_office_by_two_ports(self) -> None:
         self.prove(
             """
             frontend f

@@ -8,8 +8,7 @@ from tests.interop.converted.sidebyside import NginxTestCase
 class PrereadTests(NginxTestCase):
     """A configuration each."""
 
-    def test_names(self) -> None:
-        """A name each, without case, a group of servers for all others, and none for those that say nothing."""
+    def test_names_and_group_for_others(self) -> None:
         self.prove(
             """
             map $ssl_preread_server_name $site {
@@ -39,8 +38,7 @@ class PrereadTests(NginxTestCase):
             },
         )
 
-    def test_hostnames(self) -> None:
-        """Wildcards, of which the longest counts, and expressions after them."""
+    def test_longest_wildcard_then_expressions(self) -> None:
         self.prove(
             r"""
             map $ssl_preread_server_name $up {
@@ -97,8 +95,7 @@ class PrereadTests(NginxTestCase):
             looks=1,
         )
 
-    def test_ssh_and_https(self) -> None:
-        """SSH and HTTPS on one port, and another server for old clients."""
+    def test_ssh_https_and_old_clients(self) -> None:
         self.prove(
             """
             upstream ssh { server <ssh>; }
@@ -120,8 +117,7 @@ class PrereadTests(NginxTestCase):
             },
         )
 
-    def test_nested(self) -> None:
-        """What is not TLS goes to SSH, and TLS where its name says."""
+    def test_names_within_protocols(self) -> None:
         self.prove(
             """
             map $ssl_preread_server_name $https {
@@ -147,8 +143,7 @@ class PrereadTests(NginxTestCase):
             },
         )
 
-    def test_protocols(self) -> None:
-        """What clients offer by ALPN: ACME, HTTP/2, XMPP, and all others."""
+    def test_alpn(self) -> None:
         self.prove(
             r"""
             map $ssl_preread_alpn_protocols $up {
@@ -174,8 +169,7 @@ class PrereadTests(NginxTestCase):
             },
         )
 
-    def test_together(self) -> None:
-        """Several variables in one map."""
+    def test_several_variables_in_one_map(self) -> None:
         self.prove(
             r"""
             map "$ssl_preread_protocol|$ssl_preread_server_name" $up {
@@ -211,8 +205,7 @@ class PrereadTests(NginxTestCase):
             looks=1,
         )
 
-    def test_one_after_another(self) -> None:
-        """The name counts first, and the protocols where no name does."""
+    def test_name_first_then_protocols(self) -> None:
         self.prove(
             r"""
             map $ssl_preread_server_name $by_name {
@@ -247,8 +240,7 @@ class PrereadTests(NginxTestCase):
             },
         )
 
-    def test_without_default(self) -> None:
-        """Who is in no entry is closed, and so is who is led to an empty name."""
+    def test_no_entry_or_empty_name_is_closed(self) -> None:
         self.prove(
             """
             map $ssl_preread_server_name $up {

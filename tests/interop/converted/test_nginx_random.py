@@ -57,7 +57,6 @@ class Writer:
         return "\n".join([*blocks, groups, server, ""])
 
     def clients(self) -> list[str]:
-        """Give some clients."""
         choice = self._random.choice
         found = ["ssh", "http"]
         for _ in range(12):
@@ -119,8 +118,7 @@ class Writer:
 class RandomTests(NginxTestCase):
     """Many maps."""
 
-    def test_any_maps(self) -> None:
-        """The same servers answer."""
+    def test_same_servers_answer(self) -> None:
         unlooked = 0
         for seed in range(_SEED, _SEED + _COUNT):
             writer = Writer(seed)

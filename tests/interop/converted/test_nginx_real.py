@@ -30,7 +30,6 @@ class RealTests(NginxTestCase):
 
     @classmethod
     def setUpClass(cls) -> None:
-        """Start the servers."""
         super().setUpClass()
         cls.certificate = make_certificate(cls.folder, "www.example.com", "git.example.com")
         cls.sshd = cls.share(start_sshd(cls.folder))
@@ -41,8 +40,7 @@ class RealTests(NginxTestCase):
         )
         cls.share(start_nginx(cls.folder, "".join(lines)))
 
-    def test_ssh_and_sites(self) -> None:
-        """The same servers answer ssh, and curl for both sites, which see the client's address."""
+    def test_ssh_and_sites_that_see_the_client(self) -> None:
         self.start(
             f"""
             upstream www {{ server 127.0.0.1:{self.sites["www"]}; }}

@@ -16,7 +16,6 @@ _OTHERS = ("127.0.0.2", "127.0.0.3", "127.0.0.4")
 
 
 def _tell_header(connection: socket.socket) -> None:
-    """Answer with the client's address of a PROXY protocol header of version 1."""
     found = b""
     while b"\r\n" not in found and (piece := connection.recv(4096)):
         found += piece
@@ -36,8 +35,7 @@ def _wait(connection: socket.socket) -> None:
 class ServerTests(NginxTestCase):
     """A configuration each."""
 
-    def test_plain(self) -> None:
-        """Ports that lead somewhere whatever the client says; servers may speak first."""
+    def test_ports_for_any_client(self) -> None:
         self.prove(
             """
             upstream mysql { server <mysql>; }
@@ -50,8 +48,7 @@ class ServerTests(NginxTestCase):
             {"silent": "", "http": ""},
         )
 
-    def test_unix(self) -> None:
-        """UNIX sockets, of servers and to listen on."""
+    def test_unix_sockets_of_servers_and_listeners(self) -> None:
         self.prove(
             """
             map $ssl_preread_protocol $up { "" unix:<folder>/<port>.sock; default <tls>; }
@@ -61,8 +58,7 @@ class ServerTests(NginxTestCase):
             {"http": "inner", "hello a.example": "tls"},
         )
 
-    def test_ports(self) -> None:
-        """One server for several ports, told apart by them."""
+    def test_one_server_for_several_ports(self) -> None:
         self.prove(
             """
             map $server_port $up { <port> imap; <port1> <imaps>; default ""; }
@@ -79,8 +75,7 @@ class ServerTests(NginxTestCase):
             {"silent": ""},
         )
 
-    def test_groups(self) -> None:
-        """Servers that are down, that cannot be connected, and that are only for such times."""
+    def test_down_gone_and_backup(self) -> None:
         self.prove(
             """
             upstream one {
@@ -100,8 +95,7 @@ class ServerTests(NginxTestCase):
             {"silent": "only", "http": "only"},
         )
 
-    def test_no_next(self) -> None:
-        """Without a next server, who gets one that cannot be connected is closed."""
+    def test_no_next_server(self) -> None:
         self.start(
             """
             upstream one { server <gone> max_fails=0; server <up> max_fails=0; }
@@ -113,7 +107,6 @@ class ServerTests(NginxTestCase):
             self.assertEqual(sorted(found), ["", "", "", "up", "up", "up"])
 
     def test_weights(self) -> None:
-        """Turns by weight."""
         self.start(
             """
             upstream one { server <often> weight=3; server <seldom>; }
@@ -124,8 +117,7 @@ class ServerTests(NginxTestCase):
             found = [heard("silent", ports["port"]) for _ in range(8)]
             self.assertEqual(sorted(found), ["often"] * 6 + ["seldom"] * 2)
 
-    def test_hash(self) -> None:
-        """Who comes from the same address gets the same server, and not all get the same one."""
+    def test_hash_of_the_address(self) -> None:
         self.start(
             """
             upstream one { hash $remote_addr consistent; server <a>; server <b>; server <c>; }
@@ -172,8 +164,7 @@ class ServerTests(NginxTestCase):
             {f"silent from {a}": "", f"silent from {b}": "few", "silent": "", f"http from {c}": ""},
         )
 
-    def test_networks(self) -> None:
-        """Servers by the client's network, of which the smallest counts."""
+    def test_smallest_network_counts(self) -> None:
         a, b, c = _OTHERS
         self.prove(
             f"""
@@ -191,7 +182,6 @@ class ServerTests(NginxTestCase):
         )
 
     def test_networks_and_names(self) -> None:
-        """The office has another server for a name, as others have."""
         self.prove(
             """
             geo $remote_addr $inside { default no; 127.0.0.2/32 yes; }
@@ -213,8 +203,7 @@ class ServerTests(NginxTestCase):
             },
         )
 
-    def test_limit(self) -> None:
-        """Connections of one address are limited, and those of others are not concerned."""
+    def test_limit_of_one_address(self) -> None:
         self.prove(
             """
             limit_conn_zone $binary_remote_addr zone=each:1m;
@@ -230,8 +219,7 @@ class ServerTests(NginxTestCase):
                 self.assertEqual(heard("http", port, source="127.0.0.2"), "a")
             eventually(partial(lambda p: heard("http", p) == "a", port), "there is room again")
 
-    def test_client_address(self) -> None:
-        """The server is told the client's address, also by way of a second proxy that believes the first."""
+    def test_client_address_through_two_proxies(self) -> None:
         self.servers["header"] = Named(self, answer=_tell_header)
         self.prove(
             """
@@ -250,8 +238,7 @@ class ServerTests(NginxTestCase):
             looks=1,
         )
 
-    def test_source(self) -> None:
-        """The server is connected from another address."""
+    def test_source_address(self) -> None:
         self.servers["peer"] = Named(self, answer=_tell_peer)
         self.prove(
             """
@@ -260,8 +247,7 @@ class ServerTests(NginxTestCase):
             {"silent": "127.0.0.7"},
         )
 
-    def test_idle(self) -> None:
-        """Who is idle for too long is closed."""
+    def test_idle_is_closed(self) -> None:
         self.servers["quiet"] = Named(self, answer=_wait)
         self.prove(
             """
@@ -271,8 +257,7 @@ class ServerTests(NginxTestCase):
             {"silent": "", "http": ""},
         )
 
-    def test_included(self) -> None:
-        """Parts are in files beside the main one, of which each is read where it is included."""
+    def test_included_files(self) -> None:
         (self.own_folder / "sites.map").write_text("a.example site;\n.b.example other;\n")
         (self.own_folder / "groups").mkdir()
         one, two = Named(self, "one"), Named(self, "two")
@@ -288,8 +273,7 @@ class ServerTests(NginxTestCase):
             {"hello a.example": "one", "hello x.b.example": "two", "hello c.example": ""},
         )
 
-    def test_set(self) -> None:
-        """A variable that is set has its value before the client has said anything."""
+    def test_set_before_the_client_speaks(self) -> None:
         self.prove(
             """
             map $ssl_preread_server_name $name { a.example <a>; default <rest>; }
@@ -308,8 +292,7 @@ class ServerTests(NginxTestCase):
 class TlsTests(NginxTestCase):
     """TLS that ends here, or begins here."""
 
-    def test_ended(self) -> None:
-        """TLS ends, and servers speak first inside of it; what is not TLS is closed."""
+    def test_tls_ended(self) -> None:
         made = make_certificate(self.own_folder, "a.example", "b.example")
         self.prove(
             f"""
@@ -324,8 +307,7 @@ class TlsTests(NginxTestCase):
             {"tls a.example http": "a", "tls b.example http": "rest", "tls http": "rest"},
         )
 
-    def test_client_certificates(self) -> None:
-        """Only clients with a certificate are served."""
+    def test_only_with_client_certificate(self) -> None:
         made = make_certificate(self.own_folder, "a.example")
         self.prove(
             f"""
@@ -347,8 +329,7 @@ class TlsTests(NginxTestCase):
             with context.wrap_socket(plain, server_hostname="a.example") as client:
                 self.assertEqual(client.recv(100), b"inside\n")
 
-    def test_begun(self) -> None:
-        """TLS to the server, whose certificate is verified."""
+    def test_tls_begun_and_verified(self) -> None:
         made = make_certificate(self.own_folder, "a.example")
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(made.chain, made.key)

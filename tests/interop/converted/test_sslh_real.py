@@ -9,8 +9,7 @@ from tests.interop.originals import Named
 class FileTests(SslhTestCase):
     """Files."""
 
-    def test_ssh_and_https(self) -> None:
-        """SSH and TLS share a port, and what nobody knows goes to the last one."""
+    def test_ssh_tls_and_the_last_for_the_rest(self) -> None:
         self.prove(
             """
             foreground: true;
@@ -24,8 +23,7 @@ class FileTests(SslhTestCase):
             {"ssh": "ssh", "hello a.example": "tls", "silent": "ssh", "text": "tls"},
         )
 
-    def test_names_and_protocols(self) -> None:
-        """Names, protocols of ALPN, and both, before all other TLS."""
+    def test_names_alpn_and_both(self) -> None:
         self.prove(
             """
             foreground: true;
@@ -49,8 +47,7 @@ class FileTests(SslhTestCase):
             },
         )
 
-    def test_expressions(self) -> None:
-        """Regular expressions, several of one entry, and HTTP."""
+    def test_expressions_and_http(self) -> None:
         self.prove(
             r"""
             foreground: true;
@@ -66,8 +63,7 @@ class FileTests(SslhTestCase):
             {"redis": "redis", "http": "web", "post": "web", "text": "rest", "ssh": "rest"},
         )
 
-    def test_timeout(self) -> None:
-        """Who is silent has a place of its own, after a second."""
+    def test_place_for_the_silent(self) -> None:
         self.prove(
             """
             foreground: true;
@@ -85,8 +81,7 @@ class FileTests(SslhTestCase):
             {"ssh": "ssh", "hello a.example": "tls", "silent": "mysql"},
         )
 
-    def test_many_protocols(self) -> None:
-        """XMPP, SOCKS and OpenVPN, on two ports."""
+    def test_many_protocols_on_two_ports(self) -> None:
         self.prove(
             """
             foreground: true;
@@ -132,15 +127,13 @@ class ArgumentTests(SslhTestCase):
     """Command lines."""
 
     def test_long_options(self) -> None:
-        """As the start script of a distribution has it."""
         self.prove(
             "sslh --foreground --timeout 1 --listen 127.0.0.1:<port> --ssh <ssh> --ssl <tls> "
             "--pidfile <folder>/pid\n",
             {"ssh": "ssh", "hello a.example": "tls", "silent": "ssh", "text": "tls"},
         )
 
-    def test_short_options(self) -> None:
-        """Short ones, and a protocol for silence that is not the first."""
+    def test_short_options_and_place_for_the_silent(self) -> None:
         self.prove(
             "sslh -f -n -t1 -p 127.0.0.1:<port> -p 127.0.0.1:<port1> --ssh <ssh> --http <web> --tls <tls> "
             "--anyprot <rest> --on-timeout http\n",
@@ -149,7 +142,6 @@ class ArgumentTests(SslhTestCase):
         )
 
     def test_file_and_options(self) -> None:
-        """A file, and what the command line says beside it."""
         base = self.own_folder / "base.cfg"
         text = "sslh -f -F<folder>/base.cfg --listen 127.0.0.1:<port> --http <web>\n"
         ports = {name: Named(self, name).port for name in ("ssh", "tls")}
@@ -160,8 +152,7 @@ class ArgumentTests(SslhTestCase):
         base.write_text(f"timeout: 1;\nlisten: ();\nprotocols: ( {entries} );\n")
         self.prove(text, {"ssh": "ssh", "hello a.example": "tls", "http": "web", "silent": "ssh"})
 
-    def test_start_script(self) -> None:
-        """The variables that Debian's start script reads."""
+    def test_variables_of_debians_start_script(self) -> None:
         self.prove(
             """
             # Default options for the start script

@@ -62,7 +62,6 @@ backend = udp:127.0.0.1:1812
     least = (2, 2)
 
     def start(self) -> Iterator[Started]:
-        """Start FreeRADIUS."""
         (self.folder / "radiusd.conf").write_text(_RADIUS.format(folder=self.folder))
         (self.folder / "users").write_text(
             'me Cleartext-Password := "right"\n Reply-Message := "in"\n'
@@ -71,11 +70,9 @@ backend = udp:127.0.0.1:1812
         yield self._server
 
     def ready(self) -> None:
-        """It serves."""
         self._server.wait_for("Ready to process requests")
 
     def use(self) -> None:
-        """Ask with the right password and with a wrong one."""
         for password, answer in (("right", "Access-Accept"), ("wrong", "Access-Reject")):
             asked = f"User-Name=me,User-Password={password}\n".encode()
             done = run("radclient", "-x", f"{self.host}:{PORT}", "auth", "shared", stdin=asked)
@@ -94,7 +91,6 @@ backend = udp:127.0.0.1:161
     least = (5, 5)
 
     def start(self) -> Iterator[Started]:
-        """Start snmpd."""
         own = self.folder / "snmpd.conf"
         own.write_text(
             "agentAddress udp:127.0.0.1:161\nrocommunity secret\nsysLocation behind the port\n"
@@ -106,11 +102,9 @@ backend = udp:127.0.0.1:161
         yield self._server
 
     def ready(self) -> None:
-        """It serves."""
         self._server.wait_for("NET-SNMP version")
 
     def use(self) -> None:
-        """Ask for one thing, and for all that are under a node."""
         of = ("-m", "", "-M", "/nonexistent", "-c", "secret", f"{self.host}:{PORT}")
         location = "1.3.6.1.2.1.1.6.0"
         for version in ("-v1", "-v2c"):
@@ -118,7 +112,6 @@ backend = udp:127.0.0.1:161
         assert_in('"behind the port"', say("snmpwalk", "-v2c", *of, "1.3.6.1.2.1.1"))
 
     def check_facts(self, name: str, lines: list[Record]) -> None:
-        """The versions are known."""
         if len(lines) != 3:
             raise AssertionError(lines)
 
@@ -135,18 +128,15 @@ backend = udp:127.0.0.1:5683
     least = (15, 15)
 
     def start(self) -> Iterator[Started]:
-        """Start libcoap's server."""
         self._server = Child(
             "coap-server-notls", *("-A", "127.0.0.1", "-p", "5683", "-d", "5", "-v", "7")
         )
         yield self._server
 
     def ready(self) -> None:
-        """It serves."""
         self._server.wait_for("created UDP  endpoint")
 
     def use(self) -> None:
-        """Write and read."""
         sent, got = self.folder / "sent", self.folder / "got"
         sent.write_bytes(bytes(range(256)) * 20)
         to = f"coap://{self.host}:{PORT}/document"
@@ -166,11 +156,9 @@ backend = udp:127.0.0.1:10123
     names = ("time",)
 
     def start(self) -> Iterator[Started]:
-        """Start a server whose clock is three days fast."""
         yield Responder(10123, _ntp_answer)
 
     def use(self) -> None:
-        """Ask."""
         said = say("ntpdig", "--timeout=180", self.host)
         found = re.search(r"\+(\d+)\.\d+ ", said)
         if found is None or abs(int(found[1]) - _FAST) > 30:
@@ -199,11 +187,9 @@ backend = udp:127.0.0.1:5060
     names = ("calls",)
 
     def start(self) -> Iterator[Started]:
-        """Start a server that says OK."""
         yield Responder(5060, _sip_answer)
 
     def use(self) -> None:
-        """Ask."""
         said = say("sipsak", "-vv", "-s", f"sip:me@{self.host}:{PORT}")
         assert_in("SIP/2.0 200 OK", said)
 
@@ -226,12 +212,10 @@ backend = udp:127.0.0.1:514
     least = (2, 0)
 
     def start(self) -> Iterator[Started]:
-        """Start a server that listens."""
         self._server = Responder(514, lambda _: b"")
         yield self._server
 
     def use(self) -> None:
-        """Send two messages."""
         before = len(self._server.heard)
         for version in ("--rfc3164", "--rfc5424"):
             to = ("--udp", "--server", self.host, "--port", str(PORT))

@@ -35,13 +35,11 @@ answers = 1
     least = (_QUESTIONS + 1, _QUESTIONS + 1)
 
     def start(self) -> Iterator[Started]:
-        """Start dnsmasq."""
         hosts = self.folder / "hosts"
         hosts.write_text("".join(f"192.0.2.{number} n{number}.test\n" for number in range(1, 101)))
         yield start_dnsmasq(hosts)
 
     def use(self) -> None:
-        """Ask once, and many times at once."""
         for host, number in ((self.host, 7), ("::1", 8)):
             found = say("dig", f"@{host}", "-p", str(PORT), "+short", f"n{number}.test")
             assert_same(found.encode(), b"192.0.2.%d\n" % number)
@@ -56,7 +54,6 @@ answers = 1
         assert_in(f"NOERROR {_QUESTIONS} (100.00%)", re.sub(" +", " ", said))
 
     def check_facts(self, name: str, lines: list[Record]) -> None:
-        """Each answer has ended its flow."""
         reasons = {line["reason"] for line in lines}
         if reasons != {"done"} or "n7.test" not in {line["facts"].get("name") for line in lines}:
             raise AssertionError(f"{reasons}: {lines[:3]}")
@@ -74,7 +71,6 @@ backend = udp:127.0.0.1:69
     least = (200, 200)
 
     def start(self) -> Iterator[Started]:
-        """Start dnsmasq."""
         served = self.folder / "served"
         served.mkdir()
         (served / "image").write_bytes(os.urandom(200_123))
@@ -82,7 +78,6 @@ backend = udp:127.0.0.1:69
         yield start_tftp(served, "--tftp-single-port", "--interface=lo")
 
     def use(self) -> None:
-        """Get the file, in blocks of both sizes that are usual."""
         wanted = (self.folder / "served" / "image").read_bytes()
         for size in ("512", "1468"):
             got = self.folder / f"got-{size}"
@@ -91,7 +86,6 @@ backend = udp:127.0.0.1:69
             assert_same(got.read_bytes(), wanted)
 
     def check_facts(self, name: str, lines: list[Record]) -> None:
-        """The name of the file is known."""
         if {line["facts"]["path"] for line in lines} != {"image"}:
             raise AssertionError(lines)
 

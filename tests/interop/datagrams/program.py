@@ -56,7 +56,6 @@ class Program(ABC):
         """Have its client do something through the one port, and see to it that the server's answer is right."""
 
     def check(self, lines: list[Record]) -> None:
-        """Check the lines of the access log that are of its routes."""
         for name in self.names:
             own = [line for line in lines if line["route"] == name]
             counts = [sum(line[f"datagrams_{way}"] for line in own) for way in ("in", "out")]

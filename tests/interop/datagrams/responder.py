@@ -30,7 +30,6 @@ class Responder:
         self._thread.start()
 
     def end(self) -> None:
-        """End it."""
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as last:
             last.sendto(b"", self._socket.getsockname())
         self._thread.join(30)

@@ -36,7 +36,6 @@ backend = udp:127.0.0.1:4432
         yield from ()
 
     def use(self) -> None:
-        """Talk to two servers in both directions, and see to it that each has shown the certificate for its name."""
         for number, name in enumerate(self.names, 1):
             files = make_certificate(self.folder, f"{name}.test")
             with ExitStack() as ends:
@@ -62,7 +61,6 @@ backend = udp:127.0.0.1:4432
                     other.wait_for("^first line\nlast line$")
 
     def check_facts(self, name: str, lines: list[Record]) -> None:
-        """The name is known."""
         if {line["facts"]["sni"] for line in lines} != {f"{name}.test"}:
             raise AssertionError(lines)
 
@@ -79,7 +77,6 @@ backend = udp:127.0.0.1:3478
     least = (20, 20)
 
     def start(self) -> Iterator[Started]:
-        """Start coturn."""
         self._server = Child(
             *("turnserver", "-n", "--listening-ip=127.0.0.1", "--listening-port=3478"),
             *("--relay-ip=127.0.0.1", "--allow-loopback-peers", "--realm=example.com"),
@@ -90,11 +87,9 @@ backend = udp:127.0.0.1:3478
         yield self._server
 
     def ready(self) -> None:
-        """It serves."""
         self._server.wait_for("Total General servers")
 
     def use(self) -> None:
-        """Ask, and relay."""
         assert_in(
             "UDP reflexive addr: 127.0.0.1:",
             say("turnutils_stunclient", "-p", str(PORT), self.host),
@@ -126,13 +121,11 @@ backend = udp:127.0.0.1:5201
     names = ("streams",)
 
     def start(self) -> Iterator[Started]:
-        """Start iperf3's server."""
         self._tests = 0
         self._server = Child("iperf3", "--server", "--forceflush", "-B", "127.0.0.1", "-p", "5201")
         yield self._server
 
     def ready(self) -> None:
-        """It serves."""
         self._server.wait_for("Server listening")
 
     def use(self) -> None:

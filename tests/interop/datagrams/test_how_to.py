@@ -44,7 +44,6 @@ class HowToTests(InteropTestCase):
         self.own(EchoServer())
 
     def start_wireguard(self, end: str, namespace: Namespace, keys: Keys, lines: str) -> str:
-        """Start one end of a tunnel with these lines, and give its interface."""
         interface = f"wg{os.getpid()}{end}"
         started = self.own(
             Child(*namespace.command, "env", "LOG_LEVEL=verbose", "wireguard-go", "-f", interface)
@@ -56,14 +55,12 @@ class HowToTests(InteropTestCase):
         return interface
 
     def start_server(self, number: int, namespace: Namespace) -> tuple[str, str]:
-        """Start a server of WireGuard, and give its interface and its public key, as the page says it is got."""
         server = self.start_wireguard(f"s{number}", namespace, Keys(), "ListenPort=51820\n")
         self.give_address(server, namespace, f"10.9{number}.0.1")
         key = output_of(*namespace.command, "wg", "show", server, "public-key")
         return server, key.decode().strip()
 
     def start_client(self, number: int, namespace: Namespace, server: str, key: str) -> None:
-        """Start a client, which begins a tunnel to that server at once."""
         lines = f"[Peer]\nPublicKey={key}\nAllowedIPs=10.9{number}.0.0/24\n"
         lines += f"Endpoint={_HERE}:443\nPersistentKeepalive=1\n"
         keys = Keys()
@@ -76,12 +73,10 @@ class HowToTests(InteropTestCase):
 
     @staticmethod
     def give_address(interface: str, namespace: Namespace, address: str) -> None:
-        """Give an interface an address, and bring it up."""
         namespace.ip(f"addr add {address}/24 dev {interface}")
         namespace.ip(f"link set {interface} up")
 
     def write_rules(self, *keys: str) -> Path:
-        """Write the rules of the page, with these public keys in the place of its own."""
         [rules] = re.findall(r"^```ini\n(.*?)^```$", self.text, re.DOTALL | re.MULTILINE)
         own = iter(keys)
         rules = re.sub(r"(?<=wireguard key=).*", lambda _: next(own), rules)
@@ -90,7 +85,6 @@ class HowToTests(InteropTestCase):
         return file
 
     def command(self, name: str) -> list[str]:
-        """Give the words of one of the page's commands."""
         [line] = re.findall(rf"^\$ (?:sudo )?(txmux {name} .*)$", self.text, re.MULTILINE)
         return ["-m", *str(line).split()]
 
@@ -137,12 +131,10 @@ class HowToTests(InteropTestCase):
 
     @staticmethod
     def is_up(namespace: Namespace, server: str) -> bool:
-        """Tell whether a server of WireGuard has had a handshake."""
         told = output_of(*namespace.command, "wg", "show", server, "latest-handshakes")
         return told.split()[1] != b"0"
 
     async def ask(self) -> None:
-        """Ask the web servers by HTTP/3."""
         for host, name in (("shop", "shop"), ("www", "site"), ("www", "site")):
             settings = configuration(f"{host}.example.com")
             async with client(443, settings, host=_HERE) as one:

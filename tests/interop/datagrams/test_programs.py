@@ -65,7 +65,6 @@ class ProgramTests(InteropTestCase):
             program.ready()
 
     def ended(self) -> list[Record]:
-        """End all flows, and give their lines of the access log."""
         told = output_of(
             *("curl", "--silent", "--fail", "--unix-socket", self.folder / "admin"),
             *("--json", json.dumps({"listener": "port"}), "http://localhost/api/connections/close"),
@@ -85,7 +84,6 @@ class ProgramTests(InteropTestCase):
         return lines
 
     def assert_works(self, *names: str) -> None:
-        """Have programs do what they do, all at once, and check their lines in the access log."""
         programs = [self.programs[name] for name in names]
         with ThreadPoolExecutor(len(programs)) as threads:
             uses = [threads.submit(program.use) for program in programs]
@@ -101,59 +99,45 @@ class ProgramTests(InteropTestCase):
         )
 
     def test_calls(self) -> None:
-        """SIP, by sipsak."""
         self.assert_works("calls")
 
     def test_coap(self) -> None:
-        """CoAP, by libcoap's client."""
         self.assert_works("coap")
 
     def test_dtls(self) -> None:
-        """DTLS, by OpenSSL's client."""
         self.assert_works("dtls")
 
     def test_files(self) -> None:
-        """TFTP, by curl."""
         self.assert_works("files")
 
     def test_ike(self) -> None:
-        """IKE, by ike-scan and strongSwan."""
         self.assert_works("ike")
 
     def test_messages(self) -> None:
-        """syslog, by logger."""
         self.assert_works("messages")
 
     def test_names(self) -> None:
-        """DNS, by dig and dnsperf."""
         self.assert_works("names")
 
     def test_openvpn(self) -> None:
-        """OpenVPN, both ends."""
         self.assert_works("openvpn")
 
     def test_radius(self) -> None:
-        """RADIUS, by radclient."""
         self.assert_works("radius")
 
     def test_snmp(self) -> None:
-        """SNMP, by the programs of Net-SNMP."""
         self.assert_works("snmp")
 
     def test_streams(self) -> None:
-        """A stream of iperf3."""
         self.assert_works("streams")
 
     def test_time(self) -> None:
-        """NTP, by ntpdig."""
         self.assert_works("time")
 
     def test_turn(self) -> None:
-        """STUN and TURN, by coturn's clients."""
         self.assert_works("turn")
 
     def test_wireguard(self) -> None:
-        """Two tunnels of WireGuard."""
         self.assert_works("wireguard")
 
     def test_wireguard_moves(self) -> None:
@@ -173,5 +157,4 @@ class ProgramTests(InteropTestCase):
             self.assertEqual(line["facts"]["moved_to"].partition(":")[0], tunnels.ELSEWHERE)
 
     def test_all(self) -> None:
-        """All of them at once."""
         self.assert_works(*_PROGRAMS)

@@ -24,7 +24,6 @@ class OtherPortTests(InteropTestCase):
     """What RFC 1350 says, and what the reference says of it."""
 
     def test_no_answer(self) -> None:
-        """Its client gets nothing, and the log says that the server has not answered."""
         Namespace(self).enter()
         (self.folder / "image").write_bytes(b"whole")
         self.own(start_tftp(self.folder, "--interface=lo"))

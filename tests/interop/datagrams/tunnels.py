@@ -62,7 +62,6 @@ class EchoServer:
         threading.Thread(target=self._server.serve_forever, args=[0.05], daemon=True).start()
 
     def end(self) -> None:
-        """End it."""
         self._server.shutdown()
         self._server.server_close()
 
@@ -155,7 +154,6 @@ class WireGuard(Program):
 
     @override
     def use(self) -> None:
-        """Begin both tunnels, exchange bytes through them, and end them."""
         try:
             self.begin()
             self.exchange()
@@ -163,7 +161,6 @@ class WireGuard(Program):
             self.rest()
 
     def begin(self) -> None:
-        """Have the client begin new tunnels."""
         for interface, _ in self._interfaces[len(self.names) :]:
             output_of(*self.there.command, "wg", "setconf", interface, self.folder / interface)
 
@@ -176,7 +173,6 @@ class WireGuard(Program):
             output_of(*self.there.command, "wg", "set", interface, "peer", known, "remove")
 
     def move(self, old: str, new: str) -> None:
-        """Give the client another address."""
         change_address(self.there, old, new)
         for number, (interface, _) in enumerate(self._interfaces[len(self.names) :]):
             # wireguard-go goes on with an address that is gone, until it takes another port.
@@ -184,7 +180,6 @@ class WireGuard(Program):
             output_of(*self.there.command, "wg", "set", interface, "listen-port", port)
 
     def exchange(self) -> None:
-        """Exchange bytes through both tunnels as they are."""
         for number in range(len(self.names)):
             exchange(self.there, f"10.9{number}.0.1")
 
@@ -212,7 +207,6 @@ backend = udp:127.0.0.1:1194
 
     @override
     def use(self) -> None:
-        """Start both, and exchange bytes."""
         prints = {}
         for name in ("server", "client"):
             made = make_authority(name, name)
@@ -318,7 +312,6 @@ backend = udp:127.0.0.1:500
 
     @override
     def use(self) -> None:
-        """Ask in both versions."""
         to = ("--sport=0", "--timeout=60000", f"--dport={PORT}", self.host)
         assert_in("1 returned handshake", say("ike-scan", "--trans=7/128,2,1,2", *to))
         assert_in("IKEv2", say("ike-scan", "--ikev2", *to))

@@ -41,11 +41,9 @@ class Server:
         self.port = int(self.child.wait_for(r"serving on (\d+)")[1])
 
     def end(self) -> None:
-        """End it."""
         self.child.end()
 
     def told(self, what: str) -> list[dict[str, Any]]:
-        """Give what it has told of its connections."""
         lines = [json.loads(line) for line in self.child.output.splitlines() if line[:1] == "{"]
         return [line for line in lines if line["what"] == what]
 
@@ -71,7 +69,6 @@ class QuicCase(InteropTestCase):
 
     @classmethod
     def setUpClass(cls) -> None:
-        """Make the certificate."""
         super().setUpClass()
         cls.certificate = make_certificate(cls.folder, "example.com", "*.example.com")
 

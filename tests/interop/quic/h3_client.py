@@ -68,13 +68,11 @@ class H3Client(QuicConnectionProtocol):
 
     @property
     def version(self) -> int:
-        """The version that it speaks now."""
         version = self._quic._version
         assert version is not None
         return version
 
     def ask(self, path: str, name: str = "www.example.com") -> Answer:
-        """Send a request, and give what its answer will be in."""
         stream = self._quic.get_next_available_stream_id()
         answer = self._answers[stream] = Answer()
         head = {":method": "GET", ":scheme": "https", ":authority": name, ":path": path}
@@ -84,13 +82,11 @@ class H3Client(QuicConnectionProtocol):
         return answer
 
     async def get(self, path: str) -> Answer:
-        """Ask, and wait for the whole answer."""
         answer = self.ask(path)
         await asyncio.wait_for(answer.whole, PATIENCE)
         return answer
 
     async def has(self, count: int) -> None:
-        """Wait until this many bytes have come."""
         waiting: asyncio.Future[None] = asyncio.Future()
         self._waiting.append((count, waiting))
         await asyncio.wait_for(waiting, PATIENCE)
@@ -108,7 +104,6 @@ class H3Client(QuicConnectionProtocol):
             self._transport.close()
 
     def quic_event_received(self, event: QuicEvent) -> None:
-        """Note what has come."""
         if isinstance(event, HandshakeCompleted):
             self.established = event
         elif isinstance(event, ConnectionTerminated):
@@ -214,7 +209,6 @@ class OneSocket(asyncio.DatagramProtocol):
         self._transport: Any = None
 
     def connection_made(self, transport: Any) -> None:
-        """Note the socket."""
         self._transport = transport
 
     def datagram_received(self, data: bytes, addr: Any) -> None:
@@ -232,7 +226,6 @@ class OneSocket(asyncio.DatagramProtocol):
         tickets: list[SessionTicket] | None = None,
         waits: bool = True,
     ) -> H3Client:
-        """Connect; the arguments are as for `client`."""
         is_nameless, settings.connection_id_length = not settings.connection_id_length, 8
         connection = QuicConnection(
             configuration=settings,

@@ -45,12 +45,10 @@ class _Served(QuicConnectionProtocol):
         self._peers: set[Any] = set()
 
     def datagram_received(self, data: bytes | str, addr: Any) -> None:
-        """Note where a datagram is from, and take it."""
         self._peers.add(addr)
         super().datagram_received(data, addr)
 
     def quic_event_received(self, event: QuicEvent) -> None:
-        """Answer requests."""
         if isinstance(event, HandshakeCompleted):
             self._tell(
                 "established",

@@ -63,15 +63,12 @@ class AioquicTests(QuicCase):
         self.mux = self.run_mux(_RULES.format(**{n: s.port for n, s in self.servers.items()}))
 
     def assert_logged(self, route: str, **facts: str) -> None:
-        """Check the only line of the access log."""
         [line] = self.logged(self.mux)
         self.assertEqual((line["route"], line["reason"]), (route, "drained"))
         self.assertEqual({name: line["facts"].get(name) for name in facts}, facts)
         self.assertGreater(line["datagrams_out"], 1)
 
-    def test_versions(self) -> None:
-        """Both versions, with some MiB each."""
-
+    def test_both_versions(self) -> None:
         async def run() -> None:
             for version in (V1, V2):
                 settings = configuration("site.example.com", versions=(version,))
@@ -90,9 +87,7 @@ class AioquicTests(QuicCase):
             self.assertEqual(line["facts"]["alpn"], "h3")
             self.assertGreater(line["bytes_out"], 2 * MIB)
 
-    def test_big_hello(self) -> None:
-        """A hello over two datagrams, as one with keys against quantum computers."""
-
+    def test_hello_in_two_datagrams(self) -> None:
         async def run() -> None:
             settings = configuration("shop.example.com", protocols=36)
             async with client(self.mux.port, settings) as one:
@@ -102,9 +97,7 @@ class AioquicTests(QuicCase):
         asyncio.run(run())
         self.assert_logged("shop", sni="shop.example.com", quic="1", tls="1.3")
 
-    def test_scrambled(self) -> None:
-        """Pieces of a hello in any order, over one datagram or two, are what the server has to put together, too."""
-
+    def test_scrambled_hello(self) -> None:
         async def run() -> None:
             for number, protocols in enumerate((0, 36, 0, 36)):
                 settings = configuration("shop.example.com", protocols=protocols)
@@ -167,9 +160,7 @@ class AioquicTests(QuicCase):
         asyncio.run(run())
         self.assert_logged("others", quic="other")
 
-    def test_upgrade(self) -> None:
-        """A server may go on with another version than the one that the client begins with (RFC 9368)."""
-
+    def test_server_goes_on_with_another_version(self) -> None:
         async def run() -> None:
             settings = configuration("newer.example.com", versions=(V2, V1), begins=V1)
             async with client(self.mux.port, settings) as one:
@@ -180,8 +171,7 @@ class AioquicTests(QuicCase):
         asyncio.run(run())
         self.assert_logged("newer", quic="1", sni="newer.example.com")
 
-    def test_many(self) -> None:
-        """Many connections at once, for three names, each get what is theirs."""
+    def test_many_at_once(self) -> None:
         names = ("site", "shop", "careful")
 
         async def run_one(number: int) -> None:
@@ -201,9 +191,7 @@ class AioquicTests(QuicCase):
         for line in lines:
             self.assertEqual(line["facts"]["sni"], f"{line['route']}.example.com")
 
-    def test_closed_by_server(self) -> None:
-        """The client hears why its server closes the connection."""
-
+    def test_client_hears_why_its_server_closes(self) -> None:
         async def run() -> None:
             async with client(self.mux.port, configuration("site.example.com")) as one:
                 answer = one.ask("/close")
@@ -216,8 +204,7 @@ class AioquicTests(QuicCase):
 
         asyncio.run(run())
 
-    def test_closed_by_client(self) -> None:
-        """The server hears why its client does, and serves it by one address."""
+    def test_server_hears_why_its_client_closes(self) -> None:
         shop = self.servers["shop"]
         before = len(shop.told("closed"))
 

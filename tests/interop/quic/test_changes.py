@@ -43,7 +43,6 @@ class ChangeTests(QuicCase):
         self.addCleanup(self.mux.kill)
 
     def reload(self) -> None:
-        """Have other rules read."""
         text = self.mux.file.read_text()
         self.mux.file.write_text(text.replace("[route site]", "[route renamed]"))
         os.kill(self.mux.pid, signal.SIGHUP)
@@ -92,14 +91,12 @@ class SeveralTests(QuicCase):
         self.addCleanup(self.mux.kill)
 
     def reload(self) -> None:
-        """Have other rules read."""
         text = self.mux.file.read_text()
         self.mux.file.write_text(text.replace("[route shop]", "[route renamed]"))
         os.kill(self.mux.pid, signal.SIGHUP)
         eventually(lambda: "rules reloaded: " in self.mux.child.output, "the rules are reloaded")
 
     async def assert_served(self, one: H3Client, name: str) -> None:
-        """Have a connection get something of the server of its name."""
         answer = await one.get(f"/{_COUNT}")
         self.assertEqual((answer.server, answer.body), (name, content(name, _COUNT)))
 

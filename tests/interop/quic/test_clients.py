@@ -72,7 +72,6 @@ class ClientTests(QuicCase):
         self.mux = self.run_mux(self.rules)
 
     def routes(self) -> list[Record]:
-        """Check that the access log has both names, each with its route, and give its lines."""
         lines = self.logged(self.mux)
         self.assertEqual([line["route"] for line in lines], ["site", "shop"], lines)
         for line in lines:
@@ -81,8 +80,7 @@ class ClientTests(QuicCase):
             self.assertEqual((facts["quic"], facts["tls"], facts["alpn"]), ("1", "1.3", "h3"))
         return lines
 
-    def test_chromium(self) -> None:
-        """A browser, whose hello is shuffled and takes two datagrams."""
+    def test_chromium_with_shuffled_hello(self) -> None:
         for name, count in (("site", 1000), ("shop", _MIB)):
             address = f"https://{name}.example.com:{self.mux.port}/{count}"
             shown = re.search(r"<pre[^>]*>([^<]*)</pre>", self._show(address))
@@ -92,7 +90,6 @@ class ClientTests(QuicCase):
             self.assertTrue(line["facts"]["ja4"].startswith("q13d03"))
 
     def _show(self, address: str) -> str:
-        """Give the page that a browser shows."""
         certificate = load_pem_x509_certificate(self.certificate.chain.read_bytes())
         key = certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
         trusted = base64.b64encode(hashlib.sha256(key).digest()).decode()
@@ -113,7 +110,6 @@ class ClientTests(QuicCase):
         return page.decode()
 
     def test_curl(self) -> None:
-        """The library of curl."""
         require_curl()
         for name in ("site", "shop"):
             got = output_of(sys.executable, "-c", _CURL, f"{name}.example.com", str(self.mux.port))
@@ -121,7 +117,6 @@ class ClientTests(QuicCase):
         self.routes()
 
     def test_ngtcp2(self) -> None:
-        """The client of ngtcp2."""
         for name in ("site", "shop"):
             got = self._download(name, 2 * _MIB)
             self.assertEqual(got, content(name, 2 * _MIB))
@@ -149,7 +144,6 @@ class ClientTests(QuicCase):
         self.assertEqual({line["server"] for line in lines}, {lines[0]["server"]})
 
     def _download(self, name: str, count: int, *options: str, port: int = 0) -> bytes:
-        """Have the client of ngtcp2 get a file, and give what it gets."""
         if os.geteuid():
             raise SkipTest("only root can give a program a file of hosts")
         program = require_program("gtlsclient")

@@ -73,20 +73,16 @@ class NatTests(QuicCase):
         self.mux = self.run_mux(_RULES, before=self.nat.public.command)
 
     def give(self, address: str) -> None:
-        """Have the NAT forget the client, and give it a new port of an address."""
         self.nat.give(address, next(self.ports))
 
     def assert_noticed_nothing(self, last: str) -> None:
-        """Check that the server has seen one client all the time, and that the log has where it was last."""
         eventually(lambda: len(self.server.told("closed")) > self.closed_before, "it is closed")
         [line] = self.logged(self.mux)
         self.assertEqual((line["route"], line["reason"]), ("site", "drained"))
         self.assertEqual(line["facts"]["moved_to"].rpartition(":")[0], last)
         self.assertEqual(self.server.told("closed")[-1]["peers"], 1)
 
-    def test_download(self) -> None:
-        """In the middle of a download, the port changes, and then the address; the bytes are whole."""
-
+    def test_port_and_address_change_in_a_download(self) -> None:
         async def speak(one: H3Client) -> None:
             while True:  # as browsers do while they wait for something
                 await one.ping()

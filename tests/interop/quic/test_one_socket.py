@@ -57,19 +57,15 @@ class OneSocketTests(QuicCase):
         self.mux = self.run_mux(rules + "".join(routes))
 
     async def assert_served(self, one: H3Client, name: str, count: int = 20_000) -> None:
-        """Have a connection get something of the server of its name."""
         answer = await one.get(f"/{count}")
         self.assertEqual((answer.server, answer.body), (name, content(name, count)))
 
     def assert_routes(self, *names: str) -> None:
-        """Check the routes of the access log, and that all its connections have come from one port."""
         lines = self.logged(self.mux)
         self.assertEqual(sorted(line["route"] for line in lines), sorted(names))
         self.assertEqual(len({line["client"] for line in lines}), 1)
 
     def test_one_after_another(self) -> None:
-        """Each gets what is its own, while all of them are there."""
-
         async def run() -> None:
             async with one_socket(self.mux.port) as here:
                 made: list[H3Client] = []
@@ -82,7 +78,6 @@ class OneSocketTests(QuicCase):
         self.assert_routes(*NAMES)
 
     async def at_once(self, port: int, names: Sequence[str]) -> None:
-        """Connect to all at once, and get some from each."""
         async with one_socket(port) as here:
             settings = [
                 configuration(f"{name}.example.com", versions=(version,), protocols=protocols)
@@ -93,14 +88,11 @@ class OneSocketTests(QuicCase):
                 served = zip(made, names, strict=True)
                 await asyncio.gather(*(self.assert_served(one, name) for one, name in served))
 
-    def test_at_once(self) -> None:
-        """So it is if all begin at once, in both versions, with hellos in one datagram or in two."""
+    def test_at_once_in_both_versions_and_sizes(self) -> None:
         asyncio.run(self.at_once(self.mux.port, NAMES))
         self.assert_routes(*NAMES)
 
-    def test_changed_ids(self) -> None:
-        """So it is if they take IDs that were told in secret, again and again."""
-
+    def test_changed_connection_ids(self) -> None:
         async def run() -> None:
             async with one_socket(self.mux.port) as here:
                 settings = [configuration(f"{name}.example.com") for name in NAMES]
@@ -115,15 +107,12 @@ class OneSocketTests(QuicCase):
         asyncio.run(run())
         self.assert_routes(*NAMES)
 
-    def test_same_name(self) -> None:
-        """Connections to one server have a flow each."""
+    def test_one_flow_each_to_the_same_server(self) -> None:
         names = ("site", "site", "site")
         asyncio.run(self.at_once(self.mux.port, names))
         self.assert_routes(*names)
 
     def test_retry(self) -> None:
-        """A server that sends a Retry gets the answer to it, and no other one does."""
-
         async def run() -> None:
             async with one_socket(self.mux.port) as here:
                 for name in ("site", "careful", "shop"):
@@ -149,7 +138,6 @@ class OneSocketTests(QuicCase):
         self.assert_routes("shop", "others")
 
     def test_early_data(self) -> None:
-        """A request that comes with the hello goes where that leads."""
         tickets: list[SessionTicket] = []
 
         async def run() -> None:
@@ -167,9 +155,7 @@ class OneSocketTests(QuicCase):
         asyncio.run(run())
         self.assert_routes("blog", "blog", "shop")
 
-    def test_nameless_server(self) -> None:
-        """A server without IDs, beside others."""
-
+    def test_server_without_ids_beside_others(self) -> None:
         async def run() -> None:
             async with one_socket(self.mux.port) as here:
                 names = ("site", "nameless", "shop")
