@@ -27,12 +27,9 @@ if TYPE_CHECKING:
 
 __all__ = ["PREFIX", "AdminEndpoints"]
 
-PREFIX = "admin "
-"""Begins the keys of these sockets among all that are handed to another process."""
-_SAMPLING = 5.0
-"""Seconds between two samples of the counters, for the rates."""
-_ANSWERING = 5.0
-"""Seconds for clients to take their answers at the end."""
+PREFIX = "admin "  # begins the keys of these sockets among all that are handed to another process
+_SAMPLING = 5.0  # seconds between two samples of the counters, for the rates
+_ANSWERING = 5.0  # seconds for clients to take their answers at the end
 _AT_ONCE = 16
 """Connections accepted before the present ones are read: beyond 64 the oldest is closed, which may have sent its request."""
 

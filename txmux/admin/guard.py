@@ -25,14 +25,11 @@ if TYPE_CHECKING:
 
     from twisted.internet.interfaces import IAddress
 
-
 _MOST_FAILURES = 10
 _PERIOD = 60.0  # seconds
 _MOST_SOURCES = 1000
 
-
 _log = Logger()
-
 
 _CREDENTIALS = struct.Struct("3i")
 """``struct ucred`` of unix(7): process, user and group."""

@@ -29,11 +29,8 @@ _LONGEST_BODY = 65536  # bytes
 _TOO_MANY = 429
 _SLOWED = 1.0
 """Seconds until the answer to a client that has sent too many wrong tokens. It saves work; a client that hangs up does not wait."""
-_IDLE = 30
-"""Seconds that a connection may be quiet between two requests, or not take an answer."""
-_ARRIVING = 10.0
-"""Seconds that a request may take to arrive."""
-
+_IDLE = 30  # seconds that a connection may be quiet between two requests, or not take an answer
+_ARRIVING = 10.0  # seconds that a request may take to arrive
 
 _CLOSE = {"Connection": "close"}
 

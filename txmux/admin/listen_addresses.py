@@ -17,12 +17,10 @@ if TYPE_CHECKING:
 
     from txmux.rules.model import Rules
 
-
 _BACKLOG = 1024
 """More than are served at a time: further clients retry with backoff, starting at 1 s."""
 _NAMED_MODE, _OWN_MODE = "660", "600"
 _SYSTEM_FOLDER = Path("/run/txmux")
-
 
 _TOKEN_BYTES = 32
 _SHORTEST_TOKEN = 16

@@ -20,11 +20,9 @@ if TYPE_CHECKING:
     _Handler = Callable[["Query"], Awaitable["ApiAnswer"]]
     _Decorator = Callable[[_Handler], _Handler]
 
-
 HTML = "text/html; charset=utf-8"
 JSON = "application/json"
 FORM = "application/x-www-form-urlencoded"
-
 
 T = TypeVar("T", bound=str)
 

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from txmux.admin.guard import Caller
     from txmux.control.control import Control
 
-
 METRICS: Sequence[Resource] = (*reports.HEALTH, *metrics.RESOURCES)
 """What the endpoint ``metrics`` has."""
 

@@ -46,7 +46,6 @@ COMMANDS = {
 }
 """The commands, and what each does."""
 
-
 _TABLES = {
     **dict.fromkeys(("ban", "close", "drain", "reload", "stop", "unban", "upgrade"), "CHANGES"),
     **dict.fromkeys(("bans", "connections", "status"), "REPORTS"),

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from txmux.rules.model import Outcome, Rules
     from txmux.rules.problems import Problem
 
-
 _STANDARD_INPUT = "<stdin>"
 
 

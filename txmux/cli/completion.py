@@ -11,11 +11,9 @@ from txmux.errors import MuxError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-SHELLS = ("bash", "zsh", "fish")
-"""The shells that there is a script for."""
+SHELLS = ("bash", "zsh", "fish")  # the shells that there is a script for
 
-_FILES = {"FILE", "PATH"}
-"""Arguments that are called so are completed with names of files."""
+_FILES = {"FILE", "PATH"}  # arguments that are called so are completed with names of files
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

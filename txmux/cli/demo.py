@@ -23,9 +23,7 @@ if TYPE_CHECKING:
 
     from txmux.net.relay.ends import IRelayTransport
 
-
-IDENTIFICATION = b"SSH-2.0-txmux_demo\r\n"
-"""RFC 4253, section 4.2."""
+IDENTIFICATION = b"SSH-2.0-txmux_demo\r\n"  # RFC 4253, section 4.2
 
 GOODBYE = "demo: your client was recognised as SSH"
 

@@ -39,9 +39,7 @@ if TYPE_CHECKING:
 
     from txmux.rules.model import Listener, Rules, Silence
 
-
 _LONGEST_DATAGRAM = 65535
-
 
 _SHOWN_BYTES = 48
 

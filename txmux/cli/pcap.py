@@ -16,7 +16,6 @@ from txmux.wire.proxyprotocol.header import Address
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-
 _SEQUENCE_NUMBERS = 1 << 32
 _UDP_HEADER = 8
 

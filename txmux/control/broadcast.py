@@ -14,8 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Answers", "Askable", "Listing", "broadcast"]
 
-PATIENCE = 2.0
-"""Seconds that a process has to answer."""
+PATIENCE = 2.0  # seconds that a process has to answer
 
 
 class Askable(Protocol):

@@ -14,8 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FIELDS", "Positive", "RowField", "row_of"]
 
-Positive = Annotated[int, 1]
-"""A whole number from 1 on."""
+Positive = Annotated[int, 1]  # a whole number from 1 on
 
 
 class RowField(NamedTuple):

@@ -57,8 +57,7 @@ __all__ = ["Control"]
 
 _MOST_WEIGHT = 65535
 
-_ENDING = 20.0
-"""Seconds that a worker has to end connections."""
+_ENDING = 20.0  # seconds that a worker has to end connections
 
 _MANY_ROUTES = 1000
 """With more of them, reading their counters would keep clients waiting, so a thread does it."""

@@ -217,8 +217,7 @@ def text_of(rules: Rules, section: Section) -> str:
     return "\n".join(lines[section.line - 1 : end])
 
 
-UNRESOLVED = "unresolved"
-"""The state of a server whose name has no address yet."""
+UNRESOLVED = "unresolved"  # the state of a server whose name has no address yet
 
 _WORST_LAST = [
     state.value

@@ -110,8 +110,7 @@ class Filters:
         )
 
 
-EVERY = Filters()
-"""Matches every connection."""
+EVERY = Filters()  # matches every connection
 
 
 @attrs.frozen

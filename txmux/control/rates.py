@@ -16,8 +16,7 @@ __all__ = ["Moment", "Rates", "Traffic"]
 
 _SAMPLES = 3
 
-_MOMENTS = 120
-"""Ten minutes, as `txmux.admin.endpoint` takes samples."""
+_MOMENTS = 120  # ten minutes, as `txmux.admin.endpoint` takes samples
 
 
 @attrs.frozen

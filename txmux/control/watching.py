@@ -17,8 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["RulesWatch"]
 
-_SETTLED = 1.0
-"""Seconds that files must have stayed the same: a program may still be writing them."""
+_SETTLED = 1.0  # seconds that files must have stayed the same: a program may still be writing them
 
 
 class RulesWatch:

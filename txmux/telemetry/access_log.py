@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from txmux.rules.model import Logged, Settings
     from txmux.telemetry.record import ConnectionRecord
 
-
 __all__ = [
     "CAPTURED",
     "KEPT",
@@ -40,15 +39,11 @@ __all__ = [
     "open_log",
 ]
 
-
 _LAST = 1.0  # seconds that a slow reader has at the end
 
-
 _PLAIN = re.compile(r"[!#-~]+", re.ASCII)  # printable, no blank, no double quote
-KEPT = 200
-"""The most connections that are stored."""
-CAPTURED = 64
-"""First bytes that are stored of a client that no route matched."""
+KEPT = 200  # the most connections that are stored
+CAPTURED = 64  # first bytes that are stored of a client that no route matched
 
 
 class AccessLogError(MuxError):
@@ -162,7 +157,6 @@ def _plain_value(text: str | None) -> str:
 
 
 _FORMATS = {"text": as_text, "json": as_json}
-
 
 _access = Logger(namespace="txmux.access")  # as a class attribute it would be named after the class
 

@@ -19,11 +19,9 @@ if TYPE_CHECKING:
 
 __all__ = ["MOST", "Events", "Sampling", "server_event"]
 
-MOST = 100
-"""Events of connections in a second; more are only counted, as skipped."""
+MOST = 100  # events of connections in a second; more are only counted, as skipped
 
 _SECOND = 1.0
-
 
 _KNOWN_FIRST = ("id", "listener", "client", "local")
 

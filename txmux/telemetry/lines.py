@@ -16,11 +16,9 @@ from twisted.logger import Logger
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-
 _HELD = 256 * 1024  # bytes buffered for a slow reader
 _AT_ONCE = 256  # lines
 _SURE = 512  # bytes that a writable pipe or terminal takes at once (POSIX, PIPE_BUF)
-
 
 _AGAIN = 0.1  # seconds between two attempts to write the buffer
 _LAST = 1.0  # seconds that a slow reader has at the end

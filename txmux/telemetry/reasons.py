@@ -14,8 +14,7 @@ __all__ = [
     "understood",
 ]
 
-AbortReason = Literal["drained", "killed", "denied"]
-"""Why a connection is ended from outside."""
+AbortReason = Literal["drained", "killed", "denied"]  # why a connection is ended from outside
 
 RelayReason = Literal[
     AbortReason,

@@ -10,7 +10,6 @@ from txmux.telemetry.reasons import EndReason  # noqa: TC001 - types of fields a
 
 __all__ = ["STATES", "ConnectionRecord", "ConnectionState", "check_types"]
 
-
 _KINDS: dict[str, tuple[type, ...]] = {
     "str": (str,),
     "int": (int,),

@@ -23,7 +23,6 @@ _LONGEST = 10 * 366 * 86400  # seconds
 _LONGEST_REASON = 200
 _OFTEN = 100  # bans that are written between two pauses
 
-
 RESOURCES = Resources()
 
 

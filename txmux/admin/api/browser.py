@@ -20,7 +20,6 @@ _TYPES = {
     "uPlot.iife.min.js": "text/javascript; charset=utf-8",
 }
 
-
 _LOGIN_POLICY = "default-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 _LOGIN_HEADERS = {
     "Content-Security-Policy": _LOGIN_POLICY,
@@ -43,7 +42,6 @@ WRONG<form method="post" action="/login">
 </main>
 </html>
 """
-
 
 RESOURCES = Resources()
 

@@ -21,10 +21,8 @@ if TYPE_CHECKING:
     from txmux.control.overrides import ServerState
     from txmux.control.report import Report
 
-
 _STATES: tuple[ServerState, ...] = ("ready", "drain", "maintenance")
 _MOST_WEIGHT = 65535
-
 
 RESOURCES = Resources()
 

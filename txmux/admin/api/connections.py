@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 _AT_ONCE = 100  # connections that are written between two pauses
 
-
 _TEXT = Schema(type="string", minLength=1)
 _FILTERS = {
     **dict.fromkeys(("listener", "route", "backend", "server"), _TEXT),
@@ -32,7 +31,6 @@ _PAGE = {
     "limit": Schema(type="integer", minimum=1, maximum=10_000),
     "after": Schema(type="string", pattern="^[0-9a-f]{1,32}-[0-9a-f]{1,32}$"),
 }
-
 
 RESOURCES = Resources()
 

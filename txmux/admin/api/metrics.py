@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
 _expositions: WeakKeyDictionary[Any, Coalescer[bytes]] = WeakKeyDictionary()
 
-
 RESOURCES = Resources()
 
 

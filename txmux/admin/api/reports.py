@@ -22,10 +22,7 @@ if TYPE_CHECKING:
 
     from txmux.admin.resource import AnswerStream
 
-
-_MOST_WAITING = 256 * 1024
-"""Bytes buffered for a client before it is cut off."""
-
+_MOST_WAITING = 256 * 1024  # bytes buffered for a client before it is cut off
 
 HEALTH = Resources()
 RESOURCES = Resources()

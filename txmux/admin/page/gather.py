@@ -28,12 +28,10 @@ if TYPE_CHECKING:
     from txmux.control.control import Control
     from txmux.telemetry.formatting import ExplainedRoute
 
-
 _MOST_SORTED = 1000
 """Connections that are put into another order than theirs; of more, the first ones."""
 
 _traffic: WeakKeyDictionary[Control, RouteTraffic] = WeakKeyDictionary()
-
 
 _LOOKS_APART = 2.0  # seconds between two looks
 _MEASURED = 30.0  # seconds over which is measured

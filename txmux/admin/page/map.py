@@ -10,7 +10,6 @@ import attrs
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-
 Health = Literal["up", "partly", "down", "drain", "idle"]
 
 WIDTH = 1000
@@ -22,7 +21,6 @@ _ROUTES = (330, 590)
 _BACKENDS = (730, 992)
 _MOST_ROUTES = 24
 _LETTER = 7.3  # width of a letter, in the units of the drawing
-
 
 CHART_WIDTH = 300
 CHART_HEIGHT = 60

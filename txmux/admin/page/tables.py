@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from txmux.admin.page.map import Health
     from txmux.admin.page.query import PageQuery
 
-
 _HEALTH: Mapping[str, Health] = {
     "up": "up",
     "ready": "up",
@@ -27,7 +26,6 @@ _HEALTH: Mapping[str, Health] = {
     "ejected": "down",
 }
 _ACTIONS = (("Ready", "ready"), ("Drain", "drain"), ("Maintenance", "maintenance"))
-
 
 _STEERED = {"drain", "maintenance"}
 _MOST_SHOWN = 5

@@ -16,14 +16,11 @@ if TYPE_CHECKING:
     from txmux.admin.page.query import PageQuery
     from txmux.interfaces import Predicate
 
-
 _ROW = 16
 _ENOUGH = 8
 _PRINTABLE = range(0x20, 0x7F)
 
-
-_IDENTIFY_NOTHING = frozenset({"any", "random"})
-"""Matchers that identify no protocol."""
+_IDENTIFY_NOTHING = frozenset({"any", "random"})  # matchers that identify no protocol
 _EVERY_BYTE = 256
 
 

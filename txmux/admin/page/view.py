@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from txmux.admin.page.query import PageQuery
     from txmux.control.rates import Moment
 
-
 _HINTS = {"client": "10.0.0.0/8", "older": "5m", "state": "relaying"}
 _MOST_UNRECOGNISED = 20
 

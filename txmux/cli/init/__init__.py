@@ -21,9 +21,7 @@ if TYPE_CHECKING:
 
     from txmux.cli.init.listening import Listening
 
-
 _FIRST_UNPRIVILEGED = "sys/net/ipv4/ip_unprivileged_port_start"
-
 
 _PATIENCE = 0.5  # seconds
 _ENOUGH = 256  # bytes

@@ -20,9 +20,7 @@ if TYPE_CHECKING:
 
     from txmux.cli.remote.find import AdminEndpoint
 
-
-_LONGEST = 1 << 26
-"""Bytes of an answer: whatever it is that answers, it does not fill the memory."""
+_LONGEST = 1 << 26  # bytes of an answer: whatever it is that answers, it does not fill the memory
 
 
 def _warn(missing: str) -> None:

@@ -17,8 +17,7 @@ if TYPE_CHECKING:
 
     from txmux.cli.remote.command import Ask
 
-_PERIOD = 0.5
-"""Seconds between two polls of the service while waiting."""
+_PERIOD = 0.5  # seconds between two polls of the service while waiting
 _STOPS = "the service is shutting down; existing connections get 'drain_timeout' to finish"
 
 

@@ -23,9 +23,7 @@ if TYPE_CHECKING:
 
 _BAD_REQUEST = 400
 
-REFUSED, USAGE, NO_SERVICE = 1, 2, 3
-"""Exit codes."""
-
+REFUSED, USAGE, NO_SERVICE = 1, 2, 3  # exit codes
 
 _FILTERS = {
     "listener": ("NAME", "of this listener"),

@@ -15,12 +15,9 @@ from txmux.cli.remote.errors import NoServiceError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-
-RUN = Path("/run/txmux")
-"""Where services that have no folder of their own put their sockets."""
+RUN = Path("/run/txmux")  # where services that have no folder of their own put their sockets
 
 _NAME_IT = "name the service by --admin ENDPOINT, --rules FILE or TXMUX_ADMIN"
-
 
 _ARGUMENT = re.compile(r"((?:\\.|[^\\:=])*)(=?)((?:\\.|[^\\:])*)(?::|$)", re.DOTALL)
 _ESCAPED = re.compile(r"\\(.)", re.DOTALL)

@@ -20,9 +20,7 @@ if TYPE_CHECKING:
 
     from txmux.rules.problems import Problem
 
-
-DEFAULT = "/etc/txmux/rules.ini"
-"""The rules file in the absence of an argument and of options."""
+DEFAULT = "/etc/txmux/rules.ini"  # the rules file in the absence of an argument and of options
 
 LEVELS = ("debug", "info", "warn", "error", "critical")
 """What is known of `txmux.cli.run.program` before that is imported."""
@@ -30,7 +28,6 @@ LEVELS = ("debug", "info", "warn", "error", "critical")
 _ADVICE = "say what to do: txmux run FILE, or txmux run --listen :443 --ssh 127.0.0.1:22"
 _COMMON = {"--log-level", "--pidfile"}
 _USAGE = 2
-
 
 _OTHERS = {
     "-p": "write --listen",

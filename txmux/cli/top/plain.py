@@ -14,12 +14,9 @@ if TYPE_CHECKING:
 
     from txmux.cli.top.state import Pane, Snapshot
 
-
 __all__ = ["attention_of", "counts_of", "text_of", "title_of"]
 
-
-_MOST = 20
-"""Rows of each pane; `txmux connections` lists all."""
+_MOST = 20  # rows of each pane; `txmux connections` lists all
 
 
 def text_of(snapshot: Snapshot) -> Iterator[str]:

@@ -23,8 +23,7 @@ __all__ = ["Polling", "fetch_snapshot"]
 _PERIOD = 1.0
 _HISTORY = 300  # rates
 _NOT_TXMUX = "what answers is not txmux; name another endpoint"
-_MOST = 1000
-"""Connections to list; more would cost the service time, and are not read."""
+_MOST = 1000  # connections to list; more would cost the service time, and are not read
 
 
 def fetch_snapshot(ask: Callable[..., Any], filters: Mapping[str, str]) -> Snapshot:

@@ -30,8 +30,7 @@ _GAP = 2
 _SHORT = 4  # lines of a pane that is not looked at
 _LEAST = 7  # lines of the one that is
 _LABEL = 10
-_MATCH = 2
-"""The column that is cut if there is little room, and the least that it has."""
+_MATCH = 2  # the column that is cut if there is little room, and the least that it has
 _LEAST_MATCH = 10
 _WIDE = 170  # columns that are enough for two panes side by side
 _RATES = (("connections", "conn"), ("bytes_in", "in"), ("bytes_out", "out"))

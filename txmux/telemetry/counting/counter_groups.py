@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
     Cells = Sequence[int] | memoryview[int]
 
-
 __all__ = [
     "BACKEND",
     "BLOCKS",
@@ -42,10 +41,7 @@ __all__ = [
     "undecided",
 ]
 
-
-CELL = 8
-"""Bytes of a cell."""
-
+CELL = 8  # bytes of a cell
 
 _MILLISECONDS = (1, 2.5, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10_000)
 _LONG = (0.1, 0.5, 1, 5, 10, 30, 60, 300, 600, 1800, 3600, 14_400, 43_200, 86_400)
@@ -180,7 +176,6 @@ FORMAT = hashlib.blake2b(
     repr([(block.kind, block.names) for block in BLOCKS.values()]).encode(), digest_size=8
 ).hexdigest()
 """The same in all versions with the same cells in the same order."""
-
 
 _ACCEPTED, _ADOPTED, _GONE, _UNDECIDED_GONE = (
     LISTENER.at[name] for name in ("accepted", "adopted", "gone", "undecided gone")

@@ -38,8 +38,7 @@ if TYPE_CHECKING:
 
 __all__ = ["OWN", "Counters", "CountersReading"]
 
-OWN = 0
-"""The number of the service's own process, if it serves."""
+OWN = 0  # the number of the service's own process, if it serves
 
 _CRASHED = ROUTE.at["ended crashed"]
 _GONE, _UNDECIDED_GONE = LISTENER.at["gone"], LISTENER.at["undecided gone"]

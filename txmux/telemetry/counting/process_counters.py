@@ -35,11 +35,9 @@ if TYPE_CHECKING:
 
 __all__ = ["NO_ROUTE", "CounterLayout", "ProcessCounters", "keys_of", "routes_of"]
 
-NO_ROUTE = ""
-"""The name that stands for connections without a route."""
+NO_ROUTE = ""  # the name that stands for connections without a route
 
-_STEP = 1 << 16
-"""Bytes by which memory grows; pages that are not written to take none."""
+_STEP = 1 << 16  # bytes by which memory grows; pages that are not written to take none
 
 
 def routes_of(rules: Rules, listener: Listener) -> Iterator[Route]:

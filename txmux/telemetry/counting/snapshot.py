@@ -43,7 +43,6 @@ __all__ = [
     "counts_of",
 ]
 
-
 _MATCHES, _DRY, _LAST, _IN, _OUT = (
     ROUTE.at[name] for name in ("matches", "dry run matches", "last match", "bytes in", "bytes out")
 )
