@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from txmux.serving.listen_addresses import ListenAddress
     from txmux.serving.store import PreparedSockets
 
-__all__ = ["PREFIX", "AdminEndpoints"]
-
 PREFIX = "admin "  # begins the keys of these sockets among all that are handed to another process
 _SAMPLING = 5.0  # seconds between two samples of the counters, for the rates
 _ANSWERING = 5.0  # seconds for clients to take their answers at the end

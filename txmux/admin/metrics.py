@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
     from txmux.telemetry.counting.snapshot import Counts, Observed
 
-__all__ = ["CONTENT_TYPE", "exposition"]
-
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 _SERVER_CAUSES = ("connect-refused", "connect-timeout", "tls-failed", "error")

@@ -21,8 +21,6 @@ from txmux.errors import MuxError
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
-__all__ = ["COMMANDS", "main", "make_parser", "open_closed_streams"]
-
 COMMANDS = {
     "ban": "Ban an address or a network from a running service, for a while.",
     "bans": "List the bans of a running service.",

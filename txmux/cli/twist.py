@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from twisted.application.service import IService
     from twisted.internet.defer import Deferred
 
-__all__ = ["Options", "makeService"]
-
 _STDOUT = 1  # the descriptor
 
 

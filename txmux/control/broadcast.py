@@ -12,8 +12,6 @@ from txmux.net.channel.channel import ChannelError, GoneError
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Sequence
 
-__all__ = ["Answers", "Askable", "Listing", "broadcast"]
-
 PATIENCE = 2.0  # seconds that a process has to answer
 
 

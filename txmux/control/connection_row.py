@@ -12,8 +12,6 @@ if TYPE_CHECKING:
 
     from txmux.tcp.served import Served
 
-__all__ = ["FIELDS", "Positive", "RowField", "row_of"]
-
 Positive = Annotated[int, 1]  # a whole number from 1 on
 
 

@@ -53,8 +53,6 @@ if TYPE_CHECKING:
     from txmux.telemetry.counting.counters import Counters
     from txmux.telemetry.counting.snapshot import Counts
 
-__all__ = ["Control"]
-
 _MOST_WEIGHT = 65535
 
 _ENDING = 20.0  # seconds that a worker has to end connections

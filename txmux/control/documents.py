@@ -26,16 +26,6 @@ if TYPE_CHECKING:
     from txmux.rules.model import Listener, Outcome, Route, Rules, Section, Server
     from txmux.telemetry.counting.snapshot import Counts, RouteTotals, ServerTotals
 
-__all__ = [
-    "address_states",
-    "backends_document",
-    "failed_reload",
-    "not_served",
-    "routes_document",
-    "rules_document",
-    "status_document",
-]
-
 _SECTION = re.compile(r"\[([^\]]+)\]:")
 
 

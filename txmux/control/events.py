@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
     Follower = Callable[[dict[str, Any] | None], object]
 
-__all__ = ["Hub"]
-
 _BEAT = 5.0
 """Seconds between two signs of life; at each, workers that were started meanwhile are asked for their events, too."""
 

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from txmux.tcp.configuration import CompiledRoute, Configuration
     from txmux.tcp.served import Served
 
-__all__ = ["explain_connection"]
-
 
 def explain_connection(one: Served) -> dict[str, Any]:
     """Explain a decision, as JSON values.

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from txmux.rules.model import IPNetwork
     from txmux.telemetry.record import ConnectionRecord
 
-__all__ = ["EVERY", "NONE", "FilterError", "Filters", "Page", "connection_sort_key", "is_identity"]
-
 NONE = "-"
 """Stands for a missing value, as in the access log: ``route=-`` matches connections that no route took."""
 

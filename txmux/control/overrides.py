@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from txmux.backends.upstreams import Upstreams
     from txmux.control.broadcast import Askable
 
-__all__ = ["Overrides", "ServerState", "ServiceState"]
-
 ServerState = Literal["ready", "drain", "maintenance"]
 
 

@@ -12,8 +12,6 @@ import attrs
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
-__all__ = ["Moment", "Rates", "Traffic"]
-
 _SAMPLES = 3
 
 _MOMENTS = 120  # ten minutes, as `txmux.admin.endpoint` takes samples

@@ -11,8 +11,6 @@ from txmux.errors import MuxError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["Report", "UnknownError"]
-
 
 class UnknownError(MuxError):
     """The rules have no such thing."""

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
     from txmux.rules.model import Rules
 
-__all__ = ["RulesWatch"]
-
 _SETTLED = 1.0  # seconds that files must have stayed the same: a program may still be writing them
 
 

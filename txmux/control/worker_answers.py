@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from txmux.tcp.configuration import Configuration
     from txmux.tcp.served import Served
 
-__all__ = ["WorkerAnswers"]
-
 _OFTEN = 32  # connections between two looks at the clock
 
 

@@ -25,20 +25,6 @@ if TYPE_CHECKING:
     from txmux.rules.model import Logged, Settings
     from txmux.telemetry.record import ConnectionRecord
 
-__all__ = [
-    "CAPTURED",
-    "KEPT",
-    "AccessLog",
-    "AccessLogError",
-    "FileAccessLog",
-    "Recent",
-    "ServiceAccessLog",
-    "StandardOutputLog",
-    "as_json",
-    "as_text",
-    "open_log",
-]
-
 _LAST = 1.0  # seconds that a slow reader has at the end
 
 _PLAIN = re.compile(r"[!#-~]+", re.ASCII)  # printable, no blank, no double quote

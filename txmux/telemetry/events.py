@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     Event = dict[str, Any]
     Sink = Callable[[Event], object]
 
-__all__ = ["MOST", "Events", "Sampling", "server_event"]
-
 MOST = 100  # events of connections in a second; more are only counted, as skipped
 
 _SECOND = 1.0

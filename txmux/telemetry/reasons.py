@@ -4,16 +4,6 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
-__all__ = [
-    "AbortReason",
-    "ConnectFailure",
-    "CountedReason",
-    "EndReason",
-    "LimitName",
-    "RelayReason",
-    "understood",
-]
-
 AbortReason = Literal["drained", "killed", "denied"]  # why a connection is ended from outside
 
 RelayReason = Literal[

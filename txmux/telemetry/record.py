@@ -8,8 +8,6 @@ import attrs
 
 from txmux.telemetry.reasons import EndReason  # noqa: TC001 - types of fields are looked up
 
-__all__ = ["STATES", "ConnectionRecord", "ConnectionState", "check_types"]
-
 _KINDS: dict[str, tuple[type, ...]] = {
     "str": (str,),
     "int": (int,),

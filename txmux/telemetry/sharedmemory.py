@@ -10,8 +10,6 @@ from contextlib import suppress
 
 from txmux.errors import MuxError
 
-__all__ = ["SharedMemoryError", "grow", "make", "mapped"]
-
 # linux/memfd.h and linux/fcntl.h
 _CLOSE_ON_EXEC, _MAY_BE_SEALED = 1, 2
 _ADD_SEALS = 1033

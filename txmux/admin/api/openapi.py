@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
     from txmux.admin.resource import Resource
 
-__all__ = ["SCHEMAS", "Schema", "body", "description", "ref"]
-
 _CONNECTION = {f"{one.name}{'?' * one.is_optional}": one.type for one in FIELDS}
 _RECORD = get_type_hints(ConnectionRecord)
 _END = {

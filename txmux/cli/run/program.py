@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from txmux.errors import MuxError
     from txmux.rules.model import Rules
 
-__all__ = ["read_rules", "run_service", "status_of"]
-
 _SHARED = ("twisted.internet.default", "txmux.admin.http", "txmux.admin.site", "txmux.service")
 """What the supervisor imports, beside what its workers do too."""
 

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
     from txmux.cli.top.state import Snapshot
 
-__all__ = ["configure", "run"]
-
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(

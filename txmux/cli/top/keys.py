@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from txmux.cli.top.panes import PaneLine
     from txmux.cli.top.state import Snapshot
 
-__all__ = ["HELP", "pressed"]
-
 HELP = (
     ("Tab, 1 to 4", "go to another pane"),
     ("Up, Down, k, j", "choose another row; Page Up, Page Down, Home, End"),

@@ -17,8 +17,6 @@ from txmux.cli.top.view import screen
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-__all__ = ["watch"]
-
 _ESCAPE = 0.05
 """Seconds after which an escape character is the key of that name, and not the beginning of a sequence."""
 

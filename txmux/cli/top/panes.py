@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 
     from txmux.cli.top.state import Pane, Snapshot, TopState
 
-__all__ = ["TABLES", "PaneColumn", "PaneLine", "Table", "lines_of", "position"]
-
 _STATES = {
     "up": "green",
     "down": "bold red",

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 
     from txmux.cli.top.state import Pane, Snapshot
 
-__all__ = ["attention_of", "counts_of", "text_of", "title_of"]
-
 _MOST = 20  # rows of each pane; `txmux connections` lists all
 
 

@@ -18,8 +18,6 @@ from txmux.errors import printable
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-__all__ = ["Polling", "fetch_snapshot"]
-
 _PERIOD = 1.0
 _HISTORY = 300  # rates
 _NOT_TXMUX = "what answers is not txmux; name another endpoint"

@@ -9,18 +9,6 @@ import attrs
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = [
-    "PANES",
-    "ChangeRequest",
-    "ExplainRequest",
-    "Mode",
-    "Pane",
-    "RequestResult",
-    "Snapshot",
-    "TopRequest",
-    "TopState",
-]
-
 Pane = Literal["connections", "routes", "servers", "ends"]
 PANES: tuple[Pane, ...] = ("connections", "routes", "servers", "ends")
 

@@ -18,8 +18,6 @@ from rich.text import Text
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-__all__ = ["Terminal", "read_keys"]
-
 _ENDS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 _OTHERS = (signal.SIGWINCH, signal.SIGTSTP, signal.SIGCONT)
 _READ = 4096

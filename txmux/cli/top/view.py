@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from txmux.cli.top.panes import PaneColumn
     from txmux.cli.top.state import Pane, Snapshot, TopState
 
-__all__ = ["head_of", "screen", "sparkline", "widths_of"]
-
 _BARS = "▁▂▃▄▅▆▇█"
 _GAP = 2
 _SHORT = 4  # lines of a pane that is not looked at

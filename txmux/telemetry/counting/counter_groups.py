@@ -18,29 +18,6 @@ if TYPE_CHECKING:
 
     Cells = Sequence[int] | memoryview[int]
 
-__all__ = [
-    "BACKEND",
-    "BLOCKS",
-    "CELL",
-    "CONNECT",
-    "DETECT",
-    "DETECT_BYTES",
-    "DURATION",
-    "FORMAT",
-    "LISTENER",
-    "PROCESS",
-    "ROUTE",
-    "SERVER",
-    "Buckets",
-    "CounterGroup",
-    "decided",
-    "ended",
-    "live",
-    "live_on_route",
-    "live_on_server",
-    "undecided",
-]
-
 CELL = 8  # bytes of a cell
 
 _MILLISECONDS = (1, 2.5, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10_000)

@@ -36,8 +36,6 @@ if TYPE_CHECKING:
 
     _Named = dict[str, dict[str, int]]
 
-__all__ = ["OWN", "Counters", "CountersReading"]
-
 OWN = 0  # the number of the service's own process, if it serves
 
 _CRASHED = ROUTE.at["ended crashed"]

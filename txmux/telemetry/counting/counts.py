@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from txmux.telemetry.reasons import ConnectFailure, EndReason, LimitName
     from txmux.telemetry.record import ConnectionRecord
 
-__all__ = ["BackendCounts", "ListenerCounts", "ProcessCounts", "RouteCounts", "ServerCounts"]
-
 # Positions of cells, since looking them up would cost more than counting.
 _ACCEPTED = LISTENER.at["accepted"]
 _ADOPTED = LISTENER.at["adopted"]

@@ -33,8 +33,6 @@ if TYPE_CHECKING:
 
     from txmux.rules.model import Listener, Route, Rules
 
-__all__ = ["NO_ROUTE", "CounterLayout", "ProcessCounters", "keys_of", "routes_of"]
-
 NO_ROUTE = ""  # the name that stands for connections without a route
 
 _STEP = 1 << 16  # bytes by which memory grows; pages that are not written to take none

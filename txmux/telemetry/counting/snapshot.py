@@ -33,16 +33,6 @@ if TYPE_CHECKING:
     from txmux.telemetry.counting.counter_groups import Buckets, CounterGroup
     from txmux.telemetry.counting.counters import Counters, CountersReading
 
-__all__ = [
-    "Counts",
-    "Gauges",
-    "ListenerTotals",
-    "Observed",
-    "RouteTotals",
-    "ServerTotals",
-    "counts_of",
-]
-
 _MATCHES, _DRY, _LAST, _IN, _OUT = (
     ROUTE.at[name] for name in ("matches", "dry run matches", "last match", "bytes in", "bytes out")
 )
