@@ -33,16 +33,7 @@ _AT_ONCE = 16
 
 
 class AdminEndpoints:
-    """The endpoints of one service.
-
-    Args:
-        reactor: The reactor.
-        control: The service.
-        is_automatic: Whether ``admin = auto`` opens a socket.
-
-    Attributes:
-        store: The sockets.
-    """
+    """The endpoints of one service; `is_automatic` says whether ``admin = auto`` opens a socket."""
 
     _log = Logger()
 
@@ -61,11 +52,9 @@ class AdminEndpoints:
         self.store = ListeningSockets(reactor)
 
     def adopt(self, key: str, opened: socket.socket) -> None:
-        """Take over an open socket of another process, by its key with `PREFIX`."""
         self.store.adopt(key.removeprefix(PREFIX), opened)
 
     def sockets(self) -> Mapping[str, socket.socket]:
-        """Return the open sockets by their keys with `PREFIX`."""
         return {f"{PREFIX}{key}": opened for key, opened in self.store.sockets().items()}
 
     def prepare(self, rules: Rules) -> PreparedAdminEndpoints:
@@ -104,7 +93,6 @@ class AdminEndpoints:
             )
 
     def commit(self, prepared: PreparedAdminEndpoints) -> None:
-        """See `PreparedAdminEndpoints.commit`."""
         self._unneeded |= prepared.sockets.commit()
         self._keys, self._token = prepared.keys, prepared.token
         if self._keys:
@@ -113,7 +101,6 @@ class AdminEndpoints:
             self.accept()
 
     def accept(self) -> None:
-        """Answer clients at the current endpoints from now on."""
         self._accepting = True
         self._close_unneeded()
         sockets = self.store.sockets()
@@ -161,11 +148,7 @@ class AdminEndpoints:
         self._ports.clear()
 
     async def stop(self, *, keep_files: bool) -> None:
-        """Close all after clients have their answers.
-
-        Args:
-            keep_files: Whether the files of UNIX sockets stay, because another process has these sockets open, too.
-        """
+        """Close all after clients have their answers; files of UNIX sockets stay if another process has these open, too."""
         self.pause()
         await gatherResults(
             [Deferred.fromCoroutine(one.end(_ANSWERING)) for one in self._clients.values()]

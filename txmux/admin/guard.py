@@ -37,14 +37,7 @@ _IPV6_PREFIX = 64  # bits that all addresses of one client may have in common
 
 
 class RefusedError(MuxError):
-    """A request is refused.
-
-    Args:
-        status: The HTTP status.
-        message: Why, and what would be right, for the client.
-        errors: More about it, one line each.
-        headers: Of the answer.
-    """
+    """A request is refused: an HTTP status, why, and what would be right, for the client."""
 
     def __init__(
         self,
@@ -64,9 +57,6 @@ class TokenFailures:
 
     It neither refuses a right token nor delays its check: the operator may come from the same address as a guesser, as on loopback.
     So the number of guesses is that of requests, and the token's length is what protects it.
-
-    Args:
-        seconds: A clock.
     """
 
     def __init__(self, seconds: Callable[[], float]) -> None:
@@ -76,11 +66,6 @@ class TokenFailures:
         self._logged_at = -math.inf
 
     def failed(self, caller: Caller) -> None:
-        """Record a wrong token.
-
-        Raises:
-            RefusedError: There were too many from this source.
-        """
         network, now = network_of(caller.source), self._seconds()
         self._unlogged += 1
         if now - self._logged_at >= _PERIOD:
@@ -105,15 +90,7 @@ class TokenFailures:
 
 
 class AdminGuard:
-    """Guards the endpoint ``admin``.
-
-    Args:
-        names: The names of this machine.
-        seconds: A clock.
-
-    Attributes:
-        token: The token of clients over TCP; while it is empty, all are refused.
-    """
+    """Guards the endpoint ``admin``; while its token is empty, all clients over TCP are refused."""
 
     def __init__(self, names: frozenset[str], seconds: Callable[[], float]) -> None:
         self._names = names
@@ -121,15 +98,7 @@ class AdminGuard:
         self.token = ""
 
     def check_host(self, headers: Mapping[str, str], caller: Caller) -> None:
-        """Check the ``Host``: a name may have been rebound to the address of this endpoint (DNS rebinding).
-
-        Args:
-            headers: By their names in lower case.
-            caller: The client.
-
-        Raises:
-            RefusedError: It is not a name of this endpoint.
-        """
+        """Check the ``Host``: a name may have been rebound to the address of this endpoint (DNS rebinding)."""
         host = headers.get("host", "")
         if not self._is_own_host(host, caller):
             raise RefusedError(
@@ -138,11 +107,7 @@ class AdminGuard:
             )
 
     def check_token(self, headers: Mapping[str, str], caller: Caller) -> None:
-        """Check the token; the right one is accepted whatever others from its address have sent.
-
-        Raises:
-            RefusedError: It is missing or wrong.
-        """
+        """Check the token; the right one is accepted whatever others from its address have sent."""
         if caller.is_by_unix:
             return
         scheme, _, given = headers.get("authorization", "").partition(" ")
@@ -160,15 +125,7 @@ class AdminGuard:
 
     @staticmethod
     def check_post(headers: Mapping[str, str], body_type: str) -> None:
-        """Check that a POST is from a program or a page of this endpoint, and not from another origin.
-
-        Args:
-            headers: By their names in lower case.
-            body_type: The ``Content-Type`` that it needs.
-
-        Raises:
-            RefusedError: It is not.
-        """
+        """Check that a POST is from a program or a page of this endpoint, and not from another origin."""
         origin, host = headers.get("origin"), headers.get("host", "")
         is_foreign = origin is not None and origin.partition("://")[2].lower() != host.lower()
         if is_foreign or headers.get("sec-fetch-site", "same-origin") not in {
@@ -180,15 +137,6 @@ class AdminGuard:
             raise RefusedError(415, f"send it with 'Content-Type: {body_type}'")
 
     def log_in(self, token: str, caller: Caller) -> str:
-        """Return the ``Set-Cookie`` for a browser.
-
-        Args:
-            token: As typed.
-            caller: The client.
-
-        Raises:
-            RefusedError: The token is wrong.
-        """
         if not self._is_token(token.strip()):
             self._token_failures.failed(caller)
             raise RefusedError(403, "that is not the token of 'admin_token'")
@@ -201,7 +149,7 @@ class AdminGuard:
 
     @property
     def cookie_name(self) -> str:
-        """The name of the cookie; another one for each token, since browsers send it to all ports of a host."""
+        """Another one for each token, since browsers send it to all ports of a host."""
         return f"txmux-{self._derived('name')[:12]}"
 
     def _cookie(self) -> str:
@@ -280,12 +228,11 @@ class Caller:
 
     @property
     def is_by_unix(self) -> bool:
-        """Whether it uses a UNIX socket, so that the mode of its file authorises it."""
+        """So that the mode of its file authorises it."""
         return not self.port
 
     @classmethod
     def of(cls, transport: Any) -> Caller:
-        """Look at a connection."""
         here: IAddress = transport.getHost()
         if not isinstance(here, (IPv4Address, IPv6Address)):
             return cls._by_unix(transport.getHandle())

@@ -153,13 +153,7 @@ class _EventStream:
 
 
 class AdminChannel(HTTPChannel):
-    """One connection.
-
-    Attributes:
-        site: Answers.
-        caller: The client.
-        source: Its address or network, whose connections are counted together.
-    """
+    """One connection; `source` is the address or network whose connections are counted together."""
 
     requestFactory: Any = _AdminRequest
     timeOut = _IDLE
@@ -178,7 +172,6 @@ class AdminChannel(HTTPChannel):
 
     @property
     def is_busy(self) -> bool:
-        """Whether a request is being answered, and not only delayed."""
         return bool(self._handlingRequest) and self._slowed is None
 
     async def be_slowed(self) -> None:
@@ -284,12 +277,7 @@ class AdminChannel(HTTPChannel):
 
 
 class AdminClients(ServerFactory):
-    """The connections of one endpoint.
-
-    Args:
-        site: Answers.
-        reactor: Tells the time.
-    """
+    """The connections of one endpoint."""
 
     noisy = False
 
@@ -337,11 +325,7 @@ class AdminClients(ServerFactory):
             empty.callback(None)
 
     async def end(self, seconds: float) -> None:
-        """End all connections, those with a request after its answer.
-
-        Args:
-            seconds: For these answers.
-        """
+        """End all connections, those with a request after its answer, for which there are these seconds."""
         if not self._channels:
             return
         empty: Deferred[None] = Deferred()

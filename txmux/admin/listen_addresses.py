@@ -29,12 +29,7 @@ _SHORTEST_TOKEN = 16
 def admin_addresses(
     rules: Rules, find: Callable[[list[ListenAddress]], ListenAddress | None]
 ) -> Iterator[tuple[str, ListenAddress]]:
-    """Yield the listen addresses of ``admin`` and ``metrics``, if they are on.
-
-    Args:
-        rules: The rules.
-        find: Chooses one for ``admin = auto``.
-    """
+    """Yield the listen addresses of ``admin`` and ``metrics``, if they are on; `find` chooses one for ``admin = auto``."""
     admin, metrics = rules.settings.admin, rules.settings.metrics
     address = find(automatic_addresses(rules.path)) if admin == "auto" else _named("admin", admin)
     if address is not None:
@@ -58,19 +53,13 @@ def _listen_address(setting: str, text: str) -> ListenAddress:
 
 
 def socket_name(rules: Path) -> str:
-    """Return the name of a service's socket: ``rules.sock`` for ``rules.ini``, ``options.sock`` without a file."""
     return Path(str(rules).strip("<>")).with_suffix(".sock").name
 
 
 def automatic_addresses(
     rules: Path, environment: Mapping[str, str] = os.environ
 ) -> list[ListenAddress]:
-    """Return the listen addresses that ``admin = auto`` tries, in order; most of their folders do not exist.
-
-    Args:
-        rules: The rules file, which names the socket.
-        environment: Names some of the folders.
-    """
+    """In the order in which ``admin = auto`` tries them; most of their folders do not exist."""
     name = socket_name(rules)
     addresses = []
     for folder in folders(environment):
@@ -80,7 +69,6 @@ def automatic_addresses(
 
 
 def folders(environment: Mapping[str, str] = os.environ) -> list[Path]:
-    """Return the folders where sockets of services may be; they may not exist."""
     found = [Path(text) for text in environment.get("RUNTIME_DIRECTORY", "").split(":") if text]
     found.append(_SYSTEM_FOLDER)
     own = environment.get("XDG_RUNTIME_DIR")
@@ -121,11 +109,7 @@ def read_token(path: Path) -> str:
 
 
 def make_token(path: Path) -> None:
-    """Create the file with a random token, unless it exists.
-
-    Raises:
-        OSError: It cannot be created.
-    """
+    """Create the file with a random token, unless it exists."""
     try:
         with held_folder(path) as folder:
             how = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC

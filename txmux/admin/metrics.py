@@ -29,7 +29,7 @@ _SERVER_CAUSES = ("connect-refused", "connect-timeout", "tls-failed", "error")
 
 
 def exposition(counts: Counts) -> bytes:
-    """Write counters as text, which takes long with thousands of routes."""
+    """Takes long with thousands of routes."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Collector(counts))
     ProcessCollector(registry=registry)

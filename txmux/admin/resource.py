@@ -28,10 +28,9 @@ T = TypeVar("T", bound=str)
 
 
 class AnswerStream(Protocol):
-    """A client that gets an answer bit by bit."""
+    """A client that gets an answer bit by bit. Once it is gone, these do nothing."""
 
-    def write(self, data: bytes) -> None:
-        """Send more; does nothing once the client is gone, as `finish` and `abort` do."""
+    def write(self, data: bytes) -> None: ...
 
     def finish(self) -> None: ...
 
@@ -40,8 +39,7 @@ class AnswerStream(Protocol):
 
     def abort(self) -> None: ...
 
-    def on_end(self, callback: Callable[[], object]) -> None:
-        """Call a function when the client is gone, or the answer has ended."""
+    def on_end(self, callback: Callable[[], object]) -> None: ...
 
 
 @attrs.frozen
@@ -49,9 +47,6 @@ class ApiAnswer:
     """An answer.
 
     Attributes:
-        body: All of it, unless there is a `stream`.
-        type: Of the body.
-        status: The HTTP status.
         headers: Further ones; they replace those of every answer.
         result: Of a change, in a few words for the log.
         stream: Called with the client, to which it writes from then on; in place of a body.
@@ -73,18 +68,15 @@ class ApiAnswer:
         result: str = "",
         headers: Mapping[str, str] | None = None,
     ) -> ApiAnswer:
-        """Answer with values of JSON."""
         body = json.dumps(data, ensure_ascii=True).encode() + b"\n"
         return cls(body, JSON, status, headers or {}, result)
 
     @classmethod
     def done(cls, changes: str, **more: object) -> ApiAnswer:
-        """Answer that a change was made."""
         return cls.json({"ok": True, **more, "changes": changes}, result=changes)
 
     @classmethod
     def refusal(cls, refused: RefusedError) -> ApiAnswer:
-        """Answer with the reason of a refusal."""
         document: dict[str, Any] = {"error": str(refused)}
         if refused.errors:
             document["errors"] = list(refused.errors)
@@ -96,9 +88,6 @@ class Query:
     """A request to a resource.
 
     Attributes:
-        control: The service.
-        caller: The client.
-        guard: Of the endpoint.
         names: The values of the variable parts of the path, as ``{backend}`` in ``/api/backends/{backend}``.
         parameters: Of the query, each name with all its values.
         body: The JSON object of a POST, or the fields of a form; empty without one.
@@ -123,15 +112,9 @@ class Resource:
     Attributes:
         method: ``GET``, also for ``HEAD``, or ``POST``.
         path: With ``{name}`` for a variable part.
-        handle: Answers, or raises `RefusedError`.
         is_change: Whether it changes anything, and is logged with its caller.
-        is_form: Whether it takes a form, and not JSON.
-        is_open: Whether it needs no token.
-        is_stream: Whether the answer is a stream of events.
         summary: What it is, for programs; empty for what people or Prometheus read.
         gives: The form of the answer: see `txmux.admin.api.openapi.schema_of`.
-        takes: The schema of the body, if there has to be one.
-        parameters: The schemas of the parameters of its query.
     """
 
     method: str
@@ -148,23 +131,19 @@ class Resource:
 
     @property
     def variables(self) -> list[str]:
-        """The names of the variable parts of the path."""
         return re.findall(r"\{(\w+)\}", self.path)
 
 
 class Resources(list[Resource]):
-    """Resources, each added by a decorator of its handler."""
+    """Resources, each added by a decorator of its handler; for the arguments, see `Resource`."""
 
     def get(self, path: str, summary: str = "", gives: Any = None, **more: Any) -> _Decorator:
-        """Add a resource that changes nothing; for the arguments, see `Resource`."""
         return self._added("GET", path, summary=summary, gives=gives, **more)
 
     def post(self, path: str, summary: str = "", gives: Any = None, **more: Any) -> _Decorator:
-        """Add one that changes nothing, but takes a body."""
         return self._added("POST", path, summary=summary, gives=gives, **more)
 
     def change(self, path: str, summary: str, gives: Any = None, **more: Any) -> _Decorator:
-        """Add one that changes something; by default its answer is `ApiAnswer.done`."""
         return self._added("POST", path, is_change=True, summary=summary, gives=gives, **more)
 
     def _added(self, method: str, path: str, **more: Any) -> _Decorator:
@@ -176,7 +155,6 @@ class Resources(list[Resource]):
 
 
 def only_values(parameters: Mapping[str, Sequence[str]]) -> dict[str, str]:
-    """Return the parameters of a query, none of which may be given twice."""
     for name, values in parameters.items():
         if len(values) > 1:
             raise RefusedError(400, f"{name}: is given more than once")
@@ -184,14 +162,12 @@ def only_values(parameters: Mapping[str, Sequence[str]]) -> dict[str, str]:
 
 
 def check_names(body: Mapping[str, Any], known: Collection[str]) -> None:
-    """Refuse unknown fields."""
     for name in body:
         if name not in known:
             raise RefusedError(400, f"{name}: there is no such field{suggestion(name, known)}")
 
 
 def choice(body: Mapping[str, Any], name: str, choices: Sequence[T]) -> T | None:
-    """Read one of some words; ``None`` without the field."""
     if name not in body:
         return None
     for one in choices:
@@ -202,7 +178,6 @@ def choice(body: Mapping[str, Any], name: str, choices: Sequence[T]) -> T | None
 
 
 def boolean(body: Mapping[str, Any], name: str) -> bool | None:
-    """Read a truth value; ``None`` without the field."""
     value = body.get(name)
     if name in body and not isinstance(value, bool):
         raise RefusedError(400, f"{name}: must be true or false, not {_shown(value)}")
@@ -210,7 +185,6 @@ def boolean(body: Mapping[str, Any], name: str) -> bool | None:
 
 
 def whole_number(body: Mapping[str, Any], name: str, low: int, high: int) -> int | None:
-    """Read a whole number; ``None`` without the field."""
     if name not in body:
         return None
     value = body[name]
@@ -221,7 +195,6 @@ def whole_number(body: Mapping[str, Any], name: str, low: int, high: int) -> int
 
 
 def text(body: Mapping[str, Any], name: str) -> str | None:
-    """Read a text; ``None`` without the field."""
     value = body.get(name)
     if name in body and not isinstance(value, str):
         raise RefusedError(400, f"{name}: must be a text, not {_shown(value)}")
@@ -234,11 +207,7 @@ def _shown(value: object) -> str:
 
 
 def needs(what: str) -> RefusedError:
-    """Return the refusal where an import of an extra has failed.
-
-    Args:
-        what: What needs it.
-    """
+    """Return the refusal where an import of an extra has failed."""
     return RefusedError(
         501, f"{what}: not installed; pip install 'txmux[admin]', then txmux upgrade"
     )

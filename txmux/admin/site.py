@@ -61,17 +61,7 @@ _HEADERS = {
 
 
 class Site:
-    """Answers requests.
-
-    Args:
-        control: The service.
-        resources: Of this endpoint.
-        guard: Lets clients in.
-        is_admin: Whether clients have to pass the guard.
-
-    Attributes:
-        guard: As above.
-    """
+    """Answers requests."""
 
     _log = Logger()
 
@@ -86,15 +76,7 @@ class Site:
     async def answer(
         self, method: str, target: str, headers: Mapping[str, str], body: bytes, caller: Caller
     ) -> ApiAnswer:
-        """Answer one request; never raises.
-
-        Args:
-            method: As it was sent.
-            target: The path and what follows it, as they were sent.
-            headers: By their names in lower case.
-            body: All of it.
-            caller: The client.
-        """
+        """Answer one request, given as it was sent; never raises."""
         path, _, parameters = target.partition("?")
         try:
             answer = await self._answer(method, path, parameters, headers, body, caller)
@@ -173,13 +155,7 @@ class Site:
 
 
 def make_site(setting: str, control: Control, seconds: Callable[[], float]) -> Site:
-    """Return the site of ``admin`` or ``metrics``.
-
-    Args:
-        setting: One of these words.
-        control: The service.
-        seconds: A clock.
-    """
+    """Return the site of ``admin`` or ``metrics``."""
     name = socket.gethostname().lower()
     guard = AdminGuard(frozenset({name, name.partition(".")[0]}), seconds)
     is_admin = setting == "admin"
@@ -187,7 +163,6 @@ def make_site(setting: str, control: Control, seconds: Callable[[], float]) -> S
 
 
 def headers_of(answer: ApiAnswer) -> dict[str, str]:
-    """Return all headers of an answer but ``Content-Length``."""
     return {**_HEADERS, "Content-Type": answer.type, **answer.headers}
 
 
@@ -221,14 +196,6 @@ _audit_log = Logger()
 
 
 def audit(caller: Caller, what: str, status: int, result: str) -> None:
-    """Log a change.
-
-    Args:
-        caller: The client.
-        what: Method and path.
-        status: The HTTP status of the answer.
-        result: In one or several lines.
-    """
     level = _audit_log.info if status < 400 else _audit_log.warn
     level(
         "admin: {caller} asked for {what}: {result}",

@@ -55,10 +55,7 @@ _INTERRUPTED = 128 + 2  # SIGINT
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the `txmux` program.
-
-    Args:
-        argv: The arguments after the program's name; by default those of the process.
+    """Run the `txmux` program with these arguments, by default those of the process.
 
     Returns:
         The exit code; 78 (``EX_CONFIG``) if a rules file has errors, except for ``txmux check``; as in shells, 141 if the reader of the
@@ -96,10 +93,8 @@ def make_parser(
 ) -> argparse.ArgumentParser:
     """Return the parser of the program's arguments.
 
-    Args:
-        commands: Those with all their arguments, by default every one; of the others only the names are known.
-        words: What is going to be parsed, if that is known. A command whose options take long to collect may skip those that do not
-            matter.
+    Only these commands have all their arguments; of the others the names are known. A command whose options take long to collect may skip
+    those that do not matter for `words`.
     """
     parser = argparse.ArgumentParser(
         prog="txmux", description="Many protocols on one port: the service, and what goes with it."
@@ -145,7 +140,6 @@ def _run(words: list[str]) -> int:
 
 
 def _is_own(word: str) -> bool:
-    """Return whether a word is an option of the program itself."""
     return word == "-h" or (
         len(word) > 2 and any(own.startswith(word) for own in ("--help", "--version"))
     )

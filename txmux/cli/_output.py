@@ -27,7 +27,6 @@ class Output:
         self._console = _console()
 
     def line(self, text: str = "", style: str = "") -> None:
-        """Write a line."""
         if self._console is None:
             print(printable(text))
         else:
@@ -36,12 +35,6 @@ class Output:
             self._console.print(Text(printable(text), style))
 
     def table(self, rows: Sequence[Row], head: Sequence[str] = ()) -> None:
-        """Write a table.
-
-        Args:
-            rows: All with the same number of cells.
-            head: The titles of the columns.
-        """
         rows = [([printable(cell) for cell in cells], style) for cells, style in rows]
         if self._console is None:
             lines = [cells for cells, _ in rows]

@@ -31,13 +31,7 @@ _STANDARD_INPUT = "<stdin>"
 
 @attrs.frozen
 class _Checked:
-    """What was found in one file.
-
-    Attributes:
-        rules: Its rules, if it has no errors.
-        problems: Errors and warnings, in the order of lines.
-        hints: What else is worth telling.
-    """
+    """What was found in one file."""
 
     path: str
     rules: Rules | None
@@ -54,7 +48,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Check the files; 0 when none has errors, else 1."""
     matchers = installed_matchers()
     for problem in matchers.problems:
         print(f"warning: {problem}", file=sys.stderr)
@@ -75,7 +68,6 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _connect(several: list[Rules]) -> list[Reached]:
-    """Try the servers of rules that are good."""
     # Imported here, since only trying servers needs it.
     from twisted.internet import reactor  # noqa: PLC0415 - importing it installs it
     from twisted.internet.defer import Deferred  # noqa: PLC0415
@@ -196,11 +188,9 @@ class Reached:
     """A server, and what became of all tries at it that ended in the same way.
 
     Attributes:
-        server: As it is written.
         address: What its name was looked up to; empty if it is an address itself.
         problem: Why it could not be reached, or is not healthy; empty if it is.
         backends: The backends that have it; not the short forms of one server.
-        routes: The routes to it, also by a fallback.
         listeners: The listeners whose ``default`` or ``silent`` do.
     """
 
@@ -221,7 +211,6 @@ class Reached:
         return f"{place}: {self.problem or 'OK'} ({', '.join(users)})"
 
     def as_json(self) -> dict[str, Any]:
-        """Return it as an object of the document."""
         return {
             **attrs.asdict(self),
             "address": self.address or None,
@@ -230,15 +219,7 @@ class Reached:
 
 
 def reached(rules: Rules, tried: Iterable[Tried]) -> list[Reached]:
-    """Group the results by server.
-
-    Args:
-        rules: What was tried.
-        tried: The results.
-
-    Returns:
-        The servers in the order of their first try. One that was tried in several ways, of which only some worked, is there for each result.
-    """
+    """Group the results by server; one that was tried in several ways, of which only some worked, is there for each result."""
     groups: dict[tuple[str, str, str], list[Tried]] = {}
     for one in tried:
         groups.setdefault((one.server, one.address, one.problem), []).append(one)

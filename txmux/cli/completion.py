@@ -21,24 +21,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Write the script.
-
-    Raises:
-        MuxError: The package that makes it is missing.
-    """
     print(script_for(arguments.shell))
     return 0
 
 
 def script_for(shell: str) -> str:
-    """Make the script of a shell.
-
-    Args:
-        shell: One of `SHELLS`.
-
-    Raises:
-        MuxError: The package that makes it is missing.
-    """
     try:
         import shtab  # noqa: PLC0415 - it is optional
     except ModuleNotFoundError:

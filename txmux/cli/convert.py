@@ -52,11 +52,7 @@ def _point(text: str) -> tuple[str, str]:
 def run(arguments: argparse.Namespace) -> int:
     """Convert; the rules go to the standard output, what has no counterpart to the standard error.
 
-    Returns:
-        2 if there are ``# LOOK:`` lines, with which the rules do not start; else 0.
-
-    Raises:
-        MuxError: Nothing of it can be converted, or it cannot be read.
+    The exit code is 2 if there are ``# LOOK:`` lines, with which the rules do not start.
     """
     from txmux.convert import formats  # noqa: PLC0415 - an extra, which nothing else needs
 

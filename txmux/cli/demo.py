@@ -113,11 +113,7 @@ ECHO, REDIS, SSH = map(_DemoFactory, (_Echo, _Redis, _SSH))
 
 
 def examples(port: int) -> list[tuple[str, str]]:
-    """Return commands to try, each with what will be seen.
-
-    Args:
-        port: The TCP port that the demo listens on.
-    """
+    """Return commands to try, each with what will be seen."""
     return [
         (f"curl http://localhost:{port}/", "a page that says what happened"),
         (f"redis-cli -p {port} ping", "PONG"),
@@ -128,11 +124,6 @@ def examples(port: int) -> list[tuple[str, str]]:
 
 
 def hints(port: int) -> str:
-    """Say what to try, as lines of text to be printed when the demo has started.
-
-    Args:
-        port: The TCP port that it listens on.
-    """
     width = max(len(command) for command, _ in examples(port))
     lines = (f"  {command:<{width}}  # {seen}" for command, seen in examples(port))
     return "\n".join(
@@ -170,7 +161,7 @@ class PageSite(Site):
         super().__init__(_DemoPage())
 
     def log(self, request: Request) -> None:
-        """Log nothing here: the access log of txmux has a line for each connection."""
+        """The access log of txmux has a line for each connection."""
 
 
 class _DemoService(EmbeddedService):
@@ -183,11 +174,7 @@ class _DemoService(EmbeddedService):
 
 
 def demo_service(port: int) -> EmbeddedService:
-    """Make the demo.
-
-    Args:
-        port: The TCP port, on the loopback addresses only; 0 for any that is free, on 127.0.0.1.
-    """
+    """Make the demo, on the loopback addresses only; port 0 is any that is free, on 127.0.0.1."""
     endpoints = [f"127.0.0.1:{port}"]
     if port and _has_ipv6_loopback():
         endpoints.append(f"[::1]:{port}")

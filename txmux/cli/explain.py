@@ -97,12 +97,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Explain; 0 if that was possible.
-
-    Raises:
-        RulesError: The rules file has errors.
-        MuxError: The bytes cannot be had.
-    """
     wrong = _misuse(arguments)
     if wrong:
         print(f"txmux: {wrong}", file=sys.stderr)
@@ -134,7 +128,6 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _misuse(arguments: argparse.Namespace) -> str:
-    """Return which arguments do not go together."""
     if arguments.connection is None:
         if arguments.rules_file is None:
             return "name a rules FILE, or a live connection by --connection"
@@ -150,7 +143,6 @@ def _misuse(arguments: argparse.Namespace) -> str:
 
 
 def _of_connection(arguments: argparse.Namespace) -> int:
-    """Explain the decision on a live connection."""
     if arguments.rules_file:
         arguments.rules = Path(arguments.rules_file)
     path = f"/api/connections/{quote(arguments.connection, safe='')}"
@@ -263,7 +255,6 @@ def _trace(rules: Rules, listener: Listener, sample: TracedSample) -> Trace:
 
 
 def write(output: Output, sample: TracedSample, trace: Trace) -> None:
-    """Write what a listener makes of a sample, for people."""
     output.line(_title(sample, trace), "bold")
     unit, limit = (
         ("byte", trace.listener.peek_limit) if sample.datagrams is None else ("datagram", 0)
@@ -339,7 +330,6 @@ def _count(number: int, what: str) -> str:
 
 
 def _conclusion(sample: TracedSample, trace: Trace) -> Iterator[tuple[str, str]]:
-    """Yield what comes of it, each line with its label."""
     listener, found = trace.listener, trace.found
     target = traced_outcome(sample, trace)
     if target.by == "denied":

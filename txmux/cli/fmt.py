@@ -44,12 +44,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Lay the files out; 1 if ``--check`` finds what would change.
-
-    Raises:
-        RulesError: Some have errors, or cannot be read. These are left alone, the others are laid out.
-        MuxError: A file cannot be written.
-    """
+    """Lay the files out; 1 if ``--check`` finds what would change."""
     problems: list[Problem] = []
     code = 0
     for path in arguments.files:
@@ -65,11 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _lay_out(path: str, *, check: bool) -> bool:
-    """Lay a file out; returns whether that changes it.
-
-    Raises:
-        RulesError: It has errors, or cannot be read.
-    """
+    """Lay a file out; returns whether that changes it."""
     is_input = path == "-"
     data = sys.stdin.buffer.read() if is_input else _read(path)
     source = source_of(_STANDARD_INPUT if is_input else path, data)
@@ -108,11 +99,7 @@ def _difference(source: SourceFile, old: str, new: str) -> Iterable[str]:
 
 
 def _replace(path: Path, data: bytes) -> None:
-    """Put other contents into a file, all at once, and leave its mode, owner and attributes as they are.
-
-    Raises:
-        MuxError: It cannot be written, or not without a change of these; it is as it was.
-    """
+    """Put other contents into a file, all at once, and leave its mode, owner and attributes as they are."""
     path = path.resolve()  # a link stays one
     made = None
     try:

@@ -26,11 +26,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Report all matchers, or of one.
-
-    Raises:
-        MuxError: There is none of that name.
-    """
     matchers = installed_matchers()
     for problem in matchers.problems:
         print(f"warning: {problem}", file=sys.stderr)

@@ -57,7 +57,6 @@ class CapturedStream:
     """The first bytes that a client sent on one connection, or the first datagrams of one flow.
 
     Attributes:
-        data: In order, up to the limit. Of a flow, the first datagram.
         gap: The capture lacks what comes after them, though it has later ones.
         server_first: Whether the server has sent bytes before them.
         datagrams: Those of a flow.
@@ -72,15 +71,7 @@ class CapturedStream:
 
 
 def read_packets(file: BinaryIO, name: str) -> Iterator[Segment | Datagram]:
-    """Read the TCP segments and the datagrams of a capture; whatever else is in it is passed over.
-
-    Args:
-        file: A pcap or pcapng file, which can be sought in.
-        name: For messages.
-
-    Raises:
-        MuxError: `dpkt` is not installed; it is not a capture, or one of an unknown kind of network.
-    """
+    """Read the TCP segments and the datagrams of a pcap or pcapng file; whatever else is in it is passed over."""
     try:
         dpkt = import_module("dpkt")
     except ModuleNotFoundError:
@@ -159,17 +150,11 @@ def _content(dpkt: Any, packet: Any) -> Segment | Datagram | None:
 
 
 def client_streams(segments: Iterable[Segment], limit: int) -> list[CapturedStream]:
-    """Assemble the first bytes of each client.
-
-    The client is the sender of SYN, or, when the capture began later, of the first byte.
+    """Assemble the first bytes of each client: the sender of SYN, or, when the capture began later, of the first byte.
 
     Args:
         segments: In the order of the capture: of any number of connections, repeated or out of order.
         limit: The most bytes of a client.
-
-    Returns:
-        The connections in the order of their first segment; without those of which only
-        segments without a byte were seen after their beginning.
     """
     streams: list[_CapturedConnection] = []
     current: dict[frozenset[Address], _CapturedConnection] = {}
@@ -221,7 +206,6 @@ class _CapturedConnection:
                 self._pieces[offset] = piece
 
     def gathered(self) -> CapturedStream:
-        """Put the pieces in their order."""
         data = b""
         gap = False
         offsets = sorted(self._pieces)
@@ -258,12 +242,6 @@ def client_flows(datagrams: Iterable[Datagram]) -> list[CapturedStream]:
     """Put together which datagrams each client sent first, as many as are ever looked at.
 
     The sender of the first datagram is the client. A capture does not show when a flow ends, so each pair of addresses is one flow.
-
-    Args:
-        datagrams: In the order of the capture, of any number of flows.
-
-    Returns:
-        The flows in the order of their first datagram.
     """
     flows: dict[frozenset[Address], _CapturedFlow] = {}
     for datagram in datagrams:

@@ -55,11 +55,6 @@ class Options(usage.Options):
     ]
 
     def parseArgs(self, *words: str) -> None:
-        """Refuse arguments that are not options.
-
-        Raises:
-            UsageError: There is something.
-        """
         if not words:
             return
         if words[0] in COMMANDS and not Path(words[0]).exists():
@@ -71,11 +66,6 @@ class Options(usage.Options):
         )
 
     def postOptions(self) -> None:
-        """Read the rules.
-
-        Raises:
-            UsageError: The options do not go together.
-        """
         program: Any = self.parent
         is_twist = isinstance(program, TwistOptions)
         if is_twist:
@@ -98,11 +88,7 @@ class Options(usage.Options):
 
 
 class _StoppingService(MultiService):
-    """Ends the process with one clear line when a service in it cannot start, and with a status that says so.
-
-    Args:
-        advice: What may help then, too.
-    """
+    """Ends the process with one clear line when a service in it cannot start, and with a status that says so."""
 
     def __init__(self, advice: str = "") -> None:
         super().__init__()
@@ -156,7 +142,6 @@ def _log_file(options: Options, file: IO[str]) -> IO[str]:
 
 
 def makeService(options: Options) -> IService:
-    """Make the service that Twisted's runners run."""
     # What is imported here installs the reactor, which --reactor chooses.
     program = options.parent
     if program is not None:

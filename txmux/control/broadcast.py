@@ -20,13 +20,12 @@ class Askable(Protocol):
 
     @property
     def number(self) -> int:
-        """Its number, counted from 0."""
+        """Counted from 0."""
 
-    def listen(self, sink: Callable[[dict[str, Any]], object] | None) -> None:
-        """Send its events here; ``None`` ends that."""
+    def listen(self, sink: Callable[[dict[str, Any]], object] | None) -> None: ...
 
     def ask(self, kind: str, *, seconds: float | None, **values: Any) -> Awaitable[Any]:
-        """Send it a request; see `txmux.control.worker_answers.WorkerAnswers.handlers` for the kinds.
+        """Send it a request of one of the kinds of `txmux.control.worker_answers.WorkerAnswers.handlers`.
 
         Raises:
             ChannelError: It does not answer.
@@ -47,12 +46,7 @@ class Answers:
 
 
 class Listing(list[dict[str, Any]]):
-    """A list that lacks the rows of workers that have not answered.
-
-    Args:
-        rows: What is in it.
-        missing: The workers that have not answered, and why, one line each.
-    """
+    """A list that lacks the rows of workers that have not answered; `missing` says why, one line each."""
 
     def __init__(self, rows: Iterable[dict[str, Any]] = (), missing: Sequence[str] = ()) -> None:
         super().__init__(rows)
@@ -62,14 +56,7 @@ class Listing(list[dict[str, Any]]):
 async def broadcast(
     processes: Iterable[Askable], kind: str, *, seconds: float = PATIENCE, **values: Any
 ) -> Answers:
-    """Ask all workers at the same time. One that has ended is left out, and not reported as missing.
-
-    Args:
-        processes: The workers.
-        kind: The kind of the message.
-        seconds: How long each may take.
-        values: The fields of the message.
-    """
+    """Ask all workers at the same time. One that has ended is left out, and not reported as missing."""
     missing: list[str] = []
 
     async def ask(one: Askable) -> tuple[int, Any] | None:

@@ -22,7 +22,6 @@ class Coalescer(Generic[_T]):
     """Does one run at a time. Requests that come during a run share the next one, so no result is older than its request.
 
     Args:
-        run: Makes a result.
         clock: The clock for pauses between runs, which leave time for other work; ``None`` for no pauses.
     """
 

@@ -19,10 +19,8 @@ class RowField(NamedTuple):
     """A field.
 
     Attributes:
-        name: In the answer.
         type: Of its value: see `txmux.admin.api.openapi.schema_of`.
         meaning: For the reference, in Markdown; fields of the same meaning share a line there.
-        value: Finds it.
         is_optional: Whether it is left out where it is ``None``.
     """
 
@@ -98,7 +96,6 @@ FIELDS = (
 
 
 def row_of(one: Served) -> dict[str, Any]:
-    """Report a connection."""
     relayed, age = one.relayed(), one.elapsed_ms()
     idle = age
     if relayed.last_at:

@@ -67,25 +67,12 @@ _ROWS_AT_ONCE = 1000
 class Control:
     """Asks all workers of a service and puts their answers together; passes an operator's changes to all of them.
 
-    Args:
-        reactor: The process's reactor.
-        rules: The first rules.
-        counters: The counters of all processes.
-        sockets: The listening sockets.
-        reload: Reads the rules again and serves by them.
-        upgrade: Replaces this process with a new one of the program that is installed now.
-        stop_service: Stops the service, as a first SIGTERM does.
-
     Attributes:
-        rules: Those in force; see `use_rules`.
-        counters: As above.
         rates: The rates of counters.
-        events: The events of all workers.
         bans: Clients that may not connect, beside the rules.
         state: The workers and what they are given beside the rules; ``None`` before the start and after the end.
         started: When the service was started, in seconds since 1970.
         last_reload: The time of the last reload, in seconds since 1970, and its result.
-        is_stopping: Whether the service is shutting down.
     """
 
     _log = Logger()
@@ -118,7 +105,6 @@ class Control:
         self._sharing = Sharing(reactor, self.bans)
 
     def use_rules(self, rules: Rules) -> None:
-        """Use these rules from now on; follow their lists and their Redis."""
         self.rules = rules
         self._lists.use(rules)
         self._sharing.use(rules)
@@ -134,7 +120,6 @@ class Control:
         return [] if self.state is None else self.state.workers()
 
     def checked_upstreams(self) -> Upstreams | None:
-        """Return the backends whose servers this process checks, if the service runs."""
         return None if self.state is None else self.state.upstreams
 
     async def _ask(self, kind: str, *, seconds: float = PATIENCE, **values: Any) -> Answers:
@@ -143,7 +128,6 @@ class Control:
     # The service.
 
     def why_idle(self) -> str:
-        """Return why no clients are served, when the service does not run or is shutting down."""
         is_ending = self.is_stopping and self.state is not None
         return "the service is shutting down" if is_ending else "the service does not run"
 
@@ -154,11 +138,7 @@ class Control:
         return await self.state.missing()
 
     async def status(self, counts: Counts | None = None) -> dict[str, Any]:
-        """Return the document for ``/api/status``.
-
-        Args:
-            counts: Current counts; without them the workers are asked.
-        """
+        """Return the document for ``/api/status``; without `counts` the workers are asked for them."""
         missing = Deferred.fromCoroutine(self.missing())
         traffic, gauges = await self.traffic(counts)
         document = status_document(
@@ -210,16 +190,10 @@ class Control:
         return {} if self.state is None else self.state.upstreams.stale()
 
     def stale(self) -> list[str]:
-        """Report which servers' names cannot be looked up now, and how old their addresses are, a sentence each."""
         return Gauges(stale=self._stale()).stale_sentences()
 
     def make_room(self, rules: Rules, version: int) -> None:
-        """Add counters for other rules, and clear those of routes that no connection has any longer.
-
-        Args:
-            rules: The new rules.
-            version: The version of the rules in force.
-        """
+        """Add counters for the next rules, and clear those of routes that no connection has any longer."""
         self.counters.extend(rules, version)
         Deferred.fromCoroutine(self._clear_unused()).addErrback(
             lambda why: self._log.failure("counters of removed routes could not be cleared", why)
@@ -234,11 +208,7 @@ class Control:
             self.counters.forget(versions)
 
     async def traffic(self, counts: Counts | None = None) -> tuple[Traffic, Gauges]:
-        """Return totals and rates over all listeners, and the state of the processes.
-
-        Args:
-            counts: As for `status`.
-        """
+        """Return totals and rates over all listeners, and the state of the processes."""
         gauges = await self._gauges() if counts is None else counts.gauges
         return self.rates.until_now(self._totals()[0]), gauges
 
@@ -248,7 +218,7 @@ class Control:
         self.rates.note(*self._totals())
 
     def _totals(self) -> tuple[dict[str, int], int]:
-        """Add up the listeners, and count the connections; the number of routes does not matter."""
+        """The number of routes does not matter."""
         names = (listener.name for listener in self.rules.listeners)
         total, active, bytes_in, bytes_out = totals(self.counters, names)
         return {"connections": total, "bytes_in": bytes_in, "bytes_out": bytes_out}, active
@@ -256,12 +226,7 @@ class Control:
     # Connections.
 
     async def connections(self, filters: Filters = EVERY, page: Page = Page()) -> Listing:  # noqa: B008 - it is frozen
-        """List connections, by the process that accepted them, then by their order.
-
-        Args:
-            filters: Selects connections.
-            page: The part of the list.
-        """
+        """List connections, by the process that accepted them, then by their order."""
         parts = [_connections_of(worker, filters, page) for worker in self.workers()]
         found = await gatherResults([Deferred.fromCoroutine(part) for part in parts])
         rows = [row for part in found for row in part]
@@ -283,38 +248,22 @@ class Control:
         return None
 
     async def recent_failures(self) -> Listing:
-        """List the last connections that failed, the last one first."""
         answers = await self._ask("recent")
         rows = _rows_of(answers)
         rows.sort(key=itemgetter("ended"), reverse=True)
         return Listing(rows[:KEPT], answers.missing)
 
     async def end_connections(self, filters: Filters, identity: str = "") -> int:
-        """End connections, and count them.
-
-        Args:
-            filters: Selects connections.
-            identity: The ID of a single connection; empty for all that the filters select.
-        """
+        """End the connections that the filters select, or the one of an ID, and count them."""
         answers = await self._ask("close", seconds=_ENDING, filters=filters.words(), id=identity)
         return sum(count for _, count in answers.answers)
 
     # Routes and backends.
 
     async def routes(self, counts: Counts | None = None) -> list[dict[str, Any]]:
-        """Report each route and its counters, in the order of the rules.
-
-        Args:
-            counts: As for `status`.
-        """
         return routes_document(self.rules, counts or await self.counts())
 
     async def backends(self, counts: Counts | None = None) -> Listing:
-        """Report each backend and its servers, in the order of the rules.
-
-        Args:
-            counts: As for `status`.
-        """
         asking = Deferred.fromCoroutine(self._ask("addresses"))
         counts, answers = counts or await self.counts(), await asking
         checked = [] if self.state is None else address_states(self.state.upstreams)
@@ -324,16 +273,7 @@ class Control:
     async def explain(
         self, data: bytes, listener: str | None = None, client: IPAddress | None = None
     ) -> dict[str, Any]:
-        """Explain how listeners route bytes, as ``txmux explain --json`` does.
-
-        Args:
-            data: The first bytes of a client.
-            listener: The name of a single listener; all by default.
-            client: The client's address.
-
-        Raises:
-            UnknownError: There is no listener of that name.
-        """
+        """Explain how one listener, or all, route the first bytes of a client, as ``txmux explain --json`` does."""
         rules = self.rules
         if listener is not None:
             self._check_listener(listener)
@@ -372,12 +312,7 @@ class Control:
     ) -> Report:
         """Override the state or weight of a server, until the next call; reloads and upgrades keep it.
 
-        Args:
-            backend: The backend's name.
-            server: The server as in the rules.
-            state: ``drain`` routes no new connections to it, but checks it; ``maintenance`` does not check it either.
-            weight: Replaces the weight of the rules; 0 restores that.
-            close_connections: Whether its existing connections are ended, too.
+        ``drain`` routes no new connections to it, but checks it; ``maintenance`` does not check it either. Weight 0 restores that of the rules.
 
         Raises:
             UnknownError: There is none like that.
@@ -408,15 +343,7 @@ class Control:
         return _report(f"backend {backend}: {server}: {changed}", late)
 
     async def set_listener(self, name: str, *, accepting: bool) -> Report:
-        """Accept the clients of a listener, or leave them in the queue of its socket, which stays open.
-
-        Args:
-            name: The listener's.
-            accepting: Whether its clients are accepted, until the next call; reloads and upgrades keep it.
-
-        Raises:
-            UnknownError: There is none of that name.
-        """
+        """Accept the clients of a listener, or leave them in the queue of its socket; reloads and upgrades keep it."""
         transport = self._check_listener(name)
         late = await self._override(self.overrides().with_listener(name, accepting=accepting))
         # Over UDP all clients share one queue, so new ones cannot be left there.
@@ -432,12 +359,10 @@ class Control:
         return transports[name]
 
     def shut(self) -> list[str]:
-        """Return the listeners that do not accept."""
         known = {listener.name for listener in self.rules.listeners}
         return sorted(self.overrides().shut & known)
 
     async def _override(self, overrides: Overrides) -> list[str]:
-        """Apply overrides in all processes, and name the workers that have not answered."""
         if self.state is None:
             return ["the service does not run"]
         values = overrides.as_json()
@@ -445,7 +370,6 @@ class Control:
         return [*(await self._ask("apply_overrides", overrides=values)).missing]
 
     def feed(self, published: dict[str, Any]) -> None:
-        """Replace the contents of lists in all processes; see `txmux.access.lists.current.Lists.feed`."""
         if self.state is not None:
             self.state.lists.feed(published)
             # A worker that does not answer is replaced, and its successor starts with all lists.
@@ -455,7 +379,6 @@ class Control:
         return Bans() if self.state is None else self.state.bans
 
     async def _change_bans(self, changes: Sequence[Change]) -> list[str]:
-        """Change bans in all processes, and name the workers that have not answered."""
         if self.state is None:
             return ["the service does not run"]
         rows = self.state.change_bans(changes)
@@ -463,7 +386,6 @@ class Control:
 
 
 async def _connections_of(worker: Askable, filters: Filters, page: Page) -> Listing:
-    """List the connections of one worker, a bounded number at a time."""
     words, after = filters.words(), page.after
     rows: list[dict[str, Any]] = []
     while len(rows) < page.limit:
@@ -486,7 +408,6 @@ def _order(row: Mapping[str, Any]) -> tuple[str, int, str]:
 
 
 def _report(changes: str, late: Sequence[str]) -> Report:
-    """Report a change, and the workers that have not applied it yet."""
     return Report(ok=True, changes="; ".join([changes, *(f"not yet: {one}" for one in late)]))
 
 

@@ -40,18 +40,7 @@ def status_document(
     shut: Collection[str],
     traffic: Traffic,
 ) -> dict[str, Any]:
-    """Build the document for ``/api/status``.
-
-    Args:
-        rules: The rules in force.
-        served: The reports of the workers; empty if the service does not run.
-        started: When the service was started, in seconds since 1970.
-        last_reload: The time of the last reload, in seconds since 1970, and its result.
-        draining: Whether the service is shutting down.
-        sockets: The listening sockets, by the keys of their addresses; none after the service has stopped accepting.
-        shut: The names of listeners that leave clients in the queues of their sockets.
-        traffic: The traffic of all listeners.
-    """
+    """Build the document for ``/api/status``; `shut` are the listeners that do not accept."""
     # During grace the sockets are still there.
     is_closed = draining and not sockets
     return {
@@ -108,25 +97,17 @@ def _rules_path(rules: Rules) -> str:
 
 
 def not_served(missing: Iterable[str]) -> Iterator[str]:
-    """Yield, for ``attention``, what prevents clients from being served."""
     for line in missing:
         yield _SECTION.sub(r"\1:", line, count=1)
 
 
 def failed_reload(last_reload: tuple[float, Report] | None) -> Iterator[str]:
-    """Yield, for ``attention``, that the last reload has failed."""
     if last_reload is not None and not last_reload[1].ok:
         why = next(iter(last_reload[1].errors), "no reason is known")
         yield f"the last reload failed, so the rules before it hold: {why}"
 
 
 def routes_document(rules: Rules, counts: Counts) -> list[dict[str, Any]]:
-    """Report each route, in their order.
-
-    Args:
-        rules: Those in force.
-        counts: Of all processes.
-    """
     by_route: dict[str, list[RouteTotals]] = {}
     for one in counts.routes:
         by_route.setdefault(one.route, []).append(one)
@@ -167,11 +148,6 @@ def _outcome_name(outcome: Outcome | None) -> str | None:
 
 
 def rules_document(rules: Rules) -> list[dict[str, Any]]:
-    """Return the files that the rules were read from, the main one first.
-
-    Args:
-        rules: Those in force; made in Python, they have no files.
-    """
     named = _sections(rules)
     return [
         {
@@ -224,7 +200,6 @@ _WORST_LAST = [
 
 
 def address_states(upstreams: Upstreams) -> list[dict[str, Any]]:
-    """Return the state of each address of each server in this process, as JSON values."""
     now = time.time()
     return [
         {
@@ -249,15 +224,7 @@ def backends_document(
     found: Iterable[tuple[int | None, Sequence[Mapping[str, Any]]]],
     checked: Iterable[Mapping[str, Any]],
 ) -> list[dict[str, Any]]:
-    """Report each backend and its servers, in the order of the rules.
-
-    Args:
-        rules: The rules in force.
-        counts: Of all processes.
-        overrides: The operator's overrides.
-        found: The states of addresses in each process with connections, with the number of the worker.
-        checked: The states of addresses in the process that checks servers.
-    """
+    """Report each backend and its servers, in the order of the rules."""
     addresses: dict[tuple[str, str], dict[str, list[tuple[int | None, Mapping[str, Any]]]]] = {}
     for worker, rows in found:
         for one in rows:

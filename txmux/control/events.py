@@ -23,13 +23,7 @@ _BEAT = 5.0
 
 
 class Hub:
-    """Passes events of all workers on to followers; without a follower, workers send none.
-
-    Args:
-        reactor: Tells the time.
-        processes: Returns the workers.
-        upstreams: Returns the backends whose servers this process checks, if it runs.
-    """
+    """Passes events of all workers on to followers; without a follower, workers send none."""
 
     def __init__(
         self,
@@ -45,14 +39,7 @@ class Hub:
         self._beat: IDelayedCall | None = None
 
     def subscribe(self, follower: Follower) -> Callable[[], None]:
-        """Follow events.
-
-        Args:
-            follower: Is called with each of them, and now and then with ``None``. It must not raise.
-
-        Returns:
-            What ends that.
-        """
+        """Call a follower with each event, and now and then with ``None``; it must not raise. Return what ends that."""
         key = object()
         self._followers[key] = follower
         if self._beat is None:

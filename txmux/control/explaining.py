@@ -24,11 +24,6 @@ if TYPE_CHECKING:
 
 
 def explain_connection(one: Served) -> dict[str, Any]:
-    """Explain a decision, as JSON values.
-
-    Args:
-        one: The connection.
-    """
     stage = one.stage if isinstance(one, MuxProtocol) else None
     if isinstance(stage, Peeking):
         return _undecided(one, stage)
@@ -91,7 +86,6 @@ def _by(one: Served) -> str | None:
 
 
 def _answers(one: Served) -> Iterator[dict[str, Any]]:
-    """Yield the verdicts of the routes, layer by layer, down to the one that took the connection."""
     record, configuration = one.record, one.configuration
     address = one.address
     client = address.host if address else None

@@ -35,12 +35,10 @@ class Filters:
     """A filter of connections, which have to match all of these; ``None`` matches all.
 
     Attributes:
-        listener: The listener's name.
         route: The route's, or `NONE`.
         backend: The backend's, or `NONE`.
         server: The server's address, as in the access log, or `NONE`.
         client: The client's network, or ``unix``.
-        state: The state of the connection.
         older: The least age of the connection in seconds.
     """
 
@@ -60,9 +58,6 @@ class Filters:
     @classmethod
     def read(cls, words: Mapping[str, str]) -> Filters:
         """Read filters from a query.
-
-        Args:
-            words: By their names.
 
         Raises:
             FilterError: One is not known, or its value cannot be read.
@@ -90,13 +85,7 @@ class Filters:
         return found
 
     def fit(self, record: ConnectionRecord, state: ConnectionState, age: float) -> bool:
-        """Return whether a connection matches.
-
-        Args:
-            record: The record of the connection.
-            state: Its state.
-            age: Seconds since the client was accepted.
-        """
+        """`age` is in seconds since the client was accepted."""
         return (
             (self.listener is None or record.listener == self.listener)
             and (self.route is None or (record.route or NONE) == self.route)
@@ -143,11 +132,7 @@ def is_identity(text: str) -> bool:
 
 
 def connection_sort_key(identity: str) -> tuple[str, int, str]:
-    """Return what connections are ordered by: by the process that accepted them, and then as they were accepted.
-
-    Args:
-        identity: The ID of one.
-    """
+    """Order connections by the process that accepted them, and then as they were accepted."""
     process, _, number = identity.partition("-")
     return process, len(number), number
 

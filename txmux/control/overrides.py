@@ -30,7 +30,6 @@ class Overrides:
     """All overrides. They outlast reloads, upgrades and workers.
 
     Attributes:
-        servers: See `txmux.backends.pool.server_health`.
         shut: The names of listeners that leave clients in the queues of their sockets.
     """
 
@@ -50,15 +49,7 @@ class Overrides:
     def with_server(
         self, backend: str, server: str, now: float, state: ServerState | None, weight: int | None
     ) -> Overrides:
-        """Override a server.
-
-        Args:
-            backend: The backend's name.
-            server: The server as in the rules.
-            now: The time, in seconds since 1970.
-            state: The new state; ``None`` leaves it as it is.
-            weight: The new weight; 0 restores that of the rules, ``None`` leaves it as it is.
-        """
+        """Override the state and weight of a server where they are not ``None``; weight 0 restores that of the rules."""
         override = self.servers.get((backend, server), AS_RULED)
         if state is not None and state != override.state:
             override = attrs.evolve(override, state=state, since=now)
@@ -78,12 +69,10 @@ class ServiceState:
     """The workers of a running service, and the state that they share beside the rules.
 
     Attributes:
-        workers: Returns the workers.
         status: Counts the connections, in all and in each worker.
         missing: Returns what prevents clients from being served, one line each.
         upstreams: The backends, whose servers this process checks.
         overrides: See `Overrides.as_json`.
-        bans: The banned clients.
         lists: The contents of lists that change without a reload.
     """
 
@@ -101,5 +90,4 @@ class ServiceState:
         self.upstreams.apply_overrides(overrides_from_json(overrides.get("servers", ())))
 
     def change_bans(self, changes: Iterable[Change]) -> Sequence[Row]:
-        """Change bans; return the rows for the workers."""
         return rows_of(self.bans.change(changes))

@@ -37,7 +37,6 @@ class Moment:
     Attributes:
         ago: How long ago the sample was taken, in seconds.
         connections: New connections per second.
-        active: Open connections.
         bytes: Bytes per second in both directions.
     """
 
@@ -55,27 +54,16 @@ class _Sample:
 
 
 class Rates:
-    """Stores the last samples of counters.
-
-    Args:
-        seconds: The clock.
-    """
+    """Stores the last samples of counters."""
 
     def __init__(self, seconds: Callable[[], float]) -> None:
         self._seconds = seconds
         self._samples: deque[_Sample] = deque(maxlen=_MOMENTS + 1)
 
     def note(self, totals: Mapping[str, int], active: int = 0) -> None:
-        """Store a sample.
-
-        Args:
-            totals: The counters.
-            active: Open connections.
-        """
         self._samples.append(_Sample(self._seconds(), totals, active))
 
     def as_json(self) -> list[dict[str, Any]]:
-        """Return the samples for the successor, as JSON values."""
         now = self._seconds()
         return [
             {"ago": round(now - one.time, 3), "totals": dict(one.totals), "active": one.active}
@@ -112,11 +100,7 @@ class Rates:
                 yield Moment(at - now.time, came / seconds, now.active, moved / seconds)
 
     def until_now(self, totals: Mapping[str, int]) -> Traffic:
-        """Return the growth per second of each counter since the oldest sample.
-
-        Args:
-            totals: The current counters.
-        """
+        """Return the growth per second of each counter since the oldest sample."""
         now = self._seconds()
         last = [*self._samples][-_SAMPLES:]
         then, before = (last[0].time, last[0].totals) if last else (now, totals)

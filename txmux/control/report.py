@@ -32,7 +32,6 @@ class Report:
 
     @classmethod
     def refused(cls, problem: object) -> Report:
-        """Report a change that was not made, by the lines of what was raised."""
         return cls(ok=False, errors=str(problem).splitlines() or [repr(problem)])
 
     def as_json(self) -> dict[str, Any]:

@@ -22,7 +22,6 @@ class RulesWatch:
     """Watches the files of the rules by their contents, so that it does not matter how they are replaced.
 
     Args:
-        reactor: The reactor of the timer.
         reload: Starts a reload; returns false if that is impossible now.
     """
 
@@ -36,7 +35,6 @@ class RulesWatch:
         self._next: Any = None
 
     def watch_files_of(self, rules: Rules) -> None:
-        """Watch the files of these rules, at the interval that they set."""
         self.stop_watching()
         self._files, self._seconds = rules.files, rules.settings.watch_rules
         if self._seconds and not rules.unreadable:

@@ -25,24 +25,19 @@ _OFTEN = 32  # connections between two looks at the clock
 
 
 class WorkerAnswers:
-    """Answers for the listeners of a worker.
-
-    Args:
-        serving: The listeners.
-    """
+    """Answers for the listeners of a worker."""
 
     def __init__(self, serving: Serving) -> None:
         self._serving = serving
 
     def listen(self, sink: Callable[[dict[str, Any]], object] | None) -> None:
-        """Send events to a listener; ``None`` ends that."""
         events = self._serving.runtime.events
         events.listen(sink)
         self._serving.upstreams.tell = None if sink is None else events.server
 
     @property
     def handlers(self) -> Mapping[str, Callable[..., Any]]:
-        """The handlers for the channel to the supervisor."""
+        """For the channel to the supervisor."""
         return {
             "connections": self.connections,
             "addresses": lambda: address_states(self._serving.upstreams),
@@ -63,14 +58,7 @@ class WorkerAnswers:
         after: str = "",
         id: str = "",  # noqa: A002
     ) -> list[dict[str, Any]]:
-        """List connections.
-
-        Args:
-            filters: Selects connections, as for `Filters.read`.
-            limit: The most connections.
-            after: The ID after which the list starts.
-            id: The ID of a single connection.
-        """
+        """List at most `limit` connections after an ID, or the single one of an ID."""
         behind = connection_sort_key(after)
         found = [
             (sort_key, one)
@@ -86,21 +74,18 @@ class WorkerAnswers:
         return listed
 
     def explain_connection(self, id: str) -> dict[str, Any] | None:  # noqa: A002
-        """Explain the decision on a connection; ``None`` if there is none of that ID."""
         for one in self._serving.connections():
             if one.record.id == id:
                 return explain_connection(one)
         return None
 
     async def close(self, filters: Mapping[str, str], id: str = "") -> int:  # noqa: A002
-        """End connections, and count them; the arguments are those of `connections`."""
         chosen = [
             one async for one in self._those(Filters.read(filters)) if id in {"", one.record.id}
         ]
         return await _end(chosen)
 
     async def close_server(self, backend: str, server: str) -> int:
-        """End the connections to a server, named as in the rules, and count them."""
         members = [
             member
             for upstream in self._serving.upstreams.all()
@@ -116,11 +101,7 @@ class WorkerAnswers:
         return await _end([one async for one in these if is_there(one.record.server or "")])
 
     def count(self, *, gauges: bool = False) -> dict[str, Any]:
-        """Count what connections have relayed until now, which they do not count themselves.
-
-        Args:
-            gauges: Whether to return the gauges.
-        """
+        """Count what connections have relayed until now, which they do not count themselves."""
         for one in self._serving.connections():
             one.count_bytes()
         self._serving.runtime.counters.process.spliced(SPLICED.take_count())
@@ -138,7 +119,6 @@ class WorkerAnswers:
 
 
 async def _end(chosen: Iterable[Served]) -> int:
-    """End connections, and count them."""
     turns, count = Turns(), 0
     for one in chosen:
         if one.record.reason is None:  # yet
@@ -153,7 +133,7 @@ def _sort_key_of(found: tuple[tuple[str, int, str], Served]) -> tuple[str, int, 
 
 
 def _gauges_of(serving: Serving) -> dict[str, Any]:
-    """Return what a process reports beside its counters; see `txmux.telemetry.counting.snapshot.Gauges`."""
+    """See `txmux.telemetry.counting.snapshot.Gauges`."""
     shared = serving.runtime.shared
     configurations = [factory.configuration for factory in serving.factories]
     upstreams = {one for factory in serving.factories for one in factory.upstreams.all()}

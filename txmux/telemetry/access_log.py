@@ -76,12 +76,10 @@ def _datagrams(record: ConnectionRecord) -> str:
 
 
 def as_json(record: ConnectionRecord) -> str:
-    """Write a record as a JSON object on one line, with ``null`` for absent values."""
     return _to_json(fields_of(record))
 
 
 def fields_of(record: ConnectionRecord) -> dict[str, Any]:
-    """Return a record as values of JSON."""
     fields = attrs.asdict(record, recurse=False)
     fields["time"] = _moment(record.time)
     for name in ("detect_ms", "connect_ms", "duration_ms"):
@@ -93,13 +91,7 @@ def fields_of(record: ConnectionRecord) -> dict[str, Any]:
 
 
 def should_log(record: ConnectionRecord, log: Logged) -> bool:
-    """Return whether a connection that has ended gets a line.
-
-    Args:
-        record: What is known of it.
-        log: The value of ``log =``. With ``errors`` those that ended cleanly are left out, and clients that left without a byte, as
-            the checks of a balancer do.
-    """
+    """With ``log = errors`` those that ended cleanly get no line, and clients that left without a byte, as the checks of a balancer do."""
     if log != "errors":
         return log
     if not record.bytes_in and record.reason in {"client-gone", "client-reset"}:
@@ -148,11 +140,7 @@ _access = Logger(namespace="txmux.access")  # as a class attribute it would be n
 
 
 class ServiceAccessLog:
-    """Writes to the service's own log.
-
-    Args:
-        form: How a line is written.
-    """
+    """Writes to the service's own log."""
 
     def __init__(self, form: Literal["text", "json"] = "text") -> None:
         self._format = _FORMATS[form]
@@ -171,8 +159,6 @@ class FileAccessLog:
     """Appends to a file, only ever whole lines.
 
     Args:
-        path: The file; made if it is not there.
-        form: How a line is written.
         later: Calls a function once the reactor's turn is over; without it, each line is written at once.
         owner: The user and group IDs that own the file if it is made.
 
@@ -250,7 +236,6 @@ class FileAccessLog:
         self._close(old)
 
     def close(self) -> None:
-        """Close the file."""
         self._flush()
         file, self._file = self._file, None
         self._writer.close()
@@ -268,12 +253,7 @@ class FileAccessLog:
 
 
 class StandardOutputLog(FileAccessLog):
-    """Writes bare lines to the standard output, which all processes of a service share.
-
-    Args:
-        form: How a line is written.
-        later: See `FileAccessLog`.
-    """
+    """Writes bare lines to the standard output, which all processes of a service share."""
 
     def __init__(
         self,
@@ -302,15 +282,7 @@ def open_log(
     later: Callable[[Callable[[], None]], None] | None = None,
     owner: tuple[int, int] | None = None,
 ) -> AccessLog | None:
-    """Open the access log that the settings ask for.
-
-    Args:
-        settings: The configuration of the log.
-        later: See `FileAccessLog`.
-        owner: Who the file belongs to, if another user.
-
-    Returns:
-        The log; ``None`` when it is off.
+    """Open the access log that the settings ask for, if any; see `FileAccessLog`.
 
     Raises:
         AccessLogError: Its file cannot be opened.
@@ -333,16 +305,11 @@ class Recent:
     )
 
     def add(self, record: ConnectionRecord, first: bytes | None) -> None:
-        """Add one.
-
-        Args:
-            record: That of the access log.
-            first: The client's first bytes, if no route took it; empty with ``capture = no``.
-        """
+        """`first` is the client's first bytes, if no route took it; empty with ``capture = no``."""
         self._kept.append((record, first))
 
     def as_json(self) -> list[dict[str, Any]]:
-        """Return them as values of JSON, the newest first; ``ended`` is in seconds since 1970."""
+        """The newest first; ``ended`` is in seconds since 1970."""
         return [
             {
                 **fields_of(record),

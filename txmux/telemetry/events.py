@@ -25,12 +25,7 @@ _KNOWN_FIRST = ("id", "listener", "client", "local")
 
 
 class Sampling:
-    """Passes on at most `MOST` events a second.
-
-    Args:
-        clock: The reactor.
-        sink: Called with each event.
-    """
+    """Passes on at most `MOST` events a second."""
 
     def __init__(self, clock: IReactorTime, sink: Sink) -> None:
         self._clock = clock
@@ -40,7 +35,6 @@ class Sampling:
         self._timer: IDelayedCall | None = None
 
     def pass_on(self, event: Event) -> None:
-        """Pass an event on, unless there were too many in this second."""
         if self._clock.seconds() - self._begun >= _SECOND:
             self._next()
         if self._passed < MOST:
@@ -67,14 +61,7 @@ class Sampling:
 
 
 class Events:
-    """Makes events and sends them to the listener.
-
-    Args:
-        clock: The reactor.
-
-    Attributes:
-        has_listener: Whether there is a listener; callers look first, so that no event is made in vain.
-    """
+    """Makes events and sends them to the listener; callers look at `has_listener` first, so that no event is made in vain."""
 
     def __init__(self, clock: IReactorTime) -> None:
         self._sampling = Sampling(clock, self._send)
@@ -82,7 +69,6 @@ class Events:
         self.has_listener = False
 
     def listen(self, sink: Sink | None) -> None:
-        """Send events to a listener; ``None`` ends that."""
         self._sink = sink
         self.has_listener = sink is not None
         if sink is None:  # the next listener was not there when these were skipped
@@ -114,7 +100,6 @@ class Events:
 def server_event(
     backend: str, server: str, address: str, before: str, state: str, why: str
 ) -> Event:
-    """Return the event of a server that has changed its state."""
     return {
         "event": "server",
         "at": time.time(),

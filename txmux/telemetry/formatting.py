@@ -13,7 +13,7 @@ _SHORT = 10  # below it, one decimal is shown
 
 
 def worker_state(worker: Mapping[str, Any]) -> str:
-    """Write what a worker does, by its part of ``/api/status``."""
+    """By a worker's part of ``/api/status``."""
     if not worker.get("ready", True):
         return "starts"
     if "active" not in worker:
@@ -44,12 +44,10 @@ def duration(seconds: float) -> str:
 
 
 def compact_duration(seconds: float) -> str:
-    """Write whole seconds as `duration` does, in few columns: ``1h2m``."""
     return duration(int(seconds)).replace("min", "m").replace(" ", "")
 
 
 def si_number(value: float) -> str:
-    """Write a number by three digits or so."""
     for unit in ("", " k", " M"):
         if abs(value) < 1000:
             return f"{value:.3g}{unit}"
@@ -89,12 +87,7 @@ def rate(per_second: float) -> str:
 
 
 def aligned(rows: Sequence[Sequence[str]], numbers: Collection[int] = ()) -> Iterator[str]:
-    """Yield the lines of a table.
-
-    Args:
-        rows: All with as many cells.
-        numbers: The columns that are aligned at the right.
-    """
+    """Yield the lines of a table, with these columns aligned at the right."""
     widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
     for cells in rows:
         padded = (
@@ -108,7 +101,6 @@ def aligned(rows: Sequence[Sequence[str]], numbers: Collection[int] = ()) -> Ite
 
 
 def connection_counts(status: Mapping[str, Any]) -> str:
-    """Write how many connections there are, by ``/api/status``."""
     counts = status.get("connections", {})
     words = {"active": "{} active", "undecided": "{} undecided", "total": "{} so far"}
     parts = [text.format(counts[name]) for name, text in words.items() if name in counts]
@@ -118,7 +110,6 @@ def connection_counts(status: Mapping[str, Any]) -> str:
 
 
 def rates(status: Mapping[str, Any]) -> str:
-    """Write how fast numbers grow, by ``/api/status``."""
     found = status.get("rates") or {}
     return ", ".join(
         f"{name.replace('_', ' ')} {si_number(value)}/s" for name, value in found.items()
@@ -129,9 +120,6 @@ class ExplainedRoute(NamedTuple):
     """The verdict of a route, or of one line of its match, on a client.
 
     Attributes:
-        wins: Whether it took the client.
-        name: The route's; empty for one line.
-        match: What it looks for.
         verdict: Its answer, in words.
         answer: The same, in a word.
     """
@@ -148,13 +136,7 @@ class ExplainedRoute(NamedTuple):
 
 
 class DecisionExplanation(NamedTuple):
-    """How the decision on a live connection came about.
-
-    Attributes:
-        title: Which connection.
-        routes: The verdict of each route.
-        conclusion: What came of it, each line with its label.
-    """
+    """How the decision on a live connection came about."""
 
     title: str
     routes: Sequence[ExplainedRoute]
@@ -162,11 +144,7 @@ class DecisionExplanation(NamedTuple):
 
 
 def explanation_of(one: Mapping[str, Any]) -> DecisionExplanation:
-    """Write an explanation.
-
-    Args:
-        one: A connection, as ``/api/connections/ID`` reports it.
-    """
+    """Write an explanation of a connection, as ``/api/connections/ID`` reports it."""
     decision = one["explanation"] or {}
     age = duration(int(one["age_ms"] / 1000))
     title = f"connection {one['id']} from {one['client']} on listener {one['listener']}: {one['state']}, {age}"
@@ -178,12 +156,9 @@ def explanation_of(one: Mapping[str, Any]) -> DecisionExplanation:
 def explained_trace(
     trace: Mapping[str, Any], unit: str = "byte", peek_limit: int = 0
 ) -> list[ExplainedRoute]:
-    """Write the verdicts of the routes of a listener on some bytes.
+    """Write the verdicts of the routes of a listener, by its part of ``txmux explain --json``.
 
-    Args:
-        trace: The listener's part of ``txmux explain --json``.
-        unit: What answers count: ``byte`` or ``datagram``.
-        peek_limit: Where the listener stops to collect bytes, if that is to be shown.
+    `peek_limit` is where the listener stops to collect bytes, if that is to be shown.
     """
     decision, client = trace["decision"], trace["from"]
     rows: list[ExplainedRoute] = []

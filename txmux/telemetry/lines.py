@@ -36,9 +36,6 @@ class LineWriter:
         trouble: Called with the reason when the first line is lost.
         mended: Called with the number of lost lines once writing works again.
         limit: Bytes to buffer.
-
-    Attributes:
-        lost: Lines lost since it last worked.
     """
 
     def __init__(
@@ -74,7 +71,7 @@ class LineWriter:
         self.flush()
 
     def flush(self) -> bool:
-        """Write the buffer, and return whether it is empty now."""
+        """Return whether the buffer is empty now."""
         stalled = False
         # A caller that comes during a write leaves its lines to that one.
         while self._lines and not stalled and self._writing.acquire(blocking=False):
@@ -91,7 +88,6 @@ class LineWriter:
         return not self._lines  # 'mended' may have written one more
 
     def finish(self, seconds: float) -> None:
-        """Write the buffer, for at most this many seconds."""
         if not self.flush():
             queue = select.poll()
             queue.register(self._descriptor, select.POLLOUT)
@@ -102,7 +98,6 @@ class LineWriter:
                     return
 
     def move(self, descriptor: int) -> None:
-        """Use another descriptor, which the caller owns, too."""
         self.flush()
         with self._writing:
             self._close()
@@ -123,7 +118,7 @@ class LineWriter:
             return False
 
     def _write_some(self) -> bool:
-        """Write some of the lines, and return whether more can be written."""
+        """Return whether more can be written."""
         written = self._put(b"".join(list(islice(self._lines, _AT_ONCE))))
         left = written
         while left and len(self._lines[0]) <= left:
@@ -138,7 +133,6 @@ class LineWriter:
         return written > 0
 
     def _discard(self, why: str) -> None:
-        """Discard the buffer."""
         self._lose(len(self._lines), why)
         self._lines.clear()
         self._size = 0
@@ -200,12 +194,7 @@ _log = Logger()
 
 
 class ServiceLog:
-    """The file that Twisted's log observers write to, in place of one that would wait for the reader.
-
-    Args:
-        file: Not used by others meanwhile.
-        reactor: For further tries while lines are buffered.
-    """
+    """The file that Twisted's log observers write to, in place of one that would wait for the reader."""
 
     encoding = "utf-8"
 

@@ -12,12 +12,10 @@ class OutageReasons:
         self._logged: set[str] = set()
 
     def is_new(self, why: str) -> bool:
-        """Return whether to log a reason, and count it as logged."""
         if why in self._logged or len(self._logged) >= _MOST:
             return False
         self._logged.add(why)
         return True
 
     def clear(self) -> None:
-        """Start with no reason logged: the outage has ended, or has changed."""
         self._logged.clear()

@@ -25,21 +25,16 @@ class ConnectionRecord:
     Attributes:
         time: When the client was accepted, seconds since the epoch.
         id: Unique among all connections of all processes.
-        listener: The listener's name.
         client: The client's real address, ``ADDRESS:PORT``.
         local: The address it connected to; ``None`` if it was refused before that was known.
         route: The route that won, if one did.
         backend: The backend that the connection was forwarded to.
         server: The server that took it.
         server_local: The address that the server saw it come from; ``None`` if there is none, as on a UNIX socket.
-        bytes_in: Bytes from the client.
-        bytes_out: Bytes to the client.
         datagrams_in: Datagrams from the client, if it is a flow of them.
-        datagrams_out: Datagrams to the client.
         detect_ms: From accept to the decision.
         connect_ms: From the decision until a server had accepted.
         duration_ms: From accept to the end.
-        reason: Why it ended.
         facts: The facts that detection found: ``sni``, ``host`` …
     """
 
@@ -77,11 +72,7 @@ _TYPES = [
 
 
 def check_types(record: ConnectionRecord) -> None:
-    """Check the types of a record from another process, since at its end it would be too late.
-
-    Raises:
-        TypeError: One is of another type.
-    """
+    """Check the types of a record from another process, since at its end it would be too late."""
     for name, kinds in _TYPES:
         if not isinstance(getattr(record, name), kinds):
             raise TypeError(f"the record has another type of value as {name!r}")

@@ -77,12 +77,7 @@ async def _static(query: Query) -> ApiAnswer:
 
 
 def login_form(status: int, wrong: str = "") -> ApiAnswer:
-    """Ask for the token, for which the browser then gets a cookie.
-
-    Args:
-        status: The HTTP status.
-        wrong: Why the one before was refused.
-    """
+    """Ask for the token, for which the browser then gets a cookie."""
     alert = f'<p role="alert">{escape(wrong)}</p>\n' if wrong else ""
     return ApiAnswer(_FORM.replace("WRONG", alert).encode(), HTML, status, _LOGIN_HEADERS)
 

@@ -107,7 +107,6 @@ def _closed(count: int) -> ApiAnswer:
 
 
 def incomplete(missing: Sequence[str]) -> dict[str, str]:
-    """Return the header that names the processes whose part of the answer is missing."""
     return {"Txmux-Missing": "; ".join(missing)} if missing else {}
 
 

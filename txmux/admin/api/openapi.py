@@ -89,7 +89,6 @@ class Schema(dict[str, Any]):
 
 
 def ref(name: str) -> Schema:
-    """Refer to one of `SCHEMAS`."""
     return Schema({"$ref": f"#/components/schemas/{name}"})
 
 
@@ -139,12 +138,7 @@ def _or_null(form: Any) -> Schema:
 
 
 def body(fields: Mapping[str, Any], **more: Any) -> Schema:
-    """Describe the body of a request, which has these fields and no others.
-
-    Args:
-        fields: The form of each, none of which has to be there: see `schema_of`.
-        more: Further keywords of JSON Schema: ``required``, for example.
-    """
+    """Describe the body of a request, which has these fields and no others; `more` are further keywords of JSON Schema."""
     properties = {name: schema_of(form) for name, form in fields.items()}
     return Schema(type="object", properties=properties, additionalProperties=False, **more)
 
@@ -320,11 +314,7 @@ def _parameter(name: str, location: str, schema: Schema) -> dict[str, Any]:
 
 
 def description(resources: Iterable[Resource]) -> dict[str, Any]:
-    """Describe the API, as far as it is for programs.
-
-    Args:
-        resources: All of the service; those without a summary are for browsers, and left out.
-    """
+    """Describe the API as far as it is for programs: resources without a summary are for browsers."""
     paths: dict[str, dict[str, Any]] = {}
     for one in sorted(resources, key=lambda one: (one.path, one.method)):
         if one.summary:

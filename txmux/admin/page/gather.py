@@ -38,12 +38,6 @@ _MEASURED = 30.0  # seconds over which is measured
 
 
 async def gather(control: Control, query: PageQuery) -> PageSnapshot:
-    """Ask the service for all that the page shows.
-
-    Args:
-        control: The service.
-        query: Of the request.
-    """
     now = time.time()
     # It takes longest, where there are many connections.
     counts = await control.counts()
@@ -118,11 +112,7 @@ def _routes(routes: Sequence[ExplainedRoute]) -> list[str]:
 
 
 def bytes_explained(document: Mapping[str, Any]) -> str:
-    """Write what listeners make of bytes.
-
-    Args:
-        document: As ``txmux explain --json`` writes it.
-    """
+    """Write what listeners make of bytes, by the document that ``txmux explain --json`` writes."""
     lines: list[str] = []
     for stream in document["streams"]:
         unit = "byte" if stream["datagrams"] is None else "datagram"
@@ -146,11 +136,7 @@ def _target(found: Mapping[str, Any]) -> str:
 
 @attrs.define
 class RouteTraffic:
-    """Remembers what was moved a while ago.
-
-    Args:
-        started: When the service was, in seconds since 1970.
-    """
+    """Remembers what was moved a while ago."""
 
     started: float
     _looks: deque[tuple[float, Mapping[tuple[str, str], int]]] = attrs.field(
@@ -158,12 +144,7 @@ class RouteTraffic:
     )
 
     def now(self, time: float, routes: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
-        """Return the bytes a second of each route by listener, both ways: over the last half minute, or since the last look before it.
-
-        Args:
-            time: Seconds since 1970.
-            routes: ``/api/routes``.
-        """
+        """Return the bytes a second of each route by listener, both ways: over the last half minute, or since the last look before it."""
         moved = {
             (route["name"], one["listener"]): one["bytes_in"] + one["bytes_out"]
             for route in routes

@@ -35,7 +35,6 @@ class RouteFlow:
 
     @property
     def weight(self) -> float:
-        """Determines the width of the line."""
         return self.traffic + self.active
 
 
@@ -44,13 +43,9 @@ class MapRoute:
     """A route, as the map needs it.
 
     Attributes:
-        name: As in the rules.
         under: Listeners, and routes that end TLS, that it belongs to; none: every listener.
         backend: Its target: the name of a backend, a server's short form, ``close`` or ``reset``; empty if it ends TLS and other
             routes follow.
-        active: Connections now.
-        traffic: Bytes a second, both ways.
-        matches: Clients so far.
         by_listener: What comes by each listener that it belongs to; where that is unknown, each has all of it.
     """
 
@@ -81,14 +76,7 @@ class Box:
     """A rectangle with text.
 
     Attributes:
-        kind: ``listener``, ``route``, ``backend``, ``server`` or ``folded``.
         name: What a click filters by.
-        label: The text, cut to fit.
-        detail: More, at the right edge.
-        health: Its colour.
-        x: Left edge.
-        y: Upper edge.
-        width: In the units of the drawing.
         title: All of the text, for a pointer that rests on it and for screen readers.
         of: The backend of a server.
     """
@@ -123,9 +111,6 @@ class Map:
     """The drawing.
 
     Attributes:
-        boxes: From left to right, each column from its top.
-        lines: Between them.
-        height: Of the whole.
         folded: How many routes are not shown by themselves.
     """
 
@@ -144,14 +129,8 @@ def draw(
 ) -> Map:
     """Lay out the map.
 
-    Where there are many routes, only the busiest are shown, and those to a backend without a healthy server; the others
-    are folded into rows that say how many they are.
-
-    Args:
-        listeners: Their names, in order, and whether each accepts.
-        routes: In their order.
-        backends: By name, with their servers. What a route names beside these has a box of its own.
-        everything: Whether all routes are to be shown.
+    Where there are many routes, only the busiest are shown, and those to a backend without a healthy server; the others are folded into
+    rows that say how many they are. What a route names beside the backends has a box of its own.
     """
     healths = {name: health_of(servers) for name, servers in backends.items()}
     shown = _shown(routes, healths, everything=everything)
@@ -174,7 +153,6 @@ def draw(
 
 
 def health_of(servers: Iterable[MapServer]) -> Health:
-    """Return how a backend is, by its servers."""
     states = [server.health for server in servers]
     if not states:
         return "idle"
@@ -274,7 +252,6 @@ class _Drawing:
     def routes(
         self, shown: Iterable[MapRoute | int], healths: Mapping[str, Health]
     ) -> dict[str, Box]:
-        """Put the routes into the second column."""
         boxes: dict[str, Box] = {}
         y: float = _TOP
         for route in shown:
@@ -342,7 +319,6 @@ class _Drawing:
         return y
 
     def join(self, source: Box, target: Box, flow: RouteFlow, health: Health) -> None:
-        """Draw a line between two boxes, as wide as what comes by it."""
         x1, x2 = source.x + source.width, target.x
         if x2 <= x1:  # a route below the one that ends TLS for it
             x1 = source.x + 10
@@ -365,12 +341,6 @@ class _Drawing:
 def map_routes(
     routes: Iterable[Mapping[str, Any]], traffic: Mapping[str, Mapping[str, float]]
 ) -> list[MapRoute]:
-    """Return the routes for the map, in their order.
-
-    Args:
-        routes: ``/api/routes``.
-        traffic: Bytes a second of each route, by listener.
-    """
     return [_map_route(route, traffic.get(route["name"], {})) for route in routes]
 
 
@@ -395,12 +365,8 @@ class Chart:
 
     Attributes:
         name: Of the series, for the script.
-        title: What it is, for people.
-        now: The last value, as text.
-        most: The highest value, as text.
         points: The line, for SVG's `polyline`, in a box of `WIDTH` by `HEIGHT`.
         times: When each value was taken, in seconds since 1970.
-        values: The values.
     """
 
     name: str
@@ -420,16 +386,7 @@ def chart(
     write: Callable[[float], str],
     seconds: float = 600,
 ) -> Chart:
-    """Draw a series.
-
-    Args:
-        name: See `Chart`.
-        title: See `Chart`.
-        times: When each value was taken; ascending.
-        values: As many.
-        write: Writes a value.
-        seconds: The width of the chart in time; its right end is the last value.
-    """
+    """Draw a series, its width in time being `seconds`, and its right end the last value."""
     most = max(values, default=0)
     last = times[-1] if times else 0
     points = " ".join(

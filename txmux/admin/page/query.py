@@ -20,17 +20,12 @@ _MOST_TEXT = 200
 
 @attrs.frozen
 class PageQuery:
-    """The part of the page's address after the question mark.
-
-    Attributes:
-        values: Known parameters alone, without empty ones.
-    """
+    """The part of the page's address after the question mark."""
 
     values: Mapping[str, str] = attrs.field(factory=dict)
 
     @classmethod
     def of(cls, arguments: Mapping[str, str]) -> PageQuery:
-        """Take the arguments that the page knows."""
         limits = {"explain": _LONGEST}
         return cls(
             {

@@ -40,13 +40,6 @@ def health_of_state(state: str) -> Health:
 def server_rows(
     backends: Sequence[Mapping[str, Any]], query: PageQuery, now: float
 ) -> list[dict[str, Any]]:
-    """Return the rows of the servers that fit the query.
-
-    Args:
-        backends: ``/api/backends``.
-        query: Of the request.
-        now: Seconds since 1970.
-    """
     return [
         _server_row(backend["name"], server, now)
         for backend in backends
@@ -96,7 +89,6 @@ def _last(check: Mapping[str, Any]) -> str:
 
 
 def map_servers(backends: Iterable[Mapping[str, Any]]) -> dict[str, list[MapServer]]:
-    """Return the servers for the map, by backend."""
     return {
         backend["name"]: [
             MapServer(
@@ -202,12 +194,6 @@ class RulesFile:
 def files_of(
     rules: Sequence[Mapping[str, Any]], routes: Sequence[Mapping[str, Any]]
 ) -> list[RulesFile]:
-    """Lay out the rules.
-
-    Args:
-        rules: ``/api/rules``: for each file ``file``, ``text``, and ``sections`` with ``name`` and ``line``.
-        routes: ``/api/routes``.
-    """
     hits = {f"route {route['name']}": route for route in routes}
     files = [_file(file, hits) for file in rules]
     is_short = sum(len(file.lines) for file in files) <= _SHORT_RULES

@@ -27,15 +27,7 @@ _EVERY_BYTE = 256
 def unrecognised_client(
     end: Mapping[str, Any], data: bytes, now: float, query: PageQuery, matcher: str
 ) -> dict[str, Any]:
-    """Describe a client that no route took.
-
-    Args:
-        end: Of ``/api/recent``.
-        data: Its first bytes.
-        now: Seconds since 1970.
-        query: Of the request.
-        matcher: A ``match =`` line for these bytes, if a matcher knows them.
-    """
+    """Describe a client that no route took; `matcher` is a ``match =`` line for its first bytes, if a matcher knows them."""
     client, listener = str(end.get("client", "")), str(end.get("listener", ""))
     address = client.rpartition(":")[0].strip("[]")
     return {
@@ -50,7 +42,6 @@ def unrecognised_client(
 
 
 def dump(data: bytes) -> list[str]:
-    """Return bytes in hex and as text, sixteen on a line."""
     return [
         f"{data[start : start + _ROW].hex(' '):{3 * _ROW - 1}}  {_text(data[start : start + _ROW])}"
         for start in range(0, len(data), _ROW)
@@ -75,12 +66,7 @@ def ago(now: float, time: float | None) -> str:
 
 @lru_cache(maxsize=256)
 def matcher_of(data: bytes, over: Transport = Transport.TCP) -> str:
-    """Return a line of ``match =`` for a matcher that knows these bytes, the one that is hardest to please; empty if none does.
-
-    Args:
-        data: The first bytes of a client.
-        over: By what; of a datagram it has to be all.
-    """
+    """Return a line of ``match =`` for a matcher that knows these bytes, the one that is hardest to please; empty if none does."""
     if not data:
         return ""
     peeked = Peeked(data) if over is Transport.TCP else Datagrams((data,))

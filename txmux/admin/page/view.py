@@ -35,13 +35,7 @@ _MOST_UNRECOGNISED = 20
 
 @attrs.frozen
 class View:
-    """What the template is given.
-
-    Args:
-        snapshot: The answers of the API.
-        query: Of the request.
-        matcher_of: Returns a ``match =`` line for bytes that a matcher knows, or nothing.
-    """
+    """What the template is given; `matcher_of` returns a ``match =`` line for bytes that a matcher knows, or nothing."""
 
     snapshot: PageSnapshot
     query: PageQuery
@@ -55,7 +49,6 @@ class View:
 
     @property
     def about(self) -> str:
-        """One line on the process."""
         status = self._status
         since = duration(self.snapshot.now - status.get("started", self.snapshot.now))
         about = f"{status.get('version', '')}, process {status.get('pid', '')}, up {since}, {status.get('rules_path', '')}"
@@ -63,7 +56,6 @@ class View:
 
     @property
     def filters(self) -> list[dict[str, str]]:
-        """The active filters."""
         return [
             {"key": key, "value": value, "without": self.query.link(**{key: "", "after": ""})}
             for key, value in self.query.filters.items()
@@ -71,20 +63,18 @@ class View:
 
     @property
     def filter_fields(self) -> list[tuple[str, str, str]]:
-        """The fields of the form: name, value, an example."""
+        """Name, value, an example."""
         return [(name, self.query[name], _HINTS.get(name, "")) for name in FILTERS]
 
     # Now.
 
     @property
     def attention(self) -> list[str]:
-        """What needs a person, a sentence each."""
         listed = [f"{one[:1].upper()}{one[1:]}." for one in self._status.get("attention", ())]
         return [*listed, *self.snapshot.warnings]
 
     @property
     def charts(self) -> list[Chart]:
-        """The last ten minutes."""
         moments = self.snapshot.history
         times = [round(self.snapshot.now - one.ago) for one in moments]
         connections, active, moved = (
@@ -98,7 +88,6 @@ class View:
 
     @property
     def figures(self) -> list[tuple[str, str]]:
-        """Numbers, with their names."""
         status = self._status
         connections = status.get("connections", {})
         limit = connections.get("limit")
@@ -112,7 +101,6 @@ class View:
 
     @property
     def workers(self) -> list[dict[str, Any]]:
-        """The processes, if there are several."""
         return [
             {
                 "name": worker.get("worker", ""),
@@ -127,7 +115,6 @@ class View:
 
     @property
     def map(self) -> Map:
-        """The map."""
         snapshot = self.snapshot
         listeners: dict[str, Health] = {
             one["name"]: "up" if one.get("accepting", True) else "drain"
@@ -157,7 +144,6 @@ class View:
 
     @property
     def connections_summary(self) -> str:
-        """Their number, and how many are shown."""
         there = len(self.snapshot.connections)
         if not there:
             return "None match this filter." if self.query.filters else "None now."
@@ -177,7 +163,6 @@ class View:
 
     @property
     def connection(self) -> dict[str, Any] | None:
-        """The connection that was chosen."""
         chosen = self.snapshot.connection
         if chosen is None:
             return None
@@ -248,13 +233,11 @@ class View:
 
     @property
     def reload_ok(self) -> bool:
-        """Whether the last reload succeeded."""
         last = self._status.get("last_reload")
         return not last or bool(last.get("ok"))
 
     @property
     def reload_summary(self) -> str:
-        """The result of the last reload."""
         last = self._status.get("last_reload")
         if not last:
             return "Loaded at the start, not reloaded since."
@@ -285,16 +268,8 @@ class PageSnapshot:
     """The answers of the API at one moment, under the names of its resources.
 
     Attributes:
-        now: When that was, in seconds since 1970.
-        status: ``/api/status``.
-        routes: ``/api/routes``.
         traffic: Bytes a second of each route, by listener.
-        backends: ``/api/backends``.
-        connections: ``/api/connections``, filtered.
         is_cut: Whether there are more of them.
-        recent: ``/api/recent``.
-        rules: ``/api/rules``.
-        history: The last ten minutes.
         warnings: Parameters that could not be used, a sentence each.
         connection: The requested one: its facts, and the explanation of its decision.
         explained: The explanation of bytes that the operator sent.

@@ -48,11 +48,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Look, and write the file.
-
-    Raises:
-        MuxError: The system does not list the listening sockets, or the file cannot be written.
-    """
     if arguments.listen is not None and not arguments.listen.isprintable():
         raise MuxError("--listen has characters in it that cannot be printed")
     try:

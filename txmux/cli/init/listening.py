@@ -24,7 +24,6 @@ class Listening:
 
     Attributes:
         address: Where; ``0.0.0.0`` or ``::`` is every address.
-        port: The number of it.
         program: The name of the program, as far as this user may know it.
     """
 
@@ -34,12 +33,10 @@ class Listening:
 
     @property
     def is_local(self) -> bool:
-        """Whether only this machine reaches it."""
         return self.address.is_loopback
 
     @property
     def reached_at(self) -> tuple[str, int]:
-        """Where this machine reaches it."""
         if self.address.is_unspecified:
             return ("127.0.0.1" if self.address.version == 4 else "::1"), self.port
         return str(self.address), self.port
@@ -48,14 +45,8 @@ class Listening:
 def listening(proc: Path) -> list[Listening]:
     """Read the list of sockets, without connecting to any.
 
-    Args:
-        proc: ``/proc``.
-
     Returns:
         One for each port, by port and address; where several sockets have a port, the one that most clients reach, IPv4 before IPv6.
-
-    Raises:
-        OSError: There is no such list.
     """
     sockets = {}
     for name, kind in (("tcp", IPv4Address), ("tcp6", IPv6Address)):

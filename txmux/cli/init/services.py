@@ -16,7 +16,6 @@ class ServiceKind:
     """What is known of a protocol.
 
     Attributes:
-        name: For people.
         matcher: That which recognises its clients; nothing if they wait for the server to speak.
         is_public: Whether anybody may reach such a server, as the web and SSH are meant to be.
     """
@@ -31,7 +30,6 @@ class FoundService:
     """A server and its protocol.
 
     Attributes:
-        listening: Where it is.
         kind: The protocol; ``None`` if that is not known.
         by: How it is known: ``program``, ``greeting`` or ``port``.
     """
@@ -60,7 +58,6 @@ _MYSQL, _VNC, _SPEAKS = (
 
 
 def _kind(matcher: str) -> ServiceKind:
-    """Return the protocol of a matcher that is called as it is."""
     return ServiceKind(matcher, matcher)
 
 
@@ -143,12 +140,6 @@ _GREETINGS = (
 
 
 def recognise(listening: Listening, greeting: bytes = b"") -> FoundService:
-    """Return what a server speaks.
-
-    Args:
-        listening: Where it is.
-        greeting: What it sent first, if it was probed.
-    """
     for pattern, kind in _GREETINGS:
         if pattern.match(greeting):
             return FoundService(listening, kind, "greeting")

@@ -23,15 +23,7 @@ _NEAR = f"{_HERE}, 10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16, fc00::/7, fe80::/1
 
 
 def endpoint(found: Sequence[Listening], *, first_unprivileged: int) -> tuple[str, list[str]]:
-    """Choose where txmux is to listen.
-
-    Args:
-        found: What is taken.
-        first_unprivileged: The first port on which this user may listen.
-
-    Returns:
-        The endpoint, and comments on it, a line each.
-    """
+    """Choose where txmux is to listen; return the endpoint, and comments on it, a line each."""
     taken = {one.port: one for one in found}
     free = [port for port in _USUAL if port not in taken]
     usable = [port for port in free if port >= first_unprivileged]
@@ -64,15 +56,6 @@ def rules_text(
     probed: bool,
     name: str | None = None,
 ) -> str:
-    """Write the file.
-
-    Args:
-        services: The listening servers with their protocols.
-        where: The endpoint.
-        why: Comments on that, a line each.
-        probed: Whether servers were probed.
-        name: The file's name, if it is known.
-    """
     routes, silent, rest = _sorted(services)
     lines = [
         "# Rules for txmux, begun by `txmux init` with what listens on this machine.",
@@ -164,7 +147,6 @@ def _suggested(services: Iterable[FoundService]) -> Iterator[str]:
 
 
 def _described(service: FoundService) -> str:
-    """Return what a server is, and how that is known."""
     one = service.listening
     where = f"{one.program or 'a program'} at {address_text(str(one.address), one.port)}"
     if service.kind is None:

@@ -36,22 +36,13 @@ def ask(
     seconds: float = 10.0,
     warn: Callable[[str], object] = _warn,
 ) -> Any:
-    """Ask a service.
+    """Ask a service, waiting so many seconds for a connection, and for the answer.
 
-    Args:
-        endpoint: Where it is.
-        method: ``GET``, or ``POST`` for a change.
-        path: From ``/api/`` on, with the query.
-        body: Goes along with a change, as JSON.
-        seconds: How long to wait for a connection, and for the answer.
-        warn: Called with a warning if the answer lacks the part of a process.
-
-    Returns:
-        The answer.
+    `warn` is called with a warning if the answer lacks the part of a process.
 
     Raises:
         NoServiceError: There is no service, or it does not answer.
-        RefusedError: It refuses.
+        ServiceRefusedError: It refuses.
     """
     connection = _connection(endpoint, seconds)
     headers = {"Accept": "application/json"}

@@ -188,9 +188,6 @@ def _backend(backends: Sequence[Mapping[str, Any]], name: str) -> Mapping[str, A
     """Find the backend that is named, or whose server is.
 
     Both may have slashes: one that the rules write as its address is called ``unix:/run/web.sock``.
-
-    Raises:
-        ServiceRefusedError: There is no such backend.
     """
     named = [one for one in backends if f"{name}/".startswith(f"{one['name']}/")]
     if not named:

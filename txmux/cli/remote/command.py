@@ -37,12 +37,7 @@ _FILTERS = {
 
 
 def configure(parser: argparse.ArgumentParser, *, seconds: float) -> None:
-    """Add the arguments that select the service.
-
-    Args:
-        parser: That of the command.
-        seconds: How long an answer usually may take.
-    """
+    """Add the arguments that select the service."""
     parser.add_argument(
         "--admin",
         metavar="ENDPOINT",
@@ -86,13 +81,7 @@ def run(
     write: Callable[[Any], None],
     as_json: Callable[[Any], object] = lambda answer: answer,
 ) -> int:
-    """Send the request, and write the answer.
-
-    Args:
-        arguments: Those that `configure` has defined.
-        question: Asks by ``ask(method, path)``, or ``ask("POST", path, body)``, and returns the answer.
-        write: Writes the answer for people.
-        as_json: Converts it to values of JSON.
+    """Send the requests of `question`, which asks by ``ask(method, path)`` or ``ask("POST", path, body)``, and write the answer.
 
     Returns:
         The exit code: 0, or 1 if the service refuses, 2 for wrong usage, 3 if no service answers.
@@ -130,10 +119,7 @@ class RemoteCommand(NamedTuple):
     """A command that talks to a running service, for `txmux.cli.make_parser`.
 
     Attributes:
-        question: Asks, and returns the answer.
-        write: Writes the answer for people.
         seconds: How long an answer usually may take.
-        arguments: Adds those that are the command's own.
     """
 
     question: Callable[[Ask, argparse.Namespace], Any]
@@ -154,11 +140,7 @@ class RemoteCommand(NamedTuple):
 
 
 def _check_rules(rules: Path, served: str) -> None:
-    """Check that a service runs a rules file, and not another one of the same name.
-
-    Raises:
-        NoServiceError: It does not.
-    """
+    """Check that a service runs a rules file, and not another one of the same name."""
     if os.path.realpath(served) != os.path.realpath(rules):
         raise NoServiceError(
             f"the service that answers runs {served}, not {rules}: not contacting it; select the service with --admin ENDPOINT"
@@ -170,33 +152,16 @@ def _write_json(document: object) -> None:
 
 
 def add_filters(parser: argparse.ArgumentParser) -> None:
-    """Add an option for each filter."""
     for name, (value, meaning) in _FILTERS.items():
         parser.add_argument(f"--{name}", metavar=value, help=f"only those {meaning}")
 
 
 def read_filters(arguments: argparse.Namespace, words: Iterable[str]) -> dict[str, str]:
-    """Return the filters that are set.
-
-    Args:
-        arguments: Has the options.
-        words: Further ones, ``NAME=VALUE``.
-
-    Raises:
-        UsageError: A word is not a filter.
-    """
+    """Return the filters that options set, and those of further words, ``NAME=VALUE`` each."""
     return _with({name: getattr(arguments, name) for name in _FILTERS}, words)
 
 
 def filters_of(words: Iterable[str]) -> dict[str, str]:
-    """Return the filters that words name.
-
-    Args:
-        words: ``NAME=VALUE`` each.
-
-    Raises:
-        UsageError: A word is not a filter.
-    """
     return _with(dict.fromkeys(_FILTERS), words)
 
 

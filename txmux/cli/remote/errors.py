@@ -25,13 +25,7 @@ class LateAnswerError(NoServiceError):
 
 
 class ServiceRefusedError(MuxError):
-    """The service answers, and does not do it.
-
-    Args:
-        errors: Why, one line each.
-        status: That of HTTP.
-        document: The whole answer.
-    """
+    """The service answers, and does not do it."""
 
     def __init__(self, errors: Sequence[str], status: int, document: object) -> None:
         super().__init__("\n".join(errors))
@@ -41,11 +35,7 @@ class ServiceRefusedError(MuxError):
 
 @contextmanager
 def of_txmux() -> Iterator[None]:
-    """Look into an answer, which may be that of anything.
-
-    Raises:
-        NoServiceError: It is not one of txmux.
-    """
+    """Raise `NoServiceError` if an answer, which may be that of anything, is not one of txmux."""
     try:
         yield
     except UnicodeError:  # the terminal's

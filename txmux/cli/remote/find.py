@@ -31,8 +31,6 @@ class AdminEndpoint(NamedTuple):
     """Where a service is to be.
 
     Attributes:
-        address: Its address.
-        token: The secret for TCP; nothing if none is known.
         named_by: What says so, for messages.
         rules: The rules file of the service, where the address does not identify it.
     """
@@ -46,13 +44,7 @@ class AdminEndpoint(NamedTuple):
 def find(
     admin: str | None, rules: Path | None, token_file: Path | None, environ: Mapping[str, str]
 ) -> AdminEndpoint:
-    """Find the service.
-
-    Args:
-        admin: The endpoint that was given.
-        rules: The rules file that was given.
-        token_file: The file with the secret that was given.
-        environ: The environment.
+    """Find the service by what was given.
 
     Raises:
         NoServiceError: There is none.
@@ -169,7 +161,6 @@ def _is_stale(path: Path) -> bool:
 
 
 def owner_and_mode(path: Path) -> str:
-    """Return the owner and the permissions of a file."""
     from grp import getgrgid  # noqa: PLC0415 - only messages need it
     from pwd import getpwuid  # noqa: PLC0415
 
@@ -189,7 +180,6 @@ def owner_and_mode(path: Path) -> str:
 
 
 def is_for_group(path: Path) -> bool:
-    """Return whether the group of a file may do what its owner may."""
     try:
         mode = path.stat().st_mode
     except OSError:
@@ -305,23 +295,13 @@ def _tcp_at(host: str, port: str, text: str) -> TcpAddress:
 
 
 class Keys(NamedTuple):
-    """The settings of ``[txmux]``.
-
-    Attributes:
-        admin: The endpoint, or ``auto`` or ``off``.
-        token: The file with the secret.
-    """
+    """The settings of ``[txmux]``."""
 
     admin: str
     token: Path | None
 
 
 def read_keys(path: Path) -> Keys:
-    """Read a rules file.
-
-    Raises:
-        UsageError: It cannot be read.
-    """
     # Not needed, and not loaded, when the endpoint is named.
     from txmux.rules.reading.files import expand_section, read_source  # noqa: PLC0415
     from txmux.rules.reading.ini import read_ini  # noqa: PLC0415

@@ -106,7 +106,7 @@ def _write_status(status: Mapping[str, Any], _: Namespace) -> None:
 
 
 def _lines(status: Mapping[str, Any], now: float) -> Iterator[tuple[str, str, str]]:
-    """Yield the single values: a label, the value, and its style."""
+    """Each is a label, the value, and its style."""
     yield "txmux", f"{status.get('version', '?')}, process {status.get('pid', '?')}", "bold"
     if status.get("draining"):
         yield "state", f"stops; served{_since(status.get('started'), now)}", "yellow"

@@ -102,7 +102,6 @@ def configure_more(parser: argparse.ArgumentParser, words: Sequence[str] | None)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Serve until the process is stopped, or print the rules that the options mean."""
     wrong = _misuse(arguments)
     if wrong:
         print(f"txmux: {wrong}", file=sys.stderr)
@@ -123,12 +122,10 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def unknown(words: Sequence[str]) -> str:
-    """Suggest what to write instead of unknown arguments; empty if that is unclear."""
     return next(filter(None, map(unknown_option, words)), "")
 
 
 def _misuse(arguments: argparse.Namespace) -> str:
-    """Return which arguments do not go together."""
     single = [
         (name, value) for name in NAMES if (value := getattr(arguments, name)) not in (None, False)
     ]
@@ -158,7 +155,6 @@ def _has_server(arguments: argparse.Namespace) -> bool:
 
 
 def _by_options(arguments: argparse.Namespace) -> int:
-    """Run with rules made from options."""
     from txmux.cli.run.program import read_rules, run_service, status_of  # noqa: PLC0415 - as above
 
     text = text_of(arguments)
@@ -199,14 +195,7 @@ def _option_problem(problem: Problem, arguments: argparse.Namespace) -> str:
 
 
 def unknown_option(word: str) -> str:
-    """Return what to write.
-
-    Args:
-        word: An argument that is not known.
-
-    Returns:
-        The end of a message; empty for what is not an option, or resembles none.
-    """
+    """Return what to write in place of an unknown argument; empty for what is not an option, or resembles none."""
     option = word.partition("=")[0]
     if not option.startswith("-"):
         return ""

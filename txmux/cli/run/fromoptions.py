@@ -37,11 +37,7 @@ class _AddRoute(argparse.Action):
 
 
 def add_routes(group: argparse._ArgumentGroup) -> None:
-    """Add an option for each protocol whose matcher needs no option.
-
-    Args:
-        group: Gets them; ``routes`` of the arguments, empty at first, then is a list of names and values, in the order in which they were given.
-    """
+    """Add an option for each protocol whose matcher needs no option; ``routes`` of the arguments, empty at first, gets names and values."""
     for matcher in plain_matchers():
         group.add_argument(
             f"--{matcher.name}",
@@ -65,7 +61,6 @@ def plain_matchers() -> Iterator[IProtocolMatcher]:
 
 
 def text_of(arguments: argparse.Namespace) -> str:
-    """Write the rules file that options mean."""
     words = [shlex.join(("--listen", endpoint)) for endpoint in arguments.listen]
     words += [shlex.join((f"--{name}", server)) for name, server in arguments.routes]
     words += [

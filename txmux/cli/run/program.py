@@ -46,12 +46,7 @@ _OWN = ("txmux", "stdout", "stderr")  # what plugins print belongs to the servic
 def read_rules(path: str | Path, data: bytes | None = None) -> Rules:
     """Read the rules that a service starts with; errors of plugins are warnings on the standard error stream.
 
-    Args:
-        path: Their file. A process that takes the place of another one may read it with the privilege of that one.
-        data: What is in it, if there is no such file.
-
-    Raises:
-        MuxError: All that is wrong.
+    A process that takes the place of another one may read the file with the privilege of that one.
     """
     matchers = installed_matchers()
     for problem in matchers.problems:
@@ -65,18 +60,9 @@ def status_of(error: MuxError) -> int:
 
 
 def run_service(rules: Rules, *, level: str, pidfile: str | Path | None = None) -> int:
-    """Serve until the process is stopped.
+    """Serve until the process is stopped, and return the exit status.
 
-    Args:
-        rules: What to do.
-        level: The least important level of its log, which goes to the standard error stream.
-        pidfile: A file that has the ID of the process that serves.
-
-    Returns:
-        The exit status: 0 when it has stopped as it should. SIGINT, by which a person ends it, ends the process as a shell expects.
-
-    Raises:
-        MuxError: It cannot start.
+    SIGINT, by which a person ends it, ends the process as a shell expects.
     """
     import_reactor_without_tls()
     # All that both run is imported before the starter is forked, so that they share its memory.
@@ -129,11 +115,7 @@ def _stopping(reactor: Any) -> None:
 
 
 class _EarlySignals:
-    """Keeps a signal to stop that comes while the service starts; it stops as soon as it runs.
-
-    Args:
-        reactor: Stops then.
-    """
+    """Keeps a signal to stop that comes while the service starts; it stops as soon as it runs."""
 
     def __init__(self, reactor: Any) -> None:
         self._reactor = reactor
@@ -144,7 +126,6 @@ class _EarlySignals:
                 signal.signal(number, self._arrived)
 
     def begin(self) -> None:
-        """Handle signals from now on, and one that was received before."""
         self._is_running = True
         if self._saved:
             os.kill(os.getpid(), self._saved)
@@ -171,10 +152,6 @@ class TextLog:
 
     Of a message of several lines, such as the errors of a reload, all but the first are indented. Twisted's own messages are left out,
     except for warnings and worse, and at level debug.
-
-    Args:
-        file: Where to.
-        level: The least important level that is written, one of `LEVELS`.
     """
 
     def __init__(self, file: _Writes, level: str = "info") -> None:
@@ -191,7 +168,6 @@ class TextLog:
 
 
 def as_text(event: LogEvent) -> str:
-    """Return the lines of an event, each with its end."""
     before = f"{_moment(event['log_time'])} {event['log_level'].name:5} "
     text = eventAsText(event, includeTimestamp=False, includeSystem=False)
     first, *others = map(printable, text.splitlines() or [""])

@@ -51,16 +51,7 @@ _LONGEST_FILTER = 400
 
 
 def pressed(state: TopState, snapshot: Snapshot, key: str) -> tuple[TopState, TopRequest | None]:
-    """Handle a key.
-
-    Args:
-        state: The state until now.
-        snapshot: What is on the screen.
-        key: As `read_keys` names it.
-
-    Returns:
-        The next state, and the request to the service, if any.
-    """
+    """Handle a key as `read_keys` names it: return the next state, and the request to the service, if any."""
     if state.mode == "filter":
         return _typed(state, key), None
     if state.mode == "question":

@@ -22,16 +22,6 @@ _ESCAPE = 0.05
 
 
 def watch(ask: Callable[..., Any], filters: Mapping[str, str], keyboard: int) -> int:
-    """Show a service until the user quits.
-
-    Args:
-        ask: Asks one question; see `txmux.cli.remote.command.run`.
-        filters: Which connections are listed at first.
-        keyboard: The descriptor of the terminal.
-
-    Returns:
-        The exit code.
-    """
     terminal = Terminal(keyboard)
     polling = Polling(ask, terminal.wake)
     try:

@@ -33,8 +33,6 @@ class PaneColumn:
     """A column.
 
     Attributes:
-        title: Stands above it.
-        text: Returns the text of a cell.
         order: Returns the sort key of a row; ``None`` comes last.
         is_number: Whether it is aligned right.
         least: The width that it has even where there is little room.
@@ -65,8 +63,6 @@ class PaneLine:
 
     Attributes:
         key: Names it as long as it is there.
-        row: What it shows.
-        cells: As text without control characters.
         style: In the terms of `rich`.
     """
 

@@ -18,7 +18,6 @@ _MOST = 20  # rows of each pane; `txmux connections` lists all
 
 
 def text_of(snapshot: Snapshot) -> Iterator[str]:
-    """Yield the lines."""
     yield title_of(snapshot)
     yield counts_of(snapshot)
     yield f"rates: {rates(snapshot.status) or '-'}"
@@ -39,7 +38,6 @@ def _pane(pane: Pane, snapshot: Snapshot) -> Iterator[str]:
 
 
 def title_of(snapshot: Snapshot) -> str:
-    """Name the service."""
     status = snapshot.status
     if not status:
         return "txmux"
@@ -60,7 +58,6 @@ def counts_of(snapshot: Snapshot) -> str:
 
 
 def attention_of(snapshot: Snapshot) -> Iterator[str]:
-    """Yield what needs a person."""
     if snapshot.problem:
         yield printable(snapshot.problem)
     yield from map(printable, snapshot.status.get("attention", ()))

@@ -25,12 +25,6 @@ _MOST = 1000  # connections to list; more would cost the service time, and are n
 
 
 def fetch_snapshot(ask: Callable[..., Any], filters: Mapping[str, str]) -> Snapshot:
-    """Ask for all that is shown.
-
-    Args:
-        ask: See `txmux.cli.remote.command.run`.
-        filters: Which connections to list.
-    """
     warnings: list[str] = []
 
     def get(path: str) -> Any:
@@ -61,12 +55,8 @@ def fetch_snapshot(ask: Callable[..., Any], filters: Mapping[str, str]) -> Snaps
 class Polling:
     """Asks in threads of its own, so that keys work while an answer is late.
 
-    Args:
-        ask: Asks one question.
-        ready: Called in another thread when `news` has something.
-
     Attributes:
-        news: Snapshots, and results of requests.
+        news: Snapshots, and results of requests; `ready` is called in another thread when there is something.
     """
 
     def __init__(self, ask: Callable[..., Any], ready: Callable[[], object]) -> None:
@@ -87,13 +77,11 @@ class Polling:
         self._at_once.set()
 
     def want(self, filters: Mapping[str, str]) -> None:
-        """List these connections from now on."""
         if filters != self._filters:
             self._filters = filters
             self._at_once.set()
 
     def send(self, request: TopRequest) -> None:
-        """Send a request; its result comes in `news`."""
         threading.Thread(target=self._send, args=[request], daemon=True).start()
 
     def _poll(self) -> None:

@@ -23,9 +23,7 @@ class Snapshot:
         at: When, in seconds since 1970; 0 before the first answer.
         status: The answer to ``/api/status``; the others likewise.
         problem: Why it does not answer now; empty if it does.
-        warnings: What is missing in the answers.
         history: The rates, the newest last.
-        filters: Those of the listed connections.
     """
 
     at: float = 0.0
@@ -40,20 +38,13 @@ class Snapshot:
     filters: Mapping[str, str] = attrs.Factory(dict)
 
     def as_json(self) -> dict[str, Any]:
-        """Return the answers, as one document."""
         names = ("status", "routes", "backends", "connections", "recent")
         return {name: getattr(self, name) for name in names}
 
 
 @attrs.frozen
 class ChangeRequest:
-    """A request to change something.
-
-    Attributes:
-        path: Of the API.
-        body: Of the request.
-        what: What it does, in words.
-    """
+    """A request to change something; `what` says in words what it does."""
 
     path: str
     body: Mapping[str, Any]
@@ -87,13 +78,8 @@ class TopState:
         pane: The one that keys are for.
         chosen: In each pane the key of the chosen row, and where that was.
         sorts: In each pane the column, and whether its largest values come first.
-        filters: Which connections are listed.
         mode: What keys mean.
-        typed: The filter that is being written.
-        pending_confirmation: What is done if the answer is yes.
-        result: Of the last request.
         is_paused: Whether the screen stays as it is.
-        should_exit: Whether the program ends.
         scrolled: Lines that are hidden above, of an explanation or of the help.
     """
 

@@ -52,15 +52,7 @@ _LONGEST = 32  # bytes of a sequence
 
 
 class Terminal:
-    """Shows the screen, and reads keys.
-
-    Args:
-        keyboard: The descriptor that keys are read from.
-
-    Attributes:
-        console: The screen.
-        ended_by: The signal that ends the program, if one has come.
-    """
+    """Shows the screen, and reads keys; `ended_by` is the signal that ends the program, if one has come."""
 
     def __init__(self, keyboard: int) -> None:
         self.console = Console(highlight=False, legacy_windows=False)
@@ -100,14 +92,7 @@ class Terminal:
             self._wakes.send(b"\0")
 
     def wait(self, seconds: float | None) -> bytes | None:
-        """Wait for keys, `wake` or a signal, and handle signals.
-
-        Args:
-            seconds: For how long; ``None`` is for ever.
-
-        Returns:
-            What was typed, maybe nothing; ``None`` if the terminal is gone.
-        """
+        """Wait for keys, `wake` or a signal, and handle signals; return what was typed, maybe nothing, or ``None`` if the terminal is gone."""
         readable, _, _ = select.select([self._keyboard, self._woken.fileno()], [], [], seconds)
         if self._woken.fileno() in readable:
             with contextlib.suppress(BlockingIOError):
@@ -125,13 +110,11 @@ class Terminal:
             return None
 
     def show(self, lines: Sequence[Text]) -> None:
-        """Draw the screen."""
         screen = Text("\n", no_wrap=True, end="").join(lines)
         self.console.update_screen(screen)
 
     @property
     def size(self) -> tuple[int, int]:
-        """Its columns and lines."""
         # Not by COLUMNS and LINES, which do not follow changes.
         size = os.get_terminal_size(self._keyboard)
         self.console.size = ConsoleDimensions(size.columns or 80, size.lines or 24)
@@ -175,15 +158,11 @@ class Terminal:
 
 
 def read_keys(data: bytes, *, is_last: bool = False) -> tuple[list[str], bytes]:
-    """Read keys.
+    """Return keys, and the rest, to be put before the next bytes.
 
     Args:
         data: What the terminal has sent.
         is_last: Whether nothing came for a while, so that an incomplete sequence is read as single keys.
-
-    Returns:
-        The keys: characters, and the names of others, which have more than one letter. And the rest, to be put before the next
-        bytes.
     """
     keys = []
     while data:

@@ -35,17 +35,7 @@ _RATES = (("connections", "conn"), ("bytes_in", "in"), ("bytes_out", "out"))
 
 
 def screen(state: TopState, snapshot: Snapshot, width: int, height: int) -> list[Text]:
-    """Draw the screen.
-
-    Args:
-        state: The state of the screen.
-        snapshot: The answers of the service.
-        width: In columns.
-        height: In lines.
-
-    Returns:
-        Exactly that many lines, none wider than that.
-    """
+    """Draw the screen in exactly `height` lines, none wider than `width`."""
     head = [*head_of(snapshot, width)]
     foot = _foot(state, width)
     room = max(0, height - len(head) - len(foot))
@@ -92,12 +82,7 @@ def _rates(snapshot: Snapshot, width: int) -> Text:
 
 
 def sparkline(values: Sequence[float], width: int) -> str:
-    """Draw the last of some values as bars, the highest at full height.
-
-    Args:
-        values: Not negative.
-        width: In columns, at most.
-    """
+    """Draw the last of some values as bars, the highest at full height."""
     shown = values[-width:] if width else []
     most = max(shown, default=0) or 1
     return "".join(_BARS[min(7, int(value / most * 7.999))] for value in shown)
@@ -233,13 +218,7 @@ def widths_of(
 ) -> tuple[list[int], list[int]]:
     """Share a width among columns: those that may go do so first, the last ones before others; then the widest are cut.
 
-    Args:
-        columns: All of them.
-        rows: What is in them, the titles first.
-        width: What there is.
-
-    Returns:
-        The numbers of the columns that are shown, and their widths.
+    Return the numbers of the columns that are shown, and their widths. The titles are the first of the rows.
     """
     full_widths = [max(map(cell_len, cells)) for cells in zip(*rows, strict=True)]
     # Optional columns stay only if all columns get their full widths.

@@ -29,7 +29,6 @@ class Buckets:
     """A histogram: a cell with the sum of the observed values, then one for each bucket with their number.
 
     Attributes:
-        name: The beginning of its cells' names.
         bounds: The highest value of each bucket but the last, in the unit that is observed.
         base: Observed units in one reported unit: 1000 for milliseconds reported as seconds.
         parts: Parts of an observed unit in which the sum is counted.
@@ -60,13 +59,7 @@ DETECT_BYTES = Buckets("bytes", tuple(2**power for power in range(16)))
 
 @attrs.frozen
 class CounterGroup:
-    """The cells of a listener, of a route, and so on.
-
-    Attributes:
-        kind: Whose they are: ``listener``.
-        names: The cells in order.
-        at: The position of each.
-    """
+    """The cells of a listener, of a route, and so on."""
 
     kind: str
     names: tuple[str, ...]
@@ -77,7 +70,6 @@ class CounterGroup:
         return {name: position for position, name in enumerate(self.names)}
 
     def key(self, *names: str) -> str:
-        """Return the key of one listener, route …: its kind and names of sections, which have no newline."""
         return "\n".join((self.kind, *names))
 
     def those(self, prefix: str) -> Mapping[str, int]:
@@ -179,14 +171,12 @@ def ended(listener: Cells) -> int:
 
 
 def live(listener: Cells) -> int:
-    """Return a listener's live connections, by its cells."""
     # What has gone is read first: others count meanwhile, and the result must not be negative.
     gone = ended(listener) + listener[_GONE]
     return max(0, listener[_ACCEPTED] + listener[_ADOPTED] - gone)
 
 
 def undecided(listener: Cells) -> int:
-    """Return a listener's live connections without a decision."""
     known = decided(listener) + listener[_UNDECIDED_GONE]
     return max(0, listener[_ACCEPTED] - known)
 

@@ -49,9 +49,6 @@ class Counters:
 
     Numbers only grow: the successor of a process continues in its column. A block of removed rules stays until no connection can
     count there.
-
-    Attributes:
-        layout: Where each block is, in every column.
     """
 
     def __init__(self) -> None:
@@ -70,12 +67,7 @@ class Counters:
         self._versions: frozenset[int] | None = None
 
     def extend(self, rules: Rules, number: int = 0) -> None:
-        """Add blocks for rules.
-
-        Args:
-            rules: The next ones.
-            number: The version of the current ones.
-        """
+        """Add blocks for the next rules; `number` is the version of the current ones."""
         needed = {PROCESS.key(): None, **dict.fromkeys(keys_of(rules))}
         for key in needed:
             if key not in self.layout.places:
@@ -138,7 +130,6 @@ class Counters:
         return [sum(cells) for cells in zip(*blocks, strict=True)]
 
     def has_connections(self, listener: str) -> bool:
-        """Return whether a listener has connections in any process."""
         key = LISTENER.key(listener)
         cells = self.cells(key) if key in self.layout.places else []
         return bool(cells) and live(cells) > 0
@@ -152,7 +143,6 @@ class Counters:
         return CountersReading(places, [*columns, *others])
 
     def _before(self) -> list[dict[str, list[int]]]:
-        """Return what other programs have counted, by keys."""
         self.others_ended()
         columns = (column for other in self._others for column in other.columns)
         return [*self._past, *map(_blocks, columns)]
@@ -160,11 +150,7 @@ class Counters:
     # Processes that end.
 
     def ended(self, number: int) -> int:
-        """Count the connections of a dead process as ended, and return their number.
-
-        Args:
-            number: Of its column.
-        """
+        """Count the connections of a dead process, by the number of its column, as ended, and return their number."""
         column = self._columns.get(number)
         return 0 if column is None else _settle(column)
 
@@ -244,25 +230,18 @@ class Counters:
 
 @attrs.define(eq=False)
 class _Other:
-    """A program that has been replaced and may still count.
-
-    Attributes:
-        life: The reading end of its pipe.
-        columns: Of its processes.
-    """
+    """A program that has been replaced and may still count; `life` is the reading end of its pipe."""
 
     life: int
     columns: list[ProcessCounters]
 
     def has_ended(self) -> bool:
-        """Whether all of its processes have ended."""
         try:
             return not os.read(self.life, 1)
         except BlockingIOError:
             return False
 
     def handed_over(self, past: Sequence[_Named] = ()) -> tuple[dict[str, Any], list[int]]:
-        """See `Counters.handed_over`."""
         arguments = {
             "format": FORMAT,
             "layouts": [attrs.asdict(column.layout) for column in self.columns],
@@ -279,12 +258,7 @@ def _close(*descriptors: int) -> None:
 
 
 class CountersReading:
-    """The numbers of one moment.
-
-    Args:
-        positions: The first cell of each key.
-        columns: The cells of each process.
-    """
+    """The numbers of one moment."""
 
     def __init__(self, positions: Mapping[str, int], columns: Sequence[list[int]]) -> None:
         self._positions = positions
@@ -295,13 +269,11 @@ class CountersReading:
         self._sums = first
 
     def cells(self, key: str) -> Sequence[int]:
-        """Return the cells of a key, added up."""
         size = len(BLOCKS[key.partition("\n")[0]].names)
         start = self._positions.get(key)
         return [0] * size if start is None else self._sums[start : start + size]
 
     def latest(self, key: str, position: int) -> int:
-        """Return the highest value of a cell that holds a time."""
         start = self._positions.get(key)
         return 0 if start is None else max(cells[start + position] for cells in self._columns)
 
@@ -309,7 +281,7 @@ class CountersReading:
 def _arranged(
     blocks: Mapping[str, list[int]], positions: Mapping[str, int], count: int
 ) -> list[int]:
-    """Lay out blocks as in a column with this many cells; unknown keys are left out."""
+    """Unknown keys are left out."""
     cells = [0] * count
     for key, block in blocks.items():
         start = positions.get(key)

@@ -62,11 +62,7 @@ _DURATION_BOUNDS, _CONNECT_BOUNDS = DURATION.bounds, CONNECT.bounds
 
 
 class RouteCounts:
-    """Counts the connections of a listener that a route has taken, or that none has.
-
-    Args:
-        cells: A `ROUTE` block.
-    """
+    """Counts the connections of a listener that a route has taken, or that none has."""
 
     __slots__ = ("cells",)
 
@@ -87,12 +83,7 @@ class RouteCounts:
 
 
 class ListenerCounts:
-    """Counts the connections of a listener.
-
-    Args:
-        cells: A `LISTENER` block.
-        unrouted: Counts those that no route has taken.
-    """
+    """Counts the connections of a listener."""
 
     __slots__ = ("cells", "unrouted")
 
@@ -116,7 +107,6 @@ class ListenerCounts:
         cells[_BYTES] += said
 
     def relayed(self, route: RouteCounts, bytes_in: int, bytes_out: int) -> None:
-        """Count bytes of a connection, each once."""
         if bytes_in > 0:
             self.cells[_IN] += bytes_in
             route.cells[_ROUTE_IN] += bytes_in
@@ -125,7 +115,6 @@ class ListenerCounts:
             route.cells[_ROUTE_OUT] += bytes_out
 
     def datagrams(self, came: int, went: int) -> None:
-        """Count datagrams of a flow, each once: those from its client, and those to it."""
         self.cells[_DATAGRAMS_IN] += came
         self.cells[_DATAGRAMS_OUT] += went
 
@@ -150,22 +139,16 @@ class ListenerCounts:
         route.cells[_ENDED[reason]] += 1
 
     def moved_away(self, route: RouteCounts) -> None:
-        """Count a connection that moves to another process."""
         self.cells[_GONE] += 1
         route.left()
 
     def adopted(self, route: RouteCounts) -> None:
-        """Count a connection that another process has accepted."""
         self.cells[_ADOPTED] += 1
         route.cells[_ROUTE_ADOPTED] += 1
 
 
 class BackendCounts:
-    """Counts for a backend.
-
-    Args:
-        cells: A `BACKEND` block.
-    """
+    """Counts for a backend."""
 
     __slots__ = ("cells",)
 
@@ -180,11 +163,7 @@ class BackendCounts:
 
 
 class ServerCounts:
-    """Counts the connections to a server, whatever its addresses.
-
-    Args:
-        cells: A `SERVER` block.
-    """
+    """Counts the connections to a server, whatever its addresses."""
 
     __slots__ = ("cells",)
 
@@ -198,7 +177,6 @@ class ServerCounts:
         self.cells[_SERVER_ADOPTED] += 1
 
     def released(self) -> None:
-        """The connection has ended, or moves to another process."""
         self.cells[_RELEASED] += 1
 
     def failed(self, cause: ConnectFailure) -> None:
@@ -209,11 +187,7 @@ class ServerCounts:
 
 
 class ProcessCounts:
-    """Counts for a process.
-
-    Args:
-        cells: A `PROCESS` block.
-    """
+    """Counts for a process."""
 
     __slots__ = ("cells",)
 

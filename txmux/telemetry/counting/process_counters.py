@@ -52,7 +52,6 @@ def routes_of(rules: Rules, listener: Listener) -> Iterator[Route]:
 
 
 def keys_of(rules: Rules) -> Iterator[str]:
-    """Yield the keys of all that is counted under rules."""
     for listener in rules.listeners:
         yield LISTENER.key(listener.name)
         yield ROUTE.key(listener.name, NO_ROUTE)
@@ -66,12 +65,7 @@ def keys_of(rules: Rules) -> Iterator[str]:
 
 @attrs.define
 class CounterLayout:
-    """Where each block is. A block keeps its position as long as a process may count there.
-
-    Attributes:
-        places: The first cell of each block, by its key.
-        cells: The number of all cells.
-    """
+    """Where each block is. A block keeps its position as long as a process may count there."""
 
     places: dict[str, int] = attrs.field(
         factory=dict, validator=deep_mapping(instance_of(str), instance_of(int), instance_of(dict))
@@ -79,12 +73,7 @@ class CounterLayout:
     cells: int = attrs.field(default=0, validator=(instance_of(int), ge(0)))
 
     def extend(self, keys: Iterable[str], spare: Mapping[str, list[int]] | None = None) -> None:
-        """Add blocks for new keys.
-
-        Args:
-            keys: New and known ones.
-            spare: Free blocks by their kind; those that are used again are removed from it.
-        """
+        """Add blocks for new keys; those of `spare`, by their kind, are used again and removed from it."""
         for key in keys:
             if key not in self.places:
                 kind = key.partition("\n")[0]
@@ -101,24 +90,14 @@ class CounterLayout:
 
     @property
     def size(self) -> int:
-        """Bytes of memory."""
         return max(1, -(-self.cells * CELL // _STEP)) * _STEP
 
 
 class ProcessCounters:
     """The counters of one process; only that process adds to them.
 
-    Args:
-        layout: Where they are.
-        descriptor: The file in memory, closed with this object. Without it, other processes do not see the counters.
-
     Raises:
         SharedMemoryError: The file is smaller than the layout; it stays open.
-
-    Attributes:
-        layout: As above.
-        descriptor: As above.
-        process: Counts for the process as a whole.
     """
 
     def __init__(self, layout: CounterLayout | None = None, descriptor: int | None = None) -> None:

@@ -60,12 +60,7 @@ class ListenerTotals:
     """The numbers of a listener.
 
     Attributes:
-        name: The listener's.
-        total: Clients that have connected.
-        active: Open connections.
         undecided: Those of them without a decision.
-        bytes_in: Bytes from clients.
-        bytes_out: Bytes to clients.
         refused: Clients that were refused, by the limit that was reached.
         datagrams: Datagrams, by what became of them: ``in``, ``out``, ``lost`` and ``cut``.
         detect: Seconds from accept to the decision.
@@ -89,7 +84,6 @@ class RouteTotals:
     """The numbers of a route for one listener. There may be very many of these, so properties compute on demand.
 
     Attributes:
-        listener: The listener's name.
         route: The route's; empty for those that no route has taken.
         last_match: When its last client was accepted, in seconds since 1970; ``None`` if there was none.
     """
@@ -130,10 +124,6 @@ class ServerTotals:
     """The numbers of a server.
 
     Attributes:
-        backend: The backend's name.
-        server: The server, as the rules name it.
-        total: Connections that were established.
-        active: Live ones.
         failed: Connections that could not be established, by the cause.
         check_seconds: Duration of the last check; ``None`` if there was none.
     """
@@ -151,7 +141,6 @@ class Gauges:
     """What is measured and not counted, over all processes.
 
     Attributes:
-        generations: The number of versions of the rules in use by a connection, or for new ones.
         descriptors: Open ones and their limit, in the process with the least room.
         sources: The number of clients' addresses remembered for limits, by listener.
         certificates: The route, the file and when it expires, in seconds since 1970.
@@ -181,16 +170,11 @@ class Gauges:
         }
 
     def stale_sentences(self) -> list[str]:
-        """Return the same as sentences."""
         ages = self.stale_ages().items()
         return [f"backend {backend}: {server}: {why}" for (backend, server), why in ages]
 
     def attention(self, now: float) -> Iterator[str]:
-        """Yield what needs a person, or soon will.
-
-        Args:
-            now: Seconds since 1970.
-        """
+        """Yield what needs a person, or soon will."""
         for route, file, until in self.certificates:
             left = until - now
             if left < _SOON:
@@ -203,7 +187,6 @@ class Gauges:
         yield from self.stale_sentences()
 
     def as_json(self) -> dict[str, Any]:
-        """Return the part of ``/api/status`` that is known here."""
         opened, most = self.descriptors
         return {
             "descriptors": {"open": opened, "max": most},
@@ -258,10 +241,7 @@ class Counts:
         routes: In the order of the rules, listener by listener; after the routes of each, those that none has taken.
         detect_bytes: Bytes that clients had sent when they were decided.
         connect: Seconds from the decision until a server had accepted, by backend.
-        servers: In the order of the rules.
         spliced: Bytes that the kernel has moved by itself.
-        restarts: Workers that were restarted.
-        gauges: What is not counted.
         rules: The SHA-256 of the current rules; empty without a file.
         reloaded: Whether the last reload succeeded, and when it was, in seconds since 1970.
     """
@@ -279,12 +259,6 @@ class Counts:
 
 
 def counts_of(counters: Counters, rules: Rules) -> Counts:
-    """Read all numbers.
-
-    Args:
-        counters: Those of all processes.
-        rules: Name the listeners, routes and servers to report.
-    """
     pairs = [
         (listener.name, name)
         for listener in rules.listeners
@@ -325,7 +299,6 @@ def _listener(reading: CountersReading, name: str) -> ListenerTotals:
 
 
 def _sum(reading: CountersReading, rules: Rules) -> Sequence[int]:
-    """Add up all listeners."""
     cells = [reading.cells(LISTENER.key(listener.name)) for listener in rules.listeners]
     return [sum(same) for same in zip(*cells, strict=True)] or [0] * len(LISTENER.names)
 
