@@ -158,7 +158,6 @@ class _Port:
         return f"<txmux:{self._path}>"
 
     def startListening(self) -> None:
-        """Begin to accept."""
         self._factory.doStart()
         self._reactor.addReader(self)
 
@@ -179,19 +178,15 @@ class _Port:
         return succeed(None)
 
     def getHost(self) -> IAddress:
-        """Return the path."""
         return UNIXAddress(str(self._path))
 
     def logPrefix(self) -> str:
-        """Name it in logs."""
         return "txmux.adopt"
 
     def connectionLost(self, reason: Failure) -> None:  # noqa: ARG002
-        """End it, because the reactor stops."""
         self.stopListening()
 
     def doRead(self) -> None:
-        """Accept some of those that wait."""
         for _ in range(_AT_ONCE):
             try:
                 accepted, _ = self._listening.accept()
@@ -217,7 +212,6 @@ class _Port:
         self._reactor.addReader(self)
 
     def forget(self, sender: _Sender) -> None:
-        """Record that nothing more is expected of one."""
         self._senders.discard(sender)
 
     def receive(self, sender: socket.socket) -> None:
@@ -266,7 +260,6 @@ class _Sender:
         return True
 
     def wait(self, reactor: Any) -> None:
-        """Take it when it comes."""
         self._reactor = reactor
         self._deadline = reactor.callLater(_PATIENCE, self._too_late)
         reactor.addReader(self)
@@ -276,7 +269,6 @@ class _Sender:
         self.end()
 
     def end(self) -> None:
-        """Close it."""
         if self._reactor is not None:
             self._reactor.removeReader(self)
             if self._deadline.active():
@@ -285,13 +277,10 @@ class _Sender:
         self._sender.close()
 
     def doRead(self) -> None:
-        """Take what has come."""
         self.take()
 
     def logPrefix(self) -> str:
-        """Name it in logs."""
         return "txmux.adopt"
 
     def connectionLost(self, reason: Failure) -> None:  # noqa: ARG002
-        """End it, because the reactor stops."""
         self.end()

@@ -33,13 +33,7 @@ class DecidedCase(Generic[T]):
 
 @attrs.frozen
 class DecisionList(Generic[T]):
-    """A result for each client.
-
-    Attributes:
-        cases: In their order.
-        otherwise: The result for all others.
-        line: The line of that result.
-    """
+    """A result for each client."""
 
     cases: tuple[DecidedCase[T], ...]
     otherwise: T
@@ -48,12 +42,6 @@ class DecisionList(Generic[T]):
     def then(
         self, decide: Callable[[T, int], DecisionList[U]], lost: Callable[[int, str], None]
     ) -> DecisionList[U]:
-        """Decide further by the results.
-
-        Args:
-            decide: Returns what follows from a result and its line.
-            lost: Called for a line that no condition of txmux can express.
-        """
         found: list[DecidedCase[U]] = []
         for case in self.cases:
             inner = decide(case.result, case.line)
@@ -103,17 +91,10 @@ class _Terms:
         self._known: dict[Hashable, list[Term]] = {}
 
     def add(self, term: Term) -> None:
-        """Add one."""
         key = (term.matcher, frozenset(term.options), term.allowed, term.hello)
         self._known.setdefault(key, []).append(term)
 
     def has_wider(self, term: Term, *, than_itself: bool = False) -> bool:
-        """Return whether one of these is certain to cover a term.
-
-        Args:
-            term: The term.
-            than_itself: Whether it has to be another one.
-        """
         return any(
             known.excluded <= term.excluded and not (than_itself and known == term)
             for matcher in {"", term.matcher}

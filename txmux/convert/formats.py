@@ -59,7 +59,6 @@ class Conversion:
 
     Attributes:
         text: It has no errors but its ``# LOOK:`` lines.
-        warnings: What is lost or different, a line each.
         has_looks: Whether there are ``# LOOK:`` lines, of which each waits for a person's decision.
     """
 

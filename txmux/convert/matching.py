@@ -69,12 +69,7 @@ def is_searched(pattern: str) -> bool:
 
 
 def searched(pattern: str, before: str = "(?s:.*)") -> str:
-    """Write a pattern that is looked for anywhere as one that begins at the first byte.
-
-    Args:
-        pattern: The pattern.
-        before: What may come before its match.
-    """
+    """Write a pattern that is looked for anywhere as one that begins at the first byte."""
     flags = _FLAGS.match(pattern)
     start = flags[0] if flags else ""
     rest = pattern.removeprefix(start)

@@ -62,9 +62,6 @@ def protocol_patterns(pattern: str) -> tuple[str, bool]:
 
     Returns:
         The patterns, and whether they take exactly the same clients; ``\bh2\b`` is said to ask for ``h2``.
-
-    Raises:
-        InexpressibleError: It is about the whole list.
     """
     bare = pattern.removeprefix("*").removeprefix("^.*").removesuffix(".*$")
     found = _LISTED.fullmatch(bare)
@@ -77,7 +74,6 @@ def protocol_patterns(pattern: str) -> tuple[str, bool]:
 
 
 def _whole(branch: str) -> str:
-    """Write one alternative so that it matches a whole name."""
     if branch.startswith("^"):
         branch = branch[1:]
     elif not branch.startswith(".*"):

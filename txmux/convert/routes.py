@@ -24,9 +24,6 @@ class RouteWriter:
     """Writes routes.
 
     Attributes:
-        draft: Where to.
-        matchers: The matchers there are.
-        listeners: The sections of all listeners.
         routes: The sections of routes, each with the listener that it is for.
     """
 
@@ -36,13 +33,7 @@ class RouteWriter:
     routes: list[tuple[DraftSection, DraftSection]] = attrs.field(factory=list)
 
     def write(self, listener: DraftSection, decided: DecisionList[str], *, waits: bool) -> None:
-        """Write the destinations of clients.
-
-        Args:
-            listener: Where they come to.
-            decided: Their backend, or ``close``.
-            waits: Whether the other program waits for their bytes, although it may decide by their networks alone.
-        """
+        """Write the destinations of clients; `waits` if the other program waits for their bytes anyway."""
         if decided.cases and not waits:
             # These are connected at once, so that servers may speak first.
             for case in decided.cases:
@@ -90,7 +81,6 @@ class RouteWriter:
 
 
 def texts_of(networks: Iterable[Networks] | None) -> list[str]:
-    """Write networks in their order."""
     found = [n for n in networks or () if not isinstance(n, str)]
     found.sort(key=lambda n: (n.version, n.network_address, n.prefixlen))
     return [str(n.network_address if n.prefixlen == n.max_prefixlen else n) for n in found]

@@ -112,11 +112,7 @@ def _is_wider(a: Term, b: Term) -> bool:
 
 
 def negated(condition: Condition) -> Condition:
-    """Return what is true when a condition of networks is not.
-
-    Raises:
-        InexpressibleError: It has too many combinations.
-    """
+    """Return what is true when a condition of networks is not."""
     return reduce(conjunction, map(_negated, condition), ALWAYS)
 
 
@@ -143,11 +139,7 @@ def _both(a: Term, b: Term) -> Term | None:
 
 
 def both_hellos(a: Hello, b: Hello) -> Hello | None:
-    """Return what a hello asks for that fits both; ``None`` if none does.
-
-    Raises:
-        InexpressibleError: It cannot be written.
-    """
+    """Return what a hello asks for that fits both; ``None`` if none does."""
     found = {**dict(a), **dict(b)}
     for name, value in a:
         if found[name] == value:
@@ -250,10 +242,6 @@ _WILD = frozenset("*?")
 
 def common_names(a: str, b: str) -> str | None:
     """Return patterns that fit the names which fit both of two lists of patterns.
-
-    Args:
-        a: Patterns of names, as options of matchers have them.
-        b: Others.
 
     Returns:
         Nothing if no name fits both; ``None`` if that cannot be written.

@@ -66,9 +66,6 @@ class DraftSection:
 
     Attributes:
         header: The text between the brackets.
-        line: Where it comes from.
-        entries: The lines of each key's value.
-        notes: Comments above its keys.
         dropped: It is in comments only.
     """
 
@@ -112,18 +109,12 @@ class Draft:
         )
 
     def line_in(self, file: str, line: int) -> int:
-        """Number the line of a file that the configuration includes, as all here take it.
-
-        Args:
-            file: Its path.
-            line: Its number there.
-        """
+        """Number the line of a file that the configuration includes, as all here take it."""
         if file not in self._files:
             self._files.append(file)
         return self._files.index(file) * _MOST_LINES + line
 
     def where(self, line: int) -> str:
-        """Name a line for a comment."""
         file = f"{self._path_of(line)} " if line >= _MOST_LINES else ""
         return f"{file}line {line % _MOST_LINES}"
 
@@ -167,9 +158,6 @@ class Draft:
 
     def finish(self, matchers: Mapping[str, IProtocolMatcher]) -> str:
         """Return the text, after what the parser refuses has become comments.
-
-        Args:
-            matchers: The matchers that may be used.
 
         Raises:
             ConvertError: No listener is left.

@@ -67,15 +67,7 @@ _TRUE_OR_FALSE = frozenset(
 
 
 def read_acl(words: Sequence[str], bind: BindContext) -> Condition:
-    """Read what follows the name of an ``acl``, or is between braces.
-
-    Args:
-        words: Its words.
-        bind: The listening side.
-
-    Raises:
-        InexpressibleError: txmux cannot ask for that.
-    """
+    """Read what follows the name of an ``acl``, or is between braces."""
     test = _criterion(words, bind.files)
     needs_value = test.method != "found" and not test.name.startswith("always_")
     if needs_value and not test.values and test.name not in _TRUE_OR_FALSE:
@@ -104,7 +96,6 @@ def read_acl(words: Sequence[str], bind: BindContext) -> Condition:
 
 
 def _tls_terms(test: Criterion, bind: BindContext) -> Iterator[Term]:
-    """Read a test of the TLS that the bind line terminates."""
     if bind.secured is None:
         return
     if test.name == "ssl_fc_has_sni":
@@ -319,11 +310,7 @@ class Criterion:
     """One test, taken apart.
 
     Attributes:
-        name: Of the fetch method.
-        args: What is in its parentheses.
-        converters: What changes the sample.
         method: After ``-m``, or implied by the name; else nothing.
-        ignore_case: ``-i`` is there.
     """
 
     name: str

@@ -84,13 +84,7 @@ def ports(line: ConfigLine) -> list[str]:
 
 @attrs.frozen
 class Bind:
-    """One address to listen on.
-
-    Attributes:
-        line: The number of its line.
-        address: As it is written there.
-        flags: What follows, each with its values.
-    """
+    """One address to listen on."""
 
     line: ConfigLine
     address: str

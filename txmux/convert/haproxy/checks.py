@@ -213,7 +213,6 @@ class _ProbeRequest:
         return "\r\n".join([*lines, "", self.body])
 
     def words(self) -> list[str]:
-        """Write it as options of ``check = http``."""
         hosts = [value for name, value in self.headers if name.lower() == "host"]
         simple = self.method in _SIMPLE_METHODS and not self.body
         if simple and len(hosts) == len(self.headers) == 1:
@@ -234,11 +233,6 @@ def _is_accepted(words: Sequence[str]) -> bool:
 
 
 def question(proxy: Proxy, kind: ConfigLine | None) -> list[str]:
-    """Write the request of a check.
-
-    Raises:
-        WeakerError: There is nothing like it.
-    """
     name = kind.words[1] if kind else "tcp-check"
     if name == "httpchk" and kind:
         return _http(kind, proxy.all("http-check"))
@@ -250,11 +244,6 @@ def question(proxy: Proxy, kind: ConfigLine | None) -> list[str]:
 
 
 def _connected(steps: Iterable[ConfigLine]) -> list[str]:
-    """Write the destination of a check, if it has its own.
-
-    Raises:
-        WeakerError: It connects otherwise than is known here, or several times.
-    """
     found: list[str] = []
     lines = [line for line in steps if line.words[1:2] == ("connect",)]
     for line in lines:
@@ -353,7 +342,6 @@ def _statuses(text: str) -> range:
 
 
 def _ranges(numbers: Sequence[int]) -> list[str]:
-    """Write numbers as few ranges."""
     runs: list[list[int]] = []
     for number in numbers:
         if runs and number == runs[-1][1] + 1:

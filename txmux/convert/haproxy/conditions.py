@@ -26,12 +26,7 @@ if TYPE_CHECKING:
 
 @attrs.frozen
 class Tests:
-    """Tests of which all must be passed.
-
-    Attributes:
-        passed: What has to be true.
-        failed: What must not be true.
-    """
+    """Tests of which all must be passed."""
 
     passed: Condition
     failed: Condition = NEVER
@@ -83,16 +78,7 @@ def read_acls(
 def read_question(
     words: Sequence[str], acls: Mapping[str, Condition | InexpressibleError], bind: BindContext
 ) -> RuleCondition:
-    """Read a condition with its ``if`` or ``unless``; without one it is always true.
-
-    Args:
-        words: The words of it.
-        acls: What the names mean, or why they mean nothing.
-        bind: The listening side.
-
-    Raises:
-        InexpressibleError: txmux cannot ask for that.
-    """
+    """Read a condition with its ``if`` or ``unless``; without one it is always true."""
     if not words:
         return RuleCondition((Tests(ALWAYS),))
     if words[0] not in {"if", "unless"}:

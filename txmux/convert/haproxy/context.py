@@ -19,10 +19,8 @@ class Secured:
     """TLS that ends at a ``bind``.
 
     Attributes:
-        certificates: PEM files.
         alpn: The protocols that are spoken, the preferred first.
         client_ca: The file of the authorities of clients; empty if they need no certificate.
-        minimum: The oldest version, if one is named.
     """
 
     certificates: tuple[str, ...]
@@ -36,7 +34,6 @@ class SideFiles:
     """Files beside a configuration.
 
     Attributes:
-        folder: Where relative paths begin.
         read: The lines that were read, and are not reported yet.
         pending: What is to be reported about the test that was read last.
         notes: What is reported in the end, with the lines.
@@ -48,16 +45,11 @@ class SideFiles:
     notes: list[tuple[int, str]] = attrs.field(factory=list)
 
     def report_at(self, line: int) -> None:
-        """Report the pending messages at a line."""
         self.notes += [(line, message) for message in self.pending]
         self.pending.clear()
 
     def lines(self, name: str) -> list[str]:
-        """Return the lines of a file without blank lines and comments.
-
-        Raises:
-            OSError: It cannot be read.
-        """
+        """Return the lines of a file without blank lines and comments."""
         if "\0" in name:
             raise FileNotFoundError(errno.ENOENT, "no file has such a name")
         with (self.folder / name).open("rb") as file:
@@ -90,8 +82,6 @@ class BindContext:
     """The bind line of a client.
 
     Attributes:
-        files: What tests may read.
-        secured: TLS that ends there.
         host: Its address; empty for every one.
         port: Its port; empty if there are several.
     """

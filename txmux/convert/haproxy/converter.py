@@ -123,11 +123,6 @@ _REASONS = {
 def convert_haproxy(
     data: bytes, path: str, draft: Draft, matchers: Mapping[str, IProtocolMatcher]
 ) -> None:
-    """Make rules of an ``haproxy.cfg`` for `txmux.convert.formats.convert`.
-
-    Raises:
-        ConvertError: No frontend speaks TCP.
-    """
     _Haproxy(read_haproxy(data, path), path, draft, matchers).convert()
 
 
@@ -242,7 +237,6 @@ def _decides(line: ConfigLine, mode: str) -> bool:
 
 
 def _clients(fronts: Iterable[Proxy]) -> dict[str, list[Proxy]]:
-    """Return the frontends that forward clients to each name."""
     found: dict[str, list[Proxy]] = {}
     for front in fronts:
         for name in dict.fromkeys(_targets_of(front)):

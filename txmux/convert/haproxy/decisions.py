@@ -52,7 +52,6 @@ class ClientDecisions:
     """What becomes of all clients: the first choice that fits decides.
 
     Attributes:
-        choices: In their order.
         otherwise: The outcome for all others, silent ones included.
     """
 
@@ -84,11 +83,7 @@ class ClientDecisions:
         return all(of_networks_only(choice.condition) for choice in self.choices)
 
     def silence(self) -> list[tuple[frozenset[Networks] | None, str]]:
-        """Return the outcomes of silent clients, by their networks: the first that fits counts; ``None`` is all.
-
-        Raises:
-            InexpressibleError: The networks have no common part that could be named.
-        """
+        """Return the outcomes of silent clients, by their networks: the first that fits counts; ``None`` is all."""
         found: list[tuple[frozenset[Networks] | None, str]] = [(None, self.otherwise)]
         for choice in reversed(self.choices):
             silent = [term for term in choice.condition if term.matcher in {"", SILENT}]
@@ -129,18 +124,7 @@ def _share(choice: RouteChoice, other: RouteChoice) -> bool:
 def decide(
     question: RuleCondition, line: ConfigLine, yes: ClientDecisions, no: ClientDecisions, lost: Lost
 ) -> ClientDecisions:
-    """Decide by a condition.
-
-    Args:
-        question: The condition.
-        line: Where it is.
-        yes: What becomes of those that meet it.
-        no: What becomes of the others.
-        lost: Told of choices that cannot be had together with the condition: what they are, and why.
-
-    Raises:
-        InexpressibleError: It has too many combinations.
-    """
+    """Decide by a condition; `lost` reports choices that cannot be had together with it."""
     if question.is_of_networks():
         return _one(question.networks(), line, yes, no, lost)
     if question.unless:
@@ -191,15 +175,7 @@ _MOST = 64
 def regions(
     decisions: ClientDecisions, alpn: tuple[str, ...]
 ) -> list[tuple[Hello, ClientDecisions]]:
-    """Return what a hello may ask for, and what is decided then; the first that fits counts, and the last one fits all.
-
-    Args:
-        decisions: What becomes of clients.
-        alpn: The protocols that are spoken, the preferred first.
-
-    Raises:
-        InexpressibleError: It has too many combinations, or names that cannot be compared.
-    """
+    """Return what a hello may ask for, and what is decided then; the first that fits counts, and the last one fits all."""
     found: set[Hello] = {term.hello for choice in decisions.choices for term in choice.condition}
     named = {value for hello in found for name, value in hello if name == "alpn"}
     if named - set(alpn):

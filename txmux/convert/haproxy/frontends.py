@@ -35,16 +35,11 @@ _LAYERS = ("connection", "session")
 
 @attrs.define
 class Frontend(FrontendRoutes):
-    """A frontend while it is converted.
-
-    Attributes:
-        several: There are others.
-    """
+    """A frontend while it is converted."""
 
     several: bool
 
     def convert(self) -> None:
-        """Write its listeners and routes."""
         refused, decisions = self.decisions().distinct().turned_away()
         self._listener_keys(decisions)
         self._admission(refused)

@@ -45,12 +45,7 @@ class Limit:
 
 
 def read_limits(line: ConfigLine, proxy: Proxy, tables: Mapping[str, Proxy]) -> list[Limit]:
-    """Read a rule that rejects clients for the number or the rate of their connections.
-
-    Args:
-        line: The rule.
-        proxy: The section that it is in.
-        tables: What may have a table, by name.
+    """Read a rule that rejects clients for the number or the rate of their connections; nothing for another reason.
 
     Returns:
         Nothing if it rejects for anything else.
@@ -151,9 +146,6 @@ def admitted(rules: Sequence[tuple[bool, Condition]]) -> Condition:
 
     Args:
         rules: Of each, whether it accepts, and which networks.
-
-    Raises:
-        InexpressibleError: There are too many combinations.
     """
     found = ALWAYS
     for accepts, condition in reversed(rules):
@@ -165,11 +157,7 @@ def admitted(rules: Sequence[tuple[bool, Condition]]) -> Condition:
 
 
 def as_lists(condition: Condition) -> tuple[list[str], list[str]]:
-    """Write networks as those of ``allow`` and ``deny``.
-
-    Raises:
-        InexpressibleError: It would be too many.
-    """
+    """Write networks as those of ``allow`` and ``deny``."""
     if condition == NEVER:
         return [_NOBODY], []
     if ALWAYS[0] in condition:

@@ -52,7 +52,6 @@ class Proxy:
     """A frontend, a backend, or both.
 
     Attributes:
-        kind: ``frontend``, ``backend`` or ``listen``.
         lines: Its own lines, after those of its defaults.
     """
 
@@ -85,13 +84,11 @@ class Proxy:
 
     @property
     def mode(self) -> str:
-        """What it speaks."""
         line = self.value("mode")
         return line.words[1] if line else "tcp"
 
     @property
     def is_disabled(self) -> bool:
-        """Whether it is out of use."""
         found = [line for line in self.lines if line.words in {("disabled",), ("enabled",)}]
         return bool(found) and found[-1].words == ("disabled",)
 
@@ -109,9 +106,6 @@ class Config:
     """A whole file.
 
     Attributes:
-        settings: The lines of ``global``.
-        proxies: In their order.
-        defaults: All lines of ``defaults``.
         others: The headers of sections that are neither, with their lines.
         changing: What depends on the environment: variables, and ``.if``.
     """
@@ -124,11 +118,7 @@ class Config:
 
 
 def read_haproxy(data: bytes, path: str) -> Config:
-    """Read the sections of a file; each character of the words stands for one byte.
-
-    Raises:
-        ConvertError: A line comes before the first section.
-    """
+    """Read the sections of a file; each character of the words stands for one byte."""
     settings: list[ConfigLine] = []
     others: dict[ConfigLine, list[ConfigLine]] = {}
     proxies: list[tuple[ConfigLine, _Defaults | None, list[ConfigLine]]] = []

@@ -26,9 +26,6 @@ def payload(
         method: ``bin`` if it is left out.
         values: Hex digits, texts or regular expressions; one that is found is enough.
         ignore_case: Of texts and regular expressions.
-
-    Raises:
-        InexpressibleError: It has no counterpart.
     """
     found = re.fullmatch(r"\s*(\d{1,5})\s*,\s*(\d{1,5})\s*", args)
     if found is None:

@@ -37,7 +37,6 @@ class HAProxyConversion:
 
     Attributes:
         proxies: The backends of the file that are converted, by name.
-        backends: Their sections, by the same names.
         used: Numbers of the lines that are dealt with.
         chosen: The sections of single servers that are chosen by rules.
         tables: What may have a table of clients, by name.
@@ -54,12 +53,7 @@ class HAProxyConversion:
 
 @attrs.define
 class FrontendRoutes:
-    """Builds routes from the rules of a frontend and of its backends.
-
-    Attributes:
-        bind: The listening side.
-        listeners: They get comments on what has no counterpart.
-    """
+    """Builds routes from the rules of a frontend and of its backends."""
 
     proxy: Proxy
     made: HAProxyConversion
@@ -112,7 +106,6 @@ class FrontendRoutes:
         return decide(question, line, yes, no, lost)
 
     def decisions(self) -> ClientDecisions:
-        """Read the rules from the last one to the first."""
         acls = read_acls(self.proxy.all("acl"), self.bind)
         found = self._default()
         for line in reversed(self.proxy.all("use_backend")):
@@ -243,16 +236,8 @@ _SAMPLES = frozenset({"req.ssl_sni", "req_ssl_sni", "ssl_fc_sni"})
 def tests_of(name: str, backends: Iterable[str], files: SideFiles) -> list[tuple[list[str], str]]:
     """Take a name apart.
 
-    Args:
-        name: With ``%[...]`` in it.
-        backends: The names that there are.
-        files: Where maps are.
-
     Returns:
         Tests, each with the backend of the clients that pass it.
-
-    Raises:
-        InexpressibleError: It depends on something else than the name of the server, or on a map that is not here.
     """
     found = _NAME.fullmatch(name)
     if found is None or found["sample"] not in _SAMPLES:

@@ -65,8 +65,6 @@ class ServerLine:
     """A server.
 
     Attributes:
-        line: Where it is.
-        address: Its address, as it is written there.
         parameters: What follows, with the values; without what was taken back.
     """
 
@@ -86,11 +84,6 @@ class ServerLine:
 def add_servers(
     proxy: Proxy, section: DraftSection, clients: Sequence[Proxy], draft: Draft, used: set[int]
 ) -> list[ServerLine]:
-    """Write the servers; see `fill_backend`.
-
-    Returns:
-        Those that are written.
-    """
     port = _only_port(clients)
     servers = _servers(proxy, section, draft, used)
     same: Keys = {}
@@ -275,12 +268,7 @@ def header(given: Mapping[str, str]) -> Keys:
 
 
 def encryption(given: Mapping[str, str], server: str) -> tuple[Keys, str]:
-    """Return the keys about the TLS that is spoken to a server, and what of it a person has to decide.
-
-    Args:
-        given: The server's parameters.
-        server: Its address.
-    """
+    """Return the keys about the TLS that is spoken to a server, and what of it a person has to decide."""
     if "ssl" not in given:
         return {}, ""
     keys = {"tls": "yes"}

@@ -40,13 +40,6 @@ _ELSEWHERE = frozenset({"ca-base", "crt-base", "ssl-server-verify"})
 def add_process(
     settings: Sequence[ConfigLine], draft: Draft, no_counterpart: Callable[[ConfigLine], None]
 ) -> None:
-    """Write ``[txmux]``.
-
-    Args:
-        settings: The lines of ``global``.
-        draft: Gets the section, if it has lines.
-        no_counterpart: Reports a line that is left out.
-    """
     found: dict[str, tuple[str, ConfigLine]] = {}
     for line in map(_without_minimum, settings):
         name, value = line.words[0], line.words[1] if len(line.words) > 1 else ""

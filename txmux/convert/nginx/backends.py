@@ -62,13 +62,7 @@ _WITHOUT_COUNTERPART = {
 
 
 class Backends:
-    """The backends of a file, made at first use.
-
-    Args:
-        directives: Those of the ``stream`` block.
-        draft: The rules.
-        variables: Those of the file.
-    """
+    """The backends of a file, made at first use."""
 
     def __init__(self, directives: Iterable[Directive], draft: Draft, variables: Variables) -> None:
         self._draft = draft
@@ -79,18 +73,7 @@ class Backends:
     def outcome(
         self, value: Value, scope: DirectiveScope, line: int, *, by_name: bool, is_udp: bool
     ) -> str:
-        """Return the name of the backend for clients.
-
-        Args:
-            value: What ``proxy_pass`` says of them.
-            scope: The server.
-            line: Where it says so.
-            by_name: Whether nginx looks names up for each client, by its ``resolver``.
-            is_udp: Whether they send datagrams.
-
-        Raises:
-            InexpressibleError: There is none.
-        """
+        """Return the name of the backend; `by_name`: nginx looks names up for each client."""
         split = self._variables.shares(value)
         text = plain(value)
         if split:
@@ -145,7 +128,6 @@ class Backends:
     def _datagrams(
         self, section: DraftSection, group: UpstreamGroup, scope: DirectiveScope
     ) -> None:
-        """Write what is for UDP only."""
         answers = scope.text("proxy_responses")
         if answers.isdecimal() and answers != "0":
             section.add("answers", answers, scope.line("proxy_responses"))
@@ -164,7 +146,6 @@ class Backends:
                 self._draft.look(directive.line, message, section)
 
     def _streams(self, section: DraftSection, group: UpstreamGroup, scope: DirectiveScope) -> None:
-        """Write what is for TCP only."""
         for key in ("upload_rate", "download_rate"):
             self._rate(section, key, scope)
         if scope.is_on("proxy_protocol"):

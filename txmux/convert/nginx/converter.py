@@ -85,11 +85,7 @@ _WARNED = {
 def convert_nginx(
     data: bytes, path: str, draft: Draft, matchers: Mapping[str, IProtocolMatcher]
 ) -> None:
-    """Make rules of an ``nginx.conf``, or of a file that it includes in ``stream``, for `txmux.convert.formats.convert`.
-
-    Raises:
-        ConvertError: There is nothing in it about streams.
-    """
+    """Make rules of an ``nginx.conf``, or of a file that it includes in ``stream``, for `txmux.convert.formats.convert`."""
     reader = NginxReader(data, path, draft)
     stream = _stream(reader, path, draft)
     variables = Variables(stream, draft.look)
@@ -176,7 +172,6 @@ def _process(directives: Sequence[Directive], draft: Draft) -> None:
 
 
 def _report(directives: Sequence[Directive], draft: Draft) -> None:
-    """Report directives that have no counterpart."""
     for directive in directives:
         name = directive.name
         if name in _WARNED and not _is_usual(directive):

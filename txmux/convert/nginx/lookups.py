@@ -39,17 +39,6 @@ if TYPE_CHECKING:
 def look_up(
     table: ParsedMap, value: Value, facts: Mapping[str, str], lost: Lost
 ) -> DecisionList[MapEntry]:
-    """Decide which entry of a map clients get.
-
-    Args:
-        table: The map.
-        value: What is looked up.
-        facts: What is known of a client, by the names of the variables that are in the value.
-        lost: Called with the line and the reason for entries that are lost or different.
-
-    Raises:
-        InexpressibleError: There is no counterpart of all of it.
-    """
     text = plain(value)
     if text is not None:
         return always(table.find(text), table.find(text).line)
@@ -192,13 +181,7 @@ def _address(text: str) -> IPNetwork | None:
 
 
 class _Two:
-    """A map while it is read.
-
-    Args:
-        sign: What is between the two.
-        fact_kinds: Which of the two is first.
-        lost: Called with the line and the reason for entries that are lost.
-    """
+    """A map while it is read."""
 
     def __init__(self, sign: str, fact_kinds: list[str], lost: Lost) -> None:
         self.cases: list[DecidedCase[MapEntry]] = []
@@ -245,14 +228,7 @@ class _Two:
 def by_two(
     table: ParsedMap, sign: str, fact_kinds: list[str], lost: Lost
 ) -> DecisionList[MapEntry]:
-    """Look up a server name and a list of protocols with a sign between them.
-
-    Args:
-        table: The map.
-        sign: What is between the two.
-        fact_kinds: Which of the two is first.
-        lost: Called with the line and the reason for entries that are lost.
-    """
+    """Look up a server name and a list of protocols with a sign between them."""
     two = _Two(sign, fact_kinds, lost)
     for text, entry in table.exact.items():
         two.add_text(text, entry)
@@ -307,11 +283,7 @@ def offered(text: str, line: int, lost: Lost) -> str:
 
 
 def protocols(pattern: str, line: int, lost: Lost) -> str:
-    """Write a regular expression on the list of protocols as patterns of one that is offered.
-
-    Raises:
-        InexpressibleError: It is about the whole list.
-    """
+    """Write a regular expression on the list of protocols as patterns of one that is offered."""
     patterns, exact = protocol_patterns(pattern)
     if not exact and patterns != _ACME:
         lost(line, f"~{pattern}: becomes alpn={patterns}, wherever in the client's list it is")
@@ -327,13 +299,7 @@ _ESCAPE = re.compile(r"\\(.)")
 
 @attrs.frozen
 class Parts:
-    """A map as it is for the part of the text that varies.
-
-    Attributes:
-        table: The map.
-        before: What is before that part.
-        after: What is after it.
-    """
+    """A map as it is for the part of the text that varies."""
 
     table: ParsedMap
     before: str = ""
@@ -352,7 +318,6 @@ class Parts:
                 yield text[len(before) : end], entry
 
     def wild(self, lost: Callable[[int, str], None]) -> Iterator[tuple[str, MapEntry]]:
-        """Yield the entries for texts with a wildcard."""
         for pattern, entry in self.table.wild:
             if self.before or self.after:
                 lost(entry.line, f"{pattern}: is left out: it is about several variables at once")

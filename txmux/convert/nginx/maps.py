@@ -21,12 +21,7 @@ _SPECIAL = frozenset({"hostnames", "volatile"})
 
 @attrs.frozen
 class MapEntry:
-    """A value of a map, which may have variables in it.
-
-    Attributes:
-        text: The value.
-        line: Where it is.
-    """
+    """A value of a map, which may have variables in it."""
 
     text: str
     line: int = attrs.field(eq=False)
@@ -37,11 +32,9 @@ class ParsedMap:
     """A map, in the order in which nginx looks at its entries.
 
     Attributes:
-        source: What is looked up.
         exact: The values of texts, which are in small letters.
         wild: The values of patterns with a wildcard at one end, the longest first.
         regular: The values of regular expressions: what follows ``~``, and what is compiled of it.
-        default: The value of all others.
     """
 
     source: str
@@ -51,7 +44,6 @@ class ParsedMap:
     default: MapEntry
 
     def find(self, text: str) -> MapEntry:
-        """Look up a text."""
         lower = text.lower()
         if lower in self.exact:
             return self.exact[lower]
@@ -65,7 +57,6 @@ class ParsedMap:
         return self.default
 
     def entries(self) -> list[MapEntry]:
-        """Return all entries."""
         wild, regular = [e for _, e in self.wild], [e for _, _, e in self.regular]
         return [*self.exact.values(), *wild, *regular, self.default]
 
@@ -80,12 +71,6 @@ def is_below(name: str, pattern: str) -> bool:
 
 
 def read_map(directive: Directive, lost: Callable[[int, str], None]) -> ParsedMap:
-    """Read a block.
-
-    Args:
-        directive: The ``map``.
-        lost: Called with the line and the reason for entries that are lost.
-    """
     block = directive.block or ()
     hostnames = any(d.words == ("hostnames",) for d in block)
     exact: dict[str, MapEntry] = {}

@@ -19,11 +19,6 @@ _MOST_NETWORKS = 1000
 
 
 def networks_of(text: str) -> list[IPNetwork]:
-    """Read a network, an address or a range of addresses.
-
-    Raises:
-        ValueError: It is something else.
-    """
     first, dash, last = text.partition("-")
     if dash:
         start, end = ipaddress.ip_address(first), ipaddress.ip_address(last)
@@ -34,15 +29,7 @@ def networks_of(text: str) -> list[IPNetwork]:
 def admission(
     rules: Sequence[Directive], lost: Callable[[Directive, str], None]
 ) -> tuple[list[str], list[str]]:
-    """Return the networks of ``allow`` and ``deny`` of txmux, where ``deny`` wins.
-
-    Args:
-        rules: ``allow`` and ``deny`` of nginx, of which the first that fits counts.
-        lost: Called with the line and the reason for rules that are lost.
-
-    Raises:
-        InexpressibleError: It would take too many networks.
-    """
+    """Return the networks of ``allow`` and ``deny`` of txmux, where ``deny`` wins; of nginx's the first that fits counts."""
     allowed: list[IPNetwork] = []
     denied: list[IPNetwork] = []
     for rule in rules:

@@ -41,9 +41,7 @@ class Directive:
     """A directive with what it has in braces.
 
     Attributes:
-        words: Its name and its parameters.
         line: Where it is, as `Draft` numbers lines.
-        block: What is in its braces, if it has some.
     """
 
     words: tuple[str, ...]
@@ -70,12 +68,7 @@ class NginxReader:
     """Reads a configuration and what it includes.
 
     Args:
-        data: What is in the main file.
         path: Its name. Relative paths of included files start at its folder, as in nginx.
-        draft: Numbers the lines, and reports files that cannot be read.
-
-    Raises:
-        ConvertError: crossplane is not installed, or the file is not one of nginx.
 
     Attributes:
         unmatched: Patterns of files to include that no file matched.
@@ -102,13 +95,6 @@ class NginxReader:
     def expanded(
         self, directives: Iterable[Directive], *, inner: bool = True, within: tuple[str, ...] = ()
     ) -> tuple[Directive, ...]:
-        """Put what is included in the place of each ``include``.
-
-        Args:
-            directives: Where to look.
-            inner: Whether to look into braces, too.
-            within: The files that these are in.
-        """
         found: list[Directive] = []
         for directive in directives:
             if directive.name == "include" and directive.block is None:

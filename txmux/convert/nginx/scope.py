@@ -22,9 +22,7 @@ class DirectiveScope:
     """The directives of a server, or of an upstream.
 
     Attributes:
-        own: Its own directives.
         outer: Those of the ``stream`` block.
-        folder: Where relative paths start.
     """
 
     draft: Draft
@@ -44,17 +42,14 @@ class DirectiveScope:
         return next(reversed(self.all(name)), None)
 
     def is_on(self, name: str, *, default: bool = False) -> bool:
-        """Return whether a directive says ``on``."""
         found = self.get(name)
         return found.value == "on" if found else default
 
     def text(self, name: str, default: str = "") -> str:
-        """Return what a directive says."""
         found = self.get(name)
         return " ".join(found.parameters) if found else default
 
     def line(self, name: str) -> int:
-        """Return the line of a directive, 0 if it is not there."""
         found = self.get(name)
         return found.line if found else 0
 
@@ -65,15 +60,7 @@ class DirectiveScope:
     def add(
         self, section: DraftSection, key: str, name: str, default: str, *, sized: bool = False
     ) -> None:
-        """Write a time or a size.
-
-        Args:
-            section: Where it goes.
-            key: Its key there.
-            name: The directive.
-            default: What nginx takes if there is none; if it is empty, nothing is written.
-            sized: Whether it is a size.
-        """
+        """Write a time or a size; nothing if it is neither there nor has a default."""
         text = self.text(name, default)
         try:
             value = (size if sized else duration)(text) if text else ""

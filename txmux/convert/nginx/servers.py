@@ -33,9 +33,7 @@ class NginxConversion:
     """What is made of a file so far.
 
     Attributes:
-        backends: Gives where to backend_of clients.
         zones: What each zone of ``limit_conn_zone`` counts.
-        routes: Writes the routes.
     """
 
     draft: Draft
@@ -55,7 +53,6 @@ class ServerBlock:
         self._draft = made.draft
 
     def convert(self) -> None:
-        """Write its listeners and routes."""
         endpoints = endpoints_of(self._scope.all("listen"), self._draft)
         if not endpoints:
             if not self._scope.all("listen"):
@@ -278,13 +275,8 @@ class Endpoint:
     Attributes:
         host: Empty for every address of IPv4 and IPv6.
         port: Empty for a UNIX socket.
-        path: Of a UNIX socket.
-        line: Where it is said.
         ended: Whether TLS ends there.
         proxied: Whether clients begin with a PROXY protocol header.
-        keepalive: What the key of that name says, if anything.
-        backlog: The same.
-        datagrams: Whether it is for UDP.
     """
 
     host: str
@@ -307,7 +299,6 @@ class Endpoint:
 
 
 def endpoints_of(directives: Iterable[Directive], draft: Draft) -> list[Endpoint]:
-    """Read all ``listen`` of a server."""
     found: list[Endpoint] = []
     for directive in directives:
         found += _endpoints(directive, draft)

@@ -43,10 +43,6 @@ class UpstreamServer:
     """A server of a group.
 
     Attributes:
-        place: Where it is, as txmux writes it.
-        line: The line of that result.
-        weight: Its share.
-        options: What follows in its line of txmux.
         fails: How many failures take it out for a while; 0 is none.
         away: How long, as a duration.
     """
@@ -64,12 +60,7 @@ class UpstreamGroup:
     """Servers of which each client gets one.
 
     Attributes:
-        name: What the backend is called.
-        members: The servers.
-        balance: How they are chosen, where there are several.
-        line: Where the group is.
         problems: What has no counterpart, with its line.
-        check: How its servers are checked.
     """
 
     name: str
@@ -80,17 +71,12 @@ class UpstreamGroup:
     check: ServerCheck | None = None
 
     def report(self, draft: Draft, section: DraftSection) -> None:
-        """Report the directives without a counterpart."""
         for line, message in self.problems:
             draft.look(line, message, section)
 
 
 def endpoint_of(text: str) -> str:
-    """Write the address of a server as txmux does.
-
-    Raises:
-        InexpressibleError: It is not one.
-    """
+    """Write the address of a server as txmux does."""
     found = _ADDRESS.fullmatch(text)
     place = f"{found['host']}:{found['port']}" if found else text
     if not found and not text.startswith("unix:"):
@@ -103,18 +89,12 @@ def endpoint_of(text: str) -> str:
 
 
 def single(text: str, line: int) -> UpstreamGroup:
-    """Make a group of one server.
-
-    Raises:
-        InexpressibleError: The text is not the address of a server.
-    """
     place = endpoint_of(text)
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", place.removeprefix("unix:")).strip("-")
     return UpstreamGroup(name, (UpstreamServer(place, line),), line=line)
 
 
 def read_group(directive: Directive) -> UpstreamGroup:
-    """Read a block."""
     problems: list[tuple[int, str]] = []
     members: list[UpstreamServer] = []
     balance = "round-robin"
@@ -216,9 +196,7 @@ class ServerCheck:
     """A health check of servers.
 
     Attributes:
-        directive: Says so.
         words: The value of ``check`` in txmux; empty if there is none like that.
-        unknown: Parameters that are not known here.
     """
 
     directive: Directive
@@ -226,13 +204,7 @@ class ServerCheck:
     unknown: tuple[str, ...] = ()
 
     def write(self, section: DraftSection, draft: Draft, *, is_udp: bool = False) -> None:
-        """Write it, or report that it has no counterpart.
-
-        Args:
-            section: Where it goes.
-            draft: Reports what is lost.
-            is_udp: Whether the servers are spoken to by datagrams, of which nothing but a connection elsewhere could be checked.
-        """
+        """Write it, or report that it has no counterpart: datagrams cannot be checked, only a port for TCP."""
         line = self.directive.line
         if not self.words or (is_udp and not any(word.startswith("port=") for word in self.words)):
             draft.look(line, f"{self.directive}: is left out: it has no counterpart", section)
@@ -287,15 +259,7 @@ _ADDRESSES = frozenset({"remote_addr", "binary_remote_addr"})
 def split_group(
     directive: Directive, group_of: Callable[[str, int], UpstreamGroup]
 ) -> UpstreamGroup:
-    """Make one group of those that clients are split among.
-
-    Args:
-        directive: The ``split_clients``.
-        group_of: Gives the group that a text and its line name.
-
-    Raises:
-        InexpressibleError: It has no counterpart.
-    """
+    """Make one group of those that clients are split among."""
     shares: list[tuple[Fraction, UpstreamGroup]] = []
     left = Fraction(_ALL)
     for line in directive.block or ():

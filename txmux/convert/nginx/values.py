@@ -32,7 +32,6 @@ Value = tuple["str | Variable", ...]
 
 
 def value_of(text: str) -> Value:
-    """Take a text with variables apart."""
     pieces: list[str | Variable] = []
     at = 0
     for found in _VARIABLE.finditer(text):
@@ -64,11 +63,7 @@ def shown(value: Value) -> str:
 
 
 def duration(text: str) -> str:
-    """Write a time of nginx, such as ``1h 30m`` or ``60``, as a duration of txmux.
-
-    Raises:
-        InexpressibleError: It is not one.
-    """
+    """Write a time of nginx, such as ``1h 30m`` or ``60``, as a duration of txmux."""
     words = text.split()
     parts = [found for word in words for found in _TIME.finditer(word)]
     if not parts or "".join(p[0] for p in parts) != "".join(words):
@@ -84,11 +79,7 @@ def duration(text: str) -> str:
 
 
 def size(text: str) -> str:
-    """Write a size of nginx, such as ``16k``, as one of txmux.
-
-    Raises:
-        InexpressibleError: It is not one.
-    """
+    """Write a size of nginx, such as ``16k``, as one of txmux."""
     found = _SIZE.fullmatch(text)
     if found is None:
         raise InexpressibleError(f"{text!r} is not a size")

@@ -35,8 +35,6 @@ class ListenContext:
     """What is known before a client comes.
 
     Attributes:
-        host: Where it is listened, empty for every address.
-        port: The port, empty for a UNIX socket.
         preread: Whether nginx looks into the ClientHello.
         ended: Whether TLS ends there.
         known: Variables whose values are known of the clients in question.
@@ -49,7 +47,6 @@ class ListenContext:
     known: tuple[tuple[str, Value], ...] = ()
 
     def constants(self) -> Mapping[str, str]:
-        """Return the variables that are the same for all clients."""
         found = {"server_port": self.port, "protocol": "TCP"}
         if self.host not in {"", "0.0.0.0", "::"}:  # noqa: S104 - it is compared
             found["server_addr"] = self.host
@@ -60,12 +57,7 @@ class ListenContext:
 
 
 class Variables:
-    """The variables that the configuration defines.
-
-    Args:
-        directives: Those of the ``stream`` block.
-        lost: Called with the line and the reason for what is lost.
-    """
+    """The variables that the configuration defines."""
 
     def __init__(self, directives: Iterable[Directive], lost: Lost) -> None:
         self._lost = lost
@@ -90,17 +82,7 @@ class Variables:
     def decide(
         self, text: str, line: int, listen: ListenContext, depth: int = 0
     ) -> DecisionList[Value]:
-        """Return what a text is for each client, with those variables left that may have any value.
-
-        Args:
-            text: With variables.
-            line: Where it is.
-            listen: Where clients come to.
-            depth: How many variables are looked into already.
-
-        Raises:
-            InexpressibleError: It depends on something that txmux does not know.
-        """
+        """Return what a text is for each client, with those variables left that may have any value."""
         if depth > _MOST_DEPTH:
             raise InexpressibleError(f"{text} depends on itself")
         nothing: Value = ()

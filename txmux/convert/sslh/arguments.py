@@ -83,15 +83,8 @@ class _AppendProtocol(argparse.Action):
 def read_arguments(words: Sequence[str], line: int) -> tuple[Settings, list[str]]:
     """Read a command line.
 
-    Args:
-        words: Its arguments, without the program's name.
-        line: The number of its line.
-
     Returns:
         What a file would say for it, in which ``config`` is the path of a file to be read before; and the words that mean nothing.
-
-    Raises:
-        ConvertError: An option lacks its value.
     """
     parser = _SslhArgumentParser(add_help=False)
     parser.set_defaults(protocols=[])
@@ -171,15 +164,8 @@ IS_DEFAULTS = re.compile(rb"^[ \t]*(export[ \t]+)?DAEMON_OPTS=", re.MULTILINE)
 def read_defaults(text: str, path: str) -> tuple[list[str], int, dict[str, str]]:
     """Read the arguments of sslh.
 
-    Args:
-        text: What is in the file.
-        path: Its name.
-
     Returns:
         The arguments, their line, and all variables.
-
-    Raises:
-        ConvertError: It has no arguments, or ones that depend on what is not in the file.
     """
     variables: dict[str, str] = {}
     found = 0

@@ -73,10 +73,7 @@ class SettingsGroup:
     """Settings.
 
     Attributes:
-        draft: Reports what is lost.
-        settings: Those that are left.
         line: Of the setting that was taken last.
-        section: Gets the comments about what is lost.
     """
 
     draft: Draft
@@ -101,13 +98,6 @@ class SettingsGroup:
         self.draft.look(line or self.line, message, self.section)
 
     def take(self, kind: type, *names: str, default: Any = None) -> Any:
-        """Remove a setting, and return its value.
-
-        Args:
-            kind: Its type; another type is reported.
-            names: Any of its names.
-            default: What is given if it is not there.
-        """
         for name in names:
             setting = self.settings.pop(name, None)
             if setting is None:
@@ -134,12 +124,10 @@ class SettingsGroup:
             self.warn(f"{name}: has no counterpart{reason and f'; {reason}'}", setting.line)
 
     def need_look(self, name: str, reason: str) -> None:
-        """Take away a setting that a person has to look at, if it is there."""
         setting = self.settings.pop(name, None)
         if setting is not None and setting.value:
             self.look(f"{name}: {reason}", setting.line)
 
     def rest(self) -> None:
-        """Report what was not read."""
         for name, setting in self.settings.items():
             self.warn(f"{name}: is not an option of sslh that is known here", setting.line)

@@ -31,11 +31,7 @@ def convert_traefik(
     matchers: Mapping[str, IProtocolMatcher],
     entry_points: Mapping[str, str],
 ) -> None:
-    """Make rules of Traefik's static configuration and of the files that it names, for `txmux.convert.formats.convert`.
-
-    Raises:
-        ConvertError: There are no TCP or UDP routers, or their entry points have no address.
-    """
+    """Make rules of Traefik's static configuration and of the files that it names, for `txmux.convert.formats.convert`."""
     top = read_file(data, path)
     files = [top, *_provided(top, path, draft)]
     routers = dict(_named(files, "tcp", "routers"))
@@ -99,7 +95,6 @@ def convert_traefik(
 
 
 def _unknown(points: Iterable[EntryPoint], routers: Iterable[Router], draft: Draft) -> None:
-    """Report entry points without an address."""
     known = {point.name for point in points}
     for router in routers:
         for name in router.points:
@@ -109,7 +104,6 @@ def _unknown(points: Iterable[EntryPoint], routers: Iterable[Router], draft: Dra
 
 
 def _provided(top: Node, path: str, draft: Draft) -> Iterator[Node]:
-    """Read the files that the static configuration names."""
     providers = top.get("providers")
     for name, node in providers.items():
         if name.lower() not in {"file", "providersthrottleduration"}:
@@ -134,7 +128,6 @@ def _provided(top: Node, path: str, draft: Draft) -> Iterator[Node]:
 
 
 def _content(file: Path) -> bytes | str:
-    """Read a file; returns the reason as a text if that is impossible."""
     try:
         return file.read_bytes()
     except OSError as error:
@@ -195,18 +188,12 @@ _TIMEOUT = "3s"
 
 @attrs.frozen
 class DatagramRouting:
-    """Makes listeners of UDP routers.
-
-    Attributes:
-        routes: Writes them.
-        services: Their destinations.
-    """
+    """Makes listeners of UDP routers."""
 
     routes: RouteWriter
     services: Services
 
     def convert(self, point: EntryPoint, routers: list[tuple[str, Node]]) -> None:
-        """Write an entry point with its routers."""
         draft, node = self.routes.draft, point.node
         section = draft.section("listen", point.name, node.line)
         self.routes.listeners.append(section)

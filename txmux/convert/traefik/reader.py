@@ -25,7 +25,6 @@ class Node:
 
     Attributes:
         value: A text, a list of nodes, or nodes by their keys, which are in small letters.
-        line: Where it is.
         names: Of nodes by their keys, the keys as they are written.
     """
 
@@ -34,7 +33,6 @@ class Node:
     names: Mapping[str, str] = attrs.field(factory=dict)
 
     def get(self, *path: str) -> Node:
-        """Return what is there by these keys; nothing if it is not there."""
         found = self
         for key in path:
             inside = found.value if isinstance(found.value, dict) else {}
@@ -63,15 +61,6 @@ class Node:
 
 
 def read_file(data: bytes, path: str) -> Node:
-    """Read a file.
-
-    Args:
-        data: What is in it.
-        path: Its name, by which it is known whether it is TOML.
-
-    Raises:
-        ConvertError: It is not such a file, or a package is not installed.
-    """
     text = data.decode("utf-8", "replace")
     if PurePath(path).suffix.lower() == ".toml":
         return _read_toml(text, path)

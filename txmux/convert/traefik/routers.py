@@ -65,9 +65,7 @@ class Router:
     """A TCP router.
 
     Attributes:
-        points: The names of its entry points.
         priority: The higher one comes first.
-        tls: What it has of TLS, if it has that.
     """
 
     name: str
@@ -78,13 +76,6 @@ class Router:
 
     @classmethod
     def read(cls, name: str, node: Node, usual: list[str]) -> Router:
-        """Read a router.
-
-        Args:
-            name: What it is called.
-            node: What it has.
-            usual: The entry points that it has if it names none.
-        """
         rule, written = node.get("rule").text, node.get("priority").text
         points = tuple(one.text for one in node.get("entryPoints").each()) or tuple(usual)
         length = -1 if _EVERYTHING.fullmatch(rule.strip()) else len(rule)
@@ -104,15 +95,7 @@ class Router:
 
 @attrs.frozen
 class Routing:
-    """Makes routes of routers.
-
-    Attributes:
-        routes: Writes them.
-        services: Their destinations.
-        middlewares: What is in front of services, by name.
-        options: Those of TLS, by name.
-        certificates: What TLS ends with.
-    """
+    """Makes routes of routers."""
 
     routes: RouteWriter
     services: Services
@@ -121,7 +104,6 @@ class Routing:
     certificates: list[Node]
 
     def convert(self, point: EntryPoint, routers: list[Router], *, with_http: bool) -> None:
-        """Write an entry point with its routers."""
         draft, address = self.routes.draft, point.node.get("address")
         if not point.endpoint or point.is_udp:
             why = "is for UDP, which TCP routers are not" if point.is_udp else "is not an address"
@@ -245,7 +227,6 @@ class Routing:
             self.routes.draft.look(client_auth.line, message, route)
 
     def _report_options(self, route: DraftSection, options: Node, condition: Condition) -> None:
-        """Report options of TLS that have no counterpart."""
         draft = self.routes.draft
         for name, node in options.items():
             key = name.lower()

@@ -41,15 +41,7 @@ class _Rule:
 
 
 def read_rule(text: str, *, tls: bool) -> Condition:
-    """Read the rule of a router.
-
-    Args:
-        text: The rule.
-        tls: Whether the router is for TLS; otherwise it is for all others.
-
-    Raises:
-        InexpressibleError: It is not a rule, or has no counterpart.
-    """
+    """Read the rule of a router, for TLS or for all others."""
     return _condition(_RuleReader(text).read(), tls=tls, opposite=False)
 
 
@@ -140,11 +132,6 @@ def _terms(word: str, value: str, *, tls: bool) -> Condition:
 
 
 def network(text: str) -> list[IPNetwork]:
-    """Read a network or an address.
-
-    Raises:
-        InexpressibleError: It is neither.
-    """
     try:
         return [ipaddress.ip_network(text, strict=False)]
     except ValueError:

@@ -43,10 +43,6 @@ class Services:
     """The backends of a file, made at first use.
 
     Args:
-        services: Those of the files, by name.
-        transports: How servers are connected, by name.
-        draft: The rules.
-        folder: Where relative paths start.
         prefix: What is written before the addresses of servers: ``udp:`` if these are for datagrams.
     """
 
@@ -66,15 +62,6 @@ class Services:
         self._made: dict[tuple[str, str], DraftSection] = {}
 
     def outcome(self, name: str, idle: str = "") -> str:
-        """Return the name of a service's backend.
-
-        Args:
-            name: What the service is called.
-            idle: How long the clients of a backend for datagrams may be idle.
-
-        Raises:
-            InexpressibleError: There is none.
-        """
         name = name.partition("@")[0].lower()
         if (name, idle) not in self._made:
             servers = list(self._servers(name, Fraction(1), 0))
