@@ -68,8 +68,7 @@ class ResultsTests(SynchronousTestCase):
         self.assertEqual(found.ratio("connection.cpu", "txmux", "haproxy"), Spread(2.0, 1.5, 4.0))
         self.assertIsNone(found.ratio("memory.idle", "txmux", "haproxy"))
 
-    def test_kept(self) -> None:
-        """Results can be written down and read."""
+    def test_written_results_can_be_read(self) -> None:
         self.assertEqual(Results.from_json(results().to_json()), results())
 
     def test_goals(self) -> None:
@@ -86,8 +85,7 @@ class ResultsTests(SynchronousTestCase):
         ):
             self.assertIs(goal.is_met(results()), met, goal)
 
-    def test_known_names(self) -> None:
-        """Goals name figures and programs that there are."""
+    def test_goals_name_known_figures_and_programs(self) -> None:
         for goal in (*BAR, *STRETCH):
             self.assertIn(goal.figure, FIGURES)
             if goal.against:
@@ -130,13 +128,11 @@ class ResultsTests(SynchronousTestCase):
         for key in SHOWN:
             self.assertLess(len(FIGURES[key].title), 40)
 
-    def test_empty(self) -> None:
-        """Nothing measured is no error."""
+    def test_nothing_measured(self) -> None:
         ET.fromstring(chart(Results()))
         self.assertIn("0 rounds.", markdown(Results()))
 
     def test_percentiles(self) -> None:
-        """Percentiles are those of the times."""
         half, most = percentiles([float(n) for n in range(1001)])
         self.assertEqual((round(half), round(most)), (500, 991))
 
@@ -214,8 +210,7 @@ class ChildTests(SynchronousTestCase):
         with Child([sys.executable, "-S", "-c", program], log, [_a_core()]) as child:
             self.assertGreaterEqual(child.settled(), 0.6)
 
-    def test_failure(self) -> None:
-        """A load generator that fails is told with its own last words."""
+    def test_failed_load_generator(self) -> None:
         require_program("taskset")
         command = ["sh", "-c", "echo 'no route'; echo '}'; exit 3"]
         failure = self.assertRaises(BenchmarkError, children.output_of, command, [_a_core()])
@@ -251,7 +246,6 @@ class RunTests(SynchronousTestCase):
             raise SkipTest("it needs two CPU cores, and 20,000 descriptors")
 
     def test_each_figure(self) -> None:
-        """Measures that no load generator is needed for find all of their figures."""
         self.require_all()
         names = ("tls", "start", "large", "detection")
         with tempfile.TemporaryDirectory() as made:
@@ -294,7 +288,6 @@ class RunTests(SynchronousTestCase):
         )
 
     def test_upgrade(self) -> None:
-        """Connections are moved and none is lost, on a small scale."""
         require_program("taskset")
         done = self.bench(
             *("--most", "20000"),

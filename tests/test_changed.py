@@ -84,8 +84,7 @@ class ChangedTests(SynchronousTestCase):
         self.assertEqual(self.tests("tests/support/mux.py"), ["tcp/test_of_mux.py"])
         self.assertEqual(self.tests("tests/test_gone.py"), [])
 
-    def test_change(self) -> None:
-        """What a branch has committed is part of the change, as is what it has not."""
+    def test_committed_and_uncommitted_changes(self) -> None:
         self.git("init", "--quiet", "--initial-branch=main")
         self.commit()
         self.git("checkout", "--quiet", "-b", "other")

@@ -90,20 +90,17 @@ class PageTestCase(SynchronousTestCase):
 class CodeBlockTests(SynchronousTestCase):
     """What readers copy."""
 
-    def test_rules(self) -> None:
-        """Every rules file is without errors, or would be with a listener."""
+    def test_rules_files_are_valid(self) -> None:
         for page in _PAGES:
             for block in _blocks(page, "ini"):
                 parse(block if "[listen " in block else block + _LISTENER, page)
 
-    def test_complete_file(self) -> None:
-        """The complete small file is the same everywhere."""
+    def test_complete_file_is_the_same_everywhere(self) -> None:
         complete = (_ROOT / "examples/rules.ini").read_text()
         for page in (_ROOT / "README.md", _REFERENCE / "rules.md"):
             self.assertIn(complete, _blocks(page, "ini"), f"copy examples/rules.ini to {page}")
 
-    def test_examples(self) -> None:
-        """Pages that are about an example show it as it is."""
+    def test_shown_examples_are_the_files(self) -> None:
         languages = ("ini", "python")
         shown = {block for page in _PAGES for name in languages for block in _blocks(page, name)}
         told = "".join(page.read_text() for page in _PAGES)
@@ -123,8 +120,7 @@ class CodeBlockTests(SynchronousTestCase):
                     for name in names.split(", "):
                         self.assertTrue(hasattr(import_module(module), name), f"{page}: {name}")
 
-    def test_matchers(self) -> None:
-        """The matchers that are shown as examples are some."""
+    def test_shown_matchers_exist(self) -> None:
         for name, block in zip(
             ("greeting", "stomp"), _blocks(_REFERENCE / "api.md", "python"), strict=True
         ):
@@ -134,8 +130,7 @@ class CodeBlockTests(SynchronousTestCase):
             rules = f"[route a]\nmatch = {name}\nbackend = close\n" + _LISTENER
             self.assertEqual(len(parse(rules, "x", {name: made[name]}).routes), 1)
 
-    def test_links(self) -> None:
-        """Links inside of the project lead to files."""
+    def test_links_inside_the_project(self) -> None:
         for page in _PAGES:
             for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
                 self.assertTrue((page.parent / target).exists(), f"{page}: {target}")
@@ -177,8 +172,7 @@ class KeyTests(PageTestCase):
             for name, key in table.items():
                 yield kind, name, key
 
-    def test_defaults(self) -> None:
-        """A default changes nothing when it is written down, and *none* is the absence of any."""
+    def test_defaults_change_nothing(self) -> None:
         for kind, name, key in self.keys():
             absent = self.value(kind, name)
             if key.default is not None:
@@ -187,7 +181,6 @@ class KeyTests(PageTestCase):
                 self.assertFalse(absent, name)
 
     def test_bounds(self) -> None:
-        """Bounds are taken, and what is beyond them is not."""
         for kind, name, key in self.keys():
             if key.kind.bounds:
                 low, high = key.kind.bounds
@@ -280,8 +273,7 @@ class AccessLogTests(PageTestCase):
 
     page = _REFERENCE / "access-log.md"
 
-    def test_keys(self) -> None:
-        """It has the keys, in their order."""
+    def test_keys_in_their_order(self) -> None:
         fields = [field.name for field in attrs.fields(ConnectionRecord)]
         keys = list(_rows(_section(self.page, "Keys")))
         self.assert_told(keys, fields, "Keys")
@@ -299,8 +291,7 @@ class AccessLogTests(PageTestCase):
             given = f'"{reason}"' in uses
             self.assertEqual((reason, when.startswith("reserved")), (reason, not given))
 
-    def test_facts(self) -> None:
-        """It has all facts that matchers learn."""
+    def test_facts_of_matchers(self) -> None:
         learnt = set()
         for file in [
             *(_ROOT / "txmux/matchers").glob("*.py"),
@@ -315,23 +306,20 @@ class AccessLogTests(PageTestCase):
             _rows(_section(self.page, "Facts")), learnt | {"dry_run", "moved_to"}, "Facts"
         )
 
-    def test_connecting_facts(self) -> None:
-        """It has those that stages add."""
+    def test_facts_of_stages(self) -> None:
         stages = ("stages/connecting.py", "stages/handing_off.py", "connection.py")
         code = "".join((_ROOT / "txmux/tcp" / path).read_text() for path in stages)
         section = "Facts from connecting"
         rows = _rows(_section(self.page, section))
         self.assert_told(rows, set(re.findall(r'facts\["(\w+)"\]', code)), section)
 
-    def test_told_facts(self) -> None:
-        """It has all facts that PROXY protocol headers tell."""
+    def test_facts_of_proxy_headers(self) -> None:
         names = {*fields._NAMES.values(), *fields._SSL_NAMES.values(), *fields.CLOUD_NAMES}
         names |= {"ssl_verified", "proxy_peer", "proxy_error"}
         section = "Facts from PROXY protocol headers"
         self.assert_told(_rows(_section(self.page, section)), names, section)
 
-    def test_forms(self) -> None:
-        """Both forms are shown as they are written."""
+    def test_shown_forms(self) -> None:
         (shown,) = _blocks(self.page, "json")
         fields = json.loads(shown)
         record = ConnectionRecord(**{**fields, "time": 1795163804.087})
@@ -361,8 +349,7 @@ class OtherPageTests(PageTestCase):
         names = list(IProtocolMatcher.names())
         self.assertEqual(told, names, "tell of them, in this order, in docs/reference/api.md")
 
-    def test_public_names(self) -> None:
-        """All public names are in the API reference."""
+    def test_public_names_are_in_the_reference(self) -> None:
         import txmux  # noqa: PLC0415 - its names come by __getattr__
 
         text = (_REFERENCE / "api.md").read_text()

@@ -25,14 +25,12 @@ class RulesTests(SynchronousTestCase):
     """Every rules file."""
 
     def test_no_errors(self) -> None:
-        """It has no errors."""
         files = sorted(_EXAMPLES.rglob("*.ini"))
         self.assertTrue(files)
         for file in files:
             parse(file.read_text(), file)
 
     def test_layout(self) -> None:
-        """It is as `txmux fmt` writes it."""
         for file in _EXAMPLES.rglob("*.ini"):
             text = file.read_text()
             self.assertEqual(laid_out(text), text, f"run txmux fmt {file}")
@@ -58,14 +56,12 @@ class TacTests(InteropTestCase):
                     accepted.sendall(answer)
                 return client.recv(100)
 
-    def test_environment(self) -> None:
-        """The rules are those of TXMUX_RULES."""
+    def test_rules_of_the_environment(self) -> None:
         command = (_twistd(), "--nodaemon", "--pidfile=", "--python", _EXAMPLES / "txmux.tac")
         given = f"TXMUX_RULES={self.folder / 'rules.ini'}"
         self.assertEqual(self.relayed(b"first", given, *command), b"first")
 
-    def test_beside(self) -> None:
-        """Without it, they are those of the file beside it."""
+    def test_rules_beside_the_file(self) -> None:
         tac = self.folder / "txmux.tac"
         tac.write_bytes((_EXAMPLES / "txmux.tac").read_bytes())
         command = (_twistd(), "--nodaemon", "--pidfile=", "--python", tac)
@@ -105,7 +101,6 @@ class WebAndSshTests(InteropTestCase):
         self.assertEqual(greeting, b"Hello by SSH, 127.0.0.1.\r\n")
 
     def test_password(self) -> None:
-        """And one that gives the password that was printed."""
         asked = self.folder / "askpass"
         asked.write_text(f"#!/bin/sh\necho '{self.password}'\n")
         asked.chmod(0o700)
@@ -114,7 +109,6 @@ class WebAndSshTests(InteropTestCase):
         self.assertEqual(greeting, b"Hello by SSH, 127.0.0.1.\r\n")
 
     def test_wrong_user(self) -> None:
-        """Nobody else gets in."""
         self.assertRaisesRegex(AssertionError, "Permission denied", self.ssh, "BatchMode=yes")
 
 

@@ -35,14 +35,12 @@ class SchemaTests(SynchronousTestCase):
     """The schemas of Kubernetes."""
 
     def test_valid(self) -> None:
-        """Each object is one that Kubernetes takes, with no field that it does not know."""
         found = manifests()
         self.assertGreater(len(found), 5)
         for manifest, version in itertools.product(found, _VERSIONS):
             kubernetes_validate.validate(manifest, version, strict=True)
 
-    def test_finds(self) -> None:
-        """The validator finds a wrong type and a misspelt field."""
+    def test_validator_finds_wrong_types_and_misspelt_fields(self) -> None:
         for field, value in (("replicas", "three"), ("replica", 3)):
             (deployment, *_) = manifests("txmux")
             deployment["spec"][field] = value
@@ -58,8 +56,7 @@ class SchemaTests(SynchronousTestCase):
 class PageTests(SynchronousTestCase):
     """The pages on Kubernetes and on balancers."""
 
-    def test_shown(self) -> None:
-        """They include the files, or have them as they are."""
+    def test_shown_files(self) -> None:
         pages = _ROOT / "docs" / "how-to"
         for page, files in (
             ("kubernetes.md", _FOLDER.glob("*")),
@@ -92,14 +89,12 @@ class AgreementTests(CommandTestCase):
         return load(self.file)
 
     def test_check(self) -> None:
-        """`txmux check` has nothing to say of the rules."""
         self.rules()
         self.patch(check, "own_privileges", lambda: Privileges(10001))
         told = f"{self.file}: OK, 1 listener, 2 routes, 2 backends\n"
         self.assertEqual(self.run_main("check", self.file), (0, told, ""))
 
     def test_ports(self) -> None:
-        """The rules listen on the ports that the pod names, and probes, services and the policy name these."""
         rules = self.rules()
         (listener,) = rules.listeners
         self.assertEqual(listener.endpoints, (f":{self.ports['public']}",))
@@ -124,7 +119,6 @@ class AgreementTests(CommandTestCase):
         self.assertGreater(settings.grace, 2 * probe["periodSeconds"] * probe["failureThreshold"])
 
     def test_rules_are_watched(self) -> None:
-        """The rules are mounted as a folder where the image looks for them, and txmux watches them."""
         self.assertGreater(self.rules().settings.watch_rules, 0)
         (volume,) = [one for one in self.pod["volumes"] if one["name"] == "rules"]
         self.assertEqual(volume["configMap"]["name"], self.config["metadata"]["name"])
@@ -134,8 +128,7 @@ class AgreementTests(CommandTestCase):
         self.assertIn(f'CMD ["{mount["mountPath"]}/rules.ini"]', image)
         self.assertIn(f"USER {self.pod['securityContext']['runAsUser']}:", image)
 
-    def test_selected(self) -> None:
-        """Whatever selects the pods has their label."""
+    def test_selectors_match_the_labels(self) -> None:
         labels = self.deployment["spec"]["template"]["metadata"]["labels"]
         budget, policy = self.others
         selected = [

@@ -40,7 +40,6 @@ class AlertTests(TestCase):
     """``prometheus/txmux.rules.yml``."""
 
     async def test_promtool(self) -> None:
-        """Prometheus can read it."""
         out, errors, status = await run_program("promtool", "check", "rules", str(_ALERTS))
         self.assertEqual((errors, status), (b"", 0))
         self.assertIn(b"SUCCESS", out)
@@ -87,8 +86,7 @@ class AlertTests(TestCase):
             ]
         )
 
-    def test_metrics(self) -> None:
-        """There are no metrics in it that txmux does not have."""
+    def test_metrics_exist(self) -> None:
         self.assertEqual(metrics_in(_ALERTS.read_text()) - told(), set())
 
 
@@ -96,7 +94,6 @@ class DashboardTests(TestCase):
     """``grafana/txmux.json``."""
 
     async def test_promql(self) -> None:
-        """Prometheus can read each question."""
         questions = [target["expr"] for panel in panels() for target in panel["targets"]]
         self.assertGreater(len(questions), 20)
         rules = [
@@ -115,8 +112,7 @@ class DashboardTests(TestCase):
 class LayoutTests(SynchronousTestCase):
     """The same file, without a program."""
 
-    def test_metrics(self) -> None:
-        """There are no metrics in it that txmux does not have."""
+    def test_metrics_exist(self) -> None:
         self.assertEqual(metrics_in(_DASHBOARD.read_text()) - told(), set())
 
     def test_panels(self) -> None:
@@ -140,7 +136,6 @@ class LayoutTests(SynchronousTestCase):
             for target in panel["targets"]:
                 self.assertEqual(target["datasource"]["uid"], "${datasource}")
 
-    def test_variables(self) -> None:
-        """The data source and the instance can be chosen."""
+    def test_data_source_and_instance_are_variables(self) -> None:
         variables = json.loads(_DASHBOARD.read_text())["templating"]["list"]
         self.assertEqual([one["name"] for one in variables], ["datasource", "instance"])

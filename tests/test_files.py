@@ -87,8 +87,7 @@ class LinksTest(SynchronousTestCase):
         self.assertRaises(OSError, open_log, log, (_NOBODY, _NOBODY))
         self.assertFalse((self.folder / "made").exists())
 
-    def test_descriptors(self) -> None:
-        """Nothing stays open."""
+    def test_no_descriptor_stays_open(self) -> None:
         path = self.link(self.theirs / "link", self.secret, 0)
         before = look()
         for _ in range(3):
@@ -189,8 +188,7 @@ class ReadTest(SynchronousTestCase):
             file.write_bytes(content)
             self.assertEqual(read_secret(file), secret, content)
 
-    def test_errors(self) -> None:
-        """What cannot be read is named."""
+    def test_errors_name_the_file(self) -> None:
         folder = make_folder(self)
         for path, error in ((folder, IsADirectoryError), (folder / "x", FileNotFoundError)):
             self.assertEqual(self.assertRaises(error, read_bytes, path).filename, str(path))

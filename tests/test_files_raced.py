@@ -105,8 +105,6 @@ class RaceTest(SynchronousTestCase):
         self.assertGreater(taken, 0)
 
     def test_bind(self) -> None:
-        """A socket is bound, and nothing else has its mode then."""
-
         def step(path: Path) -> None:
             with socket.socket(socket.AF_UNIX) as opened:
                 bind(opened, path, 0o666)
@@ -114,8 +112,6 @@ class RaceTest(SynchronousTestCase):
         self.race(step)
 
     def test_remove(self) -> None:
-        """The file of a socket is removed."""
-
         def step(path: Path) -> None:
             with socket.socket(socket.AF_UNIX) as opened:
                 bind(opened, path, 0o666)
@@ -124,8 +120,6 @@ class RaceTest(SynchronousTestCase):
         self.race(step, "file.sock")
 
     def test_process_id(self) -> None:
-        """A process is named in a file, and no more."""
-
         def step(path: Path) -> None:
             name_process(path, 1)
             unname_process(path, 1)
@@ -133,9 +127,7 @@ class RaceTest(SynchronousTestCase):
         self.race(step)
 
     def test_token(self) -> None:
-        """A token is made."""
         self.race(make_token, "token")
 
     def test_log(self) -> None:
-        """A log is opened, and given to its owner."""
         self.race(lambda path: os.close(open_log(path, (_NOBODY, _NOBODY))), "log")

@@ -37,8 +37,7 @@ class ManPageTests(SynchronousTestCase):
         )
         return done.stdout + done.stderr
 
-    def test_pages(self) -> None:
-        """There is one for the program, and one for each command."""
+    def test_page_for_each_command(self) -> None:
         names = {path.name for path in self.folder.iterdir()}
         self.assertEqual(names, {"txmux.1", *(f"txmux-{command}.1" for command in COMMANDS)})
 

@@ -59,15 +59,13 @@ class PluginExampleTests(InteropTestCase):
             raise AssertionError(f"{arguments} ended with {done.returncode}:\n{said}")
         return said
 
-    def test_its_tests(self) -> None:
-        """Its own tests pass, with the matcher that is installed."""
+    def test_own_tests_of_the_example(self) -> None:
         options = ("-p", "no:cacheprovider", "--rootdir", self.folder)
         self.assertIn("2 passed", self.output("-m", "pytest", *options, self.folder / "tests"))
         place = self.output("-c", "import txmux_finger; print(txmux_finger.__file__)")
         self.assertTrue(place.startswith(str(self.folder)), place)
 
-    def test_listed(self) -> None:
-        """The matcher is listed beside those of txmux, and with its package."""
+    def test_listed_with_its_package(self) -> None:
         listed = self.output("-m", "txmux", "matchers")
         self.assertRegex(listed, r"(?m)^finger +tcp +Finger, .* +txmux-finger 1\.0$")
         self.assertRegex(listed, r"(?m)^ssh +")

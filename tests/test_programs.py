@@ -13,12 +13,10 @@ from tests.programs import require_program
 class RequireProgramTests(SynchronousTestCase):
     """`require_program`: found, skipped or failed."""
 
-    def test_found(self) -> None:
-        """A program that is there is found in PATH."""
+    def test_program_in_path(self) -> None:
         self.assertTrue(os.access(require_program("sh"), os.X_OK))
 
-    def test_missing(self) -> None:
-        """A program that is not there skips the test."""
+    def test_missing_program_skips(self) -> None:
         self.patch(os, "environ", {"PATH": os.defpath})
         self.assertRaises(SkipTest, require_program, "no-such-program")
 

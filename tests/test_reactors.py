@@ -136,12 +136,10 @@ class ReactorTests(_Base):
                 server.close()
         mux.take(3)
 
-    def test_kernel(self) -> None:
-        """The kernel relay works."""
+    def test_kernel_relay(self) -> None:
         self.check_service("kernel")
 
-    def test_portable(self) -> None:
-        """The portable relay works."""
+    def test_portable_relay(self) -> None:
         self.check_service("portable")
 
 

@@ -88,7 +88,6 @@ class ScriptTests(SynchronousTestCase):
         self.assertIn("is Python 3.9, and txmux needs 3.10 or newer: set PYTHON to one", said)
 
     def test_one_oldest_version(self) -> None:
-        """The scripts want the version that the package wants."""
         pyproject = (_CHECKOUT / "pyproject.toml").read_text()
         self.assertIn('requires-python = ">=3.10"', pyproject)
         self.assertIn("< (3, 10)", (_CHECKOUT / "script/lib/environment").read_text())
@@ -116,8 +115,7 @@ class ScriptTests(SynchronousTestCase):
             self.assertTrue(path.exists(), f"mend `WHOLE` in tests/conftest.py: no {place}")
             self.assertIn(f"class {tests}", path.read_text() if tests else "class ", place)
 
-    def test_syntax(self) -> None:
-        """All scripts are executable, and bash can read them."""
+    def test_scripts_are_executable_bash(self) -> None:
         scripts = [*(_CHECKOUT / "script").iterdir(), _CHECKOUT / ".ci" / "run"]
         for script in filter(Path.is_file, scripts):
             self.assertTrue(os.access(script, os.X_OK), script)

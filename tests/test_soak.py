@@ -25,10 +25,8 @@ class SoakTests(InteropTestCase):
         self.assertIn(f"| {_CONNECTIONS} |".encode(), done.stdout)
         self.assertIn(b"verdict: all is well", done.stdout)
 
-    def test_kernel(self) -> None:
-        """The kernel relay."""
+    def test_kernel_relay(self) -> None:
         self.soak("kernel")
 
-    def test_portable(self) -> None:
-        """The portable relay."""
+    def test_portable_relay(self) -> None:
         self.soak("portable")

@@ -87,8 +87,7 @@ def imports() -> dict[str, set[str]]:
 class StructureTest(SynchronousTestCase):
     """What holds for all of the code."""
 
-    def test_pure_rooms(self) -> None:
-        """Pure rooms know no reactor, socket or clock."""
+    def test_pure_rooms_know_no_reactor_socket_or_clock(self) -> None:
         impure = {"socket", "select", "time", "asyncio", "twisted.application"}
         for room, path, code in modules():
             if room not in PURE and str(path) not in PURE:
@@ -98,8 +97,7 @@ class StructureTest(SynchronousTestCase):
                 found |= {name for name in imported(code) if name.startswith("twisted.internet")}
             self.assertEqual(found, set(), path)
 
-    def test_no_circles(self) -> None:
-        """No module imports itself by way of others, not even for type checkers."""
+    def test_no_import_circles_even_for_type_checkers(self) -> None:
         left = dict(imports())
         self.assertIn("txmux.tcp.stage", left["txmux.tcp.connection"])
         while free := [name for name, names in left.items() if not names & left.keys()]:
@@ -107,8 +105,7 @@ class StructureTest(SynchronousTestCase):
                 del left[name]
         self.assertEqual(sorted(left), [])
 
-    def test_stages(self) -> None:
-        """A stage of a connection knows neither the connection nor another stage."""
+    def test_stages_know_neither_connection_nor_stages(self) -> None:
         stages = {name: names for name, names in imports().items() if "tcp.stages." in name}
         self.assertIn("txmux.tcp.stages.peeking", stages)
         for name, names in stages.items():
@@ -137,6 +134,5 @@ class StructureTest(SynchronousTestCase):
             self.assertNotIn("reactor", at_import, path)
 
     def test_no_long_files(self) -> None:
-        """No file is much longer than can be read at once."""
         for _, path, _ in modules():
             self.assertLess(len((PACKAGE / path).read_text().splitlines()), 800, path)

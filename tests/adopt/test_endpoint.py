@@ -103,8 +103,7 @@ class ServingTest(EndpointCase):
         await client.has(100_004)
         await self.end(client, server)
 
-    async def test_header(self) -> None:
-        """Behind a proxy, the client is the one in its header."""
+    async def test_client_of_a_proxy_header(self) -> None:
         await self.serve(self.backend)
         client = await self.connect(self.giving_mux(accept_proxy_from=SENDERS), LINE + SSH)
         server = await self.backend.heard(len(SSH))
@@ -115,7 +114,6 @@ class ServingTest(EndpointCase):
         await self.handed_over()
 
     async def test_ipv6(self) -> None:
-        """Clients come by IPv6, too."""
         await self.serve(self.backend)
         client = await self.connect(self.giving_mux(interface="::1"), SSH, host="::1")
         server = await self.backend.heard(len(SSH))
@@ -180,8 +178,7 @@ class ServingTest(EndpointCase):
         server = await factory.heard(len(SSH))
         await self.end(client, server)
 
-    async def test_many(self) -> None:
-        """Clients that come together are all served, each by its own protocol."""
+    async def test_many_at_once(self) -> None:
         await self.serve(self.backend)
         port = self.giving_mux()
         clients = [await self.connect(port, SSH + b"%d" % number) for number in range(30)]
@@ -328,11 +325,9 @@ class ListeningTest(EndpointCase):
         self.assertIn("something other than a socket is there", self.refused())
 
     def test_unknown_user(self) -> None:
-        """A user that is not there is told."""
         self.assertIn("nobody-at-all", self.refused(":user=nobody-at-all"))
 
-    def test_strings(self) -> None:
-        """Parts that cannot be used are told when the string is read."""
+    def test_invalid_parts_of_an_endpoint_string(self) -> None:
         for text in ("txmux:x:mode=rw", "txmux:x:backlog=many"):
             self.assertRaises(ValueError, serverFromString, reactor, text)
         self.assertRaises(TypeError, serverFromString, reactor, "txmux:x:what=more")

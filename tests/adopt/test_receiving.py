@@ -64,7 +64,6 @@ class ReadTests(SynchronousTestCase):
         self.assertRaises(NotGivenError, read, json.dumps({**MESSAGE, "version": 2}).encode())
 
     def test_no_time(self) -> None:
-        """Nor does one of no time."""
         self.assertRaises(NotGivenError, read, json.dumps({**MESSAGE, "time": math.inf}).encode())
 
     @given(st.binary())
@@ -84,8 +83,7 @@ class ReadTests(SynchronousTestCase):
         self.assertIs(type(told.time), float)
         self.assertLess({type(name) for name in told.facts}, {str, bytes})
 
-    def test_missing(self) -> None:
-        """Nothing may be missing."""
+    def test_missing_facts(self) -> None:
         for key in MESSAGE.keys() - {"later"}:
             cut = {name: value for name, value in MESSAGE.items() if name != key}
             self.assertRaises(NotGivenError, read, json.dumps(cut).encode())
@@ -133,14 +131,12 @@ class ReceiveTests(SynchronousTestCase):
         self.taker.settimeout(0)
         self.assertRaises(BlockingIOError, receive, self.taker)
 
-    def test_closed(self) -> None:
-        """One that goes without a message is told of."""
+    def test_closed_without_a_message(self) -> None:
         self.giver.close()
         self.before -= 1
         self.refused("was closed without a message")
 
-    def test_descriptors(self) -> None:
-        """None, several and all that one message can have are not one."""
+    def test_other_than_one_descriptor(self) -> None:
         message, accepted = json.dumps(MESSAGE).encode(), self.accepted.fileno()
         self.give(message)
         self.refused("has 0 descriptors, not one")
@@ -149,8 +145,7 @@ class ReceiveTests(SynchronousTestCase):
         self.give(message, *[accepted] * 253)
         self.refused("has 253 descriptors, not one")
 
-    def test_other_things(self) -> None:
-        """Only a TCP connection is a client's socket."""
+    def test_other_than_a_tcp_connection(self) -> None:
         message = json.dumps(MESSAGE).encode()
         with (
             Path("/dev/zero").open("rb") as file,

@@ -26,13 +26,11 @@ class BytesTests(SynchronousTestCase):
     """Its machinery works."""
 
     def test_bytes(self) -> None:
-        """Two hundred connections of all kinds break no promise."""
         report = run(Budget(1, 1), trials=200)
         self.assertEqual(report.defects, [])
         self.assertNotEqual(report.figures["bytes looked at"], "0")
 
     def test_datagrams(self) -> None:
-        """Nor do datagrams."""
         report = run_datagrams(Budget(1, 1))
         self.assertEqual(report.defects, [])
 

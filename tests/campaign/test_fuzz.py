@@ -61,8 +61,7 @@ class ShortTests(SynchronousTestCase):
 class CostTests(SynchronousTestCase):
     """Twice as many bytes cost twice as much; steps are counted, not seconds."""
 
-    def test_dearest(self) -> None:
-        """Of each matcher the dearest input that was found."""
+    def test_dearest_input_of_each_matcher(self) -> None:
         known = costs.kept()
         self.assertEqual(sorted(known), sorted(of_streams()))
         for line, dear in known.items():

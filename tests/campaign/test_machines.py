@@ -37,28 +37,23 @@ class ShortTests(SynchronousTestCase):
             self.assertGreaterEqual(test.slowest, 0)
 
     def test_servers(self) -> None:
-        """Bad servers."""
         self.attempt(servers.ServerTrouble)
 
-    def test_shortages(self) -> None:
-        """What may run short but memory, processes and time."""
+    def test_other_shortages(self) -> None:
         self.attempt(
             machine.ShortageTrouble, "test_descriptors", "test_ports", "test_tracking", "test_disk"
         )
 
-    def test_groups(self) -> None:
-        """Memory and processes, each by a control group, and memory by its limit."""
+    def test_memory_and_processes_by_control_group(self) -> None:
         self.attempt(
             machine.ShortageTrouble, "test_memory_of_group", "test_processes", "test_address_space"
         )
 
-    def test_time(self) -> None:
-        """No time, and other times of day."""
+    def test_clock(self) -> None:
         self.attempt(machine.ShortageTrouble, "test_halted", "test_starved")
         self.attempt(clocks.ClockTrouble)
 
-    def test_processes(self) -> None:
-        """Processes that are killed, and storms of signals."""
+    def test_killed_processes_and_storms_of_signals(self) -> None:
         self.attempt(processes.ProcessTrouble)
 
     def test_defect(self) -> None:

@@ -13,8 +13,7 @@ _LISTEN = "listen x\n    bind :1\n    server s 127.0.0.1:9 "
 class TypographyTests(SynchronousTestCase):
     """What a word processor has made of a configuration."""
 
-    def test_signs(self) -> None:
-        """A hyphen, a quote and a blank that are none are named, with their line."""
+    def test_typographic_signs_are_named(self) -> None:
         for text, sign, plain in (
             ("send\u2013proxy", "U+2013 (EN DASH)", "-"),
             ("send\u2011proxy", "U+2011 (NON-BREAKING HYPHEN)", "-"),
@@ -26,8 +25,7 @@ class TypographyTests(SynchronousTestCase):
             found = looks(converted(f"# a \u2013 b\n{_LISTEN}{text} # \u2013\n"))
             self.assertIn(f"line 4: has {sign}, which is not {plain!r}; correct it there", found)
 
-    def test_unreadable(self) -> None:
-        """Where nothing can be read for that, the error says so."""
+    def test_error_names_typographic_signs(self) -> None:
         error = self.assertRaises(
             ConvertError, converted, "listen: ( { host: \u201cx\u201d; } );\n", "sslh"
         )
@@ -51,8 +49,7 @@ class TypographyTests(SynchronousTestCase):
                 self.assertNotIn("\\x", warning)
                 self.assertNotIn("\xe2", warning)
 
-    def test_others(self) -> None:
-        """Other letters are nobody's business."""
+    def test_other_letters_are_fine(self) -> None:
         self.assertEqual(looks(converted(f"{_LISTEN}id 3\n    description \u00e9\u4e2d\n")), [])
 
 
@@ -68,8 +65,7 @@ class RefusedTests(SynchronousTestCase):
             looks(converted(text)),
         )
 
-    def test_nothing_left(self) -> None:
-        """Where no listener is left, the error says what was wrong with it."""
+    def test_error_says_why_no_listener_is_left(self) -> None:
         error = self.assertRaises(ConvertError, converted, _LISTEN.replace(":1\n", ":99999\n"))
         self.assertIn("no listener that txmux could have; line 2: endpoint = ", str(error))
         self.assertIn("99999", str(error))

@@ -115,8 +115,7 @@ _CONFIGURATIONS = {
 class GrowthTests(SynchronousTestCase):
     """Large configurations."""
 
-    def test_twice(self) -> None:
-        """Whatever there is more of."""
+    def test_twice_as_much_takes_twice_as_long(self) -> None:
         for what, growing in _CONFIGURATIONS.items():
             _convert(growing, 1)  # what is imported at the first use does not count
             few, some, many = (steps_in(partial(_convert, growing, size)) for size in _SIZES)

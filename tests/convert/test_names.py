@@ -23,16 +23,16 @@ class CommonNamesTests(SynchronousTestCase):
         st.lists(_PATTERNS, min_size=1, max_size=3),
         _NAMES,
     )
-    def test_both(self, first: list[str], second: list[str], name: str) -> None:
-        """A name fits what is made of two lists if, and only if, it fits both."""
+    def test_common_names_fit_exactly_what_fits_both(
+        self, first: list[str], second: list[str], name: str
+    ) -> None:
         a, b = ",".join(first), ",".join(second)
         found = common_names(a, b)
         assert found is not None
         fits = bool(found) and names(found).matches(name)
         self.assertEqual(fits, names(a).matches(name) and names(b).matches(name), found)
 
-    def test_inexpressible(self) -> None:
-        """What would take two expressions at once cannot be written."""
+    def test_two_expressions_at_once_are_inexpressible(self) -> None:
         for a, b in (("~a.*", "~.*b"), ("~a.*", "*b"), ("*a*", "*b*"), ("a?", "*b")):
             self.assertIsNone(common_names(a, b))
         self.assertEqual(common_names("~a.*", "ab,b"), "ab")

@@ -47,7 +47,6 @@ class BareRootTests(InteropTestCase):
             return client.recv(100)
 
     def test_demo(self) -> None:
-        """``script/demo`` installs what it needs, and serves."""
         child = self.own(self.copy.start("/checkout/script/demo", "--demo-port", "0"))
         child.allow(300)
         for _ in range(10):  # it is patient for twenty seconds each time
@@ -61,13 +60,11 @@ class BareRootTests(InteropTestCase):
         self.assertEqual(self.answer(port, b"PING\r\n"), b"+PONG\r\n")
 
     def test_tests(self) -> None:
-        """``script/test`` installs what it needs, and runs tests."""
         said = self.copy.do("/checkout/script/test", "-q", "tests/wire", "tests/test_docs.py")
         self.assertRegex(said, r"\d+ passed")
         self.assertNotIn("failed", said)
 
     def test_install(self) -> None:
-        """What is installed checks a rules file and serves it."""
         self.copy.do("sh", "-c", _INSTALL)
         said = self.copy.do("/venv/bin/txmux", "check", "/checkout/examples/rules.ini")
         self.assertIn("OK, 1 listener, 3 routes, 2 backends", said)

@@ -45,8 +45,7 @@ exec chroot "$root" setpriv --reuid="${user%:*}" --regid="${user#*:}" --clear-gr
 class ContainerfileTests(SynchronousTestCase):
     """What can be told without building it."""
 
-    def test_copies(self) -> None:
-        """What it copies is there, and is not kept from the builder."""
+    def test_copied_files_exist_and_reach_the_builder(self) -> None:
         ignored = (CHECKOUT / ".containerignore").read_text()
         copied = re.findall(
             r"^COPY (?!--from)(.+) \S+$", (CHECKOUT / "Containerfile").read_text(), re.MULTILINE
@@ -179,8 +178,7 @@ class ImageTests(InteropTestCase):
         (record,) = [json.loads(line) for line in child.output.splitlines() if line[:1] == "{"]
         self.assertEqual((record["listener"], record["reason"]), ("second", "done"))
 
-    def test_sick(self) -> None:
-        """A service that does nothing any more is not healthy."""
+    def test_hung_service_is_unhealthy(self) -> None:
         self.write("first")
         _, first = self.start()
         (service,) = Path(f"/proc/{first}/task/{first}/children").read_text().split()

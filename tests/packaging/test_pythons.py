@@ -63,21 +63,16 @@ class PythonTests(InteropTestCase):
         return root_of(suite, *packages, script="gutsy", **components)
 
     def test_310(self) -> None:
-        """Python 3.10, of Ubuntu 22.04."""
         self.serves("3.10", self.ubuntu("jammy"))
 
     def test_311(self) -> None:
-        """Python 3.11, of Debian 12."""
         self.serves("3.11", self.debian("bookworm"))
 
     def test_312(self) -> None:
-        """Python 3.12, of Ubuntu 24.04."""
         self.serves("3.12", self.ubuntu("noble"))
 
     def test_313(self) -> None:
-        """Python 3.13, of Debian 13."""
         self.serves("3.13", self.debian("trixie"))
 
     def test_314(self) -> None:
-        """Python 3.14, of Debian unstable."""
         self.serves("3.14", self.debian("sid"))

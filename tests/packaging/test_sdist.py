@@ -57,8 +57,7 @@ class SdistTests(SynchronousTestCase):
         self.assertIn("docs/index.md", wanted)
         self.assertEqual(_files(self.source) - {"PKG-INFO"}, wanted)
 
-    def test_same_wheel(self) -> None:
-        """A wheel that is built from it is the checkout's, byte for byte."""
+    def test_wheel_from_it_is_the_checkouts(self) -> None:
         wheels = {}
         for name, source in (("checkout", CHECKOUT), ("sdist", self.source)):
             folder = self.folder / f"wheel-of-{name}"

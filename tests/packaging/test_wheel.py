@@ -47,7 +47,6 @@ class EditableTests(SynchronousTestCase):
     """The environment that these tests run in."""
 
     def test_plugin(self) -> None:
-        """``twist`` lists txmux from an editable install."""
         twist = Path(sysconfig.get_path("scripts"), "twist")
         self.assertRegex(
             run_outside(twist, "--help", cwd=Path(tempfile.gettempdir())), r"\n    txmux +A "
@@ -91,8 +90,7 @@ class WheelTests(SynchronousTestCase):
         self.assertIn(f"{metadata}/licenses/LICENSE", names)
         self.assertEqual([name for name in names if name.endswith((".cache", ".pyc"))], [])
 
-    def test_modules(self) -> None:
-        """Every module of the package is in it."""
+    def test_every_module(self) -> None:
         names = zipfile.ZipFile(self.wheel).namelist()
         modules = (CHECKOUT / "txmux").rglob("*.py")
         self.assertEqual(
@@ -100,8 +98,7 @@ class WheelTests(SynchronousTestCase):
             sorted(str(module.relative_to(CHECKOUT)) for module in modules),
         )
 
-    def test_page(self) -> None:
-        """The templates and files of the page are in it."""
+    def test_files_of_the_admin_page(self) -> None:
         names = zipfile.ZipFile(self.wheel).namelist()
         for folder in ("templates", "static"):
             files = (CHECKOUT / "txmux/admin/page" / folder).rglob("*.*")
@@ -110,12 +107,10 @@ class WheelTests(SynchronousTestCase):
             self.assertEqual([name for name in there if name not in names], [])
 
     def test_plugin(self) -> None:
-        """``twist`` lists txmux, and shows its options."""
         self.assertRegex(self.run_installed("-m", "twisted", "--help"), r"\n    txmux +A ")
         self.assertIn("--rules", self.run_installed("-m", "twisted", "txmux", "--help"))
 
     def test_version(self) -> None:
-        """Both ways to run the command tell the version."""
         self.assertIn(
             __version__, run_outside(self.python.with_name("txmux"), "--version", cwd=self.folder)
         )

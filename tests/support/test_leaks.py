@@ -98,14 +98,13 @@ class Tidy(TestCase):
 class GuardTests(SynchronousTestCase):
     """What is found, and what is not."""
 
-    def test_about_to_end(self) -> None:
-        """What ends by itself is waited for."""
+    def test_timers_about_to_end_are_waited_for(self) -> None:
         before = look()
         threading.Timer(0.05, print).start()
         self.assertEqual(added_since(before, patience=60), {})
 
     def test_circle_of_a_thread(self) -> None:
-        """So is what only a circle of references holds that such a thread leaves."""
+        """A circle of references that an ended thread leaves is waited for, too."""
 
         def run() -> None:
             over.wait()

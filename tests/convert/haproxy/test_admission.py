@@ -19,8 +19,7 @@ class AdmissionTests(SynchronousTestCase):
         text = frontend(*lines).text
         return tuple(line for line in text.splitlines() if line.startswith(("allow", "deny")))
 
-    def test_connection_rules(self) -> None:
-        """Rules for addresses become ``allow`` and ``deny``."""
+    def test_connection_rules_become_allow_and_deny(self) -> None:
         deny = "tcp-request connection reject if { src 10.0.0.0/8 }"
         self.assertEqual(self.networks(deny), ("deny = 10.0.0.0/8",))
         only = "tcp-request connection reject if !{ src 10.0.0.0/8 }"
@@ -37,13 +36,11 @@ class AdmissionTests(SynchronousTestCase):
         either = "tcp-request connection reject if !{ src 10.0.0.1 } or !{ src 10.0.0.2 }"
         self.assertEqual(self.networks(either), _NOBODY)
 
-    def test_layers(self) -> None:
-        """What is accepted by the rules of one layer is still asked by those of the next."""
+    def test_accepted_by_one_layer_is_asked_by_the_next(self) -> None:
         accept = "tcp-request connection accept if { src 10.0.0.0/8 }"
         self.assertEqual(self.networks(accept, "tcp-request session reject"), _NOBODY)
 
-    def test_exceptions(self) -> None:
-        """A network that is accepted before a wider one is rejected stays in."""
+    def test_accepted_network_in_a_rejected_one_stays_in(self) -> None:
         found = frontend(
             "tcp-request connection accept if { src 10.0.0.0/9 }",
             "tcp-request connection reject if { src 10.0.0.0/8 }",
@@ -76,15 +73,13 @@ class AdmissionTests(SynchronousTestCase):
                 (str(silent_of(listener)), str(listener.default)), (str(listener.default),) * 2
             )
 
-    def test_proxied(self) -> None:
-        """Rules about the proxy's own address have no counterpart where its header counts."""
+    def test_rules_about_a_proxys_own_address_are_lost(self) -> None:
         only = "tcp-request connection reject if !{ src 10.0.0.0/8 }"
         found = frontend(only, bind="bind 127.0.0.1:1 accept-proxy")
         self.assertIn("it asks for the proxy's address", looks(found)[0])
         self.assertNotIn("\nallow", found.text)
 
-    def test_rules_of_the_only_backend(self) -> None:
-        """Where all go to one backend, whom it keeps out is not let in."""
+    def test_networks_of_the_only_backend_are_admission(self) -> None:
         found = converted(
             """
             frontend f
@@ -98,24 +93,20 @@ class AdmissionTests(SynchronousTestCase):
         self.assertIn("\nallow = 10.0.0.0/8\n", found.text)
         self.assertEqual(found.warnings, ())
 
-    def test_expect_proxy(self) -> None:
-        """Where a header is expected from some networks only, so says the listener."""
+    def test_expect_proxy_of_networks(self) -> None:
         found = frontend("tcp-request connection expect-proxy layer4 if { src 10.0.0.0/8 }")
         self.assertIn("\naccept_proxy_from = 10.0.0.0/8\n", found.text)
 
     def test_expect_proxy_of_all(self) -> None:
-        """Where everybody sends a header, that is everybody."""
         found = frontend("tcp-request connection expect-proxy layer4")
         self.assertIn("\naccept_proxy_from = 0.0.0.0/0\n    ::/0\n    unix\n", found.text)
 
-    def test_expect_proxy_of_others(self) -> None:
-        """A header of all but some is to be looked at."""
+    def test_expect_proxy_of_all_but_some_is_a_look(self) -> None:
         found = frontend("tcp-request connection expect-proxy layer4 if !{ src 10.0.0.0/8 }")
         self.assertIn("accept_proxy_from has a list of networks only", looks(found)[0])
         self.assertNotIn("\naccept_proxy_from", found.text)
 
-    def test_holes(self) -> None:
-        """What is let in may have a part of a network taken out of it, and all of another."""
+    def test_holes_in_admitted_networks(self) -> None:
         found = frontend(
             "tcp-request connection accept if { src ::1 }",
             "tcp-request connection accept if { src 10.0.0.0/30 192.0.2.1 } !{ src 10.0.0.1 192.0.2.0/24 }",
@@ -132,8 +123,7 @@ class AdmissionTests(SynchronousTestCase):
         ):
             self.assertEqual(listener.clients.serves(ip_address(address)), is_in, address)
 
-    def test_all_lines_lost(self) -> None:
-        """Where rules cannot be had together, each of them is told."""
+    def test_every_line_of_lost_rules_is_reported(self) -> None:
         many = " ".join(f"10.{n // 100}.{n % 100}.1" for n in range(300))
         lines = (
             f"tcp-request connection accept if {{ src {many} }}",

@@ -14,7 +14,6 @@ class AnyTests(SynchronousTestCase):
 
     @given(st.text())
     def test_any_text(self, text: str) -> None:
-        """Whatever is in the file, nothing comes but the clear error."""
         attempt(f"listen x\n bind :1\n {text}", "haproxy")
         attempt(text, "haproxy")
 
@@ -28,7 +27,6 @@ class AnyTests(SynchronousTestCase):
         )
     )
     def test_any_words(self, words: list[str]) -> None:
-        """The same for texts that are nearly right."""
         text = " ".join(words).replace(";", ",")
         for start in (
             "",

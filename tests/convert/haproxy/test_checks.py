@@ -21,8 +21,7 @@ class CheckTests(SynchronousTestCase):
         self.assertIsNotNone(rules_of(found).backends["x"].check)
         return check.removeprefix("check = ")
 
-    def test_schedule(self) -> None:
-        """HAProxy asks every two seconds, and waits as long, unless it is told otherwise."""
+    def test_schedule_and_its_defaults(self) -> None:
         for server, lines, schedule in (
             ("check", (), _USUAL),
             ("check inter 500 rise 3 fall 4", (), "interval=500ms timeout=500ms rise=3 fall=4"),
@@ -34,8 +33,7 @@ class CheckTests(SynchronousTestCase):
         redis = ("option redis-check", "timeout check 5s", "timeout connect 1s")
         self.assertEqual(self.check(*redis), "redis interval=2s timeout=6s")
 
-    def test_kinds(self) -> None:
-        """Some questions are known to both."""
+    def test_kinds_that_both_have(self) -> None:
         for lines, kind in (
             (("option redis-check",), "redis"),
             (("option pgsql-check user x",), "postgres"),
@@ -83,8 +81,7 @@ class CheckTests(SynchronousTestCase):
             self.assertEqual(looks(found), [])
         self.assertIn(r"expect=\x0a\x01\0\x04", self.check("option ldap-check"))
 
-    def test_redis(self) -> None:
-        """Several commands of Redis are one question; the answer that tells a master is the one that counts."""
+    def test_redis_commands_are_one_question(self) -> None:
         ping = (r"tcp-check send PING\r\n", "tcp-check expect string +PONG")
         info = (r"tcp-check send info\ replication\r\n", "tcp-check expect string role:master")
         found = self.check("option tcp-check", "tcp-check connect", *ping, *info)
@@ -98,8 +95,7 @@ class CheckTests(SynchronousTestCase):
                 self.check("option tcp-check", *ping, *info, more, warnings=1), f"tcp {_USUAL}"
             )
 
-    def test_weaker_steps(self) -> None:
-        """Steps of one's own, which may tell a primary from a replica, are to be looked at."""
+    def test_weaker_steps_are_a_look(self) -> None:
         for lines in (
             ("option external-check",),
             ("option tcp-check", "tcp-check send x", "tcp-check expect rstring ^y"),
@@ -121,8 +117,7 @@ class CheckTests(SynchronousTestCase):
             found = backend(*lines, server="server s 127.0.0.1:1 check")
             self.assertIn("check = tcp, which only connects: no counterpart of", looks(found)[0])
 
-    def test_http(self) -> None:
-        """The request is the same, with its method, its version and its headers."""
+    def test_http_request_with_method_version_and_headers(self) -> None:
         for lines, words in (
             ((), r"send='OPTIONS / HTTP/1.0\r\n\r\n'"),
             (("option httpchk /h",), r"send='OPTIONS /h HTTP/1.0\r\n\r\n'"),
@@ -160,8 +155,7 @@ class CheckTests(SynchronousTestCase):
             found = self.check("option httpchk", *lines)
             self.assertEqual(found, f"http {words} {_USUAL}")
 
-    def test_expected(self) -> None:
-        """So is what has to be answered."""
+    def test_expected_answer(self) -> None:
         for expected, words in (
             ("status 200", "expect=200"),
             ("status 200-399", "expect=2xx,3xx"),
@@ -175,8 +169,7 @@ class CheckTests(SynchronousTestCase):
         found = self.check("option httpchk", "http-check expect string ready")
         self.assertEqual(found, rf"send='OPTIONS / HTTP/1.0\r\n\r\n' expect=ready {_USUAL}")
 
-    def test_elsewhere(self) -> None:
-        """Another port, and TLS, stay so."""
+    def test_other_port_and_tls(self) -> None:
         for server, words in (
             ("check port 8008", "port=8008"),
             ("check check-ssl verify none", "tls=yes"),
@@ -186,8 +179,7 @@ class CheckTests(SynchronousTestCase):
             found = self.check("option redis-check", server=server)
             self.assertEqual(found, f"redis {words} {_USUAL}")
 
-    def test_lost(self) -> None:
-        """A check that would find something else is left out, until a person has looked."""
+    def test_check_that_would_find_something_else_is_a_look(self) -> None:
         for server in (
             "check addr 10.0.0.1",
             "check check-via-socks4",
@@ -204,7 +196,7 @@ class CheckTests(SynchronousTestCase):
         self.assertIn("no counterpart of agent-check", looks(found)[0])
 
     def test_servers_differ(self) -> None:
-        """So is one of servers that are asked differently; the longest times are for all."""
+        """A check of servers that are asked differently is lost; of different times the longest is for all."""
         first = "server s 127.0.0.1:1 check port 2"
         for second, how in (
             ("check port 3", "port: s has 2, t has 3"),
@@ -223,7 +215,6 @@ class CheckTests(SynchronousTestCase):
         times = self.check("server t 127.0.0.1:2 check inter 5s fall 9 rise 1", warnings=3)
         self.assertEqual(times, "tcp interval=5s timeout=5s fall=9")
 
-    def test_unchecked(self) -> None:
-        """Servers that HAProxy does not check are not checked."""
+    def test_unchecked_servers(self) -> None:
         found = backend("option httpchk", "http-check expect status 200", "timeout check 5s")
         self.assertEqual((found.warnings, "check" in found.text), ((), False))

@@ -19,15 +19,13 @@ backend b
 class DecisionTests(SynchronousTestCase):
     """Who is led where."""
 
-    def test_default(self) -> None:
-        """The default backend has silent clients, too; without a route, that needs no word."""
+    def test_default_backend_serves_silent_clients(self) -> None:
         for line, expected in (("use_backend b if HTTP", ["a", "a"]), ("", ["close", "a"])):
             listener = rules_of(frontend(line, "default_backend a")).listeners[0]
             found = [getattr(o, "name", "close") for o in (silent_of(listener), listener.default)]
             self.assertEqual([name.lower() for name in found], expected)
 
-    def test_unconditional(self) -> None:
-        """A ``use_backend`` without a condition ends the list."""
+    def test_unconditional_use_backend_ends_the_list(self) -> None:
         found = frontend("use_backend a if HTTP", "use_backend b", "default_backend a")
         self.assertIn("default = b\n", found.text)
 
@@ -39,8 +37,7 @@ class DecisionTests(SynchronousTestCase):
         self.assertIn("put together for each client", looks(found)[0])
         self.assertIn("match = http\nbackend = close\n", found.text)
 
-    def test_delay(self) -> None:
-        """The inspection delay is ``detect_timeout``, also that of a backend; without any route nobody waits anyway."""
+    def test_inspect_delay_is_detect_timeout(self) -> None:
         asks = "use_backend a if HTTP"
         for lines, expected in (
             (("tcp-request inspect-delay 3s", asks), 3),
@@ -55,13 +52,11 @@ class DecisionTests(SynchronousTestCase):
                 "HAProxy decides by what has come at once" in found.text, lines == (asks,)
             )
 
-    def test_accepted(self) -> None:
-        """To accept only ends the waiting, which routes do by themselves."""
+    def test_accept_alone_needs_no_route(self) -> None:
         found = frontend("tcp-request content accept if HTTP", "use_backend a if HTTP")
         self.assertEqual((len(rules_of(found).routes), found.warnings), (1, ()))
 
-    def test_rejected(self) -> None:
-        """Who is rejected has a route that closes, before all others."""
+    def test_rejected_clients_have_the_first_route(self) -> None:
         lines = ("use_backend a if { req_ssl_sni x }", "default_backend b")
         self.assertEqual(
             routes("tcp-request content reject if { req_ssl_ver 3.0 }", *lines),
@@ -100,8 +95,7 @@ class DecisionTests(SynchronousTestCase):
         (look,) = looks(found)
         self.assertIn("use_backend a if { req_ssl_sni x }: not for those of tcp-request", look)
 
-    def test_accepted_before(self) -> None:
-        """Who is accepted is not asked by what rejects later."""
+    def test_accepted_clients_are_not_rejected_later(self) -> None:
         self.assertEqual(
             routes(
                 "tcp-request content accept if HTTP",
@@ -145,8 +139,7 @@ class DecisionTests(SynchronousTestCase):
         )
         self.assertIn("and a line has one place; clients that are both are closed", looks(found)[0])
 
-    def test_silent(self) -> None:
-        """A test for no bytes at all is about clients that say nothing, alone and beside others, and with networks."""
+    def test_silent_clients(self) -> None:
         ssh = "{ req.payload(0,4) -m bin 5353482d }"
         for condition, led in (
             ("{ req.len 0 }", []),
@@ -173,14 +166,12 @@ class DecisionTests(SynchronousTestCase):
         found = frontend("use_backend b if { req.len 0 }", "default_backend a")
         self.assertIn("every client there whose first bytes", looks(found)[0])
 
-    def test_impossible(self) -> None:
-        """Nobody says nothing and something; and how many bytes have come so far says nothing."""
+    def test_impossible_lengths(self) -> None:
         self.assertEqual(routes("use_backend b if { req.len 0 } HTTP", "default_backend a"), [])
         found = frontend("use_backend b if { req.len lt 5 }", "default_backend a")
         self.assertIn("for clients that say nothing, write 'silent' in [listen]", looks(found)[0])
 
-    def test_lost_rejection(self) -> None:
-        """That a client now comes in who was kept out is told."""
+    def test_lost_rejection_says_that_clients_come_in(self) -> None:
         for line in (
             "tcp-request content reject if { nbsrv(x) lt 2 }",
             "tcp-request content reject if { req.payload(0,9) -m reg a$ }",
@@ -190,8 +181,7 @@ class DecisionTests(SynchronousTestCase):
             found = frontend(line, "default_backend a")
             self.assertIn("the clients that it keeps out come in", " ".join(looks(found)), line)
 
-    def test_rules_of_backends(self) -> None:
-        """Whom a backend rejects has a route that closes, before the one that leads there."""
+    def test_backend_rules_precede_its_route(self) -> None:
         found = converted(
             """
             frontend f
@@ -211,8 +201,7 @@ class DecisionTests(SynchronousTestCase):
         self.assertIn("match = tls sni=x\nbackend = close\n", found.text)
         self.assertIn("match = tls\nnot_from = 10.0.0.0/8\nbackend = close\n", found.text)
 
-    def test_nothing_is_called_lost(self) -> None:
-        """What is written is not said to be left out, however many accept it."""
+    def test_written_rules_are_not_reported_as_lost(self) -> None:
         lines = (
             "tcp-request content accept if { req_ssl_hello_type 1 }",
             "tcp-request content accept if HTTP",
@@ -223,8 +212,7 @@ class DecisionTests(SynchronousTestCase):
         self.assertEqual(routes(*lines), [(["tls"], "b"), (["http"], "a")])
         self.assertEqual(frontend(*lines).warnings, ())
 
-    def test_under(self) -> None:
-        """With several frontends, each route belongs to the listeners of its own."""
+    def test_routes_are_under_their_own_listeners(self) -> None:
         found = converted(
             "frontend f\n    bind 127.0.0.1:1\n    bind 127.0.0.1:2 accept-proxy\n    use_backend a if HTTP\n"
             f"frontend g\n    bind 127.0.0.1:3\n    use_backend b if HTTP\n{_BACKENDS}"

@@ -39,8 +39,7 @@ class NameTests(SynchronousTestCase):
             self.assertIn("map:1: is written into the rules as it is now", found.warnings[0])
             self.assertEqual("match = tls sni=*\nbackend = a\n" in found.text, ",a" in words)
 
-    def test_large_map(self) -> None:
-        """A map of thousands of names takes a route for each backend."""
+    def test_large_map_is_a_route_for_each_backend(self) -> None:
         file = Path(self.mktemp())
         names = [(f"n{number}.example", "ab"[number % 2]) for number in range(3000)]
         file.write_text("".join(f"{name} {value}\n" for name, value in names))
@@ -48,8 +47,7 @@ class NameTests(SynchronousTestCase):
         self.assertEqual([(len(lines), to) for lines, to in found], [(1, "a"), (1, "b")])
         self.assertEqual(found[1][0][0].count(","), 1499)
 
-    def test_lost(self) -> None:
-        """Other names, and maps that are not here, are told; their clients are closed."""
+    def test_other_names_and_missing_maps_are_lost(self) -> None:
         for name, why in (
             ("%[src]", "put together for each client"),
             ("%[req.ssl_sni,map(/no/such)]", "/no/such cannot be read here"),
@@ -61,8 +59,7 @@ class NameTests(SynchronousTestCase):
 class ServerTests(SynchronousTestCase):
     """Servers that rules choose."""
 
-    def test_use_server(self) -> None:
-        """A chosen server is a backend of its own, with all of them behind it."""
+    def test_use_server_is_a_backend_of_its_own(self) -> None:
         found = backend(
             "server t 127.0.0.1:2 weight 0 check",
             "use-server t if { req_ssl_sni x }",
@@ -74,8 +71,7 @@ class ServerTests(SynchronousTestCase):
         self.assertIn("127.0.0.1:2 down\n", found.text)
         self.assertIn("use-server gone if { req_ssl_sni y }: has no counterpart", looks(found)[0])
 
-    def test_no_server(self) -> None:
-        """Where another backend takes the clients of one without servers, that is its fallback."""
+    def test_nbsrv_is_a_fallback(self) -> None:
         for test in ("if { nbsrv(a) lt 1 }", "if { nbsrv(a) eq 0 }", "if down"):
             text = (
                 f"frontend f\n    bind :1\n    acl down nbsrv(a) le 0\n    use_backend b {test}\n    default_backend a\n"
@@ -89,8 +85,7 @@ class ServerTests(SynchronousTestCase):
                 self.assertIn("nbsrv(a) has no counterpart", looks(other)[0])
         self.assertIn("has no counterpart", looks(converted(text.replace(" check", "")))[0])
 
-    def test_sticky(self) -> None:
-        """Who comes back comes to the same server, by a hash of the address."""
+    def test_stick_table_is_a_hash_of_the_source(self) -> None:
         lines = ("stick-table type ip size 1m expire 1h", "stick on src", "server t 127.0.0.1:2")
         found = backend(*lines)
         self.assertIn("\nbalance = source-hash\n", found.text)
@@ -144,8 +139,7 @@ class LimitTests(SynchronousTestCase):
         ):
             self.assertEqual(self.limits(*lines), expected, lines)
 
-    def test_other_table(self) -> None:
-        """The table may be that of a backend, which is nothing else."""
+    def test_table_of_another_backend(self) -> None:
         found = converted(
             "frontend f\n    bind :1\n    tcp-request connection track-sc1 src table per_ip\n"
             "    tcp-request connection reject if { sc1_conn_rate(per_ip) gt 100 }\n    default_backend a\n"
@@ -155,8 +149,7 @@ class LimitTests(SynchronousTestCase):
         self.assertIn("\nconnection_rate_per_source = 100/m burst=100\n", found.text)
         self.assertEqual((len(found.warnings), looks(found)), (1, []))
 
-    def test_others(self) -> None:
-        """What is not a limit of sources alone is to be looked at."""
+    def test_other_limits_are_a_look(self) -> None:
         track = "tcp-request connection track-sc0 src"
         for lines in (
             ("tcp-request connection reject if { src_conn_cur ge 5 }",),

@@ -23,8 +23,7 @@ backend b
 class FileTests(SynchronousTestCase):
     """Whole files."""
 
-    def test_global(self) -> None:
-        """The limit of connections is kept, the rest has no counterpart."""
+    def test_global_limits(self) -> None:
         found = converted("global\n    maxconn 9\n    daemon\nlisten x\n    bind :1\n")
         self.assertEqual(rules_of(found).settings.max_connections, 9)
         waits = "HAProxy lets further clients wait, and txmux closes them"
@@ -36,8 +35,7 @@ class FileTests(SynchronousTestCase):
             ),
         )
 
-    def test_listener_keys(self) -> None:
-        """So are the limits of a frontend."""
+    def test_frontend_limits(self) -> None:
         found = frontend("maxconn 7", "backlog 8")
         listener = rules_of(found).listeners[0]
         self.assertIn("txmux closes them", found.warnings[0])
@@ -69,8 +67,7 @@ class FileTests(SynchronousTestCase):
         )
         self.assertIn("no frontend or listen in mode tcp", str(error))
 
-    def test_defaults(self) -> None:
-        """A proxy has the defaults above it, or those it names."""
+    def test_defaults_above_or_by_name(self) -> None:
         found = converted(
             "defaults one\n    maxconn 1\ndefaults two from one\n    backlog 2\n"
             "listen x from one\n    bind :1\nlisten y\n    bind :2\n"
@@ -80,8 +77,7 @@ class FileTests(SynchronousTestCase):
             (x.max_connections, x.backlog, y.max_connections, y.backlog), (1, 1024, 1, 2)
         )
 
-    def test_rest(self) -> None:
-        """Whatever else there is has no counterpart, and is told once."""
+    def test_the_rest_is_reported_once(self) -> None:
         found = converted(
             "defaults\n    log global\n    option splice-auto\nlisten x\n    bind :1\n    stick on src\nlisten y\n    bind :2\n"
             "peers p\n    peer a 127.0.0.1:1\n"
@@ -133,8 +129,7 @@ class FileTests(SynchronousTestCase):
             found = converted(text.format("http", line))
             self.assertEqual((len(found.warnings), looks(found)), (1, []), found.warnings)
 
-    def test_statistics(self) -> None:
-        """What speaks HTTP and only shows HAProxy's own state needs no counterpart."""
+    def test_statistics_need_no_counterpart(self) -> None:
         text = "listen x\n    bind :1\n    server s 127.0.0.1:2\nlisten stats\n    mode http\n    bind :8404\n    {}\n"
         for lines in (
             "stats enable\n    stats uri /\n    http-request auth unless { http_auth(x) }",
@@ -161,8 +156,7 @@ class FileTests(SynchronousTestCase):
         self.assertIn("# [route b]\n", found.text)
         self.assertTrue(any("it would serve more clients" in one for one in found.warnings))
 
-    def test_words(self) -> None:
-        """Words are quoted and escaped as HAProxy has it."""
+    def test_quotes_and_escapes(self) -> None:
         for test, line in (
             (r"a\ b", "payload hex=612062"),
             ('"a b"', "payload hex=612062"),
@@ -185,28 +179,24 @@ class FileTests(SynchronousTestCase):
         self.assertIn("\nbalance = first\n", found.text)
         self.assertEqual((found.warnings, "max_connections" in found.text), ((), False))
 
-    def test_disabled_backend(self) -> None:
-        """Clients of a backend that is out of use are closed."""
+    def test_clients_of_a_disabled_backend_are_closed(self) -> None:
         found = converted(
             "frontend f\n    bind :1\n    default_backend x\nbackend x\n    disabled\n    server a 127.0.0.1:1\n"
         )
         self.assertIn("or it is disabled; these clients are closed", looks(found)[0])
         self.assertNotIn("\ndefault = ", found.text)
 
-    def test_environment(self) -> None:
-        """What depends on the environment is not known here."""
+    def test_environment_is_a_look(self) -> None:
         for line in ('acl x req_ssl_sni "${NAME}"', ".if defined(X)", ".endif"):
             found = frontend(line, "use_backend a if HTTP")
             self.assertIn("depends on the environment", looks(found)[0])
             self.assertEqual(len(found.warnings), 1, found.warnings)
 
-    def test_no_section(self) -> None:
-        """A line before any section is a clear error."""
+    def test_line_before_any_section_is_an_error(self) -> None:
         error = self.assertRaises(ConvertError, converted, "bind :1", "haproxy")
         self.assertIn("x.cfg:1: 'bind' comes before the first section", str(error))
 
     def test_measured_setup(self) -> None:
-        """A file that tells three protocols apart by their first bytes."""
         found = converted(
             """
             global

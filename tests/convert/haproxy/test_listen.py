@@ -21,8 +21,7 @@ class BindTests(SynchronousTestCase):
     def endpoints(self, bind: str) -> list[tuple[str, ...]]:
         return [listener.endpoints for listener in rules_of(frontend(bind=bind)).listeners]
 
-    def test_addresses(self) -> None:
-        """Each form of an address means the same in txmux."""
+    def test_forms_of_addresses(self) -> None:
         for bind, endpoint in (
             (":443", "0.0.0.0:443"),
             ("*:443", "0.0.0.0:443"),
@@ -38,25 +37,21 @@ class BindTests(SynchronousTestCase):
         ):
             self.assertEqual(self.endpoints(f"bind {bind}"), [(endpoint,)])
 
-    def test_two_families(self) -> None:
-        """Where IPv4 has a socket of its own, that of IPv6 has only IPv6."""
+    def test_ipv6_beside_ipv4(self) -> None:
         for both in ("bind *:443\n    bind :::443", "bind :::443,0.0.0.0:443"):
             self.assertEqual({*self.endpoints(both)[0]}, {"0.0.0.0:443", "[::]:443"})
 
-    def test_several(self) -> None:
-        """Several addresses of a line, and several lines, are one listener."""
+    def test_several_addresses_are_one_listener(self) -> None:
         self.assertEqual(
             self.endpoints("bind 127.0.0.1:1,127.0.0.1:2\n    bind 127.0.0.1:3"),
             [("127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3")],
         )
 
-    def test_old_form(self) -> None:
-        """An address may stand beside the name."""
+    def test_address_beside_the_name(self) -> None:
         found = converted("listen x 127.0.0.1:1\n    server s 127.0.0.1:2\n")
         self.assertEqual(rules_of(found).listeners[0].endpoints, ("127.0.0.1:1",))
 
-    def test_refused(self) -> None:
-        """Inherited sockets and wide ranges of ports become comments."""
+    def test_refused_addresses_become_comments(self) -> None:
         for bind in ("127.0.0.1:1-999", "fd@3", "abns@x:1"):
             found = frontend(bind=f"bind 127.0.0.1:1\n    bind {bind}")
             self.assertEqual(rules_of(found).listeners[0].endpoints, ("127.0.0.1:1",))
@@ -64,8 +59,7 @@ class BindTests(SynchronousTestCase):
                 found.warnings[0].startswith("x.cfg:3: LOOK: endpoint = "), found.warnings
             )
 
-    def test_tls(self) -> None:
-        """A place where TLS ends is a listener of its own, whose routes end TLS."""
+    def test_bind_with_tls_is_a_listener_of_its_own(self) -> None:
         found = frontend(
             "default_backend a",
             bind="bind 127.0.0.1:1\n    bind :443 name ssl\n    bind :444 ssl crt /x crt /y alpn h2 ssl-min-ver TLSv1.3",
@@ -94,8 +88,7 @@ class BindTests(SynchronousTestCase):
         )
         self.assertIn("tls_client_ca = /ca\n", found.text)
 
-    def test_usual_tls(self) -> None:
-        """What ``global`` says of TLS holds for all lines that do not say otherwise."""
+    def test_tls_defaults_of_global(self) -> None:
         found = converted(
             "global\n    ssl-default-bind-options ssl-min-ver TLSv1.3 no-tls-tickets\n    ssl-server-verify none\n"
             "listen x\n    bind :1 ssl crt /x\n    server s a.example:9 ssl\n"
@@ -103,8 +96,7 @@ class BindTests(SynchronousTestCase):
         self.assertIn("\ntls_minimum = 1.3\n", found.text)
         self.assertIn("verify none: txmux always verifies", looks(found)[0])
 
-    def test_options(self) -> None:
-        """Times of keepalive, and logs without what went well."""
+    def test_keepalive_and_log_options(self) -> None:
         found = frontend(
             "clitcpka-idle 10",
             "clitcpka-intvl 2m",
@@ -116,8 +108,7 @@ class BindTests(SynchronousTestCase):
         self.assertIn("\nlog = errors\n", found.text)
         self.assertEqual(found.warnings, ())
 
-    def test_certificates(self) -> None:
-        """Certificates of a folder, of a list, and with a key beside them."""
+    def test_certificates_of_folders_lists_and_keys(self) -> None:
         folder = Path(self.mktemp())
         folder.mkdir()
         for name in ("a.pem", "b.pem", "b.pem.ocsp", ".hidden"):
@@ -151,14 +142,12 @@ class BindTests(SynchronousTestCase):
         found = frontend(*lines, bind="bind :1-2")
         self.assertIn("dst is not known where the client comes in", looks(found)[0])
 
-    def test_accept_proxy(self) -> None:
-        """Where PROXY headers are expected is a listener of its own."""
+    def test_accept_proxy_is_a_listener_of_its_own(self) -> None:
         found = frontend(bind="bind 127.0.0.1:1\n    bind 127.0.0.1:2 accept-proxy")
         self.assertEqual(len(rules_of(found).listeners), 2)
         self.assertIn("\naccept_proxy_from = 0.0.0.0/0, ::/0\n", found.text)
 
-    def test_parameters(self) -> None:
-        """Limits are kept, and what has no counterpart is a warning."""
+    def test_limits_are_taken_and_the_rest_warned_of(self) -> None:
         found = frontend(bind="bind 127.0.0.1:1 maxconn 9 backlog 8 tfo tcp-ut 3s")
         listener = rules_of(found).listeners[0]
         self.assertEqual((listener.max_connections, listener.backlog), (9, 8))
@@ -171,8 +160,7 @@ class BindTests(SynchronousTestCase):
             self.assertEqual(rules_of(found).listeners[0].endpoints, ("127.0.0.1:1",))
             self.assertIn(f"bind /run/x.sock {flag}: is left out; ", looks(found)[0])
 
-    def test_proxied_unix_socket(self) -> None:
-        """Who comes by a UNIX socket with a PROXY header is in no network."""
+    def test_unix_socket_with_a_proxy_header(self) -> None:
         found = frontend(bind="bind /run/x.sock accept-proxy")
         self.assertIn("\naccept_proxy_from = 0.0.0.0/0, ::/0\n    unix\n", found.text)
 
@@ -190,8 +178,7 @@ class BackendTests(SynchronousTestCase):
         (found,) = rules_of(backend(*lines, server=server)).backends.values()
         return found
 
-    def test_servers(self) -> None:
-        """Each form of a server's address."""
+    def test_forms_of_server_addresses(self) -> None:
         for given_as, text in (
             ("127.0.0.1:1", "127.0.0.1:1"),
             ("ipv4@127.0.0.1:1", "127.0.0.1:1"),
@@ -204,8 +191,7 @@ class BackendTests(SynchronousTestCase):
             found = self.only(server=f"server s {given_as}")
             self.assertEqual([server.text for server in found.servers], [text])
 
-    def test_left_out(self) -> None:
-        """A server that txmux cannot have is left out."""
+    def test_impossible_servers_are_left_out(self) -> None:
         for server in (
             "127.0.0.1:http",
             ":80",
@@ -220,8 +206,7 @@ class BackendTests(SynchronousTestCase):
             self.assertEqual(len(rules_of(found).backends["x"].servers), 1)
             self.assertIn(f"# LOOK: line 6: server t {server}: is left out; ", found.text)
 
-    def test_ports_of_clients(self) -> None:
-        """A server without a port is reached by the one that the clients come to, if that is only one."""
+    def test_server_without_port_has_the_only_one_of_its_clients(self) -> None:
         for server, text in (
             ("10.0.0.1", "10.0.0.1:443"),
             ("10.0.0.1:+100", "10.0.0.1:543"),
@@ -235,8 +220,7 @@ class BackendTests(SynchronousTestCase):
         found = converted("listen x\n    bind :1-9\n    bind 127.0.0.1:2\n    server s 10.0.0.1\n")
         self.assertIn("its clients come to more than one", " ".join(looks(found)))
 
-    def test_routes_without_server(self) -> None:
-        """Clients of a backend that has lost its servers are closed, and led to no other."""
+    def test_clients_of_a_backend_without_servers_are_closed(self) -> None:
         found = converted(
             "frontend f\n    bind 127.0.0.1:1,127.0.0.1:2\n    use_backend x if HTTP\n    default_backend y\n"
             "backend x\n    server s 10.0.0.1\nbackend y\n    server s 10.0.0.2:1\n"
@@ -244,8 +228,7 @@ class BackendTests(SynchronousTestCase):
         self.assertIn("match = http\nbackend = close\n", found.text)
         self.assertEqual(len(looks(found)), 2)
 
-    def test_proxy_protocol(self) -> None:
-        """Which PROXY header the servers get."""
+    def test_proxy_protocol_versions(self) -> None:
         for parameter, version in (
             ("", "off"),
             ("send-proxy", "v1"),
@@ -263,7 +246,6 @@ class BackendTests(SynchronousTestCase):
         self.assertIn("these differ in proxy_protocol", looks(found)[0])
 
     def test_mixed_sources(self) -> None:
-        """Servers that are connected to from different addresses."""
         found = backend(
             "server t 127.0.0.1:2 source 10.0.0.2", server="server s 127.0.0.1:1 source ::1"
         )
@@ -280,13 +262,11 @@ class BackendTests(SynchronousTestCase):
         found = backend(*more, "server v 127.0.0.1:4")
         self.assertIn("HAProxy uses the first backup", looks(found)[0])
 
-    def test_unknown_balance(self) -> None:
-        """What servers would be chosen by otherwise is to be looked at."""
+    def test_unknown_balance_is_a_look(self) -> None:
         found = backend("balance rdp-cookie(x)", "server t 127.0.0.1:2")
         self.assertIn("balance rdp-cookie(x): has no counterpart", looks(found)[0])
 
-    def test_keys(self) -> None:
-        """What txmux has a key for gets that key."""
+    def test_keys_with_a_counterpart(self) -> None:
         for server, lines, line in (
             ("weight 3", (), "server = 127.0.0.1:1 weight=3"),
             ("weight 0", (), "server = 127.0.0.1:1 down"),
@@ -309,30 +289,25 @@ class BackendTests(SynchronousTestCase):
             self.assertEqual(found.warnings, ())
 
     def test_words_after_the_server(self) -> None:
-        """They stand after the server."""
         found = backend(server="server s 127.0.0.1:1 weight 3 maxconn 4 backup disabled")
         line = "server = 127.0.0.1:1 weight=3 max_connections=4 backup down"
         self.assertIn(line, found.text)
 
-    def test_no_server(self) -> None:
-        """A backend without servers is left out."""
+    def test_backend_without_servers_is_left_out(self) -> None:
         found = converted("frontend f\n    bind :1\n    default_backend x\nbackend x\n")
         message = "x.cfg:4: LOOK: [backend x] is left out: it has no server; its clients are closed"
         self.assertIn(message, found.warnings)
 
-    def test_no_counterpart(self) -> None:
-        """Parameters without a counterpart are told by name."""
+    def test_unknown_parameters_are_named(self) -> None:
         found = backend(server="server s 127.0.0.1:1 cookie x slowstart 5s")
         self.assertIn("127.0.0.1:1: no counterpart of cookie, slowstart", found.warnings[0])
 
-    def test_refused_options(self) -> None:
-        """A weight that cannot be is to be looked at."""
+    def test_impossible_weight_is_a_look(self) -> None:
         found = backend(server="server s 127.0.0.1:1 weight 70000")
         self.assertIn("server = 127.0.0.1:1 weight=70000: ", looks(found)[0])
         self.assertIn("\nserver = 127.0.0.1:1\n", found.text)
 
-    def test_marked_down(self) -> None:
-        """Connections that HAProxy would end when a server goes down are to be looked at."""
+    def test_on_marked_down_is_a_look(self) -> None:
         found = backend(server="server s 127.0.0.1:1 check on-marked-down shutdown-sessions")
         self.assertIn("txmux leaves connections alone", looks(found)[0])
 
@@ -349,11 +324,9 @@ class BackendTests(SynchronousTestCase):
         )
         self.assertEqual((y.idle_timeout, found.warnings), (3600, ()))
 
-    def test_bad_times(self) -> None:
-        """A time that cannot be is a comment."""
+    def test_impossible_time_is_a_comment(self) -> None:
         found = backend("timeout connect 0", "timeout server forever")
         self.assertEqual(len(found.warnings), 2)
 
-    def test_microseconds(self) -> None:
-        """Fractions of a millisecond are one."""
+    def test_fraction_of_a_millisecond_is_one(self) -> None:
         self.assertEqual(self.only("timeout connect 100us").connect_timeout, 0.001)

@@ -11,8 +11,7 @@ from tests.convert.haproxy.pieces import frontend, matches, routes
 class AclTests(SynchronousTestCase):
     """What a client has to say."""
 
-    def test_payload(self) -> None:
-        """Bytes at a place, as hex digits or text."""
+    def test_payload_of_hex_digits_or_text(self) -> None:
         for test, lines in (
             ("req.payload(0,3) -m bin 474554 504f53", ["payload hex=474554", "payload hex=504f53"]),
             ("req.payload(0,3) 474554", ["payload hex=474554"]),
@@ -32,8 +31,7 @@ class AclTests(SynchronousTestCase):
         ):
             self.assertEqual(matches(f"{{ {test} }}"), lines, test)
 
-    def test_tls(self) -> None:
-        """What a ClientHello has in it."""
+    def test_parts_of_a_client_hello(self) -> None:
         for test, lines in (
             ("req_ssl_hello_type 1", ["tls"]),
             ("req.ssl_hello_type 1", ["tls"]),
@@ -59,8 +57,7 @@ class AclTests(SynchronousTestCase):
         ):
             self.assertEqual(matches(f"{{ {test} }}"), lines, test)
 
-    def test_others(self) -> None:
-        """Lengths, HTTP, RDP and what HAProxy has names for."""
+    def test_lengths_http_rdp_and_predefined_acls(self) -> None:
         for test, lines in (
             ("{ req.len gt 0 }", ["any"]),
             ("{ req_len ge 3 }", ["regex pattern=(?s:.{3}) within=3"]),
@@ -119,8 +116,7 @@ class AclTests(SynchronousTestCase):
                 any(one.startswith("line 3: use_backend a if {") for one in looks(found)), test
             )
 
-    def test_never(self) -> None:
-        """What can never be true leads nobody anywhere."""
+    def test_never_true(self) -> None:
         for test in (
             "FALSE",
             "{ always_false }",
@@ -136,15 +132,13 @@ class AclTests(SynchronousTestCase):
 class ConditionTests(SynchronousTestCase):
     """How tests are put together."""
 
-    def test_named(self) -> None:
-        """Several ACLs of one name are alternatives."""
+    def test_acls_of_one_name_are_alternatives(self) -> None:
         lines = ("acl x req.payload(0,1) -m bin 16", "acl x req.payload(0,1) -m bin 05")
         self.assertEqual(
             routes(*lines, "use_backend a if x"), [(["payload hex=16", "payload hex=05"], "a")]
         )
 
     def test_or(self) -> None:
-        """``or`` gives several lines."""
         for word in ("or", "||"):
             self.assertEqual(matches(f"HTTP {word} {{ req_ssl_hello_type 1 }}"), ["http", "tls"])
 
@@ -163,8 +157,7 @@ class ConditionTests(SynchronousTestCase):
         ):
             self.assertEqual(matches(test), lines)
 
-    def test_contradiction(self) -> None:
-        """Bytes that differ are never both there."""
+    def test_different_bytes_contradict(self) -> None:
         test = "{ req.payload(0,1) 16 } { req.payload(0,1) 17 }"
         self.assertEqual(routes(f"use_backend a if {test}"), [])
 
@@ -192,19 +185,16 @@ class ConditionTests(SynchronousTestCase):
         more = ("use_backend b if web", "default_backend close")
         self.assertEqual(routes(*acls, both, *more)[0], first)
 
-    def test_and_not(self) -> None:
-        """An exception goes before the rule."""
+    def test_exception_goes_before_the_rule(self) -> None:
         lines = ("use_backend a if HTTP !{ path_beg /x }", "default_backend b")
         self.assertEqual(routes(*lines), [(["http path=/x*"], "b"), (["http"], "a")])
 
     def test_not_silent(self) -> None:
-        """Who says nothing is led by ``silent``."""
         found = frontend("use_backend a if !{ req.len gt 0 }", "default_backend b")
         self.assertIn("silent = a\n", found.text)
         self.assertIn("match = any\nbackend = b\n", found.text)
 
-    def test_exclusive(self) -> None:
-        """Nobody speaks HTTP and TLS at once."""
+    def test_http_and_tls_exclude_each_other(self) -> None:
         for test in (
             "HTTP { req_ssl_hello_type 1 }",
             "HTTP { req.payload(0,1) 16 }",
@@ -214,8 +204,7 @@ class ConditionTests(SynchronousTestCase):
             self.assertEqual(routes(f"use_backend a if {test}"), [], test)
         self.assertEqual(matches("{ req_ssl_sni a b } { req_ssl_sni b c }"), ["tls sni=b"])
 
-    def test_names_within(self) -> None:
-        """Of names that are asked for twice, those are left that fit both."""
+    def test_narrower_of_two_names(self) -> None:
         ours = "{ req.ssl_sni -m end .example.com }"
         for names, expected in (
             (
@@ -228,8 +217,7 @@ class ConditionTests(SynchronousTestCase):
             found = routes(f"use_backend a if {ours} {names}")
             self.assertEqual(found, [([f"tls sni={expected}"], "a")] if expected else [])
 
-    def test_networks(self) -> None:
-        """Addresses of clients become ``from`` and ``not_from``."""
+    def test_networks_become_from_and_not_from(self) -> None:
         found = frontend(
             "acl lan src 10.1.2.3/8 192.168.1 127.1/8 2001:db8::/32",
             "use_backend a if HTTP lan",
@@ -245,8 +233,7 @@ class ConditionTests(SynchronousTestCase):
         self.assertIn("match = http\nfrom = 10.5.0.0/16\n", sections)
         self.assertIn(f"match = any\nnot_from = {networks}\n", sections)
 
-    def test_silent_clients(self) -> None:
-        """Where silent clients are led may depend on their networks."""
+    def test_silent_clients_by_network(self) -> None:
         for line, expected in (
             (
                 "use_backend a if { src 10.0.0.0/8 }",
@@ -266,8 +253,7 @@ class ConditionTests(SynchronousTestCase):
             self.assertIn(expected, found.text)
             self.assertEqual(looks(found), [])
 
-    def test_common_names(self) -> None:
-        """Two tests of the same name become one pattern, if there is one."""
+    def test_common_pattern_of_two_tests(self) -> None:
         end, start = "{ req_ssl_sni -m end .b.example }", "{ req_ssl_sni -m beg a. }"
         for other, expected in (
             ("{ req_ssl_sni x.b.example }", ["tls sni=x.b.example"]),
@@ -279,8 +265,7 @@ class ConditionTests(SynchronousTestCase):
         found = frontend(f"use_backend a if {end} {{ req_ssl_sni -m reg ^a }}")
         self.assertIn("a line of match has one matcher", looks(found)[0])
 
-    def test_no_counterpart(self) -> None:
-        """Two matchers at once have no counterpart."""
+    def test_two_matchers_at_once(self) -> None:
         many = " or ".join(f"{{ req.payload(0,1) {n:02x} }}" for n in range(17))
         for test in (
             "HTTP { req.payload(0,3) 474554 }",
@@ -296,11 +281,9 @@ class ConditionTests(SynchronousTestCase):
         found = frontend(*lines, *(n.replace(" x ", " y ") for n in lines), "use_backend a if x y")
         self.assertIn("too many", looks(found)[0])
 
-    def test_broken_name(self) -> None:
-        """An ACL without a counterpart is told where it is used."""
+    def test_broken_acl_is_reported_where_it_is_used(self) -> None:
         found = frontend("acl x nbsrv lt 2", "acl x src a", "acl x src ::1", "use_backend a if x")
         self.assertIn("acl x: nbsrv has no counterpart", found.warnings[0])
 
-    def test_no_condition(self) -> None:
-        """Another word than ``if`` and ``unless`` is none."""
+    def test_unknown_word_in_place_of_if(self) -> None:
         self.assertIn("is not a condition", frontend("use_backend a when HTTP").warnings[0])

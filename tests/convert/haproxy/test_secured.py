@@ -46,8 +46,7 @@ class SecuredTests(SynchronousTestCase):
             ],
         )
 
-    def test_protocols(self) -> None:
-        """A protocol is agreed on only by those who offer none that is preferred."""
+    def test_only_protocols_before_the_agreed_one_count(self) -> None:
         self.assertEqual(
             ended("use_backend a if { ssl_fc_alpn http/1.1 }", "default_backend b"),
             [("tls alpn=h2", "b"), ("tls alpn=http/1.1", "a"), ("tls", "b")],
@@ -88,8 +87,7 @@ class SecuredTests(SynchronousTestCase):
         found = frontend("use_backend a if HTTP or { src ::1 }", bind=_TLS)
         self.assertIn("silent inside of TLS", looks(found)[0])
 
-    def test_plain(self) -> None:
-        """Where TLS does not end, none has ended."""
+    def test_no_tls_facts_without_tls(self) -> None:
         lines = ("use_backend a if { ssl_fc }", "use_backend a if { ssl_fc_sni x }")
         self.assertEqual(rules_of(frontend(*lines, "default_backend b")).routes, ())
 
@@ -119,7 +117,6 @@ class FileTests(SynchronousTestCase):
         self.assertIn("match = tls sni=a.example,b.example,c.example\n", found.text)
         self.assertIn("names:1: is written into the rules as it is now", found.warnings[0])
 
-    def test_parts(self) -> None:
-        """A part of the networks of a file is not known here."""
+    def test_part_of_the_networks_of_a_file(self) -> None:
         found = frontend("use_backend a if { src 10.0.0.0/8 } { src -f /n }", "default_backend b")
         self.assertIn("asks for @/n and for other networks at once", looks(found)[0])

@@ -13,8 +13,7 @@ _VERIFIED = "ssl verify required ca-file /ca.pem"
 class SpokenToTests(SynchronousTestCase):
     """TLS, and what is told in headers."""
 
-    def test_tls(self) -> None:
-        """Authority, name, certificate and protocols have their keys."""
+    def test_tls_keys(self) -> None:
         for server, keys in (
             (f"{_VERIFIED} verifyhost a.example", "tls_name = a.example\ntls_ca = /ca.pem\n"),
             (f"{_VERIFIED} sni str(a.example)", "tls_name = a.example\n"),
@@ -42,21 +41,18 @@ class SpokenToTests(SynchronousTestCase):
             self.assertIn(why, looks(found)[0])
             self.assertIn("\ntls = yes\n", found.text)
 
-    def test_alike(self) -> None:
-        """Servers that differ in how they are spoken to are left out."""
+    def test_servers_spoken_to_otherwise_are_left_out(self) -> None:
         found = backend(f"server t 127.0.0.1:2 {_VERIFIED} verifyhost a")
         self.assertIn("these differ in tls, tls_ca, tls_name", looks(found)[0])
 
-    def test_bases(self) -> None:
-        """Relative paths begin in the folders of ``global``."""
+    def test_base_folders_of_global(self) -> None:
         found = converted(
             "global\n    ca-base /ca\n    crt-base /own\nlisten x\n    bind :9\n"
             "    server s a.example:1 ssl ca-file a.pem crt b.pem\n"
         )
         self.assertIn("tls_ca = /ca/a.pem\ntls_client_certificate = /own/b.pem\n", found.text)
 
-    def test_fields(self) -> None:
-        """What the header tells besides."""
+    def test_proxy_v2_fields(self) -> None:
         for words, fields in (
             ("send-proxy-v2-ssl", "ssl"),
             (
@@ -69,8 +65,7 @@ class SpokenToTests(SynchronousTestCase):
             self.assertIn(f"proxy_protocol = v2\nproxy_tlvs = {fields}\n", found.text)
             self.assertEqual(found.warnings, ())
 
-    def test_resolvers(self) -> None:
-        """Name servers, and templates of servers, one of SRV records."""
+    def test_resolvers_templates_and_srv_records(self) -> None:
         found = converted(
             "resolvers dns\n    nameserver a 10.0.0.1:53\n    nameserver b udp@10.0.0.2:5353\n    hold valid 10s\n"
             "listen x\n    bind :9\n    server-template s 1-3 db.example:1 resolvers dns init-addr none\n"
@@ -80,8 +75,7 @@ class SpokenToTests(SynchronousTestCase):
         self.assertIn("server = srv:_ssh._tcp.example.com\n", found.text)
         self.assertEqual(found.warnings, ())
 
-    def test_asked_address(self) -> None:
-        """A server without an address is at the one that the client has asked for."""
+    def test_server_without_address_is_the_asked_one(self) -> None:
         for server, place in (
             (":4431", "{local}:4431"),
             ("0.0.0.0:4431 weight 3", "{local}:4431 weight=3"),
@@ -101,8 +95,7 @@ class SpokenToTests(SynchronousTestCase):
         for server in ("*", "0.0.0.0:443", ":"):
             self.assertIn("leads back to", looks(backend(server=f"server s {server}"))[0])
 
-    def test_template_with_balance(self) -> None:
-        """A template stands for several servers, of which one is chosen."""
+    def test_template_counts_as_several_servers(self) -> None:
         for balance, word in (
             ("balance leastconn", "least-connections"),
             ("balance source\n    hash-type consistent", "source-hash"),
@@ -113,13 +106,11 @@ class SpokenToTests(SynchronousTestCase):
         found = backend("balance uri", server="server-template s 3 db.example:1")
         self.assertIn("balance uri: has no counterpart", looks(found)[0])
 
-    def test_ports_of_sources(self) -> None:
-        """A range of ports to connect from stays."""
+    def test_ranges_of_source_ports(self) -> None:
         found = backend(server="server s 127.0.0.1:1 source 10.0.0.1:2000-3000")
         self.assertIn("source = 10.0.0.1:2000-3000\n", found.text)
 
     def test_independent_streams(self) -> None:
-        """Where each direction has its own time, so it has here."""
         found = backend("option independent-streams", "timeout server 9s", "timeout client 7s")
         self.assertIn("idle_timeout = 9s\ndownload_idle_timeout = 9s\n", found.text)
 
@@ -127,8 +118,7 @@ class SpokenToTests(SynchronousTestCase):
 class ProcessTests(SynchronousTestCase):
     """What is said of the process."""
 
-    def test_keys(self) -> None:
-        """User, group, workers, the log and the time to stop have keys."""
+    def test_process_keys(self) -> None:
         found = converted(
             "global\n    user haproxy\n    group haproxy\n    nbthread 4\n    hard-stop-after 30s\n    grace 2s\n"
             "    log stdout format raw local0\nlisten x\n    bind :9\n    server s 127.0.0.1:1\n"

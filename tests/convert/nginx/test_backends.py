@@ -11,8 +11,7 @@ from tests.convert.nginx.pieces import backend, server, stream
 class UpstreamTests(SynchronousTestCase):
     """The block ``upstream``."""
 
-    def test_servers(self) -> None:
-        """Servers have their weights, limits and states."""
+    def test_weights_limits_and_states(self) -> None:
         found = backend(
             "",
             "zone z 64k; server 127.0.0.1:1 weight=5 max_conns=20; server unix:/run/x.sock backup;"
@@ -44,8 +43,7 @@ class UpstreamTests(SynchronousTestCase):
             found = server("proxy_pass x;", f"upstream x {{ {line} {two} }}")
             self.assertEqual(len(looks(found)), 1)
 
-    def test_failures(self) -> None:
-        """How many failures take a server out; of one server alone none do."""
+    def test_failure_limits(self) -> None:
         for servers, line in (
             (
                 "server 127.0.0.1:1 max_fails=2 fail_timeout=1m; server 127.0.0.1:2 max_fails=2 fail_timeout=1m;",
@@ -88,8 +86,7 @@ class UpstreamTests(SynchronousTestCase):
 class ConnectTests(SynchronousTestCase):
     """The directives ``proxy_...``."""
 
-    def test_times(self) -> None:
-        """The times are those of nginx where none are written."""
+    def test_default_times(self) -> None:
         found = backend("")
         self.assertEqual((found.connect_timeout, found.idle_timeout), (60, 600))
         found = backend("proxy_connect_timeout 500ms; proxy_timeout 1h 30m;")
@@ -97,13 +94,11 @@ class ConnectTests(SynchronousTestCase):
         self.assertEqual(len(looks(server("proxy_pass a; proxy_timeout soon;"))), 1)
 
     def test_rates(self) -> None:
-        """Rates are for one connection."""
         found = backend("proxy_upload_rate 100k; proxy_download_rate 1m;")
         self.assertEqual((found.upload_rate, found.download_rate), (102400, 1048576))
         self.assertIsNone(backend("proxy_upload_rate 0;").upload_rate)
 
-    def test_next(self) -> None:
-        """How many servers are tried."""
+    def test_tries(self) -> None:
         servers = "".join(f"server 127.0.0.1:{n};" for n in range(1, 7))
         for text, expected in (
             ("", 5),
@@ -112,8 +107,7 @@ class ConnectTests(SynchronousTestCase):
         ):
             self.assertEqual(backend(text, servers).retries, expected)
 
-    def test_source(self) -> None:
-        """The address to connect from; another one for each client has no counterpart."""
+    def test_source_address(self) -> None:
         for text, line in (
             ("proxy_bind 192.0.2.1;", "source = 192.0.2.1\n"),
             ("proxy_bind $remote_addr transparent;", "source = client\n"),
@@ -123,8 +117,7 @@ class ConnectTests(SynchronousTestCase):
         self.assertNotIn("source", server("proxy_pass a; proxy_bind off;").text)
         self.assertEqual(len(looks(server("proxy_pass a; proxy_bind $server_addr;"))), 1)
 
-    def test_tls(self) -> None:
-        """A certificate that nginx does not verify waits for a person."""
+    def test_unverified_certificate_is_a_look(self) -> None:
         more = "upstream x.example { server 127.0.0.1:1; }"
         verified = "proxy_ssl on; proxy_ssl_verify on; proxy_ssl_trusted_certificate /ca.pem;"
         for text, lines, told in (
@@ -180,8 +173,7 @@ class ConnectTests(SynchronousTestCase):
         self.assertIn("check = tcp interval=10s rise=2 fall=3 port=8080 timeout=5s\n", found.text)
         self.assertEqual(len(looks(server("proxy_pass a; health_check match=x;"))), 1)
 
-    def test_check_of_upstream(self) -> None:
-        """The checks of modules that many have, with their kinds and times."""
+    def test_checks_of_modules(self) -> None:
         usual = "interval=30s timeout=1s rise=2 fall=5"
         for lines, words in (
             ("check;", f"tcp {usual}"),
@@ -205,8 +197,7 @@ class ConnectTests(SynchronousTestCase):
             self.assertEqual(check.replace("'", ""), f"check = {words}".replace("'", ""))
             self.assertIsNotNone(rules_of(found).backends["x"].check)
 
-    def test_lost_check(self) -> None:
-        """A check that has no counterpart is to be looked at, and does not say anything of the choice of servers."""
+    def test_lost_check_is_a_look(self) -> None:
         for lines, listen in (
             ("check type=ajp;", ""),
             ("check type=udp;", "udp"),

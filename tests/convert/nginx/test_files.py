@@ -73,8 +73,7 @@ class FileTests(SynchronousTestCase):
         self.addCleanup(shutil.rmtree, self.folder)
         self.main = self.folder / "nginx.conf"
 
-    def test_included(self) -> None:
-        """Files are read where they are included, relative to the main file, and their lines are named."""
+    def test_included_files_and_their_lines(self) -> None:
         (self.folder / "streams").mkdir()
         first = self.folder / "streams" / "a.conf"
         first.write_text("\nserver { listen 1; proxy_pass 127.0.0.1:9; nonsense on; }\n")
@@ -93,16 +92,14 @@ class FileTests(SynchronousTestCase):
         )
         self.assertIn(f"# LOOK: {first} line 2: nonsense on", found.text)
 
-    def test_not_included(self) -> None:
-        """A file that is not there, or that includes itself, is told."""
+    def test_missing_or_circular_include(self) -> None:
         (self.folder / "x.conf").write_text("include x.conf;\n")
         for name in ("gone.conf", "x.conf", "x\0", "\0/x*"):
             found = converted(f"{_STREAM[:-1]} include {name}; }}", name=str(self.main))
             (told,) = looks(found)
             self.assertIn("cannot be read", told)
 
-    def test_nothing_included(self) -> None:
-        """If all that would be converted is in files that are not here, the error names them."""
+    def test_only_missing_files_are_an_error(self) -> None:
         for text, pattern in (
             ("stream { include streams/*.conf; }", "streams/*.conf"),
             ("events {} include streams.d/*;", "streams.d/*"),
@@ -130,8 +127,7 @@ class FileTests(SynchronousTestCase):
         )
         self.assertIn("x.cfg:2: ", str(error))
 
-    def test_tcp(self) -> None:
-        """The block of an older module, in which the shortest of three times ends a connection."""
+    def test_block_tcp_of_an_older_module(self) -> None:
         found = converted(
             """
             tcp {
@@ -169,7 +165,6 @@ class FileTests(SynchronousTestCase):
         self.assertEqual(found.warnings, ())
 
     def test_process(self) -> None:
-        """The user that serves, and the number of processes."""
         for text, lines in (
             (
                 "user www-data adm; worker_processes auto;",
@@ -182,13 +177,11 @@ class FileTests(SynchronousTestCase):
             head = found.text.partition("[listen")[0]
             self.assertEqual(head, f"[txmux]\n{lines}\n" if lines else "")
 
-    def test_part(self) -> None:
-        """A file that is included in a stream block is read as one."""
+    def test_file_included_in_stream(self) -> None:
         found = converted("upstream a { server 127.0.0.1:9; } server { listen 1; proxy_pass a; }")
         self.assertEqual(len(rules_of(found).listeners), 1)
 
-    def test_no_stream(self) -> None:
-        """A file of a web server is one clear error."""
+    def test_no_stream_is_an_error(self) -> None:
         for text in (
             "events {} http { server { listen 80; } }",
             "server { listen 80; location / { } }",
@@ -196,8 +189,7 @@ class FileTests(SynchronousTestCase):
             error = self.assertRaises(ConvertError, converted, text)
             self.assertIn("stream", str(error))
 
-    def test_broken(self) -> None:
-        """What nginx does not read is one clear error with its line."""
+    def test_broken_file_is_an_error_with_its_line(self) -> None:
         for text, line in (
             ("stream {\n server {\n listen 1;\n", 3),
             ("stream {\n server { listen 1 } }", 2),
@@ -208,9 +200,7 @@ class FileTests(SynchronousTestCase):
             error = self.assertRaises(ConvertError, converted, text, "nginx")
             self.assertIn(f"x.cfg:{line}: ", str(error))
 
-    def test_without_the_package(self) -> None:
-        """Without crossplane the error says what to install."""
-
+    def test_error_without_crossplane(self) -> None:
         def find(name: str, *arguments: Any) -> Any:
             if name == "crossplane":
                 raise ModuleNotFoundError(name)
@@ -220,8 +210,7 @@ class FileTests(SynchronousTestCase):
             error = self.assertRaises(ConvertError, converted, _STREAM)
         self.assertIn("pip install 'txmux[convert]'", str(error))
 
-    def test_words(self) -> None:
-        """Quotes, backslashes, comments and braces are read as nginx reads them."""
+    def test_quotes_backslashes_comments_and_braces(self) -> None:
         found = converted(
             r"""
             stream { # a comment; {
@@ -240,11 +229,9 @@ class FileTests(SynchronousTestCase):
     @settings(max_examples=scaled(200))
     @given(st.lists(_TOKENS, max_size=30))
     def test_any_words(self, words: list[str]) -> None:
-        """Nothing comes of any text but rules or the clear error."""
         for text in (" ".join(words), f"stream {{ {' '.join(words)} }}"):
             attempt(text, "nginx")
 
     @given(st.text())
     def test_any_text(self, text: str) -> None:
-        """The same for what chance has written."""
         attempt(text, "nginx")

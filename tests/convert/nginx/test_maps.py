@@ -56,8 +56,7 @@ class NameTests(SynchronousTestCase):
         self.assertEqual(value.text, table.find(name).text)
         self.assertEqual(found.otherwise.text, table.find("").text)
 
-    def test_names(self) -> None:
-        """Names of one value are on one line, however they are mixed with others."""
+    def test_names_of_one_value_share_a_line(self) -> None:
         found = mapped(_NAME, "a.example a", "b.example b", "c.example a", "default c")
         self.assertEqual(
             routes(found),
@@ -68,8 +67,7 @@ class NameTests(SynchronousTestCase):
             ],
         )
 
-    def test_many(self) -> None:
-        """No line gets too long."""
+    def test_no_line_gets_too_long(self) -> None:
         found = mapped(_NAME, *(f"{n}.example a" for n in range(20)))
         ((lines, _), _) = routes(found)
         self.assertEqual([line.count(",") + 1 for line in lines], [8, 8, 4])
@@ -96,8 +94,7 @@ class NameTests(SynchronousTestCase):
             ],
         )
 
-    def test_expressions(self) -> None:
-        """What is a plain pattern is written as such; all others are about the whole name."""
+    def test_plain_and_other_expressions(self) -> None:
         for expression, expected in (
             (r"~^www\.example\.com$", "www.example.com"),
             (r"~\.example\.com$", "*.example.com"),
@@ -135,14 +132,12 @@ class NameTests(SynchronousTestCase):
         ):
             self.assertEqual(routes(mapped(_NAME, *entries)), expected)
 
-    def test_impossible_names(self) -> None:
-        """A wildcard without ``hostnames`` is told, since nobody is led there."""
+    def test_wildcard_without_hostnames_is_lost(self) -> None:
         found = mapped(_NAME, "*.example.com a", "default b")
         self.assertIn("line 4: *.example.com: is left out", looks(found)[0])
         self.assertEqual(routes(found), [(["default"], "b")])
 
-    def test_escaped(self) -> None:
-        """A name that is also a word of the language is written with a backslash."""
+    def test_escaped_word_of_the_language(self) -> None:
         found = mapped(_NAME, r"\default a", r"\hostnames b")
         self.assertEqual(
             routes(found)[:2], [(["tls sni=default"], "a"), (["tls sni=hostnames"], "b")]
@@ -153,7 +148,6 @@ class OtherFactTests(SynchronousTestCase):
     """Maps of versions, protocols and addresses."""
 
     def test_versions(self) -> None:
-        """Versions are told apart where they lead elsewhere."""
         source = "$ssl_preread_protocol"
         for entries, expected in (
             (('"" a', "default b"), [(["tls"], "b"), (["default"], "a")]),
@@ -193,22 +187,19 @@ class OtherFactTests(SynchronousTestCase):
         self.assertEqual(len(looks(mapped(source, "~^h2.*foo a", "default b"))), 1)
 
     def test_addresses(self) -> None:
-        """Addresses are networks of one address."""
         found = mapped("$remote_addr", "192.0.2.1 a", "2001:db8::1 a", "x b", "default c")
         self.assertIn("from = 192.0.2.1\n    2001:db8::1\n", found.text)
         self.assertEqual(len(looks(found)), 1)
         self.assertEqual(len(looks(mapped("$remote_addr", "~^10 a", "default c"))), 1)
 
-    def test_nested(self) -> None:
-        """A map in a map is asked where it is meant to be."""
+    def test_nested_maps(self) -> None:
         names = f"map {_NAME} $name {{ a.example a; default b; }}"
         found = mapped("$ssl_preread_protocol", '"" c', "default $name", more=names)
         self.assertEqual(
             routes(found), [(["tls sni=a.example"], "a"), (["tls"], "b"), (["default"], "c")]
         )
 
-    def test_known(self) -> None:
-        """What a variable is for a client holds wherever it is asked for again."""
+    def test_variable_has_one_value_for_a_client(self) -> None:
         more = (
             "map $ssl_preread_server_name $name { ~^(x|y)$ a; ~^z b; w.example c; }"
             "map $ssl_preread_alpn_protocols $offered { acme-tls/1 a; default b; }"
@@ -226,8 +217,7 @@ class OtherFactTests(SynchronousTestCase):
         )
         self.assertEqual(looks(found), [])
 
-    def test_circle(self) -> None:
-        """A map that needs itself is told."""
+    def test_map_that_needs_itself(self) -> None:
         found = mapped(_NAME, "a.example $up", "default b")
         self.assertIn("depends on itself", "".join(looks(found)))
 
@@ -266,8 +256,7 @@ class OtherFactTests(SynchronousTestCase):
             self.assertEqual(len(looks(found)), 1, found.text)
             self.assertNotIn("[route a]", found.text)
 
-    def test_server_port(self) -> None:
-        """A server with several ports becomes a listener for each that leads elsewhere."""
+    def test_ports_that_lead_elsewhere_are_listeners(self) -> None:
         found = server(
             "listen 8443; listen 9443; proxy_pass $up;",
             "map $server_port $up { 443 a; default b; }",

@@ -44,8 +44,7 @@ class ListenTests(SynchronousTestCase):
         found = stream(f"server {{ {lines} proxy_pass a; }}")
         return [listener.endpoints for listener in rules_of(found).listeners]
 
-    def test_addresses(self) -> None:
-        """Ports, addresses, UNIX sockets and ranges; IPv4 and IPv6 of one port are one endpoint."""
+    def test_forms_of_listen(self) -> None:
         for listens, expected in (
             (["443"], ["0.0.0.0:443"]),
             (["*:443", "[::]:443"], [":443"]),
@@ -59,8 +58,7 @@ class ListenTests(SynchronousTestCase):
         ):
             self.assertEqual(self.endpoints(*listens), [tuple(expected)])
 
-    def test_parameters(self) -> None:
-        """What differs between two places makes listeners of their own."""
+    def test_different_parameters_make_listeners(self) -> None:
         found = server("listen 444 backlog=99; listen 445 so_keepalive=30m::10; proxy_pass a;")
         listeners = rules_of(found).listeners
         self.assertEqual([one.backlog for one in listeners], [1024, 99, 1024])
@@ -99,7 +97,6 @@ class ListenTests(SynchronousTestCase):
         )
 
     def test_udp_without_counterpart(self) -> None:
-        """What nginx does over UDP only, and txmux not, is told."""
         for setting in ("proxy_requests 5;", "health_check udp;"):
             found = stream(f"server {{ listen 53 udp; proxy_pass 10.0.0.3:53; {setting} }}")
             self.assertEqual(len(looks(found)), 1, setting)
@@ -108,8 +105,7 @@ class ListenTests(SynchronousTestCase):
             "proxy_responses 0: has no counterpart; see unanswered_timeout", found.warnings[0]
         )
 
-    def test_left_out(self) -> None:
-        """Names, and too many ports have no counterpart."""
+    def test_names_and_too_many_ports_are_left_out(self) -> None:
         for listen in ("localhost:1", "1-60000", "80 so_keepalive=x", "80 quic"):
             found = server(f"listen {listen}; proxy_pass a;")
             self.assertEqual(len(looks(found)), 1, listen)
@@ -123,8 +119,7 @@ class ListenTests(SynchronousTestCase):
         )
         self.assertTrue(any("chosen by server_name" in text for text in looks(found)))
 
-    def test_under(self) -> None:
-        """With several listeners, a route belongs to its own."""
+    def test_routes_are_under_their_own_listener(self) -> None:
         found = stream(
             "map $ssl_preread_server_name $x { x.example a; }"
             "server { listen 1; ssl_preread on; proxy_pass $x; } server { listen 2; proxy_pass b; }"
@@ -138,8 +133,9 @@ class AdmissionTests(SynchronousTestCase):
     """The directives ``allow`` and ``deny``, and what limits connections."""
 
     @given(st.lists(st.tuples(st.booleans(), _NETWORKS), max_size=6), _ADDRESSES)
-    def test_any_rules(self, rules: list[tuple[bool, str]], address: str) -> None:
-        """Whatever the order of the rules is, the same clients are let in."""
+    def test_any_order_admits_the_same_clients(
+        self, rules: list[tuple[bool, str]], address: str
+    ) -> None:
         directives = [Directive(("allow" if let_in else "deny", text), 1) for let_in, text in rules]
         allowed, denied = admission(directives, _nothing_lost)
         client = network(address).network_address
@@ -151,23 +147,19 @@ class AdmissionTests(SynchronousTestCase):
         )
         self.assertEqual(found, expected, (allowed, denied))
 
-    def test_written(self) -> None:
-        """What is usual stays as it was."""
+    def test_usual_rules_are_written_as_they_were(self) -> None:
         found = server("deny 10.0.0.1; allow 10.0.0.0/8; allow 192.0.2.1; deny all; proxy_pass a;")
         self.assertIn("allow = 10.0.0.0/8\n    192.0.2.1\ndeny = 10.0.0.1\n", found.text)
 
-    def test_inherited(self) -> None:
-        """A server without rules has those of the stream block."""
+    def test_rules_inherited_from_stream(self) -> None:
         found = stream("deny 10.0.0.1; server { listen 1; proxy_pass a; }")
         self.assertIn("deny = 10.0.0.1\n", found.text)
 
-    def test_unix(self) -> None:
-        """Clients of UNIX sockets have no network."""
+    def test_unix_clients_have_no_network(self) -> None:
         self.assertEqual(looks(server("allow unix:; deny all; proxy_pass a;")), [])
         self.assertEqual(len(looks(server("deny unix:; proxy_pass a;"))), 1)
 
-    def test_limits(self) -> None:
-        """Connections of a client, and of a port; other keys have no counterpart."""
+    def test_limits_by_client_and_by_port(self) -> None:
         for key, line in (
             ("$binary_remote_addr", "max_connections_per_source = 7\n"),
             ("$server_addr", "max_connections = 7\n"),
@@ -198,8 +190,7 @@ class AdmissionTests(SynchronousTestCase):
 class LeadingTests(SynchronousTestCase):
     """Where clients are led, and how long is waited for them."""
 
-    def test_times(self) -> None:
-        """The client has 30 s for its ClientHello, unless it is told otherwise, where nginx looks into it."""
+    def test_preread_times(self) -> None:
         table = "map $ssl_preread_server_name $x { x.example a; }"
         for text, expected in (
             ("ssl_preread on; proxy_pass $x;", 30),
@@ -218,8 +209,7 @@ class LeadingTests(SynchronousTestCase):
         found = server("ssl_preread on; proxy_pass a;")
         self.assertIn("silent = close\ndefault = a\n", found.text)
 
-    def test_networks(self) -> None:
-        """Where only networks count, silent clients are led at once."""
+    def test_silent_clients_are_routed_by_networks_at_once(self) -> None:
         found = server("proxy_pass $x;", "geo $x { default a; 10.0.0.0/8 b; 10.1.0.0/16 a; }")
         self.assertIn(
             "silent = a from=10.1.0.0/16 after=1ms\n    b from=10.0.0.0/8 after=1ms\n    a after=1ms\n",
@@ -227,8 +217,7 @@ class LeadingTests(SynchronousTestCase):
         )
         self.assertIn("[route b]\nmatch = any\nfrom = 10.0.0.0/8\nbackend = b\n", found.text)
 
-    def test_geo(self) -> None:
-        """Ranges, and what has no counterpart."""
+    def test_geo_ranges(self) -> None:
         found = server("proxy_pass $x;", "geo $x { ranges; default a; 10.0.0.0-10.0.0.3 b; }")
         self.assertIn("from = 10.0.0.0/30\n", found.text)
         for block in (
@@ -260,13 +249,11 @@ class LeadingTests(SynchronousTestCase):
         found = server("set $y $x; ssl_preread on; proxy_pass $y;", table)
         self.assertEqual(routes(found), [(["default"], "b")])
 
-    def test_log(self) -> None:
-        """A server without a log has none here."""
+    def test_access_log_off(self) -> None:
         self.assertIn("log = no\n", server("access_log off; proxy_pass a;").text)
         self.assertEqual(len(server("access_log /var/log/x.log main; proxy_pass a;").warnings), 1)
 
-    def test_ended_tls(self) -> None:
-        """TLS that ends there, with the names and protocols that count."""
+    def test_tls_termination_by_name_and_protocol(self) -> None:
         found = stream(
             "server { listen 1 ssl; ssl_certificate /c.pem; ssl_certificate_key k.pem; ssl_alpn h2 http/1.1;"
             " ssl_protocols TLSv1.3; ssl_client_certificate /ca.pem; ssl_verify_client on; proxy_pass $x; }"
@@ -285,8 +272,7 @@ class LeadingTests(SynchronousTestCase):
             self.assertEqual(found.text.count(line), 2)
         self.assertIn("detect_timeout = 60s\n", found.text)
 
-    def test_other_tls(self) -> None:
-        """What cannot be had of TLS is told."""
+    def test_other_tls_is_reported(self) -> None:
         certificate = "ssl_certificate /c.pem; ssl_certificate_key /k.pem;"
         for text, told, warned in (
             (f"{certificate} ssl_protocols TLSv1 TLSv1.1;", 1, 0),

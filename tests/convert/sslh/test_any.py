@@ -18,7 +18,6 @@ class AnyTests(SynchronousTestCase):
 
     @given(st.text())
     def test_any_text(self, text: str) -> None:
-        """Whatever is in the file, nothing comes but the clear error."""
         with patch.object(builtins, "open", side_effect=OSError):
             attempt(text, "sslh")
 
@@ -56,6 +55,5 @@ class AnyTests(SynchronousTestCase):
         )
     )
     def test_any_tokens(self, tokens: list[str]) -> None:
-        """The same for texts that are nearly right."""
         for text in (" ".join(tokens), f"{LISTEN} protocols: ( {{ {' '.join(tokens)} }} );"):
             attempt(text, "sslh")

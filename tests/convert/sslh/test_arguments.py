@@ -24,8 +24,7 @@ def of(*words: str) -> Conversion:
 class ArgumentTests(SynchronousTestCase):
     """Command lines."""
 
-    def test_order(self) -> None:
-        """Protocols are asked in the order in which they are given, whatever stands between them."""
+    def test_order_of_protocols_counts(self) -> None:
         found = of(
             "sslh",
             *_LISTEN,
@@ -43,8 +42,7 @@ class ArgumentTests(SynchronousTestCase):
         self.assertEqual(servers, ["[::1]:8443", "localhost:22", "h:80"])
         self.assertIn("\nuser = me\n", found.text)
 
-    def test_forms(self) -> None:
-        """Long options may be shortened, and short ones stand together."""
+    def test_abbreviated_and_joined_options(self) -> None:
         for words in (("--timeo", "3", "-fnv"), ("-t3", "-f"), ("--timeout=3", "--background")):
             found = of(*_LISTEN, "--ssh", "h:22", *words)
             self.assertIn("\ndetect_timeout = 3s\n", found.text, words)
@@ -56,8 +54,7 @@ class ArgumentTests(SynchronousTestCase):
         found = of(*_LISTEN, "--ssh", "h:22", "--ssl", "h:443", "--on-timeout", "ssl")
         self.assertIn("\nsilent = tls\n", found.text)
 
-    def test_wrong(self) -> None:
-        """What is no option, or lacks its value, is told."""
+    def test_unknown_option_or_missing_value(self) -> None:
         found = of(*_LISTEN, "--ssh", "h:22", "--gopher", "h:70")
         self.assertIn("--gopher h:70: is not an option of sslh", looks(found)[0])
         for words in ((*_LISTEN, "--ssh"), ("--ssh", "h:22"), ("-F/no/such", *_LISTEN)):
@@ -106,7 +103,6 @@ class ArgumentTests(SynchronousTestCase):
         )
     )
     def test_any_words(self, words: list[str]) -> None:
-        """Whatever the words are, nothing comes but rules or the clear error."""
         try:
             rules_of(of(*words))
         except ConvertError as error:
@@ -116,8 +112,7 @@ class ArgumentTests(SynchronousTestCase):
 class DefaultsTests(SynchronousTestCase):
     """``/etc/default/sslh``."""
 
-    def test_options(self) -> None:
-        """The options are found, with variables of the same file and over several lines."""
+    def test_options_with_variables_over_several_lines(self) -> None:
         found = converted(
             "RUN=no\n# no DAEMON_OPTS='x'\nPORT=443\nexport DAEMON_OPTS=\"--user sslh \\\n --listen 127.0.0.1:${PORT} --ssh 127.0.0.1:22\"\n"
         )
@@ -137,23 +132,20 @@ class DefaultsTests(SynchronousTestCase):
             self.assertIn("write 'txmux convert sslh -- ARGUMENTS'", str(error))
         self.assertFalse(mark.exists())
 
-    def test_wrong(self) -> None:
-        """What is wrong with the options is told with the file and the line."""
+    def test_errors_name_file_and_line(self) -> None:
         text = "# Debian's\nDAEMON_OPTS='--listen <change-me>:443 --ssh h:22'\n"
         error = self.assertRaises(ConvertError, converted, text)
         self.assertRegex(str(error), r"x\.cfg:2: listen <change-me>:443: write an address")
 
     @given(st.text())
     def test_any_text(self, text: str) -> None:
-        """Whatever is in the file, nothing comes but the clear error."""
         attempt(f"DAEMON_OPTS={text}", "sslh")
 
 
 class OldTests(SynchronousTestCase):
     """Files of sslh 1.12 to 1.16."""
 
-    def test_probes(self) -> None:
-        """A probe is ``builtin``, or expressions."""
+    def test_probe_is_builtin_or_expressions(self) -> None:
         found = converted(
             'listen: ( { host: "127.0.0.1"; port: "443"; } );\nprotocols: (\n'
             '{ name: "ssh"; host: "h"; port: "22"; probe: "builtin"; },\n'

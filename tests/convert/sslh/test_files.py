@@ -21,7 +21,6 @@ class FileTests(SynchronousTestCase):
     """Whole files."""
 
     def test_shipped_example(self) -> None:
-        """The example that comes with sslh becomes rules without errors."""
         require_program("sslh")
         example = Path("/usr/share/doc/sslh/examples/example.cfg")
         if not example.exists():
@@ -48,8 +47,7 @@ class FileTests(SynchronousTestCase):
         self.assertIn("match = regex pattern=^\\*\n", found.text)
         self.assertEqual((len(rules_of(found).routes), found.warnings), (2, ()))
 
-    def test_no_libconfig(self) -> None:
-        """What libconfig cannot read is one clear error."""
+    def test_unreadable_file_is_one_error(self) -> None:
         for text in (
             "listen: (",
             "listen: @",
@@ -60,8 +58,7 @@ class FileTests(SynchronousTestCase):
             error = self.assertRaises(ConvertError, converted, text, "sslh")
             self.assertIn("is not a file that libconfig reads", str(error))
 
-    def test_no_package(self) -> None:
-        """Without libconf the error says how to install it."""
+    def test_error_without_libconf(self) -> None:
         original = importlib.import_module
 
         def without(name: str, *arguments: Any) -> Any:

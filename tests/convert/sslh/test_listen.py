@@ -17,8 +17,7 @@ class ListenTests(SynchronousTestCase):
         text = f"listen: ( {', '.join(f'{{ {entry} }}' for entry in entries)} );"
         return [listener.endpoints for listener in rules_of(converted(text)).listeners]
 
-    def test_addresses(self) -> None:
-        """Addresses, names, UNIX sockets and names of services are written as txmux does."""
+    def test_forms_of_addresses(self) -> None:
         self.assertEqual(
             self.endpoints(
                 'host: "192.0.2.1"; port: "443";',
@@ -38,8 +37,7 @@ class ListenTests(SynchronousTestCase):
             ],
         )
 
-    def test_udp(self) -> None:
-        """Ports for UDP are a listener of their own, without what is for connections."""
+    def test_udp_is_a_listener_of_its_own(self) -> None:
         found = converted(
             """
             timeout: 3;
@@ -73,8 +71,7 @@ class ListenTests(SynchronousTestCase):
         self.assertEqual(len(looks(found)), 1)
         self.assertIn("write the address of it", looks(converted(text % "example.com"))[0])
 
-    def test_own_sections(self) -> None:
-        """A limit, keepalive or PROXY headers of one endpoint make a listener of its own."""
+    def test_per_endpoint_settings_make_a_listener(self) -> None:
         found = converted(
             """
             listen: ( { host: "127.0.0.1"; port: "1"; max_connections: 5; },
@@ -92,21 +89,18 @@ class ListenTests(SynchronousTestCase):
             [one.accept_proxy_from is not None for one in listeners], [False, False, False, True]
         )
 
-    def test_nothing(self) -> None:
-        """Without a listener that can be had there is nothing to convert."""
+    def test_nothing_to_convert_without_a_listener(self) -> None:
         for text in ("protocols: ();",):
             error = self.assertRaises(ConvertError, converted, text)
             self.assertIn("nothing in it can be converted", str(error))
 
-    def test_taken_twice(self) -> None:
-        """Of two endpoints that are the same, one becomes a comment."""
+    def test_endpoint_taken_twice(self) -> None:
         text = 'listen: ( { host: "::1"; port: "1"; }, { host: "::1"; port: "1"; } );'
         found = converted(text)
         self.assertEqual(rules_of(found).listeners[0].endpoints, ("[::1]:1",))
         self.assertEqual(len(found.warnings), 1)
 
-    def test_no_group(self) -> None:
-        """What is no group is left out with a warning."""
+    def test_value_that_is_no_group(self) -> None:
         found = converted('listen: ( "x", { host: "::1"; port: "1"; } );')
         self.assertIn("line 1: 'x' is left out: it should be a group in braces", looks(found))
 
@@ -114,13 +108,11 @@ class ListenTests(SynchronousTestCase):
 class TopLevelTests(SynchronousTestCase):
     """All other options."""
 
-    def test_neutral(self) -> None:
-        """What changes nothing is not mentioned."""
+    def test_neutral_settings_are_not_mentioned(self) -> None:
         more = "foreground: true; inetd: false; numeric: false; transparent: false; timeout: 5;"
         self.assertEqual(with_protocols(more=more).warnings, ())
 
-    def test_no_counterpart(self) -> None:
-        """What has no counterpart is a comment and a warning."""
+    def test_settings_without_counterpart(self) -> None:
         for setting in (
             "foreground: false;",
             "numeric: true;",
@@ -138,23 +130,19 @@ class TopLevelTests(SynchronousTestCase):
             )
             self.assertIn(found.warnings[0].partition(": ")[2], found.text)
 
-    def test_inetd(self) -> None:
-        """Where inetd listens, a person has to look."""
+    def test_inetd_is_a_look(self) -> None:
         self.assertIn("inetd listens for it", looks(with_protocols(more="inetd: true;"))[0])
 
-    def test_verbose(self) -> None:
-        """All that is about the amount of logging is told at once."""
+    def test_verbose_options_are_reported_at_once(self) -> None:
         found = with_protocols(more="verbose-config: 0; verbose-fd: 1; verbose: 3;")
         self.assertEqual(len(found.warnings), 1)
         self.assertIn("verbose-config, verbose-fd, verbose", found.warnings[0])
 
-    def test_transparent(self) -> None:
-        """A transparent proxy is one for all backends."""
+    def test_transparent_is_for_all_backends(self) -> None:
         found = with_protocols(more="transparent: true;")
         self.assertIn("\nsource = client\n", found.text)
 
-    def test_unknown(self) -> None:
-        """An unknown option is a warning."""
+    def test_unknown_option_is_a_warning(self) -> None:
         found = with_protocols(more="nonsense: 1;")
         self.assertIn(
             "x.cfg:1: nonsense: is not an option of sslh that is known here", found.warnings

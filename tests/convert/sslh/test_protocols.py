@@ -13,8 +13,7 @@ from txmux.rules.reading.values import split_words
 class ProtocolTests(SynchronousTestCase):
     """Whom it leads where."""
 
-    def test_probes(self) -> None:
-        """Each probe is a matcher; what is not installed becomes a comment."""
+    def test_probes_become_matchers(self) -> None:
         for name in ("ssh", "http", "tls", "syslog"):
             self.assertEqual(match_of(f'name: "{name}";'), [name])
         self.assertEqual(match_of('name: "ssl";'), ["tls"])
@@ -32,8 +31,7 @@ class ProtocolTests(SynchronousTestCase):
         ):
             self.assertIn(f"match = {matcher}", with_protocol(f'name: "{name}";').text)
 
-    def test_unknown_probe(self) -> None:
-        """A probe without a matcher is a route in comments, and a warning."""
+    def test_unknown_probe_is_a_route_in_comments(self) -> None:
         found = with_protocol('name: "gopher";')
         self.assertEqual(len(rules_of(found).routes), 1)
         self.assertIn("# match = gopher\n", found.text)
@@ -53,8 +51,7 @@ class ProtocolTests(SynchronousTestCase):
             self.assertEqual((backend.servers[0].text, backend.idle_timeout), (server, timeout))
             self.assertEqual([route.name for route in rules_of(found).routes], [backend.name])
 
-    def test_tls(self) -> None:
-        """Names and protocols become options of one line."""
+    def test_names_and_protocols_are_options_of_one_line(self) -> None:
         self.assertEqual(
             match_of(
                 'name: "tls"; sni_hostnames: [ "a.example", "*.b.example" ]; alpn_protocols: [ "h2" ];'
@@ -62,8 +59,7 @@ class ProtocolTests(SynchronousTestCase):
             ["tls sni=a.example,*.b.example alpn=h2"],
         )
 
-    def test_sets_of_characters(self) -> None:
-        """A name with a set of characters becomes a regular expression."""
+    def test_set_of_characters_becomes_a_regex(self) -> None:
         self.assertEqual(
             match_of('name: "tls"; sni_hostnames: [ "www[12].example", "a.example" ];'),
             ["tls sni=a.example", "tls sni=~www[12]\\.example"],
@@ -76,15 +72,13 @@ class ProtocolTests(SynchronousTestCase):
             [r"regex pattern=^\x00[\x0d-\xff]8", "regex pattern=(?s:.*)(?:jabber)", "any"],
         )
 
-    def test_alternatives(self) -> None:
-        """A ``^`` of one alternative says nothing of the others."""
+    def test_anchor_of_one_alternative_only(self) -> None:
         self.assertEqual(
             match_of('name: "regex"; regex_patterns: [ "^a|b", "(?i)^c d" ];'),
             ["regex pattern=(?s:.*)(?:^a|b)", "regex pattern='(?i)^c d'"],
         )
 
-    def test_quotes(self) -> None:
-        """Quotes in a pattern are its own."""
+    def test_quotes_in_a_pattern(self) -> None:
         found = with_protocol(r"""name: "regex"; regex_patterns: [ "^'a", "^\"b c" ];""")
         lines = rules_of(found).routes[1].alternatives
         self.assertEqual([line.predicate.longest for line in lines], [256, 256])
@@ -101,7 +95,6 @@ class ProtocolTests(SynchronousTestCase):
         self.assertIn("# match = regex pattern=^a(?=b)\n", only.text)
 
     def test_servers(self) -> None:
-        """Host and port, a UNIX socket, PROXY headers and the access log."""
         rules = rules_of(
             with_protocols(
                 '{ name: "http"; host: "/run/x.sock"; is_unix: true; port: ""; log_level: 0; }',
@@ -114,22 +107,19 @@ class ProtocolTests(SynchronousTestCase):
         self.assertEqual([route.log for route in rules.routes], [True, False, True, True])
         self.assertEqual(rules.backends["tls"].proxy_protocol, "v2")
 
-    def test_keys(self) -> None:
-        """What txmux has a key for gets that key."""
+    def test_keys_with_a_counterpart(self) -> None:
         found = with_protocol('name: "http"; max_connections: 7; transparent: true;')
         self.assertIn("\nmax_connections = 7\n", found.text)
         self.assertIn("\nsource = client\n", found.text)
 
-    def test_no_counterpart(self) -> None:
-        """What has no counterpart is a comment and a warning with its line."""
+    def test_settings_without_counterpart(self) -> None:
         for setting in ("fork: true;", "tfo_ok: true;", "minlength: 9;", "keepalive: false;"):
             found = with_protocol(f'name: "http"; {setting}')
             name = setting.partition(":")[0]
             self.assertIn(f"x.cfg:2: {name}: has no counterpart", found.warnings[0])
             self.assertIn(f"# line 2: {name}: has no counterpart", found.text)
 
-    def test_neutral(self) -> None:
-        """What changes nothing is not mentioned."""
+    def test_neutral_settings_are_not_mentioned(self) -> None:
         settings = (
             "fork: false; tfo_ok: false; keepalive: true; resolve_on_forward: true; log_level: 1;"
         )
@@ -137,8 +127,7 @@ class ProtocolTests(SynchronousTestCase):
             with_protocol(f'name: "http"; {settings} transparent: false;').warnings, ()
         )
 
-    def test_service(self) -> None:
-        """Whom hosts.allow and hosts.deny keep out is to be looked at."""
+    def test_service_in_hosts_deny_is_a_look(self) -> None:
         found = with_protocol('name: "http"; service: "x";')
         self.assertIn("service: hosts.allow and hosts.deny are not read", looks(found)[0])
 
@@ -167,8 +156,7 @@ class ProtocolTests(SynchronousTestCase):
         self.assertIn("names no version; write proxy_protocol = v1 or v2", looks(found)[0])
         self.assertNotIn("True", found.text)
 
-    def test_wrong_kinds(self) -> None:
-        """A value of a wrong kind, and an unknown option, are warnings."""
+    def test_wrong_kinds_and_unknown_options(self) -> None:
         found = with_protocol('name: "http"; transparent: "x"; max_connections: -1; nonsense: 1;')
         for name in ("transparent", "max_connections", "nonsense"):
             self.assertTrue(any(f" {name}: " in warning for warning in found.warnings), name)
@@ -199,8 +187,7 @@ class DecisionTests(SynchronousTestCase):
         tls = '{ name: "tls"; host: "localhost"; port: "443"; }'
         self.assertEqual(self.outcomes("", tls), ("ssh", "tls"))
 
-    def test_anyprot(self) -> None:
-        """An `anyprot` at the end needs no route."""
+    def test_anyprot_at_the_end_needs_no_route(self) -> None:
         last = '{ name: "anyprot"; host: "localhost"; port: "443"; }'
         self.assertEqual(self.outcomes("", last), ("ssh", "anyprot"))
         self.assertEqual(len(rules_of(with_protocols(last)).routes), 1)
@@ -212,8 +199,7 @@ class DecisionTests(SynchronousTestCase):
             self.assertEqual(self.outcomes(f'{key}: "timeout";', last)[0], "timeout")
         self.assertEqual(self.outcomes('on-timeout: "x";', last)[0], "ssh")
 
-    def test_timeout(self) -> None:
-        """``timeout`` is the time that a client has."""
+    def test_timeout_is_detect_timeout(self) -> None:
         listener = rules_of(with_protocols(more="timeout: 2;")).listeners[0]
         self.assertEqual(listener.detect_timeout, 2.0)
         self.assertIn("detect_timeout = 0s", with_protocols(more="timeout: 0;").text)

@@ -49,8 +49,7 @@ class DatagramRouterTests(SynchronousTestCase):
             led, {":80": "names", "udp:53": "names-2", "udp:192.0.2.1:27015": "names-3"}
         )
 
-    def test_lost(self) -> None:
-        """What leads nowhere, or comes second, is told."""
+    def test_lost_and_second_routers_are_reported(self) -> None:
         for routers, told in (
             ("{a: {service: gone, entryPoints: [dns]}}", "there is no service 'gone'"),
             (

@@ -67,14 +67,12 @@ def led(found: Conversion) -> list[tuple[list[str], str]]:
 class RouterTests(SynchronousTestCase):
     """Routers."""
 
-    def test_plain(self) -> None:
-        """A port without TLS is a proxy, whose servers may speak first."""
+    def test_plain_port_is_a_proxy(self) -> None:
         found = points("HostSNI(`*`) -> a")
         self.assertEqual(led(found), [(["default"], "a")])
         self.assertIn("endpoint = :443\ndefault = a\n", found.text)
 
-    def test_names(self) -> None:
-        """Names and expressions, the longer rule first, and all others last."""
+    def test_names_and_expressions_by_length_of_rule(self) -> None:
         found = points(
             f"HostSNI(`*`) -> b {_PASSED}",
             f"HostSNI(`a.example`) -> a {_PASSED}",
@@ -92,22 +90,19 @@ class RouterTests(SynchronousTestCase):
         )
         self.assertEqual(looks(found), [])
 
-    def test_not_for_all(self) -> None:
-        """TLS that no router takes is closed, also where there is one for all that is not TLS."""
+    def test_tls_that_no_router_takes_is_closed(self) -> None:
         found = points(f"HostSNI(`a.example`) -> a {_PASSED}", "HostSNI(`*`) -> b")
         self.assertEqual(
             led(found), [(["tls sni=a.example"], "a"), (["tls"], "close"), (["default"], "b")]
         )
 
     def test_priorities(self) -> None:
-        """A priority that is written counts."""
         found = points(
             f"HostSNI(`a.example`) -> a {_PASSED}", f"HostSNI(`*`) -> b {_PASSED}\npriority: 1000"
         )
         self.assertEqual([name for _, name in led(found)], ["b", "a", "close"])
 
     def test_operators(self) -> None:
-        """Conditions that are combined."""
         for rule, lines in (
             ("HostSNI(`a.example`) && ALPN(`h2`)", ["tls sni=a.example alpn=h2"]),
             (
@@ -132,8 +127,7 @@ class RouterTests(SynchronousTestCase):
         self.assertEqual(led(found), [(["any"], "a"), (["default"], "b")])
         self.assertIn("silent = a from=10.0.0.0/8 after=1ms\n    b after=1ms\n", found.text)
 
-    def test_lost(self) -> None:
-        """What has no counterpart is left out, and a person is told."""
+    def test_lost_rules_are_a_look(self) -> None:
         for router in (
             f"!HostSNI(`a.example`) -> a {_PASSED}",
             f"HostSNI(`a.example`) & -> a {_PASSED}",
@@ -150,8 +144,7 @@ class RouterTests(SynchronousTestCase):
             self.assertEqual(len(looks(found)), 1, found.text)
             self.assertNotIn("\n[route a]", found.text)
 
-    def test_nested(self) -> None:
-        """However deep a rule is nested, that is all that is told of it."""
+    def test_deeply_nested_rule_has_one_message(self) -> None:
         for before, after in (("(", ")"), ("!", "")):
             found = points(f"{before * 5000}HostSNI(`*`){after * 5000} -> a {_PASSED}")
             self.assertEqual(
@@ -179,8 +172,7 @@ class RouterTests(SynchronousTestCase):
         found = points("HostSNI(`*`) -> a middlewares: [few]", more=more)
         self.assertEqual(len(looks(found)), 1)
 
-    def test_ended_tls(self) -> None:
-        """TLS ends with the certificates of the files, the default one first."""
+    def test_tls_termination_with_the_default_certificate_first(self) -> None:
         more = (
             "tls:\n  certificates: [{certFile: /b.pem, keyFile: /b.key}]\n"
             "  stores: {default: {defaultCertificate: {certFile: /a.pem, keyFile: /a.key}}}\n"
@@ -258,8 +250,7 @@ class EntryPointTests(SynchronousTestCase):
         )
         self.assertIn("--entrypoint is for files of Traefik", str(error))
 
-    def test_settings(self) -> None:
-        """Times and PROXY headers."""
+    def test_times_and_proxy_headers(self) -> None:
         found = points(
             f"HostSNI(`a.example`) -> a {_PASSED}",
             point="transport: {respondingTimeouts: {readTimeout: 1m30s}}\nproxyProtocol: {trustedIPs: [10.0.0.1]}",
@@ -270,8 +261,7 @@ class EntryPointTests(SynchronousTestCase):
         found = points("HostSNI(`*`) -> a", point="proxyProtocol: {insecure: true}")
         self.assertIn("accept_proxy_from = 0.0.0.0/0\n    ::/0\n", found.text)
 
-    def test_several(self) -> None:
-        """A router is for the entry points that it names, or for all."""
+    def test_routers_of_named_or_all_entry_points(self) -> None:
         found = converted(
             "entryPoints: {a: {address: ':81'}, b: {address: '127.0.0.1:82/tcp'}, c: {address: ':3/udp'}, d: {address: x}}\n"
             "http: {routers: {w: {rule: x, entryPoints: [b]}}}\nudp: {routers: {u: {service: x}}}\n"
@@ -319,8 +309,7 @@ class ServiceTests(SynchronousTestCase):
             ).text,
         )
 
-    def test_weighted(self) -> None:
-        """Shares of services become weights of their servers."""
+    def test_shares_become_weights(self) -> None:
         found = points(
             "HostSNI(`*`) -> x",
             more="    x: {weighted: {services: [{name: y, weight: 3}, {name: a}, {name: b, weight: 0}]}}\n"
@@ -332,8 +321,7 @@ class ServiceTests(SynchronousTestCase):
             [("127.0.0.1:3", 3), ("127.0.0.1:4", 3), ("127.0.0.1:1", 2)],
         )
 
-    def test_lost(self) -> None:
-        """What has no counterpart is told."""
+    def test_lost_settings_of_services(self) -> None:
         for text in (
             "{loadBalancer: {serversTransport: t, servers: [{address: 'a.example:3', tls: true}]}}",
             "{loadBalancer: {healthCheck: {send: x}, servers: [{address: '127.0.0.1:3'}]}}",
@@ -374,8 +362,7 @@ class FileTests(SynchronousTestCase):
         told = [warning.partition(" ")[0] for warning in found.warnings]
         self.assertEqual(told, [f"{main}:5:", f"{file}:5:"])
 
-    def test_missing(self) -> None:
-        """A file that is not there is told."""
+    def test_missing_file(self) -> None:
         text = f"entryPoints: {{a: {{address: ':81'}}}}\ntcp:\n  routers: {{x: {{rule: 'HostSNI(`*`)', service: a}}}}\n{_SERVICES}"
         for key in ("filename", "directory"):
             found = converted(
@@ -384,7 +371,6 @@ class FileTests(SynchronousTestCase):
             self.assertEqual(len(looks(found)), 1)
 
     def test_toml(self) -> None:
-        """The same in TOML."""
         found = converted(
             """
             [entryPoints.db]
@@ -401,8 +387,7 @@ class FileTests(SynchronousTestCase):
         )
         self.assertEqual(led(found), [(["tls sni=a.example"], "db"), (["default"], "close")])
 
-    def test_errors(self) -> None:
-        """What cannot be converted is one clear error."""
+    def test_one_error_where_nothing_can_be_converted(self) -> None:
         bomb = "a: &a [x,x,x,x,x,x,x,x,x,x]\n" + "".join(
             f"{b}: &{b} [{','.join(f'*{a}' for _ in range(10))}]\n"
             for a, b in zip("abcdefg", "bcdefgh", strict=True)
@@ -420,9 +405,7 @@ class FileTests(SynchronousTestCase):
             error = self.assertRaises(ConvertError, converted, text, "traefik", name)
             self.assertIn(why, str(error))
 
-    def test_without_packages(self) -> None:
-        """Without the packages the error says what to install."""
-
+    def test_errors_without_packages(self) -> None:
         def find(name: str, *arguments: Any) -> Any:
             if name in {"yaml", "tomllib", "tomli"}:
                 raise ModuleNotFoundError(name)
@@ -435,7 +418,6 @@ class FileTests(SynchronousTestCase):
 
     @given(st.lists(_TOKENS, max_size=12))
     def test_any_rule(self, words: list[str]) -> None:
-        """Nothing comes of any rule but rules or what is told."""
         rule = " ".join(words)
         attempt(
             f"entryPoints: {{a: {{address: ':1'}}}}\ntcp:\n  routers: {{x: {{rule: '{rule}', service: a, {_PASSED}}}}}\n{_SERVICES}",
@@ -444,5 +426,4 @@ class FileTests(SynchronousTestCase):
 
     @given(st.text())
     def test_any_text(self, text: str) -> None:
-        """Nothing comes of any text but the clear error."""
         attempt(text, "traefik")
