@@ -26,8 +26,15 @@ class AmountTests(SynchronousTestCase):
             ["0 B", "999 B", "1.5 KiB", "20 GiB"],
         )
         self.assertEqual(
-            [duration(0.25), duration(59), duration(5400), duration(90000), duration(86400 * 40)],
-            ["0.2 s", "59 s", "1 h 30 min", "1 d 1 h", "40 d"],
+            [
+                duration(0.25),
+                duration(4.97),
+                duration(59),
+                duration(5400),
+                duration(90000),
+                duration(86400 * 40),
+            ],
+            ["0.2 s", "5 s", "59 s", "1 h 30 min", "1 d 1 h", "40 d"],
         )
         self.assertEqual(
             [count(1234567), rate(0.25), rate(1500)],

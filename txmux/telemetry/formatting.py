@@ -32,8 +32,8 @@ def duration(seconds: float) -> str:
     '1 h 30 min'
     """
     seconds = max(seconds, 0)
-    if seconds < _SHORT and seconds % 1:
-        return f"{seconds:.1f} s"
+    if seconds < _SHORT:
+        return f"{round(seconds, 1):g} s"
     left = int(seconds)
     parts: list[tuple[int, str]] = []
     for unit, size in _UNITS:
