@@ -6,10 +6,8 @@ import asyncio
 import random
 from typing import TYPE_CHECKING, ClassVar
 
-from typing_extensions import override
-
 from tests.interop.children import eventually
-from tests.interop.quic.case import QuicCase, Server
+from tests.interop.quic.case import QuicCase, on_asyncio
 from tests.interop.quic.content import content
 from tests.interop.quic.h3_client import PATIENCE, client, configuration
 
@@ -19,48 +17,20 @@ if TYPE_CHECKING:
 V1, V2, NOT_KNOWN = 1, 0x6B3343CF, 0x1A2A3A4A
 MIB = 1024 * 1024
 
-# Some hellos take two datagrams. On a busy machine the second one may come later than 300 ms after the first.
-_RULES = """
-[listen u]
-endpoint = udp:127.0.0.1:0
-detect_timeout = 20s
-[route site]
-match = quic sni=site.example.com
-backend = udp:127.0.0.1:{site}
-[route shop]
-match = quic sni=shop.example.com alpn=h3
-backend = udp:127.0.0.1:{shop}
-[route careful]
-match = quic sni=careful.example.com
-backend = udp:127.0.0.1:{careful}
-[route newer]
-match = quic sni=newer.example.com version=1
-backend = udp:127.0.0.1:{newer}
-[route others]
-match = quic version=other
-backend = udp:127.0.0.1:{site}
-"""
-
 
 class AioquicTests(QuicCase):
     """What a client gets is from the server that it names, and whole."""
 
-    servers: ClassVar[dict[str, Server]]
+    wanted: ClassVar = {
+        "site": (),
+        "shop": (),
+        "careful": ("--retry",),
+        "newer": ("--versions=6b3343cf,1",),
+    }
 
-    @override
-    @classmethod
-    def setUpClass(cls) -> None:
-        super().setUpClass()
-        cls.servers = {
-            "site": cls.share(Server("site", cls.certificate)),
-            "shop": cls.share(Server("shop", cls.certificate)),
-            "careful": cls.share(Server("careful", cls.certificate, "--retry")),
-            "newer": cls.share(Server("newer", cls.certificate, "--versions=6b3343cf,1")),
-        }
-
-    @override
     def setUp(self) -> None:
-        self.mux = self.run_mux(_RULES.format(**{n: s.port for n, s in self.servers.items()}))
+        others = f"[route others]\nmatch = quic version=other\nbackend = udp:127.0.0.1:{self.servers['site'].port}\n"
+        self.mux = self.run_mux(self.rules(shop="alpn=h3", newer="version=1") + others)
 
     def assert_logged(self, route: str, **facts: str) -> None:
         [line] = self.logged(self.mux)
@@ -68,17 +38,13 @@ class AioquicTests(QuicCase):
         self.assertEqual({name: line["facts"].get(name) for name in facts}, facts)
         self.assertGreater(line["datagrams_out"], 1)
 
-    def test_both_versions(self) -> None:
-        async def run() -> None:
-            for version in (V1, V2):
-                settings = configuration("site.example.com", versions=(version,))
-                async with client(self.mux.port, settings) as one:
-                    answer = await one.get(f"/{2 * MIB}")
-                    self.assertEqual(answer.server, "site")
-                    self.assertEqual(answer.body, content("site", 2 * MIB))
-                    self.assertEqual(one.version, version)
-
-        asyncio.run(run())
+    @on_asyncio
+    async def test_both_versions(self) -> None:
+        for version in (V1, V2):
+            settings = configuration("site.example.com", versions=(version,))
+            async with client(self.mux.port, settings) as one:
+                await self.assert_served(one, "site", 2 * MIB)
+                self.assertEqual(one.version, version)
         lines = self.logged(self.mux)
         self.assertEqual([line["facts"]["quic"] for line in lines], ["1", "2"])
         for line in lines:
@@ -87,91 +53,70 @@ class AioquicTests(QuicCase):
             self.assertEqual(line["facts"]["alpn"], "h3")
             self.assertGreater(line["bytes_out"], 2 * MIB)
 
-    def test_hello_in_two_datagrams(self) -> None:
-        async def run() -> None:
-            settings = configuration("shop.example.com", protocols=36)
-            async with client(self.mux.port, settings) as one:
-                answer = await one.get("/100000")
-                self.assertEqual((answer.server, answer.body), ("shop", content("shop", 100_000)))
-
-        asyncio.run(run())
+    @on_asyncio
+    async def test_hello_in_two_datagrams(self) -> None:
+        settings = configuration("shop.example.com", protocols=36)
+        async with client(self.mux.port, settings) as one:
+            await self.assert_served(one, "shop", 100_000)
         self.assert_logged("shop", sni="shop.example.com", quic="1", tls="1.3")
 
-    def test_scrambled_hello(self) -> None:
-        async def run() -> None:
-            for number, protocols in enumerate((0, 36, 0, 36)):
-                settings = configuration("shop.example.com", protocols=protocols)
-                scramble = random.Random(number)
-                async with client(self.mux.port, settings, scramble=scramble) as one:
-                    answer = await one.get("/1000")
-                    self.assertEqual((answer.server, answer.body), ("shop", content("shop", 1000)))
-
-        asyncio.run(run())
+    @on_asyncio
+    async def test_scrambled_hello(self) -> None:
+        for number, protocols in enumerate((0, 36, 0, 36)):
+            settings = configuration("shop.example.com", protocols=protocols)
+            scramble = random.Random(number)
+            async with client(self.mux.port, settings, scramble=scramble) as one:
+                await self.assert_served(one, "shop", 1000)
         lines = self.logged(self.mux)
         self.assertEqual([line["route"] for line in lines], ["shop"] * 4)
         self.assertEqual({line["facts"]["sni"] for line in lines}, {"shop.example.com"})
 
-    def test_retry(self) -> None:
+    @on_asyncio
+    async def test_retry(self) -> None:
         """A server that wants to see the client's address first is asked again, by the same flow."""
-
-        async def run() -> None:
-            settings = configuration("careful.example.com")
-            async with client(self.mux.port, settings) as one:
-                answer = await one.get("/1000")
-                self.assertEqual(answer.server, "careful")
-
-        asyncio.run(run())
+        settings = configuration("careful.example.com")
+        async with client(self.mux.port, settings) as one:
+            await self.assert_served(one, "careful", 1000)
         self.assert_logged("careful", sni="careful.example.com", quic="1")
 
-    def test_early_data(self) -> None:
+    @on_asyncio
+    async def test_early_data(self) -> None:
         """A client that comes again sends its request with its hello."""
         site = self.servers["site"]
         tickets: list[SessionTicket] = []
         before = len(site.told("established"))
-
-        async def run() -> None:
-            async with client(
-                self.mux.port, configuration("site.example.com"), tickets=tickets
-            ) as one:
-                await one.get("/10")
-            again = configuration("site.example.com", session_ticket=tickets[-1])
-            async with client(self.mux.port, again, waits=False) as one:
-                answer = await one.get("/100000")
-                self.assertEqual(answer.body, content("site", 100_000))
-                assert one.established is not None
-                self.assertTrue(one.established.early_data_accepted)
-
-        asyncio.run(run())
+        async with client(self.mux.port, configuration("site.example.com"), tickets=tickets) as one:
+            await one.get("/10")
+        again = configuration("site.example.com", session_ticket=tickets[-1])
+        async with client(self.mux.port, again, waits=False) as one:
+            await self.assert_served(one, "site", 100_000)
+            assert one.established is not None
+            self.assertTrue(one.established.early_data_accepted)
         # It has answered before the handshake was over for it, and tells of that later.
         eventually(lambda: len(site.told("established")) == before + 2, "the server tells of both")
         self.assertTrue(site.told("established")[-1]["early"])
         lines = self.logged(self.mux)
         self.assertEqual([line["route"] for line in lines], ["site", "site"])
 
-    def test_negotiation(self) -> None:
+    @on_asyncio
+    async def test_negotiation(self) -> None:
         """A version that nobody knows leads to a server that offers others; the client goes on there with one of them."""
-
-        async def run() -> None:
-            settings = configuration("site.example.com", versions=(NOT_KNOWN, V1))
-            async with client(self.mux.port, settings) as one:
-                answer = await one.get("/1000")
-                self.assertEqual((answer.server, one.version), ("site", V1))
-
-        asyncio.run(run())
+        settings = configuration("site.example.com", versions=(NOT_KNOWN, V1))
+        async with client(self.mux.port, settings) as one:
+            await self.assert_served(one, "site", 1000)
+            self.assertEqual(one.version, V1)
         self.assert_logged("others", quic="other")
 
-    def test_server_goes_on_with_another_version(self) -> None:
-        async def run() -> None:
-            settings = configuration("newer.example.com", versions=(V2, V1), begins=V1)
-            async with client(self.mux.port, settings) as one:
-                answer = await one.get("/100000")
-                self.assertEqual(answer.body, content("newer", 100_000))
-                self.assertEqual(one.version, V2)
-
-        asyncio.run(run())
+    @on_asyncio
+    async def test_server_goes_on_with_another_version(self) -> None:
+        settings = configuration("newer.example.com", versions=(V2, V1), begins=V1)
+        async with client(self.mux.port, settings) as one:
+            await self.assert_served(one, "newer", 100_000)
+            self.assertEqual(one.version, V2)
         self.assert_logged("newer", quic="1", sni="newer.example.com")
 
-    def test_many_at_once(self) -> None:
+    @on_asyncio
+    async def test_many_at_once(self) -> None:
         names = ("site", "shop", "careful")
 
         async def run_one(number: int) -> None:
@@ -182,38 +127,28 @@ class AioquicTests(QuicCase):
                     self.assertEqual(answer.server, name)
                     self.assertEqual(answer.body, content(name, 10_000 + number))
 
-        async def run() -> None:
-            await asyncio.gather(*map(run_one, range(30)))
-
-        asyncio.run(run())
+        await asyncio.gather(*map(run_one, range(30)))
         lines = self.logged(self.mux)
         self.assertEqual(len(lines), 30)
         for line in lines:
             self.assertEqual(line["facts"]["sni"], f"{line['route']}.example.com")
 
-    def test_client_hears_why_its_server_closes(self) -> None:
-        async def run() -> None:
-            async with client(self.mux.port, configuration("site.example.com")) as one:
-                answer = one.ask("/close")
-                with self.assertRaises(ConnectionError):
-                    await asyncio.wait_for(answer.whole, PATIENCE)
-                assert one.over is not None
-                self.assertEqual(
-                    (one.over.error_code, one.over.reason_phrase), (0x100, "as wanted")
-                )
+    @on_asyncio
+    async def test_client_hears_why_its_server_closes(self) -> None:
+        async with client(self.mux.port, configuration("site.example.com")) as one:
+            answer = one.ask("/close")
+            with self.assertRaises(ConnectionError):
+                await asyncio.wait_for(answer.whole, PATIENCE)
+            assert one.over is not None
+            self.assertEqual((one.over.error_code, one.over.reason_phrase), (0x100, "as wanted"))
 
-        asyncio.run(run())
-
-    def test_server_hears_why_its_client_closes(self) -> None:
+    @on_asyncio
+    async def test_server_hears_why_its_client_closes(self) -> None:
         shop = self.servers["shop"]
         before = len(shop.told("closed"))
-
-        async def run() -> None:
-            async with client(self.mux.port, configuration("shop.example.com")) as one:
-                await one.get("/10")
-                one.close(0x107, "enough")
-
-        asyncio.run(run())
+        async with client(self.mux.port, configuration("shop.example.com")) as one:
+            await one.get("/10")
+            one.close(0x107, "enough")
         eventually(lambda: len(shop.told("closed")) > before, "the server hears of it")
         told = shop.told("closed")[-1]
         self.assertEqual((told["code"], told["peers"]), (0x107, 1))

@@ -1,33 +1,18 @@
-"""A connection of HTTP/3 goes on while txmux is reloaded and upgraded under it, and while its client moves."""
+"""Connections of HTTP/3 go on while txmux is reloaded and upgraded under them, and while their client moves."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import signal
+from typing import ClassVar
 
 from tests.interop.children import eventually
-from tests.interop.quic.case import QuicCase, Server
-from tests.interop.quic.content import content
+from tests.interop.quic.case import QuicCase, on_asyncio
 from tests.interop.quic.h3_client import H3Client, client, configuration, one_socket
 from tests.processes.upgrading import Upgrading
 
 _COUNT = 100_000
-_RULES = """
-[listen u]
-endpoint = udp:127.0.0.1:0
-[route site]
-match = quic sni=site.example.com
-backend = udp:127.0.0.1:{port}
-"""
-
-
-_NAMES = ("site", "shop", "nameless")
-_ROUTE = """
-[route {name}]
-match = quic sni={name}.example.com
-backend = udp:127.0.0.1:{port}
-"""
 _SETTINGS = """
 workers = 1
 drain_timeout = 0s
@@ -35,59 +20,12 @@ drain_timeout = 0s
 
 
 class ChangeTests(QuicCase):
-    """One connection, and what happens in its middle."""
+    """One connection, or several on one socket, and what happens in their middle."""
+
+    wanted: ClassVar = {"site": (), "shop": (), "nameless": ("--nameless",)}
 
     def setUp(self) -> None:
-        self.server = self.own(Server("site", self.certificate))
-        self.mux = Upgrading(self.folder, _RULES.format(port=self.server.port), _SETTINGS)
-        self.addCleanup(self.mux.kill)
-
-    def reload(self) -> None:
-        text = self.mux.file.read_text()
-        self.mux.file.write_text(text.replace("[route site]", "[route renamed]"))
-        os.kill(self.mux.pid, signal.SIGHUP)
-        eventually(lambda: "rules reloaded: " in self.mux.child.output, "the rules are reloaded")
-
-    def test_changes(self) -> None:
-        """Requests go on without a pause while the rules change, then the program, and then the client's port."""
-
-        async def keep_asking(one: H3Client) -> None:
-            while True:
-                answer = await one.get(f"/{_COUNT}")
-                self.assertEqual(answer.body, content("site", _COUNT))
-                await asyncio.sleep(0.03)  # so that there is time for what else runs
-
-        async def run() -> None:
-            async with client(self.mux.port, configuration("site.example.com")) as one:
-                asking = asyncio.create_task(keep_asking(one))
-                for change in (self.reload, self.mux.upgrade):
-                    await asyncio.to_thread(change)
-                    await one.has(one.got + 2 * _COUNT)
-                await one.move()
-                await one.has(one.got + 2 * _COUNT)
-                asking.cancel()
-
-        asyncio.run(run())
-        eventually(lambda: bool(self.server.told("closed")), "the server hears of its end")
-        self.assertEqual(self.server.told("closed")[-1]["peers"], 1)
-        self.mux.stop()
-        [line] = self.mux.lines()
-        self.assertEqual((line["route"], line["facts"]["sni"]), ("site", "site.example.com"))
-        self.assertIn("moved_to", line["facts"])
-
-
-class SeveralTests(QuicCase):
-    """Several connections on one socket, and what happens in their middle."""
-
-    def setUp(self) -> None:
-        options = {"nameless": ["--nameless"]}
-        servers = {
-            name: self.own(Server(name, self.certificate, *options.get(name, ())))
-            for name in _NAMES
-        }
-        routes = [_ROUTE.format(name=name, port=one.port) for name, one in servers.items()]
-        rules = "[listen u]\nendpoint = udp:127.0.0.1:0\n" + "".join(routes)
-        self.mux = Upgrading(self.folder, rules, _SETTINGS)
+        self.mux = Upgrading(self.folder, self.rules(), _SETTINGS)
         self.addCleanup(self.mux.kill)
 
     def reload(self) -> None:
@@ -96,24 +34,44 @@ class SeveralTests(QuicCase):
         os.kill(self.mux.pid, signal.SIGHUP)
         eventually(lambda: "rules reloaded: " in self.mux.child.output, "the rules are reloaded")
 
-    async def assert_served(self, one: H3Client, name: str) -> None:
-        answer = await one.get(f"/{_COUNT}")
-        self.assertEqual((answer.server, answer.body), (name, content(name, _COUNT)))
+    @on_asyncio
+    async def test_one(self) -> None:
+        """Requests go on without a pause while the rules change, then the program, and then the client's port."""
 
-    def test_changes(self) -> None:
+        async def keep_asking(one: H3Client) -> None:
+            while True:
+                await self.assert_served(one, "shop", _COUNT)
+                await asyncio.sleep(0.03)  # so that there is time for what else runs
+
+        async with client(self.mux.port, configuration("shop.example.com")) as one:
+            asking = asyncio.create_task(keep_asking(one))
+            for change in (self.reload, self.mux.upgrade):
+                await asyncio.to_thread(change)
+                await one.has(one.got + 2 * _COUNT)
+            await one.move()
+            await one.has(one.got + 2 * _COUNT)
+            before = len(self.servers["shop"].told("closed"))
+            asking.cancel()
+        eventually(
+            lambda: len(self.servers["shop"].told("closed")) > before, "the server hears of its end"
+        )
+        self.assertEqual(self.servers["shop"].told("closed")[-1]["peers"], 1)
+        self.mux.stop()
+        [line] = self.mux.lines()
+        self.assertEqual((line["route"], line["facts"]["sni"]), ("shop", "shop.example.com"))
+        self.assertIn("moved_to", line["facts"])
+
+    @on_asyncio
+    async def test_several(self) -> None:
         """Each goes on through a reload and two upgrades, with IDs of its own or none, and new ones begin beside them."""
-
-        async def run() -> None:
-            async with one_socket(self.mux.port) as here:
-                made = [(n, await here.connect(configuration(f"{n}.example.com"))) for n in _NAMES]
-                for change in (self.mux.upgrade, self.reload, self.mux.upgrade):
-                    made[0][1].change_connection_id()
-                    await asyncio.to_thread(change)
-                    for name, one in made:
-                        await self.assert_served(one, name)
-                    made.append(("shop", await here.connect(configuration("shop.example.com"))))
-
-        asyncio.run(run())
+        async with one_socket(self.mux.port) as here:
+            made = [(n, await here.connect(configuration(f"{n}.example.com"))) for n in self.wanted]
+            for change in (self.mux.upgrade, self.reload, self.mux.upgrade):
+                made[0][1].change_connection_id()
+                await asyncio.to_thread(change)
+                for name, one in made:
+                    await self.assert_served(one, name, _COUNT)
+                made.append(("shop", await here.connect(configuration("shop.example.com"))))
         self.mux.stop()
         lines = self.mux.lines()
         self.assertEqual(len(lines), 6)

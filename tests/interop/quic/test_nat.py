@@ -11,10 +11,64 @@ from typing import ClassVar
 from typing_extensions import override
 
 from tests.interop.children import Child, eventually
-from tests.interop.quic.case import QuicCase, Server, require_curl
+from tests.interop.namespaces import Namespace, cable
+from tests.interop.quic.case import QuicCase, Server, on_asyncio, require_curl
 from tests.interop.quic.content import content
 from tests.interop.quic.h3_client import PATIENCE, H3Client, client, configuration
-from tests.interop.quic.nat import OUTER, PUBLIC, Nat
+from tests.programs import require_program
+
+PUBLIC = "192.0.2.10"
+"""The address where services are."""
+OUTER = ("192.0.2.1", "192.0.2.2")
+"""Those that the NAT can give to clients."""
+
+_NAT = """
+table ip nat {
+    chain out { type nat hook postrouting priority srcnat; }
+}
+table ip filter {
+    # What comes to a port that the NAT has forgotten is dropped without a word.
+    chain in { type filter hook input priority filter; ip saddr 192.0.2.0/24 meta l4proto udp drop; }
+}
+"""
+
+
+class Nat:
+    """Three networks: that of a client, that of the services, and the NAT between them.
+
+    Args:
+        test: When it ends, or all tests of the class, they are removed.
+
+    Attributes:
+        home: Where the client is.
+        public: Where services are, at `PUBLIC`.
+    """
+
+    def __init__(self, test: type[QuicCase]) -> None:
+        self._nft, self._conntrack = require_program("nft"), require_program("conntrack")
+        self.home, self._middle, self.public = (Namespace(test) for _ in range(3))
+        cable(self.home, ["10.9.0.2/24"], self._middle, ["10.9.0.1/24"])
+        outer = [f"{address}/24" for address in OUTER]
+        cable(self._middle, outer, self.public, [f"{PUBLIC}/24"])
+        self.home.ip("route add default via 10.9.0.1")
+        self._middle.set("ipv4/ip_forward", "1")
+        self._middle.run_lines([f"{self._nft} -f - <<'END'\n{_NAT}\nEND"])
+
+    def give(self, address: str, port: int) -> None:
+        """Give the client another address and port, as if the NAT had forgotten the ones before.
+
+        Args:
+            address: One of `OUTER`.
+            port: The first of a hundred.
+        """
+        rule = f"ip saddr 10.9.0.0/24 meta l4proto udp snat to {address}:{port}-{port + 99}"
+        self._middle.run_lines(
+            [
+                f"{self._nft} -f - <<'END'\nflush chain ip nat out\nadd rule ip nat out {rule}\nEND",
+                f"{self._conntrack} -F 2>/dev/null",
+            ]
+        )
+
 
 _CURL = """
 import hashlib, io, sys
@@ -82,40 +136,35 @@ class NatTests(QuicCase):
         self.assertEqual(line["facts"]["moved_to"].rpartition(":")[0], last)
         self.assertEqual(self.server.told("closed")[-1]["peers"], 1)
 
-    def test_port_and_address_change_in_a_download(self) -> None:
+    @on_asyncio
+    async def test_port_and_address_change_in_a_download(self) -> None:
         async def speak(one: H3Client) -> None:
             while True:  # as browsers do while they wait for something
                 await one.ping()
                 await asyncio.sleep(0.1)
 
-        async def run() -> None:
-            async with client(443, configuration("site.example.com"), host=PUBLIC) as one:
-                speaking = asyncio.create_task(speak(one))
-                answer = one.ask(f"/{_COUNT}")
-                for part, address in enumerate(OUTER, 1):
-                    await one.has(_COUNT * part // 3)
-                    self.give(address)
-                await asyncio.wait_for(answer.whole, PATIENCE)
-                speaking.cancel()
-                self.assertEqual(answer.body, content("site", _COUNT))
-
-        asyncio.run(run())
+        async with client(443, configuration("site.example.com"), host=PUBLIC) as one:
+            speaking = asyncio.create_task(speak(one))
+            answer = one.ask(f"/{_COUNT}")
+            for part, address in enumerate(OUTER, 1):
+                await one.has(_COUNT * part // 3)
+                self.give(address)
+            await asyncio.wait_for(answer.whole, PATIENCE)
+            speaking.cancel()
+            self.assertEqual(answer.body, content("site", _COUNT))
         self.assert_noticed_nothing(OUTER[1])
 
-    def test_after_a_pause(self) -> None:
+    @on_asyncio
+    async def test_after_a_pause(self) -> None:
         """A NAT has forgotten a silent client: its next request comes from another port or address, and is answered there."""
+        async with client(443, configuration("site.example.com"), host=PUBLIC) as one:
+            for count, address in enumerate((*OUTER, OUTER[0]), 10_000):
+                answer = await one.get(f"/{count}")
+                self.assertEqual(answer.body, content("site", count))
+                self.give(address)
 
-        async def run() -> None:
-            async with client(443, configuration("site.example.com"), host=PUBLIC) as one:
-                for count, address in enumerate((*OUTER, OUTER[0]), 10_000):
-                    answer = await one.get(f"/{count}")
-                    self.assertEqual(answer.body, content("site", count))
-                    self.give(address)
-
-                answer = await one.get("/10")
-                self.assertEqual(answer.body, content("site", 10))
-
-        asyncio.run(run())
+            answer = await one.get("/10")
+            self.assertEqual(answer.body, content("site", 10))
         self.assert_noticed_nothing(OUTER[0])
 
     def test_curl(self) -> None:

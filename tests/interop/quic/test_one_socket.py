@@ -5,10 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, ClassVar
 
-from typing_extensions import override
-
-from tests.interop.quic.case import QuicCase, Server
-from tests.interop.quic.content import content
+from tests.interop.quic.case import QuicCase, on_asyncio
 from tests.interop.quic.h3_client import H3Client, configuration, one_socket
 
 if TYPE_CHECKING:
@@ -19,62 +16,33 @@ if TYPE_CHECKING:
 V1, V2, NOT_KNOWN = 1, 0x6B3343CF, 0x1A2A3A4A
 NAMES = ("site", "shop", "blog")
 
-# Some hellos take two datagrams. On a busy machine the second one may come later than 300 ms after the first.
-_RULES = """
-[listen u]
-endpoint = udp:127.0.0.1:0
-detect_timeout = 20s
-[route others]
-match = quic version=other
-backend = udp:127.0.0.1:{site}
-"""
-_ROUTE = """
-[route {name}]
-match = quic sni={name}.example.com
-backend = udp:127.0.0.1:{port}
-"""
-
 
 class OneSocketTests(QuicCase):
     """Servers for some names."""
 
-    servers: ClassVar[dict[str, Server]]
+    wanted: ClassVar = {
+        **dict.fromkeys(NAMES, ()),
+        "careful": ("--retry",),
+        "nameless": ("--nameless",),
+    }
 
-    @override
-    @classmethod
-    def setUpClass(cls) -> None:
-        super().setUpClass()
-        options = {"careful": ["--retry"], "nameless": ["--nameless"]}
-        cls.servers = {
-            name: cls.share(Server(name, cls.certificate, *options.get(name, ())))
-            for name in (*NAMES, "careful", "nameless")
-        }
-
-    @override
     def setUp(self) -> None:
-        routes = [_ROUTE.format(name=name, port=one.port) for name, one in self.servers.items()]
-        rules = _RULES.format(site=self.servers["site"].port)
-        self.mux = self.run_mux(rules + "".join(routes))
-
-    async def assert_served(self, one: H3Client, name: str, count: int = 20_000) -> None:
-        answer = await one.get(f"/{count}")
-        self.assertEqual((answer.server, answer.body), (name, content(name, count)))
+        others = f"[route others]\nmatch = quic version=other\nbackend = udp:127.0.0.1:{self.servers['site'].port}\n"
+        self.mux = self.run_mux(self.rules() + others)
 
     def assert_routes(self, *names: str) -> None:
         lines = self.logged(self.mux)
         self.assertEqual(sorted(line["route"] for line in lines), sorted(names))
         self.assertEqual(len({line["client"] for line in lines}), 1)
 
-    def test_one_after_another(self) -> None:
-        async def run() -> None:
-            async with one_socket(self.mux.port) as here:
-                made: list[H3Client] = []
-                for name in NAMES:
-                    made.append(await here.connect(configuration(f"{name}.example.com")))
-                    for one, its_name in zip(made, NAMES, strict=False):
-                        await self.assert_served(one, its_name)
-
-        asyncio.run(run())
+    @on_asyncio
+    async def test_one_after_another(self) -> None:
+        async with one_socket(self.mux.port) as here:
+            made: list[H3Client] = []
+            for name in NAMES:
+                made.append(await here.connect(configuration(f"{name}.example.com")))
+                for one, its_name in zip(made, NAMES, strict=False):
+                    await self.assert_served(one, its_name)
         self.assert_routes(*NAMES)
 
     async def at_once(self, port: int, names: Sequence[str]) -> None:
@@ -92,19 +60,17 @@ class OneSocketTests(QuicCase):
         asyncio.run(self.at_once(self.mux.port, NAMES))
         self.assert_routes(*NAMES)
 
-    def test_changed_connection_ids(self) -> None:
-        async def run() -> None:
-            async with one_socket(self.mux.port) as here:
-                settings = [configuration(f"{name}.example.com") for name in NAMES]
-                made = await asyncio.gather(*(here.connect(one) for one in settings))
-                for _ in range(3):
-                    for one, name in zip(made, NAMES, strict=True):
-                        one.change_connection_id()
-                        await self.assert_served(one, name)
-                    for one, name in zip(made, NAMES, strict=True):
-                        await self.assert_served(one, name)
-
-        asyncio.run(run())
+    @on_asyncio
+    async def test_changed_connection_ids(self) -> None:
+        async with one_socket(self.mux.port) as here:
+            settings = [configuration(f"{name}.example.com") for name in NAMES]
+            made = await asyncio.gather(*(here.connect(one) for one in settings))
+            for _ in range(3):
+                for one, name in zip(made, NAMES, strict=True):
+                    one.change_connection_id()
+                    await self.assert_served(one, name)
+                for one, name in zip(made, NAMES, strict=True):
+                    await self.assert_served(one, name)
         self.assert_routes(*NAMES)
 
     def test_one_flow_each_to_the_same_server(self) -> None:
@@ -112,68 +78,55 @@ class OneSocketTests(QuicCase):
         asyncio.run(self.at_once(self.mux.port, names))
         self.assert_routes(*names)
 
-    def test_retry(self) -> None:
-        async def run() -> None:
-            async with one_socket(self.mux.port) as here:
-                for name in ("site", "careful", "shop"):
-                    one = await here.connect(configuration(f"{name}.example.com"))
-                    await self.assert_served(one, name)
-
-        asyncio.run(run())
+    @on_asyncio
+    async def test_retry(self) -> None:
+        async with one_socket(self.mux.port) as here:
+            for name in ("site", "careful", "shop"):
+                one = await here.connect(configuration(f"{name}.example.com"))
+                await self.assert_served(one, name)
         self.assert_routes("site", "careful", "shop")
 
-    def test_negotiation(self) -> None:
+    @on_asyncio
+    async def test_negotiation(self) -> None:
         """A version that nobody knows leads to a server that offers others; aioquic keeps its ID, and stays there."""
-
-        async def run() -> None:
-            async with one_socket(self.mux.port) as here:
-                shop = await here.connect(configuration("shop.example.com"))
-                settings = configuration("site.example.com", versions=(NOT_KNOWN, V1))
-                other = await here.connect(settings)
-                await self.assert_served(other, "site")
-                self.assertEqual(other.version, V1)
-                await self.assert_served(shop, "shop")
-
-        asyncio.run(run())
+        async with one_socket(self.mux.port) as here:
+            shop = await here.connect(configuration("shop.example.com"))
+            settings = configuration("site.example.com", versions=(NOT_KNOWN, V1))
+            other = await here.connect(settings)
+            await self.assert_served(other, "site")
+            self.assertEqual(other.version, V1)
+            await self.assert_served(shop, "shop")
         self.assert_routes("shop", "others")
 
-    def test_early_data(self) -> None:
+    @on_asyncio
+    async def test_early_data(self) -> None:
         tickets: list[SessionTicket] = []
-
-        async def run() -> None:
-            async with one_socket(self.mux.port) as here:
-                one = await here.connect(configuration("blog.example.com"), tickets=tickets)
-                await self.assert_served(one, "blog")
-                shop = await here.connect(configuration("shop.example.com"))
-                again = configuration("blog.example.com", session_ticket=tickets[-1])
-                early = await here.connect(again, waits=False)
-                await self.assert_served(early, "blog")
-                assert early.established is not None
-                self.assertTrue(early.established.early_data_accepted)
-                await self.assert_served(shop, "shop")
-
-        asyncio.run(run())
+        async with one_socket(self.mux.port) as here:
+            one = await here.connect(configuration("blog.example.com"), tickets=tickets)
+            await self.assert_served(one, "blog")
+            shop = await here.connect(configuration("shop.example.com"))
+            again = configuration("blog.example.com", session_ticket=tickets[-1])
+            early = await here.connect(again, waits=False)
+            await self.assert_served(early, "blog")
+            assert early.established is not None
+            self.assertTrue(early.established.early_data_accepted)
+            await self.assert_served(shop, "shop")
         self.assert_routes("blog", "blog", "shop")
 
-    def test_server_without_ids_beside_others(self) -> None:
-        async def run() -> None:
-            async with one_socket(self.mux.port) as here:
-                names = ("site", "nameless", "shop")
-                made = [await here.connect(configuration(f"{one}.example.com")) for one in names]
-                for one, name in zip(made, names, strict=True):
-                    await self.assert_served(one, name)
-
-        asyncio.run(run())
+    @on_asyncio
+    async def test_server_without_ids_beside_others(self) -> None:
+        async with one_socket(self.mux.port) as here:
+            names = ("site", "nameless", "shop")
+            made = [await here.connect(configuration(f"{one}.example.com")) for one in names]
+            for one, name in zip(made, names, strict=True):
+                await self.assert_served(one, name)
         self.assert_routes("site", "nameless", "shop")
 
-    def test_nameless_clients(self) -> None:
+    @on_asyncio
+    async def test_nameless_clients(self) -> None:
         """A NAT gives the port of a client to the next one; both have chosen no ID, as browsers do."""
-
-        async def run() -> None:
-            async with one_socket(self.mux.port) as here:
-                for name in NAMES:
-                    settings = configuration(f"{name}.example.com", connection_id_length=0)
-                    await self.assert_served(await here.connect(settings), name)
-
-        asyncio.run(run())
+        async with one_socket(self.mux.port) as here:
+            for name in NAMES:
+                settings = configuration(f"{name}.example.com", connection_id_length=0)
+                await self.assert_served(await here.connect(settings), name)
         self.assert_routes(*NAMES)
