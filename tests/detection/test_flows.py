@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from txmux.detection.detector import Decision, Detector, is_limit_reached
-from txmux.detection.explain import explain_flow
+from txmux.detection.explain import explain
 from txmux.interfaces import MOST_DATAGRAMS, Datagrams, Key, Transport, Verdict
 from txmux.rules.embedding import route
 from txmux.rules.model import Alternative, Refusal, Route
@@ -224,12 +224,12 @@ class FlowTests(SynchronousTestCase):
 
 
 class ExplainTests(SynchronousTestCase):
-    """`explain_flow`."""
+    """`explain` of datagrams."""
 
     def test_told(self) -> None:
         """It counts datagrams: when it was decided, and when each line knew."""
         routes = [asks("a", Nth(2, ord("z"))), asks("b", Nth(3)), asks("c", Nth(4))]
-        found = explain_flow(routes, [b"x"] * 3)
+        found = explain(routes, [b"x"] * 3)
         self.assertEqual((found.decided_at, name_of(found.decision)), (3, "b"))
         answers = [route.answer for route in found.routes]
         self.assertEqual(
@@ -240,15 +240,15 @@ class ExplainTests(SynchronousTestCase):
     def test_undecided(self) -> None:
         """What comes of it if no more comes, also of nothing at all."""
         routes = [asks("a", Nth(2)), asks("b", Nth(1))]
-        found = explain_flow(routes, [b"x"])
+        found = explain(routes, [b"x"])
         self.assertEqual((found.decided_at, name_of(found.decision)), (None, "b"))
-        nothing = explain_flow(routes, [])
+        nothing = explain(routes, [])
         self.assertEqual((nothing.decided_at, nothing.decision.route), (None, None))
 
     def test_too_late(self) -> None:
         """Datagrams that come after the limit change nothing."""
         routes = [asks("a", Nth(9)), asks("b", Nth(1))]
-        self.assertEqual(explain_flow(routes, [b"x"] * 9), explain_flow(routes, [b"x"] * 4))
+        self.assertEqual(explain(routes, [b"x"] * 9), explain(routes, [b"x"] * 4))
 
 
 class DatagramsTests(SynchronousTestCase):

@@ -15,7 +15,7 @@ from urllib.parse import quote
 from txmux.cli._output import Output, explained_style
 from txmux.cli.pcap import Datagram, Segment, client_flows, client_streams, read_packets
 from txmux.cli.remote import command
-from txmux.detection.explain import explain, explain_flow
+from txmux.detection.explain import explain
 from txmux.errors import MuxError, OptionError
 from txmux.interfaces import Transport
 from txmux.matchers.payload import bytes_from_hex, bytes_from_text
@@ -248,10 +248,9 @@ def _read(name: str, limit: int) -> bytes:
 
 def _trace(rules: Rules, listener: Listener, sample: TracedSample) -> Trace:
     routes = rules.routes_over(listener, listener.transport)
-    who, limit, now = sample.client, listener.peek_limit, sample.now
-    if sample.datagrams is not None:
-        return Trace(listener, explain_flow(routes, sample.datagrams, who, limit, now))
-    return Trace(listener, explain(routes, sample.data, who, limit, now))
+    received = sample.data if sample.datagrams is None else sample.datagrams
+    found = explain(routes, received, sample.client, listener.peek_limit, sample.now)
+    return Trace(listener, found)
 
 
 def write(output: Output, sample: TracedSample, trace: Trace) -> None:

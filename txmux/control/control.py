@@ -28,7 +28,7 @@ from txmux.control.filters import EVERY, Page, connection_sort_key
 from txmux.control.overrides import Overrides
 from txmux.control.rates import Rates
 from txmux.control.report import Report, UnknownError
-from txmux.detection.explain import explain_flow_in_steps, explain_in_steps
+from txmux.detection.explain import explain_in_steps
 from txmux.interfaces import Transport
 from txmux.net.turns import Turns
 from txmux.rules.lint.access import readable_token
@@ -288,10 +288,8 @@ class Control:
         for one in rules.listeners:
             if listener in {None, one.name}:
                 routes = rules.routes_over(one, one.transport)
-                if one.transport is Transport.UDP:
-                    steps = explain_flow_in_steps(routes, (data,), client, one.peek_limit, now)
-                else:
-                    steps = explain_in_steps(routes, data, client, one.peek_limit, now)
+                received = whole[one.transport] or data
+                steps = explain_in_steps(routes, received, client, one.peek_limit, now)
                 traces[one.transport].append(Trace(one, await turns.run(steps)))
         found = [(samples[over], listed) for over, listed in traces.items() if listed]
         return as_json(str(rules.path), found)

@@ -15,11 +15,9 @@ _SHOWN = 32
 
 @attrs.frozen
 class Ambiguity:
-    """Two matchers that both match some streams, or some datagrams.
+    """Two matchers that both match some streams, or some datagrams; the route of the first should come first.
 
     Attributes:
-        first: The name of the one whose route should come first.
-        second: The name of the other.
         why: What they share, and what the order means for it; one sentence or two.
         always: What goes astray in the right order, too, for deployments that can do something about it.
     """

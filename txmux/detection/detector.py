@@ -32,8 +32,8 @@ class Decision(Generic[R]):
     """The result of detection.
 
     Attributes:
-        route: The route that won; ``None`` if every route was ``NO``.
-        facts: What the matchers found out, for the access log.
+        route: ``None`` if every route was ``NO``.
+        facts: For the access log.
         answered: The requests at the beginning of the stream that the client has an answer to.
     """
 
@@ -49,11 +49,6 @@ class Detector(Generic[R]):
         routes: In the order of their priority.
         peek_limit: The most bytes that matchers see.
         would_take: Called with each dry-run route that would have taken a client.
-
-    Attributes:
-        depends_on_client: Whether any route depends on the client's address.
-        decides_always: Whether some route can take clients from anywhere, at any time.
-        would_have_taken: For each route with ``dry_run``, by name, how many clients it would have taken.
     """
 
     _log = Logger()
@@ -68,6 +63,7 @@ class Detector(Generic[R]):
         self.routes = tuple(routes)
         self.peek_limit = peek_limit
         self.depends_on_client = any(route.clients.limited for route in self.routes)
+        # Whether some route can take clients from anywhere, at any time.
         self.decides_always = any(
             not (route.dry_run or route.clients.limited or route.during) for route in self.routes
         )
@@ -80,23 +76,16 @@ class Detector(Generic[R]):
     def start_detection(
         self, client: IPv4Address | IPv6Address | None = None, now: float | None = None
     ) -> Detection[R]:
-        """Start with a new client.
-
-        Args:
-            client: The client's real address; ``None`` for one that has no IP address, which is outside
-                every network.
-            now: The time of its decision, in seconds since 1970; ``None`` is outside of all times.
-        """
+        """Start with a new client; without an address it is outside of every network, without a time of all times."""
         return Detection(self, client, now)
 
     def start_flow_detection(
         self, client: IPv4Address | IPv6Address | None = None, now: float | None = None
     ) -> FlowDetection[R]:
-        """Start with a new flow of datagrams; the routes have to be those of `Route.for_transport`."""
         return FlowDetection(self, client, now)
 
     def plan(self, first_byte: int | None) -> Plan[R]:
-        """Return the routes that a stream, or a flow, with this first byte can match; ``None`` is an empty datagram."""
+        # `None` is an empty datagram.
         plan = self._plans.get(first_byte)
         if plan is None:
             if self._first_bytes is None:
@@ -110,8 +99,7 @@ class Detector(Generic[R]):
         return plan
 
     def report(self, route: R, alternative: AlternativeLike) -> None:
-        """Log that a matcher raised: with its traceback, and once for each ``match`` line."""
-        if alternative.text in self._reported:
+        if alternative.text in self._reported:  # it may raise for each client
             return
         self._reported.add(alternative.text)
         self._log.failure(
@@ -122,16 +110,7 @@ class Detector(Generic[R]):
 
 
 class _RouteScan(Generic[R]):
-    """Scans the routes for one client.
-
-    Args:
-        detector: Has the routes.
-        client: The client's address, if it has one.
-        now: The time, in seconds since 1970.
-
-    Attributes:
-        answered: The requests that have to be answered before more bytes are fed.
-    """
+    """Scans the routes for one client."""
 
     __slots__ = (
         "_broken",
@@ -157,10 +136,10 @@ class _RouteScan(Generic[R]):
         self._position = 0  # all routes of the plan before this one are NO
         self._peeked: Peeked | None = None
         self._broken: set[int] = set()  # alternatives, by id, whose matcher raised
+        # The requests that have to be answered before more bytes are fed.
         self.answered: tuple[Exchange, ...] = ()
 
     def can_decide(self) -> bool:
-        """Return whether any route can take this client."""
         return self._detector.decides_always or any(
             not route.dry_run and self._serves(route) for route in self._detector.routes
         )
@@ -258,14 +237,7 @@ class Detection(_RouteScan[R]):
     __slots__ = ()
 
     def feed(self, data: bytes) -> Decision[R] | None:
-        """Look at what the client has sent.
-
-        Args:
-            data: All bytes so far, at least one.
-
-        Returns:
-            The decision, or ``None`` when more bytes are needed for it.
-        """
+        """Look at all bytes so far, at least one; ``None`` when more are needed for a decision."""
         limit = self._detector.peek_limit
         if self._plan is None:
             self._plan = self._detector.plan(data[0])
@@ -277,11 +249,7 @@ class Detection(_RouteScan[R]):
         return self._resolve(self._plan, self._peeked, last=len(data) >= limit)
 
     def _resolve_exchanges(self, plan: Plan[R], data: bytes) -> Decision[R] | None:
-        """Find which requests have to be answered, each as if no byte had come after it.
-
-        Returns:
-            The decision, if bytes before the last request make it.
-        """
+        """Find which requests have to be answered, each as if no byte had come after it."""
         seen = len(self._peeked) if self._peeked is not None else 0
         ends: set[int] = set()
         whole = Peeked(data, self._peeked)
@@ -316,12 +284,7 @@ class Detection(_RouteScan[R]):
 
 
 class FlowDetection(_RouteScan[R]):
-    """Scans the routes for one client of UDP, whose first datagrams are held until there is a decision.
-
-    Attributes:
-        answered: Empty.
-        ignored: How many datagrams were keepalives, and do not count.
-    """
+    """Scans the routes for one client of UDP, whose first datagrams are held until there is a decision."""
 
     __slots__ = ("_seen", "ignored")
 
@@ -332,7 +295,8 @@ class FlowDetection(_RouteScan[R]):
         now: float | None = None,
     ) -> None:
         super().__init__(detector, client, now)
-        self._seen = self.ignored = 0
+        self._seen = 0
+        self.ignored = 0  # keepalives, which do not count
 
     def feed(self, datagrams: Sequence[bytes]) -> Decision[R] | None:
         """Look at what the client has sent, one datagram after the other, however many have come at once.
@@ -340,12 +304,6 @@ class FlowDetection(_RouteScan[R]):
         An empty first datagram leads to a route that takes anything (RFC 867 and 868 require it). If no route takes the
         datagrams by which a client keeps its address open, the next datagram counts as the first. Otherwise, with
         `MOST_DATAGRAMS`, or with as many bytes as the limit, there is a decision.
-
-        Args:
-            datagrams: All of them so far, at least one.
-
-        Returns:
-            The decision, or ``None`` when more datagrams are needed for it.
         """
         for count in range(self._seen + 1, len(datagrams) + 1):
             self._seen = count
@@ -373,27 +331,21 @@ class FlowDetection(_RouteScan[R]):
 
 
 def is_limit_reached(datagrams: Sequence[bytes], peek_limit: int) -> bool:
-    """Return whether a decision is made without further datagrams; one that goes beyond the limit is still seen whole."""
     return len(datagrams) >= MOST_DATAGRAMS or sum(map(len, datagrams)) >= peek_limit
 
 
 def is_keepalive_only(datagrams: Iterable[bytes]) -> bool:
-    """Return whether datagrams only keep an address open: empty ones, or CR, LF and NUL, as SIP phones send them."""
+    # SIP phones keep their address open by CR and LF, others by NUL or nothing.
     return not any(datagram.strip(b"\r\n\0") for datagram in datagrams)
 
 
 _MATCH, _NO, _NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
 _FACT = re.compile(r"[^A-Za-z0-9_.-]")  # what the name of a fact has not
 _fact_name = functools.lru_cache(maxsize=256)(functools.partial(_FACT.sub, "_"))
-_NEGATED = {
-    Verdict.MATCH: Verdict.NO,
-    Verdict.NO: Verdict.MATCH,
-    Verdict.NEED_MORE: Verdict.NEED_MORE,
-}
+_NEGATED = {_MATCH: _NO, _NO: _MATCH, _NEED_MORE: _NEED_MORE}
 
 
 def serves_at(route: RouteLike, now: float | None) -> bool:
-    """Return whether a route serves anyone at a time; ``None`` is outside of all times."""
     if not route.during:
         return True
     return now is not None and any(period.covers(now) for period in route.during)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from functools import cache
-from typing import TYPE_CHECKING, Generic, Literal
+from typing import TYPE_CHECKING, Any, Generic, Literal
 
 import attrs
 
@@ -52,8 +52,6 @@ class RouteAnswer(Generic[R]):
 
     Attributes:
         excluded_by: The key by which the client, or the time, is none of its; such a route is not tried.
-        answer: The verdict of all lines; ``None`` if it is not tried.
-        lines: The verdict of each alternative, in their order; empty if it is not tried.
     """
 
     route: R
@@ -67,10 +65,9 @@ class Explanation(Generic[R]):
     """How the routes of a listener decide on some bytes.
 
     Attributes:
-        routes: Every route's answer, in their order.
         decided_at: After how many bytes it was decided; ``None`` when more bytes are needed.
-        decision: The decision on all of these bytes; while they decide nothing, the decision if no more
-            bytes come: at the deadline, or at the end of the stream. The route is ``None`` when no byte came.
+        decision: On all of these bytes; while they decide nothing, what it will be at the deadline, or at the end of
+            the stream. The route is ``None`` when no byte came.
     """
 
     routes: tuple[RouteAnswer[R], ...]
@@ -80,93 +77,21 @@ class Explanation(Generic[R]):
 
 def explain(
     routes: Iterable[R],
-    data: bytes,
+    received: bytes | Sequence[bytes],
     client: IPv4Address | IPv6Address | None = None,
     peek_limit: int = 32 * 1024,
     now: float | None = None,
 ) -> Explanation[R]:
-    """Explain what becomes of a client that has sent some bytes.
+    """Explain what becomes of a client that has sent some bytes, or some datagrams.
 
     Args:
-        routes: In the order of their priority.
-        data: All bytes so far, maybe none.
+        routes: In the order of their priority; for datagrams, as `Route.for_transport` gives them.
+        received: All bytes or datagrams so far, maybe none; those too late for the decision are not looked at.
         client: Its address; ``None`` for a client that is outside of every network.
         peek_limit: The most bytes that matchers see.
         now: The time, in seconds since 1970; ``None`` is outside of all times.
     """
-    return _all(explain_in_steps(routes, data, client, peek_limit, now))
-
-
-def explain_flow(
-    routes: Iterable[R],
-    datagrams: Sequence[bytes],
-    client: IPv4Address | IPv6Address | None = None,
-    peek_limit: int = 16 * 1024,
-    now: float | None = None,
-) -> Explanation[R]:
-    """Explain what becomes of a client that has sent some datagrams.
-
-    Args:
-        routes: As `Route.for_transport` gives them for UDP, in the order of their priority.
-        datagrams: All of them so far, maybe none; those that come too late for the decision are not looked at.
-        client: As for `explain`.
-        peek_limit: The most bytes that are held for matchers.
-        now: As for `explain`.
-    """
-    return _all(explain_flow_in_steps(routes, datagrams, client, peek_limit, now))
-
-
-def explain_in_steps(
-    routes: Iterable[R],
-    data: bytes,
-    client: IPv4Address | IPv6Address | None = None,
-    peek_limit: int = 32 * 1024,
-    now: float | None = None,
-) -> Generator[None, None, Explanation[R]]:
-    """Explain with a rest after each route, since thousands of them take a while. Otherwise as `explain`."""
-    data = data[:peek_limit]
-    detector = Detector(routes, peek_limit)
-
-    def known(length: int) -> bool:
-        return detector.start_detection(client, now).feed(data[:length]) is not None
-
-    detection = detector.start_detection(client, now)
-    decision = (detection.feed(data) if data else None) or detection.finish()
-    seen = _Seen(cache(lambda length: Peeked(data[:length])), len(data), peek_limit)
-    return (
-        yield from _answers(detector.routes, _first(known, len(data)), decision, seen, client, now)
-    )
-
-
-def explain_flow_in_steps(
-    routes: Iterable[R],
-    datagrams: Sequence[bytes],
-    client: IPv4Address | IPv6Address | None = None,
-    peek_limit: int = 16 * 1024,
-    now: float | None = None,
-) -> Generator[None, None, Explanation[R]]:
-    """Explain with a rest after each route. Otherwise as `explain_flow`."""
-    held: tuple[bytes, ...] = ()
-    for datagram in datagrams:
-        held = (*held, datagram)
-        if is_limit_reached(held, peek_limit):
-            break
-    detector = Detector(routes, peek_limit)
-
-    def known(count: int) -> bool:
-        return detector.start_flow_detection(client, now).feed(held[:count]) is not None
-
-    while len(held) > 1 and is_keepalive_only(held[:1]) and not known(1):
-        held = held[1:]
-    detection = detector.start_flow_detection(client, now)
-    decision = (detection.feed(held) if held else None) or detection.finish()
-    seen = _Seen(cache(lambda count: Datagrams(held[:count])), len(held), MOST_DATAGRAMS)
-    return (
-        yield from _answers(detector.routes, _first(known, len(held)), decision, seen, client, now)
-    )
-
-
-def _all(steps: Generator[None, None, Explanation[R]]) -> Explanation[R]:
+    steps = explain_in_steps(routes, received, client, peek_limit, now)
     try:
         while True:
             next(steps)
@@ -175,16 +100,38 @@ def _all(steps: Generator[None, None, Explanation[R]]) -> Explanation[R]:
         return found
 
 
-def _answers(
+def explain_in_steps(
     routes: Iterable[R],
-    decided_at: int | None,
-    decision: Decision[R],
-    seen: _Seen,
-    client: IPv4Address | IPv6Address | None,
-    now: float | None,
+    received: bytes | Sequence[bytes],
+    client: IPv4Address | IPv6Address | None = None,
+    peek_limit: int = 32 * 1024,
+    now: float | None = None,
 ) -> Generator[None, None, Explanation[R]]:
+    """Explain with a rest after each route, since thousands of them take a while. Otherwise as `explain`."""
+    detector = Detector(routes, peek_limit)
+    start: Any = detector.start_detection
+    view: Any = Peeked
+    held: Any = ()
+
+    def is_known(count: int) -> bool:
+        return start(client, now).feed(held[:count]) is not None
+
+    if isinstance(received, bytes):
+        held, limit = received[:peek_limit], peek_limit
+    else:
+        start, view, limit = detector.start_flow_detection, Datagrams, MOST_DATAGRAMS
+        for datagram in received:
+            held = (*held, datagram)
+            if is_limit_reached(held, peek_limit):
+                break
+        while len(held) > 1 and is_keepalive_only(held[:1]) and not is_known(1):
+            held = held[1:]
+    detection = start(client, now)
+    decision = (detection.feed(held) if held else None) or detection.finish()
+    seen = _Seen(cache(lambda count: view(held[:count])), len(held), limit)
+    decided_at = _first(is_known, len(held))
     answers = []
-    for route in routes:
+    for route in detector.routes:
         yield
         answers.append(_route_answer(route, client, now, seen))
     return Explanation(tuple(answers), decided_at, decision)
@@ -192,21 +139,16 @@ def _answers(
 
 @attrs.frozen
 class _Seen:
-    """The bytes, or datagrams, that all lines are tried on.
+    """The bytes, or datagrams, that all lines are tried on."""
 
-    Attributes:
-        prefix: Returns the first of them, by their number: the same object each time, since many lines use the same parsers.
-        length: How many there are.
-        limit: The most that matchers see.
-    """
-
+    # The same object each time, since many lines use the same parsers.
     prefix: Callable[[int], Peeked]
     length: int
     limit: int
 
 
 def _first(known: Callable[[int], bool], length: int) -> int | None:
-    """Find the shortest prefix of which something is known; it stays known for all longer ones."""
+    # What is known of a prefix stays known for all longer ones.
     if not length or not known(length):
         return None
     return bisect_left(range(1, length), x=True, key=known) + 1
@@ -225,7 +167,6 @@ def _route_answer(
 def excluded_by(
     route: RouteLike, client: IPv4Address | IPv6Address | None, now: float | None
 ) -> Literal["from", "not_from", "during"] | None:
-    """Name the key by which a route is not for a client at a time; ``None`` if it is."""
     if not route.clients.serves(client):
         return "not_from" if route.clients.excludes(client) else "from"
     return None if serves_at(route, now) else "during"

@@ -45,13 +45,7 @@ class ServingTimes(Protocol):
 
 
 class RouteLike(Protocol):
-    """A route as detection needs it.
-
-    Attributes:
-        name: For messages.
-        during: The only times at which it serves clients; empty is always.
-        dry_run: Whether it only reports the clients that it would take.
-    """
+    """A route as detection needs it."""
 
     @property
     def name(self) -> str: ...
@@ -77,9 +71,7 @@ class Plan(Generic[R]):
 
     Attributes:
         learners: Functions for the facts of each kind of predicate, each after the position of its first route.
-        dry_runs: The positions of those that decide nothing.
         conversing: Functions that find the requests which a route needs to have answered, by its position.
-        exchanges: The same, each once.
         keyed: For each route, whether its names can rule it out before it is tried; see `named`.
         plain: For each route its predicate, if that alone answers for it, whatever the client's address and the name
             that it asks for. Most routes are so, and take the fast path.
@@ -115,11 +107,7 @@ class Plan(Generic[R]):
 
 
 class _KeyIndex:
-    """Finds, among many routes that differ by a name, those that a name leaves.
-
-    Attributes:
-        keyed: For each route, whether it is keyed by it; any name may meet the others.
-    """
+    """Finds, among many routes that differ by a name, those that a name leaves."""
 
     def __init__(self, routes: Sequence[RouteLike], read: Callable[[Peeked], str | None]) -> None:
         self._read = read
@@ -166,7 +154,6 @@ def first_bytes(route: RouteLike) -> frozenset[int] | None:
 
 
 def can_begin_with(route: RouteLike, byte: int) -> bool:
-    """Return whether a stream that begins with this byte can match a route."""
     first = first_bytes(route)
     return first is None or byte in first
 
@@ -179,7 +166,6 @@ def _plain_predicate(route: RouteLike) -> Predicate | None:
 
 
 def _keys(route: RouteLike) -> list[Key]:
-    """Return the keys of a route's alternatives, or nothing if one of them has none."""
     keys = []
     for alternative in route.alternatives:
         key: Key | None = _declared(alternative.predicate, "key")

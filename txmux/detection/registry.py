@@ -16,38 +16,22 @@ from twisted.python.modules import getModule
 from zope.interface import implementer
 
 from txmux.errors import MuxError
-from txmux.interfaces import Datagrams, IProtocolMatcher, Key, Transport, Verdict
+from txmux.interfaces import Datagrams, IProtocolMatcher, Transport, Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from types import ModuleType
 
     from twisted.plugin import CachedPlugin
 
     from txmux.interfaces import Option, Predicate
 
-__all__ = [
-    "BuiltIn",
-    "DuplicateMatcherError",
-    "PluginProblem",
-    "Registry",
-    "WholeDatagram",
-    "datagram_predicate",
-    "installed_matchers",
-    "transports_of",
-]
-
-
 _ALL = frozenset(Transport)
 _TCP_ONLY = frozenset({Transport.TCP})
 
 
 def transports_of(matcher: IProtocolMatcher) -> frozenset[Transport]:
-    """Return the transports that a matcher declares; without a declaration it is for TCP only.
-
-    Raises:
-        TypeError: It declares something else, or nothing.
-    """
+    """Return the transports that a matcher declares, or raise `TypeError`; without a declaration it is for TCP."""
     declared = getattr(matcher, "transports", _TCP_ONLY)
     transports = frozenset(declared)
     if not transports or not transports <= _ALL:
@@ -58,58 +42,30 @@ def transports_of(matcher: IProtocolMatcher) -> frozenset[Transport]:
 def datagram_predicate(
     matcher: IProtocolMatcher, options: Mapping[str, str], predicate: Predicate
 ) -> Predicate | None:
-    """Return the predicate for datagrams; ``None`` if the matcher is not for them.
-
-    Args:
-        matcher: The plugin.
-        options: Those of the line.
-        predicate: What the matcher has made of them by `predicate`.
-
-    Raises:
-        OptionError: As the matcher says.
-    """
+    """Return the predicate for datagrams, `predicate` being that for streams; ``None`` if the matcher is not for them."""
     transports = transports_of(matcher)
     if Transport.UDP not in transports:
         return None
-    own: Callable[[Mapping[str, str]], Predicate] | None = getattr(
-        matcher, "datagram_predicate", None
-    )
+    own: Any = getattr(matcher, "datagram_predicate", None)
     if own is not None:
-        return own(options)
+        made: Predicate = own(options)
+        return made
     return WholeDatagram(predicate) if Transport.TCP in transports else predicate
 
 
 @attrs.frozen
 class WholeDatagram:
-    """Asks a predicate for streams about the first datagram, to which nothing will be added.
-
-    Args:
-        of: The predicate. What is undecided for it is a no.
-    """
+    """Asks a predicate for streams about the first datagram: what is undecided is a no, as nothing will be added."""
 
     of: Predicate
     longest: int = attrs.field(default=1, init=False)
 
-    @property
-    def first_bytes(self) -> frozenset[int] | None:
-        """The same as for streams."""
-        found: frozenset[int] | None = getattr(self.of, "first_bytes", None)
-        return found
-
-    @property
-    def key(self) -> Key | None:
-        """The same as for streams."""
-        found: Key | None = getattr(self.of, "key", None)
-        return found
-
-    @property
-    def learnt(self) -> Callable[[Any], Mapping[str, str]] | None:
-        """The same as for streams: it sees the first datagram."""
-        found: Callable[[Any], Mapping[str, str]] | None = getattr(self.of, "learnt", None)
-        return found
+    def __getattr__(self, name: str) -> Any:
+        if name in {"first_bytes", "key", "learnt"}:  # as for streams
+            return getattr(self.of, name, None)
+        raise AttributeError(name)
 
     def __call__(self, peeked: Datagrams, /) -> Verdict:
-        """Return the verdict on the first datagram."""
         verdict = self.of(peeked)
         return Verdict.NO if verdict is Verdict.NEED_MORE else verdict
 
@@ -128,7 +84,6 @@ class BuiltIn:
 
     @cached_property
     def matcher(self) -> IProtocolMatcher:
-        """The matcher itself."""
         module = importlib.import_module(f"txmux.matchers.{self._module}")
         found: IProtocolMatcher = getattr(module, self._module)
         return found
@@ -151,15 +106,10 @@ class DuplicateMatcherError(MuxError):
 
 @attrs.frozen
 class PluginProblem:
-    """Something that is wrong with what is installed. Its ``str()`` is one line for the user.
-
-    Attributes:
-        message: Which plugins in which files of which packages, what is wrong, and what would help.
-        name: The matcher that cannot be used, when several plugins claim it.
-    """
+    """Something that is wrong with what is installed. Its ``str()`` is one line for the user."""
 
     message: str
-    name: str | None = None
+    name: str | None = None  # of the matcher that several plugins claim
 
     def __str__(self) -> str:
         return self.message
@@ -169,13 +119,7 @@ class PluginProblem:
 class Registry(Mapping[str, IProtocolMatcher]):
     """Matchers by name, sorted. What is wrong with some plugins does not touch the others.
 
-    One that comes with txmux is imported when it is looked up.
-
     Looking up a name that several plugins claim raises `DuplicateMatcherError`; such a name is not among the keys.
-
-    Attributes:
-        matchers: Those that can be used.
-        problems: Warnings for users of this installation.
     """
 
     matchers: Mapping[str, IProtocolMatcher]

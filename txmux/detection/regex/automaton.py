@@ -37,11 +37,7 @@ Masks = tuple[int, ...]
 
 
 def build(tree: Node, longest: int | None) -> Automaton:
-    """Make the automaton of a tree.
-
-    Args:
-        tree: The pattern.
-        longest: The most bytes that a match may have; what only longer matches need is left out.
+    """Make the automaton of a tree; what only matches of more than `longest` bytes need is left out.
 
     Raises:
         PatternError: The automaton would be too large, or a match would depend on the byte after it.
@@ -107,7 +103,6 @@ class _Fragment:
     connect: Callable[[Masks], None]
 
     def before(self, after: Masks) -> Masks:
-        """Return the states that may come next before this fragment, when `after` may behind it."""
         return _union(self.first, _both(self.passes, after))
 
 
@@ -122,12 +117,7 @@ def _both(one: Masks, other: Masks) -> Masks:
 class _Builder:
     """Numbers the states so that state `s` takes bytes of the kind `s` modulo the number of kinds.
 
-    The lowest numbers are the match, once for each kind.
-
-    Args:
-        byte_kinds: Sets of bytes; each byte is in one of them.
-        most: All states have lower numbers than this.
-        longest: As for `build`.
+    The lowest numbers are the match, once for each kind; all states have lower numbers than `most`.
     """
 
     def __init__(self, byte_kinds: list[int], most: int, longest: int | None) -> None:
@@ -191,7 +181,6 @@ class _Builder:
         return _Fragment((first,) * len(self._contexts), self._nothing, connect)
 
     def _held(self, assertion: Assertion, before: int | None) -> int:
-        """Return the states that may come next where the assertion holds after a byte of that kind."""
         match assertion:
             case Assertion.START:
                 return 0 if before else self._all
@@ -222,13 +211,7 @@ class _Builder:
     def _sequence(
         self, parts: list[_Fragment], required: int, *, endless: bool = False
     ) -> _Fragment:
-        """Join fragments; those from index `required` on may be left out, each with all that follow it.
-
-        Args:
-            parts: From left to right.
-            required: How many have to be there.
-            endless: Whether the last one may come again and again.
-        """
+        """Join fragments; those from index `required` on may be left out, each with all that follow it."""
         first, passes = self._nothing, self._everything
         for index, part in reversed(list(enumerate(parts))):
             if index < required:
@@ -274,21 +257,13 @@ class Automaton:
     def assemble(
         cls, start: int, taken: Mapping[int, int], follow: Mapping[int, int], match: int
     ) -> Automaton:
-        """Make an automaton from its table.
-
-        Args:
-            start: The states before the first byte.
-            taken: For each state, the bytes that it takes, as a number whose bit `b` stands for the byte `b`.
-            follow: For each state, the states that it leads to.
-            match: The states that are a match. They take nothing.
-        """
+        """Make an automaton from the bytes that each state takes and the states that it leads to; a match takes nothing."""
         chained, jumps = _moves(follow)
         near = _near(match, chained, jumps)
         classes, takers = _takers(taken)
         return cls(classes, takers, chained, jumps, near, start & near[-1], len(follow))
 
     def step(self, states: int, byte_class: int) -> int:
-        """Return the states after one more byte; only those from which a match can be reached."""
         moving = states & self.takers[byte_class]
         reached = (moving & self.chained) << 1
         for sources, targets in self.jumps:

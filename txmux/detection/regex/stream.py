@@ -23,7 +23,6 @@ class _PatternState:
     """A state of the deterministic automaton: a set of states of the other one.
 
     Attributes:
-        states: That set.
         shortest: The fewest bytes that lead to a match, 0 where it is one, `math.inf` where none do.
         moves: The states that are known to follow, by the class of the next byte.
     """
@@ -38,12 +37,7 @@ class _PatternState:
 
 @attrs.frozen
 class Progress:
-    """How far a pattern has read a stream.
-
-    Attributes:
-        verdict: The verdict on the bytes so far.
-        length: How many bytes it has read.
-    """
+    """How far a pattern has read a stream."""
 
     verdict: Verdict
     length: int
@@ -71,7 +65,6 @@ class StreamPattern:
 
     @property
     def size(self) -> int:
-        """How many states the pattern's automaton has: about one for each byte that it names."""
         return self._automaton.size
 
     @property
@@ -84,28 +77,14 @@ class StreamPattern:
 
     @property
     def cached_states(self) -> int:
-        """How many sets of those states have come up and are kept; never more than `MAX_KEPT`."""
         return len(self._states)
 
     def verdict(self, data: bytes) -> Verdict:
-        """Match the pattern against the first bytes of a stream.
-
-        Args:
-            data: All bytes so far.
-
-        Returns:
-            ``MATCH`` if some prefix of `data` is a match in full, ``NO`` if no continuation can have one,
-            and ``NEED_MORE`` otherwise.
-        """
+        """Return ``MATCH`` if some prefix of `data` is a match in full, and ``NO`` if no continuation can have one."""
         return self.scan(data).verdict
 
     def scan(self, data: bytes, earlier: Progress | None = None) -> Progress:
-        """Read on where an earlier call has stopped; fit for `txmux.interfaces.Peeked.parsed`.
-
-        Args:
-            data: All bytes so far.
-            earlier: The result for a shorter prefix of the same stream, if there is one.
-        """
+        """Read on where an earlier call has stopped; fit for `txmux.interfaces.Peeked.parsed`."""
         progress = earlier or self._begin
         if progress.verdict is not Verdict.NEED_MORE:
             return progress
@@ -121,7 +100,6 @@ class StreamPattern:
         return Progress(Verdict.NEED_MORE, length, state)
 
     def fullmatch(self, data: bytes) -> bool:
-        """Return whether the pattern matches the whole of `data`, and `data` is no longer than a match may be."""
         state = self._start
         for byte_class in data.translate(self._automaton.classes):
             state = state.moves.get(byte_class) or self._move(state, byte_class)

@@ -116,14 +116,7 @@ _LOOKS_BACK = "looks back with (?<=...) or (?<!...): write what comes before as 
 
 
 def parse(pattern: bytes) -> Node:
-    """Read a bytes pattern.
-
-    Args:
-        pattern: In the syntax of `re` for bytes.
-
-    Returns:
-        The tree. Flags are resolved in it, and whether a repeat is greedy or lazy is forgotten:
-        it does not change which strings match in full.
+    """Read a bytes pattern; whether a repeat is greedy is forgotten, as it does not change which strings match in full.
 
     Raises:
         PatternError: It is not a regular expression, or uses what a stream has no answer for.
@@ -146,7 +139,6 @@ def parse(pattern: bytes) -> Node:
 
 
 def _on_one_line(message: str) -> str:
-    """Escape what a message of `re` has of the pattern as it is, newlines for example."""
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in message)
 
 
