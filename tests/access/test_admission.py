@@ -30,23 +30,19 @@ class AdmissionTest(SynchronousTestCase):
         self.clock = Clock()
 
     def admission(self, *, service: Tally | None = None, **settings: Any) -> Admission:
-        """Make the admission of a listener."""
         return Admission(Listener("x", **settings), self.clock.seconds, service=service)
 
     def enter(self, admission: Admission, peer: IAddress, client: str = "") -> Permit | None:
-        """Let somebody in."""
         told = Address(ip_address(client), 1) if client else None
         return admission.enter(told, peer)
 
     def assert_refused(
         self, reason: str, admission: Admission, peer: IAddress, client: str = ""
     ) -> None:
-        """Find that somebody is not let in."""
         refused = self.assertRaises(Refused, self.enter, admission, peer, client)
         self.assertEqual(refused.reason, reason)
 
-    def test_both_limits(self) -> None:
-        """Who is refused by one limit does not count for the other."""
+    def test_client_refused_by_one_limit_does_not_count_for_the_other(self) -> None:
         service, listener = Tally(2), Tally(1)
         admission = Admission(Listener("x"), self.clock.seconds, service=service, listener=listener)
         self.enter(admission, CLIENT)
@@ -55,8 +51,7 @@ class AdmissionTest(SynchronousTestCase):
         admission.leave(None)
         self.assertEqual((service.count, listener.count), (0, 0))
 
-    def test_denied_do_not_count(self) -> None:
-        """Who is kept out by a network does not count at all."""
+    def test_denied_client_does_not_count(self) -> None:
         service = Tally(1)
         networks = NetworkSet([ip_network("192.0.2.0/24")])
         admission = self.admission(
@@ -65,14 +60,12 @@ class AdmissionTest(SynchronousTestCase):
         self.assert_refused("denied", admission, CLIENT)
         self.assertEqual(service.count, 0)
 
-    def test_allowed(self) -> None:
-        """Who comes from a network that is allowed comes in, and others do not."""
+    def test_allowed_network_is_admitted_and_others_are_not(self) -> None:
         admission = self.admission(clients=Clients(NetworkSet([ip_network("192.0.2.1")])))
         self.assertIsNone(self.enter(admission, CLIENT))
         self.assert_refused("denied", admission, OTHER)
 
-    def test_told_address(self) -> None:
-        """Whoever a trusted proxy speaks for is asked about, not the proxy."""
+    def test_trusted_proxys_client_is_checked(self) -> None:
         networks = NetworkSet([ip_network("198.51.100.0/24")])
         admission = self.admission(clients=Clients(networks), max_connections_per_source=1)
         self.assert_refused("denied", admission, CLIENT)
@@ -80,20 +73,17 @@ class AdmissionTest(SynchronousTestCase):
         self.enter(admission, CLIENT, "198.51.100.2")
         self.assert_refused("limit", admission, OTHER, "198.51.100.1")
 
-    def test_without_address(self) -> None:
-        """Clients of UNIX sockets are outside of every network."""
+    def test_unix_client_is_outside_every_network(self) -> None:
         networks = NetworkSet([ip_network("0.0.0.0/0"), ip_network("::/0")])
         self.assert_refused("denied", self.admission(clients=Clients(networks)), LOCAL)
         self.assertIsNone(self.enter(self.admission(clients=Clients(excluded=networks)), LOCAL))
 
-    def test_no_source(self) -> None:
-        """Clients of UNIX sockets have no source, so that no limit for sources concerns them."""
+    def test_unix_client_has_no_source(self) -> None:
         admission = self.admission(max_connections_per_source=1)
         for _ in range(3):
             self.assertIsNone(self.enter(admission, LOCAL))
 
-    def test_per_source(self) -> None:
-        """Each source has its own count; one that leaves makes room."""
+    def test_leaving_client_frees_its_source(self) -> None:
         admission = self.admission(max_connections_per_source=1)
         permit = self.enter(admission, CLIENT)
         self.enter(admission, OTHER)
@@ -101,8 +91,7 @@ class AdmissionTest(SynchronousTestCase):
         admission.leave(permit)
         self.enter(admission, CLIENT)
 
-    def test_families(self) -> None:
-        """IPv4 is IPv4 on a listener for both families; IPv6 counts by networks."""
+    def test_ipv4_counts_by_address_and_ipv6_by_network(self) -> None:
         admission = self.admission(max_connections_per_source=1)
         self.enter(admission, CLIENT)
         self.assert_refused("limit", admission, IPv6Address("TCP", "::ffff:192.0.2.1", 1))
@@ -110,22 +99,19 @@ class AdmissionTest(SynchronousTestCase):
         self.assert_refused("limit", admission, IPv6Address("TCP", "2001:db8::2", 1))
         self.enter(admission, IPv6Address("TCP", "2001:db8:0:1::1", 1))
 
-    def test_zone(self) -> None:
-        """A link-local address is one in its network, whatever interface it is on."""
+    def test_link_local_address_is_in_its_network_on_any_interface(self) -> None:
         admission = self.admission(max_connections_per_source=1)
         self.enter(admission, IPv6Address("TCP", "fe80::1%lo", 1))
         self.assert_refused("limit", admission, IPv6Address("TCP", "fe80::2%lo", 1))
 
-    def test_one_source_beside_another_limit(self) -> None:
-        """Who is refused since the listener is full does not stay counted for his source."""
+    def test_client_refused_by_another_limit_frees_its_source(self) -> None:
         admission = self.admission(max_connections=1, max_connections_per_source=1)
         permit = self.enter(admission, CLIENT)
         self.assert_refused("limit", admission, OTHER)
         admission.leave(permit)
         self.enter(admission, OTHER)
 
-    def test_rate(self) -> None:
-        """Time brings back what a burst has used up."""
+    def test_time_refills_the_burst(self) -> None:
         admission = self.admission(connection_rate_per_source=Rate(2.0, 2))
         for _ in range(2):
             admission.leave(self.enter(admission, CLIENT))

@@ -41,8 +41,7 @@ class BannedTests(SynchronousTestCase):
         """Tell of changes as another process does, and give whether somebody is banned who was not."""
         return self.banned.change(json.loads(json.dumps(rows_of(changes))))
 
-    def test_time(self) -> None:
-        """Each ban is over by itself at its time; one without lasts."""
+    def test_ban_expires_at_its_time(self) -> None:
         self.assertTrue(self.change(banning(_ONE, 10.0), banning(_MANY)))
         one, other = ip_address("192.0.2.7"), ip_address("198.51.100.9")
         self.assertIn(one, self.banned)
@@ -51,8 +50,7 @@ class BannedTests(SynchronousTestCase):
         self.assertIn(other, self.banned)
         self.assertTrue(self.banned.any)
 
-    def test_new(self) -> None:
-        """It is told whether somebody is banned who was not, and not that somebody no longer is."""
+    def test_change_reports_new_bans_alone(self) -> None:
         self.assertFalse(self.change())
         self.assertTrue(self.change(banning(_ONE, 5.0)))
         self.assertFalse(self.change(banning(_ONE, 9.0)))
@@ -70,8 +68,7 @@ class BannedTests(SynchronousTestCase):
             )
         )
     )
-    def test_any(self, told: list[tuple[IPNetwork, float | None]]) -> None:
-        """Whatever has changed in whichever order, just those are banned whose last ban holds; so it is for whoever was told all at once."""
+    def test_last_change_of_any_holds(self, told: list[tuple[IPNetwork, float | None]]) -> None:
         bans = Bans()
         self.banned = Banned(self.clock.seconds)
         later = Banned(self.clock.seconds)
@@ -92,8 +89,7 @@ class BannedTests(SynchronousTestCase):
 class BansTests(SynchronousTestCase):
     """What is kept of bans."""
 
-    def test_told(self) -> None:
-        """Another process reads the same, whether a ban ends or not, and then what is different since."""
+    def test_as_json_sends_all_and_then_changes(self) -> None:
         bans, other = Bans([Ban(_ONE, 1.0, 9.0, "scans"), Ban(_MANY, 2.0)]), Bans()
         whole = json.loads(json.dumps(bans.as_json()))
         self.assertEqual(len(other.restore(whole)), 2)
@@ -107,15 +103,13 @@ class BansTests(SynchronousTestCase):
         self.assertEqual(len(other.restore(changes)), 2)
         self.assertEqual([*other], [*bans])
 
-    def test_recall(self) -> None:
-        """All that another process has told takes the place of what there was; one that tells nothing changes nothing."""
+    def test_restore_replaces_all_bans(self) -> None:
         bans = Bans([Ban(_ONE, 1.0)])
         self.assertEqual(bans.restore({}), [])
         made = bans.restore(Bans([Ban(_MANY, 1.0)]).as_json())
         self.assertEqual(made, [(_ONE, None), (_MANY, Ban(_MANY, 1.0))])
 
-    def test_changes(self) -> None:
-        """A new ban takes the place of the one of the same network; what is so already is no change."""
+    def test_new_ban_replaces_that_of_its_network(self) -> None:
         bans = Bans()
         self.assertEqual(len(bans.change([banning(_ONE, 9.0), banning(_ONE, 5.0)])), 2)
         self.assertEqual(bans.change([banning(_ONE, 5.0), (_MANY, None)]), [])
@@ -124,8 +118,7 @@ class BansTests(SynchronousTestCase):
         self.assertEqual(bans.change([(_ONE, None)]), [(_ONE, None)])
         self.assertEqual(len(bans), 0)
 
-    def test_expire(self) -> None:
-        """Those that are over are forgotten, however often they were changed; of many, some each time."""
+    def test_expires_in_portions(self) -> None:
         bans = Bans()
         for until in range(5000):
             bans.change([banning(_ONE, float(until))])
@@ -141,15 +134,13 @@ class BansTests(SynchronousTestCase):
         self.assertEqual(found, [(network, None) for network in many])
         self.assertEqual([ban.network for ban in bans], [_MANY])
 
-    def test_wider(self) -> None:
-        """Of the banned networks around one, the smallest is given."""
+    def test_wider_is_the_smallest_network_around(self) -> None:
         bans = Bans([Ban(_MANY, 1.0), Ban(ip_network("198.51.0.0/16"), 1.0)])
         self.assertEqual(bans.wider(ip_network("198.51.100.7")), _MANY)
         self.assertIsNone(bans.wider(ip_network("198.51.0.0/16")))
         self.assertIsNone(bans.wider(ip_network("2001:db8::")))
 
-    def test_networks(self) -> None:
-        """An IPv4 address that is written as an IPv6 one is banned as what its clients come from."""
+    def test_mapped_ipv4_address_is_banned_as_ipv4(self) -> None:
         self.assertEqual(banned_network("::ffff:192.0.2.7"), _ONE)
         self.assertEqual(banned_network(" 198.51.100.0/24"), _MANY)
         for wrong in ("x", "192.0.2.7/24", ""):

@@ -49,8 +49,7 @@ class HopsTests(SynchronousTestCase):
         self.loop_detector = LoopDetector()
         self.loop_detector.ports = {443}
 
-    def test_chain(self) -> None:
-        """Each time that a connection comes back counts, until it is over."""
+    def test_each_return_of_a_connection_counts_until_it_ends(self) -> None:
         noted, client = [], _OUTSIDE
         for count in range(5):
             self.assertEqual(self.loop_detector.hops_of(client), count)
@@ -59,8 +58,7 @@ class HopsTests(SynchronousTestCase):
         self.loop_detector.forget(noted[-1])
         self.assertEqual(self.loop_detector.hops_of(client), 0)
 
-    def test_others(self) -> None:
-        """Another address or port at either end is another connection."""
+    def test_other_address_or_port_is_another_connection(self) -> None:
         self.loop_detector.note(_ends(_v4(6000), _v4(443)), _OUTSIDE)
         for other in (
             _ends(_v4(443), _v4(6001)),
@@ -71,20 +69,17 @@ class HopsTests(SynchronousTestCase):
         ):
             self.assertEqual(self.loop_detector.hops_of(other), 0)
 
-    def test_mapped(self) -> None:
-        """One that comes to a listener on every address has IPv4 inside of IPv6."""
+    def test_listener_on_every_address_sees_mapped_ipv4(self) -> None:
         self.loop_detector.note(_ends(_v4(6000), _v4(443)), _OUTSIDE)
         host, peer = (IPv6Address("TCP", "::ffff:127.0.0.1", port) for port in (443, 6000))
         self.assertEqual(self.loop_detector.hops_of(_ends(host, peer)), 1)
 
-    def test_not_noted(self) -> None:
-        """Servers at ports that are not ours are not noted; nor are UNIX sockets."""
+    def test_other_ports_and_unix_sockets_are_not_noted(self) -> None:
         self.assertEqual(self.loop_detector.note(_ends(_v4(6000), _v4(80)), _OUTSIDE), 0)
         unix = _ends(UNIXAddress(None), UNIXAddress(b"/run/x.sock"))
         self.assertEqual(self.loop_detector.note(unix, _OUTSIDE), 0)
 
-    def test_shared(self) -> None:
-        """What one process has noted, another one knows that shares its memory."""
+    def test_processes_share_the_memory(self) -> None:
         memory = memoryview(bytearray(LoopDetector.SIZE))
         one, other = LoopDetector(memory), LoopDetector(memory)
         one.ports = {443}
@@ -96,7 +91,6 @@ class LoopTests(MuxTestCase):
     """Routes that lead to their own listener."""
 
     def looping(self, relay: Any = "auto", **backend: Any) -> int:
-        """Listen with a multiplexer that is its own server."""
         address = socket_address("127.0.0.1:0", 1024)
         assert address is not None
         with open_socket(address) as opened:
@@ -111,8 +105,7 @@ class LoopTests(MuxTestCase):
         self.addCleanup(port.stopListening)
         return number
 
-    async def test_end(self) -> None:
-        """A client is broken off after a number of hops, by both relays, and nothing is left of it."""
+    async def test_loop_ends_after_a_number_of_hops(self) -> None:
         for relay in ("auto", "portable"):
             self.records.clear()
             port = self.looping(relay=relay)
@@ -129,8 +122,7 @@ class LoopTests(MuxTestCase):
             self.assertEqual(len(said), 1)
             self.assertFalse(any(self.factory.runtime.loop_detector._slots))
 
-    async def test_through_tls(self) -> None:
-        """So it is where each time another TLS is begun, which nobody answers."""
+    async def test_loop_through_unanswered_tls_ends(self) -> None:
         await self.connect(self.looping(tls=ServerTLS("a.example")), b"x")
         await self.logged(MOST_HOPS + 1)
         reasons = [record.reason for record in self.records]

@@ -21,25 +21,20 @@ class SourceOfTest(SynchronousTestCase):
     """Which addresses are one source."""
 
     def same(self, one: str, other: str) -> bool:
-        """Tell whether two addresses are."""
         return source_of(ip_address(one)) == source_of(ip_address(other))
 
-    def test_ipv4(self) -> None:
-        """Each IPv4 address is one of its own."""
+    def test_each_ipv4_address_is_a_source(self) -> None:
         self.assertFalse(self.same("192.0.2.1", "192.0.2.2"))
 
-    def test_mapped(self) -> None:
-        """An IPv4 address is the same whatever way it came."""
+    def test_mapped_ipv4_is_its_ipv4_source(self) -> None:
         self.assertTrue(self.same("192.0.2.1", "::ffff:192.0.2.1"))
         self.assertFalse(self.same("::ffff:192.0.2.1", "::ffff:192.0.2.2"))
 
-    def test_ipv6(self) -> None:
-        """What two IPv6 addresses of one network of 64 bits do is the doing of one."""
+    def test_each_ipv6_network_of_64_bits_is_a_source(self) -> None:
         self.assertTrue(self.same("2001:db8::1", "2001:db8::ffff:ffff:ffff:ffff"))
         self.assertFalse(self.same("2001:db8:0:1::1", "2001:db8::1"))
 
-    def test_families(self) -> None:
-        """No IPv4 address is the same source as an IPv6 address from which anybody may come."""
+    def test_no_ipv4_source_is_an_ipv6_one(self) -> None:
         self.assertFalse(self.same("0.0.0.1", "::1"))
         self.assertFalse(self.same("192.0.2.1", "0:0:c000:201::"))
 
@@ -47,17 +42,14 @@ class SourceOfTest(SynchronousTestCase):
 class SourceLimitsTest(SynchronousTestCase):
     """What a listener's settings say."""
 
-    def test_none(self) -> None:
-        """Without limits there is nothing to be counted."""
+    def test_no_limits_need_no_counts(self) -> None:
         self.assertIsNone(SourceLimits.for_listener(Listener("x", max_connections=5)))
 
-    def test_rate(self) -> None:
-        """The rate becomes the time between two connections."""
+    def test_rate_becomes_an_interval(self) -> None:
         found = SourceLimits.for_listener(Listener("x", connection_rate_per_source=Rate(20.0, 40)))
         self.assertEqual(found, SourceLimits(0, 0, SECOND // 20, 40))
 
-    def test_counts(self) -> None:
-        """Each of the two counts is limited by itself."""
+    def test_each_count_is_a_limit_by_itself(self) -> None:
         for listener, limits in [
             (Listener("x", max_connections_per_source=3), SourceLimits(connections=3)),
             (Listener("x", max_undecided_per_source=3), SourceLimits(undecided=3)),
@@ -72,17 +64,14 @@ class PerSourceTest(SynchronousTestCase):
         self.clock = Clock()
 
     def limited(self, limits: SourceLimits) -> PerSource:
-        """Make what lets connections in."""
         return PerSource(limits, self.clock.seconds)
 
     def entered(self, per_source: PerSource, source: int = 1) -> Permit:
-        """Let one in, which has to be possible."""
         permit = per_source.enter(source)
         assert permit is not None
         return permit
 
-    def test_connections(self) -> None:
-        """One more than the limit is refused, until one leaves; others are not concerned."""
+    def test_connections_of_a_source_are_limited(self) -> None:
         per_source = self.limited(SourceLimits(connections=2))
         first = self.entered(per_source)
         self.entered(per_source)
@@ -92,8 +81,7 @@ class PerSourceTest(SynchronousTestCase):
         self.entered(per_source)
         self.assertIsNone(per_source.enter(1))
 
-    def test_undecided(self) -> None:
-        """Those that were recognised do not count any more."""
+    def test_settled_connections_leave_the_undecided_limit(self) -> None:
         per_source = self.limited(SourceLimits(undecided=1))
         first = self.entered(per_source)
         self.assertIsNone(per_source.enter(1))
@@ -104,8 +92,7 @@ class PerSourceTest(SynchronousTestCase):
         second.release()
         self.entered(per_source)
 
-    def test_rate(self) -> None:
-        """The burst is there at once, then as many as the time allows; a refused one costs nothing."""
+    def test_burst_then_rate_and_refused_ones_cost_nothing(self) -> None:
         per_source = self.limited(SourceLimits(interval=SECOND // 4, burst=3))
         for _ in range(3):
             self.entered(per_source).release()
@@ -119,8 +106,7 @@ class PerSourceTest(SynchronousTestCase):
             self.entered(per_source)
         self.assertIsNone(per_source.enter(1))
 
-    def test_burst_that_is_no_sum(self) -> None:
-        """No connection of a burst is lost by rounding."""
+    def test_no_connection_of_a_burst_is_lost_by_rounding(self) -> None:
         self.clock.advance(1795163804.087)
         limits = SourceLimits.for_listener(Listener("x", connection_rate_per_source=Rate(3.0, 30)))
         assert limits is not None
@@ -129,8 +115,7 @@ class PerSourceTest(SynchronousTestCase):
             self.entered(per_source)
         self.assertIsNone(per_source.enter(1))
 
-    def test_clock_set_back(self) -> None:
-        """If the clock is set back, nobody waits longer than with an empty bucket."""
+    def test_clock_set_back_costs_at_most_an_empty_bucket(self) -> None:
         self.clock.advance(10_000_000)
         per_source = self.limited(SourceLimits(interval=SECOND, burst=2))
         self.entered(per_source)
@@ -140,8 +125,7 @@ class PerSourceTest(SynchronousTestCase):
         self.entered(per_source)
         self.assertIsNone(per_source.enter(1))
 
-    def test_zero(self) -> None:
-        """The source whose number stands in slots that were never used is one like others."""
+    def test_source_with_number_zero_is_counted(self) -> None:
         per_source = self.limited(SourceLimits(connections=1))
         for source in (5, 0, 6):
             self.entered(per_source, source)
@@ -158,8 +142,7 @@ class FullTableTest(SynchronousTestCase):
         self.patch(module, "_WAYS", 4)
         self.clock = Clock()
 
-    def test_forgets_the_best_behaved(self) -> None:
-        """The bucket that is nearest to full is forgotten first, never one of a source with connections."""
+    def test_fullest_bucket_is_forgotten_first_but_none_with_connections(self) -> None:
         per_source = PerSource(SourceLimits(interval=SECOND, burst=3), self.clock.seconds)
         held = per_source.enter(1)
         assert held is not None
@@ -180,8 +163,7 @@ class FullTableTest(SynchronousTestCase):
             count += 1
         return count
 
-    def test_no_room(self) -> None:
-        """If all slots have connections, who is new comes in uncounted; when he is gone all is as before."""
+    def test_new_source_in_a_full_table_is_let_in_uncounted(self) -> None:
         per_source = PerSource(SourceLimits(connections=1), self.clock.seconds)
         held = [per_source.enter(source) for source in range(4)]
         self.assertNotIn(None, held)
@@ -196,8 +178,7 @@ class FullTableTest(SynchronousTestCase):
         self.assertIsNotNone(per_source.enter(9))
         self.assertIsNone(per_source.enter(9))
 
-    def test_reused(self) -> None:
-        """Any number of sources may come one after the other, and each is new."""
+    def test_slots_are_reused(self) -> None:
         per_source = PerSource(
             SourceLimits(connections=1, interval=SECOND, burst=1), self.clock.seconds
         )
@@ -212,23 +193,20 @@ class FullTableTest(SynchronousTestCase):
 class SourceTableTest(SynchronousTestCase):
     """Its memory."""
 
-    def test_size(self) -> None:
-        """It is bounded, however many processes there are."""
+    def test_memory_is_bounded_for_any_number_of_processes(self) -> None:
         for columns in (1, 2, 64, 1000):
             self.assertLessEqual(SourceTable.size(columns), 2**26 + 8)
         self.assertEqual(SourceTable.slots(1), 2**17)
         self.assertEqual(SourceTable.slots(10**7), 16)
 
-    def test_one_secret(self) -> None:
-        """Those who share it find the same slots; others do not."""
+    def test_shared_table_finds_the_same_slots(self) -> None:
         shared = memory()
         tables = [SourceTable(shared), SourceTable(shared), SourceTable(memory())]
         found = [[table.find(source, 0) for source in range(1, 50)] for table in tables]
         self.assertEqual(found[0], found[1])
         self.assertNotEqual(found[0], found[2])
 
-    def test_spread(self) -> None:
-        """Neighbours do not crowd each other: tens of thousands have slots at the same time."""
+    def test_neighbours_do_not_crowd_each_other(self) -> None:
         table = SourceTable(memory())
         per_source = PerSource(SourceLimits(connections=1), lambda: 0.0, table)
         first = source_of(ip_address("10.0.0.0"))

@@ -46,12 +46,10 @@ class Model(RuleBasedStateMachine):
         self.known: dict[int, Known] = {}
 
     def make_workers(self) -> list[PerSource]:
-        """Begin to count in both processes."""
         return [PerSource(self.limits, self.clock.seconds, self.table, column) for column in (0, 1)]
 
     @rule(source=sources, process=processes)
     def enter(self, source: int, process: int) -> None:
-        """A client comes."""
         limits = self.limits
         known = self.known.setdefault(source, Known(limits.interval * limits.burst))
         welcome = (
@@ -68,7 +66,6 @@ class Model(RuleBasedStateMachine):
 
     @rule(source=sources, which=st.integers(0, 3))
     def settle(self, source: int, which: int) -> None:
-        """A client is recognised, or a second time, which changes nothing."""
         known = self.known.get(source)
         if known is not None and which < len(known.open):
             _, permit = known.open[which]
@@ -78,7 +75,6 @@ class Model(RuleBasedStateMachine):
 
     @rule(source=sources, which=st.integers(0, 3))
     def leave(self, source: int, which: int) -> None:
-        """A client goes."""
         known = self.known.get(source)
         if known is not None and which < len(known.open):
             _, permit = known.open.pop(which)
@@ -95,7 +91,6 @@ class Model(RuleBasedStateMachine):
             known.tokens = min(most, known.tokens + steps * SECOND // 512)
 
     def has_connections(self) -> bool:
-        """Tell whether anybody is connected."""
         return any(known.open for known in self.known.values())
 
     # Of a lambda, older versions of hypothesis read the source each time, which takes long.
@@ -112,7 +107,6 @@ class Model(RuleBasedStateMachine):
 
     @invariant()
     def counts(self) -> None:
-        """The table has what the model has."""
         now = int(self.clock.seconds() * SECOND)
         for source, known in self.known.items():
             slot = self.table.find(source, now)

@@ -33,7 +33,6 @@ class PoolCase(MuxTestCase):
     """Clients of one backend."""
 
     def serve(self, backend: Backend, **settings: Any) -> None:
-        """Lead every client that speaks to a backend."""
         self.port = self.mux([route("any", backend)], **settings)
 
     async def logged(self, count: int = 1) -> ConnectionRecord:
@@ -47,7 +46,6 @@ class PoolCase(MuxTestCase):
         return record
 
     async def tries(self, port: int) -> None:
-        """Wait until a client is being led to a server."""
         text = name(port)
         while not any(
             member.target.text == text and member.connections
@@ -57,11 +55,9 @@ class PoolCase(MuxTestCase):
             await self.turn()
 
     async def client(self, data: bytes = b"x") -> Peer:
-        """Connect a client, which says something."""
         return await self.connect(self.port, data)
 
     async def finish(self, *ends: Peer) -> None:
-        """Close connections, and wait until they are gone."""
         for end in ends:
             end.close()
         for end in ends:
@@ -74,7 +70,6 @@ class PoolCase(MuxTestCase):
         self.assert_story(await self.logged(before + 1), **expected)
 
     async def served_by(self, factory: PeerFactory, data: bytes = b"x") -> None:
-        """Find that a client is led to a server, and let both go."""
         count, before = len(factory.peers), len(self.records)
         client = await self.client(data)
         peer = await factory.peer(count)
@@ -83,5 +78,4 @@ class PoolCase(MuxTestCase):
         await self.logged(before + 1)
 
     async def listen_again(self, factory: PeerFactory, port: int) -> Any:
-        """Listen at a port that has been found to be free."""
         return reactor.listenTCP(port, factory, interface="127.0.0.1")

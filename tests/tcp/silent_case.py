@@ -34,7 +34,6 @@ class ServerFirstCase(MuxTestCase):
         self.addCleanup(lambda: Deferred.fromCoroutine(self.all_gone()))
 
     async def all_gone(self) -> None:
-        """End what is left at the end of a test."""
         for peer in (*self.greeter.peers, *self.backend.peers):
             if peer.lost is None:
                 peer.reset()
@@ -43,16 +42,13 @@ class ServerFirstCase(MuxTestCase):
             await self.turn()
 
     def greeting(self, **settings: Any) -> Backend:
-        """Give the backend of a server that greets."""
         return attrs.evolve(backend_at(listen(self, self.greeter), **settings), name="greeter")
 
     async def greeted(self, client: Peer, more: bytes = b"") -> None:
-        """Find that a client is greeted."""
         await client.has(len(GREETING + more))
         self.assertEqual(bytes(client.received), GREETING + more)
 
     async def ended(self, client: Peer, server: Peer) -> ConnectionRecord:
-        """Close both ends, and give the only line of the log."""
         client.close()
         server.close()
         return await self.logged()
@@ -70,7 +66,6 @@ class ServerFirstCase(MuxTestCase):
             await self.turn()
 
     def assert_nobody_counted(self) -> None:
-        """Find that no pool counts anybody, and none has noted a failure."""
         for upstream in self.factory.upstreams._upstreams.values():
             for member in upstream.pool.members:
                 self.assertEqual((member.connections, list(member.health.failed_at)), (0, []))

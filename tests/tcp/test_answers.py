@@ -42,8 +42,7 @@ def answer(said: bytes, *, unavailable: bool = False) -> RejectionAnswer:
 class TlsTests(SynchronousTestCase):
     """The alert ``unrecognized_name``."""
 
-    def test_alert(self) -> None:
-        """It comes when the hello is there, in a record of the version that a server would use."""
+    def test_alert_comes_with_the_hello_in_its_record_version(self) -> None:
         self.assertEqual(answer(HELLO), RejectionAnswer(ALERT, complete=True))
         self.assertEqual(answer(HELLO, unavailable=True), RejectionAnswer(ALERT, complete=True))
         self.assertEqual(answer(records(HELLO[5:], 1)).data, ALERT)
@@ -52,13 +51,11 @@ class TlsTests(SynchronousTestCase):
             hello = records(client_hello(legacy_version=version))
             self.assertEqual(answer(hello).data[1:3], version.to_bytes(2, "big"))
 
-    def test_sslv2(self) -> None:
-        """A client that begins as those of SSL 2.0 did is told if it knows TLS."""
+    def test_sslv2_hello_that_offers_tls_gets_an_alert(self) -> None:
         self.assertEqual(answer(sslv2_hello()).data[:3], b"\x15\x03\x01")
         self.assertEqual(answer(sslv2_hello(version=2)), NOTHING)
 
-    def test_garbage(self) -> None:
-        """Who sends only what looks like TLS at first is told nothing."""
+    def test_garbage_gets_no_alert(self) -> None:
         self.assertEqual(answer(b"\x16\x03\x01\x00\x20\x01" + bytes(40)), NOTHING)
 
 
@@ -66,7 +63,6 @@ class SshTests(SynchronousTestCase):
     """A disconnect, which clients show."""
 
     def packet(self, *, unavailable: bool) -> bytes:
-        """Give the packet behind the identification, without its padding."""
         reported = answer(SSH, unavailable=unavailable)
         self.assertTrue(reported.complete)
         line, _, packet = reported.data.partition(b"\r\n")
@@ -77,8 +73,7 @@ class SshTests(SynchronousTestCase):
         self.assertGreaterEqual(padding, 4)
         return packet[5:-padding]
 
-    def test_disconnect(self) -> None:
-        """Its reason is one of those that RFC 4253 names, and it is said in words, too."""
+    def test_disconnect_has_a_reason_of_rfc_4253_and_words(self) -> None:
         self.assertEqual(
             self.packet(unavailable=False),
             b"\x01\x00\x00\x00\x01\x00\x00\x00\x10not allowed here\x00\x00\x00\x00",
@@ -92,8 +87,7 @@ class SshTests(SynchronousTestCase):
 class Http1Tests(SynchronousTestCase):
     """A response."""
 
-    def test_response(self) -> None:
-        """It comes when the request line is there, and ends the connection."""
+    def test_response_comes_with_the_request_line_and_closes(self) -> None:
         head, _, body = answer(GET).data.partition(b"\r\n\r\n")
         lines = head.split(b"\r\n")
         self.assertEqual(lines[0], b"HTTP/1.1 403 Forbidden")
@@ -102,34 +96,29 @@ class Http1Tests(SynchronousTestCase):
         self.assertEqual(body, b"403 Forbidden\n")
         self.assertEqual(answer(GET[:-2]), NOT_YET)
 
-    def test_unavailable(self) -> None:
-        """Without a server it is 503."""
+    def test_unavailable_server_is_503(self) -> None:
         reported = answer(GET, unavailable=True).data
         self.assertTrue(reported.startswith(b"HTTP/1.1 503 Service Unavailable\r\n"))
 
-    def test_head(self) -> None:
-        """The answer to HEAD has the length of the body, but not the body."""
+    def test_response_to_head_has_no_body(self) -> None:
         head = answer(b"HEAD / HTTP/1.1\r\n").data
         self.assertTrue(answer(GET).data.startswith(head))
         self.assertTrue(head.endswith(b"\r\n\r\n"))
 
-    def test_no_request(self) -> None:
-        """What is not a request has no response."""
+    def test_no_response_without_a_request(self) -> None:
         self.assertEqual(answer(b"GET / RTSP/1.0\r\n"), NOTHING)
 
 
 class Http2Tests(SynchronousTestCase):
     """SETTINGS, and then a response."""
 
-    def test_settings(self) -> None:
-        """SETTINGS come at once, since a client may wait for them with its request."""
+    def test_settings_come_at_once(self) -> None:
         settings = frame(4)
         self.assertEqual(answer(PREFACE[:10]), NOT_YET)
         self.assertEqual(answer(PREFACE), RejectionAnswer(settings, complete=False))
         self.assertEqual(answer(HTTP2[:-1]), RejectionAnswer(settings, complete=False))
 
-    def test_response(self) -> None:
-        """The response goes to the stream of the request, and no other stream will be served."""
+    def test_response_closes_the_stream_and_the_connection(self) -> None:
         for unavailable, status in ((False, b"403"), (True, b"503")):
             self.assertEqual(
                 answer(HTTP2, unavailable=unavailable),
@@ -142,8 +131,7 @@ class Http2Tests(SynchronousTestCase):
                 ),
             )
 
-    def test_refused(self) -> None:
-        """An opening that leads to no request gets no response."""
+    def test_opening_without_a_request_gets_no_response(self) -> None:
         self.assertEqual(
             answer(PREFACE + frame(0, stream=1)), RejectionAnswer(frame(4), complete=True)
         )
@@ -152,8 +140,7 @@ class Http2Tests(SynchronousTestCase):
 class RedisTests(SynchronousTestCase):
     """An error."""
 
-    def test_error(self) -> None:
-        """It is a simple error, whichever way the command comes."""
+    def test_every_form_of_command_gets_a_simple_error(self) -> None:
         for command in (b"PING\r\n", b"*1\r\n$4\r\n"):
             self.assertEqual(
                 answer(command), RejectionAnswer(b"-ERR not allowed here\r\n", complete=True)
@@ -166,14 +153,12 @@ class RedisTests(SynchronousTestCase):
 class OtherTests(SynchronousTestCase):
     """Anything else."""
 
-    def test_silence(self) -> None:
-        """Who speaks something else is told nothing."""
+    def test_other_protocols_get_no_answer(self) -> None:
         for said in (b"\x00\x00\x00\x08\x04\xd2\x16\x2f", b"\xff", b"howdy\r\n"):
             self.assertEqual(answer(said), NOTHING)
 
     @given(st.sampled_from(SPEAKING) | st.binary(min_size=1, max_size=30), st.booleans())
-    def test_any_cut(self, said: bytes, unavailable: bool) -> None:  # noqa: FBT001
-        """More bytes only add to an answer, so that it is the same however they were cut."""
+    def test_answer_only_grows(self, said: bytes, unavailable: bool) -> None:  # noqa: FBT001
         before, peeked = NOT_YET, None
         for length in range(1, len(said) + 1):
             peeked = Peeked(said[:length], peeked)

@@ -27,7 +27,6 @@ class GenerationTest(MuxTestCase):
     """A listener that goes on under other rules."""
 
     def change(self, routes: Iterable[Route]) -> None:
-        """Have the next clients accepted under other routes."""
         factory = self.factory
         now = factory.configuration
         terminations = Terminations(factory.runtime.reactor)
@@ -35,8 +34,7 @@ class GenerationTest(MuxTestCase):
             routes, now.settings, now.admission, factory.runtime, factory.upstreams, terminations
         )
 
-    async def test_undecided(self) -> None:
-        """A client is led by the rules under which it was accepted, even if it says all of it later."""
+    async def test_client_keeps_the_rules_it_was_accepted_under(self) -> None:
         port = self.mux([route("ssh", backend_at(self.backend_port()), name="old")])
         before = await self.connect(port, b"SSH")
         await self.seen(3)
@@ -50,8 +48,7 @@ class GenerationTest(MuxTestCase):
         (await self.backend.peer()).close()
         self.assert_story(await self.logged(2), route="old", reason="done")
 
-    async def test_same_backend(self) -> None:
-        """A backend keeps its servers' counters, and so does one of the same name that has changed."""
+    async def test_changed_backend_of_the_same_name_keeps_its_counters(self) -> None:
         port = self.backend_port()
         listener = self.mux([route("ssh", backend_at(port), name="old")])
         await self.connect(listener, b"SSH-2.0-a\r\n")
@@ -66,9 +63,7 @@ class GenerationTest(MuxTestCase):
         ]
         self.assertEqual(active, [[1], [1]])
 
-    def test_fallback(self) -> None:
-        """Where a backend falls back to may be a factory that has no hash."""
-
+    def test_fallback_may_be_a_factory_without_a_hash(self) -> None:
         @attrs.define
         class Unhashable(Factory):
             number: int = 0
@@ -82,8 +77,7 @@ class GenerationTest(MuxTestCase):
 class TerminationsTest(TerminationCase):
     """What ends TLS, over several generations."""
 
-    def test_same(self) -> None:
-        """It is the same for a route of the same name with the same files, and only for that."""
+    def test_termination_is_shared_by_name_and_files(self) -> None:
         terminations = Terminations(Clock())
         made = terminations.termination_of(self.tls_route())
         self.assertIs(terminations.termination_of(self.tls_route(match="any")), made)
@@ -91,11 +85,9 @@ class TerminationsTest(TerminationCase):
         self.assertIsNot(terminations.termination_of(self.tls_route(alpn=("h2",))), made)
 
     def prepared(self, *routes: Route) -> PreparedTerminations:
-        """Get ready for rules with these routes."""
         return self.terminations.prepare(Rules(Path("rules"), Settings(), (), routes))
 
-    def test_change(self) -> None:
-        """A change of the rules keeps what ends TLS as before, and forgets what they do not have."""
+    def test_reload_keeps_unchanged_terminations_and_forgets_others(self) -> None:
         self.terminations = Terminations(Clock())
         kept, gone = self.tls_route("kept"), self.tls_route("gone")
         self.prepared(kept, gone).commit()
@@ -104,8 +96,7 @@ class TerminationsTest(TerminationCase):
         self.assertIs(self.terminations.termination_of(kept), made)
         self.assertEqual([name for name, _ in self.terminations._made], ["kept", "new"])
 
-    def test_abandoned(self) -> None:
-        """If one file cannot be used, clients are served as before, and the problem is told with its route."""
+    def test_unusable_file_keeps_the_old_terminations(self) -> None:
         self.terminations = Terminations(Clock())
         route = self.tls_route()
         self.prepared(route).commit()

@@ -86,7 +86,6 @@ class WaitingTest(MuxTestCase):
     def giving_mux(
         self, *, host: str = "127.0.0.1", backend: Backend | None = None, **settings: Any
     ) -> int:
-        """Listen with a multiplexer that hands over SSH, and leads HTTP to the test's backend, or to another one."""
         if backend is None:
             backend = backend_at(self.backend_port())
         routes = [
@@ -96,13 +95,11 @@ class WaitingTest(MuxTestCase):
         return self.mux(routes, interface=host, **settings)
 
     def ready(self) -> list[tuple[int, int]]:
-        """Give what the system tells of all sockets that are watched."""
         poller: Any = self.factory.runtime._poller
         found: list[tuple[int, int]] = poller._epoll.poll(0)
         return found
 
-    async def test_every_cut(self) -> None:
-        """However the network cuts what a client says, its server finds all of it, and nothing is told twice meanwhile."""
+    async def test_server_finds_all_bytes_however_they_are_cut(self) -> None:
         port = self.giving_mux()
         for cut in range(1, len(SSH)):
             client = await self.connect(port, SSH[:cut])
@@ -118,8 +115,7 @@ class WaitingTest(MuxTestCase):
             client.close()
             given.close()
 
-    async def test_every_cut_of_another(self) -> None:
-        """So does an ordinary server."""
+    async def test_ordinary_server_gets_all_bytes_however_they_are_cut(self) -> None:
         port = self.giving_mux()
         for number, cut in enumerate(range(1, len(HTTP)), 1):
             client = await self.connect(port, HTTP[:cut])
@@ -134,8 +130,7 @@ class WaitingTest(MuxTestCase):
             self.assertEqual(bytes(server.received), HTTP)
             self.assert_story(record, reason="done", bytes_in=len(HTTP), bytes_out=6)
 
-    async def test_finished(self) -> None:
-        """A client that has finished sending while it was looked at is handed over as it is."""
+    async def test_half_closed_client_is_handed_over(self) -> None:
         port = self.giving_mux(default=outcome(self.taker.outcome))
         client = await self.connect(port, b"SS")
         await self.seen(2)
@@ -146,8 +141,7 @@ class WaitingTest(MuxTestCase):
         await client.has(4)
         self.assert_story(await self.logged(), reason="handed-over")
 
-    async def test_finished_for_another(self) -> None:
-        """An ordinary server hears of the end, once, and can still answer."""
+    async def test_ordinary_server_sees_the_end_once_and_can_answer(self) -> None:
         port = self.giving_mux(default=backend_at(self.backend_port()))
         client = await self.connect(port, b"SS")
         await self.seen(2)
@@ -159,8 +153,7 @@ class WaitingTest(MuxTestCase):
         server.close()
         self.assert_story(await self.logged(), reason="done", bytes_in=2, bytes_out=4)
 
-    async def test_too_late(self) -> None:
-        """A client that says too little goes where `default` leads, with what it has said."""
+    async def test_undecided_client_goes_to_the_default(self) -> None:
         port = self.giving_mux(default=outcome(self.taker.outcome), detect_timeout=3)
         client = await self.connect(port, b"SS")
         await self.seen(2)
@@ -170,15 +163,13 @@ class WaitingTest(MuxTestCase):
         self.assertEqual(await self.taker.heard(given, 3), b"SSH")
         self.assert_story(await self.logged(), reason="handed-over")
 
-    async def test_reset(self) -> None:
-        """A client that resets its connection while it is looked at is gone."""
+    async def test_reset_before_the_decision_is_gone(self) -> None:
         client = await self.connect(self.giving_mux(), b"SS")
         await self.seen(2)
         client.reset()
         self.assert_story(await self.logged(), reason="client-gone", bytes_in=2)
 
-    async def test_reset_behind_the_decision(self) -> None:
-        """What a client has said before it resets the connection reaches an ordinary server all the same."""
+    async def test_bytes_before_a_reset_reach_an_ordinary_server(self) -> None:
         path = f"{self.taker.path}2"
         listening = reactor.listenUNIX(path, self.backend)
         self.addCleanup(listening.stopListening)
@@ -196,8 +187,7 @@ class WaitingTest(MuxTestCase):
         self.assertEqual(bytes(server.received), HTTP)
         self.assert_story(await self.logged(), reason="client-reset", bytes_in=len(HTTP))
 
-    async def test_full(self) -> None:
-        """Where the socket takes less than `peek_limit`, what it takes decides; nobody waits for more, and no byte is lost."""
+    async def test_full_socket_below_peek_limit_decides_and_loses_nothing(self) -> None:
         port = self.giving_mux(default=backend_at(self.backend_port()))
         listening: Any = self.listening
         listening._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -209,8 +199,7 @@ class WaitingTest(MuxTestCase):
         server.close()
         self.assert_story(await self.logged(), route=None, reason="done", bytes_in=len(said))
 
-    async def test_full_and_handed_over(self) -> None:
-        """Such a socket is handed over with all that it has."""
+    async def test_full_socket_is_handed_over_with_all_bytes(self) -> None:
         port = self.giving_mux(default=outcome(self.taker.outcome))
         listening: Any = self.listening
         listening._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -221,8 +210,7 @@ class WaitingTest(MuxTestCase):
         client.close()
         self.assert_story(await self.logged(), reason="handed-over")
 
-    async def test_peek_limit(self) -> None:
-        """As many bytes as `peek_limit` decide, and more stay where they are."""
+    async def test_peek_limit_decides_and_leaves_the_rest_in_the_socket(self) -> None:
         port = self.giving_mux(default=outcome(self.taker.outcome), peek_limit=64)
         client = await self.connect(port, b"GET / HTTP/1.1\r\nX: " + b"x" * 200)
         given, _ = await self.taker.taken()
@@ -230,8 +218,7 @@ class WaitingTest(MuxTestCase):
         client.close()
         self.assert_story(await self.logged(), reason="handed-over", bytes_in=0)
 
-    async def test_headers(self) -> None:
-        """A PROXY header is taken out of the socket, however it is cut, and what it says is told."""
+    async def test_proxy_header_is_taken_out_of_the_socket_however_it_is_cut(self) -> None:
         port = self.giving_mux(accept_proxy_from=SENDERS)
         number = 0
         for encoded, header in [*V1.items(), *V2.items()]:
@@ -257,8 +244,7 @@ class WaitingTest(MuxTestCase):
                 client.close()
                 given.close()
 
-    async def test_header_and_another_route(self) -> None:
-        """Behind a header, an ordinary server gets what comes after it, as does one with a header that is refused."""
+    async def test_ordinary_server_gets_the_bytes_behind_a_header(self) -> None:
         port = self.giving_mux(accept_proxy_from=SENDERS)
         client = await self.connect(port, LINE + HTTP[:3])
         await self.seen(3)
@@ -272,8 +258,7 @@ class WaitingTest(MuxTestCase):
         await client.is_lost()
         self.assert_story(await self.logged(2), reason="proxy-header")
 
-    async def test_ipv6(self) -> None:
-        """Clients by IPv6 are handed over, too."""
+    async def test_hands_over_ipv6_clients(self) -> None:
         port = self.giving_mux(host="::1")
         client = await self.connect(port, SSH, host="::1")
         given, reported = await self.taker.taken()
@@ -284,8 +269,7 @@ class WaitingTest(MuxTestCase):
         self.assertEqual(given.recv(99), SSH)
         self.assert_story(await self.logged(), reason="handed-over", client=f"[::1]:{peer.port}")
 
-    async def test_unix(self) -> None:
-        """A client that has no TCP socket, as one of systemd's may not, is closed, and other routes serve it."""
+    async def test_unix_client_is_closed_by_handover_and_served_by_others(self) -> None:
         self.giving_mux()
         path = f"{self.taker.path}2"
         with socket.socket(socket.AF_UNIX) as opened:

@@ -30,13 +30,11 @@ class AnnouncedTestCase(MuxTestCase):
     def announcing(
         self, *tlvs: str, match: str = "any", version: str = "v2", **settings: Any
     ) -> int:
-        """Listen with a multiplexer that tells these fields."""
         port = self.backend_port()
         backend: Any = backend_at(port, proxy_protocol=version, proxy_tlvs=tlvs)
         return self.mux([route(match, backend)], default=backend, silent=backend, **settings)
 
     async def heard(self, payload: bytes, index: int = 0) -> ProxyHeader:
-        """Give the header that the backend got before this payload."""
         server = await self.backend.peer(index)
         await server.until(
             lambda: bool(server.received) and bytes(server.received).endswith(payload)
@@ -47,7 +45,6 @@ class AnnouncedTestCase(MuxTestCase):
         return answer.header
 
     async def reported(self, port: int, *pieces: bytes, index: int = 0) -> tuple[Tlv, ...]:
-        """Send pieces, and give the fields that the backend was told."""
         client = await self.connect(port)
         for piece in pieces:
             client.send(piece)
@@ -61,25 +58,21 @@ class AnnouncedTestCase(MuxTestCase):
 class HelloTest(AnnouncedTestCase):
     """Names out of the hello of TLS that passes through."""
 
-    async def test_asked_by_no_route(self) -> None:
-        """The name and the first protocol are told, whether a route asks for them or not."""
+    async def test_names_are_passed_on_whether_routes_ask_or_not(self) -> None:
         port = self.announcing("authority", "alpn")
         self.assertEqual(await self.reported(port, HELLO), (AUTHORITY, ALPN))
 
-    async def test_only_what_is_wanted(self) -> None:
-        """Nothing else is told."""
+    async def test_only_wanted_fields_are_passed_on(self) -> None:
         port = self.announcing("alpn")
         self.assertEqual(await self.reported(port, HELLO), (ALPN,))
 
-    async def test_every_cut(self) -> None:
-        """However the hello is cut, and however early the route is sure, the same is told."""
+    async def test_fields_do_not_depend_on_how_the_hello_is_cut(self) -> None:
         port = self.announcing("authority", "alpn", match="tls")
         for index, cut in enumerate(range(1, len(HELLO))):
             reported = await self.reported(port, HELLO[:cut], HELLO[cut:], index=index)
             self.assertEqual(reported, (AUTHORITY, ALPN))
 
-    async def test_byte_by_byte(self) -> None:
-        """One byte at a time, too; and detection lasts until all is known."""
+    async def test_detection_lasts_until_all_fields_are_known(self) -> None:
         port = self.announcing("authority", match="tls")
         client = await self.connect(port)
         for count, byte in enumerate(HELLO, 1):
@@ -88,16 +81,14 @@ class HelloTest(AnnouncedTestCase):
         client.send(b"more")
         self.assertEqual((await self.heard(HELLO + b"more")).tlvs, (AUTHORITY,))
 
-    async def test_without_names(self) -> None:
-        """What a client does not say is not told."""
+    async def test_hello_without_names_has_no_fields(self) -> None:
         port = self.announcing("authority", "alpn")
         odd = records(client_hello(server_name("b\xfccher.example")))
         long = records(client_hello(server_name("a" * 256)))
         for index, said in enumerate([records(client_hello()), odd, long, b"SSH-2.0-", b"\x16x"]):
             self.assertEqual(await self.reported(port, said, index=index), ())
 
-    async def test_silent(self) -> None:
-        """A client that says nothing is not waited for any longer."""
+    async def test_silent_client_is_not_waited_for(self) -> None:
         port = self.announcing("authority")
         await self.connect(port)
         while not self.factory.connections:
@@ -105,8 +96,7 @@ class HelloTest(AnnouncedTestCase):
         self.time.advance(5)
         self.assertEqual((await self.heard(b"")).tlvs, ())
 
-    async def test_too_slow(self) -> None:
-        """A hello that does not come to its end has its time, and then the backend is connected without."""
+    async def test_slow_hello_is_passed_on_without_fields(self) -> None:
         port = self.announcing("authority", match="tls")
         await self.connect(port, HELLO[:20])
         await self.seen(20)
@@ -116,8 +106,7 @@ class HelloTest(AnnouncedTestCase):
         self.time.advance(0.2)
         self.assertEqual((await self.heard(HELLO[:20])).tlvs, ())
 
-    async def test_too_slow_in_all(self) -> None:
-        """It has what is left of the time for detection, and not all of it once more."""
+    async def test_slow_hello_has_what_is_left_of_detect_timeout(self) -> None:
         port = self.announcing("authority", match="tls")
         client = await self.connect(port)
         while not self.factory.connections:
@@ -131,27 +120,23 @@ class HelloTest(AnnouncedTestCase):
         self.time.advance(0.2)
         self.assertEqual((await self.heard(HELLO[:20])).tlvs, ())
 
-    async def test_too_slow_already(self) -> None:
-        """One that was not recognised in time has had it."""
+    async def test_client_that_was_not_recognised_in_time_waits_no_more(self) -> None:
         port = self.announcing("authority", match="tls sni=other")
         await self.connect(port, HELLO[:20])
         await self.seen(20)
         self.time.advance(5)
         self.assertEqual((await self.heard(HELLO[:20])).tlvs, ())
 
-    async def test_by_default(self) -> None:
-        """A client that no route takes is waited for as well."""
+    async def test_default_waits_for_the_hello(self) -> None:
         port = self.announcing("authority", match="ssh")
         self.assertEqual(await self.reported(port, HELLO[:20], HELLO[20:]), (AUTHORITY,))
 
-    async def test_too_long(self) -> None:
-        """A hello beyond the peek limit is not waited for."""
+    async def test_hello_beyond_peek_limit_is_not_waited_for(self) -> None:
         long = records(client_hello(extension(21, bytes(5000)), server_name("www.example.com")))
         port = self.announcing("authority", match="tls", peek_limit=1000)
         self.assertEqual(await self.reported(port, long[:500], long[500:]), ())
 
-    async def test_finished(self) -> None:
-        """After the client's end nothing is waited for, and its bytes go on."""
+    async def test_half_closed_client_is_not_waited_for(self) -> None:
         port = self.announcing("authority", match="tls")
         client = await self.connect(port, HELLO[:20])
         await self.seen(20)
@@ -164,20 +149,17 @@ class HelloTest(AnnouncedTestCase):
         await self.logged()
 
     async def waiting(self) -> Peer:
-        """Give a client whose hello is being waited for."""
         client = await self.connect(self.announcing("authority", match="tls"), HELLO[:20])
         await self.seen(20)
         return client
 
-    async def test_gone(self) -> None:
-        """Nobody is connected for a client that leaves."""
+    async def test_leaving_client_opens_no_connection(self) -> None:
         client = await self.waiting()
         client.reset()
         self.assert_story(await self.logged(), reason="client-gone", bytes_in=20)
         self.assertEqual(self.backend.peers, [])
 
-    async def test_drained(self) -> None:
-        """At the end of a drain it is not waited for."""
+    async def test_drain_does_not_wait_for_the_hello(self) -> None:
         client = await self.waiting()
         self.factory.abort("drained")
         await client.is_lost()
@@ -187,21 +169,18 @@ class HelloTest(AnnouncedTestCase):
 class OwnFieldsTest(AnnouncedTestCase):
     """What txmux itself knows."""
 
-    async def test_unique_id(self) -> None:
-        """The unique ID is the one of the access log."""
+    async def test_unique_id_is_that_of_the_access_log(self) -> None:
         reported = await self.reported(self.announcing("unique-id"), b"x")
         (connection,) = self.factory.connections
         self.assertEqual(reported, (Tlv(TlvType.UNIQUE_ID, connection.record.id.encode()),))
 
     async def test_checksum(self) -> None:
-        """A checksum is added, and right."""
         await self.connect(self.announcing("crc32c"), b"x")
         await self.heard(b"x")
         received = bytes(self.backend.peers[0].received)
         self.assertEqual(received[28:31], b"\x03\x00\x04")
 
-    async def test_ended_tls(self) -> None:
-        """What is known of TLS that is ended here goes before what is inside of it."""
+    async def test_terminated_tls_precedes_what_is_inside(self) -> None:
         name, spoken = Tlv(TlvType.AUTHORITY, b"outer"), Tlv(TlvType.ALPN, b"spoken")
         ssl = Tlv(TlvType.SSL, bytes([1, 0, 0, 0, 0]))
         self.patch(MuxProtocol, "tls_fields", (name, spoken, ssl))
@@ -210,8 +189,7 @@ class OwnFieldsTest(AnnouncedTestCase):
         port = self.announcing("alpn", match="tls")
         self.assertEqual(await self.reported(port, HELLO[:20], index=1), (spoken,))
 
-    async def test_v1(self) -> None:
-        """Version 1 has no room for any of it."""
+    async def test_v1_has_no_fields(self) -> None:
         port = self.announcing("authority", "unique-id", version="v1")
         self.assertEqual(await self.reported(port, HELLO), ())
 
@@ -227,8 +205,7 @@ class ChainTest(AnnouncedTestCase):
         self.assertEqual((heard.source, heard.destination), (SOURCE, DESTINATION))
         return heard.tlvs
 
-    async def test_passed_on(self) -> None:
-        """Fields go on as they came in, those that nobody knows with them, but no padding."""
+    async def test_fields_are_passed_on_without_padding(self) -> None:
         tlvs = (
             Tlv(0xE3, b"custom"),
             Tlv(TlvType.AUTHORITY, b"first"),
@@ -237,14 +214,12 @@ class ChainTest(AnnouncedTestCase):
         padded = (Tlv(TlvType.NOOP, b"..."), *tlvs, Tlv(TlvType.UNIQUE_ID, bytes(129)))
         self.assertEqual(await self.passed_on(padded), tlvs)
 
-    async def test_replaced(self) -> None:
-        """What this one is to tell replaces what came in, if it knows it."""
+    async def test_own_fields_replace_those_that_came_in(self) -> None:
         ssl = Tlv(TlvType.SSL, bytes([1, 0, 0, 0, 0]))
         came = (Tlv(TlvType.AUTHORITY, b"first"), ssl)
         self.assertEqual(await self.passed_on(came, "authority", "ssl"), (AUTHORITY, ssl))
 
-    async def test_room(self) -> None:
-        """Where there is no room for all of them, what came in is left out."""
+    async def test_incoming_fields_are_dropped_if_there_is_no_room(self) -> None:
         came = (Tlv(0xE0, bytes(4040)), Tlv(0xE1, b"small"))
         self.assertEqual(
             await self.passed_on(came, "authority", "crc32c"), (AUTHORITY, Tlv(0xE1, b"small"))

@@ -18,14 +18,12 @@ class PerSourceTest(MuxTestCase):
     """What one source does is no concern of another."""
 
     async def client(self, port: int, source: str = ONE) -> Peer:
-        """Connect a client from an address of its own."""
         endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", port, bindAddress=(source, 0))
         peer: Peer = await connectProtocol(endpoint, Peer())
         self.addCleanup(lambda: None if peer.lost else peer.reset())
         return peer
 
     async def assert_refused(self, port: int, source: str = ONE) -> None:
-        """Find that one more client is closed at once, and logged."""
         count = len(self.records)
         refused = await self.client(port, source)
         await refused.is_lost()
@@ -35,17 +33,14 @@ class PerSourceTest(MuxTestCase):
         self.assertTrue(record.client.startswith(f"{source}:"))
 
     async def admitted(self, count: int) -> None:
-        """Wait until this many connections are let in."""
         while len(self.factory.connections) < count:
             await self.turn()
 
     async def gone(self, peer: Peer, lines: int) -> None:
-        """Let a client go, and wait for its line."""
         peer.close()
         await self.logged(lines)
 
-    async def test_connections(self) -> None:
-        """One more than the limit is refused until one leaves."""
+    async def test_connections_of_a_source_are_limited(self) -> None:
         port = self.mux(max_connections_per_source=2)
         first, _ = await self.client(port), await self.client(port)
         await self.admitted(2)
@@ -57,8 +52,7 @@ class PerSourceTest(MuxTestCase):
         await self.admitted(3)
         await self.assert_refused(port)
 
-    async def test_undecided(self) -> None:
-        """Who has been recognised counts no longer, for as long as he may stay."""
+    async def test_recognised_connections_leave_the_undecided_limit(self) -> None:
         backend = backend_at(self.backend_port())
         port = self.mux([route("ssh", backend)], max_undecided_per_source=1)
         first = await self.client(port)
@@ -73,8 +67,7 @@ class PerSourceTest(MuxTestCase):
         await self.client(port)
         await self.admitted(2)
 
-    async def test_recognised_before_connected(self) -> None:
-        """Who waits for a server has been recognised."""
+    async def test_client_that_waits_for_a_server_is_recognised(self) -> None:
         backend = backend_at(make_stalled_port(self))
         port = self.mux([route("ssh", backend)], max_undecided_per_source=1)
         (await self.client(port)).send(b"SSH-2.0-x\r\n")
@@ -85,8 +78,7 @@ class PerSourceTest(MuxTestCase):
         self.factory.abort("drained")
         await self.logged(3)
 
-    async def test_rate(self) -> None:
-        """A burst is let in, then one for each time that has gone by."""
+    async def test_burst_then_rate(self) -> None:
         port = self.mux(connection_rate_per_source=Rate(1.0, 2))
         for count in (1, 2):
             await self.gone(await self.client(port), count)
@@ -96,8 +88,7 @@ class PerSourceTest(MuxTestCase):
         await self.gone(await self.client(port), 5)
         await self.assert_refused(port)
 
-    async def test_behind_a_proxy(self) -> None:
-        """Those whose connections a proxy makes are counted by their own addresses, as soon as it has told them."""
+    async def test_proxied_clients_count_by_their_own_addresses(self) -> None:
         port = self.mux(
             max_connections_per_source=1, accept_proxy_from=NetworkSet([ip_network("127.0.0.0/8")])
         )
@@ -122,8 +113,7 @@ class PerSourceTest(MuxTestCase):
         await again.is_lost()
         self.assert_story(await self.logged(7), reason="no-route")
 
-    async def test_ends_of_all_kinds(self) -> None:
-        """However a connection ends, its source may come again: silent, unknown, reset, ended by us."""
+    async def test_every_kind_of_end_frees_the_source(self) -> None:
         port = self.mux(max_connections_per_source=1, max_undecided_per_source=1)
         for number, end in enumerate([Peer.close, Peer.reset, say, finish], 1):
             peer = await self.client(port)

@@ -38,21 +38,17 @@ class AdmissionTest(MuxTestCase):
         self.assertTrue((record.local or "").startswith("127.0.0.1:"))
         self.assertEqual(self.factory.connections, set())
 
-    async def test_denied(self) -> None:
-        """A client of a denied network is closed at once, and logged."""
+    async def test_denied_network_is_closed_and_logged(self) -> None:
         await self.refused("denied", clients=Clients(excluded=networks("127.0.0.0/8")))
 
-    async def test_not_allowed(self) -> None:
-        """With `allow`, all others are refused."""
+    async def test_networks_outside_allow_are_refused(self) -> None:
         await self.refused("denied", clients=Clients(networks("10.0.0.0/8")))
 
     async def test_deny_wins(self) -> None:
-        """A network that is both allowed and denied is denied."""
         both = networks("127.0.0.0/8")
         await self.refused("denied", clients=Clients(both, both))
 
-    async def test_allowed(self) -> None:
-        """Clients of an allowed network come in."""
+    async def test_allowed_network_is_admitted(self) -> None:
         client = await self.connect(
             self.mux(clients=Clients(networks("127.0.0.0/8"), networks("10.0.0.0/8")))
         )
@@ -61,7 +57,6 @@ class AdmissionTest(MuxTestCase):
         self.assert_story(await self.logged(), reason="no-route")
 
     async def test_limit_of_the_listener(self) -> None:
-        """One more than the limit is closed; when one leaves there is room again."""
         port = self.mux(max_connections=1)
         first = await self.connect(port)
         await self.accepted()
@@ -74,8 +69,7 @@ class AdmissionTest(MuxTestCase):
         await third.is_lost()
         self.assert_story(await self.logged(3), reason="no-route")
 
-    async def test_limit_of_the_service(self) -> None:
-        """Listeners may share a limit."""
+    async def test_listeners_share_a_limit(self) -> None:
         tally = Tally(1)
         ports = [
             listen(
@@ -100,8 +94,7 @@ class AdmissionTest(MuxTestCase):
         while tally.count:
             await self.turn()
 
-    async def test_without_a_log(self) -> None:
-        """No log is needed."""
+    async def test_access_log_is_optional(self) -> None:
         factory = MuxFactory((), Listener("x", clients=Clients(excluded=networks("127.0.0.0/8"))))
         client = await connect(self, listen(self, factory))
         await client.is_lost()
@@ -111,8 +104,7 @@ class AdmissionTest(MuxTestCase):
 class EndingTest(MuxTestCase):
     """Whatever goes wrong with one connection, the others end."""
 
-    async def test_one_cannot_be_ended(self) -> None:
-        """A stage that raises when it is ended is broken off."""
+    async def test_stage_that_raises_at_its_end_is_aborted(self) -> None:
         port = self.mux([route("ssh", "close")])
         for _ in range(2):
             (await self.connect(port)).send(b"SS")
@@ -128,9 +120,7 @@ class EndingTest(MuxTestCase):
         await self.turn(5)
         self.assertEqual(self.time.clock.getDelayedCalls(), [])
 
-    async def test_log_raises(self) -> None:
-        """An access log that raises costs its line, and nothing else."""
-
+    async def test_access_log_that_raises_loses_its_line_alone(self) -> None:
         class Raises(ListLog):
             def write(self, record: object) -> None:
                 raise ZeroDivisionError
@@ -141,8 +131,7 @@ class EndingTest(MuxTestCase):
         await self.factory.emptied()
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
-    async def test_tls_without_close_notify(self) -> None:
-        """A client over TLS that sends no close-notify is not waited for without end."""
+    async def test_client_without_close_notify_is_not_awaited_forever(self) -> None:
         self.mux()
         port = reactor.listenSSL(0, self.factory, certificate(), interface="127.0.0.1")
         self.addCleanup(port.stopListening)
@@ -168,8 +157,7 @@ class EndingTest(MuxTestCase):
 class AddressTest(SynchronousTestCase):
     """How addresses are read and written."""
 
-    def test_mapped(self) -> None:
-        """An IPv4 client of an IPv6 socket is an IPv4 client."""
+    def test_ipv4_client_of_an_ipv6_socket_is_ipv4(self) -> None:
         mapped = IPv6Address("TCP", "::ffff:192.0.2.1", 80)
         self.assertEqual(text_of(mapped), "192.0.2.1:80")
         address = ip_address_of(mapped)
@@ -177,7 +165,6 @@ class AddressTest(SynchronousTestCase):
         self.assertEqual(address.host.version, 4)
 
     def test_texts(self) -> None:
-        """IPv6 is in brackets, UNIX sockets by their path, if they have one."""
         self.assertEqual(text_of(IPv6Address("TCP", "2001:db8::1", 80)), "[2001:db8::1]:80")
         self.assertEqual(text_of(UNIXAddress(b"/run/x")), "unix:/run/x")
         self.assertEqual(text_of(UNIXAddress(None)), "unix")

@@ -24,7 +24,6 @@ class MovingTest(MuxTestCase):
     skip = None if is_supported() else "these need Linux"
 
     async def relayed(self, **settings: Any) -> tuple[Peer, Peer]:
-        """Have a connection relayed, and give both peers."""
         self.backend_settings = backend_at(self.backend_port(), idle_timeout=100.0)
         port = self.mux([route("ssh", self.backend_settings, name="ssh")], **settings)
         client = await self.connect(port, b"SSH-2.0-a\r\n")
@@ -35,7 +34,6 @@ class MovingTest(MuxTestCase):
     on_the_way = 0.0
 
     def move(self, **settings: Any) -> MuxFactory:
-        """Move the only connection to another listener."""
         (connection,) = self.old.connections
         suspended = connection.suspend()
         assert suspended is not None
@@ -49,8 +47,7 @@ class MovingTest(MuxTestCase):
         connection.let_go()
         return self.factory
 
-    async def test_goes_on(self) -> None:
-        """Bytes flow on both ways, and one line tells of the whole life."""
+    async def test_relay_goes_on_with_one_log_line(self) -> None:
         client, server = await self.relayed()
         self.time.advance(3)
         self.move()
@@ -69,8 +66,7 @@ class MovingTest(MuxTestCase):
         self.assertEqual(len(self.records), 1)
         self.assertEqual(self.old.connections, set())
 
-    async def test_on_the_way(self) -> None:
-        """The time that it takes to move is a part of its life, unless the clock was set meanwhile."""
+    async def test_duration_includes_the_move(self) -> None:
         client, server = await self.relayed()
         self.on_the_way = 0.5
         self.move()
@@ -79,8 +75,7 @@ class MovingTest(MuxTestCase):
         await server.is_lost()
         self.assertEqual((await self.logged()).duration_ms, 1500)
 
-    async def test_clock_was_set(self) -> None:
-        """If the clock was set meanwhile, the time that it takes is not known, and is not counted."""
+    async def test_duration_excludes_the_move_if_the_clock_was_set(self) -> None:
         client, server = await self.relayed()
         (connection,) = self.old.connections
         self.time.advance(3)
@@ -95,8 +90,7 @@ class MovingTest(MuxTestCase):
         await server.is_lost()
         await self.logged()
 
-    async def test_pools(self) -> None:
-        """The old pool has a connection less, the new one a connection more, until it is over."""
+    async def test_connection_changes_pools(self) -> None:
         client, server = await self.relayed()
 
         def counts() -> list[int]:
@@ -111,8 +105,7 @@ class MovingTest(MuxTestCase):
         await self.logged()
         self.assertEqual(counts(), [0, 0])
 
-    async def test_limits(self) -> None:
-        """It counts among those of the new listener and of its source, whatever the limit, until it is over."""
+    async def test_moved_connection_counts_whatever_the_limit(self) -> None:
         client, server = await self.relayed(max_connections=1, max_connections_per_source=1)
         self.move(max_connections=1, max_connections_per_source=1)
         admission = self.factory.configuration.admission
@@ -125,8 +118,7 @@ class MovingTest(MuxTestCase):
         await self.logged()
         self.assertEqual([tally.count for tally in admission._tallies], [0, 0])
 
-    async def test_time_outs_go_on(self) -> None:
-        """Quiet seconds before the move count, too."""
+    async def test_idle_time_before_the_move_counts(self) -> None:
         client, server = await self.relayed()
         await self.taken()
         self.time.advance(60)
@@ -139,7 +131,6 @@ class MovingTest(MuxTestCase):
         self.assert_story(await self.logged(), reason="idle-timeout")
 
     async def test_resumed(self) -> None:
-        """One that could not be moved goes on where it was."""
         client, server = await self.relayed()
         (connection,) = self.old.connections
         suspended = connection.suspend()
@@ -151,8 +142,7 @@ class MovingTest(MuxTestCase):
         await server.is_lost()
         self.assert_story(await self.logged(), bytes_in=15, reason="done")
 
-    async def test_other_rules(self) -> None:
-        """Where the new rules have no such backend, the connection goes on all the same."""
+    async def test_relay_goes_on_if_the_backend_is_unknown_here(self) -> None:
         client, server = await self.relayed()
         self.backend_settings = backend_at(1)
         self.move()
@@ -162,8 +152,7 @@ class MovingTest(MuxTestCase):
         await server.is_lost()
         self.assert_story(await self.logged(), backend="backend", bytes_in=15, reason="done")
 
-    async def test_undecided(self) -> None:
-        """One that is not relayed yet cannot be moved."""
+    async def test_undecided_connection_cannot_be_moved(self) -> None:
         port = self.mux([route("ssh", backend_at(1))])
         client = await self.connect(port, b"SS")
         await self.seen(2)
@@ -172,8 +161,7 @@ class MovingTest(MuxTestCase):
         client.close()
         await self.logged()
 
-    async def test_portable(self) -> None:
-        """A process that serves no plain sockets takes none, and leaves them to the caller."""
+    async def test_portable_runtime_refuses_and_leaves_the_sockets(self) -> None:
         from txmux.tcp.io_runtime import IORuntime  # noqa: PLC0415 - of this test alone
 
         client, server = await self.relayed()
@@ -189,8 +177,7 @@ class MovingTest(MuxTestCase):
         await server.is_lost()
         await self.logged()
 
-    async def test_other_versions(self) -> None:
-        """Fields that are not known are left out, what is missing has its default, and a record with a value of another type is refused."""
+    async def test_unknown_fields_are_dropped_and_missing_ones_default(self) -> None:
         client, server = await self.relayed()
         (connection,) = self.old.connections
         suspended = connection.suspend()

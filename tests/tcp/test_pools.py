@@ -18,8 +18,7 @@ from txmux.rules.model import Backend, ServerTLS
 class AttemptsTest(PoolCase):
     """One client, and several servers that are tried for it."""
 
-    async def test_each_attempt(self) -> None:
-        """One refuses, one hangs, the third gets all bytes; the log tells all three."""
+    async def test_log_has_each_failed_attempt_and_no_byte_is_lost(self) -> None:
         refusing, stalled, good = free_port(), make_stalled_port(self), self.backend_port()
         self.serve(backend_at(refusing, stalled, good))
         client = await self.client(b"first ")
@@ -41,7 +40,6 @@ class AttemptsTest(PoolCase):
         )
 
     async def test_facts_are_of_one_connection(self) -> None:
-        """What was tried for one client is not told of the next one."""
         refusing = free_port()
         self.serve(backend_at(refusing, self.backend_port(), eject=AT_ONCE))
         await self.served_by(self.backend)
@@ -50,8 +48,7 @@ class AttemptsTest(PoolCase):
         self.assertEqual(first.facts, {"tried": f"{name(refusing)} connect-refused"})
         self.assertEqual(second.facts, {})
 
-    async def test_attempts_of_a_fallback(self) -> None:
-        """Those of the backend come first, then those of its fallback."""
+    async def test_attempts_of_the_fallback_follow_those_of_the_backend(self) -> None:
         ports = [free_port() for _ in range(3)]
         fallback = Backend("other", (server_at(ports[1]), server_at(ports[2])))
         self.serve(backend_at(ports[0], fallback=fallback))
@@ -62,8 +59,7 @@ class AttemptsTest(PoolCase):
             facts={"tried": ", ".join(f"{name(port)} connect-refused" for port in ports)},
         )
 
-    async def test_header_for_each(self) -> None:
-        """Each server that is tried gets the PROXY header, once, and the next ones as well."""
+    async def test_every_tried_server_gets_the_proxy_header_once(self) -> None:
         servers = [PeerFactory(), PeerFactory()]
         ports = [listen(self, factory) for factory in servers]
         self.serve(backend_at(*ports, proxy_protocol="v1", tls=ServerTLS("a.example")))
@@ -80,8 +76,7 @@ class AttemptsTest(PoolCase):
         tried = ", ".join(f"{name(port)} tls-failed" for port in ports)
         self.assert_story(await self.logged(), reason="tls-failed", facts={"tried": tried})
 
-    async def test_first_byte_later(self) -> None:
-        """A client whose bytes come only when the second server is tried loses none either."""
+    async def test_bytes_during_the_second_attempt_are_not_lost(self) -> None:
         self.port = self.mux(silent=backend_at(make_stalled_port(self), self.backend_port()))
         client = await self.connect(self.port)
         await self.accepted()
@@ -98,8 +93,7 @@ class AttemptsTest(PoolCase):
 class FailingTest(PoolCase):
     """Servers that stay away, and what becomes of the clients that come meanwhile."""
 
-    async def test_all_out(self) -> None:
-        """When all are known to be out, a client is led to the fallback at once, and no server is asked."""
+    async def test_fallback_at_once_if_all_servers_are_ejected(self) -> None:
         stalled = [make_stalled_port(self), make_stalled_port(self)]
         spare = Backend("spare", (server_at(free_port()),))
         self.serve(backend_at(*stalled, eject=AT_ONCE, fallback=spare))
@@ -114,8 +108,7 @@ class FailingTest(PoolCase):
         self.assertEqual(self.records[-1].duration_ms, 0.0)
         self.assertNotIn(name(stalled[0]), str(self.records[-1].facts))
 
-    async def test_last_resort(self) -> None:
-        """Without a fallback those that are out are asked all the same: the first client after an outage is served."""
+    async def test_ejected_servers_are_tried_without_a_fallback(self) -> None:
         ports = [free_port(), free_port()]
         server = PeerFactory()
         self.serve(backend_at(*ports, eject=AT_ONCE))
@@ -131,8 +124,7 @@ class FailingTest(PoolCase):
         said = [event["log_format"] for event in events if "no server is up" in event["log_format"]]
         self.assertEqual(len(said), 1)
 
-    async def test_fallback(self) -> None:
-        """With a fallback it is led there, at once as well."""
+    async def test_refused_clients_go_to_the_fallback(self) -> None:
         fallback = Backend("spare", (server_at(self.backend_port()),))
         self.serve(backend_at(free_port(), eject=AT_ONCE, fallback=fallback))
         for _ in range(2):
@@ -141,8 +133,7 @@ class FailingTest(PoolCase):
         self.assertIn("tried", tried.facts)
         self.assert_story(at_once, backend="spare", reason="done", facts={})
 
-    async def test_fallback_reset(self) -> None:
-        """A fallback may be to break the connection off."""
+    async def test_fallback_may_reset(self) -> None:
         self.serve(backend_at(free_port(), eject=AT_ONCE, fallback=RESET))
         for count in (1, 2):
             client = await self.client()
@@ -150,8 +141,7 @@ class FailingTest(PoolCase):
             self.assertTrue(client.was_reset())
             self.assertEqual((await self.logged(count)).reason, "connect-refused")
 
-    async def test_flapping(self) -> None:
-        """A server that comes and goes is out for a while, is tried by one client, and is back."""
+    async def test_returning_server_is_probed_by_one_client_first(self) -> None:
         port = free_port()
         spare = Backend("spare", (server_at(self.backend_port()),))
         self.serve(backend_at(port, eject=AT_ONCE, fallback=spare))
@@ -169,8 +159,7 @@ class FailingTest(PoolCase):
         states = [event["state"] for event in events if "state" in event]
         self.assertEqual(states, 3 * ["ejected", "probing", "up"])
 
-    async def test_one_client_tries(self) -> None:
-        """While one client tries whether a server is back, others are led to the fallback."""
+    async def test_others_use_the_fallback_during_a_probe(self) -> None:
         stalled = make_stalled_port(self)
         spare = Backend("spare", (server_at(free_port()),))
         self.serve(backend_at(stalled, eject=AT_ONCE, fallback=spare))
@@ -188,8 +177,7 @@ class FailingTest(PoolCase):
         self.time.advance(9.9)
         await self.turned_away(reason="connect-refused", backend="spare")
 
-    async def test_several_try(self) -> None:
-        """Without one they are not refused, but try the server as well."""
+    async def test_others_try_too_during_a_probe_without_a_fallback(self) -> None:
         stalled = make_stalled_port(self)
         self.serve(backend_at(stalled, eject=AT_ONCE))
         first = await self.client()
@@ -208,13 +196,11 @@ class FailingTest(PoolCase):
         self.assertEqual({record.reason for record in self.records}, {"connect-timeout"})
 
     async def turned_away_beside(self, before: int, **expected: Any) -> None:
-        """Find the same while another client still waits."""
         await (await self.client()).is_lost()
         await self.until_logged(before + 1)
         self.assert_story(self.records[-1], **expected)
 
-    async def test_one_of_two(self) -> None:
-        """A server that is out costs its clients nothing; the others have them."""
+    async def test_ejected_server_costs_its_clients_nothing(self) -> None:
         stalled = make_stalled_port(self)
         self.serve(backend_at(stalled, self.backend_port(), eject=AT_ONCE))
         client = await self.client()
@@ -228,14 +214,12 @@ class FailingTest(PoolCase):
             await self.served_by(self.backend)
         self.assertEqual([record.facts for record in self.records[1:]], 4 * [{}])
 
-    async def test_lone_server(self) -> None:
-        """The only server is asked for every client, unless the rules say otherwise."""
+    async def test_only_server_is_never_ejected_by_default(self) -> None:
         self.serve(backend_at(free_port()))
         for _ in range(6):
             await self.turned_away(reason="connect-refused")
 
-    async def test_backup(self) -> None:
-        """A backup server serves when no other is left."""
+    async def test_backup_serves_while_no_other_is_left(self) -> None:
         main, spare = PeerFactory(), PeerFactory()
         port = free_port()
 
@@ -253,8 +237,7 @@ class FailingTest(PoolCase):
 class BrokenTest(PoolCase):
     """Servers that can be connected, and are of no use."""
 
-    async def test_never_answers(self) -> None:
-        """It holds its client until the idle time-out; the others are served meanwhile."""
+    async def test_mute_server_holds_its_client_until_idle_timeout(self) -> None:
         mute = PeerFactory()
         self.serve(backend_at(listen(self, mute), self.backend_port(), idle_timeout=60.0))
         client = await self.client()
@@ -271,8 +254,7 @@ class BrokenTest(PoolCase):
         await client.is_lost()
         self.assert_story(await self.logged(2), reason="idle-timeout")
 
-    async def test_breaks_off(self) -> None:
-        """One that breaks off in the middle costs that client, and nobody else."""
+    async def test_reset_by_a_server_costs_one_client(self) -> None:
         bad = PeerFactory()
         self.serve(backend_at(listen(self, bad), self.backend_port()))
         client = await self.client()
@@ -290,7 +272,6 @@ class GoneTest(PoolCase):
     """Clients that leave while a server is being connected."""
 
     async def leave(self, backend: Backend, ready: Any) -> None:
-        """Come, wait for something, and break off."""
         self.serve(backend)
         client = await self.client()
         await self.seen(1)
@@ -298,19 +279,16 @@ class GoneTest(PoolCase):
         client.reset()
         self.assert_story(await self.logged(), reason="client-gone")
 
-    async def test_dialling(self) -> None:
-        """While it is being dialled."""
+    async def test_leaves_while_dialling(self) -> None:
         await self.leave(backend_at(make_stalled_port(self)), self.turn)
 
-    async def test_handshaking(self) -> None:
-        """While it shakes hands."""
+    async def test_leaves_while_handshaking(self) -> None:
         mute = PeerFactory()
         port = listen(self, mute)
         await self.leave(backend_at(port, tls=ServerTLS("a.example")), mute.peer)
         await mute.peers[0].is_lost()
 
-    async def test_probing(self) -> None:
-        """While it tries whether a server is back, which another client then does."""
+    async def test_leaves_while_probing_and_the_next_client_probes(self) -> None:
         port = free_port()
         backend = backend_at(port, eject=AT_ONCE, tls=ServerTLS("a.example"))
         self.serve(backend)

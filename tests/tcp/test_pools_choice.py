@@ -21,8 +21,7 @@ from txmux.rules.model import Backend, Check
 class ShareTest(PoolCase):
     """Who gets how many."""
 
-    async def test_weights(self) -> None:
-        """Weights of 3 and 1 are three connections and one, and all is evenly mixed."""
+    async def test_weights_give_evenly_mixed_shares(self) -> None:
         ports = [listen(self, PeerFactory(Leaving)) for _ in range(2)]
         servers = (attrs.evolve(server_at(ports[0]), weight=3), server_at(ports[1]))
         self.serve(Backend("b", servers))
@@ -34,8 +33,7 @@ class ShareTest(PoolCase):
         for begin in range(0, 24, 4):
             self.assertEqual(sum(heavy[begin : begin + 4]), 3)
 
-    async def test_source_hash(self) -> None:
-        """One client's address leads to one server."""
+    async def test_source_hash_keeps_a_client_at_its_server(self) -> None:
         ports = [listen(self, PeerFactory(Leaving)) for _ in range(5)]
         self.serve(backend_at(*ports, balance="source-hash"))
         for number in range(6):
@@ -43,8 +41,7 @@ class ShareTest(PoolCase):
             await self.logged(number + 1)
         self.assertEqual(len({record.server for record in self.records}), 1)
 
-    async def test_names(self) -> None:
-        """The name that is asked for leads to the published server, whoever asks; without one the address does."""
+    async def test_hash_of_the_name_follows_the_documented_order(self) -> None:
         ports = [listen(self, PeerFactory(Leaving)) for _ in range(5)]
         servers = {name(port): 1 for port in ports}
         hosts = [f"{letter}.example.com" for letter in "abcdefgh"]
@@ -79,13 +76,11 @@ class CheckedTest(PoolCase):
             await self.turn(3)
 
     def is_checking(self) -> bool:
-        """Tell whether a check is being made."""
         timers: Any = self.factory.runtime.clock.getDelayedCalls()
         late = CheckRun._too_late.__name__
         return any(getattr(timer._call, "__name__", "") == late for timer in timers)
 
-    async def test_down_and_up(self) -> None:
-        """One that is gone gets nobody, comes back, and each change is told once."""
+    async def test_checked_server_goes_down_and_up_and_each_is_logged_once(self) -> None:
         ports = free_port(), listen(self, PeerFactory(Leaving))
         check = Check("tcp", interval=3.0, timeout=1.0, rise=2, fall=3)
         self.serve(backend_at(*ports, check=check))
@@ -104,8 +99,7 @@ class CheckedTest(PoolCase):
         reported = [(event["state"], event["server"]) for event in events if "state" in event]
         self.assertEqual(reported, [("down", name(ports[0])), ("up", name(ports[0]))])
 
-    async def test_all_down(self) -> None:
-        """When checks find no server healthy, clients are turned away at once."""
+    async def test_clients_are_refused_at_once_if_checks_find_no_server(self) -> None:
         check = Check("tcp", interval=1.0, timeout=1.0, rise=2, fall=1)
         self.serve(backend_at(free_port(), check=check))
         (upstream,) = self.factory.upstreams._upstreams.values()

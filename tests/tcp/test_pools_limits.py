@@ -18,13 +18,11 @@ class QueueTest(PoolCase):
     """A backend that takes only some at a time."""
 
     async def full(self, **settings: Any) -> tuple[Peer, Peer]:
-        """Serve with room for one, and let it be taken."""
         self.serve(backend_at(self.backend_port(), max_connections=1, **settings))
         client = await self.client(b"0")
         return client, await self.backend.peer()
 
     async def waiting(self, data: bytes) -> Peer:
-        """Connect a client, which is heard, but not served."""
         before, expected = self.queued(), len(data)
         client = await self.client(data)
         while self.queued() <= before or not any(
@@ -35,11 +33,9 @@ class QueueTest(PoolCase):
         return client
 
     def queued(self) -> int:
-        """Tell how many wait."""
         return sum(len(one.queue or ()) for one in self.factory.upstreams._upstreams.values())
 
-    async def test_order(self) -> None:
-        """Who waits is served in the order of arrival, with all bytes, and whoever finds the queue full is not."""
+    async def test_queue_serves_in_order_and_refuses_beyond_its_length(self) -> None:
         client, peer = await self.full(queue=2)
         second = await self.waiting(b"22")
         third = await self.waiting(b"333")
@@ -57,8 +53,7 @@ class QueueTest(PoolCase):
         await self.logged(4)
         self.assertEqual([record.reason for record in self.records], ["limit", *3 * ["done"]])
 
-    async def test_too_late(self) -> None:
-        """Who has waited for too long is turned away."""
+    async def test_queue_timeout_refuses(self) -> None:
         client, peer = await self.full(queue=5)
         late = await self.waiting(b"late")
         self.time.advance(5)
@@ -67,8 +62,7 @@ class QueueTest(PoolCase):
         await self.logged(2)
         self.assert_story(self.records[0], reason="limit", backend="backend", server=None)
 
-    async def test_fallback(self) -> None:
-        """Or is led to the fallback."""
+    async def test_queue_timeout_leads_to_the_fallback(self) -> None:
         spare = PeerFactory()
         fallback = Backend("spare", (server_at(listen(self, spare)),))
         client, peer = await self.full(queue=5, queue_timeout=1.0, fallback=fallback)
@@ -81,8 +75,7 @@ class QueueTest(PoolCase):
         await self.logged(2)
         self.assert_story(self.records[0], reason="done", backend="spare")
 
-    async def test_no_queue(self) -> None:
-        """Without a queue nobody waits."""
+    async def test_refuses_at_once_without_a_queue(self) -> None:
         client, peer = await self.full()
         other = await self.client()
         await other.is_lost()
@@ -90,8 +83,7 @@ class QueueTest(PoolCase):
         await self.logged(2)
         self.assertEqual(self.records[0].reason, "limit")
 
-    async def test_leaves(self) -> None:
-        """Who leaves the queue makes room in it, and is not served."""
+    async def test_leaving_client_frees_its_place(self) -> None:
         client, peer = await self.full(queue=1)
         gone = await self.waiting(b"gone")
         gone.reset()
@@ -104,8 +96,7 @@ class QueueTest(PoolCase):
         await self.finish(waiter, peer)
         await self.logged(3)
 
-    async def test_leaves_unheard(self) -> None:
-        """So does one that is not read at present: it has said as much as is kept, or that it will say no more."""
+    async def test_leaving_client_that_is_not_read_frees_its_place(self) -> None:
         self.serve(backend_at(self.backend_port(), max_connections=1, queue=1), peek_limit=1000)
         client = await self.client(b"0")
         peer = await self.backend.peer()
@@ -125,8 +116,7 @@ class QueueTest(PoolCase):
         await self.finish(waiter, peer)
         await self.logged(5)
 
-    async def test_of_a_server(self) -> None:
-        """So it is with the limits of servers: one that is free again takes who waits."""
+    async def test_freed_server_takes_the_next_in_the_queue(self) -> None:
         factories = [PeerFactory(), PeerFactory()]
         servers = tuple(
             attrs.evolve(server_at(listen(self, factory)), max_connections=1)
@@ -142,8 +132,7 @@ class QueueTest(PoolCase):
         await self.finish(waiter, peer, clients[0], peers[0])
         await self.logged(3)
 
-    async def test_one_that_has_tried(self) -> None:
-        """One that waits for another server than the free one, having tried that in vain, holds up nobody."""
+    async def test_client_that_waits_for_another_server_blocks_nobody(self) -> None:
         main, other = PeerFactory(), PeerFactory()
         port = free_port()
         servers = (
@@ -176,8 +165,7 @@ class QueueTest(PoolCase):
         await self.finish(newcomer, peer, stuck, last)
         await self.logged(5)
 
-    async def test_ejection_is_over(self) -> None:
-        """A server whose ejection is over is tried by who waits, in that moment."""
+    async def test_end_of_an_ejection_serves_the_queue(self) -> None:
         waiter, main, others = await self.waiting_for_the_end_of_an_ejection()
         self.time.advance(10)
         peer = await main.peer()
@@ -186,8 +174,7 @@ class QueueTest(PoolCase):
         await self.finish(waiter, peer, *others)
         await self.logged(2)
 
-    async def test_newcomers(self) -> None:
-        """A newcomer in the same moment comes behind who waits."""
+    async def test_newcomer_comes_behind_the_queue(self) -> None:
         waiter, main, others = await self.waiting_for_the_end_of_an_ejection()
         self.time.clock.rightNow += 10  # no timer has been run yet
         newcomer = await self.client(b"newcomer")
@@ -217,8 +204,7 @@ class QueueTest(PoolCase):
         self.addCleanup(listening.stopListening)
         return waiter, main, [holder, held]
 
-    async def test_all_go_down(self) -> None:
-        """Who waits hears at once that there is nothing to wait for any more."""
+    async def test_queue_is_refused_when_all_servers_go_down(self) -> None:
         check = Check("tcp", interval=3.0, timeout=1.0, rise=1, fall=1)
         client, peer = await self.full(queue=1, queue_timeout=500.0, check=check)
         waiter = await self.waiting(b"waits")
@@ -236,8 +222,7 @@ class QueueTest(PoolCase):
 class RatesTest(PoolCase):
     """Connections that are held to a rate."""
 
-    async def test_exact(self) -> None:
-        """In ten seconds it is what the rules say, to 5 %, each way."""
+    async def test_rate_is_within_5_percent_each_way(self) -> None:
         up, down = 60_000, 100_000
         self.serve(backend_at(self.backend_port(), upload_rate=up, download_rate=down))
         client = await self.client(bytes(2 * 10 * up))

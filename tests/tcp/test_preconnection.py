@@ -48,8 +48,7 @@ class HeldTest(SynchronousTestCase):
         held.pass_to(receiver)
         return heard
 
-    def test_passed_on(self) -> None:
-        """Whoever gets what a server has said hears of its end, too, unless the bytes have ended all already."""
+    def test_held_bytes_and_end_are_passed_on_once(self) -> None:
         self.assertEqual(self.heard(ends=False), [b"hello", "finished"])
         self.assertEqual(self.heard(ends=True), [b"hello"])
 
@@ -58,13 +57,11 @@ class RaceTest(ServerFirstCase):
     """With the relay of the kernel."""
 
     def race(self, silent: Any = None, **settings: Any) -> int:
-        """Listen with a multiplexer that leads SSH to the test's backend and silence to the one that greets."""
         ssh = route("ssh", backend_at(self.backend_port()), name="ssh")
         self.port = self.mux([ssh], race=True, silent=silent or self.greeting(), **settings)
         return self.port
 
-    async def test_silent(self) -> None:
-        """The server is connected at accept; what it says is heard when the time is over, and goes on from there."""
+    async def test_server_connects_at_accept_and_is_heard_after_the_time(self) -> None:
         client = await self.connect(self.race())
         await self.held()
         self.assertEqual(bytes(client.received), b"")
@@ -84,15 +81,13 @@ class RaceTest(ServerFirstCase):
         self.assertEqual(len(self.greeter.peers), 1)
         self.assert_nobody_counted()
 
-    async def test_own_time(self) -> None:
-        """The time is that of the line."""
+    async def test_line_has_its_own_time(self) -> None:
         client = await self.connect(self.race((Silence(self.greeting(), after=0.3),)))
         await self.held()
         self.time.advance(0.4)
         await self.greeted(client)
 
-    async def test_bytes_decide_otherwise(self) -> None:
-        """If bytes lead elsewhere, nobody sees that there was a race."""
+    async def test_bytes_for_another_route_hide_the_race(self) -> None:
         client = await self.connect(self.race())
         await self.held()
         client.send(b"SSH-2.0-x\r\n")
@@ -108,12 +103,10 @@ class RaceTest(ServerFirstCase):
         self.assert_nobody_counted()
 
     def assert_nobody_counted_but_one(self) -> None:
-        """Find that only the connection that serves the client counts."""
         pools = [upstream.pool for upstream in self.factory.upstreams._upstreams.values()]
         self.assertEqual(sum(pool.connections for pool in pools), 1)
 
-    async def test_bytes_decide_otherwise_while_connecting(self) -> None:
-        """A connection that is being made is given up, which says nothing of the server."""
+    async def test_bytes_for_another_route_cancel_the_connecting(self) -> None:
         stalled = Backend("stalled", (server(f"127.0.0.1:{make_stalled_port(self)}"),))
         client = await self.connect(self.race(stalled))
         await self.accepted()
@@ -125,8 +118,7 @@ class RaceTest(ServerFirstCase):
         self.assert_story(await self.logged(), route="ssh", reason="done")
         self.assert_nobody_counted()
 
-    async def test_bytes_decide_for_it(self) -> None:
-        """If bytes lead to the same backend, the connection that is there is used, and its greeting is passed on."""
+    async def test_bytes_for_the_same_backend_use_the_connection(self) -> None:
         greeting = self.greeting()
         port = self.race(greeting, default=greeting)
         client = await self.connect(port)
@@ -139,8 +131,7 @@ class RaceTest(ServerFirstCase):
         self.assertEqual(len(self.greeter.peers), 1)
         self.assert_nobody_counted()
 
-    async def test_client_gone(self) -> None:
-        """A client that leaves takes the connection with it, whether by a reset or as a port scan does."""
+    async def test_leaving_client_closes_the_connection(self) -> None:
         port = self.race()
         for number, leave in enumerate((Peer.reset, Peer.close, Peer.finish)):
             client = await self.connect(port)
@@ -151,8 +142,7 @@ class RaceTest(ServerFirstCase):
             self.assert_story(await self.logged(number + 1), reason="client-gone", bytes_out=0)
             self.assert_nobody_counted()
 
-    async def test_service_stops(self) -> None:
-        """What ends a connection ends its race."""
+    async def test_abort_ends_the_race(self) -> None:
         client = await self.connect(self.race())
         await self.held()
         self.factory.abort("drained")
@@ -161,8 +151,7 @@ class RaceTest(ServerFirstCase):
         self.assert_story(await self.logged(), reason="drained")
         self.assert_nobody_counted()
 
-    async def test_server_finishes_early(self) -> None:
-        """A server that says something and closes its side is heard out."""
+    async def test_half_closed_server_is_heard_out(self) -> None:
         client = await self.connect(self.race())
         await self.held()
         self.greeter.peers[0].finish()
@@ -177,8 +166,7 @@ class RaceTest(ServerFirstCase):
         await client.is_lost()
         self.assert_story(await self.logged(), reason="done", bytes_in=3, bytes_out=len(GREETING))
 
-    async def test_server_lost_early(self) -> None:
-        """A server that is gone before the time is over is connected again."""
+    async def test_lost_server_is_connected_again(self) -> None:
         client = await self.connect(self.race())
         await self.held()
         self.greeter.peers[0].reset()
@@ -192,14 +180,12 @@ class RaceTest(ServerFirstCase):
         self.assertEqual(len(self.greeter.peers), 2)
 
     async def refused(self) -> None:
-        """Wait until the server that is raced for has refused."""
         await self.accepted()
         (connection,) = self.factory.connections
         while connection.preconnection.connector is not None:
             await self.turn()
 
-    async def test_refused(self) -> None:
-        """If the server cannot be connected, that is what silence leads to: the fallback, when the time is over."""
+    async def test_refused_race_leads_silence_to_the_fallback(self) -> None:
         fallback = self.greeting()
         refusing = Backend("refusing", (server(f"127.0.0.1:{free_port()}"),), fallback=fallback)
         client = await self.connect(self.race(refusing))
@@ -210,8 +196,7 @@ class RaceTest(ServerFirstCase):
         record = await self.ended(client, self.greeter.peers[0])
         self.assert_story(record, reason="done", backend="greeter")
 
-    async def test_refused_and_not_wanted(self) -> None:
-        """A client that is not silent does not notice."""
+    async def test_refused_race_is_hidden_from_a_speaking_client(self) -> None:
         refusing = Backend("refusing", (server(f"127.0.0.1:{free_port()}"),))
         client = await self.connect(self.race(refusing))
         await self.refused()
@@ -219,8 +204,7 @@ class RaceTest(ServerFirstCase):
         peer = await self.backend.heard(4)
         self.assert_story(await self.ended(client, peer), reason="done", route="ssh", facts={})
 
-    async def test_still_connecting(self) -> None:
-        """When the time is over and the server is still being connected, the client waits for it on."""
+    async def test_silent_client_waits_for_a_server_that_is_still_connecting(self) -> None:
         full = self.greeting(max_connections=1, queue=5, queue_timeout=60.0)
         port = self.race(full)
         first = await self.connect(port)
@@ -240,8 +224,7 @@ class RaceTest(ServerFirstCase):
         await self.logged(2)
         self.assert_nobody_counted()
 
-    async def test_full(self) -> None:
-        """A backend that is full when the client comes may have room when the time is over."""
+    async def test_full_backend_may_have_room_after_the_time(self) -> None:
         port = self.race(self.greeting(max_connections=1))
         first = await self.connect(port)
         await self.held()
@@ -255,8 +238,7 @@ class RaceTest(ServerFirstCase):
         self.time.advance(5.1)
         await self.greeted(second)
 
-    async def test_bounded(self) -> None:
-        """Of a server that says much, no more is read than `peek_limit` and what one read brings, and all of it arrives."""
+    async def test_early_bytes_of_the_server_are_bounded_and_arrive(self) -> None:
         much = bytes(range(256)) * 16384
 
         class Talker(Peer):
@@ -280,8 +262,7 @@ class RaceTest(ServerFirstCase):
         await client.is_lost()
         self.assert_story(await self.logged(), reason="done", bytes_out=len(much))
 
-    async def test_proxy_headers(self) -> None:
-        """Who the client is the header of a proxy says, and the raced server is told of it, once."""
+    async def test_race_follows_the_incoming_header_and_sends_its_own_once(self) -> None:
         real = NetworkSet([ip_network("192.168.0.1")])
         silent = (Silence(self.greeting(proxy_protocol="v2"), Clients(real)),)
         port = self.race(silent, accept_proxy_from=SENDERS)
@@ -300,8 +281,7 @@ class RaceTest(ServerFirstCase):
         self.assertEqual(str(answer.header.source), "192.168.0.1:56324")
         self.assertEqual(bytes(peer.received[answer.length :]), b"HELO")
 
-    async def test_other_header(self) -> None:
-        """If bytes lead to the same backend, but it is to be told of them, it is connected anew."""
+    async def test_another_header_needs_another_connection(self) -> None:
         greeting = self.greeting(proxy_protocol="v2", proxy_tlvs=("authority",))
         port = self.race(greeting, default=greeting)
         client = await self.connect(port)
@@ -315,8 +295,7 @@ class RaceTest(ServerFirstCase):
         await self.logged()
         self.assert_nobody_counted()
 
-    async def test_unix(self) -> None:
-        """The server may listen on a UNIX socket."""
+    async def test_server_may_listen_on_a_unix_socket(self) -> None:
         with tempfile.TemporaryDirectory() as folder:
             path = str(Path(folder) / "socket")
             port = reactor.listenUNIX(path, self.greeter)
@@ -331,8 +310,7 @@ class RaceTest(ServerFirstCase):
             finally:
                 await port.stopListening()
 
-    async def test_endpoint_string(self) -> None:
-        """The server may be any endpoint string, whose transport is Twisted's own."""
+    async def test_server_may_be_an_endpoint_string(self) -> None:
         text = f"tcp:127.0.0.1:{listen(self, self.greeter)}:timeout=3"
         client = await self.connect(self.race(Backend("string", (server(text),))))
         await self.held()
@@ -345,7 +323,6 @@ class RaceTest(ServerFirstCase):
         await (await self.greeter.peer(1)).is_lost()
 
     async def test_refusal_is_not_raced(self) -> None:
-        """Where silence is refused there is nothing to connect."""
         client = await self.connect(self.race(CLOSE))
         await self.accepted()
         self.time.advance(5.1)

@@ -28,15 +28,13 @@ def made_by(code: Callable[..., object]) -> set[object]:
 class TransitionsTest(SynchronousTestCase):
     """What the machine relies on."""
 
-    def test_every_state(self) -> None:
-        """The table has every state and choice, and each of them can be reached."""
+    def test_every_state_and_choice_is_in_the_table_and_reachable(self) -> None:
         self.assertEqual(set(TRANSITIONS), {"accepted", *CHOICES, *STATES, "over"})
         reached = {node for row in TRANSITIONS.values() for node in row.values()}
         self.assertEqual(reached, set(TRANSITIONS) - {"accepted"})
         self.assertEqual(set(_STEPS), reached)
 
-    def test_every_outcome(self) -> None:
-        """The outcomes of each stage and choice are those that it has in the table."""
+    def test_every_outcome_of_a_stage_or_choice_is_in_the_table(self) -> None:
         begun = made_by(MuxProtocol.connectionMade) | made_by(MuxProtocol.adopt)
         self.assertEqual(set(TRANSITIONS["accepted"]), begun)
         for node, step in _STEPS.items():

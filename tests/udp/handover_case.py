@@ -45,7 +45,6 @@ class There:
     def ask(
         self, kind: str, *, seconds: float, descriptors: Sequence[int], **values: Any
     ) -> Deferred[Any]:
-        """Answer at once."""
         assert (kind, seconds > 0) == ("adopt_flows", True)
         flows = json.loads(json.dumps(values["flows"]))
         for reported in flows:
@@ -55,7 +54,6 @@ class There:
         return succeed(json.loads(json.dumps(answer)))
 
     def send(self, kind: str, **values: Any) -> None:
-        """Do what is told."""
         assert (kind, self._taken is None) == ("end_flows", False)
         assert self._taken is not None
         end_flows(self._taken[0].connections, values["reasons"])
@@ -66,7 +64,6 @@ class HandoverCase(FlowCase):
 
     @property
     def old(self) -> MuxFactory:
-        """The listener here."""
         return self.running.factories[0]
 
     def there(
@@ -97,15 +94,12 @@ class HandoverCase(FlowCase):
         await new.stopped()
 
     async def hand_over(self, **options: Any) -> int:
-        """Let the other process go on with all flows."""
         return await self.finish(self.there(**options))
 
     async def finish(self, there: There) -> int:
-        """The same with another process that there is."""
         count = await hand_over_flows([*self.old.connections], there)
         self.port_there.await_no_more()
         return count
 
     def flows_there(self) -> Flows:
-        """Give what has the flows of the other process."""
         return flows_of(self.new)

@@ -15,15 +15,13 @@ class AncillaryTests(SynchronousTestCase):
     """Reading it, and writing it."""
 
     @given(st.binary(max_size=5000), st.integers(0, 2000))
-    def test_split(self, data: bytes, size: int) -> None:
-        """Datagrams that came at once are told apart, all of one length but the last."""
+    def test_splits_datagrams_of_one_length_but_the_last(self, data: bytes, size: int) -> None:
         parts = ancillary.split(data, size)
         self.assertEqual(b"".join(parts), data)
         self.assertEqual(len(parts), ancillary.datagrams_in(len(data), size))
         self.assertTrue(all(len(part) == size for part in parts[:-1]))
 
-    def test_answers_from_what_was_asked(self) -> None:
-        """An answer leaves from the address that a datagram came to, by whichever way the routes say."""
+    def test_answers_from_the_address_that_was_asked(self) -> None:
         for family, host, name, ask in (
             (socket.AF_INET, "127.0.0.5", "0.0.0.0", "127.0.0.5"),
             (socket.AF_INET6, "::1", "::", "::1"),
@@ -48,8 +46,7 @@ class AncillaryTests(SynchronousTestCase):
                 _, sender = client.recvfrom(100)
                 self.assertEqual(sender[0], host)
 
-    def test_link_local(self) -> None:
-        """An address of one link keeps its link, and no other address does."""
+    def test_keeps_the_link_of_link_local_addresses_alone(self) -> None:
         link = bytes.fromhex("fe80000000000000000000000000000107000000")
         plain = bytes.fromhex("2001000000000000000000000000000107000000")
         for info, size in ((link, 20), (plain, 16)):
@@ -59,8 +56,7 @@ class AncillaryTests(SynchronousTestCase):
             [(_, _, back)] = ancillary.answer_from(local)
             self.assertEqual(back, info if size == 20 else info[:16] + b"\0\0\0\0")
 
-    def test_many_at_once(self) -> None:
-        """The system cuts bytes into datagrams, and puts them together again."""
+    def test_system_cuts_and_joins_datagrams(self) -> None:
         with (
             socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as port,
             socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client,

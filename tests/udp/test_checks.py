@@ -25,8 +25,7 @@ class CheckTests(FlowCase):
         while pool.members[0].state.value != state:
             await turn()
 
-    async def test_exchange(self) -> None:
-        """A server is asked by one datagram, with a header if it expects one, and is down without the right answer."""
+    async def test_server_without_the_right_answer_is_down(self) -> None:
         says = [b"PONG"]
 
         def answer(data: bytes) -> bytes:
@@ -45,8 +44,7 @@ class CheckTests(FlowCase):
         says[0] = b"PONG!"
         await self.until("up")
 
-    async def test_dns(self) -> None:
-        """A server of DNS is asked for a name; it is healthy if it knows, also that there is none."""
+    async def test_dns_server_that_answers_is_up_also_without_such_a_name(self) -> None:
         codes = [0]
         server = Talker.listening(
             self, answer=lambda data: data[:2] + bytes([0x81, 0x80 | codes[0]]) + data[4:]
@@ -59,14 +57,12 @@ class CheckTests(FlowCase):
         codes[0] = 3
         await self.until("up")
 
-    async def test_refused(self) -> None:
-        """A server whose port is closed is down."""
+    async def test_closed_port_is_down(self) -> None:
         check = "check = send=PING expect=PONG interval=100ms rise=1 fall=1"
         self.begin(free_port(kind=socket.SOCK_DGRAM), backend=check)
         await self.until("down")
 
-    async def test_beside(self) -> None:
-        """With `port=` a service beside it is asked by TCP."""
+    async def test_port_checks_a_tcp_service_beside_it(self) -> None:
         beside = reactor.listenTCP(0, Factory.forProtocol(Protocol), interface="127.0.0.1")
         self.addCleanup(beside.stopListening)
         check = f"check = tcp port={beside.getHost().port} interval=100ms rise=1 fall=1"
@@ -84,8 +80,7 @@ class CheckTests(FlowCase):
 class RuleTests(ReadingTestCase):
     """Checks that cannot be."""
 
-    def test_messages(self) -> None:
-        """A check by TCP needs a port, and one of DNS a name."""
+    def test_tcp_check_needs_a_port_and_dns_check_a_name(self) -> None:
         text = "[listen u]\nendpoint = udp:5000\n[backend b]\nserver = %s\ncheck = %s\n"
         advice = "add the 'port=' of a service beside it, or write send= and expect=, or dns name="
         for server, check, reported in (

@@ -24,14 +24,12 @@ def ids_of(first: bytes = FIRST) -> ConnectionIds:
 class ConnectionIdsTests(SynchronousTestCase):
     """What they are, and which datagrams have them."""
 
-    def test_of(self) -> None:
-        """They begin with the one that the client has made up; other protocols have none."""
+    def test_begin_with_the_clients_choice_in_quic_alone(self) -> None:
         self.assertEqual(ids_of().known, (DESTINATION,))
         for other in (WG_FIRST, SHORT, b"", b"\xc0", b"\xc0\0\0\0\1\xff", b"GET /"):
             self.assertIsNone(ConnectionIds.from_first(other))
 
-    def test_handshake(self) -> None:
-        """The first one is sent to until the server has chosen another, and the client proves its address by that."""
+    def test_servers_id_replaces_the_clients_and_proves_its_address(self) -> None:
         ids = ids_of()
         self.assertTrue(ids.take(FIRST[:HEAD]))
         self.assertIsNone(ids.current)
@@ -45,8 +43,7 @@ class ConnectionIdsTests(SynchronousTestCase):
         self.assertFalse(ids.take(initial(b"\1", destination=bytes(8))[:HEAD]))
         self.assertFalse(ids.take(b""))
 
-    def test_retry(self) -> None:
-        """After a Retry the client sends to the ID in it, which is of the same connection (RFC 9000, section 17.2.5)."""
+    def test_id_of_a_retry_is_of_the_same_connection(self) -> None:
         ids = ids_of(VERSION_1)
         self.assertTrue(ids.learn(RETRY_1))
         again = initial(b"\1", destination=SERVER_ID, source=b"", token=b"token")
@@ -55,16 +52,14 @@ class ConnectionIdsTests(SynchronousTestCase):
         self.assertTrue(ids.learn(later))
         self.assertTrue(ids.take(b"\x41anothers" + bytes(30)))
 
-    def test_same_id(self) -> None:
-        """A server may go on with the ID that the client has made up."""
+    def test_server_may_keep_the_clients_id(self) -> None:
         ids = ids_of()
         self.assertTrue(ids.learn(answer(DESTINATION)))
         self.assertEqual(ids.known, (DESTINATION,))
         self.assertTrue(ids.take(b"\x41" + DESTINATION + bytes(30)))
         self.assertEqual(ids.current, DESTINATION)
 
-    def test_lengths(self) -> None:
-        """A server's ID may have any length up to 20 bytes, none at all too."""
+    def test_servers_id_has_any_length_up_to_20(self) -> None:
         for length in range(21):
             ids = ids_of()
             chosen = bytes([length]) * length
@@ -74,8 +69,7 @@ class ConnectionIdsTests(SynchronousTestCase):
             self.assertEqual(ids.take((b"\x41" + b"another".ljust(20) * 2)[:HEAD]), not length)
             self.assertEqual(ids.read(memoryview(b"\x41" + chosen + b"x")), (0x41, chosen))
 
-    def test_not_learnt(self) -> None:
-        """What is not for this client, Version Negotiation, and short headers tell of none."""
+    def test_other_datagrams_of_the_server_have_no_id(self) -> None:
         ids = ids_of()
         for packet in (
             answer(version=0),
@@ -89,20 +83,17 @@ class ConnectionIdsTests(SynchronousTestCase):
             self.assertFalse(ids.learn(packet))
         self.assertEqual((ids.known, ids.served), ((DESTINATION,), None))
 
-    def test_nameless_client(self) -> None:
-        """A client may have chosen an ID of no bytes for itself."""
+    def test_client_may_have_an_empty_id(self) -> None:
         ids = ids_of(initial(b"\1", source=b""))
         self.assertTrue(ids.learn(answer(destination=b"")))
 
-    def test_many(self) -> None:
-        """A server that chooses again and again is remembered by the last few; the first ID stays."""
+    def test_remembers_the_first_and_the_last_few_ids(self) -> None:
         ids = ids_of()
         for number in range(100):
             ids.learn(answer(b"%08d" % number))
         self.assertEqual(ids.known, (DESTINATION, b"00000097", b"00000098", b"00000099"))
 
-    def test_alone(self) -> None:
-        """Where no other connection is, whatever ID a short header has is one of these."""
+    def test_any_id_of_a_short_header_is_of_the_only_connection(self) -> None:
         ids = ids_of()
         other = b"\x55" + b"whatever" + bytes(30)
         self.assertFalse(ids.take(SHORT, is_alone=True))
@@ -115,8 +106,7 @@ class ConnectionIdsTests(SynchronousTestCase):
         self.assertTrue(ids.take(other))
         self.assertTrue(ids.take(SHORT))
 
-    def test_coalesced(self) -> None:
-        """All packets in a datagram have one destination, so the first tells it."""
+    def test_first_packet_of_a_datagram_names_its_destination(self) -> None:
         datagram = answer(SOURCE, destination=ID, kind=0) + SHORT
         self.assertEqual(destination_of(datagram[:HEAD]), ID)
         self.assertEqual(destination_of(answer(destination=ID, version=V2)), ID)
@@ -124,8 +114,7 @@ class ConnectionIdsTests(SynchronousTestCase):
             self.assertIsNone(destination_of(head))
 
     @given(st.binary(max_size=60))
-    def test_any(self, datagram: bytes) -> None:
-        """Any bytes can come from either side."""
+    def test_any_bytes_from_either_side(self, datagram: bytes) -> None:
         ids = ids_of()
         ids.learn(answer())
         ids.learn(datagram)
@@ -137,8 +126,7 @@ class ConnectionIdsTests(SynchronousTestCase):
 class RecallTests(SynchronousTestCase):
     """What one process tells another."""
 
-    def test_all(self) -> None:
-        """The other one knows as much, at each step of the handshake."""
+    def test_round_trip_at_each_step_of_the_handshake(self) -> None:
         ids = ids_of()
         steps = (
             lambda: ids.learn(answer()),
@@ -152,8 +140,7 @@ class RecallTests(SynchronousTestCase):
             self.assertFalse(recalled.learn(answer()))
             self.assertTrue(recalled.learn(answer(b"the next")))
 
-    def test_senseless(self) -> None:
-        """What makes no sense is refused."""
+    def test_senseless_values_are_refused(self) -> None:
         reported = ids_of().as_json()
         for known in ([], ["xy"]):
             with self.assertRaises(ValueError):

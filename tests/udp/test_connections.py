@@ -92,25 +92,21 @@ class ConnectionsCase(FlowCase):
     """Servers for two names, and one for all else."""
 
     def serve(self, listen: str = "") -> int:
-        """Start them, and give the service's port."""
         self.a, self.b, self.others = (Host.named(self, name) for name in "abc")
         hosts = (self.a.port, self.b.port, self.others.port)
         [port] = self.run_service(_RULES % (listen, *hosts))
         return port
 
     def addresses(self) -> int:
-        """Give the number of addresses that have flows."""
         port: Any = self.running.ports[0]
         return len(port.flows)
 
     def here(self, client: Talker) -> list[str]:
-        """Name the routes of the flows at a client's port."""
         port: Any = self.running.ports[0]
         keys = [key for key in port.flows if key[0][1] == client.port]
         return sorted(str(flow.record.route) for key in keys for flow in port.at(key))
 
     async def connect(self, client: Talker, port: int, *names: str) -> None:
-        """Open connections, and end their handshakes."""
         for name in names:
             self.assertEqual(await client.asks(opening(name), port), answering(served(name)))
             client.say(finished(name), port)
@@ -119,8 +115,7 @@ class ConnectionsCase(FlowCase):
 class ConnectionTests(ConnectionsCase):
     """Which server gets what."""
 
-    async def test_names(self) -> None:
-        """Each connection goes to the server of its name, and has a socket to it and a line in the log."""
+    async def test_connection_goes_to_the_server_of_its_name(self) -> None:
         client, port = Talker.listening(self), self.serve()
         await self.connect(client, port, "a", "b")
         for name in "abbaab":
@@ -133,16 +128,14 @@ class ConnectionTests(ConnectionsCase):
         self.assertEqual({line["client"] for line in lines}, {f"127.0.0.1:{client.port}"})
         self.assertEqual([line["datagrams_in"] for line in lines], [5, 5])
 
-    async def test_again(self) -> None:
-        """Two connections for one name are two flows; an Initial packet that is said again is of the same one."""
+    async def test_repeated_initial_belongs_to_its_connection(self) -> None:
         client, port = Talker.listening(self), self.serve()
         for number in (0, 1, 0, 1):
             await client.asks(opening("a", number), port)
         self.assertEqual(len({*self.a.senders}), 2)
         self.assertEqual(self.a.senders[:2], self.a.senders[2:])
 
-    async def test_undecided(self) -> None:
-        """A hello in two datagrams is put together although another connection begins in between."""
+    async def test_hello_in_two_datagrams_survives_another_connection_between(self) -> None:
         client, port = Talker.listening(self), self.serve()
         halves = [
             initial(frame, number=number, destination=_destination("a", 0))
@@ -154,8 +147,7 @@ class ConnectionTests(ConnectionsCase):
         self.assertEqual(await self.a.hears(2), halves)
         self.assertEqual(self.b.heard, [opening("b")])
 
-    async def test_refused(self) -> None:
-        """One that no route takes is remembered, and others from its port are not refused for that."""
+    async def test_unmatched_connection_is_remembered_and_others_are_not_refused(self) -> None:
         client, port = Talker.listening(self), self.serve()
         for _ in range(3):
             client.say(opening("x"), port)
@@ -166,8 +158,7 @@ class ConnectionTests(ConnectionsCase):
         lines = await self.ended(2)
         self.assertEqual({line["route"]: line["datagrams_in"] for line in lines}, {None: 4, "b": 3})
 
-    async def test_after_another_protocol(self) -> None:
-        """A port that a NAT gives to another client after a tunnel: the tunnel's datagrams stay the tunnel's."""
+    async def test_datagrams_of_a_tunnel_stay_its_own(self) -> None:
         client, port = Talker.listening(self), self.serve()
         for data in (WG_FIRST, WG_DATA):
             self.assertEqual(await client.asks(data, port), data)
@@ -176,16 +167,14 @@ class ConnectionTests(ConnectionsCase):
         self.assertEqual(await client.asks(WG_DATA, port), WG_DATA)
         self.assertEqual(self.others.heard, [WG_FIRST, WG_DATA, WG_DATA])
 
-    async def test_other_versions(self) -> None:
-        """A connection of a version that nobody knows is one for itself, too, and so is what follows its negotiation."""
+    async def test_unknown_version_is_a_connection_of_its_own(self) -> None:
         client, port = Talker.listening(self), self.serve()
         await self.connect(client, port, "a")
         self.assertEqual(await client.asks(other_version(), port), answering(served("c")))
         await self.connect(client, port, "b")
         self.assertEqual([len(host.heard) for host in (self.a, self.b, self.others)], [2, 1, 1])
 
-    async def test_early_data(self) -> None:
-        """0-RTT that overtakes its Initial packet begins the connection; other long headers go to none that they do not name."""
+    async def test_early_data_opens_the_connection_before_its_initial(self) -> None:
         client, port = Talker.listening(self), self.serve()
         await self.connect(client, port, "a")
         early = zero_rtt()
@@ -194,8 +183,7 @@ class ConnectionTests(ConnectionsCase):
         self.assertEqual(await self.b.hears(2), [early, initial(crypto(0, hello("b")))])
         self.assertEqual(len(self.a.heard), 2)
 
-    async def test_retry(self) -> None:
-        """After a Retry the client sends to the ID in it: that is the same connection, and not decided about again."""
+    async def test_retry_continues_the_same_connection(self) -> None:
         client, port = Talker.listening(self), self.serve()
         await self.connect(client, port, "b")
         retry = answering(b"retried!", kind=3)
@@ -205,8 +193,7 @@ class ConnectionTests(ConnectionsCase):
         self.assertEqual(await client.asks(again, port), answering(served("a")))
         self.assertEqual(len({*self.a.senders}), 1)
 
-    async def test_nameless_server(self) -> None:
-        """A server that wants no ID gets all that has none that is known."""
+    async def test_server_without_ids_gets_all_unknown_ids(self) -> None:
         client, port = Talker.listening(self), self.serve()
         self.a._answer = nameless
         await client.asks(opening("a"), port)
@@ -220,8 +207,7 @@ class ConnectionTests(ConnectionsCase):
             self.assertEqual(await client.asks(data, port), data)
             self.assertEqual(host.heard[-1], data)
 
-    async def test_nameless_servers(self) -> None:
-        """Of two servers that want no ID, the newest gets what has none; when it ends, the other one does."""
+    async def test_newest_of_two_servers_without_ids_gets_unknown_ids(self) -> None:
         client, port = Talker.listening(self), self.serve()
         self.a._answer = self.others._answer = nameless
         await client.asks(opening("a"), port)
@@ -237,8 +223,7 @@ class ConnectionTests(ConnectionsCase):
         await client.asks(b"\x41to the other", port)
         self.assertEqual(self.a.heard[-1], b"\x41to the other")
 
-    async def test_bulk(self) -> None:
-        """Datagrams that the system has put together go each to its own server, in their order."""
+    async def test_joined_datagrams_go_to_their_own_servers_in_order(self) -> None:
         client, port = Talker.listening(self), self.serve()
         await self.connect(client, port, "a", "b")
         sent = [
@@ -248,8 +233,7 @@ class ConnectionTests(ConnectionsCase):
         self.assertEqual((await self.a.hears(9))[2:], [data for data in sent if data[8:9] == b"a"])
         self.assertEqual((await self.b.hears(9))[2:], [data for data in sent if data[8:9] == b"b"])
 
-    async def test_bulk_that_opens(self) -> None:
-        """So do the first datagrams of several connections, at a port that is not known, and at one that is."""
+    async def test_joined_datagrams_may_open_several_connections(self) -> None:
         client, port = Talker.listening(self), self.serve()
         client.bulk(opening("a") + opening("b"), 1200, port)
         await client.hears(2)
@@ -260,8 +244,7 @@ class ConnectionTests(ConnectionsCase):
         self.assertEqual((await self.a.hears(6))[2:], [long, long, opening("a", 1), long])
         self.assertEqual((await self.b.hears(3))[2:], [opening("b", 1)])
 
-    async def test_bulk_to_one(self) -> None:
-        """A connection may begin in the middle of what is said to the only other one."""
+    async def test_connection_may_open_in_the_middle_of_joined_datagrams(self) -> None:
         client, port = Talker.listening(self), self.serve()
         await self.connect(client, port, "a")
         long = short("a").ljust(1200)
@@ -269,8 +252,7 @@ class ConnectionTests(ConnectionsCase):
         self.assertEqual((await self.a.hears(5))[2:], [long] * 3)
         self.assertEqual(await self.b.hears(1), [opening("b")])
 
-    async def test_bulk_of_one_hello(self) -> None:
-        """A hello in two datagrams that the system has put together is of one connection, at a port that has another one, too."""
+    async def test_joined_datagrams_of_one_hello_are_one_connection(self) -> None:
         client, port = Talker.listening(self), self.serve()
         await self.connect(client, port, "b")
         halves = [
@@ -285,8 +267,7 @@ class ConnectionTests(ConnectionsCase):
 class EndTests(ConnectionsCase):
     """What is left when one ends, and what counts."""
 
-    async def test_end(self) -> None:
-        """A connection that ends leaves the others as they are, the one that is left alone too."""
+    async def test_ended_connection_leaves_the_others(self) -> None:
         client, port = Talker.listening(self), self.serve()
         await self.connect(client, port, "a", "b")
         [factory] = self.running.factories
@@ -300,8 +281,7 @@ class EndTests(ConnectionsCase):
         await self.connect(client, port, "a")
         self.assertEqual(await client.asks(short("a"), port), short("a"))
 
-    async def test_limit(self) -> None:
-        """Each counts for the limit of its source: made up Initial packets are no way around it."""
+    async def test_every_connection_counts_for_its_source(self) -> None:
         client, port = Talker.listening(self), self.serve("max_flows_per_source = 3")
         for number in range(50):
             client.say(opening("a", number), port)
@@ -312,8 +292,7 @@ class EndTests(ConnectionsCase):
         [factory] = self.running.factories
         self.assertEqual(len(factory.connections), 3)
 
-    async def test_forged(self) -> None:
-        """Who forges the address of a client takes nothing from it: what has an ID that nobody knows is still its own."""
+    async def test_forged_initials_take_nothing_from_a_client(self) -> None:
         client, port = Talker.listening(self), self.serve()
         await self.connect(client, port, "a")
         changed = b"\x41changed! and more"
@@ -324,8 +303,7 @@ class EndTests(ConnectionsCase):
             self.assertEqual(await client.asks(data, port), data)
         self.assertEqual(self.a.heard[-3:], [changed, b"\x41again, another one", short("a")])
 
-    async def test_many(self) -> None:
-        """What makes room goes from an address that has others."""
+    async def test_flow_that_makes_room_may_share_its_address(self) -> None:
         client, port = Talker.listening(self), self.serve("max_flows = 3")
         await self.connect(client, port, "a")
         for number in range(20):
@@ -334,8 +312,7 @@ class EndTests(ConnectionsCase):
         for name in "ab":
             self.assertEqual(await client.asks(short(name), port), short(name))
 
-    async def test_behind_a_proxy(self) -> None:
-        """What a proxy in front tells of is known by its address alone: it has a socket for each client."""
+    async def test_proxied_client_is_known_by_its_address_alone(self) -> None:
         proxy, port = Talker.listening(self), self.serve("accept_proxy_from = 127.0.0.1")
         header = b"\r\n\r\n\0\r\nQUIT\n\x21\x12\0\x0c" + bytes([9, 9, 9, 9, 8, 8, 8, 8, 0, 7, 0, 8])
         await proxy.asks(header + opening("a"), port)
@@ -353,14 +330,12 @@ class MoveTests(ConnectionsCase):
         self.patch(migration, "SILENCE", 0.05)
 
     async def moved(self, client: Talker, port: int, names: Sequence[str]) -> None:
-        """Have some connections go on from a port, and see that they are answered there."""
         for name in names:
             while not client.heard or client.heard[-1] != short(name):
                 client.say(short(name), port)
                 await turn()
 
-    async def test_one(self) -> None:
-        """One connection moves, the other one stays."""
+    async def test_one_connection_moves_and_the_other_stays(self) -> None:
         old, new, port = Talker.listening(self), Talker.listening(self), self.serve()
         await self.connect(old, port, "a", "b")
         await self.moved(new, port, "a")
@@ -371,8 +346,7 @@ class MoveTests(ConnectionsCase):
         moved = [line["route"] for line in await self.ended(2) if "moved_to" in str(line["facts"])]
         self.assertEqual(moved, ["a"])
 
-    async def test_both(self) -> None:
-        """Both move to the same port, and are told apart there."""
+    async def test_both_move_to_one_port(self) -> None:
         old, new, port = Talker.listening(self), Talker.listening(self), self.serve()
         await self.connect(old, port, "a", "b")
         await self.moved(new, port, "ab")
@@ -380,8 +354,7 @@ class MoveTests(ConnectionsCase):
             self.assertEqual(await new.asks(short(name), port), short(name))
         self.assertEqual([len({*host.senders}) for host in (self.a, self.b)], [1, 1])
 
-    async def test_to_the_place_of_another(self) -> None:
-        """A NAT may give a client the port that another client had, whose flow has not ended."""
+    async def test_moves_to_a_port_of_another_clients_flow(self) -> None:
         old, new, port = Talker.listening(self), Talker.listening(self), self.serve()
         await self.connect(old, port, "a")
         await self.connect(new, port, "b")
@@ -391,8 +364,7 @@ class MoveTests(ConnectionsCase):
         self.assertEqual([len({*host.senders}) for host in (self.a, self.b)], [1, 1])
         self.assertEqual(self.addresses(), 1)
 
-    async def test_some_of_several(self) -> None:
-        """Those that move together leave nothing where they were, where another one stays."""
+    async def test_connections_that_move_together_leave_one_behind(self) -> None:
         old, new, port = Talker.listening(self), Talker.listening(self), self.serve()
         await self.connect(old, port, "a", "b")
         self.assertEqual(await old.asks(other_version(), port), answering(served("c")))
@@ -402,8 +374,7 @@ class MoveTests(ConnectionsCase):
         for name in "ab":
             self.assertEqual(await new.asks(short(name), port), short(name))
 
-    async def test_tunnel_beside_connections(self) -> None:
-        """A tunnel may move to the port of a connection, and goes on there."""
+    async def test_tunnel_moves_to_the_port_of_a_connection(self) -> None:
         old, new, port = Talker.listening(self), Talker.listening(self), self.serve()
         self.others._answer = lambda data: WG_ANSWER if data == WG_FIRST else data
         await self.connect(new, port, "a")

@@ -36,7 +36,6 @@ def _open_descriptors() -> int:
 
 
 def _measured() -> tuple[int, int]:
-    """Give what the buffer of a port has room for here, and what a datagram takes of it."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         probe.bind(("127.0.0.1", 0))
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
@@ -48,7 +47,6 @@ def _measured() -> tuple[int, int]:
 
 
 def _burst() -> int:
-    """Give a number of datagrams that take three quarters of the buffer of a port here."""
     room, each = _measured()
     return int(room * 3 // 4 // each)
 
@@ -61,26 +59,20 @@ class _Listener:
     def __init__(self) -> None:
         self.begun = self.dropped = self.shed_count = 0
 
-    def attach(self) -> None:
-        """Do nothing."""
+    def attach(self) -> None: ...
 
-    def detach(self) -> None:
-        """Do nothing."""
+    def detach(self) -> None: ...
 
     def take_over(self, _port: Any, _key: Key, _data: memoryview, _size: int) -> bool:
-        """No flow can have moved."""
         return False
 
     def begin_flow(self, _port: Any, _key: Key, _data: memoryview, _size: int) -> None:
-        """Let nobody in."""
         self.begun += 1
 
     def count_lost(self, count: int) -> None:
-        """Count."""
         self.dropped += count
 
     def count_shed(self, count: int) -> None:
-        """Count."""
         self.shed_count += count
 
     count_cut = count_lost
@@ -103,26 +95,22 @@ class QueueTests(TestCase):
         _, self.each = _measured()
 
     def has_come(self) -> bool:
-        """Tell whether all that was sent waits."""
         port: Any = self.port
         return ancillary.queue_of(port._socket)[0] >= self.count * self.each
 
     def read(self) -> None:
-        """Read all that waits."""
         self.flood.send(self.count)
         eventually(self.has_come, "all datagrams wait in the queue")
         for _ in range(self.count // 64 + 2):
             self.port.doRead()
 
-    def test_few_begin(self) -> None:
-        """While the queue is long, two of 64 newcomers may begin; each datagram is counted once."""
+    def test_few_newcomers_begin_while_the_queue_is_long(self) -> None:
         self.read()
         self.assertGreater(self.listener.shed_count, 0)
         self.assertEqual(self.listener.begun + self.listener.shed_count, self.count)
         self.assertEqual(self.listener.dropped, self.listener.begun)
 
-    def test_flows_on_their_way(self) -> None:
-        """As long as flows may come from another process, nothing of unknown clients is dropped."""
+    def test_drops_nothing_while_flows_may_come_from_another_process(self) -> None:
         self.port.await_flows()
         self.read()
         self.assertEqual((self.listener.shed_count, self.listener.dropped), (0, 0))
@@ -134,8 +122,7 @@ class QueueTests(TestCase):
 class FloodTests(FlowCase):
     """What a flood does to flows, and to the process."""
 
-    async def test_flows_are_kept(self) -> None:
-        """A flow is answered behind each burst of 20,000 forged addresses, which have no more flows than there may be, and are sent nothing."""
+    async def test_flow_survives_bursts_of_forged_addresses(self) -> None:
         server = Talker.listening(self, answer=_known_alone)
         server.transport.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)  # type: ignore[union-attr]
         client = Talker.listening(self)
@@ -165,8 +152,7 @@ class FloodTests(FlowCase):
         begun = len(server.heard) - len(heard)
         self.assertLess(begun, _SOURCES)
 
-    async def test_overflow_is_counted(self) -> None:
-        """What finds no room in the queue of a port is counted as lost."""
+    async def test_overflow_of_a_port_is_counted_as_lost(self) -> None:
         server = Talker.listening(self, answer=_known_alone)
         client = Talker.listening(self)
         port = self.begin(server.port)
@@ -176,8 +162,7 @@ class FloodTests(FlowCase):
             client.say(b"x" * 1000, port)
         self.assertEqual(await self.came(count + 1), count + 1)
 
-    async def test_overflow_behind_is_counted(self) -> None:
-        """What finds no room in the queue of a flow, on its way from the server, is counted when the flow is over."""
+    async def test_overflow_of_a_flow_is_counted_at_its_end(self) -> None:
         server, client = Talker.listening(self), Talker.listening(self)
         port = self.begin(server.port, backend="idle_timeout = 2s")
         client.say(KNOWN, port)
@@ -202,8 +187,7 @@ class FloodTests(FlowCase):
                 return found
             await turn()
 
-    async def test_newcomers_are_served(self) -> None:
-        """A client that comes behind a short burst of others has its flow at once."""
+    async def test_newcomer_behind_a_short_burst_is_served_at_once(self) -> None:
         server = Talker.listening(self, answer=_known_alone)
         client = Talker.listening(self)
         port = self.begin(server.port)
@@ -213,8 +197,7 @@ class FloodTests(FlowCase):
         self.assertEqual(await client.asks(KNOWN, port), KNOWN)
         self.assertEqual(len(server.heard), 201)
 
-    async def test_no_more_than_was_answered(self) -> None:
-        """Forged addresses get what their server answers, each datagram once, and nothing else."""
+    async def test_forged_addresses_get_their_servers_answers_alone(self) -> None:
         server = Talker.listening(self, answer=lambda said: said)
         port = self.begin(server.port)
         flood = Flood(port, b"forged")

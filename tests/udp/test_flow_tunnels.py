@@ -29,8 +29,7 @@ backend = udp:127.0.0.1:%d
 class FormTests(SynchronousTestCase):
     """What tells that a tunnel has begun before, and that one begins."""
 
-    def test_messages(self) -> None:
-        """Data and cookies go on, initiations begin; responses are what servers say."""
+    def test_data_and_cookies_continue_a_tunnel_and_initiations_begin_one(self) -> None:
         goes = [
             continues_tunnel(one) for one in (DATAGRAMS[0], RESPONSE, COOKIE, DATA, DATA[:-1], b"")
         ]
@@ -46,8 +45,7 @@ class FormTests(SynchronousTestCase):
         st.sampled_from([4, 32, 33, 48, 64, 92, 148, 160]),
         st.binary(min_size=160, max_size=160),
     )
-    def test_any(self, kind: int, size: int, body: bytes) -> None:
-        """What the matcher takes for the first message of a tunnel is one here, and never what goes on."""
+    def test_matched_first_message_begins_a_tunnel(self, kind: int, size: int, body: bytes) -> None:
         data = (bytes([kind, 0, 0, 0]) + body)[:size]
         verdict = wireguard.predicate({})(Datagrams((data,)))
         if verdict is Verdict.MATCH:
@@ -60,13 +58,11 @@ class StrayTests(HandoverCase):
     """A client that goes on with its tunnel, and then begins again, from the same port."""
 
     def begin_with(self, default: str) -> tuple[Talker, int]:
-        """Start a service with a server of WireGuard."""
         server = Talker.listening(self, answer=lambda _: RESPONSE)
         [port] = self.run_service(_RULES % (default, SERVER, server.port))
         return server, port
 
-    async def test_nowhere(self) -> None:
-        """Its data is dropped, in one flow; the first message of the new tunnel is decided about at once."""
+    async def test_stray_data_is_one_dropped_flow_until_the_tunnel_begins_again(self) -> None:
         server, port = self.begin_with("close")
         client = Talker.listening(self)
         for _ in range(3):
@@ -76,8 +72,7 @@ class StrayTests(HandoverCase):
         [line] = await self.ended()
         self.assertEqual((line["reason"], line["datagrams_in"]), ("no-route", 3))
 
-    async def test_default(self) -> None:
-        """If `default` leads to a server, the data goes there, as always; the first message of the new tunnel does not."""
+    async def test_stray_data_goes_to_the_default_but_the_new_tunnel_does_not(self) -> None:
         for answer in (b"", b"what"):
             other = Talker.listening(self, answer=lambda _, answer=answer: answer)
             server, port = self.begin_with(f"udp:127.0.0.1:{other.port}")
@@ -90,8 +85,7 @@ class StrayTests(HandoverCase):
             self.assertEqual((other.heard, server.heard), ([DATA], [DATAGRAMS[0]]))
             await self._stop()
 
-    async def test_handed_over(self) -> None:
-        """The same if another process goes on in between."""
+    async def test_stray_flow_is_handed_over(self) -> None:
         server, port = self.begin_with("close")
         client = Talker.listening(self)
         client.say(DATA, port)
@@ -101,8 +95,7 @@ class StrayTests(HandoverCase):
         self.assertEqual(await client.asks(DATAGRAMS[0], port), RESPONSE)
         self.assertEqual(server.heard, [DATAGRAMS[0]])
 
-    async def test_tunnel(self) -> None:
-        """A tunnel that a route has taken begins again, every two minutes, in the same flow."""
+    async def test_tunnel_begins_again_in_its_flow(self) -> None:
         server, port = self.begin_with("close")
         client = Talker.listening(self)
         for data in (DATAGRAMS[0], DATA, DATAGRAMS[1], DATA):

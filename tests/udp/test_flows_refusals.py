@@ -22,8 +22,7 @@ if TYPE_CHECKING:
 class LineTests(FlowCase):
     """What the access log has of them."""
 
-    async def test_one_line(self) -> None:
-        """A source that is not let in has one line, however much it says, and gets no flow."""
+    async def test_refused_source_has_one_line_and_no_flow(self) -> None:
         server = Talker.listening(self, answer=lambda data: data)
         port = self.begin(server.port, listen="deny = 127.0.0.9")
         for _ in range(3):
@@ -37,8 +36,7 @@ class LineTests(FlowCase):
         self.assertTrue(str(line["client"]).startswith("127.0.0.9:"))
         self.assertEqual(server.heard, [b"let in"])
 
-    async def test_reasons(self) -> None:
-        """A limit of the source, and a missing PROXY header, are told, too."""
+    async def test_source_limit_and_missing_header_are_logged(self) -> None:
         server = Talker.listening(self, answer=lambda data: data)
         port = self.begin(
             server.port, listen="accept_proxy_from = 127.0.0.9\nmax_flows_per_source = 1"
@@ -51,8 +49,7 @@ class LineTests(FlowCase):
         line = (await self.ended(2))[1]
         self.assertEqual((line["reason"], line["datagrams_in"]), ("proxy-header", 1))
 
-    async def test_nobody_goes_for_them(self) -> None:
-        """Where there is no room, a client that is not let in takes none of an unanswered flow."""
+    async def test_refused_client_replaces_no_unanswered_flow(self) -> None:
         server = Talker.listening(self)
         port = self.begin(
             server.port, listen="max_flows = 1\nmax_flows_per_source = 1\ndeny = 127.0.0.9"
@@ -73,7 +70,6 @@ class RefusalsTests(SynchronousTestCase):
     """`Refusals`."""
 
     def setUp(self) -> None:
-        """Have a clock."""
         self.clock = Clock()
         self.clock.advance(1000)
         self.refusals = Refusals(self.clock.seconds)
@@ -83,13 +79,11 @@ class RefusalsTests(SynchronousTestCase):
     def count(
         self, client: str, reason: EndReason = "denied", limit: LimitName | None = None
     ) -> bool:
-        """Count one."""
         address: Address | None = address_in(f"{client}:1")
         assert address is not None
         return self.refusals.count(self.configuration, reason, limit, address)
 
-    def test_lines(self) -> None:
-        """The first of a source in a minute has a line, up to a thousand; who finds no room has none."""
+    def test_first_of_a_source_in_a_minute_has_a_line_up_to_a_thousand(self) -> None:
         self.assertEqual([self.count("192.0.2.1"), self.count("192.0.2.1")], [True, False])
         self.assertEqual([self.count("[2001:db8::1]"), self.count("[2001:db8::2]")], [True, False])
         self.assertFalse(self.count("192.0.2.2", "limit", "max_flows"))
@@ -98,8 +92,7 @@ class RefusalsTests(SynchronousTestCase):
         self.clock.advance(60)
         self.assertTrue(self.count("192.0.2.1"))
 
-    def test_told(self) -> None:
-        """The service's log tells of all together, at once and then once a minute."""
+    def test_service_log_has_all_at_once_and_then_once_a_minute(self) -> None:
         with capturedLogs() as reported:
             self.count("192.0.2.1")
             for _ in range(5):

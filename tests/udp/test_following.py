@@ -36,8 +36,7 @@ class BufferedTests(SynchronousTestCase):
     """Answers that wait until a new address has proved itself."""
 
     @given(st.lists(st.tuples(st.binary(min_size=1, max_size=9000), st.integers(0, 1500))))
-    def test_bounded(self, batches: list[tuple[bytes, int]]) -> None:
-        """All that comes is sent later in its order, or counted as lost, and no more bytes wait than may."""
+    def test_buffered_answers_are_bounded_in_order(self, batches: list[tuple[bytes, int]]) -> None:
         sent: list[bytes] = []
         lost: list[int] = []
         flow: Any = SimpleNamespace(
@@ -69,8 +68,7 @@ class MovingTests(FlowCase):
         super().setUp()
         self.patch(migration, "SILENCE", 0.05)
 
-    async def test_quic(self) -> None:
-        """What comes from another port with a known connection ID goes to the same socket of the server, and answers follow."""
+    async def test_quic_client_at_another_port_keeps_its_server_socket(self) -> None:
         server = Talker.listening(self, answer=lambda data: answer() if data == FIRST else data)
         old, new = Talker.listening(self), Talker.listening(self)
         port = self.begin(server.port)
@@ -83,8 +81,7 @@ class MovingTests(FlowCase):
         self.assertEqual(line["client"], f"127.0.0.1:{old.port}")
         self.assertEqual(line["facts"], {"moved_to": f"127.0.0.1:{new.port}"})
 
-    async def test_after_a_pause(self) -> None:
-        """A client that has been silent has the answer to the first thing that it says from another port."""
+    async def test_client_that_paused_is_answered_at_its_first_datagram(self) -> None:
         server = Talker.listening(self, answer=lambda data: answer() if data == FIRST else data)
         old, new = Talker.listening(self), Talker.listening(self)
         port = self.begin(server.port)
@@ -95,8 +92,7 @@ class MovingTests(FlowCase):
         self.assertEqual(await new.asks(SHORT, port), SHORT)
         self.assertEqual(len(new.heard), 1)
 
-    async def test_answers_wait(self) -> None:
-        """Long answers to another IP address wait until it has proved itself, and then come whole and in their order."""
+    async def test_long_answers_wait_until_another_address_is_proved(self) -> None:
         answers = {
             FIRST: answer(),
             SHORT: SHORT,
@@ -120,8 +116,7 @@ class MovingTests(FlowCase):
         [line] = await self.ended()
         self.assertEqual((line["datagrams_in"], line["datagrams_out"]), (4, 4))
 
-    async def test_wireguard(self) -> None:
-        """The same with WireGuard's index."""
+    async def test_wireguard_client_at_another_port_keeps_its_server_socket(self) -> None:
         server = Talker.listening(self, answer=lambda data: WG_ANSWER if data == WG_FIRST else data)
         old, new = Talker.listening(self), Talker.listening(self)
         port = self.begin(server.port)
@@ -129,8 +124,7 @@ class MovingTests(FlowCase):
         await new.insists(WG_DATA, port)
         self.assertEqual(len(set(server.senders)), 1)
 
-    async def test_back(self) -> None:
-        """As soon as the old port speaks, it has the answers again, and the other one has none."""
+    async def test_answers_return_to_the_old_port_as_soon_as_it_speaks(self) -> None:
         server = Talker.listening(self, answer=lambda data: answer() if data == FIRST else data)
         old, thief = Talker.listening(self), Talker.listening(self)
         port = self.begin(server.port)
@@ -144,8 +138,7 @@ class MovingTests(FlowCase):
         self.assertEqual(len(thief.heard), had)
         self.assertEqual(len(set(server.senders)), 1)
 
-    async def test_unknown(self) -> None:
-        """An ID that is not known is a new flow."""
+    async def test_unknown_id_is_a_new_flow(self) -> None:
         server = Talker.listening(self, answer=lambda data: answer() if data == FIRST else data)
         old, new = Talker.listening(self), Talker.listening(self)
         port = self.begin(server.port)
@@ -154,8 +147,7 @@ class MovingTests(FlowCase):
         self.assertEqual(await new.asks(other, port), other)
         self.assertEqual(len(set(server.senders)), 2)
 
-    async def test_denied(self) -> None:
-        """A client does not move to an address that is not let in."""
+    async def test_moves_to_no_denied_address(self) -> None:
         server = Talker.listening(self, answer=lambda data: answer() if data == FIRST else data)
         old, new = Talker.listening(self), Talker.listening(self, "127.0.0.2")
         port = self.begin(server.port, listen="deny = 127.0.0.2")
@@ -166,8 +158,7 @@ class MovingTests(FlowCase):
         self.assertEqual(await old.asks(SHORT, port), SHORT)
         self.assertEqual((len(server.heard), new.heard), (2, []))
 
-    async def test_route(self) -> None:
-        """Nor to one that its route does not serve: there it is a new client, for another route."""
+    async def test_moves_to_no_address_that_the_route_does_not_serve(self) -> None:
         server = Talker.listening(self, answer=lambda data: answer() if data == FIRST else data)
         other = Talker.listening(self, answer=lambda data: data[::-1])
         old, new = Talker.listening(self), Talker.listening(self, "127.0.0.2")
@@ -180,8 +171,7 @@ class MovingTests(FlowCase):
         self.assertEqual(await old.asks(SHORT, port), SHORT)
         self.assertEqual(len(set(server.senders)), 1)
 
-    async def test_header(self) -> None:
-        """A server that is told of the client in each datagram is told of its new address."""
+    async def test_header_in_each_datagram_has_the_new_address(self) -> None:
         server = Talker.listening(
             self, answer=lambda data: answer() if data.endswith(FIRST) else data[-len(SHORT) :]
         )
@@ -193,8 +183,7 @@ class MovingTests(FlowCase):
         self.assertEqual(source_port(server.heard[0]), old.port)
         self.assertEqual(source_port(server.heard[-1]), new.port)
 
-    async def test_behind_a_proxy(self) -> None:
-        """A flow that a proxy in front tells of moves nowhere, and none moves to such a proxy."""
+    async def test_proxied_flow_does_not_move_and_none_moves_to_a_proxy(self) -> None:
         server = Talker.listening(self, answer=lambda data: answer() if data == FIRST else data)
         proxy, direct = Talker.listening(self), Talker.listening(self, "127.0.0.2")
         port = self.begin(server.port, listen="accept_proxy_from = 127.0.0.1")
@@ -211,8 +200,7 @@ class MovingTests(FlowCase):
             await turn()
         self.assertEqual(len(server.heard), 3)
 
-    async def test_over(self) -> None:
-        """A flow that has moved leaves nothing behind when it ends; its ID is that of nobody then."""
+    async def test_ended_flow_that_had_moved_leaves_nothing(self) -> None:
         server = Talker.listening(self, answer=lambda data: answer() if data == FIRST else data)
         old, new = Talker.listening(self), Talker.listening(self)
         port = self.begin(server.port, backend="idle_timeout = 3s")
@@ -232,15 +220,13 @@ class SourceTests(FlowCase):
         self.patch(migration, "SILENCE", 0.05)
 
     async def moved(self, port: int, old: Talker, new: Talker, first: bytes = FIRST) -> bool:
-        """Begin a flow at one address, go on at another one, and tell whether that is answered."""
         await old.asks(first, port)
         for _ in range(20):
             new.say(SHORT, port)
             await turn()
         return bool(new.heard)
 
-    async def test_limit(self) -> None:
-        """A flow that has moved counts for the new source, and no more for the old one."""
+    async def test_moved_flow_counts_for_its_new_source_alone(self) -> None:
         server = Talker.listening(self, answer=lambda data: answer() if data == FIRST else data)
         old, new = Talker.listening(self), Talker.listening(self, "127.0.0.2")
         port = self.begin(server.port, listen="max_flows_per_source = 1")
@@ -253,8 +239,7 @@ class SourceTests(FlowCase):
         await again.asks(b"three", port)
         await Talker.listening(self).asks(b"four", port)
 
-    async def test_full_source(self) -> None:
-        """No flow moves to a source that has as many as it may; and it does not count there then."""
+    async def test_full_source_gets_no_moved_flow_and_does_not_count_it(self) -> None:
         server = Talker.listening(self, answer=lambda data: answer() if data == FIRST else data)
         old, new = Talker.listening(self), Talker.listening(self, "127.0.0.2")
         first = Talker.listening(self, "127.0.0.2")
@@ -267,8 +252,7 @@ class SourceTests(FlowCase):
         await self.ended(2)
         self.assertTrue(await self.moved(port, old, new))
 
-    async def test_rate(self) -> None:
-        """A move to another source is as much for its rate as a new flow; one to another port of the same source is not."""
+    async def test_move_to_another_source_costs_as_much_as_a_new_flow(self) -> None:
         server = Talker.listening(self, answer=lambda data: answer() if data == FIRST else data)
         old, near, far = (
             Talker.listening(self),
@@ -285,13 +269,11 @@ class SourceTests(FlowCase):
         self.assertNotIn(b"one", server.heard)
 
     async def say_until(self, client: Talker, port: int) -> None:
-        """Have a client say the same until there is an answer."""
         while not client.heard:
             client.say(SHORT, port)
             await turn()
 
-    async def test_back(self) -> None:
-        """A flow that returns to its first address is counted there, whatever the limit, and only there."""
+    async def test_returning_flow_counts_at_its_first_source_alone(self) -> None:
         server = Talker.listening(self, answer=lambda data: answer() if data == FIRST else data)
         old, new = Talker.listening(self), Talker.listening(self, "127.0.0.2")
         port = self.begin(server.port, listen="max_flows_per_source = 1")
@@ -305,8 +287,7 @@ class SourceTests(FlowCase):
         assert source is not None
         self.assertEqual(source.tracked(), 0)
 
-    async def test_denied_since(self) -> None:
-        """An address that newer rules do not let in is none to move to, though the flow is older than these."""
+    async def test_newer_rules_deny_a_move_of_an_older_flow(self) -> None:
         server = Talker.listening(self, answer=lambda data: answer() if data == FIRST else data)
         old, new = Talker.listening(self), Talker.listening(self, "127.0.0.2")
         text = "[listen u]\nendpoint = udp:127.0.0.1:0\n%sdefault = udp:127.0.0.1:%d\n"
@@ -318,8 +299,7 @@ class SourceTests(FlowCase):
             await turn()
         self.assertEqual((server.heard, new.heard), ([FIRST], []))
 
-    async def test_source_of_client(self) -> None:
-        """With `source = client` the server sees the new address, and its answers to that go there."""
+    async def test_source_client_shows_the_server_the_new_address(self) -> None:
         require_transparent()
         server = Talker.listening(self, answer=lambda data: answer() if data == FIRST else data)
         port = self.begin(server.port, backend="source = client")
@@ -343,7 +323,6 @@ class SourceTests(FlowCase):
             yield client
 
     async def heard_by(self, client: socket.socket) -> bytes:
-        """Give what such a client hears next."""
         while True:
             with contextlib.suppress(BlockingIOError):
                 return client.recv(65535)

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 
 def _connected(port: int) -> int:
-    """Give the descriptor of a socket to a server."""
     one = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     one.connect(("127.0.0.1", port))
     return one.detach()
@@ -30,7 +29,6 @@ class HandoverTests(HandoverCase):
     """What goes there, and what does not."""
 
     async def prepare(self, **options: str) -> tuple[Talker, Talker, Talker, int]:
-        """Have a flow that is answered, and one that is not."""
         server = Talker.listening(self, answer=lambda d: d if d != b"quiet" else b"")
         client, quiet = Talker.listening(self), Talker.listening(self)
         port = self.begin(server.port, **options)
@@ -39,8 +37,7 @@ class HandoverTests(HandoverCase):
         await server.hears(2)
         return server, client, quiet, port
 
-    async def test_goes_on(self) -> None:
-        """A flow keeps its socket, its numbers and its ID, whether a server has answered or not; it has one line in the log."""
+    async def test_flow_keeps_its_socket_numbers_id_and_single_log_line(self) -> None:
         server, client, quiet, port = await self.prepare()
         before = {one.record.id for one in self.old.connections}
         self.assertEqual(await self.hand_over(), 2)
@@ -59,8 +56,7 @@ class HandoverTests(HandoverCase):
         [backend] = self.new.upstreams.all()
         self.assertEqual(backend.pool.connections, 0)
 
-    async def test_nobody_takes_it(self) -> None:
-        """What the other process does not take goes on here, and what its server has said meanwhile is passed on."""
+    async def test_flow_that_is_not_taken_goes_on_here(self) -> None:
         server, client, quiet, port = await self.prepare()
         here = self.old.connections
 
@@ -73,8 +69,7 @@ class HandoverTests(HandoverCase):
         self.assertEqual(await client.asks(b"two", port), b"two")
         self.assertEqual(await quiet.asks(b"three", port), b"three")
 
-    async def test_no_answer(self) -> None:
-        """The same if it does not know what flows are, or has ended."""
+    async def test_flows_go_on_here_if_the_other_process_does_not_answer(self) -> None:
         _, client, _, port = await self.prepare()
 
         class Deaf(There):
@@ -87,8 +82,7 @@ class HandoverTests(HandoverCase):
         self.assertEqual(len(here), 2)
         self.assertEqual(await client.asks(b"two", port), b"two")
 
-    async def test_early(self) -> None:
-        """What clients say before their flows are there goes to these, in its order; what new ones say begins flows after that."""
+    async def test_early_datagrams_reach_their_flows_in_order(self) -> None:
         server, client, quiet, port = await self.prepare()
         other = Talker.listening(self)
         there = self.there()
@@ -112,8 +106,7 @@ class HandoverTests(HandoverCase):
         assert waiting is not None
         return [*waiting._datagrams.values()]
 
-    async def test_killed_meanwhile(self) -> None:
-        """A flow that is ended while it is on its way ends there, with one line."""
+    async def test_flow_that_is_ended_on_its_way_ends_there_with_one_line(self) -> None:
         _, client, _, port = await self.prepare()
         chosen = next(one for one in self.old.connections if one.bytes_out)
         count = await self.hand_over(meanwhile=lambda: chosen.end("killed"))
@@ -122,16 +115,14 @@ class HandoverTests(HandoverCase):
         self.assertEqual((line["id"], line["reason"]), (chosen.record.id, "killed"))
         self.assertEqual(await client.asks(b"anew", port), b"anew")
 
-    async def test_unknown_reason(self) -> None:
-        """One that ends for a reason that only the other version knows ends all the same."""
+    async def test_unknown_reason_ends_a_flow_too(self) -> None:
         await self.prepare()
         chosen, later = next(iter(self.old.connections)), cast("Any", "later")
         await self.hand_over(meanwhile=lambda: chosen.end(later))
         [line] = await self.ended(1)
         self.assertEqual((line["id"], line["reason"]), (chosen.record.id, "error"))
 
-    async def test_times(self) -> None:
-        """A flow has as much time there as it had left here."""
+    async def test_flow_keeps_the_time_that_it_had_left(self) -> None:
         await self.prepare(backend="idle_timeout = 100s")
         now = self.old.runtime.clock.seconds()
         for one in self.old.connections:
@@ -144,8 +135,7 @@ class HandoverTests(HandoverCase):
             self.assertApproximates(self.new.runtime.clock.seconds() - one.last_received_at, 50, 5)
             self.assertApproximates(self.new.runtime.clock.seconds() - one.entered_at, 20, 5)
 
-    async def test_bulk(self) -> None:
-        """Datagrams that the system puts together on their way are single ones again after that, too."""
+    async def test_joined_datagrams_are_split_after_the_handover(self) -> None:
         server, client, _, port = await self.prepare()
         for number in range(40):
             await client.asks(b"%d" % number, port)
@@ -157,8 +147,7 @@ class HandoverTests(HandoverCase):
         self.assertEqual({len(one) for one in heard}, {1200})
         self.assertEqual(b"".join(heard), data)
 
-    async def test_other_versions(self) -> None:
-        """What one version does not tell is done without, and what another one tells besides is overlooked."""
+    async def test_unknown_fields_are_ignored_and_missing_ones_default(self) -> None:
         server, client, _, port = await self.prepare()
         known = {"record", "peer", "local", "place", "age", "logged", "counts", "has_socket"}
 
@@ -172,8 +161,7 @@ class HandoverTests(HandoverCase):
         self.assertEqual(await client.asks(b"two", port), b"two")
         self.assertEqual(server.senders[0], server.senders[2])
 
-    async def test_unreadable(self) -> None:
-        """What cannot be read is not taken, and goes on here; the others are."""
+    async def test_unreadable_flow_goes_on_here_and_others_are_taken(self) -> None:
         server, client, _, _port = await self.prepare()
 
         def edit(reported: dict[str, Any]) -> None:
@@ -185,8 +173,7 @@ class HandoverTests(HandoverCase):
         server.say(b"unasked", server.senders[0][1])
         self.assertEqual((await client.hears(2))[1], b"unasked")
 
-    async def test_row_that_is_no_flow(self) -> None:
-        """Of a batch, a row that is no flow at all, and one whose client is unreadable, are refused by themselves; no descriptor stays open."""
+    async def test_rows_that_are_no_flows_are_refused_by_themselves(self) -> None:
         server = Talker.listening(self, answer=lambda d: d)
         clients = [Talker.listening(self) for _ in range(4)]
         port = self.begin(server.port)
@@ -215,8 +202,7 @@ class HandoverTests(HandoverCase):
         for client in moved:
             self.assertEqual(await client.asks(b"two", port), b"two")
 
-    async def test_any_value(self) -> None:
-        """Whatever a row has in the place of a value, the other row is taken, and nothing is left of what is refused."""
+    async def test_any_value_in_a_row_leaves_the_others_alone(self) -> None:
         server, _, _, _ = await self.prepare()
         flows = [one for one in self.old.connections if isinstance(one, Flow)]
         reported = json.dumps([{**one.as_json(), "has_socket": True} for one in flows])
@@ -248,8 +234,7 @@ class HandoverTests(HandoverCase):
             left = len(self.new.connections), backend.pool.connections, descriptors() - before
             self.assertEqual((left, self.port_there.flows), ((0, 0, 0), {}), (name, value))
 
-    async def test_another_number_of_sockets(self) -> None:
-        """If nobody knows which socket is whose, no flow is taken, and all sockets are closed."""
+    async def test_wrong_number_of_sockets_takes_no_flow_and_closes_all(self) -> None:
         await self.prepare()
         there = self.there()
         before = descriptors()

@@ -17,19 +17,16 @@ class ConnectionHandoverTests(HandoverCase, ConnectionsCase):
     """Two connections of a client, and maybe one that is not answered."""
 
     async def begin_two(self) -> tuple[Talker, int]:
-        """Have them."""
         client, port = Talker.listening(self), self.serve()
         await self.connect(client, port, "a", "b")
         return client, port
 
     async def assert_apart(self, client: Talker, port: int, *names: str) -> None:
-        """Check that each of them gets what is its own."""
         for name in names:
             self.assertEqual(await client.asks(short(name), port), short(name))
         self.assertEqual([len({*host.senders}) for host in (self.a, self.b)], [1, 1])
 
-    async def test_go_on(self) -> None:
-        """They are told apart there, by what was learnt here; new ones begin, and what is said again begins none."""
+    async def test_connections_stay_apart_by_what_was_learnt_before(self) -> None:
         client, port = await self.begin_two()
         self.assertEqual(await self.hand_over(), 2)
         await self.assert_apart(client, port, *"abba")
@@ -39,8 +36,7 @@ class ConnectionHandoverTests(HandoverCase, ConnectionsCase):
         await client.asks(opening("b", 1), port)
         self.assertEqual(len(self.new.connections), 3)
 
-    async def test_in_the_handshake(self) -> None:
-        """So it is in the middle of a handshake: the server's answer is learnt there, or was here."""
+    async def test_connections_stay_apart_in_the_middle_of_a_handshake(self) -> None:
         client, port = Talker.listening(self), self.serve()
         self.b._answer = lambda data: data if data[0] < 0x80 else b""
         self.assertEqual(await client.asks(opening("a"), port), answering(served("a")))
@@ -54,8 +50,7 @@ class ConnectionHandoverTests(HandoverCase, ConnectionsCase):
         await self.assert_apart(client, port, *"abab")
         self.assertEqual(len(self.new.connections), 2)
 
-    async def test_changed(self) -> None:
-        """An ID that the only connection of an address has changed to is its own there, though another one begins."""
+    async def test_id_that_a_lone_connection_changed_to_stays_its_own(self) -> None:
         client, port = Talker.listening(self), self.serve()
         await self.connect(client, port, "a")
         changed = b"\x41changed! and more"
@@ -65,8 +60,7 @@ class ConnectionHandoverTests(HandoverCase, ConnectionsCase):
         self.assertEqual(await client.asks(changed, port), changed)
         self.assertEqual(self.a.heard[-1], changed)
 
-    async def test_early(self) -> None:
-        """What comes before they are there waits for its own, and what tells of none until all of them are there."""
+    async def test_early_datagrams_wait_for_their_own_connection(self) -> None:
         client, port = await self.begin_two()
         there = self.there()
         self.b._answer = lambda _: b""
@@ -87,8 +81,7 @@ class ConnectionHandoverTests(HandoverCase, ConnectionsCase):
             await turn()
         self.assertEqual(len(self.new.connections), 2)
 
-    async def test_returns(self) -> None:
-        """A flow that comes back, before it is known to have gone, takes no other one's place."""
+    async def test_returning_flow_takes_no_other_flows_place(self) -> None:
         client, port = await self.begin_two()
         here: Any = self.running.ports[0]
         await hand_over_flows([*self.old.connections], self.to_itself(here))
@@ -104,8 +97,7 @@ class ConnectionHandoverTests(HandoverCase, ConnectionsCase):
         port.startReading()
         return there
 
-    async def test_other_versions(self) -> None:
-        """A process that knows of no IDs tells enough: those by which flows move, or what has not been answered."""
+    async def test_versions_without_ids_tell_enough(self) -> None:
         client, port = await self.begin_two()
         self.a._answer = lambda data: data if data[0] < 0x80 else b""
         client.say(opening("a", 1), port)
@@ -121,8 +113,7 @@ class ConnectionHandoverTests(HandoverCase, ConnectionsCase):
         await self.a.hears(6)
         self.assertEqual((len({*self.a.senders}), len(self.new.connections)), (2, 3))
 
-    async def test_nameless(self) -> None:
-        """Connections whose servers want no ID go on all, and take nothing from one that comes later."""
+    async def test_connections_without_ids_go_on(self) -> None:
         client, port = Talker.listening(self), self.serve()
         self.a._answer = nameless
         for number in (0, 1):
@@ -143,8 +134,7 @@ class ConnectionHandoverTests(HandoverCase, ConnectionsCase):
         self.assertEqual((await self.b.hears(3))[-1], short("b"))
         self.assertEqual(len(self.new.connections), 4)
 
-    async def test_moves(self) -> None:
-        """One of them moves there, the other one stays."""
+    async def test_one_connection_moves_after_the_handover(self) -> None:
         self.patch(migration, "SILENCE", 0.05)
         client, port = await self.begin_two()
         await self.hand_over()

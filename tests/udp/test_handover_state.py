@@ -19,8 +19,7 @@ V2 = b"\r\n\r\n\0\r\nQUIT\n\x21\x12\0\x0c" + bytes([9, 9, 9, 9, 8, 8, 8, 8, 0, 7
 class StateTests(HandoverCase):
     """Flows of which something else is known."""
 
-    async def test_undecided(self) -> None:
-        """A flow that is not decided goes with what it has said, and is decided there; the server gets all in its order."""
+    async def test_undecided_flow_is_decided_there_in_order(self) -> None:
         server = Talker.listening(self, answer=lambda d: d)
         [port] = self.run_service(
             "[listen u]\nendpoint = udp:127.0.0.1:0\ndetect_timeout = 10m\n"
@@ -41,8 +40,7 @@ class StateTests(HandoverCase):
         self.assertEqual(server.heard, [first, second])
         self.assertEqual((flow.record.route, flow.datagrams_in), ("q", 2))
 
-    async def test_unanswered(self) -> None:
-        """What was held for a server that has not answered goes to the next one, if that one refuses."""
+    async def test_held_datagrams_go_to_the_next_server_there(self) -> None:
         quiet, server = Talker.listening(self), Talker.listening(self, answer=lambda d: d)
         port = self.begin(quiet.port, server.port, backend="balance = first")
         client = Talker.listening(self)
@@ -55,8 +53,7 @@ class StateTests(HandoverCase):
         self.assertEqual(sorted(await client.hears(2)), [b"one", b"two"])
         self.assertEqual(server.heard, [b"one", b"two"])
 
-    async def test_led_nowhere(self) -> None:
-        """Who is led nowhere is so there, too, and is told of once."""
+    async def test_unmatched_flow_stays_unmatched_and_is_logged_once(self) -> None:
         [port] = self.run_service(
             "[txmux]\naccess_log = LOG\naccess_log_format = json\n"
             "[listen u]\nendpoint = udp:127.0.0.1:0\n"
@@ -74,8 +71,7 @@ class StateTests(HandoverCase):
         [line] = await self.ended()
         self.assertEqual((line["reason"], line["client"]), ("no-route", f"127.0.0.1:{client.port}"))
 
-    async def test_introduced(self) -> None:
-        """What a proxy in front has told of the client still holds: its header again is cut off, that of another one drops the datagram."""
+    async def test_incoming_proxy_header_still_holds(self) -> None:
         server = Talker.listening(self, answer=lambda d: d)
         proxy = Talker.listening(self)
         port = self.begin(server.port, listen="accept_proxy_from = 127.0.0.1")
@@ -88,8 +84,7 @@ class StateTests(HandoverCase):
         [flow] = self.new.connections
         self.assertEqual(str(flow.client), "9.9.9.9:7")
 
-    async def test_introducing_each(self) -> None:
-        """A server that is told of the client in each datagram still is."""
+    async def test_proxy_header_in_each_datagram_goes_on(self) -> None:
         server = Talker.listening(self, answer=lambda _: b"ok")
         client = Talker.listening(self)
         port = self.begin(server.port, backend="proxy_protocol = v2")
@@ -102,8 +97,7 @@ class StateTests(HandoverCase):
             assert found.header.source is not None
             self.assertEqual((found.header.source.port, heard[found.length :]), (client.port, data))
 
-    async def test_introducing_first(self) -> None:
-        """A server that was told of the client in the first datagram is not told again."""
+    async def test_proxy_header_in_the_first_datagram_is_not_repeated(self) -> None:
         server = Talker.listening(self, answer=lambda _: b"ok")
         client = Talker.listening(self)
         port = self.begin(server.port, backend="proxy_protocol = v2\nproxy_every = first")
@@ -120,8 +114,7 @@ class MovingTests(HandoverCase):
         super().setUp()
         self.patch(migration, "SILENCE", 0.05)
 
-    async def test_moves_afterwards(self) -> None:
-        """A client of QUIC or WireGuard may move after the change, by what was learnt before it."""
+    async def test_client_may_move_after_the_handover(self) -> None:
         for first, said, data in ((FIRST, answer(), SHORT), (WG_FIRST, WG_ANSWER, WG_DATA)):
             answers = {first: said}
             server = Talker.listening(self, answer=lambda d, a=answers: a.get(d, d))
@@ -133,8 +126,7 @@ class MovingTests(HandoverCase):
             self.assertEqual(len(set(server.senders)), 1)
             await self._stop()
 
-    async def test_moves_meanwhile(self) -> None:
-        """What comes from a new address before the flow is there finds it when it is."""
+    async def test_client_may_move_during_the_handover(self) -> None:
         server = Talker.listening(self, answer=lambda data: answer() if data == FIRST else data)
         old, new = Talker.listening(self), Talker.listening(self)
         port = self.begin(server.port)
@@ -147,8 +139,7 @@ class MovingTests(HandoverCase):
         await new.insists(SHORT, port)
         self.assertEqual(len(set(server.senders)), 1)
 
-    async def test_has_moved(self) -> None:
-        """A flow that has moved goes on where it is; when its first address speaks, that has the answers again, and nobody else."""
+    async def test_moved_flow_returns_to_its_first_address_there(self) -> None:
         server = Talker.listening(self, answer=lambda data: answer() if data == FIRST else data)
         old, thief = Talker.listening(self), Talker.listening(self)
         port = self.begin(server.port)
@@ -166,8 +157,7 @@ class MovingTests(HandoverCase):
         self.assertEqual(len(thief.heard), had)
         self.assertEqual(len(set(server.senders)), 1)
 
-    async def test_two_with_one_id(self) -> None:
-        """A server of somebody's own that has chosen the same ID gets no flow of another, whichever of them comes first."""
+    async def test_shared_id_gets_no_flow_of_another_in_any_order(self) -> None:
         server = Talker.listening(self, answer=lambda data: answer() if data == FIRST else data)
         victim, thief, other = (Talker.listening(self) for _ in range(3))
         port = self.begin(server.port)
@@ -178,8 +168,7 @@ class MovingTests(HandoverCase):
         self.assertEqual(len(set(server.senders)), 3)
         self.assertIsNone(self.flows_there().live.migration.paths[b"q" + ID])
 
-    async def test_over(self) -> None:
-        """A flow that is over leaves nothing behind there."""
+    async def test_ended_flow_leaves_nothing_there(self) -> None:
         server = Talker.listening(self, answer=lambda data: answer() if data == FIRST else data)
         old, new = Talker.listening(self), Talker.listening(self)
         port = self.begin(server.port)

@@ -62,18 +62,15 @@ class RoamingTestCase(SynchronousTestCase):
         self.path.from_server(answer())
 
     def begin(self, flow: str, first: bytes = FIRST, home: str = HOME) -> MigratingPath[str]:
-        """Begin a flow that can move."""
         path = self.migration.begin_path(flow, home, first)
         assert path is not None
         return path
 
     def found(self, datagram: bytes) -> str | None:
-        """Name the flow that a datagram belongs to."""
         path = self.migration.find(datagram)
         return None if path is None else path.flow
 
     def says(self, source: str, size: int = 100, count: int = 1) -> bool:
-        """Have an address say something that belongs to the flow; tell whether it goes to the server."""
         path = self.path
         now = self.clock.seconds()
         if source != path.home:
@@ -85,11 +82,9 @@ class RoamingTestCase(SynchronousTestCase):
         return True
 
     def answered(self, size: int = 100) -> bool:
-        """Have the server answer; tell whether it goes out."""
         return not self.path.watches or self.path.to_client(size, self.clock.seconds())
 
     def move(self, source: str) -> None:
-        """Have an address speak twice, and the old one be silent."""
         self.says(source)
         self.clock.advance(SILENCE)
         self.says(source)
@@ -99,21 +94,18 @@ class RoamingTestCase(SynchronousTestCase):
 class FindTests(RoamingTestCase):
     """Which datagrams belong to a flow."""
 
-    def test_short(self) -> None:
-        """One with a short header that has the ID that its server has chosen."""
+    def test_short_header_with_the_servers_id_is_found(self) -> None:
         self.assertEqual(self.found(SHORT), "flow")
         self.assertIsNone(self.found(b"\x41" + ID[::-1] + bytes(30)))
         self.assertIsNone(self.found(b"\x41" + ID[:7]))
         self.assertIsNone(self.found(b""))
 
-    def test_long(self) -> None:
-        """One with a long header, as long as the handshake lasts."""
+    def test_long_header_with_the_servers_id_is_found(self) -> None:
         self.assertEqual(self.found(answer(SOURCE, destination=ID)), "flow")
         self.assertIsNone(self.found(FIRST))
         self.assertIsNone(self.found(b"\xc0\0\0\0\1\x08" + ID))
 
-    def test_lengths(self) -> None:
-        """IDs of different lengths are found, and none that can be guessed is learnt."""
+    def test_ids_of_several_lengths_are_found_but_none_that_can_be_guessed(self) -> None:
         for length in range(21):
             server_id = bytes([200]) * length
             path = self.begin(f"{length}")
@@ -122,8 +114,7 @@ class FindTests(RoamingTestCase):
             self.assertEqual(found, f"{length}" if length >= 8 else None)
             path.end()
 
-    def test_versions(self) -> None:
-        """What tells of an ID is an Initial or Handshake packet, also of versions that are not known."""
+    def test_initial_and_handshake_of_any_version_have_ids(self) -> None:
         for flow, packet in (
             ("v2", answer(b"2" * 8, kind=3, version=V2)),
             ("other", answer(b"3" * 8, kind=3, version=0x1A2A3A4A)),
@@ -134,8 +125,7 @@ class FindTests(RoamingTestCase):
         self.assertEqual(self.found(b"\x41" + b"3" * 8 + bytes(30)), "other")
         self.assertEqual(self.found(b"\x41" + b"4" * 8 + bytes(30)), "initial")
 
-    def test_vectors(self) -> None:
-        """The server's packets of RFC 9001 and RFC 9369, appendix A: an Initial tells of its ID, a Retry does not."""
+    def test_initial_of_the_rfc_vectors_has_an_id_and_retry_has_none(self) -> None:
         short = b"\x41" + SERVER_ID + bytes(30)
         for client, retry, server in (
             (VERSION_1, RETRY_1, SERVER_1),
@@ -148,8 +138,7 @@ class FindTests(RoamingTestCase):
             self.assertEqual(self.found(short), "vector")
             path.end()
 
-    def test_not_learnt(self) -> None:
-        """A Retry, a Version Negotiation, and what is not for this client tell of none."""
+    def test_retry_negotiation_and_other_clients_answers_have_no_id(self) -> None:
         other = b"5" * 8
         path = self.begin("other")
         for packet in (
@@ -164,15 +153,13 @@ class FindTests(RoamingTestCase):
             path.from_server(packet)
         self.assertIsNone(self.found(b"\x41" + other + bytes(30)))
 
-    def test_end(self) -> None:
-        """A flow that is over is found no more, and leaves nothing behind."""
+    def test_ended_flow_leaves_nothing(self) -> None:
         self.path.end()
         self.path.end()
         self.assertIsNone(self.found(SHORT))
         self.assertEqual((self.migration.paths, self.migration._lengths), ({}, {}))
 
-    def test_two(self) -> None:
-        """An ID that two flows have moves none; a server of one's own takes no flow of another."""
+    def test_id_of_two_flows_moves_none(self) -> None:
         thief = self.begin("thief")
         thief.from_server(answer())
         self.assertIsNone(self.found(SHORT))
@@ -181,21 +168,18 @@ class FindTests(RoamingTestCase):
         self.path.end()
         self.assertEqual((self.migration.paths, self.migration._lengths), ({}, {}))
 
-    def test_many(self) -> None:
-        """A server that chooses again and again is remembered by the last few."""
+    def test_remembers_the_last_few_ids(self) -> None:
         for number in range(100):
             self.path.from_server(answer(b"%08d" % number))
         self.assertLessEqual(len(self.migration.paths), 4)
         self.assertEqual(self.found(b"\x41" + b"%08d" % 99), "flow")
         self.assertIsNone(self.found(SHORT))
 
-    def test_others(self) -> None:
-        """Other protocols cannot move."""
+    def test_other_protocols_cannot_move(self) -> None:
         for first in (b"GET", b"\4\0\0\0" + bytes(40), WG_FIRST[:-1], b"\x41" + bytes(40), b""):
             self.assertIsNone(self.migration.begin_path("x", HOME, first))
 
-    def test_may_tell(self) -> None:
-        """The first byte tells whether something may be learnt."""
+    def test_first_byte_rules_out_answers_without_an_id(self) -> None:
         self.assertEqual(
             [self.path.may_tell(byte) for byte in (0x40, 2, 0xC0)], [False, False, True]
         )
@@ -203,8 +187,7 @@ class FindTests(RoamingTestCase):
         self.assertEqual([wireguard.may_tell(byte) for byte in (4, 2, 0xC0)], [False, True, False])
 
     @given(st.binary(max_size=60))
-    def test_any(self, datagram: bytes) -> None:
-        """Any bytes can come from either side."""
+    def test_any_bytes_from_either_side(self, datagram: bytes) -> None:
         self.migration.find(datagram)
         self.path.from_server(datagram)
         found = self.migration.begin_path("x", HOME, datagram)
@@ -216,8 +199,7 @@ class FindTests(RoamingTestCase):
 class WireGuardTests(RoamingTestCase):
     """A flow of WireGuard."""
 
-    def test_index(self) -> None:
-        """The index that the server has chosen is that of the data to it."""
+    def test_index_of_the_server_is_found_in_data(self) -> None:
         path = self.begin("wireguard", WG_FIRST)
         self.assertIsNone(self.found(WG_DATA))
         path.from_server(WG_ANSWER)
@@ -236,8 +218,7 @@ class WireGuardTests(RoamingTestCase):
 class MoveTests(RoamingTestCase):
     """A client whose NAT gives it another port."""
 
-    def test_silence(self) -> None:
-        """What it says goes to the server at once; answers go there once the old address has been silent."""
+    def test_answers_follow_once_the_old_address_is_silent(self) -> None:
         self.assertTrue(self.says(OTHER))
         self.assertEqual(self.path.home, HOME)
         self.clock.advance(SILENCE - 0.01)
@@ -248,15 +229,13 @@ class MoveTests(RoamingTestCase):
         self.assertEqual(self.path.home, OTHER)
         self.assertFalse(self.path.watches)
 
-    def test_server_moves_it(self) -> None:
-        """A client that waits for an answer need not speak again."""
+    def test_answer_moves_a_client_that_waits(self) -> None:
         self.says(OTHER, size=500)
         self.clock.advance(SILENCE)
         self.assertTrue(self.answered(1200))
         self.assertEqual(self.path.home, OTHER)
 
-    def test_after_a_pause(self) -> None:
-        """It moves with its first datagram if the old address has been silent for long enough before."""
+    def test_first_datagram_after_a_pause_moves(self) -> None:
         self.says(HOME)
         self.clock.advance(SILENCE * 0.9)
         self.says(THIRD)
@@ -266,8 +245,7 @@ class MoveTests(RoamingTestCase):
         self.assertEqual(self.path.home, OTHER)
         self.assertTrue(self.answered(1200))
 
-    def test_says_again(self) -> None:
-        """At another IP address no acknowledgement keeps it from saying again what it has said, by which it proves its address."""
+    def test_acknowledgements_wait_so_that_the_client_repeats(self) -> None:
         self.says(THIRD, size=100)
         self.clock.advance(SILENCE)
         self.assertFalse(self.answered(LONGEST_ACK))
@@ -276,8 +254,7 @@ class MoveTests(RoamingTestCase):
         self.says(THIRD, size=100)
         self.assertTrue(all(self.answered(1200) for _ in range(50)))
 
-    def test_short_answer(self) -> None:
-        """There, a short answer passes at once, and an acknowledgement after a while."""
+    def test_short_answer_passes_and_acknowledgement_waits(self) -> None:
         self.says(THIRD, size=100)
         self.clock.advance(SILENCE)
         self.assertTrue(self.answered(200))
@@ -285,8 +262,7 @@ class MoveTests(RoamingTestCase):
         self.clock.advance(PATIENCE)
         self.assertTrue(self.answered(LONGEST_ACK))
 
-    def test_again(self) -> None:
-        """It may move a few times a minute."""
+    def test_moves_a_few_times_a_minute(self) -> None:
         for number in range(MOST_MOVES):
             self.move(f"192.0.2.1:{number}")
         self.assertFalse(self.says(OTHER))
@@ -297,8 +273,7 @@ class MoveTests(RoamingTestCase):
 class HijackTests(RoamingTestCase):
     """Someone on the way who has seen the ID, and wants the answers, or to have them sent to another."""
 
-    def test_while_it_speaks(self) -> None:
-        """Nobody gets the answers while the old address speaks."""
+    def test_no_answers_elsewhere_while_the_old_address_speaks(self) -> None:
         for _ in range(100):
             self.says(THIRD)
             self.clock.advance(SILENCE * 0.9)
@@ -306,8 +281,7 @@ class HijackTests(RoamingTestCase):
             self.assertTrue(self.answered())
             self.assertEqual(self.path.home, HOME)
 
-    def test_it_speaks_again(self) -> None:
-        """They go back as soon as the old address speaks, and for a minute nobody else gets them."""
+    def test_answers_go_back_for_a_minute_when_the_old_address_speaks(self) -> None:
         self.move(THIRD)
         self.assertTrue(self.says(HOME))
         self.assertEqual(self.path.home, HOME)
@@ -319,24 +293,21 @@ class HijackTests(RoamingTestCase):
         self.clock.advance(MINUTE)
         self.move(OTHER)
 
-    def test_over_several(self) -> None:
-        """That holds, too, if he has gone on from one address to the next."""
+    def test_answers_go_back_over_several_addresses(self) -> None:
         self.move(THIRD)
         self.move(OTHER)
         self.says("198.51.100.9:4000")
         self.assertTrue(self.says(HOME))
         self.assertEqual(self.path.home, HOME)
 
-    def test_many_addresses(self) -> None:
-        """Addresses in turn get nothing, since each has to be alone for a while."""
+    def test_addresses_in_turn_get_nothing(self) -> None:
         for number in range(200):
             self.says(f"198.51.100.{number}:9")
             self.clock.advance(SILENCE / 2)
             self.assertTrue(self.answered())
             self.assertEqual(self.path.home, HOME)
 
-    def test_amplification(self) -> None:
-        """One datagram with a forged source brings it at most three times its bytes."""
+    def test_forged_datagram_brings_at_most_three_times_its_bytes(self) -> None:
         self.says(THIRD, size=100)
         self.clock.advance(SILENCE)
         sent = [self.answered(90) for _ in range(50)]
@@ -346,8 +317,7 @@ class HijackTests(RoamingTestCase):
         self.says(THIRD, size=100)
         self.assertTrue(all(self.answered(1200) for _ in range(50)))
 
-    def test_near_an_unproved_one(self) -> None:
-        """Another port of an address that has proved nothing proves nothing."""
+    def test_port_of_an_unproved_address_proves_nothing(self) -> None:
         self.says(THIRD)
         self.clock.advance(SILENCE)
         self.answered()
@@ -356,8 +326,7 @@ class HijackTests(RoamingTestCase):
         sent = [self.answered(90) for _ in range(50)]
         self.assertEqual((self.path.home, sum(sent)), ("198.51.100.9:4000", 3))
 
-    def test_all_forged(self) -> None:
-        """What forged sources bring in a minute is bounded by the moves."""
+    def test_forged_sources_are_bounded_by_the_moves(self) -> None:
         sent = 0
         for number in range(600):
             self.says(f"198.51.100.{number % 250}:{number // 250}", size=100)

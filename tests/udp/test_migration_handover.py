@@ -35,8 +35,7 @@ class RecallTests(RoamingTestCase):
         assert path is not None
         self.path = path
 
-    def test_found(self) -> None:
-        """A flow is found by its IDs, and learns more."""
+    def test_flow_is_found_by_its_ids_and_learns_more(self) -> None:
         self.hand_over()
         self.assertEqual(self.found(SHORT), "flow")
         self.path.from_server(answer(b"another one"))
@@ -44,8 +43,7 @@ class RecallTests(RoamingTestCase):
         self.path.from_server(answer(b"not for it!", destination=b"someone"))
         self.assertIsNone(self.found(b"\x41not for it!" + bytes(30)))
 
-    def test_shared(self) -> None:
-        """An ID that two flows had moves none there, either, whichever of them comes first."""
+    def test_shared_id_moves_none_in_any_order(self) -> None:
         thief = self.begin("thief")
         thief.from_server(answer())
         thief.end()
@@ -54,8 +52,7 @@ class RecallTests(RoamingTestCase):
         self.path.end()
         self.assertEqual((self.migration.paths, self.migration._lengths), ({}, {}))
 
-    def test_it_speaks_again(self) -> None:
-        """Who had the answers for a while loses them after the change, too, as soon as the old address speaks."""
+    def test_answers_go_back_when_the_old_address_speaks(self) -> None:
         self.move(THIRD)
         self.hand_over()
         self.assertEqual(self.path.home, THIRD)
@@ -66,8 +63,7 @@ class RecallTests(RoamingTestCase):
         self.clock.advance(MINUTE)
         self.move(OTHER)
 
-    def test_amplification(self) -> None:
-        """An address that has not proved itself gets no more bytes, and none sooner, than without the change."""
+    def test_unproved_address_gets_no_more_and_no_sooner(self) -> None:
         self.says(THIRD, size=100)
         self.clock.advance(SILENCE)
         self.assertFalse(self.answered(LONGEST_ACK))
@@ -82,15 +78,13 @@ class RecallTests(RoamingTestCase):
             sent += sum(self.answered(90) for _ in range(5))
         self.assertEqual((self.path.home, sent), (THIRD, 3))
 
-    def test_moves(self) -> None:
-        """The moves of the last minute count."""
+    def test_moves_of_the_last_minute_count(self) -> None:
         for number in range(migration.MOST_MOVES):
             self.move(f"192.0.2.1:{number}")
             self.hand_over()
         self.assertFalse(self.says(OTHER))
 
-    def test_silence(self) -> None:
-        """Nobody gets the answers sooner because of the change."""
+    def test_silence_is_counted_on(self) -> None:
         self.says(THIRD)
         for _ in range(9):
             self.clock.advance(SILENCE / 10)
@@ -113,7 +107,6 @@ class RecallTests(RoamingTestCase):
         )
     )
     def test_any_order(self, events: Sequence[tuple[str, int, float, bool]]) -> None:
-        """Whatever happens, it ends as it would have without the change."""
         outcomes = []
         for is_handed_over in (False, True):
             self.setUp()
@@ -132,8 +125,7 @@ class RecallTests(RoamingTestCase):
             st.sampled_from(["kind", "own_id", "later"]), st.sampled_from(["q", "w", "", "00ff"])
         )
     )
-    def test_other_versions(self, reported: dict[str, str]) -> None:
-        """What another version tells, or leaves out, is made the best of."""
+    def test_other_versions_are_tolerated(self, reported: dict[str, str]) -> None:
         if reported.get("own_id") in {"q", "w"}:
             del reported["own_id"]
         path = Migration[str]().restore("flow", HOME, reported, lambda source: source, 1.0)

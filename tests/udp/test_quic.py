@@ -43,13 +43,11 @@ class QuicTests(FlowCase):
     """A client that gets some bytes by a stream."""
 
     def begin_site(self) -> tuple[QuicServer, Talker, int]:
-        """Start a server, another one that never answers, and the service."""
         server, other = QuicServer(self, _GIVEN), Talker.listening(self)
         [port] = self.run_service(_RULES % (server.listen(), other.port))
         return server, other, port
 
-    async def test_whole(self) -> None:
-        """It is led by its name, and what it gets is what the server has given."""
+    async def test_client_is_routed_by_name_and_gets_all_bytes(self) -> None:
         server, _, port = self.begin_site()
         client = QuicClient(self)
         client.ask(port)
@@ -63,8 +61,7 @@ class QuicTests(FlowCase):
             (line["route"], facts["sni"], facts["quic"]), ("site", "www.example.com", "1")
         )
 
-    async def test_other_name(self) -> None:
-        """Another name leads elsewhere, with the datagram as it came."""
+    async def test_other_name_gets_the_datagram_as_it_came(self) -> None:
         server, other, port = self.begin_site()
         client = QuicClient(self)
         client.ask(port, "www.example.org")
@@ -73,7 +70,6 @@ class QuicTests(FlowCase):
         self.assertEqual(server.senders, [])
 
     async def test_sni_hash(self) -> None:
-        """With `sni-hash` each name leads to the published server."""
         servers = [Talker.listening(self) for _ in range(4)]
         lines = "\n    ".join(f"udp:127.0.0.1:{server.port}" for server in servers)
         [port] = self.run_service(_HASHED % lines)
@@ -92,8 +88,7 @@ class QuicTests(FlowCase):
             expected = order("sni-hash", facts["sni"], dict.fromkeys(texts, 1))[0]
             self.assertEqual(line["server"], expected)
 
-    async def test_moves(self) -> None:
-        """A client whose port changes twice in the middle gets the rest; the server notices nothing."""
+    async def test_client_that_changes_its_port_twice_gets_the_rest(self) -> None:
         self.patch(migration, "SILENCE", 0.1)
         server, other, port = self.begin_site()
         client = QuicClient(self)

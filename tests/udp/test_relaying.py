@@ -34,7 +34,6 @@ class FlowCase(ServiceTestCase):
     """A service with one listener for datagrams."""
 
     def begin(self, *servers: int, listen: str = "", backend: str = "") -> int:
-        """Start the service, and give its port."""
         lines = "\n    udp:127.0.0.1:".join(map(str, servers))
         [port] = self.run_service(_RULES % (listen, lines, backend))
         return port
@@ -47,7 +46,6 @@ class FlowCase(ServiceTestCase):
         return factory.configuration.counts.cells[LISTENER.at[f"datagrams {what}"]]
 
     async def ended(self, count: int = 1) -> list[dict[str, object]]:
-        """Wait until the access log has lines, and give them."""
         while True:
             lines = self.log.read_text().splitlines() if self.log.exists() else []
             if len(lines) >= count:
@@ -58,8 +56,7 @@ class FlowCase(ServiceTestCase):
 class RelayingTests(FlowCase):
     """One flow, and several."""
 
-    async def test_both_ways(self) -> None:
-        """Datagrams go to the server as they are, the empty one too, and answers come from the address that was asked."""
+    async def test_datagrams_go_unchanged_and_answers_come_from_the_asked_address(self) -> None:
         server, client = Talker.listening(self, answer=_reversed), Talker.listening(self)
         port = self.begin(server.port)
         for data in (b"hello", b"x" * 60_000, b"world"):
@@ -76,8 +73,7 @@ class RelayingTests(FlowCase):
         )
         self.assertEqual((line["reason"], line["backend"]), ("killed", "b"))
 
-    async def test_flows_are_told_apart(self) -> None:
-        """Each client has a flow, and a socket to the server, of its own."""
+    async def test_clients_have_flows_and_server_sockets_of_their_own(self) -> None:
         server = Talker.listening(self, answer=_reversed)
         port = self.begin(server.port)
         clients = [Talker.listening(self) for _ in range(20)]
@@ -87,8 +83,7 @@ class RelayingTests(FlowCase):
             self.assertEqual(await client.hears(1), [(b"%d" % number)[::-1]])
         self.assertEqual(len(set(server.senders)), 20)
 
-    async def test_every_address(self) -> None:
-        """A port on every address answers from the one that was asked, in both families."""
+    async def test_port_on_every_address_answers_from_the_asked_one(self) -> None:
         server = Talker.listening(self, answer=_reversed)
         [port] = self.run_service(
             f"[listen u]\nendpoint = udp:0\ndefault = udp:127.0.0.1:{server.port}\n"
@@ -98,8 +93,7 @@ class RelayingTests(FlowCase):
             self.assertEqual(await client.asks(b"abc", port, host), b"cba")
             self.assertEqual(client.senders[0][0], host)
 
-    async def test_many_at_once(self) -> None:
-        """Datagrams that come in bulk arrive one by one, in their order, none joined and none cut."""
+    async def test_joined_datagrams_arrive_one_by_one_in_order(self) -> None:
         server, client = Talker.listening(self, answer=lambda data: data), Talker.listening(self)
         port = self.begin(server.port)
         for size, count, rest in ((1200, 40, 700), (50, 64, 1), (9000, 7, 0)):
@@ -114,8 +108,7 @@ class RelayingTests(FlowCase):
             server.bulk(data, size, server.senders[-1][1])
             self.assertEqual(await client.hears(len(sent)), sent)
 
-    async def test_cut(self) -> None:
-        """A datagram that the system had to cut is counted, and never passed on."""
+    async def test_cut_datagram_is_counted_and_dropped(self) -> None:
         self.patch(ancillary, "LARGEST", 100)
         server, client = Talker.listening(self, answer=_reversed), Talker.listening(self)
         port = self.begin(server.port)
@@ -124,8 +117,7 @@ class RelayingTests(FlowCase):
         self.assertEqual(server.heard, [b"ab"])
         self.assertEqual((self.datagrams("cut"), self.datagrams("in")), (1, 1))
 
-    async def test_answers(self) -> None:
-        """With `answers`, a flow is over after that many, and what comes then begins another one."""
+    async def test_answers_ends_the_flow_after_that_many(self) -> None:
         server, client = Talker.listening(self, answer=_reversed), Talker.listening(self)
         port = self.begin(server.port, backend="answers = 1")
         for _ in range(2):
@@ -134,8 +126,7 @@ class RelayingTests(FlowCase):
         self.assertEqual([line["reason"] for line in lines], ["done", "done"])
         self.assertEqual(len(set(server.senders)), 2)
 
-    async def test_answers_to_all(self) -> None:
-        """A client that asks twice before it is answered gets both answers, with `answers = 1`, too."""
+    async def test_answers_waits_for_all_that_was_asked(self) -> None:
         server, client = Talker.listening(self), Talker.listening(self)
         port = self.begin(server.port, backend="answers = 1")
         client.say(b"A?", port)
@@ -148,16 +139,14 @@ class RelayingTests(FlowCase):
         [line] = await self.ended()
         self.assertEqual((line["reason"], line["datagrams_out"]), ("done", 2))
 
-    async def test_idle(self) -> None:
-        """A flow that is quiet for too long is over, and has its line."""
+    async def test_idle_flow_ends_with_its_line(self) -> None:
         server, client = Talker.listening(self, answer=_reversed), Talker.listening(self)
         port = self.begin(server.port, backend="idle_timeout = 50ms")
         await client.asks(b"ab", port)
         [line] = await self.ended()
         self.assertEqual(line["reason"], "idle-timeout")
 
-    async def test_unanswered(self) -> None:
-        """A flow that the server does not answer has another time."""
+    async def test_unanswered_flow_has_its_own_timeout(self) -> None:
         server, client = Talker.listening(self), Talker.listening(self)
         port = self.begin(server.port, backend="unanswered_timeout = 50ms")
         client.say(b"ab", port)
@@ -165,8 +154,7 @@ class RelayingTests(FlowCase):
         [line] = await self.ended()
         self.assertEqual((line["reason"], line["datagrams_in"]), ("unanswered", 1))
 
-    async def test_nowhere(self) -> None:
-        """A client that is led nowhere is never answered, and is one flow however much it says."""
+    async def test_unmatched_client_is_one_flow_without_answers(self) -> None:
         client = Talker.listening(self)
         [port] = self.run_service(
             "[txmux]\naccess_log = LOG\naccess_log_format = json\n"
@@ -196,8 +184,7 @@ class KeepAliveTests(FlowCase):
     )
     _NOISE = (b"\r\n\r\n", b"\r\n", bytes(4), b"")
 
-    async def test_phones(self) -> None:
-        """A phone that registers behind keep-alives is led as it would be without them, and the rest is dropped."""
+    async def test_registration_decides_behind_keepalives(self) -> None:
         server, other = Talker.listening(self, answer=_reversed), Talker.listening(self)
         [port] = self.run_service(self._SIP % ("1m", other.port, server.port))
         for noise in self._NOISE:
@@ -208,8 +195,7 @@ class KeepAliveTests(FlowCase):
             self.assertEqual(await phone.asks(register, port), register[::-1])
         self.assertEqual((len(server.heard), other.heard), (4, []))
 
-    async def test_forgotten(self) -> None:
-        """One that says nothing else is forgotten at the deadline, without an answer, and begins another flow later."""
+    async def test_keepalives_alone_are_forgotten_at_the_deadline(self) -> None:
         server, other = Talker.listening(self, answer=_reversed), Talker.listening(self)
         [port] = self.run_service(self._SIP % ("10ms", other.port, server.port))
         phone = Talker.listening(self)
@@ -219,16 +205,14 @@ class KeepAliveTests(FlowCase):
         self.assertEqual(len(self.running.factories[0].connections), 0)
         self.assertEqual(await phone.asks(b"BYE sip:b SIP/2.0\r\n", port), b"\n\r0.2/PIS b:pis EYB")
 
-    async def test_default_alone(self) -> None:
-        """Without routes, all of it goes to the default's server, an empty datagram, too."""
+    async def test_keepalives_go_to_the_default_without_routes(self) -> None:
         server = Talker.listening(self)
         client, port = Talker.listening(self), self.begin(server.port)
         client.say(b"", port)
         client.say(b"\r\n", port)
         self.assertEqual(await server.hears(2), [b"", b"\r\n"])
 
-    async def test_any(self) -> None:
-        """An empty first datagram, as clients of RFC 868 send it, goes where `any` leads."""
+    async def test_empty_first_datagram_goes_where_any_leads(self) -> None:
         server = Talker.listening(self)
         [port] = self.run_service(
             "[txmux]\n[listen u]\nendpoint = udp:127.0.0.1:0\n[route dns]\nmatch = dns\nbackend = close\n"
@@ -241,8 +225,7 @@ class KeepAliveTests(FlowCase):
 class RefusedTests(FlowCase):
     """Servers that have no such port."""
 
-    async def test_next_server(self) -> None:
-        """What the first server refuses goes to the next one, in its order and once."""
+    async def test_refused_datagrams_go_to_the_next_server_in_order(self) -> None:
         server, client = Talker.listening(self, answer=_reversed), Talker.listening(self)
         port = self.begin(free_port(kind=socket.SOCK_DGRAM), server.port, backend="balance = first")
         client.say(b"one", port)
@@ -251,8 +234,7 @@ class RefusedTests(FlowCase):
         self.assertEqual(await client.hears(2), [b"eno", b"owt"])
         self.assertEqual(server.heard, [b"one", b"two"])
 
-    async def test_server_returns(self) -> None:
-        """A client that found no server finds it soon after that is back, from the same port."""
+    async def test_refused_client_finds_a_returning_server(self) -> None:
         self.patch(flow_module, "_TRIED_AGAIN", 0.05)
         gone, client = free_port(kind=socket.SOCK_DGRAM), Talker.listening(self)
         port = self.begin(gone, backend="eject = off")
@@ -262,8 +244,7 @@ class RefusedTests(FlowCase):
         Talker.listening(self, port=gone, answer=_reversed)
         self.assertEqual(await client.asks(b"two", port), b"owt")
 
-    async def test_no_server(self) -> None:
-        """With no server left, the reason is told."""
+    async def test_logs_why_no_server_is_left(self) -> None:
         client = Talker.listening(self)
         port = self.begin(free_port(kind=socket.SOCK_DGRAM), backend="eject = off")
         client.say(b"one", port)
@@ -281,8 +262,7 @@ class RefusedTests(FlowCase):
 class LimitTests(FlowCase):
     """How many flows there may be."""
 
-    async def test_room_is_made(self) -> None:
-        """Beyond `max_flows` the flow goes that no server has answered; those that were answered stay."""
+    async def test_max_flows_ends_unanswered_flows_first(self) -> None:
         answering = Talker.listening(self, answer=lambda data: data if data != b"quiet" else b"")
         port = self.begin(answering.port, listen="max_flows = 2")
         first, quiet, third, fourth = (Talker.listening(self) for _ in range(4))
@@ -296,8 +276,7 @@ class LimitTests(FlowCase):
         self.assertEqual(await first.asks(b"again", port), b"again")
         self.assertEqual(answering.heard, [b"a", b"quiet", b"c", b"again"])
 
-    async def test_per_source(self) -> None:
-        """One source may not have more flows than `max_flows_per_source`."""
+    async def test_max_flows_per_source(self) -> None:
         server = Talker.listening(self, answer=_reversed)
         port = self.begin(server.port, listen="max_flows_per_source = 1")
         first, second = Talker.listening(self), Talker.listening(self)

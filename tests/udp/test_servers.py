@@ -18,7 +18,6 @@ from txmux.wire.proxyprotocol.header import Address, Command, ProxyHeader
 
 
 def _behind_header(data: bytes) -> bytes:
-    """Answer what is behind a header."""
     found = decode_datagram(data)
     return data if found is None else data[found.length :]
 
@@ -26,8 +25,7 @@ def _behind_header(data: bytes) -> bytes:
 class ProxyTests(FlowCase):
     """PROXY protocol headers in datagrams."""
 
-    async def test_each(self) -> None:
-        """Each datagram begins with the header, those that came in bulk, too; answers have none."""
+    async def test_each_datagram_has_the_header_and_answers_have_none(self) -> None:
         server, client = Talker.listening(self, answer=_behind_header), Talker.listening(self)
         port = self.begin(server.port, backend="proxy_protocol = v2")
         await client.asks(b"one", port)
@@ -45,16 +43,14 @@ class ProxyTests(FlowCase):
             )
             self.assertEqual((found.length, data[13]), (28, 0x12))
 
-    async def test_first(self) -> None:
-        """With `proxy_every = first` only the first one does."""
+    async def test_proxy_every_first_sends_one_header(self) -> None:
         server, client = Talker.listening(self, answer=_behind_header), Talker.listening(self)
         port = self.begin(server.port, backend="proxy_protocol = v2\nproxy_every = first")
         await client.asks(b"one", port)
         await client.asks(b"two", port)
         self.assertEqual([len(data) for data in server.heard], [31, 3])
 
-    async def test_next_server_is_told(self) -> None:
-        """A server that takes the place of one that refuses hears the header, too."""
+    async def test_next_server_gets_the_header(self) -> None:
         server, client = Talker.listening(self, answer=_behind_header), Talker.listening(self)
         lines = "proxy_protocol = v2\nproxy_every = first\nbalance = first"
         port = self.begin(free_port(kind=socket.SOCK_DGRAM), server.port, backend=lines)
@@ -66,8 +62,7 @@ class ProxyTests(FlowCase):
 class AskedTests(FlowCase):
     """Servers at the address that the client has asked for."""
 
-    async def test_each(self) -> None:
-        """Each flow goes to the address that its client has asked for, or that the proxy in front tells."""
+    async def test_flow_goes_to_the_address_that_its_client_asked(self) -> None:
         five = Talker.listening(self, "127.0.0.5", answer=lambda _: b"five")
         Talker.listening(self, "127.0.0.6", five.port, answer=lambda _: b"six")
         client, proxy = Talker.listening(self), Talker.listening(self, "127.0.0.9")
@@ -97,8 +92,7 @@ class AskedTests(FlowCase):
 class SenderTests(FlowCase):
     """Proxies in front that tell the client's address."""
 
-    async def test_told(self) -> None:
-        """What a proxy tells in the first datagram counts for the flow; later ones may tell the same, or nothing."""
+    async def test_header_of_the_first_datagram_holds_for_the_flow(self) -> None:
         server, proxy = Talker.listening(self, answer=lambda d: d), Talker.listening(self)
         port = self.begin(server.port, listen="accept_proxy_from = 127.0.0.1")
         proxy.say(b"no header", port)
@@ -127,15 +121,13 @@ class SenderTests(FlowCase):
 class SourceTests(FlowCase):
     """Where flows come from."""
 
-    async def test_address(self) -> None:
-        """A flow comes from an address of `source`."""
+    async def test_flow_comes_from_the_source_address(self) -> None:
         server, client = Talker.listening(self, answer=lambda d: d), Talker.listening(self)
         port = self.begin(server.port, backend="source = 127.0.0.77")
         await client.asks(b"one", port)
         self.assertEqual(server.senders[0][0], "127.0.0.77")
 
-    async def test_client(self) -> None:
-        """With `source = client` the server sees the client's own address and port, and its answers go there."""
+    async def test_source_client_shows_the_server_the_client(self) -> None:
         require_transparent()
         server = Talker.listening(self)
         port = self.begin(server.port, backend="source = client")
@@ -144,8 +136,7 @@ class SourceTests(FlowCase):
         await server.hears(1)
         self.assertEqual(server.senders, [client.getsockname()])
 
-    async def test_ports(self) -> None:
-        """No two flows have the same port of a range: each hears its own answers, and one for which there is none is an error."""
+    async def test_flows_have_ports_of_their_own_in_a_range(self) -> None:
         first = free_port("127.0.0.77", kind=socket.SOCK_DGRAM)
         server = Talker.listening(self)
         port = self.begin(server.port, backend=f"source = 127.0.0.77:{first}-{first + 2}")
@@ -166,8 +157,7 @@ class SourceTests(FlowCase):
             if reported != f"127.0.0.1:{client.port}":
                 self.assertEqual(await client.hears(1), [b"from %d" % client.port])
 
-    async def test_port_is_skipped(self) -> None:
-        """A port that somebody else has is not taken."""
+    async def test_port_in_use_is_skipped(self) -> None:
         first = free_port("127.0.0.77", kind=socket.SOCK_DGRAM)
         server = Talker.listening(self, answer=lambda d: d)
         port = self.begin(server.port, backend=f"source = 127.0.0.77:{first}-{first + 1}")
@@ -177,8 +167,7 @@ class SourceTests(FlowCase):
             await Talker.listening(self).asks(b"one", port)
         self.assertEqual(server.senders[0][:2], ("127.0.0.77", first + 1))
 
-    async def test_client_of_two_flows(self) -> None:
-        """A client that asks at two addresses is answered from the one that it has asked; only one flow has its port."""
+    async def test_client_of_two_addresses_is_answered_from_each(self) -> None:
         require_transparent()
         server, client = Talker.listening(self, answer=lambda d: d), _sharing(self)
         [port] = self.run_service(
@@ -194,14 +183,12 @@ class SourceTests(FlowCase):
         self.assertNotEqual(server.senders[1], client.getsockname())
 
     async def hear(self, client: socket.socket) -> tuple[bytes, tuple[str, int]]:
-        """Wait for a datagram."""
         while not select.select([client], [], [], 0)[0]:
             await turn()
         return client.recvfrom(100)
 
 
 def _sharing(test: FlowCase) -> socket.socket:
-    """Give a client, which is on the same machine here, and has to share its port with the flow."""
     client = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     test.addCleanup(client.close)
     client.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -212,8 +199,7 @@ def _sharing(test: FlowCase) -> socket.socket:
 class UnansweredTests(FlowCase):
     """Servers that do not answer."""
 
-    async def test_ejected(self) -> None:
-        """After as many flows in a row without an answer as `eject` says, a server gets no more of them."""
+    async def test_unanswered_flows_eject_a_server(self) -> None:
         quiet, server = Talker.listening(self), Talker.listening(self, answer=lambda d: d)
         port = self.begin(
             quiet.port,
@@ -227,8 +213,7 @@ class UnansweredTests(FlowCase):
         await Talker.listening(self).asks(b"three", port)
         self.assertEqual((len(quiet.heard), server.heard), (2, [b"three"]))
 
-    def test_an_answer_counts(self) -> None:
-        """An answer begins the count anew."""
+    def test_answer_resets_the_count_of_failures(self) -> None:
         [port] = self.run_service(
             "[listen u]\nendpoint = udp:127.0.0.1:0\ndefault = b\n[backend b]\n"
             "server = udp:127.0.0.1:1\n  udp:127.0.0.1:2\neject = unanswered=2\n"

@@ -19,8 +19,7 @@ _AT_PORT = "[listen u]\nendpoint = udp:127.0.0.1:{}\ndefault = udp:127.0.0.1:{}\
 class ReloadTests(FlowCase):
     """Rules that change."""
 
-    async def test_flows_stay(self) -> None:
-        """A reload keeps each flow with its server and its socket; a new flow goes where the new rules say."""
+    async def test_reload_keeps_flows_and_routes_new_ones_by_new_rules(self) -> None:
         old, new = (
             Talker.listening(self, answer=lambda d: d),
             Talker.listening(self, answer=lambda d: d),
@@ -35,8 +34,7 @@ class ReloadTests(FlowCase):
         self.assertEqual((old.heard, new.heard), ([b"one", b"two"], [b"three"]))
         self.assertEqual(len(set(old.senders)), 1)
 
-    async def test_another_listener(self) -> None:
-        """A listener that takes the place of another one serves new flows, and the old ones go on."""
+    async def test_replaced_listener_keeps_its_flows(self) -> None:
         old, new = (
             Talker.listening(self, answer=lambda d: d),
             Talker.listening(self, answer=lambda d: d),
@@ -51,8 +49,7 @@ class ReloadTests(FlowCase):
         await other.asks(b"three", port)
         self.assertEqual((old.heard, new.heard), ([b"one", b"two"], [b"three"]))
 
-    async def test_listener_that_is_no_more(self) -> None:
-        """When a listener is removed, its flows go on, and no new one begins."""
+    async def test_removed_listener_keeps_its_flows_and_begins_none(self) -> None:
         server = Talker.listening(self, answer=lambda d: d)
         port = self.begin(server.port)
         client, other = Talker.listening(self), Talker.listening(self)
@@ -62,8 +59,7 @@ class ReloadTests(FlowCase):
         await client.asks(b"three", port)
         self.assertEqual(server.heard, [b"one", b"three"])
 
-    async def test_listener_that_comes_back(self) -> None:
-        """A listener that was removed can be added again at once: its flows are those that have gone on, and new ones begin."""
+    async def test_removed_listener_may_return_with_its_flows(self) -> None:
         server = Talker.listening(self, answer=lambda d: d)
         client, other = Talker.listening(self), Talker.listening(self)
         text = _AT_PORT.format(free_port(kind=socket.SOCK_DGRAM), server.port)
@@ -80,8 +76,7 @@ class ReloadTests(FlowCase):
         await other.asks(b"two", port)
         self.assertEqual(len(set(server.senders)), 2)
 
-    async def test_listener_that_comes_back_later(self) -> None:
-        """When the last flow has ended, the port is free, whatever was reloaded meanwhile."""
+    async def test_port_of_a_removed_listener_is_free_after_its_last_flow(self) -> None:
         server = Talker.listening(self, answer=lambda d: d)
         client = Talker.listening(self)
         text = _AT_PORT.format(free_port(kind=socket.SOCK_DGRAM), server.port)
@@ -100,8 +95,7 @@ class ReloadTests(FlowCase):
 class WorkersTests(SupervisedTestCase):
     """Flows that are in a worker, while the supervisor opens the ports."""
 
-    async def test_listener_that_comes_back(self) -> None:
-        """A listener that was removed can be added again while its flows go on; when the last one has ended, its port is free."""
+    async def test_removed_listener_may_return_while_its_flows_go_on(self) -> None:
         server = Talker.listening(self, answer=lambda d: d)
         text = "[txmux]\nworkers = 2\n" + _AT_PORT.format(
             free_port(kind=socket.SOCK_DGRAM), server.port
@@ -129,8 +123,7 @@ class WorkersTests(SupervisedTestCase):
         await other.insists(b"three", port)
         self.assertEqual(len(set(server.senders)), 3)
 
-    async def test_worker_that_is_replaced(self) -> None:
-        """While the flows of a removed listener go on in a worker that is about to end, the listener cannot be added again."""
+    async def test_removed_listener_waits_for_a_replaced_workers_flows(self) -> None:
         server = Talker.listening(self, answer=lambda d: d)
         client = Talker.listening(self)
         text = _AT_PORT.format(free_port(kind=socket.SOCK_DGRAM), server.port)
@@ -158,7 +151,6 @@ class WorkersTests(SupervisedTestCase):
 
 
 def _binds(another: socket.socket, port: int) -> bool:
-    """Tell whether a port is free; then this socket has it."""
     try:
         another.bind(("127.0.0.1", port))
     except OSError:
@@ -169,8 +161,7 @@ def _binds(another: socket.socket, port: int) -> bool:
 class StopTests(FlowCase):
     """A service that stops."""
 
-    async def test_drain(self) -> None:
-        """A service that stops begins no flow, lets those that there are go on, and ends them after `drain_timeout`."""
+    async def test_drain_begins_no_flow_and_ends_all_after_drain_timeout(self) -> None:
         server, client, other = (
             Talker.listening(self, answer=answer)
             for answer in (lambda d: d, lambda _: b"", lambda _: b"")

@@ -42,22 +42,18 @@ class OneFlow:
             self.ids = ConnectionIds.from_first(initial(b"\1", destination=self.first))
 
     def port_is_shut(self) -> None:
-        """Note it."""
         self.is_shut = True
 
     def short(self, name: bytes | None = None) -> bytes:
-        """Give a datagram with a short header."""
         return (b"\x41" + (self.served if name is None else name)).ljust(HEAD, b"\xa5")
 
     def answer(self, shared: SharedAddress[OneFlow], **options: Any) -> None:
-        """Have its server answer."""
         assert self.ids is not None
         self.ids.learn(answer(self.served, **options))
         shared.learn(self)
         shared.answered(self)
 
     def finished(self) -> bytes:
-        """Give the end of its client's handshake."""
         return answer(SOURCE, destination=self.served)[:HEAD]
 
 
@@ -70,14 +66,12 @@ class SharedAddressTestCase(SynchronousTestCase):
         self.shared: SharedAddress[OneFlow] = SharedAddress(self.clock.seconds)
 
     def begin(self, names: str, length: int = 8) -> list[OneFlow]:
-        """Begin flows."""
         flows = [OneFlow(name, length) for name in names]
         for flow in flows:
             self.shared.add(flow)
         return flows
 
     def connect(self, names: str, length: int = 8) -> list[OneFlow]:
-        """Begin connections, and have them end their handshakes one after another."""
         flows = self.begin(names, length)
         for flow in flows:
             flow.answer(self.shared)
@@ -86,15 +80,13 @@ class SharedAddressTestCase(SynchronousTestCase):
         return flows
 
     def whose(self, head: bytes) -> str:
-        """Name the flow that gets a datagram."""
         return (self.shared.find(head) or self.shared.flow_for_unknown_id(head)).name
 
 
 class KnownTests(SharedAddressTestCase):
     """IDs that have been told."""
 
-    def test_initial(self) -> None:
-        """An Initial packet that is said again is its own connection's, one with a new ID is nobody's."""
+    def test_repeated_initial_is_known_and_a_new_id_is_nobodys(self) -> None:
         self.begin("ab")
         for name in "ab":
             again = initial(b"\1", destination=name.encode() * 8)[:HEAD]
@@ -103,8 +95,7 @@ class KnownTests(SharedAddressTestCase):
         self.assertIsNone(self.shared.find(other[:HEAD]))
         self.assertTrue(self.shared.may_open(other))
 
-    def test_served(self) -> None:
-        """IDs of servers are of any length, of different lengths too."""
+    def test_ids_of_servers_have_any_lengths(self) -> None:
         flows = [
             *self.connect("a", 8),
             *self.connect("b", 20),
@@ -115,16 +106,14 @@ class KnownTests(SharedAddressTestCase):
             self.assertIs(self.shared.find(flow.short()), flow)
             self.assertIs(self.shared.find(flow.finished()), flow)
 
-    def test_nameless_server(self) -> None:
-        """What has no ID that is known goes to the newest flow whose server wants none."""
+    def test_unknown_id_goes_to_the_newest_flow_without_ids(self) -> None:
         self.connect("a")
         [_, z] = self.connect("yz", 0)
         self.assertEqual(self.whose(z.short(b"anything")), "z")
         self.assertEqual(self.whose(z.finished()), "z")
         self.assertEqual(self.whose(OneFlow("a").short()), "a")
 
-    def test_same(self) -> None:
-        """Of two servers that choose the same ID the last one has it; when it ends, the other one goes on."""
+    def test_shared_id_belongs_to_the_last_flow_until_it_ends(self) -> None:
         a, b = self.begin("ab")
         for flow in (a, b):
             flow.served = b"same"
@@ -135,8 +124,7 @@ class KnownTests(SharedAddressTestCase):
         self.shared.remove(b)
         self.assertIs(self.shared.find(a.short()), a)
 
-    def test_other_protocols(self) -> None:
-        """What is neither a packet of a known connection nor like a short header goes to the flow that is known by its address."""
+    def test_other_datagrams_go_to_the_flow_without_quic(self) -> None:
         self.begin("W")
         a, _ = self.connect("ab")
         for head in (b"\4\0\0\0" + bytes(30), b"\x16\xfe\xfd", b"\x80" + bytes(30), b"", b"\xc0"):
@@ -144,14 +132,12 @@ class KnownTests(SharedAddressTestCase):
         self.assertEqual(self.whose(a.short()), "a")
         self.assertFalse(self.shared.may_open(b"\x80" + bytes(1400)))
 
-    def test_other_long_header(self) -> None:
-        """A long header that is of none goes to the connection that was heard of last."""
+    def test_unknown_long_header_goes_to_the_latest_connection(self) -> None:
         a, _ = self.connect("ab")
         self.shared.find(a.short())
         self.assertEqual(self.whose(answer(SOURCE, destination=b"unknown")[:HEAD]), "a")
 
-    def test_remove(self) -> None:
-        """A flow that is over leaves nothing behind."""
+    def test_ended_flow_leaves_nothing(self) -> None:
         flows = self.connect("abc")
         self.whose(flows[0].short(b"changed!"))
         for flow in flows:
@@ -162,8 +148,7 @@ class KnownTests(SharedAddressTestCase):
         left = (shared._names, shared._lengths, shared._used_at, shared._guesses, shared._guessed)
         self.assertEqual((left, len(shared), shared.flows), (({}, {}, {}, {}, {}), 0, []))
 
-    def test_shut(self) -> None:
-        """All of them hear that their port is shut."""
+    def test_port_is_shut_reaches_all_flows(self) -> None:
         flows = self.begin("abW")
         self.shared.port_is_shut()
         self.assertTrue(all(flow.is_shut for flow in flows))
@@ -184,8 +169,7 @@ class ChangedTests(SharedAddressTestCase):
                 step()
         return got
 
-    def test_only_after_handshake(self) -> None:
-        """A connection whose client has not heard its server has none: so nobody takes what is another's by forged Initial packets."""
+    def test_forged_initials_get_no_unknown_id(self) -> None:
         [a] = self.connect("a")
         forged = self.begin("bcd")
         for flow in forged:
@@ -193,8 +177,7 @@ class ChangedTests(SharedAddressTestCase):
         for number in range(20):
             self.assertEqual(self.says(a, b"%08d" % number, after=0.2, answers=False), "a")
 
-    def test_one_after_another(self) -> None:
-        """Clients that change after their handshakes, as those of quic-go do, are told apart at once."""
+    def test_clients_that_change_after_their_handshakes_are_told_apart(self) -> None:
         flows = self.connect("abc")
         for flow in flows:
             self.assertEqual(self.says(flow, flow.name.encode() * 7 + b"1"), flow.name)
@@ -202,16 +185,14 @@ class ChangedTests(SharedAddressTestCase):
             flow = flows[number % 3]
             self.assertEqual(self.says(flow, flow.name.encode() * 7 + b"1", after=0.1), flow.name)
 
-    def test_new_beside_old(self) -> None:
-        """A connection that has just begun is the one that changes, and not one that has changed before."""
+    def test_new_connection_changes_before_an_old_one(self) -> None:
         [a] = self.connect("a")
         self.says(a, b"another1")
         [b] = self.connect("b")
         self.assertEqual(self.says(b, b"another2"), "b")
         self.assertEqual(self.says(a, b"another1"), "a")
 
-    def test_active(self) -> None:
-        """Of two, the one that was quiet for long does not change just now."""
+    def test_quiet_connection_does_not_change(self) -> None:
         a, b = self.connect("ab")
         self.clock.advance(RECENT)
         self.whose(b.short())
@@ -219,8 +200,7 @@ class ChangedTests(SharedAddressTestCase):
         self.clock.advance(RECENT)
         self.assertEqual(self.says(a, b"changed!"), "a")
 
-    def test_goes_on_with_the_one_before(self) -> None:
-        """If the connection uses the ID before, the new one is another's, whatever its server says."""
+    def test_connection_that_uses_its_old_id_has_not_changed(self) -> None:
         a, b = self.connect("ab")
         self.clock.advance(RECENT)
         self.whose(b.short())
@@ -235,8 +215,7 @@ class ChangedTests(SharedAddressTestCase):
             self.whose(b.short())
             self.assertEqual(self.says(a, b"changed!", after=0.1), "a")
 
-    def test_reordered(self) -> None:
-        """A datagram with the ID before may be late."""
+    def test_late_datagram_with_the_old_id_is_no_evidence(self) -> None:
         a, b = self.connect("ab")
         self.clock.advance(RECENT)
         self.whose(b.short())
@@ -246,16 +225,14 @@ class ChangedTests(SharedAddressTestCase):
         self.whose(a.short())
         self.assertEqual(self.says(a, b"changed!", after=0.1), "a")
 
-    def test_silent_server(self) -> None:
-        """If its server says nothing to that, it is another's: the client says again what is lost."""
+    def test_silent_server_is_evidence_against_its_flow(self) -> None:
         flows = self.connect("abc")
         self.clock.advance(2 * RECENT)
         for flow in flows:  # the last one is taken first
             tries = [self.says(flow, flow.name.encode() * 7 + b"1", after=0.3) for _ in range(4)]
             self.assertEqual(tries[-1], flow.name, tries)
 
-    def test_nothing_to_answer(self) -> None:
-        """A client may say something that needs no answer, such as its last acknowledgement."""
+    def test_datagram_may_need_no_answer(self) -> None:
         a, _ = self.connect("ab")
         for after in (0.001, 5):
             self.assertEqual(self.says(a, b"changed!", after=after), "a")
@@ -263,8 +240,7 @@ class ChangedTests(SharedAddressTestCase):
             self.assertEqual(self.says(a, b"changed!", after=5, answers=False), "a")
             self.assertEqual(self.says(a, b"changed!", after=5), "a")
 
-    def test_answers_to_another(self) -> None:
-        """If it comes whenever another server has spoken, it is an answer to that: two that were taken for each other are set right."""
+    def test_swapped_guesses_are_set_right(self) -> None:
         a, b = self.connect("ab")
         for first, name in ((b, b"beta new"), (a, b"alphanew")):
             self.assertNotEqual(self.whose(first.short(name)), first.name)
@@ -278,8 +254,7 @@ class ChangedTests(SharedAddressTestCase):
         self.assertEqual(last, "b")
         self.assertEqual(self.whose(a.short(b"alphanew")), "a")
 
-    def test_far_away(self) -> None:
-        """A client that is far away has more time to answer, as long as it took in its handshake."""
+    def test_distant_client_has_more_time_to_answer(self) -> None:
         a, b = self.begin("ab")
         for flow in (a, b):
             flow.answer(self.shared)
@@ -295,8 +270,7 @@ class ChangedTests(SharedAddressTestCase):
                 self.clock.advance(0.2)
                 self.assertEqual(self.whose(flow.short(name)), flow.name)
 
-    def test_settled(self) -> None:
-        """What was right for a while is as certain as what a server has told; and a later change is found, too."""
+    def test_guess_settles_and_later_changes_are_found(self) -> None:
         a, b = self.connect("ab")
         for name in (b"changed1", b"changed2", b"changed3"):
             for _ in range(30):
@@ -308,8 +282,7 @@ class ChangedTests(SharedAddressTestCase):
             self.assertEqual(a.ids.current, name)
         self.assertIsNone(self.shared.find(a.short(b"changed2")))
 
-    def test_beside_nameless_server(self) -> None:
-        """An ID that comes again is none of what a client says to a server that wants none, which is never the same."""
+    def test_repeated_id_is_no_payload_for_a_server_without_ids(self) -> None:
         a, b = self.connect("ab")
         [z] = self.connect("z", 0)
         chance = random.Random(1)
@@ -322,8 +295,7 @@ class ChangedTests(SharedAddressTestCase):
             if number > 20:
                 self.assertEqual(got, ["a", "b"])
 
-    def test_of_one_that_is_over(self) -> None:
-        """What a client says to a connection that has ended takes no ID from one that goes on."""
+    def test_ended_connection_takes_no_id_of_another(self) -> None:
         a, b, c = self.connect("abc")
         self.clock.advance(RECENT)
         while self.shared.find(b.short(b"changed!")) is None:
@@ -337,8 +309,7 @@ class ChangedTests(SharedAddressTestCase):
             self.whose(a.short())
         self.assertIs(self.shared.find(b.short(b"changed!")), b)
 
-    def test_soon_again(self) -> None:
-        """All of them may change again, before it is certain what they have changed to; clients wait longer and longer."""
+    def test_all_may_change_again_before_a_guess_settles(self) -> None:
         flows = self.connect("abc")
         for number in b"123":
             wait, wrong = 0.05, flows[::-1]
@@ -349,8 +320,7 @@ class ChangedTests(SharedAddressTestCase):
                 self.assertLess(wait, 10.0)
                 wrong = [flow for flow in wrong if self.says(flow, names[flow]) != flow.name]
 
-    def test_lengths(self) -> None:
-        """The servers' IDs need not be of one length."""
+    def test_servers_ids_may_differ_in_length(self) -> None:
         [a], [b] = self.connect("a", 20), self.connect("b", 4)
         for flow, name in ((a, b"changed!" * 2 + b"1234"), (b, b"anot")):
             self.assertEqual(self.says(flow, name), flow.name)
@@ -360,8 +330,7 @@ class ChangedTests(SharedAddressTestCase):
         for flow, name in ((a, b"changed!" * 2 + b"1234"), (b, b"anot")):
             self.assertIs(self.shared.find(flow.short(name)), flow)
 
-    def test_began_unseen(self) -> None:
-        """A flow whose first datagram had a short header already, as after a change of network, keeps its datagrams."""
+    def test_flow_that_began_with_a_short_header_keeps_its_datagrams(self) -> None:
         [m] = self.begin("M")
         [a] = self.connect("a")
         m.served = b"unknown!"
@@ -370,8 +339,7 @@ class ChangedTests(SharedAddressTestCase):
             last = self.says(m, m.served, after=0.1)
         self.assertEqual(last, "M")
 
-    def test_any_number(self) -> None:
-        """Of many IDs few are remembered."""
+    def test_remembers_few_of_many_ids(self) -> None:
         self.connect("abcdef")
         for number in range(500):
             self.clock.advance(0.0001)
@@ -381,8 +349,7 @@ class ChangedTests(SharedAddressTestCase):
         self.assertLessEqual(len(self.shared._names), 6 * 5)
 
     @given(st.randoms(use_true_random=False), st.integers(2, 5))
-    def test_ends_well(self, chance: random.Random, count: int) -> None:
-        """Whoever changes when, in whatever order they speak: after some datagrams that are lost, all get what is theirs."""
+    def test_any_order_of_changes_ends_well(self, chance: random.Random, count: int) -> None:
         self.setUp()
         flows = self.connect("abcde"[:count])
         self.clock.advance(chance.choice([0.0, 0.5, 5.0]))
@@ -396,8 +363,7 @@ class ChangedTests(SharedAddressTestCase):
             self.assertEqual(self.says(flow, flow.served, after=0.1), flow.name)
 
     @given(st.lists(st.tuples(st.sampled_from("abW"), st.binary(max_size=HEAD)), max_size=40))
-    def test_any(self, events: Sequence[tuple[str, bytes]]) -> None:
-        """Any bytes can come from either side."""
+    def test_any_bytes_from_either_side(self, events: Sequence[tuple[str, bytes]]) -> None:
         self.setUp()
         flows = {flow.name: flow for flow in self.begin("abW")}
         for name, data in events:

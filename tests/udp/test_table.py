@@ -36,7 +36,6 @@ class TableTests(SynchronousTestCase):
         )
     )
     def test_like_a_plain_list(self, steps: list[tuple[str, int, float]]) -> None:
-        """It gives what looking at all flows would give, whatever happens to them."""
         table: FlowTable[Aged] = FlowTable()
         flows: dict[int, Aged] = {}
         now = 100.0
@@ -77,13 +76,11 @@ class TableTests(SynchronousTestCase):
         assert flow.queue is not None
         return flow.last_received_at + flow.queue.seconds
 
-    def test_who_stays_is_given_once(self) -> None:
-        """A flow that nobody takes away at its end does not hold up whoever asks."""
+    def test_flow_that_stays_is_yielded_once(self) -> None:
         table: FlowTable[Aged] = FlowTable()
         table.enter(Aged(1), table.queue(1.0, is_spare=True), 0.0)
         self.assertEqual(len([*table.over(5.0)]), 1)
 
-    def test_heard_after_the_end(self) -> None:
-        """A flow that has left has no more time."""
+    def test_touch_after_the_end_gives_no_time(self) -> None:
         table: FlowTable[Aged] = FlowTable()
         self.assertFalse(table.touch(Aged(1), 0.0))

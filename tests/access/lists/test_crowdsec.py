@@ -43,13 +43,11 @@ class CrowdSecTests(TestCase):
         return None if packed is None else [*map(str, unpack(packed))]
 
     async def told(self) -> list[str]:
-        """Look, and give what is logged."""
         with capturedLogs() as events:
             self.assertIsNone(await self.look())
         return [str(event["problem"]) for event in events if "problem" in event]
 
-    async def test_stream(self) -> None:
-        """All is asked for once, then what has changed; the same again is not told."""
+    async def test_asks_for_all_and_then_for_changes(self) -> None:
         self.played.new = [decision("192.0.2.1"), decision("10.0.0.0/8")]
         self.assertEqual(await self.look(), ["10.0.0.0/8", "192.0.2.1/32"])
         self.played.new = None
@@ -58,8 +56,7 @@ class CrowdSecTests(TestCase):
         self.assertEqual(await self.look(), ["192.0.2.1/32"])
         self.assertEqual(self.played.asked, ["true", "false", "false"])
 
-    async def test_over(self) -> None:
-        """Bans are over by themselves, also while nobody answers."""
+    async def test_bans_expire_while_crowdsec_is_away(self) -> None:
         self.played.new = [decision("192.0.2.1", "1m")]
         self.assertEqual(await self.look(), ["192.0.2.1/32"])
         self.played.wrong = 500
@@ -67,8 +64,7 @@ class CrowdSecTests(TestCase):
         self.time.advance(60)
         self.assertEqual(await self.look(), [])
 
-    async def test_away(self) -> None:
-        """While it is away, who is banned stays so; that is told of once, it is asked more and more seldom, and then for all."""
+    async def test_keeps_bans_logs_once_and_backs_off_while_away(self) -> None:
         self.played.new = [decision("192.0.2.1")]
         self.assertEqual(await self.look(), ["192.0.2.1/32"])
         await self.played.leave()
@@ -85,8 +81,7 @@ class CrowdSecTests(TestCase):
         self.assertEqual(found, ["192.0.2.2/32"])
         self.assertEqual(self.played.asked[:2], ["true", "true"])
 
-    async def test_bad_answers(self) -> None:
-        """Whatever it, or something before it, answers in its place, nobody is let in for that; the line says what is wrong."""
+    async def test_bad_answer_lifts_no_ban_and_is_logged(self) -> None:
         self.played.new = [decision("192.0.2.1")]
         self.assertEqual(await self.look(), ["192.0.2.1/32"])
         for wrong, expected in (
@@ -108,8 +103,7 @@ class CrowdSecTests(TestCase):
         self.played.wrong = None
         self.assertIsNone(await self.look())
 
-    async def test_silent(self) -> None:
-        """One that takes the question and says nothing is waited for ten seconds."""
+    async def test_silent_crowdsec_times_out_after_ten_seconds(self) -> None:
         self.played.wrong = "silent"
         looking = Deferred.fromCoroutine(self.told())
         while not self.played.asked:
@@ -118,8 +112,7 @@ class CrowdSecTests(TestCase):
         self.time.advance(10)
         self.assertEqual(await looking, ["no answer in 10 s"])
 
-    async def test_key(self) -> None:
-        """A key that is refused, missing or no key is told of, with what to do; a new one in the file is taken."""
+    async def test_bad_key_is_logged_and_a_new_one_is_read(self) -> None:
         self.key.write_text("other\n")
         self.assertEqual(
             await self.told(),

@@ -31,7 +31,6 @@ class DurationTests(SynchronousTestCase):
     """Durations as Go writes them."""
 
     def test_units(self) -> None:
-        """Every unit counts, and fractions."""
         for text, seconds in (
             ("3h59m49.5s", 14389.5),
             ("1m", 60.0),
@@ -43,8 +42,7 @@ class DurationTests(SynchronousTestCase):
             self.assertAlmostEqual(seconds_in(text), seconds)
 
     @given(st.text())
-    def test_any(self, text: str) -> None:
-        """Whatever else it is, it is refused, and not half read."""
+    def test_anything_else_is_refused(self, text: str) -> None:
         try:
             seconds_in(text)
         except ValueError:
@@ -53,7 +51,6 @@ class DurationTests(SynchronousTestCase):
 
 
 def _new(*decisions: Any) -> dict[str, Any]:
-    """Make an answer that tells of new decisions alone."""
     return {"new": [*decisions], "deleted": None}
 
 
@@ -61,11 +58,9 @@ class DecisionsTests(SynchronousTestCase):
     """Who is banned."""
 
     def banned(self, decisions: Decisions, now: float = 0.0) -> list[str]:
-        """Give the networks."""
         return [*map(str, decisions.networks(now))]
 
-    def test_stream(self) -> None:
-        """The first answer has all; later ones add and take away, and a new one of the same address stays."""
+    def test_first_answer_has_all_and_later_ones_change_it(self) -> None:
         decisions = Decisions()
         decisions.replace(_new(decision("192.0.2.1"), decision("10.0.0.0/8")), 0)
         self.assertEqual(self.banned(decisions), ["10.0.0.0/8", "192.0.2.1/32"])
@@ -77,15 +72,13 @@ class DecisionsTests(SynchronousTestCase):
         decisions.replace({"new": None, "deleted": [again]}, 1)
         self.assertEqual(self.banned(decisions), [])
 
-    def test_time(self) -> None:
-        """A ban is over when its duration is, whether CrowdSec tells that or not."""
+    def test_ban_expires_by_itself(self) -> None:
         decisions = Decisions()
         decisions.replace(_new(decision("192.0.2.1", "1m"), decision("192.0.2.2", "2m")), 100)
         self.assertEqual(len(self.banned(decisions, 159.9)), 2)
         self.assertEqual(self.banned(decisions, 160), ["192.0.2.2/32"])
 
-    def test_others(self) -> None:
-        """Captchas, other scopes, and what cannot be read are left out; an address in a network means that."""
+    def test_other_decisions_are_left_out(self) -> None:
         decisions = Decisions()
         odd: list[Any] = [
             decision("192.0.2.1", type="captcha"),
@@ -110,8 +103,7 @@ class DecisionsTests(SynchronousTestCase):
             ),
         )
     )
-    def test_any(self, told: Any) -> None:
-        """Any other answer bans nobody, or is refused as a whole."""
+    def test_any_answer_bans_nobody_or_is_refused(self, told: Any) -> None:
         decisions = Decisions()
         decisions.replace(_new(decision("192.0.2.1")), 0)
         with contextlib.suppress(ValueError):

@@ -28,7 +28,6 @@ class PackingTests(SynchronousTestCase):
     """What another process reads."""
 
     @given(st.lists(st.one_of(_IPV4, _IPV6)))
-    def test_there_and_back(self, networks: list[IPv4Network | IPv6Network]) -> None:
-        """It has the same networks, also if JSON was on the way."""
+    def test_round_trip_through_json(self, networks: list[IPv4Network | IPv6Network]) -> None:
         whole = NetworkSet(networks)
         self.assertEqual(unpack(json.loads(json.dumps(pack(whole)))), whole)

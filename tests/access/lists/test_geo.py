@@ -23,19 +23,16 @@ class PlacesTests(SynchronousTestCase):
         self.places = GeoDatabase()
 
     def found(self, address: str) -> list[str]:
-        """Give what is found, as texts."""
         return sorted(f"{key}={value}" for key, value in self.places.find(ip_address(address)))
 
-    def test_find(self) -> None:
-        """Of each address, all databases tell what they know."""
+    def test_all_databases_are_asked(self) -> None:
         self.places.read([self.countries, self.systems])
         self.assertEqual(self.found("192.0.2.1"), ["as=64500", "continent=EU", "country=FR"])
         self.assertEqual(self.found("192.0.2.200"), ["continent=EU", "country=FR"])
         self.assertEqual(self.found("198.51.100.1"), [])
         self.assertEqual(self.found("2001:db8::1"), [])
 
-    def test_again(self) -> None:
-        """A database that is read again has what is in it now; a bad one changes nothing."""
+    def test_read_again_keeps_the_old_database_if_the_new_one_is_bad(self) -> None:
         self.places.read([self.countries])
         write_places(self.countries, {"192.0.2.0/24": country("DE")})
         self.assertEqual(self.found("192.0.2.1"), ["continent=EU", "country=FR"])
@@ -45,8 +42,7 @@ class PlacesTests(SynchronousTestCase):
         self.places.read_again()
         self.assertEqual(self.found("192.0.2.1"), ["continent=EU", "country=DE"])
 
-    def test_bad(self) -> None:
-        """A file that cannot be read, or is none, is told of with what to do."""
+    def test_bad_file_is_refused_with_a_hint(self) -> None:
         bad = self.folder / "bad.mmdb"
         bad.write_bytes(b"x" * 1000)
         for path, expected in (

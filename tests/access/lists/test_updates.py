@@ -31,13 +31,11 @@ class StaleTests(SynchronousTestCase):
         self.addCleanup(self.feeding.stop)
 
     def rules(self, listener: str, settings: str = "") -> Rules:
-        """Read rules."""
         path = self.folder / "rules.ini"
         path.write_text(f"[txmux]\n{settings}[listen x]\nendpoint = 127.0.0.1:0\n{listener}")
         return load(path)
 
     def after(self, seconds: int) -> list[str]:
-        """Give the problems after some time."""
         self.clock.pump([1.0] * seconds)
         return self.feeding.problems
 
@@ -50,8 +48,7 @@ class StaleTests(SynchronousTestCase):
         self.feeding.use(self.rules("deny = @list.txt\n"))
         self.after(8)
 
-    def test_list(self) -> None:
-        """Of a list that is away for a moment nothing is told, but after a minute, until it is back, even if it is the same file."""
+    def test_missing_list_is_reported_after_a_minute_until_it_is_back(self) -> None:
         self.use_list()
         self.list.unlink()
         self.assertEqual(self.after(60), [])
@@ -66,16 +63,14 @@ class StaleTests(SynchronousTestCase):
         self.assertEqual(self.after(60), [])
         self.assertEqual(self.published, [])
 
-    def test_rules(self) -> None:
-        """Of what the rules do not name any more nothing is told."""
+    def test_list_that_rules_dropped_is_not_reported(self) -> None:
         self.use_list()
         self.list.unlink()
         self.assertEqual(len(self.after(70)), 1)
         self.feeding.use(self.rules("deny = 192.0.2.1\n"))
         self.assertEqual(self.feeding.problems, [])
 
-    def test_unexpected(self) -> None:
-        """Whatever goes wrong, it is told."""
+    def test_unexpected_error_is_reported(self) -> None:
         self.use_list()
         (looked_at,) = self.feeding._watched.values()
         self.patch(looked_at, "source", None)
@@ -83,8 +78,7 @@ class StaleTests(SynchronousTestCase):
         self.assertIn("NoneType", told)
         self.assertTrue(self.flushLoggedErrors(AttributeError))
 
-    def test_database(self) -> None:
-        """The same holds for a database of places that is no database, or is gone."""
+    def test_bad_or_missing_database_is_reported(self) -> None:
         path = self.folder / "c.mmdb"
         places = {"127.0.0.0/8": country("FR")}
         write_places(path, places)

@@ -32,18 +32,15 @@ class FilesTests(TestCase):
         self.path = self.folder / "list.txt"
 
     def write(self, text: str, name: str = "list.txt") -> None:
-        """Write a file that looks as old as any other."""
         path = self.folder / name
         path.write_text(text)
         os.utime(path, (_LONG_AGO, _LONG_AGO))
 
     async def found(self, file: NetworksFile) -> list[str] | None:
-        """Give what is new in it."""
         packed = await file.fetch_changes()
         return None if packed is None else [*map(str, unpack(packed))]
 
-    async def test_change(self) -> None:
-        """What is in it now is told when it has changed, and only then; comments alone are no change of the networks."""
+    async def test_change_is_published_once_and_comments_are_none(self) -> None:
         self.write("192.0.2.1\n")
         file = NetworksFile(self.path, "192.0.2.1\n")
         self.assertIsNone(await self.found(file))
@@ -51,8 +48,7 @@ class FilesTests(TestCase):
         self.assertEqual(await self.found(file), ["10.0.0.0/8", "192.0.2.2/32"])
         self.assertIsNone(await self.found(file))
 
-    async def test_link(self) -> None:
-        """A link that leads to another file of the same size and time is a change."""
+    async def test_link_to_a_file_of_the_same_size_and_time_is_a_change(self) -> None:
         self.write("192.0.2.1\n", "a")
         self.write("192.0.2.2\n", "b")
         self.path.symlink_to("a")
@@ -62,8 +58,7 @@ class FilesTests(TestCase):
         (self.folder / "new").rename(self.path)
         self.assertEqual(await self.found(file), ["192.0.2.2/32"])
 
-    async def test_twice(self) -> None:
-        """A file that is written twice in a moment is not taken for what it was, however alike it looks."""
+    async def test_file_written_twice_in_a_moment_is_read_again(self) -> None:
         # However long it takes until it is read, it has only just been written.
         just_now = time.time() + _HOUR
         self.path.write_text("192.0.2.1\n")
@@ -74,15 +69,13 @@ class FilesTests(TestCase):
         os.utime(self.path, (just_now, just_now))
         self.assertEqual(await self.found(file), ["192.0.2.2/32"])
 
-    async def test_unchanged(self) -> None:
-        """One that looks as it did is not read."""
+    async def test_unchanged_file_is_not_read(self) -> None:
         self.write("192.0.2.1\n")
         watched = WatchedFile(self.path)
         self.assertEqual(watched.read(), b"192.0.2.1\n")
         self.assertIsNone(watched.read())
 
-    def test_by_helper(self) -> None:
-        """Nor is one that only the helper may look at."""
+    def test_unchanged_file_is_not_read_by_the_helper(self) -> None:
         self.write("192.0.2.1\n")
 
         def denied(path: Path, *_: object) -> object:
@@ -99,8 +92,7 @@ class FilesTests(TestCase):
         self.path.write_text("192.0.2.2\n")
         self.assertEqual(watched.read(), b"192.0.2.2\n")
 
-    async def test_bad(self) -> None:
-        """One that is wrong, or gone, changes nothing and is told of once; when it is right again, it counts."""
+    async def test_bad_or_missing_file_changes_nothing_and_is_logged_once(self) -> None:
         file = NetworksFile(self.path, "192.0.2.1\n")
         with capturedLogs() as events:
             for text in ("192.0.2.1\nx\n", "192.0.2.1\nx\n\n"):

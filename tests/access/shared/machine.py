@@ -30,7 +30,6 @@ class Machine:
         self.bans = ServiceBans(lambda: self.kept, self._change, self.now)
 
     def now(self) -> float:
-        """Tell the time of day, as this machine has it."""
         return time.time() + self._ahead
 
     async def _change(self, changes: Sequence[Change]) -> list[str]:
@@ -38,16 +37,13 @@ class Machine:
         return []
 
     def banned(self) -> list[str]:
-        """Give who is banned."""
         return [written(ban.network) for ban in self.bans.current()]
 
     async def ban(self, network: str, seconds: float = 600.0) -> None:
-        """Ban a network, as its operator does."""
         now = self.now()
         await self.bans.add(Ban(banned_network(network), now, now + seconds, "a test"))
 
     async def lift(self, network: str) -> None:
-        """Lift the ban of a network that is banned here."""
         self.kept.change([(banned_network(network), None)])
         assert self.bans.publish is not None
         self.bans.publish(banned_network(network), None)

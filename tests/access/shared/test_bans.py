@@ -53,7 +53,6 @@ class ReadTests(SynchronousTestCase):
         self.shared = SharedBans(Clock(), _STORE, None, self.machine.bans)
 
     def hear(self, *texts: str | None) -> list[str]:
-        """Have it hear records, and give who is banned there then."""
         self.machine.kept.change(self.shared._changes(texts))
         return self.machine.banned()
 
@@ -61,21 +60,18 @@ class ReadTests(SynchronousTestCase):
     @example("[" * 100_000)
     @example(json.dumps({"network": 7, "since": 1, "ban": False}))
     @example(json.dumps({"network": "192.0.2.9", "since": 10**400, "ban": True}))
-    def test_any(self, text: str | None) -> None:
-        """Whatever somebody has written there, the records beside it count."""
+    def test_any_record_leaves_those_beside_it(self, text: str | None) -> None:
         shared = SharedBans(Clock(), _STORE, None, Machine().bans)
         changes = dict(shared._changes([text, record(5.0)]))
         self.assertEqual(changes[_NETWORK], Ban(_NETWORK, 5.0))
         self.assertLessEqual(len(changes), 2)
 
-    def test_times(self) -> None:
-        """A record of no time is no record: it would count for ever, and could not be told again."""
+    def test_record_without_a_valid_time_is_ignored(self) -> None:
         for wrong in (math.nan, math.inf, -math.inf):
             self.assertEqual(self.hear(record(wrong), record(5.0, until=wrong)), [])
         self.assertEqual(self.hear(record(1.0), record(math.inf, ban=False)), ["192.0.2.7"])
 
-    def test_order(self) -> None:
-        """The later record counts, in whichever order they come, at once or one after another."""
+    def test_later_record_counts_in_any_order(self) -> None:
         for texts in (
             [record(5.0), record(7.0, ban=False)],
             [record(7.0, ban=False), record(5.0)],
@@ -88,8 +84,7 @@ class ReadTests(SynchronousTestCase):
                 self.assertEqual(found, [])
         self.assertEqual(self.hear(record(8.0), record(7.0, ban=False)), ["192.0.2.7"])
 
-    def test_everybody(self) -> None:
-        """Nobody bans everybody."""
+    def test_nobody_bans_everybody(self) -> None:
         self.assertEqual(
             self.hear(record(5.0, network="0.0.0.0/0"), record(5.0, network="::/0")), []
         )
@@ -98,8 +93,7 @@ class ReadTests(SynchronousTestCase):
 class LostTests(SynchronousTestCase):
     """A Redis that is not reached."""
 
-    def test_minute(self) -> None:
-        """Nobody is called for a moment, but after a minute: by the log once, and for as long as it lasts."""
+    def test_reported_after_a_minute_and_logged_once(self) -> None:
         clock = Clock()
         shared = SharedBans(clock, _STORE, None, Machine().bans)
         shared._connection_check.start(10.0, now=False)
@@ -118,8 +112,7 @@ class LostTests(SynchronousTestCase):
 class FullTests(SynchronousTestCase):
     """More bans than a machine keeps."""
 
-    def test_told(self) -> None:
-        """How many bans do not hold is told, however often they are heard; the log has it once."""
+    def test_bans_without_room_are_counted_and_logged_once(self) -> None:
         self.patch(bans, "_MOST", 2)
         clock, machine = Clock(), Machine()
         shared = SharedBans(clock, _STORE, None, machine.bans)

@@ -34,19 +34,16 @@ class ConnectionTest(TestCase):
         self.link.start()
 
     async def stop(self) -> None:
-        """Have no connection any more."""
         stopping = self.link.stop()
         while not stopping.called:
             self.time.advance(0)
             await deferLater(reactor, 0)
 
     def is_up(self) -> None:
-        """Note a connection."""
         self.came.append(self.time.seconds())
         self.up.append(self.link.protocol)
 
     async def again(self) -> float:
-        """Break the connection off, and give the seconds until there is another one."""
         count, begun = len(self.came), self.time.seconds()
         if self.up:
             self.link.drop()
@@ -56,8 +53,7 @@ class ConnectionTest(TestCase):
                 self.time.advance(0.1)
         return self.time.seconds() - begun
 
-    async def test_again(self) -> None:
-        """It is made again at once; one that is lost as soon as it is there, less and less often, until one has lasted."""
+    async def test_reconnects_at_once_and_then_backs_off_until_one_lasts(self) -> None:
         await self.again()
         self.assertLess(await self.again(), 1)
         waited = sum([await self.again() for _ in range(40)])
@@ -71,8 +67,7 @@ class SubscribedTest(TestCase):
 
     timeout = 120
 
-    async def test_silent(self) -> None:
-        """It is away for that, and is connected to again."""
+    async def test_silent_redis_counts_as_away_and_is_reconnected(self) -> None:
         port = listen(self, PeerFactory())
         why: list[str] = []
         store = Store(f"redis://127.0.0.1:{port}", "127.0.0.1", port)

@@ -75,14 +75,12 @@ class LeasesTests(SynchronousTestCase):
     """What several machines let in."""
 
     def begin(self, count: int, delay: float = 0.001) -> None:
-        """Make machines."""
         self.clock = Clock()
         self.clock.advance(1)
         self.rates = _Rates(self.clock, delay)
         self.machines = [_Machine(self.rates) for _ in range(count)]
 
     def come(self, per_second: float, seconds: float) -> int:
-        """Have clients come by the machines in turn, and count those that are let in."""
         count = 0
         for number in range(int(per_second * seconds)):
             self.clock.advance(1 / per_second)
@@ -90,8 +88,7 @@ class LeasesTests(SynchronousTestCase):
         return count
 
     @given(st.integers(1, 6), st.floats(12, 100), st.floats(0.0001, 0.019))
-    def test_sum(self, machines: int, each: float, delay: float) -> None:
-        """However many machines there are, and however fast they are answered, they let in the rate in sum, when the burst is over."""
+    def test_machines_admit_the_rate_in_sum(self, machines: int, each: float, delay: float) -> None:
         self.begin(machines, delay)
         assume(machines * each > 1.2 * _RATE)
         self.come(machines * each, 12)
@@ -99,19 +96,16 @@ class LeasesTests(SynchronousTestCase):
         self.assertTrue(18 * 20 <= let_in <= 22 * 20, let_in)
 
     @given(st.integers(1, 6), st.floats(1, 15))
-    def test_nobody_wrongly(self, machines: int, per_second: float) -> None:
-        """Who makes less than the rate is always let in."""
+    def test_client_below_the_rate_is_always_let_in(self, machines: int, per_second: float) -> None:
         self.begin(machines)
         self.assertEqual(self.come(per_second, 60), int(per_second * 60))
 
-    def test_quiet(self) -> None:
-        """Who makes less than half of the burst in its time is never asked about."""
+    def test_client_below_half_the_burst_costs_no_request(self) -> None:
         self.begin(1)
         self.come(9, 60)
         self.assertEqual(self.rates.questions, 0)
 
-    def test_away(self) -> None:
-        """Without an answer a machine lets in what it may by itself, from one moment to the next."""
+    def test_machine_without_answers_limits_by_itself(self) -> None:
         self.begin(2)
         self.come(200, 10)
         self.rates.is_up = False

@@ -54,18 +54,15 @@ class HeldTests(SynchronousTestCase):
         self.held = SharedCounts(self.rates, "x")
 
     def at_other_machines(self) -> int:
-        """Ask as a client comes, of ten that may."""
         return self.held.at_other_machines(1, self.counted.here, 10, "m", self.counted.count)
 
-    def test_few(self) -> None:
-        """Who has less than half of what it may is not told of."""
+    def test_source_below_half_its_limit_is_not_reported(self) -> None:
         self.rates.others = 9
         self.counted.here = 3
         self.assertEqual(self.at_other_machines(), 0)
         self.assertEqual(self.rates.told, [])
 
-    def test_many(self) -> None:
-        """Who has more is told of each second, until nothing is left; then nothing waits any more."""
+    def test_busy_source_is_reported_each_second_until_it_is_gone(self) -> None:
         self.rates.others = 3
         self.counted.here = 4
         self.at_other_machines()
@@ -78,8 +75,7 @@ class HeldTests(SynchronousTestCase):
         self.clock.advance(1)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
-    def test_no_answer(self) -> None:
-        """What others have is good for fifteen seconds after the last answer, and for no longer."""
+    def test_count_of_others_is_good_for_fifteen_seconds(self) -> None:
         self.rates.others = 3
         self.counted.here = 4
         self.at_other_machines()
@@ -89,8 +85,7 @@ class HeldTests(SynchronousTestCase):
         self.clock.advance(1)
         self.assertEqual(self.at_other_machines(), 0)
 
-    def test_away(self) -> None:
-        """Without Redis others have none, and nothing is left running."""
+    def test_without_redis_others_have_none(self) -> None:
         self.rates.others = 9
         self.counted.here = 9
         self.at_other_machines()

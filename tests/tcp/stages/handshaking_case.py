@@ -36,14 +36,12 @@ class TerminationCase(MuxTestCase):
         self.ca = authority().write(self.folder / "ca.pem")
 
     def pem(self, *names: str, file: str = "") -> Path:
-        """Write a certificate with its key."""
         identity = authority().issue(*names)
         return identity.write(self.folder / (file or f"{names[0]}.pem"), key=True)
 
     def tls_route(
         self, name: str = "tls", match: str = "tls", under: str = "", **end: Any
     ) -> Route:
-        """Make a route that ends TLS."""
         files = end.pop("files", None) or (self.pem("a.example"),)
         outcome = end.pop("outcome", None)
         made = route(match, outcome or CLOSE, name=name)
@@ -55,17 +53,14 @@ class TerminationCase(MuxTestCase):
         )
 
     def inner(self, match: str = "ssh", under: str = "tls", name: str = "") -> Route:
-        """Make a route to the test's backend, inside of TLS."""
         made = route(match, backend_at(self.backend_port()), name=name or match)
         return attrs.evolve(made, under=(under,))
 
     def peer(self, name: str | None = "a.example", **settings: Any) -> SecurePeer:
-        """Make a client."""
         context = settings.pop("context", None) or client_context(self.ca, **settings)
         return SecurePeer((context, name))
 
     async def client(self, port: int, name: str = "a.example", **settings: Any) -> SecurePeer:
-        """Connect a client, and wait for TLS."""
         peer = await connect_tls(self, port, self.peer(name, **settings))
         await peer.ready()
         # A client is ready before its last message has come.
@@ -74,7 +69,6 @@ class TerminationCase(MuxTestCase):
         return peer
 
     async def relayed(self, **settings: Any) -> tuple[SecurePeer, Peer]:
-        """Have a client connected to the backend."""
         port = self.mux([self.tls_route(), self.inner()], **settings)
         client = await self.client(port)
         client.send(SSH)

@@ -33,8 +33,7 @@ class ServersTest(MuxTestCase):
         self.client.send(b"x")
         return self.client
 
-    async def test_next_server(self) -> None:
-        """When a connect fails the next server is tried, and nothing is lost."""
+    async def test_failed_connect_tries_the_next_server_without_losing_bytes(self) -> None:
         ports = free_port(), make_stalled_port(self), self.backend_port()
         client = await self.lead(backend_at(*ports, connect_timeout=0.5))
         peer = await self.backend.heard(1)
@@ -46,8 +45,7 @@ class ServersTest(MuxTestCase):
         record = await self.logged()
         self.assert_story(record, reason="done", server=f"127.0.0.1:{ports[2]}")
 
-    async def test_server_local(self) -> None:
-        """The log has the address that the server saw, whatever the transport is made of."""
+    async def test_log_has_the_address_that_the_server_saw(self) -> None:
         path = str(make_folder(self) / "socket")
         port = self.backend_port()
         unix = reactor.listenUNIX(path, self.backend)
@@ -66,8 +64,7 @@ class ServersTest(MuxTestCase):
             expected = None if number == 3 else f"{seen.host}:{seen.port}"
             self.assertEqual((text, record.server_local), (text, expected))
 
-    async def test_retries(self) -> None:
-        """No more servers are tried than the retries allow."""
+    async def test_tries_no_more_servers_than_retries_allow(self) -> None:
         refusing = free_port()
         client = await self.lead(backend_at(refusing, self.backend_port(), retries=0))
         await client.is_lost()
@@ -79,20 +76,17 @@ class ServersTest(MuxTestCase):
             backend="backend",
         )
 
-    async def test_all_refuse(self) -> None:
-        """The cause of the last attempt is logged."""
+    async def test_logs_the_cause_of_the_last_attempt(self) -> None:
         client = await self.lead(
             backend_at(make_stalled_port(self), free_port(), connect_timeout=0.5)
         )
         await client.is_lost()
         self.assert_story(await self.logged(), reason="connect-refused")
 
-    async def test_all_hang(self) -> None:
-        """A server that does not answer costs the connect time-out, no more."""
+    async def test_mute_server_costs_the_connect_timeout(self) -> None:
         await self.assert_missed("no connection within", make_stalled_port(self))
 
-    async def test_no_handshake(self) -> None:
-        """So does one that accepts, and then says nothing; the log tells both apart."""
+    async def test_mute_tls_server_costs_the_connect_timeout_with_its_own_cause(self) -> None:
         listening = socket.create_server(("127.0.0.1", 0))
         self.addCleanup(listening.close)
         port = listening.getsockname()[1]
@@ -106,14 +100,12 @@ class ServersTest(MuxTestCase):
         self.assert_story(await self.logged(), reason="connect-timeout")
         self.assertIn(f"{what} 0.1 s", " ".join(map(str, map(eventAsText, logged))))
 
-    async def test_name(self) -> None:
-        """A server may be a host name."""
+    async def test_server_may_be_a_host_name(self) -> None:
         port = self.backend_port()
         await self.lead(Backend("named", (server(f"localhost:{port}"),), connect_timeout=60.0))
         await self.backend.heard(1)
 
-    async def test_name_and_half_close(self) -> None:
-        """A server that has finished sending still hears the client out, also when it is reached by its name."""
+    async def test_half_closed_server_reached_by_name_gets_the_rest(self) -> None:
         port = self.backend_port()
         client = await self.lead(
             Backend("named", (server(f"localhost:{port}"),), connect_timeout=60.0)
@@ -129,8 +121,7 @@ class ServersTest(MuxTestCase):
         peer.close()
         self.assert_story(await self.logged(), reason="done", bytes_in=21, bytes_out=3)
 
-    async def test_name_that_hangs(self) -> None:
-        """The connect time-out covers names too."""
+    async def test_connect_timeout_covers_names(self) -> None:
         port = make_stalled_port(self)
         make_stalled_port(self, "::1", port)  # on most machines localhost has both addresses
         client = await self.lead(
@@ -139,8 +130,7 @@ class ServersTest(MuxTestCase):
         await client.is_lost()
         self.assert_story(await self.logged(), reason="connect-timeout")
 
-    async def test_unix(self) -> None:
-        """A server may listen on a UNIX socket."""
+    async def test_server_may_listen_on_a_unix_socket(self) -> None:
         with tempfile.TemporaryDirectory() as folder:
             path = str(Path(folder) / "socket")
             port = reactor.listenUNIX(path, self.backend)
@@ -153,14 +143,12 @@ class ServersTest(MuxTestCase):
             finally:
                 await port.stopListening()
 
-    async def test_no_unix_socket(self) -> None:
-        """A UNIX socket that is not there refuses."""
+    async def test_missing_unix_socket_refuses(self) -> None:
         client = await self.lead(Backend("unix", (server("unix:/nonexistent/socket"),)))
         await client.is_lost()
         self.assert_story(await self.logged(), reason="connect-refused")
 
-    async def test_endpoint_string(self) -> None:
-        """A server may be any client endpoint string of Twisted's."""
+    async def test_server_may_be_an_endpoint_string(self) -> None:
         text = f"tcp:127.0.0.1:{self.backend_port()}:timeout=3"
         self.assertEqual(server(text).kind, "endpoint")
         client = await self.lead(Backend("string", (server(text),)))
@@ -173,14 +161,12 @@ class ServersTest(MuxTestCase):
         client.close()
         self.assert_story(await self.logged(), reason="done", server=text)
 
-    async def test_endpoint_string_refused(self) -> None:
-        """The next server is tried after an endpoint string, too."""
+    async def test_next_server_is_tried_after_an_endpoint_string(self) -> None:
         servers = (server(f"tcp:127.0.0.1:{free_port()}:timeout=3"), server_at(self.backend_port()))
         await self.lead(Backend("string", servers))
         await (await self.backend.peer()).has(1)
 
-    async def test_what_a_failure_is_called(self) -> None:
-        """Trouble on this machine is no refusal, nor is a failed handshake."""
+    async def test_local_trouble_and_failed_handshakes_are_no_refusals(self) -> None:
         for problem, expected in [
             (error.ConnectBindError(errno.EADDRNOTAVAIL, "no port"), "error"),
             (OSError(errno.EMFILE, "too many"), "error"),
@@ -192,8 +178,7 @@ class ServersTest(MuxTestCase):
         ]:
             self.assertEqual(_cause(Failure(problem)), expected)
 
-    async def test_dialling_raises(self) -> None:
-        """An endpoint that raises is one more server that cannot be reached."""
+    async def test_endpoint_that_raises_counts_as_unreachable(self) -> None:
         bad = Server("tls:x:1:trustRoots=/nowhere", "endpoint")
         await self.lead(Backend("string", (bad, server_at(self.backend_port()))))
         await (await self.backend.peer()).has(1)
@@ -214,16 +199,14 @@ class WaitingTest(MuxTestCase):
         await self.seen(5)
         return self.client
 
-    async def test_gone(self) -> None:
-        """A client that breaks off meanwhile is noticed at once."""
+    async def test_notices_at_once_that_the_client_is_gone(self) -> None:
         client = await self.wait()
         client.reset()
         self.assert_story(
             await self.logged(), reason="client-gone", route="waits", backend="backend", bytes_in=5
         )
 
-    async def test_paused_when_full(self) -> None:
-        """A client that sends without end meanwhile is stopped."""
+    async def test_stops_reading_a_client_that_sends_too_much(self) -> None:
         client = await self.wait(peek_limit=1000)
         client.send(bytes(32 * 1024 * 1024))
         (connection,) = self.factory.connections
@@ -233,8 +216,7 @@ class WaitingTest(MuxTestCase):
         self.factory.abort("drained")
         await self.logged()
 
-    async def test_goes_on_elsewhere(self) -> None:
-        """Wherever such a client is led in the end, it is read again: here to a fallback's fallback."""
+    async def test_paused_client_is_read_again_behind_a_second_fallback(self) -> None:
         last = backend_at(self.backend_port())
         between = backend_at(make_stalled_port(self), retries=0, fallback=last)
         first = backend_at(make_stalled_port(self), retries=0, fallback=between)
@@ -249,16 +231,14 @@ class WaitingTest(MuxTestCase):
         peer.close()
         await self.logged()
 
-    async def test_drained(self) -> None:
-        """At the end of a drain the attempt is given up."""
+    async def test_drain_cancels_the_attempt(self) -> None:
         client = await self.wait()
         self.factory.abort("drained")
         await client.is_lost()
         self.assertTrue(client.was_reset())
         self.assert_story(await self.logged(), reason="drained")
 
-    async def test_finished(self) -> None:
-        """A client that has said all still gets its answer once a server is there."""
+    async def test_half_closed_client_gets_its_answer(self) -> None:
         stalled = make_stalled_port(self)
         backend = backend_at(stalled, self.backend_port(), connect_timeout=0.5)
         client = await self.connect(self.mux([route("any", backend)], reactor=reactor), b"all")
@@ -281,8 +261,7 @@ class HandshakeTest(MuxTestCase):
         backend = Backend("secure", servers, **settings)
         return await self.connect(self.mux([route("any", backend)], reactor=reactor), b"x")
 
-    async def test_fails(self) -> None:
-        """A certificate that is not trusted is a failed connect; the next server is tried, or the cause is told."""
+    async def test_untrusted_certificate_is_a_failed_connect(self) -> None:
         port = reactor.listenSSL(0, PeerFactory(), certificate(), interface="127.0.0.1")
         self.addCleanup(port.stopListening)
         untrusted = server(f"tls:localhost:{port.getHost().port}")
@@ -293,16 +272,14 @@ class HandshakeTest(MuxTestCase):
         await (await self.backend.peer()).has(1)
         self.flushLoggedErrors(CertificateError)  # Twisted logs it as well
 
-    async def test_hangs(self) -> None:
-        """A handshake that does not come to its end takes no longer than a connect may."""
+    async def test_handshake_is_bounded_by_the_connect_timeout(self) -> None:
         mute = PeerFactory()
         client = await self.lead(server(f"ssl:127.0.0.1:{listen(self, mute)}"), connect_timeout=0.3)
         await client.is_lost()
         self.assert_story(await self.logged(), reason="connect-timeout")
         await (await mute.peer()).is_lost()
 
-    async def test_client_leaves(self) -> None:
-        """A client that leaves meanwhile ends it."""
+    async def test_leaving_client_cancels_the_handshake(self) -> None:
         mute = PeerFactory()
         client = await self.lead(server(f"ssl:127.0.0.1:{listen(self, mute)}"))
         peer = await mute.peer()

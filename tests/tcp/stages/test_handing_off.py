@@ -32,7 +32,6 @@ class HandingOffCase(MuxTestCase):
         self.taker = Taker(self, self.turn)
 
     def giving_mux(self, **settings: Any) -> int:
-        """Listen with a multiplexer that hands over SSH, and leads HTTP to the test's backend."""
         return self.mux(
             [
                 route("ssh", self.taker.outcome, name="ssh"),
@@ -42,7 +41,6 @@ class HandingOffCase(MuxTestCase):
         )
 
     async def client(self, port: int, said: bytes = b"", host: str = "127.0.0.1") -> socket.socket:
-        """Connect a client."""
         client = socket.create_connection((host, port))
         client.settimeout(60)
         self.addCleanup(client.close)
@@ -50,7 +48,6 @@ class HandingOffCase(MuxTestCase):
         return client
 
     async def giving(self) -> None:
-        """Wait until a client is being handed over."""
         while not any(one.stage.state == "handing-over" for one in self.factory.connections):
             await self.turn()
 
@@ -66,8 +63,7 @@ class HandingOffCase(MuxTestCase):
 class HandingOffTest(HandingOffCase):
     """Clients whose server takes their sockets."""
 
-    async def test_handed_over(self) -> None:
-        """The server gets the client's own socket, with all that it has said in it, and its facts."""
+    async def test_server_gets_the_socket_with_unread_bytes_and_facts(self) -> None:
         client = await self.client(self.giving_mux(), SSH)
         given, reported = await self.taker.taken()
         record = await self.logged()
@@ -105,8 +101,7 @@ class HandingOffTest(HandingOffCase):
         )
         self.assertTrue(record.is_clean)
 
-    async def test_another_route(self) -> None:
-        """A client of the same listener that is led to an ordinary server is relayed, each byte once."""
+    async def test_other_route_of_the_listener_relays_each_byte_once(self) -> None:
         said = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
         client = await self.connect(self.giving_mux(), said[:5])
         await self.seen(5)
@@ -122,8 +117,7 @@ class HandingOffTest(HandingOffCase):
         story = self.assert_story
         story(await self.logged(), reason="done", route="http", bytes_in=len(said) + 4, bytes_out=6)
 
-    async def test_silent(self) -> None:
-        """A silent client is handed over without a byte."""
+    async def test_hands_over_a_silent_client_without_a_byte(self) -> None:
         port = self.mux(silent=outcome(self.taker.outcome), detect_timeout=3)
         client = await self.client(port)
         while not self.factory.connections:
@@ -139,8 +133,7 @@ class HandingOffTest(HandingOffCase):
 class LimitsTest(HandingOffCase):
     """What still counts a client that was handed over."""
 
-    async def test_limits(self) -> None:
-        """A client does not count any more once it has been handed over, and does so until then."""
+    async def test_client_counts_until_it_is_handed_over(self) -> None:
         port = self.giving_mux(max_connections=1, max_connections_per_source=1)
         await self.client(port, SSH)
         given, _, giver = await self.taker.given()
@@ -159,7 +152,6 @@ class NotTakenTest(HandingOffCase):
     """Sockets that nobody takes."""
 
     async def refused(self, why: str, **expected: str) -> None:
-        """Find that a client is closed cleanly, and that the log says why."""
         client = await self.client(self.giving_mux(), SSH)
         record = await self.logged()
         self.assertEqual(client.recv(9), b"")
@@ -172,26 +164,22 @@ class NotTakenTest(HandingOffCase):
         )
         self.assertFalse(record.is_clean)
 
-    async def test_no_file(self) -> None:
-        """There is nothing at the path."""
+    async def test_no_file_at_the_path(self) -> None:
         self.taker.remove()
         await self.refused("No such file or directory", reason="connect-refused")
 
-    async def test_nobody(self) -> None:
-        """Nobody listens there any more."""
+    async def test_nobody_listens_at_the_path(self) -> None:
         self.taker.listening.close()
         await self.refused("Connection refused", reason="connect-refused")
 
-    async def test_other_type(self) -> None:
-        """Whoever listens there expects a stream of bytes."""
+    async def test_stream_socket_at_the_path(self) -> None:
         self.taker.remove()
         with socket.socket(socket.AF_UNIX) as stream:
             stream.bind(self.taker.path)
             stream.listen()
             await self.refused("Protocol wrong type for socket", reason="connect-refused")
 
-    async def test_waits_for_room(self) -> None:
-        """A client waits while the queue is full, and is handed over when there is room; what it says meanwhile comes, too."""
+    async def test_client_waits_for_room_in_the_queue_and_loses_nothing(self) -> None:
         port = self.giving_mux()
         waiting = self.full()
         client = await self.client(port, SSH)
@@ -206,8 +194,7 @@ class NotTakenTest(HandingOffCase):
         self.assertEqual(await self.taker.heard(given, len(SSH) + 4), SSH + b"more")
         self.assert_story(await self.logged(), reason="handed-over")
 
-    async def test_no_room(self) -> None:
-        """After five seconds it waits no more."""
+    async def test_gives_up_after_five_seconds_without_room(self) -> None:
         port = self.giving_mux()
         self.full()
         client = await self.client(port, SSH)
@@ -219,8 +206,7 @@ class NotTakenTest(HandingOffCase):
         self.assertEqual(record.facts["handover_error"], "its queue is full")
         self.assertEqual(client.recv(9), b"")
 
-    async def test_no_answer(self) -> None:
-        """Of a server that does not answer the log tells so; the socket is the server's all the same."""
+    async def test_server_without_an_answer_keeps_the_socket(self) -> None:
         client = await self.client(self.giving_mux(), SSH)
         given, _, giver = await self.taker.given()
         self.time.advance(4.9)
@@ -233,8 +219,7 @@ class NotTakenTest(HandingOffCase):
         given.sendall(b"here I am")
         self.assertEqual((given.recv(99), client.recv(99)), (SSH, b"here I am"))
 
-    async def test_server_dies(self) -> None:
-        """A server that ends before it has answered lets go of the socket, and the client sees the end."""
+    async def test_server_that_dies_before_its_answer_lets_go_of_the_socket(self) -> None:
         client = await self.client(self.giving_mux(), SSH)
         given, _, giver = await self.taker.given()
         self.assertEqual(given.recv(99), SSH)
@@ -246,8 +231,7 @@ class NotTakenTest(HandingOffCase):
         self.assertEqual(record.facts["handover_error"], why)
         self.assertEqual(client.recv(9), b"")
 
-    async def test_server_dies_with_its_queue(self) -> None:
-        """So does one that ends before it has looked at its queue."""
+    async def test_server_that_dies_before_reading_its_queue_lets_go_of_the_socket(self) -> None:
         client = await self.client(self.giving_mux(), SSH)
         await self.giving()
         self.taker.listening.close()
@@ -255,8 +239,7 @@ class NotTakenTest(HandingOffCase):
         with contextlib.suppress(ConnectionResetError):  # what it has said was never read
             self.assertEqual(client.recv(9), b"")
 
-    async def test_other_answer(self) -> None:
-        """Something else than the answer is none."""
+    async def test_unknown_answer_is_none(self) -> None:
         await self.client(self.giving_mux(), SSH)
         _, _, giver = await self.taker.given()
         giver.send(b"takenly")
@@ -264,8 +247,7 @@ class NotTakenTest(HandingOffCase):
         self.assert_story(record, reason="not-taken")
         self.assertEqual(record.facts["handover_error"], "its server answered something else")
 
-    async def test_killed(self) -> None:
-        """An operator can end a client that waits for room, and one that waits for the answer, which may be the server's."""
+    async def test_operator_ends_clients_that_wait_for_room_or_an_answer(self) -> None:
         port = self.giving_mux()
         client = await self.client(port, SSH)
         given, _, _ = await self.taker.given()
@@ -282,8 +264,7 @@ class NotTakenTest(HandingOffCase):
         self.assert_story(await self.logged(2), reason="drained")
         self.assertRaises(ConnectionResetError, client.recv, 9)
 
-    async def test_descriptors(self) -> None:
-        """Whatever comes of it, no descriptor stays open."""
+    async def test_leaves_no_descriptor_open(self) -> None:
         port = self.giving_mux()
         before = {}
         for number in range(1, 5):
@@ -300,8 +281,7 @@ class NotTakenTest(HandingOffCase):
             before[number] = descriptors()
         self.assertEqual(before[1], before[4])
 
-    async def test_let_go(self) -> None:
-        """Nothing of a client waits for the garbage collector, whatever comes of it."""
+    async def test_leaves_nothing_to_the_garbage_collector(self) -> None:
         port = self.giving_mux()
         gc.collect()
         gc.disable()

@@ -18,8 +18,7 @@ from txmux.rules.embedding import outcome, route
 class RelayTests(TerminationCase):
     """Plaintext that is led to a server."""
 
-    async def test_detected(self) -> None:
-        """What the client says inside of TLS is told apart, and the log tells what was agreed on."""
+    async def test_detects_plaintext_and_logs_what_tls_agreed_on(self) -> None:
         client, server = await self.relayed()
         self.assertEqual(bytes(server.received), SSH)
         client.close_notify()
@@ -35,8 +34,7 @@ class RelayTests(TerminationCase):
         self.assertIn("tls_cipher", record.facts)
         self.assertNotIn("tls_client", record.facts)
 
-    async def test_fallback_in_process(self) -> None:
-        """A protocol of this process that is a fallback hears all that the client says, though that was held up before."""
+    async def test_fallback_in_process_gets_bytes_that_were_held_up(self) -> None:
         stalled = backend_at(make_stalled_port(self), fallback=outcome(self.backend), retries=0)
         inner = attrs.evolve(route("any", stalled), under=("tls",))
         client = await self.client(self.mux([self.tls_route(), inner], peek_limit=4000))
@@ -48,8 +46,7 @@ class RelayTests(TerminationCase):
         client.close_notify()
         await self.logged()
 
-    async def test_half_close(self) -> None:
-        """The client's close-notify is a half-close: the answer still comes, in full."""
+    async def test_close_notify_of_the_client_is_a_half_close(self) -> None:
         client, server = await self.relayed()
         client.close_notify()
         await server.has_all()
@@ -60,8 +57,7 @@ class RelayTests(TerminationCase):
         await client.until(lambda: client.told_close_notify)
         self.assert_story(await self.logged(), reason="done", bytes_out=5 + len(answer))
 
-    async def test_half_close_of_both_layers(self) -> None:
-        """So it is if the client shuts down its TCP connection as well."""
+    async def test_close_notify_and_fin_of_the_client_are_a_half_close(self) -> None:
         client, server = await self.relayed()
         client.close_notify()
         client.finish()
@@ -72,8 +68,7 @@ class RelayTests(TerminationCase):
         await client.until(lambda: client.told_close_notify)
         self.assert_story(await self.logged(), reason="done")
 
-    async def test_server_finishes(self) -> None:
-        """A server that has finished is a close-notify for the client, which can go on sending."""
+    async def test_finished_server_is_a_close_notify_and_the_client_may_send_on(self) -> None:
         client, server = await self.relayed()
         server.finish()
         await client.until(lambda: client.told_close_notify)
@@ -84,16 +79,14 @@ class RelayTests(TerminationCase):
         await server.is_lost()
         self.assert_story(await self.logged(), reason="done", bytes_in=len(SSH) + 300_000)
 
-    async def test_client_just_closes(self) -> None:
-        """After the server's close-notify a client may close without one of its own."""
+    async def test_client_may_close_without_close_notify_after_the_servers(self) -> None:
         client, server = await self.relayed()
         server.close()
         await client.until(lambda: client.told_close_notify)
         client.close()
         self.assert_story(await self.logged(), reason="done")
 
-    async def test_client_leaves(self) -> None:
-        """A client that closes without a close-notify, as many do, has finished; the log tells that there was none."""
+    async def test_close_without_close_notify_is_an_end_and_is_logged(self) -> None:
         client, server = await self.relayed()
         client.close()
         await server.has_all()
@@ -103,8 +96,7 @@ class RelayTests(TerminationCase):
         self.assert_story(record, reason="done")
         self.assertEqual(record.facts["tls_truncated"], "yes")
 
-    async def test_strict(self) -> None:
-        """With ``tls_strict`` such a client has broken off, whether it still listens or not; its bytes get there before."""
+    async def test_tls_strict_resets_without_close_notify_after_the_bytes(self) -> None:
         for leave in ("close", "finish"):
             client, server = await self.relayed(tls_strict=True)
             client.send(b"x" * 100_000)
@@ -118,8 +110,7 @@ class RelayTests(TerminationCase):
             self.records.clear()
             self.backend.peers.clear()
 
-    async def test_strict_and_close_notify(self) -> None:
-        """One with a close-notify, or whose server was closed first, has not."""
+    async def test_tls_strict_accepts_close_notify_or_a_server_that_closed_first(self) -> None:
         for first in ("client", "server"):
             client, server = await self.relayed(tls_strict=True)
             if first == "client":
@@ -140,8 +131,7 @@ class RelayTests(TerminationCase):
             self.records.clear()
             self.backend.peers.clear()
 
-    async def test_strict_before_a_server(self) -> None:
-        """It is led nowhere while there is no server yet; without ``tls_strict`` it is led on with what it has said."""
+    async def test_tls_strict_routes_no_truncated_client(self) -> None:
         for strict in (True, False):
             port = self.mux([self.tls_route(), self.inner("ssh")], tls_strict=strict)
             client = await self.client(port)
@@ -153,8 +143,7 @@ class RelayTests(TerminationCase):
             self.assertEqual(record.facts["tls_truncated"], "yes")
             self.records.clear()
 
-    async def test_half_close_below(self) -> None:
-        """It may even still want to hear the answer."""
+    async def test_fin_without_close_notify_still_gets_the_answer(self) -> None:
         client, server = await self.relayed()
         client.finish()
         await server.has_all()
@@ -164,8 +153,7 @@ class RelayTests(TerminationCase):
         await client.until(lambda: client.told_close_notify)
         self.assert_story(await self.logged(), reason="done", bytes_out=500_005)
 
-    async def test_server_resets(self) -> None:
-        """A server that breaks off makes no answer look complete: no close-notify comes before the reset."""
+    async def test_reset_of_the_server_sends_no_close_notify(self) -> None:
         client, server = await self.relayed()
         server.reset()
         await self.is_gone(client)
@@ -173,16 +161,14 @@ class RelayTests(TerminationCase):
         self.assertTrue(client.was_reset())
         self.assert_story(await self.logged(), reason="server-reset")
 
-    async def test_client_resets(self) -> None:
-        """A client that breaks off is a reset for the server."""
+    async def test_reset_of_the_client_resets_the_server(self) -> None:
         client, server = await self.relayed()
         client.reset()
         await self.is_gone(server)
         self.assertTrue(server.was_reset())
         self.assert_story(await self.logged(), reason="client-reset")
 
-    async def test_garbage(self) -> None:
-        """Garbage in the middle breaks the connection, even while the client does not read."""
+    async def test_garbage_breaks_the_connection_even_while_the_client_is_paused(self) -> None:
         client, server = await self.relayed()
         client.transport.pauseProducing()
         server.send(b"x" * 20_000_000)
@@ -196,8 +182,7 @@ class RelayTests(TerminationCase):
         self.assertTrue(server.was_reset())
         self.assert_story(await self.logged(), reason="client-reset")
 
-    async def test_much(self) -> None:
-        """Nothing is lost or changed while both sides send much, and neither reads in a hurry."""
+    async def test_much_data_in_both_directions_arrives_unchanged(self) -> None:
         client, server = await self.relayed()
         up, down = bytes(range(256)) * 8_000, bytes(range(255, -1, -1)) * 8_000
         server.send(down)
@@ -210,8 +195,7 @@ class RelayTests(TerminationCase):
         await server.is_lost()
         await self.logged()
 
-    async def test_sizes(self) -> None:
-        """Writes of all sizes arrive, whole and in order: empty ones, whole records, and what just fills what is sent at once."""
+    async def test_writes_of_all_sizes_arrive_in_order(self) -> None:
         inside = PeerFactory()
         made = attrs.evolve(route("ssh", inside, name="ssh"), under=("tls",))
         client = await self.client(self.mux([self.tls_route(), made]))
@@ -232,8 +216,7 @@ class RelayTests(TerminationCase):
         server.close()
         self.assert_story(await self.logged(), reason="done", bytes_out=len(sent))
 
-    async def test_last_words(self) -> None:
-        """What comes with the close-notify in one piece is passed on before it."""
+    async def test_bytes_with_the_close_notify_are_passed_on_before_it(self) -> None:
         client, server = await self.relayed()
         client._flush, flush = lambda: None, client._flush  # type: ignore[method-assign]
         client.send(bytes(50_000))
@@ -245,8 +228,7 @@ class RelayTests(TerminationCase):
         server.close()
         self.assert_story(await self.logged(), reason="done")
 
-    async def test_in_one_go(self) -> None:
-        """What comes right behind the handshake, in the same packet, is not lost."""
+    async def test_bytes_right_behind_the_handshake_are_not_lost(self) -> None:
         port = self.mux([self.tls_route(), self.inner()])
         context = client_context(self.ca)
         context.maximum_version = ssl.TLSVersion.TLSv1_3
@@ -259,8 +241,7 @@ class RelayTests(TerminationCase):
         peer.send(SSH)
         await self.backend.heard(len(SSH))
 
-    async def test_much_in_one_go(self) -> None:
-        """So it is if that is more than is read from a socket at once."""
+    async def test_more_than_one_read_behind_the_handshake_is_not_lost(self) -> None:
         port = self.mux([self.tls_route(), self.inner()])
         context = client_context(self.ca)
         context.minimum_version = ssl.TLSVersion.TLSv1_3
@@ -274,8 +255,7 @@ class RelayTests(TerminationCase):
         server = await self.backend.heard(len(words))
         self.assertEqual(bytes(server.received), words)
 
-    async def test_in_process(self) -> None:
-        """A protocol of this process gets the connection inside of TLS, half-close included."""
+    async def test_protocol_in_process_gets_plaintext_and_half_close(self) -> None:
         inside = PeerFactory()
         made = attrs.evolve(route("ssh", inside, name="ssh"), under=("tls",))
         client = await self.client(self.mux([self.tls_route(), made]))
@@ -291,8 +271,7 @@ class RelayTests(TerminationCase):
         await client.until(lambda: client.told_close_notify)
         self.assert_story(await self.logged(), reason="done", bytes_in=len(SSH), bytes_out=6)
 
-    async def test_in_process_after_its_end(self) -> None:
-        """What a client still says to a protocol that has closed is not kept."""
+    async def test_bytes_for_a_closed_protocol_in_process_are_not_kept(self) -> None:
         inside = PeerFactory()
         made = attrs.evolve(route("ssh", inside, name="ssh"), under=("tls",))
         client = await self.client(self.mux([self.tls_route(), made]))
@@ -310,8 +289,7 @@ class RelayTests(TerminationCase):
 class LeakTests(TerminationCase):
     """What is left when connections are over."""
 
-    async def test_nothing_left(self) -> None:
-        """No transport outlives its connection, however that ended, even without the garbage collector."""
+    async def test_no_transport_outlives_its_connection_without_gc(self) -> None:
         port = self.mux([self.tls_route(), self.inner()])
         endings = ("close", "reset", "close_notify", "fail", "leave")
         gc.collect()

@@ -11,8 +11,7 @@ from txmux.rules.embedding import route
 class LevelTests(TerminationCase):
     """Where clients are led from inside of TLS."""
 
-    async def test_default_of_the_listener(self) -> None:
-        """What no route inside takes goes where the listener leads such clients."""
+    async def test_unmatched_plaintext_goes_to_the_listeners_default(self) -> None:
         default = backend_at(self.backend_port())
         client = await self.client(self.mux([self.tls_route(), self.inner()], default=default))
         client.send(b"GET / HTTP/1.1\r\n")
@@ -20,22 +19,19 @@ class LevelTests(TerminationCase):
         client.reset()
         self.assert_story(await self.logged(), route="tls", backend="backend")
 
-    async def test_backend_of_the_route(self) -> None:
-        """If the route has a backend, it gets them."""
+    async def test_unmatched_plaintext_goes_to_the_routes_backend(self) -> None:
         ends = self.tls_route(outcome=backend_at(self.backend_port()))
         client = await self.client(self.mux([ends, self.inner()]))
         client.send(b"GET / HTTP/1.1\r\n")
         await (await self.backend.peer()).has(16)
 
-    async def test_backend_alone(self) -> None:
-        """Without routes inside the first byte decides already."""
+    async def test_first_byte_decides_without_routes_inside(self) -> None:
         ends = self.tls_route(outcome=backend_at(self.backend_port()))
         client = await self.client(self.mux([ends]))
         client.send(b"x")
         await (await self.backend.peer()).has(1)
 
-    async def test_silent(self) -> None:
-        """Who says nothing inside of TLS has as long as anybody, and goes to the route's backend, too."""
+    async def test_silent_client_goes_to_the_routes_backend_after_detect_timeout(self) -> None:
         ends = self.tls_route(outcome=backend_at(self.backend_port()))
         client = await self.client(self.mux([ends, self.inner()]))
         await self.turn(3)
@@ -46,16 +42,14 @@ class LevelTests(TerminationCase):
         server.send(b"who is there?")
         await client.has(13)
 
-    async def test_refused(self) -> None:
-        """Where nothing leads anywhere, TLS is closed cleanly."""
+    async def test_refusal_closes_tls_cleanly(self) -> None:
         client = await self.client(self.mux([self.tls_route(), self.inner()]))
         client.send(b"GET / HTTP/1.1\r\n")
         await client.until(lambda: client.told_close_notify)
         client.close()
         self.assert_story(await self.logged(), reason="no-route", route="tls", backend=None)
 
-    async def test_not_under_it(self) -> None:
-        """Routes of the listener mean nothing inside, and those inside nothing outside."""
+    async def test_routes_apply_to_their_own_layer_alone(self) -> None:
         outside = route("ssh", CLOSE, name="outside")
         port = self.mux([self.tls_route(), outside, self.inner()])
         plain = await self.connect(port, SSH)
@@ -65,8 +59,7 @@ class LevelTests(TerminationCase):
         client.send(SSH)
         await (await self.backend.peer()).has(len(SSH))
 
-    async def test_tls_in_tls(self) -> None:
-        """TLS can be ended inside of TLS, with what is inside told apart in turn."""
+    async def test_tls_in_tls_is_terminated_and_detected(self) -> None:
         port = self.mux(
             [
                 self.tls_route(),
@@ -91,8 +84,7 @@ class LevelTests(TerminationCase):
         self.assert_story(record, reason="done", route="ssh", bytes_in=len(SSH), bytes_out=200_000)
         self.assertEqual(record.facts["sni"], "b.example")
 
-    async def test_reset_in_tls_in_tls(self) -> None:
-        """A broken connection is broken at every level."""
+    async def test_reset_breaks_every_layer_of_tls_in_tls(self) -> None:
         port = self.mux(
             [self.tls_route(), self.tls_route("deep", under="tls"), self.inner(under="deep")]
         )
@@ -108,8 +100,7 @@ class LevelTests(TerminationCase):
         self.assertFalse(client.told_close_notify)
         self.assert_story(await self.logged(), reason="server-reset")
 
-    async def test_reset_after_the_end_of_tls_in_tls(self) -> None:
-        """Once both have said the end inside, what becomes of the TLS outside cuts nothing."""
+    async def test_reset_after_both_inner_ends_cuts_nothing(self) -> None:
         port = self.mux(
             [self.tls_route(), self.tls_route("deep", under="tls"), self.inner(under="deep")]
         )
@@ -128,8 +119,7 @@ class LevelTests(TerminationCase):
         await server.is_lost()
         self.assertFalse(server.was_reset())
 
-    async def test_passed_through(self) -> None:
-        """A route before it can take some TLS as it is: validation by ACME is a matter of ALPN (RFC 8737)."""
+    async def test_earlier_route_passes_acme_tls_through(self) -> None:
         port = self.mux(
             [
                 route("tls alpn=acme-tls/1", backend_at(self.backend_port()), name="acme"),
@@ -143,8 +133,7 @@ class LevelTests(TerminationCase):
         await client.is_lost()
         self.assert_story(await self.logged(), route="acme")
 
-    async def test_asked_for_first(self) -> None:
-        """A client that asks for TLS first, as PostgreSQL's do, is answered; its server never hears of that."""
+    async def test_requested_tls_is_answered_and_hidden_from_the_server(self) -> None:
         ssl_request = bytes.fromhex("0000000804d2162f")
         startup = bytes.fromhex("0000001000030000") + b"user\0x\0\0"
         port = self.mux(
@@ -170,8 +159,7 @@ class LevelTests(TerminationCase):
         await server.is_lost()
         self.assert_story(await self.logged(), route="pg", reason="done")
 
-    async def test_drained(self) -> None:
-        """At the stop a client that shakes hands is ended as any other."""
+    async def test_drain_ends_a_handshaking_client(self) -> None:
         port = self.mux([self.tls_route()])
         client = await self.connect(port, b"\x16\x03\x01\x00\x80\x01\x00\x00\x7c\x03\x03")
         await self.seen(11)

@@ -17,8 +17,7 @@ from txmux.rules.reading.route import allowed_client
 class AgreementTests(TerminationCase):
     """What is agreed on."""
 
-    async def test_order_of_alpn(self) -> None:
-        """Of the protocols that a client offers, the first one here is taken; a client may offer none."""
+    async def test_first_alpn_protocol_of_this_side_wins(self) -> None:
         port = self.mux([self.tls_route(alpn=("h2", "http/1.1"))])
         for offered, agreed in (
             (("http/1.1", "h2"), "h2"),
@@ -32,13 +31,11 @@ class AgreementTests(TerminationCase):
             self.assertEqual(record.facts.get("tls_alpn"), agreed)
             self.records.clear()
 
-    async def test_no_alpn(self) -> None:
-        """Without the key no protocol is agreed on."""
+    async def test_no_alpn_without_the_key(self) -> None:
         client = await self.client(self.mux([self.tls_route()]), alpn=("h2",))
         self.assertIsNone(client.tls.selected_alpn_protocol())
 
-    async def test_certificate_by_name(self) -> None:
-        """The certificate goes by the name that is asked for; the first one is for all others."""
+    async def test_certificate_follows_the_name(self) -> None:
         files = tuple(map(self.pem, ("first.example", "*.wild.example", "x.wild.example")))
         port = self.mux([self.tls_route(files=files)])
         for asked, shown in (
@@ -59,8 +56,7 @@ class AgreementTests(TerminationCase):
             client.reset()
             await client.is_lost()
 
-    async def test_session_again(self) -> None:
-        """A client can come back with the session that it had, in TLS 1.2 and 1.3."""
+    async def test_sessions_are_resumed_in_tls_1_2_and_1_3(self) -> None:
         port = self.mux([self.tls_route(), self.inner()])
         for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
             context = client_context(self.ca)
@@ -88,7 +84,6 @@ class HandshakeTests(TerminationCase):
     """What can go wrong, and is logged."""
 
     async def cause(self, peer: SecurePeer, port: int) -> str:
-        """Shake hands in vain, and give the logged cause."""
         await connect_tls(self, port, peer)
         await peer.failed()
         if peer.lost is None:
@@ -98,14 +93,12 @@ class HandshakeTests(TerminationCase):
         return record.facts["tls_error"]
 
     def trusting(self, **settings: Any) -> ssl.SSLContext:
-        """Make a client's context with some attributes set."""
         context = client_context(self.ca)
         for name, value in settings.items():
             setattr(context, name, value)
         return context
 
-    async def test_old_client(self) -> None:
-        """TLS older than tls_minimum is not spoken."""
+    async def test_tls_minimum_refuses_older_tls(self) -> None:
         port = self.mux([self.tls_route(minimum="1.3")])
         context = self.trusting(maximum_version=ssl.TLSVersion.TLSv1_2)
         self.assertEqual(
@@ -113,8 +106,7 @@ class HandshakeTests(TerminationCase):
             "the client speaks only older versions of TLS than tls_minimum",
         )
 
-    async def test_distrusting_client(self) -> None:
-        """A client that does not know the authority says so."""
+    async def test_logs_the_alert_of_a_client_without_the_authority(self) -> None:
         stranger = make_authority("Stranger").write(self.folder / "stranger.pem")
         port = self.mux([self.tls_route()])
         self.assertEqual(
@@ -122,15 +114,13 @@ class HandshakeTests(TerminationCase):
             "the client ended the TLS handshake with the alert 'unknown ca'",
         )
 
-    async def test_no_cipher(self) -> None:
-        """A client may know no cipher that is strong enough."""
+    async def test_no_common_cipher(self) -> None:
         context = self.trusting(maximum_version=ssl.TLSVersion.TLSv1_2)
         context.set_ciphers("AES128-SHA:@SECLEVEL=0")
         cause = await self.cause(self.peer(context=context), self.mux([self.tls_route()]))
         self.assertEqual(cause, "the client and txmux have no cipher in common")
 
-    async def test_no_protocol(self) -> None:
-        """A client that offers protocols, but none of those that are spoken, is told so."""
+    async def test_no_common_alpn_protocol(self) -> None:
         port = self.mux([self.tls_route(alpn=("h2", "http/1.1"))])
         peer = self.peer(alpn=("imap", "pop3"))
         self.assertEqual(
@@ -139,8 +129,7 @@ class HandshakeTests(TerminationCase):
         )
         self.assertIn("no application protocol", str(peer.failure).lower().replace("_", " "))
 
-    async def test_no_certificate(self) -> None:
-        """With tls_client_ca a client without a certificate is turned away."""
+    async def test_tls_client_ca_refuses_clients_without_a_certificate(self) -> None:
         port = self.mux([self.tls_route(client_ca=self.ca)])
         peer = self.peer()
         self.assertEqual(
@@ -149,13 +138,11 @@ class HandshakeTests(TerminationCase):
         )
 
     def shown_by(self, identity: Identity) -> SecurePeer:
-        """Make a client with a certificate."""
         context = client_context(self.ca)
         context.load_cert_chain(identity.write(self.folder / "client.pem", key=True))
         return self.peer(context=context)
 
-    async def test_bad_certificates(self) -> None:
-        """So is one whose certificate is none that is trusted, and the cause tells whose it was."""
+    async def test_untrusted_certificates_are_refused_with_their_owner_in_the_log(self) -> None:
         stranger = make_authority("Stranger")
         old = authority().issue("old.example", begins=-2, ends=-1, usage=False)
         young = authority().issue("young.example", begins=1, usage=False)
@@ -186,8 +173,7 @@ class HandshakeTests(TerminationCase):
             self.assertEqual(await self.cause(self.shown_by(identity), port), cause)
             self.records.clear()
 
-    async def test_allowed(self) -> None:
-        """With allow_client only those of the certificates are let in that it names."""
+    async def test_allow_client_admits_only_named_certificates(self) -> None:
         allowed = (allowed_client("cn=alice ou=ops"),)
         port = self.mux([self.tls_route(client_ca=self.ca, allow_client=allowed), self.inner()])
         for units, cause in (
@@ -243,8 +229,7 @@ class HandshakeTests(TerminationCase):
         client.send(SSH)
         await (await self.backend.peer()).has(len(SSH))
 
-    async def test_revoked_later(self) -> None:
-        """A certificate that is revoked meanwhile is refused, also to a client that comes back with its session."""
+    async def test_revocation_during_service_also_ends_resumed_sessions(self) -> None:
         file = self.folder / "crl.pem"
         file.write_bytes(authority().revoke())
         identity = authority().issue("alice", usage=False)
@@ -268,8 +253,7 @@ class HandshakeTests(TerminationCase):
             reported, "the certificate of 'CN=alice' was revoked by 'CN=Test Authority'"
         )
 
-    async def test_client_certificate(self) -> None:
-        """A client with a good one is let in, and the log tells who it is."""
+    async def test_trusted_client_is_named_in_the_log(self) -> None:
         identity = authority().issue("alice", usage=False)
         port = self.mux([self.tls_route(client_ca=self.ca), self.inner()])
         client = await connect_tls(self, port, self.shown_by(identity))
@@ -280,8 +264,7 @@ class HandshakeTests(TerminationCase):
         record = await self.logged()
         self.assertEqual(record.facts["tls_client"], "CN=alice")
 
-    async def test_garbage(self) -> None:
-        """Garbage records end the handshake at the first of them."""
+    async def test_garbage_ends_the_handshake_at_its_first_record(self) -> None:
         port = self.mux([self.tls_route()])
         client = await self.connect(port, b"\x16\x03\x01\x40\x00\x01" + b"\xff" * 100_000)
         await client.is_lost()
@@ -289,8 +272,7 @@ class HandshakeTests(TerminationCase):
         self.assert_story(record, reason="tls-failed", route="tls")
         self.assertIn("tls_error", record.facts)
 
-    async def test_slow(self) -> None:
-        """A handshake has detect_timeout."""
+    async def test_handshake_has_detect_timeout(self) -> None:
         port = self.mux([self.tls_route()])
         client = await self.connect(port, b"\x16\x03\x01\x00\x80\x01\x00\x00\x7c\x03\x03")
         await self.seen(11)
@@ -305,8 +287,7 @@ class HandshakeTests(TerminationCase):
             record.facts["tls_error"], "the TLS handshake took longer than detect_timeout"
         )
 
-    async def test_gone(self) -> None:
-        """A client may leave in the middle of it, cleanly or not."""
+    async def test_client_may_leave_in_the_middle(self) -> None:
         for leave in ("finish", "close", "reset"):
             port = self.mux([self.tls_route()])
             client = await self.connect(port, b"\x16\x03\x01\x00\x80\x01\x00\x00\x7c\x03\x03")
@@ -319,8 +300,7 @@ class HandshakeTests(TerminationCase):
             )
             self.records.clear()
 
-    async def test_finished_before(self) -> None:
-        """A client that is led here because it sends no more cannot shake hands."""
+    async def test_half_closed_client_cannot_shake_hands(self) -> None:
         first = route(r"payload text=\x16\x03\x01never", CLOSE, name="first")
         client = await self.connect(self.mux([first, self.tls_route(match="any")]), b"\x16\x03\x01")
         client.finish()

@@ -9,8 +9,7 @@ from txmux.rules.embedding import route
 class DecidingTest(MuxTestCase):
     """Clients whose bytes decide."""
 
-    async def test_bytes_go_on_once(self) -> None:
-        """All that was peeked at reaches the backend first, once, and what comes later follows."""
+    async def test_peeked_bytes_reach_the_backend_once_and_first(self) -> None:
         client = await self.connect(self.ssh_mux())
         for byte in b"SSH-":
             client.send(bytes([byte]))
@@ -34,8 +33,7 @@ class DecidingTest(MuxTestCase):
         self.assertTrue((record.local or "").startswith("127.0.0.1:"))
         self.assertTrue((record.server or "").startswith("127.0.0.1:"))
 
-    async def test_first_route_decides(self) -> None:
-        """A route that matches waits for an earlier one that is still undecided."""
+    async def test_match_waits_for_an_earlier_undecided_route(self) -> None:
         other = self.backend_port()
         port = self.mux(
             [route("payload text=GET!", "close"), route("payload text=GE", backend_at(other))]
@@ -46,32 +44,28 @@ class DecidingTest(MuxTestCase):
         client.send(b"?")
         await self.backend.heard(4)
 
-    async def test_close(self) -> None:
-        """A route may lead to a closed door, and the log says which."""
+    async def test_route_may_close_and_is_logged(self) -> None:
         port = self.mux([route("http", "close", name="no-web")])
         client = await self.connect(port, b"GET / HTTP/1.1\r\n")
         await client.is_lost()
         self.assertFalse(client.was_reset())
         self.assert_story(await self.logged(), route="no-web", backend=None, reason="denied")
 
-    async def test_reset(self) -> None:
-        """A route may reset the connection."""
+    async def test_route_may_reset_the_connection(self) -> None:
         port = self.mux([route("http", "reset", name="no-web")])
         client = await self.connect(port, b"GET / HTTP/1.1\r\n")
         await client.is_lost()
         self.assertTrue(client.was_reset())
         self.assert_story(await self.logged(), route="no-web", reason="denied")
 
-    async def test_no_line_for_a_route(self) -> None:
-        """A route with `log = no` leaves no line."""
+    async def test_route_with_log_no_leaves_no_line(self) -> None:
         port = self.mux([route("http", "close", log=False), route("ssh", "close")])
         client = await self.connect(port, b"GET / HTTP/1.1\r\n")
         await client.is_lost()
         client = await self.connect(port, b"SSH-")
         self.assert_story(await self.logged(), route="ssh")
 
-    async def test_lines_for_errors(self) -> None:
-        """With `log = errors` a client that leaves without a byte has no line, but one that was turned away has."""
+    async def test_log_errors_leaves_lines_for_refused_clients_alone(self) -> None:
         port = self.mux([route("http", "close", log="errors")], log="errors")
         client = await self.connect(port)
         client.close()
@@ -79,15 +73,13 @@ class DecidingTest(MuxTestCase):
         client = await self.connect(port, b"SSH-")
         self.assert_story(await self.logged(), route=None, reason="no-route")
 
-    async def test_no_line_for_a_listener(self) -> None:
-        """A listener with `log = no` has none, whatever its routes say."""
+    async def test_listener_with_log_no_leaves_no_line(self) -> None:
         port = self.mux([route("http", "close")], log=False)
         client = await self.connect(port, b"GET / HTTP/1.1\r\n")
         await client.is_lost()
         self.assertEqual(self.log.records, [])
 
-    async def test_from(self) -> None:
-        """A route that does not serve the client's network is as if it were not there."""
+    async def test_route_for_other_networks_is_skipped(self) -> None:
         port = self.mux(
             [
                 route("ssh", "close", from_=["10.0.0.0/8"]),
@@ -98,8 +90,7 @@ class DecidingTest(MuxTestCase):
         await client.is_lost()
         self.assert_story(await self.logged(), route="any")
 
-    async def test_facts(self) -> None:
-        """What was learnt is told, whether a route won or not."""
+    async def test_logs_facts_whether_a_route_matches_or_not(self) -> None:
         port = self.mux([route("http host=here", "close")])
         for number, host in enumerate(["here", "there"], 1):
             client = await self.connect(port, b"GET / HTTP/1.1\r\nHost: %s\r\n\r\n" % host.encode())
@@ -112,23 +103,20 @@ class DecidingTest(MuxTestCase):
 class UndecidedTest(MuxTestCase):
     """Clients that do not become recognisable."""
 
-    async def test_default(self) -> None:
-        """When all routes have said no, the default applies at once."""
+    async def test_default_applies_once_all_routes_say_no(self) -> None:
         client = await self.connect(self.ssh_mux(default=RESET), b"SSX")
         await client.is_lost()
         self.assertTrue(client.was_reset())
         self.assert_story(await self.logged(), route=None, reason="no-route", bytes_in=3)
 
-    async def test_default_backend(self) -> None:
-        """The default may be a backend, which gets all bytes."""
+    async def test_default_backend_gets_all_bytes(self) -> None:
         client = await self.connect(self.mux(default=backend_at(self.backend_port())), b"whatever")
         server = await self.backend.heard(8)
         client.close()
         server.close()
         self.assert_story(await self.logged(), route=None, backend="backend", reason="done")
 
-    async def test_deadline(self) -> None:
-        """A client that is still undecided at the deadline is the default's."""
+    async def test_default_applies_at_the_deadline(self) -> None:
         client = await self.connect(self.ssh_mux(detect_timeout=5), b"SS")
         await self.seen(2)
         self.time.advance(4.9)
@@ -139,7 +127,6 @@ class UndecidedTest(MuxTestCase):
         self.assert_story(await self.logged(), reason="no-route", bytes_in=2)
 
     async def test_deadline_counts_from_accept(self) -> None:
-        """One byte now and then does not make the deadline later."""
         client = await self.connect(self.ssh_mux(detect_timeout=5))
         for count, byte in enumerate(b"SSH", 1):
             client.send(bytes([byte]))
@@ -149,8 +136,7 @@ class UndecidedTest(MuxTestCase):
         await client.is_lost()
         self.assert_story(await self.logged(), reason="no-route", bytes_in=3)
 
-    async def test_later_route_at_the_deadline(self) -> None:
-        """At the deadline an undecided route counts as a no, and a later one may win."""
+    async def test_later_route_may_match_at_the_deadline(self) -> None:
         port = self.mux([route("ssh", "reset"), route("payload text=SS", "close", name="second")])
         client = await self.connect(port, b"SS")
         await self.seen(2)
@@ -158,8 +144,7 @@ class UndecidedTest(MuxTestCase):
         await client.is_lost()
         self.assert_story(await self.logged(), route="second", reason="denied")
 
-    async def test_silent_closed(self) -> None:
-        """A client that says nothing is closed when its time is over."""
+    async def test_silent_client_is_closed_at_the_deadline(self) -> None:
         client = await self.connect(self.ssh_mux())
         while not self.factory.connections:
             await self.turn()
@@ -167,8 +152,7 @@ class UndecidedTest(MuxTestCase):
         await client.is_lost()
         self.assert_story(await self.logged(), route=None, reason="silent", bytes_in=0)
 
-    async def test_silent_backend(self) -> None:
-        """A client that waits for the server to speak hears it."""
+    async def test_silent_client_hears_a_server_that_speaks_first(self) -> None:
         client = await self.connect(self.mux(silent=backend_at(self.backend_port())))
         while not self.factory.connections:
             await self.turn()
@@ -182,15 +166,13 @@ class UndecidedTest(MuxTestCase):
         self.assert_story(await self.logged(), backend="backend", reason="done", bytes_out=13)
 
     async def test_no_deadline_after_the_decision(self) -> None:
-        """Once decided, the deadline is gone: the connection lives on."""
         client = await self.connect(self.ssh_mux(), b"SSH-")
         server = await self.backend.heard(4)
         self.time.advance(3000)
         server.send(b"still here")
         await client.has(10)
 
-    async def test_peek_limit(self) -> None:
-        """At the limit the undecided count as a no; bytes beyond it are kept for the default."""
+    async def test_peek_limit_ends_detection_and_keeps_all_bytes(self) -> None:
         port = self.mux(
             [route("payload offset=8 text=x", CLOSE)],
             peek_limit=8,
@@ -203,9 +185,7 @@ class UndecidedTest(MuxTestCase):
         server = await self.backend.heard(14)
         self.assertEqual(bytes(server.received), b"12345678x rest")
 
-    async def test_a_raising_matcher(self) -> None:
-        """A matcher that raises is a no, is logged once with its traceback, and costs nobody anything."""
-
+    async def test_matcher_that_raises_says_no_and_is_logged_once(self) -> None:
         class Raises:
             longest = 1
 
@@ -226,8 +206,7 @@ class UndecidedTest(MuxTestCase):
 class LeavingTest(MuxTestCase):
     """Clients that leave before they are recognised."""
 
-    async def test_port_scan(self) -> None:
-        """A client that closes without a byte opens no backend connection, whatever the rules say."""
+    async def test_port_scan_opens_no_backend_connection(self) -> None:
         backend = backend_at(self.backend_port())
         client = await self.connect(
             self.mux([route("any", backend)], silent=backend, default=backend)
@@ -236,8 +215,7 @@ class LeavingTest(MuxTestCase):
         self.assert_story(await self.logged(), reason="client-gone", backend=None)
         self.assertEqual(self.backend.peers, [])
 
-    async def test_finished_early(self) -> None:
-        """A client that finishes sending while undecided is the default's, and gets its answer."""
+    async def test_client_that_half_closes_undecided_gets_the_defaults_answer(self) -> None:
         port = self.mux([route("ssh", CLOSE)], default=backend_at(self.backend_port()))
         client = await self.connect(port, b"SS")
         client.finish()
@@ -251,15 +229,13 @@ class LeavingTest(MuxTestCase):
         client.close()
         self.assert_story(await self.logged(), reason="done", bytes_in=2, bytes_out=6)
 
-    async def test_reset(self) -> None:
-        """A client that breaks off while undecided is gone."""
+    async def test_client_that_resets_is_gone(self) -> None:
         client = await self.connect(self.ssh_mux(), b"SS")
         await self.seen(2)
         client.reset()
         self.assert_story(await self.logged(), reason="client-gone", bytes_in=2)
 
-    async def test_drained(self) -> None:
-        """At the end of a drain an undecided client is reset."""
+    async def test_drain_resets_an_undecided_client(self) -> None:
         client = await self.connect(self.ssh_mux(), b"SS")
         await self.seen(2)
         self.factory.abort("drained")
@@ -267,8 +243,7 @@ class LeavingTest(MuxTestCase):
         self.assertTrue(client.was_reset())
         self.assert_story(await self.logged(), reason="drained")
 
-    async def test_flood(self) -> None:
-        """A client that sends without end and without a match is closed, and little of it is read."""
+    async def test_endless_bytes_without_a_match_are_closed_and_little_is_read(self) -> None:
         port = self.mux([route("payload offset=30000 text=x", CLOSE)], peek_limit=32768)
         client = await self.connect(port, bytes(8 * 1024 * 1024))
         await client.is_lost()

@@ -16,15 +16,13 @@ class DuringTest(MuxTestCase):
     """What the clock on the wall says when a client is accepted."""
 
     def office_mux(self, moment: str) -> int:
-        """Listen at a moment with a route for office hours, and one that refuses."""
         now = datetime.fromisoformat(moment).timestamp()
         self.patch(time, "time", lambda: now)
         office = route("ssh", backend_at(self.backend_port()), name="office")
         hours = (period("mon-fri 08:00-18:00 Europe/Paris"),)
         return self.mux([attrs.evolve(office, during=hours), route("ssh", "close", name="closed")])
 
-    async def test_inside(self) -> None:
-        """In time a client comes to the backend, and stays there when the time is over."""
+    async def test_matches_within_the_period_and_stays_connected_after_it(self) -> None:
         client = await self.connect(self.office_mux("2026-11-20T17:59+01:00"), b"SSH-2.0-a\r\n")
         server = await self.backend.peer()
         self.patch(
@@ -36,8 +34,7 @@ class DuringTest(MuxTestCase):
         server.close()
         self.assert_story(await self.logged(), route="office", reason="done")
 
-    async def test_outside(self) -> None:
-        """Out of time the next route takes it."""
+    async def test_next_route_matches_outside_the_period(self) -> None:
         client = await self.connect(self.office_mux("2026-11-20T18:00+01:00"), b"SSH-2.0-a\r\n")
         await client.is_lost()
         self.assert_story(await self.logged(), route="closed", reason="denied")

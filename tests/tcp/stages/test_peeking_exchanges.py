@@ -25,7 +25,6 @@ class ConversingTestCase(MuxTestCase):
     """Shared by the tests of this file."""
 
     async def end(self, client: Peer, server: Peer) -> None:
-        """Close a connection on both sides."""
         before = len(self.records)
         client.close()
         server.close()
@@ -36,12 +35,10 @@ class AnsweringTest(ConversingTestCase):
     """What the client gets, and what the server."""
 
     def port(self) -> int:
-        """Listen for one server name."""
         backend = backend_at(self.backend_port())
         return self.mux([route("postgres sni=db.example.com", backend, name="db")])
 
-    async def test_dialogue(self) -> None:
-        """The client is answered once; the server is asked again, and only then hears the hello."""
+    async def test_client_is_answered_once_and_its_request_repeated_to_the_server(self) -> None:
         client = await self.connect(self.port(), SSL_REQUEST)
         await client.has(1)
         self.assertEqual(client.received, b"S")
@@ -62,8 +59,7 @@ class AnsweringTest(ConversingTestCase):
         self.assert_story(record, route="db", reason="done", bytes_in=8 + len(HELLO), bytes_out=6)
         self.assertEqual(record.facts["sni"], "db.example.com")
 
-    async def test_does_not_wait(self) -> None:
-        """A client that sends all at once, or byte by byte, makes no difference."""
+    async def test_client_may_send_all_at_once_or_byte_by_byte(self) -> None:
         port = self.port()
         for number, size in enumerate((1000, 1, 9)):
             client = await self.connect(port)
@@ -82,8 +78,7 @@ class AnsweringTest(ConversingTestCase):
             server.close()
             await self.logged(number + 1)
 
-    async def test_kerberos(self) -> None:
-        """Encryption by Kerberos is refused, and no server hears of it."""
+    async def test_kerberos_encryption_is_refused_here(self) -> None:
         client = await self.connect(self.port(), GSSENC_REQUEST)
         await client.has(1)
         client.send(SSL_REQUEST)
@@ -95,8 +90,7 @@ class AnsweringTest(ConversingTestCase):
         client.reset()
         await server.is_lost()
 
-    async def test_header_first(self) -> None:
-        """The PROXY protocol header goes before the request, too."""
+    async def test_proxy_header_precedes_the_request(self) -> None:
         backend = backend_at(self.backend_port(), proxy_protocol="v1")
         client = await self.connect(self.mux([route("postgres sni=*", backend)]))
         client.send(SSL_REQUEST + HELLO)
@@ -107,8 +101,7 @@ class AnsweringTest(ConversingTestCase):
         await server.until(lambda: server.received.endswith(HELLO))
         await self.end(client, server)
 
-    async def test_without_sni(self) -> None:
-        """Without ``sni=`` nobody is answered here."""
+    async def test_no_answer_without_sni(self) -> None:
         client = await self.connect(self.mux([route("postgres", backend_at(self.backend_port()))]))
         client.send(SSL_REQUEST)
         server = await self.backend.heard(8)
@@ -117,8 +110,7 @@ class AnsweringTest(ConversingTestCase):
         self.assertEqual(client.received, b"N")
         await self.end(client, server)
 
-    async def test_other_route(self) -> None:
-        """Any route that takes the client in the end goes on where it is, with TLS or after a refusal."""
+    async def test_other_routes_go_on_with_the_answered_client(self) -> None:
         port = self.mux(
             [
                 route("postgres sni=nobody", "close", name="a"),
@@ -139,8 +131,7 @@ class AnsweringTest(ConversingTestCase):
         self.assertEqual(server.received, STARTUP)
         await self.end(client, server)
 
-    async def test_no_route(self) -> None:
-        """A name that no route knows is refused, as a TLS client may be told."""
+    async def test_unknown_name_is_refused_in_tls(self) -> None:
         for default, reported in (
             (Refusal.CLOSE, b"S"),
             (Refusal.REJECT, b"S\x15\x03\x03\0\2\2\x70"),
@@ -154,8 +145,7 @@ class AnsweringTest(ConversingTestCase):
             await client.is_lost()
             self.assertEqual(client.received, reported)
 
-    async def test_in_process(self) -> None:
-        """A protocol of this process gets the TLS alone."""
+    async def test_protocol_in_process_gets_tls_alone(self) -> None:
         heard = bytearray()
 
         class Hears(Protocol):
@@ -176,7 +166,6 @@ class RefusingServerTest(ConversingTestCase):
     """Servers that do not go along."""
 
     async def reported(self, answer: bytes, *, finish: bool = False) -> None:
-        """Let the only server answer this, and see what becomes of the client."""
         backend = backend_at(self.backend_port(), fallback=Refusal.REJECT)
         client = await self.connect(self.mux([route("postgres sni=*", backend)]))
         client.send(SSL_REQUEST + HELLO)
@@ -189,24 +178,19 @@ class RefusingServerTest(ConversingTestCase):
         record = await self.logged()
         self.assert_story(record, reason="tls-failed", bytes_in=8 + len(HELLO))
 
-    async def test_no(self) -> None:
-        """A server without TLS is a cause of its own."""
+    async def test_server_without_tls_is_a_cause_of_its_own(self) -> None:
         await self.reported(b"N")
 
-    async def test_error(self) -> None:
-        """So is an error, and whatever comes before TLS that TLS does not protect."""
+    async def test_error_or_unprotected_bytes_before_tls_fail(self) -> None:
         await self.reported(b"Esorry")
 
-    async def test_too_much(self) -> None:
-        """Bytes behind the answer might be anybody's."""
+    async def test_bytes_behind_the_servers_answer_fail(self) -> None:
         await self.reported(b"S\x00")
 
-    async def test_finishes(self) -> None:
-        """A server that just closes has not answered either."""
+    async def test_server_that_closes_instead_fails(self) -> None:
         await self.reported(b"", finish=True)
 
-    async def test_resets(self) -> None:
-        """Nor has one that breaks off."""
+    async def test_server_that_resets_instead_fails(self) -> None:
         backend = backend_at(self.backend_port(), fallback=Refusal.RESET)
         client = await self.connect(self.mux([route("postgres sni=*", backend)]))
         client.send(SSL_REQUEST + HELLO)
@@ -215,8 +199,7 @@ class RefusingServerTest(ConversingTestCase):
         await client.is_lost()
         self.assert_story(await self.logged(), reason="connect-refused")
 
-    async def test_silent(self) -> None:
-        """One that says nothing is left when the time to connect is over, and another is tried."""
+    async def test_silent_server_costs_the_connect_timeout_and_the_next_is_tried(self) -> None:
         ports = self.backend_port(), self.backend_port()
         backend = backend_at(*ports, connect_timeout=2.0)
         client = await self.connect(self.mux([route("postgres sni=*", backend)]))
@@ -229,8 +212,7 @@ class RefusingServerTest(ConversingTestCase):
         await server.has(8 + len(HELLO))
         await self.end(client, server)
 
-    async def test_client_leaves(self) -> None:
-        """A client that leaves meanwhile is not asked for any more."""
+    async def test_leaving_client_ends_the_exchange(self) -> None:
         backend = backend_at(self.backend_port())
         client = await self.connect(self.mux([route("postgres sni=*", backend)]))
         client.send(SSL_REQUEST + HELLO)

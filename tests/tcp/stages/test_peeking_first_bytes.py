@@ -15,7 +15,6 @@ class FirstBytesTest(MuxTestCase):
     """What such a client has said is looked at as it is accepted."""
 
     def early(self, said: bytes, **settings: int) -> socket.socket:
-        """Connect a client to a multiplexer, which has yet to accept it."""
         address = "127.0.0.1", self.ssh_mux(**settings)
         client = socket.create_connection(address)
         self.addCleanup(client.close)
@@ -24,8 +23,7 @@ class FirstBytesTest(MuxTestCase):
         until_queued(self.listening._socket, 1)
         return client
 
-    async def test_decided_at_once(self) -> None:
-        """Bytes that decide lead to a server at once, and no timer waits for more of them."""
+    async def test_deciding_bytes_route_at_once_without_a_timer(self) -> None:
         client = self.early(b"SSH-2.0-test\r\n", detect_timeout=7)
         self.listening.doRead()
         (connection,) = self.factory.connections
@@ -39,8 +37,7 @@ class FirstBytesTest(MuxTestCase):
         server.close()
         self.assert_story(await self.logged(), route="ssh", reason="done", bytes_in=14)
 
-    async def test_more_needed(self) -> None:
-        """Bytes that do not decide leave the client the time that it would have had."""
+    async def test_undecided_bytes_leave_the_usual_time(self) -> None:
         client = self.early(b"SS", detect_timeout=7)
         self.listening.doRead()
         (connection,) = self.factory.connections
@@ -52,8 +49,7 @@ class FirstBytesTest(MuxTestCase):
         self.assert_story(await self.logged(), reason="no-route", bytes_in=2)
         self.assertEqual(client.recv(1), b"")
 
-    async def test_nothing_yet(self) -> None:
-        """A client that has said nothing is heard when it speaks."""
+    async def test_silent_client_is_read_when_it_speaks(self) -> None:
         client = self.early(b"")
         self.listening.doRead()
         client.sendall(b"SSH-2.0-test\r\n")
@@ -62,8 +58,7 @@ class FirstBytesTest(MuxTestCase):
         server.close()
         self.assert_story(await self.logged(), route="ssh", reason="done", bytes_in=14)
 
-    async def test_finished(self) -> None:
-        """A client that has finished already is led to its server, which hears of the end."""
+    async def test_half_closed_client_reaches_its_server_with_its_end(self) -> None:
         client = self.early(b"SSH-2.0-test\r\n")
         client.shutdown(socket.SHUT_WR)
         until_taken(client)
@@ -73,16 +68,14 @@ class FirstBytesTest(MuxTestCase):
         server.close()
         self.assert_story(await self.logged(), route="ssh", reason="done", bytes_in=14)
 
-    async def test_finished_silently(self) -> None:
-        """A client that has left without a byte is logged as gone, and no server hears of it."""
+    async def test_client_that_left_without_a_byte_is_logged_as_gone(self) -> None:
         client = self.early(b"")
         client.close()
         self.listening.doRead()
         self.assert_story(await self.logged(), reason="client-gone", bytes_in=0)
         self.assertEqual(self.backend.peers, [])
 
-    async def test_reset(self) -> None:
-        """A client that has reset its connection is logged as gone, and no server hears of it."""
+    async def test_reset_client_is_logged_as_gone(self) -> None:
         client = self.early(b"SS")
         client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         client.close()

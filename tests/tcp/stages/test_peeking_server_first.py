@@ -23,8 +23,7 @@ _NEVER = Period(days=frozenset())
 class AtOnceTest(ServerFirstCase):
     """Where no byte of the client's can matter, its server is connected as soon as it is accepted."""
 
-    async def test_no_routes(self) -> None:
-        """Without a route the greeting of `default` comes without any time that passes, and bytes go both ways."""
+    async def test_default_greets_at_once_without_routes(self) -> None:
         client = await self.connect(self.mux(default=self.greeting()))
         await self.greeted(client)
         client.send(b"HELO x\r\n")
@@ -36,8 +35,7 @@ class AtOnceTest(ServerFirstCase):
             await self.logged(), backend="greeter", route=None, reason="done", bytes_in=8
         )
 
-    async def test_from_excludes(self) -> None:
-        """Routes that are not for this client, or not for now, are not waited for."""
+    async def test_routes_for_other_clients_or_times_are_not_waited_for(self) -> None:
         routes = [
             route("ssh", CLOSE, from_=["192.0.2.0/24"]),
             route("http", CLOSE, not_from=["127.0.0.0/8"], name="web"),
@@ -45,8 +43,7 @@ class AtOnceTest(ServerFirstCase):
         ]
         await self.greeted(await self.connect(self.mux(routes, default=self.greeting())))
 
-    async def test_route_for_this_client(self) -> None:
-        """One route that could take the client is waited for, and silence is closed."""
+    async def test_one_possible_route_is_waited_for(self) -> None:
         routes = [route("ssh", CLOSE, from_=["127.0.0.0/8"])]
         client = await self.connect(self.mux(routes, default=self.greeting()))
         await self.accepted()
@@ -56,15 +53,13 @@ class AtOnceTest(ServerFirstCase):
         await client.is_lost()
         self.assert_story(await self.logged(), reason="silent")
 
-    async def test_first_server(self) -> None:
-        """With `first = server` no route is asked, and a written `silent` means nothing."""
+    async def test_first_server_overrides_routes_and_silent(self) -> None:
         port = self.mux(
             [route("any", CLOSE)], first="server", silent=RESET, default=self.greeting()
         )
         await self.greeted(await self.connect(port))
 
-    async def test_silent_elsewhere(self) -> None:
-        """If silence leads elsewhere than bytes do, the client's first byte counts."""
+    async def test_waits_for_a_byte_if_silent_leads_elsewhere(self) -> None:
         port = self.mux(silent=self.greeting(), default=backend_at(self.backend_port()))
         client = await self.connect(port)
         await self.accepted()
@@ -75,13 +70,11 @@ class AtOnceTest(ServerFirstCase):
         client = await self.connect(port, b"x")
         await (await self.backend.peer()).has(1)
 
-    async def test_silent_is_the_same(self) -> None:
-        """If both lead to the same backend there is nothing to wait for."""
+    async def test_waits_for_nothing_if_silent_leads_to_the_default(self) -> None:
         greeting = self.greeting()
         await self.greeted(await self.connect(self.mux(silent=greeting, default=greeting)))
 
-    async def test_refusal(self) -> None:
-        """A refusal waits for the client, which may be answered in its own protocol, and an unwritten `silent` is it."""
+    async def test_refusing_default_waits_for_detect_timeout(self) -> None:
         client = await self.connect(self.mux(default=RESET))
         await self.accepted()
         self.time.advance(4.9)
@@ -92,8 +85,7 @@ class AtOnceTest(ServerFirstCase):
         self.assertTrue(client.was_reset())
         self.assert_story(await self.logged(), reason="silent")
 
-    async def test_dry_run(self) -> None:
-        """A route that runs dry still sees what the client says first, and who says nothing comes to `default`."""
+    async def test_dry_run_route_still_sees_the_first_bytes(self) -> None:
         dry = attrs.evolve(route("ssh", CLOSE), dry_run=True)
         port = self.mux([dry], default=self.greeting())
         client = await self.connect(port, b"SSH-")
@@ -105,9 +97,7 @@ class AtOnceTest(ServerFirstCase):
         self.time.advance(5.1)
         await self.greeted(client)
 
-    async def test_in_process(self) -> None:
-        """A protocol of this process greets at once, too."""
-
+    async def test_protocol_in_process_greets_at_once(self) -> None:
         class Hello(Protocol):
             def connectionMade(self) -> None:
                 assert self.transport is not None
@@ -116,8 +106,7 @@ class AtOnceTest(ServerFirstCase):
         port = self.mux(default=outcome(ServerFactory.forProtocol(Hello)))
         await self.greeted(await self.connect(port))
 
-    async def test_finished_client(self) -> None:
-        """A client that has finished already hears the answer."""
+    async def test_half_closed_client_hears_the_answer(self) -> None:
         client = await self.connect(self.mux(default=self.greeting()))
         client.finish()
         await self.greeted(client)
@@ -127,8 +116,7 @@ class AtOnceTest(ServerFirstCase):
         await client.is_lost()
         self.assert_story(await self.logged(), reason="done")
 
-    async def test_introduced(self) -> None:
-        """Behind a proxy it is the header that says who the client is, and so that no route is for it."""
+    async def test_proxy_header_decides_whether_a_route_is_for_the_client(self) -> None:
         routes = [route("ssh", CLOSE, from_=["127.0.0.0/8"])]
         port = self.mux(routes, accept_proxy_from=SENDERS, default=self.greeting())
         client = await self.connect(port, LINE[:-1])
@@ -145,15 +133,13 @@ class AtOnceTest(ServerFirstCase):
 class InsideTLSTest(TerminationCase):
     """What holds for a listener holds inside of TLS that ends here."""
 
-    async def test_no_routes(self) -> None:
-        """Without routes inside the server greets as soon as TLS is established."""
+    async def test_server_greets_once_tls_is_established(self) -> None:
         greeter = PeerFactory(Greeter)
         ends = self.tls_route(outcome=backend_at(listen(self, greeter)))
         client = await self.client(self.mux([ends]))
         await client.has(len(GREETING))
 
-    async def test_preconnection(self) -> None:
-        """With routes inside the server is connected once TLS is established, and greets when the time is over."""
+    async def test_preconnects_once_tls_is_established(self) -> None:
         greeter = PeerFactory(Greeter)
         ends = self.tls_route(outcome=backend_at(listen(self, greeter)))
         client = await self.client(self.mux([ends, self.inner()], race=True))
@@ -169,8 +155,7 @@ class LinesTest(ServerFirstCase):
 
     ROUTES = (route("ssh", CLOSE),)
 
-    async def test_first_that_fits(self) -> None:
-        """The first line that fits the client leads it; others are for other clients."""
+    async def test_first_line_for_the_client_decides(self) -> None:
         silent = (
             Silence(RESET, Clients(_ELSEWHERE)),
             Silence(self.greeting(), Clients(_HERE)),
@@ -181,8 +166,7 @@ class LinesTest(ServerFirstCase):
         self.time.advance(5.1)
         await self.greeted(client)
 
-    async def test_none_fits(self) -> None:
-        """A client that no line fits is closed."""
+    async def test_client_without_a_line_is_closed(self) -> None:
         port = self.mux(self.ROUTES, silent=(Silence(self.greeting(), Clients(_ELSEWHERE)),))
         client = await self.connect(port)
         await self.accepted()
@@ -191,13 +175,11 @@ class LinesTest(ServerFirstCase):
         self.assertFalse(client.was_reset())
         self.assert_story(await self.logged(), reason="silent", backend=None)
 
-    async def test_none_fits_and_no_route(self) -> None:
-        """Where there is no route either, it comes to `default` at once."""
+    async def test_client_without_a_line_or_route_goes_to_the_default_at_once(self) -> None:
         silent = (Silence(RESET, Clients(_ELSEWHERE)),)
         await self.greeted(await self.connect(self.mux(silent=silent, default=self.greeting())))
 
-    async def test_sooner(self) -> None:
-        """A line's own time may be shorter than that of detection, which bytes still have."""
+    async def test_line_may_have_less_time_than_detection(self) -> None:
         port = self.mux(self.ROUTES, silent=(Silence(self.greeting(), after=0.5),))
         quiet, slow = await self.connect(port), await self.connect(port)
         slow.send(b"S")
@@ -209,8 +191,7 @@ class LinesTest(ServerFirstCase):
         await slow.is_lost()
         self.assert_story(await self.logged(), route="ssh", reason="denied")
 
-    async def test_later(self) -> None:
-        """It may be longer: whoever speaks until then is recognised, and has until then."""
+    async def test_line_may_have_more_time_which_speakers_have_too(self) -> None:
         port = self.mux(self.ROUTES, silent=(Silence(self.greeting(), after=20.0),), default=RESET)
         quiet = await self.connect(port)
         await self.accepted()
@@ -224,8 +205,7 @@ class LinesTest(ServerFirstCase):
         self.assertTrue(slow.was_reset())
         self.assert_story(await self.logged(), reason="no-route")
 
-    async def test_later_and_silent(self) -> None:
-        """Who says nothing for all of that time is led by the line."""
+    async def test_silence_until_the_lines_time_follows_the_line(self) -> None:
         port = self.mux(self.ROUTES, silent=(Silence(self.greeting(), after=20.0),))
         client = await self.connect(port)
         await self.accepted()
@@ -235,8 +215,7 @@ class LinesTest(ServerFirstCase):
         self.time.advance(0.2)
         await self.greeted(client)
 
-    async def test_introduced(self) -> None:
-        """Who the client is its header says; the time counts from accept all the same."""
+    async def test_lines_see_the_headers_client_and_time_counts_from_accept(self) -> None:
         real = NetworkSet([ip_network("192.168.0.1")])
         silent = (Silence(RESET, Clients(_HERE)), Silence(self.greeting(), Clients(real), 2.0))
         port = self.mux(self.ROUTES, silent=silent, accept_proxy_from=SENDERS)

@@ -56,16 +56,14 @@ class AcceptedTest(IntroducedTestCase):
             )
             self.assertEqual(record.facts["proxy_peer"], own)
 
-    async def test_every_cut(self) -> None:
-        """The examples of the specification are read however they are cut; what follows is the client's."""
+    async def test_headers_are_read_however_they_are_cut(self) -> None:
         port = self.introduced_mux()
         number = 0
         for encoded, header in [*V1.items(), *V2.items(), (V2_WITH_CHECKSUM, IPV4)]:
             await self.check(encoded, header, port, number)
             number += len(encoded)
 
-    async def test_byte_by_byte(self) -> None:
-        """A header may come one byte at a time, and so may what follows."""
+    async def test_header_and_payload_may_come_byte_by_byte(self) -> None:
         port = self.introduced_mux()
         client = await self.connect(port)
         for byte in [*V2_WITH_CHECKSUM, *b"SSH-2.0-"]:
@@ -74,8 +72,7 @@ class AcceptedTest(IntroducedTestCase):
         server = await self.backend.heard(8)
         self.assertEqual(bytes(server.received), b"SSH-2.0-")
 
-    async def test_v4_mapped(self) -> None:
-        """A v4-mapped address is the IPv4 address that it stands for, for rules as for the log."""
+    async def test_v4_mapped_address_is_its_ipv4_address(self) -> None:
         routes = [route("any", "close", name="here", from_=["192.0.2.0/24"])]
         port = self.introduced_mux(routes)
         client = await self.connect(port)
@@ -87,8 +84,7 @@ class AcceptedTest(IntroducedTestCase):
         record = await self.logged()
         self.assert_story(record, client="192.0.2.7:1000", local="192.0.2.1:443", route="here")
 
-    async def test_from(self) -> None:
-        """Routes go by the real address, not by the sender's."""
+    async def test_routes_see_the_real_address(self) -> None:
         routes = [
             route("any", "close", name="sender", from_=["127.0.0.0/8"]),
             route("any", "close", name="client", from_=["192.168.0.1"]),
@@ -98,8 +94,7 @@ class AcceptedTest(IntroducedTestCase):
         await client.is_lost()
         self.assert_story(await self.logged(), route="client")
 
-    async def test_allow_and_deny(self) -> None:
-        """Admission goes by the real address, and asks no backend."""
+    async def test_admission_sees_the_real_address(self) -> None:
         for number, (clients, reason) in enumerate(
             [
                 (Clients(excluded=NetworkSet([ip_network("192.168.0.0/24")])), "denied"),
@@ -115,8 +110,7 @@ class AcceptedTest(IntroducedTestCase):
             self.assert_story(await self.logged(number), reason=reason, client=str(SOURCE))
         self.assertEqual(self.backend.peers, [])
 
-    async def test_limit(self) -> None:
-        """A connection counts from its header on, and once."""
+    async def test_connection_counts_once_from_its_header_on(self) -> None:
         port = self.introduced_mux(max_connections=1)
         first = await self.connect(port, LINE + b"SSH-2.0-")
         await self.backend.peer()
@@ -129,8 +123,7 @@ class AcceptedTest(IntroducedTestCase):
         await self.connect(port, LINE + b"SSH-2.0-")
         await self.backend.peer(1)
 
-    async def test_fields(self) -> None:
-        """What a header tells beside the addresses is in the facts, and as safe there as anything else."""
+    async def test_fields_become_printable_facts(self) -> None:
         ssl = SslInfo(
             SslClient.SSL | SslClient.CERT_CONN,
             0,
@@ -169,8 +162,7 @@ class AcceptedTest(IntroducedTestCase):
             },
         )
 
-    async def test_facts_of_detection(self) -> None:
-        """What detection learns stands beside what the header told."""
+    async def test_facts_of_detection_join_those_of_the_header(self) -> None:
         port = self.introduced_mux([route("http host=here", "close")])
         client = await self.connect(port)
         tlvs = (Tlv(TlvType.AUTHORITY, b"there"),)
@@ -180,8 +172,7 @@ class AcceptedTest(IntroducedTestCase):
         facts = (await self.logged()).facts
         self.assertEqual((facts["authority"], facts["host"]), ("there", "here"))
 
-    async def test_local_tells_nothing(self) -> None:
-        """The fields of a LOCAL header do not count, since it is on no client's behalf."""
+    async def test_fields_of_local_headers_are_ignored(self) -> None:
         port = self.introduced_mux([route("ssh", "close")])
         client = await self.connect(port)
         header = ProxyHeader(Command.LOCAL, tlvs=(Tlv(TlvType.AUTHORITY, b"there"),))
@@ -189,8 +180,7 @@ class AcceptedTest(IntroducedTestCase):
         await client.is_lost()
         self.assertEqual([*(await self.logged()).facts], ["proxy_peer"])
 
-    async def test_in_process(self) -> None:
-        """A protocol of this process is told the client's real addresses."""
+    async def test_protocol_in_process_sees_the_real_addresses(self) -> None:
         asked: list[IAddress] = []
 
         class Tells(Protocol):
@@ -218,8 +208,7 @@ class AcceptedTest(IntroducedTestCase):
             [real, real, (str(DESTINATION.host), DESTINATION.port), own, own, ("127.0.0.1", port)],
         )
 
-    async def test_from_elsewhere(self) -> None:
-        """Who is in none of the networks is a plain client, and its header is bytes like any others."""
+    async def test_header_of_an_untrusted_client_is_payload(self) -> None:
         networks = NetworkSet([ip_network("192.0.2.0/24")])
         routes = [route("proxy", "close", name="header"), route("ssh", "close", name="ssh")]
         port = self.mux(routes, accept_proxy_from=networks)
@@ -235,7 +224,6 @@ class SenderTest(SynchronousTestCase):
     """Who has to begin with a header."""
 
     def test_networks(self) -> None:
-        """Whoever comes from the networks, by IPv4 or IPv6; who has no address comes from none."""
         mapped = IPv6Address("TCP", "::ffff:127.0.0.1", 1)
         self.assertTrue(is_sender(mapped, SENDERS))
         self.assertFalse(is_sender(IPv4Address("TCP", "127.0.0.2", 1), SENDERS))
@@ -243,6 +231,5 @@ class SenderTest(SynchronousTestCase):
         self.assertFalse(is_sender(UNIXAddress(None), Senders([ip_network("127.0.0.1")])))
 
     def test_unix(self) -> None:
-        """Whoever comes by a UNIX socket, if these are meant, too."""
         self.assertTrue(is_sender(UNIXAddress(None), Senders([UnixClients.UNIX])))
         self.assertFalse(is_sender(HostnameAddress(b"x", 1), Senders([UnixClients.UNIX])))

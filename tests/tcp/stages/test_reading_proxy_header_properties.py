@@ -42,7 +42,6 @@ class AnyHeaderTests(SynchronousTestCase):
     """A multiplexer between plain sockets."""
 
     def setUp(self) -> None:
-        """Listen, with a backend behind it that reads version 2."""
         self.private = PrivateReactor("select")
         self.addCleanup(self.private.close)
         self.backend = socket.create_server(("127.0.0.1", 0))
@@ -63,14 +62,12 @@ class AnyHeaderTests(SynchronousTestCase):
         self.addCleanup(port.stopListening)
 
     def until(self, condition: Callable[[], bool]) -> None:
-        """Turn the reactor until something is so."""
         deadline = time.monotonic() + _PATIENCE
         while not condition():
             self.assertLess(time.monotonic(), deadline)
             self.private.turn()
 
     def check(self, header: ProxyHeader, encoded: bytes, payload: bytes, cuts: list[float]) -> None:
-        """Send a header and what follows in pieces, and look at what comes out."""
         records = self.log.records
         before = len(records)
         with socket.create_connection(self.address) as client:
@@ -101,7 +98,6 @@ class AnyHeaderTests(SynchronousTestCase):
         self.assertEqual(records[-1].bytes_in, len(payload))
 
     def served(self) -> bytes:
-        """Accept a connection, and read all of it."""
         accepted: list[socket.socket] = []
         received = bytearray()
 
@@ -128,20 +124,18 @@ class AnyHeaderTests(SynchronousTestCase):
 
     @settings(deadline=None, max_examples=scaled(60))
     @given(V1_HEADERS, PAYLOADS.filter(bool), CUTS)
-    def test_v1(self, header: ProxyHeader, payload: bytes, cuts: list[float]) -> None:
-        """Every header of version 1."""
+    def test_every_v1_header(self, header: ProxyHeader, payload: bytes, cuts: list[float]) -> None:
         self.check(header, encode_v1(header), payload, cuts)
 
     @settings(deadline=None, max_examples=scaled(120))
     @given(V2_HEADERS, st.booleans(), PAYLOADS.filter(bool), CUTS)
-    def test_v2(
+    def test_every_v2_header(
         self,
         header: ProxyHeader,
         checksum: bool,  # noqa: FBT001
         payload: bytes,
         cuts: list[float],
     ) -> None:
-        """Every header of version 2, with its fields."""
         self.check(header, encode_v2(header, checksum=checksum), payload, cuts)
 
 

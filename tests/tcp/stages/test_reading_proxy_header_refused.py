@@ -17,7 +17,6 @@ class RefusedTest(IntroducedTestCase):
     """Headers that are missing, wrong or late: the connection is closed, and no backend hears of it."""
 
     async def refused(self, *pieces: bytes, count: int = 1) -> ConnectionRecord:
-        """Send pieces, and give what is logged."""
         client = await self.connect(self.port)
         for piece in pieces:
             client.send(piece)
@@ -28,13 +27,11 @@ class RefusedTest(IntroducedTestCase):
         return record
 
     def setUp(self) -> None:
-        """Everything that is let in would reach the backend."""
         super().setUp()
         backend = backend_at(self.backend_port())
         self.port = self.introduced_mux([route("any", backend)], silent=backend, default=backend)
 
-    async def test_malformed(self) -> None:
-        """What the specification calls malformed."""
+    async def test_malformed_header(self) -> None:
         addresses = "c0a80001c0a8000bdc0401bb"
         wrong = [
             b"SSH-2.0-test\r\n",
@@ -76,13 +73,11 @@ class RefusedTest(IntroducedTestCase):
             self.assert_story(record, reason="proxy-header", bytes_in=0, route=None, backend=None)
             self.assertIn("proxy_error", record.facts, header)
 
-    async def test_at_the_first_wrong_byte(self) -> None:
-        """It is refused as soon as it cannot become valid."""
+    async def test_refused_at_the_first_wrong_byte(self) -> None:
         for count, wrong in enumerate([b"S", b"PROXY TCP5", b"\r\n\r\r", SIGNATURE + b"\x11"], 1):
             self.assert_story(await self.refused(wrong, count=count), reason="proxy-header")
 
-    async def test_late(self) -> None:
-        """A header has to be there in time, from accept, however much of it has come."""
+    async def test_header_must_be_complete_within_proxy_timeout_of_accept(self) -> None:
         for count, sent in enumerate([b"", LINE[:-1]], 1):
             client = await self.connect(self.port, sent)
             while not self.factory.connections:
@@ -98,15 +93,13 @@ class RefusedTest(IntroducedTestCase):
             self.assertIn("3 s", record.facts["proxy_error"])
         self.assertEqual(self.backend.peers, [])
 
-    async def test_ended_inside(self) -> None:
-        """A stream that ends inside of the header has none."""
+    async def test_stream_that_ends_inside_the_header(self) -> None:
         client = await self.connect(self.port, LINE[:-1])
         client.finish()
         await client.is_lost()
         self.assert_story(await self.logged(), reason="proxy-header")
 
-    async def test_reset_inside(self) -> None:
-        """So has one that breaks there."""
+    async def test_reset_inside_the_header(self) -> None:
         client = await self.connect(self.port, LINE[:-1])
         while not self.factory.connections:
             await self.turn()
@@ -114,8 +107,7 @@ class RefusedTest(IntroducedTestCase):
         client.reset()
         self.assert_story(await self.logged(), reason="proxy-header")
 
-    async def test_port_scan(self) -> None:
-        """Who goes without a byte, as the health checks of many balancers do, has done nothing wrong."""
+    async def test_connection_without_a_byte_is_no_error(self) -> None:
         client = await self.connect(self.port)
         client.finish()
         await client.is_lost()
@@ -125,8 +117,7 @@ class RefusedTest(IntroducedTestCase):
         self.assert_story(await self.logged(2), reason="client-gone")
         self.assertEqual(self.backend.peers, [])
 
-    async def test_drained(self) -> None:
-        """At the end of a drain it is not waited for."""
+    async def test_drain_does_not_wait_for_the_header(self) -> None:
         client = await self.connect(self.port)
         while not self.factory.connections:
             await self.turn()
@@ -148,8 +139,7 @@ class DetectionTimeTest(IntroducedTestCase):
         await self.turn(5)
         return client
 
-    async def test_counts_from_accept(self) -> None:
-        """The time that the header took is a part of it."""
+    async def test_detect_timeout_includes_the_time_of_the_header(self) -> None:
         port = self.introduced_mux(silent=backend_at(self.backend_port()))
         client = await self.introduce_after(2, port)
         self.time.advance(2.9)
@@ -163,14 +153,12 @@ class DetectionTimeTest(IntroducedTestCase):
         server.close()
         self.assert_story(await self.logged(), reason="done", detect_ms=5000.0)
 
-    async def test_silent_when_none_is_left(self) -> None:
-        """With a header later than that, a client that says nothing with it has said nothing in time."""
+    async def test_silent_if_the_header_takes_all_the_time(self) -> None:
         port = self.introduced_mux(detect_timeout=1, silent=backend_at(self.backend_port()))
         await self.introduce_after(2, port)
         await self.backend.peer()
 
-    async def test_decided_when_none_is_left(self) -> None:
-        """With a header later than that, what comes with it decides."""
+    async def test_bytes_with_a_late_header_decide(self) -> None:
         routes = [route("payload text=ab", "close", name="ab"), route("any", "close", name="any")]
         port = self.introduced_mux(routes, detect_timeout=1)
         for count, (data, name) in enumerate([(b"ab", "ab"), (b"a", "any")], 1):

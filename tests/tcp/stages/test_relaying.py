@@ -30,7 +30,6 @@ class RelayedTest(MuxTestCase):
         return self.client, self.peer
 
     async def test_server_reset(self) -> None:
-        """A server that breaks off is told apart from one that closes."""
         client, peer = await self.relayed()
         peer.reset()
         await self.is_gone(client)
@@ -38,7 +37,6 @@ class RelayedTest(MuxTestCase):
         self.assert_story(await self.logged(), reason="server-reset")
 
     async def test_client_reset(self) -> None:
-        """So is a client."""
         client, peer = await self.relayed()
         client.reset()
         await self.is_gone(peer)
@@ -46,14 +44,12 @@ class RelayedTest(MuxTestCase):
         self.assert_story(await self.logged(), reason="client-reset")
 
     async def test_server_closes_at_once(self) -> None:
-        """A server that closes without a word ends the connection cleanly."""
         client, peer = await self.relayed()
         peer.close()
         await client.is_lost()
         self.assert_story(await self.logged(), reason="done", bytes_in=1, bytes_out=0)
 
-    async def test_first_bytes_are_let_go(self) -> None:
-        """Nothing that was needed before the relay is kept while it lasts."""
+    async def test_bytes_of_detection_are_freed(self) -> None:
         await self.relayed()
         gc.collect()
         kept: list[Any] = [
@@ -61,8 +57,7 @@ class RelayedTest(MuxTestCase):
         ]
         self.assertEqual([k for k in kept if k._client._owner is self.factory], [])
 
-    async def test_timeouts(self) -> None:
-        """The backend's time-outs apply."""
+    async def test_timeouts_of_the_backend_apply(self) -> None:
         for number, (settings, reason) in enumerate(
             [({"idle_timeout": 7}, "idle-timeout"), ({"max_duration": 7}, "max-duration")]
         ):
@@ -76,8 +71,7 @@ class RelayedTest(MuxTestCase):
             peer.close()
             self.assert_story(await self.logged(number + 1), reason=reason, duration_ms=7000)
 
-    async def test_drained(self) -> None:
-        """At the end of a drain relayed connections are ended."""
+    async def test_drain_ends_relayed_connections(self) -> None:
         client, peer = await self.relayed()
         self.factory.abort("drained")
         await client.is_lost()
@@ -85,7 +79,6 @@ class RelayedTest(MuxTestCase):
         self.assert_story(await self.logged(), reason="drained", bytes_in=1)
 
     async def options(self, **settings: Any) -> list[tuple[int, ...]]:
-        """Relay a connection, and give the options of keepalive of both sides; no small message waits for another."""
         port = self.mux([route("any", backend_at(self.backend_port()))], **settings)
         client = await self.connect(port, b"x")
         server = await self.backend.heard(1)
@@ -106,8 +99,7 @@ class RelayedTest(MuxTestCase):
         self.backend.peers.clear()
         return found
 
-    async def test_socket_options(self) -> None:
-        """Both sides have keepalive with the times of the rules, whichever transports they have."""
+    async def test_both_sides_get_keepalive_of_the_rules(self) -> None:
         for self.relay in ("auto", "portable"):
             self.assertEqual(await self.options(), [(1, 60, 15, 4)] * 2)
             keepalive = Keepalive(7, 8, 9)
@@ -115,8 +107,7 @@ class RelayedTest(MuxTestCase):
             off = [options[0] for options in await self.options(keepalive=None)]
             self.assertEqual(off, [0, 0])
 
-    async def test_proxy_header(self) -> None:
-        """The backend is told of its client before it gets the client's bytes."""
+    async def test_proxy_header_precedes_the_clients_bytes(self) -> None:
         for version, host in [
             ("v1", "127.0.0.1"),
             ("v2", "127.0.0.1"),
@@ -158,8 +149,7 @@ class ClosingTest(MuxTestCase):
             await self.turn()
         return client, connection
 
-    async def test_abort(self) -> None:
-        """A drain that ends waits no longer for it."""
+    async def test_abort_ends_a_client_that_has_not_taken_all(self) -> None:
         client, connection = await self.closing()
         connection.receiver.data_received(b"more")
         connection.receiver.peer_finished()
@@ -172,8 +162,7 @@ class ClosingTest(MuxTestCase):
 class EndpointTest(MuxTestCase):
     """A factory of txmux's is like any other to Twisted."""
 
-    async def test_endpoint(self) -> None:
-        """It can be given to a server endpoint."""
+    async def test_factory_works_with_a_server_endpoint(self) -> None:
         self.mux([route("any", "close")])
         port = await TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1").listen(self.factory)
         try:

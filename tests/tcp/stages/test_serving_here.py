@@ -35,8 +35,7 @@ class HandOverTest(MuxTestCase):
     async def handed(self, factory: Any) -> Any:
         return await self.connect(self.mux([route("any", factory, name="inside")]), b"first")
 
-    async def test_gets_all_bytes(self) -> None:
-        """The protocol gets what was peeked at, then the rest, and its answers are counted."""
+    async def test_protocol_gets_peeked_and_later_bytes_and_answers_are_counted(self) -> None:
         client = await self.handed(self.backend)
         server = await self.backend.heard(5)
         client.send(b" second")
@@ -58,8 +57,7 @@ class HandOverTest(MuxTestCase):
             bytes_out=15,
         )
 
-    async def test_as_a_fallback(self) -> None:
-        """As a fallback it gets all that the client sends, though that was more than is kept until a server is there."""
+    async def test_fallback_gets_more_than_was_kept_before(self) -> None:
         stalled = make_stalled_port(self)
         backend = backend_at(stalled, fallback=outcome(self.backend), retries=0)
         client = await self.connect(self.mux([route("any", backend)], peek_limit=1000))
@@ -72,15 +70,13 @@ class HandOverTest(MuxTestCase):
         server.close()
         self.assert_story(await self.logged(), reason="done", bytes_in=1_000_000)
 
-    async def test_transport(self) -> None:
-        """It sees a TCP transport with the client's address."""
+    async def test_transport_is_tcp_with_the_clients_address(self) -> None:
         client = await self.handed(self.backend)
         server = await self.backend.peer()
         self.assertTrue(ITCPTransport.providedBy(server.transport))
         self.assertEqual(server.transport.getPeer(), client.transport.getHost())
 
-    async def test_half_close(self) -> None:
-        """It hears of a half-close if it knows of such."""
+    async def test_half_close_reaches_a_protocol_that_handles_it(self) -> None:
         client = await self.handed(self.backend)
         client.finish()
         server = await self.backend.peer()
@@ -91,8 +87,7 @@ class HandOverTest(MuxTestCase):
         await client.has_all()
         self.assertEqual(bytes(client.received), b"late answer")
 
-    async def test_finished_before(self) -> None:
-        """A half-close that led to the decision is passed on as well."""
+    async def test_half_close_that_decided_is_passed_on(self) -> None:
         client = await self.connect(self.mux(default=outcome(self.backend)), b"x")
         client.finish()
         server = await self.backend.peer()
@@ -101,9 +96,7 @@ class HandOverTest(MuxTestCase):
         server.close()
         await client.has_all()
 
-    async def test_no_half_close(self) -> None:
-        """A protocol that knows of no half-close loses the connection, after what it wrote."""
-
+    async def test_half_close_ends_other_protocols_after_their_answer(self) -> None:
         class Answers(Protocol):
             def dataReceived(self, data: bytes) -> None:
                 self.transport.write(b"answer")  # type: ignore[union-attr]
@@ -114,9 +107,7 @@ class HandOverTest(MuxTestCase):
         self.assertEqual(bytes(client.received), b"answer")
         self.assert_story(await self.logged(), reason="done")
 
-    async def test_paused(self) -> None:
-        """A protocol that wants nothing yet is given nothing, not even what was peeked at."""
-
+    async def test_paused_protocol_gets_nothing_not_even_peeked_bytes(self) -> None:
         class Slow(Peer):
             def connectionMade(self) -> None:
                 self.transport.pauseProducing()
@@ -132,8 +123,7 @@ class HandOverTest(MuxTestCase):
         self.assertEqual(bytes(server.received), b"first")
         server.close()
 
-    async def test_another_protocol_takes_over(self) -> None:
-        """A protocol may put another in its place, as some do to change to another language."""
+    async def test_protocol_may_put_another_in_its_place(self) -> None:
         client = await self.handed(self.backend)
         first = await self.backend.heard(5)
         second = Peer()
@@ -146,9 +136,7 @@ class HandOverTest(MuxTestCase):
         client.reset()
         await second.is_lost()
 
-    async def test_own_half_close(self) -> None:
-        """A protocol's half-close is carried out, and it is told so."""
-
+    async def test_half_close_by_the_protocol_is_done_and_reported(self) -> None:
         class Told(Peer):
             reported = False
 
@@ -165,9 +153,7 @@ class HandOverTest(MuxTestCase):
         await server.has_all()
         server.close()
 
-    async def test_finished_while_it_produces(self) -> None:
-        """A protocol that knows of no half-close is ended even while it produces for a client that does not read."""
-
+    async def test_half_close_ends_other_protocols_even_while_they_produce(self) -> None:
         class Produces(Protocol):
             def connectionMade(self) -> None:
                 transport: Any = self.transport
@@ -193,8 +179,7 @@ class HandOverTest(MuxTestCase):
         (connection,) = self.factory.connections
         return connection
 
-    async def test_tls_begins(self) -> None:
-        """After `startTLS` the transport is one of TLS, for the protocol as well."""
+    async def test_start_tls_makes_the_transport_one_of_tls(self) -> None:
         client = await self.handed(self.backend)
         server = await self.backend.peer()
         self.assertFalse(ISSLTransport.providedBy(server.transport))
@@ -203,9 +188,7 @@ class HandOverTest(MuxTestCase):
         client.reset()
         await server.is_lost()
 
-    async def test_ends_when_it_is_connected(self) -> None:
-        """A protocol that breaks off or raises when it is connected is sent nothing."""
-
+    async def test_protocol_that_aborts_or_raises_when_made_gets_no_bytes(self) -> None:
         class Aborts(Protocol):
             def connectionMade(self) -> None:
                 self.transport.abortConnection()  # type: ignore[union-attr]
@@ -219,8 +202,7 @@ class HandOverTest(MuxTestCase):
         self.assert_story(await self.logged(), reason="error")
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
-    async def test_client_reset(self) -> None:
-        """It hears that the client broke off."""
+    async def test_reset_of_the_client_reaches_the_protocol(self) -> None:
         client = await self.handed(self.backend)
         server = await self.backend.peer()
         client.reset()
@@ -238,9 +220,7 @@ class HandOverTest(MuxTestCase):
         self.assertIsNotNone(server.lost)
         self.assert_story(await self.logged(), reason="client-reset")
 
-    async def test_reset_while_it_closes(self) -> None:
-        """A client that breaks off is gone, though the protocol only waits until it has taken all."""
-
+    async def test_reset_while_the_protocol_waits_to_close(self) -> None:
         class Closes(Peer):
             def dataReceived(self, data: bytes) -> None:
                 super().dataReceived(data)
@@ -249,9 +229,7 @@ class HandOverTest(MuxTestCase):
 
         await self._reset_with_much_to_take(Closes)
 
-    async def test_reset_while_it_pauses(self) -> None:
-        """A client that breaks off is gone, though the protocol does not read while it writes."""
-
+    async def test_reset_while_the_protocol_is_paused(self) -> None:
         class Pauses(Peer):
             def dataReceived(self, data: bytes) -> None:
                 super().dataReceived(data)
@@ -260,24 +238,20 @@ class HandOverTest(MuxTestCase):
 
         await self._reset_with_much_to_take(Pauses)
 
-    async def test_aborts(self) -> None:
-        """It may break the connection off itself."""
+    async def test_protocol_may_abort(self) -> None:
         client = await self.handed(self.backend)
         (await self.backend.peer()).reset()
         await client.is_lost()
         self.assert_story(await self.logged(), reason="server-reset")
 
-    async def test_drained(self) -> None:
-        """It is ended at the end of a drain."""
+    async def test_drain_ends_the_protocol(self) -> None:
         client = await self.handed(self.backend)
         await self.backend.peer()
         self.factory.abort("drained")
         await client.is_lost()
         self.assert_story(await self.logged(), reason="drained")
 
-    async def test_closes_at_once(self) -> None:
-        """A protocol that closes when it is connected is sent no bytes any more."""
-
+    async def test_protocol_that_closes_when_made_gets_no_bytes(self) -> None:
         class Closes(Protocol):
             def connectionMade(self) -> None:
                 self.transport.loseConnection()  # type: ignore[union-attr]
@@ -289,16 +263,13 @@ class HandOverTest(MuxTestCase):
         await client.is_lost()
         self.assert_story(await self.logged(), reason="done")
 
-    async def test_builds_nothing(self) -> None:
-        """A factory that builds no protocol refuses the client."""
+    async def test_factory_without_a_protocol_refuses_the_client(self) -> None:
         client = await self.handed(_Factory(None))
         await client.is_lost()
         self.assertTrue(client.was_reset())
         self.assert_story(await self.logged(), reason="denied")
 
-    async def test_raises(self) -> None:
-        """A protocol's error ends its own connection, is logged, and no other is hurt."""
-
+    async def test_error_of_a_protocol_ends_its_own_connection_alone(self) -> None:
         class Raises(Protocol):
             def dataReceived(self, data: bytes) -> None:
                 raise ZeroDivisionError
@@ -313,8 +284,7 @@ class HandOverTest(MuxTestCase):
         good.send(b"!")
         await server.has(5)
 
-    async def test_factories_are_started(self) -> None:
-        """A factory is started and stopped with the listener, as if it listened itself."""
+    async def test_factory_starts_and_stops_with_the_listener(self) -> None:
         factory = PeerFactory()
         self.mux([route("any", factory)], default=outcome(factory))
         self.assertEqual(factory.numPorts, 2)
@@ -322,9 +292,7 @@ class HandOverTest(MuxTestCase):
         self.assertEqual(factory.numPorts, 0)
         self.factory.doStart()
 
-    async def test_site(self) -> None:
-        """A web site of Twisted's answers, and keeps the connection for the next request."""
-
+    async def test_twisted_site_answers_several_requests(self) -> None:
         class Page(Resource):
             isLeaf = True
 

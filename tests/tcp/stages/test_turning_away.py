@@ -17,8 +17,7 @@ UNAVAILABLE = b"HTTP/1.1 503 Service Unavailable\r\n"
 class WhereTest(MuxTestCase):
     """Wherever a client can be led, it can be rejected."""
 
-    async def test_route(self) -> None:
-        """A route may reject: the client is not allowed, and the log says which route denied it."""
+    async def test_route_rejects_and_is_logged(self) -> None:
         client = await self.connect(self.mux([route("http", REJECT, name="no-web")]), GET)
         await client.is_lost()
         self.assertTrue(client.received.startswith(FORBIDDEN))
@@ -33,15 +32,13 @@ class WhereTest(MuxTestCase):
             bytes_out=len(client.received),
         )
 
-    async def test_default(self) -> None:
-        """So may what applies when no route matches."""
+    async def test_default_rejects(self) -> None:
         client = await self.connect(self.mux(default=REJECT), b"SSH-2.0-x\r\n")
         await client.is_lost()
         self.assertIn(b"not allowed here", client.received)
         self.assert_story(await self.logged(), route=None, reason="no-route")
 
-    async def test_silent(self) -> None:
-        """A client that says nothing speaks no protocol in which it could be answered."""
+    async def test_silent_client_gets_no_answer(self) -> None:
         client = await self.connect(self.mux([route("http", "close")], silent=REJECT))
         await self.accepted()
         self.time.advance(5)
@@ -50,8 +47,7 @@ class WhereTest(MuxTestCase):
         self.assertFalse(client.was_reset())
         self.assert_story(await self.logged(), reason="silent")
 
-    async def test_fallback(self) -> None:
-        """A client for whom there is no server is told so, and the log has the cause."""
+    async def test_fallback_rejects_with_the_cause_in_the_log(self) -> None:
         backend = backend_at(free_port(), fallback=REJECT)
         client = await self.connect(self.mux([route("http", backend, name="web")]), GET)
         await client.is_lost()
@@ -60,14 +56,12 @@ class WhereTest(MuxTestCase):
         self.assert_story(record, route="web", backend="backend", reason="connect-refused")
 
     async def test_second_fallback(self) -> None:
-        """The same behind another backend."""
         backend = backend_at(free_port(), fallback=backend_at(free_port(), fallback=REJECT))
         client = await self.connect(self.mux([route("http", backend, name="web")]), GET)
         await client.is_lost()
         self.assertTrue(client.received.startswith(UNAVAILABLE))
 
-    async def test_paused(self) -> None:
-        """A client that had to wait because it sends so much hears of it as well."""
+    async def test_paused_client_is_answered(self) -> None:
         backend = backend_at(free_port(), fallback=REJECT)
         port = self.mux([route("http", backend)], peek_limit=100)
         client = await self.connect(port, GET + bytes(20_000))
@@ -76,8 +70,7 @@ class WhereTest(MuxTestCase):
         self.assertFalse(client.was_reset())
         self.assert_story(await self.logged(), bytes_in=len(GET) + 20_000)
 
-    async def test_unknown_protocol(self) -> None:
-        """Who speaks what there is no answer for is only closed."""
+    async def test_client_without_a_known_protocol_is_closed(self) -> None:
         client = await self.connect(self.mux(default=REJECT), b"\xff\xff")
         await client.is_lost()
         self.assertEqual(client.received, b"")
@@ -89,12 +82,10 @@ class HowTest(MuxTestCase):
     """That the answer arrives, and that nobody is waited for without end."""
 
     async def rejected(self, said: bytes = GET) -> None:
-        """Connect a client that is rejected."""
         self.client = await self.connect(self.mux(default=REJECT))
         self.client.send(said)
 
-    async def test_uploads(self) -> None:
-        """A client that is busy sending gets the answer before the end, and no reset that would destroy it."""
+    async def test_uploading_client_gets_the_answer_and_no_reset(self) -> None:
         await self.rejected(b"POST / HTTP/1.1\r\nContent-Length: 99999\r\n\r\n" + bytes(50_000))
         await self.client.has_all()
         self.client.send(bytes(49_999))
@@ -102,8 +93,7 @@ class HowTest(MuxTestCase):
         self.assertTrue(self.client.received.startswith(FORBIDDEN))
         self.assertFalse(self.client.was_reset())
 
-    async def test_too_much(self) -> None:
-        """One that does not stop sending is closed at last."""
+    async def test_endless_upload_is_closed(self) -> None:
         await self.rejected()
         # Who has nothing more to send does not hear of a reset here.
         while self.client.lost is None:
@@ -112,8 +102,7 @@ class HowTest(MuxTestCase):
         record = await self.logged()
         self.assertLess(record.bytes_in, 1_000_000)
 
-    async def test_stays(self) -> None:
-        """One that does not close its side is closed after a while."""
+    async def test_client_that_does_not_close_is_closed(self) -> None:
         await self.rejected()
         await self.client.has_all()
         self.assertEqual(self.records, [])
@@ -121,8 +110,7 @@ class HowTest(MuxTestCase):
         self.client.close()
         self.assert_story(await self.logged(), reason="no-route")
 
-    async def test_unfinished(self) -> None:
-        """One that does not say enough for an answer gets none."""
+    async def test_incomplete_request_gets_no_answer(self) -> None:
         port = self.mux([route("any", REJECT)])
         self.client = await self.connect(port)
         self.client.send(b"GET /")
@@ -133,8 +121,7 @@ class HowTest(MuxTestCase):
         self.assertEqual(self.client.received, b"")
         self.assert_story(await self.logged(), reason="denied")
 
-    async def test_in_pieces(self) -> None:
-        """What the answer depends on may come after the decision."""
+    async def test_answer_may_depend_on_bytes_after_the_decision(self) -> None:
         self.client = await self.connect(self.mux([route("any", REJECT)]))
         for byte in GET:
             self.client.send(bytes([byte]))
@@ -142,8 +129,7 @@ class HowTest(MuxTestCase):
         await self.client.is_lost()
         self.assertTrue(self.client.received.startswith(FORBIDDEN))
 
-    async def test_two_steps(self) -> None:
-        """An HTTP/2 client may wait for the first part of the answer before it goes on."""
+    async def test_http2_client_gets_its_settings_first(self) -> None:
         await self.rejected(PREFACE)
         await self.client.has(9)
         self.client.send(bytes.fromhex("000000040000000000 000003010500000001 828486"))
@@ -151,38 +137,33 @@ class HowTest(MuxTestCase):
         self.assertIn(b"\x08\x03403", self.client.received)
         self.assert_story(await self.logged(), bytes_out=len(self.client.received))
 
-    async def test_finished(self) -> None:
-        """A client that has finished is answered, if it has said enough, and closed."""
+    async def test_half_closed_client_is_answered(self) -> None:
         await self.rejected(GET[:-2])
         self.client.finish()
         await self.client.is_lost()
         self.assertTrue(self.client.received.startswith(FORBIDDEN))
 
-    async def test_finished_before(self) -> None:
-        """So is one that finished before the answer was due."""
+    async def test_client_half_closed_before_the_answer_gets_it(self) -> None:
         backend = backend_at(free_port(), fallback=REJECT)
         client = await self.connect(self.mux([route("http", backend)]), GET)
         client.finish()
         await client.is_lost()
         self.assertTrue(client.received.startswith(UNAVAILABLE))
 
-    async def test_reset(self) -> None:
-        """A client that breaks off leaves nothing behind."""
+    async def test_reset_of_the_client_leaves_nothing(self) -> None:
         await self.rejected()
         await self.client.has_all()
         self.client.reset()
         self.assert_story(await self.logged(), reason="no-route")
 
-    async def test_abort(self) -> None:
-        """When the service ends it is not waited for."""
+    async def test_abort_does_not_wait_for_the_client(self) -> None:
         await self.rejected()
         await self.client.has_all()
         self.factory.abort("drained")
         await self.client.is_lost()
         self.assert_story(await self.logged(), reason="no-route")
 
-    async def test_answer_not_taken(self) -> None:
-        """A client that never reads is broken off when its time is over."""
+    async def test_client_that_never_reads_is_aborted(self) -> None:
         await self.rejected(b"GET /")
         await self.seen(5)
         (connection,) = self.factory.connections
