@@ -1,16 +1,17 @@
-"""One question and one answer: clients of RADIUS, SNMP, CoAP, NTP, SIP and syslog."""
+"""One question and one answer: clients of RADIUS, SNMP, CoAP, NTP, SIP, syslog, DNS and TFTP."""
 
 from __future__ import annotations
 
+import os
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from tests.interop.children import Child, eventually, run
-from tests.interop.datagrams.program import PORT, Program, assert_in, assert_same, say
-from tests.interop.datagrams.responder import Responder
+from tests.interop.datagrams.program import PORT, Program, Responder, assert_in, assert_same, say
+from tests.interop.servers import start_dnsmasq
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from pathlib import Path
 
     from tests.interop.children import Started
     from tests.interop.mux import Record
@@ -53,24 +54,16 @@ server default {{
 class Radius(Program):
     """``radclient`` asks FreeRADIUS whether a password is right; both sign what they say."""
 
-    routes = """
-[route radius]
-match = radius
-backend = udp:127.0.0.1:1812
-"""
-    names = ("radius",)
+    matches: ClassVar = {"radius": ("radius", 1812)}
     least = (2, 2)
+    serves = "Ready to process requests"
 
-    def start(self) -> Iterator[Started]:
+    def server(self) -> Started:
         (self.folder / "radiusd.conf").write_text(_RADIUS.format(folder=self.folder))
         (self.folder / "users").write_text(
             'me Cleartext-Password := "right"\n Reply-Message := "in"\n'
         )
-        self._server = Child("freeradius", "-fl", "stdout", "-d", self.folder)
-        yield self._server
-
-    def ready(self) -> None:
-        self._server.wait_for("Ready to process requests")
+        return Child("freeradius", "-fl", "stdout", "-d", self.folder)
 
     def use(self) -> None:
         for password, answer in (("right", "Access-Accept"), ("wrong", "Access-Reject")):
@@ -82,27 +75,19 @@ backend = udp:127.0.0.1:1812
 class Snmp(Program):
     """``snmpget`` and ``snmpwalk`` ask snmpd."""
 
-    routes = """
-[route snmp]
-match = snmp
-backend = udp:127.0.0.1:161
-"""
-    names = ("snmp",)
+    matches: ClassVar = {"snmp": ("snmp", 161)}
     least = (5, 5)
+    serves = "NET-SNMP version"
 
-    def start(self) -> Iterator[Started]:
+    def server(self) -> Started:
         own = self.folder / "snmpd.conf"
         own.write_text(
             "agentAddress udp:127.0.0.1:161\nrocommunity secret\nsysLocation behind the port\n"
         )
-        self._server = Child(
+        return Child(
             *("snmpd", "-f", "-Lo", "-C", "-c", own, "-m", "", "-M", "/nonexistent"),
             *("-I", "system_mib,sysORTable,vacm_conf", "-p", self.folder / "pid"),
         )
-        yield self._server
-
-    def ready(self) -> None:
-        self._server.wait_for("NET-SNMP version")
 
     def use(self) -> None:
         of = ("-m", "", "-M", "/nonexistent", "-c", "secret", f"{self.host}:{PORT}")
@@ -119,22 +104,12 @@ backend = udp:127.0.0.1:161
 class Coap(Program):
     """``coap-client`` writes a document in blocks, and reads it again."""
 
-    routes = """
-[route coap]
-match = coap
-backend = udp:127.0.0.1:5683
-"""
-    names = ("coap",)
+    matches: ClassVar = {"coap": ("coap", 5683)}
     least = (15, 15)
+    serves = "created UDP  endpoint"
 
-    def start(self) -> Iterator[Started]:
-        self._server = Child(
-            "coap-server-notls", *("-A", "127.0.0.1", "-p", "5683", "-d", "5", "-v", "7")
-        )
-        yield self._server
-
-    def ready(self) -> None:
-        self._server.wait_for("created UDP  endpoint")
+    def server(self) -> Started:
+        return Child("coap-server-notls", *("-A", "127.0.0.1", "-p", "5683", "-d", "5", "-v", "7"))
 
     def use(self) -> None:
         sent, got = self.folder / "sent", self.folder / "got"
@@ -148,15 +123,10 @@ backend = udp:127.0.0.1:5683
 class Time(Program):
     """``ntpdig`` asks for the time; it can do so at port 123 only, which is the listener's second one."""
 
-    routes = """
-[route time]
-match = ntp
-backend = udp:127.0.0.1:10123
-"""
-    names = ("time",)
+    matches: ClassVar = {"time": ("ntp", 10123)}
 
-    def start(self) -> Iterator[Started]:
-        yield Responder(10123, _ntp_answer)
+    def server(self) -> Started:
+        return Responder(10123, _ntp_answer)
 
     def use(self) -> None:
         said = say("ntpdig", "--timeout=180", self.host)
@@ -179,15 +149,10 @@ def _ntp_answer(request: bytes) -> bytes:
 class Calls(Program):
     """``sipsak`` asks what a SIP server can do."""
 
-    routes = """
-[route calls]
-match = sip
-backend = udp:127.0.0.1:5060
-"""
-    names = ("calls",)
+    matches: ClassVar = {"calls": ("sip", 5060)}
 
-    def start(self) -> Iterator[Started]:
-        yield Responder(5060, _sip_answer)
+    def server(self) -> Started:
+        return Responder(5060, _sip_answer)
 
     def use(self) -> None:
         said = say("sipsak", "-vv", "-s", f"sip:me@{self.host}:{PORT}")
@@ -203,24 +168,96 @@ def _sip_answer(request: bytes) -> bytes:
 class Messages(Program):
     """``logger`` sends messages of both formats of syslog, which nobody answers."""
 
-    routes = """
-[route messages]
-match = syslog
-backend = udp:127.0.0.1:514
-"""
-    names = ("messages",)
+    matches: ClassVar = {"messages": ("syslog", 514)}
     least = (2, 0)
 
-    def start(self) -> Iterator[Started]:
-        self._server = Responder(514, lambda _: b"")
-        yield self._server
+    def server(self) -> Started:
+        return Responder(514, lambda _: b"")
 
     def use(self) -> None:
-        before = len(self._server.heard)
+        before = len(self.started.heard)
         for version in ("--rfc3164", "--rfc5424"):
             to = ("--udp", "--server", self.host, "--port", str(PORT))
             say("logger", *to, version, "--tag", "here", "a message")
-        eventually(lambda: len(self._server.heard) == before + 2, "both messages have come")
-        for heard in self._server.heard[before:]:
+        eventually(lambda: len(self.started.heard) == before + 2, "both messages have come")
+        for heard in self.started.heard[before:]:
             if not re.match(rb"<13>.*here.*a message", heard):
                 raise AssertionError(heard)
+
+
+_QUESTIONS = 500
+
+
+class Names(Program):
+    """``dig`` and ``dnsperf`` ask dnsmasq for names."""
+
+    matches: ClassVar = {"names": ("dns", 53)}
+    more = "answers = 1"
+    least = (_QUESTIONS + 1, _QUESTIONS + 1)
+
+    def server(self) -> Started:
+        hosts = self.folder / "hosts"
+        hosts.write_text("".join(f"192.0.2.{number} n{number}.test\n" for number in range(1, 101)))
+        return start_dnsmasq(hosts)
+
+    def use(self) -> None:
+        for host, number in ((self.host, 7), ("::1", 8)):
+            found = say("dig", f"@{host}", "-p", str(PORT), "+short", f"n{number}.test")
+            assert_same(found.encode(), b"192.0.2.%d\n" % number)
+        questions = self.folder / "questions"
+        questions.write_text(
+            "".join(f"n{number % 100 + 1}.test A\n" for number in range(_QUESTIONS))
+        )
+        said = say(
+            *("dnsperf", "-s", self.host, "-p", str(PORT), "-d", questions),
+            *("-n", "1", "-c", "20", "-q", "20", "-t", "180"),
+        )
+        assert_in(f"NOERROR {_QUESTIONS} (100.00%)", re.sub(" +", " ", said))
+
+    def check_facts(self, name: str, lines: list[Record]) -> None:
+        reasons = {line["reason"] for line in lines}
+        if reasons != {"done"} or "n7.test" not in {line["facts"].get("name") for line in lines}:
+            raise AssertionError(f"{reasons}: {lines[:3]}")
+
+
+class Files(Program):
+    """``curl`` gets a file by TFTP from dnsmasq, which keeps its port."""
+
+    matches: ClassVar = {"files": ("tftp", 69)}
+    least = (200, 200)
+
+    def server(self) -> Started:
+        served = self.folder / "served"
+        served.mkdir()
+        (served / "image").write_bytes(os.urandom(200_123))
+        # With bind-interfaces, dnsmasq 2.90 does not send its answers from the port that was asked.
+        return start_tftp(served, "--tftp-single-port", "--interface=lo")
+
+    def use(self) -> None:
+        wanted = (self.folder / "served" / "image").read_bytes()
+        for size in ("512", "1468"):
+            got = self.folder / f"got-{size}"
+            url = f"tftp://{self.host}:{PORT}/image"
+            say("curl", "--silent", "--show-error", "--tftp-blksize", size, "-o", got, url)
+            assert_same(got.read_bytes(), wanted)
+
+    def check_facts(self, name: str, lines: list[Record]) -> None:
+        if {line["facts"]["path"] for line in lines} != {"image"}:
+            raise AssertionError(lines)
+
+
+def start_tftp(served: Path, *options: str) -> Child:
+    """Start dnsmasq as a server of the files in a folder."""
+    child = Child(
+        *(
+            "dnsmasq",
+            "--keep-in-foreground",
+            "--log-facility=-",
+            "--conf-file=/dev/null",
+            "--user=",
+        ),
+        *("--port=0", "--pid-file="),
+        *("--enable-tftp", f"--tftp-root={served}", *options),
+    )
+    child.wait_for("TFTP root is")
+    return child

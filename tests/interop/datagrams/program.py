@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import socket
+import threading
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from tests.interop.children import output_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from tests.interop.children import Started
@@ -29,14 +31,16 @@ class Program(ABC):
             that has just ended, whose flow is still there.
 
     Attributes:
-        routes: Sections of the rules that lead to its servers.
-        names: Those of the routes.
+        matches: By the name of each route, what it matches, and the port of its server.
         least: The least datagrams of all flows of a route, from the client and from the server.
+        more: Further lines for its backends.
+        serves: What its server prints when it serves; many do as soon as they have started.
     """
 
-    routes: str
-    names: ClassVar[tuple[str, ...]]
+    matches: ClassVar[Mapping[str, tuple[str, int]]]
     least: tuple[int, int] = (1, 1)
+    serves: ClassVar[str] = ""
+    more: ClassVar[str] = ""
 
     def __init__(self, folder: Path, there: Namespace, host: str) -> None:
         self.folder = folder
@@ -44,19 +48,32 @@ class Program(ABC):
         self.host = host
         folder.mkdir()
 
-    @abstractmethod
-    def start(self) -> Iterator[Started]:
-        """Start its servers."""
+    @property
+    def routes(self) -> str:
+        return "".join(
+            f"[route {name}]\nmatch = {match}\nbackend = {name}\n"
+            f"[backend {name}]\nserver = udp:127.0.0.1:{port}\n{self.more}\n"
+            for name, (match, port) in self.matches.items()
+        )
 
-    def ready(self) -> None:  # noqa: B027 - many are as soon as they have started
-        """Wait until they serve."""
+    def server(self) -> Any:
+        """Start it: a `Started` program."""
+        raise NotImplementedError
+
+    def start(self) -> Iterator[Started]:
+        self.started: Any = self.server()
+        yield self.started
+
+    def ready(self) -> None:
+        if self.serves:
+            self.started.wait_for(self.serves)
 
     @abstractmethod
     def use(self) -> None:
-        """Have its client do something through the one port, and see to it that the server's answer is right."""
+        """Have its client do something through the one port, and check the server's answer."""
 
     def check(self, lines: list[Record]) -> None:
-        for name in self.names:
+        for name in self.matches:
             own = [line for line in lines if line["route"] == name]
             counts = [sum(line[f"datagrams_{way}"] for line in own) for way in ("in", "out")]
             if any(count < least for count, least in zip(counts, self.least, strict=True)):
@@ -84,3 +101,38 @@ def assert_same(got: bytes, wanted: bytes) -> None:
         raise AssertionError(
             f"{len(got)} bytes came, which are not the {len(wanted)} that were sent"
         )
+
+
+class Responder:
+    """Answers datagrams, in a thread.
+
+    Args:
+        port: Its port of 127.0.0.1.
+        answer: Gives the answer to a datagram; nothing is sent if it is empty.
+
+    Attributes:
+        heard: The datagrams so far.
+    """
+
+    def __init__(self, port: int, answer: Callable[[bytes], bytes]) -> None:
+        self.heard: list[bytes] = []
+        self._answer = answer
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._socket.bind(("127.0.0.1", port))
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
+
+    def end(self) -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as last:
+            last.sendto(b"", self._socket.getsockname())
+        self._thread.join(30)
+        self._socket.close()
+
+    def _serve(self) -> None:
+        while True:
+            data, client = self._socket.recvfrom(65536)
+            if not data:
+                return
+            self.heard.append(data)
+            if answer := self._answer(data):
+                self._socket.sendto(answer, client)

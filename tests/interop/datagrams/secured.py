@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from tests.interop.children import Child, run
 from tests.interop.datagrams.program import PORT, Program, assert_in, say
@@ -20,15 +20,10 @@ if TYPE_CHECKING:
 class Dtls(Program):
     """``openssl s_client -dtls`` comes to one of two servers by the name that it asks for; the first one asks for a cookie."""
 
-    routes = """
-[route first]
-match = dtls sni=first.test
-backend = udp:127.0.0.1:4431
-[route second]
-match = dtls sni=second.test
-backend = udp:127.0.0.1:4432
-"""
-    names = ("first", "second")
+    matches: ClassVar = {
+        "first": ("dtls sni=first.test", 4431),
+        "second": ("dtls sni=second.test", 4432),
+    }
     least = (4, 4)
 
     def start(self) -> Iterator[Started]:
@@ -36,7 +31,7 @@ backend = udp:127.0.0.1:4432
         yield from ()
 
     def use(self) -> None:
-        for number, name in enumerate(self.names, 1):
+        for number, name in enumerate(self.matches, 1):
             files = make_certificate(self.folder, f"{name}.test")
             with ExitStack() as ends:
                 server = Child(
@@ -68,26 +63,18 @@ backend = udp:127.0.0.1:4432
 class Turn(Program):
     """coturn's clients ask for their own address, and relay messages from one to another."""
 
-    routes = """
-[route turn]
-match = stun
-backend = udp:127.0.0.1:3478
-"""
-    names = ("turn",)
+    matches: ClassVar = {"turn": ("stun", 3478)}
     least = (20, 20)
+    serves = "Total General servers"
 
-    def start(self) -> Iterator[Started]:
-        self._server = Child(
+    def server(self) -> Started:
+        return Child(
             *("turnserver", "-n", "--listening-ip=127.0.0.1", "--listening-port=3478"),
             *("--relay-ip=127.0.0.1", "--allow-loopback-peers", "--realm=example.com"),
             *("--lt-cred-mech", "--user=me:secret", f"--userdb={self.folder}/users"),
             *("--no-tls", "--no-dtls", "--no-cli", "--relay-threads=1"),
             *("--log-file=stdout", "--simple-log", f"--pidfile={self.folder}/pid"),
         )
-        yield self._server
-
-    def ready(self) -> None:
-        self._server.wait_for("Total General servers")
 
     def use(self) -> None:
         assert_in(
@@ -108,25 +95,23 @@ _STREAM = 300
 class Streams(Program):
     """``iperf3 -u`` sends a stream; its control connection comes to the TCP port of the same number."""
 
-    routes = f"""
+    matches: ClassVar = {"streams": ("payload hex=39383736", 5201)}
+    serves = "Server listening"
+    control = f"""
 [listen control]
 endpoint = :{PORT}
 [route control]
 match = iperf3
 backend = 127.0.0.1:5201
-[route streams]
-match = payload hex=39383736
-backend = udp:127.0.0.1:5201
 """
-    names = ("streams",)
 
-    def start(self) -> Iterator[Started]:
+    @property
+    def routes(self) -> str:
+        return super().routes + self.control
+
+    def server(self) -> Started:
         self._tests = 0
-        self._server = Child("iperf3", "--server", "--forceflush", "-B", "127.0.0.1", "-p", "5201")
-        yield self._server
-
-    def ready(self) -> None:
-        self._server.wait_for("Server listening")
+        return Child("iperf3", "--server", "--forceflush", "-B", "127.0.0.1", "-p", "5201")
 
     def use(self) -> None:
         """Send datagrams of 1,200 bytes, and get as many; on a busy machine the server's queue may lose some."""
@@ -134,7 +119,7 @@ backend = udp:127.0.0.1:5201
         for reverse in ((), ("--reverse",)):
             # It makes another listening socket after each test, and what comes before that is reset.
             self._tests += 1
-            self._server.wait_for(rf"Server listening on 5201 \(test #{self._tests}\)")
+            self.started.wait_for(rf"Server listening on 5201 \(test #{self._tests}\)")
             done = run(
                 *("iperf3", "--client", self.host, "-p", str(PORT), "-u", "--json"),
                 *("--length", "1200", "--bytes", str(1200 * _STREAM), "--bitrate", "10M", *reverse),

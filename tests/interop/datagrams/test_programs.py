@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, ClassVar
 
 from typing_extensions import override
 
-from tests.interop.children import InteropTestCase, eventually, output_of
-from tests.interop.datagrams import answering, lookups, secured, tunnels
+from tests.interop.children import InteropTestCase, eventually, output_of, run
+from tests.interop.datagrams import answering, secured, tunnels
 from tests.interop.datagrams.program import PORT
 from tests.interop.mux import Mux
 from tests.interop.namespaces import Namespace, cable
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tests.interop.datagrams.program import Program
     from tests.interop.mux import Record
 
@@ -22,10 +24,10 @@ _PROGRAMS: dict[str, type[Program]] = {
     "calls": answering.Calls,
     "coap": answering.Coap,
     "dtls": secured.Dtls,
-    "files": lookups.Files,
+    "files": answering.Files,
     "messages": answering.Messages,
     "ike": tunnels.Ike,
-    "names": lookups.Names,
+    "names": answering.Names,
     "openvpn": tunnels.OpenVpn,
     "radius": answering.Radius,
     "snmp": answering.Snmp,
@@ -34,6 +36,10 @@ _PROGRAMS: dict[str, type[Program]] = {
     "turn": secured.Turn,
     "wireguard": tunnels.WireGuard,
 }
+
+
+def _works(name: str) -> Callable[[ProgramTests], None]:
+    return lambda self: self.assert_works(name)
 
 
 class ProgramTests(InteropTestCase):
@@ -95,50 +101,23 @@ class ProgramTests(InteropTestCase):
             program.check(lines)
         self.assertEqual(
             {line["route"] for line in lines},
-            {route for program in programs for route in program.names},
+            {route for program in programs for route in program.matches},
         )
 
-    def test_calls(self) -> None:
-        self.assert_works("calls")
-
-    def test_coap(self) -> None:
-        self.assert_works("coap")
-
-    def test_dtls(self) -> None:
-        self.assert_works("dtls")
-
-    def test_files(self) -> None:
-        self.assert_works("files")
-
-    def test_ike(self) -> None:
-        self.assert_works("ike")
-
-    def test_messages(self) -> None:
-        self.assert_works("messages")
-
-    def test_names(self) -> None:
-        self.assert_works("names")
-
-    def test_openvpn(self) -> None:
-        self.assert_works("openvpn")
-
-    def test_radius(self) -> None:
-        self.assert_works("radius")
-
-    def test_snmp(self) -> None:
-        self.assert_works("snmp")
-
-    def test_streams(self) -> None:
-        self.assert_works("streams")
-
-    def test_time(self) -> None:
-        self.assert_works("time")
-
-    def test_turn(self) -> None:
-        self.assert_works("turn")
-
-    def test_wireguard(self) -> None:
-        self.assert_works("wireguard")
+    test_calls = _works("calls")
+    test_coap = _works("coap")
+    test_dtls = _works("dtls")
+    test_files = _works("files")
+    test_ike = _works("ike")
+    test_messages = _works("messages")
+    test_names = _works("names")
+    test_openvpn = _works("openvpn")
+    test_radius = _works("radius")
+    test_snmp = _works("snmp")
+    test_streams = _works("streams")
+    test_time = _works("time")
+    test_turn = _works("turn")
+    test_wireguard = _works("wireguard")
 
     def test_wireguard_moves(self) -> None:
         """When the client gets another address, both tunnels go on, and the log has it."""
@@ -158,3 +137,31 @@ class ProgramTests(InteropTestCase):
 
     def test_all(self) -> None:
         self.assert_works(*_PROGRAMS)
+
+
+_TFTP = f"""
+[listen port]
+endpoint = udp:{PORT}
+[route files]
+match = tftp
+backend = files
+[backend files]
+server = udp:127.0.0.1:69
+unanswered_timeout = 1s
+"""
+
+
+class OtherPortTests(InteropTestCase):
+    """A TFTP server that answers from another port than the one that it was asked at, as RFC 1350 says."""
+
+    def test_no_answer(self) -> None:
+        Namespace(self).enter()
+        (self.folder / "image").write_bytes(b"whole")
+        self.own(answering.start_tftp(self.folder, "--interface=lo"))
+        mux = self.own(Mux(self.folder, _TFTP))
+        curl = ("curl", "--silent", "--tftp-no-options", "--max-time")
+        self.assertEqual(run(*curl, "20", "tftp://127.0.0.1:69/image").stdout, b"whole")
+        self.assertEqual(run(*curl, "1", f"tftp://127.0.0.1:{PORT}/image").stdout, b"")
+        line = mux.take_one()
+        found = (line["route"], line["reason"], line["datagrams_out"], line["facts"]["path"])
+        self.assertEqual(found, ("files", "unanswered", 0, "image"))

@@ -11,7 +11,7 @@ import socketserver
 import sys
 import threading
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
@@ -112,11 +112,10 @@ class WireGuard(Program):
         super().__init__(*arguments)  # type: ignore[arg-type]
         self._servers = {name: Keys() for name in self.names}
         self._clients = {name: Keys() for name in self.names}
-        self.routes = "".join(
-            f"[route {name}]\nmatch = wireguard key={self._servers[name].public}\n"
-            f"backend = udp:127.0.0.1:{51821 + number}\n"
+        self.matches = {  # type: ignore[misc]
+            name: (f"wireguard key={self._servers[name].public}", 51821 + number)
             for number, name in enumerate(self.names)
-        )
+        }
 
     @override
     def start(self) -> Iterator[Started]:
@@ -192,12 +191,7 @@ class WireGuard(Program):
 class OpenVpn(Program):
     """A server with one client, which know the fingerprints of each other's certificates."""
 
-    routes = """
-[route tunnel]
-match = openvpn
-backend = udp:127.0.0.1:1194
-"""
-    names = ("tunnel",)
+    matches: ClassVar = {"tunnel": ("openvpn", 1194)}
     least = (200, 200)
 
     @override
@@ -286,24 +280,19 @@ secrets {
 class Ike(Program):
     """``ike-scan`` asks strongSwan what it would agree to."""
 
-    routes = """
-[route ipsec]
-match = ike
-backend = udp:127.0.0.1:500
-"""
-    names = ("ipsec",)
+    matches: ClassVar = {"ipsec": ("ike", 500)}
     least = (2, 2)
+    serves = "spawning 16 worker threads"
 
     @override
-    def start(self) -> Iterator[Started]:
+    def server(self) -> Started:
         self._settings = self.folder / "strongswan.conf"
         self._settings.write_text(_STRONGSWAN.format(folder=self.folder))
-        self._server = Child("env", f"STRONGSWAN_CONF={self._settings}", "charon-systemd")
-        yield self._server
+        return Child("env", f"STRONGSWAN_CONF={self._settings}", "charon-systemd")
 
     @override
     def ready(self) -> None:
-        self._server.wait_for("spawning 16 worker threads")
+        super().ready()
         (self.folder / "swanctl.conf").write_text(_CONNECTIONS)
         output_of(
             *("env", f"STRONGSWAN_CONF={self._settings}", "swanctl", "--load-all", "--noprompt"),
