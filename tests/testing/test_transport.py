@@ -220,7 +220,7 @@ class RelayTests(SynchronousTestCase):
         self.client, self.server = (WaterMarkTransport(10) for _ in ends)
         self.client.connect(client)
         self.server.connect(server)
-        sides = PortableSide(client), PortableSide(server)
+        client.receiver, server.receiver = sides = PortableSide(client), PortableSide(server)
         relay = Relay(Clock(), Timeouts(), self.results.append, sides)
         relay.start(b"", client_finished=False)
 

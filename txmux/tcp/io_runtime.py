@@ -202,4 +202,6 @@ class IORuntime:
             sides = KernelSide(client, poller), KernelSide(server, poller)
         else:
             sides = PortableSide(client), PortableSide(server)
-        return Relay(self.clock, timeouts, on_over, sides, keepalive)
+        relay = Relay(self.clock, timeouts, on_over, sides, keepalive)
+        client.receiver, server.receiver = sides
+        return relay

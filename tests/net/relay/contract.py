@@ -75,7 +75,8 @@ class RelayCase(_Base):
         raise NotImplementedError
 
     def make_relay(self, clock: Any, timeouts: Timeouts) -> Relay:
-        sides = self.make_sides(clock, *self.ends)
+        client, server = self.ends
+        client.receiver, server.receiver = sides = self.make_sides(clock, client, server)
         return Relay(clock, timeouts, self.results.append, sides, self.keepalive)
 
     def make_wiring(self) -> Wiring:

@@ -169,7 +169,9 @@ class Player:
 
     def _make_relay(self) -> Relay:
         timeouts = Timeouts(idle=1e6, half_close=1e6)
-        return Relay(self._clock, timeouts, self._results.append, self._make_sides(*self._ends))
+        client, server = self._ends
+        client.receiver, server.receiver = sides = self._make_sides(client, server)
+        return Relay(self._clock, timeouts, self._results.append, sides)
 
     def _do(self, step: Step) -> None:
         if step.act == "wait":

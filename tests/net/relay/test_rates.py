@@ -76,7 +76,7 @@ class _Case(SynchronousTestCase):
         for transport, end in ((self.client, client), (self.server, server)):
             end.receiver = _Waiting()
             transport.connect(end)
-        sides = rates.make_sides(self.clock, client, server)
+        client.receiver, server.receiver = sides = rates.make_sides(self.clock, client, server)
         self.running = Relay(self.clock, timeouts, self.results.append, sides)
         self.running.start(pending, client_finished=False)
 

@@ -16,14 +16,11 @@ from txmux.net.sockets.transport import SocketTransport
 if TYPE_CHECKING:
     from twisted.python.failure import Failure
 
-__all__ = ["NO_RECEIVER", "End", "EndReceiver", "IRelayTransport"]
-
 
 class IRelayTransport(interfaces.ITCPTransport, interfaces.IConsumer, interfaces.IPushProducer):
     """The interface that a relay needs of a transport; Twisted's TCP, UNIX and TLS transports have it."""
 
-    def getHandle() -> object:
-        """Return the socket, or an object in its place."""
+    def getHandle() -> object: ...
 
 
 class EndReceiver(Protocol):
@@ -40,9 +37,8 @@ class EndReceiver(Protocol):
 
 
 def _end_of_reading(transport: IRelayTransport) -> Literal["finished", "broken", "more"]:
-    """Distinguish a reset from an end in a connection whose peer has finished according to the reactor.
+    """Distinguish a reset from an end: poll and epoll reactors report both as a clean end if nothing is to be read.
 
-    The poll and epoll reactors report a socket that has an error and nothing to read as one that was closed cleanly.
     To take a reset for an end would make a cut answer look whole.
     """
     handle = transport.getHandle()
@@ -57,8 +53,6 @@ def _end_of_reading(transport: IRelayTransport) -> Literal["finished", "broken",
 
 
 class _NoReceiver:
-    """Implements `EndReceiver`."""
-
     __slots__ = ()  # all share the one
 
     def data_received(self, data: bytes, /) -> None:

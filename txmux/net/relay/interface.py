@@ -10,8 +10,6 @@ import attrs
 if TYPE_CHECKING:
     from txmux.telemetry.reasons import RelayReason
 
-__all__ = ["RelayResult", "RelayState", "SideState", "Timeouts"]
-
 
 @attrs.frozen(slots=False)
 class Timeouts:
@@ -33,7 +31,6 @@ class Timeouts:
 
     @cached_property  # each relay needs it
     def shortest_idle(self) -> float:
-        """The time after which the first of them may apply."""
         limits = (self.idle, self.upload_idle, self.download_idle)
         return min(limit for limit in limits if limit is not None)
 

@@ -1,9 +1,7 @@
 """A relay's side over a plain socket that does not pass bytes through the transports: for Linux.
 
-Both descriptors are taken out of the reactor, and all relayed pairs are served by one `Poller`. Small messages are
-received into one buffer and sent on at once; when more comes than fits into it, bytes pass through a pipe inside
-the kernel (splice(2)) until there are few again. At the end each descriptor goes back to its transport, which
-closes it and notifies its protocol.
+Both descriptors are taken out of the reactor and served by one `Poller`. Small messages go through one buffer, large ones
+through a pipe inside the kernel (splice(2)). At the end each descriptor goes back to its transport.
 """
 
 from __future__ import annotations
@@ -82,7 +80,7 @@ class KernelSide(MovableSide):
     other: KernelSide
 
     def __init__(self, end: End, poller: Poller) -> None:
-        super().__init__(end)
+        super().__init__()
         self._poller = poller
         self.transport: Any = end.transport
         self._socket = cast("socket.socket", self.transport.getHandle())
@@ -178,7 +176,6 @@ class KernelSide(MovableSide):
             pass
 
     def _receive(self, end_is_near: int) -> bool:
-        """Forward a buffer full, and return whether to do so again at once."""
         try:
             count = self._socket.recv_into(_BUFFER)
         except BlockingIOError:
@@ -214,7 +211,6 @@ class KernelSide(MovableSide):
         return bool(flags)
 
     def _splice(self, pipe: Pipe, mark: Mark) -> None:
-        """Forward through a pipe, until all is forwarded or other sockets are to be served."""
         relay = self.relay
         moved = 0
         while moved < _TURN:
@@ -278,7 +274,6 @@ class KernelSide(MovableSide):
         self.other._update()
 
     def _drain(self, pipe: Pipe) -> bool:
-        """Send what is in the other side's pipe, and return whether it is empty now."""
         try:
             while pipe.level:
                 pipe.level -= os.splice(pipe.source, self._descriptor, pipe.level, flags=_SPLICE)
@@ -292,7 +287,6 @@ class KernelSide(MovableSide):
         return True
 
     def _flush(self) -> None:
-        """Send what is held, and then do what waited for that."""
         if self._held:
             try:
                 sent = self._socket.send(self._held)
@@ -319,7 +313,6 @@ class KernelSide(MovableSide):
         self.other._update()
 
     def _set_unwritable(self) -> None:
-        """Record that its peer has stopped accepting bytes. What it sent before is read first."""
         self._unwritable = True
         self._held = b""
         other = self.other

@@ -13,8 +13,7 @@ from weakref import WeakKeyDictionary
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
-LEVEL = 2**20
-"""Bytes below which a marked socket is not reported; fewer where its buffer is small."""
+LEVEL = 2**20  # bytes below which a marked socket is not reported; fewer where its buffer is small
 RUN = 8 * LEVEL
 """Bytes that come in a run before there is a mark: more than most messages that wait for an answer."""
 LONGEST_RUN = 64 * LEVEL
@@ -68,12 +67,7 @@ class MarkGuard:
 
 
 class Mark:
-    """The mark of one socket, set while much comes from its peer in a run.
-
-    Args:
-        source: The socket. Other kinds than TCP have no mark.
-        guard: Removes the mark when the sender pauses.
-    """
+    """The mark of one TCP socket, set while much comes from its peer in a run."""
 
     __slots__ = ("_guard", "_needed", "_paused", "_rested", "_run", "_since", "_source", "is_set")
 
@@ -88,7 +82,6 @@ class Mark:
         self._since = 0.0
 
     def bytes_came(self, count: int, now: float) -> None:
-        """Set the mark if many bytes have come in a short time."""
         self._rested = False
         if self.is_set:
             return
@@ -113,7 +106,6 @@ class Mark:
             self._source.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, level)
 
     def has_paused(self) -> bool:
-        """Return whether nothing has come since the last call."""
         rested, self._rested = self._rested, True
         return rested
 
@@ -122,17 +114,13 @@ class Mark:
         self._paused = True
 
     def sender_answered(self) -> None:
-        """Remove the mark: the sender may have waited for the answer, and its peer may wait for what it sends next.
-
-        If a mark has slowed it down, it must send more to get the next one.
-        """
+        """Remove the mark: the sender may have waited for the answer. If a mark has slowed it down, the next needs more."""
         if self.is_set or self._paused:
             self._needed = min(2 * self._needed, LONGEST_RUN)
             self._paused = False
         self.clear()
 
     def clear(self) -> None:
-        """Reset the mark so that every byte is reported again, and start another run."""
         self._run = 0
         if self.is_set:
             self.socket_closed()

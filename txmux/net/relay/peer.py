@@ -1,8 +1,7 @@
 """The kernel's view of a peer: how much of the bytes on their way it has yet to take, and whether it still answers.
 
-The system's keepalive asks a peer only when that has acknowledged everything (tcp(7)). Until then it sends again what is not
-acknowledged, or asks a peer without room for more whether there is some, for a quarter of an hour by default. So a relay asks
-here how long the system has tried in vain.
+The system's keepalive asks a peer only when that has acknowledged everything (tcp(7)); until then it sends again for a
+quarter of an hour by default. So a relay asks here how long the system has tried in vain.
 """
 
 from __future__ import annotations
@@ -29,16 +28,6 @@ except ImportError:  # pragma: no cover - no such thing on Windows
 if TYPE_CHECKING:
     from txmux.net.relay.ends import IRelayTransport
 
-__all__ = [
-    "ANSWERED",
-    "UnansweredBytes",
-    "keepalive_of",
-    "patience",
-    "queued_in",
-    "unanswered_by",
-    "unsent",
-]
-
 _INFO = struct.Struct("=2xBB4x16xI24xII")
 """Of ``struct tcp_info`` in linux/tcp.h: retransmits, probes, unacked, last_data_recv and last_ack_recv."""
 _LEAST = 2  # a live peer may just be about to answer the first
@@ -46,10 +35,7 @@ _TCP_CLOSE = 7  # the state, as Linux counts them
 
 
 def unsent(transport: IRelayTransport) -> int:
-    """Count the bytes that wait in a transport's own buffer, and in its socket's send queue for an acknowledgement.
-
-    The latter is SIOCOUTQ of Linux (tcp(7), unix(7)). For TLS both are those of the TCP connection below. 0 is unknown.
-    """
+    """Count the bytes in a transport's own buffer and in its socket's send queue (SIOCOUTQ of Linux, tcp(7)); 0 is unknown."""
     bottom = below_tls(transport)
     handle = bottom.getHandle()
     queued = queued_in(handle) if isinstance(handle, socket.socket) else 0
@@ -99,8 +85,7 @@ class UnansweredBytes:
         return min(whole, max(1, steps) * keepalive.interval)
 
 
-ANSWERED = UnansweredBytes(0.0, 0)
-"""Of a peer that has nothing to answer."""
+ANSWERED = UnansweredBytes(0.0, 0)  # of a peer that has nothing to answer
 
 
 def patience(keepalive: Keepalive | None) -> float:
@@ -111,7 +96,7 @@ def patience(keepalive: Keepalive | None) -> float:
 
 
 def keepalive_of(*transports: Any) -> Keepalive | None:
-    """Return the keepalive that the sockets of transports have; ``None`` if they have none, or the system cannot tell."""
+    """Return the keepalive of transports' sockets; ``None`` if they have none, or the system cannot tell."""
     found = (_keepalive_of(below_tls(transport).getHandle()) for transport in transports)
     return next(filter(None, found), None)
 

@@ -8,26 +8,18 @@ import os
 
 from txmux.net.sockets.descriptors import DESCRIPTORS, Descriptors
 
-PIPE_SIZE = 256 * 1024
-"""Bytes that a pipe may hold."""
-LARGE_SIZE = 2**20
-"""Bytes that a large one may hold: the most that Linux allows every user."""
-
+PIPE_SIZE = 256 * 1024  # bytes that a pipe may hold
+LARGE_SIZE = 2**20  # bytes that a large one may hold: the most that Linux allows every user
 _ENDS = 2
 
 
 class Spliced:
-    """Counts what has passed through pipes in this process.
-
-    Attributes:
-        count: Bytes since the last `take_count`.
-    """
+    """Counts the bytes that have passed through pipes in this process since the last `take_count`."""
 
     def __init__(self) -> None:
         self.count = 0
 
     def take_count(self) -> int:
-        """Return the count, and restart it."""
         count, self.count = self.count, 0
         return count
 
@@ -36,15 +28,7 @@ SPLICED = Spliced()
 
 
 class Pipe:
-    """A pipe that does not block.
-
-    Args:
-        size: Bytes that it may hold.
-
-    Attributes:
-        source: Its end to read from.
-        sink: Its end to write to.
-    """
+    """A pipe that does not block."""
 
     __slots__ = ("level", "sink", "size", "source")
 
@@ -61,12 +45,11 @@ class Pipe:
 
 
 class PipePool:
-    """Keeps pipes for further use.
+    """Keeps pipes for further use. Linux lets a user have 64 MiB of them.
 
     Args:
         in_use: The most that are in use at a time: each takes two descriptors, which connections need too.
         idle: The most that stay open.
-        size: Bytes that each may hold. Linux lets a user have 64 MiB of them.
     """
 
     def __init__(
@@ -84,7 +67,6 @@ class PipePool:
         self._descriptors = descriptors
 
     def take_pipe(self) -> Pipe | None:
-        """Return an empty pipe; ``None`` if there is none at present."""
         if self._given >= self._in_use:
             return None
         try:

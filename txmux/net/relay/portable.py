@@ -27,7 +27,7 @@ class PortableSide(RelaySide):
     other: PortableSide
 
     def __init__(self, end: End) -> None:
-        super().__init__(end)
+        super().__init__()
         self.transport: IRelayTransport = end.transport
         # What came before a reset is still passed on; if there is no room for it, the relay gives up in the end.
         below_tls(self.transport).reads_later = True

@@ -24,12 +24,7 @@ _TICK = 0.02  # seconds; shorter would cost more, and longer would be felt
 
 @attrs.frozen
 class RelayRates:
-    """How fast a connection may be, in bytes per second; ``None`` means no limit.
-
-    Attributes:
-        upload: From the client to the server.
-        download: From the server to the client.
-    """
+    """How fast a connection may be to and from the server, in bytes per second; ``None`` means no limit."""
 
     upload: int | None = None
     download: int | None = None
@@ -45,8 +40,6 @@ def _make_side(clock: IReactorTime, end: End, rate: int | None) -> PortableSide:
 
 
 class _PacedSide(PortableSide):
-    """One end with a limit of what it is sent."""
-
     __slots__ = ("_paced",)
 
     def __init__(self, clock: IReactorTime, end: End, rate: int) -> None:
@@ -64,14 +57,9 @@ class _PacedSide(PortableSide):
 
 
 class Paced:
-    """A transport that passes on what is written to it no faster than at a rate: a token bucket.
+    """A transport that passes on what is written to it no faster than at a rate in bytes per second: a token bucket.
 
-    What is too fast is held, and the producer paused until all of that is passed on. As on any transport, what is
-    asked for after a write, a half-close or a close, is done after it.
-
-    Args:
-        transport: Gets all that is passed on.
-        rate: Bytes per second.
+    What is too fast is held, and the producer paused. A half-close or a close is done after what is held.
     """
 
     def __init__(self, clock: IReactorTime, transport: IRelayTransport, rate: int) -> None:
@@ -99,14 +87,12 @@ class Paced:
         return len(self._held)
 
     def discard_held(self) -> None:
-        """Pass on nothing from now on."""
         self._held.clear()
         self._producer = None
         self._end_call = self._held.clear
         self._stop_waiting()
 
     def write(self, data: bytes) -> None:
-        """Pass bytes on, or hold them until they are due."""
         if self._end_call is None:
             self._held += data
             self._pass_on_due()
@@ -176,7 +162,6 @@ class Paced:
             self._timer = None
 
     def _pause_or_resume(self) -> None:
-        """Pause the producer while there is too much, here or below."""
         pause = self._full or bool(self._held)
         if self._producer is not None and pause != self._producer_paused:
             self._producer_paused = pause

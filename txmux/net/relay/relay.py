@@ -19,15 +19,12 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IDelayedCall, IReactorTime
     from twisted.python.failure import Failure
 
-    from txmux.net.relay.ends import End
     from txmux.net.relay.interface import SideState, Timeouts
     from txmux.net.relay.peer import UnansweredBytes
     from txmux.rules.model import Keepalive
     from txmux.telemetry.reasons import RelayReason
 
     OnOver = Callable[[RelayResult], None]
-
-__all__ = ["MovableSide", "Relay", "RelaySide"]
 
 _DRAIN_POLL_INTERVAL = 0.05
 """Seconds between two looks at whether a peer has taken all it was sent; doubled each time."""
@@ -38,18 +35,11 @@ _log = Logger()
 
 
 class RelaySide(abc.ABC):
-    """One end as its relay sees it; implements `EndReceiver` for that end, from its making on.
-
-    Args:
-        end: It may be paused until `start_carrying`.
+    """One end as its relay sees it; implements `EndReceiver`, and becomes that end's receiver when its relay is made.
 
     Attributes:
-        relay: Set by the relay, like `other`.
-        other: The side to which its bytes go.
         received: Bytes that came from its peer and were passed on.
         last_byte_at: When the last of them came, in the relay's seconds. Updated while the relay is not `Relay.ending`.
-        has_finished: Whether its peer has finished sending.
-        is_closed: Whether its connection is.
     """
 
     __slots__ = (
@@ -65,13 +55,12 @@ class RelaySide(abc.ABC):
     relay: Relay
     other: RelaySide
 
-    def __init__(self, end: End) -> None:
+    def __init__(self) -> None:
         self.received = 0
         self.last_byte_at = 0.0
         self._unsent_before = 0
         self.has_finished = False
         self.is_closed = False
-        end.receiver = self
 
     # What comes from its peer.
 
@@ -116,11 +105,9 @@ class RelaySide(abc.ABC):
     def unsent(self) -> int: ...
 
     @abc.abstractmethod
-    def unanswered(self) -> UnansweredBytes:
-        """Return how long its peer has left bytes unanswered that are on their way to it."""
+    def unanswered(self) -> UnansweredBytes: ...
 
     def is_taking(self) -> bool:
-        """Return whether its peer has something to take, and has taken some since the last call."""
         before, self._unsent_before = self._unsent_before, self.unsent()
         return self._unsent_before not in {0, before}
 
@@ -134,18 +121,16 @@ class MovableSide(RelaySide):
 
     @abc.abstractmethod
     def suspend(self, quiet: float) -> SideState:
-        """Leave the socket alone, and return the side's state, with the seconds since its peer's last byte."""
+        """Leave the socket alone; `quiet` are the seconds since its peer's last byte."""
 
     @abc.abstractmethod
-    def adopt(self, state: SideState) -> None:
-        """Take over a socket, and what another side held for its peer; `resume` follows."""
+    def adopt(self, state: SideState) -> None: ...
 
     @abc.abstractmethod
     def resume(self) -> None: ...
 
     @abc.abstractmethod
-    def let_go(self) -> None:
-        """Close this process's descriptor of the socket, which another process has, too."""
+    def let_go(self) -> None: ...
 
 
 class Relay:
@@ -236,12 +221,9 @@ class Relay:
         return [side for side in (self._client, self._server) if isinstance(side, MovableSide)]
 
     def suspend(self) -> RelayState | None:
-        """Leave both sockets alone, and return what another relay needs to continue with them.
+        """Leave both sockets alone; next is `resume`, or `let_go` when another relay has them.
 
-        Next is `resume`, or `let_go` when the other relay has them.
-
-        Returns:
-            ``None`` if it cannot be moved: its bytes pass through transports, or it is ending anyway.
+        ``None`` if it cannot be moved: its bytes pass through transports, or it is ending anyway.
         """
         sides = self._movable()
         if self.ending or not sides:
@@ -361,10 +343,7 @@ class Relay:
     def _end_when_taken(
         self, side: RelaySide, end: Callable[[], None], paused: float = _DRAIN_POLL_INTERVAL / 2
     ) -> None:
-        """End a side as soon as its peer has taken all that it was sent.
-
-        A reset discards what is still on its way, and so does closing a socket with unread bytes.
-        """
+        """End a side when its peer has taken everything: a reset, or closing with unread bytes, discards what is on its way."""
         self._timer = None
         self._call_or_abort(self._end_if_taken, side, end, paused)
 
@@ -396,7 +375,6 @@ class Relay:
         self._watch_from_now()
 
     def _reason_for(self, side: RelaySide, failure: Failure) -> RelayReason:
-        """Return why a side was lost that was not closed cleanly."""
         if failure.type is OutOfMemory:
             return "error"
         if failure.check(ConnectionClosed) or failure.type.__module__.startswith("OpenSSL"):
@@ -421,7 +399,6 @@ class Relay:
         del self._on_over
 
     def _watch_from_now(self) -> None:
-        """Restart the idle time."""
         if self._client.is_closed and self._server.is_closed:
             return
         self._since = self.seconds()
@@ -433,7 +410,6 @@ class Relay:
         self.abort("max-duration")
 
     def _watch(self) -> None:
-        """Set the timer to the next time limit."""
         if not (self._client.is_closed and self._server.is_closed):
             self._set_timer(max(0.0, self._due() - self.seconds()))
 
@@ -463,7 +439,6 @@ class Relay:
         return max(self._since, self._client.last_byte_at, self._server.last_byte_at)
 
     def _directions(self) -> list[tuple[RelaySide, float]]:
-        """Return the sides that have a limit of their own, while both may send."""
         limits = self.timeouts.upload_idle, self.timeouts.download_idle
         if limits == (None, None) or self._is_closing():
             return []
@@ -471,7 +446,6 @@ class Relay:
         return [(side, limit) for side, limit in sides if limit is not None]
 
     def _due(self) -> float:
-        """Return when the first time limit is reached if nothing comes until then."""
         limit = self.timeouts.half_close if self._is_closing() else self.timeouts.idle
         dues = [self._last_received_at(side) + own for side, own in self._directions()]
         return min([self._last_byte_at() + limit, *dues])
@@ -494,7 +468,6 @@ class Relay:
             self._check()
 
     def _find_lost_side(self) -> RelaySide | None:
-        """Return the side whose peer has left bytes unanswered for too long, and set the time of the next look."""
         keepalive = self._keepalive
         if keepalive is None:
             return None
@@ -509,8 +482,7 @@ class Relay:
     def _check(self) -> None:
         """Close the connections whose time limit is over, or set the timer to the next limit.
 
-        `_due_at` is when the timer was to ring. Bytes that came since then have put the limit off, without touching the timer; so
-        does a peer that takes bytes which were sent to it before.
+        Bytes that came since the timer was set have put the limit off; so does a peer that takes bytes sent to it before.
         """
         now = self.seconds()
         if self._due() > now:
@@ -539,7 +511,7 @@ class Relay:
             self._close_both("idle-timeout")
 
     def _update_unsent(self) -> bool:
-        """Sum up what the peers have yet to take; return whether that is something, and another sum than at the last call."""
+        """Sum up what the peers have yet to take; return whether there is some, and the sum has changed."""
         before = self._unsent
         self._unsent = sum(
             side.unsent() for side in (self._client, self._server) if not side.is_closed
