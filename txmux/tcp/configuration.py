@@ -9,7 +9,7 @@ import attrs
 
 from txmux.detection.detector import Detector
 from txmux.errors import MuxError
-from txmux.net.sockets.plainsocket import server_options, socket_options
+from txmux.net.sockets.plainsocket import socket_options
 from txmux.rules.model import InProcess, Route
 from txmux.rules.model.networks import EVERY_CLIENT, Clients
 from txmux.rules.reading.conflicts import has_handover, misplaced
@@ -90,6 +90,7 @@ class Configuration:
     finds those that have not changed.
 
     Attributes:
+        options: Of the clients' sockets and of the servers'.
         top: The layer in which detection begins.
         inside: The layers inside TLS, by the name of the route that terminates it.
         version: The version of the rules, counted from 1.
@@ -99,7 +100,6 @@ class Configuration:
     settings: Listener
     admission: Admission
     options: Sequence[SocketOption]
-    server_options: Sequence[SocketOption]
     dial: Dial
     top: RuleLayer
     inside: Mapping[str, RuleLayer]
@@ -162,8 +162,8 @@ class Configuration:
                         detector(route), (Silent(to),) if to else silent, to or default, race=race
                     )
                     waiting.append(inside[route.name])
-        options, for_servers = socket_options(settings), server_options(settings)
-        dial = partial(runtime.dial, options=for_servers)
+        options = socket_options(settings)
+        dial = partial(runtime.dial, options=options)
         counts = counters.listener(settings.name)
         destinations = [top.default, *(line.destination for line in top.silent)]
         destinations += [route.destination for route in top.detector.routes if route.destination]
@@ -176,7 +176,6 @@ class Configuration:
             settings,
             admission,
             options,
-            for_servers,
             dial,
             top,
             inside,

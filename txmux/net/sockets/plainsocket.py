@@ -15,21 +15,14 @@ if TYPE_CHECKING:
     from txmux.rules.model import Listener
 
 _RESET = struct.pack("ii", 1, 0)  # struct linger: for no time at all
-
-SocketOption: TypeAlias = tuple[int, int, int]
-"""Level, name and value, as ``setsockopt()`` takes them."""
-
+SocketOption: TypeAlias = tuple[int, int, int]  # level, name and value, as setsockopt() takes them
 NO_KEEPALIVE: tuple[SocketOption, ...] = ((socket.SOL_SOCKET, socket.SO_KEEPALIVE, 0),)
 
 _IDLE = getattr(socket, "TCP_KEEPIDLE", None) or getattr(socket, "TCP_KEEPALIVE", None)  # macOS
 
 
 class LeanSocket(socket.socket):
-    """A socket like any other, but made and closed by the system's module alone.
-
-    What Python adds has ``makefile()`` keep a socket open, and costs a third of making and closing one. So a file that this
-    one makes ends with it.
-    """
+    """A socket made and closed by the system's module alone: a third cheaper, but a file made of it ends with it."""
 
     _io_refs = 0
     _closed = False
@@ -40,7 +33,6 @@ class LeanSocket(socket.socket):
 
 
 def open_socket(family: int, kind: int) -> socket.socket:
-    """Open a socket, for which cached descriptors are closed if need be."""
     try:
         return LeanSocket(family, kind)
     except OSError:
@@ -49,7 +41,6 @@ def open_socket(family: int, kind: int) -> socket.socket:
 
 
 def reset_on_close(connected: socket.socket) -> None:
-    """Make closing a socket reset its connection."""
     with contextlib.suppress(OSError):
         connected.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
 
@@ -71,15 +62,10 @@ def keepalive_options(idle: int, interval: int, count: int) -> tuple[SocketOptio
 
 
 def socket_options(listener: Listener) -> tuple[SocketOption, ...]:
-    """Return all options of a listener's sockets, which the connections accepted from them inherit.
+    """Return all options of a listener's sockets, which accepted connections inherit, and of those to servers.
 
-    Sockets are opened with these, and reloads compare them. A socket outlives a reload: what is not configured is set to the system's default.
+    Reloads compare them. A socket outlives a reload, so what is not configured is set to the system's default.
     """
-    return server_options(listener)
-
-
-def server_options(listener: Listener) -> tuple[SocketOption, ...]:
-    """Return the options of connections to servers."""
     keepalive = listener.keepalive
     if keepalive is None:
         return NO_KEEPALIVE

@@ -56,7 +56,7 @@ class Relaying(Stage):
             return
         assert upstream is not None  # noqa: S101 - it has just been connected
         settings = client.configuration
-        client.runtime.prepare(server.transport, settings.server_options)
+        client.runtime.prepare(server.transport, settings.options)
         self.relay = relay = client.runtime.relay(
             end, server, upstream.timeouts, self._over, upstream.rates, settings.settings.keepalive
         )
