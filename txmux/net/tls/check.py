@@ -18,25 +18,17 @@ if TYPE_CHECKING:
 
 
 def unusable_files(rules: Rules) -> tuple[list[Problem], list[Problem]]:
-    """Read the files of all routes that terminate TLS, of all backends with TLS, and of ``ssl:`` endpoints.
-
-    Returns:
-        What is wrong with them, and apart from that the ones that only this process may not read.
-    """
-    wrong: list[Problem] = []
-    forbidden: list[Problem] = []
-    for error, problem in errors(rules, lambda _, end: Contexts(end)):
-        (forbidden if error.forbidden else wrong).append(problem)
+    """Read all files for TLS; return what is wrong, and apart from that those only this process may not read."""
+    found = [*errors(rules, lambda _, end: Contexts(end))]
     for backend in rules.backends.values():
-        for error in _of_backend(backend.tls) if backend.tls is not None else ():
-            problem = backend.section.problem(str(error), error.key)
-            (forbidden if error.forbidden else wrong).append(problem)
+        of_backend = _of_backend(backend.tls) if backend.tls is not None else ()
+        found += [(one, backend.section.problem(str(one), one.key)) for one in of_backend]
     for listener in rules.listeners:
-        for number, endpoint in enumerate(listener.endpoints):
-            for error in _of_endpoint(endpoint):
-                problem = listener.section.problem(str(error), error.key, number)
-                (forbidden if error.forbidden else wrong).append(problem)
-    return wrong, forbidden
+        for number, text in enumerate(listener.endpoints):
+            section, of_endpoint = listener.section, _of_endpoint(text)
+            found += [(one, section.problem(str(one), one.key, number)) for one in of_endpoint]
+    wrong = [problem for error, problem in found if not error.forbidden]
+    return wrong, [problem for error, problem in found if error.forbidden]
 
 
 def _of_endpoint(text: str) -> Iterator[TLSFileError]:
