@@ -20,13 +20,7 @@ if TYPE_CHECKING:
 
 
 def ip_address_of(peer: IAddress) -> Address | None:
-    """Read a Twisted address.
-
-    A v4-mapped IPv6 address, as a listener on every address gets from IPv4 clients, is the IPv4 address it maps.
-
-    Returns:
-        The IP address and port; ``None`` for a UNIX socket or anything else without them.
-    """
+    """Read a Twisted address; ``None`` without IP address and port. A v4-mapped IPv6 address is the IPv4 one."""
     if not isinstance(peer, (address.IPv4Address, address.IPv6Address)):
         return None
     return Address(_read(peer.host), peer.port)
@@ -41,7 +35,7 @@ def asked_host(local: IAddress) -> str:
 
 
 def _read(host: str) -> IPAddress:
-    """Read an IP address by the system's function: for each new client, Python's own would take a good part of the time."""
+    """Read an IP address. Uses the system's function, since Python's own takes too long for each new client."""
     try:
         if ":" not in host:
             return IPv4Address(inet_pton(AF_INET, host))

@@ -15,21 +15,15 @@ if TYPE_CHECKING:
 class HeaderFirst(WrappingFactory):
     """A client factory whose connections begin with a header; the protocols are those of the wrapped factory.
 
-    The header is written when the connection is established, before the wrapped protocol learns of it, so nothing can
-    precede it, and what the protocol writes at once leaves together with the header. To have it in clear before
-    a TLS handshake, wrap the `twisted.protocols.tls.TLSMemoryBIOFactory`, not what that one wraps.
-
-    This is not a `twisted.protocols.policies.ProtocolWrapper`, because such a wrapper stays between transport and
-    protocol and does not pass on `IHalfCloseableProtocol`: a server that finishes sending would then end the
-    whole connection. Instead the protocol's own `makeConnection` is replaced, on that one object and for one
-    call, and from then on transport and protocol deal with each other directly. The protocol therefore
-    must not have ``__slots__``.
+    To have the header in clear before a TLS handshake, wrap the `twisted.protocols.tls.TLSMemoryBIOFactory`, not what that
+    one wraps. A `twisted.protocols.policies.ProtocolWrapper` would not pass on `IHalfCloseableProtocol`: a server that
+    finishes sending would end the whole connection. So the protocol's own `makeConnection` is replaced, for one call; the
+    protocol must not have ``__slots__``.
 
     Args:
-        factory: Makes the protocols. It needs the methods of a `ClientFactory` if the reactor's
-            ``connectTCP`` or ``connectUNIX`` is called with this object; an endpoint does not call them.
-        header: The header, as `encode_v1` or `encode_v2` returns it; or a function that makes it for a connection's
-            transport, if it has that connection's own addresses.
+        factory: It needs the methods of a `ClientFactory` if the reactor's ``connectTCP`` or ``connectUNIX`` is called
+            with this object.
+        header: The header, or a function that makes it for a connection's transport.
     """
 
     noisy = False
@@ -45,7 +39,6 @@ class HeaderFirst(WrappingFactory):
         return f"<HeaderFirst {self.wrappedFactory!r}>"
 
     def buildProtocol(self, addr: IAddress | None) -> IProtocol | None:  # type: ignore[override]
-        """Make the protocol of the wrapped factory, with the header before its first byte."""
         protocol: Any = self.wrappedFactory.buildProtocol(addr)
         if protocol is None:
             return None

@@ -33,9 +33,7 @@ if TYPE_CHECKING:
     from twisted.python.failure import Failure
 
 _TO_CONNECT = 5.0  # seconds
-_LONGEST_HEAD = 1 << 16
-"""Bytes before the body: interim answers, the status line and all headers."""
-
+_LONGEST_HEAD = 1 << 16  # bytes before the body: interim answers, the status line and all headers
 _LONGEST_REASON = 200
 
 
@@ -53,13 +51,7 @@ class ResponseTimeoutError(RequestFailedError):
 
 @attrs.frozen
 class HttpResponse:
-    """A response.
-
-    Attributes:
-        status: The status code.
-        headers: By name in lower case; the last of each name.
-        body: All of it.
-    """
+    """A response; its headers by name in lower case, the last of each name."""
 
     status: int
     headers: Mapping[str, str]
@@ -80,7 +72,7 @@ async def get(
 
     Args:
         reactor: Connects, and has the time.
-        url: Of the scheme ``http`` or ``https``; for the latter, the certificate of the host is verified.
+        url: For ``https``, the certificate of the host is verified.
         headers: Beside those of every request.
         seconds: For all together.
         most: The most bytes of the response's body.
@@ -88,9 +80,7 @@ async def get(
         body_seconds: For the body alone; `seconds` are then for what comes before it.
 
     Raises:
-        NotConnectedError: The host is not found, or cannot be connected to.
-        ResponseTimeoutError: The time has passed.
-        RequestFailedError: There is no complete response for another reason.
+        RequestFailedError: There is no complete response; the subclasses say why.
         CancelledError: The caller has cancelled it. The connection is closed then, too.
     """
     endpoints = _UrlEndpoint(reactor, address)
@@ -152,8 +142,6 @@ def _reason(error: ResponseFailed | RequestTransmissionFailed) -> str:
 
 
 class _Body(Protocol):
-    """Collects the body of a response."""
-
     def __init__(self, most: int) -> None:
         self._most = most
         self._data = bytearray()
@@ -177,7 +165,7 @@ class _Body(Protocol):
 
 @implementer(IAgentEndpointFactory, IStreamClientEndpoint)
 class _UrlEndpoint:
-    """Connects to the address, or else to the host of the URL, and waits until that connection is closed."""
+    """Connects to the address, or else to the host of the URL."""
 
     def __init__(self, reactor: Any, address: str | None) -> None:
         self._reactor = reactor
@@ -191,7 +179,6 @@ class _UrlEndpoint:
         return self._head_size > _LONGEST_HEAD
 
     def count_received(self, count: int) -> None:
-        """Break the connection off if there are too many bytes before the body."""
         if not self.is_in_body:
             self._head_size += count
             if self.is_too_long:
@@ -225,14 +212,11 @@ class _UrlEndpoint:
         return connection
 
     async def close_connections(self) -> None:
-        """Break off a connection that is still open, and wait until it is closed."""
         for connection in self._connections:
             await connection.break_off()
 
 
 class _WatchedConnection(ProtocolWrapper):
-    """Counts what comes, and knows when it is closed."""
-
     def __init__(self, factory: Any, wrapped: Any, count_received: Callable[[int], object]) -> None:
         super().__init__(factory, wrapped)
         self._count_received = count_received
@@ -247,7 +231,6 @@ class _WatchedConnection(ProtocolWrapper):
         self._closed.callback(None)
 
     async def break_off(self) -> None:
-        """Break the connection off, unless it is closed."""
         if not self._closed.called and self.transport is not None:
             self.abortConnection()
             await self._closed

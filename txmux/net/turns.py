@@ -11,9 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator
 
 T = TypeVar("T")
-
-_PIECE = 0.005
-"""Seconds that one piece takes."""
+_PIECE = 0.005  # seconds that one piece takes
 
 
 class Turns:
@@ -26,7 +24,6 @@ class Turns:
         self._until = perf_counter() + _PIECE
 
     async def run(self, steps: Generator[None, None, T]) -> T:
-        """Run a generator step by step, and return its result."""
         try:
             while True:
                 next(steps)
@@ -36,7 +33,6 @@ class Turns:
             return found
 
     async def pause(self) -> None:
-        """Let the reactor run if this piece has taken long enough. To be called often: it mostly does nothing."""
         if perf_counter() >= self._until:
             await deferLater(self._reactor, 0)
             self._until = perf_counter() + _PIECE

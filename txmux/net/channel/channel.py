@@ -87,7 +87,6 @@ class Channel(Protocol):
         self.is_open = True
 
     def send(self, kind: str, **values: Any) -> None:
-        """Send a message; does nothing if the other process is gone."""
         if self.is_open:
             self.transport.write(_line(kind, values))
 
@@ -99,13 +98,7 @@ class Channel(Protocol):
         descriptors: Sequence[int] = (),
         **values: Any,
     ) -> Deferred[Any]:
-        """Send a question; `seconds` limit the time of its answer.
-
-        The other process gets duplicates of descriptors, which may be closed at once.
-
-        Returns:
-            The answer; fails with a `ChannelError`.
-        """
+        """Send a question, with duplicates of descriptors; the answer fails with a `ChannelError`, so after `seconds`."""
         number = next(self._numbers)
         answer: Deferred[Any] = Deferred()
         if not self.is_open:
@@ -137,7 +130,6 @@ class Channel(Protocol):
             self.transport.abortConnection()
 
     def descriptors_received(self, descriptors: list[int]) -> None:
-        """Keep descriptors for the message that they belong to."""
         if self._takes_descriptors:
             self._received.append(descriptors)
         else:
@@ -216,7 +208,6 @@ class Channel(Protocol):
         )
 
     def _descriptors(self, count: int) -> list[int]:
-        """Return the descriptors of a message; fewer if this process has reached its limit."""
         if not count:
             return []
         sent = -(-count // MOST)
@@ -254,7 +245,6 @@ class Channel(Protocol):
         raise AnswerTimeoutError(kind, seconds)
 
     def _taken(self, handler: Callable[..., object], values: dict[str, Any]) -> dict[str, Any]:
-        """Leave out values that a handler has no argument for."""
         names = self._signature(handler).parameters
         if (
             names and [*names.values()][-1].kind is inspect.Parameter.VAR_KEYWORD
@@ -263,7 +253,6 @@ class Channel(Protocol):
         return {name: value for name, value in values.items() if name in names}
 
     def _lacking(self, handler: Callable[..., object], values: dict[str, Any]) -> str:
-        """Return the first argument of a handler that is missing; empty if there is none."""
         for name, one in self._signature(handler).parameters.items():
             is_needed = one.kind in _NAMED and one.default is one.empty
             if is_needed and name not in values:
@@ -286,9 +275,7 @@ class Channel(Protocol):
         self._on_closed()
 
 
-_LONGEST = 2**28
-"""Bytes of a message."""
-
+_LONGEST = 2**28  # bytes of a message
 _NAMED = {inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY}
 
 _NO_MESSAGE = (AttributeError, IndexError, KeyError, TypeError, ValueError)
@@ -296,7 +283,7 @@ _NO_MESSAGE = (AttributeError, IndexError, KeyError, TypeError, ValueError)
 
 
 def _read(line: bytes) -> tuple[str, int | None, int, dict[str, Any]]:
-    """Return the kind of a message, its number if it is a question, how many descriptors it has, and its values."""
+    """Return a message's kind, number if it is a question, count of descriptors, and values."""
     values: dict[str, Any] = parse_json(line)
     kind, number, count = values.pop("kind"), values.pop("ask", None), values.pop("descriptors", 0)
     to = values["to"] if kind == "answer" else 0
@@ -330,17 +317,12 @@ def attach(reactor: Any, channel: Channel, end: socket.socket) -> None:
 
 
 _PAUSE = 5.0  # seconds between two questions
-_PATIENCE = 10.0
-"""Seconds that the answer may take."""
-
+_PATIENCE = 10.0  # seconds that the answer may take
 _log = Logger()
 
 
 class Liveness:
-    """Breaks a channel off whose process does not answer, while it owes an answer that may take as long as a connection lasts.
-
-    Such a process may have been halted. All pending questions then fail.
-    """
+    """Breaks off a channel whose process owes a long-lasting answer and does not respond, as when it is halted."""
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel

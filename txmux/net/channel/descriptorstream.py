@@ -18,9 +18,7 @@ if TYPE_CHECKING:
 
     from twisted.internet.interfaces import IProtocol
 
-MOST = 253
-"""Descriptors that one system call takes (SCM_MAX_FD, unix(7))."""
-
+MOST = 253  # descriptors that one system call takes (SCM_MAX_FD, unix(7))
 _AT_ONCE = 2**18  # bytes of one read
 _ANCILLARY = socket.CMSG_SPACE(MOST * array.array("i").itemsize)
 _CLOEXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
@@ -41,13 +39,9 @@ class DescriptorStream(FileDescriptor):
     the last group have `MOST`.
 
     Args:
-        end: The socket, which belongs to this transport from now on.
         protocol: Also has ``descriptors_received(descriptors)``, called with those that came with the next bytes, fewer than
             were sent if this process has reached its limit; and ``cut_off()``, called when nothing more is sent, and the
             connection is closed after all that waits.
-
-    Attributes:
-        backlog: The number of bytes that the other process has not taken yet.
     """
 
     def __init__(self, reactor: Any, end: socket.socket, protocol: IProtocol) -> None:
@@ -100,7 +94,6 @@ class DescriptorStream(FileDescriptor):
             self.startWriting()
 
     def _cut_off(self) -> None:
-        """Send only what waits: the other process relies on it."""
         self._is_cut_off = True
         self.protocol.cut_off()
         self.loseConnection()
@@ -159,7 +152,6 @@ class DescriptorStream(FileDescriptor):
         self.backlog = 0
 
     def abortConnection(self) -> None:
-        """Close at once, without sending what waits."""
         if self.connected and not self._is_aborting:
             self._is_aborting = True
             self.stopReading()

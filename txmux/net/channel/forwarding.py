@@ -21,11 +21,7 @@ _MOST = 4 * 1024 * 1024
 class LogForwarder:
     """Sends events over a channel; when that is closed, they go to the standard error stream.
 
-    What the parent does not take is buffered, up to a limit; further events are dropped, and their number is sent before the
-    next one. Twisted's own events below a warning are left out.
-
-    Args:
-        alone: Used in place of the standard error stream.
+    What the parent does not take is buffered, up to a limit. Twisted's own events below a warning are left out.
     """
 
     def __init__(self, channel: Channel, alone: Any = None) -> None:

@@ -47,12 +47,9 @@ class Binding(Protocol):
     """The local address of a connection."""
 
     @property
-    def tries(self) -> int:
-        """How often to bind again because a port is in use."""
+    def tries(self) -> int: ...
 
-    def bind(self, unbound: socket.socket, /) -> None:
-        """Bind a socket before it connects; raises `OSError`."""
-        ...
+    def bind(self, unbound: socket.socket, /) -> None: ...
 
 
 @attrs.define(eq=False, weakref_slot=False)
@@ -60,9 +57,7 @@ class SocketConnector:
     """Makes one connection for a client factory, which it notifies of the end as any reactor does.
 
     Args:
-        family: ``AF_INET``, ``AF_INET6`` or ``AF_UNIX``.
         name: The server, as ``socket.connect()`` takes it.
-        factory: Builds the protocol; its ``clientConnectionFailed`` gets the exceptions of `twisted.internet.error`.
     """
 
     _poller: Poller
@@ -86,8 +81,7 @@ class SocketConnector:
     ) -> None:
         """Start to connect; may be finished before it returns. Raises `OSError` if no socket can be opened.
 
-        Options are for TCP sockets. An eager client has bytes to send as soon as the connection is established. If a source has
-        no port left, the next one is taken.
+        An eager client has bytes to send at once. If a source has no port left, the next one is taken.
         """
         try:
             self._connect(timeout, options, sources, eager=eager)
@@ -123,7 +117,6 @@ class SocketConnector:
     def _connect_from(
         self, source: Binding, options: Sequence[SocketOption], *, eager: bool
     ) -> tuple[int, str]:
-        """Try to connect from each port of a source that may be free; the socket is closed if there is none."""
         for _ in range(source.tries):
             self._socket = open_socket(self._family, _KIND)
             number, why = self._try_to_connect(source, options, eager=eager)
@@ -137,7 +130,6 @@ class SocketConnector:
     def _try_to_connect(
         self, source: Binding | None, options: Sequence[SocketOption], *, eager: bool
     ) -> tuple[int, str]:
-        """Try to connect, and give the number of the error and what it means."""
         try:
             if self._family != socket.AF_UNIX:
                 self._set_options(options, eager=eager)
@@ -164,7 +156,6 @@ class SocketConnector:
             set_option(socket.IPPROTO_TCP, _QUICKACK, 0)
 
     def disconnect(self) -> None:
-        """Abort without calling the factory."""
         self._stop_waiting()
         reset_on_close(self._socket)
         self._socket.close()
@@ -260,13 +251,7 @@ _LARGEST = 65_535
 
 
 class DatagramClient:
-    """Sends datagrams to one server, in the form of a connection: each write is a datagram, and so is what the protocol gets.
-
-    It is a transport, as far as a check needs one.
-
-    Args:
-        factory: Builds the protocol; its ``clientConnectionFailed`` gets failures.
-    """
+    """Sends datagrams to one server in the form of a connection, as far as a check needs one."""
 
     def __init__(self, poller: Poller, host: str, port: int, factory: Any) -> None:
         self._poller = poller
@@ -291,7 +276,6 @@ class DatagramClient:
         self._protocol.makeConnection(self)
 
     def disconnect(self) -> None:
-        """Close without notifying the protocol."""
         self._close()
 
     def write(self, data: bytes) -> None:
@@ -330,7 +314,6 @@ class DatagramClient:
             opened.close()
 
     def loseConnection(self) -> None:
-        """Close; the protocol is notified after the caller has returned, as by a connection."""
         self._poller.call_soon(lambda: self._lose(error.ConnectionDone()))
 
     abortConnection = loseWriteConnection = loseConnection

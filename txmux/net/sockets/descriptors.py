@@ -63,7 +63,6 @@ class Descriptors:
         return self._granted
 
     def _look_at_limit(self) -> None:
-        """Count again if the limit has changed. Until that is seen, there are the spare ones."""
         self._since_looked = 0
         limit = self._limit()
         if limit != self._limited:
@@ -90,7 +89,6 @@ class Descriptors:
         return self._free() >= number
 
     def add_cache(self, close_cached: Callable[[], object]) -> None:
-        """Register a function that closes cached descriptors, called when descriptors run short."""
         self._caches.append(close_cached)
 
     def close_cached(self) -> None:
@@ -98,7 +96,6 @@ class Descriptors:
             close_cached()
 
     def call_when_freed(self, call: Callable[[], object]) -> None:
-        """Call something once, as soon as a connection has ended."""
         self._waiting[call] = None
 
     def cancel_call(self, call: Callable[[], object]) -> None:
@@ -126,10 +123,7 @@ def _soft_limit() -> int:
     return 2 * _MOST if limit == resource.RLIM_INFINITY else limit
 
 
-DESCRIPTORS = Descriptors()
-"""The descriptors of this process."""
-
-
+DESCRIPTORS = Descriptors()  # the descriptors of this process
 _BREATH = 0.1  # seconds until accepting is tried again, if no connection has ended before
 _CALM = 1.0  # seconds without a shortage after which it is over
 
@@ -158,7 +152,7 @@ class AcceptPause:
         return self._timer is not None
 
     def start_pause(self, shortage: str | None) -> None:
-        """Record that the port has stopped accepting, for a reason unless that is logged already; `accept_again` is called later."""
+        """Stop accepting for a while; a reason is logged unless another port has done so."""
         if self._timer is None:
             self._timer = self._clock.callLater(_BREATH, self._end_pause)
             self._descriptors.call_when_freed(self._hurry)
@@ -189,13 +183,11 @@ class AcceptPause:
             self.start_pause(None)  # or no client would ever be accepted again
 
     def has_clients(self) -> bool:
-        """Return whether clients wait in the queue."""
         queue = select.poll()
         queue.register(self._fileno(), select.POLLIN)
         return bool(queue.poll(0))
 
     def cancel_pause(self) -> None:
-        """Cancel the call of `accept_again`: the caller decides when the port accepts again."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

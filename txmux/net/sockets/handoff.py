@@ -20,12 +20,8 @@ if TYPE_CHECKING:
 
     from txmux.net.sockets.poller import Poller
 
-TAKEN = b"taken"
-"""The answer of the other process when it has the socket."""
-
-MOST = 65536
-"""Bytes that a message has at most."""
-
+TAKEN = b"taken"  # the answer of the other process when it has the socket
+MOST = 65536  # bytes that a message has at most
 Failure = Literal["connect-refused", "connect-timeout", "not-taken"]
 """Why a socket was not taken, in the words of the access log."""
 
@@ -36,13 +32,10 @@ _LATER = {errno.EAGAIN, errno.ETOOMANYREFS}  # the system allows no further sock
 
 @attrs.define(eq=False)
 class SocketHandoff:
-    """Hands one socket to the server that listens at a path.
+    """Hands one socket to the server that listens at a path, with ``SOCK_SEQPACKET``.
 
     Args:
-        path: The path at which the server listens, with ``SOCK_SEQPACKET``.
         given: The socket; it stays the caller's to close, too.
-        on_taken: Called when the other process has received it.
-        on_failed: Called with the reason, and what the system says, if it has not.
 
     Attributes:
         is_sent: Whether the other process may have it, so that it must not be read or changed here.
@@ -62,13 +55,12 @@ class SocketHandoff:
     is_sent: bool = attrs.field(default=False, init=False)
 
     def start(self, timeout: float) -> None:
-        """Start; may be finished before it returns. The other process has `timeout` seconds to confirm that it has the socket."""
+        """Start; may be finished before it returns. The other process must confirm within `timeout` seconds."""
         self._socket = open_socket(socket.AF_UNIX, _KIND)
         self._deadline = self._clock.callLater(timeout, self._too_late)
         self._connect()
 
     def cancel(self) -> None:
-        """Cancel, and call nothing. Once it `is_sent`, the other process may have the socket all the same."""
         for timer in (self._deadline, self._retry):
             if timer is not None:
                 timer.cancel()

@@ -44,7 +44,7 @@ def _new_piece() -> object:
 
 
 class Memory:
-    """The reserve of this process. It is given back when memory runs out, and taken again as soon as there is half as much, or more."""
+    """The reserve of this process: given back when memory runs out, and taken again when half as much is free."""
 
     def __init__(
         self,
@@ -58,7 +58,6 @@ class Memory:
         self._ended = 0
 
     def is_enough(self) -> bool:
-        """Return whether there is memory for more than ending connections."""
         if self._since is None:
             return True
         is_calm = self._seconds() - self._since >= _CALM
@@ -80,7 +79,6 @@ class Memory:
         return self.is_enough()
 
     def fill(self) -> bool:
-        """Complete the reserve, and return whether most of it is there."""
         with suppress(MemoryError, OSError):
             while len(self._pieces) < _PIECES + _LEFT:
                 self._pieces.append(self._new_piece())
@@ -91,7 +89,6 @@ class Memory:
         self._ended += 1
 
     def lacks(self, *, ended: int = 0) -> None:
-        """Free the reserve: an allocation has failed, for which some connections are ended."""
         self._pieces.clear()
         self._ended += ended
         is_new, self._since = self._since is None, self._seconds()
@@ -108,15 +105,11 @@ class Memory:
         _log.info("there is memory again; connections ended without: {count}", count=count)
 
 
-MEMORY = Memory()
-"""The reserve of this process."""
+MEMORY = Memory()  # the reserve of this process
 
 
 def keep_running(reactor: Any) -> None:
-    """Keep a reactor running that runs out of memory, even for its log; and keep a reserve for that.
-
-    Twisted logs what goes wrong in a turn of its main loop. If there is no memory to do so, the loop ends, and the process with it.
-    """
+    """Keep a reactor running when memory runs out even for its log: Twisted's main loop would end, and the process with it."""
     MEMORY.fill()
     once = reactor.mainLoop
 

@@ -1,7 +1,6 @@
 """One epoll object for all sockets that are served beside the reactor, and that is itself one reader in it.
 
-An epoll descriptor can be polled (epoll(7)), so it works in any reactor. One wake-up of the reactor then serves
-a whole batch of sockets, without what the reactor does for each.
+One wake-up of any reactor then serves a whole batch of sockets, without what the reactor does for each (epoll(7)).
 """
 
 from __future__ import annotations
@@ -24,11 +23,8 @@ if TYPE_CHECKING:
 
     from twisted.python.failure import Failure
 
-FINISHED, WRITE, ERROR = 0x2000, 4, 8
-"""EPOLLRDHUP, EPOLLOUT and EPOLLERR."""
-READ, TROUBLE = 1 | FINISHED, ERROR | 16
-"""EPOLLIN with EPOLLRDHUP, and EPOLLERR with EPOLLHUP."""
-
+FINISHED, WRITE, ERROR = 0x2000, 4, 8  # EPOLLRDHUP, EPOLLOUT and EPOLLERR
+READ, TROUBLE = 1 | FINISHED, ERROR | 16  # EPOLLIN with EPOLLRDHUP, and EPOLLERR with EPOLLHUP
 _ROUNDS = 8  # polls of the epoll object before the reactor has its turn
 _BATCH = 256
 _LONGEST = 0.005  # seconds after which the reactor has its turn in any case: timers, signals, other descriptors
@@ -42,7 +38,6 @@ def is_available() -> bool:
 
 
 def after_turn(reactor: Any) -> Callable[[Callable[[], None]], None] | None:
-    """Return what calls a function when all ready sockets have been served; ``None`` without epoll."""
     return Poller.for_reactor(reactor).after_turn if is_available() else None
 
 
@@ -51,9 +46,6 @@ class Poller:
     """Reports to handlers what their sockets are ready for; level-triggered.
 
     An event may be out of date when its handler is called: the handler must ask its socket.
-
-    Args:
-        reactor: Polls this as a reader while there is anything to watch.
     """
 
     def __init__(self, reactor: Any) -> None:
@@ -76,12 +68,7 @@ class Poller:
         return poller
 
     def watch(self, descriptor: int, events: int, handler: Callable[[int], None]) -> None:
-        """Begin to watch a descriptor.
-
-        Args:
-            descriptor: It may be watched already; then the new handler replaces the old one.
-            events: `READ`, `WRITE`, both, or 0 for nothing but `TROUBLE`, which is always reported.
-            handler: Called with what the descriptor is ready for.
+        """Begin to watch a descriptor, or replace its events and handler; `TROUBLE` is always reported.
 
         Raises:
             OSError: The system lacks what it takes (ENOSPC, ENOMEM, EMFILE); then the descriptor is not watched.
@@ -122,12 +109,10 @@ class Poller:
             raise
 
     def change(self, descriptor: int, events: int) -> None:
-        """Watch a descriptor for other events."""
         self._epoll.modify(descriptor, events)
         self._events[descriptor] = events
 
     def unwatch(self, descriptor: int) -> None:
-        """Stop watching a descriptor that stays open."""
         if self._events.pop(descriptor, None) is not None:
             del self._handlers[descriptor]
             self._left.pop(descriptor, None)
@@ -150,7 +135,6 @@ class Poller:
             self._epoll = None
 
     def after_turn(self, call: Callable[[], None]) -> None:
-        """Call a function when all that is ready now has been served."""
         self._last.append(call)
         if not self._polling and len(self._last) == 1:
             self.reactor.callFromThread(self._finish)
@@ -162,7 +146,6 @@ class Poller:
             self._call_all_soon()
 
     def call_soon(self, call: Callable[[], None]) -> None:
-        """Call a function as soon as the current handler has returned."""
         self._soon.append(call)
         if not self._polling and len(self._soon) == 1:
             self.reactor.callFromThread(self._call_all_soon)
@@ -204,7 +187,6 @@ class Poller:
             self._stop_if_unused()
 
     def _serve(self, until: float) -> bool:
-        """Serve a batch, and return whether there is time for another one."""
         handlers, soon, now = self._handlers, self._soon, time.monotonic
         left = self._left
         while left:

@@ -36,11 +36,7 @@ _log = Logger()
 
 
 class WatchedPort(ABC):
-    """A socket that clients send to. Its methods are those of Twisted's ports.
-
-    Args:
-        bound: The socket, which the port closes in the end.
-    """
+    """A socket that clients send to, which the port closes in the end. Its methods are those of Twisted's ports."""
 
     def __init__(self, poller: Poller, bound: socket.socket) -> None:
         bound.setblocking(False)  # noqa: FBT003 - the socket module's signature
@@ -66,7 +62,6 @@ class WatchedPort(ABC):
         self._socket.close()
 
     def stopReading(self) -> None:
-        """Leave arrivals in the queue until `startReading`."""
         if self._is_open:
             self._is_reading = False
             # Still watched, for nothing: otherwise the epoll object might be closed, and there might be no other.
@@ -89,10 +84,8 @@ class WatchedPort(ABC):
 class SocketPort(WatchedPort):
     """Accepts connections for a factory.
 
-    Options are set on the listening socket, from which those it accepts inherit them on Linux.
-
     Args:
-        listening: The socket, which the port closes when it stops.
+        options: Set on the listening socket, from which those it accepts inherit them on Linux.
         at_once: Connections accepted before other sockets are served.
         longest: Seconds after which they are in any case: a client that has sent much already is read as it is accepted.
     """
@@ -206,6 +199,5 @@ class SocketPort(WatchedPort):
             self._wait(os.strerror(transport.trouble.errno or errno.ENOMEM))
 
     def _wait(self, shortage: str | None) -> None:
-        """Leave clients in the queue until there is room for them again."""
         self._pause.start_pause(shortage)
         super().stopReading()

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
 
 class _Sparing(tcp.Connection):
-    """Ends its own connection when there is no memory to serve it."""
-
     @override
     def doRead(self) -> Any:
         try:
@@ -113,10 +111,7 @@ _SPARING: dict[Any, Any] = {tcp.Server: _SparingServer, unix.Server: _SparingUNI
 
 
 def gate(port: IListeningPort, reactor: Any, descriptors: Descriptors) -> None:
-    """Make one of Twisted's listening ports leave clients in its queue while there is no room for them.
-
-    By itself it would accept them to close them again. A port without a listening socket stays as it is.
-    """
+    """Make one of Twisted's ports leave clients in its queue while there is no room, instead of accepting and closing them."""
     made: Any = port
     if getattr(made, "transport", None) in _SPARING:
         made.transport = _SPARING[made.transport]
@@ -125,8 +120,6 @@ def gate(port: IListeningPort, reactor: Any, descriptors: Descriptors) -> None:
 
 
 class _Gate:
-    """Replaces methods of one port."""
-
     def __init__(self, port: Any, reactor: Any, descriptors: Descriptors) -> None:
         self._port = port
         self._descriptors = descriptors
@@ -189,11 +182,7 @@ def _name_of(port: Any) -> str:
 
 
 class SharedUNIXPort(unix.Port):
-    """Leaves the mode, the backlog and the file of the socket to the process that opened it.
-
-    Args:
-        opened: Listens already. The port works on a duplicate, so this one stays the caller's to close.
-    """
+    """Leaves the mode, the backlog and the file of the socket to the process that opened it; works on a duplicate."""
 
     _shouldShutdown = False
 

@@ -24,11 +24,7 @@ _log = Logger()
 
 @implementer(IReactorTime)  # `seconds` is an attribute, since it is asked so often
 class Timers:
-    """A clock for many timers of few different lengths.
-
-    Timers of one length run out in the order in which they were set. So each length has a queue, of which only the
-    first is known to the reactor.
-    """
+    """A clock for many timers of few different lengths: each length has a queue, whose first is known to the reactor."""
 
     def __init__(self, clock: IReactorTime) -> None:
         self._clock = clock
@@ -51,7 +47,6 @@ class Timers:
         return timer
 
     def _add_queue(self, delay: float) -> _TimerQueue | _SingleTimer:
-        """Make the queue of a length; if there are too many, one for a single timer."""
         if len(self._queues) >= _MOST_QUEUES:
             self._in_vain += 1  # looking each time would cost more than it saves
             if self._in_vain % _MOST_QUEUES == 1:
@@ -65,10 +60,7 @@ class Timers:
         return [timer for queue in self._queues.values() for timer in queue.waiting]
 
     def drop_idle(self) -> None:
-        """Cancel the reactor's calls for lengths without a timer. To be called when the process is quiet.
-
-        It is not done with each `cancel`, since another timer of that length is likely to be set soon.
-        """
+        """Cancel the reactor's calls for lengths without a timer. To be called when the process is quiet."""
         for delay, queue in list(self._queues.items()):
             if queue.is_idle():
                 del self._queues[delay]
@@ -97,7 +89,6 @@ class QueuedTimer:
         self._args = ()
 
     def reset(self, delay: float) -> None:
-        """Run out this many seconds from now instead."""
         if self.queue is not None:
             self.queue.remove(self)
         timers = self._timers
@@ -122,8 +113,6 @@ def _nothing() -> None:
 
 
 class _SingleTimer:
-    """One timer that the reactor knows itself."""
-
     __slots__ = ("_alarm", "_clock", "_delay")
 
     def __init__(self, clock: IReactorTime, delay: float) -> None:
@@ -141,8 +130,6 @@ class _SingleTimer:
 
 
 class _TimerQueue:
-    """The timers of one length, in the order in which they run out."""
-
     __slots__ = ("_alarm", "_clock", "_seconds", "delay", "waiting")
 
     def __init__(self, clock: IReactorTime, delay: float) -> None:
@@ -168,7 +155,6 @@ class _TimerQueue:
         del self.waiting[timer]
 
     def is_idle(self) -> bool:
-        """Return whether no timer is set; the reactor's call is then cancelled."""
         if self.waiting:
             return False
         if self._alarm is not None and self._alarm.active():
@@ -202,10 +188,6 @@ class _TimerQueue:
 
 
 def use_monotonic_time(reactor: Any) -> None:
-    """Make a reactor, and all that asks it for the time, use a clock that is never set, unless it has scheduled something.
-
-    Twisted's own choice is the time of day: when it is set forward, everything runs out at once, and when it is set back,
-    nothing does.
-    """
+    """Make a reactor use a clock that is never set, unless it has scheduled something; Twisted uses the time of day."""
     if not reactor.getDelayedCalls():
         reactor.seconds = time.monotonic

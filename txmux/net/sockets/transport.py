@@ -29,9 +29,7 @@ if TYPE_CHECKING:
 CLOSED = Failure(main.CONNECTION_DONE)
 """The reason of connections that ended cleanly. One object for all, like the reactor's."""
 
-LOST = Failure(main.CONNECTION_LOST)
-"""The reason of connections that broke."""
-
+LOST = Failure(main.CONNECTION_LOST)  # the reason of connections that broke
 _ABORTED = Failure(error.ConnectionAborted())
 _NO_MEMORY = OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
 _RESET = struct.pack("ii", 1, 0)  # linger, but for no time at all
@@ -83,7 +81,6 @@ def release_socket(transport: tcp.Connection) -> bytes:
 
 
 def _take_unsent(transport: tcp.Connection) -> bytes:
-    """Take from a transport what it was given to write and has not sent."""
     unsent = (transport.dataBuffer[transport.offset :], *transport._tempDataBuffer)
     transport.dataBuffer, transport.offset = b"", 0
     transport._tempDataBuffer, transport._tempDataLen = [], 0
@@ -91,14 +88,10 @@ def _take_unsent(transport: tcp.Connection) -> bytes:
 
 
 class SocketPreview:
-    """Looks at the first bytes of a TCP socket, and leaves them there, so that another process can still read them.
+    """Looks at the first bytes of a TCP socket, and leaves them there for another process to read.
 
-    The system reports a socket as long as there is anything to read (epoll(7), level-triggered). So it is asked to report only
+    The system reports a socket as long as there is anything to read (epoll(7)), so it is asked to report only
     more than has been seen: `SO_RCVLOWAT`, socket(7).
-
-    Args:
-        connected: The socket, not blocking.
-        on_full: Called when no further ones can be seen before some are taken.
 
     Attributes:
         seen: How many bytes have been seen, and not been taken.
@@ -113,7 +106,6 @@ class SocketPreview:
         self.seen = 0
 
     def more(self) -> bytes:
-        """Return what has come since the last call; raises `OSError` if the connection is broken."""
         try:
             there = self._socket.recv(self._most, socket.MSG_PEEK)
         except BlockingIOError:
@@ -124,20 +116,18 @@ class SocketPreview:
         return new
 
     def is_full(self) -> bool:
-        """Return whether nothing further can be seen, though the peer has more to send: the socket is full, or `most` is reached."""
+        """Return whether nothing further can be seen, though the peer has sent more."""
         readable = select.poll()
         readable.register(self._socket, select.POLLIN)
         return bool(readable.poll(0))
 
     def read_seen(self, count: int) -> None:
-        """Read this many of the bytes that have been seen; raises `OSError` if the connection is broken."""
         self._saw(self.seen - count)
         left = count
         while left:
             left -= len(self._socket.recv(left)) or left
 
     def report_every_byte(self) -> None:
-        """Make the system report every byte again, as the next reader expects."""
         if self.seen:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
 
@@ -148,10 +138,6 @@ class SocketPreview:
 
 class SocketTransport(tcp.Connection):
     """A transport of Twisted's, except that a `Poller` watches its socket, and that it sends at once what it can.
-
-    Args:
-        connected: The socket, not blocking.
-        host: This end's address; ``None`` to ask the socket when it is needed.
 
     Attributes:
         trouble: Why the socket cannot be watched, so that the connection is about to end.
@@ -188,7 +174,6 @@ class SocketTransport(tcp.Connection):
         self._poller = poller
 
     def connect_protocol(self, protocol: IProtocol) -> None:
-        """Read for a protocol from now on."""
         self.protocol = protocol
         self._events = READ
         self._watch(READ)
@@ -203,7 +188,6 @@ class SocketTransport(tcp.Connection):
         return f"<SocketTransport {self.getPeer()}>"
 
     def getHost(self) -> IAddress:
-        """Return this end's address."""
         if self._host is None:
             self._host = address_of(self._family, self.socket.getsockname())
         return self._host
@@ -223,9 +207,9 @@ class SocketTransport(tcp.Connection):
     # Seeing what comes without taking it.
 
     def start_preview(self, most: int, on_full: Callable[[], object]) -> bool:
-        """Show the protocol what comes, and leave it in the socket, until `stop_preview`; returns whether that is possible.
+        """Show the protocol the first bytes, and leave them in the socket; returns whether that is possible.
 
-        Only the first bytes are looked at. `on_full` is called when no further ones can be seen before some are taken.
+        `on_full` is called when no further ones can be seen before some are taken.
         """
         if self._family not in {socket.AF_INET, socket.AF_INET6}:
             return False
@@ -233,20 +217,17 @@ class SocketTransport(tcp.Connection):
         return True
 
     def skip(self, count: int) -> None:
-        """Take the first of the bytes that have been seen, and continue to look."""
         if self._preview is not None:
             with contextlib.suppress(OSError):  # the next reader gets it
                 self._preview.read_seen(count)
 
     def leave_unread(self) -> None:
-        """Stop reading; another reader finds all, and is notified of every byte."""
         self.stopReading()
         if self._preview is not None:
             with contextlib.suppress(OSError):
                 self._preview.report_every_byte()
 
     def stop_preview(self) -> None:
-        """Take what has been seen, and read what comes from now on."""
         preview, self._preview = self._preview, None
         if preview is None or not self.connected:
             return
@@ -254,7 +235,6 @@ class SocketTransport(tcp.Connection):
             preview.read_seen(preview.seen)
 
     def _look(self, preview: SocketPreview, events: int) -> object:
-        """Show the protocol what has come; returns why the connection has ended, if it has."""
         try:
             new = preview.more()
             if not new and not events & (FINISHED | TROUBLE) and preview.is_full():
@@ -341,7 +321,6 @@ class SocketTransport(tcp.Connection):
             self.connectionLost(Failure(why))
 
     def _read_and_write(self, events: int) -> object:
-        """Read or write or both, and return why the connection has ended, if it has."""
         if events & TROUBLE and self._events == TROUBLE:
             return main.CONNECTION_LOST
         if events & (READ | TROUBLE) and self._events & READ:
@@ -360,7 +339,6 @@ class SocketTransport(tcp.Connection):
         return None
 
     def write(self, data: bytes) -> None:
-        """Send at once what the socket takes, if nothing waits before it."""
         if (
             not self._events & WRITE
             and not self.TLS
@@ -379,7 +357,7 @@ class SocketTransport(tcp.Connection):
             super().write(data)
 
     def _is_broken(self) -> bool:
-        """Record that the peer has stopped accepting bytes; return whether what it sent before is still to be read."""
+        """Record that the peer has stopped accepting bytes; return whether what it sent is still to be read."""
         is_unread = self.disconnecting or not (self._events & READ or self.reads_later)
         if self._read_to_end or is_unread:
             return False
@@ -389,7 +367,6 @@ class SocketTransport(tcp.Connection):
         return True
 
     def loseConnection(self) -> None:
-        """Close when all is written; if it is, as soon as the caller has returned."""
         if self._events & WRITE or self.TLS or self.producer is not None:
             super().loseConnection()
         elif self.connected and not self.disconnecting:
@@ -400,7 +377,6 @@ class SocketTransport(tcp.Connection):
         self.connectionLost(CLOSED)
 
     def loseWriteConnection(self) -> None:
-        """Shut down this direction when all is written; if it is, as soon as the caller has returned."""
         if self._events & WRITE or self.TLS or self.producer is not None:
             super().loseWriteConnection()
         elif self.connected and not self._writeDisconnecting:
@@ -415,7 +391,6 @@ class SocketTransport(tcp.Connection):
             self._closeWriteConnection()
 
     def abortConnection(self) -> None:
-        """Break the connection off as soon as the caller has returned."""
         if self.connected and not self._aborting:
             self._aborting = True
             self._poller.call_soon(self._abort)
@@ -424,7 +399,6 @@ class SocketTransport(tcp.Connection):
         self.connectionLost(_ABORTED)
 
     def connectionLost(self, reason: Failure) -> None:
-        """Close the socket, and notify the protocol."""
         if self.disconnected:
             return
         self.disconnected, self.connected = 1, 0

@@ -14,17 +14,12 @@ from txmux.files import held_folder
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["bind"]
-
 
 def bind(opened: socket.socket, path: Path, mode: int) -> None:
     """Bind a UNIX socket to a path; a stale socket there, on which no process listens, is removed before.
 
     For root, no link of another user's on the way is followed. Where another user could still make one,
     `socket.getsockname` names the file by its folder's descriptor (proc_pid_fd(5)).
-
-    Raises:
-        OSError: Something else is there, or it cannot be bound.
     """
     with held_folder(path) as folder:
         name = _name(folder, path)

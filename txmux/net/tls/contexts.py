@@ -46,14 +46,10 @@ class NoCommonProtocolError(SSL.Error):
 class Contexts:
     """The certificates that were read from files at one time, each in a context of OpenSSL's.
 
-    Raises:
-        TLSFileError: A file cannot be used.
-
     Attributes:
         default: For a client that asks for no name, or for an unknown one; switches by itself to the context of the name
             that a client asks for.
         valid_until: For each certificate its file, and when it expires, in seconds since 1970.
-        content: All certificates and revocation lists, for comparison.
     """
 
     def __init__(self, end: TlsEnd) -> None:
@@ -110,7 +106,6 @@ def _by_names(pairs: Iterable[KeyPair]) -> dict[frozenset[str], list[KeyPair]]:
 
 
 def _names_of(certificate: x509.Certificate) -> frozenset[str]:
-    """Return the host names of a certificate; its common name only where it has no others."""
     names: list[Any]
     try:
         extension = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
@@ -161,7 +156,6 @@ def _make_context(
 
 
 def _show(context: SSL.Context, pair: KeyPair) -> None:
-    """Present a certificate to the clients it suits."""
     try:
         context.use_certificate(pair.certificate)
         context.use_privatekey(pair.key)
@@ -196,10 +190,7 @@ def _verified(
     depth: int,
     ok: int,
 ) -> bool:
-    """Return whether a client's certificate is accepted; if it is not, the transport gets the reason.
-
-    Called for every client: with client certificates there are no sessions.
-    """
+    """Return whether a client's certificate is accepted; if it is not, the transport gets the reason."""
     if ok and (depth or not allowed):
         return True
     shown = certificate.to_cryptography()
@@ -210,10 +201,7 @@ def _verified(
 
 
 def _send_fitting_alert(context: SSL.Context) -> None:
-    """Send a fitting alert to a client that is refused despite a valid certificate: OpenSSL would send ``internal_error``.
-
-    pyOpenSSL's callback cannot return a reason, so another one is put around it.
-    """
+    """Send a fitting alert where OpenSSL would send ``internal_error``: pyOpenSSL's callback cannot return a reason."""
     openssl: Any = SSL
     lib = openssl._lib
     inner: Any = context._verify_callback
@@ -240,7 +228,6 @@ _SPIFFE = "spiffe://"
 
 
 def is_allowed(certificate: x509.Certificate, allowed: Iterable[AllowedClient]) -> bool:
-    """Return whether a verified certificate has the names of all kinds that one of some lines requires."""
     names = _names(certificate)
     return any(
         all(any(map(globs.matches, names[kind])) for kind, globs in one.patterns.items())
@@ -249,10 +236,7 @@ def is_allowed(certificate: x509.Certificate, allowed: Iterable[AllowedClient]) 
 
 
 def alternative_names(certificate: x509.Certificate) -> list[tuple[str, str]]:
-    """Return the textual names of the extension subjectAltName (RFC 5280, section 4.2.1.6), with their kinds.
-
-    These are ``DNS``, ``URI``, ``email`` or ``IP``. Empty if the extension is missing or cannot be read.
-    """
+    """Return kind and text of each subjectAltName (RFC 5280, section 4.2.1.6); empty if unreadable."""
     try:
         found = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except (x509.ExtensionNotFound, x509.DuplicateExtension, ValueError):

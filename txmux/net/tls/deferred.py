@@ -11,14 +11,10 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any
 
-__all__ = ["import_reactor_without_tls"]
-
 _NAMES = ("twisted.protocols.tls", "twisted.internet.ssl")
 
 
 class _Later(ModuleType):
-    """Stands for a module in its importers, and imports it when it is first used."""
-
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):  # the import system looks for these in every module
             raise AttributeError(name)
@@ -32,8 +28,7 @@ class _Later(ModuleType):
 def import_reactor_without_tls() -> None:
     """Import the base of all reactors for POSIX, unless it is imported; its parts for TLS are imported when they are used.
 
-    ``listenSSL``, ``connectSSL`` and ``startTLS`` work as before. Only for processes that are txmux alone. Call it before
-    any module of `twisted.internet` with sockets is imported; later it has no effect.
+    Only for processes that are txmux alone, before any module of `twisted.internet` with sockets is imported.
     """
     if "twisted.internet.tcp" in sys.modules or any(name in sys.modules for name in _NAMES):
         return

@@ -25,10 +25,7 @@ class TLSFileError(MuxError):
     Args:
         key: The key that names it in the rules.
         message: What is wrong and what to change, without the key.
-        cause: The system's error, if it could not be read.
-
-    Attributes:
-        forbidden: Whether only the permission to read it is missing.
+        cause: The system's error; `forbidden` says whether only the permission to read is missing.
     """
 
     def __init__(self, key: str, message: str, cause: OSError | None = None) -> None:
@@ -40,7 +37,7 @@ class TLSFileError(MuxError):
 def errors(
     rules: Rules, read: Callable[[Route, TlsEnd], object]
 ) -> Iterator[tuple[TLSFileError, Problem]]:
-    """Read the files of all routes that terminate TLS by `read`, and yield each error, also with the line that names the file."""
+    """Read the files of all routes that terminate TLS, and yield each error with the line that names the file."""
     for route in rules.routes:
         try:
             if route.terminate_tls is not None:

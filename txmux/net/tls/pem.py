@@ -28,11 +28,7 @@ _BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----.+?-----END \1-----", re.DOTA
 
 @attrs.frozen
 class KeyPair:
-    """A certificate and its key.
-
-    Attributes:
-        chain: The certificates from it to its authority.
-    """
+    """A certificate with its key, and the chain to its authority."""
 
     path: Path
     certificate: crypto.X509
@@ -50,7 +46,6 @@ class _File:
 
 
 def read_authorities(path: Path, key: str = "tls_ca") -> list[crypto.X509]:
-    """Read certificates of trusted authorities, or raise `TLSFileError`; `key` names the file in the rules."""
     content = "certificates"
     found = [found for _, found in _read(key, path, content, keys=False).certificates]
     if not found:
@@ -61,7 +56,6 @@ def read_authorities(path: Path, key: str = "tls_ca") -> list[crypto.X509]:
 def read_revocations(
     path: Path, key: str = "tls_client_crl"
 ) -> list[x509.CertificateRevocationList]:
-    """Read certificate revocation lists (RFC 5280, section 5), or raise `TLSFileError`; `key` names the file in the rules."""
     content = "certificate revocation lists"
     try:
         found = [
@@ -77,11 +71,7 @@ def read_revocations(
 
 
 def read_identity(paths: Iterable[Path], key: str = "tls_client_certificate") -> dict[str, Any]:
-    """Read a client's certificate with its chain and its key, or raise `TLSFileError`; the files together have all of these.
-
-    Returns:
-        Arguments of Twisted's `CertificateOptions`.
-    """
+    """Read a client's certificate, chain and key from several files, as arguments of Twisted's `CertificateOptions`."""
     files = [_read(key, path, _PAIR) for path in paths]
     shown = " and ".join(f"'{file.path}'" for file in files)
     certificates = [found for file in files for found in file.certificates]
@@ -102,10 +92,7 @@ def read_identity(paths: Iterable[Path], key: str = "tls_client_certificate") ->
 def read_key_pairs(key: str, paths: Iterable[Path]) -> list[KeyPair]:
     """Read certificates with their keys, each of which is in the same file or in one without certificates.
 
-    There is at least one file, and so at least one pair. Each file with certificates holds a chain of its own.
-
-    Raises:
-        TLSFileError: Something cannot be read, or does not belong to the rest.
+    Each file with certificates holds a chain of its own.
     """
     files = [_read(key, path, _PAIR) for path in paths]
     keys = {public: private for file in files for public, private in file.keys.items()}
@@ -127,7 +114,6 @@ def read_key_pairs(key: str, paths: Iterable[Path]) -> list[KeyPair]:
 
 
 def _pairs(file: _File, keys: dict[bytes, Any]) -> list[KeyPair]:
-    """Find the certificates of a file that have a key; the others are their chain."""
     own = [found for found in file.certificates if found[0] in keys]
     others = [found for found in file.certificates if found not in own]
     chain = tuple(crypto.X509.from_cryptography(certificate) for _, certificate in others)
@@ -143,7 +129,6 @@ def _pairs(file: _File, keys: dict[bytes, Any]) -> list[KeyPair]:
 
 
 def _blocks(key: str, path: Path, content: str) -> list[tuple[bytes, bytes]]:
-    """Return each block of the file with its label."""
     try:
         data = read_bytes(path)
     except OSError as problem:

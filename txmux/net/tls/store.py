@@ -20,19 +20,13 @@ if TYPE_CHECKING:
 
     from txmux.rules.model import TlsEnd
 
-_PAUSE = 1.0
-"""Seconds between two looks at the files, at least."""
-_PAUSE_OF_HELPER = 5.0
-"""The same where the helper has to look at them, while all clients wait."""
+_PAUSE = 1.0  # seconds between two looks at the files, at least
+_PAUSE_OF_HELPER = 5.0  # the same where the helper has to look at them, while all clients wait
 
 
 @attrs.frozen
 class PreparedContexts:
-    """The certificates read from the files of a route.
-
-    Attributes:
-        states: Those of the files before they were read.
-    """
+    """The certificates read from the files of a route, and the states of the files before that."""
 
     contexts: Contexts
     states: object
@@ -43,9 +37,6 @@ class CertificateStore:
 
     Attributes:
         trouble: Why clients do not get the current certificates; empty if they do.
-
-    Raises:
-        TLSFileError: A file cannot be used.
     """
 
     _log = Logger()
@@ -63,7 +54,6 @@ class CertificateStore:
         self._looked_at = seconds()
 
     def context(self) -> SSL.Context:
-        """Return the next client's context."""
         now = self._seconds()
         if now - self._looked_at >= self._pause:
             self._looked_at = now
@@ -73,11 +63,10 @@ class CertificateStore:
         return self._contexts.default
 
     def valid_until(self) -> list[tuple[str, float]]:
-        """Return for each certificate its file, and when it expires, in seconds since 1970."""
         return self._contexts.valid_until
 
     def prepare(self) -> PreparedContexts:
-        """Read the files, even if they have not changed, for `use_contexts`, or raise `TLSFileError`.
+        """Read the files for `use_contexts`, or raise `TLSFileError`.
 
         Files that this process has lost the permission to read need not be read if they have not changed.
         """
@@ -90,7 +79,6 @@ class CertificateStore:
             raise
 
     def use_contexts(self, prepared: PreparedContexts) -> None:
-        """Serve the next clients with what was read."""
         self._seen = prepared.states
         self.trouble = ""
         # With the same certificates, clients keep their sessions.

@@ -21,15 +21,7 @@ if TYPE_CHECKING:
 
 @attrs.frozen
 class AgreedTLS:
-    """The TLS of a client, ended here.
-
-    Attributes:
-        version: As OpenSSL names it: ``TLSv1.3``.
-        cipher: The cipher suite, in OpenSSL's words.
-        sni: The name that the client asked for, in lower case.
-        alpn: The protocol of ALPN (RFC 7301).
-        certificate: The client's, which has been verified.
-    """
+    """The TLS of a client, ended here, in OpenSSL's words; its certificate has been verified."""
 
     version: str
     cipher: str
@@ -39,7 +31,6 @@ class AgreedTLS:
 
     @classmethod
     def from_connection(cls, connection: SSL.Connection) -> AgreedTLS:
-        """Read it from a connection whose handshake is complete."""
         sni = connection.get_servername()
         shown = connection.get_peer_certificate()
         return cls(
@@ -52,14 +43,12 @@ class AgreedTLS:
 
     @property
     def common_name(self) -> str | None:
-        """The common name of the client's certificate."""
         if self.certificate is None:
             return None
         names = self.certificate.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
         return str(names[0].value) if names else None
 
     def facts(self) -> dict[str, str]:
-        """Return its fields of the access log."""
         values = {
             "sni": self.sni,
             "tls_version": self.version.removeprefix("TLSv"),
@@ -88,7 +77,6 @@ class Termination:
         return SSL.Connection(self.store.context(), None)
 
     def make_transport(self, protocol: Any) -> TLSTransport:
-        """Make the transport that shakes hands with a client; the protocol is notified when that is complete, and of the end."""
         return TLSTransport(self.factory, protocol, _connectWrapped=False)
 
     @staticmethod

@@ -27,17 +27,11 @@ class Terminations:
         self._made: dict[tuple[str, TlsEnd], Termination] = {}
 
     def read_certificates(self, rules: Rules) -> None:
-        """Read the certificates of all routes that terminate TLS; a `RulesError` names all files that cannot be used."""
         problems = [problem for _, problem in errors(rules, self._termination_of)]
         if problems:
             raise RulesError(problems)
 
     def termination_of(self, route: Route) -> Termination:
-        """Return the termination of a route's TLS; the same object for the same name and files.
-
-        Raises:
-            MuxError: A file cannot be used.
-        """
         assert route.terminate_tls is not None  # noqa: S101 - for other routes it is not called
         try:
             return self._termination_of(route, route.terminate_tls)
@@ -55,11 +49,7 @@ class Terminations:
         return made
 
     def prepare(self, rules: Rules) -> PreparedTerminations:
-        """Read all files that rules name; nothing that exists changes.
-
-        Returns:
-            Ends this by `commit` or `abandon`; only `abandon` if its ``problems`` name files that cannot be used.
-        """
+        """Read all files that rules name; nothing changes until `commit`. With ``problems`` it must be abandoned."""
         prepared = PreparedTerminations(self._made)
 
         def read(route: Route, end: TlsEnd) -> None:
@@ -80,11 +70,7 @@ class Terminations:
 
 @attrs.define
 class PreparedTerminations:
-    """The terminations of changed rules.
-
-    Attributes:
-        problems: The files that cannot be used.
-    """
+    """The terminations of changed rules."""
 
     _all: dict[tuple[str, TlsEnd], Termination]
     made: dict[tuple[str, TlsEnd], Termination] = attrs.field(factory=dict, init=False)
@@ -93,7 +79,6 @@ class PreparedTerminations:
     problems: list[Problem] = attrs.field(factory=list, init=False)
 
     def commit(self) -> None:
-        """Serve the next clients with what was read, and remove what the rules do not have."""
         for termination, contexts in self.read.items():
             termination.store.use_contexts(contexts)
         for key in [key for key in self._all if key not in self.current]:

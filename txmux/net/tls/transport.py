@@ -24,10 +24,8 @@ if TYPE_CHECKING:
 Distrusted = tuple[int, "x509.Certificate"]
 """OpenSSL's number of the reason (``X509_V_ERR_*``), and the certificate that it is about."""
 
-_RECORD = 2**14
-"""The most plaintext that a record has (RFC 8446, section 5.1)."""
-_PIECE = 2**15
-"""The most ciphertext that is taken at once: a record and more (section 5.2)."""
+_RECORD = 2**14  # the most plaintext that a record has (RFC 8446, section 5.1)
+_PIECE = 2**15  # the most ciphertext that is taken at once: a record and more (section 5.2)
 _MOST_UNREAD = 2**16
 """Bytes that OpenSSL answers by itself, as to a KeyUpdate (section 4.6.3), while the client reads nothing."""
 
@@ -36,17 +34,12 @@ _MOST_UNREAD = 2**16
 class TLSTransport(TLSMemoryBIOProtocol):
     """The TLS of a client, as the transport of a protocol that can be half-closed.
 
-    It differs from Twisted's in two ways. The client's close-notify only ends its own direction, as in TLS 1.3 (RFC 8446,
-    section 6.1), and what is left for the client is still sent; unless `strict`, the end of the TCP connection's one
-    direction means the same, since many clients send no close-notify. And breaking the connection off sends no
-    close-notify, since that would make a cut answer look complete.
+    It differs from Twisted's in two ways. The client's close-notify only ends its own direction (RFC 8446, section 6.1); so,
+    unless `strict`, does the end of the TCP connection's one direction, since many clients send no close-notify. And
+    breaking the connection off sends no close-notify, which would make a cut answer look complete.
 
     The protocol's method ``truncated()``, if it has one, is called when the client's direction of the TCP connection ends
     without a close-notify before one was sent to the client: an attacker on the way could have cut it.
-
-    Attributes:
-        strict: Whether such an end breaks the connection.
-        distrusted: Why OpenSSL does not accept the client's certificate, if it does not.
     """
 
     strict = False
@@ -102,7 +95,6 @@ class TLSTransport(TLSMemoryBIOProtocol):
             self.transport.write(data)
 
     def _flushReceiveBIO(self) -> None:
-        """Pass on what has come, all records of it at once."""
         if self._lostTLSConnection or self._has_finished:
             return
         pieces: list[bytes] = []
@@ -124,7 +116,6 @@ class TLSTransport(TLSMemoryBIOProtocol):
             self._answer()
 
     def _finished(self) -> None:
-        """Report that the client has finished sending; if we have sent a close-notify, end the connection."""
         self._has_finished = True
         if self._tlsConnection.get_shutdown() & SENT_SHUTDOWN:
             self._shutdownTLS()
@@ -162,7 +153,6 @@ class TLSTransport(TLSMemoryBIOProtocol):
         self.transport.abortConnection()
 
     def _is_truncated(self) -> bool:
-        """Return whether a close-notify of the client is missing, after a call of ``truncated()``."""
         inner = self.wrappedProtocol
         # With TLS inside of TLS, the innermost one says whether all has come.
         if isinstance(inner, TLSTransport) or self._tlsConnection.get_shutdown() & SENT_SHUTDOWN:
