@@ -46,9 +46,6 @@ _log = Logger()
 def read_backend_tls(backend: Backend) -> BackendTLS | None:
     """Read a backend's files for TLS, and check the privilege for its ``source``.
 
-    Returns:
-        The TLS of its connections; ``None`` if they have none.
-
     Raises:
         RulesError: A file cannot be used, and the rules are from a file, too.
         MuxError: The same without such a file; or the privilege is missing.
@@ -79,7 +76,7 @@ def _report_change(
 ) -> None:
     """Report a change, but not each attempt to let a server back in, nor what another process reports.
 
-    It has no `Upstream`, which the pool would keep alive: the pools of a backend that a reload has removed end with their last connection.
+    It has no `Upstream`, which the pool would keep alive: the pools of a removed backend end with their last connection.
     """
     now = member.state
     quiet = {before, now} == {MemberState.EJECTED, MemberState.PROBING} or (
@@ -105,17 +102,12 @@ class Upstream:
         fallback: The destination of a client when no server can be reached.
         first_names: Returns what fires when names have been looked up for the first time; ``None`` if they have.
         checking: Whether its servers are checked in this process, which then reports the results.
-        backend_health: The health of its servers, shared by all configurations.
         tell: Called with an event when a server has changed its state; see `txmux.telemetry.events.server_event`.
 
     Raises:
         MuxError: A file for TLS cannot be used, or the privilege for ``source = client`` is missing.
 
     Attributes:
-        queue: Clients that wait for room in it; ``None`` if none may.
-        rates: Of its connections; ``None`` for no limit.
-        sources: Their local addresses; ``None`` if the system chooses.
-        tls: Theirs; ``None`` without TLS.
         depends_on_client: Whether anything depends on the client's identity.
         depends_on_local_address: Whether a server depends on the address that the client has connected to.
     """
@@ -178,20 +170,15 @@ class Upstream:
         return read_backend_tls(self.backend)
 
     def affinity(self, client: Address | None, facts: Mapping[str, str]) -> str:
-        """Return what the choice by a hash depends on, empty if there is nothing; see `txmux.backends.pool.balance`."""
         if self._affinity is None:
             return ""
         return self._affinity(None if client is None else client.host, facts)
 
     def has_server(self, key: str) -> bool:
-        """Return whether a server is known; the key is that of `apply_check`."""
         return any(key_of(member) == key for member in self.pool.members)
 
     def apply_check(self, key: str, *, ok: bool, why: str) -> None:
-        """Apply the result of a check, by the key of `txmux.backends.health.checks.key_of`.
-
-        A failure of a server that no name has yet is stored until one has.
-        """
+        """Apply the result of a check by `key_of`. A failure of a server that no name has yet is stored until one has."""
         if self.has_server(key):
             apply_result(self.pool, key, ok=ok, why=why)
         elif ok:
@@ -207,11 +194,9 @@ class Upstream:
         )
 
     def _apply_early(self) -> None:
-        """Apply stored results to the members that are new."""
         for key in [key_of(member) for member in self.pool.members]:
             for why in self._early.pop(key, ()):
                 apply_result(self.pool, key, ok=False, why=why)
 
 
-Destination = Upstream | Handover | InProcess | Refusal
-"""An `Outcome` in a running process."""
+Destination = Upstream | Handover | InProcess | Refusal  # an Outcome in a running process

@@ -39,15 +39,10 @@ class Upstreams:
 
     Args:
         clock: For the timers of connections.
-        dial: Connects the checks.
         publish: Sends other processes the result of a check: the backend's name, the server's key, whether it is healthy and
             what is wrong.
         checking: Whether servers are checked here; otherwise another process's results come by `apply_check`.
         names: Has the addresses of servers' names; without it, they are looked up here.
-
-    Attributes:
-        known: The health of servers, shared by all configurations.
-        tell: Called with the events of servers.
     """
 
     def __init__(
@@ -76,7 +71,6 @@ class Upstreams:
         self._users = 0
 
     def upstream_of(self, backend: Backend) -> Upstream:
-        """Return the upstream of a backend; the same object for equal ones."""
         upstream = self._upstreams.get(backend)
         if upstream is None:
             upstream = self._upstreams[backend] = Upstream(
@@ -106,7 +100,6 @@ class Upstreams:
             self.tell(event)
 
     def last_check(self, upstream: Upstream, member: Member) -> dict[str, Any] | None:
-        """Return the result of a server's last check, as values of JSON; ``None`` if there was none here."""
         checks = self._checks.get(upstream)
         last = None if checks is None else checks.last_check(member)
         return None if last is None else last.as_json(self._reactor.seconds())
@@ -117,11 +110,7 @@ class Upstreams:
     def adopt(
         self, backend: str, server: str, *, is_established: bool = True
     ) -> tuple[Upstream, Member] | None:
-        """Count a connection that another process has made; see `BackendPool.adopt`.
-
-        Returns:
-            The upstream and the server; its pool must be notified of the end. ``None`` if there is no such server.
-        """
+        """Count a connection that another process has made; see `BackendPool.adopt`."""
         for one in self._upstreams.values():
             is_its = one.backend.name == backend
             if is_its and (member := one.pool.adopt(server, is_established=is_established)):
@@ -142,11 +131,8 @@ class Upstreams:
     def prepare(self, rules: Rules) -> PreparedUpstreams:
         """Make the new upstreams of changed rules, and read the files for TLS; nothing that exists changes.
 
-        Names are looked up from now on; see `first_names`.
-
-        Returns:
-            Ends this by `commit` or `abandon`, one of which must be called before anything is prepared again; only
-            `abandon` if its ``problems`` name what cannot be used.
+        Names are looked up from now on. What is returned must be committed or abandoned before anything is prepared again;
+        only abandoned if it has ``problems``.
         """
         prepared = self._prepared = PreparedUpstreams(self)
         for backend in backends_of([*rules.backends.values(), *rules.outcomes()]):
@@ -181,14 +167,12 @@ class Upstreams:
             upstream.pool.take_over()
 
     def abandon(self, prepared: PreparedUpstreams) -> None:
-        """See `PreparedUpstreams.abandon`."""
         self._prepared = None
         for upstream in prepared.made:
             del self._upstreams[upstream.backend]
             self._names.remove_pool(upstream.pool)
 
     def as_json(self) -> list[dict[str, Any]]:
-        """Return the state of all servers for another process, as values of JSON; see `ServerHealth.as_json`."""
         now = self._clock.seconds()
         return [
             {
@@ -247,7 +231,6 @@ class Upstreams:
         self._names.add_pool(pool)
 
     def _end_upstream(self, upstream: Upstream) -> None:
-        """Keep a backend only for the connections that it has."""
         del self._upstreams[upstream.backend]
         checks = self._checks.pop(upstream, None)
         if checks is not None:
@@ -271,7 +254,6 @@ class Upstreams:
         return on_result
 
     def apply_check(self, backend: str, key: str, *, ok: bool, why: str) -> None:
-        """Apply the result of another process's check, by the key of `txmux.backends.health.checks.key_of`."""
         named = [one for one in self._upstreams.values() if one.backend.name == backend]
         # The first that has the server shares its health with the others.
         for upstream in [one for one in named if one.has_server(key)][:1] or named:
@@ -281,7 +263,6 @@ class Upstreams:
         return self._names.stale()
 
     def first_names(self) -> Deferred[None] | None:
-        """Return what fires after all names have been looked up once; ``None`` if they have."""
         return self._names.first_answer() if self._names.unanswered else None
 
 
@@ -290,14 +271,7 @@ def _wrap_by(upstream: Any, *args: Any, **options: Any) -> Any:
 
 
 class PreparedUpstreams:
-    """The upstreams of changed rules.
-
-    Attributes:
-        made: The new ones.
-        current: All of them, new or not.
-        tls: The files' content of those that are not new.
-        problems: Errors of backends that cannot be used.
-    """
+    """The upstreams of changed rules: new ones, all of them, and what was read for those that are not new."""
 
     def __init__(self, upstreams: Upstreams) -> None:
         self._upstreams = upstreams

@@ -42,7 +42,6 @@ class Replay:
 
     Args:
         left: The requests, and the only valid answers.
-        done: Called after the last answer.
         failed: Called with the reason if an answer differs; the connection is broken off then.
     """
 
@@ -86,17 +85,12 @@ class Replay:
 
 @implementer(IHandshakeListener)
 class ProxyClient(End):
-    """The server's end of a connection. Made by `ProxyClientFactory`.
-
-    Args:
-        maker: Notified of the outcome; ``None`` if another process has made the connection.
-    """
+    """The server's end of a connection. Without a `maker`, another process has made it."""
 
     def __init__(self, maker: ProxyClientFactory | None = None) -> None:
         self._maker = maker
 
     def connectionMade(self) -> None:
-        """Report the connection, unless a handshake comes first."""
         maker = self._maker
         if maker is not None and maker.on_open is not None:
             maker.on_open(self.transport)
@@ -115,7 +109,6 @@ class ProxyClient(End):
             self._established()
 
     def _is_own_peer(self) -> bool:
-        """Return whether the connection is to itself, which `txmux.net.sockets.client` has checked before."""
         host = self.transport.getHost()
         return isinstance(host, IPv4Address | IPv6Address) and host == self.transport.getPeer()
 
@@ -123,7 +116,6 @@ class ProxyClient(End):
         self._established()
 
     def _established(self) -> None:
-        """Report the connection, unless requests must be replayed first."""
         maker = self._maker
         if maker is not None and maker.requests:
             replay = Replay(self.transport, [*maker.requests], self._report_connected, maker.failed)
@@ -139,7 +131,6 @@ class ProxyClient(End):
             maker.connected(self)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """Pass on the loss; during the handshake, as a connection that could not be made."""
         maker, self._maker = self._maker, None
         if maker is None:
             super().connectionLost(reason)
@@ -148,13 +139,11 @@ class ProxyClient(End):
             maker.failed(reason)
 
     def give_up(self) -> None:
-        """Break off a connection whose handshake has been cancelled."""
         self._maker = None
         self.receiver = NO_RECEIVER
         self.transport.abortConnection()
 
     def close_unused(self) -> None:
-        """Close an established connection that is not needed."""
         self.receiver = NO_RECEIVER
         if ISSLTransport.providedBy(self.transport):
             self.transport.abortConnection()  # TLS would wait for the server's close-notify
@@ -165,11 +154,8 @@ class ProxyClient(End):
 class ProxyClientFactory(ClientFactory):
     """Makes one connection to one server on behalf of one client.
 
-    Exactly one of the two callables is called, once, unless `drop_callbacks` is called before.
-
-    Args:
-        on_connected: Called with the server's end; sets its receiver before it returns.
-        on_failed: Called with the reason why the connection could not be made.
+    Exactly one of the two callables is called, once, unless `drop_callbacks` is called before; `on_connected` sets the
+    receiver of the server's end before it returns.
 
     Attributes:
         on_open: Called with the transport of a connection before the protocol uses it.
@@ -198,7 +184,7 @@ class ProxyClientFactory(ClientFactory):
         self._callbacks = self.client = None
 
     def break_off(self, stop_dialling: Callable[[], None] | None) -> None:
-        """Cancel without a call, and close the connection; `stop_dialling` is for the time before there is a protocol."""
+        """Cancel without a call; `stop_dialling` is for the time before there is a protocol."""
         client = self.client
         self.drop_callbacks()
         if client is not None:

@@ -38,15 +38,13 @@ _log = Logger()  # of the module: an event must not keep a connection's objects 
 
 @attrs.define(eq=False, weakref_slot=False)
 class BackendConnector:
-    """Makes one connection to a backend, for one client.
+    """Makes one connection to a backend, for one client: one server is tried, and after failures up to ``retries`` others.
 
     Exactly one of the two callables is called, once, unless it is cancelled before. On success the new owner of the
     connection must call `BackendPool.released` when it ends.
 
     Args:
-        upstream: Has the servers: one is tried, and after failures up to ``retries`` others.
         header: Bytes that go before all others on the connection; empty for none.
-        client: The client's address; ``None`` if it has none.
         eager: Whether there are bytes of the client's to send at once.
         on_connected: Called with the server's end and the server; sets the end's receiver before it returns.
         on_failed: Called with the cause of the last attempt's failure.
@@ -103,7 +101,6 @@ class BackendConnector:
             self._on_failed("no-server")
 
     def is_like(self, other: BackendConnector) -> bool:
-        """Return whether another one would make a connection that looks the same to its server."""
         return (
             self._upstream is other._upstream
             and self._header == other._header
@@ -113,7 +110,6 @@ class BackendConnector:
         )
 
     def cancel(self) -> None:
-        """Cancel, and call neither callable."""
         self._given_up = True
         member, factory, stop_dialling = self._member, self._factory, self._stop_dialling
         self._end_attempt()
@@ -239,7 +235,6 @@ class BackendConnector:
         return reason_of(failure)
 
     def _next(self, member: Member, cause: ConnectFailure) -> Member | Unavailable:
-        """Report a failure to the pool, and choose the next server."""
         pool = self._upstream.pool
         again = len(self.tried) <= self._upstream.backend.retries
         if cause == "error":  # a failure of this machine says nothing about the server

@@ -66,8 +66,8 @@ def dial(  # noqa: PLR0913 - all that a connection depends on, by name
         poller: Watches plain sockets; without it they are the reactor's.
         options: Of plain sockets; the owner of a Twisted socket sets them itself.
         eager: Whether there are bytes to be sent as soon as the connection is established.
-        sources: Addresses of its family to connect from, in the order in which they are tried; empty if the system
-            chooses. They need plain sockets, which notice that an address has no port left.
+        sources: Addresses to connect from, in the order in which they are tried. They need plain sockets, which notice
+            that an address has no port left.
 
     Returns:
         Cancels the attempt; for use only while neither success nor failure has been reported.
@@ -110,7 +110,6 @@ def dial(  # noqa: PLR0913 - all that a connection depends on, by name
 
 @functools.lru_cache(maxsize=1024)
 def _socket_name(kind: str, host: str, port: int, path: str) -> tuple[int, Any] | None:
-    """Return the family and name of a server's socket; ``None`` if it must be looked up."""
     if kind == "unix":
         return socket.AF_UNIX, path
     if kind == "tcp" and isIPAddress(host):
@@ -121,14 +120,12 @@ def _socket_name(kind: str, host: str, port: int, path: str) -> tuple[int, Any] 
 
 
 def no_address() -> error.ConnectBindError:
-    """Make the error of a server at the client's local address for a client that has none."""
     return error.ConnectBindError(
         errno.EADDRNOTAVAIL, "this client has asked for no IP address: it has come by a UNIX socket"
     )
 
 
 def reason_of(failure: Failure) -> str:
-    """Return why a server could not be reached, in words."""
     # The error of a connection that is lost as it is made wraps another failure.
     args = getattr(failure.value, "args", ())
     inner = args[0] if args and isinstance(args[0], Failure) else failure
@@ -137,7 +134,7 @@ def reason_of(failure: Failure) -> str:
 
 
 def _break_off(connector: Any) -> None:
-    """Cancel an attempt of Twisted's by a reset: a server that has accepted it must not see a complete, empty stream."""
+    """Cancel an attempt by a reset: a server that has accepted it must not see a complete, empty stream."""
     connecting = getattr(connector.transport, "socket", None)
     if connecting is not None:
         reset_on_close(connecting)

@@ -33,11 +33,7 @@ _TABLE = 100  # of the routes in the hints; other proxies' documentation has the
 
 
 class PortRange:
-    """A range of ports that are used in turn.
-
-    Args:
-        ports: The range; its first port is chosen at random, since other processes may use the same.
-    """
+    """A range of ports, used in turn; the first is random, since other processes may use the same."""
 
     def __init__(self, ports: range) -> None:
         self.count = len(ports)
@@ -69,14 +65,11 @@ class SourceAddress:
         return 0 if self.ports is None else self.ports.next_port()
 
     def bind(self, unbound: socket.socket) -> None:
-        """Bind a socket of the address's family.
+        """Bind a socket of the address's family, or raise `OSError`.
 
         Without ports of its own, the system chooses the port only when it connects: then ports in use for other servers
         do not count. For TCP they do not count for a given port either, as long as all its users allow that. For
         UDP they do: the system lets two sockets have the same port towards the same server, and one of them gets all.
-
-        Raises:
-            OSError: It cannot be bound to that address.
         """
         if self.ports is not None:
             if unbound.type == socket.SOCK_STREAM:
@@ -96,7 +89,6 @@ class SourceAddress:
 
 
 def _make_transparent(unbound: socket.socket) -> None:
-    """Allow a socket an address that is not this machine's."""
     if unbound.family == socket.AF_INET6:
         unbound.setsockopt(socket.IPPROTO_IPV6, _IPV6_TRANSPARENT, 1)
     else:
@@ -104,14 +96,7 @@ def _make_transparent(unbound: socket.socket) -> None:
 
 
 class Sources:
-    """Chooses the source addresses of one backend's connections.
-
-    Args:
-        source: As in the rules: addresses, or only ``client``, or nothing.
-
-    Attributes:
-        of_client: Whether it is the client's own address.
-    """
+    """Chooses the source addresses of one backend's connections."""
 
     def __init__(self, source: Sequence[str]) -> None:
         self.of_client = "client" in source
@@ -133,7 +118,7 @@ class Sources:
                 self._turns[version] = itertools.cycle(turns)
 
     def sources_towards(self, host: str, client: Address | None) -> tuple[SourceAddress, ...]:
-        """Return the addresses to try for one connection, one after the other; empty if the system chooses.
+        """Return the addresses to try for one connection; empty if the system chooses.
 
         Raises:
             ConnectBindError: There is no address of the server's family.
@@ -171,11 +156,7 @@ def _unfit(message: str) -> ConnectBindError:
 
 
 def check_transparent() -> None:
-    """Check that this process may connect from addresses that are not this machine's.
-
-    Raises:
-        MuxError: It may not. The message is for the key ``source`` of a backend.
-    """
+    """Raise a `MuxError`, for the key ``source``, unless this process may connect from the addresses of others."""
     if sys.platform != "linux":
         raise MuxError("'client' needs Linux; remove it, or use proxy_protocol")
     with socket.socket() as probe:
@@ -189,7 +170,7 @@ def check_transparent() -> None:
 
 
 def transparent_hints(backend: Backend) -> list[str]:
-    """Return the routing rules without which ``source = client`` does not work, as lines for a shell with comments.
+    """Return the routing rules for ``source = client``, as lines for a shell with comments.
 
     A server's answers go to the client's address. These rules deliver them to this machine's own sockets.
     """

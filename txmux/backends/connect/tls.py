@@ -81,9 +81,7 @@ class BackendTLS:
         *,
         clock: IReactorTime | None = None,
     ) -> TLSMemoryBIOFactory:
-        """Make a client factory that does TLS for another one.
-
-        A PROXY protocol header before the handshake is added around the result.
+        """Make a client factory that does TLS for another one; the PROXY protocol header is added around it.
 
         Args:
             factory: Its protocols are notified after the handshake if they provide `IHandshakeListener`. If it
@@ -110,7 +108,6 @@ class BackendTLS:
         )
 
     def _explain(self, name: str, why: object, connection: SSL.Connection) -> str:
-        """Return why a handshake failed, in words."""
         chain = connection.get_peer_cert_chain() or []
         if isinstance(why, (VerificationError, CertificateError)):
             return f"its certificate is {_names_in(chain)}, not for {name}; see tls_name"
@@ -128,7 +125,7 @@ class BackendTLS:
         return f"the TLS handshake failed: {problem}"
 
     def _distrust(self, chain: Sequence[crypto.X509]) -> str:
-        """Return why a chain of certificates is not trusted, by having OpenSSL verify it again."""
+        """Have OpenSSL verify a chain again, and return why it is not trusted."""
         store: Any = self._trusting.get_cert_store()
         try:
             crypto.X509StoreContext(store, chain[0], chain[1:]).verify_certificate()
@@ -164,8 +161,7 @@ class BackendTLS:
 class _ServerTLSTransport(TLSTransport):
     """TLS with a server, whose close-notify is a half-close for a protocol that supports one, and the end for others.
 
-    A server that just closes after our close-notify, as many do (RFC 8446, section 6.1), counts as having sent one. Without
-    ours its stream may be cut.
+    A server that just closes after our close-notify, as many do (RFC 8446, section 6.1), counts as having sent one.
     """
 
     strict = True
@@ -180,8 +176,6 @@ class _ServerTLSTransport(TLSTransport):
 
 @implementer(IOpenSSLClientConnectionCreator)
 class _Unverified:
-    """Starts TLS with servers whose certificates are not verified."""
-
     def __init__(self, name: str) -> None:
         self._name = b"" if is_address(name) else name.encode("ascii", "ignore")
         made = CertificateOptions(verify=False, raiseMinimumTo=TLSVersion.TLSv1_2)
@@ -199,8 +193,6 @@ class _ServerTLSFactory(TLSMemoryBIOFactory):
 
 
 class _HandshakeFactory(ClientFactory):
-    """Puts a `_ClientHandshake` before each protocol of a factory."""
-
     noisy = False
 
     def __init__(
@@ -219,8 +211,6 @@ class _HandshakeFactory(ClientFactory):
 
 @implementer(IHandshakeListener)
 class _ClientHandshake(Protocol):
-    """Stands between TLS and a protocol until the handshake has ended."""
-
     transport: Any
 
     def __init__(
@@ -235,7 +225,6 @@ class _ClientHandshake(Protocol):
         self._protocol.makeConnection(self.transport)
 
     def handshakeCompleted(self) -> None:
-        """Hand over if the certificate is for the server, or is not verified."""
         if not self._name:
             self._hand_over()
             return

@@ -33,17 +33,12 @@ if TYPE_CHECKING:
 
     Wrap = Callable[[Any, str], Any]
 
-LONGEST_ANSWER = 64 * 1024
-"""The most bytes of an answer that are looked at."""
+LONGEST_ANSWER = 64 * 1024  # the most bytes of an answer that are looked at
 
 
 @attrs.frozen
 class CheckResult:
-    """The result of a check.
-
-    Attributes:
-        ok: Whether the server is healthy; ``None`` if this machine could not connect.
-    """
+    """The result of a check; `ok` is ``None`` if this machine could not connect."""
 
     ok: bool | None
     why: str = ""
@@ -54,10 +49,6 @@ class CheckRun:
     """One check of one server. Implements `txmux.net.relay.ends.EndReceiver`.
 
     It does not end with its result: the connection is closed cleanly, for which the server has the rest of the time.
-
-    Args:
-        timeout: Seconds for the whole check.
-        on_result: Called once with the result, unless the check is aborted before.
     """
 
     _clock: IReactorTime
@@ -76,7 +67,7 @@ class CheckRun:
         self._factory = ProxyClientFactory(self._connected, self._failed)
 
     def start(self, dial: Dial, server: Server, wrap: Callable[[Any], Any]) -> None:
-        """Start; there may be a result before this returns. `wrap` adds what precedes the request to the client factory."""
+        """Start; there may be a result before this returns. `wrap` adds what precedes the request."""
         self._deadline = self._clock.callLater(self._timeout, self._too_late)
         try:
             self._stop_dialling = dial(server, wrap(self._factory), self._timeout)
@@ -84,7 +75,6 @@ class CheckRun:
             self._failed(Failure())
 
     def abort(self) -> None:
-        """Close the connection without a result."""
         self._on_result = None
         if self._is_over:
             return
@@ -112,7 +102,6 @@ class CheckRun:
                 self._report(_result_of(failure))
 
     def data_received(self, data: bytes) -> None:
-        """Judge the answer; after the result, discard it."""
         self._received += len(data)
         if self._on_result is not None:
             self._answer += data
@@ -146,10 +135,7 @@ class CheckRun:
             self._report(CheckResult(ok=True))
 
     def _finish(self) -> None:
-        """Finish sending, and discard what the server still sends.
-
-        Closing a socket with unread bytes would reset the connection, which servers log as an error.
-        """
+        """Finish sending, and discard what comes: closing with unread bytes would be a reset, which servers log."""
         if self._is_tls():
             self._transport.loseConnection()  # which waits for the other side's close-notify
         else:
@@ -203,8 +189,7 @@ class CheckRun:
 def with_header(factory: Any, version: Literal["off", "v1", "v2"]) -> Any:
     """Make a factory whose connections begin with the PROXY protocol header of a check.
 
-    In version 2 the connection is the sender's own (``LOCAL``). Version 1 has no form of that which all servers accept,
-    so it has the connection's real addresses.
+    That is ``LOCAL`` in version 2. Version 1 has no form of that which all servers accept, so it has the real addresses.
     """
     if version == "off":
         return factory
@@ -226,7 +211,6 @@ def _address(end: IAddress) -> Address | None:
 
 
 def _result_of(failure: Failure) -> CheckResult:
-    """Return the result that a failure means."""
     problem: Any = failure.value
     number = getattr(problem, "osError", None) or getattr(problem, "errno", None)
     if isinstance(number, int):
@@ -244,14 +228,13 @@ def _result_of(failure: Failure) -> CheckResult:
 
 
 class ProbeTarget:
-    """Makes the checks of a backend's servers: at their own port or another, with TLS or without, and with the header.
+    """Makes the checks of a backend's servers.
 
     At the port for clients a check begins as a client's connection does, with header and TLS. Another port is another
     service, which gets neither unless the rules say so.
 
     Args:
-        wrap: Makes of a client factory one with TLS to a server of a name, such as `BackendTLS.wrap`; ``None`` if
-            clients' connections have none.
+        wrap: Adds TLS to a server of a name to a client factory; ``None`` if clients' connections have none.
     """
 
     def __init__(self, backend: Backend, check: Check, wrap: Wrap | None) -> None:
@@ -270,7 +253,6 @@ class ProbeTarget:
     def make_check(
         self, clock: IReactorTime, member: Member, on_result: Callable[[CheckResult], None]
     ) -> CheckRun:
-        """Make a check, for `start_check`; `on_result` is called once, unless the check is aborted before."""
         check, target = self._check, self._target(member)
         made = probe(check, member.name, target.port, tls=self._wrap is not None)
         if target.kind == "udp" and self._header == "v2":
@@ -279,8 +261,6 @@ class ProbeTarget:
         return CheckRun(clock, made, check.timeout, on_result)
 
     def start_check(self, check: CheckRun, dial: Dial, member: Member) -> None:
-        """Start a check; there may be a result before this returns."""
-
         def wrapped(factory: Any) -> Any:
             if self._wrap is not None:
                 factory = self._wrap(factory, self._check.sni or member.name)

@@ -20,33 +20,22 @@ if TYPE_CHECKING:
     from txmux.backends.pool.pool import BackendPool
     from txmux.rules.model import Check
 
-_SOON = 3.0
-"""Seconds within which a new server is first checked, also with a long interval."""
-
-_KEPT = 50
-"""Checks of a server whose results are stored."""
-
-_AGAIN = 1.0
-"""Seconds at most between the first checks of a server that has not been healthy yet."""
+_SOON = 3.0  # seconds within which a new server is first checked, also with a long interval
+_KEPT = 50  # checks of a server whose results are stored
+_AGAIN = 1.0  # seconds at most between the first checks of a server that has not been healthy yet
 
 
 class OnResult(Protocol):
     """Gets the results of checks: `apply_result`, or a function that sends them to other processes."""
 
-    def __call__(self, key: str, *, ok: bool, why: str) -> None:
-        """Take the result for the member of a key, with what is wrong."""
-        ...
+    def __call__(self, key: str, *, ok: bool, why: str) -> None: ...
 
 
 class HealthChecks:
-    """Checks the members of a pool, and reports the results. The pool is not changed here.
-
-    One process checks, so that a check costs one connection per interval. `apply_result` applies the results to all
-    pools of this backend, in this process and in others.
+    """Checks the members of a pool, and reports the results; `apply_result` applies them to pools of all processes.
 
     Args:
         clock: For intervals and time limits; the reactor, since they are of many lengths.
-        pool: Its members are checked, except those that are out of use.
     """
 
     def __init__(
@@ -75,18 +64,15 @@ class HealthChecks:
         self.refresh()
 
     def stop(self) -> None:
-        """End all checks at once."""
         watches, self._watches = self._watches, None
         for watch in (watches or {}).values():
             watch.stop()
 
     def last_check(self, member: Member) -> LastCheck | None:
-        """Return the result of a member's last check; ``None`` if there was none yet."""
         watch = (self._watches or {}).get(key_of(member))
         return None if watch is None else watch.last
 
     def refresh(self) -> None:
-        """Follow a change of the pool's members: check new ones, and stop checking removed ones."""
         watches = self._watches
         if watches is None:
             return
@@ -118,7 +104,6 @@ class LastCheck:
     history: tuple[bool, ...]
 
     def as_json(self, now: float) -> dict[str, Any]:
-        """Return it as values of JSON; `now` is the time by the clock of the checks."""
         return {
             "ok": self.ok,
             "last": time.time() - (now - self.started_at),
@@ -129,8 +114,6 @@ class LastCheck:
 
 
 class _MemberChecks:
-    """The checks of one member, one after another."""
-
     _log = Logger()
 
     def __init__(self, checks: HealthChecks, key: str, member: Member) -> None:
@@ -183,7 +166,6 @@ class _MemberChecks:
             checks.on_result(self._key, ok=result.ok, why=result.why)
 
     def _wait(self, result: CheckResult) -> float:
-        """Return the seconds from the start of this check to that of the next."""
         interval = self._checks.check.interval
         if result.ok is False and self._hasty:
             # A server that is down from the beginning is noticed before it gets many clients.
@@ -203,7 +185,6 @@ def key_of(member: Member) -> str:
 
 
 def apply_result(pool: BackendPool, key: str, *, ok: bool, why: str) -> None:
-    """Apply the result of a check to a pool; nothing happens if the pool does not have the member of the key."""
     for member in pool.members:
         if key_of(member) == key:
             pool.check_result(member, ok=ok, why=why)

@@ -27,8 +27,7 @@ class Probe:
     Attributes:
         request: The bytes that are sent first; empty is none.
         is_healthy: Called with all of the answer so far, first without any bytes: returns whether the server is healthy,
-            false as long as that is open. Raises `UnhealthyError` as soon as the answer shows that it is not. It may keep
-            its position between calls.
+            false as long as that is open. Raises `UnhealthyError` as soon as it is not. It may keep its position.
         expected: What is missing while `is_healthy` returns false, for logs.
     """
 
@@ -38,7 +37,6 @@ class Probe:
 
 
 def probe(check: Check, name: str, port: int, *, tls: bool) -> Probe:
-    """Make the probe of a check for one server; `name` is its host name or address, or empty."""
     if check.kind == "http":
         host = check.host or _host(name, port, 443 if tls else 80)
         request = check.send or _http_request(check.method, check.path, host)
@@ -71,7 +69,6 @@ def _is_dns_answer(answer: bytes) -> bool:
 
 
 def shown(answer: bytes) -> str:
-    """Return the beginning of an answer for logs: one line, without control characters."""
     line = answer.strip().partition(b"\n")[0].rstrip()
     return repr(line[:_SHOWN])[2:-1] + ("…" if len(line) > _SHOWN else "")
 
@@ -80,13 +77,11 @@ _SHOWN = 80
 
 
 def _host(name: str, port: int, usual: int) -> str:
-    """Write the ``Host`` of an HTTP request (RFC 9110, section 7.2)."""
     host = f"[{name}]" if ":" in name else name or "localhost"
     return f"{host}:{port}" if port not in {0, usual} else host
 
 
 def _http_request(method: str, path: str, host: str) -> bytes:
-    """Write a request of HTTP/1.1 (RFC 9112) that asks for the end of the connection."""
     lines = (
         f"{method} {path} HTTP/1.1",
         f"Host: {host}",
@@ -139,8 +134,8 @@ class _HttpJudge:
 def _redis(answer: bytes) -> bool:
     """Look for what ``PING`` is answered with (Redis serialization protocol).
 
-    A server that asks for a password first serves those who have it. All other errors (``LOADING``, ``MASTERDOWN``,
-    ``MISCONF``, ``DENIED``, too many clients) mean that clients would not be served either.
+    A server that asks for a password first serves those who have it. All other errors mean that clients would not be
+    served either.
     """
     line, end, _ = answer.partition(b"\n")
     if not end:
@@ -158,8 +153,7 @@ _LONGEST_MESSAGE = 32 * 1024
 def _postgres(answer: bytes) -> bool:
     """Look for the answer to a StartupMessage (PostgreSQL documentation, Frontend/Backend Protocol, 53.2.1).
 
-    As for ``pg_isready``, a server is healthy that wants to know more of the client or even says no to it, unless it
-    says that it takes no connections now.
+    As for ``pg_isready``, a server that asks for more or refuses the client is healthy, unless it takes no connections now.
     """
     kind = answer[:1]
     length = int.from_bytes(answer[1:_MESSAGE_HEADER], "big")

@@ -23,13 +23,7 @@ if TYPE_CHECKING:
 
 @attrs.frozen
 class Tried:
-    """The result of a try.
-
-    Attributes:
-        backend: The first of those that differ only by their position in the rules.
-        problem: Why it could not be reached, or is not healthy; empty if it is.
-        address: The address of its name; empty if it is an address itself.
-    """
+    """The result of a try; `address` is that of its name, and `problem` is empty if it is healthy."""
 
     backend: Backend
     server: str
@@ -38,8 +32,6 @@ class Tried:
 
 
 async def try_servers(rules: Rules, reactor: Any) -> list[Tried]:
-    """Try each server that is not ``down``, all at the same time, by the backend's ``check``, or by a connection."""
-
     def connect(*args: Any, **options: Any) -> Any:
         return dial(reactor, *args, clock=reactor, **options)
 

@@ -19,17 +19,14 @@ if TYPE_CHECKING:
     from txmux.backends.names.lookup import HostAnswer, Lookup
     from txmux.rules.model import Server
 
-MOST_ADDRESSES = 1000
-"""Of one name; of more, the same ones are taken each time."""
+MOST_ADDRESSES = 1000  # of one name; of more, the same ones are taken each time
 
 
 @attrs.frozen
 class FoundAddresses:
-    """The addresses of a name.
+    """The addresses of a name, in an order that does not depend on that of the answer; a host's have no port.
 
     Attributes:
-        addresses: In an order that does not depend on that of the answer. Those of a host have no port: each server
-            with this name has its own.
         ttl: Seconds for which they are valid.
         trouble: The lookups that failed, and why; empty if none did.
     """

@@ -27,21 +27,13 @@ if TYPE_CHECKING:
     from txmux.net.http import HttpResponse
     from txmux.rules.model import Backend, ConsulService
 
-_MOST_WAIT = 600.0
-"""The longest wait of a query in Consul, in seconds."""
-
-_GRACE = 10.0
-"""Seconds for an answer in addition to its wait for a change."""
-
+_MOST_WAIT = 600.0  # the longest wait of a query in Consul, in seconds
+_GRACE = 10.0  # seconds for an answer in addition to its wait for a change
 _MOST_BYTES = 64 * 1024 * 1024
 _FIRST = 120  # characters of another answer
 _OK = 200
 _NOT_ALLOWED = 403
-
-
-MOST_INSTANCES = 10_000
-"""Of one service; of more, the same ones are taken each time."""
-
+MOST_INSTANCES = 10_000  # of one service; of more, the same ones are taken each time
 _LONGEST_NAME = 255
 _LONGEST_INDEX = 20  # digits of a number of 64 bits
 _WARNING, _PASSING = "warning", "passing"
@@ -57,12 +49,7 @@ class NotConsulError(MuxError):
 
 @attrs.frozen
 class Instances:
-    """The available instances of a service.
-
-    Attributes:
-        addresses: In an order that does not depend on that of the answer.
-        named: Instances that are left out, since Consul has a name in place of an address.
-    """
+    """The available instances of a service; `named` are left out, since Consul has a name in place of an address."""
 
     addresses: tuple[ResolvedAddress, ...]
     named: tuple[str, ...] = ()
@@ -71,8 +58,7 @@ class Instances:
 def instances_in(body: bytes, *, passing: bool) -> Instances:
     """Read an answer to ``/v1/health/service/NAME``, or raise `NotConsulError`.
 
-    As by Consul's DNS, an instance with a critical check is out, and one with a warning has the weight for that, unless only
-    passing ones are in.
+    As by Consul's DNS, an instance with a critical check is out, and one with a warning has the weight for that.
     """
     try:
         entries = parse_json(body)
@@ -119,18 +105,10 @@ def _order(found: _FoundInstance) -> tuple[tuple[int, int], int, int]:
 
 
 def next_index(before: int, header: str | None) -> int:
-    """Return the index of the next query, so that it is answered when something has changed.
+    """Return the index of the next query, from the answered query's index and the answer's ``X-Consul-Index``.
 
-    Args:
-        before: The index of the answered query; 0 if it had none.
-        header: The answer's ``X-Consul-Index``.
-
-    Returns:
-        The index. 0 is none: the next query is answered at once, since Consul's state has gone back. 1 replaces an index
-        that is not positive, with which no query would ever wait.
-
-    Raises:
-        NotConsulError: There is no index.
+    0 is none: the next query is answered at once, since Consul's state has gone back. 1 replaces an index that is not
+    positive, with which no query would ever wait.
     """
     is_number = header is not None and header.isdecimal() and header.isascii()
     if header is None or not is_number or len(header) > _LONGEST_INDEX:
@@ -140,12 +118,7 @@ def next_index(before: int, header: str | None) -> int:
 
 
 class ConsulFinder:
-    """Finds the instances of a service by blocking queries: each is answered when something has changed.
-
-    Args:
-        lookup: Looks up the host of the API, if it has a name.
-        backend: Has Consul's URL and the longest wait of a query.
-    """
+    """Finds the instances of a service by blocking queries: each is answered when something has changed."""
 
     def __init__(
         self,
@@ -170,11 +143,7 @@ class ConsulFinder:
         return self._random.uniform(1.0, 1.5)
 
     async def find(self) -> FoundAddresses:
-        """Wait for the next answer.
-
-        Raises:
-            LookupFailedError: There is none, or Consul refuses. The next query is then answered at once.
-        """
+        """Wait for the next answer. After a `LookupFailedError`, the next query is answered at once."""
         index, self._index = self._index, 0
         try:
             answer = await self._query(index)

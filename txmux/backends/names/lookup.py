@@ -1,7 +1,4 @@
-"""Looks up a name once: its addresses, or the servers of a service (RFC 1035, RFC 2782).
-
-The system's configuration is ``/etc/hosts``, and ``/etc/resolv.conf`` with its name servers.
-"""
+"""Looks up a name once: its addresses, or the servers of a service (RFC 1035, RFC 2782)."""
 
 from __future__ import annotations
 
@@ -29,32 +26,20 @@ if TYPE_CHECKING:
 
     from txmux.backends.names.question import ServerAddress
 
-_MOST_QUERIES = 8
-"""For one name, when servers answer only with another name."""
-
-_GRACE = 1.0
-"""Seconds to wait for the addresses of the other family, which may never come."""
-
+_MOST_QUERIES = 8  # for one name, when servers answer only with another name
+_GRACE = 1.0  # seconds to wait for the addresses of the other family, which may never come
 _PORT = 53
 
 T = TypeVar("T")
 
 
 _LOOPBACK = frozenset({"127.0.0.1", "::1"})
-
-_MOST_DOTS = 15
-"""The highest ``ndots``."""
+_MOST_DOTS = 15  # the highest ndots
 
 
 @attrs.frozen
 class ResolvConf:
-    """The settings of ``resolv.conf(5)``; others, such as ``rotate`` and ``timeout``, are ignored.
-
-    Attributes:
-        servers: IP addresses of name servers.
-        search: Domains in which short names are looked up.
-        ndots: A name with at least this many dots is looked up first as it is.
-    """
+    """The settings of ``resolv.conf(5)``; others, such as ``rotate`` and ``timeout``, are ignored."""
 
     servers: tuple[str, ...] = ("127.0.0.1",)
     search: tuple[str, ...] = ()
@@ -62,7 +47,6 @@ class ResolvConf:
 
     @classmethod
     def read(cls, path: Path) -> ResolvConf:
-        """Read the file; one that cannot be read counts as empty."""
         try:
             return cls.parse(path.read_bytes().decode(errors="replace"))
         except OSError:
@@ -70,7 +54,6 @@ class ResolvConf:
 
     @classmethod
     def parse(cls, text: str) -> ResolvConf:
-        """Read the text of a file, and skip what is invalid."""
         servers: list[str] = []
         found = cls()
         for line in text.splitlines():
@@ -88,7 +71,6 @@ class ResolvConf:
         return attrs.evolve(found, servers=tuple(servers)) if servers else found
 
     def candidates(self, name: str) -> list[str]:
-        """Return the possible full names of a name, in the order in which they are tried."""
         if name.endswith("."):
             return [name.rstrip(".")]
         inside = [f"{name}.{domain}" for domain in self.search if domain]
@@ -96,10 +78,7 @@ class ResolvConf:
 
 
 def listed_addresses(name: str, path: Path) -> frozenset[str]:
-    """Look a name up in ``/etc/hosts``; a file that cannot be read counts as empty.
-
-    ``localhost`` always has addresses (RFC 6761, section 6.3).
-    """
+    """Look a name up in ``/etc/hosts``. ``localhost`` always has addresses (RFC 6761, section 6.3)."""
     plain = name.rstrip(".").lower()
     found: list[str] = []
     with suppress(UnicodeError):  # not a valid name
@@ -122,13 +101,7 @@ def has_route(host: str) -> bool:
 
 @attrs.frozen
 class HostAnswer:
-    """The addresses of a host; there is at least one.
-
-    Attributes:
-        addresses: IP addresses by type of record, ``dns.A`` and ``dns.AAAA``. A type without an answer is missing.
-        ttl: Seconds for which they are valid.
-        trouble: Why there was no answer for one of the types; empty if there was.
-    """
+    """The addresses of a host, at least one, by type of record; a type without an answer is missing, see `trouble`."""
 
     addresses: Mapping[int, frozenset[str]]
     ttl: float
@@ -137,7 +110,7 @@ class HostAnswer:
 
 @attrs.frozen
 class ServiceRecord:
-    """One SRV record. The target has no final dot; it is empty if the record says that the service is not available."""
+    """One SRV record. The target has no final dot; it is empty if the service is not available."""
 
     priority: int
     weight: int
@@ -154,15 +127,7 @@ class ServiceAnswer:
 
 
 class Lookup:
-    """Looks names up, in ``/etc/hosts`` and with the name servers of ``/etc/resolv.conf``.
-
-    Both files are read for each look-up, so that changes take effect.
-
-    Args:
-        servers: Name servers in place of those of the file.
-        resolv_conf: The file with the servers.
-        hosts: The file that is searched first.
-    """
+    """Looks names up, in ``/etc/hosts`` and with the name servers of ``/etc/resolv.conf``, read for each look-up."""
 
     def __init__(
         self,
@@ -178,7 +143,6 @@ class Lookup:
         self._name_servers = NameServers(reactor)
 
     async def host(self, name: str) -> HostAnswer:
-        """Look up the addresses of a host, or raise `LookupFailedError`."""
         listed = listed_addresses(name, self._hosts)
         if listed:
             v6 = frozenset(address for address in listed if ":" in address)
@@ -194,7 +158,6 @@ class Lookup:
         )
 
     async def service(self, name: str) -> ServiceAnswer:
-        """Look up the servers of a service such as ``_ssh._tcp.example.com``, or raise `LookupFailedError`."""
         answered, _ = await self._search(name, (dns.SRV,))
         records = answered[dns.SRV]
         services = [
@@ -285,7 +248,6 @@ def _shown(name: bytes) -> str:
 
 
 async def all_settled(waited: Iterable[Deferred[T]]) -> list[T | LookupFailedError]:
-    """Wait until all look-ups have ended, and return their results or failures."""
     results: list[tuple[bool, Any]] = await DeferredList([*waited], consumeErrors=True)
     for succeeded, result in results:
         if not succeeded and not isinstance(result.value, LookupFailedError):
@@ -295,8 +257,6 @@ async def all_settled(waited: Iterable[Deferred[T]]) -> list[T | LookupFailedErr
 
 @attrs.frozen
 class _Records:
-    """The records at the end of a chain of CNAME records, and the name there."""
-
     name: bytes
     payloads: Sequence[Any]
     ttl: float

@@ -1,7 +1,4 @@
-"""Queries to name servers: one over UDP, and again over TCP if its answer is too long.
-
-The messages are those of RFC 1035, section 4, with the size of UDP messages that RFC 6891 (EDNS) negotiates.
-"""
+"""Queries to name servers (RFC 1035, section 4, and RFC 6891): over UDP, and again over TCP if the answer is too long."""
 
 from __future__ import annotations
 
@@ -29,15 +26,11 @@ if TYPE_CHECKING:
 
     from twisted.python.failure import Failure
 
-ServerAddress = tuple[str, int]
-"""The IP address and the port of a name server."""
-
+ServerAddress = tuple[str, int]  # the IP address and the port of a name server
 _PATIENCE = (1.0, 3.0)
 """Seconds that each server has for its answer, in the first round and in the second."""
 
-_MOST_AT_ONCE = 64
-"""Queries that are open at the same time; each has a socket."""
-
+_MOST_AT_ONCE = 64  # queries that are open at the same time; each has a socket
 _UDP_SIZE = 1232
 """Bytes of the longest answer over UDP: what passes every network without fragments (DNS flag day 2020)."""
 
@@ -80,12 +73,10 @@ class _Response(dns.Message):
 
 @attrs.frozen
 class _DnsQuery:
-    """One query to one server.
+    """One query to one server; its name is in lower case and without the final dot.
 
     Attributes:
-        name: The name, in lower case and without the final dot.
         edns: Whether it has the longest size of an answer over UDP. Some old servers and firewalls drop such queries.
-        number: Identifies its answer.
     """
 
     name: bytes
@@ -103,7 +94,6 @@ class _DnsQuery:
         return message.toStr()
 
     def answer(self, data: bytes) -> dns.Message | None:
-        """Read an answer; ``None`` if it is not one to this query."""
         message = _Response()
         try:
             message.fromStr(data)
@@ -120,13 +110,7 @@ class _DnsQuery:
 
 @implementer(IReadDescriptor)
 class _UdpQuery:
-    """A query over UDP. Twisted's own UDP port would write two lines into the log for each.
-
-    The socket is connected: it gets only the server's datagrams, and an error at once if the port has no server.
-
-    Raises:
-        OSError: No datagram can be sent there.
-    """
+    """A query over a connected UDP socket, which gets only the server's datagrams; Twisted's port would log each."""
 
     def __init__(self, reactor: Any, address: ServerAddress, query: _DnsQuery) -> None:
         self.answer: Deferred[dns.Message] = Deferred()
@@ -175,8 +159,6 @@ class _UdpQuery:
 
 
 class _TcpQuery(Int16StringReceiver):
-    """A query over TCP."""
-
     def __init__(self, query: _DnsQuery) -> None:
         self.answer: Deferred[dns.Message] = Deferred()
         self.closed: Deferred[None] = Deferred()
@@ -281,6 +263,5 @@ class NameServers:
 
 
 def _response_code(message: dns.Message) -> int:
-    """Return the response code; EDNS has its upper bits (RFC 6891, section 6.1.3)."""
     upper = next((it.ttl >> 24 for it in message.additional if it.type == dns.OPT), 0)
     return upper << 4 | int(message.rCode)

@@ -28,9 +28,7 @@ if TYPE_CHECKING:
     from txmux.rules.model import Backend, Resolve, Server
 
 _Addresses = tuple[ResolvedAddress, ...]
-
-_SHORTEST = 1.0
-"""The shortest time between two look-ups of a name, in seconds."""
+_SHORTEST = 1.0  # the shortest time between two look-ups of a name, in seconds
 
 
 class NameResolver:
@@ -38,8 +36,7 @@ class NameResolver:
 
     A name is looked up again when its answer is out of date, at the earliest after 1 s and at the latest after the
     backend's ``resolve``. After a failure the known addresses stay for the time of its ``keep``, and the next attempt
-    comes after 1, 2, 4, … seconds, up to ``resolve``. Pools whose servers have the same name share its look-ups. A
-    service of Consul is like a name whose look-up waits for a change.
+    comes after 1, 2, 4, … seconds, up to ``resolve``. Pools whose servers have the same name share its look-ups.
 
     Args:
         lookup: Looks names up where the rules name no name servers; by the system's configuration, if not given.
@@ -80,7 +77,6 @@ class NameResolver:
                 self._start_name(key, server, backend)
 
     def add_pool(self, pool: BackendPool) -> None:
-        """Keep a pool up to date from now on."""
         self.prepare(pool.backend)
         for key, server in _names_of(pool.backend):
             if key not in self._known:
@@ -89,7 +85,6 @@ class NameResolver:
             _set_members(pool, server, self._known.get(key, ()))
 
     def remove_pool(self, pool: BackendPool) -> None:
-        """Stop updating a pool, and stop the look-ups that no other pool needs."""
         for key, server in _names_of(pool.backend):
             users = self._users.get(key, {})
             users.pop((pool, server), None)
@@ -163,11 +158,9 @@ class NameResolver:
         return {key: _as_json(self._known[key]) for key in self._names if key in self._known}
 
     def stale(self) -> dict[tuple[str, str], tuple[float | None, str]]:
-        """Return the servers whose names cannot be found now.
+        """Return the servers whose names cannot be found now, by the backend's name and the server's text.
 
-        Returns:
-            By the backend's name and the server's text: for how many seconds its addresses have not been confirmed, ``None``
-            if they never were, and why.
+        The values: for how many seconds the addresses have not been confirmed, ``None`` if they never were, and why.
         """
         return {
             (pool.backend.name, server.text): name.stale()
@@ -177,7 +170,7 @@ class NameResolver:
         }
 
     def take_results(self, names: Mapping[str, Any]) -> None:
-        """Apply the results of another process, except for names that are looked up here; ``None`` ends a name. See `as_json`."""
+        """Apply the results of another process; ``None`` ends a name."""
         for key in names.keys() - self._names.keys():
             if names[key] is None:
                 self._known.pop(key, None)
@@ -189,7 +182,6 @@ class NameResolver:
             self._set(key, addresses)
 
     def first_answer(self, seconds: float = 2.0) -> Deferred[None]:
-        """Wait until every name has been looked up once, found or not, for some seconds at most."""
         answered: Deferred[None] = Deferred()
         if self._unanswered:
             self._waiting.append(answered)
@@ -198,7 +190,6 @@ class NameResolver:
         return answered.addTimeout(seconds, self._reactor, lambda _failure, _seconds: None)
 
     async def stop(self) -> None:
-        """Stop all look-ups, so that no timer and no socket is left. The results of another process stay."""
         names = self._names
         self._names = {}
         for key in names:
@@ -211,11 +202,10 @@ class NameResolver:
 class Finder(Protocol):
     """Finds the addresses of one name or service."""
 
-    async def find(self) -> FoundAddresses:
-        """Look them up, or raise `LookupFailedError`."""
+    async def find(self) -> FoundAddresses: ...
 
     def spread(self) -> float:
-        """Return by how much to lengthen the wait after a failure, so that retries do not come at the same moment."""
+        """The factor of the wait after a failure, so that retries do not come at the same moment."""
 
 
 class _Outcome(enum.Enum):
@@ -228,11 +218,9 @@ class _LookedUpName:
     """One name that is looked up repeatedly.
 
     Args:
-        addresses: Known ones.
         on_end: Called with the addresses after each look-up, even if they have not changed.
 
     Attributes:
-        addresses: The known ones.
         found_at: When they were last found, in the reactor's seconds; ``None`` if there never were any.
         why: Why they cannot be found now, or why there are none; empty if there are.
     """
@@ -266,7 +254,6 @@ class _LookedUpName:
         self.why = ""
 
     def is_name_of(self, server: Server) -> bool:
-        """Return whether it is the name of a server, with any settings of the look-up."""
         own = self._server
         return (own.kind, own.host.lower(), own.consul) == (
             server.kind,
@@ -275,14 +262,12 @@ class _LookedUpName:
         )
 
     def stale(self) -> tuple[float | None, str]:
-        """Return the seconds since it was last found, and why it is not now; ``None`` if it is known to have no address."""
         return self._age() if self._failures else None, self.why
 
     def _age(self) -> float | None:
         return None if self.found_at is None else self._reactor.seconds() - self.found_at
 
     def start_lookup(self) -> None:
-        """Look it up now, and later again."""
         self._due = None
         self._finding = finding = Deferred.fromCoroutine(self._finder.find())
         finding.addCallback(self._found).addErrback(self._failed).addCallback(self._wait)
@@ -330,7 +315,6 @@ class _LookedUpName:
         return self._bounded(2 ** min(self._failures - 1, 30)) * self._finder.spread()
 
     def _keeps(self) -> str:
-        """Remove addresses that are too old, and return which are left, in words."""
         age = self._age()
         if self.addresses and age is not None and age >= self._resolve.keep:
             self.addresses = ()
@@ -344,7 +328,6 @@ class _LookedUpName:
         return max(_SHORTEST, min(seconds, self._resolve.interval))
 
     def _log_change(self, state: _Outcome, trouble: str, why: str = "") -> None:
-        """Log a change, and each new reason once."""
         is_new = state is not self._state
         if is_new:
             self._state = state
@@ -358,7 +341,7 @@ class _LookedUpName:
 
 
 def _names_of(backend: Backend) -> Iterator[tuple[str, Server]]:
-    """Yield the servers that have a name, each with the key of its look-ups, which is the same in each process with these rules."""
+    """Yield the servers that have a name, with the key of its look-ups: the same in each process with these rules."""
     for server in backend.servers:
         if is_name(server):
             consul = (server.consul, backend.consul, backend.consul_token) if server.consul else ()

@@ -53,7 +53,6 @@ def _smooth(members: Sequence[Member], _: str = "", /) -> Member:
 
 
 def _least_connections(members: Sequence[Member], _: str, /) -> Member:
-    """Choose the fewest connections by weight; those that have equally few take turns."""
     loads = [member.health.connections / member.weight for member in members]
     least = min(loads)
     if loads.count(least) == 1:
@@ -62,7 +61,6 @@ def _least_connections(members: Sequence[Member], _: str, /) -> Member:
 
 
 def _first(members: Sequence[Member], _: str, /) -> Member:
-    """Choose the first in the order of the rules; full ones are not among the members."""
     return members[0]
 
 
@@ -140,15 +138,10 @@ _FACTS: Mapping[Balance, Sequence[str]] = {
 def affinity_of(
     balance: Balance,
 ) -> Callable[[IPv4Address | IPv6Address | None, Mapping[str, str]], str] | None:
-    """Return the function that computes what a choice by a hash depends on.
+    """Return the function that computes what a choice by a hash depends on; ``None`` if on nothing of the client's.
 
-    Args:
-        balance: How the backend chooses.
-
-    Returns:
-        A function of the client's address, if it has one, and of the access log's facts. It returns the name that the client
-        asked for, in lower case and without a final dot; without a name the address; and without either an empty text.
-        ``None`` if the choice depends on neither.
+    From the client's address, if it has one, and the access log's facts, it returns the name that the client asked for, in lower
+    case and without a final dot; without a name the address; and without either an empty text.
     """
     names = _FACTS.get(balance)
     if names is None:

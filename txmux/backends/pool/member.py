@@ -77,7 +77,6 @@ class Member:
 
     @property
     def why(self) -> str:
-        """The cause of the state."""
         if self.server.down:
             return "the rules say down"
         return "an operator asked for it" if self.health.held else self.health.why
@@ -86,7 +85,6 @@ class Member:
         self.weight = (self.health.weight or self.server.weight) * self.share
 
     def target_for(self, local: str) -> Server:
-        """Return the server of a client that has connected to a local IP address; without one, `target` as it is."""
         if not local or not self.server.depends_on_client:
             return self.target
         return self.server.at(local)
@@ -98,7 +96,6 @@ class Member:
         return target == self.target.text
 
     def has_room(self) -> bool:
-        """Return whether its own limit leaves room for a connection."""
         most = self.server.max_connections
         return not most or self.health.connections < most
 
@@ -146,7 +143,6 @@ class Tiers:
 
 
 def is_due(member: Member, now: float) -> bool:
-    """Return whether a member's ejection has ended, so that one connection may try it."""
     return member.state is MemberState.EJECTED and member.health.out_until <= now
 
 

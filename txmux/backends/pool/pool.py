@@ -26,10 +26,8 @@ if TYPE_CHECKING:
 class Unavailable(enum.Enum):
     """Why no member was chosen for a connection."""
 
-    NO_SERVER = enum.auto()
-    """No member is up, or this connection has tried all that are."""
-    FULL = enum.auto()
-    """``max_connections`` is reached."""
+    NO_SERVER = enum.auto()  # no member is up, or this connection has tried all that are
+    FULL = enum.auto()  # max_connections is reached
 
 
 class BackendPool:
@@ -40,7 +38,6 @@ class BackendPool:
     A member counts it from `pick` on, so that no limit is exceeded by connections that are being made.
 
     Args:
-        seconds: Monotonic clock.
         on_change: Called with a member whose state has changed, and the state before; its ``why`` is the cause.
         backend_health: The health of the same servers, shared with pools of other rules; a new one if not given.
 
@@ -119,11 +116,10 @@ class BackendPool:
         return member
 
     def seconds_until_probe(self) -> float:
-        """Return the seconds until an ejection ends, which makes room without calling `on_room`; infinite if there is none."""
         return max(0.0, self._tiers.probe_at - self._seconds())
 
     def _eligible(self, tried: Collection[Member]) -> Sequence[Member] | None:
-        """Return the members with room that are to be used first; ``None`` if there are none at all, with or without."""
+        """Return the members with room that are to be used first; ``None`` if all have been tried."""
         if not tried and not self._limited:
             tiers = self._tiers.usable or self._tiers.last_resort
             return tiers[0] if tiers else None
@@ -136,7 +132,7 @@ class BackendPool:
     def adopt(self, server: str, *, is_established: bool = True) -> Member | None:
         """Count a connection that another process has made to a server's address; `released` ends it.
 
-        One that is not established continues as after `pick`. Returns ``None`` if there is no such member.
+        One that is not established continues as after `pick`.
         """
         for member in self.members:
             if member.is_at(server):
@@ -167,7 +163,7 @@ class BackendPool:
     def retry(
         self, member: Member, affinity: str = "", tried: Collection[Member] = ()
     ) -> Member | Unavailable:
-        """Record that a connection could not be made, and choose the next member before waiting clients do; see `pick`."""
+        """Record a failed connection, and choose the next member before waiting clients do."""
         self._uncount(member)
         self._count_failure(member)
         found = self.pick(affinity, tried)
@@ -206,16 +202,12 @@ class BackendPool:
         member.counts.released()  # its slot stays taken until `release_slot`
 
     def release_slot(self, member: Member, free: Callable[[], None]) -> None:
-        """Release the slot of a connection that has `moved_away`.
-
-        `free` is called as soon as the slot is free here: at once, unless a client has waited for it.
-        """
+        """Release the slot of a connection that has `moved_away`, and call `free` unless a client waited for it."""
         self._backend_health.call_when_freed(free)
         self._uncount(member)
         self._report_room()
 
     def check_result(self, member: Member, *, ok: bool, why: str) -> None:
-        """Apply the result of a check; `why` is for logs."""
         check = self.backend.check
         if check is None or not member.state.is_checked:
             return
@@ -308,17 +300,11 @@ class BackendPool:
             other.rearrange()
 
     def rearrange(self) -> None:
-        """Apply a change of a server's state, which another pool has reported."""
         self._arrange()
         self._look_for_shortage()
 
     def override_changed(self, server: str, previous_state: MemberState | None) -> None:
-        """Apply an operator's override of a server, which has been stored already.
-
-        Args:
-            server: As the rules write it.
-            previous_state: The state that the previous override gave it; ``None`` if there was none.
-        """
+        """Apply an operator's override, which has been stored; `previous_state` is that of the override before."""
         for member in self.members:
             member.weigh()
             if member.server.text != server:
@@ -381,7 +367,6 @@ class BackendPool:
         self._is_retired = True
 
     def _restore_if_unchecked(self, member: Member) -> None:
-        """Use a server again whose check or ejection the rules no longer have."""
         health = member.health
         if health.state is MemberState.DOWN:
             stays_out = self.backend.check is not None
@@ -402,7 +387,6 @@ class BackendPool:
 
 
 def is_name(server: Server) -> bool:
-    """Return whether a server's addresses have to be looked up: it has no members before `BackendPool.set_addresses`."""
     return server.kind in {"srv", "consul"} or (
         server.kind in {"tcp", "udp"}
         and not is_address(server.host)

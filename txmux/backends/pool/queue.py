@@ -19,7 +19,7 @@ class _Cancellable(Protocol):
 
 @attrs.define(eq=False, weakref_slot=False)
 class Waiter:
-    """One client's place in a queue. Made by `ClientQueue.add_client`."""
+    """One client's place in a queue."""
 
     number: int
     group: Hashable
@@ -34,7 +34,6 @@ class ClientQueue:
     Args:
         capacity: How many may wait.
         seconds: How long each may wait.
-        call_later: Calls a function after this many seconds, unless what it returns is cancelled.
         seconds_until_probe: Returns in how many seconds there may be room without a call of `serve`; infinite if never.
     """
 
@@ -62,16 +61,13 @@ class ClientQueue:
     def add_client(
         self, turn: Callable[[], bool], too_late: Callable[[], None], group: Hashable = None
     ) -> Waiter | None:
-        """Add a client.
+        """Add a client; ``None`` if the queue is full.
 
         Args:
             turn: Called when there may be room. It returns whether the client has found room or given up; if not, it keeps
                 its place.
             too_late: Called when it has waited too long.
             group: Clients of a group can use the same room: after one that finds none, the others of its group are skipped.
-
-        Returns:
-            Its place; ``None`` if the queue is full.
         """
         if self._count >= self._capacity:
             return None
@@ -97,10 +93,7 @@ class ClientQueue:
             self._stop_alarm()
 
     def serve(self) -> None:
-        """Serve waiting clients as far as there is room. Meant to be the pool's `on_room`.
-
-        A new client must call it first, since those that wait come before it.
-        """
+        """Serve waiting clients as far as there is room. A new client must call it first."""
         if self._serving:  # a turn that makes room is followed by another turn anyway
             return
         self._serving = True
@@ -121,7 +114,6 @@ class ClientQueue:
         self._set_alarm()
 
     def _set_alarm(self) -> None:
-        """Call `serve` again when there may be room."""
         if self._alarm is None and self._count:
             seconds = self._seconds_until_probe()
             if seconds < math.inf:

@@ -15,26 +15,19 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
 
-_MOST_RECALLED = 10_000
-"""Servers; a process has more only if names change repeatedly."""
+_MOST_RECALLED = 10_000  # servers; a process has more only if names change repeatedly
 
 
 class MemberState(enum.Enum):
     """Whether a member gets connections."""
 
     UP = "up"
-    DOWN = "down"
-    """Its checks fail."""
-    EJECTED = "ejected"
-    """Connections to it failed, so it gets none for a while."""
-    PROBING = "probing"
-    """After that, one connection tries it."""
-    DISABLED = "disabled"
-    """The rules say ``down``."""
-    DRAIN = "drain"
-    """An operator has stopped new connections."""
-    MAINTENANCE = "maintenance"
-    """The same, and no checks either."""
+    DOWN = "down"  # its checks fail
+    EJECTED = "ejected"  # connections to it failed, so it gets none for a while
+    PROBING = "probing"  # after that, one connection tries it
+    DISABLED = "disabled"  # the rules say down
+    DRAIN = "drain"  # an operator has stopped new connections
+    MAINTENANCE = "maintenance"  # the same, and no checks either
 
     @property
     def is_out(self) -> bool:
@@ -50,13 +43,11 @@ class ServerHealth:
     """The health of one address of a server. Only pools change it.
 
     Attributes:
-        state: Whether it gets connections, as far as the rules and the operator allow that.
         held: The state that an operator has set; ``None`` if that depends on its health.
         weight: The weight that an operator has set; ``None`` is that of the rules.
         connections: Those that are established or being made.
         failed_at: When the last connections failed; only as many as ejection counts.
         in_a_row: Connections that failed since the last one that succeeded.
-        out_until: When an ejection ends.
         contrary: Checks in a row that contradict the state.
         since: When the state was last changed; 0 if it never was.
         expected: Those of its connections that another process is about to hand over.
@@ -78,10 +69,7 @@ class ServerHealth:
     unanswered: int = 0
 
     def as_json(self, now: float) -> dict[str, Any]:
-        """Return the state for another process, as values of JSON; of its connections only the number.
-
-        The other process has another clock, so times are relative to `now`.
-        """
+        """Return the state for another process, whose clock is another: times are relative to `now`."""
         # The connection that tries it belongs to this process; in the other one, another connection will.
         state = MemberState.EJECTED if self.state is MemberState.PROBING else self.state
         return {
@@ -96,7 +84,7 @@ class ServerHealth:
         }
 
     def restore(self, fields: Mapping[str, Any], now: float) -> None:
-        """Take over the state from another process; missing fields stay as they are. Raises `TypeError` or `ValueError`."""
+        """Take over the state from another process. Raises `TypeError` or `ValueError`."""
         self.state = MemberState(fields.get("state", self.state.value))
         self.why = str(fields.get("why", self.why))
         self.credit = int(fields.get("credit", self.credit))
@@ -108,14 +96,11 @@ class ServerHealth:
 
 
 class _PoolOfHealth(Protocol):
-    """The pools' side of `BackendHealth`."""
-
     on_room: Callable[[], None] | None
 
     def rearrange(self) -> None: ...
 
-    def override_changed(self, server: str, previous_state: MemberState | None) -> None:
-        """Apply an operator's override; `previous_state` is that of the override before."""
+    def override_changed(self, server: str, previous_state: MemberState | None) -> None: ...
 
 
 class BackendHealth:
@@ -123,12 +108,6 @@ class BackendHealth:
 
     Connections keep the pool of the rules under which they were accepted. So a server is counted, ejected and let back
     in by all pools together.
-
-    Args:
-        overrides: An operator's state and weight of each server, as the rules write it; ``None`` is not overridden.
-
-    Attributes:
-        connections: Those of all servers that are established or being made.
     """
 
     def __init__(
@@ -145,7 +124,6 @@ class BackendHealth:
         self._level = 0
 
     def health_of(self, key: tuple[str, str]) -> ServerHealth:
-        """Return the health of a server at an address, which exists as long as a pool has it."""
         health = self._known.get(key)
         if health is None:
             held, weight = self._overrides.get(key[0], (None, None))
@@ -153,7 +131,7 @@ class BackendHealth:
         return health
 
     def restore(self, key: tuple[str, str], fields: Mapping[str, Any], now: float) -> None:
-        """Take over a server's state, which may get its first pool only later: see `ServerHealth.restore`."""
+        """Take over a server's state, which may get its first pool only later."""
         if key not in self._recalled and len(self._recalled) >= _MOST_RECALLED:
             return
         health = self._recalled[key] = self.health_of(key)
@@ -168,7 +146,7 @@ class BackendHealth:
             self.connections += 1
 
     def expect(self, counts: Mapping[tuple[str, str], int]) -> None:
-        """Count the connections that another process is about to hand over, so that their slots are reserved."""
+        """Reserve the slots of connections that another process is about to hand over."""
         for key, health in self._known.items():
             more = counts.get(key, 0) - health.expected
             health.expected += more
@@ -180,7 +158,6 @@ class BackendHealth:
                 pool.on_room()
 
     def override(self, server: str, held: MemberState | None, weight: int | None) -> None:
-        """Override the state or weight of a server, as the rules write it, in all pools."""
         before, _ = self._overrides.get(server, (None, None))
         self._overrides[server] = held, weight
         for key, health in self._known.items():
@@ -198,7 +175,6 @@ class BackendHealth:
         self._to_call.append(free)
 
     def call_freed(self) -> None:
-        """Make the calls of `call_when_freed`, as far as connections have ended."""
         while self._to_call and self.connections < self._level:
             self._level -= 1
             self._to_call.popleft()()
@@ -217,13 +193,7 @@ class BackendHealth:
 
 @attrs.frozen
 class ServerOverride:
-    """An operator's override of one server.
-
-    Attributes:
-        state: With ``drain`` it gets no new connections, but is checked; with ``maintenance`` it is not checked either.
-        weight: In place of the rules' weight; ``None`` is that.
-        since: When the state was set, in seconds since 1970.
-    """
+    """An operator's override of one server; `since` is when the state was set, in seconds since 1970."""
 
     state: Literal["ready", "drain", "maintenance"] = "ready"
     weight: int | None = None
@@ -239,9 +209,7 @@ _STATES: Mapping[str, MemberState] = {
     "maintenance": MemberState.MAINTENANCE,
 }
 
-AS_RULED = ServerOverride()
-"""Nothing is overridden."""
-
+AS_RULED = ServerOverride()  # nothing is overridden
 ServerOverrides = dict[tuple[str, str], ServerOverride]
 """By the name of the backend, and the server as the rules write it; neither need exist now."""
 
@@ -254,7 +222,6 @@ def overrides_as_json(overrides: ServerOverrides) -> list[dict[str, Any]]:
 
 
 def overrides_from_json(rows: Iterable[Mapping[str, Any]]) -> ServerOverrides:
-    """Read what `overrides_as_json` of this version or another returned."""
     known = {field.name for field in attrs.fields(ServerOverride)}
     return {
         (one["backend"], one["server"]): ServerOverride(**{k: one[k] for k in known & one.keys()})
@@ -284,7 +251,6 @@ class HealthRegistry:
         return self._backend_health.get(backend)
 
     def expect(self, servers: Iterable[Mapping[str, Any]]) -> None:
-        """Count the connections that another process is about to hand over, as it reports them."""
         counts: dict[str, dict[tuple[str, str], int]] = {}
         for fields in servers:
             with suppress(KeyError, OverflowError, TypeError, ValueError):  # of another version
@@ -294,7 +260,6 @@ class HealthRegistry:
             backend_health.expect(counts.get(backend, {}))
 
     def apply_overrides(self, overrides: ServerOverrides) -> None:
-        """Apply all overrides of an operator, and reset the servers that have none."""
         before, self._overrides = self._overrides, overrides
         for backend, server in {*before, *overrides}:
             override = overrides.get((backend, server), AS_RULED)
