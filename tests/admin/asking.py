@@ -22,14 +22,6 @@ JSON = {"Content-Type": "application/json"}
 
 @attrs.frozen
 class Told:
-    """An answer.
-
-    Attributes:
-        status: That of HTTP.
-        headers: By their names in lower case.
-        body: All of it.
-    """
-
     status: int
     headers: dict[str, str]
     body: bytes
@@ -50,12 +42,10 @@ class Told:
 
     @property
     def json(self) -> Any:
-        """What it says."""
         return json.loads(self.body)
 
     @property
     def error(self) -> str:
-        """Why it says nothing else."""
         error: str = self.json["error"]
         return error
 
@@ -87,7 +77,6 @@ class AdminCase(SupervisedTestCase):
         self.socket = self.folder / "admin.sock"
 
     def text(self, settings: str = "", rules: str = LISTEN) -> str:
-        """Give a rules file."""
         if "admin =" not in settings:
             settings += f"\nadmin = unix:{self.socket}"
         return f"[txmux]\naccess_log = off\ndrain_timeout = 0s\n{settings}\n{rules}"
@@ -95,22 +84,18 @@ class AdminCase(SupervisedTestCase):
     async def start(
         self, settings: str = "", rules: str = LISTEN, *, use: Any = reactor, **options: Any
     ) -> None:
-        """Start a service."""
         ports = await self.run_service(self.text(settings, rules), use=use, **options)
         self.port = ports[0] if ports else 0
 
     def write_rules(self, settings: str = "", rules: str = LISTEN) -> None:
-        """Write the rules file anew."""
         self.write(self.text(settings, rules))
 
     def virtual(self) -> VirtualTime:
-        """Give a clock for a service that is yet to be started."""
         clock = VirtualTime()
         self.addCleanup(clock.advance, 0)  # when it has stopped, its ports close in their turn
         return clock
 
     def port_of(self, setting: str) -> int:
-        """Give the TCP port of an endpoint."""
         _, port = self.running._endpoints._ports[setting]
         found: int = port.getHost().port
         return found
@@ -134,7 +119,6 @@ class AdminCase(SupervisedTestCase):
         return peer
 
     async def send(self, data: bytes, to: Path | int | None = None) -> Told:
-        """Send bytes, and give the answer when the connection has ended."""
         peer = await self.connect(to)
         peer.send(data)
         await peer.is_lost()
@@ -149,13 +133,10 @@ class AdminCase(SupervisedTestCase):
         *,
         to: Path | int | None = None,
     ) -> Told:
-        """Ask, and give the answer."""
         return await self.send(request(method, path, headers, body), to)
 
     async def get(self, path: str, **headers: str) -> Told:
-        """Read something."""
         return await self.ask("GET", path, headers)
 
     async def post(self, path: str, body: object = None) -> Told:
-        """Change something."""
         return await self.ask("POST", path, JSON, b"" if body is None else json.dumps(body))

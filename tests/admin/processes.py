@@ -28,7 +28,6 @@ class _Connection(http.client.HTTPConnection):
 def ask(
     to: Path | int, method: str, path: str, body: object = None, token: str = ""
 ) -> tuple[int, Any]:
-    """Ask by a UNIX socket or a TCP port, and give the status and what is told."""
     connection = (
         http.client.HTTPConnection("127.0.0.1", to, timeout=60)
         if isinstance(to, int)
@@ -46,7 +45,6 @@ def ask(
 
 
 def text_of(path: Path, of: str) -> str:
-    """Read a page by a UNIX socket."""
     connection = _Connection(path)
     connection.request("GET", of)
     text = connection.getresponse().read().decode()
@@ -55,7 +53,6 @@ def text_of(path: Path, of: str) -> str:
 
 
 def get(to: Path | int, path: str) -> Any:
-    """Read something that is there."""
     status, told = ask(to, "GET", path)
     if status != 200:
         raise AssertionError(f"{status}: {told}")
@@ -63,7 +60,6 @@ def get(to: Path | int, path: str) -> Any:
 
 
 def post(to: Path | int, path: str, body: object = None) -> Any:
-    """Make a change that is accepted."""
     status, told = ask(to, "POST", path, body)
     if status != 200:
         raise AssertionError(f"{status}: {told}")

@@ -19,10 +19,7 @@ LED = f"{LISTEN}[route all]\nmatch = any\nbackend = b\n[backend b]\nserver = 127
 
 
 class HealthTest(AdminCase):
-    """``/healthz`` and ``/readyz``."""
-
-    async def test_ready(self) -> None:
-        """A service whose listeners accept and whose backends have servers is up and ready."""
+    async def test_ready_with_listeners_that_accept_and_servers(self) -> None:
         await self.start(rules=LED.replace("PORT", "1"))
         up, ready = await self.get("/healthz"), await self.get("/readyz")
         self.assertEqual((up.status, up.json), (200, {"ok": True}))
@@ -30,8 +27,7 @@ class HealthTest(AdminCase):
             (ready.status, ready.json), (200, {"ready": True, "missing": [], "stale": []})
         )
 
-    async def test_no_server(self) -> None:
-        """A backend that clients are led to without a server that is up is named; one that nobody is led to is not."""
+    async def test_used_backend_without_a_server_is_named(self) -> None:
         unused = "[backend unused]\nserver = 127.0.0.1:2 down\n"
         await self.start(rules=f"{LED.replace('PORT', '1 down')}{unused}")
         ready = await self.get("/readyz")
@@ -40,16 +36,14 @@ class HealthTest(AdminCase):
             ready.json, {"ready": False, "missing": ["[backend b]: no server is up"], "stale": []}
         )
 
-    async def test_not_accepting(self) -> None:
-        """A listener that does not accept is named."""
+    async def test_listener_that_does_not_accept_is_named(self) -> None:
         await self.start()
         await self.running.control.set_listener("x", accepting=False)
         self.assertEqual(
             (await self.get("/readyz")).json["missing"], ["[listen x]: no client is accepted"]
         )
 
-    async def test_head(self) -> None:
-        """HEAD gives what GET does, without the body."""
+    async def test_head_is_get_without_the_body(self) -> None:
         await self.start()
         peer = await self.connect()
         peer.send(b"HEAD /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
@@ -59,10 +53,7 @@ class HealthTest(AdminCase):
 
 
 class StatusTest(AdminCase):
-    """``/api/status``."""
-
     async def test_fields(self) -> None:
-        """The service tells of itself."""
         await self.start("max_connections = 7")
         status = (await self.get("/api/status")).json
         self.assertLess(abs(time.time() - status.pop("started")), 60)
@@ -102,8 +93,7 @@ class StatusTest(AdminCase):
         }
         self.assertEqual({name: status[name] for name in wanted}, wanted)
 
-    async def test_lost(self) -> None:
-        """A Redis that has been away for more than a minute needs a person."""
+    async def test_redis_lost_for_a_minute_needs_attention(self) -> None:
         await self.start(f"shared_limits = redis://127.0.0.1:{free_port('127.0.0.1')}")
         status = (await self.get("/api/status")).json
         while status["bans"]["shared"] != "lost":
@@ -114,8 +104,7 @@ class StatusTest(AdminCase):
         (told,) = (await self.get("/api/status")).json["attention"]
         self.assertIn("not all bans of other machines hold here", told)
 
-    async def test_connections(self) -> None:
-        """Connections are counted, and those that no route has taken yet."""
+    async def test_connections_and_undecided_ones_are_counted(self) -> None:
         servers = PeerFactory()
         port = listen(self, servers)
         rules = LED.replace("[route", "detect_timeout = 1h\n[route").replace("any", "ssh")
@@ -131,8 +120,7 @@ class StatusTest(AdminCase):
         (worker,) = (await self.get("/api/status")).json["workers"]
         self.assertEqual(worker["connections"], 2)
 
-    async def test_rates(self) -> None:
-        """The status tells what comes in a second, since the oldest of the last samples."""
+    async def test_rates_since_the_oldest_sample(self) -> None:
         clock = self.virtual()
         await self.start(use=clock)
         for _ in range(3):
@@ -145,10 +133,7 @@ class StatusTest(AdminCase):
 
 
 class ChangesTest(AdminCase):
-    """``/api/reload``, ``/api/upgrade`` and ``/api/stop``."""
-
-    async def test_reload(self) -> None:
-        """A reload answers with what has changed, and so does the status from then on; the log says who asked."""
+    async def test_reload_is_answered_logged_and_in_the_status(self) -> None:
         await self.start()
         self.write_rules(rules=f"{LISTEN}[route a]\nmatch = ssh\nbackend = 127.0.0.1:1\n")
         with capturedLogs() as events:
@@ -164,8 +149,7 @@ class ChangesTest(AdminCase):
         self.assertIn(f"PID {os.getpid()}", line["caller"])
         self.assertEqual((line["what"], line["result"]), ("POST /api/reload", "1 route new (a)"))
 
-    async def test_refused_reload(self) -> None:
-        """Rules that are wrong are refused with all that is; the log says so, and so does the status."""
+    async def test_refused_reload_reports_all_errors(self) -> None:
         await self.start()
         self.write_rules("worker = 1\nuser = nobody")
         with capturedLogs() as events:
@@ -180,15 +164,13 @@ class ChangesTest(AdminCase):
         self.assertIn("refused: ", line["result"])
         self.assertEqual(line["log_level"].name, "warn")
 
-    async def test_refused_upgrade(self) -> None:
-        """An upgrade that cannot be is refused with the reason."""
+    async def test_refused_upgrade_has_the_reason(self) -> None:
         await self.start(rules="[listen x]\nendpoint = haproxy:tcp:0:interface=127.0.0.1\n")
         told = await self.post("/api/upgrade")
         self.assertEqual(told.status, 409)
         self.assertIn("cannot be handed to another process", told.error)
 
-    async def test_body(self) -> None:
-        """A change takes a JSON object, or nothing."""
+    async def test_body_is_a_json_object_or_nothing(self) -> None:
         await self.start()
         for body in ("[]", "1", '{"a"', b"\xff", "[" * 20000):
             told = await self.ask("POST", "/api/reload", JSON, body)

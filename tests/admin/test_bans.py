@@ -13,10 +13,7 @@ from txmux.access.bans import Ban, banned_network
 
 
 class BansTest(LiveCase):
-    """``/api/bans``."""
-
     async def ban(self, network: str, seconds: int | None = None, reason: str = "") -> None:
-        """Ban somebody."""
         wanted = {"network": network, "reason": reason}
         told = await self.post(
             "/api/bans", wanted if seconds is None else {**wanted, "seconds": seconds}
@@ -25,7 +22,6 @@ class BansTest(LiveCase):
         self.assertTrue(told.json["changes"].endswith(" is banned"), told.json)
 
     async def is_let_in(self) -> bool:
-        """Tell whether a client of this machine is."""
         client = await connect(self, self.port)
         count = len(self.backend.peers)
         client.send(b"SSH-2.0-a\r\n")
@@ -33,8 +29,7 @@ class BansTest(LiveCase):
             await deferLater(reactor, 0)
         return not client.finished
 
-    async def test_ban(self) -> None:
-        """A ban is there at once, for all of a network; what was there before goes on, and it can be taken back."""
+    async def test_ban_holds_at_once_for_new_clients_until_it_is_lifted(self) -> None:
         (client,) = await self.clients(1)
         begun = time.time()
         await self.ban("127.0.0.0/8", 3600, "a test")
@@ -50,15 +45,13 @@ class BansTest(LiveCase):
         self.assertEqual((await self.get("/api/bans")).json, [])
         self.assertTrue(await self.is_let_in())
 
-    async def test_others(self) -> None:
-        """Who is not banned is let in, whoever else is; a ban without an end has none."""
+    async def test_others_are_accepted_and_a_ban_may_have_no_end(self) -> None:
         await self.ban("::ffff:127.0.0.9")
         self.assertTrue(await self.is_let_in())
         (told,) = (await self.get("/api/bans")).json
         self.assertEqual((told["network"], told["until"]), ("127.0.0.9", None))
 
-    async def test_early(self) -> None:
-        """A ban that is told while a worker is being started holds there, too, and so does one that is taken back then."""
+    async def test_ban_while_a_worker_starts_holds_there_too(self) -> None:
         await self.ban("127.0.0.2")
         pool = self.supervisor.pool
         (before,) = pool.workers
@@ -74,15 +67,13 @@ class BansTest(LiveCase):
             await deferLater(reactor, 0)
         self.assertFalse(await self.is_let_in())
 
-    async def test_reload(self) -> None:
-        """Other rules change nothing about bans."""
+    async def test_bans_survive_a_reload(self) -> None:
         await self.ban("127.0.0.1")
         report = await self.running.reload()
         self.assertTrue(report.ok)
         self.assertFalse(await self.is_let_in())
 
-    async def test_wrong(self) -> None:
-        """What cannot be done is refused, with what to do."""
+    async def test_invalid_bans_are_refused_with_advice(self) -> None:
         for body, message in (
             ({}, "network is missing"),
             ({"network": "x"}, "network: 'x' is not an address"),

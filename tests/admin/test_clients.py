@@ -24,10 +24,7 @@ HEALTH = request("GET", "/x").replace(b"Connection: close\r\n", b"")
 
 
 class ClientsTest(SynchronousTestCase):
-    """One endpoint, with a clock."""
-
     def setUp(self) -> None:
-        """Make an endpoint with something that can be had, and something that never ends."""
         self.clock = Clock()
         self.streams: list[AnswerStream] = []
         self.answered = 0
@@ -35,8 +32,6 @@ class ClientsTest(SynchronousTestCase):
         self.clients = self.make(control)
 
     def make(self, control: Control) -> AdminClients:
-        """Make the endpoint."""
-
         async def plain(_: Query) -> ApiAnswer:
             self.answered += 1
             return ApiAnswer.json({})
@@ -57,20 +52,17 @@ class ClientsTest(SynchronousTestCase):
         return AdminClients(Site(control, resources, guard, is_admin=False), self.clock)
 
     def connected(self, host: str = "192.0.2.1") -> WaterMarkTransport:
-        """Connect a client."""
         peer = IPv4Address("TCP", host, 50000)
         transport = WaterMarkTransport(1000, peer=peer)
         transport.connect(self.clients.buildProtocol(peer))
         return transport
 
     def assert_crowded(self) -> None:
-        """See another client of the same source refused."""
         transport = self.connected()
         self.assertEqual(Told.of(transport.take()).status, 503)
         self.assertIsNotNone(transport.lost)
 
-    def test_silent(self) -> None:
-        """Who says nothing is ended after 30 seconds, and also who says nothing more."""
+    def test_silent_clients_are_closed_after_30_seconds(self) -> None:
         silent, served = self.connected(), self.connected()
         served.deliver(HEALTH)
         self.assertIn(b"200 OK", served.take())
@@ -83,8 +75,7 @@ class ClientsTest(SynchronousTestCase):
             self.assertIsNotNone(transport.lost)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
-    def test_byte_by_byte(self) -> None:
-        """A request has 10 seconds to arrive, however many bytes come in between; that of a body counts, too."""
+    def test_request_and_body_have_10_seconds_to_arrive(self) -> None:
         headers, body = HEALTH, request("POST", "/x", JSON, b"{" + b" " * 30)
         for sent in (headers, body):
             transport = self.connected()
@@ -97,8 +88,7 @@ class ClientsTest(SynchronousTestCase):
             self.assertIsNotNone(transport.lost)
             self.assertEqual(transport.unsent, b"")
 
-    def test_next_request(self) -> None:
-        """Each request of a connection has its own time."""
+    def test_each_request_has_its_own_time(self) -> None:
         transport = self.connected()
         for _ in range(5):
             transport.deliver(HEALTH[:20])
@@ -109,8 +99,7 @@ class ClientsTest(SynchronousTestCase):
         transport.reset()
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
-    def test_most(self) -> None:
-        """Of more than 64 the one that has been idle for longest makes room; one that is being answered stays."""
+    def test_longest_idle_of_more_than_64_is_closed_but_not_a_busy_one(self) -> None:
         first = self.connected()
         first.deliver(HEALTH.replace(b"/x", b"/stream"))
         others = [self.connected() for _ in range(63)]
@@ -126,16 +115,14 @@ class ClientsTest(SynchronousTestCase):
         self.streams[0].write(b"data: x\n\n")
         self.assertIn(b"data: x", first.take())
 
-    def test_many_at_once(self) -> None:
-        """As many make room as come, also in one turn, before anybody is gone."""
+    def test_many_in_one_turn_make_room(self) -> None:
         transports = [self.connected() for _ in range(100)]
         for transport in transports:
             transport.take()
         gone = [number for number, one in enumerate(transports) if one.lost is not None]
         self.assertEqual(gone, [*range(36)])
 
-    def test_all_busy(self) -> None:
-        """If all are being answered, a new one is turned away."""
+    def test_new_client_is_refused_while_all_are_busy(self) -> None:
         busy = [self.connected() for _ in range(64)]
         for transport in busy:
             transport.deliver(HEALTH.replace(b"/x", b"/stream"))
@@ -144,8 +131,7 @@ class ClientsTest(SynchronousTestCase):
             stream.finish()
         self.assertIsNone(self.connected().lost)
 
-    def test_busy_source(self) -> None:
-        """A client from elsewhere takes the place of one of those from where most have come, even if all of these are being answered."""
+    def test_other_source_takes_a_place_of_the_largest_even_if_busy(self) -> None:
         other = self.connected("192.0.2.2")
         busy = [self.connected() for _ in range(63)]
         for transport in busy:
@@ -174,8 +160,7 @@ class ClientsTest(SynchronousTestCase):
         transport.deliver(HEALTH[20:])
         self.assertIn(b"200 OK", transport.take())
 
-    def test_late_after_others(self) -> None:
-        """A request that begins behind another one has 10 seconds, too."""
+    def test_pipelined_request_has_10_seconds_too(self) -> None:
         transport = self.connected()
         transport.deliver(HEALTH + HEALTH[:20])
         self.clock.advance(0)
@@ -212,8 +197,7 @@ class ClientsTest(SynchronousTestCase):
                 self.assertEqual(self.answered, few)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
-    def test_gone_before_its_turn(self) -> None:
-        """Who is gone gets no more answers."""
+    def test_no_answers_for_a_client_that_left(self) -> None:
         transport = self.connected()
         self.answered = 0
         transport.deliver(HEALTH * 2)
@@ -221,8 +205,7 @@ class ClientsTest(SynchronousTestCase):
         self.clock.advance(0)
         self.assertEqual((self.answered, self.clock.getDelayedCalls()), (1, []))
 
-    def test_upgrade(self) -> None:
-        """Nobody gets another protocol: a request to change to one is answered like any other, and the next one is, too."""
+    def test_request_for_another_protocol_is_answered_as_http(self) -> None:
         for path, status in ((b"/x", b"200"), (b"/stream", b"200"), (b"/ws", b"404")):
             for field in (
                 b"Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n",
@@ -247,8 +230,7 @@ class ClientsTest(SynchronousTestCase):
                 self.assertIn(b"400", transport.take())
                 self.assertIsNotNone(transport.lost)
 
-    def test_stream(self) -> None:
-        """Whoever writes to a stream hears of its end, and may write on without harm."""
+    def test_writer_of_a_stream_hears_of_its_end_and_may_write_on(self) -> None:
         ended: list[bool] = []
         transport = self.connected()
         transport.deliver(HEALTH.replace(b"/x", b"/stream"))
@@ -259,8 +241,7 @@ class ClientsTest(SynchronousTestCase):
         stream.write(b"more")
         stream.finish()
 
-    def test_large_body(self) -> None:
-        """A body has at most 64 KiB, whether its length is told before or not; what is beyond is not kept."""
+    def test_body_of_more_than_64_kib_is_refused(self) -> None:
         whole = b"{" + b" " * 65534 + b"}"
         chunks = b"10000\r\n" + whole + b"\r\n"
         chunked = {**JSON, "Transfer-Encoding": "chunked", "Content-Length": ""}
@@ -275,8 +256,7 @@ class ClientsTest(SynchronousTestCase):
             transport.deliver(sent)
             self.assertEqual(Told.of(transport.take()).status, status)
 
-    def test_large_headers(self) -> None:
-        """Headers have at most 16 KiB in all, whatever their lines; then the connection ends."""
+    def test_headers_of_more_than_16_kib_end_the_connection(self) -> None:
         for more in (b"A: " + b"a" * 65536, b"\r\n".join(b"A: %d" % n for n in range(9000))):
             transport = self.connected()
             transport.deliver(b"GET /x HTTP/1.1\r\nHost: x\r\n" + more + b"\r\n\r\n")
@@ -284,7 +264,6 @@ class ClientsTest(SynchronousTestCase):
             self.assertIsNotNone(transport.lost)
 
     def test_not_http(self) -> None:
-        """What is not HTTP is answered with an error at most."""
         for sent in (
             b"\x16\x03\x01\x00\xa5\x01\x00\x00\xa1\x03\x03" + b"\0" * 40 + b"\r\n\r\n",
             b"SSH-2.0-x\r\n",
@@ -301,8 +280,7 @@ class ClientsTest(SynchronousTestCase):
             self.assertEqual(answer.count(b"HTTP/1.1 400 Bad Request\r\n"), 1, (sent, answer))
             self.assertTrue(Told.of(answer).error)
 
-    def test_broken(self) -> None:
-        """A part that fails answers 500, is logged, and leaves the connection as it was."""
+    def test_failing_resource_answers_500_and_keeps_the_connection(self) -> None:
         transport = self.connected()
         transport.deliver(HEALTH.replace(b"/x", b"/broken"))
         self.assertIn(b"500 Internal Server Error", transport.take())
@@ -314,8 +292,7 @@ class ClientsTest(SynchronousTestCase):
 class BurstTest(AdminCase):
     """Clients that come faster than they are accepted."""
 
-    async def test_queue(self) -> None:
-        """Hundreds wait in the queue, and whoever comes behind them is answered."""
+    async def test_client_behind_hundreds_in_the_queue_is_answered(self) -> None:
         await self.start("metrics = 127.0.0.1:0")
         port = self.port_of("metrics")
         for _ in range(300):  # none is accepted meanwhile
@@ -323,8 +300,7 @@ class BurstTest(AdminCase):
             self.addCleanup(client.close)
         self.assertEqual((await self.ask("GET", "/healthz", to=port)).status, 200)
 
-    async def test_asked_before_a_burst(self) -> None:
-        """Who has asked is answered, however many come behind that say nothing."""
+    async def test_request_before_a_burst_of_silent_clients_is_answered(self) -> None:
         await self.start("metrics = 127.0.0.1:0")
         port = self.port_of("metrics")
         asking = socket.create_connection(("127.0.0.1", port), timeout=60)
@@ -341,8 +317,7 @@ class BurstTest(AdminCase):
 class StalledTest(AdminCase):
     """Five hundred clients of the API that say nothing, or half a request."""
 
-    async def test_port_serves_on(self) -> None:
-        """The port serves on meanwhile, and so does the API itself."""
+    async def test_port_and_api_serve_on(self) -> None:
         servers = PeerFactory()
         port = listen(self, servers)
         led = f"{LISTEN}[route all]\nmatch = any\nbackend = 127.0.0.1:{port}\n"

@@ -25,33 +25,26 @@ if TYPE_CHECKING:
 
 
 def mode_of(path: Path) -> int:
-    """Give the mode of a file."""
     return stat.S_IMODE(path.stat().st_mode)
 
 
 class SocketsTest(AdminCase):
-    """Sockets of endpoints that the rules name."""
-
     def inode(self) -> int:
-        """Tell which socket is open for ``admin``."""
         (opened,) = self.running._endpoints.store.sockets().values()
         return os.fstat(opened.fileno()).st_ino
 
-    async def test_mode(self) -> None:
-        """The file of a UNIX socket has mode 0660, or the one that is written, and is gone at the end."""
+    async def test_mode_of_the_socket_file_and_its_removal(self) -> None:
         for options, mode in (("", 0o660), (":mode=600", 0o600)):
             await self.start(f"admin = unix:{self.socket}{options}")
             self.assertEqual(mode_of(self.socket), mode)
             await self.stop()
             self.assertFalse(self.socket.exists())
 
-    async def test_relative(self) -> None:
-        """A relative path starts at the folder of the rules file, and may have signs that mean something in endpoints."""
+    async def test_relative_path_with_an_escaped_colon(self) -> None:
         await self.start("admin = unix:a\\:b.sock")
         self.assertTrue((self.folder / "a:b.sock").is_socket())
 
-    async def test_reload(self) -> None:
-        """A reload that does not change the endpoint keeps its socket, and answers by the same connection."""
+    async def test_reload_without_a_change_keeps_socket_and_connection(self) -> None:
         await self.start()
         inode = self.inode()
         self.write_rules("grace = 1s")
@@ -60,8 +53,7 @@ class SocketsTest(AdminCase):
         self.assertEqual(self.inode(), inode)
         self.assertEqual((await self.get("/healthz")).status, 200)
 
-    async def test_changed(self) -> None:
-        """A changed endpoint is opened anew; whoever has asked by the old one is answered there."""
+    async def test_changed_endpoint_is_opened_anew(self) -> None:
         await self.start()
         other = self.folder / "other.sock"
         self.write_rules(f"admin = unix:{other}")
@@ -74,8 +66,7 @@ class SocketsTest(AdminCase):
         self.assertFalse(other.exists())
         self.assertEqual(self.running._endpoints.sockets(), {})
 
-    async def test_refused_change(self) -> None:
-        """If the endpoint cannot be opened, or anything else is wrong, all goes on as before."""
+    async def test_refused_change_leaves_all_as_before(self) -> None:
         await self.start()
         inode = self.inode()
         taken = socket.create_server(("127.0.0.1", 0))
@@ -93,8 +84,7 @@ class SocketsTest(AdminCase):
         self.assertEqual(self.inode(), inode)
         self.assertEqual((await self.get("/healthz")).status, 200)
 
-    async def test_stale(self) -> None:
-        """The file of a service that was killed is replaced; that of one that runs is not."""
+    async def test_stale_socket_file_is_replaced_but_not_one_in_use(self) -> None:
         with socket.socket(socket.AF_UNIX) as left:
             left.bind(str(self.socket))
         await self.start()
@@ -104,8 +94,7 @@ class SocketsTest(AdminCase):
         self.assertIn("another program listens there", str(problem))
         self.assertTrue(self.socket.is_socket())
 
-    def test_same_twice(self) -> None:
-        """Both endpoints cannot be the same."""
+    def test_both_endpoints_cannot_be_the_same(self) -> None:
         self.write_rules(f"metrics = unix:{self.socket}")
         problem = self.assertRaises(RulesError, load, self.file)
         self.assertIn("metrics: ", str(problem))
@@ -113,8 +102,6 @@ class SocketsTest(AdminCase):
 
 
 class AutomaticTest(AdminCase):
-    """``admin = auto``."""
-
     def setUp(self) -> None:
         super().setUp()
         self.runtime, self.own = self.folder / "run", self.folder / "user"
@@ -128,11 +115,9 @@ class AutomaticTest(AdminCase):
         self.file = self.folder / "edge.rules.ini"
 
     async def auto(self) -> None:
-        """Start a service as ``twist txmux`` does."""
         await self.start("admin = auto", resolve_admin_auto=True)
 
-    async def test_runtime_directory(self) -> None:
-        """The socket is in the folder that systemd has made, named after the rules file, for this user only."""
+    async def test_socket_for_this_user_in_the_runtime_directory(self) -> None:
         self.runtime.mkdir()
         with capturedLogs() as events:
             await self.auto()
@@ -145,8 +130,7 @@ class AutomaticTest(AdminCase):
         self.assertEqual((await self.running.reload()).changes, "nothing changed")
         self.assertEqual(path.stat().st_ino, inode)
 
-    async def test_stays(self) -> None:
-        """It stays where it is, though its folder cannot be written to any more, or a better one is there."""
+    async def test_socket_stays_where_it_is(self) -> None:
         (self.own / "txmux").mkdir(parents=True)
         await self.auto()
         path = self.own / "txmux/edge.rules.sock"
@@ -155,8 +139,7 @@ class AutomaticTest(AdminCase):
         self.assertEqual((await self.running.reload()).changes, "nothing changed")
         self.assertEqual((await self.ask("GET", "/healthz", to=path)).status, 200)
 
-    async def test_no_folder(self) -> None:
-        """Without a folder there is none, and the log says which were looked for."""
+    async def test_no_folder_is_logged_with_those_looked_at(self) -> None:
         # A service of this machine may have made the system's.
         system = self.folder / "system"
         self.patch(listen_addresses, "_SYSTEM_FOLDER", system)
@@ -166,8 +149,7 @@ class AutomaticTest(AdminCase):
         self.assertIn(f"{self.runtime}, {system}, {self.own}/txmux", line["folders"])
         self.assertEqual(self.running._endpoints.sockets(), {})
 
-    async def test_same_name(self) -> None:
-        """A service whose rules have the name of another one's starts, and leaves the other one its socket."""
+    async def test_other_service_of_the_same_name_keeps_its_socket(self) -> None:
         self.runtime.mkdir()
         (self.own / "txmux").mkdir(parents=True)
         path = self.runtime / "edge.rules.sock"
@@ -179,14 +161,12 @@ class AutomaticTest(AdminCase):
             self.assertEqual(path.stat().st_ino, inode)
             self.assertTrue((self.own / "txmux/edge.rules.sock").is_socket())
 
-    async def test_embedded(self) -> None:
-        """Programs that embed txmux have none unless they name one."""
+    async def test_embedding_programs_have_none(self) -> None:
         self.runtime.mkdir()
         await self.start("admin = auto")
         self.assertEqual(list(self.runtime.iterdir()), [])
 
-    def test_order(self) -> None:
-        """The folders are looked for in the order of the reference."""
+    def test_order_of_the_folders(self) -> None:
         environment = {"RUNTIME_DIRECTORY": "/a:/b", "XDG_RUNTIME_DIR": "/c"}
         self.assertEqual(
             list(map(str, folders(environment))), ["/a", "/b", "/run/txmux", "/c/txmux"]
@@ -195,38 +175,30 @@ class AutomaticTest(AdminCase):
 
 
 class TokenFileTest(SynchronousTestCase):
-    """The file of ``admin_token``."""
-
     def setUp(self) -> None:
         self.folder = make_folder(self)
         self.path = self.folder / "token"
 
-    def test_made(self) -> None:
-        """It is made if it is not there, for its owner only, with 32 random bytes as URL-safe text; then it stays."""
+    def test_made_once_and_private(self) -> None:
         token = read_token(self.path)
         self.assertRegex(token, r"\A[A-Za-z0-9_-]{43}\Z")
         self.assertEqual(mode_of(self.path), 0o600)
         self.assertEqual(read_token(self.path), token)
         self.assertNotEqual(read_token(self.folder / "other"), token)
 
-    def test_useless(self) -> None:
-        """A file without a secret is refused, lest everybody know it."""
+    def test_file_without_a_secret_is_refused(self) -> None:
         for text in ("", "\n", "short", "two words that are long enough", "e\u0301" * 20):
             self.path.write_text(text)
             problem = self.assertRaises(MuxError, read_token, self.path)
             self.assertIn("remove the file, and a new one is created", str(problem))
 
-    def test_unreadable(self) -> None:
-        """A file that can be neither read nor made is named with the reason."""
+    def test_unreadable_file_is_named_with_the_reason(self) -> None:
         problem = self.assertRaises(MuxError, read_token, self.folder / "missing" / "token")
         self.assertIn("can be neither read nor created: No such file or directory", str(problem))
 
 
 class StartTest(AdminCase):
-    """A start that fails."""
-
-    def test_no_token(self) -> None:
-        """Without a token there is no start, and no socket is left."""
+    def test_no_start_and_no_socket_without_a_token(self) -> None:
         text = self.text(f"admin = 127.0.0.1:0\nadmin_token = {self.folder}/missing/token")
         service: Any = self.service(text)
         self.assertRaises(MuxError, service.startService)

@@ -21,15 +21,12 @@ _QUERY = bytes.fromhex("000101000001000000000000 0161 07 6578616d706c65 00 0001 
 
 
 class FlowsTest(AdminCase):
-    """What the API tells of flows, and does with them."""
-
     async def setUp(self) -> None:  # type: ignore[override]
         super().setUp()
         self.server = Talker.listening(self, answer=lambda data: data)
         await self.start(rules=_RULES % self.server.port)
 
-    async def test_listed(self) -> None:
-        """A flow is in the list with its datagrams, with its explanation, and is ended from there."""
+    async def test_listed_explained_and_ended(self) -> None:
         client = Talker.listening(self)
         for _ in range(2):
             await client.asks(_QUERY, self.port)
@@ -47,8 +44,7 @@ class FlowsTest(AdminCase):
         [end] = (await self.get("/api/recent")).json
         self.assertEqual((end["reason"], end["datagrams_in"]), ("killed", 2))
 
-    async def test_not_accepting(self) -> None:
-        """A listener that does not accept goes on with its flows, begins none, and says so."""
+    async def test_listener_that_does_not_accept_keeps_its_flows(self) -> None:
         client, other = Talker.listening(self), Talker.listening(self)
         await client.asks(_QUERY, self.port)
         told = await self.post("/api/listeners/u", {"accepting": False})
@@ -59,14 +55,12 @@ class FlowsTest(AdminCase):
         await self.post("/api/listeners/u", {"accepting": True})
         await other.asks(_QUERY, self.port)
 
-    async def test_places(self) -> None:
-        """The address of a listener for datagrams says so."""
+    async def test_udp_address_of_the_listener(self) -> None:
         first, second = (await self.get("/api/status")).json["listeners"]
         self.assertEqual(first["addresses"], [f"udp:127.0.0.1:{self.port}"])
         self.assertTrue(second["addresses"][0].startswith("127.0.0.1:"))
 
-    async def test_explained(self) -> None:
-        """The same bytes are explained as a datagram, and as the beginning of a stream, each for its listeners."""
+    async def test_bytes_explained_as_a_datagram_and_as_a_stream(self) -> None:
         told = (await self.post("/api/explain", {"hex": _QUERY.hex()})).json
         self.assertEqual(
             [(one["datagrams"], one["listeners"][0]["listener"]) for one in told["streams"]],

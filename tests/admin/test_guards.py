@@ -18,14 +18,11 @@ TOKEN = "the-secret-of-this-test"
 
 
 class AnybodyCase(AdminCase):
-    """What holds for everybody, by the UNIX socket."""
-
     async def setUp(self) -> None:  # type: ignore[override]
         super().setUp()
         await self.start()
 
     async def assert_refused(self, status: int, sent: bytes, *words: str) -> None:
-        """See that a request is refused, and that the rules were not asked to be read again by it."""
         told = await self.send(sent)
         self.assertEqual(told.status, status, (sent[:200], told.body))
         for word in words:
@@ -34,24 +31,19 @@ class AnybodyCase(AdminCase):
 
 
 class MethodsTest(AnybodyCase):
-    """Methods and paths."""
-
-    async def test_get_of_a_change(self) -> None:
-        """A GET changes nothing, and is told what does."""
+    async def test_get_changes_nothing(self) -> None:
         for path in ("/api/reload", "/api/upgrade", "/api/stop"):
             told = await self.get(path)
             self.assertEqual((told.status, told.headers["allow"]), (405, "POST"))
         self.assertIsNone(self.running.control.last_reload)
 
-    async def test_other_methods(self) -> None:
-        """Methods that there are for nothing are refused, and so are those that nobody knows."""
+    async def test_other_methods_are_refused(self) -> None:
         for method, status in (("PUT", 405), ("DELETE", 405), ("OPTIONS", 405), ("BREW", 501)):
             await self.assert_refused(status, request(method, "/api/reload", JSON))
         told = await self.ask("POST", "/api/status", JSON)
         self.assertEqual((told.status, told.headers["allow"]), (405, "GET, HEAD"))
 
-    async def test_paths(self) -> None:
-        """A path leads somewhere only as it is written in the reference."""
+    async def test_paths_only_as_the_reference_writes_them(self) -> None:
         for path in (
             "/api",
             "/api/",
@@ -73,12 +65,10 @@ class MethodsTest(AnybodyCase):
         ):
             await self.assert_refused(404, request("POST", path, JSON), "nothing at this path")
 
-    async def test_query(self) -> None:
-        """What follows the path is not a part of it."""
+    async def test_query_is_not_part_of_the_path(self) -> None:
         self.assertEqual((await self.get("/healthz?x=/../y")).status, 200)
 
     async def test_not_installed(self) -> None:
-        """What needs the extra says so, where it is not there."""
         for path in ("/", "/metrics"):
             told = await self.get(path)
             if told.status != 200:
@@ -87,10 +77,7 @@ class MethodsTest(AnybodyCase):
 
 
 class OriginTest(AnybodyCase):
-    """Pages of others in a browser."""
-
-    async def test_content_type(self) -> None:
-        """A form of another page cannot send JSON, so whatever is not JSON is refused."""
+    async def test_only_json_is_accepted_since_forms_cannot_send_it(self) -> None:
         for given in (
             None,
             "application/x-www-form-urlencoded",
@@ -105,8 +92,7 @@ class OriginTest(AnybodyCase):
         )
         self.assertEqual(told.status, 200)
 
-    async def test_origin(self) -> None:
-        """The origin, if there is one, has to be this endpoint itself."""
+    async def test_origin_has_to_be_this_endpoint(self) -> None:
         for origin in ("http://evil.example", "null", "http://localhost:1", "", "localhost"):
             sent = request("POST", "/api/reload", {**JSON, "Origin": origin})
             await self.assert_refused(403, sent, "cross-origin")
@@ -115,8 +101,7 @@ class OriginTest(AnybodyCase):
         told = await self.ask("POST", "/api/reload", {**JSON, "Origin": "http://LOCALHOST"})
         self.assertEqual(told.status, 200)
 
-    async def test_host(self) -> None:
-        """A name that was rebound to this endpoint is refused, whatever is asked for."""
+    async def test_rebound_name_is_refused(self) -> None:
         for host in ("evil.example", "evil.example:80", "localhost.evil.example", "192.0.2.1", ""):
             for method, path in (("POST", "/api/reload"), ("GET", "/api/status")):
                 sent = request(method, path, {**JSON, "Host": host})
@@ -125,8 +110,7 @@ class OriginTest(AnybodyCase):
             told = await self.ask("GET", "/healthz", {"Host": host})
             self.assertEqual(told.status, 200, host)
 
-    async def test_headers(self) -> None:
-        """No answer may be kept, shown in a frame, taken for another type, or load anything."""
+    async def test_headers_against_caching_framing_sniffing_and_loading(self) -> None:
         for told in (await self.get("/api/status"), await self.get("/nowhere")):
             self.assertEqual(told.headers["cache-control"], "no-store")
             self.assertEqual(told.headers["x-content-type-options"], "nosniff")
@@ -135,8 +119,7 @@ class OriginTest(AnybodyCase):
             self.assertNotIn("access-control-allow-origin", told.headers)
             self.assertNotIn("server", told.headers)
 
-    async def test_nothing_reflected(self) -> None:
-        """What a client sends stands neither in headers nor raw in the log."""
+    async def test_input_is_not_reflected_in_headers_or_log(self) -> None:
         with capturedLogs() as events:
             told = await self.get("/x%0d%0aX-Evil:%201", Cookie="a=\x1b[31m")
             refused = await self.ask("POST", "/api/reload", {**JSON, "Host": "a\x1b[31m.b"})
@@ -147,8 +130,6 @@ class OriginTest(AnybodyCase):
 
 
 class TokenTest(AdminCase):
-    """By TCP."""
-
     async def setUp(self) -> None:  # type: ignore[override]
         super().setUp()
         self.token = self.folder / "token"
@@ -157,16 +138,13 @@ class TokenTest(AdminCase):
         self.port = self.port_of("admin")
 
     async def asked(self, path: str, headers: dict[str, str]) -> Any:
-        """Ask by TCP, and give what the body says."""
         return json.loads((await self.ask("GET", path, headers, to=self.port)).body)
 
     async def status_of(self, path: str = "/api/status", **headers: str) -> int:
-        """Ask by TCP, and give the status."""
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         return (await self.ask("GET", path, named, to=self.port)).status
 
-    async def test_token(self) -> None:
-        """Without the token nothing can be had, not even what there is."""
+    async def test_nothing_without_the_token(self) -> None:
         for path in ("/api/status", "/healthz", "/readyz", "/metrics", "/", "/nowhere"):
             self.assertEqual(await self.status_of(path), 401, path)
         told = await self.ask("GET", "/healthz", to=self.port)
@@ -174,8 +152,7 @@ class TokenTest(AdminCase):
         self.assertEqual(await self.status_of(Authorization=f"Bearer {TOKEN}"), 200)
         self.assertEqual(await self.status_of(Authorization=f"bearer  {TOKEN}"), 200)
 
-    async def test_wrong_token(self) -> None:
-        """Another token is refused, also one in the address; none is logged."""
+    async def test_wrong_token_is_refused_and_not_logged(self) -> None:
         with capturedLogs() as events:
             for given in ("x", TOKEN[:-1], f"{TOKEN}x", TOKEN.upper(), "é"):
                 self.assertEqual(await self.status_of(Authorization=f"Bearer {given}"), 401)
@@ -187,8 +164,7 @@ class TokenTest(AdminCase):
         self.assertNotIn(TOKEN, repr(events))
         self.assertIsNone(self.running.control.last_reload)
 
-    async def test_host(self) -> None:
-        """By TCP the host has to be the address or a name of this endpoint, with its port if one is named."""
+    async def test_host_has_to_be_this_endpoint_with_its_port(self) -> None:
         for host in ("evil.example", "txmux", f"evil.example:{self.port}", "localhost:1", ""):
             self.assertEqual(
                 await self.status_of(Host=host, Authorization=f"Bearer {TOKEN}"), 403, host
@@ -198,8 +174,7 @@ class TokenTest(AdminCase):
                 await self.status_of(Host=host, Authorization=f"Bearer {TOKEN}"), 200, host
             )
 
-    async def test_login(self) -> None:
-        """A browser gets a cookie for the token, which scripts cannot read and other sites cannot send."""
+    async def test_login_gives_a_cookie_for_this_site_only(self) -> None:
         page = await self.ask("GET", "/", {"Accept": "text/html"}, to=self.port)
         self.assertEqual(page.status, 401)
         self.assertIn(b'<form method="post" action="/login">', page.body)
@@ -217,8 +192,7 @@ class TokenTest(AdminCase):
         change = await self.ask("POST", "/api/reload", {**JSON, "Cookie": cookie}, to=self.port)
         self.assertEqual(change.status, 200)
 
-    async def test_wrong_login(self) -> None:
-        """Another token gets none; nor does a form of another page."""
+    async def test_no_cookie_for_a_wrong_token_or_another_page(self) -> None:
         form = {"Content-Type": "application/x-www-form-urlencoded"}
         for body, headers in (
             ("token=x", {}),
@@ -234,8 +208,7 @@ class TokenTest(AdminCase):
         told = await self.ask("POST", "/login", JSON, "{}", to=self.port)
         self.assertEqual(told.status, 415)
 
-    async def test_readable_token(self) -> None:
-        """A token that everybody can read needs a person, until it is nobody else's; the log and ``check`` warn of it, too."""
+    async def test_token_readable_by_all_needs_attention(self) -> None:
         authorization = {"Authorization": f"Bearer {TOKEN}"}
         for mode, count in ((0o640, 0), (0o644, 1), (0o600, 0)):
             self.token.chmod(mode)
@@ -247,8 +220,7 @@ class TokenTest(AdminCase):
             page = await self.ask("GET", "/", authorization, to=self.port)
             self.assertEqual(b"Every user of this machine" in page.body, bool(count))
 
-    async def test_tries(self) -> None:
-        """After ten wrong tokens others are answered late; the right one is let in at once, however many of them wait."""
+    async def test_right_token_is_accepted_at_once_among_many_wrong_ones(self) -> None:
         for _ in range(3):
             self.assertEqual(await self.status_of(), 401)
         wrong = {"Authorization": "Bearer x"}
@@ -268,8 +240,7 @@ class TokenTest(AdminCase):
         self.assertEqual(told.status, 429)
         self.assertLessEqual(int(told.headers["retry-after"]), 61)
 
-    async def test_other_token(self) -> None:
-        """A reload reads the token again; cookies for the old one are worth nothing then."""
+    async def test_reload_reads_the_token_again_and_voids_cookies(self) -> None:
         form = {"Content-Type": "application/x-www-form-urlencoded"}
         told = await self.ask("POST", "/login", form, f"token={TOKEN}", to=self.port)
         cookie = told.headers["set-cookie"].partition(";")[0]
@@ -284,10 +255,7 @@ class TokenTest(AdminCase):
 
 
 class MetricsTest(AdminCase):
-    """The endpoint ``metrics``."""
-
-    async def test_no_secret(self) -> None:
-        """It tells how the service is to everybody, and nothing else, and changes nothing."""
+    async def test_metrics_and_health_only_for_everybody(self) -> None:
         await self.start("metrics = 127.0.0.1:0")
         port = self.port_of("metrics")
         for path in ("/healthz", "/readyz"):
@@ -307,16 +275,12 @@ class MetricsTest(AdminCase):
 
 
 class GuardTest(SynchronousTestCase):
-    """The guard alone."""
-
     def setUp(self) -> None:
-        """Make one with a clock."""
         self.clock = Clock()
         self.guard = AdminGuard(frozenset({"box.example", "box"}), self.clock.seconds)
         self.guard.token = TOKEN
 
     def tried(self, source: str, token: str) -> int:
-        """Try, and give the status that is refused with, or 200."""
         caller = Caller(source, source, "192.0.2.7", 9)
         try:
             self.guard.check_token({"authorization": f"Bearer {token}"}, caller)
@@ -324,8 +288,7 @@ class GuardTest(SynchronousTestCase):
             return refused.status
         return 200
 
-    def test_sources(self) -> None:
-        """Each source is counted by itself, an IPv6 network as one; and after a minute it may try again."""
+    def test_failures_by_source_with_an_ipv6_network_as_one(self) -> None:
         for number in range(10):
             self.assertEqual(self.tried(f"2001:db8::{number}", "x"), 401)
         self.assertEqual(self.tried("2001:db8::ffff", "x"), 429)
@@ -335,8 +298,7 @@ class GuardTest(SynchronousTestCase):
         self.clock.advance(61)
         self.assertEqual(self.tried("2001:db8::ffff", "x"), 401)
 
-    def test_logged(self) -> None:
-        """Wrong tokens are a line in the log once a minute, with their number; right ones are none."""
+    def test_wrong_tokens_are_logged_once_a_minute(self) -> None:
         with capturedLogs() as events:
             for second in range(150):
                 for source in ("192.0.2.1", "192.0.2.2"):
@@ -349,14 +311,12 @@ class GuardTest(SynchronousTestCase):
         )
         self.assertNotIn(TOKEN, repr(events))
 
-    def test_many_sources(self) -> None:
-        """Whoever has many addresses fills no memory."""
+    def test_many_sources_fill_no_memory(self) -> None:
         for number in range(3000):
             self.tried(f"198.51.{number // 256}.{number % 256}", "x")
         self.assertEqual(len(self.guard._token_failures._failures), 1000)
 
-    def test_without_a_token(self) -> None:
-        """Nobody is let in by TCP while there is no token."""
+    def test_tcp_is_refused_without_a_token(self) -> None:
         self.guard.token = ""
         caller = Caller("192.0.2.1", "", "192.0.2.7", 9)
         name = self.guard.cookie_name
@@ -368,8 +328,7 @@ class GuardTest(SynchronousTestCase):
             self.assertRaises(RefusedError, self.guard.check_token, headers, caller)
         self.assertRaises(RefusedError, self.guard.log_in, "", caller)
 
-    def test_names(self) -> None:
-        """An endpoint has its own address and the names of its machine; a loopback address also those of others."""
+    def test_accepted_names_of_public_and_loopback_addresses(self) -> None:
         public = Caller("192.0.2.1", "", "192.0.2.7", 9)
         mapped = Caller("192.0.2.1", "", "::ffff:192.0.2.7", 9)
         local = Caller("::1", "", "::1", 9)
@@ -388,7 +347,6 @@ class GuardTest(SynchronousTestCase):
             self.assertEqual(self.is_let_in(caller, host), fits, host)
 
     def is_let_in(self, caller: Caller, host: str) -> bool:
-        """Tell whether somebody may ask for this host."""
         try:
             self.guard.check_host({"host": host}, caller)
         except RefusedError:

@@ -28,7 +28,6 @@ class LiveCase(AdminCase):
         )
 
     async def clients(self, count: int) -> list[Peer]:
-        """Connect clients, and wait until they are relayed."""
         clients = []
         for number in range(count):
             client = await connect(self, self.port)
@@ -39,10 +38,7 @@ class LiveCase(AdminCase):
 
 
 class ConnectionsTest(LiveCase):
-    """``/api/connections``."""
-
-    async def test_list(self) -> None:
-        """Connections are listed, all or those of a filter; the answer leads to the next page."""
+    async def test_list_filters_and_next_page(self) -> None:
         await self.clients(3)
         told = await self.get("/api/connections?state=relaying&limit=2")
         first = told.json
@@ -57,8 +53,7 @@ class ConnectionsTest(LiveCase):
         one = (await self.get(f"/api/connections/{whole[0]['id']}")).json
         self.assertEqual((one["id"], one["route"]), (whole[0]["id"], "ssh"))
 
-    async def test_refused(self) -> None:
-        """A filter that cannot be read is named."""
+    async def test_invalid_filter_is_named(self) -> None:
         for query, name in (
             ("state=x", "state"),
             ("older=5", "older"),
@@ -75,8 +70,7 @@ class ConnectionsTest(LiveCase):
         self.assertEqual((await self.get("/api/connections/x")).status, 404)
         self.assertEqual((await self.get("/api/connections/close")).status, 405)
 
-    async def test_close(self) -> None:
-        """One connection is ended by its ID, others by filters; the log says who has asked."""
+    async def test_closed_by_id_or_filters_and_logged(self) -> None:
         clients = await self.clients(3)
         rows = (await self.get("/api/connections")).json
         with capturedLogs() as logs:
@@ -98,10 +92,7 @@ class ConnectionsTest(LiveCase):
 
 
 class ServersTest(LiveCase):
-    """``/api/backends/NAME/servers/SERVER`` and ``/api/listeners/NAME``."""
-
-    async def test_drain(self) -> None:
-        """A server drains, and its connections are ended if that is asked for."""
+    async def test_drain_with_the_end_of_connections(self) -> None:
         (client,) = await self.clients(1)
         with capturedLogs():
             told = await self.post(
@@ -122,8 +113,7 @@ class ServersTest(LiveCase):
             await self.post(f"/api/backends/b/servers/{self.server}", {"weight": None})
         self.assertEqual((await self.get("/readyz")).status, 200)
 
-    async def test_refused(self) -> None:
-        """What is not there is 404; a field that cannot be read is named."""
+    async def test_unknown_names_and_invalid_fields(self) -> None:
         path = f"/api/backends/b/servers/{self.server}"
         for where, body, status, message in (
             (path, {}, 400, "say what"),
@@ -143,8 +133,7 @@ class ServersTest(LiveCase):
             self.assertTrue(told.error.startswith(message), told.error)
         self.assertEqual((await self.get(path)).status, 405)
 
-    async def test_listener(self) -> None:
-        """The clients of a listener wait in its queue until they are to be accepted again."""
+    async def test_clients_wait_in_the_queue_of_a_listener_that_does_not_accept(self) -> None:
         with capturedLogs():
             told = await self.post("/api/listeners/x", {"accepting": False})
             self.assertEqual(told.json["changes"], "listener x: leaves clients in the queue")
@@ -159,10 +148,7 @@ class ServersTest(LiveCase):
 
 
 class TellingTest(LiveCase):
-    """``/api/recent``, ``/api/rules`` and ``/api/explain``."""
-
-    async def test_recent(self) -> None:
-        """What no route took is there with its first bytes, and can be explained from there."""
+    async def test_unrecognised_client_can_be_explained(self) -> None:
         client = await connect(self, self.port)
         client.send(b"HELLO?")
         await client.is_lost()
@@ -174,21 +160,18 @@ class TellingTest(LiveCase):
         self.assertEqual(listener["routes"][0]["says"], "no")
         self.assertEqual(listener["from"], "192.0.2.1")
 
-    async def test_explained_connection(self) -> None:
-        """A live connection is told with the explanation of its decision."""
+    async def test_live_connection_with_its_explanation(self) -> None:
         await self.clients(1)
         (row,) = (await self.get("/api/connections")).json
         told = (await self.get(f"/api/connections/{row['id']}")).json
         self.assertEqual(told["explanation"]["routes"][0]["says"], "match")
 
-    async def test_rules(self) -> None:
-        """The rules are there as they were read."""
+    async def test_rules_as_they_were_read(self) -> None:
         (file,) = (await self.get("/api/rules")).json
         self.assertEqual((file["file"], file["text"]), (str(self.file), self.file.read_text()))
         self.assertEqual(file["sections"][2]["name"], "route ssh")
 
-    async def test_refused(self) -> None:
-        """What cannot be explained is refused by name."""
+    async def test_invalid_explanations_are_refused_by_name(self) -> None:
         for body, status, message in (
             ({}, 400, "give the bytes"),
             ({"hex": "00", "text": "x"}, 400, "give the bytes"),
@@ -206,10 +189,7 @@ class TellingTest(LiveCase):
 
 
 class EventsTest(LiveCase):
-    """``/api/events``."""
-
     async def follow(self) -> Peer:
-        """Ask for events, and wait until they are told."""
         peer = await self.connect()
         peer.send(request("GET", "/api/events"))
         while b": still here" not in peer.received:
@@ -218,12 +198,10 @@ class EventsTest(LiveCase):
 
     @property
     def is_told(self) -> bool:
-        """Tell whether the worker is asked for its events."""
         (worker,) = self.supervisor.pool.workers
         return worker._sink is not None
 
-    async def test_events(self) -> None:
-        """Events are told as they happen, in the form that browsers read, until the client goes."""
+    async def test_server_sent_events_until_the_client_leaves(self) -> None:
         peer = await self.follow()
         self.assertIn(b"Content-Type: text/event-stream\r\n", peer.received)
         await self.clients(1)
@@ -236,8 +214,7 @@ class EventsTest(LiveCase):
         while self.is_told:
             await deferLater(reactor, 0)
 
-    async def test_head(self) -> None:
-        """HEAD gives the headers and is over: nobody follows, and the connection takes the next request."""
+    async def test_head_has_the_headers_and_subscribes_nobody(self) -> None:
         peer = await self.connect()
         peer.send(b"HEAD /api/events HTTP/1.1\r\nHost: localhost\r\n\r\n")
         peer.send(request("GET", "/healthz"))
@@ -247,8 +224,7 @@ class EventsTest(LiveCase):
         self.assertTrue(after.startswith(b"HTTP/1.1 200 OK\r\n"), after)
         self.assertFalse(self.is_told)
 
-    async def test_slow_reader(self) -> None:
-        """A client that does not read is cut off, so that nothing is held for it without end."""
+    async def test_slow_reader_is_cut_off(self) -> None:
         peer = await self.follow()
         peer.transport.pauseProducing()
         with capturedLogs():
@@ -264,8 +240,7 @@ class EventsTest(LiveCase):
         peer.transport.resumeProducing()
         await peer.is_lost()
 
-    async def test_stop(self) -> None:
-        """The service stops although somebody follows it."""
+    async def test_stop_with_a_follower(self) -> None:
         peer = await self.follow()
         await self.running.stopService()
         await peer.is_lost()

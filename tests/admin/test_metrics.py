@@ -77,10 +77,7 @@ NAMES = frozenset(
 
 
 class MetricsTest(AdminCase):
-    """What is told of a service with some traffic."""
-
     async def samples(self) -> Samples:
-        """Read all numbers."""
         told = await self.get("/metrics")
         self.assertEqual(told.status, 200)
         self.assertEqual(told.headers["content-type"], "text/plain; version=0.0.4; charset=utf-8")
@@ -92,16 +89,13 @@ class MetricsTest(AdminCase):
         }
 
     def of(self, samples: Samples, name: str, **labels: str) -> float | None:
-        """Give a number, if there is one."""
         return samples.get((name, frozenset(labels.items())))
 
     async def serve(self, factory: PeerFactory, settings: str = "") -> int:
-        """Start a service with a backend, and give its port."""
         await self.start(settings, rules=RULES.replace("PORT", str(listen(self, factory))))
         return self.port
 
-    async def test_traffic(self) -> None:
-        """Connections, matches, ends and bytes are there, those of live connections with them."""
+    async def test_traffic_includes_live_connections(self) -> None:
         factory = PeerFactory()
         port = await self.serve(factory)
         held = await connect(self, port)
@@ -137,8 +131,7 @@ class MetricsTest(AdminCase):
         python = ".".join(map(str, sys.version_info[:3]))
         self.assertEqual(self.of(samples, "build_info", version=__version__, python=python), 1)
 
-    async def test_limits_and_servers(self) -> None:
-        """Clients that a limit keeps out are told of by the limit, and servers by whether they are up."""
+    async def test_refused_clients_by_limit_and_servers_that_are_up(self) -> None:
         port = await self.serve(PeerFactory())
         await connect(self, port)
         await connect(self, port)
@@ -155,8 +148,7 @@ class MetricsTest(AdminCase):
         }
         self.assertEqual(up, {"b": 1, "down": 0})
 
-    async def test_reload(self) -> None:
-        """What a reload removed is gone, and what has the same name counts on."""
+    async def test_counters_after_a_reload_by_name(self) -> None:
         port = await self.serve(PeerFactory())
         gone = await connect(self, port)
         gone.send(b"nobody knows this")
@@ -181,8 +173,7 @@ class MetricsTest(AdminCase):
             self.of(before, "reload_timestamp_seconds") or 0,
         )
 
-    async def test_names(self) -> None:
-        """The names are those of the reference, with no label but those of the rules and of txmux; promtool finds no fault."""
+    async def test_names_and_labels_of_the_reference_pass_promtool(self) -> None:
         await self.serve(PeerFactory())
         samples = await self.samples()
         names = {name for name, _ in samples}
@@ -193,8 +184,7 @@ class MetricsTest(AdminCase):
         _, errors, status = await run_program("promtool", "check", "metrics", stdin=self.page)
         self.assertEqual((errors.decode(), status), ("", 0))
 
-    async def test_checks(self) -> None:
-        """A server that is checked has the time that this took."""
+    async def test_duration_of_a_check(self) -> None:
         port = listen(self, PeerFactory())
         text = f"{LISTEN}default = b\n[backend b]\nserver = 127.0.0.1:{port}\ncheck = tcp\n"
         await self.start(rules=text)
@@ -202,8 +192,7 @@ class MetricsTest(AdminCase):
         while not self.of(await self.samples(), name, **labels):
             await deferLater(reactor, 0.05)
 
-    async def test_certificate(self) -> None:
-        """A certificate has the time when it ends, with the route and the file that have it."""
+    async def test_expiry_of_a_certificate(self) -> None:
         identity = authority().issue("a.example")
         pem = identity.write(self.folder / "a.pem", key=True)
         text = f"[route t]\nmatch = tls\nterminate_tls = {pem}\nbackend = close\n"
@@ -213,8 +202,7 @@ class MetricsTest(AdminCase):
         name = "certificate_expiry_timestamp_seconds"
         self.assertEqual(self.of(samples, name, route="t", file=str(pem)), until)
 
-    async def test_not_installed(self) -> None:
-        """Without the client library of Prometheus, it says what to install."""
+    async def test_library_not_installed(self) -> None:
         await self.start()
         with patch.dict(sys.modules, {"prometheus_client": None}):
             sys.modules.pop("txmux.admin.metrics", None)
@@ -224,10 +212,7 @@ class MetricsTest(AdminCase):
 
 
 class ReferenceTest(AdminCase):
-    """The reference of the metrics."""
-
-    def test_told(self) -> None:
-        """Each metric is told of."""
+    def test_every_metric_is_documented(self) -> None:
         page = Path(__file__).parents[2] / "docs" / "reference" / "metrics.md"
         text = page.read_text()
         missing = [name for name in self.bare(NAMES) if f"`txmux_{name}`" not in text]
@@ -235,15 +220,11 @@ class ReferenceTest(AdminCase):
 
     @staticmethod
     def bare(names: Iterable[str]) -> list[str]:
-        """Give names of histograms without those of their parts."""
         return sorted(name.removesuffix("_bucket") for name in names)
 
 
 class StatusTest(AdminCase):
-    """What ``/api/status`` tells of processes."""
-
     async def test_descriptors_and_certificates(self) -> None:
-        """Descriptors that are open, and the ends of certificates."""
         identity = authority().issue("a.example")
         pem = identity.write(self.folder / "a.pem", key=True)
         text = f"[route t]\nmatch = tls\nterminate_tls = {pem}\nbackend = close\n"
@@ -257,10 +238,7 @@ class StatusTest(AdminCase):
 
 
 class ManyTest(AdminCase):
-    """Very many routes."""
-
-    async def test_served_meanwhile(self) -> None:
-        """Others are answered while the numbers of 3,000 routes are written."""
+    async def test_others_are_served_while_3000_routes_are_written(self) -> None:
         routes = "".join(
             f"[route r{number}]\nmatch = tls sni=r{number}.example\nbackend = close\n"
             for number in range(3000)
@@ -280,8 +258,7 @@ class ManyTest(AdminCase):
 class PipeliningTest(AdminCase):
     """The endpoint ``metrics``, by a client that does not wait for answers."""
 
-    async def test_pipelined(self) -> None:
-        """A client that asks a thousand times and reads nothing leaves the endpoint to another one."""
+    async def test_client_that_reads_nothing_leaves_room_for_others(self) -> None:
         await self.start("metrics = 127.0.0.1:0")
         port = self.port_of("metrics")
         bad = await self.connect(port)

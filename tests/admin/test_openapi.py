@@ -15,10 +15,7 @@ FOR_PEOPLE = ("/", "/static/{name}", "/login", "/metrics")
 
 
 class DescriptionTest(SynchronousTestCase):
-    """``/api/openapi.json``."""
-
-    def test_complete(self) -> None:
-        """It has all that there is, but for what people or Prometheus read, and nothing else."""
+    def test_every_resource_for_programs_and_no_other(self) -> None:
         described = {
             (method.upper(), path)
             for path, methods in description(ADMIN)["paths"].items()
@@ -27,14 +24,12 @@ class DescriptionTest(SynchronousTestCase):
         there_is = {(one.method, one.path) for one in ADMIN if one.path not in FOR_PEOPLE}
         self.assertEqual(described, there_is)
 
-    def test_references(self) -> None:
-        """What it refers to is there, and all that is there is referred to."""
+    def test_all_references_resolve_and_all_schemas_are_used(self) -> None:
         whole = description(ADMIN)
         named = set(re.findall(r"#/components/schemas/(\w+)", json.dumps(whole)))
         self.assertEqual(named, set(whole["components"]["schemas"]))
 
-    def test_parameters(self) -> None:
-        """Each variable part of a path is described."""
+    def test_variable_parts_of_paths_are_described(self) -> None:
         for path, methods in description(ADMIN)["paths"].items():
             for operation in methods.values():
                 parameters: list[dict[str, Any]] = operation.get("parameters", [])

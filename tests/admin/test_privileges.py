@@ -36,8 +36,7 @@ print("serves")
 class UnreadableTest(SynchronousTestCase):
     """Root's own Python, which the user of the rules may not read."""
 
-    def test_imports(self) -> None:
-        """What answers at the endpoints has been imported before root is given up."""
+    def test_endpoints_are_imported_before_root_is_dropped(self) -> None:
         folder = Path(tempfile.mkdtemp(prefix="txmux-admin-"))
         self.addCleanup(shutil.rmtree, folder)
         rules = folder / "rules.ini"
@@ -56,7 +55,6 @@ class DroppedTest(SynchronousTestCase):
     """Everything that the endpoints need is in a folder that only root may look into."""
 
     def setUp(self) -> None:
-        """Make the folder."""
         require_root()
         leave_unmeasured(self)
         self.folder = Path(tempfile.mkdtemp(prefix="txmux-admin-"))
@@ -70,7 +68,6 @@ class DroppedTest(SynchronousTestCase):
         self.socket, self.token = self.closed / "admin.sock", self.closed / "token"
 
     def start(self, settings: str) -> Upgrading:
-        """Start a service that becomes nobody."""
         mux = Upgrading(
             self.folder, _RULES, f"user = nobody\n{settings}", before=python_for_everybody()
         )
@@ -80,13 +77,11 @@ class DroppedTest(SynchronousTestCase):
         return mux
 
     def change(self, mux: Upgrading, old: str, new: str) -> None:
-        """Change the rules."""
         text = mux.file.read_text()
         self.assertIn(old, text)
         mux.file.write_text(text.replace(old, new))
 
-    def test_socket(self) -> None:
-        """The socket is opened before; a reload that changes it has the helper open the new one."""
+    def test_reload_opens_a_new_socket_by_the_helper(self) -> None:
         mux = self.start(f"admin = unix:{self.socket}")
         self.assertEqual(get(self.socket, "/api/status")["pid"], mux.pid)
         other = self.closed / "other.sock"
@@ -98,8 +93,7 @@ class DroppedTest(SynchronousTestCase):
         mux.stop()
         self.assertFalse(other.exists())
 
-    def test_token_and_low_port(self) -> None:
-        """A reload may name a port below 1024 and a token in a folder of root's, which the helper makes."""
+    def test_low_port_and_token_file_by_the_helper(self) -> None:
         mux = self.start(f"admin = unix:{self.socket}")
         port, metrics = free_low_port(self), free_low_port(self)
         self.change(
@@ -120,8 +114,7 @@ class DroppedTest(SynchronousTestCase):
         self.assertEqual(ask(port, "GET", "/api/status", token=token)[0], 401)
         mux.stop()
 
-    def test_upgrade(self) -> None:
-        """A new process, which never was root, has the same sockets, and may ask the helper for others."""
+    def test_new_process_keeps_sockets_and_helper(self) -> None:
         self.token.write_text("a-token-that-only-root-can-read")
         token = "a-token-that-only-root-can-read"
         port = free_low_port(self)
@@ -135,8 +128,7 @@ class DroppedTest(SynchronousTestCase):
         self.assertEqual(get(self.socket, "/api/status")["pid"], mux.pid)
         mux.stop()
 
-    def test_automatic(self) -> None:
-        """The socket of ``admin = auto`` stays over reloads and upgrades, in a folder that nobody may not write to."""
+    def test_automatic_socket_survives_reload_and_upgrade(self) -> None:
         runtime = self.folder / "run"
         runtime.mkdir(0o755)
         os.environ["RUNTIME_DIRECTORY"] = str(runtime)

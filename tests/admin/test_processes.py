@@ -19,18 +19,14 @@ if TYPE_CHECKING:
 
 
 class AdminProcessCase(UpgradeTestCase):
-    """Services with a UNIX socket for ``admin``, that can be upgraded."""
-
     def setUp(self) -> None:
         super().setUp()
         self.socket = self.folder / "admin.sock"
 
     def service(self, settings: str = "", rules: str = RULES) -> Upgrading:
-        """Start a service."""
         return self.upgrading(rules, f"admin = unix:{self.socket}\n{settings}")
 
     def led(self, listening: socket.socket, more: str = "", listener: str = "") -> str:
-        """Give rules by which all clients are led to a server, by the name of a backend."""
         port = listening.getsockname()[1]
         return (
             f"{RULES}{listener}[route all]\nmatch = any\nbackend = b\n"
@@ -39,15 +35,11 @@ class AdminProcessCase(UpgradeTestCase):
 
 
 def inode_of(path: Path) -> int:
-    """Tell files of the same name apart."""
     return path.stat().st_ino
 
 
 class WorkersTest(AdminProcessCase):
-    """Several processes serve; one answers for them all."""
-
-    def test_status(self) -> None:
-        """The status counts over all workers, and names each."""
+    def test_status_counts_over_all_workers(self) -> None:
         listening = self.backend()
         mux = self.service("workers = 2", self.led(listening, listener="detect_timeout = 1h\n"))
         peers = [self.relayed(mux, listening) for _ in range(4)]
@@ -72,8 +64,7 @@ class WorkersTest(AdminProcessCase):
         mux.take(5)
         mux.stop()
 
-    def test_ready(self) -> None:
-        """The service is ready if the workers are; one that does not answer is not waited for long, and the status shows it."""
+    def test_hung_worker_is_shown_but_not_waited_for(self) -> None:
         mux = self.service("workers = 2", self.led(self.backend()))
         self.assertEqual(get(self.socket, "/readyz"), {"ready": True, "missing": [], "stale": []})
         before = get(self.socket, "/api/status")["workers"]
@@ -85,8 +76,7 @@ class WorkersTest(AdminProcessCase):
         self.assertEqual((late["connections"], late["sandbox"]), (None, before[0]["sandbox"]))
         mux.stop()
 
-    def test_not_ready(self) -> None:
-        """A backend whose only server fails its checks makes the service not ready, as the workers see it."""
+    def test_failing_check_of_the_only_server_makes_it_not_ready(self) -> None:
         listening = self.backend()
         check = "check = tcp interval=100ms fall=1 rise=1\n"
         mux = self.service("workers = 2", self.led(listening, check))
@@ -97,8 +87,7 @@ class WorkersTest(AdminProcessCase):
         self.assertEqual(told["missing"], ["[backend b]: no server is up"])
         mux.stop()
 
-    def test_reload(self) -> None:
-        """A reload answers when all workers have the rules; the endpoint stays the same when their number changes."""
+    def test_reload_keeps_the_endpoint_when_workers_change(self) -> None:
         mux = self.service("workers = 2")
         inode = inode_of(self.socket)
         text = mux.file.read_text()
@@ -117,10 +106,7 @@ class WorkersTest(AdminProcessCase):
 
 
 class UpgradeTest(AdminProcessCase):
-    """The new process answers at the same socket."""
-
-    def test_upgrade(self) -> None:
-        """The one who asked is answered by the old process; whoever comes after that is by the new one."""
+    def test_old_process_answers_the_request_and_the_new_one_the_next(self) -> None:
         mux = self.service("workers = 2\nmetrics = 127.0.0.1:0")
         inode = inode_of(self.socket)
         port = int(mux.child.wait_for(r"listening on \S+:(\d+) for \[txmux\] metrics")[1])
@@ -137,8 +123,7 @@ class UpgradeTest(AdminProcessCase):
         mux.stop()
         self.assertFalse(self.socket.exists())
 
-    def test_refused(self) -> None:
-        """An upgrade to rules that are wrong is refused with what is wrong, and the old process answers on."""
+    def test_refused_upgrade_reports_errors_and_the_old_process_stays(self) -> None:
         mux = self.service()
         text = mux.file.read_text()
         mux.file.write_text(text.replace("endpoint", "endpiont"))
@@ -150,8 +135,7 @@ class UpgradeTest(AdminProcessCase):
         self.assertTrue(post(self.socket, "/api/reload")["ok"])
         mux.stop()
 
-    def test_changed_endpoint(self) -> None:
-        """A new process whose rules name another endpoint has that one, and the old one's file is gone."""
+    def test_changed_endpoint_replaces_the_old_file(self) -> None:
         mux = self.service()
         other = self.folder / "other.sock"
         mux.file.write_text(mux.file.read_text().replace(str(self.socket), str(other)))
@@ -164,10 +148,7 @@ class UpgradeTest(AdminProcessCase):
 
 
 class StopTest(AdminProcessCase):
-    """``/api/stop``, and ``grace``."""
-
-    def test_stop(self) -> None:
-        """It answers, and then the service ends as by SIGTERM, when its connections have."""
+    def test_stop_answers_and_ends_as_sigterm_does(self) -> None:
         listening = self.backend()
         mux = self.service("workers = 2", self.led(listening))
         client, server = self.relayed(mux, listening)
@@ -189,8 +170,7 @@ class StopTest(AdminProcessCase):
         self.assertFalse(self.socket.exists())
         mux.take(1)
 
-    def test_grace(self) -> None:
-        """While it is gracious, the service is not ready; then it accepts no more clients, and those that it has go on."""
+    def test_grace_is_not_ready_and_then_closes_the_port(self) -> None:
         listening = self.backend()
         mux = self.service("grace = 2s", self.led(listening))
         client, server = self.relayed(mux, listening)
@@ -206,8 +186,7 @@ class StopTest(AdminProcessCase):
         mux.assert_stopped()
         mux.take(1)
 
-    def test_second_signal(self) -> None:
-        """While it is gracious, clients are accepted, though it is not ready; a second signal ends it at once."""
+    def test_second_signal_ends_grace_at_once(self) -> None:
         listening = self.backend()
         mux = self.service("grace = 1h", self.led(listening))
         mux.terminate()

@@ -17,28 +17,22 @@ from txmux.processes.privilege.sandbox import SandboxError
 
 
 class SandboxTest(AdminCase):
-    """Rules with all that the supervisor does over the network."""
-
     async def confined(self, settings: str = "workers = 2", rules: str = LISTEN) -> list[bool]:
-        """Start a service, and give for each of its workers whether it is confined."""
         if not landlock.abi():
             raise SkipTest("this kernel has no Landlock")
         await self.start(settings, rules)
         return await self.told()
 
     async def told(self) -> list[bool]:
-        """Read the status."""
         workers = (await self.get("/api/status")).json["workers"]
         return [worker["sandbox"] for worker in workers]
 
-    async def test_shared_limits(self) -> None:
-        """Workers of a service that shares limits by TCP are confined."""
+    async def test_shared_limits_by_tcp(self) -> None:
         redis = listen(self, PeerFactory())
         settings = f"workers = 2\nshared_limits = redis://127.0.0.1:{redis}/0"
         self.assertEqual(await self.confined(settings), [True, True])
 
-    async def test_feed(self) -> None:
-        """Workers of a service that follows a CrowdSec are confined."""
+    async def test_crowdsec_feed(self) -> None:
         played = CrowdSecPlayed(self)
         (self.folder / "key").write_text(KEY)
         rules = f"{LISTEN}deny = crowdsec:{played.url}\n"
@@ -46,8 +40,7 @@ class SandboxTest(AdminCase):
         while not played.asked:
             await deferLater(reactor, 0.01)
 
-    async def test_added(self) -> None:
-        """A worker that a reload adds is confined, and so is one that takes the place of another one."""
+    async def test_added_and_replaced_workers(self) -> None:
         self.assertEqual(await self.confined("workers = 1"), [True])
         self.write_rules("workers = 2")
         with capturedLogs():
@@ -60,15 +53,13 @@ class SandboxTest(AdminCase):
             await self.all_serve()
         self.assertEqual(await self.told(), [True, True])
 
-    async def test_none(self) -> None:
-        """The status shows that a worker is not confined: one that opens an endpoint itself, or where that is switched off."""
+    async def test_status_of_workers_without_a_sandbox(self) -> None:
         rules = "[listen x]\nendpoint = haproxy:tcp:0:interface=127.0.0.1\n"
         self.assertEqual(await self.confined("", rules), [False])
         await self.stop()
         self.assertEqual(await self.confined("sandbox = off"), [False])
 
-    async def test_insisting(self) -> None:
-        """A kernel without Landlock stops the start of a service that insists on it, with what to write; else the service starts."""
+    async def test_no_landlock_stops_a_service_that_insists_on_it(self) -> None:
         self.patch(landlock, "abi", lambda: 0)
         insisting = self.service(self.text("sandbox = yes"))
         problem = self.assertRaises(SandboxError, insisting.startService)

@@ -58,8 +58,6 @@ axe.run(document, {resultTypes: ["violations"]}).then((found) => done(found.viol
 
 
 class Browser:
-    """A Chromium of its own, with a profile of its own."""
-
     def __init__(self) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="txmux-browser-"))
         options = ChromeOptions()
@@ -79,7 +77,6 @@ class Browser:
         self._driver.set_script_timeout(60)
 
     def end(self) -> None:
-        """End it."""
         self._driver.quit()
         self._service.process.wait(PATIENCE)  # it may have been killed at last
         eventually(self._is_removed, "the browser's files are gone")
@@ -90,7 +87,6 @@ class Browser:
         return not self._folder.exists()
 
     def tell(self, command: str, **values: Any) -> Any:
-        """Give a command of the DevTools protocol."""
         return self._driver.execute_cdp_cmd(command, values)
 
     def look_like(self, width: int, scheme: str, height: int = 900, scale: int = 1) -> None:
@@ -113,29 +109,22 @@ class Browser:
         self.tell("Emulation.setEmulatedMedia", features=features)
 
     def open(self, address: str) -> None:
-        """Go somewhere."""
         self._driver.get(address)
 
     def run(self, script: str, *values: Any) -> Any:
-        """Run a script in the page, and give what it returns."""
         return self._driver.execute_script(script, *values)
 
     def find(self, css: str) -> WebElement:
-        """Give the first element that is found by this selector of CSS."""
         return self._driver.find_element(By.CSS_SELECTOR, css)
 
     def all(self, css: str) -> list[WebElement]:
-        """Give all that are."""
         return self._driver.find_elements(By.CSS_SELECTOR, css)
 
     def text(self, css: str) -> str:
-        """Give the text of what is found."""
         found = self.run("return document.querySelector(arguments[0])?.textContent ?? ''", css)
         return " ".join(found.split())
 
     def click(self, css: str) -> None:
-        """Click on what is found, as a person does."""
-
         def clicked() -> bool:
             self.run(_SHOW, css)
             try:
@@ -147,8 +136,6 @@ class Browser:
         eventually(clicked, f"{css} can be clicked")
 
     def agree(self) -> None:
-        """Say yes to what a dialogue of the page asks."""
-
         def agreed() -> bool:
             try:
                 self._driver.switch_to.alert.accept()
@@ -159,17 +146,14 @@ class Browser:
         eventually(agreed, "there is a dialogue")
 
     def shows(self, css: str, text: str) -> None:
-        """Wait until an element has a text."""
         eventually(lambda: text in self.text(css), f"{css} shows {text!r}")
 
     def cookie(self) -> dict[str, Any]:
-        """Give the only cookie."""
         (cookie,) = self.tell("Network.getAllCookies")["cookies"]
         found: dict[str, Any] = cookie
         return found
 
     def forget(self) -> None:
-        """Forget all cookies."""
         self.tell("Network.clearBrowserCookies")
 
     def faults(self) -> list[dict[str, Any]]:
@@ -182,7 +166,6 @@ class Browser:
         return [one for one in found if one["impact"] in {"serious", "critical"}]
 
     def picture(self) -> bytes:
-        """Give what the screen shows, as PNG."""
         told = self.tell("Page.captureScreenshot", format="png", captureBeyondViewport=False)
         return base64.b64decode(told["data"])
 

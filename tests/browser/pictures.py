@@ -24,7 +24,6 @@ about.textContent = about.textContent.replace(/\S+rules.ini/, "/etc/txmux/rules.
 
 
 def main() -> None:
-    """Make them."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         redis, holding = start_redis(folder), Holding()

@@ -54,7 +54,6 @@ class Holding:
         one.close()
 
     def end(self) -> None:
-        """End it."""
         self._socket.shutdown(socket.SHUT_RDWR)
         self._thread.join()
         for key in [*self._taken.get_map().values()]:
@@ -91,26 +90,22 @@ class Watched:
         self.token = token.read_text().strip()
 
     def say(self, listener: str, data: bytes) -> socket.socket:
-        """Connect a client that says something, and stays."""
         client = socket.create_connection(("127.0.0.1", self.mux.ports[listener]), timeout=60)
         client.sendall(data)
         self._ends.append(client)
         return client
 
     def use(self, *command: str | Path) -> Child:
-        """Start a real client."""
         client = Child(*command, stdin=True)  # type: ignore[arg-type]
         self._ends.append(client)
         return client
 
     def leave(self) -> None:
-        """End the clients."""
         while self._ends:
             one = self._ends.pop()
             one.end() if isinstance(one, Child) else one.close()
 
     def end(self) -> None:
-        """End the clients and the service."""
         self.leave()
         self.mux.stop()
 

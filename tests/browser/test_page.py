@@ -17,22 +17,18 @@ EVIL = "\"><script>document.title='owned'</script><img src=x onerror=alert(1)>"
 
 
 class BrowserCase(InteropTestCase):
-    """Has a browser, and servers."""
-
     browser: ClassVar[Browser]
     redis: ClassVar[RedisServer]
     holding: ClassVar[Holding]
 
     @classmethod
     def setUpClass(cls) -> None:
-        """Start them."""
         super().setUpClass()
         cls.redis = cls.share(start_redis(cls.folder))
         cls.holding = cls.share(Holding())
         cls.browser = cls.share(Browser())
 
     def log_in(self, watched: Watched) -> None:
-        """Open the page, and give the token."""
         self.browser.forget()
         self.browser.look_like(1024, "light")
         self.browser.open(watched.address)
@@ -42,7 +38,6 @@ class BrowserCase(InteropTestCase):
         self.browser.complaints()  # of the page that asks for the token, that it is 401
 
     def assert_quiet(self, watched: Watched) -> None:
-        """See that nothing was asked elsewhere, and that the browser had nothing to complain of."""
         asked = {one for one in self.browser.asked() if one.startswith(("http", "ws"))}
         self.assertEqual([one for one in asked if not one.startswith(watched.address)], [])
         self.assertNotIn(watched.token, "".join(asked))
@@ -50,13 +45,10 @@ class BrowserCase(InteropTestCase):
 
 
 class PageTests(BrowserCase):
-    """Three routes."""
-
     watched: ClassVar[Watched]
 
     @classmethod
     def setUpClass(cls) -> None:
-        """Start the service, and clients."""
         super().setUpClass()
         rules = three_routes(cls.redis, cls.holding.port, free_port())
         cls.watched = cls.share(Watched(cls.folder, rules))
@@ -69,7 +61,6 @@ class PageTests(BrowserCase):
         self.assert_quiet(self.watched)
 
     def go(self, query: str = "") -> None:
-        """Open the page."""
         self.browser.open(self.watched.address + query)
 
     def test_login(self) -> None:
@@ -115,8 +106,7 @@ class PageTests(BrowserCase):
         browser.click("#unrecognised summary")
         see("#unrecognised details[open]", "killed")
 
-    def test_servers(self) -> None:
-        """A server is drained and made ready again; one that does not answer is told of in red."""
+    def test_drain_ready_and_a_server_that_does_not_answer(self) -> None:
         browser = self.browser
         browser.shows(".attention", "Backend ssh: no server is up.")
         browser.shows("#servers", "connection refused")
@@ -129,8 +119,7 @@ class PageTests(BrowserCase):
         browser.click(ready)
         eventually(lambda: bool(browser.all(drain)), "the server is ready")
 
-    def test_rules(self) -> None:
-        """Rules that cannot be read are refused with the reason; bytes are explained."""
+    def test_refused_reload_and_explained_bytes(self) -> None:
         browser, file = self.browser, self.watched.mux.file
         before = file.read_text()
         file.write_text(f"{before}[route x]\nmatch = nonsense\n")
@@ -146,8 +135,7 @@ class PageTests(BrowserCase):
         browser.shows("#rules pre[aria-label=Explanation]", "by route ssh")
         browser.complaints()  # of the reload that was refused
 
-    def test_unrecognised(self) -> None:
-        """What no route took is shown by its first bytes, with what each route says of it, and with a rule that is copied."""
+    def test_unrecognised_client_with_verdicts_and_a_rule_to_copy(self) -> None:
         browser = self.browser
         self.watched.say("office", b"\x05\x01\x00")
         browser.shows("#unrecognised article", "05 01 00")
@@ -161,8 +149,7 @@ class PageTests(BrowserCase):
         browser.click("#unrecognised article a")
         browser.shows("#rules pre[aria-label=Explanation]", "no at byte 1")
 
-    def test_names_are_text(self) -> None:
-        """Whatever a client names, it is text on the page, and no script runs."""
+    def test_names_of_clients_are_text_and_no_script_runs(self) -> None:
         for said in (
             f"GET /{EVIL} HTTP/1.1\r\nHost: {EVIL}\r\nUser-Agent: {EVIL}\r\n\r\n",
             f"GET / HTTP/1.1\r\nHost: a\rb\x00{EVIL}\r\n\r\n",
@@ -199,8 +186,7 @@ class PageTests(BrowserCase):
         browser.find("svg.map a[aria-label^='route web']").click()
         browser.shows(".filters", "route web")
 
-    def test_is_accessible(self) -> None:
-        """Axe finds no serious fault, and nothing is wider than the screen, on any screen, light and dark."""
+    def test_accessible_and_not_too_wide_on_any_screen(self) -> None:
         for width in (375, 1024, 1920):
             for scheme in ("light", "dark"):
                 self.browser.look_like(width, scheme)
@@ -211,10 +197,7 @@ class PageTests(BrowserCase):
 
 
 class ManyRoutesTests(BrowserCase):
-    """Three hundred routes."""
-
-    def test_is_accessible(self) -> None:
-        """The map folds what is idle, axe finds no serious fault, with many connections."""
+    def test_folded_map_is_accessible_with_many_connections(self) -> None:
         watched = self.own(Watched(self.folder, many_routes(300, self.holding.port)))
         self.log_in(watched)
         self.browser.shows("#connections", "None now.")

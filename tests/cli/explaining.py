@@ -12,17 +12,13 @@ if TYPE_CHECKING:
 
 
 class ExplainTestCase(CommandTestCase):
-    """Has a rules file."""
-
     text: ClassVar[str]
 
     def setUp(self) -> None:
-        """Write it."""
         super().setUp()
         self.rules = self.write("rules.ini", self.text)
 
     def explain(self, *arguments: str | Path) -> str:
-        """Explain; what is written."""
         code, out, err = self.run_main("explain", self.rules, *arguments)
         self.assertEqual((code, err), (0, ""))
         return out

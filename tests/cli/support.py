@@ -16,21 +16,15 @@ if TYPE_CHECKING:
 
 
 class Terminal(StringIO):
-    """An output that says it is a terminal."""
-
     def isatty(self) -> bool:
         return True
 
 
 class CommandTestCase(SynchronousTestCase):
-    """Has a folder, and runs the program."""
-
     def setUp(self) -> None:
-        """Make a folder for files."""
         self.folder = make_folder(self)
 
     def write(self, name: str, data: bytes | str) -> Path:
-        """Write a file into the folder."""
         path = self.folder / name
         path.write_bytes(data if isinstance(data, bytes) else data.encode())
         return path

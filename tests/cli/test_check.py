@@ -24,31 +24,23 @@ BAD_LINES = (
 
 
 class CheckTestCase(CommandTestCase):
-    """Shared by the tests of this file."""
-
     def setUp(self) -> None:
-        """Write a good and a bad file."""
         super().setUp()
         self.patch(check, "own_privileges", lambda: Privileges(1000))
         self.good, self.bad = self.write("good.ini", GOOD), self.write("bad.ini", BAD)
 
 
 class CheckTests(CheckTestCase):
-    """What it says, and its exit code."""
-
-    def test_fine(self) -> None:
-        """One line says what is in the file."""
+    def test_one_line_for_a_good_file(self) -> None:
         self.assertEqual(
             self.run_main("check", self.good),
             (0, f"{self.good}: OK, 1 listener, 0 routes, 1 backend\n", ""),
         )
 
-    def test_errors(self) -> None:
-        """Every error is one line."""
+    def test_one_line_for_each_error(self) -> None:
         self.assertEqual(self.run_main("check", self.bad), (1, BAD_LINES.format(self.bad), ""))
 
-    def test_several_files(self) -> None:
-        """Each is checked, and one that is bad is enough for exit code 1."""
+    def test_one_bad_file_is_enough_for_exit_code_1(self) -> None:
         self.assertEqual(
             self.run_main("check", self.bad, self.good),
             (
@@ -58,8 +50,7 @@ class CheckTests(CheckTestCase):
             ),
         )
 
-    def test_warnings(self) -> None:
-        """They come before the count, in the order of lines, and are no reason for exit code 1."""
+    def test_warnings_in_order_with_exit_code_0(self) -> None:
         self.good.write_text(
             "[txmux]\naccess_log = no/such/folder\n[listen a]\nendpoint = :8443\n"
             "[route b]\nmatch = any\nbackend = 127.0.0.1:1\n[route c]\nmatch = ssh\nbackend = close\n"
@@ -74,8 +65,7 @@ class CheckTests(CheckTestCase):
         )
         self.assertEqual(self.run_main("check", self.good), (0, out, ""))
 
-    def test_privileged_port(self) -> None:
-        """A port that the process may not listen on is one of them."""
+    def test_warning_on_a_privileged_port(self) -> None:
         self.good.write_text("[listen a]\nendpoint = :443\ndefault = 127.0.0.1:1\n")
         with patch.object(check, "own_privileges", return_value=Privileges(1000, 1024)):
             code, out, err = self.run_main("check", self.good)
@@ -86,8 +76,7 @@ class CheckTests(CheckTestCase):
         )
         self.assertEqual(last, f"{self.good}: OK, 1 listener, 0 routes, 0 backends, 1 warning")
 
-    def test_root(self) -> None:
-        """Who runs it as root is warned, if it stays so."""
+    def test_warning_on_staying_root(self) -> None:
         with patch.object(check, "own_privileges", return_value=Privileges(0)):
             code, out, err = self.run_main("check", self.good)
         first, last = out.splitlines()
@@ -96,22 +85,19 @@ class CheckTests(CheckTestCase):
         self.assertEqual(last, f"{self.good}: OK, 1 listener, 0 routes, 1 backend, 1 warning")
 
     def test_missing_file(self) -> None:
-        """One clear line, not a traceback."""
         self.assertEqual(
             self.run_main("check", "no/such/file.ini"),
             (1, "no/such/file.ini: cannot be read: No such file or directory\n", ""),
         )
 
     def test_plugins_that_clash(self) -> None:
-        """What stops the check itself is one line of error output."""
         clash = DuplicateMatcherError("two matchers are called 'x'")
         with patch.object(check, "load", side_effect=clash):
             self.assertEqual(
                 self.run_main("check", self.good), (1, "", "txmux: two matchers are called 'x'\n")
             )
 
-    def test_problems_of_plugins(self) -> None:
-        """What is wrong with a plugin is a warning, and no error of a file that does without it."""
+    def test_problems_of_plugins_are_warnings(self) -> None:
         registry = Registry({}, (PluginProblem("the plugin module x cannot be used"),))
         self.patch(check, "installed_matchers", lambda: registry)
         code, _, err = self.run_main("check", self.good)
@@ -119,10 +105,7 @@ class CheckTests(CheckTestCase):
 
 
 class JSONTests(CheckTestCase):
-    """For programs."""
-
     def test_errors_and_warnings(self) -> None:
-        """All files are in one object."""
         self.good.write_text(GOOD + "[backend idle]\nserver = h:1\n")
         code, out, err = self.run_main("check", "--json", self.good, self.bad)
         self.assertEqual((code, err), (1, ""))
@@ -146,20 +129,15 @@ class JSONTests(CheckTestCase):
 
 
 class ProgramTests(CheckTestCase):
-    """The program around the commands."""
-
     def test_version(self) -> None:
-        """It says its version."""
         self.assertEqual(self.run_main("--version"), (0, f"txmux {txmux.__version__}\n", ""))
 
-    def test_no_command(self) -> None:
-        """Without a command, the error names them all."""
+    def test_missing_command_is_an_error_that_names_all(self) -> None:
         code, _, err = self.run_main()
         self.assertEqual(code, 2)
         self.assertIn(f"name a command: {', '.join(COMMANDS)}\n", err)
 
-    def test_unknown_command(self) -> None:
-        """A file instead of a command is told how it is run, and a command that is nearly right which is meant."""
+    def test_unknown_command_with_a_suggestion(self) -> None:
         good = self.write("my rules", "")
         for word, advice in (
             ("rules.ini", "to run the service with that file: txmux run rules.ini"),
@@ -171,14 +149,12 @@ class ProgramTests(CheckTestCase):
             self.assertIn(advice, err)
 
     def test_wrong_usage(self) -> None:
-        """Without a command, with an unknown one, or without a file, it exits with 2."""
         for arguments in ((), ("chekc",), ("check",)):
             code, out, err = self.run_main(*arguments)
             self.assertEqual((code, out), (2, ""))
             self.assertIn("usage: txmux", err)
 
     def python(self, *arguments: str) -> tuple[int, str, str]:
-        """Run Python in the folder of the files; its exit code, output and error output."""
         package = Path(txmux.__file__).parent.parent
         done = subprocess.run(
             [sys.executable, *arguments],
@@ -190,8 +166,7 @@ class ProgramTests(CheckTestCase):
         )
         return done.returncode, done.stdout, done.stderr
 
-    def test_as_a_module(self) -> None:
-        """``python -m txmux`` is the program; a relative path stays so."""
+    def test_as_a_module_with_relative_paths(self) -> None:
         found = self.python("-m", "txmux", "check", self.bad.name)
         self.assertEqual(found, (1, BAD_LINES.format(self.bad.name), ""))
         code, out, err = self.python("-m", "txmux", "check", self.good.name)
@@ -200,7 +175,6 @@ class ProgramTests(CheckTestCase):
         self.assertIn(f"{self.good.name}: OK, 1 listener, 0 routes, 1 backend", out)
 
     def test_standard_input(self) -> None:
-        """The file `-` is what comes in; it is called so in messages."""
         done = subprocess.run(
             [sys.executable, "-m", "txmux", "check", "-"],
             cwd=Path(txmux.__file__).parent.parent,
@@ -211,8 +185,7 @@ class ProgramTests(CheckTestCase):
         )
         self.assertEqual((done.returncode, done.stdout), (1, BAD_LINES.format("<stdin>")))
 
-    def test_closed_pipe(self) -> None:
-        """Nobody reads: any command ends with the status that a shell gives for SIGPIPE, and says nothing."""
+    def test_closed_pipe_ends_any_command_as_sigpipe(self) -> None:
         good, package = str(self.good), Path(txmux.__file__).parent.parent
         other = self.write("haproxy.cfg", "listen a\n  bind :1\n  server s 127.0.0.1:2\n")
         # argparse itself passes over what it cannot write at once.
@@ -245,8 +218,7 @@ class ProgramTests(CheckTestCase):
             _, err = child.communicate(GOOD.encode(), timeout=300)
             self.assertEqual((child.returncode, err), (141, b""), arguments)
 
-    def test_no_reactor(self) -> None:
-        """Checking installs no reactor, so it can run anywhere."""
+    def test_check_installs_no_reactor(self) -> None:
         script = (
             "import sys; from txmux.cli import main; main(sys.argv[1:]); "
             "sys.exit('twisted.internet.reactor' in sys.modules)"
@@ -256,8 +228,7 @@ class ProgramTests(CheckTestCase):
         self.assertEqual((code, err), (0, ""))
         self.assertIn("unknown matcher 'nothing'", out)
 
-    def test_quick(self) -> None:
-        """What only other rules need, or trying their servers, is not imported: it took half of the time."""
+    def test_check_imports_only_what_the_rules_need(self) -> None:
         script = (
             "import sys; begun = {*sys.modules}; from txmux.cli import main; main(sys.argv[1:]); "
             "heavy = {'OpenSSL', 'cryptography', 'twisted.internet.endpoints', 'twisted.names', 'importlib.metadata'}; "

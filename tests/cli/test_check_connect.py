@@ -15,10 +15,7 @@ from tests.support.ports import free_port
 
 
 class ConnectTests(SynchronousTestCase):
-    """Servers that are there, and such as are not."""
-
     def run_check(self, rules: str, *options: str) -> tuple[int, str]:
-        """Run the command, and give its exit code and what it says."""
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "rules.ini"
             path.write_text(f"[listen public]\nendpoint = 127.0.0.1:0\n{rules}")
@@ -37,8 +34,7 @@ class ConnectTests(SynchronousTestCase):
         code, out = self.run_check(rules)
         return code, [line for line in out.splitlines() if not line.startswith("/")]
 
-    def test_up(self) -> None:
-        """Servers that are up are told, each on a line, with what leads there; those that are `down` are not tried."""
+    def test_servers_that_are_up_with_their_users(self) -> None:
         with socket.create_server(("127.0.0.1", 0)) as server:
             port = server.getsockname()[1]
             code, lines = self.check(
@@ -47,8 +43,7 @@ class ConnectTests(SynchronousTestCase):
             )
         self.assertEqual((code, lines), (0, [f"127.0.0.1:{port}: OK ([backend two], [route ssh])"]))
 
-    def test_once(self) -> None:
-        """A server that several lead to is connected once, and named once, with all of them, also by a fallback."""
+    def test_shared_server_is_connected_and_named_once(self) -> None:
         with socket.create_server(("127.0.0.1", 0)) as server:
             port = server.getsockname()[1]
             here = f"127.0.0.1:{port}"
@@ -70,19 +65,16 @@ class ConnectTests(SynchronousTestCase):
         )
         self.assertEqual(connections, 1)
 
-    def test_names(self) -> None:
-        """A name is told with the address that it led to."""
+    def test_name_with_its_address(self) -> None:
         port = free_port()  # nobody else has it at `::1`, which is tried, too
         with socket.create_server(("127.0.0.1", port)):
             _, lines = self.check(f"silent = localhost:{port}\n")
         self.assertIn(f"localhost:{port} at 127.0.0.1:{port}: OK ([listen public])", lines)
 
-    def test_of_each_client(self) -> None:
-        """What is another server for each client is not tried."""
+    def test_server_that_depends_on_the_client_is_not_tried(self) -> None:
         self.assertEqual(self.check("default = {local}:9\n"), (0, []))
 
     def test_json(self) -> None:
-        """With `--json`, they are in the document."""
         with socket.socket() as nobody:
             nobody.bind(("127.0.0.1", 0))
             gone = f"127.0.0.1:{nobody.getsockname()[1]}"
@@ -97,8 +89,7 @@ class ConnectTests(SynchronousTestCase):
             {"server": gone, "address": None, "backends": ["b"], "routes": ["a"], "listeners": []},
         )
 
-    def test_not_up(self) -> None:
-        """Those that are not are told of with the reason, and the exit code is 1."""
+    def test_servers_that_are_not_up_and_exit_code_1(self) -> None:
         with socket.socket() as nobody, socket.socket() as mute:
             nobody.bind(("127.0.0.1", 0))
             mute.bind(("127.0.0.1", 0))
@@ -116,8 +107,7 @@ class ConnectTests(SynchronousTestCase):
         ]
         self.assertEqual(sorted(lines), sorted(wanted))
 
-    def test_documented(self) -> None:
-        """The document of the reference is what there is."""
+    def test_document_of_the_reference(self) -> None:
         page = Path(__file__).parents[2] / "docs/reference/commands.md"
         _, _, rest = page.read_text().partition("### Errors and warnings as JSON\n")
         told = json.loads(rest.partition("```json\n")[2].partition("```\n")[0])
@@ -137,6 +127,5 @@ class ConnectTests(SynchronousTestCase):
         found["servers"][0]["server"] = "127.0.0.1:22"
         self.assertEqual(found, told)
 
-    def test_bad_rules(self) -> None:
-        """Where the rules have errors nothing is tried."""
+    def test_bad_rules_are_not_tried(self) -> None:
         self.assertEqual(self.check("[route a]\nmatch = nothing\nbackend = 127.0.0.1:1\n"), (1, []))

@@ -12,23 +12,20 @@ from txmux.cli.completion import SHELLS
 class CompletionTests(CommandTestCase):
     """The scripts; that shells take them is told by the tests with real shells."""
 
-    def test_scripts(self) -> None:
-        """The script of each shell names all commands."""
+    def test_script_of_each_shell_has_all_commands(self) -> None:
         for shell in SHELLS:
             code, script, said = self.run_main("completion", shell)
             self.assertEqual((code, said), (0, ""))
             for command in COMMANDS:
                 self.assertIn(command, script)
 
-    def test_unknown_shell(self) -> None:
-        """The shells that there are scripts for are named if another is asked for."""
+    def test_unknown_shell_names_the_known_ones(self) -> None:
         code, _, said = self.run_main("completion", "ksh")
         self.assertEqual(code, 2)
         # Versions of Python differ in the quotes.
         self.assertIn("ksh (choose from bash, zsh, fish)", said.replace("'", ""))
 
     def test_package_is_missing(self) -> None:
-        """Without the package that makes it, one line says what to install."""
         self.patch(sys, "modules", {**sys.modules, "shtab": None})
         code, script, said = self.run_main("completion", "bash")
         self.assertEqual((code, script), (1, ""))

@@ -25,14 +25,10 @@ backend a
 
 
 class ConvertTests(SynchronousTestCase):
-    """What it writes, and its exit code."""
-
     def setUp(self) -> None:
-        """Make a folder for files."""
         self.folder = make_folder(self)
 
     def convert(self, name: str, text: str | None, *options: str) -> tuple[int, str, str]:
-        """Convert a text; the program's exit code, output and error output."""
         path = self.folder / name
         if text is not None:
             path.write_text(text)
@@ -44,8 +40,7 @@ class ConvertTests(SynchronousTestCase):
                 code = int(stop.code or 0)
         return code, out.getvalue(), err.getvalue().replace(f"{self.folder}/", "")
 
-    def test_rules_and_warnings(self) -> None:
-        """The rules go to the output, the warnings to the error output, one a line."""
+    def test_rules_on_stdout_and_warnings_on_stderr(self) -> None:
         code, out, err = self.convert("sslh.cfg", _SSLH)
         self.assertEqual(code, 0)
         self.assertEqual(parse(out, "rules.ini").listeners[0].endpoints, ("127.0.0.1:443",))
@@ -61,8 +56,7 @@ class ConvertTests(SynchronousTestCase):
                 code = int(stop.code or 0)
         return code, out.getvalue(), err.getvalue()
 
-    def test_words(self) -> None:
-        """The program may be named before the file, and sslh's command line stands in place of one."""
+    def test_program_before_the_file_and_command_line_of_sslh(self) -> None:
         file = self.folder / "some"
         file.write_text(_HAPROXY)
         code, out, _ = self.run_with("haproxy", str(file))
@@ -76,8 +70,7 @@ class ConvertTests(SynchronousTestCase):
         code, _, err = self.run_with(str(file), str(file))
         self.assertEqual((code, "give one file" in err), (1, True))
 
-    def test_looks(self) -> None:
-        """What a person has to decide makes the exit code 2, and an error of the rules until its line is removed."""
+    def test_looks_are_exit_code_2_and_errors_of_the_rules(self) -> None:
         code, out, err = self.convert("haproxy.cfg", _LOST)
         self.assertEqual(code, 2)
         self.assertTrue(err.startswith("haproxy.cfg:4: LOOK: use_backend a if { nbsrv(a) lt 1 }"))
@@ -92,8 +85,7 @@ class ConvertTests(SynchronousTestCase):
         with redirect_stdout(said):
             self.assertEqual(main(["check", str(rules)]), 0)
 
-    def test_guess(self) -> None:
-        """Whose file it is is seen by its content, else by its name."""
+    def test_format_by_content_and_then_by_name(self) -> None:
         self.assertEqual(self.convert("a", _SSLH)[0], 0)
         self.assertEqual(self.convert("sslh.cfg", _HAPROXY)[0], 0)
         self.assertIn("is not a file that libconfig reads", self.convert("my-sslh.cfg", "x")[2])
@@ -103,13 +95,11 @@ class ConvertTests(SynchronousTestCase):
         self.assertEqual((code, out), (1, ""))
         self.assertIn("name the format by --from sslh or --from haproxy", err)
 
-    def test_from(self) -> None:
-        """``--from`` says whose file it is."""
+    def test_format_by_option(self) -> None:
         self.assertEqual(self.convert("a", _HAPROXY, "--from", "haproxy")[0], 0)
         self.assertEqual(self.convert("a", _HAPROXY, "--from", "sslh")[0], 1)
 
-    def test_entry_points(self) -> None:
-        """``--entrypoint`` says where Traefik listens; what is no name and address is wrong usage."""
+    def test_entry_points_of_traefik(self) -> None:
         text = (
             "tcp:\n  routers: {r: {rule: HostSNI(`*`), service: s}}\n"
             '  services: {s: {loadBalancer: {servers: [{address: "127.0.0.1:1"}]}}}\n'
@@ -122,20 +112,17 @@ class ConvertTests(SynchronousTestCase):
         self.assertEqual(code, 2)
         self.assertIn("is not NAME=ADDRESS", err)
 
-    def test_wrong_usage(self) -> None:
-        """An unknown program is wrong usage."""
+    def test_unknown_program_is_wrong_usage(self) -> None:
         code, _, err = self.convert("a", _HAPROXY, "--from", "stunnel")
         self.assertEqual(code, 2)
         self.assertIn("usage: txmux convert", err)
 
-    def test_unreadable(self) -> None:
-        """A file that is not there is one clear line."""
+    def test_missing_file_is_one_line(self) -> None:
         self.assertEqual(
             self.convert("a", None), (1, "", "txmux: a cannot be read: No such file or directory\n")
         )
 
-    def test_unknown_service(self) -> None:
-        """A port of an unknown name is told of, and the common ones are known on a machine without a file of them."""
+    def test_unknown_port_name_and_machine_without_names(self) -> None:
         code, _, err = self.convert("sslh.cfg", _SSLH.replace("https", "no-such-service"))
         self.assertEqual(code, 1)
         self.assertIn("unknown service name 'no-such-service'; write its number", err)
@@ -147,9 +134,7 @@ class ConvertTests(SynchronousTestCase):
                 _, out, _ = self.convert("sslh.cfg", _SSLH.replace("https", name))
                 self.assertIn(f"endpoint = 127.0.0.1:{number}\n", out)
 
-    def test_service_of_datagrams(self) -> None:
-        """A service that only UDP has is known by its name."""
-
+    def test_port_name_that_only_udp_has(self) -> None:
         def number_of(_name: str, protocol: str = "udp", /) -> int:
             if protocol != "udp":
                 raise OSError("service/proto not found")
@@ -159,8 +144,7 @@ class ConvertTests(SynchronousTestCase):
             _, out, _ = self.convert("sslh.cfg", _SSLH.replace("https", "of-udp"))
         self.assertIn("endpoint = 127.0.0.1:4242\n", out)
 
-    def test_guarded(self) -> None:
-        """A service that hosts.allow and hosts.deny of this machine cannot concern needs nobody to look."""
+    def test_no_look_at_a_service_that_hosts_access_cannot_concern(self) -> None:
         text = _SSLH + 'protocols: ( { name: "ssh"; service: "ssh"; host: "::1"; port: "22"; } );'
         for rules, code in (
             (None, 0),

@@ -17,33 +17,27 @@ _KEXINIT = (12).to_bytes(4, "big") + b"\x0a\x14" + bytes(10)
 
 
 class DemoServersTest(TestCase):
-    """What a first look at them shows."""
-
     timeout = 60
 
     async def ask(self, factory: Any, *pieces: bytes) -> bytes:
-        """Serve, send, finish, and give all that is answered."""
         client = await connect(self, listen(self, factory))
         for piece in pieces:
             client.send(piece)
         client.finish()
         return bytes((await client.is_lost()).received)
 
-    async def test_echo(self) -> None:
-        """More than any buffer holds comes back whole, also to a client that has finished sending."""
+    async def test_echo_of_more_than_a_buffer_after_the_end(self) -> None:
         data = bytes(range(256)) * 4 * 4096
         self.assertTrue(await self.ask(ECHO, b"knock ", data) == b"knock " + data)
 
-    async def test_redis(self) -> None:
-        """PING is answered with PONG in either form and any case, and everything else with an error."""
+    async def test_redis_knows_ping_only(self) -> None:
         self.assertEqual(await self.ask(REDIS, b"PING\r\npi", b"ng\n"), b"+PONG\r\n" * 2)
         answer = await self.ask(
             REDIS, b"*3\r\n$3\r\nSET\r\n$1\r\na\r\n$1\r\n1\r\n*1\r\n$4\r\nPiNG\r\n"
         )
         self.assertEqual(answer, b"-ERR the demo knows only PING\r\n+PONG\r\n")
 
-    async def test_ssh(self) -> None:
-        """A client is greeted, and told goodbye when its first packet is complete."""
+    async def test_ssh_says_goodbye_after_the_first_packet(self) -> None:
         self.assertEqual(await self.ask(SSH), IDENTIFICATION)
         self.assertEqual(await self.ask(SSH, b"SSH-2.0-x\r\n", _KEXINIT[:-1]), IDENTIFICATION)
         self.assertEqual(await self.ask(SSH, bytes(40_000)), IDENTIFICATION)
@@ -53,12 +47,10 @@ class DemoServersTest(TestCase):
         self.assertIn(GOODBYE.encode(), (await client.is_lost()).received)
 
     async def greeted(self) -> Peer:
-        """Connect a client to the SSH server."""
         client = await connect(self, listen(self, SSH))
         return await client.has(len(IDENTIFICATION))
 
-    async def test_page(self) -> None:
-        """The command from the hints shows a page that says what was seen, with the port it came to."""
+    async def test_page_says_what_was_recognised(self) -> None:
         port = listen(self, PageSite())
         out, _, status = await run_program(
             "curl", "-sSi", "--noproxy", "*", f"http://127.0.0.1:{port}/any/where"
@@ -72,10 +64,7 @@ class DemoServersTest(TestCase):
 
 
 class HintsTests(SynchronousTestCase):
-    """`hints`: short, aligned, and with the port that is really used."""
-
-    def test_commands(self) -> None:
-        """Every command is there with the port."""
+    def test_commands_have_the_port(self) -> None:
         text = hints(12345)
         for command, seen in examples(12345):
             self.assertIn("12345", command)
@@ -84,13 +73,11 @@ class HintsTests(SynchronousTestCase):
         for program in ("curl", "redis-cli", "ssh", "nc"):
             self.assertIn(f"  {program} ", text)
 
-    def test_layout(self) -> None:
-        """What is seen stands in one column, as a comment for the shell; no line is too long."""
+    def test_comments_in_one_column_and_no_long_line(self) -> None:
         lines = [line for line in hints(65535).splitlines() if "  #" in line]
         self.assertEqual(len(lines), len(examples(65535)))
         self.assertEqual(len({line.index("  # ") for line in lines}), 1)
         self.assertLessEqual(max(map(len, hints(65535).splitlines())), 100)
 
-    def test_any_terminal(self) -> None:
-        """It can be printed in any locale."""
+    def test_ascii_only(self) -> None:
         self.assertTrue(hints(1).isascii())

@@ -54,32 +54,23 @@ server = 127.0.0.1:22
 
 
 class ServiceTestCase(ExplainTestCase):
-    """Has these rules."""
-
     text = RULES
 
 
 class HandoverTests(ExplainTestCase):
-    """Has a route that hands over sockets."""
-
     text = "[listen a]\nendpoint = :1\n[route ssh]\nmatch = ssh\nbackend = handover:/run/x.sock\n"
 
     def test_text(self) -> None:
-        """It says where to."""
         told = self.explain("--text", "SSH-")
         self.assertIn("decision  at byte 4: route ssh, to handover:/run/x.sock\n", told)
 
-    def test_json(self) -> None:
-        """So does the JSON, in which no server is connected to."""
+    def test_json_without_a_server(self) -> None:
         decision = self.explain_json("--text", "SSH-")["decision"]
         self.assertEqual((decision["to"], decision["servers"]), ("handover:/run/x.sock", []))
 
 
 class TextTests(ServiceTestCase):
-    """What people read."""
-
     def test_winner(self) -> None:
-        """Every route with its byte, the winner, where it leads, and what was learnt."""
         self.assertEqual(
             self.explain("--text", r"SSH-2.0-x\r\n", "--from", "192.0.2.1"),
             r"""listener public: 11 bytes from 192.0.2.1: SSH-2.0-x\r\n
@@ -97,7 +88,6 @@ learnt    software=x
         )
 
     def test_undecided(self) -> None:
-        """What it waits for, and what happens at the deadline."""
         self.assertEqual(
             self.explain("--text", "H"),
             """listener public: 1 byte: H
@@ -114,8 +104,7 @@ deadline  after 5s, or when the client finishes sending: default, reset
 """,
         )
 
-    def test_silent(self) -> None:
-        """Without a byte it is the deadline that decides."""
+    def test_deadline_decides_without_a_byte(self) -> None:
         out = self.explain("--text", "")
         self.assertIn("listener public: 0 bytes\n", out)
         self.assertIn("undecided, needs up to 4\n", out)
@@ -135,8 +124,7 @@ deadline  after 5s, or when the client finishes sending: default, reset
         out = self.explain("--text", "", "--from", "192.0.2.1")
         return out.partition("\ndecision  ")[2]
 
-    def test_silent_lines(self) -> None:
-        """The first line of `silent` for the client counts, with its own time, and a race is told."""
+    def test_first_silent_line_for_the_client_and_a_race(self) -> None:
         self.assertEqual(
             self.of_listener(
                 "race = yes",
@@ -152,8 +140,7 @@ deadline  after 5s, or when the client finishes sending: default, reset
             "after 5s: silent, close\n", self.of_listener("silent = reset from=10.0.0.0/8")
         )
 
-    def test_at_once(self) -> None:
-        """With `first = server`, or where no route looks at a byte, `default` has the client before it says anything."""
+    def test_default_at_once_if_no_route_needs_a_byte(self) -> None:
         at_once = "at once, before any byte: default, to 127.0.0.1:25\n"
         self.assertEqual(self.of_listener("first = server", "default = 127.0.0.1:25"), at_once)
         decision = self.explain_json("--text", "SSH-2.0-", "--from", "192.0.2.1")["decision"]
@@ -172,15 +159,13 @@ deadline  after 5s, or when the client finishes sending: default, reset
             out = self.explain("--text", "", "--from", "192.0.2.1").partition("\ndecision  ")[2]
             self.assertEqual(out[: len(found)], found)
 
-    def test_default(self) -> None:
-        """When all say no, it is the last of them that decides; a short form is one server."""
+    def test_last_no_decides_for_the_default(self) -> None:
         self.assertIn("\ndecision  at byte 1: default, reset\n", self.explain("--hex", "00"))
         self.assertIn(
             "\ndecision  at byte 2: route web, to 127.0.0.1:8080\n", self.explain("--text", "HI")
         )
 
-    def test_networks(self) -> None:
-        """The client's address counts: for routes, and for the listener; v4-mapped is IPv4."""
+    def test_client_address_for_routes_and_listener(self) -> None:
         inside = self.explain("--text", "x", "--from", "::ffff:10.0.0.1")
         self.assertIn(">  inside  any                        match at byte 1\n", inside)
         outside = self.explain("--text", "x", "--from", "10.1.0.1")
@@ -195,15 +180,13 @@ deadline  after 5s, or when the client finishes sending: default, reset
         self.assertIn("\ndecision  at byte 4: ", allowed)
         self.assertIn("at once", self.explain("--text", "SSH-", "--from", "192.0.2.1"))
 
-    def test_limit(self) -> None:
-        """At peek_limit it is decided; only that many bytes of a file are read, and not all are shown."""
+    def test_decision_at_peek_limit(self) -> None:
         self.rules.write_text(RULES.replace("default ", "peek_limit = 50\ndefault "))
         out = self.explain("--file", self.write("head", "GET / HTTP/1.1\r\n" + "a" * 99))
         self.assertIn(rf"50 bytes: GET / HTTP/1.1\r\n{'a' * 32}...", out)
         self.assertIn("\ndecision  at byte 50, which is peek_limit: default, reset\n", out)
 
-    def test_listeners(self) -> None:
-        """One block for each listener, or only for one; a listener may have no route."""
+    def test_one_block_for_each_listener(self) -> None:
         self.rules.write_text(
             RULES.replace("[route ssh]\n", "[route ssh]\nunder = public\n")
             .replace("[route web]\n", "[route web]\nunder = public\n")
@@ -219,13 +202,11 @@ deadline  after 5s, or when the client finishes sending: default, reset
         )
 
     def test_standard_input(self) -> None:
-        """``--file -`` reads it."""
         stdin = io.TextIOWrapper(io.BytesIO(b"SSH-"))
         with patch.object(sys, "stdin", stdin):
             self.assertIn("4 bytes: SSH-", self.explain("--file", "-"))
 
-    def test_dry_run(self) -> None:
-        """A route that runs dry says so, and nothing waits for it."""
+    def test_dry_run_route_decides_nothing(self) -> None:
         rules = load(self.rules)
         dry = tuple(attrs.evolve(route, dry_run=route.name == "ssh") for route in rules.routes)
         with patch.object(explain, "load", return_value=attrs.evolve(rules, routes=dry)):
@@ -234,8 +215,7 @@ deadline  after 5s, or when the client finishes sending: default, reset
             )
             self.assertTrue(self.explain_json("--text", "SSH-")["routes"][0]["dry_run"])
 
-    def test_terminal(self) -> None:
-        """On a terminal it is in colours, unless they are not wanted or `rich` is not there."""
+    def test_colours_on_a_terminal_if_possible_and_wanted(self) -> None:
         arguments = ("explain", self.rules, "--text", "SSH-2.0-x\x1b[2J")
         plain = self.run_main(*arguments)[1]
         with patch.dict("os.environ", {"TERM": "xterm", "COLUMNS": "100", "NO_COLOR": ""}):
@@ -251,8 +231,6 @@ deadline  after 5s, or when the client finishes sending: default, reset
 
 @attrs.frozen
 class Broken:
-    """Raises at every byte."""
-
     longest: int = 3
 
     def __call__(self, peeked: Peeked) -> Verdict:
@@ -261,8 +239,6 @@ class Broken:
 
 @implementer(IProtocolMatcher)
 class BrokenMatcher:
-    """Makes it."""
-
     name = "broken"
     summary = "for tests"
     options = ()
@@ -272,10 +248,7 @@ class BrokenMatcher:
 
 
 class UnusualTests(ServiceTestCase):
-    """What a rules file of its own cannot show."""
-
-    def test_raises(self) -> None:
-        """A matcher that raises is a no, and its error is shown."""
+    def test_matcher_that_raises_is_a_no(self) -> None:
         self.rules.write_text(
             "[listen a]\nendpoint = :1\n[route x]\nmatch = broken\nbackend = close\n"
         )
@@ -285,17 +258,13 @@ class UnusualTests(ServiceTestCase):
         self.assertIn("no at byte 1: its matcher raised ZeroDivisionError: oh\n", out)
         self.flushLoggedErrors(ZeroDivisionError)
 
-    def test_in_process(self) -> None:
-        """A protocol of a program has a name, and no servers."""
+    def test_protocol_in_process_has_no_servers(self) -> None:
         leads = TracedOutcome("route", "a", InProcess("Site", Factory()))
         self.assertEqual(leads.servers, [])
 
 
 class JsonTests(ServiceTestCase):
-    """What programs read."""
-
     def test_document(self) -> None:
-        """All of it, for one route of each kind."""
         document = json.loads(self.explain("--json", "--text", "SSH-2.0-x ", "--from", "10.0.0.1"))
         (stream,) = document.pop("streams")
         self.assertEqual(document, {"rules": str(self.rules)})
@@ -344,8 +313,7 @@ class JsonTests(ServiceTestCase):
         )
         self.assertEqual([len(route["lines"]) for route in routes], [1, 2, 1])
 
-    def test_undecided(self) -> None:
-        """There is no decision, but what the deadline brings; a route that is not asked has no answer."""
+    def test_undecided_with_the_outcome_at_the_deadline(self) -> None:
         found = self.explain_json("--text", "H")
         self.assertIsNone(found["decision"])
         leads: dict[str, Any] = {
@@ -364,17 +332,13 @@ class JsonTests(ServiceTestCase):
         self.assertEqual(found["routes"][2]["lines"][0]["says"], "not asked")
 
     def test_silent_and_denied(self) -> None:
-        """They are told from the default."""
         self.assertEqual(self.explain_json("--text", "")["at_deadline"]["by"], "silent")
         denied = self.explain_json("--text", "x", "--from", "203.0.113.1")["decision"]
         self.assertEqual((denied["by"], denied["at"], denied["to"]), ("denied", 0, "close"))
 
 
 class WrongTests(ServiceTestCase):
-    """What cannot be explained."""
-
-    def test_input(self) -> None:
-        """One line says what is wrong with it, and the exit code is 1."""
+    def test_one_line_and_exit_code_1_for_wrong_input(self) -> None:
         for arguments, message in (
             (("--hex", "5"), "--hex: '5' is not hex; write pairs"),
             (("--text", r"\q"), r"--text: \q is not an escape; there are"),
@@ -391,15 +355,13 @@ class WrongTests(ServiceTestCase):
             self.assertTrue(err.startswith(f"txmux: {message}"), err)
             self.assertEqual(err.count("\n"), 1)
 
-    def test_rules(self) -> None:
-        """All errors of the rules, and the exit code of a service that cannot start with them."""
+    def test_errors_of_the_rules_and_exit_code_78(self) -> None:
         self.rules.write_text("[listen a]\nendpoint = 443\nbacklgo = 5\n")
         code, out, err = self.run_main("explain", self.rules, "--text", "x")
         self.assertEqual((code, out), (78, ""))
         self.assertEqual(err.count(f"{self.rules}:"), 2)
 
-    def test_usage(self) -> None:
-        """Exactly one source, and an address that is one; otherwise exit code 2."""
+    def test_wrong_usage(self) -> None:
         for arguments in ((), ("--text", "x", "--hex", "00"), ("--text", "x", "--from", "here")):
             code, out, err = self.run_main("explain", self.rules, *arguments)
             self.assertEqual((code, out), (2, ""))
@@ -407,10 +369,7 @@ class WrongTests(ServiceTestCase):
 
 
 class TimeTests(ServiceTestCase):
-    """Routes with ``during``, and routes that end TLS."""
-
     def setUp(self) -> None:
-        """Write a file with both."""
         super().setUp()
         (self.folder / "a.pem").touch()
         self.rules.write_text(
@@ -419,8 +378,7 @@ class TimeTests(ServiceTestCase):
             "[route inside]\nmatch = tls\nterminate_tls = a.pem\nbackend = reset\n"
         )
 
-    def test_at(self) -> None:
-        """The time that is given counts, and is told."""
+    def test_given_time_counts(self) -> None:
         friday = self.explain("--text", "SSH-2.0-x ", "--at", "2026-11-20T12:00+00:00")
         self.assertRegex(friday, r"10 bytes on \w+ 2026-11-\d\d \d\d:\d\d \S+: SSH-2.0-x")
         self.assertIn("at byte 4: route office, close", friday)
@@ -435,14 +393,12 @@ class TimeTests(ServiceTestCase):
             datetime.fromisoformat(found["time"]), datetime.fromisoformat("2026-11-21T12:00+00:00")
         )
 
-    def test_no_time(self) -> None:
-        """What is no time is an error of the arguments."""
+    def test_invalid_time(self) -> None:
         code, _, err = self.run_main("explain", self.rules, "--text", "x", "--at", "noon")
         self.assertEqual(code, 2)
         self.assertIn("'noon' is not a time; write one as 2026-11-20T14:30", err)
 
-    def test_tls(self) -> None:
-        """A route that ends TLS leads inside of it, wherever others go then."""
+    def test_route_that_ends_tls(self) -> None:
         hello = bytes.fromhex("1603010005010000010000").hex()
         said = self.explain("--hex", hello)
         self.assertIn(

@@ -58,10 +58,7 @@ def datagram(source: Address, destination: Address, data: bytes, size: int | Non
 
 
 class FlowTests(SynchronousTestCase):
-    """Datagrams of a capture."""
-
-    def test_read(self) -> None:
-        """Datagrams of IPv4 and IPv6 are read, and one that was cut off is known."""
+    def test_datagrams_of_both_families_and_cut_ones(self) -> None:
         data = capture(
             datagram(CLIENT, SERVER, b"one"),
             datagram(CLIENT6, SERVER6, b""),
@@ -78,8 +75,7 @@ class FlowTests(SynchronousTestCase):
             ],
         )
 
-    def test_flows(self) -> None:
-        """Each pair of ends is a flow, of which the client's first four datagrams are kept."""
+    def test_first_four_datagrams_of_each_pair_of_ends(self) -> None:
         other = Address(CLIENT.host, 9)
         flows = client_flows(
             [
@@ -96,41 +92,34 @@ class FlowTests(SynchronousTestCase):
 
 
 class ExplainTests(ExplainTestCase):
-    """What is written."""
-
     text = RULES
 
-    def test_one(self) -> None:
-        """A datagram is judged as a whole."""
+    def test_datagram_as_a_whole(self) -> None:
         out = self.explain("--listener", "flow", "--hex", OPENVPN[0].hex())
         self.assertIn("listener flow: a datagram of 14 bytes: 8~x", out)
         self.assertRegex(out, ">  vpn +openvpn +match at datagram 1\n")
         self.assertNotIn("ssh", out)
         self.assertIn("decision  at datagram 1: route vpn, to udp:127.0.0.1:1194", out)
 
-    def test_both(self) -> None:
-        """Bytes are explained for listeners of both kinds."""
+    def test_bytes_for_both_kinds_of_listeners(self) -> None:
         out = self.explain("--text", "SSH-2.0-x")
         self.assertIn("listener stream: 9 bytes: SSH-2.0-x", out)
         self.assertIn("listener flow: a datagram of 9 bytes: SSH-2.0-x", out)
         self.assertIn("decision  at byte 4: route ssh", out)
         self.assertIn("decision  at datagram 1: default, to backend any-vpn (udp:", out)
 
-    def test_several(self) -> None:
-        """Several datagrams are those of a flow, and only of a flow."""
+    def test_several_datagrams_only_for_a_flow(self) -> None:
         out = self.explain("--from", "192.0.2.1", "--hex", DTLS[2].hex(), "--hex", "00")
         self.assertIn(f"flow: 2 datagrams of {len(DTLS[2])}, 1 bytes from 192.0.2.1: ", out)
         self.assertNotIn("listener stream", out)
 
-    def test_undecided(self) -> None:
-        """A hello of which a part is there waits for the rest, and not for an end."""
+    def test_incomplete_hello_waits_for_the_rest(self) -> None:
         out = self.explain("--from", "192.0.2.1", "--hex", DTLS[2].hex(), "--listener", "flow")
         self.assertIn("undecided, needs up to 4 datagrams", out)
         self.assertIn("with these datagrams: undecided, waits for more, for route call", out)
         self.assertIn("deadline  after 0.3s: default, to backend any-vpn", out)
 
-    def test_empty(self) -> None:
-        """An empty datagram, or one that keeps an address open, decides nothing; what comes behind it does."""
+    def test_empty_or_keepalive_datagram_decides_nothing(self) -> None:
         out = self.explain("--listener", "flow", "--text", "")
         self.assertIn("listener flow: a datagram of 0 bytes\n", out)
         self.assertIn("with these datagrams: undecided, since they say nothing", out)
@@ -140,24 +129,21 @@ class ExplainTests(ExplainTestCase):
         self.assertIn("default, to backend any-vpn", out)
         self.assertNotIn("undecided", out)
 
-    def test_no_listener(self) -> None:
-        """Without a listener for UDP, several datagrams are an error."""
+    def test_several_datagrams_without_a_udp_listener(self) -> None:
         code, _, err = self.run_main(
             "explain", self.rules, "--listener", "stream", "--hex", "00", "--hex", "01"
         )
         self.assertEqual(code, 1)
         self.assertIn("several datagrams are for listeners with udp: endpoints", err)
 
-    def test_json(self) -> None:
-        """The document counts datagrams."""
+    def test_json_counts_datagrams(self) -> None:
         told = json.loads(self.explain("--json", "--hex", OPENVPN[0].hex()))["streams"]
         self.assertEqual([one["datagrams"] for one in told], [None, [14]])
         self.assertEqual([one["bytes"] for one in told], [14, 14])
         (listener,) = told[1]["listeners"]
         self.assertEqual((listener["listener"], listener["decision"]["at"]), ("flow", 1))
 
-    def test_capture(self) -> None:
-        """Each kind of client in a capture comes to listeners of its kind."""
+    def test_captured_clients_for_listeners_of_their_kind(self) -> None:
         path = self.write(
             "x.pcap",
             capture(

@@ -17,21 +17,16 @@ WHY = ":2: [listen a] endpoint: '443' is not an address and port; did you mean '
 
 
 class FmtTests(CommandTestCase):
-    """What it writes, and its exit codes."""
-
     def setUp(self) -> None:
-        """Write a file."""
         super().setUp()
         self.path = self.write("rules.ini", UGLY)
 
     def of_input(self, text: str | bytes, *options: str) -> tuple[int, str, str]:
-        """Run it with a standard input."""
         data = text if isinstance(text, bytes) else text.encode()
         with patch.object(sys, "stdin", io.TextIOWrapper(io.BytesIO(data))):
             return self.run_main("fmt", *options, "-")
 
-    def test_file(self) -> None:
-        """It is rewritten where it is, and nothing is said; a second time nothing changes."""
+    def test_rewritten_once_in_place(self) -> None:
         self.assertEqual(self.run_main("fmt", self.path), (0, "", ""))
         self.assertEqual(self.path.read_text(), PLAIN)
         before = self.identity()
@@ -45,11 +40,9 @@ class FmtTests(CommandTestCase):
         return status.st_ino, status.st_mode, status.st_mtime_ns, status.st_ctime_ns
 
     def test_standard_input(self) -> None:
-        """It goes to the standard output."""
         self.assertEqual(self.of_input(UGLY), (0, PLAIN, ""))
 
-    def test_check(self) -> None:
-        """The difference is shown, nothing is written, and the exit code is 1."""
+    def test_difference_and_exit_code_1_with_check(self) -> None:
         code, out, err = self.run_main("fmt", "--check", self.path)
         self.assertEqual((code, err), (1, ""))
         self.assertEqual(self.path.read_text(), UGLY)
@@ -58,13 +51,11 @@ class FmtTests(CommandTestCase):
         self.assertEqual(self.of_input(UGLY, "--check")[0], 1)
 
     def test_check_of_plain_files(self) -> None:
-        """There is nothing to show."""
         self.path.write_text(PLAIN)
         self.assertEqual(self.run_main("fmt", "--check", self.path), (0, "", ""))
         self.assertEqual(self.of_input(PLAIN, "--check"), (0, "", ""))
 
-    def test_check_of_line_ends(self) -> None:
-        """A byte order mark, and the line ends of other systems, are a difference; so is a last line without one."""
+    def test_byte_order_mark_and_line_ends_are_a_difference(self) -> None:
         for data in (b"\xef\xbb\xbf" + PLAIN.encode(), PLAIN.replace("\n", "\r\n").encode()):
             code, _, err = self.of_input(data, "--check")
             self.assertEqual((code, err), (1, ""))
@@ -73,8 +64,7 @@ class FmtTests(CommandTestCase):
         self.assertEqual(code, 1)
         self.assertIn("-    h:2\n\\ No newline at end of file\n+    h:2\n", out)
 
-    def test_errors(self) -> None:
-        """A file with errors is left alone, and these are told; other files are laid out all the same."""
+    def test_file_with_errors_is_left_alone_and_others_are_not(self) -> None:
         bad = self.write("bad.ini", BAD)
         self.assertEqual(self.run_main("fmt", bad, self.path), (78, "", f"{bad}{WHY}"))
         self.assertEqual(bad.read_text(), BAD)
@@ -82,8 +72,7 @@ class FmtTests(CommandTestCase):
         self.assertEqual(self.of_input(BAD), (78, "", f"<stdin>{WHY}"))
         self.assertEqual(self.run_main("fmt", "--check", bad), (78, "", f"{bad}{WHY}"))
 
-    def test_part_of_rules(self) -> None:
-        """A file that another one includes needs no listener, and may name what is elsewhere; none is followed."""
+    def test_included_file_alone_and_including_file(self) -> None:
         part = self.write("part.ini", "[route r]\nmatch=ssh\nbackend=elsewhere\n")
         main = self.write("main.ini", f"[txmux]\ninclude=part.ini\n{UGLY}")
         self.assertEqual(self.run_main("fmt", main), (0, "", ""))
@@ -93,7 +82,6 @@ class FmtTests(CommandTestCase):
         self.assertEqual(part.read_text(), "[route r]\nmatch   = ssh\nbackend = elsewhere\n")
 
     def test_not_a_file(self) -> None:
-        """What cannot be read, or is something else, is told."""
         self.assertEqual(
             self.run_main("fmt", "no/such.ini"),
             (78, "", "no/such.ini: cannot be read: No such file or directory\n"),
@@ -103,8 +91,7 @@ class FmtTests(CommandTestCase):
             (78, "", f"{self.folder}: is not a regular file; write - for the standard input\n"),
         )
 
-    def test_mode_and_links(self) -> None:
-        """The mode stays, a link stays a link."""
+    def test_mode_and_links_stay(self) -> None:
         link = self.folder / "link.ini"
         link.symlink_to(self.path)
         self.path.chmod(0o640)
@@ -113,8 +100,7 @@ class FmtTests(CommandTestCase):
         self.assertEqual(self.path.read_text(), PLAIN)
         self.assertEqual(stat.S_IMODE(self.path.stat().st_mode), 0o640)
 
-    def test_owner(self) -> None:
-        """Root does not become the owner of another one's file."""
+    def test_owner_stays(self) -> None:
         if os.geteuid():
             self.skipTest("only root can give files away")
         os.chown(self.path, 12345, 12346)
@@ -123,8 +109,7 @@ class FmtTests(CommandTestCase):
         self.assertEqual((status.st_uid, status.st_gid), (12345, 12346))
         self.assertEqual(self.path.read_text(), PLAIN)
 
-    def test_not_writable(self) -> None:
-        """The file stays as it was, and nothing is left beside it."""
+    def test_full_disk_leaves_the_file_as_it_was(self) -> None:
         wrong = OSError(28, "No space left on device")
         with patch("os.fsync", side_effect=wrong):
             code, out, err = self.run_main("fmt", self.path)
@@ -134,8 +119,7 @@ class FmtTests(CommandTestCase):
         self.assertEqual(self.path.read_text(), UGLY)
         self.assertEqual([*self.folder.iterdir()], [self.path])
 
-    def test_attributes(self) -> None:
-        """Extended attributes stay, such as access lists."""
+    def test_extended_attributes_stay(self) -> None:
         try:
             os.setxattr(self.path, "user.txmux", b"kept")
         except OSError:

@@ -23,10 +23,7 @@ OWN = f"txmux {txmux.__version__}"
 
 
 class ListTests(CommandTestCase):
-    """Without a name."""
-
-    def test_all(self) -> None:
-        """Each matcher has a line: what it recognises, and the package it is from."""
+    def test_one_line_for_each_with_its_package(self) -> None:
         code, out, _ = self.run_main("matchers")
         self.assertEqual(code, 0)
         head, *lines = out.splitlines()
@@ -36,16 +33,14 @@ class ListTests(CommandTestCase):
             self.assertIn(f" {matcher.summary} ", line)
             self.assertTrue(line.endswith(f" {OWN}"), line)
 
-    def test_terminal(self) -> None:
-        """On a terminal no word is lost."""
+    def test_no_word_is_lost_on_a_terminal(self) -> None:
         with patch.dict("os.environ", {"TERM": "xterm", "COLUMNS": "200"}):
             _, out, _ = self.run_main("matchers", out=Terminal())
         plain = re.sub(r"\x1b\[[0-9;]*m", "", out)
         for matcher in installed_matchers().values():
             self.assertIn(matcher.summary, plain)
 
-    def test_problems(self) -> None:
-        """What is wrong with plugins is a warning."""
+    def test_problems_of_plugins_are_warnings(self) -> None:
         registry = Registry({}, (PluginProblem("a plugin is broken"),))
         with patch.object(matchers, "installed_matchers", return_value=registry):
             self.assertEqual(
@@ -55,16 +50,12 @@ class ListTests(CommandTestCase):
 
 
 class OneTests(CommandTestCase):
-    """With a name."""
-
     def describe(self, name: str) -> str:
-        """Describe a matcher."""
         code, out, err = self.run_main("matchers", name)
         self.assertEqual((code, err), (0, ""))
         return out
 
-    def test_options(self) -> None:
-        """Options, and examples that show those that need another together with it."""
+    def test_options_and_examples_with_those_they_need(self) -> None:
         self.assertEqual(
             self.describe("payload").splitlines()[:8],
             [
@@ -82,15 +73,13 @@ class OneTests(CommandTestCase):
             )
 
     def test_no_options(self) -> None:
-        """A matcher without options says so, and its line is its name."""
         self.assertEqual(
             self.describe("any"),
             f"any: anything at all, from its first byte\nover tcp, udp, from {OWN}\n\nIt has no options.\n\n"
             "in a rules file  needs at most\nmatch = any      1 byte, or 1 datagram\n",
         )
 
-    def test_examples(self) -> None:
-        """All matchers have examples, which can be put into a rules file, and show each option."""
+    def test_examples_of_all_matchers_are_valid_and_show_each_option(self) -> None:
         # Nothing is asked here of where they are from, for which all that is installed is read.
         self.patch(matchers, "_origins", lambda found: {matcher.name: OWN for matcher in found})
         for name, matcher in installed_matchers().items():
@@ -108,8 +97,7 @@ class OneTests(CommandTestCase):
             for option in matcher.options:
                 self.assertIn(f" {option.name}=", "\n".join(lines))
 
-    def test_unknown(self) -> None:
-        """A name that there is not has a near miss, or the hint that rules files get; exit code 1."""
+    def test_unknown_name_with_a_hint(self) -> None:
         for name, message in (
             (
                 "bitcon",
@@ -126,27 +114,19 @@ class OneTests(CommandTestCase):
 @implementer(IProtocolMatcher)
 @attrs.frozen
 class LocalMatcher:
-    """A matcher that no distribution has."""
-
     name: str = "local"
     summary: str = "for tests"
     options: tuple[Option, ...] = ()
 
     def predicate(self, options: object) -> FakePredicate:
-        """Make some predicate."""
         return FakePredicate("local")
 
 
 class OriginTests(CommandTestCase):
-    """Which package a matcher is from."""
-
     def origin(self, matcher: IProtocolMatcher) -> str:
-        """Name it."""
         return matchers._origins([matcher])[matcher.name]
 
-    def test_installed(self) -> None:
-        """The distribution that has its file, whatever its package is called."""
-
+    def test_distribution_that_has_the_file(self) -> None:
         @implementer(IProtocolMatcher)
         class Installed(LocalMatcher):
             __module__ = "twisted.internet.tcp"
@@ -154,8 +134,7 @@ class OriginTests(CommandTestCase):
         version = namedAny("twisted.__version__")
         self.assertEqual(self.origin(Installed()), f"Twisted {version}")
 
-    def test_unknown(self) -> None:
-        """Else its module; a file among the plugins is not Twisted's for that."""
+    def test_module_if_no_distribution_has_it(self) -> None:
         self.assertEqual(self.origin(LocalMatcher()), f"module {__name__}")
 
         self.assertEqual(
@@ -168,7 +147,6 @@ class OriginTests(CommandTestCase):
 
         self.assertEqual(self.origin(Dropped()), "module twisted.plugins.mine")
 
-    def test_fakes(self) -> None:
-        """An example that cannot be used is left out."""
+    def test_invalid_example_is_left_out(self) -> None:
         picky = FakeMatcher("picky", (Option("port", "for tests", "bad"),))
         self.assertEqual(list(matchers._examples(picky)), [])

@@ -28,28 +28,22 @@ SYN, ACK = 2, 16
 
 
 def from_client(sequence: int, payload: bytes = b"", *, syn: bool = False) -> Segment:
-    """Make a segment of the client."""
     return Segment(CLIENT, SERVER, sequence, 0, syn, not syn, payload)
 
 
 def from_server(
     sequence: int, payload: bytes = b"", *, syn: bool = False, acknowledged: int = 0
 ) -> Segment:
-    """Make a segment of the server."""
     return Segment(SERVER, CLIENT, sequence, acknowledged, syn, True, payload)  # noqa: FBT003
 
 
 def first(*segments: Segment, limit: int = 100) -> CapturedStream:
-    """Give the only stream of some segments."""
     (stream,) = client_streams(segments, limit)
     return stream
 
 
 class ReassemblyTests(SynchronousTestCase):
-    """The client's bytes, in their order."""
-
     def test_in_order(self) -> None:
-        """Both ends are told, and bytes of the server are not the client's."""
         segments = (
             from_client(100, syn=True),
             from_server(900, syn=True, acknowledged=101),
@@ -68,7 +62,7 @@ class ReassemblyTests(SynchronousTestCase):
         syn=st.booleans(),
         data=st.data(),
     )
-    def test_any_order(
+    def test_any_order_repeated_overlapping_and_wrapping_numbers(
         self,
         start: int,
         cuts: set[int],
@@ -77,7 +71,6 @@ class ReassemblyTests(SynchronousTestCase):
         syn: bool,  # noqa: FBT001
         data: st.DataObject,
     ) -> None:
-        """Segments may come in any order, again, overlapping, and with numbers that begin anew at zero."""
         said = bytes(range(50))
         pieces = [*itertools.pairwise([0, *sorted(cuts), 50]), *((a, a + n) for a, n in extra)]
         shuffled = data.draw(st.permutations(pieces))
@@ -89,13 +82,11 @@ class ReassemblyTests(SynchronousTestCase):
         stream = first(*segments, limit=limit)
         self.assertEqual((stream.data, stream.gap), (said[:limit], False))
 
-    def test_gap(self) -> None:
-        """What comes after bytes that are missing is left out, and that is told."""
+    def test_nothing_after_a_gap(self) -> None:
         stream = first(from_client(100, syn=True), from_client(101, b"ab"), from_client(105, b"ef"))
         self.assertEqual((stream.data, stream.gap), (b"ab", True))
 
-    def test_keepalive(self) -> None:
-        """The byte of a keepalive before the first one is no byte of the stream."""
+    def test_keepalive_byte_is_left_out(self) -> None:
         stream = first(from_client(100, syn=True), from_client(100, b"\0"), from_client(101, b"ab"))
         self.assertEqual((stream.data, stream.gap), (b"ab", False))
 
@@ -104,21 +95,16 @@ class ReassemblyTests(SynchronousTestCase):
         stream = first(from_client(100, b"ab", syn=True), from_client(103, b"cd"))
         self.assertEqual(stream.data, b"abcd")
 
-    def test_nothing_said(self) -> None:
-        """A client that said nothing is there, too."""
+    def test_client_without_a_byte(self) -> None:
         self.assertEqual(first(from_client(100, syn=True)).data, b"")
 
 
 class ClientTests(SynchronousTestCase):
-    """Who is the client, and which connection it is."""
-
-    def test_syn_missing(self) -> None:
-        """Without SYN it is who said something first; segments without bytes tell nothing."""
+    def test_first_speaker_is_the_client_without_syn(self) -> None:
         stream = first(from_server(900), from_client(101, b"ab"), from_server(900, b"xy"))
         self.assertEqual((stream.client, stream.data), (CLIENT, b"ab"))
 
-    def test_only_the_answer(self) -> None:
-        """From the SYN of the server it is known, too, and where the stream begins."""
+    def test_client_and_start_from_the_answer_to_syn(self) -> None:
         stream = first(
             from_server(900, syn=True, acknowledged=101),
             from_server(901, b"hello"),
@@ -129,14 +115,12 @@ class ClientTests(SynchronousTestCase):
         self.assertTrue(stream.server_first)
 
     def test_server_first(self) -> None:
-        """It is told if the server spoke before the client, but not if it only answered."""
         syn = from_client(100, syn=True)
         said, answer = from_client(101, b"ab"), from_server(901, b"hello")
         self.assertTrue(first(syn, answer, said).server_first)
         self.assertFalse(first(syn, said, answer, from_client(103, b"cd")).server_first)
 
-    def test_again(self) -> None:
-        """A repeated SYN is the same connection, one with another number the next one."""
+    def test_repeated_syn_and_next_connection(self) -> None:
         syn = from_client(100, syn=True)
         segments = (
             *(syn, syn, from_client(101, b"one")),
@@ -148,7 +132,6 @@ class ClientTests(SynchronousTestCase):
 
 
 def packet(source: Address, destination: Address, flags: int, sequence: int, data: bytes) -> Any:
-    """Make an IP packet with a TCP segment in it."""
     segment = dpkt.tcp.TCP(
         sport=source.port, dport=destination.port, seq=sequence, flags=flags, data=data
     )
@@ -175,7 +158,6 @@ FRAMES = {
 
 
 def capture(*packets: bytes, link: int = 1, writer: Any = dpkt.pcap.Writer) -> bytes:
-    """Make a capture."""
     file = io.BytesIO()
     if writer is dpkt.pcapng.Writer:
         made = writer(file, idb=dpkt.pcapng.InterfaceDescriptionBlockLE(linktype=link))
@@ -187,15 +169,11 @@ def capture(*packets: bytes, link: int = 1, writer: Any = dpkt.pcap.Writer) -> b
 
 
 class ReadTests(CommandTestCase):
-    """Files."""
-
     def read(self, data: bytes) -> list[Segment]:
-        """Read a capture."""
         packets = read_packets(io.BytesIO(data), "x.pcap")
         return [one for one in packets if isinstance(one, Segment)]
 
-    def test_kinds(self) -> None:
-        """Both forms of files, IPv4 and IPv6, and several kinds of networks."""
+    def test_both_formats_families_and_link_types(self) -> None:
         for (link, frame), writer, (source, destination) in itertools.product(
             FRAMES.items(),
             (dpkt.pcap.Writer, dpkt.pcapng.Writer),
@@ -215,8 +193,7 @@ class ReadTests(CommandTestCase):
                 (link, writer),
             )
 
-    def test_other_packets(self) -> None:
-        """What is no TCP, and what is damaged, is passed over; so is the end of a file that was cut off."""
+    def test_other_damaged_and_cut_packets_are_skipped(self) -> None:
         good = FRAMES[1](packet(CLIENT, SERVER, ACK, 1, b"x"))
         udp = dpkt.ip.IP(p=17, src=bytes(4), dst=bytes(4), data=dpkt.udp.UDP(data=b"x"))
         data = capture(b"", b"short", good[:30], good[:40], FRAMES[1](udp), good, good)
@@ -233,13 +210,13 @@ class ReadTests(CommandTestCase):
         link=st.sampled_from(sorted(FRAMES)),
         writer=st.sampled_from((dpkt.pcap.Writer, dpkt.pcapng.Writer)),
     )
-    def test_garbage(self, junk: list[bytes], head: bytes, link: int, writer: Any) -> None:
-        """No packet can stop it."""
+    def test_garbage_packets_are_skipped(
+        self, junk: list[bytes], head: bytes, link: int, writer: Any
+    ) -> None:
         self.read(capture(*(head + each for each in junk), link=link, writer=writer))
 
     @given(st.binary(max_size=100), st.integers(0, 200))
-    def test_damage(self, junk: bytes, at: int) -> None:
-        """Nor can a damaged file: it is read as far as possible, or refused."""
+    def test_damaged_file_is_read_as_far_as_possible(self, junk: bytes, at: int) -> None:
         good = FRAMES[1](packet(CLIENT, SERVER, ACK, 1, b"x"))
         for writer in (dpkt.pcap.Writer, dpkt.pcapng.Writer):
             data = capture(good, good, writer=writer)
@@ -248,24 +225,19 @@ class ReadTests(CommandTestCase):
             except MuxError as error:
                 self.assertRegex(str(error), "is not a capture|kind of network")
 
-    def test_refused(self) -> None:
-        """What is not a capture, or from a network that cannot be read, is an error that tells a way."""
+    def test_invalid_file_or_link_type_with_advice(self) -> None:
         self.assertRaisesRegex(MuxError, "x.pcap is not a capture; .*tcpdump", self.read, b"")
         self.assertRaisesRegex(MuxError, "is not a capture", self.read, b"SSH-2.0" * 99)
         wifi = capture(link=105)
         self.assertRaisesRegex(MuxError, r"link type 105\); capture on", self.read, wifi)
 
     def test_not_installed(self) -> None:
-        """Without `dpkt` it is told how to install it."""
         with patch.dict(sys.modules, {"dpkt": None}):
             self.assertRaisesRegex(MuxError, r"pip install 'txmux\[pcap\]'", self.read, b"")
 
 
 class CommandTests(CommandTestCase):
-    """``txmux explain --pcap``."""
-
     def explain(self, data: bytes, *arguments: str) -> str:
-        """Explain a capture."""
         rules = self.write(
             "rules.ini",
             "[listen a]\nendpoint = :443\nsilent = 127.0.0.1:25\n"
@@ -276,8 +248,7 @@ class CommandTests(CommandTestCase):
         self.assertEqual((code, err), (0, ""))
         return out
 
-    def test_streams(self) -> None:
-        """One block a connection, with its addresses; the client's is that of ``from``."""
+    def test_one_block_for_each_connection(self) -> None:
         frame = FRAMES[1]
         data = capture(
             frame(packet(CLIENT, SERVER, SYN, 100, b"")),
@@ -310,8 +281,7 @@ note      the server spoke first; a client that waits for that says nothing here
         other = self.explain(data, "--from", "10.0.0.1")
         self.assertIn("198.51.100.1:443, as if from 10.0.0.1: SSH-\n", other)
 
-    def test_nothing(self) -> None:
-        """A capture without connections says so."""
+    def test_capture_without_connections(self) -> None:
         self.assertEqual(
             self.explain(capture()), f"{self.folder}/x.pcap: no TCP connection in it\n"
         )

@@ -44,10 +44,7 @@ backend = unix:/run/ssh.sock
 
 
 class PrintTests(CommandTestCase):
-    """``--print``."""
-
     def printed(self, *words: str) -> str:
-        """Give what is printed, which `txmux check` has to pass."""
         code, out, err = self.run_main("run", "--print", *words)
         self.assertEqual((code, err), (0, ""))
         code, said, _ = self.run_main("check", self.write("printed.ini", out))
@@ -55,20 +52,17 @@ class PrintTests(CommandTestCase):
         self.assertEqual(self.run_main("fmt", "--check", self.folder / "printed.ini")[:2], (0, ""))
         return out
 
-    def test_all(self) -> None:
-        """All that can be said is there, with routes in the order in which they were given."""
+    def test_all_options_in_their_order(self) -> None:
         words = shlex.split(_PRINTED.splitlines()[0].removeprefix("# txmux run "))
         self.assertEqual(self.printed(*words), _PRINTED)
         mixed = self.printed(*words[-4:], *words[:4], *words[6:8], *words[4:6])
         self.assertEqual(re.findall(r"^\[route (\w+)\]", mixed, re.MULTILINE), ["ssh", "tls"])
 
-    def test_one_server(self) -> None:
-        """One of a protocol, ``--default`` or ``--silent`` is enough."""
+    def test_one_server_is_enough(self) -> None:
         for option in ("--ssh", "--default", "--silent"):
             self.printed(*_LISTEN, option, "127.0.0.1:22")
 
-    def test_every_protocol(self) -> None:
-        """There is an option for every matcher of this package for TCP that needs none itself, and no other."""
+    def test_option_for_each_tcp_matcher_without_options(self) -> None:
         words = [
             word
             for name in for_streams()
@@ -82,24 +76,19 @@ class PrintTests(CommandTestCase):
             self.assertEqual(code, 2)
             self.assertIn(f"unrecognized arguments: --{name}", err)
 
-    def test_environment(self) -> None:
-        """What the shell has left of a dollar sign stays one."""
+    def test_dollar_sign_is_literal(self) -> None:
         text = self.printed(*_LISTEN, "--ssh", "unix:/run/${HOME}")
         (route,) = parse(text, "x").routes
         self.assertIn("unix:/run/${HOME}", str(route.outcome))
 
 
 class MisuseTests(CommandTestCase):
-    """What is told when options are wrong, with code 2."""
-
     def refused(self, *words: str | Path) -> list[str]:
-        """Give the lines on the error output."""
         code, out, err = self.run_main("run", *words)
         self.assertEqual((code, out), (2, ""))
         return err.splitlines()
 
-    def test_combinations(self) -> None:
-        """Options that do not go together, or lack another one."""
+    def test_invalid_combinations(self) -> None:
         for words, said in (
             (["rules.ini", *_LISTEN], "--listen is for running without a rules file"),
             (["rules.ini", "--ssh", "a:1"], "write it into rules.ini, or leave the file out"),
@@ -111,8 +100,7 @@ class MisuseTests(CommandTestCase):
             (line,) = self.refused(*words)
             self.assertIn(said, line)
 
-    def test_values(self) -> None:
-        """All values that cannot be used, each with its option."""
+    def test_invalid_values_with_their_options(self) -> None:
         lines = self.refused(
             *("--listen", "x", "--tls", "foo", "--ssh", "[::1", "--workers", "many", "--print")
         )
@@ -124,8 +112,7 @@ class MisuseTests(CommandTestCase):
             "--tls: 'foo' is not a server; write HOST:PORT, [IPv6]:PORT, unix:/PATH", "".join(lines)
         )
 
-    def test_options_that_there_are_not(self) -> None:
-        """What sslh has, or somebody expects, is told in txmux's words."""
+    def test_options_of_other_programs_with_advice(self) -> None:
         for option, said in (
             ("--ssl", "write --tls"),
             ("--https", "write --tls"),
@@ -148,7 +135,6 @@ class MisuseTests(CommandTestCase):
         self.assertTrue(self.refused("a", "b")[-1].endswith("unrecognized arguments: b"))
 
     def test_command_is_left_out(self) -> None:
-        """Options of ``txmux run``, or a rules file, without the command."""
         for words, said in (
             (("--listen", ":443", "--ssh", "a:1"), "txmux run --listen :443 --ssh a:1"),
             (("--rules", "a.ini"), "to run the service with a rules file: txmux run a.ini"),
@@ -159,8 +145,7 @@ class MisuseTests(CommandTestCase):
             self.assertTrue(err.endswith(f"{said}\n"), err)
 
     @given(st.text(st.characters(exclude_characters="\0")))
-    def test_no_other_lines(self, text: str) -> None:
-        """Whatever a value is, it is read as one value, or refused."""
+    def test_value_stays_one_value_or_is_refused(self, text: str) -> None:
         code, out, err = self.run_main("run", "--print", *_LISTEN, f"--default={text}")
         if code:
             self.assertEqual(out, "")
@@ -171,10 +156,7 @@ class MisuseTests(CommandTestCase):
 
 
 class DefaultTests(CommandTestCase):
-    """Without anything."""
-
     def test_default_file(self) -> None:
-        """The file of the system is meant."""
         path = self.folder / "rules.ini"
         with patch.object(command, "DEFAULT", str(path)):
             code, out, err = self.run_main("run")

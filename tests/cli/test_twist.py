@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
 
 class OptionsTest(TestCase):
-    """The options and the rules behind them."""
-
     def setUp(self) -> None:
         folder = make_folder(self)
         self.rules = folder / "rules.ini"
@@ -33,35 +31,29 @@ class OptionsTest(TestCase):
         self.patch(sys, "stderr", self.said)
 
     def options(self, *words: str) -> Options:
-        """Parse options."""
         options = Options()
         options.parseOptions(words)
         return options
 
     def exits(self, run: Callable[[], object]) -> tuple[object, str]:
-        """Give the exit status and what was said."""
         with self.assertRaises(SystemExit) as caught:
             run()
         return caught.exception.code, self.said.getvalue()
 
-    def test_one_of_both(self) -> None:
-        """Either rules or the demo."""
+    def test_either_rules_or_demo(self) -> None:
         for words in ((), ("--demo", "--rules", "x")):
             with self.assertRaisesRegex(UsageError, "either --rules FILE or --demo"):
                 self.options(*words)
 
-    def test_file_without_option(self) -> None:
-        """A rules file that is not named by its option is told how it is."""
+    def test_file_without_option_has_advice(self) -> None:
         with self.assertRaisesRegex(UsageError, r"write: twist txmux --rules rules\.ini$"):
             self.options("rules.ini")
 
-    def test_command_of_the_other_program(self) -> None:
-        """A command of `txmux` is told to be one, and how it is run."""
+    def test_command_of_txmux_has_advice(self) -> None:
         with self.assertRaisesRegex(UsageError, r"write, without twist: txmux run rules\.ini$"):
             self.options("run", "rules.ini")
 
-    def test_bad_rules(self) -> None:
-        """Every error of the file is said, and nothing else."""
+    def test_every_error_of_bad_rules(self) -> None:
         self.rules.write_text("[listen x]\nendpiont = :443\n[route r]\n")
         status, said = self.exits(lambda: self.options("--rules", str(self.rules)))
         self.assertEqual(status, os.EX_CONFIG)
@@ -69,8 +61,7 @@ class OptionsTest(TestCase):
         self.assertEqual(len(lines), 3)
         self.assertIn("did you mean 'endpoint'?", lines[0])
 
-    def test_problems_of_plugins(self) -> None:
-        """What is wrong with a plugin is a warning, and the rules are read all the same."""
+    def test_problems_of_plugins_are_warnings(self) -> None:
         registry = Registry({}, (PluginProblem("the plugin module x cannot be used"),))
         self.patch(program, "installed_matchers", lambda: registry)
         self.rules.write_text("[listen x]\nendpoint = 127.0.0.1:0\n")
@@ -78,15 +69,13 @@ class OptionsTest(TestCase):
         self.assertEqual(self.said.getvalue(), "warning: the plugin module x cannot be used\n")
 
     async def test_serves(self) -> None:
-        """The service listens as the rules say."""
         self.rules.write_text("[txmux]\naccess_log = off\n[listen x]\nendpoint = 127.0.0.1:0\n")
         service = makeService(self.options("--rules", str(self.rules)))
         service.privilegedStartService()
         service.startService()
         await service.stopService()
 
-    async def test_warnings(self) -> None:
-        """What is hardly meant is logged once."""
+    async def test_warnings_of_rules_are_logged_once(self) -> None:
         self.rules.write_text(
             "[txmux]\naccess_log = off\n[listen x]\nendpoint = 127.0.0.1:0\n[backend b]\nserver = h:1\n"
         )
@@ -99,8 +88,7 @@ class OptionsTest(TestCase):
         message = "[backend b]: nothing uses it; name it in a route, or remove it"
         self.assertEqual(warnings, [f"{self.rules}:5: warning: {message}"])
 
-    def test_cannot_listen(self) -> None:
-        """A port that cannot be had ends the process with one line."""
+    def test_one_line_if_it_cannot_listen(self) -> None:
         self.rules.write_text("[listen x]\nendpoint = 192.0.2.1:0\n")
         for start in ("startService", "privilegedStartService"):
             service = makeService(self.options("--rules", str(self.rules)))
@@ -109,7 +97,6 @@ class OptionsTest(TestCase):
             self.assertTrue(said.splitlines()[-1].startswith("[listen x] endpoint 192.0.2.1:0: "))
 
     def test_demo_port_is_taken(self) -> None:
-        """The line names the option that chooses another port."""
         with socket.create_server(("127.0.0.1", 0)) as taken:
             port = taken.getsockname()[1]
             service = makeService(self.options("--demo", "--demo-port", str(port)))
@@ -118,8 +105,7 @@ class OptionsTest(TestCase):
         self.assertIn(f"127.0.0.1:{port}: cannot listen: Address already in use", said)
         self.assertTrue(said.endswith("; the port is chosen by --demo-port\n"), said)
 
-    def test_rules_found_bad_late(self) -> None:
-        """Errors that only the start finds have the status of those that reading finds."""
+    def test_errors_found_at_the_start_have_exit_code_78(self) -> None:
         self.rules.write_text(
             "[listen x]\nendpoint = 127.0.0.1:0\n"
             "[route r]\nmatch = tls\nterminate_tls = bad.pem\nbackend = close\n"
@@ -131,7 +117,6 @@ class OptionsTest(TestCase):
         self.assertIn("[route r] terminate_tls: ", said)
 
     async def test_demo(self) -> None:
-        """The demo says what to try, and serves it."""
         out = io.StringIO()
         self.patch(sys, "stdout", out)
         service = makeService(self.options("--demo", "--demo-port", "0"))
@@ -146,8 +131,7 @@ class OptionsTest(TestCase):
         await client.is_lost()
         await service.stopService()
 
-    def test_demo_addresses(self) -> None:
-        """The demo is for this machine only."""
+    def test_demo_is_for_this_machine_only(self) -> None:
         (listener,) = demo_service(8443).rules.listeners
         wanted = ("127.0.0.1:8443", "[::1]:8443")[: 1 + _has_ipv6_loopback()]
         self.assertEqual(listener.endpoints, wanted)

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
 
 class WorkersCase(LiveCase):
-    """A service with two workers."""
-
     workers = 2
 
     async def spread(self, port: int) -> list[Peer]:
@@ -44,7 +42,6 @@ class WorkersCase(LiveCase):
         return clients
 
     async def killed(self, *workers: Any) -> None:
-        """Kill workers, and wait until others serve in their places."""
         old = {worker.pid for worker in workers}
         for pid in old:
             os.kill(pid, signal.SIGKILL)
@@ -54,10 +51,7 @@ class WorkersCase(LiveCase):
 
 
 class WorkersTest(WorkersCase):
-    """Two workers."""
-
-    async def test_all(self) -> None:
-        """The list is that of all workers, in one order, and can be read in pages over all of them."""
+    async def test_list_and_pages_over_all_workers(self) -> None:
         port = await self.begin()
         clients = await self.spread(port)
         whole = [row["id"] for row in await self.listed(len(clients))]
@@ -72,8 +66,7 @@ class WorkersTest(WorkersCase):
         assert row is not None
         self.assertEqual(row["id"], whole[-1])
 
-    async def test_close(self) -> None:
-        """Connections are ended in whichever worker they are."""
+    async def test_close_in_any_worker(self) -> None:
         port = await self.begin()
         clients = await self.spread(port)
         rows = await self.listed(len(clients))
@@ -87,8 +80,7 @@ class WorkersTest(WorkersCase):
             await deferLater(reactor, 0.01)
         self.assertEqual(lines, len(clients))
 
-    async def test_networks(self) -> None:
-        """What is in a list of networks changes in all workers, also in one that is started later; those who are denied are ended."""
+    async def test_list_of_networks_changes_in_all_workers(self) -> None:
         (self.folder / "list.txt").write_text("192.0.2.1\n")
         port = await self.begin("deny = @list.txt\nend_denied = yes\n")
         clients = await self.spread(port)
@@ -102,8 +94,7 @@ class WorkersTest(WorkersCase):
             client = await connect(self, port)
             await client.until(lambda client=client: client.finished)  # type: ignore[misc]
 
-    async def test_stopping(self) -> None:
-        """While the service stops, a worker that has ended is not among them any more."""
+    async def test_ended_worker_is_not_listed_while_stopping(self) -> None:
         port = await self.begin(settings="drain_timeout = 10m\n")
         client = await connect(self, port)
         client.send(b"SSH-2.0-a\r\n")
@@ -116,8 +107,7 @@ class WorkersTest(WorkersCase):
         client.reset()
         await stopping
 
-    async def test_crashed_worker(self) -> None:
-        """What a crashed worker had is gone, so that nothing is missing from the list without it."""
+    async def test_connections_of_a_crashed_worker_are_gone(self) -> None:
         port = await self.begin()
         clients = await self.spread(port)
         rows = await self.listed(len(clients))
@@ -129,8 +119,7 @@ class WorkersTest(WorkersCase):
             while not self.supervisor.pool.are_ready():
                 await deferLater(reactor, 0.01)
 
-    async def test_generation(self) -> None:
-        """A worker that was started after a reload tells the same version of the rules as the others."""
+    async def test_later_worker_has_the_same_version(self) -> None:
         port = await self.begin()
         self.write(self.text() + "[route http]\nmatch = http\nbackend = b\n")
         self.assertTrue((await self.running.reload()).ok)
@@ -147,22 +136,19 @@ class LateWorkersTest(WorkersCase):
     patience = PATIENCE
 
     async def begun(self) -> int:
-        """Start it, connect clients, and tell which process is the second worker."""
         self.port = await self.begin()
         self.clients = await self.spread(self.port)
         pid: int = self.supervisor.pool.workers[1].pid
         return pid
 
-    async def test_named(self) -> None:
-        """It is named; what the other has is told."""
+    async def test_late_worker_is_named(self) -> None:
         pid = await self.begun()
         with halted([pid]):
             found = await self.running.control.connections()
         self.assertEqual({row["worker"] for row in found}, {1})
         self.assertEqual(found.missing, ["worker 2: no answer to 'connections' in 2 s"])
 
-    async def test_patience(self) -> None:
-        """However much is asked of a worker that hangs, it is waited for once."""
+    async def test_late_worker_is_waited_for_once(self) -> None:
         pid = await self.begun()
         rows = await self.running.control.connections()
         channel = self.supervisor.pool.workers[1]._channel

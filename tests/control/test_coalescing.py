@@ -10,8 +10,6 @@ from txmux.control.coalescing import Coalescer
 
 
 class CoalescingTest(SynchronousTestCase):
-    """`Coalescer`."""
-
     def setUp(self) -> None:
         self.done: list[Deferred[int]] = []
         self.coalescing = Coalescer(self.do)
@@ -22,8 +20,7 @@ class CoalescingTest(SynchronousTestCase):
         self.done.append(done)
         return await done
 
-    def test_storm(self) -> None:
-        """Those who ask while it is being done get one more, together."""
+    def test_requests_during_a_run_share_the_next_one(self) -> None:
         first = self.coalescing.request()
         storm = [self.coalescing.request() for _ in range(50)]
         self.assertEqual(len(self.done), 1)
@@ -34,8 +31,7 @@ class CoalescingTest(SynchronousTestCase):
         self.assertEqual([self.successResultOf(one) for one in storm], 50 * [2])
         self.assertEqual(len(self.done), 2)
 
-    def test_failure(self) -> None:
-        """What is raised goes to those who asked, and to nobody else."""
+    def test_failure_goes_to_its_callers_only(self) -> None:
         first, second = self.coalescing.request(), self.coalescing.request()
         self.done[0].errback(ValueError())
         self.failureResultOf(first, ValueError)
@@ -43,7 +39,6 @@ class CoalescingTest(SynchronousTestCase):
         self.assertEqual(self.successResultOf(second), 2)
 
     def test_idle(self) -> None:
-        """One may wait until nothing is being done."""
         self.successResultOf(self.coalescing.wait_until_idle())
         first, second = self.coalescing.request(), self.coalescing.request()
         idle = self.coalescing.wait_until_idle()
@@ -53,8 +48,7 @@ class CoalescingTest(SynchronousTestCase):
         self.successResultOf(idle)
         self.assertEqual((self.successResultOf(first), self.successResultOf(second)), (1, 2))
 
-    def test_rest(self) -> None:
-        """With a clock, the next run starts after three times as long as the last one took, but two seconds at most."""
+    def test_pause_of_three_times_the_last_run_up_to_two_seconds(self) -> None:
         clock = Clock()
         coalescing = Coalescer(self.do, clock)
         for took, rest in ((0.1, 0.3), (10.0, 2.0)):

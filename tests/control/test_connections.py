@@ -38,7 +38,6 @@ class LiveCase(SupervisedTestCase):
         self.server = listen(self, self.backend)
 
     def text(self, more: str = "", backend: str = "", settings: str = "") -> str:
-        """Give its rules."""
         return (
             f"[txmux]\naccess_log = LOG\nrelay = {self.relay}\nworkers = {self.workers}\n{settings}"
             f"[listen public]\nendpoint = 127.0.0.1:0\n{more}"
@@ -48,12 +47,10 @@ class LiveCase(SupervisedTestCase):
     async def begin(
         self, more: str = "", backend: str = "", settings: str = "", *, use: Any = reactor
     ) -> int:
-        """Start it, and give its port when its workers serve."""
         (port,) = await self.run_service(self.text(more, backend, settings), use=use)
         return port
 
     async def listed(self, count: int, **words: str) -> list[dict[str, Any]]:
-        """Wait until the list has this many connections, and give it."""
         while True:
             await deferLater(reactor, 0)
             found = await self.running.control.connections(Filters.read(words))
@@ -62,13 +59,11 @@ class LiveCase(SupervisedTestCase):
                 return found
 
     async def logged(self, count: int, reason: str = "killed") -> str:
-        """Wait until the log has this many lines of a reason, and give it."""
         while (text := self.log.read_text()).count(f"reason={reason}") != count:
             await deferLater(reactor, 0)
         return text
 
     async def client(self, port: int, said: bytes = b"SSH-2.0-a\r\n") -> Peer:
-        """Connect a client that speaks."""
         client = await connect(self, port)
         if said:
             client.send(said)
@@ -76,10 +71,7 @@ class LiveCase(SupervisedTestCase):
 
 
 class ListTest(LiveCase):
-    """The list."""
-
-    async def test_states(self) -> None:
-        """A connection is told with what it is at, and what is known of it until then."""
+    async def test_state_and_known_fields(self) -> None:
         port = await self.begin()
         await self.client(port, b"SSH")
         while not (await self.listed(1))[0]["bytes_in"]:
@@ -101,8 +93,7 @@ class ListTest(LiveCase):
         self.assertEqual((row["generation"], row["worker"]), (1, 1))
         self.assertEqual(row["facts"], {"software": "a"})
 
-    async def test_bytes(self) -> None:
-        """The bytes of a connection are told while it lives, those included that were only looked at."""
+    async def test_bytes_of_a_live_connection_with_those_peeked_at(self) -> None:
         port = await self.begin()
         client = await self.client(port)
         server = await self.backend.peer()
@@ -114,8 +105,7 @@ class ListTest(LiveCase):
         (row,) = await self.listed(1)
         self.assertEqual((row["bytes_in"], row["bytes_out"]), (15, 6))
 
-    async def test_pages(self) -> None:
-        """A list can be read in pages, though connections end and come meanwhile."""
+    async def test_pages_while_connections_come_and_end(self) -> None:
         port = await self.begin()
         clients = [await self.client(port) for _ in range(5)]
         whole = [row["id"] for row in await self.listed(5, state="relaying")]
@@ -129,8 +119,7 @@ class ListTest(LiveCase):
         self.assertEqual([row["id"] for row in rest][:3], whole[2:])
         self.assertEqual(len(rest), 4)
 
-    async def test_one(self) -> None:
-        """One connection is found by its ID, as long as it is there."""
+    async def test_by_id_while_it_lives(self) -> None:
         port = await self.begin()
         await self.client(port)
         (row,) = await self.listed(1, state="relaying")
@@ -150,10 +139,7 @@ class PortableListTest(ListTest):
 
 
 class TimesTest(ServiceTestCase):
-    """The list, while time goes by as the test wants."""
-
-    async def test_times(self) -> None:
-        """The age of a connection is told, and how long nothing has come either way."""
+    async def test_age_and_idle_time(self) -> None:
         backend, clock = PeerFactory(), VirtualTime()
         (port,) = self.run_service(
             "[txmux]\naccess_log = off\n[listen public]\nendpoint = 127.0.0.1:0\n"
@@ -184,10 +170,7 @@ class TimesTest(ServiceTestCase):
 
 
 class CloseTest(LiveCase):
-    """Connections that an operator ends."""
-
-    async def test_one(self) -> None:
-        """One is ended by its ID, and the log says that it was killed."""
+    async def test_by_id_and_logged_as_killed(self) -> None:
         port = await self.begin()
         client, other = await self.client(port), await self.client(port)
         rows = await self.listed(2, state="relaying")
@@ -199,8 +182,7 @@ class CloseTest(LiveCase):
         await (await self.backend.peer(1)).has(22)
         self.assertIn(f"id={rows[0]['id']} ", await self.logged(1))
 
-    async def test_every_state(self) -> None:
-        """Those that a filter means are ended and counted, whatever they are at; others are not."""
+    async def test_filtered_ones_in_every_state(self) -> None:
         port = await self.begin()
         undecided = [await self.client(port, b"SSH"), await self.client(port, b"")]
         relayed = await self.client(port)

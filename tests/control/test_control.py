@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
 
 class SteeringTest(SupervisedTestCase):
-    """One worker with a backend of two servers."""
-
     def setUp(self) -> None:
         super().setUp()
         self.time = VirtualTime()
@@ -32,7 +30,6 @@ class SteeringTest(SupervisedTestCase):
         self.servers = [f"127.0.0.1:{listen(self, one)}" for one in self.backends]
 
     def text(self, more: str = "") -> str:
-        """Give the rules."""
         first, second = self.servers
         return (
             f"[txmux]\naccess_log = LOG\n[listen public]\nendpoint = 127.0.0.1:0\n"
@@ -41,7 +38,6 @@ class SteeringTest(SupervisedTestCase):
         )
 
     async def begin(self, more: str = "") -> int:
-        """Start the service, and give its port."""
         (port,) = await self.run_service(self.text(more), use=self.time)
         return port
 
@@ -56,7 +52,6 @@ class SteeringTest(SupervisedTestCase):
         return [len(one.peers) - was for one, was in zip(self.backends, before, strict=True)]
 
     async def set_server(self, number: int, state: ServerState, **more: Any) -> str:
-        """Want something of a server, and give what is told of it."""
         with capturedLogs():
             report = await self.running.control.set_server(
                 "b", self.servers[number], state=state, **more
@@ -64,8 +59,7 @@ class SteeringTest(SupervisedTestCase):
         self.assertTrue(report.ok)
         return report.changes
 
-    async def test_drain(self) -> None:
-        """A server that drains has no new connections, keeps those it has, and has new ones when it is ready again."""
+    async def test_drained_server_keeps_its_connections_and_gets_no_new_ones(self) -> None:
         port = await self.begin()
         self.assertEqual(await self.led(port, 3), [1, 2])
         told = await self.set_server(1, "drain")
@@ -75,8 +69,7 @@ class SteeringTest(SupervisedTestCase):
         await self.set_server(1, "ready")
         self.assertEqual(await self.led(port, 3), [1, 2])
 
-    async def test_close(self) -> None:
-        """Connections that it has are ended if that is wanted, and no others."""
+    async def test_close_ends_connections_of_the_server_only(self) -> None:
         port = await self.begin()
         await self.led(port, 3)
         told = await self.set_server(1, "maintenance", close_connections=True)
@@ -85,16 +78,14 @@ class SteeringTest(SupervisedTestCase):
             await deferLater(reactor, 0)
         self.assertEqual(rows[0]["server"], self.servers[0])
 
-    async def test_weight(self) -> None:
-        """A weight holds in place of that in the rules, until that is wanted again."""
+    async def test_weight_until_that_of_the_rules_is_restored(self) -> None:
         port = await self.begin()
         await self.running.control.set_server("b", self.servers[0], weight=5)
         self.assertEqual(await self.led(port, 7), [5, 2])
         await self.running.control.set_server("b", self.servers[0], weight=0)
         self.assertEqual(await self.led(port, 3), [1, 2])
 
-    async def test_reload(self) -> None:
-        """It holds over a reload, also of a backend that is another one then, or was away in between."""
+    async def test_overrides_survive_reloads(self) -> None:
         port = await self.begin()
         await self.set_server(1, "drain")
         with capturedLogs():
@@ -109,8 +100,7 @@ class SteeringTest(SupervisedTestCase):
             self.assertTrue((await self.running.reload()).ok)
         self.assertEqual(await self.led(port, 3), [3, 0])
 
-    async def test_older_rules(self) -> None:
-        """It holds for clients that were accepted under older rules, too."""
+    async def test_overrides_hold_under_older_rules(self) -> None:
         port = await self.begin()
         undecided = await connect(self, port)
         undecided.send(b"SSH")
@@ -125,8 +115,7 @@ class SteeringTest(SupervisedTestCase):
         while "reason=no-server" not in self.log.read_text():
             await deferLater(reactor, 0)
 
-    async def test_checks(self) -> None:
-        """A server that drains is still checked, one in maintenance is not."""
+    async def test_drained_server_is_checked_but_not_in_maintenance(self) -> None:
         await self.begin("check = tcp interval=2s\n")
         checks: dict[ServerState, bool] = {"drain": True, "maintenance": False, "ready": True}
         for state, checked in checks.items():
@@ -143,11 +132,9 @@ class SteeringTest(SupervisedTestCase):
             self.assertEqual((state, self.checked_since(before)), (state, [checked, checked]))
 
     def checked_since(self, before: list[int]) -> list[bool]:
-        """Tell of each server whether it has had connections since there were so many."""
         return [len(one.peers) > was for one, was in zip(self.backends, before, strict=True)]
 
-    async def test_unknown(self) -> None:
-        """What the rules do not have is named, with what is near; a server that they call down stays so."""
+    async def test_unknown_names_and_servers_marked_down(self) -> None:
         await self.begin(
             "[backend c]\nserver = 127.0.0.1:9 down\n[route c]\nmatch = http\nbackend = c\n"
         )
@@ -168,8 +155,7 @@ class SteeringTest(SupervisedTestCase):
             ["weight: must be from 1 to 65535, or 0 for that of the rules, not 65536"],
         )
 
-    async def test_listener(self) -> None:
-        """A listener that does not accept keeps its socket: who comes waits in its queue, and is served later."""
+    async def test_clients_of_a_listener_that_does_not_accept_wait_in_its_queue(self) -> None:
         port = await self.begin()
         await self.running.control.set_listener("public", accepting=False)
         self.assertEqual(self.running.control.shut(), ["public"])
@@ -192,16 +178,12 @@ class SteeringTest(SupervisedTestCase):
 
 
 class WorkersTest(WorkersCase):
-    """The same with workers."""
-
     async def refused(self, port: int) -> None:
-        """See that a client finds no server, whichever worker serves it."""
         client: Peer = await connect(self, port)
         client.send(b"SSH-2.0-a\r\n")
         await client.is_lost()
 
-    async def test_drain(self) -> None:
-        """It holds in all workers, and in those that are started later, and when one serves alone."""
+    async def test_drain_in_all_present_and_later_workers(self) -> None:
         port = await self.begin()
         server = f"127.0.0.1:{self.server}"
         with capturedLogs():
@@ -221,8 +203,7 @@ class WorkersTest(WorkersCase):
             client.send(b"SSH-2.0-a\r\n")
             await (await self.backend.peer()).has(11)
 
-    async def test_listener(self) -> None:
-        """No worker accepts the clients of a listener that is not to, nor does one that is started later."""
+    async def test_no_present_or_later_worker_accepts(self) -> None:
         port = await self.begin()
         with capturedLogs():
             await self.running.control.set_listener("public", accepting=False)
@@ -237,8 +218,6 @@ class WorkersTest(WorkersCase):
 
 
 class WantedTest(SynchronousTestCase):
-    """What is wanted, as a value."""
-
     @given(
         st.lists(
             st.tuples(
@@ -249,8 +228,9 @@ class WantedTest(SynchronousTestCase):
             )
         )
     )
-    def test_json(self, changes: list[tuple[str, str, Any, int | None]]) -> None:
-        """What is told to another process is what it reads; what is as in the rules is not kept."""
+    def test_overrides_as_json_without_what_is_as_in_the_rules(
+        self, changes: list[tuple[str, str, Any, int | None]]
+    ) -> None:
         wanted = Overrides()
         for number, (backend, server, state, weight) in enumerate(changes):
             wanted = wanted.with_server(backend, server, float(number), state, weight)

@@ -23,10 +23,7 @@ DRY = "[route dry]\nmatch = ssh\ndry_run = yes\nbackend = b\n[route web]\nmatch 
 
 
 class RoutesTest(LiveCase):
-    """``/api/routes``."""
-
-    async def test_counts(self) -> None:
-        """Each route is told in its order, with what it took, and its text."""
+    async def test_routes_in_order_with_counts_and_text(self) -> None:
         port = await self.begin(DRY)
         client = await self.client(port)
         server = await self.backend.peer()
@@ -48,14 +45,10 @@ class RoutesTest(LiveCase):
 
 
 class HandedOverTest(LiveCase):
-    """``/api/routes``, where sockets are handed over."""
-
     async def turn(self) -> None:
-        """Let the reactor go on."""
         await deferLater(reactor, 0)
 
-    async def test_counts(self) -> None:
-        """A client that was handed over is counted as taken by its route, but is not there any more, and has no bytes."""
+    async def test_handed_over_client_is_a_match_without_bytes(self) -> None:
         taker = Taker(self, self.turn)
         port = await self.begin(f"[route h]\nmatch = ssh\nbackend = {taker.outcome}\n")
         await self.client(port)
@@ -69,8 +62,6 @@ class HandedOverTest(LiveCase):
 
 
 class BackendsTest(LiveCase):
-    """``/api/backends``."""
-
     def setUp(self) -> None:
         super().setUp()
         self.time = VirtualTime()
@@ -86,14 +77,12 @@ class BackendsTest(LiveCase):
         return port
 
     async def servers(self) -> list[dict[str, Any]]:
-        """Give the servers of the only backend."""
         (backend,) = await self.running.control.backends()
         self.assertEqual(backend["name"], "b")
         servers: list[dict[str, Any]] = backend["servers"]
         return servers
 
-    async def test_checks(self) -> None:
-        """A server is told with what its checks have found, and why it is down."""
+    async def test_results_of_checks(self) -> None:
         with capturedLogs():
             await self.begin_checked()
             while (await self.servers())[1]["state"] != "down":
@@ -109,8 +98,7 @@ class BackendsTest(LiveCase):
         self.assertEqual(down["addresses"][0]["address"], "127.0.0.1:1")
         self.assertLess(abs(time.time() - down["since"]), 60)
 
-    async def test_counts(self) -> None:
-        """It is told how many connections a server has, has had, and could not have."""
+    async def test_connections_active_total_and_failed(self) -> None:
         port = await self.begin_checked("eject = off\n")
         with capturedLogs():
             for number in range(4):
@@ -124,8 +112,7 @@ class BackendsTest(LiveCase):
         self.assertGreater(bad["failed"], 0)
         self.assertIsNone(good["check"])
 
-    async def test_drained(self) -> None:
-        """A server that an operator has taken out is told so, with the time."""
+    async def test_drained_by_an_operator_with_the_time(self) -> None:
         await self.begin_checked("")
         server = f"127.0.0.1:{self.server}"
         with capturedLogs():
@@ -143,8 +130,7 @@ class BackendsTest(LiveCase):
         self.assertEqual((first["state"], second["since"]), ("up", None))
         self.assertLess(abs(time.time() - first["since"]), 60)
 
-    async def test_unresolved(self) -> None:
-        """A server whose name has no address yet is there."""
+    async def test_server_without_an_address_yet(self) -> None:
         await self.run_service(
             "[listen public]\nendpoint = 127.0.0.1:0\ndefault = name.invalid:1\n"
         )
@@ -154,10 +140,7 @@ class BackendsTest(LiveCase):
 
 
 class WorkersTest(WorkersCase):
-    """With workers."""
-
-    async def test_sums(self) -> None:
-        """What the workers count is one number; a server is checked by the supervisor."""
+    async def test_sums_of_workers_and_checks_of_the_supervisor(self) -> None:
         port = await self.begin(backend="check = tcp interval=1s\n")
         clients = await self.spread(port)
         while (servers := (await self.running.control.backends())[0]["servers"])[0][
@@ -172,17 +155,13 @@ class WorkersTest(WorkersCase):
 
 
 class WorstTest(SynchronousTestCase):
-    """Several processes that find a server differently."""
-
     def found(self, *states: str) -> Sequence[tuple[int | None, dict[str, Any]]]:
-        """Give what workers say."""
         return [
             (number, {"state": state, "why": f"it is {state}", "since": 1.0, "weight": 1})
             for number, state in enumerate(states, 1)
         ]
 
-    def test_worst(self) -> None:
-        """The worst is told, with the workers that find it so if these are not all."""
+    def test_worst_state_with_the_workers_that_report_it(self) -> None:
         self.assertEqual(_worst("a", self.found("up", "ejected"))["why"], "worker 2: it is ejected")
         self.assertEqual(_worst("a", self.found("down", "down"))["why"], "it is down")
         told = _worst("a", self.found("ejected", "up", "ejected"))

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
 
 class Follower:
-    """Keeps what it is told."""
-
     def __init__(self) -> None:
         self.events: list[dict[str, Any]] = []
         self.beats = 0
@@ -34,24 +32,19 @@ class Follower:
             self.events.append(event)
 
     async def kinds(self, count: int) -> list[str]:
-        """Wait for this many events, and give their kinds."""
         while len(self.events) < count:
             await deferLater(reactor, 0.01)
         return [event["event"] for event in self.events]
 
 
 class EventsTest(LiveCase):
-    """One worker."""
-
     def follow(self) -> tuple[Follower, Callable[[], None]]:
-        """Follow the service; gives what ends that, too."""
         follower = Follower()
         end = self.running.control.events.subscribe(follower)
         self.addCleanup(end)
         return follower, end
 
-    async def test_connection(self) -> None:
-        """A connection is told of when it begins, when it is decided, and when it ends, each time with its ID."""
+    async def test_begin_decision_and_end_of_a_connection(self) -> None:
         port = await self.begin()
         follower, _ = self.follow()
         client = await self.client(port)
@@ -64,8 +57,7 @@ class EventsTest(LiveCase):
         self.assertEqual((decide["route"], decide["facts"]), ("ssh", {"software": "a"}))
         self.assertEqual((end["reason"], end["bytes_in"], end["worker"]), ("client-reset", 11, 1))
 
-    async def test_nobody(self) -> None:
-        """Nothing is told while nobody follows, nor after the last one has gone."""
+    async def test_no_events_without_a_follower(self) -> None:
         port = await self.begin()
         first, end_first = self.follow()
         second, end_second = self.follow()
@@ -81,8 +73,7 @@ class EventsTest(LiveCase):
         await self.listed(2, state="relaying")
         self.assertEqual(len(second.events), before)
 
-    async def test_server(self) -> None:
-        """A server that changes its state is told of, and a reload of the rules."""
+    async def test_state_of_a_server_and_reload(self) -> None:
         await self.begin()
         follower, _ = self.follow()
         with capturedLogs():
@@ -96,8 +87,7 @@ class EventsTest(LiveCase):
         event = follower.events[-1]
         self.assertEqual((event["event"], event["ok"]), ("reload", report.ok))
 
-    async def test_beats(self) -> None:
-        """Who follows hears something now and then, and when the service stops."""
+    async def test_signs_of_life_and_the_stop(self) -> None:
         clock = VirtualTime()
         await self.begin(use=clock)
         follower, _ = self.follow()
@@ -109,8 +99,6 @@ class EventsTest(LiveCase):
 
 
 class SamplingTest(SynchronousTestCase):
-    """Too many events."""
-
     def setUp(self) -> None:
         self.clock = Clock()
         self.told: list[dict[str, Any]] = []
@@ -122,8 +110,7 @@ class SamplingTest(SynchronousTestCase):
         for number in range(MOST + more):
             self.sampling.pass_on({"event": "begin", "number": number})
 
-    def test_flood(self) -> None:
-        """Of each second the first hundred are passed on; then it is told how many were skipped."""
+    def test_first_hundred_of_a_second_and_the_number_skipped(self) -> None:
         self.flood(7)
         self.assertEqual([one["number"] for one in self.told], list(range(MOST)))
         self.clock.rightNow += 1  # the timer is late
@@ -132,8 +119,7 @@ class SamplingTest(SynchronousTestCase):
         self.assertEqual(self.told[MOST]["count"], 7)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
-    def test_quiet(self) -> None:
-        """What was skipped is told after a second in which nothing happens, and once."""
+    def test_skipped_ones_are_reported_once_after_a_quiet_second(self) -> None:
         self.flood(7)
         self.clock.advance(0.9)
         self.assertEqual(len(self.told), MOST)
@@ -145,17 +131,13 @@ class SamplingTest(SynchronousTestCase):
         self.sampling.pass_on({"event": "end"})
         self.assertEqual([one["event"] for one in self.told[MOST:]], ["skipped", "end"])
 
-    def test_few(self) -> None:
-        """While nothing is skipped, there is no timer."""
+    def test_no_timer_while_nothing_is_skipped(self) -> None:
         self.flood(0)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
 
 class ListenTest(SynchronousTestCase):
-    """The events of one process."""
-
-    def test_next_listener(self) -> None:
-        """Who begins to listen is not told what was skipped before, and no timer is left of that."""
+    def test_next_listener_hears_nothing_skipped_before(self) -> None:
         clock = Clock()
         events = Events(clock)
         record = ConnectionRecord(0.0, "1", "m", "192.0.2.1:5")
@@ -176,37 +158,30 @@ class ListenTest(SynchronousTestCase):
 
 
 class Process:
-    """Says what a test lets it say."""
-
     number = 0
     sink: Callable[[dict[str, Any]], object] | None = None
 
     def listen(self, sink: Callable[[dict[str, Any]], object] | None) -> None:
-        """Tell events to somebody."""
         self.sink = sink
 
     async def ask(self, kind: str, *, seconds: float | None = None, **values: Any) -> Any:
-        """Know nothing."""
+        pass
 
 
 class HubTest(SynchronousTestCase):
-    """The events of several processes."""
-
     def setUp(self) -> None:
         self.clock = Clock()
         self.process = Process()
         self.hub = Hub(self.clock, lambda: [self.process], lambda: None)
 
     def flood(self) -> Callable[[dict[str, Any]], object]:
-        """Have too many events, and give where they were told."""
         sink = self.process.sink
         assert sink is not None
         for _ in range(MOST + 7):
             sink({"event": "begin"})
         return sink
 
-    def test_skipped(self) -> None:
-        """What a worker skipped and what was skipped of all workers is each told once."""
+    def test_skipped_by_a_worker_and_over_all_workers(self) -> None:
         follower = Follower()
         end = self.hub.subscribe(follower)
         self.flood()({"event": "skipped", "count": 3})
@@ -219,8 +194,7 @@ class HubTest(SynchronousTestCase):
         end()
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
-    def test_next_follower(self) -> None:
-        """Who follows when all others have left is not told what was skipped before."""
+    def test_next_follower_hears_nothing_skipped_before(self) -> None:
         first, second = Follower(), Follower()
         end = self.hub.subscribe(first)
         late = self.flood()
@@ -239,10 +213,7 @@ class HubTest(SynchronousTestCase):
 
 
 class WorkersTest(WorkersCase):
-    """With workers."""
-
-    async def test_all(self) -> None:
-        """What happens in all workers is told, also in one that was started later."""
+    async def test_events_of_all_present_and_later_workers(self) -> None:
         port = await self.begin()
         follower = Follower()
         end = self.running.control.events.subscribe(follower)

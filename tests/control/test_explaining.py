@@ -22,18 +22,14 @@ MORE = "[route first]\nmatch = http\nfrom = 192.0.2.0/24\nbackend = b\n[route we
 
 
 class RecentTest(LiveCase):
-    """The last connections that did not end as they should."""
-
     async def recent(self, count: int) -> list[dict[str, Any]]:
-        """Wait for this many of them."""
         while len(found := await self.running.control.recent_failures()) < count:
             await deferLater(reactor, 0)
         self.assertEqual(found.missing, [])
         self.assertEqual(len(found), count)
         return found
 
-    async def test_unrecognised(self) -> None:
-        """What no route took is told with its first 64 bytes, and no more of them."""
+    async def test_first_64_bytes_of_an_unrecognised_client(self) -> None:
         port = await self.begin()
         client = await self.client(port, b"\x00\xff" * 100)
         await client.is_lost()
@@ -42,16 +38,14 @@ class RecentTest(LiveCase):
         self.assertEqual(row["first"], "00ff" * 32)
         self.assertEqual(row["worker"], 1)
 
-    async def test_capture_off(self) -> None:
-        """No byte is kept if the listener forbids that."""
+    async def test_no_bytes_with_capture_off(self) -> None:
         port = await self.begin("capture = no\n")
         client = await self.client(port, b"secret")
         await client.is_lost()
         (row,) = await self.recent(1)
         self.assertEqual((row["reason"], row["first"]), ("no-route", ""))
 
-    async def test_recognised(self) -> None:
-        """Nothing is kept of what a client said that a route took, and nothing at all of one that ended as it should."""
+    async def test_no_bytes_of_a_recognised_client_and_no_clean_end(self) -> None:
         port = await self.begin()
         done = await self.client(port)
         await self.listed(1, state="relaying")  # so that its server is the first
@@ -66,8 +60,7 @@ class RecentTest(LiveCase):
         self.assertEqual((row["reason"], row["route"]), ("client-reset", "ssh"))
         self.assertNotIn("first", row)
 
-    async def test_last_ones(self) -> None:
-        """The last 200 are kept, the last one first."""
+    async def test_last_200_newest_first(self) -> None:
         port = await self.begin()
         for number in range(203):
             client = await self.client(port, b"%d\n" % number)
@@ -78,10 +71,7 @@ class RecentTest(LiveCase):
 
 
 class ConnectionTest(LiveCase):
-    """How the decision on a live connection came about."""
-
     async def told(self, state: str) -> dict[str, Any]:
-        """Wait for the connection, and give the explanation."""
         while True:
             (row,) = await self.listed(1, state=state)
             found = await self.running.control.connection(row["id"])
@@ -90,8 +80,7 @@ class ConnectionTest(LiveCase):
                 return explanation
             await deferLater(reactor, 0)
 
-    async def test_undecided(self) -> None:
-        """While it is undecided, its bytes are explained, route by route."""
+    async def test_undecided_bytes_are_explained_by_route(self) -> None:
         port = await self.begin(MORE)
         await self.client(port, b"GET")
         told = await self.told("peeking")
@@ -108,8 +97,7 @@ class ConnectionTest(LiveCase):
             },
         )
 
-    async def test_decided(self) -> None:
-        """Once it is decided, it is told which route took it, and what those before it said; not its bytes."""
+    async def test_decided_route_and_those_before_it_without_bytes(self) -> None:
         port = await self.begin(MORE)
         await self.client(port)
         told = await self.told("relaying")
@@ -120,15 +108,13 @@ class ConnectionTest(LiveCase):
         self.assertNotIn("5353482d", str(told))
 
     async def test_default(self) -> None:
-        """A client that no route took is told so."""
         port = await self.begin(f"default = 127.0.0.1:{self.server}\n{MORE}")
         await self.client(port, b"\x00\x01")
         told = await self.told("relaying")
         self.assertEqual((told["bytes"], told["by"], told["route"]), (2, "default", None))
         self.assertEqual([one["says"] for one in told["routes"]], ["not asked", "no", "no"])
 
-    async def test_explain(self) -> None:
-        """Bytes are explained as the command does, for one listener or all."""
+    async def test_bytes_for_one_listener_or_all(self) -> None:
         await self.begin(MORE)
         found = await self.running.control.explain(b"SSH-2.0-a\r\n", "public")
         ((stream,),) = (found["streams"],)
@@ -139,10 +125,7 @@ class ConnectionTest(LiveCase):
 
 
 class SectionsTest(SynchronousTestCase):
-    """The rules as they were read."""
-
-    def test_text(self) -> None:
-        """Each section is told with its line and its text, comments and values of several lines included."""
+    def test_line_and_text_of_each_section(self) -> None:
         text = (
             "# all of it\n[listen x]\nendpoint =\n    127.0.0.1:1\n    [::1]:1\n\n; why\n"
             "[route ssh]\nmatch = ssh\nbackend = b\n\n[backend b]\nserver = 127.0.0.1:2\n"
@@ -161,14 +144,10 @@ class SectionsTest(SynchronousTestCase):
 
 
 class InsideTLSTest(LiveCase):
-    """A decision inside of TLS that ends here."""
-
     def peer(self) -> SecurePeer:
-        """Make a client of TLS."""
         return SecurePeer((client_context(None), "a.example"))
 
-    async def test_levels(self) -> None:
-        """The routes of both levels are told; what no route takes inside of TLS is not kept."""
+    async def test_routes_of_both_levels_and_no_bytes_from_inside(self) -> None:
         pem = authority().issue("a.example").write(self.folder / "a.pem", key=True)
         port = await self.begin(
             "[route other]\nmatch = http\nbackend = b\n"

@@ -47,31 +47,25 @@ WORDS = st.fixed_dictionaries(
 
 
 def record(client: str = "192.0.2.1:4000", **known: Any) -> ConnectionRecord:
-    """Make what is known of a connection."""
     return ConnectionRecord(0.0, "a-1", known.pop("listener", "public"), client, **known)
 
 
 class FiltersTest(SynchronousTestCase):
-    """Filters, and the part of a list."""
-
     @given(WORDS)
-    def test_words(self, words: dict[str, str]) -> None:
-        """What is written of filters is read as the same filters."""
+    def test_words_are_read_as_the_same_filters(self, words: dict[str, str]) -> None:
         filters = Filters.read(words)
         self.assertEqual(Filters.read(filters.words()), filters)
 
     @given(WORDS, ADDRESSES, NAMES, st.sampled_from(STATES), st.floats(0, 10**6))
-    def test_each_alone(
+    def test_connection_fits_if_each_filter_alone_does(
         self, words: dict[str, str], client: str, name: str, state: Any, age: float
     ) -> None:
-        """A connection is meant if each of the filters alone means it."""
         known = record(client, route=name, backend=name, listener=name)
         alone = [Filters.read({key: text}).fit(known, state, age) for key, text in words.items()]
         self.assertEqual(Filters.read(words).fit(known, state, age), all(alone))
 
     @given(NETWORKS, ADDRESSES)
-    def test_client(self, place: str, client: str) -> None:
-        """A client is in a network as `ipaddress` has it."""
+    def test_client_in_a_network_as_ipaddress_has_it(self, place: str, client: str) -> None:
         if place.startswith("::ffff:"):
             return
         found = Filters.read({"client": place}).fit(record(client), "peeking", 0)
@@ -82,8 +76,7 @@ class FiltersTest(SynchronousTestCase):
             self.assertEqual(found, address.host in ip_network(place))
 
     @given(st.dictionaries(st.text(max_size=8), st.text(max_size=20), min_size=1, max_size=3))
-    def test_anything(self, words: dict[str, str]) -> None:
-        """Whatever is asked for is read, or refused with the name of a filter."""
+    def test_any_words_are_read_or_refused_by_name(self, words: dict[str, str]) -> None:
         try:
             Page.read(words)
             Filters.read(words)
@@ -91,8 +84,7 @@ class FiltersTest(SynchronousTestCase):
             name = str(problem).partition(":")[0]
             self.assertTrue(any(key.startswith(name) for key in words), problem)
 
-    def test_values(self) -> None:
-        """Each filter looks at its own value; ``-`` means those that have none."""
+    def test_each_filter_and_missing_values(self) -> None:
         known = record(route="ssh", backend="b", server="10.0.0.1:22")
         wanted = {
             "listener": ("public", "x"),
@@ -109,8 +101,7 @@ class FiltersTest(SynchronousTestCase):
                 self.assertEqual((name, text, found), (name, text, fits))
         self.assertTrue(Filters.read({"route": NONE}).fit(record(), "peeking", 0))
 
-    def test_refused(self) -> None:
-        """What cannot be read is named, with what would be right."""
+    def test_invalid_filters_are_named_with_advice(self) -> None:
         wrong = {
             "route": ("", "is empty"),
             "state": ("relayin", "did you mean 'relaying'"),
@@ -124,8 +115,7 @@ class FiltersTest(SynchronousTestCase):
             self.assertTrue(str(problem).startswith(f"{name}: "), problem)
             self.assertIn(message, str(problem))
 
-    def test_page(self) -> None:
-        """A page has bounds, and begins behind the ID of a connection."""
+    def test_bounds_of_a_page(self) -> None:
         self.assertEqual(Page.read({}), Page(1000, ""))
         self.assertEqual(Page.read({"limit": "7", "after": "5a9d7143-3"}), Page(7, "5a9d7143-3"))
         for words in (
@@ -143,8 +133,7 @@ class FiltersTest(SynchronousTestCase):
             self.assertTrue(str(problem).startswith(f"{name}: "), problem)
 
     @given(st.lists(st.integers(0, 2**40), min_size=2, unique=True))
-    def test_order(self, numbers: list[int]) -> None:
-        """Connections of one process are in the order in which they came, however many there were."""
+    def test_connections_in_the_order_they_came(self, numbers: list[int]) -> None:
         places = [connection_sort_key(f"5a9d7143-{number:x}") for number in numbers]
         self.assertEqual(
             [place for _, place in sorted(zip(numbers, places, strict=True))], sorted(places)

@@ -16,40 +16,32 @@ if TYPE_CHECKING:
 
 
 class RatesTest(SynchronousTestCase):
-    """The last samples."""
-
     def setUp(self) -> None:
-        """Make rates with a clock."""
         self.clock = Clock()
         self.rates = Rates(self.clock.seconds)
 
     def of(self, totals: dict[str, int]) -> Mapping[str, float]:
-        """Tell of these totals."""
         traffic = self.rates.until_now({"connections": 7, **totals})
         self.assertEqual(traffic.total, 7)
         return {name: rate for name, rate in traffic.rates.items() if name != "connections"}
 
-    def test_growth(self) -> None:
-        """Growth is told for a second, since the oldest of three samples."""
+    def test_growth_per_second_since_the_oldest_of_three_samples(self) -> None:
         self.assertEqual(self.of({"a": 5}), {})
         for number in range(10):
             self.rates.note({"a": 100 * number})
             self.clock.advance(5)
         self.assertEqual(self.of({"a": 1000, "b": 15}), {"a": 20.0, "b": 1.0})
 
-    def test_no_time(self) -> None:
-        """Nothing is told of no time."""
+    def test_no_rate_without_time(self) -> None:
         self.rates.note({"a": 1})
         self.assertEqual(self.of({"a": 2}), {})
 
-    def test_less(self) -> None:
-        """What a reload has removed makes no rate negative."""
+    def test_removed_counters_make_no_negative_rate(self) -> None:
         self.rates.note({"a": 10})
         self.clock.advance(1)
         self.assertEqual(self.of({"a": 3}), {"a": 0.0})
 
-    def test_history(self) -> None:
-        """The last ten minutes are kept, and no more: what came in a second, and how many connections there were."""
+    def test_history_of_ten_minutes(self) -> None:
         for number in range(500):
             self.rates.note({"connections": 10 * number, "bytes_in": 40 * number}, number)
             self.clock.advance(5)
@@ -58,8 +50,7 @@ class RatesTest(SynchronousTestCase):
         self.assertEqual(history[-1], Moment(5, 2.0, 499, 8.0))
         self.assertEqual(history[0].ago, 120 * 5)
 
-    def test_handed_on(self) -> None:
-        """Another process goes on with the history, whatever its clock says; what it cannot read is left out."""
+    def test_history_in_another_process_without_invalid_samples(self) -> None:
         for number in range(200):
             self.rates.note({"connections": 10 * number, "bytes_in": 0}, number)
             self.clock.advance(5)

@@ -48,7 +48,6 @@ KEYS = [
 
 
 def a_record(**settings: Any) -> ConnectionRecord:
-    """Make a record of a connection that went well."""
     record = ConnectionRecord(1790000000.0625, "ab-1", "public", "192.0.2.1:5000")
     record.reason = "done"
     for name, value in settings.items():
@@ -57,10 +56,7 @@ def a_record(**settings: Any) -> ConnectionRecord:
 
 
 class FormatTest(SynchronousTestCase):
-    """The two forms of a line."""
-
-    def test_json(self) -> None:
-        """The keys come in their order; what is absent is null."""
+    def test_json_keys_in_order_with_null(self) -> None:
         line = as_json(a_record(detect_ms=0.123, facts={"sni": "x"}))
         found = json.loads(line)
         self.assertEqual(list(found), KEYS)
@@ -69,8 +65,7 @@ class FormatTest(SynchronousTestCase):
         self.assertIsNone(found["route"])
         self.assertEqual(found["facts"], {"sni": "x"})
 
-    def test_text(self) -> None:
-        """The same as pairs; facts come last, with a name that no field has."""
+    def test_text_with_facts_last(self) -> None:
         line = as_text(a_record(route="r", facts={"sni": "x.example", "client": "me"}))
         self.assertEqual(
             line,
@@ -81,7 +76,6 @@ class FormatTest(SynchronousTestCase):
 
     @given(st.dictionaries(st.sampled_from(["sni", "host"]), st.text()))
     def test_nothing_a_client_sends_breaks_a_line(self, facts: dict[str, str]) -> None:
-        """Whatever is in the facts, a line stays one line, and its fields can be told apart."""
         record = a_record(facts=facts)
         self.assertEqual(json.loads(as_json(record))["facts"], facts)
         self.assertEqual(len(as_json(record).splitlines()), 1)
@@ -97,10 +91,7 @@ class FormatTest(SynchronousTestCase):
 
 
 class ServiceLogTest(SynchronousTestCase):
-    """The access log in the service's log."""
-
-    def test_is_an_event(self) -> None:
-        """Each line is an event of its own namespace."""
+    def test_lines_are_events_of_a_namespace(self) -> None:
         log = open_log(Settings())
         assert isinstance(log, ServiceAccessLog)
         with capturedLogs() as events:
@@ -112,8 +103,6 @@ class ServiceLogTest(SynchronousTestCase):
 
 
 class FileLogTest(SynchronousTestCase):
-    """The access log in a file."""
-
     def setUp(self) -> None:
         folder = make_folder(self)
         self.path = folder / "access.log"
@@ -124,15 +113,13 @@ class FileLogTest(SynchronousTestCase):
         self.addCleanup(log.close)
         return log
 
-    def test_appends(self) -> None:
-        """Lines are added to what is there, and are there at once."""
+    def test_appends_at_once(self) -> None:
         self.path.write_text("before\n")
         log = self.open()
         log.write(a_record())
         self.assertEqual(self.path.read_text(), f"before\n{as_json(a_record())}\n")
 
-    def test_reopen(self) -> None:
-        """After it was moved away, a new file is begun."""
+    def test_new_file_after_a_move(self) -> None:
         log = self.open()
         log.write(a_record())
         moved = self.path.rename(self.path.with_suffix(".1"))
@@ -142,8 +129,7 @@ class FileLogTest(SynchronousTestCase):
         self.assertEqual(len(moved.read_text().splitlines()), 2)
         self.assertEqual(len(self.path.read_text().splitlines()), 1)
 
-    def test_reopen_fails(self) -> None:
-        """If the new file cannot be opened, the old one goes on."""
+    def test_old_file_if_reopening_fails(self) -> None:
         log = self.open()
         moved = self.path.rename(self.path.with_suffix(".1"))
         self.path.mkdir()
@@ -152,17 +138,14 @@ class FileLogTest(SynchronousTestCase):
         self.assertEqual(len(moved.read_text().splitlines()), 1)
 
     def test_cannot_be_opened(self) -> None:
-        """A file that cannot be opened is an error that names it."""
         self.path.mkdir()
         with self.assertRaisesRegex(AccessLogError, f"access_log: {self.path} .*Is a directory"):
             self.open()
 
     def test_off(self) -> None:
-        """No log is no log."""
         self.assertIsNone(open_log(Settings(access_log=None)))
 
-    def test_full_disk(self) -> None:
-        """A disk that is full costs lines, is told once, and never raises."""
+    def test_full_disk_is_reported_once_and_never_raises(self) -> None:
         if not Path("/dev/full").exists():
             self.skipTest("no /dev/full")
         log = FileAccessLog(Path("/dev/full"))
@@ -173,8 +156,7 @@ class FileLogTest(SynchronousTestCase):
         told = [e for e in events if e.get("log_namespace", "").endswith("FileAccessLog")]
         self.assertEqual(len([e for e in told if "until this is mended" in e["log_format"]]), 1)
 
-    def test_private(self) -> None:
-        """A new file is readable by its owner and group only: it tells who came."""
+    def test_new_file_is_private(self) -> None:
         os.umask(before := os.umask(0))
         self.addCleanup(os.umask, before)
         self.open()
@@ -182,10 +164,7 @@ class FileLogTest(SynchronousTestCase):
 
 
 class WantedTests(SynchronousTestCase):
-    """Which connections get a line."""
-
-    def test_errors(self) -> None:
-        """With ``errors`` those that ended well have none, nor have clients that left without a byte."""
+    def test_errors_without_clean_ends_and_empty_clients(self) -> None:
         for reason, bytes_in, wanted in (
             ("done", 5, False),
             ("client-gone", 0, False),
@@ -200,18 +179,14 @@ class WantedTests(SynchronousTestCase):
             for log in (True, False):
                 self.assertIs(should_log(record, log), log)
 
-    def test_fewer(self) -> None:
-        """Of a listener and a route, the one with fewer lines counts."""
+    def test_fewer_lines_of_listener_and_route(self) -> None:
         ways: tuple[Logged, ...] = (False, "errors", True)
         for one, other, wanted in ((2, 1, 1), (1, 0, 0), (2, 2, 2), (0, 2, 0)):
             self.assertEqual(fewer(ways[one], ways[other]), ways[wanted])
 
 
 class StandardOutputTests(SynchronousTestCase):
-    """``access_log = stdout``."""
-
-    def test_bare_lines(self) -> None:
-        """Nothing but the lines is written to the standard output, and SIGHUP changes nothing."""
+    def test_bare_lines_over_sighup(self) -> None:
         read, write = os.pipe()
         kept = os.dup(1)
         os.dup2(write, 1)

@@ -17,10 +17,7 @@ from txmux.telemetry.formatting import (
 
 
 class AmountTests(SynchronousTestCase):
-    """Numbers as people read them."""
-
     def test_sizes(self) -> None:
-        """Sizes, ages, counts and rates have the unit that fits."""
         self.assertEqual(
             [size(0), size(999), size(1536), size(2**30 * 20)],
             ["0 B", "999 B", "1.5 KiB", "20 GiB"],
@@ -52,17 +49,13 @@ class AmountTests(SynchronousTestCase):
             ["59s", "1h2m", "0", "1.23 k", "5.68 M", "7e+03 G"],
         )
 
-    def test_aligned(self) -> None:
-        """Columns are as wide as their widest cell; numbers stand at the right."""
+    def test_numbers_at_the_right_of_wide_enough_columns(self) -> None:
         lines = [*aligned([("name", "n", ""), ("a", "10", "")], numbers=[1])]
         self.assertEqual(lines, ["name   n", "a     10"])
 
 
 class AttentionTests(SynchronousTestCase):
-    """What needs a person, of what is measured."""
-
     def test_sentences(self) -> None:
-        """Certificates that end soon, few descriptors left, other troubles, and names that cannot be looked up."""
         day = 86400
         gauges = Gauges(
             descriptors=(900, 1000),

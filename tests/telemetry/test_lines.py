@@ -65,7 +65,6 @@ class StalledTest(SynchronousTestCase):
 
     @given(lengths)
     def test_pipe(self, chunks: list[tuple[int, int]]) -> None:
-        """A pipe."""
         reading, writing = os.pipe()
         try:
             self.check(reading, writing, chunks)
@@ -75,22 +74,19 @@ class StalledTest(SynchronousTestCase):
 
     @given(lengths)
     def test_socket(self, chunks: list[tuple[int, int]]) -> None:
-        """A socket, as systemd gives it."""
         reading, writing = socket.socketpair()
         with reading, writing:
             writing.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
             self.check(reading.fileno(), writing.fileno(), chunks)
 
-    def test_others_may_block(self) -> None:
-        """Whoever has the same pipe goes on to wait where they did."""
+    def test_other_users_of_the_pipe_still_block(self) -> None:
         reading, writing = os.pipe()
         self.addCleanup(os.close, reading)
         self.addCleanup(os.close, writing)
         self.writer(writing).write([b"x" * 100])
         self.assertTrue(os.get_blocking(writing))
 
-    def test_reader_gone(self) -> None:
-        """When nobody is there to read, lines are lost, which is said once."""
+    def test_reader_that_left_is_reported_once(self) -> None:
         reading, writing = os.pipe()
         self.addCleanup(os.close, writing)
         writer = self.writer(writing)
@@ -99,8 +95,7 @@ class StalledTest(SynchronousTestCase):
             writer.write([b"x\n"])
         self.assertEqual((self.said, writer.lost), (["Broken pipe"], 3))
 
-    def test_told_when_full(self) -> None:
-        """What is said of lines that were lost is held, too, if the reader takes no more just then."""
+    def test_report_of_lost_lines_is_buffered_too(self) -> None:
         reading, writing = os.pipe()
         self.addCleanup(os.close, reading)
         self.addCleanup(os.close, writing)
@@ -118,8 +113,7 @@ class StalledTest(SynchronousTestCase):
         self.assertTrue(writer.flush())
         self.assertEqual(os.read(reading, room), b"lost: 1\n")
 
-    def test_slow_at_the_end(self) -> None:
-        """At the end a reader has a moment, and no more."""
+    def test_slow_reader_has_a_moment_at_the_end(self) -> None:
         reading, writing = os.pipe()
         self.addCleanup(os.close, reading)
         self.addCleanup(os.close, writing)
@@ -141,8 +135,7 @@ class FullDiskTest(SynchronousTestCase):
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
-    def test_mended(self) -> None:
-        """No line is torn, what was lost is counted, and it is said once that all goes well again."""
+    def test_no_torn_line_and_one_report_when_mended(self) -> None:
         path = make_folder(self) / "access.log"
         line = as_text(a_record())
         with capturedLogs() as events:

@@ -12,14 +12,11 @@ from txmux.telemetry.sharedmemory import SharedMemoryError, grow, make, mapped
 
 
 class SharedMemoryTests(SynchronousTestCase):
-    """A file of it."""
-
     def setUp(self) -> None:
         self.file = make("test")
         self.addCleanup(os.close, self.file)
 
     def test_shared(self) -> None:
-        """What one writes the other reads."""
         os.ftruncate(self.file, 4096)
         one, other = (mapped(self.file, 4096) for _ in range(2))
         one[100] = 7
@@ -32,16 +29,14 @@ class SharedMemoryTests(SynchronousTestCase):
         os.ftruncate(self.file, 8192)
         self.assertEqual(len(mapped(self.file, 8192)), 8192)
 
-    def test_grown_by_others(self) -> None:
-        """A process that makes it larger than it has to be does not keep others from making room."""
+    def test_larger_file_of_others_may_grow(self) -> None:
         os.ftruncate(self.file, 8192)
         grow(self.file, 4096)
         self.assertEqual(os.fstat(self.file).st_size, 8192)
         grow(self.file, 12288)
         self.assertEqual(os.fstat(self.file).st_size, 12288)
 
-    def test_too_short(self) -> None:
-        """Less than is said is told of, and so is what is no memory."""
+    def test_too_short_file_or_no_memory_is_an_error(self) -> None:
         with socket.socket() as other:
             for file in (self.file, other.fileno()):
                 self.assertRaises(SharedMemoryError, mapped, file, 1)
@@ -59,8 +54,7 @@ class SharedMemoryTests(SynchronousTestCase):
         self.assertRaises(PermissionError, os.ftruncate, file, 0)
         self.assertFalse(os.get_inheritable(file))
 
-    def test_elsewhere(self) -> None:
-        """Where the system has no files in memory, one without a name does."""
+    def test_file_without_a_name_where_memory_files_are_missing(self) -> None:
         self.patch(sharedmemory, "sys", type("Other", (), {"platform": "other"}))
         file = make("test")
         self.addCleanup(os.close, file)

@@ -13,8 +13,6 @@ if TYPE_CHECKING:
 
 
 class CostTest(AdminCase):
-    """Each process that has connections is asked as little as can be."""
-
     async def test_asked_once(self) -> None:
         """One page asks a process for each thing once: to count what many connections have moved takes it longest."""
         asked: Counter[str] = Counter()

@@ -15,10 +15,7 @@ _SERVERS = {
 
 
 class MapTests(SynchronousTestCase):
-    """`draw`."""
-
     def test_each_has_a_box_and_a_line(self) -> None:
-        """Listeners, routes, backends and servers have boxes, and each route a line from its listeners and to its backend."""
         drawn = draw(
             {"public": "up", "office": "up"},
             [MapRoute("site", backend="web"), MapRoute("sql", ("office",), "db")],
@@ -40,8 +37,7 @@ class MapTests(SynchronousTestCase):
         )
         self.assertEqual(len(drawn.lines), 2 + 1 + 1 + 1)
 
-    def test_lines_by_transport(self) -> None:
-        """A route has lines from the listeners that it belongs to, and not from one of the other transport."""
+    def test_lines_only_from_listeners_of_its_transport(self) -> None:
         flows = {"names": RouteFlow()}
         drawn = draw(
             {"web": "up", "names": "up"}, [MapRoute("dns", backend="x", by_listener=flows)], {}
@@ -50,8 +46,7 @@ class MapTests(SynchronousTestCase):
         first, _ = drawn.lines
         self.assertTrue(first.path.startswith(f"M{names.x + names.width:.0f},{names.middle:.0f} "))
 
-    def test_health_colours_routes(self) -> None:
-        """A route has the colour of the backend that it leads to."""
+    def test_routes_have_the_colour_of_their_backend(self) -> None:
         drawn = draw(
             {"public": "up"},
             [MapRoute("site", backend="web", active=1), MapRoute("sql", backend="db", active=1)],
@@ -60,8 +55,7 @@ class MapTests(SynchronousTestCase):
         healths = {box.name: box.health for box in drawn.boxes if box.kind == "route"}
         self.assertEqual(healths, {"site": "partly", "sql": "down"})
 
-    def test_many_routes_are_folded(self) -> None:
-        """Of three hundred routes the busiest are shown, and those whose backend is down; the rest is counted."""
+    def test_busy_routes_and_those_without_a_server_are_not_folded(self) -> None:
         routes = [MapRoute(f"r{n}", backend="web", active=n % 30 == 7) for n in range(300)]
         routes[150] = MapRoute("sql", backend="db")
         drawn = draw({"public": "up"}, routes, _SERVERS)
@@ -72,14 +66,12 @@ class MapTests(SynchronousTestCase):
         self.assertLessEqual({f"r{n}" for n in range(7, 300, 30)}, set(named))
         self.assertEqual(named, [route.name for route in routes if route.name in named])
 
-    def test_all_can_be_shown(self) -> None:
-        """Whoever wants all three hundred gets them."""
+    def test_all_routes_on_request(self) -> None:
         routes = [MapRoute(f"r{n}", backend="web") for n in range(300)]
         drawn = draw({"public": "up"}, routes, _SERVERS, everything=True)
         self.assertEqual(sum(box.kind == "route" for box in drawn.boxes), 300)
 
-    def test_inner_routes_hang_below_outer_ones(self) -> None:
-        """A route under one that ends TLS is joined with that route, and not with the listener."""
+    def test_inner_route_is_joined_with_the_outer_one_only(self) -> None:
         drawn = draw(
             {"public": "up"}, [MapRoute("tls"), MapRoute("site", ("tls",), "web")], _SERVERS
         )
@@ -102,8 +94,7 @@ class MapTests(SynchronousTestCase):
         ),
         st.booleans(),
     )
-    def test_all_is_within_the_drawing(self, routes: list[MapRoute], everything: bool) -> None:  # noqa: FBT001
-        """Nothing is outside of the drawing, no two boxes cover each other, and no text is longer than its box."""
+    def test_boxes_are_inside_and_apart(self, routes: list[MapRoute], everything: bool) -> None:  # noqa: FBT001
         drawn = draw({"public": "up", "x": "drain"}, routes, _SERVERS, everything=everything)
         taken: set[tuple[float, float]] = set()
         for box in drawn.boxes:
@@ -117,7 +108,6 @@ class MapTests(SynchronousTestCase):
             self.assertTrue(1 <= line.width <= 10)
 
     def test_health_of_backends(self) -> None:
-        """A backend is as its servers are."""
         up, down, drain = (MapServer("a", "up"), MapServer("b", "down"), MapServer("c", "drain"))
         self.assertEqual(
             [health_of(servers) for servers in ([], [up], [up, down], [down, drain], [drain])],

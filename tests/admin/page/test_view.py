@@ -23,10 +23,7 @@ def _page(query: dict[str, str] | None = None, **parts: Any) -> str:
 
 
 class PageTests(SynchronousTestCase):
-    """The whole page."""
-
-    def test_what_needs_a_person(self) -> None:
-        """It is what the service says, and what is missing on the page itself."""
+    def test_attention_of_the_service_and_missing_parts_of_the_page(self) -> None:
         page = _page(
             status={"attention": ["backend web: no server is up"]},
             warnings=["Not all is shown: worker 1 does not answer."],
@@ -36,7 +33,6 @@ class PageTests(SynchronousTestCase):
         self.assertIn("Nothing needs attention", _page())
 
     def test_what_clients_name_is_text(self) -> None:
-        """Whatever a client can name comes out as text, and never as HTML."""
         evil = "\"><script>alert(1)</script>'"
         parts: dict[str, Any] = {
             "connections": [{"id": "1-1", "client": evil, "route": evil, "facts": {"sni": evil}}],
@@ -82,10 +78,7 @@ class PageTests(SynchronousTestCase):
 
 
 class QueryTests(SynchronousTestCase):
-    """`PageQuery`."""
-
-    def test_links_keep_the_filters(self) -> None:
-        """A link changes what it is for, and keeps the rest; what the page does not know is dropped."""
+    def test_links_keep_known_parameters(self) -> None:
         query = PageQuery.of({"route": "a b", "evil": "x", "after": "1-1", "state": ""})
         self.assertEqual(query.link(after="", sort="age_ms"), "./?route=a+b&sort=age_ms")
         self.assertEqual(query.filters, {"route": "a b"})
@@ -93,15 +86,11 @@ class QueryTests(SynchronousTestCase):
 
 
 class UnrecognisedTests(SynchronousTestCase):
-    """First bytes."""
-
-    def test_line_to_copy(self) -> None:
-        """Bytes that are plain text are matched as text, others in hex."""
+    def test_line_matches_plain_text_as_text_and_the_rest_in_hex(self) -> None:
         self.assertEqual(line_for(b"HELO-there"), "match = payload text=HELO-the")
         self.assertEqual(line_for(b"\x16\x03\x01"), "match = payload hex=160301")
 
-    def test_matcher_to_copy(self) -> None:
-        """Bytes that a matcher knows are suggested by its name; what no matcher knows is not."""
+    def test_matcher_is_suggested_only_for_bytes_that_it_knows(self) -> None:
         for data, line in (
             (b"SSH-2.0-x\r\n", "match = ssh"),
             (b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", "match = http"),
@@ -112,8 +101,7 @@ class UnrecognisedTests(SynchronousTestCase):
         ):
             self.assertEqual((data, matcher_of(data)), (data, line))
 
-    def test_matcher_of_datagrams(self) -> None:
-        """A datagram is suggested by a matcher for datagrams."""
+    def test_matcher_of_a_datagram_is_one_for_datagrams(self) -> None:
         query = bytes.fromhex("000101000001000000000000 0161 07 6578616d706c65 00 0001 0001")
         for data, over, line in (
             (query, Transport.UDP, "match = dns"),
@@ -123,8 +111,7 @@ class UnrecognisedTests(SynchronousTestCase):
             self.assertEqual((data, matcher_of(data, over)), (data, line))
 
     @given(st.binary(max_size=64))
-    def test_dump_has_every_byte(self, data: bytes) -> None:
-        """The dump has every byte, sixteen on a line, and no byte that a terminal or a page would obey."""
+    def test_dump_has_every_byte_and_is_printable(self, data: bytes) -> None:
         lines = dump(data)
         self.assertEqual(b"".join(bytes.fromhex(line[:47]) for line in lines), data)
         self.assertTrue(all(line.isascii() and line.isprintable() for line in lines))

@@ -27,10 +27,7 @@ sys.stdin.read()
 
 
 class InitTests(CommandTestCase):
-    """Its options, on this machine."""
-
     def serve(self, greeting: bytes) -> int:
-        """Greet whoever connects, and give the port."""
         server = socket.create_server(("127.0.0.1", 0))
 
         def greet() -> None:
@@ -57,8 +54,7 @@ class InitTests(CommandTestCase):
 
         self.patch(init, "listening", own)
 
-    def test_output(self) -> None:
-        """It writes a file, which `txmux check` passes, and over another one only by --force."""
+    def test_file_is_overwritten_only_by_force(self) -> None:
         path = self.folder / "rules.ini"
         code, out, err = self.run_main("init", "-o", path)
         self.assertEqual((code, out), (0, ""))
@@ -74,8 +70,7 @@ class InitTests(CommandTestCase):
         self.assertEqual(code, 1)
         self.assertIn("cannot be written: No such file or directory", err)
 
-    def test_own_ports(self) -> None:
-        """Clients are not led to a txmux that runs already."""
+    def test_ports_of_a_running_txmux_are_left_out(self) -> None:
         for name, listed in (("other", True), ("txmux", False)):
             program = self.folder / name
             program.write_text(f"#!{sys.executable}\n{_LISTENING}")
@@ -91,15 +86,13 @@ class InitTests(CommandTestCase):
             self.assertEqual(f"{name} at 127.0.0.1:{port}:" in out, listed)
             self.assertEqual(f":{port}\n" in out, listed)
 
-    def test_listen(self) -> None:
-        """The endpoint may be given."""
+    def test_given_endpoint(self) -> None:
         code, out, _ = self.run_main("init", "--listen", "127.0.0.1:9")
         self.assertEqual(code, 0)
         self.assertIn("\nendpoint = 127.0.0.1:9\n", out)
         self.assertEqual(self.run_main("init", "--listen", "a\nb")[0], 1)
 
-    def test_probe(self) -> None:
-        """Servers are asked only if that is wanted."""
+    def test_servers_are_connected_to_only_with_probe(self) -> None:
         port = self.serve(b"SSH-2.0-a\r\n")
         self.see_only(port)
         self.patch(init, "_PATIENCE", 60.0)
@@ -108,8 +101,7 @@ class InitTests(CommandTestCase):
         _, out, _ = self.run_main("init", "--probe")
         self.assertIn(f"127.0.0.1:{port}: SSH, as it says itself.", out)
 
-    def test_elsewhere(self) -> None:
-        """Where the system does not tell what listens, the message says so."""
+    def test_system_without_proc(self) -> None:
         with patch.object(init, "_proc", lambda: self.folder):
             code, out, err = self.run_main("init")
         self.assertEqual((code, out), (1, ""))

@@ -30,16 +30,12 @@ def is_plain(address: IPv4Address | IPv6Address) -> bool:
 
 
 class ListeningTests(SynchronousTestCase):
-    """With a folder in place of ``/proc``."""
-
     def setUp(self) -> None:
-        """Make the folder."""
         self.proc = make_folder(self)
         (self.proc / "net").mkdir()
         (self.proc / "net/tcp").write_text(_HEAD)
 
     def process(self, pid: int, name: bytes, *inodes: int) -> None:
-        """Add a process that has sockets."""
         folder = self.proc / str(pid)
         (folder / "fd").mkdir(parents=True)
         (folder / "comm").write_bytes(name + b"\n")
@@ -47,40 +43,34 @@ class ListeningTests(SynchronousTestCase):
             (folder / "fd" / str(number)).symlink_to(f"socket:[{inode}]")
 
     def found(self, tcp: str, tcp6: str = "") -> list[tuple[str, int, str]]:
-        """Give address, port and program of each port."""
         (self.proc / "net/tcp").write_text(_HEAD + tcp)
         if tcp6:
             (self.proc / "net/tcp6").write_text(_HEAD + tcp6)
         return [(str(one.address), one.port, one.program) for one in listening(self.proc)]
 
-    def test_listening(self) -> None:
-        """Only sockets that listen count, by port, each with its program if that can be seen."""
+    def test_listening_sockets_by_port_with_their_programs(self) -> None:
         self.process(10, b"sshd", 7, 8)
         tcp = row("0.0.0.0", 443, 9) + row("127.0.0.1", 22, 7) + row("10.0.0.1", 22, 8, "01")
         self.assertEqual(self.found(tcp), [("127.0.0.1", 22, "sshd"), ("0.0.0.0", 443, "")])
 
-    def test_one_for_each_port(self) -> None:
-        """Of several sockets with one port, that of every address is told, and IPv4 before IPv6."""
+    def test_one_socket_per_port_unspecified_address_and_ipv4_first(self) -> None:
         tcp = row("127.0.0.1", 80, 1) + row("0.0.0.0", 80, 2) + row("10.0.0.1", 81, 3)
         tcp6 = row("::", 80, 4) + row("::", 81, 5) + row("2001:db8::1", 82, 6)
         self.assertEqual(
             self.found(tcp, tcp6), [("0.0.0.0", 80, ""), ("::", 81, ""), ("2001:db8::1", 82, "")]
         )
 
-    def test_mapped(self) -> None:
-        """IPv4 addresses of an IPv6 socket are IPv4 addresses; those of one link alone are left out."""
+    def test_mapped_addresses_are_ipv4_and_link_local_ones_are_left_out(self) -> None:
         tcp6 = row("::ffff:127.0.0.1", 80, 1) + row("fe80::1", 81, 2)
         self.assertEqual(self.found("", tcp6), [("127.0.0.1", 80, "")])
 
-    def test_name(self) -> None:
-        """A program that calls itself what it likes cannot write a line of its own."""
+    def test_program_name_is_one_plain_word(self) -> None:
         self.process(10, b"a\n[route x]\xff", 1)
         ((_, _, name),) = self.found(row("127.0.0.1", 80, 1))
         self.assertRegex(name, r"^a[\w.+-]+$")
 
     @given(st.ip_addresses().filter(is_plain), st.integers(1, 65535))
     def test_every_address(self, address: object, port: int) -> None:
-        """Every address is read as it is written there."""
         text = str(address)
         version = 4 if ip_address(text).version == 4 else 6
         lines = row(text, port, 1)
@@ -88,8 +78,7 @@ class ListeningTests(SynchronousTestCase):
         (self.proc / "net/tcp6").unlink(missing_ok=True)
         self.assertEqual(found, [(text, port, "")])
 
-    def test_this_machine(self) -> None:
-        """What the system really tells is read: the port of this very test, with its program."""
+    def test_own_port_and_program_on_this_machine(self) -> None:
         with socket.create_server(("127.0.0.1", 0)) as server:
             port = server.getsockname()[1]
             (one,) = (one for one in listening(Path("/proc")) if one.port == port)
@@ -97,7 +86,6 @@ class ListeningTests(SynchronousTestCase):
         self.assertTrue(one.is_local)
         self.assertNotEqual(one.program, "")
 
-    def test_reached_at(self) -> None:
-        """What listens at every address is reached at the loopback address."""
+    def test_unspecified_address_is_reached_at_loopback(self) -> None:
         for address, reached in (("0.0.0.0", "127.0.0.1"), ("::", "::1"), ("10.0.0.1", "10.0.0.1")):
             self.assertEqual(Listening(ip_address(address), 22).reached_at, (reached, 22))

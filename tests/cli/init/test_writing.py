@@ -18,12 +18,10 @@ from txmux.rules.reading.parser import parse
 
 
 def at(port: int, program: str = "", address: str = "0.0.0.0") -> Listening:
-    """Make a port that is listened at."""
     return Listening(ip_address(address), port, program)
 
 
 def written(*found: FoundService) -> str:
-    """Write a file."""
     return rules_text(found, ":4443", [], probed=False)
 
 
@@ -37,10 +35,7 @@ _LISTENING = st.builds(
 
 
 class RecogniseTests(SynchronousTestCase):
-    """What a server speaks."""
-
-    def test_program(self) -> None:
-        """A program that speaks one protocol says which, whatever its port is; of a web server the port says it."""
+    def test_known_program_and_ports_of_web_servers(self) -> None:
         for listening, name in (
             (at(9, "sshd"), "SSH"),
             (at(80, "redis-server"), "redis"),
@@ -51,15 +46,13 @@ class RecogniseTests(SynchronousTestCase):
             assert service.kind is not None
             self.assertEqual((service.kind.name, service.by), (name, "program"))
 
-    def test_port(self) -> None:
-        """Otherwise a usual port does; any other is not known."""
+    def test_usual_port_of_an_unknown_program(self) -> None:
         service = recognise(at(5432, "python3"))
         assert service.kind is not None
         self.assertEqual((service.kind.name, service.by), ("postgres", "port"))
         self.assertIsNone(recognise(at(5431, "python3")).kind)
 
-    def test_greeting(self) -> None:
-        """What a server says itself is surer than both."""
+    def test_greeting_comes_before_program_and_port(self) -> None:
         for said, name in (
             (b"SSH-2.0-OpenSSH_9.2\r\n", "SSH"),
             (b"RFB 003.008\n", "VNC"),
@@ -75,8 +68,7 @@ class RecogniseTests(SynchronousTestCase):
             assert service.kind is not None
             self.assertEqual((service.kind.name, service.by), (name, "greeting"))
 
-    def test_matchers(self) -> None:
-        """Every matcher that may be written is one that needs no option."""
+    def test_matchers_need_no_option(self) -> None:
         kinds = {*services._PROGRAMS.values(), *services._PORTS.values()}
         kinds |= {kind for _, kind in services._GREETINGS}
         for name in {kind.matcher for kind in kinds} - {""}:
@@ -84,10 +76,7 @@ class RecogniseTests(SynchronousTestCase):
 
 
 class WritingTests(SynchronousTestCase):
-    """The text."""
-
-    def test_routes(self) -> None:
-        """What is recognised has a route, SSH, TLS and HTTP first; the second server of a protocol is a suggestion."""
+    def test_routes_in_order_and_second_servers_as_suggestions(self) -> None:
         text = written(
             *map(
                 recognise,
@@ -98,8 +87,7 @@ class WritingTests(SynchronousTestCase):
         self.assertEqual([route.name for route in rules.routes], ["ssh", "http", "redis"])
         self.assertIn("\n# [route http-8081]\n# match   = http host=other.example.com\n", text)
 
-    def test_no_wider(self) -> None:
-        """What only this machine reaches stays so, but for SSH and the web, and what is not meant for all is for private networks."""
+    def test_local_servers_stay_local_and_others_for_private_networks(self) -> None:
         rules = parse(
             written(
                 *map(
@@ -127,16 +115,14 @@ class WritingTests(SynchronousTestCase):
             got = [one for one in (outside, near, here) if ends[name].serves(one)]
             self.assertEqual(got, admitted, name)
 
-    def test_unknown(self) -> None:
-        """What is not recognised is a suggestion, with its program."""
+    def test_unrecognised_server_is_a_suggestion(self) -> None:
         text = written(recognise(at(9999, "python3", "127.0.0.1")))
         self.assertIn(
             "\n# python3 at 127.0.0.1:9999: not recognised.\n# [route service-9999]\n", text
         )
         self.assertEqual(parse(text, "x").routes, ())
 
-    def test_suggestions(self) -> None:
-        """Suggestions are rules without errors when the marks in front of them are taken away."""
+    def test_suggestions_are_valid_rules(self) -> None:
         text = written(
             *map(
                 recognise,
@@ -157,7 +143,6 @@ class WritingTests(SynchronousTestCase):
 
     @given(st.lists(st.tuples(_LISTENING, st.binary(max_size=8)), max_size=8), st.booleans())
     def test_no_errors(self, found: list[tuple[Listening, bytes]], probed: bool) -> None:  # noqa: FBT001
-        """Whatever listens, the file has no errors, and a route for no protocol twice."""
         by_port = {one.port: (one, said) for one, said in found}
         where, why = endpoint([one for one, _ in by_port.values()], first_unprivileged=1024)
         found_services = [recognise(one, said) for one, said in by_port.values()]
@@ -165,10 +150,7 @@ class WritingTests(SynchronousTestCase):
 
 
 class EndpointTests(SynchronousTestCase):
-    """Where txmux is to listen."""
-
-    def test_free(self) -> None:
-        """Port 443, if it is free and may be had; otherwise the next, with what to do for 443."""
+    def test_first_free_and_usable_port_with_comments(self) -> None:
         self.assertEqual(endpoint([], first_unprivileged=1), (":443", []))
         where, why = endpoint([], first_unprivileged=1024)
         self.assertEqual(where, ":8443")
@@ -180,7 +162,6 @@ class EndpointTests(SynchronousTestCase):
         self.assertEqual(where, ":8443")
         self.assertIn("is taken by a txmux that runs already", " ".join(why))
 
-    def test_all_taken(self) -> None:
-        """If all of them are taken, the system chooses one."""
+    def test_any_port_if_all_are_taken(self) -> None:
         taken = [at(port) for port in (443, 8443, 4443, 10443, 20443)]
         self.assertEqual(endpoint(taken, first_unprivileged=1)[0], ":0")

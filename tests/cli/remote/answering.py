@@ -18,8 +18,6 @@ DONE = {"ok": True, "changes": "nothing changed", "errors": []}
 
 
 class Asked(NamedTuple):
-    """A request."""
-
     method: str
     path: str
     headers: dict[str, str]
@@ -58,11 +56,9 @@ class Answering(ThreadingMixIn, TCPServer):
 
     @property
     def port(self) -> int:
-        """Of TCP."""
         return int(self.server_address[1])
 
     def end(self) -> None:
-        """Answer no more."""
         self.shutdown()
         self.server_close()
 
@@ -96,7 +92,6 @@ class RemoteTestCase(CommandTestCase):
     """Has folders where services put their sockets, and an environment that names nothing else."""
 
     def setUp(self) -> None:
-        """Make the folders."""
         super().setUp()
         self.run_folder = self.folder / "run"
         self.run_folder.mkdir()
@@ -109,13 +104,11 @@ class RemoteTestCase(CommandTestCase):
         document: object = DONE,
         status: int = 200,
     ) -> Answering:
-        """Start what answers, by default at a socket that is found."""
         server = Answering(address or self.run_folder / "rules.sock", document, status)
         self.addCleanup(server.end)
         return server
 
     def ask(self, *arguments: str | Path, **environ: str | Path) -> tuple[int, str, str]:
-        """Run a command; its exit code, output and error output."""
         values = {name: str(value) for name, value in environ.items()}
         with patch.dict("os.environ", {**self.environ, **values}, clear=True):
             return self.run_main(*arguments)

@@ -19,10 +19,7 @@ _ERRORS = [
 
 
 class ChangeTests(RemoteTestCase):
-    """The commands that change something."""
-
-    def test_done(self) -> None:
-        """Each is a POST of JSON that a service takes from programs alone, and tells what has come of it."""
+    def test_changes_are_posted_as_json_and_reported(self) -> None:
         server = self.answering(document={"ok": True, "changes": "1 route new (a)", "errors": []})
         said = {
             "reload": "rules reloaded: 1 route new (a)\n",
@@ -37,8 +34,7 @@ class ChangeTests(RemoteTestCase):
             self.assertEqual(asked.headers["Host"], "localhost")
             self.assertNotIn("Origin", asked.headers)
 
-    def test_refused(self) -> None:
-        """The messages are printed as by ``txmux check``, on the standard error, without control characters."""
+    def test_refusals_are_printed_as_by_check_without_control_characters(self) -> None:
         document = {"ok": False, "changes": "", "errors": _ERRORS}
         server = self.answering(document=document)
         for status in (200, 409, 422):
@@ -48,8 +44,7 @@ class ChangeTests(RemoteTestCase):
             code, out, err = self.ask("reload", "--json")
             self.assertEqual((code, json.loads(out), err), (1, document, told))
 
-    def test_error(self) -> None:
-        """What the service says of a request that it does not take is told, and for a missing secret what to do."""
+    def test_error_of_the_service_and_advice_on_a_missing_token(self) -> None:
         server = self.answering(document={"error": "a secret is needed"}, status=403)
         self.assertEqual(self.ask("stop"), (1, "", "a secret is needed\n"))
         server.status = 401
@@ -60,29 +55,23 @@ class ChangeTests(RemoteTestCase):
         self.assertEqual(self.ask("stop"), (1, "", "HTTP status 500\n"))
 
     def test_json(self) -> None:
-        """The whole answer is written."""
         document = {"ok": True, "changes": "é", "errors": [], "more": 1}
         self.answering(document=document)
         code, out, _ = self.ask("reload", "--json")
         self.assertEqual((code, json.loads(out)), (0, document))
 
-    def test_usage(self) -> None:
-        """Arguments that are wrong are wrong usage, as with all commands."""
+    def test_wrong_usage(self) -> None:
         for arguments in (["--colour"], ["more"], ["--timeout", "soon"], ["--timeout", "0"]):
             self.assertEqual(self.ask("reload", *arguments)[0], 2)
 
 
 class NobodyTests(RemoteTestCase):
-    """Whatever is at the endpoint, it is not a service that answers."""
-
     def refused(self, *arguments: str) -> str:
-        """Ask, and give what is said."""
         code, out, err = self.ask("stop", *arguments)
         self.assertEqual((code, out), (3, ""))
         return err
 
-    def test_silent(self) -> None:
-        """One that accepts and says nothing is waited for as long as is said."""
+    def test_timeout_of_a_server_that_says_nothing(self) -> None:
         listening = socket.socket(socket.AF_UNIX)
         self.addCleanup(listening.close)
         path = self.run_folder / "rules.sock"
@@ -91,8 +80,7 @@ class NobodyTests(RemoteTestCase):
         told = f"txmux: the service at {path} (the only socket) has not answered within 0.1 s\n"
         self.assertEqual(self.refused("--timeout", "0.1"), told)
 
-    def test_other_server(self) -> None:
-        """Another web server is told from a service, and so is what is not HTTP."""
+    def test_other_server_that_answers(self) -> None:
         self.answering(document=b"<html>", status=404)
         self.assertIn("is not txmux (HTTP status 404); name another endpoint", self.refused())
         listening = socket.create_server(("127.0.0.1", 0))
@@ -113,14 +101,12 @@ class NobodyTests(RemoteTestCase):
         told = f"no service listens at 127.0.0.1:{port} (--admin);"
         self.assertIn(told, self.refused("--admin", f":{port}"))
 
-    def test_no_host(self) -> None:
-        """What cannot be a host is not said to have answered."""
+    def test_invalid_host_name(self) -> None:
         for host in ("a..b", "a" * 64):
             told = f"{host}:1 (--admin) is not the name of a host; name another endpoint"
             self.assertIn(told, self.refused("--admin", f"{host}:1"))
 
-    def test_other_documents(self) -> None:
-        """So is one whose JSON is something else, however it differs, or whose answer does not end."""
+    def test_json_of_something_else(self) -> None:
         server = self.answering()
         for command, document in (
             ("status", []),
@@ -137,8 +123,7 @@ class NobodyTests(RemoteTestCase):
         server.document, server.status = {"errors": 5}, 409
         self.assertEqual(self.ask("reload"), (1, "", "HTTP status 409\n"))
 
-    def test_endless(self) -> None:
-        """Nor is one that tells of more bytes than a machine has."""
+    def test_endless_answer(self) -> None:
         with socket.create_server(("127.0.0.1", 0)) as listening:
             port = listening.getsockname()[1]
 
@@ -155,24 +140,20 @@ class NobodyTests(RemoteTestCase):
             self.assertIn("is not txmux", self.refused("--admin", f":{port}"))
             thread.join()
 
-    def test_nested(self) -> None:
-        """JSON that nobody reads is not that of a service, either."""
+    def test_deeply_nested_json(self) -> None:
         self.answering(document=b"[" * 100_000, status=200)
         self.assertIn("is not txmux (HTTP status 200); name another endpoint", self.refused())
 
-    def test_no_socket(self) -> None:
-        """A socket that is not there is named."""
+    def test_missing_socket_is_named(self) -> None:
         err = self.refused("--admin", "unix:/no/such.sock")
         self.assertIn("there is no socket /no/such.sock (--admin); start the service", err)
 
-    def test_long_path(self) -> None:
-        """A path that no socket can have is told as such."""
+    def test_path_too_long_for_a_socket(self) -> None:
         self.assertIn(
             "cannot be reached: AF_UNIX path too long", self.refused("--admin", "/" + "x" * 200)
         )
 
-    def test_permission(self) -> None:
-        """A socket of somebody else is told with whose it is; also one in a folder that cannot be looked into."""
+    def test_owner_of_a_socket_that_may_not_be_opened(self) -> None:
         if os.getuid():
             raise SkipTest("only root can become somebody else")
         self.answering()
@@ -196,7 +177,6 @@ class NobodyTests(RemoteTestCase):
         )
 
     def as_nobody(self, *arguments: str) -> str:
-        """Ask as another user, and give what is said."""
         read, write = os.pipe()
         pid = os.fork()
         if not pid:
@@ -220,8 +200,7 @@ class NobodyTests(RemoteTestCase):
 class StartTests(RemoteTestCase):
     """These commands are quick, since they leave out what a service needs."""
 
-    def test_imports(self) -> None:
-        """Neither Twisted nor OpenSSL is imported, nor attrs or the reader of rules unless a rules file is named."""
+    def test_heavy_packages_are_not_imported(self) -> None:
         server = self.answering()
         rules = self.write("rules.ini", f"[txmux]\nadmin = unix:{server.at}\n")
         code = (

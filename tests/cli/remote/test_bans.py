@@ -8,10 +8,7 @@ from tests.cli.remote.answering import RemoteTestCase
 
 
 class BansTests(RemoteTestCase):
-    """What is asked for, and what is told."""
-
-    def test_ban(self) -> None:
-        """Who, for how long, and why."""
+    def test_network_duration_and_reason(self) -> None:
         server = self.answering(document={"ok": True, "changes": "192.0.2.7 is banned"})
         for words, body in (
             (["192.0.2.7"], {"network": "192.0.2.7"}),
@@ -25,22 +22,19 @@ class BansTests(RemoteTestCase):
             asked = server.asked.pop()
             self.assertEqual((asked.path, asked.body), ("/api/bans", body))
 
-    def test_wrong(self) -> None:
-        """A time that is none is wrong usage, and nothing is asked for."""
+    def test_invalid_duration_is_wrong_usage(self) -> None:
         server = self.answering(document={})
         code, _, err = self.ask("ban", "192.0.2.7", "passwords")
         self.assertEqual(code, 2)
         self.assertIn("DURATION", err)
         self.assertEqual([one for one in server.asked if one.method == "POST"], [])
 
-    def test_unban(self) -> None:
-        """The network goes as it is; a refusal is told."""
+    def test_unban_and_its_refusal(self) -> None:
         server = self.answering(document={"error": "192.0.2.7 is not banned"}, status=404)
         self.assertEqual(self.ask("unban", "192.0.2.7"), (1, "", "192.0.2.7 is not banned\n"))
         self.assertEqual(server.asked.pop().body, {"network": "192.0.2.7"})
 
-    def test_bans(self) -> None:
-        """The list has the time that is left; that there is none is said."""
+    def test_list_with_the_time_left(self) -> None:
         now = 1795203607.25
         self.patch(time, "time", lambda: now)
         until = now + 3599.9

@@ -27,10 +27,7 @@ id      client           route  server         state     age       in      out
 
 
 class ConnectionsTests(RemoteTestCase):
-    """What is asked, and what is written."""
-
     def query(self, *arguments: str) -> dict[str, str]:
-        """Ask, and give what has been asked for."""
         server = self.answering(document=[_ONE])
         self.assertEqual(self.ask("connections", *arguments)[0], 0)
         ((method, path, *_),) = server.asked
@@ -40,20 +37,17 @@ class ConnectionsTests(RemoteTestCase):
         return dict(parse_qsl(urlsplit(path).query))
 
     def test_shown(self) -> None:
-        """One line each."""
         self.answering(document=[_ONE, _OTHER])
         self.assertEqual(self.ask("connections"), (0, _SHOWN, ""))
         code, out, _ = self.ask("connections", "--json")
         self.assertEqual((code, json.loads(out)), (0, [_ONE, _OTHER]))
 
-    def test_none(self) -> None:
-        """That there is none is said, too; with ``--json`` it is an empty list."""
+    def test_empty_list(self) -> None:
         self.answering(document=[])
         self.assertEqual(self.ask("connections"), (0, "there is no such connection\n", ""))
         self.assertEqual(self.ask("connections", "--json"), (0, "[]\n", ""))
 
-    def test_filters(self) -> None:
-        """Filters are options, or words as in the API."""
+    def test_filters_as_options_or_words(self) -> None:
         values = {
             "listener": "public",
             "route": "-",
@@ -71,16 +65,14 @@ class ConnectionsTests(RemoteTestCase):
             self.query("--limit", "5", "--after", "5f-1"), {"limit": "5", "after": "5f-1"}
         )
 
-    def test_wrong(self) -> None:
-        """Filters that nobody knows are wrong usage, and so are values that the service cannot read."""
+    def test_unknown_and_invalid_filters_are_wrong_usage(self) -> None:
         server = self.answering(document={"error": "older: must be a time"}, status=400)
         for words in (["web"], ["colour=blue"], ["route=a", "--route", "b"], ["--limit", "x"]):
             self.assertEqual(self.ask("connections", *words)[0], 2, words)
         self.assertEqual(server.asked, [])
         self.assertEqual(self.ask("connections", "older=x"), (2, "", "older: must be a time\n"))
 
-    def test_more(self) -> None:
-        """That there are more than the limit, or that a worker has not answered, is said on the standard error."""
+    def test_limit_and_missing_workers_are_reported_on_stderr(self) -> None:
         server = self.answering(document=[_ONE])
         _, _, err = self.ask("connections", "--limit", "1")
         self.assertEqual(err, "these are the first 1; for more give --limit, or --after 5f3a-1\n")
@@ -90,10 +82,7 @@ class ConnectionsTests(RemoteTestCase):
 
 
 class CloseTests(RemoteTestCase):
-    """Which are ended."""
-
-    def test_one(self) -> None:
-        """One by its ID; if it is gone already, that is a refusal."""
+    def test_by_id(self) -> None:
         server = self.answering(document={"ok": True, "closed": 1, "changes": "1 connection ended"})
         self.assertEqual(self.ask("close", "5f/1"), (0, "ended: 1 connection\n", ""))
         asked = server.asked.pop()
@@ -103,8 +92,7 @@ class CloseTests(RemoteTestCase):
             self.ask("close", "5f-1"), (1, "", "there is no live connection of this ID\n")
         )
 
-    def test_filters(self) -> None:
-        """All that the filters name."""
+    def test_by_filters(self) -> None:
         server = self.answering(document={"ok": True, "closed": 17})
         self.assertEqual(
             self.ask("close", "--backend", "web", "older=1h"), (0, "ended: 17 connections\n", "")
@@ -113,8 +101,7 @@ class CloseTests(RemoteTestCase):
         self.assertEqual((asked.method, asked.path), ("POST", "/api/connections/close"))
         self.assertEqual(asked.body, {"backend": "web", "older": "1h"})
 
-    def test_wrong(self) -> None:
-        """Nothing is ended unless it is clear what is meant."""
+    def test_unclear_request_ends_nothing(self) -> None:
         server = self.answering()
         for words in ([], ["5f-1", "--backend", "web"], ["5f-1", "5f-2"], ["colour=blue"]):
             self.assertEqual(self.ask("close", *words)[0], 2, words)

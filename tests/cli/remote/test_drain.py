@@ -20,24 +20,19 @@ _BACKENDS = [
 
 
 class DrainTests(RemoteTestCase):
-    """What is asked for."""
-
     def setUp(self) -> None:
-        """Start what answers."""
         super().setUp()
         self.server = self.answering(document={"ok": True, "changes": "done"})
         self.server.others["/api/backends"] = _BACKENDS
 
     def asked(self, *arguments: str) -> list[tuple[str, object]]:
-        """Drain, and give what the service was told, and where."""
         self.server.asked.clear()
         code, out, err = self.ask("drain", *arguments)
         posts = [(one.path, one.body) for one in self.server.asked if one.method == "POST"]
         self.assertEqual((code, out, err), (0, "done\n" * len(posts), ""))
         return posts
 
-    def test_server(self) -> None:
-        """One server, in each state."""
+    def test_each_state_of_one_server(self) -> None:
         for option, state in (
             ([], "drain"),
             (["--maintenance"], "maintenance"),
@@ -47,15 +42,13 @@ class DrainTests(RemoteTestCase):
             path = "/api/backends/web/servers/unix%3A%2Frun%2Fa.sock"
             self.assertEqual(self.asked(*option, "web/unix:/run/a.sock"), [(path, wanted)])
 
-    def test_backend(self) -> None:
-        """All servers of a backend but those that the rules call down, with the end of their connections."""
+    def test_all_servers_of_a_backend_that_are_not_down(self) -> None:
         wanted = {"state": "drain", "close_connections": True}
         paths = ["10.0.0.5%3A8443", "unix%3A%2Frun%2Fa.sock"]
         told = [(f"/api/backends/web/servers/{path}", wanted) for path in paths]
         self.assertEqual(self.asked("--close", "web"), told)
 
-    def test_slashes(self) -> None:
-        """The name of a backend may have slashes; of several that would do, the longest one is meant."""
+    def test_longest_backend_name_with_slashes(self) -> None:
         self.server.others["/api/backends"] = [
             {"name": name, "servers": [{"server": name, "state": "up"}]}
             for name in ("unix:/run", "unix:/run/a", "unix:/run/a.sock", "unix:")
@@ -71,8 +64,7 @@ class DrainTests(RemoteTestCase):
             with self.subTest(name):
                 self.assertEqual(self.asked("--ready", name), [(f"/api/backends/{path}", wanted)])
 
-    def test_wrong(self) -> None:
-        """A backend that is not there is refused, with or without a server, and those that there are are named."""
+    def test_unknown_backend_is_refused_with_those_there_are(self) -> None:
         for name in ("wed", "wed/10.0.0.5:8443", "webs", "/"):
             told = f"there is no backend {name!r} (there are other, web)\n"
             self.assertEqual(self.ask("drain", name), (1, "", told))
@@ -82,8 +74,7 @@ class DrainTests(RemoteTestCase):
         self.assertEqual(self.ask("drain", "--ready", "--maintenance", "web")[0], 2)
         self.assertEqual(self.ask("drain")[0], 2)
 
-    def test_partly(self) -> None:
-        """If a server is refused after others were changed, these are told."""
+    def test_refusal_after_other_servers_were_changed(self) -> None:
         self.server.others["/api/backends/web/servers/10.0.0.5%3A8443"] = {"changes": "a: drain"}
         self.server.others["/api/backends/web/servers/unix%3A%2Frun%2Fa.sock"] = {
             "ok": False,
@@ -97,8 +88,7 @@ class DrainTests(RemoteTestCase):
         code, _, err = self.ask("drain", "web")
         self.assertEqual((code, "; done before that: a: drain\n" in err), (3, True), err)
 
-    def test_wait(self) -> None:
-        """It is not waited for servers that are to have connections again, nor for those that are gone."""
+    def test_wait_only_for_servers_that_drain_and_exist(self) -> None:
         self.assertEqual(self.ask("drain", "--wait", "--ready", "web")[0], 2)
         self.server.others["/api/backends"] = [{"name": "web", "servers": []}]
         self.assertEqual(self.ask("drain", "--wait", "web/10.0.0.5:8443"), (0, "done\n", ""))

@@ -65,8 +65,6 @@ note      its bytes are not stored, so it is not known at which byte each route 
 
 
 class ExplanationTests(RemoteTestCase):
-    """What is asked, and what is written."""
-
     def shown(self, **changes: Any) -> str:
         """Explain a connection of which this is told; what is written after the routes."""
         told = {**_ONE["explanation"], "routes": [], "facts": {}, **changes.pop("told", {})}
@@ -78,13 +76,11 @@ class ExplanationTests(RemoteTestCase):
         return out.partition("\n\n")[2]
 
     def test_decided(self) -> None:
-        """What each route said, the winner, where it led, and what was learnt."""
         server = self.answering(document=_ONE)
         self.assertEqual(self.ask("explain", "--connection", "5f3a-1"), (0, _SHOWN, ""))
         self.assertEqual(server.asked[0].path, "/api/connections/5f3a-1")
 
     def test_undecided(self) -> None:
-        """While it is undecided, each route has its byte."""
         route = {**_ROUTE, "at": 1, "error": "ValueError()"}
         open_route = {**_ROUTE, "says": "undecided", "needs_up_to": 8}
         told = {"by": None, "route": None, "bytes": 1, "routes": [route, open_route]}
@@ -95,8 +91,7 @@ class ExplanationTests(RemoteTestCase):
         shown = self.shown(told=told, state="introduction", server=None, backend=None)
         self.assertIn("none yet: waits for a PROXY protocol header\n", shown)
 
-    def test_others(self) -> None:
-        """One that another process decided, one that was silent, and one of which nothing is known."""
+    def test_decided_elsewhere_silent_and_unknown(self) -> None:
         self.assertIn("route api, in another process", self.shown(told={"bytes": None}))
         silent = {"by": "silent", "route": None, "bytes": 0}
         shown = self.shown(told=silent, backend="10.0.0.5:8443")
@@ -106,8 +101,7 @@ class ExplanationTests(RemoteTestCase):
         self.assertEqual(code, 0)
         self.assertIn("decision  not known\n", out)
 
-    def test_rules(self) -> None:
-        """A rules file says which service is meant."""
+    def test_rules_file_selects_the_service(self) -> None:
         server = self.answering(self.run_folder / "mine.sock", document=_ONE)
         self.answering(self.run_folder / "others.sock")
         rules = self.write("mine.ini", "")
@@ -117,8 +111,7 @@ class ExplanationTests(RemoteTestCase):
             self.assertEqual((code, out), (0, _SHOWN))
         self.assertEqual(len(server.asked), 4)
 
-    def test_wrong(self) -> None:
-        """Arguments that do not go together are wrong usage, and what is not there is refused."""
+    def test_wrong_usage_and_unknown_connection(self) -> None:
         rules = self.write("mine.ini", "")
         for arguments in (
             ["--text", "a"],

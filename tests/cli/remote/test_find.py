@@ -16,33 +16,26 @@ _DONE = (0, "rules reloaded: nothing changed\n", "")
 
 
 class FindTests(RemoteTestCase):
-    """Each way to name it, and what is said when it is not clear."""
-
     def assert_asks(self, server: Answering, *arguments: str | Path, **environ: str | Path) -> None:
-        """See which service is asked."""
         self.assertEqual(self.ask("reload", *arguments, **environ), _DONE)
         paths = [asked.path for asked in server.asked if asked.path not in server.others]
         self.assertEqual(paths, ["/api/reload"])
         server.asked.clear()
 
     def rules(self, settings: str, name: str = "rules.ini") -> Path:
-        """Write a rules file."""
         return self.write(name, f"[txmux]\n{settings}\n[listen a]\nendpoint = :443\n")
 
     @staticmethod
     def runs(server: Answering, rules: Path) -> None:
-        """Have a service say which rules it runs."""
         server.others["/api/status"] = {"rules_path": str(rules)}
 
-    def test_the_only_one(self) -> None:
-        """Nothing has to be said where there is one socket; other files do not count."""
+    def test_only_socket_needs_no_argument(self) -> None:
         server = self.answering()
         (self.run_folder / "notes.sock").touch()
         (self.run_folder / "txmux.pid").touch()
         self.assert_asks(server)
 
-    def test_folders(self) -> None:
-        """It may be in the folder of the service's unit, which may be the same one, or in that of the user."""
+    def test_folders_of_the_unit_and_of_the_user(self) -> None:
         own, user = self.folder / "own", self.folder / "user"
         own.mkdir()
         (user / "txmux").mkdir(parents=True)
@@ -53,8 +46,7 @@ class FindTests(RemoteTestCase):
         (self.run_folder / "b.sock").unlink()
         self.assert_asks(self.answering(user / "txmux" / "b.sock"), XDG_RUNTIME_DIR=user)
 
-    def test_several(self) -> None:
-        """Where there are several sockets, all are named, and none is asked."""
+    def test_several_sockets_are_named_and_none_is_asked(self) -> None:
         servers = [self.answering(self.run_folder / name) for name in ("b.sock", "a.sock")]
         code, out, err = self.ask("reload")
         self.assertEqual((code, out), (2, ""))
@@ -64,8 +56,7 @@ class FindTests(RemoteTestCase):
         self.assertIn("--admin", err)
         self.assertEqual([server.asked for server in servers], [[], []])
 
-    def test_left_over_beside_others(self) -> None:
-        """Files of services that have ended do not count beside those of services that run; alone, they are told."""
+    def test_stale_files_do_not_count_beside_running_services(self) -> None:
         for name in ("old.sock", "older.sock"):
             with socket.socket(socket.AF_UNIX) as ended:
                 ended.bind(str(self.run_folder / name))
@@ -77,16 +68,14 @@ class FindTests(RemoteTestCase):
         )
         self.assert_asks(self.answering(self.run_folder / "a.sock"))
 
-    def test_none(self) -> None:
-        """Where there is none, the folders are named."""
+    def test_no_socket_names_the_folders(self) -> None:
         code, out, err = self.ask("reload", XDG_RUNTIME_DIR="/nowhere")
         self.assertEqual((code, out), (3, ""))
         self.assertIn(
             f"no socket of a service in {self.run_folder} or /nowhere/txmux; start it", err
         )
 
-    def test_admin(self) -> None:
-        """An endpoint that is named comes before everything else."""
+    def test_named_endpoint_comes_first(self) -> None:
         self.answering()
         server = self.answering(self.folder / "my socket.sock")
         odd = self.answering(self.folder / "a:b=c\\d.sock")
@@ -107,16 +96,14 @@ class FindTests(RemoteTestCase):
         ):
             self.assert_asks(tcp, "--admin", endpoint)
 
-    def test_relative(self) -> None:
-        """A path may be relative."""
+    def test_relative_path(self) -> None:
         server = self.answering()
         self.addCleanup(os.chdir, os.getcwd())  # noqa: PTH109
         os.chdir(self.run_folder)
         for endpoint in ("./rules.sock", "unix:rules.sock"):
             self.assert_asks(server, "--admin", endpoint)
 
-    def test_bad_endpoint(self) -> None:
-        """What cannot be an endpoint is wrong usage, with an example."""
+    def test_invalid_endpoint_is_wrong_usage_with_an_example(self) -> None:
         for endpoint in (
             "rules",
             "unix:",
@@ -132,21 +119,18 @@ class FindTests(RemoteTestCase):
             self.assertEqual((code, out), (2, ""), endpoint)
             self.assertIn("write for example", err)
 
-    def test_environment(self) -> None:
-        """`TXMUX_ADMIN` comes before the rules."""
+    def test_environment_comes_before_the_rules(self) -> None:
         self.answering()
         server = self.answering(self.folder / "x.sock")
         rules = self.rules(f"admin = unix:{self.run_folder}/rules.sock")
         self.assert_asks(server, "--rules", rules, TXMUX_ADMIN=server.at)
 
-    def test_rules(self) -> None:
-        """The rules tell the endpoint; a relative path starts at their folder."""
+    def test_endpoint_of_the_rules_relative_to_their_folder(self) -> None:
         server = self.answering(self.folder / "own.sock")
         for endpoint in (f"unix:{self.folder}/own.sock:mode=600", "unix:own.sock"):
             self.assert_asks(server, "--rules", self.rules(f"admin = {endpoint}"))
 
-    def test_rules_auto(self) -> None:
-        """Without one it is the socket of the file's name, in the first folder that has it."""
+    def test_automatic_socket_of_the_rules_in_the_first_folder(self) -> None:
         self.answering()
         own = self.folder / "own"
         own.mkdir()
@@ -163,34 +147,29 @@ class FindTests(RemoteTestCase):
         self.assertEqual((code, [asked.path for asked in server.asked]), (3, ["/api/status"]))
         self.assertIn(f"not {rules}: not contacting it", err)
 
-    def test_rules_not_there(self) -> None:
-        """If that is not there, it is named, and so is what to do."""
+    def test_missing_socket_of_the_rules_is_named(self) -> None:
         self.answering(self.run_folder / "other.sock")
         code, out, err = self.ask("reload", "--rules", self.rules(""))
         self.assertEqual((code, out), (3, ""))
         self.assertIn(f"there is no socket {self.run_folder}/rules.sock; is the service of", err)
 
-    def test_rules_broken(self) -> None:
-        """Whatever else is wrong in the rules, and that is what a reload tells, their service is found."""
+    def test_invalid_rules_still_name_their_service(self) -> None:
         server, rules = self.answering(), self.rules("colour = blue\nnonsense")
         self.runs(server, rules)
         self.assert_asks(server, "--rules", rules)
 
-    def test_rules_off(self) -> None:
-        """A service without an endpoint cannot be asked."""
+    def test_rules_without_an_endpoint(self) -> None:
         code, _, err = self.ask("reload", "--rules", self.rules("admin = off"))
         self.assertEqual(code, 3)
         self.assertIn("has 'admin = off', so the service cannot be reached", err)
 
-    def test_rules_unreadable(self) -> None:
-        """A rules file that is not there is wrong usage."""
+    def test_unreadable_rules_are_wrong_usage(self) -> None:
         code, _, err = self.ask("reload", "--rules", "no/such.ini")
         self.assertEqual(
             (code, err), (2, "txmux: no/such.ini cannot be read: No such file or directory\n")
         )
 
-    def test_left_over(self) -> None:
-        """A socket that nobody listens on any more is told."""
+    def test_stale_socket(self) -> None:
         path = self.run_folder / "rules.sock"
         with socket.socket(socket.AF_UNIX) as dead:
             dead.bind(str(path))
@@ -200,21 +179,16 @@ class FindTests(RemoteTestCase):
 
 
 class TokenTests(RemoteTestCase):
-    """Where the secret comes from; it is never an argument."""
-
     def setUp(self) -> None:
-        """Start a service."""
         super().setUp()
         self.server = self.answering(("127.0.0.1", 0))
         self.admin = f"tcp:{self.server.port}:interface=127.0.0.1"
 
     def sent(self, *arguments: str | Path, **environ: str | Path) -> str | None:
-        """Ask, and give what the service has been told."""
         self.assertEqual(self.ask("reload", *arguments, **environ)[0], 0)
         return self.server.asked.pop().headers.get("Authorization")
 
-    def test_sources(self) -> None:
-        """It is from a file that is named, else from the environment, else from the file that the rules name."""
+    def test_file_then_environment_then_rules(self) -> None:
         (self.folder / "own").write_text("from-rules\n")
         named = self.write("named", "from-file\n")
         rules = self.write("rules.ini", f"[txmux]\nadmin = {self.admin}\nadmin_token = own\n")
@@ -227,8 +201,7 @@ class TokenTests(RemoteTestCase):
         self.assertEqual(self.sent("--admin", self.admin, TXMUX_ADMIN_TOKEN="x"), "Bearer x")
         self.assertIsNone(self.sent("--admin", self.admin))
 
-    def test_unsendable(self) -> None:
-        """What HTTP cannot carry is told of by where it is from, and nobody is asked."""
+    def test_token_that_http_cannot_carry(self) -> None:
         named = self.write("named", "two\nlines\n")
         told = "does not hold one line of ASCII characters"
         for source, arguments, environ in (
@@ -239,8 +212,7 @@ class TokenTests(RemoteTestCase):
             self.assertEqual((code, err), (2, f"txmux: {source} {told}\n"))
         self.assertEqual(self.server.asked, [])
 
-    def test_unreadable(self) -> None:
-        """A file that cannot be read is named."""
+    def test_unreadable_file_is_named(self) -> None:
         rules = self.write("rules.ini", f"[txmux]\nadmin = {self.admin}\nadmin_token = no\n")
         code, _, err = self.ask("reload", "--rules", rules)
         self.assertEqual(code, 2)

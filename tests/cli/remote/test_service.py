@@ -27,10 +27,7 @@ _RULES = "[listen public]\nendpoint = 127.0.0.1:0\ndefault = 127.0.0.1:{port}\n"
 
 
 class ServiceTestCase(InteropTestCase):
-    """Starts services, and asks them."""
-
     def setUp(self) -> None:
-        """Make the folder of the services' sockets, and a server to which all clients are led."""
         super().setUp()
         self.sockets = make_folder(self)
         names = ("TXMUX_ADMIN", "TXMUX_ADMIN_TOKEN", "XDG_RUNTIME_DIR")
@@ -41,7 +38,6 @@ class ServiceTestCase(InteropTestCase):
         self.addCleanup(self.server.close)
 
     def service(self, settings: str = "", listener: str = "") -> Upgrading:
-        """Start a service, with more lines of ``[txmux]`` and of its listener."""
         rules = _RULES.format(port=self.server.getsockname()[1]) + listener
         given = "" if "drain_timeout" in settings else "drain_timeout = 1s\n"
         mux = Upgrading(self.folder, rules, f"{given}{settings}")
@@ -49,7 +45,6 @@ class ServiceTestCase(InteropTestCase):
         return mux
 
     def ask(self, *arguments: str | Path) -> subprocess.CompletedProcess[bytes]:
-        """Run the program."""
         return run(sys.executable, "-m", "txmux", *arguments)
 
     def told(self, code: int, *arguments: str | Path) -> str:
@@ -61,12 +56,10 @@ class ServiceTestCase(InteropTestCase):
         return said.decode()
 
     def status(self, *arguments: str | Path) -> dict[str, Any]:
-        """Ask for the status."""
         found: dict[str, Any] = json.loads(self.told(0, "status", "--json", *arguments))
         return found
 
     def relayed(self, mux: Upgrading) -> tuple[socket.socket, socket.socket]:
-        """Connect a client through the service to the server, and give both ends."""
         client = mux.connect()
         self.addCleanup(client.close)
         client.sendall(b"x")
@@ -77,17 +70,13 @@ class ServiceTestCase(InteropTestCase):
         return client, server
 
     def assert_relays(self, ends: tuple[socket.socket, socket.socket]) -> None:
-        """Send bytes both ways."""
         for sender, receiver in (ends, ends[::-1]):
             sender.sendall(b"more")
             self.assertEqual(receiver.recv(4, socket.MSG_WAITALL), b"more")
 
 
 class ChangeTests(ServiceTestCase):
-    """What they change."""
-
-    def test_reload(self) -> None:
-        """What has changed is told, or all that is wrong, as ``txmux check`` does; then everything goes on."""
+    def test_reload_reports_changes_or_all_errors(self) -> None:
         mux = self.service("workers = 2")
         ends = self.relayed(mux)
         shown = self.told(0, "status")
@@ -113,8 +102,7 @@ class ChangeTests(ServiceTestCase):
         self.assert_relays(ends)
         mux.stop()
 
-    def test_workers(self) -> None:
-        """The status has all workers, also one that does not answer."""
+    def test_status_of_all_workers_and_of_a_hung_one(self) -> None:
         mux = self.service("workers = 2")
         workers = [worker["pid"] for worker in self.status()["workers"]]
         self.assertEqual(sorted(workers), sorted(workers_of(mux.pid)))
@@ -137,8 +125,7 @@ class ChangeTests(ServiceTestCase):
 
         eventually(is_shown, f"the status shows {status!r}, with {warning!r}")
 
-    def test_stop(self) -> None:
-        """The service ends, its connections may finish, and then nobody is there."""
+    def test_stop_lets_connections_finish(self) -> None:
         mux = self.service("drain_timeout = 10m")
         ends = self.relayed(mux)
         self.assertIn("the service is shutting down", self.told(0, "stop"))
@@ -150,15 +137,11 @@ class ChangeTests(ServiceTestCase):
 
 
 class WaitTests(ServiceTestCase):
-    """`txmux drain --wait` and `txmux stop --wait`."""
-
     def waiting(self, *arguments: str) -> Child:
-        """Begin to wait."""
         named = ("--admin", str(self.sockets / "rules.sock"))
         return self.own(Child(sys.executable, "-u", "-m", "txmux", *arguments, "--wait", *named))
 
-    def test_drain(self) -> None:
-        """It ends with the last connection of the server, and not before."""
+    def test_drain_ends_with_the_last_connection(self) -> None:
         mux = self.service()
         name = f"127.0.0.1:{self.server.getsockname()[1]}"
         first, second = self.relayed(mux), self.relayed(mux)
@@ -177,8 +160,7 @@ class WaitTests(ServiceTestCase):
         self.assertEqual(child.output, f"backend {name}: {name}: drain\n")
         mux.stop()
 
-    def test_stop(self) -> None:
-        """It ends when the service has, which is when its connections have."""
+    def test_stop_ends_with_the_service(self) -> None:
         mux = self.service("drain_timeout = 10m")
         ends = self.relayed(mux)
         child = self.waiting("stop")
@@ -194,10 +176,7 @@ class WaitTests(ServiceTestCase):
 
 
 class ConnectionTests(ServiceTestCase):
-    """`txmux connections` and `txmux close`, with workers."""
-
-    def test_close(self) -> None:
-        """Connections are listed, and ended one by one or by filters; others go on."""
+    def test_listed_and_ended_by_id_or_filters(self) -> None:
         mux = self.service("workers = 2")
         mux.child.wait_for("workers that serve: 2")
         peers = [self.relayed(mux) for _ in range(4)]
@@ -223,10 +202,7 @@ class ConnectionTests(ServiceTestCase):
 
 
 class ExplainTests(ServiceTestCase):
-    """`txmux explain --connection`, with workers."""
-
-    def test_explain(self) -> None:
-        """A connection that is relayed is explained, and one that is undecided with its bytes so far."""
+    def test_relayed_and_undecided_connections(self) -> None:
         route = "detect_timeout = 1h\n[route web]\nmatch = http\nbackend = close\n"
         mux = self.service("workers = 2", route)
         self.patch(os, "environ", {**os.environ, "TXMUX_ADMIN": f"unix:{self.sockets}/rules.sock"})
@@ -266,10 +242,7 @@ class ExplainTests(ServiceTestCase):
 
 
 class DrainTests(ServiceTestCase):
-    """`txmux drain`, with workers."""
-
-    def test_drain(self) -> None:
-        """New clients are led to the other server until the drain is undone; connections go on unless they are to end."""
+    def test_drain_and_ready_of_servers_and_backends(self) -> None:
         port = self.server.getsockname()[1]
         other = socket.create_server(("127.0.0.1", 0))
         self.addCleanup(other.close)
@@ -314,8 +287,7 @@ class DrainTests(ServiceTestCase):
 class UpgradeTests(ServiceTestCase):
     """`txmux upgrade`, which waits for what comes of it."""
 
-    def test_upgrade(self) -> None:
-        """The same connections go on, and the new process is asked next, at the same socket."""
+    def test_connections_and_socket_stay(self) -> None:
         mux = self.service("workers = 2")
         ends = self.relayed(mux)
         for count in (1, 2):
@@ -329,8 +301,7 @@ class UpgradeTests(ServiceTestCase):
             self.assertEqual(self.status()["pid"], mux.pid)
         mux.terminate()
 
-    def test_bad_rules(self) -> None:
-        """If the new process refuses the rules, its messages are told, and the old one goes on."""
+    def test_refused_rules_keep_the_old_process(self) -> None:
         mux = self.service()
         ends = self.relayed(mux)
         text = mux.file.read_text()
@@ -343,8 +314,7 @@ class UpgradeTests(ServiceTestCase):
         self.assert_relays(ends)
         mux.terminate()
 
-    def test_broken_installation(self) -> None:
-        """If the program does not even start any more, what Python says is told, and the old one goes on."""
+    def test_broken_installation_keeps_the_old_process(self) -> None:
         folder = make_folder(self)
         path = os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])
         self.patch(os, "environ", {**os.environ, "PYTHONPATH": path})
@@ -367,10 +337,7 @@ class UpgradeTests(ServiceTestCase):
 
 
 class FindTests(ServiceTestCase):
-    """Each way to name a service."""
-
-    def test_ways(self) -> None:
-        """Two services, of which the one is asked that is meant."""
+    def test_each_way_to_select_one_of_two_services(self) -> None:
         one, other = self.service(), self.service(f"admin = unix:{self.sockets}/other.sock")
         told = self.told(2, "status")
         self.assertIn(
@@ -391,8 +358,7 @@ class FindTests(ServiceTestCase):
         self.assertEqual(self.status()["pid"], other.pid)
         other.stop()
 
-    def test_tcp(self) -> None:
-        """By TCP the secret is needed."""
+    def test_tcp_needs_the_token(self) -> None:
         port = free_port()
         mux = self.service(f"admin = 127.0.0.1:{port}\nadmin_token = token")
         token = mux.file.with_name("token")
@@ -413,8 +379,7 @@ class FindTests(ServiceTestCase):
         )
         mux.stop()
 
-    def test_off(self) -> None:
-        """A service that cannot be asked has no socket."""
+    def test_no_endpoint(self) -> None:
         mux = self.service("admin = off")
         self.assertIn("there is no socket of a service", self.told(3, "status"))
         self.assertIn("'admin = off'", self.told(3, "status", "--rules", mux.file))
@@ -422,10 +387,7 @@ class FindTests(ServiceTestCase):
 
 
 class NobodyTests(ServiceTestCase):
-    """Services that do not answer."""
-
-    def test_killed(self) -> None:
-        """One that was killed has left its socket, which is told; the next one takes the place."""
+    def test_killed_service_leaves_a_stale_socket(self) -> None:
         mux = self.service()
         os.kill(mux.pid, signal.SIGKILL)
         eventually(lambda: is_gone(mux.pid), "it has ended")
@@ -436,8 +398,7 @@ class NobodyTests(ServiceTestCase):
         self.assertEqual(self.status()["pid"], mux.pid)
         mux.stop()
 
-    def test_hung(self) -> None:
-        """One that does nothing is given up after the time."""
+    def test_hung_service_times_out(self) -> None:
         mux = self.service()
         os.kill(mux.pid, signal.SIGSTOP)
         told = self.told(3, "reload", "--timeout", "0.3")

@@ -62,10 +62,7 @@ worker  pid   state            sandbox  generation  active  undecided  older
 
 
 class StatusTests(RemoteTestCase):
-    """What it writes."""
-
     def setUp(self) -> None:
-        """Start what answers, a day later, where people have the time of UTC."""
         super().setUp()
         self.environ.update(TZ="UTC", COLUMNS="80")
         self.addCleanup(time.tzset)
@@ -77,16 +74,14 @@ class StatusTests(RemoteTestCase):
         self.backends: list[object] = []
         self.server.others["/api/backends"] = self.backends
 
-    def test_shown(self) -> None:
-        """All of it is readable in 80 columns."""
+    def test_shown_in_80_columns(self) -> None:
         self.assertEqual(self.ask("status"), (0, _SHOWN, ""))
         asked, other = self.server.asked
         self.assertEqual((other.method, other.path), ("GET", "/api/backends"))
         self.assertEqual((asked.method, asked.path, asked.body), ("GET", "/api/status", None))
         self.assertLessEqual(max(map(len, _SHOWN.splitlines())), 80)
 
-    def test_found(self) -> None:
-        """The addresses behind names and services are told, those first that are not up, and not too many of them."""
+    def test_resolved_addresses_down_ones_first_and_limited(self) -> None:
         many = [{"address": f"10.0.0.{n}:80", "state": "up"} for n in range(1, 12)]
         many[9]["state"] = "down"
         plain = {"address": "10.0.0.1:80", "state": "up"}
@@ -114,12 +109,10 @@ class StatusTests(RemoteTestCase):
         )
 
     def test_json(self) -> None:
-        """The answer of the service is written as it is."""
         code, out, _ = self.ask("status", "--json")
         self.assertEqual((code, json.loads(out)), (0, self.status))
 
-    def test_failed_reload(self) -> None:
-        """A reload that failed is told with all its errors, which keep their words whole."""
+    def test_failed_reload_with_all_errors(self) -> None:
         error = "/etc/txmux/rules.ini:12: [route redis] match: unknown matcher 'redsi'; did you mean 'redis'?"
         self.status["last_reload"] = {
             "time": _STARTED,
@@ -142,8 +135,7 @@ class StatusTests(RemoteTestCase):
             "state        stops; served since 2026-11-21 20:39:06 UTC, for 1 min 1 s\n", out
         )
 
-    def test_another_version(self) -> None:
-        """What a service does not tell is left out."""
+    def test_missing_fields_of_another_version_are_left_out(self) -> None:
         self.server.document = {"pid": 1, "connections": {"active": 0, "limit": 0}, "listeners": [{"name": "a", "endpoints": [":443"]}], "more": [1]}  # fmt: skip
         told = (
             "txmux        ?, process 1\nstate        serves\nrules        ?\nconnections  0 active\n\n"
@@ -151,8 +143,7 @@ class StatusTests(RemoteTestCase):
         )
         self.assertEqual(self.ask("status"), (0, told, ""))
 
-    def test_terminal(self) -> None:
-        """On a terminal what needs a person is red, and control characters are harmless everywhere."""
+    def test_terminal_colours_without_control_characters(self) -> None:
         self.status["rules_path"] = "/etc/\x1b[2Jrules.ini"
         out = Terminal()
         with patch.dict(

@@ -34,19 +34,14 @@ def _all(
 
 
 class KeysTests(SynchronousTestCase):
-    """A state and a key make a state."""
-
     def order(self, state: TopState) -> list[str]:
-        """Give the connections as they are listed."""
         return [line.key[-1] for line in lines_of("connections", state, SNAPSHOT)]
 
-    def test_panes(self) -> None:
-        """Tab goes on to the next pane, and round; numbers go there at once."""
+    def test_tab_and_numbers_select_a_pane(self) -> None:
         for keys, pane in ((["tab"], "routes"), (["backtab"], "ends"), (["3", "right"], "ends")):
             self.assertEqual(_all(TopState(), *keys)[0].pane, pane)
 
-    def test_sort(self) -> None:
-        """Rows are sorted by a column, either way round, what has nothing there last; after the last column not at all."""
+    def test_sort_by_each_column_either_way_or_not_at_all(self) -> None:
         self.assertEqual(self.order(TopState()), ["1", "2", "3"])
         by_age = _all(TopState(), *"ssssss")[0]
         self.assertEqual(self.order(by_age), ["1", "3", "2"])
@@ -56,8 +51,7 @@ class KeysTests(SynchronousTestCase):
         self.assertEqual(_all(TopState(), "s", "S")[0].sorts, {})
         self.assertEqual(self.order(_all(TopState(), "S")[0]), ["1", "2", "3"])
 
-    def test_choice(self) -> None:
-        """The chosen connection stays chosen wherever it goes; when it is gone, what stands in its place is."""
+    def test_choice_follows_its_row_or_keeps_its_place(self) -> None:
         state, sent = _all(TopState(), "down", "down", "up", *"ssssss", "e")
         self.assertEqual(sent, [ExplainRequest("5f3a-2")])
         gone = attrs.evolve(SNAPSHOT, connections=[CONNECTIONS[0], CONNECTIONS[2]])
@@ -65,8 +59,7 @@ class KeysTests(SynchronousTestCase):
         self.assertEqual(_all(TopState(), "end", "e")[1], [ExplainRequest("5f3a-3")])
         self.assertEqual(_all(TopState(), "end", "home", "enter")[1], [ExplainRequest("5f3a-1")])
 
-    def test_end(self) -> None:
-        """A connection is ended if the answer is yes, and then the one that the question names."""
+    def test_end_of_the_named_connection_after_yes_only(self) -> None:
         state, sent = _all(TopState(), "down", "x")
         self.assertEqual((state.mode, sent), ("question", []))
         other = attrs.evolve(SNAPSHOT, connections=CONNECTIONS[2:])
@@ -78,8 +71,7 @@ class KeysTests(SynchronousTestCase):
             self.assertEqual((state.mode, sent, state.should_exit), ("browse", [], False))
             self.assertEqual(state.result.message, "nothing was changed")
 
-    def test_servers(self) -> None:
-        """A server is drained, taken into maintenance, and made ready."""
+    def test_server_states(self) -> None:
         path = "/api/backends/web/servers/unix%3A%2Frun%2Fa.sock"
         for key, wanted in (("d", "drain"), ("m", "maintenance"), ("u", "ready")):
             (ask,) = _all(TopState(), "3", "down", key)[1]
@@ -89,15 +81,13 @@ class KeysTests(SynchronousTestCase):
             )
 
     def test_nothing_chosen(self) -> None:
-        """Where nothing is chosen that a key is for, that is said and nothing is asked."""
         for keys in ("2x", "2e", "1d", "4m"):
             state, sent = _all(TopState(), *keys)
             self.assertEqual((sent, state.result.is_bad), ([], True))
         state, sent = _all(TopState(), "x", snapshot=Snapshot())
         self.assertEqual((sent, state.mode, state.result.is_bad), ([], "browse", True))
 
-    def test_filter(self) -> None:
-        """A filter is written, and read as the commands do; what is wrong is said, and can be put right."""
+    def test_filter_is_typed_and_corrected(self) -> None:
         state = _all(TopState(), "/", *"route=sitex", "backspace", *" older=5m", "enter")[0]
         self.assertEqual(state.filters, {"route": "site", "older": "5m"})
         wrong = _all(state, "/", *" colour=b", "enter")[0]
@@ -106,8 +96,7 @@ class KeysTests(SynchronousTestCase):
         self.assertEqual(_all(wrong, "escape")[0].filters, state.filters)
         self.assertEqual(_all(wrong, "clear", "enter")[0].filters, {})
 
-    def test_others(self) -> None:
-        """Pause, help, and the end."""
+    def test_pause_help_and_quit(self) -> None:
         self.assertTrue(_all(TopState(), "p")[0].is_paused)
         self.assertFalse(_all(TopState(), "p", " ")[0].is_paused)
         self.assertEqual(_all(TopState(), "h", "down", "up")[0].mode, "help")
@@ -115,8 +104,7 @@ class KeysTests(SynchronousTestCase):
         self.assertTrue(_all(TopState(), "q")[0].should_exit)
 
     @given(st.lists(st.sampled_from(_KEYS)), st.booleans())
-    def test_any_keys(self, keys: list[str], is_empty: bool) -> None:  # noqa: FBT001 - drawn
-        """Whatever is pressed, no change is asked for but a chosen one, and the screen can be drawn."""
+    def test_any_keys_request_only_chosen_changes(self, keys: list[str], is_empty: bool) -> None:  # noqa: FBT001 - drawn
         snapshot = Snapshot() if is_empty else SNAPSHOT
         state = TopState()
         for key in keys:

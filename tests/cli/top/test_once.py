@@ -22,8 +22,6 @@ client           listener  route  server         state      age  idle      in   
 
 
 class OnceTests(RemoteTestCase):
-    """One snapshot."""
-
     def top(self, query: str = "limit=1000") -> Answering:
         """Start what answers, if it is asked for these connections."""
         server = self.answering(document={"error": "not this"})
@@ -36,8 +34,7 @@ class OnceTests(RemoteTestCase):
         }
         return server
 
-    def test_plain(self) -> None:
-        """Where no terminal is, all panes are written once, as plain text."""
+    def test_all_panes_as_plain_text(self) -> None:
         self.top()
         code, out, err = self.ask("top")
         self.assertEqual((code, err), (0, ""))
@@ -49,36 +46,31 @@ class OnceTests(RemoteTestCase):
         for head in ("routes: 2", "servers: 2", "recent ends: 1"):
             self.assertIn(f"\n\n{head}\n", rest)
 
-    def test_json(self) -> None:
-        """The answers as one document; filters choose the connections."""
+    def test_json_with_filters(self) -> None:
         self.top("route=site&client=10.0.0.0%2F8&limit=1000")
         code, out, err = self.ask("top", "--json", "route=site", "--client", "10.0.0.0/8")
         self.assertEqual((code, err), (0, ""))
         wanted = {"status": STATUS, "routes": ROUTES, "backends": BACKENDS}
         self.assertEqual(json.loads(out), {**wanted, "connections": CONNECTIONS, "recent": RECENT})
 
-    def test_missing(self) -> None:
-        """That a worker has not told of its connections is in the snapshot, once."""
+    def test_missing_worker_is_reported_once(self) -> None:
         self.top().headers["Txmux-Missing"] = "worker 2 has not answered"
         code, out, err = self.ask("top", "--once")
         self.assertEqual((code, err), (0, ""))
         self.assertEqual(out.count("the answer is not complete: worker 2 has not answered\n"), 1)
 
-    def test_wrong(self) -> None:
-        """Who is not there and what is not a filter ends it with the codes of the other commands."""
+    def test_exit_codes_of_the_other_commands(self) -> None:
         self.assertEqual(self.ask("top")[0], 3)
         self.top()
         code, _, err = self.ask("top", "colour=b")
         self.assertEqual((code, err.partition(";")[0]), (2, "txmux: 'colour=b' is not a filter"))
 
-    def test_nobody(self) -> None:
-        """In a terminal, too, it is told at once that nothing is there to be asked."""
+    def test_no_service_on_a_terminal(self) -> None:
         with patch("sys.stdin", Terminal()):
             code, _, err = self.run_main("top", out=Terminal())
         self.assertEqual(code, 3, err)
 
-    def test_no_rich(self) -> None:
-        """Without what draws the screen it is told what to install; one snapshot needs nothing."""
+    def test_rich_is_missing(self) -> None:
         gone = [name for name in sys.modules if name.startswith(("txmux.cli.top", "rich."))]
         with patch("sys.stdin", Terminal()), patch.dict("sys.modules", {"rich": None}):
             for name in gone:
@@ -86,8 +78,7 @@ class OnceTests(RemoteTestCase):
             code, _, err = self.run_main("top", out=Terminal())
         self.assertEqual((code, "pip install 'txmux[cli]', or use --once\n" in err), (1, True), err)
 
-    def test_enough(self) -> None:
-        """Who reads no more of a long answer than its beginning, as ``head`` does, is told no error."""
+    def test_closed_pipe_is_no_error(self) -> None:
         server = self.top()
         rows = [{**CONNECTIONS[0], "id": f"1-{number}"} for number in range(5000)]
         server.others["/api/connections?limit=1000"] = rows

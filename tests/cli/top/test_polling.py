@@ -13,11 +13,7 @@ from txmux.cli.top.state import ChangeRequest, RequestResult
 
 
 class WishTests(SynchronousTestCase):
-    """What became of a wish."""
-
     def told(self, answer: Any) -> RequestResult:
-        """Send a wish that is answered so."""
-
         def ask(*_: object, **__: object) -> Any:
             if isinstance(answer, Exception):
                 raise answer
@@ -31,13 +27,11 @@ class WishTests(SynchronousTestCase):
         self.assertIsInstance(found, RequestResult)
         return found  # type: ignore[return-value]
 
-    def test_answers(self) -> None:
-        """What it has changed, in one line; or else what was wished for, is told to be done."""
+    def test_changes_of_the_answer_or_the_request_itself(self) -> None:
         self.assertEqual(self.told({"changes": "a\x07b"}).message, r"a\x07b")
         self.assertEqual(self.told({}), RequestResult("close it"))
 
-    def test_problems(self) -> None:
-        """Nobody answers, or somebody else: that is told, too."""
+    def test_no_service_or_another_one(self) -> None:
         self.assertEqual(
             self.told(NoServiceError("gone\nfar")), RequestResult("gone far", is_bad=True)
         )

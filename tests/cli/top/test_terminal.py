@@ -32,10 +32,7 @@ fallback = 127.0.0.1:{port}
 
 
 class TopTests(InteropTestCase):
-    """Keys and what is on the screen."""
-
     def setUp(self) -> None:
-        """Start a service, with a server behind it."""
         super().setUp()
         require_program("tmux")
         self.server = socket.create_server(("127.0.0.1", 0))
@@ -45,12 +42,10 @@ class TopTests(InteropTestCase):
         self.mux = self.start()
 
     def start(self) -> Mux:
-        """Start a service."""
         rules = _RULES.format(port=self.server.getsockname()[1])
         return self.own(Mux(self.folder, rules, f"drain_timeout = 0s\nadmin = unix:{self.admin}"))
 
     def relayed(self) -> socket.socket:
-        """Connect a client through the service."""
         client = self.mux.connect()
         self.addCleanup(client.close)
         client.settimeout(60)
@@ -60,11 +55,9 @@ class TopTests(InteropTestCase):
         return client
 
     def top(self, screen: Screen) -> None:
-        """Show the service."""
         screen.run(sys.executable, "-m", "txmux", "top", "--admin", self.admin)
 
-    def test_steer(self) -> None:
-        """All panes are there; by keys a server is drained, a connection explained and ended, and others are left out."""
+    def test_drain_explain_end_and_filter_by_keys(self) -> None:
         clients = [self.relayed() for _ in range(3)]
         screen = self.own(Screen(self.folder))
         self.top(screen)
@@ -112,8 +105,7 @@ class TopTests(InteropTestCase):
         screen.wait_for(r"exit=0$")
         self.assertNotIn("connections:", screen.text)
 
-    def test_lost(self) -> None:
-        """A service that is gone is told of in a line, and another one at its place is found; the size may change meanwhile."""
+    def test_lost_service_is_found_again_after_a_resize(self) -> None:
         screen = self.own(Screen(self.folder, 100, 30))
         self.top(screen)
         screen.wait_for(r"^1 connections: 0")
@@ -129,8 +121,7 @@ class TopTests(InteropTestCase):
         screen.press("C-c")
         screen.wait_for(r"exit=0$")
 
-    def test_given_back(self) -> None:
-        """The terminal is given back to the shell at Control-Z and after SIGTERM, and taken again by ``fg``."""
+    def test_terminal_is_restored_at_suspend_and_sigterm(self) -> None:
         screen = self.own(Screen(self.folder))
         self.top(screen)
         screen.wait_for(r"^1 connections: 0")
@@ -152,10 +143,7 @@ class TopTests(InteropTestCase):
 
 
 class RestoreTests(SynchronousTestCase):
-    """A terminal without a service."""
-
-    def test_exception(self) -> None:
-        """After an exception the terminal and the handlers of signals are as they were."""
+    def test_terminal_and_signals_are_restored_after_an_exception(self) -> None:
         controller, keyboard = pty.openpty()
         self.addCleanup(os.close, controller)
         self.addCleanup(os.close, keyboard)
@@ -170,8 +158,7 @@ class RestoreTests(SynchronousTestCase):
         found = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGTSTP)]
         self.assertEqual(found, handlers)
 
-    def test_gone(self) -> None:
-        """A terminal that is gone is the end, as no key can come."""
+    def test_closed_terminal_is_the_end(self) -> None:
         controller, keyboard = pty.openpty()
         self.addCleanup(os.close, keyboard)
         terminal = Terminal(keyboard)

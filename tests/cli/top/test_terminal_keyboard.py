@@ -24,16 +24,12 @@ _PIECES = st.sampled_from(
 
 
 class KeyboardTests(SynchronousTestCase):
-    """Bytes of a terminal."""
-
-    def test_keys(self) -> None:
-        """Characters, keys that have names, and sequences of others, which are overlooked."""
+    def test_characters_named_keys_and_ignored_sequences(self) -> None:
         data = b"aA\r\n\t\x7f\x1b[A\x1bOB\x1b[C\x1b[5~\x1b[1;5P\x1b[Z\x15\x00\xc3\xa9\xe2\x82\xac"
         keys = ["a", "A", "enter", "enter", "tab", "backspace", "up", "down", "right", "page-up"]
         self.assertEqual(read_keys(data), ([*keys, "backtab", "clear", "é", "€"], b""))
 
-    def test_parts(self) -> None:
-        """What has begun waits for the rest; when nothing comes, an escape character is the key."""
+    def test_incomplete_sequences_wait_for_the_rest(self) -> None:
         self.assertEqual(read_keys(b"a\x1b"), (["a"], b"\x1b"))
         self.assertEqual(read_keys(b"\x1b[1"), ([], b"\x1b[1"))
         self.assertEqual(read_keys(b"\xe2\x82"), ([], b"\xe2\x82"))
@@ -41,8 +37,9 @@ class KeyboardTests(SynchronousTestCase):
         self.assertEqual(read_keys(b"\x1bq"), (["escape", "q"], b""))
 
     @given(st.one_of(st.binary(), st.lists(_PIECES).map(b"".join)), st.data())
-    def test_any_bytes(self, data: bytes, draw: st.DataObject) -> None:
-        """Whatever comes in whatever parts, the keys are the same, printable or named, and little is left."""
+    def test_any_bytes_in_any_parts_give_the_same_keys(
+        self, data: bytes, draw: st.DataObject
+    ) -> None:
         whole, left = read_keys(data)
         self.assertLess(len(left), 32)
         cut = draw.draw(st.integers(0, len(data)))

@@ -41,10 +41,7 @@ def _drawn(state: TopState, snapshot: Snapshot, width: int = 80, height: int = 2
 
 
 class ScreenTests(SynchronousTestCase):
-    """Answers become lines."""
-
-    def test_narrow(self) -> None:
-        """In 80 columns and 24 lines all panes are there, with what matters in full."""
+    def test_all_panes_in_80_by_24(self) -> None:
         drawn = _drawn(TopState(), SNAPSHOT)
         text = "\n".join(drawn)
         self.assertTrue(drawn[0].startswith("txmux 1.0 · process 4711 · serves for 1 h 2 min · "))
@@ -62,7 +59,6 @@ class ScreenTests(SynchronousTestCase):
             self.assertIn(wanted, text)
 
     def test_attention(self) -> None:
-        """What needs a person is shown: a lost service, what the service says itself, missing answers."""
         status = {**STATUS, "attention": ["backend web: no server is up"]}
         snapshot = attrs.evolve(
             SNAPSHOT, status=status, problem="nobody there; trying again", warnings=["worker 2"]
@@ -72,16 +68,14 @@ class ScreenTests(SynchronousTestCase):
             self.assertIn("\nbackend web: no server is up", told)
             self.assertIn("\nthe answer is not complete: worker 2", told)
 
-    def test_choice_is_seen(self) -> None:
-        """Of many rows those around the chosen one are shown."""
+    def test_rows_around_the_chosen_one(self) -> None:
         rows = [{**CONNECTION, "id": f"1-{n}", "client": f"192.0.2.1:{n:05}"} for n in range(900)]
         state = TopState(chosen={"connections": ("1-444", 444)})
         text = "\n".join(_drawn(state, attrs.evolve(SNAPSHOT, connections=rows)))
         self.assertIn("192.0.2.1:00444", text)
         self.assertNotIn("192.0.2.1:00460", text)
 
-    def test_explanation(self) -> None:
-        """An explanation has its answers in sight, however long the match is, and long lines are folded."""
+    def test_explanation_is_cut_and_folded(self) -> None:
         state = TopState(mode="explanation", result=RequestResult(connection=_EXPLAINED))
         text = "\n".join(_drawn(state, SNAPSHOT))
         self.assertIn("…  match\n", text)
@@ -89,7 +83,6 @@ class ScreenTests(SynchronousTestCase):
         self.assertIn("route\n          was sure", text)
 
     def test_sparkline(self) -> None:
-        """The last values, as bars."""
         self.assertEqual(sparkline([9, 0, 4, 8], 3), "▁▄█")
         self.assertEqual(sparkline([0, 0], 5), "▁▁")
         self.assertEqual((sparkline([], 5), sparkline([1], 0)), ("", ""))
@@ -103,8 +96,9 @@ class ScreenTests(SynchronousTestCase):
     )
     @example(80, 24, "connections", "browse", "\x1b[31m\u202e\x07\x9b2J\n")
     @example(200, 60, "ends", "browse", "日本語" * 10)
-    def test_any_size(self, width: int, height: int, pane: Pane, mode: Mode, text: str) -> None:
-        """In any terminal the lines are as many as it has and not wider, and clients' control characters are never sent."""
+    def test_any_size_is_filled_without_control_characters(
+        self, width: int, height: int, pane: Pane, mode: Mode, text: str
+    ) -> None:
         hostile = {**CONNECTION, "client": text, "facts": {text: text}, "route": text, "id": text}
         snapshot = attrs.evolve(
             SNAPSHOT,

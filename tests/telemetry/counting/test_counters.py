@@ -48,24 +48,19 @@ def worker_of(counters: Counters, number: int) -> ProcessCounters:
 
 
 def route_of(counts: Counts, route: str) -> RouteTotals:
-    """Find what is told of a route of the first listener."""
     return next(one for one in counts.routes if (one.listener, one.route) == ("public", route))
 
 
 class CountersTest(SynchronousTestCase):
-    """Numbers of columns, added up."""
-
     def setUp(self) -> None:
         self.rules = parse(RULES, PATH)
         self.counters = Counters()
         self.counters.extend(self.rules)
 
     def counts(self, rules: Rules | None = None) -> Counts:
-        """Give all numbers."""
         return counts_of(self.counters, rules or self.rules)
 
     def begin(self, column: ProcessCounters, route: str = NO_ROUTE) -> None:
-        """Count a client that has come, and that a route takes, if one is named."""
         record = ConnectionRecord(time=1000.5, id="x", listener="public", client="?", detect_ms=2.0)
         listener = column.listener("public")
         listener.accepted()
@@ -74,14 +69,12 @@ class CountersTest(SynchronousTestCase):
             listener.decided(record)
 
     def end(self, column: ProcessCounters, route: str) -> None:
-        """Count the end of such a client."""
         record = ConnectionRecord(
             time=1000.5, id="x", listener="public", client="?", detect_ms=2.0, duration_ms=70.0
         )
         column.listener("public").connection_ended(column.route("public", route), record, "done")
 
-    def test_sums(self) -> None:
-        """What processes count is added up, and what they have is what has come less what has gone."""
+    def test_sums_of_processes_and_live_ones_by_difference(self) -> None:
         first, second = (worker_of(self.counters, number) for number in (1, 2))
         self.begin(first, "a")
         self.begin(second, "a")
@@ -94,7 +87,6 @@ class CountersTest(SynchronousTestCase):
         self.assertEqual(route.last_match, 1000.5)
 
     def test_histogram(self) -> None:
-        """A histogram tells how many were no higher than each bound, in seconds."""
         column = worker_of(self.counters, 1)
         self.begin(column, "a")
         (listener,) = self.counts().listeners
@@ -103,8 +95,7 @@ class CountersTest(SynchronousTestCase):
         self.assertEqual(self.counts().detect_bytes.buckets[0], (1, 1))
         self.assertEqual(self.counts().detect_bytes.buckets[-1], (32768, 1))
 
-    def test_crash(self) -> None:
-        """The connections of a process that is gone have ended, under the route that they had; its successor counts on."""
+    def test_connections_of_a_crashed_process_have_ended(self) -> None:
         column = worker_of(self.counters, 1)
         column.server("127.0.0.1:22", "127.0.0.1:22").connected()
         self.begin(column, "a")
@@ -124,8 +115,7 @@ class CountersTest(SynchronousTestCase):
         self.assertEqual(route_of(self.counts(), "a").matches, 3)
         self.assertEqual(route_of(self.counts(), "a").active, 1)
 
-    def test_moved(self) -> None:
-        """A connection that goes on in another process is counted once, also if either process crashes then."""
+    def test_connection_moved_to_another_process_counts_once(self) -> None:
         first, second = (worker_of(self.counters, number) for number in (1, 2))
         self.begin(first, "a")
         first.listener("public").moved_away(first.route("public", "a"))
@@ -136,8 +126,7 @@ class CountersTest(SynchronousTestCase):
         self.assertEqual(self.counters.ended(2), 1)
         self.assertEqual(route_of(self.counts(), "a").active, 0)
 
-    def test_other_rules(self) -> None:
-        """What only other rules have gets room in the same memory, and what they do not have is not told of."""
+    def test_other_rules_get_room_in_the_same_memory(self) -> None:
         column = worker_of(self.counters, 1)
         old = column.route("public", "a")
         self.begin(column, "a")
@@ -158,8 +147,7 @@ class CountersTest(SynchronousTestCase):
         self.assertEqual(route_of(told, "b").matches, 1)
         self.assertEqual(route_of(self.counts(), "a").matches, 2)
 
-    def test_many_routes(self) -> None:
-        """There is room for 20,000 routes that come with other rules."""
+    def test_room_for_20000_new_routes(self) -> None:
         column = worker_of(self.counters, 1)
         self.begin(column, "a")
         names = [f"r{number}" for number in range(20_000)]
@@ -179,11 +167,9 @@ class CountersTest(SynchronousTestCase):
         self.assertEqual(len(counts.routes), 20_002)
 
     def named(self, number: int) -> Rules:
-        """Give rules with a route of a name of its own."""
         return parse(RULES.replace("route a", f"route r{number}"), PATH)
 
-    def test_forgotten(self) -> None:
-        """Rules whose routes get new names again and again take no more room, and each of them is counted from nothing."""
+    def test_room_of_forgotten_routes_is_reused_from_zero(self) -> None:
         sizes = []
         for number in range(1, 30):
             rules = self.named(number)
@@ -196,8 +182,7 @@ class CountersTest(SynchronousTestCase):
             sizes.append((self.counters.layout.cells, len(self.counters.layout.places)))
         self.assertEqual(sizes[5], sizes[-1])
 
-    def test_kept_for_connections(self) -> None:
-        """What older rules have is counted as long as these hold for a connection, and so long its numbers go on if it comes back."""
+    def test_counters_of_older_rules_stay_while_a_connection_uses_them(self) -> None:
         column = worker_of(self.counters, 1)
         self.begin(column, "a")
         for number in range(1, 6):
@@ -219,7 +204,6 @@ class CountersTest(SynchronousTestCase):
             self.assertEqual("route\npublic\na" in self.counters.layout.places, is_there)
 
     def test_has_connections(self) -> None:
-        """A listener has connections from the first client to the last, whoever counts them and whether the rules have it still."""
         self.assertFalse(self.counters.has_connections("public"))
         column = worker_of(self.counters, 1)
         self.begin(column, "a")
@@ -228,8 +212,7 @@ class CountersTest(SynchronousTestCase):
         self.counters.ended(1)
         self.assertFalse(self.counters.has_connections("public"))
 
-    def test_refused(self) -> None:
-        """What rules have that hold is counted on, whatever rules were refused."""
+    def test_counters_in_use_survive_refused_rules(self) -> None:
         column = worker_of(self.counters, 1)
         for number in range(3):
             self.counters.extend(self.named(number), 1)

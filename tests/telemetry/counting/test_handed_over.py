@@ -32,7 +32,6 @@ RECORD = ConnectionRecord(
 
 
 def begin(column: ProcessCounters) -> None:
-    """Count a client that the route has taken."""
     column.listener("public").accepted()
     column.route("public", "a").matched(RECORD)
     column.listener("public").decided(RECORD)
@@ -40,19 +39,15 @@ def begin(column: ProcessCounters) -> None:
 
 
 def end(column: ProcessCounters) -> None:
-    """Count its end."""
     column.listener("public").connection_ended(column.route("public", "a"), RECORD, "done")
     column.server("127.0.0.1:22", "127.0.0.1:22").released()
 
 
 def open_descriptors() -> int:
-    """Count what this process has open."""
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
 class HandedOverTest(SynchronousTestCase):
-    """An old program, and a new one that goes on."""
-
     def setUp(self) -> None:
         self.rules = parse(RULES, Path("rules.ini"))
         self.old, self.new = Counters(), Counters()
@@ -62,7 +57,6 @@ class HandedOverTest(SynchronousTestCase):
         self.column = self.old.column(1)
 
     def hand_over(self, *, other_format: bool = False) -> None:
-        """Hand all over, as messages do."""
         for number, (told, descriptors) in enumerate(self.old.handed_over()):
             if other_format and not number:
                 told["format"] = "another"
@@ -83,8 +77,7 @@ class HandedOverTest(SynchronousTestCase):
             counts.servers[0].active,
         )
 
-    def test_same_memory(self) -> None:
-        """What still happens in the old program is seen in the new one, which counts on."""
+    def test_old_program_is_still_counted_in_the_new_one(self) -> None:
         for _ in range(3):
             begin(self.column)
         self.hand_over()
@@ -94,8 +87,7 @@ class HandedOverTest(SynchronousTestCase):
         begin(self.new.column(1))
         self.assertEqual(self.told(), (5, 4, 5, 1, 4))
 
-    def test_ended(self) -> None:
-        """Connections that the old program had at its end have ended, and nothing that it counted is lost."""
+    def test_end_of_the_old_program_loses_no_count(self) -> None:
         begin(self.column)
         begin(self.column)
         end(self.column)
@@ -105,8 +97,7 @@ class HandedOverTest(SynchronousTestCase):
         crashed = counts_of(self.new, self.rules).routes[0].ended["crashed"]
         self.assertEqual(crashed, 1)
 
-    def test_again(self) -> None:
-        """A third program has what both before it have counted."""
+    def test_third_program_has_the_counts_of_both(self) -> None:
         begin(self.column)
         end(self.column)
         self.hand_over()
@@ -121,8 +112,7 @@ class HandedOverTest(SynchronousTestCase):
         self.assertEqual(self.told(), (2, 0, 2, 1, 0))
         self.assertEqual(counts_of(self.new, self.rules).routes[0].last_match, 1000.5)
 
-    def test_two_that_drain(self) -> None:
-        """A program whose place was taken twice is still seen, whichever ends first, and leaves nothing when it has ended."""
+    def test_two_draining_programs_end_in_any_order(self) -> None:
         begin(self.column)
         begin(self.column)
         before = open_descriptors()
@@ -141,8 +131,7 @@ class HandedOverTest(SynchronousTestCase):
         self.assertEqual(self.told(), (3, 0, 3, 1, 0))
         self.assertLessEqual(open_descriptors(), before)
 
-    def test_other_cells(self) -> None:
-        """A program with other cells goes on with the numbers that it knows; connections are counted where they are."""
+    def test_program_with_other_cells_takes_known_numbers(self) -> None:
         begin(self.column)
         begin(self.column)
         end(self.column)
@@ -151,8 +140,7 @@ class HandedOverTest(SynchronousTestCase):
         self.new.column(1).listener("public").adopted(self.new.column(1).route("public", "a"))
         self.assertEqual(self.told()[:2], (2, 1))
 
-    def test_forgotten(self) -> None:
-        """What no rules have any more is not told of, whichever program has counted it, and does not come back with its end."""
+    def test_forgotten_counters_do_not_come_back(self) -> None:
         begin(self.column)
         self.hand_over()
         other = parse(RULES.replace("route a", "route b"), Path("rules.ini"))
