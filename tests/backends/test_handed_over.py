@@ -40,13 +40,11 @@ class Process:
         self.pool = self.upstream.pool
 
     def pick(self) -> Member:
-        """Lead a connection to a server."""
         found = self.pool.pick()
         assert isinstance(found, Member)
         return found
 
     def fail(self, number: int, times: int = 1) -> None:
-        """Let connections to a server fail."""
         member = self.pool.members[number]
         for _ in range(times):
             others = [one for one in self.pool.members if one is not member]
@@ -54,11 +52,9 @@ class Process:
             self.pool.failed(member)
 
     def states(self) -> list[MemberState]:
-        """Give how its servers are."""
         return [member.state for member in self.pool.members]
 
     def as_json(self) -> list[dict[str, Any]]:
-        """Give what it tells, as it arrives elsewhere."""
         found: list[dict[str, Any]] = json.loads(json.dumps(self.upstreams.as_json()))
         return found
 
@@ -66,8 +62,7 @@ class Process:
 class ToldTest(SynchronousTestCase):
     """The clocks of the processes say different times."""
 
-    def test_ejected(self) -> None:
-        """An ejection goes on for as long as is left of it, and then a connection tries the server."""
+    def test_rest_of_ejection(self) -> None:
         old, new = Process(1000, eject=EJECT), Process(5, eject=EJECT)
         old.fail(0, 3)
         old.clock.advance(12)
@@ -79,8 +74,7 @@ class ToldTest(SynchronousTestCase):
         new.clock.advance(0.2)
         self.assertEqual({new.pick().target.text for _ in range(4)}, {"10.0.0.1:80", "10.0.0.2:80"})
 
-    def test_tried(self) -> None:
-        """A server that a connection of the old process tries is tried by one of the new process, too."""
+    def test_probe_is_repeated(self) -> None:
         old, new = Process(0, eject=EJECT), Process(0, eject=EJECT)
         old.fail(0, 3)
         old.clock.advance(31)
@@ -91,8 +85,7 @@ class ToldTest(SynchronousTestCase):
         self.assertEqual(picked, {"10.0.0.1:80", "10.0.0.2:80"})
         self.assertEqual(new.states()[0], MemberState.PROBING)
 
-    def test_failures(self) -> None:
-        """Failures are counted on, for as long as they count."""
+    def test_failures_count_on(self) -> None:
         for passed, state in ((5, MemberState.EJECTED), (11, MemberState.UP)):
             old, new = Process(70, eject=EJECT), Process(0, eject=EJECT)
             old.fail(0, 2)
@@ -101,8 +94,7 @@ class ToldTest(SynchronousTestCase):
             new.fail(0)
             self.assertEqual(new.states()[0], state)
 
-    def test_down(self) -> None:
-        """What checks have found holds, and checks in a row count on; since when is known."""
+    def test_checks_count_on(self) -> None:
         check = Check("tcp", rise=2, fall=3)
         old, new = Process(100, check=check), Process(3, check=check)
         for host, times in (("10.0.0.1:80", 3), ("10.0.0.2:80", 2)):
@@ -138,7 +130,6 @@ class ToldTest(SynchronousTestCase):
             self.assertEqual(since, [6, None])
 
     def test_held(self) -> None:
-        """A process that begins with a server that is held counts from when it is not any more."""
         new = Process(7)
         new.upstreams.apply_overrides({("b", "10.0.0.1:80"): ServerOverride("drain")})
         new.upstreams.restore(Process(100).as_json())
@@ -146,8 +137,7 @@ class ToldTest(SynchronousTestCase):
         new.upstreams.apply_overrides({})
         self.assertEqual([new.pool.since(member) for member in new.pool.members], [0, None])
 
-    def test_down_meanwhile(self) -> None:
-        """What checks have found while a server was held has its own time."""
+    def test_down_while_held(self) -> None:
         process = Process(100, check=Check("tcp", rise=1, fall=1))
         process.upstreams.apply_overrides({("b", "10.0.0.1:80"): ServerOverride("drain")})
         process.upstreams.apply_check("b", "10.0.0.1:80 10.0.0.1:80", ok=False, why="refused")
@@ -157,7 +147,6 @@ class ToldTest(SynchronousTestCase):
         self.assertEqual(process.pool.since(process.pool.members[0]), 9)
 
     def test_other_rules(self) -> None:
-        """What the rules of the new process do not ask for keeps no server out."""
         old = Process(0, eject=EJECT, check=Check("tcp", rise=1, fall=1))
         old.fail(0, 3)
         old.upstreams.apply_check("b", "10.0.0.2:80 10.0.0.2:80", ok=False, why="refused")
@@ -176,7 +165,6 @@ class ToldTest(SynchronousTestCase):
         new.upstreams.known.expect([{**second, "connections": math.inf}, {**second, "backend": []}])
 
     def test_turns(self) -> None:
-        """Turns go on where they were."""
         hosts = ("10.0.0.1:80 weight=3", "10.0.0.2:80", "10.0.0.3:80 weight=2")
         one = Process(0, *hosts)
         expected = [one.pick().target.text for _ in range(12)]
@@ -190,7 +178,6 @@ class ToldTest(SynchronousTestCase):
         self.assertEqual(found, expected)
 
     def test_names(self) -> None:
-        """What is told of an address that a name has yet to lead to holds when it does."""
         old, new = Process(0, "web.test:80", eject=EJECT), Process(0, "web.test:80", eject=EJECT)
         addresses = [ResolvedAddress("10.0.0.1", 80), ResolvedAddress("10.0.0.2", 80)]
         (server,) = old.pool.backend.servers
@@ -201,7 +188,6 @@ class ToldTest(SynchronousTestCase):
         self.assertEqual(new.states(), [MemberState.EJECTED, MemberState.UP])
 
     def test_unknown(self) -> None:
-        """What is told of other backends, or in words that this version does not know, is overlooked; the rest is not."""
         old, new = Process(0, eject=EJECT), Process(0, eject=EJECT)
         old.fail(1, 3)
         first, second = old.as_json()
@@ -217,7 +203,6 @@ class ToldTest(SynchronousTestCase):
         self.assertEqual(new.states(), [MemberState.UP, MemberState.EJECTED])
 
     def test_bounded(self) -> None:
-        """No more than so many servers are remembered."""
         new = Process(0)
         (health, _) = new.as_json()
         new.upstreams.restore({**health, "target": str(number)} for number in range(11_000))
@@ -232,7 +217,6 @@ class ExpectedTest(SynchronousTestCase):
     """Connections that the other process is about to hand over."""
 
     def setUp(self) -> None:
-        """Let one process have two connections to the first server; the other one has room for three in all, and hears of these."""
         old = Process(100, balance="first")
         for _ in range(2):
             old.pick()
@@ -242,18 +226,15 @@ class ExpectedTest(SynchronousTestCase):
         self.new.upstreams.known.expect(old.as_json())
 
     def adopt(self) -> Member:
-        """Let one come."""
         found = self.new.upstreams.adopt("b", "10.0.0.1:80")
         assert found is not None
         return found[1]
 
     def counts(self) -> list[int]:
-        """Give the number for each server, and for all."""
         pool = self.new.pool
         return [*(member.connections for member in pool.members), pool.connections]
 
-    def test_come(self) -> None:
-        """They have their places before they come, and no others when they have."""
+    def test_expected_have_slots(self) -> None:
         self.assertEqual(self.counts(), [2, 0, 2])
         self.new.pick()
         self.assertIs(self.new.pool.pick(), Unavailable.FULL)
@@ -267,8 +248,7 @@ class ExpectedTest(SynchronousTestCase):
             self.new.pool.released(member)
         self.assertEqual(self.counts(), [2, 0, 2])
 
-    def test_some_do_not(self) -> None:
-        """The places of those that do not come are given to others."""
+    def test_missing_free_slots(self) -> None:
         self.adopt()
         self.rooms.clear()
         self.new.upstreams.known.expect(())
@@ -276,7 +256,6 @@ class ExpectedTest(SynchronousTestCase):
         self.assertEqual(self.rooms, [1])
 
     def test_others(self) -> None:
-        """What is told of servers that are not here, or by a version that does not count, is overlooked."""
         fields: list[dict[str, Any]] = [
             {"backend": "x", "server": "y", "target": "z", "connections": 5},
             {"backend": "b", "server": "10.0.0.1:80", "target": "10.0.0.1:80"},

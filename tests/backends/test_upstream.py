@@ -27,24 +27,20 @@ class HeardTest(SynchronousTestCase):
         self.upstreams = Upstreams(self.clock, self.clock, _dial, checking=False)
 
     def backend(self, text: str) -> None:
-        """Make the backend that is checked."""
         check = Check("tcp", rise=2, fall=3)
         self.upstream = self.upstreams.upstream_of(Backend("b", servers(text), check=check))
         self.pool = self.upstream.pool
 
     def hear(self, times: int, *, ok: bool, key: str = "web.test:80 10.0.0.1:80") -> None:
-        """Be told so often of a server."""
         for _ in range(times):
             self.upstreams.apply_check("b", key, ok=ok, why="refused")
 
     def resolve(self, *hosts: str) -> list[MemberState]:
-        """Learn the addresses of the name, and give their states."""
         (server,) = self.pool.backend.servers
         self.pool.set_addresses(server, [ResolvedAddress(host, 80) for host in hosts])
         return [member.state for member in self.pool.members]
 
-    def test_address(self) -> None:
-        """It takes part in the change, and leaves it to the other one to tell of it."""
+    def test_check_of_other_process_is_logged_as_debug(self) -> None:
         self.backend("10.0.0.1:80")
         key = key_of(self.pool.members[0])
         with capturedLogs() as events:
@@ -55,8 +51,7 @@ class HeardTest(SynchronousTestCase):
         levels = [event["log_level"].name for event in events]
         self.assertEqual(levels, ["debug", "debug"])
 
-    def test_ejection(self) -> None:
-        """What it has found out itself it tells."""
+    def test_own_ejection_is_logged_as_warning(self) -> None:
         self.backend("10.0.0.1:80")
         self.upstream = self.upstreams.upstream_of(
             Backend("c", servers("10.0.0.1:80", "10.0.0.2:80"))
@@ -68,7 +63,6 @@ class HeardTest(SynchronousTestCase):
         self.assertEqual([event["log_level"].name for event in events], ["warn"])
 
     def test_name_comes_later(self) -> None:
-        """What it hears before a name has been looked up counts all the same."""
         self.backend("web.test:80")
         self.hear(7, ok=False)
         self.assertEqual(self.resolve("10.0.0.1", "10.0.0.2"), [MemberState.DOWN, MemberState.UP])
@@ -77,8 +71,7 @@ class HeardTest(SynchronousTestCase):
         self.hear(1, ok=True)
         self.assertEqual(self.resolve("10.0.0.1"), [MemberState.UP])
 
-    def test_well_again(self) -> None:
-        """A server that is well again by then is not down."""
+    def test_healthy_again_before_lookup(self) -> None:
         self.backend("web.test:80")
         self.hear(3, ok=False)
         self.hear(1, ok=True)
@@ -96,7 +89,6 @@ class HeardTest(SynchronousTestCase):
         self.assertIsNone(pool())
 
     def test_bounded(self) -> None:
-        """Only a limited number of servers is remembered."""
         self.backend("web.test:80")
         for number in range(2000):
             self.hear(1, ok=False, key=f"web.test:80 {number}")

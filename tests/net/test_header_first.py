@@ -111,7 +111,6 @@ class MakeConnectionTests(SynchronousTestCase):
     """What the wrapper does to a protocol."""
 
     def test_steps_out_of_the_way(self) -> None:
-        """The protocol is the wrapped factory's own, and nothing of the wrapper stays on it."""
         client = Client()
         before = set(vars(client))
         built = HeaderFirst(Recorder(client), HEADER).buildProtocol(None)
@@ -123,7 +122,6 @@ class MakeConnectionTests(SynchronousTestCase):
         self.assertEqual(set(vars(client)) - before, {"connected", "transport"})
 
     def test_one_inside_another(self) -> None:
-        """Two headers go in the order of the wrappers, the outer one first."""
         client = Client()
         factory = HeaderFirst(HeaderFirst(Recorder(client), b"inner "), b"outer ")
         factory.buildProtocol(None)
@@ -131,8 +129,7 @@ class MakeConnectionTests(SynchronousTestCase):
         client.makeConnection(transport)
         self.assertEqual(transport.value(), b"outer inner " + GREETING)
 
-    def test_made_for_the_connection(self) -> None:
-        """A header may be made when the connection stands, with its addresses."""
+    def test_header_made_for_the_connection(self) -> None:
         client = Client()
         factory = HeaderFirst(
             Recorder(client), lambda transport: f"from {transport.getHost()} ".encode()
@@ -143,11 +140,9 @@ class MakeConnectionTests(SynchronousTestCase):
         self.assertEqual(transport.value(), b"from here " + GREETING)
 
     def test_no_protocol(self) -> None:
-        """A factory that refuses to make a protocol may do so."""
         self.assertIsNone(HeaderFirst(Recorder(None), HEADER).buildProtocol(None))
 
     def test_repr(self) -> None:
-        """It names the factory it wraps, for log messages."""
         factory = Recorder(None)
         self.assertEqual(repr(HeaderFirst(factory, HEADER)), f"<HeaderFirst {factory!r}>")
 
@@ -156,13 +151,11 @@ class LoopbackTests(TestCase):
     """Real connections."""
 
     def setUp(self) -> None:
-        """Take the reactor that the test runs in."""
         from twisted.internet import reactor  # noqa: PLC0415  # importing it installs it
 
         self.reactor = cast("Any", reactor)
 
     def serve(self, server: Protocol) -> int:
-        """Listen for one connection, and give the port."""
         factory = Factory.forProtocol(lambda: server)
         factory.noisy = False
         port = self.reactor.listenTCP(0, factory, interface="127.0.0.1")
@@ -171,14 +164,12 @@ class LoopbackTests(TestCase):
         return number
 
     def check(self, server: Server, client: Client, header: bytes = HEADER) -> None:
-        """Check what both have seen when all is over."""
         self.assertEqual(b"".join(server.chunks), header + GREETING + b"bye")
         self.assertEqual(client.received, b"answer")
         self.assertIn("read lost", client.events)
 
     @defer.inlineCallbacks
     def test_tcp(self) -> Generator[defer.Deferred[Any], Any, None]:
-        """Header and first bytes arrive as one; the factory is told all; half-close is seen."""
         server, client = Server(len(HEADER + GREETING)), Client()
         factory = Recorder(client)
         connector = self.reactor.connectTCP(
@@ -198,8 +189,7 @@ class LoopbackTests(TestCase):
         )
 
     @defer.inlineCallbacks
-    def test_refused(self) -> Generator[defer.Deferred[Any], Any, None]:
-        """The factory hears of a connection that does not come about."""
+    def test_refused_is_reported(self) -> Generator[defer.Deferred[Any], Any, None]:
         factory = Recorder(Client())
         connector = self.reactor.connectTCP("127.0.0.1", free_port(), HeaderFirst(factory, HEADER))
         yield factory.over
@@ -207,7 +197,6 @@ class LoopbackTests(TestCase):
 
     @defer.inlineCallbacks
     def test_tcp_endpoint(self) -> Generator[defer.Deferred[Any], Any, None]:
-        """An endpoint's own wrapping changes nothing."""
         header = encode_v1(IPV4)
         server, client = Server(len(header + GREETING)), Client()
         endpoint = clientFromString(self.reactor, f"tcp:127.0.0.1:{self.serve(server)}")
@@ -218,7 +207,6 @@ class LoopbackTests(TestCase):
 
     @defer.inlineCallbacks
     def test_unix_endpoint(self) -> Generator[defer.Deferred[Any], Any, None]:
-        """It works over UNIX sockets."""
         folder = make_folder(self)
         path = str(folder / "socket")
         server, client = Server(len(HEADER + GREETING)), Client()
@@ -232,7 +220,6 @@ class LoopbackTests(TestCase):
 
     @defer.inlineCallbacks
     def test_under_tls(self) -> Generator[defer.Deferred[Any], Any, None]:
-        """Under TLS, the header goes in clear before the handshake."""
         certificate = make_authority("localhost", "localhost").private()
         inner, client = Server(len(GREETING)), Client()
         outer = TlsBehindHeader(certificate.options(), inner)

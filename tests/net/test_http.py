@@ -31,13 +31,11 @@ class GetTests(TestCase):
         self.server = PeerFactory()
 
     def ask(self, port: int, *, most: int = 100, scheme: str = "http", **more: Any) -> Any:
-        """Ask for something, and give what will have the answer."""
         url = f"{scheme}://host.test:{port}/path?x=1"
         options = {"address": "127.0.0.1", "seconds": 5.0, **more}
         return Deferred.fromCoroutine(get(self.time, url, {"X-Y": "z"}, most=most, **options))
 
     async def answer(self, said: bytes, *, most: int = 100, closes: bool = True) -> HttpResponse:
-        """Give what is made of an answer."""
         asking = self.ask(listen(self, self.server), most=most)
         peer = await self.server.peer(0)
         await peer.has(20)
@@ -52,12 +50,10 @@ class GetTests(TestCase):
             self.assertEqual(self.time.clock.getDelayedCalls(), [])
 
     async def fails(self, said: bytes, why: str, **options: Any) -> None:
-        """Find that an answer is none, and why."""
         with self.assertRaisesRegex(RequestFailedError, why):
             await self.answer(said, **options)
 
     async def test_answer(self) -> None:
-        """The whole answer is given, in pieces or not; the question names the host, and asks for the connection's end."""
         said = b"HTTP/1.1 404 X\r\nA: 1\r\na: 2\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhe\r\n3\r\nllo\r\n0\r\n\r\n"
         answer = await self.answer(said)
         self.assertEqual((answer.status, answer.body), (404, b"hello"))
@@ -70,7 +66,6 @@ class GetTests(TestCase):
         self.assertTrue(any(line.lower().startswith(b"host: host.test:") for line in lines))
 
     async def test_not_whole(self) -> None:
-        """An answer that is cut off is none, and so is something else than HTTP."""
         await self.fails(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhello", "not whole")
         self.server = PeerFactory()
         await self.fails(b"HTTP/1.1 200", "no whole answer")
@@ -80,7 +75,6 @@ class GetTests(TestCase):
         await self.fails(b"", "no whole answer")
 
     async def test_too_long(self) -> None:
-        """An answer beyond the bound is broken off, though its end is not there."""
         said = b"HTTP/1.1 200 OK\r\nContent-Length: 999\r\n\r\n" + b"x" * 101
         await self.fails(said, "longer than 100 bytes", closes=False)
 
@@ -102,7 +96,6 @@ class GetTests(TestCase):
         await self.fails(b"HTTP/1.1 200 OK\r\n" + trailers, "not whole", closes=False)
 
     async def test_too_late(self) -> None:
-        """An answer that does not come in its time is given up, with its connection, at whichever byte."""
         for said in (b"", b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nx"):
             self.server = PeerFactory()
             asking = self.ask(listen(self, self.server))
@@ -117,7 +110,6 @@ class GetTests(TestCase):
             await peer.is_lost()
 
     async def test_body_seconds(self) -> None:
-        """The body may have a time of its own, from its beginning on, and is given up after that."""
         for ends in (True, False):
             self.server = PeerFactory()
             asking = self.ask(listen(self, self.server), body_seconds=3.0)
@@ -140,7 +132,6 @@ class GetTests(TestCase):
             await peer.is_lost()
 
     async def test_not_connected(self) -> None:
-        """Without an address, the host of the URL is connected to; that this fails is an error of its own."""
         with socket.socket() as closed:
             closed.bind(("127.0.0.1", 0))
             url = f"http://127.0.0.1:{closed.getsockname()[1]}/"
@@ -152,7 +143,6 @@ class GetTests(TestCase):
             self.assertIn("refused", str(await caught))
 
     async def test_cancelled(self) -> None:
-        """When nobody waits any more, the connection is gone, one that is only being made, too."""
         asking = self.ask(make_stalled_port(self))
         asking.cancel()
         with self.assertRaises(CancelledError):
@@ -166,7 +156,6 @@ class GetTests(TestCase):
         await peer.is_lost()
 
     async def test_certificate(self) -> None:
-        """By `https`, a certificate that nobody vouches for ends it."""
         identity = make_authority().issue("host.test")
         port = reactor.listenSSL(
             0, PeerFactory(), identity.private().options(), interface="127.0.0.1"

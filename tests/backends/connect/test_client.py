@@ -19,7 +19,6 @@ class AskingTests(SynchronousTestCase):
     """One question after the other."""
 
     def setUp(self) -> None:
-        """Ask two."""
         self.transport = WaterMarkTransport()
         self.done = 0
         self.failures: list[Failure] = []
@@ -31,18 +30,15 @@ class AskingTests(SynchronousTestCase):
         self.done += 1
 
     def asked(self) -> bytes:
-        """Give all that the server has been asked."""
         return bytes(self.transport.unsent)
 
     def why(self) -> str:
-        """Give the only failure."""
         (failure,) = self.failures
         self.assertTrue(failure.check(RequestRefusedError))
         self.assertEqual(self.done, 0)
         return failure.getErrorMessage()
 
     def test_in_order(self) -> None:
-        """The second is asked when the first has been answered, in whatever pieces."""
         self.assertEqual(self.asked(), b"a?")
         self.asking.data_received(b"ye")
         self.asking.data_received(b"s")
@@ -50,8 +46,7 @@ class AskingTests(SynchronousTestCase):
         self.asking.data_received(b"too")
         self.assertEqual((self.done, self.failures), (1, []))
 
-    def test_other_answer(self) -> None:
-        """Another answer is a failure that shows it, cut if it is long."""
+    def test_other_answer_is_shown(self) -> None:
         self.asking.data_received(b"yes")
         self.asking.data_received(b"t" + b"x" * 100)
         self.assertIn(
@@ -60,17 +55,14 @@ class AskingTests(SynchronousTestCase):
         )
 
     def test_answers_too_early(self) -> None:
-        """What comes with the answer is more than was asked for."""
         self.asking.data_received(b"yestoo")
         self.assertIn("it answered b'yestoo'", self.why())
 
-    def test_finished(self) -> None:
-        """A server that closes has not answered."""
+    def test_server_closes(self) -> None:
         self.asking.peer_finished()
         self.assertIn("it closed the connection when it was asked b'a?'", self.why())
 
     def test_lost(self) -> None:
-        """A connection that breaks is a failure of its own."""
         failure = Failure(ConnectionLost())
         self.asking.connection_lost(failure)
         self.assertEqual(self.failures, [failure])

@@ -25,18 +25,15 @@ if TYPE_CHECKING:
 class ReasonTest(SynchronousTestCase):
     """`reason_of`."""
 
-    def test_lost_meanwhile(self) -> None:
-        """What Twisted says of a connection that was lost as it was made has no failure of Python's in it."""
+    def test_lost_while_connecting(self) -> None:
         lost = Failure(ConnectError(string=Failure(ConnectionDone())))
         self.assertEqual(reason_of(lost), "Connection was closed cleanly.")
 
-    def test_refused(self) -> None:
-        """Of others it is what Twisted says."""
+    def test_refused_in_twisteds_words(self) -> None:
         refused = Failure(ConnectError(113, "No route to host"))
         self.assertEqual(reason_of(refused), refused.getErrorMessage())
 
     def test_no_port(self) -> None:
-        """Where this machine has no port left, it is told what has more of them."""
         for problem in (
             ConnectError(99, "Cannot assign requested address"),
             OSError(99, "Cannot assign requested address"),
@@ -52,7 +49,6 @@ class ItselfTest(TestCase):
     timeout = 300
 
     async def refused(self, wrap: Callable[[Any], Any] = lambda factory: factory) -> None:
-        """Connect from the port that is connected to."""
         port = free_port()
         waiting: Deferred[object] = Deferred()
         factory = ProxyClientFactory(waiting.callback, waiting.errback)
@@ -62,15 +58,12 @@ class ItselfTest(TestCase):
         self.assertIn("nothing listens there", str(caught.exception))
 
     async def test_plain(self) -> None:
-        """It is refused."""
         await self.refused()
 
     async def test_with_header(self) -> None:
-        """So it is when bytes go first, which come back."""
         await self.refused(lambda factory: HeaderFirst(factory, b"PROXY UNKNOWN\r\n"))
 
     async def test_tls(self) -> None:
-        """So it is with TLS."""
         options = CertificateOptions()
         await self.refused(
             lambda factory: TLSMemoryBIOFactory(options, isClient=True, wrappedFactory=factory)

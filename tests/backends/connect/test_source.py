@@ -49,8 +49,7 @@ class InTurnTests(SynchronousTestCase):
     def addresses(self, sources: Sources, host: str = "192.0.2.1") -> list[str]:
         return [source.address for source in sources.sources_towards(host, None)]
 
-    def test_in_turn(self) -> None:
-        """Each connection begins with the next address, and has all others after it."""
+    def test_each_begins_with_the_next(self) -> None:
         sources = Sources(("10.0.0.1", "10.0.0.2", "10.0.0.3"))
         found = [self.addresses(sources) for _ in range(4)]
         self.assertEqual(found[0], ["10.0.0.1", "10.0.0.2", "10.0.0.3"])
@@ -59,18 +58,15 @@ class InTurnTests(SynchronousTestCase):
         self.assertEqual(found[3], found[0])
 
     def test_families(self) -> None:
-        """A server is reached from addresses of its own family, each family in its own turn."""
         sources = Sources(("10.0.0.1", "2001:db8::1", "10.0.0.2", "2001:db8::2"))
         self.assertEqual(self.addresses(sources), ["10.0.0.1", "10.0.0.2"])
         self.assertEqual(self.addresses(sources, "2001:db8::9"), ["2001:db8::1", "2001:db8::2"])
         self.assertEqual(self.addresses(sources), ["10.0.0.2", "10.0.0.1"])
 
-    def test_none(self) -> None:
-        """Without ``source`` the system chooses."""
+    def test_without_source(self) -> None:
         self.assertEqual(self.addresses(Sources(())), [])
 
     def test_no_such_family(self) -> None:
-        """A server of a family without an address cannot be reached, and it is said why."""
         error = self.assertRaises(
             ConnectBindError, Sources(("::2",)).sources_towards, "192.0.2.1", None
         )
@@ -85,7 +81,6 @@ class OfTheClientTests(SynchronousTestCase):
         return Sources(("client",)).sources_towards(host, client)
 
     def test_client(self) -> None:
-        """The connection comes from the client's address."""
         self.assertEqual(
             self.chosen("192.0.2.1", client("198.51.100.7")),
             (SourceAddress("198.51.100.7", transparent=True),),
@@ -96,11 +91,9 @@ class OfTheClientTests(SynchronousTestCase):
         )
 
     def test_no_address(self) -> None:
-        """For a client without an address, as on UNIX sockets, the system chooses."""
         self.assertEqual(self.chosen("192.0.2.1", None), ())
 
-    def test_same_machine(self) -> None:
-        """A client on this machine keeps its address only where others know it, too."""
+    def test_client_of_this_machine(self) -> None:
         self.assertEqual(self.chosen("192.0.2.1", client("127.0.0.1")), ())
         self.assertEqual(
             self.chosen("127.0.0.1", client("127.0.0.5")),
@@ -108,7 +101,6 @@ class OfTheClientTests(SynchronousTestCase):
         )
 
     def test_other_family(self) -> None:
-        """An IPv4 server cannot be reached from an IPv6 address."""
         error = self.assertRaises(ConnectBindError, self.chosen, "192.0.2.1", client("2001:db8::7"))
         self.assertIn("the client's address is IPv6, and this server's IPv4", str(error))
 
@@ -123,7 +115,6 @@ class PortRangeTests(TestCase):
         self.port = listen(self, self.peers)
 
     def connect(self, sources: Sources, port: int) -> Deferred[Any]:
-        """Connect from the next port; the connection is ended with the test."""
         done: Deferred[Any] = Deferred()
         factory = ProxyClientFactory(done.callback, done.errback)
         found = sources.sources_towards("127.0.0.1", None)
@@ -140,14 +131,12 @@ class PortRangeTests(TestCase):
         return done
 
     async def ended(self, ends: list[Any]) -> None:
-        """Break connections off, and wait until their peers know."""
         for end in ends:
             end.close_unused()
         for peer in self.peers.peers:
             await peer.is_lost()
 
-    async def test_in_turn(self) -> None:
-        """Connections come from all ports of the range, each once, and then there is none left."""
+    async def test_ports_in_turn_until_none_is_left(self) -> None:
         ports = free_ports(5, "127.0.0.1")
         sources = Sources((f"127.0.0.1:{ports[0]}-{ports[-1]}",))
         ends = [await self.connect(sources, self.port) for _ in ports]
@@ -164,8 +153,7 @@ class PortRangeTests(TestCase):
         self.assertIn(ends[-1].transport.getHost().port, ports)
         await self.ended(ends)
 
-    async def test_port_of_somebody_else(self) -> None:
-        """A port that another program has is passed over."""
+    async def test_port_of_another_program(self) -> None:
         ports = free_ports(2, "127.0.0.1")
         sources = Sources((f"127.0.0.1:{ports[0]}-{ports[1]}",))
         with socket.socket() as taken:
@@ -196,7 +184,6 @@ class DialTests(TestCase):
     def dial(
         self, target: Server, sources: Sequence[SourceAddress], poller: Poller | None = None
     ) -> Deferred[Any]:
-        """Connect."""
         done: Deferred[Any] = Deferred()
 
         def connected(end: Any) -> None:
@@ -209,11 +196,9 @@ class DialTests(TestCase):
         return done
 
     def peer_finished(self) -> None:
-        """Close when the peer does."""
         self.end.transport.loseConnection()
 
-    def connection_lost(self, reason: object) -> None:
-        """Need nothing."""
+    def connection_lost(self, reason: object) -> None: ...
 
     async def seen_from(
         self,
@@ -221,7 +206,6 @@ class DialTests(TestCase):
         poller: Poller | None = None,
         host: str = "127.0.0.1",
     ) -> str:
-        """Connect, and give the address that the server sees."""
         number = len(self.peers.peers)
         port = listen(self, self.peers, interface=host)
         await self.dial(server_at(port, host), sources, poller)
@@ -232,30 +216,25 @@ class DialTests(TestCase):
         return address
 
     async def test_bound(self) -> None:
-        """The server sees the address that was chosen; with or without sockets of our own for the rest."""
         for poller in (Poller.for_reactor(reactor), None):
             self.assertEqual(
                 await self.seen_from([SourceAddress("127.0.0.7")], poller), "127.0.0.7"
             )
 
     async def test_ipv6(self) -> None:
-        """IPv6 addresses are bound likewise."""
         self.assertEqual(await self.seen_from([SourceAddress("::1")], host="::1"), "::1")
 
-    async def test_next(self) -> None:
-        """An address that is not this machine's is passed over."""
+    async def test_next_after_foreign_address(self) -> None:
         sources = [SourceAddress("192.0.2.1"), SourceAddress("127.0.0.7")]
         self.assertEqual(await self.seen_from(sources), "127.0.0.7")
 
     async def test_own_address_as_another(self) -> None:
-        """A transparent socket may have an address of this machine as well, given the privilege."""
         require_transparent()
         for host, source in (("127.0.0.1", "127.0.0.7"), ("::1", "::1")):
             sources = [SourceAddress(source, transparent=True)]
             self.assertEqual(await self.seen_from(sources, host=host), source)
 
     async def test_none_left(self) -> None:
-        """If none can be used, it is said why."""
         target = server_at(listen(self, self.peers))
         error = await self.assertFailure(
             self.dial(target, [SourceAddress("192.0.2.1")]), ConnectError
@@ -264,13 +243,11 @@ class DialTests(TestCase):
         self.assertEqual(error.osError, errno.EADDRNOTAVAIL)
 
     async def test_wrong_family(self) -> None:
-        """An address of another family than the socket's is an error like any other, without another try."""
         target = server_at(listen(self, self.peers))
         sources = [SourceAddress("2001:db8::1"), SourceAddress("127.0.0.7")]
         await self.assertFailure(self.dial(target, sources), ConnectError)
 
     async def test_without_epoll(self) -> None:
-        """On other systems Twisted's own transports are bound."""
         self.patch(dialling, "is_available", lambda: False)
         self.assertEqual(await self.seen_from([SourceAddress("127.0.0.7")]), "127.0.0.7")
         self.assertEqual(
@@ -278,7 +255,6 @@ class DialTests(TestCase):
         )
 
     def test_other_systems(self) -> None:
-        """Where the port cannot be chosen late, it is chosen when the socket is bound."""
         self.patch(sys, "platform", "freebsd14")
         with socket.socket() as bound:
             SourceAddress("127.0.0.7").bind(bound)
@@ -288,9 +264,7 @@ class DialTests(TestCase):
 class PrivilegeTests(SynchronousTestCase):
     """Whether this process may do it."""
 
-    def test_without(self) -> None:
-        """Without the privilege it is said which one is missing."""
-
+    def test_without_privilege(self) -> None:
         class Refusing(socket.socket):
             def setsockopt(self, *_: object) -> None:
                 raise PermissionError(errno.EPERM, "Operation not permitted")
@@ -303,9 +277,7 @@ class PrivilegeTests(SynchronousTestCase):
             r"\(Operation not permitted\); run with the capability CAP_NET_ADMIN, or use proxy_protocol$",
         )
 
-    def test_with(self) -> None:
-        """With it there is nothing to say."""
-
+    def test_with_privilege(self) -> None:
         class Willing(socket.socket):
             def setsockopt(self, *_: object) -> None:
                 pass
@@ -314,7 +286,6 @@ class PrivilegeTests(SynchronousTestCase):
         check_transparent()
 
     def test_other_systems(self) -> None:
-        """Elsewhere than on Linux it cannot be done."""
         self.patch(sys, "platform", "darwin")
         error = self.assertRaises(MuxError, check_transparent)
         self.assertEqual(str(error), "'client' needs Linux; remove it, or use proxy_protocol")
@@ -324,15 +295,12 @@ class HintTests(SynchronousTestCase):
     """The routing rules."""
 
     def hints(self, *servers: str, source: tuple[str, ...] = ("client",)) -> list[str]:
-        """Give the hints for these servers."""
         return transparent_hints(Backend("web", tuple(map(server, servers)), source=source))
 
     def test_not_transparent(self) -> None:
-        """Nothing is needed for a connection from this machine's own addresses."""
         self.assertEqual(self.hints("192.0.2.1:80", source=("192.0.2.9",)), [])
 
     def test_on_this_machine(self) -> None:
-        """Servers on this machine need nothing but rules and routes here."""
         self.assertEqual(
             self.hints("127.0.0.1:22", "[::1]:22")[2:],
             [
@@ -344,7 +312,6 @@ class HintTests(SynchronousTestCase):
         )
 
     def test_elsewhere(self) -> None:
-        """Servers elsewhere must have this machine as their way to the clients."""
         found = self.hints("192.0.2.1:80", "192.0.2.2:80")
         self.assertEqual(
             found[2:],
@@ -357,7 +324,6 @@ class HintTests(SynchronousTestCase):
         )
 
     def test_asked_for(self) -> None:
-        """What the client has asked for is this machine's own address."""
         self.assertEqual(
             self.hints("{local}:80")[2:4],
             [
@@ -368,7 +334,6 @@ class HintTests(SynchronousTestCase):
         self.assertNotIn("gateway", self.hints("{local}:80")[-1])
 
     def test_names(self) -> None:
-        """For a name there is a pattern, since its addresses may change."""
         self.assertEqual(
             self.hints("db.example.com:80")[2:-1],
             [

@@ -33,8 +33,6 @@ if TYPE_CHECKING:
 
 
 class _Greeter(Protocol):
-    """Says something that is not TLS, or sends a close-notify."""
-
     transport: Any
 
     def connectionMade(self) -> None:
@@ -51,7 +49,6 @@ class HandshakeTests(TLSCase):
         self.peers = PeerFactory()
 
     def serve(self, identity: Identity, **settings: Any) -> int:
-        """Listen with a certificate."""
         private = identity.private()
         options = CertificateOptions(
             privateKey=private.privateKey.original, certificate=private.original, **settings
@@ -62,7 +59,6 @@ class HandshakeTests(TLSCase):
         return number
 
     async def test_name(self) -> None:
-        """The certificate is verified for ``tls_name``, which the server is told, and bytes go both ways."""
         port = self.serve(authority().issue("a.example", "b.example"))
         client: Any = await self.attempt(self.tls(), port)
         client.transport.write(b"question")
@@ -73,19 +69,16 @@ class HandshakeTests(TLSCase):
         await client.receiver.has(6)
 
     async def test_own_name(self) -> None:
-        """Without ``tls_name`` it is the server's name, however it ends; or its IP address."""
         port = self.serve(authority().issue("b.example", "127.0.0.1", "fe80::1"))
         for name in ("b.example", "b.example.", "127.0.0.1", "fe80::1%lo"):
             await self.attempt(self.tls(""), port, name)
 
     async def test_name_wins(self) -> None:
-        """``tls_name`` counts more than the server's own."""
         port = self.serve(authority().issue("b.example"))
         why = await self.why_not(self.tls("a.example"), port, "b.example")
         self.assertEqual(why, "its certificate is for b.example, not for a.example; see tls_name")
 
     async def test_other_address(self) -> None:
-        """A certificate for another address is told with what it is for."""
         port = self.serve(authority().issue("192.0.2.1", "*.b.example"))
         why = await self.why_not(self.tls(""), port)
         self.assertEqual(
@@ -93,7 +86,6 @@ class HandshakeTests(TLSCase):
         )
 
     async def test_no_name(self) -> None:
-        """A certificate of a trusted authority that names nobody is not taken."""
         port = self.serve(authority().issue())
         why = await self.why_not(self.tls(), port)
         self.assertEqual(
@@ -102,7 +94,6 @@ class HandshakeTests(TLSCase):
         self.flushLoggedErrors()
 
     async def test_unreadable(self) -> None:
-        """Nor is one that names somebody in a way that is not allowed."""
         port = self.serve(authority().issue("*.example"))
         why = await self.why_not(self.tls(), port)
         self.assertRegex(
@@ -111,21 +102,18 @@ class HandshakeTests(TLSCase):
         self.flushLoggedErrors()
 
     async def test_expired(self) -> None:
-        """It is told when a certificate expired."""
         expired = authority().issue("a.example", ends=-1)
         why = await self.why_not(self.tls(), self.serve(expired))
         at = expired.certificate.not_valid_after_utc
         self.assertEqual(why, f"its certificate expired on {at:%Y-%m-%d %H:%M} UTC")
 
     async def test_not_yet_valid(self) -> None:
-        """It is told from when on a certificate is valid."""
         early = authority().issue("a.example", begins=1)
         why = await self.why_not(self.tls(), self.serve(early))
         at = early.certificate.not_valid_before_utc
         self.assertEqual(why, f"its certificate is valid only from {at:%Y-%m-%d %H:%M} UTC on")
 
     async def test_self_signed(self) -> None:
-        """A certificate that is its own authority has to be trusted by name."""
         lonely = make_authority("lonely", "a.example")
         port = self.serve(lonely)
         why = await self.why_not(self.tls(), port)
@@ -143,13 +131,11 @@ class HandshakeTests(TLSCase):
             )
 
     async def test_not_for_servers(self) -> None:
-        """A certificate for clients is none for a server."""
         port = self.serve(authority().issue("a.example", usage=False))
         why = await self.why_not(self.tls(), port)
         self.assertEqual(why, "its certificate is not meant for servers")
 
     async def test_no_tls(self) -> None:
-        """A server that does not speak TLS is found out, whatever it does instead."""
         for greeting, said in (
             (b"SSH-2.0-OpenSSH_9.2\r\n", "it answered with something that is not TLS"),
             (b"", "it closed the connection instead of answering with TLS"),
@@ -163,7 +149,6 @@ class HandshakeTests(TLSCase):
             self.assertEqual(await self.why_not(self.tls(), port.getHost().port), said)
 
     async def test_alert(self) -> None:
-        """The alert of a server that breaks the handshake off is told."""
         port = self.serve(
             authority().issue("a.example"),
             trustRoot=trustRootFromCertificates([authority().private()]),
@@ -173,7 +158,6 @@ class HandshakeTests(TLSCase):
         self.assertEqual(why, "it ended the TLS handshake with the alert 'handshake failure'")
 
     async def test_old_tls(self) -> None:
-        """TLS 1.1 is not spoken."""
         port = self.serve(
             authority().issue("a.example"),
             insecurelyLowerMinimumTo=TLSVersion.TLSv1_0,
@@ -182,7 +166,6 @@ class HandshakeTests(TLSCase):
         self.assertIn("TLS handshake", await self.why_not(self.tls(), port))
 
     async def test_client_certificate(self) -> None:
-        """The client's certificate is shown to a server that asks for it."""
         own = authority().issue("txmux.example", usage=False)
         path = own.write(self.folder / "client.pem", key=True)
         port = self.serve(
@@ -197,7 +180,6 @@ class HandshakeTests(TLSCase):
         self.assertEqual(shown, own.certificate)
 
     async def test_alpn(self) -> None:
-        """Protocols are offered: those of the rules, or else those that came with the connection."""
         port = self.serve(authority().issue("a.example"), acceptableProtocols=[b"h2", b"imap"])
         for configured, given, agreed in (
             ((), (), None),
@@ -208,7 +190,6 @@ class HandshakeTests(TLSCase):
             self.assertEqual(client.transport.negotiatedProtocol, agreed)
 
     async def test_header_first(self) -> None:
-        """A PROXY protocol header goes in clear, before the handshake."""
         header = b"PROXY UNKNOWN\r\n"
         port = listen(self, self.peers)
         attempt = Deferred.fromCoroutine(self.attempt(self.tls(), port, header=header))
@@ -220,7 +201,6 @@ class HandshakeTests(TLSCase):
         await self.assertFailure(attempt, HandshakeError)
 
     async def closed_by_server(self, *, close_notify: bool) -> type[BaseException] | None:
-        """Connect to a server that just closes, after our close-notify or without, and give the end that was told."""
         path = authority().issue("a.example").write(self.folder / "server.pem", key=True)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(path)
@@ -245,7 +225,6 @@ class HandshakeTests(TLSCase):
         return ended
 
     async def test_unanswered_close_notify(self) -> None:
-        """A server may close the connection instead of answering our close-notify."""
         self.assertIs(await self.closed_by_server(close_notify=True), ConnectionDone)
 
     async def test_no_close_notify(self) -> None:
@@ -253,7 +232,6 @@ class HandshakeTests(TLSCase):
         self.assertIs(await self.closed_by_server(close_notify=False), ConnectionLost)
 
     async def test_server_has_finished(self) -> None:
-        """A server's close-notify is the end of what it says, and it still gets what comes after that."""
         port = self.serve(authority().issue("a.example"))
         client: Any = await self.attempt(self.tls(), port)
         receiver = client.receiver
@@ -284,7 +262,6 @@ class HandshakeTests(TLSCase):
         await receiver.gone
 
     async def test_given_up(self) -> None:
-        """Whoever gives a connection up during the handshake is told nothing more."""
         with socket.create_server(("127.0.0.1", 0)) as listening:
             reported: list[object] = []
             made = ProxyClientFactory(reported.append, reported.append)
@@ -301,12 +278,10 @@ class HandshakeTests(TLSCase):
         self.assertEqual(reported, [])
 
     async def test_refused(self) -> None:
-        """A connection that cannot be made has nothing to do with TLS."""
         attempt = Deferred.fromCoroutine(self.attempt(self.tls(), free_port()))
         await self.assertFailure(attempt, ConnectionRefusedError)
 
     async def test_protocols_of_others(self) -> None:
-        """A protocol that knows nothing of handshakes is served, too."""
         port = self.serve(authority().issue("a.example"))
         factory = PeerFactory()
         connector = reactor.connectTCP(
@@ -321,7 +296,6 @@ class HandshakeTests(TLSCase):
         await server.is_lost()
 
     async def test_contexts(self) -> None:
-        """A context is made once for a name and its protocols, not for each connection."""
         port = self.serve(authority().issue("a.example"))
         tls = self.tls()
         clients: list[Any] = [await self.attempt(tls, port) for _ in range(2)]
@@ -330,8 +304,6 @@ class HandshakeTests(TLSCase):
 
 
 class _WithConnectFailures:
-    """A server's factory where a client's is wanted."""
-
     def __init__(self, factory: PeerFactory) -> None:
         self.buildProtocol = factory.buildProtocol
 
@@ -340,7 +312,6 @@ class ExplanationTests(TLSCase):
     """What servers of these tests cannot be brought to do."""
 
     def explained(self, *problems: tuple[str, str, str]) -> str:
-        """Explain an error of OpenSSL's."""
         tls = self.tls()
         connection = SSL.Connection(SSL.Context(SSL.TLS_METHOD), None)
         return tls._explain(
@@ -348,7 +319,6 @@ class ExplanationTests(TLSCase):
         )
 
     def test_weak_certificate(self) -> None:
-        """What OpenSSL says of a certificate is told in its own words if there are no better ones."""
         mallory = authority().issue("mallory")
         signed_by_no_authority = mallory.issue("a.example")
         chain = [
@@ -361,7 +331,6 @@ class ExplanationTests(TLSCase):
         )
 
     def test_others(self) -> None:
-        """Whatever else OpenSSL says is passed on."""
         self.assertEqual(self.explained(("a", "b", "c d")), "the TLS handshake failed: c d")
         self.assertEqual(self.explained(), "the TLS handshake failed: ")
 
@@ -374,13 +343,11 @@ class FileTests(TLSCase):
         self.assertEqual((error.key, str(error).replace(f"{self.folder}/", "")), (key, message))
 
     def file(self, name: str, *contents: bytes) -> Path:
-        """Write a file."""
         path = self.folder / name
         path.write_bytes(b"\n".join(contents))
         return path
 
     def test_authorities(self) -> None:
-        """A file of authorities has to be there, and to have certificates that can be read."""
         expected = "name a PEM file with certificates"
         self.assert_refused(
             "tls_ca",
@@ -400,7 +367,6 @@ class FileTests(TLSCase):
         )
 
     def test_identity(self) -> None:
-        """So have a client's certificate and its key, which have to belong together."""
         own, other = authority().issue("x.example"), authority().issue("x.example")
         expected = "name a PEM file with a certificate and its key"
         damaged = own.key_pem().replace(b"MIG", b"MIX", 1)
@@ -423,7 +389,6 @@ class FileTests(TLSCase):
             )
 
     def test_two_files(self) -> None:
-        """Certificate and key may stand in files of their own, with more certificates in any order."""
         own = authority().issue("x.example")
         chain = self.file("chain.pem", authority().pem, own.pem)
         key = self.file("key.pem", own.key_pem())

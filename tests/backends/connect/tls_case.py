@@ -45,7 +45,6 @@ class TLSCase(TestCase):
         self.ca = authority().write(self.folder / "ca.pem")
 
     def tls(self, name: str = "a.example", *, ca: bool = True, **settings: Any) -> BackendTLS:
-        """Make what is tested, from a section of the rules."""
         return BackendTLS(ServerTLS(name, self.ca if ca else None, **settings))
 
     async def attempt(
@@ -56,7 +55,6 @@ class TLSCase(TestCase):
         alpn: tuple[bytes, ...] = (),
         header: bytes = b"",
     ) -> ProxyClient:
-        """Connect; raises why it cannot be done."""
         done: Deferred[ProxyClient] = Deferred()
 
         def connected(client: ProxyClient) -> None:
@@ -77,12 +75,10 @@ class TLSCase(TestCase):
         return client
 
     def end(self, client: Any, receiver: LastReceiver) -> Deferred[None]:
-        """Break a connection off."""
         client.transport.abortConnection()
         return receiver.gone
 
     async def why_not(self, tls: BackendTLS, port: int, server_name: str = "127.0.0.1") -> str:
-        """Connect in vain, and give the reason."""
         failure = await self.assertFailure(
             Deferred.fromCoroutine(self.attempt(tls, port, server_name)), HandshakeError
         )

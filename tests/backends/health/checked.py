@@ -66,14 +66,12 @@ class Checked(Watched):
         apply_result(self.pool, key, ok=ok, why=why)
 
     def advance(self, seconds: float) -> None:
-        """Let time go by, from one timer to the next."""
         end = self.clock.seconds() + seconds
         while (calls := self.clock.getDelayedCalls()) and calls[0].getTime() <= end:
             self.clock.advance(max(1e-9, calls[0].getTime() - self.clock.seconds()))
         self.clock.advance(max(0.0, end - self.clock.seconds()))
 
     def targets(self) -> list[str]:
-        """Give the servers that attempts have led to so far, and forget them."""
         targets = [dialled.server.text for dialled in self.attempts]
         self.attempts.clear()
         return targets

@@ -40,7 +40,6 @@ class CheckingTestCase(TestCase):
         self._runtimes = (IORuntime(self.time), IORuntime(self.time, "portable"))
 
     def engines(self) -> list[Dial]:
-        """Give all ways to connect."""
         return [runtime.dial for runtime in self._runtimes]
 
     def check(
@@ -51,7 +50,6 @@ class CheckingTestCase(TestCase):
         dial: Dial | None = None,
         wrap: Callable[[Any], Any] = lambda factory: factory,
     ) -> CheckRun:
-        """Begin a check, of the test's own server unless another is named."""
         if isinstance(check, str):
             check = Check(check)  # type: ignore[arg-type]
         target = target or server_at(listen(self, self.server))
@@ -62,26 +60,21 @@ class CheckingTestCase(TestCase):
         return checking
 
     async def until(self, condition: Callable[[], object]) -> None:
-        """Let the reactor go on until something is so."""
         while not condition():
             await deferLater(reactor, 0)
 
     async def finding(self) -> CheckResult:
-        """Wait for what is found."""
         await self.until(lambda: self.found)
         (finding,) = self.found
         return finding
 
     def has_received(self, checking: CheckRun, count: int) -> bool:
-        """Tell whether a check has got this many bytes."""
         return checking._received == count
 
     def assert_nothing_left(self) -> None:
-        """Check that no timer goes on."""
         self.assertEqual(self._timers(), [])
 
     async def is_over(self) -> None:
-        """Wait until no timer goes on."""
         await self.until(lambda: not self._timers())
 
     def _timers(self) -> object:

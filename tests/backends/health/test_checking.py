@@ -26,7 +26,6 @@ class ConnectionTests(CheckingTestCase):
     """Whether a server can be connected to, and how it is left."""
 
     async def test_tcp(self) -> None:
-        """A server that accepts is healthy, and sees a connection that ends cleanly without a byte."""
         for dial in self.engines():
             self.server = PeerFactory()
             self.check("tcp", dial=dial)
@@ -36,8 +35,7 @@ class ConnectionTests(CheckingTestCase):
             self.assertEqual((bytes(peer.received), peer.was_reset()), (b"", False))
             await self.is_over()
 
-    async def test_talkative(self) -> None:
-        """One that speaks first and takes its time to leave is not reset for it."""
+    async def test_talkative_server_is_not_reset(self) -> None:
         self.check("tcp")
         peer = await self.server.peer()
         peer.send(b"220 mail.example.com\r\n" * 100)
@@ -50,7 +48,6 @@ class ConnectionTests(CheckingTestCase):
         await self.is_over()
 
     async def test_refused(self) -> None:
-        """One that does not listen is ill."""
         with socket.socket() as unused:
             unused.bind(("127.0.0.1", 0))
             port = unused.getsockname()[1]
@@ -60,7 +57,6 @@ class ConnectionTests(CheckingTestCase):
                 self.assert_nothing_left()
 
     async def test_unix(self) -> None:
-        """A UNIX socket can be checked; one that is not there is ill."""
         folder = make_folder(self)
         path = f"{folder}/socket"
         for dial in self.engines():
@@ -76,7 +72,6 @@ class ConnectionTests(CheckingTestCase):
         await self.is_over()
 
     async def test_endpoint(self) -> None:
-        """A server that is named by an endpoint string can be checked as any other."""
         port = listen(self, self.server)
         self.check("redis", server(f"tcp:127.0.0.1:{port}:timeout=9"))
         peer = await self.server.peer()
@@ -87,7 +82,6 @@ class ConnectionTests(CheckingTestCase):
         await self.is_over()
 
     async def test_stalled(self) -> None:
-        """One that neither takes nor refuses the connection is ill when the time is up."""
         target = server_at(make_stalled_port(self))
         for dial in self.engines():
             self.check("tcp", target, dial=dial)
@@ -97,9 +91,7 @@ class ConnectionTests(CheckingTestCase):
             self.assertEqual(await self.finding(), ill("timed out after 1 s"))
             self.assert_nothing_left()
 
-    async def test_own_trouble(self) -> None:
-        """Trouble of this side's own, such as a lack of descriptors, says nothing of the server."""
-
+    async def test_lack_of_descriptors_says_nothing_of_server(self) -> None:
         def dial(*_: object) -> Callable[[], None]:
             raise OSError(errno.EMFILE, "Too many open files")
 
@@ -108,17 +100,13 @@ class ConnectionTests(CheckingTestCase):
         self.assert_nothing_left()
 
     async def test_plugin_trouble(self) -> None:
-        """Whatever an endpoint of a plugin raises is told."""
-
         def dial(*_: object) -> Callable[[], None]:
             raise ValueError("no such thing")
 
         self.check("tcp", server_at(1), dial=dial)
         self.assertEqual(self.found, [ill("no such thing")])
 
-    async def test_time_of_the_attempt(self) -> None:
-        """Whose watch over the time is the first does not matter."""
-
+    async def test_time_limit_of_the_dialler(self) -> None:
         def dial(_: object, factory: Any, __: float) -> Callable[[], None]:
             factory.clientConnectionFailed(None, Failure(error.TimeoutError()))
             return self.fail
@@ -131,8 +119,7 @@ class ConnectionTests(CheckingTestCase):
 class AnswerTests(CheckingTestCase):
     """What is answered, and when."""
 
-    async def test_well(self) -> None:
-        """An answer may come in pieces; when it is clear the connection ends cleanly."""
+    async def test_healthy_answer_in_pieces(self) -> None:
         for dial in self.engines():
             self.server = PeerFactory()
             self.check("redis", dial=dial)
@@ -148,8 +135,7 @@ class AnswerTests(CheckingTestCase):
             self.assertFalse(peer.was_reset())
             await self.is_over()
 
-    async def test_ill(self) -> None:
-        """So does one whose answer is no good."""
+    async def test_unhealthy_answer(self) -> None:
         self.check("http")
         peer = await self.server.peer()
         peer.send(b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 4\r\n\r\noh, ")
@@ -159,8 +145,7 @@ class AnswerTests(CheckingTestCase):
         await peer.is_lost()
         self.assertFalse(peer.was_reset())
 
-    async def test_never(self) -> None:
-        """A server that accepts and never answers is ill when the time is up; what it did say is shown."""
+    async def test_no_answer_in_time(self) -> None:
         for said, why in (
             (b"", "timed out after 1 s"),
             (b"220 mail\r\n", "timed out after 1 s: no SSH banner: 220 mail"),
@@ -180,7 +165,6 @@ class AnswerTests(CheckingTestCase):
             self.assert_nothing_left()
 
     async def test_closes(self) -> None:
-        """One that closes without an answer, or with a part of one, is ill."""
         for said, why in ((b"", "connection closed without an answer"), (b"-", "no PONG: -")):
             self.server = PeerFactory()
             self.check("redis")
@@ -192,7 +176,6 @@ class AnswerTests(CheckingTestCase):
             await self.is_over()
 
     async def test_resets(self) -> None:
-        """So is one that breaks the connection off."""
         for dial in self.engines():
             self.server = PeerFactory()
             self.check("redis", dial=dial)
@@ -203,7 +186,6 @@ class AnswerTests(CheckingTestCase):
             await self.is_over()
 
     async def test_endless(self) -> None:
-        """An answer without an end is read no further than its limit, clear or not."""
         for beginning, finding in (
             (b"HTTP/1.1 200 OK\r\n\r\n", WELL),
             (b"SSH", ill("no HTTP answer in 64 KiB: SSH" + "x" * 77 + "…")),
@@ -217,8 +199,7 @@ class AnswerTests(CheckingTestCase):
             self.assertLess(checking._received, 3 * LONGEST_ANSWER)
             await self.is_over()
 
-    async def test_slow_close_notify(self) -> None:
-        """A server that does not close is left when the time is up."""
+    async def test_server_that_does_not_close(self) -> None:
         self.check("redis")
         peer = await self.server.peer()
         peer.send(b"+PONG\r\n")
@@ -235,7 +216,6 @@ class CutTests(CheckingTestCase):
     """Checks that are cut off."""
 
     async def test_connecting(self) -> None:
-        """While it connects, nothing is left at once."""
         target = server_at(make_stalled_port(self))
         for dial in self.engines():
             checking = self.check("tcp", target, dial=dial)
@@ -244,7 +224,6 @@ class CutTests(CheckingTestCase):
             self.assertEqual(self.found, [])
 
     async def test_waiting(self) -> None:
-        """While it waits for an answer, the connection is given up."""
         for dial in self.engines():
             self.server = PeerFactory()
             checking = self.check("redis", dial=dial)
@@ -256,7 +235,6 @@ class CutTests(CheckingTestCase):
             self.assertEqual(self.found, [])
 
     async def test_over(self) -> None:
-        """After its end nothing happens."""
         checking = self.check("redis")
         peer = await self.server.peer()
         peer.close()
@@ -265,8 +243,7 @@ class CutTests(CheckingTestCase):
         await self.is_over()
         checking.abort()
 
-    async def test_by_the_told(self) -> None:
-        """Whoever is told may cut it off."""
+    async def test_aborted_by_result(self) -> None:
         for answer in (b"+PONG\r\n", b"-LOADING\r\n", b""):
             self.server = PeerFactory()
             checking = self.check("redis")

@@ -42,7 +42,6 @@ class AskingTests(CheckingTestCase):
         self.clients_port = listen(self, self.clients)
 
     def secure_port(self) -> int:
-        """Have the server listen with TLS."""
         tls: Any = TLSMemoryBIOFactory(self.options, False, self.server)  # noqa: FBT003
         return listen(self, tls)
 
@@ -54,7 +53,6 @@ class AskingTests(CheckingTestCase):
         proxy_protocol: Any = "off",
         tls: BackendTLS | None = None,
     ) -> None:
-        """Begin a check of the server whose clients come to the first port, unless another one is given."""
         target = server_at(port or self.clients_port)
         check = read_check(text)
         backend = Backend("b", (target,), check=check, proxy_protocol=proxy_protocol)
@@ -65,7 +63,6 @@ class AskingTests(CheckingTestCase):
         asking.start_check(checking, self.engines()[0], member)
 
     async def answered(self, answer: bytes = b"+PONG\r\n") -> tuple[bytes, CheckResult]:
-        """Answer the newest question, and give it, and what was found."""
         number = len(self.server.peers)
         peer: Peer = await self.server.peer(max(0, number - 1))
         await peer.until(lambda: peer.received.endswith(b"\n"))
@@ -82,8 +79,7 @@ class AskingTests(CheckingTestCase):
         self.assertEqual(await self.answered(), (b"*1\r\n$4\r\nPING\r\n", WELL))
         self.assertEqual(self.clients.peers, [])
 
-    async def test_host_of_other_port(self) -> None:
-        """It is named in the HTTP request."""
+    async def test_host_names_other_port(self) -> None:
         port = listen(self, self.server)
         self.ask(f"http port={port}")
         request, found = await self.answered(b"HTTP/1.1 200 OK\r\n")
@@ -91,7 +87,6 @@ class AskingTests(CheckingTestCase):
         self.assertEqual(found, WELL)
 
     async def test_own_request(self) -> None:
-        """The request is the one that the rules say, and the status decides as always."""
         port = listen(self, self.server)
         self.ask(rf"http port={port} send='HEAD /x HTTP/1.0\r\n\r\n' expect=500-599")
         request, found = await self.answered(b"HTTP/1.1 503 Busy\r\n")
@@ -106,12 +101,10 @@ class AskingTests(CheckingTestCase):
         self.assertEqual(self.names, [b"a.example", b"b.example"])
 
     async def test_tls_of_other_port(self) -> None:
-        """So it does at another port."""
         self.ask(f"redis tls=yes port={self.secure_port()}")
         self.assertEqual((await self.answered())[1], WELL)
 
-    async def test_tls_alone(self) -> None:
-        """A server that speaks no TLS is not healthy then, though it can be connected."""
+    async def test_server_without_tls(self) -> None:
         self.ask("tcp tls=yes", listen(self, self.server))
         peer = await self.server.peer()
         await peer.has(1)
@@ -133,7 +126,6 @@ class AskingTests(CheckingTestCase):
         self.assertEqual(await self.answered(), (b"*1\r\n$4\r\nPING\r\n", WELL))
 
     async def test_header_of_own_port(self) -> None:
-        """At the port of clients there is the header, before TLS."""
         self.ask("tcp tls=yes", listen(self, self.server), proxy_protocol="v2")
         peer = await self.server.peer()
         await peer.has(17)

@@ -25,7 +25,6 @@ class HeaderTests(CheckingTestCase):
     """With the PROXY protocol."""
 
     async def received(self, version: Any) -> tuple[bytes, Peer]:
-        """Give what the server gets before it has got a PING."""
         self.server = PeerFactory()
         self.port = listen(self, self.server)
         target = server_at(self.port)
@@ -38,7 +37,6 @@ class HeaderTests(CheckingTestCase):
         return bytes(peer.received).removesuffix(b"*1\r\n$4\r\nPING\r\n"), peer
 
     async def test_versions(self) -> None:
-        """Version 2 says that the connection is the sender's own; version 1 says its addresses."""
         self.assertEqual((await self.received("off"))[0], b"")
         self.assertEqual((await self.received("v2"))[0], encode_v2(ProxyHeader(Command.LOCAL)))
         header, peer = await self.received("v1")
@@ -46,7 +44,6 @@ class HeaderTests(CheckingTestCase):
         self.assertEqual(header, f"PROXY TCP4 127.0.0.1 127.0.0.1 {ports}\r\n".encode())
 
     async def test_unix(self) -> None:
-        """A UNIX socket has no addresses to tell."""
         folder = make_folder(self)
         port = reactor.listenUNIX(f"{folder}/socket", self.server)
         self.addCleanup(port.stopListening)
@@ -69,12 +66,10 @@ class TlsTests(CheckingTestCase):
         self.options = ssl.PrivateCertificate.loadPEM(pem).options()
 
     def secure_port(self) -> int:
-        """Listen with TLS."""
         tls: Any = TLSMemoryBIOFactory(self.options, False, self.server)  # noqa: FBT003
         return listen(self, tls)
 
     def check_tls(self, kind: str, name: str = "a.example", port: int = 0) -> CheckRun:
-        """Begin a check over TLS, with a server that ought to have this name."""
         return self.check(
             kind,
             server_at(port or self.secure_port()),
@@ -82,7 +77,6 @@ class TlsTests(CheckingTestCase):
         )
 
     async def test_well(self) -> None:
-        """The question goes through TLS, and TLS ends cleanly."""
         self.check_tls("redis")
         peer = await self.server.peer()
         await peer.has(14)
@@ -92,8 +86,7 @@ class TlsTests(CheckingTestCase):
         self.assertFalse(peer.was_reset())
         await self.is_over()
 
-    async def test_tcp(self) -> None:
-        """To be connected is to have a certificate that is good."""
+    async def test_tcp_verifies_certificate(self) -> None:
         self.check_tls("tcp")
         self.assertEqual(await self.finding(), WELL)
         await self.is_over()
@@ -103,7 +96,6 @@ class TlsTests(CheckingTestCase):
         await self.is_over()
 
     async def test_endpoint(self) -> None:
-        """A server that is named by an endpoint string may have TLS of its own."""
         self.check("tcp", server(f"tls:127.0.0.1:{self.secure_port()}"))
         self.assertEqual(await self.finding(), ill("its certificate is for another name"))
         await self.is_over()
@@ -124,7 +116,6 @@ class TlsTests(CheckingTestCase):
             await self.is_over()
 
     async def test_no_handshake(self) -> None:
-        """A server that does not answer the handshake is ill when the time is up, or when it closes."""
         port = listen(self, self.server)
         self.check_tls("tcp", port=port)
         peer = await self.server.peer()
@@ -147,7 +138,6 @@ class TlsTests(CheckingTestCase):
         self.assert_nothing_left()
 
     async def test_hangs(self) -> None:
-        """One that says nothing any more, not even to end TLS, is broken off when the time is up."""
         for number, (answer, finding) in enumerate(
             ((b"", ill("timed out after 1 s")), (b"+PONG\r\n", WELL))
         ):
@@ -167,7 +157,6 @@ class TlsTests(CheckingTestCase):
             await self.is_over()
 
     async def test_closes(self) -> None:
-        """One that leaves in the middle, with a close-notify or without, is unhealthy."""
         for leave in (Peer.close, Peer.reset):
             self.server = PeerFactory()
             self.check_tls("redis")

@@ -20,13 +20,11 @@ class ScheduleTests(SynchronousTestCase):
     """When which server is checked. Whatever is dialled is refused."""
 
     def refusing(self, *of: Server, check: Check | None = None, **options: Any) -> Checked:
-        """Make a checked pool none of whose servers is there."""
         checked = Checked(*of, check=check, **options)
         checked.at_once = Dialled.refuse
         return checked
 
-    def test_start(self) -> None:
-        """The first checks come at random moments within the first interval, and soon even if that is long."""
+    def test_first_checks_are_random_and_soon(self) -> None:
         for interval, within in ((2.0, 2.0), (3600.0, 3.0)):
             many = [f"10.0.0.{number}:80" for number in range(100)]
             check = Check("tcp", interval=interval, fall=1)
@@ -37,8 +35,7 @@ class ScheduleTests(SynchronousTestCase):
             checked.advance(within / 2)
             self.assertEqual(sorted(checked.targets()), sorted(many))
 
-    def test_spread(self) -> None:
-        """The second ones are spread over the whole of a long interval."""
+    def test_second_checks_are_spread(self) -> None:
         many = [f"10.0.0.{number}:80" for number in range(100)]
         checked = self.refusing(*servers(*many), check=Check("tcp", interval=60, fall=1))
         checked.advance(3)
@@ -52,7 +49,6 @@ class ScheduleTests(SynchronousTestCase):
         self.assertEqual(sorted(checked.targets()), sorted(many))
 
     def test_dead_from_the_beginning(self) -> None:
-        """A server that is not there at the start is known to be down after a few quick checks."""
         for interval in (3.0, 3600.0):
             checked = self.refusing(check=Check("tcp", interval=interval))
             checked.advance(3 + 2.1)
@@ -66,7 +62,6 @@ class ScheduleTests(SynchronousTestCase):
                 self.assertLessEqual(len(times), 4)
 
     def test_interval(self) -> None:
-        """From then on there is one check of each server an interval."""
         checked = self.refusing(*servers("10.0.0.1:80"), check=Check("tcp", interval=1))
         checked.advance(5)
         checked.attempts.clear()
@@ -77,7 +72,6 @@ class ScheduleTests(SynchronousTestCase):
             self.assertAlmostEqual(at - times[0], number, delta=0.001)
 
     def test_one_at_a_time(self) -> None:
-        """A check that takes longer than the interval is followed by the next, not joined by it."""
         check = Check("tcp", interval=1, timeout=5, fall=1)
         checked = Checked(*servers("10.0.0.1:80"), check=check)
         checked.advance(5)
@@ -88,14 +82,12 @@ class ScheduleTests(SynchronousTestCase):
         self.assertEqual(checked.results[0][1:], (False, "timed out after 5 s"))
 
     def test_disabled(self) -> None:
-        """A server that the rules call down is not checked."""
         up, down = servers("10.0.0.1:80"), servers("10.0.0.2:80", down=True)
         checked = self.refusing(*up, *down)
         checked.advance(10)
         self.assertEqual(set(checked.targets()), {"10.0.0.1:80"})
 
-    def test_own_trouble(self) -> None:
-        """When this side has no descriptors left, nobody is told anything, and the checks go on."""
+    def test_lack_of_descriptors_is_not_reported(self) -> None:
         checked = Checked(*servers("10.0.0.1:80"))
 
         def fail(_: Dialled) -> None:
@@ -116,12 +108,10 @@ class MembersTests(SynchronousTestCase):
         self.checked = Checked(self.name, check=Check("tcp", interval=1, timeout=1))
 
     def lead_to(self, *hosts: str) -> None:
-        """Let the name have these addresses."""
         self.checked.pool.set_addresses(self.name, [ResolvedAddress(host, 80) for host in hosts])
         self.checked.checks.refresh()
 
     def test_new_and_gone(self) -> None:
-        """A name's new address is checked from then on; one that it has lost is not, not even to the end."""
         self.checked.advance(5)
         self.assertEqual(self.checked.attempts, [])
         self.lead_to("10.0.0.1", "10.0.0.2")
@@ -139,8 +129,7 @@ class MembersTests(SynchronousTestCase):
         self.assertEqual(self.checked.targets(), [])
         self.assertEqual(self.checked.clock.getDelayedCalls(), [])
 
-    def test_name(self) -> None:
-        """HTTP is asked for the name, and not for the address."""
+    def test_http_host_is_the_name(self) -> None:
         checked = Checked(self.name, check=Check("http"))
         checked.pool.set_addresses(self.name, [ResolvedAddress("10.0.0.1", 80)])
         checked.checks.refresh()
@@ -149,7 +138,6 @@ class MembersTests(SynchronousTestCase):
         self.assertIn(b"Host: a.example\r\n", request)
 
     def test_stop(self) -> None:
-        """After the stop nothing is left, and nothing begins again."""
         self.lead_to("10.0.0.1")
         self.checked.checks.stop()
         self.assertEqual(self.checked.clock.getDelayedCalls(), [])
@@ -163,8 +151,7 @@ class MembersTests(SynchronousTestCase):
         self.checked.checks.stop()
         self.assertEqual(self.checked.clock.getDelayedCalls(), [])
 
-    def test_stop_by_the_told(self) -> None:
-        """Whoever is told a result may stop all."""
+    def test_stopped_by_result(self) -> None:
         self.lead_to("10.0.0.1")
         self.checked.advance(1)
 

@@ -47,7 +47,6 @@ class ProbeTestCase(SynchronousTestCase):
     """Answers, byte by byte, as a server may send them."""
 
     def said(self, question: Probe, answer: bytes) -> tuple[str, int]:
-        """Give ``well`` or what is wrong, and the byte at which that is clear."""
         count, question = 0, deepcopy(question)
         try:
             while not question.is_healthy(answer[:count]):
@@ -59,7 +58,6 @@ class ProbeTestCase(SynchronousTestCase):
         return "well", count
 
     def assert_said(self, question: Probe, answer: bytes, verdict: str) -> None:
-        """Check what is made of an answer, in whatever pieces it comes."""
         self.assertEqual(self.said(question, answer)[0], verdict)
 
 
@@ -67,7 +65,6 @@ class HttpTests(ProbeTestCase):
     """``http``."""
 
     def test_request(self) -> None:
-        """One request of HTTP/1.1 asks for the path, and for the connection's end."""
         lines = http(Check("http", path="/health")).request.split(b"\r\n")
         self.assertEqual(lines[:2], [b"GET /health HTTP/1.1", b"Host: 10.0.0.1"])
         self.assertIn(b"Connection: close", lines)
@@ -81,14 +78,12 @@ class HttpTests(ProbeTestCase):
         self.assertEqual(self.said(question, interim * 60), (message, 51 * len(interim)))
 
     def test_method(self) -> None:
-        """The method is the one that the rules say; one that has content tells that there is none."""
         for method, has_length in (("HEAD", False), ("OPTIONS", False), ("POST", True)):
             lines = http(Check("http", method=method, path="/health")).request.split(b"\r\n")
             self.assertEqual(lines[0], method.encode() + b" /health HTTP/1.1")
             self.assertEqual(b"Content-Length: 0" in lines, has_length)
 
     def test_host(self) -> None:
-        """The host is the server's, with its port unless that is the usual one, or what the rules say."""
         named = Check("http", host="www.example.com")
         for question, host in (
             (http(name="a.example"), b"a.example"),
@@ -102,7 +97,6 @@ class HttpTests(ProbeTestCase):
             self.assertIn(b"\r\nHost: " + host + b"\r\n", question.request)
 
     def test_statuses(self) -> None:
-        """A status is well if the rules name its class or itself."""
         self.assert_said(http(), b"HTTP/1.1 200 OK\r\n", "well")
         self.assert_said(http(), b"HTTP/1.0 302\r\n", "well")
         self.assert_said(http(), b"HTTP/1.1 404 Not Found\r\n", "HTTP 404")
@@ -113,7 +107,6 @@ class HttpTests(ProbeTestCase):
         self.assert_said(only, b"HTTP/1.1 200 OK\r\n", "HTTP 200")
 
     def test_interim(self) -> None:
-        """Interim answers are passed over, unless they are what is asked for."""
         hints = b"HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\n"
         self.assert_said(http(), hints, "undecided")
         self.assert_said(http(), hints * 2 + b"HTTP/1.1 200 OK\r\n", "well")
@@ -122,7 +115,6 @@ class HttpTests(ProbeTestCase):
         self.assert_said(http(Check("http", statuses=(range(100, 200),))), hints, "well")
 
     def test_no_http(self) -> None:
-        """Anything else is shown."""
         self.assert_said(http(), b"SSH-2.0-x\r\n", "no HTTP answer: SSH-2.0-x")
         self.assert_said(http(), b"HTTP/2 200\r\n", "no HTTP answer: HTTP/2 200")
         self.assert_said(http(), b"HTTP/1.1 20", "undecided")
@@ -132,18 +124,15 @@ class RedisTests(ProbeTestCase):
     """``redis``."""
 
     def test_request(self) -> None:
-        """It is a command of Redis."""
         predicate = redis.predicate({})
         self.assertIs(predicate(Peeked(REDIS.request)), Verdict.MATCH)
 
     def test_well(self) -> None:
-        """A server that answers, or wants a password or a right first, is well."""
         self.assert_said(REDIS, b"+PONG\r\n", "well")
         self.assert_said(REDIS, b"-NOAUTH Authentication required.\r\n", "well")
         self.assert_said(REDIS, b"-NOPERM this user has no permissions\r\n", "well")
 
     def test_ill(self) -> None:
-        """One that cannot serve now is not, and its reason is shown."""
         for answer in (
             b"-LOADING Redis is loading the dataset in memory",
             b"-MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.",
@@ -158,25 +147,21 @@ class PostgresTests(ProbeTestCase):
     """``postgres``."""
 
     def test_request(self) -> None:
-        """It is the first message of a client."""
         predicate = postgres.predicate({"user": "txmux"})
         self.assertIs(predicate(Peeked(POSTGRES.request)), Verdict.MATCH)
 
     def test_well(self) -> None:
-        """A server is well that lets in, asks for a password, or does not know such a user."""
         self.assert_said(POSTGRES, message(b"R", bytes(4)), "well")
         self.assert_said(POSTGRES, ASKS_FOR_PASSWORD, "well")
         self.assert_said(POSTGRES, error(b"28000", b'role "txmux" does not exist'), "well")
         self.assert_said(POSTGRES, error(b"53300", b"sorry, too many clients already"), "well")
 
     def test_ill(self) -> None:
-        """One that takes no connections now is not, in its own words."""
         starting = b"the database system is starting up"
         self.assert_said(POSTGRES, error(b"57P03", starting), starting.decode())
         self.assert_said(POSTGRES, error(b"57P01", b""), "57P01")
 
     def test_no_postgres(self) -> None:
-        """Anything else is shown, as soon as possible."""
         self.assertEqual(self.said(POSTGRES, b"SSH-2.0"), ("not an answer from PostgreSQL: S", 1))
         self.assert_said(POSTGRES, b"Ecould not fork\n\0", "not an answer from PostgreSQL: Ecoul")
         self.assert_said(
@@ -188,11 +173,9 @@ class SshTests(ProbeTestCase):
     """``ssh``."""
 
     def test_request(self) -> None:
-        """It is the first line of a client."""
         self.assertIs(ssh.predicate({})(Peeked(SSH.request)), Verdict.MATCH)
 
     def test_answers(self) -> None:
-        """There has to be a line with the server's version, perhaps after others."""
         self.assert_said(SSH, b"SSH-2.0-OpenSSH_9.2\r\n", "well")
         self.assert_said(SSH, b"Welcome\r\nSSH-2.0-OpenSSH_9.2\r\n", "well")
         self.assert_said(SSH, b"220 mail.example.com not SSH-2.0\r\n", "undecided")
@@ -211,12 +194,10 @@ class OtherTests(ProbeTestCase):
         self.assertTrue(judge(answer + b"\nSSH-"))
 
     def test_tcp(self) -> None:
-        """Nothing is asked, and nothing need be answered."""
         question = probe(Check("tcp"), "", 0, tls=False)
         self.assertEqual((question.request, self.said(question, b"")), (b"", ("well", 0)))
 
     def test_exchange(self) -> None:
-        """What is expected may stand anywhere in the answer."""
         check = Check("exchange", send=b"stats\r\n", expect=b"\r\nSTAT uptime")
         question = probe(check, "", 0, tls=False)
         self.assertEqual(question.request, b"stats\r\n")
@@ -225,7 +206,6 @@ class OtherTests(ProbeTestCase):
         self.assertEqual(question.expected, "'STAT uptime' in the answer")
 
     def test_shown(self) -> None:
-        """What is shown of an answer is one line that cannot harm a terminal or a log."""
         self.assertEqual(shown(b"\r\n one\x1b[31m\xff\r\ntwo"), "one\\x1b[31m\\xff")
         self.assertEqual(shown(b"x" * 81), "x" * 80 + "…")
 

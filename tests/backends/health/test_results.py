@@ -21,8 +21,7 @@ from txmux.tcp.io_runtime import IORuntime
 class ResultTests(SynchronousTestCase):
     """Results on their way to pools."""
 
-    def test_other_processes(self) -> None:
-        """What one process finds out changes the pools of all others in the same way."""
+    def test_results_reach_other_processes(self) -> None:
         here, there = Checked(), Watched(check=Check("tcp"))
         here.at_once = Dialled.refuse
         here.advance(6)
@@ -33,14 +32,12 @@ class ResultTests(SynchronousTestCase):
             sorted(there.changes), ["10.0.0.1:80: up -> down", "10.0.0.2:80: up -> down"]
         )
 
-    def test_stranger(self) -> None:
-        """A result for a member that is gone changes nothing."""
+    def test_removed_member(self) -> None:
         pool = Watched(check=Check("tcp", fall=1))
         apply_result(pool.pool, "10.0.0.9:80 10.0.0.9:80", ok=False, why="timed out")
         self.assertEqual(pool.changes, [])
 
-    def test_keys(self) -> None:
-        """Members of different servers have different keys, even with one address."""
+    def test_keys_differ_by_server(self) -> None:
         first, second = servers("a.example:80", "b.example:80")
         pool = Watched(first, second)
         for server in (first, second):
@@ -70,7 +67,6 @@ class FlappingTests(TestCase):
         self.addCleanup(self.stop)
 
     async def stop(self) -> None:
-        """Stop, and see that the server's connections end with it."""
         self.checks.stop()
         self.runtime.clock.drop_idle()
         self.assertEqual(self.time.clock.getDelayedCalls(), [])
@@ -78,7 +74,6 @@ class FlappingTests(TestCase):
             await peer.is_lost()
 
     async def check(self, answer: bytes) -> None:
-        """Answer the next check, or let it time out."""
         number = len(self.server.peers)
         while len(self.server.peers) == number:
             self.time.advance(0.05)
@@ -91,7 +86,6 @@ class FlappingTests(TestCase):
         await peer.is_lost()
 
     async def test_flapping(self) -> None:
-        """It goes down after three failures in a row and up after two successes; each change is told once."""
         (member,) = self.watched.members
         down = f"127.0.0.1:{self.port}: up -> down"
         up = f"127.0.0.1:{self.port}: down -> up"
@@ -110,7 +104,6 @@ class FlappingTests(TestCase):
         self.assertEqual(self.watched.changes, [down, up])
 
     async def test_stop_in_the_middle(self) -> None:
-        """A stop while the server is asked ends that, too."""
         while not self.server.peers:
             self.time.advance(0.05)
             await deferLater(reactor, 0)

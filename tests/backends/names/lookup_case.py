@@ -27,18 +27,15 @@ class LookupTestCase(NameServerTestCase):
         self.lookup = self.lookup_with(self.server)
 
     def lookup_with(self, *servers: NameServer) -> Lookup:
-        """Ask these, in this order."""
         places = [server.place for server in servers]
         return Lookup(self.time, places, self.resolv_conf, self.hosts)
 
     async def failure(self, looking: Coroutine[Any, Any, object]) -> str:
-        """Give the reason for which a look-up fails."""
         with self.assertRaises(LookupFailedError) as caught:
             await looking
         return str(caught.exception)
 
     async def addresses(self, name: str = HOST) -> list[str]:
-        """Give all addresses of a host, in an order."""
         answer = await self.lookup.host(name)
         return sorted(address for found in answer.addresses.values() for address in found)
 

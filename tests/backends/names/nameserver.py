@@ -25,14 +25,9 @@ if TYPE_CHECKING:
 
     from txmux.backends.names.question import ServerAddress
 
-SILENCE = -1
-"""Instead of a response code: no answer at all."""
-
-HANG_UP = -3
-"""Instead of a response code: the TCP connection is closed."""
-
-GARBAGE = -2
-"""Instead of a response code: before the answer, what is none to the question."""
+SILENCE = -1  # instead of a response code: no answer at all
+HANG_UP = -3  # instead of a response code: the TCP connection is closed
+GARBAGE = -2  # instead of a response code: before the answer, what is none to the question
 
 
 def a(*addresses: str, ttl: int = 30) -> list[dns.IRecord]:
@@ -102,19 +97,16 @@ class NameServer(server.DNSServerFactory):
                 has_both = True
 
     def stop(self) -> Any:
-        """Be gone."""
         for connection in self.connections:
             connection.transport.abortConnection()
         ports, self.ports = self.ports, []
         return DeferredList([maybeDeferred(port.stopListening) for port in ports])
 
     def fail(self, name: str, code: int, *kinds: int) -> None:
-        """Answer with a code for these types of record, or for all."""
         for kind in kinds or (dns.A, dns.AAAA, dns.SRV):
             self.codes[name, kind] = code
 
     def handleQuery(self, message: Any, protocol: Any, address: Any) -> None:
-        """Answer."""
         query = message.queries[0]
         question = (str(query.name).lower(), query.type)
         self.asked[question] += 1
@@ -188,17 +180,14 @@ class NameServerTestCase(TestCase):
         self.zone = self.server.zone
 
     def name_server(self) -> NameServer:
-        """Start one."""
         started = NameServer()
         started.listen()
         self.addCleanup(started.stop)
         return started
 
     async def until(self, condition: Callable[[], object]) -> None:
-        """Let the reactor work until something is so."""
         while not condition():
             await deferLater(reactor, 0)
 
     async def asked(self, name: str, kind: int = dns.A, times: int = 1) -> None:
-        """Wait until the name server has been asked so often."""
         await self.until(lambda: self.server.asked[name, kind] >= times)

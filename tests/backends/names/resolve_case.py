@@ -79,29 +79,24 @@ class NamesTestCase(NameServerTestCase):
         self.said_before = 0
 
     def stop(self) -> Deferred[None]:
-        """Look nothing up any more."""
         return Deferred.fromCoroutine(self.names.stop()).addCallback(self._assert_quiet)
 
     def _assert_quiet(self, _: None) -> None:
         self.assertEqual(self.time.clock.getDelayedCalls(), [])
 
     def pool(self, *of: Server, **options: Any) -> CountingPool:
-        """Make a pool whose names are watched."""
         backend = Backend("b", of or servers(f"{HOST}:80"), **options)
         pool = CountingPool(backend, self.time.seconds, random=Random(1))
         self.names.add_pool(pool)
         return pool
 
     async def found(self, pool: BackendPool, *texts: str) -> None:
-        """Wait until a pool has exactly these members."""
         await self.until(lambda: self.texts(pool) == sorted(texts))
 
     def texts(self, pool: BackendPool) -> list[str]:
-        """Give the addresses of a pool's members."""
         return sorted(member.target.text for member in pool.members)
 
     async def next_look_up(self) -> float:
-        """Wait until nothing is looked up any more, move the clock to the next time, and tell how far that was."""
         await self.until(lambda: not self.lookup.open)
         (call,) = self.time.clock.getDelayedCalls()
         seconds: float = call.getTime() - self.time.seconds()
@@ -109,7 +104,6 @@ class NamesTestCase(NameServerTestCase):
         return seconds
 
     def said(self) -> list[str]:
-        """Give what has been logged since the last time, by level."""
         found = [
             f"{event['log_level'].name}: {event['log_format'].format(**event)}"
             for event in self.logs[self.said_before :]

@@ -36,28 +36,23 @@ class AddressTests(SynchronousTestCase):
     """Which addresses of a name are taken, and in which order."""
 
     def found(self, server: Server, *addresses: str) -> list[str]:
-        """Give the addresses of a name."""
         finding = Deferred.fromCoroutine(AddressFinder(ScriptedLookup(*addresses), server).find())
         return [it.host for it in self.successResultOf(finding).addresses]
 
     def test_order(self) -> None:
-        """They are in the order of their numbers, whatever the order of the answer."""
         self.assertEqual(
             self.found(servers("a.test:1")[0], "127.0.0.10", "127.0.0.9"),
             ["127.0.0.9", "127.0.0.10"],
         )
 
-    def test_no_way(self) -> None:
-        """Where both families are, an address that there is no way to is left out."""
+    def test_address_without_route_beside_another_family(self) -> None:
         self.assertEqual(
             self.found(servers("a.test:1")[0], "127.0.0.1", "ff02::1%nowhere"), ["127.0.0.1"]
         )
 
-    def test_no_way_at_all(self) -> None:
-        """It stays where there is no way to any."""
+    def test_all_without_route_stay(self) -> None:
         addresses = ["255.255.255.255", "ff02::1%nowhere"]
         self.assertEqual(self.found(servers("a.test:1")[0], *addresses), addresses)
 
     def test_no_port(self) -> None:
-        """A record with the port 0 leads to no server."""
         self.assertEqual(self.found(service(), "10.0.0.1"), ["10.0.0.1"])

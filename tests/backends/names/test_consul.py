@@ -49,7 +49,6 @@ class ConsulCase(TestCase):
         self.addCleanup(self.stop)
 
     def stop(self) -> Deferred[None]:
-        """Ask no more; what is left then is a failure of the test."""
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:
@@ -60,27 +59,22 @@ class ConsulCase(TestCase):
         self.assertEqual(self.said("warn"), [])
 
     def pool(self, line: str = "consul:web", **options: Any) -> BackendPool:
-        """Make a pool that is watched."""
         backend = Backend("b", (server(line),), **{"consul": self.consul.url, **options})
         pool = BackendPool(backend, self.time.seconds, random=Random(1))
         self.names.add_pool(pool)
         return pool
 
     async def until(self, condition: Callable[[], object]) -> None:
-        """Let the reactor work until something is so."""
         while not condition():
             await deferLater(reactor, 0)
 
     def texts(self, pool: BackendPool) -> list[str]:
-        """Give the addresses of a pool's members."""
         return [member.target.text for member in pool.members]
 
     async def found(self, pool: BackendPool, *texts: str) -> None:
-        """Wait until a pool has exactly these members."""
         await self.until(lambda: self.texts(pool) == [*texts])
 
     async def asks_again(self) -> float:
-        """Move the clock to the next question, and tell how far that was."""
         before = len(self.consul.asked)
         [call] = self.due()
         seconds: float = call.getTime() - self.time.seconds()
@@ -89,16 +83,13 @@ class ConsulCase(TestCase):
         return seconds
 
     async def rests(self) -> None:
-        """Wait until the next question has its time."""
         await self.until(self.due)
 
     def due(self) -> list[Any]:
-        """Give the calls that ask again."""
         calls: Any = self.time.clock.getDelayedCalls()
         return [call for call in calls if "start_lookup" in str(call.func)]
 
     def said(self, *levels: str) -> list[str]:
-        """Give what has been logged since the last time."""
         found = [
             event["log_format"].format(**event)
             for event in self.logs[self.said_before :]
@@ -112,8 +103,7 @@ class ConsulCase(TestCase):
 class QuestionTests(ConsulCase):
     """How Consul is asked; the stand-in complains of what is wrong with it, too."""
 
-    async def test_blocking(self) -> None:
-        """The first question is answered at once; each next one waits with the index of the last answer."""
+    async def test_index_of_last_answer(self) -> None:
         self.consul.register("web", [Instance(80)])
         pool = self.pool()
         await self.found(pool, "127.0.0.1:80")
@@ -130,7 +120,6 @@ class QuestionTests(ConsulCase):
         self.assertEqual(self.consul.tokens, [None] * 3)
 
     async def test_nothing_changes(self) -> None:
-        """A question for which nothing changes is answered when its time is over, and changes nothing."""
         self.consul.register("web", [Instance(80)])
         pool = self.pool(resolve=Resolve(2.0))
         await self.found(pool, "127.0.0.1:80")
@@ -145,7 +134,6 @@ class QuestionTests(ConsulCase):
         self.assertEqual(self.consul.asked[-1], {"index": ["10"], "wait": ["2s"]})
 
     async def test_options(self) -> None:
-        """Tags, all of which count, the datacenter and `passing` are asked for."""
         instances = [
             Instance(1, tags=("v1", "blue"), datacenter="dc2"),
             Instance(2, tags=("v1",), datacenter="dc2"),
@@ -160,14 +148,12 @@ class QuestionTests(ConsulCase):
         await self.found(self.pool("consul:web tag=v1,blue"), "127.0.0.1:3")
 
     async def test_weights(self) -> None:
-        """The weights of Consul are multiplied by the server's."""
         self.consul.register("web", [Instance(1, weights=(5, 1)), Instance(2)])
         pool = self.pool("consul:web weight=3")
         await self.found(pool, "127.0.0.1:1", "127.0.0.1:2")
         self.assertEqual([member.weight for member in pool.members], [15, 3])
 
     async def test_shared(self) -> None:
-        """Pools with the same service share its questions; another tag is another question."""
         self.consul.register("web", [Instance(80, tags=("a",))])
         pools = [self.pool(), self.pool(), self.pool("consul:web tag=a")]
         for pool in pools:
@@ -175,20 +161,17 @@ class QuestionTests(ConsulCase):
         self.assertEqual(len(self.consul.asked), 2)
 
     async def test_named_host(self) -> None:
-        """Where Consul is, may be a name."""
         self.resolver.zone["consul.test"] = a("127.0.0.1")
         self.consul.register("web", [Instance(80)])
         url = self.consul.url.replace("127.0.0.1", "consul.test")
         await self.found(self.pool(consul=url), "127.0.0.1:80")
 
     async def test_socket(self) -> None:
-        """It may be a UNIX socket."""
         consul = Consul(self, self.time, make_folder(self) / "consul.sock")
         consul.register("web", [Instance(80)])
         await self.found(self.pool(consul=consul.url), "127.0.0.1:80")
 
     async def test_token(self) -> None:
-        """The token is sent as a header, and a new one is read from the file for the next question."""
         file = make_folder(self) / "token"
         file.write_text("first\n")
         self.consul.token = "first"
@@ -204,7 +187,6 @@ class QuestionTests(ConsulCase):
         self.assertEqual(self.consul.tokens, ["first", "second"])
 
     async def test_stop_while_waiting(self) -> None:
-        """Nothing is left of a question that waits when nobody wants its answer any more, and nothing is told."""
         pool = self.pool()
         self.consul.register("web", [Instance(80)])
         await self.found(pool, "127.0.0.1:80")
@@ -216,7 +198,6 @@ class QuestionTests(ConsulCase):
         self.assertEqual(self.said(), [])
 
     async def test_stop_early(self) -> None:
-        """Nor of one that is not answered, or that is just being sent."""
         self.consul.hangs = True
         self.pool()
         await self.until(lambda: self.consul.asked)
@@ -229,7 +210,6 @@ class TroubleTests(ConsulCase):
     """What goes wrong."""
 
     async def known(self, **options: Any) -> BackendPool:
-        """Make a pool with one member, and wait for the pause before the next question."""
         self.consul.register("web", [Instance(80)])
         pool = self.pool(**options)
         await self.found(pool, "127.0.0.1:80")
@@ -237,7 +217,6 @@ class TroubleTests(ConsulCase):
         return pool
 
     async def fails(self) -> str:
-        """Ask again, and give the one line that is logged."""
         await self.asks_again()
         logged: list[str] = []
         await self.until(lambda: logged.extend(self.said()) or logged)  # type: ignore[func-returns-value]
@@ -290,7 +269,6 @@ class TroubleTests(ConsulCase):
         self.assertEqual(self.consul.asked[-1], {})
 
     async def test_broken_off(self) -> None:
-        """A question that is broken off is asked again, and what was known stays."""
         pool = await self.known()
         await self.asks_again()
         await self.until(lambda: self.consul.waiting)
@@ -302,7 +280,6 @@ class TroubleTests(ConsulCase):
         self.assertEqual(self.texts(pool), ["127.0.0.1:80"])
 
     async def test_silent(self) -> None:
-        """A Consul that never answers is given up when the question's time and some seconds are over."""
         pool = await self.known(resolve=Resolve(16.0))
         self.consul.hangs = True
         await self.asks_again()
@@ -315,13 +292,11 @@ class TroubleTests(ConsulCase):
         self.assertEqual(self.texts(pool), ["127.0.0.1:80"])
 
     async def test_refused(self) -> None:
-        """What Consul says is told, and where a token would help."""
         await self.known()
         self.consul.broken = 500, "No cluster leader\n"
         self.assertIn("answers 500 (No cluster leader)", await self.fails())
 
     async def test_wrong_token(self) -> None:
-        """A token that it does not know is told, and so is a file that cannot be read."""
         self.consul.token = "right"
         pool = self.pool()
         await self.rests()
@@ -344,7 +319,6 @@ class TroubleTests(ConsulCase):
         self.assertEqual(self.texts(pool), ["127.0.0.1:80"])
 
     async def test_empty(self) -> None:
-        """A service without instances has no servers, which is logged once, and told until there is one."""
         pool = await self.known()
         self.assertEqual(self.names.stale(), {})
         await self.asks_again()
@@ -370,7 +344,6 @@ class TroubleTests(ConsulCase):
         self.assertEqual(len(self.said()), 10)
 
     async def test_named_instance(self) -> None:
-        """Instances that have a name in place of an address are left out, and told."""
         self.consul.register("web", [Instance(80), Instance(80, address="db.example.com")])
         pool = self.pool()
         await self.found(pool, "127.0.0.1:80")
@@ -378,7 +351,6 @@ class TroubleTests(ConsulCase):
         self.assertIn("left out, which have a name in place of an IP address: db.example.com", line)
 
     async def test_something_else(self) -> None:
-        """A server of HTTP that is not Consul is told to be none."""
         self.consul.broken = 200, "<html>"
         self.pool()
         await self.rests()
@@ -393,7 +365,6 @@ class ConsulDnsTests(NamesTestCase):
     """The name server of a backend is Consul's."""
 
     def agent(self, host: str, count: int) -> NameServer:
-        """Start a name server with instances, each of which has a name of its own."""
         agent = NameServer()
         agent.listen(host)
         self.addCleanup(agent.stop)

@@ -57,7 +57,6 @@ class InstancesTests(SynchronousTestCase):
             )
 
     def test_health(self) -> None:
-        """A critical instance is out, one with a warning has that weight, and with `passing` is out, too."""
         body = _answer(
             Instance(1, weights=(9, 2)),
             Instance(2, weights=(9, 2), status="warning"),
@@ -67,13 +66,11 @@ class InstancesTests(SynchronousTestCase):
         self.assertEqual(_texts(body), [("127.0.0.1", 1, 9), ("127.0.0.1", 2, 2)])
         self.assertEqual(_texts(body, passing=True), [("127.0.0.1", 1, 9)])
 
-    def test_weights(self) -> None:
-        """Without weights, as from old agents, it is 1."""
+    def test_no_weights_is_1(self) -> None:
         body = _answer(Instance(1, weights=None), Instance(2, weights=(3, 1)))
         self.assertEqual([weight for _, _, weight in _texts(body)], [1, 3])
 
-    def test_weight_0(self) -> None:
-        """0 is 0: such an instance is for when no other one is left."""
+    def test_weight_0_is_last_priority(self) -> None:
         warned = Instance(1, weights=(5, 0), status="warning")
         body = _answer(warned, Instance(2, weights=(5, 0)), Instance(3, weights=(0, 0)))
         found = instances_in(body, passing=False).addresses
@@ -82,14 +79,12 @@ class InstancesTests(SynchronousTestCase):
             [(1, 0, 1), (2, 5, 0), (3, 0, 1)],
         )
 
-    def test_no_place(self) -> None:
-        """Instances without a port are left out, and those with a name are told."""
+    def test_without_port_or_address(self) -> None:
         body = _answer(Instance(0), Instance(65536), Instance(5, address="db.example.com"))
         found = instances_in(body, passing=False)
         self.assertEqual((found.addresses, found.named), ((), ("db.example.com",)))
 
-    def test_too_many(self) -> None:
-        """Of more than are taken, it is the same ones each time."""
+    def test_same_ones_of_too_many(self) -> None:
         many = [Instance(80, f"10.{n >> 16}.{n >> 8 & 255}.{n & 255}") for n in range(10_500)]
         found = instances_in(_answer(*many), passing=False).addresses
         self.assertEqual(len(found), MOST_INSTANCES)
@@ -97,7 +92,6 @@ class InstancesTests(SynchronousTestCase):
 
     @given(_JSON | st.binary())
     def test_anything(self, said: object) -> None:
-        """Whatever is answered is instances, or told to be something else."""
         body = said if isinstance(said, bytes) else json.dumps(said).encode()
         try:
             found = instances_in(body, passing=False)
@@ -110,8 +104,7 @@ class InstancesTests(SynchronousTestCase):
 class IndexTests(SynchronousTestCase):
     """Which index the next question has."""
 
-    def test_rules(self) -> None:
-        """It is the one that was told; one that goes back is none, and 0 becomes 1."""
+    def test_next_index(self) -> None:
         for before, reported, expected in (
             (0, "7", 7),
             (7, "7", 7),
@@ -122,8 +115,7 @@ class IndexTests(SynchronousTestCase):
         ):
             self.assertEqual(next_index(before, reported), expected)
 
-    def test_none(self) -> None:
-        """An answer without one is not Consul's."""
+    def test_invalid_index(self) -> None:
         for reported in (None, "", "-1", "x", "\u0664", "7" * 21, "7" * 6000):
             self.assertRaises(NotConsulError, next_index, 0, reported)
         self.assertEqual(next_index(0, str(2**64 - 1)), 2**64 - 1)

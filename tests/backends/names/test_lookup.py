@@ -16,7 +16,6 @@ class HostTests(LookupTestCase):
     """Addresses of hosts."""
 
     async def test_both_families(self) -> None:
-        """All A and all AAAA records are found, for the shortest of their times."""
         self.zone[HOST] = a("10.0.0.1", "10.0.0.2", ttl=40) + aaaa("fd00::1", ttl=20)
         answer = await self.lookup.host(HOST)
         self.assertEqual(
@@ -27,45 +26,37 @@ class HostTests(LookupTestCase):
         )
 
     async def test_case(self) -> None:
-        """Names are the same in capitals and with a final dot."""
         self.zone[HOST] = a("10.0.0.1")
         self.assertEqual(await self.addresses("HOST.Test."), ["10.0.0.1"])
 
-    async def test_one_family(self) -> None:
-        """A host without IPv6 addresses has answered all the same."""
+    async def test_no_ipv6_is_an_answer(self) -> None:
         self.zone[HOST] = a("10.0.0.1")
         answer = await self.lookup.host(HOST)
         self.assertEqual(answer.addresses[dns.AAAA], frozenset())
         self.assertEqual(answer.trouble, "")
 
-    async def test_hundreds(self) -> None:
-        """An answer that is too long for UDP is fetched over TCP."""
+    async def test_long_answer_over_tcp(self) -> None:
         self.zone[HOST] = a(*(f"10.0.{i // 250}.{i % 250}" for i in range(500)))
         self.assertEqual(len(await self.addresses()), 500)
         self.assertEqual(self.server.asked_by_tcp, {(HOST, dns.A): 1})
 
-    async def test_middle(self) -> None:
-        """One that fits into 1232 bytes comes over UDP: the question says that it may (EDNS)."""
+    async def test_1232_bytes_over_udp(self) -> None:
         self.zone[HOST] = a(*(f"10.0.0.{i}" for i in range(70)))
         self.assertEqual(len(await self.addresses()), 70)
         self.assertEqual(self.server.asked_by_tcp.total(), 0)
 
-    async def test_thousands(self) -> None:
-        """So is one that is nearly as long as an answer can be."""
+    async def test_longest_answer(self) -> None:
         self.zone[HOST] = a(*(f"10.1.{i // 250}.{i % 250}" for i in range(4000)))
         self.assertEqual(len(await self.addresses()), 4000)
 
     async def test_unknown(self) -> None:
-        """A name that does not exist is told."""
         self.assertIn("no such name", await self.failure(self.lookup.host(HOST)))
 
     async def test_without_addresses(self) -> None:
-        """So is a name without addresses."""
         self.zone[HOST] = [dns.Record_TXT(b"text")]
         self.assertIn("has no address", await self.failure(self.lookup.host(HOST)))
 
     async def test_impossible_names(self) -> None:
-        """A name that no question could hold is told."""
         for name in (f"{'x' * 64}.test", "a..b"):
             self.assertIn("cannot be a name", await self.failure(self.lookup.host(name)))
 
@@ -74,7 +65,6 @@ class AliasTests(LookupTestCase):
     """CNAME records."""
 
     async def test_chain(self) -> None:
-        """Aliases in one answer are followed, and their times count."""
         self.zone[HOST] = cname("alias.test", ttl=7)
         self.zone["alias.test"] = cname("end.test")
         self.zone["end.test"] = a("10.0.0.1") + a("10.0.0.2")
@@ -82,8 +72,7 @@ class AliasTests(LookupTestCase):
         self.assertEqual(answer.addresses[dns.A], frozenset({"10.0.0.1", "10.0.0.2"}))
         self.assertEqual(answer.ttl, 7)
 
-    async def test_one_after_the_other(self) -> None:
-        """Where the answer ends with an alias, that name is asked for."""
+    async def test_alias_at_the_end_of_an_answer(self) -> None:
         second = self.name_server()
         self.zone[HOST] = cname("end.test")
         second.zone["end.test"] = a("10.0.0.1")
@@ -92,18 +81,15 @@ class AliasTests(LookupTestCase):
         self.assertEqual(await self.addresses(), ["10.0.0.1"])
 
     async def test_dead_end(self) -> None:
-        """An alias of a name that does not exist has no addresses."""
         self.zone[HOST] = cname("end.test")
         self.assertIn("no such name", await self.failure(self.lookup.host(HOST)))
 
     async def test_circle(self) -> None:
-        """Aliases that lead to each other are not followed for ever."""
         self.zone[HOST] = cname("other.test")
         self.zone["other.test"] = cname(HOST)
         self.assertIn("no such name", await self.failure(self.lookup.host(HOST)))
 
-    async def test_no_end(self) -> None:
-        """Neither are ever new aliases."""
+    async def test_endless_chain(self) -> None:
         for i in range(30):
             self.zone[f"{i}.test"] = cname(f"{i + 1}.test")
         self.server.most_names = 2
@@ -116,7 +102,6 @@ class ServiceTests(LookupTestCase):
     """Servers of services."""
 
     async def test_records(self) -> None:
-        """Priority, weight, port and target are told."""
         self.zone["_ssh._tcp.test"] = [
             srv("one.test", 22, 10, 60, ttl=9),
             srv("two.test", 2222, 20, 0),
@@ -129,7 +114,6 @@ class ServiceTests(LookupTestCase):
         self.assertEqual(answer.ttl, 9)
 
     async def test_unknown(self) -> None:
-        """A service that does not exist is told."""
         self.assertIn("no SRV record", await self.failure(self.lookup.service("_ssh._tcp.test")))
 
     async def test_strange_target(self) -> None:
@@ -143,7 +127,6 @@ class ServiceTests(LookupTestCase):
         self.assertEqual(targets, {"one.test", r"\n\xe4.test"})
 
     async def test_failure(self) -> None:
-        """So is a server that cannot answer."""
         self.server.fail("_ssh._tcp.test", dns.ESERVER)
         self.assertIn("SERVFAIL", await self.failure(self.lookup.service("_ssh._tcp.test")))
 
@@ -152,7 +135,6 @@ class SystemTests(LookupTestCase):
     """What the system's files say."""
 
     async def test_hosts(self) -> None:
-        """What is in the file of hosts is not asked for."""
         self.hosts.write_text("10.0.0.1 other host.test\n10.0.0.2 host.test\nfd00::01 HOST.test\n")
         answer = await self.lookup.host(HOST)
         self.assertEqual(
@@ -163,13 +145,11 @@ class SystemTests(LookupTestCase):
         self.assertEqual(self.server.asked.total(), 0)
 
     async def test_localhost(self) -> None:
-        """`localhost` has its addresses even without a file."""
         self.assertEqual(await self.addresses("localhost"), ["127.0.0.1", "::1"])
         self.hosts.write_text("127.0.0.1 localhost\n")
         self.assertEqual(await self.addresses("localhost"), ["127.0.0.1"])
 
     async def test_search(self) -> None:
-        """A short name is looked for in the domains of the file."""
         self.resolv_conf.write_text("search one.test two.test\n")
         self.zone["web.two.test"] = a("10.0.0.1")
         self.assertEqual(await self.addresses("web"), ["10.0.0.1"])
@@ -196,7 +176,6 @@ class SystemTests(LookupTestCase):
         self.assertEqual(self.server.asked["web", dns.A], 1)
 
     async def test_service_after_a_failure(self) -> None:
-        """The same holds for the servers of a service."""
         self.resolv_conf.write_text("search one.test two.test\noptions ndots:5\n")
         self.zone["_ssh._tcp.two.test"] = [srv("one.test")]
         self.server.fail("_ssh._tcp.one.test", dns.ESERVER)
@@ -204,13 +183,11 @@ class SystemTests(LookupTestCase):
         self.assertEqual([it.target for it in answer.services], ["one.test"])
 
     async def test_search_ends_where_nobody_answers(self) -> None:
-        """Where no name server answers at all, no more names are asked for."""
         self.resolv_conf.write_text("search one.test two.test\n")
         await self.server.stop()
         self.assertIn("refused", await self.failure(self.lookup.host("web")))
 
     async def test_servers_of_the_file(self) -> None:
-        """The name servers of the file are asked, as it is at that moment."""
         lookup = Lookup(self.time, (), self.resolv_conf, self.hosts)
         for server in ("255.255.255.254", "255.255.255.255"):
             self.resolv_conf.write_text(f"nameserver {server}\n")

@@ -16,7 +16,6 @@ class ResolvConfTests(SynchronousTestCase):
     """The file that names the name servers."""
 
     def test_all(self) -> None:
-        """Servers, domains and `ndots` are read; comments and what is unknown are passed over."""
         text = (
             "; a comment\n"
             "# another\n"
@@ -34,28 +33,23 @@ class ResolvConfTests(SynchronousTestCase):
         )
 
     def test_last_search(self) -> None:
-        """The last line with domains holds."""
         self.assertEqual(ResolvConf.parse("search one two\ndomain three\n").search, ("three",))
 
     def test_ndots(self) -> None:
-        """A number that is too high is as the highest; what is no number is passed over."""
         self.assertEqual(ResolvConf.parse("options ndots:99").ndots, 15)
         self.assertEqual(ResolvConf.parse("options ndots:x").ndots, 1)
 
-    def test_empty(self) -> None:
-        """Without a server, or without the file, there is one on this machine."""
+    def test_no_server_is_this_machine(self) -> None:
         self.assertEqual(ResolvConf.parse("").servers, ("127.0.0.1",))
         self.assertEqual(ResolvConf.read(Path("/nowhere/resolv.conf")), ResolvConf())
 
     @given(st.text())
     def test_any_text(self, text: str) -> None:
-        """Whatever stands there, there is a server and a candidate."""
         found = ResolvConf.parse(text)
         self.assertTrue(found.servers)
         self.assertIn("host.test", found.candidates("host.test"))
 
     def test_candidates(self) -> None:
-        """Names with as many dots as `ndots` are tried first as they are, others last."""
         found = ResolvConf.parse("search one.test .\noptions ndots:2")
         self.assertEqual(found.candidates("a.b.c"), ["a.b.c", "a.b.c.one.test"])
         self.assertEqual(found.candidates("a.b"), ["a.b.one.test", "a.b"])
@@ -69,17 +63,14 @@ class HostsTests(SynchronousTestCase):
         self.path = temporary_folder(self) / "hosts"
 
     def test_what_is_no_address(self) -> None:
-        """Lines that cannot be read are passed over."""
         self.path.write_bytes(b"10.0.0.1 a\nx a\n010.0.0.9 a\n\xff a\n# 10.0.0.2 a\n\n10.0.0.3\n")
         self.assertEqual(listed_addresses("a", self.path), {"10.0.0.1"})
 
-    def test_not_there(self) -> None:
-        """A file that is not there, and a name that is none, have no addresses."""
+    def test_missing_file_and_invalid_name(self) -> None:
         self.assertEqual(listed_addresses("a", self.path), frozenset())
         self.assertEqual(listed_addresses("a..b", self.path), frozenset())
 
     def test_names_below_localhost(self) -> None:
-        """They are this machine as well, but no others with that end."""
         self.assertEqual(listed_addresses("a.localhost", self.path), {"127.0.0.1", "::1"})
         self.assertEqual(listed_addresses("notlocalhost", self.path), frozenset())
 
@@ -88,7 +79,6 @@ class RouteTests(SynchronousTestCase):
     """The ways this machine knows."""
 
     def test_routes(self) -> None:
-        """There is a way to this machine, and none to an address that is no host's."""
         self.assertTrue(has_route("127.0.0.1"))
         self.assertFalse(has_route("255.255.255.255"))
         self.assertFalse(has_route("ff02::1%nowhere"))

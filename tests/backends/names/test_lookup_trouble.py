@@ -17,7 +17,6 @@ class TroubleTests(LookupTestCase):
     """Name servers that do not answer as they should."""
 
     async def test_server_failure(self) -> None:
-        """A server that fails is named with its response code, and is asked once."""
         self.server.fail(HOST, dns.ESERVER)
         self.assertEqual(
             await self.failure(self.lookup.host(HOST)), "the name server 127.0.0.1: SERVFAIL"
@@ -25,31 +24,26 @@ class TroubleTests(LookupTestCase):
         self.assertEqual(self.server.asked[HOST, dns.A], 1)
 
     async def test_strange_code(self) -> None:
-        """So is one with a code that has no name here."""
         self.server.fail(HOST, 9)
         self.assertIn("response code 9", await self.failure(self.lookup.host(HOST)))
 
     async def test_next_server(self) -> None:
-        """After a server that fails, the next one is asked."""
         second = self.name_server()
         self.server.fail(HOST, dns.ESERVER)
         second.zone[HOST] = a("10.0.0.1")
         self.lookup = self.lookup_with(self.server, second)
         self.assertEqual(await self.addresses(), ["10.0.0.1"])
 
-    async def test_nobody_there(self) -> None:
-        """A port that nobody listens at is known without waiting for a time to run out."""
+    async def test_nobody_there_fails_at_once(self) -> None:
         await self.server.stop()
         why = await self.failure(self.lookup.host(HOST))
         self.assertEqual(why, "the name server 127.0.0.1: Connection refused")
 
-    async def test_no_way(self) -> None:
-        """A server that nothing can be sent to is told."""
+    async def test_no_route(self) -> None:
         lookup = Lookup(self.time, [("255.255.255.255", 53)], self.resolv_conf, self.hosts)
         self.assertIn("255.255.255.255: ", await self.failure(lookup.host(HOST)))
 
-    async def test_silence(self) -> None:
-        """A server that says nothing is asked twice, and has 1 s and then 3 s."""
+    async def test_silence_is_asked_twice(self) -> None:
         self.server.fail(HOST, SILENCE)
         waiting = Deferred.fromCoroutine(self.failure(self.lookup.host(HOST)))
         await self.asked(HOST)
@@ -62,7 +56,6 @@ class TroubleTests(LookupTestCase):
         self.assertIn("127.0.0.1: no answer within 3 s", await waiting)
 
     async def test_next_server_after_silence(self) -> None:
-        """After a server that says nothing, the next one is asked."""
         second = self.name_server()
         self.server.fail(HOST, SILENCE)
         second.zone[HOST] = a("10.0.0.1")
@@ -74,7 +67,6 @@ class TroubleTests(LookupTestCase):
         self.assertEqual(await waiting, ["10.0.0.1"])
 
     async def test_one_family_fails(self) -> None:
-        """The addresses of one family are taken when the other cannot be had."""
         self.zone[HOST] = a("10.0.0.1", ttl=5) + aaaa("fd00::1")
         self.server.fail(HOST, dns.ESERVER, dns.AAAA)
         answer = await self.lookup.host(HOST)
@@ -82,8 +74,7 @@ class TroubleTests(LookupTestCase):
         self.assertEqual(answer.ttl, 5)
         self.assertIn("SERVFAIL", answer.trouble)
 
-    async def test_one_family_is_silent(self) -> None:
-        """They wait for the other no longer than 1 s."""
+    async def test_silent_family_is_waited_for_1_s(self) -> None:
         self.zone[HOST] = aaaa("fd00::1")
         self.server.fail(HOST, SILENCE, dns.A)
         waiting = Deferred.fromCoroutine(self.lookup.host(HOST))
@@ -98,14 +89,12 @@ class TroubleTests(LookupTestCase):
         self.assertIn("one of the address families", answer.trouble)
 
     async def test_foreign_messages(self) -> None:
-        """What is no answer to the question is passed over."""
         self.server.fail(HOST, GARBAGE)
         for addresses in (["10.0.0.1"], [f"10.0.0.{i}" for i in range(100, 200)]):
             self.zone[HOST] = a(*addresses)
             self.assertEqual(await self.addresses(), addresses)
 
     async def test_broken_tcp(self) -> None:
-        """A server that closes the TCP connection, or is not there, has no answer."""
         self.zone[HOST] = a(*(f"10.0.0.{i}" for i in range(100)))
         self.server.by_tcp = HANG_UP
         self.assertIn("closed the connection", await self.failure(self.lookup.host(HOST)))
@@ -113,7 +102,6 @@ class TroubleTests(LookupTestCase):
         self.assertIn("refused", await self.failure(self.lookup.host(HOST)))
 
     async def test_silent_tcp(self) -> None:
-        """A server that says nothing over TCP has 3 s each time."""
         self.zone[HOST] = a(*(f"10.0.0.{i}" for i in range(100)))
         self.server.by_tcp = SILENCE
         waiting = Deferred.fromCoroutine(self.failure(self.lookup.host(HOST)))
@@ -127,8 +115,7 @@ class TroubleTests(LookupTestCase):
 class WithoutEdnsTests(LookupTestCase):
     """Name servers that do not know EDNS."""
 
-    async def test_refused(self) -> None:
-        """One that says so is asked again without it, at once."""
+    async def test_refused_is_asked_without_edns(self) -> None:
         self.zone[HOST] = a("10.0.0.1")
         for code in (dns.EFORMAT, dns.ENOTIMP, dns.EBADVERSION):
             self.server.asked.clear()
@@ -136,8 +123,7 @@ class WithoutEdnsTests(LookupTestCase):
             self.assertEqual(await self.addresses(), ["10.0.0.1"])
             self.assertEqual(self.server.asked[HOST, dns.A], 2)
 
-    async def test_dropped(self) -> None:
-        """Where such questions get lost, the second one is without it."""
+    async def test_dropped_is_asked_without_edns(self) -> None:
         self.zone[HOST] = a("10.0.0.1")
         self.server.edns = SILENCE
         waiting = Deferred.fromCoroutine(self.addresses())
@@ -147,14 +133,12 @@ class WithoutEdnsTests(LookupTestCase):
         self.assertEqual(await waiting, ["10.0.0.1"])
 
     async def test_still_refused(self) -> None:
-        """One that refuses both has no answer, and is asked no third time."""
         self.server.fail(HOST, dns.EFORMAT)
         self.assertIn("FORMERR", await self.failure(self.lookup.host(HOST)))
         self.assertEqual(self.server.asked[HOST, dns.A], 2)
         self.assertEqual(self.server.with_edns[HOST, dns.A], 1)
 
     async def test_upper_bits_of_the_code(self) -> None:
-        """A response code whose upper bits EDNS has is not taken for success."""
         self.server.edns = 23
         self.assertIn("response code 23", await self.failure(self.lookup.host(HOST)))
 
@@ -170,15 +154,13 @@ class OtherReactorTests(LookupTestCase):
         self.lookup = Lookup(self.other, [self.server.place], self.resolv_conf, self.hosts)
 
     async def test_nobody_there(self) -> None:
-        """A port that nobody listens at is known there as well."""
         await self.server.stop()
         waiting = Deferred.fromCoroutine(self.failure(self.lookup.host(HOST)))
         while not waiting.called:
             self.other.iterate(0.1)
         self.assertIn("Connection refused", await waiting)
 
-    async def test_nothing_to_read(self) -> None:
-        """A socket that has nothing after all goes on."""
+    async def test_spurious_read(self) -> None:
         self.zone[HOST] = a("10.0.0.1")
         waiting = Deferred.fromCoroutine(self.addresses())
         for reader in self.other.getReaders():
@@ -195,7 +177,6 @@ class CancelTests(LookupTestCase):
     """A look-up that nobody waits for any more: nothing of it is left in the reactor."""
 
     async def cancel(self) -> None:
-        """Cancel a look-up when the server has been asked."""
         waiting = Deferred.fromCoroutine(self.lookup.host(HOST))
         await self.asked(HOST)
         waiting.cancel()
@@ -203,12 +184,10 @@ class CancelTests(LookupTestCase):
             await waiting
 
     async def test_asking(self) -> None:
-        """The socket is closed."""
         self.server.fail(HOST, SILENCE)
         await self.cancel()
 
     async def test_asking_by_tcp(self) -> None:
-        """So is that of TCP, at any moment."""
         self.server.by_tcp = SILENCE
         self.zone[HOST] = a(*(f"10.0.0.{i}" for i in range(100)))
         for turns in range(8):
@@ -222,7 +201,6 @@ class CancelTests(LookupTestCase):
                 await waiting
 
     async def test_in_the_queue(self) -> None:
-        """Questions that wait for others to be answered are never asked."""
         self.server.fail(HOST, SILENCE)
         waiting = [Deferred.fromCoroutine(self.lookup.host(HOST)) for _ in range(100)]
         for kind in (dns.A, dns.AAAA):

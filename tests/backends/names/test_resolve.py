@@ -22,7 +22,6 @@ class AnswerTests(NamesTestCase):
     """What the members of a pool are."""
 
     async def test_name_servers_of_the_backend(self) -> None:
-        """A backend with name servers of its own asks those; the same name may be another host for others."""
         self.zone[HOST] = a("10.0.0.1")
         other = self.name_server()
         other.zone[HOST] = a("10.0.0.2")
@@ -33,7 +32,6 @@ class AnswerTests(NamesTestCase):
             self.assertEqual(server.asked[HOST, dns.A], 1)
 
     async def test_all_addresses(self) -> None:
-        """Before the first answer there is no member; then every address of both families is one."""
         self.zone[HOST] = a("127.0.0.1", "127.0.0.2") + aaaa("fd00::1")
         pool = self.pool(*servers(f"{HOST}:80", weight=3), *servers("10.0.0.9:80"))
         self.assertEqual(self.texts(pool), ["10.0.0.9:80"])
@@ -44,14 +42,12 @@ class AnswerTests(NamesTestCase):
         member = pool.members[0]
         self.assertEqual((member.name, member.weight, member.state), (HOST, 3, MemberState.UP))
 
-    async def test_nothing_yet(self) -> None:
-        """A connection that comes before the first answer has no server."""
+    async def test_no_server_before_first_answer(self) -> None:
         self.server.fail(HOST, SILENCE)
         pool = self.pool()
         self.assertEqual(pool.pick(), Unavailable.NO_SERVER)
 
     async def test_change(self) -> None:
-        """A changed answer changes the members, and those in both stay the same ones."""
         self.zone[HOST] = a("10.0.0.1", "10.0.0.2", ttl=5)
         pool = self.pool()
         await self.found(pool, "10.0.0.1:80", "10.0.0.2:80")
@@ -61,8 +57,7 @@ class AnswerTests(NamesTestCase):
         await self.found(pool, "10.0.0.2:80", "10.0.0.3:80")
         self.assertIn(stays, pool.members)
 
-    async def test_no_change(self) -> None:
-        """An answer in another order changes nothing, and the pool is not even told."""
+    async def test_reordered_answer_changes_nothing(self) -> None:
         self.zone[HOST] = a("10.0.0.1", "10.0.0.2", "10.0.0.1", ttl=5)
         pool = self.pool()
         await self.found(pool, "10.0.0.1:80", "10.0.0.2:80")
@@ -74,7 +69,6 @@ class AnswerTests(NamesTestCase):
         self.assertEqual(pool.given, given)
 
     async def test_hundreds(self) -> None:
-        """All of 500 addresses are members."""
         self.zone[HOST] = a(*(f"10.0.{i // 250}.{i % 250}" for i in range(500)))
         pool = self.pool()
         await self.until(lambda: len(pool.members) == 500)
@@ -83,7 +77,6 @@ class AnswerTests(NamesTestCase):
         self.assertEqual({event["log_level"].name for event in self.logs}, {"debug"})
 
     async def test_too_many(self) -> None:
-        """Of more than there may be, the same are taken each time."""
         addresses = [f"10.{i // 250}.0.{i % 250}" for i in range(MOST_ADDRESSES + 200)]
         self.zone[HOST] = a(*addresses, ttl=5)
         pool = self.pool()
@@ -94,8 +87,7 @@ class AnswerTests(NamesTestCase):
         await self.next_look_up()
         self.assertEqual(pool.given, given)
 
-    async def test_aliases(self) -> None:
-        """A name may be an alias of another; TLS verifies the one of the rules."""
+    async def test_alias_keeps_name_for_tls(self) -> None:
         self.zone[HOST] = cname("end.test")
         self.zone["end.test"] = a("10.0.0.1")
         pool = self.pool()
@@ -103,7 +95,6 @@ class AnswerTests(NamesTestCase):
         self.assertEqual(pool.members[0].name, HOST)
 
     async def test_shared(self) -> None:
-        """Servers of the same name share its look-up, whatever their pools and ports."""
         self.zone[HOST] = a("10.0.0.1")
         first = self.pool(*servers(f"{HOST}:80", f"{HOST.upper()}:81"))
         await self.found(first, "10.0.0.1:80", "10.0.0.1:81")
@@ -111,8 +102,7 @@ class AnswerTests(NamesTestCase):
         self.assertEqual(self.texts(second), ["10.0.0.1:80"])
         self.assertEqual(self.server.asked, {(HOST, dns.A): 1, (HOST, dns.AAAA): 1})
 
-    async def test_own_intervals(self) -> None:
-        """Backends that look names up more or less often do not."""
+    async def test_other_intervals_look_up_separately(self) -> None:
         self.zone[HOST] = a("10.0.0.1", ttl=FAR)
         for resolve in (10, 20):
             await self.found(self.pool(resolve=Resolve(resolve)), "10.0.0.1:80")
@@ -126,14 +116,12 @@ class FailureTests(NamesTestCase):
     """Answers that fail: what was known stays."""
 
     async def start(self) -> CountingPool:
-        """Give a pool that has got its members."""
         self.zone[HOST] = a("10.0.0.1", ttl=5)
         pool = self.pool()
         await self.found(pool, "10.0.0.1:80")
         return pool
 
     async def assert_kept(self, pool: CountingPool, why: str) -> None:
-        """See that the next look-ups fail, that this is logged once, and that nothing else happens."""
         given = pool.given
         for _ in range(3):
             await self.next_look_up()
@@ -144,25 +132,21 @@ class FailureTests(NamesTestCase):
         self.assertEqual((pool.given, self.texts(pool)), (given, ["10.0.0.1:80"]))
 
     async def test_server_failure(self) -> None:
-        """A name server that fails changes nothing."""
         pool = await self.start()
         self.server.fail(HOST, dns.ESERVER)
         await self.assert_kept(pool, "the name server 127.0.0.1: SERVFAIL")
 
     async def test_vanished(self) -> None:
-        """Nor does a name that does not exist any more."""
         pool = await self.start()
         self.zone.clear()
         await self.assert_kept(pool, "there is no such name")
 
     async def test_empty(self) -> None:
-        """Nor one that has no addresses any more."""
         pool = await self.start()
         self.zone[HOST] = []
         await self.assert_kept(pool, "there is no such name, or it has no address")
 
     async def test_timeout(self) -> None:
-        """Nor a name server that does not answer; it is asked again after a while."""
         pool = await self.start()
         self.server.fail(HOST, SILENCE)
         await self.next_look_up()
@@ -179,7 +163,6 @@ class FailureTests(NamesTestCase):
         await self.found(pool, "10.0.0.2:80")
 
     async def test_recovery(self) -> None:
-        """That it works again is logged once, and so is the next failure."""
         pool = await self.start()
         for address in ("10.0.0.2", "10.0.0.3"):
             self.server.fail(HOST, dns.ESERVER)
@@ -223,7 +206,6 @@ class FailureTests(NamesTestCase):
         self.assertEqual(age, 5)
 
     async def test_too_old(self) -> None:
-        """Addresses that cannot be found again are given up when they are older than ``keep``; that is logged, too."""
         self.zone[HOST] = a("10.0.0.1", ttl=5)
         pool = self.pool(resolve=Resolve(30, keep=10))
         await self.found(pool, "10.0.0.1:80")
@@ -238,14 +220,12 @@ class FailureTests(NamesTestCase):
         self.assertIn("gives up those it had, which are 12 s old; there is no such name", last)
 
     async def test_never_found(self) -> None:
-        """A name that never had an address is told so."""
         self.pool()
         await self.next_look_up()
         (said,) = self.said()
         self.assertIn(f"cannot find the addresses of {HOST}, it has none yet; ", said)
 
     async def test_one_family(self) -> None:
-        """When only one family is answered, the addresses of the other stay."""
         self.zone[HOST] = a("127.0.0.1", ttl=5) + aaaa("::1", ttl=5)
         pool = self.pool()
         await self.until(lambda: pool.members)
@@ -264,7 +244,6 @@ class FailureTests(NamesTestCase):
         self.assertIn("warn: cannot find the addresses", said)
 
     async def test_family_that_went(self) -> None:
-        """A family that has no addresses any more is gone."""
         self.zone[HOST] = a("127.0.0.1", ttl=5) + aaaa("::1", ttl=5)
         pool = self.pool()
         await self.until(lambda: pool.members)
@@ -272,8 +251,7 @@ class FailureTests(NamesTestCase):
         await self.next_look_up()
         await self.found(pool, "[::1]:80")
 
-    async def test_error_in_here(self) -> None:
-        """Whatever goes wrong, it is logged once, and the name is looked up again."""
+    async def test_internal_error_is_logged_once(self) -> None:
         pool = await self.start()
 
         def broken(_server: Server, _addresses: object) -> None:

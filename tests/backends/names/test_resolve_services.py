@@ -13,7 +13,6 @@ class ServiceTests(NamesTestCase):
     """Servers named by SRV records."""
 
     async def test_records(self) -> None:
-        """Every address of a target is a member, with the record's port, weight and priority."""
         self.zone[SERVICE] = [srv("one.test", 22, 10, 5), srv("two.test", 2222, 20, 0)]
         self.zone["one.test"] = a("10.0.0.1", "10.0.0.2")
         self.zone["two.test"] = a("10.0.0.3")
@@ -29,7 +28,6 @@ class ServiceTests(NamesTestCase):
         )
 
     async def test_priorities(self) -> None:
-        """While a server of the best priority is up, no other is used."""
         self.zone[SERVICE] = [srv("one.test", 1, 1), srv("one.test", 2, 2)]
         self.zone["one.test"] = a("10.0.0.1")
         pool = self.pool(service())
@@ -54,8 +52,7 @@ class ServiceTests(NamesTestCase):
         (member,) = pool.members
         self.assertEqual((member.weight, member.name), (7, "one.test"))
 
-    async def test_not_available(self) -> None:
-        """A target of `.` says that there is no server, decidedly."""
+    async def test_target_dot_is_no_server(self) -> None:
         self.zone[SERVICE] = [srv("one.test", ttl=5)]
         self.zone["one.test"] = a("10.0.0.1", ttl=5)
         pool = self.pool(service())
@@ -67,8 +64,7 @@ class ServiceTests(NamesTestCase):
         self.assertIn(f"warn: {SERVICE} is not available, as its SRV record says", said)
         self.assertEqual(await self.next_look_up(), 5)
 
-    async def test_vanished(self) -> None:
-        """A service that does not exist any more keeps its servers."""
+    async def test_vanished_service_keeps_servers(self) -> None:
         self.zone[SERVICE] = [srv("one.test", ttl=5)]
         self.zone["one.test"] = a("10.0.0.1")
         pool = self.pool(service())
@@ -80,8 +76,7 @@ class ServiceTests(NamesTestCase):
         (said,) = self.said()
         self.assertIn("no SRV record", said)
 
-    async def test_target_fails(self) -> None:
-        """A target that cannot be looked up keeps its addresses, while the others go on."""
+    async def test_failed_target_keeps_addresses(self) -> None:
         self.zone[SERVICE] = [srv("one.test", ttl=5), srv("two.test", ttl=5)]
         self.zone["one.test"] = a("10.0.0.1")
         self.zone["two.test"] = a("10.0.0.2")
@@ -100,7 +95,6 @@ class ServiceTests(NamesTestCase):
         await self.found(pool, "10.0.0.3:22")
 
     async def test_all_targets_fail(self) -> None:
-        """A service whose targets have never been found has no answer."""
         self.zone[SERVICE] = [srv("one.test")]
         self.pool(service())
         self.assertEqual(await self.next_look_up(), 1)
@@ -109,7 +103,6 @@ class ServiceTests(NamesTestCase):
         self.assertIn("one.test: there is no such name", said)
 
     async def test_hundreds(self) -> None:
-        """All of 500 targets are found, though not asked for at once."""
         self.zone[SERVICE] = [srv(f"{i}.test", 1000 + i) for i in range(500)]
         for i in range(500):
             self.zone[f"{i}.test"] = a("10.0.0.1")

@@ -19,12 +19,10 @@ class FirstAnswerTests(NamesTestCase):
     """The start, which waits for names but not for long."""
 
     async def test_without_names(self) -> None:
-        """Without names there is nothing to wait for."""
         self.pool(*servers("10.0.0.1:80"))
         self.assertTrue(self.names.first_answer().called)
 
     async def test_answers(self) -> None:
-        """With names it is over when each has been looked up, found or not."""
         self.zone[HOST] = a("10.0.0.1")
         pool = self.pool(*servers(f"{HOST}:80", "unknown.test:80"))
         waiting = self.names.first_answer(), self.names.first_answer()
@@ -34,8 +32,7 @@ class FirstAnswerTests(NamesTestCase):
         self.assertEqual(self.texts(pool), ["10.0.0.1:80"])
         self.assertTrue(self.names.first_answer().called)
 
-    async def test_bound(self) -> None:
-        """It is over after the time it is given as well."""
+    async def test_time_limit(self) -> None:
         self.server.fail(HOST, SILENCE)
         pool = self.pool()
         waiting = self.names.first_answer(0.5)
@@ -50,7 +47,6 @@ class FirstAnswerTests(NamesTestCase):
         await self.found(pool, "10.0.0.1:80")
 
     async def test_stop(self) -> None:
-        """It is over when all is over."""
         self.server.fail(HOST, SILENCE)
         self.pool()
         waiting = self.names.first_answer()
@@ -61,8 +57,7 @@ class FirstAnswerTests(NamesTestCase):
 class TimeTests(NamesTestCase):
     """When a name is looked up again."""
 
-    async def test_bounds(self) -> None:
-        """That is after the time the answer gives, but not before 1 s, and not after `resolve`."""
+    async def test_wait_is_ttl_within_bounds(self) -> None:
         pool = self.pool(resolve=Resolve(30))
         for ttl, seconds in ((0, 1), (1, 1), (7, 7), (30, 30), (31, 30), (2**31, 30)):
             self.zone[HOST] = a("10.0.0.1", ttl=ttl)
@@ -72,7 +67,6 @@ class TimeTests(NamesTestCase):
             self.assertEqual(await self.next_look_up(), seconds)
 
     async def test_back_off(self) -> None:
-        """After a failure that is after 1, 2, 4, … seconds, up to `resolve`; after an answer as before."""
         self.server.fail(HOST, dns.ESERVER)
         self.pool(resolve=Resolve(10))
         self.assertEqual([await self.next_look_up() for _ in range(6)], [1, 2, 4, 8, 10, 10])
@@ -82,8 +76,7 @@ class TimeTests(NamesTestCase):
         self.server.fail(HOST, dns.ESERVER)
         self.assertEqual(await self.next_look_up(), 1)
 
-    async def test_nobody_to_ask(self) -> None:
-        """Neither does anything spin when there is no name server."""
+    async def test_back_off_without_name_server(self) -> None:
         await self.server.stop()
         self.pool(resolve=Resolve(10))
         self.assertEqual([await self.next_look_up() for _ in range(5)], [1, 2, 4, 8, 10])
@@ -93,7 +86,6 @@ class StopTests(NamesTestCase):
     """The end: no socket and no timer is left, which trial looks for."""
 
     async def test_while_asking(self) -> None:
-        """Questions are given up."""
         for name in (HOST, "one.test"):
             self.server.fail(name, SILENCE)
         self.zone[SERVICE] = [srv("one.test")]
@@ -103,7 +95,6 @@ class StopTests(NamesTestCase):
         await self.stop()
 
     async def test_while_waiting(self) -> None:
-        """So are the look-ups to come."""
         self.zone[HOST] = a("10.0.0.1")
         pool = self.pool()
         await self.found(pool, "10.0.0.1:80")
@@ -111,8 +102,7 @@ class StopTests(NamesTestCase):
         self.time.advance(FAR)
         self.assertEqual(self.server.asked[HOST, dns.A], 1)
 
-    async def test_from_an_answer(self) -> None:
-        """Whoever is told of an answer may stop all."""
+    async def test_stopped_by_answer(self) -> None:
         self.zone[HOST] = a("10.0.0.1")
         pool = self.pool()
         stopped: list[Deferred[None]] = []
@@ -122,6 +112,5 @@ class StopTests(NamesTestCase):
         self.assertEqual(self.texts(pool), ["10.0.0.1:80"])
 
     async def test_twice(self) -> None:
-        """Stopping again, or before anything began, is no trouble."""
         await self.stop()
         await self.stop()

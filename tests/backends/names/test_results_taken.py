@@ -25,22 +25,18 @@ class ToldTests(NamesTestCase):
         self.names = NameResolver(self.time, self.lookup, publish=self.publish)
 
     def publish(self, state: dict[str, Any]) -> None:
-        """Tell the other process."""
         self.published.append(state)
         self.other.take_results(state)
 
     def in_other(self, pool: BackendPool) -> CountingPool:
-        """Make the same pool in the other process."""
         same = CountingPool(pool.backend, self.time.seconds)
         self.other.add_pool(same)
         return same
 
     def members(self, pool: BackendPool) -> list[object]:
-        """Give all that is known of members."""
         return [(it.target, it.name, it.weight, it.rank) for it in pool.members]
 
-    async def test_same_members(self) -> None:
-        """The members are the same, with all that is known of them; what has not changed is not told again."""
+    async def test_same_members_told_once(self) -> None:
         self.zone[HOST] = a("10.0.0.1", "10.0.0.2", ttl=5)
         self.zone[SERVICE] = [srv("one.test", 1, 5, 7), srv("two.test", 2, 1)]
         self.zone["one.test"], self.zone["two.test"] = a("10.0.1.1"), a("10.0.1.2")
@@ -55,8 +51,7 @@ class ToldTests(NamesTestCase):
         self.other.take_results(self.names.as_json())
         self.assertEqual(same.given, given)
 
-    async def test_waiting(self) -> None:
-        """Whoever needs a name that was never looked up waits until that is told, whatever came of it."""
+    async def test_waits_until_told(self) -> None:
         same = self.in_other(self.pool())
         waiting = self.other.first_answer()
         self.assertNoResult(waiting)
@@ -66,7 +61,6 @@ class ToldTests(NamesTestCase):
         self.assertEqual([*self.published[0].values()], [[]])
 
     def test_end(self) -> None:
-        """At the end nobody waits."""
         self.other.add_pool(BackendPool(Backend("b", servers(f"{HOST}:80")), self.time.seconds))
         waiting = self.other.first_answer()
         self.successResultOf(Deferred.fromCoroutine(self.other.stop()))
@@ -103,8 +97,7 @@ class ToldTests(NamesTestCase):
         self.names.take_results({key: [] for key in state})
         self.assertEqual(self.texts(pool), ["10.0.0.1:80"])
 
-    async def test_in_advance(self) -> None:
-        """A name may be looked up before there is a pool, and no more if there is none after all."""
+    async def test_prepared_before_a_pool(self) -> None:
         self.zone[HOST] = a("10.0.0.1", ttl=5)
         backend = Backend("b", servers(f"{HOST}:80"))
         self.names.prepare(backend)

@@ -51,13 +51,11 @@ class Watched:
         self.changes.append(f"{member.target.text}: {before.value} -> {member.state.value}")
 
     def pick(self, *tried: Member, client: str = "") -> Member:
-        """Choose a member, which there has to be."""
         found = self.pool.pick(client, tried)
         assert isinstance(found, Member), found
         return found
 
     def take_out(self, member: Member) -> None:
-        """Let connections to a member fail until it is out."""
         others = [other for other in self.pool.members if other is not member]
         while member.state is MemberState.UP:
             found = self.pool.pick("", others)

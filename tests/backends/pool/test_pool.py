@@ -16,21 +16,18 @@ class ChoiceTests(SynchronousTestCase):
     """Who is chosen."""
 
     def test_balance(self) -> None:
-        """The backend's balancer chooses."""
         pool = Watched()
         self.assertEqual([pool.pick() for _ in range(4)], pool.members * 2)
         pool = Watched(balance="first")
         self.assertEqual({pool.pick() for _ in range(4)}, {pool.members[0]})
 
-    def test_client(self) -> None:
-        """It is told the client's address."""
+    def test_affinity_is_passed_on(self) -> None:
         pool = Watched(balance="source-hash")
         for number in range(20):
             client = f"10.0.0.{number}"
             self.assertIs(pool.pick(client=client), pool.pick(client=client))
 
     def test_tried(self) -> None:
-        """No connection comes to a member twice; when it has tried all, there is none left."""
         pool = Watched()
         first, second = pool.members
         self.assertIs(pool.pick(first), second)
@@ -38,7 +35,6 @@ class ChoiceTests(SynchronousTestCase):
         self.assertIs(pool.pool.pick("", pool.members), Unavailable.NO_SERVER)
 
     def test_down(self) -> None:
-        """A server that the rules call down is never chosen, nor does a check bring it up."""
         pool = Watched(*servers("a:1"), *servers("10.0.0.1:80", down=True), check=Check("tcp"))
         (member,) = pool.members
         self.assertIs(member.state, MemberState.DISABLED)
@@ -47,7 +43,6 @@ class ChoiceTests(SynchronousTestCase):
         self.assertIs(pool.pool.pick(), Unavailable.NO_SERVER)
 
     def test_backup(self) -> None:
-        """A backup is chosen only while no other server is up."""
         pool = Watched(
             *servers("10.0.0.1:80"), *servers("10.0.0.9:80", backup=True), eject=Ejection(1)
         )
@@ -62,7 +57,6 @@ class ChoiceTests(SynchronousTestCase):
         self.assertIs(pool.pick(), main)
 
     def test_backup_of_one_connection(self) -> None:
-        """One that has tried all others comes to the backup."""
         pool = Watched(*servers("10.0.0.1:80"), *servers("10.0.0.9:80", backup=True))
         main, backup = pool.members
         self.assertIs(pool.pick(main), backup)
@@ -73,7 +67,6 @@ class LimitTests(SynchronousTestCase):
     """``max_connections``."""
 
     def test_backend(self) -> None:
-        """Of the backend: from the choice to the end each connection counts."""
         pool = Watched(max_connections=2)
         first, second = pool.pick(), pool.pick()
         self.assertIs(pool.pool.pick(), Unavailable.FULL)
@@ -87,7 +80,6 @@ class LimitTests(SynchronousTestCase):
         self.assertEqual(pool.pool.connections, 1)
 
     def test_server(self) -> None:
-        """Of a server: the others get what it has no room for, but a backup does not, as it is up."""
         pool = Watched(
             *servers("10.0.0.1:80", max_connections=1),
             *servers("10.0.0.2:80", max_connections=2),
@@ -101,16 +93,14 @@ class LimitTests(SynchronousTestCase):
         pool.pool.released(first)
         self.assertIs(pool.pick(), first)
 
-    def test_nobody_up(self) -> None:
-        """Where nobody is up, that is told, not that there is no room."""
+    def test_none_up_is_not_full(self) -> None:
         pool = Watched(
             *servers("10.0.0.1:80", max_connections=1), eject=Ejection(1), fallback=SPARE
         )
         pool.take_out(pool.members[0])
         self.assertIs(pool.pool.pick(), Unavailable.NO_SERVER)
 
-    def test_retry(self) -> None:
-        """A connection that goes on to another server keeps its room before all who wait."""
+    def test_retry_before_waiting_clients(self) -> None:
         pool = Watched(max_connections=1)
         first, second = pool.members
         asked: list[object] = []
@@ -126,22 +116,18 @@ class NameTests(SynchronousTestCase):
     """Servers whose addresses come and go."""
 
     def setUp(self) -> None:
-        """Make a backend of one name that has two addresses."""
         (self.server,) = servers("db.example.com:5432", weight=2, max_connections=1)
         self.watched = Watched(self.server, eject=Ejection(1))
         self.pool = self.watched.pool
         self.set("10.0.0.1", "10.0.0.2")
 
     def set(self, *hosts: str) -> None:
-        """Let the name have other addresses."""
         self.pool.set_addresses(self.server, [ResolvedAddress(host, 5432) for host in hosts])
 
     def places(self) -> list[str]:
-        """Give the addresses in their order."""
         return [member.target.text for member in self.pool.members]
 
     def test_which(self) -> None:
-        """Host names and SRV records have to be looked up; all else has one member from the start."""
         for text, expected in {
             "db:1": True,
             "tcp:db:1": True,
@@ -154,11 +140,9 @@ class NameTests(SynchronousTestCase):
             self.assertEqual(len(Watched(server(text)).members), not expected, text)
 
     def test_not_known_yet(self) -> None:
-        """Before the first answer there is no server, and no connection waits for it."""
         self.assertIs(Watched(self.server).pool.pick(), Unavailable.NO_SERVER)
 
     def test_member(self) -> None:
-        """Each address is a member with the name's options."""
         self.set("2001:db8::1")
         (member,) = self.pool.members
         self.assertEqual(member.target.text, "[2001:db8::1]:5432")
@@ -167,7 +151,6 @@ class NameTests(SynchronousTestCase):
         self.assertIs(member.server, self.server)
 
     def test_those_that_stay(self) -> None:
-        """An address that stays keeps its state and its place, in whatever order the answer is."""
         _, second = self.pool.members
         self.watched.take_out(second)
         self.set("10.0.0.3", "10.0.0.2", "10.0.0.1", "10.0.0.2")
@@ -176,7 +159,6 @@ class NameTests(SynchronousTestCase):
         self.assertIs(second.state, MemberState.EJECTED)
 
     def test_those_that_go(self) -> None:
-        """An address that is gone gets no connection, and those it has end as others do."""
         first = self.watched.pick()
         self.set("10.0.0.2")
         second = self.watched.pick()
@@ -200,7 +182,6 @@ class NameTests(SynchronousTestCase):
         self.assertEqual((self.places(), first.connections), (["10.0.0.1:5432"], 0))
 
     def test_service_records(self) -> None:
-        """SRV records have weights, and priorities, of which a higher number is for when no lower one is up."""
         addresses = [
             ResolvedAddress("10.0.0.1", 1, weight=0, priority=20, name="spare.example.com"),
             ResolvedAddress("10.0.0.2", 2, weight=30, priority=10),
@@ -216,7 +197,6 @@ class NameTests(SynchronousTestCase):
         self.assertIs(self.watched.pick(), spare)
 
     def test_room(self) -> None:
-        """New addresses make room."""
         asked: list[object] = []
         self.watched.pick()
         self.watched.pick()

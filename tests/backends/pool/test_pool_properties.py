@@ -55,7 +55,6 @@ class PoolMachine(RuleBasedStateMachine):
         self.was_short = False
 
     def is_out(self, member: Member) -> bool:
-        """Tell whether a member may not be chosen."""
         if member.state is MemberState.EJECTED:
             return member.health.out_until > self.watched.clock.seconds()
         return member.state is not MemberState.UP
@@ -66,7 +65,6 @@ class PoolMachine(RuleBasedStateMachine):
         tried=st.sets(st.integers(0, 6), max_size=3),
     )
     def pick(self, client: str, tried: set[int]) -> object:
-        """A connection begins, or goes on after others have failed."""
         members = self.pool.members
         avoided = [members[number] for number in tried if number < len(members)]
         out = {id(member) for member in members if self.is_out(member)}
@@ -89,19 +87,16 @@ class PoolMachine(RuleBasedStateMachine):
 
     @rule(target=health, member=consumes(attempts))
     def connect(self, member: Member) -> Member:
-        """An attempt succeeds."""
         self.pool.connected(member)
         return member
 
     @rule(member=consumes(attempts))
     def fail(self, member: Member) -> None:
-        """An attempt fails for good."""
         self.held.remove(member)
         self.pool.failed(member)
 
     @rule(target=attempts, member=consumes(attempts))
     def retry(self, member: Member) -> object:
-        """An attempt fails, and there is another one."""
         self.held.remove(member)
         found = self.pool.retry(member, "", (member,))
         if isinstance(found, Unavailable):
@@ -112,19 +107,16 @@ class PoolMachine(RuleBasedStateMachine):
 
     @rule(member=consumes(attempts))
     def abandon(self, member: Member) -> None:
-        """The client leaves during an attempt."""
         self.held.remove(member)
         self.pool.abandoned(member)
 
     @rule(member=consumes(health))
     def release(self, member: Member) -> None:
-        """A connection ends."""
         self.held.remove(member)
         self.pool.released(member)
 
     @rule(number=st.integers(0, 6), ok=st.booleans())
     def check(self, number: int, ok: bool) -> None:  # noqa: FBT001 - hypothesis gives it
-        """A check is over."""
         members = self.pool.members
         self.pool.check_result(members[number % len(members)], ok=ok, why="")
 
@@ -132,18 +124,15 @@ class PoolMachine(RuleBasedStateMachine):
         hosts=st.lists(st.sampled_from(["10.1.0.1", "10.1.0.2", "10.1.0.3"])), spare=st.booleans()
     )
     def resolve(self, hosts: list[str], spare: bool) -> None:  # noqa: FBT001
-        """The name has other addresses."""
         addresses = [ResolvedAddress(host, 80, priority=spare * n) for n, host in enumerate(hosts)]
         self.pool.set_addresses(self.name, addresses)
 
     @rule(seconds=st.floats(0, 12))
     def wait(self, seconds: float) -> None:
-        """Time goes by."""
         self.watched.clock.advance(seconds)
 
     @invariant()
     def counts(self) -> None:
-        """Each connection counts once, and no limit is exceeded."""
         assert self.pool.connections == len(self.held) <= _LIMIT
         for member in {*self.held, *self.pool.members}:
             assert member.connections == self.held.count(member)
@@ -152,13 +141,11 @@ class PoolMachine(RuleBasedStateMachine):
 
     @invariant()
     def one_probe(self) -> None:
-        """What is tried by a connection gets no other one, as long as there are others."""
         for member in self.pool.members:
             assert member.state is not MemberState.PROBING or self.is_out(member)
 
     @invariant()
     def shortage(self) -> None:
-        """It is told that no member is up, each time that it comes about."""
         members = self.pool.members
         is_short = (
             self.fallback is not SPARE
@@ -173,7 +160,6 @@ class PoolMachine(RuleBasedStateMachine):
         self.watched.changes.clear()
 
     def teardown(self) -> None:
-        """When all is over, nothing is left."""
         for member in self.held:
             self.pool.released(member)
         assert self.pool.connections == 0
@@ -190,7 +176,6 @@ class PoolProperties(SynchronousTestCase):
     """All that can happen, in any order."""
 
     def test_machine(self) -> None:
-        """Counts are right, limits are kept, and nobody is chosen who is out."""
         for machine in (PoolMachine, MachineWithFallback):
             run_state_machine_as_test(
                 machine,

@@ -17,13 +17,11 @@ class EjectionTests(SynchronousTestCase):
     """Connections that fail."""
 
     def failures(self, pool: Watched, *times: float) -> None:
-        """Let a connection to the first member fail at each of these times."""
         for time in times:
             pool.clock.advance(time - pool.clock.seconds())
             pool.pool.failed(pool.pick(*pool.members[1:]))
 
     def test_out(self) -> None:
-        """After this many failures within the time, all connections go elsewhere."""
         pool = Watched()
         first, second = pool.members
         self.failures(pool, 0, 5, 10)
@@ -52,7 +50,6 @@ class EjectionTests(SynchronousTestCase):
         self.assertEqual(pool.members[0].why, "connections in a row that failed: 3")
 
     def test_probe(self) -> None:
-        """When its time is over, one connection tries it; if that stands, it is back."""
         pool = Watched()
         first, second = pool.members
         self.failures(pool, 0, 0, 0)
@@ -69,7 +66,6 @@ class EjectionTests(SynchronousTestCase):
         )
 
     def test_probe_fails(self) -> None:
-        """If it fails, the server is out for as long again, after one failure."""
         pool = Watched()
         first, second = pool.members
         self.failures(pool, 0, 0, 0, 10)
@@ -80,7 +76,6 @@ class EjectionTests(SynchronousTestCase):
         self.assertIs(pool.pick(second), first)
 
     def test_probe_given_up(self) -> None:
-        """If its client leaves before, the next connection tries the server."""
         pool = Watched()
         first, second = pool.members
         self.failures(pool, 0, 0, 0)
@@ -90,7 +85,6 @@ class EjectionTests(SynchronousTestCase):
         self.assertIs(pool.pick(second), first)
 
     def test_all_out(self) -> None:
-        """When all are out and there is a fallback, that is told at once, until the first one's time is over."""
         pool = Watched(fallback=SPARE)
         for member in pool.members:
             pool.take_out(member)
@@ -125,7 +119,6 @@ class EjectionTests(SynchronousTestCase):
             self.assertEqual(pool.changes, [])
 
     def test_adopted_of_each_client(self) -> None:
-        """A connection to any address of it is one to it, by its port."""
         pool = Watched(*servers("{local}:80", "{local}:81"))
         found = [
             pool.pool.adopt(text) for text in ("192.0.2.1:81", "[2001:db8::1]:80", "1.2.3.4:8")
@@ -133,7 +126,6 @@ class EjectionTests(SynchronousTestCase):
         self.assertEqual(found, [pool.members[1], pool.members[0], None])
 
     def test_off(self) -> None:
-        """Without ejection nothing of this happens."""
         pool = Watched(eject=None)
         self.failures(pool, *[0.0] * 20)
         self.assertEqual(pool.changes, [])
@@ -143,14 +135,12 @@ class LastResortTests(SynchronousTestCase):
     """When checks and ejections leave no server, and there is no fallback, those that are ejected are used."""
 
     def shortage(self, **options: Any) -> Watched:
-        """Take all servers out."""
         pool = Watched(eject=Ejection(1), **options)
         for member in pool.members:
             pool.take_out(member)
         return pool
 
     def test_all_ejected(self) -> None:
-        """All of them, by turns; told once, whatever fails again."""
         pool = self.shortage()
         for _ in range(5):
             first, second = pool.pick(), pool.pick()
@@ -172,7 +162,6 @@ class LastResortTests(SynchronousTestCase):
         self.assertEqual(pool.changes.count("short"), 2)
 
     def test_while_one_is_tried(self) -> None:
-        """While one connection tries a server, those that come meanwhile are not refused."""
         pool = self.shortage()
         pool.clock.advance(10)
         self.assertEqual({pool.pick() for _ in range(2)}, {*pool.members})
@@ -180,7 +169,6 @@ class LastResortTests(SynchronousTestCase):
         self.assertEqual({pool.pick() for _ in range(2)}, {*pool.members})
 
     def test_lone_server(self) -> None:
-        """Neither are they where a server is the only one."""
         pool = Watched(*servers("10.0.0.1:80"), eject=Ejection(1, lone=True))
         (member,) = pool.members
         pool.take_out(member)
@@ -191,7 +179,6 @@ class LastResortTests(SynchronousTestCase):
         self.assertIs(pool.pick(), member)
 
     def test_down(self) -> None:
-        """What checks have found down is not used; those that are ejected beside it are."""
         pool = Watched(eject=Ejection(1), check=Check("tcp", fall=1))
         first, second = pool.members
         pool.take_out(first)
@@ -213,7 +200,6 @@ class LastResortTests(SynchronousTestCase):
         self.assertNotIn("short", pool.changes)
 
     def test_backup(self) -> None:
-        """A backup that is up comes before, and one that is ejected after the others."""
         pool = Watched(
             *servers("10.0.0.1:80"), *servers("10.0.0.9:80", backup=True), eject=Ejection(1)
         )
@@ -224,8 +210,7 @@ class LastResortTests(SynchronousTestCase):
         self.assertEqual({pool.pick() for _ in range(3)}, {main})
         self.assertIs(pool.pick(main), backup)
 
-    def test_full(self) -> None:
-        """A server that is up and full is up."""
+    def test_full_is_up(self) -> None:
         pool = Watched(*servers("10.0.0.1:80", "10.0.0.2:80", max_connections=1), eject=Ejection(1))
         first, second = pool.members
         pool.take_out(first)
@@ -246,7 +231,6 @@ class LastResortTests(SynchronousTestCase):
         self.assertIs(old.pick(), old.members[0])
 
     def test_other_addresses(self) -> None:
-        """So it is when a name loses the last server that is up."""
         (name,) = servers("db.example.com:80")
         pool = Watched(name, eject=Ejection(1))
         pool.pool.set_addresses(
@@ -263,14 +247,12 @@ class CheckTests(SynchronousTestCase):
     """What checks find."""
 
     def results(self, pool: Watched, results: str) -> list[str]:
-        """Report good (+) and bad (-) results for the first member, and give what was told since."""
         pool.changes.clear()
         for result in results:
             pool.pool.check_result(pool.members[0], ok=result == "+", why="refused")
         return [line.partition(": ")[2] for line in pool.changes]
 
     def test_fall_and_rise(self) -> None:
-        """A number of failures in a row takes a server out, and a number of successes brings it back."""
         pool = Watched(check=Check("tcp", rise=2, fall=3))
         member = pool.members[0]
         self.assertEqual(self.results(pool, "--+--"), [])
@@ -293,7 +275,6 @@ class CheckTests(SynchronousTestCase):
         self.assertIs(member.state, MemberState.UP)
 
     def test_connections_do_not_bring_back(self) -> None:
-        """What connections find counts for nothing while the checks say down."""
         pool = Watched(check=Check("tcp", fall=1))
         first, second = pool.members
         late = [pool.pick(second) for _ in range(4)]
@@ -304,5 +285,4 @@ class CheckTests(SynchronousTestCase):
         self.assertIs(first.state, MemberState.DOWN)
 
     def test_without(self) -> None:
-        """Where there are no checks, there is nothing to take in."""
         self.assertEqual(self.results(Watched(), "-" * 9), [])

@@ -22,15 +22,12 @@ class QueueTests(SynchronousTestCase):
     """Who is served, and when."""
 
     def setUp(self) -> None:
-        """Make a queue for two, and no room."""
         self.clock = Clock()
         self.queue = ClientQueue(2, 5.0, self.clock.callLater)
         self.room = 0
         self.events: list[str] = []
 
     def join(self, name: str) -> Waiter | None:
-        """Let a client wait that takes a room if there is one."""
-
         def turn() -> bool:
             if not self.room:
                 return False
@@ -41,14 +38,12 @@ class QueueTests(SynchronousTestCase):
         return self.queue.add_client(turn, partial(self.events.append, f"{name} too late"))
 
     def serve(self, room: int) -> list[str]:
-        """Make room, and give what has happened since."""
         self.room += room
         self.queue.serve()
         events, self.events = self.events, []
         return events
 
     def test_order(self) -> None:
-        """They are served as they came, as far as there is room."""
         self.join("a")
         self.join("b")
         self.assertEqual(self.serve(0), [])
@@ -101,8 +96,7 @@ class QueueTests(SynchronousTestCase):
         self.queue.remove_client(waiter)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
-    def test_full(self) -> None:
-        """No more wait than may."""
+    def test_capacity(self) -> None:
         self.assertTrue(self.join("a"))
         self.assertTrue(self.join("b"))
         self.assertIsNone(self.join("c"))
@@ -110,7 +104,6 @@ class QueueTests(SynchronousTestCase):
         self.assertTrue(self.join("d"))
 
     def test_too_late(self) -> None:
-        """Who has waited too long is told, and loses its place."""
         self.join("a")
         self.clock.advance(1)
         self.join("b")
@@ -118,8 +111,7 @@ class QueueTests(SynchronousTestCase):
         self.assertEqual(self.serve(2), ["a too late", "b"])
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
-    def test_leave(self) -> None:
-        """Who leaves is not called any more, and may say so twice."""
+    def test_leave_twice(self) -> None:
         first = self.join("a")
         assert first
         self.join("b")
@@ -128,8 +120,6 @@ class QueueTests(SynchronousTestCase):
         self.assertEqual(self.serve(1), ["b"])
 
     def test_room_during_a_turn(self) -> None:
-        """Room that a turn makes goes to the next one."""
-
         def turn() -> bool:
             self.room += 1
             self.queue.serve()
@@ -141,7 +131,6 @@ class QueueTests(SynchronousTestCase):
         self.assertEqual(self.serve(0), ["a", "b"])
 
     def test_with_a_pool(self) -> None:
-        """Clients of a full pool wait for those before them, and for nobody when all servers are out."""
         watched = Watched(
             *servers("10.0.0.1:80"), max_connections=1, eject=Ejection(1), fallback=SPARE
         )

@@ -31,9 +31,7 @@ else:
 BUFFERS = 2**16
 """What each socket is told to keep at most in either direction, in tests that fill them; Linux doubles it."""
 
-_TURNS = 50
-"""Turns of the reactor without any change, after which things are taken to stand still."""
-
+_TURNS = 50  # turns of the reactor without any change, after which things are taken to stand still
 _REST = 0.2
 _RESTS = 100
 _FEW_TURNS = 20
@@ -41,8 +39,6 @@ _FEW_TURNS = 20
 
 
 class _Held(End):
-    """An end that waits for a relay; nothing must reach it before."""
-
     class receiver:  # noqa: N801
         connection_lost = staticmethod(lambda _reason: None)
 
@@ -51,8 +47,6 @@ class _Held(End):
 
 
 class _PeerClientFactory(ClientFactory):
-    """Makes a peer that connects."""
-
     noisy = False
 
     def __init__(self, connected: Deferred[Peer]) -> None:
@@ -80,7 +74,6 @@ class RelayCase(_Base):
         return Relay(clock, timeouts, self.results.append, sides, self.keepalive)
 
     def make_wiring(self) -> Wiring:
-        """Say how the relay's ends are made."""
         return TcpWiring(reactor)
 
     async def start(
@@ -92,7 +85,6 @@ class RelayCase(_Base):
         clock: Any = None,
         small_buffers: bool = False,
     ) -> tuple[Peer, Peer]:
-        """Put a relay between two peers: the client and the server."""
         self.results: list[RelayResult] = []
         self.wiring = self.make_wiring()
         plain = TcpWiring(reactor)
@@ -144,12 +136,10 @@ class RelayCase(_Base):
         return Deferred.fromCoroutine(self._ended(peer))
 
     async def turn(self, times: int = 1) -> None:
-        """Let the reactor do what it has to do."""
         for _ in range(times):
             await deferLater(reactor, 0)
 
     async def over(self, *peers: Peer) -> RelayResult:
-        """Wait until the relay is over and the peers know it."""
         for peer in peers:
             lost = peer.is_lost()
             while not lost.called:
@@ -166,25 +156,21 @@ class RelayCase(_Base):
             look_again(self._clock)
 
     async def acknowledged(self) -> None:
-        """Wait until the peers' systems have acknowledged all that they were sent, which they may do late."""
         while any(unsent(end.transport) for end in self.ends):
             await self.turn()
 
     async def standstill(self, *peers: Peer) -> None:
-        """Wait until nothing moves any more between these peers."""
         before: Any = None
         while before != (now := [(len(peer.received), _unsent(peer)) for peer in peers]):
             before = now
             await self.turn(_TURNS)
 
     async def taken(self, peer: Peer) -> None:
-        """Wait until the relay's socket has taken all that this peer has sent."""
         while _unsent(peer):
             await self.turn()
         await self.turn(_TURNS)
 
     async def assert_rests(self) -> None:
-        """Find that nothing is done as long as nothing happens."""
         turns = 0
         plain = reactor.doIteration
 
@@ -203,13 +189,11 @@ class RelayCase(_Base):
         self.assertLessEqual(turns, _FEW_TURNS, f"turns of the reactor in {_REST} s")
 
     def assert_broken_off(self, *peers: Peer) -> None:
-        """Find that these peers have been told that all is not well, where their sockets can tell it."""
         if self.wiring.breaks_off:
             for peer in peers:
                 self.assertTrue(peer.was_reset())
 
     async def stall(self, reader: Peer, writer: Peer) -> Endless:
-        """Let one peer write until it cannot go on, because the other does not read."""
         reader.transport.pauseProducing()
         producer = Endless(writer, limit=64 * 1024 * 1024)
         while not producer.paused:

@@ -14,7 +14,6 @@ class OrderContract(RelayCase):
     """Bytes, half-closes, slow readers, and time."""
 
     async def test_carries_both_ways(self) -> None:
-        """What either side sends reaches the other, and is counted."""
         client, server = await self.start()
         client.send(b"question")
         await server.has(8)
@@ -28,14 +27,12 @@ class OrderContract(RelayCase):
         self.assertEqual(result, RelayResult("done", bytes_in=8, bytes_out=10))
 
     async def test_pending_goes_first(self) -> None:
-        """Bytes read before the relay started are sent once, before all others."""
         client, server = await self.start(pending=b"first ")
         client.send(b"second")
         await server.has(12)
         self.assertEqual(bytes(server.received), b"first second")
 
     async def test_client_half_close(self) -> None:
-        """A client that has finished sending still gets its answer."""
         client, server = await self.start()
         client.send(b"all I have to say")
         client.finish()
@@ -49,7 +46,6 @@ class OrderContract(RelayCase):
         self.assertEqual(result.reason, "done")
 
     async def test_server_half_close(self) -> None:
-        """A server that has finished sending still hears the client out."""
         client, server = await self.start()
         server.send(b"close_notify")
         server.finish()
@@ -60,8 +56,7 @@ class OrderContract(RelayCase):
         self.assertEqual(bytes(server.received), b"one more thing")
         self.assertEqual(result, RelayResult("done", bytes_in=14, bytes_out=12))
 
-    async def test_client_finished_before(self) -> None:
-        """A half-close that came before the relay is passed on, after the pending bytes."""
+    async def test_half_close_before_the_relay(self) -> None:
         client, server = await self.start(pending=b"all of it", client_finished=True)
         await server.has_all()
         self.assertEqual(bytes(server.received), b"all of it")
@@ -71,7 +66,6 @@ class OrderContract(RelayCase):
         self.assertEqual(bytes(client.received), b"answer")
 
     async def test_stalled_client(self) -> None:
-        """A client that does not read makes the server wait, and all arrives once it reads again."""
         client, server = await self.start(small_buffers=True)
         producer = await self.stall(client, server)
         await self.assert_rests()
@@ -81,7 +75,6 @@ class OrderContract(RelayCase):
         self.assertEqual(bytes(client.received[-len(producer.chunk) :]), producer.chunk)
 
     async def test_stalled_server(self) -> None:
-        """The same the other way."""
         client, server = await self.start(small_buffers=True)
         producer = await self.stall(server, client)
         await self.assert_rests()
@@ -91,7 +84,6 @@ class OrderContract(RelayCase):
         self.assertEqual(bytes(server.received[-len(producer.chunk) :]), producer.chunk)
 
     async def test_idle(self) -> None:
-        """Without a byte either way the connection ends after the idle time, counted from the last one."""
         clock = Clock()
         client, server = await self.start(timeouts=Timeouts(idle=10), clock=clock)
         clock.advance(9)
@@ -109,7 +101,6 @@ class OrderContract(RelayCase):
         self.assertEqual(clock.getDelayedCalls(), [])
 
     async def one_way(self, timeouts: Timeouts, *, upload: bool) -> None:
-        """Let one side be quiet while the other goes on."""
         clock = Clock()
         client, server = await self.start(timeouts=timeouts, clock=clock)
         watched, other = (client, server) if upload else (server, client)
@@ -128,15 +119,12 @@ class OrderContract(RelayCase):
         self.assertEqual(clock.getDelayedCalls(), [])
 
     async def test_idle_upload(self) -> None:
-        """The client may have a time of its own, whatever the server sends."""
         await self.one_way(Timeouts(idle=100, upload_idle=10), upload=True)
 
     async def test_idle_download(self) -> None:
-        """So may the server."""
         await self.one_way(Timeouts(idle=100, download_idle=10), upload=False)
 
     async def test_idle_upload_with_a_slow_server(self) -> None:
-        """Who is not read is not idle in its own direction, as long as its peer has something to take."""
         clock = Clock()
         client, server = await self.start(timeouts=Timeouts(upload_idle=10), clock=clock)
         server.transport.pauseProducing()
@@ -155,7 +143,6 @@ class OrderContract(RelayCase):
         self.assertEqual(result.reason, "idle-timeout")
 
     async def test_half_closed_and_silent(self) -> None:
-        """After one side has finished, the other may not be silent for long."""
         clock = Clock()
         client, server = await self.start(timeouts=Timeouts(half_close=5), clock=clock)
         client.finish()
@@ -172,7 +159,6 @@ class OrderContract(RelayCase):
         self.assertEqual(clock.getDelayedCalls(), [])
 
     async def test_max_duration(self) -> None:
-        """A busy connection ends when it has lasted as long as it may."""
         clock = Clock()
         timeouts = Timeouts(idle=4, max_duration=10)
         client, server = await self.start(timeouts=timeouts, clock=clock)
@@ -187,7 +173,6 @@ class OrderContract(RelayCase):
         self.assertEqual(clock.getDelayedCalls(), [])
 
     async def test_abort(self) -> None:
-        """Told to end, it breaks both connections off and says why."""
         client, server = await self.start()
         self.relay.abort("drained")
         result = await self.over(client, server)
@@ -195,7 +180,6 @@ class OrderContract(RelayCase):
         self.assert_broken_off(client, server)
 
     async def test_abort_of_a_stalled_one(self) -> None:
-        """The same when much is under way that nobody takes."""
         client, server = await self.start(small_buffers=True)
         await self.stall(client, server)
         self.relay.abort("killed")
@@ -204,7 +188,6 @@ class OrderContract(RelayCase):
         self.assertEqual(result.reason, "killed")
 
     async def test_a_slow_reader_gets_all(self) -> None:
-        """Time-outs after a close do not cut off a reader that still takes what was sent."""
         clock = Clock()
         client, server = await self.start(timeouts=Timeouts(half_close=60), clock=clock)
         client.transport.pauseProducing()
@@ -225,7 +208,6 @@ class OrderContract(RelayCase):
         self.assertEqual(result.reason, "done")
 
     async def test_a_reader_that_never_reads_is_cut_off(self) -> None:
-        """When both have finished, what a dead reader has not taken is dropped after the half-close time."""
         clock = Clock()
         client, server = await self.start(timeouts=Timeouts(half_close=5), clock=clock)
         client.transport.pauseProducing()

@@ -12,7 +12,6 @@ class ResetContract(RelayCase):
     """A reset is passed on as a reset, after what came before it; for sockets that know resets."""
 
     async def test_client_reset(self) -> None:
-        """A client that breaks off is a broken connection for the server, after what came before."""
         client, server = await self.start()
         client.send(b"unfinished sent")
         await server.has(15)
@@ -22,7 +21,6 @@ class ResetContract(RelayCase):
         self.assertTrue(server.was_reset())
 
     async def test_server_reset(self) -> None:
-        """A server that breaks off is a broken connection for the client: never a complete answer."""
         client, server = await self.start()
         server.send(b"half an ans")
         await client.has(11)
@@ -32,7 +30,6 @@ class ResetContract(RelayCase):
         self.assertTrue(client.was_reset())
 
     async def test_reset_after_all_was_said(self) -> None:
-        """A server that breaks off after it had finished sending has sent all: none of it is lost."""
         client, server = await self.start()
         client.transport.pauseProducing()
         server.send(bytes(_MiB))
@@ -53,7 +50,6 @@ class ResetContract(RelayCase):
         self.assertEqual(result.reason, "server-reset")
 
     async def test_reset_while_the_other_side_is_stalled(self) -> None:
-        """When one side breaks off while the other's buffer is full, both end."""
         client, server = await self.start(timeouts=Timeouts(half_close=0.2), small_buffers=True)
         await self.stall(client, server)
         server.transport.unregisterProducer()
@@ -79,8 +75,7 @@ class ResetContract(RelayCase):
         self.assertLess(result.bytes_in, _MiB)
         self.assertEqual(result.reason, "server-reset")
 
-    async def test_reset_after_flush(self) -> None:
-        """A reset comes after the bytes that came before it, however slowly they are taken."""
+    async def test_reset_comes_after_the_bytes_before_it(self) -> None:
         client, server = await self.start()
         client.transport.pauseProducing()
         server.send(bytes(_MiB))

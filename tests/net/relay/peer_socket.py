@@ -41,7 +41,6 @@ class PeerSocket:
         self.ended = self.broken = self.gone = self.said_all = False
 
     def state(self) -> tuple[Any, ...]:
-        """Return the values that change when something happens."""
         return (self.sent, self.received, self.finished, self.ended, self.broken, self.gone)
 
     def __repr__(self) -> str:
@@ -49,12 +48,10 @@ class PeerSocket:
         return ", ".join(f"{name}={getattr(self, name)}" for name in names)
 
     def first(self, count: int) -> bytes:
-        """Return the first bytes, which have been sent already."""
         self.to_send = self.sent = count
         return bytes(self._stream[:count])
 
     def act(self, step: Step) -> None:
-        """Do one thing."""
         if self.gone:
             return
         if step.act == "write" and not self.wants_to_finish:
@@ -72,7 +69,6 @@ class PeerSocket:
             self.socket.close()
 
     def move(self) -> None:
-        """Write and read what can be, without waiting."""
         if not self.gone:
             self._write()
             self._read()

@@ -26,8 +26,7 @@ if TYPE_CHECKING:
     from tests.net.relay.schedules import Schedule, Step, Who
     from tests.net.relay.wiring import Sides, Wiring
 
-_STILL = 5.0
-"""Seconds without anything, after which a story is taken to have come to a standstill."""
+_STILL = 5.0  # seconds without anything, after which a story is taken to have come to a standstill
 _STILL_TURNS = 1000
 """Turns without anything that there must have been by then: on a busy machine, seconds may go by without one."""
 _TICK = 0.01
@@ -36,8 +35,6 @@ _MOST_UNDER_WAY = 2**21
 
 
 class _Server(ServerFactory):
-    """Accepts the client's end; it is paused until the relay starts."""
-
     noisy = False
     end: End | None = None
     buffers: int | None = None
@@ -96,13 +93,11 @@ class Player:
         self._left: dict[str, int] | None = None
 
     def close(self) -> None:
-        """Stop listening."""
         self._port.stopListening()
         self._server_socket.close()
         self._private.turn()
 
     def play(self, schedule: Schedule) -> RelayResult:
-        """Play one schedule to its end, and check all that can be checked without knowing which it was."""
         self._results: list[RelayResult] = []
         self._clock = Clock()
         self._bounded = schedule.buffers is not None
@@ -259,7 +254,6 @@ def _is_over(peer: PeerSocket) -> bool:
 
 
 def _limit(plain: Any, buffers: int | None) -> None:
-    """Bound what the system keeps for a socket."""
     if buffers is not None:
         for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
             plain.setsockopt(socket.SOL_SOCKET, option, buffers)

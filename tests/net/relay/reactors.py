@@ -54,7 +54,6 @@ class PrivateReactor:
         self._loop.run_forever()
 
     def close(self) -> None:
-        """Give back its own descriptors."""
         waker = self.reactor.waker
         self.reactor.removeReader(waker)
         waker.connectionLost(None)

@@ -27,9 +27,7 @@ Act = Literal["write", "finish", "stall", "resume", "leave", "reset", "wait", "d
 
 _MOST_STEPS = 14
 _MOST_AT_ONCE = 2**20
-LONGEST = _MOST_STEPS * _MOST_AT_ONCE
-"""No side sends more bytes than this."""
-
+LONGEST = _MOST_STEPS * _MOST_AT_ONCE  # no side sends more bytes than this
 _SIZES = [1, 100, 1460, 16_384, 65_535, 65_536, 65_537, 262_144, 400_000, _MOST_AT_ONCE]
 _SMALL_BUFFERS = 2**16
 

@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
 
 class _Kernel:
-    """Makes kernel relays."""
-
     skip = None if is_supported() else "this system cannot"
 
     def make_sides(self, _clock: object, client: End, server: End) -> Sides:
@@ -62,8 +60,6 @@ class KernelLeanUnixTest(_Kernel, OrderContract, TestCase):
 
 
 class _After:
-    """A relay that starts after something else was done."""
-
     def __init__(self, relay: Relay, before: Callable[[], object]) -> None:
         self._relay = relay
         self._before = before
@@ -85,7 +81,6 @@ class KernelScarceTest(_Kernel, RelayCase, TestCase):
         return relay  # type: ignore[no-any-return]
 
     async def assert_ended(self) -> None:
-        """Find that a relay that cannot begin ends both connections, and leaves no timer."""
         clock = Clock()
         client, server = await self.start(b"pending", clock=clock)
         result = await self.over(client, server)
@@ -93,8 +88,6 @@ class KernelScarceTest(_Kernel, RelayCase, TestCase):
         self.assertEqual(clock.getDelayedCalls(), [])
 
     async def test_unwatchable(self) -> None:
-        """A side that cannot be watched ends the pair."""
-
         def before() -> None:
             make_scarce(
                 self, Poller.for_reactor(reactor)
@@ -104,8 +97,6 @@ class KernelScarceTest(_Kernel, RelayCase, TestCase):
         await self.assert_ended()
 
     async def test_raises(self) -> None:
-        """Whatever is raised as the relay starts ends the pair."""
-
         def start(_side: object, *, reading: bool) -> None:
             raise MemoryError(reading)
 
@@ -132,8 +123,6 @@ class KernelScarceTest(_Kernel, RelayCase, TestCase):
         self.assertTrue(client.was_reset())
 
     async def test_out_of_memory_at_end(self) -> None:
-        """If there is no memory to pass an end on, the other side is ended all the same."""
-
         def put_away(_side: object) -> None:
             lacks.restore()
             raise MemoryError

@@ -51,7 +51,6 @@ class MarkTest(SynchronousTestCase):
     skip = _SKIP
 
     def setUp(self) -> None:
-        """Make a mark for one end of a TCP connection."""
         self.clock = Clock()
         with socket.create_server(("127.0.0.1", 0)) as listening:
             peer = socket.create_connection(listening.getsockname())
@@ -62,17 +61,14 @@ class MarkTest(SynchronousTestCase):
         self.mark = Mark(self.source, MarkGuard(self.clock))
 
     def set(self) -> None:
-        """Let as much come as there must be for a mark."""
         self.mark.bytes_came(LONGEST_RUN, self.clock.seconds())
         self.assertTrue(self.mark.is_set)
 
     def assert_cleared(self) -> None:
-        """Find neither mark nor timer."""
         self.assertFalse(self.mark.is_set)
         self.assertEqual((_level(self.source), self.clock.getDelayedCalls()), (1, []))
 
-    def test_run(self) -> None:
-        """Much that comes at once sets the mark, at a share of the buffer, which stays as it is."""
+    def test_run_sets_mark_and_leaves_buffer(self) -> None:
         room = _room(self.source)
         self.mark.bytes_came(RUN - 1, 0.0)
         self.assert_cleared()
@@ -81,13 +77,11 @@ class MarkTest(SynchronousTestCase):
         self.assertEqual(len(self.clock.getDelayedCalls()), 1)
 
     def test_small_buffer(self) -> None:
-        """Where the buffer is so small that a mark would save nothing, there is none."""
         self.patch(marks, "_LEAST", _room(self.source))
         self.mark.bytes_came(LONGEST_RUN, 0.0)
         self.assert_cleared()
 
     def test_unix(self) -> None:
-        """A UNIX socket, whose kind heeds no mark, has none."""
         ends = socket.socketpair()
         for end in ends:
             self.addCleanup(end.close)
@@ -97,13 +91,11 @@ class MarkTest(SynchronousTestCase):
         self.assertEqual((_level(ends[0]), self.clock.getDelayedCalls()), (1, []))
 
     def test_slow(self) -> None:
-        """A sender that is slower than the guard would have it never gets a mark."""
         for piece in range(100):
             self.mark.bytes_came(RUN // 8, piece * 4 * PAUSE)
         self.assert_cleared()
 
-    def test_pause(self) -> None:
-        """The mark of a sender that pauses is taken away after two looks at most."""
+    def test_pause_removes_mark_after_two_looks(self) -> None:
         self.set()
         self.clock.advance(PAUSE)
         self.mark.bytes_came(1, self.clock.seconds())
@@ -113,7 +105,6 @@ class MarkTest(SynchronousTestCase):
         self.assert_cleared()
 
     def test_no_pause(self) -> None:
-        """The mark of one that goes on stays."""
         self.set()
         for _ in range(50):
             self.mark.bytes_came(1, self.clock.seconds())
@@ -121,7 +112,6 @@ class MarkTest(SynchronousTestCase):
         self.assertTrue(self.mark.is_set)
 
     def test_shared_timer(self) -> None:
-        """All marks have one timer, as long as there is one of them."""
         self.set()
         other = Mark(self.source, self.mark._guard)
         other.bytes_came(RUN, 0.0)
@@ -131,8 +121,7 @@ class MarkTest(SynchronousTestCase):
         other.clear()
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
-    def test_no_memory(self) -> None:
-        """When there is no memory for the timer, no mark stays without it."""
+    def test_no_memory_for_timer_removes_marks(self) -> None:
         self.set()
 
         def call_later(*_arguments: object) -> None:
@@ -155,7 +144,6 @@ class MarkTest(SynchronousTestCase):
             self.assert_cleared()
 
     def test_answered_after_a_pause(self) -> None:
-        """The same holds for one whose last bytes had to wait for the guard."""
         self.set()
         self.clock.pump([PAUSE, PAUSE])
         self.mark.sender_answered()
@@ -172,7 +160,6 @@ class MarkTest(SynchronousTestCase):
         self.assertTrue(self.mark.is_set)
 
     def test_closed(self) -> None:
-        """When the socket is closed there is no timer any more."""
         self.set()
         self.source.close()
         self.mark.socket_closed()
@@ -193,7 +180,6 @@ class MarkedRelayTest(RelayCase, TestCase):
         return kernel_sides(reactor, client, server)
 
     async def marked(self) -> tuple[Any, Any, socket.socket]:
-        """Give the peers of a relay whose client has sent so much that it has a mark, which no guard takes away."""
         self.patch(marks, "RUN", _SMALL_RUN)
         self.patch(marks, "LEVEL", _SMALL_LEVEL)
         self.patch(marks, "_LEAST", 1)
@@ -206,8 +192,7 @@ class MarkedRelayTest(RelayCase, TestCase):
             await server.has(sent + 2**20 - _SMALL_LEVEL)
         return client, server, source
 
-    async def test_end(self) -> None:
-        """An end comes through at once, with what is below the mark before it."""
+    async def test_end_comes_at_once(self) -> None:
         client, server, source = await self.marked()
         client.send(b"last")
         client.finish()
@@ -217,16 +202,14 @@ class MarkedRelayTest(RelayCase, TestCase):
         server.send(b"and")
         await client.has(3)
 
-    async def test_reset(self) -> None:
-        """A reset comes through at once."""
+    async def test_reset_comes_at_once(self) -> None:
         client, server, _ = await self.marked()
         client.reset()
         result = await self.over(server)
         self.assertEqual(result.reason, "client-reset")
         self.assertEqual(reactor.getDelayedCalls()[1:], [], "but for the time-out of the test")
 
-    async def test_answer(self) -> None:
-        """As soon as the other peer says something, every byte is told of again."""
+    async def test_answer_removes_mark(self) -> None:
         client, server, source = await self.marked()
         client.send(b"question")
         server.send(b"answer")
@@ -235,8 +218,7 @@ class MarkedRelayTest(RelayCase, TestCase):
         while not server.received.endswith(b"question"):
             await self.turn()
 
-    async def test_suspended(self) -> None:
-        """A relay that is suspended leaves no mark on the socket, whoever goes on with it."""
+    async def test_suspended_relay_leaves_no_mark(self) -> None:
         client, server, source = await self.marked()
         client.send(b"more")
         state = self.relay.suspend()
@@ -261,8 +243,6 @@ class MarkedRelayTest(RelayCase, TestCase):
 
 
 class _Pausing(Player):
-    """Plays peers that send nothing more before all has come."""
-
     def _do(self, step: Step) -> None:
         super()._do(step)
         client, server = self.peers["client"], self.peers["server"]
@@ -270,7 +250,6 @@ class _Pausing(Player):
 
 
 def _make_small(test: SynchronousTestCase) -> list[Mark]:
-    """Have marks that are soon set and low, and give a list to which each is added when it is set."""
     test.patch(marks, "LEVEL", _SMALL_LEVEL)
     test.patch(marks, "RUN", _SMALL_RUN)
     test.patch(marks, "LONGEST_RUN", 2 * _SMALL_RUN)
@@ -286,7 +265,6 @@ def _make_small(test: SynchronousTestCase) -> list[Mark]:
 
 
 def _pieces() -> SearchStrategy[int]:
-    """Make sizes of which many are about those of the mark and of the run."""
     about = st.sampled_from([1, _SMALL_LEVEL, 2 * _SMALL_LEVEL, _SMALL_RUN, _SMALL_RUN * 2, 2**19])
     return st.builds(lambda size, more: max(1, size + more), about, st.integers(-3, 3))
 
@@ -297,7 +275,6 @@ class PauseTest(SynchronousTestCase):
     skip = _SKIP
 
     def setUp(self) -> None:
-        """Make a player, and marks that are soon set."""
         self.was_set = _make_small(self)
         private = PrivateReactor("epoll")
         self.addCleanup(private.close)
@@ -306,19 +283,16 @@ class PauseTest(SynchronousTestCase):
         self.addCleanup(self.player.close)
 
     def play(self, steps: list[Step]) -> None:
-        """Play, and find that all has come, each piece before the next was sent."""
         result = self.player.play(Schedule(tuple(steps), buffers=_BUFFERS))
         self.assertEqual(result.reason, "done")
 
     def test_about_the_mark(self) -> None:
-        """All that a sender has sent comes, however little it is short of the mark or beyond it."""
         for more in (*range(-20, 21), 1 - _SMALL_LEVEL, _SMALL_LEVEL // 2):
             sizes = (2**19, _SMALL_LEVEL + more, 2**19 + more)
             self.play([Step("client", "write", size) for size in sizes])
         self.assertGreater(len(self.was_set), 40, "there were marks")
 
     def test_anywhere(self) -> None:
-        """The same is so for any sizes, and whoever sends next."""
         step = st.builds(Step, st.sampled_from(["client", "server"]), st.just("write"), _pieces())
         check = given(st.lists(step, min_size=1, max_size=8))(self.play)
         # Chance alone may give too few that are large.
@@ -340,19 +314,16 @@ class MarkedScheduleTest(test_schedules.KernelTest):
     examples = 100
 
     def setUp(self) -> None:
-        """Make marks that are soon set."""
         self.was_set = _make_small(self)
         super().setUp()
 
     def tidy_up(self) -> None:
-        """Give back the large pipes, too, and see that no mark is left."""
         self.assertEqual(MarkGuard.for_reactor(self.private.reactor)._marks, {})
         self.assertEqual(kernel._large_pipes._given, 0)
         super().tidy_up()
         kernel._large_pipes.clear()
 
     def tearDown(self) -> None:
-        """Find that there were marks."""
         self.assertNotEqual(self.was_set, [])
 
 

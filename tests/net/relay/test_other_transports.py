@@ -45,7 +45,6 @@ class TlsServerTest(MuxTestCase):
         return client, peer
 
     async def test_server_closes(self) -> None:
-        """Its close-notify ends the connection cleanly."""
         client, peer = await self.relayed()
         peer.close()
         await client.is_lost()
@@ -53,7 +52,6 @@ class TlsServerTest(MuxTestCase):
         self.assert_story(await self.logged(), reason="done", bytes_in=8, bytes_out=6)
 
     async def test_client_finishes(self) -> None:
-        """The client's half-close is the close-notify."""
         client, peer = await self.relayed()
         client.finish()
         await peer.is_lost()
@@ -62,7 +60,6 @@ class TlsServerTest(MuxTestCase):
         self.assert_story(await self.logged(), reason="done")
 
     async def test_server_resets(self) -> None:
-        """A broken TLS connection is a reset for the client."""
         client, peer = await self.relayed()
         peer.reset()
         await self.is_gone(client)
@@ -70,7 +67,6 @@ class TlsServerTest(MuxTestCase):
         self.assert_story(await self.logged(), reason="server-reset")
 
     async def test_client_resets(self) -> None:
-        """When a client breaks off, the server gets no close-notify."""
         client, peer = await self.relayed()
         client.reset()
         await self.is_gone(peer)
@@ -78,7 +74,6 @@ class TlsServerTest(MuxTestCase):
         self.assert_story(await self.logged(), reason="client-reset")
 
     async def test_tls_on_both_sides(self) -> None:
-        """When one side sends a close-notify, the other is closed at once."""
         plain, peer = await self.relayed()
         peer.close()
         await plain.is_lost()
@@ -96,7 +91,6 @@ class TlsServerTest(MuxTestCase):
         self.assert_story(await self.logged(2), reason="done")
 
     async def test_what_is_unsent_cannot_be_known(self) -> None:
-        """A TLS transport does not tell how much its peer has yet to take."""
         await self.relayed()
         (connection,) = self.factory.connections
         relay: Any = connection.stage
@@ -107,7 +101,6 @@ class UnixTest(MuxTestCase):
     """UNIX sockets on both sides."""
 
     async def test_half_close(self) -> None:
-        """Half-close works as it does on TCP."""
         folder = make_folder(self)
         path = str(folder / "backend")
         port = reactor.listenUNIX(path, self.backend)

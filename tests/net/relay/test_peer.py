@@ -28,7 +28,6 @@ _SKIP = None if is_supported() else "these need Linux"
 
 
 def _since_heard(connected: socket.socket) -> float:
-    """Tell how many seconds ago anything came from a socket's peer."""
     info = connected.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 60)
     since_data, since_acknowledgement = struct.unpack_from("=II", info, 52)
     return float(min(since_data, since_acknowledgement)) / 1000
@@ -38,7 +37,6 @@ class UnansweredTest(SynchronousTestCase):
     """When a peer counts as gone."""
 
     def test_when_it_is_over(self) -> None:
-        """A peer is gone if it has answered none of so many questions for so long, and not before."""
         for silence, is_over in (
             (ANSWERED, False),
             (UnansweredBytes(119.9, 9), False),
@@ -55,7 +53,6 @@ class UnansweredTest(SynchronousTestCase):
         self.assertTrue(UnansweredBytes(2, 2).is_lost(keepalive))
 
     def test_pause(self) -> None:
-        """It is looked again when the peer may be gone, after whole intervals."""
         for silence, pause in (
             (ANSWERED, 120),
             (UnansweredBytes(0.1, 1), 120),
@@ -66,13 +63,10 @@ class UnansweredTest(SynchronousTestCase):
             self.assertEqual(silence.pause(_KEEPALIVE), pause, silence)
 
     def test_no_keepalive(self) -> None:
-        """Without keepalive a peer has all the time that the system gives it."""
         self.assertEqual(patience(None), float("inf"))
 
 
 class _Transport:
-    """What has a socket."""
-
     def __init__(self, connected: object) -> None:
         self.getHandle = lambda: connected
 
@@ -83,7 +77,6 @@ class SocketTest(SynchronousTestCase):
     skip = _SKIP
 
     def setUp(self) -> None:
-        """Connect two of TCP, and two that are not."""
         with socket.create_server(("127.0.0.1", 0)) as listening:
             self.one = socket.create_connection(listening.getsockname())
             self.other, _ = listening.accept()
@@ -92,7 +85,6 @@ class SocketTest(SynchronousTestCase):
             self.addCleanup(connected.close)
 
     def test_keepalive(self) -> None:
-        """The keepalive of the first socket that has one, as it was set."""
         one, plain = _Transport(self.one), _Transport(self.plain)
         set_options(self.one, NO_KEEPALIVE)
         self.assertIsNone(keepalive_of(plain, one, _Transport(None)))
@@ -104,7 +96,6 @@ class SocketTest(SynchronousTestCase):
         self.assertIsNone(keepalive_of(plain, one))
 
     def test_nothing_to_answer(self) -> None:
-        """Whose peer has taken all is quiet, and so is what is no TCP connection, or none any more."""
         self.one.send(b"hello")
         self.other.recv(5)
         for connected in (self.one, self.other, self.plain, None):
@@ -120,7 +111,6 @@ class LostPeerCase(RelayCase):
     keepalive: Keepalive | None = _KEEPALIVE
 
     async def relayed(self, timeouts: Timeouts = Timeouts(idle=1000)) -> None:  # noqa: B008
-        """Put a relay between two peers."""
         self.clock = Clock()
         self.unanswered: dict[object, UnansweredBytes] = {}
         self.looks = 0
@@ -133,7 +123,6 @@ class LostPeerCase(RelayCase):
         self.client, self.server = await self.start(timeouts=timeouts, clock=self.clock)
 
     def set_unanswered(self, end: int, *silence: Any) -> None:
-        """Say how long the peer of an end has not answered."""
         self.unanswered[self.ends[end].transport.getHandle()] = UnansweredBytes(*silence)
 
     async def test_client_gone(self) -> None:
@@ -155,7 +144,6 @@ class LostPeerCase(RelayCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     async def test_server_gone(self) -> None:
-        """The same, and the server is."""
         await self.relayed()
         self.set_unanswered(1, 120, 4)
         self.clock.advance(120)
@@ -163,7 +151,6 @@ class LostPeerCase(RelayCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     async def test_one_look_a_period(self) -> None:
-        """Where nothing waits there is one look in the time that keepalive takes, and the idle time holds."""
         await self.relayed()
         self.clock.pump([1] * 999)
         self.assertEqual((self.looks, self.results), (16, []))
@@ -172,7 +159,6 @@ class LostPeerCase(RelayCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     async def test_gone_while_it_is_closed(self) -> None:
-        """Whoever is silent while both sides are being closed holds up neither."""
         await self.relayed(Timeouts(idle=1000, half_close=500))
         self.client.finish()
         await self.server.has_all()
@@ -210,8 +196,7 @@ class KernelLostPeerTest(LostPeerCase, TestCase):
     def make_sides(self, _clock: object, client: End, server: End) -> Sides:
         return kernel_sides(reactor, client, server)
 
-    async def test_adopted(self) -> None:
-        """A relay that goes on elsewhere finds in the sockets which keepalive they have."""
+    async def test_adopted_relay_reads_keepalive_of_sockets(self) -> None:
         self.keepalive = None
         await self.relayed()
         for end in self.ends:

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
 
 class _Portable:
-    """Makes portable relays."""
-
     def make_sides(self, _clock: object, client: End, server: End) -> Sides:
         return portable_sides(client, server)
 
@@ -28,7 +26,6 @@ class PortableRelayTest(_Portable, OrderContract, ResetContract, TestCase):
     """Over TCP sockets of Twisted's."""
 
     async def test_endings_in_one_turn(self) -> None:
-        """A server whose end is heard in the same turn as the client's reset still gets all."""
         client, server = await self.start()
         server.transport.pauseProducing()
         size = 1024 * 1024

@@ -26,8 +26,6 @@ _FAST = RelayRates(1 << 30, 1 << 30)
 
 
 class _Fast:
-    """Makes relays whose limits are never met."""
-
     def make_sides(self, clock: Any, client: End, server: End) -> Sides:
         return _FAST.make_sides(clock, client, server)
 
@@ -51,16 +49,12 @@ class PacedLeanTest(_Fast, OrderContract, ResetContract, TestCase):
 
 
 class _Waiting:
-    """Whom an end tells before there is a relay."""
-
     def data_received(self, data: bytes) -> None: ...
     def peer_finished(self) -> None: ...
     def connection_lost(self, reason: object) -> None: ...
 
 
 class _Case(SynchronousTestCase):
-    """A relay between two transports without a network, in virtual time."""
-
     def relay(
         self,
         rates: RelayRates,
@@ -68,7 +62,6 @@ class _Case(SynchronousTestCase):
         *,
         timeouts: Timeouts = Timeouts(),  # noqa: B008
     ) -> None:
-        """Start a relay."""
         self.clock = Clock()
         self.results: list[RelayResult] = []
         self.client, self.server = WaterMarkTransport(), WaterMarkTransport()
@@ -81,7 +74,6 @@ class _Case(SynchronousTestCase):
         self.running.start(pending, client_finished=False)
 
     def taken(self, transport: WaterMarkTransport, seconds: float, step: float = 0.01) -> int:
-        """Let time pass while a peer reads, and give how many bytes it got."""
         count = 0
         for _ in range(round(seconds / step)):
             count += len(transport.take())
@@ -89,11 +81,9 @@ class _Case(SynchronousTestCase):
         return count + len(transport.take())
 
     def assert_near(self, count: int, expected: float, within: float) -> None:
-        """Find that a number is not far from another."""
         self.assertLessEqual(abs(count - expected), within, f"{count} is not {expected}")
 
     def assert_over(self, reason: str) -> RelayResult:
-        """Find that it is over and has left nothing behind."""
         (result,) = self.results
         self.assertEqual(result.reason, reason)
         self.assertEqual(self.clock.getDelayedCalls(), [])
@@ -120,13 +110,11 @@ class RateTests(_Case):
                     self.assert_near(count, 10 * rate, max(2, 0.05 * 10 * rate))
 
     def test_other_direction(self) -> None:
-        """A direction without a limit is as fast as it can."""
         self.relay(RelayRates(upload=1000))
         self.server.deliver(bytes(50_000))
         self.assertEqual(len(self.client.take()), 50_000)
 
     def test_both(self) -> None:
-        """Each direction has its own limit."""
         self.relay(RelayRates(1000, 2000))
         self.client.deliver(bytes(65536))
         self.server.deliver(bytes(65536))
@@ -137,8 +125,7 @@ class RateTests(_Case):
         for transport, rate in ((self.server, 1000), (self.client, 2000)):
             self.assert_near(len(transport.take()), rate, 0.02 * rate)
 
-    def test_burst(self) -> None:
-        """After a silence, no more than a tenth of a second's worth goes at once."""
+    def test_burst_is_a_tenth_of_a_second(self) -> None:
         self.relay(RelayRates(upload=1000))
         self.client.deliver(bytes(100))
         self.assertEqual(len(self.server.take()), 100)
@@ -147,7 +134,6 @@ class RateTests(_Case):
         self.assertEqual(len(self.server.take()), 100)
 
     def test_pending(self) -> None:
-        """What came before the relay counts too, goes first, and nothing is lost or changed."""
         sent = bytes(range(256)) * 40
         self.relay(RelayRates(upload=2000), sent[:3000])
         received = bytearray()
@@ -159,7 +145,6 @@ class RateTests(_Case):
         self.assertEqual(bytes(received), sent)
 
     def test_source_is_held_back(self) -> None:
-        """Nothing is read while there is something to be sent first, so little is held."""
         self.relay(RelayRates(upload=1000))
         for _ in range(10):
             self.client.deliver(bytes(1000))
@@ -170,7 +155,6 @@ class RateTests(_Case):
         self.assertFalse(self.client.paused)
 
     def test_slow_reader(self) -> None:
-        """A peer that is slower than the rate holds its source back as without a rate."""
         self.relay(RelayRates(upload=1_000_000))
         for _ in range(100):
             self.client.deliver(bytes(10_000))
@@ -187,7 +171,6 @@ class EndTests(_Case):
     """How such a connection ends: in all as any other does, only later."""
 
     def test_half_close(self) -> None:
-        """A half-close comes after the bytes before it."""
         self.relay(RelayRates(upload=1000))
         self.client.deliver(bytes(600))
         self.client.finish()
@@ -203,7 +186,6 @@ class EndTests(_Case):
         self.assertEqual(self.assert_over("done"), RelayResult("done", 600, 6))
 
     def test_both_finish(self) -> None:
-        """When both have finished, what is held is sent before the close."""
         self.relay(RelayRates(1000, 1000))
         for transport in (self.client, self.server):
             transport.deliver(bytes(1100))
@@ -212,8 +194,7 @@ class EndTests(_Case):
         self.assertEqual(self.taken(self.client, 2), 1100)
         self.assert_over("done")
 
-    def test_lost_source(self) -> None:
-        """What is held when its source goes away is still sent."""
+    def test_lost_source_still_sends_held(self) -> None:
         self.relay(RelayRates(download=1000))
         self.server.deliver(bytes(1100))
         self.server._lose(ConnectionDone())
@@ -222,16 +203,14 @@ class EndTests(_Case):
         self.taken(self.client, 1)
         self.assert_over("done")
 
-    def test_lost_target(self) -> None:
-        """What is held for a peer that goes away is forgotten."""
+    def test_lost_target_discards_held(self) -> None:
         self.relay(RelayRates(upload=1000))
         self.client.deliver(bytes(1100))
         self.server.reset()
         self.taken(self.client, 1)
         self.assert_over("server-reset")
 
-    def test_nothing_after_the_end(self) -> None:
-        """As on any transport, what is written after a half-close is not sent."""
+    def test_nothing_written_after_half_close(self) -> None:
         self.relay(RelayRates(upload=1000))
         paced: Any = self.running._server
         paced.write(bytes(150))
@@ -242,7 +221,6 @@ class EndTests(_Case):
         self.running.abort("killed")
 
     def test_abort(self) -> None:
-        """So it is when the connection is ended from outside."""
         self.relay(RelayRates(upload=1000))
         self.client.deliver(bytes(1100))
         self.running.abort("killed")
@@ -250,8 +228,7 @@ class EndTests(_Case):
         self.server.take()
         self.assert_over("killed")
 
-    def test_idle(self) -> None:
-        """It is not idle while it sends what is held, and is so afterwards."""
+    def test_not_idle_while_held_is_sent(self) -> None:
         self.relay(RelayRates(upload=100), timeouts=Timeouts(idle=1.5))
         self.client.deliver(bytes(1000))
         early = self.taken(self.server, 9.5)
@@ -261,8 +238,7 @@ class EndTests(_Case):
         self.client.take()
         self.assert_over("idle-timeout")
 
-    def test_half_close_timeout(self) -> None:
-        """Nor does the time for a half-close run while there is something to be sent before it."""
+    def test_half_close_timeout_after_held_is_sent(self) -> None:
         self.relay(RelayRates(upload=100), timeouts=Timeouts(half_close=1.5))
         self.client.deliver(bytes(1000))
         self.client.finish()
@@ -281,7 +257,6 @@ class RealTests(RelayCase, TestCase):
         return RelayRates(download=2_000_000).make_sides(clock, client, server)
 
     async def test_half_a_second(self) -> None:
-        """A megabyte at two megabytes in a second takes about half of one."""
         client, server = await self.start()
         began = reactor.seconds()
         server.send(bytes(1_000_000))

@@ -49,11 +49,9 @@ class ScheduleTests(_Base):
     def make_wiring(self) -> Wiring:
         return TcpWiring(self.private.reactor)
 
-    def tidy_up(self) -> None:
-        """Give back what relays keep for those that follow."""
+    def tidy_up(self) -> None: ...
 
     def setUp(self) -> None:
-        """Make the reactor, and let one relay open whatever it may share with others."""
         self.private = PrivateReactor(self.reactor)
         self.addCleanup(self.private.close)
         self.wiring = self.make_wiring()
@@ -62,7 +60,6 @@ class ScheduleTests(_Base):
         self.in_good_order(Schedule((Step("client", "write", _MiB),)))
 
     def test_good_order(self) -> None:
-        """Peers that do not break off get all that was sent, and each other's end."""
         check = given(schedules(endings=False, moves=self.moves))(self.in_good_order)
         settings(max_examples=scaled(self.examples), deadline=None)(check)()
 
@@ -77,7 +74,6 @@ class ScheduleTests(_Base):
         self.in_any_order(Schedule(steps, buffers=2**16))
 
     def in_good_order(self, schedule: Schedule) -> None:
-        """Play it, and find that all has come."""
         result = self.player.play(schedule)
         client, server = self.player.peers["client"], self.player.peers["server"]
         self.assertEqual(
@@ -88,7 +84,6 @@ class ScheduleTests(_Base):
         self.assertEqual(result, RelayResult("done", bytes_in, server.to_send))
 
     def in_any_order(self, schedule: Schedule) -> None:
-        """Play it, and find that what has come is what it ought to be."""
         result = self.player.play(schedule)
         client, server = self.player.peers["client"], self.player.peers["server"]
         if not (client.gone or server.gone or self.player.drained):
@@ -110,7 +105,6 @@ class ScheduleTests(_Base):
         self.assert_reason(result)
 
     def assert_reason(self, result: RelayResult) -> None:
-        """Find that the end is told as it was."""
         peers = self.player.peers
         gone = {who for who, peer in peers.items() if peer.gone}
         # The end of a UNIX socket always looks as if all had been said.
@@ -167,7 +161,6 @@ class KernelTest(ScheduleTests, SynchronousTestCase):
         return kernel_sides(self.private.reactor, client, server)
 
     def tidy_up(self) -> None:
-        """Give back the pipes that are kept; there must be no others."""
         self.assertEqual(kernel._pipes._given, 0)
         kernel._pipes.clear()
 
@@ -206,7 +199,6 @@ class KernelWithoutPipesTest(KernelTest):
     examples = 50
 
     def setUp(self) -> None:
-        """Make no pipe available."""
         self.patch(kernel, "_pipes", PipePool(in_use=0))
         super().setUp()
 

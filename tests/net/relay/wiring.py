@@ -49,13 +49,9 @@ class Wiring(Protocol):
     family: socket.AddressFamily
     breaks_off: bool
 
-    def listen(self, factory: ServerFactory) -> tuple[IListeningPort, Any]:
-        """Listen, and give the port and its address as sockets know it."""
-        ...
+    def listen(self, factory: ServerFactory) -> tuple[IListeningPort, Any]: ...
 
-    def connect(self, address: Any, factory: ClientFactory) -> None:
-        """Connect to such an address."""
-        ...
+    def connect(self, address: Any, factory: ClientFactory) -> None: ...
 
 
 class TcpWiring:
@@ -94,8 +90,6 @@ class UnixWiring:
 
 
 class _LeanWiring:
-    """Sockets that are served beside the reactor."""
-
     family: socket.AddressFamily
 
     def __init__(self, reactor: Any) -> None:
@@ -140,6 +134,5 @@ class LeanUnixWiring(_LeanWiring):
 
 
 def _paths(test: SynchronousTestCase) -> Iterator[str]:
-    """Give paths that exist as long as a test takes."""
     folder = make_folder(test)
     return (str(folder / str(number)) for number in itertools.count())

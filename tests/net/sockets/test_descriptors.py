@@ -16,8 +16,7 @@ from txmux.net.sockets.descriptors import Descriptors, _count_open
 class DescriptorsTest(SynchronousTestCase):
     """`Descriptors` itself."""
 
-    def test_counts(self) -> None:
-        """What is open is counted, and not how high the numbers are."""
+    def test_counts_open_and_not_highest(self) -> None:
         before = _count_open()
         ours, theirs = socket.socketpair()
         with ours, theirs:
@@ -40,8 +39,7 @@ class DescriptorsTest(SynchronousTestCase):
             self.assertLessEqual(others + 2 * clients + reserved, limit)
         self.assertGreaterEqual(others + 2 * (clients + 1) + reserved + 16, limit - 1)
 
-    def test_seldom(self) -> None:
-        """Far from the limit, it is counted once for many clients."""
+    def test_counts_seldom_far_from_limit(self) -> None:
         counted: list[int] = []
         descriptors = Descriptors(lambda: counted.append(1) or 20, lambda: 1024)  # type: ignore[func-returns-value]
         for _ in range(100):
@@ -49,8 +47,7 @@ class DescriptorsTest(SynchronousTestCase):
             descriptors.client_accepted()
         self.assertEqual(len(counted), 1)
 
-    def test_changed(self) -> None:
-        """A limit that somebody lowers meanwhile holds before the spare descriptors are used up."""
+    def test_lowered_limit_holds(self) -> None:
         limits, clients = [1024], 0
         descriptors = Descriptors(lambda: 20 + 2 * clients, lambda: limits[-1])
         for _ in range(5):

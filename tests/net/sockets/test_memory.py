@@ -26,13 +26,6 @@ if TYPE_CHECKING:
 
 
 class _System:
-    """Has some pieces of memory to give.
-
-    Attributes:
-        left: The pieces.
-        now: The time.
-    """
-
     def __init__(self) -> None:
         self.left = 100
         self.now = 0.0
@@ -53,12 +46,6 @@ class _Piece:
 
 
 class _Connecting(ClientFactory):
-    """Makes one connection.
-
-    Attributes:
-        connected: Fires with its protocol.
-    """
-
     noisy = False
 
     def __init__(self) -> None:
@@ -83,7 +70,6 @@ class MemoryTest(SynchronousTestCase):
         self.memory = Memory(self.system.give, lambda: self.system.now)
 
     def test_reserve(self) -> None:
-        """The reserve is kept from the start, given back when memory lacks, and taken again."""
         self.memory.fill()
         kept = 100 - self.system.left
         self.assertGreater(kept, 0)
@@ -114,7 +100,6 @@ class MemoryTest(SynchronousTestCase):
         self.assertEqual(len(events), 0)  # it has been told, and is not over
 
     def test_log(self) -> None:
-        """A shortage is told once, and so is its end, when there was none for a second."""
         with capturedLogs() as events:
             self.memory.fill()
             for _ in range(3):
@@ -131,7 +116,6 @@ class MemoryTest(SynchronousTestCase):
             self.assertEqual(said(events, "no memory"), 2)
 
     def test_main_loop(self) -> None:
-        """A reactor whose main loop ends for want of memory goes on; other ends are ends."""
         ends: list[BaseException | None] = [MemoryError(), MemoryError(), None, KeyError()]
 
         class Reactor:
@@ -168,7 +152,6 @@ class ShortTest(TestCase):
         self.number: int = self.port.getHost().port
 
     def run_out(self) -> None:
-        """Have no more memory from now on."""
         MEMORY.lacks()
         self.system.left = 0
 
@@ -196,7 +179,6 @@ class ShortTest(TestCase):
         self.assertEqual((said(events, "no memory"), said(events, "cannot accept")), (1, 0))
 
     async def test_server(self) -> None:
-        """A connection to a server is broken off when its bytes cannot be held."""
         client = _Connecting()
         connect_tcp(reactor, "127.0.0.1", self.number, client, 5, None)
         ours, theirs = await client.connected, await self.factory.peer()
@@ -208,7 +190,6 @@ class ShortTest(TestCase):
         self.assertIs(ours.lost.type, OutOfMemory)
 
     async def test_unix_server(self) -> None:
-        """A UNIX socket's connection is broken off, too, when it cannot be written to."""
         name = self.mktemp()
         factory = PeerFactory()
         port = reactor.listenUNIX(name, factory)
@@ -232,7 +213,6 @@ class ShortTest(TestCase):
         self.assertFalse(hasattr(server.transport, "socket"))
 
     async def test_plain_end(self) -> None:
-        """So is a socket that the reactor does not serve."""
         poller = Poller.for_reactor(reactor)
         port: Any = SocketPort(poller, socket.create_server(("127.0.0.1", 0)), self.factory)
         port.startListening()
@@ -245,8 +225,6 @@ class ShortTest(TestCase):
         self.assertFalse(hasattr(server.transport, "socket"))
 
     def lack_once(self, owner: Any, name: str) -> None:
-        """Have a method do nothing for want of memory, the first time that it is called."""
-
         def method(*arguments: Any) -> Any:
             lacks.restore()
             raise MemoryError(arguments)
@@ -254,5 +232,4 @@ class ShortTest(TestCase):
         lacks = self.patch(owner, name, method)
 
     def fail_to_keep(self, _data: bytes) -> None:
-        """Do as what needs memory."""
         raise MemoryError

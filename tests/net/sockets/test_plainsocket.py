@@ -19,27 +19,23 @@ class LeanSocketTest(TestCase):
         self.addCleanup(self.lean.close)
 
     def test_close(self) -> None:
-        """Closing it ends the connection, and may be done again."""
         self.lean.close()
         self.lean.close()
         self.assertEqual(self.lean.fileno(), -1)
         self.assertEqual(self.other.recv(1), b"")
 
     def test_with(self) -> None:
-        """A block closes it, as it does any socket."""
         with self.lean:
             self.assertIsInstance(self.lean, socket.socket)
         self.assertEqual(self.other.recv(1), b"")
 
     def test_duplicate(self) -> None:
-        """A duplicate lives on."""
         with self.lean.dup() as duplicate:
             self.lean.close()
             duplicate.sendall(b"x")
         self.assertEqual(self.other.recv(2), b"x")
 
     def test_detach(self) -> None:
-        """A descriptor that is taken out stays open."""
         descriptor = self.lean.detach()
         self.lean.close()
         os.write(descriptor, b"x")
@@ -47,14 +43,12 @@ class LeanSocketTest(TestCase):
         self.assertEqual(self.other.recv(2), b"x")
 
     def test_file(self) -> None:
-        """It can be read like a file."""
         self.other.sendall(b"line\n")
         with self.lean.makefile("rb") as file:
             self.assertEqual(file.readline(), b"line\n")
         self.lean.sendall(b"x")
 
     def test_repr(self) -> None:
-        """It can be shown, open and closed."""
         self.assertIn("LeanSocket", repr(self.lean))
         self.lean.close()
         self.assertIn("LeanSocket", repr(self.lean))

@@ -35,8 +35,6 @@ if TYPE_CHECKING:
 
 
 class _Failing(ClientFactory):
-    """Waits for a failure."""
-
     noisy = False
 
     def __init__(self) -> None:
@@ -47,8 +45,6 @@ class _Failing(ClientFactory):
 
 
 class _Full(dict[int, Any]):
-    """A table that there is no memory for to grow."""
-
     def __setitem__(self, key: int, value: Any) -> None:
         raise MemoryError
 
@@ -114,8 +110,7 @@ class ScarcityTest(TestCase):
             await deferLater(reactor, 0)
             self.assertFalse(port._pause.is_short)
 
-    async def test_connecting(self) -> None:
-        """A connection that cannot be waited for fails at once, and leaves neither handler, timer nor descriptor."""
+    async def test_unwatched_connection_fails_at_once(self) -> None:
         clock, failing = Clock(), _Failing()
         name = ("127.0.0.1", make_stalled_port(self))
         handlers, before = len(self.poller._handlers), descriptors()
@@ -127,8 +122,7 @@ class ScarcityTest(TestCase):
         self.assertEqual(clock.getDelayedCalls(), [])
         self.assertEqual((len(self.poller._handlers), descriptors()), (handlers, before))
 
-    async def test_resumed(self) -> None:
-        """A connection that was paused, and cannot be watched again, is ended."""
+    async def test_resumed_but_unwatchable(self) -> None:
         client = await connect(self, self.number)
         server = await self.factory.peer()
         server.transport.pauseProducing()
@@ -138,7 +132,6 @@ class ScarcityTest(TestCase):
         await client.is_lost()
 
     async def test_raising_factory(self) -> None:
-        """When no protocol can be made for a connection, its maker is told, and nothing is left."""
         failing = _Failing()
         handlers = len(self.poller._handlers)
         failing.buildProtocol = None  # type: ignore[assignment]
@@ -153,8 +146,6 @@ class FirstTest(SynchronousTestCase):
     """A poller that watches nothing yet."""
 
     def test_reader(self) -> None:
-        """If the reactor cannot watch the poller, nothing is left of the attempt, and the next one may succeed."""
-
         class Full:
             def __init__(self) -> None:
                 self.is_full = True
@@ -226,7 +217,6 @@ class MemoryTest(TestCase):
         raise MemoryError
 
     async def test_poller(self) -> None:
-        """The poller is asked again when there is some, and all that was ready is served then."""
         poller = Poller.for_reactor(reactor)
         factory = PeerFactory()
         port: Any = SocketPort(poller, socket.create_server(("127.0.0.1", 0)), factory)
@@ -243,7 +233,6 @@ class MemoryTest(TestCase):
         await (await factory.peer()).has(1)
 
     async def test_watch(self) -> None:
-        """A descriptor that there is no memory to note is not watched, and can be later."""
         poller = Poller.for_reactor(reactor)
         ours, theirs = socket.socketpair()
         self.addCleanup(theirs.close)
@@ -258,7 +247,6 @@ class MemoryTest(TestCase):
             poller.unwatch(ours.fileno())
 
     async def test_connector(self) -> None:
-        """A connection for which there is none is broken off, and whoever wants it is told, at each step of it."""
         listening = PeerFactory()
         port = reactor.listenTCP(0, listening, interface="127.0.0.1")
         self.addCleanup(port.stopListening)
@@ -287,7 +275,6 @@ class MemoryTest(TestCase):
         self.assertEqual(descriptors(), before)
 
     async def test_connected(self) -> None:
-        """One that is established, and cannot be watched, is lost for its protocol."""
         listening = PeerFactory()
         port = reactor.listenTCP(0, listening, interface="127.0.0.1")
         self.addCleanup(port.stopListening)
@@ -319,7 +306,6 @@ class MemoryTest(TestCase):
             self.assertTrue(peer.was_reset())
 
     async def test_gate(self) -> None:
-        """A port of Twisted's is not closed, and accepts again later."""
         factory = PeerFactory()
         port: Any = reactor.listenTCP(0, factory, interface="127.0.0.1")
         self.addCleanup(port.stopListening)

@@ -32,8 +32,6 @@ from txmux.net.sockets.port import SocketPort
 
 
 class _Client(ClientFactory):
-    """Connects a peer."""
-
     noisy = False
 
     def __init__(self) -> None:
@@ -49,8 +47,6 @@ class _Client(ClientFactory):
 
 
 class _From:
-    """A local address and port to connect from."""
-
     tries = 1
 
     def __init__(self, host: str, port: int) -> None:
@@ -72,7 +68,6 @@ class SocketsTest(TestCase):
     def listen(
         self, family: int = socket.AF_INET, host: Any = ("127.0.0.1", 0), **options: Any
     ) -> Any:
-        """Listen, and give the name of the socket."""
         listening = socket.socket(family)
         listening.bind(host)
         listening.listen(64)
@@ -84,7 +79,6 @@ class SocketsTest(TestCase):
     async def connect(
         self, name: Any, family: int = socket.AF_INET, clock: Any = reactor, **options: Any
     ) -> Peer:
-        """Connect."""
         client = _Client()
         self.connector = SocketConnector(self.poller, clock, family, name, client)
         self.connector.connect(60, options=keepalive_options(60, 15, 4), **options)
@@ -120,7 +114,6 @@ class SocketsTest(TestCase):
                 await peer.is_lost()
 
     async def test_both_ways(self) -> None:
-        """Bytes go both ways, and both ends know each other's addresses."""
         name = self.listen()
         client = await self.connect(name, eager=True)
         server = await self.factory.peer()
@@ -139,7 +132,6 @@ class SocketsTest(TestCase):
         self.assertTrue(client.transport.getTcpKeepAlive())
 
     async def test_ipv6(self) -> None:
-        """IPv6 works the same."""
         client = await self.connect(self.listen(socket.AF_INET6, ("::1", 0)), socket.AF_INET6)
         server = await self.factory.peer()
         client.close()
@@ -156,15 +148,13 @@ class SocketsTest(TestCase):
             with socket.socket(family) as other:
                 other.bind((host, port))
 
-    async def test_every_address(self) -> None:
-        """On every address, the one that a client came to is known."""
+    async def test_address_that_client_came_to(self) -> None:
         _, port = self.listen(host=("0.0.0.0", 0))
         await self.connect(("127.0.0.2", port))
         server = await self.factory.peer()
         self.assertEqual(server.transport.getHost().host, "127.0.0.2")
 
     async def test_unix(self) -> None:
-        """So do UNIX sockets, even while their queue is full."""
         with tempfile.TemporaryDirectory() as folder:
             path = str(Path(folder) / "socket")
             client = await self.connect(self.listen(socket.AF_UNIX, path), socket.AF_UNIX)
@@ -177,7 +167,6 @@ class SocketsTest(TestCase):
             await server.is_lost()
 
     async def test_full_queue(self) -> None:
-        """A UNIX socket whose queue is full is tried again."""
         with tempfile.TemporaryDirectory() as folder:
             path = str(Path(folder) / "socket")
             full = socket.socket(socket.AF_UNIX)
@@ -194,20 +183,17 @@ class SocketsTest(TestCase):
     assertNoResult = lambda self, deferred: self.assertFalse(deferred.called)  # noqa: E731
 
     async def test_refused(self) -> None:
-        """A port where nobody listens refuses."""
         with socket.socket() as unused:
             unused.bind(("127.0.0.1", 0))
             with self.assertRaises(TwistedRefused):
                 await self.connect(unused.getsockname())
 
     async def test_no_route(self) -> None:
-        """What the system refuses at once is a failure like any other."""
         with self.assertRaises(Exception) as caught:
             await self.connect(("127.0.0.1", 70000 - 65536), socket.AF_INET6)
         self.assertIn("Error", type(caught.exception).__name__)
 
     async def test_too_late(self) -> None:
-        """A server that does not answer is given up in time, and nothing is left."""
         clock = Clock()
         connecting = Deferred.fromCoroutine(
             self.connect(("127.0.0.1", make_stalled_port(self)), clock=clock)
@@ -218,7 +204,6 @@ class SocketsTest(TestCase):
         self.assertEqual(clock.getDelayedCalls(), [])
 
     async def test_given_up(self) -> None:
-        """An attempt that is given up tells nobody."""
         clock = Clock()
         client = _Client()
         name = ("127.0.0.1", make_stalled_port(self))
@@ -229,7 +214,6 @@ class SocketsTest(TestCase):
         self.assertFalse(client.connected.called)
 
     async def test_no_protocol(self) -> None:
-        """A client for whom there is no protocol is closed, and so is one for whom making it fails."""
         name = self.listen()
         self.factory.buildProtocol = lambda _addr: None  # type: ignore[assignment,method-assign,return-value]
         client = await self.connect(name)
@@ -240,7 +224,6 @@ class SocketsTest(TestCase):
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
     async def test_protocol_raises(self) -> None:
-        """A protocol that raises loses its connection, and no other."""
         name = self.listen()
         client, other = await self.connect(name), await self.connect(name)
         server = await self.factory.peer(0)
@@ -251,8 +234,7 @@ class SocketsTest(TestCase):
         other.send(b"y")
         await (await self.factory.peer(1)).has(1)
 
-    async def test_abort(self) -> None:
-        """To break off is a reset, after whoever asks has gone on."""
+    async def test_abort_is_a_reset(self) -> None:
         client = await self.connect(self.listen())
         server = await self.factory.peer()
         server.transport.abortConnection()
@@ -263,7 +245,6 @@ class SocketsTest(TestCase):
         server.transport.connectionLost(Failure(ValueError()))  # once is enough
 
     async def test_close_after_all_is_written(self) -> None:
-        """To close waits for what was written, and for a producer."""
         client = await self.connect(self.listen())
         server = await self.factory.peer()
         client.transport.pauseProducing()
@@ -293,7 +274,6 @@ class SocketsTest(TestCase):
             self.assertEqual(reported, [1])
 
     async def test_half_close_of_what_ends(self) -> None:
-        """Who half-closes and then closes or breaks off gets the latter alone."""
         for ending in ("loseConnection", "abortConnection"):
             name = self.listen()
             client = await self.connect(name)
@@ -306,7 +286,6 @@ class SocketsTest(TestCase):
             self.assertEqual(client.was_reset(), ending == "abortConnection")
 
     async def test_shortage(self) -> None:
-        """Where there is room for no more, clients wait, which is said once, and so is the end of it."""
         limit = [100]
         open_now = [100 - 16 - 4]  # what is spared, and two clients with their servers
         scarce = Descriptors(lambda: open_now[0] + 2 * len(self.factory.peers), lambda: limit[0])
@@ -330,8 +309,7 @@ class SocketsTest(TestCase):
         self.assertEqual(len([e for e in events if "no client waits" in e["log_format"]]), 1)
         del clients
 
-    async def test_stops(self) -> None:
-        """A port that has stopped may be told so again, also in a shortage."""
+    async def test_stops_twice(self) -> None:
         name = self.listen(descriptors=Descriptors(lambda: 100, lambda: 100))
         await self.connect(name)
         await deferLater(reactor, 0.01)
@@ -341,8 +319,7 @@ class SocketsTest(TestCase):
         with self.assertRaises(TwistedRefused):
             await self.connect(name)
 
-    async def test_descriptors_that_are_not_there(self) -> None:
-        """When the system has no descriptors left, clients wait as well."""
+    async def test_clients_wait_without_descriptors(self) -> None:
         name = self.listen()
         self.port._wait(os.strerror(errno.ENFILE))
         client = await self.connect(name)
@@ -358,8 +335,7 @@ class PollerTest(TestCase):
     def _raise(self) -> None:
         raise ValueError
 
-    async def test_raises(self) -> None:
-        """Who raises is logged, and the others are told all the same."""
+    async def test_raising_handler_is_logged(self) -> None:
         poller = Poller.for_reactor(reactor)
         ours, theirs = socket.socketpair()
         self.addCleanup(ours.close)
@@ -383,8 +359,7 @@ class PollerTest(TestCase):
         self.assertEqual(len(self.flushLoggedErrors(ValueError)), 2)
         self.assertEqual(poller.logPrefix(), "sockets")
 
-    async def test_at_last(self) -> None:
-        """What is to be done at last is done, also when nothing is ready."""
+    async def test_after_turn_when_nothing_is_ready(self) -> None:
         done: Deferred[None] = Deferred()
         later = after_turn(reactor)
         assert later is not None

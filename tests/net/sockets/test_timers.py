@@ -24,12 +24,10 @@ class TimersTest(SynchronousTestCase):
         self.called: list[str] = []
 
     def test_interfaces(self) -> None:
-        """They can stand in for a reactor's."""
         verifyObject(IReactorTime, self.timers)
         verifyObject(IDelayedCall, self.timers.callLater(1, self.called.append, "x"))
 
     def test_in_time(self) -> None:
-        """Each calls at its moment, with its arguments, and is over then."""
         timer = self.timers.callLater(5, self.called.append, "five")
         self.timers.callLater(2, self.called.append, "two")
         self.clock.advance(2)
@@ -42,7 +40,6 @@ class TimersTest(SynchronousTestCase):
         self.assertEqual(self.timers.getDelayedCalls(), [])
 
     def test_cancel(self) -> None:
-        """One that is cancelled never calls, and others of its length do."""
         first = self.timers.callLater(5, self.called.append, "first")
         self.clock.advance(1)
         self.timers.callLater(5, self.called.append, "second")
@@ -64,14 +61,11 @@ class TimersTest(SynchronousTestCase):
         self.assertEqual(self.called, ["a", "b"])
 
     def test_no_memory_for_one(self) -> None:
-        """One that cannot be set for want of memory is not there."""
         self.lack_once()
         self.assertRaises(MemoryError, self.timers.callLater, 1, self.called.append, "a")
         self.assertEqual(self.timers.getDelayedCalls(), [])
 
     def lack_once(self) -> None:
-        """Have the clock set no timer for want of memory, once."""
-
         def call_later(*arguments: Any) -> Any:
             lacks.restore()
             raise MemoryError(arguments)
@@ -80,7 +74,6 @@ class TimersTest(SynchronousTestCase):
         lacks = self.patch(self.clock, "callLater", call_later)
 
     def test_reset(self) -> None:
-        """One that is reset begins again, with whatever length."""
         timer = self.timers.callLater(5, self.called.append, "x")
         self.clock.advance(4)
         timer.reset(5)
@@ -105,7 +98,6 @@ class TimersTest(SynchronousTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_one_of_the_reactor(self) -> None:
-        """A thousand timers of one length are one for the reactor."""
         for _ in range(1000):
             self.timers.callLater(5, self.called.append, "x").cancel()
             self.timers.callLater(5, self.called.append, "x")
@@ -113,8 +105,7 @@ class TimersTest(SynchronousTestCase):
         self.clock.advance(5)
         self.assertEqual(len(self.called), 1000)
 
-    def test_many_lengths(self) -> None:
-        """However many lengths there are, what is kept of them is bounded."""
+    def test_many_lengths_are_bounded(self) -> None:
         for number in range(10_000):
             self.timers.callLater(5 + number / 1000, self.called.append, "x").cancel()
         self.assertLess(len(self.timers._queues), 100)
@@ -124,7 +115,6 @@ class TimersTest(SynchronousTestCase):
         self.assertEqual(self.called, ["y"] * 200)
 
     def test_raises(self) -> None:
-        """A call that raises is logged, and those after it are made."""
         self.timers.callLater(5, lambda: 1 // 0)
         self.timers.callLater(5, self.called.append, "x")
         self.clock.advance(5)
@@ -132,7 +122,6 @@ class TimersTest(SynchronousTestCase):
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
     def test_set_by_a_call(self) -> None:
-        """What a call sets runs out in its turn, and what it cancels does not run out."""
         again = self.timers.callLater
 
         def ring() -> None:
@@ -156,7 +145,6 @@ class TimersTest(SynchronousTestCase):
         )
     )
     def test_like_a_clock(self, steps: list[tuple[str, int, int]]) -> None:
-        """Whatever is done to them, they call what a clock's own timers would, at the same time."""
         clocks = Clock(), Clock()
         makers = clocks[0], Timers(clocks[1])
         reported: tuple[list[tuple[int, float]], ...] = ([], [])

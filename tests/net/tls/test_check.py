@@ -52,11 +52,9 @@ class FileTests(SynchronousTestCase):
         self.rules = parse(_RULES, self.folder / "rules.ini")
 
     def reported(self, problems: Any) -> list[str]:
-        """Write problems without the name of the folder."""
         return [str(problem).replace(f"{self.folder}/", "") for problem in problems]
 
-    def test_wrong(self) -> None:
-        """All that is wrong is told, for each route."""
+    def test_all_wrong_files(self) -> None:
         wrong, forbidden = unusable_files(self.rules)
         lines = [
             "rules.ini:8: [route bare] terminate_tls: 'bare.pem': no private key for its certificate; "
@@ -70,7 +68,6 @@ class FileTests(SynchronousTestCase):
         self.assertEqual(self.reported(error.problems), lines)
 
     def test_endpoints(self) -> None:
-        """So is what `ssl:` endpoints name, of which the key may be in a file of its own."""
         rules = parse(
             f"[listen a]\nendpoint = ssl:1:{self.folder}/good.pem\n"
             f"  ssl:2:privateKey={self.folder}/bare.pem\n"
@@ -86,7 +83,6 @@ class FileTests(SynchronousTestCase):
         )
 
     def test_forbidden(self) -> None:
-        """What only another user may read is told apart."""
         denied = PermissionError(13, "Permission denied")
         with mock.patch("txmux.files._open_at_once", side_effect=denied):
             wrong, forbidden = unusable_files(self.rules)
@@ -97,8 +93,7 @@ class FileTests(SynchronousTestCase):
             "let the user that txmux runs as read it",
         )
 
-    def test_from_python(self) -> None:
-        """Routes that come from no file are told by their names."""
+    def test_routes_without_file(self) -> None:
         routes = tuple(attrs.evolve(route, section=NOWHERE) for route in self.rules.routes)
         wrong, _ = unusable_files(attrs.evolve(self.rules, routes=routes))
         self.assertIn("rules.ini: [route bare] terminate_tls: ", self.reported(wrong)[0])

@@ -21,11 +21,9 @@ class AllowedTests(SynchronousTestCase):
     """`is_allowed`."""
 
     def fits(self, identity: Identity, *lines: str) -> bool:
-        """Ask of a certificate."""
         return is_allowed(identity.certificate, [allowed_client(line) for line in lines])
 
     def test_common_name(self) -> None:
-        """The common name counts as a whole, with its case, and patterns of it do."""
         alice = authority().issue("alice")
         for text, expected in (
             ("cn=alice", True),
@@ -40,7 +38,6 @@ class AllowedTests(SynchronousTestCase):
             self.assertEqual(self.fits(alice, text), expected, text)
 
     def test_units(self) -> None:
-        """Of several units one that fits is enough; a name with blanks is quoted."""
         alice = authority().issue("alice", units=("ops", "Site Reliability"))
         self.assertTrue(self.fits(alice, "ou=ops"))
         self.assertTrue(self.fits(alice, '"ou=Site Reliability"'))
@@ -48,7 +45,6 @@ class AllowedTests(SynchronousTestCase):
         self.assertFalse(self.fits(authority().issue("ops"), "ou=ops"))
 
     def test_alternative_names(self) -> None:
-        """Host names, addresses and URIs are alternative names, without case; the common name is none."""
         one = authority().issue("Host.Example", "192.0.2.7", "a@b.example", "https://x.example/Y")
         for text in (
             "host.example",
@@ -62,7 +58,6 @@ class AllowedTests(SynchronousTestCase):
         self.assertFalse(self.fits(authority().issue(), "san=nobody"))
 
     def test_spiffe(self) -> None:
-        """A SPIFFE ID is the only URI of a certificate, and has case."""
         api = authority().issue("api", _ID)
         self.assertTrue(self.fits(api, f"spiffe={_ID}"))
         self.assertTrue(self.fits(api, "spiffe=spiffe://example.org/ns/prod/*"))
@@ -73,7 +68,6 @@ class AllowedTests(SynchronousTestCase):
         self.assertFalse(self.fits(authority().issue("x", "https://x.example/"), "spiffe=~.*"))
 
     def test_together(self) -> None:
-        """All words of a line have to fit, and one line that does so is enough."""
         alice = authority().issue("alice", units=("ops",))
         self.assertTrue(self.fits(alice, "cn=alice ou=ops"))
         self.assertFalse(self.fits(alice, "cn=alice ou=dev"))
@@ -85,7 +79,6 @@ class LineTests(SynchronousTestCase):
     """`allowed_client`."""
 
     def test_errors(self) -> None:
-        """What is wrong with a line is told, all at once."""
         for text, expected in (
             (
                 "alice",

@@ -24,7 +24,6 @@ class RevocationTests(SynchronousTestCase):
     """`read_revocations`."""
 
     def test_all(self) -> None:
-        """A file has one list or several; one that is damaged, empty or missing is told of."""
         path = make_folder(self) / "crl.pem"
         own, other = authority().revoke(), make_authority("Other").revoke()
         path.write_bytes(own + other)
@@ -57,13 +56,11 @@ class KeyPairTests(SynchronousTestCase):
         self.other = authority().issue("b.example")
 
     def file(self, name: str, *contents: bytes) -> Path:
-        """Write a file."""
         path = self.folder / name
         path.write_bytes(b"\n".join(contents))
         return path
 
     def read(self, *paths: Path) -> list[tuple[str, list[str], list[str]]]:
-        """Read pairs, and tell of each where it is from, whose it is and who leads to the authority."""
         found = []
         for pair in read_key_pairs("terminate_tls", paths):
             self.assertEqual(
@@ -79,12 +76,10 @@ class KeyPairTests(SynchronousTestCase):
         return found
 
     def test_one_file(self) -> None:
-        """Certificate, chain and key can all be in one file, in any order."""
         path = self.file("all.pem", self.own.key_pem(), authority().pem, self.own.pem)
         self.assertEqual(self.read(path), [("all.pem", ["a.example"], ["Test Authority"])])
 
     def test_two_files(self) -> None:
-        """The key can be in a file of its own, wherever that is."""
         chain = self.file("chain.pem", self.own.pem, authority().pem)
         key = self.file("key.pem", self.own.key_pem())
         other = self.file("other.pem", self.other.pem, self.other.key_pem())
@@ -96,7 +91,6 @@ class KeyPairTests(SynchronousTestCase):
         self.assertEqual(self.read(key, chain, other), expected)
 
     def test_two_in_one_file(self) -> None:
-        """A file can have more than one certificate with its key."""
         path = self.file(
             "all.pem", self.own.pem, self.own.key_pem(), self.other.pem, self.other.key_pem()
         )
@@ -115,14 +109,12 @@ class KeyPairTests(SynchronousTestCase):
         return self.file("good.pem", identity.pem, identity.key_pem())
 
     def test_no_key(self) -> None:
-        """A certificate needs its key, somewhere."""
         path = self.file("bare.pem", self.own.pem)
         message = f"'bare.pem': no private key for its certificate; {_WANTED}"
         self.assert_refused(message, path)
         self.assert_refused(message, self.whole(self.other), path)
 
     def test_no_certificate(self) -> None:
-        """A key needs its certificate, and a file needs something in it."""
         key = self.file("key.pem", self.own.key_pem())
         message = f"'key.pem': no certificate for its private key; {_WANTED}"
         self.assert_refused(message, key)
@@ -132,7 +124,6 @@ class KeyPairTests(SynchronousTestCase):
         )
 
     def test_strangers(self) -> None:
-        """Certificate and key of one file belong together."""
         path = self.file("mixed.pem", self.own.pem, self.other.key_pem())
         message = f"'mixed.pem': the private key does not belong to the certificate; {_WANTED}"
         self.assert_refused(message, path)
@@ -140,7 +131,6 @@ class KeyPairTests(SynchronousTestCase):
         self.assert_refused(message, more)
 
     def test_unreadable(self) -> None:
-        """What cannot be read is told with its file."""
         damaged = self.own.key_pem().replace(b"MIG", b"MIX", 1)
         self.assert_refused(
             f"'bad.pem': the private key is damaged; {_WANTED}",
@@ -160,7 +150,6 @@ class KeyPairTests(SynchronousTestCase):
         )
 
     def test_forbidden(self) -> None:
-        """A file that may not be read says who has to be let."""
         denied = PermissionError(13, "Permission denied")
         with mock.patch("txmux.files._open_at_once", side_effect=denied):
             error = self.assertRaises(

@@ -40,7 +40,6 @@ class StoreCase(SynchronousTestCase):
         self._times = itertools.count(10**9)
 
     def pem(self, *names: str, file: str = "") -> Path:
-        """Write a certificate with its key."""
         identity = authority().issue(*names)
         path = identity.write(self.folder / (file or f"{names[0]}.pem"), key=True)
         # Older kernels would give what is written within some milliseconds the same time.
@@ -49,7 +48,6 @@ class StoreCase(SynchronousTestCase):
         return path
 
     def pem_rsa(self, name: str, bits: int = 2048, *, alternative: bool = True) -> Path:
-        """Write a certificate with a key of RSA, for an alternative name or only a common one."""
         key = rsa.generate_private_key(65537, bits)
         subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
         now = datetime.now(timezone.utc)
@@ -145,7 +143,6 @@ class ContextTests(StoreCase):
     """`Contexts`."""
 
     def test_by_name(self) -> None:
-        """A name leads to its certificate, in any case and with a final dot; the first is for all others."""
         files = tuple(map(self.pem, ("first.example", "*.example", "x.example")))
         contexts = Contexts(TlsEnd(files))
         for name, expected in (
@@ -159,24 +156,20 @@ class ContextTests(StoreCase):
             self.assertEqual(name_of(shown(contexts.context_for(name))), expected, name)
 
     def test_first_of_a_name(self) -> None:
-        """If two certificates are for one name, the first is shown."""
         contexts = Contexts(TlsEnd((self.pem("a.example", "b.example"), self.pem("b.example"))))
         self.assertEqual(name_of(shown(contexts.default, "b.example")), "a.example")
 
     def test_common_name(self) -> None:
-        """A certificate without alternative names is for its common name."""
         old = self.pem_rsa("old.example", alternative=False)
         contexts = Contexts(TlsEnd((self.pem("a.example"), old)))
         self.assertEqual(name_of(shown(contexts.default, "old.example")), "old.example")
 
-    def test_same_kind_again(self) -> None:
-        """Of two certificates for the same names with the same kind of key, the first is shown."""
+    def test_second_of_same_kind_is_ignored(self) -> None:
         first, second = self.pem("a.example", file="1.pem"), self.pem("a.example", file="2.pem")
         found = shown(Contexts(TlsEnd((first, second))).default)
         self.assertEqual(found, x509.load_pem_x509_certificate(first.read_bytes()))
 
-    def test_chain(self) -> None:
-        """What leads to the authority is shown as well."""
+    def test_chain_is_shown(self) -> None:
         path = self.pem("a.example")
         path.write_bytes(path.read_bytes() + authority().pem)
         context = Contexts(TlsEnd((path,))).default
@@ -199,8 +192,7 @@ class ContextTests(StoreCase):
             found = shown(contexts.default, "a.example", ciphers)
             self.assertIn(kind, type(found.public_key()).__name__)
 
-    def test_weak(self) -> None:
-        """What OpenSSL takes no more is told with its file."""
+    def test_weak_certificate(self) -> None:
         path = self.pem_rsa("weak.example", 1024)
         error = self.assertRaises(TLSFileError, Contexts, TlsEnd((path,)))
         self.assertEqual(
@@ -209,8 +201,7 @@ class ContextTests(StoreCase):
             "get one with a stronger key or signature",
         )
 
-    def test_authorities(self) -> None:
-        """The file of tls_client_ca has to be as good as the others."""
+    def test_bad_authorities(self) -> None:
         path = self.folder / "none.pem"
         end = TlsEnd((self.pem("a.example"),), client_ca=path)
         error = self.assertRaises(TLSFileError, Contexts, end)
@@ -226,13 +217,11 @@ class ClientTests(StoreCase):
         self.bob = self.authority.issue("bob", usage=False).write(self.folder / "bob.pem", key=True)
 
     def context(self, **settings: Any) -> SSL.Context:
-        """Make what asks for one."""
         trusted = self.authority.write(self.folder / "ca.pem")
         end = TlsEnd((self.pem("site.example"),), client_ca=trusted, **settings)
         return Contexts(end).default
 
     def refused(self, context: SSL.Context, version: ssl.TLSVersion) -> str:
-        """Shake hands as Bob, and give the alert that he gets."""
         server = SSL.Connection(context, None)
         server.set_accept_state()
         server.set_app_data(SimpleNamespace())
@@ -257,7 +246,6 @@ class ClientTests(StoreCase):
         self.assertFalse(is_resumed(context, context, self.bob))
 
     def test_alerts(self) -> None:
-        """A valid certificate that no line of `allow_client` fits is told so, as are others."""
         others = (allowed_client("cn=alice"),)
         revoked = self.folder / "crl.pem"
         revoked.write_bytes(self.authority.revoke(ends=-1))
@@ -282,7 +270,6 @@ class StoreTests(StoreCase):
         self.addCleanup(globalLogPublisher.removeObserver, observe)
 
     def logged(self) -> list[str]:
-        """Give the lines that the store has logged, and forget them."""
         lines = [
             event["log_format"].format(**event)
             for event in self.events
@@ -296,15 +283,13 @@ class StoreTests(StoreCase):
         return CertificateStore(TlsEnd(files, **settings), self.clock.seconds, "site")
 
     def test_unchanged(self) -> None:
-        """Nothing is read again without need."""
         store = self.store(self.pem("a.example"))
         before = store.context()
         self.clock.advance(1000)
         self.assertIs(store.context(), before)
         self.assertEqual(self.logged(), [])
 
-    def test_written_again(self) -> None:
-        """A file with a new content is read by the next client, at most a second later."""
+    def test_changed_file_is_read_within_a_second(self) -> None:
         path = self.pem("a.example", file="site.pem")
         store = self.store(path)
         self.pem("b.example", file="site.pem")
@@ -327,8 +312,7 @@ class StoreTests(StoreCase):
         self.clock.advance(1)
         self.assertEqual(name_of(shown(store.context())), "b.example")
 
-    def test_bad_change(self) -> None:
-        """Files that cannot be used leave things as they were, and one line says so, once for each change."""
+    def test_bad_change_keeps_certificates_and_logs_once(self) -> None:
         path = self.pem("a.example", file="site.pem")
         store = self.store(path)
         good = path.read_bytes()
@@ -354,8 +338,7 @@ class StoreTests(StoreCase):
             self.logged(), ["[route site] terminate_tls: the certificates have been read again"]
         )
 
-    def test_authorities(self) -> None:
-        """The authorities of clients are looked after as well."""
+    def test_authorities_are_watched(self) -> None:
         ca = authority().write(self.folder / "ca.pem")
         store = self.store(self.pem("a.example"), client_ca=ca)
         before = store.context()

@@ -13,20 +13,17 @@ class CauseTests(SynchronousTestCase):
     """`cause_of`."""
 
     def test_others(self) -> None:
-        """Whatever else OpenSSL says is passed on."""
         self.assertEqual(cause_of(SSL.Error([("a", "b", "c d")])), "the TLS handshake failed: c d")
         self.assertEqual(cause_of(SSL.Error([])), "the TLS handshake failed: []")
         self.assertEqual(cause_of(SSL.Error()), "the TLS handshake failed: ")
 
     def test_plain(self) -> None:
-        """Something that is not TLS is called so."""
         for reason in ("http request", "wrong version number"):
             self.assertEqual(
                 cause_of(SSL.Error([("a", "b", reason)])), "what the client sent is not TLS"
             )
 
     def test_certificate(self) -> None:
-        """A rare reason to refuse a certificate is told by its number."""
         problem = SSL.Error([("a", "b", "certificate verify failed")])
         self.assertEqual(
             cause_of(problem, (34, authority().certificate)),
