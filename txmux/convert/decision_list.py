@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Sequence
 
     from txmux.convert.terms import Term
+    from txmux.convert.writer import Report
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -39,9 +40,7 @@ class DecisionList(Generic[T]):
     otherwise: T
     line: int = attrs.field(eq=False)
 
-    def then(
-        self, decide: Callable[[T, int], DecisionList[U]], lost: Callable[[int, str], None]
-    ) -> DecisionList[U]:
+    def then(self, decide: Callable[[T, int], DecisionList[U]], lost: Report) -> DecisionList[U]:
         found: list[DecidedCase[U]] = []
         for case in self.cases:
             inner = decide(case.result, case.line)

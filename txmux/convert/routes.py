@@ -54,7 +54,7 @@ class RouteWriter:
         for term in condition:
             why = refusal(str(term), self.matchers)
             if why:
-                self.draft.look(line, f"match = {term} is left out: {why}", listener)
+                listener.look(line, f"match = {term} is left out: {why}")
             else:
                 groups.setdefault((term.allowed, term.excluded), []).append(term)
         found: list[DraftSection] = []
@@ -64,8 +64,7 @@ class RouteWriter:
             for term in terms:
                 section.add("match", str(term), line)
             for key, networks in (("from", terms[0].allowed), ("not_from", terms[0].excluded)):
-                for network in texts_of(networks):
-                    section.add(key, network, line)
+                section.add_each(key, texts_of(networks), line)
             section.add("backend", outcome, line)
         self.routes.extend((section, listener) for section in found)
         return found

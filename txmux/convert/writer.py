@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
+from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -53,6 +54,38 @@ def shown(text: str) -> str:
 
 
 @attrs.frozen
+class ConfigLine:
+    """A line or a directive of a configuration, as words, and its number as `Draft` counts lines."""
+
+    words: tuple[str, ...]
+    number: int
+
+    @property
+    def name(self) -> str:
+        return self.words[0]
+
+    @property
+    def value(self) -> str:
+        return self.words[1] if len(self.words) > 1 else ""
+
+    def begins(self, *words: str) -> bool:
+        return self.words[: len(words)] == words
+
+    def __str__(self) -> str:
+        return " ".join(self.words)
+
+
+Origin = int | ConfigLine
+"""Where something comes from; of no line it is 0."""
+
+Report = Callable[[Origin, str], None]
+
+
+def _number(origin: Origin) -> int:
+    return origin if isinstance(origin, int) else origin.number
+
+
+@attrs.frozen
 class DraftLine:
     """One line of a value, and the line that it comes from."""
 
@@ -71,6 +104,7 @@ class DraftSection:
 
     header: str
     line: int
+    draft: Draft = attrs.field(eq=False, repr=False)
     entries: dict[str, list[DraftLine]] = attrs.field(factory=dict)
     notes: list[str] = attrs.field(factory=list)
     dropped: bool = False
@@ -79,8 +113,19 @@ class DraftSection:
     def name(self) -> str:
         return self.header.partition(" ")[2]
 
-    def add(self, key: str, text: str, line: int = 0) -> None:
-        self.entries.setdefault(key, []).append(DraftLine(shown(text), line or self.line))
+    def add(self, key: str, text: str, origin: Origin = 0) -> None:
+        line = DraftLine(shown(text), _number(origin) or self.line)
+        self.entries.setdefault(key, []).append(line)
+
+    def add_each(self, key: str, texts: Iterable[str], origin: Origin = 0) -> None:
+        for text in texts:
+            self.add(key, text, origin)
+
+    def warn(self, origin: Origin, message: str) -> None:
+        self.draft.warn(origin, message, self)
+
+    def look(self, origin: Origin, message: str) -> None:
+        self.draft.look(origin, message, self)
 
 
 _Source = tuple[DraftSection, str, DraftLine | None]
@@ -121,7 +166,7 @@ class Draft:
     def _path_of(self, line: int) -> str:
         return self._files[line // _MOST_LINES]
 
-    def section(self, kind: str, name: str = "", line: int = 0) -> DraftSection:
+    def section(self, kind: str, name: str = "", line: Origin = 0) -> DraftSection:
         """Begin a section; a name that is taken, or cannot be used, is changed."""
         if kind == "txmux":
             header = kind
@@ -132,29 +177,34 @@ class Draft:
                 self._numbers[kind, stem] += 1
                 header = f"{kind} {stem}-{self._numbers[kind, stem]}"
         self._headers.add(header)
-        found = DraftSection(header, line)
+        found = DraftSection(header, _number(line), self)
         self._sections.append(found)
         return found
 
-    def warn(self, line: int, message: str, section: DraftSection | None = None) -> None:
-        """Report once, in a comment and in a warning, what is lost or different."""
-        message = shown(message)
-        if (line, message) not in self._warnings:
-            self._warnings.add((line, message))
-            notes = section.notes if section else self.notes
-            notes.append(f"{self.where(line)}: {message}")
+    def warn(self, origin: Origin, message: str, section: DraftSection | None = None) -> None:
+        """Report once, in a comment and in a warning, what is lost or different.
 
-    def look(self, line: int, message: str, section: DraftSection | None = None) -> None:
+        A line of the configuration is named before the message.
+        """
+        self._report(origin, message, section)
+
+    def look(self, origin: Origin, message: str, section: DraftSection | None = None) -> None:
         """Report what a person has to decide; until then the rules file is in error.
 
         For whatever changes which clients are served, and by which server.
         """
         self.has_looks = True
-        message = shown(message)
-        if (line, f"LOOK: {message}") not in self._warnings:
-            self._warnings.add((line, f"LOOK: {message}"))
+        self._report(origin, message, section, "LOOK: ")
+
+    def _report(
+        self, origin: Origin, message: str, section: DraftSection | None, mark: str = ""
+    ) -> None:
+        line = _number(origin)
+        message = shown(message if isinstance(origin, int) else f"{origin}: {message}")
+        if (line, mark + message) not in self._warnings:
+            self._warnings.add((line, mark + message))
             notes = section.notes if section else self.notes
-            notes.append(f"{_LOOK.removeprefix('# ')} {self.where(line)}: {message}")
+            notes.append(f"{mark}{self.where(line)}: {message}")
 
     def finish(self, matchers: Mapping[str, IProtocolMatcher]) -> str:
         """Return the text, after what the parser refuses has become comments.

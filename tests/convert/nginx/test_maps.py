@@ -28,7 +28,7 @@ _KEYS = st.one_of(
 )
 
 
-def _nothing_lost(line: int, message: str) -> None:
+def _nothing_lost(line: object, message: str) -> None:
     raise AssertionError(f"{line}: {message}")
 
 

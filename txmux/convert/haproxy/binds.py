@@ -13,8 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from txmux.convert.haproxy.context import SideFiles
-    from txmux.convert.haproxy.lines import ConfigLine
-    from txmux.convert.writer import Draft, DraftSection
+    from txmux.convert.writer import ConfigLine, Draft, DraftSection
 
 _ADDRESS = re.compile(r"(?:(?:ipv[46]|tcp[46]?)@)?(?P<host>.*):(?P<port>[^:]*)")
 _VALUES = frozenset(
@@ -167,7 +166,7 @@ def listen(bind: Bind, name: str, listeners: list[DraftSection], draft: Draft) -
     known = _UNDERSTOOD | (_OF_TLS if "ssl" in flags else frozenset())
     unknown = [flag for flag in flags if flag not in known]
     if unknown:
-        draft.warn(line.number, f"{line}: no counterpart of {', '.join(unknown)}", section)
+        section.warn(line, f"no counterpart of {', '.join(unknown)}")
     for flag, key in (("backlog", "backlog"), ("maxconn", "max_connections")):
         if flag in flags:
             section.entries.pop(key, None)

@@ -16,9 +16,9 @@ from txmux.rules.reading.checks import check
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from txmux.convert.haproxy.lines import ConfigLine, Proxy
-    from txmux.convert.haproxy.servers import ServerLine
-    from txmux.convert.writer import Draft, DraftSection
+    from txmux.convert.haproxy.lines import Proxy
+    from txmux.convert.haproxy.servers import BackendDraft, ServerLine
+    from txmux.convert.writer import ConfigLine, DraftSection
 
 
 _INTER = "2s"
@@ -30,26 +30,24 @@ _LOST = {
     "check-via-socks4": "it goes by a SOCKS proxy",
     "track": "it is that of another server",
 }
-_OF_PROTOCOLS = frozenset({"spop-check"})
-"""Checks that only find out whether the server speaks a protocol."""
+_OF_PROTOCOL = "spop-check"
+"""A check that only finds out whether the server speaks a protocol."""
 
 _SAME = ("check", "port", "check-ssl", "check-sni", "check-send-proxy")
 _LONGEST = {"inter": _INTER, "rise": "2", "fall": "3"}
 _COUNT = re.compile("[0-9]{1,4}")
 
 
-def add_check(
-    proxy: Proxy, section: DraftSection, servers: Sequence[ServerLine], draft: Draft, used: set[int]
-) -> None:
-    """Write ``check`` for the servers that are in a section; see `fill_backend`."""
-    kinds = [line for line in proxy.all("option") if line.words[1:2] and _is_check(line.words[1])]
+def add_check(backend: BackendDraft, servers: Sequence[ServerLine]) -> None:
+    proxy, section = backend.proxy, backend.section
+    kinds = [line for line in proxy.all("option") if line.value.endswith(("chk", "-check"))]
     steps = [*proxy.all("http-check"), *proxy.all("tcp-check")]
-    used.update(line.number for line in (*kinds, *steps, *proxy.all("timeout", "check")))
+    backend.use(*kinds, *steps, *proxy.all("timeout", "check"))
     live = [server for server in servers if not server.is_down]
     checked = [server for server in live if "check" in server.parameters]
     for server in live:
         if "agent-check" in server.parameters and "check" not in server.parameters:
-            draft.look(server.line.number, f"{server.line}: no counterpart of agent-check", section)
+            section.look(server.line, "no counterpart of agent-check")
     if not checked:
         return
     first = checked[0]
@@ -58,30 +56,23 @@ def add_check(
         words = question(proxy, kind)
     except WeakerError as why:
         words = ["tcp"]
-        line = kind or first.line
-        message = f"{line}: check = tcp, which only connects: no counterpart of {why}"
+        message = f"check = tcp, which only connects: no counterpart of {why}"
         # Custom steps may distinguish a primary from a replica; a connection does not.
-        only_protocol = kind is not None and kind.words[1] in _OF_PROTOCOLS
-        (draft.warn if only_protocol else draft.look)(line.number, message, section)
-    if kind and kind.words[1] in WEAKER:
-        message = f"{kind}: check = {' '.join(words)}, which {WEAKER[kind.words[1]]}"
-        draft.warn(kind.number, message, section)
+        only_protocol = kind is not None and kind.value == _OF_PROTOCOL
+        (section.warn if only_protocol else section.look)(kind or first.line, message)
+    if kind and kind.value in _WEAKER:
+        section.warn(kind, f"check = {' '.join(words)}, which {_WEAKER[kind.value]}")
     why_lost = _lost(live, only_connects=words == ["tcp"])
     if why_lost:
-        message = f"{first.line}: its check is left out: {why_lost}"
-        draft.look(first.line.number, message, section)
+        section.look(first.line, f"its check is left out: {why_lost}")
         return
     if len(checked) < len(live):
         message = "check: HAProxy checks only some of these servers, and txmux all of them"
-        draft.warn(first.line.number, message, section)
+        section.warn(first.line.number, message)
     sent = {word.partition("=")[0] for word in words}
     words += [word for word in _target(first) if word.partition("=")[0] not in sent]
-    _schedule(proxy, words, checked, draft, section)
-    section.add("check", " ".join(words), first.line.number)
-
-
-def _is_check(name: str) -> bool:
-    return name.endswith(("chk", "-check"))
+    _schedule(proxy, words, checked, section)
+    section.add("check", " ".join(words), first.line)
 
 
 def _lost(live: Sequence[ServerLine], *, only_connects: bool) -> str:
@@ -89,27 +80,23 @@ def _lost(live: Sequence[ServerLine], *, only_connects: bool) -> str:
     for server in live:
         if server.is_anywhere:
             return "the server's address is another one for each client"
-        for name, why in _LOST.items():
-            if name in server.parameters:
-                return f"{name}: {why}"
         given = server.parameters
+        for name, why in _LOST.items():
+            if name in given:
+                return f"{name}: {why}"
         if "check-send-proxy" in given and ("port" in given or not header(given)):
             return "check-send-proxy: its header is another one than that of clients"
+    other_port = any({"port", "check-ssl"} & server.parameters.keys() for server in live)
     for name in _SAME:
         found = {server.line.words[1]: server.parameters.get(name) for server in live}
-        if len({*found.values()}) > 1 and not (
-            name == "check" and only_connects and not _checks_other_port(live)
-        ):
+        others_are_fine = name == "check" and only_connects and not other_port
+        if len({*found.values()}) > 1 and not others_are_fine:
             each = ", ".join(
                 f"{server} has {'none' if value is None else value or 'it'}"
                 for server, value in found.items()
             )
             return f"servers of a [backend] have the same check, and these differ in {name}: {each}"
     return ""
-
-
-def _checks_other_port(live: Iterable[ServerLine]) -> bool:
-    return any({"port", "check-ssl"} & server.parameters.keys() for server in live)
 
 
 def _target(server: ServerLine) -> list[str]:
@@ -123,11 +110,7 @@ def _target(server: ServerLine) -> list[str]:
 
 
 def _schedule(
-    proxy: Proxy,
-    words: list[str],
-    checked: Sequence[ServerLine],
-    draft: Draft,
-    section: DraftSection,
+    proxy: Proxy, words: list[str], checked: Sequence[ServerLine], section: DraftSection
 ) -> None:
     chosen: dict[str, str] = {}
     for name, usual in _LONGEST.items():
@@ -135,14 +118,12 @@ def _schedule(
         chosen[name] = max(values, key=_seconds if name == "inter" else _count)
         if len(values) > 1:
             message = f"{name}: servers of a [backend] have the same; {chosen[name]} is the longest of them"
-            draft.warn(checked[0].line.number, message, section)
+            section.warn(checked[0].line.number, message)
     inter = _seconds(chosen["inter"])
     connect, read = proxy.value("timeout", "connect"), proxy.value("timeout", "check")
     patience = inter
-    if read and len(read.words) > 2:
-        patience = min(
-            inter, _seconds(connect.words[2]) if connect and len(connect.words) > 2 else inter
-        )
+    if read:
+        patience = min(inter, _seconds(connect.words[2])) if connect else inter
         if words[0] != "tcp":
             patience += _seconds(read.words[2])
     words += [f"interval={duration(chosen['inter'])}", f"timeout={_text(patience)}"]
@@ -176,7 +157,7 @@ _KINDS = {
     "ssl-hello-chk": "tcp tls=yes",
     "tcp-check": "tcp",
 }
-WEAKER: Mapping[str, str] = {
+_WEAKER: Mapping[str, str] = {
     "mysql-check": "waits for the greeting and does not log in",
     "smtpchk": "waits for the greeting and says nothing",
 }
@@ -282,7 +263,7 @@ def _http(kind: ConfigLine, steps: Sequence[ConfigLine]) -> list[str]:
             ]
     expected: list[str] | None = None
     for line in steps:
-        step = line.words[1] if len(line.words) > 1 else ""
+        step = line.value
         if step == "send":
             _send(request, list(line.words[2:]))
         elif step == "expect" and expected is None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from txmux.convert.haproxy.context import BindContext
-    from txmux.convert.haproxy.lines import ConfigLine
+    from txmux.convert.writer import ConfigLine
 
 
 @attrs.frozen

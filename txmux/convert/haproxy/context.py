@@ -11,6 +11,8 @@ import attrs
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from txmux.convert.writer import Origin
+
 _LARGEST = 1 << 20
 
 
@@ -42,7 +44,7 @@ class SideFiles:
     folder: Path
     read: list[str] = attrs.field(factory=list)
     pending: list[str] = attrs.field(factory=list)
-    notes: list[tuple[int, str]] = attrs.field(factory=list)
+    notes: list[tuple[Origin, str]] = attrs.field(factory=list)
 
     def report_at(self, line: int) -> None:
         self.notes += [(line, message) for message in self.pending]

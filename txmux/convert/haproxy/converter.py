@@ -10,15 +10,15 @@ from txmux.convert.haproxy.context import SideFiles
 from txmux.convert.haproxy.frontends import convert_frontend
 from txmux.convert.haproxy.lines import read_haproxy
 from txmux.convert.haproxy.routes import HAProxyConversion
-from txmux.convert.haproxy.servers import PLACES
+from txmux.convert.haproxy.servers import PLACES, BackendDraft
 from txmux.convert.haproxy.settings import add_process, with_references
 from txmux.convert.writer import ConvertError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from txmux.convert.haproxy.lines import Config, ConfigLine, Proxy
-    from txmux.convert.writer import Draft, DraftSection
+    from txmux.convert.haproxy.lines import Config, Proxy
+    from txmux.convert.writer import ConfigLine, Draft, DraftSection
     from txmux.interfaces import IProtocolMatcher
 
 _UNDERSTOOD = (
@@ -139,7 +139,7 @@ class _Haproxy:
         for line in self._config.others:
             if line.words[0] == "resolvers":
                 continue  # their servers are reported with the names that they resolve
-            self._draft.warn(line.number, f"{line}: the section has no counterpart")
+            self._draft.warn(line, "the section has no counterpart")
         fronts = [p for p in self._config.proxies if p.kind != "backend" and self._is_tcp(p)]
         if not fronts:
             raise ConvertError(
@@ -149,8 +149,10 @@ class _Haproxy:
             self._config.settings, self._draft, lambda line: self._no_counterpart(line, None)
         )
         for line in self._config.changing:
-            message = f"{line}: what it says depends on the environment; write what is meant, or ${{NAME}} as rules have it"
-            self._draft.look(line.number, message)
+            self._draft.look(
+                line,
+                "what it says depends on the environment; write what is meant, or ${NAME} as rules have it",
+            )
         clients = _clients(fronts)
         # A backend has the protocol of its frontends, whatever its own mode.
         listed = [
@@ -167,7 +169,7 @@ class _Haproxy:
             )
         for proxy in listed:
             section, theirs = self._made.backends[proxy.name], _clients_of(proxy, clients)
-            fill_backend(proxy, section, theirs, self._draft, self._made.used)
+            fill_backend(BackendDraft(proxy, section, theirs, self._made.used))
         self._made.tables.update((proxy.name, proxy) for proxy in self._config.proxies)
         files = SideFiles(Path(self._path).parent)
         for front in fronts:
@@ -212,7 +214,7 @@ class _Haproxy:
     ) -> None:
         reason = _REASONS.get(line.words[0]) or _REASONS.get(" ".join(line.words[:2]), "")
         report = self._draft.look if _decides(line, mode) else self._draft.warn
-        report(line.number, f"{line}: has no counterpart{reason and f'; {reason}'}", section)
+        report(line, f"has no counterpart{reason and f'; {reason}'}", section)
 
 
 def _is_own_pages(proxy: Proxy) -> bool:

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from txmux.convert.haproxy.conditions import RuleCondition
-    from txmux.convert.haproxy.lines import ConfigLine
     from txmux.convert.terms import Networks, Term
+    from txmux.convert.writer import ConfigLine
 
     Lost = Callable[[ConfigLine, str], None]
 

@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
     from txmux.convert.haproxy.binds import Bind
     from txmux.convert.haproxy.context import BindContext, Secured, SideFiles
-    from txmux.convert.haproxy.lines import ConfigLine, Proxy
+    from txmux.convert.haproxy.lines import Proxy
     from txmux.convert.haproxy.routes import HAProxyConversion
     from txmux.convert.terms import Hello, Term
-    from txmux.convert.writer import DraftSection
+    from txmux.convert.writer import ConfigLine, DraftSection
 
 _EVERYBODY = ["0.0.0.0/0", "::/0", "unix"]
 _PLACE = re.compile(r"\bdst(_port)?\b")
@@ -61,8 +61,7 @@ class Frontend(FrontendRoutes):
             if inside.are_of_networks():
                 for networks, outcome in inside.silence():
                     section = self._secure(secured, hello, outcome)
-                    for network in sorted(map(str, networks or ())):
-                        section.add("from", network)
+                    section.add_each("from", sorted(map(str, networks or ())))
                 continue
             section = self._secure(secured, hello, inside.otherwise)
             if inside.silence() != [(None, inside.otherwise)]:
@@ -99,12 +98,11 @@ class Frontend(FrontendRoutes):
                 self.made.used.add(line.number)
                 for listener in self.listeners:
                     if key not in listener.entries:
-                        listener.add(key, line.words[1], line.number)
+                        listener.add(key, line.words[1], line)
                     if name == "maxconn":
-                        message = (
-                            f"{line}: HAProxy lets further clients wait, and txmux closes them"
+                        listener.warn(
+                            line, "HAProxy lets further clients wait, and txmux closes them"
                         )
-                        self.made.draft.warn(line.number, message, listener)
         self._options()
         targets = {
             line.words[1]
@@ -118,12 +116,12 @@ class Frontend(FrontendRoutes):
         silent = [c.line for c in decisions.choices for t in c.condition if t.matcher == SILENT]
         if silent and not delays:
             why = "without inspect-delay, HAProxy sends every client there whose first bytes do not arrive with its connection"
-            self.made.draft.look(silent[0].number, f"{silent[0]}: {why}", self.listeners[0])
+            self.listeners[0].look(silent[0], why)
         for listener in self.listeners:
             if decisions.are_of_networks():
                 continue  # does not wait for the client's first byte
             if delays:
-                listener.add("detect_timeout", duration(delays[0].words[2]), delays[0].number)
+                listener.add("detect_timeout", duration(delays[0].words[2]), delays[0])
             else:
                 listener.notes.append(
                     "without inspect-delay, HAProxy decides by what has come at once; txmux waits for detect_timeout"
@@ -134,7 +132,7 @@ class Frontend(FrontendRoutes):
             self.made.used.add(line.number)
             for listener in self.listeners:
                 listener.entries.pop("log", None)
-                listener.add("log", "errors", line.number)
+                listener.add("log", "errors", line)
         words = []
         for name, option in _KEEPALIVE.items():
             setting = self.proxy.value(name)
@@ -196,8 +194,7 @@ class Frontend(FrontendRoutes):
             self.lost(line, "accept_proxy_from has a list of networks only")
             return
         for listener in self.listeners:
-            for network in networks:
-                listener.add("accept_proxy_from", network, line.number)
+            listener.add_each("accept_proxy_from", networks, line)
 
     def _let_in(
         self, listener: DraftSection, layers: Iterable[tuple[str, Condition, list[ConfigLine]]]
@@ -219,9 +216,9 @@ class Frontend(FrontendRoutes):
         except InexpressibleError as error:
             self._all_lost(expressible, str(error))
             return
-        for key, networks in (("allow", allow), ("deny", deny)):
-            for network in networks:
-                listener.add(key, network, expressible[-1].number)
+        for line in expressible[-1:]:
+            listener.add_each("allow", allow, line)
+            listener.add_each("deny", deny, line)
 
     def _silence(self, decisions: ClientDecisions) -> None:
         lines: list[str] = []
@@ -239,16 +236,15 @@ class Frontend(FrontendRoutes):
             line = next(
                 c.line for c in decisions.choices for t in c.condition if t.matcher in {"", SILENT}
             )
-            message = (
-                f"{line}: the destination of silent clients has no counterpart: {error}; they are closed; "
-                "name in silent where they may go"
+            self.listeners[0].look(
+                line,
+                f"the destination of silent clients has no counterpart: {error}; they are closed; "
+                "name in silent where they may go",
             )
-            self.made.draft.look(line.number, message, self.listeners[0])
         while len(lines) > 1 and lines[-2].split()[0] == lines[-1]:
             del lines[-2]
         for listener in self.listeners:
-            for silent in lines if lines != [CLOSE] and decisions.choices else ():
-                listener.add("silent", silent)
+            listener.add_each("silent", lines if lines != [CLOSE] and decisions.choices else ())
             if decisions.otherwise != CLOSE:
                 listener.add("default", decisions.otherwise)
 
@@ -273,19 +269,19 @@ class Frontend(FrontendRoutes):
             if why:
                 message = f"{choice.line}: match = {term} is left out: {why}"
                 consequence = OPEN if choice.outcome == CLOSE else ""
-                self.made.draft.look(choice.line.number, message + consequence, self.listeners[0])
+                self.listeners[0].look(choice.line.number, message + consequence)
             else:
                 groups.setdefault((term.allowed, term.excluded), []).append(term)
         for alternatives in groups.values():
-            section = self.made.draft.section("route", choice.outcome, choice.line.number)
+            section = self.made.draft.section("route", choice.outcome, choice.line)
             for alternative in alternatives:
                 section.add("match", str(alternative))
             first = alternatives[0]
             for key, networks in (("from", first.allowed), ("not_from", first.excluded)):
-                for network in sorted(map(str, networks or ())):
-                    section.add(key, network)
-            for name in [under] if under else [one.name for one in self.listeners if self.several]:
-                section.add("under", name)
+                section.add_each(key, sorted(map(str, networks or ())))
+            section.add_each(
+                "under", [under] if under else [one.name for one in self.listeners if self.several]
+            )
             section.add("backend", choice.outcome)
 
 
@@ -304,7 +300,7 @@ def convert_frontend(
         except OSError as error:
             why = [f"{bind.last('crt-list')} cannot be read here: {error.strerror or error}"]
         if why:
-            made.draft.look(bind.line.number, f"{bind.line}: is left out; {'; '.join(why)}")
+            made.draft.look(bind.line, f"is left out; {'; '.join(why)}")
             continue
         if not asks:
             place = attrs.evolve(place, host="", port="")

@@ -25,8 +25,9 @@ from txmux.convert.terms import (
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from txmux.convert.haproxy.lines import ConfigLine, Proxy
+    from txmux.convert.haproxy.lines import Proxy
     from txmux.convert.terms import Networks
+    from txmux.convert.writer import ConfigLine
     from txmux.rules.model.networks import IPNetwork
 
 

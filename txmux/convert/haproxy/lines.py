@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from txmux.convert.writer import ConvertError, shown
+from txmux.convert.writer import ConfigLine, ConvertError, shown
 from txmux.rules.problems import InvalidValueError
 from txmux.rules.reading import values
 
@@ -31,20 +31,6 @@ _PIECE = re.compile(
 _IN_WEAK = re.compile(r"""\\(["\\$ #'])""")
 _VARIABLE = re.compile(r"\$\{\w|^\$\w")
 _TIME = re.compile("([0-9]{1,12})(us|ms|s|m|h|d)?")
-
-
-@attrs.frozen
-class ConfigLine:
-    """A line of a section, as words."""
-
-    number: int
-    words: tuple[str, ...]
-
-    def begins(self, *words: str) -> bool:
-        return self.words[: len(words)] == words
-
-    def __str__(self) -> str:
-        return " ".join(self.words)
 
 
 @attrs.frozen
@@ -130,14 +116,14 @@ def read_haproxy(data: bytes, path: str) -> Config:
     for line in _lines(data):
         if line.words[0].startswith(".") or any(_VARIABLE.search(word) for word in line.words):
             changing.append(line)
-        word, name = line.words[0], line.words[1] if len(line.words) > 1 else ""
+        word = line.name
         if word in _PROXIES:
             current = []
             base = defaults.get(_named_after(line, "from") or latest)
             proxies.append((line, base, current))
         elif word == "defaults":
             base = defaults.get(_named_after(line, "from"))
-            latest = name or f"defaults of line {line.number}"
+            latest = line.value or f"defaults of line {line.number}"
             current = []
             defaults[latest] = _Defaults(current, base)
             every.append(defaults[latest])
@@ -175,7 +161,7 @@ def _proxy(header: ConfigLine, lines: tuple[ConfigLine, ...]) -> Proxy:
     kind, name, *rest = (*header.words, "")
     # An old form: the address beside the name.
     if kind != "backend" and rest and rest[0] not in {"", "from"}:
-        lines = (*lines, ConfigLine(header.number, ("bind", *rest[:-1])))
+        lines = (*lines, ConfigLine(("bind", *rest[:-1]), header.number))
     return Proxy(kind, name, header.number, tuple(_left(lines)))
 
 
@@ -194,7 +180,7 @@ def _lines(data: bytes) -> Iterator[ConfigLine]:
     for number, text in enumerate(data.decode("latin-1").split("\n"), start=1):
         words = _words(text)
         if words:
-            yield ConfigLine(number, tuple(words))
+            yield ConfigLine(tuple(words), number)
 
 
 def _words(text: str) -> list[str]:

@@ -13,15 +13,15 @@ from txmux.convert.haproxy.backends import fill_backend
 from txmux.convert.haproxy.conditions import RuleCondition, Tests, read_acls, read_question
 from txmux.convert.haproxy.decisions import ClientDecisions, decide
 from txmux.convert.haproxy.limits import read_limits, tracking
-from txmux.convert.haproxy.servers import only_server
+from txmux.convert.haproxy.servers import BackendDraft, only_server
 from txmux.convert.terms import Condition, InexpressibleError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from txmux.convert.haproxy.context import BindContext, SideFiles
-    from txmux.convert.haproxy.lines import ConfigLine, Proxy
-    from txmux.convert.writer import Draft, DraftSection
+    from txmux.convert.haproxy.lines import Proxy
+    from txmux.convert.writer import ConfigLine, Draft, DraftSection
     from txmux.interfaces import IProtocolMatcher
 
 
@@ -62,8 +62,7 @@ class FrontendRoutes:
 
     def lost(self, line: ConfigLine, why: str, consequence: str = "") -> None:
         """Report a rule that is left out."""
-        message = f"{line}: is left out{consequence}: {why}"
-        self.made.draft.look(line.number, message, self.listeners[0])
+        self.listeners[0].look(line, f"is left out{consequence}: {why}")
 
     def question(
         self, line: ConfigLine, start: int, acls: Mapping[str, Condition | InexpressibleError]
@@ -100,8 +99,7 @@ class FrontendRoutes:
         self, question: RuleCondition, line: ConfigLine, yes: ClientDecisions, no: ClientDecisions
     ) -> ClientDecisions:
         def lost(other: ConfigLine, why: str) -> None:
-            message = f"{other}: not for those of {line}: {why}"
-            self.made.draft.look(other.number, message, self.listeners[0])
+            self.listeners[0].look(other, f"not for those of {line}: {why}")
 
         return decide(question, line, yes, no, lost)
 
@@ -138,9 +136,9 @@ class FrontendRoutes:
         for listener in self.listeners:
             for limit in found:
                 if limit.key not in listener.entries:
-                    listener.add(limit.key, limit.value, line.number)
+                    listener.add(limit.key, limit.value, line)
                     why = "HAProxy counts those that it refuses, too, and txmux does not"
-                    self.made.draft.warn(line.number, f"{line}: {why}", listener)
+                    listener.warn(line, why)
         return True
 
     def _default(self) -> ClientDecisions:
@@ -160,8 +158,8 @@ class FrontendRoutes:
                 continue
             name = f"{proxy.name}-{line.words[1]}"
             if name not in self.made.chosen:
-                chosen = self.made.draft.section("backend", name, line.number)
-                fill_backend(alone, chosen, [self.proxy], self.made.draft, self.made.used)
+                chosen = self.made.draft.section("backend", name, line)
+                fill_backend(BackendDraft(alone, chosen, [self.proxy], self.made.used))
                 # Where it is down, HAProxy asks the balance of all.
                 chosen.add("fallback", section.name)
                 self.made.chosen[name] = chosen
@@ -183,7 +181,7 @@ class FrontendRoutes:
         if rest != ClientDecisions(otherwise=section.name) or "check" not in section.entries:
             return False
         self.made.used.add(line.number)
-        section.add("fallback", target.name, line.number)
+        section.add("fallback", target.name, line)
         return True
 
     def _to_named_backend(self, line: ConfigLine, name: str) -> ClientDecisions:
@@ -210,9 +208,7 @@ class FrontendRoutes:
         section, proxy = self.made.backends.get(name), self.made.proxies.get(name)
         if section is None or proxy is None:
             why = f"there is no backend '{name}' in the file, or it is disabled"
-            self.made.draft.look(
-                line.number, f"{line}: {why}; these clients are closed", self.listeners[0]
-            )
+            self.listeners[0].look(line, f"{why}; these clients are closed")
             return ClientDecisions()
         found = self._chosen_servers(proxy, section)
         if proxy is self.proxy:

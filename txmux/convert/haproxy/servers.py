@@ -14,10 +14,10 @@ from txmux.rules.problems import InvalidValueError
 from txmux.rules.reading import endpoints
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
-    from txmux.convert.haproxy.lines import ConfigLine, Proxy
-    from txmux.convert.writer import Draft, DraftSection
+    from txmux.convert.haproxy.lines import Proxy
+    from txmux.convert.writer import ConfigLine, DraftSection
 
 
 SPEAKS: Mapping[str, str] = {"send-proxy": "v1", "send-proxy-v2": "v2"}
@@ -81,29 +81,51 @@ class ServerLine:
         return (address(self.address) or (self.address, ""))[0] in _ANY_HOST
 
 
-def add_servers(
-    proxy: Proxy, section: DraftSection, clients: Sequence[Proxy], draft: Draft, used: set[int]
-) -> list[ServerLine]:
-    port = _only_port(clients)
-    servers = _servers(proxy, section, draft, used)
+@attrs.frozen
+class BackendDraft:
+    """A backend, or a section that is a frontend, too, while it is converted.
+
+    Attributes:
+        clients: The frontends that forward to it.
+        used: Numbers of the lines that are dealt with.
+    """
+
+    proxy: Proxy
+    section: DraftSection
+    clients: Sequence[Proxy]
+    used: set[int]
+
+    def use(self, *lines: ConfigLine) -> None:
+        self.used.update(line.number for line in lines)
+
+    def value(self, *words: str) -> ConfigLine | None:
+        found = self.proxy.value(*words)
+        if found:
+            self.use(found)
+        return found
+
+
+def add_servers(backend: BackendDraft) -> list[ServerLine]:
+    """Write the servers, and return those that are written."""
+    port, section = _only_port(backend.clients), backend.section
     same: Keys = {}
     added: list[ServerLine] = []
-    for server in servers:
+    for server in list(_servers(backend)):  # their own messages come first
         secure, look = encryption(server.parameters, server.address)
         keys = {**header(server.parameters), **secure, **_resolvers(server)}
         same = same if added else keys
         if added and server.is_anywhere != added[0].is_anywhere:
             why = "a [backend] has either servers at the address that the client connected to, or others"
-            draft.look(server.line.number, f"{server.line}: is left out; {why}", section)
+            section.look(server.line, f"is left out; {why}")
         elif keys != same:
             why = f"servers of a [backend] are spoken to in the same way, and these differ in {_differing(keys, same)}"
-            draft.look(server.line.number, f"{server.line}: is left out; {why}", section)
-        elif _add(server, port, section, draft):
+            section.look(server.line, f"is left out; {why}")
+        elif _add(server, port, section):
             added.append(server)
             if look:
-                draft.look(server.line.number, f"{server.address}: {look}", section)
+                section.look(server.line.number, f"{server.address}: {look}")
     for key, value in same.items() if added else ():
-        section.add(key, value, added[0].line.number)
+        section.add(key, value, added[0].line)
     return added
 
 
@@ -123,26 +145,22 @@ def _only_port(clients: Sequence[Proxy]) -> int | None:
     return int(port) if port.isdecimal() else None
 
 
-def _servers(proxy: Proxy, section: DraftSection, draft: Draft, used: set[int]) -> list[ServerLine]:
-    found: list[ServerLine] = []
+def _servers(backend: BackendDraft) -> Iterator[ServerLine]:
     defaults: list[str] = []
-    for line in proxy.lines:
-        if line.words[0] == "default-server":
-            used.add(line.number)
+    for line in backend.proxy.lines:
+        if line.name == "default-server":
+            backend.use(line)
             defaults += line.words[1:]
         place = PLACES.get(line.words[0], 0)
         if not place or len(line.words) <= place:
             continue
-        used.add(line.number)
-        server = ServerLine(
-            line, line.words[place], _parameters([*defaults, *line.words[place + 1 :]])
-        )
-        beyond = [why for name, why in _OUTSIDE.items() if name in server.parameters]
+        backend.use(line)
+        parameters = _parameters([*defaults, *line.words[place + 1 :]])
+        beyond = [why for name, why in _OUTSIDE.items() if name in parameters]
         if beyond:
-            draft.look(line.number, f"{line}: is left out; {beyond[0]}", section)
+            backend.section.look(line, f"is left out; {beyond[0]}")
         else:
-            found.append(server)
-    return found
+            yield ServerLine(line, line.words[place], parameters)
 
 
 def only_server(proxy: Proxy, name: str) -> Proxy | None:
@@ -178,12 +196,12 @@ def _parameters(words: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def _add(server: ServerLine, port: int | None, section: DraftSection, draft: Draft) -> bool:
+def _add(server: ServerLine, port: int | None, section: DraftSection) -> bool:
     number = server.line.number
     place, why = _server_address(server.address, port)
     why = why or _refused(place)
     if why:
-        draft.look(number, f"{server.line}: is left out; {why}", section)
+        section.look(server.line, f"is left out; {why}")
         return False
     text = place
     for name, key in _KEYS.items():
@@ -192,7 +210,7 @@ def _add(server: ServerLine, port: int | None, section: DraftSection, draft: Dra
             continue
         why = _refused(f"{place} {key}={value}")
         if why:
-            draft.look(number, f"server = {place} {key}={value}: {why}", section)
+            section.look(number, f"server = {place} {key}={value}: {why}")
         else:
             text += f" {key}={value}"
     text += " backup" if "backup" in server.parameters else ""
@@ -203,11 +221,10 @@ def _add(server: ServerLine, port: int | None, section: DraftSection, draft: Dra
             f"{server.address}: on-marked-down {server.parameters['on-marked-down']}: "
             "txmux leaves connections alone when a server goes down"
         )
-        draft.look(number, message, section)
+        section.look(number, message)
     unknown = [name for name in server.parameters if name not in _UNDERSTOOD]
     if unknown:
-        message = f"{server.address}: no counterpart of {', '.join(unknown)}"
-        draft.warn(number, message, section)
+        section.warn(number, f"{server.address}: no counterpart of {', '.join(unknown)}")
     return True
 
 

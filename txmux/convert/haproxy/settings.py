@@ -12,8 +12,8 @@ from txmux.convert.haproxy.lines import duration
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from txmux.convert.haproxy.lines import Config, ConfigLine
-    from txmux.convert.writer import Draft
+    from txmux.convert.haproxy.lines import Config
+    from txmux.convert.writer import ConfigLine, Draft
 
 
 _KEYS = {
@@ -57,7 +57,7 @@ def add_process(
             section.add(key, text, line.number)
             why = _DIFFERENT.get(line.words[0])
             if why:
-                draft.warn(line.number, f"{line}: {why}", section)
+                section.warn(line, why)
 
 
 def _without_minimum(line: ConfigLine) -> ConfigLine:

@@ -107,10 +107,9 @@ def convert_nginx(
             for listen in [d for d in block if d.name == "listen"]:
                 place = f"{listen.value} {'udp' in listen.parameters}"
                 if taken.setdefault(place, directive) is not directive:
-                    message = (
-                        f"{listen}: the server is chosen by server_name, which has no counterpart"
+                    draft.look(
+                        listen, "the server is chosen by server_name, which has no counterpart"
                     )
-                    draft.look(listen.line, message)
             ServerBlock(directive, DirectiveScope(draft, block, outer, folder), made).convert()
     routes.finish()
 
@@ -164,7 +163,7 @@ def _process(directives: Sequence[Directive], draft: Draft) -> None:
             _OF_PROCESS.get(directive.name, ()), directive.parameters, strict=False
         ):
             if not usual:
-                found[key] = (value, directive.line)
+                found[key] = (value, directive.number)
     if found:
         section = draft.section("txmux", line=min(line for _, line in found.values()))
         for key, (value, line) in found.items():
@@ -176,9 +175,9 @@ def _report(directives: Sequence[Directive], draft: Draft) -> None:
         name = directive.name
         if name in _WARNED and not _is_usual(directive):
             reason = _WARNED[name]
-            draft.warn(directive.line, f"{directive}: has no counterpart{reason and f'; {reason}'}")
+            draft.warn(directive, f"has no counterpart{reason and f'; {reason}'}")
         elif name not in {*_UNDERSTOOD, *_QUIET, *_BLOCKS, *_WARNED}:
-            draft.look(directive.line, f"{directive}: is left out: it has no counterpart")
+            draft.look(directive, "is left out: it has no counterpart")
 
 
 def _is_usual(directive: Directive) -> bool:
@@ -203,7 +202,7 @@ def as_stream(directives: Iterable[Directive]) -> list[Directive]:
             inside = [_named(d) for d in directive.block or () if d.name not in _NEEDLESS]
             own = {d.name: d for d in inside if d.name in _IDLE}
             times = [{**outer, **own}.get(name) for name in _IDLE]
-            idle = Directive(("proxy_timeout", _shortest(times)), directive.line)
+            idle = Directive(("proxy_timeout", _shortest(times)), directive.number)
             block = (*(d for d in inside if d.name not in _IDLE), idle)
             found.append(attrs.evolve(directive, block=block))
         elif directive.name not in _IDLE:

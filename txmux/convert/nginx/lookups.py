@@ -29,15 +29,14 @@ from txmux.convert.patterns import (
 from txmux.convert.terms import Condition, InexpressibleError, Term, conjunction
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
+    from txmux.convert.writer import Report
     from txmux.rules.model.networks import IPNetwork
-
-    Lost = Callable[[int, str], None]
 
 
 def look_up(
-    table: ParsedMap, value: Value, facts: Mapping[str, str], lost: Lost
+    table: ParsedMap, value: Value, facts: Mapping[str, str], lost: Report
 ) -> DecisionList[MapEntry]:
     text = plain(value)
     if text is not None:
@@ -56,7 +55,7 @@ def look_up(
 
 
 def _by_version(
-    table: ParsedMap, value: Value, facts: Mapping[str, str], lost: Lost
+    table: ParsedMap, value: Value, facts: Mapping[str, str], lost: Report
 ) -> DecisionList[MapEntry]:
     def put(text: str) -> Value:
         pieces = [
@@ -83,7 +82,7 @@ def _by_version(
     return DecisionList(tuple(cases), others, others.line).simplified()
 
 
-def _by_name(parts: Parts, lost: Lost) -> DecisionList[MapEntry]:
+def _by_name(parts: Parts, lost: Report) -> DecisionList[MapEntry]:
     items: list[tuple[str, MapEntry]] = []
     for name, entry in parts.exact():
         if set(name) & set("*?,~ "):
@@ -138,7 +137,7 @@ def _names_overlap(a: str, b: str) -> bool:
     return True
 
 
-def _by_protocol(parts: Parts, lost: Lost) -> DecisionList[MapEntry]:
+def _by_protocol(parts: Parts, lost: Report) -> DecisionList[MapEntry]:
     conditions: list[tuple[Condition, MapEntry]] = []
     # The longest list first: in txmux, one of its protocols is enough.
     for text, entry in sorted(parts.exact(), key=lambda item: -item[0].count(",")):
@@ -157,7 +156,7 @@ def _by_protocol(parts: Parts, lost: Lost) -> DecisionList[MapEntry]:
     return _with_rest(conditions, tls(alpn="*"), default, parts.empty)
 
 
-def _by_address(parts: Parts, lost: Lost) -> DecisionList[MapEntry]:
+def _by_address(parts: Parts, lost: Report) -> DecisionList[MapEntry]:
     cases: list[DecidedCase[MapEntry]] = []
     if parts.before or parts.after or parts.table.wild or parts.table.regular:
         raise InexpressibleError("addresses can be compared as a whole only; write a geo block")
@@ -183,7 +182,7 @@ def _address(text: str) -> IPNetwork | None:
 class _Two:
     """A map while it is read."""
 
-    def __init__(self, sign: str, fact_kinds: list[str], lost: Lost) -> None:
+    def __init__(self, sign: str, fact_kinds: list[str], lost: Report) -> None:
         self.cases: list[DecidedCase[MapEntry]] = []
         self._sign = sign
         self._fact_kinds = fact_kinds
@@ -226,7 +225,7 @@ class _Two:
 
 
 def by_two(
-    table: ParsedMap, sign: str, fact_kinds: list[str], lost: Lost
+    table: ParsedMap, sign: str, fact_kinds: list[str], lost: Report
 ) -> DecisionList[MapEntry]:
     """Look up a server name and a list of protocols with a sign between them."""
     two = _Two(sign, fact_kinds, lost)
@@ -274,7 +273,7 @@ def names(patterns: list[str]) -> Iterable[Term]:
         yield tls(sni=pattern)
 
 
-def offered(text: str, line: int, lost: Lost) -> str:
+def offered(text: str, line: int, lost: Report) -> str:
     """Write a list of protocols as a pattern of one that is offered."""
     first = text.partition(",")[0]
     if text != _ACME:
@@ -282,7 +281,7 @@ def offered(text: str, line: int, lost: Lost) -> str:
     return first
 
 
-def protocols(pattern: str, line: int, lost: Lost) -> str:
+def protocols(pattern: str, line: int, lost: Report) -> str:
     """Write a regular expression on the list of protocols as patterns of one that is offered."""
     patterns, exact = protocol_patterns(pattern)
     if not exact and patterns != _ACME:
@@ -317,14 +316,14 @@ class Parts:
             if text.startswith(before) and text.endswith(after) and end > len(before):
                 yield text[len(before) : end], entry
 
-    def wild(self, lost: Callable[[int, str], None]) -> Iterator[tuple[str, MapEntry]]:
+    def wild(self, lost: Report) -> Iterator[tuple[str, MapEntry]]:
         for pattern, entry in self.table.wild:
             if self.before or self.after:
                 lost(entry.line, f"{pattern}: is left out: it is about several variables at once")
             else:
                 yield pattern, entry
 
-    def regular(self, lost: Callable[[int, str], None]) -> Iterator[tuple[str, MapEntry]]:
+    def regular(self, lost: Report) -> Iterator[tuple[str, MapEntry]]:
         """Yield what follows ``~`` of the regular expressions, made to be about the part alone."""
         for pattern, _, entry in self.table.regular:
             bare = pattern.removeprefix("*")

@@ -12,9 +12,9 @@ from txmux.convert.terms import InexpressibleError
 
 if TYPE_CHECKING:
     import re
-    from collections.abc import Callable
 
     from txmux.convert.nginx.reader import Directive
+    from txmux.convert.writer import Report
 
 _SPECIAL = frozenset({"hostnames", "volatile"})
 
@@ -70,26 +70,26 @@ def is_below(name: str, pattern: str) -> bool:
     )
 
 
-def read_map(directive: Directive, lost: Callable[[int, str], None]) -> ParsedMap:
+def read_map(directive: Directive, lost: Report) -> ParsedMap:
     block = directive.block or ()
     hostnames = any(d.words == ("hostnames",) for d in block)
     exact: dict[str, MapEntry] = {}
     wild: list[tuple[str, MapEntry]] = []
     regular: list[tuple[str, re.Pattern[str], MapEntry]] = []
-    default = MapEntry("", directive.line)
+    default = MapEntry("", directive.number)
     for line in block:
-        key, entry = line.name, MapEntry(line.value, line.line)
+        key, entry = line.name, MapEntry(line.value, line.number)
         if line.words in {(word,) for word in _SPECIAL}:
             continue
         if len(line.words) != 2:
-            lost(line.line, f"{line}: is left out: an entry has two words")
+            lost(line, "is left out: an entry has two words")
         elif key == "default":
             default = entry
         elif key.startswith("~"):
             try:
                 regular.append((key[1:], python_regex(key[1:]), entry))
             except InexpressibleError as error:
-                lost(line.line, f"{line}: is left out: {error}")
+                lost(line, f"is left out: {error}")
         elif hostnames and (key.startswith((".", "*.")) or key.endswith(".*")):
             wild.append((key.lower(), entry))
         else:

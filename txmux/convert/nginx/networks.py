@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from txmux.convert.nginx.reader import Directive
+    from txmux.convert.writer import Report
     from txmux.rules.model.networks import IPNetwork
 
 _MOST_NETWORKS = 1000
@@ -77,9 +78,9 @@ def _text(network: IPNetwork) -> str:
     return str(network.network_address if single else network)
 
 
-def by_network(directive: Directive, lost: Callable[[int, str], None]) -> DecisionList[MapEntry]:
+def by_network(directive: Directive, lost: Report) -> DecisionList[MapEntry]:
     """Read a block ``geo``, of which the smallest network that has the client counts."""
-    default = MapEntry("", directive.line)
+    default = MapEntry("", directive.number)
     found: list[tuple[IPNetwork, MapEntry]] = []
     for network, entry in _entries(directive, lost):
         if network is None:
@@ -92,24 +93,22 @@ def by_network(directive: Directive, lost: Callable[[int, str], None]) -> Decisi
     return DecisionList(tuple(cases), default, default.line).simplified()
 
 
-def _entries(
-    directive: Directive, lost: Callable[[int, str], None]
-) -> Iterator[tuple[IPNetwork | None, MapEntry]]:
+def _entries(directive: Directive, lost: Report) -> Iterator[tuple[IPNetwork | None, MapEntry]]:
     for line in directive.block or ():
         if line.words == ("ranges",):
             continue
         if line.name in {"proxy", "proxy_recursive", "delete"} or len(line.words) != 2:
-            lost(line.line, f"{line}: is left out: it has no counterpart")
+            lost(line, "is left out: it has no counterpart")
         elif line.name == "default":
-            yield None, MapEntry(line.value, line.line)
+            yield None, MapEntry(line.value, line.number)
         else:
             try:
                 networks = networks_of(line.name)
             except (ValueError, TypeError):
-                lost(line.line, f"{line}: is left out: {line.name} is not a network")
+                lost(line, f"is left out: {line.name} is not a network")
                 continue
             for network in networks:
-                yield network, MapEntry(line.value, line.line)
+                yield network, MapEntry(line.value, line.number)
 
 
 def _is_address(network: IPNetwork) -> bool:

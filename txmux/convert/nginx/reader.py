@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from txmux.convert.writer import ConvertError
+from txmux.convert.writer import ConfigLine, ConvertError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -37,28 +37,14 @@ _UNKNOWN_LUA = tuple(
 
 
 @attrs.frozen
-class Directive:
-    """A directive with what it has in braces.
+class Directive(ConfigLine):
+    """A directive with what it has in braces."""
 
-    Attributes:
-        line: Where it is, as `Draft` numbers lines.
-    """
-
-    words: tuple[str, ...]
-    line: int
     block: tuple[Directive, ...] | None = None
-
-    @property
-    def name(self) -> str:
-        return self.words[0]
 
     @property
     def parameters(self) -> tuple[str, ...]:
         return self.words[1:]
-
-    @property
-    def value(self) -> str:
-        return self.words[1] if len(self.words) > 1 else ""
 
     def __str__(self) -> str:
         return " ".join(word or '""' for word in self.words)
@@ -114,14 +100,13 @@ class NginxReader:
         files = sorted(glob.glob(pattern)) if several else [pattern]  # noqa: PTH207 - it may be absolute
         if not files:
             self.unmatched.append(pattern)
-            self._draft.warn(directive.line, f"{directive}: there is no such file here")
+            self._draft.warn(directive, "there is no such file here")
         for file in files:
             directives, why = (
                 self._tried(file) if file not in within else ((), "it includes itself")
             )
             if why:
-                message = f"{directive}: is left out: {file} cannot be read: {why}"
-                self._draft.look(directive.line, message)
+                self._draft.look(directive, f"is left out: {file} cannot be read: {why}")
             yield from self.expanded(directives, inner=inner, within=(*within, file))
 
     def _tried(self, file: str) -> tuple[tuple[Directive, ...], str]:
@@ -168,7 +153,3 @@ class NginxReader:
             if quoted or not word.startswith("#"):
                 words.append(word)
         return tuple(words), ""
-
-
-def latest(directives: Iterable[Directive], *names: str) -> dict[str, Directive]:
-    return {d.name: d for d in directives if d.name in names}

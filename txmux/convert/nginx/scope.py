@@ -11,8 +11,6 @@ from txmux.convert.nginx.values import duration, size
 from txmux.convert.terms import InexpressibleError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from txmux.convert.nginx.reader import Directive
     from txmux.convert.writer import Draft, DraftSection
 
@@ -51,11 +49,15 @@ class DirectiveScope:
 
     def line(self, name: str) -> int:
         found = self.get(name)
-        return found.line if found else 0
+        return found.number if found else 0
 
     def path(self, text: str) -> str:
         """Write a path so that it means the same in a rules file, wherever that is."""
         return os.path.join(os.path.abspath(self.folder), text)  # noqa: PTH100, PTH118 - not resolved
+
+    def add_files(self, section: DraftSection, key: str, *names: str) -> None:
+        for directive in filter(None, map(self.get, names)):
+            section.add(key, self.path(directive.value), directive)
 
     def add(
         self, section: DraftSection, key: str, name: str, default: str, *, sized: bool = False
@@ -65,15 +67,7 @@ class DirectiveScope:
         try:
             value = (size if sized else duration)(text) if text else ""
         except InexpressibleError as error:
-            self.draft.look(self.line(name), f"{name} {text}: is left out: {error}", section)
+            section.look(self.line(name), f"{name} {text}: is left out: {error}")
             return
         if value:
             section.add(key, value, self.line(name))
-
-
-def each(scope: DirectiveScope, names: dict[str, str], report: Callable[[int, str], None]) -> None:
-    """Report directives, and of each why it has no counterpart."""
-    for directive in scope.own:
-        if directive.name in names:
-            why = names[directive.name]
-            report(directive.line, f"{directive}: has no counterpart{why and f'; {why}'}")

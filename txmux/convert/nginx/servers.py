@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from txmux.convert.decision_list import DecisionList, always
+from txmux.convert.decision_list import DecidedCase, DecisionList, always
 from txmux.convert.nginx.networks import admission
 from txmux.convert.nginx.variables import ListenContext, Variables
 from txmux.convert.routes import CLOSE, RouteWriter
@@ -56,7 +56,7 @@ class ServerBlock:
         endpoints = endpoints_of(self._scope.all("listen"), self._draft)
         if not endpoints:
             if not self._scope.all("listen"):
-                self._draft.look(self._directive.line, "server: is left out: it listens nowhere")
+                self._draft.look(self._directive.number, "server: is left out: it listens nowhere")
             return
         self._made.variables.set(self._scope.all("set"))
         groups: dict[tuple[Endpoint, DecisionList[str]], list[Endpoint]] = {}
@@ -71,15 +71,20 @@ class ServerBlock:
         """Return the destination of clients: the name of a backend, or ``close``."""
         directive = self._scope.get("proxy_pass") or self._scope.get("pass")
         if directive is None:
-            self._no_proxy()
-            return always(CLOSE, self._directive.line)
+            returned = self._scope.get("return")
+            if returned is None:
+                message = "server: has no destination; its clients are closed"
+                self._draft.look(self._directive.number, message)
+            elif returned.value:
+                self._draft.look(returned, "txmux says nothing itself; these clients are closed")
+            return always(CLOSE, self._directive.number)
         place = ListenContext(endpoint.host, endpoint.port, self._preread(endpoint), endpoint.ended)
         by_name = "$" in directive.value
         try:
-            values = self._made.variables.decide(directive.value, directive.line, place)
+            values = self._made.variables.decide(directive.value, directive.number, place)
         except InexpressibleError as error:
-            self._lost(directive.line, f"{directive}: {error}; its clients are closed")
-            return always(CLOSE, directive.line)
+            self._draft.look(directive, f"{error}; its clients are closed")
+            return always(CLOSE, directive.number)
 
         def backend_of(value: Value, line: int) -> DecisionList[str]:
             try:
@@ -87,27 +92,15 @@ class ServerBlock:
                     value, self._scope, line, by_name=by_name, is_udp=endpoint.datagrams
                 )
             except InexpressibleError as error:
-                self._lost(line, f"{directive}: {error}; these clients are closed")
+                self._draft.look(line, f"{directive}: {error}; these clients are closed")
                 name = CLOSE
             return always(name, line)
 
-        return values.then(backend_of, self._lost).simplified()
-
-    def _no_proxy(self) -> None:
-        directive = self._scope.get("return")
-        if directive is None:
-            self._lost(self._directive.line, "server: has no destination; its clients are closed")
-        elif directive.value:
-            self._lost(
-                directive.line, f"{directive}: txmux says nothing itself; these clients are closed"
-            )
+        return values.then(backend_of, self._draft.look).simplified()
 
     def _preread(self, endpoint: Endpoint) -> bool:
-        no_tls = endpoint.ended or endpoint.datagrams
-        return self._scope.is_on("ssl_preread") and not no_tls
-
-    def _lost(self, line: int, message: str) -> None:
-        self._draft.look(line, message)
+        has_hello = not (endpoint.ended or endpoint.datagrams)
+        return self._scope.is_on("ssl_preread") and has_hello
 
     def _listener(self, endpoints: list[Endpoint], decided: DecisionList[str]) -> None:
         first = endpoints[0]
@@ -140,10 +133,8 @@ class ServerBlock:
         if endpoint.ended:
             self._scope.add(section, "detect_timeout", "ssl_handshake_timeout", "60s")
             if self._scope.is_on("ssl_preread"):
-                message = (
-                    "ssl_preread: looks inside of TLS that ends here, which has no counterpart"
-                )
-                self._draft.look(self._scope.line("ssl_preread"), message, section)
+                message = "looks inside of TLS that ends here, which has no counterpart"
+                section.look(self._scope.line("ssl_preread"), f"ssl_preread: {message}")
         elif not decided.cases and decided.otherwise == CLOSE:
             section.add("detect_timeout", "1ms", decided.line)
         elif self._preread(endpoint):
@@ -154,14 +145,11 @@ class ServerBlock:
                 section.add("silent", CLOSE, self._scope.line("ssl_preread"))
 
     def _ended(self, listener: DraftSection, decided: DecisionList[str]) -> None:
-        cases = [(case.condition, case.result, case.line) for case in decided.cases]
-        cases.append(((Term("tls"),), decided.otherwise, decided.line))
-        for condition, outcome, line in cases:
-            terms = [
-                term if term.matcher else attrs.evolve(term, matcher="tls") for term in condition
-            ]
-            for section in self._made.routes.route(listener, terms, outcome, line):
-                if outcome != CLOSE:
+        others = DecidedCase((Term("tls"),), decided.otherwise, decided.line)
+        for case in (*decided.cases, others):
+            terms = [attrs.evolve(term, matcher=term.matcher or "tls") for term in case.condition]
+            for section in self._made.routes.route(listener, terms, case.result, case.line):
+                if case.result != CLOSE:
                     self._certificates(section)
 
     def _certificates(self, section: DraftSection) -> None:
@@ -169,39 +157,25 @@ class ServerBlock:
         for name in ("ssl_certificate", "ssl_certificate_key"):
             for directive in scope.all(name):
                 if "$" in directive.value or directive.value.startswith(("data:", "engine:")):
-                    message = f"{directive}: is left out: it is not a file"
-                    self._draft.look(directive.line, message, section)
+                    section.look(directive, "is left out: it is not a file")
                 else:
-                    section.add("terminate_tls", scope.path(directive.value), directive.line)
+                    section.add("terminate_tls", scope.path(directive.value), directive)
         if "terminate_tls" not in section.entries:
             section.dropped = True
-            self._lost(self._directive.line, "server: has no certificate; its clients are closed")
+            message = "server: has no certificate; its clients are closed"
+            self._draft.look(self._directive.number, message)
         alpn = scope.get("ssl_alpn")
         if alpn:
-            section.add("alpn", ", ".join(alpn.parameters), alpn.line)
-        verify, authorities = (
-            scope.text("ssl_verify_client", "off"),
-            scope.get("ssl_client_certificate"),
-        )
-        if verify == "on" and authorities:
-            section.add("tls_client_ca", scope.path(authorities.value), authorities.line)
-        elif verify not in {"off", "on"}:
+            section.add("alpn", ", ".join(alpn.parameters), alpn)
+        verify = scope.text("ssl_verify_client", "off")
+        if verify == "on":
+            scope.add_files(section, "tls_client_ca", "ssl_client_certificate")
+        elif verify != "off":
             message = f"ssl_verify_client {verify}: txmux asks for a certificate only where it has to be shown"
-            self._draft.warn(scope.line("ssl_verify_client"), message, section)
+            section.warn(scope.line("ssl_verify_client"), message)
         protocols = scope.get("ssl_protocols")
         if protocols:
-            self._protocols(section, protocols)
-
-    def _protocols(self, section: DraftSection, directive: Directive) -> None:
-        spoken = set(directive.parameters)
-        if spoken == {"TLSv1.3"}:
-            section.add("tls_minimum", "1.3", directive.line)
-        elif not spoken & {"TLSv1.2", "TLSv1.3"}:
-            self._draft.look(
-                directive.line, f"{directive}: txmux speaks TLS 1.2 and 1.3 only", section
-            )
-        elif spoken != {"TLSv1.2", "TLSv1.3"}:
-            self._draft.warn(directive.line, f"{directive}: txmux speaks TLS 1.2 and 1.3", section)
+            _add_minimum(section, protocols)
 
     def _proxied(self, section: DraftSection) -> None:
         trusted = self._scope.all("set_real_ip_from")
@@ -211,52 +185,64 @@ class ServerBlock:
                 "listen ... proxy_protocol without set_real_ip_from: for nginx the client's address is still that of "
                 "the proxy; for txmux it is what the header says, for all that depends on it"
             )
-            self._draft.warn(section.line, message, section)
+            section.warn(section.line, message)
             return
         for directive in trusted:
-            section.add("accept_proxy_from", directive.value.removesuffix(":"), directive.line)
+            section.add("accept_proxy_from", directive.value.removesuffix(":"), directive)
         message = (
             "set_real_ip_from: for nginx the others begin with a PROXY header, too, which it does not believe; for "
             "txmux they are plain clients: see to it that only these reach the port"
         )
-        self._draft.look(trusted[0].line, message, section)
+        section.look(trusted[0].number, message)
 
     def _admission(self, section: DraftSection, *, proxied: bool) -> None:
         rules = self._scope.all("allow", "deny")
-        if proxied and rules and not self._scope.all("set_real_ip_from"):
+        if not rules:
+            return
+        if proxied and not self._scope.all("set_real_ip_from"):
             message = "allow, deny: are left out: they ask for the proxy's address, and txmux for the client's"
-            self._draft.look(rules[0].line, message, section)
+            section.look(rules[0].number, message)
             return
 
         def lost(rule: Directive, why: str) -> None:
             if rule.value != "unix:" or rule.name == "deny":
-                self._draft.look(rule.line, f"{rule}: is left out: {rule.value} {why}", section)
+                section.look(rule, f"is left out: {rule.value} {why}")
 
         try:
             allowed, denied = admission(rules, lost)
         except InexpressibleError as error:
-            self._draft.look(rules[0].line, f"allow, deny: are left out: {error}", section)
+            section.look(rules[0].number, f"allow, deny: are left out: {error}")
             return
-        for key, networks in (("allow", allowed), ("deny", denied)):
-            for network in networks:
-                section.add(key, network, rules[0].line)
+        section.add_each("allow", allowed, rules[0])
+        section.add_each("deny", denied, rules[0])
 
     def _limits(self, section: DraftSection, key: str, *, shared: bool) -> None:
         for directive in self._scope.all("limit_conn"):
             counted = self._made.zones.get(directive.value, "")
             most = directive.words[-1]
+            zone = counted or "a zone that is not there"
             if self._scope.is_on("limit_conn_dry_run"):
-                message = f"{directive}: is left out: limit_conn_dry_run only counts"
-                self._draft.warn(directive.line, message, section)
+                section.warn(directive, "is left out: limit_conn_dry_run only counts")
             elif counted in _BY_CLIENT:
-                section.add(f"{key}_per_source", most, directive.line)
-                message = f"{directive}: of IPv6, a source is a network of 64 bits; each [listen] counts for itself"
-                self._draft.warn(directive.line, message, section)
+                section.add(f"{key}_per_source", most, directive)
+                message = (
+                    "of IPv6, a source is a network of 64 bits; each [listen] counts for itself"
+                )
+                section.warn(directive, message)
             elif counted == "$server_port" or (counted == "$server_addr" and not shared):
-                section.add(key, most, directive.line)
+                section.add(key, most, directive)
             else:
-                message = f"{directive}: is left out: it counts by {counted or 'a zone that is not there'}"
-                self._draft.look(directive.line, message, section)
+                section.look(directive, f"is left out: it counts by {zone}")
+
+
+def _add_minimum(section: DraftSection, protocols: Directive) -> None:
+    spoken = set(protocols.parameters)
+    if spoken == {"TLSv1.3"}:
+        section.add("tls_minimum", "1.3", protocols)
+    elif not spoken & {"TLSv1.2", "TLSv1.3"}:
+        section.look(protocols, "txmux speaks TLS 1.2 and 1.3 only")
+    elif spoken != {"TLSv1.2", "TLSv1.3"}:
+        section.warn(protocols, "txmux speaks TLS 1.2 and 1.3")
 
 
 _PORTS = re.compile(r"(?:(?P<host>\[[^\]]*\]|[^:]*):)?(?P<first>[0-9]+)(?:-(?P<last>[0-9]+))?")
@@ -279,8 +265,8 @@ class Endpoint:
         proxied: Whether clients begin with a PROXY protocol header.
     """
 
-    host: str
-    port: str
+    host: str = ""
+    port: str = ""
     path: str = ""
     line: int = attrs.field(default=0, eq=False)
     ended: bool = False
@@ -316,35 +302,28 @@ def _endpoints(directive: Directive, draft: Draft) -> Iterable[Endpoint]:
     known = {*_QUIET, *_TUNING, "ssl", "proxy_protocol", "backlog", "so_keepalive", "udp"}
     unknown = [name for name in flags if name not in known]
     if unknown:
-        draft.look(directive.line, f"{directive}: no counterpart of {', '.join(unknown)}")
+        draft.look(directive, f"no counterpart of {', '.join(unknown)}")
     tuning = [name for name in flags if name in _TUNING]
     if tuning:
-        draft.warn(directive.line, f"{directive}: no counterpart of {', '.join(tuning)}")
+        draft.warn(directive, f"no counterpart of {', '.join(tuning)}")
     common = Endpoint(
-        "",
-        "",
-        "",
-        directive.line,
-        "ssl" in flags,
-        "proxy_protocol" in flags,
-        _keepalive(flags, directive, draft),
-        flags.get("backlog", "").removeprefix("-1"),
-        "udp" in flags,
+        line=directive.number,
+        ended="ssl" in flags,
+        proxied="proxy_protocol" in flags,
+        keepalive=_keepalive(flags, directive, draft),
+        backlog=flags.get("backlog", "").removeprefix("-1"),
+        datagrams="udp" in flags,
     )
     if directive.value.startswith("unix:"):
         yield attrs.evolve(common, path=directive.value.removeprefix("unix:"))
         return
     match = _PORTS.fullmatch(directive.value)
     if match is None:
-        draft.look(
-            directive.line,
-            f"{directive}: is left out: {directive.value} is not an address and port",
-        )
+        draft.look(directive, f"is left out: {directive.value} is not an address and port")
         return
     first, last = int(match["first"]), int(match["last"] or match["first"])
     if last - first >= _MOST_PORTS:
-        message = f"{directive}: is left out: it has more than {_MOST_PORTS} ports"
-        draft.look(directive.line, message)
+        draft.look(directive, f"is left out: it has more than {_MOST_PORTS} ports")
         return
     host = (match["host"] or "").strip("[]")
     if host in _EVERY:
@@ -365,6 +344,6 @@ def _keepalive(flags: Mapping[str, str], directive: Directive, draft: Draft) -> 
         unit = "s" if name != "count" and part.isdecimal() else ""
         words += [f"{name}={part}{unit}"] * bool(part)
     if ":" not in text:
-        draft.look(directive.line, f"{directive}: {text} is left out")
+        draft.look(directive, f"{text} is left out")
         return ""
     return " ".join(words)

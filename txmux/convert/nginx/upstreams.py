@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from txmux.convert.nginx.reader import Directive
-    from txmux.convert.writer import Draft, DraftSection
+    from txmux.convert.writer import DraftSection, Origin
 
 
 _ADDRESS = re.compile(r"(?P<host>\[[^\]]*\]|[^:/\s]+):(?P<port>[0-9]+)")
@@ -67,12 +67,8 @@ class UpstreamGroup:
     members: tuple[UpstreamServer, ...]
     balance: str = "round-robin"
     line: int = attrs.field(default=0, eq=False)
-    problems: tuple[tuple[int, str], ...] = ()
+    problems: tuple[tuple[Origin, str], ...] = ()
     check: ServerCheck | None = None
-
-    def report(self, draft: Draft, section: DraftSection) -> None:
-        for line, message in self.problems:
-            draft.look(line, message, section)
 
 
 def endpoint_of(text: str) -> str:
@@ -95,7 +91,7 @@ def single(text: str, line: int) -> UpstreamGroup:
 
 
 def read_group(directive: Directive) -> UpstreamGroup:
-    problems: list[tuple[int, str]] = []
+    problems: list[tuple[Origin, str]] = []
     members: list[UpstreamServer] = []
     balance = "round-robin"
     for line in directive.block or ():
@@ -103,21 +99,21 @@ def read_group(directive: Directive) -> UpstreamGroup:
             try:
                 members.append(_member(line, problems))
             except InexpressibleError as error:
-                problems.append((line.line, f"{line}: is left out: {error}"))
+                problems.append((line, f"is left out: {error}"))
         elif line.name in _BALANCE:
             balance = _BALANCE[line.name]
         elif line.name == "hash" and line.value in _BY_ADDRESS:
             balance = "source-hash"
         elif line.name == "hash":
-            problems.append((line.line, f"{line}: has no counterpart; {balance} is used"))
+            problems.append((line, f"has no counterpart; {balance} is used"))
         elif line.name not in {*_QUIET, *CHECKS}:
-            problems.append((line.line, f"{line}: has no counterpart"))
+            problems.append((line, "has no counterpart"))
     check = read_check(directive.block or ())
     name = directive.value
-    return UpstreamGroup(name, tuple(members), balance, directive.line, tuple(problems), check)
+    return UpstreamGroup(name, tuple(members), balance, directive.number, tuple(problems), check)
 
 
-def _member(directive: Directive, problems: list[tuple[int, str]]) -> UpstreamServer:
+def _member(directive: Directive, problems: list[tuple[Origin, str]]) -> UpstreamServer:
     given: dict[str, str] = {}
     for word in directive.parameters[1:]:
         name, equals, value = word.partition("=")
@@ -126,7 +122,7 @@ def _member(directive: Directive, problems: list[tuple[int, str]]) -> UpstreamSe
         elif name == "service":
             raise InexpressibleError("write its SRV record as srv:_service._tcp.NAME")
         else:
-            problems.append((directive.line, f"{directive}: {word} has no counterpart"))
+            problems.append((directive, f"{word} has no counterpart"))
     numbers = {
         name: _number(given.get(name, str(default)))
         for name, default in (("weight", 1), ("max_conns", 0), ("max_fails", 1))
@@ -135,7 +131,7 @@ def _member(directive: Directive, problems: list[tuple[int, str]]) -> UpstreamSe
     options += [flag for flag in ("backup", "down") if flag in given]
     return UpstreamServer(
         endpoint_of(directive.value),
-        directive.line,
+        directive.number,
         numbers["weight"],
         tuple(options),
         numbers["max_fails"],
@@ -149,8 +145,10 @@ def _number(text: str) -> int:
     return int(text)
 
 
-def add_members(group: UpstreamGroup, section: DraftSection, draft: Draft, *, is_udp: bool) -> None:
+def add_members(group: UpstreamGroup, section: DraftSection, *, is_udp: bool) -> None:
     """Write the servers, and how one of them is chosen."""
+    for origin, message in group.problems:
+        section.look(origin, message)
     udp = "udp:" if is_udp else ""
     for member in group.members:
         weight = f"weight={member.weight}" if member.weight != 1 else ""
@@ -164,7 +162,7 @@ def add_members(group: UpstreamGroup, section: DraftSection, draft: Draft, *, is
     failure_limits = {(member.fails, member.away) for member in group.members}
     if len(failure_limits) > 1:
         message = "max_fails, fail_timeout: servers of a [backend] have the same; what the first has is used for all"
-        draft.warn(group.line, message, section)
+        section.warn(group.line, message)
     eject = f"failures={first.fails} within={first.away} for={first.away}"
     section.add("eject", eject if first.fails else "off", first.line)
 
@@ -203,16 +201,14 @@ class ServerCheck:
     words: tuple[str, ...]
     unknown: tuple[str, ...] = ()
 
-    def write(self, section: DraftSection, draft: Draft, *, is_udp: bool = False) -> None:
+    def write(self, section: DraftSection, *, is_udp: bool = False) -> None:
         """Write it, or report that it has no counterpart: datagrams cannot be checked, only a port for TCP."""
-        line = self.directive.line
         if not self.words or (is_udp and not any(word.startswith("port=") for word in self.words)):
-            draft.look(line, f"{self.directive}: is left out: it has no counterpart", section)
+            section.look(self.directive, "is left out: it has no counterpart")
             return
-        section.add("check", " ".join(self.words), line)
+        section.add("check", " ".join(self.words), self.directive)
         if self.unknown:
-            message = f"{self.directive}: no counterpart of {', '.join(self.unknown)}"
-            draft.warn(line, message, section)
+            section.warn(self.directive, f"no counterpart of {', '.join(self.unknown)}")
 
 
 def read_check(directives: Iterable[Directive]) -> ServerCheck | None:
@@ -268,7 +264,7 @@ def split_group(
         share = left if line.name == "*" else Fraction(line.name.removesuffix("%"))
         left -= share
         if share > 0:
-            shares.append((share, group_of(line.value, line.line)))
+            shares.append((share, group_of(line.value, line.number)))
     if left > 0 or not shares:
         raise InexpressibleError("not all clients have a share, and those without are closed")
     members = [member for _, group in shares for member in group.members]
@@ -288,7 +284,7 @@ def split_group(
     # The same address always falls into the same share.
     names = {piece.name for piece in value_of(directive.value) if isinstance(piece, Variable)}
     balance = "source-hash" if names and names <= _ADDRESSES else "round-robin"
-    return UpstreamGroup(name, tuple(weighted), balance, directive.line)
+    return UpstreamGroup(name, tuple(weighted), balance, directive.number)
 
 
 def _is_particular(group: UpstreamGroup) -> bool:

@@ -14,11 +14,11 @@ from txmux.convert.nginx.values import Value, Variable, joined, shown, value_of
 from txmux.convert.terms import InexpressibleError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Iterable, Mapping
 
     from txmux.convert.nginx.reader import Directive
+    from txmux.convert.writer import Report
 
-    Lost = Callable[[int, str], None]
 
 _PREREAD = {
     "ssl_preread_server_name": NAME,
@@ -59,7 +59,7 @@ class ListenContext:
 class Variables:
     """The variables that the configuration defines."""
 
-    def __init__(self, directives: Iterable[Directive], lost: Lost) -> None:
+    def __init__(self, directives: Iterable[Directive], lost: Report) -> None:
         self._lost = lost
         self._defined = {
             d.parameters[-1].removeprefix("$"): d
@@ -114,7 +114,7 @@ class Variables:
             directive = self._texts[name]
             # nginx sets variables before it has looked into the ClientHello.
             early = attrs.evolve(listen, preread=False)
-            return self.decide(directive.parameters[1], directive.line, early, depth + 1)
+            return self.decide(directive.parameters[1], directive.number, early, depth + 1)
         if name in listen.facts():
             return always((piece,), line)
         defined = self._defined.get(name)
@@ -161,4 +161,6 @@ class Variables:
                 lambda entry, _: self._of_entry(entry, here, depth), self._lost
             )
 
-        return self.decide(table.source, directive.line, listen, depth + 1).then(follow, self._lost)
+        return self.decide(table.source, directive.number, listen, depth + 1).then(
+            follow, self._lost
+        )

@@ -366,8 +366,7 @@ class _Sslh:
         at, group.section = group.line, section
         lines = list(self._lines(name, group))
         accepted = [line for line in lines if not self._refused(line, group)]
-        for line in accepted or lines or [name]:
-            section.add("match", line, group.line)
+        section.add_each("match", accepted or lines or [name], group.line)
         if not accepted:
             section.dropped = True
         section.add("backend", backend.name, at)

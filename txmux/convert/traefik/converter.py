@@ -201,13 +201,13 @@ class DatagramRouting:
         (name, router), *others = routers
         for other, unused in others:
             message = f"router {other}: is left out: entryPoints.{point.name} has {name} already, and Traefik takes one of them"
-            draft.look(unused.line, message, section)
+            section.look(unused.line, message)
         timeout = node.get("udp", "timeout")
         try:
             outcome = self.services.outcome(
                 router.get("service").text, duration(timeout.text or _TIMEOUT)
             )
         except InexpressibleError as error:
-            draft.look(router.line, f"router {name}: its clients are closed: {error}", section)
+            section.look(router.line, f"router {name}: its clients are closed: {error}")
             return
         section.add("default", outcome, router.line)

@@ -117,11 +117,11 @@ class Routing:
             message = (
                 "http3: is left out; txmux passes QUIC on by a [listen] with endpoint = udp:PORT"
             )
-            draft.look(point.node.get("http3").line, message, section)
+            section.look(point.node.get("http3").line, message)
         self._proxied(section, point.node.get("proxyProtocol"))
         if with_http:
             message = f"entryPoints.{point.name}: has http.routers, too, which are left out; their clients are closed"
-            draft.look(point.node.line, message, section)
+            section.look(point.node.line, message)
         ordered = sorted(routers, key=lambda router: -router.priority)
         secure = [router for router in ordered if router.is_tls]
         plain = [router for router in ordered if not router.is_tls]
@@ -146,22 +146,22 @@ class Routing:
 
     def _cases(self, router: Router, section: DraftSection) -> list[tuple[Condition, str]]:
         """Return what a router decides: first the clients that its middlewares admit."""
-        draft, line = self.routes.draft, router.node.line
+        line = router.node.line
         try:
             condition = read_rule(router.node.get("rule").text, tls=router.is_tls)
         except InexpressibleError as error:
-            draft.look(line, f"router {router.name}: is left out: {error}", section)
+            section.look(line, f"router {router.name}: is left out: {error}")
             return []
         try:
             outcome = self.services.outcome(router.node.get("service").text)
             allowed = self._allowed(router, section)
             let_in = conjunction(condition, allowed)
         except InexpressibleError as error:
-            draft.look(line, f"router {router.name}: its clients are closed: {error}", section)
+            section.look(line, f"router {router.name}: its clients are closed: {error}")
             return [(condition, CLOSE)]
         if not condition:
             message = f"router {router.name}: is left out: without TLS, no client sends a name"
-            draft.look(line, message, section)
+            section.look(line, message)
             return []
         return [(let_in, outcome)] if allowed == ALWAYS else [(let_in, outcome), (condition, CLOSE)]
 
@@ -180,7 +180,7 @@ class Routing:
                     found = conjunction(found, (Term(allowed=frozenset(nets)),))
                 else:
                     message = f"middleware {one.text}: {kind} has no counterpart; see max_connections_per_source"
-                    self.routes.draft.look(node.line, message, section)
+                    section.look(node.line, message)
         return found
 
     def _secure(
@@ -195,7 +195,7 @@ class Routing:
                 f"router {router.name}: its clients are closed: there is no certificate in the files; name one in "
                 "terminate_tls of a route"
             )
-            self.routes.draft.look(line, message, section)
+            section.look(line, message)
             self.routes.route(section, condition, CLOSE, line)
             return
         options = self.options.get(
@@ -224,7 +224,7 @@ class Routing:
                 route.add("tls_client_ca", self.services.path(file.text), file.line)
         elif client_auth.text not in {"", "NoClientCert"}:
             message = f"{client_auth.text}: txmux asks for a certificate only where it has to be shown and verified"
-            self.routes.draft.look(client_auth.line, message, route)
+            route.look(client_auth.line, message)
 
     def _report_options(self, route: DraftSection, options: Node, condition: Condition) -> None:
         draft = self.routes.draft
@@ -246,9 +246,8 @@ class Routing:
         trusted = [one.text for one in node.get("trustedIPs").each()]
         if node.get("insecure").text == "true":
             trusted = ["0.0.0.0/0", "::/0"]
-        for one in trusted:
-            section.add("accept_proxy_from", one, node.line)
+        section.add_each("accept_proxy_from", trusted, node.line)
         message = (
             "proxyProtocol: for Traefik these may begin with a PROXY header, for txmux they must"
         )
-        self.routes.draft.warn(node.line, message, section)
+        section.warn(node.line, message)

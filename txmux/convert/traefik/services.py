@@ -119,7 +119,7 @@ class Services:
         kinds = {_kind(server) for server in servers}
         if len(kinds) > 1:
             message = "its servers are connected in different ways; what the first one has is used for all"
-            self._draft.look(section.line, message, section)
+            section.look(section.line, message)
 
     def _tls(
         self, section: DraftSection, servers: list[_WeightedServer], transport: Node | None
@@ -145,7 +145,7 @@ class Services:
             message = (
                 "insecureSkipVerify: txmux verifies the certificate; name its authority in tls_ca"
             )
-            self._draft.look(unverified.line, message, section)
+            section.look(unverified.line, message)
 
     def _check(self, section: DraftSection, check: Node) -> None:
         if not check.is_set:
@@ -161,7 +161,7 @@ class Services:
             message = (
                 "healthCheck: becomes a check that only connects; write what it says and expects"
             )
-            self._draft.look(check.line, message, section)
+            section.look(check.line, message)
 
     def path(self, text: str) -> str:
         """Write a path so that it means the same in a rules file, wherever that is."""
