@@ -128,6 +128,18 @@ class MuxTestCase(TestCase):
             client.send(said)
         return client
 
+    async def connect_read(self, port: int, said: bytes) -> Peer:
+        """Connect the only client, and wait until the multiplexer has read what it says."""
+        client = await self.connect(port, said)
+        await self.seen(len(said))
+        return client
+
+    async def connect_until_lost(self, port: int, said: bytes = b"") -> Peer:
+        """Connect a client, which may say something, and wait until its connection is over."""
+        client = await self.connect(port, said)
+        await client.is_lost()
+        return client
+
     async def turn(self, times: int = 1) -> None:
         """Let the reactor do what it has to do."""
         for _ in range(times):
@@ -158,6 +170,12 @@ class MuxTestCase(TestCase):
         if not self.factory.connections:
             self.assertEqual(self.time.clock.getDelayedCalls(), [])
         return self.records[-1]
+
+    async def assert_logged(self, count: int = 1, **wanted: Any) -> ConnectionRecord:
+        """Wait as `logged` does, compare some of the last record's attributes, and give it."""
+        record = await self.logged(count)
+        self.assert_story(record, **wanted)
+        return record
 
     async def until_logged(self, count: int = 1) -> None:
         """Wait for this many lines of the access log, or more.

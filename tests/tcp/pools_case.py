@@ -67,7 +67,7 @@ class PoolCase(MuxTestCase):
         """Find that a client is turned away without any time that passes, and how this is logged."""
         before = len(self.records)
         await (await self.client()).is_lost()
-        self.assert_story(await self.logged(before + 1), **expected)
+        await self.assert_logged(before + 1, **expected)
 
     async def served_by(self, factory: PeerFactory, data: bytes = b"x") -> None:
         count, before = len(factory.peers), len(self.records)

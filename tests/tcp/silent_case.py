@@ -44,7 +44,9 @@ class ServerFirstCase(MuxTestCase):
     def greeting(self, **settings: Any) -> Backend:
         return attrs.evolve(backend_at(listen(self, self.greeter), **settings), name="greeter")
 
-    async def greeted(self, client: Peer, more: bytes = b"") -> None:
+    async def greeted(self, client: Peer, more: bytes = b"", *, after: float = 0.0) -> None:
+        if after:
+            self.time.advance(after)
         await client.has(len(GREETING + more))
         self.assertEqual(bytes(client.received), GREETING + more)
 
@@ -55,8 +57,7 @@ class ServerFirstCase(MuxTestCase):
 
     async def held(self, count: int = len(GREETING)) -> None:
         """Wait until a server has said so much that nobody has heard."""
-        while not self.factory.connections:
-            await self.turn()
+        await self.accepted()
         (connection,) = self.factory.connections
         while (
             connection.preconnection is None

@@ -36,17 +36,16 @@ class GenerationTest(MuxTestCase):
 
     async def test_client_keeps_the_rules_it_was_accepted_under(self) -> None:
         port = self.mux([route("ssh", backend_at(self.backend_port()), name="old")])
-        before = await self.connect(port, b"SSH")
-        await self.seen(3)
+        before = await self.connect_read(port, b"SSH")
         self.change([route("ssh", "close", name="new")])
         after = await self.connect(port, b"SSH-2.0-a\r\n")
         await after.is_lost()
-        self.assert_story(await self.logged(), route="new", reason="denied")
+        await self.assert_logged(route="new", reason="denied")
         before.send(b"-2.0-a\r\n")
         await (await self.backend.peer()).has(11)
         before.close()
         (await self.backend.peer()).close()
-        self.assert_story(await self.logged(2), route="old", reason="done")
+        await self.assert_logged(2, route="old", reason="done")
 
     async def test_changed_backend_of_the_same_name_keeps_its_counters(self) -> None:
         port = self.backend_port()

@@ -110,8 +110,7 @@ class WaitingTest(MuxTestCase):
             given, _ = await self.taker.taken()
             self.assertEqual(given.getsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT), 1)
             self.assertEqual(await self.taker.heard(given, len(SSH)), SSH)
-            record = await self.logged(cut)
-            self.assert_story(record, reason="handed-over", bytes_in=0, bytes_out=0)
+            await self.assert_logged(cut, reason="handed-over", bytes_in=0, bytes_out=0)
             client.close()
             given.close()
 
@@ -132,42 +131,38 @@ class WaitingTest(MuxTestCase):
 
     async def test_half_closed_client_is_handed_over(self) -> None:
         port = self.giving_mux(default=outcome(self.taker.outcome))
-        client = await self.connect(port, b"SS")
-        await self.seen(2)
+        client = await self.connect_read(port, b"SS")
         client.finish()
         given, reported = await self.taker.taken()
         self.assertEqual((reported["route"], await self.taker.heard(given, 9)), (None, b"SS"))
         given.sendall(b"late")
         await client.has(4)
-        self.assert_story(await self.logged(), reason="handed-over")
+        await self.assert_logged(reason="handed-over")
 
     async def test_ordinary_server_sees_the_end_once_and_can_answer(self) -> None:
         port = self.giving_mux(default=backend_at(self.backend_port()))
-        client = await self.connect(port, b"SS")
-        await self.seen(2)
+        client = await self.connect_read(port, b"SS")
         client.finish()
         server = await self.backend.heard(2)
         await server.has_all()
         server.send(b"late")
         await client.has(4)
         server.close()
-        self.assert_story(await self.logged(), reason="done", bytes_in=2, bytes_out=4)
+        await self.assert_logged(reason="done", bytes_in=2, bytes_out=4)
 
     async def test_undecided_client_goes_to_the_default(self) -> None:
         port = self.giving_mux(default=outcome(self.taker.outcome), detect_timeout=3)
-        client = await self.connect(port, b"SS")
-        await self.seen(2)
+        client = await self.connect_read(port, b"SS")
         self.time.advance(3.1)
         given, _ = await self.taker.taken()
         client.send(b"H")
         self.assertEqual(await self.taker.heard(given, 3), b"SSH")
-        self.assert_story(await self.logged(), reason="handed-over")
+        await self.assert_logged(reason="handed-over")
 
     async def test_reset_before_the_decision_is_gone(self) -> None:
-        client = await self.connect(self.giving_mux(), b"SS")
-        await self.seen(2)
+        client = await self.connect_read(self.giving_mux(), b"SS")
         client.reset()
-        self.assert_story(await self.logged(), reason="client-gone", bytes_in=2)
+        await self.assert_logged(reason="client-gone", bytes_in=2)
 
     async def test_bytes_before_a_reset_reach_an_ordinary_server(self) -> None:
         path = f"{self.taker.path}2"
@@ -185,7 +180,7 @@ class WaitingTest(MuxTestCase):
         server = await self.backend.heard(len(HTTP))
         await self.is_gone(server)
         self.assertEqual(bytes(server.received), HTTP)
-        self.assert_story(await self.logged(), reason="client-reset", bytes_in=len(HTTP))
+        await self.assert_logged(reason="client-reset", bytes_in=len(HTTP))
 
     async def test_full_socket_below_peek_limit_decides_and_loses_nothing(self) -> None:
         port = self.giving_mux(default=backend_at(self.backend_port()))
@@ -197,7 +192,7 @@ class WaitingTest(MuxTestCase):
         self.assertEqual(bytes(server.received), said)
         client.close()
         server.close()
-        self.assert_story(await self.logged(), route=None, reason="done", bytes_in=len(said))
+        await self.assert_logged(route=None, reason="done", bytes_in=len(said))
 
     async def test_full_socket_is_handed_over_with_all_bytes(self) -> None:
         port = self.giving_mux(default=outcome(self.taker.outcome))
@@ -208,7 +203,7 @@ class WaitingTest(MuxTestCase):
         given, _ = await self.taker.taken()
         self.assertEqual(await self.taker.heard(given, len(said)), said)
         client.close()
-        self.assert_story(await self.logged(), reason="handed-over")
+        await self.assert_logged(reason="handed-over")
 
     async def test_peek_limit_decides_and_leaves_the_rest_in_the_socket(self) -> None:
         port = self.giving_mux(default=outcome(self.taker.outcome), peek_limit=64)
@@ -216,7 +211,7 @@ class WaitingTest(MuxTestCase):
         given, _ = await self.taker.taken()
         self.assertEqual(len(await self.taker.heard(given, 219)), 219)
         client.close()
-        self.assert_story(await self.logged(), reason="handed-over", bytes_in=0)
+        await self.assert_logged(reason="handed-over", bytes_in=0)
 
     async def test_proxy_header_is_taken_out_of_the_socket_however_it_is_cut(self) -> None:
         port = self.giving_mux(accept_proxy_from=SENDERS)
@@ -234,8 +229,8 @@ class WaitingTest(MuxTestCase):
                 expected = [str(source.host), source.port] if source else [peer.host, peer.port]
                 self.assertEqual(reported["client"], expected)
                 self.assertEqual(reported["facts"]["proxy_peer"], f"{peer.host}:{peer.port}")
-                self.assert_story(
-                    await self.logged(number),
+                await self.assert_logged(
+                    number,
                     reason="handed-over",
                     client=f"{expected[0]}:{expected[1]}"
                     if ":" not in str(expected[0])
@@ -253,10 +248,9 @@ class WaitingTest(MuxTestCase):
         self.assertEqual(bytes(server.received), HTTP)
         client.close()
         server.close()
-        self.assert_story(await self.logged(), reason="done", bytes_in=len(HTTP))
-        client = await self.connect(port, b"nothing like it\r\n")
-        await client.is_lost()
-        self.assert_story(await self.logged(2), reason="proxy-header")
+        await self.assert_logged(reason="done", bytes_in=len(HTTP))
+        await self.connect_until_lost(port, b"nothing like it\r\n")
+        await self.assert_logged(2, reason="proxy-header")
 
     async def test_hands_over_ipv6_clients(self) -> None:
         port = self.giving_mux(host="::1")
@@ -267,7 +261,7 @@ class WaitingTest(MuxTestCase):
         self.assertEqual(given.family, socket.AF_INET6)
         self.assertEqual(given.getpeername()[:2], ("::1", peer.port))
         self.assertEqual(given.recv(99), SSH)
-        self.assert_story(await self.logged(), reason="handed-over", client=f"[::1]:{peer.port}")
+        await self.assert_logged(reason="handed-over", client=f"[::1]:{peer.port}")
 
     async def test_unix_client_is_closed_by_handover_and_served_by_others(self) -> None:
         self.giving_mux()
@@ -281,10 +275,10 @@ class WaitingTest(MuxTestCase):
             client.connect(path)
             client.sendall(SSH)
             client.settimeout(0)
-            self.assert_story(await self.logged(), reason="error", route="ssh")
+            await self.assert_logged(reason="error", route="ssh")
         with socket.socket(socket.AF_UNIX) as client:
             client.connect(path)
             client.sendall(HTTP)
             server = await self.backend.heard(len(HTTP))
             server.close()
-        self.assert_story(await self.logged(2), reason="done", route="http")
+        await self.assert_logged(2, reason="done", route="http")

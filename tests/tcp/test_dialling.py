@@ -91,8 +91,7 @@ class HelloTest(AnnouncedTestCase):
     async def test_silent_client_is_not_waited_for(self) -> None:
         port = self.announcing("authority")
         await self.connect(port)
-        while not self.factory.connections:
-            await self.turn()
+        await self.accepted()
         self.time.advance(5)
         self.assertEqual((await self.heard(b"")).tlvs, ())
 
@@ -109,8 +108,7 @@ class HelloTest(AnnouncedTestCase):
     async def test_slow_hello_has_what_is_left_of_detect_timeout(self) -> None:
         port = self.announcing("authority", match="tls")
         client = await self.connect(port)
-        while not self.factory.connections:
-            await self.turn()
+        await self.accepted()
         self.time.advance(4)
         client.send(HELLO[:20])
         await self.seen(20)
@@ -156,14 +154,14 @@ class HelloTest(AnnouncedTestCase):
     async def test_leaving_client_opens_no_connection(self) -> None:
         client = await self.waiting()
         client.reset()
-        self.assert_story(await self.logged(), reason="client-gone", bytes_in=20)
+        await self.assert_logged(reason="client-gone", bytes_in=20)
         self.assertEqual(self.backend.peers, [])
 
     async def test_drain_does_not_wait_for_the_hello(self) -> None:
         client = await self.waiting()
         self.factory.abort("drained")
         await client.is_lost()
-        self.assert_story(await self.logged(), reason="drained")
+        await self.assert_logged(reason="drained")
 
 
 class OwnFieldsTest(AnnouncedTestCase):

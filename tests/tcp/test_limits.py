@@ -28,8 +28,7 @@ class PerSourceTest(MuxTestCase):
         refused = await self.client(port, source)
         await refused.is_lost()
         self.assertEqual(bytes(refused.received), b"")
-        record = await self.logged(count + 1)
-        self.assert_story(record, reason="limit", route=None, bytes_in=0)
+        record = await self.assert_logged(count + 1, reason="limit", route=None, bytes_in=0)
         self.assertTrue(record.client.startswith(f"{source}:"))
 
     async def admitted(self, count: int) -> None:
@@ -104,14 +103,13 @@ class PerSourceTest(MuxTestCase):
                 await self.admitted(number)
             else:
                 await peer.is_lost()
-        record = await self.logged()
-        self.assert_story(record, reason="limit", client="192.0.2.1:1000")
+        await self.assert_logged(reason="limit", client="192.0.2.1:1000")
         self.factory.abort("drained")
         await self.logged(6)
         again = await self.client(port)
         again.send(b"PROXY TCP4 192.0.2.1 192.0.2.9 1000 443\r\nx")
         await again.is_lost()
-        self.assert_story(await self.logged(7), reason="no-route")
+        await self.assert_logged(7, reason="no-route")
 
     async def test_every_kind_of_end_frees_the_source(self) -> None:
         port = self.mux(max_connections_per_source=1, max_undecided_per_source=1)

@@ -31,10 +31,8 @@ class AdmissionTest(MuxTestCase):
     """Networks and limits."""
 
     async def refused(self, reason: str, count: int = 1, **settings: Any) -> None:
-        client = await self.connect(self.mux(**settings))
-        await client.is_lost()
-        record = await self.logged(count)
-        self.assert_story(record, reason=reason, bytes_in=0)
+        await self.connect_until_lost(self.mux(**settings))
+        record = await self.assert_logged(count, reason=reason, bytes_in=0)
         self.assertTrue((record.local or "").startswith("127.0.0.1:"))
         self.assertEqual(self.factory.connections, set())
 
@@ -54,20 +52,18 @@ class AdmissionTest(MuxTestCase):
         )
         client.send(b"x")
         await client.is_lost()
-        self.assert_story(await self.logged(), reason="no-route")
+        await self.assert_logged(reason="no-route")
 
     async def test_limit_of_the_listener(self) -> None:
         port = self.mux(max_connections=1)
         first = await self.connect(port)
         await self.accepted()
-        second = await self.connect(port)
-        await second.is_lost()
-        self.assert_story(await self.logged(), reason="limit")
+        await self.connect_until_lost(port)
+        await self.assert_logged(reason="limit")
         first.close()
         await self.logged(2)
-        third = await self.connect(port, b"x")
-        await third.is_lost()
-        self.assert_story(await self.logged(3), reason="no-route")
+        await self.connect_until_lost(port, b"x")
+        await self.assert_logged(3, reason="no-route")
 
     async def test_listeners_share_a_limit(self) -> None:
         tally = Tally(1)
@@ -126,8 +122,7 @@ class EndingTest(MuxTestCase):
                 raise ZeroDivisionError
 
         self.log = Raises()
-        client = await self.connect(self.mux(), b"x")
-        await client.is_lost()
+        await self.connect_until_lost(self.mux(), b"x")
         await self.factory.emptied()
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
@@ -148,7 +143,7 @@ class EndingTest(MuxTestCase):
         await self.turn(5)
         self.assertEqual(self.records, [])
         self.time.advance(0.2)
-        self.assert_story(await self.logged(), reason="no-route")
+        await self.assert_logged(reason="no-route")
 
     def _is_closing(self) -> bool:
         return any(isinstance(c.stage, Closing) for c in self.factory.connections)

@@ -128,7 +128,7 @@ class MovingTest(MuxTestCase):
         self.time.advance(1)
         await client.is_lost()
         await server.is_lost()
-        self.assert_story(await self.logged(), reason="idle-timeout")
+        await self.assert_logged(reason="idle-timeout")
 
     async def test_resumed(self) -> None:
         client, server = await self.relayed()
@@ -140,7 +140,7 @@ class MovingTest(MuxTestCase):
         await server.has(15)
         client.close()
         await server.is_lost()
-        self.assert_story(await self.logged(), bytes_in=15, reason="done")
+        await self.assert_logged(bytes_in=15, reason="done")
 
     async def test_relay_goes_on_if_the_backend_is_unknown_here(self) -> None:
         client, server = await self.relayed()
@@ -150,12 +150,11 @@ class MovingTest(MuxTestCase):
         await server.has(15)
         client.close()
         await server.is_lost()
-        self.assert_story(await self.logged(), backend="backend", bytes_in=15, reason="done")
+        await self.assert_logged(backend="backend", bytes_in=15, reason="done")
 
     async def test_undecided_connection_cannot_be_moved(self) -> None:
         port = self.mux([route("ssh", backend_at(1))])
-        client = await self.connect(port, b"SS")
-        await self.seen(2)
+        client = await self.connect_read(port, b"SS")
         (connection,) = self.factory.connections
         self.assertIsNone(connection.suspend())
         client.close()

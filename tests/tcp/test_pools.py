@@ -32,8 +32,7 @@ class AttemptsTest(PoolCase):
         await peer.has(18)
         self.assertEqual(bytes(peer.received), b"first second third")
         await self.finish(client, peer)
-        self.assert_story(
-            await self.logged(),
+        await self.assert_logged(
             reason="done",
             server=name(good),
             facts={"tried": f"{name(refusing)} connect-refused, {name(stalled)} connect-timeout"},
@@ -74,7 +73,7 @@ class AttemptsTest(PoolCase):
             self.assertEqual(said.count(b"PROXY"), 1)
         await client.is_lost()
         tried = ", ".join(f"{name(port)} tls-failed" for port in ports)
-        self.assert_story(await self.logged(), reason="tls-failed", facts={"tried": tried})
+        await self.assert_logged(reason="tls-failed", facts={"tried": tried})
 
     async def test_bytes_during_the_second_attempt_are_not_lost(self) -> None:
         self.port = self.mux(silent=backend_at(make_stalled_port(self), self.backend_port()))
@@ -103,7 +102,7 @@ class FailingTest(PoolCase):
             await self.turn(3)
             self.time.advance(5)
         await client.is_lost()
-        self.assert_story(await self.logged(), reason="connect-refused", backend="spare")
+        await self.assert_logged(reason="connect-refused", backend="spare")
         await self.turned_away(reason="connect-refused", backend="spare")
         self.assertEqual(self.records[-1].duration_ms, 0.0)
         self.assertNotIn(name(stalled[0]), str(self.records[-1].facts))
@@ -252,7 +251,7 @@ class BrokenTest(PoolCase):
         await self.taken()
         self.time.advance(60)
         await client.is_lost()
-        self.assert_story(await self.logged(2), reason="idle-timeout")
+        await self.assert_logged(2, reason="idle-timeout")
 
     async def test_reset_by_a_server_costs_one_client(self) -> None:
         bad = PeerFactory()
@@ -264,7 +263,7 @@ class BrokenTest(PoolCase):
         peer.reset()
         await self.is_gone(client)
         self.assertTrue(client.was_reset())
-        self.assert_story(await self.logged(), reason="server-reset", bytes_out=11)
+        await self.assert_logged(reason="server-reset", bytes_out=11)
         await self.served_by(self.backend)
 
 
@@ -277,7 +276,7 @@ class GoneTest(PoolCase):
         await self.seen(1)
         await ready()
         client.reset()
-        self.assert_story(await self.logged(), reason="client-gone")
+        await self.assert_logged(reason="client-gone")
 
     async def test_leaves_while_dialling(self) -> None:
         await self.leave(backend_at(make_stalled_port(self)), self.turn)
@@ -301,4 +300,4 @@ class GoneTest(PoolCase):
             client = await self.client()
             await mute.peer(number)
             client.reset()
-            self.assert_story(await self.logged(number + 2), reason="client-gone")
+            await self.assert_logged(number + 2, reason="client-gone")

@@ -61,12 +61,15 @@ class RaceTest(ServerFirstCase):
         self.port = self.mux([ssh], race=True, silent=silent or self.greeting(), **settings)
         return self.port
 
-    async def test_server_connects_at_accept_and_is_heard_after_the_time(self) -> None:
-        client = await self.connect(self.race())
+    async def raced(self, silent: Any = None, **settings: Any) -> Peer:
+        client = await self.connect(self.race(silent, **settings))
         await self.held()
+        return client
+
+    async def test_server_connects_at_accept_and_is_heard_after_the_time(self) -> None:
+        client = await self.raced()
         self.assertEqual(bytes(client.received), b"")
-        self.time.advance(5.1)
-        await self.greeted(client)
+        await self.greeted(client, after=5.1)
         client.send(b"HELO x\r\n")
         server = self.greeter.peers[0]
         await server.has(8)
@@ -74,22 +77,18 @@ class RaceTest(ServerFirstCase):
         await self.greeted(client, b"250 x\r\n")
         server.close()
         await client.is_lost()
-        record = await self.logged()
-        self.assert_story(
-            record, reason="done", bytes_in=8, bytes_out=len(GREETING) + 7, backend="greeter"
+        await self.assert_logged(
+            reason="done", bytes_in=8, bytes_out=len(GREETING) + 7, backend="greeter"
         )
         self.assertEqual(len(self.greeter.peers), 1)
         self.assert_nobody_counted()
 
     async def test_line_has_its_own_time(self) -> None:
-        client = await self.connect(self.race((Silence(self.greeting(), after=0.3),)))
-        await self.held()
-        self.time.advance(0.4)
-        await self.greeted(client)
+        client = await self.raced((Silence(self.greeting(), after=0.3),))
+        await self.greeted(client, after=0.4)
 
     async def test_bytes_for_another_route_hide_the_race(self) -> None:
-        client = await self.connect(self.race())
-        await self.held()
+        client = await self.raced()
         client.send(b"SSH-2.0-x\r\n")
         peer = await self.backend.heard(11)
         await self.greeter.peers[0].is_lost()
@@ -97,9 +96,7 @@ class RaceTest(ServerFirstCase):
         peer.close()
         await client.is_lost()
         self.assertEqual(bytes(client.received), b"")
-        self.assert_story(
-            await self.logged(), route="ssh", bytes_out=0, facts={"software": "x"}, reason="done"
-        )
+        await self.assert_logged(route="ssh", bytes_out=0, facts={"software": "x"}, reason="done")
         self.assert_nobody_counted()
 
     def assert_nobody_counted_but_one(self) -> None:
@@ -115,7 +112,7 @@ class RaceTest(ServerFirstCase):
         self.assert_nobody_counted_but_one()
         peer.close()
         await client.is_lost()
-        self.assert_story(await self.logged(), route="ssh", reason="done")
+        await self.assert_logged(route="ssh", reason="done")
         self.assert_nobody_counted()
 
     async def test_bytes_for_the_same_backend_use_the_connection(self) -> None:
@@ -139,21 +136,19 @@ class RaceTest(ServerFirstCase):
             leave(client)
             await client.is_lost()
             await self.greeter.peers[number].is_lost()
-            self.assert_story(await self.logged(number + 1), reason="client-gone", bytes_out=0)
+            await self.assert_logged(number + 1, reason="client-gone", bytes_out=0)
             self.assert_nobody_counted()
 
     async def test_abort_ends_the_race(self) -> None:
-        client = await self.connect(self.race())
-        await self.held()
+        client = await self.raced()
         self.factory.abort("drained")
         await client.is_lost()
         await self.greeter.peers[0].is_lost()
-        self.assert_story(await self.logged(), reason="drained")
+        await self.assert_logged(reason="drained")
         self.assert_nobody_counted()
 
     async def test_half_closed_server_is_heard_out(self) -> None:
-        client = await self.connect(self.race())
-        await self.held()
+        client = await self.raced()
         self.greeter.peers[0].finish()
         await self.turn(5)
         self.time.advance(5.1)
@@ -164,19 +159,17 @@ class RaceTest(ServerFirstCase):
         await self.greeter.peers[0].has(3)
         self.greeter.peers[0].close()
         await client.is_lost()
-        self.assert_story(await self.logged(), reason="done", bytes_in=3, bytes_out=len(GREETING))
+        await self.assert_logged(reason="done", bytes_in=3, bytes_out=len(GREETING))
 
     async def test_lost_server_is_connected_again(self) -> None:
-        client = await self.connect(self.race())
-        await self.held()
+        client = await self.raced()
         self.greeter.peers[0].reset()
         await self.greeter.peers[0].is_lost()
         (connection,) = self.factory.connections
         while connection.preconnection._held is not None:
             await self.turn()
         self.assert_nobody_counted()
-        self.time.advance(5.1)
-        await self.greeted(client)
+        await self.greeted(client, after=5.1)
         self.assertEqual(len(self.greeter.peers), 2)
 
     async def refused(self) -> None:
@@ -191,8 +184,7 @@ class RaceTest(ServerFirstCase):
         client = await self.connect(self.race(refusing))
         await self.refused()
         self.assertEqual(self.greeter.peers, [])
-        self.time.advance(5.1)
-        await self.greeted(client)
+        await self.greeted(client, after=5.1)
         record = await self.ended(client, self.greeter.peers[0])
         self.assert_story(record, reason="done", backend="greeter")
 
@@ -209,8 +201,7 @@ class RaceTest(ServerFirstCase):
         port = self.race(full)
         first = await self.connect(port)
         await self.held()
-        self.time.advance(5.1)
-        await self.greeted(first)
+        await self.greeted(first, after=5.1)
         second = await self.connect(port)
         await self.accepted(2)
         self.time.advance(5.1)
@@ -228,15 +219,13 @@ class RaceTest(ServerFirstCase):
         port = self.race(self.greeting(max_connections=1))
         first = await self.connect(port)
         await self.held()
-        self.time.advance(5.1)
-        await self.greeted(first)
+        await self.greeted(first, after=5.1)
         second = await self.connect(port)
         await self.accepted(2)
         first.close()
         self.greeter.peers[0].close()
         await self.logged(1)
-        self.time.advance(5.1)
-        await self.greeted(second)
+        await self.greeted(second, after=5.1)
 
     async def test_early_bytes_of_the_server_are_bounded_and_arrive(self) -> None:
         much = bytes(range(256)) * 16384
@@ -260,7 +249,7 @@ class RaceTest(ServerFirstCase):
         self.assertEqual(bytes(client.received), much)
         talker.peers[0].close()
         await client.is_lost()
-        self.assert_story(await self.logged(), reason="done", bytes_out=len(much))
+        await self.assert_logged(reason="done", bytes_out=len(much))
 
     async def test_race_follows_the_incoming_header_and_sends_its_own_once(self) -> None:
         real = NetworkSet([ip_network("192.168.0.1")])
@@ -271,8 +260,7 @@ class RaceTest(ServerFirstCase):
         self.assertEqual(self.greeter.peers, [])
         client.send(LINE)
         await self.held()
-        self.time.advance(5.1)
-        await self.greeted(client)
+        await self.greeted(client, after=5.1)
         client.send(b"HELO")
         peer = self.greeter.peers[0]
         await peer.until(lambda: peer.received.endswith(b"HELO"))
@@ -300,10 +288,8 @@ class RaceTest(ServerFirstCase):
             path = str(Path(folder) / "socket")
             port = reactor.listenUNIX(path, self.greeter)
             try:
-                client = await self.connect(self.race(Backend("unix", (server(f"unix:{path}"),))))
-                await self.held()
-                self.time.advance(5.1)
-                await self.greeted(client)
+                client = await self.raced(Backend("unix", (server(f"unix:{path}"),)))
+                await self.greeted(client, after=5.1)
                 client.close()
                 self.greeter.peers[0].close()
                 await self.logged()
@@ -312,10 +298,8 @@ class RaceTest(ServerFirstCase):
 
     async def test_server_may_be_an_endpoint_string(self) -> None:
         text = f"tcp:127.0.0.1:{listen(self, self.greeter)}:timeout=3"
-        client = await self.connect(self.race(Backend("string", (server(text),))))
-        await self.held()
-        self.time.advance(5.1)
-        await self.greeted(client)
+        client = await self.raced(Backend("string", (server(text),)))
+        await self.greeted(client, after=5.1)
         other = await self.connect(self.port)
         await self.accepted(2)
         other.send(b"SSH-")
@@ -327,7 +311,7 @@ class RaceTest(ServerFirstCase):
         await self.accepted()
         self.time.advance(5.1)
         await client.is_lost()
-        self.assert_story(await self.logged(), reason="silent")
+        await self.assert_logged(reason="silent")
 
 
 class PortableRaceTest(RaceTest):

@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Any
 from tests.support.datagrams import Talker, turn
 from tests.udp.test_migration import WG_ANSWER, WG_DATA, WG_FIRST
 from tests.udp.test_migration import answer as answering
-from tests.udp.test_relaying import FlowCase
+from tests.udp.test_relaying import FlowCase, MovingCase
 from tests.wire.hello_builder import client_hello, extension, server_name, versions
 from tests.wire.quic_builder import SOURCE, crypto, cut, initial, other_version, zero_rtt
-from txmux.udp import migration
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -106,6 +105,17 @@ class ConnectionsCase(FlowCase):
         keys = [key for key in port.flows if key[0][1] == client.port]
         return sorted(str(flow.record.route) for key in keys for flow in port.at(key))
 
+    async def connected(self, *names: str, listen: str = "") -> tuple[Talker, int]:
+        client, port = Talker.listening(self), self.serve(listen)
+        await self.connect(client, port, *names)
+        return client, port
+
+    async def assert_answered(self, client: Talker, port: int, names: str) -> None:
+        """Check that each server answers by its one socket."""
+        for name in names:
+            self.assertEqual(await client.asks(short(name), port), short(name))
+        self.assertEqual([len({*host.senders}) for host in (self.a, self.b)], [1, 1])
+
     async def connect(self, client: Talker, port: int, *names: str) -> None:
         for name in names:
             self.assertEqual(await client.asks(opening(name), port), answering(served(name)))
@@ -116,11 +126,8 @@ class ConnectionTests(ConnectionsCase):
     """Which server gets what."""
 
     async def test_connection_goes_to_the_server_of_its_name(self) -> None:
-        client, port = Talker.listening(self), self.serve()
-        await self.connect(client, port, "a", "b")
-        for name in "abbaab":
-            self.assertEqual(await client.asks(short(name), port), short(name))
-        self.assertEqual([len({*host.senders}) for host in (self.a, self.b)], [1, 1])
+        client, port = await self.connected("a", "b")
+        await self.assert_answered(client, port, "abbaab")
         self.assertEqual([len(host.heard) for host in (self.a, self.b)], [5, 5])
         await self._stop()
         lines = await self.ended(2)
@@ -168,15 +175,13 @@ class ConnectionTests(ConnectionsCase):
         self.assertEqual(self.others.heard, [WG_FIRST, WG_DATA, WG_DATA])
 
     async def test_unknown_version_is_a_connection_of_its_own(self) -> None:
-        client, port = Talker.listening(self), self.serve()
-        await self.connect(client, port, "a")
+        client, port = await self.connected("a")
         self.assertEqual(await client.asks(other_version(), port), answering(served("c")))
         await self.connect(client, port, "b")
         self.assertEqual([len(host.heard) for host in (self.a, self.b, self.others)], [2, 1, 1])
 
     async def test_early_data_opens_the_connection_before_its_initial(self) -> None:
-        client, port = Talker.listening(self), self.serve()
-        await self.connect(client, port, "a")
+        client, port = await self.connected("a")
         early = zero_rtt()
         client.say(early, port)
         client.say(initial(crypto(0, hello("b"))), port)
@@ -184,8 +189,7 @@ class ConnectionTests(ConnectionsCase):
         self.assertEqual(len(self.a.heard), 2)
 
     async def test_retry_continues_the_same_connection(self) -> None:
-        client, port = Talker.listening(self), self.serve()
-        await self.connect(client, port, "b")
+        client, port = await self.connected("b")
         retry = answering(b"retried!", kind=3)
         self.a._answer = lambda data: retry if data == opening("a") else answering(served("a"))
         self.assertEqual(await client.asks(opening("a"), port), retry)
@@ -224,8 +228,7 @@ class ConnectionTests(ConnectionsCase):
         self.assertEqual(self.a.heard[-1], b"\x41to the other")
 
     async def test_joined_datagrams_go_to_their_own_servers_in_order(self) -> None:
-        client, port = Talker.listening(self), self.serve()
-        await self.connect(client, port, "a", "b")
+        client, port = await self.connected("a", "b")
         sent = [
             short(name, b"%02d" % number).ljust(60) for number, name in enumerate("aaabbaababbbba")
         ]
@@ -245,16 +248,14 @@ class ConnectionTests(ConnectionsCase):
         self.assertEqual((await self.b.hears(3))[2:], [opening("b", 1)])
 
     async def test_connection_may_open_in_the_middle_of_joined_datagrams(self) -> None:
-        client, port = Talker.listening(self), self.serve()
-        await self.connect(client, port, "a")
+        client, port = await self.connected("a")
         long = short("a").ljust(1200)
         client.bulk(long + long + opening("b") + long, 1200, port)
         self.assertEqual((await self.a.hears(5))[2:], [long] * 3)
         self.assertEqual(await self.b.hears(1), [opening("b")])
 
     async def test_joined_datagrams_of_one_hello_are_one_connection(self) -> None:
-        client, port = Talker.listening(self), self.serve()
-        await self.connect(client, port, "b")
+        client, port = await self.connected("b")
         halves = [
             initial(frame, number=number, destination=_destination("a", 0))
             for number, frame in enumerate(cut(hello("a"), 40))
@@ -268,8 +269,7 @@ class EndTests(ConnectionsCase):
     """What is left when one ends, and what counts."""
 
     async def test_ended_connection_leaves_the_others(self) -> None:
-        client, port = Talker.listening(self), self.serve()
-        await self.connect(client, port, "a", "b")
+        client, port = await self.connected("a", "b")
         [factory] = self.running.factories
         for name in "ab":
             chosen = next(one for one in factory.connections if one.record.route == name)
@@ -293,8 +293,7 @@ class EndTests(ConnectionsCase):
         self.assertEqual(len(factory.connections), 3)
 
     async def test_forged_initials_take_nothing_from_a_client(self) -> None:
-        client, port = Talker.listening(self), self.serve()
-        await self.connect(client, port, "a")
+        client, port = await self.connected("a")
         changed = b"\x41changed! and more"
         self.assertEqual(await client.asks(changed, port), changed)
         for number in range(20):
@@ -304,13 +303,11 @@ class EndTests(ConnectionsCase):
         self.assertEqual(self.a.heard[-3:], [changed, b"\x41again, another one", short("a")])
 
     async def test_flow_that_makes_room_may_share_its_address(self) -> None:
-        client, port = Talker.listening(self), self.serve("max_flows = 3")
-        await self.connect(client, port, "a")
+        client, port = await self.connected("a", listen="max_flows = 3")
         for number in range(20):
             client.say(opening("x", number), port)
         await self.connect(client, port, "b")
-        for name in "ab":
-            self.assertEqual(await client.asks(short(name), port), short(name))
+        await self.assert_answered(client, port, "ab")
 
     async def test_proxied_client_is_known_by_its_address_alone(self) -> None:
         proxy, port = Talker.listening(self), self.serve("accept_proxy_from = 127.0.0.1")
@@ -322,12 +319,8 @@ class EndTests(ConnectionsCase):
         self.assertEqual(len({*self.a.senders}), 1)
 
 
-class MoveTests(ConnectionsCase):
+class MoveTests(ConnectionsCase, MovingCase):
     """Clients whose NAT gives them another port."""
-
-    def setUp(self) -> None:
-        super().setUp()
-        self.patch(migration, "SILENCE", 0.05)
 
     async def moved(self, client: Talker, port: int, names: Sequence[str]) -> None:
         for name in names:
@@ -350,18 +343,14 @@ class MoveTests(ConnectionsCase):
         old, new, port = Talker.listening(self), Talker.listening(self), self.serve()
         await self.connect(old, port, "a", "b")
         await self.moved(new, port, "ab")
-        for name in "abab":
-            self.assertEqual(await new.asks(short(name), port), short(name))
-        self.assertEqual([len({*host.senders}) for host in (self.a, self.b)], [1, 1])
+        await self.assert_answered(new, port, "abab")
 
     async def test_moves_to_a_port_of_another_clients_flow(self) -> None:
         old, new, port = Talker.listening(self), Talker.listening(self), self.serve()
         await self.connect(old, port, "a")
         await self.connect(new, port, "b")
         await self.moved(new, port, "a")
-        for name in "ab":
-            self.assertEqual(await new.asks(short(name), port), short(name))
-        self.assertEqual([len({*host.senders}) for host in (self.a, self.b)], [1, 1])
+        await self.assert_answered(new, port, "ab")
         self.assertEqual(self.addresses(), 1)
 
     async def test_connections_that_move_together_leave_one_behind(self) -> None:
@@ -371,8 +360,7 @@ class MoveTests(ConnectionsCase):
         await self.moved(new, port, "ab")
         self.assertEqual(self.here(old), ["others"])
         self.assertEqual(self.here(new), ["a", "b"])
-        for name in "ab":
-            self.assertEqual(await new.asks(short(name), port), short(name))
+        await self.assert_answered(new, port, "ab")
 
     async def test_tunnel_moves_to_the_port_of_a_connection(self) -> None:
         old, new, port = Talker.listening(self), Talker.listening(self), self.serve()

@@ -153,9 +153,7 @@ class FloodTests(FlowCase):
         self.assertLess(begun, _SOURCES)
 
     async def test_overflow_of_a_port_is_counted_as_lost(self) -> None:
-        server = Talker.listening(self, answer=_known_alone)
-        client = Talker.listening(self)
-        port = self.begin(server.port)
+        _, client, port = self.served(_known_alone)
         await client.asks(KNOWN, port)
         count = 4 * _burst()
         for _ in range(count):
@@ -163,8 +161,7 @@ class FloodTests(FlowCase):
         self.assertEqual(await self.came(count + 1), count + 1)
 
     async def test_overflow_of_a_flow_is_counted_at_its_end(self) -> None:
-        server, client = Talker.listening(self), Talker.listening(self)
-        port = self.begin(server.port, backend="idle_timeout = 2s")
+        server, client, port = self.served(lambda _: b"", backend="idle_timeout = 2s")
         client.say(KNOWN, port)
         await server.hears(1)
         flow = server.senders[0][1]
@@ -188,9 +185,7 @@ class FloodTests(FlowCase):
             await turn()
 
     async def test_newcomer_behind_a_short_burst_is_served_at_once(self) -> None:
-        server = Talker.listening(self, answer=_known_alone)
-        client = Talker.listening(self)
-        port = self.begin(server.port)
+        server, client, port = self.served(_known_alone)
         flood = Flood(port, b"forged")
         self.addCleanup(flood.close)
         flood.send(200)

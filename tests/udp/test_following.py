@@ -14,9 +14,9 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.support.datagrams import Talker, turn
 from tests.support.privileges import require_transparent
 from tests.udp.test_migration import FIRST, SHORT, WG_ANSWER, WG_DATA, WG_FIRST, answer
-from tests.udp.test_relaying import FlowCase
+from tests.udp.test_relaying import MovingCase
 from tests.wire.quic_builder import initial
-from txmux.udp import ancillary, following, migration
+from txmux.udp import ancillary, following
 from txmux.udp.following import Following
 from txmux.wire.proxyprotocol.decode import decode_datagram
 
@@ -61,17 +61,11 @@ class BufferedTests(SynchronousTestCase):
         self.assertTrue(all(datagram in rest for datagram in sent))
 
 
-class MovingTests(FlowCase):
+class MovingTests(MovingCase):
     """A client, the same one at another port, and somebody else."""
 
-    def setUp(self) -> None:
-        super().setUp()
-        self.patch(migration, "SILENCE", 0.05)
-
     async def test_quic_client_at_another_port_keeps_its_server_socket(self) -> None:
-        server = Talker.listening(self, answer=lambda data: answer() if data == FIRST else data)
-        old, new = Talker.listening(self), Talker.listening(self)
-        port = self.begin(server.port)
+        server, old, new, port = self.quic_service()
         self.assertEqual(await old.asks(FIRST, port), answer())
         await new.insists(SHORT, port)
         self.assertEqual(len(set(server.senders)), 1)
@@ -82,9 +76,7 @@ class MovingTests(FlowCase):
         self.assertEqual(line["facts"], {"moved_to": f"127.0.0.1:{new.port}"})
 
     async def test_client_that_paused_is_answered_at_its_first_datagram(self) -> None:
-        server = Talker.listening(self, answer=lambda data: answer() if data == FIRST else data)
-        old, new = Talker.listening(self), Talker.listening(self)
-        port = self.begin(server.port)
+        _, old, new, port = self.quic_service()
         await old.asks(FIRST, port)
         await old.asks(SHORT, port)
         for _ in range(6):
@@ -125,9 +117,7 @@ class MovingTests(FlowCase):
         self.assertEqual(len(set(server.senders)), 1)
 
     async def test_answers_return_to_the_old_port_as_soon_as_it_speaks(self) -> None:
-        server = Talker.listening(self, answer=lambda data: answer() if data == FIRST else data)
-        old, thief = Talker.listening(self), Talker.listening(self)
-        port = self.begin(server.port)
+        server, old, thief, port = self.quic_service()
         await old.asks(FIRST, port)
         await thief.insists(SHORT, port)
         self.assertEqual(await old.asks(SHORT, port), SHORT)
@@ -139,18 +129,14 @@ class MovingTests(FlowCase):
         self.assertEqual(len(set(server.senders)), 1)
 
     async def test_unknown_id_is_a_new_flow(self) -> None:
-        server = Talker.listening(self, answer=lambda data: answer() if data == FIRST else data)
-        old, new = Talker.listening(self), Talker.listening(self)
-        port = self.begin(server.port)
+        server, old, new, port = self.quic_service()
         await old.asks(FIRST, port)
         other = b"\x41" + bytes(40)
         self.assertEqual(await new.asks(other, port), other)
         self.assertEqual(len(set(server.senders)), 2)
 
     async def test_moves_to_no_denied_address(self) -> None:
-        server = Talker.listening(self, answer=lambda data: answer() if data == FIRST else data)
-        old, new = Talker.listening(self), Talker.listening(self, "127.0.0.2")
-        port = self.begin(server.port, listen="deny = 127.0.0.2")
+        server, old, new, port = self.quic_service("127.0.0.2", listen="deny = 127.0.0.2")
         await old.asks(FIRST, port)
         for _ in range(10):
             new.say(SHORT, port)
@@ -184,9 +170,9 @@ class MovingTests(FlowCase):
         self.assertEqual(source_port(server.heard[-1]), new.port)
 
     async def test_proxied_flow_does_not_move_and_none_moves_to_a_proxy(self) -> None:
-        server = Talker.listening(self, answer=lambda data: answer() if data == FIRST else data)
-        proxy, direct = Talker.listening(self), Talker.listening(self, "127.0.0.2")
-        port = self.begin(server.port, listen="accept_proxy_from = 127.0.0.1")
+        server, proxy, direct, port = self.quic_service(
+            "127.0.0.2", listen="accept_proxy_from = 127.0.0.1"
+        )
         header = b"\r\n\r\n\0\r\nQUIT\n\x21\x12\0\x0c" + bytes([9, 9, 9, 9, 8, 8, 8, 8, 0, 7, 0, 8])
         await proxy.asks(header + FIRST, port)
         self.assertEqual(await direct.asks(SHORT, port), SHORT)
@@ -201,9 +187,7 @@ class MovingTests(FlowCase):
         self.assertEqual(len(server.heard), 3)
 
     async def test_ended_flow_that_had_moved_leaves_nothing(self) -> None:
-        server = Talker.listening(self, answer=lambda data: answer() if data == FIRST else data)
-        old, new = Talker.listening(self), Talker.listening(self)
-        port = self.begin(server.port, backend="idle_timeout = 3s")
+        server, old, new, port = self.quic_service(backend="idle_timeout = 3s")
         await old.asks(FIRST, port)
         await new.insists(SHORT, port)
         [line] = await self.ended()
@@ -212,12 +196,8 @@ class MovingTests(FlowCase):
         self.assertEqual(len(set(server.senders)), 2)
 
 
-class SourceTests(FlowCase):
+class SourceTests(MovingCase):
     """What counts for a source, and who is let in, at the new address."""
-
-    def setUp(self) -> None:
-        super().setUp()
-        self.patch(migration, "SILENCE", 0.05)
 
     async def moved(self, port: int, old: Talker, new: Talker, first: bytes = FIRST) -> bool:
         await old.asks(first, port)
@@ -227,9 +207,7 @@ class SourceTests(FlowCase):
         return bool(new.heard)
 
     async def test_moved_flow_counts_for_its_new_source_alone(self) -> None:
-        server = Talker.listening(self, answer=lambda data: answer() if data == FIRST else data)
-        old, new = Talker.listening(self), Talker.listening(self, "127.0.0.2")
-        port = self.begin(server.port, listen="max_flows_per_source = 1")
+        server, old, new, port = self.quic_service("127.0.0.2", listen="max_flows_per_source = 1")
         self.assertTrue(await self.moved(port, old, new))
         again, other = Talker.listening(self, "127.0.0.2"), Talker.listening(self)
         again.say(b"one", port)
@@ -240,10 +218,8 @@ class SourceTests(FlowCase):
         await Talker.listening(self).asks(b"four", port)
 
     async def test_full_source_gets_no_moved_flow_and_does_not_count_it(self) -> None:
-        server = Talker.listening(self, answer=lambda data: answer() if data == FIRST else data)
-        old, new = Talker.listening(self), Talker.listening(self, "127.0.0.2")
+        server, old, new, port = self.quic_service("127.0.0.2", listen="max_flows_per_source = 1")
         first = Talker.listening(self, "127.0.0.2")
-        port = self.begin(server.port, listen="max_flows_per_source = 1")
         await first.asks(b"one", port)
         self.assertFalse(await self.moved(port, old, new))
         self.assertEqual(await old.asks(SHORT, port), SHORT)
@@ -274,9 +250,7 @@ class SourceTests(FlowCase):
             await turn()
 
     async def test_returning_flow_counts_at_its_first_source_alone(self) -> None:
-        server = Talker.listening(self, answer=lambda data: answer() if data == FIRST else data)
-        old, new = Talker.listening(self), Talker.listening(self, "127.0.0.2")
-        port = self.begin(server.port, listen="max_flows_per_source = 1")
+        _, old, new, port = self.quic_service("127.0.0.2", listen="max_flows_per_source = 1")
         self.assertTrue(await self.moved(port, old, new))
         other = Talker.listening(self)
         await other.asks(b"one", port)

@@ -16,20 +16,10 @@ from txmux.udp.handover import hand_over_flows
 class ConnectionHandoverTests(HandoverCase, ConnectionsCase):
     """Two connections of a client, and maybe one that is not answered."""
 
-    async def begin_two(self) -> tuple[Talker, int]:
-        client, port = Talker.listening(self), self.serve()
-        await self.connect(client, port, "a", "b")
-        return client, port
-
-    async def assert_apart(self, client: Talker, port: int, *names: str) -> None:
-        for name in names:
-            self.assertEqual(await client.asks(short(name), port), short(name))
-        self.assertEqual([len({*host.senders}) for host in (self.a, self.b)], [1, 1])
-
     async def test_connections_stay_apart_by_what_was_learnt_before(self) -> None:
-        client, port = await self.begin_two()
+        client, port = await self.connected("a", "b")
         self.assertEqual(await self.hand_over(), 2)
-        await self.assert_apart(client, port, *"abba")
+        await self.assert_answered(client, port, "abba")
         client.say(opening("a"), port)
         await self.a.hears(5)
         self.assertEqual(len(self.new.connections), 2)
@@ -47,12 +37,11 @@ class ConnectionHandoverTests(HandoverCase, ConnectionsCase):
         await client.hears(2)
         for name in "ab":
             client.say(finished(name), port)
-        await self.assert_apart(client, port, *"abab")
+        await self.assert_answered(client, port, "abab")
         self.assertEqual(len(self.new.connections), 2)
 
     async def test_id_that_a_lone_connection_changed_to_stays_its_own(self) -> None:
-        client, port = Talker.listening(self), self.serve()
-        await self.connect(client, port, "a")
+        client, port = await self.connected("a")
         changed = b"\x41changed! and more"
         await client.asks(changed, port)
         await self.hand_over()
@@ -61,7 +50,7 @@ class ConnectionHandoverTests(HandoverCase, ConnectionsCase):
         self.assertEqual(self.a.heard[-1], changed)
 
     async def test_early_datagrams_wait_for_their_own_connection(self) -> None:
-        client, port = await self.begin_two()
+        client, port = await self.connected("a", "b")
         there = self.there()
         self.b._answer = lambda _: b""
         early = [short("b"), short("a"), b"\x41unknown! and more", opening("b"), finished("b")]
@@ -82,12 +71,12 @@ class ConnectionHandoverTests(HandoverCase, ConnectionsCase):
         self.assertEqual(len(self.new.connections), 2)
 
     async def test_returning_flow_takes_no_other_flows_place(self) -> None:
-        client, port = await self.begin_two()
+        client, port = await self.connected("a", "b")
         here: Any = self.running.ports[0]
         await hand_over_flows([*self.old.connections], self.to_itself(here))
         self.assertEqual(len(self.old.connections), 2)
         self.assertEqual(len(here.at(*here.flows)), 2)
-        await self.assert_apart(client, port, *"abba")
+        await self.assert_answered(client, port, "abba")
 
     def to_itself(self, port: Any) -> Any:
         """Make another process that is this one."""
@@ -98,7 +87,7 @@ class ConnectionHandoverTests(HandoverCase, ConnectionsCase):
         return there
 
     async def test_versions_without_ids_tell_enough(self) -> None:
-        client, port = await self.begin_two()
+        client, port = await self.connected("a", "b")
         self.a._answer = lambda data: data if data[0] < 0x80 else b""
         client.say(opening("a", 1), port)
         await self.a.hears(3)
@@ -136,9 +125,9 @@ class ConnectionHandoverTests(HandoverCase, ConnectionsCase):
 
     async def test_one_connection_moves_after_the_handover(self) -> None:
         self.patch(migration, "SILENCE", 0.05)
-        client, port = await self.begin_two()
+        client, port = await self.connected("a", "b")
         await self.hand_over()
         new = Talker.listening(self)
         await new.insists(short("a"), port)
-        await self.assert_apart(client, port, "b")
-        await self.assert_apart(new, port, "a")
+        await self.assert_answered(client, port, "b")
+        await self.assert_answered(new, port, "a")

@@ -7,8 +7,8 @@ from typing import Any
 from tests.support.datagrams import Talker, turn
 from tests.udp.handover_case import HandoverCase
 from tests.udp.test_migration import FIRST, ID, SHORT, WG_ANSWER, WG_DATA, WG_FIRST, answer
+from tests.udp.test_relaying import MovingCase
 from tests.wire.quic_builder import HELLO, crypto, initial
-from txmux.udp import migration
 from txmux.udp.flows import flows_of
 from txmux.wire.proxyprotocol.decode import decode_datagram
 
@@ -72,9 +72,7 @@ class StateTests(HandoverCase):
         self.assertEqual((line["reason"], line["client"]), ("no-route", f"127.0.0.1:{client.port}"))
 
     async def test_incoming_proxy_header_still_holds(self) -> None:
-        server = Talker.listening(self, answer=lambda d: d)
-        proxy = Talker.listening(self)
-        port = self.begin(server.port, listen="accept_proxy_from = 127.0.0.1")
+        server, proxy, port = self.served(lambda d: d, listen="accept_proxy_from = 127.0.0.1")
         await proxy.asks(V2 + b"one", port)
         await self.hand_over()
         self.assertEqual(await proxy.asks(V2 + b"two", port), b"two")
@@ -85,9 +83,7 @@ class StateTests(HandoverCase):
         self.assertEqual(str(flow.client), "9.9.9.9:7")
 
     async def test_proxy_header_in_each_datagram_goes_on(self) -> None:
-        server = Talker.listening(self, answer=lambda _: b"ok")
-        client = Talker.listening(self)
-        port = self.begin(server.port, backend="proxy_protocol = v2")
+        server, client, port = self.served(lambda _: b"ok", backend="proxy_protocol = v2")
         await client.asks(b"one", port)
         await self.hand_over()
         await client.asks(b"two", port)
@@ -98,21 +94,17 @@ class StateTests(HandoverCase):
             self.assertEqual((found.header.source.port, heard[found.length :]), (client.port, data))
 
     async def test_proxy_header_in_the_first_datagram_is_not_repeated(self) -> None:
-        server = Talker.listening(self, answer=lambda _: b"ok")
-        client = Talker.listening(self)
-        port = self.begin(server.port, backend="proxy_protocol = v2\nproxy_every = first")
+        server, client, port = self.served(
+            lambda _: b"ok", backend="proxy_protocol = v2\nproxy_every = first"
+        )
         await client.asks(b"one", port)
         await self.hand_over()
         await client.asks(b"two", port)
         self.assertEqual([decode_datagram(heard) is None for heard in server.heard], [False, True])
 
 
-class MovingTests(HandoverCase):
+class MovingTests(HandoverCase, MovingCase):
     """The same through sockets."""
-
-    def setUp(self) -> None:
-        super().setUp()
-        self.patch(migration, "SILENCE", 0.05)
 
     async def test_client_may_move_after_the_handover(self) -> None:
         for first, said, data in ((FIRST, answer(), SHORT), (WG_FIRST, WG_ANSWER, WG_DATA)):
@@ -127,9 +119,7 @@ class MovingTests(HandoverCase):
             await self._stop()
 
     async def test_client_may_move_during_the_handover(self) -> None:
-        server = Talker.listening(self, answer=lambda data: answer() if data == FIRST else data)
-        old, new = Talker.listening(self), Talker.listening(self)
-        port = self.begin(server.port)
+        server, old, new, port = self.quic_service()
         await old.asks(FIRST, port)
         there = self.there()
         new.say(SHORT, port)
@@ -140,9 +130,7 @@ class MovingTests(HandoverCase):
         self.assertEqual(len(set(server.senders)), 1)
 
     async def test_moved_flow_returns_to_its_first_address_there(self) -> None:
-        server = Talker.listening(self, answer=lambda data: answer() if data == FIRST else data)
-        old, thief = Talker.listening(self), Talker.listening(self)
-        port = self.begin(server.port)
+        server, old, thief, port = self.quic_service()
         await old.asks(FIRST, port)
         await thief.insists(SHORT, port)
         await self.hand_over()
@@ -169,9 +157,7 @@ class MovingTests(HandoverCase):
         self.assertIsNone(self.flows_there().live.migration.paths[b"q" + ID])
 
     async def test_ended_flow_leaves_nothing_there(self) -> None:
-        server = Talker.listening(self, answer=lambda data: answer() if data == FIRST else data)
-        old, new = Talker.listening(self), Talker.listening(self)
-        port = self.begin(server.port)
+        _, old, new, port = self.quic_service()
         await old.asks(FIRST, port)
         await new.insists(SHORT, port)
         await self.hand_over()

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 import socket
+from typing import TYPE_CHECKING
 
 from tests.support.datagrams import Talker, turn
 from tests.support.ports import free_port
 from tests.support.service import ServiceTestCase
+from tests.udp.test_migration import FIRST, answer
 from txmux.telemetry.counting.counter_groups import LISTENER
-from txmux.udp import ancillary
+from txmux.udp import ancillary, migration
 from txmux.udp import flow as flow_module
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _RULES = """
 [txmux]
@@ -45,6 +50,13 @@ class FlowCase(ServiceTestCase):
             flow.count_bytes()
         return factory.configuration.counts.cells[LISTENER.at[f"datagrams {what}"]]
 
+    def served(
+        self, answer: Callable[[bytes], bytes] = _reversed, **rules: str
+    ) -> tuple[Talker, Talker, int]:
+        """Start a server, a client and the service between them."""
+        server, client = Talker.listening(self, answer=answer), Talker.listening(self)
+        return server, client, self.begin(server.port, **rules)
+
     async def ended(self, count: int = 1) -> list[dict[str, object]]:
         while True:
             lines = self.log.read_text().splitlines() if self.log.exists() else []
@@ -53,12 +65,27 @@ class FlowCase(ServiceTestCase):
             await turn()
 
 
+class MovingCase(FlowCase):
+    """A service whose clients move soon."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.patch(migration, "SILENCE", 0.05)
+
+    def quic_service(
+        self, host: str = "127.0.0.1", **rules: str
+    ) -> tuple[Talker, Talker, Talker, int]:
+        """Start a server of QUIC, two clients, the second one at this address, and the service."""
+        server = Talker.listening(self, answer=lambda data: answer() if data == FIRST else data)
+        old, new = Talker.listening(self), Talker.listening(self, host)
+        return server, old, new, self.begin(server.port, **rules)
+
+
 class RelayingTests(FlowCase):
     """One flow, and several."""
 
     async def test_datagrams_go_unchanged_and_answers_come_from_the_asked_address(self) -> None:
-        server, client = Talker.listening(self, answer=_reversed), Talker.listening(self)
-        port = self.begin(server.port)
+        server, client, port = self.served()
         for data in (b"hello", b"x" * 60_000, b"world"):
             self.assertEqual(await client.asks(data, port), data[::-1])
         client.say(b"", port)
@@ -94,8 +121,7 @@ class RelayingTests(FlowCase):
             self.assertEqual(client.senders[0][0], host)
 
     async def test_joined_datagrams_arrive_one_by_one_in_order(self) -> None:
-        server, client = Talker.listening(self, answer=lambda data: data), Talker.listening(self)
-        port = self.begin(server.port)
+        server, client, port = self.served(lambda data: data)
         for size, count, rest in ((1200, 40, 700), (50, 64, 1), (9000, 7, 0)):
             data = bytes(number % 251 for number in range(size * count + rest))
             sent = [bytes(part) for part in ancillary.split(data, size)]
@@ -110,16 +136,14 @@ class RelayingTests(FlowCase):
 
     async def test_cut_datagram_is_counted_and_dropped(self) -> None:
         self.patch(ancillary, "LARGEST", 100)
-        server, client = Talker.listening(self, answer=_reversed), Talker.listening(self)
-        port = self.begin(server.port)
+        server, client, port = self.served()
         client.say(b"x" * 101, port)
         self.assertEqual(await client.asks(b"ab", port), b"ba")
         self.assertEqual(server.heard, [b"ab"])
         self.assertEqual((self.datagrams("cut"), self.datagrams("in")), (1, 1))
 
     async def test_answers_ends_the_flow_after_that_many(self) -> None:
-        server, client = Talker.listening(self, answer=_reversed), Talker.listening(self)
-        port = self.begin(server.port, backend="answers = 1")
+        server, client, port = self.served(backend="answers = 1")
         for _ in range(2):
             self.assertEqual(await client.asks(b"ab", port), b"ba")
         lines = await self.ended(2)
@@ -127,28 +151,25 @@ class RelayingTests(FlowCase):
         self.assertEqual(len(set(server.senders)), 2)
 
     async def test_answers_waits_for_all_that_was_asked(self) -> None:
-        server, client = Talker.listening(self), Talker.listening(self)
-        port = self.begin(server.port, backend="answers = 1")
+        server, client, port = self.served(lambda _: b"", backend="answers = 1")
         client.say(b"A?", port)
         client.say(b"AAAA?", port)
         await server.hears(2)
         flow = server.senders[0][1]
-        for answer in (b"A", b"AAAA"):
-            server.say(answer, flow)
+        for data in (b"A", b"AAAA"):
+            server.say(data, flow)
         self.assertEqual(await client.hears(2), [b"A", b"AAAA"])
         [line] = await self.ended()
         self.assertEqual((line["reason"], line["datagrams_out"]), ("done", 2))
 
     async def test_idle_flow_ends_with_its_line(self) -> None:
-        server, client = Talker.listening(self, answer=_reversed), Talker.listening(self)
-        port = self.begin(server.port, backend="idle_timeout = 50ms")
+        _, client, port = self.served(backend="idle_timeout = 50ms")
         await client.asks(b"ab", port)
         [line] = await self.ended()
         self.assertEqual(line["reason"], "idle-timeout")
 
     async def test_unanswered_flow_has_its_own_timeout(self) -> None:
-        server, client = Talker.listening(self), Talker.listening(self)
-        port = self.begin(server.port, backend="unanswered_timeout = 50ms")
+        server, client, port = self.served(lambda _: b"", backend="unanswered_timeout = 50ms")
         client.say(b"ab", port)
         self.assertEqual(await server.hears(1), [b"ab"])
         [line] = await self.ended()
@@ -206,8 +227,7 @@ class KeepAliveTests(FlowCase):
         self.assertEqual(await phone.asks(b"BYE sip:b SIP/2.0\r\n", port), b"\n\r0.2/PIS b:pis EYB")
 
     async def test_keepalives_go_to_the_default_without_routes(self) -> None:
-        server = Talker.listening(self)
-        client, port = Talker.listening(self), self.begin(server.port)
+        server, client, port = self.served(lambda _: b"")
         client.say(b"", port)
         client.say(b"\r\n", port)
         self.assertEqual(await server.hears(2), [b"", b"\r\n"])

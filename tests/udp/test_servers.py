@@ -26,8 +26,7 @@ class ProxyTests(FlowCase):
     """PROXY protocol headers in datagrams."""
 
     async def test_each_datagram_has_the_header_and_answers_have_none(self) -> None:
-        server, client = Talker.listening(self, answer=_behind_header), Talker.listening(self)
-        port = self.begin(server.port, backend="proxy_protocol = v2")
+        server, client, port = self.served(_behind_header, backend="proxy_protocol = v2")
         await client.asks(b"one", port)
         client.bulk(b"abcdefgh" * 20, 50, port)
         await client.hears(5)
@@ -44,8 +43,9 @@ class ProxyTests(FlowCase):
             self.assertEqual((found.length, data[13]), (28, 0x12))
 
     async def test_proxy_every_first_sends_one_header(self) -> None:
-        server, client = Talker.listening(self, answer=_behind_header), Talker.listening(self)
-        port = self.begin(server.port, backend="proxy_protocol = v2\nproxy_every = first")
+        server, client, port = self.served(
+            _behind_header, backend="proxy_protocol = v2\nproxy_every = first"
+        )
         await client.asks(b"one", port)
         await client.asks(b"two", port)
         self.assertEqual([len(data) for data in server.heard], [31, 3])
@@ -122,8 +122,7 @@ class SourceTests(FlowCase):
     """Where flows come from."""
 
     async def test_flow_comes_from_the_source_address(self) -> None:
-        server, client = Talker.listening(self, answer=lambda d: d), Talker.listening(self)
-        port = self.begin(server.port, backend="source = 127.0.0.77")
+        server, client, port = self.served(lambda d: d, backend="source = 127.0.0.77")
         await client.asks(b"one", port)
         self.assertEqual(server.senders[0][0], "127.0.0.77")
 

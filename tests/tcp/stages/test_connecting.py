@@ -42,8 +42,7 @@ class ServersTest(MuxTestCase):
         self.assertEqual(bytes(peer.received), b"xyz")
         client.close()
         peer.close()
-        record = await self.logged()
-        self.assert_story(record, reason="done", server=f"127.0.0.1:{ports[2]}")
+        await self.assert_logged(reason="done", server=f"127.0.0.1:{ports[2]}")
 
     async def test_log_has_the_address_that_the_server_saw(self) -> None:
         path = str(make_folder(self) / "socket")
@@ -69,8 +68,7 @@ class ServersTest(MuxTestCase):
         client = await self.lead(backend_at(refusing, self.backend_port(), retries=0))
         await client.is_lost()
         self.assertFalse(client.was_reset())
-        self.assert_story(
-            await self.logged(),
+        await self.assert_logged(
             reason="connect-refused",
             server=f"127.0.0.1:{refusing}",
             backend="backend",
@@ -81,7 +79,7 @@ class ServersTest(MuxTestCase):
             backend_at(make_stalled_port(self), free_port(), connect_timeout=0.5)
         )
         await client.is_lost()
-        self.assert_story(await self.logged(), reason="connect-refused")
+        await self.assert_logged(reason="connect-refused")
 
     async def test_mute_server_costs_the_connect_timeout(self) -> None:
         await self.assert_missed("no connection within", make_stalled_port(self))
@@ -97,7 +95,7 @@ class ServersTest(MuxTestCase):
         with capturedLogs() as logged:
             client = await self.lead(backend_at(*ports, connect_timeout=0.1, **options))
             await client.is_lost()
-        self.assert_story(await self.logged(), reason="connect-timeout")
+        await self.assert_logged(reason="connect-timeout")
         self.assertIn(f"{what} 0.1 s", " ".join(map(str, map(eventAsText, logged))))
 
     async def test_server_may_be_a_host_name(self) -> None:
@@ -119,7 +117,7 @@ class ServersTest(MuxTestCase):
         await peer.has(21)
         client.close()
         peer.close()
-        self.assert_story(await self.logged(), reason="done", bytes_in=21, bytes_out=3)
+        await self.assert_logged(reason="done", bytes_in=21, bytes_out=3)
 
     async def test_connect_timeout_covers_names(self) -> None:
         port = make_stalled_port(self)
@@ -128,7 +126,7 @@ class ServersTest(MuxTestCase):
             Backend("named", (server(f"localhost:{port}"),), connect_timeout=0.1)
         )
         await client.is_lost()
-        self.assert_story(await self.logged(), reason="connect-timeout")
+        await self.assert_logged(reason="connect-timeout")
 
     async def test_server_may_listen_on_a_unix_socket(self) -> None:
         with tempfile.TemporaryDirectory() as folder:
@@ -139,14 +137,14 @@ class ServersTest(MuxTestCase):
                 peer = await self.backend.heard(1)
                 self.client.close()
                 peer.close()
-                self.assert_story(await self.logged(), reason="done", server=f"unix:{path}")
+                await self.assert_logged(reason="done", server=f"unix:{path}")
             finally:
                 await port.stopListening()
 
     async def test_missing_unix_socket_refuses(self) -> None:
         client = await self.lead(Backend("unix", (server("unix:/nonexistent/socket"),)))
         await client.is_lost()
-        self.assert_story(await self.logged(), reason="connect-refused")
+        await self.assert_logged(reason="connect-refused")
 
     async def test_server_may_be_an_endpoint_string(self) -> None:
         text = f"tcp:127.0.0.1:{self.backend_port()}:timeout=3"
@@ -159,7 +157,7 @@ class ServersTest(MuxTestCase):
         peer.close()
         await client.has(16)
         client.close()
-        self.assert_story(await self.logged(), reason="done", server=text)
+        await self.assert_logged(reason="done", server=text)
 
     async def test_next_server_is_tried_after_an_endpoint_string(self) -> None:
         servers = (server(f"tcp:127.0.0.1:{free_port()}:timeout=3"), server_at(self.backend_port()))
@@ -184,7 +182,7 @@ class ServersTest(MuxTestCase):
         await (await self.backend.peer()).has(1)
         client = await self.lead(Backend("string", (bad,)))
         await client.is_lost()
-        self.assert_story(await self.logged(), reason="error", server=bad.text)
+        await self.assert_logged(reason="error", server=bad.text)
 
 
 class WaitingTest(MuxTestCase):
@@ -202,9 +200,7 @@ class WaitingTest(MuxTestCase):
     async def test_notices_at_once_that_the_client_is_gone(self) -> None:
         client = await self.wait()
         client.reset()
-        self.assert_story(
-            await self.logged(), reason="client-gone", route="waits", backend="backend", bytes_in=5
-        )
+        await self.assert_logged(reason="client-gone", route="waits", backend="backend", bytes_in=5)
 
     async def test_stops_reading_a_client_that_sends_too_much(self) -> None:
         client = await self.wait(peek_limit=1000)
@@ -236,7 +232,7 @@ class WaitingTest(MuxTestCase):
         self.factory.abort("drained")
         await client.is_lost()
         self.assertTrue(client.was_reset())
-        self.assert_story(await self.logged(), reason="drained")
+        await self.assert_logged(reason="drained")
 
     async def test_half_closed_client_gets_its_answer(self) -> None:
         stalled = make_stalled_port(self)
@@ -251,7 +247,7 @@ class WaitingTest(MuxTestCase):
         await client.has_all()
         self.assertEqual(bytes(client.received), b"answer")
         client.close()
-        self.assert_story(await self.logged(), reason="done")
+        await self.assert_logged(reason="done")
 
 
 class HandshakeTest(MuxTestCase):
@@ -267,7 +263,7 @@ class HandshakeTest(MuxTestCase):
         untrusted = server(f"tls:localhost:{port.getHost().port}")
         client = await self.lead(untrusted)
         await client.is_lost()
-        self.assert_story(await self.logged(), reason="tls-failed", server=untrusted.text)
+        await self.assert_logged(reason="tls-failed", server=untrusted.text)
         await self.lead(untrusted, server_at(self.backend_port()))
         await (await self.backend.peer()).has(1)
         self.flushLoggedErrors(CertificateError)  # Twisted logs it as well
@@ -276,7 +272,7 @@ class HandshakeTest(MuxTestCase):
         mute = PeerFactory()
         client = await self.lead(server(f"ssl:127.0.0.1:{listen(self, mute)}"), connect_timeout=0.3)
         await client.is_lost()
-        self.assert_story(await self.logged(), reason="connect-timeout")
+        await self.assert_logged(reason="connect-timeout")
         await (await mute.peer()).is_lost()
 
     async def test_leaving_client_cancels_the_handshake(self) -> None:
@@ -286,4 +282,4 @@ class HandshakeTest(MuxTestCase):
         await peer.has(1)
         client.reset()
         await peer.is_lost()
-        self.assert_story(await self.logged(), reason="client-gone")
+        await self.assert_logged(reason="client-gone")

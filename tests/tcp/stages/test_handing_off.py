@@ -120,14 +120,13 @@ class HandingOffTest(HandingOffCase):
     async def test_hands_over_a_silent_client_without_a_byte(self) -> None:
         port = self.mux(silent=outcome(self.taker.outcome), detect_timeout=3)
         client = await self.client(port)
-        while not self.factory.connections:
-            await self.turn()
+        await self.accepted()
         self.time.advance(3.1)
         given, reported = await self.taker.taken()
         self.assertEqual((reported["route"], reported["facts"]), (None, {}))
         given.sendall(b"220 mail\r\n")
         self.assertEqual(client.recv(100), b"220 mail\r\n")
-        self.assert_story(await self.logged(), reason="handed-over", route=None, bytes_in=0)
+        await self.assert_logged(reason="handed-over", route=None, bytes_in=0)
 
 
 class LimitsTest(HandingOffCase):
@@ -138,13 +137,13 @@ class LimitsTest(HandingOffCase):
         await self.client(port, SSH)
         given, _, giver = await self.taker.given()
         early = await self.client(port, SSH)
-        self.assert_story(await self.logged(), reason="limit")
+        await self.assert_logged(reason="limit")
         early.close()
         giver.send(b"taken")
-        self.assert_story(await self.logged(2), reason="handed-over")
+        await self.assert_logged(2, reason="handed-over")
         await self.client(port, SSH)
         other, _ = await self.taker.taken()
-        self.assert_story(await self.logged(3), reason="handed-over")
+        await self.assert_logged(3, reason="handed-over")
         self.assertEqual((given.recv(99), other.recv(99)), (SSH, SSH))
 
 
@@ -192,7 +191,7 @@ class NotTakenTest(HandingOffCase):
         self.time.advance(0.02)
         given, _ = await self.taker.taken()
         self.assertEqual(await self.taker.heard(given, len(SSH) + 4), SSH + b"more")
-        self.assert_story(await self.logged(), reason="handed-over")
+        await self.assert_logged(reason="handed-over")
 
     async def test_gives_up_after_five_seconds_without_room(self) -> None:
         port = self.giving_mux()
@@ -201,8 +200,7 @@ class NotTakenTest(HandingOffCase):
         await self.giving()
         for _ in range(251):
             self.time.advance(0.02)
-        record = await self.logged()
-        self.assert_story(record, reason="connect-timeout", bytes_in=len(SSH))
+        record = await self.assert_logged(reason="connect-timeout", bytes_in=len(SSH))
         self.assertEqual(record.facts["handover_error"], "its queue is full")
         self.assertEqual(client.recv(9), b"")
 
@@ -212,8 +210,7 @@ class NotTakenTest(HandingOffCase):
         self.time.advance(4.9)
         self.assertEqual(self.records, [])
         self.time.advance(0.2)
-        record = await self.logged()
-        self.assert_story(record, reason="not-taken", bytes_in=0)
+        record = await self.assert_logged(reason="not-taken", bytes_in=0)
         self.assertEqual(record.facts["handover_error"], "its server did not answer")
         self.assertEqual(giver.recv(9), b"")
         given.sendall(b"here I am")
@@ -225,8 +222,7 @@ class NotTakenTest(HandingOffCase):
         self.assertEqual(given.recv(99), SSH)
         given.close()
         giver.close()
-        record = await self.logged()
-        self.assert_story(record, reason="not-taken", server=self.taker.outcome)
+        record = await self.assert_logged(reason="not-taken", server=self.taker.outcome)
         why = "its server closed the connection"
         self.assertEqual(record.facts["handover_error"], why)
         self.assertEqual(client.recv(9), b"")
@@ -235,7 +231,7 @@ class NotTakenTest(HandingOffCase):
         client = await self.client(self.giving_mux(), SSH)
         await self.giving()
         self.taker.listening.close()
-        self.assert_story(await self.logged(), reason="not-taken")
+        await self.assert_logged(reason="not-taken")
         with contextlib.suppress(ConnectionResetError):  # what it has said was never read
             self.assertEqual(client.recv(9), b"")
 
@@ -243,8 +239,7 @@ class NotTakenTest(HandingOffCase):
         await self.client(self.giving_mux(), SSH)
         _, _, giver = await self.taker.given()
         giver.send(b"takenly")
-        record = await self.logged()
-        self.assert_story(record, reason="not-taken")
+        record = await self.assert_logged(reason="not-taken")
         self.assertEqual(record.facts["handover_error"], "its server answered something else")
 
     async def test_operator_ends_clients_that_wait_for_room_or_an_answer(self) -> None:
@@ -254,14 +249,14 @@ class NotTakenTest(HandingOffCase):
         (connection,) = self.factory.connections
         self.assertEqual(connection.stage.state, "handing-over")
         connection.end("killed")
-        self.assert_story(await self.logged(), reason="killed")
+        await self.assert_logged(reason="killed")
         given.sendall(b"still here")
         self.assertEqual(client.recv(99), b"still here")
         self.full()
         client = await self.client(port, SSH)
         await self.giving()
         self.factory.abort("drained")
-        self.assert_story(await self.logged(2), reason="drained")
+        await self.assert_logged(2, reason="drained")
         self.assertRaises(ConnectionResetError, client.recv, 9)
 
     async def test_leaves_no_descriptor_open(self) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import ssl
+from functools import partial
+from typing import TYPE_CHECKING
 
 import attrs
 
@@ -14,9 +16,26 @@ from tests.tcp.stages.handshaking_case import SSH, TerminationCase
 from txmux.net.tls.transport import TLSTransport
 from txmux.rules.embedding import outcome, route
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.support.peers import Peer
+
+
+def _flush_handshake(peer: SecurePeer, flush: Callable[[], None]) -> None:
+    if not peer.tls.version():
+        flush()
+
 
 class RelayTests(TerminationCase):
     """Plaintext that is led to a server."""
+
+    async def in_process(self) -> tuple[SecurePeer, Peer]:
+        inside = PeerFactory()
+        made = attrs.evolve(route("ssh", inside, name="ssh"), under=("tls",))
+        client = await self.client(self.mux([self.tls_route(), made]))
+        client.send(SSH)
+        return client, await inside.peer()
 
     async def test_detects_plaintext_and_logs_what_tls_agreed_on(self) -> None:
         client, server = await self.relayed()
@@ -25,9 +44,8 @@ class RelayTests(TerminationCase):
         await server.has_all()
         server.close()
         await client.until(lambda: client.told_close_notify)
-        record = await self.logged()
-        self.assert_story(
-            record, reason="done", route="ssh", backend="backend", bytes_in=len(SSH), bytes_out=5
+        record = await self.assert_logged(
+            reason="done", route="ssh", backend="backend", bytes_in=len(SSH), bytes_out=5
         )
         expected = {"sni": "a.example", "tls": "1.3", "tls_version": "1.3"}
         self.assertLessEqual(expected.items(), record.facts.items())
@@ -46,27 +64,19 @@ class RelayTests(TerminationCase):
         client.close_notify()
         await self.logged()
 
-    async def test_close_notify_of_the_client_is_a_half_close(self) -> None:
-        client, server = await self.relayed()
-        client.close_notify()
-        await server.has_all()
-        answer = b"x" * 500_000
-        server.send(answer)
-        server.close()
-        await client.has(5 + len(answer))
-        await client.until(lambda: client.told_close_notify)
-        self.assert_story(await self.logged(), reason="done", bytes_out=5 + len(answer))
-
-    async def test_close_notify_and_fin_of_the_client_are_a_half_close(self) -> None:
-        client, server = await self.relayed()
-        client.close_notify()
-        client.finish()
-        await server.has_all()
-        server.send(b"x" * 500_000)
-        server.close()
-        await client.has(500_005)
-        await client.until(lambda: client.told_close_notify)
-        self.assert_story(await self.logged(), reason="done")
+    async def test_half_close_of_either_layer_or_both_still_gets_the_answer(self) -> None:
+        for steps in (("close_notify",), ("close_notify", "finish"), ("finish",)):
+            client, server = await self.relayed()
+            for step in steps:
+                getattr(client, step)()
+            await server.has_all()
+            server.send(b"x" * 500_000)
+            server.close()
+            await client.has(500_005)
+            await client.until(lambda c=client: c.told_close_notify)  # type: ignore[misc]
+            await self.assert_logged(reason="done", bytes_out=500_005)
+            self.records.clear()
+            self.backend.peers.clear()
 
     async def test_finished_server_is_a_close_notify_and_the_client_may_send_on(self) -> None:
         client, server = await self.relayed()
@@ -77,14 +87,14 @@ class RelayTests(TerminationCase):
         await server.has(len(SSH) + 300_000)
         client.close_notify()
         await server.is_lost()
-        self.assert_story(await self.logged(), reason="done", bytes_in=len(SSH) + 300_000)
+        await self.assert_logged(reason="done", bytes_in=len(SSH) + 300_000)
 
     async def test_client_may_close_without_close_notify_after_the_servers(self) -> None:
         client, server = await self.relayed()
         server.close()
         await client.until(lambda: client.told_close_notify)
         client.close()
-        self.assert_story(await self.logged(), reason="done")
+        await self.assert_logged(reason="done")
 
     async def test_close_without_close_notify_is_an_end_and_is_logged(self) -> None:
         client, server = await self.relayed()
@@ -92,8 +102,7 @@ class RelayTests(TerminationCase):
         await server.has_all()
         self.assertFalse(server.was_reset())
         await server.is_lost()
-        record = await self.logged()
-        self.assert_story(record, reason="done")
+        record = await self.assert_logged(reason="done")
         self.assertEqual(record.facts["tls_truncated"], "yes")
 
     async def test_tls_strict_resets_without_close_notify_after_the_bytes(self) -> None:
@@ -104,8 +113,9 @@ class RelayTests(TerminationCase):
             await server.has(len(SSH) + 100_000)
             await self.until_so(lambda server=server: server.lost)  # type: ignore[misc]
             self.assertTrue(server.was_reset())
-            record = await self.logged(len(self.records) or 1)
-            self.assert_story(record, reason="client-reset", bytes_in=len(SSH) + 100_000)
+            record = await self.assert_logged(
+                len(self.records) or 1, reason="client-reset", bytes_in=len(SSH) + 100_000
+            )
             self.assertEqual(record.facts["tls_truncated"], "yes")
             self.records.clear()
             self.backend.peers.clear()
@@ -124,8 +134,7 @@ class RelayTests(TerminationCase):
                 server.close()
                 await client.until(lambda c=client: c.told_close_notify)  # type: ignore[misc]
             client.close()
-            record = await self.logged()
-            self.assert_story(record, reason="done")
+            record = await self.assert_logged(reason="done")
             self.assertNotIn("tls_truncated", record.facts)
             self.assertFalse(server.was_reset())
             self.records.clear()
@@ -138,20 +147,9 @@ class RelayTests(TerminationCase):
             client.send(b"SSH")
             await self.seen(3)
             client.finish()
-            record = await self.logged()
-            self.assert_story(record, reason="client-gone" if strict else "no-route")
+            record = await self.assert_logged(reason="client-gone" if strict else "no-route")
             self.assertEqual(record.facts["tls_truncated"], "yes")
             self.records.clear()
-
-    async def test_fin_without_close_notify_still_gets_the_answer(self) -> None:
-        client, server = await self.relayed()
-        client.finish()
-        await server.has_all()
-        server.send(b"x" * 500_000)
-        server.close()
-        await client.has(500_005)
-        await client.until(lambda: client.told_close_notify)
-        self.assert_story(await self.logged(), reason="done", bytes_out=500_005)
 
     async def test_reset_of_the_server_sends_no_close_notify(self) -> None:
         client, server = await self.relayed()
@@ -159,14 +157,14 @@ class RelayTests(TerminationCase):
         await self.is_gone(client)
         self.assertFalse(client.told_close_notify)
         self.assertTrue(client.was_reset())
-        self.assert_story(await self.logged(), reason="server-reset")
+        await self.assert_logged(reason="server-reset")
 
     async def test_reset_of_the_client_resets_the_server(self) -> None:
         client, server = await self.relayed()
         client.reset()
         await self.is_gone(server)
         self.assertTrue(server.was_reset())
-        self.assert_story(await self.logged(), reason="client-reset")
+        await self.assert_logged(reason="client-reset")
 
     async def test_garbage_breaks_the_connection_even_while_the_client_is_paused(self) -> None:
         client, server = await self.relayed()
@@ -180,7 +178,7 @@ class RelayTests(TerminationCase):
                 client.close()
             await self.turn()
         self.assertTrue(server.was_reset())
-        self.assert_story(await self.logged(), reason="client-reset")
+        await self.assert_logged(reason="client-reset")
 
     async def test_much_data_in_both_directions_arrives_unchanged(self) -> None:
         client, server = await self.relayed()
@@ -196,11 +194,7 @@ class RelayTests(TerminationCase):
         await self.logged()
 
     async def test_writes_of_all_sizes_arrive_in_order(self) -> None:
-        inside = PeerFactory()
-        made = attrs.evolve(route("ssh", inside, name="ssh"), under=("tls",))
-        client = await self.client(self.mux([self.tls_route(), made]))
-        client.send(SSH)
-        server = await inside.peer()
+        client, server = await self.in_process()
         record, four = 2**14, 2**16
         edges = (0, 1, record, 2 * record, four, four + 914, four + 1024, 300_000)
         sizes = [max(0, edge + near) for edge in edges for near in (-1, 0, 1)]
@@ -214,7 +208,7 @@ class RelayTests(TerminationCase):
         client.close_notify()
         await server.has_all()
         server.close()
-        self.assert_story(await self.logged(), reason="done", bytes_out=len(sent))
+        await self.assert_logged(reason="done", bytes_out=len(sent))
 
     async def test_bytes_with_the_close_notify_are_passed_on_before_it(self) -> None:
         client, server = await self.relayed()
@@ -226,41 +220,28 @@ class RelayTests(TerminationCase):
         await server.has_all()
         self.assertEqual(len(server.received), len(SSH) + 50_000)
         server.close()
-        self.assert_story(await self.logged(), reason="done")
+        await self.assert_logged(reason="done")
 
     async def test_bytes_right_behind_the_handshake_are_not_lost(self) -> None:
         port = self.mux([self.tls_route(), self.inner()])
-        context = client_context(self.ca)
-        context.maximum_version = ssl.TLSVersion.TLSv1_3
-        peer = SecurePeer((context, "a.example"))
-        # The client's last message of the handshake and its first words leave together.
-        peer._flush, flush = lambda: None if peer.tls.version() else flush(), peer._flush  # type: ignore[method-assign]
-        await connect_tls(self, port, peer)
-        await peer.ready()
-        peer._flush = flush  # type: ignore[method-assign]
-        peer.send(SSH)
-        await self.backend.heard(len(SSH))
-
-    async def test_more_than_one_read_behind_the_handshake_is_not_lost(self) -> None:
-        port = self.mux([self.tls_route(), self.inner()])
-        context = client_context(self.ca)
-        context.minimum_version = ssl.TLSVersion.TLSv1_3
-        peer = SecurePeer((context, "a.example"))
-        words = SSH + bytes(range(256)) * 800
-        peer._flush, flush = lambda: None if peer.tls.version() else flush(), peer._flush  # type: ignore[method-assign]
-        await connect_tls(self, port, peer)
-        await peer.ready()
-        peer._flush = flush  # type: ignore[method-assign]
-        peer.send(words)
-        server = await self.backend.heard(len(words))
-        self.assertEqual(bytes(server.received), words)
+        for words in (SSH, SSH + bytes(range(256)) * 800):  # more than one read brings
+            context = client_context(self.ca)
+            context.minimum_version = ssl.TLSVersion.TLSv1_3
+            peer = SecurePeer((context, "a.example"))
+            # The client's last message of the handshake and its first words leave together.
+            flush = peer._flush
+            held = partial(_flush_handshake, peer, flush)
+            peer._flush = held  # type: ignore[method-assign]
+            await connect_tls(self, port, peer)
+            await peer.ready()
+            peer._flush = flush  # type: ignore[method-assign]
+            peer.send(words)
+            server = await self.backend.peer(len(self.backend.peers))
+            await server.has(len(words))
+            self.assertEqual(bytes(server.received), words)
 
     async def test_protocol_in_process_gets_plaintext_and_half_close(self) -> None:
-        inside = PeerFactory()
-        made = attrs.evolve(route("ssh", inside, name="ssh"), under=("tls",))
-        client = await self.client(self.mux([self.tls_route(), made]))
-        client.send(SSH)
-        server = await inside.peer()
+        client, server = await self.in_process()
         await server.has(len(SSH))
         self.assertEqual(server.transport.getPeer().host, "127.0.0.1")
         client.close_notify()
@@ -269,14 +250,10 @@ class RelayTests(TerminationCase):
         server.close()
         await client.has(6)
         await client.until(lambda: client.told_close_notify)
-        self.assert_story(await self.logged(), reason="done", bytes_in=len(SSH), bytes_out=6)
+        await self.assert_logged(reason="done", bytes_in=len(SSH), bytes_out=6)
 
     async def test_bytes_for_a_closed_protocol_in_process_are_not_kept(self) -> None:
-        inside = PeerFactory()
-        made = attrs.evolve(route("ssh", inside, name="ssh"), under=("tls",))
-        client = await self.client(self.mux([self.tls_route(), made]))
-        client.send(SSH)
-        server = await inside.peer()
+        client, server = await self.in_process()
         await server.has(len(SSH))
         server.close()
         await client.until(lambda: client.told_close_notify)
@@ -297,8 +274,9 @@ class LeakTests(TerminationCase):
         self.addCleanup(gc.enable)
         for count, ending in enumerate(endings * 2, start=1):
             if ending == "leave":
-                plain = await self.connect(port, b"\x16\x03\x01\x00\x80\x01\x00\x00\x7c\x03\x03")
-                await self.seen(11)
+                plain = await self.connect_read(
+                    port, b"\x16\x03\x01\x00\x80\x01\x00\x00\x7c\x03\x03"
+                )
                 plain.close()
             elif ending == "fail":
                 plain = await self.connect(port, b"\x16\x03\x01\x40\x00\x01" + b"\xff" * 100)

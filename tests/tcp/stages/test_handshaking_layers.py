@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from tests.support.mux import CLOSE, backend_at
 from tests.support.secure import SecurePeer, client_context, connect_tls
 from tests.tcp.stages.handshaking_case import SSH, TerminationCase
 from txmux.rules.embedding import route
 
+if TYPE_CHECKING:
+    from tests.support.peers import Peer
+
 
 class LevelTests(TerminationCase):
     """Where clients are led from inside of TLS."""
+
+    async def deep(self) -> tuple[SecurePeer, Peer]:
+        """Connect a client by TLS in TLS to the backend."""
+        inner = self.tls_route("deep", under="tls", files=(self.pem("b.example"),))
+        port = self.mux([self.tls_route(), inner, self.inner(under="deep")])
+        context = client_context(self.ca)
+        client = SecurePeer((context, "a.example"), (context, "b.example"))
+        await connect_tls(self, port, client)
+        await client.ready()
+        client.send(SSH)
+        return client, await self.backend.heard(len(SSH))
 
     async def test_unmatched_plaintext_goes_to_the_listeners_default(self) -> None:
         default = backend_at(self.backend_port())
@@ -17,19 +33,16 @@ class LevelTests(TerminationCase):
         client.send(b"GET / HTTP/1.1\r\n")
         await (await self.backend.peer()).has(16)
         client.reset()
-        self.assert_story(await self.logged(), route="tls", backend="backend")
+        await self.assert_logged(route="tls", backend="backend")
 
     async def test_unmatched_plaintext_goes_to_the_routes_backend(self) -> None:
         ends = self.tls_route(outcome=backend_at(self.backend_port()))
-        client = await self.client(self.mux([ends, self.inner()]))
-        client.send(b"GET / HTTP/1.1\r\n")
-        await (await self.backend.peer()).has(16)
-
-    async def test_first_byte_decides_without_routes_inside(self) -> None:
-        ends = self.tls_route(outcome=backend_at(self.backend_port()))
-        client = await self.client(self.mux([ends]))
-        client.send(b"x")
-        await (await self.backend.peer()).has(1)
+        for number, (inside, said) in enumerate(
+            (([self.inner()], b"GET / HTTP/1.1\r\n"), ([], b"x"))
+        ):
+            client = await self.client(self.mux([ends, *inside]))
+            client.send(said)
+            await (await self.backend.peer(number)).has(len(said))
 
     async def test_silent_client_goes_to_the_routes_backend_after_detect_timeout(self) -> None:
         ends = self.tls_route(outcome=backend_at(self.backend_port()))
@@ -47,32 +60,19 @@ class LevelTests(TerminationCase):
         client.send(b"GET / HTTP/1.1\r\n")
         await client.until(lambda: client.told_close_notify)
         client.close()
-        self.assert_story(await self.logged(), reason="no-route", route="tls", backend=None)
+        await self.assert_logged(reason="no-route", route="tls", backend=None)
 
     async def test_routes_apply_to_their_own_layer_alone(self) -> None:
         outside = route("ssh", CLOSE, name="outside")
         port = self.mux([self.tls_route(), outside, self.inner()])
-        plain = await self.connect(port, SSH)
-        await plain.is_lost()
-        self.assert_story(await self.logged(), route="outside", reason="denied")
+        await self.connect_until_lost(port, SSH)
+        await self.assert_logged(route="outside", reason="denied")
         client = await self.client(port)
         client.send(SSH)
         await (await self.backend.peer()).has(len(SSH))
 
     async def test_tls_in_tls_is_terminated_and_detected(self) -> None:
-        port = self.mux(
-            [
-                self.tls_route(),
-                self.tls_route("deep", under="tls", files=(self.pem("b.example"),)),
-                self.inner(under="deep"),
-            ]
-        )
-        context = client_context(self.ca)
-        client = SecurePeer((context, "a.example"), (context, "b.example"))
-        await connect_tls(self, port, client)
-        await client.ready()
-        client.send(SSH)
-        server = await self.backend.heard(len(SSH))
+        client, server = await self.deep()
         client.close_notify()
         await server.has_all()
         server.send(b"x" * 200_000)
@@ -80,42 +80,27 @@ class LevelTests(TerminationCase):
         await client.has(200_000)
         await client.until(lambda: client.told_close_notify)
         client.close()
-        record = await self.logged()
-        self.assert_story(record, reason="done", route="ssh", bytes_in=len(SSH), bytes_out=200_000)
+        record = await self.assert_logged(
+            reason="done", route="ssh", bytes_in=len(SSH), bytes_out=200_000
+        )
         self.assertEqual(record.facts["sni"], "b.example")
 
     async def test_reset_breaks_every_layer_of_tls_in_tls(self) -> None:
-        port = self.mux(
-            [self.tls_route(), self.tls_route("deep", under="tls"), self.inner(under="deep")]
-        )
-        context = client_context(self.ca)
-        client = SecurePeer((context, "a.example"), (context, "a.example"))
-        await connect_tls(self, port, client)
-        await client.ready()
-        client.send(SSH)
-        server = await self.backend.heard(len(SSH))
+        client, server = await self.deep()
         server.reset()
         await self.is_gone(client)
         self.assertTrue(client.was_reset())
         self.assertFalse(client.told_close_notify)
-        self.assert_story(await self.logged(), reason="server-reset")
+        await self.assert_logged(reason="server-reset")
 
     async def test_reset_after_both_inner_ends_cuts_nothing(self) -> None:
-        port = self.mux(
-            [self.tls_route(), self.tls_route("deep", under="tls"), self.inner(under="deep")]
-        )
-        context = client_context(self.ca)
-        client = SecurePeer((context, "a.example"), (context, "a.example"))
-        await connect_tls(self, port, client)
-        await client.ready()
-        client.send(SSH)
-        server = await self.backend.heard(len(SSH))
+        client, server = await self.deep()
         server.finish()
         await client.until(lambda: client.told_close_notify)
         client.transport.write = client.transport.getHandle().send
         client.close_notify()
         client.reset()
-        self.assert_story(await self.logged(), reason="done", bytes_in=len(SSH))
+        await self.assert_logged(reason="done", bytes_in=len(SSH))
         await server.is_lost()
         self.assertFalse(server.was_reset())
 
@@ -131,7 +116,7 @@ class LevelTests(TerminationCase):
         self.assertEqual(server.received[0], 0x16)
         server.close()
         await client.is_lost()
-        self.assert_story(await self.logged(), route="acme")
+        await self.assert_logged(route="acme")
 
     async def test_requested_tls_is_answered_and_hidden_from_the_server(self) -> None:
         ssl_request = bytes.fromhex("0000000804d2162f")
@@ -157,12 +142,11 @@ class LevelTests(TerminationCase):
         self.assertEqual(bytes(server.received), startup)
         client.close_notify()
         await server.is_lost()
-        self.assert_story(await self.logged(), route="pg", reason="done")
+        await self.assert_logged(route="pg", reason="done")
 
     async def test_drain_ends_a_handshaking_client(self) -> None:
         port = self.mux([self.tls_route()])
-        client = await self.connect(port, b"\x16\x03\x01\x00\x80\x01\x00\x00\x7c\x03\x03")
-        await self.seen(11)
+        client = await self.connect_read(port, b"\x16\x03\x01\x00\x80\x01\x00\x00\x7c\x03\x03")
         self.factory.abort("drained")
         await client.is_lost()
-        self.assert_story(await self.logged(), reason="drained")
+        await self.assert_logged(reason="drained")

@@ -88,8 +88,7 @@ class HandshakeTests(TerminationCase):
         await peer.failed()
         if peer.lost is None:
             peer.close()
-        record = await self.logged()
-        self.assert_story(record, reason="tls-failed", route="tls", backend=None)
+        record = await self.assert_logged(reason="tls-failed", route="tls", backend=None)
         return record.facts["tls_error"]
 
     def trusting(self, **settings: Any) -> ssl.SSLContext:
@@ -142,6 +141,13 @@ class HandshakeTests(TerminationCase):
         context.load_cert_chain(identity.write(self.folder / "client.pem", key=True))
         return self.peer(context=context)
 
+    async def admitted(self, port: int, identity: Identity) -> SecurePeer:
+        client = await connect_tls(self, port, self.shown_by(identity))
+        await client.ready()
+        client.send(SSH)
+        await (await self.backend.peer()).has(len(SSH))
+        return client
+
     async def test_untrusted_certificates_are_refused_with_their_owner_in_the_log(self) -> None:
         stranger = make_authority("Stranger")
         old = authority().issue("old.example", begins=-2, ends=-1, usage=False)
@@ -187,10 +193,7 @@ class HandshakeTests(TerminationCase):
         self.assertIn("an authority that", await self.cause(self.shown_by(stranger), port))
         self.records.clear()
         identity = authority().issue("alice", usage=False, units=("ops",))
-        client = await connect_tls(self, port, self.shown_by(identity))
-        await client.ready()
-        client.send(SSH)
-        await (await self.backend.peer()).has(len(SSH))
+        client = await self.admitted(port, identity)
         client.reset()
         facts = (await self.logged()).facts
         self.assertEqual(
@@ -224,10 +227,7 @@ class HandshakeTests(TerminationCase):
             self.records.clear()
         file.write_bytes(authority().revoke(bad))
         port = self.mux([self.tls_route(client_ca=self.ca, client_crl=file), self.inner()])
-        client = await connect_tls(self, port, self.shown_by(good))
-        await client.ready()
-        client.send(SSH)
-        await (await self.backend.peer()).has(len(SSH))
+        await self.admitted(port, good)
 
     async def test_revocation_during_service_also_ends_resumed_sessions(self) -> None:
         file = self.folder / "crl.pem"
@@ -256,33 +256,26 @@ class HandshakeTests(TerminationCase):
     async def test_trusted_client_is_named_in_the_log(self) -> None:
         identity = authority().issue("alice", usage=False)
         port = self.mux([self.tls_route(client_ca=self.ca), self.inner()])
-        client = await connect_tls(self, port, self.shown_by(identity))
-        await client.ready()
-        client.send(SSH)
-        await (await self.backend.peer()).has(len(SSH))
+        client = await self.admitted(port, identity)
         client.reset()
         record = await self.logged()
         self.assertEqual(record.facts["tls_client"], "CN=alice")
 
     async def test_garbage_ends_the_handshake_at_its_first_record(self) -> None:
         port = self.mux([self.tls_route()])
-        client = await self.connect(port, b"\x16\x03\x01\x40\x00\x01" + b"\xff" * 100_000)
-        await client.is_lost()
-        record = await self.logged()
-        self.assert_story(record, reason="tls-failed", route="tls")
+        await self.connect_until_lost(port, b"\x16\x03\x01\x40\x00\x01" + b"\xff" * 100_000)
+        record = await self.assert_logged(reason="tls-failed", route="tls")
         self.assertIn("tls_error", record.facts)
 
     async def test_handshake_has_detect_timeout(self) -> None:
         port = self.mux([self.tls_route()])
-        client = await self.connect(port, b"\x16\x03\x01\x00\x80\x01\x00\x00\x7c\x03\x03")
-        await self.seen(11)
+        client = await self.connect_read(port, b"\x16\x03\x01\x00\x80\x01\x00\x00\x7c\x03\x03")
         self.time.advance(4.9)
         await self.turn(3)
         self.assertEqual(self.records, [])
         self.time.advance(0.2)
         await client.is_lost()
-        record = await self.logged()
-        self.assert_story(record, reason="tls-failed")
+        record = await self.assert_logged(reason="tls-failed")
         self.assertEqual(
             record.facts["tls_error"], "the TLS handshake took longer than detect_timeout"
         )
@@ -290,11 +283,9 @@ class HandshakeTests(TerminationCase):
     async def test_client_may_leave_in_the_middle(self) -> None:
         for leave in ("finish", "close", "reset"):
             port = self.mux([self.tls_route()])
-            client = await self.connect(port, b"\x16\x03\x01\x00\x80\x01\x00\x00\x7c\x03\x03")
-            await self.seen(11)
+            client = await self.connect_read(port, b"\x16\x03\x01\x00\x80\x01\x00\x00\x7c\x03\x03")
             getattr(client, leave)()
-            record = await self.logged()
-            self.assert_story(record, reason="tls-failed")
+            record = await self.assert_logged(reason="tls-failed")
             self.assertEqual(
                 record.facts["tls_error"], "the client left in the middle of the TLS handshake"
             )
@@ -305,4 +296,4 @@ class HandshakeTests(TerminationCase):
         client = await self.connect(self.mux([first, self.tls_route(match="any")]), b"\x16\x03\x01")
         client.finish()
         await client.is_lost()
-        self.assert_story(await self.logged(), reason="tls-failed")
+        await self.assert_logged(reason="tls-failed")

@@ -19,9 +19,7 @@ class DecidingTest(MuxTestCase):
         self.assertEqual(bytes(server.received), b"SSH-2.0-test\r\n")
         client.close()
         server.close()
-        record = await self.logged()
-        self.assert_story(
-            record,
+        record = await self.assert_logged(
             listener="public",
             route="ssh",
             backend="backend",
@@ -38,32 +36,23 @@ class DecidingTest(MuxTestCase):
         port = self.mux(
             [route("payload text=GET!", "close"), route("payload text=GE", backend_at(other))]
         )
-        client = await self.connect(port, b"GET")
-        await self.seen(3)
+        client = await self.connect_read(port, b"GET")
         self.assertEqual(self.backend.peers, [])
         client.send(b"?")
         await self.backend.heard(4)
 
-    async def test_route_may_close_and_is_logged(self) -> None:
-        port = self.mux([route("http", "close", name="no-web")])
-        client = await self.connect(port, b"GET / HTTP/1.1\r\n")
-        await client.is_lost()
-        self.assertFalse(client.was_reset())
-        self.assert_story(await self.logged(), route="no-web", backend=None, reason="denied")
-
-    async def test_route_may_reset_the_connection(self) -> None:
-        port = self.mux([route("http", "reset", name="no-web")])
-        client = await self.connect(port, b"GET / HTTP/1.1\r\n")
-        await client.is_lost()
-        self.assertTrue(client.was_reset())
-        self.assert_story(await self.logged(), route="no-web", reason="denied")
+    async def test_route_may_close_or_reset(self) -> None:
+        for number, how in enumerate(("close", "reset"), 1):
+            port = self.mux([route("http", how, name="no-web")])
+            client = await self.connect_until_lost(port, b"GET / HTTP/1.1\r\n")
+            self.assertEqual(client.was_reset(), how == "reset")
+            await self.assert_logged(number, route="no-web", backend=None, reason="denied")
 
     async def test_route_with_log_no_leaves_no_line(self) -> None:
         port = self.mux([route("http", "close", log=False), route("ssh", "close")])
-        client = await self.connect(port, b"GET / HTTP/1.1\r\n")
-        await client.is_lost()
-        client = await self.connect(port, b"SSH-")
-        self.assert_story(await self.logged(), route="ssh")
+        await self.connect_until_lost(port, b"GET / HTTP/1.1\r\n")
+        await self.connect(port, b"SSH-")
+        await self.assert_logged(route="ssh")
 
     async def test_log_errors_leaves_lines_for_refused_clients_alone(self) -> None:
         port = self.mux([route("http", "close", log="errors")], log="errors")
@@ -71,12 +60,11 @@ class DecidingTest(MuxTestCase):
         client.close()
         await client.is_lost()
         client = await self.connect(port, b"SSH-")
-        self.assert_story(await self.logged(), route=None, reason="no-route")
+        await self.assert_logged(route=None, reason="no-route")
 
     async def test_listener_with_log_no_leaves_no_line(self) -> None:
         port = self.mux([route("http", "close")], log=False)
-        client = await self.connect(port, b"GET / HTTP/1.1\r\n")
-        await client.is_lost()
+        await self.connect_until_lost(port, b"GET / HTTP/1.1\r\n")
         self.assertEqual(self.log.records, [])
 
     async def test_route_for_other_networks_is_skipped(self) -> None:
@@ -86,15 +74,15 @@ class DecidingTest(MuxTestCase):
                 route("any", "reset", not_from=["10.0.0.0/8"]),
             ]
         )
-        client = await self.connect(port, b"SSH-")
-        await client.is_lost()
-        self.assert_story(await self.logged(), route="any")
+        await self.connect_until_lost(port, b"SSH-")
+        await self.assert_logged(route="any")
 
     async def test_logs_facts_whether_a_route_matches_or_not(self) -> None:
         port = self.mux([route("http host=here", "close")])
         for number, host in enumerate(["here", "there"], 1):
-            client = await self.connect(port, b"GET / HTTP/1.1\r\nHost: %s\r\n\r\n" % host.encode())
-            await client.is_lost()
+            await self.connect_until_lost(
+                port, b"GET / HTTP/1.1\r\nHost: %s\r\n\r\n" % host.encode()
+            )
             record = await self.logged(number)
             self.assertEqual(record.facts["host"], host)
         self.assert_story(record, route=None, reason="no-route")
@@ -104,27 +92,25 @@ class UndecidedTest(MuxTestCase):
     """Clients that do not become recognisable."""
 
     async def test_default_applies_once_all_routes_say_no(self) -> None:
-        client = await self.connect(self.ssh_mux(default=RESET), b"SSX")
-        await client.is_lost()
+        client = await self.connect_until_lost(self.ssh_mux(default=RESET), b"SSX")
         self.assertTrue(client.was_reset())
-        self.assert_story(await self.logged(), route=None, reason="no-route", bytes_in=3)
+        await self.assert_logged(route=None, reason="no-route", bytes_in=3)
 
     async def test_default_backend_gets_all_bytes(self) -> None:
         client = await self.connect(self.mux(default=backend_at(self.backend_port())), b"whatever")
         server = await self.backend.heard(8)
         client.close()
         server.close()
-        self.assert_story(await self.logged(), route=None, backend="backend", reason="done")
+        await self.assert_logged(route=None, backend="backend", reason="done")
 
     async def test_default_applies_at_the_deadline(self) -> None:
-        client = await self.connect(self.ssh_mux(detect_timeout=5), b"SS")
-        await self.seen(2)
+        client = await self.connect_read(self.ssh_mux(detect_timeout=5), b"SS")
         self.time.advance(4.9)
         await self.turn(3)
         self.assertIsNone(client.lost)
         self.time.advance(0.2)
         await client.is_lost()
-        self.assert_story(await self.logged(), reason="no-route", bytes_in=2)
+        await self.assert_logged(reason="no-route", bytes_in=2)
 
     async def test_deadline_counts_from_accept(self) -> None:
         client = await self.connect(self.ssh_mux(detect_timeout=5))
@@ -134,28 +120,25 @@ class UndecidedTest(MuxTestCase):
             self.time.advance(1.6)
         self.time.advance(0.3)
         await client.is_lost()
-        self.assert_story(await self.logged(), reason="no-route", bytes_in=3)
+        await self.assert_logged(reason="no-route", bytes_in=3)
 
     async def test_later_route_may_match_at_the_deadline(self) -> None:
         port = self.mux([route("ssh", "reset"), route("payload text=SS", "close", name="second")])
-        client = await self.connect(port, b"SS")
-        await self.seen(2)
+        client = await self.connect_read(port, b"SS")
         self.time.advance(5)
         await client.is_lost()
-        self.assert_story(await self.logged(), route="second", reason="denied")
+        await self.assert_logged(route="second", reason="denied")
 
     async def test_silent_client_is_closed_at_the_deadline(self) -> None:
         client = await self.connect(self.ssh_mux())
-        while not self.factory.connections:
-            await self.turn()
+        await self.accepted()
         self.time.advance(5)
         await client.is_lost()
-        self.assert_story(await self.logged(), route=None, reason="silent", bytes_in=0)
+        await self.assert_logged(route=None, reason="silent", bytes_in=0)
 
     async def test_silent_client_hears_a_server_that_speaks_first(self) -> None:
         client = await self.connect(self.mux(silent=backend_at(self.backend_port())))
-        while not self.factory.connections:
-            await self.turn()
+        await self.accepted()
         self.time.advance(5)
         server = await self.backend.peer()
         server.send(b"220 welcome\r\n")
@@ -163,7 +146,7 @@ class UndecidedTest(MuxTestCase):
         client.close()
         await server.has_all()
         server.close()
-        self.assert_story(await self.logged(), backend="backend", reason="done", bytes_out=13)
+        await self.assert_logged(backend="backend", reason="done", bytes_out=13)
 
     async def test_no_deadline_after_the_decision(self) -> None:
         client = await self.connect(self.ssh_mux(), b"SSH-")
@@ -178,8 +161,7 @@ class UndecidedTest(MuxTestCase):
             peek_limit=8,
             default=backend_at(self.backend_port()),
         )
-        client = await self.connect(port, b"1234567")
-        await self.seen(7)
+        client = await self.connect_read(port, b"1234567")
         self.assertEqual(self.backend.peers, [])
         client.send(b"8x rest")
         server = await self.backend.heard(14)
@@ -197,9 +179,8 @@ class UndecidedTest(MuxTestCase):
         object.__setattr__(alternative, "predicate", Raises())
         port = self.mux([broken, route("any", "close", name="next")])
         for number in (1, 2):
-            client = await self.connect(port, b"x")
-            await client.is_lost()
-            self.assert_story(await self.logged(number), route="next")
+            await self.connect_until_lost(port, b"x")
+            await self.assert_logged(number, route="next")
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
 
@@ -212,7 +193,7 @@ class LeavingTest(MuxTestCase):
             self.mux([route("any", backend)], silent=backend, default=backend)
         )
         client.close()
-        self.assert_story(await self.logged(), reason="client-gone", backend=None)
+        await self.assert_logged(reason="client-gone", backend=None)
         self.assertEqual(self.backend.peers, [])
 
     async def test_client_that_half_closes_undecided_gets_the_defaults_answer(self) -> None:
@@ -227,26 +208,22 @@ class LeavingTest(MuxTestCase):
         await client.has_all()
         self.assertEqual(bytes(client.received), b"answer")
         client.close()
-        self.assert_story(await self.logged(), reason="done", bytes_in=2, bytes_out=6)
+        await self.assert_logged(reason="done", bytes_in=2, bytes_out=6)
 
     async def test_client_that_resets_is_gone(self) -> None:
-        client = await self.connect(self.ssh_mux(), b"SS")
-        await self.seen(2)
+        client = await self.connect_read(self.ssh_mux(), b"SS")
         client.reset()
-        self.assert_story(await self.logged(), reason="client-gone", bytes_in=2)
+        await self.assert_logged(reason="client-gone", bytes_in=2)
 
     async def test_drain_resets_an_undecided_client(self) -> None:
-        client = await self.connect(self.ssh_mux(), b"SS")
-        await self.seen(2)
+        client = await self.connect_read(self.ssh_mux(), b"SS")
         self.factory.abort("drained")
         await client.is_lost()
         self.assertTrue(client.was_reset())
-        self.assert_story(await self.logged(), reason="drained")
+        await self.assert_logged(reason="drained")
 
     async def test_endless_bytes_without_a_match_are_closed_and_little_is_read(self) -> None:
         port = self.mux([route("payload offset=30000 text=x", CLOSE)], peek_limit=32768)
-        client = await self.connect(port, bytes(8 * 1024 * 1024))
-        await client.is_lost()
-        record = await self.logged()
-        self.assert_story(record, reason="no-route")
+        await self.connect_until_lost(port, bytes(8 * 1024 * 1024))
+        record = await self.assert_logged(reason="no-route")
         self.assertLess(record.bytes_in, 256 * 1024)

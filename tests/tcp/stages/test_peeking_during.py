@@ -32,9 +32,8 @@ class DuringTest(MuxTestCase):
         await server.has(15)
         client.close()
         server.close()
-        self.assert_story(await self.logged(), route="office", reason="done")
+        await self.assert_logged(route="office", reason="done")
 
     async def test_next_route_matches_outside_the_period(self) -> None:
-        client = await self.connect(self.office_mux("2026-11-20T18:00+01:00"), b"SSH-2.0-a\r\n")
-        await client.is_lost()
-        self.assert_story(await self.logged(), route="closed", reason="denied")
+        await self.connect_until_lost(self.office_mux("2026-11-20T18:00+01:00"), b"SSH-2.0-a\r\n")
+        await self.assert_logged(route="closed", reason="denied")

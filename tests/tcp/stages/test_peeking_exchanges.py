@@ -55,8 +55,9 @@ class AnsweringTest(ConversingTestCase):
         self.assertEqual(client.received, b"Shello")
         client.close()
         server.close()
-        record = await self.logged()
-        self.assert_story(record, route="db", reason="done", bytes_in=8 + len(HELLO), bytes_out=6)
+        record = await self.assert_logged(
+            route="db", reason="done", bytes_in=8 + len(HELLO), bytes_out=6
+        )
         self.assertEqual(record.facts["sni"], "db.example.com")
 
     async def test_client_may_send_all_at_once_or_byte_by_byte(self) -> None:
@@ -175,8 +176,7 @@ class RefusingServerTest(ConversingTestCase):
             server.finish()
         await client.is_lost()
         self.assertEqual(client.received, b"S\x15\x03\x03\0\2\2\x70")
-        record = await self.logged()
-        self.assert_story(record, reason="tls-failed", bytes_in=8 + len(HELLO))
+        await self.assert_logged(reason="tls-failed", bytes_in=8 + len(HELLO))
 
     async def test_server_without_tls_is_a_cause_of_its_own(self) -> None:
         await self.reported(b"N")
@@ -197,7 +197,7 @@ class RefusingServerTest(ConversingTestCase):
         server = await self.backend.heard(8)
         server.reset()
         await client.is_lost()
-        self.assert_story(await self.logged(), reason="connect-refused")
+        await self.assert_logged(reason="connect-refused")
 
     async def test_silent_server_costs_the_connect_timeout_and_the_next_is_tried(self) -> None:
         ports = self.backend_port(), self.backend_port()
@@ -219,4 +219,4 @@ class RefusingServerTest(ConversingTestCase):
         server = await self.backend.heard(8)
         client.reset()
         await server.is_lost()
-        self.assert_story(await self.logged(), reason="client-gone")
+        await self.assert_logged(reason="client-gone")

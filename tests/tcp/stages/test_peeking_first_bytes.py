@@ -35,7 +35,7 @@ class FirstBytesTest(MuxTestCase):
         self.assertEqual(bytes(server.received), b"SSH-2.0-test\r\n")
         client.close()
         server.close()
-        self.assert_story(await self.logged(), route="ssh", reason="done", bytes_in=14)
+        await self.assert_logged(route="ssh", reason="done", bytes_in=14)
 
     async def test_undecided_bytes_leave_the_usual_time(self) -> None:
         client = self.early(b"SS", detect_timeout=7)
@@ -46,7 +46,7 @@ class FirstBytesTest(MuxTestCase):
         await self.turn(3)
         self.assertEqual(self.records, [])
         self.time.advance(0.2)
-        self.assert_story(await self.logged(), reason="no-route", bytes_in=2)
+        await self.assert_logged(reason="no-route", bytes_in=2)
         self.assertEqual(client.recv(1), b"")
 
     async def test_silent_client_is_read_when_it_speaks(self) -> None:
@@ -56,7 +56,7 @@ class FirstBytesTest(MuxTestCase):
         server = await self.backend.heard(14)
         client.close()
         server.close()
-        self.assert_story(await self.logged(), route="ssh", reason="done", bytes_in=14)
+        await self.assert_logged(route="ssh", reason="done", bytes_in=14)
 
     async def test_half_closed_client_reaches_its_server_with_its_end(self) -> None:
         client = self.early(b"SSH-2.0-test\r\n")
@@ -66,13 +66,13 @@ class FirstBytesTest(MuxTestCase):
         server = await self.backend.heard(14)
         await server.has_all()
         server.close()
-        self.assert_story(await self.logged(), route="ssh", reason="done", bytes_in=14)
+        await self.assert_logged(route="ssh", reason="done", bytes_in=14)
 
     async def test_client_that_left_without_a_byte_is_logged_as_gone(self) -> None:
         client = self.early(b"")
         client.close()
         self.listening.doRead()
-        self.assert_story(await self.logged(), reason="client-gone", bytes_in=0)
+        await self.assert_logged(reason="client-gone", bytes_in=0)
         self.assertEqual(self.backend.peers, [])
 
     async def test_reset_client_is_logged_as_gone(self) -> None:
@@ -80,5 +80,5 @@ class FirstBytesTest(MuxTestCase):
         client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         client.close()
         self.listening.doRead()
-        self.assert_story(await self.logged(), reason="client-gone")
+        await self.assert_logged(reason="client-gone")
         self.assertEqual(self.backend.peers, [])

@@ -31,9 +31,7 @@ class AtOnceTest(ServerFirstCase):
         await server.has(8)
         server.close()
         await client.is_lost()
-        self.assert_story(
-            await self.logged(), backend="greeter", route=None, reason="done", bytes_in=8
-        )
+        await self.assert_logged(backend="greeter", route=None, reason="done", bytes_in=8)
 
     async def test_routes_for_other_clients_or_times_are_not_waited_for(self) -> None:
         routes = [
@@ -51,7 +49,7 @@ class AtOnceTest(ServerFirstCase):
         self.assertEqual(self.greeter.peers, [])
         self.time.advance(5.1)
         await client.is_lost()
-        self.assert_story(await self.logged(), reason="silent")
+        await self.assert_logged(reason="silent")
 
     async def test_first_server_overrides_routes_and_silent(self) -> None:
         port = self.mux(
@@ -65,8 +63,7 @@ class AtOnceTest(ServerFirstCase):
         await self.accepted()
         await self.turn(5)
         self.assertEqual((self.greeter.peers, self.backend.peers), ([], []))
-        self.time.advance(5.1)
-        await self.greeted(client)
+        await self.greeted(client, after=5.1)
         client = await self.connect(port, b"x")
         await (await self.backend.peer()).has(1)
 
@@ -83,7 +80,7 @@ class AtOnceTest(ServerFirstCase):
         self.time.advance(0.2)
         await client.is_lost()
         self.assertTrue(client.was_reset())
-        self.assert_story(await self.logged(), reason="silent")
+        await self.assert_logged(reason="silent")
 
     async def test_dry_run_route_still_sees_the_first_bytes(self) -> None:
         dry = attrs.evolve(route("ssh", CLOSE), dry_run=True)
@@ -94,8 +91,7 @@ class AtOnceTest(ServerFirstCase):
         self.assertEqual(record.facts["dry_run"], "ssh")
         client = await self.connect(port)
         await self.accepted()
-        self.time.advance(5.1)
-        await self.greeted(client)
+        await self.greeted(client, after=5.1)
 
     async def test_protocol_in_process_greets_at_once(self) -> None:
         class Hello(Protocol):
@@ -114,7 +110,7 @@ class AtOnceTest(ServerFirstCase):
         await server.has_all()
         server.close()
         await client.is_lost()
-        self.assert_story(await self.logged(), reason="done")
+        await self.assert_logged(reason="done")
 
     async def test_proxy_header_decides_whether_a_route_is_for_the_client(self) -> None:
         routes = [route("ssh", CLOSE, from_=["127.0.0.0/8"])]
@@ -163,8 +159,7 @@ class LinesTest(ServerFirstCase):
         )
         client = await self.connect(self.mux(self.ROUTES, silent=silent))
         await self.accepted()
-        self.time.advance(5.1)
-        await self.greeted(client)
+        await self.greeted(client, after=5.1)
 
     async def test_client_without_a_line_is_closed(self) -> None:
         port = self.mux(self.ROUTES, silent=(Silence(self.greeting(), Clients(_ELSEWHERE)),))
@@ -173,7 +168,7 @@ class LinesTest(ServerFirstCase):
         self.time.advance(5.1)
         await client.is_lost()
         self.assertFalse(client.was_reset())
-        self.assert_story(await self.logged(), reason="silent", backend=None)
+        await self.assert_logged(reason="silent", backend=None)
 
     async def test_client_without_a_line_or_route_goes_to_the_default_at_once(self) -> None:
         silent = (Silence(RESET, Clients(_ELSEWHERE)),)
@@ -185,11 +180,10 @@ class LinesTest(ServerFirstCase):
         slow.send(b"S")
         while not any(c.record.bytes_in for c in self.factory.connections):
             await self.turn()
-        self.time.advance(0.6)
-        await self.greeted(quiet)
+        await self.greeted(quiet, after=0.6)
         slow.send(b"SH-")
         await slow.is_lost()
-        self.assert_story(await self.logged(), route="ssh", reason="denied")
+        await self.assert_logged(route="ssh", reason="denied")
 
     async def test_line_may_have_more_time_which_speakers_have_too(self) -> None:
         port = self.mux(self.ROUTES, silent=(Silence(self.greeting(), after=20.0),), default=RESET)
@@ -203,7 +197,7 @@ class LinesTest(ServerFirstCase):
         self.time.advance(1.1)
         await slow.is_lost()
         self.assertTrue(slow.was_reset())
-        self.assert_story(await self.logged(), reason="no-route")
+        await self.assert_logged(reason="no-route")
 
     async def test_silence_until_the_lines_time_follows_the_line(self) -> None:
         port = self.mux(self.ROUTES, silent=(Silence(self.greeting(), after=20.0),))
@@ -212,8 +206,7 @@ class LinesTest(ServerFirstCase):
         self.time.advance(19.9)
         await self.turn(3)
         self.assertEqual(self.greeter.peers, [])
-        self.time.advance(0.2)
-        await self.greeted(client)
+        await self.greeted(client, after=0.2)
 
     async def test_lines_see_the_headers_client_and_time_counts_from_accept(self) -> None:
         real = NetworkSet([ip_network("192.168.0.1")])
@@ -226,5 +219,4 @@ class LinesTest(ServerFirstCase):
         await self.accepted()
         await self.turn(5)
         self.assertEqual(self.greeter.peers, [])
-        self.time.advance(0.6)
-        await self.greeted(client)
+        await self.greeted(client, after=0.6)

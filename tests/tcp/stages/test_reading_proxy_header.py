@@ -45,9 +45,8 @@ class AcceptedTest(IntroducedTestCase):
             server.close()
             await client.is_lost()
             number += 1
-            record = await self.logged(number)
-            self.assert_story(
-                record,
+            record = await self.assert_logged(
+                number,
                 client=str(header.source or own),
                 local=str(header.destination or f"127.0.0.1:{port}"),
                 bytes_in=8,
@@ -81,8 +80,7 @@ class AcceptedTest(IntroducedTestCase):
         )
         client.send(encode_v2(header) + b"x")
         await client.is_lost()
-        record = await self.logged()
-        self.assert_story(record, client="192.0.2.7:1000", local="192.0.2.1:443", route="here")
+        await self.assert_logged(client="192.0.2.7:1000", local="192.0.2.1:443", route="here")
 
     async def test_routes_see_the_real_address(self) -> None:
         routes = [
@@ -90,9 +88,8 @@ class AcceptedTest(IntroducedTestCase):
             route("any", "close", name="client", from_=["192.168.0.1"]),
         ]
         port = self.introduced_mux(routes)
-        client = await self.connect(port, LINE + b"x")
-        await client.is_lost()
-        self.assert_story(await self.logged(), route="client")
+        await self.connect_until_lost(port, LINE + b"x")
+        await self.assert_logged(route="client")
 
     async def test_admission_sees_the_real_address(self) -> None:
         for number, (clients, reason) in enumerate(
@@ -105,18 +102,16 @@ class AcceptedTest(IntroducedTestCase):
             1,
         ):
             port = self.introduced_mux(clients=clients)
-            client = await self.connect(port, LINE + b"xxx")
-            await client.is_lost()
-            self.assert_story(await self.logged(number), reason=reason, client=str(SOURCE))
+            await self.connect_until_lost(port, LINE + b"xxx")
+            await self.assert_logged(number, reason=reason, client=str(SOURCE))
         self.assertEqual(self.backend.peers, [])
 
     async def test_connection_counts_once_from_its_header_on(self) -> None:
         port = self.introduced_mux(max_connections=1)
         first = await self.connect(port, LINE + b"SSH-2.0-")
         await self.backend.peer()
-        second = await self.connect(port, LINE)
-        await second.is_lost()
-        self.assert_story(await self.logged(), reason="limit", client=str(SOURCE))
+        await self.connect_until_lost(port, LINE)
+        await self.assert_logged(reason="limit", client=str(SOURCE))
         first.close()
         (await self.backend.peer()).close()
         await self.logged(2)
@@ -213,10 +208,8 @@ class AcceptedTest(IntroducedTestCase):
         routes = [route("proxy", "close", name="header"), route("ssh", "close", name="ssh")]
         port = self.mux(routes, accept_proxy_from=networks)
         for number, (said, name) in enumerate([(LINE, "header"), (b"SSH-", "ssh")], 1):
-            client = await self.connect(port, said)
-            await client.is_lost()
-            record = await self.logged(number)
-            self.assert_story(record, route=name, bytes_in=len(said))
+            await self.connect_until_lost(port, said)
+            record = await self.assert_logged(number, route=name, bytes_in=len(said))
             self.assertTrue(record.client.startswith("127.0.0.1:"))
 
 

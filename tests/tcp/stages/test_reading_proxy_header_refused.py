@@ -80,16 +80,14 @@ class RefusedTest(IntroducedTestCase):
     async def test_header_must_be_complete_within_proxy_timeout_of_accept(self) -> None:
         for count, sent in enumerate([b"", LINE[:-1]], 1):
             client = await self.connect(self.port, sent)
-            while not self.factory.connections:
-                await self.turn()
+            await self.accepted()
             await self.turn(5)
             self.time.advance(2.9)
             await self.turn(3)
             self.assertIsNone(client.lost)
             self.time.advance(0.2)
             await client.is_lost()
-            record = await self.logged(count)
-            self.assert_story(record, reason="proxy-header", duration_ms=3100.0)
+            record = await self.assert_logged(count, reason="proxy-header", duration_ms=3100.0)
             self.assertIn("3 s", record.facts["proxy_error"])
         self.assertEqual(self.backend.peers, [])
 
@@ -97,34 +95,32 @@ class RefusedTest(IntroducedTestCase):
         client = await self.connect(self.port, LINE[:-1])
         client.finish()
         await client.is_lost()
-        self.assert_story(await self.logged(), reason="proxy-header")
+        await self.assert_logged(reason="proxy-header")
 
     async def test_reset_inside_the_header(self) -> None:
         client = await self.connect(self.port, LINE[:-1])
-        while not self.factory.connections:
-            await self.turn()
+        await self.accepted()
         await self.turn(5)
         client.reset()
-        self.assert_story(await self.logged(), reason="proxy-header")
+        await self.assert_logged(reason="proxy-header")
 
     async def test_connection_without_a_byte_is_no_error(self) -> None:
         client = await self.connect(self.port)
         client.finish()
         await client.is_lost()
-        self.assert_story(await self.logged(), reason="client-gone")
+        await self.assert_logged(reason="client-gone")
         client = await self.connect(self.port)
         client.reset()
-        self.assert_story(await self.logged(2), reason="client-gone")
+        await self.assert_logged(2, reason="client-gone")
         self.assertEqual(self.backend.peers, [])
 
     async def test_drain_does_not_wait_for_the_header(self) -> None:
         client = await self.connect(self.port)
-        while not self.factory.connections:
-            await self.turn()
+        await self.accepted()
         self.factory.abort("drained")
         await client.is_lost()
         self.assertTrue(client.was_reset())
-        self.assert_story(await self.logged(), reason="drained")
+        await self.assert_logged(reason="drained")
 
 
 class DetectionTimeTest(IntroducedTestCase):
@@ -132,8 +128,7 @@ class DetectionTimeTest(IntroducedTestCase):
 
     async def introduce_after(self, seconds: float, port: int, data: bytes = b"") -> Any:
         client = await self.connect(port)
-        while not self.factory.connections:
-            await self.turn()
+        await self.accepted()
         self.time.advance(seconds)
         client.send(LINE + data)
         await self.turn(5)
@@ -151,7 +146,7 @@ class DetectionTimeTest(IntroducedTestCase):
         await client.has(13)
         client.close()
         server.close()
-        self.assert_story(await self.logged(), reason="done", detect_ms=5000.0)
+        await self.assert_logged(reason="done", detect_ms=5000.0)
 
     async def test_silent_if_the_header_takes_all_the_time(self) -> None:
         port = self.introduced_mux(detect_timeout=1, silent=backend_at(self.backend_port()))
@@ -164,4 +159,4 @@ class DetectionTimeTest(IntroducedTestCase):
         for count, (data, name) in enumerate([(b"ab", "ab"), (b"a", "any")], 1):
             client = await self.introduce_after(2, port, data)
             await client.is_lost()
-            self.assert_story(await self.logged(count), route=name)
+            await self.assert_logged(count, route=name)

@@ -34,20 +34,20 @@ class RelayedTest(MuxTestCase):
         peer.reset()
         await self.is_gone(client)
         self.assertTrue(client.was_reset())
-        self.assert_story(await self.logged(), reason="server-reset")
+        await self.assert_logged(reason="server-reset")
 
     async def test_client_reset(self) -> None:
         client, peer = await self.relayed()
         client.reset()
         await self.is_gone(peer)
         self.assertTrue(peer.was_reset())
-        self.assert_story(await self.logged(), reason="client-reset")
+        await self.assert_logged(reason="client-reset")
 
     async def test_server_closes_at_once(self) -> None:
         client, peer = await self.relayed()
         peer.close()
         await client.is_lost()
-        self.assert_story(await self.logged(), reason="done", bytes_in=1, bytes_out=0)
+        await self.assert_logged(reason="done", bytes_in=1, bytes_out=0)
 
     async def test_bytes_of_detection_are_freed(self) -> None:
         await self.relayed()
@@ -69,14 +69,14 @@ class RelayedTest(MuxTestCase):
             client.close()
             await peer.has_all()
             peer.close()
-            self.assert_story(await self.logged(number + 1), reason=reason, duration_ms=7000)
+            await self.assert_logged(number + 1, reason=reason, duration_ms=7000)
 
     async def test_drain_ends_relayed_connections(self) -> None:
         client, peer = await self.relayed()
         self.factory.abort("drained")
         await client.is_lost()
         await peer.is_lost()
-        self.assert_story(await self.logged(), reason="drained", bytes_in=1)
+        await self.assert_logged(reason="drained", bytes_in=1)
 
     async def options(self, **settings: Any) -> list[tuple[int, ...]]:
         port = self.mux([route("any", backend_at(self.backend_port()))], **settings)
@@ -139,8 +139,7 @@ class ClosingTest(MuxTestCase):
 
     async def closing(self) -> Any:
         """Refuse a client that the transport still has something to write to."""
-        client = await self.connect(self.mux([route("ssh", "close")]), b"SS")
-        await self.seen(2)
+        client = await self.connect_read(self.mux([route("ssh", "close")]), b"SS")
         (connection,) = self.factory.connections
         client.transport.pauseProducing()
         connection.transport.write(bytes(8 * 1024 * 1024))
@@ -156,7 +155,7 @@ class ClosingTest(MuxTestCase):
         self.factory.abort("drained")
         client.transport.resumeProducing()
         await client.is_lost()
-        self.assert_story(await self.logged(), reason="denied", bytes_in=8)
+        await self.assert_logged(reason="denied", bytes_in=8)
 
 
 class EndpointTest(MuxTestCase):
@@ -166,8 +165,7 @@ class EndpointTest(MuxTestCase):
         self.mux([route("any", "close")])
         port = await TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1").listen(self.factory)
         try:
-            client = await self.connect(port.getHost().port, b"x")
-            await client.is_lost()
+            await self.connect_until_lost(port.getHost().port, b"x")
             await self.logged()
         finally:
             await port.stopListening()

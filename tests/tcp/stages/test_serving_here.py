@@ -47,8 +47,7 @@ class HandOverTest(MuxTestCase):
         client.close()
         await server.has_all()
         server.close()
-        self.assert_story(
-            await self.logged(),
+        await self.assert_logged(
             route="inside",
             backend="PeerFactory",
             server=None,
@@ -68,7 +67,7 @@ class HandOverTest(MuxTestCase):
         client.finish()
         await server.has_all()
         server.close()
-        self.assert_story(await self.logged(), reason="done", bytes_in=1_000_000)
+        await self.assert_logged(reason="done", bytes_in=1_000_000)
 
     async def test_transport_is_tcp_with_the_clients_address(self) -> None:
         client = await self.handed(self.backend)
@@ -105,7 +104,7 @@ class HandOverTest(MuxTestCase):
         client.finish()
         await client.has_all()
         self.assertEqual(bytes(client.received), b"answer")
-        self.assert_story(await self.logged(), reason="done")
+        await self.assert_logged(reason="done")
 
     async def test_paused_protocol_gets_nothing_not_even_peeked_bytes(self) -> None:
         class Slow(Peer):
@@ -199,7 +198,7 @@ class HandOverTest(MuxTestCase):
 
         client = await self.handed(_Factory(Aborts))
         await client.is_lost()
-        self.assert_story(await self.logged(), reason="error")
+        await self.assert_logged(reason="error")
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
     async def test_reset_of_the_client_reaches_the_protocol(self) -> None:
@@ -208,7 +207,7 @@ class HandOverTest(MuxTestCase):
         client.reset()
         await server.is_lost()
         self.assertTrue(server.was_reset())
-        self.assert_story(await self.logged(), reason="client-reset")
+        await self.assert_logged(reason="client-reset")
 
     async def _reset_with_much_to_take(self, kind: type[Peer]) -> None:
         self.backend = PeerFactory(kind)
@@ -218,7 +217,7 @@ class HandOverTest(MuxTestCase):
         client.reset()
         await server.has_all()
         self.assertIsNotNone(server.lost)
-        self.assert_story(await self.logged(), reason="client-reset")
+        await self.assert_logged(reason="client-reset")
 
     async def test_reset_while_the_protocol_waits_to_close(self) -> None:
         class Closes(Peer):
@@ -242,14 +241,14 @@ class HandOverTest(MuxTestCase):
         client = await self.handed(self.backend)
         (await self.backend.peer()).reset()
         await client.is_lost()
-        self.assert_story(await self.logged(), reason="server-reset")
+        await self.assert_logged(reason="server-reset")
 
     async def test_drain_ends_the_protocol(self) -> None:
         client = await self.handed(self.backend)
         await self.backend.peer()
         self.factory.abort("drained")
         await client.is_lost()
-        self.assert_story(await self.logged(), reason="drained")
+        await self.assert_logged(reason="drained")
 
     async def test_protocol_that_closes_when_made_gets_no_bytes(self) -> None:
         class Closes(Protocol):
@@ -261,13 +260,13 @@ class HandOverTest(MuxTestCase):
 
         client = await self.handed(_Factory(Closes))
         await client.is_lost()
-        self.assert_story(await self.logged(), reason="done")
+        await self.assert_logged(reason="done")
 
     async def test_factory_without_a_protocol_refuses_the_client(self) -> None:
         client = await self.handed(_Factory(None))
         await client.is_lost()
         self.assertTrue(client.was_reset())
-        self.assert_story(await self.logged(), reason="denied")
+        await self.assert_logged(reason="denied")
 
     async def test_error_of_a_protocol_ends_its_own_connection_alone(self) -> None:
         class Raises(Protocol):
@@ -279,7 +278,7 @@ class HandOverTest(MuxTestCase):
         server = await self.backend.peer()
         bad = await self.connect(port, b"bad")
         await bad.is_lost()
-        self.assert_story(await self.logged(), reason="error", backend="_Factory")
+        await self.assert_logged(reason="error", backend="_Factory")
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
         good.send(b"!")
         await server.has(5)
@@ -306,4 +305,4 @@ class HandOverTest(MuxTestCase):
             client.send(b"GET %s HTTP/1.1\r\nHost: x\r\n\r\n" % path)
             await client.until(lambda path=path: client.received.endswith(b"hello " + path))  # type: ignore[misc]
         client.close()
-        self.assert_story(await self.logged(), reason="done", backend="Site")
+        await self.assert_logged(reason="done", backend="Site")

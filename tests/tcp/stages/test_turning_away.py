@@ -18,13 +18,12 @@ class WhereTest(MuxTestCase):
     """Wherever a client can be led, it can be rejected."""
 
     async def test_route_rejects_and_is_logged(self) -> None:
-        client = await self.connect(self.mux([route("http", REJECT, name="no-web")]), GET)
-        await client.is_lost()
+        client = await self.connect_until_lost(
+            self.mux([route("http", REJECT, name="no-web")]), GET
+        )
         self.assertTrue(client.received.startswith(FORBIDDEN))
         self.assertFalse(client.was_reset())
-        record = await self.logged()
-        self.assert_story(
-            record,
+        await self.assert_logged(
             route="no-web",
             backend=None,
             reason="denied",
@@ -33,10 +32,9 @@ class WhereTest(MuxTestCase):
         )
 
     async def test_default_rejects(self) -> None:
-        client = await self.connect(self.mux(default=REJECT), b"SSH-2.0-x\r\n")
-        await client.is_lost()
+        client = await self.connect_until_lost(self.mux(default=REJECT), b"SSH-2.0-x\r\n")
         self.assertIn(b"not allowed here", client.received)
-        self.assert_story(await self.logged(), route=None, reason="no-route")
+        await self.assert_logged(route=None, reason="no-route")
 
     async def test_silent_client_gets_no_answer(self) -> None:
         client = await self.connect(self.mux([route("http", "close")], silent=REJECT))
@@ -45,37 +43,29 @@ class WhereTest(MuxTestCase):
         await client.is_lost()
         self.assertEqual(client.received, b"")
         self.assertFalse(client.was_reset())
-        self.assert_story(await self.logged(), reason="silent")
+        await self.assert_logged(reason="silent")
 
     async def test_fallback_rejects_with_the_cause_in_the_log(self) -> None:
-        backend = backend_at(free_port(), fallback=REJECT)
-        client = await self.connect(self.mux([route("http", backend, name="web")]), GET)
-        await client.is_lost()
-        self.assertTrue(client.received.startswith(UNAVAILABLE))
-        record = await self.logged()
-        self.assert_story(record, route="web", backend="backend", reason="connect-refused")
-
-    async def test_second_fallback(self) -> None:
-        backend = backend_at(free_port(), fallback=backend_at(free_port(), fallback=REJECT))
-        client = await self.connect(self.mux([route("http", backend, name="web")]), GET)
-        await client.is_lost()
-        self.assertTrue(client.received.startswith(UNAVAILABLE))
+        one = backend_at(free_port(), fallback=REJECT)
+        for number, backend in enumerate((one, backend_at(free_port(), fallback=one)), 1):
+            port = self.mux([route("http", backend, name="web")])
+            client = await self.connect_until_lost(port, GET)
+            self.assertTrue(client.received.startswith(UNAVAILABLE))
+            await self.assert_logged(number, route="web", reason="connect-refused")
 
     async def test_paused_client_is_answered(self) -> None:
         backend = backend_at(free_port(), fallback=REJECT)
         port = self.mux([route("http", backend)], peek_limit=100)
-        client = await self.connect(port, GET + bytes(20_000))
-        await client.is_lost()
+        client = await self.connect_until_lost(port, GET + bytes(20_000))
         self.assertTrue(client.received.startswith(UNAVAILABLE))
         self.assertFalse(client.was_reset())
-        self.assert_story(await self.logged(), bytes_in=len(GET) + 20_000)
+        await self.assert_logged(bytes_in=len(GET) + 20_000)
 
     async def test_client_without_a_known_protocol_is_closed(self) -> None:
-        client = await self.connect(self.mux(default=REJECT), b"\xff\xff")
-        await client.is_lost()
+        client = await self.connect_until_lost(self.mux(default=REJECT), b"\xff\xff")
         self.assertEqual(client.received, b"")
         self.assertFalse(client.was_reset())
-        self.assert_story(await self.logged(), reason="no-route", bytes_out=0)
+        await self.assert_logged(reason="no-route", bytes_out=0)
 
 
 class HowTest(MuxTestCase):
@@ -108,7 +98,7 @@ class HowTest(MuxTestCase):
         self.assertEqual(self.records, [])
         self.time.advance(3)
         self.client.close()
-        self.assert_story(await self.logged(), reason="no-route")
+        await self.assert_logged(reason="no-route")
 
     async def test_incomplete_request_gets_no_answer(self) -> None:
         port = self.mux([route("any", REJECT)])
@@ -119,7 +109,7 @@ class HowTest(MuxTestCase):
         self.time.advance(3)
         await self.client.is_lost()
         self.assertEqual(self.client.received, b"")
-        self.assert_story(await self.logged(), reason="denied")
+        await self.assert_logged(reason="denied")
 
     async def test_answer_may_depend_on_bytes_after_the_decision(self) -> None:
         self.client = await self.connect(self.mux([route("any", REJECT)]))
@@ -135,7 +125,7 @@ class HowTest(MuxTestCase):
         self.client.send(bytes.fromhex("000000040000000000 000003010500000001 828486"))
         await self.client.is_lost()
         self.assertIn(b"\x08\x03403", self.client.received)
-        self.assert_story(await self.logged(), bytes_out=len(self.client.received))
+        await self.assert_logged(bytes_out=len(self.client.received))
 
     async def test_half_closed_client_is_answered(self) -> None:
         await self.rejected(GET[:-2])
@@ -154,14 +144,14 @@ class HowTest(MuxTestCase):
         await self.rejected()
         await self.client.has_all()
         self.client.reset()
-        self.assert_story(await self.logged(), reason="no-route")
+        await self.assert_logged(reason="no-route")
 
     async def test_abort_does_not_wait_for_the_client(self) -> None:
         await self.rejected()
         await self.client.has_all()
         self.factory.abort("drained")
         await self.client.is_lost()
-        self.assert_story(await self.logged(), reason="no-route")
+        await self.assert_logged(reason="no-route")
 
     async def test_client_that_never_reads_is_aborted(self) -> None:
         await self.rejected(b"GET /")
@@ -173,4 +163,4 @@ class HowTest(MuxTestCase):
         await self.turn(3)
         self.assertEqual(self.records, [])
         self.time.advance(3)
-        self.assert_story(await self.logged(), reason="no-route")
+        await self.assert_logged(reason="no-route")
