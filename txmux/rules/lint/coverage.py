@@ -19,24 +19,18 @@ import attrs
 from txmux.rules.reading.values import split_words
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from txmux.interfaces import Predicate
-    from txmux.rules.model import Alternative
+    from txmux.rules.model import Alternative, Route
 
 T = TypeVar("T")
 
 HOST_OPTIONS = frozenset(
     {
-        ("dns", "name"),
-        ("dtls", "sni"),
-        ("git", "host"),
-        ("http", "host"),
-        ("minecraft", "host"),
-        ("postgres", "sni"),
-        ("quic", "sni"),
-        ("tls", "sni"),
-        ("xmpp", "to"),
+        *((matcher, "host") for matcher in ("git", "http", "minecraft")),
+        *((matcher, "sni") for matcher in ("dtls", "postgres", "quic", "tls")),
+        *(("dns", "name"), ("xmpp", "to")),
     }
 )
 """Options whose patterns are those of hosts."""
@@ -51,17 +45,11 @@ _NO_NAME = ""  # stands for `sni=none`; no pattern of names is empty
 
 @attrs.frozen
 class PatternCase:
-    """A matcher with one pattern for each option that it has here.
-
-    Attributes:
-        options: Names of options and their patterns.
-        compared: Whether it can be compared with other cases, and not only be the same.
-        negated: Whether ``not`` comes before it.
-    """
+    """A matcher with one pattern for each option that it has here."""
 
     name: str
     options: frozenset[tuple[str, str]] = frozenset()
-    compared: bool = True
+    compared: bool = True  # with other cases; otherwise it can only be the same
     negated: bool = False
 
 
@@ -70,14 +58,7 @@ _ANY = PatternCase("any")
 
 @attrs.frozen
 class ParsedLine:
-    """A ``match =`` line, taken apart.
-
-    Attributes:
-        text: It, as written.
-        options: Its options as written.
-        predicate: What the matcher made of it.
-        negated: Whether ``not`` comes before it.
-    """
+    """A ``match =`` line, taken apart."""
 
     text: str
     name: str
@@ -101,8 +82,14 @@ def read_line(alternative: Alternative) -> ParsedLine:
     return known[1]
 
 
-def forget_lines() -> None:
-    _read.clear()
+def lines_of(routes: Iterable[Route]) -> Iterator[tuple[Route, int, ParsedLine]]:
+    """Yield each ``match =`` line with its route and its number there."""
+    for route in routes:
+        for number, alternative in enumerate(route.alternatives):
+            yield route, number, read_line(alternative)
+
+
+forget_lines = _read.clear
 
 
 def _apart(alternative: Alternative) -> ParsedLine:
@@ -137,7 +124,6 @@ def _cases(name: str, options: dict[str, str], predicate: Predicate) -> tuple[Pa
 
 
 def _patterns(name: str, option: str, value: str) -> Iterator[str]:
-    """Yield the patterns of an option, in the one form of each."""
     if value.startswith("~"):
         yield value
         return
@@ -179,7 +165,6 @@ class CoverageIndex(Generic[T]):
         self._unless_begun_with: dict[frozenset[int], list[T]] = defaultdict(list)
 
     def add(self, line: ParsedLine, owner: T) -> None:
-        """Add a line with its owner, which look-ups return."""
         for case in line.cases:
             self._cases[case].append(owner)
             for option, pattern in case.options:

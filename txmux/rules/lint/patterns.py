@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from txmux.detection.registry import transports_of
 from txmux.interfaces import Peeked, Transport, Verdict
 from txmux.matchers.payload import bytes_from_hex, bytes_from_text
-from txmux.rules.lint.coverage import HOST_OPTIONS, read_line
+from txmux.rules.lint.coverage import HOST_OPTIONS, lines_of
 from txmux.rules.model.networks import is_address
 
 if TYPE_CHECKING:
@@ -27,24 +27,18 @@ _NOT_ASKED = frozenset({"any", "payload", "random", "regex"})
 
 def cut_signatures(rules: Rules, matchers: Mapping[str, IProtocolMatcher]) -> Iterator[Problem]:
     """Find bytes that are the beginning of what one matcher recognises, and of no other."""
-    for route in rules.routes:
-        for number, alternative in enumerate(route.alternatives):
-            line = read_line(alternative)
-            if line.name != "payload" or line.options.keys() & {"mask", "offset"}:
-                continue
-            text = line.options.get("text")
-            data = (
-                bytes_from_hex("hex", line.options["hex"])
-                if text is None
-                else bytes_from_text(text)
+    for route, number, line in lines_of(rules.routes):
+        if line.name != "payload" or line.options.keys() & {"mask", "offset"}:
+            continue
+        text, digits = line.options.get("text"), line.options.get("hex", "")
+        data = bytes_from_hex("hex", digits) if text is None else bytes_from_text(text)
+        name = _undecided(data, matchers)
+        if name is not None:
+            message = (
+                f"{line.text!r} is how some clients of '{name}' begin, and others begin otherwise; "
+                f"'match = {name}' knows all of them"
             )
-            name = _undecided(data, matchers)
-            if name is not None:
-                message = (
-                    f"{line.text!r} is how some clients of '{name}' begin, and others begin otherwise; "
-                    f"'match = {name}' knows all of them"
-                )
-                yield route.section.problem(message, "match", number)
+            yield route.section.problem(message, "match", number)
 
 
 def _undecided(data: bytes, matchers: Mapping[str, IProtocolMatcher]) -> str | None:
@@ -73,17 +67,9 @@ _SOFTWARE = ("OpenSSH", "PuTTY", "WinSCP", "AsyncSSH", "JSCH", "Cyberduck", "Par
 """Programs whose names are often written in another case than their clients send them."""
 
 _MEANT_PROTOCOLS = {
-    "http2": "h2",
-    "http/2": "h2",
-    "http/2.0": "h2",
-    "http1": "http/1.1",
-    "http1.1": "http/1.1",
-    "http/1": "http/1.1",
-    "http": "http/1.1",
-    "https": "http/1.1",
+    **dict.fromkeys(("http2", "http/2", "http/2.0", "H2"), "h2"),
+    **dict.fromkeys(("http1", "http1.1", "http/1", "http", "https", "HTTP/1.1"), "http/1.1"),
     "http3": "h3",
-    "H2": "h2",
-    "HTTP/1.1": "http/1.1",
 }
 """What is written for the names of protocols in ALPN (IANA, "TLS Application-Layer Protocol Negotiation (ALPN) Protocol IDs")."""
 
@@ -97,25 +83,16 @@ _IDENTIFICATION = re.compile(r"SSH-[0-9.]+-", re.IGNORECASE)
 
 def odd_patterns(rules: Rules) -> Iterator[Problem]:
     """Find patterns that cannot match any value of their option."""
-    for route in rules.routes:
-        for number, alternative in enumerate(route.alternatives):
-            line = read_line(alternative)
-            for option, value in line.options.items():
-                for message in _complaints(line.name, option, value):
-                    yield route.section.problem(f"{option}=: {message}", "match", number)
-
-
-def _complaints(matcher: str, option: str, value: str) -> Iterator[str]:
-    if value.startswith("~"):
-        message = _of_expression((matcher, option), value)
-        if message:
-            yield message
-        return
-    for item in value.split(","):
-        pattern = item.strip()
-        message = _of_pattern((matcher, option), pattern)
-        if message:
-            yield message
+    for route, number, line in lines_of(rules.routes):
+        for option, value in line.options.items():
+            if value.startswith("~"):
+                messages = [_of_expression((line.name, option), value)]
+            else:
+                messages = [
+                    _of_pattern((line.name, option), one.strip()) for one in value.split(",")
+                ]
+            for message in filter(None, messages):
+                yield route.section.problem(f"{option}=: {message}", "match", number)
 
 
 def _of_expression(option: tuple[str, str], value: str) -> str:
@@ -173,12 +150,11 @@ def _of_host(option: tuple[str, str], pattern: str) -> str:
     wrong = _NOT_IN_NAMES.search(pattern)
     if wrong is None or option == ("dns", "name"):  # names in the DNS may have any character
         return ""
-    if wrong[0] in "|;":
-        hint = "write commas between names"
-    elif wrong[0] in "/@":
-        hint = "write the name alone"
-    else:
-        hint = "for a regular expression write '~' in front"
+    hints = {
+        **dict.fromkeys("|;", "write commas between names"),
+        **dict.fromkeys("/@", "write the name alone"),
+    }
+    hint = hints.get(wrong[0], "for a regular expression write '~' in front")
     return f"{pattern!r} has {wrong[0]!r}, which is not in any name; {hint}"
 
 

@@ -6,8 +6,9 @@ import grp
 import os
 import pwd
 import re
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
@@ -24,7 +25,7 @@ from txmux.rules.reading.endpointstrings import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from txmux.rules.model import Rules
+    from txmux.rules.model import Listener, Rules
 
 _NET_BIND_SERVICE = 1 << 10  # capabilities(7)
 _FIRST_UNPRIVILEGED_PORT = 1024
@@ -32,18 +33,15 @@ _ROOT = 0
 _INTERFACES = Path("/sys/class/net")
 
 
-def _user_id(name: str) -> int | None:
+def _id_of(look_up: Callable[[str], Any], name: str) -> int | None:
     try:
-        return int(name) if name.isdigit() else pwd.getpwnam(name).pw_uid
+        return int(name) if name.isdigit() else look_up(name)[2]
     except KeyError:
         return None
 
 
-def _group_id(name: str) -> int | None:
-    try:
-        return int(name) if name.isdigit() else grp.getgrnam(name).gr_gid
-    except KeyError:
-        return None
+_user_id = partial(_id_of, pwd.getpwnam)
+_group_id = partial(_id_of, grp.getgrnam)
 
 
 def _has_interface(name: str) -> bool:
@@ -53,16 +51,7 @@ def _has_interface(name: str) -> bool:
 
 @attrs.frozen
 class Privileges:
-    """What a process may do, and what its machine has.
-
-    Attributes:
-        user: Its effective user ID, for messages.
-        first_port: The lowest port that it may listen on.
-        may: Whether it may use a file or folder; as `os.access`.
-        user_id: Returns the ID of a user by name, if there is one.
-        group_id: The same of a group.
-        has_interface: Whether there is a network interface of a name.
-    """
+    """What a process of a user may do, and what its machine has."""
 
     user: int
     first_port: int = 0
@@ -73,12 +62,12 @@ class Privileges:
 
 
 def own_privileges(proc: Path = Path("/proc")) -> Privileges:
-    """Ask the system what this process may do; where Linux does not publish it, every port counts as allowed."""
     try:
         status = (proc / "self/status").read_text()
     except OSError:
-        return Privileges(os.geteuid())
+        status = ""
     effective = re.search(r"^CapEff:\s*([0-9a-f]+)$", status, re.MULTILINE)
+    # Where Linux does not publish it, every port counts as allowed.
     if effective is None or int(effective[1], 16) & _NET_BIND_SERVICE:
         return Privileges(os.geteuid())
     try:
@@ -102,14 +91,13 @@ def missing_privileges(rules: Rules, privileges: Privileges) -> list[Problem]:
 
 
 def _low_ports(rules: Rules, privileges: Privileges) -> Iterator[Problem]:
-    for listener in rules.listeners:
-        for number, endpoint in enumerate(listener.endpoints):
-            if 0 < _port(endpoint) < privileges.first_port:
-                message = (
-                    f"{endpoint!r}: user {privileges.user} may not listen on ports below {privileges.first_port}; run as "
-                    "root, with the capability CAP_NET_BIND_SERVICE or with a socket of systemd, or choose another port"
-                )
-                yield listener.section.problem(message, "endpoint", number)
+    for listener, number, endpoint in _endpoints(rules):
+        if 0 < _port(endpoint) < privileges.first_port:
+            message = (
+                f"{endpoint!r}: user {privileges.user} may not listen on ports below {privileges.first_port}; run as "
+                "root, with the capability CAP_NET_BIND_SERVICE or with a socket of systemd, or choose another port"
+            )
+            yield listener.section.problem(message, "endpoint", number)
 
 
 def _port(text: str) -> int:
@@ -148,8 +136,7 @@ def _access_log(rules: Rules, privileges: Privileges) -> Iterator[Problem]:
 
 def _accounts(rules: Rules, privileges: Privileges) -> Iterator[Problem]:
     """Find users and groups that there are not, and a process that stays root."""
-    user, group = rules.settings.user, rules.settings.group
-    section = rules.settings.section
+    user, group, section = rules.settings.user, rules.settings.group, rules.settings.section
     if user is None:
         if privileges.user == _ROOT:
             message = "txmux runs as root, and stays root; write 'user = NAME' for the user to switch to once it listens"
@@ -170,13 +157,9 @@ def _accounts(rules: Rules, privileges: Privileges) -> Iterator[Problem]:
 
 def _folders(rules: Rules) -> Iterator[Problem]:
     """Find UNIX sockets in folders that are not there; systemd may make one before the service starts."""
-    for listener in rules.listeners:
-        for number, endpoint in enumerate(listener.endpoints):
-            arguments = split_arguments(endpoint) if endpoint.lower().startswith("unix:") else None
-            if arguments is not None:
-                message = _no_socket(Path(SERVER["unix"].check(arguments)["address"]))
-                if message:
-                    yield listener.section.problem(message, "endpoint", number)
+    for listener, number, endpoint in _endpoints(rules):
+        if message := _no_socket(endpoint):
+            yield listener.section.problem(message, "endpoint", number)
     for backend in rules.backends.values():
         for number, server in enumerate(backend.servers):
             if server.kind == "unix" and _is_missing(Path(server.path).parent):
@@ -187,11 +170,9 @@ def _folders(rules: Rules) -> Iterator[Problem]:
 def _folders_of_control(rules: Rules) -> Iterator[Problem]:
     """Find the same of the endpoints by which the service is watched and controlled."""
     settings = rules.settings
-    for key, place in (("admin", settings.admin), ("metrics", settings.metrics)):
-        if place and place.startswith("unix:"):
-            message = _no_socket(Path(SERVER["unix"].check(split_arguments(place))["address"]))
-            if message:
-                yield settings.section.problem(message, key)
+    for key, endpoint in (("admin", settings.admin), ("metrics", settings.metrics)):
+        if message := _no_socket(endpoint or ""):
+            yield settings.section.problem(message, key)
     token = settings.admin_token
     if token is not None and token.is_dir():
         message = f"'{token}' is a folder; write the path of a file"
@@ -202,22 +183,29 @@ def _folders_of_control(rules: Rules) -> Iterator[Problem]:
 
 def _interfaces(rules: Rules, privileges: Privileges) -> Iterator[Problem]:
     """Find addresses of links that this machine does not have; it may get them before the service starts."""
+    for listener, number, endpoint in _endpoints(rules):
+        if is_for_datagrams(endpoint):
+            address, _ = udp_listen_address(endpoint)
+        else:
+            address, _ = short_form(endpoint) or ("", 0)
+        name = address.partition("%")[2]
+        if name and not privileges.has_interface(name):
+            known = "see 'ip link' for the names there are"
+            message = f"this machine has no interface {name!r}; {known}"
+            yield listener.section.problem(message, "endpoint", number)
+
+
+def _endpoints(rules: Rules) -> Iterator[tuple[Listener, int, str]]:
     for listener in rules.listeners:
         for number, endpoint in enumerate(listener.endpoints):
-            if is_for_datagrams(endpoint):
-                address, _ = udp_listen_address(endpoint)
-            else:
-                address, _ = short_form(endpoint) or ("", 0)
-            name = address.partition("%")[2]
-            if name and not privileges.has_interface(name):
-                message = (
-                    f"this machine has no interface {name!r}; see 'ip link' for the names there are"
-                )
-                yield listener.section.problem(message, "endpoint", number)
+            yield listener, number, endpoint
 
 
-def _no_socket(path: Path) -> str:
-    """Return why there can be no socket at a path, or nothing. A relative one starts where the service does."""
+def _no_socket(endpoint: str) -> str:
+    """Return why there can be no UNIX socket of an endpoint, or nothing. A relative path starts where the service does."""
+    if not endpoint.lower().startswith("unix:"):
+        return ""
+    path = Path(SERVER["unix"].check(split_arguments(endpoint))["address"])
     if not path.is_absolute():
         return ""
     if _is_missing(path.parent):

@@ -13,6 +13,7 @@ from txmux.interfaces import Transport
 from txmux.rules.lint.coverage import CoverageIndex, read_line
 from txmux.rules.lint.scopes import scopes, set_of
 from txmux.rules.model import Listener
+from txmux.rules.problems import joined
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -132,14 +133,12 @@ class _ReachabilityCheck:
     def _find_misplaced(
         self, plain: dict[str, list[_DecidingLine]], later: _DecidingLine, over: Transport
     ) -> None:
-        for other, before, why in (
-            _pairs(over).get(later.line.name, ()) if not later.line.negated else ()
-        ):
+        effect = later.route.outcome, later.route.terminate_tls
+        pairs = () if later.line.negated else _pairs(over).get(later.line.name, ())
+        for other, before, why in pairs:
             for owner in plain[other]:
-                if (
-                    _effect_of(owner.route) != _effect_of(later.route)
-                    and owner.clients & later.clients
-                ):
+                same = (owner.route.outcome, owner.route.terminate_tls) == effect
+                if not same and owner.clients & later.clients:
                     message = f"'{later.line.name}' {before} the '{other}' of {_at(owner.route, owner.number)}: {why}"
                     self._misplaced.setdefault((later.route.name, later.number), message)
 
@@ -179,7 +178,7 @@ class _ReachabilityCheck:
 
 @cache
 def _pairs(over: Transport) -> dict[str, list[tuple[str, str, str]]]:
-    """Yield, by the name of the later matcher, earlier ones that share clients with it, their order, and why."""
+    """Return, by the name of the later matcher, earlier ones that share clients with it, their order, and why."""
     found: dict[str, list[tuple[str, str, str]]] = defaultdict(list)
     for pair in ambiguities_over(over):
         found[pair.first].append((pair.second, "should come before", pair.why))
@@ -217,10 +216,6 @@ def _takers(index: CoverageIndex[_DecidingLine], owner: _DecidingLine) -> dict[s
 
 def _serves_when(route: Route, other: Route) -> bool:
     return not route.during or (bool(other.during) and set(other.during) <= set(route.during))
-
-
-def _effect_of(route: Route) -> object:
-    return route.outcome, route.terminate_tls
 
 
 def _redundant(lines: Sequence[ParsedLine]) -> Iterator[tuple[int, str]]:
@@ -267,6 +262,4 @@ def _covered_within(
 
 def _listed(words: Sequence[str]) -> str:
     more = len(words) - _MOST_NAMED
-    if more > 1:
-        words = [*words[:_MOST_NAMED], f"{more} more"]
-    return " and ".join(filter(None, (", ".join(words[:-1]), words[-1])))
+    return joined([*words[:_MOST_NAMED], f"{more} more"] if more > 1 else words, "and")

@@ -25,11 +25,7 @@ _FIRST, _END = -1, _PLACES + (1 << 32)
 
 @attrs.frozen
 class ClientSet:
-    """A set of clients.
-
-    Attributes:
-        spans: Intervals without their ends: sorted, apart from each other, none empty.
-    """
+    """A set of clients, as intervals without their ends: sorted, apart from each other, none empty."""
 
     spans: tuple[_Span, ...]
 
@@ -56,7 +52,7 @@ class ClientSet:
         return self if self._is_apart(other) else ~(~self | other)
 
     def _is_apart(self, other: ClientSet) -> bool:
-        """Return whether the sets lie beside each other, which is quickly found and the case for most pairs of routes."""
+        # This is quickly found, and the case for most pairs of routes.
         if not (self.spans and other.spans):
             return True
         return self.spans[-1][1] <= other.spans[0][0] or other.spans[-1][1] <= self.spans[0][0]
@@ -70,10 +66,6 @@ def set_of(clients: Clients) -> ClientSet:
         some = _of(clients.allowed) | ClientSet(tuple(_merged(_region_spans(clients.allowed))))
     # The addresses of an excluded region are not known here, so none are taken out.
     return some if clients.excluded is None else some - _of(clients.excluded)
-
-
-def names_regions(clients: Clients) -> bool:
-    return clients.allowed is not None and any(True for _ in _region_spans(clients.allowed))
 
 
 def _region_spans(networks: NetworkSet) -> Iterator[_Span]:
@@ -110,27 +102,14 @@ def _merged(spans: Iterable[_Span]) -> Iterator[_Span]:
 
 
 PLACES = ClientSet(((_PLACES, _END),))
-"""Those of all places."""
-
 EVERYONE = ClientSet(((_FIRST, _END),))
-"""All clients there can be."""
-
 NO_CLIENTS = ClientSet(())
-"""No clients."""
-
 WITH_ADDRESS = ClientSet(((0, _END),))
-"""Those that have an IP address."""
 
 
 @attrs.frozen
 class RouteScope:
-    """What routes belong to.
-
-    Attributes:
-        owner: A listener, or a route that ends TLS.
-        clients: Who may come to it.
-        listeners: By which they come to it.
-    """
+    """What routes belong to: a listener, or a route that ends TLS."""
 
     owner: Listener | Route
     clients: ClientSet
@@ -139,8 +118,9 @@ class RouteScope:
 
 def scopes(rules: Rules) -> tuple[RouteScope, ...]:
     """Return all scopes, each after those that it is inside of."""
+    allowed = [route.clients.allowed for route in rules.routes if route.clients.allowed is not None]
     # Some of a place may be in whatever networks a listener lets in.
-    places = PLACES if any(names_regions(route.clients) for route in rules.routes) else NO_CLIENTS
+    places = PLACES if any(any(_region_spans(one)) for one in allowed) else NO_CLIENTS
     found = []
     for listener in rules.listeners:
         some = set_of(listener.clients)

@@ -29,10 +29,10 @@ def server_first(rules: Rules) -> Iterator[Problem]:
             if key in section.entries:
                 message = "has no effect with 'first = server', which sends every client to 'default'; remove one of the two"
                 yield section.problem(message, key)
-        never = [route.name for route in rules.routes_of(listener) if _is_bypassed(route, rules)]
+        bypassed = (route for route in rules.routes_of(listener) if _is_bypassed(route, rules))
+        never = [f"[route {route.name}]" for route in bypassed]
         if never:
-            names = ", ".join(f"[route {name}]" for name in never)
-            message = f"nothing is asked of {names}: every client goes to 'default' at once; remove one of the two"
+            message = f"nothing is asked of {', '.join(never)}: every client goes to 'default' at once; remove one of the two"
             yield section.problem(message, "first")
 
 
@@ -69,10 +69,10 @@ def silent_clients(listener: Listener, clients: ClientSet) -> Iterator[tuple[Sil
 
 
 def _has_runner(rules: Rules, listener: Listener) -> bool:
-    """Return whether silent clients get a server; inside of TLS, that is the backend of the route that terminates it."""
     outcomes = [line.outcome for line in listener.silent]
     if not listener.silent:
         outcomes.append(listener.default)  # where all routes are for other clients
+    # Inside of TLS, it is the backend of the route that terminates it.
     outcomes += [route.outcome for route in rules.routes if route.terminate_tls and route.outcome]
     return any(isinstance(outcome, Backend) for outcome in outcomes)
 

@@ -11,7 +11,7 @@ import attrs
 
 from txmux.interfaces import Transport
 from txmux.rules.lint.access import admin_reachable, proxy_listeners, readable_token, tls_ends
-from txmux.rules.lint.coverage import forget_lines, read_line
+from txmux.rules.lint.coverage import forget_lines, lines_of
 from txmux.rules.lint.patterns import odd_patterns
 from txmux.rules.lint.reach import unreachable_routes
 from txmux.rules.lint.scopes import NO_CLIENTS, WITH_ADDRESS, scopes, set_of
@@ -84,7 +84,7 @@ def _without_clients(rules: Rules) -> Iterator[Problem]:
 def _open_to_all(rules: Rules) -> Iterator[Problem]:
     """Find backends that routes deny to some clients, but that ``silent`` or ``default`` gives them."""
     for scope in scopes(rules):
-        owner = scope.owner
+        owner, keeps = scope.owner, "'from' or 'not_from'"
         outcomes: list[tuple[str, int | None, Outcome | None, str, ClientSet]]
         if isinstance(owner, Listener):
             keeps = "'allow' or 'deny'"
@@ -94,10 +94,8 @@ def _open_to_all(rules: Rules) -> Iterator[Problem]:
             ]
             outcomes.append(("default", None, owner.default, "match no route", scope.clients))
         else:
-            keeps = "'from' or 'not_from'"
-            outcomes = [
-                ("backend", None, owner.outcome, "match no route under this one", scope.clients)
-            ]
+            condition = "match no route under this one"
+            outcomes = [("backend", None, owner.outcome, condition, scope.clients)]
         for key, number, outcome, condition, clients in outcomes:
             guards = _guards(rules, scope, outcome, clients)
             if guards:
@@ -128,11 +126,9 @@ def _guards(
 def _servers(outcome: Outcome | None) -> set[object]:
     if not isinstance(outcome, Backend):
         return set()
+    named = {"consul", "endpoint"}
     return {
-        server.text
-        if server.kind in {"consul", "endpoint"}
-        else (server.host, server.port, server.path)
-        for server in outcome.servers
+        one.text if one.kind in named else (one.host, one.port, one.path) for one in outcome.servers
     }
 
 
@@ -144,45 +140,30 @@ def _beyond_peek_limit(rules: Rules) -> Iterator[Problem]:
             by_route[route.name].update(
                 {one.name: one for one in scope.listeners if one.transport is Transport.TCP}
             )
-    for route in rules.routes:
-        for number, alternative in enumerate(route.alternatives):
-            line = read_line(alternative)
-            never = line.name == "payload"
-            least = _LEAST_PEEKED.get(line.name, {})
-            needed = max((least.get(option, 0) for option in line.options), default=0)
-            small = [
-                f"{listener.peek_limit} ([listen {listener.name}])"
-                for listener in by_route[route.name].values()
-                if listener.peek_limit < needed
-            ]
-            if small:
-                message = (
-                    f"{alternative.text!r} looks at what often is in the first {needed} bytes only, but 'peek_limit' is "
-                    f"{' and '.join(small)}; raise that"
-                )
-                yield route.section.problem(message, "match", number)
-            if not never and not (line.name == "regex" and "within" in line.options):
-                continue
-            limits = [
-                f"{listener.peek_limit} ([listen {listener.name}])"
-                for listener in by_route[route.name].values()
-                if alternative.predicate.longest > listener.peek_limit
-            ]
-            if limits:
-                what = "never decides: it looks" if never else "looks"
-                message = (
-                    f"{alternative.text!r} {what} at {alternative.predicate.longest} bytes, but 'peek_limit' is "
-                    f"{' and '.join(limits)}; raise that, or look at fewer"
-                )
-                yield route.section.problem(message, "match", number)
+    for route, number, line in lines_of(rules.routes):
+        least = _LEAST_PEEKED.get(line.name, {})
+        needed = max((least.get(option, 0) for option in line.options), default=0)
+        what = f"looks at what often is in the first {needed} bytes only"
+        advice = "raise that"
+        if line.name == "payload" or (line.name == "regex" and "within" in line.options):
+            needed = line.predicate.longest
+            what = f"{'never decides: it ' * (line.name == 'payload')}looks at {needed} bytes"
+            advice = "raise that, or look at fewer"
+        limits = [
+            f"{listener.peek_limit} ([listen {listener.name}])"
+            for listener in by_route[route.name].values()
+            if listener.peek_limit < needed
+        ]
+        if limits:
+            message = f"{line.text!r} {what}, but 'peek_limit' is {' and '.join(limits)}; {advice}"
+            yield route.section.problem(message, "match", number)
 
 
 def _unused_backends(rules: Rules) -> Iterator[Problem]:
     used = {outcome.name for outcome in rules.outcomes() if isinstance(outcome, Backend)}
     for backend in rules.backends.values():
         if backend.name not in used:
-            message = "nothing uses it; name it in a route, or remove it"
-            yield backend.section.problem(message)
+            yield backend.section.problem("nothing uses it; name it in a route, or remove it")
 
 
 def _idle_servers(rules: Rules) -> Iterator[Problem]:
@@ -200,10 +181,8 @@ def _idle_queues(rules: Rules) -> Iterator[Problem]:
     for backend in rules.backends.values():
         limits = (backend.max_connections, *(server.max_connections for server in backend.servers))
         if backend.queue and not any(limits):
-            message = (
-                "no client ever waits without 'max_connections', which says when they do; add that"
-            )
-            yield backend.section.problem(message, "queue")
+            without = "no client ever waits without 'max_connections'"
+            yield backend.section.problem(f"{without}, which says when they do; add that", "queue")
         if "queue_timeout" in backend.section.entries and not backend.queue:
             message = "no client ever waits without 'queue', which says how many can; add that"
             yield backend.section.problem(message, "queue_timeout")
