@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 _FOR_GOOD = ("user", "group", "relay", "sandbox")
 """Keys of ``[txmux]`` that hold until the process ends."""
 
-_NOWHERE = Refusal.CLOSE
-
 
 @attrs.frozen
 class _NameChanges:
@@ -48,18 +46,10 @@ class _NameChanges:
 
 @attrs.frozen
 class Changes:
-    """What is different.
-
-    Attributes:
-        routes: By their names; `reordered` is about their order.
-        reordered: Whether routes that both have are in another order.
-        backends: By their names.
-        listeners: By their names.
-        settings: The keys of ``[txmux]``.
-    """
+    """What is different."""
 
     routes: _NameChanges
-    reordered: bool
+    reordered: bool  # those that both have
     backends: _NameChanges
     listeners: _NameChanges
     settings: tuple[str, ...]
@@ -68,7 +58,6 @@ class Changes:
         return "; ".join(filter(None, self._parts()))
 
     def described(self, older: int) -> str:
-        """Say also how many connections keep the older rules."""
         if not older:
             return str(self)
         return f"{self}; {older} connection{' keeps' if older == 1 else 's keep'} older rules"
@@ -90,7 +79,6 @@ class Changes:
 
 
 def changes(old: Rules, new: Rules) -> Changes:
-    """Compare two versions of rules."""
     routes = {route.name: _route(route) for route in old.routes}
     routes_now = {route.name: _route(route) for route in new.routes}
     remaining = [name for name in routes if name in routes_now]
@@ -129,7 +117,7 @@ def _route(route: Route) -> object:
 
 
 def _listener(listener: Listener) -> object:
-    silent = [attrs.evolve(line, outcome=_NOWHERE) for line in listener.silent]
+    silent = [attrs.evolve(line, outcome=Refusal.CLOSE) for line in listener.silent]
     led_to = [_comparable(line.outcome) for line in listener.silent]
     plain: Any = {"silent": (), "default": None}
     return attrs.evolve(listener, **plain), silent, led_to, _comparable(listener.default)
@@ -144,5 +132,4 @@ def _backends(rules: Rules) -> dict[str, object]:
 
 
 def _comparable(outcome: object) -> object:
-    """Return the comparable part of an outcome: of a backend its name, since backends are compared separately."""
-    return outcome.name if isinstance(outcome, Backend) else outcome
+    return outcome.name if isinstance(outcome, Backend) else outcome  # those are compared apart

@@ -9,7 +9,7 @@ from twisted.internet.interfaces import IProtocolFactory
 
 from txmux.detection.registry import installed_matchers
 from txmux.errors import MuxError
-from txmux.rules.model import Backend, Clients, Handover, InProcess, NetworkSet, Refusal, Route
+from txmux.rules.model import Backend, Clients, InProcess, NetworkSet, Outcome, Refusal, Route
 from txmux.rules.reading.endpoints import server
 from txmux.rules.reading.endpointstrings import handover, is_handover
 from txmux.rules.reading.matching import read_alternative
@@ -19,9 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from txmux.detection.registry import Registry
-    from txmux.rules.model import Logged, Outcome
-
-__all__ = ["outcome", "route"]
+    from txmux.rules.model import Logged
 
 
 def route(
@@ -69,7 +67,7 @@ def outcome(backend: IProtocolFactory | Outcome | str) -> Outcome:
     Raises:
         MuxError: It is none of these.
     """
-    if isinstance(backend, (Backend, Handover, InProcess, Refusal)):
+    if isinstance(backend, Outcome):
         return backend
     if isinstance(backend, str):
         if backend in {refusal.value for refusal in Refusal}:

@@ -10,8 +10,6 @@ from txmux.detection.registry import installed_matchers
 from txmux.rules.model import Alternative, Rules
 from txmux.rules.reading.matching import read_alternative
 
-__all__ = ["pack", "unpack"]
-
 
 def pack(rules: Rules) -> bytes:
     """Turn rules that were read from a file, with the installed matchers, into bytes for `unpack`."""

@@ -12,17 +12,6 @@ from txmux.errors import MuxError, printable
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-__all__ = [
-    "InvalidValueError",
-    "Problem",
-    "RulesError",
-    "did_you_mean",
-    "joined",
-    "nearest",
-    "suggestion",
-    "with_advice",
-]
-
 _MOST_LIKE, _MOST_MEANT = 8, 3
 _MOST_LISTED = 30
 
@@ -83,7 +72,6 @@ class InvalidValueError(MuxError):
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
-    """Find the nearest known word, ignoring case; of several the first."""
     return next(iter(_all_nearest(word, known)), None)
 
 
@@ -103,7 +91,7 @@ def _all_nearest(word: str, known: Iterable[str]) -> list[str]:
 
 
 def _distance(word: str, other: str) -> int:
-    """Count the letters to be changed, added or left out, or swapped with the next one, to make one word of another."""
+    # Letters to be changed, added or left out, or swapped with the next one.
     before: list[int] = []
     row = list(range(len(other) + 1))
     for at, letter in enumerate(word, 1):
@@ -133,5 +121,4 @@ def with_advice(message: str, advice: str) -> str:
 
 
 def joined(words: Sequence[str], by: str = "or") -> str:
-    """Join words as ``a``, ``a or b`` or ``a, b or c``."""
     return f" {by} ".join(filter(None, (", ".join(words[:-1]), words[-1])))

@@ -19,31 +19,14 @@ if TYPE_CHECKING:
     from txmux.detection.explain import Explanation, PredicateAnswer, RouteAnswer
     from txmux.rules.model import Listener, Outcome, Route
 
-__all__ = [
-    "SAYS",
-    "SampleOrigin",
-    "Trace",
-    "TracedOutcome",
-    "TracedSample",
-    "as_json",
-    "silence_of",
-    "trace_json",
-    "traced_outcome",
-]
-
 SAYS = {Verdict.MATCH: "match", Verdict.NO: "no", Verdict.NEED_MORE: "undecided"}
-
-
-class _StreamEnd(Protocol):
-    @property
-    def host(self) -> IPv4Address | IPv6Address: ...
 
 
 class SampleOrigin(Protocol):
     """Where bytes were captured; see `txmux.cli.pcap.CapturedStream`."""
 
     @property
-    def client(self) -> _StreamEnd: ...
+    def client(self) -> Any: ...
 
     @property
     def server(self) -> object: ...
@@ -61,8 +44,6 @@ class TracedSample:
 
     Attributes:
         data: The bytes; maybe none. Of a flow those of the first datagram.
-        client: Its address, as far as it is known.
-        stream: Where it is from, if that is a capture.
         now: The time of its arrival, in seconds since 1970.
         datagrams: The first ones of a flow; ``None`` for a stream.
     """
@@ -131,7 +112,6 @@ class TracedOutcome:
         return [s.text for s in self.outcome.servers] if isinstance(self.outcome, Backend) else []
 
     def as_json(self, at: int | None) -> dict[str, Any]:
-        """Return it as values of JSON, with the number of bytes after which that is known."""
         to = self.outcome.value if isinstance(self.outcome, Refusal) else None
         if isinstance(self.outcome, (Backend, Handover, InProcess)):
             to = self.outcome.name
@@ -139,7 +119,6 @@ class TracedOutcome:
 
 
 def traced_outcome(sample: TracedSample, trace: Trace) -> TracedOutcome:
-    """Return the outcome for a client that sends this."""
     listener, client = trace.listener, sample.client
     if client is not None and not listener.clients.serves(client):
         return TracedOutcome("denied", None, Refusal.CLOSE)
@@ -163,18 +142,15 @@ def silence_of(sample: TracedSample, trace: Trace) -> Silence | None:
     if sample.datagrams is not None:
         return Silence(Refusal.CLOSE)
     candidates = [its.route for its in trace.found.routes if its.excluded_by is None]
-    fits = [line for line in listener.silent if line.clients.serves(sample.client)]
-    unwritten: Outcome = Refusal.CLOSE
-    if all(route.dry_run for route in candidates):
-        unwritten = listener.default
-    silence = fits[0] if fits else Silence(unwritten)
+    fits = (line for line in listener.silent if line.clients.serves(sample.client))
+    is_dry = all(route.dry_run for route in candidates)
+    silence = next(fits, Silence(listener.default if is_dry else Refusal.CLOSE))
     is_same = silence.outcome == listener.default and not isinstance(listener.default, Refusal)
     at_once = listener.first == "server" or (is_same and not candidates)
     return None if at_once else silence
 
 
 def trace_json(sample: TracedSample, trace: Trace) -> dict[str, Any]:
-    """Return what a listener makes of a sample as values of JSON."""
     traced = traced_outcome(sample, trace)
     at_once = traced.by == "denied" or silence_of(sample, trace) is None
     at = 0 if at_once else trace.found.decided_at

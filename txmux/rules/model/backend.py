@@ -18,35 +18,11 @@ if TYPE_CHECKING:
 
     from txmux.rules.model.section import Section
 
-__all__ = [
-    "LOCAL",
-    "Backend",
-    "Balance",
-    "Check",
-    "CheckKind",
-    "ConsulService",
-    "Ejection",
-    "Outcome",
-    "Resolve",
-    "Server",
-    "ServerTLS",
-    "backends_of",
-    "split_source",
-]
-
-
 _WITH_PORTS = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([0-9.]+)):([0-9]{1,5})(?:-([0-9]{1,5}))?")
 
 
 def split_source(text: str) -> tuple[str, range | None]:
-    """Split what ``source =`` has into the address and its ports.
-
-    Args:
-        text: ``192.0.2.1``, ``192.0.2.1:40000-50000`` or ``[2001:db8::1]:40000``.
-
-    Returns:
-        The address, which need not be one, and the ports; ``None`` if the system is to choose.
-    """
+    """Split ``192.0.2.1:40000-50000`` or ``[2001:db8::1]:40000``; the ports are ``None`` if the system is to choose."""
     found = _WITH_PORTS.fullmatch(text)
     if found is None:
         return text, None
@@ -114,8 +90,7 @@ class Server:
 
     @property
     def depends_on_client(self) -> bool:
-        """Whether its address differs from client to client, so that its health for one client does not hold for others."""
-        return self.host == LOCAL
+        return self.host == LOCAL  # so that its health for one client does not hold for others
 
     def at(self, host: str) -> Server:
         """Return it with an IP address in the place of its host."""

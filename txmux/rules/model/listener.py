@@ -6,20 +6,17 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import attrs
 
-from txmux.rules.model.backend import Backend
+from txmux.rules.model.backend import Outcome
 from txmux.rules.model.networks import EVERY_CLIENT, Clients
-from txmux.rules.model.outcomes import Handover, InProcess, Refusal
+from txmux.rules.model.outcomes import Refusal
 from txmux.rules.model.section import NOWHERE
 from txmux.transport import Transport
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from txmux.rules.model.backend import Outcome
     from txmux.rules.model.networks import NetworkSet
     from txmux.rules.model.section import Section
-
-__all__ = ["Keepalive", "Listener", "Logged", "Rate", "Silence", "fewer", "silences"]
 
 
 @attrs.frozen
@@ -44,7 +41,6 @@ _ORDER: tuple[Logged, ...] = (False, "errors", True)
 
 
 def fewer(one: Logged, other: Logged) -> Logged:
-    """Return the one with fewer lines."""
     return one if one is other else min(one, other, key=_ORDER.index)
 
 
@@ -65,9 +61,7 @@ class Silence:
 
 def silences(silent: Outcome | Iterable[Silence]) -> tuple[Silence, ...]:
     """Make the lines of ``silent =``; one outcome is that of every client."""
-    if isinstance(silent, (Backend, Handover, InProcess, Refusal)):
-        return (Silence(silent),)
-    return tuple(silent)
+    return (Silence(silent),) if isinstance(silent, Outcome) else tuple(silent)
 
 
 @attrs.frozen

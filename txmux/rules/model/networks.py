@@ -5,31 +5,12 @@ from __future__ import annotations
 import ipaddress
 from enum import Enum
 from functools import lru_cache
-from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import attrs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
-    from ipaddress import IPv4Address, IPv6Address
-
-    Address: TypeAlias = IPv4Address | IPv6Address
-
-__all__ = [
-    "EVERY_CLIENT",
-    "Clients",
-    "GeoRegion",
-    "IPAddress",
-    "IPNetwork",
-    "NetworkSet",
-    "Senders",
-    "UnixClients",
-    "Varying",
-    "VaryingKind",
-    "is_address",
-    "unmapped",
-]
-
 
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -37,7 +18,6 @@ IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 @lru_cache(1024)  # the same few are looked up many times
 def is_address(text: str) -> bool:
-    """Return whether a text is an IP address, and not a name."""
     try:
         ipaddress.ip_address(text)
     except ValueError:
@@ -80,15 +60,15 @@ class NetworkSet:
 
     @classmethod
     def of_prefixes(cls, prefixes: Mapping[int, Mapping[int, Iterable[int]]]) -> NetworkSet:
-        """Make a set from the result of `prefixes`."""
         made = cls(())
         for version, by_shift in prefixes.items():
             made._by_shift[version] = {shift: {*some} for shift, some in by_shift.items()}
         return made
 
     def prefixes(self) -> Mapping[int, Mapping[int, Iterable[int]]]:
-        """Return the networks as numbers without those bits that may be any, by version and the number of these bits."""
-        return self._by_shift
+        return (
+            self._by_shift
+        )  # by version and the number of the bits that may be any, which are left out
 
     def _add_all(self, other: NetworkSet) -> None:
         for version, by_shift in other._by_shift.items():
@@ -150,59 +130,42 @@ class NetworkSet:
 VaryingKind: TypeAlias = Literal["file", "crowdsec", "geo"]
 
 
-class Contents(Protocol):
-    """What holds addresses."""
-
-    def __contains__(self, address: Address, /) -> bool:
-        """Return whether it has an address."""
-
-
+@attrs.define(eq=False)
 class GeoRegion:
     """The networks of a country, or of an autonomous system, as a database knows them.
 
-    Args:
+    Attributes:
         key: ``country``, ``continent`` or ``as``.
         value: As in ISO 3166-1 (two capital letters), the code of a continent, or a number.
     """
 
-    __slots__ = ("find", "key", "value")
+    key: str
+    value: str | int
+    find: Callable[[IPAddress], frozenset[tuple[str, str | int]]] | None = attrs.field(
+        default=None, init=False, repr=False
+    )
 
-    def __init__(self, key: str, value: str | int) -> None:
-        self.key = key
-        self.value = value
-        self.find: Callable[[Address], frozenset[tuple[str, str | int]]] | None = None
-
-    def __contains__(self, address: Address) -> bool:
+    def __contains__(self, address: IPAddress) -> bool:
         return self.find is not None and (self.key, self.value) in self.find(address)
 
 
+@attrs.define(eq=False, repr=False)
 class Varying:
-    """Networks whose contents may change while the rules that name them are in use.
-
-    Args:
-        kind: Where they are from.
-        source: A path, a URL, or the text after ``geo:``.
-        contents: Those of now.
+    """Networks whose contents may be replaced while the rules that name them are in use.
 
     Attributes:
-        kind: As above.
-        source: As above.
-        contents: As above; may be replaced.
+        source: A path, a URL, or the text after ``geo:``.
     """
 
-    __slots__ = ("__weakref__", "contents", "kind", "source")
-
-    def __init__(self, kind: VaryingKind, source: str, contents: Contents) -> None:
-        self.kind: VaryingKind = kind
-        self.source = source
-        self.contents = contents
+    kind: VaryingKind
+    source: str
+    contents: NetworkSet | GeoRegion
 
     @property
     def name(self) -> str:
-        """Its identity among others."""
         return f"{self.kind}:{self.source}"
 
-    def __contains__(self, address: Address) -> bool:
+    def __contains__(self, address: IPAddress) -> bool:
         return address in self.contents
 
     def _compared(self) -> object:
@@ -235,19 +198,13 @@ class Clients:
 
     @property
     def limited(self) -> bool:
-        """Whether the client's address matters."""
         return self.allowed is not None or self.excluded is not None
 
     def excludes(self, address: IPAddress | None) -> bool:
-        """Return whether a client's address is one of those that are taken out."""
         return address is not None and self.excluded is not None and address in self.excluded
 
     def serves(self, address: IPAddress | None) -> bool:
-        """Return whether a client is served.
-
-        Args:
-            address: Its IP address; ``None`` if it has none, as on a UNIX socket.
-        """
+        """Return whether a client is served; one on a UNIX socket has no address."""
         if address is None:
             return self.allowed is None
         if self.excluded is not None and address in self.excluded:

@@ -10,8 +10,6 @@ import attrs
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IProtocolFactory
 
-__all__ = ["Handover", "InProcess", "Refusal"]
-
 
 class Refusal(enum.Enum):
     """How a client without a backend is turned away."""
@@ -46,5 +44,4 @@ class Handover:
 
     @property
     def name(self) -> str:
-        """As the rules have it, for logs."""
         return f"handover:{self.path}"

@@ -25,18 +25,6 @@ if TYPE_CHECKING:
     from txmux.rules.model.section import Section
     from txmux.wire.globs import Globs
 
-__all__ = [
-    "MIDNIGHT",
-    "WEEK",
-    "AllowedClient",
-    "Alternative",
-    "Period",
-    "Route",
-    "TLSMinimum",
-    "TlsEnd",
-]
-
-
 WEEK = frozenset(range(7))
 MIDNIGHT = 24 * 60
 
@@ -58,11 +46,7 @@ class Period:
     zone: ZoneInfo | None = None
 
     def covers(self, moment: float) -> bool:
-        """Return whether a moment is in it.
-
-        Args:
-            moment: Seconds since 1970, UTC.
-        """
+        """Return whether a moment, in seconds since 1970, is in it."""
         shown = datetime.fromtimestamp(moment, self.zone)
         day, minute = shown.weekday(), shown.hour * 60 + shown.minute
         if self.start < self.end:
@@ -183,11 +167,7 @@ class Route:
         return self.outcome.transport if isinstance(self.outcome, Backend) else None
 
     def for_transport(self, transport: Transport) -> Route | None:
-        """Return the route with the lines for listeners of a transport.
-
-        Returns:
-            The route itself, if that is all of them; ``None`` if there are none.
-        """
+        """Return the route with the lines for listeners of a transport; ``None`` if there are none."""
         lines = tuple(filter(None, [one.for_transport(transport) for one in self.alternatives]))
         if not lines:
             return None

@@ -20,9 +20,6 @@ if TYPE_CHECKING:
     from txmux.rules.model.settings import Settings
     from txmux.transport import Transport
 
-__all__ = ["OPTIONS", "Files", "Rules"]
-
-
 _TEXT = instance_of(str)
 
 OPTIONS = "<options>"
@@ -97,10 +94,9 @@ class Rules:
                 yield from outcome.servers
 
     def routes_of(self, owner: Listener | Route) -> tuple[Route, ...]:
-        """Return the routes that belong to a listener, or to a route that ends TLS, in their order."""
         return tuple(route for route in self.routes if route.stands_under(owner))
 
     def routes_over(self, owner: Listener | Route, transport: Transport) -> tuple[Route, ...]:
-        """Return the routes of `routes_of` with the lines that are for a transport; routes without such a line are left out."""
+        """Return the routes of `routes_of` with the lines that are for a transport, of which a route needs one."""
         found = (route.for_transport(transport) for route in self.routes_of(owner))
-        return tuple(route for route in found if route is not None)
+        return tuple(filter(None, found))

@@ -11,8 +11,6 @@ from txmux.rules.problems import Problem
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["NOWHERE", "KeyEntry", "Section", "ValueLine"]
-
 
 @attrs.frozen(weakref_slot=False)
 class ValueLine:
@@ -37,8 +35,6 @@ class Section:
 
     Attributes:
         path: The file, as the user named it.
-        header: The text between the brackets.
-        entries: By key, in the order of the file.
         unread: The lines of it that could not be read, so that what seems to be missing may stand there.
     """
 
@@ -49,21 +45,13 @@ class Section:
     unread: Sequence[int] = ()
 
     def items(self, key: str) -> Sequence[ValueLine]:
-        """Return the lines of a value; none if the key is not there."""
         entry = self.entries.get(key)
         return entry.items if entry else ()
 
     def problem(
         self, message: str, key: str = "", number: int | None = None, *, line: int = 0
     ) -> Problem:
-        """Make a problem of this section.
-
-        Args:
-            message: What is wrong, and what would be right.
-            key: The key that is meant; none is the section as a whole.
-            number: Which line of its value, from 0; ``None`` is the key itself.
-            line: The line, if it is not that of these.
-        """
+        """Make a problem of this section, of a key, of a line of its value by number from 0, or of another line."""
         if not line:
             entry = self.entries.get(key)
             where = entry.items[number] if entry and number is not None else entry

@@ -13,8 +13,6 @@ if TYPE_CHECKING:
 
     from txmux.rules.model.section import Section
 
-__all__ = ["Settings", "Store"]
-
 
 @attrs.frozen
 class Store:
