@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from txmux.rules.model import Backend, Handover, Resolve, ServerTLS
 from txmux.rules.model.backend import split_source
+from txmux.rules.model.networks import is_address
 from txmux.rules.problems import InvalidValueError, did_you_mean
 from txmux.rules.reading import endpoints, values
 from txmux.rules.reading.checks import check, ejection, ejection_text
@@ -32,7 +33,7 @@ from txmux.rules.reading.values import (
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from txmux.rules.model import IPAddress, Section, Server
+    from txmux.rules.model import Section, Server
     from txmux.rules.problems import Problem
 
 _PORTS_END = 1 << 16
@@ -45,7 +46,6 @@ _TLS_FIELDS = {
 
 
 def make_backend(name: str, section: Section, found: Mapping[str, Any]) -> Backend:
-    """Make the backend of a section from the values that could be read, by their fields."""
     fields = {"servers": (), **found}
     tls = {field: fields.pop(key) for key, field in _TLS_FIELDS.items() if key in fields}
     fields["tls"] = ServerTLS(**tls) if fields.get("tls") else None
@@ -53,12 +53,7 @@ def make_backend(name: str, section: Section, found: Mapping[str, Any]) -> Backe
 
 
 def contradictions(section: Section, found: Mapping[str, Any]) -> Iterator[Problem]:
-    """Find values that are right by themselves, but not together.
-
-    Args:
-        section: Its text in the file.
-        found: The values that could be read, by their fields. The others are reported already.
-    """
+    """Find values that are right by themselves, but not together; those that could not be read are reported already."""
     servers = found.get("servers", ())
     if servers:
         transport = Backend("", servers).transport
@@ -94,43 +89,37 @@ def _of_check(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         return
     is_udp = any(server.kind == "udp" for server in found.get("servers", ()))
     if is_udp and server_check.kind not in {"exchange", "dns"} and not server_check.port:
-        yield (
-            "check",
-            f"{server_check.kind} is for TCP; add the 'port=' of a service beside it, or write send= and expect=, or dns name=",
-        )
+        message = f"{server_check.kind} is for TCP; add the 'port=' of a service beside it, or write send= and expect=, or dns name="
+        yield "check", message
     if server_check.kind == "dns" and not is_udp:
         yield "check", "dns is for servers of UDP, udp:HOST:PORT; write tcp for these"
     elif server_check.kind == "dns" and server_check.port:
         yield "check", "dns asks a server at its own port; remove 'port='"
     for server in found.get("servers", ()):
         if server_check.port and server.kind in {"unix", "endpoint"}:
-            yield (
-                "check",
-                f"{server.text!r} has no other port; remove 'port=', or write it as HOST:PORT",
-            )
+            advice = "remove 'port=', or write it as HOST:PORT"
+            yield "check", f"{server.text!r} has no other port; {advice}"
     if server_check.sni and found.get("tls"):
-        yield (
-            "check",
-            "sni= is for servers that are not spoken to by TLS; write tls_name, and remove this",
+        message = (
+            "sni= is for servers that are not spoken to by TLS; write tls_name, and remove this"
         )
+        yield "check", message
 
 
 def _consul(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if "servers" in found and not any(one.kind == "consul" for one in found["servers"]):
         for key in ("consul", "consul_token"):
             if key in found and found[key] != KEYS[key].default:
-                yield (
-                    key,
-                    "has no effect without a server such as 'consul:web'; add one, or remove this",
+                message = (
+                    "has no effect without a server such as 'consul:web'; add one, or remove this"
                 )
+                yield key, message
 
 
 def _fallback(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if isinstance(found.get("fallback"), Handover):
-        yield (
-            "fallback",
-            "what the client said has been read for this backend by then, and cannot be given back; name a server",
-        )
+        message = "what the client said has been read for this backend by then, and cannot be given back; name a server"
+        yield "fallback", message
 
 
 def _of_clients(section: Section, found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -139,17 +128,13 @@ def _of_clients(section: Section, found: Mapping[str, Any]) -> Iterator[tuple[st
     ours = [server for server in servers if server.depends_on_client]
     if not ours:
         return
+    each = f"{ours[0].text!r} is another server for each client"
     if len(ours) < len(servers):
-        yield (
-            "server",
-            f"{ours[0].text!r} is another server for each client; put it into a [backend] of its own",
-        )
+        yield "server", f"{each}; put it into a [backend] of its own"
     for key in ("check", "eject"):
         if key in section.entries and found.get(key) is not None:
-            yield (
-                key,
-                f"{ours[0].text!r} is another server for each client, and what is found out about one says nothing of others; remove this",
-            )
+            message = f"{each}, and what is found out about one says nothing of others; remove this"
+            yield key, message
 
 
 def _tlvs(section: Section, found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -175,30 +160,27 @@ def _sources(source: Sequence[str], servers: Iterable[Server]) -> Iterator[tuple
 
 
 def _not_from(source: Sequence[str], server: Server) -> str:
-    """Return why a server cannot be reached from a source."""
     if server.kind == "unix":
         return "is a UNIX socket, which needs no local address; remove this"
     if server.kind == "endpoint":
         return "is left to Twisted, which knows nothing of this; write it as HOST:PORT"
-    version = _version(server.host)
-    if "client" in source or version in {0, *(_version(split_source(text)[0]) for text in source)}:
+    if "client" in source or not is_address(server.host):
         return ""
-    return f"is IPv{version}, but no address here is; add one"
-
-
-def _version(text: str) -> int:
-    """Return the version of an IP address; 0 for a name."""
-    try:
-        return ipaddress.ip_address(text).version
-    except ValueError:
-        return 0
+    version, *others = (
+        ipaddress.ip_address(text).version
+        for text in (server.host, *(split_source(text)[0] for text in source))
+    )
+    return "" if version in others else f"is IPv{version}, but no address here is; add one"
 
 
 def _of_server(text: str, found: Mapping[str, Any]) -> Iterator[str]:
     if found.get("proxy_protocol", "off") != "off" and (why := endpoints.no_proxy_protocol(text)):
         yield why
-    server = _read(text) if found.get("tls") else None
-    if server is None:
+    if not found.get("tls"):
+        return
+    try:
+        server = endpoints.server(text)
+    except InvalidValueError:
         return
     kind = server.text.partition(":")[0].lower()
     if server.kind == "endpoint" and kind in {"ssl", "tls"}:
@@ -207,13 +189,6 @@ def _of_server(text: str, found: Mapping[str, Any]) -> Iterator[str]:
         server.kind in {"unix", "consul", "endpoint"} or server.depends_on_client
     ):
         yield f"{server.text!r} has no name to verify the certificate for; add tls_name = NAME"
-
-
-def _read(text: str) -> Server | None:
-    try:
-        return endpoints.server(text)
-    except InvalidValueError:
-        return None
 
 
 def _source(text: str) -> str:
@@ -241,12 +216,8 @@ def _source(text: str) -> str:
         )
     if ports is None:
         return str(found)
-    own = f"-{ports[-1]}" if len(ports) > 1 else ""
-    return f"{_bracketed(found)}:{ports[0]}{own}"
-
-
-def _bracketed(address: IPAddress) -> str:
-    return f"[{address}]" if address.version == 6 else str(address)
+    last = f"-{ports[-1]}" if len(ports) > 1 else ""
+    return f"{f'[{found}]' if found.version == 6 else found}:{ports[0]}{last}"
 
 
 def _resolve(text: str) -> Resolve:
@@ -254,20 +225,16 @@ def _resolve(text: str) -> Resolve:
     interval, *rest = split_words(text) or [""]
     options = read_options(rest, {"keep": positive_duration_or_none}, of="resolve")
     keep = options.get("keep", Resolve().keep)
-    return Resolve(_at_least_a_second(interval), math.inf if keep is None else keep)
-
-
-def _resolve_text(resolve: Resolve) -> str:
-    return f"{values.duration_text(resolve.interval)} keep={values.duration_text(resolve.keep)}"
-
-
-def _at_least_a_second(text: str) -> float:
-    seconds = values.duration(text)
+    seconds = values.duration(interval)
     if seconds < 1:
         raise InvalidValueError(
             "must be at least 1s; name servers should not be queried more often"
         )
-    return seconds
+    return Resolve(seconds, math.inf if keep is None else keep)
+
+
+def _resolve_text(resolve: Resolve) -> str:
+    return f"{values.duration_text(resolve.interval)} keep={values.duration_text(resolve.keep)}"
 
 
 _FIELDS = words("authority", "alpn", "unique-id", "crc32c", "ssl")

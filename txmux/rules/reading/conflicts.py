@@ -45,11 +45,8 @@ def conflicts(sections: Iterable[Section]) -> Iterator[Problem]:
                 continue  # relative paths of these start elsewhere
             other = next((first[claim] for claim in refused if claim in first), None)
             if other:
-                message = (
-                    f"{item.text!r} is taken by {other}; "
-                    "remove one of the two, or change its port or path"
-                )
-                yield section.problem(message, key, number)
+                advice = "remove one of the two, or change its port or path"
+                yield section.problem(f"{item.text!r} is taken by {other}; {advice}", key, number)
             for claim in claimed:
                 first.setdefault(claim, f"{item.text!r} at {section.path}:{item.line}")
 
@@ -120,17 +117,12 @@ def of_port(host: str, port: int) -> tuple[Claims, Claims]:
     if every:
         some: Claims = {(port, family, "some") for family in every}
         return some | {(port, family, "every") for family in every}, some
-    family, address = _address(host)
-    this: tuple[object, ...] = (port, family, address)
-    return {this, (port, family, "some")}, {this, (port, family, "every")}
-
-
-def _address(host: str) -> tuple[int, str]:
-    try:
+    family = 4  # of a name, which Twisted takes for an interface
+    if is_address(host):
         address = unmapped(ipaddress.ip_address(host))
-    except ValueError:  # a name, which Twisted takes for an interface
-        return 4, host
-    return address.version, str(address)
+        family, host = address.version, str(address)
+    this: tuple[object, ...] = (port, family, host)
+    return {this, (port, family, "some")}, {this, (port, family, "every")}
 
 
 _THIS_MACHINE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared, not opened
@@ -141,9 +133,6 @@ def loops(listeners: Iterable[Listener], routes: Sequence[Route]) -> Iterator[Pr
 
     Only what can be seen in the file: a server with the listener's address, or one of this machine by whatever name
     where it listens on every address. Where TLS begins or ends on the way, other routes decide the second time.
-
-    Yields:
-        A problem for each key with such an outcome.
     """
     reported: set[tuple[str, str]] = set()
     for listener in listeners:
@@ -169,7 +158,6 @@ def loops(listeners: Iterable[Listener], routes: Sequence[Route]) -> Iterator[Pr
 
 
 def _why(server: Server, own: Claims, listener: Listener) -> str:
-    """Return why the clients of a listener cannot be forwarded to a server; empty if they can."""
     if server.depends_on_client:
         # The address that they connected to may be anywhere; else hops are counted, but only those of TCP.
         if listener.accept_proxy_from is not None and server.kind == "tcp":
@@ -248,22 +236,16 @@ def _of_route(
     is_nowhere = not owners and own is not None and bool(transports) and own not in transports
     if route.terminate_tls and (other or is_nowhere):
         where = f"{other} is for UDP" if other else "no [listen] is for TCP"
-        yield (
-            "terminate_tls",
-            f"TLS ends over TCP only, and {where}; use a server that ends DTLS or QUIC itself",
-        )
+        message = f"TLS ends over TCP only, and {where}; use a server that ends DTLS or QUIC itself"
+        yield "terminate_tls", message
         return
     if other:
-        yield (
-            "backend",
-            f"its servers are for {_word(own)}, but {other} is for {_word(owners[other])}; use another backend",
-        )
+        message = f"its servers are for {_word(own)}, but {other} is for {_word(owners[other])}; use another backend"
+        yield "backend", message
         return
     if is_nowhere and not route.under:
-        yield (
-            "backend",
-            f"its servers are for {_word(own)}, but no [listen] is; use another backend, or add a listener",
-        )
+        message = f"its servers are for {_word(own)}, but no [listen] is; use another backend, or add a listener"
+        yield "backend", message
         return
     expected = set(owners.values()) or ({own} if own else set(transports))
     missing = [
@@ -281,13 +263,11 @@ def _of_route(
         theirs = Transport.UDP if missing[0] is Transport.TCP else Transport.TCP
         lines = joined([repr(line.text) for line in route.alternatives], "and")
         endpoint = "udp:PORT" if theirs is Transport.UDP else ":PORT"
-        yield (
-            "match",
-            (
-                f"{lines} {'is' if len(route.alternatives) == 1 else 'are'} for {_word(theirs)}, but {where}; "
-                f"put the route under a listener with 'endpoint = {endpoint}' and name a server of {_word(theirs)}"
-            ),
+        message = (
+            f"{lines} {'is' if len(route.alternatives) == 1 else 'are'} for {_word(theirs)}, but {where}; "
+            f"put the route under a listener with 'endpoint = {endpoint}' and name a server of {_word(theirs)}"
         )
+        yield "match", message
 
 
 def _word(transport: Transport | None) -> str:
@@ -297,7 +277,6 @@ def _word(transport: Transport | None) -> str:
 def mixed_fallback(
     section: Section, transport: Transport, fallback: Outcome | None
 ) -> Iterator[Problem]:
-    """Find a fallback of another transport than its backend."""
     other = _server_of_another(fallback, transport)
     if other:
         message = f"{other}, but this backend is for {transport.value.upper()}; use another backend"
@@ -340,7 +319,6 @@ def misplaced(
 
 
 def _why_not_inside_tls(route: Route, ends: Mapping[str, Route]) -> str:
-    """Return why a route hands over sockets inside of TLS; empty if it does not."""
     if route.terminate_tls is not None:
         return "TLS ends here, so that no other program could use the socket; name a server"
     over = next((name for name in route.under if name in ends), "")
@@ -353,7 +331,6 @@ def _why_not_inside_tls(route: Route, ends: Mapping[str, Route]) -> str:
 
 
 def _handovers(listener: Listener, routes: Iterable[Route]) -> Iterator[_HandoverPlace]:
-    """Yield the parts of a listener whose outcome is a socket hand-off."""
     for number, line in enumerate(listener.silent):
         if isinstance(line.outcome, Handover):
             yield listener.section, "silent", number
@@ -365,32 +342,25 @@ def _handovers(listener: Listener, routes: Iterable[Route]) -> Iterator[_Handove
 
 
 def _why_not(listener: Listener, routes: Iterable[Route], relay: str) -> str:
-    """Return why a listener cannot hand over sockets, or nothing."""
     where = f"[listen {listener.name}]"
     if listener.transport is Transport.UDP:
         return f"sockets are handed over for TCP, but {where} is for UDP; name a server"
     if relay == "portable":
-        return (
-            "sockets cannot be handed over with 'relay = portable'; remove that, or name a server"
-        )
+        which = "sockets cannot be handed over with 'relay = portable'"
+        return f"{which}; remove that, or name a server"
     for text in listener.endpoints:
         kind = text.partition(":")[0].lower()
         is_string = kind[:1].isalpha()
         if (is_string and kind not in _PLAIN) or "domain=unix" in text.lower():
             return f"{text!r} of {where} has no plain TCP sockets to hand over; write ADDRESS:PORT there, or name a server"
-    answering = next((route for route in routes if _answers(route)), None)
-    if answering is not None:
-        return (
-            f"[route {answering.name}] of {where} may have answered the client first, and its request cannot be taken back; "
-            "put one of the two under another listener, or name a server"
-        )
+    lines = ((route, line) for route in routes for line in route.alternatives)
+    for route, line in lines:
+        if getattr(line.predicate, "exchanges", None) is not None:
+            return (
+                f"[route {route.name}] of {where} may have answered the client first, and its request cannot be taken back; "
+                "put one of the two under another listener, or name a server"
+            )
     return ""
-
-
-def _answers(route: Route) -> bool:
-    return any(
-        getattr(line.predicate, "exchanges", None) is not None for line in route.alternatives
-    )
 
 
 def _left_inside(listener: Listener, ends: Mapping[str, Route]) -> Iterator[Problem]:

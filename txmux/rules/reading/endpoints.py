@@ -21,8 +21,6 @@ from txmux.rules.reading.consul import CONSUL, consul_server, with_options
 from txmux.rules.reading.endpointstrings import (
     CLIENT,
     SERVER,
-    Arguments,
-    Form,
     datagram_server,
     host_name,
     is_for_datagrams,
@@ -52,6 +50,7 @@ _NAME_OF_SERVER = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 _LIKE_SERVICE = re.compile(r"_[A-Za-z0-9-]+")
 _BUILT_IN = frozenset({"tcp", "ssl", "unix"})
 _NAME_OF_DATACENTER = re.compile(r"[A-Za-z0-9_-]+")
+_ENDS_IN_TLS = " For a server with TLS, 'tls = yes' goes into a [backend]"
 _NAME_SERVER_PORT = 53
 _MOST_WEIGHT = 65535  # as in an SRV record
 
@@ -73,7 +72,8 @@ def listening(text: str) -> str:
             known = _BUILT_IN | _installed_server_kinds()
             _refuse_name(text, known)
             _refuse_kind(kind, known, "ADDRESS:PORT or :PORT")
-        _check(arguments, SERVER)
+        if kind.lower() in SERVER:
+            SERVER[kind.lower()].check(arguments)
         return text
     short = _SHORT.fullmatch(text)
     if short is None:
@@ -105,13 +105,7 @@ def are_several(text: str) -> bool:
 
 
 def server(text: str) -> Server:
-    """Read one line of ``server``.
-
-    Args:
-        text: ``HOST:PORT``, ``[V6]:PORT``, ``{local}:PORT``, ``unix:/path``, ``srv:NAME``, ``consul:SERVICE`` or a Twisted client endpoint
-            string; after it ``weight=N``, ``backup``, ``max_connections=N`` and ``down``, in any order, and after
-            ``consul:`` also ``tag=``, ``dc=`` and ``passing``.
-    """
+    """Read one line of ``server``: ``HOST:PORT``, ``unix:/path``, ``srv:NAME`` …, and options in any order."""
     words = split_words(text)
     if not words:
         raise InvalidValueError("an empty text is not a server; write HOST:PORT or unix:/path")
@@ -237,7 +231,8 @@ def _endpoint(text: str, kind: str, *, host_like: bool) -> Server:
             _server_port(text.rpartition(":")[2])
         _refuse_kind(kind, _BUILT_IN | _installed_client_kinds(), "HOST:PORT or [V6]:PORT")
     arguments = split_arguments(text)
-    named = _check(arguments, CLIENT)
+    # What a plugin that is not Twisted's own takes, only its author knows.
+    named = CLIENT[kind].check(arguments) if kind in CLIENT else {}
     if kind == "tcp" and named.keys() == {"host", "port"}:
         return Server(text, "tcp", host=named["host"], port=int(named["port"]))
     if kind == "unix" and named.keys() == {"path"}:
@@ -259,12 +254,6 @@ def _service_name(text: str) -> str:
     if transport.lower() == "_udp":
         raise InvalidValueError(f"{text!r} is for UDP; write srv:{service}._tcp.{domain}")
     return host_name(text)
-
-
-def _check(arguments: Arguments, forms: Mapping[str, Form]) -> dict[str, str]:
-    # What a plugin that is not Twisted's own takes, only its author knows.
-    form = forms.get(arguments.kind.lower())
-    return form.check(arguments) if form else {}
 
 
 def _kind_of(text: str) -> str | None:
@@ -310,11 +299,7 @@ def _refuse_slips(text: str, any_address: str) -> None:
     url = without_scheme(text)
     if url is not None and _kind_of(text) != "unix":
         meant = url[0]
-        hint = (
-            " For a server with TLS, 'tls = yes' goes into a [backend]"
-            if url[1] and any_address
-            else ""
-        )
+        hint = _ENDS_IN_TLS if url[1] and any_address else ""
     elif text.isdecimal():
         meant = f"{any_address}:{text}"
     elif any_address and text.startswith(":") and text[1:].isdecimal():
@@ -371,11 +356,7 @@ def _installed_client_kinds() -> frozenset[str]:
 
 _ENDPOINT_KEYS = {
     "endpoint": SERVER,
-    "server": CLIENT,
-    "backend": CLIENT,
-    "default": CLIENT,
-    "silent": CLIENT,
-    "fallback": CLIENT,
+    **dict.fromkeys(("server", "backend", "default", "silent", "fallback"), CLIENT),
 }
 """The keys that take endpoint strings."""
 

@@ -54,7 +54,6 @@ def split_arguments(text: str) -> Arguments:
 
 
 def host_name(text: str) -> str:
-    """Check an IP address or a host name."""
     labels = text.removesuffix(".").split(".")
     if ":" in text or labels[-1].isdecimal():
         try:

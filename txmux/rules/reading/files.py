@@ -17,7 +17,7 @@ from txmux.rules.model.section import ValueLine
 from txmux.rules.problems import InvalidValueError, Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable
 
     from txmux.rules.model import Section
 
@@ -28,8 +28,7 @@ class SourceFile:
 
     Attributes:
         path: As the user named it, or as it is beside the file that includes it.
-        text: What is in it; bytes that are not UTF-8 are replaced.
-        problems: The lines that are not UTF-8.
+        problems: The lines that are not UTF-8; in the text they are replaced.
     """
 
     path: str
@@ -38,16 +37,10 @@ class SourceFile:
 
 
 def read_source(path: Path | str) -> SourceFile:
-    """Read a file.
-
-    Raises:
-        OSError: It cannot be read.
-    """
     return source_of(path, read_own(Path(path)))
 
 
 def source_of(path: Path | str, data: bytes) -> SourceFile:
-    """Decode the bytes of a file; the path is for messages."""
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return SourceFile(
             str(path), "", (Problem(str(path), 1, "", "", "is UTF-16; save the file as UTF-8"),)
@@ -83,15 +76,7 @@ def included_paths(folder: Path, pattern: str) -> list[Path]:
 
 
 def check_file(path: Path, what: str = "the path of a PEM file") -> None:
-    """Refuse a missing file; whether it can be used shows when it is opened.
-
-    Args:
-        path: Its path.
-        what: What it is to be, for messages.
-
-    Raises:
-        InvalidValueError: There is no such file.
-    """
+    """Refuse a missing file; whether it can be used shows when it is opened. `what` is for messages."""
     folder = str(path.parent.resolve())
     try:
         is_folder = path.is_dir()
@@ -107,20 +92,11 @@ def check_file(path: Path, what: str = "the path of a PEM file") -> None:
 
 
 def text_of(data: bytes) -> str:
-    """Read a file that a value names: bytes that are not UTF-8 are replaced, and lines end as on Unix."""
     return data.decode("utf-8-sig", "replace").replace("\r\n", "\n").replace("\r", "\n")
 
 
 class FileReader:
-    """Reads the files that a rules file names, and keeps what was in them.
-
-    Args:
-        main: The rules file.
-        known: The content, in place of that on the disk.
-
-    Attributes:
-        folder: That of the rules file.
-    """
+    """Reads the files that a rules file names, and keeps what was in them; what is known is not read from the disk."""
 
     def __init__(self, main: SourceFile, known: Files | None = None) -> None:
         self._main = Path(main.path)
@@ -135,30 +111,20 @@ class FileReader:
         return Files(self._texts, self._included, self._variables)
 
     def variable(self, name: str) -> str | None:
-        """Return the value of a variable of the environment; ``None`` if it is not set."""
         known = self._known.variables if self._known else {}
         found = known[name] if name in known else os.environ.get(name)
         self._variables[name] = found
         return found
 
     def text(self, path: Path) -> str:
-        """Read a file that is named by a value; bytes that are not UTF-8 are replaced.
-
-        Raises:
-            OSError: It cannot be read.
-            ValueError: It is not the path of a file.
-        """
+        """Read a file that is named by a value, or raise `OSError`, or `ValueError` where it is no path of a file."""
         name = str(path)
         if name not in self._texts:
             self._texts[name] = self._known.texts[name] if self._known else text_of(read_list(path))
         return self._texts[name]
 
     def include(self, pattern: str) -> list[SourceFile]:
-        """Read the files of one item of ``include =``, in sorted order, without those that were included before.
-
-        Raises:
-            InvalidValueError: A file that cannot be read, or that includes itself.
-        """
+        """Read the files of one item of ``include =``, in sorted order, without those that were included before."""
         if self._known is None:
             found = self._matching(pattern)
         else:
@@ -219,10 +185,6 @@ def expand(text: str, variable: Callable[[str], str | None]) -> str:
         text: Has ``${NAME}`` or ``${NAME:-default}``, of which the default is for a variable that is not set or empty, and
             ``$$``, which is a dollar sign. A dollar sign before anything else stays.
         variable: Returns the value of a variable; ``None`` if it is not set.
-
-    Raises:
-        UnsetError: A variable is not set and has no default.
-        InvalidValueError: The name of one cannot be read.
     """
 
     def value(found: re.Match[str]) -> str:
@@ -249,61 +211,29 @@ def expand(text: str, variable: Callable[[str], str | None]) -> str:
 def expand_section(
     section: Section, variable: Callable[[str], str | None] | None
 ) -> tuple[Section, list[Problem]]:
-    """Put the values of variables in their places in all values of a section.
+    """Put the values of variables in their places in all values of a section; lines with errors count as unread.
 
-    Args:
-        section: As it was read.
-        variable: See `expand`. ``None`` is an unknown environment: all variables are taken to be set
-            somewhere, and have their defaults, if they have some.
-
-    Returns:
-        The section, in which lines with errors count as unread, and these errors.
+    Without `variable` the environment is unknown: all variables are taken to be set somewhere, and have their
+    defaults, if they have some.
     """
-    if not _has_variable(section):
+    if not any("$" in item.text for entry in section.entries.values() for item in entry.items):
         return section, []
     problems: list[Problem] = []
     entries, unread = {}, [*section.unread]
     for key, entry in section.entries.items():
-        try:
-            items = (*_expanded(entry.items, variable or _no_variable),)
-        except _WrongError as error:  # noqa: PERF203 - all are reported
-            if variable is not None or not isinstance(error.why, UnsetError):
-                problems.append(section.problem(str(error.why), key, line=error.line))
-            unread.append(error.line)
-        else:
-            entries[key] = attrs.evolve(entry, items=items)
-    return attrs.evolve(section, entries=entries, unread=tuple(unread)), problems
-
-
-def _no_variable(_: str) -> None:
-    return None
-
-
-class _WrongError(Exception):
-    def __init__(self, line: int, why: InvalidValueError) -> None:
-        super().__init__(str(why))
-        self.line, self.why = line, why
-
-
-def _expanded(
-    items: Sequence[ValueLine], variable: Callable[[str], str | None]
-) -> Iterator[ValueLine]:
-    for item in items:
-        if "$" not in item.text:
-            yield item
-            continue
-        try:
-            lines = expand(item.text, variable).splitlines()
-        except InvalidValueError as error:
-            raise _WrongError(item.line, error) from None
-        # The lines of a variable are those of a value.
-        for line in filter(None, map(str.strip, lines)):
-            yield ValueLine(item.line, line)
-
-
-def _has_variable(section: Section) -> bool:
-    for entry in section.entries.values():
+        items: list[ValueLine] = []
         for item in entry.items:
-            if "$" in item.text:
-                return True
-    return False
+            try:
+                lines = [item.text]
+                if "$" in item.text:
+                    lines = expand(item.text, variable or (lambda _: None)).splitlines()
+            except InvalidValueError as error:
+                if variable is not None or not isinstance(error, UnsetError):
+                    problems.append(section.problem(str(error), key, line=item.line))
+                unread.append(item.line)
+                break
+            # The lines of a variable are those of a value.
+            items += (ValueLine(item.line, line.strip()) for line in lines if line.strip())
+        else:
+            entries[key] = attrs.evolve(entry, items=tuple(items))
+    return attrs.evolve(section, entries=entries, unread=tuple(unread)), problems

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from functools import partial
 from typing import TYPE_CHECKING
 
 from txmux.detection.registry import DuplicateMatcherError, datagram_predicate, transports_of
@@ -14,60 +13,47 @@ from txmux.rules.problems import InvalidValueError, did_you_mean, with_advice
 from txmux.rules.reading.values import split_words
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from txmux.interfaces import IProtocolMatcher, Predicate
 
 
 SERVER_FIRST = frozenset(
-    {
-        *("mysql", "mariadb", "smtp", "lmtp", "imap", "pop3", "nntp", "managesieve", "ftp", "vnc"),
+    (
+        "mysql",
+        "mariadb",
+        "smtp",
+        "lmtp",
+        "imap",
+        "pop3",
+        "nntp",
+        "managesieve",
+        "ftp",
+        "vnc",
         "nats",
-    }
+    )
 )
 """Protocols in which the client waits for the server, so that nothing of it can be recognised."""
 
 MEANT = {
-    "*": "any",
-    "all": "any",
-    "default": "any",
-    "anyprot": "any",
-    "tcp": "any",
-    "udp": "any",
-    "ssl": "tls",
-    "https": "tls",
-    "wss": "tls",
-    "imaps": "tls",
-    "ldaps": "tls",
-    "smtps": "tls",
-    "mqtts": "tls",
-    "websocket": "http upgrade=websocket",
-    "ws": "http upgrade=websocket",
-    "sni": "tls sni=www.example.com",
-    "req.ssl_sni": "tls sni=www.example.com",
-    "ssl_fc_sni": "tls sni=www.example.com",
+    **dict.fromkeys(("*", "all", "default", "anyprot", "tcp", "udp"), "any"),
+    **dict.fromkeys(("ssl", "https", "wss", "imaps", "ldaps", "smtps", "mqtts", "amqps"), "tls"),
+    **dict.fromkeys(("ftps", "ircs", "nntps", "pop3s", "rediss", "rtmps", "sips", "xmpps"), "tls"),
+    **dict.fromkeys(("acme", "doh", "tls1.2", "tls1.3", "tlsv1.2", "tlsv1.3"), "tls"),
+    **dict.fromkeys(("trojan", "vless"), "tls"),
+    **dict.fromkeys(("sni", "req.ssl_sni", "ssl_fc_sni"), "tls sni=www.example.com"),
     "ssl_preread_server_name": "tls sni=www.example.com",
-    "ssl_preread_alpn_protocols": "tls alpn=h2",
-    "host": "http host=www.example.com",
-    "path": "http path=/api/*",
-    "path_beg": "http path=/api/*",
-    "http3": "quic alpn=h3",
-    "h3": "quic alpn=h3",
+    **dict.fromkeys(("h2", "grpcs", "ssl_preread_alpn_protocols"), "tls alpn=h2"),
+    "dot": "tls alpn=dot",
+    **dict.fromkeys(("http3", "h3"), "quic alpn=h3"),
     "doq": "quic alpn=doq",
     "coaps": "dtls alpn=coap",
-    "h2": "tls alpn=h2",
     "h2c": "http2",
-    "grpcs": "tls alpn=h2",
-    "dot": "tls alpn=dot",
-    **dict.fromkeys(
-        ("amqps", "ftps", "ircs", "nntps", "pop3s", "rediss", "rtmps", "sips", "xmpps"), "tls"
-    ),
-    **dict.fromkeys(
-        ("acme", "doh", "tls1.2", "tls1.3", "tlsv1.2", "tlsv1.3", "trojan", "vless"), "tls"
-    ),
-    **dict.fromkeys(
-        ("http1", "http/1.1", "web", "www", "rest", "webdav", "docker", "upnp"), "http"
-    ),
+    **dict.fromkeys(("websocket", "ws"), "http upgrade=websocket"),
+    "host": "http host=www.example.com",
+    **dict.fromkeys(("path", "path_beg"), "http path=/api/*"),
+    **dict.fromkeys(("http1", "http/1.1", "web", "www", "rest"), "http"),
+    **dict.fromkeys(("webdav", "docker", "upnp"), "http"),
     **dict.fromkeys(("openssh", "sshd", "sftp", "scp"), "ssh"),
     **dict.fromkeys(("msrdp", "mstsc", "remote-desktop", "ms-wbt-server"), "rdp"),
     **dict.fromkeys(("mssql", "sqlserver", "sql-server"), "tds"),
@@ -115,34 +101,9 @@ MEANT = {
 """What others call a matcher."""
 
 _COMMON = (
-    *(
-        "tls",
-        "http",
-        "ssh",
-        "quic",
-        "dns",
-        "postgres",
-        "redis",
-        "rdp",
-        "openvpn",
-        "mqtt",
-        "socks5",
-        "http2",
-    ),
-    *(
-        "grpc",
-        "wireguard",
-        "stun",
-        "sip",
-        "smb",
-        "ldap",
-        "mongodb",
-        "xmpp",
-        "git",
-        "rtmp",
-        "rtsp",
-        "dtls",
-    ),
+    *("tls", "http", "ssh", "quic", "dns", "postgres", "redis", "rdp", "openvpn", "mqtt"),
+    *("socks5", "http2", "grpc", "wireguard", "stun", "sip", "smb", "ldap", "mongodb", "xmpp"),
+    *("git", "rtmp", "rtsp", "dtls"),
 )
 """What is meant most often, in that order: of names that are equally near, it is named first."""
 
@@ -155,21 +116,21 @@ _FIRST_OPTIONS = {
 }
 """The option of which people write the value alone."""
 
+_WAITS = (
+    "its clients wait for the server to speak, so no byte identifies them: "
+    "name its backend with 'silent =' in [listen]"
+)
 _MOST_LISTED = 30
 _JOINERS = frozenset({"and", "or", "not", "&&", "||", "&", "|", "!"})
 _CALL = re.compile(r"(?P<name>[\w.-]+)\((?P<options>.*)\)")
 _WELL_KNOWN = ("tls", "http")
 
 
-def unknown(
-    name: str,
-    rest: Sequence[str],
-    options: Callable[[str], Collection[str]],
-    known: Collection[str],
-) -> str:
-    """Return the error of a line whose first word is no known matcher; `options` names those of a matcher."""
+def _unknown(name: str, rest: Sequence[str], matchers: Mapping[str, IProtocolMatcher]) -> str:
+    """Return the error of a line whose first word is no known matcher."""
+    known = [*matchers]
     message = f"unknown matcher {name!r}"
-    hint = _hint(name, rest, options, known)
+    hint = _hint(name, rest, matchers)
     if hint:
         return f"{message}; {hint}"
     common = [one for one in _COMMON if one in known]
@@ -179,12 +140,7 @@ def unknown(
     return f"{message} (there are {', '.join(sorted(known)) or 'none'})"
 
 
-def _hint(
-    name: str,
-    rest: Sequence[str],
-    options: Callable[[str], Collection[str]],
-    known: Collection[str],
-) -> str:
+def _hint(name: str, rest: Sequence[str], known: Mapping[str, IProtocolMatcher]) -> str:
     word = name.casefold()
     meant = MEANT.get(word, "")
     for option, _, value in (other.partition("=") for other in rest):
@@ -192,40 +148,24 @@ def _hint(
             meant = f"tls sni={value}"
     option, equals, _ = name.partition("=")
     call = _CALL.fullmatch(name)
+    called = " ".join(call.groups()).rstrip() if call else ""
     of = ""
     if equals:
-        of = next(
-            (one for one in (*_WELL_KNOWN, *known) if one in known and option in options(one)),
-            "MATCHER",
-        )
+        having = (one for one in (*_WELL_KNOWN, *known) if option in _options_of(known, one))
+        of = next(having, "MATCHER")
     hints = (
         (name == "not", "write 'not' once, and a matcher after it"),
         (name.startswith("!"), f"write 'not {name[1:] or 'MATCHER'}'"),
         (word in MEANT and word not in known, f"write {meant!r}"),
-        (
-            word in SERVER_FIRST,
-            (
-                "its clients wait for the server to speak, so no byte identifies them: "
-                "name its backend with 'silent =' in [listen]"
-            ),
-        ),
-        (
-            call and call["name"] in known,
-            f"write '{' '.join(call.groups()).rstrip()}'" if call else "",
-        ),
+        (word in SERVER_FIRST, _WAITS),
+        (call and call["name"] in known, f"write '{called}'"),
         (equals and not call, f"the matcher comes first, as in '{of} {name}'"),
         ("," in name, "write one matcher a line, without commas"),
     )
     return next((hint for applies, hint in hints if applies), "")
 
 
-def option_meant(matcher: str, word: str) -> str:
-    """Return an option with a value that stands alone after a matcher; empty if several are possible."""
-    name = _FIRST_OPTIONS.get(matcher)
-    return f"{name}={word}" if name and not word.startswith("-") else ""
-
-
-def misplaced(words: Sequence[str], known: Collection[str], matchers: Iterable[str]) -> str:
+def _misplaced(words: Sequence[str], known: Collection[str], matchers: Iterable[str]) -> str:
     """Return the one thing that makes the words after a matcher wrong; empty if each has a problem of its own."""
     for number, word in enumerate(words):
         name, _, value = word.partition("=")
@@ -254,8 +194,7 @@ def read_alternative(text: str, matchers: Mapping[str, IProtocolMatcher]) -> Alt
     try:
         matcher = matchers[name]
     except KeyError:
-        message = unknown(name, rest, partial(_options_of, matchers), [*matchers])
-        raise InvalidValueError(message) from None
+        raise InvalidValueError(_unknown(name, rest, matchers)) from None
     except DuplicateMatcherError as error:
         raise InvalidValueError(str(error)) from None
     options = _options(matcher, rest, matchers)
@@ -268,7 +207,7 @@ def _options(
 ) -> dict[str, str]:
     known = _option_names(matcher)
     takes = f"{matcher.name} takes {'=, '.join(known) + '=' if known else 'no options'}"
-    wrong = misplaced(words, known, matchers)
+    wrong = _misplaced(words, known, matchers)
     if wrong:
         raise InvalidValueError(f"{wrong} ({takes})")
     options: dict[str, str] = {}
@@ -276,15 +215,14 @@ def _options(
     before = ""
     for word in words:
         name, equals, value = word.partition("=")
-        if not equals and (word.startswith(",") or before.endswith(",")):
-            hint = "blanks beside a comma need quotes around the value"
-            messages.append(f"{word!r} is not an option; {hint} ({takes})")
-        elif not equals and before.partition("=")[0] in options:
-            hint = f"several values have commas between them: '{before},{word}'"
-            messages.append(f"{word!r} is not an option; {hint} ({takes})")
-        elif not equals:
-            meant = option_meant(matcher.name, word) if not before else ""
-            hint = f"did you mean '{meant}'?" if meant else "write OPTION=VALUE"
+        if not equals:
+            hint = "write OPTION=VALUE"
+            if word.startswith(",") or before.endswith(","):
+                hint = "blanks beside a comma need quotes around the value"
+            elif before.partition("=")[0] in options:
+                hint = f"several values have commas between them: '{before},{word}'"
+            elif matcher.name in _FIRST_OPTIONS and not (before or word.startswith("-")):
+                hint = f"did you mean '{_FIRST_OPTIONS[matcher.name]}={word}'?"
             messages.append(f"{word!r} is not an option; {hint} ({takes})")
         elif name not in known:
             hint = did_you_mean(name, known)
@@ -300,10 +238,9 @@ def _options(
 
 
 def _options_of(matchers: Mapping[str, IProtocolMatcher], name: str) -> list[str]:
-    """Return the options of a matcher, for a hint; none if it is broken."""
     try:
         return _option_names(matchers[name])
-    except InvalidValueError:
+    except (InvalidValueError, DuplicateMatcherError, KeyError):
         return []
 
 

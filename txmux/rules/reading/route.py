@@ -28,7 +28,7 @@ from txmux.wire.globs import Globs, names, option_globs
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from txmux.rules.model import Alternative, Section
+    from txmux.rules.model import Section
     from txmux.rules.problems import Problem
     from txmux.rules.reading.context import RulesReading
 
@@ -158,7 +158,7 @@ _OF_CLIENTS = ("tls_client_crl", "allow_client")
 
 
 def make_route(name: str, section: Section, found: Mapping[str, Any]) -> Route:
-    """Make the route of a section from the values that could be read; stand-ins let the rest be checked."""
+    # Stand-ins for what could not be read let the rest be checked.
     fields = {"alternatives": (), **found}
     tls = {field: fields.pop(key) for key, field in _TLS_FIELDS.items() if key in fields}
     files = fields.pop("terminate_tls", None)
@@ -174,13 +174,11 @@ def make_route(name: str, section: Section, found: Mapping[str, Any]) -> Route:
 
 def contradictions(section: Section) -> Iterator[Problem]:
     """Find keys that would wrongly make their reader believe that TLS is ended."""
-    for key in _TLS_FIELDS:
-        if key in section.entries and "terminate_tls" not in section.entries:
+    for key in [key for key in _TLS_FIELDS if key in section.entries]:
+        if "terminate_tls" not in section.entries:
             message = "does nothing without 'terminate_tls'; add that, or remove this"
             yield section.problem(message, key)
-        elif (
-            key in section.entries and key in _OF_CLIENTS and "tls_client_ca" not in section.entries
-        ):
+        elif key in _OF_CLIENTS and "tls_client_ca" not in section.entries:
             message = "does nothing without 'tls_client_ca', since clients are not asked for a certificate; add that, or remove this"
             yield section.problem(message, key)
 
@@ -194,20 +192,12 @@ def circles(routes: Sequence[Route]) -> Iterator[Problem]:
         way = _circle(name, under) if name not in done else []
         if way:
             done.update(way)
-            what = "is under itself"
-            if len(way) > 1:
-                what = f"is under itself: {' -> '.join((*way, name))}"
-            yield sections[name].problem(
-                f"{what}; put it under a listener, or leave 'under' out", "under"
-            )
-
-
-def _alternative(reading: RulesReading, text: str) -> Alternative:
-    return read_alternative(text, reading.matchers)
+            what = f"is under itself: {' -> '.join((*way, name))}" if way[1:] else "is under itself"
+            message = f"{what}; put it under a listener, or leave 'under' out"
+            yield sections[name].problem(message, "under")
 
 
 def _under(reading: RulesReading, text: str) -> str:
-    """Read the name of a listener, or of a route that ends TLS."""
     listeners, routes = reading.sections["listen"], reading.sections["route"]
     over = [name for name, same in routes.items() if "terminate_tls" in same[0].entries]
     if text in listeners and text in over:
@@ -240,7 +230,12 @@ def _circle(name: str, under: Mapping[str, Iterable[str]]) -> list[str]:
     return []
 
 
-_MATCH = ValueKind(_alternative, "one a line", "lines", in_context=True)
+_MATCH = ValueKind(
+    lambda reading, text: read_alternative(text, reading.matchers),
+    "one a line",
+    "lines",
+    in_context=True,
+)
 _DURING = ValueKind(period, "one a line", "lines")
 _ALLOW_CLIENT = ValueKind(allowed_client, "one a line", "lines")
 _UNDER = ValueKind(_under, "list of names", "list", in_context=True)

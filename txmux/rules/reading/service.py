@@ -6,7 +6,7 @@ import importlib.util
 import os
 import re
 import sys
-from pathlib import Path
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import SplitResult, urlsplit
 
@@ -29,6 +29,7 @@ from txmux.rules.reading.values import (
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
 
     from txmux.rules.model import Section
     from txmux.rules.problems import Problem
@@ -42,16 +43,7 @@ _SPECIAL = str.maketrans({sign: f"\\{sign}" for sign in "\\:="})
 
 
 def control_endpoint(text: str, home: Path, words: Sequence[str]) -> str | None:
-    """Read an endpoint.
-
-    Args:
-        text: ``ADDRESS:PORT``, ``:PORT``, ``unix:/path``, or Twisted's form of one of these; or ``off``.
-        home: Where a relative path starts.
-        words: What may be written instead.
-
-    Returns:
-        The endpoint, with the whole path; ``None`` for ``off``.
-    """
+    """Read an endpoint or ``off``, which is ``None``; a relative path starts at `home`. `words` is for messages."""
     if text == "off":
         return None
     if text.casefold() in _WORDS:
@@ -97,12 +89,12 @@ def _store(reading: RulesReading, text: str) -> Store:
     scheme, colon, rest = text.partition(":")
     found = None
     if colon and scheme == "unix":
-        found = _at_path(reading, text, rest)
+        path, _, database = rest.removeprefix("//").partition("?db=")
+        if path and _DATABASE.fullmatch(database):
+            found = Store(text, path=reading.home / path, database=int(database or 0))
     elif scheme in _SCHEMES:
-        try:
+        with suppress(ValueError):
             found = _at_host(text, urlsplit(text))
-        except ValueError:
-            found = None
     if found is None:
         raise InvalidValueError(f"{text!r} is not the address of a Redis; {_EXAMPLE}")
     if not reading.alone and importlib.util.find_spec("txredisapi") is None:
@@ -110,15 +102,6 @@ def _store(reading: RulesReading, text: str) -> Store:
             "needs the package txredisapi, which is not installed; run: pip install 'txmux[cluster]'"
         )
     return found
-
-
-def _at_path(reading: RulesReading, text: str, rest: str) -> Store | None:
-    path, _, database = rest.partition("?db=")
-    if not path.removeprefix("//") or not _DATABASE.fullmatch(database):
-        return None
-    return Store(
-        text, path=reading.home / Path(path.removeprefix("//")), database=int(database or 0)
-    )
 
 
 def _at_host(text: str, parts: SplitResult) -> Store | None:
@@ -140,11 +123,6 @@ def _at_host(text: str, parts: SplitResult) -> Store | None:
     )
 
 
-STORE = ValueKind(
-    _store, "`redis://HOST:PORT/DB`, `rediss:` with TLS, or `unix:/path`", in_context=True
-)
-
-
 _ACCOUNT = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*\$?|[0-9]{1,10}")
 _MOST_WORKERS = 1000
 _NO_PATHS = frozenset(
@@ -153,7 +131,6 @@ _NO_PATHS = frozenset(
 
 
 def make_settings(section: Section, found: Mapping[str, Any]) -> Settings:
-    """Make the settings of a section from the values that could be read, by their fields."""
     fields = {name: value for name, value in found.items() if name != "include"}
     return Settings(section=section, **fields)
 
@@ -209,7 +186,6 @@ def _workers(text: str) -> int:
 
 
 def _access_log(reading: RulesReading, text: str) -> Path | Literal["-", "stdout"] | None:
-    """Read the destination of the access log; ``None`` is none."""
     if text == "-":
         return "-"
     if text == "stdout":
@@ -226,20 +202,11 @@ def _admin(reading: RulesReading, text: str) -> str | None:
     return text if text == "auto" else control_endpoint(text, reading.home, ("auto", "off"))
 
 
-def _metrics(reading: RulesReading, text: str) -> str | None:
-    return control_endpoint(text, reading.home, ("off",))
-
-
 def _database(reading: RulesReading, text: str) -> Path:
     return reading.beside(text, "a database in MaxMind's format, such as GeoLite2-Country.mmdb")
 
 
-def _token(reading: RulesReading, text: str) -> Path:
-    return reading.home / values.file_path(text)
-
-
 def _watch(text: str) -> float:
-    """Read the seconds between two looks; 0 is never."""
     seconds = 0.0 if text == "off" else values.positive_duration(text)
     if 0 < seconds < 1:
         raise InvalidValueError(f"must be off, or at least 1s, not {text!r}")
@@ -250,16 +217,24 @@ _INCLUDE = ValueKind(_include, "list of paths or patterns", "list", in_context=T
 _WATCH = ValueKind(_watch, "`off` or duration")
 _RELAY = ValueKind(_relay, _RELAYS.shape)
 _WORKERS = ValueKind(_workers, f"a number from `1` to `{_MOST_WORKERS}`, or `auto`")
-_DRAIN = ValueKind(values.duration, "duration, also `0s`")
+_ANY_DURATION = ValueKind(values.duration, "duration, also `0s`")
 _ACCESS_LOG = ValueKind(_access_log, "`-`, `stdout`, `off` or a path", in_context=True)
 _USER = ValueKind(_account, "a user's name or number")
 _GROUP = ValueKind(_account, "a group's name or number")
 _ADMIN = ValueKind(_admin, "`auto`, `off` or an endpoint", in_context=True)
-_TOKEN = ValueKind(_token, "path", in_context=True)
+_TOKEN = ValueKind(
+    lambda reading, text: reading.home / values.file_path(text), "path", in_context=True
+)
 _DATABASES = ValueKind(_database, "list of paths", "list", in_context=True)
 _SANDBOX = words("auto", "yes", "off")
-_METRICS = ValueKind(_metrics, "`off` or an endpoint", in_context=True)
-_GRACE = ValueKind(values.duration, "duration, also `0s`")
+_METRICS = ValueKind(
+    lambda reading, text: control_endpoint(text, reading.home, ("off",)),
+    "`off` or an endpoint",
+    in_context=True,
+)
+_STORE = ValueKind(
+    _store, "`redis://HOST:PORT/DB`, `rediss:` with TLS, or `unix:/path`", in_context=True
+)
 
 # fmt: off
 KEYS: Mapping[str, SectionKey] = with_defaults(Settings(), {
@@ -275,7 +250,7 @@ KEYS: Mapping[str, SectionKey] = with_defaults(Settings(), {
         "whether workers can [open only what the rules name](#sandbox)"),
     "max_connections": SectionKey(CONNECTIONS, example="10000", meaning=
         "connections of all listeners together; `0` means no limit. Further clients are closed at once"),
-    "drain_timeout": SectionKey(_DRAIN, meaning=
+    "drain_timeout": SectionKey(_ANY_DURATION, meaning=
         "when the service stops: how long existing connections may continue"),
     "drain_removed": SectionKey(BOOLEAN, meaning=
         "after a reload: whether connections of removed routes and backends get `drain_timeout` to end; otherwise they continue"),
@@ -299,11 +274,11 @@ KEYS: Mapping[str, SectionKey] = with_defaults(Settings(), {
         "a file with the secret that TCP clients must send, created with mode 0600 if it does not exist"),
     "metrics": SectionKey(_METRICS, default="off", example="127.0.0.1:9443", meaning=
         "an endpoint with only `/metrics`, `/healthz` and `/readyz`, without a secret"),
-    "grace": SectionKey(_GRACE, example="10s", meaning=
+    "grace": SectionKey(_ANY_DURATION, example="10s", meaning=
         "when the service stops: how long `/readyz` answers 503 while clients are still accepted, so that balancers in front notice"),
     "crowdsec_key": SectionKey(SECRET, example="/etc/txmux/crowdsec.key", meaning=
         "a file with the key for [`crowdsec:` networks](#networks-from-other-sources), as `cscli bouncers add` prints it"),
-    "shared_limits": SectionKey(STORE, example="redis://10.0.0.9:6379/0", meaning=
+    "shared_limits": SectionKey(_STORE, example="redis://10.0.0.9:6379/0", meaning=
         "a Redis by which several machines share [bans and limits](#shared-limits). If it is unreachable, each machine counts by itself. Needs the extra `txmux[cluster]`"),
     "shared_limits_password": SectionKey(SECRET, example="/etc/txmux/redis.password", meaning=
         "a file with the password for it"),

@@ -28,17 +28,7 @@ def read_options(
     *,
     of: str,
 ) -> dict[str, Any]:
-    """Read words that each set one option.
-
-    Args:
-        words: As `txmux.rules.reading.values.split_words` returns them.
-        readers: Reads the value of an option, by its name.
-        flags: Options without a value.
-        of: What the options belong to, for messages.
-
-    Returns:
-        The values that are given, by name; a flag's is true.
-    """
+    """Read words that each set one option; flags have no value, and are true. `of` is for messages."""
     known = (*readers, *flags)
     takes = f"{of} takes {', '.join([*(f'{name}=' for name in readers), *flags])}"
     found: dict[str, Any] = {}
@@ -90,9 +80,7 @@ _LIKE_RATE = re.compile(r"([0-9]{1,12})\s*([KMG]i?)?B?(?:/s|ps)?", re.IGNORECASE
 _COUNT_RATE = re.compile(r"([0-9]{1,6})/([smh])")
 
 _NETWORKS_MEANT = {
-    "all": "0.0.0.0/0, ::/0",
-    "any": "0.0.0.0/0, ::/0",
-    "*": "0.0.0.0/0, ::/0",
+    **dict.fromkeys(("all", "any", "*"), "0.0.0.0/0, ::/0"),
     "localhost": "127.0.0.0/8, ::1",
     "yes": "the addresses that it is for, such as 10.0.0.1",
     "private": "10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16",
@@ -111,7 +99,6 @@ _QUOTED = re.compile(r"""'[^']*'|"(?:\\.|[^"\\])*"|\\(?P<escaped>[^ \t'"\\]|$)|\
 
 
 def duration(text: str) -> float:
-    """Read a duration; seconds."""
     found = _DURATION.fullmatch(text)
     if found is None:
         like = _LIKE_DURATION.fullmatch(text)
@@ -126,7 +113,6 @@ def duration(text: str) -> float:
 
 
 def positive_duration(text: str) -> float:
-    """Read a duration that is more than nothing; seconds."""
     seconds = duration(text)
     if not seconds:
         raise InvalidValueError(f"must be more than 0; {_DURATION_FORMS}")
@@ -166,7 +152,6 @@ def _size_text(number: int) -> str:
 
 
 def rate(text: str) -> int:
-    """Read how many bytes go in a second."""
     amount, slash, unit = text.partition("/")
     found = _SIZE.fullmatch(amount)
     if not found or slash + unit != "/s":
@@ -206,8 +191,6 @@ def protocol_name(text: str) -> str:
 
 
 def whole_number(low: int, high: int, what: str = "") -> Callable[[str], int]:
-    """Make the reader of a whole number; `what` names it in the message."""
-
     def read(text: str) -> int:
         number = int(text) if re.fullmatch("[0-9]{1,12}", text) else -1
         if not low <= number <= high:
@@ -224,7 +207,6 @@ def whole_number(low: int, high: int, what: str = "") -> Callable[[str], int]:
 
 
 def boolean(text: str) -> bool:
-    """Read ``yes`` or ``no``."""
     if text in {"yes", "no"}:
         return text == "yes"
     meant = {"true": "yes", "on": "yes", "1": "yes", "false": "no", "off": "no", "0": "no"}
@@ -234,7 +216,6 @@ def boolean(text: str) -> bool:
 
 
 def logged(text: str) -> Logged:
-    """Read ``yes``, ``no`` or ``errors``."""
     if text == "errors":
         return "errors"
     try:
@@ -246,8 +227,6 @@ def logged(text: str) -> Logged:
 
 
 def choice(*choices: str) -> Callable[[str], str]:
-    """Make the reader of one of some words."""
-
     def read(text: str) -> str:
         if text in choices:
             return text
@@ -259,7 +238,6 @@ def choice(*choices: str) -> Callable[[str], str]:
 
 
 def network(text: str) -> IPNetwork:
-    """Read an IP network, or an address, which is a network of one."""
     if "%" in text:  # `ipaddress` would take it and forget it
         raise InvalidValueError(f"{text!r}: leave out its zone, '%' and what follows")
     try:
@@ -286,7 +264,7 @@ def _no_network(text: str) -> str:
 
 
 def _networks_meant(text: str) -> str:
-    first, dash, last = (part.strip() for part in text.partition("-"))
+    first, dash, last = map(str.strip, text.partition("-"))
     if text.lower() in _NETWORKS_MEANT:
         return f"write {_NETWORKS_MEANT[text.lower()]}"
     if len(text.split()) > 1 and not dash:
@@ -305,7 +283,6 @@ def _networks_meant(text: str) -> str:
 
 
 def file_path(text: str) -> Path:
-    """Read the path of a file."""
     if "\0" in text:
         raise InvalidValueError(f"{text!r} is not a path: it holds a NUL character")
     return Path(text)
@@ -415,7 +392,6 @@ def number(low: int, high: int) -> ValueKind:
 
 
 def amount(low: int, high: int) -> ValueKind:
-    """Make the kind of sizes in bytes between two bounds."""
     shape = f"`{_size_text(low)}` to `{_size_text(high)}`"
     return ValueKind(size(low, high), shape, bounds=(low, high), write=_size_text)
 
@@ -432,12 +408,7 @@ PROTOCOLS = ValueKind(protocol_name, "list of protocols", "list")
 
 
 def with_defaults(model: object, keys: Mapping[str, SectionKey]) -> Mapping[str, SectionKey]:
-    """Add the defaults of a section, which stand in its model, to its keys.
-
-    Args:
-        model: The value of an empty section.
-        keys: By name. A default that is given stays.
-    """
+    """Add the defaults of an empty section's model to its keys, where none is given."""
     found = {}
     for name, key in keys.items():
         default = key.default or key.kind.write(getattr(model, key.field or name, None))
